@@ -1,0 +1,153 @@
+"""The data that flows: what a sensor said, what belongs together, and what the network made of it.
+
+    message ──▶ SensorFrame ──▶ FrameSet ──▶ Segmentation ──▶ topics, bags, reports
+
+Stamps are integers in nanoseconds of the host's ROS clock. Payloads are views of the message's bytes; nothing here copies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Modality = str
+"""A modality's name. The model takes any ordered set of names; these four have encoders."""
+CAMERA: Modality = "camera"
+DEPTH: Modality = "depth"
+EVENT: Modality = "event"
+LIDAR: Modality = "lidar"
+MODALITIES: tuple[Modality, ...] = (CAMERA, DEPTH, EVENT, LIDAR)
+
+NANOSECONDS = 1_000_000_000
+"""Nanoseconds in a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An uncompressed image as `sensor_msgs/Image` carries it.
+
+    Attributes:
+        height, width: size in pixels.
+        encoding: one of the names in `sensor_msgs/image_encodings`, such as `rgb8` or `16UC1`.
+        step: bytes per row, padding included.
+        data: (height * step,) uint8, a view of the message's bytes.
+        is_bigendian: byte order of samples wider than one byte.
+    """
+
+    height: int
+    width: int
+    encoding: str
+    step: int
+    data: npt.NDArray[np.uint8]
+    is_bigendian: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedPicture:
+    """A picture as `sensor_msgs/CompressedImage` carries it.
+
+    Attributes:
+        format: the message's format string, such as `jpeg` or `rgb8; png compressed bgr8`.
+        data: (n,) uint8, the encoded file.
+    """
+
+    format: str
+    data: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """A LiDAR sweep.
+
+    Attributes:
+        points: structured array of any shape with at least the float fields `x`, `y`, `z` (metres, in the sensor's
+            frame), a view of the message's bytes in its own byte order. `intensity` and per-point times are optional.
+    """
+
+    points: npt.NDArray[np.void]
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """The events of one window of time.
+
+    Attributes:
+        width, height: sensor size in pixels.
+        x, y: (n,) uint16 pixel coordinates.
+        t: (n,) int64 nanoseconds on the host's clock, not decreasing.
+        polarity: (n,) bool, true where the light became brighter.
+        start, end: the window [start, end] in nanoseconds on the host's clock.
+    """
+
+    width: int
+    height: int
+    x: npt.NDArray[np.uint16]
+    y: npt.NDArray[np.uint16]
+    t: npt.NDArray[np.int64]
+    polarity: npt.NDArray[np.bool_]
+    start: int
+    end: int
+
+
+Payload = Picture | CompressedPicture | Cloud | Events
+
+
+@dataclass(frozen=True, slots=True)
+class SensorFrame:
+    """One reading of one sensor.
+
+    Attributes:
+        modality: which expert reads it.
+        stamp: nanoseconds on the host's clock at which it was measured; for events, the end of their window.
+        frame_id: the TF frame that the payload is expressed in; optical (z forward) for everything with pixels.
+        payload: what the sensor said.
+    """
+
+    modality: Modality
+    stamp: int
+    frame_id: str
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSet:
+    """The readings that belong to one moment: at most one per modality, at least one in all.
+
+    Attributes:
+        stamp: the reference moment in nanoseconds, the stamp of the primary's frame.
+        primary: the modality that set the reference.
+        frames: modality → its frame, in the model's modality order.
+        skews: modality → its frame's stamp minus the reference, minus the configured offset, in nanoseconds.
+    """
+
+    stamp: int
+    primary: Modality
+    frames: dict[Modality, SensorFrame]
+    skews: dict[Modality, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """What the network made of one `FrameSet`.
+
+    Attributes:
+        stamp: the reference moment of the set, nanoseconds.
+        frame_id: the camera's optical frame, the one that the labels are expressed in even when no camera frame came.
+        labels: (H, W) uint8 class ids at camera resolution; the label space's ignore id where unlabelled.
+        confidence: (H, W) uint8, the winning class's probability times 255.
+        weights: pyramid level → modality → router weight in [0, 1]; absent modalities are not listed.
+        used: the modalities that took part, in model order.
+        skews: modality → nanoseconds, from the set.
+        timings: stage → seconds, in the order of execution.
+    """
+
+    stamp: int
+    frame_id: str
+    labels: npt.NDArray[np.uint8]
+    confidence: npt.NDArray[np.uint8]
+    weights: dict[str, dict[Modality, float]]
+    used: tuple[Modality, ...]
+    skews: dict[Modality, int] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)

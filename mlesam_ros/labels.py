@@ -1,0 +1,132 @@
+"""The label space: what the numbers in a mask mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from mlesam_ros.errors import ConfigError, LabelError
+from mlesam_ros.share import share
+
+IGNORE = 255
+"""The id of pixels without a label, as in `vision_msgs` and in every data set read here."""
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """Names and colours of the classes 0 … C-1.
+
+    Attributes:
+        name: such as `deliver`.
+        names: C class names.
+        colors: C (red, green, blue) triples of 0 … 255.
+        ignore: the id that means "no label"; always 255.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    ignore: int = IGNORE
+
+    def __post_init__(self) -> None:
+        """Refuse what a mask of uint8 ids cannot express.
+
+        Raises:
+            LabelError: no class, more than 255, a double name, a malformed colour, or unequal counts.
+        """
+        if not 1 <= len(self.names) <= IGNORE:
+            raise LabelError(f"label space {self.name} has {len(self.names)} classes; a uint8 mask holds 1 to 255.")
+        if len(set(self.names)) != len(self.names):
+            twice = sorted({name for name in self.names if self.names.count(name) > 1})
+            raise LabelError(f"label space {self.name} names {', '.join(twice)} twice; names must be unique.")
+        if len(self.colors) != len(self.names):
+            raise LabelError(f"label space {self.name} has {len(self.names)} names but {len(self.colors)} colours.")
+        for name, color in zip(self.names, self.colors, strict=True):
+            if len(color) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in color):
+                raise LabelError(f"colour {list(color)} of class {name} is not three integers from 0 to 255.")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def palette(self) -> npt.NDArray[np.uint8]:
+        """(256, 3) uint8 RGB: row i is the colour of class i, black beyond the last class."""
+        palette = np.zeros((256, 3), np.uint8)
+        palette[: len(self)] = self.colors
+        return palette
+
+    def check(self, labels: npt.NDArray[np.uint8], source: str = "label image") -> None:
+        """Refuse a label image with values outside the space.
+
+        Args:
+            labels: uint8 of any shape.
+            source: where it came from, for the message.
+
+        Raises:
+            LabelError: with the offending values.
+        """
+        present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+        foreign = [int(v) for v in present if v >= len(self) and v != self.ignore]
+        if foreign:
+            raise LabelError(
+                f"{source} holds the values {foreign}; label space {self.name} has 0 to {len(self) - 1} and {self.ignore}."
+            )
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> LabelSpace:
+        """From `{name, classes: [{name, color: [r, g, b]}, …]}`, the layout of `config/labels/*.yaml`.
+
+        Raises:
+            LabelError: a key is missing, or `__post_init__` refuses the values.
+        """
+        try:
+            classes = fields["classes"]
+            names = tuple(str(c["name"]) for c in classes)
+            colors = tuple(tuple(c["color"]) for c in classes)
+            return cls(str(fields["name"]), names, colors)
+        except (KeyError, TypeError) as error:
+            raise LabelError(
+                f"label space has no usable {error}; it needs name and classes: [{{name, color: [r, g, b]}}, …]."
+            ) from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The inverse of `from_dict`, made of plain JSON types."""
+        classes = [{"name": n, "color": list(c)} for n, c in zip(self.names, self.colors, strict=True)]
+        return {"name": self.name, "classes": classes}
+
+
+def load_label_space(name_or_path: str | Path) -> LabelSpace:
+    """Read a label space.
+
+    Args:
+        name_or_path: a shipped name (`deliver`, `muses`, `mcubes`, `cityscapes`) or the path of a YAML file.
+
+    Raises:
+        ConfigError: no such file, or it is not YAML.
+        LabelError: it is YAML but not a label space.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = _shipped(str(name_or_path))
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"label space file {path} cannot be read: {error}.") from error
+    if not isinstance(fields, dict):
+        raise LabelError(f"{path} holds no mapping; a label space needs name and classes.")
+    return LabelSpace.from_dict(fields)
+
+
+def _shipped(name: str) -> Path:
+    folder = share("config/labels")
+    path = folder / f"{name}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise ConfigError(f"no label space called {name!r}; shipped are {known}, or give the path of a .yaml file.")
+    return path
