@@ -1,0 +1,100 @@
+"""The house rules that a reader relies on: which room may import which, where ROS may appear, how long a file may get."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+SOURCES = sorted([*(CHECKOUT / "mlesam_ros").rglob("*.py"), *(CHECKOUT / "training").rglob("*.py")])
+
+# Floor by floor, the ground last. A room may import rooms of its own floor's list below it, and itself.
+FLOORS = [
+    {"cli"},
+    {"ros", "training"},
+    {"bags", "pipeline"},
+    {"model", "encoding", "sync", "render", "world", "messages"},
+    {"geometry", "labels"},
+    {"frame", "share", "errors"},
+]
+# Neighbours on one floor that lean on each other, in one direction only.
+NEIGHBOURS = {
+    ("geometry", "labels"),
+    ("messages", "encoding"),
+    ("world", "encoding"),
+    ("model", "encoding"),
+    ("bags", "pipeline"),
+    ("ros", "training"),
+    ("share", "errors"),
+}
+MESSAGE_PACKAGES = ("rclpy", "launch", "launch_ros", "message_filters", "cv_bridge", "tf2_ros", "ament_index_python")
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(CHECKOUT).with_suffix("").parts
+    return "training" if parts[0] == "training" else parts[1]
+
+
+def floor(name: str) -> int:
+    return next((level for level, rooms in enumerate(FLOORS) if name in rooms), -1)
+
+
+def imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively; name the room in full"
+            names.add(node.module or "")
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def rooms_of(names: set[str]) -> set[str]:
+    found = {name.split(".")[1] for name in names if name.startswith("mlesam_ros.")}
+    return {name for name in found if floor(name) >= 0}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(CHECKOUT)))
+def test_rooms_import_only_what_lies_below(path):
+    here = room(path)
+    if here in ("__init__", "interfaces"):
+        return
+    assert floor(here) >= 0, f"{here} has no floor; add it to the plan in docs/architecture.md and here"
+    for other in rooms_of(imports(path)) - {here}:
+        assert floor(other) > floor(here) or (here, other) in NEIGHBOURS, f"{here} must not import {other}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(CHECKOUT)))
+def test_only_the_ros_room_speaks_ros(path):
+    if room(path) == "ros":
+        return
+    for name in imports(path):
+        top = name.split(".")[0]
+        assert top not in MESSAGE_PACKAGES and not top.endswith("_msgs"), f"{path} imports {name}"
+        assert not name.startswith("mlesam_ros.msg"), f"{path} imports a message type"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(CHECKOUT)))
+def test_imports_are_not_tried_outside_the_one_place_for_it(path):
+    if "compat" in path.relative_to(CHECKOUT).as_posix():
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Try):
+            assert not any(isinstance(s, ast.Import | ast.ImportFrom) for s in node.body), f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(CHECKOUT)))
+def test_files_stay_readable(path):
+    lines = path.read_text(encoding="utf-8").count("\n")
+    assert lines <= 400, f"{path} has {lines} lines; it is two nouns by now"
+
+
+def test_no_room_reaches_itself_in_a_circle():
+    edges = {(room(path), other) for path in SOURCES for other in rooms_of(imports(path)) if other != room(path)}
+    edges = {(a, b) for a, b in edges if floor(a) >= 0}
+    while leaves := {b for _, b in edges} - {a for a, _ in edges}:
+        edges = {(a, b) for a, b in edges if b not in leaves}
+    assert not edges, f"rooms import each other in a circle: {sorted(edges)}"

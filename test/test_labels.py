@@ -1,0 +1,92 @@
+"""Label spaces: the shipped ones against the published class lists, and everything a broken one must be refused for."""
+
+import numpy as np
+import pytest
+import yaml
+
+from mlesam_ros.errors import ConfigError, LabelError
+from mlesam_ros.labels import IGNORE, LabelSpace, load_label_space
+
+SHIPPED = {"deliver": 25, "muses": 19, "cityscapes": 19, "mcubes": 20}
+
+
+@pytest.mark.parametrize(("name", "classes"), SHIPPED.items())
+def test_shipped_spaces_have_the_published_number_of_classes(name, classes):
+    space = load_label_space(name)
+    assert (space.name, len(space), space.ignore) == (name, classes, 255)
+
+
+@pytest.mark.parametrize(
+    ("space", "index", "name", "color"),
+    [
+        ("deliver", 6, "Road", (128, 64, 128)),
+        ("deliver", 24, "Truck", (0, 0, 70)),
+        ("cityscapes", 13, "car", (0, 0, 142)),
+        ("muses", 18, "bicycle", (119, 11, 32)),
+        ("mcubes", 0, "asphalt", (44, 160, 44)),
+        ("mcubes", 19, "sky", (99, 121, 57)),
+    ],
+)
+def test_ids_names_and_colours_follow_the_data_sets(space, index, name, color):
+    space = load_label_space(space)
+    assert space.names[index] == name
+    assert tuple(space.palette[index]) == color
+
+
+def test_a_space_survives_its_own_dictionary():
+    space = load_label_space("deliver")
+    assert LabelSpace.from_dict(space.to_dict()) == space
+
+
+def test_pixels_outside_the_palette_are_black():
+    space = load_label_space("mcubes")
+    assert not space.palette[len(space) :].any()
+
+
+def test_a_user_file_is_read_by_its_path(tmp_path):
+    path = tmp_path / "field.yaml"
+    path.write_text(yaml.safe_dump({"name": "field", "classes": [{"name": "crop", "color": [0, 255, 0]}]}))
+    assert load_label_space(path).names == ("crop",)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "x", "classes": []},
+        {"name": "x", "classes": [{"name": "a", "color": [0, 0, 0]}, {"name": "a", "color": [0, 0, 1]}]},
+        {"name": "x", "classes": [{"name": "a", "color": [0, 0]}]},
+        {"name": "x", "classes": [{"name": "a", "color": [0, 0, 256]}]},
+        {"name": "x", "classes": [{"name": "a"}]},
+        {"name": "x", "classes": 3},
+        {"classes": [{"name": "a", "color": [0, 0, 0]}]},
+        {"name": "x", "classes": [{"name": str(i), "color": [0, 0, 0]} for i in range(256)]},
+    ],
+)
+def test_a_broken_space_is_a_label_error(fields):
+    with pytest.raises(LabelError):
+        LabelSpace.from_dict(fields)
+
+
+def test_an_unknown_name_lists_the_shipped_ones():
+    with pytest.raises(ConfigError, match="cityscapes, deliver, mcubes, muses"):
+        load_label_space("kitti")
+
+
+@pytest.mark.parametrize("content", ["a: [", "\x00"])
+def test_a_file_that_is_no_yaml_is_a_config_error(tmp_path, content):
+    path = tmp_path / "broken.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=r"broken\.yaml"):
+        load_label_space(path)
+
+
+def test_a_missing_file_is_a_config_error(tmp_path):
+    with pytest.raises(ConfigError, match=r"absent\.yaml"):
+        load_label_space(tmp_path / "absent.yaml")
+
+
+def test_labels_outside_the_space_are_named():
+    space = load_label_space("deliver")
+    space.check(np.array([0, 24, IGNORE], np.uint8))
+    with pytest.raises(LabelError, match=r"\[25, 99\]"):
+        space.check(np.array([0, 25, 99], np.uint8))
