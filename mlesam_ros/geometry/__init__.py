@@ -1,0 +1,1 @@
+"""Camera models, transforms, and projection into the image plane. NumPy only."""

@@ -1,0 +1,343 @@
+"""The camera model: which pixel a point lands on, and which ray a pixel looks along.
+
+Optical frames: z forward, x right, y down, metres. Pixel coordinates (u, v) = (column, row) with whole numbers at
+pixel centres, as OpenCV and `sensor_msgs/CameraInfo` have them, so that the picture spans [-0.5, width - 0.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.errors import CalibrationError
+from mlesam_ros.geometry.distortion import Distortion, canonical_model, make_distortion
+from mlesam_ros.geometry.transform import Transform
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class CameraModel:
+    """A calibrated camera.
+
+    Attributes:
+        width, height: size of its pictures in pixels.
+        K: (3, 3) float64 intrinsic matrix in pixels.
+        D: (n,) float64 distortion coefficients.
+        model: `pinhole`, `plumb_bob`, `rational_polynomial` or `equidistant` (alias `fisheye`).
+        rectification: rectified_from_optical where the picture is a rectified one whose rays are turned or shifted
+            against the optical frame (R and the last column of P in CameraInfo); None where it is not.
+        distortion: what `model` and `D` mean.
+    """
+
+    width: int
+    height: int
+    K: Floats
+    D: Floats
+    model: str = "plumb_bob"
+    rectification: Transform | None = None
+    distortion: Distortion = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Normalise the types and refuse what cannot be a camera.
+
+        Raises:
+            CalibrationError: size, K or D is impossible.
+        """
+        intrinsics = np.array(self.K, np.float64)
+        coefficients = np.array(self.D, np.float64).ravel()
+        object.__setattr__(self, "K", intrinsics)
+        object.__setattr__(self, "D", coefficients)
+        object.__setattr__(self, "model", canonical_model(self.model, coefficients))
+        object.__setattr__(self, "distortion", make_distortion(self.model, coefficients))
+        if self.width < 1 or self.height < 1:
+            raise CalibrationError(
+                f"camera size {self.width}x{self.height} is empty; it must be the width and height of the picture."
+            )
+        _check_intrinsics(intrinsics)
+
+    # Construction
+
+    @classmethod
+    def from_info(cls, info: Any, rectified: bool = False) -> CameraModel:
+        """From a `sensor_msgs/CameraInfo` of ROS 2, whichever library made it, with its ROI and binning applied.
+
+        Binning divides the focal length and centre as `image_geometry` does: K and D are those of the full sensor.
+
+        Args:
+            info: any object with CameraInfo's fields.
+            rectified: the pictures are `image_rect`: P and R count instead of K and D.
+
+        Raises:
+            CalibrationError: with the field and the value that is not accepted.
+        """
+        height, width = int(info.height), int(info.width)
+        if height < 1 or width < 1:
+            raise CalibrationError(f"CameraInfo gives the size {width}x{height}; it must be that of the calibration.")
+        full = _rectified(info, width, height) if rectified else _raw(info, width, height)
+        _check_plausible(full)
+        roi = info.roi
+        if roi.width or roi.height:
+            full = full.cropped(int(roi.y_offset), int(roi.x_offset), int(roi.height), int(roi.width))
+        return full._binned(max(int(info.binning_y), 1), max(int(info.binning_x), 1))
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> CameraModel:
+        """The inverse of `to_dict`; K may also be given as [fx, fy, cx, cy], and D and model left out for a pinhole.
+
+        Raises:
+            CalibrationError: a field is missing or impossible.
+        """
+        try:
+            k = np.asarray(fields["K"], np.float64)
+            if k.shape == (4,):
+                k = np.array([[k[0], 0.0, k[2]], [0.0, k[1], k[3]], [0.0, 0.0, 1.0]])
+            d = np.asarray(fields.get("D", ()), np.float64)
+            size = int(fields["width"]), int(fields["height"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CalibrationError(
+                f"camera has no usable {error}; it needs width, height, K (3x3 or fx fy cx cy), and D with its model."
+            ) from error
+        if k.shape == (9,):
+            k = k.reshape(3, 3)
+        camera = cls(*size, k, d, str(fields.get("model", "pinhole" if not d.size else "")))
+        _check_plausible(camera)
+        return camera
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types that `from_dict` reads; the rectification is a matter of the stream and is not kept."""
+        return {
+            "width": self.width,
+            "height": self.height,
+            "model": self.model,
+            "K": self.K.tolist(),
+            "D": self.D.tolist(),
+        }
+
+    def scaled(self, height: int, width: int) -> CameraModel:
+        """The same camera with its pictures resized to (height, width), pixel edges on pixel edges.
+
+        The result is kept, since the caller asks for the same few sizes at every frame.
+        """
+        if (height, width) == (self.height, self.width):
+            return self
+        if (height, width) not in self._scaled:
+            sx, sy = width / self.width, height / self.height
+            k = self.K.copy()
+            k[0] *= sx
+            k[1] *= sy
+            k[0, 2] += 0.5 * sx - 0.5
+            k[1, 2] += 0.5 * sy - 0.5
+            self._scaled[height, width] = replace(self, width=width, height=height, K=k)
+        return self._scaled[height, width]
+
+    def cropped(self, top: int, left: int, height: int, width: int) -> CameraModel:
+        """The camera of a part of the picture.
+
+        Raises:
+            CalibrationError: the part is empty or reaches outside.
+        """
+        inside = 0 <= top <= self.height - height and 0 <= left <= self.width - width
+        if height < 1 or width < 1 or not inside:
+            raise CalibrationError(
+                f"region {width}x{height} at column {left}, row {top} is not inside the {self.width}x{self.height} "
+                "picture; ROI is in unbinned pixels of the full sensor."
+            )
+        k = self.K.copy()
+        k[0, 2] -= left
+        k[1, 2] -= top
+        return replace(self, width=width, height=height, K=k)
+
+    def _binned(self, rows: int, columns: int) -> CameraModel:
+        k = self.K.copy()
+        k[0] /= columns
+        k[1] /= rows
+        return replace(self, width=self.width // columns, height=self.height // rows, K=k)
+
+    # Use
+
+    def check(self, height: int, width: int, what: str = "picture") -> None:
+        """Refuse a picture that this calibration is not for.
+
+        Args:
+            height: rows of the picture.
+            width: columns of the picture.
+            what: how the message calls it.
+
+        Raises:
+            CalibrationError: with both sizes.
+        """
+        if (height, width) != (self.height, self.width):
+            raise CalibrationError(
+                f"{what} is {width}x{height} but its calibration is for {self.width}x{self.height}; "
+                "calibrate at this size, or scale or crop the calibration explicitly."
+            )
+
+    def project(
+        self, points: npt.NDArray[np.floating[Any]], near: float = 0.0, bounded: bool = True
+    ) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        """Pixel coordinates of points.
+
+        Args:
+            points: (N, 3) metres in the optical frame; NaN and infinite ones are not valid.
+            near: points with z at or below it, in metres, are not valid.
+            bounded: points that land outside the picture are not valid either.
+
+        Returns:
+            (N, 2) float64 (u, v), NaN where not valid, and (N,) bool: in front of the camera, inside the distortion
+            model's valid radius, and inside the picture if `bounded`.
+        """
+        index, u, v = self.land(points, near, bounded)
+        uv = np.full((len(points), 2), np.nan)
+        valid = np.zeros(len(points), np.bool_)
+        uv[index, 0] = u
+        uv[index, 1] = v
+        valid[index] = True
+        return uv, valid
+
+    def land(
+        self, points: npt.NDArray[np.floating[Any]], near: float = 0.0, bounded: bool = True
+    ) -> tuple[npt.NDArray[np.intp], Floats, Floats]:
+        """`project` without the points that are not valid.
+
+        Only what may land in the picture is divided and distorted, in float64; the cull runs in the points' own type.
+
+        Returns:
+            (M,) indices into points, rising, and their (M,) u and v.
+        """
+        if self.rectification is not None:
+            points = self.rectification.apply(points)
+        with np.errstate(invalid="ignore", over="ignore"):
+            index = self._cull(points, near, bounded)
+            x, y, z = points[index].T.astype(np.float64)
+            x /= z
+            y /= z
+            if np.isfinite(self.distortion.limit):
+                inside = x * x + y * y <= self.distortion.limit**2
+                index, x, y = index[inside], x[inside], y[inside]
+            xd, yd = self.distortion.apply(x, y)
+            u, v = self.K[0, 0] * xd + self.K[0, 2], self.K[1, 1] * yd + self.K[1, 2]
+        if bounded:
+            keep = (u >= -0.5) & (u < self.width - 0.5) & (v >= -0.5) & (v < self.height - 0.5)
+        else:
+            keep = np.isfinite(u) & np.isfinite(v)
+        return index[keep], u[keep], v[keep]
+
+    def _cull(self, points: npt.NDArray[np.floating[Any]], near: float, bounded: bool) -> npt.NDArray[np.intp]:
+        z = points[:, 2]
+        index = np.flatnonzero((z > near) & (z < np.inf))
+        if not bounded:
+            return index
+        front = points[index]
+        left, right, top, bottom = self._window
+        z = front[:, 2]
+        x = front[:, 0]
+        keep = (x >= left * z) & (x <= right * z)
+        y = front[:, 1]
+        keep &= (y >= top * z) & (y <= bottom * z)
+        return index[keep]
+
+    def unproject(self, depth: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+        """Points of a depth picture.
+
+        Args:
+            depth: (H, W) metres along z, at the camera's size; NaN where unknown.
+
+        Returns:
+            (H, W, 3) of depth's type, metres in the optical frame; NaN where the depth is, or where no ray inside the
+            distortion model's valid radius reaches the pixel.
+
+        Raises:
+            CalibrationError: the picture has another size.
+        """
+        self.check(depth.shape[0], depth.shape[1], "depth picture")
+        rays = self.rays
+        points = np.empty((*depth.shape, 3), depth.dtype)
+        np.multiply(rays[..., 0], depth, out=points[..., 0], casting="same_kind")
+        np.multiply(rays[..., 1], depth, out=points[..., 1], casting="same_kind")
+        points[..., 2] = depth
+        if self.rectification is not None:
+            return self.rectification.inverse().apply(points.reshape(-1, 3)).reshape(points.shape)
+        return points
+
+    @cached_property
+    def rays(self) -> npt.NDArray[np.float32]:
+        """(H, W, 2) float32: x/z and y/z of the ray of each pixel; NaN where there is none. Computed once."""
+        u, v = np.meshgrid(np.arange(self.width), np.arange(self.height))
+        x, y = self._undistorted(u.astype(np.float64), v.astype(np.float64))
+        return np.stack([x, y], axis=-1).astype(np.float32)
+
+    def _undistorted(self, u: Floats, v: Floats) -> tuple[Floats, Floats]:
+        return self.distortion.invert((u - self.K[0, 2]) / self.K[0, 0], (v - self.K[1, 2]) / self.K[1, 1])
+
+    @cached_property
+    def _window(self) -> tuple[float, float, float, float]:
+        """Left, right, top, bottom of a box in (x/z, y/z) that every ray into the picture lies in.
+
+        Its sides are those of the picture's outline seen backwards through the lens. Where the outline has no ray the
+        valid radius bounds the box instead.
+        """
+        u = np.linspace(-0.5, self.width - 0.5, 65)
+        v = np.linspace(-0.5, self.height - 0.5, 65)
+        outline_u = np.concatenate([u, u, np.full(65, u[0]), np.full(65, u[-1])])
+        outline_v = np.concatenate([np.full(65, v[0]), np.full(65, v[-1]), v, v])
+        x, y = self._undistorted(outline_u, outline_v)
+        if not np.isfinite(x).all():
+            reach = self.distortion.limit
+            return -reach, reach, -reach, reach
+        # Between two samples the outline bulges by less than this: its curvature over 1/64 of a side.
+        margin = 1e-3 * max(np.ptp(x), np.ptp(y))
+        return float(x.min() - margin), float(x.max() + margin), float(y.min() - margin), float(y.max() + margin)
+
+    @cached_property
+    def _scaled(self) -> dict[tuple[int, int], CameraModel]:
+        return {}
+
+
+def _raw(info: Any, width: int, height: int) -> CameraModel:
+    k = np.asarray(info.k, np.float64)
+    if not k.any():
+        raise CalibrationError("CameraInfo has an all-zero K, so the camera is not calibrated; calibrate it first.")
+    return CameraModel(width, height, k.reshape(3, 3), np.asarray(info.d, np.float64), str(info.distortion_model))
+
+
+def _rectified(info: Any, width: int, height: int) -> CameraModel:
+    p = np.asarray(info.p, np.float64).reshape(3, 4)
+    if not p.any():
+        raise CalibrationError("CameraInfo has an all-zero P, so it has no rectified picture; use the raw one.")
+    _check_intrinsics(p[:, :3])
+    r = np.asarray(info.r, np.float64).reshape(3, 3)
+    turn = Transform(r if r.any() else np.eye(3), np.asarray(np.linalg.solve(p[:, :3], p[:, 3]), np.float64))
+    aligned = np.allclose(turn.rotation, np.eye(3), atol=1e-12) and not turn.translation.any()
+    return CameraModel(width, height, p[:, :3], np.zeros(0), "pinhole", None if aligned else turn)
+
+
+def _check_intrinsics(k: Floats) -> None:
+    if k.shape != (3, 3) or not np.isfinite(k).all():
+        raise CalibrationError(f"K must be 3x3 finite numbers, not {k.tolist()}.")
+    if k[0, 0] <= 0 or k[1, 1] <= 0:
+        raise CalibrationError(f"the focal lengths in K are {k[0, 0]:g} and {k[1, 1]:g} px; they must be positive.")
+    rest = [k[0, 1], k[1, 0], k[2, 0], k[2, 1], k[2, 2] - 1.0]
+    if np.abs(rest).max() > 1e-9 * k[0, 0]:
+        raise CalibrationError(f"K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], not {k.tolist()}.")
+
+
+def _check_plausible(camera: CameraModel) -> None:
+    """Refuse a full-sensor calibration that no real camera has, such as one given in metres or for another size."""
+    for axis, size, name in ((0, camera.width, "width"), (1, camera.height, "height")):
+        focal, centre = camera.K[axis, axis], camera.K[axis, 2]
+        if not 0.05 * size <= focal <= 200 * size:
+            raise CalibrationError(
+                f"a focal length of {focal:g} px with a {name} of {size} px is absurd; "
+                "K must be in pixels of the full picture."
+            )
+        if not 0 <= centre <= size:
+            raise CalibrationError(
+                f"the principal point {centre:g} px lies outside the {name} of {size} px; "
+                "K must be in pixels of the full picture."
+            )

@@ -1,0 +1,238 @@
+"""How a lens bends rays: from normalised image coordinates (x/z, y/z) to distorted ones, and back.
+
+The coefficient orders are those of `sensor_msgs/CameraInfo.d`, which are OpenCV's
+(https://docs.opencv.org/4.x/d9/d0c/group__calib3d.html and .../db/d58/group__calib3d__fisheye.html).
+
+Every model has a radius beyond which its radial curve turns round, so that two rays would share a pixel. It follows
+from the coefficients alone, and nothing beyond it is ever projected.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.errors import CalibrationError
+
+Floats = npt.NDArray[np.float64]
+
+_COUNTS: dict[str, tuple[int, ...]] = {
+    "pinhole": (0,),
+    "plumb_bob": (4, 5),
+    "rational_polynomial": (5, 8, 12, 14),
+    "equidistant": (4,),
+}
+_ALIASES = {"": "pinhole", "none": "pinhole", "fisheye": "equidistant", "kannala_brandt": "equidistant"}
+MODELS = tuple(_COUNTS)
+"""The accepted model names; `fisheye` is read as `equidistant`, an empty name without coefficients as `pinhole`."""
+
+_TABLE = 4096
+_FAR = 1e3  # tan of 89.94 degrees: no planar-image model is meant beyond it
+
+
+class Distortion(ABC):
+    """A radial curve plus a small remainder.
+
+    Attributes:
+        limit: largest undistorted radius sqrt(x² + y²) of normalised coordinates that is still projected; may be inf.
+    """
+
+    limit: float
+
+    @abstractmethod
+    def apply(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """Distorted coordinates of undistorted ones, both normalised and of any one shape."""
+
+    @abstractmethod
+    def radial(self, r: Floats) -> Floats:
+        """The distorted radius of an undistorted one, without the remainder; monotone on [0, limit]."""
+
+    def invert(self, xd: Floats, yd: Floats, iterations: int = 12) -> tuple[Floats, Floats]:
+        """Undistorted coordinates of distorted ones; NaN where no ray inside the valid radius arrives.
+
+        In distorted space the model is the identity plus its non-radial remainder, which is small, so the fixed-point
+        iteration `radial part = target - remainder` contracts by about the size of the tangential coefficients a step.
+
+        Args:
+            xd: distorted normalised coordinates, of any shape.
+            yd: the same, of the same shape.
+            iterations: upper bound; it stops once the largest correction is below 1e-13.
+        """
+        rx, ry = xd, yd
+        x, y = self._invert_radial(rx, ry)
+        for _ in range(iterations):
+            fx, fy = self.apply(x, y)
+            dx, dy = xd - fx, yd - fy
+            rx, ry = rx + dx, ry + dy
+            x, y = self._invert_radial(rx, ry)
+            if not np.nanmax(np.hypot(dx, dy), initial=0.0) > 1e-13:
+                break
+        return x, y
+
+    def _invert_radial(self, rx: Floats, ry: Floats) -> tuple[Floats, Floats]:
+        radii, distorted = self._table
+        rd = np.hypot(rx, ry)
+        r = np.interp(rd, distorted, radii, right=np.nan)
+        for _ in range(2):  # the table is good to 1e-7; Newton doubles the digits
+            step = 1e-6 * (1.0 + r)
+            slope = (self.radial(r + step) - self.radial(r - step)) / (2 * step)
+            r = np.clip(r - (self.radial(r) - rd) / np.where(slope > 1e-3, slope, np.inf), 0.0, radii[-1])
+        scale = np.divide(r, rd, out=np.ones_like(rd), where=rd > 1e-12)
+        return rx * scale, ry * scale
+
+    @cached_property
+    def _table(self) -> tuple[Floats, Floats]:
+        radii = np.tan(np.linspace(0.0, np.arctan(min(self.limit, _FAR)), _TABLE))
+        return radii, np.maximum.accumulate(self.radial(radii))
+
+
+class Brown(Distortion):
+    """Brown-Conrady with the rational and thin-prism terms: `pinhole`, `plumb_bob` and `rational_polynomial`.
+
+    Args:
+        coefficients: up to 12 numbers k1 k2 p1 p2 k3 k4 k5 k6 s1 s2 s3 s4; missing ones are zero.
+    """
+
+    def __init__(self, coefficients: Floats) -> None:
+        padded = np.zeros(12)
+        padded[: len(coefficients)] = coefficients
+        k1, k2, self.p1, self.p2, k3, k4, k5, k6 = (float(c) for c in padded[:8])
+        self.numerator = (k1, k2, k3)
+        self.denominator = (k4, k5, k6)
+        self.prism = tuple(float(c) for c in padded[8:])
+        self.identity = not padded.any()
+        self.limit = _brown_limit(self.numerator, self.denominator)
+
+    def apply(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """See `Distortion.apply`."""
+        if self.identity:
+            return x, y
+        r2 = x * x + y * y
+        factor = self._factor(r2)
+        xd, yd = x * factor, y * factor
+        if self.p1 or self.p2:
+            xy = 2.0 * x * y
+            xd += self.p1 * xy + self.p2 * (r2 + 2.0 * x * x)
+            yd += self.p2 * xy + self.p1 * (r2 + 2.0 * y * y)
+        if any(self.prism):
+            s1, s2, s3, s4 = self.prism
+            xd += r2 * (s1 + r2 * s2)
+            yd += r2 * (s3 + r2 * s4)
+        return xd, yd
+
+    def radial(self, r: Floats) -> Floats:
+        """See `Distortion.radial`."""
+        return r * self._factor(r * r)
+
+    def invert(self, xd: Floats, yd: Floats, iterations: int = 12) -> tuple[Floats, Floats]:
+        """See `Distortion.invert`."""
+        return (xd, yd) if self.identity else super().invert(xd, yd, iterations)
+
+    def _factor(self, r2: Floats) -> Floats:
+        factor = _horner(self.numerator, r2)
+        return factor / _horner(self.denominator, r2) if any(self.denominator) else factor
+
+
+class KannalaBrandt(Distortion):
+    """The equidistant fisheye: the distorted radius is a polynomial in the angle off the axis.
+
+    Args:
+        coefficients: k1 … k4 of θd = θ (1 + k1 θ² + k2 θ⁴ + k3 θ⁶ + k4 θ⁸).
+    """
+
+    def __init__(self, coefficients: Floats) -> None:
+        self.k = tuple(float(c) for c in coefficients)
+        slope = [(2 * i + 1) * k for i, k in enumerate((1.0, *self.k))]
+        widest = np.sqrt(_smallest_positive_root(slope))
+        self.limit = float(np.tan(widest)) if widest < np.pi / 2 else np.inf
+
+    def apply(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """See `Distortion.apply`."""
+        r = np.sqrt(x * x + y * y)
+        scale = np.divide(self.radial(r), r, out=np.ones_like(r), where=r > 1e-12)
+        return x * scale, y * scale
+
+    def radial(self, r: Floats) -> Floats:
+        """See `Distortion.radial`."""
+        theta = np.arctan(r)
+        return theta * _horner(self.k, theta * theta)
+
+
+def make_distortion(model: str, coefficients: npt.ArrayLike) -> Distortion:
+    """The distortion of a model's name and coefficients.
+
+    Args:
+        model: one of `MODELS` or an alias.
+        coefficients: as many as the model takes; zeros beyond them are ignored.
+
+    Raises:
+        CalibrationError: unknown model, wrong number of coefficients, or one that is not finite.
+    """
+    d = np.asarray(coefficients, np.float64).ravel()
+    name = canonical_model(model, d)
+    if not np.isfinite(d).all():
+        raise CalibrationError(f"distortion coefficients {d.tolist()} are not all finite; calibrate the camera again.")
+    counts = _COUNTS[name]
+    while len(d) > counts[-1] and d[-1] == 0.0:
+        d = d[:-1]
+    if len(d) not in counts:
+        accepted = " or ".join(str(n) for n in counts)
+        raise CalibrationError(f"distortion model {name} takes {accepted} coefficients, not {len(d)}: {d.tolist()}.")
+    if len(d) == 14 and d[12:].any():
+        raise CalibrationError(
+            f"a tilted sensor (coefficients 13 and 14 are {d[12:].tolist()}) is not modelled; use rectified pictures."
+        )
+    return KannalaBrandt(d) if name == "equidistant" else Brown(d[:12])
+
+
+def canonical_model(model: str, coefficients: Floats) -> str:
+    """The name in `MODELS` that a `distortion_model` string means.
+
+    Raises:
+        CalibrationError: it means none, or it is empty although there are coefficients.
+    """
+    lowered = model.strip().lower()
+    name = _ALIASES.get(lowered, lowered)
+    if lowered == "" and np.any(coefficients):
+        raise CalibrationError(
+            f"the distortion model has no name but {len(coefficients)} coefficients; name one of {', '.join(MODELS)}."
+        )
+    if name not in _COUNTS:
+        raise CalibrationError(f"distortion model {model!r} is not known; accepted are {', '.join(MODELS)}.")
+    return name
+
+
+def _horner(coefficients: tuple[float, ...], t: Floats) -> Floats:
+    """1 + c0 t + c1 t² + …, skipping the highest terms that are zero."""
+    used = len(coefficients)
+    while used and coefficients[used - 1] == 0.0:
+        used -= 1
+    if not used:
+        return np.ones_like(t)
+    total = coefficients[used - 1] * t
+    for c in coefficients[used - 2 :: -1] if used > 1 else ():
+        total += c
+        total *= t
+    total += 1.0
+    return total
+
+
+def _brown_limit(numerator: tuple[float, ...], denominator: tuple[float, ...]) -> float:
+    """Radius at which r N(r²)/D(r²) stops rising, or where its denominator vanishes if that comes first.
+
+    With s = r², d/dr (r N/D) has the sign of N D + 2 s (N' D - N D').
+    """
+    n = np.polynomial.Polynomial([1.0, *numerator])
+    d = np.polynomial.Polynomial([1.0, *denominator])
+    s = np.polynomial.Polynomial([0.0, 1.0])
+    slope = n * d + 2.0 * s * (n.deriv() * d - n * d.deriv())
+    return float(np.sqrt(min(_smallest_positive_root(slope.coef), _smallest_positive_root(d.coef))))
+
+
+def _smallest_positive_root(ascending: npt.ArrayLike) -> float:
+    roots = np.polynomial.Polynomial(np.trim_zeros(np.asarray(ascending, np.float64), "b")).roots()
+    real = roots.real[(np.abs(roots.imag) <= 1e-9 * np.abs(roots)) & (roots.real > 0)]
+    return float(real.min()) if real.size else np.inf

@@ -1,0 +1,97 @@
+"""Points of a sensor on the pixels of a camera, the nearest one where several meet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.transform import Transform
+
+_EMPTY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+_SHIFT = np.uint64(32)
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """What each hit pixel shows: at most one entry per pixel.
+
+    Attributes:
+        rows, cols: (M,) intp pixel.
+        index: (M,) intp row of the point in the array that was projected.
+        range: (M,) float32 metres from the camera's centre to the point.
+        depth: (M,) float32 metres along the camera's axis.
+    """
+
+    rows: npt.NDArray[np.intp]
+    cols: npt.NDArray[np.intp]
+    index: npt.NDArray[np.intp]
+    range: npt.NDArray[np.float32]
+    depth: npt.NDArray[np.float32]
+
+
+def project(
+    points_xyz: npt.NDArray[np.floating[Any]],
+    target_from_sensor: Transform,
+    camera: CameraModel,
+    size: tuple[int, int],
+    near: float = 0.0,
+    dilation: int = 0,
+) -> Projection:
+    """Project points into a picture of any size with a z-buffer.
+
+    Args:
+        points_xyz: (N, 3) metres in the sensor's frame; NaN and infinite ones are skipped.
+        target_from_sensor: the sensor's frame to the camera's optical frame.
+        camera: the model of the full picture.
+        size: (height, width) of the picture to fill; the camera is scaled to it.
+        near: points with z at or below it, in metres, are dropped.
+        dilation: each point also covers this many pixels to every side; nearest wins there too.
+    """
+    height, width = size
+    points = target_from_sensor.apply(points_xyz)
+    index, u, v = camera.scaled(height, width).land(points, near)
+    cols = np.floor(u + 0.5).astype(np.intp)
+    rows = np.floor(v + 0.5).astype(np.intp)
+    x, y, z = points[index].T
+    distance = np.sqrt(x * x + y * y + z * z).astype(np.float32)
+    pixel, winner = _nearest(rows, cols, distance, size, dilation)
+    return Projection(*np.divmod(pixel, width), index[winner], distance[winner], z[winner].astype(np.float32))
+
+
+def _nearest(
+    rows: npt.NDArray[np.intp],
+    cols: npt.NDArray[np.intp],
+    distance: npt.NDArray[np.float32],
+    size: tuple[int, int],
+    dilation: int,
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Flat pixels that are hit, and the entry that is nearest on each; the first one of equals.
+
+    The bits of a positive float32 order as the numbers do, so (distance, entry) packs into one uint64 whose minimum per
+    pixel is the answer; a scatter of minima is faster than a sort.
+    """
+    height, width = size
+    entry = np.arange(len(distance))
+    if dilation:
+        rows, cols, entry = _dilated(rows, cols, size, dilation)
+    pixel = rows * width + cols
+    key = (distance.view(np.uint32).astype(np.uint64) << _SHIFT)[entry] | entry.astype(np.uint64)
+    buffer = np.full(height * width, _EMPTY)
+    np.minimum.at(buffer, pixel, key)
+    won = np.flatnonzero(buffer[pixel] == key)
+    return pixel[won], entry[won]
+
+
+def _dilated(
+    rows: npt.NDArray[np.intp], cols: npt.NDArray[np.intp], size: tuple[int, int], dilation: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows and columns of every pixel that the entries cover, and which entry covers it."""
+    reach = np.arange(-dilation, dilation + 1)
+    down, right = (offset.ravel()[:, None] for offset in np.meshgrid(reach, reach, indexing="ij"))
+    r, c = rows + down, cols + right  # (offsets, entries)
+    inside = (r >= 0) & (r < size[0]) & (c >= 0) & (c < size[1])
+    return r[inside], c[inside], np.nonzero(inside)[1]

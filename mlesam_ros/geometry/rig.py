@@ -1,0 +1,209 @@
+"""The rig: which sensors there are, how their lenses bend light, and where they sit.
+
+Live it is filled from CameraInfo and TF. A robot without them, and everything offline, has a file:
+
+    camera: camera_optical_frame          # the frame that masks are expressed in; one of the cameras below
+    cameras:                              # by TF frame
+      camera_optical_frame:
+        width: 1920
+        height: 1200
+        model: plumb_bob                  # pinhole, plumb_bob, rational_polynomial, equidistant (or fisheye)
+        K: [2152.8, 2155.5, 971.3, 605.9] # fx, fy, cx, cy; or the 3x3 matrix, or its 9 numbers
+        D: [-0.1192, 0.162, 0.00073985, 0.0014]
+    transforms:                           # where the child sits in the parent, as TF has it
+      - parent: base_link
+        child: lidar
+        translation: [0.0, 0.0, 1.8]      # metres
+        quaternion: [0.0, 0.0, 0.0, 1.0]  # x, y, z, w; or rpy: [r, p, y] in radians about fixed axes, as in URDF;
+                                          # or rotation: 3x3; or, with the translation, matrix: 3x4 or 4x4
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from mlesam_ros.errors import CalibrationError, ConfigError
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.transform import Transform, TransformTree
+
+T = TypeVar("T")
+Floats = npt.NDArray[np.float64]
+
+_KEYS = ("camera", "cameras", "transforms")
+_CAMERA_KEYS = ("width", "height", "model", "K", "D")
+_TRANSFORM_KEYS = ("parent", "child", "translation", "quaternion", "rpy", "rotation", "matrix")
+
+
+@dataclass
+class Rig:
+    """What is known about the mounting of the sensors. Filled as messages come; never replaced while in use.
+
+    Attributes:
+        camera_frame: the optical frame of the picture that masks are expressed in.
+        models: TF frame → its camera model, the label camera's included.
+        tree: where the frames sit.
+    """
+
+    camera_frame: str
+    models: dict[str, CameraModel] = field(default_factory=dict)
+    tree: TransformTree = field(default_factory=TransformTree)
+
+    @property
+    def camera(self) -> CameraModel:
+        """The model of the label camera.
+
+        Raises:
+            CalibrationError: none is known yet.
+        """
+        return self.model(self.camera_frame)
+
+    def model(self, frame_id: str) -> CameraModel:
+        """The model of the camera with that optical frame.
+
+        Raises:
+            CalibrationError: none is known yet.
+        """
+        model = self.models.get(frame_id)
+        if model is None:
+            known = ", ".join(self.models) or "none"
+            raise CalibrationError(
+                f"no calibration of camera frame {frame_id!r} is known; calibrated are {known}; publish its CameraInfo "
+                "or give a calibration file."
+            )
+        return model
+
+    def extrinsic(self, frame_id: str, stamp: int | None = None) -> Transform:
+        """camera_from_sensor: from a sensor's frame to the label camera's optical frame.
+
+        Args:
+            frame_id: the sensor's frame.
+            stamp: nanoseconds; None for the newest. Rigid mountings ignore it.
+
+        Raises:
+            CalibrationError: the tree does not connect the two at that moment.
+        """
+        return self.tree.lookup(self.camera_frame, frame_id, stamp)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Rig:
+        """From the layout in this module's docstring.
+
+        Raises:
+            ConfigError: a key is unknown or missing.
+            CalibrationError: a value is impossible.
+        """
+        _check_keys(fields, _KEYS, "calibration", ("camera", "cameras"))
+        if not isinstance(fields["cameras"], Mapping) or not fields["cameras"]:
+            raise ConfigError("cameras must map at least one TF frame to width, height, model, K and D.")
+        rig = cls(str(fields["camera"]))
+        for frame, camera in fields["cameras"].items():
+            _check_keys(camera, _CAMERA_KEYS, f"camera {frame}", ("width", "height", "K"))
+            rig.models[str(frame)] = _named(f"camera {frame}", CameraModel.from_dict, camera)
+        if rig.camera_frame not in rig.models:
+            raise ConfigError(f"camera: {rig.camera_frame} is not among the cameras {', '.join(rig.models)}.")
+        transforms = fields.get("transforms") or ()
+        if not isinstance(transforms, list | tuple):
+            raise ConfigError("transforms must be a list of {parent, child, translation, quaternion}.")
+        for entry in transforms:
+            _check_keys(entry, _TRANSFORM_KEYS, "transform", ("parent", "child"))
+            name = f"transform from {entry['child']} to {entry['parent']}"
+            rig.tree.set(str(entry["parent"]), str(entry["child"]), _named(name, _transform, entry))
+        return rig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types that `from_dict` reads: the cameras and the rigid transforms."""
+        transforms = [
+            {"parent": p, "child": c, "translation": t.translation.tolist(), "quaternion": t.to_quaternion().tolist()}
+            for p, c, t in self.tree.statics()
+        ]
+        cameras = {frame: model.to_dict() for frame, model in self.models.items()}
+        return {"camera": self.camera_frame, "cameras": cameras, "transforms": transforms}
+
+
+def load_rig(path: str | Path) -> Rig:
+    """Read a calibration file.
+
+    Raises:
+        ConfigError: no such file, not YAML, or a key is unknown or missing.
+        CalibrationError: a value is impossible.
+    """
+    try:
+        fields = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"calibration file {path} cannot be read: {' '.join(str(error).split())}.") from error
+    return _named(str(path), Rig.from_dict, fields)
+
+
+def _named(name: str, make: Callable[[Any], T], fields: Any) -> T:
+    """What `make` makes of the fields; its complaint starts with the name of the thing at fault."""
+    try:
+        return make(fields)
+    except (CalibrationError, ConfigError) as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def _check_keys(fields: Any, accepted: tuple[str, ...], what: str, required: tuple[str, ...]) -> None:
+    if not isinstance(fields, Mapping):
+        raise ConfigError(f"{what} is {fields!r}; it must be a mapping with the keys {', '.join(accepted)}.")
+    for key in fields:
+        if key not in accepted:
+            near = difflib.get_close_matches(str(key), accepted, 1)
+            hint = f"did you mean {near[0]}?" if near else f"accepted are {', '.join(accepted)}."
+            raise ConfigError(f"{what} has the unknown key {key!r}; {hint}")
+    missing = [key for key in required if key not in fields]
+    if missing:
+        raise ConfigError(f"{what} lacks {' and '.join(missing)}; its keys are {', '.join(accepted)}.")
+
+
+def _transform(entry: Mapping[str, Any]) -> Transform:
+    forms = [key for key in ("quaternion", "rpy", "rotation", "matrix") if key in entry]
+    if len(forms) != 1:
+        given = " and ".join(forms) or "none"
+        raise ConfigError(f"exactly one of quaternion, rpy, rotation and matrix says how it is turned, not {given}.")
+    form = forms[0]
+    if ("translation" in entry) == (form == "matrix"):
+        raise ConfigError("translation is needed beside quaternion, rpy and rotation, and part of matrix already.")
+    numbers = _numbers(entry[form], form)
+    if form == "matrix":
+        return _from_matrix(numbers)
+    translation = _numbers(entry["translation"], "translation")
+    if form == "quaternion":
+        return Transform.from_quaternion(translation, numbers)
+    if form == "rpy":
+        return Transform(_from_rpy(numbers), translation)
+    return Transform(numbers.reshape(3, 3) if numbers.size == 9 else numbers, translation)
+
+
+def _from_matrix(numbers: Floats) -> Transform:
+    if numbers.size not in (12, 16):
+        raise CalibrationError(f"matrix has {numbers.size} numbers; it must be 3x4 or 4x4 row by row.")
+    rows = numbers.reshape(-1, 4)
+    if len(rows) == 4 and not np.allclose(rows[3], (0, 0, 0, 1)):
+        raise CalibrationError(f"the last row of matrix is {rows[3].tolist()}; a rigid transform has 0, 0, 0, 1 there.")
+    return Transform(rows[:3, :3], rows[:3, 3])
+
+
+def _from_rpy(rpy: Floats) -> Floats:
+    """(3, 3) rotation about the fixed x, then y, then z axis, as URDF defines `rpy`."""
+    if rpy.shape != (3,):
+        raise CalibrationError(f"rpy has {rpy.size} numbers; it must be roll, pitch, yaw in radians.")
+    (cr, cp, cy), (sr, sp, sy) = np.cos(rpy), np.sin(rpy)
+    roll = np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
+    pitch = np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
+    yaw = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
+    return yaw @ pitch @ roll
+
+
+def _numbers(value: Any, key: str) -> Floats:
+    try:
+        return np.array(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise CalibrationError(f"{key} is {value!r}; it must be numbers.") from error
