@@ -1,0 +1,1 @@
+"""Raw sensor data made into the three-channel pictures that the experts read."""
