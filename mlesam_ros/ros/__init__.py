@@ -1,0 +1,1 @@
+"""The ROS shell: the only room that imports rclpy or a message type."""

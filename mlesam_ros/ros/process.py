@@ -1,0 +1,91 @@
+"""The life of a ROS process of ours: transport, start, spin, signals, a clean end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+import rclpy
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    ParameterUninitializedException,
+)
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+
+from mlesam_ros.errors import MlesamError
+from mlesam_ros.share import share
+
+# Kilted and later read the first name, Jazzy and before the second; the one that is not read does no harm.
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+_REFUSED = (
+    MlesamError,
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    ParameterUninitializedException,
+)
+
+
+def transport_environment(environment: dict[str, str] | None = None) -> dict[str, str]:
+    """The variables that make Fast DDS carry camera images between processes.
+
+    With its 512 KiB segment, best-effort images over about half a megabyte are lost without a word. Where discovery is
+    limited to this machine the profile also keeps every receiving socket on 127.0.0.1.
+
+    Args:
+        environment: the variables that are set already; those of this process by default.
+
+    Returns:
+        what to add: nothing where the user chose a profile or built-in transports.
+    """
+    environment = dict(os.environ) if environment is None else environment
+    if any(environment.get(name) for name in (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")):
+        return {}
+    local = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "LOCALHOST"
+    profile = str(share(f"config/dds/{'fastdds_localhost' if local else 'fastdds'}.xml"))
+    return dict.fromkeys(PROFILE_VARIABLES, profile)
+
+
+def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
+    """Make a node and spin it until a signal or a shutdown ends it.
+
+    The node's `close()`, where it has one, is called at the end to join its threads; its `start()`, where it has one,
+    before the first spin. One or two SIGINTs (what Ctrl-C under `ros2 launch` sends) and SIGTERM end cleanly.
+
+    Args:
+        make_node: called once rclpy is initialised.
+        args: the command line with its `--ros-args`; that of this process by default.
+
+    Returns:
+        the exit code: 0, or 1 when a parameter was refused, which has then been said on stderr.
+    """
+    os.environ.update(transport_environment())
+    rclpy.init(args=list(args) if args is not None else None)
+    node: Node | None = None
+    try:
+        node = make_node()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        getattr(node, "start", _nothing)()
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except _REFUSED as error:
+        print(f"mlesam_ros: {error}", file=sys.stderr)
+        return 1
+    finally:
+        # From here on a second Ctrl-C must not interrupt the joining of threads.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if node is not None:
+            getattr(node, "close", _nothing)()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _nothing() -> None:
+    """What a node without `start` or `close` does."""
