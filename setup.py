@@ -89,7 +89,13 @@ def is_missing(package: str) -> bool:
     """Whether an interface package has to be generated: it is neither here, but for our own copy, nor on the ROS path."""
     if any((Path(prefix) / "share" / package / "package.xml").exists() for prefix in ament_prefixes()):
         return False
-    return find_spec(package) is None or metadata.packages_distributions().get(package) == [NAME]
+    return find_spec(package) is None or is_ours(package)
+
+
+def is_ours(package: str) -> bool:
+    """Whether an earlier installation of this project brought an interface package along."""
+    installed = [d for d in metadata.distributions() if d.name == NAME]
+    return any(str(path) == f"{package}/__init__.py" for d in installed for path in d.files or ())
 
 
 def ament_prefixes() -> list[str]:
