@@ -1,0 +1,93 @@
+"""The plan of a street: how it bends and how wide its strips are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+TILE = 48.0
+"""Length in metres of the pieces that the street is furnished in."""
+LAMP_PITCH = 24.0
+"""Metres along the street from one lamp to the next; they alternate between the sides."""
+LAMP_HEIGHT = 6.6
+"""Metres above the road."""
+SIDE_STREET = 9.0
+"""Width in metres of a side street, which opens at the start of a tile."""
+ZEBRA = (11.0, 14.0)
+"""Where in a tile a pedestrian crossing lies, metres from its start."""
+KERB = 0.13
+"""Height of the pavement above the road, metres."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Street coordinates are s along x and d to the left of the centre line; the line is y = bend(x).
+
+    Attributes:
+        lanes: per direction, 1 or 2; traffic keeps right.
+        lane: width of a lane, metres.
+        parking: width of the parking strip on either side, metres.
+        pavement: width of the pavements, metres.
+        sway: ((amplitude m, metres per radian, phase), …) of the sines that bend the centre line.
+        wear: 0 … 1, how patched the asphalt and how faded the paint is.
+        brightness: albedo of the asphalt.
+        urban: 0 … 1, share of plots with buildings.
+    """
+
+    lanes: int
+    lane: float
+    parking: float
+    pavement: float
+    sway: tuple[tuple[float, float, float], ...]
+    wear: float
+    brightness: float
+    urban: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Plan:
+        """A random street."""
+        sway = tuple(
+            (float(rng.uniform(0, 0.11) * scale), float(scale), float(rng.uniform(0, 2 * np.pi)))
+            for scale in rng.uniform((35, 80), (60, 140))
+        )
+        return cls(
+            lanes=int(rng.choice([1, 1, 2])), lane=float(rng.uniform(3.1, 3.7)), parking=float(rng.uniform(2.1, 2.5)),
+            pavement=float(rng.uniform(2.0, 4.2)), sway=sway, wear=float(rng.uniform(0.1, 1.0)),
+            brightness=float(rng.uniform(0.07, 0.15)), urban=float(rng.uniform(0.25, 0.9)),
+        )  # fmt: skip
+
+    @property
+    def carriageway(self) -> float:
+        """Half the width of the driven lanes, metres."""
+        return self.lanes * self.lane
+
+    @property
+    def kerb(self) -> float:
+        """|d| of the kerbs, metres."""
+        return self.carriageway + self.parking
+
+    @property
+    def frontage(self) -> float:
+        """|d| at which the plots begin, metres."""
+        return self.kerb + self.pavement
+
+    def bend(self, x: Any) -> Any:
+        """The centre line's y in metres at x metres, a number or an array."""
+        return sum(amplitude * np.sin(x / scale + phase) for amplitude, scale, phase in self.sway)
+
+    def heading(self, x: float) -> float:
+        """Direction of the street at x, radians."""
+        return float(np.arctan(sum(a / scale * np.cos(x / scale + phase) for a, scale, phase in self.sway)))
+
+    def lateral(self, point: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """d in metres of (n, 3) world points."""
+        return (point[:, 1] - self.bend(point[:, 0])).astype(np.float32)
+
+    def lamp(self, number: Any) -> tuple[Any, Any, Any]:
+        """World position in metres of the heads of the street lamps with these numbers."""
+        x = number * LAMP_PITCH + 17.0
+        side = 1 - 2 * (number % 2)
+        return x, self.bend(x) + side * (self.kerb - 0.7), np.full_like(x, LAMP_HEIGHT)

@@ -1,0 +1,196 @@
+"""Things placed in the world, and what a ray meets there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import open3d as o3d
+
+from mlesam_ros.world.mesh import Mesh
+
+Colour = tuple[float, float, float]
+COLUMNS = 13
+"""Columns of an instance row: x, y, z, cos, sin, seed, first colour (3), second colour (3), lit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A mesh put somewhere, with its own colours.
+
+    Attributes:
+        mesh: in its local frame.
+        x, y, z: its origin in the world, metres.
+        heading: radians about z.
+        seed: in [0, 1), what makes its texture different from its neighbour's.
+        first, second: linear RGB in [0, 1].
+        stride: how far along x a walker's limbs have swung, metres per metre of limb.
+        lit: whether its lamps burn at night.
+    """
+
+    mesh: Mesh
+    x: float
+    y: float
+    z: float
+    heading: float
+    seed: float
+    first: Colour = (0.5, 0.5, 0.5)
+    second: Colour = (0.3, 0.3, 0.3)
+    stride: float = 0.0
+    lit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Instances as the arrays that a ray caster wants: see `Mesh`; `instance` (T,) numbers rows of `table` (N, 13)."""
+
+    vertices: npt.NDArray[np.float32]
+    triangles: npt.NDArray[np.uint32]
+    material: npt.NDArray[np.uint8]
+    classes: npt.NDArray[np.uint8]
+    instance: npt.NDArray[np.int32]
+    table: npt.NDArray[np.float32]
+
+
+def place(instances: Sequence[Instance]) -> Batch:
+    """Put instances into the world."""
+    if not instances:
+        return Batch(
+            np.empty((0, 3), np.float32), np.empty((0, 3), np.uint32), np.empty(0, np.uint8), np.empty(0, np.uint8),
+            np.empty(0, np.int32), np.empty((0, COLUMNS), np.float32),
+        )  # fmt: skip
+    offsets = np.cumsum([0, *(len(thing.mesh.vertices) for thing in instances[:-1])])
+    counts = [len(thing.mesh.triangles) for thing in instances]
+    return Batch(
+        np.concatenate([_world_vertices(thing) for thing in instances]),
+        np.concatenate([thing.mesh.triangles + np.uint32(o) for thing, o in zip(instances, offsets, strict=True)]),
+        np.concatenate([thing.mesh.material for thing in instances]),
+        np.concatenate([thing.mesh.classes for thing in instances]),
+        np.repeat(np.arange(len(instances), dtype=np.int32), counts),
+        np.array([_row(thing) for thing in instances], np.float32),
+    )
+
+
+def merge(batches: Sequence[Batch]) -> Batch:
+    """One batch out of several."""
+    vertices = np.cumsum([0, *(len(batch.vertices) for batch in batches[:-1])])
+    rows = np.cumsum([0, *(len(batch.table) for batch in batches[:-1])])
+    return Batch(
+        np.concatenate([batch.vertices for batch in batches]),
+        np.concatenate([batch.triangles + np.uint32(o) for batch, o in zip(batches, vertices, strict=True)]),
+        np.concatenate([batch.material for batch in batches]),
+        np.concatenate([batch.classes for batch in batches]),
+        np.concatenate([batch.instance + np.int32(o) for batch, o in zip(batches, rows, strict=True)]),
+        np.concatenate([batch.table for batch in batches]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """What n rays met.
+
+    Attributes:
+        distance: (n,) float32 in units of the ray's direction vector, inf where nothing was met.
+        ray: (k,) int64, the rays that met something; in order of material; everything below has k rows.
+        point: (k, 3) float32 in the world.
+        normal: (k, 3) float32, unit, turned towards the ray's origin.
+        material, classes: (k,) uint8.
+        rows: (k, 13) float32 instance rows.
+    """
+
+    distance: npt.NDArray[np.float32]
+    ray: npt.NDArray[np.int64]
+    point: npt.NDArray[np.float32]
+    normal: npt.NDArray[np.float32]
+    material: npt.NDArray[np.uint8]
+    classes: npt.NDArray[np.uint8]
+    rows: npt.NDArray[np.float32]
+
+
+class Layer:
+    """A batch that rays can be cast at."""
+
+    def __init__(self, batch: Batch, threads: int) -> None:
+        """Build the ray caster's tree; `threads` as Embree counts them, 0 for all cores."""
+        self.batch = batch
+        self.caster = o3d.t.geometry.RaycastingScene(nthreads=threads)
+        if len(batch.triangles):
+            self.caster.add_triangles(o3d.core.Tensor(batch.vertices), o3d.core.Tensor(batch.triangles))
+
+
+class Snapshot:
+    """The world at one instant: what stands still and what moves."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        """Layers without triangles are left out."""
+        self.layers = [layer for layer in layers if len(layer.batch.triangles)]
+
+    def cast(self, origins: npt.NDArray[np.float32], directions: npt.NDArray[np.float32]) -> Hits:
+        """Cast (n, 3) rays, or n directions from one (3,) origin."""
+        rays = _rays(origins, directions)
+        answers = [layer.caster.cast_rays(o3d.core.Tensor(rays)) for layer in self.layers]
+        distances = [answer["t_hit"].numpy() for answer in answers]
+        best = np.minimum.reduce(distances)
+        ray = np.flatnonzero(np.isfinite(best))
+        owner = np.argmin([distance[ray] for distance in distances], axis=0)
+        triangle = np.empty(len(ray), np.uint32)
+        material = np.empty(len(ray), np.uint8)
+        for number, (layer, answer) in enumerate(zip(self.layers, answers, strict=True)):
+            mine = np.flatnonzero(owner == number)
+            triangle[mine] = answer["primitive_ids"].numpy()[ray[mine]]
+            material[mine] = layer.batch.material[triangle[mine]]
+        order = np.argsort(material, kind="stable")
+        ray, owner, triangle = ray[order], owner[order], triangle[order]
+        hits = _empty_hits(best, ray, material[order])
+        np.multiply(rays[ray, 3:], best[ray, None], out=hits.point)
+        np.add(hits.point, rays[ray, :3], out=hits.point)
+        for number, (layer, answer) in enumerate(zip(self.layers, answers, strict=True)):
+            mine = np.flatnonzero(owner == number)
+            hits.normal[mine] = answer["primitive_normals"].numpy()[ray[mine]]
+            hits.classes[mine] = layer.batch.classes[triangle[mine]]
+            hits.rows[mine] = layer.batch.table[layer.batch.instance[triangle[mine]]]
+        facing = np.einsum("ij,ij->i", hits.normal, rays[ray, 3:])
+        hits.normal[facing > 0] *= -1
+        return hits
+
+    def occluded(self, origins: npt.NDArray[np.float32], direction: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        """Whether anything lies on the way from (n, 3) points towards one (3,) direction."""
+        rays = _rays(origins, np.broadcast_to(direction, origins.shape))
+        tensor = o3d.core.Tensor(rays)
+        blocked = np.zeros(len(rays), bool)
+        for layer in self.layers:
+            blocked |= layer.caster.test_occlusions(tensor, tnear=0.02).numpy()
+        return blocked
+
+
+def _world_vertices(thing: Instance) -> npt.NDArray[np.float32]:
+    local = thing.mesh.vertices
+    x = local[:, 0] + thing.mesh.swing * thing.stride if thing.stride else local[:, 0]
+    c, s = np.cos(thing.heading), np.sin(thing.heading)
+    out = np.empty_like(local)
+    out[:, 0] = c * x - s * local[:, 1] + thing.x
+    out[:, 1] = s * x + c * local[:, 1] + thing.y
+    out[:, 2] = local[:, 2] + thing.z
+    return out
+
+
+def _row(thing: Instance) -> tuple[float, ...]:
+    turn = (float(np.cos(thing.heading)), float(np.sin(thing.heading)))
+    return (thing.x, thing.y, thing.z, *turn, thing.seed, *thing.first, *thing.second, float(thing.lit))
+
+
+def _rays(origins: npt.NDArray[np.float32], directions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    rays = np.empty((len(directions), 6), np.float32)
+    rays[:, :3] = origins
+    rays[:, 3:] = directions
+    return rays
+
+
+def _empty_hits(
+    distance: npt.NDArray[np.float32], ray: npt.NDArray[np.int64], material: npt.NDArray[np.uint8]
+) -> Hits:
+    k = len(ray)
+    vectors = np.empty((k, 3), np.float32), np.empty((k, 3), np.float32)
+    return Hits(distance, ray, *vectors, material, np.empty(k, np.uint8), np.empty((k, COLUMNS), np.float32))

@@ -1,0 +1,211 @@
+"""One 48 m piece of street: its ground, plots, pavements and whatever stands on them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlesam_ros.world import buildings, classes, furniture, paint, plants, vehicles
+from mlesam_ros.world.materials import Material
+from mlesam_ros.world.mesh import frustum, join, mesh
+from mlesam_ros.world.people import draw_person
+from mlesam_ros.world.plan import KERB, LAMP_PITCH, SIDE_STREET, TILE, ZEBRA, Plan
+from mlesam_ros.world.scene import Batch, Colour, Instance, place
+
+_REACH = 130.0
+"""How far the ground goes to either side, metres."""
+_SIDES = (1, -1)
+
+
+def tile(plan: Plan, seed: int, number: int) -> Batch:
+    """Furnish tile `number`, which spans TILE * number … TILE * (number + 1) metres; the same for the same arguments."""
+    rng = np.random.default_rng([seed, 101, number + 1_000_000])
+    start = TILE * number
+    open_left, open_right = (bool(rng.uniform() < 0.22) for _ in _SIDES)
+    zebra = open_left or open_right or rng.uniform() < 0.15
+    things = [_ground(plan, start, (open_left, open_right, zebra), rng)]
+    for side, is_open in zip(_SIDES, (open_left, open_right), strict=True):
+        first = start + (SIDE_STREET if is_open else 0.0)
+        things.append(_pavement(plan, first, start + TILE, side, rng))
+        things += _plots(plan, first, start + TILE, side, rng)
+        things += _kerbside(plan, first, start + TILE, side, rng)
+        things += _parked(plan, start + (ZEBRA[1] + 2 if zebra else first - start + 1), start + TILE, side, rng)
+        things += _lamps(plan, start, side, rng)
+        things += _standing(plan, first, start + TILE, side, rng)
+    things += _crossing(plan, start, rng) if zebra else []
+    things += _skyline(plan, start, rng)
+    return place(things)
+
+
+def _at(plan: Plan, s: float, d: float) -> tuple[float, float, float]:
+    """World x, y and heading of street coordinates."""
+    heading = plan.heading(s)
+    return float(s - d * np.sin(heading)), float(plan.bend(s) + d * np.cos(heading)), heading
+
+
+def _ground(plan: Plan, start: float, openings: tuple[bool, bool, bool], rng: np.random.Generator) -> Instance:
+    corners = [(0, -_REACH, 0), (TILE, -_REACH, 0), (TILE, _REACH, 0), (0, _REACH, 0)]
+    flat = mesh(corners, [[0, 1, 2], [0, 2, 3]], Material.GROUND, classes.ROAD)
+    flags: Colour = (float(openings[0]), float(openings[1]), float(openings[2]))
+    return Instance(flat, start, 0.0, 0.0, 0.0, float(rng.uniform()), flags)
+
+
+def _strip(plan: Plan, s0: float, s1: float, d0: float, d1: float, height: float, material: Material, label: int) -> Instance:
+    """A raised strip that follows the bend."""
+    stations = np.linspace(s0, s1, max(2, int((s1 - s0) / 6) + 1))
+    pieces = []
+    for a, b in zip(stations[:-1], stations[1:], strict=True):
+        ring = [(s, plan.bend(s) + d) for s, d in ((a, d0), (b, d0), (b, d1), (a, d1))]
+        pieces.append(frustum([(x, y, -0.05) for x, y in ring], [(x, y, height) for x, y in ring], material, label))
+    return Instance(join(pieces), 0.0, 0.0, 0.0, 0.0, 0.5)
+
+
+def _pavement(plan: Plan, s0: float, s1: float, side: int, rng: np.random.Generator) -> Instance:
+    strip = _strip(plan, s0, s1, side * plan.kerb, side * plan.frontage, KERB, Material.SLAB, classes.SIDEWALK)
+    tone = float(rng.uniform(0.2, 0.4))
+    return Instance(strip.mesh, 0.0, 0.0, 0.0, 0.0, float(rng.uniform()), (tone, tone * 0.96, tone * 0.9))
+
+
+def _plots(plan: Plan, s0: float, s1: float, side: int, rng: np.random.Generator) -> list[Instance]:
+    """Houses and gardens from kerb-side view left to right."""
+    things: list[Instance] = []
+    s = s0 + 0.2
+    while s < s1 - 5:
+        width = min(float(rng.uniform(8, 19)), s1 - s)
+        middle = s + width / 2
+        if rng.uniform() < plan.urban:
+            setback = float(rng.choice([0.0, 0.3, 2.5, 4.0], p=[0.4, 0.25, 0.2, 0.15]))
+            things += _house(plan, middle, width, side, setback, rng)
+        else:
+            things += _garden(plan, middle, width, side, rng)
+        s += width
+    return things
+
+
+def _house(plan: Plan, s: float, width: float, side: int, setback: float, rng: np.random.Generator) -> list[Instance]:
+    x, y, heading = _at(plan, s, side * (plan.frontage + setback))
+    turn = heading if side > 0 else heading + np.pi
+    things = [buildings.building(rng, width - float(rng.choice([0.0, 0.1, 1.5])), x, y, turn)]
+    if setback > 1:
+        things.append(_lawn(plan, s - width / 2, s + width / 2, side, setback))
+        things += _border(plan, s, width * 0.45, side, rng)
+        things += [plants.bush(rng, *_at(plan, s + rng.uniform(-0.4, 0.4) * width, side * (plan.frontage + 1.2))[:2])]
+    return things
+
+
+def _lawn(plan: Plan, s0: float, s1: float, side: int, depth: float) -> Instance:
+    near, far = side * plan.frontage, side * (plan.frontage + depth)
+    return _strip(plan, s0, s1, near, far, KERB + 0.02, Material.GRASS, classes.TERRAIN)
+
+
+def _border(plan: Plan, s: float, length: float, side: int, rng: np.random.Generator) -> list[Instance]:
+    make = (buildings.wall, buildings.fence, plants.hedge)[int(rng.integers(3))]
+    return [make(rng, length, *_at(plan, s, side * (plan.frontage + 0.35)))]
+
+
+def _garden(plan: Plan, s: float, width: float, side: int, rng: np.random.Generator) -> list[Instance]:
+    depth = float(rng.uniform(12, 22))
+    things = [_lawn(plan, s - width / 2, s + width / 2, side, depth), *_border(plan, s, width - 0.3, side, rng)]
+    for _ in range(int(rng.integers(1, 5))):
+        x, y, _ = _at(plan, s + rng.uniform(-0.45, 0.45) * width, side * (plan.frontage + rng.uniform(2.5, depth)))
+        things.append(plants.tree(rng, x, y) if rng.uniform() < 0.7 else plants.bush(rng, x, y))
+    return things
+
+
+def _kerbside(plan: Plan, s0: float, s1: float, side: int, rng: np.random.Generator) -> list[Instance]:
+    """Trees, signs, bins, bollards and bicycles along the kerb, one every few metres."""
+    things: list[Instance] = []
+    avenue = rng.uniform() < 0.5
+    s = s0 + rng.uniform(2, 6)
+    while s < s1 - 2:
+        x, y, heading = _at(plan, s, side * (plan.kerb + 0.6))
+        facing = heading if side < 0 else heading + np.pi
+        what = rng.uniform()
+        if what < (0.5 if avenue else 0.15):
+            things.append(plants.tree(rng, x, y, float(rng.uniform(4.5, 7.5))))
+        elif what < 0.68:
+            things.append(furniture.sign(rng, x, y, facing))
+        elif what < 0.82:
+            things.append(furniture.clutter(rng, x, y, facing))
+        elif what < 0.88:
+            things.append(furniture.bollards(rng, x, y, heading))
+        elif what < 0.95:
+            things += _bicycles(x, y, heading, rng)
+        elif s < s1 - 6:
+            things.append(_shelter(plan, s, side, rng))
+        s += rng.uniform(4.5, 10)
+    return things
+
+
+def _shelter(plan: Plan, s: float, side: int, rng: np.random.Generator) -> Instance:
+    x, y, heading = _at(plan, s + 2, side * (plan.kerb + 1.1))
+    return furniture.shelter(rng, x, y, heading if side > 0 else heading + np.pi)
+
+
+def _bicycles(x: float, y: float, heading: float, rng: np.random.Generator) -> list[Instance]:
+    kind = "bicycle" if rng.uniform() < 0.7 else "motorbike"
+    turn = heading + rng.uniform(-0.4, 0.4) + (np.pi / 2 if rng.uniform() < 0.4 else 0.0)
+    make = vehicles.two_wheeler(kind)
+    return [
+        Instance(make, x + 0.8 * n, y, KERB, turn, float(rng.uniform()), paint.vivid(rng))
+        for n in range(int(rng.integers(1, 4)))
+    ]
+
+
+def _parked(plan: Plan, s0: float, s1: float, side: int, rng: np.random.Generator) -> list[Instance]:
+    things: list[Instance] = []
+    share, s = rng.uniform(0.25, 0.95), s0 + rng.uniform(0, 2)
+    while s < s1 - 5:
+        make, length, first, second = vehicles.draw_vehicle(rng, s1 - s)
+        if rng.uniform() < share:
+            x, y, heading = _at(plan, s + length / 2, side * (plan.kerb - 0.2 - plan.parking * 0.42))
+            turn = heading + (np.pi if side > 0 else 0.0) + rng.normal(0, 0.02)
+            things.append(Instance(make, x, y, 0.0, float(turn), float(rng.uniform()), first, second))
+        s += length + rng.uniform(0.7, 2.0)
+    return things
+
+
+def _lamps(plan: Plan, start: float, side: int, rng: np.random.Generator) -> list[Instance]:
+    things = []
+    for number in range(int(start / LAMP_PITCH) - 1, int(start / LAMP_PITCH) + 3):
+        x, y, _ = plan.lamp(np.float64(number))
+        if start <= x < start + TILE and side == 1 - 2 * (number % 2):
+            things.append(furniture.lamp(rng, float(x), float(y + side * 1.2), side, plan.heading(float(x)), 1.2))
+    return things
+
+
+def _standing(plan: Plan, s0: float, s1: float, side: int, rng: np.random.Generator) -> list[Instance]:
+    things = []
+    for _ in range(int(rng.integers(0, 4))):
+        x, y, _ = _at(plan, rng.uniform(s0, s1), side * rng.uniform(plan.kerb + 0.4, plan.frontage - 0.4))
+        things.append(draw_person(rng, x, y, KERB, float(rng.uniform(0, 6.28)), float(rng.uniform(-0.15, 0.15))))
+    return things
+
+
+def _crossing(plan: Plan, start: float, rng: np.random.Generator) -> list[Instance]:
+    """Traffic lights (or none) and people who wait at a pedestrian crossing."""
+    things: list[Instance] = []
+    lights, phase = rng.uniform() < 0.8, int(rng.integers(3))
+    for side in _SIDES:
+        s = start + (ZEBRA[0] - 1.2 if side < 0 else ZEBRA[1] + 1.2)
+        x, y, heading = _at(plan, s, side * (plan.kerb + 0.45))
+        if lights:
+            reach = (plan.parking + plan.lane * 0.6) if rng.uniform() < 0.6 else 0.0
+            things.append(furniture.signals(rng, x, y, heading + (0.0 if side < 0 else np.pi), reach, phase))
+        for _ in range(int(rng.integers(0, 3))):
+            px, py, _ = _at(plan, start + rng.uniform(*ZEBRA), side * (plan.kerb + rng.uniform(0.3, 1.2)))
+            things.append(draw_person(rng, px, py, KERB, heading - side * np.pi / 2))
+    return things
+
+
+def _skyline(plan: Plan, start: float, rng: np.random.Generator) -> list[Instance]:
+    """Taller houses and trees behind the front row."""
+    things: list[Instance] = []
+    for side in _SIDES:
+        for _ in range(3):
+            s, d = start + rng.uniform(12, TILE - 4), side * (plan.frontage + rng.uniform(26, 60))
+            x, y, heading = _at(plan, s, d)
+            if rng.uniform() < 0.6:
+                things.append(buildings.building(rng, rng.uniform(10, 16), x, y, heading + (0.0 if side > 0 else np.pi)))
+            else:
+                things.append(plants.tree(rng, x, y, float(rng.uniform(8, 13))))
+    return things

@@ -1,0 +1,180 @@
+"""The simulated street: ask for a moment, get what four sensors say and what is true."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, NANOSECONDS, Cloud, Events, SensorFrame
+from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.world import classes
+from mlesam_ros.world.camera import develop, measure, pixel_rays
+from mlesam_ros.world.ego import Ego
+from mlesam_ros.world.event_camera import Crossings, crossings, log_light
+from mlesam_ros.world.lidar import Spinner, sweep
+from mlesam_ros.world.light import radiance
+from mlesam_ros.world.moment import EPOCH, PERIOD, Moment
+from mlesam_ros.world.plan import TILE, Plan
+from mlesam_ros.world.rig import BASE_FRAME, CAMERA_FRAME, EVENT_FRAME, LIDAR_FRAME, street_rig
+from mlesam_ros.world.scene import Batch, Hits, Layer, Snapshot, merge
+from mlesam_ros.world.texture import Surface, surface
+from mlesam_ros.world.tile import tile
+from mlesam_ros.world.traffic import draw_streams, movers
+from mlesam_ros.world.weather import draw_weather
+
+_SEGMENTS = ((-100, -65), (-65, -30), (-30, 0))
+"""Milliseconds before a moment between which events are simulated; the last one is the event frame's window."""
+_EVENT_DETAIL = 256
+"""Longest side in pixels at which the event camera's light is rendered; finer sensors interpolate."""
+_TILES = (-1, 4)
+_SMALLEST = 32
+
+
+class World:
+    """A street that goes on for ever, with a car on it that carries the sensors.
+
+    Everything is a function of (seed, daylight, size, index): any moment can be asked for in any order and process.
+    """
+
+    def __init__(
+        self, seed: int = 0, daylight: str = "day", size: tuple[int, int] = (512, 512), length: int = 600, threads: int = 0
+    ) -> None:
+        """Plan a street; it is furnished as the car comes by.
+
+        Args:
+            seed: not negative.
+            daylight: "day" or "night".
+            size: (height, width) of the camera, depth and event pictures, at least 32 pixels each.
+            length: number of moments that `len()` and players go through, 0.1 s each.
+            threads: of the ray caster, 0 for all cores.
+
+        Raises:
+            ConfigError: a value outside these.
+        """
+        if seed < 0 or length < 1 or min(size) < _SMALLEST:
+            raise ConfigError(
+                f"a street of seed {seed}, {length} moments and {size[1]}x{size[0]} pixels cannot be; the seed is 0 or more, "
+                f"the length 1 or more and the pictures at least {_SMALLEST} pixels either way."
+            )
+        self.seed, self.daylight, self.size, self.length = seed, daylight, size, length
+        rng = np.random.default_rng([seed, 7])
+        self.plan = Plan.draw(rng)
+        self.ego = Ego.draw(self.plan, rng)
+        self.weather = draw_weather(daylight, rng)
+        self.streams = draw_streams(self.plan, self.ego, rng)
+        self.rig = street_rig(size)
+        self.spinner = Spinner()
+        self._threads = threads
+        self._rays, self._cosine = pixel_rays(self.rig.camera, size)
+        shrink = min(1.0, _EVENT_DETAIL / max(size))
+        self._event_size = (round(size[0] * shrink), round(size[1] * shrink))
+        self._event_rays, _ = pixel_rays(self.rig.camera, self._event_size)
+        self._base_from_camera = self.rig.tree.lookup(BASE_FRAME, CAMERA_FRAME)
+        self._base_from_lidar = self.rig.tree.lookup(BASE_FRAME, LIDAR_FRAME)
+        self._tile = lru_cache(maxsize=8)(self._furnish)
+        self._standing = lru_cache(maxsize=2)(self._build)
+        self._log_light = lru_cache(maxsize=4)(self._render_log_light)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def moment(self, index: int) -> Moment:
+        """All sensors at tick `index`, any integer from 0; beyond `length` the street simply goes on.
+
+        Raises:
+            ConfigError: a negative index.
+        """
+        if index < 0:
+            raise ConfigError(f"moment {index} lies before the street's beginning; the first is 0.")
+        stamp = EPOCH + index * PERIOD
+        snapshot, pose = self._snapshot(index * PERIOD), self.ego.pose(index * PERIOD / NANOSECONDS)
+        frames, labels = self._pictures(index, stamp, snapshot, pose)
+        frames[LIDAR] = SensorFrame(LIDAR, stamp, LIDAR_FRAME, self._sweep(index, snapshot))
+        frames[EVENT] = SensorFrame(EVENT, stamp, EVENT_FRAME, self._events(index, _SEGMENTS[-1:]))
+        ordered = {modality: frames[modality] for modality in (CAMERA, DEPTH, EVENT, LIDAR)}
+        return Moment(index, stamp, ordered, labels, pose, lambda: self._events(index, _SEGMENTS))
+
+    # The world at an instant
+
+    def _furnish(self, number: int) -> Batch:
+        return tile(self.plan, self.seed, number)
+
+    def _build(self, here: int) -> Layer:
+        return Layer(merge([self._tile(number) for number in range(here + _TILES[0], here + _TILES[1])]), self._threads)
+
+    def _snapshot(self, time: int) -> Snapshot:
+        seconds = time / NANOSECONDS
+        standing = self._standing(int(self.ego.along(seconds) // TILE))
+        moving = movers(self.plan, self.ego, self.streams, self.seed, seconds)
+        return Snapshot([standing, Layer(moving, self._threads)])
+
+    def _chance(self, index: int, sensor: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, 303, index, sensor])
+
+    # Sensors
+
+    def _look(
+        self, snapshot: Snapshot, pose: Transform, rays: npt.NDArray[np.float32], pixel: float
+    ) -> tuple[Hits, Surface, npt.NDArray[np.float32]]:
+        """Cast the camera's rays; hits, their surface, and the light of every ray (n, 3)."""
+        eye = pose @ self._base_from_camera
+        directions = rays @ eye.rotation.T.astype(np.float32)
+        hits = snapshot.cast(eye.translation.astype(np.float32), directions)
+        look = surface(hits, self.plan, pixel, self.weather.lamps > 0)
+        return hits, look, radiance(hits, look, directions, snapshot, self.weather, self.plan, pose)
+
+    def _pictures(
+        self, index: int, stamp: int, snapshot: Snapshot, pose: Transform
+    ) -> tuple[dict[str, SensorFrame], npt.NDArray[np.uint8]]:
+        hits, look, light = self._look(snapshot, pose, self._rays, 2 / self.size[1])
+        labels = np.full(self._rays.shape[0], classes.SKY, np.uint8)
+        labels[hits.ray] = look.classes
+        gloss = np.zeros(labels.shape, np.float32)
+        gloss[hits.ray] = look.gloss
+        depth = (hits.distance * self._cosine).reshape(self.size)
+        picture = develop(light.reshape(*self.size, 3), self.weather, self._chance(index, 0))
+        measured = measure(depth, gloss.reshape(self.size), self.weather, self._chance(index, 1))
+        frames = {
+            CAMERA: SensorFrame(CAMERA, stamp, CAMERA_FRAME, picture),
+            DEPTH: SensorFrame(DEPTH, stamp, CAMERA_FRAME, measured),
+        }
+        return frames, labels.reshape(self.size)
+
+    def _sweep(self, index: int, snapshot: Snapshot) -> Cloud:
+        """The car drives on during the turn, so every column of the sweep has its own pose."""
+        rays, times = self.spinner.rays()
+        origins, directions = np.empty_like(rays), np.empty_like(rays)
+        beams, now = self.spinner.beams, index * PERIOD / NANOSECONDS
+        for first in range(0, len(rays), beams * 16):
+            part = slice(first, first + beams * 16)
+            eye = self.ego.pose(now + float(times[part].mean())) @ self._base_from_lidar
+            origins[part], directions[part] = eye.translation, rays[part] @ eye.rotation.T.astype(np.float32)
+        hits = snapshot.cast(origins, directions)
+        look = surface(hits, self.plan, 0.003, False)
+        return sweep(self.spinner, rays, times, directions, hits, look, self._chance(index, 2))
+
+    def _render_log_light(self, time: int) -> npt.NDArray[np.float32]:
+        pose = self.ego.pose(time / NANOSECONDS)
+        _, _, light = self._look(self._snapshot(time), pose, self._event_rays, 2 / self._event_size[1])
+        picture = log_light(light.reshape(*self._event_size, 3), self.weather)
+        height, width = self.size
+        return cv2.resize(cv2.GaussianBlur(picture, (3, 3), 0.5), (width, height), interpolation=cv2.INTER_LINEAR)
+
+    def _events(self, index: int, segments: tuple[tuple[int, int], ...]) -> Events:
+        parts = [self._segment(index, segment) for segment in segments]
+        start, end = (EPOCH + index * PERIOD + edge * 1_000_000 for edge in (segments[0][0], segments[-1][1]))
+        return Events(
+            self.size[1], self.size[0], np.concatenate([part.x for part in parts]), np.concatenate([part.y for part in parts]),
+            np.concatenate([part.t for part in parts]), np.concatenate([part.polarity for part in parts]), start, end,
+        )  # fmt: skip
+
+    def _segment(self, index: int, edges: tuple[int, int]) -> Crossings:
+        start, end = (index * PERIOD + edge * 1_000_000 for edge in edges)
+        before, after = self._log_light(start), self._log_light(end)
+        rng = self._chance(index, 10 - edges[0])
+        found = crossings(before, after, end - start, self.weather, rng)
+        return Crossings(found.x, found.y, found.t + (EPOCH + start), found.polarity)
