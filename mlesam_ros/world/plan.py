@@ -29,7 +29,7 @@ class Plan:
     Attributes:
         lanes: per direction, 1 or 2; traffic keeps right.
         lane: width of a lane, metres.
-        parking: width of the parking strip on either side, metres.
+        parking: width of the strip between lanes and kerb on either side, metres; cars park where it is wide enough.
         pavement: width of the pavements, metres.
         sway: ((amplitude m, metres per radian, phase), …) of the sines that bend the centre line.
         wear: 0 … 1, how patched the asphalt and how faded the paint is.
@@ -54,8 +54,8 @@ class Plan:
             for scale in rng.uniform((35, 80), (60, 140))
         )
         return cls(
-            lanes=int(rng.choice([1, 1, 2])), lane=float(rng.uniform(3.1, 3.7)), parking=float(rng.uniform(2.1, 2.5)),
-            pavement=float(rng.uniform(2.0, 4.2)), sway=sway, wear=float(rng.uniform(0.1, 1.0)),
+            lanes=int(rng.choice([1, 1, 2])), lane=float(rng.uniform(3.1, 3.7)), parking=float(rng.uniform(2.1, 2.5) if rng.uniform() < 0.65 else 0.35),
+            pavement=float(rng.uniform(2.2, 5.0)), sway=sway, wear=float(rng.uniform(0.1, 1.0)),
             brightness=float(rng.uniform(0.07, 0.15)), urban=float(rng.uniform(0.25, 0.9)),
         )  # fmt: skip
 
@@ -68,6 +68,11 @@ class Plan:
     def kerb(self) -> float:
         """|d| of the kerbs, metres."""
         return self.carriageway + self.parking
+
+    @property
+    def parks(self) -> bool:
+        """Whether cars park along the kerbs."""
+        return self.parking > 1.0
 
     @property
     def frontage(self) -> float:

@@ -146,7 +146,8 @@ def _markings(p: Patch, d: Floats, far: Floats) -> npt.NDArray[np.bool_]:
     lines |= np.abs(far - plan.carriageway) < 0.06
     if plan.lanes > 1:
         lines |= (np.abs(far - plan.lane) < 0.07) & dashed
-    lines |= (far > plan.carriageway) & (np.mod(x, 6.0) < 0.12)
+    if plan.parks:
+        lines |= (far > plan.carriageway) & (np.mod(x, 6.0) < 0.12)
     crossing = p.first[:, 2] > 0.5
     zebra = (p.x > ZEBRA[0]) & (p.x < ZEBRA[1])
     lines = np.where(crossing & zebra, (np.mod(d, 1.05) < 0.55) & (far < plan.carriageway), lines)
@@ -234,9 +235,11 @@ def _roof(p: Patch) -> None:
 
 def _leaf(p: Patch) -> None:
     """Foliage: leaves of many shades with dark gaps, and normals that point about."""
-    u, v, w = p.x + 0.9 * p.z + 7 * p.seed, p.y - 0.8 * p.z, p.z + 0.7 * p.x - 0.6 * p.y
-    leaf = (0.6 * grain(u, v, 20.0) + 0.6 * grain(v, w, 20.0)) * p.fade(0.07)
-    twig = (0.6 * grain(w, u, 5.0) + 0.6 * grain(v, w, 5.0)) * p.fade(0.3)
+    x, y, z = np.abs(p.normal).T
+    flat = z > 0.65
+    u = np.where(flat | (y > x), p.world[:, 0], p.world[:, 1]) + 7 * p.seed
+    v = np.where(flat, p.world[:, 1], p.world[:, 2])
+    leaf, twig = grain(u, v, 16.0) * p.fade(0.08), grain(v, u, 5.0) * p.fade(0.3)
     tone = 0.95 + 0.34 * leaf + 0.34 * twig - 0.4 * (leaf + twig < -1.1)
     p.tint(p.first, tone)
     p.albedo[:, 0] *= 1 + 0.12 * twig

@@ -153,7 +153,7 @@ def _bicycles(x: float, y: float, heading: float, rng: np.random.Generator) -> l
 
 def _parked(plan: Plan, s0: float, s1: float, side: int, rng: np.random.Generator) -> list[Instance]:
     things: list[Instance] = []
-    share, s = rng.uniform(0.25, 0.95), s0 + rng.uniform(0, 2)
+    share, s = rng.uniform(0.25, 0.95) if plan.parks else 0.0, s0 + rng.uniform(0, 2)
     while s < s1 - 5:
         make, length, first, second = vehicles.draw_vehicle(rng, s1 - s)
         if rng.uniform() < share:

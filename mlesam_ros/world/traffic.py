@@ -59,7 +59,7 @@ def draw_streams(plan: Plan, ego: Ego, rng: np.random.Generator) -> tuple[Stream
         for direction in (1, -1):
             d = side * (plan.kerb + plan.pavement * (0.62 + 0.16 * direction))
             pace = direction * rng.uniform(1.0, 1.5)
-            streams.append(Stream(len(streams), "person", d, float(pace), float(rng.uniform(6, 16)), float(rng.uniform(0.3, 0.9))))
+            streams.append(Stream(len(streams), "person", d, float(pace), float(rng.uniform(5, 14)), float(rng.uniform(0.3, 0.9))))
     return tuple(streams)
 
 

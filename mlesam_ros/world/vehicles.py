@@ -144,7 +144,7 @@ def _rider() -> list[Mesh]:
 Maker = Callable[[str], Mesh]
 # What drives and parks: (share, maker, kinds, length in metres).
 _FLEET: tuple[tuple[float, Maker, tuple[str, ...], float], ...] = (
-    (0.8, car, CAR_KINDS, 4.8), (0.09, truck, ("box", "flat"), 8.2), (0.11, bus, ("long", "short"), 12.0)
+    (0.86, car, CAR_KINDS, 4.8), (0.08, truck, ("box", "flat"), 8.2), (0.06, bus, ("long", "short"), 12.0)
 )  # fmt: skip
 
 
