@@ -3,14 +3,14 @@
 The coefficient orders are those of `sensor_msgs/CameraInfo.d`, which are OpenCV's
 (https://docs.opencv.org/4.x/d9/d0c/group__calib3d.html and .../db/d58/group__calib3d__fisheye.html).
 
-Every model has a radius beyond which its radial curve turns round, so that two rays would share a pixel. It follows
-from the coefficients alone, and nothing beyond it is ever projected.
+Beyond some radius most models turn round, so that two rays share a pixel. That radius follows from the coefficients
+alone, and nothing beyond it is ever projected.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,7 @@ class Distortion(ABC):
     """A radial curve plus a small remainder.
 
     Attributes:
-        limit: largest undistorted radius sqrt(x² + y²) of normalised coordinates that is still projected; may be inf.
+        limit: undistorted radius sqrt(x² + y²) of normalised coordinates up to which it is one to one; may be inf.
     """
 
     limit: float
@@ -68,16 +68,18 @@ class Distortion(ABC):
             dx, dy = xd - fx, yd - fy
             rx, ry = rx + dx, ry + dy
             x, y = self._invert_radial(rx, ry)
-            if not np.nanmax(np.hypot(dx, dy), initial=0.0) > 1e-13:
+            residual = np.hypot(dx, dy)
+            if not np.nanmax(residual, initial=0.0) > 1e-13:
                 break
-        return x, y
+        astray = ~(residual < 1e-7 * (1.0 + np.hypot(xd, yd)))
+        return np.where(astray, np.nan, x), np.where(astray, np.nan, y)
 
     def _invert_radial(self, rx: Floats, ry: Floats) -> tuple[Floats, Floats]:
         radii, distorted = self._table
         rd = np.hypot(rx, ry)
         r = np.interp(rd, distorted, radii, right=np.nan)
         for _ in range(2):  # the table is good to 1e-7; Newton doubles the digits
-            step = 1e-6 * (1.0 + r)
+            step = 1e-6 * r + 1e-9
             slope = (self.radial(r + step) - self.radial(r - step)) / (2 * step)
             r = np.clip(r - (self.radial(r) - rd) / np.where(slope > 1e-3, slope, np.inf), 0.0, radii[-1])
         scale = np.divide(r, rd, out=np.ones_like(rd), where=rd > 1e-12)
@@ -104,7 +106,9 @@ class Brown(Distortion):
         self.denominator = (k4, k5, k6)
         self.prism = tuple(float(c) for c in padded[8:])
         self.identity = not padded.any()
-        self.limit = _brown_limit(self.numerator, self.denominator)
+        self.limit = _radial_limit(self.numerator, self.denominator)
+        if padded[[2, 3, 8, 9, 10, 11]].any():
+            self.limit = min(self.limit, self._fold())
 
     def apply(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
         """See `Distortion.apply`."""
@@ -130,6 +134,22 @@ class Brown(Distortion):
     def invert(self, xd: Floats, yd: Floats, iterations: int = 12) -> tuple[Floats, Floats]:
         """See `Distortion.invert`."""
         return (xd, yd) if self.identity else super().invert(xd, yd, iterations)
+
+    def _fold(self) -> float:
+        """Radius within `limit` at which the tangential and prism terms first fold the plane in some direction.
+
+        The determinant of the map's Jacobian is positive where it is one to one; it is followed outwards along 64
+        directions in steps of less than a tenth of a degree.
+        """
+        radius = np.tan(np.linspace(0.0, np.arctan(min(self.limit, _FAR)), 1024)[1:-1])[:, None]
+        angle = np.linspace(0.0, 2 * np.pi, 64, endpoint=False)
+        x, y = radius * np.cos(angle), radius * np.sin(angle)
+        h = 1e-6 * radius
+        (ax, ay), (bx, by) = self.apply(x + h, y), self.apply(x - h, y)
+        (cx, cy), (dx, dy) = self.apply(x, y + h), self.apply(x, y - h)
+        folded = (((ax - bx) * (cy - dy) - (ay - by) * (cx - dx)) <= 0).any(axis=1)
+        first = int(folded.argmax())
+        return float(radius[max(first - 1, 0), 0]) if folded.any() else np.inf
 
     def _factor(self, r2: Floats) -> Floats:
         factor = _horner(self.numerator, r2)
@@ -171,7 +191,12 @@ def make_distortion(model: str, coefficients: npt.ArrayLike) -> Distortion:
     Raises:
         CalibrationError: unknown model, wrong number of coefficients, or one that is not finite.
     """
-    d = np.asarray(coefficients, np.float64).ravel()
+    return _make_distortion(model, tuple(np.asarray(coefficients, np.float64).ravel().tolist()))
+
+
+@lru_cache(maxsize=64)  # CameraInfo comes with every picture
+def _make_distortion(model: str, coefficients: tuple[float, ...]) -> Distortion:
+    d = np.array(coefficients)
     name = canonical_model(model, d)
     if not np.isfinite(d).all():
         raise CalibrationError(f"distortion coefficients {d.tolist()} are not all finite; calibrate the camera again.")
@@ -220,7 +245,7 @@ def _horner(coefficients: tuple[float, ...], t: Floats) -> Floats:
     return total
 
 
-def _brown_limit(numerator: tuple[float, ...], denominator: tuple[float, ...]) -> float:
+def _radial_limit(numerator: tuple[float, ...], denominator: tuple[float, ...]) -> float:
     """Radius at which r N(r²)/D(r²) stops rising, or where its denominator vanishes if that comes first.
 
     With s = r², d/dr (r N/D) has the sign of N D + 2 s (N' D - N D').
@@ -229,7 +254,8 @@ def _brown_limit(numerator: tuple[float, ...], denominator: tuple[float, ...]) -
     d = np.polynomial.Polynomial([1.0, *denominator])
     s = np.polynomial.Polynomial([0.0, 1.0])
     slope = n * d + 2.0 * s * (n.deriv() * d - n * d.deriv())
-    return float(np.sqrt(min(_smallest_positive_root(slope.coef), _smallest_positive_root(d.coef))))
+    pole = _smallest_positive_root(d.coef) * (1 - 1e-9)
+    return float(np.sqrt(min(_smallest_positive_root(slope.coef), pole)))
 
 
 def _smallest_positive_root(ascending: npt.ArrayLike) -> float:

@@ -1,0 +1,140 @@
+"""One modality as the synchroniser sees it: the frames that wait, and the habits of their source."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass
+from operator import attrgetter
+
+from mlesam_ros.frame import Modality, SensorFrame
+
+USED = "used"
+SUPERSEDED = "superseded"
+LATE = "late"
+UNMATCHED = "unmatched"
+REFUSED = "refused"
+FATES = (USED, SUPERSEDED, LATE, UNMATCHED, REFUSED)
+"""What becomes of a frame: it went into a set; a newer one was there before it was needed; its moment had already been
+segmented; no partner came within its tolerance; it was not acceptable at all."""
+
+_by_reference = attrgetter("reference")
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A frame in a buffer; `reference` is its stamp without its offset, `arrived` the time it was pushed."""
+
+    frame: SensorFrame
+    reference: int
+    arrived: int
+
+
+class Stream:
+    """The frames of one modality that wait, the habits of their source, and what became of the others.
+
+    Args:
+        modality: its name.
+        tolerance, offset, patience, timeout: see `SyncConfig`; nanoseconds.
+    """
+
+    def __init__(
+        self,
+        modality: Modality,
+        tolerance: int,
+        offset: int,
+        patience: int,
+        timeout: int,
+    ) -> None:
+        self.modality = modality
+        self.tolerance = tolerance
+        self.offset = offset
+        self.patience = patience
+        self.timeout = timeout
+        self.counts: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()
+        self.heard = 0  # when a frame last came, or when listening began
+        self.forget()
+
+    def forget(self) -> None:
+        """Start afresh, with nothing waiting."""
+        self.waiting: list[Waiting] = []  # by reference, rising
+        self.newest: int | None = None  # highest reference so far
+        self.used: int | None = None  # highest reference that went into a set
+        self.period: int | None = None  # usual distance of references
+        self.delay = 0  # usual time from reference to arrival
+
+    @property
+    def expires(self) -> int:
+        """The last moment at which it still counts as alive."""
+        return self.heard + max(self.timeout, (self.period or 0) * 3 // 2)
+
+    def insert(self, item: Waiting) -> None:
+        """Let a frame wait."""
+        self.waiting.insert(self.at(item.reference), item)
+
+    def learn(self, item: Waiting) -> None:
+        """Learn the stream's habits from a frame."""
+        self.heard = item.arrived
+        delay = item.arrived - item.reference
+        if self.newest is None:
+            self.newest, self.delay = item.reference, delay
+        elif item.reference > self.newest:
+            step = item.reference - self.newest
+            # A gap counts as two periods at most: mostly frames were lost, it is not a stream that became slow.
+            self.period = step if self.period is None else (3 * self.period + min(step, 2 * self.period)) // 4
+            self.newest = item.reference
+            self.delay = (3 * self.delay + delay) // 4
+
+    def at(self, reference: int) -> int:
+        """Index of the first waiting frame that is not before a reference."""
+        return bisect_left(self.waiting, reference, key=_by_reference)
+
+    def nearest(self, reference: int, rival: int | None) -> Waiting | None:
+        """The waiting frame that belongs to a reference.
+
+        Args:
+            reference: that of the set.
+            rival: reference of the next open set, which keeps what lies nearer to it.
+        """
+        after = self.at(reference)
+        around = [w for w in self.waiting[max(after - 1, 0) : after + 1] if self.fits(w.reference, reference, rival)]
+        return min(around, key=lambda w: abs(w.reference - reference), default=None)
+
+    def fits(self, candidate: int, reference: int, rival: int | None) -> bool:
+        """Whether a frame at `candidate` is within tolerance of a set and not nearer to the next one."""
+        gap = abs(candidate - reference)
+        return gap <= self.tolerance and (rival is None or gap <= abs(candidate - rival))
+
+    def settled(self, reference: int, rival: int | None, until: int, now: int) -> bool:
+        """Whether no frame that is still to come could be a nearer partner and arrive in time.
+
+        Args:
+            reference: that of the set.
+            rival: that of the next open set.
+            until: when the set's patience with this modality ends.
+            now: the time.
+        """
+        if now >= min(until, self.expires + 1):
+            return True
+        if self.newest is not None and self.newest >= reference:
+            return True
+        if self.newest is None or self.period is None:
+            return False
+        steps = max(1, round((reference - self.newest) / self.period))
+        expected = self.newest + steps * self.period
+        if not self.fits(expected, reference, rival) or expected + self.delay > until + self.patience:
+            return True
+        partner = self.nearest(reference, rival)
+        return partner is not None and abs(partner.reference - reference) <= abs(expected - reference)
+
+    def drop(self, count: int, fate: str) -> None:
+        """Take the oldest frames out."""
+        self.counts[fate] += count
+        del self.waiting[:count]
+
+    def use(self, item: Waiting) -> None:
+        """Put a waiting frame into a set; what waited before it is superseded."""
+        self.drop(self.at(item.reference), SUPERSEDED)
+        self.drop(1, USED)
+        self.used = item.reference
