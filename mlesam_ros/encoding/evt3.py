@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import PacketError
 
-_Y, _X, _BASE, _VECTOR12, _VECTOR8, _TIME_LOW, _TIME_HIGH, _TRIGGER = 0, 2, 3, 4, 5, 6, 8, 10
+_Y, _X, _BASE, _VECTOR12, _VECTOR8, _TIME_LOW, _TIME_HIGH, _TRIGGER = (0, 2, 3, 4, 5, 6, 8, 10)
 _UNKNOWN = (1, 9, 11, 12, 13)
 _COORDINATE, _POLARITY = np.uint16(0x7FF), np.uint16(0x800)
 _TWELVE, _EIGHT = np.uint16(0xFFF), np.uint16(0xFF)
@@ -52,6 +52,10 @@ class Evt3Decoder:
         """
         self.width, self.height = width, height
         self.counters = {"unknown": 0, "triggers": 0, "outside": 0, "untimed": 0, "clock_errors": 0}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget row, clock and vector base, as after packets were lost; the counters stay."""
         self._clock = _Clock()
         self._low = 0
         self._timed = False  # a TIME_LOW has come after the first TIME_HIGH
@@ -79,14 +83,14 @@ class Evt3Decoder:
         """
         if len(data) % 2:
             raise PacketError(f"EVT3 packet has {len(data)} bytes; it must be a whole number of 16-bit words.")
-        words = np.ascontiguousarray(data).view("<u2")
+        words: Words = np.ascontiguousarray(data).view("<u2")
         code = (words >> 12).astype(np.uint8)
         self._tally(code)
         vectors = np.flatnonzero((code == _VECTOR12) | (code == _VECTOR8))
-        masks = words[vectors] & np.where(code[vectors] == _VECTOR12, _TWELVE, _EIGHT)
+        masks: Words = words[vectors] & np.where(code[vectors] == _VECTOR12, _TWELVE, _EIGHT)
         events = (code == _X).view(np.uint8)  # events per word
         events[vectors] = _COUNT[masks]
-        low, high = np.flatnonzero(code == _TIME_LOW), np.flatnonzero(code == _TIME_HIGH)
+        low, high = (np.flatnonzero(code == _TIME_LOW), np.flatnonzero(code == _TIME_HIGH))
         self._drop_untimed(events, low, high)
         y, t = self._rows_and_times(words, events, np.flatnonzero(code == _Y), low, high)
         x, polarity = self._columns(words, code, events, vectors, masks)
@@ -117,7 +121,7 @@ class Evt3Decoder:
         rows = np.concatenate([[self._row], words[row] & _COORDINATE]).astype(np.uint16)
         lows = np.concatenate([[self._low], words[low] & _TWELVE])
         ticks = np.concatenate([[self._clock.ticks], self._clock.follow(words[high] & _TWELVE)])
-        self.counters["clock_errors"] = self._clock.errors
+        self.counters["clock_errors"] += self._clock.errors
         self._row, self._low = int(rows[-1]), int(lows[-1])
         times = _held(ticks << 12, seen[high], total)
         times |= _held(lows, seen[low], total)
@@ -182,7 +186,8 @@ class _Clock:
     errors: int = 0
 
     def follow(self, values: Words) -> npt.NDArray[np.int64]:
-        """The count after each of the (n,) 12-bit values, (n,) int64."""
+        """The count after each of the (n,) 12-bit values, (n,) int64; `errors` of these were not believed."""
+        self.errors = 0
         if not len(values):
             return np.empty(0, np.int64)
         if not self.started:

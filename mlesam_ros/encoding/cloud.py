@@ -1,0 +1,138 @@
+"""Point clouds of any layout as structured views of their bytes.
+
+Layout: `sensor_msgs/PointCloud2` and `sensor_msgs/PointField`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.errors import CloudError
+from mlesam_ros.frame import Cloud
+
+_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
+"""`PointField.datatype` → NumPy type."""
+_INTENSITIES = ("intensity", "intensities", "reflectivity", "reflectance", "i")
+"""What drivers call the strength of the echo, the most usual first."""
+
+
+class Field(Protocol):
+    """What a `sensor_msgs/PointField` has, whichever library made it."""
+
+    name: str
+    offset: int
+    datatype: int
+    count: int
+
+
+def cloud_from_fields(
+    fields: Sequence[Field],
+    height: int,
+    width: int,
+    point_step: int,
+    row_step: int,
+    is_bigendian: bool,
+    data: npt.NDArray[np.uint8],
+) -> Cloud:
+    """View a PointCloud2's bytes as points; nothing is copied.
+
+    Args:
+        fields: name, byte offset, datatype and count of each field, in any order, with any gaps.
+        height: rows; 1 for a cloud that is not organised.
+        width: points per row; 0 makes an empty cloud.
+        point_step: bytes from one point to the next.
+        row_step: bytes from one row to the next.
+        is_bigendian: byte order of the fields.
+        data: (height * row_step,) uint8.
+
+    Returns:
+        A cloud of shape (width,), or (height, width) if it is organised.
+
+    Raises:
+        CloudError: with the field at fault, its value and what is accepted.
+    """
+    dtype = _point_dtype(fields, point_step, is_bigendian)
+    if height < 0 or width < 0:
+        raise CloudError(f"cloud is {width}x{height} points; neither can be negative.")
+    if row_step < width * point_step:
+        raise CloudError(f"row_step is {row_step} bytes; {width} points of {point_step} need {width * point_step}.")
+    if len(data) != height * row_step:
+        raise CloudError(
+            f"data has {len(data)} bytes; {height} rows with a row_step of {row_step} make {height * row_step}."
+        )
+    if height == 1:
+        return Cloud(np.ndarray((width,), dtype, np.ascontiguousarray(data), 0, (point_step,)))
+    return Cloud(np.ndarray((height, width), dtype, np.ascontiguousarray(data), 0, (row_step, point_step)))
+
+
+def _point_dtype(fields: Sequence[Field], point_step: int, is_bigendian: bool) -> np.dtype[np.void]:
+    formats: dict[str, tuple[np.dtype[Any], int]] = {}
+    for field in fields:
+        if not field.name:
+            continue  # padding that some converters declare
+        if field.name in formats:
+            raise CloudError(f"field {field.name[:40]!r} is declared twice; names must be unique.")
+        formats[field.name] = _format(field, point_step, is_bigendian), field.offset
+    for axis in "xyz":
+        if axis not in formats:
+            raise CloudError(
+                f"cloud has no field {axis!r}, only {', '.join(formats)[:200] or 'none'}; it needs x, y and z."
+            )
+        if formats[axis][0].kind != "f":
+            raise CloudError(f"field {axis!r} is {formats[axis][0]}; it must be one FLOAT32 or FLOAT64.")
+    types, offsets = zip(*formats.values(), strict=True)
+    return np.dtype({"names": list(formats), "formats": types, "offsets": offsets, "itemsize": point_step})
+
+
+def _format(field: Field, point_step: int, is_bigendian: bool) -> np.dtype[Any]:
+    name = field.name[:40]
+    if field.datatype not in _TYPES:
+        raise CloudError(f"field {name!r} has the datatype {field.datatype}; PointField knows 1 to 8.")
+    single = np.dtype(_TYPES[field.datatype]).newbyteorder(">" if is_bigendian else "<")
+    # Drivers older than the count field leave it 0.
+    size = single.itemsize * max(field.count, 1)
+    if field.offset < 0 or field.offset + size > point_step:
+        raise CloudError(
+            f"field {name!r} spans bytes {field.offset} to {field.offset + size}; point_step is {point_step}."
+        )
+    return single if field.count <= 1 else np.dtype((single, (field.count,)))
+
+
+def cloud_xyz(cloud: Cloud) -> npt.NDArray[np.float32]:
+    """Coordinates row for row with `cloud.points.ravel()`.
+
+    Returns:
+        (N, 3) float32 metres in the sensor's frame. Points without a return stay in, as (NaN, NaN, NaN) whatever the
+        driver wrote (NaN, infinity), so that indices hold; projection drops them.
+    """
+    points = cloud.points
+    xyz = np.empty((points.size, 3), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for column, axis in enumerate("xyz"):
+            xyz[:, column] = points[axis].ravel()
+        # A sum is not finite if a term is not; far cheaper than a test along rows.
+        finite = np.isfinite(xyz[:, 0] + xyz[:, 1] + xyz[:, 2])
+    if not finite.all():
+        xyz[~finite] = np.nan
+    return xyz
+
+
+def cloud_intensity(cloud: Cloud) -> npt.NDArray[np.float32]:
+    """Strength of the echoes row for row with `cloud_xyz`.
+
+    Returns:
+        (N,) float32 in the driver's own scale; 0 where the cloud has none or it is not finite.
+    """
+    points = cloud.points
+    names = points.dtype.names or ()
+    name = next((n for n in _INTENSITIES if n in names and points[n].ndim == points.ndim), None)
+    if name is None:
+        return np.zeros(points.size, np.float32)
+    with np.errstate(over="ignore"):
+        intensity = points[name].ravel().astype(np.float32)
+    intensity[~np.isfinite(intensity)] = 0
+    return intensity

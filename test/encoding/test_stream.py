@@ -1,0 +1,203 @@
+"""The window of events on the host's clock: through jitter, loss, restarts, loops and garbage."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlesam_ros.encoding.evt3_encode import encode_evt3
+from mlesam_ros.encoding.stream import EventStream
+from mlesam_ros.errors import MlesamError, PacketError
+
+SIZE = (480, 640)
+START = 1_700_000_000_000_000_000
+MS = 1_000_000
+
+
+def ramp(first_ms, count=10, sensor_zero_ms=5000):
+    """One packet with an event per millisecond of the sensor's clock, columns telling which."""
+    ms = np.arange(first_ms, first_ms + count)
+    return encode_evt3(ms % 640, ms % 480, (sensor_zero_ms + ms) * 1000, ms % 2)
+
+
+def test_the_window_ends_with_the_newest_event_and_holds_30_ms():
+    stream = EventStream()
+    for seq in range(8):
+        events = stream.push(ramp(10 * seq), "evt3", SIZE, START + 10 * seq * MS, seq)
+    assert (events.width, events.height) == (640, 480)
+    assert events.end == START + 79 * MS
+    assert events.start == START + 49 * MS
+    assert events.t.tolist() == [START + ms * MS for ms in range(49, 80)]
+    assert events.x.tolist() == list(range(49, 80))
+    assert events.polarity.tolist() == [bool(ms % 2) for ms in range(49, 80)]
+    assert stream.counters["packets"] == 8
+
+
+def test_a_packet_longer_than_the_window_is_cut():
+    events = EventStream().push(ramp(0, 100), "evt3", SIZE, START, 0)
+    assert events.x.tolist() == list(range(69, 100))
+
+
+def test_the_sensors_clock_is_fitted_to_each_packet_anew():
+    stream = EventStream()
+    stream.push(ramp(0), "evt3", SIZE, START, 0)
+    drifted = stream.push(ramp(10, sensor_zero_ms=9000), "evt3", SIZE, START + 10 * MS, 1)
+    assert np.diff(drifted.t).tolist() == [MS] * 19
+
+
+def test_jitter_of_the_stamps_does_not_turn_time_back():
+    stream = EventStream()
+    stream.push(ramp(0), "evt3", SIZE, START, 0)
+    events = stream.push(ramp(10), "evt3", SIZE, START + 7 * MS, 1)
+    assert len(events.t) == 20
+    assert np.diff(events.t).min() >= 0
+
+
+def test_what_was_handed_out_stays_as_it_was():
+    stream = EventStream(window=0.2)
+    handed = []
+    for seq in range(300):
+        events = stream.push(ramp(10 * seq, 10), "evt3", SIZE, START + 10 * seq * MS, seq)
+        handed.append((events, events.x.copy(), events.t.copy()))
+    for events, x, t in handed:
+        np.testing.assert_array_equal(events.x, x)
+        np.testing.assert_array_equal(events.t, t)
+
+
+def test_a_quiet_scene_still_gives_an_empty_window():
+    stream = EventStream()
+    stream.push(ramp(0), "evt3", SIZE, START, 0)
+    quiet = np.array([0x8000, 0x6000, 0x8001], "<u2").view(np.uint8)
+    events = stream.push(quiet, "evt3", SIZE, START + 100 * MS, 1)
+    assert len(events.t) == 0
+    assert (events.start, events.end) == (START + 70 * MS, START + 100 * MS)
+
+
+def test_lost_packets_are_counted_and_leave_no_event_on_a_stale_row():
+    stream = EventStream()
+    stream.push(np.array([0x8000, 0x6000, 0x0005, 0x2001], "<u2").view(np.uint8), "evt3", SIZE, START, 7)
+    events = stream.push(np.array([0x2002, 0x8000, 0x6001, 0x2003], "<u2").view(np.uint8), "evt3", SIZE, START, 10)
+    assert stream.counters["lost"] == 2
+    assert events.x.tolist() == [1]
+    assert stream.counters["untimed"] == 1
+
+
+def test_a_driver_that_never_counts_loses_nothing():
+    stream = EventStream()
+    for n in range(3):
+        stream.push(ramp(10 * n), "evt3", SIZE, START + 10 * n * MS, 0)
+    assert stream.counters["lost"] == 0
+
+
+def test_a_looped_bag_starts_afresh():
+    stream = EventStream()
+    stream.push(ramp(0), "evt3", SIZE, START + 1000 * MS, 100)
+    events = stream.push(ramp(0), "evt3", SIZE, START, 1)
+    assert events.t[0] == START
+    assert len(events.t) == 10
+    assert stream.counters["resets"] == 1
+
+
+def test_another_sensor_starts_afresh():
+    stream = EventStream()
+    stream.push(ramp(0), "evt3", SIZE, START, 0)
+    events = stream.push(ramp(0), "evt3", (720, 1280), START, 1)
+    assert (events.width, len(events.t)) == (1280, 10)
+
+
+def test_mono_packets_of_both_byte_orders():
+    x, y, dt, p = np.array([3, 700, 5]), np.array([4, 5, 479]), np.array([10, 20, 2_000_000]), np.array([1, 0, 0])
+    words = (p.astype(np.uint64) << 63) | (y.astype(np.uint64) << 48) | (x.astype(np.uint64) << 32) | dt.astype("u8")
+    for order in "<>":
+        data = words.astype(f"{order}u8").view(np.uint8)
+        events = EventStream().push(data, "mono", SIZE, START, 0, is_bigendian=order == ">")
+        assert events.x.tolist() == [3, 5]
+        assert events.y.tolist() == [4, 479]
+        assert events.t.tolist() == [START, START + 1_999_990]
+        assert events.polarity.tolist() == [True, False]
+
+
+def test_too_many_events_keep_the_newest(monkeypatch):
+    monkeypatch.setattr("mlesam_ros.encoding.stream._MOST_EVENTS", 15)
+    stream = EventStream()
+    stream.push(ramp(0), "evt3", SIZE, START, 0)
+    events = stream.push(ramp(10), "evt3", SIZE, START + 10 * MS, 1)
+    assert events.x.tolist() == list(range(5, 20))
+    events = stream.push(ramp(20, 20), "evt3", SIZE, START + 20 * MS, 2)
+    assert events.x.tolist() == list(range(25, 40))
+    assert stream.counters["overflow"] == 5 + 16  # 5 to 8 ms had left the window by themselves
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoding": "libcaer_cmp"}, "'libcaer_cmp' is not decoded; accepted are evt3, mono"),
+        ({"encoding": "mono"}, "whole number of 64-bit events"),
+        ({"size": (0, 640)}, "640x0 pixels"),
+        ({"data": np.zeros(3, np.uint8)}, "3 bytes"),
+    ],
+)
+def test_what_cannot_be_decoded_is_refused(change, message):
+    packet = {"data": np.zeros(4, np.uint8), "encoding": "evt3", "size": SIZE, "stamp": START, "seq": 0}
+    with pytest.raises(PacketError, match=message):
+        EventStream().push(**(packet | change))
+
+
+def test_a_packet_that_spans_minutes_is_refused_and_forgotten():
+    stream = EventStream()
+    stream.push(ramp(0), "evt3", SIZE, START, 0)
+    wild = np.array([0x8000, 0x6000, 0x0001, 0x2001, 0x8AAA, 0x8AAA, 0x2001, 0x8555, 0x8555, 0x2001], "<u2").view(
+        np.uint8
+    )
+    with pytest.raises(PacketError, match="spans"):
+        stream.push(wild, "evt3", SIZE, START + 10 * MS, 1)
+    assert len(stream.push(ramp(20), "evt3", SIZE, START + 20 * MS, 2).t) == 20
+
+
+def test_a_window_that_is_none_is_refused():
+    with pytest.raises(PacketError, match=r"window is 0\.0 s"):
+        EventStream(0.0)
+
+
+PUSH = st.fixed_dictionaries(
+    {
+        "data": st.binary(max_size=64).map(lambda b: np.frombuffer(b, np.uint8)),
+        "encoding": st.sampled_from(["evt3", "evt3", "evt3", "mono", "mono", ""]),
+        "size": st.sampled_from([SIZE, SIZE, (0, 0), (2048, 2048)]),
+        "stamp": st.integers(0, 50).map(lambda ms: START + ms * MS) | st.integers(-(2**31) * 10**9, 2**31 * 10**9),
+        "seq": st.integers(0, 5) | st.integers(0, 2**64 - 1),
+        "is_bigendian": st.booleans(),
+    }
+)
+
+
+@given(st.lists(PUSH, max_size=8))
+def test_any_bytes_give_an_ordered_window_or_a_packet_error(packets):
+    stream = EventStream()
+    for packet in packets:
+        try:
+            events = stream.push(**packet)
+        except MlesamError:
+            continue
+        assert events.end - events.start == 30 * MS
+        assert len(events.x) == len(events.y) == len(events.t) == len(events.polarity)
+        if len(events.t):
+            assert events.start <= events.t[0]
+            assert events.t[-1] <= events.end
+            assert np.diff(events.t).min(initial=0) >= 0
+            assert events.x.max() < events.width
+            assert events.y.max() < events.height
+
+
+def test_the_real_recording_streams(event_packets):
+    """The host times of the recording span what its stamps span, and the packets are complete."""
+    packets = event_packets("test_events_1")
+    stream = EventStream(window=60)
+    for p in packets:
+        stamp = p.header.stamp.sec * 10**9 + p.header.stamp.nanosec
+        events = stream.push(p.events, p.encoding, (p.height, p.width), stamp, p.seq)
+    assert len(events.t) == 218_291 + 125_183
+    assert stream.counters["lost"] == stream.counters["resets"] == 0
+    first = packets[0].header.stamp
+    assert events.t[0] == first.sec * 10**9 + first.nanosec
+    assert (events.t[-1] - events.t[0]) * 1e-9 == pytest.approx(2.08, abs=0.01)
