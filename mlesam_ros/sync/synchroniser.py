@@ -1,126 +1,15 @@
-"""The synchroniser: which readings belong to one moment, when some come late, twice, or not at all.
-
-    push(frame) ──▶ one sorted buffer per modality ──▶ take() ──▶ FrameSet
-                                       │
-                                       └──▶ superseded, late, unmatched, refused
-
-The state is the buffers and nothing else. One modality is *primary*: each of its waiting frames is an open set, and the
-others' frames nearest to it are its partners, chosen when the set is taken. A set is *ready* as soon as no frame still
-to come could be a nearer partner, and at the latest when its patience runs out.
-
-Whether something is still to come is judged from each stream itself: a modality that has been silent longer than the
-time-out is not waited for (or every set would cost the whole patience), nor is one whose next frame, going by its usual
-period and delay, would be too far off, belong to the next set, or come too late. So a dead sensor costs nothing, and a
-slow one costs nothing in the sets between its frames.
-
-When it falls silent the primary fails over to the next living modality of `primary_order`, and back with its first new
-frame. The waiting frames of the new primary are open sets from that instant: nothing is lost in the change.
-
-`now` and the stamps are nanoseconds of the same clock. Not safe for threads: the caller holds one lock around it all.
-"""
+"""The synchroniser itself; the package's docstring says how it thinks."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, NANOSECONDS, FrameSet, Modality, SensorFrame
-from mlesam_ros.sync_stream import FATES, LATE, REFUSED, SUPERSEDED, UNMATCHED, Stream, Waiting
+from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, SensorFrame
+from mlesam_ros.sync.config import SyncConfig
+from mlesam_ros.sync.stream import FATES, LATE, REFUSED, SUPERSEDED, UNMATCHED, Stream, Waiting
 
 PENDING = "pending"
 
 _THREADS = NANOSECONDS // 10  # `now` may step back this far when push and take are called from two threads
-
-Seconds = float | Mapping[Modality, float]
-"""One number for all modalities, or one for each that differs from the default."""
-
-
-@dataclass(frozen=True)
-class SyncConfig:
-    """How frames are brought together. All times in seconds.
-
-    Attributes:
-        modalities: those that are synchronised, in the model's order.
-        primary_order: who opens the sets, and who when that one is silent; modalities that are not synchronised are
-            skipped.
-        primary_timeout: silence after which a modality counts as dead: it is not waited for, and the primary fails
-            over. One that is slower by nature is given one and a half of its own periods.
-        tolerance: farthest a partner may lie from the primary, per modality.
-        offset: what a modality's stamps are late by, per modality; it is subtracted before anything is compared.
-        patience: longest a set waits for a modality after its primary came, per modality.
-        required: modalities without which there is no set; all others are optional.
-        history: longest a frame waits for a primary that belongs to it.
-        max_age, max_future: stamps farther from now are refused as another clock's.
-        capacity: most frames that wait per modality.
-    """
-
-    modalities: tuple[Modality, ...] = MODALITIES
-    primary_order: tuple[Modality, ...] = (CAMERA, LIDAR, DEPTH, EVENT)
-    primary_timeout: float = 0.35
-    tolerance: Seconds = 0.06
-    offset: Seconds = 0.0
-    patience: Seconds = 0.05
-    required: tuple[Modality, ...] = ()
-    history: float = 1.0
-    max_age: float = 5.0
-    max_future: float = 0.5
-    capacity: int = 256
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            ConfigError: a modality that is not synchronised, or a number out of range.
-        """
-        if not self.modalities or len(set(self.modalities)) != len(self.modalities):
-            raise ConfigError(f"modalities are {list(self.modalities)}; name at least one, and each once.")
-        for modality in self.required:
-            self._known(modality, "required")
-        for modality in set(self.primary_order) - set(MODALITIES):
-            self._known(modality, "primary_order")
-        if not self.order:
-            raise ConfigError(
-                f"primary_order {list(self.primary_order)} names none of the modalities {list(self.modalities)}."
-            )
-        for name in (
-            "primary_timeout",
-            "tolerance",
-            "patience",
-            "history",
-            "max_age",
-            "max_future",
-        ):
-            self._check_times(name, least=0.0)
-        self._check_times("offset", least=-math.inf)
-        if self.capacity < 1:
-            raise ConfigError(f"capacity is {self.capacity}; at least 1 frame must be able to wait.")
-
-    @property
-    def order(self) -> tuple[Modality, ...]:
-        """`primary_order` without the modalities that are not synchronised."""
-        return tuple(m for m in self.primary_order if m in self.modalities)
-
-    def nanoseconds(self, name: str, modality: Modality) -> int:
-        """The value of `tolerance`, `offset` or `patience` for a modality."""
-        value = getattr(self, name)
-        if isinstance(value, Mapping):
-            value = value.get(modality, getattr(SyncConfig, name))
-        return round(value * NANOSECONDS)
-
-    def _check_times(self, name: str, least: float) -> None:
-        value = getattr(self, name)
-        times = value if isinstance(value, Mapping) else dict.fromkeys(self.modalities, value)
-        for modality, time in times.items():
-            self._known(modality, name)
-            if not (isinstance(time, int | float) and math.isfinite(time) and time >= least):
-                accepted = "a finite number" if least < 0 else "a finite number and not negative"
-                raise ConfigError(f"{name} is {time!r}; a time in seconds must be {accepted}.")
-
-    def _known(self, modality: Modality, name: str) -> None:
-        if modality not in self.modalities:
-            raise ConfigError(f"{name} names {modality!r}; the modalities are {', '.join(self.modalities)}.")
 
 
 class Synchroniser:
@@ -170,7 +59,7 @@ class Synchroniser:
         if not reason:
             self._advance(now)
             if stream.newest is not None and item.reference < stream.newest - self._history:
-                self._jump_back(now)
+                self._stamps_jumped(stream, now)
             reason = self._duplicate(stream, item)
         if reason:
             stream.refusals[reason] += 1
@@ -282,6 +171,14 @@ class Synchroniser:
         for stream in self._streams.values():
             while stream.waiting and stream.waiting[0].arrived < self._now - self._history:
                 stream.drop(1, SUPERSEDED if behind else UNMATCHED)
+
+    def _stamps_jumped(self, stream: Stream, now: int) -> None:
+        """A source restarted or was set right: the primary's takes everything with it, another's only itself."""
+        if stream is self._elect(now):
+            self._jump_back(now)
+        else:
+            stream.drop(len(stream.waiting), UNMATCHED)
+            stream.forget()
 
     def _jump_back(self, now: int) -> None:
         """Clear the state; modalities that were alive are given their time-out again, dead ones stay dead."""

@@ -38,14 +38,7 @@ class Stream:
         tolerance, offset, patience, timeout: see `SyncConfig`; nanoseconds.
     """
 
-    def __init__(
-        self,
-        modality: Modality,
-        tolerance: int,
-        offset: int,
-        patience: int,
-        timeout: int,
-    ) -> None:
+    def __init__(self, modality: Modality, tolerance: int, offset: int, patience: int, timeout: int) -> None:
         self.modality = modality
         self.tolerance = tolerance
         self.offset = offset
@@ -80,9 +73,10 @@ class Stream:
         if self.newest is None:
             self.newest, self.delay = item.reference, delay
         elif item.reference > self.newest:
-            step = item.reference - self.newest
+            step, usual = item.reference - self.newest, self.period or self.timeout // 2
             # A gap counts as two periods at most: mostly frames were lost, it is not a stream that became slow.
-            self.period = step if self.period is None else (3 * self.period + min(step, 2 * self.period)) // 4
+            step = min(step, 2 * usual)
+            self.period = step if self.period is None else (3 * self.period + step) // 4
             self.newest = item.reference
             self.delay = (3 * self.delay + delay) // 4
 
@@ -123,6 +117,7 @@ class Stream:
             return False
         steps = max(1, round((reference - self.newest) / self.period))
         expected = self.newest + steps * self.period
+        # The usual delay varies; only what would be late by another whole patience is given up.
         if not self.fits(expected, reference, rival) or expected + self.delay > until + self.patience:
             return True
         partner = self.nearest(reference, rival)
