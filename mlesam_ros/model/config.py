@@ -1,0 +1,133 @@
+"""What a model is made of. Where the paper is silent the choice is a field here, and its default is ours."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.frame import MODALITIES, Modality
+from mlesam_ros.labels import LabelSpace, load_label_space
+
+Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Mean and standard deviation per channel that an encoder normalises with."""
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "gate": ("linear", "sigmoid"),
+    "features": ("average", "routed", "both"),
+    "combine": ("mean", "sum"),
+    "fuse": ("mean", "max_confidence", "main"),
+}
+"""Field → the words it accepts."""
+
+
+@dataclass(frozen=True)
+class MLESAMConfig:
+    """A model's configuration. The defaults describe the shipped model; `paper()` describes the paper's.
+
+    Attributes:
+        backbone: a name in `backbones.BACKBONES`.
+        modalities: the experts, in the order in which they are stacked; any distinct names without a dot.
+        label_space: what the C classes are.
+        rank: of the LoRA experts. Paper: 32.
+        image_size: long side in pixels of the images the network reads, a multiple of 32. Paper: 1024.
+        encoders: modality → name of the encoder that makes its image; empty where someone else makes the images.
+        statistics: modality → what that encoder normalised with in training; checked before inference.
+        gate: whether the router's linear scores pass a sigmoid before the softmax. The paper's Eq. 8 has a σ that
+            can be read either way; ours is the plain softmax.
+        top_k: how many modalities a level keeps. Unknown in the paper.
+        renormalise: whether the weights that top-k keeps are scaled to sum to one. Unknown in the paper.
+        features: what the decoder sees: the plain average over the modalities, the routed sum, or both.
+        combine: with both, their mean or their sum. Unknown in the paper; the mean keeps the scale that SAM's
+            decoder was trained on.
+        auxiliary: whether there is an auxiliary head.
+        fuse: how the two heads make one prediction: mean of the logits, per pixel the more confident head, or the
+            main head alone. Unknown in the paper.
+    """
+
+    backbone: str = "hiera_nano"
+    modalities: tuple[Modality, ...] = MODALITIES
+    label_space: LabelSpace = field(default_factory=lambda: load_label_space("deliver"))
+    rank: int = 16
+    image_size: int = 256
+    encoders: Mapping[Modality, str] = field(default_factory=dict)
+    statistics: Mapping[Modality, Statistics] = field(default_factory=dict)
+    gate: str = "linear"
+    top_k: int = 2
+    renormalise: bool = True
+    features: str = "both"
+    combine: str = "mean"
+    auxiliary: bool = True
+    fuse: str = "mean"
+
+    def __post_init__(self) -> None:
+        """Refuse what no model can be built from.
+
+        Raises:
+            ConfigError: names the value and what is accepted.
+        """
+        for name, accepted in CHOICES.items():
+            _check_word(name, getattr(self, name), accepted)
+        for name in ("rank", "top_k", "image_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+        if self.image_size % 32:
+            raise ConfigError(f"image_size is {self.image_size}; it must be a multiple of 32.")
+        names = list(self.modalities)
+        if not names or len(set(names)) < len(names) or any(not n or "." in n for n in names):
+            raise ConfigError(f"modalities are {names}; give one or more distinct names without a dot.")
+        for key in ("encoders", "statistics"):
+            foreign = sorted(set(getattr(self, key)) - set(names))
+            if foreign:
+                raise ConfigError(f"{key} names {', '.join(foreign)}, but the modalities are {', '.join(names)}.")
+
+    @classmethod
+    def paper(cls, **changes: Any) -> MLESAMConfig:
+        """The configuration of the paper, as far as it is known."""
+        return cls(**{"backbone": "hiera_base_plus", "rank": 32, "image_size": 1024, **changes})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MLESAMConfig:
+        """From plain JSON or YAML types.
+
+        Args:
+            values: any of the fields; `label_space` is a shipped name, the path of a YAML file, or a mapping.
+
+        Raises:
+            ConfigError: an unknown key or an impossible value.
+            LabelError: the label space is malformed.
+        """
+        known = tuple(f.name for f in fields(cls))
+        for key in values:
+            _check_word("model key", key, known)
+        ready = dict(values)
+        if "modalities" in ready:
+            ready["modalities"] = tuple(ready["modalities"])
+        if "label_space" in ready:
+            space = ready["label_space"]
+            ready["label_space"] = (
+                LabelSpace.from_dict(dict(space)) if isinstance(space, Mapping) else load_label_space(space)
+            )
+        if "statistics" in ready:
+            ready["statistics"] = {m: (tuple(mean), tuple(std)) for m, (mean, std) in ready["statistics"].items()}
+        return cls(**ready)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The inverse of `from_dict`, made of plain JSON types."""
+        values = asdict(self)
+        values["modalities"] = list(self.modalities)
+        values["label_space"] = self.label_space.to_dict()
+        values["encoders"] = dict(self.encoders)
+        values["statistics"] = {m: [list(mean), list(std)] for m, (mean, std) in self.statistics.items()}
+        return values
+
+
+def _check_word(name: str, value: Any, accepted: tuple[str, ...]) -> None:
+    if value in accepted:
+        return
+    near = difflib.get_close_matches(str(value), accepted, n=1)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    raise ConfigError(f"{name} {value!r} is unknown; accepted are {', '.join(accepted)}{hint}")

@@ -1,0 +1,177 @@
+"""The two heads: SAM's mask decoder with one token per class and no prompts, and an auxiliary multi-scale head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+
+import torch
+from sam2.modeling.sam.transformer import TwoWayTransformer
+from sam2.modeling.sam2_utils import LayerNorm2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mlesam_ros.model.backbones import (
+    HIGH_RES_0,
+    HIGH_RES_1,
+    LEVELS,
+    SEMANTIC,
+    Pyramid,
+    Size,
+)
+
+
+def level_channels(width: int) -> dict[str, int]:
+    """Level → channels of the pyramid that the heads read, for a neck of that width."""
+    return {SEMANTIC: width, HIGH_RES_1: width // 4, HIGH_RES_0: width // 8}
+
+
+class MaskDecoder(nn.Module):
+    """SAM 2's mask decoder, its prompts replaced by one learned token per class.
+
+    Parameters that SAM 2 has too keep its names and shapes. What only prompts, tracking or mask quality need (prompt
+    encoder, object score, IoU head, the single-mask token) is not built, and so neither are its traps.
+    """
+
+    def __init__(self, size: Size, classes: int) -> None:
+        """Build it with random weights.
+
+        Args:
+            size: of the backbone: D and the transformer's heads and width.
+            classes: C.
+        """
+        super().__init__()
+        width = size.neck
+        self.transformer = TwoWayTransformer(2, width, size.decoder_heads, size.decoder_mlp)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(width, width // 4, 2, 2),
+            LayerNorm2d(width // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(width // 4, width // 8, 2, 2),
+            nn.GELU(),
+        )
+        self.conv_s1 = nn.Conv2d(width, width // 4, 1)
+        self.conv_s0 = nn.Conv2d(width, width // 8, 1)
+        self.class_tokens = nn.Parameter(torch.randn(classes, width))
+        self.hypernetworks = ClassMLPs(classes, (width, width, width, width // 8))
+        self.no_mask = nn.Parameter(torch.randn(width))  # SAM's "no mask prompt was given"
+        self.register_buffer("frequencies", torch.randn(2, width // 2))  # of the positional code; never trained
+        self.frequencies: Tensor
+
+    def narrow(self, pyramid: Pyramid) -> Pyramid:
+        """Thin out the fine levels, as SAM 2 does before its decoder.
+
+        Args:
+            pyramid: level → (B, D, h, w).
+
+        Returns:
+            semantic (B, D, H/16, W/16), high_res_1 (B, D/4, H/8, W/8), high_res_0 (B, D/8, H/4, W/4).
+        """
+        fine = {HIGH_RES_1: self.conv_s1(pyramid[HIGH_RES_1]), HIGH_RES_0: self.conv_s0(pyramid[HIGH_RES_0])}
+        return {SEMANTIC: pyramid[SEMANTIC], **fine}
+
+    def forward(self, pyramid: Pyramid) -> Tensor:
+        """Decode a narrowed, fused pyramid.
+
+        Returns:
+            (B, C, H/4, W/4) logits.
+        """
+        semantic = pyramid[SEMANTIC] + self.no_mask[:, None, None]
+        batch, _, h, w = semantic.shape
+        tokens = self.class_tokens.expand(batch, -1, -1)  # (B, C, D)
+        tokens, keys = self.transformer(semantic, self.position(h, w), tokens)  # (B, C, D), (B, h w, D)
+        up1, norm, gelu, up2, _ = self.output_upscaling
+        x = keys.transpose(1, 2).unflatten(2, (h, w))  # (B, D, h, w)
+        x = gelu(norm(up1(x) + pyramid[HIGH_RES_1]))  # (B, D/4, 2h, 2w)
+        x = gelu(up2(x) + pyramid[HIGH_RES_0])  # (B, D/8, 4h, 4w)
+        return torch.einsum("bnc,bchw->bnhw", self.hypernetworks(tokens), x)
+
+    def position(self, h: int, w: int) -> Tensor:
+        """SAM's positional code of a grid: random Fourier features (arXiv 2006.10739) of the cells' centres, (1, D, h, w)."""
+        frequencies = self.frequencies.float()
+        y = (torch.arange(h, device=frequencies.device) + 0.5) / h * 2 - 1
+        x = (torch.arange(w, device=frequencies.device) + 0.5) / w * 2 - 1
+        phase = 2 * math.pi * (y[:, None, None] * frequencies[1] + x[None, :, None] * frequencies[0])  # (h, w, D/2)
+        return torch.cat((phase.sin(), phase.cos()), -1).permute(2, 0, 1)[None].to(self.frequencies.dtype)
+
+    @torch.no_grad()
+    def load_sam(self, state: Mapping[str, Tensor]) -> None:
+        """Start from SAM 2's decoder: copy what has the same shape, deal SAM's three mask tokens out to the classes.
+
+        Args:
+            state: the tensors of one of Meta's checkpoints.
+        """
+        prefix = "sam_mask_decoder."
+        theirs = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+        theirs["no_mask"] = state["sam_prompt_encoder.no_mask_embed.weight"][0]
+        theirs["frequencies"] = state["sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
+        mlp = "output_hypernetworks_mlps.{}.layers.{}.{}"
+        tokens = [1 + c % 3 for c in range(len(self.class_tokens))]  # token 0 is the single-mask token
+        theirs["class_tokens"] = theirs["mask_tokens.weight"][tokens]
+        for layer in range(3):
+            weights = torch.stack([theirs[mlp.format(t, layer, "weight")].T for t in tokens])
+            biases = torch.stack([theirs[mlp.format(t, layer, "bias")] for t in tokens])
+            theirs |= {f"hypernetworks.weights.{layer}": weights, f"hypernetworks.biases.{layer}": biases[:, None]}
+        self.load_state_dict({name: theirs[name] for name in self.state_dict()})
+
+
+class ClassMLPs(nn.Module):
+    """One small MLP per class, all of them as batched products. SAM's hypernetworks."""
+
+    def __init__(self, classes: int, widths: tuple[int, ...]) -> None:
+        """Build with `nn.Linear`'s initialisation.
+
+        Args:
+            classes: C, how many MLPs.
+            widths: input, hidden and output widths.
+        """
+        super().__init__()
+        pairs = list(pairwise(widths))
+        self.weights = nn.ParameterList(torch.empty(classes, read, write) for read, write in pairs)
+        self.biases = nn.ParameterList(torch.empty(classes, 1, write) for _, write in pairs)
+        for (read, _), weight, bias in zip(pairs, self.weights, self.biases, strict=True):
+            nn.init.uniform_(weight, -1 / math.sqrt(read), 1 / math.sqrt(read))
+            nn.init.uniform_(bias, -1 / math.sqrt(read), 1 / math.sqrt(read))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, C, D) tokens to (B, C, D/8): token c goes through MLP c."""
+        x = tokens.transpose(0, 1)  # (C, B, D)
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, F.relu(x) if layer else x, weight)
+        return x.transpose(0, 1)
+
+
+class AuxiliaryHead(nn.Module):
+    """Per-pixel MLPs on every level, side by side at the finest, and a linear classifier.
+
+    The layers are those of the published descendant of the paper (arXiv 2505.01950); that one upsamples the features to
+    the full picture. We fuse at stride 4, where the finest level is, and upsample the logits: 16 times cheaper.
+    """
+
+    def __init__(self, channels: Mapping[str, int], classes: int, hidden: int = 32) -> None:
+        """Build with random weights.
+
+        Args:
+            channels: level → channels of the narrowed pyramid.
+            classes: C.
+            hidden: width of the MLPs.
+        """
+        super().__init__()
+        self.mlps = nn.ModuleDict({level: self._mlp(c, hidden) for level, c in channels.items()})
+        self.dropout = nn.Dropout2d(0.1)
+        self.classify = nn.Conv2d(hidden * len(channels), classes, 1)
+
+    def forward(self, pyramid: Pyramid) -> Tensor:
+        """Narrowed, fused pyramid to (B, C, H/4, W/4) logits."""
+        size = pyramid[HIGH_RES_0].shape[-2:]
+        levels = [self.mlps[level](pyramid[level]) for level in LEVELS]  # (B, 32, h, w) each
+        grown = [F.interpolate(x, size, mode="bilinear", align_corners=False) for x in levels]
+        return self.classify(self.dropout(torch.cat(grown, 1)))
+
+    @staticmethod
+    def _mlp(channels: int, hidden: int) -> nn.Sequential:
+        layers: list[nn.Module] = [nn.Conv2d(channels, hidden, 1)]
+        for _ in range(2):
+            layers += [nn.ReLU(), nn.Conv2d(hidden, hidden, 1)]
+        return nn.Sequential(*layers)

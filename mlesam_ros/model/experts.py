@@ -1,0 +1,183 @@
+"""One LoRA expert per modality, and the layer that applies all of them at once to one batch.
+
+For every block of the trunk, with x the tokens of modality m and W its frozen projections (LoRA: arXiv 2106.09685):
+
+    Q = x W_q + x A_q^m B_q^m        K = x W_k        V = x W_v + x A_v^m B_v^m
+
+The batch is modality-major: M runs of equal length, one per active modality. Window partition keeps that order, so inside
+every block the tokens still split into M equal runs, and the low-rank terms of all modalities are two batched products
+with the matrices
+
+    A^m = (A_q^m  A_v^m)          B^m = ( B_q^m  0    0   )
+                                        (   0    0  B_v^m )
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from sam2.modeling.backbones.hieradet import Hiera
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.frame import Modality
+
+
+class Expert(nn.Module):
+    """The LoRA weights of one modality, for every block.
+
+    No bias, no dropout, and no scaling (α = r), as in the code of the paper's group.
+    """
+
+    def __init__(self, widths: Sequence[tuple[int, int]], rank: int) -> None:
+        """Start as the identity: A is random, B zero.
+
+        Args:
+            widths: per block, the widths that its attention reads and writes. They differ at Hiera's stage
+                transitions, where Q and V are twice as wide as the tokens.
+            rank: r.
+        """
+        super().__init__()
+        self.rank = rank
+        self.a = nn.ParameterList(torch.empty(2, read, rank) for read, _ in widths)  # Q and V
+        self.b = nn.ParameterList(torch.zeros(2, rank, write) for _, write in widths)
+        for a in self.a:
+            # kaiming-uniform with a = √5 over a fan-in of `read`
+            nn.init.uniform_(a, -1 / math.sqrt(a.shape[1]), 1 / math.sqrt(a.shape[1]))
+
+
+class ExpertLinear(nn.Linear):
+    """A frozen qkv projection to which the active experts add their part. Its weights keep their names."""
+
+    a: Tensor | None = None  # (M, C, 2r): the stacked form
+    b: Tensor | None = None  # (M, 2r, 3D)
+    merged: Tensor | None = None  # (M, C, 3D): the merged form
+
+    @classmethod
+    def around(cls, linear: nn.Linear) -> ExpertLinear:
+        """Share the weight and bias of a plain layer."""
+        layer = cls(linear.in_features, linear.out_features, device="meta")
+        layer.weight, layer.bias = linear.weight, linear.bias
+        return layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project.
+
+        Args:
+            x: (M * N, …, C) tokens, modality-major.
+
+        Returns:
+            (M * N, …, 3D): Q, K and V.
+        """
+        if self.merged is not None:
+            runs = x.reshape(len(self.merged), -1, x.shape[-1])  # (M, N, C)
+            return torch.baddbmm(self.bias, runs, self.merged).view(*x.shape[:-1], -1)
+        qkv = super().forward(x)
+        if self.a is None or self.b is None:
+            return qkv
+        runs = x.reshape(len(self.a), -1, x.shape[-1])  # (M, N, C)
+        stacked = qkv.view(len(self.a), -1, qkv.shape[-1])  # (M, N, 3D)
+        return torch.baddbmm(stacked, runs @ self.a, self.b).view_as(qkv)
+
+
+class Experts(nn.Module):
+    """The experts of a trunk, by modality. They may be added, replaced and removed at any time."""
+
+    def __init__(self, trunk: Hiera, modalities: Sequence[Modality], rank: int) -> None:
+        """Put an `ExpertLinear` into every block of the trunk and make one fresh expert per modality."""
+        super().__init__()
+        self.layers: list[ExpertLinear] = []  # a plain list: these weights belong to the backbone
+        for block in trunk.blocks:
+            block.attn.qkv = ExpertLinear.around(block.attn.qkv)
+            self.layers.append(block.attn.qkv)
+        self.by_modality = nn.ModuleDict()
+        self._merged: list[Tensor] | None = None
+        for modality in modalities:
+            self.add(modality, self.fresh(rank))
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities that have an expert, in stacking order."""
+        return tuple(self.by_modality)
+
+    def fresh(self, rank: int) -> Expert:
+        """A new expert that changes nothing yet."""
+        return Expert([(layer.in_features, layer.out_features // 3) for layer in self.layers], rank)
+
+    def add(self, modality: Modality, expert: Expert) -> None:
+        """Add an expert, or replace the one of that modality.
+
+        Raises:
+            ConfigError: its shapes do not fit the trunk, or its rank differs from the others'.
+        """
+        ours = [(layer.in_features, layer.out_features // 3) for layer in self.layers]
+        theirs = [(a.shape[1], b.shape[2]) for a, b in zip(expert.a, expert.b, strict=True)]
+        ranks = {self.expert(m).rank for m in self.modalities if m != modality} | {expert.rank}
+        if theirs != ours or len(ranks) > 1:
+            raise ConfigError(
+                f"the expert for {modality} has {len(theirs)} blocks and rank {expert.rank}; this backbone takes "
+                f"{len(ours)} blocks of its own widths and one rank for all experts ({', '.join(map(str, ranks))})."
+            )
+        self.by_modality[modality] = expert
+        self._merged = None
+
+    def remove(self, modality: Modality) -> None:
+        """Forget the expert of a modality.
+
+        Raises:
+            ConfigError: there is none, or it is the last.
+        """
+        if modality not in self.by_modality or len(self.by_modality) == 1:
+            raise ConfigError(f"cannot remove the expert {modality!r} of {', '.join(self.modalities)}.")
+        del self.by_modality[modality]
+        self._merged = None
+
+    def expert(self, modality: Modality) -> Expert:
+        """The expert of a modality."""
+        return cast(Expert, self.by_modality[modality])
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Precompute every modality's projections, so that `active` costs no low-rank product. For inference."""
+        stacks = (self._stack(block, self.modalities) for block in range(len(self.layers)))
+        self._merged = [layer.weight.T + a @ b for layer, (a, b) in zip(self.layers, stacks, strict=True)]
+
+    def unmerge(self) -> None:
+        """Go back to the stacked form, which follows every change of the weights. For training."""
+        self._merged = None
+
+    @contextmanager
+    def active(self, modalities: Sequence[Modality]) -> Iterator[None]:
+        """Within it the trunk reads batches whose runs belong to these modalities, in this order."""
+        rows = [self.modalities.index(m) for m in modalities]
+        every = rows == list(range(len(self.modalities)))
+        for block, layer in enumerate(self.layers):
+            if self._merged is not None:
+                layer.merged = self._merged[block] if every else self._merged[block][rows]
+            else:
+                layer.a, layer.b = self._stack(block, modalities)
+        try:
+            yield
+        finally:
+            for layer in self.layers:
+                layer.a = layer.b = layer.merged = None
+
+    def _stack(self, block: int, modalities: Sequence[Modality]) -> tuple[Tensor, Tensor]:
+        experts = [self.expert(m) for m in modalities]
+        a = torch.stack([torch.cat((*e.a[block],), 1) for e in experts])  # (M, C, 2r)
+        q, v = torch.stack([e.b[block] for e in experts], 1)  # (M, r, D) each
+        width = q.shape[-1]
+        b = torch.cat((F.pad(q, (0, 2 * width)), F.pad(v, (2 * width, 0))), 1)  # (M, 2r, 3D)
+        return a, b
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Experts:
+        # What `.to(...)` calls: the merged weights are no parameters, but must move along.
+        if self._merged is not None:
+            self._merged = [fn(weight) for weight in self._merged]
+        super()._apply(fn, recurse)
+        return self

@@ -1,0 +1,115 @@
+"""MLE-SAM: pictures from any set of sensors in, one set of class logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mlesam_ros.errors import ImageError
+from mlesam_ros.frame import Modality
+from mlesam_ros.model.backbones import LEVELS, STRIDE, Backbone, backbone_size
+from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.decoder import AuxiliaryHead, MaskDecoder, level_channels
+from mlesam_ros.model.experts import Experts
+from mlesam_ros.model.router import Router
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the network says.
+
+    Attributes:
+        logits: (B, C, H/4, W/4) of the mask decoder.
+        aux_logits: the same of the auxiliary head; None where there is none.
+        weights: level → (B, M) router weights, in the order of `modalities`.
+        modalities: those that took part.
+        fuse: how `fused` makes one of the two, see `MLESAMConfig.fuse`.
+    """
+
+    logits: Tensor
+    aux_logits: Tensor | None
+    weights: dict[str, Tensor]
+    modalities: tuple[Modality, ...]
+    fuse: str
+
+    @property
+    def fused(self) -> Tensor:
+        """(B, C, H/4, W/4) logits of both heads together."""
+        if self.aux_logits is None or self.fuse == "main":
+            return self.logits
+        if self.fuse == "mean":
+            return (self.logits + self.aux_logits) / 2
+        main, aux = (x.softmax(1).amax(1, keepdim=True) for x in (self.logits, self.aux_logits))  # (B, 1, h, w)
+        return torch.where(main >= aux, self.logits, self.aux_logits)
+
+
+class MLESAM(nn.Module):
+    """A frozen backbone, one expert per modality, a router and two heads."""
+
+    def __init__(self, config: MLESAMConfig) -> None:
+        """Build it with random weights; `checkpoint.load_checkpoint` fills them."""
+        super().__init__()
+        self.config = config
+        size, classes = backbone_size(config.backbone), len(config.label_space)
+        channels = level_channels(size.neck)
+        self.backbone = Backbone(config.backbone).requires_grad_(False)
+        self.experts = Experts(self.backbone.trunk, config.modalities, config.rank)
+        self.router = Router(config, channels)
+        self.decoder = MaskDecoder(size, classes)
+        self.auxiliary = AuxiliaryHead(channels, classes) if config.auxiliary else None
+        self.train(self.training)
+
+    def forward(self, images: Mapping[Modality, Tensor]) -> Output:
+        """Segment.
+
+        Args:
+            images: modality → (B, 3, H, W) normalised picture in the camera's image plane; all of one shape, H and W
+                multiples of 32. Any non-empty subset of the experts; a missing sensor is simply not there.
+
+        Raises:
+            ImageError: no image, a modality without an expert, unequal shapes, or sides that do not divide by 32.
+        """
+        present = self.check(images)
+        batch = torch.cat([images[m] for m in present])  # (M B, 3, H, W), modality-major
+        with self.experts.active(present):
+            pyramid = self.decoder.narrow(self.backbone(batch))  # level -> (M B, C, h, w)
+        fused, weights = {}, {}
+        for level in LEVELS:
+            features = pyramid[level].unflatten(0, (len(present), -1))  # (M, B, C, h, w)
+            fused[level], weights[level] = self.router(level, features)  # (B, C, h, w), (B, M)
+        auxiliary = None if self.auxiliary is None else self.auxiliary(fused)
+        return Output(self.decoder(fused), auxiliary, weights, present, self.config.fuse)
+
+    def check(self, images: Mapping[Modality, Tensor]) -> tuple[Modality, ...]:
+        """The modalities of a valid input, in the experts' order. Raises as `forward` says."""
+        known = self.experts.modalities
+        foreign = [m for m in images if m not in known]
+        if foreign or not images:
+            raise ImageError(
+                f"images are given for {', '.join(images) or 'no modality'}; this model takes one or more of {', '.join(known)}."
+            )
+        shapes = {m: tuple(image.shape) for m, image in images.items()}
+        shape = next(iter(shapes.values()))
+        if len(set(shapes.values())) > 1:
+            raise ImageError(f"images have the shapes {shapes}; all modalities of a call must have the same.")
+        if len(shape) != 4 or shape[1] != 3 or 0 in shape or shape[2] % STRIDE or shape[3] % STRIDE:
+            raise ImageError(f"images have the shape {shape}; it must be (B, 3, H, W), H and W multiples of {STRIDE}.")
+        return tuple(m for m in known if m in images)
+
+    def train(self, mode: bool = True) -> MLESAM:
+        """Training mode for everything but the backbone, which stays as it is published."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+
+def build_mlesam(config: MLESAMConfig) -> MLESAM:
+    """A model with random weights.
+
+    Raises:
+        ConfigError: there is no such backbone.
+    """
+    return MLESAM(config)

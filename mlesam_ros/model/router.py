@@ -1,0 +1,64 @@
+"""The router: per image and pyramid level, how much each modality counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mlesam_ros.model.config import MLESAMConfig
+
+
+class Router(nn.Module):
+    """Weighs the modalities that are present and adds up their features.
+
+    With f^m the mean over the picture of modality m's features, w, b one linear layer per level that all modalities
+    share, and S the k best modalities of that image:
+
+        s^m = w · f^m + b        r^m = softmax(s)^m for m in S, else 0        Y = Σ_m (1/M + r^m) / 2 · Y^m
+
+    Sharing w makes it equivariant: permuting the modalities permutes the weights and changes nothing else. An absent
+    modality is not in the sums at all.
+    """
+
+    def __init__(self, config: MLESAMConfig, channels: Mapping[str, int]) -> None:
+        """One scoring layer per level.
+
+        Args:
+            config: `gate`, `top_k`, `renormalise`, `features`, `combine`.
+            channels: level → channels of its features.
+        """
+        super().__init__()
+        self.config = config
+        routed = config.features != "average"
+        self.scores = nn.ModuleDict({level: nn.Linear(c, 1) for level, c in channels.items()} if routed else {})
+
+    def forward(self, level: str, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Fuse one level.
+
+        Args:
+            level: its name.
+            features: (M, B, C, h, w).
+
+        Returns:
+            (B, C, h, w) fused features, and (B, M) router weights: uniform when nothing is routed.
+        """
+        count = len(features)
+        uniform = features.new_full((features.shape[1], count), 1 / count)  # (B, M)
+        if self.config.features == "average":
+            return features.mean(0), uniform
+        weights = self.weigh(self.scores[level](features.mean((-2, -1)))[..., 0].T)  # (M, B, C) -> (B, M)
+        share = weights
+        if self.config.features == "both":
+            share = uniform + weights
+            share = share / 2 if self.config.combine == "mean" else share
+        return torch.einsum("bm,mbchw->bchw", share, features), weights
+
+    def weigh(self, scores: Tensor) -> Tensor:
+        """Scores (B, M) to weights (B, M)."""
+        scores = scores.sigmoid() if self.config.gate == "sigmoid" else scores
+        weights = scores.softmax(-1)
+        best, index = weights.topk(min(self.config.top_k, weights.shape[-1]))  # (B, k)
+        best = best / best.sum(-1, keepdim=True) if self.config.renormalise else best
+        return torch.zeros_like(weights).scatter(-1, index, best)

@@ -1,0 +1,138 @@
+"""The frozen weights: Meta's original checkpoints and our own backbone file, and the fingerprint that tells them apart."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mlesam_ros.errors import CheckpointError, ConfigError
+from mlesam_ros.model.backbones import BACKBONES, Backbone
+from mlesam_ros.share import share
+
+ENCODER = "image_encoder."
+"""What the backbone's tensors begin with in Meta's checkpoints, and in ours."""
+
+
+def find_base(backbone: str, path: str | Path | None) -> Path:
+    """Where the frozen weights lie.
+
+    Args:
+        backbone: a name in `BACKBONES`.
+        path: where the user says they are; None for those that ship with this package.
+
+    Raises:
+        CheckpointError: none ship for that backbone; says what to fetch.
+    """
+    if path is not None:
+        return Path(path)
+    try:
+        return share(f"weights/{backbone}.safetensors")
+    except ConfigError as error:
+        names = BACKBONES[backbone].published
+        remedy = f"give the path of Meta's {' or '.join(names)} (facebookresearch/sam2)" if names else "install again"
+        raise CheckpointError(f"the base weights of {backbone} do not come with this package; {remedy}.") from error
+
+
+def load_base(model: nn.Module, path: str | Path) -> None:
+    """Fill a model's backbone, strictly; from one of Meta's files also what its decoder shares with SAM's.
+
+    Args:
+        model: an `MLESAM`, or a bare `Backbone`.
+        path: `.pt` as Meta publishes it, or our `.safetensors`.
+
+    Raises:
+        CheckpointError: unreadable, or of another architecture; says which tensors differ.
+    """
+    state = read_tensors(Path(path))
+    backbone = model if isinstance(model, Backbone) else model.get_submodule("backbone")
+    assert isinstance(backbone, Backbone)
+    theirs = {name.removeprefix(ENCODER): t for name, t in state.items() if name.startswith(ENCODER)}
+    refuse_difference(theirs, backbone.state_dict(), f"{path} is not {backbone.name}", "base weights")
+    backbone.load_state_dict(theirs)
+    if backbone is not model and any(name.startswith("sam_mask_decoder.") for name in state):
+        model.get_submodule("decoder").load_sam(state)  # type: ignore[operator]
+
+
+def save_backbone(path: str | Path, backbone: Backbone) -> None:
+    """Write a backbone of our own as safetensors.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    tensors = {ENCODER + name: t.detach().cpu().contiguous() for name, t in backbone.state_dict().items()}
+    write_tensors(Path(path), tensors, {"backbone": backbone.name, "sha256": base_sha256(backbone)})
+
+
+def base_sha256(backbone: Backbone) -> str:
+    """Fingerprint of the frozen weights: SHA-256 over the sorted names and the float32 bytes of all tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(backbone.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.pt` (Meta's `{"model": {...}}`) or `.safetensors` file, on the CPU.
+
+    Raises:
+        CheckpointError: it is not there, truncated, or something else.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no weights file {path}.") from error
+    except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise CheckpointError(f"{path} is truncated or not a weights file: {reason}; fetch it again.") from error
+    state = content.get("model") if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise CheckpointError(f"{path} does not hold a model's tensors under the key 'model', as Meta's files do.")
+    return dict(state)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write safetensors, whole or not at all.
+
+    Raises:
+        CheckpointError: the folder or the disk does not take it.
+    """
+    draft = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(dict(tensors), draft, dict(metadata))
+        draft.replace(path)
+    except (OSError, SafetensorError) as error:
+        draft.unlink(missing_ok=True)
+        raise CheckpointError(f"{path} cannot be written: {error}.") from error
+
+
+def refuse_difference(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], what: str, kind: str) -> None:
+    """Raise unless both hold the same names and shapes.
+
+    Raises:
+        CheckpointError: counts, and names the first few tensors that differ.
+    """
+    shapes = sorted(n for n in theirs.keys() & ours.keys() if theirs[n].shape != ours[n].shape)
+    parts = [
+        _some("missing", ours.keys() - theirs.keys()),
+        _some("unexpected", theirs.keys() - ours.keys()),
+        _some("of another shape", [f"{n} {list(theirs[n].shape)} for {list(ours[n].shape)}" for n in shapes]),
+    ]
+    if any(parts):
+        raise CheckpointError(f"{what}: of its {len(theirs)} tensors of {kind} {'; '.join(p for p in parts if p)}.")
+
+
+def _some(kind: str, names: Iterable[str]) -> str:
+    listed = sorted(names)
+    shown = ", ".join(listed[:3]) + (", …" if len(listed) > 3 else "")
+    return f"{len(listed)} are {kind} ({shown})" if listed else ""
