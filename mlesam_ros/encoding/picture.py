@@ -34,7 +34,7 @@ _COLOR: dict[str, tuple[int, int | None]] = {
     "bayer_gbrg": (1, cv2.COLOR_BayerGBRG2RGB),
     "bayer_grbg": (1, cv2.COLOR_BayerGRBG2RGB),
 }
-_CAMERA: dict[str, Layout] = {
+CAMERA_LAYOUTS: dict[str, Layout] = {
     **{f"{name}8": Layout("u1", *rest) for name, rest in _COLOR.items()},
     **{f"{name}16": Layout("u2", *rest) for name, rest in _COLOR.items()},
     # Untyped names mean what cv_bridge takes them for.
@@ -46,9 +46,7 @@ _CAMERA: dict[str, Layout] = {
     "yuyv": Layout("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
     "yuv422_yuy2": Layout("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
 }
-_DEPTH: dict[str, Layout] = {"16UC1": Layout("u2", 1), "mono16": Layout("u2", 1), "32FC1": Layout("f4", 1)}
-CAMERA_ENCODINGS = tuple(_CAMERA)
-DEPTH_ENCODINGS = tuple(_DEPTH)
+DEPTH_LAYOUTS: dict[str, Layout] = {"16UC1": Layout("u2", 1), "mono16": Layout("u2", 1), "32FC1": Layout("f4", 1)}
 
 _DEPTH_HEADER = np.dtype([("codec", "<i4"), ("a", "<f4"), ("b", "<f4")])
 """What compressedDepth puts before the file."""
@@ -58,7 +56,7 @@ def to_rgb(picture: Picture | CompressedPicture) -> Rgb:
     """A camera's picture as RGB.
 
     Args:
-        picture: any of `CAMERA_ENCODINGS`, or a file that OpenCV reads (jpeg, png). A file's EXIF orientation is
+        picture: any of `CAMERA_LAYOUTS`, or a file that OpenCV reads (jpeg, png). A file's EXIF orientation is
             ignored, since the calibration describes the sensor as it is mounted.
 
     Returns:
@@ -72,10 +70,10 @@ def to_rgb(picture: Picture | CompressedPicture) -> Rgb:
             raise ImageError(f"format {picture.format[:40]!r} is a depth picture; a camera's is jpeg or png.")
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         return np.asarray(cv2.cvtColor(decode_file(picture.data, flags), cv2.COLOR_BGR2RGB), np.uint8)
-    samples = view_samples(picture, _CAMERA, "a camera picture")
+    samples = view_samples(picture, CAMERA_LAYOUTS, "a camera picture")
     if samples.dtype.itemsize == 2:
         samples = (samples >> 8).astype(np.uint8)
-    code = _CAMERA[picture.encoding].to_rgb
+    code = CAMERA_LAYOUTS[picture.encoding].to_rgb
     if code is None:
         return samples
     try:
@@ -138,14 +136,14 @@ def open_depth(picture: Picture | CompressedPicture, unit: float = MILLIMETRE) -
     """A depth picture, checked but not yet converted.
 
     Args:
-        picture: any of `DEPTH_ENCODINGS`, compressedDepth (png), or a 16-bit grey png.
+        picture: any of `DEPTH_LAYOUTS`, compressedDepth (png), or a 16-bit grey png.
         unit: metres per count of 16-bit pictures; ignored for 32FC1. The TUM RGB-D files, for one, have 1 / 5000.
 
     Raises:
         ImageError: encoding, size, step or data do not fit each other.
     """
     if isinstance(picture, Picture):
-        return DepthSamples(view_samples(picture, _DEPTH, "a depth picture"), unit)
+        return DepthSamples(view_samples(picture, DEPTH_LAYOUTS, "a depth picture"), unit)
     data, inverse = picture.data, None
     if "compressedDepth" in picture.format:
         if len(data) < _DEPTH_HEADER.itemsize:

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlesam_ros.encoding.evt3 import Evt3Decoder
@@ -103,6 +103,7 @@ def test_recordings_equal_the_word_by_word_decoder(event_packets):
         assert as_list(fast) == word_by_word(np.concatenate([p.events for p in packets]).view("<u2"))[0]
 
 
+@settings(deadline=None)
 @given(FORWARD)
 def test_any_words_equal_the_word_by_word_decoder(draft):
     words = with_forward_clock(draft)
@@ -110,6 +111,7 @@ def test_any_words_equal_the_word_by_word_decoder(draft):
     assert as_list(decoder.decode(packet(*words))) == word_by_word(words, 1280, 720)[0]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 0xFFFF), max_size=60), st.data())
 def test_cutting_the_stream_between_any_words_changes_nothing(words, data):
     """Random words: the clock jumps, codes are unknown, vectors have no base."""
@@ -198,6 +200,7 @@ def test_decodes_a_read_only_view_at_an_odd_address():
 EVENT = st.tuples(st.integers(0, 2047), st.integers(0, 2047), st.integers(0, 2_000_000), st.booleans())
 
 
+@settings(deadline=None)
 @given(st.lists(EVENT, max_size=50), st.integers(0, 1 << 24))
 def test_encoded_events_come_back(events, start):
     x, y, gaps, polarity = (np.array([e[i] for e in events], np.int64) for i in range(4))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlesam_ros.encoding.evt3_encode import encode_evt3
@@ -171,6 +171,7 @@ PUSH = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(PUSH, max_size=8))
 def test_any_bytes_give_an_ordered_window_or_a_packet_error(packets):
     stream = EventStream()

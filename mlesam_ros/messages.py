@@ -1,0 +1,178 @@
+"""ROS messages as the data that flows, the same for the messages of rclpy and of rosbags.
+
+Nothing here imports ROS: a message is any object with the fields of its type. Payloads are views of a message's bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.encoding.cloud import cloud_from_fields
+from mlesam_ros.encoding.picture import CAMERA_LAYOUTS, DEPTH_LAYOUTS
+from mlesam_ros.encoding.samples import view_samples
+from mlesam_ros.encoding.stream import WINDOW, EventStream
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.frame import (
+    CAMERA,
+    DEPTH,
+    EVENT,
+    LIDAR,
+    NANOSECONDS,
+    Cloud,
+    CompressedPicture,
+    Events,
+    Modality,
+    Picture,
+    SensorFrame,
+)
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.transform import Transform
+
+_IMAGE = "sensor_msgs/msg/Image"
+_COMPRESSED = "sensor_msgs/msg/CompressedImage"
+_CLOUD = "sensor_msgs/msg/PointCloud2"
+_PACKET = "event_camera_msgs/msg/EventPacket"
+
+MESSAGE_TYPES: dict[Modality, tuple[str, ...]] = {
+    CAMERA: (_IMAGE, _COMPRESSED),
+    DEPTH: (_IMAGE, _COMPRESSED),
+    EVENT: (_PACKET, _IMAGE, _COMPRESSED),
+    LIDAR: (_CLOUD,),
+}
+"""Modality → the message types that are read, the preferred one first."""
+
+
+class FrameReader:
+    """Reads the messages of one topic, in order.
+
+    Attributes:
+        modality: the modality of the frames.
+        type_name: the type of the messages.
+    """
+
+    def __init__(self, modality: Modality, type_name: str, event_window: float = WINDOW) -> None:
+        """Prepare for one type of message.
+
+        Args:
+            modality: a key of `MESSAGE_TYPES`.
+            type_name: one of its types.
+            event_window: seconds of events in a frame.
+
+        Raises:
+            ConfigError: the modality or the type is not read.
+            PacketError: the window is not positive.
+        """
+        if modality not in MESSAGE_TYPES:
+            raise ConfigError(f"modality {modality!r} has no messages; accepted are {', '.join(MESSAGE_TYPES)}.")
+        if type_name not in MESSAGE_TYPES[modality]:
+            raise ConfigError(
+                f"{modality} cannot be read from {type_name}; use {' or '.join(MESSAGE_TYPES[modality])}."
+            )
+        self.modality = modality
+        self.type_name = type_name
+        self._stream = EventStream(event_window)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What happened to the packets and words of an event camera so far; empty for every other type."""
+        return self._stream.counters if self.type_name == _PACKET else {}
+
+    def read(self, message: Any) -> SensorFrame:
+        """The frame that a message holds.
+
+        Args:
+            message: of the type announced; event packets in the order in which they were sent.
+
+        Returns:
+            A frame whose payload is a view of the message; for events the window up to the end of this packet.
+
+        Raises:
+            MlesamError: the message's fields do not fit each other.
+        """
+        header = message.header
+        stamp, payload = stamp_ns(header), self._payload(message)
+        if isinstance(payload, Events):
+            stamp = payload.end
+        return SensorFrame(self.modality, stamp, header.frame_id.lstrip("/"), payload)
+
+    def _payload(self, message: Any) -> Picture | CompressedPicture | Cloud | Events:
+        if self.type_name == _IMAGE:
+            return _picture(message, self.modality)
+        if self.type_name == _COMPRESSED:
+            return CompressedPicture(message.format, _bytes(message.data))
+        if self.type_name == _CLOUD:
+            return _cloud(message)
+        size = message.height, message.width
+        return self._stream.push(
+            _bytes(message.events),
+            message.encoding,
+            size,
+            stamp_ns(message.header),
+            message.seq,
+            bool(message.is_bigendian),
+        )
+
+
+def stamp_ns(header: Any) -> int:
+    """A header's stamp in nanoseconds."""
+    return int(header.stamp.sec) * NANOSECONDS + int(header.stamp.nanosec)
+
+
+def camera_model(message: Any) -> CameraModel:
+    """The camera that a `sensor_msgs/msg/CameraInfo` describes; its raw pictures, with ROI and binning.
+
+    Raises:
+        CalibrationError: with the field and the value that is not accepted.
+    """
+    return CameraModel.from_info(message)
+
+
+def transforms(message: Any) -> list[tuple[str, str, Transform, int]]:
+    """What a `tf2_msgs/msg/TFMessage` says.
+
+    Returns:
+        (parent, child, parent_from_child, stamp in nanoseconds) per transform.
+
+    Raises:
+        CalibrationError: a rotation or translation is none.
+    """
+    return [_transform(stamped) for stamped in message.transforms]
+
+
+def _transform(stamped: Any) -> tuple[str, str, Transform, int]:
+    t, q = stamped.transform.translation, stamped.transform.rotation
+    transform = Transform.from_quaternion((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
+    parent, child = stamped.header.frame_id.lstrip("/"), stamped.child_frame_id.lstrip("/")
+    return parent, child, transform, stamp_ns(stamped.header)
+
+
+def _picture(message: Any, modality: Modality) -> Picture:
+    data, big = _bytes(message.data), bool(message.is_bigendian)
+    picture = Picture(message.height, message.width, message.encoding, message.step, data, big)
+    if modality == DEPTH:
+        view_samples(picture, DEPTH_LAYOUTS, "a depth picture")
+    else:
+        view_samples(picture, CAMERA_LAYOUTS, "a camera picture")
+    return picture
+
+
+def _cloud(message: Any) -> Cloud:
+    return cloud_from_fields(
+        message.fields,
+        message.height,
+        message.width,
+        message.point_step,
+        message.row_step,
+        bool(message.is_bigendian),
+        _bytes(message.data),
+    )
+
+
+def _bytes(data: Any) -> npt.NDArray[np.uint8]:
+    """The bytes of a `uint8[]` field: rclpy gives array.array, rosbags NumPy, tests and converters bytes."""
+    if isinstance(data, bytes | bytearray | memoryview):
+        return np.frombuffer(data, np.uint8)
+    return np.asarray(data, np.uint8)
