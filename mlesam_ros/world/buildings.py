@@ -17,6 +17,7 @@ def building(rng: np.random.Generator, width: float, x: float, y: float, heading
         rng: decides height, roof and colours.
         width: metres of street front.
         x, y, heading: where it stands; `heading` turns its front, radians.
+
     """
     depth = rng.uniform(9.0, 14.0)
     height = float(rng.integers(2, 8)) * 3.2 + 0.9

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from mlesam_ros.frame import Picture
 from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.world.vector import Floats
 from mlesam_ros.world.weather import Weather
 
 DEPTH_RANGE = 40.0
@@ -16,10 +17,12 @@ _LEVELS = 4096
 _GAMMA = (255.0 * (np.arange(_LEVELS) / (_LEVELS - 1)) ** (1 / 2.2) + 0.5).astype(np.uint8)
 
 
-def pixel_rays(model: CameraModel, size: tuple[int, int]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def pixel_rays(model: CameraModel, size: tuple[int, int]) -> tuple[Floats, Floats]:
     """Unit rays (h * w, 3) of an undistorted camera's pixels at another size, optical frame, and their z (h * w,)."""
     height, width = size
-    u, v = np.meshgrid((np.arange(width) + 0.5) * model.width / width, (np.arange(height) + 0.5) * model.height / height)
+    u, v = np.meshgrid(
+        (np.arange(width) + 0.5) * model.width / width, (np.arange(height) + 0.5) * model.height / height
+    )
     intrinsics = model.K
     x = (u - 0.5 - intrinsics[0, 2]) / intrinsics[0, 0]
     y = (v - 0.5 - intrinsics[1, 2]) / intrinsics[1, 1]
@@ -28,24 +31,31 @@ def pixel_rays(model: CameraModel, size: tuple[int, int]) -> tuple[npt.NDArray[n
     return rays.astype(np.float32), rays[:, 2].astype(np.float32)
 
 
-def develop(light: npt.NDArray[np.float32], weather: Weather, rng: np.random.Generator) -> Picture:
+def turned(rays: Floats, pose: Transform) -> Floats:
+    """(n, 3) directions turned into the pose's target frame; BLAS does not promise to round alike on every machine."""
+    columns = pose.rotation.T.astype(np.float32)
+    out = rays[:, 0:1] * columns[0]
+    out += rays[:, 1:2] * columns[1]
+    out += rays[:, 2:3] * columns[2]
+    return out
+
+
+def develop(light: Floats, weather: Weather, rng: np.random.Generator) -> Picture:
     """Expose (H, W, 3) linear radiance: lens blur, shot and read noise, saturation, gamma; `rgb8`."""
     height, width = light.shape[:2]
-    signal = cv2.GaussianBlur(light, (3, 3), 0.45 * max(width / 512, 0.5))
-    signal *= np.float32(weather.exposure)
+    signal: Floats = cv2.GaussianBlur(light, (3, 3), 0.45 * max(width / 512, 0.5))
+    signal *= weather.exposure
     np.negative(signal, out=signal)
     np.expm1(signal, out=signal)
     np.negative(signal, out=signal)
-    noise = rng.standard_normal(signal.shape, np.float32)
+    noise: Floats = rng.standard_normal(signal.shape, np.float32)
     noise *= np.sqrt(weather.camera_noise**2 + weather.shot_noise**2 * np.maximum(signal, 0))
     signal += noise
     codes = np.clip(signal * (_LEVELS - 1), 0, _LEVELS - 1).astype(np.uint16)
     return Picture(height, width, "rgb8", 3 * width, _GAMMA[codes].reshape(-1))
 
 
-def measure(
-    depth: npt.NDArray[np.float32], gloss: npt.NDArray[np.float32], weather: Weather, rng: np.random.Generator
-) -> Picture:
+def measure(depth: Floats, gloss: Floats, weather: Weather, rng: np.random.Generator) -> Picture:
     """A depth picture in millimetres, `16UC1`, 0 where there is no answer.
 
     Noise grows with the square of the distance, as in stereo. Holes: beyond `DEPTH_RANGE`, at depth edges, in mirrors
@@ -56,6 +66,7 @@ def measure(
         gloss: (H, W) mirrored share.
         weather: how many pixels fail.
         rng: this frame's chance.
+
     """
     height, width = depth.shape
     z = np.where(np.isfinite(depth), depth, 0).astype(np.float32)

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mlesam_ros.world.vector import Floats, vector
 from mlesam_ros.world.weather import Weather
 
-Floats = npt.NDArray[np.float32]
 THRESHOLD = 0.22
 """Change of ln(light) that makes an event; about 25 %."""
 _MISMATCH = 0.04
 _MOST = 12
 """Events of one pixel within one segment; more are lost, as in a sensor's refractory time."""
-_LUMA = np.float32([0.2126, 0.7152, 0.0722])
+_LUMA = vector([0.2126, 0.7152, 0.0722])
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Crossings:
         x, y: (n,) uint16 pixels.
         t: (n,) int64 nanoseconds from the beginning of the segment.
         polarity: (n,) bool.
+
     """
 
     x: npt.NDArray[np.uint16]
@@ -44,19 +45,28 @@ def log_light(light: Floats, weather: Weather) -> Floats:
     return np.log(luma + np.float32(weather.event_floor))
 
 
-def crossings(before: Floats, after: Floats, duration: int, weather: Weather, rng: np.random.Generator) -> Crossings:
+def draw_thresholds(size: tuple[int, int], rng: np.random.Generator) -> Floats:
+    """Every pixel's own threshold, (H, W): no two are quite alike."""
+    return np.float32(THRESHOLD) * (1 + np.float32(_MISMATCH) * rng.standard_normal(size, np.float32))
+
+
+def crossings(
+    before: Floats, after: Floats, thresholds: Floats, duration: int, weather: Weather, rng: np.random.Generator
+) -> Crossings:
     """The events between two renderings.
 
     Every pixel starts at a random place between its thresholds, which is where a sensor that has run for a while is.
 
     Args:
         before, after: (H, W) of `log_light`.
-        duration: nanoseconds between them.
+        thresholds: (H, W) of `draw_thresholds`.
+        duration: nanoseconds between them, at most 65 ms.
         weather: the background noise.
         rng: this segment's chance.
+
     """
     change = (after - before).ravel()
-    threshold = np.float32(THRESHOLD) * (1 + np.float32(_MISMATCH) * rng.standard_normal(change.shape, np.float32))
+    threshold = thresholds.ravel()
     phase = np.float32(0.999) * threshold * rng.random(change.shape, np.float32)
     count = ((np.abs(change) + phase) / threshold).astype(np.int32)
     count = np.minimum(count, _MOST)
@@ -70,7 +80,7 @@ def crossings(before: Floats, after: Floats, duration: int, weather: Weather, rn
     time = np.concatenate([np.clip(share, 0, 1), rng.random(len(noise))])
     polarity = np.concatenate([change[active].repeat(repeats) > 0, rng.random(len(noise)) < 0.5])
     # A live sensor's clock ticks in microseconds; EVT3 carries no less.
-    ticks = (time * (duration // 1000 - 1)).astype(np.int64) * 1000
+    ticks = (time * (duration // 1000 - 1)).astype(np.uint16)
     order = np.argsort(ticks, kind="stable")
     y, x = np.divmod(pixel[order], before.shape[1])
-    return Crossings(x.astype(np.uint16), y.astype(np.uint16), ticks[order], polarity[order])
+    return Crossings(x.astype(np.uint16), y.astype(np.uint16), ticks[order].astype(np.int64) * 1000, polarity[order])

@@ -33,7 +33,9 @@ def _plate(sides: int, radius: float, z: float, turn: float = 0.0) -> Mesh:
     return mesh(ring, fan, Material.SIGN, classes.TRAFFIC_SIGN)
 
 
-_RED, _WHITE, _BLUE, _YELLOW = (paint.linear(*c) for c in ((190, 24, 30), (235, 235, 232), (24, 70, 160), (236, 190, 40)))
+_RED, _WHITE, _BLUE, _YELLOW = (
+    paint.linear(*c) for c in ((190, 24, 30), (235, 235, 232), (24, 70, 160), (236, 190, 40))
+)
 
 
 def sign(rng: np.random.Generator, x: float, y: float, heading: float) -> Instance:
@@ -58,6 +60,7 @@ def signals(rng: np.random.Generator, x: float, y: float, heading: float, reach:
         x, y, heading: where it stands, and what it faces away from.
         reach: signed metres along its own y.
         phase: which of red, amber, green is lit.
+
     """
     heads = [(-0.2, 0.0, 3.0)] + ([(-0.2, reach, 5.6)] if reach else [])
     height = 6.0 if reach else 3.5
@@ -69,7 +72,9 @@ def signals(rng: np.random.Generator, x: float, y: float, heading: float, reach:
         lit = Material.SIGNAL if number == phase else Material.GLASS
         lenses = [(hx - 0.14, hy, hz + 0.31 * (1 - number)) for hx, hy, hz in heads]
         parts.append(boxes((0.06, 0.22, 0.22), lenses, lit, classes.TRAFFIC_LIGHT))
-    return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), paint.SIGNALS[phase], paint.pick(rng, paint.POLES))
+    return Instance(
+        join(parts), x, y, 0.1, heading, float(rng.uniform()), paint.SIGNALS[phase], paint.pick(rng, paint.POLES)
+    )
 
 
 def clutter(rng: np.random.Generator, x: float, y: float, heading: float) -> Instance:
@@ -117,8 +122,12 @@ def shelter(rng: np.random.Generator, x: float, y: float, heading: float) -> Ins
     parts = [
         box((4.0, 1.5, 0.1), (0, 0.2, 2.45), Material.METAL, classes.STATIC),
         box((4.0, 0.05, 1.9), (0, 0.85, 1.3), Material.GLASS, classes.STATIC),
-        boxes((0.09, 0.09, 2.4), [(-1.95, 0.85, 1.2), (1.95, 0.85, 1.2), (0, 0.85, 1.2)], Material.METAL, classes.STATIC),
+        boxes(
+            (0.09, 0.09, 2.4), [(-1.95, 0.85, 1.2), (1.95, 0.85, 1.2), (0, 0.85, 1.2)], Material.METAL, classes.STATIC
+        ),
         box((0.1, 1.3, 1.7), (1.95, 0.15, 1.3), Material.CARGO, classes.STATIC),
         box((2.4, 0.4, 0.08), (-0.4, 0.55, 0.5), Material.WOOD, classes.STATIC),
     ]
-    return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), paint.vivid(rng), paint.pick(rng, paint.FENCES))
+    return Instance(
+        join(parts), x, y, 0.1, heading, float(rng.uniform()), paint.vivid(rng), paint.pick(rng, paint.FENCES)
+    )

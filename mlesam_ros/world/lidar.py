@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from mlesam_ros.frame import Cloud
 from mlesam_ros.world.materials import REFLECTANCE
 from mlesam_ros.world.scene import Hits
 from mlesam_ros.world.texture import Surface
+from mlesam_ros.world.vector import Floats
 
-POINT = np.dtype(
-    [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4"), ("ring", "<u2"), ("time", "<f4")]
-)
+POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4"), ("ring", "<u2"), ("time", "<f4")])
 """One return: metres in the sensor's frame, intensity 0 … 255, beam number from below, seconds after the stamp."""
 
 
@@ -28,6 +26,7 @@ class Spinner:
         lowest, highest: elevations in degrees.
         turn: seconds per turn. The front is measured at the stamp, the rear half a turn before and after.
         reach: metres.
+
     """
 
     beams: int = 32
@@ -37,7 +36,7 @@ class Spinner:
     turn: float = 0.1
     reach: float = 100.0
 
-    def rays(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def rays(self) -> tuple[Floats, Floats]:
         """Unit rays (steps * beams, 3) in the sensor's frame and their times (steps * beams,) in seconds."""
         share = (np.arange(self.steps) + 0.5) / self.steps - 0.5
         azimuth = -2 * np.pi * share[:, None]
@@ -51,9 +50,9 @@ class Spinner:
 
 def sweep(
     spinner: Spinner,
-    rays: npt.NDArray[np.float32],
-    times: npt.NDArray[np.float32],
-    world_rays: npt.NDArray[np.float32],
+    rays: Floats,
+    times: Floats,
+    world_rays: Floats,
     hits: Hits,
     look: Surface,
     rng: np.random.Generator,
@@ -68,6 +67,7 @@ def sweep(
         world_rays: (steps * beams, 3) the same directions in the world.
         hits, look: what they met.
         rng: this turn's chance.
+
     """
     distance = hits.distance[hits.ray]
     facing = -np.einsum("ij,ij->i", world_rays[hits.ray], hits.normal)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.world.noise import cloudy
 from mlesam_ros.world.plan import LAMP_PITCH, Plan
 from mlesam_ros.world.scene import Hits, Snapshot
 from mlesam_ros.world.texture import Surface
+from mlesam_ros.world.vector import Floats, vector
 from mlesam_ros.world.weather import Weather
 
-Floats = npt.NDArray[np.float32]
-_SODIUM = np.float32([1.0, 0.74, 0.42])
-_XENON = np.float32([1.0, 0.95, 0.85])
+_SODIUM = vector([1.0, 0.74, 0.42])
+_XENON = vector([1.0, 0.95, 0.85])
 _BEAM = np.array([1.9, 0.0, 0.68])
 """Where the ego car's headlamps are, metres in base_link."""
 
@@ -23,15 +22,15 @@ def sky(directions: Floats, weather: Weather) -> Floats:
     """Radiance (n, 3) of the open sky along (n, 3) unit directions."""
     up = np.clip(directions[:, 2], 0.0, 1.0)
     blend = np.sqrt(up)[:, None]
-    colour = np.float32(weather.horizon) * (1 - blend) + np.float32(weather.zenith) * blend
+    colour = vector(weather.horizon) * (1 - blend) + vector(weather.zenith) * blend
     reach = 1 / (up + 0.12)
     billow = cloudy(directions[:, 0] * reach, directions[:, 1] * reach, 26.0)
     cover = np.clip((billow - 1.6 + 3.2 * weather.clouds) * 0.7, 0, 1)[:, None] * np.clip(up * 6, 0, 1)[:, None]
-    white = np.float32(weather.horizon) * (0.75 + 0.15 * np.clip(billow, -2, 2)[:, None])
+    white = vector(weather.horizon) * (0.75 + 0.15 * np.clip(billow, -2, 2)[:, None])
     colour = colour * (1 - 0.85 * cover) + white * (0.85 * cover)
-    near = np.clip(directions @ np.float32(weather.sun), 0, 1)
+    near = np.clip(directions @ vector(weather.sun), 0, 1)
     glow = (0.35 * near**24 + 3.0 * (near > 0.9994)) * (1 - 0.8 * cover[:, 0])
-    return (colour + glow[:, None] * np.float32(weather.sunlight)).astype(np.float32)
+    return (colour + glow[:, None] * vector(weather.sunlight)).astype(np.float32)
 
 
 def radiance(
@@ -47,6 +46,7 @@ def radiance(
         weather: the light.
         plan: where the street lamps stand.
         ego: odom_from_base, where the headlamps are.
+
     """
     light = _ambient(hits, weather)
     light += _sun(hits, snapshot, weather)
@@ -57,7 +57,7 @@ def radiance(
     _mirror(colour, hits, look, directions, weather)
     fog = np.exp(hits.distance[hits.ray] * np.float32(-weather.haze))[:, None]
     colour *= fog
-    colour += np.float32(weather.horizon) * (1 - fog)
+    colour += vector(weather.horizon) * (1 - fog)
     out = np.empty_like(directions)
     out[hits.ray] = colour
     miss = np.flatnonzero(~np.isfinite(hits.distance))
@@ -69,19 +69,19 @@ def _ambient(hits: Hits, weather: Weather) -> Floats:
     """Sky from above, a little of the ground's light from below, less of both where walls meet the ground."""
     up = 0.5 + 0.5 * hits.normal[:, 2]
     open_air = 1 - 0.45 * (1 - up) * np.exp(-1.2 * np.maximum(hits.point[:, 2], 0))
-    bounce = 0.12 * (np.float32(weather.sunlight) * max(weather.sun[2], 0) + np.float32(weather.skylight))
-    light = up[:, None] * np.float32(weather.skylight) + (1 - up)[:, None] * bounce
+    bounce = 0.12 * (vector(weather.sunlight) * max(weather.sun[2], 0) + vector(weather.skylight))
+    light = up[:, None] * vector(weather.skylight) + (1 - up)[:, None] * bounce
     return light * open_air[:, None]
 
 
 def _sun(hits: Hits, snapshot: Snapshot, weather: Weather) -> Floats:
-    towards = np.float32(weather.sun)
+    towards = vector(weather.sun)
     facing = hits.normal @ towards
     bright = np.flatnonzero(facing > 0)
     start = hits.point[bright] + 0.015 * hits.normal[bright]
     facing[facing < 0] = 0
     facing[bright[snapshot.occluded(start, towards)]] = 0
-    return facing[:, None] * np.float32(weather.sunlight)
+    return facing[:, None] * vector(weather.sunlight)
 
 
 def _street_lamps(hits: Hits, plan: Plan, weather: Weather) -> Floats:
@@ -120,6 +120,6 @@ def _mirror(colour: Floats, hits: Hits, look: Surface, directions: Floats, weath
     bounced = ray + 2 * cosine[:, None] * normal
     share = (gloss + (1 - gloss) * np.clip(1 - cosine, 0, 1) ** 5)[:, None]
     blend = np.sqrt(np.clip(bounced[:, 2], 0.0, 1.0))[:, None]
-    above = np.float32(weather.horizon) * (1 - blend) + np.float32(weather.zenith) * blend
+    above = vector(weather.horizon) * (1 - blend) + vector(weather.zenith) * blend
     below = np.clip(0.25 + 2.5 * bounced[:, 2:], 0.25, 1.0)
     colour[shiny] = colour[shiny] * (1 - share) + share * above * below

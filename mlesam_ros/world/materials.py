@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 
 import numpy as np
-import numpy.typing as npt
+
+from mlesam_ros.world.vector import Floats
 
 
 class Material(enum.IntEnum):
@@ -53,7 +54,7 @@ _REFLECTANCE = {
 _GLOSS = {Material.GLASS: 0.22, Material.PAINT: 0.05, Material.COACH: 0.05, Material.METAL: 0.06}
 
 
-def _table(values: dict[Material, float]) -> npt.NDArray[np.float32]:
+def _table(values: dict[Material, float]) -> Floats:
     return np.array([values.get(material, 0.0) for material in Material], np.float32)
 
 

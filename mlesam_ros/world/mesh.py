@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.world.materials import Material
+from mlesam_ros.world.vector import Floats, vector
 
 Point = tuple[float, float, float]
 
@@ -24,13 +25,14 @@ class Mesh:
         material: (T,) uint8 `Material` ids.
         classes: (T,) uint8 label ids.
         swing: (V,) float32, how far a vertex moves along x per unit of stride: legs and arms of walkers.
+
     """
 
-    vertices: npt.NDArray[np.float32]
+    vertices: Floats
     triangles: npt.NDArray[np.uint32]
     material: npt.NDArray[np.uint8]
     classes: npt.NDArray[np.uint8]
-    swing: npt.NDArray[np.float32]
+    swing: Floats
 
 
 def mesh(vertices: npt.ArrayLike, triangles: npt.ArrayLike, material: Material, label: int) -> Mesh:
@@ -76,14 +78,14 @@ _BOX = np.array(
 
 def box(size: Point, centre: Point, material: Material, label: int) -> Mesh:
     """An axis-aligned box."""
-    return mesh(_CORNERS * np.float32(size) + np.float32(centre), _BOX, material, label)
+    return mesh(_CORNERS * vector(size) + vector(centre), _BOX, material, label)
 
 
 def boxes(size: Point, centres: npt.ArrayLike, material: Material, label: int) -> Mesh:
     """Many equal boxes at (n, 3) centres: pickets, bollards, steps."""
     where = np.asarray(centres, np.float32).reshape(-1, 1, 3)
     faces = _BOX[None] + (8 * np.arange(len(where), dtype=np.uint32))[:, None, None]
-    return mesh(_CORNERS * np.float32(size) + where, faces, material, label)
+    return mesh(_CORNERS * vector(size) + where, faces, material, label)
 
 
 def frustum(bottom: npt.ArrayLike, top: npt.ArrayLike, material: Material, label: int) -> Mesh:
@@ -108,7 +110,7 @@ def slab(profile: npt.ArrayLike, width: float, material: Material, label: int) -
 
 def rod(start: Point, end: Point, radii: tuple[float, float], material: Material, label: int, sides: int = 8) -> Mesh:
     """A round bar, tapering from radii[0] at `start` to radii[1] at `end`."""
-    a, b = np.float32(start), np.float32(end)
+    a, b = vector(start), vector(end)
     axis = (b - a) / max(float(np.linalg.norm(b - a)), 1e-6)
     across = np.cross(axis, [1.0, 0.0, 0.0] if abs(axis[0]) < 0.9 else [0.0, 1.0, 0.0])
     across /= np.linalg.norm(across)
@@ -118,12 +120,17 @@ def rod(start: Point, end: Point, radii: tuple[float, float], material: Material
 
 
 @lru_cache(maxsize=4)
-def _sphere(rings: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint32]]:
+def _sphere(rings: int) -> tuple[Floats, npt.NDArray[np.uint32]]:
     around = 2 * rings
     lat = np.linspace(0, np.pi, rings + 1)[1:-1]
     lon = np.arange(around) * (2 * np.pi / around)
     grid = np.stack(
-        [np.outer(np.sin(lat), np.cos(lon)), np.outer(np.sin(lat), np.sin(lon)), np.outer(np.cos(lat), np.ones(around))], 2
+        [
+            np.outer(np.sin(lat), np.cos(lon)),
+            np.outer(np.sin(lat), np.sin(lon)),
+            np.outer(np.cos(lat), np.ones(around)),
+        ],
+        2,
     ).reshape(-1, 3)
     points = np.concatenate([[[0, 0, 1]], grid, [[0, 0, -1]]]).astype(np.float32)
     i, j = np.arange(around), (np.arange(around) + 1) % around
@@ -139,7 +146,7 @@ def _sphere(rings: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint32]
 def ball(radii: Point, centre: Point, material: Material, label: int, rings: int = 4) -> Mesh:
     """An ellipsoid of `rings` bands of latitude."""
     points, faces = _sphere(rings)
-    return mesh(points * np.float32(radii) + np.float32(centre), faces, material, label)
+    return mesh(points * vector(radii) + vector(centre), faces, material, label)
 
 
 def rough(part: Mesh, amount: float, rng: np.random.Generator) -> Mesh:

@@ -32,6 +32,7 @@ class Moment:
         labels: (H, W) uint8 DELIVER ids of the camera's pixels.
         pose: odom_from_base_link.
         simulate_period: makes `period_events`.
+
     """
 
     index: int
@@ -45,6 +46,12 @@ class Moment:
     def period_events(self) -> Events:
         """All events since the moment before; they end with those of the event frame. Rendered when first asked for."""
         return self.simulate_period()
+
+    @property
+    def packet_stamp(self) -> int:
+        """Host time in nanoseconds of the first of `period_events`: the stamp of their packet's header."""
+        events = self.period_events
+        return int(events.t[0]) if len(events.t) else events.start
 
     @cached_property
     def evt3(self) -> npt.NDArray[np.uint8]:

@@ -7,12 +7,14 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from mlesam_ros.world.vector import Floats
+
 SIZE = 512
 """Texels per side; a power of two, the tile repeats."""
 
 
 @lru_cache(maxsize=1)
-def _tiles() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _tiles() -> tuple[Floats, Floats]:
     """A fine and a smooth tile, each (SIZE * SIZE,) float32 of mean 0 and deviation 1."""
     rng = np.random.default_rng(20241206)
     spectrum = np.fft.rfft2(rng.standard_normal((SIZE, SIZE)))
@@ -24,12 +26,12 @@ def _tiles() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     return tiles[0], tiles[1]
 
 
-def grain(u: npt.NDArray[np.float32], v: npt.NDArray[np.float32], per_metre: float) -> npt.NDArray[np.float32]:
+def grain(u: Floats, v: Floats, per_metre: float) -> Floats:
     """Fine noise at (n,) positions in metres, `per_metre` texels to the metre: mean 0, deviation 1."""
     return _tiles()[0][_index(u * np.float32(per_metre), v * np.float32(per_metre))]
 
 
-def cloudy(u: npt.NDArray[np.float32], v: npt.NDArray[np.float32], per_unit: float) -> npt.NDArray[np.float32]:
+def cloudy(u: Floats, v: Floats, per_unit: float) -> Floats:
     """Smooth noise, interpolated between texels: mean 0, deviation 1."""
     tile = _tiles()[1]
     a, b = u * np.float32(per_unit), v * np.float32(per_unit)
@@ -39,7 +41,7 @@ def cloudy(u: npt.NDArray[np.float32], v: npt.NDArray[np.float32], per_unit: flo
     return low * (1 - fa) + high * fa
 
 
-def hashed(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def hashed(a: Floats, b: Floats) -> Floats:
     """A number in [0, 1) for every pair of cell numbers, the same for the same pair."""
     x = np.floor(a).astype(np.int32).astype(np.uint32) * np.uint32(0x9E3779B1)
     x ^= np.floor(b).astype(np.int32).astype(np.uint32) * np.uint32(0x85EBCA77)
@@ -49,7 +51,7 @@ def hashed(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArra
     return (x >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
 
 
-def _index(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+def _index(a: Floats, b: Floats) -> npt.NDArray[np.int32]:
     rows = np.floor(a).astype(np.int32) & (SIZE - 1)
     rows *= SIZE
     rows += np.floor(b).astype(np.int32) & (SIZE - 1)

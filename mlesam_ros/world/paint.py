@@ -18,7 +18,9 @@ def linear(red: float, green: float, blue: float) -> Colour:
 def pick(rng: np.random.Generator, palette: Sequence[Colour], spread: float = 0.12) -> Colour:
     """One colour of a palette, every channel scaled by up to ± spread."""
     colour = palette[int(rng.integers(len(palette)))]
-    r, g, b = (float(np.clip(c * s, 0.004, 0.95)) for c, s in zip(colour, rng.uniform(1 - spread, 1 + spread, 3), strict=True))
+    r, g, b = (
+        float(np.clip(c * s, 0.004, 0.95)) for c, s in zip(colour, rng.uniform(1 - spread, 1 + spread, 3), strict=True)
+    )
     return (r, g, b)
 
 
@@ -41,7 +43,11 @@ ROOFS = [linear(*c) for c in ((122, 62, 48), (84, 82, 84), (66, 60, 58), (140, 8
 WALLS = [linear(*c) for c in ((150, 92, 74), (168, 164, 156), (130, 126, 120), (196, 186, 168), (120, 88, 72))]
 POLES = [linear(*c) for c in ((128, 132, 134), (84, 88, 90), (52, 66, 58), (168, 170, 170))]
 FENCES = [linear(*c) for c in ((128, 100, 70), (210, 206, 198), (50, 62, 52), (60, 58, 58), (96, 76, 58))]
-LEAVES = [linear(*c) for c in ((74, 98, 46), (96, 112, 52), (60, 84, 44), (112, 118, 58), (134, 116, 52), (84, 106, 62))]
+LEAVES = [
+    linear(*c) for c in ((74, 98, 46), (96, 112, 52), (60, 84, 44), (112, 118, 58), (134, 116, 52), (84, 106, 62))
+]
 SKINS = [linear(*c) for c in ((224, 178, 150), (196, 142, 110), (140, 96, 70), (92, 62, 46))]
-STATICS = [linear(*c) for c in ((60, 80, 66), (92, 94, 96), (40, 60, 110), (150, 40, 34), (120, 90, 60), (180, 176, 166))]
+STATICS = [
+    linear(*c) for c in ((60, 80, 66), (92, 94, 96), (40, 60, 110), (150, 40, 34), (120, 90, 60), (180, 176, 166))
+]
 SIGNALS = [linear(*c) for c in ((255, 40, 30), (255, 170, 30), (40, 240, 120))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from mlesam_ros.world.scene import Instance
 BUILDS = ("adult", "tall", "child", "coat", "bag")
 
 
-@lru_cache(maxsize=None)
+@cache
 def person(build: str) -> Mesh:
     """A walker of one of `BUILDS`, about 1.75 m tall, legs and arms ready to swing."""
     label = classes.PEDESTRIAN
@@ -34,10 +34,18 @@ def person(build: str) -> Mesh:
         parts.append(box((0.18, 0.3, 0.42), (-0.24, 0, 1.2), Material.TROUSERS, label))
     scale = {"tall": 1.08, "child": 0.68}.get(build, 1.0)
     whole = join(parts)
-    return Mesh(whole.vertices * np.float32(scale), whole.triangles, whole.material, whole.classes, whole.swing * np.float32(scale))
+    return Mesh(
+        whole.vertices * np.float32(scale),
+        whole.triangles,
+        whole.material,
+        whole.classes,
+        whole.swing * np.float32(scale),
+    )
 
 
-def draw_person(rng: np.random.Generator, x: float, y: float, z: float, heading: float, stride: float = 0.0) -> Instance:
+def draw_person(
+    rng: np.random.Generator, x: float, y: float, z: float, heading: float, stride: float = 0.0
+) -> Instance:
     """A random person at (x, y, z) metres who looks along `heading` radians; `stride` swings the limbs."""
     build = person(BUILDS[int(rng.integers(len(BUILDS)))])
     top, trousers = paint.vivid(rng), paint.pick(rng, paint.STATICS + paint.CARS[2:8], 0.3)

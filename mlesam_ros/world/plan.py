@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from mlesam_ros.world.vector import Floats
 
 TILE = 48.0
 """Length in metres of the pieces that the street is furnished in."""
@@ -35,6 +36,7 @@ class Plan:
         wear: 0 … 1, how patched the asphalt and how faded the paint is.
         brightness: albedo of the asphalt.
         urban: 0 … 1, share of plots with buildings.
+
     """
 
     lanes: int
@@ -87,8 +89,8 @@ class Plan:
         """Direction of the street at x, radians."""
         return float(np.arctan(sum(a / scale * np.cos(x / scale + phase) for a, scale, phase in self.sway)))
 
-    def lateral(self, point: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """d in metres of (n, 3) world points."""
+    def lateral(self, point: Floats) -> Floats:
+        """D in metres of (n, 3) world points."""
         return (point[:, 1] - self.bend(point[:, 0])).astype(np.float32)
 
     def lamp(self, number: Any) -> tuple[Any, Any, Any]:

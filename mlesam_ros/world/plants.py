@@ -30,7 +30,9 @@ def tree(rng: np.random.Generator, x: float, y: float, size: float | None = None
         lump = ball((spread * scale, spread * scale, rise * scale), centre, Material.LEAF, classes.VEGETATION, 7)
         parts.append(rough(lump, 0.028 * height, rng))
     leaf = paint.pick(rng, paint.LEAVES, 0.25)
-    return Instance(join(parts), x, y, 0.1, float(rng.uniform(0, 6.28)), float(rng.uniform()), leaf, paint.linear(96, 82, 68))
+    return Instance(
+        join(parts), x, y, 0.1, float(rng.uniform(0, 6.28)), float(rng.uniform()), leaf, paint.linear(96, 82, 68)
+    )
 
 
 def hedge(rng: np.random.Generator, length: float, x: float, y: float, heading: float) -> Instance:
@@ -49,4 +51,6 @@ def bush(rng: np.random.Generator, x: float, y: float) -> Instance:
     """A low round bush."""
     radius = rng.uniform(0.5, 1.2)
     lump = ball((radius, radius, radius * 0.8), (0, 0, radius * 0.6), Material.LEAF, classes.VEGETATION, 6)
-    return Instance(rough(lump, 0.12 * radius, rng), x, y, 0.1, 0.0, float(rng.uniform()), paint.pick(rng, paint.LEAVES, 0.25))
+    return Instance(
+        rough(lump, 0.12 * radius, rng), x, y, 0.1, 0.0, float(rng.uniform()), paint.pick(rng, paint.LEAVES, 0.25)
+    )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import open3d as o3d
 
 from mlesam_ros.world.mesh import Mesh
+from mlesam_ros.world.vector import Floats
 
 Colour = tuple[float, float, float]
 COLUMNS = 13
@@ -28,6 +29,7 @@ class Instance:
         first, second: linear RGB in [0, 1].
         stride: how far along x a walker's limbs have swung, metres per metre of limb.
         lit: whether its lamps burn at night.
+
     """
 
     mesh: Mesh
@@ -46,12 +48,12 @@ class Instance:
 class Batch:
     """Instances as the arrays that a ray caster wants: see `Mesh`; `instance` (T,) numbers rows of `table` (N, 13)."""
 
-    vertices: npt.NDArray[np.float32]
+    vertices: Floats
     triangles: npt.NDArray[np.uint32]
     material: npt.NDArray[np.uint8]
     classes: npt.NDArray[np.uint8]
     instance: npt.NDArray[np.int32]
-    table: npt.NDArray[np.float32]
+    table: Floats
 
 
 def place(instances: Sequence[Instance]) -> Batch:
@@ -98,15 +100,16 @@ class Hits:
         normal: (k, 3) float32, unit, turned towards the ray's origin.
         material, classes: (k,) uint8.
         rows: (k, 13) float32 instance rows.
+
     """
 
-    distance: npt.NDArray[np.float32]
+    distance: Floats
     ray: npt.NDArray[np.int64]
-    point: npt.NDArray[np.float32]
-    normal: npt.NDArray[np.float32]
+    point: Floats
+    normal: Floats
     material: npt.NDArray[np.uint8]
     classes: npt.NDArray[np.uint8]
-    rows: npt.NDArray[np.float32]
+    rows: Floats
 
 
 class Layer:
@@ -117,55 +120,67 @@ class Layer:
         self.batch = batch
         self.caster = o3d.t.geometry.RaycastingScene(nthreads=threads)
         if len(batch.triangles):
-            self.caster.add_triangles(o3d.core.Tensor(batch.vertices), o3d.core.Tensor(batch.triangles))
+            self.caster.add_triangles(
+                o3d.core.Tensor.from_numpy(batch.vertices), o3d.core.Tensor.from_numpy(batch.triangles)
+            )
 
 
 class Snapshot:
     """The world at one instant: what stands still and what moves."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
-        """Layers without triangles are left out."""
+        """Layers without triangles are left out; one at least must have some."""
         self.layers = [layer for layer in layers if len(layer.batch.triangles)]
+        batches = [layer.batch for layer in self.layers]
+        rows = np.cumsum([0, *(len(batch.table) for batch in batches[:-1])])
+        self._material = np.concatenate([batch.material for batch in batches])
+        self._classes = np.concatenate([batch.classes for batch in batches])
+        self._instance = np.concatenate([batch.instance + np.int32(o) for batch, o in zip(batches, rows, strict=True)])
+        self._table = np.concatenate([batch.table for batch in batches])
 
-    def cast(self, origins: npt.NDArray[np.float32], directions: npt.NDArray[np.float32]) -> Hits:
+    def cast(self, origins: Floats, directions: Floats) -> Hits:
         """Cast (n, 3) rays, or n directions from one (3,) origin."""
         rays = _rays(origins, directions)
-        answers = [layer.caster.cast_rays(o3d.core.Tensor(rays)) for layer in self.layers]
-        distances = [answer["t_hit"].numpy() for answer in answers]
-        best = np.minimum.reduce(distances)
-        ray = np.flatnonzero(np.isfinite(best))
-        owner = np.argmin([distance[ray] for distance in distances], axis=0)
-        triangle = np.empty(len(ray), np.uint32)
-        material = np.empty(len(ray), np.uint8)
-        for number, (layer, answer) in enumerate(zip(self.layers, answers, strict=True)):
-            mine = np.flatnonzero(owner == number)
-            triangle[mine] = answer["primitive_ids"].numpy()[ray[mine]]
-            material[mine] = layer.batch.material[triangle[mine]]
+        distance, triangle, normal = self._nearest(rays)
+        ray = np.flatnonzero(distance < np.inf)
+        material = self._material[triangle[ray]]
         order = np.argsort(material, kind="stable")
-        ray, owner, triangle = ray[order], owner[order], triangle[order]
-        hits = _empty_hits(best, ray, material[order])
-        np.multiply(rays[ray, 3:], best[ray, None], out=hits.point)
-        np.add(hits.point, rays[ray, :3], out=hits.point)
-        for number, (layer, answer) in enumerate(zip(self.layers, answers, strict=True)):
-            mine = np.flatnonzero(owner == number)
-            hits.normal[mine] = answer["primitive_normals"].numpy()[ray[mine]]
-            hits.classes[mine] = layer.batch.classes[triangle[mine]]
-            hits.rows[mine] = layer.batch.table[layer.batch.instance[triangle[mine]]]
-        facing = np.einsum("ij,ij->i", hits.normal, rays[ray, 3:])
-        hits.normal[facing > 0] *= -1
-        return hits
+        ray = ray[order]
+        triangle = triangle[ray]
+        point = rays[ray, 3:]
+        normal = normal[ray]
+        normal *= np.where(np.einsum("ij,ij->i", normal, point) > 0, np.float32(-1), np.float32(1))[:, None]
+        point *= distance[ray, None]
+        point += rays[ray, :3]
+        rows = self._table[self._instance[triangle]]
+        return Hits(distance, ray, point, normal, material[order], self._classes[triangle], rows)
 
-    def occluded(self, origins: npt.NDArray[np.float32], direction: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    def _nearest(self, rays: Floats) -> tuple[Floats, npt.NDArray[np.uint32], Floats]:
+        """Distance (n,), triangle number (n,) among all layers, and normal (n, 3) of the nearest hit of every ray."""
+        tensor, first = o3d.core.Tensor.from_numpy(rays), 0
+        for number, layer in enumerate(self.layers):
+            answer = layer.caster.cast_rays(tensor)
+            t, triangle, n = (answer[key].numpy() for key in ("t_hit", "primitive_ids", "primitive_normals"))
+            if number == 0:
+                distance, triangles, normal = t, triangle, n
+            else:
+                nearer = np.flatnonzero(t < distance)
+                distance[nearer], normal[nearer] = t[nearer], n[nearer]
+                triangles[nearer] = triangle[nearer] + np.uint32(first)
+            first += len(layer.batch.triangles)
+        return distance, triangles, normal
+
+    def occluded(self, origins: Floats, direction: Floats) -> npt.NDArray[np.bool_]:
         """Whether anything lies on the way from (n, 3) points towards one (3,) direction."""
         rays = _rays(origins, np.broadcast_to(direction, origins.shape))
-        tensor = o3d.core.Tensor(rays)
+        tensor = o3d.core.Tensor.from_numpy(rays)
         blocked = np.zeros(len(rays), bool)
         for layer in self.layers:
             blocked |= layer.caster.test_occlusions(tensor, tnear=0.02).numpy()
         return blocked
 
 
-def _world_vertices(thing: Instance) -> npt.NDArray[np.float32]:
+def _world_vertices(thing: Instance) -> Floats:
     local = thing.mesh.vertices
     x = local[:, 0] + thing.mesh.swing * thing.stride if thing.stride else local[:, 0]
     c, s = np.cos(thing.heading), np.sin(thing.heading)
@@ -181,16 +196,8 @@ def _row(thing: Instance) -> tuple[float, ...]:
     return (thing.x, thing.y, thing.z, *turn, thing.seed, *thing.first, *thing.second, float(thing.lit))
 
 
-def _rays(origins: npt.NDArray[np.float32], directions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _rays(origins: Floats, directions: Floats) -> Floats:
     rays = np.empty((len(directions), 6), np.float32)
     rays[:, :3] = origins
     rays[:, 3:] = directions
     return rays
-
-
-def _empty_hits(
-    distance: npt.NDArray[np.float32], ray: npt.NDArray[np.int64], material: npt.NDArray[np.uint8]
-) -> Hits:
-    k = len(ray)
-    vectors = np.empty((k, 3), np.float32), np.empty((k, 3), np.float32)
-    return Hits(distance, ray, *vectors, material, np.empty(k, np.uint8), np.empty((k, COLUMNS), np.float32))

@@ -13,8 +13,8 @@ from mlesam_ros.world.materials import GLOSS, Material
 from mlesam_ros.world.noise import cloudy, grain, hashed
 from mlesam_ros.world.plan import SIDE_STREET, ZEBRA, Plan
 from mlesam_ros.world.scene import Hits
+from mlesam_ros.world.vector import Floats, vector
 
-Floats = npt.NDArray[np.float32]
 _SKINS = np.array(paint.SKINS, np.float32)
 
 
@@ -27,6 +27,7 @@ class Surface:
         emission: (k,) float32 radiance.
         gloss: (k,) float32, mirrored share of the sky at normal incidence.
         classes: (k,) uint8 label ids.
+
     """
 
     albedo: Floats
@@ -49,6 +50,7 @@ class Patch:
         seed, lit: of the thing.
         first, second: (n, 3) its colours.
         albedo, emission, gloss, classes: views of the `Surface` to fill; albedo is unset, the others hold defaults.
+
     """
 
     plan: Plan
@@ -94,6 +96,7 @@ def surface(hits: Hits, plan: Plan, pixel: float, lamps: bool) -> Surface:
         plan: the street, for its ground.
         pixel: angle between neighbouring rays, radians.
         lamps: whether it is dark enough for lamps.
+
     """
     k = len(hits.ray)
     out = Surface(np.empty((k, 3), np.float32), np.zeros(k, np.float32), GLOSS[hits.material], hits.classes.copy())
@@ -132,9 +135,9 @@ def _ground(p: Patch) -> None:
     p.tint(np.array([1.0, 0.99, 0.96], np.float32), tone)
     line = road & _markings(p, d, far)
     worn = fine * p.fade(0.03) + 0.7 * coarse < 2.4 - 2.2 * p.plan.wear
-    p.put(line & worn, np.float32([0.62, 0.62, 0.58]))
+    p.put(line & worn, vector([0.62, 0.62, 0.58]))
     grass = 1 + 0.3 * fine * p.fade(0.03) + 0.25 * coarse
-    p.put(~road, np.float32([0.11, 0.13, 0.05]) * grass[:, None])
+    p.put(~road, vector([0.11, 0.13, 0.05]) * grass[:, None])
     p.classes[line] = classes.ROAD_LINE
     p.classes[~road] = classes.TERRAIN
 
@@ -165,14 +168,14 @@ def _slab(p: Patch) -> None:
     tone += 0.08 * cloudy(p.x, p.y, 4.0)
     p.tint(p.first, tone - 0.4 * joint * p.fade(0.04))
     kerb = np.abs(d) < p.plan.kerb + 0.2
-    p.put(kerb, np.float32([0.36, 0.36, 0.35]) * tone[:, None])
+    p.put(kerb, vector([0.36, 0.36, 0.35]) * tone[:, None])
 
 
 def _grass(p: Patch) -> None:
     blade, patch = grain(p.world[:, 0], p.world[:, 1], 50.0), cloudy(p.world[:, 0], p.world[:, 1], 6.0)
     tone = 1 + 0.35 * blade * p.fade(0.03) + 0.22 * patch
     dry = np.clip(0.35 + 0.3 * patch, 0, 1)[:, None]
-    p.tint(np.float32([0.09, 0.15, 0.035]) * (1 - dry) + np.float32([0.17, 0.15, 0.07]) * dry, tone)
+    p.tint(vector([0.09, 0.15, 0.035]) * (1 - dry) + vector([0.17, 0.15, 0.07]) * dry, tone)
 
 
 def _masonry(p: Patch, u: Floats) -> Floats:
@@ -223,7 +226,7 @@ def _panes(p: Patch, pane: npt.NDArray[np.bool_], a: Floats, dice: Floats, shop:
     p.gloss[pane & ~mullion] = GLOSS[Material.GLASS]
     if p.lamps:
         lit = pane & (np.where(shop, dice * 2.0, np.mod(dice * 17, 1.0)) > 0.72)
-        p.put(lit, np.float32([1.0, 0.72, 0.4]))
+        p.put(lit, vector([1.0, 0.72, 0.4]))
         p.emission[lit] = (0.02 + 0.08 * np.mod(dice * 7, 1.0))[lit]
 
 
@@ -256,26 +259,26 @@ def _bark(p: Patch) -> None:
 def _paint(p: Patch) -> None:
     """Lacquer, dusty towards the ground, with the line of a door."""
     dust = np.clip(0.55 - p.z, 0, 0.5)[:, None]
-    p.albedo[:] = p.first * (1 - dust) + np.float32([0.12, 0.11, 0.09]) * dust
+    p.albedo[:] = p.first * (1 - dust) + vector([0.12, 0.11, 0.09]) * dust
     seam = (np.abs(np.mod(p.x + 0.3, 1.1) - 0.55) < 0.012) & (np.abs(p.normal[:, 1]) > 0.7)
     p.albedo[:] *= (1 - 0.5 * seam * p.fade(0.03))[:, None]
 
 
 def _glass(p: Patch) -> None:
-    p.albedo[:] = np.float32([0.02, 0.024, 0.026])
+    p.albedo[:] = vector([0.02, 0.024, 0.026])
 
 
 def _rubber(p: Patch) -> None:
-    p.tint(np.float32([0.025, 0.024, 0.024]), 1 + 0.2 * grain(p.x, p.z, 40.0) * p.fade(0.03))
+    p.tint(vector([0.025, 0.024, 0.024]), 1 + 0.2 * grain(p.x, p.z, 40.0) * p.fade(0.03))
 
 
 def _headlamp(p: Patch) -> None:
-    p.albedo[:] = np.float32([0.8, 0.8, 0.78])
+    p.albedo[:] = vector([0.8, 0.8, 0.78])
     p.emission[:] = (2.5 if p.lamps else 0.5) * p.lit
 
 
 def _taillamp(p: Patch) -> None:
-    p.albedo[:] = np.float32([0.5, 0.02, 0.02])
+    p.albedo[:] = vector([0.5, 0.02, 0.02])
     p.emission[:] = (0.5 if p.lamps else 0.25) * p.lit
 
 
@@ -297,7 +300,7 @@ def _metal(p: Patch) -> None:
 
 
 def _post(p: Patch) -> None:
-    p.tint(np.float32([0.22, 0.23, 0.23]), 0.6 + np.mod(p.seed * 57, 1.0))
+    p.tint(vector([0.22, 0.23, 0.23]), 0.6 + np.mod(p.seed * 57, 1.0))
 
 
 def _sign(p: Patch) -> None:
@@ -309,8 +312,8 @@ def _sign(p: Patch) -> None:
     p.put(rim, p.second)
     p.put(glyph, np.where(p.first[:, :1] > 0.3, np.float32(0.02), np.float32(0.8)) * np.ones(3, np.float32))
     plate = p.classes != classes.TRAFFIC_SIGN
-    p.put(plate, np.float32([0.65, 0.64, 0.55]))
-    p.put(~plate & (p.normal[:, 0] > 0.3), np.float32([0.22, 0.23, 0.24]))
+    p.put(plate, vector([0.65, 0.64, 0.55]))
+    p.put(~plate & (p.normal[:, 0] > 0.3), vector([0.22, 0.23, 0.24]))
 
 
 def _signal(p: Patch) -> None:
@@ -332,7 +335,7 @@ def _skin(p: Patch) -> None:
 
 
 def _streetlamp(p: Patch) -> None:
-    p.albedo[:] = np.float32([1.0, 0.8, 0.52])
+    p.albedo[:] = vector([1.0, 0.8, 0.52])
     p.emission[:] = 1.5 if p.lamps else 0.0
 
 
@@ -351,11 +354,11 @@ def _coach(p: Patch) -> None:
     p.albedo[:] = p.first
     p.put((p.z > 0.8) & (p.z < 1.15), p.second)
     window = (p.z > 1.4) & (p.z < 2.5) & (np.mod(u, 1.5) > 0.12) & (np.abs(p.normal[:, 2]) < 0.5)
-    p.put(window, np.float32([0.02, 0.022, 0.025]))
+    p.put(window, vector([0.02, 0.022, 0.025]))
     p.gloss[window] = GLOSS[Material.GLASS]
     if p.lamps:
         inside = window & (p.lit > 0)
-        p.put(inside, np.float32([1.0, 0.93, 0.75]))
+        p.put(inside, vector([1.0, 0.93, 0.75]))
         p.emission[inside] = 0.06
 
 

@@ -49,7 +49,9 @@ def _ground(plan: Plan, start: float, openings: tuple[bool, bool, bool], rng: np
     return Instance(flat, start, 0.0, 0.0, 0.0, float(rng.uniform()), flags)
 
 
-def _strip(plan: Plan, s0: float, s1: float, d0: float, d1: float, height: float, material: Material, label: int) -> Instance:
+def _strip(
+    plan: Plan, s0: float, s1: float, d0: float, d1: float, height: float, material: Material, label: int
+) -> Instance:
     """A raised strip that follows the bend."""
     stations = np.linspace(s0, s1, max(2, int((s1 - s0) / 6) + 1))
     pieces = []
@@ -205,7 +207,9 @@ def _skyline(plan: Plan, start: float, rng: np.random.Generator) -> list[Instanc
             s, d = start + rng.uniform(12, TILE - 4), side * (plan.frontage + rng.uniform(26, 60))
             x, y, heading = _at(plan, s, d)
             if rng.uniform() < 0.6:
-                things.append(buildings.building(rng, rng.uniform(10, 16), x, y, heading + (0.0 if side > 0 else np.pi)))
+                things.append(
+                    buildings.building(rng, rng.uniform(10, 16), x, y, heading + (0.0 if side > 0 else np.pi))
+                )
             else:
                 things.append(plants.tree(rng, x, y, float(rng.uniform(8, 13))))
     return things

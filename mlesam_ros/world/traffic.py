@@ -35,6 +35,7 @@ class Stream:
         speed: metres per second, negative against x.
         pitch: mean metres from one to the next.
         share: part of the places that is taken.
+
     """
 
     number: int
@@ -48,18 +49,22 @@ class Stream:
 def draw_streams(plan: Plan, ego: Ego, rng: np.random.Generator) -> tuple[Stream, ...]:
     """The streams of a random street. The ego car's lane moves at its speed, so nobody is run over."""
     lanes = [side * (lane + 0.5) * plan.lane for side in (1, -1) for lane in range(plan.lanes)]
-    streams = []
+    streams: list[Stream] = []
     for d in lanes:
         own = abs(d - ego.lane) < 0.1
         speed = ego.speed if own else -np.sign(d) * ego.speed * rng.uniform(0.8, 1.4)
-        streams.append(Stream(len(streams), "vehicle", d, float(speed), float(rng.uniform(16, 34)), float(rng.uniform(0.3, 0.8))))
+        streams.append(
+            Stream(len(streams), "vehicle", d, float(speed), float(rng.uniform(16, 34)), float(rng.uniform(0.3, 0.8)))
+        )
     for side in (1, -1):
         edge = side * (plan.carriageway - 0.45)
         streams.append(Stream(len(streams), "cycle", edge, -side * rng.uniform(2.5, 4.2), 38.0, rng.uniform(0.2, 0.7)))
         for direction in (1, -1):
             d = side * (plan.kerb + plan.pavement * (0.62 + 0.16 * direction))
             pace = direction * rng.uniform(1.0, 1.5)
-            streams.append(Stream(len(streams), "person", d, float(pace), float(rng.uniform(5, 14)), float(rng.uniform(0.3, 0.9))))
+            streams.append(
+                Stream(len(streams), "person", d, float(pace), float(rng.uniform(5, 14)), float(rng.uniform(0.3, 0.9)))
+            )
     return tuple(streams)
 
 
@@ -78,7 +83,12 @@ def _looks(seed: int, stream: Stream, k: int) -> tuple[bool, float, float, Insta
     if stream.kind == "cycle":
         kind = "bicycle rider" if rng.uniform() < 0.6 else "motorbike rider"
         first, second = paint.vivid(rng), paint.pick(rng, paint.STATICS)
-        return taken, along, across, Instance(vehicles.two_wheeler(kind), 0, 0, 0, 0, float(rng.uniform()), first, second)
+        return (
+            taken,
+            along,
+            across,
+            Instance(vehicles.two_wheeler(kind), 0, 0, 0, 0, float(rng.uniform()), first, second),
+        )
     make, _, first, second = vehicles.draw_vehicle(rng)
     return taken, along, across, Instance(make, 0, 0, 0, 0, float(rng.uniform()), first, second)
 
@@ -102,4 +112,6 @@ def _standing_at(plan: Plan, stream: Stream, look: Instance, s: float, d: float,
     turn = heading + (np.pi if stream.speed < 0 else 0.0)
     walking = stream.kind == "person"
     stride = 0.45 * float(np.sin(2 * np.pi * t * abs(stream.speed) / 1.5)) if walking else 0.0
-    return Instance(look.mesh, x, y, KERB if walking else 0.0, turn, look.seed, look.first, look.second, stride, not walking)
+    return Instance(
+        look.mesh, x, y, KERB if walking else 0.0, turn, look.seed, look.first, look.second, stride, not walking
+    )

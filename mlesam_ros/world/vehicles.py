@@ -6,7 +6,7 @@ Riders belong to their two-wheeler, as in CARLA, on which DELIVER was recorded.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -53,21 +53,28 @@ def _ring(x0: float, x1: float, half: float, z: float) -> list[tuple[float, floa
     return [(x0, -half, z), (x0, half, z), (x1, half, z), (x1, -half, z)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def car(kind: str) -> Mesh:
     """A car or van of one of `CAR_KINDS`."""
     nose, tail, belt, sill, glass0, glass1, roof0, roof1, roof, width = _BODIES[kind]
     label, half = classes.CARS, width / 2
     side = [(nose - 0.12, sill), (nose, sill + 0.2), (nose - 0.1, belt - 0.2), (nose - 0.55, belt - 0.06), (glass0, belt),
             (glass1, belt), (tail + 0.05, belt - 0.08), (tail, sill + 0.25), (tail + 0.1, sill)]  # fmt: skip
-    cabin = frustum(_ring(glass0, glass1, half - 0.04, belt), _ring(roof0, roof1, half - 0.2, roof), Material.GLASS, label)
+    cabin = frustum(
+        _ring(glass0, glass1, half - 0.04, belt), _ring(roof0, roof1, half - 0.2, roof), Material.GLASS, label
+    )
     lid = frustum(
         _ring(roof0 + 0.04, roof1 - 0.04, half - 0.2, roof), _ring(roof0 - 0.1, roof1 + 0.1, half - 0.27, roof + 0.05),
         Material.PAINT, label,
     )  # fmt: skip
     middle = (roof0 + roof1) / 2 - 0.1
     pillars = [
-        frustum(_ring(x0 + 0.05, x0 - 0.05, half - 0.03, belt), _ring(x1 + 0.04, x1 - 0.04, half - 0.19, roof), Material.PAINT, label)
+        frustum(
+            _ring(x0 + 0.05, x0 - 0.05, half - 0.03, belt),
+            _ring(x1 + 0.04, x1 - 0.04, half - 0.19, roof),
+            Material.PAINT,
+            label,
+        )
         for x0, x1 in ((glass0, roof0), (middle, middle), (glass1, roof1))
     ]
     mirrors = boxes((0.12, 0.2, 0.14), [(glass0 - 0.25, -half - 0.08, belt + 0.08), (glass0 - 0.25, half + 0.08, belt + 0.08)],
@@ -75,10 +82,21 @@ def car(kind: str) -> Mesh:
     under = box((nose - tail - 0.5, width - 0.2, 0.2), ((nose + tail) / 2, 0, sill), Material.RUBBER, label)
     axles = (nose - 0.8, tail + 0.75)
     body = slab(side, width, Material.PAINT, label)
-    return join([body, cabin, lid, *pillars, mirrors, under, *_wheels(label, axles, width, 0.33), *_lamps(label, nose, tail, width, belt - 0.24)])
+    return join(
+        [
+            body,
+            cabin,
+            lid,
+            *pillars,
+            mirrors,
+            under,
+            *_wheels(label, axles, width, 0.33),
+            *_lamps(label, nose, tail, width, belt - 0.24),
+        ]
+    )
 
 
-@lru_cache(maxsize=None)
+@cache
 def bus(kind: str) -> Mesh:
     """A city bus; `kind` "long" or "short"."""
     length = 11.8 if kind == "long" else 8.6
@@ -92,7 +110,7 @@ def bus(kind: str) -> Mesh:
     return join([*parts, *_wheels(label, (half - 2.4, -half + 2.2), 2.5, 0.48), *_lamps(label, half, -half, 2.5, 0.75)])
 
 
-@lru_cache(maxsize=None)
+@cache
 def truck(kind: str) -> Mesh:
     """A lorry; `kind` "box" carries a body, "flat" a low load."""
     label = classes.TRUCK
@@ -111,14 +129,15 @@ def truck(kind: str) -> Mesh:
     return join([*parts, *_wheels(label, (2.9, -1.9, -3.1), 2.4, 0.46), *_lamps(label, 4.0, -4.0, 2.3, 0.85)])
 
 
-@lru_cache(maxsize=None)
+@cache
 def two_wheeler(kind: str) -> Mesh:
     """A "bicycle" or "motorbike"; "rider" appended to the kind puts someone on it."""
     label = classes.TWO_WHEELER
     heavy = kind.startswith("motorbike")
     radius, thick = (0.31, 0.13) if heavy else (0.34, 0.05)
     parts = [
-        rod((x, -thick / 2, radius), (x, thick / 2, radius), (radius, radius), Material.RUBBER, label, 14) for x in (-0.55, 0.58)
+        rod((x, -thick / 2, radius), (x, thick / 2, radius), (radius, radius), Material.RUBBER, label, 14)
+        for x in (-0.55, 0.58)
     ]
     tube = 0.09 if heavy else 0.03
     frame = [((-0.55, 0, radius), (0.05, 0, 0.42)), ((0.05, 0, 0.42), (0.42, 0, 0.85)), ((-0.2, 0, 0.85), (0.42, 0, 0.82)),

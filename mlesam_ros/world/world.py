@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import cv2
@@ -9,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, NANOSECONDS, Cloud, Events, SensorFrame
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, NANOSECONDS, Cloud, Events, Picture, SensorFrame
 from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.world import classes
-from mlesam_ros.world.camera import develop, measure, pixel_rays
+from mlesam_ros.world.camera import develop, measure, pixel_rays, turned
 from mlesam_ros.world.ego import Ego
-from mlesam_ros.world.event_camera import Crossings, crossings, log_light
+from mlesam_ros.world.event_camera import Crossings, crossings, draw_thresholds, log_light
 from mlesam_ros.world.lidar import Spinner, sweep
 from mlesam_ros.world.light import radiance
 from mlesam_ros.world.moment import EPOCH, PERIOD, Moment
@@ -24,6 +25,7 @@ from mlesam_ros.world.scene import Batch, Hits, Layer, Snapshot, merge
 from mlesam_ros.world.texture import Surface, surface
 from mlesam_ros.world.tile import tile
 from mlesam_ros.world.traffic import draw_streams, movers
+from mlesam_ros.world.vector import Floats
 from mlesam_ros.world.weather import draw_weather
 
 _SEGMENTS = ((-100, -65), (-65, -30), (-30, 0))
@@ -41,7 +43,12 @@ class World:
     """
 
     def __init__(
-        self, seed: int = 0, daylight: str = "day", size: tuple[int, int] = (512, 512), length: int = 600, threads: int = 0
+        self,
+        seed: int = 0,
+        daylight: str = "day",
+        size: tuple[int, int] = (512, 512),
+        length: int = 600,
+        threads: int = 0,
     ) -> None:
         """Plan a street; it is furnished as the car comes by.
 
@@ -54,6 +61,7 @@ class World:
 
         Raises:
             ConfigError: a value outside these.
+
         """
         if seed < 0 or length < 1 or min(size) < _SMALLEST:
             raise ConfigError(
@@ -73,6 +81,7 @@ class World:
         shrink = min(1.0, _EVENT_DETAIL / max(size))
         self._event_size = (round(size[0] * shrink), round(size[1] * shrink))
         self._event_rays, _ = pixel_rays(self.rig.camera, self._event_size)
+        self._thresholds = draw_thresholds(size, np.random.default_rng([seed, 8]))
         self._base_from_camera = self.rig.tree.lookup(BASE_FRAME, CAMERA_FRAME)
         self._base_from_lidar = self.rig.tree.lookup(BASE_FRAME, LIDAR_FRAME)
         self._tile = lru_cache(maxsize=8)(self._furnish)
@@ -87,16 +96,21 @@ class World:
 
         Raises:
             ConfigError: a negative index.
+
         """
         if index < 0:
             raise ConfigError(f"moment {index} lies before the street's beginning; the first is 0.")
         stamp = EPOCH + index * PERIOD
         snapshot, pose = self._snapshot(index * PERIOD), self.ego.pose(index * PERIOD / NANOSECONDS)
-        frames, labels = self._pictures(index, stamp, snapshot, pose)
-        frames[LIDAR] = SensorFrame(LIDAR, stamp, LIDAR_FRAME, self._sweep(index, snapshot))
-        frames[EVENT] = SensorFrame(EVENT, stamp, EVENT_FRAME, self._events(index, _SEGMENTS[-1:]))
-        ordered = {modality: frames[modality] for modality in (CAMERA, DEPTH, EVENT, LIDAR)}
-        return Moment(index, stamp, ordered, labels, pose, lambda: self._events(index, _SEGMENTS))
+        with ThreadPoolExecutor(1) as helper:
+            others = helper.submit(lambda: (self._events(index, _SEGMENTS[-1:]), self._sweep(index, snapshot)))
+            picture, depth, labels = self._pictures(index, snapshot, pose)
+            events, cloud = others.result()
+        readings = ((CAMERA, CAMERA_FRAME, picture), (DEPTH, CAMERA_FRAME, depth), (EVENT, EVENT_FRAME, events))
+        frames = {
+            m: SensorFrame(m, stamp, frame, payload) for m, frame, payload in (*readings, (LIDAR, LIDAR_FRAME, cloud))
+        }
+        return Moment(index, stamp, frames, labels, pose, lambda: self._events(index, _SEGMENTS))
 
     # The world at an instant
 
@@ -117,19 +131,18 @@ class World:
 
     # Sensors
 
-    def _look(
-        self, snapshot: Snapshot, pose: Transform, rays: npt.NDArray[np.float32], pixel: float
-    ) -> tuple[Hits, Surface, npt.NDArray[np.float32]]:
+    def _look(self, snapshot: Snapshot, pose: Transform, rays: Floats, pixel: float) -> tuple[Hits, Surface, Floats]:
         """Cast the camera's rays; hits, their surface, and the light of every ray (n, 3)."""
         eye = pose @ self._base_from_camera
-        directions = rays @ eye.rotation.T.astype(np.float32)
+        directions = turned(rays, eye)
         hits = snapshot.cast(eye.translation.astype(np.float32), directions)
         look = surface(hits, self.plan, pixel, self.weather.lamps > 0)
         return hits, look, radiance(hits, look, directions, snapshot, self.weather, self.plan, pose)
 
     def _pictures(
-        self, index: int, stamp: int, snapshot: Snapshot, pose: Transform
-    ) -> tuple[dict[str, SensorFrame], npt.NDArray[np.uint8]]:
+        self, index: int, snapshot: Snapshot, pose: Transform
+    ) -> tuple[Picture, Picture, npt.NDArray[np.uint8]]:
+        """Camera picture, depth picture and labels."""
         hits, look, light = self._look(snapshot, pose, self._rays, 2 / self.size[1])
         labels = np.full(self._rays.shape[0], classes.SKY, np.uint8)
         labels[hits.ray] = look.classes
@@ -138,11 +151,7 @@ class World:
         depth = (hits.distance * self._cosine).reshape(self.size)
         picture = develop(light.reshape(*self.size, 3), self.weather, self._chance(index, 0))
         measured = measure(depth, gloss.reshape(self.size), self.weather, self._chance(index, 1))
-        frames = {
-            CAMERA: SensorFrame(CAMERA, stamp, CAMERA_FRAME, picture),
-            DEPTH: SensorFrame(DEPTH, stamp, CAMERA_FRAME, measured),
-        }
-        return frames, labels.reshape(self.size)
+        return picture, measured, labels.reshape(self.size)
 
     def _sweep(self, index: int, snapshot: Snapshot) -> Cloud:
         """The car drives on during the turn, so every column of the sweep has its own pose."""
@@ -152,17 +161,18 @@ class World:
         for first in range(0, len(rays), beams * 16):
             part = slice(first, first + beams * 16)
             eye = self.ego.pose(now + float(times[part].mean())) @ self._base_from_lidar
-            origins[part], directions[part] = eye.translation, rays[part] @ eye.rotation.T.astype(np.float32)
+            origins[part], directions[part] = eye.translation, turned(rays[part], eye)
         hits = snapshot.cast(origins, directions)
         look = surface(hits, self.plan, 0.003, False)
         return sweep(self.spinner, rays, times, directions, hits, look, self._chance(index, 2))
 
-    def _render_log_light(self, time: int) -> npt.NDArray[np.float32]:
+    def _render_log_light(self, time: int) -> Floats:
         pose = self.ego.pose(time / NANOSECONDS)
         _, _, light = self._look(self._snapshot(time), pose, self._event_rays, 2 / self._event_size[1])
         picture = log_light(light.reshape(*self._event_size, 3), self.weather)
         height, width = self.size
-        return cv2.resize(cv2.GaussianBlur(picture, (3, 3), 0.5), (width, height), interpolation=cv2.INTER_LINEAR)
+        fine: Floats = cv2.resize(cv2.GaussianBlur(picture, (3, 3), 0.5), (width, height))
+        return fine
 
     def _events(self, index: int, segments: tuple[tuple[int, int], ...]) -> Events:
         parts = [self._segment(index, segment) for segment in segments]
@@ -176,5 +186,5 @@ class World:
         start, end = (index * PERIOD + edge * 1_000_000 for edge in edges)
         before, after = self._log_light(start), self._log_light(end)
         rng = self._chance(index, 10 - edges[0])
-        found = crossings(before, after, end - start, self.weather, rng)
+        found = crossings(before, after, self._thresholds, end - start, self.weather, rng)
         return Crossings(found.x, found.y, found.t + (EPOCH + start), found.polarity)
