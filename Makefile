@@ -1,0 +1,88 @@
+# make run     watch four simulated sensors being segmented, two of them failing on the way
+# make test    linters and tests                           (ARGS="-k sync" goes to pytest, TESTS=test/ros narrows it)
+# make setup   the set-up alone, which run and test begin with; it leaves $(VENV)/bin/mlesam
+# make lint    ruff and mypy
+# make lock    write down the versions that requirements/ resolved to
+# make clean   remove what was built; distclean removes the virtual environments as well
+#
+# For a machine without ROS: everything comes from wheels into a virtual environment beside this file. With ROS_DISTRO=jazzy
+# that is .venv-jazzy. On a machine with ROS 2, build with colcon instead; README.md says how.
+
+ROS_DISTRO ?= kilted
+PYTHON ?= python3
+TESTS ?= test
+ARGS ?=
+
+VENV := $(if $(filter kilted,$(ROS_DISTRO)),.venv,.venv-$(ROS_DISTRO))
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+
+# A sourced ROS, or the environment of another virtual environment's Python, must not leak into this one.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV AMENT_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
+# Discovery stays on this machine.
+export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
+export MLESAM_REQUIRE_MESSAGES := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export SAM2_BUILD_CUDA := 0
+
+ifeq ($(wildcard requirements/ros-$(ROS_DISTRO).txt),)
+$(error ROS_DISTRO=$(ROS_DISTRO) has no wheels; kilted and jazzy have, and on a ROS machine colcon builds this package)
+endif
+
+# A stamp's name carries the hash of what it stands for, so that a change of content, and nothing else, does the step again.
+hash = $(shell find $(1) -type f ! -name '*.pyc' 2>/dev/null | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-16)
+PACKAGE := mlesam_ros training msg config launch weights scripts cmake CMakeLists.txt package.xml setup.py pyproject.toml
+READY := $(STAMPS)/requirements-$(call hash,requirements)
+INSTALLED := $(STAMPS)/package-$(call hash,$(PACKAGE))
+
+PIP := $(BIN)/python -m pip --quiet --no-input install --constraint requirements/constraints-$(ROS_DISTRO).txt
+say = @printf '\033[1m%s\033[0m\n' '$(1)'
+
+.PHONY: run test setup lint lock clean distclean
+
+run: setup
+	@$(BIN)/mlesam demo $(ARGS)
+
+setup: $(INSTALLED)
+
+test: lint
+	$(call say,pytest)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS) $(TESTS)
+
+# mypy cannot be told that training/ is mlesam_ros.training, so it reads a tree of links in which it is.
+lint: setup
+	$(call say,ruff)
+	@$(BIN)/ruff check .
+	$(call say,mypy)
+	@rm -rf build/typing && mkdir -p build/typing/mlesam_ros
+	@ln -s $(CURDIR)/mlesam_ros/* $(CURDIR)/training build/typing/mlesam_ros
+	@MYPYPATH=build/typing $(BIN)/mypy --package mlesam_ros
+
+lock: setup
+	@$(BIN)/python requirements/lock.py > requirements/constraints-$(ROS_DISTRO).txt
+
+clean:
+	rm -rf build install log .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+distclean: clean
+	rm -rf .venv .venv-jazzy
+
+$(READY):
+	$(call say,1/5 system libraries and compiler)
+	@PYTHON=$(PYTHON) requirements/system.sh
+	$(call say,2/5 PyTorch into $(VENV))
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("python3 is " + \
+	  sys.version.split()[0] + ", and 3.11 to 3.13 have all the wheels; name another: make PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) -r requirements/torch.txt
+	$(call say,3/5 ROS 2 $(ROS_DISTRO) from wheels)
+	@$(PIP) -r requirements/ros-$(ROS_DISTRO).txt
+	$(call say,4/5 libraries and tools)
+	@$(PIP) -r requirements/core.txt -r requirements/dev.txt
+	@$(PIP) --no-build-isolation --no-deps -r requirements/bare.txt
+	@mkdir -p $(STAMPS) && touch $@
+
+$(INSTALLED): $(READY)
+	$(call say,5/5 mlesam_ros and its messages)
+	@$(BIN)/python -m pip --quiet install --no-build-isolation --no-deps .
+	@rm -f $(STAMPS)/package-* && touch $@
