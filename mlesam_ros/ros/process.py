@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 import rclpy
 from rclpy.exceptions import (
@@ -19,8 +20,9 @@ from rclpy.node import Node
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.share import share
 
-# Kilted and later read the first name, Jazzy and before the second; the one that is not read does no harm.
+# Kilted and later read the first name and warn of the second; Jazzy and before read only the second.
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+_KILTED = 9  # its rclpy's major version
 _REFUSED = (
     MlesamError,
     InvalidParameterTypeException,
@@ -39,14 +41,15 @@ def transport_environment(environment: dict[str, str] | None = None) -> dict[str
         environment: the variables that are set already; those of this process by default.
 
     Returns:
-        what to add: nothing where the user chose a profile or built-in transports.
+        what to add, one variable; nothing where the user chose a profile or built-in transports.
     """
     environment = dict(os.environ) if environment is None else environment
     if any(environment.get(name) for name in (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")):
         return {}
     local = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "LOCALHOST"
     profile = str(share(f"config/dds/{'fastdds_localhost' if local else 'fastdds'}.xml"))
-    return dict.fromkeys(PROFILE_VARIABLES, profile)
+    renamed = int(version("rclpy").partition(".")[0]) >= _KILTED
+    return {PROFILE_VARIABLES[0 if renamed else 1]: profile}
 
 
 def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:

@@ -1,8 +1,44 @@
-"""Subscription events, whose module changed its name after Humble."""
+"""Subscription events, whose module changed its name after Humble and which not every middleware has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 except ModuleNotFoundError:
-    from rclpy.qos_event import SubscriptionEventCallbacks  # type: ignore[no-redef]
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError  # type: ignore[no-redef]
 
-__all__ = ["SubscriptionEventCallbacks"]
+
+def subscribe(
+    node: Node,
+    message: type,
+    topic: str,
+    callback: Callable[[Any], None],
+    qos: QoSProfile,
+    on_incompatible: Callable[[Any], None],
+) -> Subscription[Any]:
+    """A subscription with overridable QoS.
+
+    Args:
+        node: who subscribes.
+        message: the message's class.
+        topic: its name, relative or absolute.
+        callback: called with each message.
+        qos: the profile, unless `qos_overrides.<topic>.subscription.*` say otherwise.
+        on_incompatible: called when a publisher's QoS does not fit, with the event; never where the middleware does
+            not tell.
+    """
+    options = QoSOverridingOptions.with_default_policies()
+    events = SubscriptionEventCallbacks(incompatible_qos=on_incompatible)
+    create = node.create_subscription
+    try:
+        return create(message, topic, callback, qos, event_callbacks=events, qos_overriding_options=options)
+    except UnsupportedEventTypeError:
+        return create(message, topic, callback, qos, qos_overriding_options=options)

@@ -1,0 +1,135 @@
+"""One sensor's subscription: finds out what its publisher sends, reads each message, remembers how it is doing."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from dataclasses import replace
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.subscription import Subscription
+
+from mlesam_ros.errors import MlesamError
+from mlesam_ros.frame import EVENT, Modality
+from mlesam_ros.messages import MESSAGE_TYPES, FrameReader
+from mlesam_ros.ros.compat.events import subscribe
+from mlesam_ros.ros.compat.filters import SimpleFilter
+from mlesam_ros.ros.compat.interfaces import message_class
+from mlesam_ros.ros.parameters import AUTO, SensorParameters
+
+# The newest picture is all that counts; an event packet that is skipped is lost for the window and for the decoder.
+_DEPTH = {EVENT: 64}
+_ARRIVALS = 32
+
+
+class SensorInput(SimpleFilter):
+    """A filter whose output are the `SensorFrame`s of one sensor. It listens from the first `poll` on.
+
+    Attributes:
+        modality: which sensor.
+        topic: the resolved topic.
+        type_name: the message type that is subscribed to; None as long as nobody publishes one that can be read.
+        received: messages that arrived.
+        refused: how many of them could not be read, by the reason in words.
+        refusal: the newest such reason.
+        obstacle: what stands between publisher and subscription, in words; None when nothing is known to.
+        opened: `time.monotonic()` at which listening began.
+    """
+
+    def __init__(self, node: Node, modality: Modality, sensor: SensorParameters) -> None:
+        super().__init__()
+        self._node = node
+        self._sensor = sensor
+        self._subscription: Subscription[Any] | None = None
+        self._reader: FrameReader | None = None
+        self._arrivals: deque[float] = deque(maxlen=_ARRIVALS)
+        self.modality = modality
+        self.topic: str = node.resolve_topic_name(sensor.topic)
+        self.type_name: str | None = None
+        self.received = 0
+        self.refused: Counter[str] = Counter()
+        self.refusal = ""
+        self.obstacle: str | None = None
+        self.opened = time.monotonic()
+
+    @property
+    def publishers(self) -> int:
+        """How many publish on the topic, whatever they send."""
+        return int(self._node.count_publishers(self.topic))
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the newest message, or since listening began."""
+        return time.monotonic() - (self._arrivals[-1] if self._arrivals else self.opened)
+
+    @property
+    def rate(self) -> float:
+        """Messages per second over the last few; 0 before the second one."""
+        if len(self._arrivals) < 2:
+            return 0.0
+        return (len(self._arrivals) - 1) / max(self._arrivals[-1] - self._arrivals[0], 1e-9)
+
+    def poll(self) -> None:
+        """Look at what the topic's publishers send and subscribe to it. Call it now and then."""
+        wanted = self._wanted_type()
+        if wanted is None or wanted == self.type_name:
+            return
+        message = message_class(wanted)
+        if message is None:
+            self.obstacle = f"messages are {wanted}, but package {wanted.partition('/')[0]} is not installed here"
+            return
+        self.close()
+        self._reader = FrameReader(self.modality, wanted)
+        qos = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST,
+            depth=_DEPTH.get(self.modality, 1),
+            reliability=ReliabilityPolicy.BEST_EFFORT,
+        )
+        self._subscription = subscribe(self._node, message, self.topic, self._receive, qos, self._on_incompatible)
+        self.type_name = wanted
+        self.obstacle = None
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+        self._subscription = None
+        self.type_name = None
+
+    def _wanted_type(self) -> str | None:
+        """The type to subscribe to; None to leave things as they are."""
+        if self._sensor.type != AUTO:
+            return self._sensor.type
+        offered = {info.topic_type for info in self._node.get_publishers_info_by_topic(self.topic)}
+        if not offered or self.type_name in offered:
+            return None
+        accepted = [name for name in MESSAGE_TYPES[self.modality] if name in offered]
+        if not accepted:
+            self.obstacle = (
+                f"publisher sends {', '.join(sorted(offered))}; accepted are {', '.join(MESSAGE_TYPES[self.modality])}"
+            )
+            return None
+        return accepted[0]
+
+    def _receive(self, message: Any) -> None:
+        assert self._reader is not None
+        self._arrivals.append(time.monotonic())
+        self.received += 1
+        self.obstacle = None
+        try:
+            frame = self._reader.read(message)
+        except MlesamError as error:
+            self.refusal = str(error)
+            self.refused[self.refusal] += 1
+            return
+        if frame is None:
+            return
+        self.signalMessage(replace(frame, frame_id=self._sensor.frame_id) if self._sensor.frame_id else frame)
+
+    def _on_incompatible(self, event: Any) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
+        self.obstacle = (
+            f"QoS incompatible: {policy}; match the publisher's with qos_overrides.{self.topic}.subscription.{policy}"
+        )

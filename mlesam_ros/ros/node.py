@@ -1,0 +1,179 @@
+"""`PerceptionNode`: the lifecycle around `Perception`, its parameters and its reports."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+from mlesam_ros.errors import ConfigError, MlesamError
+from mlesam_ros.ros import parameters as declared
+from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter
+from mlesam_ros.ros.parameters import NodeParameters
+from mlesam_ros.ros.perception import Perception
+from mlesam_ros.ros.process import run
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+_POLL_PERIOD = 0.25  # s between looks at who publishes what
+_REPORT_PERIOD = 1.0  # s between /diagnostics
+
+
+class PerceptionNode(LifecycleNode):
+    """One semantic mask from whatever sensors are alive.
+
+    configure loads the weights and warms up, and can fail with a reason and be tried again; activate and deactivate
+    are instant; cleanup frees the device. Everything but the network runs in the executor's thread.
+
+    Args:
+        name: the node's name unless remapped.
+        **options: what `rclpy.node.Node` takes, such as `context` and `parameter_overrides`.
+
+    Raises:
+        ConfigError: a parameter's value is not accepted.
+    """
+
+    def __init__(self, name: str = "mlesam", **options: Any) -> None:
+        super().__init__(name, **options)
+        self.parameters = declared.declare(self)
+        for sentence in declared.unknown_names(list(self._parameter_overrides)):
+            self.get_logger().warning(sentence)
+        self._perception: Perception | None = None
+        self._failure = ""
+        self._reporter = Reporter(self.get_fully_qualified_name())
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        # The machine's clock: a simulated one may stand still, and then there is something to report.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(_POLL_PERIOD, self._poll, clock=steady)
+        self.create_timer(_REPORT_PERIOD, self._report, clock=steady)
+
+    @property
+    def state(self) -> str:
+        """The lifecycle state's label, such as `inactive`."""
+        return str(self._state_machine.current_state[1])
+
+    def start(self) -> None:
+        """Configure and activate, where the parameter `autostart` says so."""
+        if self.parameters.autostart and self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
+    def close(self) -> None:
+        """Stop the worker and free the device, in whatever state the node is."""
+        perception, self._perception = self._perception, None
+        if perception is not None:
+            perception.close()
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load, warm up, listen to calibration."""
+        self.parameters = declared.read(self)
+        try:
+            self._perception = Perception(self, self.parameters)
+        except Exception as error:
+            # Whatever it was, the operator gets one sentence and another try; rclpy would swallow it.
+            known = isinstance(error, MlesamError)
+            self._failure = str(error) if known else f"{type(error).__name__}: {' '.join(str(error).split())}"
+            self.get_logger().error(f"configure failed: {self._failure}")
+            self._report()
+            return FAILURE
+        self._failure = ""
+        self.get_logger().info(f"configured: {self._perception.summary}")
+        return SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the sensors and begin."""
+        result = super().on_activate(state)
+        if self._perception is None or result != SUCCESS:
+            return FAILURE
+        self._perception.activate()
+        self.get_logger().info("active")
+        return SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop, keep the weights."""
+        if self._perception is not None:
+            self._perception.deactivate()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give everything back."""
+        self.close()
+        return SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """The same, from any state."""
+        self.close()
+        return SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """A transition broke off: give everything back, so that configure can be tried again."""
+        self.close()
+        return SUCCESS
+
+    # Parameters
+
+    def _on_set_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
+        """Take all of the changes or none of them."""
+        ours = {change.name: change.value for change in changes if declared.change_of(change.name) is not None}
+        if not ours:
+            return SetParametersResult(successful=True)
+        try:
+            self._refuse_too_late(ours)
+            candidate = declared.read(self, ours)
+            candidate.check()
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self._take(candidate)
+        return SetParametersResult(successful=True)
+
+    def _refuse_too_late(self, changes: dict[str, Any]) -> None:
+        late = [name for name in changes if declared.change_of(name) == declared.CONFIGURE]
+        if late and self._perception is not None:
+            raise ConfigError(
+                f"{', '.join(late)} is read by configure and the node is {self.state}; clean it up first: "
+                f"ros2 lifecycle set {self.get_fully_qualified_name()} cleanup (deactivate before, if it is active)."
+            )
+
+    def _take(self, parameters: NodeParameters) -> None:
+        self.parameters = parameters
+        if self._perception is not None:
+            self._perception.adopt(parameters)
+
+    # Reports
+
+    def _poll(self) -> None:
+        if self._perception is not None:
+            self._perception.poll()
+
+    def _report(self) -> None:
+        perception, timeout = self._perception, self.parameters.sensor_timeout
+        health = PipelineHealth(self.state, self._failure) if perception is None else perception.health(self.state)
+        status = [self._reporter.pipeline(health, timeout)]
+        if perception is not None:
+            status += perception.sensor_reports(self._reporter, timeout)
+        message = DiagnosticArray(status=status)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node until a signal ends it.
+
+    Args:
+        args: the command line with its `--ros-args`; that of this process by default.
+
+    Returns:
+        the exit code: 0, or 1 when a parameter was refused.
+    """
+    return run(PerceptionNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

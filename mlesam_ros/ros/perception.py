@@ -1,0 +1,269 @@
+"""What a configured node has: weights on a device, calibration, inputs, the synchroniser and the outputs."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from dataclasses import replace
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.lifecycle import LifecycleNode
+
+from mlesam_ros.errors import ConfigError, MlesamError
+from mlesam_ros.frame import FrameSet, Modality, Segmentation
+from mlesam_ros.labels import IGNORE
+from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter
+from mlesam_ros.ros.inputs import SensorInput
+from mlesam_ros.ros.outputs import Outputs
+from mlesam_ros.ros.parameters import AUTO, NodeParameters
+from mlesam_ros.ros.rig_feed import RigFeed
+from mlesam_ros.ros.status import Provenance, status_message
+from mlesam_ros.ros.sync_filter import SyncFilter
+from mlesam_ros.share import share
+from mlesam_ros.sync import SyncConfig
+
+_RECENT = 32  # masks that rates and latencies are taken over
+_FRESH = 1.5  # s for which a trouble with one mask is still news
+
+
+class Perception:
+    """Made by configure, unmade by cleanup; between activate and deactivate its worker turns sets into masks.
+
+    Args:
+        node: whose topics and clock are used.
+        parameters: as configured.
+
+    Raises:
+        MlesamError: weights, calibration or parameters are not usable.
+    """
+
+    def __init__(self, node: LifecycleNode, parameters: NodeParameters) -> None:
+        self._node = node
+        self._parameters = parameters
+        self._pipeline = _load(parameters)
+        self._modalities = _known_modalities(parameters, self._pipeline.config.modalities)
+        self._sync_config = _sync_config(parameters, self._modalities)
+        self._rig_feed = RigFeed(node, parameters)
+        self._outputs = Outputs(node, self._pipeline.config.label_space)
+        self._sync: SyncFilter | None = None
+        self._inputs: dict[Modality, SensorInput] = {}
+
+    @property
+    def summary(self) -> str:
+        """One line for the log."""
+        config = self._pipeline.config
+        return (
+            f"{config.backbone} with experts for {', '.join(config.modalities)} on {self._pipeline.device}, "
+            f"{len(config.label_space)} classes of {config.label_space.name}"
+        )
+
+    # Lifecycle
+
+    def activate(self) -> None:
+        """Count from zero, subscribe, start the worker."""
+        self._started = time.monotonic()
+        self._sequence = 0
+        self._masks: deque[tuple[float, float]] = deque(maxlen=_RECENT)
+        self._used: tuple[Modality, ...] = ()
+        self._rejected: Counter[Modality] = Counter()
+        self._troubles: dict[Modality | None, tuple[float, str]] = {}
+        self._outputs.announce(self._now(), self._parameters.confidence_threshold)
+        self._sync = SyncFilter(self._sync_config, self._now, self._simulated)
+        self._sync.registerCallback(self._segment)
+        self._inputs = {m: SensorInput(self._node, m, self._parameters.sensor(m)) for m in self._modalities}
+        self._sync.connectInput(*self._inputs.values())
+        self.poll()
+        self._sync.start()
+
+    def deactivate(self) -> None:
+        """Stop listening and join the worker."""
+        for source in self._inputs.values():
+            source.close()
+        self._inputs.clear()
+        if self._sync is not None:
+            self._sync.stop()
+            self._sync = None
+
+    def close(self) -> None:
+        """Give back topics, subscriptions and the device's memory."""
+        self.deactivate()
+        self._rig_feed.close()
+        self._outputs.close()
+        del self._pipeline
+
+    def adopt(self, parameters: NodeParameters) -> None:
+        """Take over changed live parameters, already checked."""
+        threshold = self._parameters.confidence_threshold
+        self._parameters = parameters
+        if self._sync is None:
+            return
+        self.poll()
+        if parameters.confidence_threshold != threshold:
+            self._outputs.announce(self._now(), parameters.confidence_threshold)
+
+    def poll(self) -> None:
+        """Listen to the sensors that are enabled, and to no other, once somebody publishes them; call it often."""
+        for modality, source in self._inputs.items():
+            if modality in self._parameters.modalities:
+                source.poll()
+            else:
+                source.close()
+
+    # The worker's thread
+
+    def _segment(self, frame_set: FrameSet) -> None:
+        """Turn one set into a mask and publish it. Never raises: a bad frame must not end the worker."""
+        try:
+            self._publish(frame_set, self._now())
+        except Exception as error:
+            if self._node.context.ok():
+                self._note(None, f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+    def _publish(self, frame_set: FrameSet, taken: int) -> None:
+        rig, parameters = self._rig_feed.rig, self._parameters
+        result = self._mask(frame_set)
+        if result is None:
+            return
+        segmentation, usable = result
+        if parameters.confidence_threshold > 0:
+            segmentation = _unlabel(segmentation, parameters.confidence_threshold)
+        self._outputs.publish(segmentation, usable, rig, parameters.overlay_alpha)
+        self._sequence += 1
+        self._used = segmentation.used
+        mask = Provenance(segmentation, usable, self._sequence, taken, self._now())
+        self._masks.append((time.monotonic(), mask.latencies["stamp_to_mask"]))
+        topics = {m: self._topic(m) for m in self._modalities}
+        self._outputs.publish_status(lambda: status_message(mask, topics, self._counters()))
+
+    def _mask(self, frame_set: FrameSet) -> tuple[Segmentation, FrameSet] | None:
+        """The mask and the frames it was really made from; None when none of them is usable."""
+        if self._rig_feed.missing:
+            self._rejected.update(frame_set.frames)
+            return None
+        usable = self._without(frame_set, self._rig_feed.unplaced(frame_set))
+        while usable.frames:
+            try:
+                return self._pipeline.segment(usable, self._rig_feed.rig), usable
+            except MlesamError:
+                usable = self._without(usable, self._culprits(usable))
+        return None
+
+    def _culprits(self, frame_set: FrameSet) -> dict[Modality, str]:
+        """The frames that cannot be encoded, and why."""
+        reasons = {}
+        for modality, frame in frame_set.frames.items():
+            try:
+                self._pipeline.encode(replace(frame_set, frames={modality: frame}), self._rig_feed.rig)
+            except MlesamError as error:
+                reasons[modality] = str(error)
+        return reasons
+
+    def _without(self, frame_set: FrameSet, reasons: dict[Modality, str]) -> FrameSet:
+        for modality, reason in reasons.items():
+            self._note(modality, reason)
+            self._rejected[modality] += 1
+        return replace(frame_set, frames={m: f for m, f in frame_set.frames.items() if m not in reasons})
+
+    def _note(self, modality: Modality | None, words: str) -> None:
+        """Remember what went wrong for the next report; log it once."""
+        if self._troubles.get(modality, (0.0, ""))[1] != words:
+            self._node.get_logger().warning(f"{modality or 'pipeline'}: {words}")
+        self._troubles[modality] = (time.monotonic(), words)
+
+    # Reports
+
+    def health(self, state: str) -> PipelineHealth:
+        """How the pipeline is doing."""
+        if self._sync is None:
+            return PipelineHealth(state)
+        now, masks = time.monotonic(), list(self._masks)
+        span = masks[-1][0] - masks[0][0] if len(masks) > 1 else 0.0
+        return PipelineHealth(
+            state,
+            hindrance=self._hindrance(),
+            error=self._trouble(None),
+            silence=now - (masks[-1][0] if masks else self._started),
+            rate=(len(masks) - 1) / span if span else 0.0,
+            latencies=[latency for _, latency in masks],
+            used=self._used,
+            values={"masks": self._sequence, "device": self._pipeline.device},
+        )
+
+    def sensor_reports(self, reporter: Reporter, timeout: float) -> list[DiagnosticStatus]:
+        """One status per sensor that is listened to."""
+        if self._sync is None:
+            return []
+        counters, refusals = self._counters(), self._sync.refusals()
+        return [
+            reporter.sensor(source, counters[m], refusals[m], timeout, self._trouble(m))
+            for m, source in self._inputs.items()
+            if m in self._parameters.modalities
+        ]
+
+    def _hindrance(self) -> str:
+        if self._now() == 0:
+            return "no time yet: use_sim_time is set and nothing came on /clock; publish it or unset use_sim_time"
+        return self._rig_feed.missing or ""
+
+    def _trouble(self, modality: Modality | None) -> str:
+        when, words = self._troubles.get(modality, (0.0, ""))
+        return words if time.monotonic() - when < _FRESH else ""
+
+    def _counters(self) -> dict[Modality, dict[str, int]]:
+        """The synchroniser's counters, with what was refused before it and after it."""
+        counters = self._sync.counters() if self._sync is not None else {}
+        for modality, counts in counters.items():
+            unreadable, rejected = self._inputs[modality].refused.total(), self._rejected[modality]
+            counts["received"] += unreadable
+            counts["refused"] += unreadable + rejected
+            counts["used"] -= rejected
+        return counters
+
+    def _topic(self, modality: Modality) -> str:
+        return self._node.resolve_topic_name(self._parameters.sensor(modality).topic)
+
+    def _now(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)
+
+    def _simulated(self) -> bool:
+        return bool(self._node.get_parameter("use_sim_time").value)
+
+
+def _load(parameters: NodeParameters) -> Pipeline:
+    pipeline = Pipeline.from_checkpoint(
+        parameters.checkpoint or share("weights/street.safetensors"),
+        base_weights=parameters.base_weights or None,
+        device=None if parameters.device == AUTO else parameters.device,
+        precision=parameters.precision,
+        threads=parameters.threads or None,
+    )
+    pipeline.warm_up()
+    return pipeline
+
+
+def _known_modalities(parameters: NodeParameters, experts: tuple[Modality, ...]) -> tuple[Modality, ...]:
+    known = tuple(m for m in experts if hasattr(parameters, m))
+    if not set(known) & set(parameters.modalities):
+        raise ConfigError(
+            f"modalities is {list(parameters.modalities)}; the checkpoint has experts for {', '.join(experts)} only."
+        )
+    return known
+
+
+def _sync_config(parameters: NodeParameters, modalities: tuple[Modality, ...]) -> SyncConfig:
+    return SyncConfig(
+        modalities=modalities,
+        primary_order=parameters.primary_order,
+        primary_timeout=parameters.primary_timeout,
+        tolerance={m: parameters.sensor(m).tolerance for m in modalities},
+        offset={m: parameters.sensor(m).offset for m in modalities},
+        patience=parameters.patience,
+        required=tuple(m for m in modalities if parameters.sensor(m).required),
+    )
+
+
+def _unlabel(segmentation: Segmentation, threshold: float) -> Segmentation:
+    unsure = segmentation.confidence < round(255 * threshold)
+    return replace(segmentation, labels=np.where(unsure, np.uint8(IGNORE), segmentation.labels))

@@ -1,0 +1,93 @@
+"""The parameters: refused with the range, rolled back, and as the shipped file documents them."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy")
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.parameter import Parameter
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.ros import parameters as declared
+from mlesam_ros.ros.parameters import NodeParameters
+from mlesam_ros.share import share
+
+
+def flattened(tree: dict, prefix: str = "") -> dict:
+    result: dict = {}
+    for key, value in tree.items():
+        result.update(flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return result
+
+
+def test_the_shipped_file_states_every_default_and_nothing_else():
+    stated = flattened(yaml.safe_load(share("config/params/default.yaml").read_text())["/**"]["ros__parameters"])
+    defaults = {name: list(v) if isinstance(v, tuple) else v for name, _, v in declared.flat()}
+    assert stated == defaults
+    assert {n: type(v) for n, v in stated.items()} == {n: type(v) for n, v in defaults.items()}
+
+
+def test_every_parameter_is_described(graph):
+    node = graph.node()
+    declared.declare(node)
+    for name, entry, default in declared.flat():
+        descriptor = node.describe_parameter(name)
+        assert descriptor.description.endswith(".") and descriptor.additional_constraints
+        assert descriptor.read_only == (entry.metadata["change"] == declared.START)
+        if isinstance(default, float):
+            limits = descriptor.floating_point_range[0]
+            assert limits.from_value <= default <= limits.to_value
+
+
+def test_what_is_declared_is_what_is_read(graph):
+    overrides = [
+        Parameter("lidar.topic", value="roof/points"),
+        Parameter("modalities", value=["lidar", "camera"]),
+        Parameter("patience", value=0.2),
+    ]
+    parameters = declared.declare(graph.node(parameter_overrides=overrides))
+    expected = dataclasses.replace(
+        NodeParameters(),
+        lidar=dataclasses.replace(NodeParameters().lidar, topic="roof/points"),
+        modalities=("lidar", "camera"),
+        patience=0.2,
+    )
+    assert parameters == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("modalities", ["camera", "lidra"], "did you mean lidar"),
+        ("modalities", ["camera", "camera"], "each once"),
+        ("primary_order", [""], "accepted are camera"),
+        ("precision", "fp8", "fp32, bf16, fp16"),
+        ("device", "gpu", "cuda:<number>"),
+        ("device", "cuda:first", "cuda:<number>"),
+        ("lidar.topic", "", "take it out of modalities"),
+        ("lidar.type", "sensor_msgs/msg/PointClod2", "did you mean sensor_msgs/msg/PointCloud2"),
+    ],
+)
+def test_bad_values_are_refused_by_name(graph, name, value, words):
+    node = graph.node(parameter_overrides=[Parameter(name, value=value)])
+    with pytest.raises(ConfigError) as caught:
+        declared.declare(node)
+    assert name in str(caught.value) and words in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("patience", -1.0), ("confidence_threshold", 1.5), ("threads", 1000)])
+def test_numbers_out_of_range_are_refused(graph, name, value):
+    with pytest.raises(InvalidParameterValueException):
+        declared.declare(graph.node(parameter_overrides=[Parameter(name, value=value)]))
+
+
+def test_wrong_types_are_refused(graph):
+    with pytest.raises(InvalidParameterTypeException):
+        declared.declare(graph.node(parameter_overrides=[Parameter("patience", value=1)]))
+
+
+def test_misspelt_names_get_the_nearest():
+    sentences = declared.unknown_names(["confidence_treshold", "use_sim_time", "qos_overrides./x.y", "patience"])
+    assert sentences == ["parameter confidence_treshold does not exist; did you mean confidence_threshold?"]

@@ -1,0 +1,116 @@
+"""A process of ours: ends cleanly on every signal, opens no ear to the network, says what was wrong with a parameter."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+from mlesam_ros.ros.process import PROFILE_VARIABLES, transport_environment
+
+NODE = """
+import sys, threading
+from rclpy.node import Node
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.ros.process import run
+
+class Busy(Node):
+    def __init__(self):
+        super().__init__("busy")
+        self.stopping = threading.Event()
+        self.thread = threading.Thread(target=self.stopping.wait)
+        self.thread.start()
+        self.create_timer(0.01, lambda: None)
+        self.create_subscription(__import__("std_msgs.msg").msg.String, "words", print, 1)
+    def start(self):
+        print("ready", flush=True)
+    def close(self):
+        self.stopping.set()
+        self.thread.join()
+        print("joined", flush=True)
+
+sys.exit(run(Busy))
+"""
+
+
+@pytest.fixture
+def busy():
+    process = subprocess.Popen([sys.executable, "-c", NODE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM]], ids=str)
+def test_signals_end_it_cleanly(busy, signals):
+    time.sleep(0.3)
+    for number in signals:
+        busy.send_signal(number)
+        time.sleep(0.05)
+    out, err = busy.communicate(timeout=20)
+    assert (busy.returncode, out, err) == (0, "joined\n", "")
+
+
+def sockets(pid: int) -> list[tuple[str, str, int]]:
+    """(protocol, local address as /proc has it, port) of every UDP and TCP socket of a process."""
+    links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_symlink()]
+    inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
+    found = []
+    for protocol in ("udp", "udp6", "tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{protocol}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[9] in inodes:
+                address, port = words[1].split(":")
+                found.append((protocol, address, int(port, 16)))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/net/udp").exists(), reason="needs Linux's /proc")
+def test_every_socket_that_listens_is_on_the_loopback(busy):
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    time.sleep(0.5)
+    found = sockets(busy.pid)
+    # rmw_fastrtps adds sockets of its own for sending, on ports that the kernel chooses; nobody is told these ports.
+    listening = [entry for entry in found if entry[2] < lowest]
+    assert listening, f"no DDS socket among {found}"
+    assert {(protocol, address) for protocol, address, _ in listening} == {("udp", "0100007F")}
+    assert {protocol for protocol, *_ in found} == {"udp"}
+
+
+def leave_nothing(command: list[str]) -> subprocess.CompletedProcess:
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_no_packet_leaves_the_machine():
+    """The node in a network of its own, with a network card that ends in this test: what it would send, we read."""
+    card = Path(__file__).with_name("network_card.py")
+    result = leave_nothing(["unshare", "--net", "--map-root-user", sys.executable, str(card), sys.executable, "-c", NODE])
+    if result.returncode == 77 or "unshare" in result.stderr:
+        pytest.skip(f"this machine does not let us make a network: {result.stderr.strip()}")
+    assert result.returncode == 0, result.stderr
+    assert "ready" in result.stdout
+    assert result.stdout.splitlines()[-1] == "IPv4 packets sent: 0"
+
+
+def test_parameters_that_are_refused_are_said_in_one_line():
+    command = [sys.executable, "-m", "mlesam_ros.ros.node", "--ros-args", "-p"]
+    for setting, words in (("patience:=1", "patience"), ("precision:=fp8", "fp32, bf16, fp16"), ("patience:=99.0", "10")):
+        result = subprocess.run([*command, setting], capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 1 and "Traceback" not in result.stderr
+        assert words in result.stderr.splitlines()[-1]
+
+
+def test_the_profile_follows_the_discovery_range_and_never_overrules_the_user():
+    local = transport_environment({"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"})
+    robot = transport_environment({})
+    assert set(local) == set(robot) and len(local) == 1 and set(local) <= set(PROFILE_VARIABLES)
+    (local_profile,), (robot_profile,) = local.values(), robot.values()
+    assert "<address>127.0.0.1</address>" in Path(local_profile).read_text()
+    assert "<address>" not in Path(robot_profile).read_text()
+    for name in (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS"):
+        assert transport_environment({name: "the user's"}) == {}

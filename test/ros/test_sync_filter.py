@@ -1,0 +1,120 @@
+"""The synchroniser's thread: newest wins, nobody waits for the network, simulated time is respected."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+from mlesam_ros.frame import CAMERA, LIDAR, Cloud, SensorFrame
+from mlesam_ros.ros.compat.filters import SimpleFilter
+from mlesam_ros.ros.sync_filter import SyncFilter
+from mlesam_ros.sync import SyncConfig
+
+CLOUD = Cloud(np.zeros(0, [("x", "f4")]))
+MODALITIES = (CAMERA, LIDAR)
+
+
+def frame(modality, stamp):
+    return SensorFrame(modality, stamp, modality, CLOUD)
+
+
+@pytest.fixture
+def make():
+    made = []
+
+    def start(callback, clock=time.time_ns, simulated=lambda: False, **config):
+        sync = SyncFilter(SyncConfig(modalities=MODALITIES, **config), clock, simulated)
+        sync.registerCallback(callback)
+        made.append(sync)
+        sync.start()
+        return sync
+
+    yield start
+    for sync in made:
+        sync.stop()
+
+
+def wait_for(condition, timeout=10.0):
+    end = time.monotonic() + timeout
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.005)
+    return condition()
+
+
+def test_sets_come_out_in_a_thread_of_their_own(make):
+    seen = []
+    sync = make(lambda frame_set: seen.append((frame_set, threading.current_thread())))
+    source = SimpleFilter()
+    sync.connectInput(source)
+    stamp = time.time_ns()
+    source.signalMessage(frame(CAMERA, stamp))
+    source.signalMessage(frame(LIDAR, stamp + 1_000_000))
+    assert wait_for(lambda: seen)
+    frame_set, thread = seen[0]
+    assert (frame_set.stamp, tuple(frame_set.frames)) == (stamp, MODALITIES)
+    assert thread is not threading.current_thread()
+
+
+def test_patience_ends_without_another_message(make):
+    seen = []
+    sync = make(seen.append, patience=0.1)
+    sync.add(frame(CAMERA, time.time_ns()))
+    assert wait_for(lambda: seen)
+    assert tuple(seen[0].frames) == (CAMERA,)
+
+
+def test_a_slow_callback_gets_the_newest_and_nobody_waits_for_it(make):
+    release, seen = threading.Event(), []
+
+    def slow(frame_set):
+        seen.append(frame_set.stamp)
+        release.wait(10)
+
+    sync = make(slow, patience=0.0)
+    first = time.time_ns()
+    sync.add(frame(CAMERA, first))
+    assert wait_for(lambda: seen)
+    begin = time.monotonic()
+    stamps = [first + i * 10_000_000 for i in range(1, 30)]
+    for stamp in stamps:
+        sync.add(frame(CAMERA, stamp))
+    assert time.monotonic() - begin < 5
+    release.set()
+    assert wait_for(lambda: len(seen) > 1)
+    sync.stop()
+    assert seen == [first, stamps[-1]]
+    counts = sync.counters()[CAMERA]
+    assert (counts["received"], counts["used"], counts["superseded"]) == (30, 2, 28)
+
+
+def test_simulated_time_may_stand_still_and_run_fast(make):
+    now, seen = [0], []
+    sync = make(seen.append, clock=lambda: now[0], simulated=lambda: True, patience=0.5)
+    sync.add(frame(CAMERA, 1_000_000_000))
+    assert sync.refusals()[CAMERA] == {"the clock stands at zero: is /clock published?": 1}
+    now[0] = 2_000_000_000
+    sync.add(frame(CAMERA, now[0]))
+    time.sleep(0.7)
+    assert not seen, "patience is counted on the simulated clock"
+    now[0] += 600_000_000
+    assert wait_for(lambda: seen)
+
+
+def test_stop_returns_when_the_callback_has_ended(make):
+    entered, ended = threading.Event(), []
+
+    def slow(frame_set):
+        entered.set()
+        time.sleep(0.2)
+        ended.append(frame_set)
+
+    sync = make(slow, patience=0.0)
+    sync.add(frame(CAMERA, time.time_ns()))
+    assert entered.wait(10)
+    sync.stop()
+    assert len(ended) == 1
+    sync.add(frame(CAMERA, time.time_ns()))
+    time.sleep(0.05)
+    assert len(ended) == 1
