@@ -1,0 +1,195 @@
+"""Transforms and the frame tree: group laws, interpolation, history, and messages that say what is known."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from mlesam_ros.errors import CalibrationError
+from mlesam_ros.geometry import quaternion
+from mlesam_ros.geometry.transform import Transform, TransformTree
+
+SECOND = 10**9
+ANGLES = st.lists(st.floats(-np.pi, np.pi), min_size=3, max_size=3)
+METRES = st.lists(st.floats(-100, 100), min_size=3, max_size=3)
+
+
+@st.composite
+def transforms(draw):
+    return Transform(cv2.Rodrigues(np.array(draw(ANGLES)))[0], draw(METRES))
+
+
+def yaw(degrees, x=0.0):
+    return Transform(cv2.Rodrigues(np.array([0, 0, np.deg2rad(degrees)]))[0], [x, 0, 0])
+
+
+def angle(rotation):
+    axis = [rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]]
+    return np.arctan2(np.linalg.norm(axis), np.trace(rotation) - 1)
+
+
+def assert_same(a, b, atol=1e-9):
+    np.testing.assert_allclose(a.rotation, b.rotation, atol=atol)
+    np.testing.assert_allclose(a.translation, b.translation, atol=atol)
+
+
+@given(transforms(), transforms())
+@settings(deadline=None)
+def test_composition_and_inverse(a, b):
+    points = np.array([[1.0, 2, 3], [-4, 5, 6]])
+    np.testing.assert_allclose((a @ b).apply(points), a.apply(b.apply(points)), atol=1e-9)
+    assert_same(a @ a.inverse(), Transform.identity())
+    assert_same((a @ b).inverse(), b.inverse() @ a.inverse())
+
+
+@given(transforms())
+@settings(deadline=None)
+def test_quaternions_there_and_back(a):
+    assert_same(Transform.from_quaternion(a.translation, a.to_quaternion()), a)
+    assert np.linalg.norm(a.to_quaternion()) == pytest.approx(1.0)
+
+
+def test_quaternion_order_is_that_of_the_message():
+    # Half a turn about z maps x to -x: in (x, y, z, w) that is (0, 0, 1, 0).
+    np.testing.assert_allclose(quaternion.to_matrix(np.array([0, 0, 1.0, 0])), np.diag([-1, -1, 1]), atol=1e-12)
+
+
+@given(transforms(), transforms(), st.floats(0, 1))
+@settings(deadline=None)
+def test_slerp_turns_at_constant_speed(a, b, t):
+    between = a.interpolate(b, t)
+    whole = angle(a.rotation.T @ b.rotation)
+    assume(whole < 3.1)  # at half a turn both ways round are the shorter one
+    assert angle(a.rotation.T @ between.rotation) == pytest.approx(t * whole, abs=1e-6)
+    np.testing.assert_allclose(between.translation, (1 - t) * a.translation + t * b.translation, atol=1e-9)
+
+
+def test_apply_keeps_the_type_of_the_cloud():
+    points = np.random.default_rng(0).normal(0, 30, (100, 3))
+    single = yaw(30, 2).apply(points.astype(np.float32))
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, yaw(30, 2).apply(points), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rotation", "translation", "says"),
+    [
+        (np.eye(3) * 1.1, [0, 0, 0], "perpendicular unit vectors"),
+        (np.diag([1, 1, -1]), [0, 0, 0], "right-handed"),
+        (np.eye(2), [0, 0, 0], "3x3 finite"),
+        (np.full((3, 3), np.nan), [0, 0, 0], "3x3 finite"),
+        (np.eye(3), [0, 0], "3 finite numbers in metres"),
+        (np.eye(3), [0, 0, np.inf], "3 finite numbers in metres"),
+    ],
+)
+def test_what_is_not_rigid_is_refused(rotation, translation, says):
+    with pytest.raises(CalibrationError, match=says):
+        Transform(rotation, translation)
+
+
+@pytest.mark.parametrize("q", [[0, 0, 0, 0], [0, 0, 0, 1.1], [0, 0, 1], [0, 0, np.nan, 1]])
+def test_what_is_no_unit_quaternion_is_refused(q):
+    with pytest.raises(CalibrationError, match="is not a rotation"):
+        Transform.from_quaternion([0, 0, 0], q)
+
+
+def robot():
+    tree = TransformTree()
+    tree.set("base", "mast", yaw(90, 1.0))
+    tree.set("mast", "camera", yaw(-30, 0.5))
+    tree.set("base", "lidar", yaw(10, 2.0))
+    return tree
+
+
+def test_static_frames_ignore_the_stamp():
+    tree = robot()
+    expected = (yaw(90, 1.0) @ yaw(-30, 0.5)).inverse() @ yaw(10, 2.0)
+    for stamp in (None, 0, 5, 10**18):
+        assert_same(tree.lookup("camera", "lidar", stamp), expected)
+    assert_same(tree.lookup("lidar", "camera", 1), expected.inverse())
+    assert_same(tree.lookup("camera", "base"), (yaw(90, 1.0) @ yaw(-30, 0.5)).inverse())
+    assert_same(tree.lookup("base", "camera"), yaw(90, 1.0) @ yaw(-30, 0.5))
+    assert_same(tree.lookup("/base", "base"), Transform.identity())
+
+
+def test_an_unknown_frame_names_both_and_what_is_known():
+    with pytest.raises(CalibrationError, match=r"'radar' to 'camera'; known frames are base, camera, lidar, mast"):
+        robot().lookup("camera", "radar")
+    with pytest.raises(CalibrationError, match="no frame is known yet"):
+        TransformTree().lookup("camera", "lidar")
+
+
+def test_a_circle_is_refused_and_a_new_parent_is_not():
+    tree = robot()
+    with pytest.raises(CalibrationError, match="circle"):
+        tree.set("camera", "base", yaw(0))
+    with pytest.raises(CalibrationError, match="circle"):
+        tree.set("base", "base", yaw(0))
+    with pytest.raises(CalibrationError, match="without a name"):
+        tree.set("", "base", yaw(0))
+    tree.set("mast", "lidar", yaw(0, 3.0))
+    assert_same(tree.lookup("mast", "lidar"), yaw(0, 3.0))
+
+
+def turning(**options):
+    tree = TransformTree(**options)
+    tree.set("base", "camera", Transform.identity())
+    for i in range(5):
+        tree.set("base", "turret", yaw(10 * i, float(i)), stamp=(100 + i) * SECOND)
+    return tree
+
+
+def test_moving_frames_are_interpolated():
+    tree = turning()
+    assert_same(tree.lookup("camera", "turret", 102 * SECOND), yaw(20, 2.0))
+    assert_same(tree.lookup("camera", "turret", 102 * SECOND + SECOND // 4), yaw(22.5, 2.25))
+    assert_same(tree.lookup("camera", "turret"), yaw(40, 4.0))
+
+
+def test_nothing_is_extrapolated():
+    tree = turning(tolerance=0.1)
+    assert_same(tree.lookup("camera", "turret", 104 * SECOND + SECOND // 20), yaw(40, 4.0))
+    assert_same(tree.lookup("camera", "turret", 100 * SECOND - SECOND // 20), yaw(0, 0.0))
+    with pytest.raises(CalibrationError, match=r"'turret' to 'base' is asked for 0.500 s after the newest .* 0.1 s"):
+        tree.lookup("camera", "turret", 104 * SECOND + SECOND // 2)
+    with pytest.raises(CalibrationError, match=r"2.000 s before the oldest"):
+        tree.lookup("camera", "turret", 98 * SECOND)
+
+
+def test_order_of_arrival_does_not_matter():
+    tree = TransformTree()
+    for i in (3, 0, 4, 1, 2, 2):
+        tree.set("base", "turret", yaw(10 * i, float(i)), stamp=(100 + i) * SECOND)
+    for i in np.linspace(0, 4, 33):
+        stamp = int((100 + i) * SECOND)
+        assert_same(tree.lookup("base", "turret", stamp), turning().lookup("base", "turret", stamp))
+
+
+@given(st.lists(st.integers(1, 60 * SECOND), min_size=1, max_size=200))
+@settings(deadline=None, max_examples=50)
+def test_history_is_bounded_in_time_and_number(stamps):
+    tree = TransformTree(history=10.0, capacity=20)
+    for stamp in stamps:
+        tree.set("base", "turret", yaw(0), stamp)
+    edge = tree._edges["turret"]
+    assert edge.stamps == sorted(set(edge.stamps))
+    assert len(edge.stamps) == len(edge.moving) <= 20
+    assert edge.stamps[-1] - edge.stamps[0] <= 10 * SECOND
+    assert stamps[-1] in edge.stamps or len(edge.stamps) == 20
+
+
+def test_a_clock_that_jumps_back_starts_afresh():
+    tree = turning()
+    tree.set("base", "turret", yaw(-50), stamp=50 * SECOND)
+    assert_same(tree.lookup("camera", "turret", 50 * SECOND), yaw(-50))
+    with pytest.raises(CalibrationError, match="after the newest"):
+        tree.lookup("camera", "turret", 102 * SECOND)
+
+
+def test_clear_moving_keeps_what_never_moves():
+    tree = turning()
+    tree.clear_moving()
+    assert tree.frames == ("base", "camera")
+    with pytest.raises(CalibrationError, match="known frames are base, camera"):
+        tree.lookup("camera", "turret")
