@@ -59,7 +59,7 @@ class Distortion(ABC):
         Args:
             xd: distorted normalised coordinates, of any shape.
             yd: the same, of the same shape.
-            iterations: upper bound; it stops once the largest correction is below 1e-13.
+            iterations: upper bound; it stops once the largest correction is below 1e-10.
         """
         rx, ry = xd, yd
         x, y = self._invert_radial(rx, ry)
@@ -69,7 +69,7 @@ class Distortion(ABC):
             rx, ry = rx + dx, ry + dy
             x, y = self._invert_radial(rx, ry)
             residual = np.hypot(dx, dy)
-            if not np.nanmax(residual, initial=0.0) > 1e-13:
+            if not np.nanmax(residual, initial=0.0) > 1e-10:
                 break
         astray = ~(residual < 1e-7 * (1.0 + np.hypot(xd, yd)))
         return np.where(astray, np.nan, x), np.where(astray, np.nan, y)
