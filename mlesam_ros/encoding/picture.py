@@ -126,7 +126,7 @@ class DepthSamples:
         else:
             a, b = self.inverse
             with np.errstate(divide="ignore"):
-                metres = np.float32(a) / (counts - np.float32(b))
+                metres = np.float32(a) / (counts.astype(np.float32) - np.float32(b))
             metres[counts == 0] = np.nan
         metres[~((metres > 0) & (metres < np.inf))] = np.nan
         return metres

@@ -1,0 +1,90 @@
+"""What every encoder is: one sensor's frame in, the picture that its expert reads out."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.errors import CalibrationError, ImageError
+from mlesam_ros.frame import Modality, SensorFrame
+from mlesam_ros.geometry.rig import Rig
+
+Image = npt.NDArray[np.float32]
+Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Mean and standard deviation per channel, in the encoder's own units."""
+
+
+class Encoder(Protocol):
+    """Makes a sensor's frames comparable: same plane, same size, about the same range of numbers.
+
+    Training and inference call the very same object, so that neither can drift from the other.
+
+    Attributes:
+        modality: whose frames it reads.
+        name: what configurations and checkpoints call it.
+        statistics: what it normalises with.
+    """
+
+    modality: ClassVar[Modality]
+    name: ClassVar[str]
+    statistics: ClassVar[Statistics]
+
+    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Image:
+        """Encode a frame.
+
+        Args:
+            frame: of this encoder's modality.
+            rig: where the sensors sit and how their lenses bend light.
+            size: (h, w) of the network's pictures; they show what the label camera sees, scaled to this size.
+
+        Returns:
+            (3, h, w) float32, normalised; exactly 0 where the sensor says nothing.
+
+        Raises:
+            MlesamError: the frame cannot be read, or the rig does not tell where it belongs.
+        """
+        ...
+
+
+def wrong_payload(frame: SensorFrame, accepted: str) -> ImageError:
+    """The error for a frame whose payload an encoder cannot read."""
+    return ImageError(f"a {frame.modality} frame holds {type(frame.payload).__name__}; it must hold {accepted}.")
+
+
+def place(
+    values: npt.NDArray[np.floating[Any]],
+    pixels: tuple[npt.NDArray[np.intp], ...],
+    size: tuple[int, int],
+    statistics: Statistics,
+) -> Image:
+    """A picture of a few normalised pixels.
+
+    Args:
+        values: (3, n) in the encoder's units.
+        pixels: (rows, cols), each (n,).
+        size: (h, w).
+        statistics: what to normalise with.
+
+    Returns:
+        (3, h, w) float32, 0 elsewhere.
+    """
+    mean, std = (np.array(s, np.float32)[:, None] for s in statistics)
+    image = np.zeros((3, *size), np.float32)
+    image[:, pixels[0], pixels[1]] = (values - mean) / std
+    return image
+
+
+def check_aspect(frame: SensorFrame, have: tuple[int, int], rig: Rig) -> None:
+    """Refuse a picture that claims the label camera's frame but cannot show what that camera shows.
+
+    Raises:
+        CalibrationError: the sides' ratios differ by more than 1 %.
+    """
+    camera = rig.camera
+    if abs(have[1] * camera.height / (have[0] * camera.width) - 1) > 0.01:
+        raise CalibrationError(
+            f"{frame.modality} picture of {have[1]}x{have[0]} is in the frame {frame.frame_id!r} of a camera with "
+            f"{camera.width}x{camera.height}; register it to that camera, or give it its own frame and calibration."
+        )

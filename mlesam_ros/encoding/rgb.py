@@ -1,0 +1,40 @@
+"""Camera pictures as SAM reads them."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import cv2
+import numpy as np
+
+from mlesam_ros.encoding.encoder import Image, Statistics, wrong_payload
+from mlesam_ros.encoding.picture import to_rgb
+from mlesam_ros.frame import CAMERA, CompressedPicture, Modality, Picture, SensorFrame
+from mlesam_ros.geometry.rig import Rig
+
+
+class Rgb:
+    """Red, green, blue from 0 to 1, normalised with ImageNet's statistics as in SAM 2's own transforms."""
+
+    modality: ClassVar[Modality] = CAMERA
+    name: ClassVar[str] = "rgb"
+    statistics: ClassVar[Statistics] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Image:
+        """Encode a `Picture` or `CompressedPicture` of the label camera; see `Encoder`.
+
+        Shrinking averages over areas, so that thin things fade instead of flickering.
+        """
+        if not isinstance(frame.payload, Picture | CompressedPicture):
+            raise wrong_payload(frame, "a Picture or CompressedPicture")
+        rgb = to_rgb(frame.payload)
+        rig.camera.check(rgb.shape[0], rgb.shape[1], "camera picture")
+        if rgb.shape[:2] != size:
+            shrinks = size[0] <= rgb.shape[0] and size[1] <= rgb.shape[1]
+            how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            rgb = np.asarray(cv2.resize(rgb, size[::-1], interpolation=how), np.uint8)
+        mean, std = (np.array(s, np.float32)[:, None, None] for s in self.statistics)
+        image = np.empty((3, *size), np.float32)
+        np.multiply(rgb.transpose(2, 0, 1), 1 / (255 * std), out=image)
+        image -= mean / std
+        return image
