@@ -1,7 +1,7 @@
 """The pip way to what CMakeLists.txt lays down: the same messages, modules, executables and shared files.
 
-colcon never reads this file. pip reads it, and runs the same CMakeLists.txt for the messages, so an environment with ROS
-from wheels gets the layout of a ROS installation: `ros2 launch` and `rclpy` find everything without a variable set.
+colcon never reads this file. pip reads it, and runs the same CMakeLists.txt for the messages, so an environment with
+ROS from wheels gets the layout of a ROS installation: `ros2 launch` and `rclpy` find everything in it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REQUIRE_MESSAGES = "MLESAM_REQUIRE_MESSAGES"
 
 
 class Modules(build_py):
-    """Copies the modules into an empty folder: setuptools would keep the ones that were deleted since the last build."""
+    """Copies the modules into an empty folder: setuptools would keep those that were deleted since the last build."""
 
     def run(self) -> None:
         if not self.editable_mode:
@@ -43,8 +43,8 @@ class Messages(build_ext):
     def run(self) -> None:
         if find_spec("rosidl_generator_py") is None:
             if os.environ.get(REQUIRE_MESSAGES):
-                raise SystemExit("there is no rosidl_generator_py in this Python: install the ROS wheels or source ROS first.")
-            print("no ROS in this Python: installing mlesam_ros without its node and messages", file=sys.stderr)
+                raise SystemExit("this Python has no rosidl_generator_py: install the ROS wheels or source ROS first.")
+            print("no ROS in this Python: mlesam_ros is installed without its node and messages", file=sys.stderr)
             return
         prefix = built_messages()
         modules = next(prefix.glob("lib/python*/site-packages"))
@@ -66,19 +66,24 @@ class Messages(build_ext):
 
 
 def built_messages() -> Path:
-    """The prefix with the compiled messages, built unless one of the same sources, Python and ROS release lies there."""
-    foreign = [package for package in sorted(os.listdir(INTERFACES)) if is_missing(package)]
+    """The prefix with the compiled messages, built unless one of the same sources, Python and ROS lies there."""
+    foreign = [path.parent.name for path in sorted(INTERFACES.glob("*/msg")) if is_missing(path.parent.name)]
     prefix = ROOT / BUILD / "messages" / fingerprint(foreign)
     if prefix.is_dir():
         return prefix
     work = prefix.with_suffix(f".{os.getpid()}")
     environment = {**os.environ, "AMENT_PREFIX_PATH": os.pathsep.join([sys.prefix, *ament_prefixes()])}
+    options = {
+        "MLESAM_FOREIGN": ";".join(foreign),
+        "BUILD_TESTING": "OFF",
+        "Python3_EXECUTABLE": sys.executable,
+        "CMAKE_PREFIX_PATH": sys.prefix,
+    }
     for command in (
-        ["cmake", "-S", "cmake/pip", "-B", work / "build", f"-DMLESAM_FOREIGN={';'.join(foreign)}", "-DBUILD_TESTING=OFF",
-         f"-DPython3_EXECUTABLE={sys.executable}", f"-DCMAKE_PREFIX_PATH={sys.prefix}"],
+        ["cmake", "-S", "cmake/pip", "-B", work / "build", *(f"-D{name}={value}" for name, value in options.items())],
         ["cmake", "--build", work / "build", "--parallel", str(os.cpu_count())],
         ["cmake", "--install", work / "build", "--prefix", work / "prefix"],
-    ):  # fmt: skip
+    ):
         subprocess.run(list(map(str, command)), check=True, env=environment)
     (work / "prefix").rename(prefix)
     shutil.rmtree(work)
@@ -86,7 +91,7 @@ def built_messages() -> Path:
 
 
 def is_missing(package: str) -> bool:
-    """Whether an interface package has to be generated: it is neither here, but for our own copy, nor on the ROS path."""
+    """Whether an interface package has to be generated: it is neither on the ROS path nor here, but for our copy."""
     if any((Path(prefix) / "share" / package / "package.xml").exists() for prefix in ament_prefixes()):
         return False
     return find_spec(package) is None or is_ours(package)

@@ -2,8 +2,7 @@
 
 from importlib import metadata
 
-for name, version in sorted(
-    {(d.name.lower().replace("_", "-"), d.version.split("+")[0]) for d in metadata.distributions() if d.read_text("INSTALLER")}
-):
-    if name not in ("pip", "mlesam-ros"):
-        print(f"{name}=={version}")
+installed = [d for d in metadata.distributions() if d.read_text("INSTALLER")]
+versions = {d.name.lower().replace("_", "-"): d.version.split("+")[0] for d in installed}
+for name in sorted(versions.keys() - {"pip", "mlesam-ros"}):
+    print(f"{name}=={versions[name]}")
