@@ -23,6 +23,7 @@ NEIGHBOURS = {
     ("messages", "encoding"),
     ("world", "encoding"),
     ("model", "encoding"),
+    ("render", "encoding"),
     ("bags", "pipeline"),
     ("ros", "training"),
     ("share", "errors"),

@@ -1,4 +1,4 @@
-"""MLE-SAM (arXiv 2412.04220): a frozen Segment Anything encoder, one LoRA expert per sensor, a router, a two-path decoder.
+"""MLE-SAM (arXiv 2412.04220): a frozen SAM encoder, one LoRA expert per sensor, a router, a two-path decoder.
 
     images ─▶ backbone + experts ─▶ router ─▶ mask decoder ─▶ logits ─┐
                   (frozen)            │                              ├─▶ mask

@@ -164,7 +164,7 @@ def _read_about(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"the description in {path} is not JSON: {error}.") from error
     if missing or about["format"] != FORMAT:
         raise CheckpointError(
-            f"{path} is of checkpoint format {about.get('format')} and lacks {', '.join(sorted(missing)) or 'nothing'}; "
+            f"{path} is of checkpoint format {about.get('format')}, lacking {', '.join(sorted(missing)) or 'nothing'}; "
             f"this version reads format {FORMAT}."
         )
     return dict(about)

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from mlesam_ros.encoding.encoder import Statistics
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import MODALITIES, Modality
 from mlesam_ros.labels import LabelSpace, load_label_space
-
-Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
-"""Mean and standard deviation per channel that an encoder normalises with."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "gate": ("linear", "sigmoid"),

@@ -88,7 +88,7 @@ class MaskDecoder(nn.Module):
         return torch.einsum("bnc,bchw->bnhw", self.hypernetworks(tokens), x)
 
     def position(self, h: int, w: int) -> Tensor:
-        """SAM's positional code of a grid: random Fourier features (arXiv 2006.10739) of the cells' centres, (1, D, h, w)."""
+        """SAM's positional code (1, D, h, w): random Fourier features (arXiv 2006.10739) of the cells' centres."""
         frequencies = self.frequencies.float()
         y = (torch.arange(h, device=frequencies.device) + 0.5) / h * 2 - 1
         x = (torch.arange(w, device=frequencies.device) + 0.5) / w * 2 - 1

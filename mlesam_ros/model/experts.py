@@ -4,9 +4,9 @@ For every block of the trunk, with x the tokens of modality m and W its frozen p
 
     Q = x W_q + x A_q^m B_q^m        K = x W_k        V = x W_v + x A_v^m B_v^m
 
-The batch is modality-major: M runs of equal length, one per active modality. Window partition keeps that order, so inside
-every block the tokens still split into M equal runs, and the low-rank terms of all modalities are two batched products
-with the matrices
+The batch is modality-major: M runs of equal length, one per active modality. Window partition keeps that order, so
+inside every block the tokens still split into M equal runs, and the low-rank terms of all modalities are two batched
+products with the matrices
 
     A^m = (A_q^m  A_v^m)          B^m = ( B_q^m  0    0   )
                                         (   0    0  B_v^m )

@@ -89,7 +89,8 @@ class MLESAM(nn.Module):
         foreign = [m for m in images if m not in known]
         if foreign or not images:
             raise ImageError(
-                f"images are given for {', '.join(images) or 'no modality'}; this model takes one or more of {', '.join(known)}."
+                f"images are given for {', '.join(images) or 'no modality'}; "
+                f"this model takes one or more of {', '.join(known)}."
             )
         shapes = {m: tuple(image.shape) for m, image in images.items()}
         shape = next(iter(shapes.values()))

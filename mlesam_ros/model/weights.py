@@ -1,4 +1,4 @@
-"""The frozen weights: Meta's original checkpoints and our own backbone file, and the fingerprint that tells them apart."""
+"""The frozen weights: Meta's original checkpoints and our own backbone file, and a fingerprint to tell them apart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mlesam_ros.errors import CheckpointError, ConfigError
-from mlesam_ros.model.backbones import BACKBONES, Backbone
+from mlesam_ros.model.backbones import Backbone, backbone_size
 from mlesam_ros.share import share
 
 ENCODER = "image_encoder."
@@ -35,9 +35,14 @@ def find_base(backbone: str, path: str | Path | None) -> Path:
     try:
         return share(f"weights/{backbone}.safetensors")
     except ConfigError as error:
-        names = BACKBONES[backbone].published
-        remedy = f"give the path of Meta's {' or '.join(names)} (facebookresearch/sam2)" if names else "install again"
-        raise CheckpointError(f"the base weights of {backbone} do not come with this package; {remedy}.") from error
+        if backbone_size(backbone).shipped:
+            raise CheckpointError(
+                f"weights/{backbone}.safetensors is not installed; install this package again."
+            ) from error
+        raise CheckpointError(
+            f"the weights of {backbone} do not come with this package; fetch sam2.1_{backbone}.pt or sam2_{backbone}.pt, "
+            "whichever the experts were trained on, from facebookresearch/sam2 on GitHub and give its path."
+        ) from error
 
 
 def load_base(model: nn.Module, path: str | Path) -> None:

@@ -1,0 +1,242 @@
+"""From a frame set to a mask on one device: encode, run the network, decode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
+from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
+from mlesam_ros.frame import FrameSet, Modality, Segmentation
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.model.backbones import STRIDE
+from mlesam_ros.model.checkpoint import load_checkpoint
+from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.mlesam import MLESAM, Output
+
+AUTO = "auto"
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Name → arithmetic of the network. `auto` is bf16 where the processor multiplies in it, and fp32 elsewhere."""
+
+_WARM_UP_CALLS = 3  # as many as a CUDA graph needs before its capture; the first ones also tune the kernels
+
+Image = npt.NDArray[np.float32]
+
+
+class Pipeline:
+    """Owns a device and a model on it. Use it from one thread at a time.
+
+    Attributes:
+        config: the model's.
+        device: where it runs, such as `cpu` or `cuda`.
+        precision: one of `PRECISIONS`.
+        refusals: modality → why its frame was left out of the last set; empty when all of them took part.
+    """
+
+    def __init__(
+        self, model: MLESAM, device: str | None = None, precision: str = AUTO, threads: int | None = None
+    ) -> None:
+        """Take over a model: move it, merge its experts and change its precision, all in place.
+
+        Args:
+            model: with float32 weights.
+            device: None for a GPU if there is one.
+            precision: one of `PRECISIONS`, or `auto`.
+            threads: of this process's arithmetic on the CPU; None for all cores.
+
+        Raises:
+            ConfigError: a value that is not accepted, no such device, or a modality that no encoder reads.
+            CheckpointError: the model was trained on images that the encoders do not make.
+        """
+        self.config: MLESAMConfig = model.config
+        self.device = _device(device)
+        self.precision = _precision(precision, self.device)
+        if threads is not None:
+            _set_threads(threads)
+        self._encoders = make_encoders({m: _encoder_name(self.config, m) for m in self.config.modalities})
+        self._check_statistics()
+        self._dtype = PRECISIONS[self.precision]
+        model.experts.merge()  # in float32, before rounding
+        self._model = model.eval().to(self.device, self._dtype).to(memory_format=torch.channels_last)
+        self.refusals: Mapping[Modality, str] = MappingProxyType({})
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        base_weights: str | Path | None = None,
+        device: str | None = None,
+        precision: str = AUTO,
+        threads: int | None = None,
+    ) -> Pipeline:
+        """Load a checkpoint and its base weights; see `load_checkpoint` and `__init__`.
+
+        Raises:
+            CheckpointError: the files are missing, damaged or do not belong together.
+            ConfigError: see `__init__`.
+        """
+        return cls(load_checkpoint(path, base_weights), device, precision, threads)
+
+    def warm_up(self, rig: Rig | None = None) -> None:
+        """Run the network on empty images, so that the first real set is no slower than the others.
+
+        Args:
+            rig: of the sets to come; None before it is known, for square pictures.
+        """
+        size = (self.config.image_size,) * 2 if rig is None else self.network_size(rig)
+        blank = np.zeros((3, *size), np.float32)
+        with torch.inference_mode():
+            for _ in range(_WARM_UP_CALLS):
+                output = self._run(dict.fromkeys(self.config.modalities, blank))
+                self._decode(output, size, size)
+
+    def segment(self, frame_set: FrameSet, rig: Rig) -> Segmentation:
+        """Make the mask of one moment.
+
+        A frame that cannot be encoded is left out and explained in `refusals`; the others still make a mask.
+
+        Args:
+            frame_set: at most one frame per modality.
+            rig: with the label camera's model and the mounting of every sensor in the set.
+
+        Returns:
+            the mask in the label camera's resolution; timings has `encode`, `model` and `decode`.
+
+        Raises:
+            CalibrationError: the label camera is not known.
+            MlesamError: not one frame can be used; names the reason of each.
+        """
+        camera, size = rig.camera, self.network_size(rig)
+        start = time.perf_counter()
+        images = self._encode_what_can_be(frame_set, rig)
+        encoded = time.perf_counter()
+        with torch.inference_mode():
+            output = self._run(images)
+            self._wait()
+            ran = time.perf_counter()
+            labels, confidence = self._decode(output, size, (camera.height, camera.width))
+            weights = {level: w[0].tolist() for level, w in output.weights.items()}
+        done = time.perf_counter()
+        return Segmentation(
+            stamp=frame_set.stamp,
+            frame_id=rig.camera_frame,
+            labels=labels,
+            confidence=confidence,
+            weights={level: dict(zip(output.modalities, w, strict=True)) for level, w in weights.items()},
+            used=output.modalities,
+            skews=dict(frame_set.skews),
+            timings={"encode": encoded - start, "model": ran - encoded, "decode": done - ran},
+        )
+
+    def encode(self, frame_set: FrameSet, rig: Rig) -> dict[Modality, Image]:
+        """The images that the network would read: modality → (3, h, w) float32.
+
+        Raises:
+            MlesamError: a frame cannot be encoded.
+        """
+        return encode(frame_set, rig, self.network_size(rig), self._encoders)
+
+    def network_size(self, rig: Rig) -> tuple[int, int]:
+        """(h, w) of the network's images: the camera's shape, long side `image_size`, sides multiples of 32.
+
+        Raises:
+            CalibrationError: the label camera is not known.
+        """
+        height, width = rig.camera.height, rig.camera.width
+        scale = self.config.image_size / max(height, width) / STRIDE
+        h, w = (max(1, round(side * scale)) * STRIDE for side in (height, width))
+        return h, w
+
+    def _encode_what_can_be(self, frame_set: FrameSet, rig: Rig) -> dict[Modality, Image]:
+        images, size, refusals = {}, self.network_size(rig), {}
+        for modality, frame in frame_set.frames.items():
+            if modality not in self._encoders:
+                refusals[modality] = f"the model has no expert for {modality}; it has {', '.join(self._encoders)}."
+                continue
+            try:
+                images[modality] = self._encoders[modality](frame, rig, size)
+            except MlesamError as error:
+                refusals[modality] = str(error)
+        self.refusals = MappingProxyType(refusals)
+        if not images:
+            raise MlesamError("not one sensor of the set can be used: " + " ".join(refusals.values()))
+        return images
+
+    def _run(self, images: Mapping[Modality, Image]) -> Output:
+        tensors = {m: torch.from_numpy(i)[None].to(self.device, self._dtype) for m, i in images.items()}  # (1, 3, h, w)
+        output: Output = self._model(tensors)
+        return output
+
+    def _decode(
+        self, output: Output, network: tuple[int, int], camera: tuple[int, int]
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Labels and confidence, both (H, W) uint8 at the camera's resolution."""
+        logits = F.interpolate(output.fused.float(), network, mode="bilinear", align_corners=False)  # (1, C, h, w)
+        best, labels = logits.max(1)  # (1, h, w) each
+        probability = 1 / (logits - best[:, None]).exp_().sum(1)  # softmax of the winner alone
+        both = torch.stack((labels.byte(), (probability * 255).round().byte()), 1)  # (1, 2, h, w)
+        full = F.interpolate(both, camera, mode="nearest-exact")[0].cpu().numpy()
+        return full[0], full[1]
+
+    def _wait(self) -> None:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize(self.device)
+
+    def _check_statistics(self) -> None:
+        for modality, statistics in self.config.statistics.items():
+            encoder = self._encoders[modality]
+            if not np.allclose(statistics, encoder.statistics):
+                raise CheckpointError(
+                    f"the {modality} expert was trained on images normalised with {statistics}, but encoder "
+                    f"{encoder.name} uses {encoder.statistics}; train it again or use the version it was trained with."
+                )
+
+
+def _encoder_name(config: MLESAMConfig, modality: Modality) -> str:
+    name = config.encoders.get(modality, DEFAULT_ENCODERS.get(modality))
+    if name is None:
+        raise ConfigError(
+            f"no encoder is known for modality {modality!r}; name it under encoders in the model's configuration, or "
+            f"use {', '.join(DEFAULT_ENCODERS)}."
+        )
+    return name
+
+
+def _device(name: str | None) -> str:
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; cpu always can.") from error
+    return name
+
+
+def _precision(name: str, device: str) -> str:
+    if name == AUTO:
+        fast = torch.cuda.is_bf16_supported() if device.startswith("cuda") else _cpu_multiplies_bf16()
+        return "bf16" if fast else "fp32"
+    if name not in PRECISIONS:
+        raise ConfigError(f"precision {name!r} is unknown; accepted are {AUTO}, {', '.join(PRECISIONS)}.")
+    return name
+
+
+def _cpu_multiplies_bf16() -> bool:
+    # Without such instructions bf16 is emulated and several times slower than fp32.
+    try:
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
+    except OSError:
+        return False
+
+
+def _set_threads(threads: int) -> None:
+    if threads < 1:
+        raise ConfigError(f"threads is {threads}; it must be at least 1.")
+    torch.set_num_threads(threads)
