@@ -16,7 +16,9 @@ def building(rng: np.random.Generator, width: float, x: float, y: float, heading
     Args:
         rng: decides height, roof and colours.
         width: metres of street front.
-        x, y, heading: where it stands; `heading` turns its front, radians.
+        x: metres.
+        y: metres.
+        heading: turns its front, radians.
 
     """
     depth = rng.uniform(9.0, 14.0)

@@ -8,7 +8,7 @@ import numpy as np
 from mlesam_ros.frame import Picture
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transform import Transform
-from mlesam_ros.world.vector import Floats
+from mlesam_ros.world.vector import Floats, vector
 from mlesam_ros.world.weather import Weather
 
 DEPTH_RANGE = 40.0
@@ -43,7 +43,7 @@ def turned(rays: Floats, pose: Transform) -> Floats:
 def develop(light: Floats, weather: Weather, rng: np.random.Generator) -> Picture:
     """Expose (H, W, 3) linear radiance: lens blur, shot and read noise, saturation, gamma; `rgb8`."""
     height, width = light.shape[:2]
-    signal: Floats = cv2.GaussianBlur(light, (3, 3), 0.45 * max(width / 512, 0.5))
+    signal = vector(cv2.GaussianBlur(light, (3, 3), 0.45 * max(width / 512, 0.5)))
     signal *= weather.exposure
     np.negative(signal, out=signal)
     np.expm1(signal, out=signal)

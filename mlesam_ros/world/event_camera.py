@@ -58,7 +58,8 @@ def crossings(
     Every pixel starts at a random place between its thresholds, which is where a sensor that has run for a while is.
 
     Args:
-        before, after: (H, W) of `log_light`.
+        before: (H, W) of `log_light`.
+        after: the same, later.
         thresholds: (H, W) of `draw_thresholds`.
         duration: nanoseconds between them, at most 65 ms.
         weather: the background noise.

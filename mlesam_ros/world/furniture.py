@@ -57,7 +57,9 @@ def signals(rng: np.random.Generator, x: float, y: float, heading: float, reach:
 
     Args:
         rng: decides its colour.
-        x, y, heading: where it stands, and what it faces away from.
+        x: metres.
+        y: metres.
+        heading: what it faces away from, radians.
         reach: signed metres along its own y.
         phase: which of red, amber, green is lit.
 

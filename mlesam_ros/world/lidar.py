@@ -63,9 +63,11 @@ def sweep(
 
     Args:
         spinner: the sensor.
-        rays, times: of `spinner.rays()`, all firings.
+        rays: of `spinner.rays()`, all firings.
+        times: of `spinner.rays()`.
         world_rays: (steps * beams, 3) the same directions in the world.
-        hits, look: what they met.
+        hits: what they met.
+        look: its surface.
         rng: this turn's chance.
 
     """

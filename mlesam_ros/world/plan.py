@@ -55,8 +55,10 @@ class Plan:
             (float(rng.uniform(0, 0.11) * scale), float(scale), float(rng.uniform(0, 2 * np.pi)))
             for scale in rng.uniform((35, 80), (60, 140))
         )
+        lanes, lane = int(rng.choice([1, 1, 2])), float(rng.uniform(3.1, 3.7))
+        parking = float(rng.uniform(2.1, 2.5)) if rng.uniform() < 0.65 else 0.35
         return cls(
-            lanes=int(rng.choice([1, 1, 2])), lane=float(rng.uniform(3.1, 3.7)), parking=float(rng.uniform(2.1, 2.5) if rng.uniform() < 0.65 else 0.35),
+            lanes=lanes, lane=lane, parking=parking,
             pavement=float(rng.uniform(2.2, 5.0)), sway=sway, wear=float(rng.uniform(0.1, 1.0)),
             brightness=float(rng.uniform(0.07, 0.15)), urban=float(rng.uniform(0.25, 0.9)),
         )  # fmt: skip

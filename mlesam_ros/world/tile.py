@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from mlesam_ros.world import buildings, classes, furniture, paint, plants, vehicles
@@ -17,7 +19,7 @@ _SIDES = (1, -1)
 
 
 def tile(plan: Plan, seed: int, number: int) -> Batch:
-    """Furnish tile `number`, which spans TILE * number … TILE * (number + 1) metres; the same for the same arguments."""
+    """Furnish tile `number`, TILE * number … TILE * (number + 1) metres; the same for the same arguments."""
     rng = np.random.default_rng([seed, 101, number + 1_000_000])
     start = TILE * number
     open_left, open_right = (bool(rng.uniform() < 0.22) for _ in _SIDES)
@@ -55,7 +57,7 @@ def _strip(
     """A raised strip that follows the bend."""
     stations = np.linspace(s0, s1, max(2, int((s1 - s0) / 6) + 1))
     pieces = []
-    for a, b in zip(stations[:-1], stations[1:], strict=True):
+    for a, b in pairwise(stations):
         ring = [(s, plan.bend(s) + d) for s, d in ((a, d0), (b, d0), (b, d1), (a, d1))]
         pieces.append(frustum([(x, y, -0.05) for x, y in ring], [(x, y, height) for x, y in ring], material, label))
     return Instance(join(pieces), 0.0, 0.0, 0.0, 0.0, 0.5)

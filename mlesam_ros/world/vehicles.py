@@ -58,8 +58,10 @@ def car(kind: str) -> Mesh:
     """A car or van of one of `CAR_KINDS`."""
     nose, tail, belt, sill, glass0, glass1, roof0, roof1, roof, width = _BODIES[kind]
     label, half = classes.CARS, width / 2
-    side = [(nose - 0.12, sill), (nose, sill + 0.2), (nose - 0.1, belt - 0.2), (nose - 0.55, belt - 0.06), (glass0, belt),
-            (glass1, belt), (tail + 0.05, belt - 0.08), (tail, sill + 0.25), (tail + 0.1, sill)]  # fmt: skip
+    side = [
+        (nose - 0.12, sill), (nose, sill + 0.2), (nose - 0.1, belt - 0.2), (nose - 0.55, belt - 0.06), (glass0, belt),
+        (glass1, belt), (tail + 0.05, belt - 0.08), (tail, sill + 0.25), (tail + 0.1, sill),
+    ]  # fmt: skip
     cabin = frustum(
         _ring(glass0, glass1, half - 0.04, belt), _ring(roof0, roof1, half - 0.2, roof), Material.GLASS, label
     )
@@ -77,7 +79,7 @@ def car(kind: str) -> Mesh:
         )
         for x0, x1 in ((glass0, roof0), (middle, middle), (glass1, roof1))
     ]
-    mirrors = boxes((0.12, 0.2, 0.14), [(glass0 - 0.25, -half - 0.08, belt + 0.08), (glass0 - 0.25, half + 0.08, belt + 0.08)],
+    mirrors = boxes((0.12, 0.2, 0.14), [(glass0 - 0.25, y, belt + 0.08) for y in (-half - 0.08, half + 0.08)],
                     Material.PAINT, label)  # fmt: skip
     under = box((nose - tail - 0.5, width - 0.2, 0.2), ((nose + tail) / 2, 0, sill), Material.RUBBER, label)
     axles = (nose - 0.8, tail + 0.75)
@@ -140,8 +142,11 @@ def two_wheeler(kind: str) -> Mesh:
         for x in (-0.55, 0.58)
     ]
     tube = 0.09 if heavy else 0.03
-    frame = [((-0.55, 0, radius), (0.05, 0, 0.42)), ((0.05, 0, 0.42), (0.42, 0, 0.85)), ((-0.2, 0, 0.85), (0.42, 0, 0.82)),
-             ((-0.2, 0, 0.85), (0.05, 0, 0.42)), ((0.58, 0, radius), (0.4, 0, 1.0)), ((0.36, -0.28, 1.02), (0.36, 0.28, 1.02))]  # fmt: skip
+    frame = [
+        ((-0.55, 0, radius), (0.05, 0, 0.42)), ((0.05, 0, 0.42), (0.42, 0, 0.85)), ((-0.2, 0, 0.85), (0.42, 0, 0.82)),
+        ((-0.2, 0, 0.85), (0.05, 0, 0.42)), ((0.58, 0, radius), (0.4, 0, 1.0)),
+        ((0.36, -0.28, 1.02), (0.36, 0.28, 1.02)),
+    ]  # fmt: skip
     parts += [rod(a, b, (tube, tube), Material.PAINT, label, 6) for a, b in frame]
     parts.append(box((0.3, 0.16, 0.08), (-0.22, 0, 0.92), Material.RUBBER, label))
     if heavy:

@@ -25,7 +25,7 @@ from mlesam_ros.world.scene import Batch, Hits, Layer, Snapshot, merge
 from mlesam_ros.world.texture import Surface, surface
 from mlesam_ros.world.tile import tile
 from mlesam_ros.world.traffic import draw_streams, movers
-from mlesam_ros.world.vector import Floats
+from mlesam_ros.world.vector import Floats, vector
 from mlesam_ros.world.weather import draw_weather
 
 _SEGMENTS = ((-100, -65), (-65, -30), (-30, 0))
@@ -65,8 +65,8 @@ class World:
         """
         if seed < 0 or length < 1 or min(size) < _SMALLEST:
             raise ConfigError(
-                f"a street of seed {seed}, {length} moments and {size[1]}x{size[0]} pixels cannot be; the seed is 0 or more, "
-                f"the length 1 or more and the pictures at least {_SMALLEST} pixels either way."
+                f"a street of seed {seed}, {length} moments and {size[1]}x{size[0]} pixels cannot be; the seed is 0 or "
+                f"more, the length 1 or more and the pictures at least {_SMALLEST} pixels either way."
             )
         self.seed, self.daylight, self.size, self.length = seed, daylight, size, length
         rng = np.random.default_rng([seed, 7])
@@ -171,14 +171,14 @@ class World:
         _, _, light = self._look(self._snapshot(time), pose, self._event_rays, 2 / self._event_size[1])
         picture = log_light(light.reshape(*self._event_size, 3), self.weather)
         height, width = self.size
-        fine: Floats = cv2.resize(cv2.GaussianBlur(picture, (3, 3), 0.5), (width, height))
-        return fine
+        return vector(cv2.resize(cv2.GaussianBlur(picture, (3, 3), 0.5), (width, height)))
 
     def _events(self, index: int, segments: tuple[tuple[int, int], ...]) -> Events:
         parts = [self._segment(index, segment) for segment in segments]
         start, end = (EPOCH + index * PERIOD + edge * 1_000_000 for edge in (segments[0][0], segments[-1][1]))
         return Events(
-            self.size[1], self.size[0], np.concatenate([part.x for part in parts]), np.concatenate([part.y for part in parts]),
+            self.size[1], self.size[0],
+            np.concatenate([part.x for part in parts]), np.concatenate([part.y for part in parts]),
             np.concatenate([part.t for part in parts]), np.concatenate([part.polarity for part in parts]), start, end,
         )  # fmt: skip
 

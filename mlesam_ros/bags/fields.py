@@ -1,0 +1,106 @@
+"""The fields of the standard messages that bags are made of, for `BagWriter.add`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.errors import BagError
+from mlesam_ros.frame import NANOSECONDS, Picture
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.transform import Transform
+
+Fields = dict[str, Any]
+
+# sensor_msgs/PointField's datatype numbers.
+_DATATYPES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 8}
+
+
+def header(stamp: int, frame_id: str) -> Fields:
+    """A std_msgs/Header from nanoseconds and a frame."""
+    seconds, nanoseconds = divmod(stamp, NANOSECONDS)
+    return {"stamp": {"sec": seconds, "nanosec": nanoseconds}, "frame_id": frame_id}
+
+
+def image(stamp: int, frame_id: str, picture: Picture) -> Fields:
+    """A sensor_msgs/Image."""
+    return {
+        "header": header(stamp, frame_id), "height": picture.height, "width": picture.width,
+        "encoding": picture.encoding, "is_bigendian": picture.is_bigendian, "step": picture.step, "data": picture.data,
+    }  # fmt: skip
+
+
+def compressed_image(stamp: int, frame_id: str, form: str, data: bytes) -> Fields:
+    """A sensor_msgs/CompressedImage from an encoded file's bytes."""
+    return {"header": header(stamp, frame_id), "format": form, "data": np.frombuffer(data, np.uint8)}
+
+
+def camera_info(stamp: int, frame_id: str, model: CameraModel) -> Fields:
+    """A sensor_msgs/CameraInfo of an unrectified camera."""
+    projection = np.hstack([model.K, np.zeros((3, 1))])
+    return {
+        "header": header(stamp, frame_id), "height": model.height, "width": model.width,
+        "distortion_model": "plumb_bob" if model.model == "pinhole" else model.model, "d": model.D,
+        "k": model.K, "r": np.eye(3), "p": projection,
+    }  # fmt: skip
+
+
+def point_cloud(stamp: int, frame_id: str, points: npt.NDArray[np.void]) -> Fields:
+    """A sensor_msgs/PointCloud2 with the very memory layout of a structured array, (n,) or (rows, columns).
+
+    Raises:
+        BagError: a column that PointField has no number for.
+    """
+    rows = points.reshape(1, -1) if points.ndim == 1 else points
+    itemsize = points.dtype.itemsize
+    columns: Mapping[str, Any] = points.dtype.fields or {}
+    return {
+        "header": header(stamp, frame_id), "height": rows.shape[0], "width": rows.shape[1],
+        "fields": [_point_field(name, kind, offset) for name, (kind, offset, *_) in columns.items()],
+        "is_bigendian": False, "point_step": itemsize, "row_step": itemsize * rows.shape[1],
+        "data": np.frombuffer(np.ascontiguousarray(rows).tobytes(), np.uint8),
+        "is_dense": all(bool(np.isfinite(points[name]).all()) for name in ("x", "y", "z")),
+    }  # fmt: skip
+
+
+def _point_field(name: str, kind: np.dtype[Any], offset: int) -> Fields:
+    base, count = (kind.subdtype[0], int(np.prod(kind.shape))) if kind.subdtype else (kind, 1)
+    datatype = _DATATYPES.get(base.str[1:])
+    if datatype is None or base.str[0] == ">":
+        raise BagError(f"point column {name!r} of type {base} has no PointField datatype; use {', '.join(_DATATYPES)}.")
+    return {"name": name, "offset": offset, "datatype": datatype, "count": count}
+
+
+def transforms(entries: Sequence[tuple[str, str, Transform]], stamp: int) -> Fields:
+    """A tf2_msgs/TFMessage from (parent, child, parent_from_child) entries."""
+    return {"transforms": [_transform(parent, child, pose, stamp) for parent, child, pose in entries]}
+
+
+def _transform(parent: str, child: str, pose: Transform, stamp: int) -> Fields:
+    x, y, z, w = pose.to_quaternion()
+    a, b, c = pose.translation
+    return {
+        "header": header(stamp, parent), "child_frame_id": child,
+        "transform": {"translation": {"x": a, "y": b, "z": c}, "rotation": {"x": x, "y": y, "z": z, "w": w}},
+    }  # fmt: skip
+
+
+def event_packet(
+    stamp: int, frame_id: str, size: tuple[int, int], sequence: int, evt3: npt.NDArray[np.uint8]
+) -> Fields:
+    """An event_camera_msgs/EventPacket in EVT3.
+
+    Args:
+        stamp: host time in nanoseconds of the packet's first event.
+        frame_id: optical frame of the event camera.
+        size: (height, width) of the sensor.
+        sequence: the packet's number.
+        evt3: (n,) uint8. EVT3 carries the sensor's own time, so `time_base` is 0, as drivers send it.
+    """
+    return {
+        "header": header(stamp, frame_id), "height": size[0], "width": size[1], "seq": sequence, "time_base": 0,
+        "encoding": "evt3", "is_bigendian": False, "events": evt3,
+    }  # fmt: skip

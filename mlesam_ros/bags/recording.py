@@ -1,0 +1,151 @@
+"""Real recordings put together: one calibrated camera and LiDAR frame and one event camera's bag become one bag.
+
+The two were not recorded together: the frame stands still while the events move. The bag says so in its metadata. What
+is real are the bytes: picture, point layout, event packets and the calibration between camera and LiDAR. Where the
+event camera sits and its lens are stated here, not measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.bags import fields
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.still import Still, load_still
+from mlesam_ros.bags.street import INFO_TOPICS, TOPICS
+from mlesam_ros.bags.writer import BagWriter
+from mlesam_ros.errors import BagError
+from mlesam_ros.frame import CAMERA, EVENT, LIDAR, NANOSECONDS
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.messages import stamp_ns
+
+LIDAR_FRAME, CAMERA_FRAME, EVENT_FRAME = "lidar", "camera_optical_frame", "event_camera_optical_frame"
+COMPRESSED_TOPIC = "/camera/image_raw/compressed"
+_PACKET, _INFO = "event_camera_msgs/msg/EventPacket", "sensor_msgs/msg/CameraInfo"
+_PERIOD = NANOSECONDS // 10
+_EVENT_OFFSET = np.array([0.06, 0.0, 0.0])
+"""Where the event camera is taken to sit: metres in the camera's optical frame, looking the same way."""
+_EVENT_WIDTH = 70.0
+"""Horizontal field of view that the event camera is taken to have, degrees."""
+_NOTE = (
+    "Camera and LiDAR frame {still} and event recording {events} do not belong together: the frame is one still moment "
+    "repeated at 10 Hz over the time of the events. The event camera's pose and lens are stated, not measured."
+)
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """What an assembled bag holds: its folder, the numbers of frames and packets, and warnings of the event bag."""
+
+    path: Path
+    frames: int
+    packets: int
+    warnings: tuple[str, ...]
+
+
+def assemble_real_bag(
+    camera_lidar_folder: str | Path, event_bag: str | Path, out: str | Path, compressed: bool = True
+) -> Assembled:
+    """Make one bag of a calibrated frame and a bag of event packets.
+
+    Topics: `/camera/image_raw/compressed` with the picture file's own bytes or `/camera/image_raw` with its pixels,
+    `/camera/camera_info`, `/lidar/points` with the point cloud file's own columns, `/events` with the recorded packets,
+    `/events/camera_info`, and `/tf_static`, which hangs both cameras on the LiDAR. All stamps lie in the time of the
+    event recording.
+
+    Args:
+        camera_lidar_folder: see `still.load_still`.
+        event_bag: a rosbag2 folder or file with one topic of `event_camera_msgs/EventPacket`.
+        out: the new bag's folder, which must not exist.
+        compressed: whether the picture goes in as the file's own bytes (`sensor_msgs/CompressedImage`) or decoded
+            (`sensor_msgs/Image`, rgb8).
+
+    Raises:
+        BagError: a file is missing or damaged, or `out` exists.
+        CalibrationError: the picture's size is not the one that its calibration was made for; with both.
+        CloudError: the point cloud is damaged.
+    """
+    still = load_still(camera_lidar_folder)
+    with BagReader(event_bag) as reader:
+        topic = _event_topic(reader)
+        first = next(iter(reader.messages([topic])), None)
+        if first is None:
+            raise BagError(f"{event_bag} has no message on {topic}; a bag with event packets is needed.")
+        note = _NOTE.format(still=Path(camera_lidar_folder).name, events=Path(event_bag).name)
+        with BagWriter(out, {"note": note}) as writer:
+            start = stamp_ns(first.message.header)
+            lens = _event_lens(int(first.message.width), int(first.message.height))
+            writer.add("/tf_static", "tf2_msgs/msg/TFMessage", start, _mounting(still, start), latched=True)
+            frames, packets = _merge(writer, reader, topic, partial(_add_still, writer, still, compressed), lens)
+        return Assembled(Path(out), frames, packets, tuple(reader.warnings))
+
+
+def _event_topic(reader: BagReader) -> str:
+    found = [topic for topic, kind in reader.topics.items() if kind == _PACKET]
+    if len(found) != 1:
+        raise BagError(
+            f"{reader.path} has {len(found)} topics of {_PACKET} where exactly one is needed; "
+            f"its topics are {', '.join(reader.topics) or 'none'}."
+        )
+    return found[0]
+
+
+def _event_lens(width: int, height: int) -> CameraModel:
+    focal = width / 2 / np.tan(np.radians(_EVENT_WIDTH / 2))
+    intrinsics = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+    return CameraModel(width, height, intrinsics, np.zeros(5), "plumb_bob")
+
+
+def _mounting(still: Still, stamp: int) -> fields.Fields:
+    entries = [
+        (LIDAR_FRAME, CAMERA_FRAME, still.camera_from_lidar.inverse()),
+        (CAMERA_FRAME, EVENT_FRAME, Transform(np.eye(3), _EVENT_OFFSET)),
+    ]
+    return fields.transforms(entries, stamp)
+
+
+def _merge(
+    writer: BagWriter, reader: BagReader, topic: str, add_still: Callable[[int], None], lens: CameraModel
+) -> tuple[int, int]:
+    """Copy the packets; whenever a period of theirs is over, add the still frame once more."""
+    frames = packets = 0
+    due = None
+    for _, kind, recorded, packet in reader.messages([topic]):
+        stamp = stamp_ns(packet.header)
+        due = stamp if due is None else due
+        while stamp >= due:
+            add_still(due)
+            writer.add(INFO_TOPICS[EVENT], _INFO, due, fields.camera_info(due, EVENT_FRAME, lens))
+            frames, due = frames + 1, due + _PERIOD
+        packet.header.frame_id = EVENT_FRAME
+        writer.add_message(TOPICS[EVENT], kind, max(recorded, stamp), packet)
+        packets += 1
+    return frames, packets
+
+
+def _add_still(writer: BagWriter, still: Still, compressed: bool, stamp: int) -> None:
+    writer.add(INFO_TOPICS[CAMERA], _INFO, stamp, fields.camera_info(stamp, CAMERA_FRAME, still.camera))
+    if compressed:
+        packed = fields.compressed_image(stamp, CAMERA_FRAME, still.form, still.picture)
+        writer.add(COMPRESSED_TOPIC, "sensor_msgs/msg/CompressedImage", stamp, packed)
+    else:
+        plain = fields.image(stamp, CAMERA_FRAME, still.pixels)
+        writer.add(TOPICS[CAMERA], "sensor_msgs/msg/Image", stamp, plain)
+    sweep = fields.point_cloud(stamp, LIDAR_FRAME, _at(still.points, stamp))
+    writer.add(TOPICS[LIDAR], "sensor_msgs/msg/PointCloud2", stamp, sweep)
+
+
+def _at(points: npt.NDArray[np.void], stamp: int) -> npt.NDArray[np.void]:
+    """The sweep with its absolute point times, if it has any, moved so that its newest point is at `stamp`."""
+    if "timestamp" not in (points.dtype.names or ()) or not len(points):
+        return points
+    moved = points.copy()
+    moved["timestamp"] += stamp / NANOSECONDS - points["timestamp"].max()
+    return moved

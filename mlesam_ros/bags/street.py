@@ -1,0 +1,82 @@
+"""The simulated street as a bag, with the topics and types that a real car has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from mlesam_ros.bags import fields
+from mlesam_ros.bags.writer import BagWriter
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Cloud, Picture
+from mlesam_ros.world.moment import Moment
+from mlesam_ros.world.rig import BASE_FRAME, ODOM_FRAME
+from mlesam_ros.world.world import World
+
+LABELS_TOPIC = "/ground_truth/labels"
+TOPICS = {CAMERA: "/camera/image_raw", DEPTH: "/depth/image_raw", LIDAR: "/lidar/points", EVENT: "/events"}
+"""Modality → topic."""
+INFO_TOPICS = {CAMERA: "/camera/camera_info", DEPTH: "/depth/camera_info", EVENT: "/events/camera_info"}
+"""Modality → topic of its CameraInfo."""
+_IMAGE, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo"
+_CLOUD, _PACKET, _TRANSFORMS = (
+    "sensor_msgs/msg/PointCloud2",
+    "event_camera_msgs/msg/EventPacket",
+    "tf2_msgs/msg/TFMessage",
+)
+
+
+def write_street(
+    path: str | Path,
+    world: World,
+    moments: Iterable[int] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Path:
+    """Drive along a street and record it.
+
+    Args:
+        path: the bag's folder, which must not exist.
+        world: the street.
+        moments: numbers of the moments; all `len(world)` by default.
+        progress: called with the number of moments done after every one.
+
+    Returns:
+        The bag's folder.
+
+    Raises:
+        BagError: the folder exists or the disk is full.
+    """
+    notes = {"simulated": f"mlesam_ros street, seed {world.seed}, {world.daylight}, {world.size[1]}x{world.size[0]}"}
+    with BagWriter(path, notes) as writer:
+        for done, index in enumerate(range(len(world)) if moments is None else moments):
+            moment = world.moment(index)
+            if done == 0:
+                statics = fields.transforms(world.rig.tree.statics(), moment.stamp)
+                writer.add("/tf_static", _TRANSFORMS, moment.stamp, statics, latched=True)
+            _add(writer, world, moment)
+            if progress is not None:
+                progress(done + 1)
+    return Path(path)
+
+
+def _add(writer: BagWriter, world: World, moment: Moment) -> None:
+    stamp = moment.stamp
+    writer.add("/tf", _TRANSFORMS, stamp, fields.transforms([(ODOM_FRAME, BASE_FRAME, moment.pose)], stamp))
+    for modality, topic in INFO_TOPICS.items():
+        frame_id = moment.frames[modality].frame_id
+        writer.add(topic, _INFO, stamp, fields.camera_info(stamp, frame_id, world.rig.model(frame_id)))
+    for modality in (CAMERA, DEPTH):
+        frame = moment.frames[modality]
+        assert isinstance(frame.payload, Picture)
+        writer.add(TOPICS[modality], _IMAGE, stamp, fields.image(stamp, frame.frame_id, frame.payload))
+    sweep = moment.frames[LIDAR]
+    assert isinstance(sweep.payload, Cloud)
+    writer.add(TOPICS[LIDAR], _CLOUD, stamp, fields.point_cloud(stamp, sweep.frame_id, sweep.payload.points))
+    packet = fields.event_packet(
+        moment.packet_stamp, moment.frames[EVENT].frame_id, world.size, moment.index, moment.evt3
+    )
+    writer.add(TOPICS[EVENT], _PACKET, stamp, packet)
+    height, width = moment.labels.shape
+    labels = Picture(height, width, "mono8", width, np.ascontiguousarray(moment.labels).reshape(-1))
+    writer.add(LABELS_TOPIC, _IMAGE, stamp, fields.image(stamp, moment.frames[CAMERA].frame_id, labels))
