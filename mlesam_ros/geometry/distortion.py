@@ -59,18 +59,19 @@ class Distortion(ABC):
         Args:
             xd: distorted normalised coordinates, of any shape.
             yd: the same, of the same shape.
-            iterations: upper bound; it stops once the largest correction is below 1e-10.
+            iterations: upper bound; it stops once every residual is below 1e-10 or shrinks no more.
         """
         rx, ry = xd, yd
         x, y = self._invert_radial(rx, ry)
+        residual = np.full_like(x, np.inf)
         for _ in range(iterations):
             fx, fy = self.apply(x, y)
             dx, dy = xd - fx, yd - fy
+            before, residual = residual, np.hypot(dx, dy)
+            if not ((residual > 1e-10) & (residual < before / 2)).any():
+                break
             rx, ry = rx + dx, ry + dy
             x, y = self._invert_radial(rx, ry)
-            residual = np.hypot(dx, dy)
-            if not np.nanmax(residual, initial=0.0) > 1e-10:
-                break
         astray = ~(residual < 1e-7 * (1.0 + np.hypot(xd, yd)))
         return np.where(astray, np.nan, x), np.where(astray, np.nan, y)
 
@@ -81,7 +82,8 @@ class Distortion(ABC):
         for _ in range(2):  # the table is good to 1e-7; Newton doubles the digits
             step = 1e-6 * r + 1e-9
             slope = (self.radial(r + step) - self.radial(r - step)) / (2 * step)
-            r = np.clip(r - (self.radial(r) - rd) / np.where(slope > 1e-3, slope, np.inf), 0.0, radii[-1])
+            steep = slope * r > 1e-3 * rd  # near the turning point Newton would leap, and the table is good enough
+            r = np.clip(r - (self.radial(r) - rd) / np.where(steep, slope, np.inf), 0.0, radii[-1])
         scale = np.divide(r, rd, out=np.ones_like(rd), where=rd > 1e-12)
         return rx * scale, ry * scale
 
