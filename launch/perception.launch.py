@@ -55,7 +55,10 @@ def arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument("checkpoint", default_value="", description="Expert weights (.safetensors)." + kept),
         DeclareLaunchArgument("device", default_value="", description="auto, cpu, cuda, cuda:1 and so on." + kept),
         DeclareLaunchArgument(
-            "precision", default_value="", description="Of the network." + kept, choices=["", "fp32", "bf16", "fp16"]
+            "precision",
+            default_value="",
+            description="Of the network." + kept,
+            choices=["", "auto", "fp32", "bf16", "fp16"],
         ),
         DeclareLaunchArgument("calibration_file", default_value="", description="Rig file (YAML)." + kept),
         DeclareLaunchArgument("camera_topic", default_value="", description="Image or CompressedImage." + kept),

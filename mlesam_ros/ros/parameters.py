@@ -22,7 +22,7 @@ LIVE = "live"
 """May be set at any time and acts on the next mask."""
 
 AUTO = "auto"
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = (AUTO, "fp32", "bf16", "fp16")
 
 
 def parameter(
@@ -69,7 +69,7 @@ class NodeParameters:
     checkpoint: str = parameter("", "Expert weights (.safetensors); empty: the shipped street weights.")
     base_weights: str = parameter("", "Frozen backbone weights; empty: those that the checkpoint names, as shipped.")
     device: str = parameter(AUTO, "cpu, cuda, cuda:1 and so on; auto takes the first GPU, else the CPU.")
-    precision: str = parameter("fp32", "fp32, bf16 or fp16.")
+    precision: str = parameter(AUTO, "auto, fp32, bf16 or fp16; auto takes bf16 where the device multiplies in it.")
     threads: int = parameter(0, "CPU threads of the network; 0 leaves the choice to PyTorch.", low=0, high=256)
     calibration_file: str = parameter("", "Rig file for what CameraInfo and TF do not say; empty: none.")
     modalities: tuple[str, ...] = parameter(MODALITIES, "Sensors that are listened to.", LIVE)

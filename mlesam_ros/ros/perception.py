@@ -55,7 +55,7 @@ class Perception:
         """One line for the log."""
         config = self._pipeline.config
         return (
-            f"{config.backbone} with experts for {', '.join(config.modalities)} on {self._pipeline.device}, "
+            f"{config.backbone} with experts for {', '.join(config.modalities)} on {self._pipeline.device} in {self._pipeline.precision}, "
             f"{len(config.label_space)} classes of {config.label_space.name}"
         )
 
@@ -123,10 +123,10 @@ class Perception:
 
     def _publish(self, frame_set: FrameSet, taken: int) -> None:
         rig, parameters = self._rig_feed.rig, self._parameters
-        result = self._mask(frame_set)
-        if result is None:
+        segmentation = self._mask(frame_set)
+        if segmentation is None:
             return
-        segmentation, usable = result
+        usable = replace(frame_set, frames={m: frame_set.frames[m] for m in segmentation.used})
         if parameters.confidence_threshold > 0:
             segmentation = _unlabel(segmentation, parameters.confidence_threshold)
         self._outputs.publish(segmentation, usable, rig, parameters.overlay_alpha)
@@ -137,34 +137,19 @@ class Perception:
         topics = {m: self._topic(m) for m in self._modalities}
         self._outputs.publish_status(lambda: status_message(mask, topics, self._counters()))
 
-    def _mask(self, frame_set: FrameSet) -> tuple[Segmentation, FrameSet] | None:
-        """The mask and the frames it was really made from; None when none of them is usable."""
+    def _mask(self, frame_set: FrameSet) -> Segmentation | None:
+        """The mask, and a note of every frame that had no part in it; None when none of them had."""
         if self._rig_feed.missing:
-            self._rejected.update(frame_set.frames)
+            self._rejected.update(list(frame_set.frames))
             return None
-        usable = self._without(frame_set, self._rig_feed.unplaced(frame_set))
-        while usable.frames:
-            try:
-                return self._pipeline.segment(usable, self._rig_feed.rig), usable
-            except MlesamError:
-                usable = self._without(usable, self._culprits(usable))
-        return None
-
-    def _culprits(self, frame_set: FrameSet) -> dict[Modality, str]:
-        """The frames that cannot be encoded, and why."""
-        reasons = {}
-        for modality, frame in frame_set.frames.items():
-            try:
-                self._pipeline.encode(replace(frame_set, frames={modality: frame}), self._rig_feed.rig)
-            except MlesamError as error:
-                reasons[modality] = str(error)
-        return reasons
-
-    def _without(self, frame_set: FrameSet, reasons: dict[Modality, str]) -> FrameSet:
-        for modality, reason in reasons.items():
-            self._note(modality, reason)
-            self._rejected[modality] += 1
-        return replace(frame_set, frames={m: f for m, f in frame_set.frames.items() if m not in reasons})
+        try:
+            return self._pipeline.segment(frame_set, self._rig_feed.rig)
+        except MlesamError:
+            return None  # each frame's reason is among the refusals
+        finally:
+            for modality, reason in self._pipeline.refusals.items():
+                self._note(modality, reason)
+                self._rejected[modality] += 1
 
     def _note(self, modality: Modality | None, words: str) -> None:
         """Remember what went wrong for the next report; log it once."""

@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo
 from tf2_msgs.msg import TFMessage
 
 from mlesam_ros.errors import CalibrationError
-from mlesam_ros.frame import CAMERA, MODALITIES, FrameSet, Modality
+from mlesam_ros.frame import CAMERA, MODALITIES, Modality
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig, load_rig
 from mlesam_ros.messages import transforms
@@ -61,16 +61,6 @@ class RigFeed:
             f"no CameraInfo yet on {topic}, {state}: masks need the camera's size and lens; publish it or set "
             "calibration_file."
         )
-
-    def unplaced(self, frame_set: FrameSet) -> dict[Modality, str]:
-        """The modalities of a set whose place on the robot is not known at their moment, and why."""
-        reasons = {}
-        for modality, frame in frame_set.frames.items():
-            try:
-                self.rig.extrinsic(frame.frame_id, frame.stamp)
-            except CalibrationError as error:
-                reasons[modality] = str(error)
-        return reasons
 
     def _subscribe_infos(self) -> list[Subscription]:
         cameras = {m: s for m in MODALITIES if isinstance(s := self._parameters.sensor(m), PictureParameters)}

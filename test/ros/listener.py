@@ -1,0 +1,48 @@
+"""Keeps what the node publishes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Image, PointCloud2
+
+from mlesam_ros.messages import stamp_ns
+from mlesam_ros.msg import LabelSpace, Status
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+OUTPUTS = {"labels": Image, "confidence": Image, "overlay": Image, "semantic_points": PointCloud2, "status": Status}
+
+
+class Listener:
+    """Subscribes to everything below a node's name.
+
+    Attributes:
+        got: topic's last word → messages, in order.
+        reports: part of the node, such as `lidar` or `pipeline` → its newest diagnostic status.
+    """
+
+    def __init__(self, node, name: str = "mlesam", outputs=tuple(OUTPUTS)) -> None:
+        self.got: dict[str, list] = defaultdict(list)
+        self.reports: dict[str, object] = {}
+        for output in outputs:
+            node.create_subscription(OUTPUTS[output], f"/{name}/{output}", self.got[output].append, 20)
+        node.create_subscription(LabelSpace, f"/{name}/label_info", self.got["label_info"].append, LATCHED)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._report, 10)
+
+    def _report(self, message) -> None:
+        for status in message.status:
+            self.reports[status.name.split(": ")[1]] = status
+
+    def words(self, part: str) -> str:
+        """What /diagnostics last said about a part of the node."""
+        return self.reports[part].message if part in self.reports else ""
+
+    def stamps(self, output: str) -> list[int]:
+        """Stamps of what came on a topic."""
+        return [stamp_ns(message.header) for message in self.got[output]]
+
+    def masks_from(self, *sensors: str) -> list:
+        """Statuses of masks that were made from exactly these sensors."""
+        return [s for s in self.got["status"] if {x.modality for x in s.sensors if x.used} == set(sensors)]

@@ -1,0 +1,116 @@
+"""The launch files: their arguments, what they start, and what they leave alone."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy")
+import launch_stand_ins as stand_ins
+
+from mlesam_ros.ros import parameters as declared
+from mlesam_ros.ros.process import PROFILE_VARIABLES
+from mlesam_ros.share import share
+
+LAUNCH = Path(__file__).resolve().parents[2] / "launch"
+PERCEPTION = LAUNCH / "perception.launch.py"
+
+
+@pytest.fixture(autouse=True)
+def _launch(monkeypatch):
+    stand_ins.install(monkeypatch)
+
+
+def parameters_of(node) -> dict:
+    file, overrides = node.options["parameters"]
+    assert Path(file).is_file()
+    return overrides
+
+
+def test_perception_starts_the_node_with_the_shipped_parameters():
+    result = stand_ins.execute(PERCEPTION)
+    (node,) = result.processes
+    assert (node.options["package"], node.options["executable"]) == ("mlesam_ros", "perception_node")
+    assert node.options["parameters"][0] == str(share("config/params/default.yaml"))
+    assert parameters_of(node) == {"use_sim_time": False, "autostart": True}
+    assert ("/tf", "tf") in node.options["remappings"]
+
+
+def test_only_what_was_given_goes_before_the_file():
+    result = stand_ins.execute(
+        PERCEPTION,
+        namespace="left",
+        name="seg",
+        lidar_topic="/ouster/points",
+        autostart="false",
+        use_sim_time="true",
+        respawn="true",
+        log_level="debug",
+    )
+    (node,) = result.processes
+    assert parameters_of(node) == {"use_sim_time": True, "autostart": False, "lidar.topic": "/ouster/points"}
+    assert (node.options["namespace"], node.options["name"], node.options["respawn"]) == ("left", "seg", True)
+    assert node.options["arguments"] == ["--ros-args", "--log-level", "debug"]
+
+
+def test_every_override_is_a_parameter_and_every_argument_explains_itself():
+    result = stand_ins.execute(PERCEPTION)
+    overrides = __import__("runpy").run_path(str(PERCEPTION))["OVERRIDES"]
+    assert set(overrides) <= set(result.arguments)
+    assert set(overrides.values()) <= {name for name, _, _ in declared.flat()}
+    for argument in result.arguments.values():
+        assert argument.description and argument.description.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("autostart", "yes"), ("use_sim_time", "1"), ("log_level", "loud"), ("precision", "fp8"), ("rviz", "maybe")],
+)
+def test_wrong_choices_are_refused(name, value):
+    with pytest.raises(RuntimeError, match=name):
+        stand_ins.execute(PERCEPTION, **{name: value})
+
+
+def test_on_a_robot_the_discovery_range_is_the_users():
+    for environment in ({}, {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}):
+        result = stand_ins.execute(PERCEPTION, environment)
+        assert result.environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == environment.get(
+            "ROS_AUTOMATIC_DISCOVERY_RANGE"
+        )
+        (profile,) = (result.environment[name] for name in PROFILE_VARIABLES if name in result.environment)
+        assert "<address>" not in Path(profile).read_text()
+    kept = stand_ins.execute(PERCEPTION, {PROFILE_VARIABLES[0]: "mine.xml"}).environment
+    assert kept == {PROFILE_VARIABLES[0]: "mine.xml"}
+
+
+def test_rviz_shows_topics_that_exist():
+    result = stand_ins.execute(PERCEPTION, rviz="true")
+    rviz = result.processes[-1]
+    assert rviz.options["package"] == "rviz2"
+    config = yaml.safe_load(Path(rviz.options["arguments"][1]).read_text())
+    shown = {d["Topic"]["Value"] for d in config["Visualization Manager"]["Displays"] if "Topic" in d}
+    assert shown == {"mlesam/semantic_points", "mlesam/overlay", "mlesam/confidence", "lidar/points"}
+
+
+def test_the_demo_stays_on_this_machine_and_renders_only_once(tmp_path):
+    new = tmp_path / "streets" / "one"
+    result = stand_ins.execute(LAUNCH / "demo.launch.py", bag=str(new), daylight="night")
+    assert result.environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    (profile,) = (result.environment[name] for name in PROFILE_VARIABLES if name in result.environment)
+    assert "<address>127.0.0.1</address>" in Path(profile).read_text()
+    node, street = result.processes
+    assert node.options["executable"] == "perception_node"
+    assert street.options["cmd"] == ["mlesam_ros/mlesam", "simulate", str(new), "--daylight", "night", "--play"]
+    new.mkdir()
+    again = stand_ins.execute(LAUNCH / "demo.launch.py", bag=str(new)).processes[-1]
+    assert again.options["cmd"] == ["mlesam_ros/mlesam", "play", str(new), "--loop"]
+
+
+def test_replay_plays_the_bag_and_shares_its_clock(tmp_path):
+    with pytest.raises(RuntimeError, match="bag"):
+        stand_ins.execute(LAUNCH / "replay.launch.py")
+    result = stand_ins.execute(LAUNCH / "replay.launch.py", bag=str(tmp_path), clock="true", rate="0.5")
+    node, player = result.processes
+    assert parameters_of(node)["use_sim_time"] is True
+    assert player.options["cmd"] == ["mlesam_ros/mlesam", "play", str(tmp_path), "--rate", "0.5", "--clock"]
+    assert result.environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"

@@ -1,0 +1,278 @@
+"""The node in this process: lifecycle order, parameters while it runs, and everything that can be wrong around it."""
+
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+from listener import Listener
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from robot import CAMERA_FRAME, EVENT_FRAME, HEIGHT, LIDAR_FRAME, WIDTH, Robot, clock_message
+from rosgraph_msgs.msg import Clock
+
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
+from mlesam_ros.ros.node import PerceptionNode
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+def overrides(**parameters):
+    return [Parameter(name.replace("__", "."), value=value) for name, value in parameters.items()]
+
+
+@pytest.fixture
+def start(graph, weights):
+    """A node with the tiny model, active unless told otherwise."""
+
+    def make(active=True, **parameters):
+        node = graph.node(
+            "mlesam", PerceptionNode, parameter_overrides=overrides(**{**weights, "autostart": active, **parameters})
+        )
+        node.start()
+        assert not active or node.state == "active"
+        return node
+
+    return make
+
+
+@pytest.fixture
+def robot(graph):
+    return lambda **options: Robot(graph.node("robot"), **options)
+
+
+@pytest.fixture
+def listener(graph):
+    return Listener(graph.node("listener"))
+
+
+def drive(graph, robot, until, sensors=MODALITIES, timeout=20.0):
+    """Publish at 10 Hz until something holds."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        robot.sense(sensors)
+        if graph.spin_until(until, 0.1):
+            return
+    pytest.fail("it did not happen in time")
+
+
+def test_lifecycle_in_order_and_twice(graph, start, robot, listener):
+    node, robot = start(active=False), robot()
+    assert node.state == "unconfigured"
+    for _ in range(2):
+        assert node.trigger_configure() == SUCCESS
+        graph.spin_until(lambda: False, 0.3)
+        robot.sense()
+        graph.spin_until(lambda: False, 0.3)
+        assert not listener.got["labels"], "an inactive node is silent"
+        for _ in range(2):
+            assert node.trigger_activate() == SUCCESS
+            drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
+            assert listener.got["status"][0].sequence == 1, "counted since activation"
+            assert node.trigger_deactivate() == SUCCESS
+            graph.spin_until(lambda: False, 0.3)
+            for messages in listener.got.values():
+                messages.clear()
+        assert node.trigger_cleanup() == SUCCESS
+        assert node.state == "unconfigured"
+    assert node.trigger_shutdown() == SUCCESS
+    assert node.state == "finalized"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"checkpoint": "/nowhere/street.safetensors"}, "there is no checkpoint /nowhere/street.safetensors"),
+        ({"checkpoint": "{base_weights}"}, "no experts' description"),
+        ({"base_weights": "{checkpoint}"}, "base weights"),
+        ({"calibration_file": "/nowhere/rig.yaml"}, "/nowhere/rig.yaml cannot be read"),
+        ({"device": "cuda:77"}, "cuda"),
+    ],
+)
+def test_configure_fails_with_a_sentence_and_can_be_tried_again(graph, start, listener, weights, wrong, words):
+    wrong = {name: value.format(**weights) for name, value in wrong.items()}
+    node = start(active=False, **wrong)
+    assert node.trigger_configure() == FAILURE
+    assert node.state == "unconfigured"
+    assert graph.spin_until(lambda: words in listener.words("pipeline")), listener.words("pipeline")
+    assert "\n" not in listener.words("pipeline")
+    right = {**{name: "" for name in wrong}, **{n: v for n, v in weights.items() if n in wrong}}
+    assert all(result.successful for result in node.set_parameters(overrides(**right)))
+    assert node.trigger_configure() == SUCCESS
+    assert graph.spin_until(lambda: listener.words("pipeline") == "inactive")
+
+
+def test_parameters_while_it_runs(graph, start, robot, listener):
+    node, robot = start(), robot()
+    drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
+
+    refused = node.set_parameters_atomically(overrides(overlay_alpha=0.1, checkpoint="/other.safetensors"))
+    assert not refused.successful and "cleanup" in refused.reason
+    assert node.get_parameter("overlay_alpha").value == 0.5, "all of them or none"
+    assert not node.set_parameters(overrides(modalities=["camera", "sonar"]))[0].successful
+    assert not node.set_parameters(overrides(confidence_threshold=2.0))[0].successful
+    assert not node.set_parameters(overrides(autostart=False))[0].successful
+
+    assert node.set_parameters(overrides(modalities=["camera", "depth"], confidence_threshold=1.0))[0].successful
+    drive(graph, robot, lambda: listener.masks_from(CAMERA, DEPTH))
+    listener.got["labels"].clear()
+    drive(graph, robot, lambda: listener.got["labels"])
+    assert set(listener.got["labels"][-1].data) == {255}
+    assert node.set_parameters(overrides(modalities=list(MODALITIES), confidence_threshold=0.0))[0].successful
+    listener.got["status"].clear()
+    drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
+
+
+def test_without_camera_info_it_says_so_and_with_a_file_it_does_without(graph, start, robot, listener, tmp_path):
+    node, robot = start(), robot(infos=False)
+    drive(graph, robot, lambda: "no CameraInfo yet on /camera/camera_info" in listener.words("pipeline"))
+    assert not listener.got["labels"]
+    rig = tmp_path / "rig.yaml"
+    size = {"width": WIDTH, "height": HEIGHT, "K": [32.0, 32.0, 31.5, 23.5]}
+    rig.write_text(str({"camera": CAMERA_FRAME, "cameras": {CAMERA_FRAME: size, EVENT_FRAME: size}}))
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+    assert node.set_parameters(overrides(calibration_file=str(rig)))[0].successful
+    assert (node.trigger_configure(), node.trigger_activate()) == (SUCCESS, SUCCESS)
+    drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
+
+
+def test_a_sensor_without_a_place_is_reported_and_the_others_go_on(graph, start, robot, listener):
+    start()
+    robot = robot(frames=(CAMERA_FRAME, EVENT_FRAME))
+    drive(graph, robot, lambda: listener.masks_from(CAMERA, DEPTH, EVENT))
+    drive(graph, robot, lambda: "no transform connects 'lidar'" in listener.words("lidar"))
+    status = listener.got["status"][-1]
+    lidar = next(s for s in status.sensors if s.modality == LIDAR)
+    assert not lidar.used and lidar.refused > 0 and lidar.used_total == 0
+    robot.place((CAMERA_FRAME, EVENT_FRAME, LIDAR_FRAME))
+    drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
+
+
+def test_garbage_is_counted_explained_and_survived(graph, start, robot, listener):
+    start()
+    robot = robot()
+    drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
+
+    def garbage():
+        stamp = robot.sense((CAMERA, DEPTH))
+        cloud = robot._lidar(stamp)
+        cloud.point_step = 7
+        robot.send(LIDAR, cloud)
+        packet = robot._event(stamp)
+        packet.encoding = "morse"
+        robot.send(EVENT, packet)
+
+    listener.got["status"].clear()
+    end = time.monotonic() + 20
+    told = lambda: "refused" in listener.words("lidar") and "morse" in listener.words("event")  # noqa: E731
+    while not (told() and listener.masks_from(CAMERA, DEPTH)):
+        assert time.monotonic() < end, (listener.words("lidar"), listener.words("event"))
+        garbage()
+        graph.spin_until(lambda: False, 0.1)
+    counts = {s.modality: s for s in listener.got["status"][-1].sensors}
+    for modality in (LIDAR, EVENT):
+        assert counts[modality].refused > 0
+    listener.got["status"].clear()
+    drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
+
+
+def test_a_picture_of_another_size_than_its_calibration_is_left_out(graph, start, robot, listener):
+    start()
+    robot = robot()
+
+    def wrong_size():
+        stamp = robot.sense((DEPTH, EVENT, LIDAR))
+        picture = robot._camera(stamp)
+        picture.height, picture.data = HEIGHT // 2, picture.data[: len(picture.data) // 2]
+        robot.send(CAMERA, picture)
+
+    end = time.monotonic() + 20
+    while not (listener.masks_from(DEPTH, EVENT, LIDAR) and f"{WIDTH}x{HEIGHT // 2}" in listener.words("camera")):
+        assert time.monotonic() < end, listener.words("camera")
+        wrong_size()
+        graph.spin_until(lambda: False, 0.1)
+    assert listener.got["labels"][-1].header.frame_id == CAMERA_FRAME
+    assert (listener.got["labels"][-1].height, listener.got["labels"][-1].width) == (HEIGHT, WIDTH)
+
+
+def test_the_message_type_is_found_out_and_a_foreign_one_is_named(graph, start, robot, listener):
+    import cv2
+    from sensor_msgs.msg import CompressedImage, Imu
+
+    start(camera__topic="camera/compressed", lidar__topic="imu")
+    robot = robot()
+    driver = graph.node("driver")
+    camera = driver.create_publisher(CompressedImage, "camera/compressed", qos_profile_sensor_data)
+    driver.create_publisher(Imu, "imu", 10)
+
+    def jpeg():
+        picture = robot._camera(robot.sense((DEPTH,)))
+        pixels = np.frombuffer(picture.data, np.uint8).reshape(HEIGHT, WIDTH, 3)
+        data = cv2.imencode(".jpg", pixels)[1]
+        camera.publish(CompressedImage(header=picture.header, format="jpeg", data=data.tobytes()))
+
+    end = time.monotonic() + 20
+    while not (listener.masks_from(CAMERA, DEPTH) and "publisher sends sensor_msgs/msg/Imu" in listener.words("lidar")):
+        assert time.monotonic() < end, listener.words("lidar")
+        jpeg()
+        graph.spin_until(lambda: False, 0.1)
+
+
+def test_quality_of_service_that_does_not_fit_is_named_and_can_be_overridden(graph, start, robot, listener):
+    start(**{"qos_overrides./lidar/points.subscription.reliability": "reliable"})
+    robot = robot(qos=QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT))
+    drive(graph, robot, lambda: "QoS incompatible: reliability" in listener.words("lidar"))
+    drive(graph, robot, lambda: listener.masks_from(CAMERA, DEPTH, EVENT))
+
+
+def test_simulated_time(graph, start, robot, listener):
+    start(use_sim_time=True)
+    robot = robot()
+    drive(graph, robot, lambda: "nothing came on /clock" in listener.words("pipeline"))
+    clock = graph.node("clock").create_publisher(Clock, "/clock", 10)
+    now = 100_000_000_000
+
+    def tick(seconds=0.1):
+        nonlocal now
+        now += int(seconds * 1e9)
+        clock.publish(clock_message(now))
+        graph.spin_until(lambda: False, 0.05)
+        robot.sense(stamp=now)
+        graph.spin_until(lambda: False, 0.05)
+
+    for _ in range(60):
+        tick()
+        if listener.masks_from(*MODALITIES):
+            break
+    assert listener.masks_from(*MODALITIES)
+    assert listener.stamps("labels")[-1] % 100_000_000 == 0, "stamps are those of the simulated clock"
+    now = 50_000_000_000  # the simulation starts again
+    listener.got["status"].clear()
+    for _ in range(60):
+        tick()
+        if listener.masks_from(*MODALITIES):
+            break
+    assert listener.masks_from(*MODALITIES)
+
+
+def test_nothing_is_made_that_nobody_hears(graph, start, robot, monkeypatch):
+    from mlesam_ros.ros import outputs
+
+    made = []
+    monkeypatch.setattr(outputs, "overlay", lambda *a: made.append("overlay"))
+    monkeypatch.setattr(outputs, "labelled_cloud", lambda *a: made.append("cloud"))
+    start()
+    robot, listener = robot(), Listener(graph.node("listener"), outputs=("labels", "status"))
+    drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
+    assert not made
+
+
+def test_two_robots_by_namespace(graph, weights):
+    node = graph.node("seg", PerceptionNode, namespace="left", parameter_overrides=overrides(**weights))
+    node.start()
+    names = dict(node.get_topic_names_and_types())
+    assert "/left/seg/labels" in names
+    assert node.resolve_topic_name(node.parameters.camera.topic) == "/left/camera/image_raw"
