@@ -30,7 +30,7 @@ class RangeIntensityHeight:
 
     modality: ClassVar[Modality] = LIDAR
     name: ClassVar[str] = "range_intensity_height"
-    statistics: ClassVar[Statistics] = ((15.0, 45.0, -0.7), (13.0, 32.0, 2.0))
+    statistics: ClassVar[Statistics] = ((20.0, 45.0, -0.7), (16.0, 32.0, 2.0))
     """Ours, of pixels with a point, from real and simulated streets. CAFuser's for MUSES count empty pixels too."""
 
     dilation: int = 1
