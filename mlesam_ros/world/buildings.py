@@ -19,7 +19,6 @@ def building(rng: np.random.Generator, width: float, x: float, y: float, heading
         x: metres.
         y: metres.
         heading: turns its front, radians.
-
     """
     depth = rng.uniform(9.0, 14.0)
     height = float(rng.integers(2, 8)) * 3.2 + 0.9

@@ -66,7 +66,6 @@ def measure(depth: Floats, gloss: Floats, weather: Weather, rng: np.random.Gener
         gloss: (H, W) mirrored share.
         weather: how many pixels fail.
         rng: this frame's chance.
-
     """
     height, width = depth.shape
     z = np.where(np.isfinite(depth), depth, 0).astype(np.float32)

@@ -20,7 +20,6 @@ class Ego:
         speed: metres per second along x.
         lane: d of its lane's middle, metres, negative: right of the centre line.
         phases: three phases of its swaying, pitching and rolling, radians.
-
     """
 
     plan: Plan

@@ -30,7 +30,6 @@ class Crossings:
         x, y: (n,) uint16 pixels.
         t: (n,) int64 nanoseconds from the beginning of the segment.
         polarity: (n,) bool.
-
     """
 
     x: npt.NDArray[np.uint16]
@@ -64,7 +63,6 @@ def crossings(
         duration: nanoseconds between them, at most 65 ms.
         weather: the background noise.
         rng: this segment's chance.
-
     """
     change = (after - before).ravel()
     threshold = thresholds.ravel()

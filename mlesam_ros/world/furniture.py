@@ -62,7 +62,6 @@ def signals(rng: np.random.Generator, x: float, y: float, heading: float, reach:
         heading: what it faces away from, radians.
         reach: signed metres along its own y.
         phase: which of red, amber, green is lit.
-
     """
     heads = [(-0.2, 0.0, 3.0)] + ([(-0.2, reach, 5.6)] if reach else [])
     height = 6.0 if reach else 3.5

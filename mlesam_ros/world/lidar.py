@@ -26,7 +26,6 @@ class Spinner:
         lowest, highest: elevations in degrees.
         turn: seconds per turn. The front is measured at the stamp, the rear half a turn before and after.
         reach: metres.
-
     """
 
     beams: int = 32
@@ -69,7 +68,6 @@ def sweep(
         hits: what they met.
         look: its surface.
         rng: this turn's chance.
-
     """
     distance = hits.distance[hits.ray]
     facing = -np.einsum("ij,ij->i", world_rays[hits.ray], hits.normal)

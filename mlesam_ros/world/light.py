@@ -46,7 +46,6 @@ def radiance(
         weather: the light.
         plan: where the street lamps stand.
         ego: odom_from_base, where the headlamps are.
-
     """
     light = _ambient(hits, weather)
     light += _sun(hits, snapshot, weather)

@@ -25,7 +25,6 @@ class Mesh:
         material: (T,) uint8 `Material` ids.
         classes: (T,) uint8 label ids.
         swing: (V,) float32, how far a vertex moves along x per unit of stride: legs and arms of walkers.
-
     """
 
     vertices: Floats

@@ -32,7 +32,6 @@ class Moment:
         labels: (H, W) uint8 DELIVER ids of the camera's pixels.
         pose: odom_from_base_link.
         simulate_period: makes `period_events`.
-
     """
 
     index: int

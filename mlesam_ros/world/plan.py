@@ -36,7 +36,6 @@ class Plan:
         wear: 0 … 1, how patched the asphalt and how faded the paint is.
         brightness: albedo of the asphalt.
         urban: 0 … 1, share of plots with buildings.
-
     """
 
     lanes: int

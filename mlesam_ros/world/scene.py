@@ -29,7 +29,6 @@ class Instance:
         first, second: linear RGB in [0, 1].
         stride: how far along x a walker's limbs have swung, metres per metre of limb.
         lit: whether its lamps burn at night.
-
     """
 
     mesh: Mesh
@@ -100,7 +99,6 @@ class Hits:
         normal: (k, 3) float32, unit, turned towards the ray's origin.
         material, classes: (k,) uint8.
         rows: (k, 13) float32 instance rows.
-
     """
 
     distance: Floats

@@ -35,7 +35,6 @@ class Stream:
         speed: metres per second, negative against x.
         pitch: mean metres from one to the next.
         share: part of the places that is taken.
-
     """
 
     number: int

@@ -33,7 +33,6 @@ class Weather:
         event_floor: radiance below which the event camera's pixels see nothing.
         event_noise: spurious events per pixel and second.
         depth_holes: share of the depth camera's pixels that fail for no visible reason.
-
     """
 
     daylight: str
@@ -59,7 +58,6 @@ def draw_weather(daylight: str, rng: np.random.Generator) -> Weather:
 
     Raises:
         ConfigError: no such state.
-
     """
     if daylight not in DAYLIGHT:
         raise ConfigError(f"daylight {daylight!r} is not known; the street has {' and '.join(DAYLIGHT)}.")

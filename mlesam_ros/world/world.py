@@ -61,7 +61,6 @@ class World:
 
         Raises:
             ConfigError: a value outside these.
-
         """
         if seed < 0 or length < 1 or min(size) < _SMALLEST:
             raise ConfigError(
@@ -96,7 +95,6 @@ class World:
 
         Raises:
             ConfigError: a negative index.
-
         """
         if index < 0:
             raise ConfigError(f"moment {index} lies before the street's beginning; the first is 0.")
