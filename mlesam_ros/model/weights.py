@@ -40,8 +40,8 @@ def find_base(backbone: str, path: str | Path | None) -> Path:
                 f"weights/{backbone}.safetensors is not installed; install this package again."
             ) from error
         raise CheckpointError(
-            f"the weights of {backbone} do not come with this package; fetch sam2.1_{backbone}.pt or sam2_{backbone}.pt, "
-            "whichever the experts were trained on, from facebookresearch/sam2 on GitHub and give its path."
+            f"the weights of {backbone} do not come with this package; give the path of Meta's sam2.1_{backbone}.pt or "
+            f"sam2_{backbone}.pt, whichever the experts were trained on, as facebookresearch/sam2 publishes it."
         ) from error
 
 
