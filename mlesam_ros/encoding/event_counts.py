@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.encoding.encoder import Image, Statistics, wrong_payload
-from mlesam_ros.encoding.infinity import seen_from_camera
+from mlesam_ros.encoding.infinity import view_from_camera
 from mlesam_ros.encoding.picture import to_rgb
 from mlesam_ros.errors import PacketError
 from mlesam_ros.frame import EVENT, CompressedPicture, Events, Modality, Picture, SensorFrame
@@ -44,34 +45,48 @@ class EventCounts:
         """Encode `Events`, or a `Picture` or `CompressedPicture` of them; see `Encoder`."""
         counts: Counts
         if isinstance(frame.payload, Events):
-            counts = count_events(frame.payload)
+            view = view_from_camera(frame, (frame.payload.height, frame.payload.width), rig, size)
+            counts = count_events(frame.payload, view.coarse)
         elif isinstance(frame.payload, Picture | CompressedPicture):
-            counts = to_rgb(frame.payload)[..., [self.brighter, self.darker]].astype(np.float32) / np.float32(255)
+            picture = to_rgb(frame.payload)[..., [self.brighter, self.darker]].astype(np.float32) / 255
+            view = view_from_camera(frame, (picture.shape[0], picture.shape[1]), rig, size)
+            reduced = cv2.resize(picture, view.coarse[::-1], interpolation=cv2.INTER_AREA)
+            counts = np.asarray(reduced, np.float32)
         else:
             raise wrong_payload(frame, "Events, a Picture or a CompressedPicture")
         image = np.zeros((3, *size), np.float32)
-        seen = seen_from_camera(np.minimum(counts, self.most), frame, rig, size)
-        image[:2] = seen.transpose(2, 0, 1)
+        image[:2] = view.warp(np.minimum(counts, self.most)).transpose(2, 0, 1)
         return image
 
 
-def count_events(events: Events) -> Counts:
-    """How often each pixel reported.
+def count_events(events: Events, size: tuple[int, int]) -> Counts:
+    """How often the pixels reported.
+
+    Args:
+        events: the events.
+        size: (h, w) of the result, at most the sensor's; each sensor pixel belongs to the cell that its centre is in.
 
     Returns:
-        (H, W, 2) float32: brighter, darker.
+        (h, w, 2) float32: brighter, darker events per sensor pixel of the cell.
 
     Raises:
         PacketError: an event lies outside the sensor.
     """
-    height, width = events.height, events.width
-    if len(events.x) and (events.x.max() >= width or events.y.max() >= height):
+    if len(events.x) and (events.x.max() >= events.width or events.y.max() >= events.height):
         raise PacketError(
-            f"events reach column {events.x.max()} and row {events.y.max()}; the sensor has {width}x{height} pixels."
+            f"events reach column {events.x.max()} and row {events.y.max()}; the sensor has "
+            f"{events.width}x{events.height} pixels."
         )
-    index = events.y.astype(np.intp)
-    index *= width
-    index += events.x
-    index *= 2
+    row_of, rows_in = _cells(events.height, size[0])
+    col_of, cols_in = _cells(events.width, size[1])
+    index = (2 * size[1] * row_of)[events.y]
+    index += (2 * col_of)[events.x]
     index += ~events.polarity
-    return np.bincount(index, minlength=2 * height * width).reshape(height, width, 2).astype(np.float32)
+    counts = np.bincount(index, minlength=2 * size[0] * size[1]).reshape(*size, 2)
+    return (counts / (rows_in[:, None] * cols_in)[..., None]).astype(np.float32)
+
+
+def _cells(pixels: int, cells: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The cell of each pixel, (pixels,), and the number of pixels in each cell, (cells,)."""
+    cell = (2 * np.arange(pixels) + 1) * cells // (2 * pixels)
+    return cell, np.bincount(cell, minlength=cells)

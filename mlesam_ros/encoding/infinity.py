@@ -6,6 +6,7 @@ camera beside the camera as long as nothing tells the depth.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -25,51 +26,60 @@ _SAME = 0.25
 """Pixels of the network by which two lenses may differ and still count as one."""
 
 
-def seen_from_camera(values: Floats, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Floats:
-    """A picture's values on the label camera's pixels.
+@dataclass(frozen=True, eq=False)
+class View:
+    """How another camera's picture becomes the label camera's.
+
+    Attributes:
+        coarse: (h', w') that its picture is to be reduced to first, by averaging; never more than it has.
+        size: (h, w) of the network.
+        maps: where on the reduced picture each pixel of the network looks; None where a change of size is all.
+    """
+
+    coarse: tuple[int, int]
+    size: tuple[int, int]
+    maps: tuple[Floats, Floats] | None = None
+
+    def warp(self, values: Floats) -> Floats:
+        """Values on the label camera's pixels.
+
+        Args:
+            values: (h', w', C) float32.
+
+        Returns:
+            (h, w, C) float32; 0 where the other camera does not look.
+        """
+        if self.maps is not None:
+            warped = cv2.remap(values, *self.maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        elif self.coarse != self.size:
+            warped = cv2.resize(values, self.size[::-1], interpolation=cv2.INTER_NEAREST)
+        else:
+            return values
+        return np.asarray(warped, np.float32).reshape(*self.size, values.shape[2])
+
+
+def view_from_camera(frame: SensorFrame, have: tuple[int, int], rig: Rig, size: tuple[int, int]) -> View:
+    """How the label camera sees a picture.
 
     Args:
-        values: (H, W, C) float32, whose mean over an area is what a coarser pixel should show.
         frame: where the picture comes from and when.
+        have: (H, W) of the picture.
         rig: knows both cameras, unless the frame is the label camera's own.
         size: (h, w) of the network.
-
-    Returns:
-        (h, w, C) float32; 0 where the other camera does not look.
 
     Raises:
         CalibrationError: the picture's size contradicts its calibration, or the rig does not know its camera.
     """
-    have = values.shape[0], values.shape[1]
     if frame.frame_id == rig.camera_frame:
         check_aspect(frame, have, rig)
-        return _resized(values, size)
+        return View((min(size[0], have[0]), min(size[1], have[1])), size)
     model = rig.model(frame.frame_id)
-    model.check(*have, f"{frame.modality} picture")
-    camera_from_sensor = rig.extrinsic(frame.frame_id, frame.stamp)
-    coarse, maps = _maps(model, rig.camera, size, camera_from_sensor.rotation.tobytes())
-    if maps is None:
-        return _resized(values, size)
-    warped = cv2.remap(_resized(values, coarse), maps[0], maps[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    return np.asarray(warped, np.float32).reshape(*size, values.shape[2])
-
-
-def _resized(values: Floats, size: tuple[int, int]) -> Floats:
-    if values.shape[:2] == size:
-        return values
-    shrinks = size[0] <= values.shape[0] and size[1] <= values.shape[1]
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST
-    return np.asarray(cv2.resize(values, size[::-1], interpolation=how), np.float32).reshape(*size, values.shape[2])
+    model.check(*have, what=f"{frame.modality} picture")
+    return _turned_view(model, rig.camera, size, rig.extrinsic(frame.frame_id, frame.stamp).rotation.tobytes())
 
 
 @lru_cache(maxsize=8)
-def _maps(
-    model: CameraModel, camera: CameraModel, size: tuple[int, int], rotation: bytes
-) -> tuple[tuple[int, int], tuple[Floats, Floats] | None]:
-    """The size to shrink the other camera's picture to, and where on it the pixels of the label camera look.
-
-    The maps are None where they say no more than a change of size does.
-    """
+def _turned_view(model: CameraModel, camera: CameraModel, size: tuple[int, int], rotation: bytes) -> View:
     target = camera.scaled(*size)
     shrink = max(model.K[0, 0] / target.K[0, 0], model.K[1, 1] / target.K[1, 1], 1.0)
     coarse = max(round(model.height / shrink), 1), max(round(model.width / shrink), 1)
@@ -77,9 +87,9 @@ def _maps(
     turn = Transform(np.frombuffer(rotation).reshape(3, 3), np.zeros(3)).inverse()
     uv, valid = model.scaled(*coarse).project(turn.apply(points))
     if valid.all() and coarse == size and np.abs(uv - _grid(size)).max() < _SAME:
-        return size, None
+        return View(size, size)
     u, v = (np.where(valid, axis, -2.0).astype(np.float32).reshape(size) for axis in uv.T)
-    return coarse, (u, v)
+    return View(coarse, size, (u, v))
 
 
 def _grid(size: tuple[int, int]) -> npt.NDArray[np.float64]:

@@ -70,6 +70,6 @@ def _reprojected(
 
 
 def _thinned(model: CameraModel, size: tuple[int, int]) -> CameraModel:
-    """The depth camera with no more than twice the network's pixels to a side: more would only hide each other."""
-    factor = max(min(model.height / (2 * size[0]), model.width / (2 * size[1])), 1)
+    """The depth camera with no more than 1.5 times the network's pixels to a side: more would only hide each other."""
+    factor = max(min(model.height / (1.5 * size[0]), model.width / (1.5 * size[1])), 1)
     return model.scaled(round(model.height / factor), round(model.width / factor))

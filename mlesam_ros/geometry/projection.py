@@ -13,6 +13,7 @@ from mlesam_ros.geometry.transform import Transform
 
 _EMPTY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _SHIFT = np.uint64(32)
+_ENTRY = np.uint64(0xFFFF_FFFF)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,15 +76,23 @@ def _nearest(
     pixel is the answer; a scatter of minima is faster than a sort.
     """
     height, width = size
-    entry = np.arange(len(distance))
+    key = distance.view(np.uint32).astype(np.uint64) << _SHIFT | np.arange(len(distance), dtype=np.uint64)
+    pixel, entry = _scatter(rows * width + cols, key, height * width)
     if dilation:
-        rows, cols, entry = _dilated(rows, cols, size, dilation)
-    pixel = rows * width + cols
-    key = (distance.view(np.uint32).astype(np.uint64) << _SHIFT)[entry] | entry.astype(np.uint64)
-    buffer = np.full(height * width, _EMPTY)
+        # Only what shows in its own pixel can show in a neighbour's, and that is far less than all points.
+        rows, cols, nth = _dilated(rows[entry], cols[entry], size, dilation)
+        pixel, entry = _scatter(rows * width + cols, key[entry][nth], height * width)
+    return pixel, entry
+
+
+def _scatter(
+    pixel: npt.NDArray[np.intp], key: npt.NDArray[np.uint64], pixels: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The pixels that are hit and the entry of the smallest key on each."""
+    buffer = np.full(pixels, _EMPTY)
     np.minimum.at(buffer, pixel, key)
     won = np.flatnonzero(buffer[pixel] == key)
-    return pixel[won], entry[won]
+    return pixel[won], (key[won] & _ENTRY).astype(np.intp)
 
 
 def _dilated(

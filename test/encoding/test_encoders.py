@@ -218,16 +218,16 @@ def test_depth_against_a_slow_reprojection():
     model = camera(40, 50, 45.0, (-0.05, 0.01, 0.001, -0.001))
     metres = rng.uniform(2, 6, (40, 50)).astype(np.float32)
     metres[rng.random((40, 50)) < 0.3] = np.nan
-    image = ENCODERS["log_depth"]()(frame(DEPTH, picture(metres, "32FC1"), "depth"), rig(depth=(model, pose)), (20, 27))
+    image = ENCODERS["log_depth"]()(frame(DEPTH, picture(metres, "32FC1"), "depth"), rig(depth=(model, pose)), (30, 40))
     pixels = np.argwhere(np.isfinite(metres))
     flat = cv2.undistortPoints(pixels[:, None, ::-1].astype(float), model.K, model.D)[:, 0]
     z = metres[tuple(pixels.T)].astype(float)
     points = np.column_stack([flat * z[:, None], z]) @ pose.rotation.T + pose.translation
-    k = camera().scaled(20, 27).K
+    k = camera().scaled(30, 40).K
     expected: dict = {}
     for x, y, depth in points:
         col, row = np.floor(k[0, 0] * x / depth + k[0, 2] + 0.5), np.floor(k[1, 1] * y / depth + k[1, 2] + 0.5)
-        if 0 <= row < 20 and 0 <= col < 27:
+        if 0 <= row < 30 and 0 <= col < 40:
             distance = np.linalg.norm((x, y, depth))
             expected[row, col] = min(expected.get((row, col), (np.inf, 0)), (distance, depth))
     found = raw(image, ENCODERS["log_depth"])[0]
