@@ -59,33 +59,36 @@ class Distortion(ABC):
         Args:
             xd: distorted normalised coordinates, of any shape.
             yd: the same, of the same shape.
-            iterations: upper bound; it stops once every residual is below 1e-10 or shrinks no more.
+            iterations: upper bound; a point is left alone once its residual is below 1e-10 or shrinks no more.
         """
-        rx, ry = xd, yd
-        x, y = self._invert_radial(rx, ry)
-        residual = np.full_like(x, np.inf)
+        target = np.stack([xd.ravel(), yd.ravel()])
+        radial = target.copy()
+        found = self._invert_radial(radial)
+        residual = np.full(xd.size, np.inf)
+        todo = np.arange(xd.size)
         for _ in range(iterations):
-            fx, fy = self.apply(x, y)
-            dx, dy = xd - fx, yd - fy
-            before, residual = residual, np.hypot(dx, dy)
-            if not ((residual > 1e-10) & (residual < before / 2)).any():
+            error = target[:, todo] - self.apply(*found[:, todo])
+            before, residual[todo] = residual[todo], np.hypot(*error)
+            gains = (residual[todo] > 1e-10) & (residual[todo] < before / 2)
+            todo = todo[gains]
+            if not todo.size:
                 break
-            rx, ry = rx + dx, ry + dy
-            x, y = self._invert_radial(rx, ry)
-        astray = ~(residual < 1e-7 * (1.0 + np.hypot(xd, yd)))
-        return np.where(astray, np.nan, x), np.where(astray, np.nan, y)
+            radial[:, todo] += error[:, gains]
+            found[:, todo] = self._invert_radial(radial[:, todo])
+        found[:, ~(residual < 1e-7 * (1.0 + np.hypot(*target)))] = np.nan
+        return found[0].reshape(xd.shape), found[1].reshape(xd.shape)
 
-    def _invert_radial(self, rx: Floats, ry: Floats) -> tuple[Floats, Floats]:
-        radii, distorted = self._table
-        rd = np.hypot(rx, ry)
-        r = np.interp(rd, distorted, radii, right=np.nan)
+    def _invert_radial(self, distorted: Floats) -> Floats:
+        """(2, n) undistorted coordinates of distorted ones, for a lens without remainder."""
+        radii, table = self._table
+        rd = np.hypot(*distorted)
+        r: Floats = np.asarray(np.interp(rd, table, radii, right=np.nan))
         for _ in range(2):  # the table is good to 1e-7; Newton doubles the digits
             step = 1e-6 * r + 1e-9
             slope = (self.radial(r + step) - self.radial(r - step)) / (2 * step)
             steep = slope * r > 1e-3 * rd  # near the turning point Newton would leap, and the table is good enough
             r = np.clip(r - (self.radial(r) - rd) / np.where(steep, slope, np.inf), 0.0, radii[-1])
-        scale = np.divide(r, rd, out=np.ones_like(rd), where=rd > 1e-12)
-        return rx * scale, ry * scale
+        return np.asarray(distorted * np.divide(r, rd, out=np.ones_like(rd), where=rd > 1e-12))
 
     @cached_property
     def _table(self) -> tuple[Floats, Floats]:
