@@ -71,8 +71,8 @@ class World:
         rng = np.random.default_rng([seed, 7])
         self.plan = Plan.draw(rng)
         self.ego = Ego.draw(self.plan, rng)
-        self.weather = draw_weather(daylight, rng)
         self.streams = draw_streams(self.plan, self.ego, rng)
+        self.weather = draw_weather(daylight, np.random.default_rng([seed, 9]))
         self.rig = street_rig(size)
         self.spinner = Spinner()
         self._threads = threads
