@@ -82,8 +82,9 @@ def count_events(events: Events, size: tuple[int, int]) -> Counts:
     index = (2 * size[1] * row_of)[events.y]
     index += (2 * col_of)[events.x]
     index += ~events.polarity
-    counts = np.bincount(index, minlength=2 * size[0] * size[1]).reshape(*size, 2)
-    return (counts / (rows_in[:, None] * cols_in)[..., None]).astype(np.float32)
+    counts = np.bincount(index, minlength=2 * size[0] * size[1]).reshape(*size, 2).astype(np.float32)
+    counts /= (rows_in[:, None, None] * cols_in[:, None]).astype(np.float32)
+    return counts
 
 
 def _cells(pixels: int, cells: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

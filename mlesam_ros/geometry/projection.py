@@ -58,7 +58,8 @@ def project(
     cols = np.floor(u + 0.5).astype(np.intp)
     rows = np.floor(v + 0.5).astype(np.intp)
     x, y, z = points[index].T
-    distance = np.sqrt(x * x + y * y + z * z).astype(np.float32)
+    with np.errstate(over="ignore"):  # rubbish coordinates are merely far away
+        distance = np.sqrt(x * x + y * y + z * z).astype(np.float32)
     pixel, winner = _nearest(rows, cols, distance, size, dilation)
     return Projection(*np.divmod(pixel, width), index[winner], distance[winner], z[winner].astype(np.float32))
 
@@ -76,31 +77,25 @@ def _nearest(
     pixel is the answer; a scatter of minima is faster than a sort.
     """
     height, width = size
+    pixel = rows * width + cols
     key = distance.view(np.uint32).astype(np.uint64) << _SHIFT | np.arange(len(distance), dtype=np.uint64)
-    pixel, entry = _scatter(rows * width + cols, key, height * width)
-    if dilation:
-        # Only what shows in its own pixel can show in a neighbour's, and that is far less than all points.
-        rows, cols, nth = _dilated(rows[entry], cols[entry], size, dilation)
-        pixel, entry = _scatter(rows * width + cols, key[entry][nth], height * width)
-    return pixel, entry
-
-
-def _scatter(
-    pixel: npt.NDArray[np.intp], key: npt.NDArray[np.uint64], pixels: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """The pixels that are hit and the entry of the smallest key on each."""
-    buffer = np.full(pixels, _EMPTY)
+    buffer = np.full(height * width, _EMPTY)
     np.minimum.at(buffer, pixel, key)
-    won = np.flatnonzero(buffer[pixel] == key)
-    return pixel[won], (key[won] & _ENTRY).astype(np.intp)
+    if not dilation:
+        won = np.flatnonzero(buffer[pixel] == key)
+        return pixel[won], won
+    spread = _spread(buffer.reshape(size), dilation).ravel()
+    hit = np.flatnonzero(spread != _EMPTY)
+    return hit, (spread[hit] & _ENTRY).astype(np.intp)
 
 
-def _dilated(
-    rows: npt.NDArray[np.intp], cols: npt.NDArray[np.intp], size: tuple[int, int], dilation: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Rows and columns of every pixel that the entries cover, and which entry covers it."""
-    reach = np.arange(-dilation, dilation + 1)
-    down, right = (offset.ravel()[:, None] for offset in np.meshgrid(reach, reach, indexing="ij"))
-    r, c = rows + down, cols + right  # (offsets, entries)
-    inside = (r >= 0) & (r < size[0]) & (c >= 0) & (c < size[1])
-    return r[inside], c[inside], np.nonzero(inside)[1]
+def _spread(keys: npt.NDArray[np.uint64], reach: int) -> npt.NDArray[np.uint64]:
+    """The smallest key within `reach` pixels of each: along rows, then along columns of that."""
+    for axis in (1, 0):
+        source = np.moveaxis(keys, axis, 0)
+        keys = keys.copy()
+        smallest = np.moveaxis(keys, axis, 0)
+        for shift in range(1, reach + 1):
+            np.minimum(smallest[shift:], source[:-shift], out=smallest[shift:])
+            np.minimum(smallest[:-shift], source[shift:], out=smallest[:-shift])
+    return keys
