@@ -1,0 +1,331 @@
+"""What the synchroniser does in each situation that a robot meets."""
+
+import itertools
+
+import numpy as np
+import pytest
+from pretend_sensors import MS, START, frame, play, sensors, skews
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
+from mlesam_ros.sync import LATE, PENDING, REFUSED, SyncConfig, Synchroniser
+
+T = START
+
+
+def primaries(sets):
+    return [name for name, _ in itertools.groupby(t.primary for _, t in sets)]
+
+
+def gap(sets):
+    """Longest time without a set, ms."""
+    return np.diff([now for now, _ in sets]).max() / MS
+
+
+def test_a_healthy_robot_gets_every_set_with_every_sensor():
+    sync, sets = play(sensors())
+    assert len(sets) == 100
+    assert all(list(t.frames) == list(MODALITIES) for _, t in sets)
+    assert all(t.primary == CAMERA and t.stamp == t.frames[CAMERA].stamp and t.skews[CAMERA] == 0 for _, t in sets)
+    assert skews(sets).max() < 12
+    for modality in (CAMERA, LIDAR, DEPTH):
+        assert sync.counters[modality]["used"] == sync.counters[modality]["received"] == 100
+
+
+def test_a_complete_set_does_not_wait():
+    sync = Synchroniser()
+    for modality in (LIDAR, DEPTH, EVENT):
+        assert sync.push(frame(modality, T), T + 10 * MS) == PENDING
+        assert sync.take(T + 10 * MS) is None
+    sync.push(frame(CAMERA, T), T + 20 * MS)
+    assert set(sync.take(T + 20 * MS).frames) == set(MODALITIES)
+    assert sync.take(T + 20 * MS) is None
+
+
+def test_patience_ends_an_incomplete_set():
+    sync = Synchroniser()
+    sync.push(frame(CAMERA, T), T + 20 * MS)
+    assert sync.next_deadline() == T + 70 * MS
+    assert sync.take(T + 70 * MS - 1) is None
+    assert list(sync.take(T + 70 * MS).frames) == [CAMERA]
+
+
+def test_patience_may_differ_per_sensor():
+    sync = Synchroniser(SyncConfig(modalities=(CAMERA, LIDAR, DEPTH), patience={LIDAR: 0.1, DEPTH: 0.01}))
+    sync.push(frame(CAMERA, T), T)
+    assert sync.next_deadline() == T + 100 * MS
+    sync.push(frame(LIDAR, T), T + 5 * MS)
+    assert sync.next_deadline() == T + 10 * MS
+
+
+def test_the_nearest_event_window_wins():
+    _, sets = play(sensors(rates={CAMERA: 10, LIDAR: 10, DEPTH: 10, EVENT: 1000}, jitter=0.2))
+    assert np.median([abs(t.skews[EVENT]) for _, t in sets[1:]]) <= 0.5 * MS
+    assert max(abs(t.skews[EVENT]) for _, t in sets[1:]) <= 1.5 * MS
+
+
+def test_a_nearer_frame_that_is_about_to_come_is_waited_for():
+    # Depth at 30 Hz: a frame 33 ms old is within tolerance when the camera's comes, but the right one is under way.
+    delays = {CAMERA: (5, 0), DEPTH: (15, 0)}
+    _, sets = play(sensors(rates={CAMERA: 10, DEPTH: 30}, delays=delays, jitter=0), SyncConfig((CAMERA, DEPTH)))
+    assert all(abs(t.skews[DEPTH]) < MS for _, t in sets[1:])
+    assert max(now - t.stamp for now, t in sets[1:]) == 15 * MS
+
+
+def test_a_slow_sensor_costs_nothing_between_its_frames():
+    delays = {CAMERA: (5, 0), LIDAR: (20, 0)}
+    _, sets = play(sensors(rates={CAMERA: 30, LIDAR: 5}, delays=delays, jitter=0), SyncConfig((CAMERA, LIDAR)))
+    alone = [now - t.stamp for now, t in sets[20:] if LIDAR not in t.frames]
+    assert len(alone) > 100
+    # The two frames on either side of a sweep wait until the next camera frame shows whose it is.
+    assert np.median(alone) == 5 * MS
+
+
+def test_a_dead_lidar_is_not_waited_for():
+    _, sets = play(sensors(dead={LIDAR: (3, 99)}))
+    assert len(sets) == 100
+    after = [(now, t) for now, t in sets if t.stamp > T + 3500 * MS]
+    assert all(set(t.frames) == {CAMERA, DEPTH, EVENT} for _, t in after)
+    assert max(now - t.stamp for now, t in after) < 40 * MS  # nothing but the sensors' own delays
+    assert gap(sets) < 200
+
+
+def test_a_dead_camera_is_replaced_and_comes_back():
+    sync, sets = play(sensors(seconds=12, dead={CAMERA: (3, 8)}))
+    assert primaries(sets) == [CAMERA, LIDAR, CAMERA]
+    assert len(sets) >= 117
+    assert gap(sets) < 450
+    assert all(set(t.frames) == {LIDAR, DEPTH, EVENT} for _, t in sets if t.primary == LIDAR)
+    assert sync.counters[CAMERA]["used"] == 70
+
+
+def test_the_replacement_is_the_next_one_that_lives():
+    order = (CAMERA, LIDAR, DEPTH, EVENT)
+    _, sets = play(sensors(dead={CAMERA: (3, 99), LIDAR: (5, 99)}), SyncConfig(primary_order=order))
+    assert primaries(sets) == [CAMERA, LIDAR, DEPTH]
+
+
+def test_a_robot_without_a_camera_starts_with_what_it_has():
+    _, sets = play(sensors(rates={LIDAR: 10, DEPTH: 10}))
+    assert primaries(sets) == [LIDAR]
+    assert len(sets) >= 95
+
+
+def test_a_slow_primary_is_not_taken_for_dead():
+    _, sets = play(sensors(seconds=20, rates={CAMERA: 2, LIDAR: 10}))
+    assert primaries(sets[2:])[-1] == CAMERA
+    assert {t.primary for _, t in sets[6:]} == {CAMERA}
+
+
+def test_all_dead_and_alive_again():
+    messages = [m for m in sensors(seconds=20) if not T + 5000 * MS < m[2] < T + 12000 * MS]
+    sync, sets = play(messages)
+    assert len(sets) >= 125
+    assert sync.jumps == 0
+
+
+def test_required_sensors_or_no_set():
+    sync, sets = play(sensors(dead={LIDAR: (3, 6)}), SyncConfig(required=(CAMERA, LIDAR)))
+    assert all(LIDAR in t.frames and CAMERA in t.frames for _, t in sets)
+    assert 65 <= len(sets) <= 70
+    assert sync.counters[CAMERA]["unmatched"] == 100 - len(sets)
+
+
+def test_newest_wins_for_a_slow_consumer():
+    sync = Synchroniser(SyncConfig(modalities=(CAMERA, LIDAR)))
+    for i in range(5):
+        for modality in (LIDAR, CAMERA):
+            sync.push(frame(modality, T + i * 100 * MS), T + i * 100 * MS + 10 * MS)
+    taken = sync.take(T + 420 * MS)
+    assert taken.stamp == T + 400 * MS
+    assert sync.take(T + 420 * MS) is None
+    assert sync.counters[CAMERA]["superseded"] == sync.counters[LIDAR]["superseded"] == 4
+
+
+def test_the_newest_ready_set_does_not_wait_for_an_open_one():
+    sync = Synchroniser(SyncConfig(modalities=(CAMERA, LIDAR)))
+    sync.push(frame(LIDAR, T), T + 5 * MS)
+    sync.push(frame(CAMERA, T), T + 5 * MS)
+    sync.push(frame(CAMERA, T + 100 * MS), T + 105 * MS)
+    assert sync.take(T + 106 * MS).stamp == T
+    assert sync.take(T + 155 * MS).stamp == T + 100 * MS
+
+
+def test_a_partner_is_kept_for_the_set_it_is_nearest_to():
+    sync = Synchroniser(SyncConfig(modalities=(CAMERA, LIDAR, DEPTH), patience={LIDAR: 0.03, DEPTH: 0.2}))
+    sync.push(frame(CAMERA, T), T)
+    sync.push(frame(CAMERA, T + 50 * MS), T + 50 * MS)
+    sync.push(frame(LIDAR, T + 45 * MS), T + 60 * MS)
+    sync.push(frame(DEPTH, T), T + 61 * MS)
+    first = sync.take(T + 62 * MS)
+    assert (first.stamp, set(first.frames)) == (T, {CAMERA, DEPTH})
+    second = sync.take(T + 250 * MS)
+    assert (second.stamp, set(second.frames)) == (T + 50 * MS, {CAMERA, LIDAR})
+
+
+def test_offsets_are_taken_off():
+    shifted = [(a, m, s + 40 * MS) if m == LIDAR else (a, m, s) for a, m, s in sensors()]
+    _, sets = play(shifted, SyncConfig(offset={LIDAR: 0.04}))
+    assert all(abs(t.skews[LIDAR]) < 12 * MS for _, t in sets if LIDAR in t.frames)
+    assert sum(LIDAR in t.frames for _, t in sets) == 100
+    assert sets[5][1].frames[LIDAR].stamp - sets[5][1].stamp > 28 * MS
+
+
+def test_tolerance_is_kept_and_what_is_outside_is_unmatched():
+    far = [(a, m, s - 80 * MS) if m == LIDAR else (a, m, s) for a, m, s in sensors()]
+    sync, sets = play(far, SyncConfig(tolerance={LIDAR: 0.015}))
+    assert len(sets) == 100
+    assert sync.counters[LIDAR]["used"] == 0
+    assert sync.counters[LIDAR]["unmatched"] + sync.counters[LIDAR]["late"] == 100
+
+
+@pytest.mark.parametrize("back", ["clock and stamps", "only the camera's stamps"])
+def test_a_looped_bag_gives_every_set_on_every_pass(back):
+    once = sensors(seconds=4)
+    if back == "clock and stamps":
+        sync, sets = play(once * 3)
+        assert len(sets) == 120
+        assert sync.jumps == 2
+    else:
+        # A recording shorter than max_age, looped under a clock that goes on.
+        loops = [(a + i * 4000 * MS, m, s) for i in range(2) for a, m, s in sensors(seconds=4)]
+        sync, sets = play(loops, SyncConfig(max_age=10.0))
+        assert len(sets) >= 78
+        assert sync.jumps == 1
+
+
+def test_after_a_jump_back_the_dead_stay_dead():
+    once = sensors(seconds=4, dead={CAMERA: (1, 99)})
+    again = sensors(seconds=4, dead={CAMERA: (0, 99)})
+    _, sets = play(once + again)
+    second = [(now, t) for now, t in sets[-39:] if t.primary == LIDAR]
+    assert len(second) == 39
+    assert second[0][0] - START < 250 * MS
+
+
+def test_a_forward_jump_does_not_stall():
+    hour = 3600 * 1000 * MS
+    once = sensors(seconds=4)
+    sync, sets = play(once + [(a + hour, m, s + hour) for a, m, s in once])
+    assert len(sets) >= 79
+    assert sync.jumps == 0
+    assert sets[-1][1].stamp > START + hour
+
+
+@pytest.mark.parametrize(
+    ("stamp", "reason"),
+    [
+        (0, "stamp is zero"),
+        (T + 3200 * MS, "stamp 3 s in the future"),
+        (T - 54_000 * MS, "stamp 50 s old: foreign clock, or use_sim_time not set?"),
+        (7_139_840_000, "stamp 2e+09 s old: foreign clock, or use_sim_time not set?"),
+    ],
+)
+def test_bad_stamps_are_refused_with_the_reason(stamp, reason):
+    sync = Synchroniser()
+    assert sync.push(frame(LIDAR, stamp), T) == REFUSED
+    assert sync.refusals[LIDAR] == {reason: 1}
+    assert sync.counters[LIDAR]["refused"] == 1
+    assert not sync.alive(LIDAR, T)
+
+
+def test_a_clock_that_stands_still_is_named():
+    sync = Synchroniser()
+    assert sync.push(frame(LIDAR, T), 0) == REFUSED
+    assert sync.refusals[LIDAR] == {"the clock stands at zero: is /clock published?": 1}
+
+
+def test_reasons_stay_few_whatever_the_stamps():
+    sync, rng = Synchroniser(), np.random.default_rng(0)
+    for age in 10 ** rng.uniform(0.8, 9, 3000):
+        sync.push(frame(LIDAR, T - int(age * 1000 * MS)), T)
+    assert len(sync.refusals[LIDAR]) < 90
+
+
+def test_a_sensor_whose_stamps_are_all_bad_is_dead():
+    messages = [(a, m, 0 if m == CAMERA else s) for a, m, s in sensors()]
+    sync, sets = play(messages)
+    assert primaries(sets) == [LIDAR]
+    assert sync.refusals[CAMERA] == {"stamp is zero": 100}
+
+
+def test_duplicates_and_stragglers():
+    sync = Synchroniser(SyncConfig(modalities=(CAMERA, LIDAR)))
+    sync.push(frame(LIDAR, T), T + 1 * MS)
+    assert sync.push(frame(LIDAR, T), T + 2 * MS) == REFUSED
+    assert sync.refusals[LIDAR] == {"duplicate stamp": 1}
+    sync.push(frame(CAMERA, T), T + 3 * MS)
+    assert sync.take(T + 3 * MS) is not None
+    assert sync.push(frame(CAMERA, T), T + 4 * MS) == LATE
+    assert sync.push(frame(CAMERA, T - 20 * MS), T + 4 * MS) == LATE
+    assert sync.push(frame(LIDAR, T - 1 * MS), T + 4 * MS) == LATE
+    assert sync.counters[LIDAR]["late"] == 1
+
+
+def test_frames_of_one_sensor_in_the_wrong_order():
+    messages = sensors()
+    depth = [i for i, m in enumerate(messages) if m[1] == DEPTH][20:22]
+    (a, m, s), (b, _, t) = (messages[i] for i in depth)
+    messages[depth[0]], messages[depth[1]] = (a, m, t - 60 * MS), (b, m, s)
+    sync, sets = play(messages)
+    assert len(sets) == 100
+    assert sum(sync.counters[DEPTH][fate] for fate in ("used", "superseded", "late", "unmatched")) == 100
+
+
+def test_one_broken_sensor_does_not_disturb_the_others():
+    # Every second stamp of the LiDAR is two seconds old.
+    lidar = itertools.count()
+    messages = [(a, m, s - 2000 * MS * (next(lidar) % 2) if m == LIDAR else s) for a, m, s in sensors()]
+    sync, sets = play(messages)
+    assert len(sets) == 100
+    assert sync.jumps == 0
+    assert all({CAMERA, DEPTH} <= set(t.frames) for _, t in sets)
+
+
+def test_alive_follows_the_silence():
+    sync, _ = play(sensors(seconds=2, dead={LIDAR: (1, 99)}), flush=False)
+    end = T + 2000 * MS
+    assert sync.alive(CAMERA, end)
+    assert not sync.alive(LIDAR, end)
+    assert not sync.alive(CAMERA, end + 500 * MS)
+
+
+def test_nothing_wakes_a_synchroniser_with_nothing_to_do():
+    assert Synchroniser().next_deadline() is None
+    sync, _ = play(sensors(seconds=2))
+    sync.take(T + 60_000 * MS)
+    assert sync.next_deadline() is None
+
+
+def test_a_modality_of_its_own():
+    config = SyncConfig(modalities=(CAMERA, "nir"), primary_order=(CAMERA, "nir"))
+    messages = [(a, "nir" if m == LIDAR else m, s) for a, m, s in sensors(rates={CAMERA: 10, LIDAR: 10})]
+    _, sets = play(messages, config)
+    assert len(sets) == 100
+    assert all(list(t.frames) == [CAMERA, "nir"] for _, t in sets)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"modalities": ()}, "name at least one"),
+        ({"modalities": (CAMERA, CAMERA)}, "each once"),
+        ({"modalities": (DEPTH,), "primary_order": (CAMERA,)}, "names none of the modalities"),
+        ({"primary_order": ("cemara",)}, "primary_order names 'cemara'; the modalities are camera, depth"),
+        ({"required": ("radar",)}, "required names 'radar'"),
+        ({"tolerance": {"lidra": 0.1}}, "tolerance names 'lidra'"),
+        ({"tolerance": -0.1}, "tolerance is -0.1; a time in seconds must be a finite number and not negative"),
+        ({"patience": {LIDAR: float("nan")}}, "patience is nan"),
+        ({"offset": float("inf")}, "offset is inf; a time in seconds must be a finite number"),
+        ({"history": "long"}, "history is 'long'"),
+        ({"capacity": 0}, "capacity is 0; at least 1 frame"),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_refused(fields, says):
+    with pytest.raises(ConfigError, match=says):
+        SyncConfig(**fields)
+
+
+def test_an_unknown_sensor_is_an_error():
+    with pytest.raises(ConfigError, match="'radar' frame came; the modalities are camera, lidar"):
+        Synchroniser(SyncConfig(modalities=(CAMERA, LIDAR))).push(frame("radar", T), T)
