@@ -1,0 +1,87 @@
+"""Against the rule of the stock Python `ApproximateTimeSynchronizer`, on the same streams.
+
+Its rule: each topic keeps its newest `queue` messages by stamp, the smallest stamp leaving first. On each arrival, the
+stamps of the other topics that lie strictly within `slop` of the new one are tried in nearest-first order, and the
+first combination whose spread is below `slop` is emitted and removed.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+from pretend_sensors import MS, sensors, skews
+from pretend_sensors import play as play_ours
+
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
+from mlesam_ros.sync import SyncConfig
+
+SLOP = 60 * MS
+
+
+class StockPolicy:
+    def __init__(self, topics, queue=10):
+        self.queues = {topic: set() for topic in topics}
+        self.size = queue
+
+    def push(self, topic, stamp):
+        mine = self.queues[topic]
+        mine.add(stamp)
+        if len(mine) > self.size:
+            mine.remove(min(mine))
+        if stamp not in mine:
+            return None
+        others = [t for t in self.queues if t != topic]
+        for chosen in itertools.product(*(self.near(t, stamp) for t in others)):
+            if max(*chosen, stamp) - min(*chosen, stamp) < SLOP:
+                stamps = dict(zip(others, chosen, strict=True)) | {topic: stamp}
+                for t, s in stamps.items():
+                    self.queues[t].remove(s)
+                return stamps
+        return None
+
+    def near(self, topic, stamp):
+        return sorted((s for s in self.queues[topic] if abs(s - stamp) < SLOP), key=lambda s: abs(s - stamp))
+
+
+def play_stock(messages, topics=MODALITIES):
+    policy = StockPolicy(topics)
+    return [s for _, topic, stamp in messages if (s := policy.push(topic, stamp))]
+
+
+def stock_skews(sets):
+    return np.array([abs(s - t[CAMERA]) / MS for t in sets for m, s in t.items() if m != CAMERA])
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("event_rate", [10, 100])
+def test_healthy_streams_give_as_many_sets_as_close(seed, event_rate):
+    rates = {CAMERA: 10, LIDAR: 10, DEPTH: 10, EVENT: event_rate}
+    messages = sensors(rates=rates, jitter=8, seed=seed)
+    stock = play_stock(messages)
+    _, ours = play_ours(messages)
+    assert len(stock) > 50
+    assert sum(len(t.frames) == 4 for _, t in ours) >= len(stock)
+    assert np.median(skews(ours)) <= np.median(stock_skews(stock))
+
+
+def test_a_looped_bag():
+    once = sensors(seconds=20)
+    stock = [len(play_stock(once * passes)) for passes in (1, 2)]
+    assert stock[1] - stock[0] < 0.2 * stock[0], "the stock rule loses the second pass"
+    ours = [len(play_ours(once * passes)[1]) for passes in (1, 2, 3)]
+    assert ours == [200, 400, 600]
+
+
+def test_a_dead_lidar():
+    messages = sensors(seconds=20, dead={LIDAR: (5, 99)})
+    assert len(play_stock(messages)) <= 51, "the stock rule stops with the LiDAR"
+    _, ours = play_ours(messages)
+    assert len(ours) == 200
+    assert np.diff([now for now, _ in ours]).max() < 200 * MS
+
+
+def test_a_dead_camera():
+    messages = sensors(seconds=20, dead={CAMERA: (5, 10)})
+    assert len(play_stock(messages)) <= 151
+    _, ours = play_ours(messages, SyncConfig())
+    assert len(ours) >= 197
