@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.bags.pcd import read_pcd
-from mlesam_ros.errors import BagError, CalibrationError
+from mlesam_ros.errors import BagError, CalibrationError, MlesamError
 from mlesam_ros.frame import Picture
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transform import Transform
@@ -85,7 +85,7 @@ def _only(folder: Path, what: str, found: list[Path]) -> Path:
 def _guarded(folder: Path, read: Any) -> tuple[CameraModel, Transform]:
     try:
         camera, pose = read()
-    except CalibrationError:
+    except MlesamError:
         raise
     except (OSError, KeyError, ValueError, IndexError, TypeError) as error:
         reason = f"no entry {error}" if isinstance(error, KeyError) else str(error).rstrip(".")

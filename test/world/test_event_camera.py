@@ -39,7 +39,7 @@ def test_times_are_whole_microseconds_in_order_within_the_segment(seed):
     rng = np.random.default_rng(seed)
     found, _ = simulate(*rng.normal(0, 1, (2, 10, 10)).astype(np.float32), seed)
     assert np.all(np.diff(found.t) >= 0) and np.all(found.t % 1000 == 0)
-    assert len(found.t) and 0 <= found.t[0] and found.t[-1] < DURATION
+    assert len(found.t) and found.t[0] >= 0 and found.t[-1] < DURATION
 
 
 def test_a_ramp_is_crossed_at_even_times():

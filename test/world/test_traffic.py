@@ -40,4 +40,4 @@ def test_movers_move_on_by_their_speed(seed, t):
     pairs = [(looks[tuple(row[5:9])], row) for row in second if tuple(row[5:9]) in looks]
     speeds = np.array([np.hypot(*(b[:2].astype(float) - a[:2])) / 0.01 for a, b in pairs])
     limit = max(abs(stream.speed) for stream in streams)
-    assert len(pairs) and np.all(speeds < limit * 1.1 + 0.3)
+    assert pairs and np.all(speeds < limit * 1.1 + 0.3)

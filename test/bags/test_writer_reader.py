@@ -1,0 +1,195 @@
+"""Bags written and read back, bags that are damaged, and files that are none."""
+
+import sqlite3
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rosbags.rosbag2 import StoragePlugin, Writer
+
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.typestore import typestore
+from mlesam_ros.bags.writer import BagWriter
+from mlesam_ros.errors import BagError
+
+HEADER, IMAGE = "std_msgs/msg/Header", "sensor_msgs/msg/Image"
+
+
+def write(path, stamps=(1, 2, 3), topic="/a", latched=False):
+    with BagWriter(path) as writer:
+        for stamp in stamps:
+            writer.add(topic, HEADER, stamp, {"frame_id": str(stamp)}, latched=latched)
+    return path
+
+
+def write_sqlite(path, stamps=(1, 2, 3)):
+    store = typestore()
+    with Writer(path, version=8, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        connection = writer.add_connection("/a", HEADER, typestore=store)
+        for stamp in stamps:
+            message = store.types[HEADER](store.types["builtin_interfaces/msg/Time"](0, stamp), str(stamp))
+            writer.write(connection, stamp, store.serialize_cdr(message, HEADER))
+    return path
+
+
+def edit(path, **changes):
+    metadata = path / "metadata.yaml"
+    about = yaml.safe_load(metadata.read_text())
+    about["rosbag2_bagfile_information"].update(changes)
+    metadata.write_text(yaml.safe_dump(about))
+
+
+def frames(path):
+    with BagReader(path) as reader:
+        return [entry.message.frame_id for entry in reader]
+
+
+@settings(max_examples=20, deadline=None)
+@given(stamps=st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 2**62)), min_size=1, max_size=30))
+def test_messages_come_back_in_the_order_of_time(tmp_path_factory, stamps):
+    path = tmp_path_factory.mktemp("bag") / "bag"
+    with BagWriter(path) as writer:
+        for topic, stamp in stamps:
+            writer.add(f"/{topic}", HEADER, stamp, {"frame_id": f"{topic}{stamp}"})
+    with BagReader(path) as reader:
+        entries = list(reader)
+        assert [entry.stamp for entry in entries] == sorted(stamp for _, stamp in stamps)
+        assert sorted(entry.message.frame_id for entry in entries) == sorted(f"{t}{s}" for t, s in stamps)
+        assert (reader.start, reader.end) == (entries[0].stamp, entries[-1].stamp)
+        assert sum(reader.counts.values()) == len(stamps) and not reader.warnings
+
+
+def test_selection_by_topic_and_time(tmp_path):
+    with BagWriter(tmp_path / "bag", {"note": "made for a test"}) as writer:
+        for stamp in range(10):
+            writer.add("/even" if stamp % 2 == 0 else "/odd", HEADER, stamp, {})
+    with BagReader(tmp_path / "bag") as reader:
+        assert [entry.stamp for entry in reader.messages(["/odd"], start=2, stop=8)] == [3, 5, 7]
+        assert [entry[2] for entry in reader.raw_messages(["/even"])] == [0, 2, 4, 6, 8]
+        with pytest.raises(BagError, match=r"no topic /none; it has /even, /odd"):
+            list(reader.messages(["/none"]))
+    assert "made for a test" in (tmp_path / "bag/metadata.yaml").read_text()
+
+
+def test_latched_topics_are_known_as_such(tmp_path):
+    with BagReader(write(tmp_path / "latched", latched=True)) as reader:
+        assert reader.latched == {"/a"}
+    with BagReader(write(tmp_path / "plain")) as reader:
+        assert reader.latched == set()
+
+
+def test_nothing_is_overwritten(tmp_path):
+    write(tmp_path / "bag")
+    with pytest.raises(BagError, match="exists already"):
+        BagWriter(tmp_path / "bag")
+    assert frames(tmp_path / "bag") == ["1", "2", "3"]
+
+
+def test_two_types_on_one_topic_are_refused_and_what_was_written_stays(tmp_path):
+    with pytest.raises(BagError, match=r"/a carries std_msgs/msg/Header"), BagWriter(tmp_path / "bag") as writer:
+        writer.add("/a", HEADER, 1, {"frame_id": "kept"})
+        writer.add("/a", IMAGE, 2, {})
+    assert frames(tmp_path / "bag") == ["kept"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BagError, match="file"):
+        BagWriter(tmp_path / "file" / "bag")
+
+
+@pytest.mark.parametrize("make", [write, write_sqlite])
+def test_bare_files_are_read(tmp_path, make):
+    folder = make(tmp_path / "bag")
+    (file,) = [path for path in folder.iterdir() if path.suffix in (".mcap", ".db3")]
+    assert frames(file) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("make", [write, write_sqlite])
+@pytest.mark.parametrize(
+    "changes", [{"storage_identifier": ""}, {"relative_file_paths": []}, {"relative_file_paths": ["gone"]}]
+)
+def test_metadata_that_is_wrong_is_got_round_with_a_warning(tmp_path, make, changes):
+    path = make(tmp_path / "bag")
+    edit(path, **changes)
+    with BagReader(path) as reader:
+        assert [entry.message.frame_id for entry in reader] == ["1", "2", "3"]
+        assert len(reader.warnings) == 1 and "by extension" in reader.warnings[0]
+
+
+def test_missing_and_garbled_metadata_too(tmp_path):
+    path = write(tmp_path / "bag")
+    (path / "metadata.yaml").write_bytes(b"\xff{{{")
+    assert frames(path) == ["1", "2", "3"]
+    (path / "metadata.yaml").unlink()
+    assert frames(path) == ["1", "2", "3"]
+
+
+def test_a_wrong_count_is_a_warning(tmp_path):
+    path = write(tmp_path / "bag")
+    edit(path, message_count=176)
+    with BagReader(path) as reader:
+        assert len(list(reader)) == 3
+        assert "176" in reader.warnings[0] and "3" in reader.warnings[0]
+
+
+def test_several_files_merge_by_time(tmp_path):
+    first, second = write(tmp_path / "one", (1, 4, 5)), write(tmp_path / "two", (2, 3, 6), topic="/b")
+    (second / "two.mcap").rename(first / "two.mcap")
+    edit(first, storage_identifier="")
+    assert frames(first) == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_a_topic_of_an_unknown_type_is_left_out_with_a_warning(tmp_path):
+    path = write_sqlite(tmp_path / "bag")
+    file = path / "bag.db3"
+    with sqlite3.connect(file) as database:
+        database.execute("update topics set type = 'no_msgs/msg/Such'")
+        tables = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
+        if "message_definitions" in tables:
+            database.execute("delete from message_definitions")
+    (path / "metadata.yaml").unlink()
+    with BagReader(path) as reader:
+        assert list(reader) == []
+        assert any("no_msgs/msg/Such" in warning for warning in reader.warnings)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("none", None, "does not exist"),
+        ("folder", {}, "no metadata.yaml"),
+        ("folder", {"a.mcap": b""}, "0 bytes"),
+        ("folder", {"a.mcap": b"garbage" * 100}, "cannot be read"),
+        ("folder", {"a.db3": b"garbage" * 100}, "cannot be read"),
+        ("notes.txt", b"hello", "no bag"),
+        ("empty.mcap", b"", "0 bytes"),
+    ],
+)
+def test_what_is_no_bag_gets_one_sentence(tmp_path, name, content, word):
+    path = tmp_path / name
+    if isinstance(content, dict):
+        path.mkdir()
+        for file, data in content.items():
+            (path / file).write_bytes(data)
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BagError, match=word) as error:
+        BagReader(path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("make", [write, write_sqlite])
+def test_a_bag_cut_anywhere_is_an_error_and_never_a_crash(tmp_path, make):
+    path = make(tmp_path / "bag")
+    (file,) = [entry for entry in path.iterdir() if entry.suffix in (".mcap", ".db3")]
+    data = file.read_bytes()
+    for length in range(0, len(data), max(1, len(data) // 60)):
+        file.write_bytes(data[:length])
+        try:
+            got = frames(path)
+        except BagError as error:
+            assert str(path) in str(error)
+        else:
+            assert got == ["1", "2", "3"][: len(got)]
