@@ -1,0 +1,61 @@
+"""The `mlesam` application: its commands, and how every one of them fails."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from mlesam_ros.cli import assemble, demo, info, node, play, simulate, train
+from mlesam_ros.cli.help import epilog
+from mlesam_ros.errors import MlesamError
+
+_USER_ERROR = 2
+
+
+class _Commands(TyperGroup):
+    """Commands that end in one sentence when the input is bad."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Let `--debug` stand anywhere, where people add it: at the end of the line that failed."""
+        if "--debug" in args:
+            args = ["--debug", *(arg for arg in args if arg != "--debug")]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> object:
+        """Run a command; what its input caused becomes a sentence on stderr and exit code 2."""
+        try:
+            return super().invoke(ctx)
+        except MlesamError as error:
+            if ctx.params.get("debug"):
+                raise
+            typer.echo(f"mlesam: {error}", err=True)
+            raise typer.Exit(_USER_ERROR) from error
+
+
+app = typer.Typer(
+    name="mlesam",
+    cls=_Commands,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=epilog("mlesam demo", "mlesam info weights/street.safetensors", "mlesam play drive/ --drop camera@10..16"),
+)
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """One semantic mask from camera, depth, events and LiDAR, with any of them missing."""
+
+
+for _module in (demo, node, play, simulate, assemble, train, info):
+    _module.register(app)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,35 @@
+"""`mlesam assemble`: real recordings become one bag."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlesam_ros.cli.help import epilog
+
+_EXAMPLES = epilog("mlesam assemble camera_lidar/opencalib_ours_1 events/test_events_1 real/")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=_EXAMPLES)(assemble)
+
+
+def assemble(
+    frame: Annotated[Path, typer.Argument(help="Folder with a picture, a .pcd sweep and their calibration.")],
+    events: Annotated[Path, typer.Argument(help="Bag with event_camera_msgs/EventPacket.")],
+    out: Annotated[Path, typer.Argument(help="The bag to write, a folder that does not exist yet.")],
+) -> None:
+    """Put a calibrated camera and LiDAR frame and an event recording into one bag with real message types.
+
+    The frame stands still while the events move; the bag's metadata says so.
+    """
+    from mlesam_ros.bags.recording import assemble_real_bag
+
+    made = assemble_real_bag(frame, events, out)
+    for warning in made.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    holds = f"{made.frames} frames and {made.packets} event packets"
+    typer.echo(f"{made.path} has {holds}; mlesam play {made.path} plays it")

@@ -1,0 +1,19 @@
+"""What ROS must find in the environment before a process of ours joins the graph."""
+
+from __future__ import annotations
+
+import os
+
+
+def prepare_ros() -> None:
+    """Keep discovery on this machine and give Fast DDS room for images, unless the user has decided otherwise."""
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    from mlesam_ros.ros.process import transport_environment
+
+    os.environ.update(transport_environment())
+
+
+def prepare_own_domain() -> None:
+    """Like `prepare_ros`, in a domain that hears nothing of other robots on this machine unless one was chosen."""
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    prepare_ros()

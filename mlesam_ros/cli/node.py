@@ -1,0 +1,31 @@
+"""`mlesam node`: the perception node without `ros2 run`."""
+
+from __future__ import annotations
+
+import typer
+
+from mlesam_ros.cli.environment import prepare_ros
+from mlesam_ros.cli.help import epilog
+
+_EXAMPLES = epilog(
+    "mlesam node",
+    "mlesam node --ros-args -p device:=cuda:0 -r ~/camera:=/front/image_raw",
+    "mlesam node --ros-args --params-file robot.yaml",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    passes_on = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command(epilog=_EXAMPLES, context_settings=passes_on)(node)
+
+
+def node(context: typer.Context) -> None:
+    """Run the perception node; everything after the command goes to ROS.
+
+    It is a lifecycle node. On a machine with ROS 2 prefer `ros2 launch mlesam_ros perception.launch.py`.
+    """
+    prepare_ros()
+    from mlesam_ros.ros.node import main
+
+    main(context.args)

@@ -1,0 +1,80 @@
+"""`mlesam play`: a recording becomes live sensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlesam_ros.cli.environment import prepare_ros
+from mlesam_ros.cli.help import epilog
+from mlesam_ros.cli.results import JsonOption, write_json
+
+if TYPE_CHECKING:
+    from mlesam_ros.ros.player import PlayReport
+
+_EXAMPLES = epilog(
+    "mlesam play drive/",
+    "mlesam play day/ night/ --loop",
+    "mlesam play drive/ --drop camera@10..16 --drop lidar@20..",
+    "mlesam play drive/ --clock --rate 0.5",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=_EXAMPLES)(play)
+
+
+def play(
+    bags: Annotated[list[Path], typer.Argument(help="rosbag2 folders or files, played one after the other.")],
+    rate: Annotated[float, typer.Option(help="Speed; 1 is real time.")] = 1.0,
+    loop: Annotated[bool, typer.Option("--loop", help="Start again at the end, until Ctrl-C.")] = False,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WHAT@FROM..TO", help="Silence a modality or topic, seconds from the start; repeatable."),
+    ] = None,
+    clock: Annotated[
+        bool, typer.Option("--clock", help="Keep recorded stamps and publish /clock, for use_sim_time.")
+    ] = False,
+    wait: Annotated[float, typer.Option(help="Seconds to wait at most for subscribers.")] = 5.0,
+    listener: Annotated[
+        list[str] | None, typer.Option(metavar="TOPIC", help="Wait until somebody listens to this topic; repeatable.")
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """Play recordings on their topics in real time, stamped with today's time.
+
+    A --json file is written when the first message goes out and again at the end.
+    """
+    prepare_ros()
+    from mlesam_ros.ros.drops import parse_drop
+    from mlesam_ros.ros.player import PlayOptions
+    from mlesam_ros.ros.player import play as play_bags
+
+    drops = tuple(parse_drop(text) for text in drop or ())
+    options = PlayOptions(rate=rate, loop=loop, clock=clock, drops=drops, wait=wait, listeners=tuple(listener or ()))
+    quiet = json == "-"
+
+    def begun(report: PlayReport) -> None:
+        if not quiet:
+            typer.echo(f"playing {', '.join(str(bag) for bag in bags)}", err=True)
+        if json not in (None, "-"):
+            write_json(report.to_dict(), json)
+
+    report = play_bags(bags, options, begun)
+    if json is not None:
+        write_json(report.to_dict(), json)
+    if not quiet:
+        _summarise(report)
+
+
+def _summarise(report: PlayReport) -> None:
+    for warning in report.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    for name in report.skipped:
+        typer.echo(f"not played, its package is not installed here: {name}", err=True)
+    withheld = f", {report.dropped.total()} withheld" if report.dropped else ""
+    sent = f"{report.published.total()} messages on {len(report.published)} topics"
+    typer.echo(f"played {sent} in {report.seconds:.1f} s{withheld}", err=True)

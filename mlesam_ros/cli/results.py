@@ -1,0 +1,39 @@
+"""Results for machines: `--json FILE`, or `-` for standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlesam_ros.errors import ConfigError
+
+JsonOption = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write the result as JSON to this file, or to standard output with -."),
+]
+
+
+def write_json(result: dict[str, Any], target: str | Path) -> None:
+    """Write a result where `--json` says.
+
+    A file appears whole or not at all, so that another process may wait for it.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    path = Path(target)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise ConfigError(f"the result cannot be written to {path}: {error.strerror}; give another --json.") from error

@@ -1,0 +1,111 @@
+"""Someone who listens: hears topics as serialised messages, and asks a lifecycle node how it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import rclpy
+from lifecycle_msgs.srv import GetState
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import MessageInfo, Subscription
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.ros.compat.interfaces import message_class
+
+Ear = Callable[[str, int, bytes], None]
+"""(topic, host time in nanoseconds at which the message arrived, serialised message)."""
+
+
+class Observer:
+    """Listens from a process of its own.
+
+    Nothing is unpacked here, and the moment of arrival is the transport's, so what the listener does with a message
+    does not count as latency. It must still return soon: the queues hold a few seconds.
+    """
+
+    def __init__(self, ear: Ear) -> None:
+        """Join the graph, listening to nothing yet.
+
+        Args:
+            ear: gets every message, in this thread, from within `hear`.
+        """
+        self._ear = ear
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self._node = rclpy.create_node("mlesam_observer", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._subscriptions: dict[str, Subscription[Any]] = {}
+
+    def __enter__(self) -> Observer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the graph."""
+        self._executor.shutdown()
+        self._node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+    def listen(self, topic: str, type_name: str, latched: bool = False, reliable: bool = True, depth: int = 30) -> None:
+        """Begin to hear a topic; nothing happens when it is heard already.
+
+        Args:
+            topic: absolute name.
+            type_name: such as `sensor_msgs/msg/Image`.
+            latched: also hear what was said before (transient local).
+            reliable: ask for what got lost; the publisher must offer it.
+            depth: messages kept while the listener is busy.
+
+        Raises:
+            ConfigError: the type's package is not installed.
+        """
+        if topic in self._subscriptions:
+            return
+        message_type = message_class(type_name)
+        if message_type is None:
+            raise ConfigError(f"{topic} cannot be heard: {type_name} is not installed; install its package.")
+        qos = QoSProfile(
+            depth=depth,
+            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+        )
+
+        def hear(raw: bytes, info: MessageInfo) -> None:
+            self._ear(topic, info["received_timestamp"], raw)
+
+        self._subscriptions[topic] = self._node.create_subscription(message_type, topic, hear, qos, raw=True)
+
+    def ignore(self, topics: Iterable[str]) -> None:
+        """Stop hearing some topics."""
+        for topic in topics:
+            subscription = self._subscriptions.pop(topic, None)
+            if subscription is not None:
+                self._node.destroy_subscription(subscription)
+
+    def hear(self, seconds: float) -> None:
+        """Hand on what arrives during this time."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
+    def lifecycle_state(self, node: str, patience: float = 1.0) -> str:
+        """How a lifecycle node describes its state, such as `active`; empty when it does not answer in time.
+
+        Args:
+            node: absolute name, such as `/mlesam`.
+            patience: seconds to wait for the answer.
+        """
+        client = self._node.create_client(GetState, f"{node}/get_state")
+        try:
+            if not client.wait_for_service(patience):
+                return ""
+            answer = client.call_async(GetState.Request())
+            self._executor.spin_until_future_complete(answer, patience)
+            response = answer.result() if answer.done() else None
+            return str(response.current_state.label) if response else ""
+        finally:
+            self._node.destroy_client(client)

@@ -1,0 +1,253 @@
+"""A bag becomes live sensors: its messages on their topics, when they are due, with stamps of today."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import rclpy
+import rclpy.node
+from builtin_interfaces.msg import Time
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rosgraph_msgs.msg import Clock
+
+from mlesam_ros.errors import BagError, ConfigError
+from mlesam_ros.frame import NANOSECONDS
+from mlesam_ros.ros.compat.interfaces import message_class
+from mlesam_ros.ros.drops import Drop
+from mlesam_ros.ros.playlist import Message, Playlist
+
+_CLOCK_PERIOD = NANOSECONDS // 100
+_READ_AHEAD = NANOSECONDS // 4
+_SETTLED = 0.5  # s without a new subscriber after which everyone is taken to have been found
+
+
+@dataclass(frozen=True)
+class PlayOptions:
+    """How to play.
+
+    Attributes:
+        rate: speed, 1 is real time.
+        loop: start again at the end, until stopped.
+        clock: keep the recorded stamps and publish /clock, for nodes with `use_sim_time`; otherwise everything is
+            stamped as if it happened now.
+        drops: sensors that fall silent on the way.
+        wait: seconds to wait at most for subscribers before starting.
+        listeners: topics that somebody must listen to before it starts; any topic by default.
+    """
+
+    rate: float = 1.0
+    loop: bool = False
+    clock: bool = False
+    drops: tuple[Drop, ...] = ()
+    wait: float = 5.0
+    listeners: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a rate at which nothing moves.
+
+        Raises:
+            ConfigError: the rate is not above 0.
+        """
+        if not self.rate > 0:
+            raise ConfigError(f"rate {self.rate} does not play; give a number above 0, such as 0.5.")
+
+
+@dataclass
+class PlayReport:
+    """What was played.
+
+    Attributes:
+        start: ROS time in nanoseconds at which the playback began.
+        seconds: how long it lasted.
+        published, dropped: topic → messages sent, messages withheld on schedule.
+        skipped: types that this machine cannot publish because their package is missing.
+        warnings: what is wrong with the bags and was got round.
+        latest: seconds by which the most belated message missed its moment.
+    """
+
+    start: int = 0
+    seconds: float = 0.0
+    published: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    skipped: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    latest: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, keys as documented in `docs/results.md`."""
+        return {
+            "start_ns": self.start,
+            "seconds": self.seconds,
+            "published": dict(self.published),
+            "dropped": dict(self.dropped),
+            "skipped": self.skipped,
+            "warnings": self.warnings,
+            "latest_ms": self.latest * 1e3,
+        }
+
+
+class Player:
+    """Publishes a playlist; serialised messages are passed on as they are, with eight bytes of stamp replaced."""
+
+    def __init__(self, node: rclpy.node.Node, playlist: Playlist, options: PlayOptions) -> None:
+        """Create a publisher per topic.
+
+        Raises:
+            BagError: not one of the topics has a type that this machine knows.
+            ConfigError: a drop or a listener concerns none of the topics.
+        """
+        self._playlist = playlist
+        self._options = options
+        self._stop = threading.Event()
+        self.report = PlayReport(warnings=playlist.warnings)
+        self._publishers = self._advertise(node)
+        self._clock = node.create_publisher(Clock, "/clock", 10) if options.clock else None
+        self._start = 0  # on the monotonic clock
+        self._clock_due = 0
+        for drop in options.drops:
+            if not any(drop.concerns(topic) for topic in self._publishers):
+                raise ConfigError(f"drop {drop.target} concerns no topic; there are {', '.join(self._publishers)}.")
+        for topic in options.listeners:
+            if topic not in self._publishers:
+                raise ConfigError(f"nobody can listen to {topic}; there are {', '.join(self._publishers)}.")
+
+    def stop(self) -> None:
+        """End the playback; safe from a signal handler and from other threads."""
+        self._stop.set()
+
+    def play(self, begun: Callable[[PlayReport], None] = lambda report: None) -> PlayReport:
+        """Play to the end, or until stopped.
+
+        Args:
+            begun: called once, when the first message is about to go out.
+        """
+        for message in self._playlist.once():
+            self._publish(message)
+        self._wait_for_subscribers()
+        self._start = time.monotonic_ns()
+        self.report.start = time.time_ns()
+        begun(self.report)
+        for message in self._when_due():
+            self._publish(message)
+        self.report.seconds = (time.monotonic_ns() - self._start) / NANOSECONDS
+        return self.report
+
+    def _advertise(self, node: rclpy.node.Node) -> dict[str, Any]:
+        publishers = {}
+        for topic, type_name in sorted(self._playlist.types.items()):
+            message_type = message_class(type_name)
+            if message_type is not None:
+                publishers[topic] = node.create_publisher(message_type, topic, self._qos(topic))
+            elif type_name not in self.report.skipped:
+                self.report.skipped.append(type_name)
+        if not publishers:
+            missing = ", ".join(self.report.skipped) or "no topic at all"
+            raise BagError(f"nothing in the bag can be published: {missing}; install the message packages.")
+        return publishers
+
+    def _qos(self, topic: str) -> QoSProfile:
+        latched = topic in self._playlist.latched
+        return QoSProfile(
+            history=HistoryPolicy.KEEP_LAST,
+            depth=100 if latched else 10,
+            reliability=ReliabilityPolicy.RELIABLE,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+        )
+
+    def _wait_for_subscribers(self) -> None:
+        """Until those are there who must be, and for half a second nobody new has come."""
+        needed = [self._publishers[topic] for topic in self._options.listeners]
+        deadline = time.monotonic() + self._options.wait
+        seen, since = 0, time.monotonic()
+        while time.monotonic() < deadline and not self._stop.wait(0.05):
+            count = sum(publisher.get_subscription_count() for publisher in self._publishers.values())
+            if count != seen:
+                seen, since = count, time.monotonic()
+            complete = all(publisher.get_subscription_count() for publisher in needed)
+            if seen and complete and time.monotonic() - since > _SETTLED:
+                return
+
+    def _when_due(self) -> Iterator[Message]:
+        """Every message at its moment; the next quarter of a second is read meanwhile, so reading delays nobody."""
+        source = self._playlist.stream(self._options.loop)
+        ahead: deque[Message] = deque()
+        for message in source:
+            ahead.append(message)
+            while ahead and (message.offset - self._now() > _READ_AHEAD or ahead[0].offset <= self._now()):
+                if not self._sleep_until(ahead[0]):
+                    return
+                yield ahead.popleft()
+        while ahead and self._sleep_until(ahead[0]):
+            yield ahead.popleft()
+
+    def _now(self) -> int:
+        """Nanoseconds of the stream that have passed."""
+        return round((time.monotonic_ns() - self._start) * self._options.rate)
+
+    def _sleep_until(self, message: Message) -> bool:
+        """Sleep until it is due, ticking the clock if there is one; false once stopped."""
+        while (left := (message.offset - self._now()) / self._options.rate) > 0 and not self._stop.is_set():
+            if self._clock:
+                left = min(left, _CLOCK_PERIOD)
+                self._clock.publish(_clock(self._now() + message.origin))
+            self._stop.wait(left / NANOSECONDS)
+        self.report.latest = max(self.report.latest, -left / NANOSECONDS)
+        return not self._stop.is_set()
+
+    def _publish(self, message: Message) -> None:
+        publisher = self._publishers.get(message.topic)
+        if publisher is None:
+            return
+        seconds = message.offset / NANOSECONDS
+        if any(drop.hides(message.topic, seconds) for drop in self._options.drops):
+            self.report.dropped[message.topic] += 1
+            return
+        publisher.publish(message.raw if self._clock else message.restamp(message.raw, self._shift(message)))
+        self.report.published[message.topic] += 1
+
+    def _shift(self, message: Message) -> Callable[[int], int]:
+        begin = self.report.start or time.time_ns()
+        if self._options.rate == 1.0:
+            return lambda stamp: stamp - message.origin + begin
+        return lambda stamp: round((stamp - message.origin) / self._options.rate) + begin
+
+
+def play(
+    paths: Sequence[Path], options: PlayOptions, begun: Callable[[PlayReport], None] = lambda report: None
+) -> PlayReport:
+    """Play bags from a process of their own, until the end or a signal.
+
+    Args:
+        paths: rosbag2 folders or files, one after the other.
+        options: how.
+        begun: called once, when the first message is about to go out.
+
+    Raises:
+        BagError: a bag cannot be read, or nothing in it can be published here.
+        ConfigError: a drop concerns no topic.
+    """
+    playlist = Playlist(paths)
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    node = rclpy.create_node("mlesam_player")
+    try:
+        player = Player(node, playlist, options)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: player.stop())
+        return player.play(begun)
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+        playlist.close()
+
+
+def _clock(time: int) -> Clock:
+    seconds, nanoseconds = divmod(time, NANOSECONDS)
+    return Clock(clock=Time(sec=seconds, nanosec=nanoseconds))

@@ -1,0 +1,114 @@
+"""Bags, one after the other, as one stream of serialised messages."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.errors import BagError
+from mlesam_ros.frame import NANOSECONDS
+from mlesam_ros.ros.restamp import Restamper, restamper
+
+_PAUSE = NANOSECONDS // 10
+"""Time between the last message of a bag and the first of the next: one period of the usual 10 Hz sensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A serialised message and its place in the stream.
+
+    Attributes:
+        topic: where it goes.
+        raw: as it was recorded, CDR with encapsulation.
+        offset: nanoseconds from the beginning of the stream.
+        origin: what to subtract from a time in this bag to get nanoseconds from the beginning of the stream.
+        restamp: moves it to another time.
+    """
+
+    topic: str
+    raw: bytes
+    offset: int
+    origin: int
+    restamp: Restamper
+
+
+class Playlist:
+    """Recordings as one stream.
+
+    Topics that are latched (`/tf_static`, and what was recorded as transient local) are kept apart, so that they can be
+    sent before anything else.
+
+    Attributes:
+        types: topic → type of everything that can be played.
+        latched: the topics that are kept apart.
+        warnings: what is wrong with the bags and was got round, one sentence each.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        """Open the bags.
+
+        Args:
+            paths: rosbag2 folders or files, played in this order.
+
+        Raises:
+            BagError: one cannot be opened, or two disagree about the type of a topic.
+        """
+        self._readers = [BagReader(path) for path in paths]
+        self.types: dict[str, str] = {}
+        self.latched: set[str] = set()
+        self.warnings = [warning for reader in self._readers for warning in reader.warnings]
+        for reader in self._readers:
+            self.latched |= {topic for topic in reader.topics if topic.endswith("/tf_static")} | reader.latched
+            for topic, name in reader.topics.items():
+                if topic == "/clock":
+                    continue  # the time of the recording; the player has a clock of its own
+                known = self.types.setdefault(topic, name)
+                if known != name:
+                    raise BagError(f"{reader.path} has {name} on {topic}, the bag before has {known}; play them apart.")
+
+    @property
+    def duration(self) -> int:
+        """Nanoseconds from the first message of the first bag to the last of the last, pauses between bags included."""
+        return sum(self._length(reader) for reader in self._readers) - _PAUSE
+
+    def once(self) -> Iterator[Message]:
+        """The latched messages of all bags, all due at once."""
+        for reader in self._readers:
+            for topic, time, raw, restamp in self._read(reader, latched=True):
+                yield Message(topic, raw, 0, time, restamp)
+
+    def stream(self, loop: bool = False, topics: Collection[str] | None = None) -> Iterator[Message]:
+        """Everything else in the order of recording, again and again if asked.
+
+        Args:
+            loop: never end.
+            topics: only these; all by default.
+        """
+        elapsed = 0
+        while True:
+            for reader in self._readers:
+                origin = reader.start - elapsed
+                for topic, time, raw, restamp in self._read(reader, latched=False, topics=topics):
+                    yield Message(topic, raw, time - origin, origin, restamp)
+                elapsed += self._length(reader)
+            if not loop:
+                return
+
+    def close(self) -> None:
+        """Close the files."""
+        for reader in self._readers:
+            reader.close()
+
+    def _length(self, reader: BagReader) -> int:
+        return reader.end - reader.start + _PAUSE
+
+    def _read(
+        self, reader: BagReader, latched: bool, topics: Collection[str] | None = None
+    ) -> Iterator[tuple[str, int, bytes, Restamper]]:
+        known = self.types if topics is None else topics
+        wanted = {name for name in reader.topics if name in known and (name in self.latched) == latched}
+        restampers = {name: restamper(reader.types, reader.topics[name]) for name in wanted}
+        for topic, _, time, raw in reader.raw_messages(wanted):
+            yield topic, time, raw, restampers[topic]

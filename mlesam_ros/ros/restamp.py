@@ -1,0 +1,66 @@
+"""Moving a serialised message to another moment without unpacking it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from rosbags.typesys.store import Typestore
+
+from mlesam_ros.frame import NANOSECONDS
+
+Shift = Callable[[int], int]
+"""Old stamp in nanoseconds → new stamp in nanoseconds."""
+Restamper = Callable[[bytes, Shift], bytes]
+
+_HEADER = "std_msgs/msg/Header"
+_TRANSFORMS = "tf2_msgs/msg/TFMessage"
+_STAMP_START, _STAMP_END = 4, 12
+
+
+def restamper(typestore: Typestore, type_name: str) -> Restamper:
+    """The cheapest way to move messages of one type.
+
+    A message that begins with a header has its stamp right after the four bytes of CDR encapsulation, whatever follows,
+    so eight bytes are replaced and megabytes of pixels are never looked at. Transforms are unpacked: they are small,
+    and every one of them has a stamp of its own. Other types have no stamp and stay as they are.
+
+    Args:
+        typestore: knows the type.
+        type_name: such as `sensor_msgs/msg/Image`.
+    """
+    if type_name == _TRANSFORMS:
+        return _Transforms(typestore)
+    _, fields = typestore.fielddefs[type_name]
+    starts_with_header = bool(fields) and fields[0][1][1] == _HEADER
+    return _patch_header if starts_with_header or type_name == _HEADER else _keep
+
+
+def _keep(raw: bytes, shift: Shift) -> bytes:
+    return raw
+
+
+def _patch_header(raw: bytes, shift: Shift) -> bytes:
+    layout = "<iI" if raw[1] & 1 else ">iI"
+    seconds, nanoseconds = struct.unpack_from(layout, raw, _STAMP_START)
+    if seconds == 0 and nanoseconds == 0:
+        return raw  # "no time", as latched messages say it; it must stay recognisable
+    stamp = shift(seconds * NANOSECONDS + nanoseconds)
+    return b"".join((raw[:_STAMP_START], struct.pack(layout, *divmod(stamp, NANOSECONDS)), raw[_STAMP_END:]))
+
+
+class _Transforms:
+    """Moves every transform of a TFMessage."""
+
+    def __init__(self, typestore: Typestore) -> None:
+        self._typestore = typestore
+
+    def __call__(self, raw: bytes, shift: Shift) -> bytes:
+        message: Any = self._typestore.deserialize_cdr(raw, _TRANSFORMS)
+        for transform in message.transforms:
+            stamp = transform.header.stamp
+            old = stamp.sec * NANOSECONDS + stamp.nanosec
+            if old:
+                stamp.sec, stamp.nanosec = divmod(shift(old), NANOSECONDS)
+        return bytes(self._typestore.serialize_cdr(message, _TRANSFORMS))

@@ -1,0 +1,99 @@
+"""A short demo from beginning to end: renderers, node, player and observer over real DDS."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlesam_ros.bags.reader import BagReader
+
+PHASES = [f"{light}_{what}" for light in ("day", "night") for what in ("all_sensors", "camera_lost", "lidar_lost")]
+SECONDS, SIDE = 6, 64
+
+
+@pytest.fixture(scope="module")
+def demo(tiny_checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    command = [
+        *(sys.executable, "-m", "mlesam_ros.cli", "demo", "--seconds", SECONDS, "--side", SIDE, "--json", "-"),
+        *("--checkpoint", tiny_checkpoint.path, "--base-weights", tiny_checkpoint.base),
+        *("--cache", folder / "cache", "--output", folder / "runs"),
+    ]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout), done.stderr
+
+
+def test_figures_have_their_keys_and_make_sense(demo):
+    _, result, _ = demo
+    assert result["sets_offered"] == SECONDS * 10
+    assert 0 < result["masks"] <= result["sets_offered"]
+    assert 0 < result["rate_hz"] < 11
+    assert 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p95"] <= result["latency_ms"]["p99"]
+    assert [phase["name"] for phase in result["phases"]] == PHASES
+    assert sum(phase["masks"] for phase in result["phases"]) == result["masks"]
+    for phase in result["phases"]:
+        assert phase["masks"] > 0  # whichever sensor is lost
+        assert 0 <= phase["miou"] <= 100
+    assert result["phases"][1]["sensors"] == ["depth", "event", "lidar"]
+
+
+def test_the_folder_holds_what_the_closing_line_promises(demo):
+    folder, result, said = demo
+    out = Path(result["output_dir"])
+    assert (folder / "runs" / "latest").resolve() == out.resolve()
+    assert str(out) in said.strip().splitlines()[-1]
+    assert json.loads((out / "metrics.json").read_text()) == result
+    for phase in PHASES:
+        assert np.asarray(Image.open(out / f"{phase}.png")).shape[2] == 3
+    assert sum(Image.open(out / f"{phase}.webp").n_frames for phase in PHASES) > 0.3 * result["masks"]
+
+
+def test_result_bag_has_the_masks_and_what_they_are_judged_by(demo):
+    _, result, _ = demo
+    with BagReader(Path(result["output_dir"]) / "result") as reader:
+        counts, latched = reader.counts, reader.latched
+        status = [message.message for message in reader.messages(["/mlesam/status"])]
+        masks = {stamp(m.message.header): m.message for m in reader.messages(["/mlesam/labels"])}
+        truths = {stamp(m.message.header) for m in reader.messages(["/ground_truth/labels"])}
+    assert set(counts) == {
+        *(f"/mlesam/{name}" for name in ("labels", "confidence", "status", "label_info", "overlay", "semantic_points")),
+        *("/ground_truth/labels", "/camera/camera_info", "/tf", "/tf_static"),
+    }
+    assert latched == {"/mlesam/label_info", "/tf_static"}
+    assert len(masks) == counts["/mlesam/confidence"] >= result["masks"]
+    assert set(masks) <= truths
+    assert {(mask.height, mask.width, mask.encoding) for mask in masks.values()} == {(SIDE, SIDE, "mono8")}
+    used = {tuple(sorted(s.modality for s in message.sensors if s.used)) for message in status}
+    assert any("camera" not in sensors for sensors in used)
+    assert any("lidar" not in sensors for sensors in used)
+    assert any("camera" in sensors and "lidar" in sensors for sensors in used)
+
+
+def test_the_street_is_rendered_once(demo):
+    folder, _, said = demo
+    assert "rendering" in said
+    assert len([path for path in (folder / "cache").iterdir() if path.is_dir()]) == 2
+
+
+def test_a_node_that_cannot_start_ends_the_demo_with_its_reason(demo, tiny_checkpoint, mlesam, tmp_path):
+    folder, _, _ = demo
+    result = mlesam(
+        *("demo", "--seconds", SECONDS, "--side", SIDE, "--cache", folder / "cache", "--output", tmp_path),
+        *("--checkpoint", tiny_checkpoint.path, "--base-weights", tiny_checkpoint.path),
+    )
+    assert result.exit_code == 2
+    said = result.stderr.strip().splitlines()[-1]
+    assert said.startswith("mlesam: the node is unconfigured")
+    assert "experts.safetensors" in said
+    assert "Traceback" not in result.stderr
+
+
+def stamp(header) -> int:
+    return header.stamp.sec * 10**9 + header.stamp.nanosec

@@ -1,0 +1,57 @@
+"""Which messages a scheduled failure withholds."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.ros.drops import Drop, parse_drop
+
+
+@pytest.mark.parametrize(
+    ("text", "drop"),
+    [
+        ("camera@10..16", Drop("camera", 10, 16)),
+        ("camera@10..", Drop("camera", 10, math.inf)),
+        ("lidar@..2.5", Drop("lidar", 0, 2.5)),
+        ("lidar", Drop("lidar", 0, math.inf)),
+        ("/front/image_raw@1..2", Drop("/front/image_raw", 1, 2)),
+    ],
+)
+def test_syntax(text, drop):
+    assert parse_drop(text) == drop
+
+
+@pytest.mark.parametrize(
+    "text", ["", "camera@", "camera@3", "camera@a..b", "camera@5..3", "camera@2..2", "camera@1.2.3..4", "@1..2"]
+)
+def test_what_cannot_be_read_is_named(text):
+    with pytest.raises(ConfigError, match="drop"):
+        parse_drop(text)
+
+
+@pytest.mark.parametrize(
+    ("target", "topic", "concerned"),
+    [
+        ("camera", "/camera/image_raw", True),
+        ("camera", "/camera/camera_info", True),
+        ("camera", "/depth/camera_info", False),
+        ("camera", "/event_camera/events", False),
+        ("event", "/events", True),
+        ("lidar", "/robot/lidar/points", True),
+        ("/camera", "/camera/image_raw", True),
+        ("/camera", "/camera_left/image_raw", False),
+        ("/lidar/points", "/lidar/points", True),
+    ],
+)
+def test_who_is_concerned(target, topic, concerned):
+    assert Drop(target).concerns(topic) is concerned
+
+
+@given(start=st.floats(0, 100), length=st.floats(0.01, 100), at=st.floats(0, 300))
+def test_hides_from_start_to_just_before_the_end(start, length, at):
+    drop = Drop("camera", start, start + length)
+    assert drop.hides("/camera/image_raw", at) is (start <= at < start + length)
+    assert not drop.hides("/lidar/points", at)
