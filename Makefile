@@ -1,7 +1,7 @@
 # make run     watch four simulated sensors being segmented, two of them failing on the way
 # make test    linters and tests                           (ARGS="-k sync" goes to pytest, TESTS=test/ros narrows it)
 # make setup   the set-up alone, which run and test begin with; it leaves $(VENV)/bin/mlesam
-# make lint    ruff and mypy
+# make lint    ruff and mypy; make pytest: the tests alone
 # make lock    write down the versions that requirements/ resolved to
 # make clean   remove what was built; distclean removes the virtual environments as well
 #
@@ -38,15 +38,19 @@ INSTALLED := $(STAMPS)/package-$(call hash,$(PACKAGE))
 PIP := $(BIN)/python -m pip --quiet --no-input install --constraint requirements/constraints-$(ROS_DISTRO).txt
 say = @printf '\033[1m%s\033[0m\n' '$(1)'
 
-.PHONY: run test setup lint lock clean distclean
+# One thing after the other, whatever -j says: the last line of a test run is pytest's.
+.NOTPARALLEL:
+.PHONY: run test pytest setup lint lock clean distclean
 
 run: setup
 	@$(BIN)/mlesam demo $(ARGS)
 
 setup: $(INSTALLED)
 
-test: lint
-	$(call say,pytest)
+test: lint pytest
+
+pytest: setup
+	$(call say,pytest on ROS 2 $(ROS_DISTRO))
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS) $(TESTS)
 
 # mypy cannot be told that training/ is mlesam_ros.training, so it reads a tree of links in which it is.

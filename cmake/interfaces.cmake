@@ -9,8 +9,18 @@ macro(generate_interfaces)
   endforeach()
   file(GLOB _interfaces RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}" CONFIGURE_DEPENDS msg/*.msg)
   rosidl_generate_interfaces(${PROJECT_NAME} ${_interfaces} DEPENDENCIES ${ARGN})
+  _build_only_includes(${PROJECT_NAME}__rosidl_generator_py)
   cmake_language(DEFER CALL _drop_missing_includes)
 endmacro()
+
+# The Python bindings would export the include folders of Python and NumPy. Nobody who links them needs these, and CMake
+# refuses to export a folder inside the source tree, which is where a checkout's virtual environment lies.
+function(_build_only_includes target)
+  if(TARGET ${target})
+    get_target_property(_includes ${target} INTERFACE_INCLUDE_DIRECTORIES)
+    set_target_properties(${target} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "$<BUILD_INTERFACE:${_includes}>")
+  endif()
+endfunction()
 
 # The exported targets of the ROS wheels name include folders of the machine that they were built on, and CMake refuses
 # an imported target with a folder that does not exist. Where every folder exists this changes nothing.

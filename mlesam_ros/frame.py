@@ -2,7 +2,7 @@
 
     message ──▶ SensorFrame ──▶ FrameSet ──▶ Segmentation ──▶ topics, bags, reports
 
-Stamps are integers in nanoseconds of the host's ROS clock. Payloads are views of the message's bytes; nothing here copies.
+Stamps are integers in nanoseconds of the host's ROS clock. Payloads are views of the message's bytes; nothing copies.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The house rules that a reader relies on: which room may import which, where ROS may appear, how long a file may get."""
+"""The house rules that a reader relies on: which room may import which, where ROS may appear, how long a file may be."""
 
 import ast
 from pathlib import Path
