@@ -75,7 +75,7 @@ class LabelSpace:
         foreign = [int(v) for v in present if v >= len(self) and v != self.ignore]
         if foreign:
             raise LabelError(
-                f"{source} holds {foreign}; label space {self.name} has the values 0 to {len(self) - 1} and {self.ignore}."
+                f"{source} holds {foreign}; label space {self.name} has 0 to {len(self) - 1} and {self.ignore}."
             )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The house rules that a reader relies on: which room may import which, where ROS may appear, how long a file may be."""
+"""The house rules that a reader relies on: which room may import which, where ROS may appear, how long a file is."""
 
 import ast
 from pathlib import Path
