@@ -81,6 +81,20 @@ def test_a_slow_sensor_costs_nothing_between_its_frames():
     assert np.median(alone) == 5 * MS
 
 
+def test_a_sensor_later_than_its_own_period_is_waited_for_if_patience_allows():
+    delays = {CAMERA: (5, 0), LIDAR: (130, 3)}
+    _, sets = play(sensors(rates={CAMERA: 10, LIDAR: 10}, delays=delays), SyncConfig((CAMERA, LIDAR), patience=0.15))
+    assert sum(LIDAR in t.frames for _, t in sets) >= 97
+    assert skews(sets[3:]).max() < 12
+
+
+def test_a_sensor_later_than_patience_allows_is_not_waited_for():
+    delays = {CAMERA: (5, 0), LIDAR: (130, 3)}
+    sync, sets = play(sensors(rates={CAMERA: 10, LIDAR: 10}, delays=delays), SyncConfig((CAMERA, LIDAR)))
+    assert np.median([now - t.stamp for now, t in sets]) == 5 * MS
+    assert sync.counters[LIDAR]["late"] > 50  # the counter that says what to change
+
+
 def test_a_dead_lidar_is_not_waited_for():
     _, sets = play(sensors(dead={LIDAR: (3, 99)}))
     assert len(sets) == 100
@@ -103,6 +117,17 @@ def test_the_replacement_is_the_next_one_that_lives():
     order = (CAMERA, LIDAR, DEPTH, EVENT)
     _, sets = play(sensors(dead={CAMERA: (3, 99), LIDAR: (5, 99)}), SyncConfig(primary_order=order))
     assert primaries(sets) == [CAMERA, LIDAR, DEPTH]
+
+
+def test_a_replacement_does_not_go_back_in_time():
+    sync = Synchroniser(SyncConfig(modalities=(CAMERA, LIDAR)))
+    sync.push(frame(CAMERA, T), T)
+    assert sync.take(T + 50 * MS).stamp == T
+    assert sync.push(frame(LIDAR, T - 20 * MS), T + 60 * MS) == PENDING  # the next camera frame may still want it
+    assert sync.take(T + 351 * MS) is None
+    assert sync.primary == LIDAR
+    sync.push(frame(LIDAR, T + 360 * MS), T + 370 * MS)
+    assert sync.take(T + 500 * MS).stamp == T + 360 * MS
 
 
 def test_a_robot_without_a_camera_starts_with_what_it_has():
@@ -140,6 +165,18 @@ def test_newest_wins_for_a_slow_consumer():
     assert taken.stamp == T + 400 * MS
     assert sync.take(T + 420 * MS) is None
     assert sync.counters[CAMERA]["superseded"] == sync.counters[LIDAR]["superseded"] == 4
+
+
+def test_what_waited_too_long_says_why():
+    behind = Synchroniser(SyncConfig(modalities=(CAMERA, LIDAR)))
+    for modality in (LIDAR, CAMERA):
+        behind.push(frame(modality, T), T)
+    assert behind.take(T + 1001 * MS) is None
+    assert behind.counters[CAMERA]["superseded"] == behind.counters[LIDAR]["superseded"] == 1
+    alone = Synchroniser(SyncConfig(modalities=(CAMERA, LIDAR), primary_order=(CAMERA,)))
+    alone.push(frame(LIDAR, T), T)
+    assert alone.take(T + 1001 * MS) is None
+    assert alone.counters[LIDAR]["unmatched"] == 1
 
 
 def test_the_newest_ready_set_does_not_wait_for_an_open_one():
