@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +12,7 @@ import typer
 from mlesam_ros.cli.environment import prepare_ros
 from mlesam_ros.cli.help import epilog
 from mlesam_ros.cli.results import JsonOption, write_json
+from mlesam_ros.frame import NANOSECONDS
 
 if TYPE_CHECKING:
     from mlesam_ros.ros.player import PlayReport
@@ -52,22 +55,35 @@ def play(
     from mlesam_ros.ros.drops import parse_drop
     from mlesam_ros.ros.player import PlayOptions
     from mlesam_ros.ros.player import play as play_bags
+    from mlesam_ros.ros.playlist import Playlist
 
     drops = tuple(parse_drop(text) for text in drop or ())
-    options = PlayOptions(rate=rate, loop=loop, clock=clock, drops=drops, wait=wait, listeners=tuple(listener or ()))
-    quiet = json == "-"
+    options = PlayOptions(rate, loop, clock, drops, wait, tuple(listener or ()))
+    playlist = Playlist(bags)
 
     def begun(report: PlayReport) -> None:
-        if not quiet:
-            typer.echo(f"playing {', '.join(str(bag) for bag in bags)}", err=True)
+        typer.echo(f"playing {', '.join(str(bag) for bag in bags)}", err=True)
         if json not in (None, "-"):
             write_json(report.to_dict(), json)
 
-    report = play_bags(bags, options, begun)
+    with _progress(None if loop else playlist.duration / NANOSECONDS) as progress:
+        report = play_bags(playlist, options, begun, progress)
     if json is not None:
         write_json(report.to_dict(), json)
-    if not quiet:
-        _summarise(report)
+    _summarise(report)
+
+
+@contextmanager
+def _progress(seconds: float | None) -> Iterator[Callable[[float], None]]:
+    """A bar on a terminal, nothing elsewhere: what a player plays is seen by those who listen."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.completed:6.1f} s"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("playing", total=seconds)
+        yield lambda done: progress.update(task, completed=done)
 
 
 def _summarise(report: PlayReport) -> None:

@@ -46,6 +46,7 @@ def simulate(
         prepare_ros()
         from mlesam_ros.ros.player import PlayOptions
         from mlesam_ros.ros.player import play as play_bags
+        from mlesam_ros.ros.playlist import Playlist
 
         typer.echo(f"playing {out}; Ctrl-C ends it", err=True)
-        play_bags([out], PlayOptions(loop=True))
+        play_bags(Playlist([out]), PlayOptions(loop=True))

@@ -6,9 +6,8 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import rclpy
@@ -123,11 +122,16 @@ class Player:
         """End the playback; safe from a signal handler and from other threads."""
         self._stop.set()
 
-    def play(self, begun: Callable[[PlayReport], None] = lambda report: None) -> PlayReport:
+    def play(
+        self,
+        begun: Callable[[PlayReport], None] = lambda report: None,
+        progress: Callable[[float], None] = lambda seconds: None,
+    ) -> PlayReport:
         """Play to the end, or until stopped.
 
         Args:
             begun: called once, when the first message is about to go out.
+            progress: told after every message how many seconds of the recordings have been played.
         """
         for message in self._playlist.once():
             self._publish(message)
@@ -137,6 +141,7 @@ class Player:
         begun(self.report)
         for message in self._when_due():
             self._publish(message)
+            progress(message.offset / NANOSECONDS)
         self.report.seconds = (time.monotonic_ns() - self._start) / NANOSECONDS
         return self.report
 
@@ -221,27 +226,29 @@ class Player:
 
 
 def play(
-    paths: Sequence[Path], options: PlayOptions, begun: Callable[[PlayReport], None] = lambda report: None
+    playlist: Playlist,
+    options: PlayOptions,
+    begun: Callable[[PlayReport], None] = lambda report: None,
+    progress: Callable[[float], None] = lambda seconds: None,
 ) -> PlayReport:
-    """Play bags from a process of their own, until the end or a signal.
+    """Play bags from a process of their own, until the end or a signal; closes them.
 
     Args:
-        paths: rosbag2 folders or files, one after the other.
+        playlist: what.
         options: how.
-        begun: called once, when the first message is about to go out.
+        begun, progress: see `Player.play`.
 
     Raises:
-        BagError: a bag cannot be read, or nothing in it can be published here.
-        ConfigError: a drop concerns no topic.
+        BagError: nothing in the bags can be published here, or they are damaged; what came before has been played.
+        ConfigError: a drop or a listener concerns no topic.
     """
-    playlist = Playlist(paths)
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("mlesam_player")
     try:
         player = Player(node, playlist, options)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: player.stop())
-        return player.play(begun)
+        return player.play(begun, progress)
     finally:
         node.destroy_node()
         rclpy.try_shutdown()

@@ -62,8 +62,8 @@ class Playlist:
         for reader in self._readers:
             self.latched |= {topic for topic in reader.topics if topic.endswith("/tf_static")} | reader.latched
             for topic, name in reader.topics.items():
-                if topic == "/clock":
-                    continue  # the time of the recording; the player has a clock of its own
+                if topic == "/clock" or name not in reader.types.fielddefs:
+                    continue  # the recording's time, where the player has its own; or a type that nobody defined
                 known = self.types.setdefault(topic, name)
                 if known != name:
                     raise BagError(f"{reader.path} has {name} on {topic}, the bag before has {known}; play them apart.")
@@ -86,15 +86,15 @@ class Playlist:
             loop: never end.
             topics: only these; all by default.
         """
-        elapsed = 0
-        while True:
+        elapsed, played = 0, True
+        while played:
+            played = False
             for reader in self._readers:
                 origin = reader.start - elapsed
                 for topic, time, raw, restamp in self._read(reader, latched=False, topics=topics):
                     yield Message(topic, raw, time - origin, origin, restamp)
+                    played = loop
                 elapsed += self._length(reader)
-            if not loop:
-                return
 
     def close(self) -> None:
         """Close the files."""

@@ -61,7 +61,9 @@ class Ears:
 
 
 def start_player(*arguments: object) -> subprocess.Popen:
-    command = [sys.executable, "-m", "mlesam_ros.cli", "play", *map(str, arguments)]
+    """Plays once everything that `Ears` listens to is listened to."""
+    waiting = [part for topic in (CAMERA, INFO, LIDAR, TRUTH, "/tf") for part in ("--listener", topic)]
+    command = [sys.executable, "-m", "mlesam_ros.cli", "play", "--wait", "20", *waiting, *map(str, arguments)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
@@ -149,9 +151,9 @@ def test_sqlite_is_played_like_mcap(tmp_path):
 
 def test_unusable_input_is_named(bag, tmp_path):
     with pytest.raises(BagError, match="nowhere"):
-        play([tmp_path / "nowhere"], PlayOptions())
+        Playlist([tmp_path / "nowhere"])
     with pytest.raises(ConfigError, match=r"radar.*/camera/image_raw"):
-        play([bag], PlayOptions(drops=(Drop("radar"),)))
+        play(Playlist([bag]), PlayOptions(drops=(Drop("radar"),)))
     with pytest.raises(ConfigError, match="rate -1"):
         PlayOptions(rate=-1)
 
