@@ -116,6 +116,8 @@ def test_an_empty_sweep_is_a_cloud():
         ({"fields": [field("x", 0, "i4"), *ODD[1:]]}, "'x' is int32; it must be one FLOAT32"),
         ({"fields": [*ODD, field("q", 0, "unknown")]}, "'q' has the datatype 0; PointField knows 1 to 8"),
         ({"fields": [field("x", 23, "f4"), *ODD[1:]]}, "'x' spans bytes 23 to 27; point_step is 26"),
+        ({"point_step": 0}, "point_step is 0 bytes; 1 to 65535"),
+        ({"point_step": 2**31}, "point_step is 2147483648 bytes"),
         ({"row_step": 129}, "row_step is 129 bytes; 5 points of 26 need 130"),
         ({"data": np.zeros(129, np.uint8)}, "data has 129 bytes; 1 rows with a row_step of 130 make 130"),
     ],
