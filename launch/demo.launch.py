@@ -7,7 +7,6 @@ The street is rendered into a bag once, which takes a minute or two, and then pl
 
 from pathlib import Path
 
-from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
@@ -19,6 +18,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.substitutions import ExecutableInPackage
 
+from launch import LaunchContext, LaunchDescription
 from mlesam_ros.share import share
 
 

@@ -3,18 +3,19 @@
 ros2 launch mlesam_ros perception.launch.py --show-args
 """
 
-from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from launch import LaunchContext, LaunchDescription
 from mlesam_ros.ros.process import transport_environment
 from mlesam_ros.share import share
 
 # Launch argument → parameter. An argument that is left empty leaves the parameter to params_file.
 OVERRIDES = {
     "checkpoint": "checkpoint",
+    "base_weights": "base_weights",
     "device": "device",
     "precision": "precision",
     "calibration_file": "calibration_file",
@@ -53,6 +54,7 @@ def arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument("log_level", default_value="info", description="Of the node.", choices=levels),
         DeclareLaunchArgument("rviz", default_value="false", description="Show overlay and cloud in RViz.", **flag),
         DeclareLaunchArgument("checkpoint", default_value="", description="Expert weights (.safetensors)." + kept),
+        DeclareLaunchArgument("base_weights", default_value="", description="Frozen backbone weights." + kept),
         DeclareLaunchArgument("device", default_value="", description="auto, cpu, cuda, cuda:1 and so on." + kept),
         DeclareLaunchArgument(
             "precision",

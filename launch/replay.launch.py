@@ -3,7 +3,6 @@
 ros2 launch mlesam_ros replay.launch.py bag:=/path/to/bag rviz:=true
 """
 
-from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
@@ -17,6 +16,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.substitutions import ExecutableInPackage
 
+from launch import LaunchContext, LaunchDescription
 from mlesam_ros.share import share
 
 

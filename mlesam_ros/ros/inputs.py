@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +11,12 @@ from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.subscription import Subscription
 
-from mlesam_ros.errors import MlesamError
 from mlesam_ros.frame import EVENT, Modality
 from mlesam_ros.messages import MESSAGE_TYPES, FrameReader
 from mlesam_ros.ros.compat.events import subscribe
 from mlesam_ros.ros.compat.filters import SimpleFilter
 from mlesam_ros.ros.compat.interfaces import message_class
+from mlesam_ros.ros.diagnostics import sentence
 from mlesam_ros.ros.parameters import AUTO, SensorParameters
 
 # The newest picture is all that counts; an event packet that is skipped is lost for the window and for the decoder.
@@ -32,8 +32,8 @@ class SensorInput(SimpleFilter):
         topic: the resolved topic.
         type_name: the message type that is subscribed to; None as long as nobody publishes one that can be read.
         received: messages that arrived.
-        refused: how many of them could not be read, by the reason in words.
-        refusal: the newest such reason.
+        refused: how many of them could not be read.
+        refusal: why the newest of those could not, in words.
         obstacle: what stands between publisher and subscription, in words; None when nothing is known to.
         opened: `time.monotonic()` at which listening began.
     """
@@ -49,7 +49,7 @@ class SensorInput(SimpleFilter):
         self.topic: str = node.resolve_topic_name(sensor.topic)
         self.type_name: str | None = None
         self.received = 0
-        self.refused: Counter[str] = Counter()
+        self.refused = 0
         self.refusal = ""
         self.obstacle: str | None = None
         self.opened = time.monotonic()
@@ -87,7 +87,9 @@ class SensorInput(SimpleFilter):
             depth=_DEPTH.get(self.modality, 1),
             reliability=ReliabilityPolicy.BEST_EFFORT,
         )
-        self._subscription = subscribe(self._node, message, self.topic, self._receive, qos, self._on_incompatible)
+        self._subscription = subscribe(
+            self._node, message, self._sensor.topic, self._receive, qos, self._on_incompatible
+        )
         self.type_name = wanted
         self.obstacle = None
 
@@ -120,9 +122,9 @@ class SensorInput(SimpleFilter):
         self.obstacle = None
         try:
             frame = self._reader.read(message)
-        except MlesamError as error:
-            self.refusal = str(error)
-            self.refused[self.refusal] += 1
+        except Exception as error:  # whatever is in a message, the node lives on
+            self.refusal = sentence(error)
+            self.refused += 1
             return
         if frame is None:
             return

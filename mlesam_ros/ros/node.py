@@ -12,9 +12,9 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
-from mlesam_ros.errors import ConfigError, MlesamError
+from mlesam_ros.errors import ConfigError
 from mlesam_ros.ros import parameters as declared
-from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter
+from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter, sentence
 from mlesam_ros.ros.parameters import NodeParameters
 from mlesam_ros.ros.perception import Perception
 from mlesam_ros.ros.process import run
@@ -41,8 +41,8 @@ class PerceptionNode(LifecycleNode):
     def __init__(self, name: str = "mlesam", **options: Any) -> None:
         super().__init__(name, **options)
         self.parameters = declared.declare(self)
-        for sentence in declared.unknown_names(list(self._parameter_overrides)):
-            self.get_logger().warning(sentence)
+        for words in declared.unknown_names(list(self._parameter_overrides)):
+            self.get_logger().warning(words)
         self._perception: Perception | None = None
         self._failure = ""
         self._reporter = Reporter(self.get_fully_qualified_name())
@@ -74,12 +74,12 @@ class PerceptionNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load, warm up, listen to calibration."""
         self.parameters = declared.read(self)
+        self.get_logger().info("configuring: loading the network")
         try:
             self._perception = Perception(self, self.parameters)
         except Exception as error:
             # Whatever it was, the operator gets one sentence and another try; rclpy would swallow it.
-            known = isinstance(error, MlesamError)
-            self._failure = str(error) if known else f"{type(error).__name__}: {' '.join(str(error).split())}"
+            self._failure = sentence(error)
             self.get_logger().error(f"configure failed: {self._failure}")
             self._report()
             return FAILURE
@@ -92,7 +92,12 @@ class PerceptionNode(LifecycleNode):
         result = super().on_activate(state)
         if self._perception is None or result != SUCCESS:
             return FAILURE
-        self._perception.activate()
+        try:
+            self._perception.activate()
+        except Exception as error:
+            self.get_logger().error(f"activate failed: {sentence(error)}")
+            self.on_deactivate(state)
+            return FAILURE
         self.get_logger().info("active")
         return SUCCESS
 

@@ -14,7 +14,7 @@ from mlesam_ros.errors import ConfigError, MlesamError
 from mlesam_ros.frame import FrameSet, Modality, Segmentation
 from mlesam_ros.labels import IGNORE
 from mlesam_ros.pipeline import Pipeline
-from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter
+from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter, sentence
 from mlesam_ros.ros.inputs import SensorInput
 from mlesam_ros.ros.outputs import Outputs
 from mlesam_ros.ros.parameters import AUTO, NodeParameters
@@ -53,10 +53,10 @@ class Perception:
     @property
     def summary(self) -> str:
         """One line for the log."""
-        config = self._pipeline.config
+        config, pipeline = self._pipeline.config, self._pipeline
         return (
-            f"{config.backbone} with experts for {', '.join(config.modalities)} on {self._pipeline.device} in {self._pipeline.precision}, "
-            f"{len(config.label_space)} classes of {config.label_space.name}"
+            f"{config.backbone} with experts for {', '.join(config.modalities)} on {pipeline.device} in "
+            f"{pipeline.precision}, {len(config.label_space)} classes of {config.label_space.name}"
         )
 
     # Lifecycle
@@ -119,7 +119,7 @@ class Perception:
             self._publish(frame_set, self._now())
         except Exception as error:
             if self._node.context.ok():
-                self._note(None, f"{type(error).__name__}: {' '.join(str(error).split())}")
+                self._note(None, sentence(error))
 
     def _publish(self, frame_set: FrameSet, taken: int) -> None:
         rig, parameters = self._rig_feed.rig, self._parameters
@@ -152,8 +152,8 @@ class Perception:
                 self._rejected[modality] += 1
 
     def _note(self, modality: Modality | None, words: str) -> None:
-        """Remember what went wrong for the next report; log it once."""
-        if self._troubles.get(modality, (0.0, ""))[1] != words:
+        """Remember what went wrong for the next report; log it when it begins."""
+        if not self._trouble(modality):
             self._node.get_logger().warning(f"{modality or 'pipeline'}: {words}")
         self._troubles[modality] = (time.monotonic(), words)
 
@@ -200,7 +200,7 @@ class Perception:
         """The synchroniser's counters, with what was refused before it and after it."""
         counters = self._sync.counters() if self._sync is not None else {}
         for modality, counts in counters.items():
-            unreadable, rejected = self._inputs[modality].refused.total(), self._rejected[modality]
+            unreadable, rejected = self._inputs[modality].refused, self._rejected[modality]
             counts["received"] += unreadable
             counts["refused"] += unreadable + rejected
             counts["used"] -= rejected

@@ -17,6 +17,7 @@ from mlesam_ros.frame import CAMERA, MODALITIES, Modality
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig, load_rig
 from mlesam_ros.messages import transforms
+from mlesam_ros.ros.diagnostics import sentence
 from mlesam_ros.ros.parameters import NodeParameters, PictureParameters
 
 
@@ -97,8 +98,8 @@ class RigFeed:
             if not frame:
                 raise CalibrationError(f"CameraInfo names no frame; fill header.frame_id or set {modality}.frame_id.")
             self.rig.models[frame] = CameraModel.from_info(info, sensor.rectified)
-        except CalibrationError as error:
-            self._report(topic, str(error))
+        except Exception as error:  # whatever is in a message, the node lives on
+            self._report(topic, sentence(error))
             return
         self.problems.pop(topic, None)
         if modality == CAMERA:
@@ -109,8 +110,8 @@ class RigFeed:
             try:
                 for parent, child, transform, stamp in transforms(TFMessage(transforms=[stamped])):
                     self.rig.tree.set(parent, child, transform, None if static else stamp)
-            except CalibrationError as error:
-                self._report(topic, str(error))
+            except Exception as error:  # as above
+                self._report(topic, sentence(error))
 
     def _report(self, topic: str, problem: str) -> None:
         if self.problems.get(topic) != problem:

@@ -83,5 +83,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "checkpoint": str(folder / "experts.safetensors"),
         "base_weights": str(folder / "base.safetensors"),
         "device": "cpu",
+        "precision": "fp32",
         "threads": 1,
     }

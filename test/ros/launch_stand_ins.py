@@ -1,7 +1,7 @@
 """Stand-ins for `launch` and `launch_ros`, which have no wheel: what the launch files call, and no more.
 
-`execute` does what `ros2 launch` would do up to the point of starting processes: it takes arguments, refuses wrong ones,
-follows includes, and gives back the actions with everything substituted.
+`execute` does what `ros2 launch` would do up to the point of starting processes: it takes arguments, refuses wrong
+ones, follows includes, and gives back the actions with everything substituted.
 """
 
 from __future__ import annotations

@@ -71,7 +71,11 @@ def test_refusals_are_news_once():
 @pytest.mark.parametrize(
     ("health", "level", "words"),
     [
-        (PipelineHealth("unconfigured", "no such file."), ERROR, "configure failed: no such file. Then: ros2 lifecycle"),
+        (
+            PipelineHealth("unconfigured", "no such file."),
+            ERROR,
+            "configure failed: no such file. Then: ros2 lifecycle",
+        ),
         (PipelineHealth("inactive"), OK, "inactive"),
         (PipelineHealth("active", hindrance="no CameraInfo yet"), ERROR, "no CameraInfo yet"),
         (PipelineHealth("active", error="out of memory"), ERROR, "out of memory"),

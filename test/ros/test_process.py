@@ -1,4 +1,4 @@
-"""A process of ours: ends cleanly on every signal, opens no ear to the network, says what was wrong with a parameter."""
+"""A process of ours: ends cleanly on every signal, has no ear to the network, names a parameter that was refused."""
 
 import os
 import signal
@@ -89,7 +89,9 @@ def leave_nothing(command: list[str]) -> subprocess.CompletedProcess:
 def test_no_packet_leaves_the_machine():
     """The node in a network of its own, with a network card that ends in this test: what it would send, we read."""
     card = Path(__file__).with_name("network_card.py")
-    result = leave_nothing(["unshare", "--net", "--map-root-user", sys.executable, str(card), sys.executable, "-c", NODE])
+    result = leave_nothing(
+        ["unshare", "--net", "--map-root-user", sys.executable, str(card), sys.executable, "-c", NODE]
+    )
     if result.returncode == 77 or "unshare" in result.stderr:
         pytest.skip(f"this machine does not let us make a network: {result.stderr.strip()}")
     assert result.returncode == 0, result.stderr
@@ -99,7 +101,11 @@ def test_no_packet_leaves_the_machine():
 
 def test_parameters_that_are_refused_are_said_in_one_line():
     command = [sys.executable, "-m", "mlesam_ros.ros.node", "--ros-args", "-p"]
-    for setting, words in (("patience:=1", "patience"), ("precision:=fp8", "fp32, bf16, fp16"), ("patience:=99.0", "10")):
+    for setting, words in (
+        ("patience:=1", "patience"),
+        ("precision:=fp8", "fp32, bf16, fp16"),
+        ("patience:=99.0", "10"),
+    ):
         result = subprocess.run([*command, setting], capture_output=True, text=True, timeout=60, check=False)
         assert result.returncode == 1 and "Traceback" not in result.stderr
         assert words in result.stderr.splitlines()[-1]

@@ -1,0 +1,217 @@
+"""The node as a process of its own, its sensors and its listeners in this one: everything over the real transport."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from listener import LATCHED, Listener
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from robot import CAMERA_FRAME, HEIGHT, LIDAR_FRAME, WIDTH, Robot
+from test_process import sockets
+
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, NANOSECONDS
+from mlesam_ros.labels import load_label_space
+from mlesam_ros.messages import stamp_ns
+from mlesam_ros.ros.compat.interfaces import message_class
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+class NodeProcess:
+    """`perception_node` with its output in a file."""
+
+    def __init__(self, log: Path, **parameters) -> None:
+        settings = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
+        command = [sys.executable, "-m", "mlesam_ros.ros.node", "--ros-args", *settings]
+        self.log = log
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(command, cwd=CHECKOUT, stdout=out, stderr=out, start_new_session=True)
+
+    def said(self, words: str) -> bool:
+        return words in self.log.read_text()
+
+    def end(self, *signals: int) -> int:
+        """Send these in quick succession; the exit code."""
+        for number in signals:
+            self.process.send_signal(number)
+            time.sleep(0.05)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def launch(tmp_path, weights):
+    started = []
+
+    def start(**parameters):
+        name = f"node{len(started)}.log"
+        started.append(NodeProcess(tmp_path / name, **{**weights, **parameters}))
+        return started[-1]
+
+    yield start
+    for node in started:
+        if node.process.poll() is None:
+            node.process.kill()
+            node.process.wait()
+
+
+class Drive:
+    """A robot that drives at 10 Hz while somebody watches."""
+
+    def __init__(self, graph) -> None:
+        self.graph = graph
+        self.robot = Robot(graph.node("robot"))
+        self.listener = Listener(graph.node("listener"))
+        self.sent: list[int] = []
+
+    def until(self, condition, sensors=MODALITIES, timeout=40.0) -> None:
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            self.sent.append(self.robot.sense(sensors))
+            if self.graph.spin_until(condition, 0.1):
+                return
+        pytest.fail("it did not happen in time")
+
+
+def weight_sums(status) -> list[float]:
+    levels = {}
+    for sensor in status.sensors:
+        for weight in sensor.weights:
+            levels[weight.level] = levels.get(weight.level, 0.0) + weight.weight
+    return list(levels.values())
+
+
+def test_four_sensors_in_everything_out(graph, launch):
+    node, drive = launch(), Drive(graph)
+    got = drive.listener.got
+    vision: list = []
+    vision_type = message_class("vision_msgs/msg/LabelInfo")
+    assert vision_type is not None
+    graph.node("vision").create_subscription(vision_type, "/mlesam/vision_label_info", vision.append, LATCHED)
+    enough = lambda: len(drive.listener.masks_from(*MODALITIES)) >= 3  # noqa: E731
+    drive.until(enough)
+    assert all(got[name] for name in ("labels", "confidence", "overlay", "semantic_points", "label_info"))
+
+    for name, encoding, channels in (("labels", "mono8", 1), ("confidence", "mono8", 1), ("overlay", "rgb8", 3)):
+        for picture in got[name]:
+            assert stamp_ns(picture.header) in drive.sent
+            assert picture.header.frame_id == CAMERA_FRAME
+            assert (picture.height, picture.width, picture.encoding) == (HEIGHT, WIDTH, encoding)
+            assert (picture.step, len(picture.data)) == (WIDTH * channels, HEIGHT * WIDTH * channels)
+    space = load_label_space("deliver")
+    assert np.frombuffer(got["labels"][-1].data, np.uint8).max() < len(space)
+    assert np.frombuffer(got["confidence"][-1].data, np.uint8).min() > 0
+
+    cloud = got["semantic_points"][-1]
+    assert cloud.header.frame_id == LIDAR_FRAME and stamp_ns(cloud.header) in drive.sent
+    assert [f.name for f in cloud.fields] == ["x", "y", "z", "intensity", "label", "rgb"]
+    assert 0 < cloud.width <= 500 and len(cloud.data) == cloud.width * cloud.point_step
+
+    status = drive.listener.masks_from(*MODALITIES)[-1]
+    assert (status.primary, status.header.frame_id) == (CAMERA, CAMERA_FRAME)
+    assert stamp_ns(status.header) in drive.sent
+    assert [s.modality for s in status.sensors] == list(MODALITIES)
+    assert {s.modality: s.topic for s in status.sensors}[LIDAR] == "/lidar/points"
+    for sensor in status.sensors:
+        assert 0 <= sensor.age < 5 and abs(sensor.skew) <= 0.06
+        fates = sensor.used_total + sensor.superseded + sensor.late + sensor.unmatched + sensor.refused
+        assert 3 <= sensor.used_total <= fates <= sensor.received
+    assert weight_sums(status) == pytest.approx([1.0] * 3, abs=1e-3)
+    stages = {entry.stage: entry.seconds for entry in status.latencies}
+    *parts, whole = stages
+    assert parts == ["synchronise", "encode", "model", "decode", "publish"] and whole == "stamp_to_mask"
+    assert sum(stages[part] for part in parts) == pytest.approx(stages["stamp_to_mask"], abs=1e-6)
+
+    info = got["label_info"][0]
+    assert (info.name, [c.name for c in info.classes]) == ("deliver", list(space.names))
+    assert [entry.class_name for entry in vision[0].class_map] == list(space.names)
+    assert graph.spin_until(lambda: "masks/s" in drive.listener.words("pipeline"))
+
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for pid in (node.process.pid, os.getpid()):
+        ears = {(protocol, address) for protocol, address, port in sockets(pid) if port < lowest}
+        assert ears == {("udp", "0100007F")}, "it listens on the loopback and nowhere else"
+    assert node.end(signal.SIGINT) == 0
+
+
+def test_the_camera_stops_and_the_masks_go_on_and_it_comes_back(graph, launch):
+    launch()
+    drive = Drive(graph)
+    drive.until(lambda: drive.listener.masks_from(*MODALITIES))
+    lost = drive.sent[-1]
+    others = (DEPTH, EVENT, LIDAR)
+    drive.until(lambda: len(drive.listener.masks_from(*others)) >= 10, others)
+    for status in drive.listener.masks_from(*others)[1:]:
+        camera = next(s for s in status.sensors if s.modality == CAMERA)
+        assert not camera.used and math.isnan(camera.age) and not camera.weights
+        assert status.header.frame_id == CAMERA_FRAME
+        assert weight_sums(status) == pytest.approx([1.0] * 3, abs=1e-3)
+    assert drive.listener.masks_from(*others)[-1].primary == LIDAR
+    last = drive.listener.got["labels"][-1]
+    assert (last.height, last.width, last.header.frame_id) == (HEIGHT, WIDTH, CAMERA_FRAME)
+    after = [s for s in drive.listener.stamps("labels") if s >= lost]
+    assert set(after) <= set(drive.sent)
+    gaps = np.diff(after) / NANOSECONDS
+    assert gaps.max() < 1.5, f"masks paused for {gaps.max():.2f} s when the camera was lost"
+    drive.until(lambda: "/camera/image_raw" in drive.listener.words("camera"), others)
+    seen = len(drive.listener.masks_from(*MODALITIES))
+    drive.until(lambda: len(drive.listener.masks_from(*MODALITIES)) > seen + 2)
+    assert drive.listener.got["status"][-1].primary == CAMERA
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM,)], ids=["sigints", "sigterm"])
+def test_signals_while_it_works(graph, launch, signals):
+    node, drive = launch(), Drive(graph)
+    drive.until(lambda: drive.listener.got["labels"])
+    drive.robot.sense()
+    assert node.end(*signals) == 0
+    assert not node.said("Traceback")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["sigint", "sigterm"])
+def test_signals_while_it_loads(graph, launch, number):
+    node = launch()
+    assert graph.spin_until(lambda: node.said("loading the network"), 40)
+    assert node.end(number) == 0
+    assert not node.said("Traceback")
+
+
+def call(graph, client, request):
+    assert graph.spin_until(client.service_is_ready, 30)
+    future = client.call_async(request)
+    assert graph.spin_until(future.done, 30)
+    return future.result()
+
+
+def test_a_lifecycle_manager_configures_it_in_the_end(graph, launch, weights):
+    node = launch(checkpoint="/nowhere/street.safetensors")
+    drive, manager = Drive(graph), graph.node("manager")
+    state = manager.create_client(GetState, "/mlesam/get_state")
+    change = manager.create_client(ChangeState, "/mlesam/change_state")
+    setter = manager.create_client(SetParameters, "/mlesam/set_parameters")
+
+    def transition(number):
+        return call(graph, change, ChangeState.Request(transition=Transition(id=number))).success
+
+    assert call(graph, state, GetState.Request()).current_state.label == "unconfigured"
+    assert graph.spin_until(lambda: "there is no checkpoint /nowhere" in drive.listener.words("pipeline"))
+    assert node.said("configure failed: there is no checkpoint /nowhere/street.safetensors")
+    assert not transition(Transition.TRANSITION_CONFIGURE)
+    right = Parameter("checkpoint", value=weights["checkpoint"]).to_parameter_msg()
+    assert call(graph, setter, SetParameters.Request(parameters=[right])).results[0].successful
+    assert transition(Transition.TRANSITION_CONFIGURE)
+    assert transition(Transition.TRANSITION_ACTIVATE)
+    drive.until(lambda: drive.listener.masks_from(*MODALITIES))
+    assert transition(Transition.TRANSITION_DEACTIVATE)
+    assert transition(Transition.TRANSITION_CLEANUP)
+    assert call(graph, state, GetState.Request()).current_state.label == "unconfigured"
