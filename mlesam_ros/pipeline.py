@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -151,10 +150,7 @@ class Pipeline:
         Raises:
             CalibrationError: the label camera is not known.
         """
-        height, width = rig.camera.height, rig.camera.width
-        scale = self.config.image_size / max(height, width) / STRIDE
-        h, w = (max(1, round(side * scale)) * STRIDE for side in (height, width))
-        return h, w
+        return network_size((rig.camera.height, rig.camera.width), self.config.image_size)
 
     def _encode_what_can_be(self, frame_set: FrameSet, rig: Rig) -> dict[Modality, Image]:
         images, size, refusals = {}, self.network_size(rig), {}
@@ -203,11 +199,16 @@ class Pipeline:
                 )
 
 
+def network_size(camera: tuple[int, int], image_size: int) -> tuple[int, int]:
+    """(h, w) of the network's images for a camera of (height, width): long side `image_size`, sides multiples of 32."""
+    cells = [max(1, round(side * image_size / max(camera) / STRIDE)) for side in camera]
+    return cells[0] * STRIDE, cells[1] * STRIDE
+
+
 def _enlarged(picture: torch.Tensor, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """(h, w) uint8 on any device to (H, W) uint8, the nearest pixel."""
-    return cv2.resize(picture.cpu().numpy(), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(
-        np.uint8, copy=False
-    )
+    """(h, w) uint8 on any device to (H, W) uint8: the pixel under each new pixel's centre."""
+    rows, cols = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, picture.shape, strict=True))
+    return picture.cpu().numpy().take(rows, 0).take(cols, 1)
 
 
 def _encoder_name(config: MLESAMConfig, modality: Modality) -> str:

@@ -84,9 +84,9 @@ class Trunk(Hiera):
     _kept: tuple[Any, Tensor] | None = None
 
     def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
-        if not torch.is_inference_mode_enabled():
-            return super()._get_pos_embed(hw)
         grid, window = self.pos_embed, self.pos_embed_window
+        if not torch.is_inference_mode_enabled() or grid.is_inference() or window.is_inference():
+            return super()._get_pos_embed(hw)
         key = (hw, grid.dtype, grid.device, grid._version, window._version)  # the version counts changes in place
         if self._kept is None or self._kept[0] != key:
             self._kept = key, super()._get_pos_embed(hw)

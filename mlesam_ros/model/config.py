@@ -11,6 +11,7 @@ from mlesam_ros.encoding.encoder import Statistics
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import MODALITIES, Modality
 from mlesam_ros.labels import LabelSpace, load_label_space
+from mlesam_ros.model.backbones import BACKBONES
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "gate": ("linear", "sigmoid"),
@@ -66,7 +67,7 @@ class MLESAMConfig:
         Raises:
             ConfigError: names the value and what is accepted.
         """
-        for name, accepted in CHOICES.items():
+        for name, accepted in {"backbone": tuple(BACKBONES), **CHOICES}.items():
             _check_word(name, getattr(self, name), accepted)
         for name in ("rank", "top_k", "image_size"):
             value = getattr(self, name)

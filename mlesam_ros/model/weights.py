@@ -10,14 +10,15 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from mlesam_ros.errors import CheckpointError, ConfigError
 from mlesam_ros.model.backbones import Backbone, backbone_size
+from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.share import share
 
-ENCODER = "image_encoder."
-"""What the backbone's tensors begin with in Meta's checkpoints, and in ours."""
+ENCODER, DECODER = "image_encoder.", "sam_mask_decoder."
+"""What the tensors of the backbone and of SAM's decoder begin with in Meta's checkpoints."""
 
 
 def find_base(backbone: str, path: str | Path | None) -> Path:
@@ -36,33 +37,46 @@ def find_base(backbone: str, path: str | Path | None) -> Path:
         return share(f"weights/{backbone}.safetensors")
     except ConfigError as error:
         if backbone_size(backbone).shipped:
-            raise CheckpointError(
-                f"weights/{backbone}.safetensors is not installed; install this package again."
-            ) from error
+            raise CheckpointError(f"weights/{backbone}.safetensors is missing; install again.") from error
         raise CheckpointError(
             f"the weights of {backbone} do not come with this package; give the path of Meta's sam2.1_{backbone}.pt or "
             f"sam2_{backbone}.pt, whichever the experts were trained on, as facebookresearch/sam2 publishes it."
         ) from error
 
 
-def load_base(model: nn.Module, path: str | Path) -> None:
-    """Fill a model's backbone, strictly; from one of Meta's files also what its decoder shares with SAM's.
+def load_base(model: MLESAM, path: str | Path) -> None:
+    """Fill a model's backbone; from one of Meta's files also what its decoder shares with SAM's.
+
+    Raises:
+        CheckpointError: see `load_backbone`.
+    """
+    state = load_backbone(model.backbone, path)
+    if not any(name.startswith(DECODER) for name in state):
+        return
+    try:
+        model.decoder.load_sam(state)
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{path} has a mask decoder that is not SAM 2's: {error}; fetch it again.") from error
+
+
+def load_backbone(backbone: Backbone, path: str | Path) -> dict[str, Tensor]:
+    """Fill a backbone, strictly.
 
     Args:
-        model: an `MLESAM`, or a bare `Backbone`.
+        backbone: its weights are overwritten.
         path: `.pt` as Meta publishes it, or our `.safetensors`.
+
+    Returns:
+        every tensor of the file.
 
     Raises:
         CheckpointError: unreadable, or of another architecture; says which tensors differ.
     """
     state = read_tensors(Path(path))
-    backbone = model if isinstance(model, Backbone) else model.get_submodule("backbone")
-    assert isinstance(backbone, Backbone)
     theirs = {name.removeprefix(ENCODER): t for name, t in state.items() if name.startswith(ENCODER)}
     refuse_difference(theirs, backbone.state_dict(), f"{path} is not {backbone.name}", "base weights")
     backbone.load_state_dict(theirs)
-    if backbone is not model and any(name.startswith("sam_mask_decoder.") for name in state):
-        model.get_submodule("decoder").load_sam(state)  # type: ignore[operator]
+    return state
 
 
 def save_backbone(path: str | Path, backbone: Backbone) -> None:
@@ -97,7 +111,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no weights file {path}.") from error
     except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = (str(error).splitlines() or ["it is empty"])[0].rstrip(".")
         raise CheckpointError(f"{path} is truncated or not a weights file: {reason}; fetch it again.") from error
     state = content.get("model") if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
@@ -114,10 +128,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     draft = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(dict(tensors), draft, dict(metadata))
-        draft.replace(path)
+        try:
+            save_file(dict(tensors), draft, dict(metadata))
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
-        draft.unlink(missing_ok=True)
         raise CheckpointError(f"{path} cannot be written: {error}.") from error
 
 

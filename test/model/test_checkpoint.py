@@ -1,0 +1,155 @@
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from mlesam_ros.errors import CheckpointError
+from mlesam_ros.labels import load_label_space
+from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint, load_trained, save_checkpoint
+from mlesam_ros.model.weights import base_sha256, save_backbone
+
+
+@pytest.fixture
+def files(make_model, tmp_path):
+    """A model, its base weights and its checkpoint."""
+    model = make_model(statistics={"camera": ((0.1, 0.2, 0.3), (1.0, 1.0, 1.0))})
+    base, path = tmp_path / "base.safetensors", tmp_path / "trained.safetensors"
+    save_backbone(base, model.backbone)
+    save_checkpoint(path, model, {"miou": 0.5})
+    return model, base, path
+
+
+def rewrite(path, change):
+    """Change the description inside a checkpoint."""
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["mlesam"])
+    change(about)
+    save_file(load_file(path), path, {"mlesam": json.dumps(about)})
+
+
+def test_the_model_comes_back_bit_for_bit(files, make_images):
+    model, base, path = files
+    again, images = load_checkpoint(path, base), make_images()
+    assert again.config == model.config
+    assert not again.training
+    with torch.inference_mode():
+        assert torch.equal(again(images).fused, model(images).fused)
+
+
+def test_holds_only_what_was_trained(files):
+    model, _, path = files
+    names = set(load_file(path))
+    assert not any(name.startswith("backbone") for name in names)
+    assert names == {n for n, p in model.named_parameters() if p.requires_grad} | {"decoder.frequencies"}
+
+
+def test_described_without_a_model(files):
+    model, _, path = files
+    about = describe_checkpoint(path)
+    assert about["backbone"] == "hiera_nano"
+    assert about["modalities"] == ["camera", "depth", "event", "lidar"]
+    assert about["rank"] == 4
+    assert about["label_space"]["name"] == "deliver"
+    assert len(about["label_space"]["classes"]) == 25
+    assert about["base_sha256"] == base_sha256(model.backbone)
+    assert about["metrics"] == {"miou": 0.5}
+    total = sum(p.numel() for p in model.parameters())
+    trained = total - sum(p.numel() for p in model.backbone.parameters())
+    assert about["parameters"] == {"trainable": trained, "total": total}
+    json.dumps(about)
+
+
+def test_truncated(files):
+    _, base, path = files
+    path.write_bytes(path.read_bytes()[:-10])
+    for read in (describe_checkpoint, lambda p: load_checkpoint(p, base)):
+        with pytest.raises(CheckpointError, match="truncated"):
+            read(path)
+
+
+def test_other_base_weights_are_refused_with_both_values(files, make_model, tmp_path):
+    model, _, path = files
+    other = make_model()
+    save_backbone(tmp_path / "other.safetensors", other.backbone)
+    with pytest.raises(CheckpointError) as refusal:
+        load_checkpoint(path, tmp_path / "other.safetensors")
+    assert base_sha256(model.backbone) in str(refusal.value)
+    assert base_sha256(other.backbone) in str(refusal.value)
+
+
+def test_another_label_space_is_refused(files):
+    _, base, path = files
+    with pytest.raises(CheckpointError, match=r"deliver \(25 classes\), not on muses \(19 classes\)"):
+        load_checkpoint(path, base, label_space=load_label_space("muses"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rank": 8}, "has rank 4, but the model has 8"),
+        ({"modalities": ("camera",)}, r"has modalities .*'lidar'.*, but the model has \('camera',\)"),
+        ({"label_space": load_label_space("mcubes")}, "has label space deliver, but the model has mcubes"),
+    ],
+)
+def test_a_model_of_another_make_is_refused(files, make_model, changes, words):
+    with pytest.raises(CheckpointError, match=words):
+        load_trained(files[2], make_model(**changes))
+
+
+def test_loading_into_a_merged_model_takes_effect(files, make_model, make_images):
+    model, _, path = files
+    other, images = make_model(statistics=model.config.statistics), make_images()
+    other.backbone.load_state_dict(model.backbone.state_dict())
+    other.experts.merge()
+    load_trained(path, other)
+    with torch.inference_mode():
+        assert torch.equal(other(images).fused, model(images).fused)
+
+
+def test_tensors_that_contradict_the_description(files):
+    _, base, path = files
+    rewrite(path, lambda about: about["config"].update(rank=5))
+    with pytest.raises(CheckpointError, match=r"of another shape \(experts.*\[2, 32, 4\] for \[2, 32, 5\]"):
+        load_checkpoint(path, base)
+
+
+def test_a_backbone_file_is_no_checkpoint(files):
+    with pytest.raises(CheckpointError, match="no experts' description"):
+        describe_checkpoint(files[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda about: about.update(format=99), "format 99"),
+        (lambda about: about.pop("base_sha256"), "lacking base_sha256"),
+        (lambda about: about["config"].update(colour="red"), "cannot be built: model key 'colour' is unknown"),
+        (lambda about: about["config"].update(backbone="resnet"), "resnet"),
+    ],
+)
+def test_a_foreign_description_is_refused(files, change, words):
+    _, base, path = files
+    rewrite(path, change)
+    with pytest.raises(CheckpointError, match=words):
+        load_checkpoint(path, base)
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        describe_checkpoint(tmp_path / "none.safetensors")
+
+
+def test_an_interrupted_write_leaves_the_old_file(files, monkeypatch):
+    model, _, path = files
+    before = path.read_bytes()
+
+    def full(*_args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("mlesam_ros.model.weights.save_file", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        save_checkpoint(path, model)
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in path.parent.iterdir()) == ["base.safetensors", "trained.safetensors"]

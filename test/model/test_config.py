@@ -1,0 +1,65 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.labels import load_label_space
+from mlesam_ros.model.config import CHOICES, MLESAMConfig
+
+configs = st.builds(
+    MLESAMConfig,
+    modalities=st.lists(st.text("abcxyz_", min_size=1), min_size=1, max_size=5, unique=True).map(tuple),
+    label_space=st.sampled_from(["deliver", "muses", "mcubes", "cityscapes"]).map(load_label_space),
+    rank=st.integers(1, 64),
+    image_size=st.integers(1, 40).map(lambda n: 32 * n),
+    top_k=st.integers(1, 6),
+    renormalise=st.booleans(),
+    auxiliary=st.booleans(),
+    **{name: st.sampled_from(words) for name, words in CHOICES.items()},
+)
+
+
+@given(configs)
+def test_survives_json(config):
+    assert MLESAMConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_statistics_survive_json():
+    config = MLESAMConfig(encoders={"camera": "rgb"}, statistics={"camera": ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))})
+    assert MLESAMConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_label_space_may_be_a_shipped_name():
+    assert MLESAMConfig.from_dict({"label_space": "muses"}).label_space == load_label_space("muses")
+
+
+def test_the_papers_configuration():
+    config = MLESAMConfig.paper(label_space=load_label_space("muses"))
+    assert (config.backbone, config.rank, config.image_size) == ("hiera_base_plus", 32, 1024)
+
+
+def test_a_misspelt_key_is_refused_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"'topk' is unknown.*did you mean top_k\?"):
+        MLESAMConfig.from_dict({"topk": 3})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"features": "routd"}, r"features 'routd'.*average, routed, both; did you mean routed\?"),
+        ({"backbone": "hiera_tny"}, r"did you mean hiera_tiny\?"),
+        ({"rank": 0}, "rank is 0"),
+        ({"rank": True}, "rank is True"),
+        ({"top_k": 1.5}, r"top_k is 1\.5"),
+        ({"image_size": 100}, "image_size is 100; it must be a multiple of 32"),
+        ({"modalities": ()}, r"modalities are \[\]"),
+        ({"modalities": ("camera", "camera")}, "distinct"),
+        ({"modalities": ("near.infrared",)}, "without a dot"),
+        ({"encoders": {"sonar": "rgb"}}, "encoders names sonar"),
+    ],
+)
+def test_impossible_values_are_refused(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        MLESAMConfig(**changes)

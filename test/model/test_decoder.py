@@ -1,0 +1,91 @@
+import pytest
+import torch
+from sam2.modeling.position_encoding import PositionEmbeddingRandom
+from sam2.modeling.sam2_utils import MLP
+
+from mlesam_ros.model.backbones import BACKBONES
+from mlesam_ros.model.decoder import AuxiliaryHead, ClassMLPs, MaskDecoder, level_channels
+
+NANO = BACKBONES["hiera_nano"]
+
+
+def pyramid(width=96, batch=2, h=4, w=6):
+    return {
+        "semantic": torch.randn(batch, width, h, w),
+        "high_res_1": torch.randn(batch, width // 4, 2 * h, 2 * w),
+        "high_res_0": torch.randn(batch, width // 8, 4 * h, 4 * w),
+    }
+
+
+def test_one_logit_map_per_class_at_stride_four():
+    assert MaskDecoder(NANO, 25)(pyramid()).shape == (2, 25, 16, 24)
+
+
+def test_narrow_thins_the_fine_levels():
+    full = {name: torch.randn(1, 96, s, s) for name, s in (("semantic", 2), ("high_res_1", 4), ("high_res_0", 8))}
+    narrowed = MaskDecoder(NANO, 3).narrow(full)
+    assert {name: x.shape[1] for name, x in narrowed.items()} == level_channels(96)
+
+
+def test_the_stacked_mlps_are_sams_mlps():
+    stacked = ClassMLPs(5, (24, 24, 24, 6))
+    tokens = torch.randn(3, 5, 24)
+    for c in range(5):
+        mlp = MLP(24, 24, 6, 3)
+        for layer, weight, bias in zip(mlp.layers, stacked.weights, stacked.biases, strict=True):
+            layer.weight.data, layer.bias.data = weight[c].T, bias[c, 0]
+        torch.testing.assert_close(stacked(tokens)[:, c], mlp(tokens[:, c]))
+
+
+@pytest.mark.parametrize("size", [(4, 4), (3, 7)])
+def test_the_positional_code_is_sams(size):
+    decoder, theirs = MaskDecoder(NANO, 2), PositionEmbeddingRandom(48)
+    theirs.positional_encoding_gaussian_matrix = decoder.frequencies
+    torch.testing.assert_close(decoder.position(*size)[0], theirs(size))
+
+
+def test_nothing_but_classes_is_built():
+    names = {name.split(".")[0] for name, _ in MaskDecoder(NANO, 25).named_parameters()}
+    assert names == {
+        "transformer",
+        "output_upscaling",
+        "conv_s0",
+        "conv_s1",
+        "class_tokens",
+        "hypernetworks",
+        "no_mask",
+    }
+
+
+def test_the_same_in_training_and_evaluation():
+    # SAM's stability fall-back acts in evaluation only; ours has none.
+    decoder, x = MaskDecoder(NANO, 4), pyramid()
+    assert torch.equal(decoder.train()(x), decoder.eval()(x))
+
+
+def test_negative_evidence_is_not_replaced_by_a_constant():
+    # SAM's object score would write -1024 where it sees no object.
+    decoder, x = MaskDecoder(NANO, 4), pyramid()
+    with torch.no_grad():
+        for bias in decoder.hypernetworks.biases:
+            bias.fill_(-5)
+    logits = decoder(x)
+    assert logits.std((2, 3)).min() > 0
+
+
+def test_the_auxiliary_head_speaks_at_the_finest_level():
+    head = AuxiliaryHead(level_channels(96), 25)
+    assert head(pyramid()).shape == (2, 25, 16, 24)
+
+
+def test_the_auxiliary_head_reads_every_level():
+    head, x = AuxiliaryHead(level_channels(96), 3).eval(), pyramid()
+    before = head(x)
+    for level in x:
+        assert not torch.equal(head({**x, level: torch.randn_like(x[level])}), before)
+
+
+def test_dropout_only_in_training():
+    head, x = AuxiliaryHead(level_channels(96), 3), pyramid()
+    assert not torch.equal(head.train()(x), head(x))
+    assert torch.equal(head.eval()(x), head(x))

@@ -1,0 +1,214 @@
+import copy
+from itertools import combinations
+
+import pytest
+import torch
+from sam2.modeling.backbones.hieradet import Hiera
+from sam2.modeling.backbones.utils import window_partition
+from torch import nn
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.frame import MODALITIES
+from mlesam_ros.model.backbones import BACKBONES, Trunk
+from mlesam_ros.model.experts import Experts
+
+SUBSETS = [subset for n in range(1, 5) for subset in combinations(MODALITIES, n)]
+ROUNDING = 1e-5
+
+
+class LoRALinear(nn.Module):
+    """LoRA as its paper writes it, for one modality: the slow and obvious way."""
+
+    def __init__(self, base, expert, block):
+        super().__init__()
+        self.base, self.a, self.b = base, expert.a[block], expert.b[block]
+
+    def forward(self, x):
+        q, k, v = self.base(x).chunk(3, -1)
+        return torch.cat((q + x @ self.a[0] @ self.b[0], k, v + x @ self.a[1] @ self.b[1]), -1)
+
+
+@pytest.fixture(scope="module")
+def trunk():
+    """A trunk of every kind of block, wide at its stage transitions, without a neck."""
+    torch.manual_seed(3)
+    size = BACKBONES["hiera_nano"]
+    return Trunk(
+        size.width,
+        size.heads,
+        stages=size.stages,
+        global_att_blocks=size.globals,
+        window_spec=size.windows,
+        window_pos_embed_bkg_spatial_size=(7, 7),
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def plain(trunk):
+    return copy.deepcopy(trunk)
+
+
+@pytest.fixture(scope="module")
+def experts(trunk, plain):
+    experts = Experts(trunk, MODALITIES, 4).requires_grad_(False)
+    for modality in MODALITIES:
+        for b in experts.expert(modality).b:
+            b.normal_(std=0.2)
+    return experts
+
+
+def encode(trunk, experts, images):
+    with torch.no_grad(), experts.active(tuple(images)):
+        stages = trunk(torch.cat(list(images.values())))
+    return [stage.unflatten(0, (len(images), -1)) for stage in stages]  # (M, B, C, h, w)
+
+
+def test_fresh_experts_change_not_one_bit(plain):
+    trunk = copy.deepcopy(plain)
+    experts = Experts(trunk, MODALITIES, 8)
+    images = {m: torch.randn(2, 3, 96, 64) for m in MODALITIES}
+    with torch.no_grad():
+        expected = plain(torch.cat(list(images.values())))
+    for stage, truth in zip(encode(trunk, experts, images), expected, strict=True):
+        assert torch.equal(stage.flatten(0, 1), truth)
+
+
+def test_without_active_experts_the_trunk_is_the_frozen_one(trunk, plain, experts):
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(trunk(image), plain(image), strict=True))
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids="-".join)
+def test_stacked_is_one_at_a_time_is_merged_is_plain_lora(trunk, plain, experts, distance, subset):
+    # Sides at which windows need padding, and odd batches.
+    batch, size = 1 + len(subset) % 3, (96, 160) if len(subset) % 2 else (64, 64)
+    images = {m: torch.randn(batch, 3, *size) for m in subset}
+    experts.unmerge()
+    stacked = encode(trunk, experts, images)
+    experts.merge()
+    merged = encode(trunk, experts, images)
+    experts.unmerge()
+    for row, modality in enumerate(subset):
+        alone = encode(trunk, experts, {modality: images[modality]})
+        slow = copy.deepcopy(plain)
+        for block, layer in enumerate(slow.blocks):
+            layer.attn.qkv = LoRALinear(layer.attn.qkv, experts.expert(modality), block)
+        with torch.no_grad():
+            truth = slow(images[modality])
+        for s, m, a, t in zip(stacked, merged, alone, truth, strict=True):
+            assert distance(s[row], t) < ROUNDING
+            assert distance(m[row], t) < ROUNDING
+            assert distance(a[0], t) < ROUNDING
+
+
+def test_bf16_forms_agree(trunk, plain, experts, distance):
+    half, images = copy.deepcopy((trunk, experts)), {m: torch.randn(1, 3, 64, 64) for m in MODALITIES}
+    exact = encode(trunk, experts, images)
+    # One deep copy of both: the experts' layers stay those of the copied trunk.
+    half_trunk, half_experts = half[0].bfloat16(), half[1].bfloat16()
+    rounded = {m: image.bfloat16() for m, image in images.items()}
+    stacked = encode(half_trunk, half_experts, rounded)
+    half_experts.merge()
+    merged = encode(half_trunk, half_experts, rounded)
+    for e, s, m in zip(exact, stacked, merged, strict=True):
+        assert (s.float() - e).norm() / e.norm() < 2e-2
+        assert (m.float() - e).norm() / e.norm() < 2e-2
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_modality_does_not_see_the_others(trunk, experts, merged):
+    images = {m: torch.randn(2, 3, 64, 64) for m in MODALITIES}
+    experts.merge() if merged else experts.unmerge()
+    before = encode(trunk, experts, images)
+    images["event"] = torch.randn(2, 3, 64, 64)
+    after = encode(trunk, experts, images)
+    experts.unmerge()
+    for a, b in zip(before, after, strict=True):
+        same = [torch.equal(x, y) for x, y in zip(a, b, strict=True)]
+        assert same == [True, True, False, True]
+
+
+def test_window_partition_keeps_the_batch_order():
+    # What the equal runs rely on; with padding too.
+    tokens = torch.arange(6.0)[:, None, None, None].expand(6, 10, 14, 1) + 1
+    windows, _ = window_partition(tokens, 4)
+    for image, run in enumerate(windows.chunk(6)):
+        assert set(run.unique().tolist()) <= {0.0, image + 1.0}  # 0 is padding
+
+
+def test_parameters_of_the_papers_experts():
+    # reference: 1.326 M per modality, 5.30 M for four, with the widths right at the stage transitions
+    size = BACKBONES["hiera_base_plus"]
+    trunk = Hiera(size.width, size.heads, stages=size.stages, window_spec=size.windows, q_pool=3)
+    with torch.device("meta"):
+        experts = Experts(trunk, MODALITIES, 32)
+    counts = [sum(p.numel() for p in experts.expert(m).parameters()) for m in MODALITIES]
+    widths = [112] * 2 + [224] * 3 + [448] * 16 + [896] * 3
+    entering = [112, *widths[:-1]]
+    by_hand = sum(2 * 32 * (read + write) for read, write in zip(entering, widths, strict=True))
+    assert counts == [by_hand] * 4
+    assert by_hand == 1_326_080
+    assert 4 * by_hand == 5_304_320
+
+
+def test_q_and_v_are_updated_over_their_whole_width_at_stage_transitions(trunk, plain, experts):
+    for layer in experts.layers:
+        if layer.out_features == 3 * layer.in_features:
+            continue
+        x = torch.randn(1, 2, 2, layer.in_features)
+        before = layer(x).unflatten(-1, (3, -1))
+        block = experts.layers.index(layer)
+        layer.a, layer.b = experts._stack(block, ("lidar",))
+        after = layer(x).unflatten(-1, (3, -1))
+        layer.a = layer.b = None
+        changed = (after != before).flatten(0, 2)  # (tokens, 3, D)
+        assert changed[:, 0].all()
+        assert not changed[:, 1].any()
+        assert changed[:, 2].all()
+
+
+class TestLive:
+    """Adding, replacing and removing on a model that is in use."""
+
+    @pytest.fixture
+    def parts(self, plain):
+        trunk = copy.deepcopy(plain)
+        return trunk, Experts(trunk, ("camera", "lidar"), 4)
+
+    @pytest.mark.parametrize("merged", [False, True])
+    def test_a_replaced_expert_takes_effect_at_once(self, parts, merged):
+        trunk, experts = parts
+        images = {"lidar": torch.randn(1, 3, 64, 64)}
+        if merged:
+            experts.merge()
+        before = encode(trunk, experts, images)[-1]
+        fresh = experts.fresh(4)
+        nn.init.normal_(fresh.b[0])
+        experts.add("lidar", fresh)
+        assert not torch.equal(encode(trunk, experts, images)[-1], before)
+
+    def test_added_and_removed(self, parts):
+        trunk, experts = parts
+        experts.add("sonar", experts.fresh(4))
+        assert experts.modalities == ("camera", "lidar", "sonar")
+        assert encode(trunk, experts, {"sonar": torch.randn(1, 3, 64, 64)})[0].shape[0] == 1
+        experts.remove("camera")
+        assert experts.modalities == ("lidar", "sonar")
+
+    def test_refuses_another_rank_and_another_trunk(self, parts):
+        _, experts = parts
+        with pytest.raises(ConfigError, match="rank 5"):
+            experts.add("sonar", experts.fresh(5))
+        short = experts.fresh(4)
+        short.a, short.b = short.a[:3], short.b[:3]
+        with pytest.raises(ConfigError, match="has 3 blocks"):
+            experts.add("sonar", short)
+
+    def test_refuses_to_remove_what_is_not_there_or_the_last(self, parts):
+        _, experts = parts
+        with pytest.raises(ConfigError, match="'sonar' of camera, lidar"):
+            experts.remove("sonar")
+        experts.remove("camera")
+        with pytest.raises(ConfigError, match="'lidar' of lidar"):
+            experts.remove("lidar")

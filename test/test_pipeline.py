@@ -1,0 +1,235 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, make_encoders
+from mlesam_ros.errors import CalibrationError, CheckpointError, ConfigError, MlesamError
+from mlesam_ros.frame import MODALITIES, FrameSet, Picture, SensorFrame
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.model.checkpoint import save_checkpoint
+from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.weights import save_backbone
+from mlesam_ros.pipeline import PRECISIONS, Pipeline, _enlarged, network_size
+from mlesam_ros.world.world import World
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World(seed=2, size=(96, 128))
+
+
+@pytest.fixture(scope="module")
+def frame_set(world):
+    moment = world.moment(3)
+    frames = {m: moment.frames[m] for m in MODALITIES}
+    return FrameSet(moment.stamp, "camera", frames, dict.fromkeys(frames, 0))
+
+
+def make_model(**changes):
+    torch.manual_seed(5)
+    model = build_mlesam(MLESAMConfig(**{"rank": 4, "image_size": 128, **changes})).eval()
+    with torch.no_grad():
+        for modality in model.experts.modalities:
+            for b in model.experts.expert(modality).b:
+                b.normal_(std=0.1)
+    return model
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return Pipeline(make_model(), device="cpu", precision="fp32")
+
+
+def subset(frame_set, *modalities):
+    return replace(frame_set, frames={m: frame_set.frames[m] for m in modalities})
+
+
+def broken(frame_set, modality):
+    """The set with a frame whose picture is shorter than it says."""
+    frame = frame_set.frames[modality]
+    payload = Picture(480, 640, "rgb8" if modality == "camera" else "16UC1", 1920, np.zeros(5, np.uint8))
+    return replace(frame_set, frames={**frame_set.frames, modality: replace(frame, payload=payload)})
+
+
+def test_a_mask_in_camera_resolution(pipeline, frame_set, world):
+    mask = pipeline.segment(frame_set, world.rig)
+    assert mask.labels.shape == mask.confidence.shape == (96, 128)
+    assert mask.labels.dtype == mask.confidence.dtype == np.uint8
+    assert mask.labels.max() < 25
+    assert (mask.stamp, mask.frame_id, mask.used) == (frame_set.stamp, world.rig.camera_frame, MODALITIES)
+    assert list(mask.timings) == ["encode", "model", "decode"]
+    assert all(seconds > 0 for seconds in mask.timings.values())
+    assert set(mask.weights) == {"semantic", "high_res_1", "high_res_0"}
+    for weights in mask.weights.values():
+        assert tuple(weights) == MODALITIES
+        assert sum(weights.values()) == pytest.approx(1)
+    assert not pipeline.refusals
+
+
+@pytest.mark.parametrize("modalities", [MODALITIES, ("depth", "lidar"), ("event",)], ids="-".join)
+def test_the_fast_way_is_the_plain_way(pipeline, frame_set, world, modalities):
+    """Against the stacked model, a softmax, an arg max and indexing, step by step."""
+    chosen = subset(frame_set, *modalities)
+    images = {m: encoder(chosen.frames[m], world.rig, (96, 128)) for m, encoder in plain_encoders(modalities).items()}
+    with torch.no_grad():
+        output = make_model()({m: torch.from_numpy(image)[None] for m, image in images.items()})
+        logits = F.interpolate(output.fused, (96, 128), mode="bilinear", align_corners=False)[0]
+    probability, labels = logits.softmax(0).max(0)
+    mask = pipeline.segment(chosen, world.rig)
+    best = logits.topk(2, 0).values
+    sure = (best[0] - best[1] > 1e-4).numpy()
+    assert sure.mean() > 0.9
+    assert np.array_equal(mask.labels[sure], labels.numpy()[sure])
+    assert np.abs(mask.confidence - probability.numpy() * 255).max() <= 0.51
+    assert mask.used == modalities
+    for level, weights in mask.weights.items():
+        np.testing.assert_allclose(list(weights.values()), output.weights[level][0], atol=1e-5)
+
+
+def plain_encoders(modalities):
+    return make_encoders({m: DEFAULT_ENCODERS[m] for m in modalities})
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precisions_say_nearly_the_same(pipeline, frame_set, world, precision):
+    exact = pipeline.segment(frame_set, world.rig)
+    rounded = Pipeline(make_model(), "cpu", precision).segment(frame_set, world.rig)
+    # Random weights leave most pixels undecided; the confidence shows how far the logits moved.
+    assert np.abs(rounded.confidence.astype(int) - exact.confidence).mean() < 2
+
+
+def test_in_the_resolution_of_any_camera(pipeline, frame_set, world):
+    rig = Rig(world.rig.camera_frame, dict(world.rig.models), world.rig.tree)
+    rig.models[rig.camera_frame] = rig.camera.scaled(270, 360)
+    assert pipeline.network_size(rig) == (96, 128)
+    assert pipeline.segment(subset(frame_set, "lidar"), rig).labels.shape == (270, 360)
+
+
+@given(st.tuples(st.integers(1, 50), st.integers(1, 50)), st.tuples(st.integers(1, 90), st.integers(1, 90)))
+def test_enlarging_takes_the_pixel_under_the_centre(small, large):
+    picture = torch.randint(256, small, dtype=torch.uint8)
+    oracle = F.interpolate(picture[None, None].float(), large, mode="nearest-exact")[0, 0].byte()
+    centres = [(np.arange(n) + 0.5) * m / n for n, m in zip(large, small, strict=True)]
+    clear = [np.abs(c - c.round()) > 1e-3 for c in centres]  # not on the border of two pixels
+    assert np.array_equal(_enlarged(picture, large)[np.ix_(*clear)], oracle.numpy()[np.ix_(*clear)])
+
+
+def test_a_frame_that_cannot_be_read_is_left_out_with_its_reason(pipeline, frame_set, world):
+    mask = pipeline.segment(broken(frame_set, "camera"), world.rig)
+    assert mask.used == ("depth", "event", "lidar")
+    assert list(pipeline.refusals) == ["camera"]
+    assert "480" in pipeline.refusals["camera"] or "1920" in pipeline.refusals["camera"]
+    pipeline.segment(frame_set, world.rig)
+    assert not pipeline.refusals
+
+
+def test_a_sensor_without_expert_is_left_out_with_its_reason(frame_set, world):
+    pipeline = Pipeline(make_model(modalities=("camera", "lidar")), "cpu", "fp32")
+    assert pipeline.segment(frame_set, world.rig).used == ("camera", "lidar")
+    assert "no expert for event; it has camera, lidar" in pipeline.refusals["event"]
+
+
+def test_nothing_readable_raises_with_every_reason(pipeline, frame_set, world):
+    hopeless = subset(broken(broken(frame_set, "camera"), "depth"), "camera", "depth")
+    with pytest.raises(MlesamError, match="not one sensor of the set") as error:
+        pipeline.segment(hopeless, world.rig)
+    assert all(reason in str(error.value) for reason in pipeline.refusals.values())
+    assert set(pipeline.refusals) == {"camera", "depth"}
+
+
+def test_a_sensor_that_nobody_placed_is_left_out(pipeline, frame_set, world):
+    lost = replace(frame_set.frames["lidar"], frame_id="nowhere")
+    mask = pipeline.segment(replace(frame_set, frames={**frame_set.frames, "lidar": lost}), world.rig)
+    assert "lidar" not in mask.used
+    assert "nowhere" in pipeline.refusals["lidar"]
+
+
+def test_an_unknown_label_camera_is_said(pipeline, frame_set):
+    with pytest.raises(CalibrationError, match="elsewhere"):
+        pipeline.segment(frame_set, Rig("elsewhere"))
+
+
+def test_warm_up_leaves_no_trace(pipeline, frame_set, world):
+    before = pipeline.segment(frame_set, world.rig)
+    pipeline.warm_up(world.rig)
+    pipeline.warm_up()
+    after = pipeline.segment(frame_set, world.rig)
+    assert np.array_equal(before.labels, after.labels)
+    assert before.weights == after.weights
+
+
+@given(st.tuples(st.integers(32, 4000), st.integers(32, 4000)), st.sampled_from([128, 256, 1024]))
+def test_network_size(camera, image_size):
+    size, scale = network_size(camera, image_size), image_size / max(camera)
+    assert max(size) == image_size
+    for side, true_side in zip(size, camera, strict=True):
+        assert side % 32 == 0
+        assert abs(side - max(true_side * scale, 32)) <= 16
+
+
+class TestFromCheckpoint:
+    @pytest.fixture
+    def files(self, tmp_path):
+        statistics = {m: encoder.statistics for m, encoder in plain_encoders(MODALITIES).items()}
+        model = make_model(statistics=statistics)
+        save_backbone(tmp_path / "base.safetensors", model.backbone)
+        save_checkpoint(tmp_path / "trained.safetensors", model)
+        return tmp_path / "trained.safetensors", tmp_path / "base.safetensors"
+
+    def test_is_the_same_pipeline(self, files, pipeline, frame_set, world):
+        loaded = Pipeline.from_checkpoint(*files, device="cpu", precision="fp32", threads=torch.get_num_threads())
+        assert np.array_equal(
+            loaded.segment(frame_set, world.rig).labels, pipeline.segment(frame_set, world.rig).labels
+        )
+
+    def test_other_statistics_are_refused_with_both_values(self, files):
+        path, base = files
+        config = make_model().config.to_dict()
+        config["statistics"] = {"depth": [[9.0, 9.0, 9.0], [1.0, 1.0, 1.0]]}
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["mlesam"])
+        save_file(load_file(path), path, {"mlesam": json.dumps({**about, "config": config})})
+        with pytest.raises(CheckpointError, match=r"depth expert.*9\.0.*log_depth uses"):
+            Pipeline.from_checkpoint(path, base)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"precision": "int8"}, f"'int8' is unknown; accepted are auto, {', '.join(PRECISIONS)}"),
+        ({"device": "abacus"}, "device 'abacus' cannot be used"),
+        ({"threads": 0}, "threads is 0"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, words):
+    with pytest.raises(ConfigError, match=words):
+        Pipeline(make_model(), **arguments)
+
+
+def test_a_modality_that_no_encoder_reads_is_refused():
+    with pytest.raises(ConfigError, match="no encoder is known for modality 'sonar'"):
+        Pipeline(make_model(modalities=("camera", "sonar")))
+
+
+def test_frames_are_never_written_to(pipeline, frame_set, world):
+    frames = {m: freeze(f) for m, f in frame_set.frames.items()}
+    pipeline.segment(replace(frame_set, frames=frames), world.rig)
+
+
+def freeze(frame: SensorFrame) -> SensorFrame:
+    for name in ("data", "points", "x", "y", "t", "polarity"):
+        array = getattr(frame.payload, name, None)
+        if array is not None:
+            view = array.view()
+            view.flags.writeable = False
+            frame = replace(frame, payload=replace(frame.payload, **{name: view}))
+    return frame

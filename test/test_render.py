@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mlesam_ros.errors import CalibrationError, ConfigError, ImageError
+from mlesam_ros.frame import Cloud, Segmentation, SensorFrame
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.labels import IGNORE, load_label_space
+from mlesam_ros.render import POINT, colorize, labelled_cloud, overlay
+
+SPACE = load_label_space("deliver")
+masks = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=20))
+
+
+@given(masks)
+def test_colorize_looks_up_the_palette(labels):
+    assert np.array_equal(colorize(labels, SPACE), SPACE.palette[labels])
+
+
+@given(masks, st.floats(0, 1), st.integers(0, 255))
+def test_overlay_mixes(labels, alpha, grey):
+    rgb = np.full((*labels.shape, 3), grey, np.uint8)
+    expected = np.where((labels < 25)[..., None], (1 - alpha) * grey + alpha * SPACE.palette[labels], grey)
+    assert np.abs(overlay(rgb, labels, SPACE, alpha) - expected).max() <= 0.51
+
+
+def test_overlay_without_a_camera_is_colours_on_black():
+    labels = np.array([[0, 6, IGNORE]], np.uint8)
+    assert overlay(None, labels, SPACE).tolist() == [[[70, 70, 70], list(SPACE.colors[6]), [0, 0, 0]]]
+
+
+def test_overlay_fits_a_mask_of_another_size():
+    labels = np.array([[1, 2], [3, 4]], np.uint8)
+    grown = np.kron(labels, np.ones((3, 2), np.uint8))
+    assert np.array_equal(overlay(np.zeros((6, 4, 3), np.uint8), labels, SPACE, 1), SPACE.palette[grown])
+
+
+def test_overlay_leaves_its_inputs_alone():
+    rgb, labels = np.zeros((4, 4, 3), np.uint8), np.full((4, 4), IGNORE, np.uint8)
+    rgb.flags.writeable = labels.flags.writeable = False
+    assert overlay(rgb, labels, SPACE) is not rgb
+
+
+@pytest.mark.parametrize("rgb", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8)])
+def test_overlay_refuses_other_pictures(rgb):
+    with pytest.raises(ImageError, match="must be uint8"):
+        overlay(rgb, np.zeros((4, 4), np.uint8), SPACE)
+
+
+def test_overlay_refuses_other_weights():
+    with pytest.raises(ConfigError, match=r"alpha is 1\.5"):
+        overlay(None, np.zeros((4, 4), np.uint8), SPACE, 1.5)
+
+
+class TestLabelledCloud:
+    """A camera that looks along the sensor's x axis; one metre ahead, a tenth of a metre is ten pixels."""
+
+    @pytest.fixture
+    def rig(self):
+        camera = CameraModel(64, 48, np.array([[100.0, 0, 32], [0, 100, 24], [0, 0, 1]]), np.zeros(5))
+        rig = Rig("camera", {"camera": camera})
+        # camera x = -lidar y, camera y = -lidar z, camera z = lidar x
+        rig.tree.set("camera", "lidar", Transform(np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]]), np.zeros(3)))
+        return rig
+
+    @staticmethod
+    def label(points, rig, labels, **columns):
+        fields = [("x", "f4"), ("y", "f4"), ("z", "f4"), *((name, "f4") for name in columns)]
+        array = np.zeros(len(points), fields)
+        array["x"], array["y"], array["z"] = np.array(points, np.float32).reshape(-1, 3).T
+        for name, column in columns.items():
+            array[name] = column
+        cloud = Cloud(array)
+        mask = Segmentation(5, "camera", labels, labels, {}, ("lidar",))
+        return labelled_cloud(cloud, mask, rig, SPACE, SensorFrame("lidar", 5, "lidar", cloud))
+
+    def test_takes_the_class_of_its_pixel(self, rig):
+        labels = np.zeros((48, 64), np.uint8)
+        labels[14, 42] = 6
+        points = self.label([(1, 0, 0), (1, -0.1, 0.1)], rig, labels, intensity=[3, 9])
+        assert points["label"].tolist() == [0, 6]
+        assert points["intensity"].tolist() == [3, 9]
+        np.testing.assert_allclose(points["y"], [0, -0.1])
+
+    def test_drops_what_the_camera_does_not_see(self, rig):
+        behind, aside, nowhere = (-1, 0, 0), (1, 5, 0), (np.nan, 0, 0)
+        points = self.label([behind, (1, 0, 0), aside, nowhere], rig, np.zeros((48, 64), np.uint8))
+        assert points["x"].tolist() == [1]
+
+    def test_a_class_does_not_fall_through_to_what_is_behind(self, rig):
+        points = self.label([(9, 0, 0), (2, 0, 0), (5, 0, 0)], rig, np.full((48, 64), 4, np.uint8))
+        assert points["x"].tolist() == [2]
+
+    def test_colour_is_packed_as_rviz_reads_it(self, rig):
+        points = self.label([(1, 0, 0)], rig, np.full((48, 64), 6, np.uint8))
+        blue, green, red, zero = points["rgb"].tobytes()
+        assert ((red, green, blue), zero) == (SPACE.colors[6], 0)
+
+    def test_unlabelled_points_are_kept(self, rig):
+        points = self.label([(1, 0, 0)], rig, np.full((48, 64), IGNORE, np.uint8))
+        assert points["label"].tolist() == [IGNORE]
+
+    @pytest.mark.parametrize("points", [[], [(-1.0, 0, 0)]])
+    def test_nothing_seen_is_an_empty_cloud(self, rig, points):
+        cloud = self.label(points, rig, np.zeros((48, 64), np.uint8))
+        assert cloud.shape == (0,)
+        assert cloud.dtype == POINT
+
+    def test_an_unplaced_sensor_is_said(self, rig):
+        cloud = Cloud(np.zeros(1, [("x", "f4"), ("y", "f4"), ("z", "f4")]))
+        labels = np.zeros((48, 64), np.uint8)
+        mask = Segmentation(5, "camera", labels, labels, {}, ("lidar",))
+        with pytest.raises(CalibrationError, match="roof"):
+            labelled_cloud(cloud, mask, rig, SPACE, SensorFrame("lidar", 5, "roof", cloud))
