@@ -145,7 +145,7 @@ def executables() -> list[Path]:
 setup(
     packages=[
         *find_packages(include=[NAME, f"{NAME}.*"]),
-        *(f"{NAME}.{name}" for name in ("training", *(f"training.{p}" for p in find_packages("training")))),
+        *sorted(".".join((NAME, *path.parent.parts)) for path in Path("training").rglob("__init__.py")),
     ],
     package_dir={f"{NAME}.training": "training"},
     package_data={NAME: ["interfaces/*/msg/*.msg", "py.typed"]},
