@@ -11,7 +11,7 @@ from mlesam_ros.cli.help import epilog
 from mlesam_ros.cli.results import JsonOption, write_json
 
 _EXAMPLES = epilog(
-    "mlesam train config/training/street_experts.yaml",
+    "mlesam train config/training/street.yaml",
     "mlesam train my_recipe.yaml --out runs/mine",
     "mlesam train my_recipe.yaml --out runs/mine --restart",
 )

@@ -25,7 +25,7 @@ def demo(tiny_checkpoint, tmp_path_factory):
         *("--checkpoint", tiny_checkpoint.path, "--base-weights", tiny_checkpoint.base),
         *("--cache", folder / "cache", "--output", folder / "runs"),
     ]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout), done.stderr
 

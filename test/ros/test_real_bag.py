@@ -64,7 +64,7 @@ def heard(shared_data, tmp_path_factory):
     processes = [mlesam("node", "--ros-args", *given)]
     try:
         with Observer(hear) as observer:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while observer.lifecycle_state("/mlesam") != "active":
                 assert processes[0].poll() is None
                 assert time.monotonic() < deadline

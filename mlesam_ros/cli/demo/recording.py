@@ -18,7 +18,7 @@ from mlesam_ros.cli.progress import track
 _FIRST_SEED = 9000  # training stays below
 _POLL = 0.2  # s
 _DONE = re.compile(r"(\d+) of \d+ moments")
-_CODE = ("world/*.py", "bags/*.py", "encoding/evt3_encode.py")
+_CODE = ("world/*.py", "encoding/evt3_encode.py", "bags/street.py", "bags/fields.py", "bags/build.py", "bags/writer.py")
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,19 @@ class Recording:
     side: int
     seed: int
 
+    @property
+    def name(self) -> str:
+        """What it is called, whatever version of the code made it."""
+        return f"street_{self.daylight}_{self.seed}_{self.moments}_{self.side}"
+
     def path(self, cache: Path) -> Path:
-        """Where it is kept; another street or another version of the code has another place."""
-        digest = hashlib.sha256(repr(self).encode())
+        """Where it is kept; another version of the code has another place."""
+        digest = hashlib.sha256()
         package = Path(__file__).resolve().parents[2]
         for pattern in _CODE:
             for source in sorted(package.glob(pattern)):
                 digest.update(source.read_bytes())
-        return cache / f"street_{self.daylight}_{self.moments}_{digest.hexdigest()[:12]}"
+        return cache / f"{self.name}_{digest.hexdigest()[:12]}"
 
     def arguments(self, out: Path) -> list[str]:
         """The command that renders it."""
@@ -102,6 +107,8 @@ def _render(missing: Sequence[Recording], cache: Path) -> None:
             for child in renderers:
                 child.check(may_be_done=True)
         for recording, out in partial.items():
+            for outdated in cache.glob(f"{recording.name}_*"):
+                shutil.rmtree(outdated, ignore_errors=True)
             out.rename(recording.path(cache))
     finally:
         for out in partial.values():

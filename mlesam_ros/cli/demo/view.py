@@ -18,7 +18,8 @@ from mlesam_ros.cli.demo.score import PhaseScore, latency_ms
 from mlesam_ros.cli.demo.witness import Witness
 from mlesam_ros.frame import MODALITIES, NANOSECONDS
 
-_BAR = 16
+_BAR = 12
+_WIDTH = 96
 _REDRAW = 0.25  # s
 _LINE = 1.0  # s between lines where there is no terminal to redraw
 
@@ -36,7 +37,7 @@ class View:
         """
         self._console = console
         self._witness = witness
-        self._live = Live(console=console, auto_refresh=False, transient=False) if live else None
+        self._live = Live(console=console, auto_refresh=False, transient=True) if live else None
         self._next = 0.0
 
     def __enter__(self) -> View:
@@ -47,7 +48,7 @@ class View:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the last picture standing."""
+        """Clear it away; the figures are printed afterwards."""
         if self._live:
             self._live.stop()
 
@@ -85,17 +86,17 @@ class View:
             f"mIoU {_number(phase.miou if phase else None)} % (so far {_number(score.miou)} %)",
         )
         total = score.phases[-1].phase.end
-        done = ProgressBar(total=total, completed=min(total, now - score.start), width=72)
+        done = ProgressBar(total=total, completed=min(total, now - score.start), width=_WIDTH - 6)
         return Group(
-            Panel(Group(head, done, Text(), self._sensors()), title="mlesam demo", width=100), self._phases(phase)
+            Panel(Group(head, done, Text(), self._sensors()), title="mlesam demo", width=_WIDTH), self._phases(phase)
         )
 
     def _sensors(self) -> Table:
         table = Table(box=None, padding=(0, 2), header_style="dim")
         sensors = {sensor.modality: sensor for sensor in _sensors(self._witness.status)}
         levels = list(dict.fromkeys(w.level for sensor in sensors.values() for w in sensor.weights))
-        for title in ("sensor", "", "age", *(f"router, {level}" for level in levels)):
-            table.add_column(title, justify="right" if title == "age" else "left")
+        for title in ("sensor", "", "age", *levels):
+            table.add_column(title, justify="right" if title == "age" else "left", no_wrap=True)
         for modality in MODALITIES:
             sensor = sensors.get(modality)
             alive = sensor is not None and sensor.used
@@ -106,7 +107,7 @@ class View:
         return table
 
     def _phases(self, current: PhaseScore | None) -> Table:
-        table = Table(box=None, padding=(0, 2), header_style="dim", width=100)
+        table = Table(box=None, padding=(0, 2), header_style="dim", width=_WIDTH)
         for title in ("phase", "masks", "of", "mIoU", "p50", "longest gap"):
             table.add_column(title, justify="left" if title == "phase" else "right")
         score = self._witness.score

@@ -1,0 +1,35 @@
+"""Rendered streets: kept, replaced when outdated, never half-done."""
+
+import pytest
+
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.cli.demo import recording
+from mlesam_ros.cli.demo.processes import ProcessError
+from mlesam_ros.cli.demo.recording import Recording, recordings_for, render
+
+
+def test_streets_differ_and_are_none_of_the_training():
+    made = recordings_for([("day", 5), ("night", 6)], 64)
+    assert [(r.daylight, r.moments, r.side) for r in made] == [("day", 5, 64), ("night", 6, 64)]
+    assert len({r.seed for r in made}) == 2
+    assert min(r.seed for r in made) >= 9000
+
+
+def test_rendered_once_and_again_when_the_code_has_changed(tmp_path, monkeypatch):
+    wanted = [Recording("day", 2, 32, 9000)]
+    (path,) = render(wanted, tmp_path)
+    with BagReader(path) as reader:
+        assert reader.counts["/ground_truth/labels"] == 2
+    assert list(tmp_path.iterdir()) == [path]
+    born = path.stat().st_ino
+    assert render(wanted, tmp_path) == [path]
+    assert path.stat().st_ino == born
+    monkeypatch.setattr(recording, "_CODE", ("errors.py",))
+    (newer,) = render(wanted, tmp_path)
+    assert list(tmp_path.iterdir()) == [newer] != [path]
+
+
+def test_failure_leaves_nothing_behind(tmp_path):
+    with pytest.raises(ProcessError, match="dusk"):
+        render([Recording("dusk", 2, 32, 9000)], tmp_path)
+    assert not list(tmp_path.iterdir())
