@@ -1,0 +1,60 @@
+"""The loss against its definition, pixel by pixel."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mlesam_ros.training.loss import ohem_cross_entropy, two_head_loss
+
+
+def by_the_definition(logits, labels):
+    losses = []
+    for b, row, column in (labels != 255).nonzero().tolist():
+        probability = torch.softmax(logits[b, :, row, column].double(), 0)[int(labels[b, row, column])]
+        losses.append(-math.log(probability))
+    losses.sort(reverse=True)
+    hard = [loss for loss in losses if loss > -math.log(0.7)]
+    least = math.ceil(len(losses) / 16)
+    kept = hard if len(hard) >= least else losses[:least]
+    return sum(kept) / len(kept)
+
+
+@pytest.mark.parametrize("sharpness", [0.1, 3.0, 8.0])
+def test_hard_pixels_are_those_of_the_definition(sharpness):
+    torch.manual_seed(0)
+    labels = torch.randint(0, 5, (2, 8, 9), dtype=torch.uint8)
+    logits = torch.randn(2, 5, 8, 9) + sharpness * F.one_hot(labels.long(), 5).permute(0, 3, 1, 2)
+    labels[0, :3] = 255
+    assert ohem_cross_entropy(logits, labels).item() == pytest.approx(by_the_definition(logits, labels), rel=1e-3)
+
+
+def test_logits_of_another_size_are_resized_bilinearly():
+    torch.manual_seed(1)
+    logits, labels = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 16, 16))
+    large = F.interpolate(logits, size=(16, 16), mode="bilinear", align_corners=False)
+    assert ohem_cross_entropy(logits, labels).item() == pytest.approx(ohem_cross_entropy(large, labels).item())
+
+
+def test_no_labelled_pixel_gives_zero_and_a_zero_gradient():
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    loss = ohem_cross_entropy(logits, torch.full((1, 4, 4), 255))
+    loss.backward()
+    assert loss.item() == 0 and logits.grad is not None and not logits.grad.any()
+
+
+def test_weights_scale_the_share_of_their_class():
+    labels = torch.tensor([[[0, 1]]])
+    logits = torch.zeros(1, 2, 1, 2, requires_grad=True)
+    ohem_cross_entropy(logits, labels, torch.tensor([1.0, 3.0])).backward()
+    gradient = logits.grad.abs().sum((0, 1, 2))
+    assert gradient[1].item() == pytest.approx(3 * gradient[0].item())
+
+
+def test_both_heads_count_the_same():
+    torch.manual_seed(2)
+    first, second, labels = torch.randn(1, 3, 4, 4), torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
+    one = ohem_cross_entropy(first, labels)
+    assert two_head_loss(first, None, labels) == one
+    assert two_head_loss(first, second, labels) == one + ohem_cross_entropy(second, labels)

@@ -1,0 +1,103 @@
+"""The confusion matrix against published scores, hand-made tables and itself."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from mlesam_ros.errors import LabelError
+from mlesam_ros.training.metrics import Confusion
+
+
+def read(path):
+    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    return picture if picture.ndim == 2 else picture[..., 0]
+
+
+def test_scores_published_by_the_bdd_toolkit(shared_data):
+    folder = shared_data / "metrics_bdd" / "seg"
+    confusion = Confusion(2)
+    confusion.add(read(folder / "gt/a.png"), read(folder / "pred/a.png"))
+    assert confusion.counts[:, :2].tolist() == [[93, 1], [4, 2]]
+    # What that toolkit calls mAcc is the mean precision; the mean recall, everyone else's mAcc, is another number.
+    scores = [confusion.miou, confusion.precision.mean(), confusion.fwiou, confusion.pixel_accuracy]
+    np.testing.assert_allclose(
+        100 * np.array(scores), [61.73469387755102, 81.27147766323024, 90.91836734693878, 95.0], rtol=1e-12
+    )
+    assert confusion.mean_accuracy == pytest.approx((93 / 94 + 2 / 6) / 2)
+
+
+def test_a_missing_prediction_counts_as_misses_as_the_bdd_toolkit_does(shared_data):
+    folder = shared_data / "metrics_bdd" / "seg"
+    confusion = Confusion(2)
+    confusion.add(read(folder / "gt+/a.png"), read(folder / "pred/a.png"))
+    missing = read(folder / "gt+/b.png")
+    confusion.add(missing, np.full_like(missing, 255))
+    assert 100 * confusion.miou == pytest.approx(31.91, abs=0.005)
+
+
+def test_a_table_made_by_hand():
+    truth = np.array([0, 0, 0, 1, 1, 2, 255, 255], np.uint8)
+    prediction = np.array([0, 0, 1, 1, 9, 0, 0, 2], np.uint8)
+    confusion = Confusion(4)
+    confusion.add(truth, prediction)
+    np.testing.assert_allclose(confusion.iou, [2 / 4, 1 / 3, 0, np.nan])
+    np.testing.assert_allclose(confusion.accuracy, [2 / 3, 1 / 2, 0, np.nan])
+    assert confusion.miou == pytest.approx((1 / 2 + 1 / 3) / 3)
+    assert confusion.miou_all == pytest.approx((1 / 2 + 1 / 3) / 4)
+    assert confusion.pixel_accuracy == pytest.approx(3 / 6)
+    assert confusion.fwiou == pytest.approx((3 * 1 / 2 + 2 * 1 / 3) / 6)
+
+
+def test_a_class_only_predicted_lowers_the_mean_but_not_that_over_the_present():
+    confusion = Confusion(2)
+    confusion.add(np.zeros(4, np.uint8), np.array([0, 0, 0, 1], np.uint8))
+    assert confusion.miou == pytest.approx(0.75 / 2)
+    assert confusion.miou_present == pytest.approx(0.75)
+
+
+def test_nothing_counted_is_not_a_number_and_none_in_the_summary():
+    summary = Confusion(2).summary(["a", "b"])
+    assert summary["miou"] is None and summary["per_class"] == {"a": None, "b": None}
+
+
+def test_a_summary_speaks_in_percent():
+    confusion = Confusion(2)
+    confusion.add(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]))
+    assert confusion.summary(["a", "b"])["per_class"] == {"a": 50.0, "b": 66.67}
+
+
+@settings(deadline=None)
+@given(
+    arrays(np.uint8, 60, elements=st.sampled_from([0, 1, 2, 255])),
+    arrays(np.uint8, 60, elements=st.sampled_from([0, 1, 2, 3, 255])),
+)
+def test_parts_sum_to_the_whole_and_the_matrix_counts_pairs(truth, prediction):
+    whole, halves = Confusion(3), Confusion(3)
+    whole.add(truth.reshape(6, 10), prediction.reshape(6, 10))
+    for part in (slice(0, 25), slice(25, 60)):
+        half = Confusion(3)
+        half.add(truth[part], prediction[part])
+        halves.merge(half)
+    assert (whole.counts == halves.counts).all()
+    for t in range(3):
+        for p in range(3):
+            assert whole.counts[t, p] == ((truth == t) & (prediction == p)).sum()
+    assert whole.counts.sum() == (truth != 255).sum()
+
+
+@settings(deadline=None)
+@given(arrays(np.uint8, 40, elements=st.sampled_from([0, 1, 2, 255])))
+def test_the_truth_itself_is_perfect(truth):
+    confusion = Confusion(3)
+    confusion.add(truth, truth)
+    assert np.isnan(confusion.miou) if (truth == 255).all() else confusion.miou == 1
+
+
+def test_what_cannot_be_compared_is_refused():
+    with pytest.raises(LabelError, match=r"\(4,\).*\(5,\)"):
+        Confusion(2).add(np.zeros(4, np.uint8), np.zeros(5, np.uint8))
+    with pytest.raises(LabelError, match=r"\[7\].*0 to 1"):
+        Confusion(2).add(np.full(4, 7, np.uint8), np.zeros(4, np.uint8))

@@ -1,0 +1,72 @@
+"""Recipes: what is read, and what is refused with which words."""
+
+import pytest
+import yaml
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.share import share
+from mlesam_ros.training.recipe import differences, load_recipe, recipe_dict
+
+MINIMAL = {
+    "stage": "pretrain",
+    "steps": 10,
+    "model": {"backbone": "hiera_nano"},
+    "data": {
+        "folder": "d",
+        "train": {"first_seed": 0, "streets": 2, "moments": 3},
+        "held_out": {"first_seed": 9, "streets": 1, "moments": 2},
+    },
+}
+
+
+def written(tmp_path, changes=None):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**MINIMAL, **(changes or {})}))
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(share("config/training").glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_recipes_are_accepted(path):
+    assert load_recipe(path).steps > 0
+
+
+def test_a_recipe_survives_its_own_dictionary(tmp_path):
+    recipe = load_recipe(written(tmp_path, {"lr": 1, "augmentation": {"zoom": 2.0}}))
+    path = tmp_path / "again.yaml"
+    path.write_text(yaml.safe_dump(recipe_dict(recipe)))
+    assert load_recipe(path) == recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"stepz": 3}, "did you mean steps"),
+        ({"augmentation": {"flipp": 0.5}}, "did you mean flip"),
+        ({"steps": "many"}, "'many'; it must be of type int"),
+        ({"steps": True}, "True; it must be of type int"),
+        ({"steps": 0}, "steps is 0"),
+        ({"stage": "pretraining"}, "did you mean pretrain"),
+        ({"stage": "experts"}, "needs backbone"),
+        ({"precision": "fp16"}, "did you mean bf16|did you mean fp32"),
+        ({"mixture": {"lidr": 1.0}}, "did you mean lidar"),
+        ({"data": {**MINIMAL["data"], "held_out": {"first_seed": 1, "streets": 1, "moments": 1}}}, "share the seed 1"),
+        ({"data": {"folder": "d", "train": MINIMAL["data"]["train"]}}, "lacks held_out"),
+        ({"data": 3}, "3; it must be a mapping"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_accepted(tmp_path, changes, words):
+    with pytest.raises(ConfigError, match=words):
+        load_recipe(written(tmp_path, changes))
+
+
+def test_an_unreadable_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.yaml"):
+        load_recipe(tmp_path / "none.yaml")
+
+
+def test_only_what_changes_the_result_makes_a_difference(tmp_path):
+    one = recipe_dict(load_recipe(written(tmp_path)))
+    same = recipe_dict(load_recipe(written(tmp_path, {"threads": 1, "log_every": 5})))
+    other = recipe_dict(load_recipe(written(tmp_path, {"lr": 0.1, "augmentation": {"flip": 0.0}})))
+    assert differences(one, same) == []
+    assert differences(one, other) == ["augmentation.flip", "lr"]

@@ -1,0 +1,74 @@
+"""The stage that makes a backbone: the frozen encoder of the experts, trained with a head that is thrown away."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mlesam_ros.frame import Modality
+from mlesam_ros.model.backbones import HIGH_RES_0, LEVELS, Backbone, Pyramid, backbone_size
+from mlesam_ros.training.loss import ohem_cross_entropy
+from mlesam_ros.training.transforms import Images
+
+
+class LightHead(nn.Module):
+    """Class logits from the sum of the pyramid's levels."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        """`width` is the pyramid's."""
+        super().__init__()
+        self.lateral = nn.ModuleDict({level: nn.Conv2d(width, width, 1) for level in LEVELS})
+        self.mix = nn.Conv2d(width, width, 3, padding=1)
+        self.classify = nn.Conv2d(width, classes, 1)
+
+    def forward(self, pyramid: Pyramid) -> Tensor:
+        """(B, classes, H/4, W/4) logits."""
+        size = pyramid[HIGH_RES_0].shape[-2:]
+        maps = [
+            F.interpolate(self.lateral[level](pyramid[level]), size=size, mode="bilinear", align_corners=False)
+            for level in LEVELS
+        ]
+        return self.classify(F.gelu(self.mix(F.gelu(sum(maps, torch.zeros_like(maps[0]))))))
+
+
+class Pretraining(nn.Module):
+    """Backbone and light head."""
+
+    def __init__(self, name: str, classes: int) -> None:
+        """A backbone of that name with random weights."""
+        super().__init__()
+        self.backbone = Backbone(name)
+        self.head = LightHead(backbone_size(name).neck, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, classes, H/4, W/4) logits of (B, 3, H, W) pictures of whatever modality."""
+        return self.head(self.backbone(images))
+
+
+class PretrainStage:
+    """Every picture of a batch is one modality's, drawn from the recipe's mixture; the backbone never learns which."""
+
+    def __init__(self, name: str, classes: int, mixture: dict[Modality, float], weights: Tensor | None) -> None:
+        """A new model.
+
+        Args:
+            name: of the backbone.
+            classes: of the label space.
+            mixture: modality → share of the pictures.
+            weights: (classes,) of the loss, None for equal ones.
+        """
+        self.model = Pretraining(name, classes)
+        self.names = tuple(mixture)
+        self.shares = torch.tensor([mixture[modality] for modality in self.names])
+        self.weights = weights
+
+    def modalities(self, generator: torch.Generator) -> tuple[Modality, ...]:
+        """All of the mixture."""
+        return self.names
+
+    def loss(self, images: Images, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """OHEM cross-entropy of the light head."""
+        drawn = torch.multinomial(self.shares, len(labels), replacement=True, generator=generator).tolist()
+        pictures = torch.stack([images[self.names[which]][b] for b, which in enumerate(drawn)])
+        return ohem_cross_entropy(self.model(pictures), labels, self.weights)
