@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,7 +50,8 @@ class Pipeline:
             model: with float32 weights.
             device: None for a GPU if there is one.
             precision: one of `PRECISIONS`, or `auto`.
-            threads: of this process's arithmetic on the CPU; None for all cores.
+            threads: of this process's arithmetic on the CPU; None for half of the cores, because threads that wait for
+                each other on cores that drivers and transport keep busy cost more than they bring.
 
         Raises:
             ConfigError: a value that is not accepted, no such device, or a modality that no encoder reads.
@@ -58,8 +60,7 @@ class Pipeline:
         self.config: MLESAMConfig = model.config
         self.device = _device(device)
         self.precision = _precision(precision, self.device)
-        if threads is not None:
-            _set_threads(threads)
+        _set_threads(threads)
         self._encoders = make_encoders({m: _encoder_name(self.config, m) for m in self.config.modalities})
         self._check_statistics()
         self._dtype = PRECISIONS[self.precision]
@@ -176,8 +177,8 @@ class Pipeline:
         self, output: Output, network: tuple[int, int], camera: tuple[int, int]
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """Labels and confidence, both (H, W) uint8 at the camera's resolution."""
-        small = output.fused.float().contiguous(memory_format=torch.channels_last)  # which the enlarging is fastest in
-        logits = F.interpolate(small, network, mode="bilinear", align_corners=False)[0].contiguous()  # (C, h, w)
+        logits = output.fused.float().contiguous()  # (1, C, h/4, w/4)
+        logits = F.interpolate(logits, network, mode="bilinear", align_corners=False)[0]  # (C, h, w)
         best = logits.amax(0)  # (h, w)
         # The winner's index. An argmax over the first axis takes ten times as long on a CPU.
         ids = torch.arange(len(logits), dtype=torch.uint8, device=logits.device)[:, None, None]
@@ -248,7 +249,9 @@ def _cpu_multiplies_bf16() -> bool:
         return False
 
 
-def _set_threads(threads: int) -> None:
+def _set_threads(threads: int | None) -> None:
+    if threads is None:
+        threads = max(1, len(os.sched_getaffinity(0)) // 2)
     if threads < 1:
         raise ConfigError(f"threads is {threads}; it must be at least 1.")
     torch.set_num_threads(threads)
