@@ -36,19 +36,18 @@ def _show(file: Path, described: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=file.name, show_header=False, title_justify="left")
-    for key, value in _flat(described):
-        table.add_row(key, value)
+    config = described["config"]
+    shown = {key: value for key, value in described.items() if key != "config"}
+    shown["image_size"], shown["encoders"] = config["image_size"], config["encoders"]
+    table = Table(title=str(file), show_header=False, title_justify="left")
+    for key, value in shown.items():
+        table.add_row(key, _text(value))
     Console().print(table)
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list | tuple):
-            rows.append((prefix + key, ", ".join(str(item) for item in value)))
-        else:
-            rows.append((prefix + key, f"{value:,}" if isinstance(value, int) else str(value)))
-    return rows
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_text(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)

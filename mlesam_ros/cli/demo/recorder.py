@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.errors import MlesamError
 
 
 class Recorder:
@@ -29,7 +28,7 @@ class Recorder:
         self._types = types
         self._latched = latched
         self._queue: queue.SimpleQueue[tuple[str, int, bytes] | None] = queue.SimpleQueue()
-        self._failure: MlesamError | None = None
+        self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
         self._thread.start()
 
@@ -63,5 +62,5 @@ class Recorder:
                 while (message := self._queue.get()) is not None:
                     topic, time, raw = message
                     writer.add_raw(topic, self._types[topic], time, raw, latched=topic in self._latched)
-        except MlesamError as error:
+        except Exception as error:  # whatever it was belongs to the thread that asked for the recording
             self._failure = error

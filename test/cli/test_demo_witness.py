@@ -1,0 +1,138 @@
+"""What the demo hears becomes figures, a view, pictures and a bag."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from mlesam_ros.bags.build import build
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.typestore import typestore
+from mlesam_ros.cli.demo.pictures import Gallery
+from mlesam_ros.cli.demo.recorder import Recorder
+from mlesam_ros.cli.demo.script import PERIOD, write_script
+from mlesam_ros.cli.demo.view import View
+from mlesam_ros.cli.demo.witness import ALWAYS, IMAGE, LATCHED, TRUTH, Witness
+from mlesam_ros.errors import BagError
+from mlesam_ros.labels import load_label_space
+
+LABELS, STATUS = "/mlesam/labels", "/mlesam/status"
+PHASES = write_script(40)
+
+
+def serialised(kind: str, **fields) -> bytes:
+    return bytes(typestore().serialize_cdr(build(typestore(), kind, fields), kind))
+
+
+def image(stamp: int, rows: np.ndarray, padding: int = 0) -> bytes:
+    height, width = rows.shape
+    data = np.pad(rows, ((0, 0), (0, padding))).ravel()
+    header = {"stamp": {"sec": stamp // 10**9, "nanosec": stamp % 10**9}}
+    return serialised(
+        IMAGE, header=header, height=height, width=width, step=width + padding, encoding="mono8", data=data
+    )
+
+
+def status() -> bytes:
+    weights = [{"level": "semantic", "weight": 0.75}, {"level": "high_res_0", "weight": 0.5}]
+    sensors = [
+        {"modality": "camera", "used": True, "age": 0.081, "weights": weights},
+        {"modality": "lidar", "used": False, "age": float("nan")},
+    ]
+    return serialised(ALWAYS[STATUS], sensors=sensors, latencies=[{"stage": "model", "seconds": 0.05}])
+
+
+@pytest.fixture
+def witness():
+    """Ten moments seen, half of every mask wrong, as if the playback had begun a second ago."""
+    heard = Witness(PHASES, 25, lambda *message: None)
+    start = time.time_ns() - 10**9
+    heard.score.begin(start)
+    truth = np.repeat(np.array([[2], [3]], np.uint8), 8, axis=1)
+    for index in range(10):
+        stamp = start + index * PERIOD
+        heard.hear(TRUTH, stamp, image(stamp, truth, padding=3))
+        heard.hear(LABELS, stamp + 80_000_000, image(stamp, np.full((2, 8), 2, np.uint8)))
+        heard.hear(STATUS, stamp + 81_000_000, status())
+    return heard
+
+
+def test_images_are_unpacked_without_their_padding(witness):
+    assert witness.score.phases[0].miou == pytest.approx(100 * (0.5 + 0) / 2)
+    assert len(witness.kept) == 5
+    assert set(witness.kept) == set(witness.truths)
+    assert {mask.shape for mask in witness.kept.values()} == {(2, 8)}
+    assert witness.stages_ms() == {"model": 50.0}
+
+
+def test_lines_where_there_is_no_terminal(witness):
+    out = io.StringIO()
+    with View(Console(file=out, width=60), witness, live=False) as view:
+        view.show()
+        view.show()
+    (line,) = out.getvalue().splitlines()
+    assert "day, all sensors" in line
+    assert "3.3 Hz" in line
+    assert "p50 80.0 ms" in line
+    assert line.endswith("camera")
+
+
+def test_live_view_shows_who_is_alive_and_how_the_router_weighs(witness):
+    out = io.StringIO()
+    console = Console(file=out, width=110, height=40, force_terminal=True, color_system=None)
+    with View(console, witness, live=True) as view:
+        view.show()
+    shown = {line.split()[1]: line for line in out.getvalue().splitlines() if line.startswith("│   ")}
+    assert "● alive" in shown["camera"]
+    assert "81 ms" in shown["camera"]
+    assert "█████████░░░ 0.75" in shown["camera"]
+    assert "○ silent" in shown["lidar"]
+    assert "○ silent" in shown["event"]
+
+
+def test_recorder_writes_what_was_heard_as_it_came(tmp_path):
+    raw = image(5, np.ones((2, 2), np.uint8))
+    with Recorder(tmp_path / "bag", ALWAYS, LATCHED) as recorder:
+        for time_ns in range(100):
+            recorder.record(LABELS, time_ns, raw)
+        recorder.record("/mlesam/label_info", 100, serialised(ALWAYS["/mlesam/label_info"], name="deliver"))
+    with BagReader(tmp_path / "bag") as reader:
+        assert reader.counts == {LABELS: 100, "/mlesam/label_info": 1}
+        assert reader.latched == {"/mlesam/label_info"}
+        assert all(found[3] == raw for found in reader.raw_messages([LABELS]))
+
+
+def test_recorder_does_not_swallow_a_failure(tmp_path):
+    recorder = Recorder(tmp_path / "bag", {LABELS: "no_such_msgs/msg/Thing"}, LATCHED)
+    with pytest.raises(Exception, match="no_such_msgs"), recorder:
+        recorder.record(LABELS, 1, b"")
+    with pytest.raises(BagError, match="exists"):
+        Recorder(tmp_path / "bag", ALWAYS, LATCHED)
+
+
+def test_pictures_show_camera_mask_and_truth(tmp_path):
+    space = load_label_space("deliver")
+    road, sky = (space.names.index(name) for name in ("Road", "Sky"))
+    stamps = range(1, 6)
+    masks = dict.fromkeys(stamps, np.full((64, 64), road, np.uint8))
+    truths = dict.fromkeys(stamps, np.full((64, 64), sky, np.uint8))
+    camera = {stamp: np.full((64, 64, 3), 100 + 30 * stamp, np.uint8) for stamp in stamps if stamp != 3}
+    still, animation = Gallery(space, camera).save(tmp_path, "day", "day", masks, truths, fps=5)
+    panels = np.asarray(Image.open(still))[28:]  # below the captions; the moment in the middle, without a camera
+    assert panels.shape == (64, 192, 3)
+    assert panels[:, :64].max() < 40
+    assert (panels[:, 64:128] == space.colors[road]).all()
+    assert (panels[:, 128:] == space.colors[sky]).all()
+    with Image.open(animation) as film:
+        assert film.n_frames == 5
+        film.seek(0)
+        assert np.abs(np.asarray(film.convert("RGB"))[40:340, 10:310].astype(int) - 130).max() < 12
+
+
+def test_no_pictures_of_nothing(tmp_path):
+    assert Gallery(load_label_space("deliver"), {}).save(tmp_path, "day", "day", {}, {}, fps=5) == []
