@@ -49,8 +49,9 @@ def typestore_of(connections: Iterable[Connection]) -> Typestore:
                 types.update(get_types_from_msg(definition.data, connection.msgtype))
             elif definition.format == MessageDefinitionFormat.IDL:
                 types.update(get_types_from_idl(definition.data))
-    if not types:
+    known = typestore().fielddefs
+    if all(known.get(name) == fields for name, fields in types.items()):
         return typestore()
     store = get_typestore(Stores.EMPTY)
-    store.register({**typestore().fielddefs, **types})
+    store.register({**known, **types})
     return store

@@ -33,10 +33,10 @@ def pixel_rays(model: CameraModel, size: tuple[int, int]) -> tuple[Floats, Float
 
 def turned(rays: Floats, pose: Transform) -> Floats:
     """(n, 3) directions turned into the pose's target frame; BLAS does not promise to round alike on every machine."""
-    columns = pose.rotation.T.astype(np.float32)
-    out = rays[:, 0:1] * columns[0]
-    out += rays[:, 1:2] * columns[1]
-    out += rays[:, 2:3] * columns[2]
+    out = np.empty_like(rays)
+    x, y, z = rays.T
+    for axis, row in enumerate(pose.rotation.astype(np.float32)):
+        out[:, axis] = x * row[0] + y * row[1] + z * row[2]
     return out
 
 

@@ -28,7 +28,7 @@ from mlesam_ros.world.traffic import draw_streams, movers
 from mlesam_ros.world.vector import Floats, vector
 from mlesam_ros.world.weather import draw_weather
 
-_SEGMENTS = ((-100, -65), (-65, -30), (-30, 0))
+_SEGMENTS = ((-100, -30), (-30, 0))
 """Milliseconds before a moment between which events are simulated; the last one is the event frame's window."""
 _EVENT_DETAIL = 256
 """Longest side in pixels at which the event camera's light is rendered; finer sensors interpolate."""
