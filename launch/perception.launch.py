@@ -37,7 +37,6 @@ def arguments() -> list[DeclareLaunchArgument]:
     kept = " Empty: as in params_file."
     return [
         DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics."),
-        DeclareLaunchArgument("name", default_value="mlesam", description="Name of the node, the ~ of its topics."),
         DeclareLaunchArgument(
             "params_file",
             default_value=str(share("config/params/default.yaml")),
@@ -85,7 +84,7 @@ def start(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
         Node(
             package="mlesam_ros",
             executable="perception_node",
-            name=given("name"),
+            name="mlesam",
             namespace=given("namespace"),
             parameters=[given("params_file"), {**flags, **overrides}],
             remappings=REMAPPINGS,

@@ -46,7 +46,11 @@ class Perception:
         self._modalities = _known_modalities(parameters, self._pipeline.config.modalities)
         self._sync_config = _sync_config(parameters, self._modalities)
         self._rig_feed = RigFeed(node, parameters)
-        self._outputs = Outputs(node, self._pipeline.config.label_space)
+        try:
+            self._outputs = Outputs(node, self._pipeline.config.label_space)
+        except Exception:
+            self._rig_feed.close()
+            raise
         self._sync: SyncFilter | None = None
         self._inputs: dict[Modality, SensorInput] = {}
 
@@ -81,10 +85,10 @@ class Perception:
         """Stop listening and join the worker."""
         for source in self._inputs.values():
             source.close()
-        self._inputs.clear()
         if self._sync is not None:
             self._sync.stop()
             self._sync = None
+        self._inputs.clear()
 
     def close(self) -> None:
         """Give back topics, subscriptions and the device's memory."""
@@ -173,7 +177,7 @@ class Perception:
             rate=(len(masks) - 1) / span if span else 0.0,
             latencies=[latency for _, latency in masks],
             used=self._used,
-            values={"masks": self._sequence, "device": self._pipeline.device},
+            values={"masks": self._sequence, "device": self._pipeline.device, **self._rig_feed.problems},
         )
 
     def sensor_reports(self, reporter: Reporter, timeout: float) -> list[DiagnosticStatus]:

@@ -66,6 +66,15 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
         the exit code: 0, or 1 when a parameter was refused, which has then been said on stderr.
     """
     os.environ.update(transport_environment())
+    starting = True
+
+    def interrupt(*_: object) -> None:
+        # Loading is broken off. Later on rclpy's handler, which calls this one, has shut down the context already, and
+        # spin returns by itself; an exception inside the executor would only leave things half done.
+        if starting:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)  # before rclpy.init, whose handler passes on to what it finds
     rclpy.init(args=list(args) if args is not None else None)
     node: Node | None = None
     try:
@@ -73,14 +82,18 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         getattr(node, "start", _nothing)()
+        starting = False
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except _REFUSED as error:
         print(f"mlesam_ros: {error}", file=sys.stderr)
         return 1
+    except Exception:
+        if rclpy.ok():
+            raise  # else a signal has invalidated the context between two steps of the executor
     finally:
-        # From here on a second Ctrl-C must not interrupt the joining of threads.
+        # From here on nothing must interrupt the joining of threads.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if node is not None:

@@ -28,7 +28,7 @@ class Graph:
         self.executor.add_node(node)
         return node
 
-    def spin_until(self, condition: Callable[[], object], timeout: float = 15.0) -> bool:
+    def spin_until(self, condition: Callable[[], object], timeout: float = 60.0) -> bool:
         """Spin until the condition holds; whether it did."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:

@@ -46,7 +46,7 @@ class NodeProcess:
         for number in signals:
             self.process.send_signal(number)
             time.sleep(0.05)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ class Drive:
         self.listener = Listener(graph.node("listener"))
         self.sent: list[int] = []
 
-    def until(self, condition, sensors=MODALITIES, timeout=40.0) -> None:
+    def until(self, condition, sensors=MODALITIES, timeout=120.0) -> None:
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             self.sent.append(self.robot.sense(sensors))
@@ -181,15 +181,15 @@ def test_signals_while_it_works(graph, launch, signals):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["sigint", "sigterm"])
 def test_signals_while_it_loads(graph, launch, number):
     node = launch()
-    assert graph.spin_until(lambda: node.said("loading the network"), 40)
+    assert graph.spin_until(lambda: node.said("loading the network"), 120)
     assert node.end(number) == 0
     assert not node.said("Traceback")
 
 
 def call(graph, client, request):
-    assert graph.spin_until(client.service_is_ready, 30)
+    assert graph.spin_until(client.service_is_ready, 120)
     future = client.call_async(request)
-    assert graph.spin_until(future.done, 30)
+    assert graph.spin_until(future.done, 120)
     return future.result()
 
 

@@ -40,7 +40,6 @@ def test_only_what_was_given_goes_before_the_file():
     result = stand_ins.execute(
         PERCEPTION,
         namespace="left",
-        name="seg",
         lidar_topic="/ouster/points",
         autostart="false",
         use_sim_time="true",
@@ -49,7 +48,7 @@ def test_only_what_was_given_goes_before_the_file():
     )
     (node,) = result.processes
     assert parameters_of(node) == {"use_sim_time": True, "autostart": False, "lidar.topic": "/ouster/points"}
-    assert (node.options["namespace"], node.options["name"], node.options["respawn"]) == ("left", "seg", True)
+    assert (node.options["namespace"], node.options["name"], node.options["respawn"]) == ("left", "mlesam", True)
     assert node.options["arguments"] == ["--ros-args", "--log-level", "debug"]
 
 

@@ -48,7 +48,7 @@ def listener(graph):
     return Listener(graph.node("listener"))
 
 
-def drive(graph, robot, until, sensors=MODALITIES, timeout=20.0):
+def drive(graph, robot, until, sensors=MODALITIES, timeout=60.0):
     """Publish at 10 Hz until something holds."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
@@ -166,7 +166,7 @@ def test_garbage_is_counted_explained_and_survived(graph, start, robot, listener
         robot.send(EVENT, packet)
 
     listener.got["status"].clear()
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     told = lambda: "refused" in listener.words("lidar") and "morse" in listener.words("event")  # noqa: E731
     while not (told() and listener.masks_from(CAMERA, DEPTH)):
         assert time.monotonic() < end, (listener.words("lidar"), listener.words("event"))
@@ -189,7 +189,7 @@ def test_a_picture_of_another_size_than_its_calibration_is_left_out(graph, start
         picture.height, picture.data = HEIGHT // 2, picture.data[: len(picture.data) // 2]
         robot.send(CAMERA, picture)
 
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not (listener.masks_from(DEPTH, EVENT, LIDAR) and f"{WIDTH}x{HEIGHT // 2}" in listener.words("camera")):
         assert time.monotonic() < end, listener.words("camera")
         wrong_size()
@@ -214,7 +214,7 @@ def test_the_message_type_is_found_out_and_a_foreign_one_is_named(graph, start, 
         data = cv2.imencode(".jpg", pixels)[1]
         camera.publish(CompressedImage(header=picture.header, format="jpeg", data=data.tobytes()))
 
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not (listener.masks_from(CAMERA, DEPTH) and "publisher sends sensor_msgs/msg/Imu" in listener.words("lidar")):
         assert time.monotonic() < end, listener.words("lidar")
         jpeg()
@@ -243,7 +243,7 @@ def test_simulated_time(graph, start, robot, listener):
         robot.sense(stamp=now)
         graph.spin_until(lambda: False, 0.05)
 
-    for _ in range(60):
+    for _ in range(200):
         tick()
         if listener.masks_from(*MODALITIES):
             break
@@ -251,7 +251,7 @@ def test_simulated_time(graph, start, robot, listener):
     assert listener.stamps("labels")[-1] % 100_000_000 == 0, "stamps are those of the simulated clock"
     now = 50_000_000_000  # the simulation starts again
     listener.got["status"].clear()
-    for _ in range(60):
+    for _ in range(200):
         tick()
         if listener.masks_from(*MODALITIES):
             break
