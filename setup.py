@@ -94,13 +94,14 @@ def is_missing(package: str) -> bool:
     """Whether an interface package has to be generated: it is neither on the ROS path nor here, but for our copy."""
     if any((Path(prefix) / "share" / package / "package.xml").exists() for prefix in ament_prefixes()):
         return False
-    return find_spec(package) is None or is_ours(package)
+    found = find_spec(package)
+    return found is None or found.origin in brought_along()
 
 
-def is_ours(package: str) -> bool:
-    """Whether an earlier installation of this project brought an interface package along."""
-    installed = [d for d in metadata.distributions() if d.name == NAME]
-    return any(str(path) == f"{package}/__init__.py" for d in installed for path in d.files or ())
+def brought_along() -> set[str]:
+    """The packages, as paths of their first files, that an earlier installation of this project put here."""
+    ours = (d for d in metadata.distributions() if d.name == NAME)
+    return {str(d.locate_file(path)) for d in ours for path in d.files or () if path.name == "__init__.py"}
 
 
 def ament_prefixes() -> list[str]:
