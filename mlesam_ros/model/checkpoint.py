@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def save_checkpoint(path: str | Path, model: MLESAM, metrics: Mapping[str, Any] 
     tensors = {name: t.detach().cpu().contiguous() for name, t in trained(model).items()}
     about = {
         "format": FORMAT,
-        "config": model.config.to_dict(),
+        "config": _current_config(model).to_dict(),
         "base_sha256": base_sha256(model.backbone),
         "parameters": {
             "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -85,32 +86,31 @@ def load_checkpoint(
             f"not on {label_space.name} ({len(label_space)} classes)."
         )
     model = MLESAM(config)
-    base = find_base(config.backbone, base_weights)
-    load_base(model, base)
-    found = base_sha256(model.backbone)
-    if found != about["base_sha256"]:
-        raise CheckpointError(
-            f"{path} was trained on {config.backbone} weights with SHA-256 {about['base_sha256']}, but {base} has "
-            f"{found}; give the file it was trained on."
-        )
+    load_base(model, find_base(config.backbone, base_weights))
     load_trained(path, model)
     return model.to(device).eval()
 
 
 def load_trained(path: str | Path, model: MLESAM) -> None:
-    """Fill an existing model with a checkpoint's tensors, for instance after another training run.
+    """Fill an existing model, in float32, with a checkpoint's tensors, for instance after another training run.
 
     Raises:
-        CheckpointError: unreadable, or of another backbone, rank, label space or set of modalities; says both values.
+        CheckpointError: unreadable, or of another backbone, rank, label space, set of modalities or other base weights;
+            says both values.
     """
-    config = _config(path, _read_about(Path(path)))
+    about = _read_about(Path(path))
+    config, current = _config(path, about), _current_config(model)
     for name in ("backbone", "rank", "modalities"):
-        theirs, ours = getattr(config, name), getattr(model.config, name)
+        theirs, ours = getattr(config, name), getattr(current, name)
         if theirs != ours:
             raise CheckpointError(f"{path} has {name} {theirs}, but the model has {ours}.")
-    if config.label_space.names != model.config.label_space.names:
+    if config.label_space.names != current.label_space.names:
+        raise CheckpointError(f"{path} has label space {config.label_space.name}, not {current.label_space.name}.")
+    found = base_sha256(model.backbone)
+    if found != about["base_sha256"]:
         raise CheckpointError(
-            f"{path} has label space {config.label_space.name}, but the model has {model.config.label_space.name}."
+            f"{path} was trained on {config.backbone} weights with SHA-256 {about['base_sha256']}, but the ones loaded "
+            f"have {found}; give the base weights it was trained on."
         )
     state = read_tensors(Path(path))
     refuse_difference(state, trained(model), f"{path} contradicts its own configuration", "trained weights")
@@ -147,6 +147,14 @@ def trained(model: MLESAM) -> dict[str, Tensor]:
     return {name: t for name, t in model.state_dict().items() if not name.startswith("backbone.")}
 
 
+def _current_config(model: MLESAM) -> MLESAMConfig:
+    """The configuration with the experts that the model has by now."""
+    names, config = model.experts.modalities, model.config
+    encoders = {m: name for m, name in config.encoders.items() if m in names}
+    statistics = {m: pair for m, pair in config.statistics.items() if m in names}
+    return replace(config, modalities=names, encoders=encoders, statistics=statistics)
+
+
 def _read_about(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}.")
@@ -158,20 +166,20 @@ def _read_about(path: Path) -> dict[str, Any]:
     if text is None:
         raise CheckpointError(f"{path} holds tensors but no experts' description; give a checkpoint made by training.")
     try:
-        about = json.loads(text)
-        missing = {"format", "config", "base_sha256", "parameters", "metrics"} - set(about)
+        about = dict(json.loads(text))
     except (ValueError, TypeError) as error:
-        raise CheckpointError(f"the description in {path} is not JSON: {error}.") from error
+        raise CheckpointError(f"the description in {path} is not a JSON object: {error}.") from error
+    missing = {"format", "config", "base_sha256", "parameters", "metrics"} - set(about)
     if missing or about["format"] != FORMAT:
         raise CheckpointError(
             f"{path} is of checkpoint format {about.get('format')}, lacking {', '.join(sorted(missing)) or 'nothing'}; "
             f"this version reads format {FORMAT}."
         )
-    return dict(about)
+    return about
 
 
 def _config(path: str | Path, about: Mapping[str, Any]) -> MLESAMConfig:
     try:
-        return MLESAMConfig.from_dict(about["config"])
+        return MLESAMConfig.from_dict(dict(about["config"]))
     except (MlesamError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} describes a model that cannot be built: {error}") from error

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from mlesam_ros.encoding.encoder import Statistics
-from mlesam_ros.errors import ConfigError
+from mlesam_ros.errors import ConfigError, MlesamError
 from mlesam_ros.frame import MODALITIES, Modality
 from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.backbones import BACKBONES
@@ -99,20 +99,14 @@ class MLESAMConfig:
             ConfigError: an unknown key or an impossible value.
             LabelError: the label space is malformed.
         """
-        known = tuple(f.name for f in fields(cls))
         for key in values:
-            _check_word("model key", key, known)
-        ready = dict(values)
-        if "modalities" in ready:
-            ready["modalities"] = tuple(ready["modalities"])
-        if "label_space" in ready:
-            space = ready["label_space"]
-            ready["label_space"] = (
-                LabelSpace.from_dict(dict(space)) if isinstance(space, Mapping) else load_label_space(space)
-            )
-        if "statistics" in ready:
-            ready["statistics"] = {m: (tuple(mean), tuple(std)) for m, (mean, std) in ready["statistics"].items()}
-        return cls(**ready)
+            _check_word("model key", key, tuple(f.name for f in fields(cls)))
+        try:
+            return cls(**_typed(values))
+        except MlesamError:
+            raise
+        except (TypeError, ValueError, AttributeError) as error:  # a list where a mapping belongs, and the like
+            raise ConfigError(f"the model's configuration has a value of the wrong kind: {error}.") from error
 
     def to_dict(self) -> dict[str, Any]:
         """The inverse of `from_dict`, made of plain JSON types."""
@@ -122,6 +116,19 @@ class MLESAMConfig:
         values["encoders"] = dict(self.encoders)
         values["statistics"] = {m: [list(mean), list(std)] for m, (mean, std) in self.statistics.items()}
         return values
+
+
+def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain JSON values as the types of the fields."""
+    ready = dict(values)
+    if "modalities" in ready:
+        ready["modalities"] = tuple(ready["modalities"])
+    if "label_space" in ready:
+        space = ready["label_space"]
+        ready["label_space"] = LabelSpace.from_dict(space) if isinstance(space, dict) else load_label_space(space)
+    if "statistics" in ready:
+        ready["statistics"] = {m: (tuple(mean), tuple(std)) for m, (mean, std) in ready["statistics"].items()}
+    return ready
 
 
 def _check_word(name: str, value: Any, accepted: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from mlesam_ros.errors import CheckpointError, ConfigError
@@ -129,7 +129,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            save_file(dict(tensors), draft, dict(metadata))
+            draft.write_bytes(save(dict(tensors), dict(metadata)))
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)

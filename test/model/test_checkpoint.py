@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import torch
@@ -90,12 +91,35 @@ def test_another_label_space_is_refused(files):
     [
         ({"rank": 8}, "has rank 4, but the model has 8"),
         ({"modalities": ("camera",)}, r"has modalities .*'lidar'.*, but the model has \('camera',\)"),
-        ({"label_space": load_label_space("mcubes")}, "has label space deliver, but the model has mcubes"),
+        ({"label_space": load_label_space("mcubes")}, "has label space deliver, not mcubes"),
     ],
 )
 def test_a_model_of_another_make_is_refused(files, make_model, changes, words):
     with pytest.raises(CheckpointError, match=words):
         load_trained(files[2], make_model(**changes))
+
+
+def test_live_changes_of_experts_are_saved(files, make_images, tmp_path):
+    model, base, _ = files
+    model.experts.remove("camera")
+    model.experts.add("sonar", model.experts.fresh(4))
+    save_checkpoint(tmp_path / "changed.safetensors", model)
+    again = load_checkpoint(tmp_path / "changed.safetensors", base)
+    assert again.config.modalities == ("depth", "event", "lidar", "sonar")
+    assert "camera" not in again.config.statistics
+    images = make_images(("lidar", "sonar"))
+    with torch.inference_mode():
+        assert torch.equal(again(images).fused, model(images).fused)
+
+
+def test_others_can_read_what_is_written(files):
+    assert files[2].stat().st_mode & 0o777 == 0o666 & ~umask()
+
+
+def umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def test_loading_into_a_merged_model_takes_effect(files, make_model, make_images):
@@ -127,6 +151,8 @@ def test_a_backbone_file_is_no_checkpoint(files):
         (lambda about: about.pop("base_sha256"), "lacking base_sha256"),
         (lambda about: about["config"].update(colour="red"), "cannot be built: model key 'colour' is unknown"),
         (lambda about: about["config"].update(backbone="resnet"), "resnet"),
+        (lambda about: about["config"].update(statistics=[1]), "wrong kind"),
+        (lambda about: about.update(config=5), "cannot be built"),
     ],
 )
 def test_a_foreign_description_is_refused(files, change, words):
@@ -134,6 +160,14 @@ def test_a_foreign_description_is_refused(files, change, words):
     rewrite(path, change)
     with pytest.raises(CheckpointError, match=words):
         load_checkpoint(path, base)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "7", "null"])
+def test_a_description_that_is_no_object_is_refused(files, text):
+    path = files[2]
+    save_file(load_file(path), path, {"mlesam": text})
+    with pytest.raises(CheckpointError, match="not a JSON object"):
+        describe_checkpoint(path)
 
 
 def test_no_such_file(tmp_path):
@@ -145,10 +179,12 @@ def test_an_interrupted_write_leaves_the_old_file(files, monkeypatch):
     model, _, path = files
     before = path.read_bytes()
 
-    def full(*_args):
+    def full(path, data):
+        with open(path, "wb") as file:
+            file.write(data[: len(data) // 2])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("mlesam_ros.model.weights.save_file", full)
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(CheckpointError, match="No space left"):
         save_checkpoint(path, model)
     assert path.read_bytes() == before

@@ -45,6 +45,12 @@ def test_a_misspelt_key_is_refused_with_the_nearest():
         MLESAMConfig.from_dict({"topk": 3})
 
 
+@pytest.mark.parametrize("values", [{"modalities": 5}, {"statistics": [1]}, {"label_space": 7}, {"encoders": 3}])
+def test_values_of_the_wrong_kind_are_refused(values):
+    with pytest.raises(ConfigError, match="wrong kind"):
+        MLESAMConfig.from_dict(values)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -1,0 +1,87 @@
+import pytest
+import torch
+from sam2.modeling.backbones.hieradet import Hiera
+from torch.utils.flop_counter import FlopCounterMode
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.model.backbones import BACKBONES, HIGH_RES_0, HIGH_RES_1, SEMANTIC, Backbone
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return Backbone("hiera_nano").eval()
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 96), (160, 224), (256, 256)])
+def test_three_levels_at_any_multiple_of_32(nano, size):
+    h, w = size
+    with torch.no_grad():
+        pyramid = nano(torch.randn(2, 3, h, w))
+    assert {level: tuple(x.shape) for level, x in pyramid.items()} == {
+        SEMANTIC: (2, 96, h // 16, w // 16),
+        HIGH_RES_1: (2, 96, h // 8, w // 8),
+        HIGH_RES_0: (2, 96, h // 4, w // 4),
+    }
+
+
+def test_stays_in_the_precision_of_its_images():
+    with torch.no_grad():
+        pyramid = Backbone("hiera_nano").bfloat16()(torch.randn(1, 3, 64, 64, dtype=torch.bfloat16))
+    assert {x.dtype for x in pyramid.values()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("hiera_tiny", 27.22), ("hiera_small", 34.32), ("hiera_base_plus", 69.11)]
+)
+def test_parameters_of_metas_encoders(name, millions):
+    # As measured on Meta's package: trunk and neck of one image encoder.
+    count = sum(p.numel() for p in Backbone(name).parameters())
+    assert count / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+def test_nano_is_small(nano):
+    assert sum(p.numel() for p in nano.parameters()) < 3e6
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        nano(torch.randn(1, 3, 256, 256))
+    assert counter.get_total_flops() / 2 < 0.55e9  # multiply-accumulates of a picture, attention included
+
+
+class TestKeptPositionalCode:
+    def test_is_the_computed_one(self, nano):
+        for size in ((16, 16), (8, 24), (16, 16)):
+            with torch.inference_mode():
+                kept = [nano.trunk._get_pos_embed(size) for _ in range(2)]
+            assert kept[0] is kept[1]
+            assert torch.equal(kept[0], Hiera._get_pos_embed(nano.trunk, size))
+
+    @pytest.mark.parametrize("name", ["pos_embed", "pos_embed_window"])
+    def test_follows_the_weights(self, name):
+        trunk = Backbone("hiera_nano").trunk
+        with torch.inference_mode():
+            trunk._get_pos_embed((16, 16))
+        with torch.no_grad():
+            getattr(trunk, name).add_(1)
+        with torch.inference_mode():
+            assert torch.equal(trunk._get_pos_embed((16, 16)), Hiera._get_pos_embed(trunk, (16, 16)))
+
+    def test_follows_the_precision(self):
+        trunk = Backbone("hiera_nano").trunk
+        with torch.inference_mode():
+            trunk._get_pos_embed((16, 16))
+            assert trunk.bfloat16()._get_pos_embed((16, 16)).dtype == torch.bfloat16
+
+    def test_is_not_kept_in_training(self):
+        trunk = Backbone("hiera_nano").trunk
+        with torch.inference_mode():
+            trunk._get_pos_embed((16, 16))
+        trunk._get_pos_embed((16, 16)).sum().backward()
+        assert trunk.pos_embed.grad is not None
+
+    def test_a_model_built_in_inference_mode_works(self):
+        with torch.inference_mode():
+            assert Backbone("hiera_nano")(torch.randn(1, 3, 32, 32))[SEMANTIC].shape == (1, 96, 2, 2)
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match=f"'hiera_huge'; there are {', '.join(BACKBONES)}"):
+        Backbone("hiera_huge")
