@@ -36,7 +36,7 @@ READY := $(STAMPS)/requirements-$(call hash,requirements)
 INSTALLED := $(STAMPS)/package-$(call hash,$(PACKAGE))
 
 PIP := $(BIN)/python -m pip --quiet --no-input install --constraint requirements/constraints-$(ROS_DISTRO).txt
-say = @printf '\033[1m%s\033[0m\n' '$(1)'
+say = @printf '==> %s\n' '$(1)'
 
 # One thing after the other, whatever -j says: the last line of a test run is pytest's.
 .NOTPARALLEL:
@@ -72,11 +72,11 @@ distclean: clean
 	rm -rf .venv .venv-jazzy
 
 $(READY):
-	$(call say,1/5 system libraries and compiler)
-	@PYTHON=$(PYTHON) requirements/system.sh
-	$(call say,2/5 PyTorch into $(VENV))
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("python3 is " + \
 	  sys.version.split()[0] + ", and 3.11 to 3.13 have all the wheels; name another: make PYTHON=python3.12")'
+	$(call say,1/5 system libraries and compiler)
+	@PYTHON=$(PYTHON) requirements/system.sh
+	$(call say,2/5 PyTorch into $(VENV): the largest download)
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) -r requirements/torch.txt
 	$(call say,3/5 ROS 2 $(ROS_DISTRO) from wheels)
