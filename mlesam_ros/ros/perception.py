@@ -133,10 +133,12 @@ class Perception:
         usable = replace(frame_set, frames={m: frame_set.frames[m] for m in segmentation.used})
         if parameters.confidence_threshold > 0:
             segmentation = _unlabel(segmentation, parameters.confidence_threshold)
+        begin = time.perf_counter()
         self._outputs.publish(segmentation, usable, rig, parameters.overlay_alpha)
+        publishing = time.perf_counter() - begin
         self._sequence += 1
         self._used = segmentation.used
-        mask = Provenance(segmentation, usable, self._sequence, taken, self._now())
+        mask = Provenance(segmentation, usable, self._sequence, taken, self._now(), publishing)
         self._masks.append((time.monotonic(), mask.latencies["stamp_to_mask"]))
         topics = {m: self._topic(m) for m in self._modalities}
         self._outputs.publish_status(lambda: status_message(mask, topics, self._counters()))

