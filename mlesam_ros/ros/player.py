@@ -13,6 +13,7 @@ from typing import Any
 import rclpy
 import rclpy.node
 from builtin_interfaces.msg import Time
+from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
@@ -25,6 +26,7 @@ from mlesam_ros.ros.playlist import Message, Playlist
 
 _CLOCK_PERIOD = NANOSECONDS // 100
 _READ_AHEAD = NANOSECONDS // 4
+_LINGER = 0.2  # s for the last messages to get across before their publisher disappears
 _SETTLED = 0.5  # s without a new subscriber after which everyone is taken to have been found
 
 
@@ -143,6 +145,9 @@ class Player:
             self._publish(message)
             progress(message.offset / NANOSECONDS)
         self.report.seconds = (time.monotonic_ns() - self._start) / NANOSECONDS
+        self._stop.wait(_LINGER)
+        for publisher in self._publishers.values():
+            publisher.wait_for_all_acked(Duration(seconds=_LINGER))
         return self.report
 
     def _advertise(self, node: rclpy.node.Node) -> dict[str, Any]:

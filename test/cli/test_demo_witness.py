@@ -90,7 +90,7 @@ def test_live_view_shows_who_is_alive_and_how_the_router_weighs(witness):
     shown = {line.split()[1]: line for line in out.getvalue().splitlines() if line.startswith("│   ")}
     assert "● alive" in shown["camera"]
     assert "81 ms" in shown["camera"]
-    assert "█████████░░░ 0.75" in shown["camera"]
+    assert "████████░░ 0.75" in shown["camera"]
     assert "○ silent" in shown["lidar"]
     assert "○ silent" in shown["event"]
 

@@ -15,7 +15,7 @@ from mlesam_ros.bags.street import TOPICS
 from mlesam_ros.bags.typestore import typestore
 from mlesam_ros.cli.demo.pictures import Gallery, Picture
 from mlesam_ros.cli.demo.score import PhaseScore
-from mlesam_ros.cli.demo.view import phase_row
+from mlesam_ros.cli.demo.view import number, phase_row
 from mlesam_ros.cli.demo.witness import IMAGE, Witness
 from mlesam_ros.cli.progress import track
 from mlesam_ros.cli.results import write_json
@@ -45,12 +45,13 @@ def conclude(
     write_json(result, folder / "metrics.json")
     _print_phases(witness, console)
     _draw(witness, label_space, streets, folder)
-    latency = result["latency_ms"]
+    p50, p95 = (number(result["latency_ms"][name]) for name in ("p50", "p95"))
     console.print(
-        f"{result['masks']} masks for {result['sets_offered']} sets at {result['rate_hz']:.1f} Hz, stamp to mask p50 "
-        f"{latency['p50']} ms, p95 {latency['p95']} ms; pictures, metrics.json and the result bag are in {folder}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        f"{result['masks']} masks for {result['sets_offered']} sets at {result['rate_hz']:.1f} Hz, stamp to mask p50 {p50} ms, "
+        f"p95 {p95} ms; pictures, metrics.json and the result bag are in {folder}",
+        highlight=False,
+        soft_wrap=True,
+    )
     return result
 
 

@@ -18,8 +18,8 @@ from mlesam_ros.cli.demo.score import PhaseScore, latency_ms
 from mlesam_ros.cli.demo.witness import Witness
 from mlesam_ros.frame import MODALITIES, NANOSECONDS
 
-_BAR = 12
-_WIDTH = 96
+_BAR = 10
+_WIDTH = 100
 _REDRAW = 0.25  # s
 _LINE = 1.0  # s between lines where there is no terminal to redraw
 
@@ -67,11 +67,11 @@ class View:
         witness = self._witness
         score = witness.score.phase_of(now)
         latency = latency_ms(witness.recent_latencies())
-        used = [sensor.modality for sensor in _sensors(witness.status) if sensor.used]
+        used = [sensor.modality for sensor in _sensors(witness.status(now)) if sensor.used]
         return (
             f"{(now - witness.score.start) / NANOSECONDS:5.1f} s  {score.phase.title if score else 'end':18}"
-            f"  {witness.rate(now):4.1f} Hz  p50 {_number(latency['p50'])} ms  p95 {_number(latency['p95'])} ms"
-            f"  mIoU {_number(score.miou if score else None)} %  {' '.join(used)}"
+            f"  {witness.rate(now):4.1f} Hz  p50 {number(latency['p50'])} ms  p95 {number(latency['p95'])} ms"
+            f"  mIoU {number(score.miou if score else None)} %  {' '.join(used)}"
         )
 
     def _picture(self, now: int) -> Group:
@@ -82,18 +82,18 @@ class View:
         head.add_row(
             Text(phase.phase.title if phase else "end", style="bold"),
             f"{witness.rate(now):4.1f} Hz",
-            f"stamp to mask p50 {_number(latency['p50'])} ms, p95 {_number(latency['p95'])} ms",
-            f"mIoU {_number(phase.miou if phase else None)} % (so far {_number(score.miou)} %)",
+            f"stamp to mask p50 {number(latency['p50'], 0)} ms, p95 {number(latency['p95'], 0)} ms",
+            f"mIoU {number(phase.miou if phase else None)} % (so far {number(score.miou)} %)",
         )
         total = score.phases[-1].phase.end
         done = ProgressBar(total=total, completed=min(total, now - score.start), width=_WIDTH - 6)
         return Group(
-            Panel(Group(head, done, Text(), self._sensors()), title="mlesam demo", width=_WIDTH), self._phases(phase)
+            Panel(Group(head, done, Text(), self._sensors(now)), title="mlesam demo", width=_WIDTH), self._phases(phase)
         )
 
-    def _sensors(self) -> Table:
+    def _sensors(self, now: int) -> Table:
         table = Table(box=None, padding=(0, 2), header_style="dim")
-        sensors = {sensor.modality: sensor for sensor in _sensors(self._witness.status)}
+        sensors = {sensor.modality: sensor for sensor in _sensors(self._witness.status(now))}
         levels = list(dict.fromkeys(w.level for sensor in sensors.values() for w in sensor.weights))
         for title in ("sensor", "", "age", *levels):
             table.add_column(title, justify="right" if title == "age" else "left", no_wrap=True)
@@ -126,8 +126,8 @@ def phase_row(entry: PhaseScore, gap: float | None) -> Sequence[str]:
         entry.phase.title,
         str(len(entry.arrivals)),
         str(entry.offered),
-        f"{_number(entry.miou)} %",
-        f"{_number(latency_ms(entry.latencies)['p50'])} ms",
+        f"{number(entry.miou)} %",
+        f"{number(latency_ms(entry.latencies)['p50'])} ms",
         "–" if gap is None else f"{gap:.2f} s",
     )
 
@@ -136,8 +136,9 @@ def _sensors(status: Any) -> Sequence[Any]:
     return status.sensors if status is not None else ()
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+def number(value: float | None, digits: int = 1) -> str:
+    """A figure with so many decimals; a dash for one that there is not."""
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _bar(weight: float | None) -> Text:

@@ -34,6 +34,7 @@ NOW_AND_THEN = {f"{NODE}/overlay": IMAGE, f"{NODE}/semantic_points": "sensor_msg
 LATCHED = {f"{NODE}/label_info", "/tf_static"}
 
 _RECENT = 3 * NANOSECONDS
+_NEWS = NANOSECONDS
 _KEEP_EVERY = 2  # masks; the pictures of the demo show every second one
 
 
@@ -42,7 +43,6 @@ class Witness:
 
     Attributes:
         score: the figures.
-        status: the newest status message, with the fields of `msg/Status.msg`.
         kept: stamp → mask, every second one, for the pictures.
         truths: stamp → truth of the masks that were kept.
     """
@@ -56,7 +56,7 @@ class Witness:
             record: gets every message: topic, host time of arrival in nanoseconds, serialised message.
         """
         self.score = Score(phases, classes)
-        self.status: Any = None
+        self._status: tuple[int, Any] = (0, None)
         self.kept: dict[int, Labels] = {}
         self.truths: dict[int, Labels] = {}
         self._record = record
@@ -75,9 +75,14 @@ class Witness:
             self.truths[stamp] = truth
             self.score.take_truth(stamp, truth)
         elif topic == f"{NODE}/status":
-            self.status = self._types.deserialize_cdr(raw, ALWAYS[topic])
-            for latency in self.status.latencies:
+            self._status = arrival, self._types.deserialize_cdr(raw, ALWAYS[topic])
+            for latency in self._status[1].latencies:
                 self._stages[latency.stage].append(latency.seconds)
+
+    def status(self, now: int) -> Any | None:
+        """The newest status message, with the fields of `msg/Status.msg`; None when it is no news any more."""
+        arrival, message = self._status
+        return message if now - arrival < _NEWS else None
 
     def rate(self, now: int) -> float:
         """Masks per second over the last three."""
