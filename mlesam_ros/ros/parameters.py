@@ -70,7 +70,7 @@ class NodeParameters:
     base_weights: str = parameter("", "Frozen backbone weights; empty: those that the checkpoint names, as shipped.")
     device: str = parameter(AUTO, "cpu, cuda, cuda:1 and so on; auto takes the first GPU, else the CPU.")
     precision: str = parameter(AUTO, "auto, fp32, bf16 or fp16; auto takes bf16 where the device multiplies in it.")
-    threads: int = parameter(0, "CPU threads of the network; 0 leaves the choice to PyTorch.", low=0, high=256)
+    threads: int = parameter(0, "CPU threads of the network; 0 takes half of the cores.", low=0, high=256)
     calibration_file: str = parameter("", "Rig file for what CameraInfo and TF do not say; empty: none.")
     modalities: tuple[str, ...] = parameter(MODALITIES, "Sensors that are listened to.", LIVE)
     primary_order: tuple[str, ...] = parameter(
