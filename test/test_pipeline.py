@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -213,6 +214,18 @@ class TestFromCheckpoint:
 def test_wrong_arguments_are_refused(arguments, words):
     with pytest.raises(ConfigError, match=words):
         Pipeline(make_model(), **arguments)
+
+
+def test_leaves_cores_to_others_unless_told():
+    Pipeline(make_model())
+    assert torch.get_num_threads() == max(1, len(os.sched_getaffinity(0)) // 2)
+    Pipeline(make_model(), threads=2)
+    assert torch.get_num_threads() == 2
+    Pipeline(make_model(), threads=1)
+
+
+def test_auto_takes_a_precision_that_exists():
+    assert Pipeline(make_model(), "cpu").precision in ("bf16", "fp32")
 
 
 def test_a_modality_that_no_encoder_reads_is_refused():
