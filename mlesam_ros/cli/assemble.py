@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from mlesam_ros.cli.help import epilog
+from mlesam_ros.cli.help import epilog, prose
 
 _EXAMPLES = epilog("mlesam assemble camera_lidar/opencalib_ours_1 events/test_events_1 real/")
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog=_EXAMPLES)(assemble)
+    app.command(help=prose(assemble), epilog=_EXAMPLES)(assemble)
 
 
 def assemble(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlesam_ros.cli.help import epilog
+from mlesam_ros.cli.help import epilog, prose
 from mlesam_ros.cli.results import JsonOption, write_json
 
 _EXAMPLES = epilog("mlesam info weights/street.safetensors", "mlesam info my_experts.safetensors --json -")
@@ -15,7 +15,7 @@ _EXAMPLES = epilog("mlesam info weights/street.safetensors", "mlesam info my_exp
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog=_EXAMPLES)(info)
+    app.command(help=prose(info), epilog=_EXAMPLES)(info)
 
 
 def info(

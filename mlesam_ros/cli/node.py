@@ -5,11 +5,11 @@ from __future__ import annotations
 import typer
 
 from mlesam_ros.cli.environment import prepare_ros
-from mlesam_ros.cli.help import epilog
+from mlesam_ros.cli.help import epilog, prose
 
 _EXAMPLES = epilog(
     "mlesam node",
-    "mlesam node --ros-args -p device:=cuda:0 -r ~/camera:=/front/image_raw",
+    "mlesam node --ros-args -p device:=cuda:0 -r camera/image_raw:=/front/image_raw",
     "mlesam node --ros-args --params-file robot.yaml",
 )
 
@@ -17,7 +17,7 @@ _EXAMPLES = epilog(
 def register(app: typer.Typer) -> None:
     """Add the command."""
     passes_on = {"allow_extra_args": True, "ignore_unknown_options": True}
-    app.command(epilog=_EXAMPLES, context_settings=passes_on)(node)
+    app.command(help=prose(node), epilog=_EXAMPLES, context_settings=passes_on)(node)
 
 
 def node(context: typer.Context) -> None:

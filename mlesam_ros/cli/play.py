@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlesam_ros.cli.environment import prepare_ros
-from mlesam_ros.cli.help import epilog
+from mlesam_ros.cli.help import epilog, prose
 from mlesam_ros.cli.results import JsonOption, write_json
 from mlesam_ros.frame import NANOSECONDS
 
@@ -27,7 +27,7 @@ _EXAMPLES = epilog(
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog=_EXAMPLES)(play)
+    app.command(help=prose(play), epilog=_EXAMPLES)(play)
 
 
 def play(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mlesam_ros.cli.environment import prepare_ros
-from mlesam_ros.cli.help import epilog
+from mlesam_ros.cli.help import epilog, prose
 from mlesam_ros.cli.progress import track
 
 _EXAMPLES = epilog(
@@ -20,7 +20,7 @@ _EXAMPLES = epilog(
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog=_EXAMPLES)(simulate)
+    app.command(help=prose(simulate), epilog=_EXAMPLES)(simulate)
 
 
 def simulate(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mlesam_ros.cli.help import epilog
+from mlesam_ros.cli.help import epilog, prose
 from mlesam_ros.cli.results import JsonOption, write_json
 
 _EXAMPLES = epilog(
@@ -19,7 +19,7 @@ _EXAMPLES = epilog(
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog=_EXAMPLES)(train)
+    app.command(help=prose(train), epilog=_EXAMPLES)(train)
 
 
 def train(

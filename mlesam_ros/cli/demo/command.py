@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mlesam_ros.cli.environment import prepare_own_domain
-from mlesam_ros.cli.help import epilog
+from mlesam_ros.cli.help import epilog, prose
 from mlesam_ros.cli.results import JsonOption, write_json
 
 _EXAMPLES = epilog("mlesam demo", "mlesam demo --quick", "mlesam demo --checkpoint my_experts.safetensors --json -")
@@ -17,7 +17,7 @@ _SECONDS, _QUICK_SECONDS = 40.0, 12.0
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog=_EXAMPLES)(demo)
+    app.command(help=prose(demo), epilog=_EXAMPLES)(demo)
 
 
 def demo(

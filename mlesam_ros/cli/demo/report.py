@@ -47,8 +47,8 @@ def conclude(
     _draw(witness, label_space, streets, folder)
     p50, p95 = (number(result["latency_ms"][name]) for name in ("p50", "p95"))
     console.print(
-        f"{result['masks']} masks for {result['sets_offered']} sets at {result['rate_hz']:.1f} Hz, stamp to mask p50 {p50} ms, "
-        f"p95 {p95} ms; pictures, metrics.json and the result bag are in {folder}",
+        f"{result['masks']} masks for {result['sets_offered']} sets at {result['rate_hz']:.1f} Hz, "
+        f"stamp to mask p50 {p50} ms, p95 {p95} ms; pictures, metrics.json and the result bag are in {folder}",
         highlight=False,
         soft_wrap=True,
     )
