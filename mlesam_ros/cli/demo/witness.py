@@ -75,8 +75,9 @@ class Witness:
             self.truths[stamp] = truth
             self.score.take_truth(stamp, truth)
         elif topic == f"{NODE}/status":
-            self._status = arrival, self._types.deserialize_cdr(raw, ALWAYS[topic])
-            for latency in self._status[1].latencies:
+            status: Any = self._types.deserialize_cdr(raw, ALWAYS[topic])
+            self._status = arrival, status
+            for latency in status.latencies:
                 self._stages[latency.stage].append(latency.seconds)
 
     def status(self, now: int) -> Any | None:
