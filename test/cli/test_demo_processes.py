@@ -35,6 +35,15 @@ def test_ending_well_is_well_where_it_may(tmp_path):
             child.check()
 
 
+def test_children_run_the_code_of_their_parent(tmp_path, monkeypatch):
+    (tmp_path / "mlesam_ros").mkdir()
+    (tmp_path / "mlesam_ros" / "__init__.py").write_text("raise SystemExit('another copy')")
+    monkeypatch.chdir(tmp_path)
+    with Child("helper", ["--help"], tmp_path / "log") as child:
+        wait_for_end(child)
+        child.check(may_be_done=True)
+
+
 def test_no_child_outlives_its_block(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "_PATIENCE", 3.0)
     with Child(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -33,7 +34,9 @@ class Child:
         command = [sys.executable, "-m", "mlesam_ros.cli", *arguments]
         with log.open("wb") as out:
             # A session of its own: Ctrl-C reaches only the demo, which then ends its children in the right order.
-            self._process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+            self._process = subprocess.Popen(
+                command, stdout=out, stderr=out, start_new_session=True, env=_environment()
+            )
 
     def __enter__(self) -> Child:
         return self
@@ -76,3 +79,10 @@ class Child:
         """The end of its log, on one line."""
         said = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
         return " / ".join([line.strip() for line in said if line.strip()][-lines:]) or "none"
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with the very package that runs here before any other copy, whatever the working directory."""
+    package = str(Path(__file__).resolve().parents[3])
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
