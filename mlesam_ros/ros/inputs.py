@@ -19,8 +19,9 @@ from mlesam_ros.ros.compat.interfaces import message_class
 from mlesam_ros.ros.diagnostics import sentence
 from mlesam_ros.ros.parameters import AUTO, SensorParameters
 
-# The newest picture is all that counts; an event packet that is skipped is lost for the window and for the decoder.
-_DEPTH = {EVENT: 64}
+# The newest picture is all that counts. An event packet that is skipped is lost for the window, but a long queue of them
+# in front of a busy processor would only hold events that are too old for any mask.
+_DEPTH = {EVENT: 16}
 _ARRIVALS = 32
 
 
