@@ -71,3 +71,10 @@ def test_modality_dropout_draws_every_subset():
     drawn = Counter(draw_subset(MODALITIES, 0.4, generator) for _ in range(3000))
     assert len(drawn) == 15 and () not in drawn
     assert drawn[MODALITIES] / 3000 == pytest.approx(0.4 + 0.6 / 15, abs=0.03)
+
+
+def test_a_run_can_start_from_what_an_earlier_one_made(smoke_file, pretrained, tmp_path):
+    fields = yaml.safe_load(smoke_file.read_text()) | {"start": str(pretrained), "lr": 0.0, "steps": 1, "log_every": 1}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(fields))
+    assert train(path, tmp_path / "out").read_bytes() == pretrained.read_bytes()
