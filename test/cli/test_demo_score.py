@@ -70,6 +70,15 @@ def test_summary_has_the_documented_keys(score):
     assert score.summary()["sets_offered"] == 101
 
 
+def test_truths_that_come_before_the_news_of_the_beginning_count():
+    made = Score(PHASES, classes=3)
+    made.take_truth(START - PERIOD, image([0]))
+    made.take_truth(START, image([0]))
+    made.begin(START)
+    made.take_mask(START, START + MS, image([0]))
+    assert (made.phases[0].offered, made.phases[0].miou) == (1, 100.0)
+
+
 def test_nothing_seen_is_no_number():
     result = Score(PHASES, classes=3).summary()
     assert (result["masks"], result["rate_hz"], result["miou"]) == (0, 0.0, None)

@@ -149,7 +149,7 @@ class Drive:
 
     def _player_arguments(self, streets: list[Path], report: Path) -> list[str]:
         drops = [option for phase in self.phases if phase.drop for option in ("--drop", phase.drop)]
-        listeners = [option for topic in TOPICS.values() for option in ("--listener", topic)]
+        listeners = [option for topic in (*TOPICS.values(), TRUTH) for option in ("--listener", topic)]
         return ["play", *map(str, streets), *drops, *listeners, "--wait", str(_PLAYER_PATIENCE), "--json", str(report)]
 
 

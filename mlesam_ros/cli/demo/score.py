@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mlesam_ros.cli.demo.script import PERIOD, Phase, phase_at
 from mlesam_ros.frame import NANOSECONDS
-from mlesam_ros.training.metrics import Confusion
+from mlesam_ros.metrics import Confusion
 
 Labels = npt.NDArray[np.uint8]
 
@@ -67,10 +67,14 @@ class Score:
         self._classes = classes
         self._masks: OrderedDict[int, Labels] = OrderedDict()
         self._truths: OrderedDict[int, Labels] = OrderedDict()
+        self._early: list[tuple[int, Labels]] = []
 
     def begin(self, start: int) -> None:
-        """The player has begun at this ROS time in nanoseconds; nothing before it counts."""
+        """The player has begun at this ROS time in nanoseconds; said a little later, so truths may have come already."""
         self.start = start
+        early, self._early = self._early, []
+        for stamp, labels in early:
+            self.take_truth(stamp, labels)
 
     def phase_of(self, stamp: int) -> PhaseScore | None:
         """Where a stamp belongs, if the script covers it."""
@@ -89,6 +93,9 @@ class Score:
 
     def take_truth(self, stamp: int, labels: Labels) -> None:
         """The truth of a moment has arrived, which is also how moments on offer are counted."""
+        if not self.start:
+            self._early.append((stamp, labels))
+            return
         score = self.phase_of(stamp)
         if score is None:
             return
