@@ -11,7 +11,7 @@ from lifecycle_msgs.srv import GetState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from rclpy.subscription import MessageInfo, Subscription
+from rclpy.subscription import Subscription
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.ros.compat.interfaces import message_class
@@ -74,7 +74,7 @@ class Observer:
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
 
-        def hear(raw: bytes, info: MessageInfo) -> None:
+        def hear(raw: bytes, info: dict[str, Any]) -> None:
             self._ear(topic, info["received_timestamp"], raw)
 
         self._subscriptions[topic] = self._node.create_subscription(message_type, topic, hear, qos, raw=True)

@@ -134,13 +134,15 @@ def state_of(name: str, process: subprocess.Popen, timeout: float = 60.0) -> str
     client = node.create_client(GetState, f"{name}/get_state")
     end = time.monotonic() + timeout
     try:
-        while not client.service_is_ready():
+        while time.monotonic() < end:
             assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < end, f"{name} did not come up"
-            time.sleep(0.05)
-        answer = client.call_async(GetState.Request())
-        executor.spin_until_future_complete(answer, timeout_sec=10)
-        return answer.result().current_state.label
+            if client.wait_for_service(timeout_sec=0.5):
+                answer = client.call_async(GetState.Request())
+                # Asked again, since a server drops the reply to a client that it has not discovered in its turn.
+                executor.spin_until_future_complete(answer, timeout_sec=2)
+                if answer.done():
+                    return answer.result().current_state.label
+        pytest.fail(f"{name} did not come up")
     finally:
         executor.shutdown()
         node.destroy_node()
