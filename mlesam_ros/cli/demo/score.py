@@ -70,7 +70,7 @@ class Score:
         self._early: list[tuple[int, Labels]] = []
 
     def begin(self, start: int) -> None:
-        """The player has begun at this ROS time in nanoseconds; said a little later, so truths may have come already."""
+        """The player began at this ROS time in nanoseconds; the news comes late, so truths may have come already."""
         self.start = start
         early, self._early = self._early, []
         for stamp, labels in early:
