@@ -14,18 +14,18 @@ FLOORS = [
     {"ros", "training"},
     {"bags", "pipeline"},
     {"model", "encoding", "sync", "render", "world", "messages"},
-    {"geometry", "labels"},
+    {"geometry", "labels", "metrics"},
     {"frame", "share", "errors"},
 ]
 # Neighbours on one floor that lean on each other, in one direction only.
 NEIGHBOURS = {
     ("geometry", "labels"),
+    ("metrics", "labels"),
     ("messages", "encoding"),
     ("world", "encoding"),
     ("model", "encoding"),
     ("render", "encoding"),
     ("bags", "pipeline"),
-    ("ros", "training"),
     ("share", "errors"),
 }
 MESSAGE_PACKAGES = ("rclpy", "launch", "launch_ros", "message_filters", "cv_bridge", "tf2_ros", "ament_index_python")

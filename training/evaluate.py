@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlesam_ros.frame import Modality
+from mlesam_ros.metrics import Confusion
 from mlesam_ros.training.dataset import StreetDataset
-from mlesam_ros.training.metrics import Confusion
 
 CONDITIONS = ("all", "day", "night")
 Subset = tuple[Modality, ...]

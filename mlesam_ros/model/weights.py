@@ -86,7 +86,7 @@ def save_backbone(path: str | Path, backbone: Backbone) -> None:
         CheckpointError: the file cannot be written.
     """
     tensors = {ENCODER + name: t.detach().cpu().contiguous() for name, t in backbone.state_dict().items()}
-    write_tensors(Path(path), tensors, {"backbone": backbone.name, "sha256": base_sha256(backbone)})
+    write_tensors(Path(path), tensors, {"backbone": backbone.name})
 
 
 def base_sha256(backbone: Backbone) -> str:
@@ -122,9 +122,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write safetensors, whole or not at all.
 
+    Args:
+        path: of the file; its folder is made.
+        tensors: name → tensor.
+        metadata: at most one entry: safetensors writes several in an order that changes from call to call, and the same
+            weights shall be the same bytes.
+
     Raises:
         CheckpointError: the folder or the disk does not take it.
     """
+    assert len(metadata) <= 1
     draft = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mlesam_ros.errors import LabelError
-from mlesam_ros.training.metrics import Confusion
+from mlesam_ros.metrics import Confusion
 
 
 def read(path):
