@@ -19,9 +19,8 @@ from mlesam_ros.ros.compat.interfaces import message_class
 from mlesam_ros.ros.diagnostics import sentence
 from mlesam_ros.ros.parameters import AUTO, SensorParameters
 
-# The newest picture is all that counts. An event packet that is skipped is lost for the window, but a long queue of them
-# in front of a busy processor would only hold events that are too old for any mask.
-_DEPTH = {EVENT: 16}
+# The newest picture is all that counts; an event packet that is skipped is lost for the window and for the decoder.
+_DEPTH = {EVENT: 64}
 _ARRIVALS = 32
 
 
@@ -82,17 +81,19 @@ class SensorInput(SimpleFilter):
             self.obstacle = f"messages are {wanted}, but package {wanted.partition('/')[0]} is not installed here"
             return
         self.close()
-        self._reader = FrameReader(self.modality, wanted)
-        qos = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST,
-            depth=_DEPTH.get(self.modality, 1),
-            reliability=ReliabilityPolicy.BEST_EFFORT,
-        )
-        self._subscription = subscribe(
-            self._node, message, self._sensor.topic, self._receive, qos, self._on_incompatible
-        )
-        self.type_name = wanted
         self.obstacle = None
+        try:
+            self._open(wanted, message)
+        except Exception as error:  # an override that makes no sense, another type under this name in this process
+            self.obstacle = sentence(error)
+
+    def _open(self, type_name: str, message: type) -> None:
+        self._reader = FrameReader(self.modality, type_name)
+        depth, keep = _DEPTH.get(self.modality, 1), HistoryPolicy.KEEP_LAST
+        qos = QoSProfile(history=keep, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+        topic = self._sensor.topic
+        self._subscription = subscribe(self._node, message, topic, self._receive, qos, self._on_incompatible)
+        self.type_name = type_name
 
     def close(self) -> None:
         """Stop listening."""
@@ -117,6 +118,16 @@ class SensorInput(SimpleFilter):
         return accepted[0]
 
     def _receive(self, message: Any) -> None:
+        """Read a message and whatever else waits, so that a queue never stands in front of a busy executor."""
+        self._read(message)
+        subscription = self._subscription
+        for _ in range(_DEPTH.get(self.modality, 1) - 1):
+            taken = subscription and subscription.handle.take_message(subscription.msg_type, False)
+            if not taken:
+                return
+            self._read(taken[0])
+
+    def _read(self, message: Any) -> None:
         assert self._reader is not None
         self._arrivals.append(time.monotonic())
         self.received += 1

@@ -1,51 +1,14 @@
 """A ROS graph per test, in this process."""
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-rclpy = pytest.importorskip("rclpy")
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+pytest.importorskip("rclpy")
+from ros_graph import Graph
 
-from mlesam_ros.ros.process import transport_environment  # noqa: E402
-
-
-class Graph:
-    """A context with an executor that a test spins by hand."""
-
-    def __init__(self) -> None:
-        self.context = rclpy.Context()
-        rclpy.init(context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self._nodes: list = []
-
-    def node(self, name: str = "test", make: Callable | None = None, **options):
-        make = make or rclpy.create_node
-        node = make(name, context=self.context, **options)
-        self._nodes.append(node)
-        self.executor.add_node(node)
-        return node
-
-    def spin_until(self, condition: Callable[[], object], timeout: float = 60.0) -> bool:
-        """Spin until the condition holds; whether it did."""
-        end = time.monotonic() + timeout
-        while time.monotonic() < end:
-            if condition():
-                return True
-            self.executor.spin_once(timeout_sec=0.02)
-        return bool(condition())
-
-    def spin_for(self, seconds: float) -> None:
-        self.spin_until(lambda: False, seconds)
-
-    def close(self) -> None:
-        self.executor.shutdown()
-        for node in self._nodes:
-            getattr(node, "close", lambda: None)()
-            node.destroy_node()
-        rclpy.try_shutdown(context=self.context)
+from mlesam_ros.ros.process import transport_environment
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,113 @@
+"""A sensor's subscription by itself."""
+
+import time
+
+import pytest
+
+pytest.importorskip("rclpy")
+from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
+from robot import CAMERA_FRAME, TOPICS, Robot
+from ros_graph import Graph
+from sensor_msgs.msg import CompressedImage, Image
+
+from mlesam_ros.frame import CAMERA, EVENT, LIDAR, CompressedPicture, Picture
+from mlesam_ros.ros.inputs import SensorInput
+from mlesam_ros.ros.parameters import SensorParameters
+
+
+@pytest.fixture
+def robot(graph):
+    return Robot(graph.node("robot"), qos=100)
+
+
+@pytest.fixture
+def listen(graph):
+    def make(modality, **parameters):
+        source = SensorInput(graph.node("listener"), modality, SensorParameters(**parameters))
+        frames = []
+        source.registerCallback(frames.append)
+        assert graph.spin_until(lambda: source.poll() or source.type_name)
+        return source, frames
+
+    return make
+
+
+@pytest.fixture
+def other_graph():
+    """Nodes in contexts of their own: one process of DDS knows only one type per topic."""
+    graphs = []
+
+    def make():
+        graphs.append(Graph())
+        return graphs[-1].node("driver")
+
+    yield make
+    for other in graphs:
+        other.close()
+
+
+def wait_for_match(graph, source, publishers=1):
+    assert graph.spin_until(lambda: source.publishers == publishers)
+    graph.spin_for(0.3)
+
+
+def test_a_burst_of_event_packets_is_read_at_one_go(graph, robot, listen):
+    source, frames = listen(EVENT, topic=TOPICS[EVENT])
+    wait_for_match(graph, source)
+    for _ in range(30):
+        robot.send(EVENT, robot._event(robot.now()))
+    time.sleep(0.5)
+    assert source.received == 0, "nobody spins yet"
+    assert graph.spin_until(lambda: source.received)
+    assert source.received == 30, "one callback empties the queue"
+    assert [f.stamp for f in frames] == sorted(f.stamp for f in frames)
+
+
+def test_a_frame_can_be_renamed(graph, robot, listen):
+    source, frames = listen(LIDAR, topic=TOPICS[LIDAR], frame_id="roof")
+    wait_for_match(graph, source)
+    stamp = robot.sense((LIDAR,))
+    assert graph.spin_until(lambda: frames)
+    assert (frames[0].frame_id, frames[0].stamp) == ("roof", stamp)
+
+
+def test_a_driver_that_comes_back_with_another_type_is_followed(graph, listen, other_graph):
+    first, second = other_graph(), other_graph()
+    raw = first.create_publisher(Image, "picture", qos_profile_sensor_data)
+    source, frames = listen(CAMERA, topic="picture")
+    assert source.type_name == "sensor_msgs/msg/Image"
+    wait_for_match(graph, source)
+    image = Image(height=1, width=1, step=3, encoding="rgb8", data=b"abc")
+    image.header.frame_id = CAMERA_FRAME
+    raw.publish(image)
+    assert graph.spin_until(lambda: frames) and isinstance(frames[-1].payload, Picture)
+
+    first.destroy_publisher(raw)
+    compressed = second.create_publisher(CompressedImage, "picture", qos_profile_sensor_data)
+    assert graph.spin_until(lambda: source.poll() or source.type_name == "sensor_msgs/msg/CompressedImage")
+    wait_for_match(graph, source)
+    compressed.publish(CompressedImage(header=image.header, format="jpeg", data=b"\xff\xd8"))
+    assert graph.spin_until(lambda: isinstance(frames[-1].payload, CompressedPicture))
+    assert source.received == 2
+
+
+def test_closed_means_silent(graph, robot, listen):
+    source, frames = listen(LIDAR, topic=TOPICS[LIDAR])
+    wait_for_match(graph, source)
+    source.close()
+    robot.sense((LIDAR,))
+    graph.spin_for(0.3)
+    assert not frames
+    source.poll()
+    wait_for_match(graph, source)
+    robot.sense((LIDAR,))
+    assert graph.spin_until(lambda: frames)
+
+
+def test_an_override_that_makes_no_sense_is_reported(graph, robot):
+    override = Parameter("qos_overrides./lidar/points.subscription.reliability", value="mostly")
+    node = graph.node("listener", parameter_overrides=[override])
+    source = SensorInput(node, LIDAR, SensorParameters(topic=TOPICS[LIDAR]))
+    assert graph.spin_until(lambda: source.poll() or source.obstacle)
+    assert "mostly" in source.obstacle or "reliability" in source.obstacle
