@@ -12,7 +12,7 @@ from mlesam_ros.errors import ConfigError
 
 
 def wait_for_end(child):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not child.ended and time.monotonic() < end:
         time.sleep(0.05)
 

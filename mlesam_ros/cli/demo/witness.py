@@ -35,7 +35,7 @@ LATCHED = {f"{NODE}/label_info", "/tf_static"}
 
 _RECENT = 3 * NANOSECONDS
 _NEWS = NANOSECONDS
-_KEEP_EVERY = 2  # masks; the pictures of the demo show every second one
+_KEEP_EVERY = 2  # masks, for the pictures
 
 
 class Witness:
@@ -43,7 +43,7 @@ class Witness:
 
     Attributes:
         score: the figures.
-        kept: stamp → mask, every second one, for the pictures.
+        kept: stamp → mask for the pictures, the first of each phase and then every second one.
         truths: stamp → truth of the masks that were kept.
     """
 
@@ -62,7 +62,6 @@ class Witness:
         self._record = record
         self._types = typestore()
         self._arrivals: deque[tuple[int, int]] = deque()
-        self._count = 0
         self._stages: defaultdict[str, list[float]] = defaultdict(list)
 
     def hear(self, topic: str, arrival: int, raw: bytes) -> None:
@@ -103,8 +102,8 @@ class Witness:
         stamp, labels = self._image(raw)
         self._arrivals.append((arrival, arrival - stamp))
         self.score.take_mask(stamp, arrival, labels)
-        self._count += 1
-        if self._count % _KEEP_EVERY == 0:
+        score = self.score.phase_of(stamp)
+        if score is not None and len(score.arrivals) % _KEEP_EVERY == 1:
             self.kept[stamp] = labels
         else:
             self.truths.pop(stamp, None)
