@@ -35,7 +35,7 @@ PACKAGE := mlesam_ros training msg config launch weights scripts cmake CMakeList
 READY := $(STAMPS)/requirements-$(call hash,requirements)
 INSTALLED := $(STAMPS)/package-$(call hash,$(PACKAGE))
 
-PIP := $(BIN)/python -m pip --quiet --no-input install --constraint requirements/constraints-$(ROS_DISTRO).txt
+PIP := $(BIN)/python -m pip -qq --no-input install --constraint requirements/constraints-$(ROS_DISTRO).txt
 say = @printf '==> %s\n' '$(1)'
 
 # One thing after the other, whatever -j says: the last line of a test run is pytest's.
@@ -88,5 +88,5 @@ $(READY):
 
 $(INSTALLED): $(READY)
 	$(call say,5/5 mlesam_ros and its messages)
-	@$(BIN)/python -m pip --quiet install --no-build-isolation --no-deps .
+	@$(BIN)/python -m pip -qq --no-input install --no-build-isolation --no-deps .
 	@rm -f $(STAMPS)/package-* && touch $@
