@@ -5,6 +5,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
+
 
 def claim_domain() -> int:
     """A ROS domain that no other test process on this machine has; it is free again when this process ends."""
@@ -25,8 +27,6 @@ def claim_domain() -> int:
 # of its own and so gets a domain of its own.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(claim_domain())
-
-import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
