@@ -87,13 +87,13 @@ def heard(shared_data, tmp_path_factory):
 
 def test_masks_come_back_at_the_cameras_size_stamp_and_frame(heard):
     masks, offered = heard["/mlesam/labels"], {stamp(info.header) for info in heard["/camera/camera_info"]}
-    assert len(offered) == 21
+    assert 15 < len(offered) <= 21  # the first of them may have been said before this listener was known
     assert any(stamp(mask.header) in offered for mask in masks)
     for mask in masks:
         assert (mask.width, mask.height, mask.step, mask.encoding) == (WIDTH, HEIGHT, WIDTH, "mono8")
         assert mask.header.frame_id == CAMERA_FRAME
         # When the last picture is over, the events that still come are segmented alone.
-        assert stamp(mask.header) in offered or stamp(mask.header) > max(offered)
+        assert stamp(mask.header) in offered or not min(offered) < stamp(mask.header) < max(offered)
         assert len(mask.data) == WIDTH * HEIGHT
         assert mask.data.max() < 25 or mask.data.max() == 255
 
