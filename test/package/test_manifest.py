@@ -1,0 +1,27 @@
+"""package.xml names every ROS package that the code imports, so that rosdep brings all of them."""
+
+import ast
+from pathlib import Path
+from xml.etree import ElementTree
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SPEAKERS = [*(CHECKOUT / "mlesam_ros/ros").rglob("*.py"), *(CHECKOUT / "launch").glob("*.py")]
+
+
+def imported() -> set[str]:
+    found = set()
+    for path in SPEAKERS:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found.update(alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.split(".")[0])
+    return {
+        name for name in found if name.endswith(("_msgs", "_interfaces")) or name in ("rclpy", "launch", "launch_ros")
+    }
+
+
+def test_what_is_imported_is_declared():
+    manifest = ElementTree.parse(CHECKOUT / "package.xml").getroot()
+    declared = {entry.text for tag in ("depend", "exec_depend") for entry in manifest.iter(tag)}
+    assert {"rclpy", "sensor_msgs"} <= imported() <= declared
