@@ -210,7 +210,7 @@ def test_a_lifecycle_manager_configures_it_in_the_end(graph, launch, weights):
     setter = manager.create_client(SetParameters, "/mlesam/set_parameters")
 
     connect(graph, state, GetState.Request())
-    connect(graph, change, ChangeState.Request(transition=Transition(id=255)))
+    connect(graph, change, ChangeState.Request(transition=Transition(label="none")))
     connect(graph, setter, SetParameters.Request())
 
     def transition(number):
