@@ -1,28 +1,12 @@
 """What every test relies on: ROS traffic that stays on this machine, and the real recordings where they lie."""
 
-import fcntl
 import os
 import signal
-import tempfile
 from pathlib import Path
 
 import pytest
 
-
-def claim_domain() -> int:
-    """A ROS domain that no other test process on this machine has; it is free again when this process ends."""
-    folder = Path(tempfile.gettempdir()) / f"mlesam_ros_domains_{os.getuid()}"
-    folder.mkdir(exist_ok=True)
-    for domain in range(100, 0, -1):
-        claim = os.open(folder / str(domain), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)  # open until the process ends
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(claim)
-        else:
-            return domain
-    raise RuntimeError(f"all 100 ROS domains are claimed in {folder}; end some test runs.")
-
+from mlesam_ros.cli.domain import claim_domain
 
 # Before anything imports rclpy: the default discovery range multicasts on the network. Each xdist worker is a process
 # of its own and so gets a domain of its own.

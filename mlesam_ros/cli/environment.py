@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from mlesam_ros.cli.domain import claim_domain
+
 
 def prepare_ros() -> None:
     """Keep discovery on this machine and give Fast DDS room for images, unless the user has decided otherwise."""
@@ -15,5 +17,6 @@ def prepare_ros() -> None:
 
 def prepare_own_domain() -> None:
     """Like `prepare_ros`, in a domain that hears nothing of other robots on this machine unless one was chosen."""
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    if not os.environ.get("ROS_DOMAIN_ID"):
+        os.environ["ROS_DOMAIN_ID"] = str(claim_domain())
     prepare_ros()

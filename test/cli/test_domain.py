@@ -1,0 +1,61 @@
+"""The claim on a ROS domain: exclusive while its process lives, free after."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlesam_ros.cli import domain as domain_module
+from mlesam_ros.cli.domain import claim_domain
+from mlesam_ros.cli.environment import prepare_own_domain
+from mlesam_ros.errors import ConfigError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+CLAIM = """
+import sys
+from pathlib import Path
+from mlesam_ros.cli.domain import claim_domain
+print(claim_domain(Path(sys.argv[1])), flush=True)
+sys.stdin.read()
+"""
+
+
+def claimant(folder):
+    return subprocess.Popen(
+        [sys.executable, "-c", CLAIM, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+    )
+
+
+def test_two_processes_never_share_a_domain_and_a_killed_one_frees_its_own(tmp_path):
+    first, second = claimant(tmp_path), claimant(tmp_path)
+    try:
+        taken = {int(first.stdout.readline()), int(second.stdout.readline())}
+        assert len(taken) == 2
+        assert claim_domain(tmp_path) not in taken
+        first.kill()
+        first.wait()
+        assert claim_domain(tmp_path) in taken
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.communicate()
+
+
+def test_claims_are_refused_when_none_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(domain_module, "DOMAINS", range(2, 0, -1))
+    assert {claim_domain(tmp_path), claim_domain(tmp_path)} == {1, 2}
+    with pytest.raises(ConfigError, match="all 2 ROS domains are claimed"):
+        claim_domain(tmp_path)
+
+
+def test_a_domain_that_the_user_chose_stays(monkeypatch):
+    monkeypatch.setattr("mlesam_ros.cli.environment.prepare_ros", lambda: None)
+    monkeypatch.setenv("ROS_DOMAIN_ID", "7")
+    prepare_own_domain()
+    assert os.environ["ROS_DOMAIN_ID"] == "7"
