@@ -52,7 +52,7 @@ def play(
     A --json file is written when the first message goes out and again at the end.
     """
     prepare_ros()
-    from mlesam_ros.ros.drops import parse_drop
+    from mlesam_ros.bags.drops import parse_drop
     from mlesam_ros.ros.player import PlayOptions
     from mlesam_ros.ros.player import play as play_bags
     from mlesam_ros.ros.playlist import Playlist

@@ -18,10 +18,10 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 
+from mlesam_ros.bags.drops import Drop
 from mlesam_ros.errors import BagError, ConfigError
 from mlesam_ros.frame import NANOSECONDS
 from mlesam_ros.ros.compat.interfaces import message_class
-from mlesam_ros.ros.drops import Drop
 from mlesam_ros.ros.playlist import Message, Playlist
 
 _CLOCK_PERIOD = NANOSECONDS // 100

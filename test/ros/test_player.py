@@ -17,10 +17,10 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from small_bag import PERIOD, START, TYPES, image, write_small_bag
 
+from mlesam_ros.bags.drops import Drop
 from mlesam_ros.errors import BagError, ConfigError
 from mlesam_ros.frame import NANOSECONDS
 from mlesam_ros.ros.compat.interfaces import message_class
-from mlesam_ros.ros.drops import Drop
 from mlesam_ros.ros.player import PlayOptions, play
 from mlesam_ros.ros.playlist import Playlist
 

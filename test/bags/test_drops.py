@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlesam_ros.bags.drops import Drop, parse_drop
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.ros.drops import Drop, parse_drop
 
 
 @pytest.mark.parametrize(
