@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
+from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_context, make_encoders
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
 from mlesam_ros.frame import FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.rig import Rig
@@ -39,6 +39,7 @@ class Pipeline:
         device: where it runs, such as `cpu` or `cuda`.
         precision: one of `PRECISIONS`.
         refusals: modality → why its frame was left out of the last set; empty when all of them took part.
+        notes: modality → what its picture in the last set had to be made without, such as the robot's own motion.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Pipeline:
         self._model = model.eval().to(self.device, self._dtype)
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack it
         self.refusals: Mapping[Modality, str] = MappingProxyType({})
+        self.notes: Mapping[Modality, str] = MappingProxyType({})
 
     @classmethod
     def from_checkpoint(
@@ -155,15 +157,17 @@ class Pipeline:
 
     def _encode_what_can_be(self, frame_set: FrameSet, rig: Rig) -> dict[Modality, Image]:
         images, size, refusals = {}, self.network_size(rig), {}
+        context = make_context(frame_set, self._encoders)
         for modality, frame in frame_set.frames.items():
             if modality not in self._encoders:
                 refusals[modality] = f"the model has no expert for {modality}; it has {', '.join(self._encoders)}."
                 continue
             try:
-                images[modality] = self._encoders[modality](frame, rig, size)
+                images[modality] = self._encoders[modality](frame, rig, size, context)
             except MlesamError as error:
                 refusals[modality] = str(error)
         self.refusals = MappingProxyType(refusals)
+        self.notes = context.notes
         if not images:
             raise MlesamError("not one sensor of the set can be used: " + " ".join(refusals.values()))
         return images

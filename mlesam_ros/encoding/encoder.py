@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.errors import CalibrationError, ImageError
+from mlesam_ros.encoding.context import Context
 from mlesam_ros.frame import Modality, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 
@@ -31,13 +31,14 @@ class Encoder(Protocol):
     name: ClassVar[str]
     statistics: ClassVar[Statistics]
 
-    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Image:
+    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
         """Encode a frame.
 
         Args:
             frame: of this encoder's modality.
             rig: where the sensors sit and how their lenses bend light.
             size: (h, w) of the network's pictures; they show what the label camera sees, scaled to this size.
+            context: what surrounds the frame in its set; None for a frame on its own, which is its own moment.
 
         Returns:
             (3, h, w) float32, normalised; exactly 0 where the sensor says nothing.
@@ -46,11 +47,6 @@ class Encoder(Protocol):
             MlesamError: the frame cannot be read, or the rig does not tell where it belongs.
         """
         ...
-
-
-def wrong_payload(frame: SensorFrame, accepted: str) -> ImageError:
-    """The error for a frame whose payload an encoder cannot read."""
-    return ImageError(f"a {frame.modality} frame holds {type(frame.payload).__name__}; it must hold {accepted}.")
 
 
 def place(
@@ -74,17 +70,3 @@ def place(
     image = np.zeros((3, *size), np.float32)
     image[:, pixels[0], pixels[1]] = (values - mean) / std
     return image
-
-
-def check_aspect(frame: SensorFrame, have: tuple[int, int], rig: Rig) -> None:
-    """Refuse a picture that claims the label camera's frame but cannot show what that camera shows.
-
-    Raises:
-        CalibrationError: the sides' ratios differ by more than 1 %.
-    """
-    camera = rig.camera
-    if abs(have[1] * camera.height / (have[0] * camera.width) - 1) > 0.01:
-        raise CalibrationError(
-            f"{frame.modality} picture of {have[1]}x{have[0]} is in the frame {frame.frame_id!r} of a camera with "
-            f"{camera.width}x{camera.height}; register it to that camera, or give it its own frame and calibration."
-        )

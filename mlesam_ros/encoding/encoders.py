@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
+from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.encoder import Encoder, Image
 from mlesam_ros.encoding.event_counts import EventCounts
 from mlesam_ros.encoding.log_depth import LogDepth
+from mlesam_ros.encoding.picture import MILLIMETRE
 from mlesam_ros.encoding.range_intensity_height import RangeIntensityHeight
 from mlesam_ros.encoding.rgb import Rgb
 from mlesam_ros.errors import ConfigError
@@ -63,7 +65,14 @@ def encode(
     Raises:
         MlesamError: a frame cannot be encoded. Encode the others by leaving it out of the set.
     """
-    frames = frame_set.frames
+    frames, context = frame_set.frames, make_context(frame_set, encoders)
     return {
-        modality: encoder(frames[modality], rig, size) for modality, encoder in encoders.items() if modality in frames
+        modality: encoder(frames[modality], rig, size, context)
+        for modality, encoder in encoders.items()
+        if modality in frames
     }
+
+
+def make_context(frame_set: FrameSet, encoders: Mapping[Modality, Encoder]) -> Context:
+    """What surrounds the frames of a set, depth pictures read in the unit that the depth encoder reads them in."""
+    return Context(frame_set, getattr(encoders.get(DEPTH), "unit", MILLIMETRE))

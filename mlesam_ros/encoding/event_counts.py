@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.encoding.encoder import Image, Statistics, wrong_payload
+from mlesam_ros.encoding.checks import wrong_payload
+from mlesam_ros.encoding.context import Context
+from mlesam_ros.encoding.encoder import Image, Statistics
 from mlesam_ros.encoding.infinity import view_from_camera
 from mlesam_ros.encoding.picture import to_rgb
 from mlesam_ros.errors import PacketError
@@ -41,7 +43,7 @@ class EventCounts:
     brighter: int = 2
     darker: int = 0
 
-    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Image:
+    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
         """Encode `Events`, or a `Picture` or `CompressedPicture` of them; see `Encoder`."""
         counts: Counts
         if isinstance(frame.payload, Events):

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.encoding.encoder import check_aspect
+from mlesam_ros.encoding.checks import check_aspect
 from mlesam_ros.frame import SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig

@@ -7,8 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from mlesam_ros.encoding.checks import wrong_payload
 from mlesam_ros.encoding.cloud import cloud_intensity, cloud_xyz
-from mlesam_ros.encoding.encoder import Image, Statistics, place, wrong_payload
+from mlesam_ros.encoding.context import Context
+from mlesam_ros.encoding.encoder import Image, Statistics, place
 from mlesam_ros.frame import LIDAR, Cloud, Modality, SensorFrame
 from mlesam_ros.geometry.projection import project
 from mlesam_ros.geometry.rig import Rig
@@ -39,7 +41,7 @@ class RangeIntensityHeight:
     farthest: ClassVar[float] = 120.0
     highest: ClassVar[float] = 20.0
 
-    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Image:
+    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
         """Encode a `Cloud`; see `Encoder`. Pixels without a point are 0."""
         cloud = frame.payload
         if not isinstance(cloud, Cloud):

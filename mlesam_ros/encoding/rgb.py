@@ -7,7 +7,9 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from mlesam_ros.encoding.encoder import Image, Statistics, wrong_payload
+from mlesam_ros.encoding.checks import wrong_payload
+from mlesam_ros.encoding.context import Context
+from mlesam_ros.encoding.encoder import Image, Statistics
 from mlesam_ros.encoding.picture import to_rgb
 from mlesam_ros.frame import CAMERA, CompressedPicture, Modality, Picture, SensorFrame
 from mlesam_ros.geometry.rig import Rig
@@ -20,7 +22,7 @@ class Rgb:
     name: ClassVar[str] = "rgb"
     statistics: ClassVar[Statistics] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
-    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Image:
+    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
         """Encode a `Picture` or `CompressedPicture` of the label camera; see `Encoder`.
 
         Shrinking averages over areas, so that thin things fade instead of flickering.

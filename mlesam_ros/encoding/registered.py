@@ -1,0 +1,89 @@
+"""Depth from wherever it was measured, on the label camera's pixels."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.encoding.checks import check_aspect, wrong_payload
+from mlesam_ros.encoding.cloud import cloud_xyz
+from mlesam_ros.encoding.picture import MILLIMETRE, DepthSamples, Metres, open_depth
+from mlesam_ros.frame import Cloud, CompressedPicture, Picture, SensorFrame
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.projection import Projection, project
+from mlesam_ros.geometry.rig import Rig
+
+
+def depth_from_picture(frame: SensorFrame, rig: Rig, size: tuple[int, int], unit: float = MILLIMETRE) -> Metres:
+    """The label camera's depth as a depth camera measured it.
+
+    A picture in the label camera's frame is taken as registered; any other is re-projected from its own camera with a
+    z-buffer.
+
+    Args:
+        frame: holds a depth `Picture` or `CompressedPicture`.
+        rig: knows both cameras.
+        size: (h, w) of the result.
+        unit: metres per count of 16-bit pictures.
+
+    Returns:
+        (h, w) float32 metres along the label camera's axis; NaN where unknown.
+
+    Raises:
+        ImageError: the picture cannot be read.
+        CalibrationError: its size contradicts its calibration, or the rig does not tell where its camera is.
+    """
+    if not isinstance(frame.payload, Picture | CompressedPicture):
+        raise wrong_payload(frame, "a Picture or CompressedPicture")
+    samples = open_depth(frame.payload, unit)
+    if frame.frame_id == rig.camera_frame:
+        check_aspect(frame, samples.size, rig)
+        return samples.metres(size)
+    return _depths(_reprojected(samples, frame, rig, size), size)
+
+
+def depth_from_cloud(frame: SensorFrame, rig: Rig, size: tuple[int, int], dilation: int = 1) -> Metres:
+    """The label camera's depth as a LiDAR measured it.
+
+    Args:
+        frame: holds a `Cloud`.
+        rig: knows the camera and where the LiDAR sits.
+        size: (h, w) of the result.
+        dilation: pixels to every side that a point covers as well.
+
+    Returns:
+        (h, w) float32 metres along the label camera's axis; NaN where unknown.
+
+    Raises:
+        CalibrationError: the rig does not tell where the LiDAR is.
+    """
+    if not isinstance(frame.payload, Cloud):
+        raise wrong_payload(frame, "a Cloud")
+    pose = rig.extrinsic(frame.frame_id, frame.stamp)
+    return _depths(project(cloud_xyz(frame.payload), pose, rig.camera, size, dilation=dilation), size)
+
+
+def _depths(seen: Projection, size: tuple[int, int]) -> Metres:
+    metres: npt.NDArray[np.float32] = np.full(size, np.nan, np.float32)
+    metres[seen.rows, seen.cols] = seen.depth
+    return metres
+
+
+def _reprojected(samples: DepthSamples, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Projection:
+    """What the label camera shows of a picture taken elsewhere."""
+    model = rig.model(frame.frame_id)
+    model.check(*samples.size, "depth picture")
+    model = _thinned(model, size)
+    points = model.unproject(samples.metres((model.height, model.width))).reshape(-1, 3)
+    camera = rig.camera.scaled(*size)
+    spread = max(camera.K[0, 0] / model.K[0, 0], camera.K[1, 1] / model.K[1, 1])
+    dilation = max(math.ceil((spread - 1) / 2), 0)
+    return project(points, rig.extrinsic(frame.frame_id, frame.stamp), camera, size, dilation=dilation)
+
+
+def _thinned(model: CameraModel, size: tuple[int, int]) -> CameraModel:
+    """The depth camera with no more than 1.5 times the network's pixels to a side: more would only hide each other."""
+    factor = max(min(model.height / (1.5 * size[0]), model.width / (1.5 * size[1])), 1)
+    return model.scaled(round(model.height / factor), round(model.width / factor))

@@ -1,0 +1,88 @@
+"""What surrounds a frame: the set's moment and its depth, read once and only when somebody asks."""
+
+import numpy as np
+import pytest
+
+from mlesam_ros.encoding import registered
+from mlesam_ros.encoding.context import Context
+from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_context, make_encoders
+from mlesam_ros.encoding.log_depth import LogDepth
+from mlesam_ros.encoding.picture import open_depth
+from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, Cloud, FrameSet, Picture, SensorFrame
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.geometry.transform import Transform
+
+STAMP = 1_700_000_000_000_000_000
+SIZE = HEIGHT, WIDTH = 30, 40
+POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4")])
+
+
+@pytest.fixture
+def rig():
+    k = np.array([[40.0, 0, 19.5], [0, 40.0, 14.5], [0, 0, 1]])
+    made = Rig("front", {"front": CameraModel(WIDTH, HEIGHT, k, np.zeros(0), "pinhole")})
+    made.tree.set("front", "lidar", Transform.identity())
+    return made
+
+
+def depth_frame(metres, frame_id="front"):
+    counts = np.full(SIZE, round(metres * 1000), "<u2")
+    return SensorFrame(DEPTH, STAMP, frame_id, Picture(*SIZE, "16UC1", 2 * WIDTH, counts.view(np.uint8).ravel()))
+
+
+def lidar_frame(metres, frame_id="lidar"):
+    return SensorFrame(LIDAR, STAMP, frame_id, Cloud(np.array([(0, 0, metres, 1)], POINT)))
+
+
+def a_set(*frames):
+    return FrameSet(STAMP, CAMERA, {f.modality: f for f in frames}, {f.modality: 0 for f in frames})
+
+
+def test_the_depth_camera_is_asked_first(rig):
+    metres = Context(a_set(depth_frame(4), lidar_frame(7))).depth(rig, SIZE)
+    assert (metres.shape, metres.dtype) == (SIZE, np.float32)
+    np.testing.assert_allclose(metres, 4)
+    assert not metres.flags.writeable
+
+
+@pytest.mark.parametrize("other", [(), (depth_frame(4, "nowhere"),), (depth_frame(0),)])
+def test_the_lidar_where_the_depth_camera_says_nothing(rig, other):
+    metres = Context(a_set(lidar_frame(7), *other)).depth(rig, SIZE)
+    known = np.isfinite(metres)
+    assert known[14, 19] and 1 < known.sum() <= 9
+    np.testing.assert_allclose(metres[known], 7)
+
+
+@pytest.mark.parametrize("frames", [(), (depth_frame(4, "nowhere"), lidar_frame(7, "nowhere")), (lidar_frame(-7),)])
+def test_none_where_nothing_tells(rig, frames):
+    assert Context(a_set(*frames)).depth(rig, SIZE) is None
+
+
+def test_depth_is_computed_once_per_size(rig, monkeypatch):
+    calls = []
+    monkeypatch.setattr(registered, "open_depth", lambda *args: calls.append(args) or open_depth(*args))
+    context = Context(a_set(depth_frame(4)))
+    assert not calls
+    first = context.depth(rig, SIZE)
+    assert context.depth(rig, SIZE) is first
+    assert context.depth(rig, (15, 20)).shape == (15, 20)
+    assert len(calls) == 2
+
+
+def test_depth_is_read_in_its_encoders_unit(rig):
+    context = make_context(a_set(depth_frame(4)), {DEPTH: LogDepth(unit=0.002)})
+    np.testing.assert_allclose(context.depth(rig, SIZE), 8)
+
+
+def test_every_encoder_is_told_the_context_of_its_set(rig):
+    seen = []
+
+    class Listening(LogDepth):
+        def __call__(self, frame, rig, size, context=None):
+            seen.append(context)
+            return super().__call__(frame, rig, size, context)
+
+    encode(a_set(depth_frame(4), lidar_frame(7)), rig, SIZE, {**make_encoders(DEFAULT_ENCODERS), DEPTH: Listening()})
+    assert [c.stamp for c in seen] == [STAMP]
+    assert isinstance(seen[0].depth(rig, SIZE), np.ndarray)
