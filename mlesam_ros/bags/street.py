@@ -47,7 +47,7 @@ def write_street(
     Raises:
         BagError: the folder exists or the disk is full.
     """
-    notes = {"simulated": f"mlesam_ros street, seed {world.seed}, {world.daylight}, {world.size[1]}x{world.size[0]}"}
+    notes = {"simulated": f"mlesam_ros street, seed {world.seed}, {world.weather.name}, fault {world.fault.name}, {world.size[1]}x{world.size[0]}"}
     with BagWriter(path, notes) as writer:
         for done, index in enumerate(range(len(world)) if moments is None else moments):
             moment = world.moment(index)

@@ -64,7 +64,7 @@ def measure(depth: Floats, gloss: Floats, weather: Weather, rng: np.random.Gener
     Args:
         depth: (H, W) true z in metres, inf where nothing is.
         gloss: (H, W) mirrored share.
-        weather: how many pixels fail.
+        weather: how many pixels fail, and how far the sensor sees through fog and rain.
         rng: this frame's chance.
     """
     height, width = depth.shape
@@ -73,6 +73,9 @@ def measure(depth: Floats, gloss: Floats, weather: Weather, rng: np.random.Gener
     chance = rng.random(z.shape, np.float32)
     near, far = cv2.erode(z, np.ones((3, 3), np.uint8)), cv2.dilate(z, np.ones((3, 3), np.uint8))
     edge = (far - near > 0.12 * z + 0.15) & (chance < 0.5)
-    hole = (z <= 0.3) | (z > DEPTH_RANGE) | edge | (chance < weather.depth_holes + 2.5 * gloss)
+    lost = weather.depth_holes + 2.5 * gloss
+    if weather.murk:  # light that fog scatters carries no contrast to match
+        lost = lost + (1 - np.exp(-weather.murk * z)) ** 2
+    hole = (z <= 0.3) | (z > DEPTH_RANGE) | edge | (chance < lost)
     millimetres = np.where(hole, 0, np.clip(1000 * (z + noise), 1, 65535)).astype("<u2")
     return Picture(height, width, "16UC1", 2 * width, millimetres.view(np.uint8).reshape(-1))

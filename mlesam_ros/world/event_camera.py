@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mlesam_ros.world.rain import splashes
 from mlesam_ros.world.vector import Floats, vector
 from mlesam_ros.world.weather import Weather
 
@@ -61,7 +62,7 @@ def crossings(
         after: the same, later.
         thresholds: (H, W) of `draw_thresholds`.
         duration: nanoseconds between them; beyond 65 ms times come in steps of 2 microseconds, and so on.
-        weather: the background noise.
+        weather: the background noise, and the rain.
         rng: this segment's chance.
     """
     change = (after - before).ravel()
@@ -78,6 +79,10 @@ def crossings(
     pixel = np.concatenate([pixel, noise])
     time = np.concatenate([np.clip(share, 0, 1), rng.random(len(noise))])
     polarity = np.concatenate([change[active].repeat(repeats) > 0, rng.random(len(noise)) < 0.5])
+    if weather.rain:
+        drops = splashes((before.shape[0], before.shape[1]), weather.rain, duration, rng)
+        pixel, time = np.concatenate([pixel, drops.pixel]), np.concatenate([time, drops.share])
+        polarity = np.concatenate([polarity, drops.polarity])
     # A live sensor's clock ticks in microseconds, EVT3 carries no less; 16 bits are sorted fastest.
     step = 1 + duration // (1000 << 16)
     ticks = (time * ((duration // 1000 - 1) // step)).astype(np.uint16)

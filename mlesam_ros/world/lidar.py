@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from mlesam_ros.frame import Cloud
-from mlesam_ros.world.materials import REFLECTANCE
+from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.world.materials import REFLECTANCE, Material
 from mlesam_ros.world.scene import Hits
 from mlesam_ros.world.texture import Surface
 from mlesam_ros.world.vector import Floats
+from mlesam_ros.world.weather import Weather
 
 POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4"), ("ring", "<u2"), ("time", "<f4")])
 """One return: metres in the sensor's frame, intensity 0 … 255, beam number from below, seconds after the stamp."""
@@ -54,6 +57,7 @@ def sweep(
     world_rays: Floats,
     hits: Hits,
     look: Surface,
+    weather: Weather,
     rng: np.random.Generator,
 ) -> Cloud:
     """What the receiver makes of a turn.
@@ -67,22 +71,79 @@ def sweep(
         world_rays: (steps * beams, 3) the same directions in the world.
         hits: what they met.
         look: its surface.
+        weather: what the air and wet ground take.
         rng: this turn's chance.
     """
     distance = hits.distance[hits.ray]
     facing = -np.einsum("ij,ij->i", world_rays[hits.ray], hits.normal)
     shade = 0.55 + 0.9 * look.albedo.mean(axis=1)
     reflectance = REFLECTANCE[hits.material] * shade * (0.3 + 0.7 * facing)
+    if weather.rain:
+        reflectance = reflectance * _wet(hits, weather.rain)
     budget = reflectance * (40.0 / np.maximum(distance, 5.0)) ** 2
+    if weather.murk:
+        budget = budget * np.exp(-2 * weather.murk * distance)
     kept = (distance < spinner.reach) & (rng.random(len(distance)) > 0.015 + np.exp(-5 * budget))
     kept &= distance > 1.0
     ray = hits.ray[kept]
     measured = distance[kept] + rng.normal(0, 0.018, len(ray))
+    speckle = rng.normal(1, 0.06, len(ray))
+    strength = np.clip(255 * np.minimum(reflectance[kept] * speckle, 1.0), 1, 255).round()
+    if weather.murk:
+        ray, measured, strength = _veiled(ray, measured, strength, hits.distance, weather, rng)
     points = np.zeros(len(ray), POINT)
     xyz = rays[ray] * measured[:, None].astype(np.float32)
     points["x"], points["y"], points["z"] = xyz.T
-    speckle = rng.normal(1, 0.06, len(ray))
-    points["intensity"] = np.clip(255 * np.minimum(reflectance[kept] * speckle, 1.0), 1, 255).round()
+    points["intensity"] = strength
     points["ring"] = ray % spinner.beams
     points["time"] = times[ray]
     return Cloud(points[np.argsort(ray, kind="stable")])
+
+
+def shake(spread: tuple[float, float], rng: np.random.Generator) -> Transform:
+    """A loose mounting's error at one instant: small rotations and translations that nobody knows of.
+
+    Args:
+        spread: standard deviations about and along each axis, radians and metres.
+        rng: the chance.
+    """
+    x, y, z = rng.normal(0, spread[0], 3)
+    turn = np.array([[1, -z, y], [z, 1, -x], [-y, x, 1]])
+    rotation, _ = np.linalg.qr(turn)  # the nearest that is one, up to the signs of its columns
+    return Transform(rotation * np.sign(np.diag(rotation)), rng.normal(0, spread[1], 3))
+
+
+def _wet(hits: Hits, rain: float) -> Floats:
+    """Water on flat ground throws the beam forwards: (k,) what is left of the echo."""
+    paved = (hits.material == Material.GROUND) | (hits.material == Material.SLAB)
+    return 1 - np.float32(0.65 * rain) * (paved & (hits.normal[:, 2] > 0.7))
+
+
+def _veiled(
+    ray: npt.NDArray[np.int64], measured: Floats, strength: Floats, distance: Floats, weather: Weather,
+    rng: np.random.Generator,
+) -> tuple[npt.NDArray[np.int64], Floats, Floats]:  # fmt: skip
+    """Drops answer instead of what is behind them: weak echoes within a few metres.
+
+    Args:
+        ray, measured, strength: the echoes without drops.
+        distance: (n,) of what every ray would meet.
+        weather: the denser the air and the harder the rain, the more.
+        rng: this turn's chance.
+
+    Returns:
+        The echoes with them.
+    """
+    share = 1 - np.exp(-1.5 * weather.murk - 0.02 * weather.rain)
+    spread = 1.5 + 4.0 / (1 + 40 * weather.murk)
+    ghost = np.flatnonzero(rng.random(len(distance)) < share)
+    near = 1.0 + rng.exponential(spread, len(ghost))
+    ghost, near = ghost[near < distance[ghost]], near[near < distance[ghost]]
+    lost = np.zeros(len(distance), bool)
+    lost[ghost] = True
+    kept = ~lost[ray]
+    weak = rng.integers(1, 14, len(ghost)).astype(np.float64)
+    return (
+        np.concatenate([ray[kept], ghost]), np.concatenate([measured[kept], near]),
+        np.concatenate([strength[kept], weak]),
+    )  # fmt: skip

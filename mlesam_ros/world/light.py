@@ -22,6 +22,8 @@ _SODIUM = vector([1.0, 0.74, 0.42])[:, None]
 _XENON = vector([1.0, 0.95, 0.85])[:, None]
 _BEAM = np.array([1.9, 0.0, 0.68])
 """Where the ego car's headlamps are, metres in base_link."""
+_LAYER = 60.0
+"""Thickness in metres of fog and rain over the street, as far as the sky is concerned."""
 
 
 def sky(directions: Floats, weather: Weather) -> Floats:
@@ -35,7 +37,11 @@ def sky(directions: Floats, weather: Weather) -> Floats:
     colour = colour * (1 - 0.85 * cover) + white * (0.85 * cover)
     near = np.clip(directions @ vector(weather.sun), 0, 1)
     glow = (0.35 * near**24 + 3.0 * (near > 0.9994)) * (1 - 0.8 * cover)
-    return (colour + glow * _channels(weather.sunlight)).T.astype(np.float32)
+    colour = colour + glow * _channels(weather.sunlight)
+    if weather.murk:
+        clear = np.exp(-weather.murk * _LAYER / (up + 0.05))
+        colour = colour * clear + _channels(weather.horizon) * (1 - clear)
+    return colour.T.astype(np.float32)
 
 
 def _channels(colour: Colour) -> Floats:
@@ -69,7 +75,7 @@ def radiance(
     albedo = np.ascontiguousarray(look.albedo.T)
     colour = albedo * light
     colour += albedo * look.emission
-    _mirror(colour, hits, look, directions, weather)
+    _mirror(colour, hits, look, directions, snapshot, weather)
     fog = np.exp(hits.distance[hits.ray] * np.float32(-weather.haze))
     colour *= fog
     colour += _channels(weather.horizon) * (1 - fog)
@@ -131,8 +137,10 @@ def _headlamps(hits: Hits, ego: Transform, weather: Weather) -> Floats:
     return ((28.0 * weather.headlamps) * beam * facing / square) * _XENON
 
 
-def _mirror(colour: Floats, hits: Hits, look: Surface, directions: Floats, weather: Weather) -> None:
-    """Glossy surfaces show the sky (Schlick's approximation, without what stands in front of the sky)."""
+def _mirror(
+    colour: Floats, hits: Hits, look: Surface, directions: Floats, snapshot: Snapshot, weather: Weather
+) -> None:
+    """Glossy surfaces show the sky (Schlick's approximation); wet ones also that something dark stands before it."""
     shiny = np.flatnonzero(look.gloss > 0)
     ray, normal, gloss = directions[hits.ray[shiny]], hits.normal[shiny], look.gloss[shiny]
     cosine = -np.einsum("ij,ij->i", ray, normal)
@@ -140,4 +148,8 @@ def _mirror(colour: Floats, hits: Hits, look: Surface, directions: Floats, weath
     share = gloss + (1 - gloss) * np.clip(1 - cosine, 0, 1) ** 5
     above = _gradient(np.clip(bounced[:, 2], 0.0, 1.0), weather)
     below = np.clip(0.25 + 2.5 * bounced[:, 2], 0.25, 1.0)
+    if weather.rain:
+        share *= look.sheen[shiny]
+        hidden = snapshot.occluded(hits.point[shiny] + 0.02 * normal, bounced)
+        below = np.where(hidden, np.float32(0.16), np.float32(1.0))
     colour[:, shiny] = colour[:, shiny] * (1 - share) + share * above * below

@@ -18,8 +18,8 @@ LIDAR_FRAME = "lidar"
 _OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
 
-def street_rig(size: tuple[int, int]) -> Rig:
-    """The street's rig for pictures of (height, width) pixels, 90 degrees wide.
+def street_rig(size: tuple[int, int], event_size: tuple[int, int] | None = None) -> Rig:
+    """The street's rig for pictures of (height, width) pixels, 90 degrees wide; the event camera may have others.
 
     The camera and the registered depth share `camera_optical_frame`; the event camera looks through the same lens
     by a beam splitter, so its frame coincides; the LiDAR spins on the roof behind them.
@@ -28,8 +28,9 @@ def street_rig(size: tuple[int, int]) -> Rig:
     focal = width / 2
     intrinsics = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
     rig = Rig(CAMERA_FRAME)
-    for frame in (CAMERA_FRAME, EVENT_FRAME):
-        rig.models[frame] = CameraModel(width, height, intrinsics, np.zeros(5), "plumb_bob")
+    camera = CameraModel(width, height, intrinsics, np.zeros(5), "plumb_bob")
+    rig.models[CAMERA_FRAME] = camera
+    rig.models[EVENT_FRAME] = camera.scaled(*event_size) if event_size else camera
     rig.tree.set(BASE_FRAME, CAMERA_FRAME, Transform(_OPTICAL, np.array([0.6, 0.0, 1.62])))
     rig.tree.set(CAMERA_FRAME, EVENT_FRAME, Transform.identity())
     rig.tree.set(BASE_FRAME, LIDAR_FRAME, Transform(np.eye(3), np.array([0.1, 0.0, 1.92])))

@@ -13,8 +13,8 @@ from mlesam_ros.world.mesh import Mesh
 from mlesam_ros.world.vector import Floats
 
 Colour = tuple[float, float, float]
-COLUMNS = 13
-"""Columns of an instance row: x, y, z, cos, sin, seed, first colour (3), second colour (3), lit."""
+COLUMNS = 14
+"""Columns of an instance row: x, y, z, cos, sin, seed, first colour (3), second colour (3), lit, speed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class Instance:
         first, second: linear RGB in [0, 1].
         stride: how far along x a walker's limbs have swung, metres per metre of limb.
         lit: whether its lamps burn at night.
+        speed: metres per second along its heading.
     """
 
     mesh: Mesh
@@ -41,11 +42,12 @@ class Instance:
     second: Colour = (0.3, 0.3, 0.3)
     stride: float = 0.0
     lit: bool = False
+    speed: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Instances as the arrays that a ray caster wants: see `Mesh`; `instance` (T,) numbers rows of `table` (N, 13)."""
+    """Instances as the arrays that a ray caster wants: see `Mesh`; `instance` (T,) numbers rows of `table` (N, COLUMNS)."""
 
     vertices: Floats
     triangles: npt.NDArray[np.uint32]
@@ -98,7 +100,7 @@ class Hits:
         point: (k, 3) float32 in the world.
         normal: (k, 3) float32, unit, turned towards the ray's origin.
         material, classes: (k,) uint8.
-        rows: (k, 13) float32 instance rows.
+        rows: (k, COLUMNS) float32 instance rows.
     """
 
     distance: Floats
@@ -172,7 +174,7 @@ class Snapshot:
         return distance, triangles, normal
 
     def occluded(self, origins: Floats, direction: Floats) -> npt.NDArray[np.bool_]:
-        """Whether anything lies on the way from (n, 3) points towards one (3,) direction."""
+        """Whether anything lies on the way from (n, 3) points towards one (3,) direction, or (n, 3) of them."""
         rays = _rays(origins, np.broadcast_to(direction, origins.shape))
         tensor = o3d.core.Tensor.from_numpy(rays)
         blocked = np.zeros(len(rays), bool)
@@ -194,7 +196,7 @@ def _world_vertices(thing: Instance) -> Floats:
 
 def _row(thing: Instance) -> tuple[float, ...]:
     turn = (float(np.cos(thing.heading)), float(np.sin(thing.heading)))
-    return (thing.x, thing.y, thing.z, *turn, thing.seed, *thing.first, *thing.second, float(thing.lit))
+    return (thing.x, thing.y, thing.z, *turn, thing.seed, *thing.first, *thing.second, float(thing.lit), thing.speed)
 
 
 def _rays(origins: Floats, directions: Floats) -> Floats:

@@ -26,12 +26,15 @@ class Surface:
         albedo: (k, 3) float32 linear RGB; where `emission` is not 0 also the colour of its light.
         emission: (k,) float32 radiance.
         gloss: (k,) float32, mirrored share of the sky at normal incidence.
+        sheen: (k,) float32, how much of what gloss and grazing light mirror is left by roughness: 1 on dry things,
+            whose gloss says it all.
         classes: (k,) uint8 label ids.
     """
 
     albedo: Floats
     emission: Floats
     gloss: Floats
+    sheen: Floats
     classes: npt.NDArray[np.uint8]
 
 
@@ -45,7 +48,7 @@ def surface(hits: Hits, plan: Plan, pixel: float, lamps: bool) -> Surface:
         lamps: whether it is dark enough for lamps.
     """
     k = len(hits.ray)
-    out = Surface(np.empty((k, 3), np.float32), np.zeros(k, np.float32), GLOSS[hits.material], hits.classes.copy())
+    out = Surface(np.empty((k, 3), np.float32), np.zeros(k, np.float32), GLOSS[hits.material], np.ones(k, np.float32), hits.classes.copy())
     edges = np.searchsorted(hits.material, np.arange(len(Material) + 1))
     for material in Material:
         part = slice(int(edges[material]), int(edges[material + 1]))

@@ -112,5 +112,6 @@ def _standing_at(plan: Plan, stream: Stream, look: Instance, s: float, d: float,
     walking = stream.kind == "person"
     stride = 0.45 * float(np.sin(2 * np.pi * t * abs(stream.speed) / 1.5)) if walking else 0.0
     return Instance(
-        look.mesh, x, y, KERB if walking else 0.0, turn, look.seed, look.first, look.second, stride, not walking
-    )
+        look.mesh, x, y, KERB if walking else 0.0, turn, look.seed, look.first, look.second, stride, not walking,
+        abs(stream.speed),
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -10,23 +11,39 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, NANOSECONDS, Cloud, Events, Picture, SensorFrame
+from mlesam_ros.frame import (
+    CAMERA,
+    DEPTH,
+    EVENT,
+    LIDAR,
+    MODALITIES,
+    NANOSECONDS,
+    Cloud,
+    Events,
+    Modality,
+    Payload,
+    Picture,
+    SensorFrame,
+)
 from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.world import classes
+from mlesam_ros.world.blur import blurred, flow
 from mlesam_ros.world.camera import develop, measure, pixel_rays, turned
 from mlesam_ros.world.ego import Ego
 from mlesam_ros.world.event_camera import Crossings, crossings, draw_thresholds, log_light
-from mlesam_ros.world.lidar import Spinner, sweep
+from mlesam_ros.world.faults import NO_FAULT, draw_fault
+from mlesam_ros.world.lidar import Spinner, shake, sweep
 from mlesam_ros.world.light import radiance
 from mlesam_ros.world.moment import EPOCH, PERIOD, Moment
 from mlesam_ros.world.plan import TILE, Plan
+from mlesam_ros.world.rain import soak, streaked
 from mlesam_ros.world.rig import BASE_FRAME, CAMERA_FRAME, EVENT_FRAME, LIDAR_FRAME, street_rig
 from mlesam_ros.world.scene import Batch, Hits, Layer, Snapshot, merge
 from mlesam_ros.world.texture import Surface, surface
 from mlesam_ros.world.tile import tile
 from mlesam_ros.world.traffic import draw_streams, movers
 from mlesam_ros.world.vector import Floats, vector
-from mlesam_ros.world.weather import draw_weather
+from mlesam_ros.world.weather import draw_weather, weather_name
 
 _SEGMENTS = ((-100, -30), (-30, 0))
 """Milliseconds before a moment between which events are simulated; the last one is the event frame's window."""
@@ -34,30 +51,45 @@ _EVENT_DETAIL = 256
 """Longest side in pixels at which the event camera's light is rendered; finer sensors interpolate."""
 _TILES = (-1, 4)
 _SMALLEST = 32
+_FRAMES = {CAMERA: CAMERA_FRAME, DEPTH: CAMERA_FRAME, EVENT: EVENT_FRAME, LIDAR: LIDAR_FRAME}
+_DROPS_STAY = 12
+"""Moments for which the same drops sit on the lens."""
 
 
 class World:
     """A street that goes on for ever, with a car on it that carries the sensors.
 
-    Everything is a function of (seed, daylight, size, index): any moment can be asked for in any order and process.
+    Everything is a function of (seed, weather, fault, size, index): any moment can be asked for in any order and
+    process. Weather and fault change what the sensors see of a street, never the street.
+
+    Attributes:
+        seed, size, length, dropped: as they were given.
+        weather: the light and the air.
+        fault: what is wrong with a sensor.
+        event_size: (height, width) of the event camera.
+        rig: where the sensors sit, and their lenses.
     """
 
     def __init__(
         self,
         seed: int = 0,
-        daylight: str = "day",
+        weather: str = "sun",
         size: tuple[int, int] = (512, 512),
         length: int = 600,
         threads: int = 0,
+        fault: str = NO_FAULT,
+        dropped: Sequence[Modality] = (),
     ) -> None:
         """Plan a street; it is furnished as the car comes by.
 
         Args:
             seed: not negative.
-            daylight: "day" or "night".
+            weather: one of `WEATHERS`; "day" is a synonym of "sun".
             size: (height, width) of the camera, depth and event pictures, at least 32 pixels each.
             length: number of moments that `len()` and players go through, 0.1 s each.
             threads: of the ray caster, 0 for all cores.
+            fault: one of `FAULTS`.
+            dropped: modalities that say nothing at all; the others are what they would be anyhow.
 
         Raises:
             ConfigError: a value outside these.
@@ -67,20 +99,23 @@ class World:
                 f"a street of seed {seed}, {length} moments and {size[1]}x{size[0]} pixels cannot be; the seed is 0 or "
                 f"more, the length 1 or more and the pictures at least {_SMALLEST} pixels either way."
             )
-        self.seed, self.daylight, self.size, self.length = seed, daylight, size, length
+        self.seed, self.size, self.length, self.dropped = seed, size, length, _checked(dropped)
         rng = np.random.default_rng([seed, 7])
         self.plan = Plan.draw(rng)
         self.ego = Ego.draw(self.plan, rng)
         self.streams = draw_streams(self.plan, self.ego, rng)
-        self.weather = draw_weather(daylight, np.random.default_rng([seed, 9]))
-        self.rig = street_rig(size)
+        self.weather = draw_weather(weather_name(weather), np.random.default_rng([seed, 9]))
+        self.fault = draw_fault(fault, np.random.default_rng([seed, 10]))
+        self.event_size = (round(size[0] * self.fault.event_share), round(size[1] * self.fault.event_share))
+        self.rig = street_rig(size, self.event_size)
         self.spinner = Spinner()
         self._threads = threads
+        self._exposed = self.fault.exposed(self.weather)
         self._rays, self._cosine = pixel_rays(self.rig.camera, size)
         shrink = min(1.0, _EVENT_DETAIL / max(size))
-        self._event_size = (round(size[0] * shrink), round(size[1] * shrink))
-        self._event_rays, _ = pixel_rays(self.rig.camera, self._event_size)
-        self._thresholds = draw_thresholds(size, np.random.default_rng([seed, 8]))
+        self._event_detail = (round(size[0] * shrink), round(size[1] * shrink))
+        self._event_rays, _ = pixel_rays(self.rig.camera, self._event_detail)
+        self._thresholds = draw_thresholds(self.event_size, np.random.default_rng([seed, 8]))
         self._base_from_camera = self.rig.tree.lookup(BASE_FRAME, CAMERA_FRAME)
         self._base_from_lidar = self.rig.tree.lookup(BASE_FRAME, LIDAR_FRAME)
         self._tile = lru_cache(maxsize=8)(self._furnish)
@@ -101,14 +136,20 @@ class World:
         stamp = EPOCH + index * PERIOD
         snapshot, pose = self._snapshot(index * PERIOD), self.ego.pose(index * PERIOD / NANOSECONDS)
         with ThreadPoolExecutor(1) as helper:
-            others = helper.submit(lambda: (self._events(index, _SEGMENTS[-1:]), self._sweep(index, snapshot)))
+            others = helper.submit(self._others, index, snapshot)
             picture, depth, labels = self._pictures(index, snapshot, pose)
-            events, cloud = others.result()
-        readings = ((CAMERA, CAMERA_FRAME, picture), (DEPTH, CAMERA_FRAME, depth), (EVENT, EVENT_FRAME, events))
-        frames = {
-            m: SensorFrame(m, stamp, frame, payload) for m, frame, payload in (*readings, (LIDAR, LIDAR_FRAME, cloud))
-        }
+            payloads: dict[Modality, Payload] = {CAMERA: picture, DEPTH: depth, **others.result()}
+        frames = {m: SensorFrame(m, stamp, _FRAMES[m], payloads[m]) for m in MODALITIES if m not in self.dropped}
         return Moment(index, stamp, frames, labels, pose, lambda: self._events(index, _SEGMENTS))
+
+    def _others(self, index: int, snapshot: Snapshot) -> dict[Modality, Payload]:
+        """What does not come through the camera's rays; a dropped sensor is not simulated."""
+        payloads: dict[Modality, Payload] = {}
+        if EVENT not in self.dropped:
+            payloads[EVENT] = self._events(index, _SEGMENTS[-1:])
+        if LIDAR not in self.dropped:
+            payloads[LIDAR] = self._sweep(index, snapshot)
+        return payloads
 
     # The world at an instant
 
@@ -135,6 +176,8 @@ class World:
         directions = turned(rays, eye)
         hits = snapshot.cast(eye.translation.astype(np.float32), directions)
         look = surface(hits, self.plan, pixel, self.weather.lamps > 0)
+        if self.weather.rain:
+            soak(look, hits, self.weather.rain)
         return hits, look, radiance(hits, look, directions, snapshot, self.weather, self.plan, pose)
 
     def _pictures(
@@ -147,35 +190,50 @@ class World:
         gloss = np.zeros(labels.shape, np.float32)
         gloss[hits.ray] = look.gloss
         depth = (hits.distance * self._cosine).reshape(self.size)
-        picture = develop(light.reshape(*self.size, 3), self.weather, self._chance(index, 0))
+        picture = self._photograph(index, pose, hits, light.reshape(*self.size, 3))
         measured = measure(depth, gloss.reshape(self.size), self.weather, self._chance(index, 1))
         return picture, measured, labels.reshape(self.size)
+
+    def _photograph(self, index: int, pose: Transform, hits: Hits, light: Floats) -> Picture:
+        """The camera's picture of the light, with whatever fault and rain do to it."""
+        if self.fault.shutter:
+            now, half = index * PERIOD / NANOSECONDS, self.fault.shutter / 2
+            opens, closes = (self.ego.pose(now + shift) @ self._base_from_camera for shift in (-half, half))
+            directions = turned(self._rays, pose @ self._base_from_camera)
+            light = blurred(light, flow(hits, directions, self.rig.camera, (opens, closes), self.fault.shutter))
+        if self.weather.rain:
+            lens = np.random.default_rng([self.seed, 304, index // _DROPS_STAY])
+            light = streaked(light, self.weather, self._chance(index, 3), lens)
+        return develop(light, self._exposed, self._chance(index, 0))
 
     def _sweep(self, index: int, snapshot: Snapshot) -> Cloud:
         """The car drives on during the turn, so every column of the sweep has its own pose."""
         rays, times = self.spinner.rays()
         origins, directions = np.empty_like(rays), np.empty_like(rays)
         beams, now = self.spinner.beams, index * PERIOD / NANOSECONDS
+        shaken = self._chance(index, 4) if any(self.fault.shake) else None
         for first in range(0, len(rays), beams * 16):
             part = slice(first, first + beams * 16)
             eye = self.ego.pose(now + float(times[part].mean())) @ self._base_from_lidar
+            if shaken is not None:
+                eye = eye @ shake(self.fault.shake, shaken)
             origins[part], directions[part] = eye.translation, turned(rays[part], eye)
         hits = snapshot.cast(origins, directions)
         look = surface(hits, self.plan, 0.003, False)
-        return sweep(self.spinner, rays, times, directions, hits, look, self._chance(index, 2))
+        return sweep(self.spinner, rays, times, directions, hits, look, self.weather, self._chance(index, 2))
 
     def _render_log_light(self, time: int) -> Floats:
         pose = self.ego.pose(time / NANOSECONDS)
-        _, _, light = self._look(self._snapshot(time), pose, self._event_rays, 2 / self._event_size[1])
-        picture = log_light(light.reshape(*self._event_size, 3), self.weather)
-        height, width = self.size
+        _, _, light = self._look(self._snapshot(time), pose, self._event_rays, 2 / self._event_detail[1])
+        picture = log_light(light.reshape(*self._event_detail, 3), self.weather)
+        height, width = self.event_size
         return vector(cv2.resize(cv2.GaussianBlur(picture, (3, 3), 0.5), (width, height)))
 
     def _events(self, index: int, segments: tuple[tuple[int, int], ...]) -> Events:
         parts = [self._segment(index, segment) for segment in segments]
         start, end = (EPOCH + index * PERIOD + edge * 1_000_000 for edge in (segments[0][0], segments[-1][1]))
         return Events(
-            self.size[1], self.size[0],
+            self.event_size[1], self.event_size[0],
             np.concatenate([part.x for part in parts]), np.concatenate([part.y for part in parts]),
             np.concatenate([part.t for part in parts]), np.concatenate([part.polarity for part in parts]), start, end,
         )  # fmt: skip
@@ -186,3 +244,12 @@ class World:
         rng = self._chance(index, 10 - edges[0])
         found = crossings(before, after, self._thresholds, end - start, self.weather, rng)
         return Crossings(found.x, found.y, found.t + (EPOCH + start), found.polarity)
+
+
+def _checked(dropped: Sequence[Modality]) -> tuple[Modality, ...]:
+    for modality in dropped:
+        if modality not in MODALITIES:
+            raise ConfigError(f"dropped sensor {modality!r} is not known; the car has {', '.join(MODALITIES)}.")
+    if len(set(dropped)) == len(MODALITIES):
+        raise ConfigError(f"all of {', '.join(MODALITIES)} are dropped; one sensor at least must stay.")
+    return tuple(modality for modality in MODALITIES if modality in dropped)
