@@ -11,14 +11,15 @@ SOURCES = sorted([*(CHECKOUT / "mlesam_ros").rglob("*.py"), *(CHECKOUT / "traini
 # Floor by floor, the ground last. A room may import rooms of its own floor's list below it, and itself.
 FLOORS = [
     {"cli"},
-    {"ros", "training"},
+    {"ros", "training", "evaluation"},
     {"bags", "pipeline"},
     {"model", "encoding", "sync", "render", "world", "messages"},
     {"geometry", "labels", "metrics"},
-    {"frame", "share", "errors"},
+    {"frame", "share", "errors", "findings"},
 ]
 # Neighbours on one floor that lean on each other, in one direction only.
 NEIGHBOURS = {
+    ("evaluation", "training"),
     ("geometry", "labels"),
     ("metrics", "labels"),
     ("messages", "encoding"),

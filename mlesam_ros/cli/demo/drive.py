@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Console
 
 from mlesam_ros.bags.street import TOPICS
-from mlesam_ros.cli.demo.folder import new_folder
 from mlesam_ros.cli.demo.processes import Child, ProcessError
 from mlesam_ros.cli.demo.recorder import Recorder
 from mlesam_ros.cli.demo.recording import default_cache, recordings_for, render
@@ -20,6 +19,7 @@ from mlesam_ros.cli.demo.report import conclude
 from mlesam_ros.cli.demo.script import PERIOD, Phase, write_script
 from mlesam_ros.cli.demo.view import View
 from mlesam_ros.cli.demo.witness import ALWAYS, LATCHED, NODE, NOW_AND_THEN, TRUTH, Witness
+from mlesam_ros.cli.folder import new_folder
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import NANOSECONDS
 from mlesam_ros.labels import LabelSpace, load_label_space

@@ -1,0 +1,1 @@
+"""A bag in, evidence out: how good the masks are, what each sensor brought, what happens when one dies."""

@@ -1,0 +1,171 @@
+"""A bag as the live node would hear it: the same readers, the same synchroniser, the recorded clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from mlesam_ros.bags.drops import Drop
+from mlesam_ros.bags.reader import BagMessage, BagReader
+from mlesam_ros.errors import BagError, MlesamError
+from mlesam_ros.evaluation.calibration import BagRig
+from mlesam_ros.evaluation.topics import Topics
+from mlesam_ros.evaluation.truth import Truth, labels_of
+from mlesam_ros.frame import CAMERA, NANOSECONDS, FrameSet, Modality, Picture
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.labels import LabelSpace
+from mlesam_ros.messages import FrameReader, stamp_ns
+from mlesam_ros.sync import SyncConfig, Synchroniser
+
+_GLANCE = 50  # messages that are looked at to see whether stamps and recording agree
+_END_OF_TIME = 1 << 62
+
+
+class Replay:
+    """Plays a bag into a synchroniser.
+
+    Attributes:
+        synchroniser: holds the counters.
+        unreadable: modality → messages whose content is refused.
+        problems: topic → what is wrong with its newest bad message.
+        warnings: one sentence for each thing that was got round.
+    """
+
+    def __init__(
+        self,
+        reader: BagReader,
+        topics: Topics,
+        calibration: BagRig,
+        space: LabelSpace,
+        sync: SyncConfig | None = None,
+        drops: Sequence[Drop] = (),
+    ) -> None:
+        """Prepare; see whether the bag's clock can be used.
+
+        Args:
+            reader: the open bag.
+            topics: of its sensors.
+            calibration: told about CameraInfo and TF as they come.
+            space: what the true labels mean.
+            sync: how frames are brought together; by default as in the node.
+            drops: sensors to silence.
+
+        Raises:
+            BagError: no sensor said anything.
+        """
+        self.synchroniser = Synchroniser(sync or SyncConfig(tuple(topics.sensors)))
+        self.unreadable: Counter[Modality] = Counter()
+        self.problems: dict[str, str] = {}
+        self.warnings: list[str] = []
+        self._reader, self._calibration, self._space, self._drops = reader, calibration, space, tuple(drops)
+        self._frames = {source.topic: FrameReader(m, source.type) for m, source in topics.sensors.items()}
+        self._truth_topic = topics.truth
+        self._free = self._taken = 0
+        self._by_stamps = self._clock_is_foreign()
+
+    @property
+    def rig(self) -> Rig:
+        """What is known about the mounting by now."""
+        return self._calibration.rig
+
+    def steps(self, start: float = 0.0, duration: float | None = None) -> Iterator[FrameSet | Truth]:
+        """Sets as they become ready, and true labels as they come.
+
+        Args:
+            start: seconds from the bag's beginning.
+            duration: seconds; to the end by default, or to where the bag is damaged.
+        """
+        begin, now = self._reader.start, 0
+        first = begin + round(start * NANOSECONDS)
+        last = None if duration is None else first + round(duration * NANOSECONDS)
+        wanted = {*self._frames, *self._calibration.topics, *filter(None, [self._truth_topic])}
+        for topic, _, recorded, message in self._until_damage(self._reader.messages(wanted, first, last)):
+            if topic in self._calibration.topics:
+                self._calibration.hear(topic, message)
+                continue
+            now = max(now, stamp_ns(message.header)) if self._by_stamps else recorded
+            yield from self._due(now)
+            if not any(drop.hides(topic, (recorded - begin) / NANOSECONDS) for drop in self._drops):
+                yield from self._hear(topic, message, now)
+        yield from self._due(_END_OF_TIME)
+        self.synchroniser.flush()
+
+    def busy(self, seconds: float) -> None:
+        """The consumer of the set handed out last is busy for so long, by the bag's clock.
+
+        Sets that become ready meanwhile wait, and the newest of them supersedes the others, as in the live node.
+        """
+        self._free = self._taken + round(seconds * NANOSECONDS)
+
+    @property
+    def counters(self) -> dict[Modality, dict[str, int]]:
+        """Modality → what became of its messages, those that could not be read among the refused."""
+        counters = self.synchroniser.counters
+        for modality, counts in counters.items():
+            counts["received"] += self.unreadable[modality]
+            counts["refused"] += self.unreadable[modality]
+        return counters
+
+    def _hear(self, topic: str, message: Any, now: int) -> Iterator[FrameSet | Truth]:
+        try:
+            if topic == self._truth_topic:
+                yield self._truth(message)
+                return
+            frame = self._frames[topic].read(message)
+        except MlesamError as error:
+            self.problems[topic] = str(error)
+            if topic in self._frames:
+                self.unreadable[self._frames[topic].modality] += 1
+            return
+        if frame is not None:
+            self.synchroniser.push(frame, now)
+            if now >= self._free and (found := self._take(now)) is not None:
+                yield found
+
+    def _until_damage(self, messages: Iterator[BagMessage]) -> Iterator[BagMessage]:
+        try:
+            yield from messages
+        except BagError as error:
+            self.warnings.append(str(error))
+
+    def _truth(self, message: Any) -> Truth:
+        picture = FrameReader(CAMERA, "sensor_msgs/msg/Image").read(message).payload
+        assert isinstance(picture, Picture)
+        return Truth(stamp_ns(message.header), labels_of(picture, self._space))
+
+    def _due(self, now: int) -> Iterator[FrameSet]:
+        """What becomes ready between two messages: somebody's patience ends, or the consumer is free again."""
+        while (moment := self._next_moment()) is not None and moment <= now:
+            if (found := self._take(moment)) is not None:
+                yield found
+            elif self._next_moment() == moment:
+                return
+
+    def _next_moment(self) -> int | None:
+        deadline = self.synchroniser.next_deadline()
+        return None if deadline is None else max(deadline, self._free)
+
+    def _take(self, now: int) -> FrameSet | None:
+        self._taken = now
+        return self.synchroniser.take(now)
+
+    def _clock_is_foreign(self) -> bool:
+        """Whether the stamps are so far from the time of recording that the node would refuse them all."""
+        gaps = []
+        for _, _, recorded, message in self._reader.messages(list(self._frames)):
+            gaps.append(recorded - stamp_ns(message.header))
+            if len(gaps) == _GLANCE:
+                break
+        if not gaps:
+            raise BagError(f"{self._reader.path} has no message of any sensor on {', '.join(self._frames)}.")
+        gap, config = float(np.median(gaps)) / NANOSECONDS, self.synchroniser.config
+        if -config.max_future <= gap <= config.max_age:
+            return False
+        self.warnings.append(
+            f"the stamps lie {abs(gap):.3g} s {'behind' if gap > 0 else 'ahead of'} the time of recording; here they "
+            "are taken as the clock, a node that hears the bag played would refuse them."
+        )
+        return True

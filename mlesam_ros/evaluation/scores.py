@@ -1,0 +1,145 @@
+"""What is counted while a bag is evaluated. Memory stays the same however long the bag is."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.evaluation.truth import Truth
+from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, Segmentation
+from mlesam_ros.metrics import Confusion
+
+Labels = npt.NDArray[np.uint8]
+Subset = tuple[Modality, ...]
+
+_WAITING = 30
+"""Masks, and true labels, that wait for their partner."""
+
+
+@dataclass
+class Trace:
+    """One line per mask: small enough to keep for hours.
+
+    Attributes:
+        stamp: nanoseconds.
+        used: modalities that took part.
+        skews: modality → seconds.
+        weights: level → modality → router weight.
+        confidence: mean over the picture, 0 to 1.
+        consistency: share of pixels with the label of the mask before; None for the first.
+        timings: stage → seconds.
+        miou: against the truth, over the classes present in it, 0 to 1; None without truth.
+    """
+
+    stamp: int
+    used: Subset
+    skews: dict[Modality, float]
+    weights: dict[str, dict[Modality, float]]
+    confidence: float
+    consistency: float | None
+    timings: dict[str, float]
+    miou: float | None = None
+
+
+class Scores:
+    """Takes masks and truths in any order and counts.
+
+    Attributes:
+        classes: size of the label space.
+        traces: one per mask, in order.
+        confusion: masks against truths of the same stamp.
+        compared: masks that met their truth.
+        shares: (C + 1,) pixels per predicted class, the unlabelled last.
+        subsets: modalities → confusion of masks made from these alone.
+        agreements: modalities → (equal pixels, all pixels) between those masks and the ones of all sensors.
+    """
+
+    def __init__(self, classes: int) -> None:
+        """Nothing yet."""
+        self.classes = classes
+        self.traces: list[Trace] = []
+        self.confusion = Confusion(classes)
+        self.compared = 0
+        self.shares = np.zeros(classes + 1, np.int64)
+        self.subsets: dict[Subset, Confusion] = {}
+        self.agreements: dict[Subset, tuple[int, int]] = {}
+        self._masks: OrderedDict[int, _Waiting] = OrderedDict()
+        self._truths: OrderedDict[int, Labels] = OrderedDict()
+        self._previous: Labels | None = None
+
+    def take_mask(self, frame_set: FrameSet, mask: Segmentation, others: dict[Subset, Labels] | None = None) -> Trace:
+        """A mask was made.
+
+        Args:
+            frame_set: what from.
+            mask: by all sensors of the set.
+            others: modalities → (H, W) uint8 labels made from these alone.
+        """
+        skews = {m: frame_set.skews[m] / NANOSECONDS for m in mask.used}
+        consistency = None
+        if self._previous is not None and self._previous.shape == mask.labels.shape:
+            consistency = float((self._previous == mask.labels).mean())
+        confidence = float(mask.confidence.mean()) / 255
+        trace = Trace(mask.stamp, mask.used, skews, mask.weights, confidence, consistency, mask.timings)
+        self.traces.append(trace)
+        self._previous = mask.labels
+        counts = np.bincount(mask.labels.ravel(), minlength=256)
+        self.shares += np.append(counts[: self.classes], counts[self.classes :].sum())
+        for subset, labels in (others or {}).items():
+            equal, pixels = self.agreements.get(subset, (0, 0))
+            self.agreements[subset] = equal + int((labels == mask.labels).sum()), pixels + labels.size
+        _keep(self._masks, mask.stamp, _Waiting(trace, mask.labels, others or {}))
+        self._compare(mask.stamp)
+        return trace
+
+    def take_truth(self, truth: Truth) -> None:
+        """True labels came."""
+        _keep(self._truths, truth.stamp, truth.labels)
+        self._compare(truth.stamp)
+
+    def _compare(self, stamp: int) -> None:
+        if stamp not in self._masks or stamp not in self._truths:
+            return
+        waiting, truth = self._masks.pop(stamp), self._truths.pop(stamp)
+        alone = Confusion(self.classes)
+        alone.add(truth, _resized(waiting.labels, truth.shape))
+        waiting.trace.miou = None if np.isnan(alone.miou_present) else alone.miou_present
+        self.confusion.merge(alone)
+        self.compared += 1
+        for subset, labels in waiting.others.items():
+            self.subsets.setdefault(subset, Confusion(self.classes)).add(truth, _resized(labels, truth.shape))
+
+
+@dataclass
+class _Waiting:
+    trace: Trace
+    labels: Labels
+    others: dict[Subset, Labels] = field(default_factory=dict)
+
+
+def _keep(waiting: OrderedDict[int, Any], stamp: int, item: Any) -> None:
+    waiting[stamp] = item
+    while len(waiting) > _WAITING:
+        waiting.popitem(last=False)
+
+
+def _resized(labels: Labels, shape: tuple[int, ...]) -> Labels:
+    """Labels on the truth's pixels, so that no true pixel is invented or lost."""
+    if labels.shape == shape:
+        return labels
+    return np.asarray(cv2.resize(labels, shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+
+
+def percentiles_ms(seconds: Iterable[float]) -> dict[str, float | None]:
+    """The 50th, 95th and 99th percentile in milliseconds; None without any."""
+    values = list(seconds)
+    names: Sequence[str] = ("p50", "p95", "p99")
+    if not values:
+        return dict.fromkeys(names, None)
+    return {n: round(float(v) * 1e3, 2) for n, v in zip(names, np.percentile(values, (50, 95, 99)), strict=True)}

@@ -1,0 +1,155 @@
+"""Which topic of a bag is which sensor, from types and names."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mlesam_ros.errors import BagError, ConfigError
+from mlesam_ros.frame import DEPTH, EVENT, LIDAR, MODALITIES, Modality
+from mlesam_ros.messages import MESSAGE_TYPES
+
+CAMERA_INFO, TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
+TRUTH = "truth"
+"""What a topic with true labels is called where modalities are named."""
+_IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+
+_DEPTH_WORDS = {"depth", "disparity", "range", "compresseddepth"}
+_EVENT_WORDS = {"event", "events", "dvs", "prophesee", "metavision"}
+_LABEL_WORDS = {"label", "labels", "semantic", "semantics", "segmentation", "mask", "masks", "annotation", "seg"}
+_TRUTH_WORDS = {"truth", "groundtruth", "gt", "annotation", "annotations"}
+_MADE_WORDS = {"overlay", "confidence", "debug", "visualization", "mlesam", "detections"}
+_OTHER_EYES = {"infra", "infra1", "infra2", "ir", "thermal", "fisheye", "theta"}
+_PREFERRED = ({"front", "forward", "center", "centre"}, {"color", "colour", "rgb"}, {"left"}, {"raw"}, {"points"})
+_NOT_PREFERRED = {"compressed", "rear", "back", "right", "filtered", "mono", "resized", "thumbnail"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One topic: its name and the type of its messages."""
+
+    topic: str
+    type: str
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Where a bag keeps what.
+
+    Attributes:
+        sensors: modality → its topic.
+        infos: modality → the topic of its CameraInfo, where there is one.
+        truth: the topic with true labels, `sensor_msgs/Image` in mono8 or mono16.
+        notes: choices that were made where several topics would do, one sentence each.
+    """
+
+    sensors: dict[Modality, Source]
+    infos: dict[Modality, str] = field(default_factory=dict)
+    truth: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def find_topics(
+    topics: Mapping[str, str], chosen: Mapping[str, str] | None = None, modalities: Sequence[Modality] = MODALITIES
+) -> Topics:
+    """Decide which topic each modality is read from.
+
+    Args:
+        topics: topic → type, of the whole bag.
+        chosen: modality, or `truth`, → topic, where the user has decided.
+        modalities: what is looked for.
+
+    Raises:
+        ConfigError: a choice names no modality.
+        BagError: a choice names no topic of the bag or one of the wrong type, or the bag has no sensor at all.
+    """
+    chosen = dict(chosen or {})
+    for what in chosen:
+        if what not in (*modalities, TRUTH):
+            raise ConfigError(f"topic is chosen for {what!r}; accepted are {', '.join((*modalities, TRUTH))}.")
+    notes: list[str] = []
+    sensors: dict[Modality, Source] = {}
+    for modality in modalities:
+        topic = chosen.get(modality)
+        topic = _guess(modality, topics, notes) if topic is None else _checked(modality, topic, topics)
+        if topic is not None:
+            sensors[modality] = Source(topic, topics[topic])
+    if not sensors:
+        raise BagError(
+            f"none of the bag's topics is a sensor that is read: {_listed(topics)}; "
+            f"accepted types are {', '.join(sorted({t for types in MESSAGE_TYPES.values() for t in types}))}."
+        )
+    truth = _checked(TRUTH, chosen[TRUTH], topics) if TRUTH in chosen else _guess(TRUTH, topics, notes)
+    seeing = [m for m in sensors if sensors[m].type not in MESSAGE_TYPES[LIDAR]]
+    infos = {m: info for m in seeing if (info := _info_of(sensors[m].topic, topics)) is not None}
+    return Topics(sensors, infos, truth, tuple(notes))
+
+
+def _checked(what: str, topic: str, topics: Mapping[str, str]) -> str:
+    if topic not in topics:
+        near = difflib.get_close_matches(topic, topics, 1)
+        hint = f"did you mean {near[0]}?" if near else f"its topics are {_listed(topics)}."
+        raise BagError(f"the bag has no topic {topic} to read {what} from; {hint}")
+    accepted = _types(what)
+    if topics[topic] not in accepted:
+        raise BagError(f"{topic} carries {topics[topic]}; {what} is read from {' or '.join(accepted)}.")
+    return topic
+
+
+def _types(what: str) -> tuple[str, ...]:
+    return _IMAGES[:1] if what == TRUTH else MESSAGE_TYPES[what]
+
+
+def _guess(what: str, topics: Mapping[str, str], notes: list[str]) -> str | None:
+    """The best candidate, and a note where another one is as good by its name."""
+    accepted = _types(what)
+    candidates = [topic for topic, kind in topics.items() if kind in accepted and _speaks_of(what, topic, kind)]
+    if not candidates:
+        return None
+    ranked = sorted(candidates, key=lambda topic: (_rank(topic), accepted.index(topics[topic]), len(topic), topic))
+    if len(ranked) > 1:
+        others = ", ".join(ranked[1:])
+        notes.append(f"{what} is read from {ranked[0]}; {others} would do as well: choose with --topic {what}:=TOPIC.")
+    return ranked[0]
+
+
+def _speaks_of(what: str, topic: str, kind: str) -> bool:
+    """Whether an image topic's name is that of such a sensor; other types are clear by themselves."""
+    words = _words(topic)
+    if words & _MADE_WORDS:
+        return False
+    if what == TRUTH:
+        return bool(words & _TRUTH_WORDS) or {"ground", "truth"} <= words
+    if kind not in _IMAGES:
+        return True
+    if words & (_LABEL_WORDS | _TRUTH_WORDS):
+        return False
+    if what == DEPTH:
+        return bool(words & _DEPTH_WORDS)
+    if what == EVENT:
+        return bool(words & _EVENT_WORDS)
+    return not words & (_DEPTH_WORDS | _EVENT_WORDS)
+
+
+def _rank(topic: str) -> int:
+    """Fewer is better."""
+    words = _words(topic)
+    wanted = sum(1 for group in _PREFERRED if words & group)
+    return 2 * len(words & _OTHER_EYES) + len(words & _NOT_PREFERRED) - wanted
+
+
+def _words(topic: str) -> set[str]:
+    return set(re.split(r"[/_.\-]+", topic.lower())) - {""}
+
+
+def _info_of(topic: str, topics: Mapping[str, str]) -> str | None:
+    """The CameraInfo beside a picture: image_transport's convention is the same namespace, or the nearest above it."""
+    infos = [info for info, kind in topics.items() if kind == CAMERA_INFO]
+    beside = [info for info in infos if f"{topic}/".startswith(info.rsplit("/", 1)[0] + "/")]
+    return max(beside, key=lambda info: (info.count("/"), info), default=None)
+
+
+def _listed(topics: Mapping[str, str]) -> str:
+    return ", ".join(f"{topic} ({kind})" for topic, kind in topics.items()) or "none"

@@ -1,0 +1,105 @@
+"""True labels: from a bag's topic, or from a folder of pictures."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.encoding.samples import Layout, decode_file, view_samples
+from mlesam_ros.errors import BagError, LabelError
+from mlesam_ros.frame import Picture
+from mlesam_ros.labels import LabelSpace
+
+Labels = npt.NDArray[np.uint8]
+
+_LAYOUTS = {"mono8": Layout("u1", 1), "8UC1": Layout("u1", 1), "mono16": Layout("u2", 1), "16UC1": Layout("u2", 1)}
+_STAMP = re.compile(r"\d{16,19}")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """True labels of one moment.
+
+    Attributes:
+        stamp: nanoseconds, that of the picture which was labelled.
+        labels: (H, W) uint8 ids.
+    """
+
+    stamp: int
+    labels: Labels
+
+
+def labels_of(picture: Picture, space: LabelSpace) -> Labels:
+    """The ids in a picture of labels.
+
+    Args:
+        picture: mono8, 8UC1, mono16 or 16UC1.
+        space: what the ids mean.
+
+    Returns:
+        (H, W) uint8.
+
+    Raises:
+        ImageError: another encoding, or fields that do not fit each other.
+        LabelError: an id that is neither a class nor 255.
+    """
+    samples = view_samples(picture, _LAYOUTS, "a picture of labels")
+    return _checked(samples, space, f"the picture of labels ({picture.encoding})")
+
+
+class LabelFolder:
+    """A folder of label pictures, one PNG per moment, called by its stamp in nanoseconds (`1700000000123456789.png`).
+
+    Attributes:
+        stamps: of all pictures, in order.
+    """
+
+    def __init__(self, folder: str | Path, space: LabelSpace) -> None:
+        """List the folder.
+
+        Raises:
+            BagError: it does not exist, or holds no picture called by a stamp.
+        """
+        self._folder, self._space = Path(folder), space
+        found = {int(m[0]): p for p in sorted(self._folder.glob("*.png")) if (m := _STAMP.search(p.stem))}
+        if not found:
+            raise BagError(
+                f"{folder} holds no label pictures; they must be called by their stamps in nanoseconds, such as "
+                "1700000000123456789.png."
+            )
+        self._files = found
+        self.stamps = sorted(found)
+
+    def near(self, stamp: int, tolerance: int) -> Truth | None:
+        """The labels of the picture nearest to a stamp, where there is one within the tolerance (both nanoseconds).
+
+        Raises:
+            ImageError: the file is no picture.
+            LabelError: an id that is neither a class nor 255.
+        """
+        at = int(np.searchsorted(self.stamps, stamp))
+        nearest = min(self.stamps[max(at - 1, 0) : at + 1], key=lambda other: abs(other - stamp))
+        if abs(nearest - stamp) > tolerance:
+            return None
+        path = self._files[nearest]
+        samples = decode_file(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        if samples.ndim != 2:
+            raise LabelError(f"{path} has {samples.shape[2]} channels; a label picture has one, the ids.")
+        return Truth(stamp, _checked(samples, self._space, str(path)))
+
+
+def _checked(samples: npt.NDArray[Any], space: LabelSpace, source: str) -> Labels:
+    foreign = np.unique(samples[samples > space.ignore])
+    if foreign.size:
+        raise LabelError(
+            f"{source} holds {foreign[:5].tolist()}; label space {space.name} has 0 to {len(space) - 1} and 255."
+        )
+    labels = np.ascontiguousarray(samples, np.uint8)
+    space.check(labels, source)
+    return labels
