@@ -139,6 +139,12 @@ class Pipeline:
             timings={"encode": encoded - start, "model": ran - encoded, "decode": done - ran},
         )
 
+    def close(self) -> None:
+        """Give the device's memory back to other processes; the pipeline is of no use afterwards."""
+        del self._model
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
     def encode(self, frame_set: FrameSet, rig: Rig) -> dict[Modality, Image]:
         """The images that the network would read: modality → (3, h, w) float32.
 

@@ -1,5 +1,7 @@
+import gc
 import json
 import os
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -214,6 +216,15 @@ class TestFromCheckpoint:
 def test_wrong_arguments_are_refused(arguments, words):
     with pytest.raises(ConfigError, match=words):
         Pipeline(make_model(), **arguments)
+
+
+def test_closing_lets_go_of_the_weights(frame_set, world):
+    pipeline = Pipeline(make_model(), "cpu", "fp32", 1)
+    pipeline.segment(frame_set, world.rig)
+    parameters = [weakref.ref(p) for p in pipeline._model.parameters()]
+    pipeline.close()
+    gc.collect()
+    assert not any(parameter() is not None for parameter in parameters)
 
 
 def test_leaves_cores_to_others_unless_told():

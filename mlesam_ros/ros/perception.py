@@ -95,7 +95,7 @@ class Perception:
         self.deactivate()
         self._rig_feed.close()
         self._outputs.close()
-        del self._pipeline
+        self._pipeline.close()
 
     def adopt(self, parameters: NodeParameters) -> None:
         """Take over changed live parameters, already checked."""
