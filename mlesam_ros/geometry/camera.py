@@ -6,7 +6,7 @@ pixel centres, as OpenCV and `sensor_msgs/CameraInfo` have them, so that the pic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -16,9 +16,15 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import CalibrationError
 from mlesam_ros.geometry.distortion import Distortion, canonical_model, make_distortion
+from mlesam_ros.geometry.plausible import intrinsics_faults, picture_faults
+from mlesam_ros.geometry.rays import all_rays
+from mlesam_ros.geometry.strict_yaml import short
 from mlesam_ros.geometry.transform import Transform
 
 Floats = npt.NDArray[np.float64]
+
+FITS = ("rescale", "crop_top", "crop_centre", "crop_bottom")
+"""How pictures may come from calibrated ones of another size; see `CameraModel.fitted`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +65,7 @@ class CameraModel:
             raise CalibrationError(
                 f"camera size {self.width}x{self.height} is empty; it must be the width and height of the picture."
             )
-        _check_intrinsics(intrinsics)
+        _refuse(intrinsics_faults(intrinsics))
 
     # Construction
 
@@ -80,7 +86,7 @@ class CameraModel:
         if height < 1 or width < 1:
             raise CalibrationError(f"CameraInfo gives the size {width}x{height}; it must be that of the calibration.")
         full = _rectified(info, width, height) if rectified else _raw(info, width, height)
-        _check_plausible(full)
+        _refuse(picture_faults(full.K, full.width, full.height))
         roi = info.roi
         if roi.width or roi.height:
             full = full.cropped(int(roi.y_offset), int(roi.x_offset), int(roi.height), int(roi.width))
@@ -90,24 +96,28 @@ class CameraModel:
     def from_dict(cls, fields: Mapping[str, Any]) -> CameraModel:
         """The inverse of `to_dict`; K may also be given as [fx, fy, cx, cy], and D and model left out for a pinhole.
 
+        `picture` [width, height] with `fit` makes it the camera of pictures of that size; see `fitted`.
+
         Raises:
             CalibrationError: a field is missing or impossible.
         """
         try:
-            k = np.asarray(fields["K"], np.float64)
-            if k.shape == (4,):
-                k = np.array([[k[0], 0.0, k[2]], [0.0, k[1], k[3]], [0.0, 0.0, 1.0]])
+            k = camera_matrix(fields["K"])
             d = np.asarray(fields.get("D", ()), np.float64)
             size = int(fields["width"]), int(fields["height"])
-        except (KeyError, TypeError, ValueError) as error:
+        except CalibrationError:
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CalibrationError(
                 f"camera has no usable {error}; it needs width, height, K (3x3 or fx fy cx cy), and D with its model."
             ) from error
-        if k.shape == (9,):
-            k = k.reshape(3, 3)
         camera = cls(*size, k, d, str(fields.get("model", "pinhole" if not d.size else "")))
-        _check_plausible(camera)
-        return camera
+        _refuse(picture_faults(camera.K, camera.width, camera.height))
+        if ("picture" in fields) != ("fit" in fields):
+            raise CalibrationError(
+                "picture and fit go together: the size of the pictures, and how they come from the calibrated ones."
+            )
+        return camera.fitted(*_picture_size(fields["picture"])[::-1], fields["fit"]) if "fit" in fields else camera
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types that `from_dict` reads; the rectification is a matter of the stream and is not kept."""
@@ -135,6 +145,31 @@ class CameraModel:
             k[1, 2] += 0.5 * sy - 0.5
             self._scaled[height, width] = replace(self, width=width, height=height, K=k)
         return self._scaled[height, width]
+
+    def fitted(self, height: int, width: int, fit: str) -> CameraModel:
+        """The camera of pictures that are not of the calibrated size, on the user's word for how they came about.
+
+        `rescale`: they show all that the calibrated ones show. `crop_top`, `crop_centre` and `crop_bottom`: pixel for
+        pixel, the smaller one is the upper, middle or lower part of the larger one, and the middle of its columns.
+
+        Args:
+            height: rows of the pictures.
+            width: columns of the pictures.
+            fit: one of `FITS`.
+
+        Raises:
+            CalibrationError: there is no such fit, or the size is empty.
+        """
+        if fit not in FITS:
+            raise CalibrationError(f"fit is {short(fit)}; accepted are {', '.join(FITS)}.")
+        if height < 1 or width < 1:
+            raise CalibrationError(f"pictures of {width}x{height} are empty; give their width and height.")
+        if fit == "rescale":
+            return self.scaled(height, width)
+        k, rows = self.K.copy(), self.height - height
+        k[0, 2] -= (self.width - width) // 2
+        k[1, 2] -= {"crop_top": 0, "crop_centre": rows // 2, "crop_bottom": rows}[fit]
+        return replace(self, width=width, height=height, K=k)
 
     def cropped(self, top: int, left: int, height: int, width: int) -> CameraModel:
         """The camera of a part of the picture.
@@ -175,7 +210,7 @@ class CameraModel:
         if (height, width) != (self.height, self.width):
             raise CalibrationError(
                 f"{what} is {width}x{height} but its calibration is for {self.width}x{self.height}; "
-                "calibrate at this size, or scale or crop the calibration explicitly."
+                f"calibrate at this size, or say with fit how the two belong together: {', '.join(FITS)}."
             )
 
     def project(
@@ -268,9 +303,7 @@ class CameraModel:
     @cached_property
     def rays(self) -> npt.NDArray[np.float32]:
         """(H, W, 2) float32: x/z and y/z of the ray of each pixel; NaN where there is none. Computed once."""
-        u, v = np.meshgrid(np.arange(self.width), np.arange(self.height))
-        x, y = self._undistorted(u.astype(np.float64), v.astype(np.float64))
-        return np.stack([x, y], axis=-1).astype(np.float32)
+        return all_rays(self.width, self.height, self.K, self.distortion)
 
     def _undistorted(self, u: Floats, v: Floats) -> tuple[Floats, Floats]:
         return self.distortion.invert((u - self.K[0, 2]) / self.K[0, 0], (v - self.K[1, 2]) / self.K[1, 1])
@@ -299,6 +332,21 @@ class CameraModel:
         return {}
 
 
+def camera_matrix(value: Any) -> Floats:
+    """(3, 3) from what a file may say: a 3x3 matrix, its 9 numbers, or fx, fy, cx, cy; its values are not checked.
+
+    Raises:
+        CalibrationError: not numbers.
+    """
+    try:
+        k = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise CalibrationError(f"K is {short(value)}; it must be 3x3 numbers, or fx, fy, cx, cy.") from error
+    if k.shape == (4,):
+        return np.array([[k[0], 0.0, k[2]], [0.0, k[1], k[3]], [0.0, 0.0, 1.0]])
+    return k.reshape(3, 3) if k.shape == (9,) else k
+
+
 def _raw(info: Any, width: int, height: int) -> CameraModel:
     k = np.asarray(info.k, np.float64)
     if not k.any():
@@ -310,34 +358,22 @@ def _rectified(info: Any, width: int, height: int) -> CameraModel:
     p = np.asarray(info.p, np.float64).reshape(3, 4)
     if not p.any():
         raise CalibrationError("CameraInfo has an all-zero P, so it has no rectified picture; use the raw one.")
-    _check_intrinsics(p[:, :3])
+    _refuse(intrinsics_faults(p[:, :3]))
     r = np.asarray(info.r, np.float64).reshape(3, 3)
     turn = Transform(r if r.any() else np.eye(3), np.asarray(np.linalg.solve(p[:, :3], p[:, 3]), np.float64))
     aligned = np.allclose(turn.rotation, np.eye(3), atol=1e-12) and not turn.translation.any()
     return CameraModel(width, height, p[:, :3], np.zeros(0), "pinhole", None if aligned else turn)
 
 
-def _check_intrinsics(k: Floats) -> None:
-    if k.shape != (3, 3) or not np.isfinite(k).all():
-        raise CalibrationError(f"K must be 3x3 finite numbers, not {k.tolist()}.")
-    if k[0, 0] <= 0 or k[1, 1] <= 0:
-        raise CalibrationError(f"the focal lengths in K are {k[0, 0]:g} and {k[1, 1]:g} px; they must be positive.")
-    rest = [k[0, 1], k[1, 0], k[2, 0], k[2, 1], k[2, 2] - 1.0]
-    if np.abs(rest).max() > 1e-9 * k[0, 0]:
-        raise CalibrationError(f"K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], not {k.tolist()}.")
+def _refuse(faults: Iterator[str]) -> None:
+    for fault in faults:
+        raise CalibrationError(fault)
 
 
-def _check_plausible(camera: CameraModel) -> None:
-    """Refuse a full-sensor calibration that no real camera has, such as one given in metres or for another size."""
-    for axis, size, name in ((0, camera.width, "width"), (1, camera.height, "height")):
-        focal, centre = camera.K[axis, axis], camera.K[axis, 2]
-        if not 0.05 * size <= focal <= 200 * size:
-            raise CalibrationError(
-                f"a focal length of {focal:g} px with a {name} of {size} px is absurd; "
-                "K must be in pixels of the full picture."
-            )
-        if not 0 <= centre <= size:
-            raise CalibrationError(
-                f"the principal point {centre:g} px lies outside the {name} of {size} px; "
-                "K must be in pixels of the full picture."
-            )
+def _picture_size(value: Any) -> tuple[int, int]:
+    """(width, height) from a file."""
+    try:
+        width, height = (int(side) for side in value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CalibrationError(f"picture is {short(value)}; it must be [width, height] of the pictures.") from error
+    return width, height

@@ -10,6 +10,8 @@ Live it is filled from CameraInfo and TF. A robot without them, and everything o
         model: plumb_bob                  # pinhole, plumb_bob, rational_polynomial, equidistant (or fisheye)
         K: [2152.8, 2155.5, 971.3, 605.9] # fx, fy, cx, cy; or the 3x3 matrix, or its 9 numbers
         D: [-0.1192, 0.162, 0.00073985, 0.0014]
+        picture: [1920, 1080]             # only where the pictures have another size than was calibrated, and then
+        fit: crop_centre                  # how they come from it: rescale, crop_top, crop_centre or crop_bottom
     transforms:                           # where the child sits in the parent, as TF has it
       - parent: base_link
         child: lidar
@@ -21,25 +23,25 @@ Live it is filled from CameraInfo and TF. A robot without them, and everything o
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from mlesam_ros.errors import CalibrationError, ConfigError
 from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.strict_yaml import read_yaml, short
 from mlesam_ros.geometry.transform import Transform, TransformTree
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
 
-_KEYS = ("camera", "cameras", "transforms")
-_CAMERA_KEYS = ("width", "height", "model", "K", "D")
-_TRANSFORM_KEYS = ("parent", "child", "translation", "quaternion", "rpy", "rotation", "matrix")
+KEYS = ("camera", "cameras", "transforms")
+CAMERA_KEYS = ("width", "height", "model", "K", "D", "picture", "fit")
+TRANSFORM_KEYS = ("parent", "child", "translation", "quaternion", "rpy", "rotation", "matrix")
 
 
 @dataclass
@@ -100,12 +102,12 @@ class Rig:
             ConfigError: a key is unknown or missing.
             CalibrationError: a value is impossible.
         """
-        _check_keys(fields, _KEYS, "calibration", ("camera", "cameras"))
+        _check_keys(fields, KEYS, "calibration", ("camera", "cameras"))
         if not isinstance(fields["cameras"], Mapping) or not fields["cameras"]:
             raise ConfigError("cameras must map at least one TF frame to width, height, model, K and D.")
         rig = cls(str(fields["camera"]))
         for frame, camera in fields["cameras"].items():
-            _check_keys(camera, _CAMERA_KEYS, f"camera {frame}", ("width", "height", "K"))
+            _check_keys(camera, CAMERA_KEYS, f"camera {frame}", ("width", "height", "K"))
             rig.models[str(frame)] = _named(f"camera {frame}", CameraModel.from_dict, camera)
         if rig.camera_frame not in rig.models:
             raise ConfigError(f"camera: {rig.camera_frame} is not among the cameras {', '.join(rig.models)}.")
@@ -113,9 +115,9 @@ class Rig:
         if not isinstance(transforms, list | tuple):
             raise ConfigError("transforms must be a list of {parent, child, translation, quaternion}.")
         for entry in transforms:
-            _check_keys(entry, _TRANSFORM_KEYS, "transform", ("parent", "child"))
+            _check_keys(entry, TRANSFORM_KEYS, "transform", ("parent", "child"))
             name = f"transform from {entry['child']} to {entry['parent']}"
-            rig.tree.set(str(entry["parent"]), str(entry["child"]), _named(name, _transform, entry))
+            rig.tree.set(str(entry["parent"]), str(entry["child"]), _named(name, transform_from, entry))
         return rig
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,13 +134,10 @@ def load_rig(path: str | Path) -> Rig:
     """Read a calibration file.
 
     Raises:
-        ConfigError: no such file, not YAML, or a key is unknown or missing.
+        ConfigError: no such file, not YAML, or a key is unknown, missing or given twice.
         CalibrationError: a value is impossible.
     """
-    try:
-        fields = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"calibration file {path} cannot be read: {' '.join(str(error).split())}.") from error
+    fields = read_yaml(path)
     return _named(str(path), Rig.from_dict, fields)
 
 
@@ -150,20 +149,33 @@ def _named(name: str, make: Callable[[Any], T], fields: Any) -> T:
         raise type(error)(f"{name}: {error}") from error
 
 
-def _check_keys(fields: Any, accepted: tuple[str, ...], what: str, required: tuple[str, ...]) -> None:
+def key_faults(fields: Any, accepted: tuple[str, ...], what: str, required: tuple[str, ...]) -> Iterator[str]:
+    """What is wrong with the keys of a part of the file, one sentence each."""
     if not isinstance(fields, Mapping):
-        raise ConfigError(f"{what} is {fields!r}; it must be a mapping with the keys {', '.join(accepted)}.")
+        yield f"{what} is {short(fields)}; it must be a mapping with the keys {', '.join(accepted)}."
+        return
     for key in fields:
         if key not in accepted:
             near = difflib.get_close_matches(str(key), accepted, 1)
             hint = f"did you mean {near[0]}?" if near else f"accepted are {', '.join(accepted)}."
-            raise ConfigError(f"{what} has the unknown key {key!r}; {hint}")
+            yield f"{what} has the unknown key {short(key)}; {hint}"
     missing = [key for key in required if key not in fields]
     if missing:
-        raise ConfigError(f"{what} lacks {' and '.join(missing)}; its keys are {', '.join(accepted)}.")
+        yield f"{what} lacks {' and '.join(missing)}; its keys are {', '.join(accepted)}."
 
 
-def _transform(entry: Mapping[str, Any]) -> Transform:
+def _check_keys(fields: Any, accepted: tuple[str, ...], what: str, required: tuple[str, ...]) -> None:
+    for fault in key_faults(fields, accepted, what, required):
+        raise ConfigError(fault)
+
+
+def transform_from(entry: Mapping[str, Any]) -> Transform:
+    """parent_from_child of an entry of `transforms`.
+
+    Raises:
+        ConfigError: the forms that it is given in do not fit together.
+        CalibrationError: a value is impossible.
+    """
     forms = [key for key in ("quaternion", "rpy", "rotation", "matrix") if key in entry]
     if len(forms) != 1:
         given = " and ".join(forms) or "none"
@@ -206,4 +218,4 @@ def _numbers(value: Any, key: str) -> Floats:
     try:
         return np.array(value, np.float64)
     except (TypeError, ValueError) as error:
-        raise CalibrationError(f"{key} is {value!r}; it must be numbers.") from error
+        raise CalibrationError(f"{key} is {short(value)}; it must be numbers.") from error

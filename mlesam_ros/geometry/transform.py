@@ -184,6 +184,31 @@ class TransformTree:
             root_from_target = self._climb(up[: up.index(common)], stamp)
         return root_from_target.inverse() @ root_from_source
 
+    def lookup_full(self, target: str, target_stamp: int, source: str, source_stamp: int, fixed: str) -> Transform:
+        """target_from_source between two moments: where what source saw then is for target now.
+
+        As tf2's `lookup_transform_full`: what stands still in `fixed` is carried from one moment to the other.
+
+        Args:
+            target: the frame to go to.
+            target_stamp: nanoseconds at which target is meant.
+            source: the frame to come from.
+            source_stamp: nanoseconds at which source is meant.
+            fixed: a frame that the world stands still in, such as `odom` (REP 105).
+
+        Raises:
+            CalibrationError: as for `lookup`, at either moment.
+        """
+        return self.lookup(target, fixed, target_stamp) @ self.lookup(fixed, source, source_stamp)
+
+    def moves(self, target: str, source: str) -> bool:
+        """Whether the two frames are connected, and move against each other."""
+        target, source = target.lstrip("/"), source.lstrip("/")
+        with self._lock:
+            up, down = self._path(target), self._path(source)
+            apart = set(up) ^ set(down)  # below the nearest frame that both hang on
+            return up[-1] == down[-1] and any(self._edges[frame].static is None for frame in apart)
+
     def clear_moving(self) -> None:
         """Forget every stamped transform, as after a clock that jumped; static ones stay."""
         with self._lock:

@@ -92,7 +92,7 @@ def test_rpy_turns_about_fixed_axes_roll_first():
         (changed("cameras", "cam", value=7), ConfigError, "camera cam is 7; it must be a mapping"),
         (changed("camera", value="front"), ConfigError, "camera: front is not among the cameras cam"),
         (changed("cameras", "cam", "K", value=[500, 500]), CalibrationError, "camera cam: K must be 3x3"),
-        (changed("cameras", "cam", "K", value="five"), CalibrationError, "camera cam: camera has no usable"),
+        (changed("cameras", "cam", "K", value="five"), CalibrationError, "camera cam: K is 'five'; it must be 3x3 numbers"),
         (changed("cameras", "cam", "D", value=[0.1]), CalibrationError, "camera cam: .*4 or 5 coefficients, not 1"),
         (changed("cameras", "cam", "width", value=0), CalibrationError, "camera cam: camera size 0x480"),
         (changed("transforms", value=3), ConfigError, "transforms must be a list"),

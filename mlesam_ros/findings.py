@@ -1,0 +1,48 @@
+"""What a check found: something that is wrong, something that looks wrong, something worth knowing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+ERROR = "error"
+"""It does not work, or the result is wrong."""
+WARNING = "warning"
+"""It works, but looks like a mistake."""
+NOTE = "note"
+"""Worth knowing."""
+SEVERITIES = (ERROR, WARNING, NOTE)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One of them.
+
+    Attributes:
+        severity: one of `SEVERITIES`.
+        subject: what it is about, such as `camera front_optical_frame`.
+        message: what is the matter, with the values.
+        remedy: what to do about it; empty where nothing need be done.
+    """
+
+    severity: str
+    subject: str
+    message: str
+    remedy: str = ""
+
+    @classmethod
+    def from_sentence(cls, severity: str, subject: str, sentence: object) -> Finding:
+        """From an error of ours, whose sentence has its remedy behind the last semicolon if it has one."""
+        text = str(sentence)
+        message, _, remedy = text.rpartition("; ") if "; " in text else (text, "", "")
+        return cls(severity, subject, message.rstrip(".") + ".", remedy)
+
+    def to_dict(self) -> dict[str, str]:
+        """For JSON."""
+        return asdict(self)
+
+
+def worst(findings: Iterable[Finding]) -> str | None:
+    """The gravest severity among some findings; None where there are none."""
+    found = {finding.severity for finding in findings}
+    return next((severity for severity in SEVERITIES if severity in found), None)

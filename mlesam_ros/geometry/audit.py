@@ -1,0 +1,192 @@
+"""A calibration file held against what cameras and cars are like: everything that is wrong with it, not the first thing.
+
+What `Rig.from_dict` refuses is an error here. What it accepts but hardly any robot has is a warning: a lens that folds
+over inside the picture, a camera whose frame is turned like a body's, a transform that was written down backwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.errors import CalibrationError, ConfigError
+from mlesam_ros.findings import ERROR, NOTE, WARNING, Finding
+from mlesam_ros.geometry.camera import CameraModel, camera_matrix
+from mlesam_ros.geometry.distortion import make_distortion
+from mlesam_ros.geometry.mounting import mounting_findings
+from mlesam_ros.geometry.plausible import intrinsics_faults, picture_faults
+from mlesam_ros.geometry.rig import CAMERA_KEYS, KEYS, TRANSFORM_KEYS, key_faults, transform_from
+from mlesam_ros.geometry.strict_yaml import short
+from mlesam_ros.geometry.transform import TransformTree
+
+Floats = npt.NDArray[np.float64]
+
+_SQUARE = 0.1  # fx and fy of nearly every sensor agree within this
+_CENTRAL = 0.15  # parts of the picture by which the principal point may be off its middle
+
+
+def audit(fields: Any) -> list[Finding]:
+    """Everything that is to be said about a calibration.
+
+    Args:
+        fields: what a file of the layout in `mlesam_ros.geometry.rig` holds, as `read_yaml` gives it.
+
+    Returns:
+        errors, with which it does not load; warnings; notes; in the order of the file.
+    """
+    faults = key_faults(fields, KEYS, "calibration", ("camera", "cameras"))
+    findings = [Finding.from_sentence(ERROR, "file", fault) for fault in faults]
+    if not isinstance(fields, Mapping):
+        return findings
+    models: dict[str, CameraModel] = {}
+    cameras = fields.get("cameras")
+    if isinstance(cameras, Mapping) and cameras:
+        for frame, camera in cameras.items():
+            findings += _camera_findings(str(frame), camera, models)
+        if str(fields.get("camera")) not in map(str, cameras):
+            names = ", ".join(map(str, cameras))
+            message = f"camera: {short(fields.get('camera'))} is not among the cameras."
+            findings.append(Finding(ERROR, "file", message, f"name one of {names}"))
+    elif "cameras" in fields:
+        findings.append(Finding(ERROR, "file", "cameras has no camera.", "describe at least the one masks are made for"))
+    tree = TransformTree()
+    findings += _transform_findings(fields.get("transforms"), tree)
+    findings += mounting_findings(str(fields.get("camera")), models, tree)
+    return findings
+
+
+def picture_findings(fields: Any, frame: str | None, size: tuple[int, int], name: str) -> list[Finding]:
+    """Whether a picture is one of a camera's.
+
+    Args:
+        fields: as for `audit`; a camera with errors of its own is passed over.
+        frame: the camera's; None for the label camera.
+        size: (height, width) of the picture.
+        name: of the picture.
+    """
+    frame = frame or str(fields["camera"])
+    try:
+        CameraModel.from_dict(fields["cameras"][frame]).check(*size, name)
+    except CalibrationError as error:
+        return [Finding.from_sentence(ERROR, f"camera {frame}", error)]
+    except (KeyError, TypeError):
+        return [Finding(ERROR, name, f"there is no camera {frame} to compare it with.", "name one as FRAME=FILE")]
+    return []
+
+
+def _camera_findings(frame: str, fields: Any, models: dict[str, CameraModel]) -> Iterator[Finding]:
+    subject = f"camera {frame}"
+    faults = [*key_faults(fields, CAMERA_KEYS, "it", ("width", "height", "K"))]
+    if isinstance(fields, Mapping):
+        faults += _value_faults(fields)
+        if not faults:
+            try:
+                models[frame] = CameraModel.from_dict(fields)
+            except CalibrationError as error:
+                faults.append(str(error))
+    yield from (Finding.from_sentence(ERROR, subject, fault) for fault in faults)
+    if frame in models:
+        yield from (Finding(severity, subject, *rest) for severity, *rest in _oddities(fields, models[frame]))
+
+
+def _value_faults(fields: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the numbers of a camera, one by one."""
+    sides = [fields[key] for key in ("width", "height") if key in fields]
+    whole = [isinstance(side, int) and side > 0 for side in sides]
+    if not all(whole):
+        yield f"width and height are {' and '.join(map(short, sides))}; they must be whole pixels."
+    if "K" in fields:
+        try:
+            k = camera_matrix(fields["K"])
+        except CalibrationError as error:
+            yield str(error)
+        else:
+            faults = [*intrinsics_faults(k)]
+            yield from faults
+            if not faults and len(sides) == 2 and all(whole):
+                yield from picture_faults(k, *sides)
+    try:
+        d = np.asarray(fields.get("D") or (), np.float64)
+        make_distortion(str(fields.get("model", "pinhole" if not d.size else "")), d)
+    except (TypeError, ValueError) as error:  # a CalibrationError is a ValueError
+        own = isinstance(error, CalibrationError)
+        yield str(error) if own else f"D is {short(fields.get('D'))}; it must be a list of numbers."
+
+
+def _oddities(fields: Mapping[str, Any], camera: CameraModel) -> Iterator[tuple[str, str, str]]:
+    """(severity, message, remedy) of what loads but looks odd."""
+    k, width, height = camera_matrix(fields["K"]), int(fields["width"]), int(fields["height"])
+    ratio = k[0, 0] / k[1, 1]
+    if abs(ratio - 1) > _SQUARE:
+        yield (
+            WARNING,
+            f"fx is {k[0, 0]:g} and fy {k[1, 1]:g}: pixels {1 / ratio:.2f} times as wide as high.",
+            "calibrate again, unless the pictures are stretched like that",
+        )
+    for axis, side, name in ((0, width, "column"), (1, height, "row")):
+        off = k[axis, 2] - (side - 1) / 2
+        if abs(off) > _CENTRAL * side:
+            yield (
+                WARNING,
+                f"the principal point's {name} is {k[axis, 2]:g}, {abs(off):.0f} pixels off the middle of {side}.",
+                "check that K is of this size, not of a larger picture or a part of it",
+            )
+    yield from _lens_oddities(camera)
+    if "fit" in fields:
+        yield NOTE, f"{fields['fit']} takes it from {width}x{height} to {camera.width}x{camera.height} pixels.", ""
+        stretch = camera.width * height / (width * camera.height)
+        if fields["fit"] == "rescale" and abs(stretch - 1) > 0.01:
+            yield WARNING, f"rescale stretches the pictures by {stretch:.3f}.", "crop instead, unless they are stretched"
+
+
+def _lens_oddities(camera: CameraModel) -> Iterator[tuple[str, str, str]]:
+    rays = camera.scaled(min(camera.height, 180), min(camera.width, 240)).rays.astype(np.float64)
+    seen = np.isfinite(rays[..., 0])
+    angles = np.degrees(np.arctan(np.hypot(rays[..., 0], rays[..., 1])))
+    lost = 1 - seen.mean()
+    if lost > 0:
+        reach = np.degrees(np.arctan(camera.distortion.limit))
+        yield (
+            WARNING,
+            f"the {camera.model} lens turns round {reach:.1f} degrees off its axis: {100 * lost:.1f} % of the picture "
+            "has no ray, and nothing lands there.",
+            "calibrate again with targets up to the corners, unless the picture is black there",
+        )
+    if seen.any():
+        yield NOTE, f"{camera.width}x{camera.height}, {camera.model}, sees {angles[seen].max():.1f} degrees off axis.", ""
+
+
+def _transform_findings(entries: Any, tree: TransformTree) -> Iterator[Finding]:
+    if entries is not None and not isinstance(entries, list | tuple):
+        yield Finding(ERROR, "transforms", f"they are {short(entries)}.", "make them a list of parent, child and pose")
+        return
+    parents: dict[str, str] = {}
+    for number, entry in enumerate(entries or (), 1):
+        faults = [*key_faults(entry, TRANSFORM_KEYS, "it", ("parent", "child"))]
+        named = isinstance(entry, Mapping) and "parent" in entry and "child" in entry
+        subject = f"transform from {entry['child']} to {entry['parent']}" if named else f"transform {number}"
+        if named:
+            parent, child = str(entry["parent"]).lstrip("/"), str(entry["child"]).lstrip("/")
+            try:
+                tree.set(parent, child, transform_from(entry))
+            except (CalibrationError, ConfigError) as error:
+                faults.append(str(error))
+            if child in parents:
+                yield Finding(WARNING, subject, f"{child} hangs on {parents[child]} already.", "a frame has one parent")
+            parents[child] = parent
+            yield from _quaternion_findings(subject, entry)
+        yield from (Finding.from_sentence(ERROR, subject, fault) for fault in faults)
+
+
+def _quaternion_findings(subject: str, entry: Mapping[str, Any]) -> Iterator[Finding]:
+    try:
+        length = float(np.linalg.norm(np.asarray(entry.get("quaternion", (1,)), np.float64)))
+    except (TypeError, ValueError):
+        return  # an error already
+    if 1e-3 < abs(length - 1) <= 0.01:
+        yield Finding(
+            WARNING, subject, f"the quaternion's length is {length:.4f} and is made 1.", "write it with more digits"
+        )
