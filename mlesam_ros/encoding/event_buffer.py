@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.encoding.evt3 import Decoded
+from mlesam_ros.encoding.words import Decoded
 
 
 class EventBuffer:

@@ -10,12 +10,25 @@ Format: Prophesee, "EVT 3.0 Format".
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.errors import PacketError
+from mlesam_ros.encoding.words import (
+    BITS,
+    COUNT,
+    Decoded,
+    Places,
+    Words,
+    by_kind,
+    held,
+    inside,
+    joined,
+    ranks,
+    runs,
+    without_first,
+    words_of,
+)
 
 _Y, _X, _BASE, _VECTOR12, _VECTOR8, _TIME_LOW, _TIME_HIGH, _TRIGGER = (0, 2, 3, 4, 5, 6, 8, 10)
 _UNKNOWN = (1, 9, 11, 12, 13)
@@ -26,13 +39,8 @@ _OUTSIDE = 0xFFF
 _SMALL_STEP = 10
 """Ticks of TIME_HIGH. A step back of no more than this is no wrap of the clock (as in event_camera_codecs)."""
 
-_BITS = ((np.arange(4096)[:, None] >> np.arange(12)) & 1).astype(np.bool_)
-_COUNT = _BITS.sum(axis=1).astype(np.uint8)
-
-Words = npt.NDArray[np.uint16]
-Places = npt.NDArray[np.intp]
-Decoded = tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16], npt.NDArray[np.int64], npt.NDArray[np.bool_]]
-"""(x, y, t, polarity), each (n,), in order of arrival."""
+WRAP = 1 << 24
+"""Microseconds after which the sensor's clock starts again."""
 
 
 class Evt3Decoder:
@@ -81,95 +89,92 @@ class Evt3Decoder:
         Raises:
             PacketError: the packet is not a whole number of words; the decoder's state is then unchanged.
         """
-        if len(data) % 2:
-            raise PacketError(f"EVT3 packet has {len(data)} bytes; it must be a whole number of 16-bit words.")
-        words: Words = np.ascontiguousarray(data).view("<u2")
-        code = (words >> 12).astype(np.uint8)
-        self._tally(code)
-        vectors = np.flatnonzero((code == _VECTOR12) | (code == _VECTOR8))
-        masks: Words = words[vectors] & np.where(code[vectors] == _VECTOR12, _TWELVE, _EIGHT)
-        events = (code == _X).view(np.uint8)  # events per word
-        events[vectors] = _COUNT[masks]
-        low, high = (np.flatnonzero(code == _TIME_LOW), np.flatnonzero(code == _TIME_HIGH))
-        self._drop_untimed(events, low, high)
-        y, t = self._rows_and_times(words, events, np.flatnonzero(code == _Y), low, high)
-        x, polarity = self._columns(words, code, events, vectors, masks)
-        return self._inside(x, y, t, polarity)
+        words = words_of(data, "EVT3")
+        decoded, outside = inside(joined([self._decode(run) for run in runs(words)]), (self.height, self.width))
+        self.counters["outside"] += outside
+        return decoded
 
-    def _tally(self, code: npt.NDArray[np.uint8]) -> None:
-        self.counters["triggers"] += int(np.count_nonzero(code == _TRIGGER))
-        self.counters["unknown"] += sum(int(np.count_nonzero(code == k)) for k in _UNKNOWN)
+    def _decode(self, words: Words) -> Decoded:
+        """The events of a run, inside the sensor or not."""
+        kinds = by_kind(words)
+        self.counters["triggers"] += len(kinds[_TRIGGER])
+        self.counters["unknown"] += sum([len(kinds[kind]) for kind in _UNKNOWN])
+        vectors = _merged(kinds[_VECTOR12], kinds[_VECTOR8])
+        source = _merged(kinds[_X], vectors)
+        skipped = 0 if self._timed else int(source.searchsorted(self._first_timed(kinds, len(words))))
+        y, t = self._rows_and_times(words, source, kinds)
+        singles = words[source]
+        decoded = singles & _COORDINATE, y, t, (singles & _POLARITY) != 0
+        if len(vectors) or len(kinds[_BASE]):
+            decoded, counts = self._with_vectors(decoded, singles >> 12 != _X, words, vectors, kinds[_BASE])
+            skipped = int(counts[:skipped].sum())
+        self.counters["untimed"] += skipped
+        return without_first(decoded, skipped)
 
-    def _drop_untimed(self, events: npt.NDArray[np.uint8], low: Places, high: Places) -> None:
-        """Zero the event counts of the words before the clock is known."""
-        if self._timed:
-            return
-        end = len(events)
-        if self._clock.started or len(high):
-            known = low if self._clock.started else low[low > high[0]]
-            if len(known):
-                end, self._timed = int(known[0]), True
-        self.counters["untimed"] += int(events[:end].sum())
-        events[:end] = 0
+    def _first_timed(self, kinds: list[Places], length: int) -> int:
+        """Where in the run the clock is known from."""
+        low, high = kinds[_TIME_LOW], kinds[_TIME_HIGH]
+        if not self._clock.started:
+            low = low[low > high[0]] if len(high) else low[:0]
+        self._timed = bool(len(low))
+        return int(low[0]) if len(low) else length
 
     def _rows_and_times(
-        self, words: Words, events: npt.NDArray[np.uint8], row: Places, low: Places, high: Places
+        self, words: Words, source: Places, kinds: list[Places]
     ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]:
-        """Row and time of each event: those of the last word that set them."""
-        seen = np.cumsum(events, dtype=np.int32)
-        total = int(seen[-1]) if len(seen) else 0
-        rows = np.concatenate([[self._row], words[row] & _COORDINATE]).astype(np.uint16)
-        lows = np.concatenate([[self._low], words[low] & _TWELVE])
-        ticks = np.concatenate([[self._clock.ticks], self._clock.follow(words[high] & _TWELVE)])
+        """Row and time at each of the `source` words."""
+        row, low, high = kinds[_Y], kinds[_TIME_LOW], kinds[_TIME_HIGH]
+        rows = held(self._row, words[row] & _COORDINATE, np.uint16)
+        lows = held(self._low, words[low] & _TWELVE, np.int64)
+        ticks = held(self._clock.ticks, self._clock.follow(words[high] & _TWELVE), np.int64)
         self.counters["clock_errors"] += self._clock.errors
         self._row, self._low = int(rows[-1]), int(lows[-1])
-        times = _held(ticks << 12, seen[high], total)
-        times |= _held(lows, seen[low], total)
-        return _held(rows, seen[row], total), times
+        at_row, at_low, at_high = ranks(source, len(words), (row, low, high))
+        times = (ticks << 12)[at_high]
+        times |= lows[at_low]
+        return rows[at_row], times
 
-    def _columns(
-        self, words: Words, code: npt.NDArray[np.uint8], events: npt.NDArray[np.uint8], vectors: Places, masks: Words
-    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
-        """Column and polarity of each event: its word's own, or its bit's place after the vector's base."""
-        used = np.flatnonzero(events != 0)
-        x, sign = words[used] & _COORDINATE, (words[used] & _POLARITY) != 0
-        starts, signs = self._vector_starts(words, code, vectors)
-        filled = events[vectors] > 0
-        if not filled.any():
-            return x, sign
-        vector = code[used] != _X
-        x[vector], sign[vector] = starts[filled], signs[filled]
-        x, sign, vector = (np.repeat(a, events[used]) for a in (x, sign, vector))
-        x[vector] += np.nonzero(_BITS[masks[filled]])[1].astype(np.uint16)
-        return x, sign
+    def _with_vectors(
+        self, decoded: Decoded, vector: npt.NDArray[np.bool_], words: Words, vectors: Places, base: Places
+    ) -> tuple[Decoded, npt.NDArray[np.uint8]]:
+        """The events with each vector spread over its mask's bits, and how many events each word gave.
+
+        Args:
+            decoded: one entry per word that gives events.
+            vector: which of these are vectors.
+            words: the run.
+            vectors: where its vectors are.
+            base: where their bases are.
+        """
+        twelve = words[vectors] >> 12 == _VECTOR12
+        masks = words[vectors] & np.where(twelve, _TWELVE, _EIGHT)
+        decoded[0][vector], decoded[3][vector] = self._vector_starts(words, base, vectors, np.where(twelve, 12, 8))
+        counts = np.ones(len(vector), np.uint8)
+        counts[vector] = COUNT[masks]
+        x, y, t, polarity = (column.repeat(counts) for column in decoded)
+        x[vector.repeat(counts)] += np.nonzero(BITS[masks])[1].astype(np.uint16)
+        return (x, y, t, polarity), counts
 
     def _vector_starts(
-        self, words: Words, code: npt.NDArray[np.uint8], vectors: Places
+        self, words: Words, base: Places, vectors: Places, lengths: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """First column and polarity of each vector: the base moves on by the length of every vector after it."""
-        base = np.flatnonzero(code == _BASE)
-        columns = np.concatenate([[self._base], words[base] & _COORDINATE]).astype(np.int64)
-        signs = np.concatenate([[self._base_sign], (words[base] & _POLARITY) != 0])
-        travelled = np.concatenate([[0], np.cumsum(np.where(code[vectors] == _VECTOR12, 12, 8))])
-        origins = np.concatenate([[0], travelled[np.searchsorted(vectors, base)]])
-        current = np.searchsorted(base, vectors)
+        columns = held(self._base, words[base] & _COORDINATE, np.int64)
+        signs = held(self._base_sign, (words[base] & _POLARITY) != 0, np.bool_)
+        travelled = held(0, np.cumsum(lengths), np.int64)
+        origins = held(0, travelled[vectors.searchsorted(base)], np.int64)
+        current = base.searchsorted(vectors)
         starts = np.minimum(columns[current] + travelled[:-1] - origins[current], _OUTSIDE)
         self._base = int(min(columns[-1] + travelled[-1] - origins[-1], _OUTSIDE))
         self._base_sign = bool(signs[-1])
         return starts, signs[current]
 
-    def _inside(
-        self,
-        x: npt.NDArray[np.uint16],
-        y: npt.NDArray[np.uint16],
-        t: npt.NDArray[np.int64],
-        polarity: npt.NDArray[np.bool_],
-    ) -> Decoded:
-        if not len(x) or (x.max() < self.width and y.max() < self.height):
-            return x, y, t, polarity
-        inside = (x < self.width) & (y < self.height)
-        self.counters["outside"] += int(len(x) - np.count_nonzero(inside))
-        return x[inside], y[inside], t[inside], polarity[inside]
+
+def _merged(first: Places, second: Places) -> Places:
+    """Both in ascending order."""
+    if not len(first) or not len(second):
+        return first if len(first) else second
+    return np.sort(np.concatenate((first, second)), kind="stable")
 
 
 @dataclass
@@ -212,9 +217,3 @@ class _Clock:
             self.errors += self.doubted
             self.ticks += 0 if self.doubted else step
         return self.ticks
-
-
-def _held(values: npt.NDArray[Any], before: npt.NDArray[np.int32], total: int) -> npt.NDArray[Any]:
-    """Values held over events: `values[0]` until `before[0]` events have passed, then `values[1]`, and so on."""
-    edges = np.concatenate([[0], before, [total]])
-    return np.repeat(values, edges[1:] - edges[:-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.encoding.evt3 import Decoded
+from mlesam_ros.encoding.words import Decoded
 from mlesam_ros.errors import PacketError
 
 

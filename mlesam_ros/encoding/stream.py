@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.encoding.event_buffer import EventBuffer
-from mlesam_ros.encoding.evt3 import Decoded, Evt3Decoder
+from mlesam_ros.encoding.evt3 import Evt3Decoder
 from mlesam_ros.encoding.mono import decode_mono
+from mlesam_ros.encoding.words import Decoded
 from mlesam_ros.errors import PacketError
 from mlesam_ros.frame import NANOSECONDS, Events
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mlesam_ros.encoding.evt3 import Evt3Decoder
 from mlesam_ros.encoding.evt3_encode import encode_evt3
+from mlesam_ros.encoding.words import LONGEST_RUN
 from mlesam_ros.errors import PacketError
 
 
@@ -109,6 +110,23 @@ def test_any_words_equal_the_word_by_word_decoder(draft):
     words = with_forward_clock(draft)
     decoder = Evt3Decoder(1280, 720)
     assert as_list(decoder.decode(packet(*words))) == word_by_word(words, 1280, 720)[0]
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([0x3005, 0x3A10, 0x4FFF, 0x4123, 0x50F0, 0x2007, 0x0009, 0x600A]), max_size=60))
+def test_vectors_between_single_events_equal_the_word_by_word_decoder(draft):
+    words = [0x8000, 0x6000, 0x0001, *draft]
+    assert as_list(Evt3Decoder(1280, 720).decode(packet(*words))) == word_by_word(words, 1280, 720)[0]
+
+
+def test_a_packet_longer_than_one_run_comes_back():
+    rng = np.random.default_rng(0)
+    count = 3 * LONGEST_RUN // 4
+    t, x, y = np.sort(rng.integers(0, 60_000, count)), rng.integers(0, 1280, count), rng.integers(0, 720, count)
+    polarity = rng.integers(0, 2, count)
+    whole = Evt3Decoder().decode(encode_evt3(x, y, t, polarity))
+    for column, expected in zip(whole, (x, y, t, polarity), strict=True):
+        np.testing.assert_array_equal(column, expected)
 
 
 @settings(deadline=None)
