@@ -29,6 +29,16 @@ def test_the_shipped_file_states_every_default_and_nothing_else():
     assert {n: type(v) for n, v in stated.items()} == {n: type(v) for n, v in defaults.items()}
 
 
+@pytest.mark.parametrize("path", sorted(share("config/params").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_rig_is_accepted_by_the_node(graph, path):
+    stated = flattened(yaml.safe_load(path.read_text())["/**"]["ros__parameters"])
+    parameters = declared.declare(graph.node(parameter_overrides=[Parameter(n, value=v) for n, v in stated.items()]))
+    assert not declared.unknown_names(list(stated))
+    read = dict((name, list(v) if isinstance(v, tuple) else v) for name, _, v in declared.flat(parameters))
+    assert {name: read[name] for name in stated} == stated
+    assert set(parameters.primary_order) == set(parameters.modalities)
+
+
 def test_every_parameter_is_described(graph):
     node = graph.node()
     declared.declare(node)
