@@ -45,8 +45,12 @@ class Still:
     camera_from_lidar: Transform
 
 
-def load_still(folder: str | Path) -> Still:
+def load_still(folder: str | Path, fit: str | None = None) -> Still:
     """Read a folder.
+
+    Args:
+        folder: see the module.
+        fit: how a picture of another size than its calibration's belongs to it, one of `FITS`; None to refuse it.
 
     Raises:
         BagError: a file is missing or cannot be read.
@@ -66,6 +70,8 @@ def load_still(folder: str | Path) -> Still:
     text = folder / "calib.txt"
     read = _from_text if text.exists() else _from_json
     camera, pose = _guarded(folder, lambda: read(folder, (height, width)))
+    if fit is not None:
+        camera = camera.fitted(height, width, fit)
     try:
         camera.check(height, width)
     except CalibrationError as error:
