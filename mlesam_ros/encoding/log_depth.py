@@ -38,7 +38,7 @@ class LogDepth:
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
         """Encode a `Picture` or `CompressedPicture`; see `Encoder`. Holes are 0."""
-        metres = depth_from_picture(frame, rig, size, self.unit)
+        metres = depth_from_picture(frame, rig, size, self.unit, context)
         pixels = np.nonzero(metres > 0)
         logs = np.log(np.clip(metres[pixels], self.nearest, self.farthest))
         return place(np.broadcast_to(logs, (3, len(logs))), pixels, size, self.statistics)

@@ -11,6 +11,7 @@ from mlesam_ros.encoding.checks import wrong_payload
 from mlesam_ros.encoding.cloud import cloud_intensity, cloud_xyz
 from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.encoder import Image, Statistics, place
+from mlesam_ros.encoding.placement import place_cloud
 from mlesam_ros.frame import LIDAR, Cloud, Modality, SensorFrame
 from mlesam_ros.geometry.projection import project
 from mlesam_ros.geometry.rig import Rig
@@ -47,7 +48,7 @@ class RangeIntensityHeight:
         if not isinstance(cloud, Cloud):
             raise wrong_payload(frame, "a Cloud")
         xyz = cloud_xyz(cloud)
-        camera_from_lidar = rig.extrinsic(frame.frame_id, frame.stamp)
+        camera_from_lidar = place_cloud(frame, rig, context)
         seen = project(xyz, camera_from_lidar, rig.camera, size, self.near, self.dilation)
         intensity = cloud_intensity(cloud)[seen.index] * np.float32(255 / self.full_intensity)
         values = np.stack(

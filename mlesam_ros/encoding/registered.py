@@ -10,13 +10,21 @@ import numpy.typing as npt
 from mlesam_ros.encoding.checks import check_aspect, wrong_payload
 from mlesam_ros.encoding.cloud import cloud_xyz
 from mlesam_ros.encoding.picture import MILLIMETRE, DepthSamples, Metres, open_depth
+from mlesam_ros.encoding.placement import place_cloud, place_frame
+from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.frame import Cloud, CompressedPicture, Picture, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.projection import Projection, project
 from mlesam_ros.geometry.rig import Rig
 
 
-def depth_from_picture(frame: SensorFrame, rig: Rig, size: tuple[int, int], unit: float = MILLIMETRE) -> Metres:
+def depth_from_picture(
+    frame: SensorFrame,
+    rig: Rig,
+    size: tuple[int, int],
+    unit: float = MILLIMETRE,
+    reference: Reference | None = None,
+) -> Metres:
     """The label camera's depth as a depth camera measured it.
 
     A picture in the label camera's frame is taken as registered; any other is re-projected from its own camera with a
@@ -27,6 +35,7 @@ def depth_from_picture(frame: SensorFrame, rig: Rig, size: tuple[int, int], unit
         rig: knows both cameras.
         size: (h, w) of the result.
         unit: metres per count of 16-bit pictures.
+        reference: the moment to see it at; None for the frame's own.
 
     Returns:
         (h, w) float32 metres along the label camera's axis; NaN where unknown.
@@ -41,10 +50,12 @@ def depth_from_picture(frame: SensorFrame, rig: Rig, size: tuple[int, int], unit
     if frame.frame_id == rig.camera_frame:
         check_aspect(frame, samples.size, rig)
         return samples.metres(size)
-    return _depths(_reprojected(samples, frame, rig, size), size)
+    return _depths(_reprojected(samples, frame, rig, size, reference), size)
 
 
-def depth_from_cloud(frame: SensorFrame, rig: Rig, size: tuple[int, int], dilation: int = 1) -> Metres:
+def depth_from_cloud(
+    frame: SensorFrame, rig: Rig, size: tuple[int, int], dilation: int = 1, reference: Reference | None = None
+) -> Metres:
     """The label camera's depth as a LiDAR measured it.
 
     Args:
@@ -52,6 +63,7 @@ def depth_from_cloud(frame: SensorFrame, rig: Rig, size: tuple[int, int], dilati
         rig: knows the camera and where the LiDAR sits.
         size: (h, w) of the result.
         dilation: pixels to every side that a point covers as well.
+        reference: the moment to see it at; None for the frame's own.
 
     Returns:
         (h, w) float32 metres along the label camera's axis; NaN where unknown.
@@ -61,7 +73,7 @@ def depth_from_cloud(frame: SensorFrame, rig: Rig, size: tuple[int, int], dilati
     """
     if not isinstance(frame.payload, Cloud):
         raise wrong_payload(frame, "a Cloud")
-    pose = rig.extrinsic(frame.frame_id, frame.stamp)
+    pose = place_cloud(frame, rig, reference)
     return _depths(project(cloud_xyz(frame.payload), pose, rig.camera, size, dilation=dilation), size)
 
 
@@ -71,7 +83,9 @@ def _depths(seen: Projection, size: tuple[int, int]) -> Metres:
     return metres
 
 
-def _reprojected(samples: DepthSamples, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Projection:
+def _reprojected(
+    samples: DepthSamples, frame: SensorFrame, rig: Rig, size: tuple[int, int], reference: Reference | None
+) -> Projection:
     """What the label camera shows of a picture taken elsewhere."""
     model = rig.model(frame.frame_id)
     model.check(*samples.size, "depth picture")
@@ -80,7 +94,7 @@ def _reprojected(samples: DepthSamples, frame: SensorFrame, rig: Rig, size: tupl
     camera = rig.camera.scaled(*size)
     spread = max(camera.K[0, 0] / model.K[0, 0], camera.K[1, 1] / model.K[1, 1])
     dilation = max(math.ceil((spread - 1) / 2), 0)
-    return project(points, rig.extrinsic(frame.frame_id, frame.stamp), camera, size, dilation=dilation)
+    return project(points, place_frame(frame, rig, reference), camera, size, dilation=dilation)
 
 
 def _thinned(model: CameraModel, size: tuple[int, int]) -> CameraModel:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.geometry.motion import Placement
 
 _EMPTY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _SHIFT = np.uint64(32)
@@ -36,7 +36,7 @@ class Projection:
 
 def project(
     points_xyz: npt.NDArray[np.floating[Any]],
-    target_from_sensor: Transform,
+    target_from_sensor: Placement,
     camera: CameraModel,
     size: tuple[int, int],
     near: float = 0.0,
@@ -46,7 +46,7 @@ def project(
 
     Args:
         points_xyz: (N, 3) metres in the sensor's frame; NaN and infinite ones are skipped.
-        target_from_sensor: the sensor's frame to the camera's optical frame.
+        target_from_sensor: the sensor's frame to the camera's optical frame, a `Transform` or a `Motion`.
         camera: the model of the full picture.
         size: (height, width) of the picture to fill; the camera is scaled to it.
         near: points with z at or below it, in metres, are dropped.

@@ -18,6 +18,7 @@ Live it is filled from CameraInfo and TF. A robot without them, and everything o
         translation: [0.0, 0.0, 1.8]      # metres
         quaternion: [0.0, 0.0, 0.0, 1.0]  # x, y, z, w; or rpy: [r, p, y] in radians about fixed axes, as in URDF;
                                           # or rotation: 3x3; or, with the translation, matrix: 3x4 or 4x4
+    fixed_frame: odom                     # only where odometry moves the robot in a frame not called odom or map
 """
 
 from __future__ import annotations
@@ -39,9 +40,12 @@ from mlesam_ros.geometry.transform import Transform, TransformTree
 T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
 
-KEYS = ("camera", "cameras", "transforms")
+KEYS = ("camera", "cameras", "transforms", "fixed_frame")
 CAMERA_KEYS = ("width", "height", "model", "K", "D", "picture", "fit")
 TRANSFORM_KEYS = ("parent", "child", "translation", "quaternion", "rpy", "rotation", "matrix")
+
+_FIXED = ("odom", "map")
+"""The smooth one first: map jumps when the robot finds out where it is."""
 
 
 @dataclass
@@ -52,11 +56,13 @@ class Rig:
         camera_frame: the optical frame of the picture that masks are expressed in.
         models: TF frame → its camera model, the label camera's included.
         tree: where the frames sit.
+        fixed_frame: the frame that the world stands still in while the robot moves; None to find it by name.
     """
 
     camera_frame: str
     models: dict[str, CameraModel] = field(default_factory=dict)
     tree: TransformTree = field(default_factory=TransformTree)
+    fixed_frame: str | None = None
 
     @property
     def camera(self) -> CameraModel:
@@ -94,6 +100,12 @@ class Rig:
         """
         return self.tree.lookup(self.camera_frame, frame_id, stamp)
 
+    @property
+    def fixed(self) -> str | None:
+        """`fixed_frame`, or else odom, or else map (REP 105), if the label camera moves against it; None if not."""
+        names = (self.fixed_frame,) if self.fixed_frame else _FIXED
+        return next((name for name in names if self.tree.moves(self.camera_frame, name)), None)
+
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Rig:
         """From the layout in this module's docstring.
@@ -105,7 +117,8 @@ class Rig:
         _check_keys(fields, KEYS, "calibration", ("camera", "cameras"))
         if not isinstance(fields["cameras"], Mapping) or not fields["cameras"]:
             raise ConfigError("cameras must map at least one TF frame to width, height, model, K and D.")
-        rig = cls(str(fields["camera"]))
+        fixed = fields.get("fixed_frame")
+        rig = cls(str(fields["camera"]), fixed_frame=None if fixed is None else str(fixed))
         for frame, camera in fields["cameras"].items():
             _check_keys(camera, CAMERA_KEYS, f"camera {frame}", ("width", "height", "K"))
             rig.models[str(frame)] = _named(f"camera {frame}", CameraModel.from_dict, camera)
@@ -121,13 +134,14 @@ class Rig:
         return rig
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types that `from_dict` reads: the cameras and the rigid transforms."""
+        """Plain JSON types that `from_dict` reads: the cameras, the rigid transforms, a named fixed frame."""
         transforms = [
             {"parent": p, "child": c, "translation": t.translation.tolist(), "quaternion": t.to_quaternion().tolist()}
             for p, c, t in self.tree.statics()
         ]
         cameras = {frame: model.to_dict() for frame, model in self.models.items()}
-        return {"camera": self.camera_frame, "cameras": cameras, "transforms": transforms}
+        fields = {"camera": self.camera_frame, "cameras": cameras, "transforms": transforms}
+        return fields | ({"fixed_frame": self.fixed_frame} if self.fixed_frame else {})
 
 
 def load_rig(path: str | Path) -> Rig:

@@ -77,11 +77,11 @@ class Transform:
 
     def inverse(self) -> Transform:
         """The way back."""
-        return Transform(self.rotation.T, -self.rotation.T @ self.translation)
+        return _trusted(self.rotation.T, -self.rotation.T @ self.translation)
 
     def __matmul__(self, other: Transform) -> Transform:
         """a_from_b @ b_from_c = a_from_c."""
-        return Transform(self.rotation @ other.rotation, self.rotation @ other.translation + self.translation)
+        return _trusted(self.rotation @ other.rotation, self.rotation @ other.translation + self.translation)
 
     def apply(self, points: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
         """Move points.
@@ -99,7 +99,15 @@ class Transform:
     def interpolate(self, other: Transform, t: float) -> Transform:
         """The motion a fraction t of the way to `other`: translation linear, rotation at constant angular velocity."""
         q = quaternion.slerp(self.to_quaternion(), other.to_quaternion(), t)
-        return Transform(quaternion.to_matrix(q), (1 - t) * self.translation + t * other.translation)
+        return _trusted(quaternion.to_matrix(q), (1 - t) * self.translation + t * other.translation)
+
+
+def _trusted(rotation: Floats, translation: Floats) -> Transform:
+    """A transform made of such that have been checked: the tree is asked many times for a sweep."""
+    made = object.__new__(Transform)
+    object.__setattr__(made, "rotation", rotation)
+    object.__setattr__(made, "translation", translation)
+    return made
 
 
 @dataclass

@@ -52,6 +52,9 @@ def test_there_and_back_through_yaml(tmp_path):
     path = tmp_path / "rig.yaml"
     path.write_text(yaml.safe_dump(rig.to_dict()))
     assert load_rig(path).to_dict() == rig.to_dict()
+    assert load_rig(path).fixed_frame is None
+    path.write_text(yaml.safe_dump(rig.to_dict() | {"fixed_frame": "earth"}))
+    assert load_rig(path).fixed_frame == load_rig(path).to_dict()["fixed_frame"] == "earth"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""Where a frame's points lie for the label camera at the set's moment, as well as the transform tree can tell."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlesam_ros.encoding.cloud_times import Times, cloud_times
+from mlesam_ros.encoding.reference import Reference
+from mlesam_ros.errors import CalibrationError, CloudError
+from mlesam_ros.frame import Cloud, SensorFrame
+from mlesam_ros.geometry.motion import Placement, sensor_motion
+from mlesam_ros.geometry.rig import Rig
+
+_MOMENT = 1_000_000
+"""Nanoseconds that count as one moment: 3 cm at 30 m/s."""
+
+
+def place_frame(
+    frame: SensorFrame, rig: Rig, reference: Reference | None = None, times: Times | None = None
+) -> Placement:
+    """How to bring a frame's points before the label camera.
+
+    Where the robot's motion is not known the mounting alone counts, and the reference notes why.
+
+    Args:
+        frame: where the points come from and when.
+        rig: knows the sensors and, by odometry, the robot's motion.
+        reference: the set's moment; None for a frame on its own, which is its own moment.
+        times: (N,) nanoseconds of each point; None if all were measured at the frame's stamp.
+
+    Raises:
+        CalibrationError: the rig does not tell where the sensor sits.
+    """
+    moment = frame.stamp if reference is None else reference.stamp
+    if times is None or not len(times):
+        times = np.array([frame.stamp])
+    lag = max(int(times.max()) - moment, moment - int(times.min()))
+    if lag > _MOMENT:
+        try:
+            return sensor_motion(rig, frame.frame_id, times, moment)
+        except CalibrationError as error:
+            mounting = rig.extrinsic(frame.frame_id, frame.stamp)  # if not even that is known, that is the error
+            if reference is not None:
+                reference.note(frame.modality, f"motion over {lag / 1e6:.0f} ms is not compensated: {error}")
+            return mounting
+    return rig.extrinsic(frame.frame_id, frame.stamp)
+
+
+def place_cloud(frame: SensorFrame, rig: Rig, reference: Reference | None = None) -> Placement:
+    """How to bring a sweep before the label camera, each point from where the LiDAR was when it measured it.
+
+    Times that cannot be are left aside, and the reference notes why.
+
+    Args:
+        frame: holds a `Cloud`.
+        rig: as for `place_frame`.
+        reference: as for `place_frame`.
+
+    Raises:
+        CalibrationError: the rig does not tell where the LiDAR sits.
+    """
+    assert isinstance(frame.payload, Cloud)
+    times = None
+    try:
+        times = cloud_times(frame.payload, frame.stamp)
+    except CloudError as error:
+        if reference is not None:
+            reference.note(frame.modality, f"times of points are left aside: {error}")
+    return place_frame(frame, rig, reference, times)
