@@ -21,6 +21,8 @@ from launch_ros.substitutions import ExecutableInPackage
 from launch import LaunchContext, LaunchDescription
 from mlesam_ros.share import share
 
+WEATHERS = ["cloud", "fog", "night", "rain", "sun"]  # as mlesam_ros.world has them, which takes a second to import
+
 
 def arguments() -> list[DeclareLaunchArgument]:
     """What can be said on the command line, besides the arguments of perception.launch.py, which are passed on."""
@@ -31,7 +33,7 @@ def arguments() -> list[DeclareLaunchArgument]:
             description="Where the rendered street lies, or will lie; give another for the night.",
         ),
         DeclareLaunchArgument(
-            "daylight", default_value="day", description="Of a street yet to be rendered.", choices=["day", "night"]
+            "weather", default_value="sun", description="Of a street yet to be rendered.", choices=WEATHERS
         ),
     ]
 
@@ -43,7 +45,7 @@ def street(context: LaunchContext) -> list[ExecuteProcess]:
         words = ["play", str(bag), "--loop"]
     else:
         bag.parent.mkdir(parents=True, exist_ok=True)
-        words = ["simulate", str(bag), "--daylight", LaunchConfiguration("daylight").perform(context), "--play"]
+        words = ["simulate", str(bag), "--weather", LaunchConfiguration("weather").perform(context), "--play"]
     return [ExecuteProcess(cmd=[ExecutableInPackage("mlesam", "mlesam_ros"), *words], output="screen")]
 
 

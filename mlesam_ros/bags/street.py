@@ -11,7 +11,7 @@ from mlesam_ros.bags import fields
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Cloud, Picture
 from mlesam_ros.world.moment import Moment
-from mlesam_ros.world.rig import BASE_FRAME, ODOM_FRAME
+from mlesam_ros.world.rig import BASE_FRAME, CAMERA_FRAME, EVENT_FRAME, ODOM_FRAME
 from mlesam_ros.world.world import World
 
 LABELS_TOPIC = "/ground_truth/labels"
@@ -37,7 +37,7 @@ def write_street(
 
     Args:
         path: the bag's folder, which must not exist.
-        world: the street.
+        world: the street; its dropped sensors have no topic.
         moments: numbers of the moments; all `len(world)` by default.
         progress: called with the number of moments done after every one.
 
@@ -47,7 +47,8 @@ def write_street(
     Raises:
         BagError: the folder exists or the disk is full.
     """
-    notes = {"simulated": f"mlesam_ros street, seed {world.seed}, {world.weather.name}, fault {world.fault.name}, {world.size[1]}x{world.size[0]}"}
+    condition = f"{world.weather.name}, fault {world.fault.name}"
+    notes = {"simulated": f"mlesam_ros street, seed {world.seed}, {condition}, {world.size[1]}x{world.size[0]}"}
     with BagWriter(path, notes) as writer:
         for done, index in enumerate(range(len(world)) if moments is None else moments):
             moment = world.moment(index)
@@ -64,19 +65,19 @@ def _add(writer: BagWriter, world: World, moment: Moment) -> None:
     stamp = moment.stamp
     writer.add("/tf", _TRANSFORMS, stamp, fields.transforms([(ODOM_FRAME, BASE_FRAME, moment.pose)], stamp))
     for modality, topic in INFO_TOPICS.items():
-        frame_id = moment.frames[modality].frame_id
+        if modality not in moment.frames and modality != CAMERA:  # the labels are the camera's even when it is silent
+            continue
+        frame_id = EVENT_FRAME if modality == EVENT else CAMERA_FRAME
         writer.add(topic, _INFO, stamp, fields.camera_info(stamp, frame_id, world.rig.model(frame_id)))
-    for modality in (CAMERA, DEPTH):
-        frame = moment.frames[modality]
-        assert isinstance(frame.payload, Picture)
-        writer.add(TOPICS[modality], _IMAGE, stamp, fields.image(stamp, frame.frame_id, frame.payload))
-    sweep = moment.frames[LIDAR]
-    assert isinstance(sweep.payload, Cloud)
-    writer.add(TOPICS[LIDAR], _CLOUD, stamp, fields.point_cloud(stamp, sweep.frame_id, sweep.payload.points))
-    packet = fields.event_packet(
-        moment.packet_stamp, moment.frames[EVENT].frame_id, world.size, moment.index, moment.evt3
-    )
-    writer.add(TOPICS[EVENT], _PACKET, stamp, packet)
+    for modality, frame in moment.frames.items():
+        if isinstance(frame.payload, Picture):
+            writer.add(TOPICS[modality], _IMAGE, stamp, fields.image(stamp, frame.frame_id, frame.payload))
+        elif isinstance(frame.payload, Cloud):
+            cloud = fields.point_cloud(stamp, frame.frame_id, frame.payload.points)
+            writer.add(TOPICS[modality], _CLOUD, stamp, cloud)
+        else:
+            packet = moment.packet_stamp, frame.frame_id, world.event_size, moment.index, moment.evt3
+            writer.add(TOPICS[modality], _PACKET, stamp, fields.event_packet(*packet))
     height, width = moment.labels.shape
     labels = Picture(height, width, "mono8", width, np.ascontiguousarray(moment.labels).reshape(-1))
-    writer.add(LABELS_TOPIC, _IMAGE, stamp, fields.image(stamp, moment.frames[CAMERA].frame_id, labels))
+    writer.add(LABELS_TOPIC, _IMAGE, stamp, fields.image(stamp, CAMERA_FRAME, labels))

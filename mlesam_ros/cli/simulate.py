@@ -1,4 +1,4 @@
-"""`mlesam simulate`: a stretch of the simulated street as a bag, or as live sensors."""
+"""`mlesam simulate`: a stretch of the simulated street as a bag, as live sensors, or on one page."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import typer
 from mlesam_ros.cli.environment import prepare_ros
 from mlesam_ros.cli.help import epilog, prose
 from mlesam_ros.cli.progress import track
+from mlesam_ros.errors import ConfigError
 
 _EXAMPLES = epilog(
     "mlesam simulate street/",
-    "mlesam simulate night_street/ --daylight night --seed 3 --moments 100",
+    "mlesam simulate wet_street/ --weather rain --fault motionblur --seed 3 --moments 100",
+    "mlesam simulate blind_street/ --weather night --drop camera",
     "mlesam simulate street/ --play",
+    "mlesam simulate --contact-sheet street.jpg",
 )
 
 
@@ -24,29 +27,54 @@ def register(app: typer.Typer) -> None:
 
 
 def simulate(
-    out: Annotated[Path, typer.Argument(help="The bag to write, a folder that does not exist yet.")],
+    out: Annotated[Path | None, typer.Argument(help="The bag to write, a folder that does not exist yet.")] = None,
     seed: Annotated[int, typer.Option(help="Which street.")] = 0,
-    daylight: Annotated[str, typer.Option(help="day or night.")] = "day",
+    weather: Annotated[str, typer.Option(help="cloud, fog, night, rain or sun.")] = "sun",
+    fault: Annotated[
+        str, typer.Option(help="none, motionblur, overexposure, underexposure, lidarjitter or eventlowres.")
+    ] = "none",
+    drop: Annotated[list[str] | None, typer.Option(help="A sensor that says nothing; may be given again.")] = None,
     moments: Annotated[int, typer.Option(help="How many moments, ten a second.")] = 200,
     side: Annotated[int, typer.Option(help="Height and width of the pictures in pixels.")] = 512,
     play: Annotated[bool, typer.Option("--play", help="Then play it in a loop, until Ctrl-C.")] = False,
+    contact_sheet: Annotated[
+        Path | None, typer.Option(help="Instead: a picture of every sensor under every condition.")
+    ] = None,
 ) -> None:
     """Render a street with four sensors and its true labels into a bag.
+
+    Weather and fault change what the sensors see; the street of a seed stays the same.
 
     With --play its sensors are live afterwards, in real time: two cores cannot render and segment ten moments a second
     at once.
     """
+    if (out is None) == (contact_sheet is None):
+        raise ConfigError("simulate writes one thing: name a bag, or give --contact-sheet.")
+    if contact_sheet is not None:
+        from mlesam_ros.cli.contact_sheet import write_contact_sheet
+
+        write_contact_sheet(contact_sheet, seed, moments // 2)
+        return
+    assert out is not None
+    _write_bag(out, seed, weather, fault, drop or [], moments, side)
+    if play:
+        _play(out)
+
+
+def _write_bag(out: Path, seed: int, weather: str, fault: str, drop: list[str], moments: int, side: int) -> None:
     from mlesam_ros.bags.street import write_street
     from mlesam_ros.world.world import World
 
-    world = World(seed, daylight, (side, side), length=moments)
+    world = World(seed, weather, (side, side), length=moments, fault=fault, dropped=drop)
     with track("rendering", moments, "moments") as progress:
         write_street(out, world, progress=lambda done: progress(done, moments))
-    if play:
-        prepare_ros()
-        from mlesam_ros.ros.player import PlayOptions
-        from mlesam_ros.ros.player import play as play_bags
-        from mlesam_ros.ros.playlist import Playlist
 
-        typer.echo(f"playing {out}; Ctrl-C ends it", err=True)
-        play_bags(Playlist([out]), PlayOptions(loop=True))
+
+def _play(bag: Path) -> None:
+    prepare_ros()
+    from mlesam_ros.ros.player import PlayOptions
+    from mlesam_ros.ros.player import play as play_bags
+    from mlesam_ros.ros.playlist import Playlist
+
+    typer.echo(f"playing {bag}; Ctrl-C ends it", err=True)
+    play_bags(Playlist([bag]), PlayOptions(loop=True))

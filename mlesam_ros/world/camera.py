@@ -51,8 +51,9 @@ def develop(light: Floats, weather: Weather, rng: np.random.Generator) -> Pictur
     noise: Floats = rng.standard_normal(signal.shape, np.float32)
     noise *= np.sqrt(weather.camera_noise**2 + weather.shot_noise**2 * np.maximum(signal, 0))
     signal += noise
-    codes = np.clip(signal * (_LEVELS - 1), 0, _LEVELS - 1).astype(np.uint16)
-    return Picture(height, width, "rgb8", 3 * width, _GAMMA[codes].reshape(-1))
+    signal *= _LEVELS - 1
+    codes = np.clip(signal, 0, _LEVELS - 1, out=signal).astype(np.uint16)
+    return Picture(height, width, "rgb8", 3 * width, _GAMMA.take(codes).reshape(-1))
 
 
 def measure(depth: Floats, gloss: Floats, weather: Weather, rng: np.random.Generator) -> Picture:

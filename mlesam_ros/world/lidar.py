@@ -134,7 +134,7 @@ def _veiled(
     Returns:
         The echoes with them.
     """
-    share = 1 - np.exp(-1.5 * weather.murk - 0.02 * weather.rain)
+    share = 1 - np.exp(-weather.murk - 0.02 * weather.rain)
     spread = 1.5 + 4.0 / (1 + 40 * weather.murk)
     ghost = np.flatnonzero(rng.random(len(distance)) < share)
     near = 1.0 + rng.exponential(spread, len(ghost))

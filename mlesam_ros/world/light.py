@@ -98,6 +98,8 @@ def _ambient(hits: Hits, weather: Weather) -> Floats:
 def _sun(hits: Hits, snapshot: Snapshot, weather: Weather) -> Floats:
     towards = vector(weather.sun)
     facing = hits.normal @ towards
+    if not weather.shadows:
+        return np.maximum(facing, 0) * _channels(weather.sunlight)
     bright = np.flatnonzero(facing > 0)
     start = hits.point[bright] + 0.015 * hits.normal[bright]
     facing[facing < 0] = 0

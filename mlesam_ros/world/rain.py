@@ -32,7 +32,7 @@ def soak(look: Surface, hits: Hits, rain: float) -> None:
     point = hits.point[where]
     puddle = np.clip(0.7 * cloudy(point[:, 0], point[:, 1], 2.2) - 0.2, 0, 1)
     look.gloss[where] = np.float32(rain) * (0.012 + 0.05 * puddle)
-    look.sheen[where] = np.float32(rain) * (0.3 + 0.7 * puddle)
+    look.sheen[where] = np.float32(rain) * (0.5 + 0.5 * puddle)
 
 
 def streaked(light: Floats, weather: Weather, rng: np.random.Generator, lens: np.random.Generator) -> Floats:
@@ -101,7 +101,7 @@ def splashes(size: tuple[int, int], rain: float, duration: int, rng: np.random.G
         rng: this segment's chance.
     """
     height, width = size
-    count = int(rng.poisson(rain * 9e-7 * height * width * duration * 1e-6))
+    count = int(rng.poisson(rain * 3e-6 * height * width * duration * 1e-6))
     length = max(2, round(0.1 * height))
     steps = np.arange(length)
     x, y, start = rng.uniform(0, width, count), rng.uniform(-length, height, count), rng.uniform(0, 1, count)

@@ -48,7 +48,8 @@ def surface(hits: Hits, plan: Plan, pixel: float, lamps: bool) -> Surface:
         lamps: whether it is dark enough for lamps.
     """
     k = len(hits.ray)
-    out = Surface(np.empty((k, 3), np.float32), np.zeros(k, np.float32), GLOSS[hits.material], np.ones(k, np.float32), hits.classes.copy())
+    dark, matt = np.zeros(k, np.float32), np.ones(k, np.float32)
+    out = Surface(np.empty((k, 3), np.float32), dark, GLOSS[hits.material], matt, hits.classes.copy())
     edges = np.searchsorted(hits.material, np.arange(len(Material) + 1))
     for material in Material:
         part = slice(int(edges[material]), int(edges[material + 1]))

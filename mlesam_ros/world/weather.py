@@ -37,6 +37,7 @@ class Weather:
         depth_holes: share of the depth camera's pixels that fail for no visible reason.
         murk: extinction of the air for active sensors, 1/m; 0 where only the eye would notice any.
         rain: 0 … 1, how hard it rains.
+        shadows: whether the sun throws any; where clouds spread its light it does not.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Weather:
     depth_holes: float
     murk: float = 0.0
     rain: float = 0.0
+    shadows: bool = True
 
 
 def weather_name(name: str) -> str:
@@ -125,24 +127,24 @@ def _cloud(rng: np.random.Generator) -> Weather:
     dim = float(rng.uniform(0.45, 0.8))
     return Weather(
         name="cloud", sun=_towards(float(rng.uniform(0.4, 1.1)), float(rng.uniform(0, 2 * np.pi))),
-        sunlight=_tint((1.0, 0.93, 0.84), 0.14 * dim), skylight=_tint((0.84, 0.9, 1.0), dim),
+        sunlight=_tint((1.0, 0.93, 0.84), 0.1 * dim), skylight=_tint((0.84, 0.9, 1.0), dim),
         zenith=_tint((0.52, 0.58, 0.66), dim), horizon=_tint((0.8, 0.84, 0.9), dim),
-        clouds=float(rng.uniform(0.72, 0.95)), haze=float(rng.uniform(0.002, 0.006)), lamps=0.0, headlamps=0.0,
+        clouds=float(rng.uniform(0.8, 1.0)), haze=float(rng.uniform(0.002, 0.006)), lamps=0.0, headlamps=0.0,
         exposure=float(rng.uniform(1.0, 1.5)), camera_noise=0.005, shot_noise=0.015,
-        event_floor=0.01, event_noise=0.4, depth_holes=0.01,
+        event_floor=0.01, event_noise=0.4, depth_holes=0.01, shadows=False,
     )  # fmt: skip
 
 
 def _fog(rng: np.random.Generator) -> Weather:
-    """Fog in which one sees 50 to 120 m (Koschmieder: 3.9 / extinction, here down to a contrast of 5 %: 3 / it)."""
-    murk, dim = float(rng.uniform(0.025, 0.06)), float(rng.uniform(0.5, 0.8))
+    """Fog in which things keep 5 % of their contrast at 40 to 85 m (Koschmieder: 3 over the extinction)."""
+    murk, dim = float(rng.uniform(0.035, 0.08)), float(rng.uniform(0.5, 0.8))
     white = _tint((0.86, 0.89, 0.92), dim)
     return Weather(
         name="fog", sun=_towards(float(rng.uniform(0.4, 1.1)), float(rng.uniform(0, 2 * np.pi))),
         sunlight=_tint((1.0, 0.95, 0.9), 0.04 * dim), skylight=_tint((0.92, 0.95, 1.0), 0.85 * dim),
         zenith=_tint((0.9, 0.93, 0.98), 1.1 * dim), horizon=white, clouds=0.0, haze=murk, lamps=0.0, headlamps=0.0,
         exposure=float(rng.uniform(0.9, 1.2)), camera_noise=0.005, shot_noise=0.015,
-        event_floor=0.01, event_noise=0.4, depth_holes=0.015, murk=murk,
+        event_floor=0.01, event_noise=0.4, depth_holes=0.015, murk=murk, shadows=False,
     )  # fmt: skip
 
 
@@ -156,6 +158,7 @@ def _rain(rng: np.random.Generator) -> Weather:
         clouds=float(rng.uniform(0.8, 1.0)), haze=0.004 + 0.008 * rain, lamps=0.0, headlamps=0.0,
         exposure=float(rng.uniform(1.1, 1.6)), camera_noise=0.007, shot_noise=0.02,
         event_floor=0.01, event_noise=0.6, depth_holes=0.02 + 0.05 * rain, murk=0.003 + 0.006 * rain, rain=rain,
+        shadows=False,
     )  # fmt: skip
 
 

@@ -93,13 +93,13 @@ def test_rviz_shows_topics_that_exist():
 
 def test_the_demo_stays_on_this_machine_and_renders_only_once(tmp_path):
     new = tmp_path / "streets" / "one"
-    result = stand_ins.execute(LAUNCH / "demo.launch.py", bag=str(new), daylight="night")
+    result = stand_ins.execute(LAUNCH / "demo.launch.py", bag=str(new), weather="night")
     assert result.environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
     (profile,) = (result.environment[name] for name in PROFILE_VARIABLES if name in result.environment)
     assert "<address>127.0.0.1</address>" in Path(profile).read_text()
     node, street = result.processes
     assert node.options["executable"] == "perception_node"
-    assert street.options["cmd"] == ["mlesam_ros/mlesam", "simulate", str(new), "--daylight", "night", "--play"]
+    assert street.options["cmd"] == ["mlesam_ros/mlesam", "simulate", str(new), "--weather", "night", "--play"]
     new.mkdir()
     again = stand_ins.execute(LAUNCH / "demo.launch.py", bag=str(new)).processes[-1]
     assert again.options["cmd"] == ["mlesam_ros/mlesam", "play", str(new), "--loop"]

@@ -9,12 +9,12 @@ SIZE = (96, 128)
 
 @pytest.fixture(scope="session")
 def day():
-    return World(seed=4, daylight="day", size=SIZE)
+    return World(seed=4, weather="day", size=SIZE)
 
 
 @pytest.fixture(scope="session")
 def night():
-    return World(seed=4, daylight="night", size=SIZE)
+    return World(seed=4, weather="night", size=SIZE)
 
 
 @pytest.fixture(scope="session")

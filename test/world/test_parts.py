@@ -13,7 +13,7 @@ from mlesam_ros.world.materials import REFLECTANCE, Material
 from mlesam_ros.world.noise import cloudy, grain, hashed
 from mlesam_ros.world.plan import TILE, Plan
 from mlesam_ros.world.rig import street_rig
-from mlesam_ros.world.scene import Hits
+from mlesam_ros.world.scene import COLUMNS, Hits
 from mlesam_ros.world.texture import surface
 from mlesam_ros.world.tile import tile
 from mlesam_ros.world.weather import draw_weather
@@ -29,7 +29,7 @@ def test_every_material_has_a_texture_within_physical_bounds(lamps):
     n = len(kinds)
     normal = rng.normal(size=(n, 3)).astype(np.float32)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-    rows = rng.uniform(0, 0.9, (n, 13)).astype(np.float32)
+    rows = rng.uniform(0, 0.9, (n, COLUMNS)).astype(np.float32)
     rows[:, 3:5] = 1, 0
     point = rng.uniform(-20, 20, (n, 3)).astype(np.float32)
     distance = rng.uniform(1, 80, n).astype(np.float32)

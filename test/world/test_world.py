@@ -58,7 +58,7 @@ def test_a_moment_does_not_depend_on_what_was_asked_before():
     assert digest(wandering.moment(40)) == digest(direct.moment(40))
 
 
-def test_seeds_and_daylights_differ(noon, midnight):
+def test_seeds_and_weathers_differ(noon, midnight):
     assert digest(World(5, size=(48, 48)).moment(0)) != digest(World(6, size=(48, 48)).moment(0))
     assert np.array_equal(noon.labels, midnight.labels), "night changes the light, not the street"
     assert not np.array_equal(rgb(noon), rgb(midnight))
@@ -159,7 +159,10 @@ def test_the_car_drives_on(day):
         ({"seed": -1}, "-1"),
         ({"size": (16, 512)}, "512x16"),
         ({"length": 0}, "0 moments"),
-        ({"daylight": "dusk"}, "dusk"),
+        ({"weather": "dusk"}, "dusk"),
+        ({"fault": "blur"}, "motionblur"),
+        ({"dropped": ["radar"]}, "radar"),
+        ({"dropped": list(MODALITIES)}, "one sensor at least"),
     ],
 )
 def test_impossible_streets_are_refused(arguments, word):

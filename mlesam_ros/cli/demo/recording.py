@@ -26,7 +26,7 @@ class Recording:
     """A stretch of street, as a bag.
 
     Attributes:
-        daylight: "day" or "night".
+        daylight: "day" or "night"; any weather of the street would do.
         moments: how many, at 10 Hz.
         side: height and width of the pictures in pixels.
         seed: of the street.
@@ -54,7 +54,7 @@ class Recording:
     def arguments(self, out: Path) -> list[str]:
         """The command that renders it."""
         return [
-            "simulate", str(out), "--seed", str(self.seed), "--daylight", self.daylight,
+            "simulate", str(out), "--seed", str(self.seed), "--weather", self.daylight,
             "--moments", str(self.moments), "--side", str(self.side),
         ]  # fmt: skip
 

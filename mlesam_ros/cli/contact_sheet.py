@@ -1,0 +1,105 @@
+"""The simulated street on one page: every sensor in every weather, then every fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Cloud, Events, Modality, Picture
+from mlesam_ros.geometry.projection import project
+from mlesam_ros.labels import load_label_space
+from mlesam_ros.render import colorize
+from mlesam_ros.world.faults import FAULTS, NO_FAULT
+from mlesam_ros.world.moment import Moment
+from mlesam_ros.world.weather import WEATHERS
+from mlesam_ros.world.world import World
+
+Rgb = npt.NDArray[np.uint8]
+
+_SIDE = 272  # pixels of a tile
+_CAPTION = 22
+_INK, _PAPER = (235, 235, 235), (24, 24, 28)
+_FARTHEST = 60.0  # metres: blue
+_COLUMNS = (CAMERA, DEPTH, LIDAR, EVENT, "labels")
+_HURT = {"lidarjitter": LIDAR, "eventlowres": EVENT}  # the others hurt the camera
+
+
+def write_contact_sheet(path: Path, seed: int, index: int) -> None:
+    """Draw one moment of a street under every condition.
+
+    Args:
+        path: the picture to write; its suffix says in which format.
+        seed: the street.
+        index: the moment.
+
+    Raises:
+        ConfigError: the suffix names no format that can be written, or the folder cannot be written to.
+    """
+    rows = [_weather_row(seed, index, weather) for weather in WEATHERS]
+    rows.append(np.hstack([_fault_tile(seed, index, fault) for fault in FAULTS if fault != NO_FAULT]))
+    try:
+        written = cv2.imwrite(str(path), np.vstack(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])
+    except cv2.error as error:
+        raise ConfigError(f"{path} cannot be written ({error.err}); name a .jpg or .png file.") from error
+    if not written:
+        raise ConfigError(f"{path} cannot be written; name a .jpg or .png file in a folder that exists.")
+
+
+def _weather_row(seed: int, index: int, weather: str) -> Rgb:
+    world = World(seed, weather)
+    moment = world.moment(index)
+    return np.hstack([_tile(_draw(world, moment, what), f"{weather}: {what}") for what in _COLUMNS])
+
+
+def _fault_tile(seed: int, index: int, fault: str) -> Rgb:
+    world = World(seed, "sun", fault=fault)
+    return _tile(_draw(world, world.moment(index), _HURT.get(fault, CAMERA)), f"sun: {fault}")
+
+
+def _tile(picture: Rgb, caption: str) -> Rgb:
+    how = cv2.INTER_AREA if picture.shape[0] >= _SIDE else cv2.INTER_NEAREST
+    tile = np.full((_SIDE + _CAPTION, _SIDE + 4, 3), _PAPER, np.uint8)
+    tile[_CAPTION:, 2:-2] = cv2.resize(picture, (_SIDE, _SIDE), interpolation=how)
+    cv2.putText(tile, caption, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, _INK, 1, cv2.LINE_AA)
+    return tile
+
+
+def _draw(world: World, moment: Moment, what: Modality) -> Rgb:
+    if what not in moment.frames:
+        return colorize(moment.labels, load_label_space("deliver"))
+    payload = moment.frames[what].payload
+    if isinstance(payload, Events):
+        return draw_events(payload)
+    if isinstance(payload, Cloud):
+        return _draw_cloud(world, payload)
+    assert isinstance(payload, Picture)
+    if what == DEPTH:
+        metres = payload.data.view("<u2").reshape(payload.height, payload.width) / 1000
+        return _near_to_far(metres.astype(np.float32))
+    return payload.data.reshape(payload.height, payload.width, 3)
+
+
+def draw_events(events: Events) -> Rgb:
+    """(H, W, 3) RGB as CARLA's documentation draws events: brighter blue, darker red, the last of a pixel's on top."""
+    picture = np.zeros((events.height, events.width, 3), np.uint8)
+    picture[events.y, events.x] = np.where(events.polarity[:, None], (0, 0, 255), (255, 0, 0))
+    return picture
+
+
+def _draw_cloud(world: World, cloud: Cloud) -> Rgb:
+    xyz = np.stack([cloud.points[axis] for axis in "xyz"], 1)
+    seen = project(xyz, world.rig.extrinsic("lidar"), world.rig.camera, world.size, near=0.5, dilation=2)
+    metres = np.zeros(world.size, np.float32)
+    metres[seen.rows, seen.cols] = seen.range
+    return _near_to_far(metres)
+
+
+def _near_to_far(metres: npt.NDArray[np.float32]) -> Rgb:
+    """Orange near, blue far, black where nothing is known."""
+    share = np.clip(np.log1p(metres) / np.log1p(_FARTHEST), 0, 1)
+    colours = cv2.applyColorMap((235 - 215 * share).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    return np.where(metres[..., None] > 0, colours, 0).astype(np.uint8)
