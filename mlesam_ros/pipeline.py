@@ -20,7 +20,7 @@ from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.model.backbones import STRIDE
 from mlesam_ros.model.checkpoint import load_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
-from mlesam_ros.model.mlesam import MLESAM, Output
+from mlesam_ros.model.mlesam import MLESAM, Features, Output
 
 AUTO = "auto"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -40,6 +40,7 @@ class Pipeline:
         precision: one of `PRECISIONS`.
         refusals: modality → why its frame was left out of the last set; empty when all of them took part.
         notes: modality → what its picture in the last set had to be made without, such as the robot's own motion.
+        images: modality → (3, h, w) float32, the pictures that the network read for the last set.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Pipeline:
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack it
         self.refusals: Mapping[Modality, str] = MappingProxyType({})
         self.notes: Mapping[Modality, str] = MappingProxyType({})
+        self.images: Mapping[Modality, Image] = MappingProxyType({})
 
     @classmethod
     def from_checkpoint(
@@ -153,6 +155,22 @@ class Pipeline:
         """
         return encode(frame_set, rig, self.network_size(rig), self._encoders)
 
+    def features(self, images: Mapping[Modality, Image]) -> Features:
+        """The costly part of the network alone, for those who try many subsets of the same pictures.
+
+        Args:
+            images: modality → (3, h, w) float32, such as `self.images`.
+        """
+        with torch.inference_mode():
+            return self._model.features(self._tensors(images))
+
+    def labels(self, features: Features, rig: Rig) -> npt.NDArray[np.uint8]:
+        """The rest of it: (H, W) uint8 in the label camera's resolution, as `segment` gives them."""
+        camera = rig.camera
+        with torch.inference_mode():
+            output = self._model.heads(features)
+            return self._decode(output, self.network_size(rig), (camera.height, camera.width))[0]
+
     def network_size(self, rig: Rig) -> tuple[int, int]:
         """(h, w) of the network's images: the camera's shape, long side `image_size`, sides multiples of 32.
 
@@ -174,14 +192,18 @@ class Pipeline:
                 refusals[modality] = str(error)
         self.refusals = MappingProxyType(refusals)
         self.notes = context.notes
+        self.images = MappingProxyType(images)
         if not images:
             raise MlesamError("not one sensor of the set can be used: " + " ".join(refusals.values()))
         return images
 
     def _run(self, images: Mapping[Modality, Image]) -> Output:
-        tensors = {m: torch.from_numpy(i)[None].to(self.device, self._dtype) for m, i in images.items()}  # (1, 3, h, w)
-        output: Output = self._model(tensors)
+        output: Output = self._model(self._tensors(images))
         return output
+
+    def _tensors(self, images: Mapping[Modality, Image]) -> dict[Modality, torch.Tensor]:
+        """Modality → (1, 3, h, w) on the device."""
+        return {m: torch.from_numpy(i)[None].to(self.device, self._dtype) for m, i in images.items()}
 
     def _decode(
         self, output: Output, network: tuple[int, int], camera: tuple[int, int]

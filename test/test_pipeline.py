@@ -257,3 +257,12 @@ def freeze(frame: SensorFrame) -> SensorFrame:
             view.flags.writeable = False
             frame = replace(frame, payload=replace(frame.payload, **{name: view}))
     return frame
+
+
+def test_features_and_labels_are_what_segment_does_in_one(pipeline, world, frame_set):
+    mask = pipeline.segment(frame_set, world.rig)
+    features = pipeline.features(pipeline.images)
+    assert (pipeline.labels(features, world.rig) == mask.labels).mean() > 0.999
+    few = pipeline.segment(subset(frame_set, "depth", "event"), world.rig)
+    assert (pipeline.labels(features.only(few.used), world.rig) == few.labels).mean() > 0.999
+    assert tuple(pipeline.images) == few.used

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,30 @@ from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.decoder import AuxiliaryHead, MaskDecoder, level_channels
 from mlesam_ros.model.experts import Experts
 from mlesam_ros.model.router import Router
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the encoder made of some pictures, before anything is fused.
+
+    Attributes:
+        modalities: those that are present, in the experts' order.
+        pyramid: level → (M, B, C, h, w).
+    """
+
+    modalities: tuple[Modality, ...]
+    pyramid: Mapping[str, Tensor]
+
+    def only(self, chosen: Collection[Modality]) -> Features:
+        """Those of a subset of the modalities, as if the other sensors had been silent."""
+        rows = [i for i, m in enumerate(self.modalities) if m in chosen]
+        return Features(tuple(self.modalities[i] for i in rows), {k: f[rows] for k, f in self.pyramid.items()})
+
+    def exchanged(self, other: Features, chosen: Collection[Modality]) -> Features:
+        """The same with those of some modalities from elsewhere, which has the same modalities."""
+        mine = torch.tensor([m not in chosen for m in self.modalities])[:, None, None, None, None]
+        pairs = {k: (mine.to(f.device), f, other.pyramid[k]) for k, f in self.pyramid.items()}
+        return Features(self.modalities, {level: torch.where(*pair) for level, pair in pairs.items()})
 
 
 @dataclass(frozen=True)
@@ -72,16 +96,27 @@ class MLESAM(nn.Module):
         Raises:
             ImageError: no image, a modality without an expert, unequal shapes, or sides that do not divide by 32.
         """
+        return self.heads(self.features(images))
+
+    def features(self, images: Mapping[Modality, Tensor]) -> Features:
+        """What the frozen encoder and each modality's expert make of its picture, whatever the other pictures are.
+
+        Args:
+            images: as for `forward`; the errors too.
+        """
         present = self.check(images)
         batch = torch.cat([images[m] for m in present])  # (M B, 3, H, W), modality-major
         with self.experts.active(present):
             pyramid = self.decoder.narrow(self.backbone(batch))  # level -> (M B, C, h, w)
+        return Features(present, {level: pyramid[level].unflatten(0, (len(present), -1)) for level in LEVELS})
+
+    def heads(self, features: Features) -> Output:
+        """Router and decoders."""
         fused, weights = {}, {}
         for level in LEVELS:
-            features = pyramid[level].unflatten(0, (len(present), -1))  # (M, B, C, h, w)
-            fused[level], weights[level] = self.router(level, features)  # (B, C, h, w), (B, M)
+            fused[level], weights[level] = self.router(level, features.pyramid[level])  # (B, C, h, w), (B, M)
         auxiliary = None if self.auxiliary is None else self.auxiliary(fused)
-        return Output(self.decoder(fused), auxiliary, weights, present, self.config.fuse)
+        return Output(self.decoder(fused), auxiliary, weights, features.modalities, self.config.fuse)
 
     def check(self, images: Mapping[Modality, Tensor]) -> tuple[Modality, ...]:
         """The modalities of a valid input, in the experts' order. Raises as `forward` says."""

@@ -143,3 +143,21 @@ def test_sizes_of_the_shipped_model(make_model):
 def test_wrong_images_are_refused(make_model, images, words):
     with pytest.raises(ImageError, match=words):
         make_model()({m: torch.zeros(shape) for m, shape in images.items()})
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids="-".join)
+def test_features_of_a_subset_are_those_of_its_pictures_alone(make_model, make_images, distance, subset):
+    model, images = make_model(), make_images()
+    with torch.inference_mode():
+        chosen = model.heads(model.features(images).only(subset))
+        alone = model({m: images[m] for m in subset})
+    assert chosen.modalities == alone.modalities == subset
+    assert distance(chosen.fused, alone.fused) < 1e-5
+
+
+def test_exchanged_features_are_those_of_exchanged_pictures(make_model, make_images, distance):
+    model, images, others = make_model(), make_images(), make_images()
+    with torch.inference_mode():
+        mixed = model.features(images).exchanged(model.features(others), ("event", "lidar"))
+        expected = model({**images, "event": others["event"], "lidar": others["lidar"]})
+        assert distance(model.heads(mixed).fused, expected.fused) < 1e-5
