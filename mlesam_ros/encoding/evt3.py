@@ -15,8 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.encoding.words import (
-    BITS,
-    COUNT,
     Decoded,
     Places,
     Words,
@@ -24,8 +22,10 @@ from mlesam_ros.encoding.words import (
     held,
     inside,
     joined,
+    merged,
     ranks,
     runs,
+    spread,
     without_first,
     words_of,
 )
@@ -99,8 +99,8 @@ class Evt3Decoder:
         kinds = by_kind(words)
         self.counters["triggers"] += len(kinds[_TRIGGER])
         self.counters["unknown"] += sum([len(kinds[kind]) for kind in _UNKNOWN])
-        vectors = _merged(kinds[_VECTOR12], kinds[_VECTOR8])
-        source = _merged(kinds[_X], vectors)
+        vectors = merged(kinds[_VECTOR12], kinds[_VECTOR8])
+        source = merged(kinds[_X], vectors)
         skipped = 0 if self._timed else int(source.searchsorted(self._first_timed(kinds, len(words))))
         y, t = self._rows_and_times(words, source, kinds)
         singles = words[source]
@@ -149,11 +149,7 @@ class Evt3Decoder:
         twelve = words[vectors] >> 12 == _VECTOR12
         masks = words[vectors] & np.where(twelve, _TWELVE, _EIGHT)
         decoded[0][vector], decoded[3][vector] = self._vector_starts(words, base, vectors, np.where(twelve, 12, 8))
-        counts = np.ones(len(vector), np.uint8)
-        counts[vector] = COUNT[masks]
-        x, y, t, polarity = (column.repeat(counts) for column in decoded)
-        x[vector.repeat(counts)] += np.nonzero(BITS[masks])[1].astype(np.uint16)
-        return (x, y, t, polarity), counts
+        return spread(decoded, vector, masks, axis=0)
 
     def _vector_starts(
         self, words: Words, base: Places, vectors: Places, lengths: npt.NDArray[np.int64]
@@ -168,13 +164,6 @@ class Evt3Decoder:
         self._base = int(min(columns[-1] + travelled[-1] - origins[-1], _OUTSIDE))
         self._base_sign = bool(signs[-1])
         return starts, signs[current]
-
-
-def _merged(first: Places, second: Places) -> Places:
-    """Both in ascending order."""
-    if not len(first) or not len(second):
-        return first if len(first) else second
-    return np.sort(np.concatenate((first, second)), kind="stable")
 
 
 @dataclass

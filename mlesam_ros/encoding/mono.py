@@ -9,13 +9,12 @@ from mlesam_ros.encoding.words import Decoded
 from mlesam_ros.errors import PacketError
 
 
-def decode_mono(data: npt.NDArray[np.uint8], is_bigendian: bool, size: tuple[int, int]) -> Decoded:
+def decode_mono(data: npt.NDArray[np.uint8], is_bigendian: bool) -> Decoded:
     """Decode a packet: bit 63 is the polarity, 48-62 y, 32-47 x, 0-31 nanoseconds since the packet's time base.
 
     Args:
         data: (8 * n,) uint8.
         is_bigendian: byte order of the words.
-        size: (height, width) of the sensor in pixels; events beyond it are dropped.
 
     Returns:
         x, y uint16 pixels; t int64 nanoseconds since the packet's time base; polarity bool.
@@ -28,6 +27,4 @@ def decode_mono(data: npt.NDArray[np.uint8], is_bigendian: bool, size: tuple[int
     words = np.ascontiguousarray(data).view(">u8" if is_bigendian else "<u8").astype(np.uint64, copy=False)
     high = (words >> np.uint64(32)).astype(np.uint32)
     x, y = (high & 0xFFFF).astype(np.uint16), (high >> 16 & 0x7FFF).astype(np.uint16)
-    t, polarity = (words & np.uint64(0xFFFF_FFFF)).astype(np.int64), high >> 31 != 0
-    inside = (y < size[0]) & (x < size[1])
-    return x[inside], y[inside], t[inside], polarity[inside]
+    return x, y, (words & np.uint64(0xFFFF_FFFF)).astype(np.int64), high >> 31 != 0

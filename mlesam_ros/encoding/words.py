@@ -65,6 +65,13 @@ def by_kind(words: Words) -> list[Places]:
 _KINDS = np.arange(16, dtype=np.uint8)
 
 
+def merged(first: Places, second: Places) -> Places:
+    """Both in ascending order."""
+    if not len(first) or not len(second):
+        return first if len(first) else second
+    return np.sort(np.concatenate((first, second)), kind="stable")
+
+
 def ranks(at: Places, length: int, kinds: Sequence[Places]) -> list[Places]:
     """How many words of each kind come before each of some words.
 
@@ -90,6 +97,28 @@ def held(carried: int, values: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.ND
     table[0] = carried
     table[1:] = values
     return table
+
+
+def spread(
+    decoded: Decoded, vector: npt.NDArray[np.bool_], masks: Words, axis: int
+) -> tuple[Decoded, npt.NDArray[np.uint8]]:
+    """Vectors as the events of their masks' bits.
+
+    Args:
+        decoded: one entry per word that gives events, a vector's first pixel among them.
+        vector: (n,) which of these are vectors.
+        masks: of the vectors.
+        axis: 0 where a vector's pixels lie along x, 1 along y.
+
+    Returns:
+        The events, and how many of them each word gave.
+    """
+    counts = np.ones(len(vector), np.uint8)
+    counts[vector] = COUNT[masks]
+    x, y, t, polarity = decoded
+    x, y, t, polarity = x.repeat(counts), y.repeat(counts), t.repeat(counts), polarity.repeat(counts)
+    (x, y)[axis][vector.repeat(counts)] += np.nonzero(BITS[masks])[1].astype(np.uint16)
+    return (x, y, t, polarity), counts
 
 
 def without_first(decoded: Decoded, count: int) -> Decoded:

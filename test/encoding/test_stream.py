@@ -131,7 +131,9 @@ def test_too_many_events_keep_the_newest(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"encoding": "libcaer_cmp"}, "'libcaer_cmp' is not decoded; accepted are evt3, mono"),
+        ({"encoding": "evt2"}, "'evt2' is not decoded; accepted are evt3, libcaer_cmp, libcaer, mono"),
+        ({"encoding": "libcaer", "time_base": 1 << 63}, "time_base is 9223372036854775808 ns"),
+        ({"encoding": "libcaer"}, "libcaer packet has 4 bytes"),
         ({"encoding": "mono"}, "whole number of 64-bit events"),
         ({"size": (0, 640)}, "640x0 pixels"),
         ({"data": np.zeros(3, np.uint8)}, "3 bytes"),
