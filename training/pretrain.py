@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlesam_ros.frame import Modality
-from mlesam_ros.model.backbones import HIGH_RES_0, LEVELS, Backbone, Pyramid, backbone_size
+from mlesam_ros.model.backbones import HIGH_RES_0, LEVELS, Pyramid, backbone_size, build_backbone
 from mlesam_ros.training.loss import ohem_cross_entropy
 from mlesam_ros.training.transforms import Images
 
@@ -38,7 +38,7 @@ class Pretraining(nn.Module):
     def __init__(self, name: str, classes: int) -> None:
         """A backbone of that name with random weights."""
         super().__init__()
-        self.backbone = Backbone(name)
+        self.backbone = build_backbone(name)
         self.head = LightHead(backbone_size(name).neck, classes)
 
     def forward(self, images: Tensor) -> Tensor:

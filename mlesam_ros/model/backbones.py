@@ -1,35 +1,61 @@
-"""The frozen encoders: SAM 2's Hiera in Meta's four sizes, and hiera_nano, the same classes at a size for laptops.
+"""The frozen encoders: SAM 2's Hiera, SAM 1's ViT, and hiera_nano, SAM 2's classes at a size for laptops.
 
-Every backbone turns a picture into the same pyramid, in this order:
+Every backbone turns a picture into three maps, in this order:
 
-    semantic     (B, D, H/16, W/16)     high_res_1  (B, D, H/8, W/8)     high_res_0  (B, D, H/4, W/4)
+                 SAM 2: all levels from its FPN neck           SAM 1: neck, second and first global block
+    semantic     (B, D, H/16, W/16)                            (B, D, H/16, W/16)
+    high_res_1   (B, D, H/8,  W/8)                             (B, C, H/16, W/16)
+    high_res_0   (B, D, H/4,  W/4)                             (B, C, H/16, W/16)
+
+All of that is frozen. The decoder's `narrow`, which is trained, makes the same pyramid of either: D channels at stride
+16, D/4 at stride 8, D/8 at stride 4.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import torch
 from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.model.vit import Vit
 
 SEMANTIC, HIGH_RES_1, HIGH_RES_0 = "semantic", "high_res_1", "high_res_0"
 LEVELS = (SEMANTIC, HIGH_RES_1, HIGH_RES_0)
 """The pyramid's levels, coarse to fine."""
 
 STRIDE = 32
-"""Pixels per cell of the trunk's last stage: the sides of an image must be multiples of it."""
+"""The sides of an image must be multiples of it: pixels per cell of Hiera's last stage. ViT would do with 16."""
 
 Pyramid = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Size:
-    """One row of the size table.
+    """One row of the size table: what both families have.
+
+    Attributes:
+        files: the names under which Meta publishes the weights; none for ours, which ship with this package.
+        neck: D, the width of the semantic level and of the decoder.
+        decoder_heads, decoder_mlp: of the decoder's transformer.
+    """
+
+    files: tuple[str, ...] = field(kw_only=True, default=())
+    neck: int = field(kw_only=True, default=256)
+    decoder_heads: int = field(kw_only=True, default=8)
+    decoder_mlp: int = field(kw_only=True, default=2048)
+
+
+@dataclass(frozen=True)
+class HieraSize(Size):
+    """A row of SAM 2's family.
 
     Attributes:
         width, heads: of the first stage; each of the three others doubles both.
@@ -37,9 +63,6 @@ class Size:
         globals: the blocks whose attention spans the picture rather than a window.
         windows: side of the attention windows per stage, in tokens.
         position: side of the learned positional grid, which is interpolated to the picture.
-        neck: D, the width of the pyramid and of the decoder.
-        decoder_heads, decoder_mlp: of the decoder's transformer.
-        shipped: the weights are ours and come with this package.
     """
 
     width: int
@@ -48,26 +71,42 @@ class Size:
     globals: tuple[int, ...]
     windows: tuple[int, int, int, int]
     position: int
-    neck: int = 256
-    decoder_heads: int = 8
-    decoder_mlp: int = 2048
-    shipped: bool = False
 
 
-# Meta's rows: facebookresearch/sam2, sam2/configs/sam2/*.yaml and the defaults of Hiera.__init__.
+@dataclass(frozen=True)
+class VitSize(Size):
+    """A row of SAM 1's family; the attributes are those of `Vit`."""
+
+    width: int
+    depth: int
+    heads: int
+    globals: tuple[int, ...]
+    position: int = 64
+
+
+def _sam2(size: str) -> tuple[str, str]:
+    return f"sam2.1_hiera_{size}.pt", f"sam2_hiera_{size}.pt"
+
+
+# Meta's rows: facebookresearch/sam2, sam2/configs/sam2/*.yaml and the defaults of Hiera.__init__;
+# facebookresearch/segment-anything, segment_anything/build_sam.py and README.md.
 # fmt: off
-BACKBONES: dict[str, Size] = {
-    "hiera_nano":      Size( 32, 1, (1, 2,  4, 1), (5,),         (8, 4, 16, 8),  7, 96, 4, 384, shipped=True),
-    "hiera_tiny":      Size( 96, 1, (1, 2,  7, 2), (5, 7, 9),    (8, 4, 14, 7),  7),
-    "hiera_small":     Size( 96, 1, (1, 2, 11, 2), (7, 10, 13),  (8, 4, 14, 7),  7),
-    "hiera_base_plus": Size(112, 2, (2, 3, 16, 3), (12, 16, 20), (8, 4, 14, 7), 14),
-    "hiera_large":     Size(144, 2, (2, 6, 36, 4), (23, 33, 43), (8, 4, 16, 8),  7),
+BACKBONES: dict[str, HieraSize | VitSize] = {
+    "hiera_nano":      HieraSize( 32, 1, (1, 2,  4, 1), (5,),         (8, 4, 16, 8),  7,
+                                 neck=96, decoder_heads=4, decoder_mlp=384),
+    "hiera_tiny":      HieraSize( 96, 1, (1, 2,  7, 2), (5, 7, 9),    (8, 4, 14, 7),  7, files=_sam2("tiny")),
+    "hiera_small":     HieraSize( 96, 1, (1, 2, 11, 2), (7, 10, 13),  (8, 4, 14, 7),  7, files=_sam2("small")),
+    "hiera_base_plus": HieraSize(112, 2, (2, 3, 16, 3), (12, 16, 20), (8, 4, 14, 7), 14, files=_sam2("base_plus")),
+    "hiera_large":     HieraSize(144, 2, (2, 6, 36, 4), (23, 33, 43), (8, 4, 16, 8),  7, files=_sam2("large")),
+    "vit_b":           VitSize( 768, 12, 12, (2, 5, 8, 11),   files=("sam_vit_b_01ec64.pth",)),
+    "vit_l":           VitSize(1024, 24, 16, (5, 11, 17, 23), files=("sam_vit_l_0b3195.pth",)),
+    "vit_h":           VitSize(1280, 32, 16, (7, 15, 23, 31), files=("sam_vit_h_4b8939.pth",)),
 }
 # fmt: on
-"""Name → size. Meta publishes the weights of all but ours as `sam2.1_<name>.pt` and `sam2_<name>.pt`."""
+"""Name → size."""
 
 
-def backbone_size(name: str) -> Size:
+def backbone_size(name: str) -> HieraSize | VitSize:
     """The row of a backbone.
 
     Raises:
@@ -76,6 +115,19 @@ def backbone_size(name: str) -> Size:
     if name not in BACKBONES:
         raise ConfigError(f"no backbone called {name!r}; there are {', '.join(BACKBONES)}.")
     return BACKBONES[name]
+
+
+def build_backbone(name: str) -> Backbone:
+    """A backbone with random weights and the parameter names of Meta's checkpoints.
+
+    Args:
+        name: a key of `BACKBONES`.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    size = backbone_size(name)
+    return HieraBackbone(name, size) if isinstance(size, HieraSize) else VitBackbone(name, size)
 
 
 class Trunk(Hiera):
@@ -93,21 +145,13 @@ class Trunk(Hiera):
         return self._kept[1]
 
 
-class Backbone(ImageEncoder):
-    """SAM 2's image encoder: Hiera and its FPN neck, with the parameter names of Meta's checkpoints."""
+class HieraBackbone(ImageEncoder):
+    """SAM 2's image encoder: Hiera and its FPN neck."""
 
     trunk: Trunk
 
-    def __init__(self, name: str) -> None:
-        """Build it with random weights.
-
-        Args:
-            name: a key of `BACKBONES`.
-
-        Raises:
-            ConfigError: there is none of that name.
-        """
-        size = backbone_size(name)
+    def __init__(self, name: str, size: HieraSize) -> None:
+        """Build it with random weights."""
         trunk = Trunk(
             embed_dim=size.width,
             num_heads=size.heads,
@@ -123,6 +167,11 @@ class Backbone(ImageEncoder):
         super().__init__(trunk, neck, scalp=1)  # the neck's stride-32 level has reached stride 16; drop it
         self.name = name
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The trunk's blocks, each with a projection `attn.qkv`."""
+        return self.trunk.blocks
+
     def forward(self, images: Tensor) -> Pyramid:
         """Encode.
 
@@ -135,3 +184,42 @@ class Backbone(ImageEncoder):
         fine_to_coarse = super().forward(images)["backbone_fpn"]
         # The neck interpolates in float32, whatever comes in.
         return {level: f.to(images.dtype) for level, f in zip(LEVELS, fine_to_coarse[::-1], strict=True)}
+
+
+class VitBackbone(Vit):
+    """SAM 1's image encoder."""
+
+    def __init__(self, name: str, size: VitSize) -> None:
+        """Build it with random weights."""
+        super().__init__(size.width, size.depth, size.heads, size.globals, size.neck, size.position)
+        self.name = name
+
+    def forward(self, images: Tensor) -> Pyramid:  # type: ignore[override]
+        """Encode.
+
+        Args:
+            images: (B, 3, H, W) normalised; H and W multiples of 16.
+
+        Returns:
+            semantic → (B, D, H/16, W/16), the others → (B, C, H/16, W/16).
+        """
+        return dict(zip(LEVELS, super().forward(images)[::-1], strict=True))
+
+
+Backbone: TypeAlias = HieraBackbone | VitBackbone
+
+
+class _LinspaceHere(TorchFunctionMode):
+    """Hiera takes numbers out of a `linspace` while it is built, and the meta device has none."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return func(*args, **(kwargs or {}), **({"device": "cpu"} if func is torch.linspace else {}))
+
+
+@contextmanager
+def weightless() -> Iterator[None]:
+    """Within it models are built on the meta device: shapes without numbers, in no time and no memory."""
+    with torch.device("meta"), _LinspaceHere():
+        yield

@@ -7,24 +7,27 @@ A checkpoint is a safetensors file. Its tensors are the experts, the router and 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mlesam_ros.errors import CheckpointError, MlesamError
+from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
+from mlesam_ros.frame import Modality
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.weights import (
     base_sha256,
+    difference,
     find_base,
     load_base,
     read_tensors,
-    refuse_difference,
     write_tensors,
 )
 
@@ -80,11 +83,7 @@ def load_checkpoint(
     """
     about = _read_about(Path(path))
     config = _config(path, about)
-    if label_space is not None and label_space.names != config.label_space.names:
-        raise CheckpointError(
-            f"{path} was trained on label space {config.label_space.name} ({len(config.label_space)} classes), "
-            f"not on {label_space.name} ({len(label_space)} classes)."
-        )
+    _refuse_other_labels(path, config.label_space, label_space or config.label_space)
     model = MLESAM(config)
     load_base(model, find_base(config.backbone, base_weights))
     load_trained(path, model)
@@ -98,24 +97,48 @@ def load_trained(path: str | Path, model: MLESAM) -> None:
         CheckpointError: unreadable, or of another backbone, rank, label space, set of modalities or other base weights;
             says both values.
     """
-    about = _read_about(Path(path))
-    config, current = _config(path, about), _current_config(model)
-    for name in ("backbone", "rank", "modalities"):
-        theirs, ours = getattr(config, name), getattr(current, name)
-        if theirs != ours:
-            raise CheckpointError(f"{path} has {name} {theirs}, but the model has {ours}.")
-    if config.label_space.names != current.label_space.names:
-        raise CheckpointError(f"{path} has label space {config.label_space.name}, not {current.label_space.name}.")
-    found = base_sha256(model.backbone)
-    if found != about["base_sha256"]:
-        raise CheckpointError(
-            f"{path} was trained on {config.backbone} weights with SHA-256 {about['base_sha256']}, but the ones loaded "
-            f"have {found}; give the base weights it was trained on."
-        )
+    _, base = _belonging(path, model, ("backbone", "rank", "modalities"))
     state = read_tensors(Path(path))
-    refuse_difference(state, trained(model), f"{path} contradicts its own configuration", "trained weights")
+    if differing := difference(state, trained(model)):
+        raise CheckpointError(f"{path} contradicts its own configuration: of its {len(state)} tensors {differing}.")
     model.load_state_dict(state, strict=False)
     model.experts.unmerge()
+    model.base_sha256 = base
+
+
+def load_experts(path: str | Path, model: MLESAM, modalities: Sequence[Modality] | None = None) -> None:
+    """Take experts out of a checkpoint into a model that is in use: those it has are replaced, new ones are added.
+
+    Router and heads stay. The model may be merged, on any device and in any precision, and stays so.
+
+    Args:
+        path: a file that `save_checkpoint` wrote.
+        model: filled by `load_checkpoint`.
+        modalities: which experts; None for all that the file has.
+
+    Raises:
+        CheckpointError: unreadable, or of another backbone, rank, label space or other base weights; says both values.
+        ConfigError: the file has no such expert.
+    """
+    config, _ = _belonging(path, model, ("backbone", "rank"))
+    wanted = config.modalities if modalities is None else tuple(modalities)
+    if foreign := [m for m in wanted if m not in config.modalities]:
+        raise ConfigError(f"{path} has no expert for {', '.join(foreign)}; it has {', '.join(config.modalities)}.")
+    state, experts = read_tensors(Path(path)), model.experts
+    for modality in wanted:
+        prefix = f"experts.by_modality.{modality}."
+        theirs = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+        expert = experts.fresh(config.rank)
+        if differing := difference(theirs, expert.state_dict()):
+            raise CheckpointError(f"{path} contradicts its own configuration: its expert for {modality}: {differing}.")
+        expert.load_state_dict(theirs)
+        experts.add(modality, expert)
+    current = _current_config(model)
+    encoders = {m: name for m, name in config.encoders.items() if m in wanted}
+    statistics = {m: pair for m, pair in config.statistics.items() if m in wanted}
+    model.config = replace(
+        current, encoders={**current.encoders, **encoders}, statistics={**current.statistics, **statistics}
+    )
 
 
 def describe_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -152,7 +175,44 @@ def _current_config(model: MLESAM) -> MLESAMConfig:
     names, config = model.experts.modalities, model.config
     encoders = {m: name for m, name in config.encoders.items() if m in names}
     statistics = {m: pair for m, pair in config.statistics.items() if m in names}
-    return replace(config, modalities=names, encoders=encoders, statistics=statistics)
+    return replace(config, modalities=names, rank=model.experts.rank, encoders=encoders, statistics=statistics)
+
+
+def _belonging(path: str | Path, model: MLESAM, names: Sequence[str]) -> tuple[MLESAMConfig, str]:
+    """The configuration and the base weights' SHA-256 of a checkpoint that fits a model.
+
+    Args:
+        path: of the checkpoint.
+        model: that is to take some of it.
+        names: fields of the configuration in which they must agree.
+
+    Raises:
+        CheckpointError: they differ in one of those, in the label space or in the base weights; says both values.
+    """
+    about = _read_about(Path(path))
+    config, current = _config(path, about), _current_config(model)
+    for name in names:
+        theirs, ours = getattr(config, name), getattr(current, name)
+        if theirs != ours:
+            raise CheckpointError(f"{path} has {name} {theirs}, but the model has {ours}.")
+    _refuse_other_labels(path, config.label_space, current.label_space)
+    exact = all(p.dtype == torch.float32 for p in model.backbone.parameters())
+    found = model.base_sha256 if model.base_sha256 and not exact else base_sha256(model.backbone)
+    if found != about["base_sha256"]:
+        raise CheckpointError(
+            f"{path} was trained on {config.backbone} weights with SHA-256 {about['base_sha256']}, but the ones loaded "
+            f"have {found}; give the base weights it was trained on."
+        )
+    return config, found
+
+
+def _refuse_other_labels(path: str | Path, theirs: LabelSpace, ours: LabelSpace) -> None:
+    for index, (name, other) in enumerate(zip_longest(theirs.names, ours.names)):
+        if name != other:
+            raise CheckpointError(
+                f"{path} was trained on label space {theirs.name} ({len(theirs)} classes), not on {ours.name} "
+                f"({len(ours)} classes): class {index} is {name} there and {other} here."
+            )
 
 
 def _read_about(path: Path) -> dict[str, Any]:

@@ -7,19 +7,29 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from torch import nn
+
 from mlesam_ros.encoding.encoder import Statistics
 from mlesam_ros.errors import ConfigError, MlesamError
 from mlesam_ros.frame import MODALITIES, Modality
 from mlesam_ros.labels import LabelSpace, load_label_space
-from mlesam_ros.model.backbones import BACKBONES
+from mlesam_ros.model.backbones import BACKBONES, STRIDE
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "gate": ("linear", "sigmoid"),
     "features": ("average", "routed", "both"),
-    "combine": ("mean", "sum"),
+    "combine": ("mean", "sum", "concat"),
     "fuse": ("mean", "max_confidence", "main"),
 }
 """Field → the words it accepts."""
+
+NAMES = "any text without a dot that is not a method of torch's ModuleDict, such as keys or type"
+"""What may name a modality, in words."""
+
+
+def is_name(text: Any) -> bool:
+    """Whether a modality may have that name: its expert lies in a `ModuleDict` under it."""
+    return isinstance(text, str) and bool(text) and "." not in text and not hasattr(nn.ModuleDict, text)
 
 
 @dataclass(frozen=True)
@@ -34,13 +44,15 @@ class MLESAMConfig:
         image_size: long side in pixels of the images the network reads, a multiple of 32. Paper: 1024.
         encoders: modality → name of the encoder that makes its image; empty where someone else makes the images.
         statistics: modality → what that encoder normalised with in training; checked before inference.
-        gate: whether the router's linear scores pass a sigmoid before the softmax. The paper's Eq. 8 has a σ that
-            can be read either way; ours is the plain softmax.
+        gate: whether the router's scores pass a sigmoid before the softmax. The paper's Eq. 8 has a σ that can be read
+            either way; ours is the plain softmax.
+        router_width: hidden units of the router's scoring; 0 for one linear layer, as the paper's formula has it.
         top_k: how many modalities a level keeps. Unknown in the paper.
-        renormalise: whether the weights that top-k keeps are scaled to sum to one. Unknown in the paper.
+        renormalise: whether the weights that top-k keeps are scaled to sum to one, which is the same as a softmax over
+            the kept ones alone. Unknown in the paper.
         features: what the decoder sees: the plain average over the modalities, the routed sum, or both.
-        combine: with both, their mean or their sum. Unknown in the paper; the mean keeps the scale that SAM's
-            decoder was trained on.
+        combine: with both, their mean, their sum, or a trained 1x1 convolution of the two side by side that starts as
+            the mean. Unknown in the paper; the mean keeps the scale that SAM's decoder was trained on.
         auxiliary: whether there is an auxiliary head.
         fuse: how the two heads make one prediction: mean of the logits, per pixel the more confident head, or the
             main head alone. Unknown in the paper.
@@ -54,6 +66,7 @@ class MLESAMConfig:
     encoders: Mapping[Modality, str] = field(default_factory=dict)
     statistics: Mapping[Modality, Statistics] = field(default_factory=dict)
     gate: str = "linear"
+    router_width: int = 0
     top_k: int = 2
     renormalise: bool = True
     features: str = "both"
@@ -69,15 +82,15 @@ class MLESAMConfig:
         """
         for name, accepted in {"backbone": tuple(BACKBONES), **CHOICES}.items():
             _check_word(name, getattr(self, name), accepted)
-        for name in ("rank", "top_k", "image_size"):
+        for name, least in {"rank": 1, "top_k": 1, "image_size": 1, "router_width": 0}.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least 1.")
-        if self.image_size % 32:
-            raise ConfigError(f"image_size is {self.image_size}; it must be a multiple of 32.")
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}.")
+        if self.image_size % STRIDE:
+            raise ConfigError(f"image_size is {self.image_size}; it must be a multiple of {STRIDE}.")
         names = list(self.modalities)
-        if not names or len(set(names)) < len(names) or any(not n or "." in n for n in names):
-            raise ConfigError(f"modalities are {names}; give one or more distinct names without a dot.")
+        if not names or len(set(names)) < len(names) or not all(map(is_name, names)):
+            raise ConfigError(f"modalities are {names}; give one or more distinct names: {NAMES}.")
         for key in ("encoders", "statistics"):
             foreign = sorted(set(getattr(self, key)) - set(names))
             if foreign:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import cast
 
 import torch
 from sam2.modeling.sam.transformer import TwoWayTransformer
@@ -12,14 +13,7 @@ from sam2.modeling.sam2_utils import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlesam_ros.model.backbones import (
-    HIGH_RES_0,
-    HIGH_RES_1,
-    LEVELS,
-    SEMANTIC,
-    Pyramid,
-    Size,
-)
+from mlesam_ros.model.backbones import HIGH_RES_0, HIGH_RES_1, LEVELS, SEMANTIC, HieraSize, Pyramid, VitSize
 
 
 def level_channels(width: int) -> dict[str, int]:
@@ -28,17 +22,19 @@ def level_channels(width: int) -> dict[str, int]:
 
 
 class MaskDecoder(nn.Module):
-    """SAM 2's mask decoder, its prompts replaced by one learned token per class.
+    """SAM's mask decoder, its prompts replaced by one learned token per class.
 
-    Parameters that SAM 2 has too keep its names and shapes. What only prompts, tracking or mask quality need (prompt
-    encoder, object score, IoU head, the single-mask token) is not built, and so neither are its traps.
+    SAM 1's and SAM 2's are one network, but for the skips from the fine levels, which only SAM 2 has. Here both have
+    them; SAM 1's start at zero, so that with Meta's weights and before training its decoder is Meta's. Parameters that
+    SAM 2 has too keep its names and shapes. What only prompts, tracking or mask quality need (prompt encoder, object
+    score, IoU head, the single-mask token) is not built, and so neither are its traps.
     """
 
-    def __init__(self, size: Size, classes: int) -> None:
+    def __init__(self, size: HieraSize | VitSize, classes: int) -> None:
         """Build it with random weights.
 
         Args:
-            size: of the backbone: D and the transformer's heads and width.
+            size: of the backbone: D, the widths of its fine maps, and the transformer's heads and width.
             classes: C.
         """
         super().__init__()
@@ -51,8 +47,7 @@ class MaskDecoder(nn.Module):
             nn.ConvTranspose2d(width // 4, width // 8, 2, 2),
             nn.GELU(),
         )
-        self.conv_s1 = nn.Conv2d(width, width // 4, 1)
-        self.conv_s0 = nn.Conv2d(width, width // 8, 1)
+        self.conv_s1, self.conv_s0 = fine_layers(size)
         self.class_tokens = nn.Parameter(torch.randn(classes, width))
         self.hypernetworks = ClassMLPs(classes, (width, width, width, width // 8))
         self.no_mask = nn.Parameter(torch.randn(width))  # SAM's "no mask prompt was given"
@@ -60,10 +55,10 @@ class MaskDecoder(nn.Module):
         self.frequencies: Tensor
 
     def narrow(self, pyramid: Pyramid) -> Pyramid:
-        """Thin out the fine levels, as SAM 2 does before its decoder.
+        """Bring the fine levels to their widths and strides.
 
         Args:
-            pyramid: level → (B, D, h, w).
+            pyramid: level → the backbone's maps.
 
         Returns:
             semantic (B, D, H/16, W/16), high_res_1 (B, D/4, H/8, W/8), high_res_0 (B, D/8, H/4, W/4).
@@ -95,25 +90,23 @@ class MaskDecoder(nn.Module):
         phase = 2 * math.pi * (y[:, None, None] * frequencies[1] + x[None, :, None] * frequencies[0])  # (h, w, D/2)
         return torch.cat((phase.sin(), phase.cos()), -1).permute(2, 0, 1)[None].to(self.frequencies.dtype)
 
-    @torch.no_grad()
-    def load_sam(self, state: Mapping[str, Tensor]) -> None:
-        """Start from SAM 2's decoder: copy what has the same shape, deal SAM's three mask tokens out to the classes.
 
-        Args:
-            state: the tensors of one of Meta's checkpoints.
-        """
-        prefix = "sam_mask_decoder."
-        theirs = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
-        theirs["no_mask"] = state["sam_prompt_encoder.no_mask_embed.weight"][0]
-        theirs["frequencies"] = state["sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
-        mlp = "output_hypernetworks_mlps.{}.layers.{}.{}"
-        tokens = [1 + c % 3 for c in range(len(self.class_tokens))]  # token 0 is the single-mask token
-        theirs["class_tokens"] = theirs["mask_tokens.weight"][tokens]
-        for layer in range(3):
-            weights = torch.stack([theirs[mlp.format(t, layer, "weight")].T for t in tokens])
-            biases = torch.stack([theirs[mlp.format(t, layer, "bias")] for t in tokens])
-            theirs |= {f"hypernetworks.weights.{layer}": weights, f"hypernetworks.biases.{layer}": biases[:, None]}
-        self.load_state_dict({name: theirs[name] for name in self.state_dict()})
+def fine_layers(size: HieraSize | VitSize) -> tuple[nn.Module, nn.Module]:
+    """What makes the two fine levels: (B, D/4, H/8, W/8) and (B, D/8, H/4, W/4).
+
+    For SAM 2 its own 1x1 convolutions, in its order: `conv_s1`, `conv_s0`. For SAM 1, whose early maps are at stride
+    16, transposed convolutions as in ViTDet's simple pyramid (arXiv 2203.16527), on the maps that HQ-SAM (arXiv
+    2306.01567) found to carry the edges; the last one of each starts at zero.
+    """
+    half, fine = size.neck // 4, size.neck // 8
+    if isinstance(size, HieraSize):
+        return nn.Conv2d(size.neck, half, 1), nn.Conv2d(size.neck, fine, 1)
+    eighth, quarter = nn.ConvTranspose2d(size.width, half, 2, 2), nn.ConvTranspose2d(half, fine, 2, 2)
+    for last in (eighth, quarter):
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(cast(Tensor, last.bias))
+    first = nn.ConvTranspose2d(size.width, half, 2, 2)
+    return eighth, nn.Sequential(first, LayerNorm2d(half), nn.GELU(), quarter)
 
 
 class ClassMLPs(nn.Module):

@@ -15,17 +15,18 @@ products with the matrices
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import cast
+from itertools import groupby
+from typing import Any, cast
 
 import torch
-from sam2.modeling.backbones.hieradet import Hiera
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import Modality
+from mlesam_ros.model.config import NAMES, is_name
 
 
 class Expert(nn.Module):
@@ -86,13 +87,19 @@ class ExpertLinear(nn.Linear):
 
 
 class Experts(nn.Module):
-    """The experts of a trunk, by modality. They may be added, replaced and removed at any time."""
+    """The experts of an encoder, by modality. They may be added, replaced and removed at any time."""
 
-    def __init__(self, trunk: Hiera, modalities: Sequence[Modality], rank: int) -> None:
-        """Put an `ExpertLinear` into every block of the trunk and make one fresh expert per modality."""
+    def __init__(self, blocks: Iterable[Any], modalities: Sequence[Modality], rank: int) -> None:
+        """Put an `ExpertLinear` into every block of the encoder and make one fresh expert per modality.
+
+        Args:
+            blocks: of Hiera or ViT, in order: each has one projection `attn.qkv` for queries, keys and values.
+            modalities: names, in stacking order.
+            rank: r.
+        """
         super().__init__()
         self.layers: list[ExpertLinear] = []  # a plain list: these weights belong to the backbone
-        for block in trunk.blocks:
+        for block in blocks:
             block.attn.qkv = ExpertLinear.around(block.attn.qkv)
             self.layers.append(block.attn.qkv)
         self.by_modality = nn.ModuleDict()
@@ -109,22 +116,26 @@ class Experts(nn.Module):
         """A new expert that changes nothing yet."""
         return Expert([(layer.in_features, layer.out_features // 3) for layer in self.layers], rank)
 
+    @property
+    def rank(self) -> int:
+        """r, the same for all."""
+        return self.expert(self.modalities[0]).rank
+
     def add(self, modality: Modality, expert: Expert) -> None:
-        """Add an expert, or replace the one of that modality.
+        """Add an expert, or replace the one of that modality. It moves to where the others are, in their precision.
+
+        In the merged form only its own projections are computed; the others' stay bit for bit.
 
         Raises:
-            ConfigError: its shapes do not fit the trunk, or its rank differs from the others'.
+            ConfigError: its shapes do not fit the blocks, its rank differs from the others', or the name is no name.
         """
-        ours = [(layer.in_features, layer.out_features // 3) for layer in self.layers]
-        theirs = [(a.shape[1], b.shape[2]) for a, b in zip(expert.a, expert.b, strict=True)]
-        ranks = {self.expert(m).rank for m in self.modalities if m != modality} | {expert.rank}
-        if theirs != ours or len(ranks) > 1:
-            raise ConfigError(
-                f"the expert for {modality} has {len(theirs)} blocks and rank {expert.rank}; this backbone takes "
-                f"{len(ours)} blocks of its own widths and one rank for all experts ({', '.join(map(str, ranks))})."
-            )
-        self.by_modality[modality] = expert
-        self._merged = None
+        self._refuse_misfit(modality, expert)
+        rows = self._merged_rows()
+        weight = self.layers[0].weight
+        self.by_modality[modality] = expert.to(weight.device)
+        rows.pop(modality, None)
+        self._restore(rows)  # from the expert's own precision
+        expert.to(weight.dtype)
 
     def remove(self, modality: Modality) -> None:
         """Forget the expert of a modality.
@@ -134,8 +145,9 @@ class Experts(nn.Module):
         """
         if modality not in self.by_modality or len(self.by_modality) == 1:
             raise ConfigError(f"cannot remove the expert {modality!r} of {', '.join(self.modalities)}.")
+        rows = self._merged_rows()
         del self.by_modality[modality]
-        self._merged = None
+        self._restore(rows)
 
     def expert(self, modality: Modality) -> Expert:
         """The expert of a modality."""
@@ -144,8 +156,7 @@ class Experts(nn.Module):
     @torch.no_grad()
     def merge(self) -> None:
         """Precompute every modality's projections, so that `active` costs no low-rank product. For inference."""
-        stacks = (self._stack(block, self.modalities) for block in range(len(self.layers)))
-        self._merged = [layer.weight.T + a @ b for layer, (a, b) in zip(self.layers, stacks, strict=True)]
+        self._merged = [self._merge(block, self.modalities) for block in range(len(self.layers))]
 
     def unmerge(self) -> None:
         """Go back to the stacked form, which follows every change of the weights. For training."""
@@ -167,6 +178,44 @@ class Experts(nn.Module):
             for layer in self.layers:
                 layer.a = layer.b = layer.merged = None
 
+    def _refuse_misfit(self, modality: Modality, expert: Expert) -> None:
+        if not is_name(modality):
+            raise ConfigError(f"a modality cannot be called {modality!r}; {NAMES}.")
+        ours = [(layer.in_features, layer.out_features // 3) for layer in self.layers]
+        theirs = [(a.shape[1], b.shape[2]) for a, b in zip(expert.a, expert.b, strict=True)]
+        if theirs != ours:
+            raise ConfigError(
+                f"the expert for {modality} has {len(theirs)} blocks of widths {_runs(theirs)}; this backbone has "
+                f"{len(ours)} of widths {_runs(ours)}: give an expert that was trained on it."
+            )
+        ranks = [self.expert(m).rank for m in self.modalities if m != modality]
+        if any(rank != expert.rank for rank in ranks):
+            raise ConfigError(
+                f"the expert for {modality} has rank {expert.rank}, but the others have {ranks[0]}; all need one."
+            )
+
+    def _merge(self, block: int, modalities: Sequence[Modality]) -> Tensor:
+        """(M, C, 3D) weights that do what W and the low-rank terms do together; the sum is rounded once."""
+        a, b = self._stack(block, modalities)
+        weight = self.layers[block].weight
+        return (weight.T.float() + a.float() @ b.float()).to(weight.dtype)
+
+    def _merged_rows(self) -> dict[Modality, list[Tensor]]:
+        """Modality → its merged projections, block by block; nothing in the stacked form."""
+        if self._merged is None:
+            return {}
+        return {m: [weights[row] for weights in self._merged] for row, m in enumerate(self.modalities)}
+
+    @torch.no_grad()
+    def _restore(self, rows: Mapping[Modality, Sequence[Tensor]]) -> None:
+        """After a change of the experts, the merged form again: what `rows` lacks is computed."""
+        if self._merged is None:
+            return
+        self._merged = [
+            torch.stack([rows[m][block] if m in rows else self._merge(block, (m,))[0] for m in self.modalities])
+            for block in range(len(self.layers))
+        ]
+
     def _stack(self, block: int, modalities: Sequence[Modality]) -> tuple[Tensor, Tensor]:
         experts = [self.expert(m) for m in modalities]
         a = torch.stack([torch.cat((*e.a[block],), 1) for e in experts])  # (M, C, 2r)
@@ -181,3 +230,8 @@ class Experts(nn.Module):
             self._merged = [fn(weight) for weight in self._merged]
         super()._apply(fn, recurse)
         return self
+
+
+def _runs(widths: Sequence[tuple[int, int]]) -> str:
+    """Equal neighbours counted, so that 48 blocks fit into a sentence: `2 x 112→112, 1 x 112→224`."""
+    return ", ".join(f"{len(list(run))} x {read}→{write}" for (read, write), run in groupby(widths))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mlesam_ros.errors import ImageError
 from mlesam_ros.frame import Modality
-from mlesam_ros.model.backbones import LEVELS, STRIDE, Backbone, backbone_size
+from mlesam_ros.model.backbones import LEVELS, STRIDE, backbone_size, build_backbone
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.decoder import AuxiliaryHead, MaskDecoder, level_channels
 from mlesam_ros.model.experts import Experts
@@ -59,6 +59,12 @@ class Output:
     modalities: tuple[Modality, ...]
     fuse: str
 
+    def weight(self, level: str, modality: Modality) -> Tensor:
+        """(B,) weight of a modality at a level: zero for one that took no part."""
+        if modality not in self.modalities:
+            return torch.zeros_like(self.weights[level][:, 0])
+        return self.weights[level][:, self.modalities.index(modality)]
+
     @property
     def fused(self) -> Tensor:
         """(B, C, H/4, W/4) logits of both heads together."""
@@ -77,10 +83,11 @@ class MLESAM(nn.Module):
         """Build it with random weights; `checkpoint.load_checkpoint` fills them."""
         super().__init__()
         self.config = config
+        self.base_sha256: str | None = None  # of the base weights as they were loaded, whatever precision follows
         size, classes = backbone_size(config.backbone), len(config.label_space)
         channels = level_channels(size.neck)
-        self.backbone = Backbone(config.backbone).requires_grad_(False)
-        self.experts = Experts(self.backbone.trunk, config.modalities, config.rank)
+        self.backbone = build_backbone(config.backbone).requires_grad_(False)
+        self.experts = Experts(self.backbone.blocks, config.modalities, config.rank)
         self.router = Router(config, channels)
         self.decoder = MaskDecoder(size, classes)
         self.auxiliary = AuxiliaryHead(channels, classes) if config.auxiliary else None
@@ -94,7 +101,9 @@ class MLESAM(nn.Module):
                 multiples of 32. Any non-empty subset of the experts; a missing sensor is simply not there.
 
         Raises:
-            ImageError: no image, a modality without an expert, unequal shapes, or sides that do not divide by 32.
+            ImageError: no image, a modality without an expert, unequal shapes, sides that do not divide by 32, or, on
+                the CPU, values that are not finite. On a GPU looking at the values would stop the queue once per frame;
+                there whoever uploads the images looks first, with `refuse_not_finite`.
         """
         return self.heads(self.features(images))
 
@@ -127,12 +136,16 @@ class MLESAM(nn.Module):
                 f"images are given for {', '.join(images) or 'no modality'}; "
                 f"this model takes one or more of {', '.join(known)}."
             )
+        if whole := [m for m, image in images.items() if not image.is_floating_point()]:
+            raise ImageError(f"the {whole[0]} image is {images[whole[0]].dtype}; it must be normalised floating point.")
         shapes = {m: tuple(image.shape) for m, image in images.items()}
         shape = next(iter(shapes.values()))
         if len(set(shapes.values())) > 1:
             raise ImageError(f"images have the shapes {shapes}; all modalities of a call must have the same.")
         if len(shape) != 4 or shape[1] != 3 or 0 in shape or shape[2] % STRIDE or shape[3] % STRIDE:
             raise ImageError(f"images have the shape {shape}; it must be (B, 3, H, W), H and W multiples of {STRIDE}.")
+        if next(iter(images.values())).device.type == "cpu" and not torch.compiler.is_compiling():
+            refuse_not_finite(images)
         return tuple(m for m in known if m in images)
 
     def train(self, mode: bool = True) -> MLESAM:
@@ -140,6 +153,22 @@ class MLESAM(nn.Module):
         super().train(mode)
         self.backbone.eval()
         return self
+
+
+def refuse_not_finite(images: Mapping[Modality, Tensor]) -> None:
+    """Raise unless all values are finite.
+
+    One bad pixel becomes, by attention and by the router's mean, a mask of one class without a warning.
+
+    Raises:
+        ImageError: names the modality, and says how many values are NaN or infinite.
+    """
+    for modality, image in images.items():
+        if not image.isfinite().all():
+            bad = int((~image.isfinite()).sum())
+            raise ImageError(
+                f"the {modality} image has {bad} NaN or infinite values of {image.numel()}; fill them before."
+            )
 
 
 def build_mlesam(config: MLESAMConfig) -> MLESAM:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -23,16 +24,18 @@ class Router(nn.Module):
     """
 
     def __init__(self, config: MLESAMConfig, channels: Mapping[str, int]) -> None:
-        """One scoring layer per level.
+        """One scoring per level.
 
         Args:
-            config: `gate`, `top_k`, `renormalise`, `features`, `combine`.
+            config: `gate`, `router_width`, `top_k`, `renormalise`, `features`, `combine`.
             channels: level → channels of its features.
         """
         super().__init__()
         self.config = config
-        routed = config.features != "average"
-        self.scores = nn.ModuleDict({level: nn.Linear(c, 1) for level, c in channels.items()} if routed else {})
+        width = config.router_width
+        routed, concat = config.features != "average", (config.features, config.combine) == ("both", "concat")
+        self.scores = nn.ModuleDict({level: _score(c, width) for level, c in channels.items()} if routed else {})
+        self.mixes = nn.ModuleDict({level: _mix(c) for level, c in channels.items()} if concat else {})
 
     def forward(self, level: str, features: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse one level.
@@ -49,6 +52,9 @@ class Router(nn.Module):
         if self.config.features == "average":
             return features.mean(0), uniform
         weights = self.weigh(self.scores[level](features.mean((-2, -1)))[..., 0].T)  # (M, B, C) -> (B, M)
+        if level in self.mixes:
+            routed = torch.einsum("bm,mbchw->bchw", weights, features)
+            return self.mixes[level](torch.cat((features.mean(0), routed), 1)), weights  # (B, 2C, h, w) -> (B, C, h, w)
         share = weights
         if self.config.features == "both":
             share = uniform + weights
@@ -62,3 +68,19 @@ class Router(nn.Module):
         best, index = weights.topk(min(self.config.top_k, weights.shape[-1]))  # (B, k)
         best = best / best.sum(-1, keepdim=True) if self.config.renormalise else best
         return torch.zeros_like(weights).scatter(-1, index, best)
+
+
+def _score(channels: int, width: int) -> nn.Module:
+    """(…, C) pooled features to (…, 1) scores."""
+    if not width:
+        return nn.Linear(channels, 1)
+    return nn.Sequential(nn.Linear(channels, width), nn.GELU(), nn.Linear(width, 1))
+
+
+def _mix(channels: int) -> nn.Conv2d:
+    """(B, 2C, h, w) average and routed features to (B, C, h, w); starts as their mean."""
+    layer = nn.Conv2d(2 * channels, channels, 1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(channels).repeat(1, 2)[..., None, None] / 2)
+        nn.init.zeros_(cast(Tensor, layer.bias))
+    return layer

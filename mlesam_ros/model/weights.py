@@ -1,4 +1,8 @@
-"""The frozen weights: Meta's original checkpoints and our own backbone file, and a fingerprint to tell them apart."""
+"""The frozen weights: Meta's original checkpoints and our own backbone file, and a fingerprint to tell them apart.
+
+Meta publishes two layouts. SAM 2 and 2.1: `{"model": {name: tensor}}`. SAM 1: `{name: tensor}`. The names differ
+little: see `_SAM1_NAMES`.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,17 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from mlesam_ros.errors import CheckpointError, ConfigError
-from mlesam_ros.model.backbones import Backbone, backbone_size
+from mlesam_ros.model.backbones import BACKBONES, Backbone, backbone_size, build_backbone, weightless
+from mlesam_ros.model.decoder import MaskDecoder
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.share import share
 
-ENCODER, DECODER = "image_encoder.", "sam_mask_decoder."
-"""What the tensors of the backbone and of SAM's decoder begin with in Meta's checkpoints."""
+ENCODER, DECODER, PROMPTS = "image_encoder.", "sam_mask_decoder.", "sam_prompt_encoder."
+"""What the tensors of the backbone, of SAM's decoder and of its prompt encoder begin with in SAM 2's checkpoints."""
+
+_SAM1_NAMES = {"mask_decoder.": DECODER, "prompt_encoder.": PROMPTS}
+_SAM1_LAYERS = {".mlp.lin1.": ".mlp.layers.0.", ".mlp.lin2.": ".mlp.layers.1."}
+_HYPERNETWORK = "output_hypernetworks_mlps.{}.layers.{}.{}"
 
 
 def find_base(backbone: str, path: str | Path | None) -> Path:
@@ -36,11 +45,11 @@ def find_base(backbone: str, path: str | Path | None) -> Path:
     try:
         return share(f"weights/{backbone}.safetensors")
     except ConfigError as error:
-        if backbone_size(backbone).shipped:
+        if not backbone_size(backbone).files:
             raise CheckpointError(f"weights/{backbone}.safetensors is missing; install again.") from error
         raise CheckpointError(
-            f"the weights of {backbone} do not come with this package; give the path of Meta's sam2.1_{backbone}.pt or "
-            f"sam2_{backbone}.pt, whichever the experts were trained on, as facebookresearch/sam2 publishes it."
+            f"the weights of {backbone} do not come with this package; give the path of {_files(backbone)}, the one "
+            f"that the experts were trained on."
         ) from error
 
 
@@ -51,12 +60,8 @@ def load_base(model: MLESAM, path: str | Path) -> None:
         CheckpointError: see `load_backbone`.
     """
     state = load_backbone(model.backbone, path)
-    if not any(name.startswith(DECODER) for name in state):
-        return
-    try:
-        model.decoder.load_sam(state)
-    except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{path} has a mask decoder that is not SAM 2's: {error}; fetch it again.") from error
+    if any(name.startswith(DECODER) for name in state):
+        start_decoder(model.decoder, state, path)
 
 
 def load_backbone(backbone: Backbone, path: str | Path) -> dict[str, Tensor]:
@@ -64,19 +69,55 @@ def load_backbone(backbone: Backbone, path: str | Path) -> dict[str, Tensor]:
 
     Args:
         backbone: its weights are overwritten.
-        path: `.pt` as Meta publishes it, or our `.safetensors`.
+        path: `.pt` or `.pth` as Meta publishes it, or our `.safetensors`.
 
     Returns:
-        every tensor of the file.
+        every tensor of the file, in SAM 2's names.
 
     Raises:
-        CheckpointError: unreadable, or of another architecture; says which tensors differ.
+        CheckpointError: unreadable, or of another architecture; says which tensors differ, what file was expected and,
+            if it is another backbone's, whose it is.
     """
-    state = read_tensors(Path(path))
+    state = in_sam2_names(read_tensors(Path(path)))
     theirs = {name.removeprefix(ENCODER): t for name, t in state.items() if name.startswith(ENCODER)}
-    refuse_difference(theirs, backbone.state_dict(), f"{path} is not {backbone.name}", "base weights")
+    if differing := difference(theirs, backbone.state_dict()):
+        owner = next((name for name in BACKBONES if not difference(theirs, _shapes(name))), None)
+        raise CheckpointError(
+            f"{path} is not {backbone.name}{f' but {owner}' if owner else ''}: of its {len(theirs)} tensors of base "
+            f"weights {differing}; expected is {_files(backbone.name)}."
+        )
     backbone.load_state_dict(theirs)
     return state
+
+
+@torch.no_grad()
+def start_decoder(decoder: MaskDecoder, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Start from SAM's decoder: copy what has the same shape, deal SAM's three mask tokens out to the classes.
+
+    Args:
+        decoder: its weights are overwritten. `conv_s0` and `conv_s1`, which SAM 1 lacks, stay as they are then.
+        state: tensors in SAM 2's names.
+        path: where they come from, for the message.
+
+    Raises:
+        CheckpointError: tensors are missing or of another shape; says which.
+    """
+    theirs = {name.removeprefix(DECODER): t for name, t in state.items() if name.startswith(DECODER)}
+    theirs |= {name: t for name, t in state.items() if name.startswith(PROMPTS)}
+    ours = decoder.state_dict()
+    kept = {} if "conv_s0.weight" in theirs else {n: t for n, t in ours.items() if n.startswith("conv_s")}
+    needed = _sam_shapes({name: t for name, t in ours.items() if name not in kept})
+    if differing := difference({name: t for name, t in theirs.items() if name in needed}, needed):
+        raise CheckpointError(f"{path} has a mask decoder that is not SAM's: {differing}; fetch it again.")
+    tokens = [1 + c % 3 for c in range(len(decoder.class_tokens))]  # token 0 is the single-mask token
+    theirs["class_tokens"] = theirs["mask_tokens.weight"][tokens]
+    theirs["no_mask"] = theirs[PROMPTS + "no_mask_embed.weight"][0]
+    theirs["frequencies"] = theirs[PROMPTS + "pe_layer.positional_encoding_gaussian_matrix"]
+    for layer in range(3):
+        weights = torch.stack([theirs[_HYPERNETWORK.format(t, layer, "weight")].T for t in tokens])
+        biases = torch.stack([theirs[_HYPERNETWORK.format(t, layer, "bias")] for t in tokens])
+        theirs |= {f"hypernetworks.weights.{layer}": weights, f"hypernetworks.biases.{layer}": biases[:, None]}
+    decoder.load_state_dict({name: kept.get(name, theirs.get(name)) for name in ours})
 
 
 def save_backbone(path: str | Path, backbone: Backbone) -> None:
@@ -99,7 +140,7 @@ def base_sha256(backbone: Backbone) -> str:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.pt` (Meta's `{"model": {...}}`) or `.safetensors` file, on the CPU.
+    """The tensors of a `.pt` or `.pth` (Meta's two layouts) or a `.safetensors` file, on the CPU, in the file's names.
 
     Raises:
         CheckpointError: it is not there, truncated, or something else.
@@ -113,10 +154,24 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = (str(error).splitlines() or ["it is empty"])[0].rstrip(".")
         raise CheckpointError(f"{path} is truncated or not a weights file: {reason}; fetch it again.") from error
-    state = content.get("model") if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise CheckpointError(f"{path} does not hold a model's tensors under the key 'model', as Meta's files do.")
+    state = content.get("model", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not state or not all(isinstance(t, Tensor) for t in state.values()):
+        raise CheckpointError(f"{path} holds no tensors, by name or under the key 'model', as Meta's files do.")
     return dict(state)
+
+
+def in_sam2_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """SAM 1's names of the parts that SAM 2 has too, as SAM 2's; other names stay."""
+    return {_in_sam2_names(name): tensor for name, tensor in state.items()}
+
+
+def _in_sam2_names(name: str) -> str:
+    prefix = next((p for p in _SAM1_NAMES if name.startswith(p)), None)
+    if prefix is None:
+        return name
+    for theirs, ours in _SAM1_LAYERS.items():
+        name = name.replace(theirs, ours)
+    return _SAM1_NAMES[prefix] + name.removeprefix(prefix)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -144,23 +199,45 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         raise CheckpointError(f"{path} cannot be written: {error}.") from error
 
 
-def refuse_difference(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], what: str, kind: str) -> None:
-    """Raise unless both hold the same names and shapes.
-
-    Raises:
-        CheckpointError: counts, and names the first few tensors that differ.
-    """
+def difference(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> str:
+    """What keeps `theirs` from being loaded as `ours`: counts, and the first few tensors that differ; or nothing."""
     shapes = sorted(n for n in theirs.keys() & ours.keys() if theirs[n].shape != ours[n].shape)
     parts = [
         _some("missing", ours.keys() - theirs.keys()),
         _some("unexpected", theirs.keys() - ours.keys()),
         _some("of another shape", [f"{n} {list(theirs[n].shape)} for {list(ours[n].shape)}" for n in shapes]),
     ]
-    if any(parts):
-        raise CheckpointError(f"{what}: of its {len(theirs)} tensors of {kind} {'; '.join(p for p in parts if p)}.")
+    return "; ".join(part for part in parts if part)
 
 
 def _some(kind: str, names: Iterable[str]) -> str:
     listed = sorted(names)
     shown = ", ".join(listed[:3]) + (", …" if len(listed) > 3 else "")
     return f"{len(listed)} are {kind} ({shown})" if listed else ""
+
+
+def _shapes(backbone: str) -> dict[str, Tensor]:
+    """The state of a backbone, without numbers."""
+    with weightless():
+        return build_backbone(backbone).state_dict()
+
+
+def _sam_shapes(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What SAM's checkpoint must have so that our decoder can be filled from it, without numbers."""
+    classes = ("class_tokens", "no_mask", "frequencies", "hypernetworks.")
+    needed = {name: t for name, t in ours.items() if not name.startswith(classes)}
+    width = ours["class_tokens"].shape[1]
+    needed["mask_tokens.weight"] = torch.empty(4, width, device="meta")
+    needed[PROMPTS + "no_mask_embed.weight"] = torch.empty(1, width, device="meta")
+    needed[PROMPTS + "pe_layer.positional_encoding_gaussian_matrix"] = ours["frequencies"]
+    for layer in range(3):
+        weight, bias = ours[f"hypernetworks.weights.{layer}"][0].T, ours[f"hypernetworks.biases.{layer}"][0, 0]
+        for token in (1, 2, 3):
+            needed[_HYPERNETWORK.format(token, layer, "weight")] = weight
+            needed[_HYPERNETWORK.format(token, layer, "bias")] = bias
+    return needed
+
+
+def _files(backbone: str) -> str:
+    files = backbone_size(backbone).files
+    return "Meta's " + " or ".join(files) if files else f"weights/{backbone}.safetensors of this package"

@@ -4,12 +4,12 @@ from sam2.modeling.backbones.hieradet import Hiera
 from torch.utils.flop_counter import FlopCounterMode
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.model.backbones import BACKBONES, HIGH_RES_0, HIGH_RES_1, SEMANTIC, Backbone
+from mlesam_ros.model.backbones import BACKBONES, HIGH_RES_0, HIGH_RES_1, SEMANTIC, build_backbone
 
 
 @pytest.fixture(scope="module")
 def nano():
-    return Backbone("hiera_nano").eval()
+    return build_backbone("hiera_nano").eval()
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 96), (160, 224), (256, 256)])
@@ -26,7 +26,7 @@ def test_three_levels_at_any_multiple_of_32(nano, size):
 
 def test_stays_in_the_precision_of_its_images():
     with torch.no_grad():
-        pyramid = Backbone("hiera_nano").bfloat16()(torch.randn(1, 3, 64, 64, dtype=torch.bfloat16))
+        pyramid = build_backbone("hiera_nano").bfloat16()(torch.randn(1, 3, 64, 64, dtype=torch.bfloat16))
     assert {x.dtype for x in pyramid.values()} == {torch.bfloat16}
 
 
@@ -35,7 +35,7 @@ def test_stays_in_the_precision_of_its_images():
 )
 def test_parameters_of_metas_encoders(name, millions):
     # As measured on Meta's package: trunk and neck of one image encoder.
-    count = sum(p.numel() for p in Backbone(name).parameters())
+    count = sum(p.numel() for p in build_backbone(name).parameters())
     assert count / 1e6 == pytest.approx(millions, abs=0.005)
 
 
@@ -56,7 +56,7 @@ class TestKeptPositionalCode:
 
     @pytest.mark.parametrize("name", ["pos_embed", "pos_embed_window"])
     def test_follows_the_weights(self, name):
-        trunk = Backbone("hiera_nano").trunk
+        trunk = build_backbone("hiera_nano").trunk
         with torch.inference_mode():
             trunk._get_pos_embed((16, 16))
         with torch.no_grad():
@@ -65,13 +65,13 @@ class TestKeptPositionalCode:
             assert torch.equal(trunk._get_pos_embed((16, 16)), Hiera._get_pos_embed(trunk, (16, 16)))
 
     def test_follows_the_precision(self):
-        trunk = Backbone("hiera_nano").trunk
+        trunk = build_backbone("hiera_nano").trunk
         with torch.inference_mode():
             trunk._get_pos_embed((16, 16))
             assert trunk.bfloat16()._get_pos_embed((16, 16)).dtype == torch.bfloat16
 
     def test_is_not_kept_in_training(self):
-        trunk = Backbone("hiera_nano").trunk
+        trunk = build_backbone("hiera_nano").trunk
         with torch.inference_mode():
             trunk._get_pos_embed((16, 16))
         trunk._get_pos_embed((16, 16)).sum().backward()
@@ -79,9 +79,9 @@ class TestKeptPositionalCode:
 
     def test_a_model_built_in_inference_mode_works(self):
         with torch.inference_mode():
-            assert Backbone("hiera_nano")(torch.randn(1, 3, 32, 32))[SEMANTIC].shape == (1, 96, 2, 2)
+            assert build_backbone("hiera_nano")(torch.randn(1, 3, 32, 32))[SEMANTIC].shape == (1, 96, 2, 2)
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError, match=f"'hiera_huge'; there are {', '.join(BACKBONES)}"):
-        Backbone("hiera_huge")
+        build_backbone("hiera_huge")

@@ -91,7 +91,10 @@ def test_another_label_space_is_refused(files):
     [
         ({"rank": 8}, "has rank 4, but the model has 8"),
         ({"modalities": ("camera",)}, r"has modalities .*'lidar'.*, but the model has \('camera',\)"),
-        ({"label_space": load_label_space("mcubes")}, "has label space deliver, not mcubes"),
+        (
+            {"label_space": load_label_space("mcubes")},
+            r"deliver \(25 classes\), not on mcubes \(20 classes\): class 0 is Building there and asphalt",
+        ),
     ],
 )
 def test_a_model_of_another_make_is_refused(files, make_model, changes, words):

@@ -15,6 +15,7 @@ configs = st.builds(
     rank=st.integers(1, 64),
     image_size=st.integers(1, 40).map(lambda n: 32 * n),
     top_k=st.integers(1, 6),
+    router_width=st.integers(0, 8),
     renormalise=st.booleans(),
     auxiliary=st.booleans(),
     **{name: st.sampled_from(words) for name, words in CHOICES.items()},
@@ -63,6 +64,8 @@ def test_values_of_the_wrong_kind_are_refused(values):
         ({"modalities": ()}, r"modalities are \[\]"),
         ({"modalities": ("camera", "camera")}, "distinct"),
         ({"modalities": ("near.infrared",)}, "without a dot"),
+        ({"modalities": ("keys",)}, "not a method of torch's ModuleDict"),
+        ({"router_width": -1}, "router_width is -1; it must be a whole number of at least 0"),
         ({"encoders": {"sonar": "rgb"}}, "encoders names sonar"),
     ],
 )

@@ -1,0 +1,99 @@
+"""SAM 1's image encoder (arXiv 2304.02643): a plain ViT with window attention, for pictures of any size."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_ALIAS = "_segment_anything_modeling"
+
+
+def _modeling() -> ModuleType:
+    """Meta's `segment_anything.modeling`, without its parent package.
+
+    `segment_anything/__init__.py` imports the interactive predictor and that torchvision, neither of which is of use
+    here. The modules of `modeling` only import each other, relatively, so the folder is a package of its own under any
+    name; whether torchvision is installed makes no difference.
+
+    Raises:
+        ModuleNotFoundError: segment-anything is not installed.
+    """
+    parent = find_spec("segment_anything")  # looks for it, and does not import it
+    if parent is None or not parent.submodule_search_locations:
+        raise ModuleNotFoundError("segment_anything is missing: pip install segment-anything==1.0")
+    folder = Path(parent.submodule_search_locations[0], "modeling")
+    spec = spec_from_file_location(_ALIAS, folder / "__init__.py", submodule_search_locations=[str(folder)])
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[_ALIAS] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+ImageEncoderViT: Any = _modeling().ImageEncoderViT
+
+
+class Vit(ImageEncoderViT):
+    """Meta's encoder, which also hands out two of its inner maps, and reads other sizes than the one it was made for.
+
+    Both positional codes are stretched to the picture: the absolute one here, the relative ones of the attention by
+    Meta's own code. At the reference size, 1024 pixels, neither changes and the output is Meta's bit for bit.
+    """
+
+    def __init__(self, width: int, depth: int, heads: int, globals: tuple[int, ...], neck: int, position: int) -> None:
+        """Build it with random weights and the parameter names of Meta's checkpoints.
+
+        Args:
+            width: C, of the tokens.
+            depth: blocks.
+            heads: of the attention.
+            globals: the blocks whose attention spans the picture rather than a window of 14 x 14 tokens.
+            neck: D, the width of the output.
+            position: side in tokens of the learned positional grid: 64 for pictures of 1024 pixels.
+        """
+        super().__init__(
+            img_size=16 * position,
+            embed_dim=width,
+            depth=depth,
+            num_heads=heads,
+            out_chans=neck,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            window_size=14,
+            global_attn_indexes=globals,
+        )
+        self.early = globals[:2]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode.
+
+        Args:
+            images: (B, 3, H, W) normalised; H and W multiples of 16.
+
+        Returns:
+            what leaves the first and the second global block, (B, C, H/16, W/16) each, and the neck's output
+            (B, D, H/16, W/16).
+        """
+        x = self.patch_embed(images)  # (B, h, w, C)
+        x = x + self.position(*x.shape[1:3])
+        maps = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in self.early:
+                maps.append(x.permute(0, 3, 1, 2))  # (B, C, h, w)
+        first, second = maps
+        return first, second, self.neck(x.permute(0, 3, 1, 2))
+
+    def position(self, h: int, w: int) -> Tensor:
+        """The absolute positional code for a grid: (1, h, w, C)."""
+        if (h, w) == self.pos_embed.shape[1:3]:
+            return self.pos_embed
+        grid = self.pos_embed.permute(0, 3, 1, 2)  # (1, C, 64, 64)
+        return F.interpolate(grid, (h, w), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
