@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.encoder import Encoder, Image
 from mlesam_ros.encoding.event_counts import EventCounts
+from mlesam_ros.encoding.hha import Hha
 from mlesam_ros.encoding.log_depth import LogDepth
 from mlesam_ros.encoding.picture import MILLIMETRE
 from mlesam_ros.encoding.range_intensity_height import RangeIntensityHeight
@@ -16,7 +17,7 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, FrameSet, Modality
 from mlesam_ros.geometry.rig import Rig
 
-ENCODERS: dict[str, type[Encoder]] = {cls.name: cls for cls in (Rgb, LogDepth, EventCounts, RangeIntensityHeight)}
+ENCODERS: dict[str, type[Encoder]] = {cls.name: cls for cls in (Rgb, LogDepth, Hha, EventCounts, RangeIntensityHeight)}
 """Name → class; called without arguments it makes an encoder with the stated defaults."""
 
 DEFAULT_ENCODERS: dict[Modality, str] = {
