@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.encoding.cloud import cloud_from_fields
+from mlesam_ros.encoding.event_array import read_event_array
 from mlesam_ros.encoding.picture import CAMERA_LAYOUTS, DEPTH_LAYOUTS
 from mlesam_ros.encoding.samples import view_samples
 from mlesam_ros.encoding.stream import WINDOW, EventStream
@@ -35,14 +36,18 @@ _IMAGE = "sensor_msgs/msg/Image"
 _COMPRESSED = "sensor_msgs/msg/CompressedImage"
 _CLOUD = "sensor_msgs/msg/PointCloud2"
 _PACKET = "event_camera_msgs/msg/EventPacket"
+_ARRAYS = ("dvs_msgs/msg/EventArray", "prophesee_event_msgs/msg/EventArray")
 
 MESSAGE_TYPES: dict[Modality, tuple[str, ...]] = {
     CAMERA: (_IMAGE, _COMPRESSED),
     DEPTH: (_IMAGE, _COMPRESSED),
-    EVENT: (_PACKET, _IMAGE, _COMPRESSED),
+    EVENT: (_PACKET, *_ARRAYS, _IMAGE, _COMPRESSED),
     LIDAR: (_CLOUD,),
 }
 """Modality → the message types that are read, the preferred one first."""
+
+RAW_TYPES = frozenset(_ARRAYS)
+"""The types that are read from a message's serialised bytes, because unpacking makes an object of every event."""
 
 
 class FrameReader:
@@ -77,14 +82,15 @@ class FrameReader:
 
     @property
     def counters(self) -> dict[str, int]:
-        """What happened to the packets and words of an event camera so far; empty for every other type."""
-        return self._stream.counters if self.type_name == _PACKET else {}
+        """What happened to the messages of an event camera so far; empty for types that are not events."""
+        return self._stream.counters if self.type_name == _PACKET or self.type_name in RAW_TYPES else {}
 
     def read(self, message: Any) -> SensorFrame:
         """The frame that a message holds.
 
         Args:
-            message: of the type announced; event packets in the order in which they were sent.
+            message: of the type announced, its serialised bytes where that is one of `RAW_TYPES`; events in the order
+                in which they were sent.
 
         Returns:
             A frame whose payload is a view of the message; for events the window up to the end of this packet.
@@ -92,6 +98,10 @@ class FrameReader:
         Raises:
             MlesamError: the message's fields do not fit each other.
         """
+        if self.type_name in RAW_TYPES:
+            array = read_event_array(message)
+            events = self._stream.push_array(array)
+            return SensorFrame(self.modality, events.end, array.frame_id.lstrip("/"), events)
         header = message.header
         stamp, payload = stamp_ns(header), self._payload(message)
         if isinstance(payload, Events):
@@ -113,6 +123,7 @@ class FrameReader:
             stamp_ns(message.header),
             message.seq,
             bool(message.is_bigendian),
+            int(message.time_base),
         )
 
 

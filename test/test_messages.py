@@ -1,10 +1,12 @@
 """The same frames from rclpy's messages, from rosbags' and from bytes that mean nothing."""
 
 import array
+from importlib import import_module
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Time
 from event_camera_msgs.msg import EventPacket
 from geometry_msgs.msg import TransformStamped
 from hypothesis import given, settings
@@ -17,7 +19,7 @@ from tf2_msgs.msg import TFMessage
 from mlesam_ros.encoding.evt3_encode import encode_evt3
 from mlesam_ros.errors import CalibrationError, CloudError, ConfigError, ImageError, MlesamError, PacketError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Cloud, CompressedPicture, Events, Picture
-from mlesam_ros.messages import MESSAGE_TYPES, FrameReader, camera_model, stamp_ns, transforms
+from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, camera_model, stamp_ns, transforms
 from mlesam_ros.share import share
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -109,6 +111,24 @@ def test_an_event_reader_remembers_the_packets_before():
     later = packet(1)
     later.header.stamp.nanosec += 10_000_000
     assert reader.read(later).payload.x.tolist() == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("type_name", sorted(RAW_TYPES))
+def test_arrays_of_events_are_read_from_their_bytes(type_name):
+    package = type_name.partition("/")[0]
+    types = import_module(f"{package}.msg")
+    message = stamped(types.EventArray(height=480, width=640), "/dvs")
+    stamp = message.header.stamp
+    for ms in range(4):
+        time = Time(sec=stamp.sec, nanosec=stamp.nanosec + ms * 1_000_000)
+        message.events.append(types.Event(x=ms, y=2 * ms, ts=time, polarity=ms % 2 == 0))
+    reader = FrameReader(EVENT, type_name)
+    frame = reader.read(serialize_message(message))
+    assert (frame.modality, frame.frame_id, frame.stamp) == (EVENT, "dvs", STAMP + 3_000_000)
+    assert frame.payload.x.tolist() == [0, 1, 2, 3]
+    assert frame.payload.t.tolist() == [STAMP + ms * 1_000_000 for ms in range(4)]
+    assert frame.payload.polarity.tolist() == [True, False, True, False]
+    assert reader.counters["packets"] == 1
 
 
 def test_an_event_picture_is_a_frame_without_counters():
@@ -235,10 +255,11 @@ ANY = {
         width=SMALL,
         seq=st.integers(0, 2**64 - 1),
         time_base=st.integers(0, 2**64 - 1),
-        encoding=st.sampled_from(["evt3", "mono"]) | st.text(max_size=5),
+        encoding=st.sampled_from(["evt3", "mono", "libcaer", "libcaer_cmp"]) | st.text(max_size=5),
         is_bigendian=st.booleans(),
         events=BYTES,
     ),
+    **{name: BYTES | BYTES.map(lambda tail: bytes([0, 1, 0, 0]) + bytes(12) + tail) for name in RAW_TYPES},
 }
 
 

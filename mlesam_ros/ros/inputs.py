@@ -12,7 +12,7 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_n
 from rclpy.subscription import Subscription
 
 from mlesam_ros.frame import EVENT, Modality
-from mlesam_ros.messages import MESSAGE_TYPES, FrameReader
+from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader
 from mlesam_ros.ros.compat.events import subscribe
 from mlesam_ros.ros.compat.filters import SimpleFilter
 from mlesam_ros.ros.compat.interfaces import message_class
@@ -92,7 +92,8 @@ class SensorInput(SimpleFilter):
         depth, keep = _DEPTH.get(self.modality, 1), HistoryPolicy.KEEP_LAST
         qos = QoSProfile(history=keep, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         topic = self._sensor.topic
-        self._subscription = subscribe(self._node, message, topic, self._receive, qos, self._on_incompatible)
+        raw = type_name in RAW_TYPES
+        self._subscription = subscribe(self._node, message, topic, self._receive, qos, self._on_incompatible, raw)
         self.type_name = type_name
 
     def close(self) -> None:
@@ -122,7 +123,7 @@ class SensorInput(SimpleFilter):
         self._read(message)
         subscription = self._subscription
         for _ in range(_DEPTH.get(self.modality, 1) - 1):
-            taken = subscription and subscription.handle.take_message(subscription.msg_type, False)
+            taken = subscription and subscription.handle.take_message(subscription.msg_type, subscription.raw)
             if not taken:
                 return
             self._read(taken[0])

@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlesam_ros.encoding.event_array import EventArray
+from mlesam_ros.encoding.evt3 import Evt3Decoder
 from mlesam_ros.encoding.evt3_encode import encode_evt3
 from mlesam_ros.encoding.stream import EventStream
 from mlesam_ros.errors import MlesamError, PacketError
@@ -164,11 +166,12 @@ def test_a_window_that_is_none_is_refused():
 PUSH = st.fixed_dictionaries(
     {
         "data": st.binary(max_size=64).map(lambda b: np.frombuffer(b, np.uint8)),
-        "encoding": st.sampled_from(["evt3", "evt3", "evt3", "mono", "mono", ""]),
+        "encoding": st.sampled_from(["evt3", "evt3", "evt3", "mono", "libcaer", "libcaer_cmp", "libcaer_cmp", ""]),
         "size": st.sampled_from([SIZE, SIZE, (0, 0), (2048, 2048)]),
         "stamp": st.integers(0, 50).map(lambda ms: START + ms * MS) | st.integers(-(2**31) * 10**9, 2**31 * 10**9),
         "seq": st.integers(0, 5) | st.integers(0, 2**64 - 1),
         "is_bigendian": st.booleans(),
+        "time_base": st.integers(0, 10**10) | st.integers(0, 2**64 - 1),
     }
 )
 
@@ -192,15 +195,119 @@ def test_any_bytes_give_an_ordered_window_or_a_packet_error(packets):
             assert events.y.max() < events.height
 
 
+def stamp_of(packet):
+    return packet.header.stamp.sec * 10**9 + packet.header.stamp.nanosec
+
+
+def streamed(packets):
+    """The windows of all packets in one, and the stream."""
+    stream = EventStream(window=60)
+    for p in packets:
+        events = stream.push(
+            p.events, p.encoding, (p.height, p.width), stamp_of(p), p.seq, p.is_bigendian, int(p.time_base)
+        )
+    assert stream.counters["lost"] == stream.counters["resets"] == stream.counters["clock_jumps"] == 0
+    return events, stream
+
+
 def test_the_real_recording_streams(event_packets):
     """The host times of the recording span what its stamps span, and the packets are complete."""
     packets = event_packets("test_events_1")
-    stream = EventStream(window=60)
-    for p in packets:
-        stamp = p.header.stamp.sec * 10**9 + p.header.stamp.nanosec
-        events = stream.push(p.events, p.encoding, (p.height, p.width), stamp, p.seq)
+    events, _ = streamed(packets)
     assert len(events.t) == 218_291 + 125_183
-    assert stream.counters["lost"] == stream.counters["resets"] == 0
-    first = packets[0].header.stamp
-    assert events.t[0] == first.sec * 10**9 + first.nanosec
+    assert events.t[0] == stamp_of(packets[0])
     assert (events.t[-1] - events.t[0]) * 1e-9 == pytest.approx(2.08, abs=0.01)
+
+
+def test_real_jitter_does_not_bend_time(event_packets):
+    """Its driver stamps pairs of packets with one arrival, 4 ms after the first of them began.
+
+    Once the clocks are known the sensor's own intervals come through, to what clocks may part in the meantime.
+    """
+    packets = event_packets("test_events_1")
+    events, _ = streamed(packets)
+    decoder = Evt3Decoder(640, 480)
+    times = [decoder.decode(p.events)[2] * 1000 for p in packets]
+    stamps_alone = [stamp_of(p) - t[0] for p, t in zip(packets, times, strict=True)]
+    assert np.ptp(stamps_alone) > 4 * MS
+    sensor = np.concatenate(times)
+    offsets = (events.t - sensor)[np.searchsorted(sensor, sensor[0] + 500 * MS) :]
+    assert np.ptp(offsets) < 0.5 * MS
+
+
+def test_the_libcaer_recording_streams_with_host_times_just_after_its_own(event_packets):
+    """libcaer's times are the host's as the driver found it at its start; they reach the host 1 to 3 ms later."""
+    packets = event_packets("test_events_2/test_events_2_0.mcap")
+    events, stream = streamed(packets)
+    assert len(events.t) == 360_223 + 211_043
+    assert np.diff(events.t).min() >= 0
+    late = events.t[0] - 1_744_227_144_732_712_000, events.t[-1] - packets[-1].time_base - 9_999_000
+    assert 0.5 * MS < late[1] <= late[0] < 3 * MS
+    assert stream.counters["outside"] == stream.counters["unknown"] == 0
+
+
+def libcaer(ms, x=5):
+    """One libcaer event per given millisecond after the time base."""
+    words = np.array([(x << 17 | 7 << 2 | 3, m * 1000) for m in ms], "<u4")
+    return words.view(np.uint8).ravel()
+
+
+def test_a_libcaer_stamp_is_about_the_end_of_the_first_10_ms():
+    """A driver that was told to wait longer puts several containers into a message, stamped like the first."""
+    for count in (10, 40):
+        events = EventStream(window=1).push(
+            libcaer(range(count + 1)), "libcaer", SIZE, START + 10 * MS, 0, time_base=10**18
+        )
+        assert events.t[0] == START
+        assert events.t[-1] == START + count * MS
+
+
+def test_loss_does_not_cost_the_offset_between_the_clocks():
+    stream = EventStream(window=1)
+    stream.push(ramp(0, sensor_zero_ms=16_700), "evt3", SIZE, START + 1 * MS, 0)
+    stream.push(ramp(10, sensor_zero_ms=16_700), "evt3", SIZE, START + 10 * MS, 1)
+    events = stream.push(ramp(100, sensor_zero_ms=16_700), "evt3", SIZE, START + 103 * MS, 5)
+    assert events.t[-10] == pytest.approx(START + 100 * MS, abs=0.1 * MS)
+    assert stream.counters["clock_jumps"] == 0
+
+
+def array_of(ms, stamp, clock):
+    """One event per millisecond; `clock` is the time of millisecond 0."""
+    raw = np.zeros(len(ms), [("x", "u2"), ("y", "u2"), ("sec", "i4"), ("nanosec", "u4"), ("polarity", "u1")])
+    raw["x"], (raw["sec"], raw["nanosec"]) = ms, np.divmod(clock + np.array(ms) * MS, 10**9)
+    return EventArray(stamp, "dvs", *SIZE, raw, (ms[0], 0))
+
+
+def test_arrays_are_believed_unless_they_were_restamped():
+    stream = EventStream()
+    stream.push_array(array_of(range(10), START + 9 * MS, START))
+    events = stream.push_array(array_of(range(10, 20), START + 19 * MS, START))
+    assert events.t.tolist() == [START + ms * MS for ms in range(20)]
+    restamped = EventStream()
+    hour = 3600 * 10**9
+    restamped.push_array(array_of(range(10), START + hour, START))
+    events = restamped.push_array(array_of(range(10, 20), START + hour + 12 * MS, START))
+    assert events.t[-1] == pytest.approx(START + hour + 19 * MS, abs=0.1 * MS)
+    assert np.diff(events.t).min() >= 0
+    assert stream.counters["packets"] == 2
+
+
+def test_another_encoding_starts_afresh():
+    stream = EventStream()
+    stream.push(ramp(0), "evt3", SIZE, START, 0)
+    assert len(stream.push_array(array_of(range(3), START + 10 * MS, START + 10 * MS)).t) == 3
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(-50, 50), st.integers(0, 2**32 - 1)), min_size=1, max_size=9))
+def test_any_array_gives_an_ordered_window_or_a_packet_error(drafts):
+    stream = EventStream()
+    for count, ms, nanosec in drafts:
+        raw = np.zeros(count, [("x", "u2"), ("y", "u2"), ("sec", "i4"), ("nanosec", "u4"), ("polarity", "u1")])
+        raw["sec"], raw["nanosec"] = np.arange(count) + ms, nanosec
+        try:
+            events = stream.push_array(EventArray(START + ms * MS, "", *SIZE, raw, (700, 3)))
+        except PacketError:
+            continue
+        assert np.diff(events.t).min(initial=0) >= 0
+        assert (events.x < 640).all()

@@ -1,6 +1,9 @@
 """A sensor's subscription by itself."""
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +17,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from mlesam_ros.frame import CAMERA, EVENT, LIDAR, CompressedPicture, Picture
 from mlesam_ros.ros.inputs import SensorInput
 from mlesam_ros.ros.parameters import SensorParameters
+
+ARRAY_DRIVER = str(Path(__file__).parent / "array_driver.py")
 
 
 @pytest.fixture
@@ -62,6 +67,28 @@ def test_a_burst_of_event_packets_is_read_at_one_go(graph, robot, listen):
     assert graph.spin_until(lambda: source.received)
     assert source.received == 30, "one callback empties the queue"
     assert [f.stamp for f in frames] == sorted(f.stamp for f in frames)
+
+
+@pytest.mark.parametrize("package", ["dvs_msgs", "prophesee_event_msgs"])
+def test_arrays_of_events_arrive_as_bytes_from_another_process(graph, listen, package):
+    """No object per event: the subscription is raw, and a burst is read at one go."""
+    driver = subprocess.Popen([sys.executable, ARRAY_DRIVER, package, "dvs", "20"], stdin=subprocess.PIPE)
+    try:
+        source, frames = listen(EVENT, topic="dvs")
+        assert source.type_name == f"{package}/msg/EventArray"
+        wait_for_match(graph, source)
+        driver.communicate(b"go")
+        assert driver.returncode == 0
+        assert graph.spin_until(lambda: source.received == 20)
+    finally:
+        driver.kill()
+        driver.wait()
+    assert (source.refused, source.refusal) == (0, "")
+    newest = frames[-1]
+    assert (newest.frame_id, newest.payload.width, newest.payload.height) == ("dvs", 64, 48)
+    assert newest.payload.t.tolist() == [newest.stamp - 30_000_000 + 1_000_000 * n for n in range(31)]
+    assert newest.payload.x.tolist() == [(199 - 30 + n) % 64 for n in range(31)]
+    assert newest.payload.polarity.tolist() == [(199 - 30 + n) % 2 == 0 for n in range(31)]
 
 
 def test_a_frame_can_be_renamed(graph, robot, listen):

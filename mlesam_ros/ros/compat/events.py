@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from rclpy.node import Node
@@ -23,6 +24,7 @@ def subscribe(
     callback: Callable[[Any], None],
     qos: QoSProfile,
     on_incompatible: Callable[[Any], None],
+    raw: bool = False,
 ) -> Subscription[Any]:
     """A subscription with overridable QoS.
 
@@ -34,11 +36,12 @@ def subscribe(
         qos: the profile, unless `qos_overrides.<topic>.subscription.*` say otherwise.
         on_incompatible: called when a publisher's QoS does not fit, with the event; never where the middleware does
             not tell.
+        raw: hand over serialised bytes instead of messages.
     """
     options = QoSOverridingOptions.with_default_policies()
     events = SubscriptionEventCallbacks(incompatible_qos=on_incompatible)
-    create = node.create_subscription
+    create = partial(node.create_subscription, message, topic, callback, qos, qos_overriding_options=options, raw=raw)
     try:
-        return create(message, topic, callback, qos, event_callbacks=events, qos_overriding_options=options)
+        return create(event_callbacks=events)
     except UnsupportedEventTypeError:
-        return create(message, topic, callback, qos, qos_overriding_options=options)
+        return create()
