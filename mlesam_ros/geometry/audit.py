@@ -1,4 +1,4 @@
-"""A calibration file held against what cameras and cars are like: everything that is wrong with it, not the first thing.
+"""A calibration file held against what cameras and cars are like: all that is wrong with it, not the first thing.
 
 What `Rig.from_dict` refuses is an error here. What it accepts but hardly any robot has is a warning: a lens that folds
 over inside the picture, a camera whose frame is turned like a body's, a transform that was written down backwards.
@@ -51,7 +51,7 @@ def audit(fields: Any) -> list[Finding]:
             message = f"camera: {short(fields.get('camera'))} is not among the cameras."
             findings.append(Finding(ERROR, "file", message, f"name one of {names}"))
     elif "cameras" in fields:
-        findings.append(Finding(ERROR, "file", "cameras has no camera.", "describe at least the one masks are made for"))
+        findings.append(Finding(ERROR, "file", "cameras has no camera.", "describe at least the label camera"))
     tree = TransformTree()
     findings += _transform_findings(fields.get("transforms"), tree)
     findings += mounting_findings(str(fields.get("camera")), models, tree)
@@ -139,7 +139,7 @@ def _oddities(fields: Mapping[str, Any], camera: CameraModel) -> Iterator[tuple[
         yield NOTE, f"{fields['fit']} takes it from {width}x{height} to {camera.width}x{camera.height} pixels.", ""
         stretch = camera.width * height / (width * camera.height)
         if fields["fit"] == "rescale" and abs(stretch - 1) > 0.01:
-            yield WARNING, f"rescale stretches the pictures by {stretch:.3f}.", "crop instead, unless they are stretched"
+            yield WARNING, f"rescale stretches the pictures by {stretch:.3f}.", "crop, unless they are stretched"
 
 
 def _lens_oddities(camera: CameraModel) -> Iterator[tuple[str, str, str]]:
@@ -156,7 +156,8 @@ def _lens_oddities(camera: CameraModel) -> Iterator[tuple[str, str, str]]:
             "calibrate again with targets up to the corners, unless the picture is black there",
         )
     if seen.any():
-        yield NOTE, f"{camera.width}x{camera.height}, {camera.model}, sees {angles[seen].max():.1f} degrees off axis.", ""
+        widest = angles[seen].max()
+        yield NOTE, f"{camera.width}x{camera.height}, {camera.model}, sees {widest:.1f} degrees off its axis.", ""
 
 
 def _transform_findings(entries: Any, tree: TransformTree) -> Iterator[Finding]:
@@ -183,7 +184,8 @@ def _transform_findings(entries: Any, tree: TransformTree) -> Iterator[Finding]:
 
 def _quaternion_findings(subject: str, entry: Mapping[str, Any]) -> Iterator[Finding]:
     try:
-        length = float(np.linalg.norm(np.asarray(entry.get("quaternion", (1,)), np.float64)))
+        with np.errstate(over="ignore"):
+            length = float(np.linalg.norm(np.asarray(entry.get("quaternion", (1,)), np.float64)))
     except (TypeError, ValueError):
         return  # an error already
     if 1e-3 < abs(length - 1) <= 0.01:

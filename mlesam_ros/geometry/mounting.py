@@ -60,7 +60,7 @@ def _loose(camera: str, frames: list[str], tree: TransformTree) -> Iterator[Find
         distance = float(np.linalg.norm(offset))
         if distance > _FAR:
             message = f"it sits {distance:.1f} m from {camera}."
-            yield Finding(WARNING, f"frame {frame}", message, "check the translations: they are metres, not millimetres")
+            yield Finding(WARNING, f"frame {frame}", message, "check that translations are metres, not millimetres")
 
 
 def _turned(camera: str, bodies: list[str], tree: TransformTree) -> Iterator[Finding]:

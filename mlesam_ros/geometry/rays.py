@@ -16,8 +16,8 @@ Floats = npt.NDArray[np.float64]
 
 _STEP = 8  # pixels between two nodes
 _STEPS = 4
-_CLOSE = 0.002
-"""Pixels. Where a line is off by this its slope is off by a thousandth, so that the step leaves 2e-6 pixels."""
+_CLOSE = 2e-4
+"""Pixels by which the ray of a pixel may miss it."""
 
 
 def all_rays(width: int, height: int, intrinsics: Floats, lens: Distortion) -> npt.NDArray[np.float32]:
@@ -46,14 +46,14 @@ def all_rays(width: int, height: int, intrinsics: Floats, lens: Distortion) -> n
         band = slice(top, min(top + _STEP, height))
         fall = (lines[:, row + 1] - lines[:, row]) / _STEP
         xy = lines[:, None, row] + fall[:, None] * (v[band] - top)[:, None]
-        for _ in range(_STEPS):
+        for step in range(_STEPS + 1):
             bent_x, bent_y = lens.apply(*xy)
             off_u, off_v = u - (fx * bent_x + cx), v[band, None] - (fy * bent_y + cy)
+            off = np.maximum(np.abs(off_u), np.abs(off_v))
+            if step == _STEPS or not (off > _CLOSE).any():
+                break
             xy[0] += slope[0, row] * off_u + fall[0] * off_v
             xy[1] += slope[1, row] * off_u + fall[1] * off_v
-            off = np.maximum(np.abs(off_u), np.abs(off_v))
-            if not (off > _CLOSE).any():
-                break
         rays[band, :, 0], rays[band, :, 1] = xy
         bent[band] = ~(off <= _CLOSE)
     rows, columns = np.nonzero(bent)

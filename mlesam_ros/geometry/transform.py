@@ -67,7 +67,7 @@ class Transform:
             CalibrationError: not finite, or the quaternion's length is not 1 within 1 %.
         """
         q = np.asarray(rotation, np.float64).ravel()
-        if q.shape != (4,) or not np.isfinite(q).all() or abs(np.linalg.norm(q) - 1.0) > 0.01:
+        if q.shape != (4,) or not (np.abs(q) < 2).all() or abs(np.linalg.norm(q) - 1.0) > 0.01:
             raise CalibrationError(f"{q.tolist()} is not a rotation: a quaternion is x, y, z, w with length 1.")
         return cls(quaternion.to_matrix(q), np.asarray(translation, np.float64))
 

@@ -196,3 +196,32 @@ def test_a_missing_field_is_named(gone):
     del fields[gone]
     with pytest.raises(CalibrationError, match=f"no usable '{gone}'"):
         CameraModel.from_dict(fields)
+
+
+def test_pictures_of_another_size_on_the_users_word():
+    camera = CameraModel.from_info(info())
+    uv = camera.project(cloud(), bounded=False)[0]
+    shift = {"crop_top": [10, 0], "crop_centre": [10, 40], "crop_bottom": [10, 80]}
+    for fit, lost in shift.items():
+        part = camera.fitted(400, 620, fit)
+        assert (part.width, part.height) == (620, 400)
+        np.testing.assert_allclose(part.project(cloud(), bounded=False)[0], uv - lost, atol=1e-9)
+        np.testing.assert_allclose(part.fitted(480, 640, fit).K, camera.K)  # and the other way: the picture is larger
+    assert camera.fitted(240, 320, "rescale") is camera.scaled(240, 320)
+    with pytest.raises(CalibrationError, match="fit is 'stretch'; accepted are rescale, crop_top"):
+        camera.fitted(240, 320, "stretch")
+    with pytest.raises(CalibrationError, match="320x0 are empty"):
+        camera.fitted(0, 320, "rescale")
+
+
+def test_a_file_says_how_its_pictures_fit():
+    fields = CameraModel.from_info(info()).to_dict()
+    camera = CameraModel.from_dict({**fields, "picture": [640, 400], "fit": "crop_bottom"})
+    assert (camera.height, camera.K[1, 2]) == (400, 159.5)
+    camera.check(400, 640)
+    assert CameraModel.from_dict(camera.to_dict()).to_dict() == camera.to_dict()
+    for wrong in ({"fit": "crop_top"}, {"picture": [640, 400]}):
+        with pytest.raises(CalibrationError, match="picture and fit go together"):
+            CameraModel.from_dict({**fields, **wrong})
+    with pytest.raises(CalibrationError, match="picture is 640; it must be"):
+        CameraModel.from_dict({**fields, "picture": 640, "fit": "rescale"})

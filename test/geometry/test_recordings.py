@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from mlesam_ros.errors import CalibrationError
-from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.camera import FITS, CameraModel
+from mlesam_ros.geometry.coherence import Segments, best_yaw, by_yaw, turned
 from mlesam_ros.geometry.projection import project
 from mlesam_ros.geometry.transform import Transform
 
@@ -62,25 +63,24 @@ def test_as_many_points_land_in_the_undistorted_picture_as_were_counted(recordin
     assert ((uv >= 0) & (uv < [1920, 1200])).all(axis=1).sum() == LANDING[name]
 
 
-def coherence(real, degrees, half):
-    """The score with pixel centres at whole numbers (half = 0.5) or at their corners (0)."""
-    yaw = Transform(cv2.Rodrigues(np.array([0, np.deg2rad(degrees), 0]))[0], [0, 0, 0])
-    points = (yaw @ real.mount).apply(real.sweep.astype(np.float64))
-    uv, valid = real.camera.project(points, near=1.0, bounded=False)
-    pixel = np.floor(uv + half)
-    valid &= (pixel >= 0).all(axis=1) & (pixel < [1920, 1200]).all(axis=1)
-    col, row = pixel[valid].astype(int).T
-    depth = np.log(points[valid, 2])
-    inside = [depth[mask[row, col]] for mask in real.masks if 400 <= mask.sum() <= 150_000]
-    return np.median([np.subtract(*np.percentile(d, [75, 25])) for d in inside if len(d) >= 20])
+@pytest.mark.parametrize("name", COHERENCE)
+def test_the_published_scores(recordings, name):
+    """Whoever published them took whole numbers for pixel corners."""
+    real, segments = recordings[name], Segments(recordings[name].masks)
+    for degrees, published in COHERENCE[name].items():
+        points = turned(real.mount, degrees).apply(real.sweep.astype(np.float64))
+        uv, valid = real.camera.project(points, near=1.0, bounded=False)
+        valid &= (uv >= 0).all(axis=1) & (uv < [1920, 1200]).all(axis=1)
+        cols, rows = uv[valid].astype(int).T
+        assert segments.coherence(rows, cols, points[valid, 2]).score == pytest.approx(published, abs=1.5e-3)
 
 
 @pytest.mark.parametrize("name", COHERENCE)
 def test_depth_is_most_coherent_inside_masks_at_the_true_calibration(recordings, name):
-    for degrees, published in COHERENCE[name].items():
-        assert coherence(recordings[name], degrees, half=0) == pytest.approx(published, abs=1.5e-3)
-    ours = {degrees: coherence(recordings[name], degrees, half=0.5) for degrees in COHERENCE[name]}
-    assert min(ours, key=ours.get) == 0
+    real = recordings[name]
+    scores = by_yaw(real.sweep.astype(np.float64), real.mount, real.camera, Segments(real.masks))
+    assert best_yaw(scores) == 0
+    assert min(c.segments for c in scores.values()) >= 29
 
 
 @pytest.mark.parametrize("name", COHERENCE)
@@ -100,7 +100,19 @@ def test_a_calibration_for_another_height_is_refused_with_both(recordings, share
     picture = cv2.imread(str(shared_data / "camera_lidar" / "opencalib_manual" / "0.png"))
     with pytest.raises(CalibrationError, match="picture is 1920x1200 but its calibration is for 1920x1080"):
         camera.check(*picture.shape[:2])
-    camera.scaled(1200, 1920).check(*picture.shape[:2])
+    for fit in FITS:
+        camera.fitted(1200, 1920, fit).check(*picture.shape[:2])
+
+
+def test_of_the_ways_to_fit_one_lets_as_many_points_land_as_were_counted(recordings):
+    real = recordings["opencalib_manual"]
+    optical, counts = real.mount.apply(real.sweep.astype(np.float64)), {}
+    for fit in FITS:
+        lens = real.camera.fitted(1200, 1920, fit)
+        uv, _ = CameraModel(1920, 1200, lens.K, [], "pinhole").project(optical, near=1.0, bounded=False)
+        counts[fit] = ((uv >= 0) & (uv < [1920, 1200])).all(axis=1).sum()
+    assert counts["crop_top"] == LANDING["opencalib_manual"]
+    assert [fit for fit, count in counts.items() if count == counts["crop_top"]] == ["crop_top"]
 
 
 @pytest.mark.parametrize("name", ["frontCamera", "leftCamera", "rightCamera", "rearCamera"])

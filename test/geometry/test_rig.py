@@ -95,7 +95,11 @@ def test_rpy_turns_about_fixed_axes_roll_first():
         (changed("cameras", "cam", value=7), ConfigError, "camera cam is 7; it must be a mapping"),
         (changed("camera", value="front"), ConfigError, "camera: front is not among the cameras cam"),
         (changed("cameras", "cam", "K", value=[500, 500]), CalibrationError, "camera cam: K must be 3x3"),
-        (changed("cameras", "cam", "K", value="five"), CalibrationError, "camera cam: K is 'five'; it must be 3x3 numbers"),
+        (
+            changed("cameras", "cam", "K", value="five"),
+            CalibrationError,
+            "camera cam: K is 'five'; it must be 3x3 numbers",
+        ),
         (changed("cameras", "cam", "D", value=[0.1]), CalibrationError, "camera cam: .*4 or 5 coefficients, not 1"),
         (changed("cameras", "cam", "width", value=0), CalibrationError, "camera cam: camera size 0x480"),
         (changed("transforms", value=3), ConfigError, "transforms must be a list"),
@@ -135,3 +139,21 @@ def test_a_rig_grows_as_messages_come():
     assert rig.camera is rig.models["cam"]
     with pytest.raises(CalibrationError, match="'radar' to 'cam'; known frames are cam, lidar"):
         rig.extrinsic("radar", 1)
+
+
+def test_a_key_given_twice_is_refused_and_not_the_last_one_taken(tmp_path):
+    path = tmp_path / "rig.yaml"
+    path.write_text("camera: cam\ncameras:\n  cam: {width: 640}\n  cam: {width: 320}\n")
+    with pytest.raises(ConfigError, match="key 'cam' is given a second time in line 4"):
+        load_rig(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 5000, "a: &a [x]\nb: [*a, *a]\n" * 2, "? [1]\n: 2\n", "x: 2024-13-45", "9" * 5000]
+)
+def test_hostile_yaml_is_refused_in_one_sentence(tmp_path, text):
+    path = tmp_path / "rig.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_rig(path)
+    assert len(str(caught.value)) < 1000

@@ -1,0 +1,94 @@
+"""`mlesam sensors check`: everything that is wrong with a calibration file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.results import JsonOption, write_json
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.findings import ERROR, WARNING, Finding, worst
+
+_EXAMPLES = epilog(
+    "mlesam sensors check config/rigs/example.yaml",
+    "mlesam sensors check rig.yaml --image street.jpg",
+    "mlesam sensors check rig.yaml --image front_optical_frame=front.png --image rear_optical_frame=rear.png --json -",
+)
+_VERDICTS = {ERROR: "wrong", WARNING: "doubtful"}
+_COLOURS = {ERROR: typer.colors.RED, WARNING: typer.colors.YELLOW}
+_WRONG = 1
+
+
+def register(group: typer.Typer) -> None:
+    """Add the command."""
+    group.command("check", help=prose(check), epilog=_EXAMPLES)(check)
+
+
+def check(
+    calibration: Annotated[Path, typer.Argument(help="A calibration file, such as config/rigs/example.yaml.")],
+    image: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[FRAME=]FILE", help="A picture that it should fit; of the label camera without FRAME."),
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """Print everything that is wrong with a calibration file, and what looks wrong.
+
+    Errors are what no robot can use: unknown keys, impossible numbers, frames that are not connected. Warnings are what
+    loads but hardly any robot has: a lens that folds over inside the picture, a camera that is turned like a body, a
+    transform that looks inverted. The exit code is 1 if there is an error.
+    """
+    findings = _findings(calibration, image or [])
+    verdict = _VERDICTS.get(worst(findings) or "", "good")
+    if json is None:
+        _show(calibration, verdict, findings)
+    else:
+        write_json({"file": str(calibration), "verdict": verdict, "findings": [f.to_dict() for f in findings]}, json)
+    if worst(findings) == ERROR:
+        raise typer.Exit(_WRONG)
+
+
+def _findings(calibration: Path, images: list[str]) -> list[Finding]:
+    from mlesam_ros.geometry.audit import audit, picture_findings
+    from mlesam_ros.geometry.strict_yaml import read_yaml
+
+    if not calibration.is_file():
+        raise ConfigError(f"{calibration} is no file; give a calibration such as config/rigs/example.yaml.")
+    sizes = [(frame, path, _size(path)) for frame, path in map(_split, images)]
+    try:
+        fields: Any = read_yaml(calibration)
+    except ConfigError as error:
+        return [Finding.from_sentence(ERROR, "file", error)]
+    findings = audit(fields)
+    for frame, path, size in sizes:
+        findings += picture_findings(fields, frame, size, path.name)
+    return findings
+
+
+def _split(image: str) -> tuple[str | None, Path]:
+    """FRAME=FILE or FILE; a file whose own name has an equals sign is a file."""
+    frame, _, path = image.rpartition("=")
+    return (frame, Path(path)) if frame and not Path(image).exists() else (None, Path(image))
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """(height, width); the pixels are not decoded."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return picture.height, picture.width
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise ConfigError(f"{path} is no picture that can be read; give a jpeg or png.") from error
+
+
+def _show(calibration: Path, verdict: str, findings: list[Finding]) -> None:
+    for finding in findings:
+        label = typer.style(f"{finding.severity:8}", fg=_COLOURS.get(finding.severity), bold=True)
+        remedy = finding.remedy[:1].upper() + finding.remedy[1:]
+        end = "" if remedy.endswith(("?", ".")) or not remedy else "."
+        typer.echo(f"{label} {finding.subject}: {finding.message} {remedy}".rstrip() + end)
+    typer.echo(f"{calibration}: {verdict}")

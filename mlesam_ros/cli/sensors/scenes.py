@@ -1,0 +1,203 @@
+"""One picture with its LiDAR sweep and their calibration, from a folder or out of a bag."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.segments import mask_segments, outline_segments
+from mlesam_ros.bags.still import load_still
+from mlesam_ros.encoding.cloud import cloud_xyz
+from mlesam_ros.encoding.picture import to_rgb
+from mlesam_ros.errors import BagError
+from mlesam_ros.evaluation.calibration import BagRig
+from mlesam_ros.evaluation.replay import Replay
+from mlesam_ros.evaluation.topics import find_topics
+from mlesam_ros.frame import CAMERA, LIDAR, Cloud, CompressedPicture, FrameSet, Modality, Picture, SensorFrame
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.coherence import Coherence, Segments, best_yaw, by_yaw, turned
+from mlesam_ros.geometry.rig import Rig, load_rig
+from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.labels import load_label_space
+
+NEAR = 1.0
+"""Metres along the camera's axis up to which nothing is drawn: the robot itself."""
+_MOST_SETS = 50
+"""Moments of a bag that are looked through for one with all sensors."""
+_CAMERA_FRAME, _LIDAR_FRAME = "camera_optical_frame", "lidar"
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What is drawn.
+
+    Attributes:
+        name: of the folder or bag.
+        rgb: (H, W, 3) uint8.
+        points: (N, 3) float64 metres in the LiDAR's frame.
+        camera: of the picture.
+        camera_from_lidar: where the LiDAR sits, with what was added to it.
+        masks: folder of its masks; None where it can have none.
+        frames: the set that picture and sweep come from.
+        rig: for the encoders; without what was added.
+        added: such as `yaw +1°`; empty where nothing was.
+    """
+
+    name: str
+    rgb: npt.NDArray[np.uint8]
+    points: npt.NDArray[np.float64]
+    camera: CameraModel
+    camera_from_lidar: Transform
+    masks: Path | None
+    frames: FrameSet
+    rig: Rig
+    added: str = ""
+
+    def turned(self, yaw: float, pitch: float, roll: float) -> Scene:
+        """The same with degrees added to the mounting."""
+        angles = {"yaw": yaw, "pitch": pitch, "roll": roll}
+        added = ", ".join(f"{name} {angle:+g} deg" for name, angle in angles.items() if angle)
+        return replace(self, camera_from_lidar=turned(self.camera_from_lidar, **angles), added=added)
+
+    @cached_property
+    def projected(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+        """Rows, columns and metres from the camera of the points that land."""
+        optical = self.camera_from_lidar.apply(self.points)
+        index, u, v = self.camera.land(optical, NEAR)
+        rows, cols = np.floor(v + 0.5).astype(np.intp), np.floor(u + 0.5).astype(np.intp)
+        return rows, cols, np.linalg.norm(optical[index], axis=1)
+
+    @property
+    def landed(self) -> int:
+        """How many points land in the picture."""
+        return len(self.projected[0])
+
+    @cached_property
+    def _masks(self) -> Segments | None:
+        return mask_segments(self.masks, self.rgb.shape[:2]) if self.masks else None
+
+    @cached_property
+    def segments(self) -> Segments:
+        """The things in the picture."""
+        return self._masks or outline_segments(self.rgb)
+
+    @property
+    def segments_from(self) -> str:
+        """Where they come from."""
+        return "masks" if self._masks else "outlines"
+
+    @cached_property
+    def scores(self) -> Mapping[float, Coherence]:
+        """Added yaw → how well the two sensors agree."""
+        return by_yaw(self.points, self.camera_from_lidar, self.camera, self.segments)
+
+    @property
+    def best_yaw(self) -> float | None:
+        """The added yaw that makes them agree best."""
+        return best_yaw(self.scores)
+
+
+def open_scene(
+    path: Path, fit: str | None, calibration: Path | None, topics: Mapping[Modality, str], after: float
+) -> Scene:
+    """Read a folder or a bag.
+
+    Args:
+        path: a folder of `mlesam_ros.bags.still`, or a bag.
+        fit: how a picture of another size than its calibration's belongs to it; None to refuse it.
+        calibration: a rig file that counts before the bag's own.
+        topics: modality → topic of the bag.
+        after: seconds into the bag.
+
+    Raises:
+        MlesamError: a file is missing or damaged, or the sensors do not fit together.
+    """
+    if path.is_dir() and any(path.glob("*.pcd")):
+        return _from_still(path, fit)
+    return _from_bag(path, fit, calibration, topics, after)
+
+
+def _from_still(folder: Path, fit: str | None) -> Scene:
+    still = load_still(folder, fit)
+    rig = Rig(_CAMERA_FRAME, {_CAMERA_FRAME: still.camera})
+    rig.tree.set(_CAMERA_FRAME, _LIDAR_FRAME, still.camera_from_lidar)
+    payloads: list[tuple[str, str, Any]] = [
+        (CAMERA, _CAMERA_FRAME, still.pixels),
+        (LIDAR, _LIDAR_FRAME, Cloud(still.points)),
+    ]
+    frames = {modality: SensorFrame(modality, 0, frame, payload) for modality, frame, payload in payloads}
+    frame_set = FrameSet(0, CAMERA, frames, dict.fromkeys(frames, 0))
+    return _scene(folder, frame_set, rig, still.camera, folder / "masks")
+
+
+def _from_bag(
+    path: Path, fit: str | None, calibration: Path | None, topics: Mapping[Modality, str], after: float
+) -> Scene:
+    with BagReader(path) as reader:
+        found = replace(find_topics(reader.topics, topics), truth=None)
+        missing = [modality for modality in (CAMERA, LIDAR) if modality not in found.sensors]
+        if missing:
+            have, lacks = ", ".join(reader.topics) or "none", " and ".join(missing)
+            raise BagError(f"{path} has no topic for {lacks}; its topics are {have}; name one with --topic.")
+        known = BagRig(reader, found)
+        replay = Replay(reader, found, known, load_label_space("deliver"))
+        sets = (step for step in replay.steps(after) if isinstance(step, FrameSet))
+        best = _fullest(itertools.islice(sets, _MOST_SETS), len(found.sensors))
+    if best is None or not {CAMERA, LIDAR} <= set(best.frames):
+        why = " ".join([*replay.problems.values(), *replay.warnings])
+        raise BagError(f"{path} has no moment with camera and LiDAR after {after:g} s. {why}".rstrip())
+    rig = known.rig
+    rig.camera_frame = best.frames[CAMERA].frame_id
+    if calibration is not None:
+        _override(rig, load_rig(calibration))
+    return _scene(path, best, rig, _fitted(best.frames[CAMERA], rig, fit), None)
+
+
+def _fullest(sets: Iterable[FrameSet], sensors: int) -> FrameSet | None:
+    """The first set with all sensors, or the one with most."""
+    best: FrameSet | None = None
+    for frame_set in sets:
+        if best is None or len(frame_set.frames) > len(best.frames):
+            best = frame_set
+        if len(best.frames) == sensors:
+            break
+    return best
+
+
+def _override(rig: Rig, calibration: Rig) -> None:
+    """What a bag says gives way to a file: here it is the file that is judged."""
+    rig.models.update(calibration.models)
+    for parent, child, transform in calibration.tree.statics():
+        rig.tree.set(parent, child, transform)
+
+
+def _fitted(frame: SensorFrame, rig: Rig, fit: str | None) -> CameraModel:
+    rgb = _rgb(frame)
+    if fit is not None:
+        rig.models[rig.camera_frame] = rig.camera.fitted(rgb.shape[0], rgb.shape[1], fit)
+    rig.camera.check(rgb.shape[0], rgb.shape[1], "camera picture")
+    return rig.camera
+
+
+def _rgb(frame: SensorFrame) -> npt.NDArray[np.uint8]:
+    if not isinstance(frame.payload, Picture | CompressedPicture):
+        raise BagError(f"the camera's payload is {type(frame.payload).__name__}; it must be a picture.")
+    return to_rgb(frame.payload)
+
+
+def _scene(path: Path, frame_set: FrameSet, rig: Rig, camera: CameraModel, masks: Path | None) -> Scene:
+    sweep = frame_set.frames[LIDAR]
+    if not isinstance(sweep.payload, Cloud):
+        raise BagError(f"the LiDAR's payload is {type(sweep.payload).__name__}; it must be a cloud.")
+    points = cloud_xyz(sweep.payload).astype(np.float64)
+    mounting = rig.extrinsic(sweep.frame_id, sweep.stamp)
+    rgb = _rgb(frame_set.frames[CAMERA])
+    return Scene(path.stem, rgb, points, camera, mounting, masks, frame_set, rig)

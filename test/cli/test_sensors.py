@@ -1,0 +1,159 @@
+"""`mlesam sensors`: a calibration judged by rules, and by eyes."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from mlesam_ros.share import share
+
+EXAMPLE = share("config/rigs/example.yaml")
+
+
+def damaged(tmp_path, **change):
+    fields = yaml.safe_load(EXAMPLE.read_text())
+    fields["cameras"]["camera_optical_frame"].update(change)
+    path = tmp_path / "rig.yaml"
+    path.write_text(yaml.safe_dump(fields))
+    return path
+
+
+def test_a_good_calibration(mlesam):
+    result = mlesam("sensors", "check", EXAMPLE)
+    assert result.exit_code == 0
+    assert result.stdout.endswith(f"{EXAMPLE}: good\n")
+
+
+def test_every_fault_is_a_line_and_the_exit_code_is_1(mlesam, tmp_path):
+    result = mlesam("sensors", "check", damaged(tmp_path, heigth=1200, K=[0.5, 2155, 9000, 600]))
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert sum(line.startswith("error") for line in lines) == 3
+    assert any(line.endswith("it has the unknown key 'heigth'. Did you mean height?") for line in lines)
+    assert lines[-1].endswith("rig.yaml: wrong")
+
+
+def test_doubts_do_not_fail(mlesam, tmp_path):
+    result = mlesam("sensors", "check", damaged(tmp_path, D=[-4.0, 0, 0, 0]), "--json", "-")
+    assert result.exit_code == 0
+    shown = json.loads(result.stdout)
+    assert shown["verdict"] == "doubtful"
+    assert {finding["severity"] for finding in shown["findings"]} == {"warning", "note"}
+    assert set(shown["findings"][0]) == {"severity", "subject", "message", "remedy"}
+
+
+def test_pictures_are_held_against_their_camera(mlesam, tmp_path):
+    fits, other = tmp_path / "a.png", tmp_path / "b.png"
+    Image.new("L", (1920, 1200)).save(fits)
+    Image.new("L", (1920, 1080)).save(other)
+    assert mlesam("sensors", "check", EXAMPLE, "--image", fits).exit_code == 0
+    result = mlesam("sensors", "check", EXAMPLE, "--image", fits, "--image", f"camera_optical_frame={other}")
+    assert result.exit_code == 1
+    assert "b.png is 1920x1080 but its calibration is for 1920x1200" in result.stdout
+    fitted = damaged(tmp_path, picture=[1920, 1080], fit="crop_centre")
+    assert mlesam("sensors", "check", fitted, "--image", other).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["check", "nowhere.yaml"], "nowhere.yaml is no file"),
+        (["check", EXAMPLE, "--image", "nowhere.png"], "nowhere.png is no picture"),
+        (["show", "nowhere", "--out", "out"], "nowhere does not exist"),
+        (["show", ".", "--out", "out"], ". is no bag"),
+        (["show", ".", "--out", "out", "--topic", "lidar"], "write it as lidar:=/top/points"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(mlesam, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    result = mlesam("sensors", *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("mlesam: ")
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_no_yaml_is_a_finding(mlesam, tmp_path):
+    path = tmp_path / "rig.yaml"
+    path.write_text("a: [")
+    result = mlesam("sensors", "check", path)
+    assert result.exit_code == 1
+    assert result.stdout.startswith("error    file: calibration file")
+
+
+@pytest.mark.parametrize("command", ["check", "show"])
+def test_help_shows_examples_of_the_command_itself(mlesam, command):
+    result = mlesam("sensors", command, "--help")
+    examples = [line.strip() for line in result.stdout.split("Examples")[1].splitlines() if "$ " in line]
+    assert examples
+    assert all(line.startswith(f"$ mlesam sensors {command}") for line in examples)
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory):
+    from mlesam_ros.bags.street import write_street
+    from mlesam_ros.world.world import World
+
+    path = tmp_path_factory.mktemp("bag") / "street"
+    write_street(path, World(0, "sun", (128, 128), length=3), progress=lambda done: None)
+    return path
+
+
+def test_a_bag_is_shown(mlesam, street, tmp_path):
+    arguments = ["sensors", "show", street, street, "--encodings", "--out", tmp_path / "out"]
+    result = mlesam(*arguments, "--json", tmp_path / "shown.json")
+    assert result.exit_code == 0, result.stderr
+    first, second = json.loads((tmp_path / "shown.json").read_text())["frames"]
+    assert second["files"][0].endswith("street_2.png")
+    assert {re.sub(r".*street_", "", f) for f in first["files"][1:]} == {
+        "camera_rgb.png", "depth_log_depth.png", "event_event_counts.png", "lidar_range_intensity_height.png",
+    }  # fmt: skip
+    assert 100 < first["landed"] < first["points"]
+    sheet = np.asarray(Image.open(first["files"][0]))
+    assert sheet.shape[1] == 1024
+    # What is drawn where many points lie is saturated; the dimmed picture is not.
+    assert (sheet.max(axis=2).astype(int) - sheet.min(axis=2) > 180).sum() > 1000
+    for file in first["files"]:
+        assert np.asarray(Image.open(file)).std() > 5
+
+
+def test_a_turned_mounting_moves_the_points(mlesam, street, tmp_path):
+    def landed(*turn):
+        result = mlesam("sensors", "show", street, "--out", tmp_path, *turn, "--json", "-")
+        return json.loads(result.stdout)["frames"][0]["landed"]
+
+    assert landed("--pitch", "40") < landed()
+    assert landed("--pitch", "90") == 0
+
+
+def test_a_file_counts_before_the_bag(mlesam, street, tmp_path):
+    calibration = damaged(tmp_path)
+    result = mlesam("sensors", "show", street, "--calibration", calibration, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "camera picture is 128x128 but its calibration is for 1920x1200" in result.stderr
+
+
+def test_the_real_frames(mlesam, shared_data, tmp_path):
+    """Points that land in the distorted picture; more than in the undistorted one, whose counts others published."""
+    frames = [shared_data / "camera_lidar" / name for name in ("opencalib_ours_1", "opencalib_ours_2")]
+    shown = json.loads(mlesam("sensors", "show", *frames, "--out", tmp_path, "--json", "-").stdout)["frames"]
+    assert [frame["landed"] for frame in shown] == [12_663, 11_093]
+    assert [frame["best_added_yaw_degrees"] for frame in shown] == [0, 0]
+    assert {frame["score_from"] for frame in shown} == {"masks"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["opencalib_ours_1.png", "opencalib_ours_2.png"]
+
+
+def test_the_mismatched_frame_is_refused_and_accepted_on_request(mlesam, shared_data, tmp_path):
+    frame = shared_data / "camera_lidar" / "opencalib_manual"
+    refused = mlesam("sensors", "show", frame, "--out", tmp_path)
+    assert refused.exit_code == 2
+    assert (
+        "opencalib_manual cannot be used: picture is 1920x1200 but its calibration is for 1920x1080" in refused.stderr
+    )
+    accepted = mlesam("sensors", "show", frame, "--fit", "crop_top", "--out", tmp_path)
+    assert accepted.exit_code == 0
+    assert "9,964 of 78,238 points land" in accepted.stdout
