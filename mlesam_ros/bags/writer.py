@@ -82,7 +82,8 @@ class BagWriter:
 
     def add_message(self, topic: str, type_name: str, stamp: int, message: Any, latched: bool = False) -> None:
         """Write one message as `BagReader` or `build` gives it; arguments and errors as for `add`."""
-        self.add_raw(topic, type_name, stamp, self._store.serialize_cdr(message, type_name), latched)
+        raw = message if isinstance(message, bytes) else self._store.serialize_cdr(message, type_name)
+        self.add_raw(topic, type_name, stamp, raw, latched)
 
     def add_raw(self, topic: str, type_name: str, stamp: int, raw: bytes | memoryview, latched: bool = False) -> None:
         """Write one message that is serialised (CDR) already; arguments and errors as for `add`."""
