@@ -13,7 +13,7 @@ class RawMessage(bytes):
 
     @property
     def header(self) -> SimpleNamespace:
-        """Its header's `stamp`, with `sec` and `nanosec`; 0 where the bytes end before it, as whoever reads them says."""
+        """Its header's `stamp`, with `sec` and `nanosec`; 0 where the bytes end before it."""
         layout = "<iI" if self[1:2] == b"\x01" else ">iI"
         sec, nanosec = struct.unpack(layout, self[_STAMP : _STAMP + 8].ljust(8, b"\0"))
         return SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec))
