@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import CalibrationError
+from mlesam_ros.geometry.arrays import double, indices
 from mlesam_ros.geometry.distortion import Distortion, canonical_model, make_distortion
 from mlesam_ros.geometry.plausible import intrinsics_faults, picture_faults
 from mlesam_ros.geometry.rays import all_rays
@@ -247,25 +248,39 @@ class CameraModel:
         """
         if self.rectification is not None:
             points = self.rectification.apply(points)
+        return self.land_aligned(points, near, bounded)
+
+    def land_aligned(self, points: Any, near: float = 0.0, bounded: bool = True) -> tuple[Any, Any, Any]:
+        """`land` for points in the frame of the picture, the rectified one where it is rectified.
+
+        Args:
+            points: (N, 3) metres, as a NumPy array or as a torch tensor on any device.
+            near: as for `land`.
+            bounded: as for `land`.
+
+        Returns:
+            as for `land`, of the same library and on the same device.
+        """
         with np.errstate(invalid="ignore", over="ignore"):
             index = self._cull(points, near, bounded)
-            x, y, z = points[index].T.astype(np.float64)
+            x, y, z = double(points[index].T)
             x /= z
             y /= z
             if np.isfinite(self.distortion.limit):
                 inside = x * x + y * y <= self.distortion.limit**2
                 index, x, y = index[inside], x[inside], y[inside]
             xd, yd = self.distortion.apply(x, y)
-            u, v = self.K[0, 0] * xd + self.K[0, 2], self.K[1, 1] * yd + self.K[1, 2]
-        if bounded:
-            keep = (u >= -0.5) & (u < self.width - 0.5) & (v >= -0.5) & (v < self.height - 0.5)
-        else:
-            keep = np.isfinite(u) & np.isfinite(v)
+            u = float(self.K[0, 0]) * xd + float(self.K[0, 2])
+            v = float(self.K[1, 1]) * yd + float(self.K[1, 2])
+            if bounded:
+                keep = (u >= -0.5) & (u < self.width - 0.5) & (v >= -0.5) & (v < self.height - 0.5)
+            else:
+                keep = (abs(u) < np.inf) & (abs(v) < np.inf)
         return index[keep], u[keep], v[keep]
 
-    def _cull(self, points: npt.NDArray[np.floating[Any]], near: float, bounded: bool) -> npt.NDArray[np.intp]:
+    def _cull(self, points: Any, near: float, bounded: bool) -> Any:
         z = points[:, 2]
-        index = np.flatnonzero((z > near) & (z < np.inf))
+        index = indices((z > near) & (z < np.inf))
         if not bounded:
             return index
         front = points[index]

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import CalibrationError
+from mlesam_ros.geometry.arrays import arctan, ones_like
 
 Floats = npt.NDArray[np.float64]
 
@@ -44,7 +45,7 @@ class Distortion(ABC):
 
     @abstractmethod
     def apply(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Distorted coordinates of undistorted ones, both normalised and of any one shape."""
+        """Distorted coordinates of undistorted ones, both normalised and of any one shape; torch tensors do as well."""
 
     @abstractmethod
     def radial(self, r: Floats) -> Floats:
@@ -176,13 +177,14 @@ class KannalaBrandt(Distortion):
 
     def apply(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
         """See `Distortion.apply`."""
-        r = np.sqrt(x * x + y * y)
-        scale = np.divide(self.radial(r), r, out=np.ones_like(r), where=r > 1e-12)
+        r = (x * x + y * y) ** 0.5
+        tiny = r <= 1e-12
+        scale = (self.radial(r) + tiny) / (r + tiny)
         return x * scale, y * scale
 
     def radial(self, r: Floats) -> Floats:
         """See `Distortion.radial`."""
-        theta = np.arctan(r)
+        theta = arctan(r)
         return theta * _horner(self.k, theta * theta)
 
 
@@ -241,7 +243,7 @@ def _horner(coefficients: tuple[float, ...], t: Floats) -> Floats:
     while used and coefficients[used - 1] == 0.0:
         used -= 1
     if not used:
-        return np.ones_like(t)
+        return ones_like(t)
     total = coefficients[used - 1] * t
     for c in coefficients[used - 2 :: -1] if used > 1 else ():
         total += c
