@@ -12,6 +12,7 @@ from rclpy.node import Node
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Modality
+from mlesam_ros.geometry.camera import FITS
 from mlesam_ros.messages import MESSAGE_TYPES
 
 START = "start"
@@ -59,6 +60,8 @@ class PictureParameters(SensorParameters):
 
     info_topic: str = parameter("", "Topic of its CameraInfo.")
     rectified: bool = parameter(False, "Its pictures are rectified: P and R of CameraInfo count, not K and D.")
+    fit: str = parameter("", f"How pictures of another size than CameraInfo's come from it: {', '.join(FITS)}.")
+    picture_size: tuple[int, ...] = parameter((0, 0), "Width and height of those pictures; 0, 0 without fit.")
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,15 @@ class NodeParameters:
         if not sensor.topic:
             raise ConfigError(f"{modality}.topic is empty; to do without the sensor take it out of modalities.")
         _check_choice(f"{modality}.type", sensor.type, (AUTO, *MESSAGE_TYPES[modality]))
+        if isinstance(sensor, PictureParameters):
+            if sensor.fit:
+                _check_choice(f"{modality}.fit", sensor.fit, FITS)
+            size = sensor.picture_size
+            if len(size) != 2 or (min(size) <= 0 if sensor.fit else any(size)):
+                raise ConfigError(
+                    f"{modality}.picture_size is {list(size)} with {modality}.fit {sensor.fit!r}; it is "
+                    "the width and height of the pictures with a fit, and 0, 0 without."
+                )
 
 
 def _check_choice(name: str, value: str, accepted: tuple[str, ...]) -> None:

@@ -97,7 +97,11 @@ class RigFeed:
         try:
             if not frame:
                 raise CalibrationError(f"CameraInfo names no frame; fill header.frame_id or set {modality}.frame_id.")
-            self.rig.models[frame] = CameraModel.from_info(info, sensor.rectified)
+            camera = CameraModel.from_info(info, sensor.rectified)
+            if sensor.fit:
+                width, height = sensor.picture_size
+                camera = camera.fitted(height, width, sensor.fit)
+            self.rig.models[frame] = camera
         except Exception as error:  # whatever is in a message, the node lives on
             self._report(topic, sentence(error))
             return

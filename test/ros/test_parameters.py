@@ -77,6 +77,9 @@ def test_what_is_declared_is_what_is_read(graph):
         ("device", "gpu", "cuda:<number>"),
         ("device", "cuda:first", "cuda:<number>"),
         ("lidar.topic", "", "take it out of modalities"),
+        ("camera.fit", "crop_tap", "did you mean crop_top"),
+        ("camera.fit", "crop_top", "picture_size is [0, 0] with camera.fit 'crop_top'"),
+        ("depth.picture_size", [640, 480], "0, 0 without"),
         ("lidar.type", "sensor_msgs/msg/PointClod2", "did you mean sensor_msgs/msg/PointCloud2"),
     ],
 )
