@@ -19,7 +19,7 @@ FLOORS = [
 ]
 # Neighbours on one floor that lean on each other, in one direction only.
 NEIGHBOURS = {
-    ("evaluation", "training"),
+    ("training", "evaluation"),
     ("geometry", "labels"),
     ("metrics", "labels"),
     ("messages", "encoding"),
