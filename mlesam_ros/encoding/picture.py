@@ -45,8 +45,15 @@ CAMERA_LAYOUTS: dict[str, Layout] = {
     "yuv422": Layout("u1", 2, cv2.COLOR_YUV2RGB_UYVY),
     "yuyv": Layout("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
     "yuv422_yuy2": Layout("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
+    # Brightness first, then pairs of U and V (V and U in nv21), for every 2x2 pixels or (nv24) for each.
+    "nv12": Layout("u1", 1, cv2.COLOR_YUV2RGB_NV12, 1.5),
+    "nv21": Layout("u1", 1, cv2.COLOR_YUV2RGB_NV21, 1.5),
+    "nv24": Layout("u1", 1, None, 3),
 }
 DEPTH_LAYOUTS: dict[str, Layout] = {"16UC1": Layout("u2", 1), "mono16": Layout("u2", 1), "32FC1": Layout("f4", 1)}
+
+_YUV_TO_RGB = np.array([[1.164, 0.0, 1.596, -222.912], [1.164, -0.391, -0.813, 135.488], [1.164, 2.018, 0.0, -276.928]])
+"""ITU-R BT.601, studio range (Y 16 to 235), as OpenCV has it; the last column holds the offsets."""
 
 _DEPTH_HEADER = np.dtype([("codec", "<i4"), ("a", "<f4"), ("b", "<f4")])
 """What compressedDepth puts before the file."""
@@ -71,6 +78,8 @@ def to_rgb(picture: Picture | CompressedPicture) -> Rgb:
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         return np.asarray(cv2.cvtColor(decode_file(picture.data, flags), cv2.COLOR_BGR2RGB), np.uint8)
     samples = view_samples(picture, CAMERA_LAYOUTS, "a camera picture")
+    if picture.encoding == "nv24":
+        return _from_nv24(picture)
     if samples.dtype.itemsize == 2:
         samples = (samples >> 8).astype(np.uint8)
     code = CAMERA_LAYOUTS[picture.encoding].to_rgb
@@ -80,8 +89,16 @@ def to_rgb(picture: Picture | CompressedPicture) -> Rgb:
         return np.asarray(cv2.cvtColor(samples, code), np.uint8)
     except cv2.error as error:
         raise ImageError(
-            f"{picture.encoding} picture of {picture.width}x{picture.height} cannot be made RGB; YUV needs even width."
+            f"{picture.encoding} picture of {picture.width}x{picture.height} is not made RGB; YUV needs an even width."
         ) from error
+
+
+def _from_nv24(picture: Picture) -> Rgb:
+    """A row of colour pairs lies in two rows of memory; OpenCV has no code for it."""
+    data, size, step = np.ascontiguousarray(picture.data), (picture.height, picture.width), picture.step
+    brightness = np.ndarray(size, np.uint8, data, 0, (step, 1))
+    colour = np.ndarray((*size, 2), np.uint8, data, picture.height * step, (2 * step, 2, 1))
+    return np.asarray(cv2.transform(np.dstack([brightness, colour]), _YUV_TO_RGB), np.uint8)
 
 
 @dataclass(frozen=True, eq=False)

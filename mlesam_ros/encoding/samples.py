@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,13 +14,21 @@ import numpy.typing as npt
 from mlesam_ros.errors import ImageError
 from mlesam_ros.frame import Picture
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MOST_PIXELS = 200_000_000
+"""More than any camera has. A png of a few kilobytes can unpack to gigabytes."""
+
 
 class Layout(NamedTuple):
-    """Sample type, channels, and the OpenCV code that makes RGB of it; None where it needs none."""
+    """Sample type, channels, and the OpenCV code that makes RGB of it; None where it needs none.
+
+    `lines` is how many rows lie in memory per row of the picture: more than one where colour has planes of its own.
+    """
 
     dtype: str
     channels: int
     to_rgb: int | None = None
+    lines: float = 1
 
 
 def view_samples(picture: Picture, layouts: Mapping[str, Layout], what: str) -> npt.NDArray[Any]:
@@ -31,7 +40,8 @@ def view_samples(picture: Picture, layouts: Mapping[str, Layout], what: str) -> 
         what: how the message calls a picture with one of these encodings.
 
     Returns:
-        (H, W, channels), or (H, W) for one channel, in the picture's own byte order; a view.
+        (H, W, channels), or (H, W) for one channel, in the picture's own byte order; a view. With colour planes
+        (H * lines, W), the planes one below the other.
 
     Raises:
         ImageError: with the field at fault, its value and what is accepted.
@@ -46,11 +56,12 @@ def view_samples(picture: Picture, layouts: Mapping[str, Layout], what: str) -> 
     pixel = layout.channels * dtype.itemsize
     if step < width * pixel:
         raise ImageError(f"step is {step} bytes; {width} pixels of {picture.encoding} need at least {width * pixel}.")
-    if len(picture.data) != height * step:
-        raise ImageError(
-            f"data has {len(picture.data)} bytes; {height} rows with a step of {step} make {height * step}."
-        )
-    shape: tuple[int, ...] = (height, width, layout.channels)
+    rows = int(height * layout.lines)
+    if rows != height * layout.lines:
+        raise ImageError(f"image is {width}x{height} pixels; {picture.encoding} needs an even height.")
+    if len(picture.data) != rows * step:
+        raise ImageError(f"data has {len(picture.data)} bytes; {rows} rows with a step of {step} make {rows * step}.")
+    shape: tuple[int, ...] = (rows, width, layout.channels)
     strides: tuple[int, ...] = (step, pixel, dtype.itemsize)
     if layout.channels == 1:
         shape, strides = shape[:2], strides[:2]
@@ -73,6 +84,10 @@ def decode_file(data: npt.NDArray[np.uint8], flags: int) -> npt.NDArray[Any]:
     Raises:
         ImageError: OpenCV can make nothing of it.
     """
+    if bytes(data[:8]) == _PNG and len(data) >= 24:
+        width, height = struct.unpack(">II", bytes(data[16:24]))
+        if width * height > _MOST_PIXELS:
+            raise ImageError(f"compressed picture announces {width}x{height} pixels; at most {_MOST_PIXELS} are read.")
     try:
         decoded = cv2.imdecode(np.ascontiguousarray(data), flags) if len(data) else None
     except cv2.error as error:

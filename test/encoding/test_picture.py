@@ -84,10 +84,44 @@ def test_yuv_gives_back_a_plain_colour(encoding, order):
     np.testing.assert_allclose(to_rgb(picture(samples, encoding))[0, 0], [0, 255, 0], atol=3)
 
 
+def planar(encoding, luma, chroma, padding=0):
+    """Rows of brightness, then rows of colour pairs, each padded to the same step (twice as wide in nv24)."""
+
+    def padded(rows, to):
+        return np.hstack([rows, np.full((len(rows), to - rows.shape[1]), 0xAB, np.uint8)])
+
+    step = luma.shape[1] + padding
+    planes = [padded(luma, step), padded(chroma.reshape(len(chroma), -1), 2 * step if encoding == "nv24" else step)]
+    return Picture(*luma.shape, encoding, step, np.concatenate([plane.ravel() for plane in planes]))
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize("encoding", ["nv12", "nv21", "nv24"])
+def test_planes_of_colour_give_back_plain_colours(encoding, padding):
+    """Left half green, right half red, in BT.601."""
+    luma = np.repeat(np.array([[145, 145, 81, 81]], np.uint8), 4, axis=0)
+    colours = np.array([[54, 34], [90, 240]], np.uint8)[:, :: -1 if encoding == "nv21" else 1]
+    across, down = (2, 4) if encoding == "nv24" else (1, 2)
+    chroma = np.repeat(np.repeat(colours[None], across, axis=1), down, axis=0)
+    rgb = to_rgb(planar(encoding, luma, chroma, padding)).astype(int)
+    np.testing.assert_allclose(rgb[:, :2], np.broadcast_to([0, 255, 0], (4, 2, 3)), atol=3)
+    np.testing.assert_allclose(rgb[:, 2:], np.broadcast_to([255, 0, 0], (4, 2, 3)), atol=3)
+
+
+def test_full_colour_planes_agree_with_opencv_where_colour_is_even():
+    rng = np.random.default_rng(0)
+    luma, half = rng.integers(16, 236, (8, 10), np.uint8), rng.integers(0, 256, (4, 5, 2), np.uint8)
+    full = np.repeat(np.repeat(half, 2, axis=0), 2, axis=1)
+    ours, theirs = to_rgb(planar("nv24", luma, full)), to_rgb(planar("nv12", luma, half))
+    assert np.abs(ours.astype(int) - theirs).max() <= 1
+
+
 def test_every_announced_encoding_is_read():
     for encoding, layout in CAMERA_LAYOUTS.items():
         shape = (4, 6) if layout.channels == 1 else (4, 6, layout.channels)
-        rgb = to_rgb(picture(np.zeros(shape, layout.dtype), encoding, 3))
+        rows = np.zeros((int(4 * layout.lines), *shape[1:]), layout.dtype)
+        source = picture(rows, encoding, 3)
+        rgb = to_rgb(Picture(4, *shape[1:2], encoding, source.step, source.data))
         assert (rgb.shape, rgb.dtype) == ((4, 6, 3), np.uint8)
     for encoding, layout in DEPTH_LAYOUTS.items():
         assert np.isnan(to_depth(picture(np.zeros((4, 6), layout.dtype), encoding, 3))).all()
@@ -179,6 +213,12 @@ def test_real_depth(shared_data):
     assert (min(nearest), max(farthest)) == (pytest.approx(0.97, abs=0.01), pytest.approx(10.5, abs=0.1))
 
 
+def bomb():
+    png = compressed(".png", RGB).copy()
+    png[16:24] = np.frombuffer(struct.pack(">II", 40_000, 40_000), np.uint8)
+    return png
+
+
 def broken(**change):
     fields = {"height": 2, "width": 3, "encoding": "rgb8", "step": 9, "data": np.zeros(18, np.uint8)}
     return Picture(**(fields | change))
@@ -193,7 +233,11 @@ def broken(**change):
         (broken(data=np.zeros(19, np.uint8)), "data has 19 bytes"),
         (broken(encoding="rbg8"), "'rbg8' is not a camera picture; did you mean rgb8"),
         (broken(encoding=""), "accepted are rgb8, bgr8"),
-        (broken(encoding="uyvy", step=6, data=np.zeros(12, np.uint8)), "YUV needs even width"),
+        (broken(encoding="nv12", height=3, width=2, step=2, data=np.zeros(9, np.uint8)), "nv12 needs an even height"),
+        (broken(encoding="nv12", height=2, width=3, step=3, data=np.zeros(9, np.uint8)), "YUV needs an even width"),
+        (broken(encoding="nv24", step=3, data=np.zeros(12, np.uint8)), "6 rows with a step of 3 make 18"),
+        (CompressedPicture("png", bomb()), "announces 40000x40000 pixels"),
+        (broken(encoding="uyvy", step=6, data=np.zeros(12, np.uint8)), "YUV needs an even width"),
         (
             CompressedPicture("jpeg", np.arange(20, dtype=np.uint8)),
             "20 bytes starting with 00 01 02 03 is neither jpeg",
@@ -249,7 +293,8 @@ def fitting(draw):
     encoding, layout = draw(st.sampled_from([*CAMERA_LAYOUTS.items(), *DEPTH_LAYOUTS.items()]))
     height, width, padding = draw(st.integers(1, 5)), draw(st.integers(1, 5)), draw(st.integers(0, 3))
     step = width * layout.channels * np.dtype(layout.dtype).itemsize + padding
-    data = draw(st.binary(min_size=height * step, max_size=height * step))
+    size = int(height * layout.lines) * step
+    data = draw(st.binary(min_size=size, max_size=size))
     return Picture(height, width, encoding, step, np.frombuffer(data, np.uint8), draw(st.booleans()))
 
 
