@@ -1,0 +1,166 @@
+"""Bags with a topic of true labels, as the live node would have heard them.
+
+Reading a bag is sequential and encoding costs time, so every labelled set is encoded once into a folder of arrays.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
+from mlesam_ros.errors import DatasetError
+from mlesam_ros.evaluation.calibration import BagRig
+from mlesam_ros.evaluation.replay import Replay
+from mlesam_ros.evaluation.topics import TRUTH, find_topics
+from mlesam_ros.evaluation.truth import Truth
+from mlesam_ros.frame import MODALITIES, NANOSECONDS, FrameSet, Modality
+from mlesam_ros.geometry.rig import Rig, load_rig
+from mlesam_ros.labels import LabelSpace, load_label_space
+from mlesam_ros.training.datasets.arrays import MANIFEST, EncodedFrames, Writer, allocate
+from mlesam_ros.training.datasets.frames import Image, Labels, Progress
+
+_SLACK = NANOSECONDS // 100
+"""A label picture belongs to the set whose reference lies this near; its stamp should be the very camera picture's."""
+
+
+@dataclass(frozen=True)
+class BagOptions:
+    """What to read, and how.
+
+    Attributes:
+        bags: folders or files.
+        folder: where the encoded arrays are kept.
+        size: (height, width) of the encoded pictures and labels.
+        space: name or file of the label space of the labels.
+        modalities: that every row must have; sets that lack one are left out.
+        encoders: modality → encoder; the default ones where it says nothing.
+        topics: modality, or `truth`, → topic, where the bag's names do not say enough.
+        calibration: file of a rig; CameraInfo and TF of the bag count over it.
+    """
+
+    bags: tuple[str, ...]
+    folder: str
+    size: tuple[int, int]
+    space: str = "deliver"
+    modalities: tuple[Modality, ...] = MODALITIES
+    encoders: Mapping[Modality, str] = field(default_factory=dict)
+    topics: Mapping[str, str] = field(default_factory=dict)
+    calibration: str | None = None
+
+    def manifest(self) -> dict[str, Any]:
+        """What decides over the arrays' content."""
+        encoders = {m: self.encoders.get(m, DEFAULT_ENCODERS[m]) for m in self.modalities}
+        return {
+            "bags": list(self.bags), "size": list(self.size), "space": self.space, "encoders": encoders,
+            "topics": dict(self.topics), "calibration": self.calibration,
+        }  # fmt: skip
+
+
+class LabelledBags(EncodedFrames):
+    """The labelled sets of some bags. Condition: bag."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open what `prepare_bags` made; see `EncodedFrames`."""
+        super().__init__(folder, "labelled bag")
+        self.names = [f"{Path(bag).name}/{stamp}" for bag, stamp in self.manifest["rows"]]
+        self.conditions = [{"bag": Path(bag).name} for bag, _ in self.manifest["rows"]]
+
+
+def prepare_bags(options: BagOptions, report: Progress | None = None) -> LabelledBags:
+    """Encode the labelled sets, unless that has been done, and open them.
+
+    Args:
+        options: what to read.
+        report: told about the progress, in label pictures.
+
+    Raises:
+        BagError: a bag that cannot be read.
+        DatasetError: a bag without labels, or none of them meets a complete set; or the folder holds something else.
+        LabelError: a label outside the space.
+    """
+    folder, manifest = Path(options.folder), options.manifest()
+    if (folder / MANIFEST).exists():
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        other = [key for key in manifest if found.get(key) != manifest[key]]
+        if other:
+            raise DatasetError(f"{folder} was encoded with another {' and '.join(other)}; give another folder.")
+        return LabelledBags(folder)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    _encode(options, manifest, partial, report)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial.rename(folder)
+    return LabelledBags(folder)
+
+
+def _encode(options: BagOptions, manifest: dict[str, Any], folder: Path, report: Progress | None) -> None:
+    """Count first, so that the arrays have their final length; then encode."""
+    space = load_label_space(options.space)
+    rows = [(bag, stamp) for bag in options.bags for stamp in _stamps(bag, options, space)]
+    allocate(folder, {**manifest, "rows": rows}, len(rows), options.size)
+    writer, encoders = Writer(folder, options.modalities), make_encoders(manifest["encoders"])
+    row = 0
+    for bag in options.bags:
+        for frame_set, labels, rig in _labelled(bag, options, space):
+            images: dict[Modality, Image] = encode(frame_set, rig, options.size, encoders)
+            small = cv2.resize(labels, options.size[::-1], interpolation=cv2.INTER_NEAREST)
+            writer.put(row, images, np.asarray(small, np.uint8))
+            row += 1
+            if report:
+                report(row, len(rows))
+
+
+def _stamps(bag: str, options: BagOptions, space: LabelSpace) -> list[int]:
+    stamps = [frame_set.stamp for frame_set, _, _ in _labelled(bag, options, space)]
+    if not stamps:
+        wanted = ", ".join(options.modalities)
+        raise DatasetError(
+            f"{bag} has no label within {_SLACK / 1e6:.0f} ms of a set with {wanted}; check the stamps of its labels."
+        )
+    return stamps
+
+
+def _labelled(bag: str, options: BagOptions, space: LabelSpace) -> Iterator[tuple[FrameSet, Labels, Rig]]:
+    """The complete sets of a bag that have labels, with what is known about the mounting at that time."""
+    with BagReader(bag) as reader:
+        topics = find_topics(reader.topics, options.topics, options.modalities)
+        if topics.truth is None:
+            raise DatasetError(f"{bag} has no topic of labels; name one as topics: {{{TRUTH}: /topic}}.")
+        silent = [m for m in options.modalities if m not in topics.sensors]
+        if silent:
+            raise DatasetError(f"{bag} has no topic for {' and '.join(silent)}; take it out of modalities, or name it.")
+        calibration = BagRig(reader, topics, load_rig(options.calibration) if options.calibration else None)
+        replay = Replay(reader, topics, calibration, space)
+        yield from ((s, t.labels, calibration.rig) for s, t in _pairs(replay.steps(), options.modalities))
+        for topic, problem in replay.problems.items():
+            raise DatasetError(f"{bag}: {topic}: {problem}")
+
+
+def _pairs(steps: Iterator[FrameSet | Truth], modalities: Sequence[Modality]) -> Iterator[tuple[FrameSet, Truth]]:
+    """Sets and labels of the same moment, whichever of the two comes first; each is used once."""
+    sets: dict[int, FrameSet] = {}
+    truths: dict[int, Truth] = {}
+    for step in steps:
+        if isinstance(step, Truth):
+            truths[step.stamp] = step
+        elif all(m in step.frames for m in modalities):
+            sets[step.stamp] = step
+        else:
+            continue
+        others: Mapping[int, Any] = sets if isinstance(step, Truth) else truths
+        near = min(others, key=lambda stamp: abs(stamp - step.stamp), default=None)
+        if near is not None and abs(near - step.stamp) <= _SLACK:
+            first, second = (near, step.stamp) if isinstance(step, Truth) else (step.stamp, near)
+            yield sets.pop(first), truths.pop(second)
+        for old in [stamp for stamp in (*sets, *truths) if stamp < step.stamp - NANOSECONDS]:
+            sets.pop(old, None)
+            truths.pop(old, None)

@@ -1,0 +1,116 @@
+"""DELIVER (Zhang et al., CVPR 2023) as its authors publish it, and as `mlesam simulate --deliver` writes it.
+
+    root / {img, depth, hha, event, lidar, semantic} / weather / split / MAP_n_pointk[_fault] / 000000_rgb_front.png
+
+Reading as in the authors' own loader: 8-bit pictures, all but the camera's divided by 255 and nothing else; depth is
+read from the HHA folder; events of low resolution are enlarged by nearest neighbour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mlesam_ros.encoding.rgb import Rgb
+from mlesam_ros.errors import ConfigError, DatasetError
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Modality
+from mlesam_ros.labels import IGNORE, load_label_space
+from mlesam_ros.training.datasets.files import read_picture, require_folder, three_channels, unit_scaled
+from mlesam_ros.training.datasets.frames import LABELS, Entry, FileDataset, Image, Labels, published
+from mlesam_ros.world.faults import FAULTS, NO_FAULT
+from mlesam_ros.world.weather import WEATHERS
+
+SPLITS = ("train", "val", "test")
+FOLDERS = {CAMERA: "img", DEPTH: "hha", EVENT: "event", LIDAR: "lidar", LABELS: "semantic"}
+WORDS = {CAMERA: "rgb", DEPTH: "depth", EVENT: "event", LIDAR: "lidar", LABELS: "semantic"}
+"""What stands for the modality in a file's name; the HHA pictures keep the word depth."""
+
+
+class Deliver(FileDataset):
+    """One split of DELIVER's front view. Conditions: weather, fault."""
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        modalities: Sequence[Modality] = MODALITIES,
+        weather: str | None = None,
+        fault: str | None = None,
+    ) -> None:
+        """Find the frames.
+
+        Args:
+            root: the folder that holds img, hha, event, lidar and semantic.
+            split: train, val or test.
+            modalities: some of camera, depth, event, lidar.
+            weather: only this one of DELIVER's five.
+            fault: only this one of its five, or only frames without: none.
+
+        Raises:
+            ConfigError: a name that is not accepted.
+            DatasetError: a file is not where the layout puts it.
+        """
+        root = Path(root)
+        _one_of("split", split, SPLITS)
+        _one_of("weather", weather, (None, *WEATHERS))
+        _one_of("fault", fault, (None, *FAULTS))
+        for modality in modalities:
+            _one_of("modality of DELIVER", modality, MODALITIES)
+        rgb = published(Rgb.statistics, Rgb.name)
+        readings = {m: rgb if m == CAMERA else published(encoder=_ENCODERS.get(m)) for m in modalities}
+        super().__init__(load_label_space("deliver"), readings, _entries(root, split, modalities, weather, fault))
+
+    def images(self, entry: Entry, modalities: Sequence[Modality]) -> dict[Modality, Image]:
+        """See `FileDataset`."""
+        return {modality: self._image(entry, modality) for modality in modalities}
+
+    def _image(self, entry: Entry, modality: Modality) -> Image:
+        picture = three_channels(read_picture(entry.files[modality]))
+        if modality == EVENT and entry.conditions["fault"] == "eventlowres":
+            height, width = read_picture(entry.files[CAMERA]).shape[:2]
+            picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST)
+        return self.readings[modality].normalised(unit_scaled(np.asarray(picture)))
+
+    def labels(self, entry: Entry) -> Labels:
+        """See `FileDataset`: 1 … 25 in the file are the classes, 0 and 255 are unlabelled."""
+        picture = read_picture(entry.files[LABELS])
+        raw = np.asarray(picture if picture.ndim == 2 else picture[..., 0])
+        if raw.dtype != np.uint8:
+            raise DatasetError(f"{entry.files[LABELS]} holds {raw.dtype}; DELIVER's labels are 8 bits deep.")
+        return np.where(raw == IGNORE, np.uint8(IGNORE), raw - np.uint8(1))
+
+
+_ENCODERS: Mapping[Modality, str] = {DEPTH: "hha"}
+"""The live encoders that say the same as DELIVER's pictures."""
+
+
+def frame_path(root: Path, what: str, weather: str, split: str, scene: str, number: str) -> Path:
+    """Where the layout puts a file; `what` is a modality or `labels`."""
+    return root / FOLDERS[what] / weather / split / scene / f"{number}_{WORDS[what]}_front.png"
+
+
+def _entries(
+    root: Path, split: str, modalities: Sequence[Modality], weather: str | None, fault: str | None
+) -> list[Entry]:
+    folder = require_folder(root, FOLDERS[CAMERA], "DELIVER")
+    entries = []
+    for path in sorted(folder.glob(f"*/{split}/*/*_rgb_front.png")):
+        scene, sky, number = path.parent.name, path.parents[2].name, path.name.removesuffix("_rgb_front.png")
+        wrong = next((name for name in FAULTS if scene.endswith(name)), NO_FAULT)
+        if weather in (None, sky) and fault in (None, wrong):
+            # The camera's picture says how large low-resolution events have to become.
+            files = {m: frame_path(root, m, sky, split, scene, number) for m in (CAMERA, *modalities, LABELS)}
+            entries.append(Entry(f"{sky}/{split}/{scene}/{number}", files, {"weather": sky, "fault": wrong}))
+    if not entries:
+        wanted = f"{weather or '*'}/{split}/*{'' if fault in (None, NO_FAULT) else fault}/*_rgb_front.png"
+        raise DatasetError(f"DELIVER at {root} has no frame {folder.name}/{wanted}; check the root, split and filters.")
+    return entries
+
+
+def _one_of(what: str, value: str | None, accepted: Sequence[str | None]) -> None:
+    if value not in accepted:
+        names = ", ".join(name for name in accepted if name)
+        raise ConfigError(f"{what} {value!r} is not known; accepted are {names}.")

@@ -1,0 +1,232 @@
+"""What the trainer eats: labelled frames, by row."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mlesam_ros.encoding.encoder import Statistics
+from mlesam_ros.errors import DatasetError, LabelError
+from mlesam_ros.frame import Modality
+from mlesam_ros.labels import IGNORE, LabelSpace
+
+Image = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.uint8]
+Blank = tuple[float, float, float]
+Progress = Callable[[int, int], None]
+"""Told (rows done, rows in all)."""
+
+
+class LabelledFrames(Protocol):
+    """Any data set, from disk or rendered.
+
+    Attributes:
+        space: what the labels mean.
+        modalities: what every row has.
+        encoders: modality → name of the encoder that reads the live sensor's data as this set's were read; modalities
+            that no live sensor has are not in it.
+        statistics: modality → mean and deviation that its pictures were normalised with.
+        blanks: modality → what a pixel without anything is, per channel.
+        sparse: modalities whose pixels are measurements to be copied, never blended.
+        names: a name per row, its path within the set without suffix.
+        conditions: per row, condition → value, such as weather → fog.
+    """
+
+    space: LabelSpace
+    modalities: tuple[Modality, ...]
+    encoders: Mapping[Modality, str]
+    statistics: Mapping[Modality, Statistics]
+    blanks: Mapping[Modality, Blank]
+    sparse: frozenset[Modality]
+    names: Sequence[str]
+    conditions: Sequence[Mapping[str, str]]
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: Sequence[int], modalities: Sequence[Modality]) -> tuple[dict[Modality, Tensor], Tensor]:
+        """Some rows: modality → (B, 3, H, W) float32 normalised, and the labels (B, H, W) uint8."""
+        ...
+
+    def class_counts(self, classes: int) -> npt.NDArray[np.int64]:
+        """(classes,) labelled pixels per class."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How one modality's files become numbers.
+
+    Attributes:
+        statistics: mean and deviation per channel, in the reading's units.
+        encoder: the live encoder that says the same; None where there is none.
+        sparse: whether its pixels are measurements with nothing in between.
+        blank: a pixel without anything, normalised.
+    """
+
+    statistics: Statistics
+    encoder: str | None = None
+    sparse: bool = False
+    blank: Blank = (0.0, 0.0, 0.0)
+
+    def normalised(self, values: npt.NDArray[np.generic]) -> Image:
+        """(H, W, 3) values in the reading's units as a (3, H, W) normalised picture."""
+        mean, std = (np.array(s, np.float32)[:, None, None] for s in self.statistics)
+        return np.ascontiguousarray((values.transpose(2, 0, 1).astype(np.float32) - mean) / std)
+
+
+def published(statistics: Statistics = ((0.0,) * 3, (1.0,) * 3), encoder: str | None = None) -> Reading:
+    """The published reading of an 8-bit picture: 0 … 1, then normalised; black is what padding is made of."""
+    blank = tuple(-m / s for m, s in zip(*statistics, strict=True))
+    return Reading(statistics, encoder, blank=(blank[0], blank[1], blank[2]))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row.
+
+    Attributes:
+        name: path within the set, without suffix.
+        files: modality → its file; `labels` → the label picture.
+        conditions: such as weather → fog.
+    """
+
+    name: str
+    files: Mapping[str, Path]
+    conditions: Mapping[str, str] = field(default_factory=dict)
+
+
+LABELS = "labels"
+
+
+class FileDataset(ABC):
+    """A published set in its own layout; satisfies `LabelledFrames`."""
+
+    def __init__(
+        self, space: LabelSpace, readings: Mapping[Modality, Reading], entries: Sequence[Entry], workers: int = 2
+    ) -> None:
+        """Check that every file is there.
+
+        Args:
+            space: what the labels mean.
+            readings: modality → how it is read.
+            entries: the rows.
+            workers: threads that decode files side by side; they change nothing else.
+
+        Raises:
+            DatasetError: there is no row, or a file is not where the layout puts it.
+        """
+        self.space, self.readings, self.entries, self.workers = space, dict(readings), tuple(entries), workers
+        self.modalities = tuple(readings)
+        self.encoders = {m: r.encoder for m, r in readings.items() if r.encoder}
+        self.statistics = {m: r.statistics for m, r in readings.items()}
+        self.blanks = {m: r.blank for m, r in readings.items()}
+        self.sparse = frozenset(m for m, r in readings.items() if r.sparse)
+        self.names = [entry.name for entry in self.entries]
+        self.conditions = [entry.conditions for entry in self.entries]
+        _check_present(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @abstractmethod
+    def images(self, entry: Entry, modalities: Sequence[Modality]) -> dict[Modality, Image]:
+        """Modality → (3, H, W) float32 normalised pictures of a row."""
+
+    @abstractmethod
+    def labels(self, entry: Entry) -> Labels:
+        """(H, W) uint8 class ids of a row, 255 where unlabelled."""
+
+    def sample(self, row: int, modalities: Sequence[Modality]) -> tuple[dict[Modality, Image], Labels]:
+        """One row: modality → (3, H, W) float32 normalised, and the labels (H, W) uint8.
+
+        Raises:
+            DatasetError: a file cannot be read, or its picture has another size than the labels.
+            LabelError: a label outside the space.
+        """
+        entry = self.entries[row]
+        labels, images = self.checked_labels(entry), self.images(entry, modalities)
+        for modality, image in images.items():
+            if image.shape[1:] != labels.shape:
+                raise DatasetError(
+                    f"{entry.files[modality]} is {image.shape[2]}x{image.shape[1]}; the labels "
+                    f"{entry.files[LABELS]} are {labels.shape[1]}x{labels.shape[0]}; both must show the same pixels."
+                )
+        return images, labels
+
+    def checked_labels(self, entry: Entry) -> Labels:
+        """The labels of a row, all of them within the space.
+
+        Raises:
+            LabelError: with the file and the values.
+        """
+        labels = self.labels(entry)
+        self.space.check(labels, str(entry.files[LABELS]))
+        return labels
+
+    def batch(self, rows: Sequence[int], modalities: Sequence[Modality]) -> tuple[dict[Modality, Tensor], Tensor]:
+        """Some rows: modality → (B, 3, H, W) float32 normalised, and the labels (B, H, W) uint8.
+
+        Raises:
+            DatasetError: see `sample`; or the rows differ in size.
+        """
+        samples = list(self._pool.map(lambda row: self.sample(row, modalities), rows))
+        shapes = {labels.shape for _, labels in samples}
+        if len(shapes) > 1:
+            sizes = " and ".join(f"{shape[1]}x{shape[0]}" for shape in sorted(shapes))
+            raise DatasetError(f"rows {list(rows)} are {sizes}; a batch needs pictures of one size, so take batch: 1.")
+        images = {m: torch.from_numpy(np.stack([found[m] for found, _ in samples])) for m in modalities}
+        return images, torch.from_numpy(np.stack([labels for _, labels in samples]))
+
+    def survey(self, report: Progress | None = None) -> npt.NDArray[np.int64]:
+        """Read every label once, before the first step.
+
+        Returns:
+            (classes,) labelled pixels per class.
+
+        Raises:
+            DatasetError: a file that cannot be read.
+            LabelError: a label outside the space, or none at all within the set.
+        """
+        counts = np.zeros(IGNORE + 1, np.int64)
+        found = self._pool.map(lambda e: np.bincount(self.checked_labels(e).ravel(), minlength=256), self.entries)
+        for done, row in enumerate(found):
+            counts += row
+            if report:
+                report(done + 1, len(self))
+        if not counts[: len(self.space)].any():
+            raise LabelError(f"all {len(self)} label pictures are empty, such as {self.entries[0].files[LABELS]}.")
+        return counts[: len(self.space)]
+
+    def class_counts(self, classes: int) -> npt.NDArray[np.int64]:
+        """(classes,) labelled pixels per class; reads every label when first asked."""
+        return self._counts[:classes]
+
+    @cached_property
+    def _counts(self) -> npt.NDArray[np.int64]:
+        return self.survey()
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.workers)
+
+
+def _check_present(entries: Sequence[Entry]) -> None:
+    """Name the first file that is missing, and how many are.
+
+    Raises:
+        DatasetError: one is.
+    """
+    wanted = [path for entry in entries for path in entry.files.values()]
+    missing = [path for path in wanted if not path.is_file()]
+    if missing:
+        raise DatasetError(f"{missing[0]} is missing, as are {len(missing) - 1} more of {len(wanted)} files.")
