@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mlesam_ros.encoding.aligned import aligned_view
 from mlesam_ros.encoding.checks import wrong_payload
 from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.encoder import Image, Statistics
-from mlesam_ros.encoding.infinity import view_from_camera
 from mlesam_ros.encoding.picture import to_rgb
 from mlesam_ros.errors import PacketError
 from mlesam_ros.frame import EVENT, CompressedPicture, Events, Modality, Picture, SensorFrame
@@ -47,11 +47,11 @@ class EventCounts:
         """Encode `Events`, or a `Picture` or `CompressedPicture` of them; see `Encoder`."""
         counts: Counts
         if isinstance(frame.payload, Events):
-            view = view_from_camera(frame, (frame.payload.height, frame.payload.width), rig, size)
+            view = aligned_view(frame, (frame.payload.height, frame.payload.width), rig, size, context)
             counts = count_events(frame.payload, view.coarse)
         elif isinstance(frame.payload, Picture | CompressedPicture):
             picture = to_rgb(frame.payload)[..., [self.brighter, self.darker]].astype(np.float32) / 255
-            view = view_from_camera(frame, (picture.shape[0], picture.shape[1]), rig, size)
+            view = aligned_view(frame, (picture.shape[0], picture.shape[1]), rig, size, context)
             reduced = cv2.resize(picture, view.coarse[::-1], interpolation=cv2.INTER_AREA)
             counts = np.asarray(reduced, np.float32)
         else:

@@ -1,7 +1,7 @@
 """Pictures of another camera, seen from the label camera as if everything were infinitely far away.
 
-That is exact for a shared lens, and off by focal length · baseline / depth pixels otherwise: what is done with an event
-camera beside the camera as long as nothing tells the depth.
+That is exact for a shared lens, and off by focal length · baseline / depth pixels otherwise: what `aligned.py` falls
+back on where nothing tells the depth.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
 
 Floats = npt.NDArray[np.float32]
-_FAR = 1e6
+FAR = 1e6
 """Metres that count as infinitely far."""
-_SAME = 0.25
+SAME = 0.25
 """Pixels of the network by which two lenses may differ and still count as one."""
 
 
@@ -81,15 +81,20 @@ def view_from_camera(frame: SensorFrame, have: tuple[int, int], rig: Rig, size: 
 @lru_cache(maxsize=8)
 def _turned_view(model: CameraModel, camera: CameraModel, size: tuple[int, int], rotation: bytes) -> View:
     target = camera.scaled(*size)
-    shrink = max(model.K[0, 0] / target.K[0, 0], model.K[1, 1] / target.K[1, 1], 1.0)
-    coarse = max(round(model.height / shrink), 1), max(round(model.width / shrink), 1)
-    points = target.unproject(np.full(size, _FAR)).reshape(-1, 3)
+    coarse = coarse_size(model, target)
+    points = target.unproject(np.full(size, FAR)).reshape(-1, 3)
     turn = Transform(np.frombuffer(rotation).reshape(3, 3), np.zeros(3)).inverse()
     uv, valid = model.scaled(*coarse).project(turn.apply(points))
-    if valid.all() and coarse == size and np.abs(uv - _grid(size)).max() < _SAME:
+    if valid.all() and coarse == size and np.abs(uv - _grid(size)).max() < SAME:
         return View(size, size)
     u, v = (np.where(valid, axis, -2.0).astype(np.float32).reshape(size) for axis in uv.T)
     return View(coarse, size, (u, v))
+
+
+def coarse_size(model: CameraModel, target: CameraModel) -> tuple[int, int]:
+    """(h', w') at which a camera's pixels are no finer than the target's, so that none of them is jumped over."""
+    shrink = max(model.K[0, 0] / target.K[0, 0], model.K[1, 1] / target.K[1, 1], 1.0)
+    return max(round(model.height / shrink), 1), max(round(model.width / shrink), 1)
 
 
 def _grid(size: tuple[int, int]) -> npt.NDArray[np.float64]:
