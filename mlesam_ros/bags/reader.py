@@ -1,23 +1,28 @@
-"""Reading a bag: messages in the order of time, from folders and from bare files, also from damaged folders."""
+"""Reading a bag: messages in the order of time, from folders and from bare files, also from damaged ones."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterator
-from functools import partial
+from collections import Counter
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import yaml
 from rosbags.interfaces import Connection, ConnectionExtRosbag2, QosDurability
-from rosbags.rosbag2 import Reader
 
+from mlesam_ros.bags.file import BagFile, is_storage
+from mlesam_ros.bags.metadata import Metadata, read_metadata
+from mlesam_ros.bags.raw import RawMessage
+from mlesam_ros.bags.storage import count
 from mlesam_ros.bags.typestore import typestore_of
+from mlesam_ros.bags.unpack import ZSTD_MAGIC, unpack
 from mlesam_ros.errors import BagError
+from mlesam_ros.messages import RAW_TYPES
+from mlesam_ros.messages import RAW_TYPES
 
-_SUFFIXES = (".mcap", ".db3")
-_LONGEST_REASON = 200
+_LARGEST = 1 << 30
+"""Bytes of a message at most."""
 
 
 class BagMessage(NamedTuple):
@@ -27,7 +32,7 @@ class BagMessage(NamedTuple):
         topic: where it was recorded.
         type: such as `sensor_msgs/msg/Image`.
         stamp: nanoseconds at which it was recorded.
-        message: with the fields of its type, numbers as NumPy arrays.
+        message: with the fields of its type, numbers as NumPy arrays; a `RawMessage` for one of `messages.RAW_TYPES`.
     """
 
     topic: str
@@ -37,7 +42,7 @@ class BagMessage(NamedTuple):
 
 
 class BagReader:
-    """A recording, to be used in a `with` statement.
+    """A recording, to be used in a `with` statement. Whatever of it can be read is read.
 
     Attributes:
         path: as it was given.
@@ -46,7 +51,7 @@ class BagReader:
         counts: topic → number of messages that its files declare.
         latched: the topics that were recorded as transient local.
         types: the types of its messages, as the bag itself defines them where it does.
-        warnings: what is wrong with the bag and was got round, one sentence each.
+        damaged: topic → messages passed over because their bytes are not what their type says; it grows with reading.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -56,19 +61,21 @@ class BagReader:
             path: a rosbag2 folder, or a bare .mcap or .db3 file.
 
         Raises:
-            BagError: there is none, it is empty, or no bag.
+            BagError: there is none, or nothing in it can be read.
         """
-        self.path, self.warnings = Path(path), list[str]()
-        self.files = self._find_files()
-        self._readers = self._open()
-        self._connections = [c for reader in self._readers for c in reader.connections]
-        self.types = typestore_of(self._connections)
-        self.topics = {c.topic: c.msgtype for c in self._connections}
+        self.path, self._notes = Path(path), list[str]()
+        self.damaged: Counter[str] = Counter()
+        metadata = read_metadata(self.path) if self.path.is_dir() else None
+        self._files = self._open(self._find_files(metadata))
+        self.files = [file.path for file in self._files]
+        connections = [c for file in self._files for c in file.connections]
+        self.types = typestore_of(connections)
+        self.topics = {c.topic: c.msgtype for c in connections}
         self.counts = dict.fromkeys(self.topics, 0)
-        for connection in self._connections:
+        for connection in connections:
             self.counts[connection.topic] += connection.msgcount
-        self.latched = {c.topic for c in self._connections if _is_latched(c)}
-        self._compare_counts()
+        self.latched = {c.topic for c in connections if _is_latched(c)}
+        self._compare_counts(metadata.messages if metadata else None)
         self._name_unknown_types()
 
     def __enter__(self) -> BagReader:
@@ -83,19 +90,28 @@ class BagReader:
         return self.messages()
 
     @property
+    def warnings(self) -> list[str]:
+        """What is wrong with the bag and was got round, one sentence each; more may come while messages are read."""
+        passed_over = [
+            f"{self.path}: {count(number, 'message')} on {topic} passed over, damaged."
+            for topic, number in self.damaged.items()
+        ]
+        return [*self._notes, *(warning for file in self._files for warning in file.warnings), *passed_over]
+
+    @property
     def start(self) -> int:
         """Nanoseconds of the first message; 0 in a bag without any."""
-        return min((reader.start_time for reader in self._readers if reader.message_count), default=0)
+        return min((file.start for file in self._files if file.start is not None), default=0)
 
     @property
     def end(self) -> int:
         """Nanoseconds of the last message; 0 in a bag without any."""
-        return max((reader.end_time - 1 for reader in self._readers if reader.message_count), default=0)
+        return max((file.end for file in self._files if file.end is not None), default=0)
 
     def messages(
         self, topics: Collection[str] | None = None, start: int | None = None, stop: int | None = None
     ) -> Iterator[BagMessage]:
-        """The messages in the order of recording.
+        """The messages in the order of recording, without those that are `damaged`.
 
         Args:
             topics: only these; by default all whose type is known.
@@ -103,13 +119,20 @@ class BagReader:
             stop: nanoseconds; only messages before.
 
         Raises:
-            BagError: a topic that the bag has not or whose type is not known, or bytes that cannot be read; what came
-                before is good.
+            BagError: a topic that the bag has not or whose type is not known.
         """
         if topics is None:
             topics = [topic for topic, kind in self.topics.items() if kind in self.types.fielddefs]
+        unknown = [topic for topic in topics if self.topics.get(topic, "") not in ("", *self.types.fielddefs)]
+        if unknown:
+            raise BagError(f"{self.path}: the type of {', '.join(unknown)} is not known, so nothing can be read there.")
         for topic, kind, stamp, raw in self.raw_messages(topics, start, stop):
-            yield BagMessage(topic, kind, stamp, self._guarded(partial(self.types.deserialize_cdr, raw, kind)))
+            try:
+                message = RawMessage(raw) if kind in RAW_TYPES else self.types.deserialize_cdr(raw, kind)
+            except Exception:  # rosbags raises whatever its parsers trip over
+                self.damaged[topic] += 1
+                continue
+            yield BagMessage(topic, kind, stamp, message)
 
     def raw_messages(
         self, topics: Collection[str] | None = None, start: int | None = None, stop: int | None = None
@@ -118,111 +141,70 @@ class BagReader:
         missing = [topic for topic in topics or () if topic not in self.topics]
         if missing:
             raise BagError(f"{self.path} has no topic {', '.join(missing)}; it has {', '.join(self.topics) or 'none'}.")
-        streams = [self._stream(reader, topics, start, stop) for reader in self._readers]
-        yield from heapq.merge(*streams, key=lambda entry: entry[2])
+        wanted = [[c for c in file.connections if topics is None or c.topic in topics] for file in self._files]
+        streams = [file.messages(few, start, stop) for file, few in zip(self._files, wanted, strict=True)]
+        for connection, stamp, raw in heapq.merge(*streams, key=lambda entry: entry.stamp):
+            # Recorders can compress each message; CDR never begins like that.
+            content = unpack("zstd", raw, _LARGEST)[0] if raw.startswith(ZSTD_MAGIC) else raw
+            yield connection.topic, connection.msgtype, stamp, content
 
     def close(self) -> None:
         """Close the files."""
-        for reader in self._readers:
-            reader.close()
-
-    def _stream(
-        self, reader: Reader, topics: Collection[str] | None, start: int | None, stop: int | None
-    ) -> Iterator[tuple[str, str, int, bytes]]:
-        wanted = [c for c in reader.connections if topics is None or c.topic in topics]
-        messages = reader.messages(wanted, start, stop) if wanted else iter(())
-        while (entry := self._guarded(partial(next, messages, None))) is not None:
-            connection, stamp, raw = entry
-            yield connection.topic, connection.msgtype, stamp, bytes(raw)
-
-    def _guarded(self, step: Callable[[], Any]) -> Any:
-        try:
-            return step()
-        except Exception as error:  # rosbags raises whatever its parsers trip over
-            raise BagError(f"{self.path} is damaged from here on: {_reason(error)}.") from error
+        for file in self._files:
+            file.close()
 
     # Opening
 
-    def _find_files(self) -> list[Path]:
-        """The folder itself when its metadata can be believed, else the storage files in it."""
+    def _find_files(self, metadata: Metadata | None) -> list[Path]:
+        """The storage files, as the metadata lists them where it can be believed."""
         path = self.path
         if not path.exists():
             raise BagError(f"{path} does not exist; give a rosbag2 folder or a .mcap or .db3 file.")
-        if path.is_file():
-            if path.suffix not in _SUFFIXES:
+        if metadata is None:
+            if not is_storage(path):
                 raise BagError(f"{path} is no bag; accepted are rosbag2 folders and files called *.mcap or *.db3.")
-            _refuse_empty(path)
             return [path]
-        present = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES)
-        fault = _metadata_fault(path)
-        if fault is None:
-            return [path]
+        present = sorted(file for file in path.iterdir() if is_storage(file) and file.is_file())
+        if not metadata.fault:
+            strangers = [file.name for file in present if file.name not in metadata.files]
+            if strangers:
+                self._notes.append(f"{path}: metadata.yaml does not list {', '.join(strangers)}; left out.")
+            return [path / name for name in metadata.files]
         if not present:
-            raise BagError(f"{path} is no bag: {fault}, and there is no .mcap or .db3 file in it.")
-        for file in present:
-            _refuse_empty(file)
-        self.warnings.append(f"{path}: {fault}; reading {', '.join(file.name for file in present)} by extension.")
+            raise BagError(f"{path} is no bag: {metadata.fault}, and there is no .mcap or .db3 file in it.")
+        self._notes.append(
+            f"{path}: {metadata.fault}; reading {', '.join(file.name for file in present)} by extension."
+        )
         return present
 
-    def _open(self) -> list[Reader]:
-        readers: list[Reader] = []
-        try:
-            for file in self.files:
-                reader = Reader(file)
-                reader.open()
-                readers.append(reader)
-        except Exception as error:  # rosbags raises whatever its parsers trip over
-            for reader in readers:
-                reader.close()
-            raise BagError(f"{self.path} cannot be read as a bag: {_reason(error)}.") from error
-        return readers
+    def _open(self, paths: list[Path]) -> list[BagFile]:
+        """Those that can be opened; a file that cannot is a warning as long as there is another."""
+        files, failures = [], []
+        for path in paths:
+            try:
+                files.append(BagFile(path))
+            except (BagError, OSError) as error:
+                failures.append(str(error))
+        if not files:
+            raise BagError(failures[0])
+        self._notes.extend(failures)
+        return files
 
-    def _compare_counts(self) -> None:
-        """The metadata's count is a claim; the storage knows."""
-        for reader in self._readers:
-            storages = getattr(reader.storage, "storages", None)
-            if storages is None:
-                continue
-            claimed, real = reader.message_count, sum(storage.metadata.message_count for storage in storages)
-            if claimed != real:
-                self.warnings.append(f"{self.path}: metadata.yaml declares {claimed} messages, the files hold {real}.")
+    def _compare_counts(self, claimed: int | None) -> None:
+        """The metadata's count is a claim; the files know."""
+        real = sum(self.counts.values())
+        if claimed not in (None, real):
+            self._notes.append(f"{self.path}: metadata.yaml declares {claimed} messages, the files hold {real}.")
 
     def _name_unknown_types(self) -> None:
         for topic, kind in self.topics.items():
             if kind not in self.types.fielddefs:
-                self.warnings.append(
+                self._notes.append(
                     f"{self.path}: {topic} is left out, its type {kind} is neither defined in the bag nor known."
                 )
-
-
-def _metadata_fault(folder: Path) -> str | None:
-    """What is wrong with a folder's metadata, in words, or None."""
-    path = folder / "metadata.yaml"
-    try:
-        about = yaml.safe_load(path.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
-        if about["storage_identifier"] not in ("mcap", "sqlite3"):
-            return f"metadata.yaml names the storage {about['storage_identifier']!r}"
-        missing = [name for name in about["relative_file_paths"] if not (folder / Path(name).name).exists()]
-    except FileNotFoundError:
-        return "it has no metadata.yaml"
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
-        return "its metadata.yaml cannot be read"
-    if missing:
-        return f"metadata.yaml lists {', '.join(map(str, missing))}, which is not there"
-    return None if about["relative_file_paths"] else "metadata.yaml lists no file"
-
-
-def _refuse_empty(file: Path) -> None:
-    if file.stat().st_size == 0:
-        raise BagError(f"{file} is empty (0 bytes); the recording was never written.")
 
 
 def _is_latched(connection: Connection) -> bool:
     extension = connection.ext
     profiles = extension.offered_qos_profiles if isinstance(extension, ConnectionExtRosbag2) else []
     return any(profile.durability == QosDurability.TRANSIENT_LOCAL for profile in profiles)
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + " …"

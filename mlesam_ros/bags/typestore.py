@@ -39,7 +39,8 @@ def typestore() -> Typestore:
 def typestore_of(connections: Iterable[Connection]) -> Typestore:
     """The types of a recording: as it defines them itself, and as `typestore()` does where it does not.
 
-    A definition that cannot be parsed (IDL with includes, as some recorders embed) counts as none.
+    A definition that cannot be parsed (IDL with includes, as some recorders embed) counts as none, and so do all of them
+    when they contradict ROS's own time or each other, as damaged ones may.
     """
     types = {}
     for connection in connections:
@@ -53,5 +54,8 @@ def typestore_of(connections: Iterable[Connection]) -> Typestore:
     if all(known.get(name) == fields for name, fields in types.items()):
         return typestore()
     store = get_typestore(Stores.EMPTY)
-    store.register({**known, **types})
+    try:
+        store.register({**known, **types})
+    except TypesysError:
+        return typestore()
     return store

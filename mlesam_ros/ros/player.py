@@ -145,6 +145,7 @@ class Player:
             self._publish(message)
             progress(message.offset / NANOSECONDS)
         self.report.seconds = (time.monotonic_ns() - self._start) / NANOSECONDS
+        self.report.warnings = self._playlist.warnings
         self._stop.wait(_LINGER)
         for publisher in self._publishers.values():
             publisher.wait_for_all_acked(Duration(seconds=_LINGER))

@@ -43,7 +43,6 @@ class Playlist:
     Attributes:
         types: topic → type of everything that can be played.
         latched: the topics that are kept apart.
-        warnings: what is wrong with the bags and was got round, one sentence each.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -58,7 +57,6 @@ class Playlist:
         self._readers = [BagReader(path) for path in paths]
         self.types: dict[str, str] = {}
         self.latched: set[str] = set()
-        self.warnings = [warning for reader in self._readers for warning in reader.warnings]
         for reader in self._readers:
             self.latched |= {topic for topic in reader.topics if topic.endswith("/tf_static")} | reader.latched
             for topic, name in reader.topics.items():
@@ -67,6 +65,11 @@ class Playlist:
                 known = self.types.setdefault(topic, name)
                 if known != name:
                     raise BagError(f"{reader.path} has {name} on {topic}, the bag before has {known}; play them apart.")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is wrong with the bags and was got round, one sentence each; more may come while they are played."""
+        return [warning for reader in self._readers for warning in reader.warnings]
 
     @property
     def duration(self) -> int:
