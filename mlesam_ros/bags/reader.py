@@ -19,7 +19,6 @@ from mlesam_ros.bags.typestore import typestore_of
 from mlesam_ros.bags.unpack import ZSTD_MAGIC, unpack
 from mlesam_ros.errors import BagError
 from mlesam_ros.messages import RAW_TYPES
-from mlesam_ros.messages import RAW_TYPES
 
 _LARGEST = 1 << 30
 """Bytes of a message at most."""

@@ -39,8 +39,8 @@ def typestore() -> Typestore:
 def typestore_of(connections: Iterable[Connection]) -> Typestore:
     """The types of a recording: as it defines them itself, and as `typestore()` does where it does not.
 
-    A definition that cannot be parsed (IDL with includes, as some recorders embed) counts as none, and so do all of them
-    when they contradict ROS's own time or each other, as damaged ones may.
+    A definition that cannot be parsed (IDL with includes, as some recorders embed) counts as none, and so do all of
+    them when they contradict ROS's own time or each other, as damaged ones may.
     """
     types = {}
     for connection in connections:

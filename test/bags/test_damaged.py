@@ -3,6 +3,7 @@
 import random
 import shutil
 import sqlite3
+from itertools import pairwise
 
 import mcap_file
 import pytest
@@ -134,7 +135,7 @@ def test_an_index_that_leads_astray_is_left_behind_on_the_way(tmp_path):
     with BagReader(path) as reader:
         stamps = [entry[2] for entry in reader.raw_messages()]
         assert len(reader.warnings) == 1 and "can be read" in reader.warnings[0]
-    gaps = [(a, b) for a, b in zip(stamps, stamps[1:], strict=False) if b - a not in (0, 1)]
+    gaps = [(a, b) for a, b in pairwise(stamps) if b - a not in (0, 1)]
     assert stamps[0] == 0 and stamps[-1] == 29_999 and len(gaps) == 1 and gaps[0][0] == 11_999
     whole = [n for n in range(30_000) if not gaps[0][0] < n < gaps[0][1]]
     assert stamps == sorted([*whole, *whole])
