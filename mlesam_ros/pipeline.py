@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_context, make_encoders
+from mlesam_ros.encoding.on_device import encode_on
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
 from mlesam_ros.frame import FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.rig import Rig
@@ -40,7 +42,7 @@ class Pipeline:
         precision: one of `PRECISIONS`.
         refusals: modality → why its frame was left out of the last set; empty when all of them took part.
         notes: modality → what its picture in the last set had to be made without, such as the robot's own motion.
-        images: modality → (3, h, w) float32, the pictures that the network read for the last set.
+        encodes_on_device: whether pictures are made on the device where the encoder can; the CPU's are NumPy's.
     """
 
     def __init__(
@@ -71,7 +73,8 @@ class Pipeline:
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack it
         self.refusals: Mapping[Modality, str] = MappingProxyType({})
         self.notes: Mapping[Modality, str] = MappingProxyType({})
-        self.images: Mapping[Modality, Image] = MappingProxyType({})
+        self.encodes_on_device = not self.device.startswith("cpu")
+        self._images: Mapping[Modality, Image | torch.Tensor] = {}
 
     @classmethod
     def from_checkpoint(
@@ -171,6 +174,11 @@ class Pipeline:
             output = self._model.heads(features)
             return self._decode(output, self.network_size(rig), (camera.height, camera.width))[0]
 
+    @property
+    def images(self) -> dict[Modality, Image]:
+        """Modality → (3, h, w) float32, the pictures that the network read for the last set."""
+        return {m: i.cpu().numpy() if isinstance(i, torch.Tensor) else i for m, i in self._images.items()}
+
     def network_size(self, rig: Rig) -> tuple[int, int]:
         """(h, w) of the network's images: the camera's shape, long side `image_size`, sides multiples of 32.
 
@@ -179,31 +187,36 @@ class Pipeline:
         """
         return network_size((rig.camera.height, rig.camera.width), self.config.image_size)
 
-    def _encode_what_can_be(self, frame_set: FrameSet, rig: Rig) -> dict[Modality, Image]:
-        images, size, refusals = {}, self.network_size(rig), {}
+    def _encode_what_can_be(self, frame_set: FrameSet, rig: Rig) -> dict[Modality, Image | torch.Tensor]:
+        images: dict[Modality, Image | torch.Tensor] = {}
+        size, refusals = self.network_size(rig), {}
         context = make_context(frame_set, self._encoders)
         for modality, frame in frame_set.frames.items():
             if modality not in self._encoders:
                 refusals[modality] = f"the model has no expert for {modality}; it has {', '.join(self._encoders)}."
                 continue
+            encoder = self._encoders[modality]
             try:
-                images[modality] = self._encoders[modality](frame, rig, size, context)
+                if self.encodes_on_device:
+                    images[modality] = encode_on(self.device, encoder, frame, rig, size, context)
+                else:
+                    images[modality] = encoder(frame, rig, size, context)
             except MlesamError as error:
                 refusals[modality] = str(error)
         self.refusals = MappingProxyType(refusals)
         self.notes = context.notes
-        self.images = MappingProxyType(images)
+        self._images = images
         if not images:
             raise MlesamError("not one sensor of the set can be used: " + " ".join(refusals.values()))
         return images
 
-    def _run(self, images: Mapping[Modality, Image]) -> Output:
+    def _run(self, images: Mapping[Modality, Image | torch.Tensor]) -> Output:
         output: Output = self._model(self._tensors(images))
         return output
 
-    def _tensors(self, images: Mapping[Modality, Image]) -> dict[Modality, torch.Tensor]:
+    def _tensors(self, images: Mapping[Modality, Any]) -> dict[Modality, torch.Tensor]:
         """Modality → (1, 3, h, w) on the device."""
-        return {m: torch.from_numpy(i)[None].to(self.device, self._dtype) for m, i in images.items()}
+        return {m: torch.as_tensor(i)[None].to(self.device, self._dtype) for m, i in images.items()}
 
     def _decode(
         self, output: Output, network: tuple[int, int], camera: tuple[int, int]

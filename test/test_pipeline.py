@@ -98,6 +98,28 @@ def test_the_fast_way_is_the_plain_way(pipeline, frame_set, world, modalities):
         np.testing.assert_allclose(list(weights.values()), output.weights[level][0], atol=1e-5)
 
 
+def test_pictures_made_on_the_device_give_the_same_mask(world, frame_set):
+    pipeline = Pipeline(make_model(), "cpu", "fp32")
+    assert not pipeline.encodes_on_device
+    plain, pictures = pipeline.segment(frame_set, world.rig), pipeline.images
+    pipeline.encodes_on_device = True
+    mask = pipeline.segment(frame_set, world.rig)
+    assert tuple(pipeline.images) == tuple(pictures) == MODALITIES
+    for name, picture in pipeline.images.items():
+        assert isinstance(picture, np.ndarray)
+        np.testing.assert_allclose(picture, pictures[name], atol=1e-6)
+    assert (mask.labels == plain.labels).mean() > 0.999
+    pipeline.segment(broken(frame_set, "depth"), world.rig)
+    assert list(pipeline.refusals) == ["depth"]
+
+
+def test_what_a_picture_was_made_without_is_noted(pipeline, world, frame_set):
+    pipeline.segment(frame_set, world.rig)
+    assert "motion over 50 ms is not compensated" in pipeline.notes["lidar"]  # half a turn, and nobody tells odometry
+    pipeline.segment(subset(frame_set, "camera"), world.rig)
+    assert not pipeline.notes
+
+
 def plain_encoders(modalities):
     return make_encoders({m: DEFAULT_ENCODERS[m] for m in modalities})
 

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping
 
 from mlesam_ros.encoding.context import Context
+from mlesam_ros.encoding.deliver_lidar import DeliverLidar
 from mlesam_ros.encoding.encoder import Encoder, Image
 from mlesam_ros.encoding.event_counts import EventCounts
 from mlesam_ros.encoding.hha import Hha
@@ -17,7 +18,9 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, FrameSet, Modality
 from mlesam_ros.geometry.rig import Rig
 
-ENCODERS: dict[str, type[Encoder]] = {cls.name: cls for cls in (Rgb, LogDepth, Hha, EventCounts, RangeIntensityHeight)}
+ENCODERS: dict[str, type[Encoder]] = {
+    cls.name: cls for cls in (Rgb, LogDepth, Hha, EventCounts, RangeIntensityHeight, DeliverLidar)
+}
 """Name → class; called without arguments it makes an encoder with the stated defaults."""
 
 DEFAULT_ENCODERS: dict[Modality, str] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,6 +23,10 @@ class RangeIntensityHeight:
 
     The nearest point of a pixel wins. Height is z in the LiDAR's own frame, which points up on a level sensor
     (REP 103): the ground lies at minus the mounting height.
+
+    The channels are those of the SDK of MUSES (https://github.com/timbroed/MUSES, processing/utils.py) but for details:
+    its range counts from the LiDAR and begins at 1 m, where several points meet the last one wins, and a 2x2 dilation
+    takes the largest number of each channel by itself. Its pictures are float32, or uint16 as (value + 100) · 150.
 
     Attributes:
         dilation: pixels to every side that a point covers as well; 1 (3x3) closes much of the gap between the rings of
@@ -50,12 +54,16 @@ class RangeIntensityHeight:
         xyz = cloud_xyz(cloud)
         camera_from_lidar = place_cloud(frame, rig, context)
         seen = project(xyz, camera_from_lidar, rig.camera, size, self.near, self.dilation)
-        intensity = cloud_intensity(cloud)[seen.index] * np.float32(255 / self.full_intensity)
-        values = np.stack(
-            [
-                np.minimum(seen.range, self.farthest),
-                np.clip(intensity, 0, 255),
-                np.clip(xyz[seen.index, 2], -self.highest, self.highest),
-            ]
-        )
-        return place(values, (seen.rows, seen.cols), size, self.statistics)
+        values = self.channels(seen.range, cloud_intensity(cloud)[seen.index], xyz[seen.index, 2])
+        return place(np.stack(values), (seen.rows, seen.cols), size, self.statistics)
+
+    def channels(self, range: Any, intensity: Any, height: Any) -> tuple[Any, Any, Any]:
+        """The three channels of points, before they are normalised; NumPy arrays and torch tensors alike.
+
+        Args:
+            range: (n,) float32 metres.
+            intensity: (n,) float32 in the driver's scale.
+            height: (n,) float32 metres.
+        """
+        strength = (intensity * float(np.float32(255 / self.full_intensity))).clip(0, 255)
+        return range.clip(None, self.farthest), strength, height.clip(-self.highest, self.highest)

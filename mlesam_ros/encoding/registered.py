@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +15,13 @@ from mlesam_ros.encoding.picture import MILLIMETRE, DepthSamples, Metres, open_d
 from mlesam_ros.encoding.placement import place_cloud, place_frame
 from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.frame import Cloud, CompressedPicture, Picture, SensorFrame
+from mlesam_ros.geometry.arrays import full
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.projection import Projection, project
+from mlesam_ros.geometry.projection import Projection, project, project_points
 from mlesam_ros.geometry.rig import Rig
+
+Projector = Callable[[npt.NDArray[np.floating[Any]], CameraModel, tuple[int, int], float, int], Projection]
+"""(N, 3) points in the optical frame, camera, size, near, dilation → what each pixel shows."""
 
 
 def depth_from_picture(
@@ -24,6 +30,7 @@ def depth_from_picture(
     size: tuple[int, int],
     unit: float = MILLIMETRE,
     reference: Reference | None = None,
+    projector: Projector = project_points,
 ) -> Metres:
     """The label camera's depth as a depth camera measured it.
 
@@ -36,9 +43,10 @@ def depth_from_picture(
         size: (h, w) of the result.
         unit: metres per count of 16-bit pictures.
         reference: the moment to see it at; None for the frame's own.
+        projector: `project_points`, or what does the same on another device.
 
     Returns:
-        (h, w) float32 metres along the label camera's axis; NaN where unknown.
+        (h, w) float32 metres along the label camera's axis, NaN where unknown; where the projector leaves them.
 
     Raises:
         ImageError: the picture cannot be read.
@@ -50,7 +58,9 @@ def depth_from_picture(
     if frame.frame_id == rig.camera_frame:
         check_aspect(frame, samples.size, rig)
         return samples.metres(size)
-    return _depths(_reprojected(samples, frame, rig, size, reference), size)
+    points, dilation = _source_points(samples, frame, rig, size)
+    points = place_frame(frame, rig, reference).apply(points)
+    return _depths(projector(points, rig.camera, size, 0.0, dilation), size)
 
 
 def depth_from_cloud(
@@ -78,23 +88,22 @@ def depth_from_cloud(
 
 
 def _depths(seen: Projection, size: tuple[int, int]) -> Metres:
-    metres: npt.NDArray[np.float32] = np.full(size, np.nan, np.float32)
+    metres: Metres = full(seen.depth, size, np.nan)
     metres[seen.rows, seen.cols] = seen.depth
     return metres
 
 
-def _reprojected(
-    samples: DepthSamples, frame: SensorFrame, rig: Rig, size: tuple[int, int], reference: Reference | None
-) -> Projection:
-    """What the label camera shows of a picture taken elsewhere."""
+def _source_points(
+    samples: DepthSamples, frame: SensorFrame, rig: Rig, size: tuple[int, int]
+) -> tuple[npt.NDArray[np.floating[Any]], int]:
+    """What a depth camera elsewhere measured, (N, 3) metres in its own frame, and the dilation that closes the gaps."""
     model = rig.model(frame.frame_id)
     model.check(*samples.size, "depth picture")
     model = _thinned(model, size)
     points = model.unproject(samples.metres((model.height, model.width))).reshape(-1, 3)
     camera = rig.camera.scaled(*size)
     spread = max(camera.K[0, 0] / model.K[0, 0], camera.K[1, 1] / model.K[1, 1])
-    dilation = max(math.ceil((spread - 1) / 2), 0)
-    return project(points, place_frame(frame, rig, reference), camera, size, dilation=dilation)
+    return points, max(math.ceil((spread - 1) / 2), 0)
 
 
 def _thinned(model: CameraModel, size: tuple[int, int]) -> CameraModel:

@@ -20,6 +20,8 @@ _ENTRY = np.uint64(0xFFFF_FFFF)
 class Projection:
     """What each hit pixel shows: at most one entry per pixel.
 
+    The nearest point wins; of several that are equally far, as float32 metres, the first in the array.
+
     Attributes:
         rows, cols: (M,) intp pixel.
         index: (M,) intp row of the point in the array that was projected.
@@ -52,8 +54,26 @@ def project(
         near: points with z at or below it, in metres, are dropped.
         dilation: each point also covers this many pixels to every side; nearest wins there too.
     """
+    return project_points(target_from_sensor.apply(points_xyz), camera, size, near, dilation)
+
+
+def project_points(
+    points: npt.NDArray[np.floating[Any]],
+    camera: CameraModel,
+    size: tuple[int, int],
+    near: float = 0.0,
+    dilation: int = 0,
+) -> Projection:
+    """`project` for points that are in the camera's optical frame already.
+
+    Args:
+        points: (N, 3) metres.
+        camera: as for `project`.
+        size: as for `project`.
+        near: as for `project`.
+        dilation: as for `project`.
+    """
     height, width = size
-    points = target_from_sensor.apply(points_xyz)
     index, u, v = camera.scaled(height, width).land(points, near)
     cols = np.floor(u + 0.5).astype(np.intp)
     rows = np.floor(v + 0.5).astype(np.intp)
