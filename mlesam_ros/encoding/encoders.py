@@ -14,12 +14,13 @@ from mlesam_ros.encoding.log_depth import LogDepth
 from mlesam_ros.encoding.picture import MILLIMETRE
 from mlesam_ros.encoding.range_intensity_height import RangeIntensityHeight
 from mlesam_ros.encoding.rgb import Rgb
+from mlesam_ros.encoding.time_surface import TimeSurface
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, FrameSet, Modality
 from mlesam_ros.geometry.rig import Rig
 
 ENCODERS: dict[str, type[Encoder]] = {
-    cls.name: cls for cls in (Rgb, LogDepth, Hha, EventCounts, RangeIntensityHeight, DeliverLidar)
+    cls.name: cls for cls in (Rgb, LogDepth, Hha, EventCounts, TimeSurface, RangeIntensityHeight, DeliverLidar)
 }
 """Name → class; called without arguments it makes an encoder with the stated defaults."""
 

@@ -13,12 +13,14 @@ from mlesam_ros.encoding.aligned import aligned_view
 from mlesam_ros.encoding.checks import wrong_payload
 from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.encoder import Image, Statistics
+from mlesam_ros.encoding.event_cells import cells_of, pixels_in
 from mlesam_ros.encoding.picture import to_rgb
-from mlesam_ros.errors import PacketError
 from mlesam_ros.frame import EVENT, CompressedPicture, Events, Modality, Picture, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 
 Counts = npt.NDArray[np.float32]
+_BATCH = 1 << 15
+"""Events counted at once: their cells stay in a core's own cache."""
 
 
 @dataclass(frozen=True)
@@ -74,22 +76,11 @@ def count_events(events: Events, size: tuple[int, int]) -> Counts:
     Raises:
         PacketError: an event lies outside the sensor.
     """
-    if len(events.x) and (events.x.max() >= events.width or events.y.max() >= events.height):
-        raise PacketError(
-            f"events reach column {events.x.max()} and row {events.y.max()}; the sensor has "
-            f"{events.width}x{events.height} pixels."
-        )
-    row_of, rows_in = _cells(events.height, size[0])
-    col_of, cols_in = _cells(events.width, size[1])
-    index = (2 * size[1] * row_of)[events.y]
-    index += (2 * col_of)[events.x]
-    index += ~events.polarity
-    counts = np.bincount(index, minlength=2 * size[0] * size[1]).reshape(*size, 2).astype(np.float32)
-    counts /= (rows_in[:, None, None] * cols_in[:, None]).astype(np.float32)
-    return counts
-
-
-def _cells(pixels: int, cells: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """The cell of each pixel, (pixels,), and the number of pixels in each cell, (cells,)."""
-    cell = (2 * np.arange(pixels) + 1) * cells // (2 * pixels)
-    return cell, np.bincount(cell, minlength=cells)
+    counts = np.zeros(2 * size[0] * size[1], np.float32)
+    for start in range(0, len(events.x), _BATCH):
+        np.add.at(counts, cells_of(events, slice(start, start + _BATCH), size), np.float32(1))
+    image = counts.reshape(*size, 2)
+    if size != (events.height, events.width):
+        rows_in, cols_in = pixels_in(events.height, size[0]), pixels_in(events.width, size[1])
+        image /= rows_in[:, None, None] * cols_in[:, None]
+    return image
