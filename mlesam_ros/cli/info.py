@@ -1,16 +1,26 @@
-"""`mlesam info`: what is in a checkpoint."""
+"""`mlesam info`: what is in a checkpoint, and what the backbones cost."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mlesam_ros.cli.help import epilog, prose
 from mlesam_ros.cli.results import JsonOption, write_json
 
-_EXAMPLES = epilog("mlesam info weights/street.safetensors", "mlesam info my_experts.safetensors --json -")
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mlesam_ros.model.cost import Cost
+
+_EXAMPLES = epilog(
+    "mlesam info weights/street.safetensors",
+    "mlesam info my_experts.safetensors --json -",
+    "mlesam info --backbones",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -19,10 +29,22 @@ def register(app: typer.Typer) -> None:
 
 
 def info(
-    file: Annotated[Path, typer.Argument(help="A checkpoint: experts, routers and decoder.")],
+    file: Annotated[Path | None, typer.Argument(help="A checkpoint: experts, routers and decoder.")] = None,
+    backbones: Annotated[
+        bool, typer.Option("--backbones", help="Instead: parameters and operations of every backbone.")
+    ] = False,
     json: JsonOption = None,
 ) -> None:
     """Show what a checkpoint was made for and what it holds."""
+    if backbones == (file is not None):
+        raise typer.BadParameter("give either a checkpoint FILE or --backbones.")
+    if file is None:
+        _info_backbones(json)
+    else:
+        _info_checkpoint(file, json)
+
+
+def _info_checkpoint(file: Path, json: str | None) -> None:
     from mlesam_ros.model.checkpoint import describe_checkpoint
 
     described = describe_checkpoint(file)
@@ -30,6 +52,50 @@ def info(
         _show(file, described)
     else:
         write_json(described, json)
+
+
+def _info_backbones(json: str | None) -> None:
+    from rich.console import Console
+
+    from mlesam_ros.model.config import MLESAMConfig
+    from mlesam_ros.model.cost import backbone_costs
+
+    costs, config = backbone_costs(), MLESAMConfig.paper()
+    if json is None:
+        Console(width=120, highlight=False).print(backbone_table(costs))
+        return
+    conditions = {"rank": config.rank, "modalities": len(config.modalities), "classes": len(config.label_space)}
+    write_json({**conditions, "backbones": [_row(cost) for cost in costs]}, json)
+
+
+def backbone_table(costs: Sequence[Cost]) -> Table:
+    """The costs as a table that is valid Markdown."""
+    from rich.box import MARKDOWN
+    from rich.table import Table
+
+    table = Table(box=MARKDOWN)
+    table.add_column("backbone", no_wrap=True)
+    for title in ("encoder M", "GMACs 1024", "= layers", "+ attention", "GMACs 512", "expert M", "trained M"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for cost in costs:
+        large, small = cost.macs.values()
+        macs = [large.total, large.projections, large.attention, small.total]
+        row = [f"{cost.encoder / 1e6:.2f}", *(f"{n / 1e9:.1f}" for n in macs)]
+        table.add_row(cost.name, *row, f"{cost.expert / 1e6:.3f}", f"{cost.trained / 1e6:.2f}")
+    return table
+
+
+def _row(cost: Cost) -> dict[str, Any]:
+    gmacs = {
+        f"gmacs_{side}": {
+            "layers": round(macs.projections / 1e9, 3),
+            "attention": round(macs.attention / 1e9, 3),
+            "total": round(macs.total / 1e9, 3),
+        }
+        for side, macs in cost.macs.items()
+    }
+    parameters = {"encoder": cost.encoder, "expert": cost.expert, "trained": cost.trained}
+    return {"name": cost.name, "parameters": parameters, **gmacs}
 
 
 def _show(file: Path, described: dict[str, Any]) -> None:
@@ -40,6 +106,8 @@ def _show(file: Path, described: dict[str, Any]) -> None:
     shown = {key: value for key, value in described.items() if key != "config"}
     shown["image_size"], shown["encoders"] = config["image_size"], config["encoders"]
     table = Table(title=str(file), show_header=False, title_justify="left")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for key, value in shown.items():
         table.add_row(key, _text(value))
     Console().print(table)

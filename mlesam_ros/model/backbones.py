@@ -215,7 +215,8 @@ class _LinspaceHere(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return func(*args, **(kwargs or {}), **({"device": "cpu"} if func is torch.linspace else {}))
+        here = {"device": "cpu"} if func is torch.linspace else {}
+        return func(*args, **{**(kwargs or {}), **here})
 
 
 @contextmanager

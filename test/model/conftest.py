@@ -1,12 +1,17 @@
 """Small models with lively weights, and the pictures they read."""
 
+import importlib
+import sys
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor
 
 from mlesam_ros.frame import MODALITIES
+from mlesam_ros.model.backbones import BACKBONES, VitSize
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import MLESAM, build_mlesam
 
@@ -16,9 +21,39 @@ def _seed() -> None:
     torch.manual_seed(7)
 
 
+@pytest.fixture(scope="session")
+def sam1() -> ModuleType:
+    """Meta's `segment_anything.build_sam`, without the package's `__init__`, which needs torchvision."""
+    found = find_spec("segment_anything")
+    assert found is not None
+    parent = ModuleType("_reference_segment_anything")
+    parent.__path__ = list(found.submodule_search_locations or ())
+    sys.modules[parent.__name__] = parent
+    return importlib.import_module(f"{parent.__name__}.build_sam")
+
+
+@pytest.fixture(scope="session")
+def shrunk_size() -> VitSize:
+    """A SAM 1 that is small but for its decoder."""
+    return VitSize(64, 4, 2, (1, 3))
+
+
+@pytest.fixture
+def shrunk_vit(monkeypatch, shrunk_size) -> str:
+    """Its name, in the registry while a test runs."""
+    monkeypatch.setitem(BACKBONES, "vit_shrunk", shrunk_size)
+    return "vit_shrunk"
+
+
+@pytest.fixture(params=["hiera_nano", "vit_shrunk"])
+def family(request, shrunk_vit) -> str:
+    """One small backbone of each family."""
+    return request.param
+
+
 @pytest.fixture
 def make_model() -> Callable[..., MLESAM]:
-    """A nano model in evaluation mode whose experts are not the identity that fresh ones are."""
+    """A small model in evaluation mode whose experts are not the identity that fresh ones are, nor its skips zero."""
 
     def make(**changes: object) -> MLESAM:
         model = build_mlesam(MLESAMConfig(**{"rank": 4, **changes})).eval()
@@ -26,6 +61,9 @@ def make_model() -> Callable[..., MLESAM]:
             for modality in model.experts.modalities:
                 for b in model.experts.expert(modality).b:
                     b.normal_(std=0.1)
+            for parameter in [*model.decoder.conv_s0.parameters(), *model.decoder.conv_s1.parameters()]:
+                if not parameter.any():
+                    parameter.normal_(std=0.1)
         return model
 
     return make

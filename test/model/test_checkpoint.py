@@ -6,9 +6,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from mlesam_ros.errors import CheckpointError
+from mlesam_ros.errors import CheckpointError, ConfigError
 from mlesam_ros.labels import load_label_space
-from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint, load_trained, save_checkpoint
+from mlesam_ros.model.checkpoint import (
+    describe_checkpoint,
+    load_checkpoint,
+    load_experts,
+    load_trained,
+    save_checkpoint,
+)
 from mlesam_ros.model.weights import base_sha256, save_backbone
 
 
@@ -113,6 +119,72 @@ def test_live_changes_of_experts_are_saved(files, make_images, tmp_path):
     images = make_images(("lidar", "sonar"))
     with torch.inference_mode():
         assert torch.equal(again(images).fused, model(images).fused)
+
+
+class TestExpertsFromAFile:
+    """Into a model that is in use."""
+
+    @pytest.fixture
+    def source(self, files, make_model, tmp_path):
+        """Other experts for the same backbone, one of them new, and their file."""
+        model, _, _ = files
+        other = make_model(
+            modalities=("lidar", "sonar"), encoders={"sonar": "rgb"}, statistics={"sonar": ((0, 0, 0), (1, 1, 1))}
+        )
+        other.backbone.load_state_dict(model.backbone.state_dict())
+        save_checkpoint(tmp_path / "more.safetensors", other)
+        return other, tmp_path / "more.safetensors"
+
+    @pytest.mark.parametrize("merged", [False, True])
+    def test_take_effect_without_rebuilding(self, files, source, make_images, distance, merged):
+        model, other = files[0], source[0]
+        images = make_images(("camera", "lidar", "sonar"))
+        if merged:
+            model.experts.merge()
+        load_experts(source[1], model)
+        assert model.experts.modalities == ("camera", "depth", "event", "lidar", "sonar")
+        with torch.no_grad():
+            features = model.features(images)
+            theirs, pyramid = other.features({m: images[m] for m in ("lidar", "sonar")}), features.pyramid
+        torch.testing.assert_close(
+            pyramid["semantic"][1:], theirs.pyramid["semantic"], rtol=1e-4, atol=1e-4 * float(pyramid["semantic"].max())
+        )
+
+    def test_are_described_and_saved_with_their_encoders(self, files, source, tmp_path):
+        model, base, _ = files
+        load_experts(source[1], model, ["sonar"])
+        assert model.config.modalities[-1] == "sonar"
+        assert model.config.encoders == {"sonar": "rgb"}
+        assert set(model.config.statistics) == {"camera", "sonar"}
+        save_checkpoint(tmp_path / "both.safetensors", model)
+        assert load_checkpoint(tmp_path / "both.safetensors", base).config == model.config
+
+    def test_a_model_in_half_precision_remembers_its_base(self, files, source):
+        _, base, path = files
+        model = load_checkpoint(path, base).bfloat16()
+        load_experts(source[1], model, ["sonar"])
+        assert {p.dtype for p in model.experts.parameters()} == {torch.bfloat16}
+
+    def test_what_the_file_lacks_is_refused(self, files, source):
+        with pytest.raises(ConfigError, match="no expert for radar; it has lidar, sonar"):
+            load_experts(source[1], files[0], ["radar"])
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"rank": 8}, "has rank 4, but the model has 8"),
+            ({"backbone": "vit_shrunk"}, "has backbone hiera_nano, but the model has vit_shrunk"),
+            ({"label_space": load_label_space("mcubes")}, "class 0 is Building there and asphalt here"),
+            ({}, "trained on hiera_nano weights with SHA-256 [0-9a-f]{64}, but the ones loaded have [0-9a-f]{64}"),
+        ],
+    )
+    def test_strangers_are_refused(self, source, make_model, shrunk_vit, changes, words):
+        model = make_model(**changes)
+        before = model.experts.modalities
+        for load in (load_experts, load_trained) if "backbone" in changes else (load_experts,):
+            with pytest.raises(CheckpointError, match=words):
+                load(source[1], model)
+        assert model.experts.modalities == before
 
 
 def test_others_can_read_what_is_written(files):

@@ -37,6 +37,35 @@ def test_the_stacked_mlps_are_sams_mlps():
         torch.testing.assert_close(stacked(tokens)[:, c], mlp(tokens[:, c]))
 
 
+class TestOnSam1:
+    """Whose fine levels come from maps at stride 16, and whose decoder has no skips."""
+
+    @pytest.fixture
+    def decoder(self, shrunk_size):
+        return MaskDecoder(shrunk_size, 3)
+
+    @pytest.fixture
+    def maps(self):
+        early = {level: torch.randn(2, 64, 4, 6) for level in ("high_res_1", "high_res_0")}
+        return {"semantic": torch.randn(2, 256, 4, 6), **early}
+
+    def test_narrow_makes_the_same_pyramid(self, decoder, maps):
+        shapes = {level: tuple(x.shape) for level, x in decoder.narrow(maps).items()}
+        assert shapes == {"semantic": (2, 256, 4, 6), "high_res_1": (2, 64, 8, 12), "high_res_0": (2, 32, 16, 24)}
+
+    def test_the_skips_start_shut_and_open_in_training(self, decoder, maps):
+        shut = decoder.narrow(maps)
+        assert not shut["high_res_1"].any()
+        assert not shut["high_res_0"].any()
+        optimiser = torch.optim.SGD(decoder.parameters(), lr=1e-3)
+        decoder(shut).square().mean().backward()
+        optimiser.step()
+        opened = decoder.narrow(maps)
+        assert opened["high_res_1"].any()
+        assert opened["high_res_0"].any()
+        assert not torch.equal(decoder(opened), decoder({**opened, "high_res_0": shut["high_res_0"]}))
+
+
 @pytest.mark.parametrize("size", [(4, 4), (3, 7)])
 def test_the_positional_code_is_sams(size):
     decoder, theirs = MaskDecoder(NANO, 2), PositionEmbeddingRandom(48)
@@ -57,10 +86,25 @@ def test_nothing_but_classes_is_built():
     }
 
 
-def test_the_same_in_training_and_evaluation():
-    # SAM's stability fall-back acts in evaluation only; ours has none.
-    decoder, x = MaskDecoder(NANO, 4), pyramid()
+@pytest.mark.parametrize("classes", [1, 4])
+def test_the_same_in_training_and_evaluation(classes):
+    # SAM's stability fall-back acts in evaluation only, and only on a single mask; ours has none.
+    decoder, x = MaskDecoder(NANO, classes), pyramid()
     assert torch.equal(decoder.train()(x), decoder.eval()(x))
+
+
+def test_every_class_reads_its_own_token():
+    # SAM's tokens are [object, quality, masks…]: an offset there would give class c the mask of its neighbour.
+    decoder, x = MaskDecoder(NANO, 4), pyramid()
+    before = decoder(x)
+    with torch.no_grad():
+        decoder.hypernetworks.biases[2][2] += 1
+    assert [torch.equal(a, b) for a, b in zip(decoder(x).unbind(1), before.unbind(1), strict=True)] == [
+        True,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_negative_evidence_is_not_replaced_by_a_constant():

@@ -5,16 +5,18 @@ import torch
 
 from mlesam_ros.errors import ImageError
 from mlesam_ros.frame import MODALITIES
-from mlesam_ros.model.backbones import LEVELS
+from mlesam_ros.model.backbones import LEVELS, weightless
+from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.weights import base_sha256
 
 SUBSETS = [subset for n in range(1, 5) for subset in combinations(MODALITIES, n)]
 
 
 @pytest.mark.parametrize("subset", SUBSETS, ids="-".join)
-def test_any_set_of_sensors(make_model, make_images, subset):
+def test_any_set_of_sensors(make_model, make_images, family, subset):
     with torch.inference_mode():
-        output = make_model()(make_images(subset, size=(64, 96)))
+        output = make_model(backbone=family)(make_images(subset, size=(64, 96)))
     assert output.logits.shape == output.aux_logits.shape == output.fused.shape == (2, 25, 16, 24)
     assert output.modalities == subset
     assert set(output.weights) == set(LEVELS)
@@ -36,6 +38,15 @@ def test_a_missing_sensor_is_a_smaller_batch(make_model, make_images):
         model(make_images(MODALITIES, batch=3))
         model(make_images(("lidar",), batch=3))
     assert seen == [12, 3]
+
+
+def test_an_absent_sensor_has_no_weight(make_model, make_images):
+    with torch.inference_mode():
+        output = make_model()(make_images(("depth", "lidar"), batch=3))
+    for level in LEVELS:
+        assert torch.equal(output.weight(level, "camera"), torch.zeros(3))
+        assert torch.equal(output.weight(level, "lidar"), output.weights[level][:, 1])
+        torch.testing.assert_close(sum(output.weight(level, m) for m in MODALITIES), torch.ones(3))
 
 
 def test_the_order_in_which_images_are_given_does_not_matter(make_model, make_images):
@@ -97,8 +108,11 @@ def test_fusing_the_heads(make_model, make_images):
         assert torch.equal(fused["max_confidence"][b, :, y, x], (main if surer[b, y, x] else aux)[b, :, y, x])
 
 
-def test_one_training_step_moves_everything_but_the_backbone(make_model, make_images):
-    model = make_model().train()
+@pytest.mark.parametrize(
+    "changes", [{}, {"combine": "concat", "router_width": 5, "top_k": 4, "gate": "sigmoid"}], ids=["default", "options"]
+)
+def test_one_training_step_moves_everything_but_the_backbone(make_model, make_images, family, changes):
+    model = make_model(backbone=family, **changes).train()
     # A fresh expert's A has no gradient until its B has moved; these have.
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     sha = base_sha256(model.backbone)
@@ -138,11 +152,49 @@ def test_sizes_of_the_shipped_model(make_model):
         ({"camera": (1, 1, 64, 64)}, r"\(B, 3, H, W\)"),
         ({"camera": (3, 64, 64)}, r"\(B, 3, H, W\)"),
         ({"camera": (0, 3, 64, 64)}, r"\(0, 3, 64, 64\)"),
+        ({"camera": (1, 3, 0, 64)}, r"\(1, 3, 0, 64\)"),
     ],
 )
 def test_wrong_images_are_refused(make_model, images, words):
     with pytest.raises(ImageError, match=words):
         make_model()({m: torch.zeros(shape) for m, shape in images.items()})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_are_refused_with_their_sensor_and_number(make_model, make_images, value):
+    images = make_images(size=(32, 32))
+    images["event"][1, 2, 5:7] = value
+    with pytest.raises(ImageError, match="the event image has 64 NaN or infinite values of 6144"):
+        make_model()(images)
+
+
+def test_elsewhere_than_on_the_cpu_nothing_waits_for_the_values(make_model):
+    # The meta device has no values to look at, and says so when somebody looks.
+    with weightless():
+        model = MLESAM(MLESAMConfig(rank=4))
+        output = model({m: torch.empty(1, 3, 64, 64) for m in MODALITIES})
+    assert output.logits.shape == (1, 25, 16, 16)
+
+
+def test_whole_numbers_are_refused(make_model):
+    with pytest.raises(ImageError, match=r"lidar image is torch\.uint8; it must be normalised"):
+        make_model()({"lidar": torch.zeros(1, 3, 64, 64, dtype=torch.uint8)})
+
+
+def test_what_is_trained_on_the_papers_backbone():
+    # The paper's 20.8 M most likely count SAM 2's memory modules too, which a picture never reaches.
+    with weightless():
+        model = MLESAM(MLESAMConfig.paper())
+    count = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
+    assert count["backbone"] == 69_106_816
+    assert count["experts"] == 5_304_320
+    assert count["router"] == (256 + 1) + (64 + 1) + (32 + 1)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert trained == sum(count.values()) - count["backbone"]
+    # As measured on Meta's package with 26 mask tokens: 7.302 M, of it 0.138 + 0.132 for the quality and object heads.
+    # Ours has 25 tokens, and neither those heads nor their two tokens.
+    hypernetwork = (2 * (256 * 256 + 256) + 256 * 32 + 32) / 1e6
+    assert count["decoder"] / 1e6 == pytest.approx(7.302 - 0.138 - 0.132 - hypernetwork, abs=2e-3)
 
 
 @pytest.mark.parametrize("subset", SUBSETS, ids="-".join)

@@ -24,10 +24,12 @@ def features(count, batch=3):
     top_k=st.integers(1, 5),
     how=st.sampled_from(["average", "routed", "both"]),
     gate=st.sampled_from(["linear", "sigmoid"]),
+    combine=st.sampled_from(["mean", "sum", "concat"]),
+    width=st.sampled_from([0, 3]),
     seed=st.integers(0, 1000),
 )
-def test_permuting_modalities_permutes_weights_and_nothing_else(order, top_k, how, gate, seed):
-    module = router(top_k=top_k, features=how, gate=gate)
+def test_permuting_modalities_permutes_weights_and_nothing_else(order, top_k, how, gate, combine, width, seed):
+    module = router(top_k=top_k, features=how, gate=gate, combine=combine, router_width=width)
     torch.manual_seed(seed)
     x = features(len(order))
     fused, weights = module("semantic", x)
@@ -59,6 +61,30 @@ def test_the_formula_by_hand():
     fused, weights = module("semantic", x)
     torch.testing.assert_close(weights[0], share)
     torch.testing.assert_close(fused[0], expected)
+
+
+def test_renormalised_top_k_is_a_softmax_over_the_kept_ones():
+    # The two readings of "softmax and top-k" are one.
+    scores = torch.randn(5, 4)
+    kept = scores.masked_fill(scores < scores.topk(2).values[:, -1:], -torch.inf)
+    torch.testing.assert_close(router(top_k=2, renormalise=True).weigh(scores), kept.softmax(-1))
+
+
+def test_concat_starts_as_the_mean_and_is_trained():
+    x = features(4)
+    mean, weights = router(combine="mean")("semantic", x)
+    module = router(combine="concat")
+    fused, same = module("semantic", x)
+    torch.testing.assert_close(fused, mean)
+    assert torch.equal(same, weights)
+    fused.square().mean().backward()
+    assert module.mixes["semantic"].weight.grad.abs().sum() > 0
+    assert not list(router(combine="concat", features="average").parameters())
+
+
+def test_hidden_units_of_the_scoring():
+    module = router(router_width=5)
+    assert sum(p.numel() for p in module.parameters()) == (12 * 5 + 5) + (5 + 1)
 
 
 def test_a_sigmoid_gate_bounds_how_far_weights_differ():

@@ -1,4 +1,5 @@
 import copy
+import hashlib
 
 import pytest
 import torch
@@ -6,11 +7,11 @@ from sam2.build_sam import build_sam2
 
 from mlesam_ros.errors import CheckpointError
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.model.backbones import HIGH_RES_0, HIGH_RES_1, SEMANTIC, build_backbone
+from mlesam_ros.model.backbones import HIGH_RES_0, HIGH_RES_1, SEMANTIC, build_backbone, weightless
 from mlesam_ros.model.config import MLESAMConfig
-from mlesam_ros.model.decoder import MaskDecoder
+from mlesam_ros.model.decoder import ClassMLPs, MaskDecoder
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.model.weights import base_sha256, find_base, load_backbone, load_base, save_backbone
+from mlesam_ros.model.weights import base_sha256, difference, find_base, load_backbone, load_base, save_backbone
 
 SIX = LabelSpace("six", tuple("abcdef"), ((0, 0, 0),) * 6)
 
@@ -35,6 +36,114 @@ def model(published):
     model = build_mlesam(MLESAMConfig(backbone="hiera_tiny", label_space=SIX, rank=2)).eval()
     load_base(model, published)
     return model
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory):
+    """SAM 2.0's layout, which lacks three tensors of 2.1's memory."""
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("meta") / "sam2_hiera_tiny.pt"
+    sam = build_sam2("configs/sam2/sam2_hiera_t.yaml", device="cpu")
+    torch.save({"model": sam.state_dict()}, path)
+    return sam, path
+
+
+def test_sam_2_0_loads_too(older):
+    sam, path = older
+    model = build_mlesam(MLESAMConfig(backbone="hiera_tiny", label_space=SIX, rank=2)).eval()
+    load_base(model, path)
+    assert base_sha256(model.backbone) == fingerprint(sam.image_encoder)
+    assert torch.equal(model.decoder.no_mask, sam.sam_prompt_encoder.no_mask_embed.weight[0])
+    assert torch.equal(model.decoder.conv_s0.weight, sam.sam_mask_decoder.conv_s0.weight)
+
+
+def fingerprint(encoder):
+    """By the definition, of Meta's own module."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("layout", ["sam2", "sam2.1"])
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [("hiera_small", "hiera_s"), ("hiera_base_plus", "hiera_b+"), ("hiera_large", "hiera_l")],
+)
+def test_the_other_sizes_have_metas_tensors(layout, name, config):
+    with weightless():
+        theirs = build_sam2(f"configs/{layout}/{layout}_{config}.yaml", device="meta")
+        ours = build_backbone(name)
+    assert not difference(theirs.image_encoder.state_dict(), ours.state_dict())
+
+
+@pytest.fixture(scope="module")
+def first(sam1, shrunk_size):
+    """Meta's SAM 1, shrunk, with random weights."""
+    torch.manual_seed(2)
+    sam = sam1._build_sam(shrunk_size.width, shrunk_size.depth, shrunk_size.heads, list(shrunk_size.globals))
+    with torch.no_grad():  # Meta's positional codes start at zero
+        for name, parameter in sam.image_encoder.named_parameters():
+            if "pos" in name:
+                parameter.normal_(std=0.1)
+    return sam
+
+
+@pytest.fixture(scope="module")
+def first_file(first, tmp_path_factory):
+    path = tmp_path_factory.mktemp("meta") / "sam_vit.pth"
+    torch.save(first.state_dict(), path)
+    return path
+
+
+class TestSam1sCheckpoint:
+    @pytest.fixture
+    def model(self, shrunk_vit, first_file):
+        model = build_mlesam(MLESAMConfig(backbone=shrunk_vit, label_space=SIX, rank=2)).eval()
+        load_base(model, first_file)
+        return model
+
+    def test_the_encoder_is_metas(self, model, first):
+        assert base_sha256(model.backbone) == fingerprint(first.image_encoder)
+
+    def test_before_training_the_decoder_is_metas(self, model, first):
+        # Seen as classes, SAM's quality token and its four mask tokens make the same token set; then all must be equal.
+        decoder, theirs = model.decoder, first.mask_decoder
+        decoder.class_tokens.data[0] = theirs.iou_token.weight[0]
+        decoder.class_tokens.data[1:5] = theirs.mask_tokens.weight
+        decoder.class_tokens = torch.nn.Parameter(decoder.class_tokens[:5].detach())
+        decoder.hypernetworks = five = ClassMLPs(5, (256, 256, 256, 32))
+        with torch.no_grad():
+            for token, mlp in enumerate(theirs.output_hypernetworks_mlps):
+                for layer, linear in enumerate(mlp.layers):
+                    five.weights[layer][1 + token] = linear.weight.T
+                    five.biases[layer][1 + token] = linear.bias
+            images = torch.randn(1, 3, 64, 96)
+            pyramid = decoder.narrow(model.backbone(images))
+            prompts = first.prompt_encoder
+            masks, _ = theirs.predict_masks(
+                image_embeddings=pyramid[SEMANTIC],
+                image_pe=prompts.pe_layer((4, 6))[None],
+                sparse_prompt_embeddings=torch.zeros(1, 0, 256),
+                dense_prompt_embeddings=prompts.no_mask_embed.weight.reshape(1, -1, 1, 1),
+            )
+            torch.testing.assert_close(decoder(pyramid)[:, 1:], masks, rtol=1e-4, atol=1e-5)
+
+    def test_its_tokens_are_dealt_out_too(self, model, first):
+        assert torch.equal(model.decoder.class_tokens, first.mask_decoder.mask_tokens.weight[[1, 2, 3, 1, 2, 3]])
+
+    def test_another_size_is_refused_by_name(self, first_file):
+        words = (
+            r"is not vit_b: of its 65 .* missing \(blocks\.10\..*another shape .*; expected is Meta's sam_vit_b_01ec64"
+        )
+        with pytest.raises(CheckpointError, match=words), weightless():
+            load_backbone(build_backbone("vit_b"), first_file)
+
+    def test_a_file_without_part_of_the_decoder_is_refused(self, model, first, tmp_path):
+        state = {name: t for name, t in first.state_dict().items() if "mask_tokens" not in name}
+        torch.save(state, tmp_path / "cut.pth")
+        with pytest.raises(CheckpointError, match=r"not SAM's: 1 are missing \(mask_tokens.weight\)"):
+            load_base(model, tmp_path / "cut.pth")
 
 
 class TestMetasCheckpoint:
@@ -71,6 +180,15 @@ class TestMetasCheckpoint:
             )[0]
             ours = decoder({SEMANTIC: semantic, HIGH_RES_1: s1, HIGH_RES_0: s0})
         torch.testing.assert_close(ours[:, 2:], masks, rtol=1e-4, atol=1e-5)
+
+    def test_the_embedding_of_an_empty_memory_takes_no_part(self, model, sam2, tmp_path):
+        # SAM 2's image predictor adds it to the semantic map; the plain image path, and ours, do not.
+        state = {**sam2.state_dict(), "no_mem_embed": 7 * torch.ones(1, 1, 256)}
+        torch.save({"model": state}, tmp_path / "other.pt")
+        other = copy.deepcopy(model)
+        load_base(other, tmp_path / "other.pt")
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(other.state_dict()[name], tensor)
 
     def test_mask_tokens_are_dealt_out_to_the_classes(self, model, sam2):
         # 1 to 3 are SAM's multi-mask outputs; 0, its single-mask output, is for clicks.
