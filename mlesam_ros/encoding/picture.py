@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mlesam_ros.encoding.rvl import decode_rvl
 from mlesam_ros.encoding.samples import Layout, decode_file, view_samples
 from mlesam_ros.errors import ImageError
 from mlesam_ros.frame import CompressedPicture, Picture
@@ -153,7 +154,7 @@ def open_depth(picture: Picture | CompressedPicture, unit: float = MILLIMETRE) -
     """A depth picture, checked but not yet converted.
 
     Args:
-        picture: any of `DEPTH_LAYOUTS`, compressedDepth (png), or a 16-bit grey png.
+        picture: any of `DEPTH_LAYOUTS`, compressedDepth (png or rvl), or a 16-bit grey png.
         unit: metres per count of 16-bit pictures; ignored for 32FC1. The TUM RGB-D files, for one, have 1 / 5000.
 
     Raises:
@@ -173,6 +174,8 @@ def open_depth(picture: Picture | CompressedPicture, unit: float = MILLIMETRE) -
                 raise ImageError(
                     f"compressedDepth has the parameters {inverse}; they must be finite, the first positive."
                 )
+    if "compressedDepth rvl" in picture.format:
+        return DepthSamples(decode_rvl(data), unit, inverse)
     counts = decode_file(data, cv2.IMREAD_UNCHANGED)
     if counts.dtype != np.uint16 or counts.ndim != 2:
         raise ImageError(f"compressed depth is {counts.dtype} of shape {counts.shape}; it must be 16-bit grey png.")
