@@ -6,6 +6,7 @@ where the pixel looks. The mounting counts, not the robot's motion: a window of 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -22,6 +23,10 @@ from mlesam_ros.geometry.transform import Transform
 Floats = npt.NDArray[np.float32]
 _NEAR = 0.5
 """Metres. What is nearer than this may be off by more than `SAME` when two lenses count as one."""
+_FINEST = 384
+"""Pixels of the longer side at which parallax is worked out; a larger network gets the nearest of these."""
+_NOWHERE = -1e4
+"""A place that stays outside every picture, whatever parallax is added to it."""
 _REACH = 6
 """Pixels over which a hole in the depth takes the nearest reading: the rows between a LiDAR's beams, and no more."""
 
@@ -48,19 +53,49 @@ def aligned_view(
     if np.linalg.norm(pose.translation) * target.K[0, 0] / _NEAR < SAME:
         return at_infinity
     depth = context.depth(rig, size)
-    return at_infinity if depth is None else _view(rig.model(frame.frame_id), target, pose, size, depth)
+    return at_infinity if depth is None else _view(rig.model(frame.frame_id), rig.camera, pose, _without_gaps(depth))
 
 
-def _view(model: CameraModel, target: CameraModel, pose: Transform, size: tuple[int, int], depth: Floats) -> View:
-    coarse = coarse_size(model, target)
-    points = target.unproject(_without_gaps(depth)).reshape(-1, 3)
+def _view(model: CameraModel, camera: CameraModel, pose: Transform, depth: Floats) -> View:
+    """The view by a depth without holes, of the network's size."""
+    size = depth.shape[0], depth.shape[1]
+    coarse = coarse_size(model, camera.scaled(*size))
+    other = model.scaled(*coarse)
+    few = _at_most(_FINEST, size)
+    if few == size:
+        return View(coarse, size, _looks(other, camera, pose, depth))
+    thinned = cv2.resize(depth, few[::-1], interpolation=cv2.INTER_NEAREST)
+    parallax = _looks(other, camera, pose, np.asarray(thinned, np.float32))
+    turn = pose.rotation.tobytes()
+    maps = []
+    for near, far, finer in zip(parallax, _far(other, camera, few, turn), _far(other, camera, size, turn), strict=True):
+        maps.append(finer + cv2.resize(near - far, size[::-1], interpolation=cv2.INTER_NEAREST))
+    return View(coarse, size, (maps[0], maps[1]))
+
+
+def _at_most(most: int, size: tuple[int, int]) -> tuple[int, int]:
+    """The size, shrunk to a longer side of at most that many pixels."""
+    factor = min(most / max(size), 1.0)
+    return max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)
+
+
+@lru_cache(maxsize=8)
+def _far(other: CameraModel, camera: CameraModel, size: tuple[int, int], turn: bytes) -> tuple[Floats, Floats]:
+    """Where each pixel looks if everything is infinitely far away."""
+    pose = Transform(np.frombuffer(turn).reshape(3, 3), np.zeros(3))
+    return _looks(other, camera, pose, np.full(size, FAR, np.float32))
+
+
+def _looks(other: CameraModel, camera: CameraModel, pose: Transform, depth: Floats) -> tuple[Floats, Floats]:
+    """Where each of the label camera's pixels looks on the other's picture; far outside where that sees none of it."""
+    points = camera.scaled(*depth.shape).unproject(depth).reshape(-1, 3)
     seen = pose.inverse().apply(points)
-    scaled = model.scaled(*coarse)
-    uv, valid = scaled.project(seen)
-    parallax = np.linalg.norm(pose.translation) * scaled.K[0, 0] / seen[valid, 2]
-    valid[valid] = _visible(uv[valid], parallax, coarse)
-    u, v = (np.where(valid, axis, -2.0).astype(np.float32).reshape(size) for axis in uv.T)
-    return View(coarse, size, (u, v))
+    index, u, v = other.land(seen, bounded=False)
+    parallax = np.linalg.norm(pose.translation) * other.K[0, 0] / seen[index, 2]
+    visible = _visible(u, v, parallax, (other.height, other.width))
+    maps = np.full((2, depth.size), _NOWHERE, np.float32)
+    maps[:, index[visible]] = u[visible], v[visible]
+    return maps[0].reshape(depth.shape), maps[1].reshape(depth.shape)
 
 
 def _without_gaps(depth: Floats) -> Floats:
@@ -77,16 +112,18 @@ def _without_gaps(depth: Floats) -> Floats:
 
 
 def _visible(
-    uv: npt.NDArray[np.float64], parallax: npt.NDArray[np.floating[Any]], size: tuple[int, int]
+    u: npt.NDArray[Any], v: npt.NDArray[Any], parallax: npt.NDArray[Any], size: tuple[int, int]
 ) -> npt.NDArray[np.bool_]:
     """Whether nothing that the label camera sees stands before a point in the other camera's picture of that size.
 
     Two points on one pixel differ by more than a pixel of parallax only if one of them hides the other; neighbours on
     a slope share a pixel as well.
     """
-    cols, rows = np.rint(uv).astype(np.intp).T
-    pixel = np.clip(rows, 0, size[0] - 1) * size[1] + np.clip(cols, 0, size[1] - 1)
-    largest = np.zeros(size[0] * size[1])
+    height, width = size
+    inside = (u >= -0.5) & (u < width - 0.5) & (v >= -0.5) & (v < height - 0.5)
+    pixel = np.full(len(u), height * width)  # one place more for all that is outside
+    pixel[inside] = (v[inside] + 0.5).astype(np.intp) * width + (u[inside] + 0.5).astype(np.intp)
+    largest = np.zeros(height * width + 1)
     np.maximum.at(largest, pixel, parallax)
     visible: npt.NDArray[np.bool_] = parallax >= largest[pixel] - 1
     return visible

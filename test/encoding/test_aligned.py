@@ -70,6 +70,16 @@ def test_a_finer_event_camera_lands_on_the_same_pixels():
     assert image[25, 35] == pytest.approx(1)
 
 
+def test_a_network_of_many_pixels_gets_parallax_from_fewer(monkeypatch):
+    """To their nearest, so away from the edges of things nothing changes."""
+    box, wall = (38, 30), (65, 50)
+    events = events_at([box[0] - 7, wall[0] - 2], [box[1], wall[1]])
+    exact = encoded(events, box_before_a_wall())
+    monkeypatch.setattr("mlesam_ros.encoding.aligned._FINEST", WIDTH // 2)
+    np.testing.assert_allclose(encoded(events, box_before_a_wall()), exact, atol=1e-3)
+    assert hits(exact) == [(box[1], box[0]), (wall[1], wall[0])]
+
+
 def test_without_depth_everything_is_infinitely_far():
     assert hits(encoded(events_at([28, 58], [25, 10]))) == [(10, 58), (25, 28)]
 
