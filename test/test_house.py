@@ -11,7 +11,7 @@ SOURCES = sorted([*(CHECKOUT / "mlesam_ros").rglob("*.py"), *(CHECKOUT / "traini
 # Floor by floor, the ground last. A room may import rooms of its own floor's list below it, and itself.
 FLOORS = [
     {"cli"},
-    {"ros", "training", "evaluation"},
+    {"ros", "training", "evaluation", "bench"},
     {"bags", "pipeline"},
     {"model", "encoding", "sync", "render", "world", "messages"},
     {"geometry", "labels", "metrics"},

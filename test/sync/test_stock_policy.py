@@ -1,50 +1,19 @@
-"""Against the rule of the stock Python `ApproximateTimeSynchronizer`, on the same streams.
-
-Its rule: each topic keeps its newest `queue` messages by stamp, the smallest stamp leaving first. On each arrival, the
-stamps of the other topics that lie strictly within `slop` of the new one are tried in nearest-first order, and the
-first combination whose spread is below `slop` is emitted and removed.
-"""
-
-import itertools
+"""Against the rule of the stock Python `ApproximateTimeSynchronizer`, on the same streams."""
 
 import numpy as np
 import pytest
 from pretend_sensors import MS, sensors, skews
 from pretend_sensors import play as play_ours
 
+from mlesam_ros.bench.stock_policy import StockPolicy
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 from mlesam_ros.sync import SyncConfig
 
 SLOP = 60 * MS
 
 
-class StockPolicy:
-    def __init__(self, topics, queue=10):
-        self.queues = {topic: set() for topic in topics}
-        self.size = queue
-
-    def push(self, topic, stamp):
-        mine = self.queues[topic]
-        mine.add(stamp)
-        if len(mine) > self.size:
-            mine.remove(min(mine))
-        if stamp not in mine:
-            return None
-        others = [t for t in self.queues if t != topic]
-        for chosen in itertools.product(*(self.near(t, stamp) for t in others)):
-            if max(*chosen, stamp) - min(*chosen, stamp) < SLOP:
-                stamps = dict(zip(others, chosen, strict=True)) | {topic: stamp}
-                for t, s in stamps.items():
-                    self.queues[t].remove(s)
-                return stamps
-        return None
-
-    def near(self, topic, stamp):
-        return sorted((s for s in self.queues[topic] if abs(s - stamp) < SLOP), key=lambda s: abs(s - stamp))
-
-
 def play_stock(messages, topics=MODALITIES):
-    policy = StockPolicy(topics)
+    policy = StockPolicy(topics, SLOP)
     return [s for _, topic, stamp in messages if (s := policy.push(topic, stamp))]
 
 

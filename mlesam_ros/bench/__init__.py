@@ -1,0 +1,10 @@
+"""How long things take, ours and the alternative in turn in the same run, on a machine that is described.
+
+A benchmark is a module with `run(repeats) -> list[Row]`; `BENCHES` names them.
+"""
+
+BENCHES: dict[str, str] = {
+    "sensors": "mlesam_ros.bench.sensors",
+    "sync": "mlesam_ros.bench.sync",
+}
+"""`mlesam bench NAME` → its module. None is imported before it is run."""

@@ -1,0 +1,170 @@
+"""What it costs to bring sensors into the camera's plane, beside the usual way of doing the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.bench.machine import least_seconds
+from mlesam_ros.bench.readings import EVENTS, POINTS, STAMP, Readings, make_readings
+from mlesam_ros.bench.row import Row, compare, rate
+from mlesam_ros.encoding.context import Context
+from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, ENCODERS, encode, make_encoders
+from mlesam_ros.encoding.event_counts import count_events
+from mlesam_ros.encoding.evt3 import Evt3Decoder
+from mlesam_ros.encoding.evt3_encode import encode_evt3
+from mlesam_ros.encoding.picture import to_rgb
+from mlesam_ros.frame import CAMERA, EVENT, LIDAR, Events, FrameSet, Picture
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.motion import sensor_motion
+from mlesam_ros.geometry.projection import project
+
+_SIZE = (576, 1024)  # of the network's pictures at 1080p
+_YUV = {"bgr8": cv2.COLOR_BGR2RGB, "bayer_rggb8": cv2.COLOR_BayerRGGB2RGB, "yuyv": cv2.COLOR_YUV2RGB_YUY2}
+
+
+def run(repeats: int) -> list[Row]:
+    """Projection, events, pictures, rays, motion, and every encoder on one moment of a well-equipped robot."""
+    readings = make_readings()
+    parts = (_projection, _events, _pictures, _lenses, _motion, _encoders)
+    return [row for part in parts for row in part(readings, repeats)]
+
+
+def _projection(readings: Readings, repeats: int) -> Iterator[Row]:
+    rig, camera = readings.rig, readings.rig.camera
+    mounting = rig.extrinsic(LIDAR, STAMP)
+    turn, shift = cv2.Rodrigues(mounting.rotation)[0], mounting.translation
+
+    def opencv(points: npt.NDArray[np.float32]) -> Any:
+        return cv2.projectPoints(points, turn, shift, camera.K, camera.D)
+
+    ahead = readings.xyz[camera.land(mounting.apply(readings.xyz))[0]]
+    ahead = np.resize(ahead, (POINTS, 3))
+    for name, points in (
+        (f"{POINTS} points of a sweep, plumb_bob", readings.xyz),
+        (f"{POINTS} points, all seen", ahead),
+    ):
+        yield compare(
+            f"project {name}",
+            lambda points=points: camera.land(mounting.apply(points)),
+            repeats,
+            ("cv2.projectPoints", lambda points=points: opencv(points)),
+            least_seconds(points, points[:, :2]),
+        )
+    yield compare(
+        f"project {POINTS} points into {_SIZE[1]}x{_SIZE[0]}, nearest wins",
+        lambda: project(readings.xyz, mounting, camera, _SIZE),
+        repeats,
+        ("cv2.projectPoints, sort, scatter", lambda: _sorted_scatter(readings.xyz, opencv)),
+        least_seconds(readings.xyz),
+    )
+
+
+def _sorted_scatter(points: npt.NDArray[np.float32], project_points: Any) -> npt.NDArray[np.float32]:
+    """The usual z-buffer: far points first, near ones over them."""
+    uv = project_points(points)[0][:, 0] * [_SIZE[1] / 1920, _SIZE[0] / 1080]
+    keep = (points[:, 0] > 0) & (uv >= 0).all(axis=1) & (uv < _SIZE[::-1]).all(axis=1)
+    cols, rows = np.zeros((2, len(uv)), np.intp)
+    cols[keep], rows[keep] = uv[keep].astype(np.intp).T
+    metres = np.linalg.norm(points[keep], axis=1)
+    order = np.argsort(-metres)
+    image = np.zeros(_SIZE, np.float32)
+    image[rows[keep][order], cols[keep][order]] = metres[order]
+    return image
+
+
+def _events(readings: Readings, repeats: int) -> Iterator[Row]:
+    events = readings.frames[EVENT].payload
+    assert isinstance(events, Events)
+    yield compare(
+        f"count {EVENTS} events per pixel and polarity",
+        lambda: count_events(events, (events.height, events.width)),
+        repeats,
+        ("np.add.at", lambda: _add_at(events)),
+        least_seconds(events.x, events.y, events.polarity, np.empty((events.height, events.width, 2), np.float32)),
+    )
+    microseconds = (events.t - events.t[0]) // 1000
+    words = encode_evt3(events.x, events.y, microseconds, events.polarity)
+    yield rate(
+        f"decode {EVENTS} events of EVT3, {len(words) / EVENTS:.1f} bytes each",
+        lambda: Evt3Decoder(events.width, events.height).decode(words),
+        EVENTS,
+        "events",
+        repeats,
+        least_seconds(words, events.x, events.y, events.t, events.polarity),
+    )
+
+
+def _add_at(events: Events) -> npt.NDArray[np.float32]:
+    counts = np.zeros((events.height, events.width, 2), np.float32)
+    np.add.at(counts, (events.y, events.x, 1 - events.polarity.astype(np.intp)), 1)
+    return counts
+
+
+def _pictures(readings: Readings, repeats: int) -> Iterator[Row]:
+    rng = np.random.default_rng(1)
+    for encoding, code in _YUV.items():
+        channels = {"bgr8": 3, "bayer_rggb8": 1, "yuyv": 2}[encoding]
+        samples = rng.integers(0, 256, (1080, 1920, channels), np.uint8)
+        picture = Picture(1080, 1920, encoding, 1920 * channels, samples.reshape(-1))
+        yield compare(
+            f"1080p {encoding} to RGB",
+            lambda picture=picture: to_rgb(picture),
+            repeats,
+            ("cv2.cvtColor alone", lambda samples=samples, code=code: cv2.cvtColor(samples, code)),
+            least_seconds(samples, np.empty((1080, 1920, 3), np.uint8)),
+        )
+    rgb = readings.frames[CAMERA].payload
+    assert isinstance(rgb, Picture)
+    yield compare(
+        "1080p rgb8 to RGB",
+        lambda: to_rgb(rgb),
+        repeats,
+        ("a copy, as cv_bridge makes it", lambda: rgb.data.reshape(1080, 1920, 3).copy()),
+        unit="us",
+    )
+
+
+def _lenses(readings: Readings, repeats: int) -> Iterator[Row]:
+    camera = readings.rig.camera
+    u, v = np.meshgrid(np.arange(1920.0), np.arange(1080.0))
+    pixels = np.stack([u.ravel(), v.ravel()], axis=1)[:, None]
+    yield compare(
+        "rays of 1080p, plumb_bob, once per camera",
+        lambda: CameraModel(1920, 1080, camera.K, camera.D, camera.model).rays,
+        max(repeats // 10, 3),
+        ("cv2.undistortPoints", lambda: cv2.undistortPoints(pixels, camera.K, camera.D)),
+        least_seconds(camera.rays),
+    )
+
+
+def _motion(readings: Readings, repeats: int) -> Iterator[Row]:
+    sweep = readings.frames[LIDAR].payload.points  # type: ignore[union-attr]
+    times = STAMP + sweep["t"].astype(np.int64)
+    rig = readings.rig
+    yield compare(
+        f"take {POINTS} points to one moment, each by its own time",
+        lambda: sensor_motion(rig, LIDAR, times, STAMP).apply(readings.xyz),
+        repeats,
+        ("one rigid transform for all, motion ignored", lambda: rig.extrinsic(LIDAR, STAMP).apply(readings.xyz)),
+        least_seconds(readings.xyz, readings.xyz, times),
+    )
+
+
+def _encoders(readings: Readings, repeats: int) -> Iterator[Row]:
+    """Whole encoders, the z-buffers and alignments between sensors included; nothing to compare with."""
+    rig, frame_set = readings.rig, FrameSet(STAMP, CAMERA, readings.frames, dict.fromkeys(readings.frames, 0))
+    repeats = max(repeats // 3, 5)
+    for name, cls in ENCODERS.items():
+        encoder, frame = cls(), readings.frames[cls.modality]
+        yield compare(
+            f"encode {name} at {_SIZE[1]}x{_SIZE[0]}",
+            lambda encoder=encoder, frame=frame: encoder(frame, rig, _SIZE, Context(frame_set)),
+            repeats,
+        )
+    encoders = make_encoders(DEFAULT_ENCODERS)
+    yield compare("encode a set of four sensors", lambda: encode(frame_set, rig, _SIZE, encoders), repeats)
