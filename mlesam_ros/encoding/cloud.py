@@ -19,6 +19,7 @@ _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"
 _INTENSITIES = ("intensity", "intensities", "reflectivity", "reflectance", "i")
 """What drivers call the strength of the echo, the most usual first."""
 _LARGEST_POINT = 65535
+_MOST_FIELDS = 256
 
 
 class Field(Protocol):
@@ -73,6 +74,8 @@ def cloud_from_fields(
 def _point_dtype(fields: Sequence[Field], point_step: int, is_bigendian: bool) -> np.dtype[np.void]:
     if not 0 < point_step <= _LARGEST_POINT:
         raise CloudError(f"point_step is {point_step} bytes; 1 to {_LARGEST_POINT} are accepted.")
+    if len(fields) > _MOST_FIELDS:
+        raise CloudError(f"cloud has {len(fields)} fields; at most {_MOST_FIELDS} are accepted.")
     formats: dict[str, tuple[np.dtype[Any], int]] = {}
     for field in fields:
         if not field.name:

@@ -95,6 +95,38 @@ def test_a_count_of_zero_means_one_and_of_three_an_array():
     assert cloud.points["normal"].tolist() == [[3, 4, 5]]
 
 
+@pytest.mark.parametrize("offset", [0, 1, 5])
+def test_double_precision_at_any_address(offset):
+    """Coordinates of 8 bytes and a stamp at an odd address keep their digits; what float32 cannot hold is no point."""
+    fields = [field(n, offset + 8 * i, "f8") for i, n in enumerate("xyz")] + [field("timestamp", offset + 24, "f8")]
+    values = {n: np.array([[0.1, 1e300, -5.5]]) for n in "xyz"} | {"timestamp": np.full((1, 3), 1_700_000_000.123456)}
+    cloud = cloud_from_fields(*as_message(values, fields, offset + 33))
+    assert cloud.points["timestamp"].tolist() == [1_700_000_000.123456] * 3
+    np.testing.assert_array_equal(cloud_xyz(cloud), np.array([[0.1] * 3, [np.nan] * 3, [-5.5] * 3], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "row_step"),
+    [(2**32 - 1, 0, 0), (0, 2**32 - 1, 26 * (2**32 - 1)), (0, 0, 0), (0, 0, 2**32 - 1)],
+)
+def test_huge_claims_over_no_data_cost_nothing(height, width, row_step):
+    cloud = cloud_from_fields(ODD, height, width, 26, row_step, False, np.zeros(0, np.uint8))
+    assert len(cloud_xyz(cloud)) == len(cloud_intensity(cloud)) == 0
+
+
+@pytest.mark.parametrize(("height", "width"), [(2**32 - 1, 1), (1, 2**32 - 1), (2**32 - 1, 2**32 - 1)])
+def test_huge_claims_over_little_data_are_refused(height, width):
+    with pytest.raises(CloudError, match="data has 26 bytes"):
+        cloud_from_fields(ODD, height, width, 26, 26 * width, False, np.zeros(26, np.uint8))
+
+
+def test_more_fields_than_any_driver_has_are_refused():
+    with pytest.raises(CloudError, match="300 fields; at most 256"):
+        cloud_from_fields([field(f"f{i}", 0, "f4") for i in range(300)], 1, 1, 26, 26, False, np.zeros(26, np.uint8))
+    with pytest.raises(CloudError, match="'x' spans bytes 0 to 17179869180"):
+        cloud_from_fields([field("x", 0, "f4", 2**32 - 1)], 1, 1, 26, 26, False, np.zeros(26, np.uint8))
+
+
 def test_nameless_padding_is_passed_over():
     assert (
         len(cloud_xyz(cloud_from_fields(*as_message(some() | {"": some()["x"]}, [*ODD, field("", 0, "f4")], 26)))) == 5
