@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,15 +14,16 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from mlesam_ros.encoding.encoder import Encoder
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_context, make_encoders
 from mlesam_ros.encoding.on_device import encode_on
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
 from mlesam_ros.frame import FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.model.backbones import STRIDE
-from mlesam_ros.model.checkpoint import load_checkpoint
+from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint, load_experts
 from mlesam_ros.model.config import MLESAMConfig
-from mlesam_ros.model.mlesam import MLESAM, Features, Output
+from mlesam_ros.model.mlesam import MLESAM, Features, Output, refuse_not_finite
 
 AUTO = "auto"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -66,7 +67,7 @@ class Pipeline:
         self.precision = _precision(precision, self.device)
         _set_threads(threads)
         self._encoders = make_encoders({m: _encoder_name(self.config, m) for m in self.config.modalities})
-        self._check_statistics()
+        self._check_statistics(self.config, self._encoders)
         self._dtype = PRECISIONS[self.precision]
         model.experts.merge()  # in float32, before rounding
         self._model = model.eval().to(self.device, self._dtype)
@@ -179,6 +180,24 @@ class Pipeline:
         """Modality → (3, h, w) float32, the pictures that the network read for the last set."""
         return {m: i.cpu().numpy() if isinstance(i, torch.Tensor) else i for m, i in self._images.items()}
 
+    def take_experts(self, path: str | Path, modalities: Sequence[Modality] | None = None) -> None:
+        """Replace or add experts between two sets, without a new start: the network stays merged and warm.
+
+        Args:
+            path: a checkpoint on the same base weights.
+            modalities: which of its experts; None for all.
+
+        Raises:
+            CheckpointError, ConfigError: see `load_experts` and `__init__`; nothing has changed then.
+        """
+        config = MLESAMConfig.from_dict(describe_checkpoint(path)["config"])
+        wanted = [m for m in config.modalities if modalities is None or m in modalities]
+        encoders = make_encoders({m: _encoder_name(config, m) for m in wanted})
+        self._check_statistics(config, encoders)
+        load_experts(path, self._model, modalities)
+        self.config = self._model.config
+        self._encoders = {**self._encoders, **encoders}
+
     def network_size(self, rig: Rig) -> tuple[int, int]:
         """(h, w) of the network's images: the camera's shape, long side `image_size`, sides multiples of 32.
 
@@ -200,7 +219,9 @@ class Pipeline:
                 if self.encodes_on_device:
                     images[modality] = encode_on(self.device, encoder, frame, rig, size, context)
                 else:
-                    images[modality] = encoder(frame, rig, size, context)
+                    image = encoder(frame, rig, size, context)
+                    refuse_not_finite({modality: torch.from_numpy(image)})
+                    images[modality] = image
             except MlesamError as error:
                 refusals[modality] = str(error)
         self.refusals = MappingProxyType(refusals)
@@ -235,9 +256,10 @@ class Pipeline:
         if self.device.startswith("cuda"):
             torch.cuda.synchronize(self.device)
 
-    def _check_statistics(self) -> None:
-        for modality, statistics in self.config.statistics.items():
-            encoder = self._encoders[modality]
+    @staticmethod
+    def _check_statistics(config: MLESAMConfig, encoders: Mapping[Modality, Encoder]) -> None:
+        for modality in config.statistics.keys() & encoders.keys():
+            statistics, encoder = config.statistics[modality], encoders[modality]
             if not np.allclose(statistics, encoder.statistics):
                 raise CheckpointError(
                     f"the {modality} expert was trained on images normalised with {statistics}, but encoder "

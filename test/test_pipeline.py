@@ -20,7 +20,7 @@ from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.model.checkpoint import save_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.model.weights import save_backbone
+from mlesam_ros.model.weights import base_sha256, save_backbone
 from mlesam_ros.pipeline import PRECISIONS, Pipeline, _enlarged, network_size
 from mlesam_ros.world.world import World
 
@@ -161,6 +161,58 @@ def test_a_sensor_without_expert_is_left_out_with_its_reason(frame_set, world):
     pipeline = Pipeline(make_model(modalities=("camera", "lidar")), "cpu", "fp32")
     assert pipeline.segment(frame_set, world.rig).used == ("camera", "lidar")
     assert "no expert for event; it has camera, lidar" in pipeline.refusals["event"]
+
+
+def test_a_picture_that_is_not_finite_is_left_out_with_its_reason(frame_set, world):
+    pipeline = Pipeline(make_model(), "cpu", "fp32")
+    encoder = pipeline._encoders["event"]
+    pipeline._encoders["event"] = lambda *arguments: np.where(encoder(*arguments) > 0, np.float32("nan"), 0)
+    mask = pipeline.segment(frame_set, world.rig)
+    assert mask.used == ("camera", "depth", "lidar")
+    assert "the event image has" in pipeline.refusals["event"]
+
+
+class TestTakingExperts:
+    """Between two sets, without a new start."""
+
+    @pytest.fixture
+    def file(self, tmp_path):
+        """Other experts on the same base weights."""
+        model = make_model()
+        with torch.no_grad():
+            for modality in model.experts.modalities:
+                for b in model.experts.expert(modality).b:
+                    b.mul_(-1)
+        save_checkpoint(tmp_path / "other.safetensors", model)
+        return tmp_path / "other.safetensors"
+
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_replaces_those_that_are_named(self, file, frame_set, world, precision):
+        model = make_model()
+        model.base_sha256 = base_sha256(model.backbone)  # as loading notes it, before any rounding
+        pipeline = Pipeline(model, "cpu", precision)
+        depth, lidar = subset(frame_set, "depth"), subset(frame_set, "lidar")
+        before = [pipeline.segment(s, world.rig).confidence for s in (depth, lidar)]
+        pipeline.take_experts(file, ["lidar"])
+        after = [pipeline.segment(s, world.rig).confidence for s in (depth, lidar)]
+        assert np.array_equal(after[0], before[0])
+        assert not np.array_equal(after[1], before[1])
+
+    def test_adds_those_that_it_lacked(self, file, frame_set, world):
+        pipeline = Pipeline(make_model(modalities=("camera",)), "cpu", "fp32")
+        assert pipeline.segment(frame_set, world.rig).used == ("camera",)
+        pipeline.take_experts(file, ["lidar", "event"])
+        assert set(pipeline.segment(frame_set, world.rig).used) == {"camera", "event", "lidar"}
+        pipeline.warm_up(world.rig)
+
+    def test_other_statistics_change_nothing(self, tmp_path, frame_set, world):
+        odd = make_model(statistics={"lidar": ((9, 9, 9), (1, 1, 1))})
+        save_checkpoint(tmp_path / "odd.safetensors", odd)
+        pipeline = Pipeline(make_model(), "cpu", "fp32")
+        before = pipeline.segment(frame_set, world.rig)
+        with pytest.raises(CheckpointError, match="lidar expert was trained on images normalised with"):
+            pipeline.take_experts(tmp_path / "odd.safetensors")
+        assert np.array_equal(pipeline.segment(frame_set, world.rig).confidence, before.confidence)
 
 
 def test_nothing_readable_raises_with_every_reason(pipeline, frame_set, world):

@@ -124,15 +124,16 @@ def load_experts(path: str | Path, model: MLESAM, modalities: Sequence[Modality]
     wanted = config.modalities if modalities is None else tuple(modalities)
     if foreign := [m for m in wanted if m not in config.modalities]:
         raise ConfigError(f"{path} has no expert for {', '.join(foreign)}; it has {', '.join(config.modalities)}.")
-    state, experts = read_tensors(Path(path)), model.experts
+    state, read = read_tensors(Path(path)), {}
     for modality in wanted:
         prefix = f"experts.by_modality.{modality}."
         theirs = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
-        expert = experts.fresh(config.rank)
+        read[modality] = expert = model.experts.fresh(config.rank)
         if differing := difference(theirs, expert.state_dict()):
             raise CheckpointError(f"{path} contradicts its own configuration: its expert for {modality}: {differing}.")
         expert.load_state_dict(theirs)
-        experts.add(modality, expert)
+    for modality, expert in read.items():
+        model.experts.add(modality, expert)
     current = _current_config(model)
     encoders = {m: name for m, name in config.encoders.items() if m in wanted}
     statistics = {m: pair for m, pair in config.statistics.items() if m in wanted}
