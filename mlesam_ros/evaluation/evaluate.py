@@ -3,85 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import combinations
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from mlesam_ros.bags.drops import Drop
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.evaluation.calibration import BagRig
+from mlesam_ros.evaluation.made import Listener, Made
+from mlesam_ros.evaluation.options import Options
 from mlesam_ros.evaluation.replay import Replay
-from mlesam_ros.evaluation.scores import Labels, Scores, Subset, Trace
+from mlesam_ros.evaluation.robustness import Ablation
+from mlesam_ros.evaluation.scores import SLACK, Scores
 from mlesam_ros.evaluation.topics import Topics, find_topics
 from mlesam_ros.evaluation.truth import LabelFolder, Truth
-from mlesam_ros.frame import EVENT, Events, FrameSet, Modality, Segmentation
-from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.rig import Rig, load_rig
+from mlesam_ros.evaluation.view import choose_view
+from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality
+from mlesam_ros.geometry.rig import load_rig
 from mlesam_ros.pipeline import Pipeline
-from mlesam_ros.sync import SyncConfig
-
-_ASSUMED_VIEW = 70.0
-"""Degrees that a camera without any calibration is taken to see from side to side."""
-_SLACK = 5_000_000
-"""Nanoseconds by which a label picture's name may miss the stamp of the picture it labels."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a bag is evaluated.
-
-    Attributes:
-        topics: modality or `truth` → topic, where guessing is not wanted.
-        calibration: rig file for what the bag does not say.
-        labels: folder of true labels, called by stamp.
-        start, duration: seconds from the bag's beginning; None for all of it.
-        every: only every n-th set is segmented.
-        real_time: skip what this machine would skip if the bag were live.
-        drops: sensors to silence.
-        robustness: segment each set with every subset of its sensors as well.
-        rectified: modalities whose pictures are rectified.
-        sync: changes to the synchroniser's configuration.
-    """
-
-    topics: dict[str, str] = field(default_factory=dict)
-    calibration: Path | None = None
-    labels: Path | None = None
-    start: float = 0.0
-    duration: float | None = None
-    every: int = 1
-    real_time: bool = False
-    drops: tuple[Drop, ...] = ()
-    robustness: bool = False
-    rectified: tuple[Modality, ...] = ()
-    sync: dict[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Made:
-    """One mask and all that belongs to it.
-
-    Attributes:
-        frame_set: what it was made from, frames that could not be used left out.
-        mask: the mask.
-        rig: as it is known by now.
-        trace: its figures; a truth that comes later is added to it.
-        counters: modality → fate → messages so far.
-        sequence: 1 for the first mask.
-    """
-
-    frame_set: FrameSet
-    mask: Segmentation
-    rig: Rig
-    trace: Trace
-    counters: dict[Modality, dict[str, int]]
-    sequence: int
-
-
-Listener = Callable[[Made], None]
-"""Whoever wants to see the masks as they are made: the result bag, the report."""
 
 
 @dataclass
@@ -91,11 +29,12 @@ class Evaluation:
     Attributes:
         bag: its path.
         topics: what was read from where.
-        sets: moments that the synchroniser made; those skipped by `every` are not among them.
+        sets: moments that were given to the pipeline; those skipped by `every` are not among them.
         scores: everything that was counted.
         counters: modality → fate → messages.
         warnings: one sentence each.
         rejected: modality → frames that the pipeline could not use.
+        interrupted: Ctrl-C ended it early.
     """
 
     bag: Path
@@ -105,6 +44,7 @@ class Evaluation:
     counters: dict[Modality, dict[str, int]]
     warnings: list[str]
     rejected: dict[Modality, int]
+    interrupted: bool = False
 
 
 def evaluate(
@@ -116,12 +56,14 @@ def evaluate(
 ) -> Evaluation:
     """Make the masks that the live node would make of this bag.
 
+    Ctrl-C ends it early; what was counted until then is the result.
+
     Args:
         bag: rosbag2 folder or file.
         pipeline: makes them.
         options: see `Options`.
-        listeners: told about every mask.
-        progress: told the seconds of the bag that are done.
+        listeners: told about every mask, and about every mask that meets its truth.
+        progress: told the seconds of the bag that are done, counted from `options.start`.
 
     Raises:
         BagError: no bag, or no sensor in it.
@@ -130,61 +72,50 @@ def evaluate(
     """
     options = options or Options()
     with BagReader(bag) as reader:
-        run = _Run(reader, pipeline, options)
-        for step in run.replay.steps(options.start, options.duration):
-            if isinstance(step, Truth):
-                run.scores.take_truth(step)
-                continue
-            made = run.segment(step)
-            for listener in listeners if made is not None else ():
-                listener(made)
-            if progress is not None:
-                progress((step.stamp - reader.start) / 1e9)
-        return run.conclude()
+        options.span((reader.end - reader.start) / NANOSECONDS)
+        run = _Run(reader, pipeline, options, listeners)
+        interrupted = False
+        try:
+            for step in run.replay.steps(options.start, options.duration):
+                run.take(step)
+                if progress is not None:
+                    progress(run.replay.heard - options.start)
+        except KeyboardInterrupt:
+            interrupted = True
+        return run.conclude(interrupted)
 
 
 class _Run:
     """One bag's evaluation under way."""
 
-    def __init__(self, reader: BagReader, pipeline: Pipeline, options: Options) -> None:
-        self._reader, self._pipeline, self._options = reader, pipeline, options
+    def __init__(
+        self, reader: BagReader, pipeline: Pipeline, options: Options, listeners: Sequence[Listener] = ()
+    ) -> None:
+        self._reader, self._pipeline, self._options, self._listeners = reader, pipeline, options, tuple(listeners)
         config = pipeline.config
         self.topics = find_topics(reader.topics, options.topics, config.modalities)
         rig = load_rig(options.calibration) if options.calibration else None
         self._calibration = BagRig(reader, self.topics, rig, options.rectified)
-        sync = replace(SyncConfig(tuple(self.topics.sensors)), **options.sync)  # type: ignore[arg-type]
+        sync = options.synchroniser(self.topics.sensors)
         self.replay = Replay(reader, self.topics, self._calibration, config.label_space, sync, options.drops)
         self._folder = LabelFolder(options.labels, config.label_space) if options.labels else None
-        self.scores = Scores(len(config.label_space))
+        self._ablation = Ablation(pipeline) if options.robustness else None
+        self._scores = Scores(len(config.label_space), [listener.compare for listener in self._listeners])
         self._notes: dict[str, None] = {}
         self._rejected: dict[Modality, int] = {}
         self._sets = self._seen = 0
 
-    def segment(self, frame_set: FrameSet) -> Made | None:
-        """The mask of a set; None where it is skipped or cannot be made."""
+    def take(self, step: FrameSet | Truth) -> None:
+        """A set is ready, or true labels came."""
+        if isinstance(step, Truth):
+            if self._folder is None:
+                self._scores.take_truth(step)
+            return
         self._seen += 1
-        if (self._seen - 1) % self._options.every:
-            return None
-        self._sets += 1
-        rig = self.replay.rig
-        self._know_a_camera(rig, frame_set)
-        try:
-            mask = self._pipeline.segment(frame_set, rig)
-        except MlesamError as error:
-            self._notes.setdefault(str(error))
-            return None
-        finally:
-            self._note_refusals()
-        if self._options.real_time:
-            self.replay.busy(sum(mask.timings.values()))
-        others = self._alone(frame_set, mask, rig) if self._options.robustness else {}
-        trace = self.scores.take_mask(frame_set, mask, others)
-        if self._folder is not None and (truth := self._folder.near(mask.stamp, _SLACK)) is not None:
-            self.scores.take_truth(truth)
-        usable = replace(frame_set, frames={m: frame_set.frames[m] for m in mask.used})
-        return Made(usable, mask, rig, trace, self.replay.counters, len(self.scores.traces))
+        if (self._seen - 1) % self._options.every == 0:
+            self._segment(step)
 
-    def conclude(self) -> Evaluation:
+    def conclude(self, interrupted: bool) -> Evaluation:
         """Everything, in the end."""
         problems = {**self._calibration.problems, **self.replay.problems}
         warnings = [
@@ -194,48 +125,54 @@ class _Run:
             *(f"{topic}: {problem}" for topic, problem in problems.items()),
             *self._notes,
         ]
-        if not self.scores.traces:
+        if interrupted:
+            warnings.append(f"interrupted after {self.replay.heard:.1f} s of the bag; the rest was not evaluated.")
+        if not self._scores.traces:
+            if interrupted:
+                raise KeyboardInterrupt
             raise MlesamError(
                 f"not one mask could be made of {self._reader.path}: {' '.join(warnings) or 'no set came about.'}"
             )
+        self._scores.finish()
         path, counters = self._reader.path, self.replay.counters
-        return Evaluation(path, self.topics, self._sets, self.scores, counters, warnings, self._rejected)
+        return Evaluation(path, self.topics, self._sets, self._scores, counters, warnings, self._rejected, interrupted)
 
-    def _alone(self, frame_set: FrameSet, mask: Segmentation, rig: Rig) -> dict[Subset, Labels]:
-        """The labels that every subset of the used sensors would have given."""
-        out: dict[Subset, Labels] = {mask.used: mask.labels}
-        for count in range(1, len(mask.used)):
-            for subset in combinations(mask.used, count):
-                frames = {m: frame_set.frames[m] for m in subset}
-                out[subset] = self._pipeline.segment(replace(frame_set, frames=frames), rig).labels
-        return out
+    def _segment(self, frame_set: FrameSet) -> None:
+        self._sets += 1
+        rig = self.replay.rig
+        if (note := choose_view(rig, frame_set, self.topics.infos)) is not None:
+            self._notes.setdefault(note)
+        try:
+            mask = self._pipeline.segment(frame_set, rig)
+        except MlesamError as error:
+            self._notes.setdefault(str(error))
+            return
+        finally:
+            self._note_remarks()
+        if self._options.real_time:
+            self.replay.busy(sum(mask.timings.values()))
+        usable = replace(frame_set, frames={m: frame_set.frames[m] for m in mask.used})
+        images = dict(self._pipeline.images)
+        others = self._ablation(usable, mask.used, mask.labels, rig) if self._ablation is not None else None
+        trace = self._scores.take_mask(frame_set, mask, others)
+        made = Made(usable, images, mask, rig, trace, self.replay.counters, len(self._scores.traces))
+        for listener in self._listeners:
+            listener.take(made)
+        self._scores.match(mask.stamp)
+        self._look_up_truth(mask.stamp)
 
-    def _note_refusals(self) -> None:
+    def _look_up_truth(self, stamp: int) -> None:
+        try:
+            truth = None if self._folder is None else self._folder.near(stamp, SLACK)
+        except MlesamError as error:
+            self._notes.setdefault(str(error))
+            return
+        if truth is not None:
+            self._scores.take_truth(truth)
+
+    def _note_remarks(self) -> None:
         for modality, reason in self._pipeline.refusals.items():
             self._rejected[modality] = self._rejected.get(modality, 0) + 1
             self._notes.setdefault(f"{modality}: {reason}")
-
-    def _know_a_camera(self, rig: Rig, frame_set: FrameSet) -> None:
-        """A bag without any calibration still has a picture: it becomes the label camera, its lens assumed."""
-        if rig.camera_frame in rig.models:
-            return
-        known = [m for m in self.topics.infos if m in frame_set.frames and frame_set.frames[m].frame_id in rig.models]
-        if known:
-            rig.camera_frame = frame_set.frames[known[0]].frame_id
-            self._notes.setdefault(f"no calibrated camera; masks are made in the view of {known[0]}.")
-            return
-        events = frame_set.frames.get(EVENT)
-        if events is not None and isinstance(events.payload, Events):
-            width, height = events.payload.width, events.payload.height
-            rig.models[events.frame_id] = _assumed(width, height)
-            rig.camera_frame = events.frame_id
-            self._notes.setdefault(
-                f"no CameraInfo at all: masks are made in the event camera's view, its lens taken to see "
-                f"{_ASSUMED_VIEW:g} degrees; give --calibration for anything that must be right."
-            )
-
-
-def _assumed(width: int, height: int) -> CameraModel:
-    focal = width / 2 / np.tan(np.radians(_ASSUMED_VIEW / 2))
-    intrinsics = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
-    return CameraModel(width, height, intrinsics, np.zeros(0), "pinhole")
+        for modality, remark in self._pipeline.notes.items():
+            self._notes.setdefault(f"{modality}: {remark}")

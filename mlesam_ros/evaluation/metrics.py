@@ -3,69 +3,97 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlesam_ros.evaluation.evaluate import Evaluation, Options
+from mlesam_ros.bags.drops import Drop
+from mlesam_ros.evaluation.evaluate import Evaluation
+from mlesam_ros.evaluation.options import Options
+from mlesam_ros.evaluation.robustness import EMM, NM, RMM
 from mlesam_ros.evaluation.scores import Scores, Trace, percentiles_ms
-from mlesam_ros.frame import MODALITIES
+from mlesam_ros.frame import MODALITIES, Modality
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.pipeline import Pipeline
 
-_FATES = ("received", "used", "superseded", "late", "unmatched", "refused")
+FATES = ("received", "used", "superseded", "late", "unmatched", "refused")
 _BLOCK = 1 << 20
+_STAGES = ("encode", "model", "decode")
 
 
 def metrics(evaluation: Evaluation, options: Options, pipeline: Pipeline) -> dict[str, Any]:
     """Everything about one bag, with JSON types. Scores are in percent, times in milliseconds."""
-    scores, space = evaluation.scores, pipeline.config.label_space
-    counters = evaluation.counters.values()
     return {
         "bag": str(evaluation.bag),
         "bag_sha256": bag_sha256(evaluation.bag),
-        "frames": sum(counts["received"] for counts in counters),
-        "sets": evaluation.sets,
-        "masks": len(scores.traces),
-        "counters": {fate: sum(counts[fate] for counts in counters) for fate in _FATES},
+        "interrupted": evaluation.interrupted,
+        **_counts(evaluation.counters.values(), evaluation.sets),
         "sensors": _sensors(evaluation),
-        "latency_ms": percentiles_ms(sum(trace.timings.values()) for trace in scores.traces),
-        "stages_ms": _stages(scores.traces),
+        **figures(evaluation.scores, pipeline.config.label_space),
+        "warnings": evaluation.warnings,
+        "config": {**configuration(options, pipeline), "truth": _truth(evaluation, options)},
+        "versions": versions(),
+    }
+
+
+def summary(parts: Mapping[str, Evaluation], options: Options, pipeline: Pipeline) -> dict[str, Any]:
+    """The same over several bags taken as one: every count and every mask of all of them, in the order given.
+
+    Args:
+        parts: what a bag is called → what came out of it.
+        options: as they were evaluated with.
+        pipeline: as they were evaluated with.
+    """
+    space = pipeline.config.label_space
+    scores = Scores(len(space))
+    for part in parts.values():
+        scores.merge(part.scores)
+    counters = [counts for part in parts.values() for counts in part.counters.values()]
+    return {
+        "interrupted": any(part.interrupted for part in parts.values()),
+        **_counts(counters, sum(part.sets for part in parts.values())),
+        **figures(scores, space),
+        "warnings": [f"{name}: {warning}" for name, part in parts.items() for warning in part.warnings],
+        "config": configuration(options, pipeline),
+        "versions": versions(),
+    }
+
+
+def figures(scores: Scores, space: LabelSpace) -> dict[str, Any]:
+    """What follows from the masks, and from their comparison with the truth where there was one."""
+    traces = scores.traces
+    return {
+        "masks": len(traces),
+        "latency_ms": percentiles_ms(sum(trace.timings.values()) for trace in traces),
+        "stages_ms": _stages(traces),
         **quality(scores, space),
         "class_shares": _shares(scores, space),
-        "confidence": _percent(np.mean([trace.confidence for trace in scores.traces])),
-        "consistency": _mean_percent([trace.consistency for trace in scores.traces]),
-        "router": _router(scores.traces),
-        "subsets": subset_rows(scores),
-        "warnings": evaluation.warnings,
-        "config": _config(evaluation, options, pipeline),
-        "versions": versions(),
+        "confidence": _mean_percent([trace.confidence for trace in traces]),
+        "consistency": _mean_percent([trace.consistency for trace in traces]),
+        "router": _router(traces),
+        "subsets": scores.trials.rows(EMM),
+        "emm": scores.trials.summary(EMM),
+        "rmm": scores.trials.summary(RMM),
+        "nm": scores.trials.summary(NM),
     }
 
 
 def quality(scores: Scores, space: LabelSpace) -> dict[str, Any]:
     """Comparison with the truth; every figure None where there was none."""
     found = scores.confusion.summary(space.names) if scores.compared else None
-    keys = ("miou", "macc", "fwiou", "pixel_accuracy")
-    out = {key: found[key] if found else None for key in keys}
-    out["miou"] = found["miou_present"] if found else None
-    return {"compared": scores.compared, **out, "per_class": found["per_class"] if found else {}}
-
-
-def subset_rows(scores: Scores) -> list[dict[str, Any]]:
-    """One row per subset of the sensors, the largest first."""
-    order = sorted(scores.agreements, key=lambda subset: (-len(subset), [MODALITIES.index(m) for m in subset]))
-    rows = []
-    for subset in order:
-        equal, pixels = scores.agreements[subset]
-        confusion = scores.subsets.get(subset)
-        miou = None if confusion is None else _percent(confusion.miou_present)
-        rows.append({"sensors": list(subset), "miou": miou, "agreement": _percent(equal / pixels)})
-    return rows
+    keys = ("macc", "fwiou", "pixel_accuracy", "miou_all")
+    return {
+        "compared": scores.compared,
+        "miou": found["miou_present"] if found else None,
+        **{key: found[key] if found else None for key in keys},
+        "per_class": found["per_class"] if found else {},
+        "confusion": scores.confusion.counts.tolist() if found else None,
+    }
 
 
 def bag_sha256(bag: Path) -> str:
@@ -85,58 +113,79 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "machine": platform.machine(), **packages}
 
 
-def _sensors(evaluation: Evaluation) -> dict[str, Any]:
+def configuration(options: Options, pipeline: Pipeline) -> dict[str, Any]:
+    """What the figures depend on besides the bag."""
+    config = pipeline.config
+    return {
+        "device": pipeline.device, "precision": pipeline.precision, "backbone": config.backbone,
+        "modalities": list(config.modalities), "label_space": config.label_space.name,
+        "image_size": config.image_size, "every": options.every, "real_time": options.real_time,
+        "start": options.start, "duration": options.duration, "drops": [_written(drop) for drop in options.drops],
+        "robustness": options.robustness, "rectified": list(options.rectified),
+        "calibration": None if options.calibration is None else str(options.calibration),
+        "sync": {key: list(value) if isinstance(value, tuple) else value for key, value in options.sync.items()},
+    }  # fmt: skip
+
+
+def _written(drop: Drop) -> str:
+    """As `--drop` reads it."""
+    end = "" if math.isinf(drop.end) else f"{drop.end:g}"
+    return f"{drop.target}@{drop.start:g}..{end}"
+
+
+def _counts(counters: Iterable[Mapping[str, int]], sets: int) -> dict[str, Any]:
+    totals = dict.fromkeys(FATES, 0)
+    for counts in counters:
+        for fate in FATES:
+            totals[fate] += counts[fate]
+    return {"frames": totals["received"], "sets": sets, "counters": totals}
+
+
+def _truth(evaluation: Evaluation, options: Options) -> str | None:
+    return evaluation.topics.truth if options.labels is None else str(options.labels)
+
+
+def _sensors(evaluation: Evaluation) -> dict[Modality, Any]:
     out = {}
     for modality, counts in evaluation.counters.items():
         skews = [trace.skews[modality] for trace in evaluation.scores.traces if modality in trace.skews]
         source = evaluation.topics.sensors[modality]
-        rejected = evaluation.rejected.get(modality, 0)
         out[modality] = {
-            "topic": source.topic, "type": source.type, **counts, "unusable": rejected,
+            "topic": source.topic, "type": source.type, **counts, "unusable": evaluation.rejected.get(modality, 0),
             "skew_ms": {**percentiles_ms(map(abs, skews)), "mean": _mean_ms(skews)},
         }  # fmt: skip
     return out
 
 
 def _stages(traces: Sequence[Trace]) -> dict[str, float]:
-    stages = {name for trace in traces for name in trace.timings}
-    order = [name for name in ("encode", "model", "decode") if name in stages]
-    return {name: round(float(np.median([t.timings[name] for t in traces])) * 1e3, 2) for name in order}
+    return {
+        stage: round(float(np.median([t.timings[stage] for t in traces if stage in t.timings])) * 1e3, 2)
+        for stage in _STAGES
+        if any(stage in trace.timings for trace in traces)
+    }
 
 
-def _shares(scores: Scores, space: LabelSpace) -> dict[str, float | None]:
+def _shares(scores: Scores, space: LabelSpace) -> dict[str, float]:
     total = max(int(scores.shares.sum()), 1)
     names = (*space.names, "unlabelled")
-    return {name: _percent(count / total) for name, count in zip(names, scores.shares, strict=True) if count}
+    return {n: round(100 * int(c) / total, 2) for n, c in zip(names, scores.shares, strict=True) if c}
 
 
-def _router(traces: Sequence[Trace]) -> dict[str, dict[str, float]]:
+def _router(traces: Sequence[Trace]) -> dict[str, dict[Modality, float]]:
     """Level → modality → mean weight over the masks that it took part in."""
-    out: dict[str, dict[str, float]] = {}
-    for level in traces[0].weights:
-        names = [m for m in MODALITIES if any(m in trace.weights[level] for trace in traces)]
-        rows = {m: [trace.weights[level][m] for trace in traces if m in trace.weights[level]] for m in names}
-        out[level] = {m: round(float(np.mean(row)), 4) for m, row in rows.items()}
+    out: dict[str, dict[Modality, float]] = {}
+    for level in traces[0].weights if traces else ():
+        rows: dict[Modality, list[float]] = {}
+        for trace in traces:
+            for modality, weight in trace.weights[level].items():
+                rows.setdefault(modality, []).append(weight)
+        out[level] = {m: round(float(np.mean(rows[m])), 4) for m in MODALITIES if m in rows}
     return out
-
-
-def _config(evaluation: Evaluation, options: Options, pipeline: Pipeline) -> dict[str, Any]:
-    return {
-        "device": pipeline.device, "precision": pipeline.precision, "backbone": pipeline.config.backbone,
-        "modalities": list(pipeline.config.modalities), "label_space": pipeline.config.label_space.name,
-        "image_size": pipeline.config.image_size, "truth": evaluation.topics.truth,
-        "every": options.every, "real_time": options.real_time, "start": options.start, "duration": options.duration,
-        "drops": [str(drop) for drop in options.drops], "robustness": options.robustness,
-    }  # fmt: skip
-
-
-def _percent(value: float) -> float | None:
-    return None if np.isnan(value) else round(100 * float(value), 2)
 
 
 def _mean_percent(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return _percent(float(np.mean(known))) if known else None
+    return round(100 * float(np.mean(known)), 2) if known else None
 
 
 def _mean_ms(seconds: Sequence[float]) -> float | None:

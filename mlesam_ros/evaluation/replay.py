@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from mlesam_ros.bags.drops import Drop
 from mlesam_ros.bags.reader import BagMessage, BagReader
-from mlesam_ros.errors import BagError, MlesamError
+from mlesam_ros.errors import BagError, ConfigError, MlesamError
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.topics import Topics
 from mlesam_ros.evaluation.truth import Truth, labels_of
@@ -32,6 +34,7 @@ class Replay:
         unreadable: modality → messages whose content is refused.
         problems: topic → what is wrong with its newest bad message.
         warnings: one sentence for each thing that was got round.
+        heard: seconds of the bag that were listened to so far.
     """
 
     def __init__(
@@ -55,12 +58,15 @@ class Replay:
 
         Raises:
             BagError: no sensor said anything.
+            ConfigError: a drop that silences nothing.
         """
         self.synchroniser = Synchroniser(sync or SyncConfig(tuple(topics.sensors)))
         self.unreadable: Counter[Modality] = Counter()
         self.problems: dict[str, str] = {}
         self.warnings: list[str] = []
-        self._reader, self._calibration, self._space, self._drops = reader, calibration, space, tuple(drops)
+        self.heard = 0.0
+        self._reader, self._calibration, self._space = reader, calibration, space
+        self._drops = _drops_by_topic(drops, topics)
         self._frames = {source.topic: FrameReader(m, source.type) for m, source in topics.sensors.items()}
         self._truth_topic = topics.truth
         self._free = self._taken = 0
@@ -83,12 +89,13 @@ class Replay:
         last = None if duration is None else first + round(duration * NANOSECONDS)
         wanted = {*self._frames, *self._calibration.topics, *filter(None, [self._truth_topic])}
         for topic, _, recorded, message in self._until_damage(self._reader.messages(wanted, first, last)):
+            self.heard = (recorded - begin) / NANOSECONDS
             if topic in self._calibration.topics:
                 self._calibration.hear(topic, message)
                 continue
             now = max(now, stamp_ns(message.header)) if self._by_stamps else recorded
             yield from self._due(now)
-            if not any(drop.hides(topic, (recorded - begin) / NANOSECONDS) for drop in self._drops):
+            if not any(drop.start <= self.heard < drop.end for drop in self._drops.get(topic, ())):
                 yield from self._hear(topic, message, now)
         yield from self._due(_END_OF_TIME)
         self.synchroniser.flush()
@@ -155,10 +162,9 @@ class Replay:
     def _clock_is_foreign(self) -> bool:
         """Whether the stamps are so far from the time of recording that the node would refuse them all."""
         gaps = []
-        for _, _, recorded, message in self._reader.messages(list(self._frames)):
-            gaps.append(recorded - stamp_ns(message.header))
-            if len(gaps) == _GLANCE:
-                break
+        with suppress(BagError):  # what is damaged is reported when it is played
+            for _, _, recorded, message in islice(self._reader.messages(list(self._frames)), _GLANCE):
+                gaps.append(recorded - stamp_ns(message.header))
         if not gaps:
             raise BagError(f"{self._reader.path} has no message of any sensor on {', '.join(self._frames)}.")
         gap, config = float(np.median(gaps)) / NANOSECONDS, self.synchroniser.config
@@ -169,3 +175,18 @@ class Replay:
             "are taken as the clock, a node that hears the bag played would refuse them."
         )
         return True
+
+
+def _drops_by_topic(drops: Sequence[Drop], topics: Topics) -> dict[str, list[Drop]]:
+    """Topic → its silences. A modality's name stands for its own topic here, whatever that is called."""
+    sensors = {modality: source.topic for modality, source in topics.sensors.items()}
+    found: dict[str, list[Drop]] = {}
+    for drop in drops:
+        own = sensors.get(drop.target)
+        hit = [own] if own is not None else [topic for topic in sensors.values() if drop.concerns(topic)]
+        if not hit:
+            listed = ", ".join(f"{modality} ({topic})" for modality, topic in sensors.items())
+            raise ConfigError(f"drop {drop.target!r} silences no sensor of this bag; it has {listed}.")
+        for topic in hit:
+            found.setdefault(topic, []).append(drop)
+    return found

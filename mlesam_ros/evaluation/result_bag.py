@@ -12,20 +12,20 @@ import numpy.typing as npt
 
 from mlesam_ros.bags import fields
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.encoding.picture import to_rgb
-from mlesam_ros.evaluation.evaluate import Made
+from mlesam_ros.evaluation.clouds import points_of
+from mlesam_ros.evaluation.made import Labels, Listener, Made
 from mlesam_ros.evaluation.topics import TRANSFORMS
-from mlesam_ros.frame import CAMERA, LIDAR, NANOSECONDS, Cloud, CompressedPicture, Modality, Picture
+from mlesam_ros.frame import LIDAR, NANOSECONDS, Modality, Picture
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.render import labelled_cloud, overlay
+from mlesam_ros.render import overlay
 
 NODE = "/mlesam"
 _IMAGE, _CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
 _STATUS, _SPACE, _INFO = "mlesam_ros/msg/Status", "mlesam_ros/msg/LabelSpace", "sensor_msgs/msg/CameraInfo"
 
 
-class ResultBag:
-    """Writes what the node would publish, with every mask. To be used in a `with` statement; call it with each mask."""
+class ResultBag(Listener):
+    """Writes what the node would publish, every mask, with the truth beside it. To be used in a `with` statement."""
 
     def __init__(self, path: str | Path, space: LabelSpace, topics: dict[Modality, str], alpha: float = 0.5) -> None:
         """Create the bag.
@@ -42,6 +42,7 @@ class ResultBag:
         self._writer = BagWriter(path)
         self._space, self._topics, self._alpha = space, topics, alpha
         self._known: set[str] = set()
+        self._frame = ""
 
     def __enter__(self) -> ResultBag:
         return self
@@ -51,13 +52,14 @@ class ResultBag:
     ) -> None:
         self._writer.close()
 
-    def __call__(self, made: Made) -> None:
+    def take(self, made: Made) -> None:
         """Write one mask in all its forms.
 
         Raises:
             BagError: the disk is full.
         """
-        stamp, frame = made.mask.stamp, made.mask.frame_id
+        stamp, self._frame = made.mask.stamp, made.mask.frame_id
+        frame = self._frame
         if made.sequence == 1:
             self._writer.add(f"{NODE}/label_info", _SPACE, stamp, label_space(self._space, stamp), latched=True)
         self._add_mounting(made)
@@ -65,15 +67,23 @@ class ResultBag:
         add(f"{NODE}/camera_info", _INFO, stamp, fields.camera_info(stamp, frame, made.rig.camera))
         add(f"{NODE}/labels", _IMAGE, stamp, fields.image(stamp, frame, _picture(made.mask.labels, "mono8")))
         add(f"{NODE}/confidence", _IMAGE, stamp, fields.image(stamp, frame, _picture(made.mask.confidence, "mono8")))
-        shown = overlay(camera_picture(made), made.mask.labels, self._space, self._alpha)
+        shown = overlay(made.picture(), made.mask.labels, self._space, self._alpha)
         add(f"{NODE}/overlay", _IMAGE, stamp, fields.image(stamp, frame, _picture(shown, "rgb8")))
         self._add_cloud(made)
         add(f"{NODE}/status", _STATUS, stamp, status(made, self._topics))
 
+    def compare(self, stamp: int, labels: Labels, truth: Labels) -> None:
+        """Write the truth, where the mask has met it.
+
+        Raises:
+            BagError: the disk is full.
+        """
+        self._writer.add(f"{NODE}/truth", _IMAGE, stamp, fields.image(stamp, self._frame, _picture(truth, "mono8")))
+
     def _add_cloud(self, made: Made) -> None:
-        sweep = made.frame_set.frames.get(LIDAR)
-        if sweep is not None and isinstance(sweep.payload, Cloud):
-            points = labelled_cloud(sweep.payload, made.mask, made.rig, self._space, sweep)
+        points = points_of(made, self._space)
+        if points is not None:
+            sweep = made.frame_set.frames[LIDAR]
             cloud = fields.point_cloud(sweep.stamp, sweep.frame_id, points)
             self._writer.add(f"{NODE}/semantic_points", _CLOUD, made.mask.stamp, cloud)
 
@@ -84,14 +94,6 @@ class ResultBag:
             self._known.update(child for _, child, _ in new)
             stamp = made.mask.stamp
             self._writer.add("/tf_static", TRANSFORMS, stamp, fields.transforms(new, stamp), latched=True)
-
-
-def camera_picture(made: Made) -> npt.NDArray[np.uint8] | None:
-    """(H, W, 3) RGB of the camera frame that the mask was made from; None where there was none."""
-    frame = made.frame_set.frames.get(CAMERA)
-    if frame is None or not isinstance(frame.payload, Picture | CompressedPicture):
-        return None
-    return to_rgb(frame.payload)
 
 
 def label_space(space: LabelSpace, stamp: int) -> fields.Fields:

@@ -1,9 +1,9 @@
-"""What is counted while a bag is evaluated. Memory stays the same however long the bag is."""
+"""What is counted while a bag is evaluated. Memory grows by a line per mask and no more."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +11,17 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mlesam_ros.evaluation.robustness import Damage, Trials
 from mlesam_ros.evaluation.truth import Truth
 from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, Segmentation
 from mlesam_ros.metrics import Confusion
 
 Labels = npt.NDArray[np.uint8]
 Subset = tuple[Modality, ...]
+Met = Callable[[int, Labels, Labels], None]
 
+SLACK = 5_000_000
+"""Nanoseconds by which the stamp of true labels may miss that of the picture which they label."""
 _WAITING = 30
 """Masks, and true labels, that wait for their partner."""
 
@@ -56,30 +60,36 @@ class Scores:
         confusion: masks against truths of the same stamp.
         compared: masks that met their truth.
         shares: (C + 1,) pixels per predicted class, the unlabelled last.
-        subsets: modalities → confusion of masks made from these alone.
-        agreements: modalities → (equal pixels, all pixels) between those masks and the ones of all sensors.
+        trials: what other masks of the same sets were worth; filled with `robustness`.
     """
 
-    def __init__(self, classes: int) -> None:
-        """Nothing yet."""
+    def __init__(self, classes: int, met: Sequence[Met] = ()) -> None:
+        """Nothing yet.
+
+        Args:
+            classes: size of the label space.
+            met: told (stamp, labels, truth) of every mask that meets its truth.
+        """
         self.classes = classes
         self.traces: list[Trace] = []
         self.confusion = Confusion(classes)
         self.compared = 0
         self.shares = np.zeros(classes + 1, np.int64)
-        self.subsets: dict[Subset, Confusion] = {}
-        self.agreements: dict[Subset, tuple[int, int]] = {}
+        self.trials = Trials(classes)
+        self._met = tuple(met)
         self._masks: OrderedDict[int, _Waiting] = OrderedDict()
         self._truths: OrderedDict[int, Labels] = OrderedDict()
         self._previous: Labels | None = None
 
-    def take_mask(self, frame_set: FrameSet, mask: Segmentation, others: dict[Subset, Labels] | None = None) -> Trace:
+    def take_mask(
+        self, frame_set: FrameSet, mask: Segmentation, others: Mapping[Damage, Labels] | None = None
+    ) -> Trace:
         """A mask was made.
 
         Args:
             frame_set: what from.
             mask: by all sensors of the set.
-            others: modalities → (H, W) uint8 labels made from these alone.
+            others: damage → (H, W) uint8 labels made of the same set damaged so.
         """
         skews = {m: frame_set.skews[m] / NANOSECONDS for m in mask.used}
         consistency = None
@@ -91,36 +101,54 @@ class Scores:
         self._previous = mask.labels
         counts = np.bincount(mask.labels.ravel(), minlength=256)
         self.shares += np.append(counts[: self.classes], counts[self.classes :].sum())
-        for subset, labels in (others or {}).items():
-            equal, pixels = self.agreements.get(subset, (0, 0))
-            self.agreements[subset] = equal + int((labels == mask.labels).sum()), pixels + labels.size
-        _keep(self._masks, mask.stamp, _Waiting(trace, mask.labels, others or {}))
-        self._compare(mask.stamp)
+        for damage, labels in (others or {}).items():
+            self.trials.agree(mask.used, damage, labels, mask.labels)
+        _keep(self._masks, mask.stamp, _Waiting(trace, mask.labels, dict(others or {})))
         return trace
 
-    def take_truth(self, truth: Truth) -> None:
-        """True labels came."""
-        _keep(self._truths, truth.stamp, truth.labels)
-        self._compare(truth.stamp)
+    def match(self, stamp: int) -> None:
+        """Compare the mask of this stamp with its truth, if that came before it."""
+        self._compare(stamp, _nearest(self._truths, stamp))
 
-    def _compare(self, stamp: int) -> None:
-        if stamp not in self._masks or stamp not in self._truths:
+    def take_truth(self, truth: Truth) -> None:
+        """True labels came; the mask that they belong to may have come before or comes later, see `match`."""
+        _keep(self._truths, truth.stamp, truth.labels)
+        self._compare(_nearest(self._masks, truth.stamp), truth.stamp)
+
+    def merge(self, other: Scores) -> None:
+        """Add what was counted over another bag; its masks come after ours."""
+        self.traces += other.traces
+        self.confusion.merge(other.confusion)
+        self.compared += other.compared
+        self.shares += other.shares
+        self.trials.merge(other.trials)
+
+    def finish(self) -> None:
+        """No mask and no truth will come any more: let go of what waits and of those who were told."""
+        self._masks.clear()
+        self._truths.clear()
+        self._previous, self._met = None, ()
+
+    def _compare(self, stamp: int | None, true_stamp: int | None) -> None:
+        if stamp is None or true_stamp is None:
             return
-        waiting, truth = self._masks.pop(stamp), self._truths.pop(stamp)
+        waiting, truth = self._masks.pop(stamp), self._truths.pop(true_stamp)
         alone = Confusion(self.classes)
-        alone.add(truth, _resized(waiting.labels, truth.shape))
+        alone.add(truth, resized(waiting.labels, truth.shape))
         waiting.trace.miou = None if np.isnan(alone.miou_present) else alone.miou_present
         self.confusion.merge(alone)
         self.compared += 1
-        for subset, labels in waiting.others.items():
-            self.subsets.setdefault(subset, Confusion(self.classes)).add(truth, _resized(labels, truth.shape))
+        for damage, labels in waiting.others.items():
+            self.trials.compare(waiting.trace.used, damage, truth, resized(labels, truth.shape))
+        for tell in self._met:
+            tell(stamp, waiting.labels, truth)
 
 
 @dataclass
 class _Waiting:
     trace: Trace
     labels: Labels
-    others: dict[Subset, Labels] = field(default_factory=dict)
+    others: dict[Damage, Labels] = field(default_factory=dict)
 
 
 def _keep(waiting: OrderedDict[int, Any], stamp: int, item: Any) -> None:
@@ -129,7 +157,12 @@ def _keep(waiting: OrderedDict[int, Any], stamp: int, item: Any) -> None:
         waiting.popitem(last=False)
 
 
-def _resized(labels: Labels, shape: tuple[int, ...]) -> Labels:
+def _nearest(waiting: Iterable[int], stamp: int) -> int | None:
+    found = min(waiting, key=lambda other: abs(other - stamp), default=None)
+    return None if found is None or abs(found - stamp) > SLACK else found
+
+
+def resized(labels: Labels, shape: tuple[int, ...]) -> Labels:
     """Labels on the truth's pixels, so that no true pixel is invented or lost."""
     if labels.shape == shape:
         return labels

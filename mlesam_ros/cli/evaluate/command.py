@@ -1,28 +1,23 @@
-"""`mlesam evaluate`: a bag in, evidence out."""
+"""The command as it is typed."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from mlesam_ros.cli.folder import new_folder
 from mlesam_ros.cli.help import epilog, prose
-from mlesam_ros.cli.progress import track
 from mlesam_ros.cli.results import JsonOption, write_json
 from mlesam_ros.errors import ConfigError
 
-if TYPE_CHECKING:
-    from mlesam_ros.evaluation.evaluate import Options
-    from mlesam_ros.pipeline import Pipeline
-
+_INTERRUPTED = 130
 _EXAMPLES = epilog(
     "mlesam evaluate drive/",
     "mlesam evaluate drive/ --drop camera@10..16 --robustness --every 5",
     "mlesam evaluate drive.mcap --topic camera:=/zed/left/image_raw --calibration rig.yaml",
     "mlesam evaluate drive/ --checkpoint my_experts.safetensors --labels labels/ --json -",
+    "mlesam evaluate recordings/ --every 10 --clouds ply",
 )
 
 
@@ -32,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    bag: Annotated[Path, typer.Argument(help="A rosbag2 folder, or an .mcap or .db3 file.")],
+    bags: Annotated[list[Path], typer.Argument(help="rosbag2 folders, .mcap or .db3 files, or folders of such bags.")],
     checkpoint: Annotated[Path | None, typer.Option(help="Experts to use instead of the shipped ones.")] = None,
     base_weights: Annotated[Path | None, typer.Option(help="The backbone that the experts were trained on.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the first GPU by default.")] = None,
@@ -43,7 +38,15 @@ def evaluate(
         typer.Option(metavar="WHAT:=TOPIC", help="Read a modality, or truth, from this topic; repeatable."),
     ] = None,
     calibration: Annotated[Path | None, typer.Option(help="Rig file for what the bag does not say.")] = None,
-    rectified: Annotated[list[str] | None, typer.Option(help="A modality whose pictures are rectified.")] = None,
+    rectified: Annotated[
+        list[str] | None, typer.Option(metavar="MODALITY", help="Its pictures are rectified; repeatable.")
+    ] = None,
+    sync: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="As the node's parameters: patience=0.1, lidar.offset=0.05; repeatable."
+        ),
+    ] = None,
     labels: Annotated[Path | None, typer.Option(help="Folder of true labels, PNGs called by their stamps.")] = None,
     start: Annotated[float, typer.Option(help="Seconds to skip at the beginning.")] = 0.0,
     duration: Annotated[float | None, typer.Option(help="Seconds to evaluate.")] = None,
@@ -56,55 +59,49 @@ def evaluate(
         typer.Option(metavar="WHAT@FROM..TO", help="Silence a modality or topic, seconds from the start; repeatable."),
     ] = None,
     robustness: Annotated[
-        bool, typer.Option("--robustness", help="Segment every set with each subset of its sensors as well.")
+        bool, typer.Option("--robustness", help="Also segment every set with sensors missing, holed and noisy.")
     ] = False,
     output: Annotated[Path, typer.Option(help="Folder in which the result's folder is made.")] = Path("runs"),
     bag_out: Annotated[bool, typer.Option("--bag/--no-bag", help="Write the result bag.")] = True,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html.")] = True,
+    clouds: Annotated[str, typer.Option(metavar="FORM", help="Save every labelled cloud as ply or pcd.")] = "",
     json: JsonOption = None,
 ) -> None:
     """Make the masks that the live node would make of a bag, and say how good they are.
 
-    Needs no ROS. Leaves a folder with the result bag, metrics.json and report.html. Without true labels it still
-    reports class shares, consistency, confidence, skews, drops and latency.
+    Needs no ROS. Leaves a folder with the result bag, metrics.json and report.html, and `latest` pointing to it.
+    Without true labels it still reports class shares, consistency, confidence, skews, drops and latency. Ctrl-C ends it
+    early and keeps what was done.
+
+    Of several bags each gets a folder of its own, beside a summary of them all. Under torchrun they are shared out
+    among the processes.
     """
     from mlesam_ros.bags.drops import parse_drop
-    from mlesam_ros.evaluation.evaluate import Options
+    from mlesam_ros.cli.evaluate.run import Request, run
+    from mlesam_ros.evaluation.options import Options, parse_sync
+    from mlesam_ros.evaluation.output import Outputs
     from mlesam_ros.pipeline import Pipeline
     from mlesam_ros.share import share
 
     options = Options(
         topics=_chosen(topic or ()), calibration=calibration, labels=labels, start=start, duration=duration,
         every=every, real_time=real_time, drops=tuple(map(parse_drop, drop or ())), robustness=robustness,
-        rectified=tuple(rectified or ()),
+        rectified=tuple(rectified or ()), sync=parse_sync(sync or ()),
     )  # fmt: skip
-    experts = checkpoint or share("weights/street.safetensors")
-    pipeline = Pipeline.from_checkpoint(experts, base_weights, device, precision, threads)
-    result = _evaluate(bag, pipeline, options, output, bag_out)
+
+    def load(own_device: str | None) -> Pipeline:
+        experts = checkpoint or share("weights/street.safetensors")
+        pipeline = Pipeline.from_checkpoint(experts, base_weights, device or own_device, precision, threads)
+        pipeline.warm_up()  # as the node does, so that the first masks' latency is the others'
+        return pipeline
+
+    result = run(Request(tuple(bags), load, options, Outputs(bag_out, report, clouds), output), quiet=json == "-")
+    if result is None:
+        return
     if json is not None:
         write_json(result, json)
-
-
-def _evaluate(bag: Path, pipeline: Pipeline, options: Options, output: Path, bag_out: bool) -> dict[str, Any]:
-    from mlesam_ros.bags.reader import BagReader
-    from mlesam_ros.evaluation.evaluate import Listener, evaluate
-    from mlesam_ros.evaluation.metrics import metrics
-    from mlesam_ros.evaluation.result_bag import ResultBag
-    from mlesam_ros.evaluation.topics import find_topics
-
-    with BagReader(bag) as reader:
-        topics = find_topics(reader.topics, options.topics, pipeline.config.modalities)
-        seconds = options.duration or (reader.end - reader.start) / 1e9 - options.start
-    folder = new_folder(output, "evaluate")
-    with ExitStack() as stack:
-        listeners: list[Listener] = []
-        if bag_out:
-            names = {m: source.topic for m, source in topics.sensors.items()}
-            listeners.append(stack.enter_context(ResultBag(folder / "result", pipeline.config.label_space, names)))
-        show = stack.enter_context(track("segmenting", round(seconds), "seconds"))
-        evaluation = evaluate(bag, pipeline, options, listeners, lambda done: show(round(done), round(seconds)))
-    result = {**metrics(evaluation, options, pipeline), "output_dir": str(folder)}
-    write_json(result, folder / "metrics.json")
-    return result
+    if result["interrupted"]:
+        raise typer.Exit(_INTERRUPTED)
 
 
 def _chosen(pairs: list[str] | tuple[str, ...]) -> dict[str, str]:

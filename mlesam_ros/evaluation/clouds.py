@@ -1,0 +1,112 @@
+"""Labelled clouds as files that every point-cloud program opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.errors import BagError
+from mlesam_ros.evaluation.made import Listener, Made
+from mlesam_ros.frame import LIDAR, Cloud
+from mlesam_ros.labels import LabelSpace
+from mlesam_ros.render import labelled_cloud
+
+FORMS = ("ply", "pcd")
+
+_PLY = np.dtype(
+    [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4"), ("label", "u1"), ("red", "u1"), ("green", "u1"),
+     ("blue", "u1")]
+)  # fmt: skip
+_PLY_NAMES = {"f": "float", "u": "uchar"}
+
+
+class CloudFiles(Listener):
+    """Writes the labelled cloud of every mask that a LiDAR took part in, called by its stamp."""
+
+    def __init__(self, folder: Path, space: LabelSpace, form: str = "ply") -> None:
+        """Make the folder.
+
+        Args:
+            folder: where to.
+            space: the colours.
+            form: one of `FORMS`.
+
+        Raises:
+            BagError: it cannot be made.
+        """
+        self._folder, self._space, self._form = folder, space, form
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BagError(f"clouds cannot be written to {folder}: {error.strerror}.") from error
+
+    def take(self, made: Made) -> None:
+        """Write a cloud.
+
+        Raises:
+            BagError: the disk is full.
+        """
+        points = points_of(made, self._space)
+        if points is None:
+            return
+        write = write_ply if self._form == "ply" else write_pcd
+        path = self._folder / f"{made.mask.stamp}.{self._form}"
+        try:
+            write(path, points)
+        except OSError as error:
+            raise BagError(f"{path} cannot be written: {error.strerror}; free some space.") from error
+
+
+def points_of(made: Made, space: LabelSpace) -> npt.NDArray[np.void] | None:
+    """(M,) of `render.POINT`, the points that the label camera sees; None without a LiDAR."""
+    sweep = made.frame_set.frames.get(LIDAR)
+    if sweep is None or not isinstance(sweep.payload, Cloud):
+        return None
+    return labelled_cloud(sweep.payload, made.mask, made.rig, space, sweep)
+
+
+def write_ply(path: Path, points: npt.NDArray[np.void]) -> None:
+    """Binary PLY: x y z intensity (float), label red green blue (uchar).
+
+    Args:
+        path: the file.
+        points: (M,) of `render.POINT`.
+    """
+    rows = np.zeros(len(points), _PLY)
+    for name in ("x", "y", "z", "intensity", "label"):
+        rows[name] = points[name]
+    rgb = points["rgb"].astype(np.float32).view(np.uint32)
+    rows["red"], rows["green"], rows["blue"] = rgb >> 16 & 255, rgb >> 8 & 255, rgb & 255
+    properties = [f"property {_PLY_NAMES[kind.kind]} {name}" for name, kind in _columns(_PLY)]
+    head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}", *properties, "end_header", ""]
+    path.write_bytes("\n".join(head).encode() + rows.tobytes())
+
+
+def write_pcd(path: Path, points: npt.NDArray[np.void]) -> None:
+    """Binary PCD 0.7 with the fields x y z intensity label rgb, as PCL and RViz read them.
+
+    Args:
+        path: the file.
+        points: (M,) of `render.POINT`.
+    """
+    columns = _columns(points.dtype)
+    packed = np.dtype([(name, kind.newbyteorder("<")) for name, kind in columns])  # PCD knows no padding
+    rows = np.zeros(len(points), packed)
+    for name, _ in columns:
+        rows[name] = points[name]
+    lines = {
+        "VERSION": "0.7", "FIELDS": " ".join(name for name, _ in columns),
+        "SIZE": " ".join(str(kind.itemsize) for _, kind in columns),
+        "TYPE": " ".join(kind.kind.upper() for _, kind in columns), "COUNT": " ".join("1" for _ in columns),
+        "WIDTH": str(len(rows)), "HEIGHT": "1", "VIEWPOINT": "0 0 0 1 0 0 0", "POINTS": str(len(rows)),
+        "DATA": "binary",
+    }  # fmt: skip
+    head = "".join(f"{key} {value}\n" for key, value in lines.items())
+    path.write_bytes(head.encode() + rows.tobytes())
+
+
+def _columns(kind: np.dtype[Any]) -> list[tuple[str, np.dtype[Any]]]:
+    return [(name, kind[name]) for name in kind.names or ()]

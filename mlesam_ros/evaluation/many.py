@@ -1,0 +1,63 @@
+"""Many bags: where they are, what they are called, and which process takes which."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mlesam_ros.errors import BagError
+
+_SUFFIXES = (".mcap", ".db3")
+_SPLIT = re.compile(r"(?P<stem>.*)_\d+")
+
+
+def find_bags(paths: Iterable[Path]) -> list[Path]:
+    """The bags that are given, and those in the folders that are given.
+
+    A folder with `metadata.yaml` is a bag. One without it is a bag where its files are the parts of one recording
+    (`drive_0.mcap`, `drive_1.mcap`); otherwise each of its files is a bag, and so is whatever lies deeper.
+
+    Returns:
+        each bag once, in the order given, those of a folder by name.
+
+    Raises:
+        BagError: a path where there is no bag.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        if not path.exists():
+            raise BagError(f"{path} does not exist; give a rosbag2 folder, a .mcap or .db3 file, or a folder of bags.")
+        bags = [path] if path.is_file() else _below(path)
+        if not bags:
+            raise BagError(f"{path} holds no bag, nor does any folder in it; bags are *.mcap and *.db3.")
+        found.update(dict.fromkeys(bags))
+    return list(found)
+
+
+def _below(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+    if (folder / "metadata.yaml").exists() or (files and _one_recording(files)):
+        return [folder]
+    deeper = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return [*files, *(bag for entry in deeper if not entry.is_symlink() for bag in _below(entry))]
+
+
+def _one_recording(files: Sequence[Path]) -> bool:
+    if len(files) == 1:
+        return True
+    parts = [_SPLIT.fullmatch(file.stem) for file in files]
+    return len({part["stem"] if part else file.stem for part, file in zip(parts, files, strict=True)}) == 1
+
+
+def names_of(bags: Sequence[Path]) -> dict[str, Path]:
+    """A name for each bag that can be a folder's: its own, numbered where two are called the same."""
+    names: dict[str, Path] = {}
+    for bag in bags:
+        stem, number = bag.resolve().stem if bag.is_file() else bag.resolve().name, 1
+        name = stem
+        while name in names:
+            number += 1
+            name = f"{stem}-{number}"
+        names[name] = bag
+    return names

@@ -1,0 +1,165 @@
+"""Tables and bars as HTML text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from mlesam_ros.evaluation.metrics import FATES
+from mlesam_ros.evaluation.report.plots import heat_map
+from mlesam_ros.labels import LabelSpace
+
+Figures = Mapping[str, Any]
+
+
+def number(value: float | None, digits: int = 1, unit: str = "") -> str:
+    """A figure for people; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}{unit}"
+
+
+def cards(entries: Iterable[tuple[str, str, str]]) -> str:
+    """The headline.
+
+    Args:
+        entries: (value, what it is, a remark).
+    """
+    return "".join(
+        f'<div class="card"><b>{escape(value)}</b><span>{escape(name)}</span><small>{escape(remark)}</small></div>'
+        for value, name, remark in entries
+    )
+
+
+def class_bars(figures: Figures, space: LabelSpace) -> str:
+    """A bar per class that occurs: its IoU where there was a truth, else its share of the pixels."""
+    scores = {n: v for n, v in figures["per_class"].items() if v is not None} if figures["compared"] else {}
+    shares: Mapping[str, float] = figures["class_shares"]
+    shown = scores or {name: share for name, share in shares.items() if name in space.names}
+    rows = []
+    for name, value in sorted(shown.items(), key=lambda item: -item[1]):
+        color = _css(space.colors[space.names.index(name)])
+        rows.append(
+            f'<tr><th><i style="background:{color}"></i>{escape(name)}</th><td class="bar">{bar(value, color)}</td>'
+            f"<td>{number(value)}</td><td>{number(shares.get(name, 0.0), 2)}</td></tr>"
+        )
+    head = "<tr><th>class</th><th></th><th>{}</th><th>of all pixels, %</th></tr>".format("IoU, %" if scores else "%")
+    return f'<table class="bars">{head}{"".join(rows)}</table>'
+
+
+def bar(percent: float | None, color: str = "var(--accent)") -> str:
+    """A horizontal bar of 0 to 100."""
+    width = 0.0 if percent is None else min(max(percent, 0.0), 100.0)
+    return f'<span class="track"><span style="width:{width:.1f}%;background:{color}"></span></span>'
+
+
+def confusion_map(figures: Figures, space: LabelSpace) -> str:
+    """Rows are true, columns predicted classes, in shares of the row; classes that never occur are left out."""
+    counts = np.array(figures["confusion"], np.int64)
+    there = [c for c in range(len(space)) if counts[c].sum() or counts[:, c].sum()]
+    columns = [*there, len(space)] if counts[:, len(space)].any() else there
+    names = [*space.names, "no class"]
+    rows = [c for c in there if counts[c].sum()]
+    part = counts[np.ix_(rows, columns)]
+    shares = part / counts[rows].sum(1, keepdims=True)
+    titles = [
+        [
+            f"{100 * shares[r, c]:.1f} % of {names[row]} was taken for {names[column]} ({part[r, c]:,} pixels)"
+            for c, column in enumerate(columns)
+        ]
+        for r, row in enumerate(rows)
+    ]
+    return f'<div class="wide">{heat_map(shares, [names[r] for r in rows], [names[c] for c in columns], titles)}</div>'
+
+
+def subset_table(figures: Figures) -> str:
+    """A row per subset of the sensors."""
+    rows = figures["subsets"]
+    sensors = max((row["sensors"] for row in rows), key=len)
+    truth = any(row["miou"] is not None for row in rows)
+    head = "".join(f"<th>{escape(sensor)}</th>" for sensor in sensors)
+    head += ('<th colspan="2">mIoU, %</th>' if truth else "") + '<th colspan="2">agrees with all sensors, %</th>'
+    body = []
+    for row in rows:
+        dots = "".join(
+            f'<td class="dot"><i class="{"on" if s in row["sensors"] else "off"}" style="--color:var(--{s})"></i></td>'
+            for s in map(escape, sensors)
+        )
+        scored = f'<td>{number(row["miou"])}</td><td class="bar">{bar(row["miou"])}</td>' if truth else ""
+        agreed = f'<td>{number(row["agreement"])}</td><td class="bar">{bar(row["agreement"], "var(--faint)")}</td>'
+        body.append(f"<tr>{dots}{scored}{agreed}</tr>")
+    return f'<div class="wide"><table class="subsets"><tr>{head}</tr>{"".join(body)}</table></div>'
+
+
+def protocol_table(figures: Figures) -> str:
+    """EMM, RMM and NM in numbers; empty where they were not measured."""
+    rows = []
+    entries = [("EMM: sensors missing", figures["emm"])]
+    entries += [(f"RMM: holes, {level} of the picture", value) for level, value in figures["rmm"].items()]
+    for name, value in entries:
+        if value and value["average"] is not None:
+            chances = value["expected"].items()
+            rows.append([name, number(value["average"]), *(number(score) for _, score in chances)])
+    table = ""
+    if rows:
+        chances = [f"each fails {100 * float(p):g} % of the time" for p in figures["emm"]["expected"]]
+        table = plain_table(["protocol", "average over all subsets", *chances], rows)
+    if figures["nm"]:
+        noise = [[f"NM: {level} noise on every sensor", number(score)] for level, score in figures["nm"].items()]
+        table += plain_table(["protocol", "mIoU, %"], noise)
+    return table
+
+
+def fate_table(sensors: Figures) -> str:
+    """What became of every sensor's messages."""
+    rows = []
+    for modality, entry in sensors.items():
+        total = max(entry["received"], 1)
+        segments = "".join(
+            f'<span class="{fate}" style="width:{100 * entry[fate] / total:.2f}%" title="{fate}: {entry[fate]}"></span>'
+            for fate in FATES[1:]
+        )
+        skew = entry["skew_ms"]
+        figures = "".join(f"<td>{entry[fate]}</td>" for fate in FATES)
+        rows.append(
+            f'<tr><th><i style="background:var(--{escape(modality)})"></i>{escape(modality)}</th>'
+            f'<td class="topic"><code>{escape(entry["topic"])}</code><small>{escape(entry["type"])}</small></td>'
+            f'<td class="bar"><span class="track">{segments}</span></td>{figures}<td>{entry["unusable"]}</td>'
+            f"<td>{number(skew['p50'])}</td><td>{number(skew['p95'])}</td></tr>"
+        )
+    names = "".join(f'<th class="{fate}">{fate}</th>' for fate in FATES)
+    head = f"<tr><th>sensor</th><th>topic</th><th></th>{names}<th>unusable</th><th>skew, ms: p50</th><th>p95</th></tr>"
+    return f'<div class="wide"><table class="fates">{head}{"".join(rows)}</table></div>'
+
+
+def plain_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts under a head."""
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table class="plain"><tr>{top}</tr>{body}</table></div>'
+
+
+def key_values(values: Mapping[str, Any]) -> str:
+    """Names and what they are."""
+    pairs = (f"<div><dt>{escape(k.replace('_', ' '))}</dt><dd>{escape(_text(v))}</dd></div>" for k, v in values.items())
+    return f'<dl class="facts">{"".join(pairs)}</dl>'
+
+
+def warning_list(warnings: Sequence[str]) -> str:
+    """A sentence each."""
+    if not warnings:
+        return '<p class="good">Nothing to warn of.</p>'
+    return f'<ul class="warnings">{"".join(f"<li>{escape(warning)}</li>" for warning in warnings)}</ul>'
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items()) or "–"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value)) or "–"
+    return {None: "–", True: "yes", False: "no"}[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def _css(color: tuple[int, int, int]) -> str:
+    return "rgb({},{},{})".format(*color)
