@@ -13,6 +13,7 @@ from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Cloud, Events, Modalit
 from mlesam_ros.geometry.projection import project
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.render import colorize
+from mlesam_ros.world.deliver import draw_events
 from mlesam_ros.world.faults import FAULTS, NO_FAULT
 from mlesam_ros.world.moment import Moment
 from mlesam_ros.world.weather import WEATHERS
@@ -81,13 +82,6 @@ def _draw(world: World, moment: Moment, what: Modality) -> Rgb:
         metres = payload.data.view("<u2").reshape(payload.height, payload.width) / 1000
         return _near_to_far(metres.astype(np.float32))
     return payload.data.reshape(payload.height, payload.width, 3)
-
-
-def draw_events(events: Events) -> Rgb:
-    """(H, W, 3) RGB as CARLA's documentation draws events: brighter blue, darker red, the last of a pixel's on top."""
-    picture = np.zeros((events.height, events.width, 3), np.uint8)
-    picture[events.y, events.x] = np.where(events.polarity[:, None], (0, 0, 255), (255, 0, 0))
-    return picture
 
 
 def _draw_cloud(world: World, cloud: Cloud) -> Rgb:

@@ -1,4 +1,4 @@
-"""`mlesam simulate`: a stretch of the simulated street as a bag, as live sensors, or on one page."""
+"""`mlesam simulate`: the simulated street as a bag, as live sensors, as a data set, or on one page."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _EXAMPLES = epilog(
     "mlesam simulate wet_street/ --weather rain --fault motionblur --seed 3 --moments 100",
     "mlesam simulate blind_street/ --weather night --drop camera",
     "mlesam simulate street/ --play",
+    "mlesam simulate --deliver data/STREET --split train --weather all --fault all --streets 4 --moments 10 --every 20",
     "mlesam simulate --contact-sheet street.jpg",
 )
 
@@ -37,28 +38,38 @@ def simulate(
     moments: Annotated[int, typer.Option(help="How many moments, ten a second.")] = 200,
     side: Annotated[int, typer.Option(help="Height and width of the pictures in pixels.")] = 512,
     play: Annotated[bool, typer.Option("--play", help="Then play it in a loop, until Ctrl-C.")] = False,
+    deliver: Annotated[Path | None, typer.Option(help="Instead: write into a folder with DELIVER's layout.")] = None,
+    split: Annotated[str, typer.Option(help="With --deliver: train, val or test.")] = "train",
+    streets: Annotated[int, typer.Option(help="With --deliver: how many streets, of seeds from --seed on.")] = 1,
+    every: Annotated[int, typer.Option(help="With --deliver: how many moments from one frame to the next.")] = 1,
     contact_sheet: Annotated[
         Path | None, typer.Option(help="Instead: a picture of every sensor under every condition.")
     ] = None,
 ) -> None:
     """Render a street with four sensors and its true labels into a bag.
 
-    Weather and fault change what the sensors see; the street of a seed stays the same.
+    Weather and fault change what the sensors see; the street of a seed stays the same. With --deliver several of them
+    may be given, separated by commas, or all; each weather with each fault is a scene of its own.
 
     With --play its sensors are live afterwards, in real time: two cores cannot render and segment ten moments a second
     at once.
     """
-    if (out is None) == (contact_sheet is None):
-        raise ConfigError("simulate writes one thing: name a bag, or give --contact-sheet.")
+    if sum(given is not None for given in (out, deliver, contact_sheet)) != 1:
+        raise ConfigError("simulate writes one thing: name a bag, or give --deliver or --contact-sheet.")
     if contact_sheet is not None:
         from mlesam_ros.cli.contact_sheet import write_contact_sheet
 
         write_contact_sheet(contact_sheet, seed, moments // 2)
-        return
-    assert out is not None
-    _write_bag(out, seed, weather, fault, drop or [], moments, side)
-    if play:
-        _play(out)
+    elif deliver is not None:
+        if min(streets, every, moments) < 1:
+            raise ConfigError(f"streets {streets}, every {every} and moments {moments} must be at least 1.")
+        numbers = range(0, moments * every, every)
+        _write_deliver(deliver, split, range(seed, seed + streets), (weather, fault), numbers, side, drop or [])
+    else:
+        assert out is not None
+        _write_bag(out, seed, weather, fault, drop or [], moments, side)
+        if play:
+            _play(out)
 
 
 def _write_bag(out: Path, seed: int, weather: str, fault: str, drop: list[str], moments: int, side: int) -> None:
@@ -68,6 +79,28 @@ def _write_bag(out: Path, seed: int, weather: str, fault: str, drop: list[str], 
     world = World(seed, weather, (side, side), length=moments, fault=fault, dropped=drop)
     with track("rendering", moments, "moments") as progress:
         write_street(out, world, progress=lambda done: progress(done, moments))
+
+
+def _write_deliver(
+    root: Path, split: str, seeds: range, conditions: tuple[str, str], moments: range, side: int, drop: list[str]
+) -> None:
+    from mlesam_ros.world.deliver import write_deliver
+    from mlesam_ros.world.faults import FAULTS
+    from mlesam_ros.world.weather import WEATHERS
+    from mlesam_ros.world.world import World
+
+    weathers, faults = (_several(c, known) for c, known in zip(conditions, (WEATHERS, FAULTS), strict=True))
+    scenes = [(seed, weather, fault) for seed in seeds for weather in weathers for fault in faults]
+    total, done = len(scenes) * len(moments), 0
+    with track("rendering", total, "frames") as progress:
+        for seed, weather, fault in scenes:
+            world = World(seed, weather, (side, side), fault=fault, dropped=drop)
+            done += len(write_deliver(root, world, split, moments))
+            progress(done, total)
+
+
+def _several(names: str, known: tuple[str, ...]) -> list[str]:
+    return list(known) if names == "all" else [name.strip() for name in names.split(",")]
 
 
 def _play(bag: Path) -> None:

@@ -10,6 +10,7 @@ In a folder:
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ class EncodedFrames:
         manifest: what was encoded.
         images: modality → (N, 3, H, W) float16, read from disk as needed.
         labels: (N, H, W) uint8.
-        space, modalities, encoders, statistics, blanks, sparse, names, conditions: see `LabelledFrames`.
+        space, modalities, encoders, statistics, blanks, sparse, names, conditions, fingerprint: see `LabelledFrames`.
     """
 
     names: Sequence[str]
@@ -67,6 +68,7 @@ class EncodedFrames:
         if not done.all():
             raise DatasetError(f"{folder} has {int(done.sum())} of {len(done)} moments; let the rendering finish.")
         self.space: LabelSpace = load_label_space(self.manifest.get("space", "deliver"))
+        self.fingerprint = hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
         self.modalities = tuple(self.encoders)
         black = tuple(-m / s for m, s in zip(*self.statistics.get(CAMERA, ((0.0,) * 3, (1.0,) * 3)), strict=True))
         self.blanks: dict[Modality, Blank] = {

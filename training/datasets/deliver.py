@@ -3,30 +3,33 @@
     root / {img, depth, hha, event, lidar, semantic} / weather / split / MAP_n_pointk[_fault] / 000000_rgb_front.png
 
 Reading as in the authors' own loader: 8-bit pictures, all but the camera's divided by 255 and nothing else; depth is
-read from the HHA folder; events of low resolution are enlarged by nearest neighbour.
+read from the HHA folder; events of low resolution are enlarged by nearest neighbour. One thing is ours: the colours of
+events become channels in the order of the live encoder, brighter first, so that what is trained here runs on a robot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from mlesam_ros.encoding.deliver_lidar import DeliverLidar
+from mlesam_ros.encoding.event_counts import EventCounts
+from mlesam_ros.encoding.hha import Hha
 from mlesam_ros.encoding.rgb import Rgb
-from mlesam_ros.errors import ConfigError, DatasetError
+from mlesam_ros.errors import ConfigError, DatasetError, LabelError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Modality
 from mlesam_ros.labels import IGNORE, load_label_space
-from mlesam_ros.training.datasets.files import read_picture, require_folder, three_channels, unit_scaled
+from mlesam_ros.training.datasets.files import picture_size, read_picture, require_folder, three_channels, unit_scaled
 from mlesam_ros.training.datasets.frames import LABELS, Entry, FileDataset, Image, Labels, published
+from mlesam_ros.world.deliver import FOLDERS, SPLITS, frame_path
 from mlesam_ros.world.faults import FAULTS, NO_FAULT
 from mlesam_ros.world.weather import WEATHERS
 
-SPLITS = ("train", "val", "test")
-FOLDERS = {CAMERA: "img", DEPTH: "hha", EVENT: "event", LIDAR: "lidar", LABELS: "semantic"}
-WORDS = {CAMERA: "rgb", DEPTH: "depth", EVENT: "event", LIDAR: "lidar", LABELS: "semantic"}
-"""What stands for the modality in a file's name; the HHA pictures keep the word depth."""
+_ENCODERS = {DEPTH: Hha.name, EVENT: EventCounts.name, LIDAR: DeliverLidar.name}
+_BRIGHTER, _DARKER = EventCounts.brighter, EventCounts.darker
 
 
 class Deliver(FileDataset):
@@ -69,10 +72,12 @@ class Deliver(FileDataset):
 
     def _image(self, entry: Entry, modality: Modality) -> Image:
         picture = three_channels(read_picture(entry.files[modality]))
-        if modality == EVENT and entry.conditions["fault"] == "eventlowres":
-            height, width = read_picture(entry.files[CAMERA]).shape[:2]
-            picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST)
-        return self.readings[modality].normalised(unit_scaled(np.asarray(picture)))
+        if modality == EVENT:
+            height, width = picture_size(entry.files[CAMERA])
+            picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST))
+            nothing = np.zeros((height, width), np.uint8)
+            picture = np.stack([picture[..., _BRIGHTER], picture[..., _DARKER], nothing], axis=2)
+        return self.readings[modality].normalised(unit_scaled(picture))
 
     def labels(self, entry: Entry) -> Labels:
         """See `FileDataset`: 1 … 25 in the file are the classes, 0 and 255 are unlabelled."""
@@ -80,16 +85,11 @@ class Deliver(FileDataset):
         raw = np.asarray(picture if picture.ndim == 2 else picture[..., 0])
         if raw.dtype != np.uint8:
             raise DatasetError(f"{entry.files[LABELS]} holds {raw.dtype}; DELIVER's labels are 8 bits deep.")
+        foreign = np.flatnonzero(np.bincount(raw.ravel(), minlength=256)[len(self.space) + 1 : IGNORE])
+        if foreign.size:
+            values = (foreign + len(self.space) + 1).tolist()
+            raise LabelError(f"{entry.files[LABELS]} holds {values}; DELIVER's labels are 0 to 25 and 255.")
         return np.where(raw == IGNORE, np.uint8(IGNORE), raw - np.uint8(1))
-
-
-_ENCODERS: Mapping[Modality, str] = {DEPTH: "hha"}
-"""The live encoders that say the same as DELIVER's pictures."""
-
-
-def frame_path(root: Path, what: str, weather: str, split: str, scene: str, number: str) -> Path:
-    """Where the layout puts a file; `what` is a modality or `labels`."""
-    return root / FOLDERS[what] / weather / split / scene / f"{number}_{WORDS[what]}_front.png"
 
 
 def _entries(

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import DatasetError
 
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
 
 def read_picture(path: Path) -> npt.NDArray[Any]:
     """A PNG as it is: (H, W) or (H, W, channels), uint8 or uint16, colours in the order RGB.
@@ -38,6 +40,23 @@ def read_stored(path: Path) -> npt.NDArray[Any]:
     if picture is None:
         raise DatasetError(f"{path} is no picture that can be decoded; it has {len(data)} bytes.")
     return np.asarray(picture)
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a PNG, from its header alone (ISO/IEC 15948, 11.2.2).
+
+    Raises:
+        DatasetError: no such file, or no PNG.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(24)
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error}.") from error
+    if len(head) < 24 or head[:8] != _SIGNATURE:
+        raise DatasetError(f"{path} is no PNG.")
+    width, height = (int.from_bytes(head[at : at + 4], "big") for at in (16, 20))
+    return height, width
 
 
 def three_channels(picture: npt.NDArray[Any]) -> npt.NDArray[Any]:

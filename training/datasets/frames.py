@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,38 +30,52 @@ Progress = Callable[[int, int], None]
 
 
 class LabelledFrames(Protocol):
-    """Any data set, from disk or rendered.
+    """Any data set, from disk or rendered."""
 
-    Attributes:
-        space: what the labels mean.
-        modalities: what every row has.
-        encoders: modality → name of the encoder that reads the live sensor's data as this set's were read; modalities
-            that no live sensor has are not in it.
-        statistics: modality → mean and deviation that its pictures were normalised with.
-        blanks: modality → what a pixel without anything is, per channel.
-        sparse: modalities whose pixels are measurements to be copied, never blended.
-        names: a name per row, its path within the set without suffix.
-        conditions: per row, condition → value, such as weather → fog.
-    """
+    @property
+    def space(self) -> LabelSpace:
+        """What the labels mean."""
 
-    space: LabelSpace
-    modalities: tuple[Modality, ...]
-    encoders: Mapping[Modality, str]
-    statistics: Mapping[Modality, Statistics]
-    blanks: Mapping[Modality, Blank]
-    sparse: frozenset[Modality]
-    names: Sequence[str]
-    conditions: Sequence[Mapping[str, str]]
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What every row has."""
 
-    def __len__(self) -> int: ...
+    @property
+    def encoders(self) -> Mapping[Modality, str]:
+        """Modality → the encoder that reads a live sensor as this set was read; none for what no live sensor has."""
+
+    @property
+    def statistics(self) -> Mapping[Modality, Statistics]:
+        """Modality → mean and deviation that its pictures were normalised with."""
+
+    @property
+    def blanks(self) -> Mapping[Modality, Blank]:
+        """Modality → what a pixel without anything is, per channel."""
+
+    @property
+    def sparse(self) -> frozenset[Modality]:
+        """Modalities whose pixels are measurements to be copied, never blended."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """A name per row: its path within the set, without suffix."""
+
+    @property
+    def conditions(self) -> Sequence[Mapping[str, str]]:
+        """Per row, condition → value, such as weather → fog."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides over the rows; sets with the same one may continue each other's run."""
+
+    def __len__(self) -> int:
+        """How many rows there are."""
 
     def batch(self, rows: Sequence[int], modalities: Sequence[Modality]) -> tuple[dict[Modality, Tensor], Tensor]:
         """Some rows: modality → (B, 3, H, W) float32 normalised, and the labels (B, H, W) uint8."""
-        ...
 
     def class_counts(self, classes: int) -> npt.NDArray[np.int64]:
         """(classes,) labelled pixels per class."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -133,6 +149,8 @@ class FileDataset(ABC):
         self.sparse = frozenset(m for m, r in readings.items() if r.sparse)
         self.names = [entry.name for entry in self.entries]
         self.conditions = [entry.conditions for entry in self.entries]
+        digest = [type(self).__name__, self.space.to_dict(), sorted(map(repr, self.readings.items())), self.names]
+        self.fingerprint = hashlib.sha256(json.dumps(digest).encode()).hexdigest()
         _check_present(self.entries)
 
     def __len__(self) -> int:

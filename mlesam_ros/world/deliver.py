@@ -1,0 +1,125 @@
+"""The street in DELIVER's folder layout (Zhang et al., CVPR 2023), so that every loader of DELIVER reads it.
+
+    root / {img, depth, hha, event, lidar, semantic} / weather / split / MAP_n_pointk[_fault] / 000000_rgb_front.png
+
+All pictures are 8-bit PNGs. `hha` and `lidar` are what the encoders `hha` and `deliver_lidar` show; `event` paints
+brighter blue and darker red on black, as CARLA's documentation does; `depth` is coded as CARLA's depth camera does;
+`semantic` holds class + 1, so that 0 is unlabelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.encoding.deliver_lidar import DeliverLidar
+from mlesam_ros.encoding.encoders import encode, make_encoders
+from mlesam_ros.encoding.hha import Hha
+from mlesam_ros.errors import ConfigError, DatasetError
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Events, FrameSet, Modality, Picture
+from mlesam_ros.world.faults import NO_FAULT
+from mlesam_ros.world.moment import Moment
+from mlesam_ros.world.world import World
+
+Pixels = npt.NDArray[np.uint8]
+
+SPLITS = ("train", "val", "test")
+RAW_DEPTH, LABELS = "raw_depth", "labels"
+FOLDERS = {CAMERA: "img", DEPTH: "hha", EVENT: "event", LIDAR: "lidar", LABELS: "semantic", RAW_DEPTH: "depth"}
+"""What is shown → its folder. The modality depth is read from the HHA pictures."""
+_WORDS = {CAMERA: "rgb", DEPTH: "depth", EVENT: "event", LIDAR: "lidar", LABELS: "semantic", RAW_DEPTH: "depth"}
+_ENCODERS = {DEPTH: Hha.name, LIDAR: DeliverLidar.name}
+_CARLA_FAR = 1000.0
+"""Metres at which all 24 bits of CARLA's depth are set: https://carla.readthedocs.io/en/latest/ref_sensors/."""
+
+
+def frame_path(root: Path, what: Modality, weather: str, split: str, scene: str, number: str) -> Path:
+    """Where the layout puts a file; `what` is a key of `FOLDERS`, `number` the frame's six digits."""
+    return root / FOLDERS[what] / weather / split / scene / f"{number}_{_WORDS[what]}_front.png"
+
+
+def scene_name(world: World) -> str:
+    """A street's scene: its seed is the number of the map."""
+    return f"MAP_{world.seed}_point1" + (f"_{world.fault.name}" if world.fault.name != NO_FAULT else "")
+
+
+def write_deliver(
+    root: str | Path,
+    world: World,
+    split: str,
+    moments: Iterable[int],
+    progress: Callable[[int], None] | None = None,
+) -> list[Path]:
+    """Write moments of a street.
+
+    Args:
+        root: of the data set; made where it does not exist.
+        world: the street, with all its sensors.
+        split: train, val or test.
+        moments: numbers of the moments; they become the frames' numbers.
+        progress: called with the number of moments done after every one.
+
+    Returns:
+        The camera's pictures.
+
+    Raises:
+        ConfigError: no such split, or a sensor is dropped: the layout has no word for that.
+        DatasetError: the scene is there already, or the disk is full.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"split {split!r} is not known; DELIVER has {', '.join(SPLITS)}.")
+    if world.dropped:
+        raise ConfigError(f"{' and '.join(world.dropped)} dropped: every frame of DELIVER has all four sensors.")
+    scene, written = scene_name(world), []
+    folder = frame_path(Path(root), CAMERA, world.weather.name, split, scene, "").parent
+    if folder.exists():
+        raise DatasetError(f"{folder} exists already; choose another seed, split or folder.")
+    for done, index in enumerate(moments):
+        for what, pixels in _pictures(world, world.moment(index)).items():
+            path = frame_path(Path(root), what, world.weather.name, split, scene, f"{index:06d}")
+            _write(path, pixels)
+            if what == CAMERA:
+                written.append(path)
+        if progress is not None:
+            progress(done + 1)
+    return written
+
+
+def _pictures(world: World, moment: Moment) -> dict[str, Pixels]:
+    """What is shown → (H, W, 3) RGB, or (H, W) for labels."""
+    frames = moment.frames
+    camera, depth, events = (frames[m].payload for m in (CAMERA, DEPTH, EVENT))
+    assert isinstance(camera, Picture) and isinstance(depth, Picture) and isinstance(events, Events)
+    frame_set = FrameSet(moment.stamp, CAMERA, frames, dict.fromkeys(frames, 0))
+    encoded = encode(frame_set, world.rig, world.size, make_encoders(_ENCODERS))
+    shown = {m: np.rint(255 * image).astype(np.uint8).transpose(1, 2, 0) for m, image in encoded.items()}
+    metres = depth.data.view("<u2").reshape(world.size) / 1000
+    return {
+        CAMERA: camera.data.reshape(*world.size, 3), EVENT: draw_events(events), **shown,
+        RAW_DEPTH: _carla_depth(metres), LABELS: np.where(moment.labels == 255, 0, moment.labels + 1).astype(np.uint8),
+    }  # fmt: skip
+
+
+def draw_events(events: Events) -> Pixels:
+    """(H, W, 3) RGB: brighter blue, darker red, the last of a pixel's events on top."""
+    picture = np.zeros((events.height, events.width, 3), np.uint8)
+    picture[events.y, events.x] = np.where(events.polarity[:, None], (0, 0, 255), (255, 0, 0))
+    return picture
+
+
+def _carla_depth(metres: npt.NDArray[Any]) -> Pixels:
+    """24 bits over red, green and blue, the lowest first; holes are as far as can be."""
+    code = np.where(metres > 0, metres / _CARLA_FAR, 1.0) * (2**24 - 1)
+    whole = np.rint(code).astype(np.uint32)
+    return np.stack([whole & 255, (whole >> 8) & 255, whole >> 16], 2).astype(np.uint8)
+
+
+def _write(path: Path, pixels: Pixels) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), pixels if pixels.ndim == 2 else pixels[..., ::-1]):
+        raise DatasetError(f"{path} cannot be written; is the disk full?")

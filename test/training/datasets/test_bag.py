@@ -1,0 +1,83 @@
+"""Labelled bags: what is learned from is what the node would have been shown."""
+
+import numpy as np
+import pytest
+
+from mlesam_ros.bags.street import write_street
+from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
+from mlesam_ros.errors import BagError, DatasetError, LabelError
+from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, MODALITIES, FrameSet
+from mlesam_ros.training.datasets.bag import BagOptions, prepare_bags
+from mlesam_ros.world.world import World
+
+WORLD_SIZE, SIZE = (64, 80), (32, 40)
+
+
+@pytest.fixture(scope="module")
+def street():
+    return World(8, "rain", WORLD_SIZE)
+
+
+@pytest.fixture(scope="module")
+def bag(street, tmp_path_factory):
+    return str(write_street(tmp_path_factory.mktemp("bags") / "drive", street, range(6)))
+
+
+@pytest.fixture(scope="module")
+def options(bag, tmp_path_factory):
+    return BagOptions((bag,), str(tmp_path_factory.mktemp("arrays") / "drive"), SIZE)
+
+
+@pytest.fixture(scope="module")
+def dataset(options):
+    return prepare_bags(options)
+
+
+def test_rows_are_the_labelled_sets(dataset, street):
+    assert len(dataset) == 6 and dataset.modalities == MODALITIES and dataset.encoders == DEFAULT_ENCODERS
+    assert dataset.names[2] == f"drive/{street.moment(2).stamp}"
+    assert dataset.conditions[0] == {"bag": "drive"} and dataset.space.name == "deliver"
+
+
+def test_a_row_is_what_the_pipeline_would_encode(dataset, street):
+    moment = street.moment(3)
+    images, labels = dataset.batch([3], MODALITIES)
+    frame_set = FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))
+    expected = encode(frame_set, street.rig, SIZE, make_encoders(DEFAULT_ENCODERS))
+    for modality in (CAMERA, DEPTH):
+        assert np.allclose(images[modality][0].numpy(), expected[modality], atol=5e-3), modality
+    # The bag knows how the car moved, so its sweep is taken apart by time; the returns stay about where they were.
+    there, here = images[LIDAR][0].numpy().any(0), expected[LIDAR].any(0)
+    assert (there & here).sum() > 0.7 * here.sum()
+    assert np.mean(labels[0].numpy() == moment.labels[1::2, 1::2]) > 0.8
+
+
+def test_it_is_encoded_once(options, dataset):
+    told = []
+    again = prepare_bags(options, lambda done, of: told.append(done))
+    assert not told and again.fingerprint == dataset.fingerprint and again.class_counts(25).sum() == 6 * 32 * 40
+
+
+def test_a_folder_with_something_else_is_refused(options, dataset):
+    with pytest.raises(DatasetError, match="another size"):
+        prepare_bags(BagOptions(options.bags, options.folder, (32, 32)))
+
+
+def test_a_sensor_that_fails_costs_its_rows(street, tmp_path):
+    write_street(tmp_path / "all", street, range(3))
+    write_street(tmp_path / "blind", World(8, "rain", WORLD_SIZE, dropped=[LIDAR]), range(3))
+    with pytest.raises(DatasetError, match="no topic for lidar"):
+        prepare_bags(BagOptions((str(tmp_path / "blind"),), str(tmp_path / "out"), SIZE))
+    assert not (tmp_path / "out").exists()
+    bags = (str(tmp_path / "all"), str(tmp_path / "blind"))
+    both = prepare_bags(BagOptions(bags, str(tmp_path / "out"), SIZE, modalities=(CAMERA, DEPTH)))
+    assert [c["bag"] for c in both.conditions] == ["all"] * 3 + ["blind"] * 3
+
+
+def test_labels_outside_the_space_and_bags_without_labels_are_named(bag, tmp_path):
+    with pytest.raises((LabelError, DatasetError), match="ground_truth/labels"):
+        prepare_bags(BagOptions((bag,), str(tmp_path / "a"), SIZE, space="muses"))
+    with pytest.raises(BagError, match="/nowhere"):
+        prepare_bags(BagOptions((bag,), str(tmp_path / "b"), SIZE, topics={"truth": "/nowhere"}))
+    with pytest.raises(BagError):
+        prepare_bags(BagOptions(("nowhere",), str(tmp_path / "c"), SIZE))
