@@ -66,7 +66,8 @@ def place(
     Returns:
         (3, h, w) float32, 0 elsewhere.
     """
-    mean, std = (np.array(s, np.float32)[:, None] for s in statistics)
     image = np.zeros((3, *size), np.float32)
-    image[:, pixels[0], pixels[1]] = (values - mean) / std
+    at = pixels[0] * size[1] + pixels[1]
+    for channel, numbers, mean, std in zip(image.reshape(3, -1), values, *statistics, strict=True):
+        channel[at] = (numbers - np.float32(mean)) / np.float32(std)
     return image

@@ -81,7 +81,8 @@ def project_points(
     with np.errstate(over="ignore"):  # rubbish coordinates are merely far away
         distance = np.sqrt(x * x + y * y + z * z).astype(np.float32)
     pixel, winner = _nearest(rows, cols, distance, size, dilation)
-    return Projection(*np.divmod(pixel, width), index[winner], distance[winner], z[winner].astype(np.float32))
+    row = pixel // width  # by far faster than divmod
+    return Projection(row, pixel - row * width, index[winner], distance[winner], z[winner].astype(np.float32))
 
 
 def _nearest(
