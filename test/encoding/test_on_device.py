@@ -12,7 +12,7 @@ from mlesam_ros.encoding.log_depth import LogDepth
 from mlesam_ros.encoding.on_device import encode_on, project_on
 from mlesam_ros.encoding.range_intensity_height import RangeIntensityHeight
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, Cloud, FrameSet, Picture, SensorFrame
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Cloud, Events, FrameSet, Picture, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.projection import project_points
 from mlesam_ros.geometry.rig import Rig
@@ -119,9 +119,12 @@ def test_whole_pictures_with_the_robots_motion(key, encoder, size, late):
 @pytest.mark.parametrize("name", sorted(ENCODERS))
 def test_every_encoder_can_be_asked_for_a_tensor(name):
     rig, encoder = car(), ENCODERS[name]()
-    key = {LIDAR: LIDAR, DEPTH: "registered"}.get(encoder.modality)
-    frame = frames(0).get(key) or SensorFrame(encoder.modality, STAMP, "front", Picture(
-        60, 80, "rgb8", 240, np.arange(14400, dtype=np.uint32).astype(np.uint8)))  # fmt: skip
+    x = np.arange(60, dtype=np.uint16)
+    events = Events(80, 60, x, x, STAMP - 30 * MS + x * np.int64(MS // 2), x % 2 == 0, STAMP - 30 * MS, STAMP)
+    grey = Picture(60, 80, "mono8", 80, np.arange(4800, dtype=np.uint32).astype(np.uint8))
+    payloads = {EVENT: SensorFrame(EVENT, STAMP, "front", events), CAMERA: SensorFrame(CAMERA, STAMP, "front", grey)}
+    payloads |= {LIDAR: frames(0)[LIDAR], DEPTH: frames(0)["registered"]}
+    frame = payloads[encoder.modality]
     ours = encoder(frame, rig, (30, 40))
     np.testing.assert_allclose(ours, encode_on("cpu", encoder, frame, rig, (30, 40)).numpy(), atol=1e-6)
 
