@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mlesam_ros.bags.file import is_storage
 from mlesam_ros.errors import BagError
 
-_SUFFIXES = (".mcap", ".db3")
 _SPLIT = re.compile(r"(?P<stem>.*)_\d+")
 
 
@@ -36,7 +36,7 @@ def find_bags(paths: Iterable[Path]) -> list[Path]:
 
 
 def _below(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+    files = sorted(file for file in folder.iterdir() if is_storage(file) and file.is_file())
     if (folder / "metadata.yaml").exists() or (files and _one_recording(files)):
         return [folder]
     deeper = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
@@ -46,18 +46,24 @@ def _below(folder: Path) -> list[Path]:
 def _one_recording(files: Sequence[Path]) -> bool:
     if len(files) == 1:
         return True
-    parts = [_SPLIT.fullmatch(file.stem) for file in files]
-    return len({part["stem"] if part else file.stem for part, file in zip(parts, files, strict=True)}) == 1
+    names = [_stem(file) for file in files]
+    parts = [_SPLIT.fullmatch(name) for name in names]
+    return len({part["stem"] if part else name for part, name in zip(parts, names, strict=True)}) == 1
 
 
 def names_of(bags: Sequence[Path]) -> dict[str, Path]:
     """A name for each bag that can be a folder's: its own, numbered where two are called the same."""
     names: dict[str, Path] = {}
     for bag in bags:
-        stem, number = bag.resolve().stem if bag.is_file() else bag.resolve().name, 1
+        stem, number = _stem(bag.resolve()) if bag.is_file() else bag.resolve().name, 1
         name = stem
         while name in names:
             number += 1
             name = f"{stem}-{number}"
         names[name] = bag
     return names
+
+
+def _stem(file: Path) -> str:
+    """`drive` of drive.mcap, and of drive.mcap.zstd."""
+    return file.name.split(".")[0] if file.name.count(".") > 1 else file.stem

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -70,6 +69,7 @@ class Replay:
         self._frames = {source.topic: FrameReader(m, source.type) for m, source in topics.sensors.items()}
         self._truth_topic = topics.truth
         self._free = self._taken = 0
+        self._damaged_before = Counter(reader.damaged)
         self._by_stamps = self._clock_is_foreign()
 
     @property
@@ -82,13 +82,14 @@ class Replay:
 
         Args:
             start: seconds from the bag's beginning.
-            duration: seconds; to the end by default, or to where the bag is damaged.
+            duration: seconds; to the end by default.
         """
         begin, now = self._reader.start, 0
         first = begin + round(start * NANOSECONDS)
         last = None if duration is None else first + round(duration * NANOSECONDS)
+        self._damaged_before = Counter(self._reader.damaged)
         wanted = {*self._frames, *self._calibration.topics, *filter(None, [self._truth_topic])}
-        for topic, _, recorded, message in self._until_damage(self._reader.messages(wanted, first, last)):
+        for topic, _, recorded, message in self._reader.messages(wanted, first, last):
             self.heard = (recorded - begin) / NANOSECONDS
             if topic in self._calibration.topics:
                 self._calibration.hear(topic, message)
@@ -111,9 +112,11 @@ class Replay:
     def counters(self) -> dict[Modality, dict[str, int]]:
         """Modality → what became of its messages, those that could not be read among the refused."""
         counters = self.synchroniser.counters
-        for modality, counts in counters.items():
-            counts["received"] += self.unreadable[modality]
-            counts["refused"] += self.unreadable[modality]
+        damaged = self._reader.damaged - self._damaged_before
+        for topic, frames in self._frames.items():
+            lost = self.unreadable[frames.modality] + damaged[topic]
+            counters[frames.modality]["received"] += lost
+            counters[frames.modality]["refused"] += lost
         return counters
 
     def _hear(self, topic: str, message: Any, now: int) -> Iterator[FrameSet | Truth]:
@@ -131,12 +134,6 @@ class Replay:
             self.synchroniser.push(frame, now)
             if now >= self._free and (found := self._take(now)) is not None:
                 yield found
-
-    def _until_damage(self, messages: Iterator[BagMessage]) -> Iterator[BagMessage]:
-        try:
-            yield from messages
-        except BagError as error:
-            self.warnings.append(str(error))
 
     def _truth(self, message: Any) -> Truth:
         picture = FrameReader(CAMERA, "sensor_msgs/msg/Image").read(message).payload
@@ -162,9 +159,8 @@ class Replay:
     def _clock_is_foreign(self) -> bool:
         """Whether the stamps are so far from the time of recording that the node would refuse them all."""
         gaps = []
-        with suppress(BagError):  # what is damaged is reported when it is played
-            for _, _, recorded, message in islice(self._reader.messages(list(self._frames)), _GLANCE):
-                gaps.append(recorded - stamp_ns(message.header))
+        for _, _, recorded, message in islice(self._reader.messages(list(self._frames)), _GLANCE):
+            gaps.append(recorded - stamp_ns(message.header))
         if not gaps:
             raise BagError(f"{self._reader.path} has no message of any sensor on {', '.join(self._frames)}.")
         gap, config = float(np.median(gaps)) / NANOSECONDS, self.synchroniser.config

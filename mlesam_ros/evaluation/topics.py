@@ -16,14 +16,22 @@ TRUTH = "truth"
 """What a topic with true labels is called where modalities are named."""
 _IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
-_DEPTH_WORDS = {"depth", "disparity", "range", "compresseddepth"}
+# Words of topic names, the parts between slashes, underscores, dots and hyphens.
+_DEPTH_WORDS = {"depth", "compresseddepth"}
 _EVENT_WORDS = {"event", "events", "dvs", "prophesee", "metavision"}
 _LABEL_WORDS = {"label", "labels", "semantic", "semantics", "segmentation", "mask", "masks", "annotation", "seg"}
 _TRUTH_WORDS = {"truth", "groundtruth", "gt", "annotation", "annotations"}
 _MADE_WORDS = {"overlay", "confidence", "debug", "visualization", "mlesam", "detections"}
-_OTHER_EYES = {"infra", "infra1", "infra2", "ir", "thermal", "fisheye", "theta"}
-_PREFERRED = ({"front", "forward", "center", "centre"}, {"color", "colour", "rgb"}, {"left"}, {"raw"}, {"points"})
-_NOT_PREFERRED = {"compressed", "rear", "back", "right", "filtered", "mono", "resized", "thumbnail"}
+_LIDAR_PICTURES = {"signal", "reflec", "reflectivity", "nearir", "range", "ambient", "disparity"}
+_OTHER_CLOUDS = {"radar", "map", "depth", "zed", "realsense", "oak", "stereo", "disparity"}
+_POINTS = (
+    ({"front", "forward", "center", "centre"}, 3), ({"color", "colour"}, 2), ({"rgb"}, 2), ({"left"}, 1),
+    ({"aligned"}, 2), ({"registered"}, 1), ({"concatenated", "merged", "fused", "combined"}, 2), ({"points", "lidar", "velodyne"}, 1),
+    ({"right", "rear", "back", "side"}, -4), ({"traffic", "fisheye", "theta", "thumbnail", "resized"}, -3),
+    ({"infra", "infra1", "infra2", "ir", "thermal", "mono", "gray", "grey"}, -3), ({"filtered", "obstacle"}, -3),
+    ({"downsample", "downsampled", "voxel", "cluster", "clusters", "objects", "ground", "segmentation"}, -3),
+)  # fmt: skip
+"""Which of several topics is meant: words, and how much one of them speaks for it or against it."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def find_topics(
             raise ConfigError(f"topic is chosen for {what!r}; accepted are {', '.join((*modalities, TRUTH))}.")
     notes: list[str] = []
     sensors: dict[Modality, Source] = {}
-    for modality in modalities:
+    for modality in (m for m in modalities if m in MESSAGE_TYPES):
         topic = chosen.get(modality)
         topic = _guess(modality, topics, notes) if topic is None else _checked(modality, topic, topics)
         if topic is not None:
@@ -103,28 +111,33 @@ def _types(what: str) -> tuple[str, ...]:
 
 
 def _guess(what: str, topics: Mapping[str, str], notes: list[str]) -> str | None:
-    """The best candidate, and a note where another one is as good by its name."""
+    """The best candidate, and a note where there are others."""
     accepted = _types(what)
     candidates = [topic for topic, kind in topics.items() if kind in accepted and _speaks_of(what, topic, kind)]
-    if not candidates:
-        return None
-    ranked = sorted(candidates, key=lambda topic: (_rank(topic), accepted.index(topics[topic]), len(topic), topic))
-    if len(ranked) > 1:
-        others = ", ".join(ranked[1:])
-        notes.append(f"{what} is read from {ranked[0]}; {others} would do as well: choose with --topic {what}:=TOPIC.")
-    return ranked[0]
+    candidates.sort(key=lambda topic: (*_rank(topic, topics[topic], accepted), len(topic), topic))
+    best = candidates[0] if candidates else None
+    others = [topic for topic in candidates[1:] if not topic.startswith(f"{best}/")]  # not the same, compressed
+    if best is not None and others:
+        notes.append(
+            f"{what} is read from {best}; {', '.join(others)} would do as well: choose with --topic {what}:=TOPIC."
+        )
+    elif best is None and what == LIDAR and (clouds := [topic for topic, kind in topics.items() if kind in accepted]):
+        notes.append(f"no LiDAR is read: {', '.join(clouds)} is not one by its name; --topic lidar:=TOPIC if it is.")
+    return best
 
 
 def _speaks_of(what: str, topic: str, kind: str) -> bool:
-    """Whether an image topic's name is that of such a sensor; other types are clear by themselves."""
+    """Whether an image topic's name is that of such a sensor; most other types are clear by themselves."""
     words = _words(topic)
     if words & _MADE_WORDS:
         return False
     if what == TRUTH:
         return bool(words & _TRUTH_WORDS) or {"ground", "truth"} <= words
+    if what == LIDAR:
+        return not words & _OTHER_CLOUDS
     if kind not in _IMAGES:
         return True
-    if words & (_LABEL_WORDS | _TRUTH_WORDS):
+    if words & (_LABEL_WORDS | _TRUTH_WORDS | _LIDAR_PICTURES):
         return False
     if what == DEPTH:
         return bool(words & _DEPTH_WORDS)
@@ -133,11 +146,13 @@ def _speaks_of(what: str, topic: str, kind: str) -> bool:
     return not words & (_DEPTH_WORDS | _EVENT_WORDS)
 
 
-def _rank(topic: str) -> int:
-    """Fewer is better."""
+def _rank(topic: str, kind: str, accepted: Sequence[str]) -> tuple[int, int, int]:
+    """Fewer is better: a sensor's own type before pictures, then the name, then raw before compressed."""
     words = _words(topic)
-    wanted = sum(1 for group in _PREFERRED if words & group)
-    return 2 * len(words & _OTHER_EYES) + len(words & _NOT_PREFERRED) - wanted
+    points = sum(value for group, value in _POINTS if words & group)
+    if "front" in words and words & {"left", "right"}:
+        points -= 3  # the corner of a ring of cameras, not its front
+    return int(kind in _IMAGES and accepted[0] not in _IMAGES), -points, accepted.index(kind)
 
 
 def _words(topic: str) -> set[str]:

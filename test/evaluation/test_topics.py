@@ -1,0 +1,171 @@
+"""Topics as drivers and data sets publish them, and what a bag's user would mean by them."""
+
+import pytest
+
+from mlesam_ros.errors import BagError, ConfigError
+from mlesam_ros.evaluation.topics import find_topics
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR
+
+IMAGE, SMALL = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+INFO, CLOUD, IMU = "sensor_msgs/msg/CameraInfo", "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/Imu"
+PACKET, TF, ODOMETRY = "event_camera_msgs/msg/EventPacket", "tf2_msgs/msg/TFMessage", "nav_msgs/msg/Odometry"
+
+OURS = {
+    "/tf": TF, "/tf_static": TF, "/camera/image_raw": IMAGE, "/camera/camera_info": INFO, "/depth/image_raw": IMAGE,
+    "/depth/camera_info": INFO, "/lidar/points": CLOUD, "/events": PACKET, "/events/camera_info": INFO,
+    "/ground_truth/labels": IMAGE,
+}  # fmt: skip
+REALSENSE = {
+    "/camera/camera/color/image_raw": IMAGE, "/camera/camera/color/image_raw/compressed": SMALL,
+    "/camera/camera/color/camera_info": INFO, "/camera/camera/depth/image_rect_raw": IMAGE,
+    "/camera/camera/depth/camera_info": INFO, "/camera/camera/aligned_depth_to_color/image_raw": IMAGE,
+    "/camera/camera/aligned_depth_to_color/camera_info": INFO, "/camera/camera/infra1/image_rect_raw": IMAGE,
+    "/camera/camera/infra1/camera_info": INFO, "/camera/camera/infra2/image_rect_raw": IMAGE,
+    "/camera/camera/depth/color/points": CLOUD, "/camera/camera/imu": IMU,
+}  # fmt: skip
+ZED = {
+    "/zed/zed_node/rgb/image_rect_color": IMAGE, "/zed/zed_node/rgb/camera_info": INFO,
+    "/zed/zed_node/left/image_rect_color": IMAGE, "/zed/zed_node/left/camera_info": INFO,
+    "/zed/zed_node/right/image_rect_color": IMAGE, "/zed/zed_node/right/camera_info": INFO,
+    "/zed/zed_node/depth/depth_registered": IMAGE, "/zed/zed_node/depth/camera_info": INFO,
+    "/zed/zed_node/confidence/confidence_map": IMAGE,
+    "/zed/zed_node/disparity/disparity_image": "stereo_msgs/msg/DisparityImage",
+    "/zed/zed_node/point_cloud/cloud_registered": CLOUD, "/zed/zed_node/odom": ODOMETRY,
+}  # fmt: skip
+OUSTER = {
+    "/ouster/points": CLOUD, "/ouster/range_image": IMAGE, "/ouster/signal_image": IMAGE,
+    "/ouster/reflec_image": IMAGE, "/ouster/nearir_image": IMAGE, "/ouster/imu": IMU,
+    "/ouster/lidar_packets": "ouster_sensor_msgs/msg/PacketMsg", "/front_camera/image_raw": IMAGE,
+    "/front_camera/camera_info": INFO,
+}  # fmt: skip
+KITTI = {
+    "/kitti/camera_gray_left/image_raw": IMAGE, "/kitti/camera_gray_left/camera_info": INFO,
+    "/kitti/camera_gray_right/image_raw": IMAGE, "/kitti/camera_gray_right/camera_info": INFO,
+    "/kitti/camera_color_left/image_raw": IMAGE, "/kitti/camera_color_left/camera_info": INFO,
+    "/kitti/camera_color_right/image_raw": IMAGE, "/kitti/camera_color_right/camera_info": INFO,
+    "/kitti/velo/pointcloud": CLOUD, "/kitti/oxts/imu": IMU, "/tf": TF,
+}  # fmt: skip
+RING = ("BACK", "BACK_LEFT", "BACK_RIGHT", "FRONT", "FRONT_LEFT", "FRONT_RIGHT")
+NUSCENES = {
+    **{f"/CAM_{side}/image_rect_compressed": SMALL for side in RING},
+    **{f"/CAM_{side}/camera_info": INFO for side in RING},
+    "/CAM_FRONT/annotations": "foxglove_msgs/msg/ImageAnnotations", "/LIDAR_TOP": CLOUD, "/RADAR_FRONT": CLOUD,
+    "/RADAR_BACK_LEFT": CLOUD, "/map": "nav_msgs/msg/OccupancyGrid", "/tf": TF, "/odom": ODOMETRY,
+}  # fmt: skip
+AUTOWARE = {
+    "/sensing/lidar/concatenated/pointcloud": CLOUD, "/sensing/lidar/top/pointcloud_raw": CLOUD,
+    "/perception/obstacle_segmentation/pointcloud": CLOUD, "/localization/util/downsample/pointcloud": CLOUD,
+    "/sensing/camera/camera0/image_rect_color": IMAGE, "/sensing/camera/camera0/camera_info": INFO,
+    "/sensing/camera/camera1/image_rect_color": IMAGE, "/sensing/camera/camera1/camera_info": INFO,
+    "/sensing/camera/traffic_light/image_raw": IMAGE, "/map/pointcloud_map": CLOUD,
+}  # fmt: skip
+METAVISION = {"/event_camera/events": PACKET, "/event_camera/camera_info": INFO, "/event_camera/image_raw": IMAGE}
+
+ROBOTS = {
+    "ours": (OURS, {
+        CAMERA: "/camera/image_raw", DEPTH: "/depth/image_raw", EVENT: "/events", LIDAR: "/lidar/points",
+        "truth": "/ground_truth/labels",
+    }),
+    "realsense": (REALSENSE, {
+        CAMERA: "/camera/camera/color/image_raw", DEPTH: "/camera/camera/aligned_depth_to_color/image_raw",
+    }),
+    "zed": (ZED, {
+        CAMERA: "/zed/zed_node/rgb/image_rect_color", DEPTH: "/zed/zed_node/depth/depth_registered",
+    }),
+    "ouster": (OUSTER, {CAMERA: "/front_camera/image_raw", LIDAR: "/ouster/points"}),
+    "kitti": (KITTI, {CAMERA: "/kitti/camera_color_left/image_raw", LIDAR: "/kitti/velo/pointcloud"}),
+    "nuscenes": (NUSCENES, {CAMERA: "/CAM_FRONT/image_rect_compressed", LIDAR: "/LIDAR_TOP"}),
+    "autoware": (AUTOWARE, {
+        CAMERA: "/sensing/camera/camera0/image_rect_color", LIDAR: "/sensing/lidar/concatenated/pointcloud",
+    }),
+    "metavision": (METAVISION, {EVENT: "/event_camera/events"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_what_people_mean(robot):
+    topics, meant = ROBOTS[robot]
+    found = find_topics(topics)
+    assert {
+        **{m: s.topic for m, s in found.sensors.items()},
+        **({"truth": found.truth} if found.truth else {}),
+    } == meant
+
+
+def test_a_choice_beats_the_guess():
+    found = find_topics(NUSCENES, {CAMERA: "/CAM_BACK/image_rect_compressed"})
+    assert found.sensors[CAMERA].topic == "/CAM_BACK/image_rect_compressed"
+    assert found.infos[CAMERA] == "/CAM_BACK/camera_info"
+
+
+def test_every_other_candidate_is_listed():
+    (note,) = [note for note in find_topics(NUSCENES).notes if note.startswith("camera")]
+    assert note.startswith("camera is read from /CAM_FRONT/image_rect_compressed; ")
+    assert all(f"/CAM_{side}/image_rect_compressed" in note for side in ("BACK", "FRONT_LEFT", "BACK_RIGHT"))
+    assert "--topic camera:=TOPIC" in note
+
+
+def test_the_same_picture_compressed_is_no_other_candidate():
+    topics = {"/camera/image_raw": IMAGE, "/camera/image_raw/compressed": SMALL}
+    found = find_topics(topics)
+    assert found.sensors[CAMERA].topic == "/camera/image_raw"
+    assert found.notes == ()
+    assert find_topics({"/camera/image_raw/compressed": SMALL}).sensors[CAMERA].type == SMALL
+
+
+def test_a_depth_cameras_cloud_is_no_lidar_but_said():
+    (note,) = [note for note in find_topics(REALSENSE).notes if "LiDAR" in note]
+    assert "/camera/camera/depth/color/points" in note
+
+
+@pytest.mark.parametrize(
+    ("robot", "infos"),
+    [
+        (OURS, {CAMERA: "/camera/camera_info", DEPTH: "/depth/camera_info", EVENT: "/events/camera_info"}),
+        (REALSENSE, {
+            CAMERA: "/camera/camera/color/camera_info", DEPTH: "/camera/camera/aligned_depth_to_color/camera_info",
+        }),
+        (ZED, {CAMERA: "/zed/zed_node/rgb/camera_info", DEPTH: "/zed/zed_node/depth/camera_info"}),
+        ({"/image_raw": IMAGE, "/camera_info": INFO, "/points": CLOUD}, {CAMERA: "/camera_info"}),
+        ({"/a/image": IMAGE, "/b/camera_info": INFO}, {}),
+    ],
+    ids=["ours", "realsense", "zed", "root", "stranger"],
+)  # fmt: skip
+def test_the_camera_info_beside_a_picture(robot, infos):
+    assert find_topics(robot).infos == infos
+
+
+@pytest.mark.parametrize(
+    ("chosen", "error", "said"),
+    [
+        ({"lidra": "/points"}, ConfigError, "lidra"),
+        ({CAMERA: "/camera/image_rwa"}, BagError, "did you mean /camera/image_raw?"),
+        ({CAMERA: "/lidar/points"}, BagError, "sensor_msgs/msg/PointCloud2"),
+        ({"truth": "/events"}, BagError, "truth is read from sensor_msgs/msg/Image"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_refused(chosen, error, said):
+    with pytest.raises(error, match=r"[.?]$") as caught:
+        find_topics(OURS, chosen)
+    assert said in str(caught.value)
+
+
+def test_a_bag_without_any_sensor_says_what_it_has():
+    with pytest.raises(BagError, match=r"/imu \(sensor_msgs/msg/Imu\)"):
+        find_topics({"/imu": IMU})
+
+
+def test_what_has_no_message_type_is_not_looked_for():
+    assert set(find_topics(OURS, modalities=(CAMERA, "near_infrared")).sensors) == {CAMERA}
+
+
+def test_our_own_results_are_not_taken_for_sensors():
+    results = {
+        "/mlesam/overlay": IMAGE,
+        "/mlesam/labels": IMAGE,
+        "/mlesam/confidence": IMAGE,
+        "/mlesam/semantic_points": CLOUD,
+    }
+    assert {m: s.topic for m, s in find_topics({**results, **METAVISION}).sensors.items()} == {
+        EVENT: "/event_camera/events"
+    }
