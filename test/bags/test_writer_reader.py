@@ -8,10 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import StoragePlugin, Writer
 
+from mlesam_ros.bags.build import build
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.typestore import typestore
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.errors import BagError
+from mlesam_ros.frame import EVENT
+from mlesam_ros.messages import FrameReader, stamp_ns
 
 HEADER, IMAGE = "std_msgs/msg/Header", "sensor_msgs/msg/Image"
 
@@ -70,6 +73,23 @@ def test_selection_by_topic_and_time(tmp_path):
         with pytest.raises(BagError, match=r"no topic /none; it has /even, /odd"):
             list(reader.messages(["/none"]))
     assert "made for a test" in (tmp_path / "bag/metadata.yaml").read_text()
+
+
+def test_arrays_of_events_come_back_as_bytes(tmp_path):
+    """Unpacked they would be an object per event; so no step between the bag and the frame unpacks them."""
+    arrays = "dvs_msgs/msg/EventArray"
+    events = [build(typestore(), "dvs_msgs/msg/Event", {"x": n, "y": 2, "polarity": True}) for n in range(3)]
+    with BagWriter(tmp_path / "bag") as writer:
+        header = {"stamp": {"sec": 7, "nanosec": 9}, "frame_id": "dvs"}
+        writer.add("/dvs", arrays, 5, {"header": header, "height": 48, "width": 64, "events": events})
+    with BagReader(tmp_path / "bag") as reader, BagWriter(tmp_path / "copy") as writer:
+        [entry] = reader
+        writer.add_message(*entry)
+    assert isinstance(entry.message, bytes)
+    assert stamp_ns(entry.message.header) == 7_000_000_009
+    assert FrameReader(EVENT, arrays).read(entry.message).payload.x.tolist() == [0, 1, 2]
+    with BagReader(tmp_path / "copy") as reader:
+        assert list(reader) == [entry]
 
 
 def test_latched_topics_are_known_as_such(tmp_path):
