@@ -1,0 +1,64 @@
+"""`mlesam info`: a checkpoint, or the backbones."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mlesam_ros.model.backbones import BACKBONES
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "model.md"
+
+
+@pytest.fixture(scope="module")
+def costs():
+    from mlesam_ros.model.cost import backbone_costs
+
+    return backbone_costs()
+
+
+@pytest.fixture
+def counted(monkeypatch, costs):
+    """Counted once for all tests."""
+    monkeypatch.setattr("mlesam_ros.model.cost.backbone_costs", lambda: costs)
+
+
+def rows(text):
+    """The cells of a Markdown table."""
+    lines = [line.strip() for line in text.splitlines() if line.strip().startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if not set(line) <= set("|-: ")]
+
+
+def test_the_page_has_the_table_that_is_printed(mlesam, counted):
+    page = PAGE.read_text(encoding="utf-8")
+    (told,) = re.findall(r"<!-- mlesam info --backbones -->\n(.*?)<!-- end -->", page, re.DOTALL)
+    printed = rows(mlesam("info", "--backbones").stdout)
+    assert [row[0] for row in printed[1:]] == list(BACKBONES)
+    assert rows(told) == printed, "docs/model.md is stale: put in what `mlesam info --backbones` prints"
+
+
+def test_json_of_the_backbones(mlesam, counted, costs):
+    result = json.loads(mlesam("info", "--backbones", "--json", "-").stdout)
+    assert (result["rank"], result["modalities"], result["classes"]) == (32, 4, 25)
+    row = next(row for row in result["backbones"] if row["name"] == "hiera_base_plus")
+    cost = next(cost for cost in costs if cost.name == "hiera_base_plus")
+    assert row["parameters"] == {"encoder": cost.encoder, "expert": cost.expert, "trained": cost.trained}
+    for side in (1024, 512):
+        macs = row[f"gmacs_{side}"]
+        assert macs["total"] == pytest.approx(macs["layers"] + macs["attention"], abs=2e-3)
+        assert macs["total"] == pytest.approx(cost.macs[side].total / 1e9, abs=1e-3)
+
+
+def test_the_sha_is_shown_whole(mlesam, tiny_checkpoint):
+    from mlesam_ros.model.checkpoint import describe_checkpoint
+
+    shown = re.sub(r"[│\s]", "", mlesam("info", tiny_checkpoint.path).stdout)
+    assert describe_checkpoint(tiny_checkpoint.path)["base_sha256"] in shown
+
+
+@pytest.mark.parametrize("arguments", [[], ["file.safetensors", "--backbones"]])
+def test_either_a_file_or_the_backbones(mlesam, arguments):
+    result = mlesam("info", *arguments)
+    assert result.exit_code == 2
+    assert "FILE or --backbones" in result.output
