@@ -29,19 +29,22 @@ _COLUMNS = (CAMERA, DEPTH, LIDAR, EVENT, "labels")
 _HURT = {"lidarjitter": LIDAR, "eventlowres": EVENT}  # the others hurt the camera
 
 
-def write_contact_sheet(path: Path, seed: int, index: int) -> None:
+def write_contact_sheet(path: Path, seed: int, index: int, side: int = 512) -> None:
     """Draw one moment of a street under every condition.
 
     Args:
         path: the picture to write; its suffix says in which format.
         seed: the street.
         index: the moment.
+        side: height and width in pixels at which it is rendered.
 
     Raises:
         ConfigError: the suffix names no format that can be written, or the folder cannot be written to.
     """
-    rows = [_weather_row(seed, index, weather) for weather in WEATHERS]
-    rows.append(np.hstack([_fault_tile(seed, index, fault) for fault in FAULTS if fault != NO_FAULT]))
+    worlds = [World(seed, weather, (side, side)) for weather in WEATHERS]
+    faulty = [World(seed, "sun", (side, side), fault=fault) for fault in FAULTS if fault != NO_FAULT]
+    rows = [_weather_row(world, index) for world in worlds]
+    rows.append(np.hstack([_fault_tile(world, index) for world in faulty]))
     try:
         written = cv2.imwrite(str(path), np.vstack(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])
     except cv2.error as error:
@@ -50,15 +53,14 @@ def write_contact_sheet(path: Path, seed: int, index: int) -> None:
         raise ConfigError(f"{path} cannot be written; name a .jpg or .png file in a folder that exists.")
 
 
-def _weather_row(seed: int, index: int, weather: str) -> Rgb:
-    world = World(seed, weather)
+def _weather_row(world: World, index: int) -> Rgb:
     moment = world.moment(index)
-    return np.hstack([_tile(_draw(world, moment, what), f"{weather}: {what}") for what in _COLUMNS])
+    return np.hstack([_tile(_draw(world, moment, what), f"{world.weather.name}: {what}") for what in _COLUMNS])
 
 
-def _fault_tile(seed: int, index: int, fault: str) -> Rgb:
-    world = World(seed, "sun", fault=fault)
-    return _tile(_draw(world, world.moment(index), _HURT.get(fault, CAMERA)), f"sun: {fault}")
+def _fault_tile(world: World, index: int) -> Rgb:
+    name = world.fault.name
+    return _tile(_draw(world, world.moment(index), _HURT.get(name, CAMERA)), f"{world.weather.name}: {name}")
 
 
 def _tile(picture: Rgb, caption: str) -> Rgb:

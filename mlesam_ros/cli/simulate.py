@@ -59,7 +59,7 @@ def simulate(
     if contact_sheet is not None:
         from mlesam_ros.cli.contact_sheet import write_contact_sheet
 
-        write_contact_sheet(contact_sheet, seed, moments // 2)
+        write_contact_sheet(contact_sheet, seed, moments // 2, side)
     elif deliver is not None:
         if min(streets, every, moments) < 1:
             raise ConfigError(f"streets {streets}, every {every} and moments {moments} must be at least 1.")
@@ -85,11 +85,12 @@ def _write_deliver(
     root: Path, split: str, seeds: range, conditions: tuple[str, str], moments: range, side: int, drop: list[str]
 ) -> None:
     from mlesam_ros.world.deliver import write_deliver
-    from mlesam_ros.world.faults import FAULTS
-    from mlesam_ros.world.weather import WEATHERS
+    from mlesam_ros.world.faults import FAULTS, fault_name
+    from mlesam_ros.world.weather import WEATHERS, weather_name
     from mlesam_ros.world.world import World
 
-    weathers, faults = (_several(c, known) for c, known in zip(conditions, (WEATHERS, FAULTS), strict=True))
+    weathers = [weather_name(name) for name in _several(conditions[0], WEATHERS)]
+    faults = [fault_name(name) for name in _several(conditions[1], FAULTS)]
     scenes = [(seed, weather, fault) for seed in seeds for weather in weathers for fault in faults]
     total, done = len(scenes) * len(moments), 0
     with track("rendering", total, "frames") as progress:

@@ -9,7 +9,7 @@ brighter blue and darker red on black, as CARLA's documentation does; `depth` is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,7 @@ def scene_name(world: World) -> str:
     return f"MAP_{world.seed}_point1" + (f"_{world.fault.name}" if world.fault.name != NO_FAULT else "")
 
 
-def write_deliver(
-    root: str | Path,
-    world: World,
-    split: str,
-    moments: Iterable[int],
-    progress: Callable[[int], None] | None = None,
-) -> list[Path]:
+def write_deliver(root: str | Path, world: World, split: str, moments: Iterable[int]) -> list[Path]:
     """Write moments of a street.
 
     Args:
@@ -62,7 +56,6 @@ def write_deliver(
         world: the street, with all its sensors.
         split: train, val or test.
         moments: numbers of the moments; they become the frames' numbers.
-        progress: called with the number of moments done after every one.
 
     Returns:
         The camera's pictures.
@@ -79,14 +72,12 @@ def write_deliver(
     folder = frame_path(Path(root), CAMERA, world.weather.name, split, scene, "").parent
     if folder.exists():
         raise DatasetError(f"{folder} exists already; choose another seed, split or folder.")
-    for done, index in enumerate(moments):
+    for index in moments:
         for what, pixels in _pictures(world, world.moment(index)).items():
             path = frame_path(Path(root), what, world.weather.name, split, scene, f"{index:06d}")
             _write(path, pixels)
             if what == CAMERA:
                 written.append(path)
-        if progress is not None:
-            progress(done + 1)
     return written
 
 

@@ -42,14 +42,24 @@ class Fault:
         return replace(weather, exposure=weather.exposure * self.exposure, camera_noise=noise)
 
 
-def draw_fault(name: str, rng: np.random.Generator) -> Fault:
-    """A fault of random severity.
+def fault_name(name: str) -> str:
+    """The name itself.
 
     Raises:
         ConfigError: no such fault.
     """
     if name not in FAULTS:
         raise ConfigError(f"fault {name!r} is not known; the street has {', '.join(FAULTS)}.")
+    return name
+
+
+def draw_fault(name: str, rng: np.random.Generator) -> Fault:
+    """A fault of random severity.
+
+    Raises:
+        ConfigError: no such fault.
+    """
+    fault_name(name)
     if name == "motionblur":
         return Fault(name, shutter=float(rng.uniform(0.09, 0.16)))
     if name == "overexposure":
