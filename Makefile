@@ -2,6 +2,7 @@
 # make test    linters and tests                           (ARGS="-k sync" goes to pytest, TESTS=test/ros narrows it)
 # make setup   the set-up alone, which run and test begin with; it leaves $(VENV)/bin/mlesam
 # make lint    ruff and mypy; make pytest: the tests alone
+# make fuzz    100,000 damaged messages and files at every reader (CASES=... for more); make test tries 1,000
 # make lock    write down the versions that requirements/ resolved to
 # make clean   remove what was built; distclean removes the virtual environments as well
 #
@@ -12,6 +13,7 @@ ROS_DISTRO ?= kilted
 PYTHON ?= python3
 TESTS ?= test
 ARGS ?=
+CASES ?= 100000
 
 VENV := $(if $(filter kilted,$(ROS_DISTRO)),.venv,.venv-$(ROS_DISTRO))
 BIN := $(VENV)/bin
@@ -40,7 +42,7 @@ say = @printf '==> %s\n' '$(1)'
 
 # One thing after the other, whatever -j says: the last line of a test run is pytest's.
 .NOTPARALLEL:
-.PHONY: run test pytest setup lint lock clean distclean
+.PHONY: run test pytest fuzz setup lint lock clean distclean
 
 run: setup
 	@$(BIN)/mlesam demo $(ARGS)
@@ -52,6 +54,10 @@ test: lint pytest
 pytest: setup
 	$(call say,pytest on ROS 2 $(ROS_DISTRO))
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS) $(TESTS)
+
+fuzz: setup
+	$(call say,$(CASES) damaged messages and files)
+	@MLESAM_FUZZ=$(CASES) $(BIN)/python -m pytest -n 2 --durations 5 $(ARGS) test/fuzz
 
 # mypy cannot be told that training/ is mlesam_ros.training, so it reads a tree of links in which it is.
 lint: setup

@@ -31,6 +31,7 @@ MODELS = tuple(_COUNTS)
 """The accepted model names; `fisheye` is read as `equidistant`, an empty name without coefficients as `pinhole`."""
 
 _TABLE = 4096
+_WILDEST = 1e6  # rational models fitted to too few points reach thousands
 _FAR = 1e3  # tan of 89.94 degrees: no planar-image model is meant beyond it
 
 
@@ -207,6 +208,11 @@ def _make_distortion(model: str, coefficients: tuple[float, ...]) -> Distortion:
     name = canonical_model(model, d)
     if not np.isfinite(d).all():
         raise CalibrationError(f"distortion coefficients {d.tolist()} are not all finite; calibrate the camera again.")
+    if len(d) and np.abs(d).max() > _WILDEST:
+        raise CalibrationError(
+            f"a distortion coefficient of {d[np.abs(d).argmax()]:g} is no lens's; up to {_WILDEST:g} are accepted: "
+            "calibrate the camera again."
+        )
     counts = _COUNTS[name]
     while len(d) > counts[-1] and d[-1] == 0.0:
         d = d[:-1]

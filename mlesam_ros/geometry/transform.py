@@ -47,10 +47,11 @@ class Transform:
             raise CalibrationError(f"a rotation must be 3x3 finite numbers, not {rotation.tolist()}.")
         if translation.shape != (3,) or not np.isfinite(translation).all():
             raise CalibrationError(f"a translation must be 3 finite numbers in metres, not {translation.tolist()}.")
-        skew = np.abs(rotation @ rotation.T - np.eye(3)).max()
-        if skew > 1e-3 or np.linalg.det(rotation) < 0:
+        wild = np.abs(rotation).max() > 2
+        if wild or np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
+            rows = [[float(f"{number:.4g}") for number in row] for row in rotation]
             raise CalibrationError(
-                f"{rotation.round(4).tolist()} is not a rotation: its rows must be perpendicular unit vectors, "
+                f"{rows} is not a rotation: its rows must be perpendicular unit vectors, "
                 "right-handed."
             )
 

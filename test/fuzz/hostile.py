@@ -1,0 +1,313 @@
+"""Messages and files as an enemy would send them: mostly well-formed, with a few fields or bytes damaged."""
+
+import json
+import struct
+from types import SimpleNamespace as Fields
+
+import numpy as np
+import yaml
+from hypothesis import strategies as st
+
+from mlesam_ros.encoding.evt3_encode import encode_evt3
+from mlesam_ros.encoding.picture import CAMERA_LAYOUTS, DEPTH_LAYOUTS
+from mlesam_ros.encoding.stream import ENCODINGS
+
+U8, U16, U32, I32 = (st.integers(0, 2**n - 1) for n in (8, 16, 32, 32))
+U64 = st.integers(0, 2**64 - 1)
+SMALL = st.integers(0, 9)
+UINT = SMALL | U32
+SIGNED = st.integers(-(2**31), 2**31 - 1) | st.just(0)
+F64 = st.floats(width=64) | st.floats(-10, 10) | st.sampled_from([0.0, 1e308, -1e308, 5e-324, float("nan")])
+NAMES = st.sampled_from(["camera", "lidar", "event", "depth", "base", "odom", "", "/camera"]) | st.text(max_size=5)
+BYTES = st.binary(max_size=160)
+
+
+def array(data):
+    return np.frombuffer(bytes(data), np.uint8)
+
+
+@st.composite
+def damaged(draw, good, **kinds):
+    """The fields of `good`, up to three of them replaced by anything of their type."""
+    fields = dict(good)
+    for name in draw(st.lists(st.sampled_from(sorted(kinds)), max_size=3)):
+        fields[name] = draw(kinds[name])
+    return Fields(**fields)
+
+
+@st.composite
+def mauled(draw, data):
+    """Bytes cut, lengthened, or with some of them changed."""
+    data = bytearray(data)
+    for at, value in draw(st.lists(st.tuples(st.integers(0, max(len(data) - 1, 0)), U8), max_size=4)):
+        if data:
+            data[at] = value
+    cut = draw(st.none() | st.integers(0, len(data)))
+    return bytes(data[:cut]) + draw(st.just(b"") | st.binary(max_size=8))
+
+
+STAMP = st.builds(Fields, sec=SIGNED | st.just(1_700_000_000), nanosec=UINT)
+
+
+def headers(frame):
+    """Mostly of a frame that the rig knows."""
+    return st.builds(
+        Fields, stamp=STAMP, frame_id=st.integers(0, 3).flatmap(lambda n: NAMES if n == 0 else st.just(frame))
+    )
+
+
+HEADER = headers("base")
+
+
+@st.composite
+def pictures(draw, layouts=None):
+    layouts = layouts or {**CAMERA_LAYOUTS, **DEPTH_LAYOUTS}
+    encoding = draw(st.sampled_from(sorted(layouts)))
+    layout = layouts[encoding]
+    height, width = draw(st.sampled_from([(6, 8), (6, 8), (3, 4), (1, 1), (12, 16)]))
+    step = width * layout.channels * np.dtype(layout.dtype).itemsize + draw(st.integers(0, 3))
+    size = int(height * layout.lines) * step
+    data = array(draw(st.binary(min_size=size, max_size=size) | st.just(b"\0" * size)))
+    return draw(damaged(
+        {"header": draw(headers("camera")), "height": height, "width": width, "encoding": encoding, "step": step,
+         "data": data, "is_bigendian": draw(st.integers(0, 1))},
+        height=UINT, width=UINT, encoding=st.sampled_from(sorted(layouts)) | st.text(max_size=8), step=UINT,
+        data=BYTES.map(array), is_bigendian=U8,
+    ))  # fmt: skip
+
+
+@st.composite
+def files(draw, examples):
+    """sensor_msgs/CompressedImage: real little pictures with damage, and rubbish."""
+    formats = ["jpeg", "png", "rgb8; png compressed bgr8", "16UC1; compressedDepth png", "32FC1; compressedDepth png",
+               "16UC1; compressedDepth rvl", "32FC1; compressedDepth rvl"]  # fmt: skip
+    data = draw(st.sampled_from(examples).flatmap(mauled) | BYTES)
+    head = draw(st.sampled_from([b"", b"", struct.pack("<iff", 0, 100.0, 1.0)]) | st.binary(min_size=12, max_size=12))
+    form = draw(st.sampled_from(formats) | st.text(max_size=10))
+    return Fields(header=draw(headers("camera")), format=form, data=array(head + data))
+
+
+POINT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
+EXTRAS = [
+    "intensity",
+    "i",
+    "t",
+    "time",
+    "timestamp",
+    "time_stamp",
+    "offset_time",
+    "ring",
+    "channel",
+    "reflectivity",
+    "",
+]
+
+
+@st.composite
+def point_fields(draw):
+    columns = [("x", 7), ("y", 7), ("z", 7)] if draw(st.booleans()) else [(axis, 8) for axis in "xyz"]
+    columns += draw(st.lists(st.tuples(st.sampled_from(EXTRAS), st.integers(1, 8)), max_size=3))
+    offset, fields = 0, []
+    for name, kind in columns:
+        count = draw(st.sampled_from([1, 1, 1, 0, 3]))
+        good = {"name": name, "offset": offset, "datatype": kind, "count": count}
+        if draw(st.integers(0, 9)) == 0:
+            fields.append(draw(damaged(good, name=NAMES, offset=UINT, datatype=U8, count=UINT)))
+        else:
+            fields.append(Fields(**good))
+        offset += np.dtype(POINT_TYPES[kind]).itemsize * max(count, 1) + draw(st.sampled_from([0, 0, 2]))
+    return fields, offset
+
+
+@st.composite
+def clouds(draw):
+    fields, step = draw(point_fields())
+    rows, columns = draw(st.sampled_from([(1, 0), (1, 1), (1, 5), (2, 3)]))
+    size = rows * columns * step
+    data = draw(
+        st.binary(min_size=size, max_size=size) | st.just(b"\0\0\x80\x3f" * (size // 4 + 1)).map(lambda b: b[:size])
+    )
+    return draw(damaged(
+        {"header": draw(headers("lidar")), "height": rows, "width": columns, "fields": fields, "point_step": step,
+         "row_step": step * columns, "data": array(data), "is_bigendian": draw(st.booleans()), "is_dense": True},
+        height=UINT, width=UINT, point_step=UINT, row_step=UINT, data=BYTES.map(array), fields=st.just([]),
+    ))  # fmt: skip
+
+
+def evt3_words(words):
+    return np.array(words, "<u2").tobytes()
+
+
+@st.composite
+def event_bytes(draw):
+    """Words whose type bits are those of the format, real packets with damage, and rubbish."""
+    way = draw(st.integers(0, 3))
+    if way == 0:
+        words = draw(st.lists(st.builds(lambda kind, low: kind << 12 | low, st.integers(0, 15), st.integers(0, 0xFFF))))
+        return evt3_words(words) + draw(st.sampled_from([b"", b"", b"\1"]))
+    if way == 1:
+        count = draw(st.integers(1, 12))
+        rng = np.random.default_rng(draw(U8))
+        t = np.cumsum(rng.integers(0, draw(st.sampled_from([3, 5000, 1_000_000])), count))
+        x, y, polarity = rng.integers(0, 40, count), rng.integers(0, 30, count), rng.integers(0, 2, count)
+        return draw(mauled(encode_evt3(x, y, t, polarity).tobytes()))
+    if way == 2:
+        return np.array(draw(st.lists(U64, max_size=16)), "<u8").tobytes()
+    return draw(BYTES)
+
+
+@st.composite
+def packets(draw):
+    """A few packets of one camera, mostly of one encoding."""
+    encoding = draw(st.sampled_from(ENCODINGS))
+    made = []
+    for seq in range(draw(st.integers(1, 4))):
+        good = {
+            "header": draw(headers("event")), "height": 30, "width": 40, "seq": seq,
+            "time_base": draw(st.just(0) | U64), "encoding": encoding,
+            "is_bigendian": draw(st.booleans()), "events": array(draw(event_bytes())),
+        }  # fmt: skip
+        made.append(draw(damaged(
+            good, height=UINT, width=UINT, seq=U64, encoding=st.sampled_from(ENCODINGS) | st.text(max_size=9),
+        )))  # fmt: skip
+    return made
+
+
+@st.composite
+def event_arrays(draw):
+    """Serialised dvs_msgs and prophesee_event_msgs arrays, one after the other from one camera."""
+    made = []
+    for _ in range(draw(st.integers(1, 3))):
+        order = draw(st.sampled_from("<>"))
+        frame = draw(st.sampled_from([b"event\0", b"event\0", b"\0", b"", b"a\0"]))
+        raw = bytearray((b"\0\1" if order == "<" else b"\0\0") + b"\0\0")
+        raw += struct.pack(order + "iII", draw(SIGNED), draw(U32), len(frame)) + frame + b"\0" * (-len(frame) % 4)
+        events = draw(st.lists(st.tuples(U16 | SMALL, U16 | SMALL, SIGNED, UINT, st.booleans()), max_size=6))
+        raw += struct.pack(order + "III", 30, 40, len(events))
+        for number, (x, y, sec, nanosec, polarity) in enumerate(events):
+            raw += struct.pack(order + "HH", x % 50, y % 40) + b"\0\0" * (number > 0)
+            raw += struct.pack(order + "iIB", sec, nanosec, polarity) + b"\0" * (number + 1 < len(events))
+        made.append(draw(mauled(raw)))
+    return made
+
+
+NUMBERS = st.lists(F64, max_size=15)
+ROI = st.builds(Fields, x_offset=UINT, y_offset=UINT, width=UINT, height=UINT, do_rectify=st.booleans())
+K, P = [5.0, 0, 3.5, 0, 5.0, 2.5, 0, 0, 1], [5.0, 0, 3.5, 0, 0, 5.0, 2.5, 0, 0, 0, 1, 0]
+MODELS = ["plumb_bob", "rational_polynomial", "equidistant", "fisheye", "pinhole", "none", ""]
+
+
+@st.composite
+def numbers(draw, good):
+    """As many numbers, some of them others."""
+    values = list(good)
+    for at, value in draw(st.lists(st.tuples(st.integers(0, max(len(values) - 1, 0)), F64), max_size=3)):
+        if values:
+            values[at] = value
+    return np.array(values)
+
+
+@st.composite
+def camera_infos(draw):
+    count = draw(st.sampled_from([0, 4, 5, 8, 12, 14]))
+    d = draw(st.lists(st.floats(-1, 1) | F64, min_size=count, max_size=count))
+    good = {
+        "header": draw(HEADER), "height": 6, "width": 8, "distortion_model": draw(st.sampled_from(MODELS)),
+        "d": np.array(d), "k": draw(numbers(K)), "r": draw(numbers(np.eye(3).ravel())), "p": draw(numbers(P)),
+        "binning_x": draw(st.sampled_from([0, 1, 2])), "binning_y": 0, "roi": Fields(
+            x_offset=0, y_offset=0, width=0, height=0, do_rectify=False),
+    }  # fmt: skip
+    return draw(damaged(
+        good, height=UINT, width=UINT, distortion_model=st.text(max_size=9), d=NUMBERS, binning_x=UINT,
+        binning_y=UINT, roi=ROI, k=st.just([0.0] * 9), p=st.just([0.0] * 12), r=st.just([0.0] * 9),
+    ))  # fmt: skip
+
+
+XYZ = st.builds(Fields, x=F64, y=F64, z=F64)
+TURN = st.sampled_from([(0, 0, 0, 1), (-0.5, 0.5, -0.5, 0.5), (0, 0, 0, 0), (0, 0, 0, 1.005)]) | st.tuples(
+    F64, F64, F64, F64
+)
+POSE = st.builds(Fields, translation=XYZ, rotation=TURN.map(lambda q: Fields(**dict(zip("xyzw", q, strict=True)))))
+TRANSFORMS = st.builds(
+    Fields,
+    transforms=st.lists(st.builds(Fields, header=HEADER, child_frame_id=NAMES, transform=POSE), max_size=5),
+)
+
+LEAVES = st.none() | st.booleans() | st.integers() | F64 | NAMES | st.dates() | st.sampled_from(
+    ["plumb_bob", "fisheye", "rescale", "crop_top", [5, 5, 4, 3], [0, 0, 0, 1], [[1, 0, 0], [0, 1, 0], [0, 0, 1]]]
+)  # fmt: skip
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=8
+)
+CALIBRATION = {
+    "camera": "camera",
+    "cameras": {"camera": {"width": 8, "height": 6, "K": [5, 5, 3.5, 2.5], "model": "plumb_bob", "D": [0.1, 0, 0, 0]}},
+    "transforms": [
+        {"parent": "base", "child": "camera", "translation": [1, 0, 1], "quaternion": [-0.5, 0.5, -0.5, 0.5]},
+        {"parent": "base", "child": "lidar", "translation": [1, 0, 2], "rpy": [0, 0, 0]},
+    ],
+}
+PLACES = [
+    ("camera",), ("cameras",), ("cameras", "camera"), ("cameras", "other"), ("transforms",), ("fixed_frame",),
+    *(("cameras", "camera", key) for key in ("width", "height", "K", "D", "model", "picture", "fit", "heigth")),
+    *(("transforms", at, key) for at in (0, 1) for key in
+      ("parent", "child", "translation", "quaternion", "rpy", "rotation", "matrix")),
+]  # fmt: skip
+
+
+@st.composite
+def calibrations(draw):
+    """YAML text."""
+    fields = json.loads(json.dumps(CALIBRATION))
+    for (*way, last), value in draw(st.lists(st.tuples(st.sampled_from(PLACES), VALUES), max_size=3)):
+        at = fields
+        for key in way:
+            inside = (
+                isinstance(at, list) and len(at) > key if isinstance(key, int) else isinstance(at, dict) and key in at
+            )
+            at = at[key] if inside else None
+        if isinstance(at, dict):
+            at[last] = value
+    text = yaml.safe_dump(fields)
+    return draw(
+        st.just(text) | mauled(text.encode()).map(lambda b: b.decode("utf-8", "replace")) | st.text(max_size=60)
+    )
+
+
+def lzf_literal(data):
+    """LZF's simplest form: literal runs of up to 32 bytes."""
+    return b"".join(bytes([len(run) - 1]) + run for run in (data[i : i + 32] for i in range(0, len(data), 32)))
+
+
+@st.composite
+def pcds(draw):
+    """.pcd files in all three encodings."""
+    count, encoding = draw(st.integers(0, 6)), draw(st.sampled_from(["ascii", "binary", "binary_compressed"]))
+    sizes, kinds = draw(st.sampled_from([("4 4 4 4", "F F F F"), ("8 8 8 2", "F F F U"), ("4 4 4 1", "F F F I")]))
+    head = (
+        f"# .PCD v0.7\nVERSION 0.7\nFIELDS x y z intensity\nSIZE {sizes}\nTYPE {kinds}\nCOUNT 1 1 1 1\nWIDTH {count}\n"
+        f"HEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\nPOINTS {count}\nDATA {encoding}\n"
+    ).encode()
+    itemsize = sum(int(size) for size in sizes.split())
+    body = draw(st.binary(min_size=count * itemsize, max_size=count * itemsize))
+    if encoding == "ascii":
+        body = b"\n".join(b"1.5 2 -3e2 7" for _ in range(count)) + b"\n"
+    elif encoding == "binary_compressed":
+        packed = lzf_literal(body)
+        body = struct.pack("<II", len(packed), len(body)) + packed
+    return draw(st.just(head + body) | mauled(head + body))
+
+
+@st.composite
+def stills(draw):
+    """The calibration beside a picture: (calib.txt or None, intrinsic and extrinsic JSON)."""
+    lines = ["K: 5 0 3.5 0 5 2.5 0 0 1", "D: 0.1 0 0 0", "T: 1 0 0 0 0 1 0 0 0 0 1 0"]
+    text = draw(mauled("\n".join(lines).encode()))
+    inner = {"x": {"param": {"img_dist_w": 8, "img_dist_h": 6, "cam_K": {"data": [[5, 0, 3.5], [0, 5, 2.5], [0, 0, 1]]},
+                             "cam_dist": {"data": [[0, 0, 0, 0]]}}}}  # fmt: skip
+    outer = {"x": {"param": {"sensor_calib": {"data": np.eye(4).tolist()}}}}
+    key = draw(st.sampled_from(["img_dist_w", "img_dist_h", "cam_K", "cam_dist", "other"]))
+    if draw(st.booleans()):
+        inner["x"]["param"][key] = draw(VALUES.filter(lambda v: "date" not in type(v).__name__))
+    texts = [json.dumps(part, default=str).encode() for part in (inner, outer)]
+    return (text if draw(st.booleans()) else None, *(draw(st.just(t) | mauled(t)) for t in texts))

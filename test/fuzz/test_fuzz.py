@@ -1,0 +1,259 @@
+"""Whatever bytes come from outside, they are read or refused in one sentence; nothing else is ever raised.
+
+MLESAM_FUZZ is how many cases are tried in all: 1,000 by default, 100,000 in `make fuzz`. The default run tries the same
+ones every time; the long one new ones, and prints how to repeat what it finds.
+"""
+
+import math
+import os
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import cv2
+import hostile
+import numpy as np
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlesam_ros.bags.pcd import read_pcd
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.still import load_still
+from mlesam_ros.encoding.context import Context
+from mlesam_ros.encoding.encoders import ENCODERS
+from mlesam_ros.errors import MlesamError
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, FrameSet, SensorFrame
+from mlesam_ros.geometry.audit import audit
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.rig import Rig, load_rig
+from mlesam_ros.geometry.strict_yaml import read_yaml
+from mlesam_ros.geometry.transform import TransformTree
+from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, transforms
+
+DEFAULT = 1_000
+CASES = int(os.environ.get("MLESAM_FUZZ", DEFAULT))
+LONGEST = timedelta(seconds=20)
+"""For one case of a few hundred bytes, on a machine with much else to do."""
+LONGEST_SENTENCE = 1_500
+SIZE = (32, 64)
+ENCODER_NAMES = {m: [name for name, cls in ENCODERS.items() if cls.modality == m] for m in MESSAGE_TYPES}
+
+
+class Target(NamedTuple):
+    """What is attacked, with what, and how many shares of all cases it gets."""
+
+    inputs: st.SearchStrategy
+    read: Callable[[Any], None]
+    shares: int = 2
+
+
+def rig() -> Rig:
+    fields = {
+        "camera": "camera",
+        "cameras": {
+            name: {"width": width, "height": height, "K": [width / 2, width / 2, width / 2 - 0.5, height / 2 - 0.5]}
+            for name, width, height in (("camera", 8, 6), ("depth", 8, 6), ("event", 40, 30))
+        },
+        "transforms": [
+            {"parent": "base", "child": name, "translation": [1, y, 1], "quaternion": [-0.5, 0.5, -0.5, 0.5]}
+            for name, y in (("camera", 0), ("depth", 0.1), ("event", -0.1))
+        ]
+        + [{"parent": "base", "child": "lidar", "translation": [1, 0, 2], "rpy": [0, 0, 0]}],
+    }
+    return Rig.from_dict(fields)
+
+
+RIG = rig()
+
+
+def encode_all(frame: SensorFrame) -> None:
+    """Every encoder of the frame's modality; not each of them reads every payload."""
+    refusals = []
+    for name in ENCODER_NAMES[frame.modality]:
+        context = Context(FrameSet(frame.stamp, frame.modality, {frame.modality: frame}, {frame.modality: 0}))
+        try:
+            image = ENCODERS[name]()(frame, RIG, SIZE, context)
+        except MlesamError as error:
+            refusals.append(error)
+            continue
+        assert (image.shape, image.dtype) == ((3, *SIZE), np.float32)
+        assert np.isfinite(image).all(), f"{name} made numbers that a network cannot read"
+    if len(refusals) == len(ENCODER_NAMES[frame.modality]):
+        raise refusals[0]
+
+
+def reads(modality: str, kind: str, encode: bool = True) -> Callable[[Any], None]:
+    """One or several messages of a topic, each read and encoded though another was refused."""
+
+    def read(messages: Any) -> None:
+        reader, refusals = FrameReader(modality, kind), []
+        for message in messages if isinstance(messages, list) else [messages]:
+            try:
+                frame = reader.read(message)
+                if encode and frame is not None:
+                    encode_all(frame)
+            except MlesamError as error:
+                refusals.append(error)
+        assert all(count >= 0 for count in reader.counters.values())
+        if refusals:
+            raise refusals[0]
+
+    return read
+
+
+def read_camera_info(info: Any) -> None:
+    refusals = []
+    for rectified in (False, True):
+        try:
+            camera = CameraModel.from_info(info, rectified)
+        except MlesamError as error:
+            refusals.append(error)
+            continue
+        points = np.array([[0.0, 0, 1], [0.1, -0.2, 2], [3, 1, 0.5], [0, 0, -1], [np.nan, 0, 1], [1e300, 0, 1e-300]])
+        uv, valid = camera.project(points)
+        assert np.isfinite(uv[valid]).all()
+        assert camera.scaled(6, 8).rays.shape == (6, 8, 2)
+    if len(refusals) == 2:
+        raise refusals[0]
+
+
+def read_transforms(message: Any) -> None:
+    tree = TransformTree()
+    for parent, child, transform, stamp in transforms(message):
+        tree.set(parent, child, transform, stamp if stamp % 2 else None)
+    for frame in tree.frames:
+        assert np.isfinite(tree.lookup(tree.frames[0], frame).rotation).all()
+
+
+class Folder:
+    """Files that are written over and over."""
+
+    def __init__(self, root: Any) -> None:
+        self.root = root
+
+    def read_calibration(self, text: str) -> None:
+        path = self.root / "rig.yaml"
+        path.write_text(text, encoding="utf-8", errors="replace")
+        fields = read_yaml(path)
+        findings = audit(fields)
+        loaded = load_rig(path)
+        assert findings or loaded
+
+    def read_pcd(self, data: bytes) -> None:
+        path = self.root / "cloud.pcd"
+        path.write_bytes(data)
+        assert read_pcd(path).dtype.names
+
+    def read_still(self, calibration: tuple[bytes | None, bytes, bytes]) -> None:
+        still = self.root / "still"
+        still.mkdir(exist_ok=True)
+        (still / "a.png").write_bytes(PNG)
+        (still / "a.pcd").write_bytes(b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 1\nPOINTS 1\nDATA ascii\n1 2 3\n")
+        text, inner, outer = calibration
+        (still / "calib.txt").unlink(missing_ok=True)
+        if text is not None:
+            (still / "calib.txt").write_bytes(text)
+        (still / "a-intrinsic.json").write_bytes(inner)
+        (still / "a-extrinsic.json").write_bytes(outer)
+        load_still(still)
+
+    def read_bag(self, bag: tuple[str, bytes]) -> None:
+        suffix, data = bag
+        path = self.root / f"bag{suffix}"
+        path.write_bytes(data)
+        with BagReader(path) as reader:
+            for message in reader:
+                assert message.topic
+
+
+def little(kind: str, samples: np.ndarray) -> bytes:
+    return cv2.imencode(kind, samples)[1].tobytes()
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+PNG = little(".png", NOISE)
+FILES = [
+    PNG,
+    little(".jpg", NOISE),
+    little(".png", NOISE[..., 0].astype(np.uint16) * 99),
+    little(".png", NOISE[..., 0]),
+]
+
+
+@pytest.fixture(scope="module")
+def targets(tmp_path_factory) -> dict[str, Target]:
+    from rosbags.rosbag2.enums import StoragePlugin
+    from small_bag import write_small_bag
+
+    root = tmp_path_factory.mktemp("fuzz")
+    bags = []
+    for suffix, plugin in ((".mcap", StoragePlugin.MCAP), (".db3", StoragePlugin.SQLITE3)):
+        write_small_bag(root / f"small{suffix}", 1, plugin)
+        bags.append((suffix, next((root / f"small{suffix}").glob(f"*{suffix}")).read_bytes()))
+    folder = Folder(root)
+    inputs = {
+        "sensor_msgs/msg/Image": hostile.pictures(),
+        "sensor_msgs/msg/CompressedImage": hostile.files(FILES),
+        "sensor_msgs/msg/PointCloud2": hostile.clouds(),
+        "event_camera_msgs/msg/EventPacket": hostile.packets(),
+        **dict.fromkeys(RAW_TYPES, hostile.event_arrays()),
+    }
+    found = {
+        f"{modality} {kind}": Target(inputs[kind], reads(modality, kind), 6 if modality in (EVENT, LIDAR) else 3)
+        for modality, kinds in MESSAGE_TYPES.items()
+        for kind in kinds
+    }
+    found["CameraInfo"] = Target(hostile.camera_infos(), read_camera_info, 4)
+    found["TFMessage"] = Target(hostile.TRANSFORMS, read_transforms, 3)
+    found["calibration file"] = Target(hostile.calibrations(), folder.read_calibration, 4)
+    found["pcd file"] = Target(hostile.pcds(), folder.read_pcd, 4)
+    found["still folder"] = Target(hostile.stills(), folder.read_still, 1)
+    maul = st.sampled_from(bags).flatmap(lambda bag: st.tuples(st.just(bag[0]), hostile.mauled(bag[1])))
+    found["bag file"] = Target(maul, folder.read_bag, 1)
+    return found
+
+
+NAMES = [
+    *(f"{modality} {kind}" for modality, kinds in MESSAGE_TYPES.items() for kind in kinds),
+    *("CameraInfo", "TFMessage", "calibration file", "pcd file", "still folder", "bag file"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outside_bytes_are_read_or_refused_in_one_sentence(name, targets):
+    target = targets[name]
+    cases = math.ceil(CASES * target.shares / sum(t.shares for t in targets.values()))
+    tried = refused = 0
+
+    @settings(
+        max_examples=cases, deadline=LONGEST, derandomize=CASES <= DEFAULT, database=None, print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(target.inputs)
+    def attack(data: Any) -> None:
+        nonlocal tried, refused
+        tried += 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            try:
+                target.read(data)
+            except MlesamError as error:
+                refused += 1
+                assert "\n" not in str(error) and 0 < len(str(error)) < LONGEST_SENTENCE
+
+    attack()
+    assert tried >= cases
+    assert 0 < refused < tried, "the attack never got through, or was never noticed: it tests nothing"
+
+
+def test_all_targets_are_named_and_the_shares_cover_every_case(targets):
+    assert list(targets) == NAMES
+    assert yaml.safe_load(yaml.safe_dump(hostile.CALIBRATION)) == hostile.CALIBRATION
+    Rig.from_dict(hostile.CALIBRATION)
+
+
+def test_every_modality_has_an_encoder():
+    assert all(ENCODER_NAMES[modality] for modality in (CAMERA, DEPTH, EVENT, LIDAR))
