@@ -136,7 +136,7 @@ class Snapshot:
         self._material = np.concatenate([batch.material for batch in batches])
         self._classes = np.concatenate([batch.classes for batch in batches])
         self._instance = np.concatenate([batch.instance + np.int32(o) for batch, o in zip(batches, rows, strict=True)])
-        self._table = np.concatenate([batch.table for batch in batches])
+        self._columns = np.ascontiguousarray(np.concatenate([batch.table for batch in batches]).T)
 
     def cast(self, origins: Floats, directions: Floats) -> Hits:
         """Cast (n, 3) rays, or n directions from one (3,) origin."""
@@ -155,7 +155,8 @@ class Snapshot:
         for axis in range(3):
             normal[:, axis] *= turn
             point[:, axis] = way[:, axis] * t + start[: len(t), axis]
-        rows = self._table.take(self._instance.take(triangle), axis=0)
+        # Column by column in memory: textures read one column at a time.
+        rows = self._columns.take(self._instance.take(triangle), axis=1).T
         return Hits(distance, ray, point, normal, self._material.take(triangle), self._classes.take(triangle), rows)
 
     def _nearest(self, rays: Floats) -> tuple[Floats, npt.NDArray[np.uint32], Floats]:
