@@ -187,6 +187,15 @@ class TestExpertsFromAFile:
         assert model.experts.modalities == before
 
 
+def test_another_rank_of_the_only_expert_is_saved(files, tmp_path):
+    model, base, _ = files
+    for modality in ("camera", "depth", "event"):
+        model.experts.remove(modality)
+    model.experts.add("lidar", model.experts.fresh(7))
+    save_checkpoint(tmp_path / "seven.safetensors", model)
+    assert load_checkpoint(tmp_path / "seven.safetensors", base).config.rank == 7
+
+
 def test_others_can_read_what_is_written(files):
     assert files[2].stat().st_mode & 0o777 == 0o666 & ~umask()
 

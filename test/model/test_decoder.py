@@ -1,7 +1,10 @@
+import cv2
+import numpy as np
 import pytest
 import torch
 from sam2.modeling.position_encoding import PositionEmbeddingRandom
 from sam2.modeling.sam2_utils import MLP
+from torch.nn import functional as F
 
 from mlesam_ros.model.backbones import BACKBONES
 from mlesam_ros.model.decoder import AuxiliaryHead, ClassMLPs, MaskDecoder, level_channels
@@ -120,6 +123,26 @@ def test_negative_evidence_is_not_replaced_by_a_constant():
 def test_the_auxiliary_head_speaks_at_the_finest_level():
     head = AuxiliaryHead(level_channels(96), 25)
     assert head(pyramid()).shape == (2, 25, 16, 24)
+
+
+def test_the_auxiliary_head_by_hand():
+    head, x = AuxiliaryHead(level_channels(96), 5).eval(), pyramid(batch=1)
+    grown = []
+    for level, mlp in head.mlps.items():
+        tokens = x[level][0].flatten(1).T  # (h w, C): three layers per pixel, ReLU between
+        for layer, conv in enumerate((mlp[0], mlp[2], mlp[4])):
+            tokens = F.linear(tokens.relu() if layer else tokens, conv.weight[:, :, 0, 0], conv.bias)
+        planes = tokens.T.unflatten(1, x[level].shape[-2:]).detach().numpy()  # (32, h, w)
+        grown += [cv2.resize(plane, (24, 16), interpolation=cv2.INTER_LINEAR) for plane in planes]
+    weight, bias = head.classify.weight[:, :, 0, 0].detach().numpy(), head.classify.bias.detach().numpy()
+    by_hand = np.einsum("ck,khw->chw", weight, np.stack(grown)) + bias[:, None, None]
+    np.testing.assert_allclose(head(x)[0].detach().numpy(), by_hand, atol=1e-5)
+
+
+def test_the_auxiliary_head_of_the_papers_size():
+    # 256, 64 and 32 channels to 32, three layers each, and 96 to the classes.
+    first, rest = (256 + 64 + 32) * 32 + 3 * 32, 3 * 2 * (32 * 32 + 32)
+    assert sum(p.numel() for p in AuxiliaryHead(level_channels(256), 25).parameters()) == first + rest + 96 * 25 + 25
 
 
 def test_the_auxiliary_head_reads_every_level():

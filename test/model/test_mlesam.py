@@ -55,6 +55,18 @@ def test_the_order_in_which_images_are_given_does_not_matter(make_model, make_im
         assert torch.equal(model(images).logits, model(dict(reversed(images.items()))).logits)
 
 
+def test_the_order_of_the_experts_does_not_matter(make_model, make_images, distance):
+    model, images = make_model(), make_images()
+    other = make_model(modalities=tuple(reversed(MODALITIES)))
+    other.load_state_dict(model.state_dict())
+    with torch.inference_mode():
+        ours, theirs = model(images), other(images)
+    assert theirs.modalities == tuple(reversed(MODALITIES))
+    assert distance(theirs.fused, ours.fused) < 1e-5
+    for level in LEVELS:
+        torch.testing.assert_close(theirs.weights[level].flip(1), ours.weights[level])
+
+
 @pytest.mark.parametrize("subset", [MODALITIES, ("depth", "lidar"), ("camera",)], ids="-".join)
 def test_merged_is_stacked(make_model, make_images, distance, subset):
     # The router's choice of the best k is a step: compare where both forms chose alike, which is nearly always.

@@ -290,3 +290,5 @@ def test_no_such_file(nano):
 def test_weights_that_do_not_ship_are_named():
     with pytest.raises(CheckpointError, match=r"sam2\.1_hiera_base_plus\.pt or sam2_hiera_base_plus\.pt"):
         find_base("hiera_base_plus", None)
+    with pytest.raises(CheckpointError, match=r"Meta's sam_vit_h_4b8939\.pth"):
+        find_base("vit_h", None)
