@@ -151,6 +151,7 @@ class FileDataset(ABC):
         self.conditions = [entry.conditions for entry in self.entries]
         digest = [type(self).__name__, self.space.to_dict(), sorted(map(repr, self.readings.items())), self.names]
         self.fingerprint = hashlib.sha256(json.dumps(digest).encode()).hexdigest()
+        self._counts: npt.NDArray[np.int64] | None = None
         _check_present(self.entries)
 
     def __len__(self) -> int:
@@ -206,7 +207,7 @@ class FileDataset(ABC):
         return images, torch.from_numpy(np.stack([labels for _, labels in samples]))
 
     def survey(self, report: Progress | None = None) -> npt.NDArray[np.int64]:
-        """Read every label once, before the first step.
+        """Read every label before the first step; once is enough.
 
         Returns:
             (classes,) labelled pixels per class.
@@ -215,6 +216,8 @@ class FileDataset(ABC):
             DatasetError: a file that cannot be read.
             LabelError: a label outside the space, or none at all within the set.
         """
+        if self._counts is not None:
+            return self._counts
         counts = np.zeros(IGNORE + 1, np.int64)
         found = self._pool.map(lambda e: np.bincount(self.checked_labels(e).ravel(), minlength=256), self.entries)
         for done, row in enumerate(found):
@@ -223,15 +226,12 @@ class FileDataset(ABC):
                 report(done + 1, len(self))
         if not counts[: len(self.space)].any():
             raise LabelError(f"all {len(self)} label pictures are empty, such as {self.entries[0].files[LABELS]}.")
-        return counts[: len(self.space)]
+        self._counts = counts[: len(self.space)]
+        return self._counts
 
     def class_counts(self, classes: int) -> npt.NDArray[np.int64]:
         """(classes,) labelled pixels per class; reads every label when first asked."""
-        return self._counts[:classes]
-
-    @cached_property
-    def _counts(self) -> npt.NDArray[np.int64]:
-        return self.survey()
+        return self.survey()[:classes]
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
