@@ -14,7 +14,7 @@ FLOORS = [
     {"ros", "training", "evaluation", "bench"},
     {"bags", "pipeline"},
     {"model", "encoding", "sync", "render", "world", "messages"},
-    {"geometry", "labels", "metrics"},
+    {"geometry", "labels", "metrics", "robustness"},
     {"frame", "share", "errors", "findings"},
 ]
 # Neighbours on one floor that lean on each other, in one direction only.

@@ -2,19 +2,22 @@
 
 In the folder of each part:
 
-- `manifest.json`: what was rendered; a folder made for something else is refused;
+- `manifest.json`: what was rendered, with the encoders' statistics and a fingerprint of what the street looked like; a
+  folder made for something else, or with a street that has changed since, is refused;
 - `camera.npy` and so on, one per modality: (N, 3, S, S) float16, as the expert reads it;
 - `labels.npy`: (N, S, S) uint8 class ids;
-- `night.npy`: (N,) bool;
+- `conditions.json`: weather and fault of every row;
 - `done.npy`: (N,) bool, the rows that are written; a killed rendering goes on where it was.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +28,30 @@ import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
+from mlesam_ros.encoding.encoder import Statistics
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
-from mlesam_ros.errors import DatasetError
-from mlesam_ros.frame import CAMERA, MODALITIES, FrameSet, Modality
+from mlesam_ros.errors import DatasetError, LabelError
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, FrameSet, Modality
+from mlesam_ros.labels import IGNORE, load_label_space
+from mlesam_ros.training.conditions import Conditions, street_conditions
 from mlesam_ros.training.recipe import Data, Split
+from mlesam_ros.world.faults import NO_FAULT
 from mlesam_ros.world.world import World
+
+_SMALL = (64, 64)
 
 Report = Callable[[int, int], None]
 """Told (moments done, moments in all) after each street."""
 
 
 class StreetDataset:
-    """The moments of one part.
+    """The moments of one part; satisfies `datasets.frames.LabelledFrames`.
 
     Attributes:
-        images: modality → (N, 3, S, S) float16, read from disk as needed.
+        pictures: modality → (N, 3, S, S) float16, read from disk as needed.
         labels: (N, S, S) uint8.
-        night: (N,) bool.
+        space, modalities, encoders, statistics, blanks, sparse, names, conditions: see `LabelledFrames`.
+        fingerprint: SHA-256 of the manifest: of everything that decides what is in here.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,13 +62,25 @@ class StreetDataset:
         """
         try:
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            self.images = {name: np.load(folder / f"{name}.npy", "r") for name in manifest["encoders"]}
-            self.labels, self.night = np.load(folder / "labels.npy", "r"), np.load(folder / "night.npy")
-            done = np.load(folder / "done.npy")
-        except (OSError, ValueError, KeyError) as error:
+            self.encoders: dict[Modality, str] = manifest["encoders"]
+            self.statistics: dict[Modality, Statistics] = {
+                m: (tuple(mean), tuple(std)) for m, (mean, std) in manifest["statistics"].items()
+            }
+            self.pictures = {name: np.load(folder / f"{name}.npy", "r") for name in self.encoders}
+            self.labels, done = np.load(folder / "labels.npy", "r"), np.load(folder / "done.npy")
+            self.conditions: list[dict[str, str]] = json.loads((folder / "conditions.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise DatasetError(f"{folder} holds no rendered street ({error}); render it again.") from error
+        counts = {len(self.labels), len(done), len(self.conditions), *map(len, self.pictures.values())}
+        if len(counts) > 1:
+            raise DatasetError(f"the files in {folder} have {sorted(counts)} moments; render it again.")
         if not done.all():
             raise DatasetError(f"{folder} has {int(done.sum())} of {len(done)} moments; let the rendering finish.")
+        self.space, self.modalities = load_label_space("deliver"), tuple(self.encoders)
+        self.blanks = dict.fromkeys(self.modalities, (0.0, 0.0, 0.0))
+        self.sparse = frozenset(self.modalities) & {DEPTH, EVENT, LIDAR}
+        self.names = [f"{folder.name}/{row:06d}" for row in range(len(done))]
+        self.fingerprint = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,12 +88,19 @@ class StreetDataset:
     def batch(self, rows: Sequence[int], modalities: Sequence[Modality]) -> tuple[dict[Modality, Tensor], Tensor]:
         """Some moments: modality → (B, 3, S, S) float32, and the labels (B, S, S) uint8."""
         order = list(rows)
-        images = {name: torch.from_numpy(self.images[name][order].astype(np.float32)) for name in modalities}
+        images = {name: torch.from_numpy(self.pictures[name][order].astype(np.float32)) for name in modalities}
         return images, torch.from_numpy(self.labels[order])
 
     def class_counts(self, classes: int) -> npt.NDArray[np.int64]:
-        """(classes,) labelled pixels per class."""
-        return np.bincount(np.asarray(self.labels).ravel(), minlength=256)[:classes]
+        """(classes,) labelled pixels per class.
+
+        Raises:
+            LabelError: a label outside the space.
+        """
+        counts = np.bincount(np.asarray(self.labels).ravel(), minlength=IGNORE + 1)
+        if foreign := [int(value) for value in np.flatnonzero(counts[:IGNORE]) if value >= classes]:
+            raise LabelError(f"the street's labels hold {foreign}; accepted are 0 to {classes - 1} and {IGNORE}.")
+        return counts[:classes]
 
 
 @dataclass(frozen=True)
@@ -80,6 +109,7 @@ class _Street:
 
     folder: str
     seed: int
+    conditions: Conditions
     rows: tuple[int, ...]
     moments: int
     size: int
@@ -119,42 +149,71 @@ def prepare(
 
 def _allocate(folder: Path, data: Data, split: Split, encoders: dict[Modality, str]) -> npt.NDArray[np.bool_]:
     """Make the arrays, or check that those on disk are for the same thing; which rows are done."""
-    manifest = {"split": asdict(split), "size": data.size, "world_size": data.world_size, "encoders": encoders}
-    path = folder / "manifest.json"
+    path, wanted = folder / "manifest.json", _manifest(data, split, encoders)
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found != manifest:
-            keys = [key for key in manifest if found.get(key) != manifest[key]]
-            raise DatasetError(f"{folder} was rendered with another {' and '.join(keys)}; give another folder.")
+        _refuse_another(path, wanted)
         return np.array(np.load(folder / "done.npy"))
     folder.mkdir(parents=True, exist_ok=True)
     count, size = split.streets * split.moments, data.size
     for name in encoders:
         open_memmap(folder / f"{name}.npy", "w+", np.float16, (count, 3, size, size)).flush()
     open_memmap(folder / "labels.npy", "w+", np.uint8, (count, size, size)).flush()
-    night = [_is_night(split.first_seed + row // split.moments) for row in range(count)]
-    np.save(folder / "night.npy", np.array(night))
+    each = [street.names() for street in street_conditions(split) for _ in range(split.moments)]
+    (folder / "conditions.json").write_text(json.dumps(each), encoding="utf-8")
     np.save(folder / "done.npy", np.zeros(count, bool))
-    path.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    path.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
     return np.zeros(count, bool)
 
 
-def _is_night(seed: int) -> bool:
-    return seed % 2 == 1
+def _manifest(data: Data, split: Split, encoders: dict[Modality, str]) -> dict[str, Any]:
+    """Everything that decides what is rendered, as JSON types."""
+    statistics = {name: [list(part) for part in e.statistics] for name, e in make_encoders(encoders).items()}
+    return {
+        "split": asdict(split), "size": data.size, "world_size": data.world_size, "encoders": encoders,
+        "statistics": statistics,
+        "fingerprint": _fingerprint(tuple(split.weathers), tuple(split.faults), tuple(encoders.items())),
+    }  # fmt: skip
+
+
+def _refuse_another(path: Path, wanted: dict[str, Any]) -> None:
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DatasetError(f"{path} cannot be read ({error}); delete {path.parent} to render it again.") from error
+    keys = [key for key in wanted if found.get(key) != wanted[key]]
+    if keys == ["fingerprint"]:
+        raise DatasetError(
+            f"the street, or what the encoders make of it, has changed since {path.parent} was rendered; give another "
+            "folder, or delete this one to render it again."
+        )
+    if keys:
+        raise DatasetError(f"{path.parent} was rendered with another {' and '.join(keys)}; give another folder.")
+
+
+@lru_cache
+def _fingerprint(weathers: tuple[str, ...], faults: tuple[str, ...], encoders: tuple[tuple[Modality, str], ...]) -> str:
+    """SHA-256 of a small picture of every condition: what a change of the world or the encoders would change."""
+    digest, made = hashlib.sha256(), make_encoders(dict(encoders))
+    for weather, fault in dict.fromkeys([(w, NO_FAULT) for w in weathers] + [(weathers[0], f) for f in faults]):
+        world = World(7, weather, _SMALL, threads=1, fault=fault)
+        moment = world.moment(_index(world.length, 0, 1))
+        digest.update(moment.labels.tobytes())
+        for picture in encode(_frame_set(moment), world.rig, _SMALL, made).values():
+            digest.update(picture.astype(np.float16).tobytes())
+    return digest.hexdigest()
 
 
 def _streets(
     folder: Path, data: Data, split: Split, encoders: dict[Modality, str], done: npt.NDArray[np.bool_]
 ) -> list[_Street]:
     """The streets that still lack rows."""
-    out = []
-    for number in range(split.streets):
+    out, names, sizes = [], tuple(encoders.items()), (data.size, data.world_size)
+    for number, conditions in enumerate(street_conditions(split)):
         first = number * split.moments
         rows = tuple(row for row in range(first, first + split.moments) if not done[row])
         if rows:
-            names = tuple(encoders.items())
-            sizes = (data.size, data.world_size)
-            out.append(_Street(str(folder), split.first_seed + number, rows, split.moments, *sizes, names))
+            seed = split.first_seed + number
+            out.append(_Street(str(folder), seed, conditions, rows, split.moments, *sizes, names))
     return out
 
 
@@ -166,8 +225,8 @@ def _render(street: _Street) -> int:
     encoders = make_encoders(dict(street.encoders))
     arrays = {name: np.load(folder / f"{name}.npy", "r+") for name, _ in street.encoders}
     labels, done = (np.load(folder / f"{name}.npy", "r+") for name in ("labels", "done"))
-    daylight = "night" if _is_night(street.seed) else "day"
-    world = World(street.seed, daylight, (street.world_size, street.world_size))
+    conditions, shape = street.conditions, (street.world_size, street.world_size)
+    world = World(street.seed, conditions.weather, shape, threads=1, fault=conditions.fault)
     for row in street.rows:
         moment = world.moment(_index(world.length, row % street.moments, street.moments))
         pictures = encode(_frame_set(moment), world.rig, size, encoders)

@@ -1,10 +1,14 @@
-"""How good a model is on streets it has never seen, with every subset of its sensors, by day and at night."""
+"""How good a model is on rows it has never seen, with every subset of its sensors and under every condition.
+
+One function for every data set that is a `LabelledFrames`: streets, published sets, labelled bags. Under `torchrun`
+every process takes every n-th batch and the counts are added up: integers, so the sums are those of one process.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import combinations
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,96 +18,130 @@ from torch import Tensor
 
 from mlesam_ros.frame import Modality
 from mlesam_ros.metrics import Confusion
-from mlesam_ros.training.dataset import StreetDataset
+from mlesam_ros.model.mlesam import MLESAM
+from mlesam_ros.robustness import Subset
+from mlesam_ros.training.datasets.frames import LabelledFrames
+from mlesam_ros.training.distributed import rank, ranks, total
+from mlesam_ros.training.loop import fast
 
-CONDITIONS = ("all", "day", "night")
-Subset = tuple[Modality, ...]
-Result = dict[Subset, dict[str, Confusion]]
+K = TypeVar("K", bound=Hashable)
+Images: TypeAlias = Mapping[Modality, Tensor]
+Predict = Callable[[dict[Modality, Tensor], Sequence[int]], Iterator[tuple[K, Tensor]]]
+"""Takes (B, 3, H, W) pictures by modality and their rows; gives (what was tried, (B, C, h, w) logits) for every try."""
+Fit = Callable[[dict[Modality, Tensor], Tensor], tuple[dict[Modality, Tensor], Tensor]]
+"""Brings whole pictures and their labels to the size that the network sees."""
 
 
-def subsets(modalities: Sequence[Modality]) -> list[Subset]:
-    """Every non-empty subset in the given order of names, the largest first."""
-    return [chosen for size in range(len(modalities), 0, -1) for chosen in combinations(modalities, size)]
+@dataclass
+class Score:
+    """What was counted of one try.
+
+    Attributes:
+        whole: over all rows.
+        conditions: kind → name → over the rows of that condition, such as weather → fog.
+    """
+
+    whole: Confusion
+    conditions: dict[str, dict[str, Confusion]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class How:
+    """How an evaluation runs; of these only `precision` and `fit` change what comes out.
+
+    Attributes:
+        batch: rows at a time.
+        precision: `fp32` or `bf16` (autocast).
+        device: where the model is.
+        fit: None for pictures that are as the network sees them.
+        report: told (rows done, rows in all); of many processes' own shares.
+    """
+
+    batch: int = 8
+    precision: str = "fp32"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    fit: Fit | None = None
+    report: Callable[[int, int], None] | None = None
 
 
 def evaluate(
-    predict: Callable[[dict[Modality, Tensor]], Tensor],
-    classes: int,
-    dataset: StreetDataset,
-    chosen: Iterable[Subset],
-    batch: int = 8,
-    precision: str = "fp32",
-    report: Callable[[Subset, float], None] | None = None,
-) -> Result:
-    """Compare predictions with the labels at the size of the data set.
+    predict: Predict[K], dataset: LabelledFrames, modalities: Sequence[Modality], tries: Sequence[K], how: How
+) -> dict[K, Score]:
+    """Compare predictions with the labels at the size of the labels.
 
     Args:
-        predict: modality → (B, 3, H, W) pictures in, (B, C, h, w) logits out.
-        classes: C.
-        dataset: moments it was not trained on.
-        chosen: the subsets of sensors to try.
-        batch: moments at a time.
-        precision: `fp32` or `bf16` (autocast).
-        report: told (subset, mIoU over all moments) after each.
+        predict: gives logits for every one of `tries`.
+        dataset: rows that the model was not trained on.
+        modalities: that are read of every row.
+        tries: such as the subsets of the sensors.
+        how: see `How`.
 
     Returns:
-        Subset → condition (`all`, `day`, `night`) → confusion matrix.
+        try → what was counted, in the order of `tries`.
+
+    Raises:
+        DatasetError, LabelError: a row cannot be read.
     """
-    results: Result = {}
-    for subset in chosen:
-        parts = {part: Confusion(classes) for part in ("day", "night")}
-        for first in range(0, len(dataset), batch):
-            rows = range(first, min(first + batch, len(dataset)))
-            images, truth = dataset.batch(rows, subset)
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                predicted = most_likely(predict(images), truth.shape[-2:])
-            for row, labels, mask in zip(rows, truth.numpy(), predicted, strict=True):
-                parts["night" if dataset.night[row] else "day"].add(labels, mask)
-        whole = Confusion(classes)
-        for part in parts.values():
-            whole.merge(part)
-        results[subset] = {"all": whole, **parts}
-        if report:
-            report(subset, whole.miou_present)
-    return results
+    kinds = _kinds(dataset)
+    scores = {each: _empty(len(dataset.space), kinds) for each in tries}
+    firsts = range(0, len(dataset), how.batch)[rank() :: ranks()]
+    for number, first in enumerate(firsts):
+        rows = list(range(first, min(first + how.batch, len(dataset))))
+        images, truth = dataset.batch(rows, modalities)
+        if how.fit:
+            images, truth = how.fit(images, truth)
+        images = {name: picture.to(how.device) for name, picture in images.items()}
+        with torch.inference_mode(), fast(how.precision, how.device):
+            for each, logits in predict(images, rows):
+                _count(scores[each], dataset, rows, truth.numpy(), most_likely(logits, truth.shape[-2:]))
+        if how.report:
+            how.report(number + 1, len(firsts))
+    for score in scores.values():
+        _add_up(score, how.device)
+    return scores
+
+
+def subset_predictor(model: MLESAM, chosen: Sequence[Subset]) -> Predict[Subset]:
+    """The any-modal protocol: only what is there runs. The encoder runs once for all subsets."""
+
+    def predict(images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Subset, Tensor]]:
+        features = model.features(images)
+        for subset in chosen:
+            yield subset, model.heads(features.only(subset)).fused
+
+    return predict
 
 
 def most_likely(logits: Tensor, size: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """(B, H, W) ids of the best class of (B, C, h, w) logits, interpolated bilinearly to the (H, W) of `size`."""
     large = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
-    return large.argmax(1).to(torch.uint8).numpy()
+    return large.argmax(1).to(torch.uint8).cpu().numpy()
 
 
-def to_json(results: Result, names: Sequence[str]) -> list[dict[str, Any]]:
-    """One entry per subset: `sensors`, and per condition the percentages of `Confusion.summary`."""
-    return [
-        {"sensors": list(subset), **{part: matrix.summary(names) for part, matrix in parts.items()}}
-        for subset, parts in results.items()
-    ]
+def _kinds(dataset: LabelledFrames) -> dict[str, list[str]]:
+    """Kind of condition → its names, in alphabetical order."""
+    kinds = dict.fromkeys(kind for conditions in dataset.conditions for kind in conditions)
+    return {kind: sorted({c[kind] for c in dataset.conditions if kind in c}) for kind in kinds}
 
 
-def subset_table(results: Result) -> str:
-    """Markdown: a row per subset; mIoU over the classes present and over all classes of the space, in percent."""
-    lines = [
-        "| Sensors | mIoU | day | night | over all classes | pixel accuracy |",
-        "|---|---|---|---|---|---|",
-    ]
-    for subset, parts in results.items():
-        scores = [parts[c].miou_present for c in CONDITIONS] + [parts["all"].miou_all, parts["all"].pixel_accuracy]
-        lines.append(f"| {' + '.join(subset)} | " + " | ".join(f"{100 * s:.1f}" for s in scores) + " |")
-    return "\n".join(lines)
+def _empty(classes: int, kinds: Mapping[str, Sequence[str]]) -> Score:
+    conditions = {kind: {name: Confusion(classes) for name in names} for kind, names in kinds.items()}
+    return Score(Confusion(classes), conditions)
 
 
-def class_table(results: Result, names: Sequence[str], chosen: Sequence[Subset]) -> str:
-    """Markdown: a row per class that occurs, its share of the pixels and its IoU in percent for the chosen subsets."""
-    lines = [
-        "| Class | share | " + " | ".join(" + ".join(subset) for subset in chosen) + " |",
-        "|---|---|" + "---|" * len(chosen),
-    ]
-    pixels = results[chosen[0]]["all"].pixels
-    for number in np.argsort(-pixels):
-        if pixels[number]:
-            scores = [results[subset]["all"].iou[number] for subset in chosen]
-            share = f"{100 * pixels[number] / pixels.sum():.2f}"
-            lines.append(f"| {names[number]} | {share} | " + " | ".join(f"{100 * s:.1f}" for s in scores) + " |")
-    return "\n".join(lines)
+def _count(
+    score: Score, dataset: LabelledFrames, rows: Sequence[int], truth: npt.NDArray[np.uint8],
+    predicted: npt.NDArray[np.uint8],
+) -> None:  # fmt: skip
+    for row, labels, mask in zip(rows, truth, predicted, strict=True):
+        one = Confusion(score.whole.classes)
+        one.add(labels, mask)
+        score.whole.merge(one)
+        for kind, name in dataset.conditions[row].items():
+            score.conditions[kind][name].merge(one)
+
+
+def _add_up(score: Score, device: torch.device) -> None:
+    parts = [score.whole, *(part for names in score.conditions.values() for part in names.values())]
+    for part in parts:
+        part.counts = total(torch.from_numpy(part.counts).to(device)).cpu().numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -11,8 +11,10 @@ from mlesam_ros.frame import Modality
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
 from mlesam_ros.model.weights import load_base
+from mlesam_ros.robustness import Subset, subsets
+from mlesam_ros.training.evaluate import subset_predictor
+from mlesam_ros.training.feed import Batch
 from mlesam_ros.training.loss import two_head_loss
-from mlesam_ros.training.transforms import Images
 
 
 class ExpertStage:
@@ -35,14 +37,23 @@ class ExpertStage:
         self.full_share = full_share
         self.weights = weights
 
-    def modalities(self, generator: torch.Generator) -> tuple[Modality, ...]:
-        """A subset for this step."""
-        return draw_subset(self.model.config.modalities, self.full_share, generator)
+    def plan(self, step: torch.Generator, samples: Sequence[torch.Generator]) -> Sequence[tuple[Modality, ...]]:
+        """One subset for all samples of this step."""
+        return [draw_subset(self.model.config.modalities, self.full_share, step)] * len(samples)
 
-    def loss(self, images: Images, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
         """OHEM cross-entropy of both heads."""
-        output = self.model(images)
-        return two_head_loss(output.logits, output.aux_logits, labels, self.weights)
+        output = self.model(batch.stacked())
+        return two_head_loss(output.logits, output.aux_logits, batch.labels, self.weights)
+
+    @property
+    def subsets(self) -> list[Subset]:
+        """What the evaluation tries: every non-empty subset of the modalities."""
+        return subsets(self.model.config.modalities)
+
+    def predict(self, images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Subset, Tensor]]:
+        """See `evaluate.Predict`."""
+        return subset_predictor(self.model, self.subsets)(images, rows)
 
 
 def draw_subset(names: Sequence[Modality], full_share: float, generator: torch.Generator) -> tuple[Modality, ...]:

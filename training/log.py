@@ -1,4 +1,4 @@
-"""What a run says while it goes: a progress bar with the time left, and a file of JSON lines."""
+"""What a run says while it goes: a progress bar with the time left, JSON lines, and TensorBoard's scalars."""
 
 from __future__ import annotations
 
@@ -8,55 +8,92 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mlesam_ros.errors import CheckpointError
+from mlesam_ros.training.distributed import is_first
+from mlesam_ros.training.files import refusal
 from mlesam_ros.training.recipe import Recipe
+from mlesam_ros.training.tensorboard import ScalarFile
 
 Log = Callable[[int, float, float, float], None]
 """Takes (step, loss, gradient norm, learning rate) after every step."""
+LOG = "log.jsonl"
+SCALARS = "tensorboard"
 
 
 @contextmanager
-def logging(path: Path, first: int, recipe: Recipe) -> Iterator[Log]:
-    """A progress bar, and a JSON line with the mean loss every `recipe.log_every` steps.
+def logging(out: Path, first: int, recipe: Recipe) -> Iterator[Log]:
+    """A progress bar, and figures every `recipe.log_every` steps. Of many processes only the first says anything.
 
     Args:
-        path: of the JSON lines. Those of steps that a resumed run does again are dropped.
+        out: folder of `log.jsonl`, whose lines of steps that a resumed run does again are dropped, and of
+            `tensorboard/`.
         first: the step that the run begins with.
         recipe: of the run.
+
+    Raises:
+        CheckpointError: the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [line for line in old if json.loads(line)["step"] < first]
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    begun = time.monotonic()
-    losses: list[float] = []
-    with path.open("a", encoding="utf-8") as file, _progress() as progress:
-        task = progress.add_task(recipe.stage, total=recipe.steps, completed=first, loss="")
+    if not is_first():
+        yield lambda *_: None
+        return
+    try:
+        with _progress() as progress:
+            yield _Writer(out, first, recipe, progress)
+    except OSError as error:
+        raise CheckpointError(refusal(out / LOG, 1000, error)) from error
 
-        def log(step: int, loss: float, norm: float, rate: float) -> None:
-            losses.append(loss)
-            progress.update(task, completed=step + 1, loss=f"{loss:.3f}")
-            if (step + 1) % recipe.log_every and step + 1 != recipe.steps:
-                return
-            mean = sum(losses) / len(losses)
-            losses.clear()
-            elapsed = time.monotonic() - begun
-            entry = {"step": step, "loss": mean, "gradient_norm": norm, "lr": rate, "elapsed_s": elapsed}
+
+class _Writer:
+    """Keeps the mean loss since the last line."""
+
+    def __init__(self, out: Path, first: int, recipe: Recipe, progress: Progress) -> None:
+        self._recipe, self._first, self._progress = recipe, first, progress
+        self._path = out / LOG
+        _forget(self._path, first)
+        self._scalars = ScalarFile(out / SCALARS, first)
+        self._task = progress.add_task(recipe.stage, total=recipe.steps, completed=first, note="")
+        self._begun = self._since = time.monotonic()
+        self._losses: list[float] = []
+
+    def __call__(self, step: int, loss: float, norm: float, rate: float) -> None:
+        recipe, now = self._recipe, time.monotonic()
+        self._losses.append(loss)
+        speed = recipe.batch * len(self._losses) / max(now - self._since, 1e-9)
+        note = f"loss {loss:.3f}  lr {rate:.1e}  {speed:.1f} moments/s"
+        self._progress.update(self._task, completed=step + 1, note=note)
+        if (step + 1) % recipe.log_every and step + 1 != recipe.steps:
+            return
+        mean = sum(self._losses) / len(self._losses)
+        entry = {"step": step, "loss": mean, "gradient_norm": norm, "lr": rate, "moments_per_s": speed}
+        self._scalars.add(step, {tag: value for tag, value in entry.items() if tag != "step"})
+        entry["elapsed_s"] = now - self._begun
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({k: round(v, 7) for k, v in entry.items()}) + "\n")
-            file.flush()
-            if not progress.console.is_terminal:
-                left = elapsed / (step + 1 - first) * (recipe.steps - step - 1) / 60
-                print(f"{recipe.stage} {step + 1}/{recipe.steps}: loss {mean:.3f}, {left:.1f} min left", flush=True)
+        if self._progress.disable:
+            left = (now - self._begun) / (step + 1 - self._first) * (recipe.steps - step - 1) / 60
+            print(f"{recipe.stage} {step + 1}/{recipe.steps}: {note}, {left:.1f} min left", flush=True)
+        self._losses, self._since = [], now
 
-        yield log
+
+def _forget(path: Path, first: int) -> None:
+    """Drop the lines of steps that are done again, and one that was cut short."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            if json.loads(line)["step"] < first:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
 def _progress() -> Progress:
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"),
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
-    progress = Progress(*columns)
-    progress.disable = not progress.console.is_terminal
-    return progress
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, disable=not console.is_terminal)

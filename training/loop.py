@@ -7,26 +7,29 @@ exactly as if it had not been.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.frame import Modality
-from mlesam_ros.training.dataset import StreetDataset
+from mlesam_ros.training.attention import PlainAttention
+from mlesam_ros.training.chance import SampleDropout
+from mlesam_ros.training.datasets.frames import LabelledFrames
+from mlesam_ros.training.distributed import add_gradients, is_first, pick_device, rank, total
+from mlesam_ros.training.feed import Batch, Feed, Vary
+from mlesam_ros.training.files import packed, write_whole
 from mlesam_ros.training.log import logging
-from mlesam_ros.training.recipe import Recipe
+from mlesam_ros.training.recipe import Recipe, recipe_dict
 from mlesam_ros.training.schedule import poly
-from mlesam_ros.training.state import restore_state, save_state, trained
-from mlesam_ros.training.transforms import Augment, Images
+from mlesam_ros.training.state import Learner, trained
 
 STATE = "state.pt"
-LOG = "log.jsonl"
+BAD_BATCH = "bad_batch.pt"
 
 
 class Stage(Protocol):
@@ -36,84 +39,93 @@ class Stage(Protocol):
     def model(self) -> nn.Module:
         """What learns; parameters that need no gradient stay as they are."""
 
-    def modalities(self, generator: torch.Generator) -> tuple[Modality, ...]:
-        """The modalities that this step's batch shall hold."""
+    def plan(self, step: torch.Generator, samples: Sequence[torch.Generator]) -> Sequence[tuple[Modality, ...]]:
+        """The modalities that each sample of a step's batch shall hold."""
 
-    def loss(self, images: Images, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """A scalar."""
+    def loss(self, batch: Batch) -> Tensor:
+        """A scalar; where several processes share a batch, this one's part of the sum."""
 
 
-def run(recipe: Recipe, stage: Stage, dataset: StreetDataset, augment: Augment, out: Path, resume: bool = True) -> None:
+def run(
+    recipe: Recipe, stage: Stage, dataset: LabelledFrames, vary: Vary, out: Path, resume: bool = True
+) -> None:  # fmt: skip
     """Train to the last step of the recipe.
 
     Args:
         recipe: how.
         stage: what; its model's parameters that require a gradient are changed in place.
         dataset: on what.
-        augment: varies the batches.
-        out: folder of `state.pt` and `log.jsonl`.
+        vary: changes the samples by chance.
+        out: folder of `state.pt`, `log.jsonl` and `tensorboard/`.
         resume: go on from `out/state.pt` where there is one.
 
     Raises:
-        CheckpointError: the state belongs to another recipe, or is damaged.
-        MlesamError: the loss is not a number.
+        CheckpointError: the state belongs to another recipe, or is damaged, or cannot be written.
+        ConfigError: the batch does not fit the processes, the data or the device.
+        MlesamError: the loss or its gradient is not a number; the batch is in `out/bad_batch.pt`.
     """
     torch.set_num_threads(recipe.threads)
-    stage.model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = _optimiser(recipe, stage.model)
-    first = restore_state(out / STATE, recipe, stage.model, optimiser) if resume else 0
+    device = pick_device(recipe.device)
+    stage.model.train().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    learner, mark = Learner(recipe, stage.model), str(getattr(dataset, "fingerprint", ""))
+    first = learner.restore(out / STATE, mark) if resume else 0
+    feed = Feed(recipe, dataset, vary, stage.plan, device)
     saved = time.monotonic()
-    with logging(out / LOG, first, recipe) as log:
-        for step in range(first, recipe.steps):
-            generator = torch.Generator().manual_seed(_step_seed(recipe.seed, step))
-            torch.manual_seed(_step_seed(recipe.seed, step))
-            images, labels = dataset.batch(_rows(recipe, len(dataset), step), stage.modalities(generator))
-            images, labels = augment(images, labels, generator)
-            middle = slice(recipe.label_stride // 2, None, recipe.label_stride)
-            labels = labels[:, middle, middle]
-
+    with logging(out, first, recipe) as log:
+        for step, batches in enumerate(feed.steps(first), first):
             rate = recipe.lr * poly(step, recipe.steps, recipe.warmup, recipe.power)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            with _fast(recipe.precision):
-                loss = stage.loss(images, labels, generator)
-            if not bool(torch.isfinite(loss)):
-                raise MlesamError(f"the loss of step {step} is {loss.item()}; lower lr or clip, or train in fp32.")
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(trained(stage.model).values(), recipe.clip)
-            optimiser.step()
-
-            log(step, loss.item(), float(norm), rate)
-            if time.monotonic() - saved > 60 * recipe.checkpoint_minutes or step + 1 == recipe.steps:
-                save_state(out / STATE, recipe, stage.model, optimiser, step + 1)
+            loss, norm = _descend(recipe, stage, learner, batches, rate, out)
+            log(step, loss, norm, rate)
+            last = step + 1 == recipe.steps
+            if is_first() and (last or time.monotonic() - saved > 60 * recipe.checkpoint_minutes):
+                learner.save(out / STATE, step + 1, mark)
                 saved = time.monotonic()
+    learner.finish()
 
 
-def _optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.AdamW:
-    """AdamW without weight decay on biases and norms."""
-    parameters = list(trained(model).values())
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.lr)
+def _descend(
+    recipe: Recipe, stage: Stage, learner: Learner, batches: Sequence[Batch], rate: float, out: Path
+) -> tuple[float, float]:
+    """One step; its loss and the norm of its gradient."""
+    learner.optimiser.zero_grad(set_to_none=True)
+    losses = []
+    for batch in batches:
+        with fast(recipe.precision, batch.labels.device), SampleDropout(batch.generators):
+            loss = stage.loss(batch) / len(batches)
+        losses.append(loss.detach())
+        loss.backward()
+    parameters = list(trained(stage.model).values())
+    add_gradients(parameters)
+    norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
+    whole = total(torch.stack(losses).sum())
+    if not bool(torch.isfinite(whole) & torch.isfinite(norm)):
+        _refuse(recipe, batches, losses, float(norm), out)
+    learner.step(batches[0].step, rate)
+    return float(whole), float(norm)
+
+
+def _refuse(recipe: Recipe, batches: Sequence[Batch], losses: Sequence[Tensor], norm: float, out: Path) -> None:
+    """Keep the batch that spoilt the loss, and stop."""
+    path = out / (BAD_BATCH if is_first() else f"{rank()}_{BAD_BATCH}")
+    worst = next((i for i, loss in enumerate(losses) if not torch.isfinite(loss)), 0)
+    batch, loss = batches[worst], float(losses[worst]) * len(batches)
+    content = {
+        "step": batch.step, "loss": loss, "gradient_norm": norm, "rows": list(batch.rows),
+        "samples": [{name: p.cpu() for name, p in sample.items()} for sample in batch.samples],
+        "labels": batch.labels.cpu(), "recipe": recipe_dict(recipe),
+    }  # fmt: skip
+    write_whole(path, packed(content))
+    raise MlesamError(
+        f"the loss of step {batch.step} is {loss:g} and the norm of its gradient {norm:g}; its batch is in {path}, the "
+        "last state is from before it; lower lr or clip, or train in fp32."
+    )
 
 
 @contextmanager
-def _fast(precision: str) -> Iterator[None]:
-    """Autocast where the recipe wants it; attention as plain products, whose backward pass is the faster on a CPU."""
-    with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+def fast(precision: str, device: torch.device) -> Iterator[None]:
+    """Autocast where `precision` is `bf16`, and on a CPU attention whose backward pass is fast."""
+    with ExitStack() as stack:
+        if device.type == "cpu":
+            stack.enter_context(PlainAttention())
+        stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"))
         yield
-
-
-def _step_seed(seed: int, step: int) -> int:
-    return seed * 1_000_003 + step
-
-
-def _rows(recipe: Recipe, count: int, step: int) -> list[int]:
-    """The moments of a step: every epoch is one random order of all, its incomplete last batch left out."""
-    per_epoch = max(1, count // recipe.batch)
-    epoch, place = divmod(step, per_epoch)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(_step_seed(recipe.seed + 1, epoch)))
-    return order[place * recipe.batch : (place + 1) * recipe.batch].tolist()

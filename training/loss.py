@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlesam_ros.labels import IGNORE
+from mlesam_ros.training.distributed import largest, total
 
 THRESHOLD = -math.log(0.7)
 """A pixel is hard while its true class has a probability below 0.7."""
@@ -20,7 +21,8 @@ def ohem_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = 
     """Cross-entropy by online hard example mining, as DELIVER's trainers have it.
 
     Pixels whose cross-entropy exceeds -log 0.7 count; if these are fewer than a sixteenth of the labelled ones, the
-    hardest sixteenth does. The mean is over the pixels that count.
+    hardest sixteenth does. The mean is over the pixels that count. Where several processes share a batch, both are
+    decided over all of it, and each process returns its part of the sum: what one process would return, split up.
 
     Args:
         logits: (B, C, h, w); resized bilinearly to the labels' size where that differs.
@@ -30,29 +32,25 @@ def ohem_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = 
     Returns:
         A scalar in float32; zero, with a gradient of zero, when no pixel is labelled.
     """
+    logits = logits.float()
     if logits.shape[-2:] != labels.shape[-2:]:
         logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
-    labelled = labels != IGNORE
-    truth = labels[labelled].long()
-    if not len(truth):
-        return logits.float().sum() * 0.0
-    losses = F.cross_entropy(logits.permute(0, 2, 3, 1)[labelled].float(), truth, reduction="none")
-    hard = _hard(losses.detach())
-    if weights is None:
-        return losses[hard].mean()
-    factor = weights[truth[hard]]
-    return (losses[hard] * factor).sum() / factor.sum()
+    labels = labels.long()
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+    counted = _hard(losses.detach(), labels != IGNORE).float()
+    if weights is not None:
+        counted = counted * weights.to(counted)[labels.clamp(max=len(weights) - 1)]
+    return (losses * counted).sum() / total(counted.sum()).clamp(min=1e-6)
 
 
-def _hard(losses: Tensor) -> Tensor:
-    """Mask of the (n,) losses that count."""
-    least = math.ceil(len(losses) / SHARE)
-    mask = losses > THRESHOLD
-    if int(mask.sum()) >= least:
-        return mask
-    mask = torch.zeros_like(mask)
-    mask[losses.topk(least).indices] = True
-    return mask
+def _hard(losses: Tensor, labelled: Tensor) -> Tensor:
+    """Mask of the (B, H, W) losses that count."""
+    hard = (losses > THRESHOLD) & labelled
+    found, pixels = total(torch.stack([hard.sum(), labelled.sum()])).tolist()
+    least = math.ceil(pixels / SHARE)
+    if found >= least:
+        return hard
+    return (losses >= largest(losses[labelled], least)[-1]) & labelled
 
 
 def two_head_loss(logits: Tensor, auxiliary: Tensor | None, labels: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlesam_ros.frame import Modality
 from mlesam_ros.model.backbones import HIGH_RES_0, LEVELS, Pyramid, backbone_size, build_backbone
+from mlesam_ros.robustness import Subset
+from mlesam_ros.training.feed import Batch
 from mlesam_ros.training.loss import ohem_cross_entropy
-from mlesam_ros.training.transforms import Images
 
 
 class LightHead(nn.Module):
@@ -63,12 +66,21 @@ class PretrainStage:
         self.shares = torch.tensor([mixture[modality] for modality in self.names])
         self.weights = weights
 
-    def modalities(self, generator: torch.Generator) -> tuple[Modality, ...]:
-        """All of the mixture."""
-        return self.names
+    def plan(self, step: torch.Generator, samples: Sequence[torch.Generator]) -> Sequence[tuple[Modality, ...]]:
+        """One modality per sample; the others are not even read."""
+        return [(self.names[int(torch.multinomial(self.shares, 1, generator=each))],) for each in samples]
 
-    def loss(self, images: Images, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
         """OHEM cross-entropy of the light head."""
-        drawn = torch.multinomial(self.shares, len(labels), replacement=True, generator=generator).tolist()
-        pictures = torch.stack([images[self.names[which]][b] for b, which in enumerate(drawn)])
-        return ohem_cross_entropy(self.model(pictures), labels, self.weights)
+        pictures = torch.stack([picture for sample in batch.samples for picture in sample.values()])
+        return ohem_cross_entropy(self.model(pictures), batch.labels, self.weights)
+
+    @property
+    def subsets(self) -> list[Subset]:
+        """What the evaluation tries: every modality of the mixture alone."""
+        return [(name,) for name in self.names]
+
+    def predict(self, images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Subset, Tensor]]:
+        """See `evaluate.Predict`."""
+        for subset in self.subsets:
+            yield subset, self.model(images[subset[0]])

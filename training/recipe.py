@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
-import difflib
-import types
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import yaml
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import MODALITIES
-
-T = TypeVar("T")
+from mlesam_ros.training.fields import build, one_of
+from mlesam_ros.world.faults import FAULTS, NO_FAULT
+from mlesam_ros.world.weather import WEATHERS
 
 
 @dataclass(frozen=True)
 class Split:
-    """A part of the data set. Every second street is at night.
+    """A part of the street. See `conditions` for which street has which weather and fault.
 
     Attributes:
         first_seed: seed of the first street; they are numbered upwards from it.
         streets: how many.
         moments: moments taken from each, spread over its length.
+        weathers: weather → share of the streets.
+        faults: fault, or `none` → share of the streets of each weather.
     """
 
     first_seed: int
     streets: int
     moments: int
+    weathers: dict[str, float] = field(default_factory=lambda: {"sun": 0.5, "night": 0.5})
+    faults: dict[str, float] = field(default_factory=lambda: {NO_FAULT: 1.0})
+
+    def __post_init__(self) -> None:
+        """Refuse what is no part of a street.
+
+        Raises:
+            ConfigError: names the value and what is accepted.
+        """
+        for name, least in (("first_seed", 0), ("streets", 1), ("moments", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+        _shares("weathers", self.weathers, WEATHERS)
+        _shares("faults", self.faults, FAULTS)
 
 
 @dataclass(frozen=True)
@@ -51,11 +68,13 @@ class Data:
     processes: int = 2
 
     def __post_init__(self) -> None:
-        """Refuse a test on streets that the network has seen.
+        """Refuse a test on streets that the network has seen, and pictures that no network reads.
 
         Raises:
-            ConfigError: the seeds overlap.
+            ConfigError: names the value and what is accepted.
         """
+        if self.size < 32 or self.size % 32:
+            raise ConfigError(f"size is {self.size}; it must be a multiple of 32.")
         first, second = sorted((self.train, self.held_out), key=lambda split: split.first_seed)
         if first.first_seed + first.streets > second.first_seed:
             raise ConfigError(
@@ -90,15 +109,21 @@ class Recipe:
         model: the model's configuration, see `mlesam_ros.model.config.MLESAMConfig`.
         backbone: file of the frozen backbone's weights; for the stage `experts`.
         start: file that the stage made before, to begin with instead of random weights.
-        steps, batch: length of the run, and moments per step.
+        steps, batch: length of the run, and moments per step over all processes.
+        accumulate: parts into which a batch is cut where it does not fit into memory at once.
         lr, weight_decay, warmup, power, clip: AdamW, the schedule, and the largest norm of the gradient.
         mixture: for `pretrain`, modality → share of the pictures.
         full_share: for `experts`, share of the steps with every modality; the others see a random subset.
         balance: exponent on the inverse class frequency that weighs the loss; 0 for equal weights.
         label_stride: the loss looks at every n-th row and column of the labels; 4 is the size of the logits.
+        ema: decay of the running average of the weights that is measured and saved; 0 for the weights themselves.
         precision: `fp32` or `bf16` (autocast).
         seed: of weights, order, augmentation and modality dropout.
-        threads, log_every, checkpoint_minutes: how it runs; they do not change what it makes.
+        robustness: whether the evaluation tries missing, holed and noisy sensors as well.
+        device: `auto`, `cpu` or `cuda`.
+        threads: of the CPU.
+        workers: threads that read and vary the next batches meanwhile; 0 for none.
+        log_every, checkpoint_minutes: steps and minutes between what is written.
     """
 
     stage: str
@@ -108,6 +133,7 @@ class Recipe:
     backbone: str | None = None
     start: str | None = None
     batch: int = 8
+    accumulate: int = 1
     lr: float = 5e-4
     weight_decay: float = 0.01
     warmup: int = 100
@@ -117,10 +143,14 @@ class Recipe:
     full_share: float = 0.4
     balance: float = 0.0
     label_stride: int = 2
+    ema: float = 0.0
     precision: str = "fp32"
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 3407
+    robustness: bool = False
+    device: str = "auto"
     threads: int = 2
+    workers: int = 0
     log_every: int = 20
     checkpoint_minutes: float = 2.0
 
@@ -130,19 +160,27 @@ class Recipe:
         Raises:
             ConfigError: with the value and what is accepted.
         """
-        _one_of("stage", self.stage, ("pretrain", "experts"))
-        _one_of("precision", self.precision, ("fp32", "bf16"))
-        for modality in self.mixture:
-            _one_of("modality in mixture", modality, MODALITIES)
-        for name in ("steps", "batch", "label_stride", "threads", "log_every"):
+        one_of("stage", self.stage, ("pretrain", "experts"))
+        one_of("precision", self.precision, ("fp32", "bf16"))
+        one_of("device", self.device, ("auto", "cpu", "cuda"))
+        _shares("mixture", self.mixture, MODALITIES)
+        for name in ("steps", "batch", "accumulate", "label_stride", "threads", "log_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.batch % self.accumulate:
+            raise ConfigError(f"batch is {self.batch}; with accumulate {self.accumulate} it must be a multiple of it.")
+        for name in ("ema", "full_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 0 to 1.")
         if self.stage == "experts" and not self.backbone:
             raise ConfigError("a recipe of stage experts needs backbone: the file of the frozen backbone's weights.")
 
 
-# What may change between a killed run and the one that resumes it.
-FREE = ("threads", "log_every", "checkpoint_minutes", "backbone")
+FREE = (
+    "threads", "workers", "device", "log_every", "checkpoint_minutes", "backbone", "robustness", "data.folder",
+    "data.processes",
+)  # fmt: skip
+"""What may change between a killed run and the one that resumes it."""
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -155,7 +193,7 @@ def load_recipe(path: str | Path) -> Recipe:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"recipe {path} cannot be read: {' '.join(str(error).split())}.") from error
-    return _build(Recipe, content, f"recipe {path}")
+    return build(Recipe, content, f"recipe {path}")
 
 
 def recipe_dict(recipe: Recipe) -> dict[str, Any]:
@@ -165,7 +203,7 @@ def recipe_dict(recipe: Recipe) -> dict[str, Any]:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Keys, dotted, on which two recipes make different things."""
-    return [key for key in _different(old, new) if key not in (*FREE, "data.folder", "data.processes")]
+    return [key for key in _different(old, new) if key not in FREE]
 
 
 def _different(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -179,37 +217,10 @@ def _different(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> li
     return keys
 
 
-def _one_of(what: str, value: str, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        near = difflib.get_close_matches(str(value), accepted, 1)
-        hint = f"did you mean {near[0]}?" if near else f"accepted are {', '.join(accepted)}."
-        raise ConfigError(f"{what} {value!r} is not known; {hint}")
-
-
-def _build(kind: type[T], content: Any, where: str) -> T:
-    """A dataclass from a mapping, nested ones included."""
-    if not isinstance(content, dict):
-        raise ConfigError(f"{where} is {content!r}; it must be a mapping.")
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
-    for key in content:
-        _one_of(f"{where}: key", key, tuple(known))
-    needed = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
-    if missing := [name for name in needed if name not in content]:
-        raise ConfigError(f"{where} lacks {' and '.join(missing)}.")
-    hints = get_type_hints(kind)
-    return kind(**{key: _value(hints[key], value, f"{where}: {key}") for key, value in content.items()})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """The value, if it is of the type; integers are taken for floats."""
-    if is_dataclass(hint):
-        return _build(hint, value, where)  # type: ignore[arg-type]
-    if get_origin(hint) in (Union, types.UnionType):
-        kinds = [kind for kind in get_args(hint) if kind is not type(None)]
-        return None if value is None else _value(kinds[0], value, where)
-    kind = get_origin(hint) or hint
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(f"{where} is {value!r}; it must be of type {kind.__name__}.")
-    return value
+def _shares(what: str, shares: Mapping[str, float], accepted: tuple[str, ...]) -> None:
+    for name, share in shares.items():
+        one_of(f"{what}: name", name, accepted)
+        if not (isfinite(share) and share >= 0):
+            raise ConfigError(f"{what}: the share of {name} is {share}; it must be 0 or more.")
+    if not sum(shares.values()) > 0:
+        raise ConfigError(f"{what} is {dict(shares)}; at least one share must be more than 0.")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mlesam_ros.errors import CheckpointError
+from mlesam_ros.training.files import packed, write_whole
 from mlesam_ros.training.recipe import Recipe, differences, recipe_dict
 
 
@@ -18,49 +19,97 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def save_state(path: Path, recipe: Recipe, model: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
-    """Write everything that the next step needs. The old state stays until the new one is whole on the disk."""
-    parameters = {name: p.detach() for name, p in trained(model).items()}
-    buffers = dict(model.named_buffers())
-    state = {
-        "recipe": recipe_dict(recipe), "step": step, "parameters": parameters, "buffers": buffers,
-        "optimiser": optimiser.state_dict(),
-    }  # fmt: skip
-    temporary = path.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+class Learner:
+    """A model that learns, its optimiser, and the running average of its weights.
 
-
-def restore_state(path: Path, recipe: Recipe, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """Load a state where there is one.
-
-    Returns:
-        The step to go on with; 0 where there is no state.
-
-    Raises:
-        CheckpointError: it is damaged, or was made with a recipe that makes something else.
+    Attributes:
+        model: its parameters that require a gradient are changed in place.
+        optimiser: AdamW without weight decay on biases and norms.
+        average: name → running average of a trained parameter; empty without `recipe.ema`.
     """
-    if not path.exists():
-        return 0
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        changed = differences(state["recipe"], recipe_dict(recipe))
-        if not changed:
-            with torch.no_grad():
-                for name, parameter in trained(model).items():
-                    parameter.copy_(state["parameters"][name])
-                for name, buffer in model.named_buffers():
-                    buffer.copy_(state["buffers"][name])
-            optimiser.load_state_dict(state["optimiser"])
-            return int(state["step"])
-    except (OSError, RuntimeError, KeyError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path} cannot be resumed from ({error}); start afresh in another folder.") from error
-    raise CheckpointError(
-        f"{path} was made with another {' and '.join(changed)}; use that recipe, another folder, or start afresh."
-    )
+
+    def __init__(self, recipe: Recipe, model: nn.Module) -> None:
+        """Set up for the first step; the model is on its device."""
+        self._recipe, self.model = recipe, model
+        parameters = list(trained(model).values())
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimiser = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
+        self.average: dict[str, Tensor] = {}
+        if recipe.ema:
+            self.average = {name: p.detach().clone() for name, p in trained(model).items()}
+
+    @torch.no_grad()
+    def step(self, number: int, rate: float) -> None:
+        """Change the weights by their gradients, and the average after them."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+        decay = min(self._recipe.ema, (1 + number) / (10 + number))  # the first weights are soon forgotten
+        parameters = trained(self.model)
+        for name, mean in self.average.items():
+            mean.lerp_(parameters[name].detach(), 1 - decay)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Give the model its average weights, where there are any."""
+        for name, parameter in trained(self.model).items():
+            if name in self.average:
+                parameter.copy_(self.average[name])
+
+    def save(self, path: Path, step: int, data: str) -> None:
+        """Write everything that the next step needs. The old state stays until the new one is whole on the disk.
+
+        Args:
+            path: of the state.
+            step: the next one.
+            data: fingerprint of the data set.
+
+        Raises:
+            CheckpointError: it cannot be written, see `write_whole`.
+        """
+        state = {
+            "recipe": recipe_dict(self._recipe), "data": data, "step": step,
+            "parameters": {name: p.detach() for name, p in trained(self.model).items()},
+            "buffers": dict(self.model.named_buffers()), "optimiser": self.optimiser.state_dict(),
+            "average": self.average,
+        }  # fmt: skip
+        write_whole(path, packed(state))
+
+    def restore(self, path: Path, data: str) -> int:
+        """Load a state where there is one.
+
+        Returns:
+            The step to go on with; 0 where there is no state.
+
+        Raises:
+            CheckpointError: it is damaged, or was made with a recipe or data that make something else.
+        """
+        if not path.exists():
+            return 0
+        try:
+            state = dict(torch.load(path, map_location="cpu", weights_only=True))
+            changed = differences(state["recipe"], recipe_dict(self._recipe))
+            if not changed and state["data"] == data:
+                self._take(state)
+                return int(state["step"])
+        except (OSError, RuntimeError, KeyError, TypeError, AttributeError, EOFError, ValueError,
+                pickle.UnpicklingError) as error:  # fmt: skip
+            reason = (str(error).splitlines() or ["it is empty"])[0].rstrip(".")
+            raise CheckpointError(
+                f"{path} is truncated or not a training state ({reason}); start afresh with --restart."
+            ) from error
+        what = f"another {' and '.join(changed)}" if changed else "other data"
+        raise CheckpointError(f"{path} was made with {what}; use what it was made with, another folder, or --restart.")
+
+    @torch.no_grad()
+    def _take(self, state: dict[str, Any]) -> None:
+        for name, parameter in trained(self.model).items():
+            parameter.copy_(state["parameters"][name])
+        for name, buffer in self.model.named_buffers():
+            buffer.copy_(state["buffers"][name])
+        for name, mean in self.average.items():
+            mean.copy_(state["average"][name])
+        self.optimiser.load_state_dict(state["optimiser"])

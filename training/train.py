@@ -3,80 +3,79 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress
+from rich.console import Console
 from torch import Tensor
 
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, make_encoders
-from mlesam_ros.frame import CAMERA
-from mlesam_ros.labels import LabelSpace
+from mlesam_ros.errors import CheckpointError
 from mlesam_ros.model.checkpoint import load_trained, save_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.weights import load_backbone, save_backbone
-from mlesam_ros.training.dataset import Report, StreetDataset, prepare
-from mlesam_ros.training.evaluate import Result, Subset, evaluate, subsets, to_json
+from mlesam_ros.robustness import Subset
+from mlesam_ros.training.datasets.frames import LabelledFrames
+from mlesam_ros.training.distributed import is_first, pick_device, processes, wait
+from mlesam_ros.training.evaluate import How, Score, evaluate
 from mlesam_ros.training.experts import ExpertStage
+from mlesam_ros.training.files import write_whole
 from mlesam_ros.training.loop import run
 from mlesam_ros.training.pretrain import PretrainStage
 from mlesam_ros.training.recipe import Recipe, load_recipe
-from mlesam_ros.training.transforms import Augment
+from mlesam_ros.training.report import robustness_table, tables, to_json
+from mlesam_ros.training.robustness import robustness, summary
+from mlesam_ros.training.source import Source, open_source
 
 EVALUATION = "evaluation.json"
+EXPERTS = "experts.safetensors"
 _CAP = 4.0
 
 
-def train(recipe_path: str | Path, out: str | Path, resume: bool = True) -> Path:
-    """Render what is missing of the data, train, measure on the held-out streets, write the weights.
+@dataclass(frozen=True)
+class Result:
+    """What a run made.
+
+    Attributes:
+        weights: `<out>/<backbone>.safetensors` of stage `pretrain`, `<out>/experts.safetensors` of stage `experts`.
+        evaluation: path of `evaluation.json`.
+        scores: subset → what was counted on the held-out rows.
+    """
+
+    weights: Path
+    evaluation: Path
+    scores: Mapping[Subset, Score]
+
+
+def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> Result:
+    """Render what is missing of the data, train, measure on what was held out, write the weights.
 
     Args:
-        recipe_path: a file like those in `config/training`.
-        out: folder for the training state, `log.jsonl`, `evaluation.json` and the weights; it is made.
+        recipe: a file like those in `config/training`, or what was read from one.
+        out: folder for the training state, `log.jsonl`, `tensorboard/`, `evaluation.json` and the weights; it is made.
         resume: go on with a run that was killed in that folder.
-
-    Returns:
-        Path of the weights: `<out>/<backbone>.safetensors` of stage `pretrain`, `<out>/experts.safetensors` of stage
-        `experts`.
 
     Raises:
         MlesamError: a recipe, data folder, state or weights file that does not fit; before the first step.
     """
-    recipe, out = load_recipe(recipe_path), Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    config = model_config(recipe)
-    with _rendering() as report:
-        dataset = prepare(recipe.data, "train", config.encoders, report("train"))
-        held_out = prepare(recipe.data, "held_out", config.encoders, report("held out"))
-    torch.manual_seed(recipe.seed)
-    weights = class_weights(dataset, len(config.label_space), recipe.balance)
-    augment = Augment(recipe.augmentation, _camera_statistics(config))
-    if recipe.stage == "pretrain":
-        pretraining = PretrainStage(config.backbone, len(config.label_space), recipe.mixture, weights)
-        if recipe.start:
-            load_backbone(pretraining.model.backbone, recipe.start)
-        run(recipe, pretraining, dataset, augment, out, resume)
-        path = out / f"{config.backbone}.safetensors"
-        save_backbone(path, pretraining.model.backbone)
-        alone: list[Subset] = [(name,) for name in recipe.mixture]
-        model = pretraining.model.eval()
-        _measure(lambda images: model(next(iter(images.values()))), held_out, alone, config.label_space, recipe, out)
-        return path
-    experts = ExpertStage(config, str(recipe.backbone), recipe.full_share, weights)
-    if recipe.start:
-        load_trained(recipe.start, experts.model)
-    run(recipe, experts, dataset, augment, out, resume)
-    network = experts.model.eval()
-    chosen = subsets(config.modalities)
-    results = _measure(lambda images: network(images).fused, held_out, chosen, config.label_space, recipe, out)
-    path = out / "experts.safetensors"
-    save_checkpoint(path, network, headline(results, chosen[0]))
-    return path
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    config, out = model_config(recipe), _folder(Path(out))
+    with processes(pick_device(recipe.device)):
+        torch.manual_seed(recipe.seed)
+        stage = _stage(recipe, config)  # first: weights that do not fit are known before hours of rendering
+        source = open_source(recipe, config)
+        stage.weights = class_weights(source.train, len(config.label_space), recipe.balance)
+        run(recipe, stage, source.train, source.vary, out, resume)
+        stage.model.eval()
+        scores = _measure(recipe, stage, source, out)
+        path = out / (EXPERTS if recipe.stage == "experts" else f"{config.backbone}.safetensors")
+        if is_first():
+            _write(path, stage, scores, source)
+        wait()
+    return Result(path, out / EVALUATION, scores)
 
 
 def model_config(recipe: Recipe) -> MLESAMConfig:
@@ -91,54 +90,68 @@ def model_config(recipe: Recipe) -> MLESAMConfig:
     return replace(config, encoders=encoders, statistics=statistics, image_size=recipe.data.size)
 
 
-def class_weights(dataset: StreetDataset, classes: int, balance: float) -> Tensor | None:
-    """(classes,) weights (median / frequency) ** balance, between 1/4 and 4; 1 for a class that never occurs."""
+def class_weights(dataset: LabelledFrames, classes: int, balance: float) -> Tensor | None:
+    """(classes,) weights (median / frequency) ** balance, between 1/4 and 4; 1 for a class that never occurs.
+
+    Reads every label, whatever `balance` is, so that one outside the space is known before the first step.
+    """
+    counts = torch.from_numpy(dataset.class_counts(classes)).double()
     if not balance:
         return None
-    counts = torch.from_numpy(dataset.class_counts(classes)).double()
     present = counts > 0
     weights = torch.ones(classes, dtype=torch.float64)
     weights[present] = (counts[present].median() / counts[present]) ** balance
     return weights.clamp(1 / _CAP, _CAP).float()
 
 
-def headline(results: Result, full: Subset) -> dict[str, Any]:
-    """What a checkpoint says about itself: percentages on held-out streets."""
-    mean = sum(parts["all"].miou_present for parts in results.values()) / len(results)
-    scores = {f"miou_{part}": matrix.miou_present for part, matrix in results[full].items()}
-    scores["miou_mean_over_subsets"] = mean
-    return {"data": "held-out simulated streets", **{key: round(100 * value, 2) for key, value in scores.items()}}
+def headline(scores: Mapping[Subset, Score], words: str) -> dict[str, Any]:
+    """What a checkpoint says about itself: mIoU of all sensors together, in percent, and of all subsets on average."""
+    full = next(iter(scores.values()))
+    parts = {f"miou_{name}": part for names in full.conditions.values() for name, part in names.items()}
+    found = {"miou": full.whole.miou_present, **{key: part.miou_present for key, part in parts.items()}}
+    found["miou_mean_over_subsets"] = sum(score.whole.miou_present for score in scores.values()) / len(scores)
+    return {"data": words, **{key: round(100 * value, 2) for key, value in found.items()}}
 
 
-def _measure(
-    predict: Callable[[dict[str, Tensor]], Tensor], held_out: StreetDataset, chosen: list[Subset], space: LabelSpace,
-    recipe: Recipe, out: Path,
-) -> Result:  # fmt: skip
-    results = evaluate(predict, len(space), held_out, chosen, recipe.batch, recipe.precision)
-    temporary = out / f"{EVALUATION}.tmp"
-    temporary.write_text(json.dumps(to_json(results, space.names), indent=1), encoding="utf-8")
-    os.replace(temporary, out / EVALUATION)
-    return results
+def _folder(out: Path) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{out} cannot be made: {error.strerror}; give another --out.") from error
+    return out
 
 
-def _camera_statistics(config: MLESAMConfig) -> tuple[Tensor, Tensor]:
-    mean, std = config.statistics.get(CAMERA, ((0.0,) * 3, (1.0,) * 3))
-    return torch.tensor(mean), torch.tensor(std)
+def _stage(recipe: Recipe, config: MLESAMConfig) -> PretrainStage | ExpertStage:
+    """The model, on the weights that the recipe names."""
+    if recipe.stage == "pretrain":
+        pretraining = PretrainStage(config.backbone, len(config.label_space), recipe.mixture, None)
+        if recipe.start:
+            load_backbone(pretraining.model.backbone, recipe.start)
+        return pretraining
+    experts = ExpertStage(config, str(recipe.backbone), recipe.full_share, None)
+    if recipe.start:
+        load_trained(recipe.start, experts.model)
+    return experts
 
 
-@contextmanager
-def _rendering() -> Iterator[Callable[[str], Report]]:
-    """Progress bars, made when the first street of a part is done."""
-    with Progress(transient=True) as progress:
+def _measure(recipe: Recipe, stage: PretrainStage | ExpertStage, source: Source, out: Path) -> Mapping[Subset, Score]:
+    """Scores on the held-out rows, written and shown."""
+    how = How(recipe.batch, recipe.precision, pick_device(recipe.device), source.fit)
+    names = tuple(dict.fromkeys(name for subset in stage.subsets for name in subset))
+    scores = evaluate(stage.predict, source.held_out, names, stage.subsets, how)
+    content, shown = to_json(scores, source.held_out.space, source.words), tables(scores, source.words)
+    if recipe.robustness and isinstance(stage, ExpertStage):
+        found = summary(robustness(stage.model, source.held_out, how))
+        content, shown = content | found, [*shown, robustness_table(found)]
+    if is_first():
+        write_whole(out / EVALUATION, json.dumps(content, indent=1).encode())
+        Console(stderr=True).print(*shown, sep="\n")
+    return scores
 
-        def report(part: str) -> Report:
-            tasks: list[Any] = []
 
-            def told(done: int, count: int) -> None:
-                if not tasks:
-                    tasks.append(progress.add_task(f"rendering streets ({part})", total=count))
-                progress.update(tasks[0], completed=done)
-
-            return told
-
-        yield report
+def _write(path: Path, stage: PretrainStage | ExpertStage, scores: Mapping[Subset, Score], source: Source) -> None:
+    stage.model.to("cpu")
+    if isinstance(stage, ExpertStage):
+        save_checkpoint(path, stage.model, headline(scores, source.words))
+    else:
+        save_backbone(path, stage.model.backbone)

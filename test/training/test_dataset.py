@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
-from mlesam_ros.errors import DatasetError
+from mlesam_ros.encoding.log_depth import LogDepth
+from mlesam_ros.errors import DatasetError, LabelError
 from mlesam_ros.frame import CAMERA, MODALITIES, FrameSet
+from mlesam_ros.training import dataset
 from mlesam_ros.training.dataset import StreetDataset, prepare
+from mlesam_ros.training.recipe import Split
 from mlesam_ros.world.world import World
 
 
@@ -28,10 +31,34 @@ def test_a_row_is_what_the_pipeline_would_encode(street, smoke):
     assert (labels[0].numpy() == cv2.resize(moment.labels, (64, 64), interpolation=cv2.INTER_NEAREST)).all()
 
 
-def test_every_second_street_is_at_night(street):
-    assert street.night.tolist() == [False] * 4 + [True] * 4
-    camera = street.images["camera"].astype(np.float32).mean((1, 2, 3))
-    assert camera[~street.night].min() > camera[street.night].max()
+def test_by_default_every_second_street_is_at_night(street):
+    night = np.array([conditions["weather"] == "night" for conditions in street.conditions])
+    assert night.tolist() == [False] * 4 + [True] * 4
+    assert {conditions["fault"] for conditions in street.conditions} == {"none"}
+    camera = street.pictures["camera"].astype(np.float32).mean((1, 2, 3))
+    assert camera[~night].min() > camera[night].max()
+
+
+def test_a_row_has_the_weather_and_the_fault_that_it_says(smoke, tmp_path):
+    split = Split(0, 1, 1, {"fog": 1.0}, {"underexposure": 1.0})
+    foggy = prepare(replace(smoke.data, folder=str(tmp_path), train=split), "train")
+    assert foggy.conditions == [{"weather": "fog", "fault": "underexposure"}]
+    world = World(0, "fog", (64, 64), fault="underexposure")
+    moment = world.moment(world.length // 2)
+    frame_set = FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))
+    expected = encode(frame_set, world.rig, (64, 64), make_encoders(DEFAULT_ENCODERS))
+    np.testing.assert_allclose(foggy.pictures["camera"][0], expected["camera"], rtol=1e-3, atol=1e-3)
+
+
+def test_a_street_is_one_of_the_trainers_data_sets(street):
+    assert street.modalities == MODALITIES and len(street.names) == len(street.conditions) == len(street) == 8
+    assert street.statistics["camera"][0][0] == pytest.approx(0.485) and street.space.name == "deliver"
+    assert "camera" not in street.sparse and set(street.blanks) == set(MODALITIES)
+
+
+def test_a_label_outside_the_space_is_refused(street):
+    with pytest.raises(LabelError, match="accepted are 0 to 5"):
+        street.class_counts(6)
 
 
 def test_class_counts_add_up(street):
@@ -51,8 +78,8 @@ def test_a_killed_rendering_goes_on_where_it_was(street, smoke, tmp_path):
     with pytest.raises(DatasetError, match="7 of 8 moments"):
         StreetDataset(copy)
     again = prepare(replace(smoke.data, folder=str(tmp_path)), "train")
-    assert (again.images["camera"][6] == street.images["camera"][6]).all()
-    assert not again.images["camera"][2].any(), "a finished row was rendered again"
+    assert (again.pictures["camera"][6] == street.pictures["camera"][6]).all()
+    assert not again.pictures["camera"][2].any(), "a finished row was rendered again"
 
 
 def test_a_folder_made_for_something_else_is_refused(street, smoke):
@@ -61,10 +88,34 @@ def test_a_folder_made_for_something_else_is_refused(street, smoke):
         prepare(replace(smoke.data, train=split), "train")
 
 
+def test_a_street_that_has_changed_since_is_refused(street, smoke, tmp_path):
+    copy = tmp_path / "train"
+    shutil.copytree(Path(smoke.data.folder) / "train", copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"fingerprint": "0" * 64}))
+    with pytest.raises(DatasetError, match=r"has changed since .* was rendered"):
+        prepare(replace(smoke.data, folder=str(tmp_path)), "train")
+    (copy / "manifest.json").write_text("{")
+    with pytest.raises(DatasetError, match="cannot be read"):
+        prepare(replace(smoke.data, folder=str(tmp_path)), "train")
+
+
+def test_the_fingerprint_follows_the_encoders_and_the_world(monkeypatch):
+    encoders = tuple(DEFAULT_ENCODERS.items())
+    found = dataset._fingerprint(("sun",), ("none",), encoders)
+    dataset._fingerprint.cache_clear()
+    assert dataset._fingerprint(("sun",), ("none",), encoders) == found
+    assert dataset._fingerprint(("night",), ("none",), encoders) != found
+    dataset._fingerprint.cache_clear()
+    monkeypatch.setattr(LogDepth, "statistics", ((0.0,) * 3, (1.0,) * 3))
+    assert dataset._fingerprint(("sun",), ("none",), encoders) != found
+    dataset._fingerprint.cache_clear()
+
+
 def test_a_folder_without_a_street_is_refused(tmp_path):
     with pytest.raises(DatasetError, match="render it again"):
         StreetDataset(tmp_path)
-    (tmp_path / "manifest.json").write_text(json.dumps({"encoders": {"camera": "rgb"}}))
+    (tmp_path / "manifest.json").write_text(json.dumps({"encoders": {"camera": "rgb"}, "statistics": {}}))
     (tmp_path / "camera.npy").write_bytes(b"garbage")
     with pytest.raises(DatasetError, match="render it again"):
         StreetDataset(tmp_path)

@@ -1,54 +1,101 @@
-"""The evaluation: which subsets, what is counted, and the tables."""
+"""The evaluation: which subsets, what is counted under which condition, and the tables."""
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
 from mlesam_ros.frame import CAMERA, LIDAR, MODALITIES
 from mlesam_ros.labels import load_label_space
-from mlesam_ros.training.evaluate import class_table, evaluate, most_likely, subset_table, subsets, to_json
+from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.robustness import subsets
+from mlesam_ros.training.evaluate import How, evaluate, most_likely, subset_predictor
+from mlesam_ros.training.report import class_table, condition_table, subset_table, to_json
 
-
-def test_all_subsets_once_the_largest_first():
-    found = subsets(MODALITIES)
-    assert len(found) == len(set(found)) == 15
-    assert found[0] == MODALITIES and [len(s) for s in found] == sorted((len(s) for s in found), reverse=True)
+PAIR = [(CAMERA, LIDAR), (LIDAR,)]
 
 
 def oracle(street):
     """Knows the truth by the camera's picture; guesses road without it."""
-    known = {street.images[CAMERA][row].tobytes(): street.labels[row] for row in range(len(street))}
+    known = {street.pictures[CAMERA][row].tobytes(): street.labels[row] for row in range(len(street))}
 
-    def predict(images):
-        if CAMERA not in images:
-            return F.one_hot(torch.full((len(images[LIDAR]), 64, 64), 6), 25).permute(0, 3, 1, 2).float()
-        rows = [known[picture.numpy().astype(np.float16).tobytes()] for picture in images[CAMERA]]
-        return F.one_hot(torch.from_numpy(np.stack(rows)).long(), 25).permute(0, 3, 1, 2).float()
+    def predict(images, rows):
+        seen = [known[picture.numpy().astype(np.float16).tobytes()] for picture in images[CAMERA]]
+        for subset in PAIR:
+            labels = torch.from_numpy(np.stack(seen)) if CAMERA in subset else torch.full((len(rows), 64, 64), 6)
+            yield subset, F.one_hot(labels.long(), 25).permute(0, 3, 1, 2).float()
 
     return predict
 
 
+def scores_of(street, batch=3):
+    return evaluate(oracle(street), street, (CAMERA, LIDAR), PAIR, How(batch=batch))
+
+
 def test_what_is_right_is_counted_right_by_condition_and_subset(street):
-    results = evaluate(oracle(street), 25, street, [(CAMERA, LIDAR), (LIDAR,)], batch=3)
-    assert all(matrix.miou == 1 for matrix in results[(CAMERA, LIDAR)].values())
-    blind = results[(LIDAR,)]
-    assert blind["all"].pixel_accuracy == (street.labels[:] == 6).mean()
-    assert blind["night"].pixel_accuracy == (street.labels[street.night] == 6).mean()
-    assert (blind["all"].counts == blind["day"].counts + blind["night"].counts).all()
+    scores = scores_of(street)
+    assert scores[PAIR[0]].whole.miou == 1
+    blind = scores[PAIR[1]]
+    night = np.array([c["weather"] == "night" for c in street.conditions])
+    assert blind.whole.pixel_accuracy == (street.labels[:] == 6).mean()
+    assert blind.conditions["weather"]["night"].pixel_accuracy == (street.labels[night] == 6).mean()
+    assert (sum(part.counts for part in blind.conditions["weather"].values()) == blind.whole.counts).all()
+    assert (blind.conditions["fault"]["none"].counts == blind.whole.counts).all()
 
 
-def test_tables_have_a_row_per_subset_and_per_class_that_occurs(street):
-    results = evaluate(oracle(street), 25, street, [(CAMERA, LIDAR), (LIDAR,)])
+def test_the_size_of_a_batch_changes_nothing(street):
+    for one, other in zip(scores_of(street, 3).values(), scores_of(street, 8).values(), strict=True):
+        assert (one.whole.counts == other.whole.counts).all()
+
+
+def test_pictures_are_fitted_before_they_are_shown(street):
+    def half(images, labels):
+        return images, labels[:, :32]
+
+    scores = evaluate(oracle(street), street, (CAMERA,), PAIR, How(fit=half))
+    assert scores[PAIR[0]].whole.pixels.sum() == street.labels[:, :32].size
+
+
+def test_a_subset_is_what_the_model_says_of_these_sensors_alone(street):
+    torch.manual_seed(0)
+    model = build_mlesam(MLESAMConfig(rank=2)).eval()
+    chosen = subsets(MODALITIES)
+    images, _ = street.batch([0, 5], MODALITIES)
+    with torch.inference_mode():
+        found = dict(subset_predictor(model, chosen)(images, [0, 5]))
+        assert list(found) == chosen
+        for subset in chosen:
+            alone = model({name: images[name] for name in subset}).fused
+            torch.testing.assert_close(found[subset], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_tables_have_a_row_per_subset_condition_and_class_that_occurs(street):
+    scores = scores_of(street)
     names = load_label_space("deliver").names
-    assert subset_table(results).splitlines()[2] == "| camera + lidar | 100.0 | 100.0 | 100.0 | " + (
-        f"{100 * len(np.unique(street.labels)) / 25:.1f} | 100.0 |"
-    )
-    assert len(class_table(results, names, list(results)).splitlines()) == 2 + len(np.unique(street.labels))
-    assert to_json(results, names)[1]["sensors"] == ["lidar"]
+    present = len(np.unique(street.labels))
+    lines = subset_table(scores).splitlines()
+    assert lines[2] == f"| camera + lidar | 100.0 | {100 * present / 25:.1f} | 100.0 | 100.0 | 100.0 |"
+    assert len(lines) == 2 + len(PAIR) + 1
+    assert len(class_table(scores, names, PAIR).splitlines()) == 2 + present
+    headings, _, *rows = condition_table(scores).splitlines()
+    assert headings == "| condition | all | no camera | lidar |"
+    assert [row.split(" | ")[0] for row in rows] == ["| weather: night", "| weather: sun"], "one fault says nothing"
+    assert all(row.split(" | ")[1] == "100.0" for row in rows)
+
+
+def test_json_has_the_keys_that_are_documented(street):
+    content = to_json(scores_of(street), load_label_space("deliver"), "a street")
+    entry = content["subsets"][0]
+    assert entry["sensors"] == [CAMERA, LIDAR] and entry["miou"] == 100.0
+    assert entry["conditions"]["weather"]["night"]["miou"] == 100.0
+    assert content["mean_of_subsets"]["miou"] == pytest.approx((100 + content["subsets"][1]["miou"]) / 2, abs=0.006)
+    assert content["data"] == "a street" and content["label_space"] == "deliver"
+    assert content["classes_present"] == len(np.unique(street.labels))
+    assert "any_modal" not in content, "expectations need every subset"
 
 
 def test_the_most_likely_class_is_taken_after_interpolation():
     logits = torch.tensor([[[[4.0, 0.0]], [[0.0, 1.0]]]])  # two classes, 1 x 2
-    assert most_likely(logits, (1, 8)).tolist() == [[[0, 0, 0, 0, 0, 0, 1, 1]]] or (
-        most_likely(logits, (1, 8))[0, 0].sum() < 4
-    )
+    found = most_likely(logits, (1, 8))
+    assert found.dtype == np.uint8 and found.tolist() == [[[0, 0, 0, 0, 0, 1, 1, 1]]]

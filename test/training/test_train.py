@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,14 +12,17 @@ import yaml
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.frame import MODALITIES
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
-from mlesam_ros.training.experts import draw_subset
-from mlesam_ros.training.loop import LOG
-from mlesam_ros.training.train import EVALUATION, train
+from mlesam_ros.training.experts import ExpertStage, draw_subset
+from mlesam_ros.training.log import LOG
+from mlesam_ros.training.loop import run
+from mlesam_ros.training.recipe import load_recipe
+from mlesam_ros.training.source import open_source
+from mlesam_ros.training.train import EVALUATION, model_config, train
 
 
 @pytest.fixture(scope="module")
 def pretrained(smoke_file, tmp_path_factory):
-    return train(smoke_file, tmp_path_factory.mktemp("pretrain"))
+    return train(smoke_file, tmp_path_factory.mktemp("pretrain")).weights
 
 
 @pytest.fixture(scope="module")
@@ -32,38 +36,67 @@ def expert_file(smoke_file, pretrained, tmp_path_factory):
 
 
 def test_pretraining_leaves_weights_a_log_and_an_evaluation(pretrained):
-    entries = json.loads((pretrained.parent / EVALUATION).read_text())
+    entries = json.loads((pretrained.parent / EVALUATION).read_text())["subsets"]
     assert [entry["sensors"] for entry in entries] == [["camera"], ["lidar"]]
-    assert all(0 <= entry["all"]["pixel_accuracy"] <= 100 for entry in entries)
+    assert all(0 <= entry["pixel_accuracy"] <= 100 for entry in entries)
     assert (pretrained.parent / LOG).read_text().count("\n") == 3
 
 
 def test_experts_train_and_the_backbone_does_not_move(expert_file, pretrained, tmp_path):
     before = hashlib.sha256(pretrained.read_bytes()).hexdigest()
-    path = train(expert_file, tmp_path)
+    path = train(expert_file, tmp_path).weights
     assert hashlib.sha256(pretrained.read_bytes()).hexdigest() == before
     model = load_checkpoint(path, pretrained)  # refuses, unless the backbone is bit for bit the one in the file
     assert any(b.any() for b in model.experts.state_dict().values())
     assert model.config.encoders["lidar"] and model.config.statistics["camera"][0][0] == pytest.approx(0.485)
     assert model.config.image_size == 64
-    entries = json.loads((tmp_path / EVALUATION).read_text())
-    assert len(entries) == 15
-    assert describe_checkpoint(path)["metrics"]["miou_all"] == entries[0]["all"]["miou_present"]
+    content = json.loads((tmp_path / EVALUATION).read_text())
+    assert len(content["subsets"]) == 15 and content["any_modal"]["miou"]["expected"].keys() == {"0.2", "0.1", "0.05"}
+    metrics = describe_checkpoint(path)["metrics"]
+    assert metrics["miou"] == content["subsets"][0]["miou"]
+    assert metrics["miou_night"] == content["subsets"][0]["conditions"]["weather"]["night"]["miou"]
 
 
 def test_a_finished_run_is_not_trained_again(expert_file, tmp_path):
-    first = train(expert_file, tmp_path).read_bytes()
+    first = train(expert_file, tmp_path).weights.read_bytes()
     log = (tmp_path / LOG).read_text()
-    assert train(expert_file, tmp_path).read_bytes() == first
+    assert train(expert_file, tmp_path).weights.read_bytes() == first
     assert (tmp_path / LOG).read_text() == log
 
 
-def test_missing_base_weights_are_named_before_the_first_step(expert_file, tmp_path):
-    fields = yaml.safe_load(expert_file.read_text()) | {"backbone": str(tmp_path / "none.safetensors")}
+def test_only_experts_routers_and_heads_learn(expert_file, tmp_path):
+    recipe = replace(load_recipe(expert_file), steps=1, lr=0.1, weight_decay=0.1, full_share=1.0, warmup=0)
+    stage = ExpertStage(model_config(recipe), str(recipe.backbone), recipe.full_share, None)
+    before = {name: value.clone() for name, value in stage.model.state_dict().items()}
+    source = open_source(recipe, stage.model.config)
+    run(recipe, stage, source.train, source.vary, tmp_path)
+    moved = {name for name, value in stage.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in moved} == {"experts", "router", "decoder", "auxiliary"}
+    assert any(name.startswith("backbone.") for name in before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"backbone": "none.safetensors"}, r"none\.safetensors"),
+        ({"model": {"backbone": "hiera_nano", "rnak": 4}}, "did you mean rank"),
+        ({"device": "cuda"}, "finds 0 GPUs"),
+        ({"batch": 64}, "batch is 64, but the data set has 8"),
+    ],
+)
+def test_what_does_not_fit_is_named_before_the_first_step(expert_file, tmp_path, changes, words):
     path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(fields))
-    with pytest.raises(MlesamError, match=r"none\.safetensors"):
+    path.write_text(yaml.safe_dump(yaml.safe_load(expert_file.read_text()) | changes))
+    with pytest.raises(MlesamError, match=words):
         train(path, tmp_path / "out")
+    assert not (tmp_path / "out" / LOG).exists()
+
+
+def test_a_truncated_backbone_is_named_before_the_first_step(expert_file, pretrained, tmp_path):
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(pretrained.read_bytes()[:5000])
+    with pytest.raises(MlesamError, match=r"cut\.safetensors is truncated"):
+        train(replace(load_recipe(expert_file), backbone=str(cut)), tmp_path / "out")
 
 
 def test_modality_dropout_draws_every_subset():
@@ -77,4 +110,4 @@ def test_a_run_can_start_from_what_an_earlier_one_made(smoke_file, pretrained, t
     fields = yaml.safe_load(smoke_file.read_text()) | {"start": str(pretrained), "lr": 0.0, "steps": 1, "log_every": 1}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(fields))
-    assert train(path, tmp_path / "out").read_bytes() == pretrained.read_bytes()
+    assert train(path, tmp_path / "out").weights.read_bytes() == pretrained.read_bytes()

@@ -1,0 +1,66 @@
+"""Dataclasses from YAML: every key and value is checked, and what is wrong is named with what is accepted."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from mlesam_ros.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def one_of(what: str, value: Any, accepted: Iterable[str]) -> None:
+    """Refuse a word that is not among the accepted ones.
+
+    Raises:
+        ConfigError: with the nearest match, or all that are accepted.
+    """
+    words = tuple(accepted)
+    if value not in words:
+        near = difflib.get_close_matches(str(value), words, 1)
+        hint = f"did you mean {near[0]}?" if near else f"accepted are {', '.join(words)}."
+        raise ConfigError(f"{what} {value!r} is not known; {hint}")
+
+
+def build(kind: type[T], content: Any, where: str) -> T:
+    """A dataclass from a mapping, nested ones included.
+
+    Args:
+        kind: the dataclass.
+        content: what YAML made of the file.
+        where: where it came from, for the message.
+
+    Raises:
+        ConfigError: a key or value that is not accepted, or one that is missing.
+    """
+    if not isinstance(content, dict):
+        raise ConfigError(f"{where} is {content!r}; it must be a mapping.")
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    for key in content:
+        one_of(f"{where}: key", key, known)
+    needed = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
+    if missing := [name for name in needed if name not in content]:
+        raise ConfigError(f"{where} lacks {' and '.join(missing)}.")
+    hints = get_type_hints(kind)
+    return kind(**{key: _value(hints[key], value, f"{where}: {key}") for key, value in content.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    """The value, if it is of the type; integers are taken for floats."""
+    if is_dataclass(hint):
+        return build(hint, value, where)  # type: ignore[arg-type]
+    if get_origin(hint) in (Union, types.UnionType):
+        kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+        return None if value is None else _value(kinds[0], value, where)
+    kind = get_origin(hint) or hint
+    if kind is dict and isinstance(value, dict) and get_args(hint)[1] is float:
+        return {key: _value(float, share, f"{where}.{key}") for key, share in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{where} is {value!r}; it must be of type {kind.__name__}.")
+    return value
