@@ -55,7 +55,7 @@ def make_readings(seed: int = 0) -> Readings:
     return Readings(_rig(), frames, xyz)
 
 
-def make_events(rng: np.random.Generator) -> Events:
+def make_events(rng: np.random.Generator, height: int = 720, width: int = 1280) -> Events:
     """EVENTS of 30 ms along the edges of moving things: in clusters, as cameras see them."""
     edges = rng.uniform(0, 1, (200, 2))
     which = rng.integers(0, len(edges), EVENTS)
@@ -63,7 +63,7 @@ def make_events(rng: np.random.Generator) -> Events:
     t = np.sort(rng.integers(0, 30_000, EVENTS)) * 1000 + STAMP - 30_000_000
     polarity = rng.random(EVENTS) < 0.5
     return Events(
-        1280, 720, (x * 1280).astype(np.uint16), (y * 720).astype(np.uint16), t.astype(np.int64), polarity,
+        width, height, (x * width).astype(np.uint16), (y * height).astype(np.uint16), t.astype(np.int64), polarity,
         STAMP - 30_000_000, STAMP,
     )  # fmt: skip
 

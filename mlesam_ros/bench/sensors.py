@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.bench.machine import least_seconds
-from mlesam_ros.bench.readings import EVENTS, POINTS, STAMP, Readings, make_readings
+from mlesam_ros.bench.readings import EVENTS, POINTS, STAMP, Readings, make_events, make_readings
 from mlesam_ros.bench.row import Row, compare, rate
 from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, ENCODERS, encode, make_encoders
@@ -18,11 +18,13 @@ from mlesam_ros.encoding.event_counts import count_events
 from mlesam_ros.encoding.evt3 import Evt3Decoder
 from mlesam_ros.encoding.evt3_encode import encode_evt3
 from mlesam_ros.encoding.picture import to_rgb
-from mlesam_ros.frame import CAMERA, EVENT, LIDAR, Events, FrameSet, Picture
+from mlesam_ros.encoding.stream import EventStream
+from mlesam_ros.frame import CAMERA, LIDAR, Events, FrameSet, Picture
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.motion import sensor_motion
 from mlesam_ros.geometry.projection import project
 
+_PACKET = 1_200
 _SIZE = (576, 1024)  # of the network's pictures at 1080p
 _YUV = {"bgr8": cv2.COLOR_BGR2RGB, "bayer_rggb8": cv2.COLOR_BayerRGGB2RGB, "yuyv": cv2.COLOR_YUV2RGB_YUY2}
 
@@ -78,15 +80,16 @@ def _sorted_scatter(points: npt.NDArray[np.float32], project_points: Any) -> npt
 
 
 def _events(readings: Readings, repeats: int) -> Iterator[Row]:
-    events = readings.frames[EVENT].payload
-    assert isinstance(events, Events)
-    yield compare(
-        f"count {EVENTS} events per pixel and polarity",
-        lambda: count_events(events, (events.height, events.width)),
-        repeats,
-        ("np.add.at", lambda: _add_at(events)),
-        least_seconds(events.x, events.y, events.polarity, np.empty((events.height, events.width, 2), np.float32)),
-    )
+    events = make_events(np.random.default_rng(0), 480, 640)
+    pixels = np.empty((480, 640, 2), np.float32)
+    for alternative, count in (("np.add.at(image, (p, y, x), 1)", _add_at), ("np.bincount(index)", _bincount)):
+        yield compare(
+            f"count {EVENTS} events per pixel and polarity",
+            lambda: count_events(events, (480, 640)),
+            repeats,
+            (alternative, lambda count=count: count(events)),
+            least_seconds(events.x, events.y, events.polarity, pixels),
+        )
     microseconds = (events.t - events.t[0]) // 1000
     words = encode_evt3(events.x, events.y, microseconds, events.polarity)
     yield rate(
@@ -97,12 +100,28 @@ def _events(readings: Readings, repeats: int) -> Iterator[Row]:
         repeats,
         least_seconds(words, events.x, events.y, events.t, events.polarity),
     )
+    packets = [encode_evt3(*(column[i : i + _PACKET] for column in (events.x, events.y, microseconds, events.polarity)))
+               for i in range(0, EVENTS, _PACKET)]  # fmt: skip
+    yield compare(f"{len(packets)} packets of {_PACKET} events to the window of 30 ms", lambda: _push(packets), repeats)
 
 
 def _add_at(events: Events) -> npt.NDArray[np.float32]:
-    counts = np.zeros((events.height, events.width, 2), np.float32)
-    np.add.at(counts, (events.y, events.x, 1 - events.polarity.astype(np.intp)), 1)
-    return counts
+    """As public code writes it."""
+    image = np.zeros((2, events.height, events.width), np.float32)
+    np.add.at(image, (events.polarity.astype(np.intp), events.y, events.x), 1)
+    return image
+
+
+def _bincount(events: Events) -> npt.NDArray[np.float32]:
+    index = (events.polarity.astype(np.intp) * events.height + events.y) * events.width + events.x
+    counts = np.bincount(index, minlength=2 * events.height * events.width)
+    return counts.astype(np.float32).reshape(2, events.height, events.width)
+
+
+def _push(packets: list[npt.NDArray[np.uint8]]) -> None:
+    stream = EventStream()
+    for number, packet in enumerate(packets):
+        stream.push(packet, "evt3", (480, 640), STAMP + number * 120_000, number)
 
 
 def _pictures(readings: Readings, repeats: int) -> Iterator[Row]:

@@ -53,6 +53,9 @@ CAMERA_LAYOUTS: dict[str, Layout] = {
 }
 DEPTH_LAYOUTS: dict[str, Layout] = {"16UC1": Layout("u2", 1), "mono16": Layout("u2", 1), "32FC1": Layout("f4", 1)}
 
+_NEAREST, _FARTHEST = 1e-4, 1e5
+"""Metres between which a depth is one. Beyond lie zeros, infinities, and huge numbers that mean them."""
+
 _YUV_TO_RGB = np.array([[1.164, 0.0, 1.596, -222.912], [1.164, -0.391, -0.813, 135.488], [1.164, 2.018, 0.0, -276.928]])
 """ITU-R BT.601, studio range (Y 16 to 235), as OpenCV has it; the last column holds the offsets."""
 
@@ -146,7 +149,7 @@ class DepthSamples:
             with np.errstate(divide="ignore"):
                 metres = np.float32(a) / (counts.astype(np.float32) - np.float32(b))
             metres[counts == 0] = np.nan
-        metres[~((metres > 0) & (metres < np.inf))] = np.nan
+        metres[~((metres >= _NEAREST) & (metres <= _FARTHEST))] = np.nan
         return metres
 
 

@@ -37,8 +37,11 @@ def test_a_looped_bag():
     once = sensors(seconds=20)
     stock = [len(play_stock(once * passes)) for passes in (1, 2)]
     assert stock[1] - stock[0] < 0.2 * stock[0], "the stock rule loses the second pass"
-    ours = [len(play_ours(once * passes)[1]) for passes in (1, 2, 3)]
-    assert ours == [200, 400, 600]
+    _, ours = play_ours(once * 3)
+    passes = np.array_split([len(t.frames) for _, t in ours], 3)
+    assert [len(counts) for counts in passes] == [200, 200, 200]
+    assert all((counts == 4).all() for counts in passes), "every set of every pass has every sensor"
+    assert [t.stamp for _, t in ours[:200]] == [t.stamp for _, t in ours[200:400]] == [t.stamp for _, t in ours[400:]]
 
 
 def test_a_dead_lidar():
