@@ -169,11 +169,10 @@ class Pipeline:
             return self._model.features(self._tensors(images))
 
     def labels(self, features: Features, rig: Rig) -> npt.NDArray[np.uint8]:
-        """The rest of it: (H, W) uint8 in the label camera's resolution, as `segment` gives them."""
-        camera = rig.camera
+        """The rest of it: (h, w) uint8 labels of the network's size, which `segment` copies to the camera's pixels."""
+        size = self.network_size(rig)
         with torch.inference_mode():
-            output = self._model.heads(features)
-            return self._decode(output, self.network_size(rig), (camera.height, camera.width))[0]
+            return self._decode(self._model.heads(features), size, size)[0]
 
     @property
     def images(self) -> dict[Modality, Image]:

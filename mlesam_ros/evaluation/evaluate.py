@@ -153,7 +153,7 @@ class _Run:
             self.replay.busy(sum(mask.timings.values()))
         usable = replace(frame_set, frames={m: frame_set.frames[m] for m in mask.used})
         images = dict(self._pipeline.images)
-        others = self._ablation(usable, mask.used, mask.labels, rig) if self._ablation is not None else None
+        others = self._ablation(usable, mask.used, rig) if self._ablation is not None else None
         trace = self._scores.take_mask(frame_set, mask, others)
         made = Made(usable, images, mask, rig, trace, self.replay.counters, len(self._scores.traces))
         for listener in self._listeners:

@@ -15,7 +15,6 @@ import numpy as np
 from mlesam_ros.bags.drops import Drop
 from mlesam_ros.evaluation.evaluate import Evaluation
 from mlesam_ros.evaluation.options import Options
-from mlesam_ros.evaluation.robustness import EMM, NM, RMM
 from mlesam_ros.evaluation.scores import Scores, Trace, percentiles_ms
 from mlesam_ros.frame import MODALITIES, Modality
 from mlesam_ros.labels import LabelSpace
@@ -76,10 +75,8 @@ def figures(scores: Scores, space: LabelSpace) -> dict[str, Any]:
         "confidence": _mean_percent([trace.confidence for trace in traces]),
         "consistency": _mean_percent([trace.consistency for trace in traces]),
         "router": _router(traces),
-        "subsets": scores.trials.rows(EMM),
-        "emm": scores.trials.summary(EMM),
-        "rmm": scores.trials.summary(RMM),
-        "nm": scores.trials.summary(NM),
+        "subsets": scores.trials.rows(),
+        **scores.trials.summary(),
     }
 
 

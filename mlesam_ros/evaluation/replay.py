@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlesam_ros.bags.drops import Drop
-from mlesam_ros.bags.reader import BagMessage, BagReader
+from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.errors import BagError, ConfigError, MlesamError
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.topics import Topics

@@ -1,33 +1,34 @@
-"""What a bag's masks are worth when sensors fail: every subset of them, their pictures with holes, or with noise.
+"""What a bag's masks are worth when sensors fail: every subset of them, pictures that are empty, holed or noisy.
 
-The three protocols are those of arXiv 2503.18445: EMM, entire modalities missing; RMM, random regions of them missing;
-NM, noise on all of them. A missing sensor is absent here, as it is on a robot; the benchmark's script feeds zeros.
+`ANY` runs the network on what is there, as a robot does that knows its sensor is dead. EMM, RMM and NM are the
+protocols of arXiv 2503.18445, see `mlesam_ros.robustness`: damaged pictures are shown to the network as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from mlesam_ros.frame import DEPTH, LIDAR, FrameSet, Modality
+from mlesam_ros.frame import DEPTH, EVENT, LIDAR, FrameSet, Modality
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.metrics import Confusion
 from mlesam_ros.model.mlesam import Features
-from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.pipeline import Image, Pipeline
+from mlesam_ros.robustness import MISSING, NOISE, Subset, expectation, subsets
+from mlesam_ros.robustness import with_holes, with_noise
 
 Labels = npt.NDArray[np.uint8]
-Subset = tuple[Modality, ...]
 
-EMM, RMM, NM = "emm", "rmm", "nm"
-FAILING = (0.2, 0.1, 0.05)
-"""Probabilities with which a single sensor fails, of the expected values."""
+ANY, EMM, RMM, NM = "any_modal", "emm", "rmm", "nm"
 _RANGING = (DEPTH, LIDAR)
-"""Sensors whose frames other sensors' pictures may lean on."""
+"""Sensors whose distances another sensor's picture may be drawn with."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +36,14 @@ class Damage:
     """One way in which a set is damaged.
 
     Attributes:
-        protocol: EMM, RMM or NM.
-        intact: the sensors that are not damaged; the others are missing, or have holes or noise.
-        level: of the holes or the noise; empty with EMM.
+        protocol: ANY, EMM, RMM or NM.
+        intact: the sensors that are not damaged.
+        level: of the holes or the noise; empty with ANY and EMM.
     """
 
     protocol: str
     intact: Subset
     level: str = ""
-
-
-def subsets(sensors: Sequence[Modality]) -> list[Subset]:
-    """Every non-empty subset in the given order of names, the largest first."""
-    return [chosen for size in range(len(sensors), 0, -1) for chosen in combinations(sensors, size)]
 
 
 class Trials:
@@ -57,12 +53,18 @@ class Trials:
         """Nothing yet."""
         self._classes = classes
         self._confusions: dict[tuple[Subset, Damage], Confusion] = {}
-        self._agreements: dict[tuple[Subset, Damage], tuple[int, int, int]] = {}
+        self._agreements: dict[tuple[Subset, Damage], npt.NDArray[np.int64]] = defaultdict(_no_counts)
 
-    def agree(self, used: Subset, damage: Damage, labels: Labels, whole: Labels) -> None:
-        """Compare a damaged set's labels with those of the whole set."""
-        masks, equal, pixels = self._agreements.get((used, damage), (0, 0, 0))
-        self._agreements[used, damage] = masks + 1, equal + int((labels == whole).sum()), pixels + labels.size
+    def agree(self, used: Subset, found: Mapping[Damage, Labels]) -> None:
+        """Compare one set's damaged forms with its undamaged one.
+
+        Args:
+            used: its sensors.
+            found: of `Ablation`.
+        """
+        whole = found[Damage(ANY, used)]
+        for damage, labels in found.items():
+            self._agreements[used, damage] += np.array((1, (labels == whole).sum(), labels.size))
 
     def compare(self, used: Subset, damage: Damage, truth: Labels, labels: Labels) -> None:
         """Compare a damaged set's labels with the truth."""
@@ -73,8 +75,7 @@ class Trials:
         for key, confusion in other._confusions.items():
             self._confusions.setdefault(key, Confusion(self._classes)).merge(confusion)
         for key, counts in other._agreements.items():
-            mine = self._agreements.get(key, (0, 0, 0))
-            self._agreements[key] = mine[0] + counts[0], mine[1] + counts[1], mine[2] + counts[2]
+            self._agreements[key] += counts
 
     @property
     def sensors(self) -> Subset:
@@ -82,101 +83,115 @@ class Trials:
 
         Rows that average over different sets could not be compared with each other.
         """
-        seen: dict[Subset, int] = {}
-        for (used, _), (masks, *_) in self._agreements.items():
-            seen[used] = max(masks, seen.get(used, 0))
+        seen = {used: int(counts[0]) for (used, _), counts in self._agreements.items()}
         return max(seen, key=lambda used: (len(used), seen[used]), default=())
 
-    def rows(self, protocol: str = EMM) -> list[dict[str, Any]]:
-        """One row per damage: `sensors` that were intact, `level`, `masks`, and `miou` and `agreement` in percent."""
-        rows = []
-        for (used, damage), (masks, equal, pixels) in self._agreements.items():
-            if used == self.sensors and damage.protocol == protocol:
-                miou = self._miou(damage)
-                rows.append({
-                    "sensors": list(damage.intact), **({"level": damage.level} if damage.level else {}),
-                    "miou": miou, "agreement": round(100 * equal / pixels, 2), "masks": masks,
-                })  # fmt: skip
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per subset that is left: `sensors`, `masks`, and `miou` and `agreement` in percent."""
+        sensors, rows = self.sensors, []
+        for subset in subsets(sensors):
+            damage = Damage(ANY, subset)
+            masks, equal, pixels = map(int, self._agreements[sensors, damage])
+            agreement = round(100 * equal / pixels, 2)
+            rows.append({"sensors": list(subset), "miou": self._miou(damage), "agreement": agreement, "masks": masks})
         return rows
 
-    def summary(self, protocol: str) -> dict[str, Any]:
-        """EMM and RMM: `average` and `expected` {probability: value}, RMM per level; NM: {level: value}. In percent."""
-        levels = list(dict.fromkeys(row.get("level", "") for row in self.rows(protocol)))
-        if protocol == NM:
-            return {level: self._miou(Damage(NM, (), level)) for level in levels}
-        if protocol == RMM:
-            return {level: self._expectation(RMM, level) for level in levels}
-        return self._expectation(EMM, "") if levels else {}
+    def summary(self) -> dict[str, Any]:
+        """Per protocol: `average` and `expected` {probability: value}, RMM per level; NM {level: value}. In percent.
 
-    def _expectation(self, protocol: str, level: str) -> dict[str, Any]:
-        scores = {}
-        for chosen in subsets(self.sensors):
-            whole = len(chosen) == len(self.sensors)
-            damage = Damage(EMM, chosen) if whole else Damage(protocol, chosen, level)  # nothing damaged is the same
-            scores[chosen] = self._miou(damage)
-        known = {chosen: score for chosen, score in scores.items() if score is not None}
-        if len(known) < len(scores):
-            return {"average": None, "expected": {f"{p:g}": None for p in FAILING}}
-        average = round(float(np.mean(list(known.values()))), 2)
-        return {"average": average, "expected": {f"{p:g}": round(expected(known, p), 2) for p in FAILING}}
+        A protocol that was not tried, or without truth, is empty.
+        """
+        rmm = {f"{share:g}": self._expectation(RMM, f"{share:g}") for share in MISSING}
+        nm = {level: self._miou(Damage(NM, (), level)) for level in NOISE}
+        return {
+            ANY: self._expectation(ANY), EMM: self._expectation(EMM),
+            RMM: {level: found for level, found in rmm.items() if found},
+            NM: {level: score for level, score in nm.items() if score is not None},
+        }  # fmt: skip
+
+    def _expectation(self, protocol: str, level: str = "") -> dict[str, Any]:
+        scores = {subset: self._miou(Damage(protocol, subset, level)) for subset in subsets(self.sensors)}
+        known = {subset: score for subset, score in scores.items() if score is not None}
+        return expectation(known) if known and len(known) == len(scores) else {}
 
     def _miou(self, damage: Damage) -> float | None:
         confusion = self._confusions.get((self.sensors, damage))
-        return None if confusion is None else round(100 * confusion.miou_present, 2)
-
-
-def expected(scores: Mapping[Subset, float], failing: float) -> float:
-    """The score to expect when every sensor fails by itself, given that not all of them do (arXiv 2503.18445).
-
-    Args:
-        scores: of every non-empty subset of the sensors.
-        failing: probability.
-    """
-    count = max(map(len, scores))
-    weights = {chosen: failing ** (count - len(chosen)) * (1 - failing) ** len(chosen) for chosen in scores}
-    return sum(weights[chosen] * score for chosen, score in scores.items()) / sum(weights.values())
+        miou = np.nan if confusion is None else confusion.miou_present
+        return None if np.isnan(miou) else round(100 * float(miou), 2)
 
 
 class Ablation:
-    """Makes the masks of a set's subsets, the encoder run once for all of them."""
+    """Makes the masks of a set's damaged forms; the encoder sees each picture once per kind of damage."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         """Use a pipeline."""
         self._pipeline = pipeline
 
-    def __call__(self, frame_set: FrameSet, used: Subset, whole: Labels, rig: Rig) -> dict[Damage, Labels]:
-        """What every subset would have given.
+    def __call__(self, frame_set: FrameSet, used: Subset, rig: Rig) -> dict[Damage, Labels]:
+        """Try everything on one set.
 
         Args:
-            frame_set: that the pipeline has just segmented.
-            used: its sensors that took part.
-            whole: the labels that came of it.
+            frame_set: that the pipeline has just segmented, without frames that it could not use.
+            used: its sensors, in the model's order.
             rig: as the pipeline was told.
 
         Returns:
-            damage → (H, W) uint8 labels, the undamaged set among them.
+            damage → (h, w) uint8 labels of the network's size, the undamaged set as `Damage(ANY, used)` among them.
         """
-        found = {Damage(EMM, used): whole}
-        for ranging, features in self._variants(frame_set, used, rig):
-            for chosen in subsets(used):
-                if chosen != used and tuple(m for m in chosen if m in _RANGING) == ranging:
-                    found[Damage(EMM, chosen)] = self._pipeline.labels(features.only(chosen), rig)
-        return {Damage(EMM, chosen): found[Damage(EMM, chosen)] for chosen in subsets(used)}
+        images = dict(self._pipeline.images)
+        intact = self._pipeline.features(images)
+        whole = self._pipeline.labels(intact, rig)
+        found = {Damage(ANY, used): whole}
+        for ranging, features in self._without_ranging(frame_set, used, rig, images, intact):
+            for subset in subsets(used)[1:]:
+                if tuple(m for m in subset if m in _RANGING) == ranging:
+                    found[Damage(ANY, subset)] = self._pipeline.labels(features.only(subset), rig)
+        for (protocol, level), pictures in _damaged(images, frame_set.stamp):
+            damaged = self._pipeline.features(pictures)
+            if protocol == NM:
+                found[Damage(NM, (), level)] = self._pipeline.labels(damaged, rig)
+                continue
+            found[Damage(protocol, used, level)] = whole
+            for subset in subsets(used)[1:]:
+                mixed = damaged.exchanged(intact, subset)
+                found[Damage(protocol, subset, level)] = self._pipeline.labels(mixed, rig)
+        return found
 
-    def _variants(self, frame_set: FrameSet, used: Subset, rig: Rig) -> Iterator[tuple[Subset, Features]]:
+    def _without_ranging(
+        self, frame_set: FrameSet, used: Subset, rig: Rig, images: Mapping[Modality, Image], intact: Features
+    ) -> Iterator[tuple[Subset, Features]]:
         """Features for each subset of the ranging sensors.
 
         A picture may be drawn with the distances that another sensor measured: without that one it is another picture.
         """
-        whole = dict(self._pipeline.images)
-        features = self._pipeline.features(whole)
         ranging = tuple(m for m in used if m in _RANGING)
-        yield ranging, features
-        for chosen in (*subsets(ranging)[1:], ()) if ranging else ():
-            kept = tuple(m for m in used if m not in ranging or m in chosen)
-            if not kept:
-                continue
-            frames = replace(frame_set, frames={m: frame_set.frames[m] for m in kept})
-            images = self._pipeline.encode(frames, rig)
-            changed = [m for m in kept if not np.array_equal(images[m], whole[m])]
-            yield chosen, self._pipeline.features(images) if changed else features
+        yield ranging, intact
+        for chosen in [*subsets(ranging)[1:], ()] if ranging else []:
+            kept = [m for m in used if m not in ranging or m in chosen]
+            if kept:
+                alone = replace(frame_set, frames={m: frame_set.frames[m] for m in kept})
+                drawn = self._pipeline.encode(alone, rig)
+                same = all(np.array_equal(drawn[m], images[m]) for m in kept)
+                yield chosen, intact if same else self._pipeline.features(drawn)
+
+
+def _no_counts() -> npt.NDArray[np.int64]:
+    """Masks, equal pixels, all pixels."""
+    return np.zeros(3, np.int64)
+
+
+def _damaged(images: Mapping[Modality, Image], stamp: int) -> Iterator[tuple[tuple[str, str], dict[Modality, Image]]]:
+    """(protocol, level) and all pictures damaged so."""
+    tensors = {m: torch.from_numpy(image) for m, image in images.items()}
+    yield (EMM, ""), {m: np.zeros_like(image) for m, image in images.items()}
+    for share in MISSING:
+        holed = {m: with_holes(t, share, _chance(stamp, m)).numpy() for m, t in tensors.items()}
+        yield (RMM, f"{share:g}"), holed
+    for level, (density, sigma) in NOISE.items():
+        noisy = {m: with_noise(t, density, 0.0 if m == EVENT else sigma, _chance(stamp, m)) for m, t in tensors.items()}
+        yield (NM, level), {m: t.numpy() for m, t in noisy.items()}
+
+
+def _chance(stamp: int, modality: Modality) -> torch.Generator:
+    """The same damage for the same moment, whatever else is evaluated."""
+    return torch.Generator().manual_seed(zlib.crc32(f"{stamp} {modality}".encode()))

@@ -89,7 +89,7 @@ class Scores:
         Args:
             frame_set: what from.
             mask: by all sensors of the set.
-            others: damage → (H, W) uint8 labels made of the same set damaged so.
+            others: of `Ablation`.
         """
         skews = {m: frame_set.skews[m] / NANOSECONDS for m in mask.used}
         consistency = None
@@ -101,8 +101,8 @@ class Scores:
         self._previous = mask.labels
         counts = np.bincount(mask.labels.ravel(), minlength=256)
         self.shares += np.append(counts[: self.classes], counts[self.classes :].sum())
-        for damage, labels in (others or {}).items():
-            self.trials.agree(mask.used, damage, labels, mask.labels)
+        if others is not None:
+            self.trials.agree(mask.used, others)
         _keep(self._masks, mask.stamp, _Waiting(trace, mask.labels, dict(others or {})))
         return trace
 

@@ -26,8 +26,9 @@ _LIDAR_PICTURES = {"signal", "reflec", "reflectivity", "nearir", "range", "ambie
 _OTHER_CLOUDS = {"radar", "map", "depth", "zed", "realsense", "oak", "stereo", "disparity"}
 _POINTS = (
     ({"front", "forward", "center", "centre"}, 3), ({"color", "colour"}, 2), ({"rgb"}, 2), ({"left"}, 1),
-    ({"aligned"}, 2), ({"registered"}, 1), ({"concatenated", "merged", "fused", "combined"}, 2), ({"points", "lidar", "velodyne"}, 1),
-    ({"right", "rear", "back", "side"}, -4), ({"traffic", "fisheye", "theta", "thumbnail", "resized"}, -3),
+    ({"aligned"}, 2), ({"registered"}, 1), ({"concatenated", "merged", "fused", "combined"}, 2),
+    ({"points", "lidar", "velodyne"}, 1), ({"right", "rear", "back", "side"}, -4),
+    ({"traffic", "fisheye", "theta", "thumbnail", "resized"}, -3),
     ({"infra", "infra1", "infra2", "ir", "thermal", "mono", "gray", "grey"}, -3), ({"filtered", "obstacle"}, -3),
     ({"downsample", "downsampled", "voxel", "cluster", "clusters", "objects", "ground", "segmentation"}, -3),
 )  # fmt: skip

@@ -55,8 +55,8 @@ def _print_figures(figures: Figures, console: Console) -> None:
     ]
     if figures["compared"]:
         lines.insert(0, f"mIoU {_number(figures['miou'], ' %')} over {figures['compared']} masks with a truth")
-    if figures["emm"]:
-        lines.append(f"average over every subset of the sensors: mIoU {_number(figures['emm']['average'], ' %')}")
+    if figures["any_modal"]:
+        lines.append(f"average over every subset of the sensors: mIoU {_number(figures['any_modal']['average'], ' %')}")
     if figures["interrupted"]:
         lines.append("interrupted: what was done until then is kept")
     lines.append(f"results are in {figures['output_dir']}")

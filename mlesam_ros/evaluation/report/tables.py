@@ -93,21 +93,24 @@ def subset_table(figures: Figures) -> str:
 
 
 def protocol_table(figures: Figures) -> str:
-    """EMM, RMM and NM in numbers; empty where they were not measured."""
-    rows = []
-    entries = [("EMM: sensors missing", figures["emm"])]
-    entries += [(f"RMM: holes, {level} of the picture", value) for level, value in figures["rmm"].items()]
-    for name, value in entries:
-        if value and value["average"] is not None:
-            chances = value["expected"].items()
-            rows.append([name, number(value["average"]), *(number(score) for _, score in chances)])
+    """Averages over the subsets, with sensors left out and by the published protocols; empty where there are none."""
+    entries = {"left out, as on a robot": figures["any_modal"], "EMM: shown empty": figures["emm"]}
+    entries |= {
+        f"RMM: {100 * float(level):g} % of their values zeroed": found for level, found in figures["rmm"].items()
+    }
+    known = {name: found for name, found in entries.items() if found}
     table = ""
-    if rows:
-        chances = [f"each fails {100 * float(p):g} % of the time" for p in figures["emm"]["expected"]]
-        table = plain_table(["protocol", "average over all subsets", *chances], rows)
+    if known:
+        chances = next(iter(known.values()))["expected"]
+        head = ["failed sensors are", "average", *(f"each fails {100 * float(p):g} % of the time" for p in chances)]
+        rows = [
+            [name, number(found["average"]), *(number(score) for score in found["expected"].values())]
+            for name, found in known.items()
+        ]
+        table = plain_table(head, rows)
     if figures["nm"]:
-        noise = [[f"NM: {level} noise on every sensor", number(score)] for level, score in figures["nm"].items()]
-        table += plain_table(["protocol", "mIoU, %"], noise)
+        noise = [[level, number(score)] for level, score in figures["nm"].items()]
+        table += plain_table(["NM: noise on every sensor", "mIoU, %"], noise)
     return table
 
 

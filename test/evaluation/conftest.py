@@ -1,0 +1,28 @@
+"""A short street as a bag, and a network that has learnt nothing but answers differently to every sensor."""
+
+import pytest
+import torch
+
+from mlesam_ros.bags.street import write_street
+from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.world.world import World
+
+MOMENTS = 12
+
+
+@pytest.fixture(scope="session")
+def street(tmp_path_factory):
+    return write_street(tmp_path_factory.mktemp("bags") / "street", World(3, "day", (64, 96)), range(MOMENTS))
+
+
+@pytest.fixture(scope="session")
+def pipeline():
+    torch.manual_seed(5)
+    model = build_mlesam(MLESAMConfig(rank=4, image_size=64)).eval()
+    with torch.no_grad():
+        for modality in model.experts.modalities:
+            for b in model.experts.expert(modality).b:
+                b.normal_(std=0.1)
+    return Pipeline(model, device="cpu", precision="fp32", threads=1)

@@ -1,0 +1,332 @@
+"""A bag from beginning to end: the masks are the pipeline's, the figures are those of the masks."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from conftest import MOMENTS
+from drive import CAMERA, PERIOD, write_drive
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
+
+from mlesam_ros.bags.drops import parse_drop
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.street import LABELS_TOPIC
+from mlesam_ros.errors import BagError, ConfigError, MlesamError
+from mlesam_ros.evaluation.evaluate import evaluate
+from mlesam_ros.evaluation.made import Listener
+from mlesam_ros.evaluation.metrics import metrics
+from mlesam_ros.evaluation.options import Options, parse_sync
+from mlesam_ros.frame import MODALITIES
+from mlesam_ros.messages import stamp_ns
+from mlesam_ros.metrics import Confusion
+
+
+class Memory(Listener):
+    def __init__(self, pipeline=None):
+        self.pipeline, self.made, self.pairs, self.again = pipeline, [], [], []
+
+    def take(self, made):
+        self.made.append(made)
+        if self.pipeline is not None:  # now, for the rig goes on learning
+            self.again.append(self.pipeline.segment(made.frame_set, made.rig).labels)
+
+    def compare(self, stamp, labels, truth):
+        self.pairs.append((stamp, labels, truth))
+
+
+def truths_of(bag):
+    with BagReader(bag) as reader:
+        pictures = [(stamp_ns(m.message.header), m.message) for m in reader.messages([LABELS_TOPIC])]
+    return {stamp: m.data.reshape(m.height, m.width) for stamp, m in pictures}
+
+
+def test_masks_and_figures_are_those_of_the_pipeline_and_the_truth(street, pipeline):
+    memory = Memory(pipeline)
+    found = evaluate(street, pipeline, listeners=[memory])
+    assert len(memory.made) == found.sets == MOMENTS
+    truths, confusion = truths_of(street), Confusion(25)
+    for made, again in zip(memory.made, memory.again, strict=True):
+        assert np.array_equal(again, made.mask.labels)
+        assert made.mask.used == tuple(MODALITIES) == tuple(made.images)
+        confusion.add(truths[made.mask.stamp], made.mask.labels)
+    assert np.array_equal(found.scores.confusion.counts, confusion.counts)
+    assert [pair[0] for pair in memory.pairs] == sorted(truths)
+    assert found.scores.compared == MOMENTS
+    assert found.warnings == []
+    shares = np.bincount(np.concatenate([m.mask.labels.ravel() for m in memory.made]), minlength=26)[:26]
+    assert np.array_equal(found.scores.shares, shares)
+    figures = metrics(found, Options(), pipeline)
+    assert figures["miou"] == round(100 * confusion.miou_present, 2)
+    kept = [(a.mask.labels == b.mask.labels).mean() for a, b in pairwise(memory.made)]
+    assert figures["consistency"] == round(100 * np.mean(kept), 2)
+
+
+def test_every_nth_set_is_segmented(street, pipeline):
+    found = evaluate(street, pipeline, Options(every=5))
+    stamps = [trace.stamp for trace in found.scores.traces]
+    assert len(stamps) == found.sets == found.scores.compared == 3
+    assert np.diff(stamps).tolist() == [5 * PERIOD] * 2
+
+
+def test_a_lost_sensor_is_missing_from_the_masks_only_while_it_is_lost(street, pipeline):
+    found = evaluate(street, pipeline, Options(drops=(parse_drop("lidar@0.35..0.75"),)))
+    without = [i for i, trace in enumerate(found.scores.traces) if "lidar" not in trace.used]
+    assert without in (
+        [4, 5, 6, 7],
+        [4, 5, 6, 7, 8],
+    )  # the first set after it need not wait for it
+    levels = found.scores.traces[4].weights.values()
+    assert all(set(weights) == {"camera", "depth", "event"} for weights in levels)
+
+
+def test_real_time_skips_what_this_machine_would_skip(street, pipeline, monkeypatch):
+    segment = pipeline.segment
+    monkeypatch.setattr(pipeline, "segment", lambda *a: replace(segment(*a), timings={"model": 0.25}))
+    found = evaluate(street, pipeline, Options(real_time=True))
+    assert found.sets <= MOMENTS / 2
+    assert found.counters["camera"]["superseded"] >= MOMENTS / 2 - 1
+
+
+def test_progress_counts_seconds_from_the_start(street, pipeline):
+    done = []
+    evaluate(street, pipeline, Options(start=0.5, duration=0.4), progress=done.append)
+    assert done == sorted(done)
+    assert 0 <= done[0] < done[-1] <= 0.4
+
+
+def test_ctrl_c_keeps_what_was_done(street, pipeline):
+    def interrupt(seconds):
+        if seconds > 0.55:
+            raise KeyboardInterrupt
+
+    found = evaluate(street, pipeline, progress=interrupt)
+    assert found.interrupted
+    assert 4 <= len(found.scores.traces) < MOMENTS
+    assert "interrupted after 0.6 s" in found.warnings[-1]
+
+
+def test_labels_from_a_folder_are_those_of_the_topic(street, pipeline, tmp_path):
+    for stamp, truth in truths_of(street).items():
+        cv2.imwrite(str(tmp_path / f"{stamp + 1000}.png"), truth)
+    ours = evaluate(street, pipeline, Options(labels=tmp_path))
+    assert np.array_equal(ours.scores.confusion.counts, evaluate(street, pipeline).scores.confusion.counts)
+
+
+def test_a_bad_file_among_the_labels_is_a_warning(street, pipeline, tmp_path):
+    first, second, *_ = truths_of(street)
+    cv2.imwrite(str(tmp_path / f"{first}.png"), np.zeros((64, 96), np.uint8))
+    (tmp_path / f"{second}.png").write_bytes(b"no picture")
+    found = evaluate(street, pipeline, Options(labels=tmp_path, duration=0.5))
+    assert found.scores.compared == 1
+    assert any(f"{second}" in warning or "picture" in warning for warning in found.warnings)
+
+
+def test_truth_is_left_alone_where_the_bag_has_none(tmp_path, pipeline):
+    found = evaluate(write_drive(tmp_path / "bag", truth=False), pipeline)
+    figures = metrics(found, Options(), pipeline)
+    assert figures["compared"] == 0
+    assert figures["miou"] is figures["confusion"] is figures["macc"] is None
+    assert figures["per_class"] == {}
+    assert sum(figures["class_shares"].values()) == pytest.approx(100, abs=0.2)
+
+
+# Storage
+
+
+def stored_again(source, target, storage, mode=CompressionMode.NONE):
+    with Reader(source) as reader:
+        writer = Writer(target, version=8, storage_plugin=storage)
+        writer.set_compression(mode, CompressionFormat.ZSTD)
+        with writer:
+            known = {
+                c.id: writer.add_connection(
+                    c.topic, c.msgtype, msgdef=c.msgdef.data, rihs01=c.digest,
+                    offered_qos_profiles=c.ext.offered_qos_profiles,
+                )
+                for c in reader.connections
+            }  # fmt: skip
+            for connection, stamp, raw in reader.messages():
+                writer.write(known[connection.id], stamp, raw)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("storage", "mode"),
+    [
+        (StoragePlugin.MCAP, CompressionMode.STORAGE),
+        (StoragePlugin.MCAP, CompressionMode.MESSAGE),
+        (StoragePlugin.MCAP, CompressionMode.FILE),
+        (StoragePlugin.SQLITE3, CompressionMode.NONE),
+        (StoragePlugin.SQLITE3, CompressionMode.MESSAGE),
+        (StoragePlugin.SQLITE3, CompressionMode.FILE),
+    ],
+    ids=lambda value: value.name.lower(),
+)
+def test_any_storage_gives_the_same(street, pipeline, tmp_path, storage, mode):
+    ours = evaluate(stored_again(street, tmp_path / "bag", storage, mode), pipeline, Options(duration=0.5))
+    reference = evaluate(street, pipeline, Options(duration=0.5))
+    assert np.array_equal(ours.scores.confusion.counts, reference.scores.confusion.counts)
+    assert ours.counters == reference.counters
+    assert ours.warnings == []
+
+
+def test_a_split_bag_is_one_bag(street, pipeline, tmp_path):
+    """Two files under one metadata.yaml, as `ros2 bag record --max-bag-duration` leaves them."""
+    whole, folder = tmp_path / "whole", tmp_path / "split"
+    stored_again(street, whole, StoragePlugin.MCAP)
+    folder.mkdir()
+    parts = []
+    with Reader(whole) as reader:
+        middle = (reader.start_time + reader.end_time) // 2
+        for number, span in enumerate(((0, middle), (middle, 1 << 62))):
+            part = tmp_path / f"part{number}"
+            with Writer(part, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+                known = {
+                    c.id: writer.add_connection(
+                        c.topic, c.msgtype, msgdef=c.msgdef.data, rihs01=c.digest,
+                        offered_qos_profiles=c.ext.offered_qos_profiles,
+                    )
+                    for c in reader.connections
+                }  # fmt: skip
+                for connection, stamp, raw in reader.messages(start=span[0], stop=span[1]):
+                    writer.write(known[connection.id], stamp, raw)
+            parts.append(yaml.safe_load((part / "metadata.yaml").read_text())["rosbag2_bagfile_information"])
+            shutil.copy(part / f"part{number}.mcap", folder / f"drive_{number}.mcap")
+    about = dict(parts[0])
+    about["relative_file_paths"] = ["drive_0.mcap", "drive_1.mcap"]
+    about["message_count"] = sum(part["message_count"] for part in parts)
+    about["duration"]["nanoseconds"] += parts[1]["duration"]["nanoseconds"]
+    about["files"] = []
+    (folder / "metadata.yaml").write_text(yaml.safe_dump({"rosbag2_bagfile_information": about}))
+    ours, reference = evaluate(folder, pipeline), evaluate(street, pipeline)
+    assert np.array_equal(ours.scores.confusion.counts, reference.scores.confusion.counts)
+    assert ours.counters == reference.counters
+
+
+# Calibration
+
+RIG = """
+camera: camera
+cameras:
+  camera: {{width: {width}, height: {height}, model: plumb_bob, K: {k}, D: {d}}}
+transforms:
+  - {{parent: camera, child: lidar, translation: [0, 0, 0], quaternion: [0.5, -0.5, 0.5, -0.5]}}
+"""
+
+
+def test_a_bag_without_calibration_is_seen_through_an_assumed_lens_and_said(tmp_path, pipeline):
+    memory = Memory()
+    found = evaluate(write_drive(tmp_path / "bag", calibrated=False), pipeline, listeners=[memory])
+    assert {made.mask.used for made in memory.made} == {("camera",)}
+    assert memory.made[0].mask.labels.shape == (24, 32)
+    assert any("lens taken to see 70 degrees" in warning for warning in found.warnings)
+    assert any(warning.startswith("lidar: ") for warning in found.warnings)
+    assert found.rejected == {"lidar": 10}
+
+
+def test_a_calibration_file_stands_in_for_what_the_bag_does_not_say(tmp_path, pipeline):
+    camera = {"k": [20.0, 20.0, 15.5, 11.5], "d": CAMERA.D.tolist(), "width": CAMERA.width, "height": CAMERA.height}
+    (tmp_path / "rig.yaml").write_text(RIG.format(**camera))
+    memory = Memory()
+    bag = write_drive(tmp_path / "bag", calibrated=False, lidar_late=0)
+    found = evaluate(bag, pipeline, Options(calibration=tmp_path / "rig.yaml"), [memory])
+    assert {made.mask.used for made in memory.made} == {("camera", "lidar")}
+    assert found.warnings == []
+    reference = evaluate(write_drive(tmp_path / "all", lidar_late=0), pipeline)
+    assert np.array_equal(found.scores.confusion.counts, reference.scores.confusion.counts)
+
+
+def test_camera_info_that_lies_is_a_warning_and_the_other_sensors_go_on(tmp_path, pipeline):
+    def lie(topic, index, made):
+        if topic == "/camera/image_raw" and index >= 5:
+            made.update(height=12, data=made["data"][: 12 * made["step"]])
+        return made
+
+    found = evaluate(write_drive(tmp_path / "bag", change=lie), pipeline)
+    assert [trace.used for trace in found.scores.traces] == [("camera", "lidar")] * 5 + [("lidar",)] * 5
+    assert found.rejected == {"camera": 5}
+    assert any("camera: " in warning and "12" in warning for warning in found.warnings)
+
+
+def test_rectified_pictures_are_read_through_p(tmp_path, pipeline):
+    def crooked(topic, index, made):
+        if topic == "/camera/camera_info":
+            made["d"], made["p"] = (
+                np.array([-0.3, 0.1, 0, 0, 0]),
+                np.array([[15.0, 0, 15, 0], [0, 15, 11, 0], [0, 0, 1, 0]]),
+            )
+        return made
+
+    path, memory = write_drive(tmp_path / "bag", change=crooked), Memory()
+    evaluate(path, pipeline, Options(rectified=("camera",)), [memory])
+    model = memory.made[0].rig.camera
+    assert model.K[0, 0] == 15 and not model.D.any()
+    evaluate(path, pipeline, Options(), [memory])
+    assert memory.made[-1].rig.camera.D.any()
+
+
+def test_events_alone_are_seen_from_where_they_are(shared_data, pipeline):
+    memory = Memory()
+    found = evaluate(shared_data / "events" / "test_events_1", pipeline, Options(every=60), [memory])
+    assert {made.mask.used for made in memory.made} == {("event",)}
+    assert memory.made[0].mask.labels.shape == (480, 640)
+    assert any("in the view of event" in warning for warning in found.warnings)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"start": -1.0}, "start is -1 s"),
+        ({"start": float("nan")}, "start is nan s"),
+        ({"duration": 0.0}, "duration is 0 s"),
+        ({"every": 0}, "every is 0"),
+        ({"rectified": ("lidra",)}, "'lidra'"),
+    ],
+)
+def test_options_that_cannot_be_meant(change, said):
+    with pytest.raises(ConfigError, match=said):
+        Options(**change)
+
+
+def test_a_start_behind_the_end_is_refused(street, pipeline):
+    with pytest.raises(ConfigError, match=r"the bag lasts 1\.1 s"):
+        evaluate(street, pipeline, Options(start=60.0))
+
+
+def test_no_bag_is_a_sentence(tmp_path, pipeline):
+    with pytest.raises(BagError, match="does not exist"):
+        evaluate(tmp_path / "nowhere", pipeline)
+
+
+def test_not_one_mask_says_why(tmp_path, pipeline):
+    def blind(topic, index, made):
+        if topic == "/camera/image_raw":
+            made["encoding"] = "rgb17"
+        return None if topic == "/lidar/points" else made
+
+    with pytest.raises(MlesamError, match=r"not one mask could be made of .*rgb17"):
+        evaluate(write_drive(tmp_path / "bag", change=blind), pipeline)
+
+
+def test_the_synchroniser_is_told_in_the_nodes_words(street, pipeline):
+    options = Options(sync=parse_sync(["patience=0.2", "lidar.offset=0.3", "primary_order=depth,camera"]))
+    found = evaluate(street, pipeline, options)
+    assert all("lidar" not in trace.used for trace in found.scores.traces[:2])
+    assert parse_sync(["camera.required=true", "lidar.tolerance=0.1", "camera.tolerance=0.2"]) == {
+        "required": ("camera",), "tolerance": {"lidar": 0.1, "camera": 0.2},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", ["patience", "patience=soon", "lidra.offset=1", "speed=3", "camera.required=maybe"])
+def test_a_word_that_the_synchroniser_does_not_know(pair):
+    with pytest.raises(ConfigError):
+        parse_sync([pair])

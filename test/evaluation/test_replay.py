@@ -1,0 +1,190 @@
+"""What the synchroniser is given is what a live node would have been given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from drive import CAMERA, INFO, PERIOD, START, labels, write_drive
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+
+from mlesam_ros.bags import fields
+from mlesam_ros.bags.drops import parse_drop
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.writer import BagWriter
+from mlesam_ros.errors import BagError, ConfigError
+from mlesam_ros.evaluation.calibration import BagRig
+from mlesam_ros.evaluation.replay import Replay
+from mlesam_ros.evaluation.topics import find_topics
+from mlesam_ros.evaluation.truth import Truth
+from mlesam_ros.frame import FrameSet
+from mlesam_ros.labels import load_label_space
+from mlesam_ros.messages import FrameReader
+from mlesam_ros.sync import FATES, SyncConfig, Synchroniser
+
+SPACE = load_label_space("deliver")
+
+
+def replayed(path, drops=(), sync=None, busy=0.0, **span):
+    with BagReader(path) as reader:
+        topics = find_topics(reader.topics)
+        replay = Replay(reader, topics, BagRig(reader, topics), SPACE, sync, [parse_drop(drop) for drop in drops])
+        steps = []
+        for step in replay.steps(**span):
+            steps.append(step)
+            if busy and isinstance(step, FrameSet):
+                replay.busy(busy)
+    return replay, [s for s in steps if isinstance(s, FrameSet)], [s for s in steps if isinstance(s, Truth)]
+
+
+def every_fate_is_counted(counters):
+    for counts in counters.values():
+        assert counts["received"] == sum(counts[fate] for fate in FATES)
+
+
+def test_every_moment_becomes_a_set_and_every_label_a_truth(tmp_path):
+    replay, sets, truths = replayed(write_drive(tmp_path / "bag"))
+    assert [s.stamp for s in sets] == [t.stamp for t in truths] == [START + i * PERIOD for i in range(10)]
+    assert all(tuple(s.frames) == ("camera", "lidar") for s in sets)
+    assert all(s.skews == {"camera": 0, "lidar": 20_000_000} for s in sets)
+    assert all(np.array_equal(t.labels, labels(i)) for i, t in enumerate(truths))
+    assert replay.warnings == []
+    every_fate_is_counted(replay.counters)
+
+
+def by_hand(path, sync):
+    """The node's loop over the same messages: push what comes, take at once and at every deadline."""
+    synchroniser, sets = Synchroniser(sync), []
+
+    def take(now):
+        if (found := synchroniser.take(now)) is not None:
+            sets.append(found)
+
+    with BagReader(path) as reader:
+        topics = find_topics(reader.topics).sensors
+        readers = {source.topic: FrameReader(m, source.type) for m, source in topics.items()}
+        for topic, _, now, message in reader.messages(list(readers)):
+            while (deadline := synchroniser.next_deadline()) is not None and deadline <= now:
+                before = deadline
+                take(deadline)
+                if synchroniser.next_deadline() == before:
+                    break
+            synchroniser.push(readers[topic].read(message), now)
+            take(now)
+        while (deadline := synchroniser.next_deadline()) is not None:
+            take(deadline)
+            if synchroniser.next_deadline() == deadline:
+                break
+    return [(s.stamp, s.primary, tuple(s.frames), s.skews) for s in sets]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sets_are_those_of_a_synchroniser_that_hears_the_same_at_the_same_time(tmp_path, seed):
+    chance = np.random.default_rng(seed)
+    lost = chance.random((2, 30)) < 0.25
+
+    def lose(topic, index, made):
+        return None if topic.endswith(("raw", "points")) and lost[int("lidar" in topic), index] else made
+
+    path = write_drive(tmp_path / "bag", 30, change=lose, delay=int(chance.integers(0, 80)) * 1_000_000)
+    sync = SyncConfig(("camera", "lidar"))
+    replay, sets, _ = replayed(path, sync=sync)
+    assert [(s.stamp, s.primary, tuple(s.frames), s.skews) for s in sets] == by_hand(path, sync)
+    every_fate_is_counted(replay.counters)
+
+
+def test_a_dropped_sensor_is_neither_heard_nor_counted(tmp_path):
+    path = write_drive(tmp_path / "bag", 20)
+    replay, sets, truths = replayed(path, drops=["camera@0.45..1.05"])
+    assert replay.counters["camera"]["received"] == 14
+    assert replay.counters["lidar"]["received"] == 20
+    assert len(truths) == 20
+    silent = [s for s in sets if "camera" not in s.frames]
+    assert silent and all(s.primary == "lidar" for s in silent)
+
+
+def test_a_drop_by_modality_silences_its_topic_whatever_it_is_called(tmp_path):
+    path = write_drive(tmp_path / "bag", lidar_topic="/velodyne_points")
+    for target in ("lidar", "/velodyne_points"):
+        replay, sets, _ = replayed(path, drops=[target])
+        assert {tuple(s.frames) for s in sets} == {("camera",)}
+        assert replay.counters["lidar"]["received"] == 0
+    with pytest.raises(ConfigError, match=r"drop 'event' silences no sensor of this bag; it has camera \(/camera"):
+        replayed(path, drops=["event"])
+
+
+def test_start_and_duration_cut_the_bag(tmp_path):
+    _, sets, _ = replayed(write_drive(tmp_path / "bag", 20), start=0.5, duration=0.6)
+    assert [round((s.stamp - START) / PERIOD) for s in sets] == [5, 6, 7, 8, 9, 10]
+
+
+def test_a_slow_consumer_gets_the_newest_sets_only(tmp_path):
+    replay, sets, _ = replayed(write_drive(tmp_path / "bag", 30), busy=0.35)
+    steps = np.diff([s.stamp for s in sets]) / PERIOD
+    assert 3 <= np.median(steps) <= 4
+    assert replay.counters["camera"]["superseded"] > 10
+    every_fate_is_counted(replay.counters)
+
+
+@pytest.mark.parametrize(
+    ("delay", "said"), [(3600_000_000_000, "3.6e+03 s behind"), (-50_000_000_000, "50 s ahead of")]
+)
+def test_a_foreign_clock_is_taken_for_the_clock_and_said(tmp_path, delay, said):
+    replay, sets, _ = replayed(write_drive(tmp_path / "bag", delay=delay))
+    assert len(sets) == 10
+    assert said in replay.warnings[0]
+    assert replay.counters["camera"]["refused"] == 0
+
+
+def test_one_sensor_with_a_foreign_clock_is_refused_as_in_the_node(tmp_path):
+    def stray(topic, index, made):
+        if topic == "/lidar/points":
+            made["header"]["stamp"]["sec"] -= 1000
+        return made
+
+    replay, sets, _ = replayed(write_drive(tmp_path / "bag", lidar_late=0, change=stray))
+    assert {tuple(s.frames) for s in sets} == {("camera",)}
+    assert replay.counters["lidar"]["refused"] == 10
+
+
+def test_messages_that_cannot_be_read_are_counted_with_their_reason(tmp_path):
+    def break_some(topic, index, made):
+        if topic == "/camera/image_raw" and index % 3 == 0:
+            made["encoding"] = "rgb17"
+        if topic == "/ground_truth/labels" and index == 4:
+            made["data"] = np.full_like(made["data"], 99)
+        return made
+
+    replay, _, truths = replayed(write_drive(tmp_path / "bag", change=break_some))
+    assert replay.counters["camera"] == {**replay.counters["camera"], "received": 10, "refused": 4}
+    assert "rgb17" in replay.problems["/camera/image_raw"]
+    assert "[99]" in replay.problems["/ground_truth/labels"]
+    assert len(truths) == 9
+    every_fate_is_counted(replay.counters)
+
+
+def test_bytes_that_are_no_message_are_counted_once(tmp_path):
+    write_drive(tmp_path / "whole")
+    with (
+        Reader(tmp_path / "whole") as reader,
+        Writer(tmp_path / "broken", version=9, storage_plugin=StoragePlugin.MCAP) as writer,
+    ):
+        known = {
+            c.topic: writer.add_connection(c.topic, c.msgtype, msgdef=c.msgdef.data, rihs01=c.digest)
+            for c in reader.connections
+        }
+        seen = 0
+        for connection, stamp, raw in reader.messages():
+            seen += connection.topic == "/lidar/points"
+            bad = connection.topic == "/lidar/points" and seen in (2, 7)
+            writer.write(known[connection.topic], stamp, bytes(raw)[:40] if bad else raw)
+    replay, _, _ = replayed(tmp_path / "broken")
+    assert replay.counters["lidar"]["received"] == 10
+    assert replay.counters["lidar"]["refused"] == 2
+    every_fate_is_counted(replay.counters)
+
+
+def test_a_bag_whose_sensors_are_silent_is_refused(tmp_path):
+    with BagWriter(tmp_path / "bag") as writer:
+        writer.add("/camera/camera_info", INFO, START, fields.camera_info(START, "camera", CAMERA))
+    with pytest.raises(BagError, match="none of the bag's topics is a sensor"):
+        replayed(tmp_path / "bag")

@@ -1,0 +1,76 @@
+"""True labels from messages and from folders."""
+
+import cv2
+import numpy as np
+import pytest
+
+from mlesam_ros.errors import BagError, ImageError, LabelError
+from mlesam_ros.evaluation.truth import LabelFolder, labels_of
+from mlesam_ros.frame import Picture
+from mlesam_ros.labels import load_label_space
+
+SPACE = load_label_space("deliver")
+STAMP = 1_700_000_000_123_456_789
+
+
+@pytest.mark.parametrize(("encoding", "kind"), [("mono8", "u1"), ("8UC1", "u1"), ("mono16", "<u2"), ("16UC1", "<u2")])
+def test_ids_of_any_picture_of_labels(encoding, kind):
+    ids = np.array([[0, 24, 255], [3, 3, 7]])
+    data = np.frombuffer(ids.astype(kind).tobytes(), np.uint8)
+    found = labels_of(Picture(2, 3, encoding, 3 * np.dtype(kind).itemsize, data), SPACE)
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, ids)
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoding", "worst"), [("u1", "mono8", 25), ("<u2", "mono16", 256), ("<u2", "mono16", 300)]
+)
+def test_an_id_outside_the_space_is_refused(kind, encoding, worst):
+    data = np.frombuffer(np.full(4, worst, kind).tobytes(), np.uint8)
+    with pytest.raises(LabelError, match=str(worst)):
+        labels_of(Picture(2, 2, encoding, 2 * np.dtype(kind).itemsize, data), SPACE)
+
+
+def test_a_colour_picture_is_no_picture_of_labels():
+    with pytest.raises(ImageError, match="rgb8"):
+        labels_of(Picture(1, 1, "rgb8", 3, np.zeros(3, np.uint8)), SPACE)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for offset in (0, 100_000_000, 200_000_000):
+        cv2.imwrite(str(tmp_path / f"left_{STAMP + offset}_ids.png"), np.full((2, 3), offset // 100_000_000, np.uint8))
+    (tmp_path / "notes.txt").write_text("")
+    return LabelFolder(tmp_path, SPACE)
+
+
+@pytest.mark.parametrize(
+    ("offset", "found"),
+    [
+        (0, 0),
+        (4_000_000, 0),
+        (-5_000_000, 0),
+        (6_000_000, None),
+        (97_000_000, 1),
+        (210_000_000, None),
+        (201_000_000, 2),
+    ],
+)
+def test_the_nearest_picture_of_a_folder(folder, offset, found):
+    truth = folder.near(STAMP + offset, 5_000_000)
+    assert (truth is None) == (found is None)
+    if truth is not None:
+        assert truth.stamp == STAMP + offset
+        assert truth.labels.tolist() == [[found] * 3] * 2
+
+
+def test_a_folder_without_labels_says_how_they_are_called(tmp_path):
+    cv2.imwrite(str(tmp_path / "0001.png"), np.zeros((2, 2), np.uint8))
+    with pytest.raises(BagError, match=r"1700000000123456789\.png"):
+        LabelFolder(tmp_path, SPACE)
+
+
+def test_a_coloured_label_picture_is_refused(tmp_path):
+    cv2.imwrite(str(tmp_path / f"{STAMP}.png"), np.zeros((2, 2, 3), np.uint8))
+    with pytest.raises(LabelError, match="3 channels"):
+        LabelFolder(tmp_path, SPACE).near(STAMP, 0)
