@@ -49,6 +49,10 @@ class Listening(Protocol):
     def rate(self) -> float:
         """Messages per second."""
 
+    @property
+    def decoded(self) -> Mapping[str, int]:
+        """What happened inside the messages, such as lost packets and unknown words of an event camera."""
+
 
 @dataclass(frozen=True)
 class PipelineHealth:
@@ -115,6 +119,7 @@ class Reporter:
             "publishers": listening.publishers,
             **counts,
             **{f"refused: {reason}": count for reason, count in reasons.items()},
+            **{f"decoded: {what}": count for what, count in listening.decoded.items()},
         }
         return self._status(listening.modality, level, words or f"{listening.rate:.1f} Hz on {listening.topic}", values)
 

@@ -71,6 +71,11 @@ class SensorInput(SimpleFilter):
             return 0.0
         return (len(self._arrivals) - 1) / max(self._arrivals[-1] - self._arrivals[0], 1e-9)
 
+    @property
+    def decoded(self) -> dict[str, int]:
+        """What the decoder of an event camera counted; empty for other sensors."""
+        return self._reader.counters if self._reader is not None else {}
+
     def poll(self) -> None:
         """Look at what the topic's publishers send and subscribe to it. Call it now and then."""
         wanted = self._wanted_type()

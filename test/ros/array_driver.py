@@ -1,6 +1,6 @@
 """A driver of the old kind, in a process of its own: `array_driver.py PACKAGE TOPIC COUNT` publishes arrays of events.
 
-It announces itself, waits for a word on standard input, and sends: an event per millisecond, ten to a message.
+It waits for a word on standard input and for a listener, and sends: an event per millisecond, ten to a message.
 """
 
 import sys
@@ -33,6 +33,9 @@ def main() -> None:
     node = rclpy.create_node("array_driver")
     publisher = node.create_publisher(types.EventArray, topic, 100)
     sys.stdin.read(1)
+    while not publisher.get_subscription_count():
+        time.sleep(0.01)
+    time.sleep(0.3)  # a best-effort listener is matched a little before it hears
     for message in arrays(types, int(count)):
         publisher.publish(message)
     time.sleep(1.0)  # the middleware sends on behalf of a process that lives

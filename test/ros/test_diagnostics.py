@@ -21,6 +21,7 @@ def lidar(**changes):
         "publishers": 1,
         "silence": 0.05,
         "rate": 10.0,
+        "decoded": {},
     }
     return SimpleNamespace(**{**facts, **changes})
 
@@ -33,6 +34,12 @@ def test_a_sensor_that_is_well():
     status = report(lidar())
     assert (status.level, status.name, status.message) == (OK, "mlesam: lidar", "10.0 Hz on /lidar/points")
     assert {pair.key: pair.value for pair in status.values}["rate_hz"] == "10.00"
+
+
+def test_what_a_decoder_counted_is_among_the_values():
+    status = report(lidar(modality="event", decoded={"lost": 3, "unknown": 7}))
+    values = {pair.key: pair.value for pair in status.values}
+    assert (values["decoded: lost"], values["decoded: unknown"]) == ("3", "7")
 
 
 @pytest.mark.parametrize(

@@ -72,12 +72,12 @@ def test_a_burst_of_event_packets_is_read_at_one_go(graph, robot, listen):
 @pytest.mark.parametrize("package", ["dvs_msgs", "prophesee_event_msgs"])
 def test_arrays_of_events_arrive_as_bytes_from_another_process(graph, listen, package):
     """No object per event: the subscription is raw, and a burst is read at one go."""
-    driver = subprocess.Popen([sys.executable, ARRAY_DRIVER, package, "dvs", "20"], stdin=subprocess.PIPE)
+    driver = subprocess.Popen([sys.executable, ARRAY_DRIVER, package, f"{package}_topic", "20"], stdin=subprocess.PIPE)
     try:
-        source, frames = listen(EVENT, topic="dvs")
+        source, frames = listen(EVENT, topic=f"{package}_topic")
         assert source.type_name == f"{package}/msg/EventArray"
         wait_for_match(graph, source)
-        driver.communicate(b"go")
+        driver.communicate(b"go", timeout=60)
         assert driver.returncode == 0
         assert graph.spin_until(lambda: source.received == 20)
     finally:
