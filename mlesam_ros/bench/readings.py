@@ -8,7 +8,19 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, NANOSECONDS, Cloud, Events, Picture, SensorFrame
+from mlesam_ros.frame import (
+    CAMERA,
+    DEPTH,
+    EVENT,
+    LIDAR,
+    NANOSECONDS,
+    Cloud,
+    Events,
+    Modality,
+    Payload,
+    Picture,
+    SensorFrame,
+)
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
@@ -34,7 +46,7 @@ class Readings:
     """
 
     rig: Rig
-    frames: dict[str, SensorFrame]
+    frames: dict[Modality, SensorFrame]
     xyz: npt.NDArray[np.float32]
 
 
@@ -44,7 +56,7 @@ def make_readings(seed: int = 0) -> Readings:
     points = _sweep(rng)
     picture = cv2.resize(rng.integers(0, 256, (68, 120, 3), np.uint8), (1920, 1080), interpolation=cv2.INTER_CUBIC)
     metres = cv2.resize(rng.uniform(2, 30, (12, 20)), (848, 480), interpolation=cv2.INTER_LINEAR)
-    payloads = {
+    payloads: dict[Modality, Payload] = {
         CAMERA: Picture(1080, 1920, "rgb8", 5760, np.asarray(picture, np.uint8).reshape(-1)),
         DEPTH: Picture(480, 848, "16UC1", 1696, (metres * 1000).astype("<u2").reshape(-1).view(np.uint8)),
         EVENT: make_events(rng),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import cv2
@@ -13,16 +14,18 @@ from mlesam_ros.bench.machine import least_seconds
 from mlesam_ros.bench.readings import EVENTS, POINTS, STAMP, Readings, make_events, make_readings
 from mlesam_ros.bench.row import Row, compare, rate
 from mlesam_ros.encoding.context import Context
+from mlesam_ros.encoding.encoder import Encoder, Image
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, ENCODERS, encode, make_encoders
 from mlesam_ros.encoding.event_counts import count_events
 from mlesam_ros.encoding.evt3 import Evt3Decoder
 from mlesam_ros.encoding.evt3_encode import encode_evt3
 from mlesam_ros.encoding.picture import to_rgb
 from mlesam_ros.encoding.stream import EventStream
-from mlesam_ros.frame import CAMERA, LIDAR, Events, FrameSet, Picture
+from mlesam_ros.frame import CAMERA, LIDAR, Events, FrameSet, Picture, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.motion import sensor_motion
 from mlesam_ros.geometry.projection import project
+from mlesam_ros.geometry.rig import Rig
 
 _PACKET = 1_200
 _SIZE = (576, 1024)  # of the network's pictures at 1080p
@@ -41,6 +44,9 @@ def _projection(readings: Readings, repeats: int) -> Iterator[Row]:
     mounting = rig.extrinsic(LIDAR, STAMP)
     turn, shift = cv2.Rodrigues(mounting.rotation)[0], mounting.translation
 
+    def ours(points: npt.NDArray[np.float32]) -> object:
+        return camera.land(mounting.apply(points))
+
     def opencv(points: npt.NDArray[np.float32]) -> Any:
         return cv2.projectPoints(points, turn, shift, camera.K, camera.D)
 
@@ -52,9 +58,9 @@ def _projection(readings: Readings, repeats: int) -> Iterator[Row]:
     ):
         yield compare(
             f"project {name}",
-            lambda points=points: camera.land(mounting.apply(points)),
+            partial(ours, points),
             repeats,
-            ("cv2.projectPoints", lambda points=points: opencv(points)),
+            ("cv2.projectPoints", partial(opencv, points)),
             least_seconds(points, points[:, :2]),
         )
     yield compare(
@@ -87,7 +93,7 @@ def _events(readings: Readings, repeats: int) -> Iterator[Row]:
             f"count {EVENTS} events per pixel and polarity",
             lambda: count_events(events, (480, 640)),
             repeats,
-            (alternative, lambda count=count: count(events)),
+            (alternative, partial(count, events)),
             least_seconds(events.x, events.y, events.polarity, pixels),
         )
     microseconds = (events.t - events.t[0]) // 1000
@@ -132,9 +138,9 @@ def _pictures(readings: Readings, repeats: int) -> Iterator[Row]:
         picture = Picture(1080, 1920, encoding, 1920 * channels, samples.reshape(-1))
         yield compare(
             f"1080p {encoding} to RGB",
-            lambda picture=picture: to_rgb(picture),
+            partial(to_rgb, picture),
             repeats,
-            ("cv2.cvtColor alone", lambda samples=samples, code=code: cv2.cvtColor(samples, code)),
+            ("cv2.cvtColor alone", partial(cv2.cvtColor, samples, code)),
             least_seconds(samples, np.empty((1080, 1920, 3), np.uint8)),
         )
     rgb = readings.frames[CAMERA].payload
@@ -174,15 +180,18 @@ def _motion(readings: Readings, repeats: int) -> Iterator[Row]:
     )
 
 
+def _encode(encoder: Encoder, frame: SensorFrame, rig: Rig, frame_set: FrameSet) -> Image:
+    return encoder(frame, rig, _SIZE, Context(frame_set))
+
+
 def _encoders(readings: Readings, repeats: int) -> Iterator[Row]:
     """Whole encoders, the z-buffers and alignments between sensors included; nothing to compare with."""
     rig, frame_set = readings.rig, FrameSet(STAMP, CAMERA, readings.frames, dict.fromkeys(readings.frames, 0))
     repeats = max(repeats // 3, 5)
     for name, cls in ENCODERS.items():
-        encoder, frame = cls(), readings.frames[cls.modality]
         yield compare(
             f"encode {name} at {_SIZE[1]}x{_SIZE[0]}",
-            lambda encoder=encoder, frame=frame: encoder(frame, rig, _SIZE, Context(frame_set)),
+            partial(_encode, cls(), readings.frames[cls.modality], rig, frame_set),
             repeats,
         )
     encoders = make_encoders(DEFAULT_ENCODERS)

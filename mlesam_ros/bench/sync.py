@@ -38,7 +38,8 @@ def stream(rates: dict[Modality, int], seed: int = 0) -> list[Arrival]:
         for i in range(_SECONDS * rate):
             stamp = _START + round((i / rate + rng.uniform(-0.003, 0.003)) * NANOSECONDS)
             delay = max(rng.normal(_DELAYS[modality], 0.003), 0.0001)
-            arrivals.append((stamp + round(delay * NANOSECONDS), SensorFrame(modality, stamp, modality, None)))  # type: ignore[arg-type]  # payloads are not looked at
+            frame = SensorFrame(modality, stamp, modality, None)  # type: ignore[arg-type]  # nobody looks at payloads
+            arrivals.append((stamp + round(delay * NANOSECONDS), frame))
     return sorted(arrivals, key=lambda arrival: arrival[0])
 
 

@@ -51,8 +51,7 @@ class Transform:
         if wild or np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
             rows = [[float(f"{number:.4g}") for number in row] for row in rotation]
             raise CalibrationError(
-                f"{rows} is not a rotation: its rows must be perpendicular unit vectors, "
-                "right-handed."
+                f"{rows} is not a rotation: its rows must be perpendicular unit vectors, right-handed."
             )
 
     @classmethod

@@ -64,7 +64,7 @@ def show(
 
     turn = {"yaw": yaw, "pitch": pitch, "roll": roll}
     topics = _topics(topic or [])
-    results = []
+    results: list[dict[str, Any]] = []
     for source in sources:
         scene = open_scene(source, fit, calibration, topics, at)
         shown = scene.turned(**turn)

@@ -1,0 +1,131 @@
+"""The bench room: turns are fair, figures are what they claim, and every benchmark compares equal work."""
+
+import itertools
+import json
+import time
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlesam_ros.bench import BENCHES, pages
+from mlesam_ros.bench.machine import device, least_seconds, versions
+from mlesam_ros.bench.readings import EVENTS, POINTS, make_events, make_readings
+from mlesam_ros.bench.row import compare, rate
+from mlesam_ros.bench.sensors import _add_at, _bincount
+from mlesam_ros.bench.stock_policy import StockPolicy
+from mlesam_ros.bench.sync import stream
+from mlesam_ros.bench.timing import interleaved, summary
+from mlesam_ros.encoding.event_counts import count_events
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.frame import CAMERA, LIDAR
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+RESULTS = CHECKOUT / "benchmarks" / "results"
+KEYS = {
+    "name", "unit", "median", "p99", "spread", "repeats", "alternative", "alternative_median", "ratio", "bound",
+}  # fmt: skip
+
+
+def test_contenders_take_turns_and_neither_is_always_first():
+    calls = []
+    timings = interleaved([lambda: calls.append("a"), lambda: calls.append("b")], repeats=6)
+    assert calls[:4] == ["a", "b", "a", "b"]
+    rounds = ["".join(calls[i : i + 2]) for i in range(4, len(calls), 2)]
+    assert rounds == ["ab", "ba"] * 3
+    assert [t.repeats for t in timings] == [6, 6]
+
+
+def test_a_summary_is_median_tail_and_half_the_quartiles():
+    timing = summary(np.arange(1.0, 102.0))
+    assert (timing.median, timing.p99, timing.repeats) == (51, 100, 101)
+    assert timing.spread == pytest.approx(25 / 51)
+
+
+def test_a_ratio_says_how_many_times_ours_is_as_fast():
+    row = compare("sleep", lambda: time.sleep(0.001), 5, ("longer", lambda: time.sleep(0.02)), bound=1e-4)
+    assert row.ratio > 2
+    assert row.alternative_median == pytest.approx(row.ratio * row.median)
+    assert (row.unit, row.bound) == ("ms", pytest.approx(0.1))
+    assert compare("alone", lambda: None, 3).ratio is None
+
+
+def test_a_rate_counts_per_second_and_its_tail_is_the_slow_end():
+    row = rate("sleep", lambda: time.sleep(0.002), 1000, "events", 5, least=1e-3)
+    assert row.unit == "Mevents/s"
+    assert row.p99 <= row.median < 0.5
+    assert row.bound == pytest.approx(1.0)
+
+
+def test_moving_more_bytes_takes_longer():
+    assert 0 < least_seconds(np.zeros(1 << 12)) < least_seconds(np.zeros(1 << 24))
+
+
+def test_the_machine_is_described():
+    assert "core" in device()
+    assert versions()["numpy"] == np.__version__
+
+
+def test_the_readings_are_as_large_as_announced_and_can_be_used():
+    readings = make_readings()
+    assert len(readings.xyz) == POINTS
+    assert len(readings.frames["event"].payload.x) == EVENTS
+    optical = readings.rig.extrinsic(LIDAR).apply(readings.xyz)
+    seen = len(readings.rig.model(CAMERA).land(optical)[0])
+    assert POINTS / 10 < seen < POINTS / 2
+
+
+def test_the_alternatives_do_the_same_work():
+    events = make_events(np.random.default_rng(0), 480, 640)
+    ours = count_events(events, (480, 640))
+    for count in (_add_at, _bincount):
+        np.testing.assert_array_equal(np.moveaxis(count(events), 0, 2)[..., ::-1], ours)
+
+
+def test_the_stock_policy_emits_a_set_once():
+    policy = StockPolicy(("a", "b"), slop=10)
+    assert policy.push("a", 100) is None
+    assert policy.push("b", 120) is None
+    assert policy.push("b", 105) == {"a": 100, "b": 105}
+    assert policy.push("b", 101) is None
+
+
+def test_the_stream_is_in_order_of_arrival():
+    arrivals = stream({CAMERA: 10, LIDAR: 10})
+    assert len(arrivals) == 200
+    assert all(a[0] <= b[0] for a, b in itertools.pairwise(arrivals))
+    assert all(now > frame.stamp for now, frame in arrivals)
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_every_benchmark_runs(name):
+    rows = [row.to_dict() for row in import_module(BENCHES[name]).run(1)]
+    assert rows and all(set(row) == KEYS for row in rows)
+    assert all(row["median"] > 0 for row in rows)
+    json.dumps(rows, allow_nan=False)
+
+
+def test_a_page_gets_its_tables(tmp_path):
+    row = dict.fromkeys(KEYS) | {"name": "work", "unit": "ms", "median": 1.23456, "p99": 2.0}
+    result = {"device": "a machine", "versions": {"python": "3"}, "command": "mlesam bench x", "rows": [row]}
+    (tmp_path / "x.json").write_text(json.dumps(result))
+    page = "before\n<!-- bench:x -->\nold\n<!-- /bench -->\nafter\n"
+    filled = pages.filled(page, tmp_path)
+    assert "| work | 1.23 ms | 2 |  |  |  |  |\n" in filled and "old" not in filled
+    assert filled.startswith("before\n") and filled.endswith("<!-- /bench -->\nafter\n")
+    assert pages.filled(filled, tmp_path) == filled
+    with pytest.raises(ConfigError, match="bench:y"):
+        pages.filled(page.replace("bench:x", "bench:y"), tmp_path)
+
+
+@pytest.mark.parametrize("page", sorted((CHECKOUT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_no_page_shows_stale_figures(page):
+    text = page.read_text(encoding="utf-8")
+    assert pages.filled(text, RESULTS) == text, "run python -m mlesam_ros.bench.pages"
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_results_are_committed_with_every_row(name):
+    result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    assert all(set(row) == KEYS for row in result["rows"])
