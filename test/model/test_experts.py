@@ -296,6 +296,18 @@ class TestLive:
             assert distance(m[1:], s) < ROUNDING
             assert distance(f, s) < ROUNDING
 
+    def test_merged_projections_follow_a_change_of_precision(self, parts, lively):
+        trunk, experts = parts
+        experts.add("lidar", lively())
+        experts.merge()
+        image = torch.randn(1, 3, 64, 64)
+        exact = encode(trunk, experts, {"lidar": image})
+        trunk.bfloat16()
+        experts.bfloat16()
+        for rounded, truth in zip(encode(trunk, experts, {"lidar": image.bfloat16()}), exact, strict=True):
+            assert rounded.dtype == torch.bfloat16
+            assert off(rounded, truth) < 3e-2
+
     def test_a_newcomer_takes_the_precision_of_the_others(self, parts, lively):
         trunk, experts = parts
         expert = lively()
