@@ -1,0 +1,55 @@
+"""Where bags are, what they are called."""
+
+import pytest
+
+from mlesam_ros.errors import BagError
+from mlesam_ros.evaluation.many import find_bags, names_of
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for file in (
+        "a/metadata.yaml", "a/a_0.mcap", "b/deep/metadata.yaml", "b/deep/deep_0.db3", "parts/drive_0.mcap",
+        "parts/drive_1.mcap", "loose/monday.mcap", "loose/tuesday.db3", "loose/notes.txt", "packed/run.mcap.zstd",
+        "empty/readme.md", ".hidden/x.mcap",
+    ):  # fmt: skip
+        path = tmp_path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return tmp_path
+
+
+def found(tree, *names):
+    return [str(bag.relative_to(tree)) for bag in find_bags([tree / name for name in names])]
+
+
+def test_bags_below_a_folder(tree):
+    assert found(tree, "") == ["a", "b/deep", "loose/monday.mcap", "loose/tuesday.db3", "packed", "parts"]
+
+
+@pytest.mark.parametrize(
+    ("given", "bags"),
+    [
+        (["a"], ["a"]),
+        (["b"], ["b/deep"]),
+        (["parts"], ["parts"]),
+        (["loose", "a"], ["loose/monday.mcap", "loose/tuesday.db3", "a"]),
+        (["loose/tuesday.db3", "loose"], ["loose/tuesday.db3", "loose/monday.mcap"]),
+        (["a", "a"], ["a"]),
+    ],
+)
+def test_each_bag_once_in_the_order_given(tree, given, bags):
+    assert found(tree, *given) == bags
+
+
+def test_no_bag_is_a_sentence(tree):
+    with pytest.raises(BagError, match="holds no bag"):
+        find_bags([tree / "empty"])
+    with pytest.raises(BagError, match="does not exist"):
+        find_bags([tree / "nowhere"])
+
+
+def test_names_are_those_of_the_recordings_and_unique(tree):
+    (tree / "loose" / "a.db3").write_bytes(b"x")
+    bags = [tree / name for name in ("a", "loose/a.db3", "loose/monday.mcap", "packed/run.mcap.zstd")]
+    assert list(names_of(bags).items()) == list(zip(["a", "a-2", "monday", "run"], bags, strict=True))

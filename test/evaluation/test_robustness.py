@@ -1,0 +1,118 @@
+"""Every subset's masks are those that the pipeline makes of the subset; the sums are those of the protocols."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from mlesam_ros.evaluation.evaluate import evaluate
+from mlesam_ros.evaluation.options import Options
+from mlesam_ros.evaluation.robustness import ANY, EMM, NM, RMM, Ablation, Damage, Trials
+from mlesam_ros.frame import MODALITIES, FrameSet
+from mlesam_ros.model.mlesam import MLESAM
+from mlesam_ros.robustness import subsets
+from mlesam_ros.world.world import World
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World(3, "day", (64, 96))
+
+
+@pytest.fixture(scope="module")
+def frame_set(world):
+    moment = world.moment(4)
+    return FrameSet(moment.stamp, "camera", dict(moment.frames), dict.fromkeys(moment.frames, 0))
+
+
+def only(frame_set, chosen):
+    return FrameSet(frame_set.stamp, chosen[0], {m: frame_set.frames[m] for m in chosen}, dict.fromkeys(chosen, 0))
+
+
+def small(labels, size):
+    return cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def test_every_subset_is_what_the_pipeline_makes_of_it(world, frame_set, pipeline):
+    pipeline.segment(frame_set, world.rig)
+    found = Ablation(pipeline)(frame_set, MODALITIES, world.rig)
+    size = pipeline.network_size(world.rig)
+    for chosen in subsets(MODALITIES):
+        alone = pipeline.segment(only(frame_set, chosen), world.rig).labels
+        assert (found[Damage(ANY, chosen)] == small(alone, size)).mean() > 0.995, chosen
+
+
+def test_nothing_damaged_is_the_whole_set_in_every_protocol(world, frame_set, pipeline):
+    pipeline.segment(frame_set, world.rig)
+    found = Ablation(pipeline)(frame_set, MODALITIES, world.rig)
+    whole = found[Damage(ANY, MODALITIES)]
+    assert np.array_equal(found[Damage(EMM, MODALITIES)], whole)
+    assert all(np.array_equal(found[Damage(RMM, MODALITIES, level)], whole) for level in ("0.25", "0.5", "0.75"))
+    assert {d.level for d in found if d.protocol == NM} == {"low", "mid", "high"}
+    assert len(found) == 15 + 15 + 3 * 15 + 3
+    again = Ablation(pipeline)
+    pipeline.segment(frame_set, world.rig)
+    assert all(np.array_equal(found[d], labels) for d, labels in again(frame_set, MODALITIES, world.rig).items())
+
+
+def test_the_encoder_runs_once_per_kind_of_damage(world, frame_set, pipeline, monkeypatch):
+    calls, features = [], MLESAM.features
+    monkeypatch.setattr(MLESAM, "features", lambda self, images: calls.append(tuple(images)) or features(self, images))
+    pipeline.segment(frame_set, world.rig)
+    calls.clear()
+    Ablation(pipeline)(frame_set, MODALITIES, world.rig)
+    assert calls == [tuple(MODALITIES)] * (1 + 1 + 3 + 3)
+
+
+def test_emm_shows_an_empty_picture(world, frame_set, pipeline):
+    pipeline.segment(frame_set, world.rig)
+    images = dict(pipeline.images)
+    found = Ablation(pipeline)(frame_set, MODALITIES, world.rig)
+    shown = {m: image if m == "depth" else np.zeros_like(image) for m, image in images.items()}
+    expected = pipeline.labels(pipeline.features(shown), world.rig)
+    assert (found[Damage(EMM, ("depth",))] == expected).mean() > 0.995
+
+
+def filled(scores):
+    """Trials in which subset S hits scores[S] of 100 pixels of class 0, the others being class 1."""
+    trials, truth = Trials(2), np.zeros(100, np.uint8)
+    for chosen, hits in scores.items():
+        labels = np.repeat(np.array([0, 1], np.uint8), [hits, 100 - hits])
+        trials.agree(("a", "b"), {Damage(ANY, ("a", "b")): truth, Damage(ANY, chosen): labels})
+        trials.compare(("a", "b"), Damage(ANY, chosen), truth, labels)
+    return trials
+
+
+def test_average_and_expectation_by_hand():
+    trials = filled({("a", "b"): 80, ("a",): 60, ("b",): 10})
+    assert [row["miou"] for row in trials.rows()] == [80.0, 60.0, 10.0]
+    found = trials.summary()[ANY]
+    assert found["average"] == 50.0
+    p = 0.1  # of two sensors, given that not both fail
+    assert found["expected"]["0.1"] == round(((1 - p) ** 2 * 80 + p * (1 - p) * (60 + 10)) / (1 - p**2), 2)
+
+
+def test_rows_are_of_the_richest_sets_only():
+    trials, truth = filled({("a", "b"): 80, ("a",): 60, ("b",): 10}), np.zeros(100, np.uint8)
+    for _ in range(50):
+        trials.agree(("a",), {Damage(ANY, ("a",)): truth})
+        trials.compare(("a",), Damage(ANY, ("a",)), truth, truth)
+    assert trials.sensors == ("a", "b")
+    assert [row["miou"] for row in trials.rows()] == [80.0, 60.0, 10.0]
+
+
+def test_without_trials_everything_is_empty():
+    assert Trials(3).rows() == []
+    assert Trials(3).summary() == {ANY: {}, EMM: {}, RMM: {}, NM: {}}
+
+
+def test_on_a_bag_agreement_needs_no_truth(street, pipeline):
+    found = evaluate(street, pipeline, Options(robustness=True, every=6))
+    rows = found.scores.trials.rows()
+    assert [tuple(row["sensors"]) for row in rows] == subsets(MODALITIES)
+    assert rows[0]["agreement"] == 100.0
+    assert all(row["masks"] == 2 for row in rows)
+    assert min(row["agreement"] for row in rows) < 100
+    summary = found.scores.trials.summary()
+    assert set(summary[RMM]) == {"0.25", "0.5", "0.75"} and set(summary[NM]) == {"low", "mid", "high"}
