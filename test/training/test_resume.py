@@ -1,0 +1,179 @@
+"""A run survives whatever ends it: SIGKILL at any moment, also within a save, a full disk, foreign files."""
+
+import io
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from mlesam_ros.errors import CheckpointError
+from mlesam_ros.training import files, log
+from mlesam_ros.training.log import LOG
+from mlesam_ros.training.loop import STATE
+from mlesam_ros.training.recipe import Recipe, recipe_dict
+from mlesam_ros.training.state import Learner
+from mlesam_ros.training.train import EVALUATION, train
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+STEPS = 16
+_TRAIN = "from mlesam_ros.training.train import train; train({recipe!r}, {out!r})"
+_DIE_IN_THE_THIRD_SAVE = """
+import os, signal
+from mlesam_ros.training import files
+whole, saves = files.os.fsync, []
+
+def fsync(number):
+    saves.append(number)
+    if len(saves) == 3:
+        os.ftruncate(number, os.fstat(number).st_size // 2)  # what a save that was cut short leaves behind
+        os.kill(os.getpid(), signal.SIGKILL)
+    whole(number)
+
+files.os.fsync = fsync
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe_file(smoke_file, street, tmp_path_factory):
+    """Saves after every step, so that about half of the time something is being saved."""
+    fields = yaml.safe_load(smoke_file.read_text())
+    fields |= {"steps": STEPS, "log_every": 1, "checkpoint_minutes": 0.0, "ema": 0.9, "accumulate": 2}
+    path = tmp_path_factory.mktemp("resume") / "recipe.yaml"
+    path.write_text(yaml.safe_dump(fields))
+    return path
+
+
+def started(recipe_file, out, before=""):
+    program = before + _TRAIN.format(recipe=str(recipe_file), out=str(out))
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.DEVNULL)
+
+
+def steps(out):
+    return len((out / LOG).read_text().splitlines()) if (out / LOG).exists() else 0
+
+
+def test_killed_within_a_save_and_at_a_random_moment_it_ends_with_the_same_bytes(recipe_file, tmp_path):
+    whole = train(recipe_file, tmp_path / "whole")
+    out = tmp_path / "killed"
+
+    within_a_save = started(recipe_file, out, _DIE_IN_THE_THIRD_SAVE)
+    assert within_a_save.wait(120) == -signal.SIGKILL
+    assert sorted(p.name for p in out.iterdir()) == [LOG, STATE, f"{STATE}.part", "tensorboard"]
+
+    at_random = started(recipe_file, out)
+    here = steps(out)
+    while steps(out) <= here + 1 and at_random.poll() is None:
+        time.sleep(0.005)
+    time.sleep(random.uniform(0, 0.3))
+    at_random.kill()
+    assert at_random.wait(120) == -signal.SIGKILL
+    assert 3 < steps(out) < STEPS
+
+    resumed = train(recipe_file, out)
+    assert resumed.weights.read_bytes() == whole.weights.read_bytes()
+    assert (out / EVALUATION).read_bytes() == (tmp_path / "whole" / EVALUATION).read_bytes()
+    lines = [[line.split('"lr"')[0] for line in (d / LOG).read_text().splitlines()] for d in (tmp_path / "whole", out)]
+    assert lines[0] == lines[1], "steps, losses and norms of the gradient"
+    assert not (out / f"{STATE}.part").exists()
+
+
+@pytest.fixture
+def learner(smoke):
+    model = torch.nn.Linear(100, 100)
+    return Learner(smoke, model)
+
+
+def test_a_full_disk_leaves_the_last_state_and_says_what_is_needed(learner, tmp_path):
+    path = tmp_path / STATE
+    learner.save(path, 1, "data")
+    good = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)  # no file of this process may grow beyond it
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(good) // 2, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=rf"takes {len(good) / 1e6:.1f} MB and .* MB are free .*untouched"):
+            learner.save(path, 2, "data")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == good and [p.name for p in tmp_path.iterdir()] == [STATE]
+    learner.save(path, 2, "data")
+    assert learner.restore(path, "data") == 2
+
+
+def test_a_disk_that_fills_midway_leaves_the_old_file(tmp_path, monkeypatch):
+    class Full(io.FileIO):
+        def write(self, content):
+            super().write(bytes(content)[:1000])
+            raise OSError(28, "No space left on device")
+
+    path = tmp_path / "weights"
+    path.write_bytes(b"good")
+    refused = pytest.raises(CheckpointError, match=r"takes 2\.0 MB and .*No space left.*untouched")
+    with monkeypatch.context() as patched, refused:
+        patched.setattr(Path, "open", lambda path, mode: Full(path, "w"))
+        files.write_whole(path, bytes(2_000_000))
+    assert path.read_bytes() == b"good" and [p.name for p in tmp_path.iterdir()] == ["weights"]
+
+
+def test_a_log_that_cannot_grow_ends_a_run_with_one_sentence(recipe_file, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(log.ScalarFile, "add", full)
+    with pytest.raises(CheckpointError, match=r"log\.jsonl takes .*No space left"):
+        train(recipe_file, tmp_path)
+
+
+def other(content):
+    """States that are none, as people come by them."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"garbage", other([1, 2]), other({"step": 3}), other({"model": {"weight": torch.zeros(3)}}), "truncated"],
+    ids=["empty", "garbage", "a list", "another dictionary", "weights", "truncated"],
+)
+def test_what_is_no_state_is_refused_by_name(learner, smoke, tmp_path, content):
+    path = tmp_path / STATE
+    learner.save(path, 1, "data")
+    path.write_bytes(path.read_bytes()[:1000] if content == "truncated" else content)
+    before = {name: p.clone() for name, p in learner.model.named_parameters()}
+    with pytest.raises(CheckpointError, match=r"state\.pt is truncated or not a training state.*--restart"):
+        learner.restore(path, "data")
+    assert all(torch.equal(p, before[name]) for name, p in learner.model.named_parameters())
+
+
+def test_a_state_of_another_model_is_refused(smoke, tmp_path):
+    Learner(smoke, torch.nn.Linear(4, 4)).save(tmp_path / STATE, 1, "data")
+    with pytest.raises(CheckpointError, match="not a training state"):
+        Learner(smoke, torch.nn.Linear(5, 4)).restore(tmp_path / STATE, "data")
+
+
+def test_a_state_of_an_earlier_version_is_refused_with_what_it_lacks(smoke, tmp_path):
+    learner = Learner(smoke, torch.nn.Linear(4, 4))
+    older = {key: value for key, value in recipe_dict(smoke).items() if key != "accumulate"}
+    torch.save({"recipe": older, "step": 3}, tmp_path / STATE)
+    with pytest.raises(CheckpointError, match="another accumulate"):
+        learner.restore(tmp_path / STATE, "data")
+
+
+def test_the_average_is_resumed_too(smoke, tmp_path):
+    recipe: Recipe = replace(smoke, ema=0.5)
+    one, two = (Learner(recipe, torch.nn.Linear(4, 4)) for _ in range(2))
+    one.average["weight"].fill_(3)
+    one.save(tmp_path / STATE, 7, "data")
+    assert two.restore(tmp_path / STATE, "data") == 7
+    two.finish()
+    assert (two.model.weight == 3).all()
