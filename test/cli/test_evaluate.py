@@ -1,0 +1,164 @@
+"""`mlesam evaluate` as it is typed: one bag, many bags, many processes, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.street import write_street
+from mlesam_ros.world.world import World
+
+QUICK = ("--no-bag", "--no-report", "--device", "cpu", "--precision", "fp32", "--threads", "1")
+
+
+@pytest.fixture(scope="session")
+def streets(tmp_path_factory):
+    """Three streets, and one that is none."""
+    folder = tmp_path_factory.mktemp("streets")
+    for seed in range(3):
+        write_street(folder / f"street_{seed}", World(seed, "day", (64, 64)), range(2 + seed))
+    (folder / "broken").mkdir()
+    (folder / "broken" / "broken.mcap").write_bytes(b"no bag at all")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def long_street(tmp_path_factory):
+    return write_street(tmp_path_factory.mktemp("long") / "street", World(5, "day", (64, 64)), range(30))
+
+
+@pytest.fixture
+def evaluate(mlesam, tiny_checkpoint, tmp_path):
+    def run(*arguments: object):
+        weights = ("--checkpoint", tiny_checkpoint.path, "--base-weights", tiny_checkpoint.base)
+        return mlesam("evaluate", *arguments, *weights, "--output", tmp_path / "runs")
+
+    return run
+
+
+def test_one_bag_leaves_everything_in_one_folder(evaluate, streets, tmp_path):
+    result = evaluate(streets / "street_1", "--clouds", "pcd", "--robustness")
+    assert result.exit_code == 0, result.stderr
+    folder = tmp_path / "runs" / "latest"
+    assert sorted(path.name for path in folder.iterdir()) == ["clouds", "metrics.json", "report.html", "result"]
+    figures = json.loads((folder / "metrics.json").read_text())
+    assert figures["masks"] == 3 and len(figures["subsets"]) == 15 and figures["emm"]["average"] is not None
+    assert f"results are in {figures['output_dir']}" in result.stdout
+    assert f"mIoU {figures['miou']:.1f} % over 3 masks" in result.stdout
+    assert "segmenting street_1" in result.stderr
+
+
+def test_json_on_stdout_is_the_file(evaluate, streets, tmp_path):
+    result = evaluate(streets / "street_0", "--json", "-", *QUICK)
+    assert json.loads(result.stdout) == json.loads((tmp_path / "runs" / "latest" / "metrics.json").read_text())
+    assert "results are in" in result.stderr
+
+
+def test_many_bags_and_one_that_is_none(evaluate, streets, tmp_path):
+    result = evaluate(streets, "--json", tmp_path / "all.json", "--no-bag")
+    assert result.exit_code == 0, result.stderr
+    whole = json.loads((tmp_path / "all.json").read_text())
+    rows = {row["bag"]: row for row in whole["bags"]}
+    assert "broken.mcap" in rows["broken"]["error"]
+    folder = tmp_path / "runs" / "latest"
+    counts = 0
+    for seed in range(3):
+        part = json.loads((folder / f"street_{seed}" / "metrics.json").read_text())
+        assert (folder / rows[f"street_{seed}"]["report"]).exists()
+        counts = counts + np.array(part["confusion"])
+    assert np.array_equal(whole["confusion"], counts)
+    assert whole["masks"] == 9 and whole["frames"] == 36
+    assert json.loads((folder / "summary.json").read_text()) == whole
+    assert "street_2/report.html" in (folder / "report.html").read_text()
+    assert not (folder / "broken").exists()
+
+
+def test_torchrun_shares_the_bags_and_merges_exactly(evaluate, streets, tiny_checkpoint, tmp_path):
+    assert evaluate(streets, "--json", tmp_path / "alone.json", *QUICK).exit_code == 0
+    command = [
+        *(
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "mlesam_ros.cli",
+        ),
+        *("evaluate", streets, "--checkpoint", tiny_checkpoint.path, "--base-weights", tiny_checkpoint.base, *QUICK),
+        *("--output", tmp_path / "shared", "--json", tmp_path / "shared.json"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, env=environment, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    alone, shared = (json.loads((tmp_path / name).read_text()) for name in ("alone.json", "shared.json"))
+    for key in ("confusion", "per_class", "miou", "counters", "masks", "class_shares", "router", "compared", "frames"):
+        assert shared[key] == alone[key], key
+    assert [row["bag"] for row in shared["bags"]] == [row["bag"] for row in alone["bags"]]
+    assert done.stdout.count("results are in") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_an_interrupted_evaluation_keeps_what_was_done(long_street, tiny_checkpoint, tmp_path, number):
+    command = [
+        *(sys.executable, "-m", "mlesam_ros.cli", "evaluate", long_street, "--output", tmp_path, "--threads", "1"),
+        *("--checkpoint", tiny_checkpoint.path, "--base-weights", tiny_checkpoint.base, "--robustness"),
+    ]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "1 of 3 seconds" in line:
+            break
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    figures = json.loads((tmp_path / "latest" / "metrics.json").read_text())
+    assert figures["interrupted"] and 5 <= figures["masks"] < 30
+    assert (tmp_path / "latest" / "report.html").stat().st_size > 10_000
+    with BagReader(tmp_path / "latest" / "result") as reader:
+        assert reader.warnings == []
+        assert sum(1 for _ in reader.messages(["/mlesam/labels"])) == figures["masks"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "nowhere does not exist"),
+        (["BAG", "--topic", "camera=/image"], "camera:=/image"),
+        (["BAG", "--topic", "camera:=/nowhere"], "/nowhere"),
+        (["BAG", "--drop", "camera@5..1"], "camera@5..1"),
+        (["BAG", "--drop", "radar"], "radar"),
+        (["BAG", "--start", "99"], "start is 99 s"),
+        (["BAG", "--clouds", "las"], "las"),
+        (["BAG", "--labels", "nowhere"], "no label pictures"),
+        (["BAG", "--calibration", "nowhere.yaml"], "nowhere.yaml"),
+        (["BAG", "--sync", "speed=3"], "speed=3"),
+        (["BAG", "--rectified", "lidra"], "lidra"),
+    ],
+)
+def test_bad_input_is_a_sentence_and_leaves_nothing(evaluate, streets, tmp_path, arguments, said):
+    result = evaluate(*(streets / "street_0" if a == "BAG" else a for a in arguments))
+    assert result.exit_code == 2, result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("mlesam: ") and said in last
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_not_one_bag_is_a_sentence(evaluate, streets, tmp_path):
+    (tmp_path / "bags" / "also").mkdir(parents=True)
+    for name in ("broken.mcap", "also/broken.mcap"):
+        (tmp_path / "bags" / name).write_bytes(b"no bag at all")
+    result = evaluate(tmp_path / "bags" / "broken.mcap", tmp_path / "bags" / "also")
+    assert result.exit_code == 2
+    assert "not one bag could be evaluated" in result.stderr
+    assert not list((tmp_path / "runs").glob("*"))
