@@ -1,4 +1,11 @@
-"""How good a segmentation is: one confusion matrix, and every number that follows from it."""
+"""How good a segmentation is: one confusion matrix, and every number that follows from it.
+
+What a class that does not occur does to a mean is where toolkits differ. Per class a ratio without a denominator is
+NaN. Three means of the IoU follow, each with its name: `miou_present` over the classes that are true somewhere, which
+is what this package prints as mIoU; `miou` over those that are true or predicted, as torchmetrics has it; `miou_all`
+over the whole label space with NaN as 0, as DELIVER's scripts have it. `mean_accuracy` is the mean recall of the
+classes that are true; what the BDD100K toolkit prints as mAcc is the mean of `precision`.
+"""
 
 from __future__ import annotations
 

@@ -3,9 +3,16 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+import torch
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_confusion_matrix,
+    multiclass_jaccard_index,
+    multiclass_precision,
+)
 
 from mlesam_ros.errors import LabelError
 from mlesam_ros.metrics import Confusion
@@ -94,6 +101,52 @@ def test_the_truth_itself_is_perfect(truth):
     confusion = Confusion(3)
     confusion.add(truth, truth)
     assert np.isnan(confusion.miou) if (truth == 255).all() else confusion.miou == 1
+
+
+labels = st.lists(st.sampled_from([0, 1, 2, 3, 255]), min_size=1, max_size=80)
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_torchmetrics_counts_the_same(data):
+    """Class 4 never occurs. torchmetrics has 0 where nothing is known of a class; we have NaN."""
+    truth = np.array(data.draw(labels), np.uint8)
+    guessed = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(truth), max_size=len(truth))), np.uint8)
+    assume((truth != 255).any())
+    confusion = Confusion(5)
+    confusion.add(truth, guessed)
+    pair = torch.from_numpy(guessed.astype(np.int64)), torch.from_numpy(truth.astype(np.int64))
+
+    def theirs(function, average):
+        return function(*pair, num_classes=5, average=average, ignore_index=255).numpy()
+
+    counts = multiclass_confusion_matrix(*pair, num_classes=5, ignore_index=255).numpy()
+    assert (confusion.counts[:, :5] == counts).all() and not confusion.counts[:, 5].any()
+    known = ~np.isnan(confusion.iou)
+    np.testing.assert_allclose(theirs(multiclass_jaccard_index, "none")[known], confusion.iou[known], atol=1e-6)
+    assert confusion.miou == pytest.approx(float(theirs(multiclass_jaccard_index, "macro")), abs=1e-6)
+    assert confusion.fwiou == pytest.approx(float(theirs(multiclass_jaccard_index, "weighted")), abs=1e-6)
+    assert confusion.pixel_accuracy == pytest.approx(float(theirs(multiclass_accuracy, "micro")), abs=1e-6)
+    present = confusion.pixels > 0
+    recall = theirs(multiclass_accuracy, "none")
+    np.testing.assert_allclose(recall[present], confusion.accuracy[present], atol=1e-6)
+    assert confusion.mean_accuracy == pytest.approx(float(recall[present].mean()), abs=1e-6)
+    predicted = ~np.isnan(confusion.precision)
+    precision = theirs(multiclass_precision, "none")[predicted]
+    np.testing.assert_allclose(precision, confusion.precision[predicted], atol=1e-6)
+
+
+def test_what_becomes_of_a_class_that_is_absent():
+    """0 is true and found, 1 true and never predicted, 2 predicted and never true, 3 neither."""
+    confusion = Confusion(4)
+    confusion.add(np.array([0, 0, 1, 1]), np.array([0, 0, 2, 2]))
+    np.testing.assert_equal(confusion.iou, [1, 0, 0, np.nan])
+    np.testing.assert_equal(confusion.accuracy, [1, 0, np.nan, np.nan])
+    np.testing.assert_equal(confusion.precision, [1, np.nan, 0, np.nan])
+    assert confusion.miou == pytest.approx(1 / 3), "over what is true or predicted"
+    assert confusion.miou_present == confusion.mean_accuracy == 0.5, "over what is true"
+    assert confusion.miou_all == 0.25, "over all, NaN as 0"
+    assert confusion.fwiou == 0.5
 
 
 def test_what_cannot_be_compared_is_refused():

@@ -24,7 +24,7 @@ from mlesam_ros.training.state import Learner
 from mlesam_ros.training.train import EVALUATION, train
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-STEPS = 16
+STEPS = 12
 _TRAIN = "from mlesam_ros.training.train import train; train({recipe!r}, {out!r})"
 _DIE_IN_THE_THIRD_SAVE = """
 import os, signal
