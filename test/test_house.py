@@ -11,7 +11,7 @@ SOURCES = sorted([*(CHECKOUT / "mlesam_ros").rglob("*.py"), *(CHECKOUT / "traini
 # Floor by floor, the ground last. A room may import rooms of its own floor's list below it, and itself.
 FLOORS = [
     {"cli"},
-    {"ros", "training", "evaluation", "bench"},
+    {"ros", "training", "evaluation", "doctor", "bench"},
     {"bags", "pipeline"},
     {"model", "encoding", "sync", "render", "world", "messages"},
     {"geometry", "labels", "metrics", "robustness"},
@@ -20,6 +20,9 @@ FLOORS = [
 # Neighbours on one floor that lean on each other, in one direction only.
 NEIGHBOURS = {
     ("training", "evaluation"),
+    ("doctor", "evaluation"),
+    ("ros", "doctor"),
+    ("ros", "evaluation"),
     ("geometry", "labels"),
     ("metrics", "labels"),
     ("messages", "encoding"),

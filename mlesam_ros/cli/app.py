@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mlesam_ros.cli import assemble, bench, demo, evaluate, info, node, play, sensors, simulate, train
+from mlesam_ros.cli import assemble, bench, demo, doctor, evaluate, info, node, play, sensors, simulate, train
 from mlesam_ros.cli.help import epilog
 from mlesam_ros.errors import MlesamError
 
@@ -52,7 +52,7 @@ def _root(
     """One semantic mask from camera, depth, events and LiDAR, with any of them missing."""
 
 
-for _module in (demo, node, play, evaluate, sensors, simulate, assemble, train, info, bench):
+for _module in (demo, node, play, evaluate, doctor, sensors, simulate, assemble, train, info, bench):
     _module.register(app)
 
 

@@ -14,6 +14,7 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Modality
 from mlesam_ros.geometry.camera import FITS
 from mlesam_ros.messages import MESSAGE_TYPES
+from mlesam_ros.sync import SyncConfig
 
 START = "start"
 """Read once when the process starts; read-only to `ros2 param`."""
@@ -139,6 +140,19 @@ def _check_names(name: str, values: tuple[str, ...]) -> None:
         raise ConfigError(f"{name} is {list(values)}; it needs at least one of {', '.join(MODALITIES)}, each once.")
     for value in values:
         _check_choice(name, value, MODALITIES)
+
+
+def sync_config(parameters: NodeParameters, modalities: tuple[Modality, ...]) -> SyncConfig:
+    """How the node brings the frames of these sensors together."""
+    return SyncConfig(
+        modalities=modalities,
+        primary_order=parameters.primary_order,
+        primary_timeout=parameters.primary_timeout,
+        tolerance={m: parameters.sensor(m).tolerance for m in modalities},
+        offset={m: parameters.sensor(m).offset for m in modalities},
+        patience=parameters.patience,
+        required=tuple(m for m in modalities if parameters.sensor(m).required),
+    )
 
 
 # The dataclass on a node

@@ -17,12 +17,11 @@ from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter, sentence
 from mlesam_ros.ros.inputs import SensorInput
 from mlesam_ros.ros.outputs import Outputs
-from mlesam_ros.ros.parameters import AUTO, NodeParameters
+from mlesam_ros.ros.parameters import AUTO, NodeParameters, sync_config
 from mlesam_ros.ros.rig_feed import RigFeed
 from mlesam_ros.ros.status import Provenance, status_message
 from mlesam_ros.ros.sync_filter import SyncFilter
 from mlesam_ros.share import share
-from mlesam_ros.sync import SyncConfig
 
 _RECENT = 32  # masks that rates and latencies are taken over
 _FRESH = 1.5  # s for which a trouble with one mask is still news
@@ -44,7 +43,7 @@ class Perception:
         self._parameters = parameters
         self._pipeline = _load(parameters)
         self._modalities = _known_modalities(parameters, self._pipeline.config.modalities)
-        self._sync_config = _sync_config(parameters, self._modalities)
+        self._sync_config = sync_config(parameters, self._modalities)
         self._rig_feed = RigFeed(node, parameters)
         try:
             self._outputs = Outputs(node, self._pipeline.config.label_space)
@@ -241,18 +240,6 @@ def _known_modalities(parameters: NodeParameters, experts: tuple[Modality, ...])
             f"modalities is {list(parameters.modalities)}; the checkpoint has experts for {', '.join(experts)} only."
         )
     return known
-
-
-def _sync_config(parameters: NodeParameters, modalities: tuple[Modality, ...]) -> SyncConfig:
-    return SyncConfig(
-        modalities=modalities,
-        primary_order=parameters.primary_order,
-        primary_timeout=parameters.primary_timeout,
-        tolerance={m: parameters.sensor(m).tolerance for m in modalities},
-        offset={m: parameters.sensor(m).offset for m in modalities},
-        patience=parameters.patience,
-        required=tuple(m for m in modalities if parameters.sensor(m).required),
-    )
 
 
 def _unlabel(segmentation: Segmentation, threshold: float) -> Segmentation:

@@ -1,0 +1,173 @@
+"""Settings of the synchroniser with which more sensors are part of more sets, each of them tried out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.doctor.catalogue import finding
+from mlesam_ros.doctor.record import Record
+from mlesam_ros.doctor.rehearsal import Rehearsal, rehearse
+from mlesam_ros.findings import Finding
+from mlesam_ros.frame import NANOSECONDS, Modality
+from mlesam_ros.sync import SyncConfig
+
+Seconds = npt.NDArray[np.float64]
+
+_LACK = 0.1
+"""Share of the sets that a sensor may be missing from although its rate would allow more."""
+_GAIN = 0.05
+"""Share of the sets that a change must win."""
+_ROUND = 0.005
+"""Seconds that proposals are rounded up to."""
+_MOST_PATIENCE = 0.5
+"""Seconds; a mask that waits longer is no use to anyone."""
+
+
+@dataclass
+class Advice:
+    """What would help.
+
+    Attributes:
+        parameters: the node's parameter → value.
+        findings: why.
+        rehearsal: with all of them.
+    """
+
+    rehearsal: Rehearsal
+    parameters: dict[str, float | list[str]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def advise(
+    records: Mapping[Modality, Record],
+    plain: Rehearsal,
+    offsets: Mapping[Modality, float],
+    ill: Collection[Modality] = (),
+) -> Advice:
+    """Find settings with which more sensors are part of more sets, each of them tried out.
+
+    Args:
+        records: of the sensors.
+        plain: the rehearsal with the settings as they are.
+        offsets: seconds that other findings say stamps are late by.
+        ill: modalities with errors, which explain what they lack.
+    """
+    advice = Advice(plain)
+    if offsets:
+        config = replace(plain.config, offset={**_by_modality(plain.config, "offset"), **offsets})
+        advice.rehearsal = rehearse(records, config)
+        advice.parameters.update({f"{m}.offset": round(value, 3) for m, value in offsets.items()})
+    for modality in plain.config.modalities:
+        if modality not in ill or modality in offsets:
+            _help(modality, records, advice)
+    if not ill:
+        _reorder(records, advice)
+    return advice
+
+
+def _help(modality: Modality, records: Mapping[Modality, Record], advice: Advice) -> None:
+    """Raise tolerance or patience where a sensor is missing from sets that it could be part of."""
+    now = advice.rehearsal
+    possible = _possible(modality, records, now)
+    share = now.parts[modality] / now.sets if now.sets else 0.0
+    if not now.sets or possible - share < _LACK:
+        return
+    why, remedy = _fates(modality, now), "see what else is said about it"
+    for change, reason in _changes(modality, records, now):
+        then = rehearse(records, replace(now.config, **change))
+        if then.sets and then.parts[modality] / then.sets - share >= _GAIN:
+            parameters = _parameters(modality, change)
+            advice.rehearsal = then
+            advice.parameters.update(parameters)
+            told = ", ".join(f"{name}: {value:g}" for name, value in parameters.items())
+            gained = 100 * then.parts[modality] / then.sets
+            why, remedy = reason, f"set {told}; then it is part of {gained:.0f} %"
+            break
+    values = {"share": 100 * share, "possible": 100 * possible, "why": why, "remedy": remedy}
+    advice.findings.append(finding("few_partners", modality, **values))
+
+
+def _possible(modality: Modality, records: Mapping[Modality, Record], rehearsal: Rehearsal) -> float:
+    """Share of the sets that a sensor could be part of, each of its messages being of use once."""
+    return min(1.0, len(records[modality].moments) / rehearsal.sets) if rehearsal.sets else 0.0
+
+
+def _changes(
+    modality: Modality, records: Mapping[Modality, Record], rehearsal: Rehearsal
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """(changes of the configuration, the reason in words), the smallest first."""
+    config, primary = rehearsal.config, rehearsal.config.order[0]
+    if primary == modality or not len(records[primary].moments):
+        return
+    skews, lags = _nearest(records[primary], records[modality], config.nanoseconds("offset", modality))
+    tolerance, patience = _ceil(np.percentile(skews, 95)), _ceil(np.percentile(lags, 95))
+    wider: dict[str, Any] = {"tolerance": {**_by_modality(config, "tolerance"), modality: tolerance}}
+    longer: dict[str, Any] = {"patience": patience}
+    apart = f"its nearest message lies up to {1e3 * np.percentile(skews, 95):.0f} ms from the primary's"
+    behind = f"it arrives up to {1e3 * np.percentile(lags, 95):.0f} ms after the primary"
+    if tolerance > config.nanoseconds("tolerance", modality) / NANOSECONDS:
+        yield wider, apart
+    if config.nanoseconds("patience", modality) / NANOSECONDS < patience <= _MOST_PATIENCE:
+        yield longer, behind
+        if tolerance > config.nanoseconds("tolerance", modality) / NANOSECONDS:
+            yield {**wider, **longer}, f"{apart}, and {behind}"
+
+
+def _nearest(primary: Record, other: Record, offset: int) -> tuple[Seconds, Seconds]:
+    """For every message of the primary the partner nearest in time: distance and later arrival, both in seconds."""
+    order = np.argsort(other.moments)
+    moments, arrivals = other.moments[order] - offset, other.arrivals[order]
+    after = np.searchsorted(moments, primary.moments).clip(1, max(len(moments) - 1, 1))
+    before = (after - 1).clip(0)
+    after = after.clip(0, len(moments) - 1)
+    nearer = np.abs(moments[before] - primary.moments) <= np.abs(moments[after] - primary.moments)
+    at = np.where(nearer, before, after)
+    return np.abs(moments[at] - primary.moments) / NANOSECONDS, (arrivals[at] - primary.arrivals) / NANOSECONDS
+
+
+def _fates(modality: Modality, rehearsal: Rehearsal) -> str:
+    counts = rehearsal.counters[modality]
+    told = [f"{counts[fate]} {fate}" for fate in ("superseded", "late", "unmatched", "refused") if counts[fate]]
+    return f"of {counts['received']} messages {', '.join(told) or 'all are used'}"
+
+
+def _reorder(records: Mapping[Modality, Record], advice: Advice) -> None:
+    """Another primary, where that gives more complete sets."""
+    now = advice.rehearsal
+    best, order = now, now.config.order
+    for first in now.config.order[1:]:
+        tried = (first, *(m for m in now.config.order if m != first))
+        then = rehearse(records, replace(now.config, primary_order=tried))
+        if then.complete > best.complete:
+            best, order = then, tried
+    if now.sets and best.complete >= now.complete * (1 + 2 * _GAIN) and best.complete - now.complete > now.sets * _GAIN:
+        values = {"now": now.complete / now.seconds, "then": best.complete / best.seconds, "other": order[0]}
+        advice.findings.append(finding("primary_poor", now.config.order[0], **values, order=", ".join(order)))
+        advice.parameters["primary_order"] = list(order)
+        advice.rehearsal = best
+
+
+def _by_modality(config: SyncConfig, name: str) -> dict[Modality, float]:
+    return {m: config.nanoseconds(name, m) / NANOSECONDS for m in config.modalities}
+
+
+def _parameters(modality: Modality, change: Mapping[str, Any]) -> dict[str, float]:
+    """A change of the configuration in the node's parameters."""
+    found = {}
+    for name, value in change.items():
+        if isinstance(value, Mapping):
+            found[f"{modality}.{name}"] = float(value[modality])
+        elif isinstance(value, float):
+            found[name] = value
+    return found
+
+
+def _ceil(seconds: float) -> float:
+    """A little more, rounded up."""
+    return round(math.ceil(1.1 * seconds / _ROUND) * _ROUND, 3)

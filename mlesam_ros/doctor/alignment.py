@@ -1,0 +1,208 @@
+"""Whether the LiDAR sees things where and when the camera sees them: outlines of depth against outlines of the picture.
+
+After J. Levinson and S. Thrun, Automatic Online Calibration of Cameras and Lasers, RSS 2013: where a sweep jumps from
+a near thing to a far one, the picture mostly has an edge. The share of such points that fall on edges is highest where
+the calibration is right; turned by a degree it is down to what chance gives. Most things stand upright, so this tells
+left from right, and a sweep of another moment from the right one while the robot moves. It does not tell up from down:
+the jumps between a sweep's rows are few and lie on the ground.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.frame import NANOSECONDS
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.coherence import turned
+from mlesam_ros.geometry.transform import Transform
+
+Floats = npt.NDArray[np.float64]
+Image = npt.NDArray[np.float32]
+
+SHIFTS = (-3, -2, -1, 0, 1, 2, 3)
+"""Sweeps by which the LiDAR is moved in time; the outermost only show that one before is a peak."""
+_YAWS = np.arange(-6.0, 6.01, 0.25)
+"""Degrees that the mounting is turned by."""
+_JUMP = 0.15
+"""In ln(metres): what stands out does so by a seventh of its distance."""
+_NEAR = 1.5
+"""Metres up to which returns may be the robot's own."""
+_ROW, _REACH = 0.2, 1.0
+"""Degrees of elevation that are one row of a sweep, and of azimuth up to which its points are neighbours."""
+_STEEP = 95
+"""Percentile of the picture's steepness that counts as an edge in full."""
+_WIDTH = 640
+"""Pixels that wider pictures are made smaller to: an edge is one of them wide."""
+_POINTS = 150
+"""Points on outlines in the pictures, over all views, below which nothing is said."""
+_APART = 1.5
+"""Degrees around the best angle that do not count as elsewhere."""
+_CLEAR = 4.0
+"""Times the spread elsewhere that the best must stand out by. Measured: docs/doctor.md."""
+_HEIGHT = 0.05
+"""Share of the points on edges that the best has more than chance, at least."""
+_ADVANTAGE = 0.5
+"""Part of that height which the mounting as it is must lack."""
+_MANY = 6
+"""Views from which on two halves of them are each enough to say something."""
+_OFF = 0.75
+"""Degrees from which on a calibration is called wrong; a quarter is what the angles resolve."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture and the sweeps around it.
+
+    Attributes:
+        edges: (h, w) float32 in [0, 1], where the picture changes from left to right; the whole picture, made smaller.
+        sweeps: shift → (N, 3) points on outlines, in the LiDAR's frame.
+        stamps: shift → nanoseconds of the sweep minus the picture's.
+    """
+
+    edges: Image
+    sweeps: Mapping[int, Floats]
+    stamps: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found.
+
+    Attributes:
+        yaw: degrees to add to the mounting, as `mlesam_ros.geometry.coherence.turned` takes them; None where nothing
+            stands out.
+        shift: seconds by which the LiDAR's stamps are late; None where they are not clearly so.
+    """
+
+    yaw: float | None
+    shift: float | None
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the mounting is wrong by more than the measurement."""
+        return self.yaw is not None and abs(self.yaw) >= _OFF
+
+
+def picture_edges(rgb: npt.NDArray[np.uint8]) -> Image:
+    """Where a picture changes from left to right.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+
+    Returns:
+        (h, w) float32 in [0, 1], at most 640 wide.
+    """
+    scale = min(1.0, _WIDTH / rgb.shape[1])
+    small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    smooth = cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2LAB), (0, 0), 1.0).astype(np.float32)
+    steep = np.abs(cv2.Sobel(smooth, cv2.CV_32F, 1, 0)).max(axis=2)
+    full = max(float(np.percentile(steep, _STEEP)), 1e-6)
+    return np.asarray(cv2.GaussianBlur(np.minimum(steep / full, 1.0), (0, 0), 1.0), np.float32)
+
+
+def sweep_outlines(xyz: npt.NDArray[np.floating[Any]]) -> Floats:
+    """The points that are much nearer than a neighbour in their row.
+
+    Args:
+        xyz: (N, 3) metres in the LiDAR's frame, z up.
+
+    Returns:
+        (M, 3) of them.
+    """
+    xyz = xyz[np.isfinite(xyz).all(axis=1)].astype(np.float64)
+    distance = np.linalg.norm(xyz, axis=1)
+    xyz, distance = xyz[distance > _NEAR], distance[distance > _NEAR]
+    azimuth = np.degrees(np.arctan2(xyz[:, 1], xyz[:, 0]))
+    row = np.round(np.degrees(np.arcsin(xyz[:, 2] / distance)) / _ROW)
+    order = np.lexsort((azimuth, row))
+    near = (np.diff(row[order]) == 0) & (np.diff(azimuth[order]) < _REACH)
+    step = np.diff(np.log(distance[order]))
+    nearer = np.concatenate([[False], near & (step < -_JUMP)]) | np.concatenate([near & (step > _JUMP), [False]])
+    return xyz[order[nearer[: len(order)]]]
+
+
+def judge(views: Sequence[View], camera: CameraModel, camera_from_lidar: Transform) -> Verdict:
+    """Turn the mounting and move the sweeps in time, and see where the outlines meet.
+
+    Only what both halves of the views say is believed.
+
+    Args:
+        views: of moments apart from each other.
+        camera: of the pictures.
+        camera_from_lidar: the mounting.
+    """
+    whole, *halves = (_judge(some, camera, camera_from_lidar) for some in (views, views[::2], views[1::2]))
+    if len(views) >= _MANY:
+        if whole.yaw and not all(half.yaw and abs(half.yaw - whole.yaw) <= _OFF for half in halves):
+            return Verdict(None, None)
+        if whole.shift is not None and any(half.shift is None for half in halves):
+            return Verdict(None, None)
+    return whole
+
+
+def _judge(views: Sequence[View], camera: CameraModel, camera_from_lidar: Transform) -> Verdict:
+    turns = [(turned(camera_from_lidar, yaw=float(yaw)), 0) for yaw in _YAWS]
+    by_yaw = _shares(views, camera, turns)
+    if by_yaw is None:
+        return Verdict(None, None)
+    shift = _best_shift(views, camera, camera_from_lidar, by_yaw)
+    return Verdict(_best_yaw(by_yaw) if shift is None else None, shift)
+
+
+def _shares(views: Sequence[View], camera: CameraModel, trials: Sequence[tuple[Transform, int]]) -> Floats | None:
+    """Per (mounting, shift) the share of outline points on edges, over the views; None with too few points."""
+    rows = [_share(view, camera, trials) for view in views if all(shift in view.sweeps for _, shift in trials)]
+    if sum(row[:, 1].min() for row in rows) < _POINTS:
+        return None
+    edges, points = np.sum(rows, axis=0).T
+    return np.asarray(edges / points)
+
+
+def _share(view: View, camera: CameraModel, trials: Sequence[tuple[Transform, int]]) -> Floats:
+    """(trials, 2): sum of the edges under the points, and how many points land."""
+    out, (height, width) = [], view.edges.shape
+    for mounting, shift in trials:
+        _, u, v = camera.land(mounting.apply(view.sweeps[shift]), near=1.0)
+        rows = np.floor((v + 0.5) * height / camera.height).astype(np.intp).clip(0, height - 1)
+        cols = np.floor((u + 0.5) * width / camera.width).astype(np.intp).clip(0, width - 1)
+        out.append((float(view.edges[rows, cols].sum(dtype=np.float64)), len(rows)))
+    return np.array(out)
+
+
+def _best_yaw(shares: Floats) -> float | None:
+    """The angle that stands out; 0 where the mounting as it is does about as well; None where none does."""
+    at = int(shares.argmax())
+    elsewhere = shares[np.abs(_YAWS - _YAWS[at]) > _APART]
+    level, spread = _middle(elsewhere)
+    height = float(shares[at]) - level
+    if at in (0, len(_YAWS) - 1) or height < max(_CLEAR * spread, _HEIGHT) or shares[at] <= elsewhere.max():
+        return None
+    as_it_is = float(shares[np.abs(_YAWS).argmin()])
+    return float(_YAWS[at]) if shares[at] - as_it_is > _ADVANTAGE * height else 0.0
+
+
+def _best_shift(views: Sequence[View], camera: CameraModel, mounting: Transform, by_yaw: Floats) -> float | None:
+    """Seconds by which the LiDAR's stamps are late, where sweeps of another moment clearly fit better."""
+    shares = _shares(views, camera, [(mounting, shift) for shift in SHIFTS])
+    if shares is None:
+        return None
+    at = int(shares.argmax())
+    level, spread = _middle(by_yaw)
+    height = float(shares[at]) - level
+    if at in (0, SHIFTS.index(0), len(SHIFTS) - 1) or height < max(_CLEAR * spread, _HEIGHT):
+        return None
+    if shares[at] - shares[SHIFTS.index(0)] < _ADVANTAGE * height or shares[at] < by_yaw.max():
+        return None  # as it is, or turned, it is about as good
+    return float(np.median([view.stamps[SHIFTS[at]] for view in views if SHIFTS[at] in view.stamps])) / NANOSECONDS
+
+
+def _middle(values: Floats) -> tuple[float, float]:
+    """Median, and the standard deviation that the median distance from it stands for."""
+    level = float(np.median(values))
+    return level, 1.4826 * float(np.median(np.abs(values - level)))

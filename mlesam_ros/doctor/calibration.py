@@ -1,0 +1,169 @@
+"""Whether lenses and mountings are known, and whether they can be right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mlesam_ros.doctor.catalogue import finding
+from mlesam_ros.doctor.record import Record
+from mlesam_ros.errors import CalibrationError, MlesamError
+from mlesam_ros.findings import WARNING, Finding
+from mlesam_ros.frame import CAMERA, LIDAR, NANOSECONDS, Modality
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.mounting import mounting_findings
+from mlesam_ros.geometry.plausible import picture_faults
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.messages import stamp_ns
+
+_SILENCE = 0.5
+"""Seconds that a gap in a moving transform has at least, besides three periods."""
+
+
+@dataclass
+class Infos:
+    """What CameraInfo and TF said, as far as the rig does not keep it.
+
+    Attributes:
+        models: modality → frame and camera of its newest CameraInfo that can be used.
+        moving: (parent, child) → nanoseconds of what came on /tf.
+    """
+
+    models: dict[Modality, tuple[str, CameraModel]] = field(default_factory=dict)
+    moving: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    _last: dict[Modality, bytes] = field(default_factory=dict)
+
+    def hear_info(self, modality: Modality, message: Any) -> None:
+        """A CameraInfo; one that cannot be used is among the rig's problems."""
+        content = repr((message.header.frame_id, message.height, message.width, message.d, message.k)).encode()
+        if self._last.get(modality) != content:
+            self._last[modality] = content
+            with suppress(MlesamError):
+                self.models[modality] = message.header.frame_id.lstrip("/"), CameraModel.from_info(message)
+
+    def hear_transforms(self, message: Any) -> None:
+        """A message on /tf."""
+        for stamped in message.transforms:
+            edge = stamped.header.frame_id.lstrip("/"), stamped.child_frame_id.lstrip("/")
+            self.moving.setdefault(edge, []).append(stamp_ns(stamped.header))
+
+
+def calibration_findings(
+    records: Mapping[Modality, Record],
+    infos: Infos,
+    rig: Rig,
+    problems: Mapping[str, str],
+    sizes: Mapping[Modality, tuple[int, int]],
+    begin: int,
+) -> Iterator[Finding]:
+    """What is missing or contradicts the messages.
+
+    Args:
+        records: of the sensors.
+        infos: what was heard of them.
+        rig: as it is known in the end.
+        problems: topic → what is wrong with its newest message.
+        sizes: modality → (height, width) of its pictures.
+        begin: nanoseconds that positions in time are told from.
+    """
+    spoken = {m: record for m, record in records.items() if record.frame_ids}
+    for topic, problem in problems.items():
+        yield _problem(topic, problem)
+    if rig.camera_frame not in rig.models and not problems:
+        yield finding("no_label_camera", CAMERA)
+    yield from _conflicts(infos)
+    strangers = {m for m, record in spoken.items() if m in infos.models and _is_stranger(record, infos.models[m][0])}
+    for modality in strangers:
+        frame = infos.models[modality][0]
+        values = {"picture": spoken[modality].frame_id, "info": frame, "modality": modality}
+        yield finding("info_frame", modality, **values)
+    for modality, record in spoken.items():
+        if modality != LIDAR:
+            yield from _lens(modality, record, infos, rig, sizes.get(modality))
+        if CAMERA not in strangers:
+            yield from _place(modality, record, rig)
+    yield from _odd_mountings(spoken, rig)
+    yield from _transform_gaps(infos, begin)
+
+
+def _is_stranger(record: Record, info_frame: str) -> bool:
+    return bool(record.frame_id and info_frame) and record.frame_id != info_frame
+
+
+def _conflicts(infos: Infos) -> Iterator[Finding]:
+    """Two sensors that share a frame share a lens."""
+    first: dict[str, tuple[Modality, CameraModel]] = {}
+    for modality, (frame, model) in infos.models.items():
+        other, known = first.setdefault(frame, (modality, model))
+        if known.to_dict() != model.to_dict():
+            yield finding("info_conflict", modality, other=other, frame=frame)
+
+
+def _problem(topic: str, problem: str) -> Finding:
+    """A sentence of ours has its remedy behind the last semicolon, if it has one."""
+    kind = "bad_transform" if "tf" in topic.rsplit("/", 1)[-1] else "bad_info"
+    reason, _, remedy = problem.rstrip(".").rpartition("; ")
+    values = {"reason": reason or remedy, "remedy": remedy if reason else "correct it where it is published"}
+    return finding(kind, topic, **values)
+
+
+def _lens(
+    modality: Modality, record: Record, infos: Infos, rig: Rig, size: tuple[int, int] | None
+) -> Iterator[Finding]:
+    known = infos.models[modality][1] if modality in infos.models else rig.models.get(record.frame_id)
+    if known is None:
+        if rig.camera_frame not in rig.models:
+            return
+        if modality != CAMERA:
+            yield finding("no_info", modality)
+        elif modality not in infos.models and record.frame_id:
+            yield finding("info_frame", modality, picture=record.frame_id, info=rig.camera_frame, modality=modality)
+        return
+    if size is not None and size != (known.height, known.width):
+        values = {"picture": f"{size[1]}x{size[0]}", "info": f"{known.width}x{known.height}"}
+        yield finding("info_size", modality, **values)
+    yield from _odd_lens(modality, known)
+
+
+def _odd_lens(modality: Modality, model: CameraModel) -> Iterator[Finding]:
+    for fault in picture_faults(model.K, model.width, model.height):
+        reason, _, remedy = fault.rstrip(".").rpartition("; ")
+        yield finding("odd_info", modality, reason=reason, remedy=remedy)
+
+
+def _place(modality: Modality, record: Record, rig: Rig) -> Iterator[Finding]:
+    """Whether a sensor is connected to the label camera."""
+    frame = record.frame_id
+    if not frame:
+        yield finding("no_frame_id", modality, modality=modality)
+        return
+    if modality == CAMERA or not rig.camera_frame or frame == rig.camera_frame:
+        return
+    try:
+        rig.extrinsic(frame)
+    except CalibrationError:
+        yield finding("no_transform", modality, frame=frame, camera=rig.camera_frame)
+
+
+def _odd_mountings(records: Mapping[Modality, Record], rig: Rig) -> Iterator[Finding]:
+    """What is odd about the sensors' own places; other frames of the robot are its own business."""
+    frames = {record.frame_id for record in records.values()} | {rig.camera_frame}
+    subjects = {f"{kind} {frame}" for frame in frames for kind in ("camera", "frame")}
+    models = {frame: model for frame, model in rig.models.items() if frame in frames}
+    for found in mounting_findings(rig.camera_frame, models, rig.tree):
+        if found.severity == WARNING and found.subject in subjects:
+            yield found
+
+
+def _transform_gaps(infos: Infos, begin: int) -> Iterator[Finding]:
+    for (parent, child), stamps in infos.moving.items():
+        times = np.unique(np.array(stamps, np.int64))
+        steps = np.diff(times) / NANOSECONDS
+        if len(steps) < 3 or steps.max() <= max(3 * float(np.median(steps)), _SILENCE):
+            continue
+        at = (times[steps.argmax()] - begin) / NANOSECONDS
+        yield finding("transform_gaps", "/tf", parent=parent, child=child, longest=steps.max(), at=at)

@@ -1,0 +1,62 @@
+"""Whether what the messages hold can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mlesam_ros.doctor.catalogue import finding
+from mlesam_ros.doctor.record import Record
+from mlesam_ros.doctor.views import Looks
+from mlesam_ros.findings import Finding
+from mlesam_ros.frame import CAMERA, DEPTH, LIDAR
+
+_DEPTHS = (0.05, 200.0)
+"""Metres between which the median of a robot's depth pictures lies."""
+_IN_VIEW = 0.003
+"""Share of a sweep's returns that land in the picture even of a narrow lens."""
+_MANY = 0.25
+"""Share of the messages looked at that may be blank: a robot drives through the dark, or up to a wall."""
+_BLANK = {CAMERA: "picture_blank", DEPTH: "depth_empty", LIDAR: "cloud_empty"}
+
+
+def content_findings(record: Record) -> Iterator[Finding]:
+    """What could not be read, changing sizes, lost packets."""
+    modality, topic = record.modality, record.source.topic
+    if not record.received:
+        yield finding("sensor_silent", modality, topic=topic)
+        return
+    if record.refusals:
+        yield _refusal(record)
+    if len(record.sizes) > 1:
+        sizes = ", ".join(f"{width}x{height}" for (height, width), _ in record.sizes.most_common())
+        yield finding("size_changes", modality, sizes=sizes)
+    lost = record.counters.get("lost", 0)
+    if lost:
+        yield finding("packets_lost", modality, lost=lost, total=lost + record.counters["packets"])
+
+
+def _refusal(record: Record) -> Finding:
+    sentence = record.refusals.most_common(1)[0][0].rstrip(".")
+    reason, _, remedy = sentence.rpartition("; ")
+    values = {"reason": reason or remedy, "remedy": remedy if reason else "see to the driver"}
+    count = sum(record.refusals.values())
+    if count == record.received:
+        return finding("all_unreadable", record.modality, total=count, **values)
+    return finding("some_unreadable", record.modality, count=count, total=record.received, **values)
+
+
+def look_findings(looks: Looks) -> Iterator[Finding]:
+    """What the closer look at a few moments showed."""
+    for modality, reason in looks.refusals.items():
+        if modality not in looks.looked:
+            yield finding("all_unreadable", modality, total=1, reason=reason.rstrip("."), remedy="see to the driver")
+    for modality, kind in _BLANK.items():
+        blank, total = looks.blank.get(modality, 0), looks.looked.get(modality, 0)
+        if blank > _MANY * total:
+            yield finding(kind, modality, count=blank, total=total)
+    if looks.depths and not _DEPTHS[0] <= (metres := float(np.median(looks.depths))) <= _DEPTHS[1]:
+        yield finding("depth_unit", DEPTH, metres=metres)
+    if looks.landed and (share := float(np.median(looks.landed))) < _IN_VIEW:
+        yield finding("cloud_out_of_view", LIDAR, share=100 * share)

@@ -1,0 +1,141 @@
+"""A recording, examined: read once, rehearsed, and looked at more closely at a few moments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.doctor.advice import advise
+from mlesam_ros.doctor.alignment import judge
+from mlesam_ros.doctor.calibration import Infos, calibration_findings
+from mlesam_ros.doctor.catalogue import finding
+from mlesam_ros.doctor.checkup import Checkup, sensor_row, set_figures, sorted_findings
+from mlesam_ros.doctor.content import content_findings, look_findings
+from mlesam_ros.doctor.record import Record
+from mlesam_ros.doctor.rehearsal import rehearse, sync_findings
+from mlesam_ros.doctor.timing import ahead_of_arrival, timing_findings
+from mlesam_ros.doctor.views import Looks, look
+from mlesam_ros.errors import BagError
+from mlesam_ros.evaluation.calibration import BagRig
+from mlesam_ros.evaluation.topics import Topics, find_topics
+from mlesam_ros.findings import ERROR, Finding
+from mlesam_ros.frame import LIDAR, MODALITIES, NANOSECONDS, Modality
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.sync import SyncConfig
+
+
+def examine(
+    bag: str | Path,
+    chosen: Mapping[str, str] | None = None,
+    calibration: Rig | None = None,
+    sync: SyncConfig | None = None,
+    progress: Callable[[float], None] = lambda seconds: None,
+) -> Checkup:
+    """Say what is wrong with a bag, what the node would make of it, and what would help.
+
+    Args:
+        bag: rosbag2 folder or file.
+        chosen: modality → topic, where guessing is not wanted.
+        calibration: for what the bag does not say.
+        sync: how frames are brought together; by default as in the node.
+        progress: told the seconds of the bag that are read.
+
+    Raises:
+        BagError: it cannot be read, or has not the topic that was chosen.
+        ConfigError: a choice names no modality.
+    """
+    with BagReader(bag) as reader:
+        seconds = (reader.end - reader.start) / NANOSECONDS
+        try:
+            topics = find_topics(reader.topics, chosen)
+        except BagError as error:
+            if chosen:
+                raise
+            return Checkup(str(bag), seconds, [*_bag_findings(reader), finding("no_sensor", "topics", sentence=error)])
+        return _Examination(reader, topics, calibration, sync).result(progress)
+
+
+class _Examination:
+    """One bag's."""
+
+    def __init__(self, reader: BagReader, topics: Topics, calibration: Rig | None, sync: SyncConfig | None) -> None:
+        self._reader, self._topics, self._sync = reader, topics, sync
+        self._known = BagRig(reader, topics, calibration)
+        self._infos = Infos()
+        self._records = {m: Record(m, source) for m, source in topics.sensors.items()}
+
+    def result(self, progress: Callable[[float], None]) -> Checkup:
+        """Everything."""
+        self._read(progress)
+        reader = self._reader
+        spoken = {m: record for m, record in self._records.items() if len(record.moments)}
+        looks = look(reader, spoken, self._known.rig)
+        aligned, offsets = self._alignment(looks)
+        findings = [*self._own_findings(looks), *aligned]
+        checkup = Checkup(str(reader.path), (reader.end - reader.start) / NANOSECONDS, findings)
+        plain = rehearse(spoken, self._config(spoken)) if spoken else None
+        if plain is not None:
+            ill = {found.subject for found in findings if found.severity == ERROR}
+            advice = advise(spoken, plain, {**ahead_of_arrival(spoken), **offsets}, ill)
+            findings += [*sync_findings(plain, ill), *advice.findings]
+            checkup.parameters, checkup.sets = advice.parameters, set_figures(plain)
+        checkup.sensors = {m: sensor_row(record, plain) for m, record in self._records.items()}
+        checkup.findings = sorted_findings([*_bag_findings(reader), *findings])
+        return checkup
+
+    def _read(self, progress: Callable[[float], None]) -> None:
+        by_topic = {record.source.topic: record for record in self._records.values()}
+        infos = {topic: modality for modality, topic in self._topics.infos.items()}
+        begin = self._reader.start
+        for topic, _, recorded, message in self._reader.messages({*by_topic, *self._known.topics}):
+            if topic in by_topic:
+                by_topic[topic].hear(message, recorded)
+            else:
+                self._known.hear(topic, message)
+                if topic in infos:
+                    self._infos.hear_info(infos[topic], message)
+                else:
+                    self._infos.hear_transforms(message)
+            progress((recorded - begin) / NANOSECONDS)
+
+    def _config(self, spoken: Mapping[Modality, Record]) -> SyncConfig:
+        config = self._sync or SyncConfig()
+        return replace(config, modalities=tuple(m for m in config.modalities if m in spoken))
+
+    def _own_findings(self, looks: Looks) -> Iterator[Finding]:
+        begin = self._reader.start
+        for sentence in self._topics.notes:
+            yield finding("topic_ambiguous", "topics", sentence=sentence)
+        for modality in MODALITIES:
+            if modality not in self._records:
+                yield finding("sensor_missing", modality)
+        for record in self._records.values():
+            yield from content_findings(record)
+            yield from timing_findings(record, begin)
+        sizes = {m: record.sizes.most_common(1)[0][0] for m, record in self._records.items() if record.sizes}
+        known = self._known
+        yield from calibration_findings(
+            self._records, self._infos, known.rig, known.problems, {**sizes, **looks.sizes}, begin
+        )
+        yield from look_findings(looks)
+
+    def _alignment(self, looks: Looks) -> tuple[list[Finding], dict[Modality, float]]:
+        """What LiDAR and picture say about each other, and by how much the LiDAR's stamps are late."""
+        rig, lidar = self._known.rig, self._records.get(LIDAR)
+        if lidar is None or not looks.views or rig.tree.moves(rig.camera_frame, lidar.frame_id):
+            return [], {}
+        verdict = judge(looks.views, rig.camera, rig.extrinsic(lidar.frame_id))
+        if verdict.shift is not None:
+            side = "before" if verdict.shift > 0 else "after"
+            values = {"offset": 1e3 * abs(verdict.shift), "side": side, "parameter": verdict.shift}
+            return [finding("shifted", LIDAR, **values)], {LIDAR: verdict.shift}
+        if verdict.is_off:
+            return [finding("turned", LIDAR, angle=verdict.yaw)], {}
+        return [finding("alignment_unclear", LIDAR)] if verdict.yaw is None else [], {}
+
+
+def _bag_findings(reader: BagReader) -> Iterator[Finding]:
+    for sentence in reader.warnings:
+        yield finding("bag_damaged", "recording", sentence=sentence)

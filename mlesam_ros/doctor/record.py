@@ -1,0 +1,94 @@
+"""What one sensor said: when, in which sizes and frames, and what of it could not be read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.errors import MlesamError
+from mlesam_ros.evaluation.topics import Source
+from mlesam_ros.frame import Events, Modality, Payload, Picture
+from mlesam_ros.messages import FrameReader, stamp_ns
+
+Nanoseconds = npt.NDArray[np.int64]
+
+
+class Record:
+    """A sensor's messages in the order of their arrival, without their payloads.
+
+    Attributes:
+        modality: which sensor.
+        source: its topic and type.
+        received: messages, those that cannot be read among them.
+        refusals: reason → messages that cannot be read.
+        frame_ids: frame → messages.
+        sizes: (height, width) → messages; of compressed pictures none.
+    """
+
+    def __init__(self, modality: Modality, source: Source) -> None:
+        self.modality, self.source = modality, source
+        self.received = 0
+        self.refusals: Counter[str] = Counter()
+        self.frame_ids: Counter[str] = Counter()
+        self.sizes: Counter[tuple[int, int]] = Counter()
+        self._reader = FrameReader(modality, source.type)
+        self._rows: list[tuple[int, int, int]] = []
+
+    def hear(self, message: Any, arrived: int) -> Payload | None:
+        """Note a message.
+
+        Args:
+            message: as for `FrameReader.read`.
+            arrived: nanoseconds at which it was recorded or received.
+
+        Returns:
+            what it holds; None where it cannot be read.
+        """
+        self.received += 1
+        try:
+            frame = self._reader.read(message)
+        except MlesamError as error:
+            self.refusals[str(error)] += 1
+            return None
+        if frame is None:
+            return None
+        self.note(stamp_ns(message.header), frame.stamp, arrived, frame.frame_id)
+        if isinstance(frame.payload, Picture | Events):
+            self.sizes[frame.payload.height, frame.payload.width] += 1
+        return frame.payload
+
+    def note(self, stamp: int, moment: int, arrived: int, frame_id: str) -> None:
+        """A message that was read: its header's stamp, the moment that the synchroniser goes by, and its arrival."""
+        self._rows.append((stamp, moment, arrived))
+        self.frame_ids[frame_id] += 1
+
+    @property
+    def stamps(self) -> Nanoseconds:
+        """(N,) nanoseconds of the headers of what can be read."""
+        return self._column(0)
+
+    @property
+    def moments(self) -> Nanoseconds:
+        """(N,) nanoseconds by which it is synchronised: for events the end of their window."""
+        return self._column(1)
+
+    @property
+    def arrivals(self) -> Nanoseconds:
+        """(N,) nanoseconds of recording or receiving."""
+        return self._column(2)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What happened to an event camera's packets; see `FrameReader.counters`."""
+        return self._reader.counters
+
+    @property
+    def frame_id(self) -> str:
+        """The frame most of its messages are in; empty without any."""
+        return self.frame_ids.most_common(1)[0][0] if self.frame_ids else ""
+
+    def _column(self, column: int) -> Nanoseconds:
+        return np.fromiter((row[column] for row in self._rows), np.int64, len(self._rows))

@@ -1,0 +1,121 @@
+"""What the node's synchroniser would make of the messages, without a network: sets, and what became of each message."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlesam_ros.doctor.catalogue import finding
+from mlesam_ros.doctor.record import Nanoseconds, Record
+from mlesam_ros.doctor.timing import clock_gap
+from mlesam_ros.findings import Finding
+from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, Picture, SensorFrame
+from mlesam_ros.sync import SyncConfig, Synchroniser
+
+_END_OF_TIME = 1 << 62
+DUPLICATE = "duplicate stamp"
+_EMPTY = Picture(0, 0, "", 0, np.zeros(0, np.uint8))
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What came of it.
+
+    Attributes:
+        config: the synchroniser's.
+        sets: how many.
+        parts: modality → sets that it is part of.
+        complete: sets with every modality.
+        seconds: from the first arrival to the last.
+        wait: usual seconds from a primary's arrival to its set.
+        counters, refusals: as the synchroniser has them.
+        skews: modality → (N,) nanoseconds within the sets.
+    """
+
+    config: SyncConfig
+    sets: int
+    parts: dict[Modality, int]
+    complete: int
+    seconds: float
+    wait: float
+    counters: dict[Modality, dict[str, int]]
+    refusals: dict[Modality, dict[str, int]]
+    skews: dict[Modality, Nanoseconds]
+
+    @property
+    def rate(self) -> float:
+        """Sets per second."""
+        return self.sets / self.seconds if self.seconds else 0.0
+
+
+def rehearse(records: Mapping[Modality, Record], config: SyncConfig) -> Rehearsal:
+    """Push every message when it arrived and take every set when it is ready, as a network without latency would.
+
+    Where the stamps are of another clock than the arrivals, they are the clock, as in `mlesam evaluate`.
+    """
+    synchroniser, found, arrived = Synchroniser(config), list[tuple[int, FrameSet]](), dict[tuple[Modality, int], int]()
+    rows = _rows(records, config.modalities)
+    for now, modality, moment in rows:
+        found += _due(synchroniser, now)
+        synchroniser.push(SensorFrame(modality, moment, "", _EMPTY), now)
+        arrived.setdefault((modality, moment), now)
+        if (frame_set := synchroniser.take(now)) is not None:
+            found.append((now, frame_set))
+    found += _due(synchroniser, _END_OF_TIME)
+    synchroniser.flush()
+    last = rows[-1][0] if rows else 0
+    waits = [min(now, last) - arrived[s.primary, s.frames[s.primary].stamp] for now, s in found]
+    return Rehearsal(
+        config,
+        sets=len(found),
+        parts={m: sum(m in s.frames for _, s in found) for m in config.modalities},
+        complete=sum(len(s.frames) == len(config.modalities) for _, s in found),
+        seconds=(last - rows[0][0]) / NANOSECONDS if rows else 0.0,
+        wait=float(np.median(waits)) / NANOSECONDS if waits else 0.0,
+        counters=synchroniser.counters,
+        refusals=synchroniser.refusals,
+        skews={m: np.array([s.skews[m] for _, s in found if m in s.skews], np.int64) for m in config.modalities},
+    )
+
+
+def _rows(records: Mapping[Modality, Record], modalities: Sequence[Modality]) -> list[tuple[int, Modality, int]]:
+    """(arrival, modality, moment), in the order of arrival."""
+    rows = [
+        (int(arrival), m, int(moment))
+        for m in modalities
+        for arrival, moment in zip(records[m].arrivals, records[m].moments, strict=True)
+    ]
+    rows.sort(key=lambda row: row[0])
+    if rows and all(clock_gap(records[m]) for m in modalities if len(records[m].moments)):
+        latest = 0
+        for at, (_, modality, moment) in enumerate(rows):
+            latest = max(latest, moment)
+            rows[at] = latest, modality, moment
+    return rows
+
+
+def _due(synchroniser: Synchroniser, now: int) -> Iterator[tuple[int, FrameSet]]:
+    """What becomes ready between two messages."""
+    while (moment := synchroniser.next_deadline()) is not None and moment <= now:
+        if (frame_set := synchroniser.take(moment)) is not None:
+            yield moment, frame_set
+        elif synchroniser.next_deadline() == moment:
+            return
+
+
+def sync_findings(rehearsal: Rehearsal, ill: Collection[Modality] = ()) -> Iterator[Finding]:
+    """What is wrong whatever the settings.
+
+    Args:
+        rehearsal: with the settings as they are.
+        ill: modalities with errors, which explain why they are refused.
+    """
+    for modality, reasons in rehearsal.refusals.items():
+        for reason, count in reasons.items():
+            if modality not in ill and reason != DUPLICATE:  # told with the stamps
+                total = rehearsal.counters[modality]["received"]
+                yield finding("frames_refused", modality, count=count, total=total, reason=reason)
+    if not rehearsal.sets:
+        yield finding("no_sets", "sets")

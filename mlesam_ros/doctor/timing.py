@@ -1,0 +1,170 @@
+"""Whether a sensor's messages come when they should, with stamps that can be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.doctor.catalogue import finding
+from mlesam_ros.doctor.record import Nanoseconds, Record
+from mlesam_ros.findings import Finding
+from mlesam_ros.frame import EVENT, NANOSECONDS, Modality
+from mlesam_ros.sync import SyncConfig
+
+_FEW = 5
+"""Messages below which nothing is said about a rhythm."""
+_SILENCE = 0.25
+"""Seconds that a gap has at least, besides three periods."""
+_LOST = 0.02
+"""Share of missing messages that is worth a word."""
+_UNEVEN = 0.3
+"""Periods that one interval in twenty is off by before it is."""
+_AHEAD = 0.020
+"""Seconds by which clocks of a robot's machines that NTP keeps may differ."""
+_DRIFT = (2e-4, 0.010)
+"""Slope, and seconds in all, from which on two clocks run apart; quartzes stay below the first by a factor of two."""
+_REPEATS = 0.01
+"""Share of repeated stamps that is worth a word; in an event stream packets of one moment are usual."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """How regularly a sensor speaks, by its stamps; seconds.
+
+    Attributes:
+        period: the usual time from one message to the next; NaN below three messages.
+        jitter: what one interval in twenty, gaps left out, is off by or more.
+        rate: messages per second from the first to the last.
+        delay: usual time from stamp to arrival.
+    """
+
+    period: float
+    jitter: float
+    rate: float
+    delay: float
+
+
+def rhythm(record: Record) -> Rhythm:
+    """Measure it."""
+    stamps, delay = np.unique(record.stamps[record.stamps > 0]), _median_delay(record)
+    if len(stamps) < 3:
+        return Rhythm(float("nan"), float("nan"), 0.0, delay)
+    steps = np.diff(stamps) / NANOSECONDS
+    period = float(np.median(steps))
+    usual = steps[steps < 1.5 * period]
+    jitter = float(np.percentile(np.abs(usual - period), 95))
+    return Rhythm(period, jitter, float((len(stamps) - 1) / steps.sum()), delay)
+
+
+def timing_findings(record: Record, begin: int) -> Iterator[Finding]:
+    """Faults of stamps and rhythm.
+
+    Args:
+        record: of the sensor.
+        begin: nanoseconds that positions in time are told from.
+    """
+    stamps = record.stamps
+    if not len(stamps):
+        return
+    yield from _stamp_faults(record, stamps)
+    timed = stamps > 0
+    if not timed.any():
+        return
+    foreign = clock_gap(record)
+    if foreign:
+        side = "behind" if foreign > 0 else "ahead of"
+        yield finding("clock_foreign", record.modality, gap=_span(abs(foreign)), side=side)
+    else:
+        yield from _clock_faults(record, timed)
+    if timed.sum() >= _FEW:
+        yield from _gaps(record, begin)
+        yield from _unevenness(record)
+
+
+def clock_gap(record: Record) -> float:
+    """Seconds by which the stamps lie behind the arrivals where that is too far for a node; 0 where it is not."""
+    gap, config = _median_delay(record), SyncConfig()
+    return 0.0 if -config.max_future <= gap <= config.max_age or np.isnan(gap) else gap
+
+
+def ahead_of_arrival(records: Mapping[Modality, Record]) -> dict[Modality, float]:
+    """Modality → seconds that its stamps lie in the future, where that is more than clocks differ by."""
+    ahead = {modality: -_median_delay(record) for modality, record in records.items() if not clock_gap(record)}
+    return {modality: seconds for modality, seconds in ahead.items() if seconds > _AHEAD}
+
+
+def _median_delay(record: Record) -> float:
+    timed = record.stamps > 0
+    return float(np.median((record.arrivals - record.stamps)[timed])) / NANOSECONDS if timed.any() else float("nan")
+
+
+def _stamp_faults(record: Record, stamps: Nanoseconds) -> Iterator[Finding]:
+    total, topic = len(stamps), record.source.topic
+    if zeros := int((stamps <= 0).sum()):
+        yield finding("stamp_zero", record.modality, count=zeros, total=total)
+    steps = np.diff(stamps[stamps > 0])
+    if back := int((steps < 0).sum()):
+        yield finding("stamp_back", record.modality, count=back, total=total, topic=topic)
+    twice = int((steps == 0).sum())
+    if twice > _REPEATS * total and record.modality != EVENT:
+        yield finding("stamp_twice", record.modality, count=twice, total=total, topic=topic)
+
+
+def _clock_faults(record: Record, timed: np.ndarray) -> Iterator[Finding]:
+    delays = (record.arrivals - record.stamps)[timed] / NANOSECONDS
+    ahead = -float(np.median(delays))
+    if ahead > _AHEAD:
+        yield finding("stamp_ahead", record.modality, ahead=1e3 * ahead, offset=ahead, modality=record.modality)
+    seconds = (record.arrivals[timed] - record.arrivals[timed][0]) / NANOSECONDS
+    if len(delays) < 10 * _FEW or seconds[-1] < _FEW:
+        return
+    # The quickest messages show the clock, the others also the way; a line through the least delay of each tenth.
+    tenths = np.array_split(np.arange(len(delays)), 10)
+    least = np.array([delays[part].min() for part in tenths])
+    middle = np.array([seconds[part].mean() for part in tenths])
+    slope, _ = np.polyfit(middle, least, 1)
+    straight = np.abs(least - np.polyval(np.polyfit(middle, least, 1), middle)).max() < abs(slope) * seconds[-1] / 4
+    if abs(slope) > _DRIFT[0] and abs(slope) * seconds[-1] > _DRIFT[1] and straight:
+        yield finding("clock_drift", record.modality, drift=60e3 * abs(slope))
+
+
+def _gaps(record: Record, begin: int) -> Iterator[Finding]:
+    """Silences, by arrival: a stamp that is wrong is no silence."""
+    arrivals = np.sort(record.arrivals)
+    steps = np.diff(arrivals) / NANOSECONDS
+    limit = max(3 * float(np.median(steps)), _SILENCE)
+    gaps = np.flatnonzero(steps > limit)
+    if not len(gaps):
+        return
+    longest = gaps[steps[gaps].argmax()]
+    yield finding(
+        "quiet_events" if record.modality == EVENT else "gaps", record.modality, count=len(gaps), limit=limit,
+        longest=steps[longest], at=(arrivals[longest] - begin) / NANOSECONDS,
+    )  # fmt: skip
+
+
+def _unevenness(record: Record) -> Iterator[Finding]:
+    """Missing messages and jitter. Event packets end when they are full; stamps that run back are told as such."""
+    if record.modality == EVENT or (np.diff(record.stamps[record.stamps > 0]) < 0).any():
+        return
+    measured = rhythm(record)
+    if measured.jitter > _UNEVEN * measured.period:
+        yield finding("jitter", record.modality, jitter=1e3 * measured.jitter, period=1e3 * measured.period)
+        return
+    stamps = np.unique(record.stamps[record.stamps > 0])
+    steps: npt.NDArray[np.float64] = np.diff(stamps).astype(np.float64) / (NANOSECONDS * measured.period)
+    within = steps[steps * measured.period <= max(3 * measured.period, _SILENCE)]  # longer ones are told as gaps
+    lost = int((np.round(within) - 1).clip(0).sum())
+    total = lost + len(record.stamps)
+    if lost >= 3 and lost > _LOST * total:
+        yield finding("messages_lost", record.modality, lost=lost, total=total, period=1e3 * measured.period)
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.1f} s"

@@ -1,0 +1,165 @@
+"""A closer look at a few moments of a recording: what pictures and clouds hold, and whether they fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.doctor.alignment import SHIFTS, View, picture_edges, sweep_outlines
+from mlesam_ros.doctor.record import Record
+from mlesam_ros.encoding.cloud import cloud_xyz
+from mlesam_ros.encoding.picture import to_depth, to_rgb
+from mlesam_ros.errors import MlesamError
+from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, Cloud, CompressedPicture, Modality, Picture, SensorFrame
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.messages import FrameReader
+
+Rgb = npt.NDArray[np.uint8]
+
+MOMENTS = 12
+"""How many are enough: one alone may have no outline that both see."""
+_TOGETHER = 250_000_000
+"""Nanoseconds between a picture and a sweep that still are of one moment."""
+_EVEN = 2.0
+"""Standard deviation in grey levels of a picture with nothing in it."""
+
+
+@dataclass
+class Looks:
+    """What was seen.
+
+    Attributes:
+        looked: modality → messages looked at.
+        blank: modality → how many of them held nothing: no return, no valid depth, one even grey.
+        sizes: modality → (height, width) of pictures, decoded.
+        depths: median metres of each depth picture that has any.
+        landed: per cloud the share of its returns that land in the picture.
+        refusals: modality → why a message could not be decoded, or why its place is not known.
+        views: for `mlesam_ros.doctor.alignment`.
+    """
+
+    looked: dict[Modality, int] = field(default_factory=dict)
+    blank: dict[Modality, int] = field(default_factory=dict)
+    sizes: dict[Modality, tuple[int, int]] = field(default_factory=dict)
+    depths: list[float] = field(default_factory=list)
+    landed: list[float] = field(default_factory=list)
+    refusals: dict[Modality, str] = field(default_factory=dict)
+    views: list[View] = field(default_factory=list)
+
+    def note(self, modality: Modality, blank: bool) -> None:
+        """A message was looked at."""
+        self.looked[modality] = self.looked.get(modality, 0) + 1
+        self.blank[modality] = self.blank.get(modality, 0) + blank
+
+
+def look(reader: BagReader, records: Mapping[Modality, Record], rig: Rig, moments: int = MOMENTS) -> Looks:
+    """Read what lies around some moments, evenly over the recording, and look at it.
+
+    Args:
+        reader: the open bag.
+        records: of its sensors, read once already.
+        rig: as the bag's end knows it.
+        moments: how many.
+    """
+    looks = Looks()
+    lead = next((m for m in (CAMERA, LIDAR, DEPTH) if m in records and len(records[m].moments)), None)
+    if lead is None:
+        return looks
+    leaders = records[lead].moments
+    margin = max(SHIFTS) + 1 if len(leaders) > 4 * max(SHIFTS) else 0
+    for at in np.unique(np.linspace(margin, len(leaders) - 1 - margin, moments).astype(int)):
+        _look_at(_frames_around(reader, records, lead, int(at)), int(leaders[at]), lead, rig, looks)
+    return looks
+
+
+def _frames_around(
+    reader: BagReader, records: Mapping[Modality, Record], lead: Modality, at: int
+) -> dict[Modality, list[SensorFrame]]:
+    """The leader's message, the nearest of each other sensor, and the LiDAR's neighbours, in the order of stamps."""
+    moment = records[lead].moments[at]
+    wanted: dict[str, tuple[FrameReader, set[int]]] = {}
+    arrivals: list[int] = []
+    for modality in (CAMERA, DEPTH, LIDAR):
+        record = records.get(modality)
+        if record is None or not len(record.moments):
+            continue
+        nearest = int(np.abs(record.moments - moment).argmin())
+        reach = max(SHIFTS) if modality == LIDAR else 0
+        chosen = slice(max(nearest - reach, 0), nearest + reach + 1)
+        arrivals += record.arrivals[chosen].tolist()
+        stamps = set(record.moments[chosen].tolist())
+        wanted[record.source.topic] = FrameReader(modality, record.source.type), stamps
+    frames: dict[Modality, list[SensorFrame]] = {}
+    for topic, _, _, message in reader.messages(wanted, min(arrivals), max(arrivals) + 1):
+        parser, stamps = wanted[topic]
+        try:
+            frame = parser.read(message)
+        except MlesamError:
+            continue  # counted when it was read first
+        if frame.stamp in stamps:
+            frames.setdefault(frame.modality, []).append(frame)
+    return {modality: sorted(found, key=lambda frame: frame.stamp) for modality, found in frames.items()}
+
+
+def _look_at(frames: Mapping[Modality, list[SensorFrame]], moment: int, lead: Modality, rig: Rig, looks: Looks) -> None:
+    rgb = _picture(frames, looks)
+    for frame in frames.get(DEPTH, ()):
+        _depth(frame, looks)
+    sweeps = frames.get(LIDAR, [])
+    if not sweeps:
+        return
+    centre = min(range(len(sweeps)), key=lambda at: abs(sweeps[at].stamp - moment))
+    clouds = {at - centre: _returns(sweep) for at, sweep in enumerate(sweeps)}
+    looks.note(LIDAR, not len(clouds[0]))
+    if lead != CAMERA or not len(clouds[0]) or abs(sweeps[centre].stamp - moment) > _TOGETHER:
+        return
+    try:
+        optical = rig.extrinsic(sweeps[centre].frame_id, moment).apply(clouds[0].astype(np.float64))
+        looks.landed.append(len(rig.camera.land(optical, near=0.1)[0]) / len(clouds[0]))
+    except MlesamError as error:
+        looks.refusals[LIDAR] = str(error)
+        return
+    if rgb is not None and rgb.std() >= _EVEN and rgb.shape[:2] == (rig.camera.height, rig.camera.width):
+        outlines = {shift: sweep_outlines(xyz) for shift, xyz in clouds.items()}
+        stamps = {at - centre: sweep.stamp - moment for at, sweep in enumerate(sweeps)}
+        looks.views.append(View(picture_edges(rgb), outlines, stamps))
+
+
+def _picture(frames: Mapping[Modality, list[SensorFrame]], looks: Looks) -> Rgb | None:
+    for frame in frames.get(CAMERA, ()):
+        assert isinstance(frame.payload, Picture | CompressedPicture)
+        try:
+            rgb = to_rgb(frame.payload)
+        except MlesamError as error:
+            looks.refusals[CAMERA] = str(error)
+            continue
+        looks.note(CAMERA, float(rgb.std()) < _EVEN)
+        looks.sizes[CAMERA] = rgb.shape[0], rgb.shape[1]
+        return rgb
+    return None
+
+
+def _depth(frame: SensorFrame, looks: Looks) -> None:
+    assert isinstance(frame.payload, Picture | CompressedPicture)
+    try:
+        metres = to_depth(frame.payload)
+    except MlesamError as error:
+        looks.refusals[DEPTH] = str(error)
+        return
+    valid = metres[np.isfinite(metres)]
+    looks.note(DEPTH, not len(valid))
+    looks.sizes[DEPTH] = metres.shape[0], metres.shape[1]
+    if len(valid):
+        looks.depths.append(float(np.median(valid)))
+
+
+def _returns(sweep: SensorFrame) -> npt.NDArray[np.floating[Any]]:
+    """(N, 3) finite points that are not the sensor itself, as drivers write a ray without return."""
+    assert isinstance(sweep.payload, Cloud)
+    xyz = cloud_xyz(sweep.payload)
+    return xyz[np.isfinite(xyz).all(axis=1) & (np.abs(xyz).max(axis=1) > 0)]
