@@ -1,5 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that the wheels lean on, where they are missing; says what to do where it may not.
+# With the word "browser" it also installs the one that the tests look at reports with; without one those are skipped.
 set -eu
 
 missing=""
@@ -20,6 +21,10 @@ need make make --version
 need cmake cmake --version
 need python3-venv "$python" -c 'import ensurepip, venv'
 need python3-dev "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'
+if [ "${1:-}" = browser ]; then
+  need chromium-headless-shell sh -c 'command -v chromium-headless-shell || command -v chromium || command -v google-chrome'
+  need fonts-dejavu-core test -d /usr/share/fonts/truetype
+fi
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" = 0 ]; then as_root=""; else as_root="sudo -n"; fi
