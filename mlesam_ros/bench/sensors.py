@@ -29,7 +29,7 @@ from mlesam_ros.geometry.rig import Rig
 
 _PACKET = 1_200
 _SIZE = (576, 1024)  # of the network's pictures at 1080p
-_YUV = {"bgr8": cv2.COLOR_BGR2RGB, "bayer_rggb8": cv2.COLOR_BayerRGGB2RGB, "yuyv": cv2.COLOR_YUV2RGB_YUY2}
+_CONVERSIONS = {"bgr8": cv2.COLOR_BGR2RGB, "bayer_rggb8": cv2.COLOR_BayerRGGB2RGB, "yuyv": cv2.COLOR_YUV2RGB_YUY2}
 
 
 def run(repeats: int) -> list[Row]:
@@ -132,7 +132,7 @@ def _push(packets: list[npt.NDArray[np.uint8]]) -> None:
 
 def _pictures(readings: Readings, repeats: int) -> Iterator[Row]:
     rng = np.random.default_rng(1)
-    for encoding, code in _YUV.items():
+    for encoding, code in _CONVERSIONS.items():
         channels = {"bgr8": 3, "bayer_rggb8": 1, "yuyv": 2}[encoding]
         samples = rng.integers(0, 256, (1080, 1920, channels), np.uint8)
         picture = Picture(1080, 1920, encoding, 1920 * channels, samples.reshape(-1))

@@ -55,7 +55,8 @@ def all_rays(width: int, height: int, intrinsics: Floats, lens: Distortion) -> n
             xy[0] += slope[0, row] * off_u + fall[0] * off_v
             xy[1] += slope[1, row] * off_u + fall[1] * off_v
         rays[band, :, 0], rays[band, :, 1] = xy
-        bent[band] = ~(off <= _CLOSE)
+        # A step may also have landed beyond the valid radius, where the lens leads to the same pixel once more.
+        bent[band] = ~((off <= _CLOSE) & (xy[0] * xy[0] + xy[1] * xy[1] <= lens.limit**2))
     rows, columns = np.nonzero(bent)
     rays[rows, columns] = np.stack(lens.invert((columns - cx) / fx, (rows - cy) / fy), axis=-1)
     return rays
