@@ -27,7 +27,8 @@ Image = npt.NDArray[np.float32]
 
 SHIFTS = (-3, -2, -1, 0, 1, 2, 3)
 """Sweeps by which the LiDAR is moved in time; the outermost only show that one before is a peak."""
-_YAWS = np.arange(-6.0, 6.01, 0.25)
+_STEP = 0.25
+_YAWS = np.arange(-6.0, 6.01, _STEP)
 """Degrees that the mounting is turned by."""
 _JUMP = 0.15
 """In ln(metres): what stands out does so by a seventh of its distance."""
@@ -49,8 +50,8 @@ _HEIGHT = 0.05
 """Share of the points on edges that the best has more than chance, at least."""
 _ADVANTAGE = 0.5
 """Part of that height which the mounting as it is must lack."""
-_MANY = 6
-"""Views from which on two halves of them are each enough to say something."""
+_MANY, _MANY_POINTS = 6, 1000
+"""Views, no two of them alike, and points, from which on it means something that nothing stands out."""
 _OFF = 0.75
 """Degrees from which on a calibration is called wrong; a quarter is what the angles resolve."""
 
@@ -78,10 +79,12 @@ class Verdict:
         yaw: degrees to add to the mounting, as `mlesam_ros.geometry.coherence.turned` takes them; None where nothing
             stands out.
         shift: seconds by which the LiDAR's stamps are late; None where they are not clearly so.
+        telling: whether there is enough to see for a calibration that is right to stand out.
     """
 
     yaw: float | None
     shift: float | None
+    telling: bool = False
 
     @property
     def is_off(self) -> bool:
@@ -137,35 +140,43 @@ def judge(views: Sequence[View], camera: CameraModel, camera_from_lidar: Transfo
         camera: of the pictures.
         camera_from_lidar: the mounting.
     """
-    whole, *halves = (_judge(some, camera, camera_from_lidar) for some in (views, views[::2], views[1::2]))
-    if len(views) >= _MANY:
-        if whole.yaw and not all(half.yaw and abs(half.yaw - whole.yaw) <= _OFF for half in halves):
-            return Verdict(None, None)
-        if whole.shift is not None and any(half.shift is None for half in halves):
-            return Verdict(None, None)
-    return whole
-
-
-def _judge(views: Sequence[View], camera: CameraModel, camera_from_lidar: Transform) -> Verdict:
     turns = [(turned(camera_from_lidar, yaw=float(yaw)), 0) for yaw in _YAWS]
-    by_yaw = _shares(views, camera, turns)
-    if by_yaw is None:
+    shifts = [(camera_from_lidar, shift) for shift in SHIFTS]
+    rows, moved = _counts(views, camera, turns), _counts(views, camera, shifts)
+    if not len(rows) or rows[..., 1].sum(axis=0).min() < _POINTS:
         return Verdict(None, None)
-    shift = _best_shift(views, camera, camera_from_lidar, by_yaw)
-    return Verdict(_best_yaw(by_yaw) if shift is None else None, shift)
+    by_yaw = _shares(rows)
+    shift = _best_shift(_shares(moved), by_yaw) if len(moved) else None
+    if shift is not None and _agree(moved, shift, 0):
+        offsets = [view.stamps[SHIFTS[shift]] for view in views if SHIFTS[shift] in view.stamps]
+        return Verdict(None, float(np.median(offsets)) / NANOSECONDS)
+    best = _best_yaw(by_yaw)
+    believed = best is not None and _agree(rows, int(by_yaw.argmax()), round(_OFF / _STEP))
+    distinct = len(np.unique(rows[:, :, 0].round(6), axis=0))
+    telling = distinct >= _MANY and rows[..., 1].sum(axis=0).min() >= _MANY_POINTS
+    return Verdict(best if believed else None, None, telling)
 
 
-def _shares(views: Sequence[View], camera: CameraModel, trials: Sequence[tuple[Transform, int]]) -> Floats | None:
-    """Per (mounting, shift) the share of outline points on edges, over the views; None with too few points."""
-    rows = [_share(view, camera, trials) for view in views if all(shift in view.sweeps for _, shift in trials)]
-    if sum(row[:, 1].min() for row in rows) < _POINTS:
-        return None
-    edges, points = np.sum(rows, axis=0).T
-    return np.asarray(edges / points)
+def _agree(rows: Floats, best: int, reach: int) -> bool:
+    """Whether both halves of the views find the same, within some trials."""
+    halves = (rows[::2], rows[1::2])
+    return len(rows) < _MANY or all(abs(int(_shares(half).argmax()) - best) <= reach for half in halves)
 
 
-def _share(view: View, camera: CameraModel, trials: Sequence[tuple[Transform, int]]) -> Floats:
-    """(trials, 2): sum of the edges under the points, and how many points land."""
+def _counts(views: Sequence[View], camera: CameraModel, trials: Sequence[tuple[Transform, int]]) -> Floats:
+    """(views, trials, 2): sum of the edges under the outlines, and how many land; of views that have every trial."""
+    whole = [view for view in views if all(shift in view.sweeps for _, shift in trials)]
+    return np.array([_count(view, camera, trials) for view in whole]).reshape(len(whole), len(trials), 2)
+
+
+def _shares(rows: Floats) -> Floats:
+    """(trials,) share of the outlines on edges, over the views."""
+    edges, points = rows.sum(axis=0).T
+    return np.asarray(edges / np.maximum(points, 1))
+
+
+def _count(view: View, camera: CameraModel, trials: Sequence[tuple[Transform, int]]) -> Floats:
+    """(trials, 2) of one view."""
     out, (height, width) = [], view.edges.shape
     for mounting, shift in trials:
         _, u, v = camera.land(mounting.apply(view.sweeps[shift]), near=1.0)
@@ -187,19 +198,16 @@ def _best_yaw(shares: Floats) -> float | None:
     return float(_YAWS[at]) if shares[at] - as_it_is > _ADVANTAGE * height else 0.0
 
 
-def _best_shift(views: Sequence[View], camera: CameraModel, mounting: Transform, by_yaw: Floats) -> float | None:
-    """Seconds by which the LiDAR's stamps are late, where sweeps of another moment clearly fit better."""
-    shares = _shares(views, camera, [(mounting, shift) for shift in SHIFTS])
-    if shares is None:
-        return None
-    at = int(shares.argmax())
+def _best_shift(shares: Floats, by_yaw: Floats) -> int | None:
+    """Index of the shift whose sweeps clearly fit better; None where those of the same moment do as well."""
+    at, here = int(shares.argmax()), SHIFTS.index(0)
     level, spread = _middle(by_yaw)
     height = float(shares[at]) - level
-    if at in (0, SHIFTS.index(0), len(SHIFTS) - 1) or height < max(_CLEAR * spread, _HEIGHT):
+    if at in (0, here, len(SHIFTS) - 1) or height < max(_CLEAR * spread, _HEIGHT):
         return None
-    if shares[at] - shares[SHIFTS.index(0)] < _ADVANTAGE * height or shares[at] < by_yaw.max():
+    if shares[at] - shares[here] < _ADVANTAGE * height or shares[at] < by_yaw.max():
         return None  # as it is, or turned, it is about as good
-    return float(np.median([view.stamps[SHIFTS[at]] for view in views if SHIFTS[at] in view.stamps])) / NANOSECONDS
+    return at
 
 
 def _middle(values: Floats) -> tuple[float, float]:

@@ -175,6 +175,11 @@ CATALOGUE = {
         "its sweeps fit the pictures taken {offset:.0f} ms {side} best: one of the two has its stamps wrong.",
         "set lidar.offset: {parameter:.3f}, or make the driver stamp the moment of the measurement",
     ),
+    "unaligned": Kind(
+        WARNING,
+        "its outlines meet the picture's nowhere within 6 degrees of the calibration.",
+        "look at it with: mlesam sensors show BAG --out pictures/; the mounting, or the stamps, may be far off",
+    ),
     "alignment_unclear": Kind(
         NOTE, "whether it fits the picture could not be told: too few outlines that both see.", ""
     ),

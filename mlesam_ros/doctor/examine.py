@@ -133,7 +133,8 @@ class _Examination:
             return [finding("shifted", LIDAR, **values)], {LIDAR: verdict.shift}
         if verdict.is_off:
             return [finding("turned", LIDAR, angle=verdict.yaw)], {}
-        return [finding("alignment_unclear", LIDAR)] if verdict.yaw is None else [], {}
+        unclear = "unaligned" if verdict.telling else "alignment_unclear"
+        return [finding(unclear, LIDAR)] if verdict.yaw is None else [], {}
 
 
 def _bag_findings(reader: BagReader) -> Iterator[Finding]:
