@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,6 @@ from mlesam_ros.findings import WARNING, Finding
 from mlesam_ros.frame import CAMERA, LIDAR, NANOSECONDS, Modality
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.mounting import mounting_findings
-from mlesam_ros.geometry.plausible import picture_faults
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.messages import stamp_ns
 
@@ -83,7 +82,7 @@ def calibration_findings(
         yield finding("info_frame", modality, **values)
     for modality, record in spoken.items():
         if modality != LIDAR:
-            yield from _lens(modality, record, infos, rig, sizes.get(modality))
+            yield from _lens(modality, record, infos, rig, sizes.get(modality), {spoken[m].frame_id for m in strangers})
         if CAMERA not in strangers:
             yield from _place(modality, record, rig)
     yield from _odd_mountings(spoken, rig)
@@ -112,27 +111,29 @@ def _problem(topic: str, problem: str) -> Finding:
 
 
 def _lens(
-    modality: Modality, record: Record, infos: Infos, rig: Rig, size: tuple[int, int] | None
+    modality: Modality,
+    record: Record,
+    infos: Infos,
+    rig: Rig,
+    size: tuple[int, int] | None,
+    shared: Collection[str],
 ) -> Iterator[Finding]:
-    known = infos.models[modality][1] if modality in infos.models else rig.models.get(record.frame_id)
-    if known is None:
-        if rig.camera_frame not in rig.models:
-            return
-        if modality != CAMERA:
-            yield finding("no_info", modality)
-        elif modality not in infos.models and record.frame_id:
+    """Whether its lens is known and fits; a sensor in one of the `shared` frames has the lens of another."""
+    if modality in infos.models:
+        known = infos.models[modality][1]
+    elif record.frame_id in rig.models:
+        if modality != CAMERA and record.frame_id == rig.camera_frame:
+            return  # registered to the camera, whose lens is told with the camera
+        known = rig.models[record.frame_id]
+    else:
+        if modality == CAMERA and record.frame_id and rig.camera_frame in rig.models:
             yield finding("info_frame", modality, picture=record.frame_id, info=rig.camera_frame, modality=modality)
+        elif modality != CAMERA and rig.camera_frame in rig.models and record.frame_id not in shared:
+            yield finding("no_info", modality)
         return
     if size is not None and size != (known.height, known.width):
         values = {"picture": f"{size[1]}x{size[0]}", "info": f"{known.width}x{known.height}"}
         yield finding("info_size", modality, **values)
-    yield from _odd_lens(modality, known)
-
-
-def _odd_lens(modality: Modality, model: CameraModel) -> Iterator[Finding]:
-    for fault in picture_faults(model.K, model.width, model.height):
-        reason, _, remedy = fault.rstrip(".").rpartition("; ")
-        yield finding("odd_info", modality, reason=reason, remedy=remedy)
 
 
 def _place(modality: Modality, record: Record, rig: Rig) -> Iterator[Finding]:

@@ -138,7 +138,6 @@ CATALOGUE = {
         "publish it beside the picture, or give a calibration file",
     ),
     "bad_info": Kind(ERROR, "its CameraInfo cannot be used: {reason}.", "{remedy}"),
-    "odd_info": Kind(WARNING, "its CameraInfo is hardly right: {reason}.", "{remedy}"),
     "info_size": Kind(
         ERROR,
         "its pictures are {picture}, its CameraInfo is for {info}.",

@@ -36,7 +36,7 @@ class Rhythm:
 
     Attributes:
         period: the usual time from one message to the next; NaN below three messages.
-        jitter: what one interval in twenty, gaps left out, is off by or more.
+        jitter: what one interval in twenty is off a multiple of the period by, or more; gaps left out.
         rate: messages per second from the first to the last.
         delay: usual time from stamp to arrival.
     """
@@ -53,9 +53,10 @@ def rhythm(record: Record) -> Rhythm:
     if len(stamps) < 3:
         return Rhythm(float("nan"), float("nan"), 0.0, delay)
     steps = np.diff(stamps) / NANOSECONDS
-    period = float(np.median(steps))
-    usual = steps[steps < 1.5 * period]
-    jitter = float(np.percentile(np.abs(usual - period), 95))
+    period = float(np.median((stamps[2:] - stamps[:-2]) / (2 * NANOSECONDS)))  # over two, as exposure may alternate
+    near = steps[steps < 3.5 * period]
+    off = np.abs(near - np.maximum(np.round(near / period), 1) * period)
+    jitter = float(np.percentile(off, 95)) if len(off) else float("nan")
     return Rhythm(period, jitter, float((len(stamps) - 1) / steps.sum()), delay)
 
 

@@ -1,0 +1,247 @@
+"""A healthy recording gets a clean bill of health; each of many faults is named, and no other."""
+
+import numpy as np
+import pytest
+from posts import (
+    CAMERA_FRAME,
+    HEIGHT,
+    LENS,
+    LIDAR_FRAME,
+    PERIOD,
+    START,
+    WIDTH,
+    framed,
+    on,
+    restamped,
+    turned_lidar,
+    write,
+)
+
+from mlesam_ros.bags import fields
+from mlesam_ros.bags.recording import assemble_real_bag
+from mlesam_ros.bags.street import write_street
+from mlesam_ros.doctor.catalogue import CATALOGUE
+from mlesam_ros.doctor.examine import examine
+from mlesam_ros.errors import BagError
+from mlesam_ros.findings import ERROR, NOTE, WARNING
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.world.world import World
+
+IMAGE, DEPTH, LIDAR, EVENTS, INFO = (
+    "/camera/image_raw",
+    "/depth/image_raw",
+    "/lidar/points",
+    "/events",
+    "/camera/camera_info",
+)
+
+
+def number(stamp: int) -> int:
+    return (stamp - START) // PERIOD
+
+
+def blank(value):
+    return lambda stamp, message: (stamp, {**message, "data": np.full_like(message["data"], value)})
+
+
+def without(*topics):
+    return lambda entry: [] if entry[0] in topics else [entry]
+
+
+def grown(stamp, message):
+    return stamp, {**message, "width": 640, "height": 480}
+
+
+def in_millimetres(stamp, message):
+    metres = np.frombuffer(message["data"].tobytes(), "<f4")
+    return stamp, {**message, "data": (metres * 1000).view(np.uint8)}
+
+
+# Change → the findings that it must lead to, as (severity, subject, words of the message), and no others but notes.
+FAULTS = {
+    "yaw": (turned_lidar(2.0), [(ERROR, "lidar", "of yaw added")]),
+    "yaw back": (turned_lidar(-3.0), [(ERROR, "lidar", "of yaw added")]),
+    "mounted backwards": (turned_lidar(40.0), [(WARNING, "lidar", "nowhere within 6 degrees")]),
+    "stamps ahead": (
+        on(LIDAR, lambda stamp, message: (stamp, restamped(message, 0.1))),
+        [(ERROR, "lidar", "100 ms ahead of their own arrival"), (ERROR, "lidar", "taken 100 ms before")],
+    ),
+    "stamps behind": (
+        on(LIDAR, lambda stamp, message: (stamp, restamped(message, -0.1))),
+        [(ERROR, "lidar", "taken 100 ms after")],
+    ),
+    "late": (
+        on(LIDAR, lambda stamp, message: (stamp + 80_000_000, message)),
+        [(WARNING, "lidar", "arrives up to 80 ms")],
+    ),
+    "no stamp": (
+        on(DEPTH, lambda stamp, message: (stamp, {**message, "header": fields.header(0, CAMERA_FRAME)})),
+        [(ERROR, "depth", "30 of 30 messages have no stamp")],
+    ),
+    "foreign clock": (
+        on(LIDAR, lambda stamp, message: (stamp, restamped(message, -5000))),
+        [(ERROR, "lidar", "83 minutes behind the clock")],
+    ),
+    "clock set back": (
+        on(IMAGE, lambda stamp, message: (stamp, restamped(message, -0.25 if number(stamp) % 7 == 6 else 0))),
+        [(WARNING, "camera", "4 of 30 stamps lie before")],
+    ),
+    "stamps twice": (
+        on(IMAGE, lambda stamp, message: (stamp, restamped(message, -0.1 if number(stamp) % 5 == 4 else 0))),
+        [(WARNING, "camera", "6 of 30 stamps occur twice"), (WARNING, "camera", "are missing")],
+    ),
+    "uneven stamps": (
+        on(IMAGE, lambda stamp, message: (stamp, restamped(message, -0.04 * (number(stamp) % 2)))),
+        [(WARNING, "camera", "come unevenly")],
+    ),
+    "gap": (
+        on(IMAGE, lambda stamp, message: None if 10 <= number(stamp) < 20 else (stamp, message)),
+        [(WARNING, "camera", "the longest is 1.10 s, from 0.9 s on")],
+    ),
+    "messages lost": (
+        on(IMAGE, lambda stamp, message: None if number(stamp) % 6 == 3 else (stamp, message)),
+        [(WARNING, "camera", "about 5 of 30 messages are missing")],
+    ),
+    "packets lost": (
+        on(EVENTS, lambda stamp, message: None if number(stamp) % 6 == 3 else (stamp, message)),
+        [(WARNING, "event", "5 of 30 event packets are missing")],
+    ),
+    "no CameraInfo": (without(INFO), [(ERROR, "camera", "no CameraInfo of the camera")]),
+    "no CameraInfo of events": (without("/events/camera_info"), [(WARNING, "event", "no CameraInfo of it")]),
+    "CameraInfo of another size": (
+        on(INFO, grown),
+        [(ERROR, "camera", "pictures are 320x120, its CameraInfo is for 640x480")],
+    ),
+    "CameraInfo in another frame": (
+        on(INFO, lambda stamp, message: (stamp, framed(message, "cam"))),
+        [(ERROR, "camera", "its CameraInfo in 'cam'")],
+    ),
+    "no calibration": (
+        on(INFO, lambda stamp, message: (stamp, {**message, "k": np.zeros(9)})),
+        [(ERROR, INFO, "all-zero K")],
+    ),
+    "calibration in metres": (
+        on(INFO, lambda stamp, message: (stamp, {**message, "k": np.array(message["k"]) * [[0.01], [0.01], [1]]})),
+        [(ERROR, INFO, "is absurd")],
+    ),
+    "no transforms": (
+        without("/tf_static"),
+        [(ERROR, "event", "nothing connects"), (ERROR, "lidar", "nothing connects")],
+    ),
+    "no frame": (on(LIDAR, lambda stamp, message: (stamp, framed(message, ""))), [(ERROR, "lidar", "name no frame")]),
+    "unknown encoding": (
+        on(IMAGE, lambda stamp, message: (stamp, {**message, "encoding": "rgb13"})),
+        [(ERROR, "camera", "none of its 30 messages can be used: encoding 'rgb13'")],
+    ),
+    "some garbage": (
+        on(LIDAR, lambda stamp, message: (stamp, {**message, "point_step": 7 if number(stamp) == 4 else 12})),
+        [(WARNING, "lidar", "1 of 30 messages cannot be used")],
+    ),
+    "two sizes": (
+        on(
+            DEPTH,
+            lambda stamp, message: (
+                stamp,
+                message if number(stamp) else {**message, "height": 60, "data": message["data"][: 60 * 4 * WIDTH]},
+            ),
+        ),
+        [(WARNING, "depth", "several sizes: 320x120, 320x60")],
+    ),
+    "cap on": (on(IMAGE, blank(9)), [(WARNING, "camera", "even grey")]),
+    "no return": (on(LIDAR, blank(0)), [(ERROR, "lidar", "no return at all")]),
+    "no depth": (on(DEPTH, blank(0)), [(ERROR, "depth", "no valid pixel")]),
+    "millimetres": (on(DEPTH, in_millimetres), [(ERROR, "depth", "the unit is another")]),
+    "silent": (
+        lambda entry: [] if entry[0] == LIDAR and number(entry[2]) else [entry],
+        [],  # one message is no silence, and nothing can be said about its rhythm
+    ),
+}
+
+
+def told(checkup):
+    return [(found.severity, found.subject, found.message) for found in checkup.findings if found.severity != NOTE]
+
+
+def test_a_healthy_recording_is_healthy(tmp_path):
+    checkup = examine(write(tmp_path / "bag"))
+    assert told(checkup) == [] and checkup.verdict == "healthy" and checkup.parameters == {}
+    assert checkup.sets["sets"] == checkup.sets["complete"] == 30
+    assert checkup.sensors["camera"]["rate_hz"] == 10.0 and checkup.sensors["lidar"]["used"] == 30
+    assert checkup.sensors["camera"]["size"] == f"{WIDTH}x{HEIGHT}"
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_named_and_no_other(tmp_path, name):
+    change, expected = FAULTS[name]
+    checkup = examine(write(tmp_path / "bag", change))
+    found = told(checkup)
+    for severity, subject, words in expected:
+        assert any((severity, subject) == entry[:2] and words in entry[2] for entry in found), found
+    assert len(found) == len(expected), found
+    worst = min((("error", "warning").index(severity) for severity, _, _ in expected), default=2)
+    assert checkup.verdict == ("faulty", "usable", "healthy")[worst]
+
+
+def test_what_would_help_is_a_number_that_was_tried(tmp_path):
+    late = examine(write(tmp_path / "late", FAULTS["late"][0]))
+    assert late.parameters == {"patience": 0.09} and late.sets["parts"]["lidar"] == 0
+    (found,) = late.findings
+    assert found.remedy == "set patience: 0.09; then it is part of 100 %"
+    ahead = examine(write(tmp_path / "ahead", FAULTS["stamps ahead"][0]))
+    assert ahead.parameters == {"lidar.offset": 0.1}
+
+
+def test_a_calibration_file_stands_in_for_what_the_bag_lacks(tmp_path):
+    bag = write(tmp_path / "bag", without(INFO, "/events/camera_info", "/tf_static"))
+    rig = Rig(CAMERA_FRAME, {CAMERA_FRAME: LENS, "event_optical_frame": LENS})
+    optical = Transform(np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]), np.zeros(3))
+    for frame in (CAMERA_FRAME, "event_optical_frame"):
+        rig.tree.set(LIDAR_FRAME, frame, optical)
+    assert examine(bag, calibration=rig).verdict == "healthy"
+
+
+def test_recordings_without_sensors_and_none_at_all(tmp_path):
+    bag = write(tmp_path / "bag", without(IMAGE, DEPTH, LIDAR, EVENTS))
+    checkup = examine(bag)
+    assert checkup.verdict == "faulty" and checkup.findings[0].message.startswith("none of the bag's topics")
+    with pytest.raises(BagError, match="did you mean /camera/image_raw"):
+        examine(write(tmp_path / "whole"), {"camera": "/camera/image"})
+    with pytest.raises(BagError, match="does not exist"):
+        examine(tmp_path / "nowhere")
+
+
+def test_a_damaged_recording_is_examined_as_far_as_it_goes(tmp_path):
+    bag = write(tmp_path / "bag")
+    (file,) = bag.glob("*.mcap")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
+    checkup = examine(bag)
+    assert checkup.verdict == "usable" and any("cut off after" in message for _, _, message in told(checkup))
+    assert 10 < checkup.sensors["camera"]["messages"] < 30
+
+
+def test_the_result_is_json_and_every_finding_is_in_the_catalogue(tmp_path):
+    bag = write(tmp_path / "bag", FAULTS["no transforms"][0])
+    result = examine(bag).to_dict()
+    assert result["verdict"] == "faulty" and {"severity", "subject", "message", "remedy"} == {*result["findings"][0]}
+    starts = {kind.message.split("{")[0] for kind in CATALOGUE.values()}
+    assert all(any(found["message"].startswith(start) for start in starts) for found in result["findings"])
+
+
+def test_the_street_is_healthy(tmp_path):
+    bag = write_street(tmp_path / "bag", World(1, "sun", (96, 96)), range(8))
+    assert told(examine(bag)) == []
+
+
+def test_real_recordings(tmp_path, shared_data):
+    """A street and its LiDAR sweep, an event camera; and the same with the mounting written down 2 degrees wrong."""
+    frame, events = shared_data / "camera_lidar" / "opencalib_ours_1", shared_data / "events" / "test_events_1"
+    assemble_real_bag(frame, events, tmp_path / "bag")
+    checkup = examine(tmp_path / "bag")
+    assert told(checkup) == [] and checkup.sets["complete"] == 21
+    alone = examine(events)
+    assert [found[:2] for found in told(alone)] == [(ERROR, "camera")]
+    foreign = examine(shared_data / "events" / "test_data_evt3_trigger")
+    assert (ERROR, "event") in [found[:2] for found in told(foreign)] and "302 days" in foreign.findings[0].message
+    broken = examine(shared_data / "events" / "test_events_2")
+    assert any("names the storage ''" in message for _, _, message in told(broken))
