@@ -1,0 +1,147 @@
+"""The rehearsal is the replay without payloads; advice is a setting that was tried and wins."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from posts import write
+
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.doctor.advice import advise
+from mlesam_ros.doctor.examine import examine
+from mlesam_ros.doctor.record import Record
+from mlesam_ros.doctor.rehearsal import rehearse
+from mlesam_ros.doctor.timing import rhythm, timing_findings
+from mlesam_ros.evaluation.calibration import BagRig
+from mlesam_ros.evaluation.replay import Replay
+from mlesam_ros.evaluation.topics import Source, find_topics
+from mlesam_ros.frame import CAMERA, EVENT, LIDAR, NANOSECONDS, FrameSet
+from mlesam_ros.labels import load_label_space
+from mlesam_ros.sync import FATES, SyncConfig
+
+BEGIN = 1_700_000_000 * NANOSECONDS
+SOURCES = {
+    CAMERA: Source("/camera", "sensor_msgs/msg/Image"),
+    LIDAR: Source("/lidar", "sensor_msgs/msg/PointCloud2"),
+    EVENT: Source("/events", "event_camera_msgs/msg/EventPacket"),
+}
+
+
+def record(modality, seconds, delay=0.0):
+    """A sensor that measured at these seconds; its messages arrive so much later."""
+    made = Record(modality, SOURCES[modality])
+    delays = np.broadcast_to(delay, np.shape(seconds))
+    for second, late in zip(seconds, delays, strict=True):
+        stamp = BEGIN + round(second * NANOSECONDS)
+        made.note(stamp, stamp, stamp + round(late * NANOSECONDS), modality)
+        made.received += 1
+    return made
+
+
+def kinds(found):
+    return [entry.message.split(" ")[0] for entry in found]
+
+
+def plan(*records):
+    spoken = {made.modality: made for made in records}
+    return spoken, rehearse(spoken, SyncConfig(tuple(spoken)))
+
+
+def test_it_is_what_evaluate_counts(tmp_path):
+    """The same bag through the replay of `mlesam evaluate` and through the rehearsal."""
+    bag = write(tmp_path / "bag", lambda entry: [] if entry[0] == "/lidar/points" and entry[2] % 3 else [entry])
+    with BagReader(bag) as reader:
+        topics = find_topics(reader.topics)
+        replay = Replay(reader, topics, BagRig(reader, topics), load_label_space("deliver"))
+        sets = [step for step in replay.steps() if isinstance(step, FrameSet)]
+    checkup = examine(bag)
+    assert checkup.sets["sets"] == len(sets)
+    assert checkup.sets["parts"] == {m: sum(m in s.frames for s in sets) for m in topics.sensors}
+    for modality, counts in replay.counters.items():
+        assert {fate: checkup.sensors[modality][fate] for fate in ("received", *FATES)} == counts
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    steps=st.lists(st.integers(20, 180), min_size=2, max_size=40),
+    delays=st.lists(st.integers(0, 120), min_size=2, max_size=40),
+)
+def test_every_message_has_one_fate(steps, delays):
+    seconds = np.cumsum(steps) / 1000
+    camera = record(CAMERA, seconds, np.resize(delays, len(steps)) / 1000)
+    _, done = plan(camera, record(LIDAR, np.arange(0, seconds[-1], 0.1)))
+    for modality, counts in done.counters.items():
+        assert counts["received"] == sum(counts[fate] for fate in FATES)
+        assert done.parts[modality] == counts["used"] <= done.sets
+
+
+def test_stamps_of_another_clock_are_the_clock_when_all_are():
+    seconds = np.arange(0, 3, 0.1)
+    _, done = plan(record(CAMERA, seconds, 9999.0), record(LIDAR, seconds, 9999.0))
+    assert done.sets == done.complete == 30
+    _, done = plan(record(CAMERA, seconds), record(LIDAR, seconds, 9999.0))
+    assert done.parts == {CAMERA: 30, LIDAR: 0}
+
+
+def test_a_wider_tolerance_is_advised_where_it_helps():
+    """Two sensors at 4 Hz, always 90 ms apart."""
+    records, plain = plan(record(CAMERA, np.arange(0, 10, 0.25)), record(LIDAR, np.arange(0.09, 10, 0.25)))
+    assert plain.parts[LIDAR] <= 1
+    advice = advise(records, plain, {})
+    assert 0.09 <= advice.parameters["lidar.tolerance"] <= 0.11
+    assert 0.09 <= advice.parameters["patience"] <= 0.11  # the LiDAR comes 90 ms after the picture
+    assert advice.rehearsal.parts[LIDAR] == 40
+    (found,) = advice.findings
+    assert (found.subject, found.severity) == (LIDAR, "warning") and "then it is part of 100 %" in found.remedy
+
+
+def test_nothing_is_advised_where_a_rate_allows_no_more():
+    records, plain = plan(record(CAMERA, np.arange(0, 10, 0.05)), record(LIDAR, np.arange(0, 10, 0.1)))
+    advice = advise(records, plain, {})
+    assert plain.parts[LIDAR] == 100 and (advice.parameters, advice.findings) == ({}, [])
+
+
+def test_another_primary_is_advised_where_sets_become_complete():
+    """The camera speaks in bursts of three within 60 ms; the sweeps are even."""
+    camera = record(CAMERA, (np.arange(0, 10, 0.3)[:, None] + [0, 0.02, 0.04]).ravel())
+    records, plain = plan(camera, record(LIDAR, np.arange(0.1, 10, 0.1)))
+    advice = advise(records, plain, {})
+    if "primary_order" in advice.parameters:
+        assert advice.rehearsal.complete > 1.1 * plain.complete
+        assert advice.parameters["primary_order"][0] == LIDAR
+    assert advice.rehearsal.complete >= plain.complete
+
+
+@pytest.mark.parametrize(
+    ("seconds", "delay", "words"),
+    [
+        (np.arange(0, 20, 0.1), 0.0, []),
+        (np.arange(0, 20, 0.1) + np.random.default_rng(0).normal(0, 0.003, 200), 0.01, []),
+        (np.delete(np.arange(0, 20, 0.1), [30, 31, 90, 120, 150]), 0.0, ["about"]),
+        (np.delete(np.arange(0, 20, 0.1), range(50, 90)), 0.0, ["1"]),
+        (np.arange(0, 20, 0.1), 0.3 + np.arange(200) * 1e-4, ["its"]),
+        (np.arange(0, 20, 0.1), np.abs(np.random.default_rng(0).normal(0.02, 0.02, 200)), []),
+        (np.arange(0, 20, 0.1), -0.05, ["its"]),
+    ],
+    ids=["even", "a little jitter", "some lost", "a gap", "drift", "uneven delay", "ahead"],
+)
+def test_rhythms(seconds, delay, words):
+    assert kinds(timing_findings(record(CAMERA, seconds, delay), BEGIN)) == words
+
+
+def test_event_packets_have_no_rhythm():
+    rng = np.random.default_rng(3)
+    seconds = np.cumsum(rng.exponential(0.01, 500))
+    seconds[250:] += 1.0
+    (found,) = timing_findings(record(EVENT, seconds), BEGIN)
+    assert found.severity == "note" and "1 silences" in found.message
+
+
+@settings(max_examples=30, deadline=None)
+@given(period=st.integers(10, 500), count=st.integers(8, 60), lost=st.sets(st.integers(1, 58), max_size=3))
+def test_the_period_survives_lost_messages(period, count, lost):
+    times = np.arange(count) * period / 1000
+    kept = np.delete(times, [at for at in lost if at < count - 1])
+    measured = rhythm(record(CAMERA, kept))
+    if len(kept) > 3 * len(lost) + 4:
+        assert measured.period == pytest.approx(period / 1000, rel=1e-6) and measured.jitter < 1e-6
