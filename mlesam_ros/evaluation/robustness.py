@@ -21,8 +21,7 @@ from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.metrics import Confusion
 from mlesam_ros.model.mlesam import Features
 from mlesam_ros.pipeline import Image, Pipeline
-from mlesam_ros.robustness import MISSING, NOISE, Subset, expectation, subsets
-from mlesam_ros.robustness import with_holes, with_noise
+from mlesam_ros.robustness import MISSING, NOISE, Subset, expectation, subsets, with_holes, with_noise
 
 Labels = npt.NDArray[np.uint8]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
 
@@ -22,7 +24,9 @@ from mlesam_ros.evaluation.evaluate import evaluate
 from mlesam_ros.evaluation.made import Listener
 from mlesam_ros.evaluation.metrics import metrics
 from mlesam_ros.evaluation.options import Options, parse_sync
-from mlesam_ros.frame import MODALITIES
+from mlesam_ros.evaluation.report.strip import Strip
+from mlesam_ros.evaluation.result_bag import ResultBag
+from mlesam_ros.frame import MODALITIES, Segmentation
 from mlesam_ros.messages import stamp_ns
 from mlesam_ros.metrics import Confusion
 
@@ -330,3 +334,36 @@ def test_the_synchroniser_is_told_in_the_nodes_words(street, pipeline):
 def test_a_word_that_the_synchroniser_does_not_know(pair):
     with pytest.raises(ConfigError):
         parse_sync([pair])
+
+
+# Memory
+
+
+def test_memory_does_not_grow_with_the_bag(tmp_path, pipeline, monkeypatch):
+    """A mask may leave its line of figures, some kilobytes; its pixels, half a megabyte here, may not stay."""
+    size = (600, 800)
+
+    def segment(frame_set, rig):
+        return Segmentation(
+            frame_set.stamp, "camera", np.full(size, frame_set.stamp % 23, np.uint8), np.zeros(size, np.uint8),
+            {"semantic": {"camera": 1.0}}, ("camera",), {}, {"model": 0.01},
+        )  # fmt: skip
+
+    monkeypatch.setattr(pipeline, "segment", segment)
+    used = []
+
+    class Scale(Listener):
+        def take(self, made):
+            if made.sequence in (104, 208):  # when the strip holds as many moments
+                gc.collect()
+                used.append(tracemalloc.get_traced_memory()[0])
+
+    bag = write_drive(tmp_path / "bag", 210)
+    strip = Strip(pipeline.config.label_space)
+    with ResultBag(tmp_path / "result", pipeline.config.label_space, {"camera": "/camera/image_raw"}) as result:
+        tracemalloc.start()
+        try:
+            evaluate(bag, pipeline, listeners=[strip, result, Scale()])
+        finally:
+            tracemalloc.stop()
+    assert (used[1] - used[0]) / 104 < 20_000

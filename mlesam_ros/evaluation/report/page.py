@@ -158,7 +158,7 @@ def _strip(moments: Sequence[Moment], space: LabelSpace) -> str:
         for m in MODALITIES
         if any(m in moment.inputs for moment in moments)
     )
-    present = sorted({int(c) for moment in moments for c in np.unique(moment.labels) if c < len(space)})
+    present = sorted({c for moment in moments for c in moment.classes if c < len(space)})
     legend = "".join(
         f'<span><i style="background:rgb{space.colors[c]}"></i>{escape(space.names[c])}</span>' for c in present
     )
@@ -175,7 +175,7 @@ def _strip(moments: Sequence[Moment], space: LabelSpace) -> str:
 def _over_time(traces: Sequence[Trace], figures: Mapping[str, Any]) -> str:
     times = _times(traces)
     quality = [
-        Line("mIoU", "var(--accent)", _column(t.miou for t in traces)),
+        Line("mIoU of the mask alone", "var(--accent)", _column(t.miou for t in traces)),
         Line("confidence", "var(--event)", _column(t.confidence for t in traces)),
         Line("consistency", "var(--faint)", _column(t.consistency for t in traces)),
     ]

@@ -43,6 +43,8 @@ class Moment:
         inputs: modality → what its expert read.
         cloud: labelled points, see `_packed`; None without a LiDAR.
         size: (height, width) of the layers.
+        labels: the mask's at that size, until it met its truth.
+        classes: ids that occur in it.
     """
 
     trace: Trace
@@ -51,7 +53,8 @@ class Moment:
     inputs: dict[Modality, str]
     cloud: str | None
     size: tuple[int, int]
-    labels: Labels = field(repr=False, default_factory=lambda: np.zeros((0, 0), np.uint8))
+    labels: Labels | None = field(repr=False)
+    classes: list[int]
 
     def to_dict(self, start: int) -> dict[str, Any]:
         """For the page's script.
@@ -100,11 +103,12 @@ class Strip(Listener):
     def compare(self, stamp: int, labels: Labels, truth: Labels) -> None:
         """Lay the truth over a moment that was kept."""
         for moment in reversed(self.moments):
-            if moment.trace.stamp == stamp:
+            if moment.trace.stamp == stamp and moment.labels is not None:
                 true = resized(_smaller(truth), moment.size)
                 wrong = (true != moment.labels) & (true != IGNORE)
                 moment.layers["truth"] = _mask_uri(true, self._space)
                 moment.layers["wrong"] = _flag_uri(wrong)
+                moment.labels = None
                 return
 
     def _moment(self, made: Made) -> Moment:
@@ -115,7 +119,8 @@ class Strip(Listener):
         layers = {"mask": _mask_uri(labels, self._space), "confidence": _webp(_rgb(confidence), 60)}
         inputs = {m: _webp(_shrunk(visible(image, self._known(m)), _SMALL), 65) for m, image in made.images.items()}
         size = labels.shape[0], labels.shape[1]
-        return Moment(made.trace, seen, layers, inputs, _cloud(made, self._space), size, labels)
+        classes = np.unique(labels).tolist()
+        return Moment(made.trace, seen, layers, inputs, _cloud(made, self._space), size, labels, classes)
 
     def _known(self, modality: Modality) -> Statistics | None:
         return self._statistics.get(modality) if modality == CAMERA else None
