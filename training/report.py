@@ -34,10 +34,7 @@ def to_json(scores: Scores, space: LabelSpace, data: str) -> dict[str, Any]:
     means = {key: _mean([entry[key] for entry in entries]) for key in ("miou", "miou_all")}
     out["mean_of_subsets"] = means
     if _complete(scores):
-        out["any_modal"] = {
-            "miou": expectation({subset: 100 * score.whole.miou_present for subset, score in scores.items()}),
-            "miou_all": expectation({subset: 100 * score.whole.miou_all for subset, score in scores.items()}),
-        }
+        out["any_modal"] = expectation({subset: 100 * score.whole.miou_present for subset, score in scores.items()})
     return out
 
 
@@ -52,13 +49,13 @@ def tables(scores: Scores, title: str) -> list[Table]:
 def robustness_table(summary: Mapping[str, Any]) -> Table:
     """EMM, RMM and NM as the benchmark prints them: mIoU in percent."""
     made = Table(title="failing sensors, mIoU", title_justify="left")
-    for heading in ("protocol", "average", *(f"E(p={p})" for p in summary["emm"]["miou"]["expected"])):
+    for heading in ("protocol", "average", *(f"E(p={p})" for p in summary["emm"]["expected"])):
         made.add_column(heading, justify="left" if heading == "protocol" else "right")
-    rows = {"EMM": summary["emm"]["miou"], **{f"RMM r={r}": each["miou"] for r, each in summary["rmm"].items()}}
+    rows = {"EMM": summary["emm"], **{f"RMM r={share}": each for share, each in summary["rmm"].items()}}
     for name, row in rows.items():
         made.add_row(name, f"{row['average']:.2f}", *(f"{value:.2f}" for value in row["expected"].values()))
-    for level, each in summary["nm"].items():
-        made.add_row(f"NM {level}", f"{each['miou']:.2f}")
+    for level, miou in summary["nm"].items():
+        made.add_row(f"NM {level}", f"{miou:.2f}")
     return made
 
 

@@ -49,25 +49,21 @@ def tries(modalities: Sequence[Modality]) -> list[Try]:
 
 
 def summary(scores: Mapping[Try, Score]) -> dict[str, Any]:
-    """`emm` {average, expected}, `rmm` {share: {average, expected}}, `nm` {level: mIoU}; mIoU in percent.
+    """The protocols' figures, mIoU in percent over the classes present in the truth.
 
-    Each twice: `miou` over the classes present in the truth, `miou_all` over all of the label space, absent ones as 0,
-    which is the published protocol's.
+    Returns:
+        `emm` {average, expected}, `rmm` {share: {average, expected}}, `nm` {level: mIoU}; and `over_all_classes`: the
+        same three over all of the label space with absent classes as 0, as the published figures are.
     """
-    measures: dict[str, Callable[[Score], float]] = {
-        "miou": lambda score: 100 * score.whole.miou_present,
-        "miou_all": lambda score: 100 * score.whole.miou_all,
-    }
+    every = _figures(scores, lambda score: 100 * score.whole.miou_all)
+    return {**_figures(scores, lambda score: 100 * score.whole.miou_present), "over_all_classes": every}
+
+
+def _figures(scores: Mapping[Try, Score], measure: Callable[[Score], float]) -> dict[str, Any]:
     return {
-        "emm": {key: expectation(_of(scores, "emm", "", measure)) for key, measure in measures.items()},
-        "rmm": {
-            f"{share:g}": {k: expectation(_of(scores, "rmm", f"{share:g}", measure)) for k, measure in measures.items()}
-            for share in MISSING
-        },
-        "nm": {
-            level: {key: round(measure(scores["nm", level, ()]), 2) for key, measure in measures.items()}
-            for level in NOISE
-        },
+        "emm": expectation(_of(scores, "emm", "", measure)),
+        "rmm": {f"{share:g}": expectation(_of(scores, "rmm", f"{share:g}", measure)) for share in MISSING},
+        "nm": {level: round(measure(scores["nm", level, ()]), 2) for level in NOISE},
     }
 
 

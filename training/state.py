@@ -97,7 +97,7 @@ class Learner:
                 return int(state["step"])
         except (OSError, RuntimeError, KeyError, TypeError, AttributeError, EOFError, ValueError,
                 pickle.UnpicklingError) as error:  # fmt: skip
-            reason = (str(error).splitlines() or ["it is empty"])[0].rstrip(".")
+            reason = (str(error) or "it is empty").splitlines()[0].split(". ")[0].rstrip(".")
             raise CheckpointError(
                 f"{path} is truncated or not a training state ({reason}); start afresh with --restart."
             ) from error

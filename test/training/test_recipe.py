@@ -17,6 +17,7 @@ MINIMAL = {
         "held_out": {"first_seed": 9, "streets": 1, "moments": 2},
     },
 }
+TRAIN = MINIMAL["data"]["train"]
 
 
 def written(tmp_path, changes=None):
@@ -52,6 +53,18 @@ def test_a_recipe_survives_its_own_dictionary(tmp_path):
         ({"data": {**MINIMAL["data"], "held_out": {"first_seed": 1, "streets": 1, "moments": 1}}}, "share the seed 1"),
         ({"data": {"folder": "d", "train": MINIMAL["data"]["train"]}}, "lacks held_out"),
         ({"data": 3}, "3; it must be a mapping"),
+        ({"data": {**MINIMAL["data"], "size": 100}}, "size is 100; it must be a multiple of 32"),
+        ({"data": {**MINIMAL["data"], "train": {**TRAIN, "weathers": {"fgo": 1}}}}, "did you mean fog"),
+        ({"data": {**MINIMAL["data"], "train": {**TRAIN, "faults": {"none": -1}}}}, "share of none is -1"),
+        (
+            {"data": {**MINIMAL["data"], "train": {**TRAIN, "faults": {"none": "all"}}}},
+            "'all'; it must be of type float",
+        ),
+        ({"data": {**MINIMAL["data"], "train": {**TRAIN, "weathers": {}}}}, "at least one share"),
+        ({"data": {**MINIMAL["data"], "train": {**TRAIN, "streets": 0}}}, "streets is 0"),
+        ({"batch": 8, "accumulate": 3}, "batch is 8; with accumulate 3"),
+        ({"ema": 1.5}, "ema is 1.5"),
+        ({"device": "gpu"}, "accepted are auto, cpu, cuda"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_accepted(tmp_path, changes, words):
@@ -66,7 +79,9 @@ def test_an_unreadable_file_is_named(tmp_path):
 
 def test_only_what_changes_the_result_makes_a_difference(tmp_path):
     one = recipe_dict(load_recipe(written(tmp_path)))
-    same = recipe_dict(load_recipe(written(tmp_path, {"threads": 1, "log_every": 5})))
+    same = recipe_dict(
+        load_recipe(written(tmp_path, {"threads": 1, "log_every": 5, "device": "cpu", "robustness": True}))
+    )
     other = recipe_dict(load_recipe(written(tmp_path, {"lr": 0.1, "augmentation": {"flip": 0.0}})))
     assert differences(one, same) == []
     assert differences(one, other) == ["augmentation.flip", "lr"]

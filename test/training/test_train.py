@@ -51,7 +51,7 @@ def test_experts_train_and_the_backbone_does_not_move(expert_file, pretrained, t
     assert model.config.encoders["lidar"] and model.config.statistics["camera"][0][0] == pytest.approx(0.485)
     assert model.config.image_size == 64
     content = json.loads((tmp_path / EVALUATION).read_text())
-    assert len(content["subsets"]) == 15 and content["any_modal"]["miou"]["expected"].keys() == {"0.2", "0.1", "0.05"}
+    assert len(content["subsets"]) == 15 and content["any_modal"]["expected"].keys() == {"0.2", "0.1", "0.05"}
     metrics = describe_checkpoint(path)["metrics"]
     assert metrics["miou"] == content["subsets"][0]["miou"]
     assert metrics["miou_night"] == content["subsets"][0]["conditions"]["weather"]["night"]["miou"]
