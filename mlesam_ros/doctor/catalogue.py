@@ -121,6 +121,11 @@ CATALOGUE = {
         "its stamps lie {ahead:.0f} ms ahead of their own arrival: they are later than the measurement.",
         "synchronise its clock (PTP, NTP), or set {modality}.offset: {offset:.3f}",
     ),
+    "clock_ahead": Kind(
+        WARNING,
+        "the stamps of all sensors lie {ahead:.0f} ms ahead of the machine that hears them.",
+        "synchronise the clocks of the two machines (PTP, NTP)",
+    ),
     "clock_drift": Kind(
         WARNING,
         "its clock runs away from the host's by {drift:.1f} ms a minute.",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from mlesam_ros.doctor.catalogue import finding
 from mlesam_ros.doctor.record import Record
+from mlesam_ros.doctor.timing import common_lead, timing_findings
 from mlesam_ros.doctor.views import Looks
 from mlesam_ros.findings import Finding
-from mlesam_ros.frame import CAMERA, DEPTH, LIDAR
+from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, Modality
 
 _DEPTHS = (0.05, 200.0)
 """Metres between which the median of a robot's depth pictures lies."""
@@ -19,6 +20,21 @@ _IN_VIEW = 0.003
 _MANY = 0.25
 """Share of the messages looked at that may be blank: a robot drives through the dark, or up to a wall."""
 _BLANK = {CAMERA: "picture_blank", DEPTH: "depth_empty", LIDAR: "cloud_empty"}
+
+
+def spoken_findings(records: Mapping[Modality, Record], begin: int) -> Iterator[Finding]:
+    """What is wrong with the sensors' messages, each sensor by itself.
+
+    Args:
+        records: of the sensors.
+        begin: nanoseconds that positions in time are told from.
+    """
+    lead = common_lead(records)
+    if lead:
+        yield finding("clock_ahead", "clock", ahead=1e3 * lead)
+    for record in records.values():
+        yield from content_findings(record)
+        yield from timing_findings(record, begin, lead)
 
 
 def content_findings(record: Record) -> Iterator[Finding]:

@@ -12,10 +12,10 @@ from mlesam_ros.doctor.alignment import judge
 from mlesam_ros.doctor.calibration import Infos, calibration_findings
 from mlesam_ros.doctor.catalogue import finding
 from mlesam_ros.doctor.checkup import Checkup, sensor_row, set_figures, sorted_findings
-from mlesam_ros.doctor.content import content_findings, look_findings
+from mlesam_ros.doctor.content import look_findings, spoken_findings
 from mlesam_ros.doctor.record import Record
 from mlesam_ros.doctor.rehearsal import rehearse, sync_findings
-from mlesam_ros.doctor.timing import ahead_of_arrival, timing_findings
+from mlesam_ros.doctor.timing import ahead_of_arrival
 from mlesam_ros.doctor.views import Looks, look
 from mlesam_ros.errors import BagError
 from mlesam_ros.evaluation.calibration import BagRig
@@ -111,9 +111,7 @@ class _Examination:
         for modality in MODALITIES:
             if modality not in self._records:
                 yield finding("sensor_missing", modality)
-        for record in self._records.values():
-            yield from content_findings(record)
-            yield from timing_findings(record, begin)
+        yield from spoken_findings(self._records, begin)
         sizes = {m: record.sizes.most_common(1)[0][0] for m, record in self._records.items() if record.sizes}
         known = self._known
         yield from calibration_findings(

@@ -60,12 +60,13 @@ def rhythm(record: Record) -> Rhythm:
     return Rhythm(period, jitter, float((len(stamps) - 1) / steps.sum()), delay)
 
 
-def timing_findings(record: Record, begin: int) -> Iterator[Finding]:
+def timing_findings(record: Record, begin: int, lead: float = 0.0) -> Iterator[Finding]:
     """Faults of stamps and rhythm.
 
     Args:
         record: of the sensor.
         begin: nanoseconds that positions in time are told from.
+        lead: seconds by which the stamps of all sensors are ahead, which is no fault of this one.
     """
     stamps = record.stamps
     if not len(stamps):
@@ -79,7 +80,7 @@ def timing_findings(record: Record, begin: int) -> Iterator[Finding]:
         side = "behind" if foreign > 0 else "ahead of"
         yield finding("clock_foreign", record.modality, gap=_span(abs(foreign)), side=side)
     else:
-        yield from _clock_faults(record, timed)
+        yield from _clock_faults(record, timed, lead)
     if timed.sum() >= _FEW:
         yield from _gaps(record, begin)
         yield from _unevenness(record)
@@ -91,9 +92,16 @@ def clock_gap(record: Record) -> float:
     return 0.0 if -config.max_future <= gap <= config.max_age or np.isnan(gap) else gap
 
 
+def common_lead(records: Mapping[Modality, Record]) -> float:
+    """Seconds by which the stamps of all sensors lie in the future, if there are several; 0 where not all do."""
+    leads = [-_median_delay(record) for record in records.values() if len(record.stamps) and not clock_gap(record)]
+    return min(leads) if len(leads) > 1 and min(leads) > _AHEAD else 0.0
+
+
 def ahead_of_arrival(records: Mapping[Modality, Record]) -> dict[Modality, float]:
-    """Modality → seconds that its stamps lie in the future, where that is more than clocks differ by."""
-    ahead = {modality: -_median_delay(record) for modality, record in records.items() if not clock_gap(record)}
+    """Modality → seconds that its stamps are further ahead of their arrival than those of all, if that is a fault."""
+    common = common_lead(records)
+    ahead = {m: -_median_delay(record) - common for m, record in records.items() if not clock_gap(record)}
     return {modality: seconds for modality, seconds in ahead.items() if seconds > _AHEAD}
 
 
@@ -114,9 +122,9 @@ def _stamp_faults(record: Record, stamps: Nanoseconds) -> Iterator[Finding]:
         yield finding("stamp_twice", record.modality, count=twice, total=total, topic=topic)
 
 
-def _clock_faults(record: Record, timed: np.ndarray) -> Iterator[Finding]:
+def _clock_faults(record: Record, timed: np.ndarray, lead: float) -> Iterator[Finding]:
     delays = (record.arrivals - record.stamps)[timed] / NANOSECONDS
-    ahead = -float(np.median(delays))
+    ahead = -float(np.median(delays)) - lead
     if ahead > _AHEAD:
         yield finding("stamp_ahead", record.modality, ahead=1e3 * ahead, offset=ahead, modality=record.modality)
     seconds = (record.arrivals[timed] - record.arrivals[timed][0]) / NANOSECONDS

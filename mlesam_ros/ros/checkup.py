@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ from mlesam_ros.doctor.advice import advise
 from mlesam_ros.doctor.calibration import Infos, calibration_findings
 from mlesam_ros.doctor.catalogue import finding
 from mlesam_ros.doctor.checkup import Checkup, sensor_row, set_figures, sorted_findings
-from mlesam_ros.doctor.content import content_findings
+from mlesam_ros.doctor.content import spoken_findings
 from mlesam_ros.doctor.record import Record
 from mlesam_ros.doctor.rehearsal import rehearse, sync_findings
-from mlesam_ros.doctor.timing import ahead_of_arrival, timing_findings
+from mlesam_ros.doctor.timing import ahead_of_arrival
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.evaluation.topics import Source
 from mlesam_ros.findings import ERROR, Finding
@@ -175,6 +175,7 @@ class _Visit:
             if source.refused:
                 self._record(modality).refusals[source.refusal] = source.refused
         findings = [*self._node_findings(), *self._transport(seconds), *self._sensor_findings()]
+        findings += self._reports({found.subject for found in findings})
         spoken = {m: record for m, record in self._records.items() if len(record.moments)}
         checkup = Checkup(self._probe.name, seconds, [])
         plain = rehearse(spoken, sync_config(self._parameters, tuple(spoken))) if spoken else None
@@ -222,16 +223,19 @@ class _Visit:
             yield finding("node_absent", name)
         elif probe.state in _TRANSITIONS:
             yield finding("node_inactive", name, state=probe.state, node=name, transition=_TRANSITIONS[probe.state])
-        for part, status in probe.reports.items():
-            kind = {DiagnosticStatus.ERROR: "node_fails", DiagnosticStatus.WARN: "node_warns"}.get(status.level)
-            if kind is not None:
-                words, _, remedy = status.message.rstrip(".").partition("; ")
-                yield finding(kind, name, part=part, words=words, remedy=remedy)
         simulated = bool(self._node.get_parameter("use_sim_time").value)
         if simulated and self._now() == 0:
             yield finding("no_clock", "/clock")
         elif not simulated and self._node.count_publishers("/clock"):
             yield finding("clock_unused", "/clock")
+
+    def _reports(self, told: Collection[str]) -> Iterator[Finding]:
+        """What the node says of itself, but for sensors that enough is told of."""
+        for part, status in self._probe.reports.items():
+            kind = {DiagnosticStatus.ERROR: "node_fails", DiagnosticStatus.WARN: "node_warns"}.get(status.level)
+            if kind is not None and part not in told:
+                words, _, remedy = status.message.rstrip(".").partition("; ")
+                yield finding(kind, self._probe.name, part=part, words=words, remedy=remedy)
 
     def _transport(self, seconds: float) -> Iterator[Finding]:
         """Publishers, types and quality of service of every topic that the node listens to."""
@@ -241,7 +245,7 @@ class _Visit:
             yield from mismatches
             if not source.publishers:
                 yield finding("no_publisher", modality, topic=source.topic, name=f"{modality}.topic")
-            elif source.obstacle and not source.received:
+            elif source.obstacle and not source.received and not mismatches:
                 reason, _, remedy = source.obstacle.rpartition("; ")
                 values = {"reason": reason or remedy, "remedy": remedy if reason else "change one of the two"}
                 yield finding("not_understood", modality, topic=source.topic, **values)
@@ -256,9 +260,7 @@ class _Visit:
 
     def _sensor_findings(self) -> Iterator[Finding]:
         begin = min((int(r.arrivals[0]) for r in self._records.values() if len(r.arrivals)), default=0)
-        for record in self._records.values():
-            yield from content_findings(record)
-            yield from timing_findings(record, begin)
+        yield from spoken_findings(self._records, begin)
         sizes = {m: record.sizes.most_common(1)[0][0] for m, record in self._records.items() if record.sizes}
         feed = self._feed
         yield from calibration_findings(self._records, Infos(), feed.rig, feed.problems, sizes, begin)

@@ -8,6 +8,7 @@ from posts import write
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.doctor.advice import advise
+from mlesam_ros.doctor.content import spoken_findings
 from mlesam_ros.doctor.examine import examine
 from mlesam_ros.doctor.record import Record
 from mlesam_ros.doctor.rehearsal import rehearse
@@ -145,3 +146,11 @@ def test_the_period_survives_lost_messages(period, count, lost):
     measured = rhythm(record(CAMERA, kept))
     if len(kept) > 3 * len(lost) + 4:
         assert measured.period == pytest.approx(period / 1000, rel=1e-6) and measured.jitter < 1e-6
+
+
+def test_a_clock_that_all_sensors_share_is_told_once():
+    seconds = np.arange(0, 3, 0.1)
+    records, _ = plan(record(CAMERA, seconds, -0.1), record(LIDAR, seconds, -0.3))
+    found = [*spoken_findings(records, BEGIN)]
+    assert [(entry.subject, entry.severity) for entry in found] == [("clock", "warning"), (LIDAR, "error")]
+    assert "all sensors lie 100 ms ahead" in found[0].message and "lie 200 ms ahead" in found[1].message

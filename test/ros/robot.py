@@ -17,6 +17,7 @@ HEIGHT, WIDTH = 48, 64
 CAMERA_FRAME, EVENT_FRAME, LIDAR_FRAME = "camera_optical_frame", "event_optical_frame", "lidar"
 TOPICS = {CAMERA: "camera/image_raw", DEPTH: "depth/image_raw", EVENT: "events", LIDAR: "lidar/points"}
 TYPES = {CAMERA: Image, DEPTH: Image, EVENT: EventPacket, LIDAR: PointCloud2}
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 OPTICAL = (-0.5, 0.5, -0.5, 0.5)  # x, y, z, w of an optical frame in one with x forward
 
 
@@ -28,9 +29,12 @@ class Robot:
         qos: of the sensors.
         frames: the sensor frames that TF knows.
         infos: whether CameraInfo is published.
+        static: QoS of /tf_static.
     """
 
-    def __init__(self, node, qos=10, frames=(CAMERA_FRAME, EVENT_FRAME, LIDAR_FRAME), infos=True) -> None:
+    def __init__(
+        self, node, qos=10, frames=(CAMERA_FRAME, EVENT_FRAME, LIDAR_FRAME), infos=True, static=LATCHED
+    ) -> None:
         self._node = node
         self._rng = np.random.default_rng(0)
         self._sequence = 0
@@ -40,8 +44,7 @@ class Robot:
             for topic, frame in (("camera/camera_info", CAMERA_FRAME), ("events/camera_info", EVENT_FRAME))
             if infos
         }
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._static = node.create_publisher(TFMessage, "/tf_static", latched)
+        self._static = node.create_publisher(TFMessage, "/tf_static", static)
         self.place(frames)
 
     @property

@@ -1,0 +1,133 @@
+"""`mlesam doctor` without a bag: a robot in one process, the node in another, the doctor in this one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+from robot import CAMERA_FRAME, EVENT_FRAME
+from test_end_to_end import launch  # noqa: F401 (a fixture)
+from typer.testing import CliRunner
+
+from mlesam_ros.cli.app import app
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.findings import NOTE
+from mlesam_ros.ros.checkup import examine_live
+
+HERE = Path(__file__).resolve().parent
+PATH = os.pathsep.join([str(HERE.parents[1]), str(HERE), os.environ.get("PYTHONPATH", "")])
+NODE = "/mlesam"
+
+
+@pytest.fixture
+def drive():
+    """Starts robots; ends them."""
+    started = []
+
+    def start(**about):
+        command = [sys.executable, str(HERE / "robot_process.py"), json.dumps(about)]
+        started.append(subprocess.Popen(command, env={**os.environ, "PYTHONPATH": PATH}, stdout=subprocess.PIPE))
+        assert started[-1].stdout.readline() == b"driving\n"
+
+    yield start
+    for robot in started:
+        robot.terminate()
+        robot.wait(20)
+
+
+def examined(expected, settings=None, seconds=1.2):
+    """The checkup whose findings, notes left out, are these (subject, words); on a busy machine the third try."""
+    for _ in range(3):
+        checkup = examine_live(NODE, settings or {}, None, seconds)
+        found = [(f.subject, f.message) for f in checkup.findings if f.severity != NOTE]
+        named = [any(s == subject and words in message for s, message in found) for subject, words in expected]
+        if all(named) and len(found) == len(expected):
+            return checkup
+    pytest.fail(f"found were {found}")
+
+
+def test_a_robot_that_is_well(drive):
+    drive()
+    checkup = examined([])
+    assert checkup.verdict == "healthy" and {*checkup.sensors} == {"camera", "depth", "event", "lidar"}
+    assert all(5 < row["rate_hz"] < 15 for row in checkup.sensors.values())
+    assert checkup.sensors["lidar"]["topic"] == "/lidar/points" and checkup.sensors["camera"]["size"] == "64x48"
+    assert checkup.sets["complete"] > 5
+    assert "does not run" in checkup.findings[0].message
+
+
+UNWELL = {
+    "nobody": (None, [(m, "nobody publishes") for m in ("camera", "depth", "event", "lidar")]),
+    "no lens": ({"infos": False}, [("camera", "no CameraInfo of the camera")]),
+    "no place": ({"frames": [CAMERA_FRAME, EVENT_FRAME]}, [("lidar", "nothing connects its frame 'lidar'")]),
+    "silence": ({"silent": ["lidar"]}, [("lidar", "/lidar/points has a publisher, but")]),
+    "ahead": ({"lead": 0.2}, [("clock", "all sensors lie")]),
+    "a clock unused": ({"clock": True}, [("/clock", "goes by the machine's time")]),
+}
+
+
+@pytest.mark.parametrize("name", UNWELL)
+def test_a_robot_that_is_not(drive, name):
+    about, expected = UNWELL[name]
+    if about is None:
+        expected = [("camera", "no CameraInfo"), *expected]
+    else:
+        drive(**about)
+    examined(expected)
+
+
+def test_who_offers_less_than_is_asked_for(drive):
+    drive(static="VOLATILE", reliability="BEST_EFFORT")
+    lidar = "qos_overrides./lidar/points.subscription.reliability"
+    found = examined(
+        [
+            ("lidar", "/robot offers best effort and /mlesam_doctor asks for reliable"),
+            ("/tf_static", "/robot offers volatile messages and /mlesam_doctor asks for those sent before it came"),
+            ("event", "nothing connects"),
+        ],
+        {lidar: "reliable"},
+    ).findings
+    assert lidar in found[0].remedy and "transient_local" in found[1].remedy
+
+
+def test_time_that_stands_still(drive):
+    drive()
+    checkup = examine_live(NODE, {"use_sim_time": True}, None, 2.0)
+    assert ("/clock", "error") in [(found.subject, found.severity) for found in checkup.findings]
+
+
+def test_the_node_that_runs_is_asked_for_its_settings(drive, launch):  # noqa: F811
+    drive()
+    launch(**{"camera.topic": "/nowhere"})
+    checkup = examined([("camera", "nobody publishes on /nowhere")])
+    assert checkup.sets["parts"].keys() == {"depth", "event", "lidar"}
+
+
+def test_a_node_that_is_not_active(drive, launch):  # noqa: F811
+    drive()
+    launch(autostart=False)
+    (finding, *_) = examined([(NODE, "it is unconfigured")]).findings
+    assert finding.remedy == "ros2 lifecycle set /mlesam configure"
+
+
+def test_settings_come_from_a_file_and_bad_ones_are_refused(drive, tmp_path):
+    settings = tmp_path / "robot.yaml"
+    settings.write_text("/**:\n  ros__parameters:\n    modalities: [lidar]\n    lidar:\n      topic: /none\n")
+    checkup = examine_live(NODE, {}, settings, 0.5)
+    assert [f.message for f in checkup.findings if f.subject == "lidar"] == ["nobody publishes on /none."]
+    settings.write_text("{{{")
+    with pytest.raises(ConfigError, match=r"robot\.yaml"):
+        examine_live(NODE, {}, settings, 0.5)
+    with pytest.raises(ConfigError, match="radar"):
+        examine_live(NODE, {"modalities": ["radar"]}, None, 0.5)
+
+
+def test_the_command(drive):
+    result = CliRunner().invoke(app, ["doctor", "--seconds", "0.5", "--json", "-"])
+    found = json.loads(result.stdout)
+    assert result.exit_code == 1 and found["verdict"] == "faulty" and found["name"] == NODE
+    assert {"severity", "subject", "message", "remedy"} == {*found["findings"][0]}
