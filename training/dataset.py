@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -29,16 +27,13 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from mlesam_ros.encoding.encoder import Statistics
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
+from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, make_encoders
 from mlesam_ros.errors import DatasetError, LabelError
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, FrameSet, Modality
+from mlesam_ros.frame import DEPTH, EVENT, LIDAR, MODALITIES, Modality
 from mlesam_ros.labels import IGNORE, load_label_space
-from mlesam_ros.training.conditions import Conditions, street_conditions
+from mlesam_ros.training.conditions import street_conditions
 from mlesam_ros.training.recipe import Data, Split
-from mlesam_ros.world.faults import NO_FAULT
-from mlesam_ros.world.world import World
-
-_SMALL = (64, 64)
+from mlesam_ros.training.rendering import Street, fingerprint, render_streets
 
 Report = Callable[[int, int], None]
 """Told (moments done, moments in all) after each street."""
@@ -103,20 +98,6 @@ class StreetDataset:
         return counts[:classes]
 
 
-@dataclass(frozen=True)
-class _Street:
-    """The work of one process at a time: a street, and the rows that its moments fill."""
-
-    folder: str
-    seed: int
-    conditions: Conditions
-    rows: tuple[int, ...]
-    moments: int
-    size: int
-    world_size: int
-    encoders: tuple[tuple[Modality, str], ...]
-
-
 def prepare(
     data: Data, part: str, encoders: Mapping[Modality, str] | None = None, report: Report | None = None
 ) -> StreetDataset:
@@ -129,7 +110,7 @@ def prepare(
         report: told about the progress.
 
     Raises:
-        DatasetError: the folder holds something else.
+        DatasetError: the folder holds something else, or a process that renders died.
     """
     split: Split = getattr(data, part)
     names = dict(encoders or {modality: DEFAULT_ENCODERS[modality] for modality in MODALITIES})
@@ -137,13 +118,11 @@ def prepare(
     done = _allocate(folder, data, split, names)
     streets = list(_streets(folder, data, split, names, done))
     finished = int(done.sum())
-    context = multiprocessing.get_context("spawn")
     if streets:
-        with context.Pool(min(data.processes, len(streets))) as pool:
-            for rows in pool.imap_unordered(_render, streets):
-                finished += rows
-                if report:
-                    report(finished, len(done))
+        for rows in render_streets(streets, data.processes):
+            finished += rows
+            if report:
+                report(finished, len(done))
     return StreetDataset(folder)
 
 
@@ -155,6 +134,7 @@ def _allocate(folder: Path, data: Data, split: Split, encoders: dict[Modality, s
         return np.array(np.load(folder / "done.npy"))
     folder.mkdir(parents=True, exist_ok=True)
     count, size = split.streets * split.moments, data.size
+    _refuse_too_little_room(folder, count * size**2 * (len(encoders) * 3 * 2 + 1))
     for name in encoders:
         open_memmap(folder / f"{name}.npy", "w+", np.float16, (count, 3, size, size)).flush()
     open_memmap(folder / "labels.npy", "w+", np.uint8, (count, size, size)).flush()
@@ -165,13 +145,23 @@ def _allocate(folder: Path, data: Data, split: Split, encoders: dict[Modality, s
     return np.zeros(count, bool)
 
 
+def _refuse_too_little_room(folder: Path, size: int) -> None:
+    """The arrays take their room as they fill, and a disk that is full by then ends a process without a word."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise DatasetError(
+            f"the street takes {size / 1e9:.1f} GB in {folder} and {free / 1e9:.1f} GB are free; make room, or give "
+            "another folder."
+        )
+
+
 def _manifest(data: Data, split: Split, encoders: dict[Modality, str]) -> dict[str, Any]:
     """Everything that decides what is rendered, as JSON types."""
     statistics = {name: [list(part) for part in e.statistics] for name, e in make_encoders(encoders).items()}
     return {
         "split": asdict(split), "size": data.size, "world_size": data.world_size, "encoders": encoders,
         "statistics": statistics,
-        "fingerprint": _fingerprint(tuple(split.weathers), tuple(split.faults), tuple(encoders.items())),
+        "fingerprint": fingerprint(tuple(split.weathers), tuple(split.faults), tuple(encoders.items())),
     }  # fmt: skip
 
 
@@ -190,22 +180,9 @@ def _refuse_another(path: Path, wanted: dict[str, Any]) -> None:
         raise DatasetError(f"{path.parent} was rendered with another {' and '.join(keys)}; give another folder.")
 
 
-@lru_cache
-def _fingerprint(weathers: tuple[str, ...], faults: tuple[str, ...], encoders: tuple[tuple[Modality, str], ...]) -> str:
-    """SHA-256 of a small picture of every condition: what a change of the world or the encoders would change."""
-    digest, made = hashlib.sha256(), make_encoders(dict(encoders))
-    for weather, fault in dict.fromkeys([(w, NO_FAULT) for w in weathers] + [(weathers[0], f) for f in faults]):
-        world = World(7, weather, _SMALL, threads=1, fault=fault)
-        moment = world.moment(_index(world.length, 0, 1))
-        digest.update(moment.labels.tobytes())
-        for picture in encode(_frame_set(moment), world.rig, _SMALL, made).values():
-            digest.update(picture.astype(np.float16).tobytes())
-    return digest.hexdigest()
-
-
 def _streets(
     folder: Path, data: Data, split: Split, encoders: dict[Modality, str], done: npt.NDArray[np.bool_]
-) -> list[_Street]:
+) -> list[Street]:
     """The streets that still lack rows."""
     out, names, sizes = [], tuple(encoders.items()), (data.size, data.world_size)
     for number, conditions in enumerate(street_conditions(split)):
@@ -213,37 +190,5 @@ def _streets(
         rows = tuple(row for row in range(first, first + split.moments) if not done[row])
         if rows:
             seed = split.first_seed + number
-            out.append(_Street(str(folder), seed, conditions, rows, split.moments, *sizes, names))
+            out.append(Street(str(folder), seed, conditions, rows, split.moments, *sizes, names))
     return out
-
-
-def _render(street: _Street) -> int:
-    """Fill a street's rows; how many they were."""
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    folder, size = Path(street.folder), (street.size, street.size)
-    encoders = make_encoders(dict(street.encoders))
-    arrays = {name: np.load(folder / f"{name}.npy", "r+") for name, _ in street.encoders}
-    labels, done = (np.load(folder / f"{name}.npy", "r+") for name in ("labels", "done"))
-    conditions, shape = street.conditions, (street.world_size, street.world_size)
-    world = World(street.seed, conditions.weather, shape, threads=1, fault=conditions.fault)
-    for row in street.rows:
-        moment = world.moment(_index(world.length, row % street.moments, street.moments))
-        pictures = encode(_frame_set(moment), world.rig, size, encoders)
-        for name, picture in pictures.items():
-            arrays[name][row] = picture
-        labels[row] = cv2.resize(moment.labels, size[::-1], interpolation=cv2.INTER_NEAREST)
-        for array in (*arrays.values(), labels):
-            array.flush()
-        done[row] = True
-        done.flush()
-    return len(street.rows)
-
-
-def _index(length: int, number: int, count: int) -> int:
-    """Which of a street's moments to take as the number-th of count, the middles of equal stretches."""
-    return int((number + 0.5) * length / count)
-
-
-def _frame_set(moment: Any) -> FrameSet:
-    return FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))

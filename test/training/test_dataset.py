@@ -1,9 +1,11 @@
 """The rendered street: the pipeline's own encodings, resumable, and refused when it is something else."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,9 +15,10 @@ from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
 from mlesam_ros.encoding.log_depth import LogDepth
 from mlesam_ros.errors import DatasetError, LabelError
 from mlesam_ros.frame import CAMERA, MODALITIES, FrameSet
-from mlesam_ros.training import dataset
+from mlesam_ros.training import dataset, rendering
 from mlesam_ros.training.dataset import StreetDataset, prepare
 from mlesam_ros.training.recipe import Split
+from mlesam_ros.training.rendering import fingerprint
 from mlesam_ros.world.world import World
 
 
@@ -82,6 +85,23 @@ def test_a_killed_rendering_goes_on_where_it_was(street, smoke, tmp_path):
     assert not again.pictures["camera"][2].any(), "a finished row was rendered again"
 
 
+def _die(street):
+    os._exit(9)
+
+
+def test_a_process_that_dies_ends_the_rendering_with_a_sentence(smoke, tmp_path, monkeypatch):
+    monkeypatch.setattr(rendering, "_render", _die)
+    with pytest.raises(DatasetError, match="a process that renders the street died"):
+        prepare(replace(smoke.data, folder=str(tmp_path)), "train")
+
+
+def test_too_little_room_is_known_before_the_rendering(smoke, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset.shutil, "disk_usage", lambda folder: SimpleNamespace(free=100_000))
+    with pytest.raises(DatasetError, match=r"takes 0\.0 GB .* 0\.0 GB are free; make room"):
+        prepare(replace(smoke.data, folder=str(tmp_path)), "train")
+    assert not list((tmp_path / "train").iterdir())
+
+
 def test_a_folder_made_for_something_else_is_refused(street, smoke):
     split = replace(smoke.data.train, moments=3)
     with pytest.raises(DatasetError, match="another split"):
@@ -102,14 +122,14 @@ def test_a_street_that_has_changed_since_is_refused(street, smoke, tmp_path):
 
 def test_the_fingerprint_follows_the_encoders_and_the_world(monkeypatch):
     encoders = tuple(DEFAULT_ENCODERS.items())
-    found = dataset._fingerprint(("sun",), ("none",), encoders)
-    dataset._fingerprint.cache_clear()
-    assert dataset._fingerprint(("sun",), ("none",), encoders) == found
-    assert dataset._fingerprint(("night",), ("none",), encoders) != found
-    dataset._fingerprint.cache_clear()
+    found = fingerprint(("sun",), ("none",), encoders)
+    fingerprint.cache_clear()
+    assert fingerprint(("sun",), ("none",), encoders) == found
+    assert fingerprint(("night",), ("none",), encoders) != found
+    fingerprint.cache_clear()
     monkeypatch.setattr(LogDepth, "statistics", ((0.0,) * 3, (1.0,) * 3))
-    assert dataset._fingerprint(("sun",), ("none",), encoders) != found
-    dataset._fingerprint.cache_clear()
+    assert fingerprint(("sun",), ("none",), encoders) != found
+    fingerprint.cache_clear()
 
 
 def test_a_folder_without_a_street_is_refused(tmp_path):

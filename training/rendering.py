@@ -1,0 +1,109 @@
+"""Streets become the arrays of a data set, several processes side by side."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from mlesam_ros.encoding.encoders import encode, make_encoders
+from mlesam_ros.errors import DatasetError
+from mlesam_ros.frame import CAMERA, FrameSet, Modality
+from mlesam_ros.training.conditions import Conditions
+from mlesam_ros.world.faults import NO_FAULT
+from mlesam_ros.world.moment import Moment
+from mlesam_ros.world.world import World
+
+_SMALL = (64, 64)
+
+
+@dataclass(frozen=True)
+class Street:
+    """The work of one process at a time: a street, and the rows that its moments fill."""
+
+    folder: str
+    seed: int
+    conditions: Conditions
+    rows: tuple[int, ...]
+    moments: int
+    size: int
+    world_size: int
+    encoders: tuple[tuple[Modality, str], ...]
+
+
+def render_streets(streets: Sequence[Street], processes: int) -> Iterator[int]:
+    """Fill the rows of streets, several processes side by side.
+
+    Yields:
+        how many rows a street had, as the streets are done.
+
+    Raises:
+        DatasetError: a process died.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(processes, len(streets)), context) as pool:
+        waiting = [pool.submit(_render, street) for street in streets]
+        try:
+            for done in as_completed(waiting):
+                yield done.result()
+        except BrokenProcessPool as error:
+            raise DatasetError(
+                "a process that renders the street died, of too little memory or disk perhaps; what is done is kept: "
+                "lower processes and give the same command again."
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@lru_cache
+def fingerprint(weathers: tuple[str, ...], faults: tuple[str, ...], encoders: tuple[tuple[Modality, str], ...]) -> str:
+    """SHA-256 of a small picture of every condition: what a change of the world or the encoders would change."""
+    digest, made = hashlib.sha256(), make_encoders(dict(encoders))
+    for weather, fault in dict.fromkeys([(w, NO_FAULT) for w in weathers] + [(weathers[0], f) for f in faults]):
+        world = World(7, weather, _SMALL, threads=1, fault=fault)
+        moment = world.moment(_index(world.length, 0, 1))
+        digest.update(moment.labels.tobytes())
+        for picture in encode(_frame_set(moment), world.rig, _SMALL, made).values():
+            digest.update(picture.astype(np.float16).tobytes())
+    return digest.hexdigest()
+
+
+def _render(street: Street) -> int:
+    """Fill a street's rows; how many they were."""
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    folder, size = Path(street.folder), (street.size, street.size)
+    encoders = make_encoders(dict(street.encoders))
+    arrays = {name: np.load(folder / f"{name}.npy", "r+") for name, _ in street.encoders}
+    labels, done = (np.load(folder / f"{name}.npy", "r+") for name in ("labels", "done"))
+    conditions, shape = street.conditions, (street.world_size, street.world_size)
+    world = World(street.seed, conditions.weather, shape, threads=1, fault=conditions.fault)
+    for row in street.rows:
+        moment = world.moment(_index(world.length, row % street.moments, street.moments))
+        pictures = encode(_frame_set(moment), world.rig, size, encoders)
+        for name, picture in pictures.items():
+            arrays[name][row] = picture
+        labels[row] = cv2.resize(moment.labels, size[::-1], interpolation=cv2.INTER_NEAREST)
+        for array in (*arrays.values(), labels):
+            array.flush()
+        done[row] = True
+        done.flush()
+    return len(street.rows)
+
+
+def _index(length: int, number: int, count: int) -> int:
+    """Which of a street's moments to take as the number-th of count, the middles of equal stretches."""
+    return int((number + 0.5) * length / count)
+
+
+def _frame_set(moment: Moment) -> FrameSet:
+    return FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))
