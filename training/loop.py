@@ -46,9 +46,7 @@ class Stage(Protocol):
         """A scalar; where several processes share a batch, this one's part of the sum."""
 
 
-def run(
-    recipe: Recipe, stage: Stage, dataset: LabelledFrames, vary: Vary, out: Path, resume: bool = True
-) -> None:  # fmt: skip
+def run(recipe: Recipe, stage: Stage, dataset: LabelledFrames, vary: Vary, out: Path, resume: bool = True) -> None:
     """Train to the last step of the recipe.
 
     Args:
