@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,14 @@ def examined(expected, settings=None, seconds=1.2):
         if all(named) and len(found) == len(expected):
             return checkup
     pytest.fail(f"found were {found}")
+
+
+def until(condition):
+    """Wait for another process."""
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def test_a_robot_that_is_well(drive):
@@ -102,7 +111,8 @@ def test_time_that_stands_still(drive):
 
 def test_the_node_that_runs_is_asked_for_its_settings(drive, launch):  # noqa: F811
     drive()
-    launch(**{"camera.topic": "/nowhere"})
+    node = launch(**{"camera.topic": "/nowhere"})
+    until(lambda: node.said("active"))
     checkup = examined([("camera", "nobody publishes on /nowhere")])
     assert checkup.sets["parts"].keys() == {"depth", "event", "lidar"}
 
