@@ -82,10 +82,10 @@ CATALOGUE = {
     # Time
     "gaps": Kind(
         WARNING,
-        "{count} silences longer than {limit:.2f} s; the longest is {longest:.2f} s, from {at:.1f} s on.",
+        "{silences} longer than {limit:.2f} s; the longest is {longest:.2f} s, from {at:.1f} s on.",
         "look at the driver and the recorder's load at that moment",
     ),
-    "quiet_events": Kind(NOTE, "{count} silences; the longest is {longest:.2f} s, from {at:.1f} s on.", ""),
+    "quiet_events": Kind(NOTE, "{silences}; the longest is {longest:.2f} s, from {at:.1f} s on.", ""),
     "messages_lost": Kind(
         WARNING,
         "about {lost} of {total} messages are missing, by its period of {period:.0f} ms.",

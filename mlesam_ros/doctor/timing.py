@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mlesam_ros.bags.storage import count
 from mlesam_ros.doctor.catalogue import finding
 from mlesam_ros.doctor.record import Nanoseconds, Record
 from mlesam_ros.findings import Finding
@@ -150,7 +151,7 @@ def _gaps(record: Record, begin: int) -> Iterator[Finding]:
         return
     longest = gaps[steps[gaps].argmax()]
     yield finding(
-        "quiet_events" if record.modality == EVENT else "gaps", record.modality, count=len(gaps), limit=limit,
+        "quiet_events" if record.modality == EVENT else "gaps", record.modality, silences=count(len(gaps), "silence"), limit=limit,
         longest=steps[longest], at=(arrivals[longest] - begin) / NANOSECONDS,
     )  # fmt: skip
 
