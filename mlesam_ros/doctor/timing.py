@@ -150,10 +150,9 @@ def _gaps(record: Record, begin: int) -> Iterator[Finding]:
     if not len(gaps):
         return
     longest = gaps[steps[gaps].argmax()]
-    yield finding(
-        "quiet_events" if record.modality == EVENT else "gaps", record.modality, silences=count(len(gaps), "silence"), limit=limit,
-        longest=steps[longest], at=(arrivals[longest] - begin) / NANOSECONDS,
-    )  # fmt: skip
+    kind = "quiet_events" if record.modality == EVENT else "gaps"
+    values = {"longest": steps[longest], "at": (arrivals[longest] - begin) / NANOSECONDS, "limit": limit}
+    yield finding(kind, record.modality, silences=count(len(gaps), "silence"), **values)
 
 
 def _unevenness(record: Record) -> Iterator[Finding]:
