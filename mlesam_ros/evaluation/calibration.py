@@ -7,7 +7,7 @@ from typing import Any
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.errors import CalibrationError, MlesamError
-from mlesam_ros.evaluation.topics import TRANSFORMS, Topics
+from mlesam_ros.evaluation.topics import TRANSFORMS, Topics, words
 from mlesam_ros.frame import CAMERA, Modality
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
@@ -38,6 +38,7 @@ class BagRig:
         self.problems: dict[str, str] = {}
         self._infos = {topic: modality for modality, topic in topics.infos.items()}
         self._rectified = frozenset(rectified)
+        self._sensors = topics.sensors
         carried = [topic for topic, kind in reader.topics.items() if kind == TRANSFORMS]
         self._static = {topic for topic in carried if topic in reader.latched or topic.endswith("tf_static")}
         self.topics = {*self._infos, *carried} - self._static
@@ -69,6 +70,16 @@ class BagRig:
             self.rig.models[frame] = model  # a new object would make encoders prepare everything anew
         if modality == CAMERA:
             self.rig.camera_frame = frame
+        self._doubt(modality, model)
+
+    def _doubt(self, modality: Modality, model: CameraModel) -> None:
+        """Pictures that are called rectified while their lens is said to distort: one of the two is not so."""
+        topic = self._sensors[modality].topic
+        if "rect" in words(topic) and modality not in self._rectified and model.D.any():
+            self.problems[topic] = (
+                "its name says that it is rectified, but its CameraInfo has a distortion, which is now taken out once "
+                f"more; give --rectified {modality} if the name is right."
+            )
 
     def _learn_transforms(self, message: Any, static: bool) -> None:
         for parent, child, transform, stamp in transforms(message):

@@ -129,34 +129,35 @@ def _guess(what: str, topics: Mapping[str, str], notes: list[str]) -> str | None
 
 def _speaks_of(what: str, topic: str, kind: str) -> bool:
     """Whether an image topic's name is that of such a sensor; most other types are clear by themselves."""
-    words = _words(topic)
-    if words & _MADE_WORDS:
+    found = words(topic)
+    if found & _MADE_WORDS:
         return False
     if what == TRUTH:
-        return bool(words & _TRUTH_WORDS) or {"ground", "truth"} <= words
+        return bool(found & _TRUTH_WORDS) or {"ground", "truth"} <= found
     if what == LIDAR:
-        return not words & _OTHER_CLOUDS
+        return not found & _OTHER_CLOUDS
     if kind not in _IMAGES:
         return True
-    if words & (_LABEL_WORDS | _TRUTH_WORDS | _LIDAR_PICTURES):
+    if found & (_LABEL_WORDS | _TRUTH_WORDS | _LIDAR_PICTURES):
         return False
     if what == DEPTH:
-        return bool(words & _DEPTH_WORDS)
+        return bool(found & _DEPTH_WORDS)
     if what == EVENT:
-        return bool(words & _EVENT_WORDS)
-    return not words & (_DEPTH_WORDS | _EVENT_WORDS)
+        return bool(found & _EVENT_WORDS)
+    return not found & (_DEPTH_WORDS | _EVENT_WORDS)
 
 
 def _rank(topic: str, kind: str, accepted: Sequence[str]) -> tuple[int, int, int]:
     """Fewer is better: a sensor's own type before pictures, then the name, then raw before compressed."""
-    words = _words(topic)
-    points = sum(value for group, value in _POINTS if words & group)
-    if "front" in words and words & {"left", "right"}:
+    found = words(topic)
+    points = sum(value for group, value in _POINTS if found & group)
+    if "front" in found and found & {"left", "right"}:
         points -= 3  # the corner of a ring of cameras, not its front
     return int(kind in _IMAGES and accepted[0] not in _IMAGES), -points, accepted.index(kind)
 
 
-def _words(topic: str) -> set[str]:
+def words(topic: str) -> set[str]:
+    """The parts of a topic's name, in lower case."""
     return set(re.split(r"[/_.\-]+", topic.lower())) - {""}
 
 

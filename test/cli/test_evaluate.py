@@ -63,7 +63,7 @@ def test_json_on_stdout_is_the_file(evaluate, streets, tmp_path):
 
 def test_many_bags_and_one_that_is_none(evaluate, streets, tmp_path):
     result = evaluate(streets, "--json", tmp_path / "all.json", "--no-bag")
-    assert result.exit_code == 0, result.stderr
+    assert result.exit_code == 1, result.stderr
     whole = json.loads((tmp_path / "all.json").read_text())
     rows = {row["bag"]: row for row in whole["bags"]}
     assert "broken.mcap" in rows["broken"]["error"]
@@ -81,7 +81,8 @@ def test_many_bags_and_one_that_is_none(evaluate, streets, tmp_path):
 
 
 def test_torchrun_shares_the_bags_and_merges_exactly(evaluate, streets, tiny_checkpoint, tmp_path):
-    assert evaluate(streets, "--json", tmp_path / "alone.json", *QUICK).exit_code == 0
+    good = [streets / f"street_{seed}" for seed in range(3)]
+    assert evaluate(*good, "--json", tmp_path / "alone.json", *QUICK).exit_code == 0
     command = [
         *(
             sys.executable,

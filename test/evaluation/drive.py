@@ -46,6 +46,7 @@ def write_drive(
     truth: bool = True,
     lidar_late: int = 20_000_000,
     lidar_topic: str = "/lidar/points",
+    camera_topic: str = "/camera/image_raw",
 ) -> Path:
     """Record.
 
@@ -56,7 +57,7 @@ def write_drive(
         delay: nanoseconds from a stamp to its recording.
         change: topic, index, fields → other fields, or None to lose the message.
         truth: with labels; moment i is all of class i mod 25.
-        lidar_topic: where its clouds are.
+        lidar_topic, camera_topic: where their messages are.
         lidar_late: nanoseconds by which the LiDAR's stamps are after the camera's.
     """
     with BagWriter(path) as writer:
@@ -73,7 +74,7 @@ def write_drive(
             stamp, late = START + index * PERIOD, START + index * PERIOD + lidar_late
             if calibrated:
                 add("/camera/camera_info", INFO, index, stamp, fields.camera_info(stamp, "camera", CAMERA))
-            add("/camera/image_raw", IMAGE, index, stamp, fields.image(stamp, "camera", picture(index)))
+            add(camera_topic, IMAGE, index, stamp, fields.image(stamp, "camera", picture(index)))
             if truth:
                 mask = Picture(HEIGHT, WIDTH, "mono8", WIDTH, labels(index).reshape(-1))
                 add("/ground_truth/labels", IMAGE, index, stamp, fields.image(stamp, "camera", mask))

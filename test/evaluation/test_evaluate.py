@@ -275,6 +275,18 @@ def test_rectified_pictures_are_read_through_p(tmp_path, pipeline):
     assert memory.made[-1].rig.camera.D.any()
 
 
+def test_a_rectified_picture_with_a_distortion_is_doubted(tmp_path, pipeline):
+    def crooked(topic, index, made):
+        if topic == "/camera/camera_info":
+            made["d"] = np.array([-0.3, 0.1, 0, 0, 0])
+        return made
+
+    path = write_drive(tmp_path / "bag", 3, change=crooked, camera_topic="/camera/image_rect", lidar_late=0)
+    (warning,) = evaluate(path, pipeline).warnings
+    assert warning.startswith("/camera/image_rect: ") and "--rectified camera" in warning
+    assert evaluate(path, pipeline, Options(rectified=("camera",))).warnings == []
+
+
 def test_events_alone_are_seen_from_where_they_are(shared_data, pipeline):
     memory = Memory()
     found = evaluate(shared_data / "events" / "test_events_1", pipeline, Options(every=60), [memory])

@@ -12,6 +12,7 @@ from mlesam_ros.cli.results import JsonOption, write_json
 from mlesam_ros.errors import ConfigError
 
 _INTERRUPTED = 130
+_SOME_FAILED = 1
 _EXAMPLES = epilog(
     "mlesam evaluate drive/",
     "mlesam evaluate drive/ --drop camera@10..16 --robustness --every 5",
@@ -102,6 +103,8 @@ def evaluate(
         write_json(result, json)
     if result["interrupted"]:
         raise typer.Exit(_INTERRUPTED)
+    if any("error" in row for row in result.get("bags", ())):
+        raise typer.Exit(_SOME_FAILED)
 
 
 def _chosen(pairs: list[str] | tuple[str, ...]) -> dict[str, str]:
