@@ -34,7 +34,7 @@ def unpack(form: str, packed: bytes | memoryview, most: int) -> tuple[bytes, str
     if not form:
         return bytes(packed[:most]), ""
     if form not in _DECOMPRESSORS:
-        return b"", f"compression {form!r} is unknown"
+        return b"", f"compression {form[:20]!r} is unknown"
     pieces, size = [], 0
     try:
         for piece in _pieces(_DECOMPRESSORS[form](), packed):

@@ -20,6 +20,9 @@ from mlesam_ros.geometry import quaternion
 
 Floats = npt.NDArray[np.float64]
 
+_FARTHEST = 1e9
+"""Metres. Nothing on a robot's map is farther away, and sums of what is still are numbers."""
+
 
 @dataclass(frozen=True, eq=False)
 class Transform:
@@ -37,7 +40,7 @@ class Transform:
         """Refuse what is not a rigid motion.
 
         Raises:
-            CalibrationError: not finite, or the matrix is no rotation.
+            CalibrationError: not finite or absurdly far, or the matrix is no rotation.
         """
         rotation = np.asarray(self.rotation, np.float64)
         translation = np.asarray(self.translation, np.float64).ravel()
@@ -45,8 +48,11 @@ class Transform:
         object.__setattr__(self, "translation", translation)
         if rotation.shape != (3, 3) or not np.isfinite(rotation).all():
             raise CalibrationError(f"a rotation must be 3x3 finite numbers, not {rotation.tolist()}.")
-        if translation.shape != (3,) or not np.isfinite(translation).all():
-            raise CalibrationError(f"a translation must be 3 finite numbers in metres, not {translation.tolist()}.")
+        if translation.shape != (3,) or not (np.abs(translation) < _FARTHEST).all():
+            raise CalibrationError(
+                f"a translation must be 3 finite numbers in metres, none beyond {_FARTHEST:g}, "
+                f"not {translation.tolist()}."
+            )
         wild = np.abs(rotation).max() > 2
         if wild or np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
             rows = [[float(f"{number:.4g}") for number in row] for row in rotation]

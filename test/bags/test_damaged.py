@@ -13,6 +13,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 
 from mlesam_ros.bags.mcap import McapRemains
 from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.unpack import unpack
 from mlesam_ros.bags.typestore import typestore
 from mlesam_ros.errors import BagError
 
@@ -269,3 +270,9 @@ def test_quality_of_service_and_foreign_encodings(tmp_path):
     with BagReader(tmp_path / "bag.mcap") as reader:
         assert reader.latched == {"/a"} and reader.topics == {"/a": HEADER}
         assert "/json is in 'json'" in reader.warnings[0]
+
+
+def test_a_compression_with_a_damaged_name_is_named_in_a_few_words():
+    content, reason = unpack("zs\0d" * 3000, b"packed", 100)
+    assert content == b""
+    assert reason.startswith("compression 'zs") and len(reason) < 100

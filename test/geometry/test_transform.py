@@ -81,6 +81,8 @@ def test_apply_keeps_the_type_of_the_cloud():
         (np.full((3, 3), np.nan), [0, 0, 0], "3x3 finite"),
         (np.eye(3), [0, 0], "3 finite numbers in metres"),
         (np.eye(3), [0, 0, np.inf], "3 finite numbers in metres"),
+        (np.eye(3), [0, 8e307, 0], "none beyond 1e\\+09, not"),
+        (np.diag([1, 1, 8e307]), [0, 0, 0], "is not a rotation"),
     ],
 )
 def test_what_is_not_rigid_is_refused(rotation, translation, says):
