@@ -83,18 +83,10 @@ def test_many_bags_and_one_that_is_none(evaluate, streets, tmp_path):
 def test_torchrun_shares_the_bags_and_merges_exactly(evaluate, streets, tiny_checkpoint, tmp_path):
     good = [streets / f"street_{seed}" for seed in range(3)]
     assert evaluate(*good, "--json", tmp_path / "alone.json", *QUICK).exit_code == 0
+    weights = ("--checkpoint", tiny_checkpoint.path, "--base-weights", tiny_checkpoint.base)
     command = [
-        *(
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            "-m",
-            "mlesam_ros.cli",
-        ),
-        *("evaluate", streets, "--checkpoint", tiny_checkpoint.path, "--base-weights", tiny_checkpoint.base, *QUICK),
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+        *("-m", "mlesam_ros.cli", "evaluate", *good, *weights, *QUICK),
         *("--output", tmp_path / "shared", "--json", tmp_path / "shared.json"),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}

@@ -19,6 +19,7 @@ _EXAMPLES = epilog(
     "mlesam evaluate drive.mcap --topic camera:=/zed/left/image_raw --calibration rig.yaml",
     "mlesam evaluate drive/ --checkpoint my_experts.safetensors --labels labels/ --json -",
     "mlesam evaluate recordings/ --every 10 --clouds ply",
+    "torchrun --nproc-per-node 4 -m mlesam_ros.cli evaluate recordings/",
 )
 
 
