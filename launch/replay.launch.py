@@ -3,6 +3,9 @@
 ros2 launch mlesam_ros replay.launch.py bag:=/path/to/bag rviz:=true
 """
 
+from importlib.util import find_spec
+from pathlib import Path
+
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
@@ -19,6 +22,8 @@ from launch_ros.substitutions import ExecutableInPackage
 from launch import LaunchContext, LaunchDescription
 from mlesam_ros.share import share
 
+CLOCK_RATE = "100"  # Hz; a set waits for up to one period of it
+
 
 def arguments() -> list[DeclareLaunchArgument]:
     """What can be said on the command line, besides the arguments of perception.launch.py, which are passed on."""
@@ -29,9 +34,16 @@ def arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument("loop", default_value="false", description="Start again at the end.", **flag),
         DeclareLaunchArgument(
             "clock",
-            default_value="false",
+            default_value="true",
             description="Keep the recorded stamps and publish /clock; false: stamp everything with today's time.",
             **flag,
+        ),
+        DeclareLaunchArgument(
+            "player",
+            default_value="auto",
+            description="rosbag2 is ros2 bag play, mlesam is mlesam play, which reads damaged bags too and is the one "
+            "that can stamp with today's time; auto takes rosbag2 where it is installed and can do what is asked.",
+            choices=["auto", "rosbag2", "mlesam"],
         ),
     ]
 
@@ -42,11 +54,18 @@ def play(context: LaunchContext) -> list[ExecuteProcess]:
     def given(name: str) -> str:
         return str(LaunchConfiguration(name).perform(context))
 
-    flags = [f"--{name}" for name in ("loop", "clock") if given(name) == "true"]
-    executable = ExecutableInPackage("mlesam", "mlesam_ros")
+    if given("player") == "rosbag2" and given("clock") == "false":
+        raise RuntimeError("player:=rosbag2 keeps the recorded stamps; add clock:=true, or take player:=mlesam")
+    rosbag2 = given("clock") == "true" and find_spec("ros2bag") is not None and Path(given("bag")).is_dir()
+    flags = ["--loop"] if given("loop") == "true" else []
+    if given("player") == "rosbag2" or (given("player") == "auto" and rosbag2):
+        command = ["ros2", "bag", "play", given("bag"), "--rate", given("rate"), "--clock", CLOCK_RATE, *flags]
+    else:
+        flags += ["--clock"] if given("clock") == "true" else []
+        command = [ExecutableInPackage("mlesam", "mlesam_ros"), "play", given("bag"), "--rate", given("rate"), *flags]
     return [
         ExecuteProcess(
-            cmd=[executable, "play", given("bag"), "--rate", given("rate"), *flags],
+            cmd=command,
             on_exit=[EmitEvent(event=Shutdown(reason="the recording is over"))],
             output="screen",
         )

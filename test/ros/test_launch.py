@@ -105,11 +105,35 @@ def test_the_demo_stays_on_this_machine_and_renders_only_once(tmp_path):
     assert again.options["cmd"] == ["mlesam_ros/mlesam", "play", str(new), "--loop"]
 
 
+REPLAY = LAUNCH / "replay.launch.py"
+
+
 def test_replay_plays_the_bag_and_shares_its_clock(tmp_path):
     with pytest.raises(RuntimeError, match="bag"):
-        stand_ins.execute(LAUNCH / "replay.launch.py")
-    result = stand_ins.execute(LAUNCH / "replay.launch.py", bag=str(tmp_path), clock="true", rate="0.5")
+        stand_ins.execute(REPLAY)
+    result = stand_ins.execute(REPLAY, bag=str(tmp_path), rate="0.5", player="mlesam")
     node, player = result.processes
     assert parameters_of(node)["use_sim_time"] is True
     assert player.options["cmd"] == ["mlesam_ros/mlesam", "play", str(tmp_path), "--rate", "0.5", "--clock"]
     assert result.environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+
+
+def test_replay_takes_rosbag2s_player_where_there_is_one_that_can(tmp_path, monkeypatch):
+    def player(**given):
+        return stand_ins.execute(REPLAY, bag=str(tmp_path), **given).processes[-1].options["cmd"]
+
+    theirs = ["ros2", "bag", "play", str(tmp_path), "--rate", "1.0", "--clock", "100"]
+    assert player(player="rosbag2", loop="true") == [*theirs, "--loop"]
+    monkeypatch.setattr("importlib.util.find_spec", {"ros2bag": "installed"}.get)
+    assert player() == theirs
+    ours = player(clock="false", loop="true")
+    assert ours == ["mlesam_ros/mlesam", "play", str(tmp_path), "--rate", "1.0", "--loop"]
+    monkeypatch.setattr("importlib.util.find_spec", {}.get)
+    assert player()[0] == "mlesam_ros/mlesam"
+    with pytest.raises(RuntimeError, match="player:=mlesam"):
+        player(player="rosbag2", clock="false")
+
+
+def test_without_a_clock_a_replay_is_today(tmp_path):
+    node, _ = stand_ins.execute(REPLAY, bag=str(tmp_path), clock="false").processes
+    assert parameters_of(node)["use_sim_time"] is False
