@@ -8,6 +8,10 @@ it bare and the node can put it into a diagnostic. Anything else that escapes a 
 class MlesamError(ValueError):
     """Base of every error that a user's input can cause."""
 
+    def __str__(self) -> str:
+        """One line, whatever line breaks are in the names that it quotes."""
+        return " ".join(super().__str__().split())
+
 
 class ConfigError(MlesamError):
     """A parameter, YAML key or command-line value that is not accepted."""
@@ -43,3 +47,9 @@ class BagError(MlesamError):
 
 class DatasetError(MlesamError):
     """A data set whose files are not where its published layout puts them."""
+
+
+def sentence(error: Exception) -> str:
+    """An error in one line; one that is not about the input keeps its type's name, for whoever has to look for it."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, MlesamError) else f"{type(error).__name__}: {text}"

@@ -13,8 +13,8 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 
 from mlesam_ros.bags.mcap import McapRemains
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.unpack import unpack
 from mlesam_ros.bags.typestore import typestore
+from mlesam_ros.bags.unpack import unpack
 from mlesam_ros.errors import BagError
 
 HEADER = "std_msgs/msg/Header"

@@ -19,7 +19,9 @@ SMALL = st.integers(0, 9)
 UINT = SMALL | U32
 SIGNED = st.integers(-(2**31), 2**31 - 1) | st.just(0)
 F64 = st.floats(width=64) | st.floats(-10, 10) | st.sampled_from([0.0, 1e308, -1e308, 5e-324, float("nan")])
-NAMES = st.sampled_from(["camera", "lidar", "event", "depth", "base", "odom", "", "/camera"]) | st.text(max_size=5)
+NAMES = st.sampled_from(["camera", "lidar", "event", "depth", "base", "odom", "", "/camera", "a\nb"]) | st.text(
+    max_size=5
+)
 BYTES = st.binary(max_size=160)
 
 

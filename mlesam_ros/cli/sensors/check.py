@@ -90,5 +90,6 @@ def _show(calibration: Path, verdict: str, findings: list[Finding]) -> None:
         label = typer.style(f"{finding.severity:8}", fg=_COLOURS.get(finding.severity), bold=True)
         remedy = finding.remedy[:1].upper() + finding.remedy[1:]
         end = "" if remedy.endswith(("?", ".")) or not remedy else "."
-        typer.echo(f"{label} {finding.subject}: {finding.message} {remedy}".rstrip() + end)
+        sentence = " ".join(f"{finding.subject}: {finding.message} {remedy}".split())  # names may have line breaks
+        typer.echo(f"{label} {sentence}{end}")
     typer.echo(f"{calibration}: {verdict}")
