@@ -6,8 +6,8 @@ import time
 import pytest
 
 from mlesam_ros.cli.demo import processes
-from mlesam_ros.cli.folder import new_folder
 from mlesam_ros.cli.demo.processes import Child, ProcessError
+from mlesam_ros.cli.folder import new_folder
 from mlesam_ros.errors import ConfigError
 
 
