@@ -13,7 +13,7 @@ FLOORS = [
     {"cli"},
     {"ros", "training", "evaluation", "doctor", "bench"},
     {"bags", "pipeline"},
-    {"model", "encoding", "sync", "render", "world", "messages"},
+    {"model", "encoding", "sync", "render", "world", "messages", "rig_learner"},
     {"geometry", "labels", "metrics", "robustness"},
     {"frame", "share", "errors", "findings"},
 ]
@@ -26,6 +26,7 @@ NEIGHBOURS = {
     ("geometry", "labels"),
     ("metrics", "labels"),
     ("messages", "encoding"),
+    ("rig_learner", "messages"),
     ("world", "encoding"),
     ("model", "encoding"),
     ("render", "encoding"),

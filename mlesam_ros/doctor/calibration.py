@@ -70,8 +70,9 @@ def calibration_findings(
         begin: nanoseconds that positions in time are told from.
     """
     spoken = {m: record for m, record in records.items() if record.frame_ids}
+    pictures = {record.source.topic: m for m, record in records.items()}
     for topic, problem in problems.items():
-        yield _problem(topic, problem)
+        yield _problem(topic, problem, pictures.get(topic))
     if rig.camera_frame not in rig.models and not problems:
         yield finding("no_label_camera", CAMERA)
     yield from _conflicts(infos)
@@ -102,12 +103,13 @@ def _conflicts(infos: Infos) -> Iterator[Finding]:
             yield finding("info_conflict", modality, other=other, frame=frame)
 
 
-def _problem(topic: str, problem: str) -> Finding:
+def _problem(topic: str, problem: str, pictures_of: Modality | None) -> Finding:
     """A sentence of ours has its remedy behind the last semicolon, if it has one."""
-    kind = "bad_transform" if "tf" in topic.rsplit("/", 1)[-1] else "bad_info"
     reason, _, remedy = problem.rstrip(".").rpartition("; ")
     values = {"reason": reason or remedy, "remedy": remedy if reason else "correct it where it is published"}
-    return finding(kind, topic, **values)
+    if pictures_of is not None:
+        return finding("doubtful_lens", pictures_of, **values)
+    return finding("bad_transform" if "tf" in topic.rsplit("/", 1)[-1] else "bad_info", topic, **values)
 
 
 def _lens(

@@ -143,6 +143,7 @@ CATALOGUE = {
         "publish it beside the picture, or give a calibration file",
     ),
     "bad_info": Kind(ERROR, "its CameraInfo cannot be used: {reason}.", "{remedy}"),
+    "doubtful_lens": Kind(WARNING, "{reason}.", "{remedy}"),
     "info_size": Kind(
         ERROR,
         "its pictures are {picture}, its CameraInfo is for {info}.",

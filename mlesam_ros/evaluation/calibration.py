@@ -6,20 +6,17 @@ from collections.abc import Collection
 from typing import Any
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.errors import CalibrationError, MlesamError
 from mlesam_ros.evaluation.topics import TRANSFORMS, Topics, words
-from mlesam_ros.frame import CAMERA, Modality
+from mlesam_ros.frame import Modality
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.messages import transforms
+from mlesam_ros.rig_learner import LensOptions, RigLearner
 
 
 class BagRig:
     """Learns a rig from a bag's messages.
 
     Attributes:
-        rig: what is known by now.
-        problems: topic → what is wrong with its newest message.
         topics: those that `hear` wants to be told about.
     """
 
@@ -34,8 +31,8 @@ class BagRig:
             rig: from a calibration file.
             rectified: modalities whose pictures are rectified, so that P and R count instead of K and D.
         """
-        self.rig = rig or Rig("")
-        self.problems: dict[str, str] = {}
+        self._learner = RigLearner(rig or Rig(""))
+        self._doubts: dict[str, str] = {}
         self._infos = {topic: modality for modality, topic in topics.infos.items()}
         self._rectified = frozenset(rectified)
         self._sensors = topics.sensors
@@ -50,37 +47,33 @@ class BagRig:
                 self.hear(topic, first.message)
                 break
 
+    @property
+    def rig(self) -> Rig:
+        """What is known by now."""
+        return self._learner.rig
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Topic → what is wrong with one of its messages, or looks wrong."""
+        return {**self._doubts, **self._learner.problems}
+
     def hear(self, topic: str, message: Any) -> None:
         """Learn from one message of one of `topics`; what is wrong with it goes to `problems`."""
-        try:
-            if topic in self._infos:
-                self._learn_camera(self._infos[topic], message)
-            else:
-                self._learn_transforms(message, topic in self._static)
-        except MlesamError as error:
-            self.problems[topic] = str(error)
-
-    def _learn_camera(self, modality: Modality, info: Any) -> None:
-        frame = info.header.frame_id.lstrip("/")
-        if not frame:
-            raise CalibrationError("CameraInfo names no frame; its header.frame_id must be the camera's optical frame.")
-        known = self.rig.models.get(frame)
-        model = CameraModel.from_info(info, modality in self._rectified)
-        if known is None or known.to_dict() != model.to_dict():
-            self.rig.models[frame] = model  # a new object would make encoders prepare everything anew
-        if modality == CAMERA:
-            self.rig.camera_frame = frame
-        self._doubt(modality, model)
+        modality = self._infos.get(topic)
+        if modality is None:
+            self._learner.hear_transforms(topic, message, topic in self._static)
+            return
+        options = LensOptions(rectified=modality in self._rectified)
+        self._learner.hear_info(topic, modality, message, options)
+        model = self.rig.models.get(message.header.frame_id.lstrip("/"))
+        if model is not None:
+            self._doubt(modality, model)
 
     def _doubt(self, modality: Modality, model: CameraModel) -> None:
         """Pictures that are called rectified while their lens is said to distort: one of the two is not so."""
         topic = self._sensors[modality].topic
         if "rect" in words(topic) and modality not in self._rectified and model.D.any():
-            self.problems[topic] = (
+            self._doubts[topic] = (
                 "its name says that it is rectified, but its CameraInfo has a distortion, which is now taken out once "
                 f"more; give --rectified {modality} if the name is right."
             )
-
-    def _learn_transforms(self, message: Any, static: bool) -> None:
-        for parent, child, transform, stamp in transforms(message):
-            self.rig.tree.set(parent, child, transform, None if static else stamp)

@@ -9,7 +9,6 @@ from typing import Protocol
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from mlesam_ros.errors import MlesamError
 from mlesam_ros.frame import Modality
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -19,12 +18,6 @@ _TRANSPORT_HINT = (
     "FASTDDS_DEFAULT_PROFILES_FILE there (FASTRTPS_DEFAULT_PROFILES_FILE before Kilted) to this package's "
     "config/dds/fastdds.xml"
 )
-
-
-def sentence(error: Exception) -> str:
-    """An error in one line; one that is not about the input keeps its type's name, for whoever has to look for it."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, MlesamError) else f"{type(error).__name__}: {text}"
 
 
 class Listening(Protocol):

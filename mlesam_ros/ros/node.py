@@ -12,9 +12,9 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
-from mlesam_ros.errors import ConfigError
+from mlesam_ros.errors import ConfigError, sentence
 from mlesam_ros.ros import parameters as declared
-from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter, sentence
+from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter
 from mlesam_ros.ros.parameters import NodeParameters
 from mlesam_ros.ros.perception import Perception
 from mlesam_ros.ros.process import run

@@ -10,11 +10,11 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode
 
-from mlesam_ros.errors import ConfigError, MlesamError
+from mlesam_ros.errors import ConfigError, MlesamError, sentence
 from mlesam_ros.frame import FrameSet, Modality, Segmentation
 from mlesam_ros.labels import IGNORE
 from mlesam_ros.pipeline import Pipeline
-from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter, sentence
+from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter
 from mlesam_ros.ros.inputs import SensorInput
 from mlesam_ros.ros.outputs import Outputs
 from mlesam_ros.ros.parameters import AUTO, NodeParameters, sync_config

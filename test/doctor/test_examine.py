@@ -201,6 +201,19 @@ def test_a_calibration_file_stands_in_for_what_the_bag_lacks(tmp_path):
     assert examine(bag, calibration=rig).verdict == "healthy"
 
 
+def test_a_name_that_contradicts_its_lens_is_a_doubt(tmp_path):
+    """Pictures called rectified whose CameraInfo has a distortion."""
+
+    def change(entry):
+        topic, kind, stamp, message = entry
+        if topic == INFO:
+            return [("/camera/camera_info", kind, stamp, {**message, "d": np.array([1e-6, 0, 0, 0, 0])})]
+        return [("/camera/image_rect", kind, stamp, message)] if topic == IMAGE else [entry]
+
+    found = told(examine(write(tmp_path / "bag", change)))
+    assert [entry[:2] for entry in found] == [(WARNING, "camera")] and "says that it is rectified" in found[0][2]
+
+
 def test_recordings_without_sensors_and_none_at_all(tmp_path):
     bag = write(tmp_path / "bag", without(IMAGE, DEPTH, LIDAR, EVENTS))
     checkup = examine(bag)
