@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.errors import MlesamError
+from mlesam_ros.errors import BagError, MlesamError
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.made import Listener, Made
 from mlesam_ros.evaluation.options import Options
@@ -34,7 +34,7 @@ class Evaluation:
         counters: modality → fate → messages.
         warnings: one sentence each.
         rejected: modality → frames that the pipeline could not use.
-        interrupted: Ctrl-C ended it early.
+        interrupted: Ctrl-C or a full disk ended it early.
     """
 
     bag: Path
@@ -47,6 +47,25 @@ class Evaluation:
     interrupted: bool = False
 
 
+class NothingMadeError(MlesamError):
+    """A bag of which not one mask could be made."""
+
+
+def look(bag: str | Path, pipeline: Pipeline, options: Options) -> float:
+    """Whether a bag can be evaluated as asked, before anything is written.
+
+    Returns:
+        how many seconds of it will be.
+
+    Raises:
+        MlesamError: it cannot; as `evaluate` says.
+    """
+    with BagReader(bag) as reader:
+        seconds = options.span((reader.end - reader.start) / NANOSECONDS)
+        _Run(reader, pipeline, options)
+        return seconds
+
+
 def evaluate(
     bag: str | Path,
     pipeline: Pipeline,
@@ -56,7 +75,7 @@ def evaluate(
 ) -> Evaluation:
     """Make the masks that the live node would make of this bag.
 
-    Ctrl-C ends it early; what was counted until then is the result.
+    Ctrl-C ends it early, and so does a listener that cannot go on; what was counted until then is the result.
 
     Args:
         bag: rosbag2 folder or file.
@@ -68,7 +87,7 @@ def evaluate(
     Raises:
         BagError: no bag, or no sensor in it.
         CalibrationError, ConfigError: an option does not fit.
-        MlesamError: not one mask could be made; with the reasons.
+        NothingMadeError: not one mask could be made; with the reasons.
     """
     options = options or Options()
     with BagReader(bag) as reader:
@@ -81,6 +100,9 @@ def evaluate(
                 if progress is not None:
                     progress(run.replay.heard - options.start)
         except KeyboardInterrupt:
+            interrupted = True
+        except BagError as error:  # nothing more can be written
+            run.note(str(error))
             interrupted = True
         return run.conclude(interrupted)
 
@@ -115,6 +137,10 @@ class _Run:
         if (self._seen - 1) % self._options.every == 0:
             self._segment(step)
 
+    def note(self, warning: str) -> None:
+        """Add a warning."""
+        self._notes.setdefault(warning)
+
     def conclude(self, interrupted: bool) -> Evaluation:
         """Everything, in the end."""
         problems = {**self._calibration.problems, **self.replay.problems}
@@ -128,9 +154,7 @@ class _Run:
         if interrupted:
             warnings.append(f"interrupted after {self.replay.heard:.1f} s of the bag; the rest was not evaluated.")
         if not self._scores.traces:
-            if interrupted:
-                raise KeyboardInterrupt
-            raise MlesamError(
+            raise NothingMadeError(
                 f"not one mask could be made of {self._reader.path}: {' '.join(warnings) or 'no set came about.'}"
             )
         self._scores.finish()

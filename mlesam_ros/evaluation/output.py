@@ -19,7 +19,6 @@ from mlesam_ros.evaluation.report.page import write_report
 from mlesam_ros.evaluation.report.strip import Strip
 from mlesam_ros.evaluation.result_bag import ResultBag
 from mlesam_ros.evaluation.topics import find_topics
-from mlesam_ros.frame import NANOSECONDS
 from mlesam_ros.pipeline import Pipeline
 
 RESULT_BAG, REPORT, METRICS, CLOUDS = "result", "report.html", "metrics.json", "clouds"
@@ -47,20 +46,6 @@ class Outputs:
         """
         if self.clouds and self.clouds not in FORMS:
             raise ConfigError(f"clouds are asked for as {self.clouds!r}; accepted are {' and '.join(FORMS)}.")
-
-
-def look(bag: Path, pipeline: Pipeline, options: Options) -> float:
-    """Whether a bag can be evaluated at all, before anything is written.
-
-    Returns:
-        How many seconds of it will be.
-
-    Raises:
-        MlesamError: it cannot; as `evaluate` says.
-    """
-    with BagReader(bag) as reader:
-        find_topics(reader.topics, options.topics, pipeline.config.modalities)
-        return options.span((reader.end - reader.start) / NANOSECONDS)
 
 
 def evaluate_into(

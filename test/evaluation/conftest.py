@@ -2,14 +2,13 @@
 
 import pytest
 import torch
+from drive import MOMENTS
 
 from mlesam_ros.bags.street import write_street
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.world.world import World
-
-MOMENTS = 12
 
 
 @pytest.fixture(scope="session")

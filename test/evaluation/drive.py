@@ -15,6 +15,8 @@ from mlesam_ros.geometry.transform import Transform
 
 START, PERIOD = 1_700_000_000_000_000_000, 100_000_000
 HEIGHT, WIDTH = 24, 32
+MOMENTS = 12
+"""Of the simulated street in conftest.py."""
 CAMERA = CameraModel(WIDTH, HEIGHT, np.array([[20.0, 0, 15.5], [0, 20.0, 11.5], [0, 0, 1]]), np.zeros(5), "plumb_bob")
 POSE = Transform.from_quaternion((0.0, 0.0, 0.0), (0.5, -0.5, 0.5, -0.5))
 """camera from LiDAR: x forward becomes z forward."""

@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from conftest import MOMENTS
-from drive import CAMERA, PERIOD, write_drive
+from drive import CAMERA, MOMENTS, PERIOD, write_drive
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 
 from mlesam_ros.bags.drops import parse_drop
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.street import LABELS_TOPIC
+from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.errors import BagError, ConfigError, MlesamError
 from mlesam_ros.evaluation.evaluate import evaluate
 from mlesam_ros.evaluation.made import Listener
@@ -113,6 +113,24 @@ def test_ctrl_c_keeps_what_was_done(street, pipeline):
     assert found.interrupted
     assert 4 <= len(found.scores.traces) < MOMENTS
     assert "interrupted after 0.6 s" in found.warnings[-1]
+
+
+def test_a_full_disk_keeps_what_was_done(street, pipeline, tmp_path, monkeypatch):
+    add, room = BagWriter.add_raw, iter(range(40))
+
+    def until_full(self, *arguments):
+        if next(room, None) is None:
+            raise BagError("the disk is full.")
+        add(self, *arguments)
+
+    monkeypatch.setattr(BagWriter, "add_raw", until_full)
+    with ResultBag(tmp_path / "result", pipeline.config.label_space, {m: m for m in MODALITIES}) as result:
+        found = evaluate(street, pipeline, listeners=[result])
+    assert found.interrupted
+    assert found.warnings[-2:] == ["the disk is full.", found.warnings[-1]]
+    assert 4 <= len(found.scores.traces) <= 6
+    with BagReader(tmp_path / "result") as reader:
+        assert reader.warnings == [] and sum(1 for _ in reader) == 40
 
 
 def test_labels_from_a_folder_are_those_of_the_topic(street, pipeline, tmp_path):

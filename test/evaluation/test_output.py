@@ -9,7 +9,7 @@ import numpy as np
 import open3d as o3d
 import pytest
 import yaml
-from conftest import MOMENTS
+from drive import MOMENTS
 from rosbags.highlevel import AnyReader
 
 from mlesam_ros.bags.drops import parse_drop

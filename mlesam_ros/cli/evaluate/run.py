@@ -17,11 +17,11 @@ from mlesam_ros.cli.folder import new_folder
 from mlesam_ros.cli.progress import track
 from mlesam_ros.cli.results import write_json
 from mlesam_ros.errors import BagError, MlesamError
-from mlesam_ros.evaluation.evaluate import Evaluation
+from mlesam_ros.evaluation.evaluate import Evaluation, NothingMadeError, look
 from mlesam_ros.evaluation.many import find_bags, names_of
 from mlesam_ros.evaluation.metrics import summary
 from mlesam_ros.evaluation.options import Options
-from mlesam_ros.evaluation.output import METRICS, REPORT, Outputs, evaluate_into, look
+from mlesam_ros.evaluation.output import METRICS, REPORT, Outputs, evaluate_into
 from mlesam_ros.evaluation.report.page import write_overview
 from mlesam_ros.evaluation.team import Team
 from mlesam_ros.pipeline import Pipeline
@@ -75,7 +75,7 @@ def _run_one(request: Request, bag: Path, console: Console) -> dict[str, Any]:
     folder = new_folder(request.output, "evaluate")
     try:
         _, figures = _evaluate(request, folder, bag, pipeline, seconds)
-    except MlesamError:
+    except NothingMadeError:
         _discard(folder)
         raise
     figures["output_dir"] = str(folder)
@@ -118,13 +118,14 @@ def _evaluate_all(
     failed: dict[str, str] = {}
     for name, bag in bags.items():
         own = folder / name
-        own.mkdir()
         try:
             seconds = look(bag, pipeline, request.options)
+            own.mkdir()
             evaluation, figures = _evaluate(request, own, bag, pipeline, seconds)
         except MlesamError as error:
             failed[name] = str(error)
-            shutil.rmtree(own)
+            if isinstance(error, NothingMadeError):
+                shutil.rmtree(own)
             continue
         write_json({**figures, "output_dir": str(own)}, own / METRICS)
         found[name] = evaluation, figures
