@@ -75,7 +75,8 @@ def evaluate(
 ) -> Evaluation:
     """Make the masks that the live node would make of this bag.
 
-    Ctrl-C ends it early, and so does a listener that cannot go on; what was counted until then is the result.
+    Ctrl-C ends it early, and so does a listener that cannot go on; what was counted until then is the result. Before
+    the first mask Ctrl-C is let through.
 
     Args:
         bag: rosbag2 folder or file.
@@ -100,6 +101,8 @@ def evaluate(
                 if progress is not None:
                     progress(run.replay.heard - options.start)
         except KeyboardInterrupt:
+            if not run.made:
+                raise
             interrupted = True
         except BagError as error:  # nothing more can be written
             run.note(str(error))
@@ -137,6 +140,11 @@ class _Run:
         if (self._seen - 1) % self._options.every == 0:
             self._segment(step)
 
+    @property
+    def made(self) -> int:
+        """Masks so far."""
+        return len(self._scores.traces)
+
     def note(self, warning: str) -> None:
         """Add a warning."""
         self._notes.setdefault(warning)
@@ -153,7 +161,7 @@ class _Run:
         ]
         if interrupted:
             warnings.append(f"interrupted after {self.replay.heard:.1f} s of the bag; the rest was not evaluated.")
-        if not self._scores.traces:
+        if not self.made:
             raise NothingMadeError(
                 f"not one mask could be made of {self._reader.path}: {' '.join(warnings) or 'no set came about.'}"
             )
@@ -179,7 +187,7 @@ class _Run:
         images = dict(self._pipeline.images)
         others = self._ablation(usable, mask.used, rig) if self._ablation is not None else None
         trace = self._scores.take_mask(frame_set, mask, others)
-        made = Made(usable, images, mask, rig, trace, self.replay.counters, len(self._scores.traces))
+        made = Made(usable, images, mask, rig, trace, self.replay.counters, self.made)
         for listener in self._listeners:
             listener.take(made)
         self._scores.match(mask.stamp)

@@ -101,6 +101,26 @@ def test_torchrun_shares_the_bags_and_merges_exactly(evaluate, streets, tiny_che
     assert done.stdout.count("results are in") == 1
 
 
+def test_ctrl_c_among_many_bags_keeps_those_that_are_done(evaluate, streets, tmp_path, monkeypatch):
+    from mlesam_ros.cli.evaluate import run
+
+    whole, calls = run.evaluate_into, []
+
+    def second_is_interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    monkeypatch.setattr(run, "evaluate_into", second_is_interrupted)
+    good = [streets / f"street_{seed}" for seed in range(3)]
+    result = evaluate(*good, "--json", tmp_path / "all.json", *QUICK)
+    assert result.exit_code == 130, result.stderr
+    found = json.loads((tmp_path / "all.json").read_text())
+    assert found["interrupted"] and [row["bag"] for row in found["bags"]] == ["street_0"]
+    assert sorted(p.name for p in (tmp_path / "runs" / "latest").iterdir()) == ["street_0", "summary.json"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
 def test_an_interrupted_evaluation_keeps_what_was_done(long_street, tiny_checkpoint, tmp_path, number):
     command = [

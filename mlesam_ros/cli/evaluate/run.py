@@ -75,7 +75,7 @@ def _run_one(request: Request, bag: Path, console: Console) -> dict[str, Any]:
     folder = new_folder(request.output, "evaluate")
     try:
         _, figures = _evaluate(request, folder, bag, pipeline, seconds)
-    except NothingMadeError:
+    except (NothingMadeError, KeyboardInterrupt):
         _discard(folder)
         raise
     figures["output_dir"] = str(folder)
@@ -88,18 +88,25 @@ def _run_many(request: Request, names: Mapping[str, Path], team: Team, console: 
     pipeline = request.load(team.device)
     folder = Path(team.told(str(new_folder(request.output, "evaluate")) if team.rank == 0 else None))
     mine = dict(list(names.items())[team.rank :: team.size])
-    found, failed = _evaluate_all(request, folder, mine, pipeline)
-    shared = team.gathered((found, failed))
+    shared = team.gathered(_evaluate_all(request, folder, mine, pipeline))
     if team.rank:
         return None
-    found = {name: part[0][name] for name in names for part in shared if name in part[0]}
-    failed = {name: part[1][name] for name in names for part in shared if name in part[1]}
+    found = {name: part.found[name] for name in names for part in shared if name in part.found}
+    failed = {name: part.failed[name] for name in names for part in shared if name in part.failed}
+    interrupted = any(part.interrupted for part in shared)
     if not found:
         _discard(folder)
+        if interrupted:
+            raise KeyboardInterrupt
         raise BagError("not one bag could be evaluated: " + " ".join(failed.values()))
     evaluations = {name: evaluation for name, (evaluation, _) in found.items()}
-    rows = [_row(name, found, failed, request.outputs) for name in names if name in found or name in failed]
+    rows = [
+        _row(name, found[name][1], request.outputs) if name in found else {"bag": name, "error": failed[name]}
+        for name in names
+        if name in found or name in failed
+    ]
     result = {**summary(evaluations, request.options, pipeline), "bags": rows, "output_dir": str(folder)}
+    result["interrupted"] = interrupted
     write_json(result, folder / SUMMARY)
     if request.outputs.report:
         write_overview(folder / REPORT, result, rows, pipeline.config.label_space)
@@ -107,15 +114,24 @@ def _run_many(request: Request, names: Mapping[str, Path], team: Team, console: 
     return result
 
 
-Found = dict[str, tuple[Evaluation, dict[str, Any]]]
+@dataclass
+class _Share:
+    """What one process did.
+
+    Attributes:
+        found: bag's name → what came out, and its figures.
+        failed: bag's name → why.
+        interrupted: not all of its bags were tried to their end.
+    """
+
+    found: dict[str, tuple[Evaluation, dict[str, Any]]]
+    failed: dict[str, str]
+    interrupted: bool = False
 
 
-def _evaluate_all(
-    request: Request, folder: Path, bags: Mapping[str, Path], pipeline: Pipeline
-) -> tuple[Found, dict[str, str]]:
+def _evaluate_all(request: Request, folder: Path, bags: Mapping[str, Path], pipeline: Pipeline) -> _Share:
     """One after the other; a bag that cannot be used does not keep the others from being."""
-    found: Found = {}
-    failed: dict[str, str] = {}
+    share = _Share({}, {})
     for name, bag in bags.items():
         own = folder / name
         try:
@@ -123,15 +139,20 @@ def _evaluate_all(
             own.mkdir()
             evaluation, figures = _evaluate(request, own, bag, pipeline, seconds)
         except MlesamError as error:
-            failed[name] = str(error)
+            share.failed[name] = str(error)
             if isinstance(error, NothingMadeError):
                 shutil.rmtree(own)
             continue
-        write_json({**figures, "output_dir": str(own)}, own / METRICS)
-        found[name] = evaluation, figures
-        if evaluation.interrupted:
+        except KeyboardInterrupt:
+            shutil.rmtree(own, ignore_errors=True)
+            share.interrupted = True
             break
-    return found, failed
+        write_json({**figures, "output_dir": str(own)}, own / METRICS)
+        share.found[name] = evaluation, figures
+        if evaluation.interrupted:
+            share.interrupted = True
+            break
+    return share
 
 
 def _evaluate(
@@ -170,10 +191,7 @@ def _polite_end() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _row(name: str, found: Found, failed: Mapping[str, str], outputs: Outputs) -> Row:
-    if name in failed:
-        return {"bag": name, "error": failed[name]}
-    figures = found[name][1]
+def _row(name: str, figures: Mapping[str, Any], outputs: Outputs) -> Row:
     return {
         "bag": name, "path": figures["bag"], "report": f"{name}/{REPORT}" if outputs.report else None,
         "metrics": f"{name}/{METRICS}", "masks": figures["masks"], "miou": figures["miou"],
