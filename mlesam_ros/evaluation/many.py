@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -55,7 +56,8 @@ def names_of(bags: Sequence[Path]) -> dict[str, Path]:
     """A name for each bag that can be a folder's: its own, numbered where two are called the same."""
     names: dict[str, Path] = {}
     for bag in bags:
-        stem, number = _stem(bag.resolve()) if bag.is_file() else bag.resolve().name, 1
+        path, number = Path(os.path.abspath(bag)), 1  # of a link its own name, of `.` the folder's
+        stem = _stem(path) if path.is_file() else path.name
         name = stem
         while name in names:
             number += 1
