@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,8 +83,17 @@ def _recorded(bag: Path, chosen: dict[str, str], calibration: Path | None) -> Ch
     rig = load_rig(calibration) if calibration else None
     with BagReader(bag) as reader:
         seconds = max(round((reader.end - reader.start) / 1e9), 1)
-    with track("reading", seconds, "seconds") as show:
-        return examine(bag, chosen, rig, progress=_whole(show, seconds))
+    with ExitStack() as shown:
+        read = _whole(shown.enter_context(track("reading", seconds, "seconds")), seconds)
+        bars: list[Callable[[int, int], None]] = []
+
+        def looking(done: int, of: int) -> None:
+            if not bars:
+                shown.close()
+                bars.append(shown.enter_context(track("looking closer", of, "moments")))
+            bars[0](done, of)
+
+        return examine(bag, chosen, rig, reading=read, looking=looking)
 
 
 def _live(

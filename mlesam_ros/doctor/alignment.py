@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -54,8 +54,22 @@ _ADVANTAGE = 0.5
 """Part of that height which the mounting as it is must lack."""
 _MANY, _MANY_POINTS = 6, 1000
 """Views, no two of them alike, and points, from which on it means something that nothing stands out."""
+_CLARITY = 4.0
+"""That of pictures with little noise; in others nothing may stand out although all is well."""
 _OFF = 0.75
 """Degrees from which on a calibration is called wrong; a quarter is what the angles resolve."""
+
+
+class Edges(NamedTuple):
+    """Where a picture changes from left to right.
+
+    Attributes:
+        strength: (h, w) float32 in [0, 1], of the whole picture, at most 640 wide.
+        clarity: how much steeper its edges are than the rest of it; that of mere noise is about 2.
+    """
+
+    strength: Image
+    clarity: float
 
 
 @dataclass(frozen=True)
@@ -63,12 +77,12 @@ class View:
     """One picture and the sweeps around it.
 
     Attributes:
-        edges: (h, w) float32 in [0, 1], where the picture changes from left to right; the whole picture, made smaller.
+        edges: of the picture.
         sweeps: shift → (N, 3) points on outlines, in the LiDAR's frame.
         stamps: shift → nanoseconds of the sweep minus the picture's.
     """
 
-    edges: Image
+    edges: Edges
     sweeps: Mapping[int, Floats]
     stamps: Mapping[int, int]
 
@@ -94,21 +108,19 @@ class Verdict:
         return self.yaw is not None and abs(self.yaw) >= _OFF
 
 
-def picture_edges(rgb: npt.NDArray[np.uint8]) -> Image:
+def picture_edges(rgb: npt.NDArray[np.uint8]) -> Edges:
     """Where a picture changes from left to right.
 
     Args:
         rgb: (H, W, 3) uint8.
-
-    Returns:
-        (h, w) float32 in [0, 1], at most 640 wide.
     """
     scale = min(1.0, _WIDTH / rgb.shape[1])
     small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     smooth = cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2LAB), (0, 0), 1.0).astype(np.float32)
     steep = np.abs(cv2.Sobel(smooth, cv2.CV_32F, 1, 0)).max(axis=2)
-    full = max(float(np.percentile(steep, _STEEP)), 1e-6)
-    return np.asarray(cv2.GaussianBlur(np.minimum(steep / full, 1.0), (0, 0), 1.0), np.float32)
+    usual, full = np.maximum(np.percentile(steep, (50, _STEEP)), (1.0, 1e-6))
+    strength = cv2.GaussianBlur(np.minimum(steep / np.float32(full), 1.0), (0, 0), 1.0)
+    return Edges(np.asarray(strength, np.float32), float(full / usual))
 
 
 def sweep_outlines(xyz: npt.NDArray[np.floating[Any]]) -> Floats:
@@ -157,8 +169,9 @@ def judge(views: Sequence[View], camera: CameraModel, camera_from_lidar: Transfo
     best = _best_yaw(by_yaw)
     believed = best is not None and _agree(rows, int(by_yaw.argmax()), round(_OFF / _STEP))
     distinct = len(np.unique(rows[:, :, 0].round(6), axis=0))
-    telling = distinct >= _MANY and rows[..., 1].sum(axis=0).min() >= _MANY_POINTS
-    return Verdict(best if believed else None, None, telling)
+    enough = distinct >= _MANY and rows[..., 1].sum(axis=0).min() >= _MANY_POINTS
+    clear = float(np.median([view.edges.clarity for view in views])) >= _CLARITY
+    return Verdict(best if believed else None, None, enough and clear)
 
 
 def _agree(rows: Floats, best: int, reach: int) -> bool:
@@ -181,12 +194,12 @@ def _shares(rows: Floats) -> Floats:
 
 def _count(view: View, camera: CameraModel, trials: Sequence[tuple[Transform, int]]) -> Floats:
     """(trials, 2) of one view."""
-    out, (height, width) = [], view.edges.shape
+    out, (height, width) = [], view.edges.strength.shape
     for mounting, shift in trials:
         _, u, v = camera.land(mounting.apply(view.sweeps[shift]), near=1.0)
         rows = np.floor((v + 0.5) * height / camera.height).astype(np.intp).clip(0, height - 1)
         cols = np.floor((u + 0.5) * width / camera.width).astype(np.intp).clip(0, width - 1)
-        out.append((float(view.edges[rows, cols].sum(dtype=np.float64)), len(rows)))
+        out.append((float(view.edges.strength[rows, cols].sum(dtype=np.float64)), len(rows)))
     return np.array(out)
 
 

@@ -114,7 +114,7 @@ CATALOGUE = {
     "clock_foreign": Kind(
         ERROR,
         "its stamps lie {gap} {side} the clock by which they arrive: a node refuses every message.",
-        "let the driver stamp with the host's ROS time, or play the recording with its own clock and use_sim_time",
+        "let the driver stamp with the host's ROS time; where the stamps are simulated, set use_sim_time",
     ),
     "stamp_ahead": Kind(
         ERROR,
@@ -186,7 +186,7 @@ CATALOGUE = {
         "look at it with: mlesam sensors show BAG --out pictures/; the mounting, or the stamps, may be far off",
     ),
     "alignment_unclear": Kind(
-        NOTE, "whether it fits the picture could not be told: too few outlines that both see.", ""
+        NOTE, "whether it fits the picture could not be told: too few outlines that both see, or too much noise.", ""
     ),
     # What the node would do
     "no_sets": Kind(ERROR, "not one set of frames comes about.", "see the errors above; without them, give --topic"),

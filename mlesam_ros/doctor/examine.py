@@ -31,7 +31,8 @@ def examine(
     chosen: Mapping[str, str] | None = None,
     calibration: Rig | None = None,
     sync: SyncConfig | None = None,
-    progress: Callable[[float], None] = lambda seconds: None,
+    reading: Callable[[float], None] = lambda seconds: None,
+    looking: Callable[[int, int], None] = lambda done, of: None,
 ) -> Checkup:
     """Say what is wrong with a bag, what the node would make of it, and what would help.
 
@@ -40,7 +41,8 @@ def examine(
         chosen: modality → topic, where guessing is not wanted.
         calibration: for what the bag does not say.
         sync: how frames are brought together; by default as in the node.
-        progress: told the seconds of the bag that are read.
+        reading: told the seconds of the bag that are read.
+        looking: after that told how many moments have been looked at more closely, and of how many.
 
     Raises:
         BagError: it cannot be read, or has not the topic that was chosen.
@@ -54,7 +56,7 @@ def examine(
             if chosen:
                 raise
             return Checkup(str(bag), seconds, [*_bag_findings(reader), finding("no_sensor", "topics", sentence=error)])
-        return _Examination(reader, topics, calibration, sync).result(progress)
+        return _Examination(reader, topics, calibration, sync).result(reading, looking)
 
 
 class _Examination:
@@ -66,18 +68,19 @@ class _Examination:
         self._infos = Infos()
         self._records = {m: Record(m, source) for m, source in topics.sensors.items()}
 
-    def result(self, progress: Callable[[float], None]) -> Checkup:
+    def result(self, reading: Callable[[float], None], looking: Callable[[int, int], None]) -> Checkup:
         """Everything."""
-        self._read(progress)
         reader = self._reader
+        self._read(reading)
         spoken = {m: record for m, record in self._records.items() if len(record.moments)}
-        looks = look(reader, spoken, self._known.rig)
+        looks = look(reader, spoken, self._known.rig, looking)
+        said = [*spoken_findings(self._records, reader.start)]
         aligned, offsets = self._alignment(looks)
-        findings = [*self._own_findings(looks), *aligned]
+        findings = [*self._topic_findings(), *said, *self._fit_findings(looks), *aligned]
         checkup = Checkup(str(reader.path), (reader.end - reader.start) / NANOSECONDS, findings)
         plain = rehearse(spoken, self._config(spoken)) if spoken else None
         if plain is not None:
-            ill = {found.subject for found in findings if found.severity == ERROR}
+            ill = {found.subject for found in said if found.severity == ERROR}
             advice = advise(spoken, plain, {**ahead_of_arrival(spoken), **offsets}, ill)
             findings += [*sync_findings(plain, ill), *advice.findings]
             checkup.parameters, checkup.sets = advice.parameters, set_figures(plain)
@@ -85,7 +88,7 @@ class _Examination:
         checkup.findings = sorted_findings([*_bag_findings(reader), *findings])
         return checkup
 
-    def _read(self, progress: Callable[[float], None]) -> None:
+    def _read(self, reading: Callable[[float], None]) -> None:
         by_topic = {record.source.topic: record for record in self._records.values()}
         infos = {topic: modality for modality, topic in self._topics.infos.items()}
         begin = self._reader.start
@@ -98,25 +101,26 @@ class _Examination:
                     self._infos.hear_info(infos[topic], message)
                 else:
                     self._infos.hear_transforms(message)
-            progress((recorded - begin) / NANOSECONDS)
+            reading((recorded - begin) / NANOSECONDS)
 
     def _config(self, spoken: Mapping[Modality, Record]) -> SyncConfig:
         config = self._sync or SyncConfig()
         return replace(config, modalities=tuple(m for m in config.modalities if m in spoken))
 
-    def _own_findings(self, looks: Looks) -> Iterator[Finding]:
-        begin = self._reader.start
+    def _topic_findings(self) -> Iterator[Finding]:
         for sentence in self._topics.notes:
             yield finding("topic_ambiguous", "topics", sentence=sentence)
         for modality in MODALITIES:
             if modality not in self._records:
                 yield finding("sensor_missing", modality)
-        yield from spoken_findings(self._records, begin)
+
+    def _fit_findings(self, looks: Looks) -> Iterator[Finding]:
+        """Whether calibration and content fit each other."""
         sizes = {m: record.sizes.most_common(1)[0][0] for m, record in self._records.items() if record.sizes}
+        sizes.update(looks.sizes)
         known = self._known
-        yield from calibration_findings(
-            self._records, self._infos, known.rig, known.problems, {**sizes, **looks.sizes}, begin
-        )
+        begin = self._reader.start
+        yield from calibration_findings(self._records, self._infos, known.rig, known.problems, sizes, begin)
         yield from look_findings(looks)
 
     def _alignment(self, looks: Looks) -> tuple[list[Finding], dict[Modality, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,16 +15,18 @@ from mlesam_ros.doctor.record import Record
 from mlesam_ros.encoding.cloud import cloud_xyz
 from mlesam_ros.encoding.picture import to_depth, to_rgb
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, Cloud, CompressedPicture, Modality, Picture, SensorFrame
+from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, NANOSECONDS, Cloud, CompressedPicture, Modality, Picture, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.messages import FrameReader
 
 Rgb = npt.NDArray[np.uint8]
 
-MOMENTS = 12
+_MOMENTS = 12
 """How many are enough: one alone may have no outline that both see."""
 _TOGETHER = 250_000_000
 """Nanoseconds between a picture and a sweep that still are of one moment."""
+_APART = 5 * NANOSECONDS
+"""Nanoseconds that messages of one moment may arrive apart."""
 _EVEN = 2.0
 """Standard deviation in grey levels of a picture with nothing in it."""
 
@@ -57,14 +59,19 @@ class Looks:
         self.blank[modality] = self.blank.get(modality, 0) + blank
 
 
-def look(reader: BagReader, records: Mapping[Modality, Record], rig: Rig, moments: int = MOMENTS) -> Looks:
+def look(
+    reader: BagReader,
+    records: Mapping[Modality, Record],
+    rig: Rig,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Looks:
     """Read what lies around some moments, evenly over the recording, and look at it.
 
     Args:
         reader: the open bag.
         records: of its sensors, read once already.
         rig: as the bag's end knows it.
-        moments: how many.
+        progress: told how many moments are done, and of how many.
     """
     looks = Looks()
     lead = next((m for m in (CAMERA, LIDAR, DEPTH) if m in records and len(records[m].moments)), None)
@@ -72,8 +79,10 @@ def look(reader: BagReader, records: Mapping[Modality, Record], rig: Rig, moment
         return looks
     leaders = records[lead].moments
     margin = max(SHIFTS) + 1 if len(leaders) > 4 * max(SHIFTS) else 0
-    for at in np.unique(np.linspace(margin, len(leaders) - 1 - margin, moments).astype(int)):
+    chosen = np.unique(np.linspace(margin, len(leaders) - 1 - margin, _MOMENTS).astype(int))
+    for done, at in enumerate(chosen, 1):
         _look_at(_frames_around(reader, records, lead, int(at)), int(leaders[at]), lead, rig, looks)
+        progress(done, len(chosen))
     return looks
 
 
@@ -89,6 +98,8 @@ def _frames_around(
         if record is None or not len(record.moments):
             continue
         nearest = int(np.abs(record.moments - moment).argmin())
+        if abs(record.arrivals[nearest] - records[lead].arrivals[at]) > _APART:
+            continue  # stamps that say nothing
         reach = max(SHIFTS) if modality == LIDAR else 0
         chosen = slice(max(nearest - reach, 0), nearest + reach + 1)
         arrivals += record.arrivals[chosen].tolist()

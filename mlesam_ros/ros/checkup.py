@@ -174,13 +174,15 @@ class _Visit:
                 self._record(modality).received = source.received
             if source.refused:
                 self._record(modality).refusals[source.refusal] = source.refused
-        findings = [*self._node_findings(), *self._transport(seconds), *self._sensor_findings()]
+        begin = min((int(r.arrivals[0]) for r in self._records.values() if len(r.arrivals)), default=0)
+        said = [*spoken_findings(self._records, begin)]
+        findings = [*self._node_findings(), *self._transport(seconds), *said, *self._calibration_findings(begin)]
         findings += self._reports({found.subject for found in findings})
         spoken = {m: record for m, record in self._records.items() if len(record.moments)}
         checkup = Checkup(self._probe.name, seconds, [])
         plain = rehearse(spoken, sync_config(self._parameters, tuple(spoken))) if spoken else None
         if plain is not None:
-            ill = {found.subject for found in findings if found.severity == ERROR}
+            ill = {found.subject for found in said if found.severity == ERROR}
             advice = advise(spoken, plain, ahead_of_arrival(spoken), ill)
             findings += [*sync_findings(plain, ill), *advice.findings]
             checkup.parameters, checkup.sets = advice.parameters, set_figures(plain)
@@ -258,9 +260,6 @@ class _Visit:
         for topic in ("/tf", "/tf_static"):
             yield from qos_findings(self._node, self._node.resolve_topic_name(topic), topic, subscribers)
 
-    def _sensor_findings(self) -> Iterator[Finding]:
-        begin = min((int(r.arrivals[0]) for r in self._records.values() if len(r.arrivals)), default=0)
-        yield from spoken_findings(self._records, begin)
+    def _calibration_findings(self, begin: int) -> Iterator[Finding]:
         sizes = {m: record.sizes.most_common(1)[0][0] for m, record in self._records.items() if record.sizes}
-        feed = self._feed
-        yield from calibration_findings(self._records, Infos(), feed.rig, feed.problems, sizes, begin)
+        yield from calibration_findings(self._records, Infos(), self._feed.rig, self._feed.problems, sizes, begin)
