@@ -37,7 +37,7 @@ def test_what_would_help_comes_last(mlesam, late):
         "These parameters of the node would help:",
         "    patience: 0.09",
     ]
-    assert "reading: 1 of" in result.stderr and "looking closer: 12 of 12 moments" in result.stderr
+    assert "reading: 0 of 2 seconds" in result.stderr and "looking closer: 12 of 12 moments" in result.stderr
 
 
 def test_an_error_is_an_exit_code(mlesam, faulty, tmp_path):
