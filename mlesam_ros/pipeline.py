@@ -21,7 +21,7 @@ from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
 from mlesam_ros.frame import FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.model.backbones import STRIDE
-from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint, load_experts
+from mlesam_ros.model.checkpoint import describe_checkpoint, exchange_trained, load_checkpoint, load_experts
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import MLESAM, Features, Output, refuse_not_finite
 
@@ -196,6 +196,21 @@ class Pipeline:
         load_experts(path, self._model, modalities)
         self.config = self._model.config
         self._encoders = {**self._encoders, **encoders}
+
+    def take_checkpoint(self, path: str | Path) -> None:
+        """Go on with everything that another checkpoint holds, between two sets and without a new start.
+
+        Args:
+            path: a checkpoint on the same base weights, for the same modalities and classes.
+
+        Raises:
+            CheckpointError, ConfigError: see `exchange_trained` and `__init__`; nothing has changed then.
+        """
+        config = MLESAMConfig.from_dict(describe_checkpoint(path)["config"])
+        encoders = make_encoders({m: _encoder_name(config, m) for m in config.modalities})
+        self._check_statistics(config, encoders)
+        exchange_trained(path, self._model)
+        self.config, self._encoders = self._model.config, encoders
 
     def network_size(self, rig: Rig) -> tuple[int, int]:
         """(h, w) of the network's images: the camera's shape, long side `image_size`, sides multiples of 32.

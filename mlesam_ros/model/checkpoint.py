@@ -142,6 +142,27 @@ def load_experts(path: str | Path, model: MLESAM, modalities: Sequence[Modality]
     )
 
 
+def exchange_trained(path: str | Path, model: MLESAM) -> None:
+    """Put everything that another checkpoint holds into a model that is in use: experts, router and heads.
+
+    The model may be merged, on any device and in any precision, and stays so.
+
+    Args:
+        path: a file that `save_checkpoint` wrote.
+        model: filled by `load_checkpoint`.
+
+    Raises:
+        CheckpointError: unreadable, or of another backbone, rank, picture size, label space, set of modalities or other
+            base weights; says both values. Nothing has changed then.
+    """
+    _belonging(path, model, ("backbone", "rank", "image_size", "modalities"))
+    state = read_tensors(Path(path))
+    if differing := difference(state, trained(model)):
+        raise CheckpointError(f"{path} contradicts its own configuration: of its {len(state)} tensors {differing}.")
+    load_experts(path, model)
+    model.load_state_dict({n: t for n, t in state.items() if not n.startswith("experts.")}, strict=False)
+
+
 def describe_checkpoint(path: str | Path) -> dict[str, Any]:
     """What is inside, without building a model.
 

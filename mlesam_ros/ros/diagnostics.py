@@ -10,9 +10,11 @@ from typing import Protocol
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from mlesam_ros.frame import Modality
+from mlesam_ros.ros.words import ERROR, OK, PIPELINE, SENSOR, WARN
 
-OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+__all__ = ["ERROR", "OK", "WARN", "PipelineHealth", "Reporter", "SensorHealth"]
 
+_SLOW = 0.8  # of the expected rate
 _TRANSPORT_HINT = (
     "messages over half a megabyte need a larger shared-memory segment in the publisher too: set "
     "FASTDDS_DEFAULT_PROFILES_FILE there (FASTRTPS_DEFAULT_PROFILES_FILE before Kilted) to this package's "
@@ -48,13 +50,38 @@ class Listening(Protocol):
 
 
 @dataclass(frozen=True)
+class SensorHealth:
+    """What a report needs to know of a sensor beyond its subscription.
+
+    Attributes:
+        counts: what became of its messages so far, unreadable ones included.
+        reasons: why messages or frames of it were dropped → how many.
+        trouble: why its newest frame could not be used, in words; empty when it could.
+        note: what its newest picture had to be made without, in words; empty for nothing.
+        rate: Hz expected of it; 0 where nothing is.
+        skew: s between its stamps and the masks', median of the last few; None before the first.
+        expected_skew: s that this may be; 0 where nothing is expected.
+        delay: s from stamp to receipt, median of the last few; None before the first.
+    """
+
+    counts: Mapping[str, int]
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    trouble: str = ""
+    note: str = ""
+    rate: float = 0.0
+    skew: float | None = None
+    expected_skew: float = 0.0
+    delay: float | None = None
+
+
+@dataclass(frozen=True)
 class PipelineHealth:
     """What a report needs to know of the pipeline.
 
     Attributes:
         state: the lifecycle state's label.
         failure: why the last configure failed, in words; empty when it did not.
-        hindrance: why there can be no mask at the moment, in words; empty when nothing is in the way.
+        hindrance: why there can be no mask at the moment, as level and words; None when nothing is in the way.
         error: what went wrong with a mask since the last report, in words; empty when nothing did.
         silence: seconds since the newest mask, or since activation.
         rate: masks per second.
@@ -65,7 +92,7 @@ class PipelineHealth:
 
     state: str
     failure: str = ""
-    hindrance: str = ""
+    hindrance: tuple[bytes, str] | None = None
     error: str = ""
     silence: float = 0.0
     rate: float = 0.0
@@ -85,36 +112,33 @@ class Reporter:
         self._name = name
         self._refused: dict[Modality, int] = {}
 
-    def sensor(
-        self, listening: Listening, counts: Mapping[str, int], reasons: Mapping[str, int], timeout: float, trouble: str
-    ) -> DiagnosticStatus:
+    def sensor(self, listening: Listening, health: SensorHealth, timeout: float) -> DiagnosticStatus:
         """One sensor's status.
 
         Args:
             listening: its subscription.
-            counts: what became of its messages so far, unreadable ones included.
-            reasons: why the synchroniser refused frames of it → how many.
+            health: how it is doing.
             timeout: seconds of silence that are worth a warning.
-            trouble: why its newest frame could not be used, in words; empty when it could.
         """
-        fresh = counts["refused"] - self._refused.get(listening.modality, 0)
-        self._refused[listening.modality] = counts["refused"]
-        level, words = _silence(listening, timeout) or (OK, "")
-        if not words and trouble:
-            level, words = WARN, trouble
-        if not words and fresh > 0:
-            level, words = WARN, f"{fresh} messages refused since the last report: {_reason(listening, reasons)}"
-        values = {
+        refused = health.counts["refused"]
+        fresh = refused - self._refused.get(listening.modality, 0)
+        self._refused[listening.modality] = refused
+        level, words = _silence(listening, timeout) or _content(listening, health, fresh) or _flow(listening, health)
+        values: dict[str, object] = {
             "topic": listening.topic,
             "type": listening.type_name or "not known yet",
             "rate_hz": f"{listening.rate:.2f}",
             "silence_s": f"{listening.silence:.3f}",
             "publishers": listening.publishers,
-            **counts,
-            **{f"refused: {reason}": count for reason, count in reasons.items()},
+            **({} if health.delay is None else {"stamp_to_receipt_ms": f"{1e3 * health.delay:.1f}"}),
+            **({} if health.skew is None else {"skew_ms": f"{1e3 * health.skew:.1f}"}),
+            **({"expected_rate_hz": f"{health.rate:g}"} if health.rate else {}),
+            **({"expected_skew_ms": f"{1e3 * health.expected_skew:g}"} if health.expected_skew else {}),
+            **health.counts,
+            **{f"refused: {reason}": count for reason, count in health.reasons.items()},
             **{f"decoded: {what}": count for what, count in listening.decoded.items()},
         }
-        return self._status(listening.modality, level, words or f"{listening.rate:.1f} Hz on {listening.topic}", values)
+        return self._status(listening.modality, level, words, values)
 
     def pipeline(self, health: PipelineHealth, timeout: float) -> DiagnosticStatus:
         """The pipeline's status.
@@ -131,19 +155,19 @@ class Reporter:
 
     def _pipeline_words(self, health: PipelineHealth, timeout: float) -> tuple[bytes, str]:
         if health.failure:
-            return ERROR, f"configure failed: {health.failure} Then: ros2 lifecycle set {self._name} configure"
+            return PIPELINE["failed"].say(failure=health.failure, node=self._name)
         if health.state != "active":
-            return OK, health.state
-        if health.hindrance:
-            return ERROR, health.hindrance
+            return PIPELINE["state"].say(state=health.state)
+        if health.hindrance is not None:
+            return health.hindrance
         if health.error:
-            return ERROR, health.error
+            return PIPELINE["error"].say(error=health.error)
         if health.silence > timeout:
-            return ERROR, f"no mask for {health.silence:.1f} s: no sensor delivers anything usable; see their statuses"
+            return PIPELINE["no_mask"].say(silence=health.silence)
         if not health.latencies:
-            return OK, "waiting for the first mask"
+            return PIPELINE["waiting"].say()
         delay = 1e3 * median(health.latencies)
-        return OK, f"{health.rate:.1f} masks/s from {', '.join(health.used)}, {delay:.0f} ms from stamp to mask"
+        return PIPELINE["well"].say(rate=health.rate, used=", ".join(health.used), delay=delay)
 
     def _status(self, part: str, level: bytes, words: str, values: Mapping[str, object]) -> DiagnosticStatus:
         pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
@@ -158,15 +182,33 @@ def _silence(listening: Listening, timeout: float) -> tuple[bytes, str] | None:
         last = f"; the last message came {silence:.1f} s ago" if listening.received else ""
         if listening.received and silence <= timeout:
             return None
-        remedy = f"start its driver, or set {listening.modality}.topic"
-        return WARN, f"no publisher on {topic}{last}; {remedy}"
+        return SENSOR["no_publisher"].say(topic=topic, last=last, modality=listening.modality)
     if listening.obstacle:
-        return ERROR, f"no message on {topic}, publisher present, {listening.obstacle}"
+        return SENSOR["obstacle"].say(topic=topic, obstacle=listening.obstacle)
     if silence <= timeout:
         return None
-    words = f"no message for {silence:.1f} s on {topic}, publisher present"
-    return (WARN, words) if listening.received else (ERROR, f"{words}; {_TRANSPORT_HINT}")
+    return SENSOR["silent" if listening.received else "never_heard"].say(
+        silence=silence, topic=topic, hint=_TRANSPORT_HINT
+    )
 
 
-def _reason(listening: Listening, reasons: Mapping[str, int]) -> str:
-    return listening.refusal or ", ".join(reasons) or "see ~/status"
+def _content(listening: Listening, health: SensorHealth, fresh: int) -> tuple[bytes, str] | None:
+    """What there is to say about messages that come and are of no use; None when they are."""
+    if health.trouble:
+        return SENSOR["unusable"].say(trouble=health.trouble)
+    if fresh > 0:
+        reason = listening.refusal or ", ".join(health.reasons) or "see ~/status"
+        return SENSOR["refused"].say(count=fresh, reason=reason)
+    return None
+
+
+def _flow(listening: Listening, health: SensorHealth) -> tuple[bytes, str]:
+    """How a sensor that is used keeps to what is expected of it."""
+    values = {"topic": listening.topic, "modality": listening.modality, "rate": listening.rate}
+    if listening.received > 1 and listening.rate < _SLOW * health.rate:
+        return SENSOR["slow"].say(**values, expected=health.rate)
+    if health.skew is not None and 0 < health.expected_skew < health.skew:
+        return SENSOR["skewed"].say(**values, skew=1e3 * health.skew, expected=1e3 * health.expected_skew)
+    if health.note:
+        return SENSOR["without"].say(**values, note=health.note)
+    return SENSOR["well"].say(**values)

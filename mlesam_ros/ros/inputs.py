@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 from rclpy.node import Node
@@ -12,16 +13,18 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_n
 from rclpy.subscription import Subscription
 
 from mlesam_ros.errors import sentence
-from mlesam_ros.frame import EVENT, Modality
+from mlesam_ros.frame import EVENT, NANOSECONDS, Modality
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader
 from mlesam_ros.ros.compat.events import subscribe
 from mlesam_ros.ros.compat.filters import SimpleFilter
 from mlesam_ros.ros.compat.interfaces import message_class
+from mlesam_ros.ros.ledger import Reasons
 from mlesam_ros.ros.parameters import AUTO, SensorParameters
 
 # The newest picture is all that counts; an event packet that is skipped is lost for the window and for the decoder.
 _DEPTH = {EVENT: 64}
 _ARRIVALS = 32
+_RECEIPTS = 256  # as many as the synchroniser lets wait
 
 
 class SensorInput(SimpleFilter):
@@ -34,6 +37,7 @@ class SensorInput(SimpleFilter):
         received: messages that arrived.
         refused: how many of them could not be read.
         refusal: why the newest of those could not, in words.
+        refusals: why any of those could not → how many.
         obstacle: what stands between publisher and subscription, in words; None when nothing is known to.
         opened: `time.monotonic()` at which listening began.
     """
@@ -45,12 +49,14 @@ class SensorInput(SimpleFilter):
         self._subscription: Subscription[Any] | None = None
         self._reader: FrameReader | None = None
         self._arrivals: deque[float] = deque(maxlen=_ARRIVALS)
+        self._receipts: OrderedDict[int, int] = OrderedDict()  # stamp → ROS time of its receipt, ns
         self.modality = modality
         self.topic: str = node.resolve_topic_name(sensor.topic)
         self.type_name: str | None = None
         self.received = 0
         self.refused = 0
         self.refusal = ""
+        self.refusals = Reasons()
         self.obstacle: str | None = None
         self.opened = time.monotonic()
 
@@ -70,6 +76,16 @@ class SensorInput(SimpleFilter):
         if len(self._arrivals) < 2:
             return 0.0
         return (len(self._arrivals) - 1) / max(self._arrivals[-1] - self._arrivals[0], 1e-9)
+
+    @property
+    def delay(self) -> float | None:
+        """Seconds of ROS time from stamp to receipt, median of the last few frames; None before the first."""
+        delays = [received - stamp for stamp, received in list(self._receipts.items())[-_ARRIVALS:]]
+        return median(delays) / NANOSECONDS if delays else None
+
+    def received_at(self, stamp: int) -> int | None:
+        """ROS time in nanoseconds at which the frame with that stamp was received; None where that is forgotten."""
+        return self._receipts.get(stamp)
 
     @property
     def decoded(self) -> dict[str, int]:
@@ -142,10 +158,12 @@ class SensorInput(SimpleFilter):
             frame = self._reader.read(message)
         except Exception as error:  # whatever is in a message, the node lives on
             self.refusal = sentence(error)
+            self.refusals.count(self.refusal)
             self.refused += 1
             return
-        if frame is None:
-            return
+        self._receipts[frame.stamp] = int(self._node.get_clock().now().nanoseconds)
+        if len(self._receipts) > _RECEIPTS:
+            self._receipts.popitem(last=False)
         self.signalMessage(replace(frame, frame_id=self._sensor.frame_id) if self._sensor.frame_id else frame)
 
     def _on_incompatible(self, event: Any) -> None:

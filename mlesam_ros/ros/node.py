@@ -12,7 +12,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
-from mlesam_ros.errors import ConfigError, sentence
+from mlesam_ros.errors import ConfigError, MlesamError, sentence
 from mlesam_ros.ros import parameters as declared
 from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter
 from mlesam_ros.ros.parameters import NodeParameters
@@ -133,7 +133,8 @@ class PerceptionNode(LifecycleNode):
             self._refuse_too_late(ours)
             candidate = declared.read(self, ours)
             candidate.check()
-        except ConfigError as error:
+            self._exchange(candidate.checkpoint)
+        except MlesamError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self._take(candidate)
         return SetParametersResult(successful=True)
@@ -145,6 +146,19 @@ class PerceptionNode(LifecycleNode):
                 f"{', '.join(late)} is read by configure and the node is {self.state}; clean it up first: "
                 f"ros2 lifecycle set {self.get_fully_qualified_name()} cleanup (deactivate before, if it is active)."
             )
+
+    def _exchange(self, checkpoint: str) -> None:
+        """Hand another checkpoint to a configured pipeline; before configure there is nothing to do."""
+        if self._perception is None or checkpoint == self.parameters.checkpoint:
+            return
+        try:
+            self._perception.exchange(checkpoint)
+        except MlesamError as error:
+            raise ConfigError(
+                f"checkpoint cannot be exchanged: {error} The one in use stays; for one of another kind: deactivate, "
+                "cleanup, set it, configure."
+            ) from error
+        self.get_logger().info(f"checkpoint exchanged: {checkpoint or 'the shipped one'}")
 
     def _take(self, parameters: NodeParameters) -> None:
         self.parameters = parameters

@@ -25,6 +25,8 @@ LIVE = "live"
 
 AUTO = "auto"
 PRECISIONS = (AUTO, "fp32", "bf16", "fp16")
+NETWORK = "network"
+RESOLUTIONS = (CAMERA, NETWORK)
 
 
 def parameter(
@@ -53,6 +55,17 @@ class SensorParameters:
     required: bool = parameter(False, "No mask without it.")
     tolerance: float = parameter(0.06, "s its stamp may differ from the mask's.", low=0.0, high=10.0)
     offset: float = parameter(0.0, "s its stamps are late (positive) or early by construction.", low=-10.0, high=10.0)
+    rate: float = parameter(
+        0.0, "Hz expected of it; /diagnostics warns below four fifths of it. 0: unknown.", LIVE, low=0.0, high=10000.0
+    )
+    skew: float = parameter(
+        0.0,
+        "s that its stamps are expected to differ from the masks' at most, in the median; /diagnostics warns beyond. "
+        "0: unknown.",
+        LIVE,
+        low=0.0,
+        high=10.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -70,7 +83,12 @@ class NodeParameters:
     """Everything that can be set on the node."""
 
     autostart: bool = parameter(True, "Configure and activate at start, without a lifecycle manager.", START)
-    checkpoint: str = parameter("", "Expert weights (.safetensors); empty: the shipped street weights.")
+    checkpoint: str = parameter(
+        "",
+        "Expert weights (.safetensors); empty: the shipped street weights. While the node is configured, another one on "
+        "the same backbone, with the same sensors and classes.",
+        LIVE,
+    )
     base_weights: str = parameter("", "Frozen backbone weights; empty: those that the checkpoint names, as shipped.")
     device: str = parameter(AUTO, "cpu, cuda, cuda:1 and so on; auto takes the first GPU, else the CPU.")
     precision: str = parameter(AUTO, "auto, fp32, bf16 or fp16; auto takes bf16 where the device multiplies in it.")
@@ -83,10 +101,27 @@ class NodeParameters:
     primary_timeout: float = parameter(0.35, "s of silence after which the next takes over.", low=0.01, high=60.0)
     patience: float = parameter(0.05, "s to wait for the others once the primary is there.", low=0.0, high=10.0)
     sensor_timeout: float = parameter(1.0, "s of silence that /diagnostics reports.", LIVE, low=0.1, high=3600.0)
+    calibration_timeout: float = parameter(
+        10.0,
+        "s that CameraInfo and transforms may take after activation before they count as missing.",
+        LIVE,
+        low=0.0,
+        high=3600.0,
+    )
+    labels_resolution: str = parameter(
+        CAMERA,
+        "Size of ~/labels and ~/confidence: camera for the camera's, network for that of the network's pictures.",
+        LIVE,
+    )
     confidence_threshold: float = parameter(
         0.0, "Pixels whose winning class is less probable than this are unlabelled (255).", LIVE, low=0.0, high=1.0
     )
     overlay_alpha: float = parameter(0.5, "Weight of the colours in ~/overlay.", LIVE, low=0.0, high=1.0)
+    snapshot_seconds: float = parameter(
+        0.0, "s of sensor messages kept in memory for ~/save_snapshot; 0 keeps none.", low=0.0, high=600.0
+    )
+    snapshot_megabytes: int = parameter(500, "Most memory that these may take.", low=1, high=1_000_000)
+    snapshot_folder: str = parameter("", "Where ~/save_snapshot puts its bags; empty: the process's working folder.")
     camera: PictureParameters = PictureParameters(topic="camera/image_raw", info_topic="camera/camera_info")
     depth: PictureParameters = PictureParameters(topic="depth/image_raw", info_topic="depth/camera_info")
     event: PictureParameters = PictureParameters(topic="events", info_topic="events/camera_info")
@@ -106,6 +141,7 @@ class NodeParameters:
         _check_names("modalities", self.modalities)
         _check_names("primary_order", self.primary_order)
         _check_choice("precision", self.precision, PRECISIONS)
+        _check_choice("labels_resolution", self.labels_resolution, RESOLUTIONS)
         kind, _, index = self.device.partition(":")
         if kind not in (AUTO, "cpu", "cuda") or (":" in self.device and not index.isdigit()):
             raise ConfigError(f"device is {self.device!r}; accepted are auto, cpu, cuda and cuda:<number>.")
@@ -202,7 +238,7 @@ def read(node: Node, changes: Mapping[str, Any] | None = None) -> NodeParameters
 
 def change_of(name: str) -> str | None:
     """START, CONFIGURE or LIVE; None where no parameter of ours has that name."""
-    return next((entry.metadata["change"] for known, entry, _ in flat() if known == name), None)
+    return next((str(entry.metadata["change"]) for known, entry, _ in flat() if known == name), None)
 
 
 def unknown_names(given: Iterator[str] | list[str]) -> list[str]:
@@ -225,7 +261,7 @@ def _build(values: Mapping[str, Any]) -> NodeParameters:
     return NodeParameters(**{n: v for n, v in values.items() if "." not in n}, **sensors)
 
 
-_WHEN = {
+WHEN = {
     START: "Read once at start.",
     CONFIGURE: "Read by configure; may be set while the node is unconfigured.",
     LIVE: "May be set at any time.",
@@ -235,7 +271,7 @@ _WHEN = {
 def _descriptor(entry: Field[Any], default: Any) -> ParameterDescriptor:
     meta = entry.metadata
     descriptor = ParameterDescriptor(description=meta["text"], read_only=meta["change"] == START)
-    descriptor.additional_constraints = _WHEN[meta["change"]]
+    descriptor.additional_constraints = WHEN[meta["change"]]
     if meta["range"] is not None:
         low, high = meta["range"]
         if isinstance(default, int):

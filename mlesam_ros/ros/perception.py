@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import Counter, deque
 from dataclasses import replace
 
 import numpy as np
@@ -14,17 +14,16 @@ from mlesam_ros.errors import ConfigError, MlesamError, sentence
 from mlesam_ros.frame import FrameSet, Modality, Segmentation
 from mlesam_ros.labels import IGNORE
 from mlesam_ros.pipeline import Pipeline
-from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter
+from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter, SensorHealth
 from mlesam_ros.ros.inputs import SensorInput
+from mlesam_ros.ros.ledger import Ledger, Reasons
 from mlesam_ros.ros.outputs import Outputs
 from mlesam_ros.ros.parameters import AUTO, NodeParameters, sync_config
 from mlesam_ros.ros.rig_feed import RigFeed
-from mlesam_ros.ros.status import Provenance, status_message
+from mlesam_ros.ros.status import Provenance, Times, status_message
 from mlesam_ros.ros.sync_filter import SyncFilter
+from mlesam_ros.ros.words import PIPELINE
 from mlesam_ros.share import share
-
-_RECENT = 32  # masks that rates and latencies are taken over
-_FRESH = 1.5  # s for which a trouble with one mask is still news
 
 
 class Perception:
@@ -42,6 +41,7 @@ class Perception:
         self._node = node
         self._parameters = parameters
         self._pipeline = _load(parameters)
+        self._pipeline_lock = threading.Lock()
         self._modalities = _known_modalities(parameters, self._pipeline.config.modalities)
         self._sync_config = sync_config(parameters, self._modalities)
         self._rig_feed = RigFeed(node, parameters)
@@ -66,12 +66,8 @@ class Perception:
 
     def activate(self) -> None:
         """Count from zero, subscribe, start the worker."""
-        self._started = time.monotonic()
-        self._sequence = 0
-        self._masks: deque[tuple[float, float]] = deque(maxlen=_RECENT)
-        self._used: tuple[Modality, ...] = ()
-        self._rejected: Counter[Modality] = Counter()
-        self._troubles: dict[Modality | None, tuple[float, str]] = {}
+        self._ledger = Ledger(self._node.get_logger().warning)
+        self._overdue = False
         self._outputs.announce(self._now(), self._parameters.confidence_threshold)
         self._sync = SyncFilter(self._sync_config, self._now, self._simulated)
         self._sync.registerCallback(self._segment)
@@ -96,6 +92,15 @@ class Perception:
         self._outputs.close()
         self._pipeline.close()
 
+    def exchange(self, checkpoint: str) -> None:
+        """Go on with another checkpoint from the next set on; sets that come meanwhile wait.
+
+        Raises:
+            MlesamError: it does not fit what was configured; the one in use stays.
+        """
+        with self._pipeline_lock:
+            self._pipeline.take_checkpoint(_checkpoint(checkpoint))
+
     def adopt(self, parameters: NodeParameters) -> None:
         """Take over changed live parameters, already checked."""
         threshold = self._parameters.confidence_threshold
@@ -113,6 +118,15 @@ class Perception:
                 source.poll()
             else:
                 source.close()
+        self._watch_calibration()
+
+    def _watch_calibration(self) -> None:
+        """Say it once, and loudly, when the deadline for calibration is over."""
+        if self._sync is None or self._overdue or self._ledger.age < self._parameters.calibration_timeout:
+            return
+        self._overdue = True
+        if self._rig_feed.missing:
+            self._node.get_logger().error(PIPELINE["no_calibration"].say(**self._waited())[1])
 
     # The worker's thread
 
@@ -122,7 +136,7 @@ class Perception:
             self._publish(frame_set, self._now())
         except Exception as error:
             if self._node.context.ok():
-                self._note(None, sentence(error))
+                self._ledger.note(None, sentence(error))
 
     def _publish(self, frame_set: FrameSet, taken: int) -> None:
         rig, parameters = self._rig_feed.rig, self._parameters
@@ -135,32 +149,28 @@ class Perception:
         begin = time.perf_counter()
         self._outputs.publish(segmentation, usable, rig, parameters.overlay_alpha)
         publishing = time.perf_counter() - begin
-        self._sequence += 1
-        self._used = segmentation.used
-        mask = Provenance(segmentation, usable, self._sequence, taken, self._now(), publishing)
-        self._masks.append((time.monotonic(), mask.latencies["stamp_to_mask"]))
+        received = self._inputs[frame_set.primary].received_at(frame_set.frames[frame_set.primary].stamp)
+        times = Times(received, taken, self._now(), publishing)
+        mask = Provenance(segmentation, usable, self._ledger.sequence + 1, times)
+        self._ledger.enter(segmentation, mask.latencies["stamp_to_mask"], self._pipeline.notes)
         topics = {m: self._topic(m) for m in self._modalities}
         self._outputs.publish_status(lambda: status_message(mask, topics, self._counters()))
 
     def _mask(self, frame_set: FrameSet) -> Segmentation | None:
         """The mask, and a note of every frame that had no part in it; None when none of them had."""
-        if self._rig_feed.missing:
-            self._rejected.update(list(frame_set.frames))
+        if missing := self._rig_feed.missing:
+            for modality in frame_set.frames:
+                self._ledger.rejected[modality] += 1
+                self._ledger.reasons[modality].count(missing)
             return None
         try:
-            return self._pipeline.segment(frame_set, self._rig_feed.rig)
+            with self._pipeline_lock:
+                return self._pipeline.segment(frame_set, self._rig_feed.rig)
         except MlesamError:
             return None  # each frame's reason is among the refusals
         finally:
             for modality, reason in self._pipeline.refusals.items():
-                self._note(modality, reason)
-                self._rejected[modality] += 1
-
-    def _note(self, modality: Modality | None, words: str) -> None:
-        """Remember what went wrong for the next report; log it when it begins."""
-        if not self._trouble(modality):
-            self._node.get_logger().warning(f"{modality or 'pipeline'}: {words}")
-        self._troubles[modality] = (time.monotonic(), words)
+                self._ledger.reject(modality, reason)
 
     # Reports
 
@@ -168,17 +178,16 @@ class Perception:
         """How the pipeline is doing."""
         if self._sync is None:
             return PipelineHealth(state)
-        now, masks = time.monotonic(), list(self._masks)
-        span = masks[-1][0] - masks[0][0] if len(masks) > 1 else 0.0
+        ledger = self._ledger
         return PipelineHealth(
             state,
             hindrance=self._hindrance(),
-            error=self._trouble(None),
-            silence=now - (masks[-1][0] if masks else self._started),
-            rate=(len(masks) - 1) / span if span else 0.0,
-            latencies=[latency for _, latency in masks],
-            used=self._used,
-            values={"masks": self._sequence, "device": self._pipeline.device, **self._rig_feed.problems},
+            error=ledger.trouble(None),
+            silence=ledger.silence,
+            rate=ledger.rate,
+            latencies=ledger.latencies,
+            used=ledger.used,
+            values={"masks": ledger.sequence, "device": self._pipeline.device, **self._rig_feed.problems},
         )
 
     def sensor_reports(self, reporter: Reporter, timeout: float) -> list[DiagnosticStatus]:
@@ -187,25 +196,44 @@ class Perception:
             return []
         counters, refusals = self._counters(), self._sync.refusals()
         return [
-            reporter.sensor(source, counters[m], refusals[m], timeout, self._trouble(m))
+            reporter.sensor(source, self._sensor_health(source, counters[m], refusals[m]), timeout)
             for m, source in self._inputs.items()
             if m in self._parameters.modalities
         ]
 
-    def _hindrance(self) -> str:
-        if self._now() == 0:
-            return "no time yet: use_sim_time is set and nothing came on /clock; publish it or unset use_sim_time"
-        return self._rig_feed.missing or ""
+    def _sensor_health(self, source: SensorInput, counts: dict[str, int], refusals: dict[str, int]) -> SensorHealth:
+        modality, ledger = source.modality, self._ledger
+        reasons = Reasons(refusals)
+        for found in (source.refusals, ledger.reasons[modality]):
+            reasons.update(dict(found))
+        expected = self._parameters.sensor(modality)
+        return SensorHealth(
+            counts,
+            reasons,
+            trouble=ledger.trouble(modality),
+            note=ledger.without(modality),
+            rate=expected.rate,
+            skew=ledger.skew(modality),
+            expected_skew=expected.skew,
+            delay=source.delay,
+        )
 
-    def _trouble(self, modality: Modality | None) -> str:
-        when, words = self._troubles.get(modality, (0.0, ""))
-        return words if time.monotonic() - when < _FRESH else ""
+    def _hindrance(self) -> tuple[bytes, str] | None:
+        if self._now() == 0:
+            return PIPELINE["no_time"].say()
+        if not self._rig_feed.missing:
+            return None
+        waiting = self._ledger.age < self._parameters.calibration_timeout
+        return PIPELINE["waiting_calibration" if waiting else "no_calibration"].say(**self._waited())
+
+    def _waited(self) -> dict[str, object]:
+        return {"missing": self._rig_feed.missing, "waited": self._ledger.age}
 
     def _counters(self) -> dict[Modality, dict[str, int]]:
         """The synchroniser's counters, with what was refused before it and after it."""
         counters = self._sync.counters() if self._sync is not None else {}
         for modality, counts in counters.items():
-            unreadable, rejected = self._inputs[modality].refused, self._rejected[modality]
+            unreadable, rejected = self._inputs[modality].refused, self._ledger.rejected[modality]
             counts["received"] += unreadable
             counts["refused"] += unreadable + rejected
             counts["used"] -= rejected
@@ -223,7 +251,7 @@ class Perception:
 
 def _load(parameters: NodeParameters) -> Pipeline:
     pipeline = Pipeline.from_checkpoint(
-        parameters.checkpoint or share("weights/street.safetensors"),
+        _checkpoint(parameters.checkpoint),
         base_weights=parameters.base_weights or None,
         device=None if parameters.device == AUTO else parameters.device,
         precision=parameters.precision,
@@ -231,6 +259,10 @@ def _load(parameters: NodeParameters) -> Pipeline:
     )
     pipeline.warm_up()
     return pipeline
+
+
+def _checkpoint(given: str) -> str:
+    return given or str(share("weights/street.safetensors"))
 
 
 def _known_modalities(parameters: NodeParameters, experts: tuple[Modality, ...]) -> tuple[Modality, ...]:

@@ -12,6 +12,22 @@ from mlesam_ros.ros.conversions import header
 
 
 @dataclass(frozen=True)
+class Times:
+    """When a mask was where.
+
+    Attributes:
+        received, taken, published: ROS time in nanoseconds at which the primary's message was received, the set handed
+            out and the mask published; received is None where that is not known.
+        publishing: seconds that publishing took.
+    """
+
+    received: int | None
+    taken: int
+    published: int
+    publishing: float
+
+
+@dataclass(frozen=True)
 class Provenance:
     """One mask and the times it went through.
 
@@ -19,29 +35,30 @@ class Provenance:
         segmentation: the mask.
         frame_set: what it was made from, unusable frames already taken out.
         sequence: masks since activation, this one included.
-        taken, published: ROS time in nanoseconds at which the set was handed out and the mask published.
-        publishing: seconds that publishing took.
+        times: when it was where.
     """
 
     segmentation: Segmentation
     frame_set: FrameSet
     sequence: int
-    taken: int
-    published: int
-    publishing: float
+    times: Times
 
     @property
     def latencies(self) -> dict[str, float]:
-        """Stage → seconds: waiting for the set, the pipeline's stages, publishing; and the whole way.
+        """Stage → seconds: until the primary's message was received, until its set was handed out, the pipeline's
+        stages, publishing; and the whole way.
 
-        The first and the last are ROS time, since stamps are; the others are the machine's, whatever a simulated clock
-        does meanwhile.
+        The first two and the last are ROS time, since stamps are; the others are the machine's, whatever a simulated
+        clock does meanwhile.
         """
+        stamp, times = self.segmentation.stamp, self.times
+        received = stamp if times.received is None else times.received
         return {
-            "synchronise": _seconds(self.taken - self.segmentation.stamp),
+            "receive": _seconds(received - stamp),
+            "synchronise": _seconds(times.taken - received),
             **self.segmentation.timings,
-            "publish": self.publishing,
-            "stamp_to_mask": _seconds(self.published - self.segmentation.stamp),
+            "publish": times.publishing,
+            "stamp_to_mask": _seconds(times.published - stamp),
         }
 
 
@@ -66,7 +83,7 @@ def status_message(
 
 def _sensor(mask: Provenance, modality: Modality, topic: str, counts: Mapping[str, int]) -> SensorStatus:
     used = modality in mask.segmentation.used
-    age = _seconds(mask.published - mask.frame_set.frames[modality].stamp) if used else math.nan
+    age = _seconds(mask.times.published - mask.frame_set.frames[modality].stamp) if used else math.nan
     weights = [
         RouterWeight(level=level, weight=float(weight[modality]))
         for level, weight in mask.segmentation.weights.items()

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 pytest.importorskip("rclpy")
-from mlesam_ros.ros.diagnostics import ERROR, OK, WARN, PipelineHealth, Reporter
+from mlesam_ros.ros.diagnostics import ERROR, OK, WARN, PipelineHealth, Reporter, SensorHealth
 
 COUNTS = {"received": 5, "used": 5, "superseded": 0, "late": 0, "unmatched": 0, "refused": 0}
 
@@ -26,8 +26,8 @@ def lidar(**changes):
     return SimpleNamespace(**{**facts, **changes})
 
 
-def report(listening, counts=COUNTS, reasons=None, trouble=""):
-    return Reporter("/mlesam").sensor(listening, counts, reasons or {}, 1.0, trouble)
+def report(listening, **health):
+    return Reporter("/mlesam").sensor(listening, SensorHealth(COUNTS, **health), 1.0)
 
 
 def test_a_sensor_that_is_well():
@@ -70,9 +70,34 @@ def test_refusals_are_news_once():
     reporter = Reporter("/mlesam")
     counts = {**COUNTS, "refused": 3}
     reasons = {"stamp is zero": 3}
-    first = reporter.sensor(lidar(), counts, reasons, 1.0, "")
+    health = SensorHealth(counts, reasons)
+    first = reporter.sensor(lidar(), health, 1.0)
     assert first.level == WARN and "3 messages refused since the last report: stamp is zero" in first.message
-    assert reporter.sensor(lidar(), counts, reasons, 1.0, "").level == OK
+    assert reporter.sensor(lidar(), health, 1.0).level == OK
+
+
+@pytest.mark.parametrize(
+    ("facts", "health", "level", "words"),
+    [
+        ({"rate": 7.9}, {"rate": 10.0}, WARN, "7.9 Hz on /lidar/points, 10 Hz expected"),
+        ({"rate": 8.1}, {"rate": 10.0}, OK, "8.1 Hz on /lidar/points"),
+        ({"rate": 0.0, "received": 1}, {"rate": 10.0}, OK, "0.0 Hz"),
+        ({}, {"skew": 0.021, "expected_skew": 0.02}, WARN, "21 ms off the masks' stamps in the median, 20 ms expected"),
+        ({}, {"skew": 0.019, "expected_skew": 0.02}, OK, "10.0 Hz"),
+        ({}, {"skew": 5.0}, OK, "10.0 Hz"),
+        ({}, {"note": "no odometry."}, OK, "10.0 Hz on /lidar/points; no odometry."),
+    ],
+)
+def test_what_was_promised_is_held_against_what_comes(facts, health, level, words):
+    status = report(lidar(**facts), **health)
+    assert status.level == level and words in status.message
+
+
+def test_figures_of_a_sensor_are_among_the_values():
+    status = report(lidar(), skew=0.0042, delay=0.0123, rate=10.0, reasons={"stamp is zero": 2})
+    values = {pair.key: pair.value for pair in status.values}
+    assert (values["skew_ms"], values["stamp_to_receipt_ms"], values["expected_rate_hz"]) == ("4.2", "12.3", "10")
+    assert values["refused: stamp is zero"] == "2" and "expected_skew_ms" not in values
 
 
 @pytest.mark.parametrize(
@@ -84,7 +109,7 @@ def test_refusals_are_news_once():
             "configure failed: no such file. Then: ros2 lifecycle",
         ),
         (PipelineHealth("inactive"), OK, "inactive"),
-        (PipelineHealth("active", hindrance="no CameraInfo yet"), ERROR, "no CameraInfo yet"),
+        (PipelineHealth("active", hindrance=(ERROR, "no CameraInfo yet")), ERROR, "no CameraInfo yet"),
         (PipelineHealth("active", error="out of memory"), ERROR, "out of memory"),
         (PipelineHealth("active", silence=2.1), ERROR, "no mask for 2.1 s"),
         (PipelineHealth("active", silence=0.1), OK, "waiting for the first mask"),

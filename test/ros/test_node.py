@@ -108,7 +108,7 @@ def test_parameters_while_it_runs(graph, start, robot, listener):
     node, robot = start(), robot()
     drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
 
-    refused = node.set_parameters_atomically(overrides(overlay_alpha=0.1, checkpoint="/other.safetensors"))
+    refused = node.set_parameters_atomically(overrides(overlay_alpha=0.1, patience=0.1))
     assert not refused.successful and "cleanup" in refused.reason
     assert node.get_parameter("overlay_alpha").value == 0.5, "all of them or none"
     assert not node.set_parameters(overrides(modalities=["camera", "sonar"]))[0].successful

@@ -1,0 +1,111 @@
+"""What became of the sets since activation: written by the worker, read by the reports."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Mapping
+from statistics import median
+
+from mlesam_ros.frame import NANOSECONDS, Modality, Segmentation
+
+_RECENT = 32  # masks that rates, latencies and skews are taken over
+_FRESH = 1.5  # s for which a trouble with one mask is still news
+_REASONS = 16  # kinds of reasons that are told apart; words may hold numbers that never repeat
+_OTHER = "other reasons"
+
+
+class Reasons(Counter[str]):
+    """Why things were dropped, in words → how often. Bounded, whatever is in the words."""
+
+    def count(self, words: str, times: int = 1) -> None:
+        """Count a reason; under a common name once there are too many kinds."""
+        self[words if words in self or len(self) < _REASONS else _OTHER] += times
+
+
+class Ledger:
+    """Counts and remembers.
+
+    Args:
+        log: told of each trouble when it begins.
+
+    Attributes:
+        sequence: masks so far.
+        used: the sensors of the newest mask.
+        rejected: modality → frames of complete sets that had no part in a mask.
+        reasons: modality → why.
+    """
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._started = time.monotonic()
+        self._masks: deque[tuple[float, float]] = deque(maxlen=_RECENT)
+        self._skews: dict[Modality, deque[int]] = defaultdict(lambda: deque(maxlen=_RECENT))
+        self._troubles: dict[Modality | None, tuple[float, str]] = {}
+        self._notes: Mapping[Modality, str] = {}
+        self.sequence = 0
+        self.used: tuple[Modality, ...] = ()
+        self.rejected: Counter[Modality] = Counter()
+        self.reasons: dict[Modality, Reasons] = defaultdict(Reasons)
+
+    def enter(self, segmentation: Segmentation, latency: float, notes: Mapping[Modality, str]) -> None:
+        """A mask was published.
+
+        Args:
+            segmentation: the mask.
+            latency: seconds from stamp to mask.
+            notes: modality → what its picture had to be made without.
+        """
+        self.sequence += 1
+        self.used, self._notes = segmentation.used, notes
+        self._masks.append((time.monotonic(), latency))
+        for modality in segmentation.used:
+            self._skews[modality].append(abs(segmentation.skews.get(modality, 0)))
+
+    def reject(self, modality: Modality, words: str) -> None:
+        """A frame of a set had no part in its mask."""
+        self.note(modality, words)
+        self.rejected[modality] += 1
+        self.reasons[modality].count(words)
+
+    def note(self, modality: Modality | None, words: str) -> None:
+        """Remember what went wrong for the next report; log it when it begins. None is the pipeline itself."""
+        if not self.trouble(modality):
+            self._log(f"{modality or 'pipeline'}: {words}")
+        self._troubles[modality] = (time.monotonic(), words)
+
+    def trouble(self, modality: Modality | None) -> str:
+        """What went wrong just now; empty when nothing did."""
+        when, words = self._troubles.get(modality, (0.0, ""))
+        return words if time.monotonic() - when < _FRESH else ""
+
+    def without(self, modality: Modality) -> str:
+        """What its newest picture had to be made without."""
+        return self._notes.get(modality, "") if modality in self.used else ""
+
+    def skew(self, modality: Modality) -> float | None:
+        """Seconds between its stamps and the masks', median of the last few; None before the first."""
+        skews = list(self._skews[modality])
+        return median(skews) / NANOSECONDS if skews else None
+
+    @property
+    def age(self) -> float:
+        """Seconds since activation."""
+        return time.monotonic() - self._started
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the newest mask, or since activation."""
+        return time.monotonic() - (self._masks[-1][0] if self._masks else self._started)
+
+    @property
+    def rate(self) -> float:
+        """Masks per second; 0 before the second one."""
+        masks = list(self._masks)
+        span = masks[-1][0] - masks[0][0] if len(masks) > 1 else 0.0
+        return (len(masks) - 1) / span if span else 0.0
+
+    @property
+    def latencies(self) -> list[float]:
+        """Seconds from stamp to mask of the last few masks."""
+        return [latency for _, latency in list(self._masks)]

@@ -1,0 +1,147 @@
+"""Everything that `/diagnostics` can say, each in one place: how grave it is, the words, the cause and what helps.
+
+`docs/node.md` is made from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from diagnostic_msgs.msg import DiagnosticStatus
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+LEVELS = {OK: "OK", WARN: "WARN", ERROR: "ERROR"}
+
+
+@dataclass(frozen=True, slots=True)
+class Saying:
+    """One message of a status.
+
+    Attributes:
+        level: of `diagnostic_msgs/DiagnosticStatus`.
+        words: the message, its values in braces.
+        cause: why it is said.
+        remedy: what to do; empty where nothing is wrong.
+    """
+
+    level: bytes
+    words: str
+    cause: str
+    remedy: str = ""
+
+    def say(self, **values: object) -> tuple[bytes, str]:
+        """Level and message, the values filled in."""
+        return self.level, self.words.format(**values)
+
+
+SENSOR = {
+    "no_publisher": Saying(
+        WARN,
+        "no publisher on {topic}{last}; start its driver, or set {modality}.topic",
+        "Nobody publishes on the sensor's topic.",
+        "Start the driver; compare `ros2 topic list` with the topic; a sensor that the robot lacks is taken out of "
+        "`modalities`.",
+    ),
+    "obstacle": Saying(
+        ERROR,
+        "no message on {topic}, publisher present, {obstacle}",
+        "Publisher and node cannot talk: QoS that does not fit, a message type that is not read, or one whose package "
+        "is not installed.",
+        "What the message says: a `qos_overrides` parameter, another topic, or the package.",
+    ),
+    "never_heard": Saying(
+        ERROR,
+        "no message for {silence:.1f} s on {topic}, publisher present; {hint}",
+        "A publisher is there and nothing ever came: mostly messages that do not fit the shared-memory segment.",
+        "Set the transport profile where the driver starts too (see robot.md); see whether the driver really publishes: "
+        "`ros2 topic hz`.",
+    ),
+    "silent": Saying(
+        WARN,
+        "no message for {silence:.1f} s on {topic}, publisher present",
+        "The sensor was heard and fell silent for longer than `sensor_timeout`.",
+        "Look at the driver's own log, cable and power; masks go on without the sensor.",
+    ),
+    "unusable": Saying(
+        WARN,
+        "{trouble}",
+        "The newest frame could not be put into the camera's plane: no transform, no lens, a size that does not match, "
+        "damaged content. The message is the reason.",
+        "What the message says; `mlesam doctor` looks closer.",
+    ),
+    "refused": Saying(
+        WARN,
+        "{count} messages refused since the last report: {reason}",
+        "Messages could not be read, or carry a stamp of another clock.",
+        "What the message says; for stamps see robot.md, troubleshooting.",
+    ),
+    "slow": Saying(
+        WARN,
+        "{rate:.1f} Hz on {topic}, {expected:g} Hz expected; see the driver and the load, or set {modality}.rate",
+        "It comes with less than four fifths of the rate that parameter `rate` promises.",
+        "See the driver's settings, the bus and the machine's load; correct `rate` where the promise is wrong.",
+    ),
+    "skewed": Saying(
+        WARN,
+        "{skew:.0f} ms off the masks' stamps in the median, {expected:.0f} ms expected; synchronise the clocks, or set "
+        "{modality}.offset or {modality}.skew",
+        "Its stamps lie farther from the masks' than parameter `skew` promises.",
+        "Synchronise the clocks (chrony, PTP), or set `offset` to what its stamps are late by, as `mlesam doctor` "
+        "measures it.",
+    ),
+    "without": Saying(
+        OK,
+        "{rate:.1f} Hz on {topic}; {note}",
+        "It is used, but its picture had to be made without something, such as the robot's own motion.",
+        "Publish what is missing (odometry on /tf, CameraInfo) where the difference matters.",
+    ),
+    "well": Saying(OK, "{rate:.1f} Hz on {topic}", "It is heard and used."),
+}
+"""What a sensor's status can say, the first that applies."""
+
+PIPELINE = {
+    "failed": Saying(
+        ERROR,
+        "configure failed: {failure} Then: ros2 lifecycle set {node} configure",
+        "Weights, calibration file, device or a parameter is not usable; the sentence says which.",
+        "Correct it, then configure again.",
+    ),
+    "state": Saying(
+        OK, "{state}", "The node is not active; this is its lifecycle state.", "Configure and activate it."
+    ),
+    "no_time": Saying(
+        ERROR,
+        "no time yet: use_sim_time is set and nothing came on /clock; publish it or unset use_sim_time",
+        "Simulated time was asked for and nobody tells it.",
+        "Play the bag with `--clock`, start the simulator, or unset use_sim_time.",
+    ),
+    "waiting_calibration": Saying(
+        WARN,
+        "{missing} Waiting since {waited:.0f} s.",
+        "The label camera's size and lens are not known yet, and `calibration_timeout` is not over.",
+        "None, where the driver is still starting.",
+    ),
+    "no_calibration": Saying(
+        ERROR,
+        "{missing} Waited {waited:.0f} s.",
+        "The label camera's size and lens are still not known after `calibration_timeout`.",
+        "Publish CameraInfo, correct `camera.info_topic`, or set `calibration_file`.",
+    ),
+    "error": Saying(
+        ERROR,
+        "{error}",
+        "The last mask broke off, for instance for lack of GPU memory. The message is the reason.",
+        "What the message says.",
+    ),
+    "no_mask": Saying(
+        ERROR,
+        "no mask for {silence:.1f} s: no sensor delivers anything usable; see their statuses",
+        "Longer than `sensor_timeout` without a mask.",
+        "The sensors' statuses say what is wrong with each.",
+    ),
+    "waiting": Saying(OK, "waiting for the first mask", "It is active and has made none yet."),
+    "well": Saying(
+        OK, "{rate:.1f} masks/s from {used}, {delay:.0f} ms from stamp to mask", "Masks are being published."
+    ),
+}
+"""What the pipeline's status can say, the first that applies."""

@@ -1,0 +1,110 @@
+"""Another checkpoint while masks are being made: taken over between two sets, or refused with a reason."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+import torch
+from listener import Listener
+from rclpy.parameter import Parameter
+from robot import Robot
+
+from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, ENCODERS
+from mlesam_ros.frame import CAMERA, LIDAR, MODALITIES
+from mlesam_ros.model.checkpoint import save_checkpoint
+from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.weights import load_base
+from mlesam_ros.ros.node import PerceptionNode
+
+
+def trained(folder: Path, weights: dict, name: str, modalities=MODALITIES, base: bool = True, seed: int = 1) -> str:
+    """A checkpoint on the tiny base weights, trained by nobody."""
+    encoders = {m: DEFAULT_ENCODERS[m] for m in modalities}
+    statistics = {m: ENCODERS[e]().statistics for m, e in encoders.items()}
+    torch.manual_seed(seed)
+    config = MLESAMConfig(rank=2, image_size=64, modalities=modalities, encoders=encoders, statistics=statistics)
+    model = build_mlesam(config)
+    if base:
+        load_base(model, weights["base_weights"])
+    path = folder / f"{name}.safetensors"
+    save_checkpoint(path, model)
+    return str(path)
+
+
+@pytest.fixture
+def node(graph, weights):
+    overrides = [Parameter(name, value=value) for name, value in weights.items()]
+    made = graph.node("mlesam", PerceptionNode, parameter_overrides=overrides)
+    made.start()
+    return made
+
+
+def masks_of(graph, robot, listener, count=2):
+    """The newest labels after a few more sets."""
+    seen = len(listener.got["labels"])
+    for _ in range(100):
+        robot.sense()
+        if graph.spin_until(lambda: len(listener.got["labels"]) >= seen + count, 0.1):
+            return np.frombuffer(listener.got["labels"][-1].data, np.uint8)
+    pytest.fail("no masks")
+
+
+def test_it_is_taken_over_while_masks_are_made_and_back(graph, node, weights, tmp_path):
+    robot, listener = Robot(graph.node("robot")), Listener(graph.node("listener"))
+    other = trained(tmp_path, weights, "other", seed=7)
+    assert graph.spin_until(lambda: robot.heard)
+    masks_of(graph, robot, listener)
+    pipeline = node._perception._pipeline
+    before = {n: t.clone() for n, t in pipeline._model.state_dict().items() if not n.startswith("backbone.")}
+
+    assert node.set_parameters([Parameter("checkpoint", value=other)])[0].successful
+    masks_of(graph, robot, listener)
+    now = pipeline._model.state_dict()
+    assert any(not torch.equal(before[n], now[n]) for n in before if n.startswith("experts."))
+    assert any(not torch.equal(before[n], now[n]) for n in before if not n.startswith("experts."))
+
+    assert node.set_parameters([Parameter("checkpoint", value=weights["checkpoint"])])[0].successful
+    masks_of(graph, robot, listener)
+    now = pipeline._model.state_dict()
+    assert all(torch.equal(before[n], now[n]) for n in before)
+    status = listener.got["status"][-1]
+    for sensor in status.sensors:
+        fates = sensor.used_total + sensor.superseded + sensor.late + sensor.unmatched + sensor.refused
+        assert 0 <= sensor.received - fates <= 2, "nothing is lost in the exchange"
+        assert sensor.refused == 0
+    assert [s.sequence for s in listener.got["status"]] == list(range(1, status.sequence + 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"modalities": (CAMERA, LIDAR)}, "modalities ('camera', 'lidar'), but the model has"),
+        ({"base": False}, "but the ones loaded have"),
+        (None, "there is no checkpoint"),
+        (64, "truncated or not a safetensors file"),
+    ],
+    ids=["modalities", "base", "missing", "truncated"],
+)
+def test_one_that_does_not_fit_is_refused_and_the_old_one_goes_on(graph, node, weights, tmp_path, options, words):
+    path = str(tmp_path / "nowhere.safetensors")
+    if isinstance(options, dict):
+        path = trained(tmp_path, weights, "wrong", **options)
+    elif options:
+        Path(path).write_bytes(Path(weights["checkpoint"]).read_bytes()[:options])
+    before = {n: t.clone() for n, t in node._perception._pipeline._model.state_dict().items()}
+    both = [Parameter("overlay_alpha", value=0.1), Parameter("checkpoint", value=path)]
+    result = node.set_parameters_atomically(both)
+    assert not result.successful and words in result.reason and "\n" not in result.reason
+    assert node.get_parameter("checkpoint").value == weights["checkpoint"]
+    assert node.parameters.overlay_alpha == 0.5
+    after = node._perception._pipeline._model.state_dict()
+    assert all(torch.equal(before[n], after[n]) for n in before)
+
+
+def test_before_configure_it_is_only_noted(graph, weights):
+    overrides = [Parameter(n, value=v) for n, v in {**weights, "autostart": False}.items()]
+    node = graph.node("mlesam", PerceptionNode, parameter_overrides=overrides)
+    assert node.set_parameters([Parameter("checkpoint", value="/nowhere.safetensors")])[0].successful
