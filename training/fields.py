@@ -55,8 +55,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return build(hint, value, where)  # type: ignore[arg-type]
     if get_origin(hint) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(hint) if kind is not type(None)]
-        return None if value is None else _value(kinds[0], value, where)
+        return None if value is None else _value(_meant(kinds, value, where), value, where)
     kind = get_origin(hint) or hint
+    if kind is tuple and isinstance(value, list | tuple):
+        return _items(get_args(hint), value, where)
     if kind is dict and isinstance(value, dict) and get_args(hint)[1] is float:
         return {key: _value(float, share, f"{where}.{key}") for key, share in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -64,3 +66,22 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"{where} is {value!r}; it must be of type {kind.__name__}.")
     return value
+
+
+def _meant(kinds: list[Any], value: Any, where: str) -> Any:
+    """Of several dataclasses the one among whose `kinds` the value's key `kind` is; the first where it says nothing."""
+    if len(kinds) == 1 or not isinstance(value, dict) or "kind" not in value:
+        return kinds[0]
+    one_of(f"{where}: kind", value["kind"], [word for kind in kinds for word in kind.kinds])
+    return next(kind for kind in kinds if value["kind"] in kind.kinds)
+
+
+def _items(hints: tuple[Any, ...], values: Any, where: str) -> tuple[Any, ...]:
+    """A YAML list as a tuple of one type, or of as many as are named."""
+    if hints[-1] is Ellipsis:
+        hints = hints[:1] * len(values)
+    if len(values) != len(hints):
+        raise ConfigError(f"{where} is {list(values)}; it must have {len(hints)} values.")
+    return tuple(
+        _value(hint, value, f"{where}[{i}]") for i, (hint, value) in enumerate(zip(hints, values, strict=True))
+    )

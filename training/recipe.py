@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import MODALITIES
 from mlesam_ros.training.fields import build, one_of
+from mlesam_ros.training.sets import BagData, PublishedData
 from mlesam_ros.world.faults import FAULTS, NO_FAULT
 from mlesam_ros.world.weather import WEATHERS
 
@@ -58,7 +60,10 @@ class Data:
         world_size: height and width in pixels that the simulated cameras have.
         train, held_out: the parts; their seeds must not overlap.
         processes: that render side by side; it does not change the data.
+        kind: street.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ("street",)
 
     folder: str
     train: Split
@@ -66,6 +71,7 @@ class Data:
     size: int = 256
     world_size: int = 512
     processes: int = 2
+    kind: str = "street"
 
     def __post_init__(self) -> None:
         """Refuse a test on streets that the network has seen, and pictures that no network reads.
@@ -105,11 +111,12 @@ class Recipe:
 
     Attributes:
         stage: `pretrain` makes a backbone, `experts` makes experts, routers and decoder on a frozen one.
-        data: the data set.
+        data: the data set; its key `kind` is street where it is not said.
         model: the model's configuration, see `mlesam_ros.model.config.MLESAMConfig`.
         backbone: file of the frozen backbone's weights; for the stage `experts`.
         start: file that the stage made before, to begin with instead of random weights.
         steps, batch: length of the run, and moments per step over all processes.
+        epochs, warmup_epochs: the length and the warm-up in passes through the data, instead of `steps` and `warmup`.
         accumulate: parts into which a batch is cut where it does not fit into memory at once.
         lr, weight_decay, warmup, power, clip: AdamW, the schedule, and the largest norm of the gradient.
         mixture: for `pretrain`, modality → share of the pictures.
@@ -127,9 +134,11 @@ class Recipe:
     """
 
     stage: str
-    data: Data
+    data: Data | PublishedData | BagData
     model: dict[str, Any]
-    steps: int
+    steps: int = 0
+    epochs: int = 0
+    warmup_epochs: float = 0.0
     backbone: str | None = None
     start: str | None = None
     batch: int = 8
@@ -164,9 +173,12 @@ class Recipe:
         one_of("precision", self.precision, ("fp32", "bf16"))
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         _shares("mixture", self.mixture, MODALITIES)
-        for name in ("steps", "batch", "accumulate", "label_stride", "threads", "log_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if bool(self.epochs) == bool(self.steps):
+            raise ConfigError(f"steps is {self.steps} and epochs is {self.epochs}; give one of the two.")
+        least = dict.fromkeys(("batch", "accumulate", "label_stride", "threads", "log_every"), 1)
+        for name, value in {**dict.fromkeys(("steps", "epochs", "warmup_epochs"), 0), **least}.items():
+            if getattr(self, name) < value:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {value}.")
         if self.batch % self.accumulate:
             raise ConfigError(f"batch is {self.batch}; with accumulate {self.accumulate} it must be a multiple of it.")
         for name in ("ema", "full_share"):
@@ -178,7 +190,7 @@ class Recipe:
 
 FREE = (
     "threads", "workers", "device", "log_every", "checkpoint_minutes", "backbone", "robustness", "data.folder",
-    "data.processes",
+    "data.processes", "data.root", "data.held_out",
 )  # fmt: skip
 """What may change between a killed run and the one that resumes it."""
 
@@ -196,13 +208,26 @@ def load_recipe(path: str | Path) -> Recipe:
     return build(Recipe, content, f"recipe {path}")
 
 
+def scheduled(recipe: Recipe, rows: int) -> Recipe:
+    """The same run with its length in steps: an epoch is as many as there are whole batches in the data."""
+    if not recipe.epochs:
+        return recipe
+    each = rows // recipe.batch
+    if not each:
+        raise ConfigError(f"batch is {recipe.batch}, but the data set has {rows} moments; take fewer.")
+    steps, warmup = recipe.epochs * each, round(recipe.warmup_epochs * each)
+    return replace(recipe, steps=steps, epochs=0, warmup=warmup, warmup_epochs=0.0)
+
+
 def recipe_dict(recipe: Recipe) -> dict[str, Any]:
     """Plain JSON types that `load_recipe` would accept as YAML."""
     return asdict(recipe)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Keys, dotted, on which two recipes make different things."""
+    """Keys, dotted, on which two recipes make different things; what the older one does not say is at its default."""
+    with suppress(ConfigError):  # made by a version with other keys: these are the difference
+        old = recipe_dict(build(Recipe, old, "the older recipe"))
     return [key for key in _different(old, new) if key not in FREE]
 
 

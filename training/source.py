@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import CAMERA
 from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.training.crops import RandomCrops, WholePictures
 from mlesam_ros.training.dataset import Report, prepare
-from mlesam_ros.training.datasets.frames import LabelledFrames
+from mlesam_ros.training.datasets.bag import BagOptions, prepare_bags
+from mlesam_ros.training.datasets.catalogue import open_dataset
+from mlesam_ros.training.datasets.frames import FileDataset, LabelledFrames
 from mlesam_ros.training.distributed import is_first, wait
 from mlesam_ros.training.evaluate import Fit
 from mlesam_ros.training.feed import Vary
-from mlesam_ros.training.recipe import Recipe
+from mlesam_ros.training.recipe import Data, Recipe
+from mlesam_ros.training.sets import BagData, PublishedData
 from mlesam_ros.training.transforms import Augment
 
 
@@ -41,25 +47,81 @@ class Source:
 
 
 def open_source(recipe: Recipe, config: MLESAMConfig) -> Source:
-    """Render what is missing of the street, and open it. Of many processes the first renders, the others wait.
+    """Render or encode what is missing, and open it. Of many processes the first does so, the others wait.
+
+    Args:
+        recipe: of a street or of bags.
+        config: of the model, whose encoders make the pictures.
 
     Raises:
-        DatasetError: the folder holds something else.
+        BagError: a bag that cannot be read.
+        DatasetError: the folder holds something else, or a bag has no labels.
+        LabelError: a label outside the space.
     """
     if is_first():
-        with _rendering() as report:
+        what = "rendering streets" if isinstance(recipe.data, Data) else "encoding bags"
+        with _progress(what) as report:
             for part in ("train", "held_out"):
-                prepare(recipe.data, part, config.encoders, report(part))
+                _prepare(recipe, config, part, report(part))
     wait()
-    train, held_out = (prepare(recipe.data, part, config.encoders) for part in ("train", "held_out"))
+    train, held_out = (_prepare(recipe, config, part) for part in ("train", "held_out"))
     mean, std = config.statistics.get(CAMERA, ((0.0,) * 3, (1.0,) * 3))
     vary = Augment(recipe.augmentation, (torch.tensor(mean), torch.tensor(std)))
-    return Source(train, held_out, vary, None, "held-out simulated streets")
+    words = "held-out simulated streets" if isinstance(recipe.data, Data) else "held-out bags"
+    return Source(train, held_out, vary, None, words)
+
+
+def open_published(data: PublishedData, model: dict[str, Any]) -> Source:
+    """Both splits of a published set; every file is there.
+
+    Args:
+        data: which.
+        model: the recipe's; its modalities are read, or where it says nothing those of the set.
+
+    Raises:
+        ConfigError: no folder is named, or an option or modality that the set does not have.
+        DatasetError: a file is not where the layout puts it.
+    """
+    if not data.root:
+        raise ConfigError(f"the recipe does not say where {data.kind} lies; give its folder as --data.")
+    options = {**data.options, "root": data.root}
+    options |= {"modalities": tuple(model["modalities"])} if "modalities" in model else {}
+    train, held_out = (open_dataset(data.kind, split, options) for split in (data.train, data.held_out))
+    words = " ".join([data.kind, data.held_out, *(f"{key}={value}" for key, value in sorted(data.options.items()))])
+    return Source(train, held_out, RandomCrops(data.crops, train), WholePictures(data.crops, held_out), words)
+
+
+def survey(source: Source) -> None:
+    """Look at every file of a published set once: what would stop the run at some row is known before its first step.
+
+    Raises:
+        DatasetError: a file is damaged, or its picture has another size than the labels.
+        LabelError: a label outside the space.
+    """
+    with _progress("looking at every file") as report:
+        for part, dataset in (("train", source.train), ("held_out", source.held_out)):
+            if isinstance(dataset, FileDataset):
+                dataset.survey(report(part) if is_first() else None)
+
+
+def _prepare(recipe: Recipe, config: MLESAMConfig, part: str, report: Report | None = None) -> LabelledFrames:
+    data = recipe.data
+    if isinstance(data, Data):
+        return prepare(data, part, config.encoders, report)
+    assert isinstance(data, BagData)
+    return prepare_bags(_bag_options(data, part, config), report)
+
+
+def _bag_options(data: BagData, part: str, config: MLESAMConfig) -> BagOptions:
+    return BagOptions(
+        getattr(data, part), str(Path(data.folder) / part), data.size, data.space, config.modalities, config.encoders,
+        data.topics, data.calibration,
+    )  # fmt: skip
 
 
 @contextmanager
-def _rendering() -> Iterator[Callable[[str], Report]]:
-    """Progress bars, made when the first street of a part is done."""
+def _progress(what: str) -> Iterator[Callable[[str], Report]]:
+    """Progress bars, made when the first piece of a part is done."""
     with Progress(transient=True, console=Console(stderr=True)) as progress:
 
         def report(part: str) -> Report:
@@ -67,7 +129,7 @@ def _rendering() -> Iterator[Callable[[str], Report]]:
 
             def told(done: int, count: int) -> None:
                 if not tasks:
-                    tasks.append(progress.add_task(f"rendering streets ({part.replace('_', ' ')})", total=count))
+                    tasks.append(progress.add_task(f"{what} ({part.replace('_', ' ')})", total=count))
                 progress.update(tasks[0], completed=done)
 
             return told

@@ -13,7 +13,10 @@ from rich.console import Console
 from torch import Tensor
 
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, make_encoders
-from mlesam_ros.errors import CheckpointError
+from mlesam_ros.errors import CheckpointError, ConfigError
+from mlesam_ros.frame import Modality
+from mlesam_ros.labels import load_label_space
+from mlesam_ros.model.backbones import STRIDE
 from mlesam_ros.model.checkpoint import load_trained, save_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.weights import load_backbone, save_backbone
@@ -23,12 +26,13 @@ from mlesam_ros.training.distributed import is_first, pick_device, processes, wa
 from mlesam_ros.training.evaluate import How, Score, evaluate
 from mlesam_ros.training.experts import ExpertStage
 from mlesam_ros.training.files import write_whole
-from mlesam_ros.training.loop import run
+from mlesam_ros.training.loop import fast, run
 from mlesam_ros.training.pretrain import PretrainStage
-from mlesam_ros.training.recipe import Recipe, load_recipe
+from mlesam_ros.training.recipe import Data, Recipe, load_recipe, scheduled
 from mlesam_ros.training.report import robustness_table, tables, to_json
 from mlesam_ros.training.robustness import robustness, summary
-from mlesam_ros.training.source import Source, open_source
+from mlesam_ros.training.sets import BagData, PublishedData
+from mlesam_ros.training.source import Source, open_published, open_source, survey
 
 EVALUATION = "evaluation.json"
 EXPERTS = "experts.safetensors"
@@ -62,11 +66,16 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
         MlesamError: a recipe, data folder, state or weights file that does not fit; before the first step.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    config, out = model_config(recipe), _folder(Path(out))
+    data = recipe.data
+    published = open_published(data, recipe.model) if isinstance(data, PublishedData) else None
+    config, out = model_config(recipe, published), _folder(Path(out))
     with processes(pick_device(recipe.device)):
         torch.manual_seed(recipe.seed)
         stage = _stage(recipe, config)  # first: weights that do not fit are known before hours of rendering
-        source = open_source(recipe, config)
+        source = published or open_source(recipe, config)
+        recipe = scheduled(recipe, len(source.train))
+        if published:
+            rehearse(recipe, stage, published)
         stage.weights = class_weights(source.train, len(config.label_space), recipe.balance)
         run(recipe, stage, source.train, source.vary, out, resume)
         stage.model.eval()
@@ -78,16 +87,41 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
     return Result(path, out / EVALUATION, scores)
 
 
-def model_config(recipe: Recipe) -> MLESAMConfig:
+def model_config(recipe: Recipe, published: Source | None = None) -> MLESAMConfig:
     """The recipe's model, its encoders named and their statistics written down.
 
+    Args:
+        recipe: of the run.
+        published: the data set, where it says itself what was encoded how and what the labels mean.
+
     Raises:
-        ConfigError: an unknown key, backbone, modality or encoder.
+        ConfigError: an unknown key, backbone, modality or encoder; or one that contradicts the data set.
     """
+    if published is not None:
+        return _published_config(recipe, published)
     config = MLESAMConfig.from_dict(recipe.model)
+    if isinstance(recipe.data, BagData):
+        config = replace(config, label_space=load_label_space(recipe.data.space), image_size=max(recipe.data.size))
+    elif isinstance(recipe.data, Data):
+        config = replace(config, image_size=recipe.data.size)
+    if foreign := [m for m in config.modalities if m not in {**DEFAULT_ENCODERS, **config.encoders}]:
+        raise ConfigError(f"no sensor is called {foreign[0]}; accepted are {', '.join(DEFAULT_ENCODERS)}.")
     encoders = {m: config.encoders.get(m, DEFAULT_ENCODERS[m]) for m in config.modalities}
     statistics = {modality: encoder.statistics for modality, encoder in make_encoders(encoders).items()}
-    return replace(config, encoders=encoders, statistics=statistics, image_size=recipe.data.size)
+    return replace(config, encoders=encoders, statistics=statistics)
+
+
+def _published_config(recipe: Recipe, published: Source) -> MLESAMConfig:
+    data, dataset = recipe.data, published.train
+    assert isinstance(data, PublishedData)
+    for key in ("label_space", "encoders", "statistics"):
+        if key in recipe.model:
+            raise ConfigError(f"model has {key}; with {data.kind} the data set decides, so take it out.")
+    whole = -(-data.crops.whole // STRIDE) * STRIDE
+    return replace(
+        MLESAMConfig.from_dict({"image_size": whole, **recipe.model, "modalities": dataset.modalities}),
+        label_space=dataset.space, encoders=dict(dataset.encoders), statistics=dict(dataset.statistics),
+    )  # fmt: skip
 
 
 def class_weights(dataset: LabelledFrames, classes: int, balance: float) -> Tensor | None:
@@ -134,11 +168,33 @@ def _stage(recipe: Recipe, config: MLESAMConfig) -> PretrainStage | ExpertStage:
     return experts
 
 
+def rehearse(recipe: Recipe, stage: PretrainStage | ExpertStage, source: Source) -> None:
+    """All that a long run on files does, once before it: look at every file, vary a sample, evaluate a batch.
+
+    Raises:
+        DatasetError, LabelError: see `source.survey`; or a row that cannot be read.
+    """
+    survey(source)
+    names = _names(stage)
+    source.vary(*source.train.batch([0], names), torch.Generator().manual_seed(recipe.seed))
+    device, rows = pick_device(recipe.device), range(min(recipe.batch // recipe.accumulate, len(source.held_out)))
+    images, truth = source.held_out.batch(rows, names)
+    images = source.fit(images, truth)[0] if source.fit else images
+    stage.model.eval().to(device)
+    with torch.inference_mode(), fast(recipe.precision, device):
+        for _ in stage.predict({name: picture.to(device) for name, picture in images.items()}, rows):
+            continue
+
+
+def _names(stage: PretrainStage | ExpertStage) -> tuple[Modality, ...]:
+    """What the evaluation reads of every row."""
+    return tuple(dict.fromkeys(name for subset in stage.subsets for name in subset))
+
+
 def _measure(recipe: Recipe, stage: PretrainStage | ExpertStage, source: Source, out: Path) -> Mapping[Subset, Score]:
     """Scores on the held-out rows, written and shown."""
-    how = How(recipe.batch, recipe.precision, pick_device(recipe.device), source.fit)
-    names = tuple(dict.fromkeys(name for subset in stage.subsets for name in subset))
-    scores = evaluate(stage.predict, source.held_out, names, stage.subsets, how)
+    how = How(recipe.batch // recipe.accumulate, recipe.precision, pick_device(recipe.device), source.fit)
+    scores = evaluate(stage.predict, source.held_out, _names(stage), stage.subsets, how)
     content, shown = to_json(scores, source.held_out.space, source.words), tables(scores, source.words)
     if recipe.robustness and isinstance(stage, ExpertStage):
         found = summary(robustness(stage.model, source.held_out, how))

@@ -70,6 +70,10 @@ class Deliver(FileDataset):
         """See `FileDataset`."""
         return {modality: self._image(entry, modality) for modality in modalities}
 
+    def same_size(self, entry: Entry) -> list[Path]:
+        """All but the events, which may be of low resolution."""
+        return [path for name, path in entry.files.items() if name != EVENT]
+
     def _image(self, entry: Entry, modality: Modality) -> Image:
         picture = three_channels(read_picture(entry.files[modality]))
         if modality == EVENT:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from mlesam_ros.encoding.encoder import Statistics
 from mlesam_ros.errors import DatasetError, LabelError
 from mlesam_ros.frame import Modality
 from mlesam_ros.labels import IGNORE, LabelSpace
+from mlesam_ros.training.datasets.headers import stored_shape
 
 Image = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
@@ -176,11 +177,12 @@ class FileDataset(ABC):
         labels, images = self.checked_labels(entry), self.images(entry, modalities)
         for modality, image in images.items():
             if image.shape[1:] != labels.shape:
-                raise DatasetError(
-                    f"{entry.files[modality]} is {image.shape[2]}x{image.shape[1]}; the labels "
-                    f"{entry.files[LABELS]} are {labels.shape[1]}x{labels.shape[0]}; both must show the same pixels."
-                )
+                raise DatasetError(_unequal(entry.files[modality], image.shape[1:], entry, labels.shape))
         return images, labels
+
+    def same_size(self, entry: Entry) -> Iterable[Path]:
+        """The files of a row whose pictures must be as large as its labels'; where sizes may differ, none."""
+        return entry.files.values()
 
     def checked_labels(self, entry: Entry) -> Labels:
         """The labels of a row, all of them within the space.
@@ -207,19 +209,19 @@ class FileDataset(ABC):
         return images, torch.from_numpy(np.stack([labels for _, labels in samples]))
 
     def survey(self, report: Progress | None = None) -> npt.NDArray[np.int64]:
-        """Read every label before the first step; once is enough.
+        """Read every label, and what every other file says of itself, before the first step; once is enough.
 
         Returns:
             (classes,) labelled pixels per class.
 
         Raises:
-            DatasetError: a file that cannot be read.
+            DatasetError: a file that cannot be read or was cut short, or a picture of another size than its labels.
             LabelError: a label outside the space, or none at all within the set.
         """
         if self._counts is not None:
             return self._counts
         counts = np.zeros(IGNORE + 1, np.int64)
-        found = self._pool.map(lambda e: np.bincount(self.checked_labels(e).ravel(), minlength=256), self.entries)
+        found = self._pool.map(self._surveyed, self.entries)
         for done, row in enumerate(found):
             counts += row
             if report:
@@ -229,6 +231,15 @@ class FileDataset(ABC):
         self._counts = counts[: len(self.space)]
         return self._counts
 
+    def _surveyed(self, entry: Entry) -> npt.NDArray[np.int64]:
+        """(256,) pixels per label of a row whose files are sound."""
+        shapes = {path: stored_shape(path) for path in entry.files.values()}
+        wanted, equal = shapes[entry.files[LABELS]], set(self.same_size(entry))
+        for path, shape in shapes.items():
+            if path in equal and shape not in (None, wanted):
+                raise DatasetError(_unequal(path, shape, entry, wanted))
+        return np.bincount(self.checked_labels(entry).ravel(), minlength=IGNORE + 1)
+
     def class_counts(self, classes: int) -> npt.NDArray[np.int64]:
         """(classes,) labelled pixels per class; reads every label when first asked."""
         return self.survey()[:classes]
@@ -236,6 +247,12 @@ class FileDataset(ABC):
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.workers)
+
+
+def _unequal(path: Path, shape: Any, entry: Entry, labels: Any) -> str:
+    """A sentence for a picture that is not as large as its labels."""
+    sizes = [f"{width}x{height}" for height, width in (shape, labels)]
+    return f"{path} is {sizes[0]}; the labels {entry.files[LABELS]} are {sizes[1]}; both must show the same pixels."
 
 
 def _check_present(entries: Sequence[Entry]) -> None:

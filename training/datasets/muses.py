@@ -102,6 +102,10 @@ class Muses(FileDataset):
             encoded = self._raw.images({m: entry.files[m] for m in raw})
         return {m: encoded[m] if m in encoded else self._picture(entry, m) for m in modalities}
 
+    def same_size(self, entry: Entry) -> list[Path]:
+        """All that are pictures of the camera's view; `anyseg` squashes whatever there is."""
+        return [] if self.protocol == "anyseg" else list(entry.files.values())
+
     def _picture(self, entry: Entry, modality: Modality) -> Image:
         path = entry.files[modality]
         if modality == CAMERA:

@@ -1,0 +1,106 @@
+"""What a recipe says of data that exists already: a published set in its own layout, or labelled bags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.training.crops import CropRecipe
+from mlesam_ros.training.fields import one_of
+
+_SIDE = 32
+
+
+@dataclass(frozen=True)
+class PublishedData:
+    """A published set. Its modalities are the model's; encoders, statistics and label space are the set's own.
+
+    Attributes:
+        kind: deliver, muses or mcubes.
+        crops: how its pictures are varied and brought to size.
+        root: the folder in which it lies; `mlesam train --data`.
+        train, held_out: two of its splits.
+        options: whatever else the set's class takes, such as weather, source or protocol.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("deliver", "muses", "mcubes")
+
+    kind: str
+    crops: CropRecipe
+    root: str = ""
+    train: str = "train"
+    held_out: str = "val"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a test on what was trained on, and crops that no network reads.
+
+        Raises:
+            ConfigError: names the value and what is accepted.
+        """
+        if self.train == self.held_out:
+            raise ConfigError(f"train and held_out are both {self.train}; a held-out split must be one never seen.")
+        if taken := [key for key in ("root", "modalities", "split") if key in self.options]:
+            raise ConfigError(f"options has {taken[0]}; say it as data.root, model.modalities, data.train or held_out.")
+        _check_crops(self.crops)
+
+
+@dataclass(frozen=True)
+class BagData:
+    """Bags with a topic of true labels. See `datasets.bag.BagOptions`.
+
+    Attributes:
+        kind: bags.
+        folder: where the encoded arrays are kept.
+        train, held_out: bags, folders or files; none may be in both.
+        size: height and width of the encoded pictures and labels.
+        space: name or file of the label space.
+        topics: modality, or `truth`, → topic, where the bags' names do not say enough.
+        calibration: file of a rig.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("bags",)
+
+    kind: str
+    folder: str
+    train: tuple[str, ...]
+    held_out: tuple[str, ...]
+    size: tuple[int, int]
+    space: str = "deliver"
+    topics: dict[str, Any] = field(default_factory=dict)
+    calibration: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a test on what was trained on, and pictures that no network reads.
+
+        Raises:
+            ConfigError: names the value and what is accepted.
+        """
+        for name in ("train", "held_out"):
+            if not getattr(self, name):
+                raise ConfigError(f"{name} names no bag; it needs at least one.")
+        if both := sorted({*self.train} & {*self.held_out}):
+            raise ConfigError(f"{both[0]} is in train and in held_out; a held-out bag must be one never seen.")
+        for side in self.size:
+            _check_side("size", side)
+
+
+def _check_crops(crops: CropRecipe) -> None:
+    one_of("fit", crops.fit, ("multiple", "centre"))
+    _check_side("crop", crops.crop)
+    if crops.fit == "centre":
+        _check_side("whole", crops.whole)
+    for name in ("base", "whole"):
+        if getattr(crops, name) < 1:
+            raise ConfigError(f"{name} is {getattr(crops, name)}; it must be at least 1.")
+    if not 0 < crops.scales[0] <= crops.scales[1]:
+        raise ConfigError(f"scales is {list(crops.scales)}; it must be two factors above 0, the smaller one first.")
+    for name in ("flip", "jitter", "blur"):
+        if not 0 <= getattr(crops, name) <= 1:
+            raise ConfigError(f"{name} is {getattr(crops, name)}; it must be from 0 to 1.")
+
+
+def _check_side(name: str, side: int) -> None:
+    if side < _SIDE or side % _SIDE:
+        raise ConfigError(f"{name} is {side}; it must be a multiple of {_SIDE}.")
