@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlesam_ros.cli.help import epilog, prose
 from mlesam_ros.cli.results import JsonOption, write_json
 
+if TYPE_CHECKING:
+    from mlesam_ros.training.recipe import Recipe
+
 _EXAMPLES = epilog(
     "mlesam train config/training/street.yaml",
     "mlesam train my_recipe.yaml --out runs/mine --device cuda",
     "mlesam train config/training/street.yaml --ablation",
+    "mlesam train --recipe deliver --data /data/DELIVER --backbone sam2_hiera_base_plus.pt",
     "torchrun --nproc-per-node 4 -m mlesam_ros.cli train my_recipe.yaml",
 )
 
@@ -25,7 +29,19 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="What to train on what, a file like those in config/training.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RECIPE]", help="What to train on what, a file like those in config/training."),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Instead of a file one that comes with this package: deliver, muses or mcubes.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the published data set, instead of the recipe's.")
+    ] = None,
+    backbone: Annotated[
+        Path | None, typer.Option(help="Frozen weights, such as Meta's SAM 2, instead of the recipe's.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for state, log, evaluation and weights; runs/<recipe> by default.")
     ] = None,
@@ -45,13 +61,12 @@ def train(
     """
     from mlesam_ros.training.ablation import ABLATION, ablate
     from mlesam_ros.training.distributed import is_first
-    from mlesam_ros.training.recipe import load_recipe
     from mlesam_ros.training.train import train as run
 
-    wanted, folder = load_recipe(recipe), out or Path("runs") / recipe.stem
-    wanted = replace(wanted, device=device) if device else wanted
+    path = _recipe_file(file, recipe)
+    wanted, folder = _asked(path, data, backbone, device), out or Path("runs") / path.stem
     if ablation:
-        folder = out or Path("runs") / f"{recipe.stem}_ablation"
+        folder = out or Path("runs") / f"{path.stem}_ablation"
         result = {"ablation": str(ablate(wanted, folder, resume=not restart))}
         said = f"the four rows are in {folder / ABLATION}"
     else:
@@ -62,3 +77,35 @@ def train(
         write_json(result, json)
     if json != "-" and is_first():
         typer.echo(said)
+
+
+def _recipe_file(file: Path | None, recipe: str | None) -> Path:
+    """The recipe that is meant: a file, or one of the package's by name."""
+    from mlesam_ros.share import share
+    from mlesam_ros.training.fields import one_of
+
+    if (file is None) == (recipe is None):
+        raise typer.BadParameter("give either a RECIPE file or --recipe NAME.")
+    if file is not None:
+        return file
+    shipped = {path.stem: path for path in sorted(share("config/training").glob("*.yaml"))}
+    one_of("recipe", recipe, shipped)
+    return shipped[str(recipe)]
+
+
+def _asked(path: Path, data: Path | None, backbone: Path | None, device: str | None) -> Recipe:
+    """The recipe, changed as the options say."""
+    from mlesam_ros.errors import ConfigError
+    from mlesam_ros.training.recipe import load_recipe
+    from mlesam_ros.training.sets import PublishedData
+
+    wanted = load_recipe(path)
+    if data is not None:
+        if not isinstance(wanted.data, PublishedData):
+            raise ConfigError(
+                f"--data is for published sets; the data of {path} is {wanted.data.kind}, so leave it out."
+            )
+        wanted = replace(wanted, data=replace(wanted.data, root=str(data)))
+    if backbone is not None:
+        wanted = replace(wanted, backbone=str(backbone))
+    return replace(wanted, device=device) if device else wanted
