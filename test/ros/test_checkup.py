@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("rclpy")
-from robot import CAMERA_FRAME, EVENT_FRAME
+from robot import CAMERA_FRAME, EVENT_FRAME, LIDAR_FRAME
 from test_end_to_end import launch  # noqa: F401 (a fixture)
 from typer.testing import CliRunner
 
@@ -72,10 +72,15 @@ def test_a_robot_that_is_well(drive):
 UNWELL = {
     "nobody": (None, [(m, "nobody publishes") for m in ("camera", "depth", "event", "lidar")]),
     "no lens": ({"infos": False}, [("camera", "no CameraInfo of the camera")]),
-    "no place": ({"frames": [CAMERA_FRAME, EVENT_FRAME]}, [("lidar", "nothing connects its frame 'lidar'")]),
-    "silence": ({"silent": ["lidar"]}, [("lidar", "/lidar/points has a publisher, but")]),
+    "several things": (
+        {"frames": [CAMERA_FRAME, LIDAR_FRAME], "silent": ["lidar"], "clock": True},
+        [
+            ("event", f"nothing connects its frame '{EVENT_FRAME}'"),
+            ("lidar", "/lidar/points has a publisher, but"),
+            ("/clock", "goes by the machine's time"),
+        ],
+    ),
     "ahead": ({"lead": 0.2}, [("clock", "all sensors lie")]),
-    "a clock unused": ({"clock": True}, [("/clock", "goes by the machine's time")]),
 }
 
 
