@@ -41,7 +41,7 @@ def drive():
 
 
 def examined(expected, settings=None, seconds=1.2):
-    """The checkup whose findings, notes left out, are these (subject, words); on a busy machine not at the first try."""
+    """The checkup whose findings, notes left out, are these (subject, words); a busy machine gets several tries."""
     for _ in range(6):
         checkup = examine_live(NODE, settings or {}, None, seconds)
         found = [(f.subject, f.message) for f in checkup.findings if f.severity != NOTE]
