@@ -101,6 +101,36 @@ def labelled_cloud(
     return points
 
 
+_FAR = 60.0  # m, where the colours of a range end
+_NEAR = 2.0
+
+
+def projected_cloud(rgb: Rgb | None, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Rgb:
+    """The points of a cloud on the label camera's picture, red near and blue far, for eyes that judge a calibration.
+
+    Args:
+        rgb: (H, W, 3) uint8; None where the camera is lost, for points on black.
+        frame: whose payload is a `Cloud`.
+        rig: where the sensors sit.
+        size: (H, W) of the result.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        CalibrationError: the rig does not know the camera, or how the sensor sits to it.
+    """
+    assert isinstance(frame.payload, Cloud)
+    picture = np.zeros((*size, 3), np.uint8) if rgb is None else rgb.copy()
+    placement = rig.extrinsic(frame.frame_id, frame.stamp)
+    seen = project(cloud_xyz(frame.payload), placement, rig.camera, picture.shape[:2], dilation=max(size) // 640)
+    # Equal steps of colour for equal ratios of range, as the eye judges depth.
+    nearness = 1 - np.log(np.clip(seen.range, _NEAR, _FAR) / _NEAR) / np.log(_FAR / _NEAR)
+    bgr = cv2.applyColorMap((40 + 200 * nearness).astype(np.uint8)[:, None], cv2.COLORMAP_TURBO)
+    picture[seen.rows, seen.cols] = bgr.reshape(-1, 3)[:, ::-1]
+    return picture
+
+
 def _packed(label_space: LabelSpace) -> npt.NDArray[np.float32]:
     """(256,) float32: the colour of each id, packed as `POINT` says."""
     red, green, blue = label_space.palette.astype(np.uint32).T

@@ -10,7 +10,7 @@ from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.labels import IGNORE, load_label_space
-from mlesam_ros.render import POINT, colorize, labelled_cloud, overlay
+from mlesam_ros.render import POINT, colorize, labelled_cloud, overlay, projected_cloud
 
 SPACE = load_label_space("deliver")
 masks = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=20))
@@ -116,3 +116,18 @@ class TestLabelledCloud:
         mask = Segmentation(5, "camera", labels, labels, {}, ("lidar",))
         with pytest.raises(CalibrationError, match="roof"):
             labelled_cloud(cloud, mask, rig, SPACE, SensorFrame("lidar", 5, "roof", cloud))
+
+
+def test_projected_points_are_red_near_and_blue_far_and_the_picture_stays_elsewhere():
+    focal = np.array([[10.0, 0, 9.5], [0, 10.0, 4.5], [0, 0, 1]])
+    points = np.zeros(2, [("x", "f4"), ("y", "f4"), ("z", "f4")])
+    points["x"], points["z"] = (-1.0, 20.0), (2.5, 50.0)
+    frame = SensorFrame("lidar", 0, "camera", Cloud(points))
+    camera = CameraModel(20, 10, focal, np.zeros(5))
+    picture = np.full((10, 20, 3), 90, np.uint8)
+    shown = projected_cloud(picture, frame, Rig("camera", {"camera": camera}), (10, 20))
+    changed = np.argwhere((shown != 90).any(-1))
+    assert len(changed) == 2 and (picture == 90).all()
+    near, far = (shown[tuple(place)].astype(int) for place in changed[np.argsort(changed[:, 1])])
+    assert near[0] > near[2] + 100 and far[2] > far[0] + 50
+    assert (projected_cloud(None, frame, Rig("camera", {"camera": camera}), (10, 20)) > 0).any(-1).sum() == 2

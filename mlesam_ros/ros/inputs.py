@@ -40,6 +40,7 @@ class SensorInput(SimpleFilter):
         refusals: why any of those could not → how many.
         obstacle: what stands between publisher and subscription, in words; None when nothing is known to.
         opened: `time.monotonic()` at which listening began.
+        frame_id: the TF frame of its newest frame; empty before the first.
     """
 
     def __init__(self, node: Node, modality: Modality, sensor: SensorParameters) -> None:
@@ -59,6 +60,7 @@ class SensorInput(SimpleFilter):
         self.refusals = Reasons()
         self.obstacle: str | None = None
         self.opened = time.monotonic()
+        self.frame_id = sensor.frame_id
 
     @property
     def publishers(self) -> int:
@@ -164,7 +166,8 @@ class SensorInput(SimpleFilter):
         self._receipts[frame.stamp] = int(self._node.get_clock().now().nanoseconds)
         if len(self._receipts) > _RECEIPTS:
             self._receipts.popitem(last=False)
-        self.signalMessage(replace(frame, frame_id=self._sensor.frame_id) if self._sensor.frame_id else frame)
+        self.frame_id = self._sensor.frame_id or frame.frame_id
+        self.signalMessage(replace(frame, frame_id=self.frame_id) if self._sensor.frame_id else frame)
 
     def _on_incompatible(self, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()

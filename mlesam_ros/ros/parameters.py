@@ -85,7 +85,7 @@ class NodeParameters:
     autostart: bool = parameter(True, "Configure and activate at start, without a lifecycle manager.", START)
     checkpoint: str = parameter(
         "",
-        "Expert weights (.safetensors); empty: the shipped street weights. While the node is configured, another one on "
+        "Expert weights (.safetensors); empty: the shipped street weights. While the node is configured, another on "
         "the same backbone, with the same sensors and classes.",
         LIVE,
     )

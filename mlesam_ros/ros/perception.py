@@ -20,6 +20,7 @@ from mlesam_ros.ros.ledger import Ledger, Reasons
 from mlesam_ros.ros.outputs import Outputs
 from mlesam_ros.ros.parameters import AUTO, NodeParameters, sync_config
 from mlesam_ros.ros.rig_feed import RigFeed
+from mlesam_ros.ros.snapshot import Snapshot
 from mlesam_ros.ros.status import Provenance, Times, status_message
 from mlesam_ros.ros.sync_filter import SyncFilter
 from mlesam_ros.ros.words import PIPELINE
@@ -50,6 +51,7 @@ class Perception:
         except Exception:
             self._rig_feed.close()
             raise
+        self._snapshot = Snapshot(node, parameters)
         self._sync: SyncFilter | None = None
         self._inputs: dict[Modality, SensorInput] = {}
 
@@ -89,6 +91,7 @@ class Perception:
         """Give back topics, subscriptions and the device's memory."""
         self.deactivate()
         self._rig_feed.close()
+        self._snapshot.close()
         self._outputs.close()
         self._pipeline.close()
 
@@ -118,6 +121,7 @@ class Perception:
                 source.poll()
             else:
                 source.close()
+        self._snapshot.follow({s.topic: s.type_name for s in self._inputs.values()})
         self._watch_calibration()
 
     def _watch_calibration(self) -> None:
@@ -191,15 +195,17 @@ class Perception:
         )
 
     def sensor_reports(self, reporter: Reporter, timeout: float) -> list[DiagnosticStatus]:
-        """One status per sensor that is listened to."""
+        """One status per sensor that is listened to; markers of them, too, for those who look."""
         if self._sync is None:
             return []
         counters, refusals = self._counters(), self._sync.refusals()
-        return [
-            reporter.sensor(source, self._sensor_health(source, counters[m], refusals[m]), timeout)
+        reports = [
+            (reporter.sensor(source, self._sensor_health(source, counters[m], refusals[m]), timeout), source.frame_id)
             for m, source in self._inputs.items()
             if m in self._parameters.modalities
         ]
+        self._outputs.publish_health(reports)
+        return [status for status, _ in reports]
 
     def _sensor_health(self, source: SensorInput, counts: dict[str, int], refusals: dict[str, int]) -> SensorHealth:
         modality, ledger = source.modality, self._ledger

@@ -45,11 +45,11 @@ class Provenance:
 
     @property
     def latencies(self) -> dict[str, float]:
-        """Stage → seconds: until the primary's message was received, until its set was handed out, the pipeline's
-        stages, publishing; and the whole way.
+        """Stage → seconds.
 
-        The first two and the last are ROS time, since stamps are; the others are the machine's, whatever a simulated
-        clock does meanwhile.
+        They are: until the primary's message was received, until its set was handed out, the pipeline's stages,
+        publishing; and the whole way. The first two and the last are ROS time, since stamps are; the others are the
+        machine's, whatever a simulated clock does meanwhile.
         """
         stamp, times = self.segmentation.stamp, self.times
         received = stamp if times.received is None else times.received

@@ -53,8 +53,8 @@ SENSOR = {
         ERROR,
         "no message for {silence:.1f} s on {topic}, publisher present; {hint}",
         "A publisher is there and nothing ever came: mostly messages that do not fit the shared-memory segment.",
-        "Set the transport profile where the driver starts too (see robot.md); see whether the driver really publishes: "
-        "`ros2 topic hz`.",
+        "Set the transport profile where the driver starts too (see robot.md); see with `ros2 topic hz` whether the "
+        "driver really publishes.",
     ),
     "silent": Saying(
         WARN,

@@ -7,12 +7,18 @@ from collections import defaultdict
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image, PointCloud2
+from visualization_msgs.msg import MarkerArray
 
 from mlesam_ros.messages import stamp_ns
 from mlesam_ros.msg import LabelSpace, Status
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-OUTPUTS = {"labels": Image, "confidence": Image, "overlay": Image, "semantic_points": PointCloud2, "status": Status}
+OUTPUTS = {
+    **dict.fromkeys(("labels", "confidence", "overlay", "projected_lidar"), Image),
+    "semantic_points": PointCloud2,
+    "status": Status,
+    "sensor_health": MarkerArray,
+}
 
 
 class Listener:

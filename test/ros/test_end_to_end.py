@@ -17,7 +17,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from listener import LATCHED, Listener
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
-from robot import CAMERA_FRAME, HEIGHT, LIDAR_FRAME, WIDTH, Robot
+from robot import CAMERA_FRAME, EVENT_FRAME, HEIGHT, LIDAR_FRAME, WIDTH, Robot
 from test_process import sockets
 
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, NANOSECONDS
@@ -99,10 +99,16 @@ def test_four_sensors_in_everything_out(graph, launch):
     assert vision_type is not None
     graph.node("vision").create_subscription(vision_type, "/mlesam/vision_label_info", vision.append, LATCHED)
     enough = lambda: len(drive.listener.masks_from(*MODALITIES)) >= 3  # noqa: E731
-    drive.until(enough)
+    drive.until(lambda: enough() and got["sensor_health"] and got["sensor_health"][-1].markers)
     assert all(got[name] for name in ("labels", "confidence", "overlay", "semantic_points", "label_info"))
+    assert {m.header.frame_id for m in got["sensor_health"][-1].markers} <= {CAMERA_FRAME, LIDAR_FRAME, EVENT_FRAME}
 
-    for name, encoding, channels in (("labels", "mono8", 1), ("confidence", "mono8", 1), ("overlay", "rgb8", 3)):
+    for name, encoding, channels in (
+        ("labels", "mono8", 1),
+        ("confidence", "mono8", 1),
+        ("overlay", "rgb8", 3),
+        ("projected_lidar", "rgb8", 3),
+    ):
         for picture in got[name]:
             assert stamp_ns(picture.header) in drive.sent
             assert picture.header.frame_id == CAMERA_FRAME

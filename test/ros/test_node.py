@@ -264,6 +264,8 @@ def test_nothing_is_made_that_nobody_hears(graph, start, robot, monkeypatch):
     made = []
     monkeypatch.setattr(outputs, "overlay", lambda *a: made.append("overlay"))
     monkeypatch.setattr(outputs, "labelled_cloud", lambda *a: made.append("cloud"))
+    monkeypatch.setattr(outputs, "projected_cloud", lambda *a: made.append("points"))
+    monkeypatch.setattr(outputs, "health_markers", lambda *a: made.append("markers"))
     start()
     robot, listener = robot(), Listener(graph.node("listener"), outputs=("labels", "status"))
     drive(graph, robot, lambda: listener.masks_from(*MODALITIES))

@@ -1,0 +1,128 @@
+"""The last seconds of what was said, in memory: a ring of serialised messages, bounded in time and in bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlesam_ros.bags.writer import BagWriter
+from mlesam_ros.errors import BagError
+from mlesam_ros.frame import NANOSECONDS
+
+_LATCHED = 1000
+"""Latched messages that are kept for ever per topic: a robot's static transforms come in one or in hundreds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One message.
+
+    Attributes:
+        topic, type_name: as `BagWriter` takes them.
+        stamp: nanoseconds at which it was received.
+        raw: serialised (CDR).
+        latched: what it says holds until somebody says otherwise.
+    """
+
+    topic: str
+    type_name: str
+    stamp: int
+    raw: bytes
+    latched: bool = False
+
+
+class Ring:
+    """Keeps the newest messages. Any thread may call it.
+
+    Latched messages, and the newest one of the topics that are `lasting`, outlive the window: without the lens and the
+    mounting of the sensors a bag is of little use.
+
+    Args:
+        seconds: how far back it reaches.
+        most_bytes: of messages that are neither latched nor lasting.
+        lasting: topics whose newest message is kept however old it is.
+    """
+
+    def __init__(self, seconds: float, most_bytes: int, lasting: Sequence[str] = ()) -> None:
+        self._window = round(seconds * NANOSECONDS)
+        self._most = most_bytes
+        self._lasting = frozenset(lasting)
+        self._messages: deque[Kept] = deque()
+        self._bytes = 0
+        self._latched: dict[tuple[str, bytes], Kept] = {}
+        self._newest: dict[str, Kept] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._messages) + len(self._latched)
+
+    @property
+    def bytes(self) -> int:
+        """Of the messages within the window."""
+        return self._bytes
+
+    def add(self, message: Kept) -> None:
+        """Keep a message and let go of what is too old or too much. Stamps that jump back start the window anew."""
+        with self._lock:
+            if message.latched:
+                if len(self._latched) < _LATCHED:
+                    self._latched.setdefault((message.topic, message.raw), message)
+                return
+            if self._messages and message.stamp < self._messages[-1].stamp - self._window:
+                self._messages.clear()
+                self._bytes = 0
+            self._messages.append(message)
+            self._bytes += len(message.raw)
+            while self._messages and (
+                self._bytes > self._most or message.stamp - self._messages[0].stamp > self._window
+            ):
+                self._let_go()
+
+    def contents(self) -> list[Kept]:
+        """What is kept, in the order of receipt; what outlived the window is stamped with its beginning."""
+        with self._lock:
+            recent = list(self._messages)
+            within = {message.topic for message in recent}
+            old = [*self._latched.values(), *(m for topic, m in self._newest.items() if topic not in within)]
+        if not recent:
+            return []
+        begin = min(message.stamp for message in recent)
+        moved = [Kept(m.topic, m.type_name, max(m.stamp, begin), m.raw, m.latched) for m in old]
+        return sorted([*moved, *recent], key=lambda message: message.stamp)
+
+    def _let_go(self) -> None:
+        message = self._messages.popleft()
+        self._bytes -= len(message.raw)
+        if message.topic in self._lasting:
+            self._newest[message.topic] = message
+        if not self._messages:
+            self._bytes = 0
+
+
+def write_snapshot(ring: Ring, path: Path) -> int:
+    """Write what a ring holds as a bag.
+
+    Args:
+        ring: which goes on listening meanwhile.
+        path: of the bag's folder, which must not exist.
+
+    Returns:
+        how many messages were written.
+
+    Raises:
+        BagError: there is nothing to write, the folder exists or the disk is full.
+    """
+    contents = ring.contents()
+    if not contents:
+        raise BagError("no message was kept yet; wait until the sensors have been heard.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BagError(f"{path.parent} cannot be made: {error.strerror}; set snapshot_folder to another.") from error
+    with BagWriter(path) as bag:
+        for message in contents:
+            bag.add_raw(message.topic, message.type_name, message.stamp, message.raw, message.latched)
+    return len(contents)

@@ -1,0 +1,69 @@
+"""The ring: bounded, and what it holds becomes a bag with lens and mounting."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlesam_ros.bags.build import build
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.ring import Kept, Ring, write_snapshot
+from mlesam_ros.bags.typestore import typestore
+from mlesam_ros.errors import BagError
+from mlesam_ros.frame import NANOSECONDS
+
+SECOND = NANOSECONDS
+STRING = "std_msgs/msg/String"
+
+
+def said(topic: str, stamp: int, words: str = "", latched: bool = False) -> Kept:
+    store = typestore()
+    return Kept(
+        topic, STRING, stamp, bytes(store.serialize_cdr(build(store, STRING, {"data": words}), STRING)), latched
+    )
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 40)), min_size=1, max_size=60), st.integers(1, 90))
+def test_it_never_holds_more_than_it_may(messages, most):
+    ring = Ring(2.0, most)
+    now = 0
+    for gap, size in messages:
+        now += gap * SECOND // 10
+        ring.add(Kept("/a", STRING, now, bytes(size)))
+        kept = ring.contents()
+        assert sum(len(m.raw) for m in kept) == ring.bytes <= most
+        assert all(now - m.stamp <= 2 * SECOND for m in kept)
+    newest = messages[-1][1]
+    assert bool(kept) == (newest <= most), "the newest is there unless it alone is too much"
+
+
+def test_lens_and_mounting_outlive_the_window(tmp_path):
+    ring = Ring(1.0, 10_000, ["/info"])
+    ring.add(said("/info", SECOND, "old lens"))
+    ring.add(said("/tf_static", SECOND, "mounting", latched=True))
+    ring.add(said("/tf_static", 2 * SECOND, "mounting", latched=True))
+    for tenth in range(20, 60):
+        ring.add(said("/picture", tenth * SECOND // 10, str(tenth)))
+    count = write_snapshot(ring, tmp_path / "new" / "bag")
+    with BagReader(tmp_path / "new" / "bag") as bag:
+        found = [(m.topic, m.stamp, m.message.data) for m in bag.messages()]
+    assert count == len(found) == 13
+    assert ("/info", 4_900_000_000, "old lens") in found
+    assert [f for f in found if f[0] == "/tf_static"] == [("/tf_static", 4_900_000_000, "mounting")]
+    assert [words for topic, _, words in found if topic == "/picture"] == [str(n) for n in range(49, 60)]
+
+
+def test_a_clock_that_jumps_back_starts_anew():
+    ring = Ring(1.0, 10_000)
+    ring.add(said("/a", 100 * SECOND))
+    ring.add(said("/a", 5 * SECOND))
+    assert [m.stamp for m in ring.contents()] == [5 * SECOND]
+
+
+def test_nothing_to_write_and_no_place_to_write_are_sentences(tmp_path):
+    ring = Ring(1.0, 10_000)
+    with pytest.raises(BagError, match="no message was kept yet"):
+        write_snapshot(ring, tmp_path / "bag")
+    ring.add(said("/a", SECOND))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BagError, match="snapshot_folder"):
+        write_snapshot(ring, tmp_path / "file" / "bag")

@@ -1,0 +1,75 @@
+"""The last seconds as a bag, on request, while the node works."""
+
+import pytest
+
+pytest.importorskip("rclpy")
+from listener import Listener
+from rclpy.parameter import Parameter
+from robot import Robot
+from std_srvs.srv import Trigger
+
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.frame import MODALITIES
+from mlesam_ros.ros.node import PerceptionNode
+
+
+@pytest.fixture
+def start(graph, weights):
+    def make(**parameters):
+        overrides = [Parameter(n, value=v) for n, v in {**weights, **parameters}.items()]
+        node = graph.node("mlesam", PerceptionNode, parameter_overrides=overrides)
+        node.start()
+        return node
+
+    return make
+
+
+def ask(graph):
+    client = graph.node("asker").create_client(Trigger, "/mlesam/save_snapshot")
+    assert graph.spin_until(client.service_is_ready)
+    future = client.call_async(Trigger.Request())
+    assert graph.spin_until(future.done)
+    return future.result()
+
+
+def test_the_last_seconds_come_as_a_bag_with_lens_and_mounting(graph, start, tmp_path):
+    start(snapshot_seconds=20.0, snapshot_folder=str(tmp_path / "snapshots"))
+    robot, listener = Robot(graph.node("robot")), Listener(graph.node("listener"))
+    sent = []
+    for _ in range(300):
+        sent.append(robot.sense())
+        if graph.spin_until(lambda: len(listener.masks_from(*MODALITIES)) >= 5, 0.1):
+            break
+    answer = ask(graph)
+    assert answer.success, answer.message
+    with BagReader(answer.message) as bag:
+        assert bag.topics == {
+            "/camera/image_raw": "sensor_msgs/msg/Image",
+            "/camera/camera_info": "sensor_msgs/msg/CameraInfo",
+            "/depth/image_raw": "sensor_msgs/msg/Image",
+            "/events": "event_camera_msgs/msg/EventPacket",
+            "/events/camera_info": "sensor_msgs/msg/CameraInfo",
+            "/lidar/points": "sensor_msgs/msg/PointCloud2",
+            "/tf_static": "tf2_msgs/msg/TFMessage",
+        }
+        stamps = [m.message.header.stamp for m in bag.messages(["/camera/image_raw"])]
+    pictures = {stamp.sec * 10**9 + stamp.nanosec for stamp in stamps}
+    assert pictures <= set(sent) and {*listener.stamps("labels")[:5]} <= pictures
+
+
+def test_without_memory_it_says_what_to_set(graph, start):
+    start()
+    answer = ask(graph)
+    assert not answer.success and "snapshot_seconds is 0" in answer.message
+
+
+def test_before_any_message_and_into_a_file_it_says_why(graph, start, tmp_path):
+    (tmp_path / "file").write_text("")
+    start(snapshot_seconds=5.0, snapshot_folder=str(tmp_path / "file"))
+    assert "no message was kept yet" in ask(graph).message
+    robot = Robot(graph.node("robot"))
+    for _ in range(20):
+        robot.sense()
+        graph.spin_for(0.1)
+    answer = ask(graph)
+    assert not answer.success and "snapshot_folder" in answer.message
