@@ -51,6 +51,11 @@ class ExpertStage:
         """What the evaluation tries: every non-empty subset of the modalities."""
         return subsets(self.model.config.modalities)
 
+    @property
+    def inputs(self) -> tuple[Modality, ...]:
+        """What the evaluation reads of every row."""
+        return self.model.config.modalities
+
     def predict(self, images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Subset, Tensor]]:
         """See `evaluate.Predict`."""
         return subset_predictor(self.model, self.subsets)(images, rows)

@@ -80,6 +80,11 @@ class PretrainStage:
         """What the evaluation tries: every modality of the mixture alone."""
         return [(name,) for name in self.names]
 
+    @property
+    def inputs(self) -> tuple[Modality, ...]:
+        """What the evaluation reads of every row."""
+        return self.names
+
     def predict(self, images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Subset, Tensor]]:
         """See `evaluate.Predict`."""
         for subset in self.subsets:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, make_encoders
 from mlesam_ros.errors import CheckpointError, ConfigError
-from mlesam_ros.frame import Modality
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.backbones import STRIDE
 from mlesam_ros.model.checkpoint import load_trained, save_checkpoint
@@ -26,13 +25,14 @@ from mlesam_ros.training.distributed import is_first, pick_device, processes, wa
 from mlesam_ros.training.evaluate import How, Score, evaluate
 from mlesam_ros.training.experts import ExpertStage
 from mlesam_ros.training.files import write_whole
-from mlesam_ros.training.loop import fast, run
+from mlesam_ros.training.loop import run
 from mlesam_ros.training.pretrain import PretrainStage
 from mlesam_ros.training.recipe import Data, Recipe, load_recipe, scheduled
+from mlesam_ros.training.rehearsal import rehearse
 from mlesam_ros.training.report import robustness_table, tables, to_json
 from mlesam_ros.training.robustness import robustness, summary
 from mlesam_ros.training.sets import BagData, PublishedData
-from mlesam_ros.training.source import Source, open_published, open_source, survey
+from mlesam_ros.training.source import Source, open_published, open_source
 
 EVALUATION = "evaluation.json"
 EXPERTS = "experts.safetensors"
@@ -168,33 +168,10 @@ def _stage(recipe: Recipe, config: MLESAMConfig) -> PretrainStage | ExpertStage:
     return experts
 
 
-def rehearse(recipe: Recipe, stage: PretrainStage | ExpertStage, source: Source) -> None:
-    """All that a long run on files does, once before it: look at every file, vary a sample, evaluate a batch.
-
-    Raises:
-        DatasetError, LabelError: see `source.survey`; or a row that cannot be read.
-    """
-    survey(source)
-    names = _names(stage)
-    source.vary(*source.train.batch([0], names), torch.Generator().manual_seed(recipe.seed))
-    device, rows = pick_device(recipe.device), range(min(recipe.batch // recipe.accumulate, len(source.held_out)))
-    images, truth = source.held_out.batch(rows, names)
-    images = source.fit(images, truth)[0] if source.fit else images
-    stage.model.eval().to(device)
-    with torch.inference_mode(), fast(recipe.precision, device):
-        for _ in stage.predict({name: picture.to(device) for name, picture in images.items()}, rows):
-            continue
-
-
-def _names(stage: PretrainStage | ExpertStage) -> tuple[Modality, ...]:
-    """What the evaluation reads of every row."""
-    return tuple(dict.fromkeys(name for subset in stage.subsets for name in subset))
-
-
 def _measure(recipe: Recipe, stage: PretrainStage | ExpertStage, source: Source, out: Path) -> Mapping[Subset, Score]:
     """Scores on the held-out rows, written and shown."""
     how = How(recipe.batch // recipe.accumulate, recipe.precision, pick_device(recipe.device), source.fit)
-    scores = evaluate(stage.predict, source.held_out, _names(stage), stage.subsets, how)
+    scores = evaluate(stage.predict, source.held_out, stage.inputs, stage.subsets, how)
     content, shown = to_json(scores, source.held_out.space, source.words), tables(scores, source.words)
     if recipe.robustness and isinstance(stage, ExpertStage):
         found = summary(robustness(stage.model, source.held_out, how))

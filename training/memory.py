@@ -1,0 +1,84 @@
+"""How much of a GPU's memory a step will take, counted without a GPU: tensors that have a shape and no numbers.
+
+Counted is what the backward pass keeps, with attention as PyTorch's fused kernels do it, and what the weights and the
+optimiser take. What a kernel needs meanwhile and what the allocator leaves unused comes on top.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
+
+from mlesam_ros.model.backbones import weightless
+from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.mlesam import MLESAM, Features
+
+_WEIGHT, _TRAINED = 4, 16
+"""Bytes per frozen parameter; and per trained one, with its gradient and AdamW's two averages."""
+
+
+def training_bytes(config: MLESAMConfig, side: int, moments: int, precision: str) -> int:
+    """Bytes of one step of stage `experts`.
+
+    Args:
+        config: of the model.
+        side: height and width in pixels of what the network sees.
+        moments: that are in memory at once.
+        precision: `fp32` or `bf16`.
+    """
+    with weightless():
+        model = MLESAM(config)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model.to_empty(device="cpu")  # autocast knows this device, not the one without numbers
+        kept = {p.untyped_storage()._cdata: p.numel() * _cost(p) for p in (*model.parameters(), *model.buffers())}
+        count = len(config.modalities)
+        batch = torch.zeros(count * moments, 3, side, side)
+        labels = torch.zeros(moments, side, side, dtype=torch.long)
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            kept.setdefault(storage._cdata, storage.nbytes())
+            return tensor
+
+        with saved_tensors_hooks(keep, lambda tensor: tensor), _FusedAttention():
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                with model.experts.active(config.modalities):
+                    pyramid = {level: p.unflatten(0, (count, -1)) for level, p in model.encode(batch).items()}
+                output = model.heads(Features(config.modalities, pyramid))
+            graph = [_loss(logits, labels) for logits in (output.logits, output.aux_logits) if logits is not None]
+        del graph  # what is kept stays alive until here, so that no two of them have one address
+    return sum(kept.values())
+
+
+def _cost(parameter: Tensor) -> int:
+    return _TRAINED if parameter.requires_grad else _WEIGHT
+
+
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    large = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    return F.cross_entropy(large, labels)
+
+
+class _Fused(torch.autograd.Function):
+    """Keeps what a fused kernel keeps: its inputs and its output."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = q.new_empty(*q.shape[:-1], v.shape[-1])
+        ctx.save_for_backward(q, k, v, out)
+        return out
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Attention without the table of weights that it has on a CPU."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return _Fused.apply(*args[:3])
+        return func(*args, **(kwargs or {}))
