@@ -1,0 +1,250 @@
+"""From a published layout to weights with one command: the shipped recipes on a tiny network and tiny pictures."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import cv2
+import layouts
+import numpy as np
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from mlesam_ros.cli.app import app
+from mlesam_ros.errors import ConfigError, DatasetError, LabelError, MlesamError
+from mlesam_ros.frame import CAMERA, MODALITIES, FrameSet
+from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
+from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.share import share
+from mlesam_ros.training import train as trainer
+from mlesam_ros.training.crops import crop_recipe
+from mlesam_ros.training.loop import STATE
+from mlesam_ros.training.recipe import differences, load_recipe, recipe_dict, scheduled
+from mlesam_ros.training.rehearsal import check_room
+from mlesam_ros.training.sets import PublishedData
+from mlesam_ros.world.deliver import write_deliver
+from mlesam_ros.world.world import World
+
+SIZE = (64, 80)
+BACKBONE = share("weights/hiera_nano.safetensors")
+RUNS = {"deliver": MODALITIES, "muses": ("camera", "event", "lidar"), "mcubes": ("camera", "aolp", "dolp", "nir")}
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory):
+    """Every set in its published layout, two rows to train on and one or two held out."""
+    found = {name: tmp_path_factory.mktemp(name) for name in RUNS}
+    for weather, fault, split in (("sun", "none", "train"), ("rain", "eventlowres", "train"), ("night", "none", "val")):
+        write_deliver(found["deliver"], World(5, weather, SIZE, fault=fault), split, [0])
+    layouts.muses(found["muses"])
+    layouts.mcubes(found["mcubes"])
+    return found
+
+
+def tiny(name, root, path, **changes):
+    """A shipped recipe for a network and pictures that a test can afford; everything else is as it ships."""
+    fields = yaml.safe_load(share(f"config/training/{name}.yaml").read_text())
+    fields["data"] |= {"root": str(root)}
+    fields["data"]["crops"] |= {"base": 64, "crop": 64, "whole": 64}
+    fields["model"] |= {"backbone": "hiera_nano", "rank": 2, "image_size": 128}
+    fields |= {"backbone": str(BACKBONE), "epochs": 1, "warmup_epochs": 1, "batch": 2, "accumulate": 1, "threads": 1}
+    fields |= {"workers": 1, "log_every": 1, "robustness": False, "precision": "fp32", "device": "cpu"}
+    for key, value in changes.items():
+        fields[key] = {**fields[key], **value} if isinstance(value, dict) else value
+    path.write_text(yaml.safe_dump(fields))
+    return path
+
+
+@pytest.fixture
+def deliver(roots, tmp_path):
+    return shutil.copytree(roots["deliver"], tmp_path / "DELIVER")
+
+
+@pytest.mark.parametrize("name", sorted(RUNS))
+def test_the_shipped_recipe_is_the_papers_model_and_the_groups_training(name):
+    recipe = load_recipe(share(f"config/training/{name}.yaml"))
+    paper = MLESAMConfig.paper(modalities=RUNS[name])
+    model = MLESAMConfig.from_dict(recipe.model)
+    assert replace(model, image_size=1024, label_space=paper.label_space) == paper
+    assert (recipe.seed, recipe.power, recipe.weight_decay, recipe.warmup_epochs) == (3407, 0.9, 0.01, 10)
+    assert recipe.epochs == (500 if name == "mcubes" else 200) and recipe.label_stride == 1 and not recipe.balance
+    published = crop_recipe("mcubes" if name == "mcubes" else "deliver")
+    assert isinstance(recipe.data, PublishedData)
+    assert recipe.data.crops == replace(published, base=1024, crop=1024)
+
+
+def test_an_epoch_leaves_its_incomplete_batch_out():
+    recipe = scheduled(load_recipe(share("config/training/deliver.yaml")), 3983)
+    assert (recipe.steps, recipe.warmup) == (200 * 497, 10 * 497)
+    assert scheduled(recipe, 5) == recipe
+
+
+@pytest.mark.parametrize("name", sorted(RUNS))
+def test_one_command_from_files_to_weights(name, roots, tmp_path):
+    path = tiny(name, "nowhere", tmp_path / f"{name}.yaml", backbone="none.pt")
+    asked = ["train", str(path), "--data", str(roots[name]), "--backbone", str(BACKBONE), "--out", str(tmp_path / "o")]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    weights = tmp_path / "o" / "experts.safetensors"
+    config = load_checkpoint(weights, BACKBONE).config
+    space = MLESAMConfig.from_dict({"label_space": name}).label_space
+    assert config.modalities == RUNS[name] and config.label_space == space and config.image_size == 128
+    assert set(config.statistics) == set(RUNS[name]) and config.encoders[CAMERA] == "rgb"
+    content = json.loads((tmp_path / "o" / "evaluation.json").read_text())
+    assert len(content["subsets"]) == 2 ** len(RUNS[name]) - 1 and content["label_space"] == name
+    kinds = {"deliver": {"weather", "fault"}, "muses": {"weather", "time"}, "mcubes": set()}[name]
+    assert set(content["subsets"][0]["conditions"]) == kinds
+    assert describe_checkpoint(weights)["metrics"]["data"].startswith(name)
+    assert "moments to train on" in done.output and "GiB" in done.output
+
+
+def test_what_was_trained_on_the_published_layout_segments_live_sensors(roots, tmp_path):
+    weights = trainer.train(tiny("deliver", roots["deliver"], tmp_path / "r.yaml"), tmp_path / "o").weights
+    world = World(5, "sun", SIZE)
+    moment = world.moment(3)
+    frames = FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))
+    result = Pipeline(load_checkpoint(weights, BACKBONE)).segment(frames, world.rig)
+    assert result.labels.shape == SIZE and result.used == MODALITIES
+
+
+def test_a_set_that_no_live_sensor_speaks_is_refused_by_the_pipeline(roots, tmp_path):
+    weights = trainer.train(tiny("mcubes", roots["mcubes"], tmp_path / "r.yaml"), tmp_path / "o").weights
+    with pytest.raises(ConfigError, match="aolp"):
+        Pipeline(load_checkpoint(weights, BACKBONE))
+
+
+def test_a_killed_run_goes_on_and_other_data_is_refused(roots, deliver, tmp_path, monkeypatch):
+    path = tiny("deliver", deliver, tmp_path / "r.yaml", epochs=3, checkpoint_minutes=0.0)
+    whole = trainer.train(path, tmp_path / "whole").weights.read_bytes()
+    steps = iter(range(1))
+    step = torch.optim.AdamW.step
+
+    def once(self, *args, **kwargs):
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(torch.optim.AdamW, "step", once)
+        trainer.train(path, tmp_path / "cut")
+    assert (tmp_path / "cut" / STATE).exists()
+    moved = deliver.rename(tmp_path / "elsewhere")
+    again = load_recipe(path)
+    again = replace(again, data=replace(again.data, root=str(moved)))
+    assert trainer.train(again, tmp_path / "cut").weights.read_bytes() == whole
+    shutil.copytree(moved / "img/sun", moved / "img/fog")
+    for folder in ("hha", "event", "lidar", "semantic"):
+        shutil.copytree(moved / folder / "sun", moved / folder / "fog")
+    with pytest.raises(MlesamError, match="other data"):
+        trainer.train(again, tmp_path / "cut")
+
+
+def _first(root, folder, weather="night"):
+    return next((root / folder / weather).rglob("*.png"))
+
+
+def _cut(root):
+    path = _first(root, "lidar")
+    path.write_bytes(path.read_bytes()[:-15])
+
+
+def _foreign_label(root):
+    path = _first(root, "semantic")
+    cv2.imwrite(str(path), np.full(SIZE, 77, np.uint8))
+
+
+def _another_size(root):
+    cv2.imwrite(str(_first(root, "hha")), np.zeros((32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "words"),
+    [
+        (lambda root: _first(root, "hha").unlink(), DatasetError, r"depth_front\.png is missing"),
+        (_cut, DatasetError, r"lidar_front\.png is damaged or cut short"),
+        (_foreign_label, LabelError, r"semantic_front\.png holds \[77\]"),
+        (_another_size, DatasetError, r"depth_front\.png is 32x32; the labels .* are 80x64"),
+        (lambda root: shutil.rmtree(root / "event"), DatasetError, "event"),
+    ],
+)
+def test_a_spoilt_file_of_the_held_out_part_is_named_before_the_first_step(deliver, tmp_path, spoil, kind, words):
+    spoil(deliver)
+    with pytest.raises(kind, match=words):
+        trainer.train(tiny("deliver", deliver, tmp_path / "r.yaml"), tmp_path / "o")
+    assert not (tmp_path / "o" / "log.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": {"kind": "delivr"}}, "did you mean deliver"),
+        ({"data": {"kindd": "x"}}, "did you mean kind"),
+        ({"data": {"options": {"wether": "sun"}}}, "did you mean weather"),
+        ({"data": {"options": {"modalities": ["camera"]}}}, r"say it as data\.root, model\.modalities"),
+        ({"data": {"held_out": "train"}}, "both train"),
+        ({"data": {"train": "trian"}}, "train, val, test"),
+        ({"data": {"root": ""}}, "--data"),
+        ({"data": {"crops": {"base": 64}}}, "lacks crop"),
+        ({"model": {"modalities": ["camera", "nir"]}}, "nir"),
+        ({"model": {"label_space": "muses"}}, "the data set decides"),
+        ({"model": {"rnak": 4}}, "did you mean rank"),
+        ({"steps": 5}, "give one of the two"),
+        ({"epochs": -1}, "epochs is -1"),
+        ({"batch": 3}, "batch is 3, but the data set has 2"),
+        ({"model": {"backbone": "hiera_tiny"}}, "is not hiera_tiny but hiera_nano"),
+        ({"backbone": "none.pt"}, r"no weights file none\.pt"),
+    ],
+)
+def test_a_wrong_value_is_named_before_the_first_step(roots, tmp_path, changes, words):
+    with pytest.raises(MlesamError, match=words):
+        trainer.train(tiny("deliver", roots["deliver"], tmp_path / "r.yaml", **changes), tmp_path / "o")
+    assert not (tmp_path / "o" / "log.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("crops", "words"),
+    [
+        ({"crop": 100}, "crop is 100; it must be a multiple of 32"),
+        ({"fit": "stretch"}, "multiple, centre"),
+        ({"scales": [2.0, 0.5]}, "smaller one first"),
+        ({"scales": [1.0]}, "must have 2 values"),
+        ({"flip": 2.0}, "flip is 2.0"),
+        ({"base": 0}, "base is 0"),
+        ({"fit": "centre", "whole": 100}, "whole is 100"),
+    ],
+)
+def test_crops_that_no_network_reads_are_refused(tmp_path, crops, words):
+    path = tiny("deliver", "d", tmp_path / "r.yaml")
+    fields = yaml.safe_load(path.read_text())
+    fields["data"]["crops"] |= crops
+    path.write_text(yaml.safe_dump(fields))
+    with pytest.raises(ConfigError, match=words):
+        load_recipe(path)
+
+
+def test_options_of_the_command_that_contradict_each_other_are_refused():
+    for options, words in (
+        ([], "either"),
+        (["r.yaml", "--recipe", "deliver"], "either"),
+    ):
+        done = CliRunner().invoke(app, ["train", *options])
+        assert done.exit_code == 2 and words in done.output
+
+
+def test_what_an_older_recipe_did_not_say_is_no_difference(tmp_path):
+    recipe = recipe_dict(load_recipe(share("config/training/smoke.yaml")))
+    older = {key: value for key, value in recipe.items() if key not in ("epochs", "warmup_epochs")}
+    older["data"] = {key: value for key, value in recipe["data"].items() if key != "kind"}
+    assert differences(older, recipe) == []
+    published = recipe_dict(load_recipe(tiny("deliver", "a", tmp_path / "a.yaml")))
+    other = recipe_dict(load_recipe(tiny("deliver", "b", tmp_path / "b.yaml", data={"held_out": "test"})))
+    assert differences(published, other) == [] and "data.kind" in differences(recipe, published)
+
+
+def test_a_gpu_that_is_too_small_is_refused_with_the_remedy():
+    check_room(3 << 30, 4 << 30)
+    with pytest.raises(ConfigError, match=r"5\.0 GiB and the GPU has 4\.0 GiB; raise accumulate"):
+        check_room(5 << 30, 4 << 30)
