@@ -56,6 +56,7 @@ class SensorHealth:
     Attributes:
         counts: what became of its messages so far, unreadable ones included.
         reasons: why messages or frames of it were dropped → how many.
+        unplaced: why it is not known where it sits, as level and words; None when it is.
         trouble: why its newest frame could not be used, in words; empty when it could.
         note: what its newest picture had to be made without, in words; empty for nothing.
         rate: Hz expected of it; 0 where nothing is.
@@ -66,6 +67,7 @@ class SensorHealth:
 
     counts: Mapping[str, int]
     reasons: Mapping[str, int] = field(default_factory=dict)
+    unplaced: tuple[bytes, str] | None = None
     trouble: str = ""
     note: str = ""
     rate: float = 0.0
@@ -194,6 +196,8 @@ def _silence(listening: Listening, timeout: float) -> tuple[bytes, str] | None:
 
 def _content(listening: Listening, health: SensorHealth, fresh: int) -> tuple[bytes, str] | None:
     """What there is to say about messages that come and are of no use; None when they are."""
+    if health.unplaced is not None:
+        return health.unplaced
     if health.trouble:
         return SENSOR["unusable"].say(trouble=health.trouble)
     if fresh > 0:

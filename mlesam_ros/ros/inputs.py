@@ -27,6 +27,11 @@ _ARRIVALS = 32
 _RECEIPTS = 256  # as many as the synchroniser lets wait
 
 
+def queue_depth(modality: Modality) -> int:
+    """How many messages of a sensor wait at most."""
+    return _DEPTH.get(modality, 1)
+
+
 class SensorInput(SimpleFilter):
     """A filter whose output are the `SensorFrame`s of one sensor. It listens from the first `poll` on.
 
@@ -112,7 +117,7 @@ class SensorInput(SimpleFilter):
 
     def _open(self, type_name: str, message: type) -> None:
         self._reader = FrameReader(self.modality, type_name)
-        depth, keep = _DEPTH.get(self.modality, 1), HistoryPolicy.KEEP_LAST
+        depth, keep = queue_depth(self.modality), HistoryPolicy.KEEP_LAST
         qos = QoSProfile(history=keep, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         topic = self._sensor.topic
         raw = type_name in RAW_TYPES
@@ -145,7 +150,7 @@ class SensorInput(SimpleFilter):
         """Read a message and whatever else waits, so that a queue never stands in front of a busy executor."""
         self._read(message)
         subscription = self._subscription
-        for _ in range(_DEPTH.get(self.modality, 1) - 1):
+        for _ in range(queue_depth(self.modality) - 1):
             taken = subscription and subscription.handle.take_message(subscription.msg_type, subscription.raw)
             if not taken:
                 return

@@ -18,6 +18,7 @@ from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter
 from mlesam_ros.ros.parameters import NodeParameters
 from mlesam_ros.ros.perception import Perception
 from mlesam_ros.ros.process import run
+from mlesam_ros.ros.topics import DIAGNOSTICS
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _POLL_PERIOD = 0.25  # s between looks at who publishes what
@@ -46,7 +47,7 @@ class PerceptionNode(LifecycleNode):
         self._perception: Perception | None = None
         self._failure = ""
         self._reporter = Reporter(self.get_fully_qualified_name())
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS.qos)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         # The machine's clock: a simulated one may stand still, and then there is something to report.
         steady = Clock(clock_type=ClockType.STEADY_TIME)

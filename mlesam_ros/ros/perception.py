@@ -10,7 +10,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode
 
-from mlesam_ros.errors import ConfigError, MlesamError, sentence
+from mlesam_ros.errors import CalibrationError, ConfigError, MlesamError, sentence
 from mlesam_ros.frame import FrameSet, Modality, Segmentation
 from mlesam_ros.labels import IGNORE
 from mlesam_ros.pipeline import Pipeline
@@ -23,7 +23,7 @@ from mlesam_ros.ros.rig_feed import RigFeed
 from mlesam_ros.ros.snapshot import Snapshot
 from mlesam_ros.ros.status import Provenance, Times, status_message
 from mlesam_ros.ros.sync_filter import SyncFilter
-from mlesam_ros.ros.words import PIPELINE
+from mlesam_ros.ros.words import PIPELINE, SENSOR
 from mlesam_ros.share import share
 
 
@@ -129,8 +129,9 @@ class Perception:
         if self._sync is None or self._overdue or self._ledger.age < self._parameters.calibration_timeout:
             return
         self._overdue = True
-        if self._rig_feed.missing:
-            self._node.get_logger().error(PIPELINE["no_calibration"].say(**self._waited())[1])
+        found = [self._hindrance(), *(self._unplaced(source) for source in self._inputs.values())]
+        for _, words in filter(None, found):
+            self._node.get_logger().error(words)
 
     # The worker's thread
 
@@ -216,6 +217,7 @@ class Perception:
         return SensorHealth(
             counts,
             reasons,
+            unplaced=self._unplaced(source),
             trouble=ledger.trouble(modality),
             note=ledger.without(modality),
             rate=expected.rate,
@@ -229,11 +231,24 @@ class Perception:
             return PIPELINE["no_time"].say()
         if not self._rig_feed.missing:
             return None
-        waiting = self._ledger.age < self._parameters.calibration_timeout
-        return PIPELINE["waiting_calibration" if waiting else "no_calibration"].say(**self._waited())
+        saying = PIPELINE["waiting_calibration" if self._waiting else "no_calibration"]
+        return saying.say(missing=self._rig_feed.missing, waited=self._ledger.age)
 
-    def _waited(self) -> dict[str, object]:
-        return {"missing": self._rig_feed.missing, "waited": self._ledger.age}
+    def _unplaced(self, source: SensorInput) -> tuple[bytes, str] | None:
+        """Why it is not known where a sensor that was heard sits."""
+        if not source.frame_id or self._rig_feed.missing:
+            return None
+        try:
+            self._rig_feed.rig.extrinsic(source.frame_id)
+        except CalibrationError as error:
+            saying = SENSOR["waiting_place" if self._waiting else "no_place"]
+            return saying.say(unplaced=error, waited=self._ledger.age)
+        return None
+
+    @property
+    def _waiting(self) -> bool:
+        """Whether calibration may still be on its way."""
+        return self._ledger.age < self._parameters.calibration_timeout
 
     def _counters(self) -> dict[Modality, dict[str, int]]:
         """The synchroniser's counters, with what was refused before it and after it."""

@@ -62,11 +62,24 @@ SENSOR = {
         "The sensor was heard and fell silent for longer than `sensor_timeout`.",
         "Look at the driver's own log, cable and power; masks go on without the sensor.",
     ),
+    "waiting_place": Saying(
+        WARN,
+        "{unplaced} Waiting since {waited:.0f} s.",
+        "TF does not say yet where the sensor sits, and `calibration_timeout` is not over; masks are made without it.",
+        "None, where the robot is still starting.",
+    ),
+    "no_place": Saying(
+        ERROR,
+        "{unplaced} Waited {waited:.0f} s.",
+        "TF still does not say where the sensor sits after `calibration_timeout`; masks are made without it.",
+        "Publish the missing transform (robot_state_publisher, static_transform_publisher), set `<sensor>.frame_id` "
+        "or give a `calibration_file`.",
+    ),
     "unusable": Saying(
         WARN,
         "{trouble}",
-        "The newest frame could not be put into the camera's plane: no transform, no lens, a size that does not match, "
-        "damaged content. The message is the reason.",
+        "The newest frame could not be put into the camera's plane: no lens, a size that does not match, damaged "
+        "content. The message is the reason.",
         "What the message says; `mlesam doctor` looks closer.",
     ),
     "refused": Saying(

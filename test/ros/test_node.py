@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
+from diagnostic_msgs.msg import DiagnosticStatus
 from listener import Listener
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -278,3 +279,19 @@ def test_two_robots_by_namespace(graph, weights):
     names = dict(node.get_topic_names_and_types())
     assert "/left/seg/labels" in names
     assert node.resolve_topic_name(node.parameters.camera.topic) == "/left/camera/image_raw"
+
+
+def test_what_calibration_lacks_is_waited_for_and_then_an_error(graph, start, robot, listener):
+    node = start(calibration_timeout=2.0)
+    robot = robot(frames=(CAMERA_FRAME, EVENT_FRAME), infos=False)
+    drive(graph, robot, lambda: "no CameraInfo yet" in listener.words("pipeline"))
+    assert listener.reports["pipeline"].level == DiagnosticStatus.WARN and "Waiting" in listener.words("pipeline")
+    drive(graph, robot, lambda: "Waited" in listener.words("pipeline"))
+    assert listener.reports["pipeline"].level == DiagnosticStatus.ERROR
+    reasons = {pair.key for pair in listener.reports["lidar"].values}
+    assert any(key.startswith("refused: no CameraInfo yet") for key in reasons)
+    other = Robot(graph.node("other"), frames=(CAMERA_FRAME, EVENT_FRAME))
+    drive(graph, other, lambda: "Waited" in listener.words("lidar") and "'lidar'" in listener.words("lidar"))
+    assert listener.reports["lidar"].level == DiagnosticStatus.ERROR
+    node.set_parameters(overrides(calibration_timeout=3600.0))
+    drive(graph, other, lambda: "Waiting" in listener.words("lidar"))

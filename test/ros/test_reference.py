@@ -1,0 +1,59 @@
+"""docs/node.md is what the code says."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.ros import parameters as declared
+from mlesam_ros.ros import reference
+from mlesam_ros.ros.topics import OUTPUTS, SERVICES
+from mlesam_ros.ros.words import PIPELINE, SENSOR
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "node.md"
+
+
+def test_the_tables_are_fresh():
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert reference.refreshed(text) == text, "make them anew: python -m mlesam_ros.ros.reference docs/node.md"
+
+
+def test_nothing_is_left_out():
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for name, _, _ in declared.flat():
+        sensor, _, short = name.rpartition(".")
+        assert (f"`<sensor>.{short}`" if sensor else f"`{name}`") in text
+    for name in (*OUTPUTS, *SERVICES):
+        assert f"`~/{name}`" in text
+    for saying in (*SENSOR.values(), *PIPELINE.values()):
+        assert saying.words in text and saying.cause.endswith(".") and (saying.remedy or saying.level == b"\0")
+
+
+def test_every_cell_is_within_its_row():
+    for make in reference.TABLES.values():
+        widths = {line.replace("\\|", "").count("|") for line in make().splitlines()}
+        assert len(widths) == 1
+
+
+def test_a_document_without_a_place_is_refused():
+    with pytest.raises(ConfigError, match="begin published"):
+        reference.refreshed("# The node")
+
+
+def test_the_node_has_these_topics_and_services_and_no_others(graph, weights):
+    from rclpy.parameter import Parameter
+
+    from mlesam_ros.ros.node import PerceptionNode
+
+    given = [Parameter(name, value=value) for name, value in weights.items()]
+    node = graph.node("mlesam", PerceptionNode, parameter_overrides=given)
+    node.start()
+    space = (node.get_name(), node.get_namespace())
+    topics = dict(node.get_publisher_names_and_types_by_node(*space))
+    lifecycle = {"/mlesam/transition_event"}
+    ours = {name: types for name, types in topics.items() if name.startswith("/mlesam/") and name not in lifecycle}
+    assert ours == {f"/mlesam/{name}": [output.type_name] for name, output in OUTPUTS.items()}
+    services = dict(node.get_service_names_and_types_by_node(*space))
+    for name, service in SERVICES.items():
+        assert services[f"/mlesam/{name}"] == [service.type_name]
