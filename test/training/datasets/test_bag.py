@@ -2,12 +2,16 @@
 
 import numpy as np
 import pytest
+import yaml
 
 from mlesam_ros.bags.street import write_street
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
-from mlesam_ros.errors import BagError, DatasetError, LabelError
+from mlesam_ros.errors import BagError, DatasetError, LabelError, MlesamError
 from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, MODALITIES, FrameSet
+from mlesam_ros.model.checkpoint import describe_checkpoint
+from mlesam_ros.share import share
 from mlesam_ros.training.datasets.bag import BagOptions, prepare_bags
+from mlesam_ros.training.train import train
 from mlesam_ros.world.world import World
 
 WORLD_SIZE, SIZE = (64, 80), (32, 40)
@@ -81,3 +85,44 @@ def test_labels_outside_the_space_and_bags_without_labels_are_named(bag, tmp_pat
         prepare_bags(BagOptions((bag,), str(tmp_path / "b"), SIZE, topics={"truth": "/nowhere"}))
     with pytest.raises(BagError):
         prepare_bags(BagOptions(("nowhere",), str(tmp_path / "c"), SIZE))
+
+
+def bag_recipe(tmp_path, street, **data):
+    """Trains on one bag and measures on another."""
+    bags = [str(write_street(tmp_path / name, street, range(3))) for name in ("one", "two")]
+    fields = {
+        "stage": "experts", "steps": 1, "batch": 2, "threads": 1, "device": "cpu",
+        "model": {"backbone": "hiera_nano", "rank": 2},
+        "backbone": str(share("weights/hiera_nano.safetensors")),
+        "data": {
+            "kind": "bags", "folder": str(tmp_path / "arrays"), "train": bags[:1], "held_out": bags[1:],
+            "size": [64, 96], **data,
+        },
+    }  # fmt: skip
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(fields))
+    return path
+
+
+def test_bags_are_trained_on_and_measured(tmp_path, street):
+    result = train(bag_recipe(tmp_path, street), tmp_path / "out")
+    described = describe_checkpoint(result.weights)
+    assert described["config"]["image_size"] == 96 and described["config"]["encoders"] == DEFAULT_ENCODERS
+    assert described["metrics"]["data"] == "held-out bags" and len(result.scores) == 15
+    assert set(result.scores[MODALITIES].conditions) == {"bag"}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"held_out": []}, "held_out names no bag"),
+        ({"train": ["a"], "held_out": ["a"]}, "a is in train and in held_out"),
+        ({"size": [64, 90]}, "size is 90; it must be a multiple of 32"),
+        ({"train": ["a", 3]}, r"train\[1\] is 3"),
+        ({"space": "delivr"}, "delivr"),
+        ({"train": ["nowhere"]}, "nowhere"),
+    ],
+)
+def test_bags_that_cannot_be_trained_on_are_refused(tmp_path, street, data, words):
+    with pytest.raises(MlesamError, match=words):
+        train(bag_recipe(tmp_path, street, **data), tmp_path / "out")
