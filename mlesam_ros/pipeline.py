@@ -107,7 +107,7 @@ class Pipeline:
                 output = self._run(dict.fromkeys(self.config.modalities, blank))
                 self._decode(output, size, size)
 
-    def segment(self, frame_set: FrameSet, rig: Rig) -> Segmentation:
+    def segment(self, frame_set: FrameSet, rig: Rig, enlarge: bool = True) -> Segmentation:
         """Make the mask of one moment.
 
         A frame that cannot be encoded is left out and explained in `refusals`; the others still make a mask.
@@ -115,15 +115,17 @@ class Pipeline:
         Args:
             frame_set: at most one frame per modality.
             rig: with the label camera's model and the mounting of every sensor in the set.
+            enlarge: bring the mask to the label camera's resolution; else it stays in the network's.
 
         Returns:
-            the mask in the label camera's resolution; timings has `encode`, `model` and `decode`.
+            the mask; timings has `encode`, `model` and `decode`.
 
         Raises:
             CalibrationError: the label camera is not known.
             MlesamError: not one frame can be used; names the reason of each.
         """
-        camera, size = rig.camera, self.network_size(rig)
+        size = self.network_size(rig)
+        resolution = (rig.camera.height, rig.camera.width) if enlarge else size
         start = time.perf_counter()
         images = self._encode_what_can_be(frame_set, rig)
         encoded = time.perf_counter()
@@ -131,7 +133,7 @@ class Pipeline:
             output = self._run(images)
             self._wait()
             ran = time.perf_counter()
-            labels, confidence = self._decode(output, size, (camera.height, camera.width))
+            labels, confidence = self._decode(output, size, resolution)
             weights = {level: w[0].tolist() for level, w in output.weights.items()}
         done = time.perf_counter()
         return Segmentation(

@@ -110,7 +110,7 @@ class NodeParameters:
     )
     labels_resolution: str = parameter(
         CAMERA,
-        "Size of ~/labels and ~/confidence: camera for the camera's, network for that of the network's pictures.",
+        "Size of the mask: camera for the camera's, network for that of the network's pictures.",
         LIVE,
     )
     confidence_threshold: float = parameter(

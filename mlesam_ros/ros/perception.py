@@ -11,7 +11,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode
 
 from mlesam_ros.errors import CalibrationError, ConfigError, MlesamError, sentence
-from mlesam_ros.frame import FrameSet, Modality, Segmentation
+from mlesam_ros.frame import CAMERA, FrameSet, Modality, Segmentation
 from mlesam_ros.labels import IGNORE
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter, SensorHealth
@@ -170,7 +170,8 @@ class Perception:
             return None
         try:
             with self._pipeline_lock:
-                return self._pipeline.segment(frame_set, self._rig_feed.rig)
+                enlarge = self._parameters.labels_resolution == CAMERA
+                return self._pipeline.segment(frame_set, self._rig_feed.rig, enlarge)
         except MlesamError:
             return None  # each frame's reason is among the refusals
         finally:

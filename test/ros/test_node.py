@@ -295,3 +295,26 @@ def test_what_calibration_lacks_is_waited_for_and_then_an_error(graph, start, ro
     assert listener.reports["lidar"].level == DiagnosticStatus.ERROR
     node.set_parameters(overrides(calibration_timeout=3600.0))
     drive(graph, other, lambda: "Waiting" in listener.words("lidar"))
+
+
+def test_masks_in_the_networks_resolution_on_request(graph, start, robot, listener):
+    node, robot = start(), robot()
+    drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
+    size = node._perception._pipeline.network_size(node._perception._rig_feed.rig)
+    assert size != (HEIGHT, WIDTH)
+    sizes = lambda: [(m.height, m.width) for m in listener.got["labels"]]  # noqa: E731
+    assert not node.set_parameters(overrides(labels_resolution="netwrok"))[0].successful
+    assert node.set_parameters(overrides(labels_resolution="network"))[0].successful
+    for expected in (size, (HEIGHT, WIDTH)):
+        drive(graph, robot, lambda: sizes()[-1] == expected)  # noqa: B023
+        last = listener.got["labels"][-1]
+        assert (last.step, len(last.data), last.header.frame_id) == (
+            last.width,
+            expected[0] * expected[1],
+            CAMERA_FRAME,
+        )
+        for name in ("overlay", "projected_lidar", "semantic_points"):
+            listener.got[name].clear()
+        drive(graph, robot, lambda: all(listener.got[n] for n in ("overlay", "projected_lidar", "semantic_points")))
+        assert (listener.got["overlay"][-1].height, listener.got["overlay"][-1].width) == (HEIGHT, WIDTH)
+        node.set_parameters(overrides(labels_resolution="camera"))
