@@ -135,8 +135,8 @@ class Segmentation:
     Attributes:
         stamp: the reference moment of the set, nanoseconds.
         frame_id: the camera's optical frame, the one that the labels are expressed in even when no camera frame came.
-        labels: (H, W) uint8 class ids at camera resolution, or the network's where that was asked for; the label space's
-            ignore id where unlabelled.
+        labels: (H, W) uint8 class ids at camera resolution, or the network's where that was asked for; the label
+            space's ignore id where unlabelled.
         confidence: (H, W) uint8, the winning class's probability times 255.
         weights: pyramid level → modality → router weight in [0, 1]; absent modalities are not listed.
         used: the modalities that took part, in model order.
