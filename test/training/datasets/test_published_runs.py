@@ -142,6 +142,24 @@ def test_a_killed_run_goes_on_and_other_data_is_refused(roots, deliver, tmp_path
         trainer.train(again, tmp_path / "cut")
 
 
+def test_a_finished_run_is_measured_on_another_split(roots, deliver, tmp_path):
+    path = tiny("deliver", deliver, tmp_path / "r.yaml")
+    trainer.train(path, tmp_path / "o")
+    log = (tmp_path / "o" / "log.jsonl").read_text()
+    write_deliver(deliver, World(6, "fog", SIZE), "test", [0])
+    tiny("deliver", deliver, path, data={"held_out": "test"})
+    result = trainer.train(path, tmp_path / "o")
+    assert set(result.scores[MODALITIES].conditions["weather"]) == {"fog"}
+    assert json.loads(result.evaluation.read_text())["data"] == "deliver test"
+    assert (tmp_path / "o" / "log.jsonl").read_text() == log
+
+
+def test_the_any_modal_protocol_is_not_varied(roots, tmp_path):
+    path = tiny("muses", roots["muses"], tmp_path / "r.yaml", data={"options": {"protocol": "anyseg"}})
+    with pytest.raises(ConfigError, match="set jitter and blur of crops to 0"):
+        trainer.train(path, tmp_path / "o")
+
+
 def _first(root, folder, weather="night"):
     return next((root / folder / weather).rglob("*.png"))
 
