@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 def train(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="[RECIPE]", help="What to train on what, a file like those in config/training."),
+        typer.Argument(metavar="RECIPE", help="What to train on what, a file like those in config/training."),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Instead of a file one that comes with this package: deliver, muses or mcubes.")
