@@ -51,7 +51,7 @@ def arguments() -> list[DeclareLaunchArgument]:
         ),
         DeclareLaunchArgument("respawn", default_value="false", description="Start the node again if it ends.", **flag),
         DeclareLaunchArgument("log_level", default_value="info", description="Of the node.", choices=levels),
-        DeclareLaunchArgument("rviz", default_value="false", description="Show overlay and cloud in RViz.", **flag),
+        DeclareLaunchArgument("rviz", default_value="false", description="Show what comes out in RViz.", **flag),
         DeclareLaunchArgument("checkpoint", default_value="", description="Expert weights (.safetensors)." + kept),
         DeclareLaunchArgument("base_weights", default_value="", description="Frozen backbone weights." + kept),
         DeclareLaunchArgument("device", default_value="", description="auto, cpu, cuda, cuda:1 and so on." + kept),

@@ -1,5 +1,6 @@
 """The launch files: their arguments, what they start, and what they leave alone."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import launch_stand_ins as stand_ins
 
 from mlesam_ros.ros import parameters as declared
 from mlesam_ros.ros.process import PROFILE_VARIABLES
+from mlesam_ros.ros.topics import OUTPUTS
 from mlesam_ros.share import share
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
@@ -87,8 +89,35 @@ def test_rviz_shows_topics_that_exist():
     rviz = result.processes[-1]
     assert rviz.options["package"] == "rviz2"
     config = yaml.safe_load(Path(rviz.options["arguments"][1]).read_text())
-    shown = {d["Topic"]["Value"] for d in config["Visualization Manager"]["Displays"] if "Topic" in d}
-    assert shown == {"mlesam/semantic_points", "mlesam/overlay", "mlesam/confidence", "lidar/points"}
+    displays = {d["Topic"]["Value"]: d for d in config["Visualization Manager"]["Displays"] if "Topic" in d}
+    ours = {"semantic_points", "overlay", "projected_lidar", "confidence", "sensor_health"}
+    assert set(displays) == {*(f"mlesam/{name}" for name in ours), "lidar/points"}
+    for name in ours:
+        kind = displays[f"mlesam/{name}"]["Class"].rpartition("/")[2]
+        assert OUTPUTS[name].type_name.rpartition("/")[2] == kind
+
+
+def test_foxglove_shows_topics_that_exist():
+    layout = json.loads(share("config/foxglove/perception.json").read_text())
+    topics = {"/diagnostics", "/mlesam/labels", *(f"/mlesam/{name}" for name in OUTPUTS)}
+    panels = layout["configById"]
+    pictures = {p["imageMode"]["imageTopic"] for p in panels.values() if "imageMode" in p}
+    assert pictures == {"/mlesam/overlay", "/mlesam/projected_lidar"} and pictures <= topics
+    (space,) = (p for p in panels.values() if "topics" in p and "imageMode" not in p)
+    assert set(space["topics"]) <= topics
+    plotted = [path["value"] for p in panels.values() for path in p.get("paths", [])]
+    assert plotted and all(path.startswith("/mlesam/status.latencies[:]{stage==") for path in plotted)
+    used: list = []
+
+    def walk(part):
+        if isinstance(part, str):
+            used.append(part)
+        else:
+            walk(part["first"])
+            walk(part["second"])
+
+    walk(layout["layout"])
+    assert sorted(used) == sorted(panels), "every panel is in the layout, once"
 
 
 def test_the_demo_stays_on_this_machine_and_renders_only_once(tmp_path):
