@@ -51,7 +51,7 @@ def ablate(recipe: Recipe, out: str | Path, resume: bool = True) -> Path:
         }
     path, rows = Path(out) / ABLATION, [_row(name, result) for name, result in results.items()]
     if is_first():
-        write_whole(path, json.dumps({"steps": recipe.steps, "rows": rows}, indent=1).encode())
+        write_whole(path, json.dumps({"steps": recipe.steps, "epochs": recipe.epochs, "rows": rows}, indent=1).encode())
         Console(stderr=True).print(_table(rows))
     return path
 

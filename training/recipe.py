@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from pathlib import Path
@@ -190,9 +189,10 @@ class Recipe:
 
 FREE = (
     "threads", "workers", "device", "log_every", "checkpoint_minutes", "backbone", "robustness", "data.folder",
-    "data.processes", "data.root", "data.held_out",
+    "data.processes", "data.root", "data.held_out", "data.kind", "epochs", "warmup_epochs",
 )  # fmt: skip
-"""What may change between a killed run and the one that resumes it."""
+"""What may change between a killed run and the one that resumes it: a published set is known by its fingerprint, and
+the length of a run counts in steps."""
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -225,9 +225,7 @@ def recipe_dict(recipe: Recipe) -> dict[str, Any]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Keys, dotted, on which two recipes make different things; what the older one does not say is at its default."""
-    with suppress(ConfigError):  # made by a version with other keys: these are the difference
-        old = recipe_dict(build(Recipe, old, "the older recipe"))
+    """Keys, dotted, on which two recipes make different things."""
     return [key for key in _different(old, new) if key not in FREE]
 
 

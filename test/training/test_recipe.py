@@ -28,7 +28,7 @@ def written(tmp_path, changes=None):
 
 @pytest.mark.parametrize("path", sorted(share("config/training").glob("*.yaml")), ids=lambda p: p.stem)
 def test_shipped_recipes_are_accepted(path):
-    assert load_recipe(path).steps > 0
+    assert load_recipe(path).steps or load_recipe(path).epochs
 
 
 def test_a_recipe_survives_its_own_dictionary(tmp_path):
