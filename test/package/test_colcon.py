@@ -61,7 +61,8 @@ def laid(paths: Iterable[str]) -> set[str]:
     for path in map(PurePath, paths):
         before, after = path.parts[: path.parts.index("mlesam_ros")], path.parts[path.parts.index("mlesam_ros") + 1 :]
         place = before[0] if before in (("lib",), ("share",)) else "modules"
-        if (place != "share" or after[0] in SHARED) and path.suffix not in (".c", ".pyc", ".idl", ".json"):
+        generated = path.suffix in (".c", ".pyc", ".idl") or (path.suffix == ".json" and path.parent.name == "msg")
+        if (place != "share" or after[0] in SHARED) and not generated:
             found.add(str(PurePath(place, *after)))
     return found
 
