@@ -1,0 +1,143 @@
+"""Every order of transitions, as a lifecycle manager might ask for them, and parameters while it works."""
+
+import threading
+
+import pytest
+
+pytest.importorskip("rclpy")
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
+from listener import Listener
+from rclpy.parameter import Parameter
+from robot import Robot
+
+from mlesam_ros.frame import CAMERA, LIDAR, MODALITIES
+from mlesam_ros.ros.node import PerceptionNode
+
+MOVES = {
+    ("unconfigured", "configure"): "inactive",
+    ("inactive", "activate"): "active",
+    ("active", "deactivate"): "inactive",
+    ("inactive", "cleanup"): "unconfigured",
+}
+NUMBERS = {
+    "configure": Transition.TRANSITION_CONFIGURE,
+    "activate": Transition.TRANSITION_ACTIVATE,
+    "deactivate": Transition.TRANSITION_DEACTIVATE,
+    "cleanup": Transition.TRANSITION_CLEANUP,
+    "shutdown": Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
+}
+
+
+class Manager:
+    """Asks by the services, one after the other, without a bond."""
+
+    def __init__(self, graph, node) -> None:
+        self._graph, self._node = graph, graph.node("manager")
+        self._change = self._node.create_client(ChangeState, f"/{node}/change_state")
+        self._state = self._node.create_client(GetState, f"/{node}/get_state")
+        self._available = self._node.create_client(GetAvailableTransitions, f"/{node}/get_available_transitions")
+        assert graph.spin_until(lambda: all(c.service_is_ready() for c in (self._change, self._state, self._available)))
+
+    def _call(self, client, request):
+        future = client.call_async(request)
+        assert self._graph.spin_until(future.done)
+        return future.result()
+
+    def ask(self, transition: str) -> bool:
+        request = ChangeState.Request(transition=Transition(id=NUMBERS[transition], label=transition))
+        return self._call(self._change, request).success
+
+    @property
+    def state(self) -> str:
+        return self._call(self._state, GetState.Request()).current_state.label
+
+    @property
+    def offered(self) -> set:
+        found = self._call(self._available, GetAvailableTransitions.Request()).available_transitions
+        return {entry.transition.label for entry in found}
+
+
+@pytest.fixture
+def node(graph, weights):
+    given = {**weights, "autostart": False, "snapshot_seconds": 5.0}
+    return graph.node("mlesam", PerceptionNode, parameter_overrides=[Parameter(n, value=v) for n, v in given.items()])
+
+
+def workers() -> int:
+    return sum(thread.name == "mlesam_worker" for thread in threading.enumerate())
+
+
+def orders(state="unconfigured", length=4):
+    """Every order of transitions of that length, or that ends sooner with one that is not possible."""
+    for transition in ("configure", "activate", "deactivate", "cleanup"):
+        following = MOVES.get((state, transition))
+        if following is None or length == 1:
+            yield (transition,)
+        else:
+            yield from ((transition, *rest) for rest in orders(following, length - 1))
+
+
+def test_every_order_of_four_transitions(graph, node):
+    """What is not possible is refused and changes nothing; what is left behind is nothing."""
+    manager, robot = Manager(graph, "mlesam"), Robot(graph.node("robot"))
+    empty = len(list(node.subscriptions)), len(list(node.publishers)), len(list(node.services))
+    refused = 0
+    for order in orders():
+        state = "unconfigured"
+        for transition in order:
+            following = MOVES.get((state, transition))
+            assert manager.ask(transition) == (following is not None), order
+            state, refused = following or state, refused + (following is None)
+            assert (node.state, workers()) == (state, state == "active"), order
+            robot.sense()
+        for transition in {"active": ("deactivate", "cleanup"), "inactive": ("cleanup",)}.get(state, ()):
+            assert manager.ask(transition)
+        assert manager.state == "unconfigured"
+        assert (len(list(node.subscriptions)), len(list(node.publishers)), len(list(node.services))) == empty
+    assert refused == 15
+
+
+def test_what_is_offered_is_what_is_possible(graph, node):
+    manager = Manager(graph, "mlesam")
+    for transition, offered in (
+        (None, {"configure", "shutdown"}),
+        ("configure", {"activate", "cleanup", "shutdown"}),
+        ("activate", {"deactivate", "shutdown"}),
+    ):
+        assert transition is None or manager.ask(transition)
+        assert manager.offered == offered
+    assert node.trigger_shutdown() and node.state == "finalized" and workers() == 0
+
+
+def test_parameters_and_transitions_under_load(graph, node):
+    """Sensors talk, masks are made, and everything that may change does, in the middle of it."""
+    robot, listener = Robot(graph.node("robot")), Listener(graph.node("listener"))
+    node.trigger_configure()
+    for round_ in range(8):
+        node.trigger_activate()
+        graph.spin_until(lambda: robot.heard, 5)
+        for step in range(6):
+            robot.sense()
+            changes = {
+                "modalities": [CAMERA, LIDAR] if step % 2 else list(MODALITIES),
+                "confidence_threshold": 0.1 * step,
+                "labels_resolution": "network" if step % 3 else "camera",
+                "lidar.rate": float(step),
+            }
+            assert node.set_parameters_atomically([Parameter(n, value=v) for n, v in changes.items()]).successful
+            wrong = node.set_parameters_atomically(
+                [Parameter("overlay_alpha", value=0.9), Parameter("sensor_timeout", value=-1.0)]
+            )
+            assert not wrong.successful and node.get_parameter("overlay_alpha").value == 0.5
+            graph.spin_for(0.03)
+        node.trigger_deactivate()
+        assert workers() == 0, round_
+    node.trigger_activate()
+    node.set_parameters([Parameter("modalities", value=list(MODALITIES))])
+    listener.got["status"].clear()
+    for _ in range(100):
+        robot.sense()
+        if graph.spin_until(lambda: listener.masks_from(*MODALITIES), 0.1):
+            break
+    assert listener.masks_from(*MODALITIES) and node.state == "active"
