@@ -131,13 +131,19 @@ def build_backbone(name: str) -> Backbone:
 
 
 class Trunk(Hiera):
-    """Hiera that in inference keeps its interpolated positional code, one twentieth of hiera_nano's time on a CPU."""
+    """Hiera that in inference keeps its interpolated positional code.
 
+    Attributes:
+        keeps_position: whether it does.
+    """
+
+    keeps_position = True
     _kept: tuple[Any, Tensor] | None = None
 
     def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
         grid, window = self.pos_embed, self.pos_embed_window
-        if not torch.is_inference_mode_enabled() or grid.is_inference() or window.is_inference():
+        changeable = not torch.is_inference_mode_enabled() or grid.is_inference() or window.is_inference()
+        if changeable or not self.keeps_position:
             return super()._get_pos_embed(hw)
         key = (hw, grid.dtype, grid.device, grid._version, window._version)  # the version counts changes in place
         if self._kept is None or self._kept[0] != key:

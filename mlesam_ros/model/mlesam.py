@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mlesam_ros.errors import ImageError
 from mlesam_ros.frame import Modality
-from mlesam_ros.model.backbones import LEVELS, STRIDE, backbone_size, build_backbone
+from mlesam_ros.model.backbones import LEVELS, STRIDE, Pyramid, backbone_size, build_backbone
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.decoder import AuxiliaryHead, MaskDecoder, level_channels
 from mlesam_ros.model.experts import Experts
@@ -116,16 +116,27 @@ class MLESAM(nn.Module):
         present = self.check(images)
         batch = torch.cat([images[m] for m in present])  # (M B, 3, H, W), modality-major
         with self.experts.active(present):
-            pyramid = self.decoder.narrow(self.backbone(batch))  # level -> (M B, C, h, w)
+            pyramid = self.encode(batch)  # level -> (M B, C, h, w)
         return Features(present, {level: pyramid[level].unflatten(0, (len(present), -1)) for level in LEVELS})
 
     def heads(self, features: Features) -> Output:
         """Router and decoders."""
-        fused, weights = {}, {}
-        for level in LEVELS:
-            fused[level], weights[level] = self.router(level, features.pyramid[level])  # (B, C, h, w), (B, M)
-        auxiliary = None if self.auxiliary is None else self.auxiliary(fused)
-        return Output(self.decoder(fused), auxiliary, weights, features.modalities, self.config.fuse)
+        fused, weights = self.fuse(features.pyramid)
+        logits, auxiliary = self.decode(fused)
+        return Output(logits, auxiliary, weights, features.modalities, self.config.fuse)
+
+    def encode(self, batch: Tensor) -> Pyramid:
+        """(M B, 3, H, W) to level → (M B, C, h, w), with the experts that are active."""
+        return self.decoder.narrow(self.backbone(batch))
+
+    def fuse(self, pyramid: Mapping[str, Tensor]) -> tuple[Pyramid, Pyramid]:
+        """Level → (M, B, C, h, w) to the fused level → (B, C, h, w), and the router's level → (B, M)."""
+        found = {level: self.router(level, pyramid[level]) for level in LEVELS}
+        return {level: pair[0] for level, pair in found.items()}, {level: pair[1] for level, pair in found.items()}
+
+    def decode(self, fused: Pyramid) -> tuple[Tensor, Tensor | None]:
+        """(B, C, H/4, W/4) logits of both heads."""
+        return self.decoder(fused), None if self.auxiliary is None else self.auxiliary(fused)
 
     def check(self, images: Mapping[Modality, Tensor]) -> tuple[Modality, ...]:
         """The modalities of a valid input, in the experts' order. Raises as `forward` says."""
