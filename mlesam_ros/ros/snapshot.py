@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
@@ -50,7 +51,9 @@ class Snapshot:
             self._listen("/tf", _TRANSFORMS)
             self._listen("/tf_static", _TRANSFORMS, latched=True)
         (name,) = SERVICES
-        self._service = node.create_service(Trigger, f"~/{name}", self._save)
+        # A group of its own: while the answer is awaited, nothing else of the same group would be called.
+        group = MutuallyExclusiveCallbackGroup()
+        self._service = node.create_service(Trigger, f"~/{name}", self._save, callback_group=group)
 
     def close(self) -> None:
         """Stop listening; a bag that is being written is finished."""

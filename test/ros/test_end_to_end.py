@@ -18,8 +18,10 @@ from listener import LATCHED, Listener
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from robot import CAMERA_FRAME, EVENT_FRAME, HEIGHT, LIDAR_FRAME, WIDTH, Robot
+from std_srvs.srv import Trigger
 from test_process import sockets
 
+from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, NANOSECONDS
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.messages import stamp_ns
@@ -206,6 +208,32 @@ def connect(graph, client, harmless) -> None:
         if graph.spin_until(future.done, 2):
             return
     pytest.fail(f"no answer from {client.srv_name}")
+
+
+def test_a_snapshot_and_another_checkpoint_while_it_works(graph, launch, weights, tmp_path):
+    node, drive = launch(snapshot_seconds=10.0, snapshot_folder=tmp_path), Drive(graph)
+    drive.until(lambda: drive.listener.masks_from(*MODALITIES))
+    asker = graph.node("asker")
+    snapshot = asker.create_client(Trigger, "/mlesam/save_snapshot")
+    setter = asker.create_client(SetParameters, "/mlesam/set_parameters")
+    connect(graph, setter, SetParameters.Request())
+    assert graph.spin_until(snapshot.service_is_ready)
+    for _ in range(2):
+        answer = snapshot.call_async(Trigger.Request())
+        drive.until(answer.done)
+        assert answer.result().success, answer.result().message
+        with BagReader(answer.result().message) as bag:
+            assert {"/camera/image_raw", "/lidar/points", "/events", "/tf_static"} <= set(bag.topics)
+    seen = len(drive.listener.got["labels"])
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(Path(weights["checkpoint"]).read_bytes())
+    for path, successful in (("/nowhere.safetensors", False), (str(other), True)):
+        wanted = Parameter("checkpoint", value=path).to_parameter_msg()
+        answer = setter.call_async(SetParameters.Request(parameters=[wanted]))
+        drive.until(answer.done)
+        assert answer.result().results[0].successful == successful, answer.result().results[0].reason
+    drive.until(lambda: len(drive.listener.got["labels"]) > seen + 3)
+    assert node.end(signal.SIGINT) == 0 and not node.said("Traceback")
 
 
 def test_a_lifecycle_manager_configures_it_in_the_end(graph, launch, weights):
