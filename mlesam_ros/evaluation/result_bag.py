@@ -17,7 +17,7 @@ from mlesam_ros.evaluation.made import Labels, Listener, Made
 from mlesam_ros.evaluation.topics import TRANSFORMS
 from mlesam_ros.frame import LIDAR, NANOSECONDS, Modality, Picture
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.render import overlay
+from mlesam_ros.render import overlay, projected_cloud
 
 NODE = "/mlesam"
 _IMAGE, _CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
@@ -86,6 +86,9 @@ class ResultBag(Listener):
             sweep = made.frame_set.frames[LIDAR]
             cloud = fields.point_cloud(sweep.stamp, sweep.frame_id, points)
             self._writer.add(f"{NODE}/semantic_points", _CLOUD, made.mask.stamp, cloud)
+            shown = projected_cloud(made.picture(), sweep, made.rig, made.mask.labels.shape)
+            image = fields.image(made.mask.stamp, self._frame, _picture(shown, "rgb8"))
+            self._writer.add(f"{NODE}/projected_lidar", _IMAGE, made.mask.stamp, image)
 
     def _add_mounting(self, made: Made) -> None:
         """Static transforms as they become known; the moving ones are in the bag that was evaluated."""
