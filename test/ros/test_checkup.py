@@ -1,5 +1,6 @@
 """`mlesam doctor` without a bag: a robot in one process, the node in another, the doctor in this one."""
 
+import gc
 import json
 import os
 import subprocess
@@ -27,6 +28,7 @@ NODE = "/mlesam"
 @pytest.fixture
 def drive():
     """Starts robots; ends them."""
+    gc.collect()  # a lifecycle node that an earlier test destroyed stays in the graph until Python has let go of it
     started = []
 
     def start(**about):

@@ -17,6 +17,7 @@ from ros_graph import Graph
 
 from mlesam_ros.encoding.encoders import encode
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Cloud, FrameSet, Picture, SensorFrame
+from mlesam_ros.messages import stamp_ns
 from mlesam_ros.ros.node import PerceptionNode
 
 DRIVER = Path(__file__).parent / "all_kinds.py"
@@ -48,9 +49,15 @@ def reconfigured(weights):
         assert node.set_parameters_atomically([Parameter(n, value=v) for n, v in given.items()]).successful
         for messages in listener.got.values():
             messages.clear()
+        begun = node.get_clock().now().nanoseconds
+
+        def fresh():
+            # What was sent before the last deactivation may still be on its way.
+            return [status for status in listener.got["status"] if stamp_ns(status.header) >= begun]
+
         assert (node.trigger_configure(), node.trigger_activate()) == (TransitionCallbackReturn.SUCCESS,) * 2
-        assert graph.spin_until(lambda: listener.got["labels"] and listener.got["status"], 30), listener.words(sensor)
-        return node, listener.got["status"][-1]
+        assert graph.spin_until(fresh, 30), listener.words(sensor)
+        return node, fresh()[-1]
 
     yield make
     graph.close()
