@@ -14,7 +14,7 @@ from lifecycle_msgs.srv import GetState
 from rcl_interfaces.srv import GetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.parameter import Parameter, parameter_dict_from_yaml_file, parameter_value_to_python
+from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.signals import SignalHandlerOptions
 
 from mlesam_ros.doctor.advice import advise
@@ -25,13 +25,13 @@ from mlesam_ros.doctor.content import spoken_findings
 from mlesam_ros.doctor.record import Record
 from mlesam_ros.doctor.rehearsal import rehearse, sync_findings
 from mlesam_ros.doctor.timing import ahead_of_arrival
-from mlesam_ros.errors import ConfigError
 from mlesam_ros.evaluation.topics import Source
 from mlesam_ros.findings import ERROR, Finding
 from mlesam_ros.frame import Events, Modality, Picture, SensorFrame
 from mlesam_ros.ros import parameters as declared
 from mlesam_ros.ros.inputs import SensorInput
 from mlesam_ros.ros.parameters import NodeParameters, PictureParameters, sync_config
+from mlesam_ros.ros.params_file import read_params_file
 from mlesam_ros.ros.qos_check import qos_findings
 from mlesam_ros.ros.rig_feed import RigFeed
 
@@ -71,7 +71,8 @@ def examine_live(
     nodes: list[Node] = []
     try:
         probe = _Probe(_join(nodes, executor, f"{NAME}_probe", context=context), executor, node)
-        overrides = {**_from_file(params_file, node), **probe.parameters(), **settings}
+        from_file = read_params_file(params_file, node) if params_file else {}
+        overrides = {**from_file, **probe.parameters(), **settings}
         given = [Parameter(name, value=value) for name, value in overrides.items()]
         space = node.rpartition("/")[0] or "/"
         own = _join(nodes, executor, NAME, context=context, namespace=space, parameter_overrides=given)
@@ -87,16 +88,6 @@ def _join(nodes: list[Node], executor: SingleThreadedExecutor, name: str, **opti
     nodes.append(rclpy.create_node(name, **options))
     executor.add_node(nodes[-1])
     return nodes[-1]
-
-
-def _from_file(path: Path | None, node: str) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        found = parameter_dict_from_yaml_file(str(path), True, [node])
-    except Exception as error:  # whatever YAML and rclpy trip over
-        raise ConfigError(f"{path} cannot be read as parameters: {' '.join(str(error).split())}") from error
-    return {name: parameter_value_to_python(message.value) for name, message in found.items()}
 
 
 class _Probe:

@@ -212,7 +212,7 @@ def main() -> None:
             qos = {"reliable": 5, "best_effort": best, "latched": latched} if number == 0 else {"reliable": 5}
             for name, profile in qos.items():
                 topic = f"{name}/{sensor}/{kind}"
-                makers.append((node.create_publisher(type(make(0)), topic, profile), make))
+                makers.append((node.create_publisher(type(make(time.time_ns())), topic, profile), make))
     infos = {
         frame: node.create_publisher(CameraInfo, topic, 5)
         for frame, topic in ((CAMERA_FRAME, "camera/camera_info"), (EVENT_FRAME, "events/camera_info"))
