@@ -1,0 +1,27 @@
+"""The gallery: truth and masks in the label space's colours."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from mlesam_ros.frame import CAMERA, MODALITIES
+from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.training.gallery import SHOWN, gallery, one_of_each_weather
+
+
+def test_a_row_holds_picture_truth_and_masks(street):
+    torch.manual_seed(0)
+    model = build_mlesam(MLESAMConfig(rank=2)).eval()
+    rows = one_of_each_weather(street)
+    assert {street.conditions[row]["weather"] for row in rows} == {c["weather"] for c in street.conditions}
+    drawn, side = gallery(model, street, rows), street.labels.shape[-1]
+    assert drawn.shape == (len(rows) * side, (2 + len(SHOWN)) * side, 3) and drawn.dtype == np.uint8
+    clear = slice(side - 20, side)  # below the captions
+    truth = drawn[:side][clear, side : 2 * side]
+    assert np.array_equal(truth, street.space.palette[street.labels[rows[0]][clear]])
+    mean, std = (np.asarray(part)[:, None] for part in street.statistics[CAMERA])
+    seen = street.pictures[CAMERA][rows[0]].astype(float)[:, -1]  # the last row of pixels
+    assert np.abs(drawn[side - 1, :side].T - np.clip((seen * std + mean) * 255, 0, 255)).max() <= 1
+    assert SHOWN[0] == MODALITIES
