@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _EXAMPLES = epilog(
     "mlesam train config/training/street.yaml",
     "mlesam train my_recipe.yaml --out runs/mine --device cuda",
-    "mlesam train config/training/street.yaml --ablation",
+    "mlesam train config/training/street_short.yaml --ablation",
     "mlesam train --recipe deliver --data /data/DELIVER --backbone sam2_hiera_base_plus.pt",
     "torchrun --nproc-per-node 4 -m mlesam_ros.cli train my_recipe.yaml",
 )
