@@ -8,7 +8,7 @@ from mlesam_ros.encoding.picture import MILLIMETRE, Metres
 from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.encoding.registered import depth_from_cloud, depth_from_picture
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.frame import DEPTH, LIDAR, FrameSet, Modality
+from mlesam_ros.frame import DEPTH, LIDAR, FrameSet, Modality, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 
 
@@ -26,6 +26,7 @@ class Context(Reference):
         self._frames = frame_set.frames
         self._unit = depth_unit
         self._depths: dict[tuple[int, int], Metres | None] = {}
+        self._pictures: dict[tuple[tuple[int, int], float], Metres] = {}
 
     def depth(self, rig: Rig, size: tuple[int, int]) -> Metres | None:
         """How far away each pixel's thing is: by the depth camera, or by the LiDAR where that says nothing.
@@ -44,16 +45,37 @@ class Context(Reference):
             self._depths[size] = next((metres for metres in readings if metres is not None), None)
         return self._depths[size]
 
+    def depth_picture(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], unit: float) -> Metres:
+        """`depth_from_picture` of the set's own frame: read only, and computed once for all who ask for it.
+
+        Raises:
+            MlesamError: as that.
+        """
+        if frame is not self._frames.get(DEPTH):
+            return depth_from_picture(frame, rig, size, unit, self)
+        if (size, unit) not in self._pictures:
+            metres = depth_from_picture(frame, rig, size, unit, self)
+            metres.flags.writeable = False
+            self._pictures[size, unit] = metres
+        return self._pictures[size, unit]
+
     def _read(self, modality: Modality, rig: Rig, size: tuple[int, int]) -> Metres | None:
         frame = self._frames.get(modality)
         if frame is None:
             return None
         try:
             if modality == DEPTH:
-                metres = depth_from_picture(frame, rig, size, self._unit, self)
+                metres = self.depth_picture(frame, rig, size, self._unit)
             else:
                 metres = depth_from_cloud(frame, rig, size, reference=self)
         except MlesamError:
             return None
         metres.flags.writeable = False
         return metres if np.isfinite(metres).any() else None
+
+
+def depth_of(frame: SensorFrame, rig: Rig, size: tuple[int, int], unit: float, context: Context | None) -> Metres:
+    """`depth_from_picture`, by way of the context where there is one; the result is read only then."""
+    if context is None:
+        return depth_from_picture(frame, rig, size, unit)
+    return context.depth_picture(frame, rig, size, unit)

@@ -8,11 +8,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.encoding.context import Context
+from mlesam_ros.encoding.context import Context, depth_of
 from mlesam_ros.encoding.encoder import Image, Statistics
 from mlesam_ros.encoding.gravity import Normals, Vector, down_from_normals, down_from_tree
 from mlesam_ros.encoding.picture import MILLIMETRE, Metres
-from mlesam_ros.encoding.registered import depth_from_picture
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import DEPTH, Modality, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
@@ -71,7 +70,7 @@ class Hha:
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
         """Encode a `Picture` or `CompressedPicture`; see `Encoder`. Holes are 0, the edges of things included."""
-        metres = depth_from_picture(frame, rig, size, self.unit, context)
+        metres = depth_of(frame, rig, size, self.unit, context)
         camera = rig.camera.scaled(*size)
         normals = surface_normals(metres, camera, self.radius)
         down = self._down(normals, camera, rig, frame.stamp if context is None else context.stamp)

@@ -7,10 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from mlesam_ros.encoding.context import Context
+from mlesam_ros.encoding.context import Context, depth_of
 from mlesam_ros.encoding.encoder import Image, Statistics, place
 from mlesam_ros.encoding.picture import MILLIMETRE
-from mlesam_ros.encoding.registered import depth_from_picture
 from mlesam_ros.frame import DEPTH, Modality, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 
@@ -38,7 +37,7 @@ class LogDepth:
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
         """Encode a `Picture` or `CompressedPicture`; see `Encoder`. Holes are 0."""
-        metres = depth_from_picture(frame, rig, size, self.unit, context)
+        metres = depth_of(frame, rig, size, self.unit, context)
         pixels = np.nonzero(metres > 0)
         logs = np.log(np.clip(metres[pixels], self.nearest, self.farthest))
         return place(np.broadcast_to(logs, (3, len(logs))), pixels, size, self.statistics)

@@ -70,6 +70,21 @@ def test_depth_is_computed_once_per_size(rig, monkeypatch):
     assert len(calls) == 2
 
 
+def test_the_depth_encoder_and_those_who_ask_for_depth_share_one_reading(rig, monkeypatch):
+    calls = []
+    monkeypatch.setattr(registered, "open_depth", lambda *args: calls.append(args) or open_depth(*args))
+    frame = depth_frame(4)
+    context = Context(a_set(frame))
+    alone = LogDepth()(frame, rig, SIZE)
+    calls.clear()
+    np.testing.assert_array_equal(LogDepth()(frame, rig, SIZE, context), alone)
+    np.testing.assert_allclose(context.depth(rig, SIZE), 4)
+    assert len(calls) == 1
+    LogDepth(unit=0.002)(frame, rig, SIZE, context)
+    LogDepth()(depth_frame(5), rig, SIZE, context)
+    assert len(calls) == 3, "another unit, and a frame of another set"
+
+
 def test_depth_is_read_in_its_encoders_unit(rig):
     context = make_context(a_set(depth_frame(4)), {DEPTH: LogDepth(unit=0.002)})
     np.testing.assert_allclose(context.depth(rig, SIZE), 8)
