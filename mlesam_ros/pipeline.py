@@ -23,6 +23,7 @@ from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.model.backbones import STRIDE
 from mlesam_ros.model.checkpoint import describe_checkpoint, exchange_trained, load_checkpoint, load_experts
 from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.fast_paths import ALL, FastPaths, prepare
 from mlesam_ros.model.mlesam import MLESAM, Features, Output, refuse_not_finite
 
 AUTO = "auto"
@@ -32,6 +33,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 _WARM_UP_CALLS = 3  # as many as a CUDA graph needs before its capture; the first ones also tune the kernels
 
 Image = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.uint8]
 
 
 class Pipeline:
@@ -47,7 +49,12 @@ class Pipeline:
     """
 
     def __init__(
-        self, model: MLESAM, device: str | None = None, precision: str = AUTO, threads: int | None = None
+        self,
+        model: MLESAM,
+        device: str | None = None,
+        precision: str = AUTO,
+        threads: int | None = None,
+        paths: FastPaths = ALL,
     ) -> None:
         """Take over a model: move it, merge its experts and change its precision, all in place.
 
@@ -57,6 +64,7 @@ class Pipeline:
             precision: one of `PRECISIONS`, or `auto`.
             threads: of this process's arithmetic on the CPU; None for half of the cores, because threads that wait for
                 each other on cores that drivers and transport keep busy cost more than they bring.
+            paths: how the network runs.
 
         Raises:
             ConfigError: a value that is not accepted, no such device, or a modality that no encoder reads.
@@ -69,9 +77,7 @@ class Pipeline:
         self._encoders = make_encoders({m: _encoder_name(self.config, m) for m in self.config.modalities})
         self._check_statistics(self.config, self._encoders)
         self._dtype = PRECISIONS[self.precision]
-        model.experts.merge()  # in float32, before rounding
-        self._model = model.eval().to(self.device, self._dtype)
-        self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack it
+        self._model = prepare(model, self.device, self._dtype, paths)
         self.refusals: Mapping[Modality, str] = MappingProxyType({})
         self.notes: Mapping[Modality, str] = MappingProxyType({})
         self.encodes_on_device = not self.device.startswith("cpu")
@@ -85,6 +91,7 @@ class Pipeline:
         device: str | None = None,
         precision: str = AUTO,
         threads: int | None = None,
+        paths: FastPaths = ALL,
     ) -> Pipeline:
         """Load a checkpoint and its base weights; see `load_checkpoint` and `__init__`.
 
@@ -92,7 +99,7 @@ class Pipeline:
             CheckpointError: the files are missing, damaged or do not belong together.
             ConfigError: see `__init__`.
         """
-        return cls(load_checkpoint(path, base_weights), device, precision, threads)
+        return cls(load_checkpoint(path, base_weights), device, precision, threads, paths)
 
     def warm_up(self, rig: Rig | None = None) -> None:
         """Run the network on empty images, so that the first real set is no slower than the others.
@@ -104,8 +111,7 @@ class Pipeline:
         blank = np.zeros((3, *size), np.float32)
         with torch.inference_mode():
             for _ in range(_WARM_UP_CALLS):
-                output = self._run(dict.fromkeys(self.config.modalities, blank))
-                self._decode(output, size, size)
+                self._read(self._run(dict.fromkeys(self.config.modalities, blank)), size)
 
     def segment(self, frame_set: FrameSet, rig: Rig, enlarge: bool = True) -> Segmentation:
         """Make the mask of one moment.
@@ -118,7 +124,8 @@ class Pipeline:
             enlarge: bring the mask to the label camera's resolution; else it stays in the network's.
 
         Returns:
-            the mask; timings has `encode`, `model` and `decode`.
+            the mask; timings has `encode`, `model`, which ends when its answer has
+            left the device, and `decode`.
 
         Raises:
             CalibrationError: the label camera is not known.
@@ -131,17 +138,16 @@ class Pipeline:
         encoded = time.perf_counter()
         with torch.inference_mode():
             output = self._run(images)
-            self._wait()
-            ran = time.perf_counter()
-            labels, confidence = self._decode(output, size, resolution)
-            weights = {level: w[0].tolist() for level, w in output.weights.items()}
+            labels, confidence, weights = self._read(output, size)
+        ran = time.perf_counter()
+        labels, confidence = (enlarged(picture, resolution) for picture in (labels, confidence))
         done = time.perf_counter()
         return Segmentation(
             stamp=frame_set.stamp,
             frame_id=rig.camera_frame,
             labels=labels,
             confidence=confidence,
-            weights={level: dict(zip(output.modalities, w, strict=True)) for level, w in weights.items()},
+            weights=weights,
             used=output.modalities,
             skews=dict(frame_set.skews),
             timings={"encode": encoded - start, "model": ran - encoded, "decode": done - ran},
@@ -174,7 +180,7 @@ class Pipeline:
         """The rest of it: (h, w) uint8 labels of the network's size, which `segment` copies to the camera's pixels."""
         size = self.network_size(rig)
         with torch.inference_mode():
-            return self._decode(self._model.heads(features), size, size)[0]
+            return self._read(self._model.heads(features), size)[0]
 
     @property
     def images(self) -> dict[Modality, Image]:
@@ -255,22 +261,17 @@ class Pipeline:
         """Modality → (1, 3, h, w) on the device."""
         return {m: torch.as_tensor(i)[None].to(self.device, self._dtype) for m, i in images.items()}
 
-    def _decode(
-        self, output: Output, network: tuple[int, int], camera: tuple[int, int]
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        """Labels and confidence, both (H, W) uint8 at the camera's resolution."""
-        logits = output.fused.float().contiguous()  # (1, C, h/4, w/4)
-        logits = F.interpolate(logits, network, mode="bilinear", align_corners=False)[0]  # (C, h, w)
-        logits -= logits.amax(0)
-        # The winner's index, in place and without an arg max over the first axis, which is slow on a CPU.
-        ids = torch.arange(len(logits), dtype=torch.uint8, device=logits.device)[:, None, None]
-        labels = ((logits == 0) * ids).amax(0)  # (h, w)
-        confidence = (255 / logits.exp_().sum(0)).round().byte()  # softmax of the winner alone
-        return _enlarged(labels, camera), _enlarged(confidence, camera)
-
-    def _wait(self) -> None:
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize(self.device)
+    @staticmethod
+    def _read(output: Output, size: tuple[int, int]) -> tuple[Labels, Labels, dict[str, dict[Modality, float]]]:
+        """Labels and confidence, (h, w) uint8 each, and the router's weights: all in one transfer, so one wait."""
+        weights = torch.stack([w[0] for w in output.weights.values()]).float()  # (levels, M)
+        picked = winners(output.fused, size)  # (2, h, w)
+        whole = torch.cat([weights.view(torch.uint8).flatten(), picked.flatten()]).cpu().numpy()
+        numbers, pixels = whole[: 4 * weights.numel()].view(np.float32), whole[4 * weights.numel() :]
+        labels, confidence = pixels.reshape(picked.shape)
+        rows = dict(zip(output.weights, numbers.reshape(weights.shape).tolist(), strict=True))
+        named = {level: dict(zip(output.modalities, row, strict=True)) for level, row in rows.items()}
+        return labels, confidence, named
 
     @staticmethod
     def _check_statistics(config: MLESAMConfig, encoders: Mapping[Modality, Encoder]) -> None:
@@ -289,10 +290,22 @@ def network_size(camera: tuple[int, int], image_size: int) -> tuple[int, int]:
     return cells[0] * STRIDE, cells[1] * STRIDE
 
 
-def _enlarged(picture: torch.Tensor, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """(h, w) uint8 on any device to (H, W) uint8: the pixel under each new pixel's centre."""
+def winners(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(1, C, h', w') logits of a smaller picture to (2, h, w) uint8: the likeliest class, and 255 times how likely."""
+    logits = logits.float().contiguous()
+    logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)[0]  # (C, h, w)
+    logits -= logits.amax(0)
+    # The winner's index, in place and without an arg max over the first axis, which is slow on a CPU.
+    ids = torch.arange(len(logits), dtype=torch.uint8, device=logits.device)[:, None, None]
+    labels = ((logits == 0) * ids).amax(0)  # (h, w)
+    confidence = (255 / logits.exp_().sum(0)).round().byte()  # softmax of the winner alone
+    return torch.stack([labels, confidence])
+
+
+def enlarged(picture: Labels, size: tuple[int, int]) -> Labels:
+    """(h, w) uint8 to (H, W) uint8: the pixel under each new pixel's centre."""
     rows, cols = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, picture.shape, strict=True))
-    return picture.cpu().numpy().take(rows, 0).take(cols, 1)
+    return picture.take(rows, 0).take(cols, 1)
 
 
 def _encoder_name(config: MLESAMConfig, modality: Modality) -> str:

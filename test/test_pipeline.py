@@ -21,7 +21,7 @@ from mlesam_ros.model.checkpoint import save_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
 from mlesam_ros.model.weights import base_sha256, save_backbone
-from mlesam_ros.pipeline import PRECISIONS, Pipeline, _enlarged, network_size
+from mlesam_ros.pipeline import PRECISIONS, Pipeline, enlarged, network_size
 from mlesam_ros.world.world import World
 
 
@@ -145,7 +145,7 @@ def test_enlarging_takes_the_pixel_under_the_centre(small, large):
     oracle = F.interpolate(picture[None, None].float(), large, mode="nearest-exact")[0, 0].byte()
     centres = [(np.arange(n) + 0.5) * m / n for n, m in zip(large, small, strict=True)]
     clear = [np.abs(c - c.round()) > 1e-3 for c in centres]  # not on the border of two pixels
-    assert np.array_equal(_enlarged(picture, large)[np.ix_(*clear)], oracle.numpy()[np.ix_(*clear)])
+    assert np.array_equal(enlarged(picture.numpy(), large)[np.ix_(*clear)], oracle.numpy()[np.ix_(*clear)])
 
 
 def test_a_frame_that_cannot_be_read_is_left_out_with_its_reason(pipeline, frame_set, world):
@@ -335,8 +335,8 @@ def freeze(frame: SensorFrame) -> SensorFrame:
 
 def test_features_and_labels_are_what_segment_does_in_one(pipeline, world, frame_set):
     def assert_same(features, mask):
-        labels = torch.from_numpy(pipeline.labels(features, world.rig))
-        assert (_enlarged(labels, mask.labels.shape) == mask.labels).mean() > 0.999
+        labels = pipeline.labels(features, world.rig)
+        assert (enlarged(labels, mask.labels.shape) == mask.labels).mean() > 0.999
 
     mask = pipeline.segment(frame_set, world.rig)
     features = pipeline.features(pipeline.images)
@@ -344,4 +344,3 @@ def test_features_and_labels_are_what_segment_does_in_one(pipeline, world, frame
     few = pipeline.segment(subset(frame_set, "depth", "event"), world.rig)
     assert_same(features.only(few.used), few)
     assert tuple(pipeline.images) == few.used
-

@@ -1,0 +1,83 @@
+"""How the network runs in inference: every way that is faster than the plain one, each with a switch of its own.
+
+What each brings is measured by `mlesam bench paths`; docs/performance.md shows it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.model.backbones import HieraBackbone
+from mlesam_ros.model.mlesam import MLESAM
+
+COMPILERS = ("", "inductor", "cudagraphs", "aot_eager")
+"""Backends of `torch.compile` that are accepted; none, code generation, CUDA graphs alone, and tracing alone."""
+
+_SHAPES = 64  # compiled variants of a block: its widths times how many modalities there are
+
+
+@dataclass(frozen=True)
+class FastPaths:
+    """Switches. Whatever they say, the masks are the same up to rounding.
+
+    Attributes:
+        merged: one Q/K/V matrix per modality rather than low-rank products.
+        keeps_position: Hiera's interpolated positional code is kept between pictures of one size.
+        channels_last: the order of a feature map's numbers in memory.
+        compiler: backend of `torch.compile`, one of `COMPILERS`. Every subset of the modalities is a shape of its own,
+            which is traced when it is first met: half a minute for the smallest backbone on one core. On a GPU
+            `inductor` replays CUDA graphs, too.
+    """
+
+    merged: bool = True
+    keeps_position: bool = True
+    channels_last: bool = True
+    compiler: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a compiler that there is not.
+
+        Raises:
+            ConfigError: names the value and what is accepted.
+        """
+        if self.compiler not in COMPILERS:
+            known = ", ".join(filter(None, COMPILERS))
+            raise ConfigError(f"compiler {self.compiler!r} is unknown; accepted are {known}, or nothing for none.")
+
+
+ALL = FastPaths()
+"""Those that need no compiler."""
+PLAIN = FastPaths(merged=False, keeps_position=False, channels_last=False)
+"""None of them."""
+
+
+def prepare(model: MLESAM, device: str, dtype: torch.dtype, paths: FastPaths) -> MLESAM:
+    """Make a model ready for inference, in place.
+
+    Args:
+        model: with float32 weights.
+        device: to move it to.
+        dtype: to round it to.
+        paths: what to use.
+    """
+    if paths.merged:
+        model.experts.merge()  # in float32, before rounding
+    model.eval().to(device, dtype)
+    if paths.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack it
+    if isinstance(model.backbone, HieraBackbone):
+        model.backbone.trunk.keeps_position = paths.keeps_position
+    if paths.compiler:
+        _compile(model, paths.compiler)
+    return model
+
+
+def _compile(model: MLESAM, backend: str) -> None:
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _SHAPES)
+    mode = "reduce-overhead" if backend == "inductor" else None
+    for name in ("encode", "fuse", "decode"):
+        function = torch.compile(getattr(model, name), backend=backend, mode=mode, dynamic=False)
+        setattr(model, name, function)
