@@ -8,10 +8,9 @@ import typer
 from typer.core import TyperGroup
 
 from mlesam_ros.cli import assemble, bench, demo, doctor, evaluate, info, node, play, sensors, simulate, train
+from mlesam_ros.cli.ending import USER_ERROR
 from mlesam_ros.cli.help import epilog
 from mlesam_ros.errors import MlesamError
-
-_USER_ERROR = 2
 
 
 class _Commands(TyperGroup):
@@ -31,7 +30,7 @@ class _Commands(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             typer.echo(f"mlesam: {error}", err=True)
-            raise typer.Exit(_USER_ERROR) from error
+            raise typer.Exit(USER_ERROR) from error
 
 
 app = typer.Typer(
@@ -54,8 +53,3 @@ def _root(
 
 for _module in (demo, node, play, evaluate, doctor, sensors, simulate, assemble, train, info, bench):
     _module.register(app)
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    app()
