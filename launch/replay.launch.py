@@ -20,9 +20,11 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.substitutions import ExecutableInPackage
 
 from launch import LaunchContext, LaunchDescription
+from mlesam_ros.bags.metadata import read_metadata
 from mlesam_ros.share import share
 
 CLOCK_RATE = "100"  # Hz; a set waits for up to one period of it
+PATIENCE = "60"  # seconds that our player gives the node to load and listen
 
 
 def arguments() -> list[DeclareLaunchArgument]:
@@ -56,13 +58,15 @@ def play(context: LaunchContext) -> list[ExecuteProcess]:
 
     if given("player") == "rosbag2" and given("clock") == "false":
         raise RuntimeError("player:=rosbag2 keeps the recorded stamps; add clock:=true, or take player:=mlesam")
-    rosbag2 = given("clock") == "true" and find_spec("ros2bag") is not None and Path(given("bag")).is_dir()
-    flags = ["--loop"] if given("loop") == "true" else []
+    whole = not read_metadata(Path(given("bag"))).fault  # without its metadata rosbag2 opens no folder
+    rosbag2 = given("clock") == "true" and find_spec("ros2bag") is not None and whole
+    flags = ["--rate", given("rate"), *(["--loop"] if given("loop") == "true" else [])]
     if given("player") == "rosbag2" or (given("player") == "auto" and rosbag2):
-        command = ["ros2", "bag", "play", given("bag"), "--rate", given("rate"), "--clock", CLOCK_RATE, *flags]
+        latched = ["--qos-profile-overrides-path", str(share("config/replay_qos.yaml"))]
+        command = ["ros2", "bag", "play", given("bag"), "--clock", CLOCK_RATE, *flags, *latched]
     else:
-        flags += ["--clock"] if given("clock") == "true" else []
-        command = [ExecutableInPackage("mlesam", "mlesam_ros"), "play", given("bag"), "--rate", given("rate"), *flags]
+        flags += ["--wait", PATIENCE, *(["--clock"] if given("clock") == "true" else [])]
+        command = [ExecutableInPackage("mlesam", "mlesam_ros"), "play", given("bag"), *flags]
     return [
         ExecuteProcess(
             cmd=command,

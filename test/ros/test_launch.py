@@ -1,6 +1,7 @@
 """The launch files: their arguments, what they start, and what they leave alone."""
 
 import json
+from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 pytest.importorskip("rclpy")
 import launch_stand_ins as stand_ins
 
+from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.ros import parameters as declared
 from mlesam_ros.ros.process import PROFILE_VARIABLES
 from mlesam_ros.ros.topics import OUTPUTS
@@ -143,20 +145,46 @@ def test_replay_plays_the_bag_and_shares_its_clock(tmp_path):
     result = stand_ins.execute(REPLAY, bag=str(tmp_path), rate="0.5", player="mlesam")
     node, player = result.processes
     assert parameters_of(node)["use_sim_time"] is True
-    assert player.options["cmd"] == ["mlesam_ros/mlesam", "play", str(tmp_path), "--rate", "0.5", "--clock"]
+    assert player.options["cmd"] == ["mlesam_ros/mlesam", "play", str(tmp_path), *"--rate 0.5 --wait 60 --clock".split()]
     assert result.environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
 
 
-def test_replay_takes_rosbag2s_player_where_there_is_one_that_can(tmp_path, monkeypatch):
-    def player(**given):
-        return stand_ins.execute(REPLAY, bag=str(tmp_path), **given).processes[-1].options["cmd"]
+def rosbag2_arguments():
+    """What `ros2 bag play` accepts in every distribution from Humble on, of those arguments that we give.
 
-    theirs = ["ros2", "bag", "play", str(tmp_path), "--rate", "1.0", "--clock", "100"]
-    assert player(player="rosbag2", loop="true") == [*theirs, "--loop"]
+    After ros2bag/verb/play.py and ros2bag/api of github.com/ros2/rosbag2, branches humble, jazzy and rolling.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("bag_path")
+    parser.add_argument("--rate", type=float, default=1.0)
+    parser.add_argument("--loop", action="store_true")
+    parser.add_argument("--clock", type=float, nargs="?", const=40, default=0)
+    parser.add_argument("--qos-profile-overrides-path", type=Path)
+    return parser
+
+
+def test_replay_takes_rosbag2s_player_where_there_is_one_that_can(tmp_path, monkeypatch):
+    bag = tmp_path / "bag"
+    with BagWriter(bag):
+        pass
+
+    def player(**given):
+        return stand_ins.execute(REPLAY, **{"bag": str(bag), **given}).processes[-1].options["cmd"]
+
+    def accepted(command):
+        assert command[:3] == ["ros2", "bag", "play"]
+        return rosbag2_arguments().parse_args(command[3:])
+
+    given = accepted(player(player="rosbag2", loop="true", rate="0.5"))
+    assert (given.bag_path, given.rate, given.loop, given.clock) == (str(bag), 0.5, True, 100)
+    latched = yaml.safe_load(given.qos_profile_overrides_path.read_text())["/tf_static"]
+    assert latched["durability"] == "transient_local" and latched["depth"] >= 100
     monkeypatch.setattr("importlib.util.find_spec", {"ros2bag": "installed"}.get)
-    assert player() == theirs
+    assert not accepted(player()).loop
     ours = player(clock="false", loop="true")
-    assert ours == ["mlesam_ros/mlesam", "play", str(tmp_path), "--rate", "1.0", "--loop"]
+    assert ours == ["mlesam_ros/mlesam", "play", str(bag), *"--rate 1.0 --loop --wait 60".split()]
+    for unfit in (tmp_path, bag / "bag.mcap"):  # a folder without metadata, a bare file
+        assert player(bag=str(unfit))[0] == "mlesam_ros/mlesam"
     monkeypatch.setattr("importlib.util.find_spec", {}.get)
     assert player()[0] == "mlesam_ros/mlesam"
     with pytest.raises(RuntimeError, match="player:=mlesam"):
