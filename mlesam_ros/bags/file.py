@@ -10,7 +10,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 
 from mlesam_ros.bags.mcap import McapRemains
-from mlesam_ros.bags.sqlite import SqliteRemains, has_journal
+from mlesam_ros.bags.sqlite import SqliteRemains, has_journal, is_cut_off
 from mlesam_ros.bags.storage import Entry, Storage, count
 from mlesam_ros.bags.unpack import expand
 from mlesam_ros.errors import BagError
@@ -60,7 +60,7 @@ class BagFile:
         return self._storage.end_time - 1 if self._storage.message_count else None
 
     def _open(self) -> Storage:
-        if has_journal(self._real):
+        if has_journal(self._real) or (self._real.suffix == ".db3" and is_cut_off(self._real)):
             return self._remains((), "")
         try:
             reader = Reader(self._real)

@@ -125,10 +125,7 @@ class SqliteRemains:
 
     def _measure(self, path: Path) -> None:
         """Compare the file's size with what its first page says."""
-        with path.open("rb") as file:
-            head = file.read(_HEADER)
-        page, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
-        size, expected = path.stat().st_size, pages * (page if page > 1 else 1 << 16)
+        size, expected = _sizes(path)
         if size < expected:
             self.faults.append(f"cut off after {size} of {expected} bytes")
 
@@ -174,6 +171,20 @@ class SqliteRemains:
             else:
                 return
             after, hop = max(after, 0) + hop, hop * 2
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether a file is shorter than it says; where its last page lacks an end, SQLite would read zeros."""
+    size, expected = _sizes(path)
+    return size < expected
+
+
+def _sizes(path: Path) -> tuple[int, int]:
+    """Bytes that a file has, and that it should have by its first page."""
+    with path.open("rb") as file:
+        head = file.read(_HEADER)
+    page, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
+    return path.stat().st_size, pages * (page if page > 1 else 1 << 16)
 
 
 def has_journal(path: Path) -> bool:

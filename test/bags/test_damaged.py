@@ -1,10 +1,12 @@
 """Bags that were cut off, overwritten or lost a part: what is readable is read, and what is wrong is said."""
 
+import os
 import random
 import shutil
 import sqlite3
 from itertools import pairwise
 
+import apsw
 import mcap_file
 import pytest
 import yaml
@@ -81,6 +83,45 @@ def test_mcap_cut_at_every_byte(tmp_path, packing):
         expected = sum(end <= length for end in whole)
         assert numbers == [*range(len(numbers))] and len(numbers) >= expected, f"cut after {length} bytes"
         assert packing or len(numbers) == expected, f"cut after {length} bytes"
+        assert len(warnings) == 1 and str(file) in warnings[0] and len(warnings[0]) < 400
+
+
+def small_sqlite(path, count) -> tuple[bytes, list[int]]:
+    """A bag as Humble records it, in SQLite's smallest pages, and the length from which each message can be reached.
+
+    SQLite itself tells which pages lie on the way to a row: those of its tree, of the topics and of the schema.
+    """
+    database = apsw.Connection(str(path))
+    database.execute("pragma page_size = 512")
+    database.execute(
+        "create table topics(id integer primary key, name text not null, type text not null,"
+        " serialization_format text not null, offered_qos_profiles text not null);"
+        "create table messages(id integer primary key, topic_id integer not null, timestamp integer not null,"
+        " data blob not null); create index timestamp_idx on messages (timestamp asc)"
+    )
+    database.execute("insert into topics values (1, '/a', ?, 'cdr', '')", (HEADER,))
+    for number in range(count):
+        database.execute("insert into messages values (?, 1, ?, ?)", (number + 1, number, raw(number)))
+    pages = [*database.execute("select name, path, pageno, pagetype, ncell from dbstat order by path")]
+    database.close()
+    common = max(page for name, _, page, _, _ in pages if name in ("sqlite_schema", "topics"))
+    tree = [entry for entry in pages if entry[0] == "messages"]
+    needed = []
+    for _, way, _, kind, rows in tree:
+        reached = max(page for _, above, page, _, _ in tree if way.startswith(above))
+        needed += [512 * max(common, reached)] * (rows if kind == "leaf" else 0)
+    return path.read_bytes(), needed
+
+
+def test_sqlite_cut_at_every_byte(tmp_path):
+    content, needed = small_sqlite(tmp_path / "bag.db3", 30)
+    file = tmp_path / "cut.db3"
+    file.write_bytes(content)
+    assert read(file) == ([*range(30)], []) and len({*needed}) > 2
+    for length in reversed(range(len(content))):
+        os.truncate(file, length)
+        numbers, warnings = read(file)
+        assert numbers == [n for n in range(30) if needed[n] <= length], f"cut after {length} bytes"
         assert len(warnings) == 1 and str(file) in warnings[0] and len(warnings[0]) < 400
 
 
