@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional as F
 
 from mlesam_ros.encoding.encoder import Encoder
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_context, make_encoders
@@ -24,7 +23,8 @@ from mlesam_ros.model.backbones import STRIDE
 from mlesam_ros.model.checkpoint import describe_checkpoint, exchange_trained, load_checkpoint, load_experts
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.fast_paths import ALL, FastPaths, prepare
-from mlesam_ros.model.mlesam import MLESAM, Features, Output, refuse_not_finite
+from mlesam_ros.model.mlesam import MLESAM, Features, refuse_not_finite
+from mlesam_ros.model.readout import Answer, enlarged, read
 
 AUTO = "auto"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -33,7 +33,6 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 _WARM_UP_CALLS = 3  # as many as a CUDA graph needs before its capture; the first ones also tune the kernels
 
 Image = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.uint8]
 
 
 class Pipeline:
@@ -109,9 +108,8 @@ class Pipeline:
         """
         size = (self.config.image_size,) * 2 if rig is None else self.network_size(rig)
         blank = np.zeros((3, *size), np.float32)
-        with torch.inference_mode():
-            for _ in range(_WARM_UP_CALLS):
-                self._read(self._run(dict.fromkeys(self.config.modalities, blank)), size)
+        for _ in range(_WARM_UP_CALLS):
+            self.answer(dict.fromkeys(self.config.modalities, blank))
 
     def segment(self, frame_set: FrameSet, rig: Rig, enlarge: bool = True) -> Segmentation:
         """Make the mask of one moment.
@@ -124,8 +122,7 @@ class Pipeline:
             enlarge: bring the mask to the label camera's resolution; else it stays in the network's.
 
         Returns:
-            the mask; timings has `encode`, `model`, which ends when its answer has
-            left the device, and `decode`.
+            the mask; timings has `encode`, `model`, which ends when its answer has left the device, and `decode`.
 
         Raises:
             CalibrationError: the label camera is not known.
@@ -136,19 +133,19 @@ class Pipeline:
         start = time.perf_counter()
         images = self._encode_what_can_be(frame_set, rig)
         encoded = time.perf_counter()
-        with torch.inference_mode():
-            output = self._run(images)
-            labels, confidence, weights = self._read(output, size)
+        answer = self.answer(images)
+        if answer.spoilt:
+            answer = self.answer(self._without(answer.spoilt))
         ran = time.perf_counter()
-        labels, confidence = (enlarged(picture, resolution) for picture in (labels, confidence))
+        labels, confidence = (enlarged(picture, resolution) for picture in (answer.labels, answer.confidence))
         done = time.perf_counter()
         return Segmentation(
             stamp=frame_set.stamp,
             frame_id=rig.camera_frame,
             labels=labels,
             confidence=confidence,
-            weights=weights,
-            used=output.modalities,
+            weights=answer.weights,
+            used=answer.modalities,
             skews=dict(frame_set.skews),
             timings={"encode": encoded - start, "model": ran - encoded, "decode": done - ran},
         )
@@ -167,6 +164,17 @@ class Pipeline:
         """
         return encode(frame_set, rig, self.network_size(rig), self._encoders)
 
+    def answer(self, images: Mapping[Modality, Image | torch.Tensor]) -> Answer:
+        """Run the network, and wait once: for the answer.
+
+        Args:
+            images: modality → (3, h, w) float32, on the host or on the device.
+        """
+        with torch.inference_mode():
+            tensors = self._tensors(images)
+            height, width = next(iter(tensors.values())).shape[-2:]
+            return read(self._model(tensors), (height, width), tensors if self.encodes_on_device else None)
+
     def features(self, images: Mapping[Modality, Image]) -> Features:
         """The costly part of the network alone, for those who try many subsets of the same pictures.
 
@@ -180,7 +188,7 @@ class Pipeline:
         """The rest of it: (h, w) uint8 labels of the network's size, which `segment` copies to the camera's pixels."""
         size = self.network_size(rig)
         with torch.inference_mode():
-            return self._read(self._model.heads(features), size)[0]
+            return read(self._model.heads(features), size).labels
 
     @property
     def images(self) -> dict[Modality, Image]:
@@ -228,7 +236,7 @@ class Pipeline:
         """
         return network_size((rig.camera.height, rig.camera.width), self.config.image_size)
 
-    def _encode_what_can_be(self, frame_set: FrameSet, rig: Rig) -> dict[Modality, Image | torch.Tensor]:
+    def _encode_what_can_be(self, frame_set: FrameSet, rig: Rig) -> Mapping[Modality, Image | torch.Tensor]:
         images: dict[Modality, Image | torch.Tensor] = {}
         size, refusals = self.network_size(rig), {}
         context = make_context(frame_set, self._encoders)
@@ -249,29 +257,23 @@ class Pipeline:
         self.refusals = MappingProxyType(refusals)
         self.notes = context.notes
         self._images = images
-        if not images:
-            raise MlesamError("not one sensor of the set can be used: " + " ".join(refusals.values()))
-        return images
+        return self._some_images()
 
-    def _run(self, images: Mapping[Modality, Image | torch.Tensor]) -> Output:
-        output: Output = self._model(self._tensors(images))
-        return output
+    def _some_images(self) -> Mapping[Modality, Image | torch.Tensor]:
+        if not self._images:
+            raise MlesamError("not one sensor of the set can be used: " + " ".join(self.refusals.values()))
+        return self._images
+
+    def _without(self, spoilt: Sequence[Modality]) -> Mapping[Modality, Image | torch.Tensor]:
+        """The last set's pictures but some that hold NaN or infinite values, which only the device knew."""
+        why = "its picture has NaN or infinite values; fill them before."
+        self.refusals = MappingProxyType({**self.refusals, **dict.fromkeys(spoilt, why)})
+        self._images = {m: image for m, image in self._images.items() if m not in spoilt}
+        return self._some_images()
 
     def _tensors(self, images: Mapping[Modality, Any]) -> dict[Modality, torch.Tensor]:
         """Modality → (1, 3, h, w) on the device."""
         return {m: torch.as_tensor(i)[None].to(self.device, self._dtype) for m, i in images.items()}
-
-    @staticmethod
-    def _read(output: Output, size: tuple[int, int]) -> tuple[Labels, Labels, dict[str, dict[Modality, float]]]:
-        """Labels and confidence, (h, w) uint8 each, and the router's weights: all in one transfer, so one wait."""
-        weights = torch.stack([w[0] for w in output.weights.values()]).float()  # (levels, M)
-        picked = winners(output.fused, size)  # (2, h, w)
-        whole = torch.cat([weights.view(torch.uint8).flatten(), picked.flatten()]).cpu().numpy()
-        numbers, pixels = whole[: 4 * weights.numel()].view(np.float32), whole[4 * weights.numel() :]
-        labels, confidence = pixels.reshape(picked.shape)
-        rows = dict(zip(output.weights, numbers.reshape(weights.shape).tolist(), strict=True))
-        named = {level: dict(zip(output.modalities, row, strict=True)) for level, row in rows.items()}
-        return labels, confidence, named
 
     @staticmethod
     def _check_statistics(config: MLESAMConfig, encoders: Mapping[Modality, Encoder]) -> None:
@@ -288,24 +290,6 @@ def network_size(camera: tuple[int, int], image_size: int) -> tuple[int, int]:
     """(h, w) of the network's images for a camera of (height, width): long side `image_size`, sides multiples of 32."""
     cells = [max(1, round(side * image_size / max(camera) / STRIDE)) for side in camera]
     return cells[0] * STRIDE, cells[1] * STRIDE
-
-
-def winners(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(1, C, h', w') logits of a smaller picture to (2, h, w) uint8: the likeliest class, and 255 times how likely."""
-    logits = logits.float().contiguous()
-    logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)[0]  # (C, h, w)
-    logits -= logits.amax(0)
-    # The winner's index, in place and without an arg max over the first axis, which is slow on a CPU.
-    ids = torch.arange(len(logits), dtype=torch.uint8, device=logits.device)[:, None, None]
-    labels = ((logits == 0) * ids).amax(0)  # (h, w)
-    confidence = (255 / logits.exp_().sum(0)).round().byte()  # softmax of the winner alone
-    return torch.stack([labels, confidence])
-
-
-def enlarged(picture: Labels, size: tuple[int, int]) -> Labels:
-    """(h, w) uint8 to (H, W) uint8: the pixel under each new pixel's centre."""
-    rows, cols = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, picture.shape, strict=True))
-    return picture.take(rows, 0).take(cols, 1)
 
 
 def _encoder_name(config: MLESAMConfig, modality: Modality) -> str:

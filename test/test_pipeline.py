@@ -14,14 +14,16 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, make_encoders
+from mlesam_ros.encoding.on_device import encode_on
 from mlesam_ros.errors import CalibrationError, CheckpointError, ConfigError, MlesamError
 from mlesam_ros.frame import MODALITIES, FrameSet, Picture, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.model.checkpoint import save_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.readout import enlarged
 from mlesam_ros.model.weights import base_sha256, save_backbone
-from mlesam_ros.pipeline import PRECISIONS, Pipeline, enlarged, network_size
+from mlesam_ros.pipeline import PRECISIONS, Pipeline, network_size
 from mlesam_ros.world.world import World
 
 
@@ -111,6 +113,28 @@ def test_pictures_made_on_the_device_give_the_same_mask(world, frame_set):
     assert (mask.labels == plain.labels).mean() > 0.999
     pipeline.segment(broken(frame_set, "depth"), world.rig)
     assert list(pipeline.refusals) == ["depth"]
+
+
+def test_a_picture_that_the_device_spoils_is_left_out_with_its_reason(world, frame_set, monkeypatch):
+    """There nobody looks at pictures before the network does; its answer says which of them held no numbers."""
+    spoils = {"depth"}
+
+    def spoiling(device, encoder, *rest):
+        picture = encode_on(device, encoder, *rest)
+        return picture.fill_(torch.nan) if encoder.modality in spoils else picture
+
+    monkeypatch.setattr("mlesam_ros.pipeline.encode_on", spoiling)
+    pipeline = Pipeline(make_model(), "cpu", "fp32")
+    pipeline.encodes_on_device = True
+    monkeypatch.setattr("mlesam_ros.model.mlesam.refuse_not_finite", lambda images: None)  # as on a GPU
+    mask = pipeline.segment(frame_set, world.rig)
+    assert mask.used == tuple(pipeline.images) == ("camera", "event", "lidar")
+    assert "NaN or infinite" in pipeline.refusals["depth"]
+    alone = pipeline.segment(subset(frame_set, "camera", "event", "lidar"), world.rig)
+    assert np.array_equal(mask.labels, alone.labels) and not pipeline.refusals
+    spoils.update(MODALITIES)
+    with pytest.raises(MlesamError, match="not one sensor of the set can be used: its picture has NaN"):
+        pipeline.segment(frame_set, world.rig)
 
 
 def test_what_a_picture_was_made_without_is_noted(pipeline, world, frame_set):

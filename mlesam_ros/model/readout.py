@@ -1,0 +1,79 @@
+"""What leaves the device after each frame: one transfer, so one wait, for everything that the network has to say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mlesam_ros.frame import Modality
+from mlesam_ros.model.mlesam import Output
+
+Labels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the network says of one moment, on the host.
+
+    Attributes:
+        labels: (h, w) uint8, the likeliest class.
+        confidence: (h, w) uint8, 255 times its probability.
+        weights: level → modality → router weight.
+        modalities: those that took part.
+        spoilt: those whose picture held NaN or infinite values, so that the rest of the answer is worth nothing.
+    """
+
+    labels: Labels
+    confidence: Labels
+    weights: dict[str, dict[Modality, float]]
+    modalities: tuple[Modality, ...]
+    spoilt: tuple[Modality, ...]
+
+
+def read(output: Output, size: tuple[int, int], images: Mapping[Modality, Tensor] | None = None) -> Answer:
+    """Decide, and bring everything to the host at once.
+
+    Args:
+        output: of one moment.
+        size: (h, w) of the labels.
+        images: modality → (1, 3, h, w), what the network read, if nobody has looked at the values yet.
+    """
+    weights = torch.stack([w[0] for w in output.weights.values()]).float()  # (levels, M)
+    sums = [images[m].sum(dtype=torch.float32) for m in output.modalities] if images else []
+    numbers = torch.cat([weights.flatten(), *(s[None] for s in sums)])  # a NaN or infinite value passes into its sum
+    whole = torch.cat([numbers.view(torch.uint8), winners(output.fused, size).flatten()]).cpu().numpy()
+    head = whole[: 4 * len(numbers)].view(np.float32)
+    labels, confidence = whole[4 * len(numbers) :].reshape(2, *size)
+    rows = zip(output.weights, head[: weights.numel()].reshape(weights.shape).tolist(), strict=True)
+    told = zip(output.modalities, np.isfinite(head[weights.numel() :]), strict=False)
+    return Answer(
+        labels,
+        confidence,
+        {level: dict(zip(output.modalities, row, strict=True)) for level, row in rows},
+        output.modalities,
+        tuple(m for m, fine in told if not fine),
+    )
+
+
+def winners(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """(1, C, h', w') logits of a smaller picture to (2, h, w) uint8: the likeliest class, and 255 times how likely."""
+    logits = logits.float().contiguous()
+    logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)[0]  # (C, h, w)
+    logits -= logits.amax(0)
+    # The winner's index, in place and without an arg max over the first axis, which is slow on a CPU.
+    ids = torch.arange(len(logits), dtype=torch.uint8, device=logits.device)[:, None, None]
+    labels = ((logits == 0) * ids).amax(0)  # (h, w)
+    confidence = (255 / logits.exp_().sum(0)).round().byte()  # softmax of the winner alone
+    return torch.stack([labels, confidence])
+
+
+def enlarged(picture: Labels, size: tuple[int, int]) -> Labels:
+    """(h, w) uint8 to (H, W) uint8: the pixel under each new pixel's centre."""
+    rows, cols = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, picture.shape, strict=True))
+    return picture.take(rows, 0).take(cols, 1)
