@@ -1,0 +1,61 @@
+"""Memory does not grow with the bag: what one moment needed is given back before the next but a few."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+
+import numpy as np
+from drive import INFO, PERIOD, START
+
+from mlesam_ros.bags import fields
+from mlesam_ros.bags.writer import BagWriter
+from mlesam_ros.evaluation.options import Options
+from mlesam_ros.evaluation.output import Outputs, evaluate_into
+from mlesam_ros.frame import Picture
+from mlesam_ros.geometry.camera import CameraModel
+
+IMAGE, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
+SIZE = HEIGHT, WIDTH = 480, 640
+WARM, MOMENTS = 45, 140
+MEGABYTE = 1 << 20
+
+
+def write_long(path: Path) -> Path:
+    """Pictures, labels and sweeps of 1.3 MB a moment that compress to next to nothing."""
+    lens = CameraModel(WIDTH, HEIGHT, np.array([[400.0, 0, 319.5], [0, 400.0, 239.5], [0, 0, 1]]), np.zeros(0), "pinhole")
+    ramp = np.tile(np.arange(WIDTH, dtype=np.uint8)[None, :, None], (HEIGHT, 1, 3))
+    points = np.zeros(4_000, [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4")])
+    points["x"], points["z"] = np.linspace(-3, 3, len(points)), 6.0
+    with BagWriter(path) as writer:
+        for index in range(MOMENTS):
+            stamp = START + index * PERIOD
+            rgb = Picture(HEIGHT, WIDTH, "rgb8", 3 * WIDTH, (ramp + np.uint8(index)).reshape(-1))
+            truth = Picture(HEIGHT, WIDTH, "mono8", WIDTH, np.full(HEIGHT * WIDTH, index % 25, np.uint8))
+            writer.add("/camera/camera_info", INFO, stamp, fields.camera_info(stamp, "camera", lens))
+            writer.add("/camera/image_raw", IMAGE, stamp, fields.image(stamp, "camera", rgb))
+            writer.add("/ground_truth/labels", IMAGE, stamp, fields.image(stamp, "camera", truth))
+            writer.add("/lidar/points", CLOUD, stamp, fields.point_cloud(stamp, "camera", points))
+    return path
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_memory_stays_flat_over_a_long_bag(tmp_path, pipeline):
+    """One kept mask in camera resolution a moment would be 26 MB at the end, one kept picture 78 MB."""
+    bag, held = write_long(tmp_path / "bag"), {}
+
+    def measure(seconds: float) -> None:
+        moment = round(seconds * 10)
+        if moment in (WARM, MOMENTS - 10):
+            held.setdefault(moment, resident())
+
+    (tmp_path / "out").mkdir()
+    found, _ = evaluate_into(tmp_path / "out", bag, pipeline, Options(), Outputs(), measure)
+    assert found.sets == MOMENTS and found.scores.compared == MOMENTS
+    assert held[MOMENTS - 10] - held[WARM] < 20 * MEGABYTE, {moment: b // MEGABYTE for moment, b in held.items()}
