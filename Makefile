@@ -3,7 +3,7 @@
 # make setup   the set-up alone, which run and test begin with; it leaves $(VENV)/bin/mlesam
 # make lint    ruff and mypy; make pytest: the tests alone
 # make fuzz    100,000 damaged messages and files at every reader (CASES=... for more); make test tries 1,000
-# make lock    write down the versions that requirements/ resolved to
+# make lock    write down versions and hashes of what requirements/ leads to       (UPGRADE=1 for newer versions)
 # make clean   remove what was built; distclean removes the virtual environments as well
 #
 # For a machine without ROS: everything comes from wheels into a virtual environment beside this file. With ROS_DISTRO=jazzy
@@ -37,7 +37,9 @@ PACKAGE := mlesam_ros training msg config launch weights scripts cmake CMakeList
 READY := $(STAMPS)/requirements-$(call hash,requirements)
 INSTALLED := $(STAMPS)/package-$(call hash,$(PACKAGE))
 
-PIP := $(BIN)/python -m pip -qq --no-input install --constraint requirements/constraints-$(ROS_DISTRO).txt
+# Nothing is installed whose hash is not in requirements/locked, and those files are complete: nothing is resolved.
+PIP := $(BIN)/python -m pip -qq --no-input install --no-deps --no-build-isolation
+HASHED := $(PIP) --require-hashes -r requirements/locked
 say = @printf '==> %s\n' '$(1)'
 
 # One thing after the other, whatever -j says: the last line of a test run is pytest's.
@@ -68,8 +70,10 @@ lint: setup
 	@ln -s $(CURDIR)/mlesam_ros/* $(CURDIR)/training build/typing/mlesam_ros
 	@MYPYPATH=build/typing $(BIN)/mypy --package mlesam_ros
 
-lock: setup
-	@$(BIN)/python requirements/lock.py > requirements/constraints-$(ROS_DISTRO).txt
+lock:
+	@$(PYTHON) -m venv build/lock
+	@build/lock/bin/python -m pip -qq install --require-hashes -r requirements/locked/uv.txt
+	@build/lock/bin/python requirements/lock.py
 
 clean:
 	rm -rf build install log .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -84,15 +88,15 @@ $(READY):
 	@PYTHON=$(PYTHON) requirements/system.sh
 	$(call say,2/5 PyTorch into $(VENV): the largest download)
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) -r requirements/torch.txt
+	@$(HASHED)/torch.txt
+	@if $(BIN)/python requirements/wants_cuda.py; then $(HASHED)/cuda.txt; fi
 	$(call say,3/5 ROS 2 $(ROS_DISTRO) from wheels)
-	@$(PIP) -r requirements/ros-$(ROS_DISTRO).txt
+	@$(HASHED)/ros-$(ROS_DISTRO).txt
 	$(call say,4/5 libraries and tools)
-	@$(PIP) -r requirements/core.txt -r requirements/dev.txt
-	@$(PIP) --no-build-isolation --no-deps -r requirements/bare.txt
+	@$(HASHED)/core.txt
 	@mkdir -p $(STAMPS) && touch $@
 
 $(INSTALLED): $(READY)
 	$(call say,5/5 mlesam_ros and its messages)
-	@$(BIN)/python -m pip -qq --no-input install --no-build-isolation --no-deps .
+	@$(PIP) .
 	@rm -f $(STAMPS)/package-* && touch $@
