@@ -31,6 +31,11 @@ def finding(kind: str, subject: str, **values: object) -> Finding:
     return Finding(about.severity, subject, about.message.format(**values), about.remedy.format(**values))
 
 
+_ROOM = (
+    "give both sides room for large messages: set FASTDDS_DEFAULT_PROFILES_FILE (before Kilted "
+    "FASTRTPS_DEFAULT_PROFILES_FILE) to this package's config/dds/fastdds.xml where the driver starts"
+)
+
 CATALOGUE = {
     # The recording
     "bag_damaged": Kind(
@@ -207,12 +212,21 @@ CATALOGUE = {
     "node_fails": Kind(ERROR, "it reports of {part}: {words}.", "{remedy}"),
     "node_warns": Kind(WARNING, "it reports of {part}: {words}.", "{remedy}"),
     "no_publisher": Kind(WARNING, "nobody publishes on {topic}.", "start its driver, or set {name}"),
+    "alone": Kind(
+        WARNING,
+        "not one sensor's topic has a publisher, as seen from ROS_DOMAIN_ID={domain}{range}.",
+        "start the drivers, the node and this command with the same of these variables; ros2 topic list shows the rest",
+    ),
     "not_understood": Kind(ERROR, "{topic}: {reason}.", "{remedy}"),
     "no_message": Kind(
         ERROR,
         "{topic} has a publisher, but in {seconds:.0f} s not one message came.",
-        "give both sides room for large messages: set FASTDDS_DEFAULT_PROFILES_FILE (before Kilted "
-        "FASTRTPS_DEFAULT_PROFILES_FILE) to this package's config/dds/fastdds.xml; and see whether the driver sends",
+        f"{_ROOM}; and see whether the driver sends",
+    ),
+    "lost_on_the_way": Kind(
+        ERROR,
+        "{lost} of {total} messages were sent and did not arrive: the transport lost them.",
+        f"{_ROOM}; over a network send compressed pictures",
     ),
     "qos_mismatch": Kind(
         ERROR,

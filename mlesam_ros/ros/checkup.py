@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
@@ -9,19 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from lifecycle_msgs.srv import GetState
-from rcl_interfaces.srv import GetParameters
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.parameter import Parameter, parameter_value_to_python
+from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
 from mlesam_ros.doctor.advice import advise
 from mlesam_ros.doctor.calibration import Infos, calibration_findings
 from mlesam_ros.doctor.catalogue import finding
 from mlesam_ros.doctor.checkup import Checkup, sensor_row, set_figures, sorted_findings
-from mlesam_ros.doctor.content import spoken_findings
+from mlesam_ros.doctor.content import content_findings, spoken_findings
 from mlesam_ros.doctor.record import Record
 from mlesam_ros.doctor.rehearsal import rehearse, sync_findings
 from mlesam_ros.doctor.timing import ahead_of_arrival
@@ -29,20 +28,21 @@ from mlesam_ros.evaluation.topics import Source
 from mlesam_ros.findings import ERROR, Finding
 from mlesam_ros.frame import Events, Modality, Picture, SensorFrame
 from mlesam_ros.ros import parameters as declared
+from mlesam_ros.ros.candidates import candidates, instead
 from mlesam_ros.ros.inputs import SensorInput
 from mlesam_ros.ros.parameters import NodeParameters, PictureParameters, sync_config
 from mlesam_ros.ros.params_file import read_params_file
+from mlesam_ros.ros.probe import Probe
 from mlesam_ros.ros.qos_check import qos_findings
 from mlesam_ros.ros.rig_feed import RigFeed
+from mlesam_ros.ros.words import TRANSITIONS
 
 NAME = "mlesam_doctor"
-_DISCOVERY = 1.5
-"""Seconds after which those who are on this machine have found each other, as a rule."""
-_ANSWER = 3.0
-"""Seconds to wait for a service of a node that is there."""
-_REPORT = 2.5
-"""Seconds in which a node that runs has told its diagnostics."""
-_TRANSITIONS = {"unconfigured": "configure", "inactive": "activate"}
+_DISCOVERY_VARIABLES = "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "RMW_IMPLEMENTATION"
+_QUEUE = 20
+"""Messages of a sensor that wait, so that what the doctor is too busy for does not look like a gap."""
+_LOSS = 0.05
+"""Share of lost messages that is worth a word."""
 
 
 def examine_live(
@@ -70,7 +70,7 @@ def examine_live(
     executor = SingleThreadedExecutor(context=context)
     nodes: list[Node] = []
     try:
-        probe = _Probe(_join(nodes, executor, f"{NAME}_probe", context=context), executor, node)
+        probe = Probe(_join(nodes, executor, f"{NAME}_probe", context=context), executor, node)
         from_file = read_params_file(params_file, node) if params_file else {}
         overrides = {**from_file, **probe.parameters(), **settings}
         given = [Parameter(name, value=value) for name, value in overrides.items()]
@@ -90,69 +90,21 @@ def _join(nodes: list[Node], executor: SingleThreadedExecutor, name: str, **opti
     return nodes[-1]
 
 
-class _Probe:
-    """What there is to know of the perception node from outside.
-
-    Attributes:
-        name: its full name.
-        runs: whether it is there.
-        state: its lifecycle state; empty when it does not answer.
-        reports: part → its newest diagnostic status.
-    """
-
-    def __init__(self, node: Node, executor: SingleThreadedExecutor, name: str) -> None:
-        self.node, self._executor, self.name = node, executor, name
-        self.reports: dict[str, DiagnosticStatus] = {}
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._hear, 10)
-        deadline = time.monotonic() + _DISCOVERY
-        while time.monotonic() < deadline:
-            executor.spin_once(timeout_sec=0.05)
-        here = {f"{space.rstrip('/')}/{found}" for found, space in node.get_node_names_and_namespaces()}
-        self.runs = name in here
-        answer = self._ask(GetState, "get_state", GetState.Request()) if self.runs else None
-        self.state = str(answer.current_state.label) if answer else ""
-        deadline = time.monotonic() + _REPORT
-        while self.runs and "pipeline" not in self.reports and time.monotonic() < deadline:
-            executor.spin_once(timeout_sec=0.05)
-
-    def parameters(self) -> dict[str, Any]:
-        """Its settings, with its topics as they are remapped; nothing when it does not run or answer."""
-        names = ["use_sim_time", *(name for name, _, _ in declared.flat())]
-        answer = self._ask(GetParameters, "get_parameters", GetParameters.Request(names=names)) if self.runs else None
-        if answer is None or len(answer.values) != len(names):
-            return {}
-        found = {n: parameter_value_to_python(v) for n, v in zip(names, answer.values, strict=True)}
-        for part, status in self.reports.items():
-            topics = [pair.value for pair in status.values if pair.key == "topic"]
-            if topics and f"{part}.topic" in found:
-                found[f"{part}.topic"] = topics[0]
-        return {name: value for name, value in found.items() if value is not None}
-
-    def _ask(self, kind: Any, service: str, request: Any) -> Any:
-        client = self.node.create_client(kind, f"{self.name}/{service}")
-        try:
-            if not client.wait_for_service(_ANSWER):
-                return None
-            answer = client.call_async(request)
-            self._executor.spin_until_future_complete(answer, _ANSWER)
-            return answer.result() if answer.done() else None
-        finally:
-            self.node.destroy_client(client)
-
-    def _hear(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if status.hardware_id == self.name:
-                self.reports[status.name.rpartition(": ")[2]] = status
+def _discovery_range() -> str:
+    """As far as this process looks for others, in the words of its environment."""
+    told = [f"{name}={os.environ[name]}" for name in _DISCOVERY_VARIABLES if os.environ.get(name)]
+    return f" and {', '.join(told)}" if told else ""
 
 
 class _Visit:
     """One examination."""
 
-    def __init__(self, node: Node, executor: SingleThreadedExecutor, probe: _Probe) -> None:
+    def __init__(self, node: Node, executor: SingleThreadedExecutor, probe: Probe) -> None:
         self._node, self._executor, self._probe = node, executor, probe
         self._parameters: NodeParameters = declared.declare(node)
         self._feed = RigFeed(node, self._parameters)
-        self._inputs = {m: SensorInput(node, m, self._parameters.sensor(m)) for m in self._parameters.modalities}
+        listed = self._parameters.modalities
+        self._inputs = {m: SensorInput(node, m, self._parameters.sensor(m), _QUEUE) for m in listed}
         self._records: dict[Modality, Record] = {}
         for modality, source in self._inputs.items():
             source.registerCallback(partial(self._hear, modality))
@@ -166,7 +118,10 @@ class _Visit:
             if source.refused:
                 self._record(modality).refusals[source.refusal] = source.refused
         begin = min((int(r.arrivals[0]) for r in self._records.values() if len(r.arrivals)), default=0)
-        said = [*spoken_findings(self._records, begin)]
+        torn = {m: record for m, record in self._records.items() if self._loss(m)}
+        untimed = self._records if self._stands_still else torn
+        said = [found for record in untimed.values() for found in content_findings(record)]
+        said += spoken_findings({m: record for m, record in self._records.items() if m not in untimed}, begin)
         findings = [*self._node_findings(), *self._transport(seconds), *said, *self._calibration_findings(begin)]
         findings += self._reports({found.subject for found in findings})
         spoken = {m: record for m, record in self._records.items() if len(record.moments)}
@@ -174,9 +129,13 @@ class _Visit:
         plain = rehearse(spoken, sync_config(self._parameters, tuple(spoken))) if spoken else None
         if plain is not None:
             ill = {found.subject for found in said if found.severity == ERROR}
-            advice = advise(spoken, plain, ahead_of_arrival(spoken), ill)
-            findings += [*sync_findings(plain, ill), *advice.findings]
-            checkup.parameters, checkup.sets = advice.parameters, set_figures(plain)
+            checkup.sets = set_figures(plain)
+            if not self._stands_still:
+                findings += sync_findings(plain, ill)
+            if not untimed:  # no setting makes up for what does not arrive
+                advice = advise(spoken, plain, ahead_of_arrival(spoken), ill)
+                findings += advice.findings
+                checkup.parameters = advice.parameters
         checkup.sensors = {m: sensor_row(record, plain) for m, record in self._records.items()}
         checkup.findings = sorted_findings(findings)
         self._feed.close()
@@ -195,7 +154,8 @@ class _Visit:
 
     def _hear(self, modality: Modality, frame: SensorFrame) -> None:
         record = self._record(modality)
-        record.note(frame.stamp, frame.stamp, self._now(), frame.frame_id)
+        arrived = self._inputs[modality].received_at(frame.stamp) or self._now()
+        record.note(frame.stamp, frame.stamp, arrived, frame.frame_id)
         if isinstance(frame.payload, Picture | Events):
             record.sizes[frame.payload.height, frame.payload.width] += 1
 
@@ -208,18 +168,31 @@ class _Visit:
     def _now(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)
 
+    @property
+    def _simulated(self) -> bool:
+        return bool(self._node.get_parameter("use_sim_time").value)
+
+    @property
+    def _stands_still(self) -> bool:
+        """Whether simulated time was asked for and nobody tells it; then nothing can be said about stamps."""
+        return self._simulated and self._now() == 0
+
+    def _loss(self, modality: Modality) -> int:
+        """How many messages the transport lost, where that is more than now and then."""
+        source = self._inputs[modality]
+        return source.lost if source.lost > _LOSS * (source.lost + source.received) else 0
+
     # Findings
 
     def _node_findings(self) -> Iterator[Finding]:
         probe, name = self._probe, self._probe.name
-        if not probe.runs:
+        if not probe.runs and not probe.reports:
             yield finding("node_absent", name)
-        elif probe.state in _TRANSITIONS:
-            yield finding("node_inactive", name, state=probe.state, node=name, transition=_TRANSITIONS[probe.state])
-        simulated = bool(self._node.get_parameter("use_sim_time").value)
-        if simulated and self._now() == 0:
+        elif probe.state in TRANSITIONS:
+            yield finding("node_inactive", name, state=probe.state, node=name, transition=TRANSITIONS[probe.state])
+        if self._stands_still:
             yield finding("no_clock", "/clock")
-        elif not simulated and self._node.count_publishers("/clock"):
+        elif not self._simulated and self._node.count_publishers("/clock"):
             yield finding("clock_unused", "/clock")
 
     def _reports(self, told: Collection[str]) -> Iterator[Finding]:
@@ -232,12 +205,18 @@ class _Visit:
 
     def _transport(self, seconds: float) -> Iterator[Finding]:
         """Publishers, types and quality of service of every topic that the node listens to."""
+        if not any(source.publishers for source in self._inputs.values()):
+            yield finding("alone", "graph", domain=self._node.context.get_domain_id(), range=_discovery_range())
         subscribers = {self._probe.name.rpartition("/")[2]} if self._probe.runs else {NAME}
         for modality, source in self._inputs.items():
             mismatches = [*qos_findings(self._node, source.topic, modality, subscribers)]
             yield from mismatches
             if not source.publishers:
-                yield finding("no_publisher", modality, topic=source.topic, name=f"{modality}.topic")
+                found = candidates(self._node, modality, source.topic, {s.topic for s in self._inputs.values()})
+                name = f"{modality}.topic{instead(found)}"
+                yield finding("no_publisher", modality, topic=source.topic, name=name)
+            elif lost := self._loss(modality):
+                yield finding("lost_on_the_way", modality, lost=lost, total=lost + source.received)
             elif source.obstacle and not source.received and not mismatches:
                 reason, _, remedy = source.obstacle.rpartition("; ")
                 values = {"reason": reason or remedy, "remedy": remedy if reason else "change one of the two"}

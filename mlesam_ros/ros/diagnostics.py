@@ -10,7 +10,8 @@ from typing import Protocol
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from mlesam_ros.frame import Modality
-from mlesam_ros.ros.words import ERROR, OK, PIPELINE, SENSOR, WARN
+from mlesam_ros.ros.candidates import instead
+from mlesam_ros.ros.words import ERROR, OK, PIPELINE, SENSOR, TRANSITIONS, WARN
 
 __all__ = ["ERROR", "OK", "WARN", "PipelineHealth", "Reporter", "SensorHealth"]
 
@@ -29,6 +30,7 @@ class Listening(Protocol):
     topic: str
     type_name: str | None
     received: int
+    lost: int
     refusal: str
     obstacle: str | None
 
@@ -56,6 +58,7 @@ class SensorHealth:
     Attributes:
         counts: what became of its messages so far, unreadable ones included.
         reasons: why messages or frames of it were dropped → how many.
+        hindered: how many of the refused ones were for want of the label camera, which the pipeline's status tells.
         unplaced: why it is not known where it sits, as level and words; None when it is.
         trouble: why its newest frame could not be used, in words; empty when it could.
         note: what its newest picture had to be made without, in words; empty for nothing.
@@ -63,10 +66,12 @@ class SensorHealth:
         skew: s between its stamps and the masks', median of the last few; None before the first.
         expected_skew: s that this may be; 0 where nothing is expected.
         delay: s from stamp to receipt, median of the last few; None before the first.
+        elsewhere: topics that it may be meant to be on, where nobody publishes it.
     """
 
     counts: Mapping[str, int]
     reasons: Mapping[str, int] = field(default_factory=dict)
+    hindered: int = 0
     unplaced: tuple[bytes, str] | None = None
     trouble: str = ""
     note: str = ""
@@ -74,6 +79,7 @@ class SensorHealth:
     skew: float | None = None
     expected_skew: float = 0.0
     delay: float | None = None
+    elsewhere: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class Reporter:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._refused: dict[Modality, int] = {}
+        self._told: dict[tuple[Modality, str], int] = {}
 
     def sensor(self, listening: Listening, health: SensorHealth, timeout: float) -> DiagnosticStatus:
         """One sensor's status.
@@ -122,10 +128,14 @@ class Reporter:
             health: how it is doing.
             timeout: seconds of silence that are worth a warning.
         """
-        refused = health.counts["refused"]
-        fresh = refused - self._refused.get(listening.modality, 0)
-        self._refused[listening.modality] = refused
-        level, words = _silence(listening, timeout) or _content(listening, health, fresh) or _flow(listening, health)
+        refused = self._fresh(listening.modality, "refused", health.counts["refused"] - health.hindered)
+        lost = self._fresh(listening.modality, "lost", listening.lost)
+        level, words = (
+            _silence(listening, health, timeout)
+            or _content(listening, health, refused)
+            or _transport(listening, lost)
+            or _flow(listening, health)
+        )
         values: dict[str, object] = {
             "topic": listening.topic,
             "type": listening.type_name or "not known yet",
@@ -137,10 +147,17 @@ class Reporter:
             **({"expected_rate_hz": f"{health.rate:g}"} if health.rate else {}),
             **({"expected_skew_ms": f"{1e3 * health.expected_skew:g}"} if health.expected_skew else {}),
             **health.counts,
+            "lost_on_the_way": listening.lost,
             **{f"refused: {reason}": count for reason, count in health.reasons.items()},
             **{f"decoded: {what}": count for what, count in listening.decoded.items()},
         }
         return self._status(listening.modality, level, words, values)
+
+    def _fresh(self, modality: Modality, what: str, count: int) -> int:
+        """How many there are more than in the last report; counters begin anew with each activation."""
+        before = self._told.get((modality, what), 0)
+        self._told[modality, what] = count
+        return max(count - before, 0)
 
     def pipeline(self, health: PipelineHealth, timeout: float) -> DiagnosticStatus:
         """The pipeline's status.
@@ -158,6 +175,8 @@ class Reporter:
     def _pipeline_words(self, health: PipelineHealth, timeout: float) -> tuple[bytes, str]:
         if health.failure:
             return PIPELINE["failed"].say(failure=health.failure, node=self._name)
+        if health.state in TRANSITIONS:
+            return PIPELINE["idle"].say(state=health.state, node=self._name, transition=TRANSITIONS[health.state])
         if health.state != "active":
             return PIPELINE["state"].say(state=health.state)
         if health.hindrance is not None:
@@ -177,14 +196,15 @@ class Reporter:
         return DiagnosticStatus(level=level, name=name, message=words, hardware_id=self._name, values=pairs)
 
 
-def _silence(listening: Listening, timeout: float) -> tuple[bytes, str] | None:
+def _silence(listening: Listening, health: SensorHealth, timeout: float) -> tuple[bytes, str] | None:
     """What there is to say about a sensor that sends nothing; None when it does send, or is not overdue."""
     topic, silence = listening.topic, listening.silence
     if listening.publishers == 0:
         last = f"; the last message came {silence:.1f} s ago" if listening.received else ""
         if listening.received and silence <= timeout:
             return None
-        return SENSOR["no_publisher"].say(topic=topic, last=last, modality=listening.modality)
+        advice = {"modality": listening.modality, "instead": instead(health.elsewhere)}
+        return SENSOR["no_publisher"].say(topic=topic, last=last, **advice)
     if listening.obstacle:
         return SENSOR["obstacle"].say(topic=topic, obstacle=listening.obstacle)
     if silence <= timeout:
@@ -204,6 +224,11 @@ def _content(listening: Listening, health: SensorHealth, fresh: int) -> tuple[by
         reason = listening.refusal or ", ".join(health.reasons) or "see ~/status"
         return SENSOR["refused"].say(count=fresh, reason=reason)
     return None
+
+
+def _transport(listening: Listening, lost: int) -> tuple[bytes, str] | None:
+    """What there is to say about messages that were sent and did not arrive; None when all did."""
+    return SENSOR["lost"].say(count=lost, topic=listening.topic, hint=_TRANSPORT_HINT) if lost else None
 
 
 def _flow(listening: Listening, health: SensorHealth) -> tuple[bytes, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
+from collections.abc import Mapping
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -35,11 +36,18 @@ def queue_depth(modality: Modality) -> int:
 class SensorInput(SimpleFilter):
     """A filter whose output are the `SensorFrame`s of one sensor. It listens from the first `poll` on.
 
+    Args:
+        node: who listens.
+        modality: which sensor.
+        sensor: its parameters.
+        depth: messages that wait at most; 0 for those that a mask has use for.
+
     Attributes:
         modality: which sensor.
         topic: the resolved topic.
         type_name: the message type that is subscribed to; None as long as nobody publishes one that can be read.
         received: messages that arrived.
+        lost: messages that the transport lost on the way, as far as the middleware tells.
         refused: how many of them could not be read.
         refusal: why the newest of those could not, in words.
         refusals: why any of those could not → how many.
@@ -48,8 +56,9 @@ class SensorInput(SimpleFilter):
         frame_id: the TF frame of its newest frame; empty before the first.
     """
 
-    def __init__(self, node: Node, modality: Modality, sensor: SensorParameters) -> None:
+    def __init__(self, node: Node, modality: Modality, sensor: SensorParameters, depth: int = 0) -> None:
         super().__init__()
+        self._depth = depth or queue_depth(modality)
         self._node = node
         self._sensor = sensor
         self._subscription: Subscription[Any] | None = None
@@ -60,6 +69,7 @@ class SensorInput(SimpleFilter):
         self.topic: str = node.resolve_topic_name(sensor.topic)
         self.type_name: str | None = None
         self.received = 0
+        self.lost = 0
         self.refused = 0
         self.refusal = ""
         self.refusals = Reasons()
@@ -117,11 +127,12 @@ class SensorInput(SimpleFilter):
 
     def _open(self, type_name: str, message: type) -> None:
         self._reader = FrameReader(self.modality, type_name)
-        depth, keep = queue_depth(self.modality), HistoryPolicy.KEEP_LAST
-        qos = QoSProfile(history=keep, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+        keep = HistoryPolicy.KEEP_LAST
+        qos = QoSProfile(history=keep, depth=self._depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         topic = self._sensor.topic
         raw = type_name in RAW_TYPES
-        self._subscription = subscribe(self._node, message, topic, self._receive, qos, self._on_incompatible, raw)
+        told = self._on_incompatible, self._on_lost
+        self._subscription = subscribe(self._node, message, topic, self._receive, qos, *told, raw)
         self.type_name = type_name
 
     def close(self) -> None:
@@ -146,17 +157,17 @@ class SensorInput(SimpleFilter):
             return None
         return accepted[0]
 
-    def _receive(self, message: Any) -> None:
+    def _receive(self, message: Any, info: Mapping[str, int]) -> None:
         """Read a message and whatever else waits, so that a queue never stands in front of a busy executor."""
-        self._read(message)
+        self._read(message, info)
         subscription = self._subscription
-        for _ in range(queue_depth(self.modality) - 1):
+        for _ in range(self._depth - 1):
             taken = subscription and subscription.handle.take_message(subscription.msg_type, subscription.raw)
             if not taken:
                 return
-            self._read(taken[0])
+            self._read(*taken)
 
-    def _read(self, message: Any) -> None:
+    def _read(self, message: Any, info: Mapping[str, int]) -> None:
         assert self._reader is not None
         self._arrivals.append(time.monotonic())
         self.received += 1
@@ -168,14 +179,23 @@ class SensorInput(SimpleFilter):
             self.refusals.count(self.refusal)
             self.refused += 1
             return
-        self._receipts[frame.stamp] = int(self._node.get_clock().now().nanoseconds)
+        self._receipts[frame.stamp] = self._arrival(info)
         if len(self._receipts) > _RECEIPTS:
             self._receipts.popitem(last=False)
         self.frame_id = self._sensor.frame_id or frame.frame_id
         self.signalMessage(replace(frame, frame_id=self.frame_id) if self._sensor.frame_id else frame)
+
+    def _arrival(self, info: Mapping[str, int]) -> int:
+        """When the transport had the message, which a busy executor reads later; simulated time knows only now."""
+        clock = self._node.get_clock()
+        now, noted = int(clock.now().nanoseconds), info.get("received_timestamp", 0)
+        return noted if 0 < noted < now and not clock.ros_time_is_active else now
 
     def _on_incompatible(self, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
         self.obstacle = (
             f"QoS incompatible: {policy}; match the publisher's with qos_overrides.{self.topic}.subscription.{policy}"
         )
+
+    def _on_lost(self, event: Any) -> None:
+        self.lost += event.total_count_change

@@ -27,13 +27,14 @@ class Ledger:
     """Counts and remembers.
 
     Args:
-        log: told of each trouble when it begins.
+        log: told of the pipeline's troubles when they begin.
 
     Attributes:
         sequence: masks so far.
         used: the sensors of the newest mask.
         rejected: modality → frames of complete sets that had no part in a mask.
-        reasons: modality → why.
+        hindered: modality → frames of complete sets of which no mask could be made at all.
+        reasons: modality → why either.
     """
 
     def __init__(self, log: Callable[[str], None]) -> None:
@@ -46,6 +47,7 @@ class Ledger:
         self.sequence = 0
         self.used: tuple[Modality, ...] = ()
         self.rejected: Counter[Modality] = Counter()
+        self.hindered: Counter[Modality] = Counter()
         self.reasons: dict[Modality, Reasons] = defaultdict(Reasons)
 
     def enter(self, segmentation: Segmentation, latency: float, notes: Mapping[Modality, str]) -> None:
@@ -69,9 +71,9 @@ class Ledger:
         self.reasons[modality].count(words)
 
     def note(self, modality: Modality | None, words: str) -> None:
-        """Remember what went wrong for the next report; log it when it begins. None is the pipeline itself."""
-        if not self.trouble(modality):
-            self._log(f"{modality or 'pipeline'}: {words}")
+        """Remember what went wrong for the next report. None is the pipeline itself, of which the log is told, too."""
+        if modality is None and not self.trouble(None):
+            self._log(f"pipeline: {words}")
         self._troubles[modality] = (time.monotonic(), words)
 
     def trouble(self, modality: Modality | None) -> str:

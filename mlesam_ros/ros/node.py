@@ -14,6 +14,7 @@ from rclpy.parameter import Parameter
 
 from mlesam_ros.errors import ConfigError, MlesamError, sentence
 from mlesam_ros.ros import parameters as declared
+from mlesam_ros.ros.announcer import Announcer
 from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter
 from mlesam_ros.ros.parameters import NodeParameters
 from mlesam_ros.ros.perception import Perception
@@ -47,6 +48,7 @@ class PerceptionNode(LifecycleNode):
         self._perception: Perception | None = None
         self._failure = ""
         self._reporter = Reporter(self.get_fully_qualified_name())
+        self._announcer = Announcer(self.get_logger())
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS.qos)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         # The machine's clock: a simulated one may stand still, and then there is something to report.
@@ -61,7 +63,9 @@ class PerceptionNode(LifecycleNode):
 
     def start(self) -> None:
         """Configure and activate, where the parameter `autostart` says so."""
-        if self.parameters.autostart and self.trigger_configure() == SUCCESS:
+        if not self.parameters.autostart:
+            self._report(at_once=True)
+        elif self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
     def close(self) -> None:
@@ -81,8 +85,7 @@ class PerceptionNode(LifecycleNode):
         except Exception as error:
             # Whatever it was, the operator gets one sentence and another try; rclpy would swallow it.
             self._failure = sentence(error)
-            self.get_logger().error(f"configure failed: {self._failure}")
-            self._report()
+            self._report(at_once=True)
             return FAILURE
         self._failure = ""
         self.get_logger().info(f"configured: {self._perception.summary}")
@@ -172,7 +175,7 @@ class PerceptionNode(LifecycleNode):
         if self._perception is not None:
             self._perception.poll()
 
-    def _report(self) -> None:
+    def _report(self, at_once: bool = False) -> None:
         perception, timeout = self._perception, self.parameters.sensor_timeout
         health = PipelineHealth(self.state, self._failure) if perception is None else perception.health(self.state)
         status = [self._reporter.pipeline(health, timeout)]
@@ -181,6 +184,7 @@ class PerceptionNode(LifecycleNode):
         message = DiagnosticArray(status=status)
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+        self._announcer.hear(status, at_once)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from mlesam_ros.errors import CalibrationError, ConfigError, MlesamError, senten
 from mlesam_ros.frame import CAMERA, FrameSet, Modality, Segmentation
 from mlesam_ros.labels import IGNORE
 from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.ros.candidates import candidates
 from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter, SensorHealth
 from mlesam_ros.ros.inputs import SensorInput
 from mlesam_ros.ros.ledger import Ledger, Reasons
@@ -69,7 +70,6 @@ class Perception:
     def activate(self) -> None:
         """Count from zero, subscribe, start the worker."""
         self._ledger = Ledger(self._node.get_logger().warning)
-        self._overdue = False
         self._outputs.announce(self._now(), self._parameters.confidence_threshold)
         self._sync = SyncFilter(self._sync_config, self._now, self._simulated)
         self._sync.registerCallback(self._segment)
@@ -122,16 +122,6 @@ class Perception:
             else:
                 source.close()
         self._snapshot.follow({s.topic: s.type_name for s in self._inputs.values()})
-        self._watch_calibration()
-
-    def _watch_calibration(self) -> None:
-        """Say it once, and loudly, when the deadline for calibration is over."""
-        if self._sync is None or self._overdue or self._ledger.age < self._parameters.calibration_timeout:
-            return
-        self._overdue = True
-        found = [self._hindrance(), *(self._unplaced(source) for source in self._inputs.values())]
-        for _, words in filter(None, found):
-            self._node.get_logger().error(words)
 
     # The worker's thread
 
@@ -165,7 +155,7 @@ class Perception:
         """The mask, and a note of every frame that had no part in it; None when none of them had."""
         if missing := self._rig_feed.missing:
             for modality in frame_set.frames:
-                self._ledger.rejected[modality] += 1
+                self._ledger.hindered[modality] += 1
                 self._ledger.reasons[modality].count(missing)
             return None
         try:
@@ -218,6 +208,7 @@ class Perception:
         return SensorHealth(
             counts,
             reasons,
+            hindered=ledger.hindered[modality],
             unplaced=self._unplaced(source),
             trouble=ledger.trouble(modality),
             note=ledger.without(modality),
@@ -225,7 +216,13 @@ class Perception:
             skew=ledger.skew(modality),
             expected_skew=expected.skew,
             delay=source.delay,
+            elsewhere=self._elsewhere(source),
         )
+
+    def _elsewhere(self, source: SensorInput) -> list[str]:
+        if source.publishers:
+            return []
+        return candidates(self._node, source.modality, source.topic, {s.topic for s in self._inputs.values()})
 
     def _hindrance(self) -> tuple[bytes, str] | None:
         if self._now() == 0:
@@ -243,7 +240,7 @@ class Perception:
             self._rig_feed.rig.extrinsic(source.frame_id)
         except CalibrationError as error:
             saying = SENSOR["waiting_place" if self._waiting else "no_place"]
-            return saying.say(unplaced=error, waited=self._ledger.age)
+            return saying.say(unplaced=error, waited=self._ledger.age, modality=source.modality)
         return None
 
     @property
@@ -255,7 +252,8 @@ class Perception:
         """The synchroniser's counters, with what was refused before it and after it."""
         counters = self._sync.counters() if self._sync is not None else {}
         for modality, counts in counters.items():
-            unreadable, rejected = self._inputs[modality].refused, self._ledger.rejected[modality]
+            unreadable = self._inputs[modality].refused
+            rejected = self._ledger.rejected[modality] + self._ledger.hindered[modality]
             counts["received"] += unreadable
             counts["refused"] += unreadable + rejected
             counts["used"] -= rejected

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from diagnostic_msgs.msg import DiagnosticStatus
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+TRANSITIONS = {"unconfigured": "configure", "inactive": "activate"}
+"""Lifecycle state → what leads on from it."""
 LEVELS = {OK: "OK", WARN: "WARN", ERROR: "ERROR"}
 
 
@@ -37,10 +39,10 @@ class Saying:
 SENSOR = {
     "no_publisher": Saying(
         WARN,
-        "no publisher on {topic}{last}; start its driver, or set {modality}.topic",
+        "no publisher on {topic}{last}; start its driver, or set {modality}.topic{instead}",
         "Nobody publishes on the sensor's topic.",
-        "Start the driver; compare `ros2 topic list` with the topic; a sensor that the robot lacks is taken out of "
-        "`modalities`.",
+        "Start the driver, or correct the topic: those that are published with a fitting type are named; a sensor that "
+        "the robot lacks is taken out of `modalities`.",
     ),
     "obstacle": Saying(
         ERROR,
@@ -64,13 +66,13 @@ SENSOR = {
     ),
     "waiting_place": Saying(
         WARN,
-        "{unplaced} Waiting since {waited:.0f} s.",
+        "waiting since {waited:.0f} s: {unplaced} A frame with a wrong name is corrected by {modality}.frame_id.",
         "TF does not say yet where the sensor sits, and `calibration_timeout` is not over; masks are made without it.",
         "None, where the robot is still starting.",
     ),
     "no_place": Saying(
         ERROR,
-        "{unplaced} Waited {waited:.0f} s.",
+        "waited {waited:.0f} s: {unplaced} A frame with a wrong name is corrected by {modality}.frame_id.",
         "TF still does not say where the sensor sits after `calibration_timeout`; masks are made without it.",
         "Publish the missing transform (robot_state_publisher, static_transform_publisher), set `<sensor>.frame_id` "
         "or give a `calibration_file`.",
@@ -87,6 +89,14 @@ SENSOR = {
         "{count} messages refused since the last report: {reason}",
         "Messages could not be read, or carry a stamp of another clock.",
         "What the message says; for stamps see robot.md, troubleshooting.",
+    ),
+    "lost": Saying(
+        WARN,
+        "{count} messages on {topic} were lost on the way since the last report; {hint}",
+        "They were sent and the transport dropped them: mostly pictures and clouds that do not fit the publisher's "
+        "shared-memory segment, or a network that is too slow for them.",
+        "Set the transport profile where the driver starts too (see robot.md); over a network send compressed "
+        "pictures, or run the node beside the driver.",
     ),
     "slow": Saying(
         WARN,
@@ -115,13 +125,17 @@ SENSOR = {
 PIPELINE = {
     "failed": Saying(
         ERROR,
-        "configure failed: {failure} Then: ros2 lifecycle set {node} configure",
+        "configure failed: {failure} Then: ros2 lifecycle set {node} configure, and activate after it",
         "Weights, calibration file, device or a parameter is not usable; the sentence says which.",
-        "Correct it, then configure again.",
+        "Correct it (`ros2 param set`, or start anew), then configure and activate.",
     ),
-    "state": Saying(
-        OK, "{state}", "The node is not active; this is its lifecycle state.", "Configure and activate it."
+    "idle": Saying(
+        OK,
+        "{state}, so it makes no masks; a lifecycle manager brings it on, or: ros2 lifecycle set {node} {transition}",
+        "The node is not active; this is its lifecycle state. With `autostart` it configures and activates itself.",
+        "Configure it, then activate it.",
     ),
+    "state": Saying(OK, "{state}", "The node is about to end; this is its lifecycle state."),
     "no_time": Saying(
         ERROR,
         "no time yet: use_sim_time is set and nothing came on /clock; publish it or unset use_sim_time",
@@ -130,13 +144,13 @@ PIPELINE = {
     ),
     "waiting_calibration": Saying(
         WARN,
-        "{missing} Waiting since {waited:.0f} s.",
+        "waiting since {waited:.0f} s: {missing}",
         "The label camera's size and lens are not known yet, and `calibration_timeout` is not over.",
         "None, where the driver is still starting.",
     ),
     "no_calibration": Saying(
         ERROR,
-        "{missing} Waited {waited:.0f} s.",
+        "waited {waited:.0f} s: {missing}",
         "The label camera's size and lens are still not known after `calibration_timeout`.",
         "Publish CameraInfo, correct `camera.info_topic`, or set `calibration_file`.",
     ),

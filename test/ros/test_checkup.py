@@ -90,7 +90,7 @@ UNWELL = {
 def test_a_robot_that_is_not(drive, name):
     about, expected = UNWELL[name]
     if about is None:
-        expected = [("camera", "no CameraInfo"), *expected]
+        expected = [("camera", "no CameraInfo"), ("graph", "not one sensor's topic has a publisher"), *expected]
     else:
         drive(**about)
     examined(expected)
@@ -110,10 +110,30 @@ def test_who_offers_less_than_is_asked_for(drive):
     assert lidar in found[0].remedy and "transient_local" in found[1].remedy
 
 
+def test_messages_that_the_transport_loses_are_nobody_elses_fault():
+    """Neither the driver's rhythm is blamed for the holes nor a wider tolerance proposed."""
+    driver = subprocess.Popen([sys.executable, str(HERE / "flood.py"), "/camera/image_raw"])
+    try:
+        for _ in range(6):
+            checkup = examine_live(NODE, {"modalities": ["camera"]}, None, 2.0)
+            found = {f.message: f for f in checkup.findings if f.subject == "camera"}
+            torn = [f for words, f in found.items() if "did not arrive" in words]
+            if torn:
+                break
+        assert torn and "FASTDDS_DEFAULT_PROFILES_FILE" in torn[0].remedy
+        assert not any(words in message for message in found for words in ("silence", "unevenly", "part of"))
+        assert checkup.parameters == {}
+    finally:
+        driver.kill()
+        driver.wait()
+
+
 def test_time_that_stands_still(drive):
     drive()
     checkup = examine_live(NODE, {"use_sim_time": True}, None, 2.0)
     assert ("/clock", "error") in [(found.subject, found.severity) for found in checkup.findings]
+    assert not any("clock by which they arrive" in found.message for found in checkup.findings), "of no stamp's fault"
+    assert checkup.sensors and checkup.parameters == {}
 
 
 def test_the_node_that_runs_is_asked_for_its_settings(drive, launch):  # noqa: F811
@@ -121,6 +141,7 @@ def test_the_node_that_runs_is_asked_for_its_settings(drive, launch):  # noqa: F
     node = launch(**{"camera.topic": "/nowhere"})
     until(lambda: node.said("active"))
     checkup = examined([("camera", "nobody publishes on /nowhere")])
+    assert checkup.findings[0].remedy == "start its driver, or set camera.topic to /camera/image_raw"
     assert checkup.sets["parts"].keys() == {"depth", "event", "lidar"}
 
 

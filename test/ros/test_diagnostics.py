@@ -16,6 +16,7 @@ def lidar(**changes):
         "topic": "/lidar/points",
         "type_name": "sensor_msgs/msg/PointCloud2",
         "received": 5,
+        "lost": 0,
         "refusal": "",
         "obstacle": None,
         "publishers": 1,
@@ -61,6 +62,24 @@ def test_a_silent_sensor_says_why(facts, level, words):
     assert status.level == level and words in status.message
 
 
+def test_where_a_sensor_may_be_instead_is_part_of_the_advice():
+    status = report(lidar(publishers=0, received=0, silence=3.0), elsewhere=["/points", "/rear/points"])
+    assert status.message.endswith("or set lidar.topic to /points or /rear/points")
+
+
+def test_messages_lost_on_the_way_are_news_once_and_begin_anew_with_an_activation():
+    reporter, health = Reporter("/mlesam"), SensorHealth(COUNTS)
+    words = []
+    for lost in (4, 4, 6, 0, 1):
+        status = reporter.sensor(lidar(lost=lost), health, 1.0)
+        values = {pair.key: pair.value for pair in status.values}
+        assert status.level == (WARN if "lost on the way" in status.message else OK)
+        assert values["lost_on_the_way"] == str(lost)
+        words.append(status.message.partition(" on ")[0])
+    assert words == ["4 messages", "10.0 Hz", "2 messages", "10.0 Hz", "1 messages"]
+    assert "FASTDDS_DEFAULT_PROFILES_FILE" in Reporter("/mlesam").sensor(lidar(lost=1), health, 1.0).message
+
+
 def test_a_frame_that_cannot_be_used_says_why():
     status = report(lidar(), trouble="no transform connects 'lidar' to 'camera'.")
     assert (status.level, status.message) == (WARN, "no transform connects 'lidar' to 'camera'.")
@@ -74,6 +93,14 @@ def test_refusals_are_news_once():
     first = reporter.sensor(lidar(), health, 1.0)
     assert first.level == WARN and "3 messages refused since the last report: stamp is zero" in first.message
     assert reporter.sensor(lidar(), health, 1.0).level == OK
+
+
+def test_what_all_sensors_wait_for_is_not_each_ones_trouble():
+    counts = {**COUNTS, "refused": 3}
+    assert report(lidar()).level == OK
+    assert Reporter("/mlesam").sensor(lidar(), SensorHealth(counts, hindered=3), 1.0).level == OK
+    status = Reporter("/mlesam").sensor(lidar(), SensorHealth(counts, {"stamp is zero": 1}, hindered=2), 1.0)
+    assert status.level == WARN and "1 messages refused" in status.message
 
 
 @pytest.mark.parametrize(
@@ -108,7 +135,9 @@ def test_figures_of_a_sensor_are_among_the_values():
             ERROR,
             "configure failed: no such file. Then: ros2 lifecycle",
         ),
-        (PipelineHealth("inactive"), OK, "inactive"),
+        (PipelineHealth("unconfigured"), OK, "ros2 lifecycle set /mlesam configure"),
+        (PipelineHealth("inactive"), OK, "ros2 lifecycle set /mlesam activate"),
+        (PipelineHealth("finalized"), OK, "finalized"),
         (PipelineHealth("active", hindrance=(ERROR, "no CameraInfo yet")), ERROR, "no CameraInfo yet"),
         (PipelineHealth("active", error="out of memory"), ERROR, "out of memory"),
         (PipelineHealth("active", silence=2.1), ERROR, "no mask for 2.1 s"),

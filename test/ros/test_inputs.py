@@ -69,6 +69,15 @@ def test_a_burst_of_event_packets_is_read_at_one_go(graph, robot, listen):
     assert [f.stamp for f in frames] == sorted(f.stamp for f in frames)
 
 
+def test_receipt_is_when_the_message_came_not_when_a_busy_executor_read_it(graph, robot, listen):
+    source, frames = listen(LIDAR, topic=TOPICS[LIDAR])
+    wait_for_match(graph, source)
+    stamp = robot.sense((LIDAR,))
+    time.sleep(1.0)
+    assert graph.spin_until(lambda: frames)
+    assert 0 <= source.delay < 0.9 and source.received_at(stamp) < robot.now() - 100_000_000
+
+
 @pytest.mark.parametrize("package", ["dvs_msgs", "prophesee_event_msgs"])
 def test_arrays_of_events_arrive_as_bytes_from_another_process(graph, listen, package):
     """No object per event: the subscription is raw, and a burst is read at one go."""
@@ -138,3 +147,23 @@ def test_an_override_that_makes_no_sense_is_reported(graph, robot):
     source = SensorInput(node, LIDAR, SensorParameters(topic=TOPICS[LIDAR]))
     assert graph.spin_until(lambda: source.poll() or source.obstacle)
     assert "mostly" in source.obstacle or "reliability" in source.obstacle
+
+
+@pytest.fixture
+def flood():
+    """Starts a driver whose pictures get lost; ends it."""
+    started = []
+
+    def start(topic):
+        started.append(subprocess.Popen([sys.executable, str(Path(__file__).parent / "flood.py"), topic]))
+
+    yield start
+    for driver in started:
+        driver.kill()
+        driver.wait()
+
+
+def test_what_the_transport_loses_is_counted(graph, listen, flood):
+    flood("flooded")
+    source, _ = listen(CAMERA, topic="flooded")
+    assert graph.spin_until(lambda: source.lost > 5)

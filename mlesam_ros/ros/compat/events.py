@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -21,9 +21,10 @@ def subscribe(
     node: Node,
     message: type,
     topic: str,
-    callback: Callable[[Any], None],
+    callback: Callable[[Any, Mapping[str, int]], None],
     qos: QoSProfile,
     on_incompatible: Callable[[Any], None],
+    on_lost: Callable[[Any], None],
     raw: bool = False,
 ) -> Subscription[Any]:
     """A subscription with overridable QoS.
@@ -32,16 +33,21 @@ def subscribe(
         node: who subscribes.
         message: the message's class.
         topic: its name, relative or absolute.
-        callback: called with each message.
+        callback: called with each message and what the middleware notes of it, such as its `received_timestamp`.
         qos: the profile, unless `qos_overrides.<topic>.subscription.*` say otherwise.
         on_incompatible: called when a publisher's QoS does not fit, with the event; never where the middleware does
             not tell.
+        on_lost: called when the transport lost messages, with the event; never where the middleware does not tell.
         raw: hand over serialised bytes instead of messages.
     """
     options = QoSOverridingOptions.with_default_policies()
-    events = SubscriptionEventCallbacks(incompatible_qos=on_incompatible)
     create = partial(node.create_subscription, message, topic, callback, qos, qos_overriding_options=options, raw=raw)
-    try:
-        return create(event_callbacks=events)
-    except UnsupportedEventTypeError:
-        return create()
+    for events in (
+        {"incompatible_qos": on_incompatible, "message_lost": on_lost},
+        {"incompatible_qos": on_incompatible},
+    ):
+        try:
+            return create(event_callbacks=SubscriptionEventCallbacks(**events))
+        except UnsupportedEventTypeError:
+            continue
+    return create()

@@ -1,0 +1,27 @@
+"""A driver without the transport profile that sends more than its segment holds: python flood.py TOPIC.
+
+Bursts of pictures of three megabytes, until it is ended.
+"""
+
+import os
+import sys
+import time
+
+import rclpy
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+
+from mlesam_ros.ros.process import PROFILE_VARIABLES
+
+for name in PROFILE_VARIABLES:
+    os.environ.pop(name, None)
+rclpy.init()
+node = rclpy.create_node("flood")
+publisher = node.create_publisher(Image, sys.argv[1], qos_profile_sensor_data)
+image = Image(height=1000, width=1000, step=3000, encoding="rgb8", data=bytes(3_000_000))
+image.header.frame_id = "camera"
+while True:
+    for _ in range(5):
+        image.header.stamp = node.get_clock().now().to_msg()
+        publisher.publish(image)
+    time.sleep(0.2)
