@@ -16,6 +16,7 @@ import torch
 from mlesam_ros.encoding.encoder import Encoder
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_context, make_encoders
 from mlesam_ros.encoding.on_device import encode_on
+from mlesam_ros.encoding.uploads import Uploads
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
 from mlesam_ros.frame import FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.rig import Rig
@@ -76,6 +77,7 @@ class Pipeline:
         self._encoders = make_encoders({m: _encoder_name(self.config, m) for m in self.config.modalities})
         self._check_statistics(self.config, self._encoders)
         self._dtype = PRECISIONS[self.precision]
+        self._upload = Uploads(self.device)
         self._model = prepare(model, self.device, self._dtype, paths)
         self.refusals: Mapping[Modality, str] = MappingProxyType({})
         self.notes: Mapping[Modality, str] = MappingProxyType({})
@@ -247,7 +249,7 @@ class Pipeline:
             encoder = self._encoders[modality]
             try:
                 if self.encodes_on_device:
-                    images[modality] = encode_on(self.device, encoder, frame, rig, size, context)
+                    images[modality] = encode_on(self._upload, encoder, frame, rig, size, context)
                 else:
                     image = encoder(frame, rig, size, context)
                     refuse_not_finite({modality: torch.from_numpy(image)})
@@ -273,7 +275,8 @@ class Pipeline:
 
     def _tensors(self, images: Mapping[Modality, Any]) -> dict[Modality, torch.Tensor]:
         """Modality → (1, 3, h, w) on the device."""
-        return {m: torch.as_tensor(i)[None].to(self.device, self._dtype) for m, i in images.items()}
+        there = {m: i if isinstance(i, torch.Tensor) else self._upload(i) for m, i in images.items()}
+        return {m: image[None].to(self._dtype) for m, image in there.items()}
 
     @staticmethod
     def _check_statistics(config: MLESAMConfig, encoders: Mapping[Modality, Encoder]) -> None:

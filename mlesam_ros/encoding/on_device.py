@@ -4,15 +4,20 @@ Where points lie is computed by NumPy either way; which pixels they hit, who win
 formulas and channels are the very same code (`geometry/arrays.py`), and the rule for ties is the same: the nearest
 point, and of equally near ones the first. So on a CPU the winners are the same to the last one; on a GPU a point within
 a rounding error of a pixel's edge may fall to the other side.
+
+Nothing here asks the device for an answer. How many points land in the picture is such a question, so the ones that do
+not are carried along: they land on a pixel behind the last, which nobody sees.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from mlesam_ros.encoding.checks import wrong_payload
 from mlesam_ros.encoding.cloud import cloud_intensity, cloud_xyz
@@ -22,24 +27,45 @@ from mlesam_ros.encoding.log_depth import LogDepth
 from mlesam_ros.encoding.placement import place_cloud
 from mlesam_ros.encoding.range_intensity_height import RangeIntensityHeight
 from mlesam_ros.encoding.registered import depth_from_picture
+from mlesam_ros.encoding.uploads import Uploads
 from mlesam_ros.frame import Cloud, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.projection import Projection
 from mlesam_ros.geometry.rig import Rig
 
 _EMPTY = torch.iinfo(torch.int64).max
 _ENTRY = 0xFFFF_FFFF
 
 
+@dataclass(frozen=True, eq=False)
+class Winners:
+    """What each pixel shows, on the device.
+
+    Attributes:
+        hit: (h, w) bool, whether a point covers the pixel.
+        index: (h, w) int64 row of the point that wins it; 0 where none does.
+        range, depth: (h, w) float32 metres from the camera's centre, and along its axis, of that point.
+    """
+
+    hit: Tensor
+    index: Tensor
+    range: Tensor
+    depth: Tensor
+
+
 def encode_on(
-    device: str, encoder: Encoder, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None
-) -> torch.Tensor:
+    upload: Uploads,
+    encoder: Encoder,
+    frame: SensorFrame,
+    rig: Rig,
+    size: tuple[int, int],
+    context: Context | None = None,
+) -> Tensor:
     """What `encoder(frame, rig, size, context)` gives, as a tensor on a device.
 
     Encoders that have nothing to gain there work as ever, and their picture is moved.
 
     Args:
-        device: such as `cuda`.
+        upload: to the device.
         encoder: any.
         frame: as for the encoder.
         rig: as for the encoder.
@@ -53,24 +79,24 @@ def encode_on(
         MlesamError: as the encoder.
     """
     if type(encoder) is RangeIntensityHeight:
-        return _range_intensity_height(device, encoder, frame, rig, size, context)
+        return _range_intensity_height(upload, encoder, frame, rig, size, context)
     if type(encoder) is LogDepth:
-        return _log_depth(device, encoder, frame, rig, size, context)
-    return torch.from_numpy(encoder(frame, rig, size, context)).to(device)
+        return _log_depth(upload, encoder, frame, rig, size, context)
+    return upload(encoder(frame, rig, size, context))
 
 
 def project_on(
-    device: str,
+    upload: Uploads,
     points: npt.NDArray[np.floating[Any]],
     camera: CameraModel,
     size: tuple[int, int],
     near: float = 0.0,
     dilation: int = 0,
-) -> Projection:
-    """`project_points` with the arrays of the result as tensors on a device, in the order of their pixels.
+) -> Winners:
+    """What `project_points` does, as whole pictures on a device.
 
     Args:
-        device: such as `cuda`.
+        upload: to the device.
         points: (N, 3) metres in the camera's optical frame.
         camera: as for `project_points`.
         size: as for `project_points`.
@@ -79,33 +105,33 @@ def project_on(
     """
     height, width = size
     scaled = camera.scaled(height, width)
-    there = torch.from_numpy(points).to(device)
-    turn = scaled.rectification
-    index, u, v = scaled.land_aligned(there if turn is None else torch.from_numpy(turn.apply(points)).to(device), near)
-    pixel = (v + 0.5).floor().long() * width + (u + 0.5).floor().long()
-    x, y, z = there[index].T
+    if not len(points):
+        points = np.full((1, 3), np.nan, np.float32)  # so that there is a row 0
+    there, turn = upload(points), scaled.rectification
+    keep, u, v = scaled.land_masked(there if turn is None else upload(turn.apply(points)), near)
+    row, col = ((x + 0.5).floor().where(keep, 0).long() for x in (v, u))
+    x, y, z = there.T
     # By way of float64, since a float32 root is only nearly rounded on some devices, and ties would differ.
     distance = (x * x + y * y + z * z).double().sqrt().float()
-    hit, winner = _nearest(pixel, distance, size, dilation)
-    found: Any = (hit // width, hit % width, index[winner], distance[winner], z[winner].float())
-    return Projection(*found)
+    pixel = torch.where(keep, row * width + col, height * width)
+    index, hit = _nearest(pixel, distance, size, dilation)
+    return Winners(hit, index, distance[index], z[index].float())
 
 
-def _nearest(
-    pixel: torch.Tensor, distance: torch.Tensor, size: tuple[int, int], dilation: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Flat pixels that are hit, and the entry that wins each: the smallest (distance, entry), as in `projection`."""
+def _nearest(pixel: Tensor, distance: Tensor, size: tuple[int, int], dilation: int) -> tuple[Tensor, Tensor]:
+    """The entry that wins each pixel, the smallest (distance, entry) as in `projection`, and whether any does."""
     entry = torch.arange(len(distance), device=distance.device)
     keys = (distance.view(torch.int32).long() << 32) | entry
-    buffer = torch.full((size[0] * size[1],), _EMPTY, device=distance.device)
+    buffer = keys.new_full((size[0] * size[1] + 1,), _EMPTY)
     buffer.scatter_reduce_(0, pixel, keys, "amin")
+    nearest = buffer[:-1].reshape(size)
     if dilation:
-        buffer = _spread(buffer.reshape(size), dilation).reshape(-1)
-    hit = (buffer != _EMPTY).nonzero()[:, 0]
-    return hit, buffer[hit] & _ENTRY
+        nearest = _spread(nearest, dilation)
+    hit = nearest != _EMPTY
+    return (nearest & _ENTRY).where(hit, 0), hit
 
 
-def _spread(keys: torch.Tensor, reach: int) -> torch.Tensor:
+def _spread(keys: Tensor, reach: int) -> Tensor:
     """The smallest key within `reach` pixels of each: along rows, then along columns of that."""
     for axis in (1, 0):
         smallest, length = keys.clone(), keys.shape[axis]
@@ -117,36 +143,44 @@ def _spread(keys: torch.Tensor, reach: int) -> torch.Tensor:
     return keys
 
 
-def _normalised(values: torch.Tensor, encoder: Encoder) -> torch.Tensor:
-    mean, std = (torch.tensor(s, device=values.device)[:, None] for s in encoder.statistics)
-    return (values - mean) / std
+def _placed(channels: tuple[Tensor, ...], known: Tensor, encoder: Encoder) -> Tensor:
+    """(3, h, w) normalised channels, exactly 0 where nothing is known.
+
+    The statistics are handed over as numbers, since a tensor made of them would have to be uploaded first.
+    """
+    normal = [
+        (c - float(np.float32(m))) / float(np.float32(s)) for c, m, s in zip(channels, *encoder.statistics, strict=True)
+    ]
+    return torch.stack(normal).where(known, 0.0)
 
 
 def _range_intensity_height(
-    device: str,
+    upload: Uploads,
     encoder: RangeIntensityHeight,
     frame: SensorFrame,
     rig: Rig,
     size: tuple[int, int],
     context: Context | None,
-) -> torch.Tensor:
+) -> Tensor:
     if not isinstance(frame.payload, Cloud):
         raise wrong_payload(frame, "a Cloud")
     xyz = cloud_xyz(frame.payload)
     points = place_cloud(frame, rig, context).apply(xyz)
-    seen: Any = project_on(device, points, rig.camera, size, encoder.near, encoder.dilation)
-    told = torch.from_numpy(np.stack([cloud_intensity(frame.payload), xyz[:, 2]])).to(device)[:, seen.index]
-    image = torch.zeros((3, *size), device=device)
-    image[:, seen.rows, seen.cols] = _normalised(torch.stack(encoder.channels(seen.range, *told)), encoder)
-    return image
+    seen = project_on(upload, points, rig.camera, size, encoder.near, encoder.dilation)
+    if not len(xyz):
+        return torch.zeros((3, *size), device=upload.device)
+    intensity, height = upload(np.stack([cloud_intensity(frame.payload), xyz[:, 2]]))[:, seen.index]
+    return _placed(encoder.channels(seen.range, intensity, height), seen.hit, encoder)
 
 
 def _log_depth(
-    device: str, encoder: LogDepth, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None
-) -> torch.Tensor:
-    def projector(*args: Any) -> Projection:
-        return project_on(device, *args)
+    upload: Uploads, encoder: LogDepth, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None
+) -> Tensor:
+    def paint(points: npt.NDArray[np.floating[Any]], camera: CameraModel, size: tuple[int, int], dilation: int) -> Any:
+        seen = project_on(upload, points, camera, size, dilation=dilation)
+        return seen.depth.where(seen.hit, torch.nan)
 
-    metres = torch.as_tensor(depth_from_picture(frame, rig, size, encoder.unit, context, projector)).to(device)
-    logs = metres.clip(encoder.nearest, encoder.farthest).log().reshape(1, -1).expand(3, -1)
-    return torch.where(metres > 0, _normalised(logs, encoder).reshape(3, *size), 0.0)
+    metres = depth_from_picture(frame, rig, size, encoder.unit, context, paint)
+    there = metres if isinstance(metres, Tensor) else upload(metres)
+    logs = there.clip(encoder.nearest, encoder.farthest).log()
+    return _placed((logs, logs, logs), there > 0, encoder)

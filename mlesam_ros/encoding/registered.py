@@ -15,13 +15,12 @@ from mlesam_ros.encoding.picture import MILLIMETRE, DepthSamples, Metres, open_d
 from mlesam_ros.encoding.placement import place_cloud, place_frame
 from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.frame import Cloud, CompressedPicture, Picture, SensorFrame
-from mlesam_ros.geometry.arrays import full
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.projection import Projection, project, project_points
 from mlesam_ros.geometry.rig import Rig
 
-Projector = Callable[[npt.NDArray[np.floating[Any]], CameraModel, tuple[int, int], float, int], Projection]
-"""(N, 3) points in the optical frame, camera, size, near, dilation → what each pixel shows."""
+Painter = Callable[[npt.NDArray[np.floating[Any]], CameraModel, tuple[int, int], int], Metres]
+"""(N, 3) points in the optical frame, camera, size, dilation → (h, w) metres along its axis, NaN where unknown."""
 
 
 def depth_from_picture(
@@ -30,7 +29,7 @@ def depth_from_picture(
     size: tuple[int, int],
     unit: float = MILLIMETRE,
     reference: Reference | None = None,
-    projector: Projector = project_points,
+    painter: Painter | None = None,
 ) -> Metres:
     """The label camera's depth as a depth camera measured it.
 
@@ -43,10 +42,10 @@ def depth_from_picture(
         size: (h, w) of the result.
         unit: metres per count of 16-bit pictures.
         reference: the moment to see it at; None for the frame's own.
-        projector: `project_points`, or what does the same on another device.
+        painter: who projects points on another device; None for NumPy.
 
     Returns:
-        (h, w) float32 metres along the label camera's axis, NaN where unknown; where the projector leaves them.
+        (h, w) float32 metres along the label camera's axis, NaN where unknown; where the painter leaves them.
 
     Raises:
         ImageError: the picture cannot be read.
@@ -60,7 +59,7 @@ def depth_from_picture(
         return samples.metres(size)
     points, dilation = _source_points(samples, frame, rig, size)
     points = place_frame(frame, rig, reference).apply(points)
-    return _depths(projector(points, rig.camera, size, 0.0, dilation), size)
+    return (painter or _painted)(points, rig.camera, size, dilation)
 
 
 def depth_from_cloud(
@@ -87,8 +86,14 @@ def depth_from_cloud(
     return _depths(project(cloud_xyz(frame.payload), pose, rig.camera, size, dilation=dilation), size)
 
 
+def _painted(
+    points: npt.NDArray[np.floating[Any]], camera: CameraModel, size: tuple[int, int], dilation: int
+) -> Metres:
+    return _depths(project_points(points, camera, size, dilation=dilation), size)
+
+
 def _depths(seen: Projection, size: tuple[int, int]) -> Metres:
-    metres: Metres = full(seen.depth, size, np.nan)
+    metres = np.full(size, np.nan, np.float32)
     metres[seen.rows, seen.cols] = seen.depth
     return metres
 

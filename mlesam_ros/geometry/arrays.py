@@ -28,8 +28,3 @@ def ones_like(values: Any) -> Any:
 def arctan(values: Any) -> Any:
     """Radians."""
     return np.arctan(values) if isinstance(values, np.ndarray) else values.arctan()
-
-
-def full(like: Any, shape: tuple[int, ...], value: float) -> Any:
-    """An array of one value, of the type and in the place of another."""
-    return np.full(shape, value, like.dtype) if isinstance(like, np.ndarray) else like.new_full(shape, value)

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import CalibrationError, ConfigError
 from mlesam_ros.findings import ERROR, NOTE, WARNING, Finding
-from mlesam_ros.geometry.camera import CameraModel, camera_matrix
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.camera_fields import camera_matrix
 from mlesam_ros.geometry.distortion import make_distortion
 from mlesam_ros.geometry.mounting import mounting_findings
 from mlesam_ros.geometry.plausible import intrinsics_faults, picture_faults

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import CalibrationError
 from mlesam_ros.geometry.arrays import double, indices
+from mlesam_ros.geometry.camera_fields import camera_matrix, picture_size
 from mlesam_ros.geometry.distortion import Distortion, canonical_model, make_distortion
 from mlesam_ros.geometry.plausible import intrinsics_faults, picture_faults
 from mlesam_ros.geometry.rays import all_rays
@@ -118,7 +119,7 @@ class CameraModel:
             raise CalibrationError(
                 "picture and fit go together: the size of the pictures, and how they come from the calibrated ones."
             )
-        return camera.fitted(*_picture_size(fields["picture"])[::-1], fields["fit"]) if "fit" in fields else camera
+        return camera.fitted(*picture_size(fields["picture"])[::-1], fields["fit"]) if "fit" in fields else camera
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types that `from_dict` reads; the rectification is a matter of the stream and is not kept."""
@@ -269,28 +270,48 @@ class CameraModel:
             if np.isfinite(self.distortion.limit):
                 inside = x * x + y * y <= self.distortion.limit**2
                 index, x, y = index[inside], x[inside], y[inside]
-            xd, yd = self.distortion.apply(x, y)
-            u = float(self.K[0, 0]) * xd + float(self.K[0, 2])
-            v = float(self.K[1, 1]) * yd + float(self.K[1, 2])
-            if bounded:
-                keep = (u >= -0.5) & (u < self.width - 0.5) & (v >= -0.5) & (v < self.height - 0.5)
-            else:
-                keep = (abs(u) < np.inf) & (abs(v) < np.inf)
+            u, v = self._pixels(x, y)
+            keep = self._inside(u, v) if bounded else (abs(u) < np.inf) & (abs(v) < np.inf)
         return index[keep], u[keep], v[keep]
+
+    def land_masked(self, points: Any, near: float = 0.0) -> tuple[Any, Any, Any]:
+        """`land_aligned` without leaving any point out, for devices that others would have to wait for to count them.
+
+        Args:
+            points: as for `land_aligned`.
+            near: as for `land`.
+
+        Returns:
+            (N,) bool, which points land in the picture, and their (N,) u and v, which mean nothing where they do not.
+        """
+        with np.errstate(all="ignore"):
+            keep = (points[:, 2] > near) & (points[:, 2] < np.inf) & self._in_window(points)
+            x, y, z = double(points.T)
+            x, y = x / z, y / z
+            if np.isfinite(self.distortion.limit):
+                keep &= x * x + y * y <= self.distortion.limit**2
+            u, v = self._pixels(x, y)
+            return keep & self._inside(u, v), u, v
 
     def _cull(self, points: Any, near: float, bounded: bool) -> Any:
         z = points[:, 2]
         index = indices((z > near) & (z < np.inf))
-        if not bounded:
-            return index
-        front = points[index]
+        return index[self._in_window(points[index])] if bounded else index
+
+    def _in_window(self, points: Any) -> Any:
         left, right, top, bottom = self._window
-        z = front[:, 2]
-        x = front[:, 0]
+        x, y, z = points[:, 0], points[:, 1], points[:, 2]
         keep = (x >= left * z) & (x <= right * z)
-        y = front[:, 1]
         keep &= (y >= top * z) & (y <= bottom * z)
-        return index[keep]
+        return keep
+
+    def _pixels(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """From normalised coordinates, through the lens."""
+        xd, yd = self.distortion.apply(x, y)
+        return float(self.K[0, 0]) * xd + float(self.K[0, 2]), float(self.K[1, 1]) * yd + float(self.K[1, 2])
+
+    def _inside(self, u: Any, v: Any) -> Any:
+        return (u >= -0.5) & (u < self.width - 0.5) & (v >= -0.5) & (v < self.height - 0.5)
 
     def unproject(self, depth: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
         """Points of a depth picture.
@@ -347,21 +368,6 @@ class CameraModel:
         return {}
 
 
-def camera_matrix(value: Any) -> Floats:
-    """(3, 3) from what a file may say: a 3x3 matrix, its 9 numbers, or fx, fy, cx, cy; its values are not checked.
-
-    Raises:
-        CalibrationError: not numbers.
-    """
-    try:
-        k = np.asarray(value, np.float64)
-    except (TypeError, ValueError) as error:
-        raise CalibrationError(f"K is {short(value)}; it must be 3x3 numbers, or fx, fy, cx, cy.") from error
-    if k.shape == (4,):
-        return np.array([[k[0], 0.0, k[2]], [0.0, k[1], k[3]], [0.0, 0.0, 1.0]])
-    return k.reshape(3, 3) if k.shape == (9,) else k
-
-
 def _raw(info: Any, width: int, height: int) -> CameraModel:
     k = np.asarray(info.k, np.float64)
     if not k.any():
@@ -383,12 +389,3 @@ def _rectified(info: Any, width: int, height: int) -> CameraModel:
 def _refuse(faults: Iterator[str]) -> None:
     for fault in faults:
         raise CalibrationError(fault)
-
-
-def _picture_size(value: Any) -> tuple[int, int]:
-    """(width, height) from a file."""
-    try:
-        width, height = (int(side) for side in value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise CalibrationError(f"picture is {short(value)}; it must be [width, height] of the pictures.") from error
-    return width, height

@@ -11,6 +11,7 @@ from mlesam_ros.encoding.encoders import ENCODERS
 from mlesam_ros.encoding.log_depth import LogDepth
 from mlesam_ros.encoding.on_device import encode_on, project_on
 from mlesam_ros.encoding.range_intensity_height import RangeIntensityHeight
+from mlesam_ros.encoding.uploads import Uploads
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Cloud, Events, FrameSet, Picture, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
@@ -18,6 +19,7 @@ from mlesam_ros.geometry.projection import project_points
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
 
+HERE = Uploads("cpu")
 STAMP = 1_700_000_000_000_000_000
 MS = 1_000_000
 K = np.array([[70.0, 0, 40.3], [0, 72.0, 29.1], [0, 0, 1]])
@@ -38,11 +40,15 @@ SIZES = st.sampled_from([(60, 80), (30, 40), (17, 23), (1, 1), (96, 128)])
 def assert_the_same_winners(points, camera, size, near, dilation):
     ours, theirs = (
         project_points(points, camera, size, near, dilation),
-        project_on("cpu", points, camera, size, near, dilation),
+        project_on(HERE, points, camera, size, near, dilation),
     )
-    order = np.lexsort((ours.cols, ours.rows))
-    for name in ("rows", "cols", "index", "range", "depth"):
-        np.testing.assert_array_equal(getattr(ours, name)[order], getattr(theirs, name).numpy(), err_msg=name)
+    hit = np.zeros(size, bool)
+    hit[ours.rows, ours.cols] = True
+    np.testing.assert_array_equal(hit, theirs.hit)
+    for name in ("index", "range", "depth"):
+        np.testing.assert_array_equal(
+            getattr(ours, name), getattr(theirs, name).numpy()[ours.rows, ours.cols], err_msg=name
+        )
 
 
 @settings(max_examples=80, deadline=None)
@@ -59,9 +65,9 @@ def test_any_lens_size_and_dilation(lens, size, dilation, near, seed):
 def test_of_equally_near_points_the_first_wins(dilation):
     points = np.array([[0, 0, 5], [0, 0, 3], [0, 0, 3], [1, 0, 4], [-1, 0, 4]], np.float32)
     assert_the_same_winners(points, LENSES["pinhole"], (60, 80), 0, dilation)
-    assert project_on("cpu", points[:3], LENSES["pinhole"], (60, 80)).index.tolist() == [1]
-    assert project_on("cpu", points[[2, 1]], LENSES["pinhole"], (60, 80)).index.tolist() == [0]
-    assert set(project_on("cpu", points[3:], LENSES["pinhole"], (1, 1)).index.tolist()) == {0}
+    for some, size, winner in ((points[:3], (60, 80), 1), (points[[2, 1]], (60, 80), 0), (points[3:], (1, 1), 0)):
+        seen = project_on(HERE, some, LENSES["pinhole"], size)
+        assert seen.index[seen.hit].tolist() == [winner]
 
 
 def car():
@@ -108,7 +114,7 @@ def frames(late):
 def test_whole_pictures_with_the_robots_motion(key, encoder, size, late):
     rig, frame = car(), frames(late)[key]
     contexts = [Context(FrameSet(STAMP, CAMERA, {frame.modality: frame}, {frame.modality: 0})) for _ in range(2)]
-    ours, theirs = encoder(frame, rig, size, contexts[0]), encode_on("cpu", encoder, frame, rig, size, contexts[1])
+    ours, theirs = encoder(frame, rig, size, contexts[0]), encode_on(HERE, encoder, frame, rig, size, contexts[1])
     assert (theirs.dtype, tuple(theirs.shape), theirs.is_contiguous()) == (torch.float32, ours.shape, True)
     np.testing.assert_array_equal(ours != 0, theirs.numpy() != 0)
     assert (ours != 0).any()
@@ -126,14 +132,14 @@ def test_every_encoder_can_be_asked_for_a_tensor(name):
     payloads |= {LIDAR: frames(0)[LIDAR], DEPTH: frames(0)["registered"]}
     frame = payloads[encoder.modality]
     ours = encoder(frame, rig, (30, 40))
-    np.testing.assert_allclose(ours, encode_on("cpu", encoder, frame, rig, (30, 40)).numpy(), atol=1e-6)
+    np.testing.assert_allclose(ours, encode_on(HERE, encoder, frame, rig, (30, 40)).numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize("encoder", [RangeIntensityHeight(), LogDepth()])
 def test_refusals_are_the_same(encoder):
     wrong = frames(0)["registered" if encoder.modality == LIDAR else LIDAR]
     said = []
-    for make in (encoder, lambda *args: encode_on("cpu", encoder, *args)):
+    for make in (encoder, lambda *args: encode_on(HERE, encoder, *args)):
         with pytest.raises(MlesamError) as refusal:
             make(wrong, car(), (30, 40))
         said.append(str(refusal.value))
@@ -142,4 +148,4 @@ def test_refusals_are_the_same(encoder):
 
 def test_nothing_to_see_is_an_empty_picture():
     empty = SensorFrame(LIDAR, STAMP, "lidar", Cloud(np.zeros(0, POINT)))
-    assert not encode_on("cpu", RangeIntensityHeight(), empty, car(), (30, 40)).any()
+    assert not encode_on(HERE, RangeIntensityHeight(), empty, car(), (30, 40)).any()
