@@ -6,6 +6,8 @@ optimiser take. What a kernel needs meanwhile and what the allocator leaves unus
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,12 +20,13 @@ from torch.overrides import TorchFunctionMode
 from mlesam_ros.model.backbones import weightless
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import MLESAM, Features
+from mlesam_ros.training.checkpointing import BLOCKS, NONE
 
 _WEIGHT, _TRAINED = 4, 16
 """Bytes per frozen parameter; and per trained one, with its gradient and AdamW's two averages."""
 
 
-def training_bytes(config: MLESAMConfig, side: int, moments: int, precision: str) -> int:
+def training_bytes(config: MLESAMConfig, side: int, moments: int, precision: str, checkpointing: str = NONE) -> int:
     """Bytes of one step of stage `experts`.
 
     Args:
@@ -31,6 +34,7 @@ def training_bytes(config: MLESAMConfig, side: int, moments: int, precision: str
         side: height and width in pixels of what the network sees.
         moments: that are in memory at once.
         precision: `fp32` or `bf16`.
+        checkpointing: as in the recipe; of blocks that are done twice only the largest is there as a whole.
     """
     with weightless():
         model = MLESAM(config)
@@ -46,6 +50,10 @@ def training_bytes(config: MLESAMConfig, side: int, moments: int, precision: str
             kept.setdefault(storage._cdata, storage.nbytes())
             return tensor
 
+        largest = _Largest(kept, keep)
+        if checkpointing == BLOCKS:
+            for block in model.backbone.blocks:
+                block.forward = partial(largest.run, block.forward)
         with saved_tensors_hooks(keep, lambda tensor: tensor), _FusedAttention():
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                 with model.experts.active(config.modalities):
@@ -53,7 +61,32 @@ def training_bytes(config: MLESAMConfig, side: int, moments: int, precision: str
                 output = model.heads(Features(config.modalities, pyramid))
             graph = [_loss(logits, labels) for logits in (output.logits, output.aux_logits) if logits is not None]
         del graph  # what is kept stays alive until here, so that no two of them have one address
-    return sum(kept.values())
+    return sum(kept.values()) + largest.bytes
+
+
+class _Largest:
+    """What the most costly of some blocks keeps beyond what it reads."""
+
+    def __init__(self, kept: Mapping[int, int], keep: Callable[[Tensor], Tensor]) -> None:
+        self.bytes = 0
+        self._kept, self._keep, self._graphs = kept, keep, []  # type: ignore[var-annotated]
+
+    def run(self, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """The block on what it reads, which stays."""
+        inside: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self._kept:
+                inside[storage._cdata] = storage.nbytes()
+            return tensor
+
+        self._keep(x)
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            result = forward(x)
+        self.bytes = max(self.bytes, sum(inside.values()))
+        self._graphs.append(result)  # alive, so that no two tensors have one address
+        return result
 
 
 def _cost(parameter: Tensor) -> int:

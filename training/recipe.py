@@ -12,6 +12,7 @@ import yaml
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import MODALITIES
+from mlesam_ros.training.checkpointing import CHECKPOINTING, NONE
 from mlesam_ros.training.fields import build, one_of
 from mlesam_ros.training.sets import BagData, PublishedData
 from mlesam_ros.world.faults import FAULTS, NO_FAULT
@@ -124,6 +125,7 @@ class Recipe:
         label_stride: the loss looks at every n-th row and column of the labels; 4 is the size of the logits.
         ema: decay of the running average of the weights that is measured and saved; 0 for the weights themselves.
         precision: `fp32` or `bf16` (autocast).
+        checkpointing: `none`, or `blocks` for less memory and more time; see `checkpointing`.
         seed: of weights, order, augmentation and modality dropout.
         robustness: whether the evaluation tries missing, holed and noisy sensors as well.
         device: `auto`, `cpu` or `cuda`.
@@ -153,6 +155,7 @@ class Recipe:
     label_stride: int = 2
     ema: float = 0.0
     precision: str = "fp32"
+    checkpointing: str = NONE
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 3407
     robustness: bool = False
@@ -170,6 +173,7 @@ class Recipe:
         """
         one_of("stage", self.stage, ("pretrain", "experts"))
         one_of("precision", self.precision, ("fp32", "bf16"))
+        one_of("checkpointing", self.checkpointing, CHECKPOINTING)
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         _shares("mixture", self.mixture, MODALITIES)
         if bool(self.epochs) == bool(self.steps):
@@ -188,8 +192,8 @@ class Recipe:
 
 
 FREE = (
-    "threads", "workers", "device", "log_every", "checkpoint_minutes", "backbone", "robustness", "data.folder",
-    "data.processes", "data.root", "data.held_out", "data.kind", "epochs", "warmup_epochs",
+    "threads", "workers", "device", "checkpointing", "log_every", "checkpoint_minutes", "backbone", "robustness",
+    "data.folder", "data.processes", "data.root", "data.held_out", "data.kind", "epochs", "warmup_epochs",
 )  # fmt: skip
 """What may change between a killed run and the one that resumes it: a published set is known by its fingerprint, and
 the length of a run counts in steps."""

@@ -52,7 +52,7 @@ def needed_bytes(recipe: Recipe, stage: PretrainStage | ExpertStage, source: Sou
     if not side or not isinstance(stage, ExpertStage):
         return 0
     moments = -(-recipe.batch // recipe.accumulate // ranks())
-    return training_bytes(stage.model.config, side, moments, recipe.precision)
+    return training_bytes(stage.model.config, side, moments, recipe.precision, recipe.checkpointing)
 
 
 def announcement(recipe: Recipe, source: Source, needed: int) -> str:
@@ -74,5 +74,5 @@ def check_room(needed: int, there: int) -> None:
     if needed > there:
         raise ConfigError(
             f"a step takes at least {needed / _GIB:.1f} GiB and the GPU has {there / _GIB:.1f} GiB; raise accumulate, "
-            "which cuts the batch into parts."
+            "which cuts the batch into parts, or set checkpointing to blocks."
         )

@@ -20,6 +20,7 @@ from mlesam_ros.model.checkpoint import load_trained, save_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.weights import load_backbone, save_backbone
 from mlesam_ros.robustness import Subset
+from mlesam_ros.training.checkpointing import BLOCKS, checkpoint_blocks
 from mlesam_ros.training.datasets.frames import LabelledFrames
 from mlesam_ros.training.distributed import is_first, pick_device, processes, wait
 from mlesam_ros.training.evaluate import How, Score, evaluate
@@ -71,7 +72,7 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
     config, out = model_config(recipe, published), _folder(Path(out))
     with processes(pick_device(recipe.device)):
         torch.manual_seed(recipe.seed)
-        stage = _stage(recipe, config)  # first: weights that do not fit are known before hours of rendering
+        stage = make_stage(recipe, config)  # first: weights that do not fit are known before hours of rendering
         source = published or open_source(recipe, config)
         recipe = scheduled(recipe, len(source.train))
         if published:
@@ -155,17 +156,25 @@ def _folder(out: Path) -> Path:
     return out
 
 
-def _stage(recipe: Recipe, config: MLESAMConfig) -> PretrainStage | ExpertStage:
-    """The model, on the weights that the recipe names."""
+def make_stage(recipe: Recipe, config: MLESAMConfig) -> PretrainStage | ExpertStage:
+    """The model, on the weights that the recipe names.
+
+    Raises:
+        CheckpointError: they are missing or of another architecture.
+    """
     if recipe.stage == "pretrain":
-        pretraining = PretrainStage(config.backbone, len(config.label_space), recipe.mixture, None)
+        stage: PretrainStage | ExpertStage = PretrainStage(
+            config.backbone, len(config.label_space), recipe.mixture, None
+        )
         if recipe.start:
-            load_backbone(pretraining.model.backbone, recipe.start)
-        return pretraining
-    experts = ExpertStage(config, str(recipe.backbone), recipe.full_share, None)
-    if recipe.start:
-        load_trained(recipe.start, experts.model)
-    return experts
+            load_backbone(stage.model.backbone, recipe.start)
+    else:
+        stage = ExpertStage(config, str(recipe.backbone), recipe.full_share, None)
+        if recipe.start:
+            load_trained(recipe.start, stage.model)
+    if recipe.checkpointing == BLOCKS:
+        checkpoint_blocks(stage.model.backbone.blocks)
+    return stage
 
 
 def _measure(recipe: Recipe, stage: PretrainStage | ExpertStage, source: Source, out: Path) -> Mapping[Subset, Score]:
