@@ -1,0 +1,71 @@
+"""Activation checkpointing: a block keeps what it reads, and makes the rest once more when its gradient is due.
+
+That takes memory for one block instead of all of them, and the time of a second pass forward. The gradients are the
+same: T. Chen, B. Xu, C. Zhang, C. Guestrin, "Training deep nets with sublinear memory cost", arXiv 1604.06174.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mlesam_ros.model.experts import ExpertLinear
+from mlesam_ros.training.attention import PlainAttention
+
+NONE, BLOCKS = "none", "blocks"
+CHECKPOINTING = (NONE, BLOCKS)
+
+
+def checkpoint_blocks(blocks: Iterable[nn.Module]) -> None:
+    """Make the blocks of a backbone work that way whenever gradients are asked for; in inference nothing changes.
+
+    Args:
+        blocks: of Hiera or ViT, with or without experts; changed in place.
+    """
+    for block in blocks:
+        layers = [layer for layer in block.modules() if isinstance(layer, ExpertLinear)]
+        block.forward = _Block(block.forward, layers)
+
+
+class _Block:
+    """A block's forward pass."""
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], layers: list[ExpertLinear]) -> None:
+        self._forward = forward
+        self._layers = layers
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return self._forward(x)
+        both = _attention(x), self._as_now(x)
+        result: Tensor = checkpoint(self._forward, x, use_reentrant=False, context_fn=lambda: both)
+        return result
+
+    def _as_now(self, x: Tensor) -> AbstractContextManager[None]:
+        """The second pass comes when the experts are no longer active and the modes of the first one have ended."""
+        active = [(layer, layer.a, layer.b) for layer in self._layers]
+
+        @contextmanager
+        def restored() -> Iterator[None]:
+            with ExitStack() as stack:
+                stack.enter_context(_attention(x))
+                for layer, a, b in active:
+                    stack.callback(_set, layer, layer.a, layer.b)
+                    _set(layer, a, b)
+                yield
+
+        return restored()
+
+
+def _attention(x: Tensor) -> AbstractContextManager[Any]:
+    """The same in both passes, whatever stands around the first one."""
+    return PlainAttention() if x.device.type == "cpu" else nullcontext()
+
+
+def _set(layer: ExpertLinear, a: Any, b: Any) -> None:
+    layer.a, layer.b = a, b
