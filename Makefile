@@ -2,6 +2,7 @@
 # make test    linters and tests                           (ARGS="-k sync" goes to pytest, TESTS=test/ros narrows it)
 # make setup   the set-up alone, which run and test begin with; it leaves $(VENV)/bin/mlesam
 # make lint    ruff and mypy; make pytest: the tests alone
+# make soak    the node for an hour beside ten readings a second of each sensor, watched (MINUTES=... for less)
 # make fuzz    100,000 damaged messages and files at every reader (CASES=... for more); make test tries 1,000
 # make lock    write down versions and hashes of what requirements/ leads to       (UPGRADE=1 for newer versions)
 # make clean   remove what was built; distclean removes the virtual environments as well
@@ -14,6 +15,7 @@ PYTHON ?= python3
 TESTS ?= test
 ARGS ?=
 CASES ?= 100000
+MINUTES ?= 60
 
 VENV := $(if $(filter kilted,$(ROS_DISTRO)),.venv,.venv-$(ROS_DISTRO))
 BIN := $(VENV)/bin
@@ -44,7 +46,7 @@ say = @printf '==> %s\n' '$(1)'
 
 # One thing after the other, whatever -j says: the last line of a test run is pytest's.
 .NOTPARALLEL:
-.PHONY: run test pytest fuzz setup lint lock clean distclean
+.PHONY: run test pytest fuzz soak setup lint lock clean distclean
 
 run: setup
 	@$(BIN)/mlesam demo $(ARGS)
@@ -60,6 +62,10 @@ pytest: setup
 fuzz: setup
 	$(call say,$(CASES) damaged messages and files)
 	@MLESAM_FUZZ=$(CASES) $(BIN)/python -m pytest -n 2 --durations 5 $(ARGS) test/fuzz
+
+soak: setup
+	$(call say,$(MINUTES) minutes of traffic at 10 Hz)
+	@mkdir -p build && $(BIN)/python test/reliability/soak.py --minutes $(MINUTES) --json build/soak.json
 
 # mypy cannot be told that training/ is mlesam_ros.training, so it reads a tree of links in which it is.
 lint: setup

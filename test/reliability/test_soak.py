@@ -1,0 +1,56 @@
+"""The soak's arithmetic finds what grows and nothing else; the soak itself, for some seconds."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+from soak import GRAINS, soak
+from trend import BLOCKS, trend
+
+HOUR = np.arange(0.0, 3600.0, 5.0)
+
+
+def walk(seed: int) -> np.ndarray:
+    """Noise whose neighbours resemble each other, as a process's memory has it."""
+    rng = np.random.default_rng(seed)
+    steps = rng.normal(0, 1, len(HOUR))
+    noise = np.zeros(len(HOUR))
+    for i in range(1, len(HOUR)):
+        noise[i] = 0.95 * noise[i - 1] + steps[i]
+    return noise
+
+
+def test_a_leak_is_found_in_the_noise():
+    for seed in range(20):
+        found = trend(HOUR, 600 + walk(seed) + 20 * HOUR / 3600)
+        assert found.grows(8.0) and found.slope == pytest.approx(20, abs=3 * max(found.error, 1))
+
+
+def test_noise_does_not_grow():
+    grows = [trend(HOUR, 600 + walk(seed)).grows(8.0) for seed in range(200)]
+    assert sum(grows) == 0
+    beyond = [abs(f.slope) > f.error for f in (trend(HOUR, 600 + walk(seed)) for seed in range(200))]
+    assert 0 < sum(beyond) < 30, "the interval holds about 95 of 100 slopes that are none"
+
+
+def test_a_thread_more_is_found_and_a_step_of_the_allocator_is_not():
+    one_more = np.where(HOUR > 1800, 20.0, 19.0)
+    assert trend(HOUR, one_more).grows(GRAINS["threads"])
+    assert not trend(HOUR, 600 + np.where(HOUR > 1800, 4.0, 0.0)).grows(GRAINS["rss_mib"])
+
+
+def test_too_short_a_run_is_refused():
+    with pytest.raises(ValueError, match="run longer"):
+        trend(HOUR[: BLOCKS - 1], HOUR[: BLOCKS - 1])
+
+
+def test_some_seconds_of_it():
+    result = soak(0.15, period=0.5)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert set(result["trends"]) >= {"rss_mib", "threads", "fds", "latency_p50_ms", "latency_p99_ms"}
+    totals = result["totals"]
+    assert totals["heard"] > 3 and totals["complete"] > 0
+    assert totals["missed"] == totals["disordered"] == 0
+    assert result["trends"]["threads"]["grows"] is result["trends"]["fds"]["grows"] is False
