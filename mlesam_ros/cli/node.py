@@ -28,4 +28,4 @@ def node(context: typer.Context) -> None:
     prepare_ros()
     from mlesam_ros.ros.node import main
 
-    main(context.args)
+    raise typer.Exit(main(context.args))

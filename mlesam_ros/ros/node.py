@@ -43,7 +43,7 @@ class PerceptionNode(LifecycleNode):
     def __init__(self, name: str = "mlesam", **options: Any) -> None:
         super().__init__(name, **options)
         self.parameters = declared.declare(self)
-        for words in declared.unknown_names(list(self._parameter_overrides)):
+        for words in declared.unknown_names(n for n in self._parameter_overrides if not self.has_parameter(n)):
             self.get_logger().warning(words)
         self._perception: Perception | None = None
         self._failure = ""
@@ -81,6 +81,7 @@ class PerceptionNode(LifecycleNode):
         self.parameters = declared.read(self)
         self.get_logger().info("configuring: loading the network")
         try:
+            self.parameters.check_together()
             self._perception = Perception(self, self.parameters)
         except Exception as error:
             # Whatever it was, the operator gets one sentence and another try; rclpy would swallow it.
@@ -127,6 +128,18 @@ class PerceptionNode(LifecycleNode):
         return SUCCESS
 
     # Parameters
+
+    def set_parameters(self, parameter_list: list[Parameter[Any]]) -> list[SetParametersResult]:
+        """One change after the other, each as `set_parameters_atomically` takes it."""
+        return [self.set_parameters_atomically([change]) for change in parameter_list]
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter[Any]]) -> SetParametersResult:
+        """As rclpy's, which both services call; but 5 will do for 5.0, and a refusal says what is accepted."""
+        try:
+            changes = [declared.cast(self, change) for change in parameter_list]
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return super().set_parameters_atomically(changes)
 
     def _on_set_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
         """Take all of the changes or none of them."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Modality
 from mlesam_ros.geometry.camera import FITS
 from mlesam_ros.messages import MESSAGE_TYPES
+from mlesam_ros.ros.accepted import Accepted
 from mlesam_ros.sync import SyncConfig
 
 START = "start"
@@ -30,7 +33,12 @@ RESOLUTIONS = (CAMERA, NETWORK)
 
 
 def parameter(
-    default: Any, text: str, change: str = CONFIGURE, low: float | None = None, high: float | None = None
+    default: Any,
+    text: str,
+    change: str = CONFIGURE,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
 ) -> Any:
     """A dataclass field that is a ROS parameter.
 
@@ -40,9 +48,10 @@ def parameter(
         change: START, CONFIGURE or LIVE.
         low: least value of a number.
         high: greatest value of a number.
+        choices: the only texts that are accepted, each of a list's once; any where there are none.
     """
-    meta = {"text": text, "change": change, "range": None if low is None or high is None else (low, high)}
-    return field(default=default, metadata=meta)
+    limits = None if low is None or high is None else (low, high)
+    return field(default=default, metadata={"text": text, "change": change, "range": limits, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -74,8 +83,10 @@ class PictureParameters(SensorParameters):
 
     info_topic: str = parameter("", "Topic of its CameraInfo.")
     rectified: bool = parameter(False, "Its pictures are rectified: P and R of CameraInfo count, not K and D.")
-    fit: str = parameter("", f"How pictures of another size than CameraInfo's come from it: {', '.join(FITS)}.")
-    picture_size: tuple[int, ...] = parameter((0, 0), "Width and height of those pictures; 0, 0 without fit.")
+    fit: str = parameter("", "How pictures of another size than CameraInfo's come from it.", choices=("", *FITS))
+    picture_size: tuple[int, ...] = parameter(
+        (0, 0), "Width and height of those pictures; 0, 0 without fit.", low=0, high=65535
+    )
 
 
 @dataclass(frozen=True)
@@ -91,12 +102,16 @@ class NodeParameters:
     )
     base_weights: str = parameter("", "Frozen backbone weights; empty: those that the checkpoint names, as shipped.")
     device: str = parameter(AUTO, "cpu, cuda, cuda:1 and so on; auto takes the first GPU, else the CPU.")
-    precision: str = parameter(AUTO, "auto, fp32, bf16 or fp16; auto takes bf16 where the device multiplies in it.")
+    precision: str = parameter(
+        AUTO, "Of the network; auto takes bf16 where the device multiplies in it.", choices=PRECISIONS
+    )
     threads: int = parameter(0, "CPU threads of the network; 0 takes half of the cores.", low=0, high=256)
     calibration_file: str = parameter("", "Rig file for what CameraInfo and TF do not say; empty: none.")
-    modalities: tuple[str, ...] = parameter(MODALITIES, "Sensors that are listened to.", LIVE)
+    modalities: tuple[str, ...] = parameter(MODALITIES, "Sensors that are listened to.", LIVE, choices=MODALITIES)
     primary_order: tuple[str, ...] = parameter(
-        (CAMERA, LIDAR, DEPTH, EVENT), "Whose stamp a mask takes: the first of these that is alive."
+        (CAMERA, LIDAR, DEPTH, EVENT),
+        "Whose stamp a mask takes: the first of these that is alive.",
+        choices=MODALITIES,
     )
     primary_timeout: float = parameter(0.35, "s of silence after which the next takes over.", low=0.01, high=60.0)
     patience: float = parameter(0.05, "s to wait for the others once the primary is there.", low=0.0, high=10.0)
@@ -112,6 +127,7 @@ class NodeParameters:
         CAMERA,
         "Size of the mask: camera for the camera's, network for that of the network's pictures.",
         LIVE,
+        choices=RESOLUTIONS,
     )
     confidence_threshold: float = parameter(
         0.0, "Pixels whose winning class is less probable than this are unlabelled (255).", LIVE, low=0.0, high=1.0
@@ -133,49 +149,32 @@ class NodeParameters:
         return found
 
     def check(self) -> None:
-        """Refuse what types and ranges alone do not catch.
+        """Refuse what no parameter's own type, range and choices catch.
 
         Raises:
             ConfigError: names the parameter, its value and what is accepted.
         """
-        _check_names("modalities", self.modalities)
-        _check_names("primary_order", self.primary_order)
-        _check_choice("precision", self.precision, PRECISIONS)
-        _check_choice("labels_resolution", self.labels_resolution, RESOLUTIONS)
-        kind, _, index = self.device.partition(":")
-        if kind not in (AUTO, "cpu", "cuda") or (":" in self.device and not index.isdigit()):
+        if not re.fullmatch(f"{AUTO}|cpu|cuda(:[0-9]+)?", self.device):
             raise ConfigError(f"device is {self.device!r}; accepted are auto, cpu, cuda and cuda:<number>.")
         for modality in MODALITIES:
-            self._check_sensor(modality, self.sensor(modality))
+            if not self.sensor(modality).topic:
+                raise ConfigError(f"{modality}.topic is empty; to do without the sensor take it out of modalities.")
 
-    def _check_sensor(self, modality: Modality, sensor: SensorParameters) -> None:
-        if not sensor.topic:
-            raise ConfigError(f"{modality}.topic is empty; to do without the sensor take it out of modalities.")
-        _check_choice(f"{modality}.type", sensor.type, (AUTO, *MESSAGE_TYPES[modality]))
-        if isinstance(sensor, PictureParameters):
-            if sensor.fit:
-                _check_choice(f"{modality}.fit", sensor.fit, FITS)
-            size = sensor.picture_size
-            if len(size) != 2 or (min(size) <= 0 if sensor.fit else any(size)):
-                raise ConfigError(
-                    f"{modality}.picture_size is {list(size)} with {modality}.fit {sensor.fit!r}; it is "
-                    "the width and height of the pictures with a fit, and 0, 0 without."
-                )
+    def check_together(self) -> None:
+        """Refuse what does not go together, though each may be set on the way to what does.
 
-
-def _check_choice(name: str, value: str, accepted: tuple[str, ...]) -> None:
-    if value in accepted:
-        return
-    near = difflib.get_close_matches(value, accepted, 1)
-    hint = f"; did you mean {near[0]}?" if near else "."
-    raise ConfigError(f"{name} is {value!r}; accepted are {', '.join(accepted)}{hint}")
-
-
-def _check_names(name: str, values: tuple[str, ...]) -> None:
-    if not values or len(set(values)) != len(values):
-        raise ConfigError(f"{name} is {list(values)}; it needs at least one of {', '.join(MODALITIES)}, each once.")
-    for value in values:
-        _check_choice(name, value, MODALITIES)
+        Raises:
+            ConfigError: names the parameters, their values and what is accepted.
+        """
+        for modality in MODALITIES:
+            sensor = self.sensor(modality)
+            if isinstance(sensor, PictureParameters):
+                size = sensor.picture_size
+                if min(size) <= 0 if sensor.fit else any(size):
+                    raise ConfigError(
+                        f"{modality}.picture_size is {list(size)} with {modality}.fit {sensor.fit!r}; it is the width "
+                        "and height of the pictures with a fit, and 0, 0 without."
+                    )
 
 
 def sync_config(parameters: NodeParameters, modalities: tuple[Modality, ...]) -> SyncConfig:
@@ -192,6 +191,9 @@ def sync_config(parameters: NodeParameters, modalities: tuple[Modality, ...]) ->
 
 
 # The dataclass on a node
+
+_USE_SIM_TIME = Accepted("use_sim_time", False)
+"""Declared and read by rclpy, which refuses without a name and a value."""
 
 
 def flat(parameters: type | Any = NodeParameters, prefix: str = "") -> Iterator[tuple[str, Field[Any], Any]]:
@@ -210,20 +212,51 @@ def flat(parameters: type | Any = NodeParameters, prefix: str = "") -> Iterator[
             yield prefix + entry.name, entry, value
 
 
+def accepted(name: str, entry: Field[Any], default: Any) -> Accepted:
+    """What a parameter of `flat` accepts."""
+    modality, _, short = name.rpartition(".")
+    choices = (AUTO, *MESSAGE_TYPES[modality]) if short == "type" else entry.metadata["choices"]
+    return Accepted(name, default, entry.metadata["range"], choices, topic=short in ("topic", "info_topic"))
+
+
 def declare(node: Node) -> NodeParameters:
     """Declare every parameter on a node, with its description and range, and read what was given.
 
     Raises:
-        ConfigError: a value is not accepted.
-        rclpy.exceptions.InvalidParameterTypeException: a value has the wrong type.
-        rclpy.exceptions.InvalidParameterValueException: a number is out of its range.
+        ConfigError: a value is not accepted; nothing has been declared then.
     """
-    for name, entry, default in flat():
-        value = list(default) if isinstance(default, tuple) else default
-        node.declare_parameter(name, value, _descriptor(entry, default))
-    parameters = read(node)
+    given = {name: override.value for name, override in node._parameter_overrides.items()}
+    known = {name: (accepted(name, entry, default), entry) for name, entry, default in flat()}
+    values = {name: a.take(given[name]) if name in given else a.default for name, (a, _) in known.items()}
+    parameters = _build(values)
     parameters.check()
+    parameters.check_together()
+    for name, (limits, entry) in known.items():
+        node.declare_parameter(name, _plain(values[name]), _descriptor(entry, limits), ignore_override=True)
     return parameters
+
+
+def cast(node: Node, change: Parameter[Any]) -> Parameter[Any]:
+    """A change of a node's parameter as the type that was declared: 5 for 5.0; not ours as it is.
+
+    Raises:
+        ConfigError: the value is not accepted, or there is no such parameter, or it is read once at start.
+    """
+    found = next(((entry, default) for name, entry, default in flat() if name == change.name), None)
+    if found is not None:
+        if found[0].metadata["change"] == START:
+            raise ConfigError(
+                f"{change.name} is read once at start; give it on the command line or in the parameter file, and start "
+                "the node again."
+            )
+        limits = accepted(change.name, *found)
+    elif change.name == _USE_SIM_TIME.name:
+        limits = _USE_SIM_TIME
+    elif node.has_parameter(change.name):
+        return change
+    else:
+        raise ConfigError(_unknown(change.name))
+    return Parameter(change.name, limits.ros_type, _plain(limits.take(change.value)))
 
 
 def read(node: Node, changes: Mapping[str, Any] | None = None) -> NodeParameters:
@@ -241,15 +274,15 @@ def change_of(name: str) -> str | None:
     return next((str(entry.metadata["change"]) for known, entry, _ in flat() if known == name), None)
 
 
-def unknown_names(given: Iterator[str] | list[str]) -> list[str]:
+def unknown_names(given: Iterable[str]) -> list[str]:
     """One sentence for each name that no parameter has, with the nearest that exists."""
-    known = [name for name, _, _ in flat()]
-    foreign = [name for name in given if name not in known and not name.startswith(("qos_overrides.", "use_sim_time"))]
-    sentences = []
-    for name in foreign:
-        near = difflib.get_close_matches(name, known, 1)
-        sentences.append(f"parameter {name} does not exist" + (f"; did you mean {near[0]}?" if near else "."))
-    return sentences
+    known = {name for name, _, _ in flat()}
+    return [_unknown(n) for n in given if n not in known and not n.startswith(("qos_overrides.", "use_sim_time"))]
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, [known for known, _, _ in flat()], 1)
+    return f"parameter {name} does not exist" + (f"; did you mean {near[0]}?" if near else ".")
 
 
 def _build(values: Mapping[str, Any]) -> NodeParameters:
@@ -268,14 +301,20 @@ WHEN = {
 }
 
 
-def _descriptor(entry: Field[Any], default: Any) -> ParameterDescriptor:
+def _descriptor(entry: Field[Any], limits: Accepted) -> ParameterDescriptor:
     meta = entry.metadata
     descriptor = ParameterDescriptor(description=meta["text"], read_only=meta["change"] == START)
-    descriptor.additional_constraints = WHEN[meta["change"]]
-    if meta["range"] is not None:
-        low, high = meta["range"]
-        if isinstance(default, int):
+    said = f"Accepted are {limits.words}. " if limits.choices else ""
+    descriptor.additional_constraints = said + WHEN[meta["change"]]
+    if limits.limits is not None:
+        low, high = limits.limits
+        if isinstance(limits.default, int):
             descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=0)]
         else:
             descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high, step=0.0)]
     return descriptor
+
+
+def _plain(value: Any) -> Any:
+    """As ROS has it: lists, not tuples."""
+    return list(value) if isinstance(value, tuple) else value

@@ -18,6 +18,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from mlesam_ros.errors import MlesamError
+from mlesam_ros.ros.accepted import without_source
 from mlesam_ros.share import share
 
 # Kilted and later read the first name and warn of the second; Jazzy and before read only the second.
@@ -63,7 +64,7 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
         args: the command line with its `--ros-args`; that of this process by default.
 
     Returns:
-        the exit code: 0, or 1 when a parameter was refused, which has then been said on stderr.
+        the exit code: 0, or 1 when a parameter or argument was refused, which has then been said on stderr.
     """
     os.environ.update(transport_environment())
     starting = True
@@ -75,7 +76,11 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)  # before rclpy.init, whose handler passes on to what it finds
-    rclpy.init(args=list(args) if args is not None else None)
+    try:
+        rclpy.init(args=list(args) if args is not None else None)
+    except RuntimeError as error:  # rclpy does not export its name
+        print(f"mlesam_ros: what follows --ros-args is refused: {without_source(str(error))}", file=sys.stderr)
+        return 1
     node: Node | None = None
     try:
         node = make_node()

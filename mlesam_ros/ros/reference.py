@@ -55,7 +55,9 @@ def parameters() -> str:
     for name, entry, default in declared.flat():
         modality, _, short = name.rpartition(".")
         meta = entry.metadata
-        limits = "" if meta["range"] is None else "{:.10g} to {:.10g}".format(*meta["range"])
+        limits = ", ".join(c or '""' for c in meta["choices"])
+        if meta["range"] is not None:
+            limits = "{:.10g} to {:.10g}".format(*meta["range"])
         facts = _TYPES[type(default)], limits, meta["change"], meta["text"].replace("|", "\\|")
         if not modality:
             rows.append((f"`{name}`", f"`{_yaml(default)}`", *facts))
@@ -65,7 +67,7 @@ def parameters() -> str:
             sensors[short] = [modality]
             which = "" if short in ("topic", "info_topic") else _yaml(default)
             rows.append((f"`<sensor>.{short}`", f"`{which}`" if which else "by sensor", *facts))
-    return _table(("parameter", "default", "type", "range", "set", "meaning"), rows)
+    return _table(("parameter", "default", "type", "accepted", "set", "meaning"), rows)
 
 
 def services() -> str:

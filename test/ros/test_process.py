@@ -94,14 +94,21 @@ def test_no_packet_leaves_the_machine():
     assert result.stdout.splitlines()[-1] == "IPv4 packets sent: 0"
 
 
-def test_parameters_that_are_refused_are_said_in_one_line():
-    command = [sys.executable, "-m", "mlesam_ros.ros.node", "--ros-args", "-p"]
-    refused = {"patience:=1": "DOUBLE", "precision:=fp8": "fp32, bf16, fp16", "patience:=99.0": "Max: 10.0"}
-    processes = {s: subprocess.Popen([*command, s], stderr=subprocess.PIPE, text=True) for s in refused}
-    for setting, process in processes.items():
+def test_arguments_that_are_refused_are_said_in_one_line(tmp_path):
+    (tmp_path / "robot.yaml").write_text("/**:\n  ros__parameters: {lidar: {topic: }}\n")
+    refused = {
+        "-p patience:=99.0": "patience is 99.0; accepted are numbers from 0 to 10.",
+        "-p precision:=fp8": "fp32, bf16, fp16",
+        f"--params-file {tmp_path}/robot.yaml": "robot.yaml'. Error: No value at line 2",
+        "--no-such-argument": "--no-such-argument",
+    }
+    command = [sys.executable, "-m", "mlesam_ros.ros.node", "--ros-args"]
+    processes = {a: subprocess.Popen([*command, *a.split()], stderr=subprocess.PIPE, text=True) for a in refused}
+    for arguments, process in processes.items():
         err = process.communicate(timeout=120)[1]
         assert process.returncode == 1 and "Traceback" not in err
-        assert refused[setting] in err.splitlines()[-1]
+        last = err.splitlines()[-1]
+        assert last.startswith("mlesam_ros: ") and refused[arguments] in last
 
 
 def test_the_profile_follows_the_discovery_range_and_never_overrules_the_user():
