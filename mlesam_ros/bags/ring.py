@@ -82,13 +82,18 @@ class Ring:
                 self._let_go()
 
     def contents(self) -> list[Kept]:
-        """What is kept, in the order of receipt; what outlived the window is stamped with its beginning."""
+        """What is kept, in the order of receipt; what outlived the window is stamped with its beginning.
+
+        A topic whose type changed begins with the new one: a bag knows one type per topic.
+        """
         with self._lock:
             recent = list(self._messages)
             within = {message.topic for message in recent}
             old = [*self._latched.values(), *(m for topic, m in self._newest.items() if topic not in within)]
         if not recent:
             return []
+        newest = {message.topic: message.type_name for message in recent}
+        recent = [message for message in recent if message.type_name == newest[message.topic]]
         begin = min(message.stamp for message in recent)
         moved = [Kept(m.topic, m.type_name, max(m.stamp, begin), m.raw, m.latched) for m in old]
         return sorted([*moved, *recent], key=lambda message: message.stamp)

@@ -131,7 +131,7 @@ class Reporter:
         refused = self._fresh(listening.modality, "refused", health.counts["refused"] - health.hindered)
         lost = self._fresh(listening.modality, "lost", listening.lost)
         level, words = (
-            _silence(listening, health, timeout)
+            _silence(listening, health, timeout, lost)
             or _content(listening, health, refused)
             or _transport(listening, lost)
             or _flow(listening, health)
@@ -196,8 +196,8 @@ class Reporter:
         return DiagnosticStatus(level=level, name=name, message=words, hardware_id=self._name, values=pairs)
 
 
-def _silence(listening: Listening, health: SensorHealth, timeout: float) -> tuple[bytes, str] | None:
-    """What there is to say about a sensor that sends nothing; None when it does send, or is not overdue."""
+def _silence(listening: Listening, health: SensorHealth, timeout: float, lost: int) -> tuple[bytes, str] | None:
+    """What there is to say about a sensor that sends nothing; None when it does send, if in vain, or is not overdue."""
     topic, silence = listening.topic, listening.silence
     if listening.publishers == 0:
         last = f"; the last message came {silence:.1f} s ago" if listening.received else ""
@@ -207,7 +207,7 @@ def _silence(listening: Listening, health: SensorHealth, timeout: float) -> tupl
         return SENSOR["no_publisher"].say(topic=topic, last=last, **advice)
     if listening.obstacle:
         return SENSOR["obstacle"].say(topic=topic, obstacle=listening.obstacle)
-    if silence <= timeout:
+    if silence <= timeout or lost:
         return None
     return SENSOR["silent" if listening.received else "never_heard"].say(
         silence=silence, topic=topic, hint=_TRANSPORT_HINT

@@ -41,6 +41,7 @@ class Snapshot:
         self._node = node
         self._folder = Path(parameters.snapshot_folder or ".")
         self._subscriptions: dict[str, Subscription[Any]] = {}
+        self._types: dict[str, str | None] = {}  # of the topics that are followed
         self._writing: threading.Thread | None = None
         self._ring: Ring | None = None
         if parameters.snapshot_seconds > 0:
@@ -66,12 +67,20 @@ class Snapshot:
             self._writing.join()
 
     def follow(self, types: Mapping[str, str | None]) -> None:
-        """Record these topics from now on: topic → message type, None for one that is not known yet."""
+        """Record these topics from now on: topic → message type, None for one that is not listened to.
+
+        A process of DDS knows one type per topic: who went on listening to the old one would bar the new one.
+        """
         if self._ring is None:
             return
         for topic, type_name in types.items():
-            if type_name is not None and topic not in self._subscriptions:
+            if self._types.get(topic) == type_name:
+                continue
+            if topic in self._subscriptions:
+                self._node.destroy_subscription(self._subscriptions.pop(topic))
+            if type_name is not None:
                 self._listen(topic, type_name)
+            self._types[topic] = type_name
 
     def _listen(self, topic: str, type_name: str, latched: bool = False) -> None:
         kind = message_class(type_name)

@@ -67,3 +67,13 @@ def test_nothing_to_write_and_no_place_to_write_are_sentences(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BagError, match="snapshot_folder"):
         write_snapshot(ring, tmp_path / "file" / "bag")
+
+
+def test_a_topic_whose_type_changed_begins_with_the_new_one(tmp_path):
+    ring = Ring(5.0, 10_000)
+    ring.add(Kept("/a", "std_msgs/msg/Empty", 1 * SECOND, b"\0\1\0\0\0"))
+    ring.add(said("/b", 2 * SECOND, "other"))
+    ring.add(said("/a", 3 * SECOND, "new"))
+    assert write_snapshot(ring, tmp_path / "bag") == 2
+    with BagReader(tmp_path / "bag") as bag:
+        assert bag.topics == {"/a": STRING, "/b": STRING}

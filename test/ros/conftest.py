@@ -1,11 +1,12 @@
 """A ROS graph per test, in this process."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 pytest.importorskip("rclpy")
+from rclpy.node import Node
 from ros_graph import Graph
 
 from mlesam_ros.ros.process import transport_environment
@@ -23,6 +24,20 @@ def graph() -> Iterator[Graph]:
     made = Graph()
     yield made
     made.close()
+
+
+@pytest.fixture
+def other_graph() -> Iterator[Callable[[], Node]]:
+    """Makes nodes in contexts of their own: one process of DDS knows only one type per topic."""
+    graphs: list[Graph] = []
+
+    def make() -> Node:
+        graphs.append(Graph())
+        return graphs[-1].node("driver")
+
+    yield make
+    for other in graphs:
+        other.close()
 
 
 @pytest.fixture(scope="session")

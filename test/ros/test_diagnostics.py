@@ -80,6 +80,11 @@ def test_messages_lost_on_the_way_are_news_once_and_begin_anew_with_an_activatio
     assert "FASTDDS_DEFAULT_PROFILES_FILE" in Reporter("/mlesam").sensor(lidar(lost=1), health, 1.0).message
 
 
+@pytest.mark.parametrize("received", [0, 5])
+def test_a_sensor_that_is_silent_because_all_is_lost_says_so(received):
+    assert "9 messages on /lidar/points were lost" in report(lidar(lost=9, silence=4.0, received=received)).message
+
+
 def test_a_frame_that_cannot_be_used_says_why():
     status = report(lidar(), trouble="no transform connects 'lidar' to 'camera'.")
     assert (status.level, status.message) == (WARN, "no transform connects 'lidar' to 'camera'.")

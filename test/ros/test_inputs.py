@@ -11,7 +11,6 @@ pytest.importorskip("rclpy")
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from robot import CAMERA_FRAME, TOPICS, Robot
-from ros_graph import Graph
 from sensor_msgs.msg import CompressedImage, Image
 
 from mlesam_ros.frame import CAMERA, EVENT, LIDAR, CompressedPicture, Picture
@@ -36,20 +35,6 @@ def listen(graph):
         return source, frames
 
     return make
-
-
-@pytest.fixture
-def other_graph():
-    """Nodes in contexts of their own: one process of DDS knows only one type per topic."""
-    graphs = []
-
-    def make():
-        graphs.append(Graph())
-        return graphs[-1].node("driver")
-
-    yield make
-    for other in graphs:
-        other.close()
 
 
 def wait_for_match(graph, source, publishers=1):

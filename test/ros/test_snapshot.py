@@ -5,12 +5,17 @@ import pytest
 pytest.importorskip("rclpy")
 from listener import Listener
 from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
 from robot import Robot
+from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.frame import MODALITIES
+from mlesam_ros.frame import CAMERA, MODALITIES
+from mlesam_ros.ros.inputs import SensorInput
 from mlesam_ros.ros.node import PerceptionNode
+from mlesam_ros.ros.parameters import NodeParameters
+from mlesam_ros.ros.snapshot import Snapshot
 
 
 @pytest.fixture
@@ -61,6 +66,37 @@ def test_without_memory_it_says_what_to_set(graph, start):
     start()
     answer = ask(graph)
     assert not answer.success and "snapshot_seconds is 0" in answer.message
+
+
+def test_a_driver_that_comes_back_with_another_type_is_followed_and_kept(graph, other_graph):
+    """One process of DDS knows one type per topic: who keeps an old one stands in the way of the new one."""
+    node = graph.node("listener")
+    parameters = NodeParameters(snapshot_seconds=20.0)
+    source, snapshot = SensorInput(node, CAMERA, parameters.camera), Snapshot(node, parameters)
+    received = []
+    source.registerCallback(received.append)
+
+    def poll():
+        source.poll()
+        snapshot.follow({source.topic: source.type_name})
+
+    try:
+        for kind in (Image, CompressedImage):
+            driver = other_graph()
+            publisher = driver.create_publisher(kind, source.topic, qos_profile_sensor_data)
+            wanted = f"sensor_msgs/msg/{kind.__name__}"
+
+            def kept(wanted=wanted, publisher=publisher, kind=kind):
+                poll()
+                publisher.publish(kind())
+                return wanted in {message.type_name for message in snapshot._ring.contents()}
+
+            assert graph.spin_until(kept), (source.type_name, source.obstacle)
+            assert source.type_name == wanted and source.obstacle is None
+            driver.destroy_publisher(publisher)
+    finally:
+        snapshot.close()
+        source.close()
 
 
 def test_before_any_message_and_into_a_file_it_says_why(graph, start, tmp_path):
