@@ -79,7 +79,7 @@ class RigLearner:
         try:
             self.rig.models[frame] = _model(frame, modality, info, options)
         except Exception as error:  # whatever is in a message, a node lives on
-            self._note(topic, sentence(error))
+            self.note(topic, sentence(error))
             return
         self.problems.pop(topic, None)
         if modality == CAMERA:
@@ -92,9 +92,10 @@ class RigLearner:
                 for parent, child, transform, stamp in transforms(SimpleNamespace(transforms=[stamped])):
                     self.rig.tree.set(parent, child, transform, None if static else stamp)
             except Exception as error:  # as above
-                self._note(topic, sentence(error))
+                self.note(topic, sentence(error))
 
-    def _note(self, topic: str, problem: str) -> None:
+    def note(self, topic: str, problem: str) -> None:
+        """Keep what is wrong with a message of a topic, and report it when it is new."""
         if self.problems.get(topic) != problem:
             self._report(topic, problem)
         self.problems[topic] = problem

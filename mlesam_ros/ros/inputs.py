@@ -21,6 +21,7 @@ from mlesam_ros.ros.compat.filters import SimpleFilter
 from mlesam_ros.ros.compat.interfaces import message_class
 from mlesam_ros.ros.ledger import Reasons
 from mlesam_ros.ros.parameters import AUTO, SensorParameters
+from mlesam_ros.ros.wire import unpack
 
 # The newest picture is all that counts; an event packet that is skipped is lost for the window and for the decoder.
 _DEPTH = {EVENT: 64}
@@ -130,9 +131,8 @@ class SensorInput(SimpleFilter):
         keep = HistoryPolicy.KEEP_LAST
         qos = QoSProfile(history=keep, depth=self._depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         topic = self._sensor.topic
-        raw = type_name in RAW_TYPES
         told = self._on_incompatible, self._on_lost
-        self._subscription = subscribe(self._node, message, topic, self._receive, qos, *told, raw)
+        self._subscription = subscribe(self._node, message, topic, self._receive, qos, *told, raw=True)
         self.type_name = type_name
 
     def close(self) -> None:
@@ -157,9 +157,9 @@ class SensorInput(SimpleFilter):
             return None
         return accepted[0]
 
-    def _receive(self, message: Any, info: Mapping[str, int]) -> None:
+    def _receive(self, raw: bytes, info: Mapping[str, int]) -> None:
         """Read a message and whatever else waits, so that a queue never stands in front of a busy executor."""
-        self._read(message, info)
+        self._read(raw, info)
         subscription = self._subscription
         for _ in range(self._depth - 1):
             taken = subscription and subscription.handle.take_message(subscription.msg_type, subscription.raw)
@@ -167,13 +167,14 @@ class SensorInput(SimpleFilter):
                 return
             self._read(*taken)
 
-    def _read(self, message: Any, info: Mapping[str, int]) -> None:
+    def _read(self, raw: bytes, info: Mapping[str, int]) -> None:
         assert self._reader is not None
         self._arrivals.append(time.monotonic())
         self.received += 1
         self.obstacle = None
         try:
-            frame = self._reader.read(message)
+            kind = self._reader.type_name
+            frame = self._reader.read(raw if kind in RAW_TYPES else unpack(raw, kind))
         except Exception as error:  # whatever is in a message, the node lives on
             self.refusal = sentence(error)
             self.refusals.count(self.refusal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
@@ -11,10 +12,14 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 from tf2_msgs.msg import TFMessage
 
+from mlesam_ros.errors import PacketError, sentence
 from mlesam_ros.frame import MODALITIES, Modality
 from mlesam_ros.geometry.rig import Rig, load_rig
 from mlesam_ros.rig_learner import LensOptions, RigLearner
 from mlesam_ros.ros.parameters import NodeParameters, PictureParameters
+from mlesam_ros.ros.wire import unpack
+
+_INFO, _TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
 
 
 class RigFeed:
@@ -73,6 +78,7 @@ class RigFeed:
                 partial(self._on_info, modality, sensor),
                 qos_profile_sensor_data,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                raw=True,
             )
             for modality, sensor in cameras.items()
             if sensor.info_topic
@@ -83,17 +89,27 @@ class RigFeed:
         latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         create = self._node.create_subscription
         return [
-            create(TFMessage, "/tf", partial(self._on_transforms, "/tf", False), moving),
-            create(TFMessage, "/tf_static", partial(self._on_transforms, "/tf_static", True), latched),
+            create(TFMessage, "/tf", partial(self._on_transforms, "/tf", False), moving, raw=True),
+            create(TFMessage, "/tf_static", partial(self._on_transforms, "/tf_static", True), latched, raw=True),
         ]
 
-    def _on_info(self, modality: Modality, sensor: PictureParameters, info: CameraInfo) -> None:
+    def _on_info(self, modality: Modality, sensor: PictureParameters, raw: bytes) -> None:
         topic = self._node.resolve_topic_name(sensor.info_topic)
         options = LensOptions(sensor.frame_id, sensor.rectified, sensor.fit, tuple(sensor.picture_size))
-        self._learner.hear_info(topic, modality, info, options)
+        if (info := self._unpacked(topic, raw, _INFO)) is not None:
+            self._learner.hear_info(topic, modality, info, options)
 
-    def _on_transforms(self, topic: str, static: bool, message: TFMessage) -> None:
-        self._learner.hear_transforms(topic, message, static)
+    def _on_transforms(self, topic: str, static: bool, raw: bytes) -> None:
+        if (message := self._unpacked(topic, raw, _TRANSFORMS)) is not None:
+            self._learner.hear_transforms(topic, message, static)
+
+    def _unpacked(self, topic: str, raw: bytes, type_name: str) -> Any:
+        """The message; None for bytes that are none, which is a problem like any other."""
+        try:
+            return unpack(raw, type_name)
+        except PacketError as error:
+            self._learner.note(topic, sentence(error))
+        return None
 
     def _report(self, topic: str, problem: str) -> None:
         self._node.get_logger().warning(f"{topic}: {problem}")
