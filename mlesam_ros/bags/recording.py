@@ -51,7 +51,11 @@ class Assembled:
 
 
 def assemble_real_bag(
-    camera_lidar_folder: str | Path, event_bag: str | Path, out: str | Path, compressed: bool = True
+    camera_lidar_folder: str | Path,
+    event_bag: str | Path,
+    out: str | Path,
+    compressed: bool = True,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Assembled:
     """Make one bag of a calibrated frame and a bag of event packets.
 
@@ -66,6 +70,7 @@ def assemble_real_bag(
         out: the new bag's folder, which must not exist.
         compressed: whether the picture goes in as the file's own bytes (`sensor_msgs/CompressedImage`) or decoded
             (`sensor_msgs/Image`, rgb8).
+        progress: told how many packets are copied, of how many.
 
     Raises:
         BagError: a file is missing or damaged, or `out` exists.
@@ -83,7 +88,8 @@ def assemble_real_bag(
             start = stamp_ns(first.message.header)
             lens = _event_lens(int(first.message.width), int(first.message.height))
             writer.add("/tf_static", "tf2_msgs/msg/TFMessage", start, _mounting(still, start), latched=True)
-            frames, packets = _merge(writer, reader, topic, partial(_add_still, writer, still, compressed), lens)
+            add_still = partial(_add_still, writer, still, compressed)
+            frames, packets = _merge(writer, reader, topic, add_still, lens, progress)
         return Assembled(Path(out), frames, packets, tuple(reader.warnings))
 
 
@@ -112,7 +118,12 @@ def _mounting(still: Still, stamp: int) -> fields.Fields:
 
 
 def _merge(
-    writer: BagWriter, reader: BagReader, topic: str, add_still: Callable[[int], None], lens: CameraModel
+    writer: BagWriter,
+    reader: BagReader,
+    topic: str,
+    add_still: Callable[[int], None],
+    lens: CameraModel,
+    progress: Callable[[int, int], None],
 ) -> tuple[int, int]:
     """Copy the packets; whenever a period of theirs is over, add the still frame once more."""
     frames = packets = 0
@@ -127,6 +138,7 @@ def _merge(
         packet.header.frame_id = EVENT_FRAME
         writer.add_message(TOPICS[EVENT], kind, max(recorded, stamp), packet)
         packets += 1
+        progress(packets, reader.counts[topic])
     return frames, packets
 
 

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.progress import track
+from mlesam_ros.cli.results import JsonOption, write_json
 
 _EXAMPLES = epilog("mlesam assemble camera_lidar/opencalib_ours_1 events/test_events_1 real/")
 
@@ -21,6 +23,7 @@ def assemble(
     frame: Annotated[Path, typer.Argument(help="Folder with a picture, a .pcd sweep and their calibration.")],
     events: Annotated[Path, typer.Argument(help="Bag with event_camera_msgs/EventPacket.")],
     out: Annotated[Path, typer.Argument(help="The bag to write, a folder that does not exist yet.")],
+    json: JsonOption = None,
 ) -> None:
     """Put a calibrated camera and LiDAR frame and an event recording into one bag with real message types.
 
@@ -28,8 +31,14 @@ def assemble(
     """
     from mlesam_ros.bags.recording import assemble_real_bag
 
-    made = assemble_real_bag(frame, events, out)
+    with track("copying", 1, "event packets") as progress:
+        made = assemble_real_bag(frame, events, out, progress=progress)
     for warning in made.warnings:
         typer.echo(f"warning: {warning}", err=True)
+    if json is not None:
+        result = {"bag": str(made.path), "frames": made.frames, "packets": made.packets}
+        write_json({**result, "warnings": list(made.warnings)}, json)
+    if json == "-":
+        return
     holds = f"{made.frames} frames and {made.packets} event packets"
     typer.echo(f"{made.path} has {holds}; mlesam play {made.path} plays it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -29,7 +30,12 @@ _COLUMNS = (CAMERA, DEPTH, LIDAR, EVENT, "labels")
 _HURT = {"lidarjitter": LIDAR, "eventlowres": EVENT}  # the others hurt the camera
 
 
-def write_contact_sheet(path: Path, seed: int, index: int, side: int = 512) -> None:
+TILES = len(WEATHERS) * len(_COLUMNS) + len(FAULTS) - 1
+
+
+def write_contact_sheet(
+    path: Path, seed: int, index: int, side: int = 512, progress: Callable[[int, int], None] = lambda done, of: None
+) -> None:
     """Draw one moment of a street under every condition.
 
     Args:
@@ -37,20 +43,26 @@ def write_contact_sheet(path: Path, seed: int, index: int, side: int = 512) -> N
         seed: the street.
         index: the moment.
         side: height and width in pixels at which it is rendered.
+        progress: told how many tiles are drawn, of how many.
 
     Raises:
         ConfigError: the suffix names no format that can be written, or the folder cannot be written to.
     """
+    if not (cv2.haveImageWriter(path.name) and path.parent.is_dir()):
+        raise ConfigError(f"{path} cannot be written; name a .jpg or .png file in a folder that exists.")
     worlds = [World(seed, weather, (side, side)) for weather in WEATHERS]
     faulty = [World(seed, "sun", (side, side), fault=fault) for fault in FAULTS if fault != NO_FAULT]
-    rows = [_weather_row(world, index) for world in worlds]
-    rows.append(np.hstack([_fault_tile(world, index) for world in faulty]))
-    try:
-        written = cv2.imwrite(str(path), np.vstack(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])
-    except cv2.error as error:
-        raise ConfigError(f"{path} cannot be written ({error.err}); name a .jpg or .png file.") from error
-    if not written:
-        raise ConfigError(f"{path} cannot be written; name a .jpg or .png file in a folder that exists.")
+    rows, drawn = [], 0
+    for world in worlds:
+        rows.append(_weather_row(world, index))
+        progress(drawn := drawn + len(_COLUMNS), TILES)
+    tiles = []
+    for world in faulty:
+        tiles.append(_fault_tile(world, index))
+        progress(drawn := drawn + 1, TILES)
+    rows.append(np.hstack(tiles))
+    if not cv2.imwrite(str(path), np.vstack(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82]):
+        raise ConfigError(f"{path} cannot be written; make room or rights there, or name another file.")
 
 
 def _weather_row(world: World, index: int) -> Rgb:

@@ -105,12 +105,17 @@ def _show(file: Path, described: dict[str, Any]) -> None:
     config = described["config"]
     shown = {key: value for key, value in described.items() if key != "config"}
     shown["image_size"], shown["encoders"] = config["image_size"], config["encoders"]
+    console = Console()
+    if not console.is_terminal:
+        for key, value in shown.items():
+            typer.echo(f"{key}: {', '.join(_text(value).splitlines())}")
+        return
     table = Table(title=str(file), show_header=False, title_justify="left")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in shown.items():
         table.add_row(key, _text(value))
-    Console().print(table)
+    console.print(table)
 
 
 def _text(value: Any) -> str:

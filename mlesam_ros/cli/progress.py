@@ -7,9 +7,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-_EVERY = 1.0  # s between lines
+_SOON, _LATE = 1.0, 30.0  # s between lines: at least, and at most where a tenth takes longer
+_PARTS = 10  # lines for the whole, more or less
 
 
 @contextmanager
@@ -34,13 +43,28 @@ def track(doing: str, total: int, unit: str) -> Iterator[Callable[[int, int], No
         yield lambda done, of: progress.update(task, completed=done, total=of)
 
 
+@contextmanager
+def busy(doing: str) -> Iterator[None]:
+    """Say on stderr that something goes on of which nobody knows how far it is: a spinner, elsewhere a line."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        console.print(doing)
+        yield
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        progress.add_task(doing, total=None)
+        yield
+
+
 def _lines(console: Console, doing: str, unit: str) -> Callable[[int, int], None]:
-    last = -_EVERY
+    last, told = -_LATE, 0
 
     def show(done: int, of: int) -> None:
-        nonlocal last
-        if done == of or time.monotonic() - last >= _EVERY:
-            last = time.monotonic()
+        nonlocal last, told
+        since = time.monotonic() - last
+        if done == of or since >= _LATE or (since >= _SOON and _PARTS * (done - told) >= of):
+            last, told = time.monotonic(), done
             console.print(f"{doing}: {done} of {of} {unit}", highlight=False)
 
     return show

@@ -29,6 +29,7 @@ def write_json(result: dict[str, Any], target: str | Path) -> None:
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
     if target == "-":
         sys.stdout.write(text)
+        sys.stdout.flush()  # a reader that waits for it has it now
         return
     path = Path(target)
     partial = path.with_name(f".{path.name}.{os.getpid()}")

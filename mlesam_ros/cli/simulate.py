@@ -10,6 +10,7 @@ import typer
 from mlesam_ros.cli.environment import prepare_ros
 from mlesam_ros.cli.help import epilog, prose
 from mlesam_ros.cli.progress import track
+from mlesam_ros.cli.results import JsonOption, write_json
 from mlesam_ros.errors import ConfigError
 
 _EXAMPLES = epilog(
@@ -45,6 +46,7 @@ def simulate(
     contact_sheet: Annotated[
         Path | None, typer.Option(help="Instead: a picture of every sensor under every condition.")
     ] = None,
+    json: JsonOption = None,
 ) -> None:
     """Render a street with four sensors and its true labels into a bag.
 
@@ -57,19 +59,26 @@ def simulate(
     if sum(given is not None for given in (out, deliver, contact_sheet)) != 1:
         raise ConfigError("simulate writes one thing: name a bag, or give --deliver or --contact-sheet.")
     if contact_sheet is not None:
-        from mlesam_ros.cli.contact_sheet import write_contact_sheet
+        from mlesam_ros.cli.contact_sheet import TILES, write_contact_sheet
 
-        write_contact_sheet(contact_sheet, seed, moments // 2, side)
+        with track("drawing", TILES, "pictures") as progress:
+            write_contact_sheet(contact_sheet, seed, moments // 2, side, progress)
+        written, count = contact_sheet, 1
     elif deliver is not None:
         if min(streets, every, moments) < 1:
             raise ConfigError(f"streets {streets}, every {every} and moments {moments} must be at least 1.")
         numbers = range(0, moments * every, every)
-        _write_deliver(deliver, split, range(seed, seed + streets), (weather, fault), numbers, side, drop or [])
+        seeds = range(seed, seed + streets)
+        written, count = deliver, _write_deliver(deliver, split, seeds, (weather, fault), numbers, side, drop or [])
     else:
         assert out is not None
         _write_bag(out, seed, weather, fault, drop or [], moments, side)
-        if play:
-            _play(out)
+        written, count = out, moments
+    if json is not None:
+        conditions = {"seed": seed, "weather": weather, "fault": fault, "dropped": drop or [], "side": side}
+        write_json({"written": str(written), "moments": count, **conditions}, json)
+    if play and out is not None:
+        _play(out)
 
 
 def _write_bag(out: Path, seed: int, weather: str, fault: str, drop: list[str], moments: int, side: int) -> None:
@@ -83,7 +92,8 @@ def _write_bag(out: Path, seed: int, weather: str, fault: str, drop: list[str], 
 
 def _write_deliver(
     root: Path, split: str, seeds: range, conditions: tuple[str, str], moments: range, side: int, drop: list[str]
-) -> None:
+) -> int:
+    """How many frames were written."""
     from mlesam_ros.world.deliver import write_deliver
     from mlesam_ros.world.faults import FAULTS, fault_name
     from mlesam_ros.world.weather import WEATHERS, weather_name
@@ -98,6 +108,7 @@ def _write_deliver(
             world = World(seed, weather, (side, side), fault=fault, dropped=drop)
             done += len(write_deliver(root, world, split, moments))
             progress(done, total)
+    return done
 
 
 def _several(names: str, known: tuple[str, ...]) -> list[str]:

@@ -24,7 +24,9 @@ MEGABYTE = 1 << 20
 
 def write_long(path: Path) -> Path:
     """Pictures, labels and sweeps of 1.3 MB a moment that compress to next to nothing."""
-    lens = CameraModel(WIDTH, HEIGHT, np.array([[400.0, 0, 319.5], [0, 400.0, 239.5], [0, 0, 1]]), np.zeros(0), "pinhole")
+    lens = CameraModel(
+        WIDTH, HEIGHT, np.array([[400.0, 0, 319.5], [0, 400.0, 239.5], [0, 0, 1]]), np.zeros(0), "pinhole"
+    )
     ramp = np.tile(np.arange(WIDTH, dtype=np.uint8)[None, :, None], (HEIGHT, 1, 3))
     points = np.zeros(4_000, [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4")])
     points["x"], points["z"] = np.linspace(-3, 3, len(points)), 6.0

@@ -145,7 +145,8 @@ def test_replay_plays_the_bag_and_shares_its_clock(tmp_path):
     result = stand_ins.execute(REPLAY, bag=str(tmp_path), rate="0.5", player="mlesam")
     node, player = result.processes
     assert parameters_of(node)["use_sim_time"] is True
-    assert player.options["cmd"] == ["mlesam_ros/mlesam", "play", str(tmp_path), *"--rate 0.5 --wait 60 --clock".split()]
+    options = ["--rate", "0.5", "--wait", "60", "--clock"]
+    assert player.options["cmd"] == ["mlesam_ros/mlesam", "play", str(tmp_path), *options]
     assert result.environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
 
 

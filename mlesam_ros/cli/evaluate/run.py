@@ -14,7 +14,7 @@ from rich.console import Console
 
 from mlesam_ros.cli.evaluate.show import show_bag, show_bags
 from mlesam_ros.cli.folder import new_folder
-from mlesam_ros.cli.progress import track
+from mlesam_ros.cli.progress import busy, track
 from mlesam_ros.cli.results import write_json
 from mlesam_ros.errors import BagError, MlesamError
 from mlesam_ros.evaluation.evaluate import Evaluation, NothingMadeError, look
@@ -70,7 +70,8 @@ def run(request: Request, quiet: bool) -> dict[str, Any] | None:
 
 
 def _run_one(request: Request, bag: Path, console: Console) -> dict[str, Any]:
-    pipeline = request.load(None)
+    with busy("loading the model"):
+        pipeline = request.load(None)
     seconds = look(bag, pipeline, request.options)
     folder = new_folder(request.output, "evaluate")
     try:
@@ -85,7 +86,8 @@ def _run_one(request: Request, bag: Path, console: Console) -> dict[str, Any]:
 
 
 def _run_many(request: Request, names: Mapping[str, Path], team: Team, console: Console) -> dict[str, Any] | None:
-    pipeline = request.load(team.device)
+    with busy("loading the model"):
+        pipeline = request.load(team.device)
     folder = Path(team.told(str(new_folder(request.output, "evaluate")) if team.rank == 0 else None))
     mine = dict(list(names.items())[team.rank :: team.size])
     shared = team.gathered(_evaluate_all(request, folder, mine, pipeline))

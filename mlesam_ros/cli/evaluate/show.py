@@ -16,20 +16,46 @@ Figures = Mapping[str, Any]
 def show_bag(figures: Figures, console: Console) -> None:
     """One bag: its warnings, its sensors, its masks, and where the rest lies."""
     _warn(figures["warnings"])
-    table = Table(title=Path(figures["bag"]).name, title_justify="left")
     fates = [fate for fate in _FATES if fate in _FATES[:2] or figures["counters"][fate]]
+    (_sensor_table if console.is_terminal else _sensor_lines)(figures, fates, console)
+    _print_figures(figures, console)
+
+
+def _sensor_lines(figures: Figures, fates: list[str], console: Console) -> None:
+    """For files and pipes: a line each, whole whatever its length."""
+    for modality, entry in figures["sensors"].items():
+        counts = ", ".join(f"{fate} {entry[fate]}" for fate in fates)
+        _say(f"{modality} {entry['topic']}: {counts}", console)
+
+
+def _sensor_table(figures: Figures, fates: list[str], console: Console) -> None:
+    table = Table(title=Path(figures["bag"]).name, title_justify="left")
     for heading in ("sensor", "topic", *fates):
         table.add_column(heading, justify="right" if heading in fates else "left", no_wrap=heading in fates)
     for modality, entry in figures["sensors"].items():
         counts = (entry[fate] for fate in fates)
         table.add_row(modality, entry["topic"], *map(str, counts))
     console.print(table)
-    _print_figures(figures, console)
 
 
 def show_bags(figures: Figures, console: Console) -> None:
     """Several bags: a line each, then all of them as one."""
     _warn(figures["warnings"])
+    (_bag_table if console.is_terminal else _bag_lines)(figures, console)
+    for row in figures["bags"]:
+        if "error" in row:
+            _say(f"{row['bag']}: {row['error']}", console)
+    _print_figures(figures, console)
+
+
+def _bag_lines(figures: Figures, console: Console) -> None:
+    for row in figures["bags"]:
+        if "error" not in row:
+            found = f"{row['masks']} masks, mIoU {_number(row['miou'], ' %')}"
+            _say(f"{row['bag']}: {found}, {_number(row['latency_ms']['p50'], ' ms')} each in the median", console)
+
+
+def _bag_table(figures: Figures, console: Console) -> None:
     table = Table(title=f"{len(figures['bags'])} bags", title_justify="left")
     for heading in ("bag", "masks", "mIoU", "p50 latency", "warnings"):
         table.add_column(heading, justify="left" if heading == "bag" else "right")
@@ -40,10 +66,6 @@ def show_bags(figures: Figures, console: Console) -> None:
             latency = _number(row["latency_ms"]["p50"], " ms")
             table.add_row(row["bag"], str(row["masks"]), _number(row["miou"], " %"), latency, str(row["warnings"]))
     console.print(table)
-    for row in figures["bags"]:
-        if "error" in row:
-            console.print(f"{row['bag']}: {row['error']}", markup=False, highlight=False, soft_wrap=True)
-    _print_figures(figures, console)
 
 
 def _print_figures(figures: Figures, console: Console) -> None:
@@ -61,12 +83,16 @@ def _print_figures(figures: Figures, console: Console) -> None:
         lines.append("interrupted: what was done until then is kept")
     lines.append(f"results are in {figures['output_dir']}")
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        _say(line, console)
 
 
 def _warn(warnings: list[str]) -> None:
     for warning in warnings:
-        Console(stderr=True).print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        _say(f"warning: {warning}", Console(stderr=True))
+
+
+def _say(line: str, console: Console) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _number(value: float | None, unit: str) -> str:

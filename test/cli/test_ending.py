@@ -1,0 +1,90 @@
+"""However a command ends: a sentence at most, the right exit code, and never a traceback that nobody asked for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from mlesam_ros.cli.ending import end
+
+
+def ended(start, capsys, *arguments):
+    """The exit code and what was said on stderr."""
+    before, sys.argv = sys.argv, ["mlesam", *arguments]
+    handler = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return end(start), capsys.readouterr().err
+    finally:
+        sys.argv = before
+        signal.signal(signal.SIGINT, handler)
+
+
+def raising(error):
+    def start():
+        raise error
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (SystemExit(3), 3, ""),
+        (SystemExit("no"), 1, ""),
+        (SystemExit(), 0, ""),
+        (KeyboardInterrupt(), 130, ""),
+        (OSError(28, "No space left on device", "/x/y"), 2, "/x/y: No space left on device"),
+        (ModuleNotFoundError("No module named 'rclpy'", name="rclpy"), 2, "rclpy"),
+        (RuntimeError("two\nlines"), 70, "RuntimeError: two lines"),
+    ],
+)
+def test_ends(error, code, said, capsys):
+    found, words = ended(raising(error), capsys)
+    assert found == code
+    assert said in words and words.count("\n") == bool(said)
+    assert words == "" or words.startswith("mlesam: ")
+
+
+def test_debug_lets_it_through(capsys):
+    with pytest.raises(RuntimeError):
+        ended(raising(RuntimeError("x")), capsys, "info", "--debug")
+
+
+def test_an_interrupt_that_a_library_makes_an_error_of_is_an_interrupt(capsys):
+    def start():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed") from None
+
+    assert ended(start, capsys) == (130, "")
+
+
+def test_who_was_told_to_ignore_interrupts_does(capsys):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert end(lambda: os.kill(os.getpid(), signal.SIGINT)) == 0
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.parametrize("out", ["closed pipe", "full disk"])
+def test_output_that_goes_nowhere(out, tiny_checkpoint):
+    command = [sys.executable, "-m", "mlesam_ros.cli", "info", str(tiny_checkpoint.path), "--json", "-"]
+    if out == "full disk":
+        target = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, target = os.pipe()
+        os.close(reader)
+    done = subprocess.run(command, stdout=target, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    os.close(target)
+    if out == "full disk":
+        assert done.returncode == 2 and done.stderr.startswith("mlesam: No space left on device")
+        assert done.stderr.count("\n") == 1
+    else:
+        assert done.returncode == 1 and done.stderr == ""

@@ -1,0 +1,146 @@
+"""What holds for every command, taken from the application itself: a new one that lacks it fails here."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from mlesam_ros.bags.street import write_street
+from mlesam_ros.cli.app import app
+from mlesam_ros.cli.ending import end
+from mlesam_ros.world.world import World
+
+ROOT = typer.main.get_command(app)
+WITHOUT_RESULT = {"node"}
+"""It runs until it is ended, and everything after it goes to ROS."""
+
+
+def tree(command, path=()):
+    """(path, command) of a command and all below it."""
+    yield path, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from tree(below, (*path, name))
+
+
+COMMANDS = dict(tree(ROOT))
+LEAVES = {path: command for path, command in COMMANDS.items() if not hasattr(command, "commands")}
+named = pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".join(path) or "mlesam")
+each = pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+
+
+def examples(command) -> list[str]:
+    return re.findall(r"\$ (.*?)\[/cyan\]", command.epilog or "")
+
+
+def parse(line: str):
+    """Read a command line as the application would, up to the point of running it."""
+    own = line.partition(" | ")[0].rpartition("mlesam_ros.cli ")[-1]
+    words = shlex.split(own.removeprefix("mlesam "))
+    command, path = ROOT, []
+    while hasattr(command, "commands"):
+        path.append(words[0])
+        command = command.commands[words.pop(0)]
+    return path, command.make_context(path[-1], words)
+
+
+@named
+def test_help_has_a_sentence_and_examples_that_can_be_typed(path):
+    command = COMMANDS[path]
+    assert re.match(r"[A-Z].*\.", command.help)
+    assert examples(command)
+    for line in examples(command):
+        assert line.startswith(("mlesam ", "torchrun "))
+        found, _ = parse(line)
+        assert tuple(found[: len(path)]) == path
+
+
+@named
+def test_every_option_and_argument_explains_itself(path):
+    silent = [parameter.name for parameter in COMMANDS[path].params if not (parameter.help or "").strip()]
+    assert not silent
+
+
+@each
+def test_there_is_a_result_for_machines(path):
+    options = {name for parameter in LEAVES[path].params for name in parameter.opts}
+    assert ("--json" in options) == (path[0] not in WITHOUT_RESULT)
+
+
+@named
+def test_help_is_plain_where_there_is_no_terminal(mlesam, path):
+    shown = mlesam(*path, "--help")
+    assert shown.exit_code == 0 and "\x1b" not in shown.stdout and shown.stderr == ""
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+@pytest.fixture
+def run(capsys):
+    """Exit code, standard output and standard error of a command line, as the console script ends it."""
+
+    def run(*arguments):
+        code = end(lambda: app([*map(str, arguments)], prog_name="mlesam"))
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_shell_completion_knows_commands_and_options():
+    def completed(*words):
+        asked = {"_MLESAM_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+        code = "from mlesam_ros.cli.app import app; app(prog_name='mlesam')"
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True, check=False
+        )
+        return done.stdout.split()
+
+    assert completed("mlesam", "") == [path[0] for path in COMMANDS if len(path) == 1]
+    assert completed("mlesam", "ev") == ["evaluate"]
+    assert completed("mlesam", "sensors", "s") == ["show"]
+    assert {"--robustness", "--real-time"} <= {*completed("mlesam", "evaluate", "--r")}
+
+
+def test_results_alone_are_on_standard_output(run, tmp_path):
+    code, out, said = run("simulate", tmp_path / "street", "--moments", 2, "--side", 64, "--json", "-")
+    assert code == 0 and json.loads(out)["written"] == str(tmp_path / "street")
+    assert "\x1b" not in said and "rendering: 2 of 2 moments" in said and len(said.splitlines()) <= 3
+
+
+def test_a_bag_that_is_put_together_says_what_is_in_it(run, tmp_path, shared_data):
+    parts = shared_data / "camera_lidar/opencalib_ours_1", shared_data / "events/test_events_2"
+    code, out, said = run("assemble", *parts, tmp_path / "bag", "--json", "-")
+    made = json.loads(out)
+    assert code == 0 and made["packets"] == 100 and "names the storage ''" in made["warnings"][0]
+    assert "copying: 100 of 100 event packets" in said
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory):
+    return write_street(tmp_path_factory.mktemp("bag") / "street", World(0, "day", (64, 64)), range(1))
+
+
+@pytest.mark.parametrize("place", ["under a file", "/proc/nowhere"])
+@pytest.mark.parametrize("command", ["simulate", "deliver", "sheet", "evaluate", "info"])
+def test_a_place_that_cannot_be_written_is_a_sentence(run, place, command, street, tmp_path, tiny_checkpoint):
+    (tmp_path / "file").write_text("")
+    target = tmp_path / "file" / "below" if place == "under a file" else Path(place)
+    small = ["--moments", 1, "--side", 64]
+    weights = ["--checkpoint", tiny_checkpoint.path, "--base-weights", tiny_checkpoint.base]
+    arguments = {
+        "simulate": ["simulate", target, *small],
+        "deliver": ["simulate", "--deliver", target, *small],
+        "sheet": ["simulate", "--contact-sheet", target / "a.png", *small],
+        "evaluate": ["evaluate", street, "--output", target, *weights],
+        "info": ["info", tiny_checkpoint.path, "--json", target / "info.json"],
+    }
+    code, out, said = run(*arguments[command])
+    last = said.splitlines()[-1]
+    assert code == 2 and out == "" and last.startswith("mlesam: ") and str(target) in last
+    assert "Traceback" not in said
