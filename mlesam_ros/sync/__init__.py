@@ -11,7 +11,8 @@ to come could be a nearer partner, and at the latest when its patience runs out.
 Whether something is still to come is judged from each stream itself: a modality that has been silent longer than the
 time-out is not waited for (or every set would cost the whole patience), nor is one whose next frame, going by its usual
 period and delay, would be too far off, belong to the next set, or come too late. So a dead sensor costs nothing, and a
-slow one costs nothing in the sets between its frames.
+slow one costs nothing in the sets between its frames. What says nothing new counts as silent: a stamp that stands
+still, frames so late that waiting for them to catch up would take longer than the time-out.
 
 When it falls silent the primary fails over to the next living modality of `primary_order`, and back with its first new
 frame. The waiting frames of the new primary are open sets from that instant: nothing is lost in the change.

@@ -58,9 +58,14 @@ class Stream:
         self.delay = 0  # usual time from reference to arrival
 
     @property
+    def longest_silence(self) -> int:
+        """How long it may be silent: the time-out, or more where it is slow by nature."""
+        return max(self.timeout, (self.period or 0) * 3 // 2)
+
+    @property
     def expires(self) -> int:
         """The last moment at which it still counts as alive."""
-        return self.heard + max(self.timeout, (self.period or 0) * 3 // 2)
+        return self.heard + self.longest_silence
 
     def insert(self, item: Waiting) -> None:
         """Let a frame wait."""

@@ -65,8 +65,11 @@ class Synchroniser:
             stream.refusals[reason] += 1
             stream.counts[REFUSED] += 1
             return REFUSED
+        heard = stream.heard
         stream.learn(item)
         if self._too_late(stream, item, now):
+            if self._far_behind(stream, item):
+                stream.heard = heard
             stream.counts[LATE] += 1
             return LATE
         stream.insert(item)
@@ -146,6 +149,9 @@ class Synchroniser:
         return ""
 
     def _duplicate(self, stream: Stream, item: Waiting) -> str:
+        """Whether it came before; a source whose stamp stands still says nothing new, and so it falls silent."""
+        if item.reference == stream.newest:
+            return "duplicate stamp"
         at = stream.at(item.reference)
         same = at < len(stream.waiting) and stream.waiting[at].reference == item.reference
         return "duplicate stamp" if same else ""
@@ -156,6 +162,14 @@ class Synchroniser:
             return False
         earliest = self._earliest(stream) if stream is self._elect(now) else self._last[1] - stream.tolerance
         return item.reference < earliest or (stream.used is not None and item.reference <= stream.used)
+
+    def _far_behind(self, stream: Stream, item: Waiting) -> bool:
+        """Whether a late frame is no sign of life.
+
+        A primary that comes back has to catch up with the sets that were made without it, and nobody makes sets
+        meanwhile. One that is further behind than it may be silent would leave a longer gap than if it stayed away.
+        """
+        return self._last is not None and item.reference < self._last[1] - stream.longest_silence
 
     # Time
 

@@ -293,10 +293,43 @@ def test_duplicates_and_stragglers():
     assert sync.refusals[LIDAR] == {"duplicate stamp": 1}
     sync.push(frame(CAMERA, T), T + 3 * MS)
     assert sync.take(T + 3 * MS) is not None
-    assert sync.push(frame(CAMERA, T), T + 4 * MS) == LATE
+    assert sync.push(frame(CAMERA, T), T + 4 * MS) == REFUSED
+    assert sync.refusals[CAMERA] == {"duplicate stamp": 1}
     assert sync.push(frame(CAMERA, T - 20 * MS), T + 4 * MS) == LATE
     assert sync.push(frame(LIDAR, T - 1 * MS), T + 4 * MS) == LATE
     assert sync.counters[LIDAR]["late"] == 1
+
+
+@pytest.mark.parametrize("frozen", [CAMERA, LIDAR])
+def test_a_stamp_that_stands_still_is_silence(frozen):
+    since, until = T + 3000 * MS, T + 7000 * MS
+    messages = [(a, m, since if m == frozen and since < s < until else s) for a, m, s in sensors()]
+    sync, sets = play(messages)
+    assert primaries(sets) == ([CAMERA, LIDAR, CAMERA] if frozen == CAMERA else [CAMERA])
+    assert gap(sets) < 450
+    without = [t for now, t in sets if since + 500 * MS < now < until]
+    assert len(without) >= 34 and all(set(t.frames) == {*MODALITIES} - {frozen} for t in without)
+    assert sync.refusals[frozen]["duplicate stamp"] >= 38
+
+
+@pytest.mark.parametrize(("delay", "order"), [(250, [CAMERA, LIDAR, CAMERA]), (1500, [CAMERA, LIDAR])])
+def test_a_camera_that_comes_back_late_is_waited_for_only_if_it_can_catch_up(delay, order):
+    """It is silent for two seconds, and from then on late."""
+    messages = [
+        (a + (delay * MS if m == CAMERA and s > T + 4500 * MS else 0), m, s)
+        for a, m, s in sensors(dead={CAMERA: (3, 5)})
+    ]
+    sync, sets = play(sorted(m for m in messages if m[0] < T + 10_000 * MS))
+    assert primaries(sets) == order
+    assert gap(sets) < 500
+    assert sync.counters[CAMERA]["late"] >= (1 if order[-1] == CAMERA else 30)
+
+
+def test_a_camera_whose_delay_begins_unannounced_leaves_no_gap_longer_than_its_time_out():
+    since = T + 3000 * MS
+    messages = [(a + (1500 * MS if m == CAMERA and s > since else 0), m, s) for a, m, s in sensors()]
+    _, sets = play(sorted(m for m in messages if m[0] < T + 10_000 * MS))
+    assert primaries(sets) == [CAMERA, LIDAR] and gap(sets) < 450
 
 
 def test_frames_of_one_sensor_in_the_wrong_order():
