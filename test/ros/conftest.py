@@ -43,24 +43,6 @@ def other_graph() -> Iterator[Callable[[], Node]]:
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The parameters that name a tiny model of random weights."""
-    import torch
+    from tiny_model import write_tiny_model
 
-    from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, ENCODERS
-    from mlesam_ros.model.checkpoint import save_checkpoint
-    from mlesam_ros.model.config import MLESAMConfig
-    from mlesam_ros.model.mlesam import build_mlesam
-    from mlesam_ros.model.weights import save_backbone
-
-    torch.manual_seed(0)
-    statistics = {m: ENCODERS[name]().statistics for m, name in DEFAULT_ENCODERS.items()}
-    model = build_mlesam(MLESAMConfig(rank=2, image_size=64, encoders=DEFAULT_ENCODERS, statistics=statistics))
-    folder = tmp_path_factory.mktemp("weights")
-    save_backbone(folder / "base.safetensors", model.backbone)
-    save_checkpoint(folder / "experts.safetensors", model)
-    return {
-        "checkpoint": str(folder / "experts.safetensors"),
-        "base_weights": str(folder / "base.safetensors"),
-        "device": "cpu",
-        "precision": "fp32",
-        "threads": 1,
-    }
+    return write_tiny_model(tmp_path_factory.mktemp("weights"))

@@ -3,8 +3,6 @@
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ pytest.importorskip("rclpy")
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from listener import LATCHED, Listener
+from node_process import NodeProcess
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from robot import CAMERA_FRAME, EVENT_FRAME, HEIGHT, LIDAR_FRAME, WIDTH, Robot
@@ -26,29 +25,6 @@ from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, NANOSECOND
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.messages import stamp_ns
 from mlesam_ros.ros.compat.interfaces import message_class
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-class NodeProcess:
-    """`perception_node` with its output in a file."""
-
-    def __init__(self, log: Path, **parameters) -> None:
-        settings = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
-        command = [sys.executable, "-m", "mlesam_ros.ros.node", "--ros-args", *settings]
-        self.log = log
-        with log.open("wb") as out:
-            self.process = subprocess.Popen(command, cwd=CHECKOUT, stdout=out, stderr=out, start_new_session=True)
-
-    def said(self, words: str) -> bool:
-        return words in self.log.read_text()
-
-    def end(self, *signals: int) -> int:
-        """Send these in quick succession; the exit code."""
-        for number in signals:
-            self.process.send_signal(number)
-            time.sleep(0.05)
-        return self.process.wait(60)
 
 
 @pytest.fixture
@@ -62,9 +38,7 @@ def launch(tmp_path, weights):
 
     yield start
     for node in started:
-        if node.process.poll() is None:
-            node.process.kill()
-            node.process.wait()
+        node.kill()
 
 
 class Drive:
