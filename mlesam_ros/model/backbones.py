@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.model.attention import FoldedAttention
 from mlesam_ros.model.vit import Vit
 
 SEMANTIC, HIGH_RES_1, HIGH_RES_0 = "semantic", "high_res_1", "high_res_0"
@@ -198,6 +199,8 @@ class VitBackbone(Vit):
     def __init__(self, name: str, size: VitSize) -> None:
         """Build it with random weights."""
         super().__init__(size.width, size.depth, size.heads, size.globals, size.neck, size.position)
+        for block in self.blocks:
+            block.attn = FoldedAttention.around(block.attn)
         self.name = name
 
     def forward(self, images: Tensor) -> Pyramid:  # type: ignore[override]

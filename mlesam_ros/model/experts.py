@@ -57,13 +57,15 @@ class ExpertLinear(nn.Linear):
 
     a: Tensor | None = None  # (M, C, 2r): the stacked form
     b: Tensor | None = None  # (M, 2r, 3D)
-    merged: Tensor | None = None  # (M, C, 3D): the merged form
+    merged: Tensor | None  # (M, C, 3D): the merged form
 
     @classmethod
     def around(cls, linear: nn.Linear) -> ExpertLinear:
         """Share the weight and bias of a plain layer."""
         layer = cls(linear.in_features, linear.out_features, device="meta")
         layer.weight, layer.bias = linear.weight, linear.bias
+        # As a buffer, like the weights, since what else a CUDA graph reads is copied before every replay.
+        layer.register_buffer("merged", None, persistent=False)
         return layer
 
     def forward(self, x: Tensor) -> Tensor:
@@ -104,6 +106,7 @@ class Experts(nn.Module):
             self.layers.append(block.attn.qkv)
         self.by_modality = nn.ModuleDict()
         self._merged: list[Tensor] | None = None
+        self._chosen: dict[tuple[int, ...], list[Tensor]] = {}  # of the merged form, the subsets met so far
         for modality in modalities:
             self.add(modality, self.fresh(rank))
 
@@ -156,20 +159,19 @@ class Experts(nn.Module):
     @torch.no_grad()
     def merge(self) -> None:
         """Precompute every modality's projections, so that `active` costs no low-rank product. For inference."""
-        self._merged = [self._merge(block, self.modalities) for block in range(len(self.layers))]
+        self._set_merged([self._merge(block, self.modalities) for block in range(len(self.layers))])
 
     def unmerge(self) -> None:
         """Go back to the stacked form, which follows every change of the weights. For training."""
-        self._merged = None
+        self._set_merged(None)
 
     @contextmanager
     def active(self, modalities: Sequence[Modality]) -> Iterator[None]:
         """Within it the trunk reads batches whose runs belong to these modalities, in this order."""
-        rows = [self.modalities.index(m) for m in modalities]
-        every = rows == list(range(len(self.modalities)))
+        rows = tuple(self.modalities.index(m) for m in modalities)
         for block, layer in enumerate(self.layers):
             if self._merged is not None:
-                layer.merged = self._merged[block] if every else self._merged[block][rows]
+                layer.merged = self._choose(rows)[block]
             else:
                 layer.a, layer.b = self._stack(block, modalities)
         try:
@@ -177,6 +179,15 @@ class Experts(nn.Module):
         finally:
             for layer in self.layers:
                 layer.a = layer.b = layer.merged = None
+
+    def _choose(self, rows: tuple[int, ...]) -> list[Tensor]:
+        """The merged projections of a subset. They stay where they are, so that a CUDA graph of it stays valid."""
+        assert self._merged is not None
+        if rows not in self._chosen:
+            first, count = rows[0], len(rows)
+            neighbours = rows == tuple(range(first, first + count))  # a view will do
+            self._chosen[rows] = [w[first : first + count] if neighbours else w[list(rows)] for w in self._merged]
+        return self._chosen[rows]
 
     def _refuse_misfit(self, modality: Modality, expert: Expert) -> None:
         if not is_name(modality):
@@ -200,6 +211,9 @@ class Experts(nn.Module):
         weight = self.layers[block].weight
         return (weight.T.float() + a.float() @ b.float()).to(weight.dtype)
 
+    def _set_merged(self, weights: list[Tensor] | None) -> None:
+        self._merged, self._chosen = weights, {}
+
     def _merged_rows(self) -> dict[Modality, list[Tensor]]:
         """Modality → its merged projections, block by block; nothing in the stacked form."""
         if self._merged is None:
@@ -211,10 +225,12 @@ class Experts(nn.Module):
         """After a change of the experts, the merged form again: what `rows` lacks is computed."""
         if self._merged is None:
             return
-        self._merged = [
-            torch.stack([rows[m][block] if m in rows else self._merge(block, (m,))[0] for m in self.modalities])
-            for block in range(len(self.layers))
-        ]
+        self._set_merged(
+            [
+                torch.stack([rows[m][block] if m in rows else self._merge(block, (m,))[0] for m in self.modalities])
+                for block in range(len(self.layers))
+            ]
+        )
 
     def _stack(self, block: int, modalities: Sequence[Modality]) -> tuple[Tensor, Tensor]:
         experts = [self.expert(m) for m in modalities]
@@ -227,7 +243,7 @@ class Experts(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Experts:
         # What `.to(...)` calls: the merged weights are no parameters, but must move along.
         if self._merged is not None:
-            self._merged = [fn(weight) for weight in self._merged]
+            self._set_merged([fn(weight) for weight in self._merged])
         super()._apply(fn, recurse)
         return self
 

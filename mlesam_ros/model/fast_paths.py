@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.model.attention import FoldedAttention
 from mlesam_ros.model.backbones import HieraBackbone
 from mlesam_ros.model.mlesam import MLESAM
 
@@ -26,6 +27,8 @@ class FastPaths:
     Attributes:
         merged: one Q/K/V matrix per modality rather than low-rank products.
         keeps_position: Hiera's interpolated positional code is kept between pictures of one size.
+        folded: SAM 1's relative positions are part of a fused attention, see `attention.py`; nothing changes in Hiera,
+            whose attention is fused in Meta's code.
         channels_last: the order of a feature map's numbers in memory.
         compiler: backend of `torch.compile`, one of `COMPILERS`. Every subset of the modalities is a shape of its own,
             which is traced when it is first met: half a minute for the smallest backbone on one core. On a GPU
@@ -34,6 +37,7 @@ class FastPaths:
 
     merged: bool = True
     keeps_position: bool = True
+    folded: bool = True
     channels_last: bool = True
     compiler: str = ""
 
@@ -50,7 +54,7 @@ class FastPaths:
 
 ALL = FastPaths()
 """Those that need no compiler."""
-PLAIN = FastPaths(merged=False, keeps_position=False, channels_last=False)
+PLAIN = FastPaths(merged=False, keeps_position=False, folded=False, channels_last=False)
 """None of them."""
 
 
@@ -70,6 +74,9 @@ def prepare(model: MLESAM, device: str, dtype: torch.dtype, paths: FastPaths) ->
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack it
     if isinstance(model.backbone, HieraBackbone):
         model.backbone.trunk.keeps_position = paths.keeps_position
+    for block in model.backbone.blocks:
+        if isinstance(block.attn, FoldedAttention):
+            block.attn.folds = paths.folded
     if paths.compiler:
         _compile(model, paths.compiler)
     return model

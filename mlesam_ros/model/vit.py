@@ -37,7 +37,9 @@ def _modeling() -> ModuleType:
     return module
 
 
-ImageEncoderViT: Any = _modeling().ImageEncoderViT
+image_encoder: Any = _modeling().image_encoder
+"""Meta's `segment_anything.modeling.image_encoder`."""
+ImageEncoderViT: Any = image_encoder.ImageEncoderViT
 
 
 class Vit(ImageEncoderViT):

@@ -349,3 +349,21 @@ class TestLive:
         experts.remove("camera")
         with pytest.raises(ConfigError, match="'lidar' of lidar"):
             experts.remove("lidar")
+
+
+def test_the_merged_projections_of_a_subset_stay_where_they_are(trunk, experts):
+    """A CUDA graph reads them there."""
+
+    def places(subset):
+        with experts.active(subset):
+            return [layer.merged.data_ptr() for layer in experts.layers]
+
+    experts.merge()
+    try:
+        seen = {subset: places(subset) for subset in SUBSETS}
+        assert seen == {subset: places(subset) for subset in SUBSETS}
+        assert seen[MODALITIES[:2]] == seen[MODALITIES]  # neighbours are a view
+        experts.merge()
+        assert places(MODALITIES[::2]) != seen[MODALITIES[::2]]
+    finally:
+        experts.unmerge()

@@ -1,0 +1,92 @@
+"""What a frame asks of a GPU, counted without one: the meta device has shapes and no numbers.
+
+Whatever needs a number on the way would fail there. Nothing here depends on how busy a machine is.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mlesam_ros.bench.counting import count
+from mlesam_ros.bench.readings import STAMP, make_readings
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, FrameSet
+from mlesam_ros.model.backbones import weightless
+from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.fast_paths import ALL
+from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.pipeline import Pipeline
+
+SUBSETS = (MODALITIES, (CAMERA, DEPTH, EVENT), (CAMERA, LIDAR), (LIDAR,))
+
+
+@pytest.fixture(scope="module")
+def readings():
+    return make_readings()
+
+
+def make_pipeline(backbone, **paths):
+    with weightless():
+        model = build_mlesam(MLESAMConfig(backbone=backbone, rank=4, image_size=256))
+    return Pipeline(model, "meta", "bf16", threads=1, paths=replace(ALL, **paths))
+
+
+@pytest.fixture(scope="module", params=["hiera_nano", "vit_b"])
+def pipeline(request):
+    return make_pipeline(request.param)
+
+
+def segment(pipeline, readings, subset):
+    """What the second frame of a subset asks for; the first one may fill what is kept."""
+    frames = {m: readings.frames[m] for m in subset}
+    frame_set = FrameSet(STAMP, subset[0], frames, dict.fromkeys(frames, 0))
+    _, found = (count(lambda: pipeline.segment(frame_set, readings.rig)) for _ in range(2))
+    assert not pipeline.refusals
+    return found
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids="-".join)
+def test_a_frame_waits_for_the_device_once(pipeline, readings, subset):
+    found = segment(pipeline, readings, subset)
+    assert not found.waits
+    assert found.reads == 1
+    height, width = pipeline.network_size(readings.rig)
+    assert found.read == 2 * height * width + 4 * (3 + 1) * len(subset)  # a weight per level, and a sum, per sensor
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids="-".join)
+def test_only_what_sensors_said_goes_to_the_device(pipeline, readings, subset):
+    """A picture for most; for a LiDAR its points, and what they told; for depth elsewhere its points alone."""
+    found = segment(pipeline, readings, subset)
+    arrays = {CAMERA: 1, EVENT: 1, DEPTH: 1, LIDAR: 2}
+    assert found.uploads == sum(arrays[m] for m in subset)
+
+
+def test_the_network_costs_no_more_operations_for_more_sensors(pipeline):
+    """The sensors are one batch. What each adds is its rounding and the sum that finds NaN."""
+    size = pipeline.config.image_size
+
+    def operations(subset):
+        images = {m: torch.empty(3, size, size, device="meta") for m in subset}
+        return [count(lambda: pipeline.answer(images)).operations for _ in range(2)][1]
+
+    counts = [operations(MODALITIES[:n]) for n in (2, 3, 4)]
+    assert counts[1] - counts[0] == counts[2] - counts[1] <= 3
+
+
+@pytest.mark.parametrize(
+    ("backbone", "path", "saved"),
+    [("hiera_nano", "merged", 8 * 4), ("hiera_nano", "keeps_position", 3), ("vit_b", "merged", 12 * 4)],
+)
+def test_a_path_saves_operations(backbone, path, saved, readings):
+    """Merged experts: per block two products and the making of their stacks; a kept position its making."""
+    slow = segment(make_pipeline(backbone, **{path: False}), readings, SUBSETS[1])
+    fast = segment(make_pipeline(backbone), readings, SUBSETS[1])
+    assert slow.operations - fast.operations >= saved
+
+
+def test_folded_attention_stores_no_scores_and_uploads_no_indices(readings):
+    found = {folds: segment(make_pipeline("vit_b", folded=folds), readings, SUBSETS[0]) for folds in (False, True)}
+    assert found[False].uploads - found[True].uploads == 2 * 12  # Meta's code looks its tables up by a host's index
+    assert found[True].peak < 0.8 * found[False].peak
+    assert found[True].operations < found[False].operations
