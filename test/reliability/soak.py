@@ -10,7 +10,9 @@ import argparse
 import itertools
 import json
 import os
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -141,8 +143,7 @@ def soak(minutes: float, parameters: Sequence[str] = (), period: float = _PERIOD
         observer.listen("/diagnostics", _DIAGNOSTICS_TYPE)
         observer.listen(f"{NODE}/sensor_health", "visualization_msgs/msg/MarkerArray")
         _until_complete(observer, ear)
-        samples = _sampled(observer, ear, node.pid, minutes * 60, period)
-        assert node.poll() is None, "the node ended"
+        samples = _sampled(observer, ear, node, minutes * 60, period)
     return summed_up(samples, ear, minutes)
 
 
@@ -153,7 +154,9 @@ def _until_complete(observer: Observer, ear: Ear) -> None:
         observer.hear(0.1)
 
 
-def _sampled(observer: Observer, ear: Ear, pid: int, seconds: float, period: float) -> list[dict[str, float]]:
+def _sampled(
+    observer: Observer, ear: Ear, node: subprocess.Popen[bytes], seconds: float, period: float
+) -> list[dict[str, float]]:
     begin = last = time.monotonic()
     ear.latencies.clear()
     ear.masks = 0
@@ -161,7 +164,8 @@ def _sampled(observer: Observer, ear: Ear, pid: int, seconds: float, period: flo
     while last - begin < seconds:
         observer.hear(period)
         now = time.monotonic()
-        samples.append(sample(pid, ear, now - begin, now - last))
+        assert node.poll() is None, f"the node ended with code {node.returncode} after {now - begin:.0f} s"
+        samples.append(sample(node.pid, ear, now - begin, now - last))
         print(json.dumps(samples[-1]), flush=True)
         last = now
     return samples
@@ -224,6 +228,7 @@ def main() -> None:
     from mlesam_ros.cli.environment import prepare_own_domain
 
     prepare_own_domain()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     result = soak(given.minutes, given.parameters)
     given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({name: result[name] for name in ("masks_hz", "load", "trends", "totals")}, indent=1))
