@@ -124,6 +124,8 @@ def projected_cloud(rgb: Rgb | None, frame: SensorFrame, rig: Rig, size: tuple[i
     picture = np.zeros((*size, 3), np.uint8) if rgb is None else rgb.copy()
     placement = rig.extrinsic(frame.frame_id, frame.stamp)
     seen = project(cloud_xyz(frame.payload), placement, rig.camera, picture.shape[:2], dilation=max(size) // 640)
+    if not len(seen.range):
+        return picture  # OpenCV colours no empty array
     # Equal steps of colour for equal ratios of range, as the eye judges depth.
     nearness = 1 - np.log(np.clip(seen.range, _NEAR, _FAR) / _NEAR) / np.log(_FAR / _NEAR)
     bgr = cv2.applyColorMap((40 + 200 * nearness).astype(np.uint8)[:, None], cv2.COLORMAP_TURBO)

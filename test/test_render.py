@@ -131,3 +131,5 @@ def test_projected_points_are_red_near_and_blue_far_and_the_picture_stays_elsewh
     near, far = (shown[tuple(place)].astype(int) for place in changed[np.argsort(changed[:, 1])])
     assert near[0] > near[2] + 100 and far[2] > far[0] + 50
     assert (projected_cloud(None, frame, Rig("camera", {"camera": camera}), (10, 20)) > 0).any(-1).sum() == 2
+    points["z"] = -1
+    assert (projected_cloud(picture, frame, Rig("camera", {"camera": camera}), (10, 20)) == 90).all(), "none in view"

