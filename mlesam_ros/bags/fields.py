@@ -41,9 +41,10 @@ def compressed_image(stamp: int, frame_id: str, form: str, data: bytes) -> Field
 def camera_info(stamp: int, frame_id: str, model: CameraModel) -> Fields:
     """A sensor_msgs/CameraInfo of an unrectified camera."""
     projection = np.hstack([model.K, np.zeros((3, 1))])
+    named = ("plumb_bob", np.zeros(5)) if model.model == "pinhole" else (model.model, model.D)
     return {
         "header": header(stamp, frame_id), "height": model.height, "width": model.width,
-        "distortion_model": "plumb_bob" if model.model == "pinhole" else model.model, "d": model.D,
+        "distortion_model": named[0], "d": named[1],
         "k": model.K, "r": np.eye(3), "p": projection,
     }  # fmt: skip
 

@@ -6,8 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlesam_ros.bags.build import build
+from mlesam_ros.bags.fields import camera_info
 from mlesam_ros.bags.typestore import typestore
 from mlesam_ros.errors import BagError
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.messages import camera_model
 from mlesam_ros.share import share
 
 STORE = typestore()
@@ -69,3 +72,16 @@ def test_the_event_packet_is_the_real_one(shared_data):
     """The type hash that a real recorder wrote next to its packets."""
     metadata = (shared_data / "events/test_events_1/metadata.yaml").read_text()
     assert STORE.hash_rihs01("event_camera_msgs/msg/EventPacket") in metadata
+
+
+@pytest.mark.parametrize(("model", "coefficients"), [("pinhole", 0), ("plumb_bob", 5), ("equidistant", 4)])
+def test_a_cameras_info_gives_the_same_camera(model, coefficients):
+    k = np.array([[40.0, 0, 19.5], [0, 41.0, 14.5], [0, 0, 1]])
+    camera = CameraModel(40, 30, k, np.linspace(0.01, 0.02, coefficients), model)
+    name = "sensor_msgs/msg/CameraInfo"
+    message = STORE.deserialize_cdr(
+        STORE.serialize_cdr(build(STORE, name, camera_info(1, "front", camera)), name), name
+    )
+    again = camera_model(message)
+    pixels = np.array([[0.1, 0.2, 1.0], [-0.3, 0.1, 2.0]])
+    np.testing.assert_allclose(again.project(pixels)[0], camera.project(pixels)[0], atol=1e-9)
