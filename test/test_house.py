@@ -23,6 +23,8 @@ NEIGHBOURS = {
     ("doctor", "evaluation"),
     ("ros", "doctor"),
     ("ros", "evaluation"),
+    ("bench", "ros"),
+    ("bench", "training"),
     ("geometry", "labels"),
     ("metrics", "labels"),
     ("messages", "encoding"),

@@ -98,7 +98,7 @@ def test_the_stream_is_in_order_of_arrival():
     assert all(now > frame.stamp for now, frame in arrivals)
 
 
-@pytest.mark.parametrize("name", BENCHES)
+@pytest.mark.parametrize("name", [name for name in BENCHES if name not in ("node", "training")])
 def test_every_benchmark_runs(name):
     rows = [row.to_dict() for row in import_module(BENCHES[name]).run(1)]
     assert rows and all(set(row) == KEYS for row in rows)

@@ -1,0 +1,192 @@
+"""The node at work: a robot, the node and a listener, three processes that hear each other over DDS on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlesam_ros.bags.typestore import typestore
+from mlesam_ros.bench.robot import PERIOD
+from mlesam_ros.errors import MlesamError
+from mlesam_ros.frame import NANOSECONDS
+from mlesam_ros.ros.observer import Observer
+
+NODE = "/mlesam"
+STATUS, LABELS = f"{NODE}/status", f"{NODE}/labels"
+_IMAGE, _CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
+OTHERS = {
+    f"{NODE}/confidence": _IMAGE,
+    f"{NODE}/overlay": _IMAGE,
+    f"{NODE}/projected_lidar": _IMAGE,
+    f"{NODE}/semantic_points": _CLOUD,
+}
+"""Topic → type of what the node makes for whoever asks, besides the mask and its status."""
+
+_PATIENCE = 90.0  # s
+_SETTLE = 2.0  # s
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+class LiveError(MlesamError):
+    """The node did not do what was to be measured."""
+
+
+@dataclass
+class Run:
+    """What was heard of some seconds.
+
+    Attributes:
+        stages: stage → seconds of every mask, in order; `stamp_to_mask` is the whole way.
+        stamps: nanoseconds, of every mask.
+        complete: how many of the masks were made of all four sensors.
+        seconds: how long it was.
+        cores: how many cores the node kept busy, transport included.
+        memory: bytes that the node held at the end.
+        faults: pages that the system had to find for the node.
+    """
+
+    stages: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    stamps: list[int] = field(default_factory=list)
+    complete: int = 0
+    seconds: float = 0.0
+    cores: float = 0.0
+    memory: int = 0
+    faults: int = 0
+
+    @property
+    def offered(self) -> int:
+        """Moments between the first and the last mask, both included."""
+        return round((self.stamps[-1] - self.stamps[0]) / PERIOD) + 1
+
+    @property
+    def rate(self) -> float:
+        """Masks per second."""
+        return (len(self.stamps) - 1) * NANOSECONDS / (self.stamps[-1] - self.stamps[0])
+
+    def overhead(self) -> list[float]:
+        """Seconds of every mask's way that were not the network's."""
+        return [whole - model for whole, model in zip(self.stages["stamp_to_mask"], self.stages["model"], strict=True)]
+
+
+class Listener:
+    """Hears masks and how they came about.
+
+    Attributes:
+        run: what was heard since the last `restart`.
+    """
+
+    def __init__(self) -> None:
+        self.run = Run()
+        self._types = typestore()
+
+    def restart(self) -> None:
+        """Forget."""
+        self.run = Run()
+
+    def hear(self, topic: str, arrival: int, raw: bytes) -> None:
+        """One message; pictures and clouds need only arrive."""
+        if topic != STATUS:
+            return
+        status: Any = self._types.deserialize_cdr(raw, "mlesam_ros/msg/Status")
+        stamp = status.header.stamp
+        self.run.stamps.append(stamp.sec * NANOSECONDS + stamp.nanosec)
+        self.run.complete += all(sensor.used for sensor in status.sensors)
+        for latency in status.latencies:
+            self.run.stages[latency.stage].append(latency.seconds)
+
+
+def drive(robot: str, seconds: float, parameters: Sequence[str] = ()) -> tuple[Run, Run]:
+    """Let a robot drive, and listen to the node twice.
+
+    Args:
+        robot: a key of `mlesam_ros.bench.robot.ROBOTS`.
+        seconds: how long it is listened to each time; a little longer where there are not two masks yet.
+        parameters: of the node, such as `threads:=1`.
+
+    Returns:
+        while masks and status are listened to, and while every topic is.
+
+    Raises:
+        LiveError: no masks.
+    """
+    given = [argument for parameter in parameters for argument in ("-p", parameter)]
+    listener = Listener()
+    with ExitStack() as stack:
+        node = stack.enter_context(child("mlesam_ros.cli", "node", "--ros-args", "--log-level", "fatal", *given))
+        stack.enter_context(child("mlesam_ros.bench.robot", robot))
+        observer = stack.enter_context(Observer(listener.hear))
+        observer.listen(STATUS, "mlesam_ros/msg/Status")
+        observer.listen(LABELS, _IMAGE)
+        _until(observer, lambda: listener.run.complete > 0, "a mask of all four sensors")
+        alone = _measure(observer, listener, node, seconds)
+        for topic, type_name in OTHERS.items():
+            observer.listen(topic, type_name)
+        return alone, _measure(observer, listener, node, seconds)
+
+
+def _measure(observer: Observer, listener: Listener, node: subprocess.Popen[bytes], seconds: float) -> Run:
+    observer.hear(_SETTLE)
+    listener.restart()
+    begun, worked, faults = time.monotonic(), _cpu_seconds(node.pid), _faults(node.pid)
+    observer.hear(seconds)
+    _until(observer, lambda: len(listener.run.stamps) > 1, "two masks")
+    run = listener.run
+    run.seconds = time.monotonic() - begun
+    run.cores = (_cpu_seconds(node.pid) - worked) / run.seconds
+    run.memory, run.faults = _resident(node.pid), _faults(node.pid) - faults
+    return run
+
+
+def _until(observer: Observer, enough: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + _PATIENCE
+    while not enough():
+        if time.monotonic() > end:
+            raise LiveError(f"the node did not make {what} in {_PATIENCE:.0f} s; see what it says with mlesam demo.")
+        observer.hear(0.1)
+
+
+@contextmanager
+def child(module: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python module of this very package in a process of its own, ended with the block."""
+    package = str(Path(__file__).resolve().parents[2])
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Seconds that a process's threads have worked, the system's on their behalf included."""
+    return (_stat(pid, 14) + _stat(pid, 15)) / _TICK
+
+
+def _faults(pid: int) -> int:
+    return _stat(pid, 10)
+
+
+def _stat(pid: int, field: int) -> int:
+    """A number of /proc/pid/stat, counted as in proc(5)."""
+    after_name = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    return int(after_name[field - 3])
+
+
+def _resident(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

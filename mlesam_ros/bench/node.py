@@ -1,0 +1,193 @@
+"""The node between real processes, and everything in it that is not the network, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlesam_ros.bags.typestore import typestore
+from mlesam_ros.bench.live import Run, drive
+from mlesam_ros.bench.machine import least_seconds
+from mlesam_ros.bench.robot import PERIOD, Message, Robot, large
+from mlesam_ros.bench.row import Row, compare, row
+from mlesam_ros.bench.timing import summary
+from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
+from mlesam_ros.frame import CAMERA, EVENT, NANOSECONDS, FrameSet, Modality, SensorFrame
+from mlesam_ros.messages import FrameReader
+from mlesam_ros.model.readout import enlarged, winners
+from mlesam_ros.pipeline import network_size
+from mlesam_ros.ros.compat.interfaces import message_class
+from mlesam_ros.ros.conversions import header, image_message
+from mlesam_ros.sync import Synchroniser
+
+_SECONDS = 0.3  # of driving per repeat, so that 60 repeats are 18 s
+_ROBOTS = {"street": "512x512, street robot", "large": "1080p, 131072 points, 300000 events"}
+_STAGES = ("receive", "synchronise", "encode", "model", "decode", "publish")
+_SIZES = (256, 1024)  # longer side of the network's pictures: hiera_nano's as shipped, and the paper's
+_CLASSES = 25
+_CAMERA = (1080, 1920)
+_IMAGE = "sensor_msgs/msg/Image"
+
+
+def run(repeats: int) -> list[Row]:
+    """The shipped network behind two robots, live; then the parts of a set at 1080p without transport."""
+    rows = [row for robot, words in _ROBOTS.items() for row in _live(robot, words, repeats)]
+    return [*rows, *_parts(repeats)]
+
+
+# Live
+
+
+def _live(robot: str, words: str, repeats: int) -> Iterator[Row]:
+    """Masks and status heard; beside it, every topic heard."""
+    runs = drive(robot, max(_SECONDS * repeats, 1.0))
+    offered = NANOSECONDS / PERIOD
+    yield _rate(f"{words}: masks at {offered:.1f} Hz", *runs)
+    yield _times(f"{words}: stamp to publish", runs, lambda run: run.stages["stamp_to_mask"])
+    yield _times(f"{words}: everything but the model", runs, Run.overhead)
+    for stage in _STAGES:
+        yield _times(f"{words}: {stage}", runs, lambda run, stage=stage: run.stages[stage])  # type: ignore[misc]
+    yield _figure(f"{words}: CPU of the node", "cores", runs, lambda run: run.cores)
+    yield _figure(f"{words}: moments without a mask", "%", runs, lambda run: 100 * (1 - len(run.stamps) / run.offered))
+    yield _figure(
+        f"{words}: masks without one of the sensors", "%", runs, lambda run: 100 * (1 - run.complete / len(run.stamps))
+    )
+    yield _figure(f"{words}: CPU per mask", "ms", runs, lambda run: 1e3 * run.seconds * run.cores / len(run.stamps))
+    yield _figure(f"{words}: page faults per mask", "faults", runs, lambda run: run.faults / len(run.stamps))
+    yield _figure(f"{words}: memory of the node", "MiB", runs, lambda run: run.memory / 2**20)
+
+
+_EVERY = "every topic listened to"
+
+
+def _rate(name: str, few: Run, every: Run) -> Row:
+    gaps = np.diff(few.stamps) / NANOSECONDS
+    timing = summary(gaps)
+    return Row(
+        name, "Hz", few.rate, 1 / timing.p99, timing.spread, len(few.stamps), _EVERY, every.rate, few.rate / every.rate,
+        NANOSECONDS / PERIOD,
+    )  # fmt: skip
+
+
+def _times(name: str, runs: tuple[Run, Run], seconds: Callable[[Run], list[float]]) -> Row:
+    few, every = (summary(seconds(run)) for run in runs)
+    return row(name, "ms", 1e3, few, (_EVERY, every))
+
+
+def _figure(name: str, unit: str, runs: tuple[Run, Run], figure: Callable[[Run], float]) -> Row:
+    few, every = (figure(run) for run in runs)
+    return Row(name, unit, few, few, 0.0, 1, _EVERY, every, None)
+
+
+# In one process
+
+
+def _parts(repeats: int) -> Iterator[Row]:
+    robot = large()
+    messages = [m for m in robot.messages() if "info" not in m.topic]
+    camera = next(m for m in messages if m.type_name == _IMAGE)
+    yield compare(
+        "1080p message to a frame", partial(_read, FrameReader(CAMERA, _IMAGE), _unpacked(camera)), repeats,
+        ("a copy, as cv_bridge makes it", partial(_copied, _unpacked(camera))), unit="us",
+    )  # fmt: skip
+    packets = [m for m in messages if m.type_name.endswith("EventPacket")]
+    yield _events(packets, repeats)
+    yield compare("four frames through the synchroniser", partial(_synchronise, robot.frames), repeats, unit="us")
+    for longest in _SIZES:
+        size = network_size(_CAMERA, longest)
+        where = f"for {size[1]}x{size[0]}"
+        yield _encode(robot, size, where, repeats)
+        yield _decode(size, where, repeats)
+    yield _publish(repeats)
+
+
+def _unpacked(message: Message) -> Any:
+    return typestore().deserialize_cdr(message.at(PERIOD, 0), message.type_name)
+
+
+def _read(reader: FrameReader, *messages: Any) -> SensorFrame:
+    for message in messages:
+        frame = reader.read(message)
+    return frame
+
+
+def _copied(message: Any) -> object:
+    return np.array(message.data).reshape(message.height, -1, 3)
+
+
+def _events(packets: list[Message], repeats: int) -> Row:
+    """Every repeat decodes the packets of one moment, each with a clock that went on."""
+    reader, moments = FrameReader(EVENT, packets[0].type_name), iter(range(1, 1 << 30))
+    waiting: list[Any] = []
+
+    def read() -> object:
+        number = next(moments)
+        waiting[:] = [typestore().deserialize_cdr(p.at(number * PERIOD, number), p.type_name) for p in packets]
+        return _read(reader, *waiting)
+
+    return compare(f"{len(packets)} packets to a window of events", read, repeats)
+
+
+def _synchronise(frames: Mapping[Modality, SensorFrame]) -> FrameSet | None:
+    synchroniser, stamp = Synchroniser(), frames[CAMERA].stamp
+    for frame in frames.values():
+        synchroniser.push(replace(frame, stamp=stamp), stamp)
+    return synchroniser.take(stamp)
+
+
+def _encode(robot: Robot, size: tuple[int, int], where: str, repeats: int) -> Row:
+    encoders = make_encoders(DEFAULT_ENCODERS)
+    frames = FrameSet(robot.frames[CAMERA].stamp, CAMERA, dict(robot.frames), dict.fromkeys(robot.frames, 0))
+    pictures = [np.empty((3, *size), np.float32)] * len(encoders)
+    return compare(
+        f"four sensors to pictures {where}",
+        lambda: encode(frames, robot.rig, size, encoders),
+        max(repeats // 2, 3),
+        bound=least_seconds(*pictures),
+    )
+
+
+def _decode(size: tuple[int, int], where: str, repeats: int) -> Row:
+    torch.manual_seed(0)
+    logits = torch.randn(1, _CLASSES, size[0] // 4, size[1] // 4)
+    return compare(
+        f"logits {where} to 1080p labels and confidence",
+        partial(_labels, logits, size),
+        repeats,
+        ("enlarge the logits to 1080p, softmax, arg max", partial(_plain_labels, logits)),
+        bound=least_seconds(np.empty(_CAMERA, np.uint8), np.empty(_CAMERA, np.uint8)),
+    )
+
+
+@torch.inference_mode()
+def _labels(logits: torch.Tensor, size: tuple[int, int]) -> object:
+    return [enlarged(picture, _CAMERA) for picture in winners(logits, size).numpy()]
+
+
+@torch.inference_mode()
+def _plain_labels(logits: torch.Tensor) -> object:
+    large = torch.nn.functional.interpolate(logits, _CAMERA, mode="bilinear", align_corners=False)
+    confidence, labels = large.softmax(1).max(1)
+    return labels[0].byte().numpy(), (255 * confidence[0]).byte().numpy()
+
+
+def _publish(repeats: int) -> Row:
+    labels = np.zeros(_CAMERA, np.uint8)
+    kind = message_class(_IMAGE)
+    assert kind is not None
+
+    def assigned() -> None:
+        kind().data = labels.reshape(-1)
+
+    return compare(
+        "1080p labels to a message",
+        lambda: image_message(labels, "mono8", header(1, "camera")),
+        repeats,
+        ("a NumPy array assigned to the field", assigned),
+        bound=least_seconds(labels, labels),
+    )

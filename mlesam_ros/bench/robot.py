@@ -1,0 +1,221 @@
+"""The robots of the node's benchmark: `python -m mlesam_ros.bench.robot large` speaks until it is ended.
+
+Every message is packed before the first is sent; while driving only stamps are written into the bytes, so that the
+robot leaves the machine to the node.
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.bags import fields
+from mlesam_ros.bags.build import build
+from mlesam_ros.bags.street import INFO_TOPICS, TOPICS
+from mlesam_ros.bags.typestore import typestore
+from mlesam_ros.bench.readings import POINT, make_readings
+from mlesam_ros.encoding.evt3_encode import encode_evt3
+from mlesam_ros.frame import EVENT, LIDAR, NANOSECONDS, Cloud, Events, Modality, Picture, SensorFrame
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.ros.loudspeaker import Loudspeaker
+from mlesam_ros.world.world import World
+
+_TICK = 4_096_000  # ns that EVT3's upper time words count in
+PERIOD = 24 * _TICK
+"""Nanoseconds between moments, a little less than 100 ms, so that only EVT3's upper time words change."""
+_PACKET = 1_000_000  # ns of events in a message
+_SWEEP = 50_000_000  # ns, of a LiDAR that turns 20 times a second; its stamp is the sweep's begin
+_SPEED = 15.0  # m/s
+_ODOMETRY = (80, 60, 40, 20, 0)  # ms before the moment
+_HIGH = 0x8000  # EVT3's word for the upper 12 of 24 bits of time
+_MARK = 0x1122_3344_5566_7788  # a number that can be found again in a packed message
+_TRANSFORMS = "tf2_msgs/msg/TFMessage"
+_TYPES: dict[type, str] = {
+    CameraModel: "sensor_msgs/msg/CameraInfo",
+    Picture: "sensor_msgs/msg/Image",
+    Cloud: "sensor_msgs/msg/PointCloud2",
+    Events: "event_camera_msgs/msg/EventPacket",
+}
+
+
+@dataclass(frozen=True)
+class Message:
+    """What is sent once per moment.
+
+    Attributes:
+        topic, type_name: of it.
+        offset: nanoseconds from the moment to its stamp.
+        raw: CDR with encapsulation; a header comes first.
+    """
+
+    topic: str
+    type_name: str
+    offset: int
+    raw: npt.NDArray[np.uint8]
+
+    def at(self, moment: int, number: int) -> bytes:
+        """Its bytes for the moment with that number; moments are asked for in order."""
+        self.raw[4:12] = _bytes("<iI", *divmod(moment + self.offset, NANOSECONDS))
+        return self.raw.tobytes()
+
+
+@dataclass(frozen=True)
+class Packet(Message):
+    """A message of events.
+
+    Attributes:
+        sequence: (first number, packets per moment).
+        sequence_at: place of the number in `raw`.
+        clock_at: places in `raw` of EVT3's upper time words.
+    """
+
+    sequence: tuple[int, int]
+    sequence_at: int
+    clock_at: npt.NDArray[np.intp]
+
+    def at(self, moment: int, number: int) -> bytes:
+        """See `Message`; the sensor's own clock and the packets' numbers go on as well."""
+        first, each = self.sequence
+        self.raw[self.sequence_at : self.sequence_at + 8] = _bytes("<Q", first + each * number)
+        if number:
+            low, high = self.raw[self.clock_at], self.raw[self.clock_at + 1].astype(np.uint16)
+            ticks = (low | (high & 0x0F) << 8) + PERIOD // _TICK
+            self.raw[self.clock_at] = ticks & 0xFF
+            self.raw[self.clock_at + 1] = _HIGH >> 8 | ticks >> 8 & 0x0F
+        return super().at(moment, number)
+
+
+@dataclass(frozen=True)
+class Robot:
+    """Sensors and where they sit.
+
+    Attributes:
+        rig: lenses and mountings.
+        frames: modality → reading.
+    """
+
+    rig: Rig
+    frames: Mapping[Modality, SensorFrame]
+
+    def messages(self) -> list[Message]:
+        """What it says once per moment, in this order."""
+        infos = [
+            _message(INFO_TOPICS[m], CameraModel, 0, fields.camera_info(1, f.frame_id, self.rig.model(f.frame_id)))
+            for m, f in self.frames.items()
+            if m in INFO_TOPICS
+        ]
+        return [*infos, *(message for frame in self.frames.values() for message in _sensor(frame))]
+
+
+def street() -> Robot:
+    """The robot of `mlesam demo`: 512 x 512 pixels, depth in the camera's own frame."""
+    world = World(9000, size=(512, 512))
+    return Robot(world.rig, world.moment(5).frames)
+
+
+def large() -> Robot:
+    """1080p, 131,072 points with times of their own, 300,000 events in 30 ms, and depth from a camera elsewhere."""
+    readings = make_readings()
+    lidar = readings.frames[LIDAR]
+    assert isinstance(lidar.payload, Cloud)
+    points = lidar.payload.points.astype(POINT)
+    points["t"] //= 2
+    return Robot(readings.rig, {**readings.frames, LIDAR: replace(lidar, payload=Cloud(points))})
+
+
+ROBOTS: dict[str, Callable[[], Robot]] = {"street": street, "large": large}
+
+
+def _sensor(frame: SensorFrame) -> Iterator[Message]:
+    payload, topic = frame.payload, TOPICS[frame.modality]
+    if isinstance(payload, Events):
+        yield from _packets(frame, payload)
+    elif isinstance(payload, Cloud):
+        yield _message(topic, Cloud, -_SWEEP, fields.point_cloud(1, frame.frame_id, payload.points))
+    elif isinstance(payload, Picture):
+        yield _message(topic, Picture, 0, fields.image(1, frame.frame_id, payload))
+
+
+def _packets(frame: SensorFrame, events: Events) -> Iterator[Packet]:
+    microseconds = (events.t - events.start) // 1000
+    edges = np.searchsorted(events.t, np.arange(events.start, events.end + _PACKET, _PACKET))
+    parts = [slice(a, b) for a, b in itertools.pairwise(edges) if a < b]
+    size = events.height, events.width
+    for number, part in enumerate(parts):
+        evt3 = encode_evt3(events.x[part], events.y[part], microseconds[part], events.polarity[part])
+        packet = _message(
+            TOPICS[EVENT], Events, int(events.t[part.start]) - events.end,
+            fields.event_packet(1, frame.frame_id, size, _MARK, evt3),
+        )  # fmt: skip
+        found = packet.raw.tobytes()
+        words = found.index(evt3.tobytes()) + 2 * np.flatnonzero(evt3.view("<u2") & 0xF000 == _HIGH)
+        at = found.index(_MARK.to_bytes(8, "little"))
+        yield Packet(packet.topic, packet.type_name, packet.offset, packet.raw, (number, len(parts)), at, words)
+
+
+def _message(topic: str, kind: type, offset: int, content: Mapping[str, Any]) -> Message:
+    return Message(topic, _TYPES[kind], offset, np.frombuffer(bytearray(_packed(_TYPES[kind], content)), np.uint8))
+
+
+def _bytes(layout: str, *values: int) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(struct.pack(layout, *values), np.uint8)
+
+
+def _packed(type_name: str, content: Mapping[str, Any]) -> bytes:
+    store = typestore()
+    return bytes(store.serialize_cdr(build(store, type_name, content), type_name))
+
+
+def _odometry(moment: int, start: int) -> bytes:
+    """Where the car was during the last moment."""
+    entries = []
+    for early in _ODOMETRY:
+        stamp = moment - early * 1_000_000
+        metres = _SPEED * (stamp - start) / NANOSECONDS
+        pose = Transform(np.eye(3), np.array([metres, 0.0, 0.0]))
+        entries += fields.transforms([("odom", "base_link", pose)], stamp)["transforms"]
+    return _packed(_TRANSFORMS, {"transforms": entries})
+
+
+def drive(robot: Robot) -> None:
+    """Speak for ever, one moment per period."""
+    messages = robot.messages()
+    types = {"/tf": _TRANSFORMS, "/tf_static": _TRANSFORMS, **{m.topic: m.type_name for m in messages}}
+    with Loudspeaker(types, latched=("/tf_static",), depth=64) as speaker:
+        speaker.say("/tf_static", _packed(_TRANSFORMS, fields.transforms(robot.rig.tree.statics(), 1)))
+        start = time.time_ns()
+        for number, moment in enumerate(_moments(start)):
+            speaker.say("/tf", _odometry(moment, start))
+            for message in messages:
+                speaker.say(message.topic, message.at(moment, number))
+
+
+def _moments(start: int) -> Iterator[int]:
+    """When each moment is due, once it is; one that is missed is left out."""
+    due = start
+    while True:
+        time.sleep(max(due - time.time_ns(), 0) / NANOSECONDS)
+        yield due
+        due += PERIOD
+
+
+def main() -> None:
+    """Drive the robot that is named on the command line until SIGTERM or SIGINT."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
+    drive(ROBOTS[sys.argv[1]]())
+
+
+if __name__ == "__main__":
+    main()
