@@ -72,7 +72,7 @@ def run(recipe: Recipe, stage: Stage, dataset: LabelledFrames, vary: Vary, out: 
     with logging(out, first, recipe) as log:
         for step, batches in enumerate(feed.steps(first), first):
             rate = recipe.lr * poly(step, recipe.steps, recipe.warmup, recipe.power)
-            loss, norm = _descend(recipe, stage, learner, batches, rate, out)
+            loss, norm = descend(recipe, stage, learner, batches, rate, out)
             log(step, loss, norm, rate)
             last = step + 1 == recipe.steps
             if is_first() and (last or time.monotonic() - saved > 60 * recipe.checkpoint_minutes):
@@ -81,7 +81,7 @@ def run(recipe: Recipe, stage: Stage, dataset: LabelledFrames, vary: Vary, out: 
     learner.finish()
 
 
-def _descend(
+def descend(
     recipe: Recipe, stage: Stage, learner: Learner, batches: Sequence[Batch], rate: float, out: Path
 ) -> tuple[float, float]:
     """One step; its loss and the norm of its gradient."""
