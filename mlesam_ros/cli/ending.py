@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
 
 USER_ERROR, BUG, INTERRUPTED = 2, 70, 130
 """Exit codes: what the input or the machine caused; what should not have happened; Ctrl-C."""
 _READER_GONE = 1
+_AGAIN = 0.05  # s until an interrupt that came at a bad moment is tried again
 
 
 def main() -> NoReturn:
@@ -37,12 +39,18 @@ def end(start: Callable[[], None]) -> int:
     """
     struck: list[int] = []
 
-    def interrupt(number: int, _: object) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         struck.append(number)
-        raise KeyboardInterrupt
+        if _loading(frame):  # extension modules abort, or seem broken, when they are interrupted while they load
+            if struck.count(signal.SIGINT) > 1:
+                os._exit(INTERRUPTED)  # who asks twice does not want to wait
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        else:
+            raise KeyboardInterrupt
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it was told to ignore Ctrl-C
         signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGALRM, interrupt)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a dash that the terminal does not know
@@ -53,11 +61,18 @@ def end(start: Callable[[], None]) -> int:
     except Exception as error:
         if not struck and "--debug" in sys.argv:
             raise
-        # An extension module that is interrupted while it loads fails as if it were broken.
         code = INTERRUPTED if struck else _tell(error)
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     return _flushed(INTERRUPTED if struck and code else code)
+
+
+def _loading(frame: FrameType | None) -> bool:
+    """Whether a module is being imported here."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def _run(start: Callable[[], None]) -> int:

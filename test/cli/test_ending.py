@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -63,6 +65,34 @@ def test_an_interrupt_that_a_library_makes_an_error_of_is_an_interrupt(capsys):
             raise ImportError("initialization failed") from None
 
     assert ended(start, capsys) == (130, "")
+
+
+def test_a_module_is_loaded_to_its_end_before_an_interrupt_counts(capsys, tmp_path, monkeypatch):
+    """Extension modules abort the process when an exception comes while they load."""
+    lines = ["import os, signal, time", "os.kill(os.getpid(), signal.SIGINT)", "time.sleep(0.2)", "whole = True"]
+    (tmp_path / "slow_to_load.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def start():
+        importlib.import_module("slow_to_load")
+        for _ in range(100):
+            time.sleep(0.1)
+
+    assert ended(start, capsys) == (130, "")
+    assert sys.modules.pop("slow_to_load").whole
+
+
+def test_the_second_interrupt_does_not_wait_for_a_module(tmp_path):
+    strike = "os.kill(os.getpid(), signal.SIGINT)"
+    (tmp_path / "slow_to_load.py").write_text(f"import os, signal\n{strike}\n{strike}\nprint('not reached')")
+    code = (
+        "import importlib; from mlesam_ros.cli.ending import end; end(lambda: importlib.import_module('slow_to_load'))"
+    )
+    command, path = [sys.executable, "-c", code], os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_who_was_told_to_ignore_interrupts_does(capsys):

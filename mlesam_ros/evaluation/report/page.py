@@ -135,14 +135,19 @@ def _headline(figures: Mapping[str, Any]) -> str:
     latency, counters = figures["latency_ms"], figures["counters"]
     used = 100 * counters["used"] / max(counters["received"], 1)
     slow = f"p95 {number(latency['p95'], 0)}, p99 {number(latency['p99'], 0)}"
-    compared = f"over {figures['compared']} masks with a truth" if figures["compared"] else "the bag has no truth"
+    warnings = len(figures["warnings"])
+    quality = (
+        (number(figures["miou"], 1, " %"), "mIoU", f"over {figures['compared']} masks with a truth")
+        if figures["compared"]
+        else (number(figures["confidence"], 1, " %"), "confidence", "no truth to compare with")
+    )
     return '<div class="cards">' + tables.cards([
-        (number(figures["miou"], 1, " %"), "mIoU", compared),
+        quality,
         (str(figures["masks"]), "masks", f"of {figures['sets']} sets"),
         (number(latency["p50"], 0, " ms"), "per mask", slow),
         (number(used, 1, " %"), "of the messages used", f"of {counters['received']}"),
         (number(figures["consistency"], 1, " %"), "consistency", "pixels that keep their class"),
-        (str(len(figures["warnings"])), "warnings", "listed below"),
+        (str(warnings), "warning" if warnings == 1 else "warnings", "below" if warnings else "nothing was amiss"),
     ]) + "</div>"  # fmt: skip
 
 

@@ -40,11 +40,13 @@ def class_bars(figures: Figures, space: LabelSpace) -> str:
     rows = []
     for name, value in sorted(shown.items(), key=lambda item: -item[1]):
         color = _css(space.colors[space.names.index(name)])
+        score = f"<td>{number(value)}</td>" if scores else ""
         rows.append(
             f'<tr><th><i style="background:{color}"></i>{escape(name)}</th><td class="bar">{bar(value, color)}</td>'
-            f"<td>{number(value)}</td><td>{number(shares.get(name, 0.0), 2)}</td></tr>"
+            f"{score}<td>{number(shares.get(name, 0.0), 2)}</td></tr>"
         )
-    head = "<tr><th>class</th><th></th><th>{}</th><th>of all pixels, %</th></tr>".format("IoU, %" if scores else "%")
+    score = "<th>IoU, %</th>" if scores else ""
+    head = f"<tr><th>class</th><th></th>{score}<th>of all pixels, %</th></tr>"
     return f'<table class="bars">{head}{"".join(rows)}</table>'
 
 
