@@ -29,23 +29,27 @@ def arguments() -> list[DeclareLaunchArgument]:
     return [
         DeclareLaunchArgument(
             "bag",
-            default_value="~/.ros/mlesam_ros/street_day",
-            description="Where the rendered street lies, or will lie; give another for the night.",
+            default_value="",
+            description="Where the rendered street lies, or will lie. Empty: ~/.ros/mlesam_ros/street_<weather>.",
         ),
         DeclareLaunchArgument(
-            "weather", default_value="sun", description="Of a street yet to be rendered.", choices=WEATHERS
+            "weather",
+            default_value="sun",
+            description="Of the street; one that was rendered already, under the name given as bag, keeps its own.",
+            choices=WEATHERS,
         ),
     ]
 
 
 def street(context: LaunchContext) -> list[ExecuteProcess]:
     """The sensors: rendered first where that has not been done."""
-    bag = Path(LaunchConfiguration("bag").perform(context)).expanduser()
+    weather = LaunchConfiguration("weather").perform(context)
+    bag = Path(LaunchConfiguration("bag").perform(context) or f"~/.ros/mlesam_ros/street_{weather}").expanduser()
     if bag.exists():
         words = ["play", str(bag), "--loop"]
     else:
         bag.parent.mkdir(parents=True, exist_ok=True)
-        words = ["simulate", str(bag), "--weather", LaunchConfiguration("weather").perform(context), "--play"]
+        words = ["simulate", str(bag), "--weather", weather, "--play"]
     return [ExecuteProcess(cmd=[ExecutableInPackage("mlesam", "mlesam_ros"), *words], output="screen")]
 
 

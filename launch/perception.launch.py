@@ -3,7 +3,10 @@
 ros2 launch mlesam_ros perception.launch.py --show-args
 """
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from difflib import get_close_matches
+from pathlib import Path
+
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -22,9 +25,13 @@ OVERRIDES = {
     "camera_topic": "camera.topic",
     "camera_info_topic": "camera.info_topic",
     "depth_topic": "depth.topic",
+    "depth_info_topic": "depth.info_topic",
     "event_topic": "event.topic",
+    "event_info_topic": "event.info_topic",
     "lidar_topic": "lidar.topic",
 }
+
+FILES = ("params_file", "checkpoint", "base_weights", "calibration_file")
 
 # Remapped to relative names, so that a namespaced robot has a tree of its own, as in nav2.
 REMAPPINGS = [("/tf", "tf"), ("/tf_static", "tf_static")]
@@ -34,52 +41,100 @@ def arguments() -> list[DeclareLaunchArgument]:
     """What can be said on the command line."""
     flag = {"choices": ["true", "false"]}
     levels = ["debug", "info", "warn", "error", "fatal"]
-    kept = " Empty: as in params_file."
     return [
-        DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics."),
+        DeclareLaunchArgument(
+            "namespace",
+            default_value="",
+            description="Put before the node, its relative topics and tf: left makes /left/mlesam, "
+            "/left/camera/image_raw and /left/tf of them.",
+        ),
         DeclareLaunchArgument(
             "params_file",
             default_value=str(share("config/params/default.yaml")),
-            description="YAML file with the node's parameters; the arguments below go before it.",
+            description="YAML file with the node's parameters; one per kind of rig lies beside the default. What is "
+            "given to the arguments below counts more.",
         ),
-        DeclareLaunchArgument("use_sim_time", default_value="false", description="Time from /clock.", **flag),
+        DeclareLaunchArgument(
+            "use_sim_time",
+            default_value="false",
+            description="Take the time from /clock, as simulators need it.",
+            **flag,
+        ),
         DeclareLaunchArgument(
             "autostart",
             default_value="true",
             description="Configure and activate at start; false leaves that to a lifecycle manager.",
             **flag,
         ),
-        DeclareLaunchArgument("respawn", default_value="false", description="Start the node again if it ends.", **flag),
-        DeclareLaunchArgument("log_level", default_value="info", description="Of the node.", choices=levels),
-        DeclareLaunchArgument("rviz", default_value="false", description="Show what comes out in RViz.", **flag),
-        DeclareLaunchArgument("checkpoint", default_value="", description="Expert weights (.safetensors)." + kept),
-        DeclareLaunchArgument("base_weights", default_value="", description="Frozen backbone weights." + kept),
-        DeclareLaunchArgument("device", default_value="", description="auto, cpu, cuda, cuda:1 and so on." + kept),
         DeclareLaunchArgument(
-            "precision",
-            default_value="",
-            description="Of the network." + kept,
-            choices=["", "auto", "fp32", "bf16", "fp16"],
+            "respawn", default_value="false", description="Start the node again, after 2 s, when it ends.", **flag
         ),
-        DeclareLaunchArgument("calibration_file", default_value="", description="Rig file (YAML)." + kept),
-        DeclareLaunchArgument("camera_topic", default_value="", description="Image or CompressedImage." + kept),
-        DeclareLaunchArgument("camera_info_topic", default_value="", description="Its CameraInfo." + kept),
-        DeclareLaunchArgument("depth_topic", default_value="", description="Depth image." + kept),
-        DeclareLaunchArgument("event_topic", default_value="", description="EventPacket." + kept),
-        DeclareLaunchArgument("lidar_topic", default_value="", description="PointCloud2." + kept),
+        DeclareLaunchArgument(
+            "log_level",
+            default_value="info",
+            description="How much is logged; debug includes what ROS's own libraries say.",
+            choices=levels,
+        ),
+        DeclareLaunchArgument(
+            "rviz",
+            default_value="false",
+            description="Start RViz, too, with a view of everything that comes out.",
+            **flag,
+        ),
+        *overriding_arguments(),
     ]
 
 
-def start(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
+def overriding_arguments() -> list[DeclareLaunchArgument]:
+    """Those that go before a parameter of the file."""
+    infos = "sensor_msgs/CameraInfo: lens and size of the "
+    return [
+        overriding("checkpoint", "Expert weights, a .safetensors file that mlesam train wrote."),
+        overriding("base_weights", "Frozen backbone weights that the checkpoint was trained on."),
+        overriding(
+            "device", "Where the network runs: cpu, cuda, cuda:1 and so on; auto takes the first GPU, else the CPU."
+        ),
+        overriding("precision", "Arithmetic of the network.", choices=["", "auto", "fp32", "bf16", "fp16"]),
+        overriding("calibration_file", "Rig file (YAML) for what CameraInfo and TF do not say."),
+        overriding("camera_topic", "Camera: sensor_msgs/Image or CompressedImage."),
+        overriding("camera_info_topic", f"{infos}camera."),
+        overriding("depth_topic", "Depth camera: sensor_msgs/Image or CompressedImage (compressedDepth)."),
+        overriding("depth_info_topic", f"{infos}depth camera."),
+        overriding("event_topic", "Event camera: EventPacket or EventArray of any driver, or pictures of events."),
+        overriding("event_info_topic", f"{infos}event camera."),
+        overriding("lidar_topic", "LiDAR: sensor_msgs/PointCloud2."),
+    ]
+
+
+def overriding(name: str, description: str, **options: list[str]) -> DeclareLaunchArgument:
+    """An argument that leaves its parameter alone unless it is given."""
+    kept = f" Empty: {OVERRIDES[name]} of params_file."
+    return DeclareLaunchArgument(name, default_value="", description=description + kept, **options)
+
+
+def misspelt(given: list[str]) -> list[LogInfo]:
+    """A word on each argument that nobody declared but that is nearly one: `ros2 launch` says nothing about it."""
+    known = [argument.name for argument in arguments()]
+    near = {name: get_close_matches(name, known, 1, 0.8) for name in given if name not in known}
+    words = "there is no argument {}, so it has no effect; did you mean {}?"
+    return [LogInfo(msg=words.format(name, found[0])) for name, found in near.items() if found]
+
+
+def start(context: LaunchContext) -> list[LogInfo | SetEnvironmentVariable | Node]:
     """The node, with those parameters that were really given, and a transport that carries images."""
 
     def given(name: str) -> str:
-        return str(LaunchConfiguration(name).perform(context))
+        value = str(LaunchConfiguration(name).perform(context))
+        return str(Path(value).expanduser()) if value and name in FILES else value  # no shell expands what follows :=
+
+    if not Path(given("params_file")).is_file():  # launch_ros would warn, and start the node with its defaults
+        raise RuntimeError(f"params_file:={given('params_file')} is not a file; leave it out, or see config/params")
 
     overrides = {parameter: given(name) for name, parameter in OVERRIDES.items() if given(name)}
     flags = {name: given(name) == "true" for name in ("use_sim_time", "autostart")}
     transport = transport_environment(dict(context.environment))
     return [
+        *misspelt(list(context.launch_configurations)),
         *(SetEnvironmentVariable(name, value) for name, value in transport.items()),
         Node(
             package="mlesam_ros",

@@ -31,13 +31,14 @@ def arguments() -> list[DeclareLaunchArgument]:
     """What can be said on the command line, besides the arguments of perception.launch.py, which are passed on."""
     flag = {"choices": ["true", "false"]}
     return [
-        DeclareLaunchArgument("bag", description="rosbag2 folder or file, mcap or sqlite3."),
-        DeclareLaunchArgument("rate", default_value="1.0", description="Speed; 1.0 is real time."),
+        DeclareLaunchArgument("bag", description="The recording: a rosbag2 folder, or a .mcap or .db3 file."),
+        DeclareLaunchArgument("rate", default_value="1.0", description="Speed, above 0; 1.0 is real time."),
         DeclareLaunchArgument("loop", default_value="false", description="Start again at the end.", **flag),
         DeclareLaunchArgument(
             "clock",
             default_value="true",
-            description="Keep the recorded stamps and publish /clock; false: stamp everything with today's time.",
+            description="Keep the recorded stamps, publish /clock and set use_sim_time, whatever is given for that; "
+            "false: stamp everything with today's time.",
             **flag,
         ),
         DeclareLaunchArgument(
@@ -50,23 +51,41 @@ def arguments() -> list[DeclareLaunchArgument]:
     ]
 
 
+def is_speed(text: str) -> bool:
+    """Whether it is a number at which something moves."""
+    try:
+        return 0 < float(text) < float("inf")
+    except ValueError:
+        return False
+
+
+def refuse(bag: Path, rate: str, player: str, clock: str) -> None:
+    """Say now what a player would say while the node is loading."""
+    if not bag.exists():
+        raise RuntimeError(f"bag:={bag} does not exist; give a rosbag2 folder, or a .mcap or .db3 file")
+    if not is_speed(rate):
+        raise RuntimeError(f"rate:={rate} does not play; give a number above 0, such as 0.5")
+    if player == "rosbag2" and clock == "false":
+        raise RuntimeError("player:=rosbag2 keeps the recorded stamps; add clock:=true, or take player:=mlesam")
+
+
 def play(context: LaunchContext) -> list[ExecuteProcess]:
     """The player; when it is through, so is the launch."""
 
     def given(name: str) -> str:
         return str(LaunchConfiguration(name).perform(context))
 
-    if given("player") == "rosbag2" and given("clock") == "false":
-        raise RuntimeError("player:=rosbag2 keeps the recorded stamps; add clock:=true, or take player:=mlesam")
-    whole = not read_metadata(Path(given("bag"))).fault  # without its metadata rosbag2 opens no folder
+    bag = Path(given("bag")).expanduser()  # no shell does it for what follows :=
+    refuse(bag, given("rate"), given("player"), given("clock"))
+    whole = not read_metadata(bag).fault  # without its metadata rosbag2 opens no folder
     rosbag2 = given("clock") == "true" and find_spec("ros2bag") is not None and whole
     flags = ["--rate", given("rate"), *(["--loop"] if given("loop") == "true" else [])]
     if given("player") == "rosbag2" or (given("player") == "auto" and rosbag2):
         latched = ["--qos-profile-overrides-path", str(share("config/replay_qos.yaml"))]
-        command = ["ros2", "bag", "play", given("bag"), "--clock", CLOCK_RATE, *flags, *latched]
+        command = ["ros2", "bag", "play", str(bag), "--clock", CLOCK_RATE, *flags, *latched]
     else:
         flags += ["--wait", PATIENCE, *(["--clock"] if given("clock") == "true" else [])]
-        command = [ExecutableInPackage("mlesam", "mlesam_ros"), "play", given("bag"), *flags]
+        command = [ExecutableInPackage("mlesam", "mlesam_ros"), "play", str(bag), *flags]
     return [
         ExecuteProcess(
             cmd=command,

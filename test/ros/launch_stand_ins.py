@@ -48,6 +48,11 @@ class DeclareLaunchArgument:
 
 
 @dataclass
+class LogInfo:
+    msg: str
+
+
+@dataclass
 class OpaqueFunction:
     function: Any
 
@@ -102,11 +107,12 @@ class Shutdown:
 
 @dataclass
 class Result:
-    """What a launch came to: its arguments by name, its processes, its environment."""
+    """What a launch came to: its arguments by name, its processes, its environment, its words."""
 
     arguments: dict[str, DeclareLaunchArgument] = field(default_factory=dict)
     processes: list[Action] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
 
 
 MODULES = {
@@ -118,6 +124,7 @@ MODULES = {
             EmitEvent,
             ExecuteProcess,
             IncludeLaunchDescription,
+            LogInfo,
             OpaqueFunction,
             SetEnvironmentVariable,
         )
@@ -160,6 +167,8 @@ def _visit(entity: Any, context: Any, result: Result) -> None:
         _declare(entity, context, result)
     elif isinstance(entity, SetEnvironmentVariable):
         context.environment[entity.name] = entity.value
+    elif isinstance(entity, LogInfo):
+        result.said.append(entity.msg)
     elif isinstance(entity, OpaqueFunction):
         for part in entity.function(context) or ():
             _visit(part, context, result)

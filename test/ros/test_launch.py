@@ -17,7 +17,7 @@ from mlesam_ros.ros.topics import OUTPUTS
 from mlesam_ros.share import share
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
-PERCEPTION = LAUNCH / "perception.launch.py"
+PERCEPTION, REPLAY = LAUNCH / "perception.launch.py", LAUNCH / "replay.launch.py"
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +72,29 @@ def test_every_override_is_a_parameter_and_every_argument_explains_itself():
 def test_wrong_choices_are_refused(name, value):
     with pytest.raises(RuntimeError, match=name):
         stand_ins.execute(PERCEPTION, **{name: value})
+
+
+def test_a_parameter_file_that_is_not_there_is_refused(tmp_path):
+    """launch_ros itself warns and goes on without."""
+    for path in (tmp_path / "robot.yaml", tmp_path):
+        with pytest.raises(RuntimeError, match=f"params_file:={path} is not a file"):
+            stand_ins.execute(PERCEPTION, params_file=str(path))
+
+
+def test_files_may_lie_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "robot.yaml").touch()
+    (node,) = stand_ins.execute(PERCEPTION, params_file="~/robot.yaml", checkpoint="~/night.safetensors").processes
+    assert node.options["parameters"][0] == str(tmp_path / "robot.yaml")
+    assert parameters_of(node)["checkpoint"] == str(tmp_path / "night.safetensors")
+    player = stand_ins.execute(REPLAY, bag="~/robot.yaml", player="mlesam").processes[-1]
+    assert player.options["cmd"][2] == str(tmp_path / "robot.yaml")
+
+
+def test_a_misspelt_argument_is_not_passed_over_in_silence():
+    (said,) = stand_ins.execute(PERCEPTION, lidar_topc="/points", bag="of a launch file around this one").said
+    assert said == "there is no argument lidar_topc, so it has no effect; did you mean lidar_topic?"
+    assert not stand_ins.execute(PERCEPTION, lidar_topic="/points").said
 
 
 def test_on_a_robot_the_discovery_range_is_the_users():
@@ -136,7 +159,24 @@ def test_the_demo_stays_on_this_machine_and_renders_only_once(tmp_path):
     assert again.options["cmd"] == ["mlesam_ros/mlesam", "play", str(new), "--loop"]
 
 
-REPLAY = LAUNCH / "replay.launch.py"
+def test_the_demo_has_a_street_for_every_weather(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cases = {weather: stand_ins.execute(LAUNCH / "demo.launch.py", weather=weather) for weather in ("sun", "fog")}
+    for weather, result in cases.items():
+        bag = str(tmp_path / f".ros/mlesam_ros/street_{weather}")
+        assert result.processes[-1].options["cmd"][1:] == ["simulate", bag, "--weather", weather, "--play"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"bag": "/nowhere"}, "bag:=/nowhere does not exist"),
+        *(({"rate": r}, f"rate:={r}") for r in ("fast", "0", "-1", "1.2.3", "nan", "inf")),
+    ],
+)
+def test_what_cannot_be_played_is_refused_before_anything_starts(tmp_path, wrong, words):
+    with pytest.raises(RuntimeError, match=words):
+        stand_ins.execute(REPLAY, **{"bag": str(tmp_path), **wrong})
 
 
 def test_replay_plays_the_bag_and_shares_its_clock(tmp_path):
@@ -183,7 +223,7 @@ def test_replay_takes_rosbag2s_player_where_there_is_one_that_can(tmp_path, monk
     monkeypatch.setattr("importlib.util.find_spec", {"ros2bag": "installed"}.get)
     assert not accepted(player()).loop
     ours = player(clock="false", loop="true")
-    assert ours == ["mlesam_ros/mlesam", "play", str(bag), *"--rate 1.0 --loop --wait 60".split()]
+    assert ours == ["mlesam_ros/mlesam", "play", str(bag), "--rate", "1.0", "--loop", "--wait", "60"]
     for unfit in (tmp_path, bag / "bag.mcap"):  # a folder without metadata, a bare file
         assert player(bag=str(unfit))[0] == "mlesam_ros/mlesam"
     monkeypatch.setattr("importlib.util.find_spec", {}.get)

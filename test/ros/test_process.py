@@ -111,6 +111,23 @@ def test_arguments_that_are_refused_are_said_in_one_line(tmp_path):
         assert last.startswith("mlesam_ros: ") and refused[arguments] in last
 
 
+def test_ctrl_c_while_the_modules_load_ends_quietly(tmp_path):
+    """What `ros2 launch` starts is the script; here torch takes its time."""
+    (tmp_path / "torch.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    script = Path(__file__).resolve().parents[2] / "scripts" / "perception_node"
+    path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
+    process = subprocess.Popen(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == ("", "") and process.returncode == 0
+
+
 def test_the_profile_follows_the_discovery_range_and_never_overrules_the_user():
     local = transport_environment({"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"})
     robot = transport_environment({})
