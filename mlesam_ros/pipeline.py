@@ -71,8 +71,8 @@ class Pipeline:
             CheckpointError: the model was trained on images that the encoders do not make.
         """
         self.config: MLESAMConfig = model.config
-        self.device = _device(device)
-        self.precision = _precision(precision, self.device)
+        self.device = pick_device(device)
+        self.precision = pick_precision(precision, self.device)
         _set_threads(threads)
         self._encoders = make_encoders({m: _encoder_name(self.config, m) for m in self.config.modalities})
         self._check_statistics(self.config, self._encoders)
@@ -193,6 +193,11 @@ class Pipeline:
             return read(self._model.heads(features), size).labels
 
     @property
+    def network(self) -> MLESAM:
+        """As it runs: on the device, in its precision, with its fast paths."""
+        return self._model
+
+    @property
     def images(self) -> dict[Modality, Image]:
         """Modality → (3, h, w) float32, the pictures that the network read for the last set."""
         return {m: i.cpu().numpy() if isinstance(i, torch.Tensor) else i for m, i in self._images.items()}
@@ -305,7 +310,12 @@ def _encoder_name(config: MLESAMConfig, modality: Modality) -> str:
     return name
 
 
-def _device(name: str | None) -> str:
+def pick_device(name: str | None) -> str:
+    """A device that works; None for a GPU if there is one.
+
+    Raises:
+        ConfigError: this one does not.
+    """
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -315,7 +325,12 @@ def _device(name: str | None) -> str:
     return name
 
 
-def _precision(name: str, device: str) -> str:
+def pick_precision(name: str, device: str) -> str:
+    """One of `PRECISIONS`, which `auto` chooses by what the device multiplies in.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
     if name == AUTO:
         fast = torch.cuda.is_bf16_supported() if device.startswith("cuda") else _cpu_multiplies_bf16()
         return "bf16" if fast else "fp32"

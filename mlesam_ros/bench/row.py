@@ -72,7 +72,12 @@ def compare(
 
 
 def row(
-    name: str, unit: str, scale: float, ours: Timing, other: tuple[str, Timing] | None, bound: float | None = None
+    name: str,
+    unit: str,
+    scale: float,
+    ours: Timing,
+    other: tuple[str, Timing] | None = None,
+    bound: float | None = None,
 ) -> Row:
     """A row of timings that were taken already; `scale` turns seconds into the unit."""
     return Row(

@@ -16,6 +16,8 @@ from mlesam_ros.model.mlesam import Output
 
 Labels = npt.NDArray[np.uint8]
 
+_FAR = 1e30
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -66,9 +68,10 @@ def winners(logits: Tensor, size: tuple[int, int]) -> Tensor:
     logits = logits.float().contiguous()
     logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)[0]  # (C, h, w)
     logits -= logits.amax(0)
-    # The winner's index, in place and without an arg max over the first axis, which is slow on a CPU.
-    ids = torch.arange(len(logits), dtype=torch.uint8, device=logits.device)[:, None, None]
-    labels = ((logits == 0) * ids).amax(0)  # (h, w)
+    # The winner's index, without an arg max over the first axis or a comparison, which are both slow on a CPU: whatever
+    # is below zero falls far below any index.
+    ids = torch.arange(len(logits), dtype=torch.float32, device=logits.device)[:, None, None]
+    labels = torch.add(ids, logits, alpha=_FAR).amax(0).byte()  # (h, w)
     confidence = (255 / logits.exp_().sum(0)).round().byte()  # softmax of the winner alone
     return torch.stack([labels, confidence])
 

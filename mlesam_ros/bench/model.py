@@ -1,0 +1,193 @@
+"""The network: all sensors as one batch, beside one after the other, beside the frozen encoder alone, beside one."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlesam_ros.bench.ceilings import Ceilings, ceilings, network_work, wait
+from mlesam_ros.bench.counting import count
+from mlesam_ros.bench.plain import PlainModel
+from mlesam_ros.bench.row import Row, row
+from mlesam_ros.bench.timing import Timing, interleaved
+from mlesam_ros.frame import MODALITIES, Modality
+from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.fast_paths import FastPaths, prepare
+from mlesam_ros.model.mlesam import MLESAM, build_mlesam
+from mlesam_ros.model.readout import read
+from mlesam_ros.pipeline import AUTO, PRECISIONS, Pipeline, pick_device, pick_precision
+
+_MB = 1e6
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured. The weights are random, which makes no difference to the time.
+
+    Attributes:
+        backbone: a name in `BACKBONES`.
+        size: side in pixels of the square pictures.
+        modalities: the sensors; the first is the one that is also measured alone.
+        precision: of our way; the plain way is fp32.
+        device: None for a GPU if there is one.
+        threads: on the CPU; None as for `Pipeline`.
+        compiler: as for `FastPaths`.
+    """
+
+    backbone: str = "hiera_nano"
+    size: int = 256
+    modalities: tuple[Modality, ...] = MODALITIES
+    precision: str = AUTO
+    device: str | None = None
+    threads: int | None = None
+    compiler: str = ""
+
+    def config(self) -> MLESAMConfig:
+        """Of the network.
+
+        Raises:
+            ConfigError: a value that is not accepted.
+        """
+        return MLESAMConfig(
+            backbone=self.backbone,
+            image_size=self.size,
+            modalities=self.modalities,
+            rank=16 if self.backbone == "hiera_nano" else 32,  # as shipped, and as in the paper
+        )
+
+    def network(self) -> MLESAM:
+        """With random weights, in training form."""
+        torch.manual_seed(0)
+        return build_mlesam(self.config())
+
+    def pipeline(self, network: MLESAM, paths: FastPaths) -> Pipeline:
+        """That runs the network."""
+        return Pipeline(network, self.device, self.precision, self.threads, paths)
+
+    def images(self) -> dict[Modality, Tensor]:
+        """Modality → (3, h, w) float32 on the device."""
+        device = pick_device(self.device)
+        return {m: torch.rand(3, self.size, self.size, device=device) for m in self.modalities}
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"{self.backbone} {self.size}x{self.size}"
+
+
+def facts(options: Options) -> dict[str, Any]:
+    """For the result: what was measured, and the ceilings of the device, in units of 10⁹ per second."""
+    device = pick_device(options.device)
+    precision = pick_precision(options.precision, device)
+    top = ceilings(device, PRECISIONS[precision], torch.get_num_threads())
+    config = {**asdict(options), "device": device, "precision": precision, "threads": torch.get_num_threads()}
+    return {
+        "config": {**config, "modalities": list(options.modalities)},
+        "ceilings": {"gflops": round(top.flops / 1e9, 1), "gbytes": round(top.bytes / 1e9, 2)},
+    }
+
+
+def run(repeats: int, options: Options | None = None) -> list[Row]:
+    """All comparisons in turn, the stages, memory and the start.
+
+    Args:
+        repeats: how often each is timed.
+        options: what is measured.
+    """
+    return list(_Bench(options or Options()).rows(repeats))
+
+
+class _Bench:
+    def __init__(self, options: Options) -> None:
+        self.options, network = options, options.network()
+        self.plain = PlainModel(network, pick_device(options.device))
+        frozen = copy.deepcopy(network)
+        begun = time.perf_counter()
+        self.pipeline = options.pipeline(network, FastPaths(compiler=options.compiler))
+        self.pipeline.warm_up()
+        self.start = time.perf_counter() - begun
+        self.device = self.pipeline.device
+        self.dtype = PRECISIONS[self.pipeline.precision]
+        self.frozen = prepare(frozen, self.device, self.dtype, FastPaths(merged=False, compiler=options.compiler))
+        self.images = options.images()
+        self.batch = torch.stack(list(self.images.values())).to(self.dtype)
+
+    def rows(self, repeats: int) -> Iterator[Row]:
+        first = self.options.modalities[0]
+        sensors, precision = len(self.images), self.pipeline.precision
+        name = f"{self.options.name}, {sensors} sensors, {precision}"
+        contenders: dict[str, Callable[[], object]] = {
+            "": self.ours,
+            "one sensor after the other, eager, LoRA wrappers, fp32": self.one_by_one,
+            "the frozen encoder alone, same batch and precision": self.encoder_alone,
+            f"the {first} alone": lambda: self.pipeline.answer({first: self.images[first]}),
+        }
+        ours, *others = interleaved(list(contenders.values()), repeats)
+        least = self._least(sensors)
+        for words, timing in zip(list(contenders)[1:], others, strict=True):
+            yield row(name, "ms", 1e3, ours, (words, timing), least)
+        yield from self._stages(name, repeats)
+        yield self._memory(name)
+        yield row(f"{name}: from weights in memory to ready", "ms", 1e3, Timing(self.start, self.start, 0.0, 1))
+
+    def ours(self) -> object:
+        return self.pipeline.answer(self.images)
+
+    def one_by_one(self) -> object:
+        return self.plain.answer(self.images)
+
+    def encoder_alone(self) -> None:
+        with torch.inference_mode():
+            self.frozen.backbone(self.batch)
+        wait(self.device)
+
+    def _least(self, sensors: int) -> float:
+        top: Ceilings = ceilings(self.device, self.dtype, torch.get_num_threads())
+        return top.least_seconds(*network_work(self.options.config(), sensors, self.dtype.itemsize))
+
+    def _stages(self, name: str, repeats: int) -> Iterator[Row]:
+        """Each with a wait behind it, so that on a GPU they add up to more than the whole."""
+        network, size = self.pipeline.network, (self.options.size, self.options.size)
+        images: Mapping[Modality, Tensor] = {m: image[None].to(self.dtype) for m, image in self.images.items()}
+        with torch.inference_mode():
+            features = network.features(images)
+            fused, _ = network.fuse(features.pyramid)
+            output = network.heads(features)
+        stages: dict[str, Callable[[], object]] = {
+            "encode": lambda: network.features(images),
+            "route": lambda: network.fuse(features.pyramid),
+            "decode": lambda: network.decode(fused),
+            "decide and read": lambda: read(output, size),
+        }
+        for stage, timing in zip(stages, interleaved([self._waited(s) for s in stages.values()], repeats), strict=True):
+            yield row(f"{name}: {stage}", "ms", 1e3, timing)
+
+    def _waited(self, stage: Callable[[], object]) -> Callable[[], None]:
+        def work() -> None:
+            with torch.inference_mode():
+                stage()
+            wait(self.device)
+
+        return work
+
+    def _memory(self, name: str) -> Row:
+        """Results of operations that are alive at once; not the weights, nor what a kernel needs for itself."""
+        ours, plain = (self._peak(work) / _MB for work in (self.ours, self.one_by_one))
+        return Row(
+            f"{name}: memory for results", "MB", ours, ours, 0.0, 1,
+            alternative="one sensor after the other, fp32", alternative_median=plain, ratio=plain / ours,
+        )  # fmt: skip
+
+    def _peak(self, work: Callable[[], object]) -> int:
+        if not self.device.startswith("cuda"):
+            return count(work).peak
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        work()
+        return torch.cuda.max_memory_allocated(self.device) - before
