@@ -4,13 +4,16 @@ Every message is one sentence that names the value, what is accepted and the rem
 it bare and the node can put it into a diagnostic. Anything else that escapes a decoder is a bug.
 """
 
+LONGEST = 1_000
+"""Characters of a message, whatever it quotes; the remedy stands at the end, so that it is the middle that goes."""
+
 
 class MlesamError(ValueError):
     """Base of every error that a user's input can cause."""
 
     def __str__(self) -> str:
-        """One line, whatever line breaks are in the names that it quotes."""
-        return " ".join(super().__str__().split())
+        """One line of bearable length, whatever is in the names that it quotes."""
+        return _one_line(super().__str__())
 
 
 class ConfigError(MlesamError):
@@ -51,5 +54,10 @@ class DatasetError(MlesamError):
 
 def sentence(error: Exception) -> str:
     """An error in one line; one that is not about the input keeps its type's name, for whoever has to look for it."""
-    text = " ".join(str(error).split())
+    text = _one_line(str(error))
     return text if isinstance(error, MlesamError) else f"{type(error).__name__}: {text}"
+
+
+def _one_line(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[3 - LONGEST // 2 :]}"

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.bags.pcd import read_pcd
-from mlesam_ros.errors import BagError, CalibrationError, MlesamError
+from mlesam_ros.encoding.samples import decode_file
+from mlesam_ros.errors import BagError, CalibrationError, ImageError, MlesamError
 from mlesam_ros.frame import Picture
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transform import Transform
@@ -63,9 +64,10 @@ def load_still(folder: str | Path, fit: str | None = None) -> Still:
     path = _only(folder, "picture", [p for suffix in _PICTURES for p in folder.glob(f"*{suffix}")])
     cloud = _only(folder, ".pcd file", list(folder.glob("*.pcd")))
     data = path.read_bytes()
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if pixels is None:
-        raise BagError(f"{path} is no picture that can be decoded; it must be JPEG or PNG.")
+    try:
+        pixels = decode_file(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except ImageError as error:
+        raise BagError(f"{path} is no picture that can be read: {error}") from error
     height, width = pixels.shape[:2]
     text = folder / "calib.txt"
     read = _from_text if text.exists() else _from_json

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,12 +10,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mlesam_ros.encoding.announced import check_announced
 from mlesam_ros.errors import ImageError
 from mlesam_ros.frame import Picture
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-_MOST_PIXELS = 200_000_000
-"""More than any camera has. A png of a few kilobytes can unpack to gigabytes."""
 
 
 class Layout(NamedTuple):
@@ -78,21 +74,17 @@ def decode_file(data: npt.NDArray[np.uint8], flags: int) -> npt.NDArray[Any]:
     """The picture in a compressed file.
 
     Args:
-        data: (n,) uint8, the file.
+        data: (n,) uint8, the file: JPEG or PNG.
         flags: OpenCV's `IMREAD_` flags.
 
     Raises:
-        ImageError: OpenCV can make nothing of it.
+        ImageError: it is of another kind, too large, or OpenCV can make nothing of it.
     """
-    if bytes(data[:8]) == _PNG and len(data) >= 24:
-        width, height = struct.unpack(">II", bytes(data[16:24]))
-        if width * height > _MOST_PIXELS:
-            raise ImageError(f"compressed picture announces {width}x{height} pixels; at most {_MOST_PIXELS} are read.")
+    check_announced(data.tobytes())
     try:
-        decoded = cv2.imdecode(np.ascontiguousarray(data), flags) if len(data) else None
+        decoded = cv2.imdecode(np.ascontiguousarray(data), flags)
     except cv2.error as error:
         raise ImageError(f"compressed picture of {len(data)} bytes is refused by OpenCV: {error.err}.") from error
     if decoded is None:
-        start = bytes(data[:4]).hex(" ") or "nothing"
-        raise ImageError(f"compressed picture of {len(data)} bytes starting with {start} is neither jpeg nor png.")
+        raise ImageError(f"compressed picture of {len(data)} bytes cannot be decoded; it is cut off or damaged.")
     return np.asarray(decoded)
