@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Protocol
@@ -16,6 +18,9 @@ from mlesam_ros.ros.words import ERROR, OK, PIPELINE, SENSOR, TRANSITIONS, WARN
 __all__ = ["ERROR", "OK", "WARN", "PipelineHealth", "Reporter", "SensorHealth"]
 
 _SLOW = 0.8  # of the expected rate
+_NEWS = 1.0  # s for which something that happened is said
+_OVERDUE = 1.5  # of its usual period, after which something slow by nature is silent
+_FEW = 3  # messages without a set that need not mean anything
 _TRANSPORT_HINT = (
     "messages over half a megabyte need a larger shared-memory segment in the publisher too: set "
     "FASTDDS_DEFAULT_PROFILES_FILE there (FASTRTPS_DEFAULT_PROFILES_FILE before Kilted) to this package's "
@@ -31,7 +36,6 @@ class Listening(Protocol):
     type_name: str | None
     received: int
     lost: int
-    refusal: str
     obstacle: str | None
 
     @property
@@ -109,16 +113,42 @@ class PipelineHealth:
     values: Mapping[str, object] = field(default_factory=dict)
 
 
+class News:
+    """How much counters rose in the last second; they begin anew with each activation.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen: deque[tuple[float, Mapping[str, int]]] = deque()
+
+    def since(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """What is new in these, and to be remembered."""
+        now = self._clock()
+        if self._seen and any(count < self._seen[-1][1].get(name, 0) for name, count in counts.items()):
+            self._seen.clear()
+        while len(self._seen) > 1 and self._seen[1][0] <= now - _NEWS:
+            self._seen.popleft()
+        old = bool(self._seen) and self._seen[0][0] <= now - _NEWS
+        before = self._seen[0][1] if old else {}
+        self._seen.append((now, dict(counts)))
+        return {name: count - before.get(name, 0) for name, count in counts.items()}
+
+
 class Reporter:
-    """Words the reports, and remembers the last one to tell what is new.
+    """Words the reports, and remembers the last ones to tell what is new.
 
     Args:
         name: the node's full name, the first part of each status name and the hardware id.
+        clock: seconds.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._name = name
-        self._told: dict[tuple[Modality, str], int] = {}
+        self._clock = clock
+        self._news: dict[Modality, News] = {}
 
     def sensor(self, listening: Listening, health: SensorHealth, timeout: float) -> DiagnosticStatus:
         """One sensor's status.
@@ -128,12 +158,15 @@ class Reporter:
             health: how it is doing.
             timeout: seconds of silence that are worth a warning.
         """
-        refused = self._fresh(listening.modality, "refused", health.counts["refused"] - health.hindered)
-        lost = self._fresh(listening.modality, "lost", listening.lost)
+        refused = health.counts["refused"] - health.hindered
+        counts = {**health.counts, "refused": refused, "lost": listening.lost, **health.reasons}
+        fresh = self._news.setdefault(listening.modality, News(self._clock)).since(counts)
         level, words = (
-            _silence(listening, health, timeout, lost)
-            or _content(listening, health, refused)
-            or _transport(listening, lost)
+            _silence(listening, health, timeout, fresh["lost"])
+            or _content(health, fresh)
+            or _transport(listening, fresh["lost"])
+            or _belated(listening, health, timeout)
+            or _useless(listening, fresh)
             or _flow(listening, health)
         )
         values: dict[str, object] = {
@@ -152,12 +185,6 @@ class Reporter:
             **{f"decoded: {what}": count for what, count in listening.decoded.items()},
         }
         return self._status(listening.modality, level, words, values)
-
-    def _fresh(self, modality: Modality, what: str, count: int) -> int:
-        """How many there are more than in the last report; counters begin anew with each activation."""
-        before = self._told.get((modality, what), 0)
-        self._told[modality, what] = count
-        return max(count - before, 0)
 
     def pipeline(self, health: PipelineHealth, timeout: float) -> DiagnosticStatus:
         """The pipeline's status.
@@ -183,7 +210,7 @@ class Reporter:
             return health.hindrance
         if health.error:
             return PIPELINE["error"].say(error=health.error)
-        if health.silence > timeout:
+        if _overdue(health.silence, health.rate, timeout):
             return PIPELINE["no_mask"].say(silence=health.silence)
         if not health.latencies:
             return PIPELINE["waiting"].say()
@@ -196,39 +223,57 @@ class Reporter:
         return DiagnosticStatus(level=level, name=name, message=words, hardware_id=self._name, values=pairs)
 
 
+def _overdue(silence: float, rate: float, timeout: float) -> bool:
+    """Whether silence lasts longer than the time-out, and than something of that rate is silent by nature."""
+    return silence > timeout and (rate == 0 or silence > _OVERDUE / rate)
+
+
 def _silence(listening: Listening, health: SensorHealth, timeout: float, lost: int) -> tuple[bytes, str] | None:
     """What there is to say about a sensor that sends nothing; None when it does send, if in vain, or is not overdue."""
     topic, silence = listening.topic, listening.silence
     if listening.publishers == 0:
         last = f"; the last message came {silence:.1f} s ago" if listening.received else ""
-        if listening.received and silence <= timeout:
-            return None
         advice = {"modality": listening.modality, "instead": instead(health.elsewhere)}
         return SENSOR["no_publisher"].say(topic=topic, last=last, **advice)
     if listening.obstacle:
         return SENSOR["obstacle"].say(topic=topic, obstacle=listening.obstacle)
-    if silence <= timeout or lost:
+    if lost or not _overdue(silence, listening.rate, timeout):
         return None
     return SENSOR["silent" if listening.received else "never_heard"].say(
         silence=silence, topic=topic, hint=_TRANSPORT_HINT
     )
 
 
-def _content(listening: Listening, health: SensorHealth, fresh: int) -> tuple[bytes, str] | None:
+def _content(health: SensorHealth, fresh: Mapping[str, int]) -> tuple[bytes, str] | None:
     """What there is to say about messages that come and are of no use; None when they are."""
     if health.unplaced is not None:
         return health.unplaced
     if health.trouble:
         return SENSOR["unusable"].say(trouble=health.trouble)
-    if fresh > 0:
-        reason = listening.refusal or ", ".join(health.reasons) or "see ~/status"
-        return SENSOR["refused"].say(count=fresh, reason=reason)
+    if fresh["refused"] > 0:
+        reasons = [reason for reason in health.reasons if fresh[reason] > 0]
+        return SENSOR["refused"].say(count=fresh["refused"], reason=", ".join(reasons) or "see ~/status")
     return None
 
 
 def _transport(listening: Listening, lost: int) -> tuple[bytes, str] | None:
     """What there is to say about messages that were sent and did not arrive; None when all did."""
     return SENSOR["lost"].say(count=lost, topic=listening.topic, hint=_TRANSPORT_HINT) if lost else None
+
+
+def _belated(listening: Listening, health: SensorHealth, timeout: float) -> tuple[bytes, str] | None:
+    """What there is to say about messages whose stamps are old when they come; None when they are not."""
+    if health.delay is None or health.delay <= timeout:
+        return None
+    return SENSOR["belated"].say(delay=health.delay, topic=listening.topic, modality=listening.modality)
+
+
+def _useless(listening: Listening, fresh: Mapping[str, int]) -> tuple[bytes, str] | None:
+    """What there is to say about messages of which most belong to no set; None where that is not so."""
+    late, unmatched = fresh["late"], fresh["unmatched"]
+    if late + unmatched <= max(_FEW, fresh["used"] + fresh["superseded"]):
+        return None
+    return SENSOR["useless"].say(late=late, unmatched=unmatched, topic=listening.topic, modality=listening.modality)
 
 
 def _flow(listening: Listening, health: SensorHealth) -> tuple[bytes, str]:

@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from statistics import median
 from typing import Any
 
@@ -26,6 +27,7 @@ from mlesam_ros.ros.wire import unpack
 # The newest picture is all that counts; an event packet that is skipped is lost for the window and for the decoder.
 _DEPTH = {EVENT: 64}
 _ARRIVALS = 32
+_DELAYS = 7  # few, so that a change shows within a second
 _RECEIPTS = 256  # as many as the synchroniser lets wait
 
 
@@ -98,7 +100,7 @@ class SensorInput(SimpleFilter):
     @property
     def delay(self) -> float | None:
         """Seconds of ROS time from stamp to receipt, median of the last few frames; None before the first."""
-        delays = [received - stamp for stamp, received in list(self._receipts.items())[-_ARRIVALS:]]
+        delays = [received - stamp for stamp, received in islice(reversed(self._receipts.items()), _DELAYS)]
         return median(delays) / NANOSECONDS if delays else None
 
     def received_at(self, stamp: int) -> int | None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -23,7 +23,7 @@ from mlesam_ros.ros.topics import DIAGNOSTICS
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _POLL_PERIOD = 0.25  # s between looks at who publishes what
-_REPORT_PERIOD = 1.0  # s between /diagnostics
+_REPORT_PERIOD = 1.0  # s between /diagnostics in which nothing is new
 
 
 class PerceptionNode(LifecycleNode):
@@ -47,6 +47,7 @@ class PerceptionNode(LifecycleNode):
             self.get_logger().warning(words)
         self._perception: Perception | None = None
         self._failure = ""
+        self._levels: list[bytes] = []
         self._reporter = Reporter(self.get_fully_qualified_name())
         self._announcer = Announcer(self.get_logger())
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS.qos)
@@ -185,19 +186,34 @@ class PerceptionNode(LifecycleNode):
     # Reports
 
     def _poll(self) -> None:
-        if self._perception is not None:
-            self._perception.poll()
+        """Look around; what is new since the last report does not wait for the next."""
+        if self._perception is None:
+            return
+        self._perception.poll()
+        status = self._look()
+        if [entry.level for entry in status] != self._levels:
+            self._publish(status)
 
     def _report(self, at_once: bool = False) -> None:
+        status = self._look()
+        self._publish(status)
+        self._announcer.hear(status, at_once)
+
+    def _look(self) -> list[DiagnosticStatus]:
         perception, timeout = self._perception, self.parameters.sensor_timeout
         health = PipelineHealth(self.state, self._failure) if perception is None else perception.health(self.state)
         status = [self._reporter.pipeline(health, timeout)]
         if perception is not None:
             status += perception.sensor_reports(self._reporter, timeout)
+        return status
+
+    def _publish(self, status: list[DiagnosticStatus]) -> None:
+        self._levels = [entry.level for entry in status]
         message = DiagnosticArray(status=status)
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
-        self._announcer.hear(status, at_once)
+        if self._perception is not None:
+            self._perception.mark(status[1:])
 
 
 def main(args: Sequence[str] | None = None) -> int:

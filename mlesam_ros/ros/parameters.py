@@ -115,7 +115,9 @@ class NodeParameters:
     )
     primary_timeout: float = parameter(0.35, "s of silence after which the next takes over.", low=0.01, high=60.0)
     patience: float = parameter(0.05, "s to wait for the others once the primary is there.", low=0.0, high=10.0)
-    sensor_timeout: float = parameter(1.0, "s of silence that /diagnostics reports.", LIVE, low=0.1, high=3600.0)
+    sensor_timeout: float = parameter(
+        0.6, "s of silence, or from stamp to receipt, that /diagnostics reports.", LIVE, low=0.1, high=3600.0
+    )
     calibration_timeout: float = parameter(
         10.0,
         "s that CameraInfo and transforms may take after activation before they count as missing.",

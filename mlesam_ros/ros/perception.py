@@ -187,17 +187,21 @@ class Perception:
         )
 
     def sensor_reports(self, reporter: Reporter, timeout: float) -> list[DiagnosticStatus]:
-        """One status per sensor that is listened to; markers of them, too, for those who look."""
+        """One status per sensor that is listened to."""
         if self._sync is None:
             return []
         counters, refusals = self._counters(), self._sync.refusals()
-        reports = [
-            (reporter.sensor(source, self._sensor_health(source, counters[m], refusals[m]), timeout), source.frame_id)
-            for m, source in self._inputs.items()
-            if m in self._parameters.modalities
+        return [
+            reporter.sensor(source, self._sensor_health(source, counters[m], refusals[m]), timeout)
+            for m, source in self._listening().items()
         ]
-        self._outputs.publish_health(reports)
-        return [status for status, _ in reports]
+
+    def mark(self, reports: list[DiagnosticStatus]) -> None:
+        """Show the sensors' statuses where the sensors sit, for those who look."""
+        self._outputs.publish_health(zip(reports, (s.frame_id for s in self._listening().values()), strict=False))
+
+    def _listening(self) -> dict[Modality, SensorInput]:
+        return {m: source for m, source in self._inputs.items() if m in self._parameters.modalities}
 
     def _sensor_health(self, source: SensorInput, counts: dict[str, int], refusals: dict[str, int]) -> SensorHealth:
         modality, ledger = source.modality, self._ledger

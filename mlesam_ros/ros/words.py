@@ -61,7 +61,7 @@ SENSOR = {
     "silent": Saying(
         WARN,
         "no message for {silence:.1f} s on {topic}, publisher present",
-        "The sensor was heard and fell silent for longer than `sensor_timeout`.",
+        "The sensor was heard and fell silent for longer than `sensor_timeout`, or than one and a half of its periods.",
         "Look at the driver's own log, cable and power; masks go on without the sensor.",
     ),
     "waiting_place": Saying(
@@ -86,17 +86,34 @@ SENSOR = {
     ),
     "refused": Saying(
         WARN,
-        "{count} messages refused since the last report: {reason}",
+        "{count} messages refused in the last second: {reason}",
         "Messages could not be read, or carry a stamp of another clock.",
         "What the message says; for stamps see robot.md, troubleshooting.",
     ),
     "lost": Saying(
         WARN,
-        "{count} messages on {topic} were lost on the way since the last report; {hint}",
+        "{count} messages on {topic} were lost on the way in the last second; {hint}",
         "They were sent and the transport dropped them: mostly pictures and clouds that do not fit the publisher's "
         "shared-memory segment, or a network that is too slow for them.",
         "Set the transport profile where the driver starts too (see robot.md); over a network send compressed "
         "pictures, or run the node beside the driver.",
+    ),
+    "belated": Saying(
+        WARN,
+        "messages on {topic} come {delay:.1f} s after their stamps; see the driver and the network, synchronise the "
+        "clocks (chrony, PTP), or set {modality}.offset",
+        "Their stamps are older on arrival than `sensor_timeout`: the driver or the network is late, or its clock is.",
+        "Look at the driver's load and the network; synchronise the clocks, or set `offset` to what its stamps are off "
+        "by.",
+    ),
+    "useless": Saying(
+        WARN,
+        "of the last second's messages on {topic} {late} came too late and {unmatched} found no partner; see its delay "
+        "and its clock, raise patience or {modality}.tolerance",
+        "Most of its messages belong to no mask: they come after `patience`, or their stamps lie farther from the "
+        "others' than `tolerance`.",
+        "Compare `stamp_to_receipt_ms` of the sensors; synchronise the clocks, set `offset`, or raise `patience` or "
+        "`tolerance`.",
     ),
     "slow": Saying(
         WARN,
@@ -163,7 +180,7 @@ PIPELINE = {
     "no_mask": Saying(
         ERROR,
         "no mask for {silence:.1f} s: no sensor delivers anything usable; see their statuses",
-        "Longer than `sensor_timeout` without a mask.",
+        "Longer than `sensor_timeout` without a mask, or than one and a half of their usual distance.",
         "The sensors' statuses say what is wrong with each.",
     ),
     "waiting": Saying(OK, "waiting for the first mask", "It is active and has made none yet."),

@@ -49,6 +49,7 @@ def test_what_a_decoder_counted_is_among_the_values():
         ({"silence": 1.4}, WARN, "no message for 1.4 s on /lidar/points, publisher present"),
         ({"publishers": 0, "received": 0, "silence": 3.0}, WARN, "no publisher on /lidar/points; start its driver"),
         ({"publishers": 0, "silence": 3.0}, WARN, "the last message came 3.0 s ago"),
+        ({"publishers": 0, "silence": 0.2}, WARN, "the last message came 0.2 s ago"),
         ({"received": 0, "silence": 2.0}, ERROR, "FASTDDS_DEFAULT_PROFILES_FILE"),
         (
             {"received": 0, "silence": 0.1, "obstacle": "QoS incompatible: reliability; match"},
@@ -68,9 +69,11 @@ def test_where_a_sensor_may_be_instead_is_part_of_the_advice():
 
 
 def test_messages_lost_on_the_way_are_news_once_and_begin_anew_with_an_activation():
-    reporter, health = Reporter("/mlesam"), SensorHealth(COUNTS)
+    now = [0.0]
+    reporter, health = Reporter("/mlesam", lambda: now[0]), SensorHealth(COUNTS)
     words = []
-    for lost in (4, 4, 6, 0, 1):
+    for second, lost in enumerate((4, 4, 6, 0, 1)):
+        now[0] = second
         status = reporter.sensor(lidar(lost=lost), health, 1.0)
         values = {pair.key: pair.value for pair in status.values}
         assert status.level == (WARN if "lost on the way" in status.message else OK)
@@ -90,14 +93,57 @@ def test_a_frame_that_cannot_be_used_says_why():
     assert (status.level, status.message) == (WARN, "no transform connects 'lidar' to 'camera'.")
 
 
-def test_refusals_are_news_once():
-    reporter = Reporter("/mlesam")
+def test_refusals_are_news_for_a_second():
+    now = [0.0]
+    reporter = Reporter("/mlesam", lambda: now[0])
     counts = {**COUNTS, "refused": 3}
     reasons = {"stamp is zero": 3}
     health = SensorHealth(counts, reasons)
     first = reporter.sensor(lidar(), health, 1.0)
-    assert first.level == WARN and "3 messages refused since the last report: stamp is zero" in first.message
-    assert reporter.sensor(lidar(), health, 1.0).level == OK
+    assert first.level == WARN and "3 messages refused in the last second: stamp is zero" in first.message
+    for now[0], level in ((0.25, WARN), (0.5, WARN), (0.75, WARN), (1.0, OK), (1.25, OK)):
+        assert reporter.sensor(lidar(), health, 1.0).level == level
+    for now[0], level in ((1.5, WARN), (1.75, WARN), (2.25, WARN), (2.5, OK)):
+        status = reporter.sensor(lidar(), SensorHealth({**counts, "refused": 5}, reasons), 1.0)
+        assert status.level == level and ("2 messages refused" in status.message) == (level == WARN)
+
+
+@pytest.mark.parametrize(
+    ("fates", "level"),
+    [
+        ({"used": 6, "late": 5}, OK),
+        ({"used": 4, "late": 5}, WARN),
+        ({"superseded": 90, "used": 10, "unmatched": 90}, OK),
+        ({"unmatched": 3}, OK),
+        ({"unmatched": 2, "late": 2}, WARN),
+    ],
+)
+def test_messages_of_which_most_find_no_set_are_named(fates, level):
+    now = [0.0]
+    reporter = Reporter("/mlesam", lambda: now[0])
+    assert reporter.sensor(lidar(), SensorHealth(COUNTS), 1.0).level == OK
+    now[0] = 1.0
+    counts = {name: count + fates.get(name, 0) for name, count in COUNTS.items()}
+    status = reporter.sensor(lidar(), SensorHealth(counts), 1.0)
+    assert status.level == level
+    words = f"{fates.get('late', 0)} came too late and {fates.get('unmatched', 0)} found no partner"
+    assert (words in status.message) == (level == WARN)
+    now[0] = 2.0
+    assert reporter.sensor(lidar(), SensorHealth(counts), 1.0).level == OK
+
+
+def test_stamps_that_are_old_on_arrival_are_named():
+    status = report(lidar(), delay=1.53)
+    assert status.level == WARN and "messages on /lidar/points come 1.5 s after their stamps" in status.message
+    assert report(lidar(), delay=0.9).level == report(lidar(), delay=-0.9).level == OK
+
+
+def test_what_is_slow_by_nature_is_not_silent():
+    assert report(lidar(rate=0.5, silence=2.9)).level == OK
+    assert report(lidar(rate=0.5, silence=3.1)).level == WARN
+    assert report(lidar(rate=0.0, received=1, silence=1.1)).level == WARN
+    slow = PipelineHealth("active", silence=1.4, rate=1.0, latencies=[0.5], used=["camera"])
+    assert Reporter("/mlesam").pipeline(slow, 1.0).level == OK
 
 
 def test_what_all_sensors_wait_for_is_not_each_ones_trouble():
