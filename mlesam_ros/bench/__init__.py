@@ -6,5 +6,7 @@ A benchmark is a module with `run(repeats) -> list[Row]`; `BENCHES` names them.
 BENCHES: dict[str, str] = {
     "sensors": "mlesam_ros.bench.sensors",
     "sync": "mlesam_ros.bench.sync",
+    "node": "mlesam_ros.bench.node",
+    "training": "mlesam_ros.bench.training",
 }
 """`mlesam bench NAME` → its module. None is imported before it is run."""

@@ -1,0 +1,163 @@
+"""A trainer on made-up pictures: `python -m mlesam_ros.bench.trainer '{"threads": 1}'` says what its steps took."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlesam_ros.bench.memory import peak_bytes
+from mlesam_ros.labels import load_label_space
+from mlesam_ros.model.checkpoint import describe_checkpoint
+from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.share import share
+from mlesam_ros.training.chance import generator
+from mlesam_ros.training.checkpointing import BLOCKS, NONE, checkpoint_blocks
+from mlesam_ros.training.distributed import pick_device, processes, ranks
+from mlesam_ros.training.distributed import share as part
+from mlesam_ros.training.experts import ExpertStage
+from mlesam_ros.training.feed import Batch
+from mlesam_ros.training.loop import descend
+from mlesam_ros.training.loss import two_head_loss
+from mlesam_ros.training.recipe import Data, Recipe, Split
+from mlesam_ros.training.state import Learner
+
+_RATE, _CLIP, _DECAY = 1e-4, 1.0, 0.01
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done.
+
+    Attributes:
+        side: height and width of the pictures.
+        moments: per step, over all processes; each has a picture of every modality.
+        precision, checkpointing: as in a recipe.
+        threads: of a process.
+        steps: that are timed, after one that is not.
+        device: as in a recipe.
+    """
+
+    side: int = 256
+    moments: int = 2
+    precision: str = "bf16"
+    checkpointing: str = NONE
+    threads: int = 1
+    steps: int = 4
+    device: str = "auto"
+
+
+class Trainer:
+    """Stage `experts` of the shipped backbone, as the loop takes its steps.
+
+    Attributes:
+        images: pictures per step, over all processes.
+    """
+
+    def __init__(self, work: Work) -> None:
+        """A new model, and this process' part of a batch."""
+        torch.manual_seed(0)
+        self._recipe = _recipe(work)
+        self._device = pick_device(work.device)
+        self.config = MLESAMConfig.from_dict(describe_checkpoint(share("weights/street.safetensors"))["config"])
+        stage = ExpertStage(self.config, str(share("weights/hiera_nano.safetensors")), 1.0, None)
+        if work.checkpointing == BLOCKS:
+            checkpoint_blocks(stage.model.backbone.blocks)
+        stage.model.train().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._stage, self._learner = stage, Learner(self._recipe, stage.model)
+        self._batch = _batch(work, self.config.modalities, len(load_label_space("deliver")), self._device)
+        self._number = 0
+        self.images = work.moments * len(self.config.modalities)
+
+    def step(self) -> None:
+        """Forward, backward, the sum over the processes, and the change of the weights."""
+        descend(self._recipe, self._stage, self._learner, [self._batch], _RATE, Path(tempfile.gettempdir()))
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+class PlainTrainer:
+    """The same step as one would write it first: float32, one modality after another, PyTorch's defaults."""
+
+    def __init__(self, work: Work) -> None:
+        """A new model and a batch."""
+        torch.manual_seed(0)
+        device = pick_device(work.device)
+        config = MLESAMConfig.from_dict(describe_checkpoint(share("weights/street.safetensors"))["config"])
+        self._model = ExpertStage(config, str(share("weights/hiera_nano.safetensors")), 1.0, None).model
+        self._model.train().to(device)
+        self._parameters = [p for p in self._model.parameters() if p.requires_grad]
+        self._optimiser = torch.optim.AdamW(self._parameters, lr=_RATE, weight_decay=_DECAY)
+        self._batch = _batch(work, config.modalities, len(load_label_space("deliver")), device)
+        self._device = device
+
+    def step(self) -> None:
+        """See `Trainer.step`."""
+        self._optimiser.zero_grad()
+        images = self._batch.stacked()
+        pyramids = [self._encode(modality, images[modality]) for modality in images]
+        pyramid = {level: torch.stack([each[level] for each in pyramids]) for level in pyramids[0]}
+        fused, _ = self._model.fuse(pyramid)
+        logits, auxiliary = self._model.decode(fused)
+        two_head_loss(logits, auxiliary, self._batch.labels).backward()
+        torch.nn.utils.clip_grad_norm_(self._parameters, _CLIP)
+        self._optimiser.step()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def _encode(self, modality: str, images: Tensor) -> dict[str, Tensor]:
+        with self._model.experts.active((modality,)):
+            return self._model.encode(images)
+
+
+def _recipe(work: Work) -> Recipe:
+    """A recipe whose data nobody looks at."""
+    data = Data(folder="", train=Split(0, 1, 1), held_out=Split(1, 1, 1))
+    return Recipe(
+        stage="experts", data=data, model={}, backbone="hiera_nano.safetensors", steps=1, batch=work.moments,
+        lr=_RATE, clip=_CLIP, weight_decay=_DECAY, precision=work.precision, checkpointing=work.checkpointing,
+    )  # fmt: skip
+
+
+def _batch(work: Work, modalities: tuple[str, ...], classes: int, device: torch.device) -> Batch:
+    """This process' part of a batch: noise, and labels at every second row and column."""
+    mine = part(work.moments)
+    half = work.side // 2
+    samples = tuple({m: torch.randn(3, work.side, work.side).to(device) for m in modalities} for _ in mine)
+    labels = torch.randint(0, classes, (len(mine), half, half), dtype=torch.uint8).to(device)
+    return Batch(0, tuple(mine), samples, labels, tuple(generator(0, 0, place) for place in mine))
+
+
+def main() -> None:
+    """Do the work that is named on the command line; the first process prints seconds per step and bytes at most."""
+    work = Work(**json.loads(sys.argv[1]))
+    torch.set_num_threads(work.threads)
+    with processes(pick_device(work.device)):
+        trainer = Trainer(work)
+        seconds: list[float] = []
+
+        def steps() -> None:
+            for _ in range(1 + work.steps):
+                start = time.perf_counter()
+                trainer.step()
+                seconds.append(time.perf_counter() - start)
+
+        found: dict[str, Any] = {
+            "bytes": peak_bytes(steps),
+            "seconds": seconds[1:],
+            "processes": ranks(),
+            **asdict(work),
+        }
+        if part(2).start == 0:
+            print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
