@@ -19,7 +19,7 @@ def test_the_command_shows_every_figure(mlesam):
     assert "times as fast" in shown
 
 
-@pytest.mark.parametrize("command", ["sensors", "sync"])
+@pytest.mark.parametrize("command", ["sensors", "sync", "node", "training"])
 def test_help_shows_examples_of_the_command_itself(mlesam, command):
     result = mlesam("bench", command, "--help")
     examples = [line.strip() for line in result.stdout.split("Examples")[1].splitlines() if "$ " in line]
