@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,7 +75,8 @@ class _Writer:
             file.write(json.dumps({k: round(v, 7) for k, v in entry.items()}) + "\n")
         if self._progress.disable:
             left = (now - self._begun) / (step + 1 - self._first) * (recipe.steps - step - 1) / 60
-            print(f"{recipe.stage} {step + 1}/{recipe.steps}: {note}, {left:.1f} min left", flush=True)
+            said = f"{recipe.stage} {step + 1}/{recipe.steps}: {note}, {left:.1f} min left"
+            print(said, file=sys.stderr, flush=True)  # standard output is for results
         self._losses, self._since = [], now
 
 

@@ -45,7 +45,7 @@ def test_what_is_written_while_it_goes(smoke, street, tmp_path, capsys):
     trained(replace(smoke, steps=2, log_every=1), street, tmp_path)
     entry = json.loads((tmp_path / LOG).read_text().splitlines()[1])
     assert set(entry) == {"step", "loss", "gradient_norm", "lr", "moments_per_s", "elapsed_s"}
-    assert "pretrain 2/2: loss" in capsys.readouterr().out
+    assert "pretrain 2/2: loss" in capsys.readouterr().err
     assert len(list((tmp_path / SCALARS).iterdir())) == 1
 
 
