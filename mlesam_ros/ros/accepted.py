@@ -104,7 +104,7 @@ class Accepted:
     def _remedy(self, value: Any) -> str:
         """Bare numbers and words such as `on` never reach a parameter as the text that they look like."""
         if isinstance(self.default, str) and isinstance(value, bool | int | float):
-            return f"; a text that reads as something else needs quotes, in a shell in others: \"'{shown(value)}'\"."
+            return f"; to mean a text write '{shown(value)}' in a file, and \"'{shown(value)}'\" in a shell."
         return "."
 
 

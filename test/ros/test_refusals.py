@@ -125,7 +125,7 @@ def test_a_node_keeps_the_old_values_and_runs_on(graph, node, ask):
         ("autostart", False, "read once at start"),
         ("use_sim_time", 1, "use_sim_time is 1; accepted are true and false."),
         ("confidence_treshold", 0.5, "did you mean confidence_threshold?"),
-        ("camera.frame_id", True, "needs quotes, in a shell in others: \"'true'\"."),
+        ("camera.frame_id", True, "write 'true' in a file, and \"'true'\" in a shell."),
     ],
 )
 def test_what_else_cannot_be_set_says_why(node, ask, name, value, words):
