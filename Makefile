@@ -2,7 +2,8 @@
 # make test    linters and tests                           (ARGS="-k sync" goes to pytest, TESTS=test/ros narrows it)
 # make setup   the set-up alone, which run and test begin with; it leaves $(VENV)/bin/mlesam
 # make lint    ruff and mypy; make pytest: the tests alone
-# make soak    the node for an hour beside ten readings a second of each sensor, watched (MINUTES=... for less)
+# make soak    the node for an hour beside ten readings a second of each sensor, watched (MINUTES=... for less,
+#              PAGE=docs/reliability.md to put the table there)
 # make fuzz    100,000 damaged messages and files at every reader (CASES=... for more); make test tries 1,000
 # make lock    write down versions and hashes of what requirements/ leads to       (UPGRADE=1 for newer versions)
 # make clean   remove what was built; distclean removes the virtual environments as well
@@ -16,6 +17,7 @@ TESTS ?= test
 ARGS ?=
 CASES ?= 100000
 MINUTES ?= 60
+PAGED := $(addprefix --page ,$(PAGE))
 
 VENV := $(if $(filter kilted,$(ROS_DISTRO)),.venv,.venv-$(ROS_DISTRO))
 BIN := $(VENV)/bin
@@ -65,7 +67,7 @@ fuzz: setup
 
 soak: setup
 	$(call say,$(MINUTES) minutes of traffic at 10 Hz)
-	@mkdir -p build && $(BIN)/python test/reliability/soak.py --minutes $(MINUTES) --json build/soak.json
+	@mkdir -p build && $(BIN)/python test/reliability/soak.py --minutes $(MINUTES) --json build/soak.json $(PAGED)
 
 # mypy cannot be told that training/ is mlesam_ros.training, so it reads a tree of links in which it is.
 lint: setup

@@ -1,4 +1,4 @@
-"""The node for an hour: `python test/reliability/soak.py --minutes 60 --json soak.json`.
+"""The node for an hour: `python test/reliability/soak.py --minutes 60 --json soak.json --page docs/reliability.md`.
 
 Three processes: the street robot of `mlesam bench`, whose messages are packed beforehand; the node with the shipped
 weights; and this one, which listens to every topic and writes down every few seconds what the node takes.
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from document import fill, table
 from trend import BLOCKS, trend
 
 from mlesam_ros.bags.typestore import typestore
@@ -31,6 +32,7 @@ from mlesam_ros.ros.observer import Observer
 
 _STATUS_TYPE, _DIAGNOSTICS_TYPE = "mlesam_ros/msg/Status", "diagnostic_msgs/msg/DiagnosticArray"
 _FATES = ("used_total", "superseded", "late", "unmatched", "refused")
+_NAMED = tuple(fate.removesuffix("_total") for fate in _FATES)
 _PERIOD = 5.0  # s between samples
 _WARM = 0.1  # of the run, before which nothing counts: caches and pools fill
 _START = 120.0  # s for the first mask of all sensors
@@ -44,6 +46,15 @@ GRAINS = {
     "latency_p99_ms": 50.0,
 }
 """Figure → what it may rise by over a run without being worth a word, such as less than a step of the allocator."""
+_WORDS = {
+    "rss_mib": "memory, MiB",
+    "gpu_mib": "GPU memory, MiB",
+    "threads": "threads",
+    "fds": "open files",
+    "cpu_ms_per_mask": "CPU time per mask, ms",
+    "latency_p50_ms": "stamp to mask, median, ms",
+    "latency_p99_ms": "stamp to mask, 99th percentile, ms",
+}
 
 
 class Ear:
@@ -209,6 +220,29 @@ def summed_up(samples: list[dict[str, float]], ear: Ear, minutes: float) -> dict
     }
 
 
+def written(result: dict[str, Any]) -> str:
+    """What `soak` returns, as Markdown: a table of the trends and what was counted."""
+    heads = ("figure", "begin", "end", "rise per hour", "grows")
+    rows = [
+        (_WORDS[n], f"{t['begin']:.1f}", f"{t['end']:.1f}", f"{t['slope']:+.1f} ± {t['error']:.1f}",
+         "yes" if t["grows"] else "no")
+        for n, t in result["trends"].items()
+    ]  # fmt: skip
+    totals, load = result["totals"], result["load"]
+    fates = [(m, *(f"{count:.0f}" for count in counts.values())) for m, counts in totals["fates"].items()]
+    warned = "; ".join(f'{count} x "{words}"' for words, count in totals["warnings"].items()) or "none"
+    libraries = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    return (
+        f"{result['minutes']:g} minutes on {result['device']} ({libraries}). Other work shared the cores: the "
+        f"machine's load was {load[1]:.1f} in the median, {load[0]:.1f} to {load[2]:.1f}; the node itself took "
+        f"{result['node_cores']:.2f} cores. {result['offered_hz']:.1f} moments a second were offered and "
+        f"{result['masks_hz']:.1f} masks a second came: {totals['heard']} heard, {totals['complete']} of all sensors, "
+        f"{totals['missed']} missed by the listener, {totals['disordered']} out of order.\n\n{table(heads, rows)}\n"
+        f"{table(('sensor', 'received', *_NAMED), fates)}\n"
+        f"Statuses on /diagnostics other than OK, in {totals['reports']} reports: {warned}.\n"
+    )
+
+
 def _without_numbers(words: str) -> str:
     """A message with its figures taken out, so that it counts as the same the next time."""
     return "".join("#" if c.isdigit() else c for c in words)[:160]
@@ -223,6 +257,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--page", type=Path, help="where the table goes between its markers")
     parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME:=VALUE")
     given = parser.parse_args()
     from mlesam_ros.cli.environment import prepare_own_domain
@@ -231,6 +266,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     result = soak(given.minutes, given.parameters)
     given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if given.page:
+        fill(given.page, "soak", written(result))
     print(json.dumps({name: result[name] for name in ("masks_hz", "load", "trends", "totals")}, indent=1))
     grows = [name for name, found in result["trends"].items() if found["grows"] and "latency" not in name]
     raise SystemExit(f"grows: {', '.join(grows)}" if grows else 0)

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-from soak import GRAINS, soak
+from document import fill
+from soak import GRAINS, soak, written
 from trend import BLOCKS, trend
+
+from mlesam_ros.errors import ConfigError
 
 HOUR = np.arange(0.0, 3600.0, 5.0)
 
@@ -46,6 +49,16 @@ def test_too_short_a_run_is_refused():
         trend(HOUR[: BLOCKS - 1], HOUR[: BLOCKS - 1])
 
 
+def test_a_text_goes_into_its_place_and_nowhere_else(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- begin soak -->\nold\n<!-- end soak -->\nafter\n")
+    for text in ("new", "newer\n"):
+        fill(page, "soak", text)
+    assert page.read_text() == "before\n<!-- begin soak -->\nnewer\n<!-- end soak -->\nafter\n"
+    with pytest.raises(ConfigError, match="begin faults"):
+        fill(page, "faults", "new")
+
+
 def test_some_seconds_of_it():
     result = soak(0.15, period=0.5)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
@@ -54,3 +67,6 @@ def test_some_seconds_of_it():
     assert totals["heard"] > 3 and totals["complete"] > 0
     assert totals["missed"] == totals["disordered"] == 0
     assert result["trends"]["threads"]["grows"] is result["trends"]["fds"]["grows"] is False
+    page = written(result)
+    assert page.count("\n| ") == 2 * 2 + len(result["trends"]) + 4
+    assert f"| threads | {result['trends']['threads']['begin']:.1f} |" in page

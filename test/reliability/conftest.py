@@ -1,0 +1,26 @@
+"""The small robot of the ROS tests, its tiny weights and its transport."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "ros"))
+
+pytest.importorskip("rclpy")
+from mlesam_ros.ros.process import transport_environment
+
+
+@pytest.fixture(scope="session", autouse=True)
+def transport() -> None:
+    """The profile that carries images, for this process and the ones it starts."""
+    os.environ.update(transport_environment())
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | int]:
+    """The parameters that name a tiny model of random weights."""
+    from tiny_model import write_tiny_model
+
+    return write_tiny_model(tmp_path_factory.mktemp("weights"))
