@@ -22,7 +22,7 @@ from mlesam_ros.ros.process import run
 from mlesam_ros.ros.topics import DIAGNOSTICS
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-_POLL_PERIOD = 0.25  # s between looks at who publishes what
+_POLL_PERIOD = 0.1  # s between looks at who publishes what, and at what is new; 1 ms of work
 _REPORT_PERIOD = 1.0  # s between /diagnostics in which nothing is new
 
 

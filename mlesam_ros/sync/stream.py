@@ -83,7 +83,8 @@ class Stream:
             step = min(step, 2 * usual)
             self.period = step if self.period is None else (3 * self.period + step) // 4
             self.newest = item.reference
-            self.delay = (3 * self.delay + delay) // 4
+            # A clock that was set right, or a line that is free again, is no matter of habit.
+            self.delay = delay if delay < self.delay - self.timeout else (3 * self.delay + delay) // 4
 
     def at(self, reference: int) -> int:
         """Index of the first waiting frame that is not before a reference."""

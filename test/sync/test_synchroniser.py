@@ -332,6 +332,15 @@ def test_a_camera_whose_delay_begins_unannounced_leaves_no_gap_longer_than_its_t
     assert primaries(sets) == [CAMERA, LIDAR] and gap(sets) < 450
 
 
+def test_a_clock_that_is_set_right_counts_at_once():
+    """Its stamps were two seconds behind, so nobody waited for it any more."""
+    since, until = T + 3000 * MS, T + 6000 * MS
+    messages = [(a, m, s - 2000 * MS if m == LIDAR and since < s < until else s) for a, m, s in sensors()]
+    _, sets = play(messages)
+    assert all(LIDAR not in t.frames for now, t in sets if since + 200 * MS < now < until)
+    assert all(LIDAR in t.frames for _, t in sets if t.stamp > until + 150 * MS)
+
+
 def test_frames_of_one_sensor_in_the_wrong_order():
     messages = sensors()
     depth = [i for i, m in enumerate(messages) if m[1] == DEPTH][20:22]
