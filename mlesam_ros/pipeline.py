@@ -24,14 +24,15 @@ from mlesam_ros.model.backbones import STRIDE
 from mlesam_ros.model.checkpoint import describe_checkpoint, exchange_trained, load_checkpoint, load_experts
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.fast_paths import ALL, FastPaths, prepare
+from mlesam_ros.model.graphs import DEVICES, Graphs
 from mlesam_ros.model.mlesam import MLESAM, Features, refuse_not_finite
-from mlesam_ros.model.readout import Answer, enlarged, read
+from mlesam_ros.model.readout import Answer, enlarged, packed, read, unpacked
 
 AUTO = "auto"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Name → arithmetic of the network. `auto` is bf16 where the processor multiplies in it, and fp32 elsewhere."""
 
-_WARM_UP_CALLS = 3  # as many as a CUDA graph needs before its capture; the first ones also tune the kernels
+_WARM_UP_CALLS = 3  # on a GPU the first one also records the CUDA graph; libraries tune themselves in the first ones
 
 Image = npt.NDArray[np.float32]
 
@@ -79,6 +80,7 @@ class Pipeline:
         self._dtype = PRECISIONS[self.precision]
         self._upload = Uploads(self.device)
         self._model = prepare(model, self.device, self._dtype, paths)
+        self._graphs = Graphs(self._packet) if paths.graphs and self.device.startswith(DEVICES) else None
         self.refusals: Mapping[Modality, str] = MappingProxyType({})
         self.notes: Mapping[Modality, str] = MappingProxyType({})
         self.encodes_on_device = not self.device.startswith("cpu")
@@ -154,7 +156,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Give the device's memory back to other processes; the pipeline is of no use afterwards."""
-        del self._model
+        del self._model, self._graphs
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
@@ -173,9 +175,11 @@ class Pipeline:
             images: modality → (3, h, w) float32, on the host or on the device.
         """
         with torch.inference_mode():
-            tensors = self._tensors(images)
-            height, width = next(iter(tensors.values())).shape[-2:]
-            return read(self._model(tensors), (height, width), tensors if self.encodes_on_device else None)
+            there = self._uploaded(images)
+            packet = self._packet(there) if self._graphs is None else self._graphs(there)
+            height, width = next(iter(there.values())).shape[-2:]
+            modalities = tuple(m for m in self._model.experts.modalities if m in there)
+            return unpacked(packet, (height, width), modalities)
 
     def features(self, images: Mapping[Modality, Image]) -> Features:
         """The costly part of the network alone, for those who try many subsets of the same pictures.
@@ -184,7 +188,7 @@ class Pipeline:
             images: modality → (3, h, w) float32, such as `self.images`.
         """
         with torch.inference_mode():
-            return self._model.features(self._tensors(images))
+            return self._model.features(self._as_read(self._uploaded(images)))
 
     def labels(self, features: Features, rig: Rig) -> npt.NDArray[np.uint8]:
         """The rest of it: (h, w) uint8 labels of the network's size, which `segment` copies to the camera's pixels."""
@@ -217,6 +221,7 @@ class Pipeline:
         encoders = make_encoders({m: _encoder_name(config, m) for m in wanted})
         self._check_statistics(config, encoders)
         load_experts(path, self._model, modalities)
+        self._forget_graphs()
         self.config = self._model.config
         self._encoders = {**self._encoders, **encoders}
 
@@ -233,6 +238,7 @@ class Pipeline:
         encoders = make_encoders({m: _encoder_name(config, m) for m in config.modalities})
         self._check_statistics(config, encoders)
         exchange_trained(path, self._model)
+        self._forget_graphs()
         self.config, self._encoders = self._model.config, encoders
 
     def network_size(self, rig: Rig) -> tuple[int, int]:
@@ -278,10 +284,24 @@ class Pipeline:
         self._images = {m: image for m, image in self._images.items() if m not in spoilt}
         return self._some_images()
 
-    def _tensors(self, images: Mapping[Modality, Any]) -> dict[Modality, torch.Tensor]:
-        """Modality → (1, 3, h, w) on the device."""
-        there = {m: i if isinstance(i, torch.Tensor) else self._upload(i) for m, i in images.items()}
-        return {m: image[None].to(self._dtype) for m, image in there.items()}
+    def _uploaded(self, images: Mapping[Modality, Any]) -> dict[Modality, torch.Tensor]:
+        """Modality → (3, h, w) on the device."""
+        return {m: i if isinstance(i, torch.Tensor) else self._upload(i) for m, i in images.items()}
+
+    def _as_read(self, images: Mapping[Modality, torch.Tensor]) -> dict[Modality, torch.Tensor]:
+        """Modality → (1, 3, h, w) in the network's precision."""
+        return {m: image[None].to(self._dtype) for m, image in images.items()}
+
+    def _packet(self, images: Mapping[Modality, torch.Tensor]) -> torch.Tensor:
+        """Pictures on the device to `packed` there; nothing on this way waits for the device."""
+        tensors = self._as_read(images)
+        height, width = next(iter(tensors.values())).shape[-2:]
+        return packed(self._model(tensors), (height, width), tensors if self.encodes_on_device else None)
+
+    def _forget_graphs(self) -> None:
+        """Weights have moved."""
+        if self._graphs is not None:
+            self._graphs.forget()
 
     @staticmethod
     def _check_statistics(config: MLESAMConfig, encoders: Mapping[Modality, Encoder]) -> None:

@@ -14,8 +14,8 @@ from mlesam_ros.model.attention import FoldedAttention
 from mlesam_ros.model.backbones import HieraBackbone
 from mlesam_ros.model.mlesam import MLESAM
 
-COMPILERS = ("", "inductor", "cudagraphs", "aot_eager")
-"""Backends of `torch.compile` that are accepted; none, code generation, CUDA graphs alone, and tracing alone."""
+COMPILERS = ("", "inductor", "aot_eager")
+"""Backends of `torch.compile` that are accepted; none, code generation, and tracing alone, which tests need."""
 
 _SHAPES = 64  # compiled variants of a block: its widths times how many modalities there are
 
@@ -30,15 +30,16 @@ class FastPaths:
         folded: SAM 1's relative positions are part of a fused attention, see `attention.py`; nothing changes in Hiera,
             whose attention is fused in Meta's code.
         channels_last: the order of a feature map's numbers in memory.
+        graphs: on a GPU, a frame is one CUDA graph per subset of the modalities, see `graphs.py`; elsewhere no change.
         compiler: backend of `torch.compile`, one of `COMPILERS`. Every subset of the modalities is a shape of its own,
-            which is traced when it is first met: half a minute for the smallest backbone on one core. On a GPU
-            `inductor` replays CUDA graphs, too.
+            which is traced when it is first met: 12 s of one core for the smallest backbone.
     """
 
     merged: bool = True
     keeps_position: bool = True
     folded: bool = True
     channels_last: bool = True
+    graphs: bool = True
     compiler: str = ""
 
     def __post_init__(self) -> None:
@@ -54,7 +55,7 @@ class FastPaths:
 
 ALL = FastPaths()
 """Those that need no compiler."""
-PLAIN = FastPaths(merged=False, keeps_position=False, folded=False, channels_last=False)
+PLAIN = FastPaths(merged=False, keeps_position=False, folded=False, channels_last=False, graphs=False)
 """None of them."""
 
 
@@ -83,8 +84,7 @@ def prepare(model: MLESAM, device: str, dtype: torch.dtype, paths: FastPaths) ->
 
 
 def _compile(model: MLESAM, backend: str) -> None:
+    """Block by block: blocks of equal shapes share what is made, and the rest is too little to be worth the wait."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _SHAPES)
-    mode = "reduce-overhead" if backend == "inductor" else None
-    for name in ("encode", "fuse", "decode"):
-        function = torch.compile(getattr(model, name), backend=backend, mode=mode, dynamic=False)
-        setattr(model, name, function)
+    for block in model.backbone.blocks:
+        block.compile(backend=backend, dynamic=False)

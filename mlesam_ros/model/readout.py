@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mlesam_ros.frame import Modality
+from mlesam_ros.model.backbones import LEVELS
 from mlesam_ros.model.mlesam import Output
 
 Labels = npt.NDArray[np.uint8]
@@ -39,26 +40,50 @@ class Answer:
 
 
 def read(output: Output, size: tuple[int, int], images: Mapping[Modality, Tensor] | None = None) -> Answer:
-    """Decide, and bring everything to the host at once.
+    """Decide, and bring everything to the host at once; see `packed` and `unpacked`."""
+    return unpacked(packed(output, size, images), size, output.modalities, tuple(output.weights))
+
+
+def packed(output: Output, size: tuple[int, int], images: Mapping[Modality, Tensor] | None = None) -> Tensor:
+    """Decide, on the device.
 
     Args:
         output: of one moment.
         size: (h, w) of the labels.
-        images: modality → (1, 3, h, w), what the network read, if nobody has looked at the values yet.
+        images: modality → (…, h, w), what the network read, if nobody has looked at the values yet.
+
+    Returns:
+        (n,) uint8, all of an `Answer`: the bytes of some float32 numbers, labels, confidence.
     """
     weights = torch.stack([w[0] for w in output.weights.values()]).float()  # (levels, M)
     sums = [images[m].sum(dtype=torch.float32) for m in output.modalities] if images else []
     numbers = torch.cat([weights.flatten(), *(s[None] for s in sums)])  # a NaN or infinite value passes into its sum
-    whole = torch.cat([numbers.view(torch.uint8), winners(output.fused, size).flatten()]).cpu().numpy()
-    head = whole[: 4 * len(numbers)].view(np.float32)
-    labels, confidence = whole[4 * len(numbers) :].reshape(2, *size)
-    rows = zip(output.weights, head[: weights.numel()].reshape(weights.shape).tolist(), strict=True)
-    told = zip(output.modalities, np.isfinite(head[weights.numel() :]), strict=False)
+    return torch.cat([numbers.view(torch.uint8), winners(output.fused, size).flatten()])
+
+
+def unpacked(
+    packet: Tensor, size: tuple[int, int], modalities: tuple[Modality, ...], levels: Sequence[str] = LEVELS
+) -> Answer:
+    """Bring what `packed` gives to the host, and wait for it.
+
+    Args:
+        packet: it.
+        size: (h, w) of the labels.
+        modalities: that took part, in the order of the output.
+        levels: that the router weighed, in its order.
+    """
+    whole = packet.cpu().numpy()
+    pixels = 2 * size[0] * size[1]
+    numbers = whole[:-pixels].view(np.float32)
+    labels, confidence = whole[-pixels:].reshape(2, *size)
+    weights, sums = np.split(numbers, [len(levels) * len(modalities)])
+    rows = zip(levels, weights.reshape(len(levels), -1).tolist(), strict=True)
+    told = zip(modalities, np.isfinite(sums), strict=False)
     return Answer(
         labels,
         confidence,
-        {level: dict(zip(output.modalities, row, strict=True)) for level, row in rows},
-        output.modalities,
+        {level: dict(zip(modalities, row, strict=True)) for level, row in rows},
+        modalities,
         tuple(m for m, fine in told if not fine),
     )
 
