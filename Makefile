@@ -2,6 +2,7 @@
 # make test    linters and tests                           (ARGS="-k sync" goes to pytest, TESTS=test/ros narrows it)
 # make setup   the set-up alone, which run and test begin with; it leaves $(VENV)/bin/mlesam
 # make lint    ruff and mypy; make pytest: the tests alone
+# make faults  every fault of every sensor, and pairs of them, over the real transport; the table goes to docs/reliability.md
 # make soak    the node for an hour beside ten readings a second of each sensor, watched (MINUTES=... for less,
 #              PAGE=docs/reliability.md to put the table there)
 # make fuzz    100,000 damaged messages and files at every reader (CASES=... for more); make test tries 1,000
@@ -48,7 +49,7 @@ say = @printf '==> %s\n' '$(1)'
 
 # One thing after the other, whatever -j says: the last line of a test run is pytest's.
 .NOTPARALLEL:
-.PHONY: run test pytest fuzz soak setup lint lock clean distclean
+.PHONY: run test pytest faults fuzz soak setup lint lock clean distclean
 
 run: setup
 	@$(BIN)/mlesam demo $(ARGS)
@@ -65,9 +66,13 @@ fuzz: setup
 	$(call say,$(CASES) damaged messages and files)
 	@MLESAM_FUZZ=$(CASES) $(BIN)/python -m pytest -n 2 --durations 5 $(ARGS) test/fuzz
 
+faults: setup
+	$(call say,every fault of every sensor and of pairs)
+	@$(BIN)/python test/reliability/faults.py --page docs/reliability.md
+
 soak: setup
 	$(call say,$(MINUTES) minutes of traffic at 10 Hz)
-	@mkdir -p build && $(BIN)/python test/reliability/soak.py --minutes $(MINUTES) --json build/soak.json $(PAGED)
+	@$(BIN)/python test/reliability/soak.py --minutes $(MINUTES) $(PAGED)
 
 # mypy cannot be told that training/ is mlesam_ros.training, so it reads a tree of links in which it is.
 lint: setup

@@ -1,4 +1,4 @@
-"""The node for an hour: `python test/reliability/soak.py --minutes 60 --json soak.json --page docs/reliability.md`.
+"""The node for an hour: `python test/reliability/soak.py --page docs/reliability.md`.
 
 Three processes: the street robot of `mlesam bench`, whose messages are packed beforehand; the node with the shipped
 weights; and this one, which listens to every topic and writes down every few seconds what the node takes.
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from checkout import CHECKOUT
 from document import fill, table
 from trend import BLOCKS, trend
 
@@ -256,7 +257,7 @@ def main() -> None:
     """From the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--json", type=Path, default=CHECKOUT / "build" / "soak.json")
     parser.add_argument("--page", type=Path, help="where the table goes between its markers")
     parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME:=VALUE")
     given = parser.parse_args()
@@ -265,6 +266,7 @@ def main() -> None:
     prepare_own_domain()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     result = soak(given.minutes, given.parameters)
+    given.json.parent.mkdir(exist_ok=True)
     given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if given.page:
         fill(given.page, "soak", written(result))

@@ -1,0 +1,7 @@
+"""Lets a script of this folder find the package of its own checkout, and what the tests share."""
+
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "test"), str(CHECKOUT / "test" / "ros")]

@@ -1,0 +1,213 @@
+"""Every fault of every sensor, and of pairs: `python test/reliability/faults.py --page docs/reliability.md`.
+
+A robot with a process per sensor, the node with a tiny network, and this process, which listens, lets the sensors fail
+one case after the other, and makes masks again with the offline pipeline. The pairs are: the same fault on each two
+sensors, and each two different faults on the first two of the primary order, camera and LiDAR.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from checkout import CHECKOUT
+from document import fill, table
+
+from mlesam_ros.bench.machine import device, versions
+from mlesam_ros.cli.environment import prepare_own_domain
+from mlesam_ros.frame import CAMERA, LIDAR, MODALITIES
+
+GAP = 2.0  # s without a mask that are too many on any machine; the time-out and the patience are 0.4 s
+_SINGLE, _SAME, _MIXED = "single", "same on two sensors", "camera and LiDAR"
+
+
+def singles() -> list[dict[str, str]]:
+    """Every fault of every sensor."""
+    from faulty import FAULTS
+
+    return [{sensor: fault} for fault in FAULTS for sensor in MODALITIES]
+
+
+def same() -> list[dict[str, str]]:
+    """Every fault on each two sensors at once."""
+    from faulty import FAULTS
+
+    return [dict.fromkeys(pair, fault) for fault in FAULTS for pair in itertools.combinations(MODALITIES, 2)]
+
+
+def mixed() -> list[dict[str, str]]:
+    """Each two different faults, one of the camera and one of the LiDAR."""
+    from faulty import FAULTS
+
+    return [{CAMERA: first, LIDAR: second} for first, second in itertools.permutations(FAULTS, 2)]
+
+
+CASES: dict[str, Callable[[], list[dict[str, str]]]] = {_SINGLE: singles, _SAME: same, _MIXED: mixed}
+
+
+@contextmanager
+def watched(folder: Path, weights: dict[str, Any]) -> Iterator[Any]:
+    """A `Watch` over a node and a robot of their own.
+
+    Args:
+        folder: for their logs.
+        weights: the node's parameters that name the model.
+    """
+    from faulty import RELIABLE
+    from node_process import NodeProcess
+    from offline import Offline
+    from watch import RobotProcess, Watch
+
+    log = folder / "robot.jsonl"
+    with ExitStack() as stack:
+        node = NodeProcess(folder / "node.log", **weights, **RELIABLE)
+        stack.callback(node.kill)
+        robot = RobotProcess(log)
+        stack.callback(robot.close)
+        watch = Watch(robot, Offline(log, weights))
+        stack.callback(watch.close)
+        yield watch
+        assert node.end(signal.SIGTERM) == 0, node.log.read_text()
+        assert not node.said("Traceback"), node.log.read_text()
+
+
+def run(kinds: Sequence[str], most: int) -> dict[str, Any]:
+    """All cases of some kinds.
+
+    Args:
+        kinds: keys of `CASES`.
+        most: cases of a kind, evenly taken.
+
+    Returns:
+        `device`, `versions`, `seconds`, `load`, `health` (a case without a fault) and `cases`.
+    """
+    from tiny_model import write_tiny_model
+
+    begin, load = time.monotonic(), []
+    cases: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder, watched(Path(folder), write_tiny_model(Path(folder))) as watch:
+        health = report("health", watch.case({}, least=10.0))
+        for kind in kinds:
+            given = CASES[kind]()
+            for number in range(min(len(given), most)):
+                outcome = watch.case(given[number * len(given) // min(len(given), most)])
+                load.append(os.getloadavg()[0])
+                cases.append(report(kind, outcome))
+                print(json.dumps(cases[-1]), flush=True)
+    facts = {"device": device(), "versions": versions(), "seconds": time.monotonic() - begin}
+    return {
+        **facts,
+        "load": [min(load), sorted(load)[len(load) // 2], max(load)],
+        "health": health,
+        "cases": cases,
+    }
+
+
+def report(kind: str, outcome: Any) -> dict[str, Any]:
+    """An `Outcome` for JSON, null where something did not happen."""
+    return _finite({"kind": kind, **vars(outcome), "told": outcome.told, "wrong": outcome.wrong(GAP)})
+
+
+def written(result: dict[str, Any]) -> str:
+    """What `run` returns, as Markdown: a row for each single fault, and one for the worst of each family of pairs."""
+    from faulty import FAULTS
+
+    cases = result["cases"]
+    by_kind = {kind: [case for case in cases if case["kind"] == kind] for kind in CASES}
+    families = {
+        "the same on two sensors": {f: [c for c in by_kind[_SAME] if f in c["faults"].values()] for f in FAULTS},
+        "camera, another of the LiDAR": {f: [c for c in by_kind[_MIXED] if c["faults"][CAMERA] == f] for f in FAULTS},
+    }
+    rows = [_row([case], *reversed(next(iter(case["faults"].items())))) for case in by_kind[_SINGLE]]
+    rows += [_row(found, fault, who) for who, kinds in families.items() for fault, found in kinds.items() if found]
+    heads = ("fault", "sensor", "cases", "longest gap, s", "in status, s", "in diagnostics, s", "recovered, s",
+             "diagnostics well, s", "compared", "equal")  # fmt: skip
+    wrong = [f"{case['faults']}: {', '.join(case['wrong'])}" for case in cases if case["wrong"]]
+    libraries = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    load = result["load"]
+    health = result["health"]
+    return (
+        f"{len(cases)} cases in {result['seconds'] / 60:.0f} minutes on {result['device']} ({libraries}). Other work "
+        f"shared the cores: the machine's load was {load[1]:.1f} in the median, {load[0]:.1f} to {load[2]:.1f}, and "
+        f"every figure has its share of that. Ten seconds without a fault: longest gap {_worst([health], 'gap')} s, "
+        f"{health['equal']} of {health['compared']} masks equal.\n\n{table(heads, rows)}\n"
+        f"{_slow(cases)}\n\nNot as it should be: {'; '.join(wrong) or 'nothing'}.\n"
+    )
+
+
+def _row(cases: Sequence[dict[str, Any]], fault: str, who: str) -> list[str]:
+    named = [case for case in cases if case["told"]]
+    return [
+        fault,
+        who,
+        str(len(cases)),
+        _worst(cases, "gap"),
+        _worst(named, "status"),
+        _worst(named, "diagnostics"),
+        _worst(cases, "recovered"),
+        _worst(cases, "silent"),
+        str(sum(case["compared"] for case in cases)),
+        str(sum(case["equal"] for case in cases)),
+    ]
+
+
+def _slow(cases: Sequence[dict[str, Any]]) -> str:
+    """How many were beyond a second, in words."""
+    named = [case for case in cases if case["told"]]
+    parts = (("status", named, "in ~/status"), ("diagnostics", named, "in /diagnostics"), ("recovered", cases, "well"))
+    counts = [f"{sum(_beyond(case[key]) for case in of)} of {len(of)} {words}" for key, of, words in parts]
+    return f"Later than a second: {', '.join(counts)}."
+
+
+def _beyond(seconds: float | None) -> bool:
+    return seconds is None or seconds > 1.0
+
+
+def _worst(cases: Iterable[dict[str, Any]], key: str) -> str:
+    values = [case[key] for case in cases]
+    if not values:
+        return "–"
+    return "never" if None in values else f"{max(values):.2f}"
+
+
+def _finite(value: Any) -> Any:
+    """With null for what JSON cannot say."""
+    if isinstance(value, dict):
+        return {name: _finite(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def main() -> None:
+    """From the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kinds", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--most", type=int, default=1000, help="cases of a kind, evenly taken")
+    parser.add_argument("--json", type=Path, default=CHECKOUT / "build" / "faults.json")
+    parser.add_argument("--page", type=Path, help="where the table goes between its markers")
+    given = parser.parse_args()
+    prepare_own_domain()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
+    result = run(given.kinds, given.most)
+    given.json.parent.mkdir(exist_ok=True)
+    given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if given.page:
+        fill(given.page, "faults", written(result))
+    wrong = sum(bool(case["wrong"]) for case in result["cases"])
+    raise SystemExit(f"{wrong} of {len(result['cases'])} cases are not as they should be" if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()

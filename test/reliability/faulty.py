@@ -1,0 +1,204 @@
+"""A robot whose sensors fail on command, a process for each: `python faulty.py LOG`.
+
+Every line on standard input is a JSON object, sensor → name of a fault or null, and is answered with the nanoseconds at
+which the last of them took effect. LOG gets a line for every message that was sent.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from geometry_msgs.msg import TransformStamped
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from readings import FRAMES, OFFSETS, PERIOD, Sent
+from robot import LATCHED, OPTICAL, TOPICS, TYPES, camera_info
+from sensor_msgs.msg import CameraInfo
+from tf2_msgs.msg import TFMessage
+
+from mlesam_ros.frame import CAMERA, EVENT, MODALITIES
+from mlesam_ros.ros.conversions import header
+
+HOURS = 3 * 3600 * 10**9
+KILLED, ENDED, WRONG_QOS = "killed", "ended", "wrong QoS"
+Plan = Callable[[int, int, int], list[tuple[float, int]]]
+"""(number of the moment, its stamp, the last healthy stamp) → (seconds of delay, stamp) of every message."""
+
+
+def _jitter(moment: int) -> float:
+    return random.Random(moment).uniform(0.0, 0.4)
+
+
+PLANS: dict[str | None, Plan] = {
+    None: lambda n, stamp, last: [(0.0, stamp)],
+    "stopped": lambda n, stamp, last: [],
+    "frozen stamp": lambda n, stamp, last: [(0.0, last)],
+    "delayed 0.3 s": lambda n, stamp, last: [(0.3, stamp)],
+    "delayed 0.8 s": lambda n, stamp, last: [(0.8, stamp)],
+    "delayed 1.5 s": lambda n, stamp, last: [(1.5, stamp)],
+    "jittered 0 to 0.4 s": lambda n, stamp, last: [(_jitter(n), stamp)],
+    "duplicated": lambda n, stamp, last: [(0.0, stamp), (0.03, stamp)],
+    "bursts of 1 s": lambda n, stamp, last: [((9 - n % 10) / 10, stamp)],
+    "clock 3 h ahead": lambda n, stamp, last: [(0.0, stamp + HOURS)],
+    "clock 3 h behind": lambda n, stamp, last: [(0.0, stamp - HOURS)],
+    "clock back by 2 s": lambda n, stamp, last: [(0.0, stamp - 2_030_000_000)],
+    WRONG_QOS: lambda n, stamp, last: [(0.0, stamp)],
+}
+"""Fault → what is sent; None is health. The node asks for reliable publishers, so the wrong QoS is best effort."""
+FAULTS = (*filter(None, PLANS), ENDED, KILLED)
+"""What can be ordered; a driver that was ended or killed is started anew when it is to be well."""
+RELIABLE = {f"qos_overrides./{topic}.subscription.reliability": "reliable" for topic in TOPICS.values()}
+"""Parameters of the node that make best effort the wrong QoS."""
+
+
+class Driver:
+    """One sensor, until its pipe says otherwise."""
+
+    def __init__(self, modality: str, log: Path) -> None:
+        self._modality = modality
+        self._log = log.open("a", buffering=1, encoding="utf-8")
+        context = rclpy.Context()
+        rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
+        self._node = rclpy.create_node(f"{modality}_driver", context=context)
+        self._publisher: Any = None
+        self._offer(ReliabilityPolicy.RELIABLE)
+        self._place()
+        topic = {CAMERA: "camera/camera_info", EVENT: "events/camera_info"}.get(modality)
+        self._info = self._node.create_publisher(CameraInfo, topic, 10) if topic else None
+        self._fault: str | None = None
+        self._last = self._number = self._latest = 0
+        self._waiting: deque[tuple[int, Sent]] = deque()
+        self._parent = os.getppid()
+
+    def run(self, orders: Connection) -> None:
+        """Drive; each order is a fault and is answered when it holds."""
+        moment = time.time_ns() // PERIOD + 1
+        while os.getppid() == self._parent:
+            due = moment * PERIOD + OFFSETS[self._modality]
+            if self._waiting:
+                due = min(due, self._waiting[0][0])
+            if orders.poll(max(due - time.time_ns(), 0) / 1e9):
+                self._obey(orders.recv())
+                orders.send(time.time_ns())
+                continue
+            if moment * PERIOD + OFFSETS[self._modality] <= time.time_ns():
+                self._sense(moment)
+                moment = max(moment + 1, time.time_ns() // PERIOD)
+            while self._waiting and self._waiting[0][0] <= time.time_ns():
+                self._send(self._waiting.popleft()[1])
+
+    def close(self) -> None:
+        """Leave the graph in order."""
+        self._node.destroy_node()
+        rclpy.try_shutdown(context=self._node.context)
+
+    def _obey(self, fault: str | None) -> None:
+        if WRONG_QOS in (fault, self._fault):
+            reliable = fault != WRONG_QOS
+            self._offer(ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT)
+        self._fault, self._latest = fault, 0
+        self._waiting.clear()
+
+    def _offer(self, reliability: ReliabilityPolicy) -> None:
+        if self._publisher is not None:
+            self._node.destroy_publisher(self._publisher)
+        qos = QoSProfile(depth=20, reliability=reliability)
+        self._publisher = self._node.create_publisher(TYPES[self._modality], TOPICS[self._modality], qos)
+
+    def _place(self) -> None:
+        """Where the sensor sits, latched."""
+        self._static = self._node.create_publisher(TFMessage, "/tf_static", LATCHED)
+        stamped = TransformStamped(header=header(0, "base_link"), child_frame_id=FRAMES[self._modality])
+        if "optical" in stamped.child_frame_id:
+            turn = stamped.transform.rotation
+            turn.x, turn.y, turn.z, turn.w = OPTICAL
+        self._static.publish(TFMessage(transforms=[stamped]))
+
+    def _sense(self, moment: int) -> None:
+        stamp = moment * PERIOD + OFFSETS[self._modality]
+        if self._info is not None:
+            self._info.publish(camera_info(header(stamp, FRAMES[self._modality])))
+        if self._fault in (None, WRONG_QOS):
+            self._last = stamp
+        self._number += 1
+        for delay, told in PLANS[self._fault](moment, stamp, self._last):
+            # One after the other, as a connection that stutters has them.
+            self._latest = max(stamp + round(delay * 1e9), self._latest)
+            self._waiting.append((self._latest, Sent(self._modality, told, moment, self._number, stamp)))
+
+    def _send(self, sent: Sent) -> None:
+        self._log.write(json.dumps(vars(sent)) + "\n")
+        self._publisher.publish(sent.message())
+
+
+class Robot:
+    """The drivers, as children of a process that has loaded everything and joined nothing."""
+
+    def __init__(self, log: Path) -> None:
+        self._fork = multiprocessing.get_context("fork")
+        self._log = log
+        self._drivers: dict[str, tuple[Any, Connection]] = {}
+        for modality in MODALITIES:
+            self._start(modality)
+
+    def order(self, modality: str, fault: str | None) -> int:
+        """Let a sensor fail or be well; nanoseconds at which it was."""
+        if fault in (KILLED, ENDED):
+            return self._end(modality, fault)
+        if modality not in self._drivers:
+            self._start(modality)
+        pipe = self._drivers[modality][1]
+        pipe.send(fault)
+        return int(pipe.recv())
+
+    def close(self) -> None:
+        """End all."""
+        for modality in list(self._drivers):
+            self._end(modality, KILLED)
+
+    def _start(self, modality: str) -> None:
+        ours, theirs = self._fork.Pipe()
+        process = self._fork.Process(target=_drive, args=(modality, self._log, theirs), daemon=True)
+        process.start()
+        self._drivers[modality] = process, ours
+
+    def _end(self, modality: str, how: str) -> int:
+        process, pipe = self._drivers.pop(modality)
+        at = time.time_ns()
+        process.kill() if how == KILLED else process.terminate()
+        process.join()
+        pipe.close()
+        return at
+
+
+def _drive(modality: str, log: Path, orders: Connection) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    driver = Driver(modality, log)
+    try:
+        driver.run(orders)
+    finally:
+        driver.close()
+
+
+def main() -> None:
+    robot = Robot(Path(sys.argv[1]))
+    print(0, flush=True)
+    for line in sys.stdin:
+        print(max([robot.order(m, fault) for m, fault in json.loads(line).items()], default=time.time_ns()), flush=True)
+    robot.close()
+
+
+if __name__ == "__main__":
+    main()

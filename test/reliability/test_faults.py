@@ -1,0 +1,77 @@
+"""Sensors fail, alone and in pairs, in processes of their own: masks go on, the fault is named, all comes back.
+
+Times are what `make faults` measures. Here only the order of things counts, so a busy machine fails nothing.
+"""
+
+import pytest
+
+pytest.importorskip("rclpy")
+from faults import GAP, mixed, report, same, singles, watched, written
+from faulty import FAULTS
+from outcome import Outcome, tolerated
+
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
+
+CASES = [
+    {CAMERA: "stopped"},
+    {CAMERA: "killed"},
+    {CAMERA: "frozen stamp"},
+    {CAMERA: "clock 3 h behind"},
+    {CAMERA: "delayed 1.5 s"},
+    {CAMERA: "jittered 0 to 0.4 s"},
+    {DEPTH: "delayed 0.3 s"},
+    {DEPTH: "duplicated"},
+    {EVENT: "ended"},
+    {EVENT: "bursts of 1 s"},
+    {LIDAR: "wrong QoS"},
+    {LIDAR: "clock back by 2 s"},
+    {CAMERA: "stopped", LIDAR: "frozen stamp"},
+    {CAMERA: "clock 3 h ahead", EVENT: "stopped"},
+]
+NO_GAP = float("inf")
+
+
+@pytest.fixture(scope="module")
+def watch(tmp_path_factory, weights):
+    with watched(tmp_path_factory.mktemp("faults"), weights) as made:
+        yield made
+
+
+@pytest.mark.parametrize("faults", CASES, ids=lambda faults: ", ".join(" ".join(f) for f in faults.items()))
+def test_masks_go_on_the_fault_is_named_and_all_comes_back(watch, faults):
+    """Every mask that is made again offline is the same to the last pixel."""
+    outcome = watch.case(faults, most=30.0, patience=60.0)
+    assert outcome.wrong(NO_GAP) == []
+    assert all(outcome.words[sensor] for sensor in set(faults) - tolerated(faults))
+
+
+def test_every_fault_of_every_sensor_and_every_pair_is_a_case():
+    assert len(singles()) == len(FAULTS) * len(MODALITIES)
+    assert len(same()) == len(FAULTS) * 6 and all(len(case) == 2 for case in same())
+    assert len({tuple(case.values()) for case in mixed()}) == len(FAULTS) * (len(FAULTS) - 1)
+
+
+def test_only_what_is_late_beside_a_late_primary_is_tolerated():
+    late = "delayed 0.3 s"
+    assert tolerated({CAMERA: late}) == {CAMERA}
+    assert tolerated({LIDAR: late}) == set()
+    assert tolerated({CAMERA: "stopped", LIDAR: late}) == {LIDAR}
+    assert tolerated({CAMERA: late, LIDAR: late}) == {CAMERA, LIDAR}
+    assert tolerated({CAMERA: late, LIDAR: "stopped"}) == {CAMERA}
+    assert tolerated({CAMERA: "duplicated", LIDAR: late}) == set()
+
+
+def test_the_report_shows_the_worst_and_says_what_must_not_be():
+    well = Outcome({CAMERA: "stopped"}, 0.3, 9, 0.2, 0.7, {CAMERA: "no message"}, 0.1, 0.2, 20, 6, 6)
+    late = Outcome({CAMERA: "delayed 0.3 s"}, 0.4, 9, 0.0, 0.0, {CAMERA: ""}, 0.1, 0.2, 20, 6, 6)
+    bad = Outcome({CAMERA: "stopped", LIDAR: "stopped"}, 5.0, 0, 0.2, masks=3, compared=6, equal=5)
+    assert well.wrong(GAP) == late.wrong(GAP) == []
+    assert len(bad.wrong(GAP)) == 6
+    cases = [report(kind, case) for kind, case in (("single", well), ("single", late), ("same on two sensors", bad))]
+    facts = {"device": "a machine", "versions": {"python": "3"}, "seconds": 60.0, "load": [1.0, 2.0, 3.0]}
+    page = written({**facts, "health": report("single", well), "cases": cases})
+    assert "| stopped | camera | 1 | 0.30 | 0.20 | 0.70 | 0.10 | 0.20 | 6 | 6 |" in page
+    assert "| delayed 0.3 s | camera | 1 | 0.40 | – | – | 0.10 | 0.20 | 6 | 6 |" in page
+    assert "| stopped | the same on two sensors | 1 | 5.00 | 0.20 | never | never | never | 6 | 5 |" in page
+    assert "Later than a second: 0 of 2 in ~/status, 1 of 2 in /diagnostics, 1 of 3 well." in page
+    assert "only 0 masks while it lasted" in page
