@@ -1,6 +1,7 @@
 """The house rules that a reader relies on: which room may import which, where ROS may appear, how long a file is."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,8 @@ def test_no_room_reaches_itself_in_a_circle():
     while leaves := {b for _, b in edges} - {a for a, _ in edges}:
         edges = {(a, b) for a, b in edges if b not in leaves}
     assert not edges, f"rooms import each other in a circle: {sorted(edges)}"
+
+
+def test_no_two_files_of_tests_share_a_name():
+    names = Counter(path.name for path in (CHECKOUT / "test").rglob("*.py") if path.name != "conftest.py")
+    assert max(names.values()) == 1, f"pytest imports tests by name: {names.most_common(3)}"
