@@ -1,4 +1,4 @@
-"""An evaluation as JSON with stable keys, as a table on the terminal, and as Markdown."""
+"""An evaluation as JSON with stable keys, and as a table on the terminal."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def to_json(scores: Scores, space: LabelSpace, data: str) -> dict[str, Any]:
 
 def tables(scores: Scores, title: str) -> list[Table]:
     """For the terminal, in percent: scores per subset of the sensors, and mIoU per condition where there are any."""
-    made, columns = [_rich(title, "sensors", _SCORES, _subset_rows(scores))], _columns(scores, without=False)
+    made, columns = [_rich(title, "sensors", _SCORES, _subset_rows(scores))], _columns(scores)
     if rows := _condition_rows(scores, columns):
         made.append(_rich("mIoU by condition", "condition", list(columns), rows))
     return made
@@ -57,28 +57,6 @@ def robustness_table(summary: Mapping[str, Any]) -> Table:
     for level, miou in summary["nm"].items():
         made.add_row(f"NM {level}", f"{miou:.2f}")
     return made
-
-
-def subset_table(scores: Scores) -> str:
-    """Markdown: scores per subset of the sensors, in percent."""
-    return _markdown(["sensors", *_SCORES], _subset_rows(scores))
-
-
-def condition_table(scores: Scores) -> str:
-    """Markdown: mIoU in percent under each condition, of all sensors, all but one, and one."""
-    columns = _columns(scores, without=True)
-    return _markdown(["condition", *columns], _condition_rows(scores, columns))
-
-
-def class_table(scores: Scores, names: Sequence[str], chosen: Sequence[Subset]) -> str:
-    """Markdown: a row per class that occurs, its share of the pixels and its IoU in percent for the chosen subsets."""
-    pixels = scores[chosen[0]].whole.pixels
-    rows = [
-        [names[c], f"{100 * pixels[c] / pixels.sum():.2f}", *(_percent(scores[s].whole.iou[c]) for s in chosen)]
-        for c in np.argsort(-pixels)
-        if pixels[c]
-    ]
-    return _markdown(["class", "share", *(" + ".join(subset) for subset in chosen)], rows)
 
 
 def _entry(subset: Subset, score: Score, names: Sequence[str]) -> dict[str, Any]:
@@ -128,11 +106,10 @@ def _condition_rows(scores: Scores, columns: Mapping[str, Subset]) -> list[list[
     ]
 
 
-def _columns(scores: Scores, without: bool) -> dict[str, Subset]:
-    """Heading → subset: all sensors, one, and, if wanted, all but one."""
+def _columns(scores: Scores) -> dict[str, Subset]:
+    """Heading → subset: all sensors, and one."""
     full = max(scores, key=len)
     out = {"all": full} if len(full) > 1 else {}
-    out |= {f"no {name}": tuple(m for m in full if m != name) for name in full if without}
     out |= {name: (name,) for name in dict.fromkeys(m for subset in scores for m in subset)}
     return {heading: subset for heading, subset in out.items() if subset in scores}
 
@@ -154,8 +131,3 @@ def _percent(value: float) -> str:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return round(sum(known) / len(known), 2) if known else None
-
-
-def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -11,7 +11,7 @@ from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
 from mlesam_ros.robustness import subsets
 from mlesam_ros.training.evaluate import How, evaluate, most_likely, subset_predictor
-from mlesam_ros.training.report import class_table, condition_table, subset_table, to_json
+from mlesam_ros.training.report import to_json
 
 PAIR = [(CAMERA, LIDAR), (LIDAR,)]
 
@@ -68,20 +68,6 @@ def test_a_subset_is_what_the_model_says_of_these_sensors_alone(street):
         for subset in chosen:
             alone = model({name: images[name] for name in subset}).fused
             torch.testing.assert_close(found[subset], alone, rtol=1e-4, atol=1e-4)
-
-
-def test_tables_have_a_row_per_subset_condition_and_class_that_occurs(street):
-    scores = scores_of(street)
-    names = load_label_space("deliver").names
-    present = len(np.unique(street.labels))
-    lines = subset_table(scores).splitlines()
-    assert lines[2] == f"| camera + lidar | 100.0 | {100 * present / 25:.1f} | 100.0 | 100.0 | 100.0 |"
-    assert len(lines) == 2 + len(PAIR) + 1
-    assert len(class_table(scores, names, PAIR).splitlines()) == 2 + present
-    headings, _, *rows = condition_table(scores).splitlines()
-    assert headings == "| condition | all | no camera | lidar |"
-    assert [row.split(" | ")[0] for row in rows] == ["| weather: night", "| weather: sun"], "one fault says nothing"
-    assert all(row.split(" | ")[1] == "100.0" for row in rows)
 
 
 def test_json_has_the_keys_that_are_documented(street):
