@@ -20,6 +20,7 @@ _EXAMPLES = epilog(
     "mlesam evaluate drive/ --checkpoint my_experts.safetensors --labels labels/ --json -",
     "mlesam evaluate recordings/ --every 10 --clouds ply",
     "torchrun --nproc-per-node 4 -m mlesam_ros.cli evaluate recordings/",
+    "mlesam evaluate DELIVER/ --dataset deliver --split test --checkpoint runs/deliver/experts.safetensors",
 )
 
 
@@ -29,7 +30,10 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    bags: Annotated[list[Path], typer.Argument(help="rosbag2 folders, .mcap or .db3 files, or folders of such bags.")],
+    bags: Annotated[
+        list[Path],
+        typer.Argument(help="rosbag2 folders, .mcap or .db3 files, folders of such bags; or the folder of a data set."),
+    ],
     checkpoint: Annotated[Path | None, typer.Option(help="Experts to use instead of the shipped ones.")] = None,
     base_weights: Annotated[Path | None, typer.Option(help="The backbone that the experts were trained on.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the first GPU by default.")] = None,
@@ -67,6 +71,12 @@ def evaluate(
     bag_out: Annotated[bool, typer.Option("--bag/--no-bag", help="Write the result bag.")] = True,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html.")] = True,
     clouds: Annotated[str, typer.Option(metavar="FORM", help="Save every labelled cloud as ply or pcd.")] = "",
+    dataset: Annotated[str | None, typer.Option(help="A published set, not bags: deliver, muses or mcubes.")] = None,
+    split: Annotated[str, typer.Option(help="Of the data set: val, test, train.")] = "val",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Of the data set, such as weather=night; repeatable."),
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Make the masks that the live node would make of a bag, and say how good they are.
@@ -76,15 +86,29 @@ def evaluate(
     early and keeps what was done.
 
     Of several bags each gets a folder of its own, beside a summary of them all. Under torchrun they are shared out
-    among the processes.
+    among the processes. With --dataset it is a published set in its own folders, with every subset of the sensors.
     """
     from mlesam_ros.bags.drops import parse_drop
+    from mlesam_ros.cli.evaluate.dataset import exam, run_dataset
     from mlesam_ros.cli.evaluate.run import Request, run
     from mlesam_ros.evaluation.options import Options, parse_sync
     from mlesam_ros.evaluation.output import Outputs
     from mlesam_ros.pipeline import Pipeline
     from mlesam_ros.share import share
 
+    experts = checkpoint or share("weights/street.safetensors")
+    if dataset is not None:
+        bags_only = {
+            "topic": topic, "calibration": calibration, "rectified": rectified, "sync": sync, "labels": labels,
+            "start": start, "duration": duration, "every": every > 1, "real-time": real_time, "drop": drop,
+            "clouds": clouds,
+        }  # fmt: skip
+        asked = exam(dataset, bags, split, option or (), bags_only,
+                     robustness=robustness, device=device or "auto", precision=precision)  # fmt: skip
+        figures = run_dataset(experts, base_weights, asked, output, quiet=json == "-")
+        if figures is not None and json is not None:
+            write_json(figures, json)
+        return
     options = Options(
         topics=_chosen(topic or ()), calibration=calibration, labels=labels, start=start, duration=duration,
         every=every, real_time=real_time, drops=tuple(map(parse_drop, drop or ())), robustness=robustness,
@@ -92,7 +116,6 @@ def evaluate(
     )  # fmt: skip
 
     def load(own_device: str | None) -> Pipeline:
-        experts = checkpoint or share("weights/street.safetensors")
         pipeline = Pipeline.from_checkpoint(experts, base_weights, device or own_device, precision, threads)
         pipeline.warm_up()  # as the node does, so that the first masks' latency is the others'
         return pipeline

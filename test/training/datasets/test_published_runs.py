@@ -5,11 +5,11 @@ import shutil
 from dataclasses import replace
 
 import cv2
-import layouts
 import numpy as np
 import pytest
 import torch
 import yaml
+from small_recipes import BACKBONE, RUNS, SIZE, tiny
 from typer.testing import CliRunner
 
 from mlesam_ros.cli.app import app
@@ -27,35 +27,6 @@ from mlesam_ros.training.rehearsal import check_room
 from mlesam_ros.training.sets import PublishedData
 from mlesam_ros.world.deliver import write_deliver
 from mlesam_ros.world.world import World
-
-SIZE = (64, 80)
-BACKBONE = share("weights/hiera_nano.safetensors")
-RUNS = {"deliver": MODALITIES, "muses": ("camera", "event", "lidar"), "mcubes": ("camera", "aolp", "dolp", "nir")}
-
-
-@pytest.fixture(scope="module")
-def roots(tmp_path_factory):
-    """Every set in its published layout, two rows to train on and one or two held out."""
-    found = {name: tmp_path_factory.mktemp(name) for name in RUNS}
-    for weather, fault, split in (("sun", "none", "train"), ("rain", "eventlowres", "train"), ("night", "none", "val")):
-        write_deliver(found["deliver"], World(5, weather, SIZE, fault=fault), split, [0])
-    layouts.muses(found["muses"])
-    layouts.mcubes(found["mcubes"])
-    return found
-
-
-def tiny(name, root, path, **changes):
-    """A shipped recipe for a network and pictures that a test can afford; everything else is as it ships."""
-    fields = yaml.safe_load(share(f"config/training/{name}.yaml").read_text())
-    fields["data"] |= {"root": str(root)}
-    fields["data"]["crops"] |= {"base": 64, "crop": 64, "whole": 64}
-    fields["model"] |= {"backbone": "hiera_nano", "rank": 2, "image_size": 128}
-    fields |= {"backbone": str(BACKBONE), "epochs": 1, "warmup_epochs": 1, "batch": 2, "accumulate": 1, "threads": 1}
-    fields |= {"workers": 1, "log_every": 1, "robustness": False, "precision": "fp32", "device": "cpu"}
-    for key, value in changes.items():
-        fields[key] = {**fields[key], **value} if isinstance(value, dict) else value
-    path.write_text(yaml.safe_dump(fields))
-    return path
 
 
 @pytest.fixture

@@ -1,0 +1,71 @@
+"""`mlesam evaluate --dataset`: a published set in its folders instead of bags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mlesam_ros.cli.folder import new_folder
+from mlesam_ros.cli.progress import track
+from mlesam_ros.cli.results import write_json
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.evaluation.output import METRICS
+from mlesam_ros.training.distributed import is_first
+from mlesam_ros.training.measure import Exam, measure
+
+
+def run_dataset(
+    checkpoint: Path, base_weights: Path | None, exam: Exam, output: Path, quiet: bool
+) -> dict[str, Any] | None:
+    """Measure, show, and leave `metrics.json` in a folder of its own.
+
+    Args:
+        checkpoint, base_weights, exam: see `measure`.
+        output: folder in which the result's folder is made.
+        quiet: say nothing on standard output.
+
+    Returns:
+        what `docs/results.md` documents as `evaluation.json`; None in all processes but the first.
+
+    Raises:
+        MlesamError: see `measure`.
+    """
+    figures, shown = measure(
+        checkpoint, base_weights, exam, lambda batches: track(f"segmenting {exam.name}", batches, "batches")
+    )
+    if not is_first():
+        return None
+    folder = new_folder(output, "evaluate")
+    figures["output_dir"] = str(folder)
+    write_json(figures, folder / METRICS)
+    console = Console(stderr=quiet, highlight=False)
+    console.print(*shown, f"results are in {folder}", sep="\n")
+    return figures
+
+
+def exam(
+    dataset: str, paths: Sequence[Path], split: str, options: Sequence[str], bags_only: Mapping[str, Any], **how: Any
+) -> Exam:
+    """What was asked for, in words.
+
+    Args:
+        dataset: name of the set.
+        paths: its folder, and nothing else.
+        split: of the set.
+        options: KEY=VALUE each.
+        bags_only: option → its value, of what makes sense for bags alone.
+        how: the other attributes of `Exam`.
+
+    Raises:
+        ConfigError: not one folder, an option without a value, or one that a data set does not have.
+    """
+    if len(paths) != 1:
+        raise ConfigError(f"{len(paths)} folders are given; a data set lies in one.")
+    if given := [name for name, value in bags_only.items() if value]:
+        raise ConfigError(f"--{given[0]} is for bags; a data set has no {given[0]}, so leave it out.")
+    if wrong := [pair for pair in options if "=" not in pair.strip("=")]:
+        raise ConfigError(f"option {wrong[0]!r} cannot be read; write KEY=VALUE, such as weather=night.")
+    return Exam(dataset, paths[0], split, dict(pair.split("=", 1) for pair in options), **how)

@@ -1,0 +1,115 @@
+"""A finished checkpoint on a split of a published set, as the evaluation after its training was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from mlesam_ros.errors import CheckpointError
+from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
+from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.pipeline import pick_precision
+from mlesam_ros.robustness import subsets
+from mlesam_ros.training.crops import WholePictures, crop_recipe
+from mlesam_ros.training.datasets.catalogue import open_dataset
+from mlesam_ros.training.datasets.frames import FileDataset
+from mlesam_ros.training.distributed import pick_device, processes
+from mlesam_ros.training.evaluate import How, evaluate, subset_predictor
+from mlesam_ros.training.fields import one_of
+from mlesam_ros.training.report import robustness_table, tables, to_json
+from mlesam_ros.training.robustness import robustness, summary
+
+_CROPS = {"mcubes": "mcubes"}  # MUSES takes DELIVER's
+Track = Callable[[int], AbstractContextManager[Callable[[int, int], None]]]
+"""How many batches there are → within it, told (batches done, batches in all)."""
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What a checkpoint is measured on, and how.
+
+    Attributes:
+        name: deliver, muses or mcubes.
+        root: the folder in which the set lies.
+        split: as the set calls it.
+        options: whatever else the set's class takes, such as weather or protocol.
+        robustness: whether missing, holed and noisy sensors are tried as well.
+        batch: rows at a time.
+        device: `auto`, `cpu` or `cuda`.
+        precision: `fp32`, `bf16` (autocast), or `auto` for bf16 where the processor multiplies in it.
+    """
+
+    name: str
+    root: Path
+    split: str = "val"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    robustness: bool = False
+    batch: int = 1
+    device: str = "auto"
+    precision: str = "auto"
+
+
+def measure(
+    checkpoint: Path, base_weights: Path | None, exam: Exam, track: Track
+) -> tuple[dict[str, Any], list[Table]]:
+    """Score every subset of the checkpoint's sensors. Under `torchrun` the processes share the rows out, exactly.
+
+    Args:
+        checkpoint: what `mlesam train` wrote.
+        base_weights: the frozen backbone that it was trained on; None for those that ship with this package.
+        exam: what to measure on.
+        track: shows how far it is.
+
+    Returns:
+        the keys of `evaluation.json`, and the same as tables. Pictures are brought to the size of the model's.
+
+    Raises:
+        CheckpointError: the files do not belong together, or the experts read other pictures than the set holds.
+        ConfigError, DatasetError, LabelError: see `open_dataset`; or a row that cannot be read.
+    """
+    device = pick_device(exam.device)
+    precision = pick_precision(exam.precision, str(device))
+    one_of("precision", precision, ("fp32", "bf16"))
+    config = MLESAMConfig.from_dict(describe_checkpoint(checkpoint)["config"])
+    dataset = open_dataset(exam.name, exam.split, {**exam.options, "root": exam.root, "modalities": config.modalities})
+    refuse_other_pictures(config, dataset)
+    model = load_checkpoint(checkpoint, base_weights, label_space=dataset.space).to(device)
+    crops = replace(crop_recipe(_CROPS.get(exam.name, "deliver")), whole=config.image_size)
+    chosen = subsets(config.modalities)
+    words = " ".join([exam.name, exam.split, *(f"{key}={value}" for key, value in sorted(exam.options.items()))])
+    with processes(device), track(-(-len(dataset) // exam.batch)) as report:
+        how = How(exam.batch, precision, device, WholePictures(crops, dataset), report)
+        scores = evaluate(subset_predictor(model, chosen), dataset, config.modalities, chosen, how)
+        content, shown = to_json(scores, dataset.space, words), tables(scores, words)
+        if exam.robustness:
+            found = summary(robustness(model, dataset, how))
+            content, shown = content | found, [*shown, robustness_table(found)]
+    return content, shown
+
+
+def refuse_other_pictures(config: MLESAMConfig, dataset: FileDataset) -> None:
+    """Hold what the experts were trained on against what the set holds; a difference would ruin masks silently.
+
+    Raises:
+        CheckpointError: names modality, both encoders or both statistics, and what to do.
+    """
+    for modality in config.modalities:
+        ours, theirs = config.encoders.get(modality), dataset.encoders.get(modality)
+        if ours != theirs:
+            raise CheckpointError(
+                f"the {modality} expert reads pictures made by {ours or 'no encoder'}, and those of the data set are "
+                f"{theirs or 'of no encoder'}; take a checkpoint that was trained on this set."
+            )
+        wanted, there = config.statistics.get(modality), dataset.statistics[modality]
+        if wanted is not None and not np.allclose(wanted, there):
+            raise CheckpointError(
+                f"the {modality} expert was trained on pictures normalised with {wanted}, and those of the data set "
+                f"are with {there}; take a checkpoint that was trained on this set with these options."
+            )
