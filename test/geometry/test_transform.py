@@ -65,6 +65,15 @@ def test_slerp_turns_at_constant_speed(a, b, t):
     np.testing.assert_allclose(between.translation, (1 - t) * a.translation + t * b.translation, atol=1e-9)
 
 
+@given(transforms(), st.sampled_from([np.float32, np.float64]), st.sampled_from([(3,), (0, 3), (1000, 3), (4, 5, 3)]))
+@settings(deadline=None, max_examples=40)
+def test_points_are_moved_to_the_very_bits_of_the_formula(a, kind, shape):
+    points = np.random.default_rng(0).normal(size=(*shape[:-1], 6)).astype(kind)
+    for some in (points[..., :3], np.asfortranarray(points[..., :3]), points[..., ::2]):
+        expected = some @ a.rotation.T.astype(kind) + a.translation.astype(kind)
+        np.testing.assert_array_equal(a.apply(some), expected)
+
+
 def test_apply_keeps_the_type_of_the_cloud():
     points = np.random.default_rng(0).normal(0, 30, (100, 3))
     single = yaw(30, 2).apply(points.astype(np.float32))
