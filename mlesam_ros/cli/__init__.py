@@ -1,5 +1,17 @@
 """The `mlesam` command: one file per subcommand, nothing heavy imported before it is needed."""
 
-from mlesam_ros.cli.ending import main
+import sys
+from typing import NoReturn
 
-__all__ = ["main"]
+from mlesam_ros.cli.ending import end
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    sys.exit(end(_application))
+
+
+def _application() -> None:
+    from mlesam_ros.cli.app import app
+
+    app()

@@ -7,23 +7,11 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn
 
 USER_ERROR, BUG, INTERRUPTED = 2, 70, 130
 """Exit codes: what the input or the machine caused; what should not have happened; Ctrl-C."""
 _READER_GONE = 1
 _AGAIN = 0.05  # s until an interrupt that came at a bad moment is tried again
-
-
-def main() -> NoReturn:
-    """Entry point of the console script."""
-    sys.exit(end(_application))
-
-
-def _application() -> None:
-    from mlesam_ros.cli.app import app
-
-    app()
 
 
 def end(start: Callable[[], None]) -> int:
