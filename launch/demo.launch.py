@@ -5,15 +5,19 @@
 The street is rendered into a bag once, which takes a minute or two, and then played in a loop.
 """
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
     IncludeLaunchDescription,
+    LogInfo,
     OpaqueFunction,
     SetEnvironmentVariable,
 )
+from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.substitutions import ExecutableInPackage
@@ -41,16 +45,47 @@ def arguments() -> list[DeclareLaunchArgument]:
     ]
 
 
-def street(context: LaunchContext) -> list[ExecuteProcess]:
-    """The sensors: rendered first where that has not been done."""
+def street(context: LaunchContext) -> Path:
+    """The bag."""
     weather = LaunchConfiguration("weather").perform(context)
-    bag = Path(LaunchConfiguration("bag").perform(context) or f"~/.ros/mlesam_ros/street_{weather}").expanduser()
+    return Path(LaunchConfiguration("bag").perform(context) or f"~/.ros/mlesam_ros/street_{weather}").expanduser()
+
+
+def unfinished(bag: Path) -> Path:
+    """Where it is rendered: a rendering that is broken off must not pass for a street."""
+    return bag.parent / f".rendering_{bag.name}"
+
+
+def prepare(context: LaunchContext) -> list[LogInfo]:
+    """Whatever can fail, before a process is started: what a launch that fails has started runs on without it."""
+    bag = street(context)
     if bag.exists():
-        words = ["play", str(bag), "--loop"]
-    else:
-        bag.parent.mkdir(parents=True, exist_ok=True)
-        words = ["simulate", str(bag), "--weather", weather, "--play"]
-    return [ExecuteProcess(cmd=[ExecutableInPackage("mlesam", "mlesam_ros"), *words], output="screen")]
+        return []
+    shutil.rmtree(unfinished(bag), ignore_errors=True)
+    unfinished(bag).mkdir(parents=True)
+    return [LogInfo(msg=f"rendering a street into {bag}, this once; until it is played the node misses its sensors")]
+
+
+def sensors(context: LaunchContext) -> list[ExecuteProcess]:
+    """The street, rendered first where that has not been done."""
+    bag = street(context)
+    if bag.exists():
+        return [mlesam("play", str(bag), "--loop")]
+    new = unfinished(bag) / bag.name
+
+    def rendered(event: ProcessExited, context: LaunchContext) -> ExecuteProcess | None:
+        if event.returncode == 0:
+            new.rename(bag)
+        shutil.rmtree(new.parent, ignore_errors=True)
+        return mlesam("play", str(bag), "--loop") if event.returncode == 0 else None
+
+    weather = LaunchConfiguration("weather").perform(context)
+    return [mlesam("simulate", str(new), "--weather", weather, on_exit=rendered)]
+
+
+def mlesam(*words: str, **options: Any) -> ExecuteProcess:
+    """A process of our command."""
+    return ExecuteProcess(cmd=[ExecutableInPackage("mlesam", "mlesam_ros"), *words], output="screen", **options)
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -59,4 +94,5 @@ def generate_launch_description() -> LaunchDescription:
         PythonLaunchDescriptionSource(str(share("launch/perception.launch.py"))),
     )
     local = SetEnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    return LaunchDescription([local, *arguments(), perception, OpaqueFunction(function=street)])
+    before, after = OpaqueFunction(function=prepare), OpaqueFunction(function=sensors)
+    return LaunchDescription([local, *arguments(), before, perception, after])

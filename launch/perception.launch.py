@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
-from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -121,7 +120,10 @@ def misspelt(given: list[str]) -> list[LogInfo]:
 
 
 def start(context: LaunchContext) -> list[LogInfo | SetEnvironmentVariable | Node]:
-    """The node, with those parameters that were really given, and a transport that carries images."""
+    """The node, with those parameters that were really given, and a transport that carries images.
+
+    Whatever can fail comes first: what a launch that fails has started, it leaves running.
+    """
 
     def given(name: str) -> str:
         value = str(LaunchConfiguration(name).perform(context))
@@ -136,6 +138,7 @@ def start(context: LaunchContext) -> list[LogInfo | SetEnvironmentVariable | Nod
     return [
         *misspelt(list(context.launch_configurations)),
         *(SetEnvironmentVariable(name, value) for name, value in transport.items()),
+        *([rviz(given("namespace"), flags["use_sim_time"])] if given("rviz") == "true" else []),
         Node(
             package="mlesam_ros",
             executable="perception_node",
@@ -151,16 +154,19 @@ def start(context: LaunchContext) -> list[LogInfo | SetEnvironmentVariable | Nod
     ]
 
 
-def generate_launch_description() -> LaunchDescription:
-    """Called by `ros2 launch`."""
-    rviz = Node(
+def rviz(namespace: str, use_sim_time: bool) -> Node:
+    """RViz with a view of everything that comes out."""
+    return Node(
         package="rviz2",
         executable="rviz2",
-        namespace=LaunchConfiguration("namespace"),
+        namespace=namespace,
         arguments=["-d", str(share("config/rviz/perception.rviz"))],
-        parameters=[{"use_sim_time": LaunchConfiguration("use_sim_time")}],
+        parameters=[{"use_sim_time": use_sim_time}],
         remappings=REMAPPINGS,
-        condition=IfCondition(LaunchConfiguration("rviz")),
         output="screen",
     )
-    return LaunchDescription([*arguments(), OpaqueFunction(function=start), rviz])
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Called by `ros2 launch`."""
+    return LaunchDescription([*arguments(), OpaqueFunction(function=start)])

@@ -59,32 +59,42 @@ def is_speed(text: str) -> bool:
         return False
 
 
-def refuse(bag: Path, rate: str, player: str, clock: str) -> None:
-    """Say now what a player would say while the node is loading."""
+def refuse(context: LaunchContext) -> None:
+    """Say now what a player would say while the node is loading, and before anything runs.
+
+    What a launch that fails has started, it leaves running.
+    """
+    given = values(context)
+    bag, rate = recording(context), given["rate"]
     if not bag.exists():
         raise RuntimeError(f"bag:={bag} does not exist; give a rosbag2 folder, or a .mcap or .db3 file")
     if not is_speed(rate):
         raise RuntimeError(f"rate:={rate} does not play; give a number above 0, such as 0.5")
-    if player == "rosbag2" and clock == "false":
+    if given["player"] == "rosbag2" and given["clock"] == "false":
         raise RuntimeError("player:=rosbag2 keeps the recorded stamps; add clock:=true, or take player:=mlesam")
+
+
+def values(context: LaunchContext) -> dict[str, str]:
+    """What was given, by the argument's name."""
+    return {argument.name: str(LaunchConfiguration(argument.name).perform(context)) for argument in arguments()}
+
+
+def recording(context: LaunchContext) -> Path:
+    """The bag; no shell expands what follows :=."""
+    return Path(values(context)["bag"]).expanduser()
 
 
 def play(context: LaunchContext) -> list[ExecuteProcess]:
     """The player; when it is through, so is the launch."""
-
-    def given(name: str) -> str:
-        return str(LaunchConfiguration(name).perform(context))
-
-    bag = Path(given("bag")).expanduser()  # no shell does it for what follows :=
-    refuse(bag, given("rate"), given("player"), given("clock"))
+    given, bag = values(context), recording(context)
     whole = not read_metadata(bag).fault  # without its metadata rosbag2 opens no folder
-    rosbag2 = given("clock") == "true" and find_spec("ros2bag") is not None and whole
-    flags = ["--rate", given("rate"), *(["--loop"] if given("loop") == "true" else [])]
-    if given("player") == "rosbag2" or (given("player") == "auto" and rosbag2):
+    rosbag2 = given["clock"] == "true" and find_spec("ros2bag") is not None and whole
+    flags = ["--rate", given["rate"], *(["--loop"] if given["loop"] == "true" else [])]
+    if given["player"] == "rosbag2" or (given["player"] == "auto" and rosbag2):
         latched = ["--qos-profile-overrides-path", str(share("config/replay_qos.yaml"))]
         command = ["ros2", "bag", "play", str(bag), "--clock", CLOCK_RATE, *flags, *latched]
     else:
-        flags += ["--wait", PATIENCE, *(["--clock"] if given("clock") == "true" else [])]
+        flags += ["--wait", PATIENCE, *(["--clock"] if given["clock"] == "true" else [])]
         command = [ExecutableInPackage("mlesam", "mlesam_ros"), "play", str(bag), *flags]
     return [
         ExecuteProcess(
@@ -103,4 +113,5 @@ def generate_launch_description() -> LaunchDescription:
     )
     # A recording is nobody else's robot: its topics stay on this machine.
     local = SetEnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    return LaunchDescription([local, *arguments(), perception, OpaqueFunction(function=play)])
+    before, after = OpaqueFunction(function=refuse), OpaqueFunction(function=play)
+    return LaunchDescription([local, *arguments(), before, perception, after])

@@ -32,14 +32,6 @@ class ExecutableInPackage:
 
 
 @dataclass
-class IfCondition:
-    predicate: LaunchConfiguration
-
-    def evaluate(self, context: Any) -> bool:
-        return self.predicate.perform(context).lower() in ("true", "1")
-
-
-@dataclass
 class DeclareLaunchArgument:
     name: str
     default_value: str | None = None
@@ -82,8 +74,7 @@ class IncludeLaunchDescription:
 class Action:
     """`Node` or `ExecuteProcess`: its keyword arguments, substituted by `execute`."""
 
-    def __init__(self, *, condition: IfCondition | None = None, **options: Any) -> None:
-        self.condition = condition
+    def __init__(self, **options: Any) -> None:
         self.options = options
 
 
@@ -103,6 +94,11 @@ class EmitEvent:
 @dataclass
 class Shutdown:
     reason: str
+
+
+@dataclass
+class ProcessExited:
+    returncode: int
 
 
 @dataclass
@@ -129,14 +125,18 @@ MODULES = {
             SetEnvironmentVariable,
         )
     },
-    "launch.conditions": {"IfCondition": IfCondition},
     "launch.events": {"Shutdown": Shutdown},
+    "launch.events.process": {"ProcessExited": ProcessExited},
     "launch.launch_description_sources": {"PythonLaunchDescriptionSource": PythonLaunchDescriptionSource},
     "launch.substitutions": {"LaunchConfiguration": LaunchConfiguration},
     "launch_ros": {},
     "launch_ros.actions": {"Node": Node},
     "launch_ros.substitutions": {"ExecutableInPackage": ExecutableInPackage},
 }
+
+
+ABSENT: set[str] = set()
+"""Packages that are not installed."""
 
 
 def install(monkeypatch: Any) -> None:
@@ -152,10 +152,16 @@ def execute(path: Path, environment: dict[str, str] | None = None, **given: str)
 
     Raises:
         RuntimeError: an argument without default was not given, or a value is not among its choices.
+        AssertionError: something failed after a process was started. `ros2 launch` ends then, and the process does not.
     """
     result = Result(environment=dict(environment or {}))
     context = SimpleNamespace(launch_configurations=dict(given), environment=result.environment)
-    _visit(runpy.run_path(str(path))["generate_launch_description"](), context, result)
+    try:
+        _visit(runpy.run_path(str(path))["generate_launch_description"](), context, result)
+    except Exception as error:
+        left = [action.options.get("cmd", action.options.get("package")) for action in result.processes]
+        assert not left, f"{left} would run on without its launch, which failed: {error}"
+        raise
     return result
 
 
@@ -175,7 +181,9 @@ def _visit(entity: Any, context: Any, result: Result) -> None:
     elif isinstance(entity, IncludeLaunchDescription):
         context.launch_configurations.update({k: _text(v, context) for k, v in dict(entity.launch_arguments).items()})
         _visit(runpy.run_path(entity.source.path)["generate_launch_description"](), context, result)
-    elif entity.condition is None or entity.condition.evaluate(context):
+    else:
+        if entity.options.get("package") in ABSENT:
+            raise LookupError(f"package {entity.options['package']!r} not found")
         entity.options = _text(entity.options, context)
         result.processes.append(entity)
 

@@ -17,7 +17,7 @@ from mlesam_ros.ros.topics import OUTPUTS
 from mlesam_ros.share import share
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
-PERCEPTION, REPLAY = LAUNCH / "perception.launch.py", LAUNCH / "replay.launch.py"
+PERCEPTION, REPLAY, DEMO = (LAUNCH / f"{name}.launch.py" for name in ("perception", "replay", "demo"))
 
 
 @pytest.fixture(autouse=True)
@@ -110,8 +110,9 @@ def test_on_a_robot_the_discovery_range_is_the_users():
 
 
 def test_rviz_shows_topics_that_exist():
-    result = stand_ins.execute(PERCEPTION, rviz="true")
-    rviz = result.processes[-1]
+    result = stand_ins.execute(PERCEPTION, rviz="true", namespace="left", use_sim_time="true")
+    rviz = result.processes[0]
+    assert (rviz.options["namespace"], rviz.options["parameters"]) == ("left", [{"use_sim_time": True}])
     assert rviz.options["package"] == "rviz2"
     config = yaml.safe_load(Path(rviz.options["arguments"][1]).read_text())
     displays = {d["Topic"]["Value"]: d for d in config["Visualization Manager"]["Displays"] if "Topic" in d}
@@ -145,26 +146,56 @@ def test_foxglove_shows_topics_that_exist():
     assert sorted(used) == sorted(panels), "every panel is in the layout, once"
 
 
+def test_without_rviz_nothing_is_left_running(monkeypatch):
+    monkeypatch.setattr(stand_ins, "ABSENT", {"rviz2"})
+    with pytest.raises(LookupError, match="rviz2"):
+        stand_ins.execute(PERCEPTION, rviz="true")
+
+
 def test_the_demo_stays_on_this_machine_and_renders_only_once(tmp_path):
     new = tmp_path / "streets" / "one"
-    result = stand_ins.execute(LAUNCH / "demo.launch.py", bag=str(new), weather="night")
+    result = stand_ins.execute(DEMO, bag=str(new), weather="night")
     assert result.environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
     (profile,) = (result.environment[name] for name in PROFILE_VARIABLES if name in result.environment)
     assert "<address>127.0.0.1</address>" in Path(profile).read_text()
+    assert str(new) in result.said[0]
     node, street = result.processes
     assert node.options["executable"] == "perception_node"
-    assert street.options["cmd"] == ["mlesam_ros/mlesam", "simulate", str(new), "--weather", "night", "--play"]
-    new.mkdir()
-    again = stand_ins.execute(LAUNCH / "demo.launch.py", bag=str(new)).processes[-1]
-    assert again.options["cmd"] == ["mlesam_ros/mlesam", "play", str(new), "--loop"]
+    rendering = new.parent / ".rendering_one" / "one"
+    assert street.options["cmd"] == ["mlesam_ros/mlesam", "simulate", str(rendering), "--weather", "night"]
+    rendering.mkdir()
+    player = street.options["on_exit"](stand_ins.ProcessExited(0), None)
+    assert player.options["cmd"][1:] == ["play", str(new), "--loop"]
+    assert new.is_dir() and not rendering.parent.exists()
+    again = stand_ins.execute(DEMO, bag=str(new))
+    assert not again.said
+    assert again.processes[-1].options["cmd"][1:] == player.options["cmd"][1:]
+
+
+def test_a_street_whose_rendering_was_broken_off_is_rendered_anew(tmp_path):
+    bag = tmp_path / "one"
+    for _ in range(2):
+        street = stand_ins.execute(DEMO, bag=str(bag)).processes[-1]
+        half = Path(street.options["cmd"][2])
+        assert not half.exists(), "simulate overwrites nothing"
+        half.mkdir()
+    assert street.options["on_exit"](stand_ins.ProcessExited(130), None) is None
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_demo_has_a_street_for_every_weather(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    cases = {weather: stand_ins.execute(LAUNCH / "demo.launch.py", weather=weather) for weather in ("sun", "fog")}
-    for weather, result in cases.items():
-        bag = str(tmp_path / f".ros/mlesam_ros/street_{weather}")
-        assert result.processes[-1].options["cmd"][1:] == ["simulate", bag, "--weather", weather, "--play"]
+    for weather in ("sun", "fog"):
+        command = stand_ins.execute(DEMO, weather=weather).processes[-1].options["cmd"]
+        bag = f"street_{weather}"
+        rendering = tmp_path / ".ros/mlesam_ros" / f".rendering_{bag}" / bag
+        assert command[1:] == ["simulate", str(rendering), "--weather", weather]
+
+
+def test_what_is_wrong_for_the_node_starts_no_sensors(tmp_path):
+    for path, given in ((DEMO, {}), (REPLAY, {"bag": str(tmp_path)})):
+        with pytest.raises(RuntimeError, match=r"params_file:=/nowhere\.yaml is not a file"):
+            stand_ins.execute(path, **{"bag": str(tmp_path / "new"), **given}, params_file="/nowhere.yaml")
 
 
 @pytest.mark.parametrize(
