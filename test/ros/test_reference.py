@@ -50,10 +50,14 @@ def test_the_node_has_these_topics_and_services_and_no_others(graph, weights):
     node = graph.node("mlesam", PerceptionNode, parameter_overrides=given)
     node.start()
     space = (node.get_name(), node.get_namespace())
-    topics = dict(node.get_publisher_names_and_types_by_node(*space))
-    lifecycle = {"/mlesam/transition_event"}
-    ours = {name: types for name, types in topics.items() if name.startswith("/mlesam/") and name not in lifecycle}
-    assert ours == {f"/mlesam/{name}": [output.type_name] for name, output in OUTPUTS.items()}
-    services = dict(node.get_service_names_and_types_by_node(*space))
-    for name, service in SERVICES.items():
-        assert services[f"/mlesam/{name}"] == [service.type_name]
+
+    def ours() -> dict:
+        found = dict(node.get_publisher_names_and_types_by_node(*space))
+        return {n: t for n, t in found.items() if n.startswith("/mlesam/") and n != "/mlesam/transition_event"}
+
+    expected = {f"/mlesam/{name}": [output.type_name] for name, output in OUTPUTS.items()}
+    graph.spin_until(lambda: ours() == expected, 20)  # the middleware tells of a node's own topics a little later
+    assert ours() == expected
+    wanted = {f"/mlesam/{name}": [service.type_name] for name, service in SERVICES.items()}
+    offered = lambda: dict(node.get_service_names_and_types_by_node(*space))  # noqa: E731
+    assert graph.spin_until(lambda: wanted.items() <= offered().items(), 20), offered()
