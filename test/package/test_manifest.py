@@ -7,6 +7,8 @@ from xml.etree import ElementTree
 CHECKOUT = Path(__file__).resolve().parents[2]
 SPEAKERS = [*(CHECKOUT / "mlesam_ros/ros").rglob("*.py"), *(CHECKOUT / "launch").glob("*.py")]
 
+OTHERS = ("rclpy", "launch", "launch_ros", "message_filters", "ament_index_python", "cv_bridge", "tf2_ros")
+
 
 def imported() -> set[str]:
     found = set()
@@ -16,12 +18,10 @@ def imported() -> set[str]:
                 found.update(alias.name.split(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module:
                 found.add(node.module.split(".")[0])
-    return {
-        name for name in found if name.endswith(("_msgs", "_interfaces")) or name in ("rclpy", "launch", "launch_ros")
-    }
+    return {name for name in found if name.endswith(("_msgs", "_interfaces")) or name in OTHERS}
 
 
 def test_what_is_imported_is_declared():
     manifest = ElementTree.parse(CHECKOUT / "package.xml").getroot()
     declared = {entry.text for tag in ("depend", "exec_depend") for entry in manifest.iter(tag)}
-    assert {"rclpy", "sensor_msgs"} <= imported() <= declared
+    assert {"rclpy", "sensor_msgs", "message_filters"} <= imported() <= declared
