@@ -17,7 +17,7 @@ from mlesam_ros.model.fast_paths import ALL
 from mlesam_ros.model.mlesam import build_mlesam
 from mlesam_ros.pipeline import Pipeline
 
-SUBSETS = (MODALITIES, (CAMERA, DEPTH, EVENT), (CAMERA, LIDAR), (LIDAR,))
+SUBSETS = (MODALITIES, (CAMERA, DEPTH, EVENT), (CAMERA, LIDAR), (LIDAR,), (CAMERA,))
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,8 @@ def test_only_what_sensors_said_goes_to_the_device(pipeline, readings, subset):
     found = segment(pipeline, readings, subset)
     arrays = {CAMERA: 1, EVENT: 1, DEPTH: 1, LIDAR: 2}
     assert found.uploads == sum(arrays[m] for m in subset)
+    if subset == (CAMERA,):
+        assert found.uploaded == 1080 * 1920 * 3  # its bytes as they came
 
 
 def test_the_network_costs_no_more_operations_for_more_sensors(pipeline):
@@ -82,6 +84,15 @@ def test_the_network_costs_no_more_operations_for_more_sensors(pipeline):
 
     counts = [operations(MODALITIES[:n]) for n in (2, 3, 4)]
     assert counts[1] - counts[0] == counts[2] - counts[1] <= 3
+
+
+def test_a_frame_of_the_shipped_network_asks_for_no_more_than_it_did():
+    """473 operations, each a kernel or a few on a GPU; whoever adds one says so here."""
+    nano, size = make_pipeline("hiera_nano"), 256
+    images = {m: torch.empty(3, size, size, device="meta") for m in MODALITIES}
+    found = [count(lambda: nano.answer(images)) for _ in range(2)][1]
+    assert found.operations <= 480
+    assert found.allocations <= 540
 
 
 @pytest.mark.parametrize(

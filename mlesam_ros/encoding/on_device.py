@@ -1,9 +1,12 @@
-"""Pictures made on a torch device instead of by NumPy: the same ones, without a detour.
+"""Pictures made on a torch device instead of by NumPy and OpenCV: the same ones, without a detour.
 
 Where points lie is computed by NumPy either way; which pixels they hit, who wins them, and the channels are not. Lens
 formulas and channels are the very same code (`geometry/arrays.py`), and the rule for ties is the same: the nearest
 point, and of equally near ones the first. So on a CPU the winners are the same to the last one; on a GPU a point within
 a rounding error of a pixel's edge may fall to the other side.
+
+The camera's picture is averaged over areas as OpenCV does it; where an average lies between two of the 256 levels,
+either may be taken.
 
 Nothing here asks the device for an answer. How many points land in the picture is such a question, so the ones that do
 not are carried along: they land on a pixel behind the last, which nobody sees.
@@ -12,6 +15,7 @@ not are carried along: they land on a pixel behind the last, which nobody sees.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +31,7 @@ from mlesam_ros.encoding.log_depth import LogDepth
 from mlesam_ros.encoding.placement import place_cloud
 from mlesam_ros.encoding.range_intensity_height import RangeIntensityHeight
 from mlesam_ros.encoding.registered import depth_from_picture
+from mlesam_ros.encoding.rgb import Rgb, full_rgb, shrinks
 from mlesam_ros.encoding.uploads import Uploads
 from mlesam_ros.frame import Cloud, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
@@ -82,6 +87,8 @@ def encode_on(
         return _range_intensity_height(upload, encoder, frame, rig, size, context)
     if type(encoder) is LogDepth:
         return _log_depth(upload, encoder, frame, rig, size, context)
+    if type(encoder) is Rgb:
+        return _rgb(upload, encoder, frame, rig, size)
     return upload(encoder(frame, rig, size, context))
 
 
@@ -184,3 +191,23 @@ def _log_depth(
     there = metres if isinstance(metres, Tensor) else upload(metres)
     logs = there.clip(encoder.nearest, encoder.farthest).log()
     return _placed((logs, logs, logs), there > 0, encoder)
+
+
+def _rgb(upload: Uploads, encoder: Rgb, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Tensor:
+    """The bytes go there as they came; averaging over areas is a matrix product along each side."""
+    rgb = full_rgb(frame, rig)
+    if not shrinks(rgb.shape, size):
+        return upload(encoder(frame, rig, size))
+    (height, width, _), there = rgb.shape, upload(np.ascontiguousarray(rgb)).float()
+    rows, cols = (_areas(upload, new, old) for new, old in zip(size, (height, width), strict=True))
+    there = (rows @ there.flatten(1)).unflatten(1, (width, 3))  # (h, W, 3)
+    there = (there.permute(2, 0, 1) @ cols.T).round()  # (3, h, w), whole numbers as OpenCV has them
+    return _placed(tuple(there / 255), torch.ones((), dtype=torch.bool, device=there.device), encoder)
+
+
+@lru_cache(maxsize=16)
+def _areas(upload: Uploads, new: int, old: int) -> Tensor:
+    """(new, old) float32: what part of each new pixel each old one is."""
+    edges = np.linspace(0, old, new + 1)[:, None]
+    covered = np.clip(np.minimum(edges[1:], np.arange(1, old + 1)) - np.maximum(edges[:-1], np.arange(old)), 0, None)
+    return upload((covered * (new / old)).astype(np.float32))

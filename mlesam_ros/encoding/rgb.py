@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from mlesam_ros.encoding.checks import wrong_payload
 from mlesam_ros.encoding.context import Context
@@ -27,16 +28,31 @@ class Rgb:
 
         Shrinking averages over areas, so that thin things fade instead of flickering.
         """
-        if not isinstance(frame.payload, Picture | CompressedPicture):
-            raise wrong_payload(frame, "a Picture or CompressedPicture")
-        rgb = to_rgb(frame.payload)
-        rig.camera.check(rgb.shape[0], rgb.shape[1], "camera picture")
+        rgb = full_rgb(frame, rig)
         if rgb.shape[:2] != size:
-            shrinks = size[0] <= rgb.shape[0] and size[1] <= rgb.shape[1]
-            how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            how = cv2.INTER_AREA if shrinks(rgb.shape, size) else cv2.INTER_LINEAR
             rgb = np.asarray(cv2.resize(rgb, size[::-1], interpolation=how), np.uint8)
         mean, std = (np.array(s, np.float32)[:, None, None] for s in self.statistics)
         image = np.empty((3, *size), np.float32)
         np.multiply(rgb.transpose(2, 0, 1), 1 / (255 * std), out=image)
         image -= mean / std
         return image
+
+
+def full_rgb(frame: SensorFrame, rig: Rig) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) uint8, the label camera's picture as it came.
+
+    Raises:
+        ImageError: it cannot be read.
+        CalibrationError: its size contradicts its calibration.
+    """
+    if not isinstance(frame.payload, Picture | CompressedPicture):
+        raise wrong_payload(frame, "a Picture or CompressedPicture")
+    rgb = to_rgb(frame.payload)
+    rig.camera.check(rgb.shape[0], rgb.shape[1], "camera picture")
+    return rgb
+
+
+def shrinks(have: tuple[int, ...], size: tuple[int, int]) -> bool:
+    """Whether a picture of (H, W, …) becomes smaller to both sides, or stays."""
+    return size[0] <= have[0] and size[1] <= have[1]

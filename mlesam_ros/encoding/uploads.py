@@ -25,7 +25,7 @@ class Uploads:
 
     def __call__(self, array: npt.NDArray[Any]) -> torch.Tensor:
         """The array as a tensor there; on the CPU it shares the array's memory."""
-        here = torch.from_numpy(array)
+        here = torch.from_numpy(array if array.flags.writeable else array.copy())  # torch knows no memory to read only
         if self._stream is None:
             return here.to(self.device)
         with torch.cuda.stream(self._stream):

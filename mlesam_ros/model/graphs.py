@@ -37,7 +37,10 @@ class Graphs:
                 nothing but which modalities there are and the pictures' shape.
         """
         self._work = work
-        self.forget()
+        self._recordings: dict[tuple[Any, ...], Recording] = {}
+        self._size: torch.Size | None = None
+        self._pool: Any = None
+        self._plain = False
 
     def __call__(self, images: Images) -> Tensor:
         """What the work gives; the next call writes over it.
@@ -60,10 +63,7 @@ class Graphs:
 
     def forget(self) -> None:
         """Drop every recording: weights have moved, or the pictures' size has changed."""
-        self._recordings: dict[tuple[Any, ...], Recording] = {}
-        self._size: torch.Size | None = None
-        self._pool: Any = None
-        self._plain = False
+        self._recordings, self._size, self._pool, self._plain = {}, None, None, False
 
     def _record(self, key: tuple[Any, ...], images: Images) -> Tensor:
         if len(self._recordings) == _MOST:

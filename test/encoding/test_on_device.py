@@ -11,6 +11,7 @@ from mlesam_ros.encoding.encoders import ENCODERS
 from mlesam_ros.encoding.log_depth import LogDepth
 from mlesam_ros.encoding.on_device import encode_on, project_on
 from mlesam_ros.encoding.range_intensity_height import RangeIntensityHeight
+from mlesam_ros.encoding.rgb import Rgb
 from mlesam_ros.encoding.uploads import Uploads
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Cloud, Events, FrameSet, Picture, SensorFrame
@@ -34,6 +35,8 @@ LENSES = {
 }
 POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4"), ("time", "<f4")])
 OPTICAL = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
+LEVEL = 1.01 / 255 / min(Rgb.statistics[1])
+"""One of the camera's 256, normalised."""
 SIZES = st.sampled_from([(60, 80), (30, 40), (17, 23), (1, 1), (96, 128)])
 
 
@@ -131,11 +134,24 @@ def test_every_encoder_can_be_asked_for_a_tensor(name):
     payloads = {EVENT: SensorFrame(EVENT, STAMP, "front", events), CAMERA: SensorFrame(CAMERA, STAMP, "front", grey)}
     payloads |= {LIDAR: frames(0)[LIDAR], DEPTH: frames(0)["registered"]}
     frame = payloads[encoder.modality]
-    ours = encoder(frame, rig, (30, 40))
-    np.testing.assert_allclose(ours, encode_on(HERE, encoder, frame, rig, (30, 40)).numpy(), atol=1e-6)
+    ours, theirs = encoder(frame, rig, (30, 40)), encode_on(HERE, encoder, frame, rig, (30, 40)).numpy()
+    np.testing.assert_allclose(ours, theirs, atol=LEVEL if name == "rgb" else 1e-6)
 
 
-@pytest.mark.parametrize("encoder", [RangeIntensityHeight(), LogDepth()])
+@pytest.mark.parametrize("size", [(60, 80), (32, 64), (30, 40), (17, 23), (59, 80), (1, 1), (96, 128), (32, 128)])
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
+def test_the_cameras_picture_is_averaged_as_opencv_does_it(size, encoding):
+    pixels = np.random.default_rng(3).integers(0, 256, 60 * 80 * 3).astype(np.uint8)
+    pixels.flags.writeable = False  # as a recording's messages are
+    frame, rig = SensorFrame(CAMERA, STAMP, "front", Picture(60, 80, encoding, 240, pixels)), car()
+    ours, theirs = Rgb()(frame, rig, size), encode_on(HERE, Rgb(), frame, rig, size)
+    assert (theirs.dtype, tuple(theirs.shape), theirs.is_contiguous()) == (torch.float32, ours.shape, True)
+    np.testing.assert_allclose(ours, theirs.numpy(), atol=LEVEL)
+    if size != (30, 40):  # a half and a quarter make ties, which OpenCV rounds up
+        assert (np.abs(ours - theirs.numpy()) > 1e-5).mean() < 0.01
+
+
+@pytest.mark.parametrize("encoder", [RangeIntensityHeight(), LogDepth(), Rgb()])
 def test_refusals_are_the_same(encoder):
     wrong = frames(0)["registered" if encoder.modality == LIDAR else LIDAR]
     said = []
