@@ -13,7 +13,7 @@ class MlesamError(ValueError):
 
     def __str__(self) -> str:
         """One line of bearable length, whatever is in the names that it quotes."""
-        return _one_line(super().__str__())
+        return one_line(super().__str__())
 
 
 class ConfigError(MlesamError):
@@ -54,10 +54,11 @@ class DatasetError(MlesamError):
 
 def sentence(error: Exception) -> str:
     """An error in one line; one that is not about the input keeps its type's name, for whoever has to look for it."""
-    text = _one_line(str(error))
+    text = one_line(str(error))
     return text if isinstance(error, MlesamError) else f"{type(error).__name__}: {text}"
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """A text without line breaks, shortened in the middle beyond `LONGEST` characters."""
     text = " ".join(text.split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[3 - LONGEST // 2 :]}"

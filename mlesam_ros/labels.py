@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from mlesam_ros.errors import ConfigError, LabelError
 from mlesam_ros.share import share
+from mlesam_ros.strict_yaml import read_yaml
 
 IGNORE = 255
 """The id of pixels without a label, as in `vision_msgs` and in every data set read here."""
@@ -114,10 +114,7 @@ def load_label_space(name_or_path: str | Path) -> LabelSpace:
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         path = _shipped(str(name_or_path))
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"label space file {path} cannot be read: {error}.") from error
+    fields = read_yaml(path, "label space file")
     if not isinstance(fields, dict):
         raise LabelError(f"{path} holds no mapping; a label space needs name and classes.")
     return LabelSpace.from_dict(fields)

@@ -16,7 +16,7 @@ FLOORS = [
     {"bags", "pipeline"},
     {"model", "encoding", "sync", "render", "world", "messages", "rig_learner"},
     {"geometry", "labels", "metrics", "robustness"},
-    {"frame", "share", "errors", "findings"},
+    {"frame", "share", "errors", "findings", "strict_yaml"},
 ]
 # Neighbours on one floor that lean on each other, in one direction only.
 NEIGHBOURS = {
@@ -35,6 +35,7 @@ NEIGHBOURS = {
     ("render", "encoding"),
     ("bags", "pipeline"),
     ("share", "errors"),
+    ("strict_yaml", "errors"),
 }
 MESSAGE_PACKAGES = ("rclpy", "launch", "launch_ros", "message_filters", "cv_bridge", "tf2_ros", "ament_index_python")
 

@@ -8,10 +8,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
-
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import MODALITIES
+from mlesam_ros.strict_yaml import read_yaml
 from mlesam_ros.training.checkpointing import CHECKPOINTING, NONE
 from mlesam_ros.training.fields import build, one_of
 from mlesam_ros.training.sets import BagData, PublishedData
@@ -205,11 +204,7 @@ def load_recipe(path: str | Path) -> Recipe:
     Raises:
         ConfigError: no such file, not YAML, or a key or value that is not accepted.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path} cannot be read: {' '.join(str(error).split())}.") from error
-    return build(Recipe, content, f"recipe {path}")
+    return build(Recipe, read_yaml(path, "recipe"), f"recipe {path}")
 
 
 def scheduled(recipe: Recipe, rows: int) -> Recipe:

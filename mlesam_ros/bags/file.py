@@ -11,13 +11,10 @@ from rosbags.rosbag2 import Reader
 
 from mlesam_ros.bags.mcap import McapRemains
 from mlesam_ros.bags.sqlite import SqliteRemains, has_journal, is_cut_off
-from mlesam_ros.bags.storage import Entry, Storage, count
+from mlesam_ros.bags.storage import PACKED, Entry, Storage, count
 from mlesam_ros.bags.unpack import expand
 from mlesam_ros.errors import BagError
 
-SUFFIXES = (".mcap", ".db3")
-PACKED = ".zstd"
-"""What compression of whole files adds to a name."""
 _FAULTS = 3  # that are told
 _LONGEST_REASON = 200
 
@@ -145,11 +142,6 @@ class BagFile:
     def _forget(self) -> None:
         if self._folder is not None:
             self._folder.cleanup()
-
-
-def is_storage(path: Path) -> bool:
-    """Whether a file's name is one of a storage."""
-    return (Path(path.stem) if path.suffix == PACKED else path).suffix in SUFFIXES
 
 
 def _reason(error: Exception) -> str:

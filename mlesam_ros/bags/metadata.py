@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from mlesam_ros.bags.storage import is_storage
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.strict_yaml import read_yaml
 
 _STORAGES = ("mcap", "sqlite3")
 
@@ -28,18 +30,21 @@ class Metadata:
 
 def read_metadata(folder: Path) -> Metadata:
     """Read a folder's metadata; whatever is wrong with it is its `fault`."""
+    if not (folder / "metadata.yaml").exists():
+        return Metadata("it has no metadata.yaml")
     try:
-        about = yaml.safe_load((folder / "metadata.yaml").read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
+        about = read_yaml(folder / "metadata.yaml", "metadata")["rosbag2_bagfile_information"]
         files = tuple(Path(str(name)).name for name in about["relative_file_paths"])
         return Metadata(_fault(about, files, folder), files, _number(about.get("message_count")))
-    except FileNotFoundError:
-        return Metadata("it has no metadata.yaml")
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
+    except (ConfigError, KeyError, TypeError, AttributeError, ValueError):
         return Metadata("its metadata.yaml cannot be read")
 
 
 def _fault(about: dict[str, Any], files: tuple[str, ...], folder: Path) -> str:
-    missing = [name for name in files if not (folder / name).exists()]
+    strange = [name for name in files if not is_storage(Path(name))]
+    if strange:
+        return f"metadata.yaml lists {', '.join(map(repr, strange))}, which is no .mcap or .db3 file"
+    missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         return f"metadata.yaml lists {', '.join(missing)}, which is not there"
     if not files:

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 from rosbags.interfaces import Connection, ConnectionExtRosbag2, QosDurability
 
-from mlesam_ros.bags.file import BagFile, is_storage
+from mlesam_ros.bags.file import BagFile
 from mlesam_ros.bags.metadata import Metadata, read_metadata
 from mlesam_ros.bags.raw import RawMessage
-from mlesam_ros.bags.storage import count
+from mlesam_ros.bags.storage import count, is_storage
 from mlesam_ros.bags.typestore import typestore_of
 from mlesam_ros.bags.unpack import ZSTD_MAGIC, unpack
-from mlesam_ros.errors import BagError
+from mlesam_ros.errors import BagError, one_line
 from mlesam_ros.messages import RAW_TYPES
 
 _LARGEST = 1 << 30
@@ -95,7 +95,8 @@ class BagReader:
             f"{self.path}: {count(number, 'message')} on {topic} passed over, damaged."
             for topic, number in self.damaged.items()
         ]
-        return [*self._notes, *(warning for file in self._files for warning in file.warnings), *passed_over]
+        told = [*self._notes, *(warning for file in self._files for warning in file.warnings), *passed_over]
+        return [one_line(warning) for warning in told]
 
     @property
     def start(self) -> int:

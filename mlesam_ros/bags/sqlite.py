@@ -72,9 +72,7 @@ class SqliteRemains:
         """
         self.faults: list[str] = []
         self._folder: TemporaryDirectory[str] | None = None
-        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-        address = self._address(path)
-        self._database = apsw.Connection(address, flags, vfs=None if self._folder else _WHOLE_PAGES.name)
+        self._database = self._opened(path)
         try:
             self._database.execute("pragma writable_schema = on")
             self._measure(path)
@@ -93,6 +91,9 @@ class SqliteRemains:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+        self._forget()
+
+    def _forget(self) -> None:
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -108,6 +109,14 @@ class SqliteRemains:
             if connection is not None:
                 for (raw,) in self._database.execute("select data from messages where id = ?", (int(self._ids[at]),)):
                     yield Entry(connection, int(self._stamps[at]), raw)
+
+    def _opened(self, path: Path) -> apsw.Connection:
+        address, flags = self._address(path), apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        try:
+            return apsw.Connection(address, flags, vfs=None if self._folder else _WHOLE_PAGES.name)
+        except apsw.Error as error:
+            self._forget()
+            raise BagError(f"{path} cannot be opened: {error}.") from error
 
     def _address(self, path: Path) -> str:
         """Where to read; a journal that was not worked in yet holds messages of its own."""

@@ -95,7 +95,7 @@ def _guarded(folder: Path, read: Any) -> tuple[CameraModel, Transform]:
         camera, pose = read()
     except MlesamError:
         raise
-    except (OSError, KeyError, ValueError, IndexError, TypeError) as error:
+    except (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:
         reason = f"no entry {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
         raise CalibrationError(f"the calibration in {folder} cannot be read: {reason}.") from error
     return camera, pose

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from rosbags.interfaces import Connection
+
+SUFFIXES = (".mcap", ".db3")
+PACKED = ".zstd"
+"""What compression of whole files adds to a name."""
 
 
 class Entry(NamedTuple):
@@ -42,6 +47,11 @@ class Storage(Protocol):
 
     def close(self) -> None:
         """Close the file."""
+
+
+def is_storage(path: Path) -> bool:
+    """Whether a file's name is one of a storage."""
+    return (Path(path.stem) if path.suffix == PACKED else path).suffix in SUFFIXES
 
 
 def count(number: int, noun: str) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mlesam_ros.bags.file import is_storage
+from mlesam_ros.bags.storage import is_storage
 from mlesam_ros.errors import BagError
 
 _SPLIT = re.compile(r"(?P<stem>.*)_\d+")
@@ -57,7 +57,7 @@ def names_of(bags: Sequence[Path]) -> dict[str, Path]:
     names: dict[str, Path] = {}
     for bag in bags:
         path, number = Path(os.path.abspath(bag)), 1  # of a link its own name, of `.` the folder's
-        stem = _stem(path) if path.is_file() else path.name
+        stem = (_stem(path) if path.is_file() else path.name).strip(".") or "bag"  # of a hidden file; never a way up
         name = stem
         while name in names:
             number += 1

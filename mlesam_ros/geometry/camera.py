@@ -20,8 +20,8 @@ from mlesam_ros.geometry.camera_fields import camera_matrix, picture_size
 from mlesam_ros.geometry.distortion import Distortion, canonical_model, make_distortion
 from mlesam_ros.geometry.plausible import intrinsics_faults, picture_faults
 from mlesam_ros.geometry.rays import all_rays
-from mlesam_ros.geometry.strict_yaml import short
 from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.strict_yaml import short
 
 Floats = npt.NDArray[np.float64]
 

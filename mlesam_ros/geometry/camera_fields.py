@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import CalibrationError
-from mlesam_ros.geometry.strict_yaml import short
+from mlesam_ros.strict_yaml import short
 
 
 def camera_matrix(value: Any) -> npt.NDArray[np.float64]:

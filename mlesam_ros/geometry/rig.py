@@ -34,8 +34,8 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import CalibrationError, ConfigError
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.strict_yaml import read_yaml, short
 from mlesam_ros.geometry.transform import Transform, TransformTree
+from mlesam_ros.strict_yaml import read_yaml, short
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
@@ -124,7 +124,7 @@ class Rig:
             rig.models[str(frame)] = _named(f"camera {frame}", CameraModel.from_dict, camera)
         if rig.camera_frame not in rig.models:
             raise ConfigError(f"camera: {rig.camera_frame} is not among the cameras {', '.join(rig.models)}.")
-        transforms = fields.get("transforms") or ()
+        transforms = () if (given := fields.get("transforms")) is None else given
         if not isinstance(transforms, list | tuple):
             raise ConfigError("transforms must be a list of {parent, child, translation, quaternion}.")
         for entry in transforms:
@@ -230,6 +230,9 @@ def _from_rpy(rpy: Floats) -> Floats:
 
 def _numbers(value: Any, key: str) -> Floats:
     try:
-        return np.array(value, np.float64)
+        numbers = np.array(value, np.float64)
     except (TypeError, ValueError) as error:
         raise CalibrationError(f"{key} is {short(value)}; it must be numbers.") from error
+    if not np.isfinite(numbers).all():
+        raise CalibrationError(f"{key} is {short(value)}; its numbers must be finite.")
+    return numbers

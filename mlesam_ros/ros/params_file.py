@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.strict_yaml import read_yaml
 
 _PARAMETERS = "ros__parameters"
 
@@ -30,16 +29,17 @@ def read_params_file(path: Path, node: str) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read, or is no parameter file.
     """
+    tree = read_yaml(path, "parameter file", unique=False)  # rcl takes the later one, too
     try:
-        tree = yaml.safe_load(path.read_text())
         found: dict[str, Any] = {}
         for pattern, parameters in _sections(tree):
             if re.fullmatch(_expression(pattern), node):
                 found.update(_flat(parameters))
         return found
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError) as error:
+    except (AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"{path} cannot be read as ROS parameters (node name, {_PARAMETERS}, values): {reason}") from error
+        wanted = f"node name, {_PARAMETERS}, values"
+        raise ConfigError(f"{path} cannot be read as ROS parameters ({wanted}): {reason}") from error
 
 
 def _sections(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

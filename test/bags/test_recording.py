@@ -1,5 +1,7 @@
 """Real frames and real events in one bag."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -99,6 +101,16 @@ def make_still(
     return folder
 
 
+def as_json(folder, **changes):
+    """The calibration in the other layout, a part of it changed."""
+    (folder / "calib.txt").unlink()
+    lens = {"img_dist_w": 40, "img_dist_h": 30, "cam_K": {"data": [[50, 0, 20], [0, 50, 15], [0, 0, 1]]},
+            "cam_dist": {"data": [[0, 0, 0, 0]]}, **changes}  # fmt: skip
+    place = {"sensor_calib": {"data": np.eye(4).tolist()}}
+    for name, part in (("intrinsic", lens), ("extrinsic", place)):
+        (folder / f"a-{name}.json").write_text(json.dumps({"x": {"param": part}}))
+
+
 def test_a_still_is_read_without_any_shared_data(tmp_path):
     still = load_still(make_still(tmp_path / "still"))
     assert (still.form, still.pixels.width, still.pixels.height, len(still.points)) == ("png", 40, 30, 1)
@@ -115,6 +127,8 @@ def test_a_still_is_read_without_any_shared_data(tmp_path):
         (lambda f: (f / "calib.txt").unlink(), BagError, "intrinsic"),
         (lambda f: (f / "calib.txt").write_text("K: 1 2 3\n"), CalibrationError, "calibration"),
         (lambda f: (f / "calib.txt").write_text("hello"), CalibrationError, "calibration"),
+        (lambda f: as_json(f, img_dist_w=float("inf")), CalibrationError, "the calibration in .* cannot be read"),
+        (lambda f: as_json(f, cam_K=[5]), CalibrationError, "the calibration in .* cannot be read"),
     ],
 )
 def test_what_is_missing_in_a_still_is_named(tmp_path, spoil, error, word):

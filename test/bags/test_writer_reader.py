@@ -12,7 +12,7 @@ from mlesam_ros.bags.build import build
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.typestore import typestore
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.errors import BagError
+from mlesam_ros.errors import LONGEST, BagError
 from mlesam_ros.frame import EVENT
 from mlesam_ros.messages import FrameReader, stamp_ns
 
@@ -213,3 +213,28 @@ def test_a_bag_cut_anywhere_is_an_error_and_never_a_crash(tmp_path, make):
             assert str(path) in str(error)
         else:
             assert got == ["1", "2", "3"][: len(got)]
+
+
+@pytest.mark.parametrize("name", ["..", "", "/dev/zero", "metadata.yaml", "."])
+def test_what_metadata_lists_beside_storage_files_is_not_opened(tmp_path, name):
+    path = write(tmp_path / "bag")
+    edit(path, relative_file_paths=[name])
+    with BagReader(path) as reader:
+        assert [file.name for file in reader.files] == ["bag.mcap"] and len(list(reader)) == 3
+        assert "which is no .mcap or .db3 file" in reader.warnings[0]
+
+
+@pytest.mark.parametrize("prefix", ["../", "../other/", "{other}/", "./x/../../other/"])
+def test_what_metadata_lists_elsewhere_is_not_read(tmp_path, prefix):
+    write(tmp_path / "other", stamps=(7, 8, 9))
+    path = write(tmp_path / "bag")
+    edit(path, relative_file_paths=[prefix.format(other=tmp_path / "other") + "other.mcap"])
+    assert frames(path) == ["1", "2", "3"]
+
+
+def test_a_warning_is_a_line_of_bearable_length(tmp_path):
+    path = write(tmp_path / "bag")
+    edit(path, storage_identifier="x\n" * 5000)
+    with BagReader(path) as reader:
+        (warning,) = reader.warnings
+    assert "\n" not in warning and len(warning) <= LONGEST

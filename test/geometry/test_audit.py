@@ -10,8 +10,8 @@ from mlesam_ros.errors import MlesamError
 from mlesam_ros.findings import ERROR, NOTE, WARNING, Finding, worst
 from mlesam_ros.geometry.audit import audit, picture_findings
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.geometry.strict_yaml import parse_yaml, read_yaml
 from mlesam_ros.share import share
+from mlesam_ros.strict_yaml import parse_yaml, read_yaml
 
 
 def said(fields, severity=None):

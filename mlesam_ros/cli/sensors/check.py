@@ -53,7 +53,7 @@ def check(
 
 def _findings(calibration: Path, images: list[str]) -> list[Finding]:
     from mlesam_ros.geometry.audit import audit, picture_findings
-    from mlesam_ros.geometry.strict_yaml import read_yaml
+    from mlesam_ros.strict_yaml import read_yaml
 
     if not calibration.is_file():
         raise ConfigError(f"{calibration} is no file; give a calibration such as config/rigs/example.yaml.")
