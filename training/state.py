@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +94,7 @@ class Learner:
             if not changed and state["data"] == data:
                 self._take(state)
                 return int(state["step"])
-        except (OSError, RuntimeError, KeyError, TypeError, AttributeError, EOFError, ValueError,
-                pickle.UnpicklingError) as error:  # fmt: skip
+        except Exception as error:  # torch raises whatever it trips over
             reason = (str(error) or "it is empty").splitlines()[0].split(". ")[0].rstrip(".")
             raise CheckpointError(
                 f"{path} is truncated or not a training state ({reason}); start afresh with --restart."

@@ -20,6 +20,7 @@ from torch import Tensor
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
 from mlesam_ros.frame import Modality
 from mlesam_ros.labels import LabelSpace
+from mlesam_ros.model.backbones import weightless
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.weights import (
@@ -84,6 +85,7 @@ def load_checkpoint(
     about = _read_about(Path(path))
     config = _config(path, about)
     _refuse_other_labels(path, config.label_space, label_space or config.label_space)
+    _refuse_other_shapes(path, config)
     model = MLESAM(config)
     load_base(model, find_base(config.backbone, base_weights))
     load_trained(path, model)
@@ -98,9 +100,7 @@ def load_trained(path: str | Path, model: MLESAM) -> None:
             says both values.
     """
     _, base = _belonging(path, model, ("backbone", "rank", "modalities"))
-    state = read_tensors(Path(path))
-    if differing := difference(state, trained(model)):
-        raise CheckpointError(f"{path} contradicts its own configuration: of its {len(state)} tensors {differing}.")
+    state = _matching(path, model)
     model.load_state_dict(state, strict=False)
     model.experts.unmerge()
     model.base_sha256 = base
@@ -124,7 +124,7 @@ def load_experts(path: str | Path, model: MLESAM, modalities: Sequence[Modality]
     wanted = config.modalities if modalities is None else tuple(modalities)
     if foreign := [m for m in wanted if m not in config.modalities]:
         raise ConfigError(f"{path} has no expert for {', '.join(foreign)}; it has {', '.join(config.modalities)}.")
-    state, read = read_tensors(Path(path)), {}
+    state, read = _read_trained(path), {}
     for modality in wanted:
         prefix = f"experts.by_modality.{modality}."
         theirs = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
@@ -156,9 +156,7 @@ def exchange_trained(path: str | Path, model: MLESAM) -> None:
             base weights; says both values. Nothing has changed then.
     """
     _belonging(path, model, ("backbone", "rank", "image_size", "modalities"))
-    state = read_tensors(Path(path))
-    if differing := difference(state, trained(model)):
-        raise CheckpointError(f"{path} contradicts its own configuration: of its {len(state)} tensors {differing}.")
+    state = _matching(path, model)
     load_experts(path, model)
     model.load_state_dict({n: t for n, t in state.items() if not n.startswith("experts.")}, strict=False)
 
@@ -185,6 +183,32 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
         "metrics": about["metrics"],
         "config": config.to_dict(),
     }
+
+
+def _refuse_other_shapes(path: str | Path, config: MLESAMConfig) -> None:
+    """Refuse a configuration that is not its tensors', before it costs the memory that it asks for."""
+    with weightless():
+        _matching(path, MLESAM(config))
+
+
+def _matching(path: str | Path, model: MLESAM) -> dict[str, Tensor]:
+    """A checkpoint's tensors, which are all that a model of its configuration needs."""
+    state = _read_trained(path)
+    if differing := difference(state, trained(model)):
+        raise CheckpointError(f"{path} contradicts its own configuration: of its {len(state)} tensors {differing}.")
+    return state
+
+
+def _read_trained(path: str | Path) -> dict[str, Tensor]:
+    """A checkpoint's tensors, which are numbers all of them: others make masks of nothing, and no error."""
+    state = read_tensors(Path(path))
+    for name, tensor in state.items():
+        if tensor.dtype != torch.float32:
+            raise CheckpointError(f"{path} has {name} in {tensor.dtype}; a checkpoint's tensors are float32.")
+        if not tensor.isfinite().all():
+            count = int((~tensor.isfinite()).sum())
+            raise CheckpointError(f"{path} has {count} values in {name} that are no finite numbers; fetch it again.")
+    return state
 
 
 def trained(model: MLESAM) -> dict[str, Tensor]:
@@ -262,6 +286,9 @@ def _read_about(path: Path) -> dict[str, Any]:
 
 def _config(path: str | Path, about: Mapping[str, Any]) -> MLESAMConfig:
     try:
-        return MLESAMConfig.from_dict(dict(about["config"]))
+        config = dict(about["config"])
+        if not isinstance(config.get("label_space"), dict):
+            raise ConfigError("its label_space is no mapping of name and classes.")  # not the name of a file to read
+        return MLESAMConfig.from_dict(config)
     except (MlesamError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} describes a model that cannot be built: {error}") from error

@@ -10,6 +10,7 @@ from mlesam_ros.errors import CheckpointError, ConfigError
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.checkpoint import (
     describe_checkpoint,
+    exchange_trained,
     load_checkpoint,
     load_experts,
     load_trained,
@@ -221,6 +222,47 @@ def test_tensors_that_contradict_the_description(files):
     rewrite(path, lambda about: about["config"].update(rank=5))
     with pytest.raises(CheckpointError, match=r"of another shape \(experts.*\[2, 32, 4\] for \[2, 32, 5\]"):
         load_checkpoint(path, base)
+
+
+def test_a_configuration_beyond_all_memory_is_refused_before_it_costs_any(files):
+    _, base, path = files
+    rewrite(path, lambda about: about["config"].update(rank=10**12))
+    with pytest.raises(CheckpointError, match=r"contradicts its own configuration.*1000000000000\]"):
+        load_checkpoint(path, base)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda t: t.view(-1)[3].fill_(float("nan")), r"has 1 values in experts\.\S+ that are no finite numbers"),
+        (lambda t: t.fill_(float("inf")), r"has \d+ values in experts\.\S+ that are no finite numbers"),
+        (lambda t: t.to(torch.int32), r"has experts\.\S+ in torch\.int32; a checkpoint's tensors are float32"),
+    ],
+)
+def test_weights_that_would_make_masks_of_nothing_are_refused(files, make_model, spoil, words):
+    model, base, path = files
+    state = load_file(path)
+    name = next(name for name in state if name.startswith("experts."))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+    save_file({**state, name: spoil(state[name])}, path, about)
+    for take in (load_trained, load_experts, exchange_trained):
+        with pytest.raises(CheckpointError, match=words):
+            take(path, model)
+    with pytest.raises(CheckpointError, match=words):
+        load_checkpoint(path, base)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_checkpoint_names_no_other_file_to_read(files, tmp_path):
+    path = files[2]
+    labels = tmp_path / "labels.yaml"
+    labels.write_text("name: mine\nclasses: [{name: a, color: [1, 2, 3]}]\n")
+    for name in (str(labels), "deliver"):
+        rewrite(path, lambda about, name=name: about["config"].update(label_space=name))
+        with pytest.raises(CheckpointError, match="its label_space is no mapping of name and classes"):
+            describe_checkpoint(path)
 
 
 def test_a_backbone_file_is_no_checkpoint(files):

@@ -1,5 +1,6 @@
 import copy
 import hashlib
+import zipfile
 
 import pytest
 import torch
@@ -261,6 +262,23 @@ def test_garbage_is_refused(nano, tmp_path, content, suffix):
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="garbage"):
         load_backbone(nano, path)
+
+
+def test_a_damaged_pickle_in_a_whole_archive_is_refused(nano, tmp_path):
+    """torch's reader trips over it with errors of a dozen types."""
+    whole, path = tmp_path / "whole.pt", tmp_path / "damaged.pt"
+    torch.save({"model": {"image_encoder.x": torch.zeros(2)}}, whole)
+    with zipfile.ZipFile(whole) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    name = next(name for name in files if name.endswith("data.pkl"))
+    for at in range(len(files[name])):
+        for byte in (0, 0x71, 0x85, 0xFF):
+            with zipfile.ZipFile(path, "w") as archive:
+                for other, data in files.items():
+                    spoilt = data[:at] + bytes([byte]) + data[at + 1 :]
+                    archive.writestr(other, spoilt if other == name else data)
+            with pytest.raises(CheckpointError, match=r"damaged\.pt"):
+                load_backbone(nano, path)
 
 
 def test_code_in_a_checkpoint_is_not_run(nano, tmp_path):
