@@ -32,7 +32,7 @@ OVERRIDES = {
 
 FILES = ("params_file", "checkpoint", "base_weights", "calibration_file")
 
-# Remapped to relative names, so that a namespaced robot has a tree of its own, as in nav2.
+# Remapped to relative names, so that a namespaced robot has a tree of its own, as in nav2; unless global_tf says no.
 REMAPPINGS = [("/tf", "tf"), ("/tf_static", "tf_static")]
 
 
@@ -46,6 +46,13 @@ def arguments() -> list[DeclareLaunchArgument]:
             default_value="",
             description="Put before the node, its relative topics and tf: left makes /left/mlesam, "
             "/left/camera/image_raw and /left/tf of them.",
+        ),
+        DeclareLaunchArgument(
+            "global_tf",
+            default_value="false",
+            description="Leave /tf and /tf_static out of the namespace: true for several cameras of one robot, false "
+            "for several robots.",
+            **flag,
         ),
         DeclareLaunchArgument(
             "params_file",
@@ -134,18 +141,19 @@ def start(context: LaunchContext) -> list[LogInfo | SetEnvironmentVariable | Nod
 
     overrides = {parameter: given(name) for name, parameter in OVERRIDES.items() if given(name)}
     flags = {name: given(name) == "true" for name in ("use_sim_time", "autostart")}
+    remappings = [] if given("global_tf") == "true" else REMAPPINGS
     transport = transport_environment(dict(context.environment))
     return [
         *misspelt(list(context.launch_configurations)),
         *(SetEnvironmentVariable(name, value) for name, value in transport.items()),
-        *([rviz(given("namespace"), flags["use_sim_time"])] if given("rviz") == "true" else []),
+        *([rviz(given("namespace"), flags["use_sim_time"], remappings)] if given("rviz") == "true" else []),
         Node(
             package="mlesam_ros",
             executable="perception_node",
             name="mlesam",
             namespace=given("namespace"),
             parameters=[given("params_file"), {**flags, **overrides}],
-            remappings=REMAPPINGS,
+            remappings=remappings,
             arguments=["--ros-args", "--log-level", given("log_level")],
             respawn=given("respawn") == "true",
             respawn_delay=2.0,
@@ -154,7 +162,7 @@ def start(context: LaunchContext) -> list[LogInfo | SetEnvironmentVariable | Nod
     ]
 
 
-def rviz(namespace: str, use_sim_time: bool) -> Node:
+def rviz(namespace: str, use_sim_time: bool, remappings: list[tuple[str, str]]) -> Node:
     """RViz with a view of everything that comes out."""
     return Node(
         package="rviz2",
@@ -162,7 +170,7 @@ def rviz(namespace: str, use_sim_time: bool) -> Node:
         namespace=namespace,
         arguments=["-d", str(share("config/rviz/perception.rviz"))],
         parameters=[{"use_sim_time": use_sim_time}],
-        remappings=REMAPPINGS,
+        remappings=remappings,
         output="screen",
     )
 

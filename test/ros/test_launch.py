@@ -56,6 +56,12 @@ def test_only_what_was_given_goes_before_the_file():
     assert node.options["arguments"] == ["--ros-args", "--log-level", "debug"]
 
 
+def test_cameras_of_one_robot_share_its_tf():
+    for given, remapped in (({}, True), ({"global_tf": "true"}, False)):
+        for process in stand_ins.execute(PERCEPTION, namespace="left", rviz="true", **given).processes:
+            assert (("/tf_static", "tf_static") in process.options["remappings"]) == remapped
+
+
 def test_every_override_is_a_parameter_and_every_argument_explains_itself():
     result = stand_ins.execute(PERCEPTION)
     overrides = __import__("runpy").run_path(str(PERCEPTION))["OVERRIDES"]
