@@ -12,6 +12,9 @@ from mlesam_ros.errors import ConfigError
 DOMAINS = range(100, 0, -1)
 """0 is everybody's; above 101 the ports of Linux' own outgoing connections begin."""
 
+_CLAIM = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+"""A file of our own: others may write to the machine's temporary folder, too, and a link of theirs leads elsewhere."""
+
 
 def claim_domain(folder: Path | None = None) -> int:
     """A domain that nobody else who asked this function has.
@@ -28,7 +31,7 @@ def claim_domain(folder: Path | None = None) -> int:
     folder = folder or Path(tempfile.gettempdir()) / f"mlesam_ros_domains_{os.getuid()}"
     folder.mkdir(exist_ok=True)
     for domain in DOMAINS:
-        claim = os.open(folder / str(domain), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)  # open until the process ends
+        claim = os.open(folder / str(domain), _CLAIM, 0o600)  # open until the process ends
         try:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

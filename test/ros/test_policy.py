@@ -1,0 +1,63 @@
+"""The SROS 2 policy allows what the node does on its graph, and nothing else."""
+
+from xml.etree import ElementTree
+
+import pytest
+
+pytest.importorskip("rclpy")
+from rclpy.parameter import Parameter
+from robot import Robot
+
+from mlesam_ros.ros.node import PerceptionNode
+from mlesam_ros.share import share
+
+POLICY = "config/sros2/mlesam.policy.xml"
+ALLOWED = {"topics": ("topic", {"publish", "subscribe"}), "services": ("service", {"reply"})}
+
+
+def allowed() -> dict[str, set[str]]:
+    """publish, subscribe and reply → full names."""
+    profile = ElementTree.parse(share(POLICY)).getroot().find("enclaves/enclave/profiles/profile")
+    namespace, node = profile.get("ns"), profile.get("node")
+    found: dict[str, set[str]] = {}
+    for group in profile:
+        entry, verbs = ALLOWED[group.tag]
+        ((verb, qualifier),) = group.attrib.items()
+        assert verb in verbs and qualifier == "ALLOW" and {child.tag for child in group} == {entry}
+        names = [child.text.replace("~", f"{namespace}{node}", 1) for child in group]
+        assert len(set(names)) == len(names)
+        found.setdefault(verb, set()).update(name if name.startswith("/") else f"{namespace}{name}" for name in names)
+    return found
+
+
+def test_the_policy_is_in_the_form_that_sros_2_reads():
+    """Its schema, policy.xsd of version 0.2.0, in short: one list of enclaves, of profiles, of rules."""
+    root = ElementTree.parse(share(POLICY)).getroot()
+    assert (root.tag, root.attrib) == ("policy", {"version": "0.2.0"})
+    (enclave,) = root.find("enclaves")
+    assert enclave.attrib == {"path": "/mlesam"} and [child.tag for child in enclave] == ["profiles"]
+    (profile,) = enclave.find("profiles")
+    assert (profile.tag, profile.attrib) == ("profile", {"ns": "/", "node": "mlesam"})
+    assert allowed().keys() == {"publish", "subscribe", "reply"}
+
+
+def test_the_policy_is_what_the_node_does(graph, weights):
+    overrides = [Parameter(name, value=value) for name, value in {**weights, "snapshot_seconds": 5.0}.items()]
+    node = graph.node("mlesam", PerceptionNode, parameter_overrides=overrides)
+    node.start()
+    robot = Robot(graph.node("robot"))
+    assert graph.spin_until(lambda: robot.heard)
+
+    def told(ask) -> set[str]:
+        return {name for name, _ in ask("mlesam", "/")}
+
+    asks = {
+        "publish": node.get_publisher_names_and_types_by_node,
+        "subscribe": node.get_subscriber_names_and_types_by_node,
+        "reply": node.get_service_names_and_types_by_node,
+    }
+    wanted = allowed()
+    wanted["subscribe"].remove("/clock")  # heard with use_sim_time alone
+    for verb, ask in asks.items():
+        graph.spin_until(lambda ask=ask, verb=verb: told(ask) == wanted[verb], 20)
+        assert told(ask) == wanted[verb], verb
