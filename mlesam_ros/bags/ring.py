@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,27 +108,43 @@ class Ring:
             self._bytes = 0
 
 
-def write_snapshot(ring: Ring, path: Path) -> int:
-    """Write what a ring holds as a bag.
+def write_snapshot(ring: Ring, path: Path, given_up: Callable[[], bool] = lambda: False) -> int:
+    """Write what a ring holds as a bag, which appears whole or not at all.
 
     Args:
         ring: which goes on listening meanwhile.
         path: of the bag's folder, which must not exist.
+        given_up: asked before every message whether to stop.
 
     Returns:
         how many messages were written.
 
     Raises:
-        BagError: there is nothing to write, the folder exists or the disk is full.
+        BagError: there is nothing to write, the folder exists, the disk is full or it was given up.
     """
     contents = ring.contents()
     if not contents:
         raise BagError("no message was kept yet; wait until the sensors have been heard.")
+    draft = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BagError(f"{path.parent} cannot be made: {error.strerror}; set snapshot_folder to another.") from error
+        draft.mkdir(parents=True, exist_ok=True)
+        _write(contents, draft / path.name, given_up)
+        if path.exists():
+            raise BagError(f"{path} exists already; bags are never overwritten, remove it first.")
+        (draft / path.name).rename(path)
+    except (OSError, BagError) as error:
+        full = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(full, OSError):
+            raise
+        raise BagError(f"{path} cannot be made: {full.strerror}; set snapshot_folder to another.") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return len(contents)
+
+
+def _write(contents: Sequence[Kept], path: Path, given_up: Callable[[], bool]) -> None:
     with BagWriter(path) as bag:
         for message in contents:
+            if given_up():
+                raise BagError("the snapshot was given up: the node ends.")
             bag.add_raw(message.topic, message.type_name, message.stamp, message.raw, message.latched)
-    return len(contents)

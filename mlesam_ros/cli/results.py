@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from mlesam_ros.bags.whole import write_whole
 from mlesam_ros.errors import ConfigError
 
 JsonOption = Annotated[
@@ -32,9 +32,7 @@ def write_json(result: dict[str, Any], target: str | Path) -> None:
         sys.stdout.flush()  # a reader that waits for it has it now
         return
     path = Path(target)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, text.encode())
     except OSError as error:
         raise ConfigError(f"the result cannot be written to {path}: {error.strerror}; give another --json.") from error

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlesam_ros.bags.whole import write_whole
 from mlesam_ros.errors import BagError
 from mlesam_ros.evaluation.made import Listener, Made
 from mlesam_ros.frame import LIDAR, Cloud
@@ -82,7 +83,7 @@ def write_ply(path: Path, points: npt.NDArray[np.void]) -> None:
     rows["red"], rows["green"], rows["blue"] = rgb >> 16 & 255, rgb >> 8 & 255, rgb & 255
     properties = [f"property {_PLY_NAMES[kind.kind]} {name}" for name, kind in _columns(_PLY)]
     head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}", *properties, "end_header", ""]
-    path.write_bytes("\n".join(head).encode() + rows.tobytes())
+    write_whole(path, "\n".join(head).encode() + rows.tobytes())
 
 
 def write_pcd(path: Path, points: npt.NDArray[np.void]) -> None:
@@ -105,7 +106,7 @@ def write_pcd(path: Path, points: npt.NDArray[np.void]) -> None:
         "DATA": "binary",
     }  # fmt: skip
     head = "".join(f"{key} {value}\n" for key, value in lines.items())
-    path.write_bytes(head.encode() + rows.tobytes())
+    write_whole(path, head.encode() + rows.tobytes())
 
 
 def _columns(kind: np.dtype[Any]) -> list[tuple[str, np.dtype[Any]]]:

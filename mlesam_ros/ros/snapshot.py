@@ -43,6 +43,7 @@ class Snapshot:
         self._subscriptions: dict[str, Subscription[Any]] = {}
         self._types: dict[str, str | None] = {}  # of the topics that are followed
         self._writing: threading.Thread | None = None
+        self._closed = threading.Event()
         self._ring: Ring | None = None
         if parameters.snapshot_seconds > 0:
             infos = [node.resolve_topic_name(topic) for topic in _info_topics(parameters)]
@@ -57,7 +58,8 @@ class Snapshot:
         self._service = node.create_service(Trigger, f"~/{name}", self._save, callback_group=group)
 
     def close(self) -> None:
-        """Stop listening; a bag that is being written is finished."""
+        """Stop listening; a bag that is being written is given up, for it may take minutes."""
+        self._closed.set()
         self._node.destroy_service(self._service)
         for subscription in self._subscriptions.values():
             self._node.destroy_subscription(subscription)
@@ -108,20 +110,19 @@ class Snapshot:
             return response
         done: Future[tuple[bool, str]] = Future(executor=self._node.executor)
         path = (self._folder / f"snapshot_{datetime.now():%Y%m%d_%H%M%S_%f}").absolute()
-        self._writing = threading.Thread(target=_write, args=(self._ring, path, done), name="mlesam_snapshot")
+        self._writing = threading.Thread(target=self._write, args=(self._ring, path, done), name="mlesam_snapshot")
         self._writing.start()
         response.success, response.message = await done
         self._node.get_logger().info(f"snapshot: {response.message}")
         return response
 
-
-def _write(ring: Ring, path: Path, done: Future[tuple[bool, str]]) -> None:
-    try:
-        write_snapshot(ring, path)
-    except Exception as error:  # whatever it was, somebody waits for the answer
-        done.set_result((False, sentence(error)))
-    else:
-        done.set_result((True, str(path)))
+    def _write(self, ring: Ring, path: Path, done: Future[tuple[bool, str]]) -> None:
+        try:
+            write_snapshot(ring, path, self._closed.is_set)
+        except Exception as error:  # whatever it was, somebody waits for the answer
+            done.set_result((False, sentence(error)))
+        else:
+            done.set_result((True, str(path)))
 
 
 def _info_topics(parameters: NodeParameters) -> list[str]:

@@ -69,6 +69,20 @@ def test_nothing_to_write_and_no_place_to_write_are_sentences(tmp_path):
         write_snapshot(ring, tmp_path / "file" / "bag")
 
 
+def test_one_that_is_given_up_leaves_nothing_behind(tmp_path):
+    ring = Ring(100.0, 10_000)
+    for second in range(1, 9):
+        ring.add(said("/a", second * SECOND, "words"))
+    asked = iter([False] * 5 + [True])
+    with pytest.raises(BagError, match="given up"):
+        write_snapshot(ring, tmp_path / "bags" / "snapshot", lambda: next(asked))
+    assert list((tmp_path / "bags").iterdir()) == []
+    assert write_snapshot(ring, tmp_path / "bags" / "snapshot") == 8
+    with pytest.raises(BagError, match="exists already"):
+        write_snapshot(ring, tmp_path / "bags" / "snapshot")
+    assert [path.name for path in (tmp_path / "bags").iterdir()] == ["snapshot"]
+
+
 def test_a_topic_whose_type_changed_begins_with_the_new_one(tmp_path):
     ring = Ring(5.0, 10_000)
     ring.add(Kept("/a", "std_msgs/msg/Empty", 1 * SECOND, b"\0\1\0\0\0"))

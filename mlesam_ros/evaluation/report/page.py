@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mlesam_ros.bags.whole import write_whole
 from mlesam_ros.errors import BagError
 from mlesam_ros.evaluation.report import tables
 from mlesam_ros.evaluation.report.plots import Line, line_plot, presence_plot, stacked_plot
@@ -121,7 +122,7 @@ def _write(path: Path, title: str, parts: Sequence[str], data: Mapping[str, Any]
         data=script,
     )
     try:
-        path.write_text(page, encoding="utf-8")
+        write_whole(path, page.encode())
     except OSError as error:
         raise BagError(f"{path} cannot be written: {error.strerror}; free some space.") from error
 
