@@ -5,7 +5,7 @@
 # make faults  every fault of every sensor, and pairs of them, over the real transport; the table goes to docs/reliability.md
 # make soak    the node for an hour beside ten readings a second of each sensor, watched (MINUTES=... for less,
 #              PAGE=docs/reliability.md to put the table there)
-# make fuzz    100,000 damaged messages and files at every reader (CASES=... for more); make test tries 1,000
+# make fuzz    100,000 damaged messages and files at every reader (CASES=... for more, SEED=... for others)
 # make lock    write down versions and hashes of what requirements/ leads to       (UPGRADE=1 for newer versions)
 # make clean   remove what was built; distclean removes the virtual environments as well
 #
@@ -17,6 +17,7 @@ PYTHON ?= python3
 TESTS ?= test
 ARGS ?=
 CASES ?= 100000
+SEED ?= 1
 MINUTES ?= 60
 PAGED := $(addprefix --page ,$(PAGE))
 
@@ -63,8 +64,8 @@ pytest: setup
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS) $(TESTS)
 
 fuzz: setup
-	$(call say,$(CASES) damaged messages and files)
-	@MLESAM_FUZZ=$(CASES) $(BIN)/python -m pytest -n 2 --durations 5 $(ARGS) test/fuzz
+	$(call say,$(CASES) damaged messages and files of seed $(SEED): the table below is in build/fuzz, too)
+	@MLESAM_FUZZ=$(CASES) MLESAM_FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -n 2 --durations 5 $(ARGS) test/fuzz
 
 faults: setup
 	$(call say,every fault of every sensor and of pairs)

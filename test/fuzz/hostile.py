@@ -1,12 +1,10 @@
-"""Messages and files as an enemy would send them: mostly well-formed, with a few fields or bytes damaged."""
+"""Messages as an enemy would send them: mostly well-formed, with a few fields or bytes damaged."""
 
-import json
 import random
 import struct
 from types import SimpleNamespace as Fields
 
 import numpy as np
-import yaml
 from hypothesis import strategies as st
 
 from mlesam_ros.encoding.evt3_encode import encode_evt3
@@ -237,82 +235,3 @@ TRANSFORMS = st.builds(
     Fields,
     transforms=st.lists(st.builds(Fields, header=HEADER, child_frame_id=NAMES, transform=POSE), max_size=5),
 )
-
-LEAVES = st.none() | st.booleans() | st.integers() | F64 | NAMES | st.dates() | st.sampled_from(
-    ["plumb_bob", "fisheye", "rescale", "crop_top", [5, 5, 4, 3], [0, 0, 0, 1], [[1, 0, 0], [0, 1, 0], [0, 0, 1]]]
-)  # fmt: skip
-VALUES = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=8
-)
-CALIBRATION = {
-    "camera": "camera",
-    "cameras": {"camera": {"width": 8, "height": 6, "K": [5, 5, 3.5, 2.5], "model": "plumb_bob", "D": [0.1, 0, 0, 0]}},
-    "transforms": [
-        {"parent": "base", "child": "camera", "translation": [1, 0, 1], "quaternion": [-0.5, 0.5, -0.5, 0.5]},
-        {"parent": "base", "child": "lidar", "translation": [1, 0, 2], "rpy": [0, 0, 0]},
-    ],
-}
-PLACES = [
-    ("camera",), ("cameras",), ("cameras", "camera"), ("cameras", "other"), ("transforms",), ("fixed_frame",),
-    *(("cameras", "camera", key) for key in ("width", "height", "K", "D", "model", "picture", "fit", "heigth")),
-    *(("transforms", at, key) for at in (0, 1) for key in
-      ("parent", "child", "translation", "quaternion", "rpy", "rotation", "matrix")),
-]  # fmt: skip
-
-
-@st.composite
-def calibrations(draw):
-    """YAML text."""
-    fields = json.loads(json.dumps(CALIBRATION))
-    for (*way, last), value in draw(st.lists(st.tuples(st.sampled_from(PLACES), VALUES), max_size=3)):
-        at = fields
-        for key in way:
-            inside = (
-                isinstance(at, list) and len(at) > key if isinstance(key, int) else isinstance(at, dict) and key in at
-            )
-            at = at[key] if inside else None
-        if isinstance(at, dict):
-            at[last] = value
-    text = yaml.safe_dump(fields)
-    return draw(
-        st.just(text) | mauled(text.encode()).map(lambda b: b.decode("utf-8", "replace")) | st.text(max_size=60)
-    )
-
-
-def lzf_literal(data):
-    """LZF's simplest form: literal runs of up to 32 bytes."""
-    return b"".join(bytes([len(run) - 1]) + run for run in (data[i : i + 32] for i in range(0, len(data), 32)))
-
-
-@st.composite
-def pcds(draw):
-    """.pcd files in all three encodings."""
-    count, encoding = draw(st.integers(0, 6)), draw(st.sampled_from(["ascii", "binary", "binary_compressed"]))
-    sizes, kinds = draw(st.sampled_from([("4 4 4 4", "F F F F"), ("8 8 8 2", "F F F U"), ("4 4 4 1", "F F F I")]))
-    head = (
-        f"# .PCD v0.7\nVERSION 0.7\nFIELDS x y z intensity\nSIZE {sizes}\nTYPE {kinds}\nCOUNT 1 1 1 1\nWIDTH {count}\n"
-        f"HEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\nPOINTS {count}\nDATA {encoding}\n"
-    ).encode()
-    itemsize = sum(int(size) for size in sizes.split())
-    body = draw(st.binary(min_size=count * itemsize, max_size=count * itemsize))
-    if encoding == "ascii":
-        body = b"\n".join(b"1.5 2 -3e2 7" for _ in range(count)) + b"\n"
-    elif encoding == "binary_compressed":
-        packed = lzf_literal(body)
-        body = struct.pack("<II", len(packed), len(body)) + packed
-    return draw(st.just(head + body) | mauled(head + body))
-
-
-@st.composite
-def stills(draw):
-    """The calibration beside a picture: (calib.txt or None, intrinsic and extrinsic JSON)."""
-    lines = ["K: 5 0 3.5 0 5 2.5 0 0 1", "D: 0.1 0 0 0", "T: 1 0 0 0 0 1 0 0 0 0 1 0"]
-    text = draw(mauled("\n".join(lines).encode()))
-    inner = {"x": {"param": {"img_dist_w": 8, "img_dist_h": 6, "cam_K": {"data": [[5, 0, 3.5], [0, 5, 2.5], [0, 0, 1]]},
-                             "cam_dist": {"data": [[0, 0, 0, 0]]}}}}  # fmt: skip
-    outer = {"x": {"param": {"sensor_calib": {"data": np.eye(4).tolist()}}}}
-    key = draw(st.sampled_from(["img_dist_w", "img_dist_h", "cam_K", "cam_dist", "other"]))
-    if draw(st.booleans()):
-        inner["x"]["param"][key] = draw(VALUES.filter(lambda v: "date" not in type(v).__name__))
-    texts = [json.dumps(part, default=str).encode() for part in (inner, outer)]
-    return (text if draw(st.booleans()) else None, *(draw(st.just(t) | mauled(t)) for t in texts))
