@@ -27,5 +27,6 @@ def node(context: typer.Context) -> None:
     """
     prepare_ros()
     from mlesam_ros.ros.node import main
+    from mlesam_ros.ros.process import leave
 
-    raise typer.Exit(main(context.args))
+    leave(main(context.args))

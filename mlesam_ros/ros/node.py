@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from mlesam_ros.ros.announcer import Announcer
 from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter
 from mlesam_ros.ros.parameters import NodeParameters
 from mlesam_ros.ros.perception import Perception
-from mlesam_ros.ros.process import run
+from mlesam_ros.ros.process import leave, run
 from mlesam_ros.ros.topics import DIAGNOSTICS
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -229,4 +228,4 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

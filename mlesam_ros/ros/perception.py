@@ -13,7 +13,9 @@ from rclpy.lifecycle import LifecycleNode
 from mlesam_ros.errors import CalibrationError, ConfigError, MlesamError, sentence
 from mlesam_ros.frame import CAMERA, FrameSet, Modality, Segmentation
 from mlesam_ros.labels import IGNORE
-from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.model.checkpoint import load_checkpoint
+from mlesam_ros.model.shortage import enough_memory
+from mlesam_ros.pipeline import Pipeline, pick_device
 from mlesam_ros.ros.candidates import candidates
 from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter, SensorHealth
 from mlesam_ros.ros.inputs import SensorInput
@@ -274,14 +276,11 @@ class Perception:
 
 
 def _load(parameters: NodeParameters) -> Pipeline:
-    pipeline = Pipeline.from_checkpoint(
-        _checkpoint(parameters.checkpoint),
-        base_weights=parameters.base_weights or None,
-        device=None if parameters.device == AUTO else parameters.device,
-        precision=parameters.precision,
-        threads=parameters.threads or None,
-    )
-    pipeline.warm_up()
+    model = load_checkpoint(_checkpoint(parameters.checkpoint), parameters.base_weights or None)
+    device = pick_device(None if parameters.device == AUTO else parameters.device)
+    with enough_memory(model, device):
+        pipeline = Pipeline(model, device, parameters.precision, parameters.threads or None)
+        pipeline.warm_up()
     return pipeline
 
 

@@ -1,17 +1,22 @@
 """Every order of transitions, as a lifecycle manager might ask for them, and parameters while it works."""
 
+import gc
 import threading
+import weakref
 
 import pytest
 
 pytest.importorskip("rclpy")
+import torch
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
 from listener import Listener
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from robot import Robot
 
 from mlesam_ros.frame import CAMERA, LIDAR, MODALITIES
+from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.ros.node import PerceptionNode
 
 MOVES = {
@@ -108,6 +113,33 @@ def test_what_is_offered_is_what_is_possible(graph, node):
         assert transition is None or manager.ask(transition)
         assert manager.offered == offered
     assert node.trigger_shutdown() and node.state == "finalized" and workers() == 0
+
+
+def test_too_little_memory_says_how_much_is_needed_and_configure_can_be_tried_again(graph, node, monkeypatch):
+    listener = Listener(graph.node("listener"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "warm_up", lambda self: torch.empty(10**13))  # 40 TB, which the allocator refuses
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE and node.state == "unconfigured"
+    assert graph.spin_until(lambda: "it needs at least 400000" in listener.words("pipeline"))
+    assert "MB are free" in listener.words("pipeline")
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+
+
+def test_cleanup_frees_the_networks_memory(graph, node):
+    robot, listener = Robot(graph.node("robot")), Listener(graph.node("listener"))
+    node.trigger_configure()
+    weights = [weakref.ref(weight) for weight in node._perception._pipeline._model.parameters()]
+    node.trigger_activate()
+    for _ in range(100):
+        robot.sense()
+        if graph.spin_until(lambda: listener.got["labels"], 0.1):
+            break
+    assert listener.got["labels"]
+    node.trigger_deactivate()
+    assert all(weight() is not None for weight in weights)
+    node.trigger_cleanup()
+    gc.collect()
+    assert not any(weight() is not None for weight in weights)
 
 
 def test_parameters_and_transitions_under_load(graph, node):

@@ -13,10 +13,10 @@ pytest.importorskip("rclpy")
 from mlesam_ros.ros.process import PROFILE_VARIABLES, transport_environment
 
 NODE = """
-import sys, threading
+import threading
 from rclpy.node import Node
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.ros.process import run
+from mlesam_ros.ros.process import leave, run
 
 class Busy(Node):
     def __init__(self):
@@ -33,7 +33,7 @@ class Busy(Node):
         self.thread.join()
         print("joined", flush=True)
 
-sys.exit(run(Busy))
+leave(run(Busy))
 """
 
 
@@ -111,7 +111,8 @@ def test_arguments_that_are_refused_are_said_in_one_line(tmp_path):
         assert last.startswith("mlesam_ros: ") and refused[arguments] in last
 
 
-def test_ctrl_c_while_the_modules_load_ends_quietly(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+def test_a_signal_while_the_modules_load_ends_quietly(tmp_path, number):
     """What `ros2 launch` starts is the script; here torch takes its time."""
     (tmp_path / "torch.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
     script = Path(__file__).resolve().parents[2] / "scripts" / "perception_node"
@@ -124,8 +125,23 @@ def test_ctrl_c_while_the_modules_load_ends_quietly(tmp_path):
         text=True,
     )
     assert process.stdout is not None and process.stdout.readline() == "loading\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.communicate(timeout=60) == ("", "") and process.returncode == 0
+
+
+def test_the_end_takes_nothing_apart_and_nobody_sees_it_any_more(graph):
+    """Python's own end, with torch loaded, takes a second of a core; the transport's memory goes nevertheless."""
+    code = NODE.replace("import threading", "import atexit, threading\natexit.register(print, 'taken apart')")
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    looker = graph.node("looker")
+    assert graph.spin_until(lambda: looker.count_subscribers("/words") == 1)
+    maps = Path(f"/proc/{process.pid}/maps").read_text().split()
+    held = {Path(word) for word in maps if word.startswith("/dev/shm/fastdds_") and "port" not in word}
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60)[0] == "joined\n" and process.returncode == 0
+    assert graph.spin_until(lambda: looker.count_subscribers("/words") == 0)
+    assert any(not path.exists() for path in held)
 
 
 def test_the_profile_follows_the_discovery_range_and_never_overrules_the_user():
