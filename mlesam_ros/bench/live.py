@@ -10,7 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class Run:
         cores: how many cores the node kept busy, transport included.
         memory: bytes that the node held at the end.
         faults: pages that the system had to find for the node.
+        ready: seconds from the start of the node's process to the first mask of all four sensors.
     """
 
     stages: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -61,6 +62,7 @@ class Run:
     cores: float = 0.0
     memory: int = 0
     faults: int = 0
+    ready: float = 0.0
 
     @property
     def offered(self) -> int:
@@ -119,7 +121,7 @@ def drive(robot: str, seconds: float, parameters: Sequence[str] = ()) -> tuple[R
         LiveError: no masks.
     """
     given = [argument for parameter in parameters for argument in ("-p", parameter)]
-    listener = Listener()
+    listener, begun = Listener(), time.monotonic()
     with ExitStack() as stack:
         node = stack.enter_context(child("mlesam_ros.cli", "node", "--ros-args", "--log-level", "fatal", *given))
         stack.enter_context(child("mlesam_ros.bench.robot", robot))
@@ -127,7 +129,8 @@ def drive(robot: str, seconds: float, parameters: Sequence[str] = ()) -> tuple[R
         observer.listen(STATUS, "mlesam_ros/msg/Status")
         observer.listen(LABELS, _IMAGE)
         _until(observer, lambda: listener.run.complete > 0, "a mask of all four sensors")
-        alone = _measure(observer, listener, node, seconds)
+        ready = time.monotonic() - begun
+        alone = replace(_measure(observer, listener, node, seconds), ready=ready)
         for topic, type_name in OTHERS.items():
             observer.listen(topic, type_name)
         return alone, _measure(observer, listener, node, seconds)

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from mlesam_ros.bench.timing import interleaved
 
@@ -16,8 +17,14 @@ _PACKAGES = ("mlesam_ros", "numpy", "opencv-python-headless", "torch")
 
 
 def device() -> str:
-    """Processor and the number of cores that this process may use."""
-    return f"{_processor()}, {len(os.sched_getaffinity(0))} cores"
+    """Processor, the number of cores that this process may use, and the first GPU if there is one."""
+    cores = f"{_processor()}, {len(os.sched_getaffinity(0))} cores"
+    return f"{cores}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else cores
+
+
+def load() -> float:
+    """How many processes have wanted a core in the last minute, ours and whoever else's (Linux's load average)."""
+    return round(os.getloadavg()[0], 1)
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Results as tables in pages: `python -m mlesam_ros.bench.pages` brings docs/ up to date with benchmarks/results/.
 
 A page holds `<!-- bench:NAME -->` and `<!-- /bench -->`, and the table of benchmarks/results/NAME.json goes between.
+Two names are tables that several results make: `goals`, and `switches`, the fast paths.
 """
 
 from __future__ import annotations
@@ -12,19 +13,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlesam_ros.bench.goals import GOALS, SWITCHES, times
 from mlesam_ros.errors import ConfigError
 
 _BLOCK = re.compile(r"(<!-- bench:(\w+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 _HEAD = (
-    "| | median | p99 | alternative | its median | times as fast | bound by bytes |\n|---|--:|--:|---|--:|--:|--:|\n"
+    "| | median | p99 | spread | CPU "
+    "| alternative | its median | its CPU | times as fast | by CPU | bound | MB | its MB |\n"
+    "|---|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|\n"
 )
+_GOALS = "| Goal | | Found | Standing | |\n|---|---|---|---|---|\n"
+_SWITCHES = "| Switch | What it is | What it brings | Held to the plain way by | Tolerance |\n|---|---|---|---|---|\n"
 
 
 def table(result: Mapping[str, Any]) -> str:
     """A result of `mlesam bench` as Markdown, with the machine below."""
     lines = [_line(row) for row in result["rows"]]
-    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    return _HEAD + "".join(lines) + f"\n{result['device']}; {versions}. `{result['command']}`.\n"
+    return _HEAD + "".join(lines) + f"\n{_caption(result)}\n"
 
 
 def filled(page: str, results: Path) -> str:
@@ -35,26 +40,69 @@ def filled(page: str, results: Path) -> str:
     """
 
     def block(match: re.Match[str]) -> str:
-        path = results / f"{match[2]}.json"
-        if not path.is_file():
-            raise ConfigError(
-                f"the page shows bench:{match[2]}, but {path} does not exist; run mlesam bench {match[2]}."
-            )
-        return match[1] + table(json.loads(path.read_text(encoding="utf-8"))) + match[3]
+        if match[2] in _SEVERAL:
+            return match[1] + _SEVERAL[match[2]](results) + match[3]
+        return match[1] + table(_read(results, match[2])) + match[3]
 
     return _BLOCK.sub(block, page)
 
 
+def _read(results: Path, name: str) -> dict[str, Any]:
+    path = results / f"{name}.json"
+    if not path.is_file():
+        raise ConfigError(f"the page shows bench:{name}, but {path} does not exist; run mlesam bench {name}.")
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
+def _caption(result: Mapping[str, Any]) -> str:
+    """Where, with what, when, how busy, and how to do it again."""
+    told = [result["device"], ", ".join(f"{name} {number}" for name, number in result["versions"].items())]
+    if "date" in result:
+        busy = "load not noted" if result["load"] is None else f"load {result['load']:g} at the start"
+        told.append(f"{result['date']}, {busy}")
+    if "ceilings" in result:
+        top = result["ceilings"]
+        told.append(f"ceilings {top['gflops']:.4g} GFLOP/s, {top['gbytes']:.3g} GB/s")
+    return "; ".join(told) + f". `{result['command']}`."
+
+
+def _goals(results: Path) -> str:
+    lines = []
+    for goal in GOALS:
+        result = _read(results, goal.result) if goal.result else None
+        standing, figure = goal.verdict(result)
+        command = f"`{result['command']}`" if result else ""
+        remark = "; ".join(filter(None, [command, goal.remark]))
+        lines.append(f"| {goal.words} | {goal.limit} | {figure} | {standing} | {remark} |\n")
+    return _GOALS + "".join(lines)
+
+
+def _switches(results: Path) -> str:
+    named = {name: _read(results, name) for switch in SWITCHES for name, _ in switch.rows}
+    lines = [
+        f"| {s.name} | {s.words} | {s.brought(named)} | `{s.test}` | {s.tolerance} |\n" for s in SWITCHES
+    ]  # fmt: skip
+    commands = ", ".join(f"`{result['command']}`" for result in named.values())
+    return _SWITCHES + "".join(lines) + f"\nBy processor time, each turned off by itself: {commands}.\n"
+
+
+_SEVERAL = {"goals": _goals, "switches": _switches}
+
+
 def _line(row: Mapping[str, Any]) -> str:
-    unit = row["unit"]
+    by_cpu = times(row) if row.get("alternative_cpu") else None
     cells = [
         row["name"],
-        f"{_figure(row['median'])} {unit}",
+        f"{_figure(row['median'])} {row['unit']}",
         _figure(row["p99"]),
+        f"{100 * row['spread']:.0f} %" if row["repeats"] > 1 else "once",
+        _figure(row.get("cpu")),
         row["alternative"] or "",
         _figure(row["alternative_median"]),
-        _figure(row["ratio"]),
-        _figure(row["bound"]),
+        *(_figure(row.get(key)) for key in ("alternative_cpu", "ratio")),
+        _figure(by_cpu),
+        *(_figure(row.get(key)) for key in ("bound", "memory", "alternative_memory")),
     ]
     return "| " + " | ".join(cells) + " |\n"
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields, replace
 
-from mlesam_ros.bench.model import Options, facts
+from mlesam_ros.bench.memory import asked_bytes
+from mlesam_ros.bench.model import Options, facts, warm_up
 from mlesam_ros.bench.row import Row, row
 from mlesam_ros.bench.timing import interleaved
 from mlesam_ros.model.backbones import HieraSize, backbone_size
 from mlesam_ros.model.fast_paths import PLAIN, FastPaths
+from mlesam_ros.pipeline import pick_device, pick_precision
 
 __all__ = ["Options", "facts", "run"]
 
@@ -18,7 +20,10 @@ _WORDS = {
     "keeps_position": "Hiera's positional code made for each picture",
     "folded": "SAM 1's attention as Meta writes it",
     "channels_last": "feature maps channel by channel",
+    "graphs": "every kernel launched by the host",
     "compiler": "eager",
+    "precision": "fp32",
+    "all of these": "none of them, fp32, same batch",
 }
 
 
@@ -31,24 +36,29 @@ def run(repeats: int, options: Options | None = None) -> list[Row]:
     """
     options = options or Options()
     paths = FastPaths(compiler=options.compiler)
-    names = [field.name for field in fields(FastPaths) if _matters(field.name, options)]
-    ways = [paths, *(_without(paths, name) for name in names), PLAIN]
-    timings = interleaved([_frame(options, way) for way in ways], repeats)
-    ours, *others, plain = timings
-    rows = [
-        row(f"{options.name}: {name}", "ms", 1e3, ours, (_WORDS[name], timing))
-        for name, timing in zip(names, others, strict=True)
+    ways = {name: (options, _without(paths, name)) for name in _switches(options)}
+    if pick_precision(options.precision, pick_device(options.device)) != "fp32":
+        ways["precision"] = replace(options, precision="fp32"), paths
+    ways["all of these"] = replace(options, precision="fp32"), PLAIN
+    frames = [_frame(*way) for way in ((options, paths), *ways.values())]
+    memory, *theirs = [asked_bytes(frame, pick_device(options.device)) for frame in frames]
+    ours, *others = interleaved(frames, repeats, warm_up(repeats))
+    return [
+        row(f"{options.name}: {name}", "ms", 1e3, ours, (_WORDS[name], timing), memory=(memory, bytes_))
+        for name, timing, bytes_ in zip(ways, others, theirs, strict=True)
     ]
-    return [*rows, row(f"{options.name}: all of these", "ms", 1e3, ours, ("none of them, same batch", plain))]
 
 
 def _without(paths: FastPaths, name: str) -> FastPaths:
     return replace(paths, compiler="") if name == "compiler" else replace(paths, **{name: False})  # type: ignore[arg-type]
 
 
-def _matters(name: str, options: Options) -> bool:
+def _switches(options: Options) -> list[str]:
+    """Those that make a difference to this backbone on this device."""
     hiera = isinstance(backbone_size(options.backbone), HieraSize)
-    return {"keeps_position": hiera, "folded": not hiera, "compiler": bool(options.compiler)}.get(name, True)
+    gpu = pick_device(options.device).startswith("cuda")
+    matters = {"keeps_position": hiera, "folded": not hiera, "graphs": gpu, "compiler": bool(options.compiler)}
+    return [field.name for field in fields(FastPaths) if matters.get(field.name, True)]
 
 
 def _frame(options: Options, paths: FastPaths) -> Callable[[], object]:

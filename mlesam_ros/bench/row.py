@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mlesam_ros.bench.memory import asked_bytes
 from mlesam_ros.bench.timing import Timing, interleaved
 
 _DIGITS = 4
+_MB = 1e6
 _SCALES = {"ms": 1e3, "us": 1e6}
 
 
@@ -25,7 +27,11 @@ class Row:
         alternative: how others do the same; None where there is nothing to compare with.
         alternative_median: its median, in the same unit.
         ratio: how many times ours is as fast.
-        bound: what copying as many bytes would allow, in the same unit; None where bytes are not what costs.
+        bound: what copying as many bytes would allow, or for the network the arithmetic, in the same unit; None where
+            neither is what costs.
+        cpu, alternative_cpu: median processor time, in the same unit: what would have been needed on a machine that is
+            not shared, by one thread.
+        memory, alternative_memory: MB (10⁶ bytes) that a call asks for at most.
     """
 
     name: str
@@ -38,6 +44,10 @@ class Row:
     alternative_median: float | None = None
     ratio: float | None = None
     bound: float | None = None
+    cpu: float | None = None
+    alternative_cpu: float | None = None
+    memory: float | None = None
+    alternative_memory: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, with as many digits as mean something."""
@@ -66,9 +76,10 @@ def compare(
         bound: seconds that the machine needs at least.
         unit: `ms` or `us`.
     """
-    scale = _SCALES[unit]
-    timings = interleaved([ours, alternative[1]] if alternative else [ours], repeats)
-    return row(name, unit, scale, timings[0], (alternative[0], timings[1]) if alternative else None, bound)
+    works = [ours, alternative[1]] if alternative else [ours]
+    timings = interleaved(works, repeats)
+    other = (alternative[0], timings[1]) if alternative else None
+    return row(name, unit, _SCALES[unit], timings[0], other, bound, [asked_bytes(work) for work in works])
 
 
 def row(
@@ -78,14 +89,19 @@ def row(
     ours: Timing,
     other: tuple[str, Timing] | None = None,
     bound: float | None = None,
+    memory: Sequence[int] = (),
 ) -> Row:
-    """A row of timings that were taken already; `scale` turns seconds into the unit."""
+    """A row of what was measured already; `scale` turns seconds into the unit, memory is bytes, ours first."""
     return Row(
         name, unit, ours.median * scale, ours.p99 * scale, ours.spread, ours.repeats,
         alternative=other[0] if other else None,
         alternative_median=other[1].median * scale if other else None,
         ratio=other[1].median / ours.median if other else None,
         bound=bound * scale if bound is not None else None,
+        cpu=ours.cpu * scale if ours.cpu is not None else None,
+        alternative_cpu=other[1].cpu * scale if other and other[1].cpu is not None else None,
+        memory=memory[0] / _MB if memory else None,
+        alternative_memory=memory[1] / _MB if len(memory) > 1 else None,
     )  # fmt: skip
 
 
@@ -104,5 +120,5 @@ def rate(name: str, ours: Callable[[], object], count: int, what: str, repeats: 
     per_second = count / 1e6
     return Row(
         name, f"M{what}/s", per_second / timing.median, per_second / timing.p99, timing.spread, timing.repeats,
-        bound=per_second / least,
+        bound=per_second / least, memory=asked_bytes(ours) / _MB,
     )  # fmt: skip

@@ -11,19 +11,32 @@ from mlesam_ros.cli.help import epilog, prose
 from mlesam_ros.cli.results import JsonOption, write_json
 
 _REPEATS = 60
-Repeats = Annotated[int, typer.Option(help="How often each thing is timed.", min=3)]
+_MODEL: dict[str, Any] = {
+    "backbone": "hiera_nano", "size": 256, "precision": "auto", "device": None, "threads": None, "compiler": "",
+}  # fmt: skip
+Repeats = Annotated[int, typer.Option(help="How often each thing is timed.", min=1)]
+Backbone = Annotated[str, typer.Option(help="See mlesam info --backbones.")]
+Size = Annotated[int, typer.Option(help="Side in pixels of the square pictures.", min=32)]
+Precision = Annotated[str, typer.Option(help="Ours: auto, fp32, bf16 or fp16; the plain way is fp32.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the first GPU by default.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; half of the cores by default.")]
+Compiler = Annotated[str, typer.Option(help="Backend of torch.compile for the blocks, such as inductor.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    examples = epilog("mlesam bench sensors", "mlesam bench sync --json sync.json")
+    examples = epilog("mlesam bench sensors", "mlesam bench model --backbone hiera_base_plus --size 1024 --repeats 1")
     group = typer.Typer(help="Measure speed, ours and the alternative in turn.", epilog=examples)
-    group.command(help=prose(sensors), epilog=epilog("mlesam bench sensors", "mlesam bench sensors --json -"))(sensors)
-    group.command(help=prose(sync), epilog=epilog("mlesam bench sync", "mlesam bench sync --repeats 200"))(sync)
-    group.command(help=prose(node), epilog=epilog("mlesam bench node", "mlesam bench node --json node.json"))(node)
-    group.command(help=prose(training), epilog=epilog("mlesam bench training", "mlesam bench training --repeats 24"))(
-        training
-    )
+    for command, example in (
+        (sensors, "--json -"),
+        (sync, "--repeats 200"),
+        (model, "--backbone hiera_base_plus --size 1024 --repeats 1"),
+        (paths, "--backbone vit_b --size 512 --repeats 1"),
+        (node, "--json node.json"),
+        (training, "--repeats 24"),
+    ):
+        line = f"mlesam bench {command.__name__}"
+        group.command(help=prose(command), epilog=epilog(line, f"{line} {example}"))(command)
     app.add_typer(group, name="bench", no_args_is_help=True)
 
 
@@ -35,6 +48,43 @@ def sensors(repeats: Repeats = _REPEATS, json: JsonOption = None) -> None:
 def sync(repeats: Repeats = _REPEATS, json: JsonOption = None) -> None:
     """The synchroniser, per message of four modalities, beside the stock policy on the same stream."""
     _bench("sync", repeats, json)
+
+
+def model(
+    repeats: Repeats = _REPEATS,
+    backbone: Backbone = _MODEL["backbone"],
+    size: Size = _MODEL["size"],
+    precision: Precision = _MODEL["precision"],
+    device: Device = _MODEL["device"],
+    threads: Threads = _MODEL["threads"],
+    compiler: Compiler = _MODEL["compiler"],
+    json: JsonOption = None,
+) -> None:
+    """The network with four sensors, beside one sensor after the other, the frozen encoder alone, and one sensor.
+
+    Its stages, its memory, how long it takes to be ready; against the arithmetic and the bytes that the device manages.
+    The weights are random, which makes no difference to the time.
+    """
+    options = {"backbone": backbone, "size": size, "precision": precision, "device": device, "threads": threads}
+    _bench("model", repeats, json, {**options, "compiler": compiler})
+
+
+def paths(
+    repeats: Repeats = _REPEATS,
+    backbone: Backbone = _MODEL["backbone"],
+    size: Size = _MODEL["size"],
+    precision: Precision = _MODEL["precision"],
+    device: Device = _MODEL["device"],
+    threads: Threads = _MODEL["threads"],
+    compiler: Compiler = _MODEL["compiler"],
+    json: JsonOption = None,
+) -> None:
+    """What each fast path of the network brings: all of them, beside all but one.
+
+    With a compiler, that is one of them.
+    """
+    options = {"backbone": backbone, "size": size, "precision": precision, "device": device, "threads": threads}
+    _bench("paths", repeats, json, {**options, "compiler": compiler})
 
 
 def node(repeats: Repeats = _REPEATS, json: JsonOption = None) -> None:
@@ -55,19 +105,35 @@ def training(repeats: Repeats = _REPEATS, json: JsonOption = None) -> None:
     _bench("training", repeats, json)
 
 
-def _bench(name: str, repeats: int, json: str | None) -> None:
+def _bench(name: str, repeats: int, json: str | None, given: dict[str, Any] | None = None) -> None:
+    from datetime import date
     from importlib import import_module
 
     from mlesam_ros.bench import BENCHES
-    from mlesam_ros.bench.machine import device, versions
+    from mlesam_ros.bench.machine import device, load, versions
 
-    rows = [row.to_dict() for row in import_module(BENCHES[name]).run(repeats)]
-    command = f"mlesam bench {name}" + (f" --repeats {repeats}" if repeats != _REPEATS else "")
-    result = {"device": device(), "versions": versions(), "command": command, "rows": rows}
+    bench, busy = import_module(BENCHES[name]), load()
+    options = () if given is None else (bench.Options(**given),)
+    rows = [row.to_dict() for row in bench.run(repeats, *options)]
+    result = {
+        "device": device(),
+        "versions": versions(),
+        "date": date.today().isoformat(),
+        "load": busy,
+        "command": _typed(name, {"repeats": repeats, **(given or {})}),
+        **(bench.facts(*options) if options else {"config": {"repeats": repeats}}),
+        "rows": rows,
+    }
     if json is None:
         _show(result)
     else:
         write_json(result, json)
+
+
+def _typed(name: str, given: dict[str, Any]) -> str:
+    """The command, without what is said anyway."""
+    usual = {"repeats": _REPEATS, **_MODEL}
+    return " ".join([f"mlesam bench {name}", *(f"--{k} {v}" for k, v in given.items() if v != usual[k])])
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -79,5 +145,7 @@ def _show(result: dict[str, Any]) -> None:
             ratio = "" if row["ratio"] is None else f": {row['ratio']:.3g} times as fast"
             parts.append(f"{row['alternative']} {row['alternative_median']:.3g}{ratio}")
         if row["bound"] is not None:
-            parts.append(f"bound by bytes {row['bound']:.3g}")
+            parts.append(f"bound {row['bound']:.3g}")
+        if row["memory"] is not None:
+            parts.append(f"memory {row['memory']:.3g} MB")
         typer.echo("  " + "; ".join(parts))

@@ -3,14 +3,18 @@
 import itertools
 import json
 import time
+from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mlesam_ros.bench import BENCHES, pages
+from mlesam_ros.bench.goals import SWITCHES, Goal
 from mlesam_ros.bench.machine import device, least_seconds, versions
+from mlesam_ros.bench.model import Options, facts
 from mlesam_ros.bench.readings import EVENTS, POINTS, make_events, make_readings
 from mlesam_ros.bench.row import compare, rate
 from mlesam_ros.bench.sensors import _add_at, _bincount
@@ -20,11 +24,13 @@ from mlesam_ros.bench.timing import interleaved, summary
 from mlesam_ros.encoding.event_counts import count_events
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import CAMERA, LIDAR
+from mlesam_ros.model.fast_paths import FastPaths
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 RESULTS = CHECKOUT / "benchmarks" / "results"
 KEYS = {
-    "name", "unit", "median", "p99", "spread", "repeats", "alternative", "alternative_median", "ratio", "bound",
+    "name", "unit", "median", "p99", "spread", "repeats", "alternative", "alternative_median", "ratio", "bound", "cpu",
+    "alternative_cpu", "memory", "alternative_memory",
 }  # fmt: skip
 
 
@@ -43,12 +49,18 @@ def test_a_summary_is_median_tail_and_half_the_quartiles():
     assert timing.spread == pytest.approx(25 / 51)
 
 
-def test_a_ratio_says_how_many_times_ours_is_as_fast():
-    row = compare("sleep", lambda: time.sleep(0.001), 5, ("longer", lambda: time.sleep(0.02)), bound=1e-4)
-    assert row.ratio > 2
-    assert row.alternative_median == pytest.approx(row.ratio * row.median)
+def test_a_ratio_says_how_many_times_ours_is_as_fast(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("mlesam_ros.bench.timing.time.perf_counter", lambda: clock[0])
+
+    def lasting(seconds):
+        return lambda: clock.append(clock.pop() + seconds)
+
+    row = compare("short", lasting(0.001), 5, ("longer", lasting(0.02)), bound=1e-4)
+    assert row.ratio == pytest.approx(20)
+    assert row.alternative_median == pytest.approx(20)
     assert (row.unit, row.bound) == ("ms", pytest.approx(0.1))
-    assert compare("alone", lambda: None, 3).ratio is None
+    assert compare("alone", lasting(0.001), 3).ratio is None
 
 
 def test_a_rate_counts_per_second_and_its_tail_is_the_slow_end():
@@ -98,25 +110,73 @@ def test_the_stream_is_in_order_of_arrival():
     assert all(now > frame.stamp for now, frame in arrivals)
 
 
-@pytest.mark.parametrize("name", [name for name in BENCHES if name not in ("node", "training")])
+@pytest.mark.parametrize("name", ["sensors", "sync"])
 def test_every_benchmark_runs(name):
     rows = [row.to_dict() for row in import_module(BENCHES[name]).run(1)]
     assert rows and all(set(row) == KEYS for row in rows)
-    assert all(row["median"] > 0 for row in rows)
+    assert all((row["median"] > 0 and row["cpu"] is None) or row["cpu"] > 0 for row in rows)
+    assert any(row["memory"] for row in rows) or name == "sync"
     json.dumps(rows, allow_nan=False)
+
+
+def test_processor_time_is_not_what_passes_while_others_work():
+    sleeps, works = interleaved([lambda: time.sleep(0.02), lambda: sum(range(100_000))], repeats=3)
+    assert sleeps.cpu < sleeps.median / 2
+    assert works.cpu > 0
+
+
+def test_memory_is_what_arrays_and_tensors_ask_for_at_once():
+    def work():
+        array = np.ones(1 << 20, np.uint8)
+        with torch.inference_mode():
+            tensor = torch.ones(1 << 20, dtype=torch.uint8)
+            other = tensor + 1
+        del array
+        return other
+
+    row = compare("work", work, 3, ("less", lambda: np.ones(1 << 16)))
+    assert row.memory == pytest.approx(3 * 1.048576, rel=0.05)
+    assert row.alternative_memory == pytest.approx(0.524288, rel=0.05)
 
 
 def test_a_page_gets_its_tables(tmp_path):
     row = dict.fromkeys(KEYS) | {"name": "work", "unit": "ms", "median": 1.23456, "p99": 2.0}
+    row |= {"spread": 0.1, "repeats": 9, "alternative": "other", "alternative_median": 3.0, "ratio": 2.44}
     result = {"device": "a machine", "versions": {"python": "3"}, "command": "mlesam bench x", "rows": [row]}
     (tmp_path / "x.json").write_text(json.dumps(result))
     page = "before\n<!-- bench:x -->\nold\n<!-- /bench -->\nafter\n"
     filled = pages.filled(page, tmp_path)
-    assert "| work | 1.23 ms | 2 |  |  |  |  |\n" in filled and "old" not in filled
+    assert "| work | 1.23 ms | 2 | 10 % |  | other | 3 |  | 2.44 |  |  |  |  |\n" in filled and "old" not in filled
     assert filled.startswith("before\n") and filled.endswith("<!-- /bench -->\nafter\n")
     assert pages.filled(filled, tmp_path) == filled
     with pytest.raises(ConfigError, match="bench:y"):
         pages.filled(page.replace("bench:x", "bench:y"), tmp_path)
+
+
+def test_a_goal_is_reached_not_reached_or_not_measured():
+    row = dict.fromkeys(KEYS) | {"name": "work on much", "median": 4.0, "ratio": 3.0, "alternative": "other"}
+    result = {"rows": [row], "config": {"device": "cpu", "backbone": "any", "size": 64}}
+    goal = Goal("work", "≥ 2 times", "x", "work", "other", least=2)
+    assert goal.verdict(result) == ("**reached**", "3 times")
+    assert replace(goal, least=5).verdict(result) == ("**not reached**", "3 times")
+    assert replace(goal, gpu=True).verdict(result) == ("not measured", "any at 64 pixels on a CPU: 3 times")
+    result["config"]["device"] = "cuda"
+    assert replace(goal, gpu=True).verdict(result) == ("**reached**", "3 times")
+    row |= {"cpu": 2.0, "alternative_cpu": 3.0}
+    assert goal.verdict(result) == ("**not reached**", "1.5 times")
+    assert replace(goal, result="").verdict(None) == ("", "")
+
+
+@pytest.mark.parametrize("switch", SWITCHES, ids=lambda switch: switch.name)
+def test_every_fast_path_names_its_parity_test(switch):
+    path, name = switch.test.split("::")
+    assert f"def {name}(" in (CHECKOUT / path).read_text(encoding="utf-8")
+    assert switch.tolerance and (switch.rows or switch.unmeasured)
+
+
+def test_every_fast_path_is_on_the_page():
+    named = " ".join(switch.name for switch in SWITCHES)
+    assert all(f"FastPaths.{field.name}`" in named for field in fields(FastPaths))
 
 
 @pytest.mark.parametrize("page", sorted((CHECKOUT / "docs").glob("*.md")), ids=lambda page: page.stem)
@@ -125,7 +185,18 @@ def test_no_page_shows_stale_figures(page):
     assert pages.filled(text, RESULTS) == text, "run python -m mlesam_ros.bench.pages"
 
 
-@pytest.mark.parametrize("name", BENCHES)
+@pytest.mark.parametrize("name", sorted({*BENCHES, *(path.stem for path in RESULTS.glob("*.json"))}))
 def test_results_are_committed_with_every_row(name):
     result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     assert all(set(row) == KEYS for row in result["rows"])
+    assert {"device", "versions", "date", "load", "command", "config"} <= set(result)
+
+
+def test_the_networks_benchmarks_run_on_small_pictures():
+    options = Options(size=64, threads=1)
+    for name in ("model", "paths"):
+        rows = [row.to_dict() for row in import_module(BENCHES[name]).run(1, options)]
+        json.dumps(rows, allow_nan=False)
+        assert all(row["median"] > 0 for row in rows)
+        assert [row for row in rows if row["alternative"]] and rows[0]["memory"] > 0.1
+    assert facts(options)["ceilings"]["gflops"] > 0

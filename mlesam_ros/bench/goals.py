@@ -1,0 +1,178 @@
+"""What this project wants to be as fast as, and which committed result says how fast it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Result = Mapping[str, Any]
+Row = Mapping[str, Any]
+
+_GPU = "four sensors, 1024x1024, Hiera-B+, bf16, H200-class GPU"
+_PLAIN = "one sensor after the other"
+_NODE = "1080p, 131072 points, 300000 events"
+
+
+def times(row: Row) -> float:
+    """How many times ours is as fast: by processor time where that was looked at, which others' work does not touch."""
+    if row.get("cpu") and row.get("alternative_cpu"):
+        return float(row["alternative_cpu"] / row["cpu"])
+    return float(row["ratio"])
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One of them.
+
+    Attributes:
+        words: what is asked.
+        limit: and how much of it.
+        result: the file in benchmarks/results/ without its ending; none where there is no benchmark.
+        row, alternative: how the row's name and that of its alternative begin.
+        figure: of the row.
+        unit: of the figure.
+        least, most: between which it has to lie.
+        gpu: whether only a GPU's figure counts.
+        core: whether a CPU's figure is then processor time.
+        remark: what else there is to say.
+    """
+
+    words: str
+    limit: str
+    result: str = ""
+    row: str = ""
+    alternative: str = ""
+    figure: Callable[[Row], float] = times
+    unit: str = "times"
+    least: float = -math.inf
+    most: float = math.inf
+    gpu: bool = False
+    core: bool = False
+    remark: str = ""
+
+    def found(self, result: Result) -> Row:
+        """The row.
+
+        Raises:
+            StopIteration: there is none.
+        """
+        rows: list[Row] = [r for r in result["rows"] if r["name"].startswith(self.row)]
+        return next(r for r in rows if (r["alternative"] or "").startswith(self.alternative))
+
+    def verdict(self, result: Result | None) -> tuple[str, str]:
+        """Whether it is reached, in words, and the figure."""
+        if result is None:
+            return ("not measured" if self.gpu else ""), ""
+        row, config = self.found(result), result["config"]
+        found = self.figure(row)
+        if self.gpu and not str(config["device"]).startswith("cuda"):
+            figure = f"{_short(row['cpu'])} {self.unit} of a core" if self.core else f"{_short(found)} {self.unit}"
+            return "not measured", f"{config['backbone']} at {config['size']} pixels on a CPU: {figure}"
+        reached = "reached" if self.least <= found <= self.most else "not reached"
+        return f"**{reached}**", f"{_short(found)} {self.unit}"
+
+
+def _short(value: float) -> str:
+    return f"{float(f'{value:.3g}'):g}"
+
+
+def _median(row: Row) -> float:
+    return float(row["median"])
+
+
+def _seconds(row: Row) -> float:
+    return float(row["median"]) / 1e3
+
+
+def _part(row: Row) -> float:
+    return 1 / times(row)
+
+
+GOALS = (
+    Goal(f"Network, {_GPU}, median", "≤ 10 ms", "model", "hiera_nano", _PLAIN, _median, "ms",
+         most=10, gpu=True, core=True),
+    Goal("… stamp to mask, 99th percentile", "≤ 20 ms", gpu=True),
+    Goal("… beside the plain way: sensor by sensor, eager, LoRA wrappers, fp32", "≥ 5 times as fast",
+         "model", "hiera_nano", _PLAIN, least=5, gpu=True),
+    Goal("… beside the frozen encoder alone, same batch and precision", "≤ 1.15 of its time", "model",
+         "hiera_nano", "the frozen encoder", _part, "of its time", most=1.15, gpu=True),
+    Goal("… from weights in memory to ready", "≤ 60 s", "model", "hiera_nano 256x256, 4 sensors, bf16: from", "",
+         _seconds, "s", most=60, gpu=True),
+    Goal("hiera_nano, four sensors, in the full node on two cores", "≥ 10 Hz", "node", "512x512, street robot: masks",
+         "", _median, "Hz", least=10, remark="robot and listener share the two cores; the sensors have 10.2 Hz"),
+    Goal(f"Node: all but the network, {_NODE}, stamp to publish", "≤ 5 ms", "node",
+         f"{_NODE}: everything but the model", "", _median, "ms", most=5, remark="see *The node* below"),
+    Goal("131,072 points projected, beside OpenCV", "≥ 8 times as fast", "sensors", "project 131072 points of a sweep",
+         "", least=8),
+    Goal("300,000 events counted, beside `np.add.at`", "≥ 20 times as fast", "sensors", "count 300000 events",
+         "np.add.at", least=20, remark="as fast as NumPy writes to so many places, see [sensors.md](sensors.md)"),
+    Goal("Synchroniser, per message of four sensors, events at 1 kHz", "≤ 50 µs", "sync",
+         "message of 4 modalities, 30 Hz", "", _median, "µs", most=50),
+    Goal("Memory of the node over an hour", "flat", remark="watched by `make soak`: [reliability.md](reliability.md)"),
+)  # fmt: skip
+"""In the order of the page."""
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A way that is faster than the plain one.
+
+    Attributes:
+        name: what turns it off.
+        words: what it is.
+        test: that it gives what the plain way gives.
+        tolerance: to which.
+        rows: (result, how the row's name ends) that say what it brings.
+        unmeasured: why nothing says so.
+    """
+
+    name: str
+    words: str
+    test: str
+    tolerance: str
+    rows: tuple[tuple[str, str], ...] = ()
+    unmeasured: str = ""
+
+    def brought(self, results: Mapping[str, Result]) -> str:
+        """In words."""
+        told = []
+        for name, end in self.rows:
+            row = next(r for r in results[name]["rows"] if r["name"].endswith(end))
+            memory = f", {row['memory']:.3g} MB instead of {row['alternative_memory']:.3g}"
+            where = row["name"].partition(":")[0]
+            told.append(f"{where}: {times(row):.2f} times as fast{memory}")
+        return "; ".join([*told, *filter(None, [self.unmeasured])])
+
+
+_FAST = "test/model/test_fast_paths.py"
+_EACH = f"{_FAST}::test_each_path_says_what_the_plain_way_says"
+_ROUNDING = "1e-5 of the largest logit, 1e-5 of a weight, fp32"
+_NO_GPU = "does nothing on a CPU; not measured, no GPU was at hand"
+
+SWITCHES = (
+    Switch("`FastPaths.merged`", "one Q/K/V matrix per sensor, no low-rank product", _EACH, _ROUNDING,
+           (("paths", "merged"),)),
+    Switch("`FastPaths.keeps_position`", "Hiera's interpolated positional code is kept", _EACH, _ROUNDING,
+           (("paths", "keeps_position"),)),
+    Switch("`FastPaths.folded`", "SAM 1's relative positions inside a fused attention", _EACH, _ROUNDING,
+           unmeasured="less memory, counted by `test/test_counts.py`; time not measured again"),
+    Switch("`FastPaths.channels_last`", "the numbers of a pixel lie side by side", _EACH, _ROUNDING,
+           (("paths", "channels_last"),)),
+    Switch("`FastPaths.graphs`", "a frame is one CUDA graph per subset of the sensors",
+           "test/model/test_graphs.py::test_every_subset_is_recorded_once_and_says_what_the_plain_way_says",
+           "labels but for 1 pixel in 1000 where classes tie, confidence 1/255, weights 1e-5", unmeasured=_NO_GPU),
+    Switch("`FastPaths.compiler`, off by default", "`torch.compile` of each block",
+           f"{_FAST}::test_a_compiled_model_says_what_the_plain_way_says", _ROUNDING, (("paths_inductor", "compiler"),),
+           "each subset of the sensors is compiled when it is first met; kept for a first measurement on a GPU"),
+    Switch("`precision`", "bf16 where the device multiplies in it",
+           f"{_FAST}::test_in_low_precision_the_paths_are_as_near_to_the_truth_as_the_plain_way",
+           "1.5 of what bf16 alone costs, below 10 %", (("paths", "precision"),)),
+    Switch("all of these", "none of them, same batch", f"{_FAST}::test_all_paths_together_say_what_the_plain_way_says",
+           _ROUNDING, (("paths", "all of these"),)),
+    Switch("`Pipeline.encodes_on_device`", "range, intensity, height, depth made on the device",
+           "test/encoding/test_on_device.py::test_any_lens_size_and_dilation",
+           "the same winner at every pixel on a CPU; a GPU may round at a pixel's edge", unmeasured=_NO_GPU),
+)  # fmt: skip
+"""In the order of the page."""
