@@ -32,12 +32,14 @@ class Outcome:
     Attributes:
         faults: what failed.
         gap: longest time between two masks, from the fault's beginning to the recovery.
-        during: masks whose stamps are of the time of the fault, of its first half second apart.
-        status: until `~/status` showed every fault: the sensor not used, or messages of it refused, late, unmatched.
+        during: masks that came while the fault lasted, but for its first half second.
+        status: until `~/status` showed every fault: the sensor not used, its messages refused, late or unmatched, or of
+            an age that those of the others do not have.
         diagnostics: until `/diagnostics` named every one.
         words: sensor → what it said.
         recovered: from the fault's end to a mask of all sensors that are newer.
         silent: from the fault's end until `/diagnostics` had nothing to say any more.
+        paused: longest time for which the listener itself, which has next to nothing to do, got no processor.
         masks: how many there were.
         compared, equal: how many were made again offline, and how many of these were the same to the last pixel.
     """
@@ -50,6 +52,7 @@ class Outcome:
     words: dict[str, str] = field(default_factory=dict)
     recovered: float = float("inf")
     silent: float = float("inf")
+    paused: float = 0.0
     masks: int = 0
     compared: int = 0
     equal: int = 0

@@ -10,6 +10,7 @@ import argparse
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -246,7 +247,7 @@ def written(result: dict[str, Any]) -> str:
 
 def _without_numbers(words: str) -> str:
     """A message with its figures taken out, so that it counts as the same the next time."""
-    return "".join("#" if c.isdigit() else c for c in words)[:160]
+    return re.sub(r"\d+(\.\d+)?", "#", words)[:160]
 
 
 def _stamp(status: Any) -> int:

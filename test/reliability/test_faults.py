@@ -62,14 +62,14 @@ def test_only_what_is_late_beside_a_late_primary_is_tolerated():
 
 
 def test_the_report_shows_the_worst_and_says_what_must_not_be():
-    well = Outcome({CAMERA: "stopped"}, 0.3, 9, 0.2, 0.7, {CAMERA: "no message"}, 0.1, 0.2, 20, 6, 6)
-    late = Outcome({CAMERA: "delayed 0.3 s"}, 0.4, 9, 0.0, 0.0, {CAMERA: ""}, 0.1, 0.2, 20, 6, 6)
+    well = Outcome({CAMERA: "stopped"}, 0.3, 9, 0.2, 0.7, {CAMERA: "no message"}, 0.1, 0.2, 0.0, 20, 6, 6)
+    late = Outcome({CAMERA: "delayed 0.3 s"}, 0.4, 9, 0.0, 0.0, {CAMERA: ""}, 0.1, 0.2, 0.0, 20, 6, 6)
     bad = Outcome({CAMERA: "stopped", LIDAR: "stopped"}, 5.0, 0, 0.2, masks=3, compared=6, equal=5)
     assert well.wrong(GAP) == late.wrong(GAP) == []
     assert len(bad.wrong(GAP)) == 6
-    cases = [report(kind, case) for kind, case in (("single", well), ("single", late), ("same on two sensors", bad))]
-    facts = {"device": "a machine", "versions": {"python": "3"}, "seconds": 60.0, "load": [1.0, 2.0, 3.0]}
-    page = written({**facts, "health": report("single", well), "cases": cases})
+    kinds = ("none", "single", "single", "same on two sensors")
+    cases = [report(kind, case) for kind, case in zip(kinds, (well, well, late, bad), strict=True)]
+    page = written({"device": "a machine", "versions": {"python": "3"}, "cases": cases})
     assert "| stopped | camera | 1 | 0.30 | 0.20 | 0.70 | 0.10 | 0.20 | 6 | 6 |" in page
     assert "| delayed 0.3 s | camera | 1 | 0.40 | – | – | 0.10 | 0.20 | 6 | 6 |" in page
     assert "| stopped | the same on two sensors | 1 | 5.00 | 0.20 | never | never | never | 6 | 5 |" in page

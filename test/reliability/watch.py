@@ -28,13 +28,16 @@ _TYPES = {
     "/diagnostics": "diagnostic_msgs/msg/DiagnosticArray",
 }
 _COMPARED = 6  # masks per case that are made again offline
+_TURN = 0.02  # s of listening between looks
+_HEALTH = 300.0  # s that a machine may be too busy for
 _SETTLED = 500_000_000  # ns, more than primary_timeout and patience, after which what is made is made without it
 
 
 class RobotProcess:
-    """`faulty.py` at the other end of a pipe."""
+    """`faulty.py` at the other end of a pipe; `log` is what it writes."""
 
     def __init__(self, log: Path) -> None:
+        self.log = log
         log.touch()
         command = [sys.executable, str(HERE / "faulty.py"), str(log)]
         paths = [str(HERE.parents[1]), str(HERE.parent / "ros"), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -83,6 +86,7 @@ class Watch:
 
     def forget(self) -> None:
         """Begin a new case."""
+        self.paused = 0.0
         self.masks: list[tuple[int, Any]] = []
         self.statuses: list[tuple[int, Any]] = []
         self.reports: list[tuple[int, dict[str, tuple[int, str]]]] = []
@@ -95,16 +99,17 @@ class Watch:
             least, most: seconds that they last: until they are named.
             patience: seconds to wait for health.
         """
-        assert self.until(self._well, 60), f"no health before {faults}: {self.reports[-1:]}"
+        assert self.until(self.well, _HEALTH), f"no health before {faults}: {self.reports[-1:]}"
         outcome = Outcome(faults)
         self.forget()
         begun = self._robot.order(faults)
-        self._observer.hear(least)
+        self.until(lambda: False, least)
         self.until(lambda: self._named(outcome, begun) and self._went_on(outcome, begun), most - least)
         mended = self._robot.order(dict.fromkeys(faults))
         begun_well = time.monotonic()
         self.until(lambda: self._recovered(outcome, mended), patience)
-        self._observer.hear(max(0.4 - (time.monotonic() - begun_well), 0))
+        self.until(lambda: False, 0.4 - (time.monotonic() - begun_well))
+        outcome.paused = self.paused
         self._named(outcome, begun)
         self._gap(outcome, begun)
         self._compare(outcome)
@@ -116,8 +121,17 @@ class Watch:
         while not condition():
             if time.monotonic() > end:
                 return False
-            self._observer.hear(0.02)
+            begin = time.monotonic()
+            self._observer.hear(_TURN)
+            self.paused = max(self.paused, time.monotonic() - begin - _TURN)
         return True
+
+    def well(self) -> bool:
+        """Whether all sensors are used and nothing is wrong."""
+        if len(self.reports) < 2 or len(self.statuses) < 3:
+            return False
+        full = all(s.used for _, status in self.statuses[-3:] for s in status.sensors)
+        return full and _all_well(self.reports[-1][1])
 
     def _hear(self, topic: str, arrival: int, raw: bytes) -> None:
         message = self._types.deserialize_cdr(raw, _TYPES[topic])
@@ -129,17 +143,10 @@ class Watch:
             parts = {s.name.split(": ")[1]: (s.level, s.message) for s in message.status if "mlesam" in s.name}
             self.reports.append((arrival, parts))
 
-    def _well(self) -> bool:
-        """Whether all sensors are used and nothing is wrong."""
-        if len(self.reports) < 2 or len(self.statuses) < 3:
-            return False
-        full = all(s.used for _, status in self.statuses[-3:] for s in status.sensors)
-        return full and _all_well(self.reports[-1][1])
-
     def _named(self, outcome: Outcome, begun: int) -> bool:
         """Whether both channels have named every fault; notes when."""
         sensors = set(outcome.faults) - tolerated(outcome.faults)
-        outcome.status = max((self._in_status(sensor, begun) for sensor in sensors), default=0.0)
+        outcome.status = max((self._in_status(sensor, begun, outcome.faults) for sensor in sensors), default=0.0)
         found = {sensor: self._in_diagnostics(sensor, begun) for sensor in outcome.faults}
         outcome.diagnostics = max((found[sensor][0] for sensor in sensors), default=0.0)
         outcome.words = {sensor: words for sensor, (_, words) in found.items()}
@@ -147,16 +154,16 @@ class Watch:
 
     def _went_on(self, outcome: Outcome, begun: int) -> bool:
         """Whether masks are made although the fault lasts; notes how many."""
-        outcome.during = sum(stamp_ns(mask.header) > begun + _SETTLED for _, mask in self.masks)
+        outcome.during = sum(arrival > begun + _SETTLED for arrival, _ in self.masks)
         return outcome.during >= WENT_ON
 
-    def _in_status(self, sensor: str, begun: int) -> float:
+    def _in_status(self, sensor: str, begun: int, faults: Faults) -> float:
         before: int | None = None
         for arrival, status in self.statuses:
             (entry,) = (s for s in status.sensors if s.modality == sensor)
             missed = entry.late + entry.unmatched + entry.refused
             before = missed if before is None else before
-            stale = entry.used and entry.age > 0.25 + _age_of_others(status, sensor)
+            stale = entry.used and entry.age > 0.25 + _age_of_the_others(status, faults)
             if arrival > begun and (not entry.used or missed > before or stale):
                 return (arrival - begun) / 1e9
         return float("inf")
@@ -195,8 +202,8 @@ class Watch:
             outcome.equal += same is True
 
 
-def _age_of_others(status: Any, sensor: str) -> float:
-    return min((s.age for s in status.sensors if s.used and s.modality != sensor), default=0.0)
+def _age_of_the_others(status: Any, faults: Faults) -> float:
+    return min((s.age for s in status.sensors if s.used and s.modality not in faults), default=0.0)
 
 
 def _all_well(parts: dict[str, tuple[int, str]]) -> bool:
