@@ -29,7 +29,7 @@ BLOCK = 100
 GROWTH = 64.0
 """MiB that the process may grow by between the first fifth of the cases and the end."""
 GULP = 256.0
-"""MiB by which one case may lift what the process ever took; the cases have some kilobytes, a model ten megabytes."""
+"""MiB that one case may take on its way; the cases have some kilobytes, a model ten megabytes."""
 FIGURES = "figures"
 """Under which a test hands them on."""
 
@@ -99,7 +99,7 @@ class Attack:
 
     def _try(self, number: int, figures: Figures) -> None:
         os.pwrite(self._mark, b"%12d\n" % number, 0)
-        before, start = _peak(), time.process_time()
+        before, start = _forget_peak(), time.process_time()
         try:
             figures.refused += self.one(number)
         except Exception as error:
@@ -139,8 +139,15 @@ def _place(error: Exception) -> str:
     return f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno} {frame.name} {about}".rstrip()
 
 
+def _forget_peak() -> float:
+    """MiB in use; `_peak` is of what comes from now on. See proc(5), clear_refs: a process' own peak never falls."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _peak()
+
+
 def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def _resident() -> float:
