@@ -37,6 +37,7 @@ _FATES = ("used_total", "superseded", "late", "unmatched", "refused")
 _NAMED = tuple(fate.removesuffix("_total") for fate in _FATES)
 _PERIOD = 5.0  # s between samples
 _WARM = 0.1  # of the run, before which nothing counts: caches and pools fill
+_SHOWN = 6  # kinds of warnings that the table tells of
 _START = 120.0  # s for the first mask of all sensors
 GRAINS = {
     "rss_mib": 8.0,
@@ -232,7 +233,9 @@ def written(result: dict[str, Any]) -> str:
     ]  # fmt: skip
     totals, load = result["totals"], result["load"]
     fates = [(m, *(f"{count:.0f}" for count in counts.values())) for m, counts in totals["fates"].items()]
-    warned = "; ".join(f'{count} x "{words}"' for words, count in totals["warnings"].items()) or "none"
+    often = sorted(totals["warnings"].items(), key=lambda pair: -pair[1])
+    warned = "; ".join(f'{count} x "{words}"' for words, count in often[:_SHOWN]) or "none"
+    warned += f"; and {len(often) - _SHOWN} rarer ones" if len(often) > _SHOWN else ""
     libraries = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     return (
         f"{result['minutes']:g} minutes on {result['device']} ({libraries}). Other work shared the cores: the "
