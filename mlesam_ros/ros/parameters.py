@@ -313,7 +313,8 @@ def _descriptor(entry: Field[Any], limits: Accepted) -> ParameterDescriptor:
         if isinstance(limits.default, int):
             descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=0)]
         else:
-            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high, step=0.0)]
+            span = FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)
+            descriptor.floating_point_range = [span]
     return descriptor
 
 
