@@ -1,5 +1,6 @@
 """A ROS graph in this process."""
 
+import gc
 import time
 from collections.abc import Callable
 
@@ -41,3 +42,7 @@ class Graph:
             getattr(node, "close", lambda: None)()
             node.destroy_node()
         rclpy.try_shutdown(context=self.context)
+        # A node and what it holds refer to each other. Until they are collected Jazzy keeps their participant, and
+        # discovery on one machine finds no more than 32 of them.
+        self._nodes.clear()
+        gc.collect()
