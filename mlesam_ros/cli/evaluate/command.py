@@ -101,7 +101,7 @@ def evaluate(
         bags_only = {
             "topic": topic, "calibration": calibration, "rectified": rectified, "sync": sync, "labels": labels,
             "start": start, "duration": duration, "every": every > 1, "real-time": real_time, "drop": drop,
-            "clouds": clouds,
+            "clouds": clouds, "threads": threads,
         }  # fmt: skip
         asked = exam(dataset, bags, split, option or (), bags_only,
                      robustness=robustness, device=device or "auto", precision=precision)  # fmt: skip
