@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -154,3 +155,14 @@ def test_the_profile_follows_the_discovery_range_and_never_overrules_the_user():
     assert "<address>" not in Path(robot_profile).read_text()
     for name in (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS"):
         assert transport_environment({name: "the user's"}) == {}
+
+
+def test_both_profiles_announce_the_node_often_and_wait_for_the_dead_shortly():
+    """Without it every second driver that starts again is heard after 1 to 3 s: docs/reliability.md."""
+    for where in ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}, {}):
+        (path,) = transport_environment(where).values()
+        root = ElementTree.parse(path).getroot()
+        (announced,) = root.findall(".//{*}leaseAnnouncement")
+        (waited,) = root.findall(".//{*}healthy_check_timeout_ms")
+        seconds = {part.tag.rpartition("}")[2]: int(part.text) for part in announced}
+        assert seconds["sec"] + seconds["nanosec"] / 1e9 <= 0.25 and int(waited.text) <= 250
