@@ -32,6 +32,8 @@ export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 export MLESAM_REQUIRE_MESSAGES := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export SAM2_BUILD_CUDA := 0
+# Two workers on the cores that there are; mlesam_ros/blas.py says what NumPy would do with them.
+export OPENBLAS_NUM_THREADS := 1
 
 ifeq ($(wildcard requirements/ros-$(ROS_DISTRO).txt),)
 $(error ROS_DISTRO=$(ROS_DISTRO) has no wheels; kilted and jazzy have, and on a ROS machine colcon builds this package)

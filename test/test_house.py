@@ -16,7 +16,7 @@ FLOORS = [
     {"bags", "pipeline"},
     {"model", "encoding", "sync", "render", "world", "messages", "rig_learner"},
     {"geometry", "labels", "metrics", "robustness"},
-    {"frame", "share", "errors", "findings", "strict_yaml"},
+    {"frame", "share", "errors", "findings", "strict_yaml", "blas"},
 ]
 # Neighbours on one floor that lean on each other, in one direction only.
 NEIGHBOURS = {

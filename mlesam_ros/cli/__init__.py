@@ -3,6 +3,7 @@
 import sys
 from typing import NoReturn
 
+from mlesam_ros.blas import keep_to_one_core
 from mlesam_ros.cli.ending import end
 
 
@@ -12,6 +13,7 @@ def main() -> NoReturn:
 
 
 def _application() -> None:
+    keep_to_one_core()
     from mlesam_ros.cli.app import app
 
     app()
