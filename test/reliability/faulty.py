@@ -15,6 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,10 @@ from mlesam_ros.frame import CAMERA, EVENT, MODALITIES
 from mlesam_ros.ros.conversions import header
 
 HOURS = 3 * 3600 * 10**9
+_LEAVING = 10.0  # s that a driver has to leave the graph in order
 KILLED, ENDED, WRONG_QOS = "killed", "ended", "wrong QoS"
 Plan = Callable[[int, int, int], list[tuple[float, int]]]
-"""(number of the moment, its stamp, the last healthy stamp) → (seconds of delay, stamp) of every message."""
+"""(moments since the order, the stamp, the last healthy stamp) → (seconds of delay, stamp) of every message."""
 
 
 def _jitter(moment: int) -> float:
@@ -78,14 +80,13 @@ class Driver:
         topic = {CAMERA: "camera/camera_info", EVENT: "events/camera_info"}.get(modality)
         self._info = self._node.create_publisher(CameraInfo, topic, 10) if topic else None
         self._fault: str | None = None
-        self._last = self._number = self._latest = 0
+        self._last = self._number = self._latest = self._ordered = 0
         self._waiting: deque[tuple[int, Sent]] = deque()
-        self._parent = os.getppid()
 
-    def run(self, orders: Connection) -> None:
-        """Drive; each order is a fault and is answered when it holds."""
+    def run(self, orders: Connection, wanted: Callable[[], bool]) -> None:
+        """Drive as long as that is wanted; each order is a fault and is answered when it holds."""
         moment = time.time_ns() // PERIOD + 1
-        while os.getppid() == self._parent:
+        while wanted():
             due = moment * PERIOD + OFFSETS[self._modality]
             if self._waiting:
                 due = min(due, self._waiting[0][0])
@@ -108,7 +109,7 @@ class Driver:
         if WRONG_QOS in (fault, self._fault):
             reliable = fault != WRONG_QOS
             self._offer(ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT)
-        self._fault, self._latest = fault, 0
+        self._fault, self._latest, self._ordered = fault, 0, time.time_ns() // PERIOD
         self._waiting.clear()
 
     def _offer(self, reliability: ReliabilityPolicy) -> None:
@@ -133,7 +134,7 @@ class Driver:
         if self._fault in (None, WRONG_QOS):
             self._last = stamp
         self._number += 1
-        for delay, told in PLANS[self._fault](moment, stamp, self._last):
+        for delay, told in PLANS[self._fault](moment - self._ordered, stamp, self._last):
             # One after the other, as a connection that stutters has them.
             self._latest = max(stamp + round(delay * 1e9), self._latest)
             self._waiting.append((self._latest, Sent(self._modality, told, moment, self._number, stamp)))
@@ -170,26 +171,30 @@ class Robot:
 
     def _start(self, modality: str) -> None:
         ours, theirs = self._fork.Pipe()
-        process = self._fork.Process(target=_drive, args=(modality, self._log, theirs), daemon=True)
+        process = self._fork.Process(target=_drive, args=(modality, self._log, theirs, os.getpid()), daemon=True)
         process.start()
+        theirs.close()  # or the death of a driver would not be the end of its pipe, and its answer awaited for ever
         self._drivers[modality] = process, ours
 
     def _end(self, modality: str, how: str) -> int:
         process, pipe = self._drivers.pop(modality)
         at = time.time_ns()
         process.kill() if how == KILLED else process.terminate()
+        process.join(_LEAVING)
+        process.kill()
         process.join()
         pipe.close()
         return at
 
 
-def _drive(modality: str, log: Path, orders: Connection) -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+def _drive(modality: str, log: Path, orders: Connection, parent: int) -> None:
+    """Until a SIGTERM, or the robot's end, whatever that was: drivers that nobody orders disturb who comes next."""
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
     driver = Driver(modality, log)
-    try:
-        driver.run(orders)
-    finally:
-        driver.close()
+    with suppress(EOFError):
+        driver.run(orders, lambda: not ended and os.getppid() == parent)
+    driver.close()
 
 
 def main() -> None:

@@ -53,6 +53,11 @@ class RobotProcess:
         self._process.stdin.flush()
         return self._answer()
 
+    @property
+    def pid(self) -> int:
+        """Whose children the drivers are."""
+        return self._process.pid
+
     def close(self) -> None:
         """End it and its drivers."""
         assert self._process.stdin is not None
