@@ -121,13 +121,21 @@ class Stream:
             return True
         if self.newest is None or self.period is None:
             return False
-        steps = max(1, round((reference - self.newest) / self.period))
-        expected = self.newest + steps * self.period
-        # The usual delay varies; only what would be late by another whole patience is given up.
-        if not self.fits(expected, reference, rival) or expected + self.delay > until + self.patience:
-            return True
         partner = self.nearest(reference, rival)
-        return partner is not None and abs(partner.reference - reference) <= abs(expected - reference)
+        nearer = self.tolerance + 1 if partner is None else abs(partner.reference - reference)
+        return not any(
+            # The usual delay varies; only what would be late by another whole patience is given up.
+            abs(expected - reference) < nearer
+            and self.fits(expected, reference, rival)
+            and expected + self.delay <= until + self.patience
+            for expected in self._expected(reference, self.newest, self.period)
+        )
+
+    @staticmethod
+    def _expected(reference: int, newest: int, period: int) -> tuple[int, int]:
+        """The references to come around another; of two half a period away perhaps only the earlier comes in time."""
+        before = newest + max(1, (reference - newest) // period) * period
+        return before, before + period
 
     def drop(self, count: int, fate: str) -> None:
         """Take the oldest frames out."""

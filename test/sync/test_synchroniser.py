@@ -95,6 +95,17 @@ def test_a_sensor_later_than_patience_allows_is_not_waited_for():
     assert sync.counters[LIDAR]["late"] > 50  # the counter that says what to change
 
 
+@pytest.mark.parametrize("early", [-58, -52, -48, 0, 30])
+def test_a_sensor_half_a_period_from_the_camera_is_waited_for_if_it_comes_in_time(early):
+    """A sweep with the stamp of its begin may lie in the middle between two pictures; the next is as near, and late."""
+    delays = {CAMERA: (7, 0), LIDAR: (20, 1)}
+    sent = sensors(rates={CAMERA: 10, LIDAR: 10}, delays=delays, jitter=0)
+    moved = [(arrival, m, stamp + early * MS if m == LIDAR else stamp) for arrival, m, stamp in sent]
+    _, sets = play(moved, SyncConfig((CAMERA, LIDAR)))
+    assert sum(LIDAR in t.frames for _, t in sets) >= 98
+    assert max(now - t.stamp for now, t in sets[3:]) < 25 * MS
+
+
 def test_a_dead_lidar_is_not_waited_for():
     _, sets = play(sensors(dead={LIDAR: (3, 99)}))
     assert len(sets) == 100
