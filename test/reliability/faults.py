@@ -132,11 +132,11 @@ def written(result: dict[str, Any]) -> str:
     load = sorted(case["load"] for case in cases)
     disturbed = sum(case["paused"] > PAUSE for case in cases)
     return (
-        f"{len(cases)} cases on {result['device']} ({libraries}). Other work shared the cores: the machine's load was "
-        f"{load[len(load) // 2]:.1f} in the median, {load[0]:.1f} to {load[-1]:.1f}, and every figure has its share of "
-        f"that. A case in which the listener itself got no processor for {PAUSE:g} s was run again, up to {_TRIES} "
-        f"times; {disturbed} were disturbed every time. Ten seconds without a fault: longest gap "
-        f"{_worst([health], 'gap')} s, {health['equal']} of {health['compared']} masks equal.\n\n"
+        f"{len(cases)} cases on {result['device']} ({libraries}). The machine's load, with this run's own, was "
+        f"{load[len(load) // 2]:.1f} in the median, {load[0]:.1f} to {load[-1]:.1f}; where it is above the number of "
+        f"cores every figure has its share of that. A case in which the listener itself got no processor for {PAUSE:g} "
+        f"s was run again, up to {_TRIES} times; {disturbed} were disturbed every time. Ten seconds without a fault: "
+        f"longest gap {_worst([health], 'gap')} s, {health['equal']} of {health['compared']} masks equal.\n\n"
         f"{table(heads, rows)}\n{_slow(cases)}\n\nNot as it should be: {'; '.join(wrong) or 'nothing'}.\n"
     )
 
