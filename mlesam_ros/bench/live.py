@@ -90,9 +90,10 @@ class Listener:
         self.run = Run()
         self._types = typestore()
 
-    def restart(self) -> None:
-        """Forget."""
-        self.run = Run()
+    def restart(self) -> Run:
+        """Begin a new run; the one that ends."""
+        ended, self.run = self.run, Run()
+        return ended
 
     def hear(self, topic: str, arrival: int, raw: bytes) -> None:
         """One message; pictures and clouds need only arrive."""
@@ -142,7 +143,7 @@ def _measure(observer: Observer, listener: Listener, node: subprocess.Popen[byte
     begun, worked, faults = time.monotonic(), _cpu_seconds(node.pid), _faults(node.pid)
     observer.hear(seconds)
     _until(observer, lambda: len(listener.run.stamps) > 1, "two masks")
-    run = listener.run
+    run = listener.restart()
     run.seconds = time.monotonic() - begun
     run.cores = (_cpu_seconds(node.pid) - worked) / run.seconds
     run.memory, run.faults = _resident(node.pid), _faults(node.pid) - faults
