@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from leftovers import sweep
 
 from mlesam_ros.cli.domain import claim_domain
 
@@ -15,6 +16,12 @@ os.environ["ROS_DOMAIN_ID"] = str(claim_domain())
 
 # A run started in the background of a script ignores SIGINT, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure() -> None:
+    """Give back what the processes held that tests have killed; else some runs fill the memory."""
+    sweep()
+
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import rclpy
 from geometry_msgs.msg import TransformStamped
+from leftovers import sweep
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from readings import FRAMES, OFFSETS, PERIOD, Sent
@@ -183,6 +184,7 @@ class Robot:
         process.join(_LEAVING)
         process.kill()
         process.join()
+        sweep()
         pipe.close()
         return at
 

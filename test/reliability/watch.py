@@ -40,8 +40,8 @@ class RobotProcess:
         self.log = log
         log.touch()
         command = [sys.executable, str(HERE / "faulty.py"), str(log)]
-        paths = [str(HERE.parents[1]), str(HERE.parent / "ros"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        paths = [HERE.parents[1], HERE.parent, HERE.parent / "ros", *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self._process = subprocess.Popen(command, env=environment, text=True, **pipes)
         self._answer()
