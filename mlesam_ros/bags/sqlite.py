@@ -48,6 +48,12 @@ class _WholePagesFile(apsw.VFSFile):
         return size - size % (page if page > 1 else 1 << 16)
 
 
+_WHOLE_ROWS = (
+    "select timestamp, id, topic_id, data from messages where id > ? and typeof(data) = 'blob' and "
+    "typeof(timestamp) || typeof(id) || typeof(topic_id) = 'integerintegerinteger' order by id"
+)
+"""What a row may hold: SQLite keeps any type in any column, and a page that was zeroed reads as rows of nothing."""
+
 _WHOLE_PAGES = _WholePages()
 
 
@@ -167,13 +173,9 @@ class SqliteRemains:
         read, after, hop = 0, -(1 << 62), 1
         for _ in range(_HOPS):
             try:
-                for row in self._database.execute(
-                    "select timestamp, id, topic_id, data from messages where id > ? order by id", (after,)
-                ):
-                    after = row[1]
-                    if isinstance(row[3], bytes):  # a page that was zeroed reads as rows of nothing
-                        read, hop = read + 1, 1
-                        yield row[:3]
+                for row in self._database.execute(_WHOLE_ROWS, (after,)):
+                    after, read, hop = row[1], read + 1, 1
+                    yield row[:3]
             except apsw.Error as error:
                 if hop == 1:
                     self.faults.append(f"after {count(read, 'message')}: {error}")

@@ -15,6 +15,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 
 from mlesam_ros.bags.mcap import McapRemains
 from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.sqlite import SqliteRemains
 from mlesam_ros.bags.typestore import typestore
 from mlesam_ros.bags.unpack import unpack
 from mlesam_ros.errors import BagError
@@ -287,6 +288,20 @@ def test_rows_after_a_damaged_page_are_found(tmp_path):
     file.write_bytes(data)
     numbers, warnings = read(path)
     assert {*range(1300), *range(1700, 3000)} <= {*numbers} and numbers == sorted(numbers) and warnings
+
+
+def test_rows_with_words_or_bytes_where_numbers_belong_cost_no_other(tmp_path):
+    """SQLite keeps any type in any column, and text that is none."""
+    record(tmp_path / "bag", range(6), StoragePlugin.SQLITE3)
+    database = sqlite3.connect(tmp_path / "bag" / "bag.db3")
+    for number, changed in ((1, "timestamp = x'00'"), (2, "topic_id = cast(x'e1' as text)"), (4, "data = 5")):
+        database.execute(f"update messages set {changed} where id = {number}")
+    database.commit()
+    database.close()
+    remains = SqliteRemains(tmp_path / "bag" / "bag.db3")
+    assert remains.message_count == 3
+    assert len(list(remains.messages(remains.connections))) == 3
+    remains.close()
 
 
 def test_messages_outside_of_chunks_come_in_the_order_of_time(tmp_path):
