@@ -121,15 +121,14 @@ class Stream:
             return True
         if self.newest is None or self.period is None:
             return False
+        # The usual delay varies; only what would be late by another whole patience is given up.
+        latest = until + self.patience - self.delay
+        expected = self._expected(reference, self.newest, self.period)
+        coming = [abs(e - reference) for e in expected if e <= latest and self.fits(e, reference, rival)]
+        if not coming:
+            return True
         partner = self.nearest(reference, rival)
-        nearer = self.tolerance + 1 if partner is None else abs(partner.reference - reference)
-        return not any(
-            # The usual delay varies; only what would be late by another whole patience is given up.
-            abs(expected - reference) < nearer
-            and self.fits(expected, reference, rival)
-            and expected + self.delay <= until + self.patience
-            for expected in self._expected(reference, self.newest, self.period)
-        )
+        return partner is not None and abs(partner.reference - reference) <= min(coming)
 
     @staticmethod
     def _expected(reference: int, newest: int, period: int) -> tuple[int, int]:
