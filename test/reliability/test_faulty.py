@@ -17,7 +17,7 @@ from mlesam_ros.frame import MODALITIES
 STARTER = """
 import pathlib, sys, time
 import watch
-watch.RobotProcess(pathlib.Path(sys.argv[1]))
+robot = watch.RobotProcess(pathlib.Path(sys.argv[1]))
 print("driving", flush=True)
 time.sleep(600)
 """
@@ -50,6 +50,7 @@ def test_it_ends_with_whoever_started_it(tmp_path):
     command = [sys.executable, "-c", STARTER, str(log)]
     starter = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths})
     assert starter.stdout.readline() == b"driving\n"
+    time.sleep(1.0)  # while it lives they drive
     assert len(robots(log)) == 1 + len(MODALITIES)
     starter.kill()
     starter.wait()
