@@ -1,19 +1,29 @@
 """The errors that bad input raises.
 
-Every message is one sentence that names the value, what is accepted and the remedy, so that the command line can print
-it bare and the node can put it into a diagnostic. Anything else that escapes a decoder is a bug.
+The message is one sentence that names the value and what is accepted; the remedy is a field of its own. `str` joins the
+two, so that the command line can print an error bare. Anything else that escapes a decoder is a bug.
 """
 
 LONGEST = 1_000
-"""Characters of a message, whatever it quotes; the remedy stands at the end, so that it is the middle that goes."""
+"""Maximum number of characters of a message; longer ones are cut in the middle, because the remedy is at the end."""
 
 
 class MlesamError(ValueError):
-    """Base of every error that a user's input can cause."""
+    """Base of every error that a user's input can cause.
+
+    Attributes:
+        message: one sentence that names the value at fault and what is accepted.
+        remedy: one imperative sentence that mends it; empty where there is none.
+    """
+
+    def __init__(self, message: str = "", remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.message = message
+        self.remedy = remedy
 
     def __str__(self) -> str:
-        """One line of bearable length, whatever is in the names that it quotes."""
-        return one_line(super().__str__())
+        """Message and remedy in one line of at most `LONGEST` characters."""
+        return one_line(f"{self.message} {self.remedy}" if self.remedy else self.message)
 
 
 class ConfigError(MlesamError):
