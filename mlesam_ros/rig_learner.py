@@ -90,7 +90,7 @@ class RigLearner:
         for stamped in message.transforms:  # one by one, so that a bad one does not take the others with it
             try:
                 for parent, child, transform, stamp in transforms(SimpleNamespace(transforms=[stamped])):
-                    self.rig.tree.set(parent, child, transform, None if static else stamp)
+                    self.rig.tree.set(parent, child, transform, None if static else stamp, topic)
             except Exception as error:  # as above
                 self.note(topic, sentence(error))
 

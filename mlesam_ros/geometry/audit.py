@@ -20,7 +20,7 @@ from mlesam_ros.geometry.distortion import make_distortion
 from mlesam_ros.geometry.mounting import mounting_findings
 from mlesam_ros.geometry.plausible import intrinsics_faults, picture_faults
 from mlesam_ros.geometry.rig import CAMERA_KEYS, KEYS, TRANSFORM_KEYS, key_faults, transform_from
-from mlesam_ros.geometry.transform import TransformTree
+from mlesam_ros.geometry.transform_tree import TransformTree
 from mlesam_ros.strict_yaml import short
 
 Floats = npt.NDArray[np.float64]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mlesam_ros.errors import CalibrationError
 from mlesam_ros.findings import ERROR, NOTE, WARNING, Finding
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.transform import TransformTree
+from mlesam_ros.geometry.transform_tree import TransformTree
 
 Floats = npt.NDArray[np.float64]
 

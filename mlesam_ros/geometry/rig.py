@@ -34,7 +34,8 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import CalibrationError, ConfigError
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.transform import Transform, TransformTree
+from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.geometry.transform_tree import TransformTree
 from mlesam_ros.strict_yaml import read_yaml, short
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from mlesam_ros.bags.still import load_still
 from mlesam_ros.errors import BagError, CalibrationError
 from mlesam_ros.frame import CAMERA, EVENT, LIDAR
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.transform import TransformTree
+from mlesam_ros.geometry.transform_tree import TransformTree
 from mlesam_ros.messages import FrameReader, camera_model, transforms
 
 

@@ -7,7 +7,7 @@ from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.street import INFO_TOPICS, LABELS_TOPIC, TOPICS, write_street
 from mlesam_ros.errors import BagError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR
-from mlesam_ros.geometry.transform import TransformTree
+from mlesam_ros.geometry.transform_tree import TransformTree
 from mlesam_ros.messages import FrameReader, camera_model, transforms
 from mlesam_ros.world.world import World
 

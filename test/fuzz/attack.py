@@ -1,6 +1,6 @@
 """Cases with numbers: tried one after the other, each one's time taken, and how to repeat what was found.
 
-    python test/fuzz/attack.py "bag folder" 7 1234          # case 1234 of seed 7, with its traceback
+python test/fuzz/attack.py "bag folder" 7 1234          # case 1234 of seed 7, with its traceback
 """
 
 from __future__ import annotations

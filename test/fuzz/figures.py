@@ -1,6 +1,6 @@
 """What attacks came to, added up.
 
-    python test/fuzz/figures.py build/fuzz/*.jsonl         # of several runs, as a table for docs/reliability.md
+python test/fuzz/figures.py build/fuzz/*.jsonl         # of several runs, as a table for docs/reliability.md
 """
 
 from __future__ import annotations

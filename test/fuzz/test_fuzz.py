@@ -25,7 +25,7 @@ from mlesam_ros.errors import MlesamError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, FrameSet, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.geometry.transform import TransformTree
+from mlesam_ros.geometry.transform_tree import TransformTree
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, transforms
 
 DEFAULT = 1_000
