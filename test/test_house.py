@@ -13,7 +13,7 @@ SOURCES = sorted([*(CHECKOUT / "mlesam_ros").rglob("*.py"), *(CHECKOUT / "traini
 FLOORS = [
     {"cli"},
     {"ros", "training", "evaluation", "doctor", "bench"},
-    {"bags", "pipeline"},
+    {"bags", "pipeline", "mask_messages"},
     {"model", "encoding", "sync", "render", "world", "messages", "rig_learner"},
     {"geometry", "labels", "metrics", "robustness"},
     {"frame", "share", "errors", "findings", "strict_yaml", "blas"},
@@ -34,6 +34,7 @@ NEIGHBOURS = {
     ("model", "encoding"),
     ("render", "encoding"),
     ("bags", "pipeline"),
+    ("mask_messages", "bags"),
     ("share", "errors"),
     ("strict_yaml", "errors"),
 }

@@ -1,4 +1,4 @@
-"""The fields of the standard messages that bags are made of, for `BagWriter.add`."""
+"""The fields of standard messages, for `BagWriter.add` and for the node's publishers."""
 
 from __future__ import annotations
 
@@ -33,6 +33,13 @@ def image(stamp: int, frame_id: str, picture: Picture) -> Fields:
     }  # fmt: skip
 
 
+def pixels(stamp: int, frame_id: str, values: npt.NDArray[np.uint8], encoding: str) -> Fields:
+    """A sensor_msgs/Image of (H, W) or (H, W, channels) uint8."""
+    rows = np.ascontiguousarray(values)
+    height, width = rows.shape[:2]
+    return image(stamp, frame_id, Picture(height, width, encoding, rows.strides[0], rows.reshape(-1)))
+
+
 def compressed_image(stamp: int, frame_id: str, form: str, data: bytes) -> Fields:
     """A sensor_msgs/CompressedImage from an encoded file's bytes."""
     return {"header": header(stamp, frame_id), "format": form, "data": np.frombuffer(data, np.uint8)}
@@ -62,7 +69,7 @@ def point_cloud(stamp: int, frame_id: str, points: npt.NDArray[np.void]) -> Fiel
         "header": header(stamp, frame_id), "height": rows.shape[0], "width": rows.shape[1],
         "fields": [_point_field(name, kind, offset) for name, (kind, offset, *_) in columns.items()],
         "is_bigendian": False, "point_step": itemsize, "row_step": itemsize * rows.shape[1],
-        "data": np.frombuffer(np.ascontiguousarray(rows).tobytes(), np.uint8),
+        "data": np.ascontiguousarray(rows).reshape(-1).view(np.uint8),
         "is_dense": all(bool(np.isfinite(points[name]).all()) for name in ("x", "y", "z")),
     }  # fmt: skip
 

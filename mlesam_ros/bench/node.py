@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlesam_ros.bags import fields
 from mlesam_ros.bags.typestore import typestore
 from mlesam_ros.bench.live import Run, drive
 from mlesam_ros.bench.machine import least_seconds
@@ -22,7 +23,7 @@ from mlesam_ros.messages import FrameReader
 from mlesam_ros.model.readout import enlarged, winners
 from mlesam_ros.pipeline import network_size
 from mlesam_ros.ros.compat.interfaces import message_class
-from mlesam_ros.ros.conversions import header, image_message
+from mlesam_ros.ros.conversions import message_from
 from mlesam_ros.sync import Synchroniser
 
 _SECONDS = 0.3  # of driving per repeat, so that 60 repeats are 18 s
@@ -188,7 +189,7 @@ def _publish(repeats: int) -> Row:
 
     return compare(
         "1080p labels to a message",
-        lambda: image_message(labels, "mono8", header(1, "camera")),
+        lambda: message_from(kind, fields.pixels(1, "camera", labels, "mono8")),
         repeats,
         ("a NumPy array assigned to the field", assigned),
         bound=least_seconds(labels, labels),

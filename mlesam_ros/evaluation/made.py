@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.encoding.picture import to_rgb
 from mlesam_ros.evaluation.scores import Trace
-from mlesam_ros.frame import CAMERA, CompressedPicture, FrameSet, Modality, Picture, Segmentation
+from mlesam_ros.frame import FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.mask_messages import camera_rgb
 
 Labels = npt.NDArray[np.uint8]
 
@@ -40,10 +40,7 @@ class Made:
 
     def picture(self) -> npt.NDArray[np.uint8] | None:
         """(H, W, 3) RGB of the camera's frame in the set; None where there is none."""
-        frame = self.frame_set.frames.get(CAMERA)
-        if frame is None or not isinstance(frame.payload, Picture | CompressedPicture):
-            return None
-        return to_rgb(frame.payload)
+        return camera_rgb(self.frame_set)
 
 
 class Listener:

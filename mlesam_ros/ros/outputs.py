@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cache
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import Image
-from std_msgs.msg import Header
 
-from mlesam_ros.encoding.picture import to_rgb
-from mlesam_ros.frame import CAMERA, LIDAR, Cloud, FrameSet, Segmentation
+from mlesam_ros.bags.fields import Fields, header
+from mlesam_ros.frame import FrameSet, Segmentation
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.msg import LabelClass, Status
-from mlesam_ros.msg import LabelSpace as LabelSpaceMessage
-from mlesam_ros.render import labelled_cloud, overlay, projected_cloud
+from mlesam_ros.mask_messages import label_space, mask_messages
 from mlesam_ros.ros.compat.interfaces import message_class
-from mlesam_ros.ros.conversions import header, image_message, points_message
+from mlesam_ros.ros.conversions import message_from
 from mlesam_ros.ros.markers import health_markers
 from mlesam_ros.ros.topics import OUTPUTS
 
@@ -37,8 +32,8 @@ class Outputs:
         self._node = node
         self._label_space = label_space
         types = {name: message_class(output.type_name) for name, output in OUTPUTS.items()}
-        self._publishers = {name: self._publisher(kind, name) for name, kind in types.items() if kind is not None}
-        self._vision_type = types["vision_label_info"]
+        self._types = {name: kind for name, kind in types.items() if kind is not None}
+        self._publishers = {name: self._publisher(kind, name) for name, kind in self._types.items()}
 
     def close(self) -> None:
         """Take the topics away."""
@@ -53,11 +48,9 @@ class Outputs:
             stamp: nanoseconds.
             threshold: the confidence below which pixels are unlabelled.
         """
-        head = header(stamp, "")
-        self._publishers["label_info"].publish(label_space_message(self._label_space, head))
-        if self._vision_type is not None:
-            message = vision_message(self._vision_type, self._label_space, head, threshold)
-            self._publishers["vision_label_info"].publish(message)
+        self._send("label_info", label_space(self._label_space, stamp))
+        if "vision_label_info" in self._types:
+            self._send("vision_label_info", vision_fields(self._label_space, stamp, threshold))
 
     def publish(self, segmentation: Segmentation, frame_set: FrameSet, rig: Rig, alpha: float) -> None:
         """Publish one mask in every form that somebody listens to, the labels first.
@@ -68,59 +61,34 @@ class Outputs:
             rig: where the sensors sit.
             alpha: weight of the colours in the overlay.
         """
-        head = header(segmentation.stamp, segmentation.frame_id)
-        space = self._label_space
-        self._when_heard("labels", lambda: image_message(segmentation.labels, "mono8", head))
-        self._when_heard("confidence", lambda: image_message(segmentation.confidence, "mono8", head))
-        camera, lidar = frame_set.frames.get(CAMERA), frame_set.frames.get(LIDAR)
-        picture = cache(lambda: None if camera is None else to_rgb(camera.payload))  # type: ignore[arg-type]
+        makers = mask_messages(segmentation, frame_set, rig, self._label_space, alpha)
+        for name, make in makers.items():
+            if self._heard(name):
+                self._send(name, make())
 
-        def colours() -> Image:
-            return image_message(overlay(picture(), segmentation.labels, space, alpha), "rgb8", head)
-
-        self._when_heard("overlay", colours)
-        if lidar is not None and isinstance(cloud := lidar.payload, Cloud):
-            size = rig.camera.height, rig.camera.width
-            points_head = header(lidar.stamp, lidar.frame_id)
-            self._when_heard(
-                "projected_lidar", lambda: image_message(projected_cloud(picture(), lidar, rig, size), "rgb8", head)
-            )
-            self._when_heard(
-                "semantic_points",
-                lambda: points_message(labelled_cloud(cloud, segmentation, rig, space, lidar), points_head),
-            )
-
-    def publish_status(self, status: Callable[[], Status]) -> None:
-        """Publish how the newest mask came about, if somebody listens."""
-        self._when_heard("status", status)
+    def publish_status(self, make: Callable[[], Fields]) -> None:
+        """Publish the fields of the newest mask's status, if the topic has a subscription."""
+        if self._heard("status"):
+            self._send("status", make())
 
     def publish_health(self, reports: Iterable[tuple[DiagnosticStatus, str]]) -> None:
         """Publish how the sensors are doing, if somebody listens; arguments as for `health_markers`."""
-        self._when_heard("sensor_health", lambda: health_markers(reports))
+        if self._heard("sensor_health"):
+            self._publishers["sensor_health"].publish(health_markers(reports))
 
     def _publisher(self, message: type, name: str) -> Any:
         options = QoSOverridingOptions.with_default_policies()
         create = self._node.create_lifecycle_publisher
         return create(message, f"~/{name}", OUTPUTS[name].qos, qos_overriding_options=options)
 
-    def _when_heard(self, name: str, make: Callable[[], Any]) -> None:
-        publisher = self._publishers[name]
-        if publisher.get_subscription_count():
-            publisher.publish(make())
+    def _heard(self, name: str) -> bool:
+        return bool(self._publishers[name].get_subscription_count())
+
+    def _send(self, name: str, content: Fields) -> None:
+        self._publishers[name].publish(message_from(self._types[name], content))
 
 
-def label_space_message(space: LabelSpace, head: Header) -> LabelSpaceMessage:
-    """A label space → `mlesam_ros/LabelSpace`."""
-    classes = [
-        LabelClass(id=index, name=name, red=color[0], green=color[1], blue=color[2])
-        for index, (name, color) in enumerate(zip(space.names, space.colors, strict=True))
-    ]
-    return LabelSpaceMessage(header=head, name=space.name, ignore=space.ignore, classes=classes)
-
-
-def vision_message(message: type, space: LabelSpace, head: Header, threshold: float) -> Any:
-    """A label space → `vision_msgs/LabelInfo`, given that class."""
-    entry = message_class("vision_msgs/msg/VisionClass")
-    assert entry is not None
-    classes = [entry(class_id=index, class_name=name) for index, name in enumerate(space.names)]
-    return message(header=head, class_map=classes, threshold=threshold)
+def vision_fields(space: LabelSpace, stamp: int, threshold: float) -> Fields:
+    """A vision_msgs/LabelInfo."""
+    classes = [{"class_id": index, "class_name": name} for index, name in enumerate(space.names)]
+    return {"header": header(stamp, ""), "class_map": classes, "threshold": threshold}

@@ -13,6 +13,7 @@ from rclpy.lifecycle import LifecycleNode
 from mlesam_ros.errors import CalibrationError, ConfigError, MlesamError, sentence
 from mlesam_ros.frame import CAMERA, FrameSet, Modality, Segmentation
 from mlesam_ros.labels import IGNORE
+from mlesam_ros.mask_messages import Provenance, Times, status
 from mlesam_ros.model.checkpoint import load_checkpoint
 from mlesam_ros.model.shortage import enough_memory
 from mlesam_ros.pipeline import Pipeline, pick_device
@@ -24,7 +25,6 @@ from mlesam_ros.ros.outputs import Outputs
 from mlesam_ros.ros.parameters import AUTO, NodeParameters, sync_config
 from mlesam_ros.ros.rig_feed import RigFeed
 from mlesam_ros.ros.snapshot import Snapshot
-from mlesam_ros.ros.status import Provenance, Times, status_message
 from mlesam_ros.ros.sync_filter import SyncFilter
 from mlesam_ros.ros.words import PIPELINE, SENSOR
 from mlesam_ros.share import share
@@ -151,7 +151,7 @@ class Perception:
         mask = Provenance(segmentation, usable, self._ledger.sequence + 1, times)
         self._ledger.enter(segmentation, mask.latencies["stamp_to_mask"], self._pipeline.notes)
         topics = {m: self._topic(m) for m in self._modalities}
-        self._outputs.publish_status(lambda: status_message(mask, topics, self._counters()))
+        self._outputs.publish_status(lambda: status(mask, topics, self._counters()))
 
     def _mask(self, frame_set: FrameSet) -> Segmentation | None:
         """The mask, and a note of every frame that had no part in it; None when none of them had."""

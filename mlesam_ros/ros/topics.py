@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
+from mlesam_ros.mask_messages import LABEL_SPACE, MASK_TYPES, STATUS
+
 HEARD = "while somebody listens"
 ALWAYS = "always"
 
@@ -38,22 +40,22 @@ class Output:
 
 OUTPUTS = {
     "labels": Output(
-        "sensor_msgs/msg/Image",
+        MASK_TYPES["labels"],
         "mono8: class id per pixel, 255 where unlabelled; the camera's stamp and frame, and its size or the network's "
         "(`labels_resolution`).",
     ),
-    "confidence": Output("sensor_msgs/msg/Image", "mono8: probability of that class times 255."),
-    "overlay": Output("sensor_msgs/msg/Image", "rgb8: the classes' colours on the camera's picture, for people."),
+    "confidence": Output(MASK_TYPES["confidence"], "mono8: probability of that class times 255."),
+    "overlay": Output(MASK_TYPES["overlay"], "rgb8: the classes' colours on the camera's picture, for people."),
     "projected_lidar": Output(
-        "sensor_msgs/msg/Image",
+        MASK_TYPES["projected_lidar"],
         "rgb8: LiDAR points on the camera's picture, red near and blue far: is the calibration right?",
     ),
     "semantic_points": Output(
-        "sensor_msgs/msg/PointCloud2",
+        MASK_TYPES["semantic_points"],
         "x y z intensity label rgb: the LiDAR points that the camera sees with their class, in the LiDAR's frame.",
     ),
     "status": Output(
-        "mlesam_ros/msg/Status",
+        STATUS,
         "How the mask came about: sensors used, skews, ages, router weights, counters, latencies.",
     ),
     "sensor_health": Output(
@@ -62,7 +64,7 @@ OUTPUTS = {
         "every second",
     ),
     "label_info": Output(
-        "mlesam_ros/msg/LabelSpace", "Names, ids and colours of the classes.", "at activation", ALWAYS, True
+        LABEL_SPACE, "Names, ids and colours of the classes.", "at activation", ALWAYS, True
     ),
     "vision_label_info": Output(
         "vision_msgs/msg/LabelInfo",

@@ -10,9 +10,10 @@ from event_camera_msgs.msg import EventPacket
 from robot import CAMERA_FRAME, EVENT_FRAME, HEIGHT, LIDAR_FRAME, WIDTH
 from sensor_msgs.msg import Image, PointCloud2, PointField
 
+from mlesam_ros.bags import fields
 from mlesam_ros.encoding.evt3_encode import encode_evt3
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
-from mlesam_ros.ros.conversions import byte_array, header, image_message
+from mlesam_ros.ros.conversions import byte_array, header, message_from
 
 PERIOD = 100_000_000  # ns between the moments of all four
 OFFSETS = {CAMERA: 0, DEPTH: 4_000_000, EVENT: 2_000_000, LIDAR: 12_000_000}  # ns after the moment; never at once
@@ -71,7 +72,8 @@ def _event_content(variant: int) -> tuple[np.ndarray, ...]:
 def _content(modality: str, variant: int) -> Image | PointCloud2:
     rng, head = _rng(modality, variant), header(0, FRAMES[modality])
     if modality == CAMERA:
-        return image_message(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8), "rgb8", head)
+        rgb = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+        return message_from(Image, fields.pixels(0, FRAMES[modality], rgb, "rgb8"))
     if modality == DEPTH:
         millimetres = rng.integers(500, 20000, (HEIGHT, WIDTH)).astype("<u2")
         message = Image(header=head, height=HEIGHT, width=WIDTH, encoding="16UC1", step=2 * WIDTH)
@@ -86,11 +88,11 @@ def _cloud(rng: np.random.Generator, head: object) -> PointCloud2:
     points["y"] = rng.uniform(-1, 1, 500) * points["x"]
     points["z"] = rng.uniform(-0.5, 0.5, 500) * points["x"]
     points["intensity"] = rng.uniform(0, 1, 500)
-    fields = [
+    columns = [
         PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
         for i, name in enumerate(points.dtype.names)
     ]
-    message = PointCloud2(header=head, height=1, width=500, fields=fields)
+    message = PointCloud2(header=head, height=1, width=500, fields=columns)
     message.point_step, message.row_step, message.data = 16, 8000, byte_array(points)
     return message
 

@@ -9,9 +9,10 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from tf2_msgs.msg import TFMessage
 
+from mlesam_ros.bags import fields
 from mlesam_ros.encoding.evt3_encode import encode_evt3
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
-from mlesam_ros.ros.conversions import byte_array, header, image_message, time_message
+from mlesam_ros.ros.conversions import byte_array, header, message_from
 
 HEIGHT, WIDTH = 48, 64
 CAMERA_FRAME, EVENT_FRAME, LIDAR_FRAME = "camera_optical_frame", "event_optical_frame", "lidar"
@@ -83,7 +84,7 @@ class Robot:
 
     def _camera(self, stamp: int) -> Image:
         pixels = self._rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-        return image_message(pixels, "rgb8", header(stamp, CAMERA_FRAME))
+        return message_from(Image, fields.pixels(stamp, CAMERA_FRAME, pixels, "rgb8"))
 
     def _depth(self, stamp: int) -> Image:
         millimetres = self._rng.integers(500, 20000, (HEIGHT, WIDTH)).astype("<u2")
@@ -97,11 +98,11 @@ class Robot:
         points["y"] = self._rng.uniform(-1, 1, 500) * points["x"]
         points["z"] = self._rng.uniform(-0.5, 0.5, 500) * points["x"]
         points["intensity"] = self._rng.uniform(0, 1, 500)
-        fields = [
+        columns = [
             PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
             for i, name in enumerate(points.dtype.names)
         ]
-        message = PointCloud2(header=header(stamp, LIDAR_FRAME), height=1, width=500, fields=fields)
+        message = PointCloud2(header=header(stamp, LIDAR_FRAME), height=1, width=500, fields=columns)
         message.point_step, message.row_step, message.data = 16, 8000, byte_array(points)
         return message
 
@@ -130,4 +131,4 @@ def clock_message(stamp: int):
     """`rosgraph_msgs/Clock`."""
     from rosgraph_msgs.msg import Clock
 
-    return Clock(clock=time_message(stamp))
+    return message_from(Clock, {"clock": fields.header(stamp, "")["stamp"]})

@@ -12,6 +12,8 @@ pytest.importorskip("rclpy")
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image, PointCloud2
 
+from mlesam_ros import mask_messages
+from mlesam_ros.bags import fields
 from mlesam_ros.encoding.picture import to_rgb
 from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, Cloud, FrameSet, Picture, Segmentation, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
@@ -19,12 +21,17 @@ from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.messages import FrameReader
 from mlesam_ros.ros import outputs
-from mlesam_ros.ros.conversions import byte_array, header, image_message, points_message
+from mlesam_ros.ros.compat.interfaces import message_class
+from mlesam_ros.ros.conversions import byte_array, header, message_from
 from mlesam_ros.ros.outputs import Outputs
 
 POINT = np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4"), ("intensity", "f4")])
 OVER = 1.1  # array.array grows by a sixteenth more than it is asked to
-MADE = ("image_message", "points_message", "overlay", "labelled_cloud", "projected_cloud", "to_rgb", "health_markers")
+MADE = {
+    fields: ("pixels", "point_cloud"),
+    mask_messages: ("overlay", "labelled_cloud", "projected_cloud", "to_rgb"),
+    outputs: ("health_markers",),
+}
 
 
 def peak(work):
@@ -39,15 +46,23 @@ def peak(work):
 
 
 def test_a_mask_of_1080p_is_allocated_once_on_its_way_into_a_message():
-    labels, head = np.ones((1080, 1920), np.uint8), header(1, "camera")
-    image_message(labels, "mono8", head)
-    assert labels.nbytes <= peak(lambda: image_message(labels, "mono8", head)) <= OVER * labels.nbytes
+    labels = np.ones((1080, 1920), np.uint8)
+
+    def make():
+        return message_from(Image, fields.pixels(1, "camera", labels, "mono8"))
+
+    make()
+    assert labels.nbytes <= peak(make) <= OVER * labels.nbytes
 
 
 def test_so_is_a_cloud():
-    points, head = np.ones(131_072, POINT), header(1, "lidar")
-    points_message(points, head)
-    assert peak(lambda: points_message(points, head)) <= OVER * points.nbytes
+    points = np.ones(131_072, POINT)
+
+    def make():
+        return message_from(PointCloud2, fields.point_cloud(1, "lidar", points))
+
+    make()
+    assert peak(make) <= OVER * points.nbytes
 
 
 def test_a_picture_with_another_order_of_bytes_is_copied_into_order_once():
@@ -83,7 +98,7 @@ def test_rgb_is_a_view_as_well():
 
 
 def test_a_frame_is_a_view_of_its_cloud_message():
-    message = received(points_message(np.ones(131_072, POINT), header(1, "lidar")))
+    message = received(message_from(PointCloud2, fields.point_cloud(1, "lidar", np.ones(131_072, POINT))))
     assert isinstance(message, PointCloud2)
     reader = FrameReader(LIDAR, "sensor_msgs/msg/PointCloud2")
     frame = reader.read(message)
@@ -118,9 +133,9 @@ def counted(function, made, name):
 def publish(monkeypatch):
     """Publish one mask to listeners of some topics: what was made, and what was sent where."""
     made = []
-    for name in MADE:
-        original = getattr(outputs, name)
-        monkeypatch.setattr(outputs, name, counted(original, made, name))
+    for module, names in MADE.items():
+        for name in names:
+            monkeypatch.setattr(module, name, counted(getattr(module, name), made, name))
     k = np.array([[30.0, 0, 31.5], [0, 30.0, 23.5], [0, 0, 1]])
     rig = Rig("camera", {"camera": CameraModel(64, 48, k, np.zeros(0), "pinhole")})
     pixels = Picture(48, 64, "bgr8", 192, np.zeros(48 * 192, np.uint8))
@@ -134,9 +149,10 @@ def publish(monkeypatch):
     def run(*heard):
         one = Outputs.__new__(Outputs)
         one._label_space = load_label_space("deliver")
+        one._types = {name: message_class(output.type_name) for name, output in outputs.OUTPUTS.items()}
         one._publishers = {name: Publisher(name in heard) for name in outputs.OUTPUTS}
         one.publish(mask, FrameSet(1, CAMERA, frames, dict.fromkeys(frames, 0)), rig, 0.5)
-        one.publish_status(lambda: made.append("status"))
+        one.publish_status(lambda: made.append("status") or {})
         one.publish_health([])
         return made, {name for name, publisher in one._publishers.items() if publisher.sent}
 
@@ -150,11 +166,11 @@ def test_nothing_is_made_for_topics_that_nobody_hears(publish):
 @pytest.mark.parametrize(
     ("topic", "work"),
     [
-        ("labels", ["image_message"]),
-        ("confidence", ["image_message"]),
-        ("overlay", ["to_rgb", "overlay", "image_message"]),
-        ("projected_lidar", ["to_rgb", "projected_cloud", "image_message"]),
-        ("semantic_points", ["labelled_cloud", "points_message"]),
+        ("labels", ["pixels"]),
+        ("confidence", ["pixels"]),
+        ("overlay", ["to_rgb", "overlay", "pixels"]),
+        ("projected_lidar", ["to_rgb", "projected_cloud", "pixels"]),
+        ("semantic_points", ["labelled_cloud", "point_cloud"]),
         ("status", ["status"]),
         ("sensor_health", ["health_markers"]),
     ],

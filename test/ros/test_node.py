@@ -260,12 +260,13 @@ def test_simulated_time(graph, start, robot, listener):
 
 
 def test_nothing_is_made_that_nobody_hears(graph, start, robot, monkeypatch):
+    from mlesam_ros import mask_messages
     from mlesam_ros.ros import outputs
 
     made = []
-    monkeypatch.setattr(outputs, "overlay", lambda *a: made.append("overlay"))
-    monkeypatch.setattr(outputs, "labelled_cloud", lambda *a: made.append("cloud"))
-    monkeypatch.setattr(outputs, "projected_cloud", lambda *a: made.append("points"))
+    monkeypatch.setattr(mask_messages, "overlay", lambda *a: made.append("overlay"))
+    monkeypatch.setattr(mask_messages, "labelled_cloud", lambda *a: made.append("cloud"))
+    monkeypatch.setattr(mask_messages, "projected_cloud", lambda *a: made.append("points"))
     monkeypatch.setattr(outputs, "health_markers", lambda *a: made.append("markers"))
     start()
     robot, listener = robot(), Listener(graph.node("listener"), outputs=("labels", "status"))

@@ -1,0 +1,189 @@
+"""The messages of one mask, as fields: the node publishes them, the result bag of `mlesam evaluate` records them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.bags import fields
+from mlesam_ros.bags.fields import Fields
+from mlesam_ros.encoding.picture import to_rgb
+from mlesam_ros.frame import (
+    CAMERA,
+    LIDAR,
+    NANOSECONDS,
+    Cloud,
+    CompressedPicture,
+    FrameSet,
+    Modality,
+    Picture,
+    Segmentation,
+)
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.labels import LabelSpace
+from mlesam_ros.render import labelled_cloud, overlay, projected_cloud
+
+IMAGE, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
+STATUS, LABEL_SPACE = "mlesam_ros/msg/Status", "mlesam_ros/msg/LabelSpace"
+
+MASK_TYPES = {
+    "labels": IMAGE,
+    "confidence": IMAGE,
+    "overlay": IMAGE,
+    "projected_lidar": IMAGE,
+    "semantic_points": CLOUD,
+}
+"""Topic below the node's name → message type, of what `mask_messages` makes."""
+
+_FATES = ("received", "superseded", "late", "unmatched", "refused")
+
+
+@dataclass(frozen=True)
+class Times:
+    """ROS times of one mask.
+
+    Attributes:
+        received, taken, published: nanoseconds at which the primary's message was received, the set was taken from
+            the synchroniser and the mask was published; received is None where it is not known.
+        publishing: seconds of the machine's clock that publishing took.
+    """
+
+    received: int | None
+    taken: int
+    published: int
+    publishing: float
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """One mask and where it came from.
+
+    Attributes:
+        segmentation: the mask.
+        frame_set: the frames that it was made from, without those that could not be used.
+        sequence: masks since activation, this one included.
+        times: None for a mask that is not published live.
+    """
+
+    segmentation: Segmentation
+    frame_set: FrameSet
+    sequence: int
+    times: Times | None = None
+
+    @property
+    def latencies(self) -> dict[str, float]:
+        """Stage → seconds: the pipeline's stages; live also the stages before and after them, and all in all.
+
+        `receive`, `synchronise` and `stamp_to_mask` are differences of ROS time; the others are the machine's time.
+        """
+        stamp, times = self.segmentation.stamp, self.times
+        if times is None:
+            return self.segmentation.timings
+        received = stamp if times.received is None else times.received
+        return {
+            "receive": _seconds(received - stamp),
+            "synchronise": _seconds(times.taken - received),
+            **self.segmentation.timings,
+            "publish": times.publishing,
+            "stamp_to_mask": _seconds(times.published - stamp),
+        }
+
+    def age(self, modality: Modality) -> float:
+        """Seconds from the stamp of a used sensor's frame to the publication of the mask; NaN where not published."""
+        published = None if self.times is None else self.times.published
+        return math.nan if published is None else _seconds(published - self.frame_set.frames[modality].stamp)
+
+
+def mask_messages(
+    segmentation: Segmentation, frame_set: FrameSet, rig: Rig, space: LabelSpace, alpha: float
+) -> dict[str, Callable[[], Fields]]:
+    """The messages of one mask, each computed when its function is called.
+
+    Args:
+        segmentation: the mask.
+        frame_set: the frames that it was made from.
+        rig: lenses and mounting of the sensors.
+        space: names and colours of the labels.
+        alpha: weight of the colours in the overlay.
+
+    Returns:
+        Topic below the node's name → function that makes its fields. Without LiDAR, the topics of the LiDAR are absent.
+    """
+    stamp, frame_id, labels = segmentation.stamp, segmentation.frame_id, segmentation.labels
+    rgb = cache(lambda: camera_rgb(frame_set))
+    makers: dict[str, Callable[[], Fields]] = {
+        "labels": lambda: fields.pixels(stamp, frame_id, labels, "mono8"),
+        "confidence": lambda: fields.pixels(stamp, frame_id, segmentation.confidence, "mono8"),
+        "overlay": lambda: fields.pixels(stamp, frame_id, overlay(rgb(), labels, space, alpha), "rgb8"),
+    }
+    lidar = frame_set.frames.get(LIDAR)
+    if lidar is not None and isinstance(cloud := lidar.payload, Cloud):
+        size = rig.camera.height, rig.camera.width
+        makers["projected_lidar"] = lambda: fields.pixels(
+            stamp, frame_id, projected_cloud(rgb(), lidar, rig, size), "rgb8"
+        )
+        makers["semantic_points"] = lambda: fields.point_cloud(
+            lidar.stamp, lidar.frame_id, labelled_cloud(cloud, segmentation, rig, space, lidar)
+        )
+    return makers
+
+
+def camera_rgb(frame_set: FrameSet) -> npt.NDArray[np.uint8] | None:
+    """(H, W, 3) RGB of the camera's frame; None without one."""
+    frame = frame_set.frames.get(CAMERA)
+    if frame is None or not isinstance(frame.payload, Picture | CompressedPicture):
+        return None
+    return to_rgb(frame.payload)
+
+
+def label_space(space: LabelSpace, stamp: int) -> Fields:
+    """An mlesam_ros/LabelSpace."""
+    classes = [
+        {"id": index, "name": name, "red": red, "green": green, "blue": blue}
+        for index, (name, (red, green, blue)) in enumerate(zip(space.names, space.colors, strict=True))
+    ]
+    return {"header": fields.header(stamp, ""), "name": space.name, "ignore": space.ignore, "classes": classes}
+
+
+def status(mask: Provenance, topics: Mapping[Modality, str], counters: Mapping[Modality, Mapping[str, int]]) -> Fields:
+    """An mlesam_ros/Status.
+
+    Args:
+        mask: the mask.
+        topics: the resolved topic of every configured sensor.
+        counters: modality → counters of its messages, with the keys of `Synchroniser.counters`.
+    """
+    return {
+        "header": fields.header(mask.segmentation.stamp, mask.segmentation.frame_id),
+        "primary": mask.frame_set.primary,
+        "sequence": mask.sequence,
+        "sensors": [_sensor(mask, modality, topic, counters[modality]) for modality, topic in topics.items()],
+        "latencies": [{"stage": stage, "seconds": seconds} for stage, seconds in mask.latencies.items()],
+    }
+
+
+def _sensor(mask: Provenance, modality: Modality, topic: str, counts: Mapping[str, int]) -> dict[str, Any]:
+    used = modality in mask.segmentation.used
+    levels = mask.segmentation.weights.items() if used else ()
+    return {
+        "modality": modality,
+        "topic": topic,
+        "used": used,
+        "skew": _seconds(mask.frame_set.skews[modality]) if used else math.nan,
+        "age": mask.age(modality) if used else math.nan,
+        "weights": [
+            {"level": level, "weight": float(weight[modality])} for level, weight in levels if modality in weight
+        ],
+        "used_total": counts["used"],
+        **{fate: counts[fate] for fate in _FATES},
+    }
+
+
+def _seconds(nanoseconds: int) -> float:
+    return nanoseconds / NANOSECONDS

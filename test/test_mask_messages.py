@@ -1,0 +1,82 @@
+"""The status of a mask is the same for rclpy and for a bag: where the mask came from, and counters that add up."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mlesam_ros.bags.build import build
+from mlesam_ros.bags.typestore import typestore
+from mlesam_ros.frame import CAMERA, LIDAR, Cloud, FrameSet, Segmentation, SensorFrame
+from mlesam_ros.mask_messages import Provenance, Times, status
+
+COUNTS = {"received": 9, "used": 3, "superseded": 2, "late": 1, "unmatched": 1, "refused": 2}
+CLOUD = Cloud(np.zeros(0, [("x", "f4")]))
+STAMP = 10_000_000_000
+
+
+def for_rclpy(content):
+    pytest.importorskip("rclpy")
+    from mlesam_ros.msg import Status
+    from mlesam_ros.ros.conversions import message_from
+
+    return message_from(Status, content)
+
+
+def for_a_bag(content):
+    return build(typestore(), "mlesam_ros/msg/Status", content)
+
+
+def content(live):
+    segmentation = Segmentation(
+        stamp=STAMP,
+        frame_id="camera",
+        labels=np.zeros((1, 1), np.uint8),
+        confidence=np.zeros((1, 1), np.uint8),
+        weights={"semantic": {LIDAR: 1.0}, "high_res_0": {LIDAR: 1.0}},
+        used=(LIDAR,),
+        timings={"encode": 0.01, "model": 0.03},
+    )
+    frame = SensorFrame(LIDAR, STAMP + 5_000_000, "lidar", CLOUD)
+    frame_set = FrameSet(STAMP, LIDAR, {LIDAR: frame}, {LIDAR: 5_000_000, CAMERA: 0})
+    # The simulated clock runs at a tenth of the machine's pace: 42 ms of work are 4 ms of it.
+    times = Times(STAMP + 12_000_000, STAMP + 20_000_000, STAMP + 24_000_000, 0.002)
+    mask = Provenance(segmentation, frame_set, 7, times if live else None)
+    return status(mask, {CAMERA: "/image", LIDAR: "/points"}, {CAMERA: COUNTS, LIDAR: COUNTS})
+
+
+@pytest.fixture(params=[for_rclpy, for_a_bag], ids=lambda make: make.__name__)
+def make(request):
+    return request.param
+
+
+@pytest.fixture
+def message(make):
+    return make(content(live=True))
+
+
+def test_used_and_unused_sensors_are_both_there(message):
+    camera, lidar = message.sensors
+    assert (camera.modality, camera.topic, camera.used, list(camera.weights)) == (CAMERA, "/image", False, [])
+    assert math.isnan(camera.skew) and math.isnan(camera.age)
+    assert (lidar.used, lidar.skew, lidar.age) == (True, 0.005, 0.019)
+    assert [(w.level, w.weight) for w in lidar.weights] == [("semantic", 1.0), ("high_res_0", 1.0)]
+    assert (message.sequence, message.primary, message.header.frame_id) == (7, LIDAR, "camera")
+
+
+def test_counters_are_passed_on(message):
+    lidar = message.sensors[1]
+    fates = lidar.used_total + lidar.superseded + lidar.late + lidar.unmatched + lidar.refused
+    assert (lidar.received, fates) == (9, 9)
+
+
+def test_no_stage_is_negative_on_a_slow_simulated_clock(message):
+    stages = {entry.stage: entry.seconds for entry in message.latencies}
+    own = {"encode": 0.01, "model": 0.03, "publish": 0.002}
+    assert stages == {"receive": 0.012, "synchronise": 0.008, **own, "stamp_to_mask": 0.024}
+
+
+def test_a_mask_that_is_not_published_has_neither_ages_nor_the_latencies_of_publishing(make):
+    message = make(content(live=False))
+    assert math.isnan(message.sensors[1].age) and message.sensors[1].skew == 0.005
+    assert {entry.stage: entry.seconds for entry in message.latencies} == {"encode": 0.01, "model": 0.03}
