@@ -30,7 +30,6 @@ _LARGEST = 1 << 64
 class _Loader(yaml.SafeLoader):
     """A safe loader that refuses duplicate keys, and values beyond measure."""
 
-    unique = True
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
@@ -56,7 +55,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """As the safe loader does it, after a look at the keys."""
         seen = set()
-        for key, _ in node.value if self.unique else ():
+        for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
                     line = key.start_mark.line + 1
@@ -73,10 +72,6 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-
-
-class _LaterWins(_Loader):
-    unique = False
 
 
 def _refuse_deep(depth: int) -> None:
@@ -101,37 +96,53 @@ def _weigh(node: yaml.Node, known: dict[int, int]) -> int:
     return weight
 
 
-def parse_yaml(text: str, unique: bool = True) -> Any:
+def parse_yaml(text: str) -> Any:
     """Plain data.
 
     Args:
         text: at most a million characters.
-        unique: whether a key must not be given twice; otherwise the later one counts.
 
     Raises:
         yaml.YAMLError: not YAML, a key that is given twice, or more than a file of settings has.
     """
-    if len(text) > _LONGEST:
-        raise yaml.YAMLError(f"it has {len(text)} characters, more than {_LONGEST}")
+    _refuse_long(text)
     try:
-        return yaml.load(text, _Loader if unique else _LaterWins)  # safe loaders, by descent
+        return yaml.load(text, _Loader)  # a safe loader, by descent
     except (ValueError, TypeError) as error:  # numbers and dates that are none
         raise yaml.YAMLError(str(error) or type(error).__name__) from error
 
 
-def read_yaml(path: str | Path, what: str = "calibration file", unique: bool = True) -> Any:
+def compose_yaml(text: str) -> yaml.Node | None:
+    """The nodes of one document, with their positions and before any type is decided; None for an empty one.
+
+    Raises:
+        yaml.YAMLError: as `parse_yaml`; keys may be given twice.
+    """
+    _refuse_long(text)
+    loader = _Loader(text)
+    try:
+        return loader.get_single_node()
+    finally:
+        loader.dispose()
+
+
+def _refuse_long(text: str) -> None:
+    if len(text) > _LONGEST:
+        raise yaml.YAMLError(f"it has {len(text)} characters, more than {_LONGEST}")
+
+
+def read_yaml(path: str | Path, what: str = "calibration file") -> Any:
     """Plain data from a file.
 
     Args:
         path: of the file.
         what: it is, for the message.
-        unique: as for `parse_yaml`.
 
     Raises:
         ConfigError: no such file, or `parse_yaml` refuses what is in it.
     """
     try:
-        return parse_yaml(Path(path).read_text(encoding="utf-8"), unique)
+        return parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, ValueError) as error:  # a UnicodeDecodeError and a NUL in the path are ValueErrors
         raise ConfigError(f"{what} {path} cannot be read: {' '.join(str(error).split())}.") from error
 

@@ -13,10 +13,10 @@ SOURCES = sorted([*(CHECKOUT / "mlesam_ros").rglob("*.py"), *(CHECKOUT / "traini
 FLOORS = [
     {"cli"},
     {"ros", "training", "evaluation", "doctor", "bench"},
-    {"bags", "pipeline", "mask_messages"},
+    {"bags", "pipeline", "mask_messages", "config"},
     {"model", "encoding", "sync", "render", "world", "messages", "rig_learner"},
     {"geometry", "labels", "metrics", "robustness"},
-    {"frame", "share", "errors", "findings", "strict_yaml", "blas"},
+    {"frame", "share", "errors", "findings", "strict_yaml", "parameter_file", "parameter_spec", "blas"},
 ]
 # Neighbours on one floor that lean on each other, in one direction only.
 NEIGHBOURS = {
@@ -37,6 +37,9 @@ NEIGHBOURS = {
     ("mask_messages", "bags"),
     ("share", "errors"),
     ("strict_yaml", "errors"),
+    ("parameter_file", "errors"),
+    ("parameter_file", "strict_yaml"),
+    ("parameter_spec", "errors"),
 }
 MESSAGE_PACKAGES = ("rclpy", "launch", "launch_ros", "message_filters", "cv_bridge", "tf2_ros", "ament_index_python")
 

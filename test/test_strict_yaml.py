@@ -44,5 +44,4 @@ def test_what_a_file_may_hold():
         "a": {"x": 1}, "b": {"x": 1, "y": -2}, "c": [{"x": 1}, {"x": 1}],
     }  # fmt: skip
     assert parse_yaml("[" * 64 + "]" * 64) and parse_yaml("a: 18446744073709551615")["a"] == 2**64 - 1
-    assert parse_yaml("a: 1\na: 2", unique=False) == {"a": 2}
     assert parse_yaml("") is None

@@ -16,6 +16,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
+from mlesam_ros.config import CameraParameters, NodeParameters, sync_config
 from mlesam_ros.doctor.advice import advise
 from mlesam_ros.doctor.calibration import Infos, calibration_findings
 from mlesam_ros.doctor.catalogue import finding
@@ -27,11 +28,10 @@ from mlesam_ros.doctor.timing import ahead_of_arrival
 from mlesam_ros.evaluation.topics import Source
 from mlesam_ros.findings import ERROR, Finding
 from mlesam_ros.frame import Events, Modality, Picture, SensorFrame
+from mlesam_ros.parameter_file import read_parameter_file
 from mlesam_ros.ros import parameters as declared
 from mlesam_ros.ros.candidates import candidates, instead
 from mlesam_ros.ros.inputs import SensorInput
-from mlesam_ros.ros.parameters import NodeParameters, PictureParameters, sync_config
-from mlesam_ros.ros.params_file import read_params_file
 from mlesam_ros.ros.probe import Probe
 from mlesam_ros.ros.qos_check import qos_findings
 from mlesam_ros.ros.rig_feed import RigFeed
@@ -71,7 +71,7 @@ def examine_live(
     nodes: list[Node] = []
     try:
         probe = Probe(_join(nodes, executor, f"{NAME}_probe", context=context), executor, node)
-        from_file = read_params_file(params_file, node) if params_file else {}
+        from_file = read_parameter_file(params_file, node)[0] if params_file else {}
         overrides = {**from_file, **probe.parameters(), **settings}
         given = [Parameter(name, value=value) for name, value in overrides.items()]
         space = node.rpartition("/")[0] or "/"
@@ -224,7 +224,7 @@ class _Visit:
             elif not source.received and not mismatches:
                 yield finding("no_message", modality, topic=source.topic, seconds=seconds)
             sensor = self._parameters.sensor(modality)
-            if isinstance(sensor, PictureParameters) and sensor.info_topic:
+            if isinstance(sensor, CameraParameters) and sensor.info_topic:
                 info = self._node.resolve_topic_name(sensor.info_topic)
                 yield from qos_findings(self._node, info, modality, subscribers)
         for topic in ("/tf", "/tf_static"):

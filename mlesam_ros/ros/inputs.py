@@ -14,6 +14,7 @@ from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.subscription import Subscription
 
+from mlesam_ros.config import AUTO, SensorParameters
 from mlesam_ros.errors import sentence
 from mlesam_ros.frame import EVENT, NANOSECONDS, Modality
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader
@@ -21,7 +22,6 @@ from mlesam_ros.ros.compat.events import subscribe
 from mlesam_ros.ros.compat.filters import SimpleFilter
 from mlesam_ros.ros.compat.interfaces import message_class
 from mlesam_ros.ros.ledger import Reasons
-from mlesam_ros.ros.parameters import AUTO, SensorParameters
 from mlesam_ros.ros.wire import unpack
 
 # The newest picture is all that counts; an event packet that is skipped is lost for the window and for the decoder.

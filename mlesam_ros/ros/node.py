@@ -11,11 +11,11 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
+from mlesam_ros.config import CONFIGURE, NodeParameters, change_of, unknown_names
 from mlesam_ros.errors import ConfigError, MlesamError, sentence
 from mlesam_ros.ros import parameters as declared
 from mlesam_ros.ros.announcer import Announcer
 from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter
-from mlesam_ros.ros.parameters import NodeParameters
 from mlesam_ros.ros.perception import Perception
 from mlesam_ros.ros.process import leave, run
 from mlesam_ros.ros.topics import DIAGNOSTICS
@@ -42,7 +42,7 @@ class PerceptionNode(LifecycleNode):
     def __init__(self, name: str = "mlesam", **options: Any) -> None:
         super().__init__(name, **options)
         self.parameters = declared.declare(self)
-        for words in declared.unknown_names(n for n in self._parameter_overrides if not self.has_parameter(n)):
+        for words in unknown_names(n for n in self._parameter_overrides if not self.has_parameter(n)):
             self.get_logger().warning(words)
         self._perception: Perception | None = None
         self._failure = ""
@@ -143,7 +143,7 @@ class PerceptionNode(LifecycleNode):
 
     def _on_set_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
         """Take all of the changes or none of them."""
-        ours = {change.name: change.value for change in changes if declared.change_of(change.name) is not None}
+        ours = {change.name: change.value for change in changes if change_of(change.name) is not None}
         if not ours:
             return SetParametersResult(successful=True)
         try:
@@ -157,7 +157,7 @@ class PerceptionNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _refuse_too_late(self, changes: dict[str, Any]) -> None:
-        late = [name for name in changes if declared.change_of(name) == declared.CONFIGURE]
+        late = [name for name in changes if change_of(name) == CONFIGURE]
         if late and self._perception is not None:
             raise ConfigError(
                 f"{', '.join(late)} is read by configure and the node is {self.state}; clean it up first: "

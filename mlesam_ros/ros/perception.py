@@ -10,6 +10,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode
 
+from mlesam_ros.config import AUTO, NodeParameters, sync_config
 from mlesam_ros.errors import CalibrationError, ConfigError, MlesamError, sentence
 from mlesam_ros.frame import CAMERA, FrameSet, Modality, Segmentation
 from mlesam_ros.labels import IGNORE
@@ -22,7 +23,6 @@ from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter, SensorHealth
 from mlesam_ros.ros.inputs import SensorInput
 from mlesam_ros.ros.ledger import Ledger, Reasons
 from mlesam_ros.ros.outputs import Outputs
-from mlesam_ros.ros.parameters import AUTO, NodeParameters, sync_config
 from mlesam_ros.ros.rig_feed import RigFeed
 from mlesam_ros.ros.snapshot import Snapshot
 from mlesam_ros.ros.sync_filter import SyncFilter

@@ -12,7 +12,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
 
-from mlesam_ros.ros import parameters as declared
+from mlesam_ros.config import iter_parameters
 
 _DISCOVERY = 1.5, 3.0
 """Seconds after which those who are on this machine have found each other, as a rule, and on a busy one."""
@@ -57,7 +57,7 @@ class Probe:
 
     def parameters(self) -> dict[str, Any]:
         """Its settings, with its topics as they are remapped; nothing when it does not run or answer."""
-        names = ["use_sim_time", *(name for name, _, _ in declared.flat())]
+        names = ["use_sim_time", *(name for name, _, _ in iter_parameters())]
         answer = self._ask(GetParameters, "get_parameters", GetParameters.Request(names=names)) if self.runs else None
         if answer is None or len(answer.values) != len(names):
             return {}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
+from itertools import pairwise
 from typing import NoReturn
 
 import rclpy
@@ -21,8 +23,9 @@ from rclpy.exceptions import (
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
+from mlesam_ros.config import NODE, other_sections
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.ros.accepted import without_source
+from mlesam_ros.parameter_file import read_override, read_parameter_file
 from mlesam_ros.share import share
 
 # Kilted and later read the first name and warn of the second; Jazzy and before read only the second.
@@ -97,14 +100,22 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)  # before rclpy.init, whose handlers pass on to what they find
     try:
+        files = _parameter_files(sys.argv[1:] if args is None else args)
         rclpy.init(args=list(args) if args is not None else None)
+    except MlesamError as error:
+        print(f"mlesam_ros: {error}", file=sys.stderr)
+        return 1
     except RuntimeError as error:  # rclpy does not export its name
-        print(f"mlesam_ros: what follows --ros-args is refused: {without_source(str(error))}", file=sys.stderr)
+        print(f"mlesam_ros: what follows --ros-args is refused: {_without_source(str(error))}", file=sys.stderr)
         return 1
     gc.freeze()  # what the modules made stays; without it a last look for the rest takes a tenth of a second
     node: Node | None = None
     try:
         node = make_node()
+        for path in files:
+            name = node.get_fully_qualified_name()
+            for words in other_sections(path, name, read_parameter_file(path, name)[1]):
+                node.get_logger().warning(words)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         getattr(node, "start", _nothing)()
@@ -127,6 +138,28 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+def _parameter_files(args: Sequence[str]) -> list[str]:
+    """Parameter files of a command line; those and `-p` rules are refused in the words that the other commands use.
+
+    Raises:
+        ConfigError: one cannot be read.
+    """
+    ours, files = False, []
+    for option, value in pairwise(args):
+        ours = option == "--ros-args" or (ours and option != "--")
+        if ours and option == "--params-file":
+            read_parameter_file(value, NODE)
+            files.append(value)
+        elif ours and option in ("-p", "--param"):
+            read_override(value, NODE)
+    return files
+
+
+def _without_source(words: str) -> str:
+    """A message of rcl without the places in its source code."""
+    return re.sub(r"(, at \S+:\d+)+$", "", words)
 
 
 def leave(code: int) -> NoReturn:

@@ -9,12 +9,11 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from mlesam_ros.config import CameraParameters, NodeParameters, iter_parameters
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import MODALITIES
 from mlesam_ros.messages import MESSAGE_TYPES
-from mlesam_ros.ros import parameters as declared
 from mlesam_ros.ros.inputs import queue_depth
-from mlesam_ros.ros.parameters import NodeParameters, PictureParameters
 from mlesam_ros.ros.topics import DIAGNOSTICS, OUTPUTS, SERVICES, Output
 from mlesam_ros.ros.words import LEVELS, PIPELINE, SENSOR, Saying
 
@@ -40,7 +39,7 @@ def subscribed() -> str:
         sensor = NodeParameters().sensor(modality)
         types = ", ".join(_short(name) for name in MESSAGE_TYPES[modality])
         rows.append((f"`{sensor.topic}`", f"`{modality}.topic`", types, f"best effort, {queue_depth(modality)}"))
-        if isinstance(sensor, PictureParameters):
+        if isinstance(sensor, CameraParameters):
             infos = f"`{sensor.info_topic}`", f"`{modality}.info_topic`"
             rows.append((*infos, _short("sensor_msgs/msg/CameraInfo"), "best effort"))
     rows.append(("`/tf`", "", _short("tf2_msgs/msg/TFMessage"), "reliable"))
@@ -52,7 +51,7 @@ def parameters() -> str:
     """The parameters; those of the sensors once."""
     rows = []
     sensors: dict[str, list[str]] = {}
-    for name, entry, default in declared.flat():
+    for name, entry, default in iter_parameters():
         modality, _, short = name.rpartition(".")
         meta = entry.metadata
         limits = ", ".join(c or '""' for c in meta["choices"])

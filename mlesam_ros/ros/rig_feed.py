@@ -12,11 +12,11 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 from tf2_msgs.msg import TFMessage
 
+from mlesam_ros.config import CameraParameters, NodeParameters
 from mlesam_ros.errors import PacketError, sentence
 from mlesam_ros.frame import MODALITIES, Modality
 from mlesam_ros.geometry.rig import Rig, load_rig
 from mlesam_ros.rig_learner import LensOptions, RigLearner
-from mlesam_ros.ros.parameters import NodeParameters, PictureParameters
 from mlesam_ros.ros.wire import unpack
 
 _INFO, _TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
@@ -70,7 +70,7 @@ class RigFeed:
         )
 
     def _subscribe_infos(self) -> list[Subscription]:
-        cameras = {m: s for m in MODALITIES if isinstance(s := self._parameters.sensor(m), PictureParameters)}
+        cameras = {m: s for m in MODALITIES if isinstance(s := self._parameters.sensor(m), CameraParameters)}
         return [
             self._node.create_subscription(
                 CameraInfo,
@@ -93,7 +93,7 @@ class RigFeed:
             create(TFMessage, "/tf_static", partial(self._on_transforms, "/tf_static", True), latched, raw=True),
         ]
 
-    def _on_info(self, modality: Modality, sensor: PictureParameters, raw: bytes) -> None:
+    def _on_info(self, modality: Modality, sensor: CameraParameters, raw: bytes) -> None:
         topic = self._node.resolve_topic_name(sensor.info_topic)
         options = LensOptions(sensor.frame_id, sensor.rectified, sensor.fit, tuple(sensor.picture_size))
         if (info := self._unpacked(topic, raw, _INFO)) is not None:

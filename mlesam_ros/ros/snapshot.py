@@ -17,9 +17,9 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from mlesam_ros.bags.ring import Kept, Ring, write_snapshot
+from mlesam_ros.config import CameraParameters, NodeParameters
 from mlesam_ros.errors import sentence
 from mlesam_ros.ros.compat.interfaces import message_class
-from mlesam_ros.ros.parameters import NodeParameters, PictureParameters
 from mlesam_ros.ros.topics import SERVICES
 
 _INFO, _TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
@@ -127,4 +127,4 @@ class Snapshot:
 
 def _info_topics(parameters: NodeParameters) -> list[str]:
     sensors = [parameters.sensor(modality) for modality in parameters.modalities]
-    return [s.info_topic for s in sensors if isinstance(s, PictureParameters) and s.info_topic]
+    return [s.info_topic for s in sensors if isinstance(s, CameraParameters) and s.info_topic]

@@ -20,12 +20,12 @@ from small_bag import write_small_bag
 from mlesam_ros.bags.pcd import read_pcd
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.still import load_still
+from mlesam_ros.config import NodeParameters, iter_parameters, parameter_spec
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.geometry.audit import audit
 from mlesam_ros.geometry.rig import load_rig
 from mlesam_ros.labels import load_label_space
-from mlesam_ros.ros.parameters import NodeParameters, accepted, flat
-from mlesam_ros.ros.params_file import read_params_file
+from mlesam_ros.parameter_file import read_parameter_file
 from mlesam_ros.strict_yaml import read_yaml
 from mlesam_ros.training.recipe import load_recipe
 
@@ -86,12 +86,12 @@ def read_labels(path: Path) -> None:
     assert load_label_space(path).palette.shape == (256, 3)
 
 
-ACCEPTED = {name: accepted(name, entry, default) for name, entry, default in flat()}
+ACCEPTED = {name: parameter_spec(name, entry, default) for name, entry, default in iter_parameters()}
 
 
 def read_parameters(path: Path) -> bool:
     refused = 0
-    for name, value in read_params_file(path, "/mlesam").items():
+    for name, value in read_parameter_file(path, "/mlesam")[0].items():
         if name in ACCEPTED:
             refused += is_refused(ACCEPTED[name].take, value)
     return refused > 0

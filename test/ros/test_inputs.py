@@ -13,9 +13,9 @@ from rclpy.qos import qos_profile_sensor_data
 from robot import CAMERA_FRAME, TOPICS, Robot
 from sensor_msgs.msg import CompressedImage, Image
 
+from mlesam_ros.config import SensorParameters
 from mlesam_ros.frame import CAMERA, EVENT, LIDAR, CompressedPicture, Picture
 from mlesam_ros.ros.inputs import SensorInput
-from mlesam_ros.ros.parameters import SensorParameters
 
 ARRAY_DRIVER = str(Path(__file__).parent / "array_driver.py")
 

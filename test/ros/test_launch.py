@@ -11,7 +11,7 @@ pytest.importorskip("rclpy")
 import launch_stand_ins as stand_ins
 
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.ros import parameters as declared
+from mlesam_ros.config import iter_parameters
 from mlesam_ros.ros.process import PROFILE_VARIABLES
 from mlesam_ros.ros.topics import OUTPUTS
 from mlesam_ros.share import share
@@ -66,7 +66,7 @@ def test_every_override_is_a_parameter_and_every_argument_explains_itself():
     result = stand_ins.execute(PERCEPTION)
     overrides = __import__("runpy").run_path(str(PERCEPTION))["OVERRIDES"]
     assert set(overrides) <= set(result.arguments)
-    assert set(overrides.values()) <= {name for name, _, _ in declared.flat()}
+    assert set(overrides.values()) <= {name for name, _, _ in iter_parameters()}
     for argument in result.arguments.values():
         assert argument.description and argument.description.endswith(".")
 

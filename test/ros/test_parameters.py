@@ -8,9 +8,9 @@ import yaml
 pytest.importorskip("rclpy")
 from rclpy.parameter import Parameter
 
+from mlesam_ros.config import START, NodeParameters, iter_parameters, unknown_names
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.ros import parameters as declared
-from mlesam_ros.ros.parameters import NodeParameters
 from mlesam_ros.share import share
 
 
@@ -23,7 +23,7 @@ def flattened(tree: dict, prefix: str = "") -> dict:
 
 def test_the_shipped_file_states_every_default_and_nothing_else():
     stated = flattened(yaml.safe_load(share("config/params/default.yaml").read_text())["/**"]["ros__parameters"])
-    defaults = {name: list(v) if isinstance(v, tuple) else v for name, _, v in declared.flat()}
+    defaults = {name: list(v) if isinstance(v, tuple) else v for name, _, v in iter_parameters()}
     assert stated == defaults
     assert {n: type(v) for n, v in stated.items()} == {n: type(v) for n, v in defaults.items()}
 
@@ -32,8 +32,8 @@ def test_the_shipped_file_states_every_default_and_nothing_else():
 def test_every_shipped_rig_is_accepted_by_the_node(graph, path):
     stated = flattened(yaml.safe_load(path.read_text())["/**"]["ros__parameters"])
     parameters = declared.declare(graph.node(parameter_overrides=[Parameter(n, value=v) for n, v in stated.items()]))
-    assert not declared.unknown_names(list(stated))
-    read = dict((name, list(v) if isinstance(v, tuple) else v) for name, _, v in declared.flat(parameters))
+    assert not unknown_names(list(stated))
+    read = dict((name, list(v) if isinstance(v, tuple) else v) for name, _, v in iter_parameters(parameters))
     assert {name: read[name] for name in stated} == stated
     assert set(parameters.primary_order) == set(parameters.modalities)
 
@@ -41,10 +41,10 @@ def test_every_shipped_rig_is_accepted_by_the_node(graph, path):
 def test_every_parameter_is_described(graph):
     node = graph.node()
     declared.declare(node)
-    for name, entry, default in declared.flat():
+    for name, entry, default in iter_parameters():
         descriptor = node.describe_parameter(name)
         assert descriptor.description.endswith(".") and descriptor.additional_constraints
-        assert descriptor.read_only == (entry.metadata["change"] == declared.START)
+        assert descriptor.read_only == (entry.metadata["change"] == START)
         for choice in entry.metadata["choices"]:
             assert choice in descriptor.additional_constraints
         if isinstance(default, float):
@@ -71,7 +71,7 @@ def test_what_is_declared_is_what_is_read(graph):
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("modalities", ["camera", "lidra"], "did you mean lidar"),
+        ("modalities", ["camera", "lidra"], "Did you mean lidar?"),
         ("modalities", ["camera", "camera"], "each once"),
         ("primary_order", [""], "accepted are lists of camera"),
         ("precision", "fp8", "fp32, bf16, fp16"),
@@ -80,10 +80,10 @@ def test_what_is_declared_is_what_is_read(graph):
         ("lidar.topic", "", "take it out of modalities"),
         ("camera.topic", "front camera", "such as camera/image_raw: topic name must not contain"),
         ("camera.info_topic", "front//info", "repeated"),
-        ("camera.fit", "crop_tap", "did you mean crop_top"),
+        ("camera.fit", "crop_tap", "Did you mean crop_top?"),
         ("camera.fit", "crop_top", "picture_size is [0, 0] with camera.fit 'crop_top'"),
         ("depth.picture_size", [640, 480], "0, 0 without"),
-        ("lidar.type", "sensor_msgs/msg/PointClod2", "did you mean sensor_msgs/msg/PointCloud2"),
+        ("lidar.type", "sensor_msgs/msg/PointClod2", "Did you mean sensor_msgs/msg/PointCloud2?"),
     ],
 )
 def test_bad_values_are_refused_by_name(graph, name, value, words):
@@ -94,5 +94,5 @@ def test_bad_values_are_refused_by_name(graph, name, value, words):
 
 
 def test_misspelt_names_get_the_nearest():
-    sentences = declared.unknown_names(["confidence_treshold", "use_sim_time", "qos_overrides./x.y", "patience"])
+    sentences = unknown_names(["confidence_treshold", "use_sim_time", "qos_overrides./x.y", "patience"])
     assert sentences == ["parameter confidence_treshold does not exist; did you mean confidence_threshold?"]

@@ -100,7 +100,7 @@ def test_arguments_that_are_refused_are_said_in_one_line(tmp_path):
     refused = {
         "-p patience:=99.0": "patience is 99.0; accepted are numbers from 0 to 10.",
         "-p precision:=fp8": "fp32, bf16, fp16",
-        f"--params-file {tmp_path}/robot.yaml": "robot.yaml'. Error: No value at line 2",
+        f"--params-file {tmp_path}/robot.yaml": "robot.yaml cannot be read: lidar.topic in line 2 has no value.",
         "--no-such-argument": "--no-such-argument",
     }
     command = [sys.executable, "-m", "mlesam_ros.ros.node", "--ros-args"]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("rclpy")
+from mlesam_ros.config import iter_parameters
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.ros import parameters as declared
 from mlesam_ros.ros import reference
 from mlesam_ros.ros.topics import OUTPUTS, SERVICES
 from mlesam_ros.ros.words import PIPELINE, SENSOR
@@ -21,7 +21,7 @@ def test_the_tables_are_fresh():
 
 def test_nothing_is_left_out():
     text = DOCUMENT.read_text(encoding="utf-8")
-    for name, _, _ in declared.flat():
+    for name, _, _ in iter_parameters():
         sensor, _, short = name.rpartition(".")
         assert (f"`<sensor>.{short}`" if sensor else f"`{name}`") in text
     for name in (*OUTPUTS, *SERVICES):

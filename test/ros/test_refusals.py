@@ -14,12 +14,13 @@ from rclpy.parameter import Parameter
 from robot import Robot
 from sensor_msgs.msg import Image
 
+from mlesam_ros.config import iter_parameters, parameter_spec
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.parameter_spec import shown
 from mlesam_ros.ros import parameters as declared
-from mlesam_ros.ros.accepted import shown
 from mlesam_ros.ros.node import PerceptionNode
 
-KNOWN = {name: declared.accepted(name, entry, default) for name, entry, default in declared.flat()}
+KNOWN = {name: parameter_spec(name, entry, default) for name, entry, default in iter_parameters()}
 SAMPLES = (True, 1, 1.5, "on", b"on", ["camera", "sonar"], [1, 2, 3], [0.5], [True], [], None)
 """A value of every type that ROS has; each of the lists is wrong for every list of ours."""
 

@@ -9,7 +9,7 @@ from robot import HEIGHT, WIDTH, camera_info
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
-from mlesam_ros.ros.parameters import NodeParameters
+from mlesam_ros.config import NodeParameters
 from mlesam_ros.ros.rig_feed import RigFeed
 
 TOPIC = "camera/camera_info"

@@ -11,10 +11,10 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
 from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.config import NodeParameters
 from mlesam_ros.frame import CAMERA, MODALITIES
 from mlesam_ros.ros.inputs import SensorInput
 from mlesam_ros.ros.node import PerceptionNode
-from mlesam_ros.ros.parameters import NodeParameters
 from mlesam_ros.ros.snapshot import Snapshot
 
 

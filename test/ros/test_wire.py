@@ -11,11 +11,11 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
+from mlesam_ros.config import NodeParameters, SensorParameters
 from mlesam_ros.errors import PacketError
 from mlesam_ros.frame import CAMERA, EVENT, LIDAR
 from mlesam_ros.messages import FrameReader
 from mlesam_ros.ros.inputs import SensorInput
-from mlesam_ros.ros.parameters import NodeParameters, SensorParameters
 from mlesam_ros.ros.rig_feed import RigFeed
 from mlesam_ros.ros.wire import unpack
 

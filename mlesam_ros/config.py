@@ -1,0 +1,336 @@
+"""The one description of the sensors and the network: read by the node, evaluate, training from bags, doctor, play.
+
+Each field of the dataclasses is a ROS parameter with its name, type, default, range, meaning and when it may change.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Modality
+from mlesam_ros.geometry.camera import FITS
+from mlesam_ros.messages import MESSAGE_TYPES
+from mlesam_ros.parameter_file import read_override, read_parameter_file
+from mlesam_ros.parameter_spec import ParameterSpec
+from mlesam_ros.sync import SyncConfig
+
+START = "start"
+"""Read once when the process starts; read-only to `ros2 param`."""
+CONFIGURE = "configure"
+"""Read by the configure transition; may be set while the node is unconfigured."""
+LIVE = "live"
+"""May be set at any time and acts on the next mask."""
+
+AUTO = "auto"
+PRECISIONS = (AUTO, "fp32", "bf16", "fp16")
+NETWORK = "network"
+RESOLUTIONS = (CAMERA, NETWORK)
+_OF_ROS = ("qos_overrides.", "use_sim_time", "start_type_description_service")
+"""Parameters that rclpy declares."""
+NODE = "/mlesam"
+"""Full name of the node whose sections of a parameter file are read by default."""
+
+
+def parameter(
+    default: Any,
+    text: str,
+    change: str = CONFIGURE,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Declare a dataclass field that is a ROS parameter.
+
+    Args:
+        default: its value where nobody sets it; its type is the parameter's.
+        text: one line for `ros2 param describe`.
+        change: START, CONFIGURE or LIVE.
+        low: least value of a number.
+        high: greatest value of a number.
+        choices: the only texts that are accepted, each of a list's once; any where there are none.
+    """
+    limits = None if low is None or high is None else (low, high)
+    return field(default=default, metadata={"text": text, "change": change, "range": limits, "choices": choices})
+
+
+@dataclass(frozen=True)
+class SensorParameters:
+    """One sensor. Topics are relative, so that a namespace moves them and remapping works."""
+
+    topic: str = parameter("", "Topic it is read from.")
+    type: str = parameter(AUTO, "Message type, such as sensor_msgs/msg/Image; auto takes what the publisher sends.")
+    frame_id: str = parameter("", "TF frame used instead of the one in its messages; empty: theirs.")
+    required: bool = parameter(False, "No mask without it.")
+    tolerance: float = parameter(0.06, "s its stamp may differ from the mask's.", low=0.0, high=10.0)
+    offset: float = parameter(0.0, "s its stamps are late (positive) or early by construction.", low=-10.0, high=10.0)
+    patience: float = parameter(-1.0, "s to wait for it instead of patience; negative: patience.", low=-1.0, high=10.0)
+    rate: float = parameter(
+        0.0, "Hz expected of it; /diagnostics warns below four fifths of it. 0: unknown.", LIVE, low=0.0, high=10000.0
+    )
+    skew: float = parameter(
+        0.0,
+        "s that its stamps are expected to differ from the masks' at most, in the median; /diagnostics warns beyond. "
+        "0: unknown.",
+        LIVE,
+        low=0.0,
+        high=10.0,
+    )
+
+
+@dataclass(frozen=True)
+class CameraParameters(SensorParameters):
+    """A sensor with pixels, which has a lens."""
+
+    info_topic: str = parameter("", "Topic of its CameraInfo.")
+    rectified: bool = parameter(False, "Its pictures are rectified: P and R of CameraInfo count, not K and D.")
+    fit: str = parameter("", "How pictures of another size than CameraInfo's come from it.", choices=("", *FITS))
+    picture_size: tuple[int, ...] = parameter(
+        (0, 0), "Width and height of those pictures; 0, 0 without fit.", low=0, high=65535
+    )
+
+
+@dataclass(frozen=True)
+class NodeParameters:
+    """Everything that can be set.
+
+    Attributes:
+        given: names that a file or an override sets; no parameter itself.
+        warnings: one sentence for each thing given that has no effect; no parameter itself.
+    """
+
+    autostart: bool = parameter(True, "Configure and activate at start, without a lifecycle manager.", START)
+    checkpoint: str = parameter(
+        "",
+        "Expert weights (.safetensors); empty: the shipped street weights. While the node is configured, another on "
+        "the same backbone, with the same sensors and classes.",
+        LIVE,
+    )
+    base_weights: str = parameter("", "Frozen backbone weights; empty: those that the checkpoint names, as shipped.")
+    device: str = parameter(AUTO, "cpu, cuda, cuda:1 and so on; auto takes the first GPU, else the CPU.")
+    precision: str = parameter(
+        AUTO, "Of the network; auto takes bf16 where the device multiplies in it.", choices=PRECISIONS
+    )
+    threads: int = parameter(0, "CPU threads of the network; 0 takes half of the cores.", low=0, high=256)
+    calibration_file: str = parameter("", "Rig file for what CameraInfo and TF do not say; empty: none.")
+    modalities: tuple[str, ...] = parameter(MODALITIES, "Sensors that are listened to.", LIVE, choices=MODALITIES)
+    primary_order: tuple[str, ...] = parameter(
+        (CAMERA, LIDAR, DEPTH, EVENT),
+        "Whose stamp a mask takes: the first of these that is alive.",
+        choices=MODALITIES,
+    )
+    primary_timeout: float = parameter(0.35, "s of silence after which the next takes over.", low=0.01, high=60.0)
+    patience: float = parameter(0.05, "s to wait for the others once the primary is there.", low=0.0, high=10.0)
+    history: float = parameter(
+        0.0, "s a message waits for a mask's stamp it belongs to; 0: derived from patience and tolerance.", low=0.0,
+        high=60.0,
+    )  # fmt: skip
+    max_age: float = parameter(
+        0.0, "s that stamps may lie behind now; older ones are another clock's. 0: 5 s, or more with long waits.",
+        low=0.0, high=3600.0,
+    )  # fmt: skip
+    max_future: float = parameter(0.5, "s that stamps may lie ahead of now.", low=0.0, high=3600.0)
+    sensor_timeout: float = parameter(
+        0.6, "s of silence, or from stamp to receipt, that /diagnostics reports.", LIVE, low=0.1, high=3600.0
+    )
+    calibration_timeout: float = parameter(
+        10.0,
+        "s that CameraInfo and transforms may take after activation before they count as missing.",
+        LIVE,
+        low=0.0,
+        high=3600.0,
+    )
+    labels_resolution: str = parameter(
+        CAMERA,
+        "Size of the mask: camera for the camera's, network for that of the network's pictures.",
+        LIVE,
+        choices=RESOLUTIONS,
+    )
+    confidence_threshold: float = parameter(
+        0.0, "Pixels whose winning class is less probable than this are unlabelled (255).", LIVE, low=0.0, high=1.0
+    )
+    overlay_alpha: float = parameter(0.5, "Weight of the colours in ~/overlay.", LIVE, low=0.0, high=1.0)
+    snapshot_seconds: float = parameter(
+        0.0, "s of sensor messages kept in memory for ~/save_snapshot; 0 keeps none.", low=0.0, high=600.0
+    )
+    snapshot_megabytes: int = parameter(500, "Most memory that these may take.", low=1, high=1_000_000)
+    snapshot_folder: str = parameter("", "Where ~/save_snapshot puts its bags; empty: the process's working folder.")
+    camera: CameraParameters = CameraParameters(topic="camera/image_raw", info_topic="camera/camera_info")
+    depth: CameraParameters = CameraParameters(topic="depth/image_raw", info_topic="depth/camera_info")
+    event: CameraParameters = CameraParameters(topic="events", info_topic="events/camera_info")
+    lidar: SensorParameters = SensorParameters(topic="lidar/points")
+    given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    warnings: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+    def sensor(self, modality: Modality) -> SensorParameters:
+        """The parameters of one sensor."""
+        found: SensorParameters = getattr(self, modality)
+        return found
+
+    def patience_of(self, modality: Modality) -> float:
+        """Seconds that a mask waits for one sensor."""
+        own = self.sensor(modality).patience
+        return self.patience if own < 0 else own
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds that a message may have to wait for its mask: the longest patience and tolerance of a sensor."""
+        return max(self.patience_of(m) + self.sensor(m).tolerance for m in MODALITIES)
+
+    def check(self) -> None:
+        """Refuse values that no parameter's own type, range and choices catch.
+
+        Raises:
+            ConfigError: names the parameter, its value and what is accepted.
+        """
+        if not re.fullmatch(f"{AUTO}|cpu|cuda(:[0-9]+)?", self.device):
+            raise ConfigError(f"device is {self.device!r}; accepted are auto, cpu, cuda and cuda:<number>.")
+        for modality in MODALITIES:
+            if not self.sensor(modality).topic:
+                raise ConfigError(
+                    f"{modality}.topic is empty; accepted are names of topics.",
+                    "To do without the sensor take it out of modalities.",
+                )
+
+    def check_together(self) -> None:
+        """Refuse values that do not go together, though each may be set on the way to others that do.
+
+        Raises:
+            ConfigError: names the parameters, their values and what is accepted.
+        """
+        for modality in MODALITIES:
+            sensor = self.sensor(modality)
+            if isinstance(sensor, CameraParameters):
+                size = sensor.picture_size
+                if min(size) <= 0 if sensor.fit else any(size):
+                    raise ConfigError(
+                        f"{modality}.picture_size is {list(size)} with {modality}.fit {sensor.fit!r}; it is the width "
+                        "and height of the pictures with a fit, and 0, 0 without."
+                    )
+        for name in ("history", "max_age"):
+            if 0 < getattr(self, name) < self.longest_wait:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name):g} s and a mask waits up to {self.longest_wait:g} s (patience and "
+                    f"tolerance of a sensor); accepted are at least these seconds, and 0.",
+                    f"Set {name} to 0, which derives it.",
+                )
+
+
+def sync_config(parameters: NodeParameters, modalities: Collection[Modality]) -> SyncConfig:
+    """How the frames of these sensors are brought together."""
+    modalities = tuple(modalities)
+    return SyncConfig(
+        modalities=modalities,
+        primary_order=parameters.primary_order,
+        primary_timeout=parameters.primary_timeout,
+        tolerance={m: parameters.sensor(m).tolerance for m in modalities},
+        offset={m: parameters.sensor(m).offset for m in modalities},
+        patience={m: parameters.patience_of(m) for m in modalities},
+        required=tuple(m for m in modalities if parameters.sensor(m).required),
+        history=parameters.history or max(SyncConfig.history, parameters.longest_wait + 1.0),
+        max_age=parameters.max_age or max(SyncConfig.max_age, parameters.longest_wait + 1.0),
+        max_future=parameters.max_future,
+    )
+
+
+# Names and values
+
+
+def load_parameters(path: str | Path | None = None, overrides: Sequence[str] = (), node: str = NODE) -> NodeParameters:
+    """Read a parameter file and overrides as the node does.
+
+    Args:
+        path: of the file; None for the defaults.
+        overrides: `NAME:=VALUE` or `NODE:NAME:=VALUE` as for ROS's `-p`; they count over the file, the later ones over
+            the earlier ones.
+        node: full name of the node whose sections count.
+
+    Raises:
+        ConfigError: the file or a rule cannot be read, or a value is not accepted.
+    """
+    given, others = ({}, []) if path is None else read_parameter_file(path, node)
+    for rule in overrides:
+        given.update(read_override(rule, node))
+    parameters = build_parameters(given)
+    return replace(parameters, warnings=(*other_sections(path, node, others), *parameters.warnings))
+
+
+def other_sections(path: str | Path | None, node: str, sections: Sequence[str]) -> list[str]:
+    """A sentence where a parameter file has sections, but none for this node."""
+    listed = ", ".join(sections)
+    return [f"{path} has no section for {node} and sets nothing; its sections are {listed}."] if sections else []
+
+
+def build_parameters(given: Mapping[str, Any]) -> NodeParameters:
+    """The parameters with some values; names that no parameter has become warnings.
+
+    Raises:
+        ConfigError: a value is not accepted, or some do not go together.
+    """
+    specs = {name: parameter_spec(name, entry, default) for name, entry, default in iter_parameters()}
+    values = {name: spec.take(given[name]) if name in given else spec.default for name, spec in specs.items()}
+    parameters = replace(assemble(values), given=frozenset(given), warnings=tuple(unknown_names(given)))
+    parameters.check()
+    parameters.check_together()
+    return parameters
+
+
+def iter_parameters(parameters: type | Any = NodeParameters, prefix: str = "") -> Iterator[tuple[str, Field[Any], Any]]:
+    """Iterate over (name, field, default or value) of every parameter, nested ones as `camera.topic`.
+
+    Args:
+        parameters: the dataclass for its defaults, or an instance for its values.
+        prefix: put before each name.
+    """
+    instance = parameters() if isinstance(parameters, type) else parameters
+    for entry in fields(instance):
+        value = getattr(instance, entry.name)
+        if is_dataclass(value):
+            yield from iter_parameters(value, f"{prefix}{entry.name}.")
+        elif entry.metadata:
+            yield prefix + entry.name, entry, value
+
+
+def parameter_spec(name: str, entry: Field[Any], default: Any) -> ParameterSpec:
+    """What a parameter of `iter_parameters` accepts."""
+    modality, _, short = name.rpartition(".")
+    choices = (AUTO, *MESSAGE_TYPES[modality]) if short == "type" else entry.metadata["choices"]
+    return ParameterSpec(name, default, entry.metadata["range"], choices, topic=short in ("topic", "info_topic"))
+
+
+def assemble(values: Mapping[str, Any]) -> NodeParameters:
+    """The parameters from the value of every one, already checked."""
+    return _assembled(NodeParameters(), values, "")
+
+
+def _assembled(tree: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    changes = {}
+    for entry in fields(tree):
+        value = getattr(tree, entry.name)
+        if is_dataclass(value):
+            changes[entry.name] = _assembled(value, values, f"{prefix}{entry.name}.")
+        elif entry.metadata:
+            changes[entry.name] = values[prefix + entry.name]
+    return replace(tree, **changes)
+
+
+def change_of(name: str) -> str | None:
+    """START, CONFIGURE or LIVE; None where no parameter of ours has that name."""
+    return next((str(entry.metadata["change"]) for known, entry, _ in iter_parameters() if known == name), None)
+
+
+def unknown_names(given: Iterable[str]) -> list[str]:
+    """One sentence for each name that no parameter has, with the nearest that exists."""
+    known = {name for name, _, _ in iter_parameters()}
+    return [unknown_name(name) for name in given if name not in known and not name.startswith(_OF_ROS)]
+
+
+def unknown_name(name: str) -> str:
+    """The sentence for a name that no parameter has."""
+    near = difflib.get_close_matches(name, [known for known, _, _ in iter_parameters()], 1)
+    return f"parameter {name} does not exist" + (f"; did you mean {near[0]}?" if near else ".")

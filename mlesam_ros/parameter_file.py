@@ -1,0 +1,197 @@
+"""ROS parameter files and `-p NAME:=VALUE`, read without ROS as rcl reads them.
+
+YAML's own types do not count: rcl takes `1e-3` for a number, `y` for true and `~` for a text; quoted scalars are texts.
+A parameter of several sections is that of the section whose name occurs last for the first time, as in rcl.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.strict_yaml import compose_yaml
+
+_PARAMETERS = "ros__parameters"
+_TOKEN = r"[A-Za-z_][A-Za-z0-9_]*"
+_RULE = re.compile(rf"(?:({_TOKEN}):)?({_TOKEN}(?:[./]{_TOKEN})*):=(.*)", re.DOTALL)
+_EXAMPLE = "Write NAME:=VALUE, such as lidar.offset:=0.05."
+_LAYOUT = f"Write the node's name or /**, below it {_PARAMETERS}, and below that the parameters."
+
+_TRUE = frozenset(("Y", "y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"))
+_FALSE = frozenset(("N", "n", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"))
+_INTEGER = re.compile(r"[+-]?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_HEXADECIMAL = re.compile(r"[+-]?0[xX](?:[0-9a-fA-F]+\.?[0-9a-fA-F]*|\.[0-9a-fA-F]+)(?:[pP][+-]?[0-9]+)?")
+_NO_NUMBER = re.compile(r"([+-]?)\.?(?:(inf(?:inity)?)|nan)", re.IGNORECASE)
+_TEXT_TAG = re.compile(r"(?:&\S+\s+)?!!str\b")
+_SMALLEST = 2.2250738585072014e-308
+"""Smallest double with all its digits; below it strtod reports a range error, and rcl takes the text."""
+
+
+def read_parameter_file(path: str | Path, node: str) -> tuple[dict[str, Any], list[str]]:
+    """Read what a parameter file sets for a node.
+
+    Args:
+        path: YAML of node names, namespaces and wildcards, each with its `ros__parameters`, as `--params-file` takes.
+        node: full name, such as `/robot/mlesam`.
+
+    Returns:
+        dotted name → value, None for an empty list; and the names of the sections, if there are any and none is for
+        this node.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no parameter file.
+    """
+    try:
+        tree = compose_yaml(Path(path).read_text(encoding="utf-8-sig"))
+        _refuse_aliases(tree, set())
+        sections: dict[str, dict[str, Any]] = {}
+        for name, parameters in _sections(tree, ()):
+            sections.setdefault(name, {}).update(_flat(parameters, ""))
+    except (OSError, yaml.YAMLError, ValueError) as error:  # a UnicodeDecodeError and a NUL in the path are ValueErrors
+        reason = " ".join(str(error).split()).rstrip(".")
+        remedy = _LAYOUT if isinstance(error, _LayoutError) else ""
+        raise ConfigError(f"parameter file {path} cannot be read: {reason}.", remedy) from error
+    matching = [values for name, values in sections.items() if re.fullmatch(_expression(name), node)]
+    found: dict[str, Any] = {}
+    for values in matching:
+        found.update(values)
+    return found, [] if matching else list(sections)
+
+
+def read_override(rule: str, node: str) -> dict[str, Any]:
+    """Read a `-p` rule.
+
+    Args:
+        rule: `NAME:=VALUE` or `NODE:NAME:=VALUE`, the value in YAML.
+        node: full name of the node.
+
+    Returns:
+        name → value; empty where the rule is for a node of another name.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    parts = _RULE.fullmatch(rule)
+    if parts is None:
+        raise ConfigError(f"-p {rule!r} is no name and value.", _EXAMPLE)
+    own, name, text = parts.groups()
+    try:
+        tree = compose_yaml(text)
+        if tree is None:
+            raise _LayoutError("it has no value")
+        value = _value(tree, name)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ConfigError(f"-p {rule!r} cannot be read: {reason}.", _EXAMPLE) from error
+    return {name: value} if own in (None, node.rpartition("/")[2]) else {}
+
+
+class _LayoutError(yaml.YAMLError):
+    """YAML that is no parameter file."""
+
+
+def _refuse_aliases(tree: yaml.Node | None, seen: set[int]) -> None:
+    if tree is None or not tree.value:
+        return
+    if id(tree) in seen:
+        raise _LayoutError(f"what begins in line {_line(tree)} has an alias, and ROS supports none")
+    seen.add(id(tree))
+    for part in tree.value if isinstance(tree, yaml.CollectionNode) else ():
+        for node in part if isinstance(part, tuple) else (part,):
+            _refuse_aliases(node, seen)
+
+
+def _sections(tree: yaml.Node | None, names: tuple[str, ...]) -> Iterator[tuple[str, yaml.MappingNode]]:
+    """Names of nodes as they are written, namespaces in front, and the parameters below them."""
+    if tree is None:
+        return
+    if not isinstance(tree, yaml.MappingNode):
+        raise _LayoutError(f"line {_line(tree)} has a value before {_PARAMETERS}")
+    for key, below in tree.value:
+        name = _key(key)
+        if name != _PARAMETERS:
+            yield from _sections(below, (*names, name))
+            continue
+        if not isinstance(below, yaml.MappingNode):
+            raise _LayoutError(f"{_PARAMETERS} in line {_line(key)} is no mapping of names and values")
+        if not re.fullmatch(rf"/?(?:{_TOKEN}|\*\*?)(?:/(?:{_TOKEN}|\*\*?))*", "/".join(names)):
+            raise _LayoutError(f"{'/'.join(names)!r} above {_PARAMETERS} in line {_line(key)} is no name of a node")
+        yield "/".join(names), below
+
+
+def _expression(name: str) -> str:
+    """`*` is one name, `**` any number of them; https://design.ros2.org, rcl_yaml_param_parser's README."""
+    return re.escape(f"/{name.lstrip('/')}").replace(r"/\*\*", r"(/\w+)*").replace(r"/\*", r"/\w+")
+
+
+def _flat(tree: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, below in tree.value:
+        name = prefix + _key(key)
+        if isinstance(below, yaml.MappingNode) and below.value:
+            yield from _flat(below, f"{name}.")
+        else:
+            yield name, None if isinstance(below, yaml.MappingNode) else _value(below, name)
+
+
+def _key(node: yaml.Node) -> str:
+    if not isinstance(node, yaml.ScalarNode) or not node.value:
+        raise _LayoutError(f"line {_line(node)} has a key that is no name")
+    return str(node.value)
+
+
+def _value(node: yaml.Node, name: str) -> Any:
+    """A scalar, or a list of scalars of one type; None for an empty list."""
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node, name)
+    if isinstance(node, yaml.MappingNode):
+        raise _LayoutError(f"{name} in line {_line(node)} has names and values where a value belongs")
+    entries = []
+    for entry in node.value:
+        if not isinstance(entry, yaml.ScalarNode):
+            raise _LayoutError(f"{name} in line {_line(node)} has a list or names within a list")
+        entries.append(_scalar(entry, name))
+    if len({type(entry) for entry in entries}) > 1:
+        raise _LayoutError(f"{name} in line {_line(node)} is a list of values of several types")
+    return entries or None
+
+
+def _scalar(node: yaml.ScalarNode, name: str) -> Any:
+    text = str(node.value)
+    mark = node.start_mark
+    if node.style in ("'", '"') or _TEXT_TAG.match(mark.buffer or "", mark.pointer):
+        return text
+    if not text:
+        raise _LayoutError(f"{name} in line {_line(node)} has no value")
+    return parse_scalar(text)
+
+
+def parse_scalar(text: str) -> bool | int | float | str:
+    """An unquoted scalar as rcl takes it: boolean, strtol with base 0 (64 bits), strtod, else the text."""
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    if _INTEGER.fullmatch(text):
+        digits = text.lstrip("+-")
+        octal = digits.startswith("0") and digits[1:].isdigit()
+        number = int(digits, 8 if octal else 0) * (-1 if text.startswith("-") else 1)
+        if -(2**63) <= number < 2**63:
+            return number
+    if parts := _NO_NUMBER.fullmatch(text):
+        return float(f"{parts[1]}inf") if parts[2] else float("nan")
+    if _DECIMAL.fullmatch(text) or _HEXADECIMAL.fullmatch(text):
+        try:
+            real = float.fromhex(text) if _HEXADECIMAL.fullmatch(text) else float(text)
+        except OverflowError:
+            return text
+        zero = not re.search("[1-9a-fA-F]", re.split("[eEpP]", text)[0]) if "x" not in text.lower() else real == 0
+        return real if zero or _SMALLEST <= abs(real) < float("inf") else text
+    return text
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
