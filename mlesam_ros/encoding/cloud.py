@@ -46,10 +46,10 @@ def cloud_from_fields(
         fields: name, byte offset, datatype and count of each field, in any order, with any gaps.
         height: rows; 1 for a cloud that is not organised.
         width: points per row; 0 makes an empty cloud.
-        point_step: bytes from one point to the next.
-        row_step: bytes from one row to the next.
+        point_step: bytes from one point to the next; 0 where the number of bytes is to tell.
+        row_step: bytes from one row to the next. It is redundant, and not read, where the data hold exactly the points.
         is_bigendian: byte order of the fields.
-        data: (height * row_step,) uint8.
+        data: (height * row_step,) or (height * width * point_step,) uint8.
 
     Returns:
         A cloud of shape (width,), or (height, width) if it is organised.
@@ -57,9 +57,13 @@ def cloud_from_fields(
     Raises:
         CloudError: with the field at fault, its value and what is accepted.
     """
-    dtype = _point_dtype(fields, point_step, is_bigendian)
     if height < 0 or width < 0:
         raise CloudError(f"cloud is {width}x{height} points; neither can be negative.")
+    if point_step == 0 and len(data) and len(data) % max(height * width, 1) == 0:
+        point_step = len(data) // max(height * width, 1)
+    dtype = _point_dtype(fields, point_step, is_bigendian)
+    if len(data) == height * width * point_step:
+        row_step = width * point_step
     if row_step < width * point_step:
         raise CloudError(f"row_step is {row_step} bytes; {width} points of {point_step} need {width * point_step}.")
     if len(data) != height * row_step:

@@ -50,11 +50,13 @@ def view_samples(picture: Picture, layouts: Mapping[str, Layout], what: str) -> 
         raise ImageError(f"image is {width}x{height} pixels; both must be at least 1.")
     dtype = np.dtype(layout.dtype).newbyteorder(">" if picture.is_bigendian else "<")
     pixel = layout.channels * dtype.itemsize
-    if step < width * pixel:
-        raise ImageError(f"step is {step} bytes; {width} pixels of {picture.encoding} need at least {width * pixel}.")
     rows = int(height * layout.lines)
     if rows != height * layout.lines:
         raise ImageError(f"image is {width}x{height} pixels; {picture.encoding} needs an even height.")
+    if len(picture.data) == rows * width * pixel:
+        step = width * pixel  # rows without padding: the field is redundant, and not set by every driver
+    if step < width * pixel:
+        raise ImageError(f"step is {step} bytes; {width} pixels of {picture.encoding} need at least {width * pixel}.")
     if len(picture.data) != rows * step:
         raise ImageError(f"data has {len(picture.data)} bytes; {rows} rows with a step of {step} make {rows * step}.")
     shape: tuple[int, ...] = (rows, width, layout.channels)

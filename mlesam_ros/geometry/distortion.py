@@ -167,7 +167,7 @@ class KannalaBrandt(Distortion):
     """The equidistant fisheye: the distorted radius is a polynomial in the angle off the axis.
 
     Args:
-        coefficients: k1 … k4 of θd = θ (1 + k1 θ² + k2 θ⁴ + k3 θ⁶ + k4 θ⁸).
+        coefficients: k1 … k4 of θd = θ (1 + k1 θ² + k2 θ⁴ + k3 θ⁶ + k4 θ⁸); none for zeros, an ideal lens.
     """
 
     def __init__(self, coefficients: Floats) -> None:
@@ -194,7 +194,8 @@ def make_distortion(model: str, coefficients: npt.ArrayLike) -> Distortion:
 
     Args:
         model: one of `MODELS` or an alias.
-        coefficients: as many as the model takes; zeros beyond them are ignored.
+        coefficients: as many as the model takes; zeros beyond them are ignored. None, or zeros only, are accepted by
+            every model: no distortion, which for `equidistant` is the ideal fisheye θd = θ.
 
     Raises:
         CalibrationError: unknown model, wrong number of coefficients, or one that is not finite.
@@ -213,10 +214,12 @@ def _make_distortion(model: str, coefficients: tuple[float, ...]) -> Distortion:
             f"a distortion coefficient of {d[np.abs(d).argmax()]:g} is no lens's; up to {_WILDEST:g} are accepted: "
             "calibrate the camera again."
         )
+    if not d.any():
+        d = d[:0]
     counts = _COUNTS[name]
     while len(d) > counts[-1] and d[-1] == 0.0:
         d = d[:-1]
-    if len(d) not in counts:
+    if len(d) and len(d) not in counts:
         accepted = " or ".join(str(n) for n in counts)
         raise CalibrationError(f"distortion model {name} takes {accepted} coefficients, not {len(d)}: {d.tolist()}.")
     if len(d) == 14 and d[12:].any():

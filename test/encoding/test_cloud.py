@@ -148,9 +148,11 @@ def test_an_empty_sweep_is_a_cloud():
         ({"fields": [field("x", 0, "i4"), *ODD[1:]]}, "'x' is int32; it must be one FLOAT32"),
         ({"fields": [*ODD, field("q", 0, "unknown")]}, "'q' has the datatype 0; PointField knows 1 to 8"),
         ({"fields": [field("x", 23, "f4"), *ODD[1:]]}, "'x' spans bytes 23 to 27; point_step is 26"),
-        ({"point_step": 0}, "point_step is 0 bytes; 1 to 65535"),
+        ({"point_step": 0, "data": np.zeros(131, np.uint8)}, "point_step is 0 bytes; 1 to 65535"),
+        ({"point_step": 0, "data": np.zeros(100, np.uint8)}, "spans bytes .* point_step is 20"),
         ({"point_step": 2**31}, "point_step is 2147483648 bytes"),
-        ({"row_step": 129}, "row_step is 129 bytes; 5 points of 26 need 130"),
+        ({"row_step": 129, "data": np.zeros(129, np.uint8)}, "row_step is 129 bytes; 5 points of 26 need 130"),
+        ({"row_step": 200, "data": np.zeros(160, np.uint8)}, "data has 160 bytes; 1 rows with a row_step of 200"),
         ({"data": np.zeros(129, np.uint8)}, "data has 129 bytes; 1 rows with a row_step of 130 make 130"),
     ],
 )
@@ -159,6 +161,18 @@ def test_what_is_no_cloud_is_refused(change, message):
     fields = dict(zip(names, as_message(some(), ODD, 26), strict=True))
     with pytest.raises(CloudError, match=message):
         cloud_from_fields(**(fields | change))
+
+
+@pytest.mark.parametrize("shape", [(1, 6), (6, 1), (2, 3)])
+@pytest.mark.parametrize("change", [{"row_step": 0}, {"row_step": 16}, {"row_step": 2**32 - 1}, {"point_step": 0}])
+def test_a_redundant_field_that_is_wrong_costs_no_points(shape, change):
+    """The kind: redundant fields. row_step 0 or stale, no point_step, width and height swapped."""
+    values = {name: np.arange(6.0).reshape(shape) + 10 * i for i, name in enumerate("xyz")}
+    names = ("fields", "height", "width", "point_step", "row_step", "is_bigendian", "data")
+    fields = [field(name, 4 * i, "f4") for i, name in enumerate("xyz")]
+    message = dict(zip(names, as_message(values, fields, 20), strict=True))
+    xyz = cloud_xyz(cloud_from_fields(**(message | change)))
+    np.testing.assert_array_equal(xyz, np.arange(6.0)[:, None] + [0, 10, 20])
 
 
 def test_a_real_sweep_in_the_layout_of_its_file(shared_data):

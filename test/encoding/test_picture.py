@@ -224,11 +224,20 @@ def broken(**change):
     return Picture(**(fields | change))
 
 
+@pytest.mark.parametrize("step", [0, 8, 12, 2**32 - 1])
+def test_a_step_that_is_wrong_costs_no_picture_whose_bytes_are_all_there(step):
+    """The kind: redundant fields."""
+    data = np.arange(18, dtype=np.uint8)
+    np.testing.assert_array_equal(to_rgb(broken(step=step, data=data)), data.reshape(2, 3, 3))
+    depth = Picture(2, 3, "16UC1", step, np.arange(1000, 7000, 1000, dtype="<u2").view(np.uint8))
+    np.testing.assert_allclose(open_depth(depth, 0.001).metres((2, 3)), [[1, 2, 3], [4, 5, 6]], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
         (broken(height=0), "image is 3x0 pixels"),
-        (broken(step=8), "step is 8 bytes; 3 pixels of rgb8 need at least 9"),
+        (broken(step=8, data=np.zeros(16, np.uint8)), "step is 8 bytes; 3 pixels of rgb8 need at least 9"),
         (broken(data=np.zeros(17, np.uint8)), "data has 17 bytes; 2 rows with a step of 9 make 18"),
         (broken(data=np.zeros(19, np.uint8)), "data has 19 bytes"),
         (broken(encoding="rbg8"), "'rbg8' is not a camera picture; did you mean rgb8"),

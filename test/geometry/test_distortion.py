@@ -117,6 +117,19 @@ def test_tangential_terms_count_for_the_fold():
     assert (np.diff(lens.apply(x, np.zeros(100))[0]) > 0).all()
 
 
+@pytest.mark.parametrize("d", [[], [0.0] * 3, [0.0] * 4, [0.0] * 5, [0.0] * 8])
+@pytest.mark.parametrize("model", ["", "plumb_bob", "rational_polynomial", "equidistant", "fisheye"])
+def test_no_coefficients_and_zeros_are_no_distortion(model, d):
+    """The kind: absence. Simulators and rectified pictures send an empty D, under any model's name."""
+    camera = CameraModel(640, 480, [[400, 0, 320], [0, 400, 240], [0, 0, 1]], d, model)
+    points = np.array([[0.5, -0.3, 1.0], [1.0, 0.7, 2.0], [0.0, 0.0, 3.0]])
+    if model in ("equidistant", "fisheye"):
+        expected = cv2.fisheye.projectPoints(points[:, None], np.zeros(3), np.zeros(3), camera.K, np.zeros(4))[0]
+    else:
+        expected = cv2.projectPoints(points, np.zeros(3), np.zeros(3), camera.K, None)[0]
+    np.testing.assert_allclose(camera.project(points)[0], expected.reshape(-1, 2), atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("model", "d", "says"),
     [
