@@ -34,6 +34,10 @@ class LabelError(MlesamError):
     """A label space that is malformed, or a label outside it."""
 
 
+class FileError(MlesamError):
+    """A file or folder that cannot be written."""
+
+
 class ImageError(MlesamError):
     """An image whose encoding, size, step or payload is not what it claims to be."""
 

@@ -16,7 +16,7 @@ FLOORS = [
     {"bags", "pipeline", "mask_messages", "config"},
     {"model", "encoding", "sync", "render", "world", "messages", "rig_learner"},
     {"geometry", "labels", "metrics", "robustness"},
-    {"frame", "share", "errors", "findings", "strict_yaml", "parameter_file", "parameter_spec", "blas"},
+    {"frame", "share", "files", "errors", "findings", "strict_yaml", "parameter_file", "parameter_spec", "blas"},
 ]
 # Neighbours on one floor that lean on each other, in one direction only.
 NEIGHBOURS = {
@@ -36,6 +36,7 @@ NEIGHBOURS = {
     ("bags", "pipeline"),
     ("mask_messages", "bags"),
     ("share", "errors"),
+    ("files", "errors"),
     ("strict_yaml", "errors"),
     ("parameter_file", "errors"),
     ("parameter_file", "strict_yaml"),

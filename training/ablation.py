@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.files import atomic_write
 from mlesam_ros.training.distributed import is_first, pick_device, processes
-from mlesam_ros.training.files import write_whole
 from mlesam_ros.training.recipe import Recipe
 from mlesam_ros.training.train import Result, train
 
@@ -51,7 +51,7 @@ def ablate(recipe: Recipe, out: str | Path, resume: bool = True) -> Path:
         }
     path, rows = Path(out) / ABLATION, [_row(name, result) for name, result in results.items()]
     if is_first():
-        write_whole(path, json.dumps({"steps": recipe.steps, "epochs": recipe.epochs, "rows": rows}, indent=1).encode())
+        atomic_write(path, json.dumps({"steps": recipe.steps, "epochs": recipe.epochs, "rows": rows}, indent=1))
         Console(stderr=True).print(_table(rows))
     return path
 

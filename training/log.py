@@ -12,9 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mlesam_ros.errors import CheckpointError
+from mlesam_ros.files import write_error
 from mlesam_ros.training.distributed import is_first
-from mlesam_ros.training.files import refusal
 from mlesam_ros.training.recipe import Recipe
 from mlesam_ros.training.tensorboard import ScalarFile
 
@@ -35,7 +34,7 @@ def logging(out: Path, first: int, recipe: Recipe) -> Iterator[Log]:
         recipe: of the run.
 
     Raises:
-        CheckpointError: the disk is full.
+        FileError: the disk is full.
     """
     if not is_first():
         yield lambda *_: None
@@ -44,7 +43,7 @@ def logging(out: Path, first: int, recipe: Recipe) -> Iterator[Log]:
         with _progress() as progress:
             yield _Writer(out, first, recipe, progress)
     except OSError as error:
-        raise CheckpointError(refusal(out / LOG, 1000, error)) from error
+        raise write_error(out / LOG, error, 0) from error
 
 
 class _Writer:

@@ -16,17 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from mlesam_ros.errors import MlesamError
+from mlesam_ros.files import atomic_write
 from mlesam_ros.frame import Modality
 from mlesam_ros.training.attention import PlainAttention
 from mlesam_ros.training.chance import SampleDropout
 from mlesam_ros.training.datasets.frames import LabelledFrames
 from mlesam_ros.training.distributed import add_gradients, is_first, pick_device, rank, total
 from mlesam_ros.training.feed import Batch, Feed, Vary
-from mlesam_ros.training.files import packed, write_whole
 from mlesam_ros.training.log import logging
 from mlesam_ros.training.recipe import Recipe, recipe_dict
 from mlesam_ros.training.schedule import poly
-from mlesam_ros.training.state import Learner, trained
+from mlesam_ros.training.state import Learner, packed, trained
 
 STATE = "state.pt"
 BAD_BATCH = "bad_batch.pt"
@@ -112,7 +112,7 @@ def _refuse(recipe: Recipe, batches: Sequence[Batch], losses: Sequence[Tensor], 
         "samples": [{name: p.cpu() for name, p in sample.items()} for sample in batch.samples],
         "labels": batch.labels.cpu(), "recipe": recipe_dict(recipe),
     }  # fmt: skip
-    write_whole(path, packed(content))
+    atomic_write(path, packed(content))
     raise MlesamError(
         f"the loss of step {batch.step} is {loss:g} and the norm of its gradient {norm:g}; its batch is in {path}, the "
         "last state is from before it; lower lr or clip, or train in fp32."

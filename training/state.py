@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from mlesam_ros.errors import CheckpointError
-from mlesam_ros.training.files import packed, write_whole
+from mlesam_ros.files import atomic_write
 from mlesam_ros.training.recipe import Recipe, differences, recipe_dict
+
+
+def packed(content: dict[str, Any]) -> bytes:
+    """Serialize as `torch.save` does, in memory: the size is known before the disk is asked for room."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -67,7 +75,7 @@ class Learner:
             data: fingerprint of the data set.
 
         Raises:
-            CheckpointError: it cannot be written, see `write_whole`.
+            FileError: it cannot be written, see `atomic_write`.
         """
         state = {
             "recipe": recipe_dict(self._recipe), "data": data, "step": step,
@@ -75,7 +83,7 @@ class Learner:
             "buffers": dict(self.model.named_buffers()), "optimiser": self.optimiser.state_dict(),
             "average": self.average,
         }  # fmt: skip
-        write_whole(path, packed(state))
+        atomic_write(path, packed(state))
 
     def restore(self, path: Path, data: str) -> int:
         """Load a state where there is one.

@@ -13,7 +13,8 @@ from rich.console import Console
 from torch import Tensor
 
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, make_encoders
-from mlesam_ros.errors import CheckpointError, ConfigError
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.files import atomic_write, write_error
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.backbones import STRIDE
 from mlesam_ros.model.checkpoint import load_trained, save_checkpoint
@@ -25,7 +26,6 @@ from mlesam_ros.training.datasets.frames import LabelledFrames
 from mlesam_ros.training.distributed import is_first, pick_device, processes, wait
 from mlesam_ros.training.evaluate import How, Score, evaluate
 from mlesam_ros.training.experts import ExpertStage
-from mlesam_ros.training.files import write_whole
 from mlesam_ros.training.loop import run
 from mlesam_ros.training.pretrain import PretrainStage
 from mlesam_ros.training.recipe import Data, Recipe, load_recipe, scheduled
@@ -152,7 +152,7 @@ def _folder(out: Path) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CheckpointError(f"{out} cannot be made: {error.strerror}; give another --out.") from error
+        raise write_error(out, error, 0) from error
     return out
 
 
@@ -186,7 +186,7 @@ def _measure(recipe: Recipe, stage: PretrainStage | ExpertStage, source: Source,
         found = summary(robustness(stage.model, source.held_out, how))
         content, shown = content | found, [*shown, robustness_table(found)]
     if is_first():
-        write_whole(out / EVALUATION, json.dumps(content, indent=1).encode())
+        atomic_write(out / EVALUATION, json.dumps(content, indent=1))
         Console(stderr=True).print(*shown, sep="\n")
     return scores
 

@@ -9,22 +9,40 @@ from typing import Annotated, Any
 
 import typer
 
-from mlesam_ros.bags.whole import write_whole
-from mlesam_ros.errors import ConfigError
+from mlesam_ros.files import atomic_write, check_writable, expand_path, is_standard_output, write_error
+
+
+def _json_target(value: str | None) -> str | None:
+    """Where `--json` writes, known to be writable before anything is computed.
+
+    Raises:
+        FileError: the file could not be written.
+    """
+    if value is None or is_standard_output(value):
+        return value and "-"
+    path = expand_path(value)
+    check_writable(path)
+    return str(path)
+
 
 JsonOption = Annotated[
     str | None,
-    typer.Option("--json", metavar="FILE", help="Write the result as JSON to this file, or to standard output with -."),
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help="Write the result as JSON to this file, or to standard output with -.",
+        callback=_json_target,
+    ),
 ]
 
 
 def write_json(result: dict[str, Any], target: str | Path) -> None:
     """Write a result where `--json` says.
 
-    A file appears whole or not at all, so that another process may wait for it.
+    A file appears whole or not at all, so that another process may wait for it; missing folders are made.
 
     Raises:
-        ConfigError: the file cannot be written.
+        FileError: the file cannot be written.
     """
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
     if target == "-":
@@ -33,6 +51,7 @@ def write_json(result: dict[str, Any], target: str | Path) -> None:
         return
     path = Path(target)
     try:
-        write_whole(path, text.encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"the result cannot be written to {path}: {error.strerror}; give another --json.") from error
+        raise write_error(path, error, len(text)) from error
+    atomic_write(path, text)

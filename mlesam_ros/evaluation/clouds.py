@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.bags.whole import write_whole
-from mlesam_ros.errors import BagError
 from mlesam_ros.evaluation.made import Listener, Made
+from mlesam_ros.files import atomic_write, write_error
 from mlesam_ros.frame import LIDAR, Cloud
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.render import labelled_cloud
@@ -36,29 +35,26 @@ class CloudFiles(Listener):
             form: one of `FORMS`.
 
         Raises:
-            BagError: it cannot be made.
+            FileError: it cannot be made.
         """
         self._folder, self._space, self._form = folder, space, form
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise BagError(f"clouds cannot be written to {folder}: {error.strerror}.") from error
+            raise write_error(folder, error, 0) from error
 
     def take(self, made: Made) -> None:
         """Write a cloud.
 
         Raises:
-            BagError: the disk is full.
+            FileError: the disk is full.
         """
         points = points_of(made, self._space)
         if points is None:
             return
         write = write_ply if self._form == "ply" else write_pcd
         path = self._folder / f"{made.mask.stamp}.{self._form}"
-        try:
-            write(path, points)
-        except OSError as error:
-            raise BagError(f"{path} cannot be written: {error.strerror}; free some space.") from error
+        write(path, points)
 
 
 def points_of(made: Made, space: LabelSpace) -> npt.NDArray[np.void] | None:
@@ -83,7 +79,7 @@ def write_ply(path: Path, points: npt.NDArray[np.void]) -> None:
     rows["red"], rows["green"], rows["blue"] = rgb >> 16 & 255, rgb >> 8 & 255, rgb & 255
     properties = [f"property {_PLY_NAMES[kind.kind]} {name}" for name, kind in _columns(_PLY)]
     head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}", *properties, "end_header", ""]
-    write_whole(path, "\n".join(head).encode() + rows.tobytes())
+    atomic_write(path, "\n".join(head).encode() + rows.tobytes())
 
 
 def write_pcd(path: Path, points: npt.NDArray[np.void]) -> None:
@@ -106,7 +102,7 @@ def write_pcd(path: Path, points: npt.NDArray[np.void]) -> None:
         "DATA": "binary",
     }  # fmt: skip
     head = "".join(f"{key} {value}\n" for key, value in lines.items())
-    write_whole(path, head.encode() + rows.tobytes())
+    atomic_write(path, head.encode() + rows.tobytes())
 
 
 def _columns(kind: np.dtype[Any]) -> list[tuple[str, np.dtype[Any]]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.errors import BagError, MlesamError
+from mlesam_ros.errors import BagError, FileError, MlesamError
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.made import Listener, Made
 from mlesam_ros.evaluation.options import Options
@@ -104,7 +104,7 @@ def evaluate(
             if not run.made:
                 raise
             interrupted = True
-        except BagError as error:  # nothing more can be written
+        except (BagError, FileError) as error:  # nothing more can be written
             run.note(str(error))
             interrupted = True
         return run.conclude(interrupted)

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from mlesam_ros.errors import CheckpointError, ConfigError
+from mlesam_ros.files import atomic_write, write_error
 from mlesam_ros.model.backbones import BACKBONES, Backbone, backbone_size, build_backbone, weightless
 from mlesam_ros.model.decoder import MaskDecoder
 from mlesam_ros.model.mlesam import MLESAM
@@ -183,19 +183,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
             weights shall be the same bytes.
 
     Raises:
-        CheckpointError: the folder or the disk does not take it.
+        FileError: the folder or the disk does not take it.
     """
     assert len(metadata) <= 1
-    draft = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            draft.write_bytes(save(dict(tensors), dict(metadata)))
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be written: {error}.") from error
+    except OSError as error:
+        raise write_error(path, error, 0) from error
+    atomic_write(path, save(dict(tensors), dict(metadata)))
 
 
 def difference(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> str:

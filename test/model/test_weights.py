@@ -6,7 +6,7 @@ import pytest
 import torch
 from sam2.build_sam import build_sam2
 
-from mlesam_ros.errors import CheckpointError
+from mlesam_ros.errors import CheckpointError, FileError
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.model.backbones import HIGH_RES_0, HIGH_RES_1, SEMANTIC, build_backbone, weightless
 from mlesam_ros.model.config import MLESAMConfig
@@ -259,7 +259,7 @@ class TestOurs:
 
     def test_unwritable(self, nano, tmp_path):
         (tmp_path / "file").write_text("")
-        with pytest.raises(CheckpointError, match="cannot be written"):
+        with pytest.raises(FileError, match="cannot be written"):
             save_backbone(tmp_path / "file" / "nano.safetensors", nano)
 
 

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from mlesam_ros.bags.whole import write_whole
-from mlesam_ros.errors import BagError
 from mlesam_ros.evaluation.report import tables
 from mlesam_ros.evaluation.report.plots import Line, line_plot, presence_plot, stacked_plot
 from mlesam_ros.evaluation.report.strip import Moment
 from mlesam_ros.evaluation.report.tables import number
 from mlesam_ros.evaluation.scores import Trace
+from mlesam_ros.files import atomic_write
 from mlesam_ros.frame import MODALITIES, Modality
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.share import share
@@ -57,7 +56,7 @@ def write_report(
         space: names and colours.
 
     Raises:
-        BagError: the disk is full.
+        FileError: it cannot be written.
     """
     name = Path(figures["bag"]).name
     parts = [
@@ -97,7 +96,7 @@ def write_overview(
         space: names and colours.
 
     Raises:
-        BagError: the disk is full.
+        FileError: it cannot be written.
     """
     parts = [
         _headline(figures),
@@ -121,10 +120,7 @@ def _write(path: Path, title: str, parts: Sequence[str], data: Mapping[str, Any]
         body="\n".join(filter(None, parts)),
         data=script,
     )
-    try:
-        write_whole(path, page.encode())
-    except OSError as error:
-        raise BagError(f"{path} cannot be written: {error.strerror}; free some space.") from error
+    atomic_write(path, page)
 
 
 def _section(title: str, body: str, note: str = "") -> str:

@@ -1,0 +1,165 @@
+"""Files and paths from outside: whole files or none, and how a path is spelled."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import stat
+from pathlib import Path
+
+from mlesam_ros.errors import ConfigError, FileError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of a file for which the disk, the quota or the process's limit has no room."""
+_IN_PLACE = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EROFS)  # the folder takes no draft: a mounted single file
+_STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+_DRAFT = ".part"
+
+
+def expand_path(text: str | os.PathLike[str]) -> Path:
+    """Expand `~`, `~user`, `$NAME` and `${NAME}` as a shell would.
+
+    A path that exists as it is spelled is taken as it is, unless it begins with `~/`.
+
+    Raises:
+        ConfigError: no such user or environment variable.
+    """
+    given = os.fspath(text)
+    if given != "~" and not given.startswith("~/") and os.path.lexists(given):
+        return Path(given)
+    expanded = os.path.expanduser(given)
+    if given.startswith("~") and expanded == given:
+        raise ConfigError(
+            f"the path {given!r} begins with a home folder that is not known here.",
+            "Set HOME, or spell the path out; a name that begins with ~ is written ./~.",
+        )
+    for braced, bare in _VARIABLE.findall(given):
+        if (braced or bare) not in os.environ:
+            raise ConfigError(
+                f"the path {given!r} names the environment variable {braced or bare}, which is not set.",
+                "Set it, or spell the path out.",
+            )
+    return Path(_VARIABLE.sub(lambda found: os.environ[found[1] or found[2]], expanded))
+
+
+def is_standard_output(target: str | os.PathLike[str]) -> bool:
+    """Whether a target for results is spelled as standard output: `-` or one of its device's names."""
+    return os.fspath(target) in _STANDARD_OUTPUT
+
+
+def check_writable(path: Path) -> None:
+    """Refuse, before anything is computed, a file that could not be written; folders that are missing can be made.
+
+    Raises:
+        FileError: the path is a folder, or it or the nearest folder that exists takes no file.
+    """
+    if path.is_dir():
+        raise FileError(f"{path} is a folder, not a file.", "Give the name of a file.")
+    if path.exists() and os.access(path, os.W_OK):
+        return
+    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    if not folder.is_dir():
+        raise _refusal(path, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)), 0)
+    if path.exists() or not os.access(folder, os.W_OK | os.X_OK):
+        raise _refusal(path, OSError(errno.EACCES, os.strerror(errno.EACCES)), 0)
+
+
+def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Write a file whole: the old one stays until the new content is on the disk.
+
+    Only a regular file is replaced. A symbolic link stays and what it leads to is replaced; devices, FIFOs and open
+    descriptors are written into.
+
+    Args:
+        path: of the file; its folder exists.
+        content: bytes, or text; a character that UTF-8 cannot hold (of a path in another encoding) is escaped.
+
+    Raises:
+        FileError: it cannot be written; the old file is untouched and nothing is left of the attempt.
+    """
+    path = Path(path)
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    try:
+        if _is_regular(path):
+            _replace(Path(os.path.realpath(path)), data)
+        else:
+            _write_into(path, data)
+    except OSError as error:
+        raise _refusal(path, error, len(data)) from error
+
+
+def write_error(path: Path, error: OSError, size: int) -> FileError:
+    """Describe a file or folder that could not be written.
+
+    Args:
+        path: of it.
+        error: of the operating system.
+        size: bytes that it takes; 0 where that is not known.
+    """
+    return _refusal(path, error, size)
+
+
+def size_text(size: float) -> str:
+    """A number of bytes in a unit that shows it, such as `3.2 kB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+
+
+def _is_regular(path: Path) -> bool:
+    """Whether a path is a regular file or leads nowhere yet, and is no name of an open descriptor."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+    except FileNotFoundError:
+        return True
+    while path.is_symlink():
+        if os.path.realpath(path.parent).startswith("/proc/"):
+            return False
+        path = path.parent / path.readlink()
+    return True
+
+
+def _write_into(path: Path, data: bytes) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as file:
+        file.write(data)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    draft = path.with_name(f".{os.fsdecode(os.fsencode(path.name)[:200])}.{os.getpid()}{_DRAFT}")
+    try:
+        with draft.open("wb") as file:
+            if path.exists():
+                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        if error.errno not in _IN_PLACE or not path.is_file():
+            raise
+        path.write_bytes(data)
+    finally:
+        if draft.exists():
+            draft.unlink()
+
+
+def _refusal(path: Path, error: OSError, size: int) -> FileError:
+    reason = error.strerror or str(error)
+    folder = path.parent
+    if error.errno in FULL:
+        there = next(parent for parent in path.absolute().parents if parent.exists())
+        takes = f"{path} takes {size_text(size)}" if size else f"{path} takes more"
+        kept = f"; the {path.name} that was there is untouched" if path.is_file() else ""
+        return FileError(
+            f"{takes} and {size_text(shutil.disk_usage(there).free)} are free ({reason}){kept}.",
+            "Make room and give the same command again.",
+        )
+    if error.errno == errno.ENOENT and not folder.exists():
+        return FileError(f"{path} cannot be written: the folder {folder} does not exist.", "Make it, or give another.")
+    return FileError(f"{path} cannot be written: {reason}.", "Give another place, or make room or rights there.")

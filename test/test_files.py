@@ -1,0 +1,289 @@
+"""Whole files or none, and how a path is spelled. Device nodes and FIFOs are made in a scratch folder."""
+
+import io
+import json
+import os
+import resource
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from mlesam_ros import files
+from mlesam_ros.errors import ConfigError, FileError
+from mlesam_ros.files import atomic_write, check_writable, expand_path, size_text
+from mlesam_ros.share import share
+
+root = pytest.mark.skipif(os.getuid() != 0, reason="only root makes device nodes, or is held up by nothing")
+
+
+def device(path, minor):
+    """A character device of the kernel's memory devices: 3 swallows everything, 7 is always full."""
+    try:
+        os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, minor))
+    except PermissionError:
+        pytest.skip("this user makes no device nodes")
+    try:
+        path.read_bytes() if minor == 3 else path.stat()
+    except PermissionError:
+        pytest.skip("this file system opens no device nodes")
+    return path
+
+
+def received(fifo):
+    """Collects what is written into a FIFO; a function that waits for it."""
+    got = []
+    thread = threading.Thread(target=lambda: got.append(fifo.read_bytes()), daemon=True)
+    thread.start()
+
+    def wait():
+        thread.join(20)
+        return got[0]
+
+    return wait
+
+
+class TestAtomicWrite:
+    """Kind: an atomic replace of something that is no regular file."""
+
+    def test_a_regular_file_is_replaced_with_its_mode(self, tmp_path):
+        path = tmp_path / "x"
+        path.write_text("old")
+        path.chmod(0o640)
+        before = path.stat().st_ino
+        atomic_write(path, "new")
+        assert path.read_text() == "new" and path.stat().st_ino != before
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640 and os.listdir(tmp_path) == ["x"]
+
+    def test_a_new_file_obeys_the_umask(self, tmp_path):
+        before = os.umask(0o027)
+        try:
+            atomic_write(tmp_path / "x", b"new")
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+
+    def test_a_device_is_written_into(self, tmp_path):
+        path = device(tmp_path / "null", 3)
+        atomic_write(path, b"x")
+        assert stat.S_ISCHR(path.lstat().st_mode) and os.listdir(tmp_path) == ["null"]
+
+    def test_a_full_device_is_told_and_stays(self, tmp_path):
+        path = device(tmp_path / "full", 7)
+        with pytest.raises(FileError, match="No space left"):
+            atomic_write(path, b"x")
+        assert stat.S_ISCHR(path.lstat().st_mode)
+
+    def test_a_fifo_is_written_into(self, tmp_path):
+        os.mkfifo(tmp_path / "fifo")
+        wait = received(tmp_path / "fifo")
+        atomic_write(tmp_path / "fifo", b"content" * 50_000)
+        assert wait() == b"content" * 50_000 and stat.S_ISFIFO((tmp_path / "fifo").lstat().st_mode)
+
+    @pytest.mark.parametrize("there", [True, False], ids=["its file is there", "its file is not there yet"])
+    def test_a_link_stays_and_its_file_is_replaced(self, tmp_path, there):
+        (tmp_path / "folder").mkdir()
+        real = tmp_path / "folder" / "real"
+        if there:
+            real.write_text("old")
+        (tmp_path / "first").symlink_to("folder/real")
+        (tmp_path / "second").symlink_to("first")
+        atomic_write(tmp_path / "second", "new")
+        assert (tmp_path / "second").is_symlink() and (tmp_path / "first").is_symlink()
+        assert real.read_text() == "new" and os.listdir(tmp_path / "folder") == ["real"]
+
+    def test_a_link_to_a_device_stays(self, tmp_path):
+        device(tmp_path / "null", 3)
+        (tmp_path / "link").symlink_to("null")
+        atomic_write(tmp_path / "link", b"x")
+        assert (tmp_path / "link").is_symlink() and stat.S_ISCHR((tmp_path / "null").lstat().st_mode)
+
+    def test_links_in_a_circle_are_refused(self, tmp_path):
+        (tmp_path / "a").symlink_to("b")
+        (tmp_path / "b").symlink_to("a")
+        with pytest.raises(FileError, match="cannot be written"):
+            atomic_write(tmp_path / "a", b"x")
+
+    @pytest.mark.parametrize("kind", ["pipe", "file"])
+    def test_an_open_descriptor_is_written_into(self, tmp_path, kind):
+        if kind == "pipe":
+            reading, number = os.pipe()
+        else:
+            number = os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT)
+            reading = os.open(tmp_path / "x", os.O_RDONLY)
+        atomic_write(f"/proc/self/fd/{number}", b"content")
+        assert os.read(reading, 100) == b"content" and os.fstat(number).st_nlink == 1
+        os.close(number)
+        os.close(reading)
+
+    def test_a_folder_is_refused_and_stays(self, tmp_path):
+        (tmp_path / "folder").mkdir()
+        with pytest.raises(FileError, match="folder cannot be written"):
+            atomic_write(tmp_path / "folder", b"x")
+        assert os.listdir(tmp_path) == ["folder"]
+
+    def test_a_missing_parent_is_named(self, tmp_path):
+        with pytest.raises(FileError) as refused:
+            atomic_write(tmp_path / "none" / "x", b"x")
+        assert f"the folder {tmp_path / 'none'} does not exist" in refused.value.message
+        assert refused.value.remedy == "Make it, or give another."
+
+    @pytest.mark.parametrize("name", ["n" * 255, os.fsdecode(b"stra\xdfe")], ids=["longest", "not UTF-8"])
+    def test_every_name_that_a_file_may_have(self, tmp_path, name):
+        atomic_write(tmp_path / name, "new")
+        assert (tmp_path / name).read_text() == "new"
+
+    def test_text_that_utf8_cannot_hold_is_escaped(self, tmp_path):
+        atomic_write(tmp_path / "x", os.fsdecode(b"stra\xdfe"))
+        assert (tmp_path / "x").read_text(encoding="utf-8") == r"stra\udcdfe"
+
+    def test_a_disk_that_fills_midway_leaves_the_old_file(self, tmp_path, monkeypatch):
+        class Full(io.FileIO):
+            def write(self, content):
+                super().write(bytes(content)[:1000])
+                raise OSError(28, "No space left on device")
+
+        path = tmp_path / "weights"
+        path.write_bytes(b"good")
+        refused = pytest.raises(FileError, match=r"takes 2\.0 MB and .*No space left.*untouched")
+        with monkeypatch.context() as patched, refused as told:
+            patched.setattr(Path, "open", lambda path, mode: Full(path, "w"))
+            atomic_write(path, bytes(2_000_000))
+        assert told.value.remedy == "Make room and give the same command again."
+        assert path.read_bytes() == b"good" and [p.name for p in tmp_path.iterdir()] == ["weights"]
+
+    def test_a_limit_of_the_process_is_told_with_sizes_that_are_not_nothing(self, tmp_path):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        try:
+            with pytest.raises(FileError, match=r"x takes 2\.0 kB and [1-9].* are free"):
+                atomic_write(tmp_path / "x", bytes(2_000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert not os.listdir(tmp_path)
+
+    def test_a_mounted_single_file_is_written_in_place(self, tmp_path, monkeypatch):
+        """A file that a container mounts by itself cannot be renamed over: EBUSY."""
+        path = tmp_path / "x"
+        path.write_text("a longer old content")
+
+        def busy(*names):
+            raise OSError(16, "Device or resource busy")
+
+        monkeypatch.setattr(files.os, "replace", busy)
+        atomic_write(path, "new")
+        assert path.read_text() == "new" and os.listdir(tmp_path) == ["x"]
+
+
+class TestCheckWritable:
+    def test_what_will_do(self, tmp_path):
+        (tmp_path / "x").write_text("")
+        os.mkfifo(tmp_path / "fifo")
+        for name in ("x", "fifo", "new", "missing/folders/new"):
+            check_writable(tmp_path / name)
+        assert sorted(os.listdir(tmp_path)) == ["fifo", "x"]
+
+    def test_a_folder_and_a_file_for_a_folder(self, tmp_path):
+        (tmp_path / "x").write_text("")
+        with pytest.raises(FileError, match="is a folder"):
+            check_writable(tmp_path)
+        with pytest.raises(FileError, match="Not a directory"):
+            check_writable(tmp_path / "x" / "y")
+
+    def test_no_rights(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(files.os, "access", lambda path, mode: False)
+        with pytest.raises(FileError, match="Permission denied"):
+            check_writable(tmp_path / "x")
+
+
+def mlesam(*args, env=None, **how):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **(env or {})}
+    command = [sys.executable, "-m", "mlesam_ros.cli", *map(str, args)]
+    return subprocess.run(command, capture_output=True, check=False, env=environment, **how)
+
+
+class TestJsonOption:
+    """`--json FILE` of every command goes through one option; `info` stands for all."""
+
+    WEIGHTS = share("weights") / "street.safetensors"
+
+    def test_device_fifo_and_link_stay_what_they_are(self, tmp_path):
+        null = device(tmp_path / "null", 3)
+        os.mkfifo(tmp_path / "fifo")
+        (tmp_path / "real.json").write_text("old")
+        (tmp_path / "link.json").symlink_to("real.json")
+        wait = received(tmp_path / "fifo")
+        for name in ("null", "fifo", "link.json"):
+            done = mlesam("info", self.WEIGHTS, "--json", tmp_path / name)
+            assert done.returncode == 0, done.stderr
+        assert stat.S_ISCHR(null.lstat().st_mode) and stat.S_ISFIFO((tmp_path / "fifo").lstat().st_mode)
+        assert (tmp_path / "link.json").is_symlink()
+        texts = [wait().decode(), (tmp_path / "real.json").read_text()]
+        assert all(json.loads(text)["backbone"] == "hiera_nano" for text in texts)
+
+    @pytest.mark.parametrize("spelling", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+    @pytest.mark.parametrize("into", ["pipe", "file"])
+    def test_standard_output_carries_the_json_and_nothing_else(self, tmp_path, spelling, into):
+        if into == "pipe":
+            out = mlesam("info", self.WEIGHTS, "--json", spelling).stdout
+        else:
+            with (tmp_path / "x").open("wb") as file:
+                command = [sys.executable, "-m", "mlesam_ros.cli", "info", str(self.WEIGHTS), "--json", spelling]
+                subprocess.run(command, stdout=file, check=True)
+            out = (tmp_path / "x").read_bytes()
+        assert json.loads(out)
+
+    def test_a_file_that_cannot_be_written_is_known_before_anything_else(self, tmp_path):
+        done = mlesam("info", tmp_path / "no weights", f"--json={tmp_path}", text=True)
+        assert done.returncode == 2 and "is a folder" in done.stderr and "no weights" not in done.stderr
+
+    def test_home_is_expanded_and_folders_are_made(self, tmp_path):
+        (tmp_path / "cwd").mkdir()
+        done = mlesam("info", self.WEIGHTS, "--json=~/new/x.json", env={"HOME": str(tmp_path)}, cwd=tmp_path / "cwd")
+        assert done.returncode == 0 and json.loads((tmp_path / "new" / "x.json").read_text())
+        assert not os.listdir(tmp_path / "cwd")
+
+
+class TestExpandPath:
+    """Kind: a path's spelling that no shell has expanded."""
+
+    @pytest.fixture(autouse=True)
+    def home(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("HOME", "/home/me")
+        monkeypatch.setenv("DATA", "/data")
+        monkeypatch.chdir(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("given", "meant"),
+        [
+            ("~", "/home/me"), ("~/x", "/home/me/x"), ("~root/x", os.path.expanduser("~root/x")),
+            ("$DATA/x", "/data/x"), ("${DATA}x", "/datax"), ("$HOME/a b", "/home/me/a b"),
+            ("x/~", "x/~"), ("./~", "~"), ("/x", "/x"), ("x", "x"), ("a$", "a$"),
+        ],
+    )  # fmt: skip
+    def test_spellings(self, given, meant):
+        assert expand_path(given) == Path(meant)
+
+    def test_what_exists_by_that_name_is_meant(self, tmp_path):
+        for name in ("~nobody_of_that_name", "a$NOTHING"):
+            (tmp_path / name).mkdir()
+            assert expand_path(name) == Path(name)
+
+    def test_a_folder_called_tilde_is_not_home(self, tmp_path):
+        (tmp_path / "~").mkdir()
+        assert expand_path("~/x") == Path("/home/me/x")
+
+    @pytest.mark.parametrize("given", ["~nobody_of_that_name/x", "$NOTHING_OF_THAT_NAME/x"])
+    def test_who_is_not_known_is_refused(self, given):
+        with pytest.raises(ConfigError, match=r"OF_THAT_NAME|of_that_name"):
+            expand_path(given)
+
+
+@pytest.mark.parametrize(
+    ("size", "said"), [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (2.3e6, "2.3 MB"), (5e12, "5000.0 GB")]
+)
+def test_sizes_are_said_in_a_unit_that_shows_them(size, said):
+    assert size_text(size) == said
