@@ -68,7 +68,7 @@ class SensorParameters:
     frame_id: str = parameter("", "TF frame used instead of the one in its messages; empty: theirs.")
     required: bool = parameter(False, "No mask without it.")
     tolerance: float = parameter(0.06, "s its stamp may differ from the mask's.", low=0.0, high=10.0)
-    offset: float = parameter(0.0, "s its stamps are late (positive) or early by construction.", low=-10.0, high=10.0)
+    offset: float = parameter(0.0, "s its stamps are late (positive) or early by construction.", low=-1e10, high=1e10)
     patience: float = parameter(-1.0, "s to wait for it instead of patience; negative: patience.", low=-1.0, high=10.0)
     rate: float = parameter(
         0.0, "Hz expected of it; /diagnostics warns below four fifths of it. 0: unknown.", LIVE, low=0.0, high=10000.0
@@ -177,11 +177,6 @@ class NodeParameters:
         own = self.sensor(modality).patience
         return self.patience if own < 0 else own
 
-    @property
-    def longest_wait(self) -> float:
-        """Seconds that a message may have to wait for its mask: the longest patience and tolerance of a sensor."""
-        return max(self.patience_of(m) + self.sensor(m).tolerance for m in MODALITIES)
-
     def check(self) -> None:
         """Refuse values that no parameter's own type, range and choices catch.
 
@@ -213,10 +208,11 @@ class NodeParameters:
                         "and height of the pictures with a fit, and 0, 0 without."
                     )
         for name in ("history", "max_age"):
-            if 0 < getattr(self, name) < self.longest_wait:
+            wait = sync_config(self, MODALITIES).longest_wait
+            if 0 < getattr(self, name) < wait:
                 raise ConfigError(
-                    f"{name} is {getattr(self, name):g} s and a mask waits up to {self.longest_wait:g} s (patience and "
-                    f"tolerance of a sensor); accepted are at least these seconds, and 0.",
+                    f"{name} is {getattr(self, name):g} s and a mask waits up to {wait:g} s (patience and tolerance of "
+                    "a sensor); accepted are at least these seconds, and 0.",
                     f"Set {name} to 0, which derives it.",
                 )
 
@@ -232,8 +228,8 @@ def sync_config(parameters: NodeParameters, modalities: Collection[Modality]) ->
         offset={m: parameters.sensor(m).offset for m in modalities},
         patience={m: parameters.patience_of(m) for m in modalities},
         required=tuple(m for m in modalities if parameters.sensor(m).required),
-        history=parameters.history or max(SyncConfig.history, parameters.longest_wait + 1.0),
-        max_age=parameters.max_age or max(SyncConfig.max_age, parameters.longest_wait + 1.0),
+        history=parameters.history or SyncConfig.history,
+        max_age=parameters.max_age or SyncConfig.max_age,
         max_future=parameters.max_future,
     )
 

@@ -2,7 +2,10 @@
 
     message ──▶ SensorFrame ──▶ FrameSet ──▶ Segmentation ──▶ topics, bags, reports
 
-Stamps are integers in nanoseconds of the host's ROS clock. Payloads are views of the message's bytes; nothing copies.
+Times are integers in nanoseconds of the host's ROS clock. Payloads are views of the message's bytes; nothing copies.
+
+A frame has two of them. `stamp` is the driver's, and is only for publishing. `time` is the stamp without the sensor's
+offset, the time of the measurement; everything that compares times, moves points or looks up transforms uses this one.
 """
 
 from __future__ import annotations
@@ -100,15 +103,22 @@ class SensorFrame:
 
     Attributes:
         modality: which expert reads it.
-        stamp: nanoseconds on the host's clock at which it was measured; for events, the end of their window.
+        stamp: the driver's, nanoseconds; for events, the end of their window.
         frame_id: the TF frame that the payload is expressed in; optical (z forward) for everything with pixels.
         payload: what the sensor said.
+        offset: nanoseconds by which the sensor's stamps are late.
     """
 
     modality: Modality
     stamp: int
     frame_id: str
     payload: Payload
+    offset: int = 0
+
+    @property
+    def time(self) -> int:
+        """The time of the measurement: the stamp without the offset, nanoseconds on the host's clock."""
+        return self.stamp - self.offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +126,23 @@ class FrameSet:
     """The readings that belong to one moment: at most one per modality, at least one in all.
 
     Attributes:
-        stamp: the reference moment in nanoseconds, the stamp of the primary's frame.
+        stamp: the stamp of the primary's frame, nanoseconds; masks are published with it.
         primary: the modality that set the reference.
         frames: modality → its frame, in the model's modality order.
-        skews: modality → its frame's stamp minus the reference, minus the configured offset, in nanoseconds.
+        skews: modality → its frame's time minus the set's, in nanoseconds.
+        offset: nanoseconds by which the primary's stamps are late.
     """
 
     stamp: int
     primary: Modality
     frames: dict[Modality, SensorFrame]
     skews: dict[Modality, int]
+    offset: int = 0
+
+    @property
+    def time(self) -> int:
+        """The reference: the time of the primary's frame, nanoseconds on the host's clock."""
+        return self.stamp - self.offset
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,22 +82,22 @@ class Provenance:
 
         `receive`, `synchronise` and `stamp_to_mask` are differences of ROS time; the others are the machine's time.
         """
-        stamp, times = self.segmentation.stamp, self.times
+        measured, times = self.frame_set.time, self.times
         if times is None:
             return self.segmentation.timings
-        received = stamp if times.received is None else times.received
+        received = measured if times.received is None else times.received
         return {
-            "receive": _seconds(received - stamp),
+            "receive": _seconds(received - measured),
             "synchronise": _seconds(times.taken - received),
             **self.segmentation.timings,
             "publish": times.publishing,
-            "stamp_to_mask": _seconds(times.published - stamp),
+            "stamp_to_mask": _seconds(times.published - measured),
         }
 
     def age(self, modality: Modality) -> float:
-        """Seconds from the stamp of a used sensor's frame to the publication of the mask; NaN where not published."""
+        """Seconds from the time of a used sensor's frame to the publication of the mask; NaN where not published."""
         published = None if self.times is None else self.times.published
-        return math.nan if published is None else _seconds(published - self.frame_set.frames[modality].stamp)
+        return math.nan if published is None else _seconds(published - self.frame_set.frames[modality].time)
 
 
 def mask_messages(

@@ -58,13 +58,14 @@ class FrameReader:
         type_name: the type of the messages.
     """
 
-    def __init__(self, modality: Modality, type_name: str, event_window: float = WINDOW) -> None:
+    def __init__(self, modality: Modality, type_name: str, event_window: float = WINDOW, offset: float = 0.0) -> None:
         """Prepare for one type of message.
 
         Args:
             modality: a key of `MESSAGE_TYPES`.
             type_name: one of its types.
             event_window: seconds of events in a frame.
+            offset: seconds by which the stamps are late, for the frames' `time`.
 
         Raises:
             ConfigError: the modality or the type is not read.
@@ -78,6 +79,7 @@ class FrameReader:
             )
         self.modality = modality
         self.type_name = type_name
+        self._offset = round(offset * NANOSECONDS)
         self._stream = EventStream(event_window)
 
     @property
@@ -101,12 +103,12 @@ class FrameReader:
         if self.type_name in RAW_TYPES:
             array = read_event_array(message)
             events = self._stream.push_array(array)
-            return SensorFrame(self.modality, events.end, array.frame_id.lstrip("/"), events)
+            return SensorFrame(self.modality, events.end, array.frame_id.lstrip("/"), events, self._offset)
         header = message.header
         stamp, payload = stamp_ns(header), self._payload(message)
         if isinstance(payload, Events):
             stamp = payload.end
-        return SensorFrame(self.modality, stamp, header.frame_id.lstrip("/"), payload)
+        return SensorFrame(self.modality, stamp, header.frame_id.lstrip("/"), payload, self._offset)
 
     def _payload(self, message: Any) -> Picture | CompressedPicture | Cloud | Events:
         if self.type_name == _IMAGE:

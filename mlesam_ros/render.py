@@ -88,7 +88,7 @@ def labelled_cloud(
         CalibrationError: the rig does not know the camera, or how the sensor sits to it.
     """
     xyz = cloud_xyz(cloud)
-    seen = project(xyz, rig.extrinsic(frame.frame_id, frame.stamp), rig.camera, segmentation.labels.shape)
+    seen = project(xyz, rig.extrinsic(frame.frame_id, frame.time), rig.camera, segmentation.labels.shape)
     order = np.argsort(seen.index)
     index = seen.index[order]
     labels = segmentation.labels[seen.rows[order], seen.cols[order]]
@@ -122,7 +122,7 @@ def projected_cloud(rgb: Rgb | None, frame: SensorFrame, rig: Rig, size: tuple[i
     """
     assert isinstance(frame.payload, Cloud)
     picture = np.zeros((*size, 3), np.uint8) if rgb is None else rgb.copy()
-    placement = rig.extrinsic(frame.frame_id, frame.stamp)
+    placement = rig.extrinsic(frame.frame_id, frame.time)
     seen = project(cloud_xyz(frame.payload), placement, rig.camera, picture.shape[:2], dilation=max(size) // 640)
     if not len(seen.range):
         return picture  # OpenCV colours no empty array

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.doctor.catalogue import finding
-from mlesam_ros.doctor.record import Record
+from mlesam_ros.doctor.record import Nanoseconds, Record
 from mlesam_ros.doctor.rehearsal import Rehearsal, rehearse
 from mlesam_ros.findings import Finding
 from mlesam_ros.frame import NANOSECONDS, Modality
@@ -55,14 +55,14 @@ def advise(
     Args:
         records: of the sensors.
         plain: the rehearsal with the settings as they are.
-        offsets: seconds that other findings say stamps are late by.
+        offsets: seconds that other findings say stamps are late by, beyond the offsets that are set.
         ill: modalities with errors, which explain what they lack.
     """
     advice = Advice(plain)
     if offsets:
-        config = replace(plain.config, offset={**_by_modality(plain.config, "offset"), **offsets})
-        advice.rehearsal = rehearse(records, config)
-        advice.parameters.update({f"{m}.offset": round(value, 3) for m, value in offsets.items()})
+        totals = {m: value + records[m].offset / NANOSECONDS for m, value in offsets.items()}
+        advice.rehearsal = rehearse(records, replace(plain.config, offset=totals))
+        advice.parameters.update({f"{m}.offset": round(value, 3) for m, value in totals.items()})
     for modality in plain.config.modalities:
         if modality not in ill or modality in offsets:
             _help(modality, records, advice)
@@ -105,7 +105,7 @@ def _changes(
     config, primary = rehearsal.config, rehearsal.config.order[0]
     if primary == modality or not len(records[primary].moments):
         return
-    skews, lags = _nearest(records[primary], records[modality], config.nanoseconds("offset", modality))
+    skews, lags = _nearest(records[primary], records[modality], config)
     tolerance, patience = _ceil(np.percentile(skews, 95)), _ceil(np.percentile(lags, 95))
     wider: dict[str, Any] = {"tolerance": {**_by_modality(config, "tolerance"), modality: tolerance}}
     longer: dict[str, Any] = {"patience": patience}
@@ -119,16 +119,22 @@ def _changes(
             yield {**wider, **longer}, f"{apart}, and {behind}"
 
 
-def _nearest(primary: Record, other: Record, offset: int) -> tuple[Seconds, Seconds]:
+def _nearest(primary: Record, other: Record, config: SyncConfig) -> tuple[Seconds, Seconds]:
     """For every message of the primary the partner nearest in time: distance and later arrival, both in seconds."""
-    order = np.argsort(other.moments)
-    moments, arrivals = other.moments[order] - offset, other.arrivals[order]
-    after = np.searchsorted(moments, primary.moments).clip(1, max(len(moments) - 1, 1))
+    order, references = np.argsort(other.moments), _times(primary, config)
+    moments, arrivals = _times(other, config)[order], other.arrivals[order]
+    after = np.searchsorted(moments, references).clip(1, max(len(moments) - 1, 1))
     before = (after - 1).clip(0)
     after = after.clip(0, len(moments) - 1)
-    nearer = np.abs(moments[before] - primary.moments) <= np.abs(moments[after] - primary.moments)
+    nearer = np.abs(moments[before] - references) <= np.abs(moments[after] - references)
     at = np.where(nearer, before, after)
-    return np.abs(moments[at] - primary.moments) / NANOSECONDS, (arrivals[at] - primary.arrivals) / NANOSECONDS
+    return np.abs(moments[at] - references) / NANOSECONDS, (arrivals[at] - primary.arrivals) / NANOSECONDS
+
+
+def _times(record: Record, config: SyncConfig) -> Nanoseconds:
+    """(N,) nanoseconds, the frames' times, by the configuration's offset where it has one."""
+    offset = config.offset_of(record.modality)
+    return record.moments if offset is None else record.moments + record.offset - offset
 
 
 def _fates(modality: Modality, rehearsal: Rehearsal) -> str:

@@ -66,7 +66,9 @@ class _Examination:
         self._reader, self._topics, self._sync = reader, topics, sync
         self._known = BagRig(reader, topics, calibration)
         self._infos = Infos()
-        self._records = {m: Record(m, source) for m, source in topics.sensors.items()}
+        config = sync or SyncConfig()
+        offsets = {m: (config.offset_of(m) or 0) / NANOSECONDS for m in topics.sensors}
+        self._records = {m: Record(m, source, offsets[m]) for m, source in topics.sensors.items()}
 
     def result(self, reading: Callable[[float], None], looking: Callable[[int, int], None]) -> Checkup:
         """Everything."""
@@ -131,7 +133,8 @@ class _Examination:
         verdict = judge(looks.views, rig.camera, rig.extrinsic(lidar.frame_id))
         if verdict.shift is not None:
             side = "before" if verdict.shift > 0 else "after"
-            values = {"offset": 1e3 * abs(verdict.shift), "side": side, "parameter": verdict.shift}
+            total = verdict.shift + lidar.offset / NANOSECONDS
+            values = {"offset": 1e3 * abs(verdict.shift), "side": side, "parameter": total}
             return [finding("shifted", LIDAR, **values)], {LIDAR: verdict.shift}
         if verdict.is_off:
             return [finding("turned", LIDAR, angle=verdict.yaw)], {}

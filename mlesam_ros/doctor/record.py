@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.evaluation.topics import Source
-from mlesam_ros.frame import Events, Modality, Payload, Picture
+from mlesam_ros.frame import NANOSECONDS, Events, Modality, Payload, Picture
 from mlesam_ros.messages import FrameReader, stamp_ns
 
 Nanoseconds = npt.NDArray[np.int64]
@@ -22,20 +22,26 @@ class Record:
     Attributes:
         modality: which sensor.
         source: its topic and type.
+        offset: nanoseconds by which its stamps are known to be late.
         received: messages, those that cannot be read among them.
         refusals: reason → messages that cannot be read.
         frame_ids: frame → messages.
         sizes: (height, width) → messages; of compressed pictures none.
     """
 
-    def __init__(self, modality: Modality, source: Source) -> None:
-        self.modality, self.source = modality, source
+    def __init__(self, modality: Modality, source: Source, offset: float = 0.0) -> None:
+        """Start without messages; the offset is in seconds."""
+        self.modality, self.source, self.offset = modality, source, round(offset * NANOSECONDS)
         self.received = 0
         self.refusals: Counter[str] = Counter()
         self.frame_ids: Counter[str] = Counter()
         self.sizes: Counter[tuple[int, int]] = Counter()
-        self._reader = FrameReader(modality, source.type)
+        self._reader = self.reader()
         self._rows: list[tuple[int, int, int]] = []
+
+    def reader(self) -> FrameReader:
+        """A new reader of its messages."""
+        return FrameReader(self.modality, self.source.type, offset=self.offset / NANOSECONDS)
 
     def hear(self, message: Any, arrived: int) -> Payload | None:
         """Note a message.
@@ -55,13 +61,13 @@ class Record:
             return None
         if frame is None:
             return None
-        self.note(stamp_ns(message.header), frame.stamp, arrived, frame.frame_id)
+        self.note(stamp_ns(message.header), frame.time, arrived, frame.frame_id)
         if isinstance(frame.payload, Picture | Events):
             self.sizes[frame.payload.height, frame.payload.width] += 1
         return frame.payload
 
     def note(self, stamp: int, moment: int, arrived: int, frame_id: str) -> None:
-        """A message that was read: its header's stamp, the moment that the synchroniser goes by, and its arrival."""
+        """A message that was read: its header's stamp, its frame's `time`, and its arrival."""
         self._rows.append((stamp, moment, arrived))
         self.frame_ids[frame_id] += 1
 
@@ -72,13 +78,18 @@ class Record:
 
     @property
     def moments(self) -> Nanoseconds:
-        """(N,) nanoseconds by which it is synchronised: for events the end of their window."""
+        """(N,) nanoseconds, the `time` of the frames; for events the end of their window."""
         return self._column(1)
 
     @property
     def arrivals(self) -> Nanoseconds:
         """(N,) nanoseconds of recording or receiving."""
         return self._column(2)
+
+    @property
+    def delays(self) -> npt.NDArray[np.float64]:
+        """(N,) seconds from a header's stamp, without the offset, to the arrival."""
+        return np.asarray((self.arrivals - self.stamps + self.offset) / NANOSECONDS)
 
     @property
     def counters(self) -> dict[str, int]:

@@ -59,8 +59,9 @@ def rehearse(records: Mapping[Modality, Record], config: SyncConfig) -> Rehearsa
     rows = _rows(records, config.modalities)
     for now, modality, moment in rows:
         found += _due(synchroniser, now)
-        synchroniser.push(SensorFrame(modality, moment, "", _EMPTY), now)
-        arrived.setdefault((modality, moment), now)
+        offset = records[modality].offset
+        synchroniser.push(SensorFrame(modality, moment + offset, "", _EMPTY, offset), now)
+        arrived.setdefault((modality, moment + offset), now)
         if (frame_set := synchroniser.take(now)) is not None:
             found.append((now, frame_set))
     found += _due(synchroniser, _END_OF_TIME)

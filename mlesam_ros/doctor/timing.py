@@ -108,7 +108,7 @@ def ahead_of_arrival(records: Mapping[Modality, Record]) -> dict[Modality, float
 
 def _median_delay(record: Record) -> float:
     timed = record.stamps > 0
-    return float(np.median((record.arrivals - record.stamps)[timed])) / NANOSECONDS if timed.any() else float("nan")
+    return float(np.median(record.delays[timed])) if timed.any() else float("nan")
 
 
 def _stamp_faults(record: Record, stamps: Nanoseconds) -> Iterator[Finding]:
@@ -124,10 +124,16 @@ def _stamp_faults(record: Record, stamps: Nanoseconds) -> Iterator[Finding]:
 
 
 def _clock_faults(record: Record, timed: np.ndarray, lead: float) -> Iterator[Finding]:
-    delays = (record.arrivals - record.stamps)[timed] / NANOSECONDS
+    delays = record.delays[timed]
     ahead = -float(np.median(delays)) - lead
     if ahead > _AHEAD:
-        yield finding("stamp_ahead", record.modality, ahead=1e3 * ahead, offset=ahead, modality=record.modality)
+        yield finding(
+            "stamp_ahead",
+            record.modality,
+            ahead=1e3 * ahead,
+            offset=ahead + record.offset / NANOSECONDS,
+            modality=record.modality,
+        )
     seconds = (record.arrivals[timed] - record.arrivals[timed][0]) / NANOSECONDS
     if len(delays) < 10 * _FEW or seconds[-1] < _FEW:
         return

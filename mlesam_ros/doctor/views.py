@@ -103,18 +103,18 @@ def _frames_around(
         reach = max(SHIFTS) if modality == LIDAR else 0
         chosen = slice(max(nearest - reach, 0), nearest + reach + 1)
         arrivals += record.arrivals[chosen].tolist()
-        stamps = set(record.moments[chosen].tolist())
-        wanted[record.source.topic] = FrameReader(modality, record.source.type), stamps
+        times = set(record.moments[chosen].tolist())
+        wanted[record.source.topic] = record.reader(), times
     frames: dict[Modality, list[SensorFrame]] = {}
     for topic, _, _, message in reader.messages(wanted, min(arrivals), max(arrivals) + 1):
-        parser, stamps = wanted[topic]
+        parser, times = wanted[topic]
         try:
             frame = parser.read(message)
         except MlesamError:
             continue  # counted when it was read first
-        if frame.stamp in stamps:
+        if frame.time in times:
             frames.setdefault(frame.modality, []).append(frame)
-    return {modality: sorted(found, key=lambda frame: frame.stamp) for modality, found in frames.items()}
+    return {modality: sorted(found, key=lambda frame: frame.time) for modality, found in frames.items()}
 
 
 def _look_at(frames: Mapping[Modality, list[SensorFrame]], moment: int, lead: Modality, rig: Rig, looks: Looks) -> None:
@@ -124,10 +124,10 @@ def _look_at(frames: Mapping[Modality, list[SensorFrame]], moment: int, lead: Mo
     sweeps = frames.get(LIDAR, [])
     if not sweeps:
         return
-    centre = min(range(len(sweeps)), key=lambda at: abs(sweeps[at].stamp - moment))
+    centre = min(range(len(sweeps)), key=lambda at: abs(sweeps[at].time - moment))
     clouds = {at - centre: _returns(sweep) for at, sweep in enumerate(sweeps)}
     looks.note(LIDAR, not len(clouds[0]))
-    if lead != CAMERA or not len(clouds[0]) or abs(sweeps[centre].stamp - moment) > _TOGETHER:
+    if lead != CAMERA or not len(clouds[0]) or abs(sweeps[centre].time - moment) > _TOGETHER:
         return
     try:
         optical = rig.extrinsic(sweeps[centre].frame_id, moment).apply(clouds[0].astype(np.float64))
@@ -137,7 +137,7 @@ def _look_at(frames: Mapping[Modality, list[SensorFrame]], moment: int, lead: Mo
         return
     if rgb is not None and rgb.std() >= _EVEN and rgb.shape[:2] == (rig.camera.height, rig.camera.width):
         outlines = {shift: sweep_outlines(xyz) for shift, xyz in clouds.items()}
-        stamps = {at - centre: sweep.stamp - moment for at, sweep in enumerate(sweeps)}
+        stamps = {at - centre: sweep.time - moment for at, sweep in enumerate(sweeps)}
         looks.views.append(View(picture_edges(rgb), outlines, stamps))
 
 

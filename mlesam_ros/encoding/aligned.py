@@ -49,7 +49,7 @@ def aligned_view(
     at_infinity = view_from_camera(frame, have, rig, size)
     if frame.frame_id == rig.camera_frame or context is None:
         return at_infinity
-    pose, target = rig.extrinsic(frame.frame_id, frame.stamp), rig.camera.scaled(*size)
+    pose, target = rig.extrinsic(frame.frame_id, frame.time), rig.camera.scaled(*size)
     if np.linalg.norm(pose.translation) * target.K[0, 0] / _NEAR < SAME:
         return at_infinity
     depth = context.depth(rig, size)

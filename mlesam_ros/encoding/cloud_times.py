@@ -33,15 +33,17 @@ _LARGEST_SECONDS = 1e11
 """A float beyond it is nanoseconds: as seconds it is 3,000 years, as nanoseconds not two minutes."""
 
 
-def cloud_times(cloud: Cloud, stamp: int) -> Times | None:
+def cloud_times(cloud: Cloud, stamp: int, offset: int = 0) -> Times | None:
     """When the points were measured, row for row with `cloud_xyz`.
 
     Args:
         cloud: the sweep.
         stamp: nanoseconds, of its frame.
+        offset: nanoseconds by which the stamp, and with it the points' times, are late.
 
     Returns:
-        (N,) int64 nanoseconds on the host's clock, the stamp for points without a return; None if no field tells.
+        (N,) int64 nanoseconds on the host's clock, the frame's time for points without a return; None if no field
+        tells.
 
     Raises:
         CloudError: there is such a field, but its values cannot be the times of one sweep around the stamp.
@@ -54,7 +56,7 @@ def cloud_times(cloud: Cloud, stamp: int) -> Times | None:
         raise CloudError(f"field {name!r} has several numbers per point; times are one per point.")
     # Drivers leave the times of points without a return at anything.
     measured = _measured(cloud)
-    times = np.full(points.size, stamp, np.int64)
+    times = np.full(points.size, stamp - offset, np.int64)
     times[measured] += _after_stamp(points[name].ravel()[measured], stamp, name)
     return times
 

@@ -22,7 +22,7 @@ class Context(Reference):
             frame_set: the set.
             depth_unit: metres per count of its 16-bit depth pictures.
         """
-        super().__init__(frame_set.stamp)
+        super().__init__(frame_set.time)
         self._frames = frame_set.frames
         self._unit = depth_unit
         self._depths: dict[tuple[int, int], Metres | None] = {}

@@ -73,7 +73,7 @@ class Hha:
         metres = depth_of(frame, rig, size, self.unit, context)
         camera = rig.camera.scaled(*size)
         normals = surface_normals(metres, camera, self.radius)
-        down = self._down(normals, camera, rig, frame.stamp if context is None else context.stamp)
+        down = self._down(normals, camera, rig, frame.time if context is None else context.time)
         with np.errstate(invalid="ignore"):
             cosine = np.einsum("chw,c->hw", normals, down.astype(np.float32))
             red = _DISPARITY / np.maximum(100 * metres, _NEAREST)

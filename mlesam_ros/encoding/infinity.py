@@ -75,7 +75,7 @@ def view_from_camera(frame: SensorFrame, have: tuple[int, int], rig: Rig, size: 
         return View((min(size[0], have[0]), min(size[1], have[1])), size)
     model = rig.model(frame.frame_id)
     model.check(*have, what=f"{frame.modality} picture")
-    return _turned_view(model, rig.camera, size, rig.extrinsic(frame.frame_id, frame.stamp).rotation.tobytes())
+    return _turned_view(model, rig.camera, size, rig.extrinsic(frame.frame_id, frame.time).rotation.tobytes())
 
 
 @lru_cache(maxsize=8)

@@ -26,24 +26,24 @@ def place_frame(
         frame: where the points come from and when.
         rig: knows the sensors and, by odometry, the robot's motion.
         reference: the set's moment; None for a frame on its own, which is its own moment.
-        times: (N,) nanoseconds of each point; None if all were measured at the frame's stamp.
+        times: (N,) nanoseconds of each point; None if all were measured at the frame's time.
 
     Raises:
         CalibrationError: the rig does not tell where the sensor sits.
     """
-    moment = frame.stamp if reference is None else reference.stamp
+    moment = frame.time if reference is None else reference.time
     if times is None or not len(times):
-        times = np.array([frame.stamp])
+        times = np.array([frame.time])
     lag = max(int(times.max()) - moment, moment - int(times.min()))
     if lag > _MOMENT:
         try:
             return sensor_motion(rig, frame.frame_id, times, moment)
         except CalibrationError as error:
-            mounting = rig.extrinsic(frame.frame_id, frame.stamp)  # if not even that is known, that is the error
+            mounting = rig.extrinsic(frame.frame_id, frame.time)  # if not even that is known, that is the error
             if reference is not None:
                 reference.note(frame.modality, f"motion over {lag / 1e6:.0f} ms is not compensated: {error}")
             return mounting
-    return rig.extrinsic(frame.frame_id, frame.stamp)
+    return rig.extrinsic(frame.frame_id, frame.time)
 
 
 def place_cloud(frame: SensorFrame, rig: Rig, reference: Reference | None = None) -> Placement:
@@ -62,7 +62,7 @@ def place_cloud(frame: SensorFrame, rig: Rig, reference: Reference | None = None
     assert isinstance(frame.payload, Cloud)
     times = None
     try:
-        times = cloud_times(frame.payload, frame.stamp)
+        times = cloud_times(frame.payload, frame.stamp, frame.offset)
     except CloudError as error:
         if reference is not None:
             reference.note(frame.modality, f"times of points are left aside: {error}")

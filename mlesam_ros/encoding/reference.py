@@ -12,12 +12,12 @@ class Reference:
     """One set's moment.
 
     Attributes:
-        stamp: nanoseconds; every picture shows the world as it was then.
+        time: nanoseconds; every picture shows the world as it was then.
     """
 
-    def __init__(self, stamp: int) -> None:
+    def __init__(self, time: int) -> None:
         """Nothing is noted yet."""
-        self.stamp = stamp
+        self.time = time
         self._notes: dict[Modality, str] = {}
 
     @property

@@ -190,12 +190,12 @@ class _Run:
         made = Made(usable, images, mask, rig, trace, self.replay.counters, self.made)
         for listener in self._listeners:
             listener.take(made)
-        self._scores.match(mask.stamp)
-        self._look_up_truth(mask.stamp)
+        self._scores.match(frame_set.time)
+        self._look_up_truth(frame_set.time)
 
-    def _look_up_truth(self, stamp: int) -> None:
+    def _look_up_truth(self, time: int) -> None:
         try:
-            truth = None if self._folder is None else self._folder.near(stamp, SLACK)
+            truth = None if self._folder is None else self._folder.near(time, SLACK, self.replay.label_offset)
         except MlesamError as error:
             self._notes.setdefault(str(error))
             return

@@ -34,6 +34,7 @@ class Replay:
         problems: topic → what is wrong with its newest bad message.
         warnings: one sentence for each thing that was got round.
         heard: seconds of the bag that were listened to so far.
+        label_offset: nanoseconds by which the stamps of true labels are late: those of the camera's pictures.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class Replay:
         self.heard = 0.0
         self._reader, self._calibration, self._space = reader, calibration, space
         self._drops = _drops_by_topic(drops, topics)
-        self._frames = {source.topic: FrameReader(m, source.type) for m, source in topics.sensors.items()}
+        offsets = {m: (self.synchroniser.config.offset_of(m) or 0) / NANOSECONDS for m in topics.sensors}
+        self._frames = {s.topic: FrameReader(m, s.type, offset=offsets[m]) for m, s in topics.sensors.items()}
+        self.label_offset = round(offsets.get(CAMERA, 0.0) * NANOSECONDS)
         self._truth_topic = topics.truth
         self._free = self._taken = 0
         self._damaged_before = Counter(reader.damaged)
@@ -138,7 +141,7 @@ class Replay:
     def _truth(self, message: Any) -> Truth:
         picture = FrameReader(CAMERA, "sensor_msgs/msg/Image").read(message).payload
         assert isinstance(picture, Picture)
-        return Truth(stamp_ns(message.header), labels_of(picture, self._space))
+        return Truth(stamp_ns(message.header) - self.label_offset, labels_of(picture, self._space))
 
     def _due(self, now: int) -> Iterator[FrameSet]:
         """What becomes ready between two messages: somebody's patience ends, or the consumer is free again."""

@@ -103,17 +103,17 @@ class Scores:
         self.shares += np.append(counts[: self.classes], counts[self.classes :].sum())
         if others is not None:
             self.trials.agree(mask.used, others)
-        _keep(self._masks, mask.stamp, _Waiting(trace, mask.labels, dict(others or {})))
+        _keep(self._masks, frame_set.time, _Waiting(trace, mask.labels, dict(others or {})))
         return trace
 
-    def match(self, stamp: int) -> None:
-        """Compare the mask of this stamp with its truth, if that came before it."""
-        self._compare(stamp, _nearest(self._truths, stamp))
+    def match(self, time: int) -> None:
+        """Compare the mask of the set of this time with its truth, if that came before it."""
+        self._compare(time, _nearest(self._truths, time))
 
     def take_truth(self, truth: Truth) -> None:
         """True labels came; the mask that they belong to may have come before or comes later, see `match`."""
-        _keep(self._truths, truth.stamp, truth.labels)
-        self._compare(_nearest(self._masks, truth.stamp), truth.stamp)
+        _keep(self._truths, truth.time, truth.labels)
+        self._compare(_nearest(self._masks, truth.time), truth.time)
 
     def merge(self, other: Scores) -> None:
         """Add what was counted over another bag; its masks come after ours."""
@@ -129,10 +129,10 @@ class Scores:
         self._truths.clear()
         self._previous, self._met = None, ()
 
-    def _compare(self, stamp: int | None, true_stamp: int | None) -> None:
-        if stamp is None or true_stamp is None:
+    def _compare(self, time: int | None, true_time: int | None) -> None:
+        if time is None or true_time is None:
             return
-        waiting, truth = self._masks.pop(stamp), self._truths.pop(true_stamp)
+        waiting, truth = self._masks.pop(time), self._truths.pop(true_time)
         alone = Confusion(self.classes)
         alone.add(truth, resized(waiting.labels, truth.shape))
         waiting.trace.miou = None if np.isnan(alone.miou_present) else alone.miou_present
@@ -141,7 +141,7 @@ class Scores:
         for damage, labels in waiting.others.items():
             self.trials.compare(waiting.trace.used, damage, truth, resized(labels, truth.shape))
         for tell in self._met:
-            tell(stamp, waiting.labels, truth)
+            tell(waiting.trace.stamp, waiting.labels, truth)
 
 
 @dataclass
@@ -151,15 +151,15 @@ class _Waiting:
     others: dict[Damage, Labels] = field(default_factory=dict)
 
 
-def _keep(waiting: OrderedDict[int, Any], stamp: int, item: Any) -> None:
-    waiting[stamp] = item
+def _keep(waiting: OrderedDict[int, Any], time: int, item: Any) -> None:
+    waiting[time] = item
     while len(waiting) > _WAITING:
         waiting.popitem(last=False)
 
 
-def _nearest(waiting: Iterable[int], stamp: int) -> int | None:
-    found = min(waiting, key=lambda other: abs(other - stamp), default=None)
-    return None if found is None or abs(found - stamp) > SLACK else found
+def _nearest(waiting: Iterable[int], time: int) -> int | None:
+    found = min(waiting, key=lambda other: abs(other - time), default=None)
+    return None if found is None or abs(found - time) > SLACK else found
 
 
 def resized(labels: Labels, shape: tuple[int, ...]) -> Labels:

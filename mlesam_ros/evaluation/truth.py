@@ -27,11 +27,11 @@ class Truth:
     """True labels of one moment.
 
     Attributes:
-        stamp: nanoseconds, that of the picture which was labelled.
+        time: nanoseconds, that of the picture which was labelled: its stamp without the camera's offset.
         labels: (H, W) uint8 ids.
     """
 
-    stamp: int
+    time: int
     labels: Labels
 
 
@@ -76,13 +76,19 @@ class LabelFolder:
         self._files = found
         self.stamps = sorted(found)
 
-    def near(self, stamp: int, tolerance: int) -> Truth | None:
-        """The labels of the picture nearest to a stamp, where there is one within the tolerance (both nanoseconds).
+    def near(self, time: int, tolerance: int, offset: int = 0) -> Truth | None:
+        """The labels of the picture nearest to a time, where there is one within the tolerance.
+
+        Args:
+            time: nanoseconds.
+            tolerance: nanoseconds.
+            offset: nanoseconds by which the stamps that the pictures are called by are late.
 
         Raises:
             ImageError: the file is no picture.
             LabelError: an id that is neither a class nor 255.
         """
+        stamp = time + offset
         at = int(np.searchsorted(self.stamps, stamp))
         nearest = min(self.stamps[max(at - 1, 0) : at + 1], key=lambda other: abs(other - stamp))
         if abs(nearest - stamp) > tolerance:
@@ -91,7 +97,7 @@ class LabelFolder:
         samples = decode_file(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
         if samples.ndim != 2:
             raise LabelError(f"{path} has {samples.shape[2]} channels; a label picture has one, the ids.")
-        return Truth(stamp, _checked(samples, self._space, str(path)))
+        return Truth(time, _checked(samples, self._space, str(path)))
 
 
 def _checked(samples: npt.NDArray[Any], space: LabelSpace, source: str) -> Labels:

@@ -154,15 +154,17 @@ class _Visit:
 
     def _hear(self, modality: Modality, frame: SensorFrame) -> None:
         record = self._record(modality)
-        arrived = self._inputs[modality].received_at(frame.stamp) or self._now()
-        record.note(frame.stamp, frame.stamp, arrived, frame.frame_id)
+        arrived = self._inputs[modality].received_at(frame.time) or self._now()
+        record.note(frame.stamp, frame.time, arrived, frame.frame_id)
         if isinstance(frame.payload, Picture | Events):
             record.sizes[frame.payload.height, frame.payload.width] += 1
 
     def _record(self, modality: Modality) -> Record:
         if modality not in self._records:
             source = self._inputs[modality]
-            self._records[modality] = Record(modality, Source(source.topic, source.type_name or ""))
+            self._records[modality] = Record(
+                modality, Source(source.topic, source.type_name or ""), self._parameters.sensor(modality).offset
+            )
         return self._records[modality]
 
     def _now(self) -> int:

@@ -28,7 +28,7 @@ from mlesam_ros.ros.wire import unpack
 _DEPTH = {EVENT: 64}
 _ARRIVALS = 32
 _DELAYS = 7  # few, so that a change shows within a second
-_RECEIPTS = 256  # as many as the synchroniser lets wait
+_RECEIPTS = 4096  # more than the synchroniser lets wait
 
 
 def queue_depth(modality: Modality) -> int:
@@ -67,7 +67,7 @@ class SensorInput(SimpleFilter):
         self._subscription: Subscription[Any] | None = None
         self._reader: FrameReader | None = None
         self._arrivals: deque[float] = deque(maxlen=_ARRIVALS)
-        self._receipts: OrderedDict[int, int] = OrderedDict()  # stamp → ROS time of its receipt, ns
+        self._receipts: OrderedDict[int, int] = OrderedDict()  # a frame's time → ROS time of its receipt, ns
         self.modality = modality
         self.topic: str = node.resolve_topic_name(sensor.topic)
         self.type_name: str | None = None
@@ -99,13 +99,13 @@ class SensorInput(SimpleFilter):
 
     @property
     def delay(self) -> float | None:
-        """Seconds of ROS time from stamp to receipt, median of the last few frames; None before the first."""
-        delays = [received - stamp for stamp, received in islice(reversed(self._receipts.items()), _DELAYS)]
+        """Seconds of ROS time from a frame's time to its receipt, median of the last few; None before the first."""
+        delays = [received - time for time, received in islice(reversed(self._receipts.items()), _DELAYS)]
         return median(delays) / NANOSECONDS if delays else None
 
-    def received_at(self, stamp: int) -> int | None:
-        """ROS time in nanoseconds at which the frame with that stamp was received; None where that is forgotten."""
-        return self._receipts.get(stamp)
+    def received_at(self, time: int) -> int | None:
+        """ROS time in nanoseconds at which the frame of that time was received; None where that is forgotten."""
+        return self._receipts.get(time)
 
     @property
     def decoded(self) -> dict[str, int]:
@@ -129,7 +129,7 @@ class SensorInput(SimpleFilter):
             self.obstacle = sentence(error)
 
     def _open(self, type_name: str, message: type) -> None:
-        self._reader = FrameReader(self.modality, type_name)
+        self._reader = FrameReader(self.modality, type_name, offset=self._sensor.offset)
         keep = HistoryPolicy.KEEP_LAST
         qos = QoSProfile(history=keep, depth=self._depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         topic = self._sensor.topic
@@ -182,7 +182,7 @@ class SensorInput(SimpleFilter):
             self.refusals.count(self.refusal)
             self.refused += 1
             return
-        self._receipts[frame.stamp] = self._arrival(info)
+        self._receipts[frame.time] = self._arrival(info)
         if len(self._receipts) > _RECEIPTS:
             self._receipts.popitem(last=False)
         self.frame_id = self._sensor.frame_id or frame.frame_id

@@ -146,7 +146,7 @@ class Perception:
         begin = time.perf_counter()
         self._outputs.publish(segmentation, usable, rig, parameters.overlay_alpha)
         publishing = time.perf_counter() - begin
-        received = self._inputs[frame_set.primary].received_at(frame_set.frames[frame_set.primary].stamp)
+        received = self._inputs[frame_set.primary].received_at(frame_set.time)
         times = Times(received, taken, self._now(), publishing)
         mask = Provenance(segmentation, usable, self._ledger.sequence + 1, times)
         self._ledger.enter(segmentation, mask.latencies["stamp_to_mask"], self._pipeline.notes)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, NANOSECONDS, Modality
 
+DELAYS = 0.5
+"""Seconds that delays of sensors may differ by, which a frame waits besides `longest_wait`."""
 Seconds = float | Mapping[Modality, float]
 """One number for all modalities, or one for each that differs from the default."""
 
@@ -24,19 +26,20 @@ class SyncConfig:
         primary_timeout: silence after which a modality counts as dead: it is not waited for, and the primary fails
             over. One that is slower by nature is given one and a half of its own periods.
         tolerance: farthest a partner may lie from the primary, per modality.
-        offset: what a modality's stamps are late by, per modality; it is subtracted before anything is compared.
+        offset: what a modality's stamps are late by, per modality, in place of its frames' own `offset`; None, or a
+            modality that is not named, leaves the frames as they are.
         patience: longest a set waits for a modality after its primary came, per modality.
         required: modalities without which there is no set; all others are optional.
-        history: longest a frame waits for a primary that belongs to it.
-        max_age, max_future: stamps farther from now are refused as another clock's.
-        capacity: most frames that wait per modality.
+        history: longest a frame waits for a primary that belongs to it; never less than `longest_wait` and `DELAYS`.
+        max_age, max_future: times farther from now are refused as another clock's; the first as for history.
+        capacity: most frames that wait per modality and second of history.
     """
 
     modalities: tuple[Modality, ...] = MODALITIES
     primary_order: tuple[Modality, ...] = (CAMERA, LIDAR, DEPTH, EVENT)
     primary_timeout: float = 0.35
     tolerance: Seconds = 0.06
-    offset: Seconds = 0.0
+    offset: Seconds | None = None
     patience: Seconds = 0.05
     required: tuple[Modality, ...] = ()
     history: float = 1.0
@@ -62,7 +65,8 @@ class SyncConfig:
             )
         for name in ("primary_timeout", "tolerance", "patience", "history", "max_age", "max_future"):
             self._check_times(name, least=0.0)
-        self._check_times("offset", least=-math.inf)
+        if self.offset is not None:
+            self._check_times("offset", least=-math.inf)
         if self.capacity < 1:
             raise ConfigError(f"capacity is {self.capacity}; at least 1 frame must be able to wait.")
 
@@ -71,12 +75,23 @@ class SyncConfig:
         """`primary_order` without the modalities that are not synchronised."""
         return tuple(m for m in self.primary_order if m in self.modalities)
 
+    @property
+    def longest_wait(self) -> float:
+        """Seconds that a frame may have to wait for its set: the longest patience and tolerance of a modality."""
+        waits = (self.nanoseconds("patience", m) + self.nanoseconds("tolerance", m) for m in self.modalities)
+        return max(waits) / NANOSECONDS
+
     def nanoseconds(self, name: str, modality: Modality) -> int:
-        """The value of `tolerance`, `offset` or `patience` for a modality."""
+        """The value of `tolerance` or `patience` for a modality."""
         value = getattr(self, name)
         if isinstance(value, Mapping):
             value = value.get(modality, getattr(SyncConfig, name))
         return round(value * NANOSECONDS)
+
+    def offset_of(self, modality: Modality) -> int | None:
+        """Nanoseconds that a modality's frames are given as their offset; None to leave them as they are."""
+        value = self.offset.get(modality) if isinstance(self.offset, Mapping) else self.offset
+        return None if value is None else round(value * NANOSECONDS)
 
     def _check_times(self, name: str, least: float) -> None:
         value = getattr(self, name)

@@ -23,7 +23,7 @@ _by_reference = attrgetter("reference")
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A frame in a buffer; `reference` is its stamp without its offset, `arrived` the time it was pushed."""
+    """A frame in a buffer; `reference` is its time, `arrived` the time it was pushed."""
 
     frame: SensorFrame
     reference: int
@@ -35,13 +35,12 @@ class Stream:
 
     Args:
         modality: its name.
-        tolerance, offset, patience, timeout: see `SyncConfig`; nanoseconds.
+        tolerance, patience, timeout: see `SyncConfig`; nanoseconds.
     """
 
-    def __init__(self, modality: Modality, tolerance: int, offset: int, patience: int, timeout: int) -> None:
+    def __init__(self, modality: Modality, tolerance: int, patience: int, timeout: int) -> None:
         self.modality = modality
         self.tolerance = tolerance
-        self.offset = offset
         self.patience = patience
         self.timeout = timeout
         self.counts: Counter[str] = Counter()
@@ -54,6 +53,7 @@ class Stream:
         self.waiting: list[Waiting] = []  # by reference, rising
         self.newest: int | None = None  # highest reference so far
         self.used: int | None = None  # highest reference that went into a set
+        self.offset = 0  # that of its newest frame
         self.period: int | None = None  # usual distance of references
         self.delay = 0  # usual time from reference to arrival
 
@@ -73,7 +73,7 @@ class Stream:
 
     def learn(self, item: Waiting) -> None:
         """Learn the stream's habits from a frame."""
-        self.heard = item.arrived
+        self.heard, self.offset = item.arrived, item.frame.offset
         delay = item.arrived - item.reference
         if self.newest is None:
             self.newest, self.delay = item.reference, delay

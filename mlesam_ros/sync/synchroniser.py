@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, SensorFrame
-from mlesam_ros.sync.config import SyncConfig
+from mlesam_ros.sync.config import DELAYS, SyncConfig
 from mlesam_ros.sync.stream import FATES, LATE, REFUSED, SUPERSEDED, UNMATCHED, Stream, Waiting
 
 PENDING = "pending"
 
+_RESTART = NANOSECONDS  # a stamp that far behind its source's newest is a restart, not a late frame
 _THREADS = NANOSECONDS // 10  # `now` may step back this far when push and take are called from two threads
 
 
@@ -26,9 +30,13 @@ class Synchroniser:
     def __init__(self, config: SyncConfig | None = None) -> None:
         self.config = config = config or SyncConfig()
         self._streams = {m: _stream(m, config) for m in config.modalities}
+        self._offsets = {m: offset for m in config.modalities if (offset := config.offset_of(m)) is not None}
         self._order = [self._streams[m] for m in config.order]
-        self._history = round(config.history * NANOSECONDS)
-        self._max_age = round(config.max_age * NANOSECONDS)
+        longest_wait = config.longest_wait + DELAYS
+        history = max(config.history, longest_wait)
+        self._history = round(history * NANOSECONDS)
+        self._capacity = math.ceil(config.capacity * max(history, 1.0))
+        self._max_age = round(max(config.max_age, longest_wait) * NANOSECONDS)
         self._max_future = round(config.max_future * NANOSECONDS)
         self._now: int | None = None
         self._last: tuple[int, int] | None = None  # stamp and reference of the newest set handed out
@@ -54,11 +62,14 @@ class Synchroniser:
         if stream is None:
             raise ConfigError(f"a {frame.modality!r} frame came; the modalities are {', '.join(self._streams)}.")
         stream.counts["received"] += 1
-        item = Waiting(frame, frame.stamp - stream.offset, now)
-        reason = self._unacceptable(frame.stamp, now)
+        offset = self._offsets.get(frame.modality, frame.offset)
+        if offset != frame.offset:
+            frame = replace(frame, offset=offset)
+        item = Waiting(frame, frame.time, now)
+        reason = self._unacceptable(frame, now)
         if not reason:
             self._advance(now)
-            if stream.newest is not None and item.reference < stream.newest - self._history:
+            if stream.newest is not None and item.reference < stream.newest - _RESTART:
                 self._stamps_jumped(stream, now)
             reason = self._duplicate(stream, item)
         if reason:
@@ -73,7 +84,7 @@ class Synchroniser:
             stream.counts[LATE] += 1
             return LATE
         stream.insert(item)
-        stream.drop(max(len(stream.waiting) - self.config.capacity, 0), SUPERSEDED)
+        stream.drop(max(len(stream.waiting) - self._capacity, 0), SUPERSEDED)
         return PENDING
 
     def take(self, now: int) -> FrameSet | None:
@@ -136,16 +147,16 @@ class Synchroniser:
 
     # Admission
 
-    def _unacceptable(self, stamp: int, now: int) -> str:
-        """Why a stamp is refused, with times to one digit so that the reasons stay few; empty if it is not."""
+    def _unacceptable(self, frame: SensorFrame, now: int) -> str:
+        """Why a frame is refused, with times to one digit so that the reasons stay few; empty if it is not."""
         if now <= 0:
             return "the clock stands at zero: is /clock published?"
-        if stamp <= 0:
+        if frame.stamp <= 0:
             return "stamp is zero"
-        if stamp > now + self._max_future:
-            return f"stamp {_about(stamp - now)} in the future"
-        if stamp < now - self._max_age:
-            return f"stamp {_about(now - stamp)} old: foreign clock, or use_sim_time not set?"
+        if frame.time > now + self._max_future:
+            return f"stamp {_about(frame.time - now)} in the future"
+        if frame.time < now - self._max_age:
+            return f"stamp {_about(now - frame.time)} old: foreign clock, or use_sim_time not set?"
         return ""
 
     def _duplicate(self, stream: Stream, item: Waiting) -> str:
@@ -167,9 +178,11 @@ class Synchroniser:
         """Whether a late frame is no sign of life.
 
         A primary that comes back has to catch up with the sets that were made without it, and nobody makes sets
-        meanwhile. One that is further behind than it may be silent would leave a longer gap than if it stayed away.
+        meanwhile. One that is further behind than it may be silent would leave a longer gap than if it stayed away,
+        unless the sets are to wait for it that long.
         """
-        return self._last is not None and item.reference < self._last[1] - stream.longest_silence
+        accepted = max(stream.longest_silence, stream.patience)
+        return self._last is not None and item.reference < self._last[1] - accepted
 
     # Time
 
@@ -216,9 +229,14 @@ class Synchroniser:
         return [s for s in self._streams.values() if s is not primary]
 
     def _earliest(self, primary: Stream) -> int:
-        """Smallest reference of a frame of the primary that is after the newest set handed out, by either stamp."""
+        """Smallest reference of a frame of the primary that is after the newest set handed out.
+
+        Published stamps rise as well, unless the primary's offset is so much smaller than the last one's that its
+        frames would all be late until it counts as dead.
+        """
         stamp, reference = self._last or (0, 0)
-        return max(stamp - primary.offset, reference) + 1
+        by_stamp = stamp - primary.offset
+        return (reference if by_stamp > reference + primary.longest_silence else max(by_stamp, reference)) + 1
 
     def _open(self, primary: Stream) -> range:
         """Indices of the primary's frames that are open sets."""
@@ -247,14 +265,13 @@ class Synchroniser:
         self._last = item.frame.stamp, item.reference
         frames = {m: w.frame for m, w in members.items()}
         skews = {m: w.reference - item.reference for m, w in members.items()}
-        return FrameSet(item.frame.stamp, primary.modality, frames, skews)
+        return FrameSet(item.frame.stamp, primary.modality, frames, skews, item.frame.offset)
 
 
 def _stream(modality: Modality, config: SyncConfig) -> Stream:
     return Stream(
         modality,
         tolerance=config.nanoseconds("tolerance", modality),
-        offset=config.nanoseconds("offset", modality),
         patience=config.nanoseconds("patience", modality),
         timeout=round(config.primary_timeout * NANOSECONDS),
     )

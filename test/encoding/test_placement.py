@@ -1,5 +1,7 @@
 """The robot's motion in the encoders: what was measured elsewhere and earlier is shown where it is now."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,28 @@ def test_a_late_sweep_shows_the_wall_where_it_is_at_the_sets_moment(late):
     np.testing.assert_allclose(shown(images[LIDAR], LIDAR).min(), 25, atol=1e-3)
     assert not context.notes
     np.testing.assert_array_equal(all_of_them[LIDAR], images[LIDAR])
+
+
+@pytest.mark.parametrize("offset", [50, -120, 37_000])
+@pytest.mark.parametrize("modality", [LIDAR, DEPTH])
+def test_stamps_that_are_late_by_a_known_offset_show_the_wall_where_it_was_measured(modality, offset):
+    """Kind: a correction that one consumer of time applies and another does not; here placement and point times."""
+    measured = sweep(STAMP, (-0.08, -0.04, 0.02)) if modality == LIDAR else depth(STAMP)
+    late = replace(measured, stamp=STAMP + offset * MS, offset=offset * MS)
+    images, context, _ = encoded(car(), late)
+    expected, _, _ = encoded(car(), measured)
+    np.testing.assert_array_equal(images[modality], expected[modality])
+    np.testing.assert_allclose(shown(images[modality], modality).min(), 25, atol=1e-2)
+    assert not context.notes
+
+
+@pytest.mark.parametrize("offset", [50, -120])
+def test_a_camera_whose_stamps_are_late_by_a_known_offset_sets_the_time_of_its_set(offset):
+    """Kind: as above; here the reference, which is the primary's time and not its stamp."""
+    late = offset * MS
+    frame_set = FrameSet(STAMP + late, CAMERA, {LIDAR: sweep(STAMP)}, {LIDAR: 0}, late)
+    image = encode(frame_set, car(), SIZE, make_encoders(DEFAULT_ENCODERS))[LIDAR]
+    np.testing.assert_allclose(shown(image, LIDAR).min(), 25, atol=1e-3)
 
 
 def test_points_measured_on_the_move_are_shown_as_one_wall():

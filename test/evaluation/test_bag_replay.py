@@ -43,7 +43,7 @@ def every_fate_is_counted(counters):
 
 def test_every_moment_becomes_a_set_and_every_label_a_truth(tmp_path):
     replay, sets, truths = replayed(write_drive(tmp_path / "bag"))
-    assert [s.stamp for s in sets] == [t.stamp for t in truths] == [START + i * PERIOD for i in range(10)]
+    assert [s.stamp for s in sets] == [t.time for t in truths] == [START + i * PERIOD for i in range(10)]
     assert all(tuple(s.frames) == ("camera", "lidar") for s in sets)
     assert all(s.skews == {"camera": 0, "lidar": 20_000_000} for s in sets)
     assert all(np.array_equal(t.labels, labels(i)) for i, t in enumerate(truths))

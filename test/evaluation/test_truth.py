@@ -60,7 +60,7 @@ def test_the_nearest_picture_of_a_folder(folder, offset, found):
     truth = folder.near(STAMP + offset, 5_000_000)
     assert (truth is None) == (found is None)
     if truth is not None:
-        assert truth.stamp == STAMP + offset
+        assert truth.time == STAMP + offset
         assert truth.labels.tolist() == [[found] * 3] * 2
 
 

@@ -11,8 +11,8 @@ RATES = {CAMERA: 10, LIDAR: 10, DEPTH: 10, EVENT: 100}
 DELAYS = {CAMERA: (20, 3), LIDAR: (45, 4), DEPTH: (15, 3), EVENT: (4, 1)}
 
 
-def frame(modality, stamp):
-    return SensorFrame(modality, stamp, modality, None)
+def frame(modality, stamp, offset=0):
+    return SensorFrame(modality, stamp, modality, None, offset)
 
 
 def sensors(seconds=10, rates=RATES, delays=DELAYS, jitter=3, dead=None, seed=0):

@@ -219,6 +219,54 @@ def test_offsets_are_taken_off():
     assert sets[5][1].frames[LIDAR].stamp - sets[5][1].stamp > 28 * MS
 
 
+@pytest.mark.parametrize("offset", [0.8, 5.0, -3.0, -8.0, 18.0, 37.0, -3600.0, 3600.0, -1.69e9])
+@pytest.mark.parametrize("by", ["the frame", "the configuration"])
+def test_an_offset_is_taken_off_before_a_stamp_is_judged(offset, by):
+    """Kind: a correction that one consumer of time applies and another does not; here admission, ages and failover."""
+    late = round(offset * 1000) * MS
+    config = SyncConfig((CAMERA, LIDAR), offset={LIDAR: offset} if by == "the configuration" else None)
+    sync = Synchroniser(config)
+    for i in range(40):
+        now = T + i * 100 * MS
+        if not 10 <= i < 20:  # the camera is silent for a second, and the LiDAR opens the sets
+            sync.push(frame(CAMERA, now), now + 1 * MS)
+        sync.push(frame(LIDAR, now + late, late if by == "the frame" else 0), now + 2 * MS)
+        taken = sync.take(now + 52 * MS)
+        if taken is not None and i >= 3:
+            assert taken.time == now and taken.skews[LIDAR] == 0 and taken.frames[LIDAR].time == now
+            assert taken.frames[LIDAR].stamp == now + late  # as the driver has it
+            assert taken.stamp == (now if taken.primary == CAMERA else now + late)
+    assert sync.refusals[LIDAR] == {} and sync.primary == CAMERA
+    assert sync.counters[LIDAR]["used"] >= 32
+    assert sync.counters[CAMERA]["used"] >= 24  # it is primary again at once, whatever the stamps of the sets between
+
+
+@pytest.mark.parametrize(("patience", "delay"), [(0.9, 800), (1.5, 1300), (3.0, 2500), (6.0, 5500), (10.0, 9000)])
+@pytest.mark.parametrize("required", [(), (LIDAR,)])
+def test_no_accepted_patience_makes_the_sets_cease(patience, delay, required):
+    """Kind: two limits that must agree; patience against the history, the time-out, the age and the capacity."""
+    config = SyncConfig((CAMERA, LIDAR), patience=patience, required=required)
+    rates, delays = {CAMERA: 10, LIDAR: 10}, {CAMERA: (20, 3), LIDAR: (delay, 4)}
+    sync, sets = play(sensors(30, rates=rates, delays=delays), config)
+    assert sum(LIDAR in t.frames for _, t in sets) >= 300 - (2 * delay + 1000) // 100
+    assert sync.refusals == {CAMERA: {}, LIDAR: {}}
+
+
+@pytest.mark.parametrize("tolerance", [2.0, 8.0])
+def test_a_partner_within_a_wide_tolerance_is_kept_long_enough(tolerance):
+    """Kind: two limits that must agree; tolerance against the history and the age."""
+    behind = round(0.9 * tolerance * 1000)
+    messages = [(a, m, s - behind * MS if m == LIDAR else s) for a, m, s in sensors(20, rates={CAMERA: 10, LIDAR: 10})]
+    _, sets = play(messages, SyncConfig((CAMERA, LIDAR), tolerance={LIDAR: tolerance}))
+    assert sum(LIDAR in t.frames for _, t in sets) >= 190
+
+
+@pytest.mark.parametrize("limit", ["history", "max_age"])
+def test_a_limit_below_the_longest_wait_does_no_harm(limit):
+    _, sets = play(sensors(rates={CAMERA: 10, LIDAR: 10}), SyncConfig((CAMERA, LIDAR), **{limit: 0.0}))
+    assert sum(LIDAR in t.frames for _, t in sets) == 100
+
+
 def test_tolerance_is_kept_and_what_is_outside_is_unmatched():
     far = [(a, m, s - 80 * MS) if m == LIDAR else (a, m, s) for a, m, s in sensors()]
     sync, sets = play(far, SyncConfig(tolerance={LIDAR: 0.015}))

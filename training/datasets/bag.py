@@ -151,16 +151,16 @@ def _pairs(steps: Iterator[FrameSet | Truth], modalities: Sequence[Modality]) ->
     truths: dict[int, Truth] = {}
     for step in steps:
         if isinstance(step, Truth):
-            truths[step.stamp] = step
+            truths[step.time] = step
         elif all(m in step.frames for m in modalities):
-            sets[step.stamp] = step
+            sets[step.time] = step
         else:
             continue
         others: Mapping[int, Any] = sets if isinstance(step, Truth) else truths
-        near = min(others, key=lambda stamp: abs(stamp - step.stamp), default=None)
-        if near is not None and abs(near - step.stamp) <= _SLACK:
-            first, second = (near, step.stamp) if isinstance(step, Truth) else (step.stamp, near)
+        near = min(others, key=lambda time: abs(time - step.time), default=None)
+        if near is not None and abs(near - step.time) <= _SLACK:
+            first, second = (near, step.time) if isinstance(step, Truth) else (step.time, near)
             yield sets.pop(first), truths.pop(second)
-        for old in [stamp for stamp in (*sets, *truths) if stamp < step.stamp - NANOSECONDS]:
+        for old in [time for time in (*sets, *truths) if time < step.time - NANOSECONDS]:
             sets.pop(old, None)
             truths.pop(old, None)

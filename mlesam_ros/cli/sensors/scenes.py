@@ -198,6 +198,6 @@ def _scene(path: Path, frame_set: FrameSet, rig: Rig, camera: CameraModel, masks
     if not isinstance(sweep.payload, Cloud):
         raise BagError(f"the LiDAR's payload is {type(sweep.payload).__name__}; it must be a cloud.")
     points = cloud_xyz(sweep.payload).astype(np.float64)
-    mounting = rig.extrinsic(sweep.frame_id, sweep.stamp)
+    mounting = rig.extrinsic(sweep.frame_id, sweep.time)
     rgb = _rgb(frame_set.frames[CAMERA])
     return Scene(path.stem, rgb, points, camera, mounting, masks, frame_set, rig)

@@ -165,7 +165,7 @@ def _cloud(made: Made, space: LabelSpace) -> str | None:
     chosen = np.random.default_rng(0).permutation(len(points))[:_POINTS]
     xyz = cloud_xyz(Cloud(points[chosen]))
     inside = np.abs(xyz).max(1) < _FARTHEST
-    xyz = made.rig.extrinsic(sweep.frame_id, sweep.stamp).apply(xyz[inside].astype(np.float64))
+    xyz = made.rig.extrinsic(sweep.frame_id, sweep.time).apply(xyz[inside].astype(np.float64))
     packed = np.clip(xyz * _CENTIMETRES, -32767, 32767).astype("<i2").tobytes()
     return base64.b64encode(packed + points["label"][chosen][inside].tobytes()).decode()
 
