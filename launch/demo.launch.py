@@ -23,6 +23,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.substitutions import ExecutableInPackage
 
 from launch import LaunchContext, LaunchDescription
+from mlesam_ros.files import expand_path
 from mlesam_ros.share import share
 
 WEATHERS = ["cloud", "fog", "night", "rain", "sun"]  # as mlesam_ros.world has them, which takes a second to import
@@ -48,7 +49,7 @@ def arguments() -> list[DeclareLaunchArgument]:
 def street(context: LaunchContext) -> Path:
     """The bag."""
     weather = LaunchConfiguration("weather").perform(context)
-    return Path(LaunchConfiguration("bag").perform(context) or f"~/.ros/mlesam_ros/street_{weather}").expanduser()
+    return expand_path(LaunchConfiguration("bag").perform(context) or f"~/.ros/mlesam_ros/street_{weather}")
 
 
 def unfinished(bag: Path) -> Path:

@@ -11,6 +11,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
+from mlesam_ros.files import expand_path
 from mlesam_ros.ros.process import transport_environment
 from mlesam_ros.share import share
 
@@ -134,7 +135,7 @@ def start(context: LaunchContext) -> list[LogInfo | SetEnvironmentVariable | Nod
 
     def given(name: str) -> str:
         value = str(LaunchConfiguration(name).perform(context))
-        return str(Path(value).expanduser()) if value and name in FILES else value  # no shell expands what follows :=
+        return str(expand_path(value)) if value and name in FILES else value  # no shell expands what follows :=
 
     if not Path(given("params_file")).is_file():  # launch_ros would warn, and start the node with its defaults
         raise RuntimeError(f"params_file:={given('params_file')} is not a file; leave it out, or see config/params")

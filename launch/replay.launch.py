@@ -21,6 +21,7 @@ from launch_ros.substitutions import ExecutableInPackage
 
 from launch import LaunchContext, LaunchDescription
 from mlesam_ros.bags.metadata import read_metadata
+from mlesam_ros.files import expand_path
 from mlesam_ros.share import share
 
 CLOCK_RATE = "100"  # Hz; a set waits for up to one period of it
@@ -81,7 +82,7 @@ def values(context: LaunchContext) -> dict[str, str]:
 
 def recording(context: LaunchContext) -> Path:
     """The bag; no shell expands what follows :=."""
-    return Path(values(context)["bag"]).expanduser()
+    return expand_path(values(context)["bag"])
 
 
 def play(context: LaunchContext) -> list[ExecuteProcess]:

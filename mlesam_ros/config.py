@@ -44,6 +44,7 @@ def parameter(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    path: bool = False,
 ) -> Any:
     """Declare a dataclass field that is a ROS parameter.
 
@@ -54,9 +55,11 @@ def parameter(
         low: least value of a number.
         high: greatest value of a number.
         choices: the only texts that are accepted, each of a list's once; any where there are none.
+        path: the text is the path of a file or folder; a relative one starts at the working directory.
     """
     limits = None if low is None or high is None else (low, high)
-    return field(default=default, metadata={"text": text, "change": change, "range": limits, "choices": choices})
+    metadata = {"text": text, "change": change, "range": limits, "choices": choices, "path": path}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -110,14 +113,17 @@ class NodeParameters:
         "Expert weights (.safetensors); empty: the shipped street weights. While the node is configured, another on "
         "the same backbone, with the same sensors and classes.",
         LIVE,
+        path=True,
     )
-    base_weights: str = parameter("", "Frozen backbone weights; empty: those that the checkpoint names, as shipped.")
+    base_weights: str = parameter(
+        "", "Frozen backbone weights; empty: those that the checkpoint names, as shipped.", path=True
+    )
     device: str = parameter(AUTO, "cpu, cuda, cuda:1 and so on; auto takes the first GPU, else the CPU.")
     precision: str = parameter(
         AUTO, "Of the network; auto takes bf16 where the device multiplies in it.", choices=PRECISIONS
     )
     threads: int = parameter(0, "CPU threads of the network; 0 takes half of the cores.", low=0, high=256)
-    calibration_file: str = parameter("", "Rig file for what CameraInfo and TF do not say; empty: none.")
+    calibration_file: str = parameter("", "Rig file for what CameraInfo and TF do not say; empty: none.", path=True)
     modalities: tuple[str, ...] = parameter(MODALITIES, "Sensors that are listened to.", LIVE, choices=MODALITIES)
     primary_order: tuple[str, ...] = parameter(
         (CAMERA, LIDAR, DEPTH, EVENT),
@@ -159,7 +165,9 @@ class NodeParameters:
         0.0, "s of sensor messages kept in memory for ~/save_snapshot; 0 keeps none.", low=0.0, high=600.0
     )
     snapshot_megabytes: int = parameter(500, "Most memory that these may take.", low=1, high=1_000_000)
-    snapshot_folder: str = parameter("", "Where ~/save_snapshot puts its bags; empty: the process's working folder.")
+    snapshot_folder: str = parameter(
+        "", "Where ~/save_snapshot puts its bags; empty: the process's working folder.", path=True
+    )
     camera: CameraParameters = CameraParameters(topic="camera/image_raw", info_topic="camera/camera_info")
     depth: CameraParameters = CameraParameters(topic="depth/image_raw", info_topic="depth/camera_info")
     event: CameraParameters = CameraParameters(topic="events", info_topic="events/camera_info")
@@ -296,7 +304,8 @@ def parameter_spec(name: str, entry: Field[Any], default: Any) -> ParameterSpec:
     """What a parameter of `iter_parameters` accepts."""
     modality, _, short = name.rpartition(".")
     choices = (AUTO, *MESSAGE_TYPES[modality]) if short == "type" else entry.metadata["choices"]
-    return ParameterSpec(name, default, entry.metadata["range"], choices, topic=short in ("topic", "info_topic"))
+    topic, path = short in ("topic", "info_topic"), entry.metadata["path"]
+    return ParameterSpec(name, default, entry.metadata["range"], choices, topic, path)
 
 
 def assemble(values: Mapping[str, Any]) -> NodeParameters:

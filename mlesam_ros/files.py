@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 from mlesam_ros.errors import ConfigError, FileError
@@ -50,17 +51,23 @@ def is_standard_output(target: str | os.PathLike[str]) -> bool:
     return os.fspath(target) in _STANDARD_OUTPUT
 
 
-def check_writable(path: Path) -> None:
-    """Refuse, before anything is computed, a file that could not be written; folders that are missing can be made.
+def check_writable(path: Path, made: Collection[Path] = ()) -> None:
+    """Refuse, before anything is computed, a file that could not be written.
+
+    Args:
+        path: of the file.
+        made: folders that may be missing yet.
 
     Raises:
-        FileError: the path is a folder, or it or the nearest folder that exists takes no file.
+        FileError: the path is a folder, its own folder is missing, or there are no rights.
     """
     if path.is_dir():
         raise FileError(f"{path} is a folder, not a file.", "Give the name of a file.")
     if path.exists() and os.access(path, os.W_OK):
         return
     folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    if folder != path.absolute().parent and not {p.absolute() for p in made} & {*path.absolute().parents}:
+        raise _refusal(path, OSError(errno.ENOENT, os.strerror(errno.ENOENT)), 0)
     if not folder.is_dir():
         raise _refusal(path, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)), 0)
     if path.exists() or not os.access(folder, os.W_OK | os.X_OK):

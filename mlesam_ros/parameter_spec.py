@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.files import expand_path
 
 _LONGEST = 120  # characters of a value that a refusal quotes
 _NODE = "mlesam"
@@ -30,6 +31,7 @@ class ParameterSpec:
         limits: least and greatest value of a number, or of a list's.
         choices: the only values of a text, or of a list's entries; any where there are none.
         topic: the text is the name of a topic.
+        path: the text is a path, which is expanded as a shell would.
     """
 
     name: str
@@ -37,6 +39,7 @@ class ParameterSpec:
     limits: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
     topic: bool = False
+    path: bool = False
 
     @property
     def words(self) -> str:
@@ -65,7 +68,7 @@ class ParameterSpec:
         if self.topic and taken and (fault := topic_fault(taken)):
             words = f"{self.name} is {shown(value)}; accepted are names of topics, such as {self.default}: {fault}."
             raise ConfigError(words)
-        return taken
+        return str(expand_path(taken)) if self.path and taken else taken
 
     def _is_within(self, taken: Any) -> bool:
         """Whether numbers are in their range, lists of numbers as long as they should be, lists of choices sets."""

@@ -9,10 +9,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
 from mlesam_ros import files
+from mlesam_ros.cli.app import app
+from mlesam_ros.config import load_parameters
 from mlesam_ros.errors import ConfigError, FileError
 from mlesam_ros.files import atomic_write, check_writable, expand_path, size_text
 from mlesam_ros.share import share
@@ -183,7 +187,7 @@ class TestCheckWritable:
         (tmp_path / "x").write_text("")
         os.mkfifo(tmp_path / "fifo")
         for name in ("x", "fifo", "new", "missing/folders/new"):
-            check_writable(tmp_path / name)
+            check_writable(tmp_path / name, [tmp_path / "missing"])
         assert sorted(os.listdir(tmp_path)) == ["fifo", "x"]
 
     def test_a_folder_and_a_file_for_a_folder(self, tmp_path):
@@ -192,6 +196,10 @@ class TestCheckWritable:
             check_writable(tmp_path)
         with pytest.raises(FileError, match="Not a directory"):
             check_writable(tmp_path / "x" / "y")
+
+    def test_a_missing_folder(self, tmp_path):
+        with pytest.raises(FileError, match=r"folder .*missing does not exist"):
+            check_writable(tmp_path / "missing" / "x", [tmp_path / "other"])
 
     def test_no_rights(self, tmp_path, monkeypatch):
         monkeypatch.setattr(files.os, "access", lambda path, mode: False)
@@ -240,11 +248,34 @@ class TestJsonOption:
         done = mlesam("info", tmp_path / "no weights", f"--json={tmp_path}", text=True)
         assert done.returncode == 2 and "is a folder" in done.stderr and "no weights" not in done.stderr
 
-    def test_home_is_expanded_and_folders_are_made(self, tmp_path):
+    def test_home_is_expanded(self, tmp_path):
         (tmp_path / "cwd").mkdir()
-        done = mlesam("info", self.WEIGHTS, "--json=~/new/x.json", env={"HOME": str(tmp_path)}, cwd=tmp_path / "cwd")
-        assert done.returncode == 0 and json.loads((tmp_path / "new" / "x.json").read_text())
+        done = mlesam("info", self.WEIGHTS, "--json=~/x.json", env={"HOME": str(tmp_path)}, cwd=tmp_path / "cwd")
+        assert done.returncode == 0 and json.loads((tmp_path / "x.json").read_text())
         assert not os.listdir(tmp_path / "cwd")
+
+
+def test_every_path_of_a_command_is_expanded(tmp_path, monkeypatch):
+    """`--out=~/x` is expanded by no shell; `train` stands for all commands, whose paths go through one place."""
+    seen = {}
+
+    def train(recipe, out, resume):
+        seen.update(out=out, backbone=recipe.backbone, root=recipe.data.root)
+        return SimpleNamespace(weights="w", evaluation="e")
+
+    monkeypatch.setattr("mlesam_ros.training.train.train", train)
+    monkeypatch.setenv("HOME", "/home/me")
+    options = ["--out=~/x", "--backbone=$HOME/b.pt", "--data=~/DELIVER"]
+    done = CliRunner().invoke(app, ["train", "--recipe", "deliver", *options])
+    assert done.exit_code == 0, done.output
+    assert seen == {"out": Path("/home/me/x"), "backbone": "/home/me/b.pt", "root": "/home/me/DELIVER"}
+
+
+def test_every_path_of_the_parameters_is_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    names = ("checkpoint", "base_weights", "calibration_file", "snapshot_folder")
+    parameters = load_parameters(None, [f"{name}:=~/x" for name in names])
+    assert [getattr(parameters, name) for name in names] == ["/home/me/x"] * len(names)
 
 
 class TestExpandPath:

@@ -41,6 +41,7 @@ NEIGHBOURS = {
     ("parameter_file", "errors"),
     ("parameter_file", "strict_yaml"),
     ("parameter_spec", "errors"),
+    ("parameter_spec", "files"),
 }
 MESSAGE_PACKAGES = ("rclpy", "launch", "launch_ros", "message_filters", "cv_bridge", "tf2_ros", "ament_index_python")
 

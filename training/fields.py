@@ -6,11 +6,14 @@ import difflib
 import types
 from collections.abc import Iterable
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.files import expand_path
 
 T = TypeVar("T")
+PathText = Annotated[str, expand_path]
+"""A text that is a path: expanded as a shell would; a relative one starts at the working directory."""
 
 
 def one_of(what: str, value: Any, accepted: Iterable[str]) -> None:
@@ -45,7 +48,7 @@ def build(kind: type[T], content: Any, where: str) -> T:
     needed = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
     if missing := [name for name in needed if name not in content]:
         raise ConfigError(f"{where} lacks {' and '.join(missing)}.")
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     return kind(**{key: _value(hints[key], value, f"{where}: {key}") for key, value in content.items()})
 
 
@@ -53,6 +56,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     """The value, if it is of the type; integers are taken for floats."""
     if is_dataclass(hint):
         return build(hint, value, where)  # type: ignore[arg-type]
+    if get_origin(hint) is Annotated:
+        text, convert = get_args(hint)
+        given = _value(text, value, where)
+        return str(convert(given)) if given else given
     if get_origin(hint) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(hint) if kind is not type(None)]
         return None if value is None else _value(_meant(kinds, value, where), value, where)

@@ -12,7 +12,7 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import MODALITIES
 from mlesam_ros.strict_yaml import read_yaml
 from mlesam_ros.training.checkpointing import CHECKPOINTING, NONE
-from mlesam_ros.training.fields import build, one_of
+from mlesam_ros.training.fields import PathText, build, one_of
 from mlesam_ros.training.sets import BagData, PublishedData
 from mlesam_ros.world.faults import FAULTS, NO_FAULT
 from mlesam_ros.world.weather import WEATHERS
@@ -64,7 +64,7 @@ class Data:
 
     kinds: ClassVar[tuple[str, ...]] = ("street",)
 
-    folder: str
+    folder: PathText
     train: Split
     held_out: Split
     size: int = 256
@@ -139,8 +139,8 @@ class Recipe:
     steps: int = 0
     epochs: int = 0
     warmup_epochs: float = 0.0
-    backbone: str | None = None
-    start: str | None = None
+    backbone: PathText | None = None
+    start: PathText | None = None
     batch: int = 8
     accumulate: int = 1
     lr: float = 5e-4

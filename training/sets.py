@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.training.crops import CropRecipe
-from mlesam_ros.training.fields import one_of
+from mlesam_ros.training.fields import PathText, one_of
 
 _SIDE = 32
 
@@ -28,7 +28,7 @@ class PublishedData:
 
     kind: str
     crops: CropRecipe
-    root: str = ""
+    root: PathText = ""
     train: str = "train"
     held_out: str = "val"
     options: dict[str, Any] = field(default_factory=dict)
@@ -63,13 +63,13 @@ class BagData:
     kinds: ClassVar[tuple[str, ...]] = ("bags",)
 
     kind: str
-    folder: str
-    train: tuple[str, ...]
-    held_out: tuple[str, ...]
+    folder: PathText
+    train: tuple[PathText, ...]
+    held_out: tuple[PathText, ...]
     size: tuple[int, int]
-    space: str = "deliver"
+    space: PathText = "deliver"
     topics: dict[str, Any] = field(default_factory=dict)
-    calibration: str | None = None
+    calibration: PathText | None = None
 
     def __post_init__(self) -> None:
         """Refuse a test on what was trained on, and pictures that no network reads.

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.models import CommandInfo
 
 from mlesam_ros.cli import assemble, bench, demo, doctor, evaluate, info, node, play, sensors, simulate, train
 from mlesam_ros.cli.ending import USER_ERROR
 from mlesam_ros.cli.help import epilog
+from mlesam_ros.cli.results import json_target
 from mlesam_ros.errors import MlesamError
+from mlesam_ros.files import expand_path
 
 
 class _Commands(TyperGroup):
@@ -51,5 +57,33 @@ def _root(
     """One semantic mask from camera, depth, events and LiDAR, with any of them missing."""
 
 
+def _expands_paths(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command whose paths are expanded, no shell expands `--out=~/x`, and whose `--json` is known to be writable."""
+
+    def expanded(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(map(expanded, value))
+        return expand_path(value) if isinstance(value, Path) else value
+
+    @wraps(command)
+    def run(**given: Any) -> Any:
+        given = {name: expanded(value) for name, value in given.items()}
+        if given.get("json") is not None:
+            given["json"] = json_target(given["json"], [value for value in given.values() if isinstance(value, Path)])
+        return command(**given)
+
+    return run
+
+
+def _commands(group: typer.Typer) -> Iterator[CommandInfo]:
+    yield from group.registered_commands
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            yield from _commands(inner.typer_instance)
+
+
 for _module in (demo, node, play, evaluate, doctor, sensors, simulate, assemble, train, info, bench):
     _module.register(app)
+for _command in _commands(app):
+    if _command.callback is not None:
+        _command.callback = _expands_paths(_command.callback)

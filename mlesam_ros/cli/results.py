@@ -4,42 +4,44 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mlesam_ros.files import atomic_write, check_writable, expand_path, is_standard_output, write_error
+from mlesam_ros.files import atomic_write, check_writable, expand_path, is_standard_output
+
+JsonOption = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write the result as JSON to this file, or to standard output with -."),
+]
 
 
-def _json_target(value: str | None) -> str | None:
-    """Where `--json` writes, known to be writable before anything is computed.
+def json_target(value: str, made: Collection[Path]) -> str:
+    """Expand the value of `--json`, and know that it can be written before anything is computed.
+
+    Args:
+        value: as given.
+        made: folders that the command may make.
+
+    Returns:
+        `-` for standard output, however it is spelled; else the path.
 
     Raises:
         FileError: the file could not be written.
     """
-    if value is None or is_standard_output(value):
-        return value and "-"
+    if is_standard_output(value):
+        return "-"
     path = expand_path(value)
-    check_writable(path)
+    check_writable(path, made)
     return str(path)
-
-
-JsonOption = Annotated[
-    str | None,
-    typer.Option(
-        "--json",
-        metavar="FILE",
-        help="Write the result as JSON to this file, or to standard output with -.",
-        callback=_json_target,
-    ),
-]
 
 
 def write_json(result: dict[str, Any], target: str | Path) -> None:
     """Write a result where `--json` says.
 
-    A file appears whole or not at all, so that another process may wait for it; missing folders are made.
+    A file appears whole or not at all, so that another process may wait for it.
 
     Raises:
         FileError: the file cannot be written.
@@ -49,9 +51,4 @@ def write_json(result: dict[str, Any], target: str | Path) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()  # a reader that waits for it has it now
         return
-    path = Path(target)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(path, error, len(text)) from error
-    atomic_write(path, text)
+    atomic_write(target, text)

@@ -38,6 +38,26 @@ def test_a_recipe_survives_its_own_dictionary(tmp_path):
     assert load_recipe(path) == recipe
 
 
+def test_paths_are_expanded_as_a_shell_would(tmp_path, monkeypatch):
+    """Kind: path spelling. No shell reads a recipe; a folder called ~ was made in the working directory."""
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("BAGS", "/data/bags")
+    street = {"data": {**MINIMAL["data"], "folder": "~/data"}, "start": "$HOME/x.safetensors"}
+    recipe = load_recipe(written(tmp_path, street))
+    assert (recipe.data.folder, recipe.start) == ("/home/me/data", "/home/me/x.safetensors")
+    bags = {
+        "kind": "bags", "folder": "~/arrays", "train": ["$BAGS/a", "b"], "held_out": ["~/c.mcap"], "size": [64, 64],
+        "calibration": "${BAGS}/rig.yaml", "space": "~/classes.yaml",
+    }  # fmt: skip
+    data = load_recipe(written(tmp_path, {"data": bags})).data
+    assert (data.folder, data.train, data.held_out) == ("/home/me/arrays", ("/data/bags/a", "b"), ("/home/me/c.mcap",))
+    assert (data.calibration, data.space) == ("/data/bags/rig.yaml", "/home/me/classes.yaml")
+    crops = {"base": 64, "crop": 64, "scales": [0.5, 2.0], "flip": 0.5, "jitter": 0.2, "blur": 0.2, "sigma": None}
+    crops |= {"whole": 64, "fit": "multiple", "blurred": []}
+    published = {"kind": "deliver", "root": "~/DELIVER", "crops": crops}
+    assert load_recipe(written(tmp_path, {"data": published})).data.root == "/home/me/DELIVER"
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mlesam_ros.cli.demo.processes import Child
 from mlesam_ros.cli.progress import track
+from mlesam_ros.files import expand_path
 
 _FIRST_SEED = 9000  # training stays below
 _POLL = 0.2  # s
@@ -61,7 +62,7 @@ class Recording:
 
 def default_cache() -> Path:
     """The user's cache folder, as the XDG base directory specification has it."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlesam_ros"
+    return expand_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mlesam_ros"
 
 
 def recordings_for(scenes: Sequence[tuple[str, int]], side: int) -> list[Recording]:

@@ -10,6 +10,7 @@ import typer
 from mlesam_ros.cli.help import epilog, prose
 from mlesam_ros.cli.results import JsonOption, write_json
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.files import expand_path
 from mlesam_ros.findings import ERROR, WARNING, Finding, worst
 
 _EXAMPLES = epilog(
@@ -71,7 +72,7 @@ def _findings(calibration: Path, images: list[str]) -> list[Finding]:
 def _split(image: str) -> tuple[str | None, Path]:
     """FRAME=FILE or FILE; a file whose own name has an equals sign is a file."""
     frame, _, path = image.rpartition("=")
-    return (frame, Path(path)) if frame and not Path(image).exists() else (None, Path(image))
+    return (frame, expand_path(path)) if frame and not Path(image).exists() else (None, expand_path(image))
 
 
 def _size(path: Path) -> tuple[int, int]:
