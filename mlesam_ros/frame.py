@@ -107,6 +107,7 @@ class SensorFrame:
         frame_id: the TF frame that the payload is expressed in; optical (z forward) for everything with pixels.
         payload: what the sensor said.
         offset: nanoseconds by which the sensor's stamps are late.
+        lens: the `geometry.rig.Lens` of its stream when it came; None where no CameraInfo was known.
     """
 
     modality: Modality
@@ -114,6 +115,7 @@ class SensorFrame:
     frame_id: str
     payload: Payload
     offset: int = 0
+    lens: object | None = None
 
     @property
     def time(self) -> int:

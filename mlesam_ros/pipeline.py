@@ -132,6 +132,7 @@ class Pipeline:
             CalibrationError: the label camera is not known.
             MlesamError: not one frame can be used; names the reason of each.
         """
+        rig = rig.of_set(frame_set)
         size = self.network_size(rig)
         resolution = (rig.camera.height, rig.camera.width) if enlarge else size
         start = time.perf_counter()

@@ -1,92 +1,91 @@
-"""A rig that grows with what CameraInfo and TF say, live and from a bag alike."""
+"""The rig as CameraInfo and TF describe it, live and from a bag alike."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+from mlesam_ros.config import CameraParameters, NodeParameters
 from mlesam_ros.errors import CalibrationError, sentence
-from mlesam_ros.frame import CAMERA, Modality
+from mlesam_ros.frame import CAMERA, Events, Modality, Picture, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.geometry.rig import Lens, Rig
 from mlesam_ros.messages import transforms
 
-
-@dataclass(frozen=True)
-class LensOptions:
-    """What a user says of a camera that its CameraInfo does not.
-
-    Attributes:
-        frame_id: used instead of the one in its messages; empty for theirs.
-        rectified: its pictures are rectified, so that P and R count instead of K and D.
-        fit: how pictures of another size come from what was calibrated; empty where they have its size.
-        picture_size: (width, height) of those pictures.
-    """
-
-    frame_id: str = ""
-    rectified: bool = False
-    fit: str = ""
-    picture_size: tuple[int, ...] = ()
+_MOST_LENSES = 8
+"""Different CameraInfo messages that are remembered per stream: a camera may switch, and come back."""
 
 
 class RigLearner:
-    """Fills a rig. What it knew before holds until a message says otherwise.
+    """Fills a rig from messages. What it knew before holds until a message says otherwise.
+
+    A CameraInfo describes the stream that it is published for, whatever its frame is called; `bind` gives each frame of
+    a stream the lens that was valid when it came.
 
     Attributes:
         rig: what is known by now. One thread may read it while another writes it here.
-        problems: topic → what is wrong with a message of it, in words: its newest CameraInfo, its last bad transform.
     """
 
-    def __init__(self, rig: Rig, report: Callable[[str, str], None] = lambda topic, problem: None) -> None:
+    def __init__(
+        self,
+        rig: Rig,
+        parameters: NodeParameters | None = None,
+        report: Callable[[str, str], None] = lambda topic, problem: None,
+    ) -> None:
         """Start from a rig.
 
         Args:
             rig: to be filled, from a calibration file or empty.
-            report: told of a problem when it is new.
+            parameters: the description of the sensors; None for the defaults.
+            report: called with topic and problem when a problem is new.
         """
         self.rig = rig
-        self.problems: dict[str, str] = {}
+        self._parameters = parameters or NodeParameters()
         self._report = report
-        self._known: dict[str, tuple[Any, ...]] = {}
+        self._problems: dict[str, str] = {}
+        self._contents: dict[Modality, dict[tuple[Any, ...], Lens]] = {}  # content of a CameraInfo → its lens
+        self._newest: dict[Modality, tuple[Any, ...]] = {}
+        self._frames: set[str] = set()
 
-    def hear_info(self, topic: str, modality: Modality, info: Any, options: LensOptions | None = None) -> None:
-        """Learn a lens; the camera's names the frame that masks are expressed in.
+    @property
+    def problems(self) -> dict[str, str]:
+        """Topic → fault of a message of it: its newest CameraInfo, its last bad transform, a contradiction."""
+        return {**self._problems, **self.rig.tree.conflicts(self._frames)}
+
+    def on_camera_info(self, topic: str, modality: Modality, info: Any) -> None:
+        """Learn the lens of a stream; the camera's names the frame that masks are expressed in.
 
         Args:
-            topic: where it came from.
-            modality: whose it is.
-            info: a `sensor_msgs/CameraInfo`. One that says what the last one said costs nothing, and leaves the model
+            topic: where it was published.
+            modality: the sensor whose stream it describes.
+            info: a `sensor_msgs/CameraInfo`. One with the content of an earlier one costs nothing, and leaves the model
                 as it is: encoders prepare everything anew for another.
-            options: what the user says.
         """
-        options = options or LensOptions()
-        frame = options.frame_id or info.header.frame_id.lstrip("/")
-        content: tuple[Any, ...] = (
-            frame,
-            options,
-            info.height,
-            info.width,
-            info.distortion_model,
-            info.binning_x,
-            info.binning_y,
-        )
-        content += (info.roi, *(tuple(numbers) for numbers in (info.d, info.k, info.r, info.p)))
-        if self._known.get(topic) == content:
+        content = _content(info)
+        if self._newest.get(modality) == content:
             return
-        self._known[topic] = content
+        known = self._contents.setdefault(modality, {})
         try:
-            self.rig.models[frame] = _model(frame, modality, info, options)
+            lens = known.pop(content, None) or self._lens(modality, info)
         except Exception as error:  # whatever is in a message, a node lives on
+            self._newest[modality] = content
             self.note(topic, sentence(error))
             return
-        self.problems.pop(topic, None)
+        known[content] = lens  # the newest last
+        if len(known) > _MOST_LENSES:
+            del known[next(iter(known))]
+        self._newest[modality] = content
+        self._problems.pop(topic, None)
+        self.rig.lenses = {**self.rig.lenses, modality: lens}
         if modality == CAMERA:
-            self.rig.camera_frame = frame
+            self.rig.view, self.rig.camera_frame = CAMERA, lens.frame_id
+            self._frames.add(lens.frame_id)
 
-    def hear_transforms(self, topic: str, message: Any, static: bool) -> None:
-        """Learn from a `tf2_msgs/TFMessage`, whose transforms are for ever where `static` says so."""
+    def on_transforms(self, topic: str, message: Any) -> None:
+        """Learn from a `tf2_msgs/TFMessage`; transforms on a static topic, or with a zero stamp, hold for ever."""
+        static = is_static(topic)
         for stamped in message.transforms:  # one by one, so that a bad one does not take the others with it
             try:
                 for parent, child, transform, stamp in transforms(SimpleNamespace(transforms=[stamped])):
@@ -94,18 +93,100 @@ class RigLearner:
             except Exception as error:  # as above
                 self.note(topic, sentence(error))
 
+    def bind(self, frame: SensorFrame) -> SensorFrame:
+        """A frame with the frame_id that its parameters state, and with its stream's lens of this moment.
+
+        Where the stream carries the CameraInfo of several cameras, the one with the frame's own frame_id and size is
+        taken, else the newest. A lens that changes later does not reinterpret the frame.
+        """
+        frame_id = self._parameters.sensor(frame.modality).frame_id or frame.frame_id
+        if frame_id not in self._frames:
+            self._frames.add(frame_id)
+            for topic, conflict in self.rig.tree.conflicts([frame_id]).items():
+                self._report(topic, conflict)
+        lens = self._lens_of(frame)
+        if lens is None and frame_id == frame.frame_id:
+            return frame
+        return replace(frame, frame_id=frame_id, lens=lens)
+
     def note(self, topic: str, problem: str) -> None:
-        """Keep what is wrong with a message of a topic, and report it when it is new."""
-        if self.problems.get(topic) != problem:
+        """Keep the fault of a message of a topic, and report it when it is new."""
+        if self._problems.get(topic) != problem:
             self._report(topic, problem)
-        self.problems[topic] = problem
+        self._problems[topic] = problem
+
+    def _lens_of(self, frame: SensorFrame) -> Lens | None:
+        known = self._contents.get(frame.modality)
+        if not known:
+            return None
+        payload = frame.payload
+        size = (payload.height, payload.width) if isinstance(payload, Picture | Events) else None
+
+        def fits(entry: tuple[tuple[Any, ...], Lens]) -> tuple[bool, bool]:
+            content, lens = entry
+            return content[0] == frame.frame_id, size in (None, (lens.model.height, lens.model.width))
+
+        return max(reversed(known.items()), key=fits)[1]  # of equals the newest
+
+    def _lens(self, modality: Modality, info: Any) -> Lens:
+        sensor = self._parameters.sensor(modality)
+        assert isinstance(sensor, CameraParameters)
+        frame = sensor.frame_id or info.header.frame_id.lstrip("/")
+        if modality == CAMERA and not frame:
+            raise CalibrationError("CameraInfo names no frame.", "Fill header.frame_id or set camera.frame_id.")
+        model = CameraModel.from_info(info, sensor.rectified)
+        if sensor.fit:
+            width, height = sensor.picture_size
+            model = model.fitted(height, width, sensor.fit)
+        return Lens(frame, model)
 
 
-def _model(frame: str, modality: Modality, info: Any, options: LensOptions) -> CameraModel:
-    if not frame:
-        raise CalibrationError(f"CameraInfo names no frame; fill header.frame_id or set {modality}.frame_id.")
-    model = CameraModel.from_info(info, options.rectified)
-    if not options.fit:
-        return model
-    width, height = options.picture_size
-    return model.fitted(height, width, options.fit)
+def _content(info: Any) -> tuple[Any, ...]:
+    """Everything in a CameraInfo but its stamp, its frame first."""
+    numbers = (tuple(numbers) for numbers in (info.d, info.k, info.r, info.p))
+    frame = info.header.frame_id.lstrip("/")
+    roi = info.roi
+    region = roi.x_offset, roi.y_offset, roi.height, roi.width, bool(roi.do_rectify)
+    size = info.height, info.width, info.distortion_model, info.binning_x, info.binning_y
+    return (frame, *size, region, *numbers)
+
+
+# Topics of transforms
+
+
+def is_static(topic: str) -> bool:
+    """Whether the transforms of a topic hold for ever, by its name: `/tf_static`, in any namespace."""
+    return "static" in topic.rsplit("/", 1)[-1]
+
+
+def transform_topics(carried: Iterable[str], sensors: Iterable[str]) -> list[str]:
+    """The topics of transforms that describe some sensors.
+
+    For moving and static transforms alike: those of the sensors' own namespace or the nearest above it, so that /tf is
+    the last. Where there is none, and only one robot publishes any, its topics.
+
+    Args:
+        carried: absolute names of the topics with transforms that are there.
+        sensors: absolute names of the sensors' topics.
+
+    Returns:
+        a part of `carried`, in its order.
+    """
+    carried, sensors = list(carried), list(sensors)
+    chosen: set[str] = set()
+    for static in (False, True):
+        rivals = [topic for topic in carried if is_static(topic) == static]
+        nearest: set[str] = set()
+        for sensor in sensors:
+            above = [_namespace(topic) for topic in rivals if sensor.startswith(_namespace(topic))]
+            nearest.update(sorted(above, key=len)[-1:])
+        spaces = {_namespace(topic) for topic in rivals}
+        if not nearest and len(spaces) == 1:
+            nearest = spaces
+        chosen.update(topic for topic in rivals if _namespace(topic) in nearest)
+    return [topic for topic in carried if topic in chosen]
+
+
+def _namespace(topic: str) -> str:
+    """With its last slash."""
+    return topic.rsplit("/", 1)[0] + "/"

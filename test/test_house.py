@@ -13,8 +13,8 @@ SOURCES = sorted([*(CHECKOUT / "mlesam_ros").rglob("*.py"), *(CHECKOUT / "traini
 FLOORS = [
     {"cli"},
     {"ros", "training", "evaluation", "doctor", "bench"},
-    {"bags", "pipeline", "mask_messages", "config"},
-    {"model", "encoding", "sync", "render", "world", "messages", "rig_learner"},
+    {"bags", "pipeline", "mask_messages", "config", "rig_learner"},
+    {"model", "encoding", "sync", "render", "world", "messages"},
     {"geometry", "labels", "metrics", "robustness"},
     {"frame", "share", "files", "errors", "findings", "strict_yaml", "parameter_file", "parameter_spec", "blas"},
 ]
@@ -29,7 +29,7 @@ NEIGHBOURS = {
     ("geometry", "labels"),
     ("metrics", "labels"),
     ("messages", "encoding"),
-    ("rig_learner", "messages"),
+    ("rig_learner", "config"),
     ("world", "encoding"),
     ("model", "encoding"),
     ("render", "encoding"),

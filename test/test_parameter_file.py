@@ -33,7 +33,7 @@ FILES = {
     "/mlesam: {ros__parameters: {a: 6}}\n",
     "dots": "/**:\n  ros__parameters: {lidar.offset: 1, lidar: {topic: x}, 1: 2, qos_overrides./tf.x: 3}\n",
     "words": "/**:\n  ros__parameters:\n    a: ~\n    b: null\n    c: y\n    d: 'y'\n    e: 1:30\n    f: 2020-01-01\n"
-    "    g: 1_000\n    h: \"\"\n",
+    '    g: 1_000\n    h: ""\n',
     "numbers": "/**:\n  ros__parameters: {a: 1e-3, b: 010, c: 0x10, d: .inf, e: 99999999999999999999, f: +5}\n",
     "lists": "/**:\n  ros__parameters:\n    a: [y, no]\n    b: [1, 2]\n    c:\n    - x\n    - ~\n",
     "tags": "/**:\n  ros__parameters: {a: !!int '5', b: !foo 3, c: !!str 4}\n",

@@ -8,11 +8,12 @@ import pytest
 from mlesam_ros.bags import fields
 from mlesam_ros.bags.build import build
 from mlesam_ros.bags.typestore import typestore
-from mlesam_ros.frame import CAMERA, EVENT
+from mlesam_ros.config import build_parameters
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, FrameSet, Picture, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
-from mlesam_ros.rig_learner import LensOptions, RigLearner
+from mlesam_ros.rig_learner import RigLearner, is_static, transform_topics
 
 LENS = CameraModel(64, 48, np.array([[40.0, 0, 31.5], [0, 40, 23.5], [0, 0, 1]]), np.zeros(5), "plumb_bob")
 
@@ -22,40 +23,50 @@ def info(frame="eye", **changes):
     return build(typestore(), "sensor_msgs/msg/CameraInfo", about)
 
 
+def parameters(modality=CAMERA, **changes):
+    return build_parameters({f"{modality}.{name}": value for name, value in changes.items()})
+
+
+def frame(modality, size, frame_id="eye"):
+    picture = Picture(*size, "rgb8", 3 * size[1], np.zeros(3 * size[0] * size[1], np.uint8))
+    return SensorFrame(modality, 1, frame_id, picture)
+
+
 def test_the_camera_names_the_frame_of_the_masks_and_no_other_does():
     learner = RigLearner(Rig(""))
-    learner.hear_info("/dvs/info", EVENT, info("dvs"))
-    assert learner.rig.camera_frame == "" and set(learner.rig.models) == {"dvs"}
-    learner.hear_info("/info", CAMERA, info("/eye"))
+    learner.on_camera_info("/dvs/info", EVENT, info("dvs"))
+    assert learner.rig.camera_frame == "" and set(learner.rig.lenses) == {EVENT}
+    learner.on_camera_info("/info", CAMERA, info("/eye"))
     assert learner.rig.camera_frame == "eye" and learner.rig.camera.width == 64
-    learner.hear_info("/info", CAMERA, info("eye"), LensOptions(frame_id="own"))
+    learner = RigLearner(Rig(""), parameters(frame_id="own"))
+    learner.on_camera_info("/info", CAMERA, info("eye"))
     assert learner.rig.camera_frame == "own"
 
 
 def test_what_is_said_again_changes_nothing_and_what_is_new_does():
     learner = RigLearner(Rig(""))
-    learner.hear_info("/info", CAMERA, info())
+    learner.on_camera_info("/info", CAMERA, info())
     first = learner.rig.camera
-    learner.hear_info("/info", CAMERA, info())
+    learner.on_camera_info("/info", CAMERA, info())
     assert learner.rig.camera is first
-    learner.hear_info("/info", CAMERA, info(k=LENS.K * 1.1 + np.diag([0, 0, -0.1])))
+    learner.on_camera_info("/info", CAMERA, info(k=LENS.K * 1.1 + np.diag([0, 0, -0.1])))
     assert learner.rig.camera is not first and learner.rig.camera.K[0, 0] == pytest.approx(44)
 
 
 def test_pictures_of_another_size_are_fitted():
-    learner = RigLearner(Rig(""))
-    learner.hear_info("/info", CAMERA, info(), LensOptions(fit="rescale", picture_size=(32, 24)))
+    learner = RigLearner(Rig(""), parameters(fit="rescale", picture_size=(32, 24)))
+    learner.on_camera_info("/info", CAMERA, info())
     assert (learner.rig.camera.width, learner.rig.camera.K[0, 0]) == (32, 20)
 
 
 def test_problems_are_told_once_and_end_with_a_good_message():
     told = []
-    learner = RigLearner(Rig(""), lambda topic, problem: told.append(topic))
+    learner = RigLearner(Rig(""), report=lambda topic, problem: told.append(topic))
     for _ in range(3):
-        learner.hear_info("/info", CAMERA, info(k=np.zeros(9)))
-    learner.hear_info("/info", CAMERA, info(frame=""))
+        learner.on_camera_info("/info", CAMERA, info(k=np.zeros(9)))
+    learner.on_camera_info("/info", CAMERA, info(frame=""))
     assert told == ["/info", "/info"] and "names no frame" in learner.problems["/info"]
-    learner.hear_info("/info", CAMERA, info())
+    learner.on_camera_info("/info", CAMERA, info())
     assert learner.problems == {} and learner.rig.camera_frame == "eye"
 
 
@@ -65,8 +76,116 @@ def test_a_bad_transform_does_not_take_the_others_with_it():
     message.transforms[1].transform.rotation.w = float("nan")
     message.transforms.append(SimpleNamespace(header=None))
     learner = RigLearner(Rig(""))
-    learner.hear_transforms("/tf", message, static=False)
+    learner.on_transforms("/tf", message)
     assert set(learner.rig.tree.frames) == {"base", "one", "three"}
     assert "AttributeError" in learner.problems["/tf"]
-    learner.hear_transforms("/tf_static", message, static=True)
+    learner.on_transforms("/tf_static", message)
     assert [child for _, child, _ in learner.rig.tree.statics()] == ["one", "three"]
+
+
+# A lens belongs to the stream that it describes
+
+
+@pytest.mark.parametrize("order", [(CAMERA, DEPTH), (DEPTH, CAMERA), (DEPTH, EVENT, CAMERA, EVENT, DEPTH)])
+@pytest.mark.parametrize("other", ["other size", "other distortion", "rectified"])
+def test_streams_that_share_a_frame_keep_their_own_lenses(order, other):
+    """The kind: identity by frame name. Registered depth, or an event camera, in the camera's optical frame."""
+    distorted = {"d": np.array([-0.3, 0.09, 0, 0, 0])}
+    messages = {
+        "other size": (info(), info(height=24, width=32, k=np.array([20.0, 0, 15.5, 0, 20, 11.5, 0, 0, 1]))),
+        "other distortion": (info(), info(**distorted)),
+        "rectified": (info(**distorted), info(**distorted)),
+    }[other]
+    learner = RigLearner(Rig(""), parameters(rectified=True) if other == "rectified" else None)
+    for _ in range(3):
+        for modality in order:
+            learner.on_camera_info(f"/{modality}/info", modality, messages[modality != CAMERA])
+    rig = learner.rig
+    assert (rig.camera_frame, rig.camera.width, rig.camera.D.any()) == ("eye", 64, False)
+    for modality in set(order) - {CAMERA}:
+        model = rig.model_of(frame(modality, (48, 64)))
+        assert (model.width, model.D.any()) == (32 if other == "other size" else 64, other != "other size")
+    assert learner.problems == {}
+
+
+def test_a_lens_that_changes_does_not_reinterpret_older_frames():
+    """The kind: uniqueness assumed. The camera zooms while a frame waits for its partners."""
+    learner = RigLearner(Rig(""))
+    unknown = learner.bind(frame(CAMERA, (48, 64)))
+    learner.on_camera_info("/info", CAMERA, info())
+    old = learner.bind(frame(CAMERA, (48, 64)))
+    learner.on_camera_info("/info", CAMERA, info("zoomed", k=np.array([80.0, 0, 31.5, 0, 80, 23.5, 0, 0, 1])))
+    new = learner.bind(frame(CAMERA, (48, 64), "zoomed"))
+    for made, focal, name in ((unknown, 80, "zoomed"), (old, 40, "eye"), (new, 80, "zoomed")):
+        rig = learner.rig.of_set(FrameSet(1, CAMERA, {CAMERA: made}, {CAMERA: 0}))
+        assert (rig.camera.K[0, 0], rig.camera_frame) == (focal, name)
+    rig = learner.rig.of_set(FrameSet(1, DEPTH, {}, {}))
+    assert (rig.camera.K[0, 0], rig.camera_frame) == (80, "zoomed")
+
+
+@pytest.mark.parametrize("names", [("eye", "other"), ("eye", "eye")])
+def test_two_cameras_on_one_topic_are_told_apart_by_frame_and_size(names):
+    learner = RigLearner(Rig(""))
+    small = {"height": 24, "width": 32, "k": np.array([20.0, 0, 15.5, 0, 20, 11.5, 0, 0, 1])}
+    for first, second in ((0, 1), (1, 0), (0, 1)):
+        for at in (first, second):
+            learner.on_camera_info("/info", CAMERA, info(names[at], **(small if at else {})))
+        lenses = [
+            learner.bind(frame(CAMERA, size, name)).lens for size, name in zip(((48, 64), (24, 32)), names, strict=True)
+        ]
+        assert [(lens.frame_id, lens.model.width) for lens in lenses] == [(names[0], 64), (names[1], 32)]
+    learner.on_camera_info("/info", CAMERA, info(names[0]))
+    assert learner.rig.camera is lenses[0].model  # what comes again is the same model
+
+
+def test_a_frame_gets_the_frame_id_of_its_parameters():
+    learner = RigLearner(Rig(""), parameters("lidar", frame_id="roof"))
+    assert learner.bind(SensorFrame("lidar", 1, "velodyne", None)).frame_id == "roof"
+    assert learner.bind(frame(DEPTH, (4, 4))).frame_id == "eye"
+
+
+# Transforms
+
+
+def poses(*entries, stamp=0):
+    return build(typestore(), "tf2_msgs/msg/TFMessage", fields.transforms(entries, stamp))
+
+
+def test_a_mounting_with_a_zero_stamp_holds_for_ever():
+    """The kind: a rigid mounting on /tf."""
+    learner = RigLearner(Rig("eye"))
+    learner.on_transforms("/tf", poses(("eye", "lidar", Transform(np.eye(3), [1, 2, 3]))))
+    for stamp in (1, 10**18):
+        assert learner.rig.extrinsic("lidar", stamp).translation.tolist() == [1, 2, 3]
+
+
+def test_contradictions_are_told_of_the_sensors_frames_and_of_no_others():
+    told = []
+    learner = RigLearner(Rig("eye"), report=lambda topic, problem: told.append(problem))
+    for parent, child in (("eye", "lidar"), ("eye", "cup"), ("base", "lidar"), ("hand", "cup")):
+        learner.on_transforms("/tf_static", poses((parent, child, Transform.identity())))
+    assert told == [] and learner.problems == {}
+    learner.bind(SensorFrame("lidar", 1, "lidar", None))
+    assert len(told) == 1 and list(learner.problems.values()) == told
+    assert all(word in told[0] for word in ("'lidar'", "two parents", "'eye'", "'base'"))
+
+
+@pytest.mark.parametrize(
+    ("carried", "chosen"),
+    [
+        (["/tf", "/tf_static"], ["/tf", "/tf_static"]),
+        (["/r1/tf", "/r1/tf_static", "/r2/tf", "/r2/tf_static"], ["/r1/tf", "/r1/tf_static"]),
+        (["/tf", "/tf_static", "/r2/tf", "/r2/tf_static"], ["/tf", "/tf_static"]),
+        (["/tf", "/r1/tf", "/tf_static"], ["/r1/tf", "/tf_static"]),
+        (["/robot/tf", "/robot/tf_static"], ["/robot/tf", "/robot/tf_static"]),
+        (["/r10/tf", "/r2/tf"], []),
+        (["/r1/front/tf", "/r1/tf", "/tf"], ["/r1/front/tf", "/r1/tf"]),
+    ],
+)
+def test_transforms_of_another_robot_are_not_read(carried, chosen):
+    """The kind: sources merged by message type."""
+    assert transform_topics(carried, ["/r1/front/image", "/r1/lidar/points"]) == chosen
+
+
+def test_static_topics_are_known_by_their_names():
+    assert [is_static(name) for name in ("/tf", "/tf_static", "/r1/tf_static", "/static/tf")] == [0, 1, 1, 0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +10,9 @@ import numpy as np
 
 from mlesam_ros.doctor.catalogue import finding
 from mlesam_ros.doctor.record import Record
-from mlesam_ros.errors import CalibrationError, MlesamError
+from mlesam_ros.errors import CalibrationError
 from mlesam_ros.findings import WARNING, Finding
 from mlesam_ros.frame import CAMERA, LIDAR, NANOSECONDS, Modality
-from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.mounting import mounting_findings
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.messages import stamp_ns
@@ -25,24 +23,13 @@ _SILENCE = 0.5
 
 @dataclass
 class Infos:
-    """What CameraInfo and TF said, as far as the rig does not keep it.
+    """What TF said, as far as the rig does not keep it.
 
     Attributes:
-        models: modality → frame and camera of its newest CameraInfo that can be used.
         moving: (parent, child) → nanoseconds of what came on /tf.
     """
 
-    models: dict[Modality, tuple[str, CameraModel]] = field(default_factory=dict)
     moving: dict[tuple[str, str], list[int]] = field(default_factory=dict)
-    _last: dict[Modality, bytes] = field(default_factory=dict)
-
-    def hear_info(self, modality: Modality, message: Any) -> None:
-        """A CameraInfo; one that cannot be used is among the rig's problems."""
-        content = repr((message.header.frame_id, message.height, message.width, message.d, message.k)).encode()
-        if self._last.get(modality) != content:
-            self._last[modality] = content
-            with suppress(MlesamError):
-                self.models[modality] = message.header.frame_id.lstrip("/"), CameraModel.from_info(message)
 
     def hear_transforms(self, message: Any) -> None:
         """A message on /tf."""
@@ -73,17 +60,17 @@ def calibration_findings(
     pictures = {record.source.topic: m for m, record in records.items()}
     for topic, problem in problems.items():
         yield _problem(topic, problem, pictures.get(topic))
-    if rig.camera_frame not in rig.models and not problems:
+    if not rig.has_camera and not problems:
         yield finding("no_label_camera", CAMERA)
-    yield from _conflicts(infos)
-    strangers = {m for m, record in spoken.items() if m in infos.models and _is_stranger(record, infos.models[m][0])}
+    lenses = rig.lenses
+    strangers = {m for m, record in spoken.items() if m in lenses and _is_stranger(record, lenses[m].frame_id)}
     for modality in strangers:
-        frame = infos.models[modality][0]
+        frame = lenses[modality].frame_id
         values = {"picture": spoken[modality].frame_id, "info": frame, "modality": modality}
         yield finding("info_frame", modality, **values)
     for modality, record in spoken.items():
         if modality != LIDAR:
-            yield from _lens(modality, record, infos, rig, sizes.get(modality), {spoken[m].frame_id for m in strangers})
+            yield from _lens(modality, record, rig, sizes.get(modality), {spoken[m].frame_id for m in strangers})
         if CAMERA not in strangers:
             yield from _place(modality, record, rig)
     yield from _odd_mountings(spoken, rig)
@@ -92,15 +79,6 @@ def calibration_findings(
 
 def _is_stranger(record: Record, info_frame: str) -> bool:
     return bool(record.frame_id and info_frame) and record.frame_id != info_frame
-
-
-def _conflicts(infos: Infos) -> Iterator[Finding]:
-    """Two sensors that share a frame share a lens."""
-    first: dict[str, tuple[Modality, CameraModel]] = {}
-    for modality, (frame, model) in infos.models.items():
-        other, known = first.setdefault(frame, (modality, model))
-        if known.to_dict() != model.to_dict():
-            yield finding("info_conflict", modality, other=other, frame=frame)
 
 
 def _problem(topic: str, problem: str, pictures_of: Modality | None) -> Finding:
@@ -115,22 +93,21 @@ def _problem(topic: str, problem: str, pictures_of: Modality | None) -> Finding:
 def _lens(
     modality: Modality,
     record: Record,
-    infos: Infos,
     rig: Rig,
     size: tuple[int, int] | None,
     shared: Collection[str],
 ) -> Iterator[Finding]:
     """Whether its lens is known and fits; a sensor in one of the `shared` frames has the lens of another."""
-    if modality in infos.models:
-        known = infos.models[modality][1]
+    if modality in rig.lenses:
+        known = rig.lenses[modality].model
     elif record.frame_id in rig.models:
         if modality != CAMERA and record.frame_id == rig.camera_frame:
             return  # registered to the camera, whose lens is told with the camera
         known = rig.models[record.frame_id]
     else:
-        if modality == CAMERA and record.frame_id and rig.camera_frame in rig.models:
+        if modality == CAMERA and record.frame_id and rig.has_camera:
             yield finding("info_frame", modality, picture=record.frame_id, info=rig.camera_frame, modality=modality)
-        elif modality != CAMERA and rig.camera_frame in rig.models and record.frame_id not in shared:
+        elif modality != CAMERA and rig.has_camera and record.frame_id not in shared:
             yield finding("no_info", modality)
         return
     if size is not None and size != (known.height, known.width):
@@ -156,7 +133,7 @@ def _odd_mountings(records: Mapping[Modality, Record], rig: Rig) -> Iterator[Fin
     """What is odd about the sensors' own places; other frames of the robot are its own business."""
     frames = {record.frame_id for record in records.values()} | {rig.camera_frame}
     subjects = {f"{kind} {frame}" for frame in frames for kind in ("camera", "frame")}
-    models = {frame: model for frame, model in rig.models.items() if frame in frames}
+    models = {frame: model for frame, model in rig.cameras.items() if frame in frames}
     for found in mounting_findings(rig.camera_frame, models, rig.tree):
         if found.severity == WARNING and found.subject in subjects:
             yield found

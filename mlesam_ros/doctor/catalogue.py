@@ -154,11 +154,6 @@ CATALOGUE = {
         "its pictures are {picture}, its CameraInfo is for {info}.",
         "calibrate at the resolution that is sent, or set the driver back to it",
     ),
-    "info_conflict": Kind(
-        ERROR,
-        "its CameraInfo and that of {other} are for one frame, {frame!r}, but differ.",
-        "give a lens of its own a frame of its own, or publish the same calibration on both",
-    ),
     "info_frame": Kind(
         ERROR,
         "its pictures are in frame {picture!r}, its CameraInfo in {info!r}.",

@@ -64,7 +64,7 @@ class _Examination:
 
     def __init__(self, reader: BagReader, topics: Topics, calibration: Rig | None, sync: SyncConfig | None) -> None:
         self._reader, self._topics, self._sync = reader, topics, sync
-        self._known = BagRig(reader, topics, calibration)
+        self._known = BagRig(reader, topics, rig=calibration)
         self._infos = Infos()
         config = sync or SyncConfig()
         offsets = {m: (config.offset_of(m) or 0) / NANOSECONDS for m in topics.sensors}
@@ -92,16 +92,13 @@ class _Examination:
 
     def _read(self, reading: Callable[[float], None]) -> None:
         by_topic = {record.source.topic: record for record in self._records.values()}
-        infos = {topic: modality for modality, topic in self._topics.infos.items()}
         begin = self._reader.start
         for topic, _, recorded, message in self._reader.messages({*by_topic, *self._known.topics}):
             if topic in by_topic:
                 by_topic[topic].hear(message, recorded)
             else:
                 self._known.hear(topic, message)
-                if topic in infos:
-                    self._infos.hear_info(infos[topic], message)
-                else:
+                if topic not in self._topics.infos.values():
                     self._infos.hear_transforms(message)
             reading((recorded - begin) / NANOSECONDS)
 

@@ -53,7 +53,7 @@ def aligned_view(
     if np.linalg.norm(pose.translation) * target.K[0, 0] / _NEAR < SAME:
         return at_infinity
     depth = context.depth(rig, size)
-    return at_infinity if depth is None else _view(rig.model(frame.frame_id), rig.camera, pose, _without_gaps(depth))
+    return at_infinity if depth is None else _view(rig.model_of(frame), rig.camera, pose, _without_gaps(depth))
 
 
 def _view(model: CameraModel, camera: CameraModel, pose: Transform, depth: Floats) -> View:

@@ -70,7 +70,7 @@ def encode(
     Raises:
         MlesamError: a frame cannot be encoded. Encode the others by leaving it out of the set.
     """
-    frames, context = frame_set.frames, make_context(frame_set, encoders)
+    frames, context, rig = frame_set.frames, make_context(frame_set, encoders), rig.of_set(frame_set)
     return {
         modality: encoder(frames[modality], rig, size, context)
         for modality, encoder in encoders.items()

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.encoding.checks import check_aspect
+from mlesam_ros.encoding.checks import other_camera
 from mlesam_ros.frame import SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
@@ -70,11 +70,9 @@ def view_from_camera(frame: SensorFrame, have: tuple[int, int], rig: Rig, size: 
     Raises:
         CalibrationError: the picture's size contradicts its calibration, or the rig does not know its camera.
     """
-    if frame.frame_id == rig.camera_frame:
-        check_aspect(frame, have, rig)
+    model = other_camera(frame, have, rig)
+    if model is None:
         return View((min(size[0], have[0]), min(size[1], have[1])), size)
-    model = rig.model(frame.frame_id)
-    model.check(*have, what=f"{frame.modality} picture")
     return _turned_view(model, rig.camera, size, rig.extrinsic(frame.frame_id, frame.time).rotation.tobytes())
 
 

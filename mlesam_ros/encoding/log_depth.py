@@ -18,7 +18,7 @@ from mlesam_ros.geometry.rig import Rig
 class LogDepth:
     """ln(metres along the camera's axis) in all three channels.
 
-    A picture in the label camera's frame is taken as registered; any other is re-projected from its own camera with a
+    A picture that shows what the label camera shows is resized; any other is re-projected from its own camera with a
     z-buffer.
 
     Attributes:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.encoding.checks import check_aspect, wrong_payload
+from mlesam_ros.encoding.checks import other_camera, wrong_payload
 from mlesam_ros.encoding.cloud import cloud_xyz
 from mlesam_ros.encoding.picture import MILLIMETRE, DepthSamples, Metres, open_depth
 from mlesam_ros.encoding.placement import place_cloud, place_frame
@@ -33,7 +33,7 @@ def depth_from_picture(
 ) -> Metres:
     """The label camera's depth as a depth camera measured it.
 
-    A picture in the label camera's frame is taken as registered; any other is re-projected from its own camera with a
+    A picture that shows what the label camera shows is resized; any other is re-projected from its own camera with a
     z-buffer.
 
     Args:
@@ -54,10 +54,10 @@ def depth_from_picture(
     if not isinstance(frame.payload, Picture | CompressedPicture):
         raise wrong_payload(frame, "a Picture or CompressedPicture")
     samples = open_depth(frame.payload, unit)
-    if frame.frame_id == rig.camera_frame:
-        check_aspect(frame, samples.size, rig)
+    model = other_camera(frame, samples.size, rig)
+    if model is None:
         return samples.metres(size)
-    points, dilation = _source_points(samples, frame, rig, size)
+    points, dilation = _source_points(samples, model, rig, size)
     points = place_frame(frame, rig, reference).apply(points)
     return (painter or _painted)(points, rig.camera, size, dilation)
 
@@ -99,11 +99,9 @@ def _depths(seen: Projection, size: tuple[int, int]) -> Metres:
 
 
 def _source_points(
-    samples: DepthSamples, frame: SensorFrame, rig: Rig, size: tuple[int, int]
+    samples: DepthSamples, model: CameraModel, rig: Rig, size: tuple[int, int]
 ) -> tuple[npt.NDArray[np.floating[Any]], int]:
     """What a depth camera elsewhere measured, (N, 3) metres in its own frame, and the dilation that closes the gaps."""
-    model = rig.model(frame.frame_id)
-    model.check(*samples.size, "depth picture")
     model = _thinned(model, size)
     points = model.unproject(samples.metres((model.height, model.width))).reshape(-1, 3)
     camera = rig.camera.scaled(*size)

@@ -18,7 +18,6 @@ from mlesam_ros.evaluation.topics import Topics, find_topics
 from mlesam_ros.evaluation.truth import LabelFolder, Truth
 from mlesam_ros.evaluation.view import choose_view
 from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality
-from mlesam_ros.geometry.rig import load_rig
 from mlesam_ros.pipeline import Pipeline
 
 
@@ -119,8 +118,7 @@ class _Run:
         self._reader, self._pipeline, self._options, self._listeners = reader, pipeline, options, tuple(listeners)
         config = pipeline.config
         self.topics = find_topics(reader.topics, options.topics, config.modalities)
-        rig = load_rig(options.calibration) if options.calibration else None
-        self._calibration = BagRig(reader, self.topics, rig, options.rectified)
+        self._calibration = BagRig(reader, self.topics, options.parameters)
         sync = options.synchroniser(self.topics.sensors)
         self.replay = Replay(reader, self.topics, self._calibration, config.label_space, sync, options.drops)
         self._folder = LabelFolder(options.labels, config.label_space) if options.labels else None

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mlesam_ros.bags.drops import Drop
+from mlesam_ros.config import NodeParameters, build_parameters
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import MODALITIES, Modality
+from mlesam_ros.frame import LIDAR, MODALITIES, Modality
 from mlesam_ros.sync import SyncConfig
 
 _PER_SENSOR = ("tolerance", "offset", "patience")
@@ -71,6 +72,12 @@ class Options:
             if isinstance(given := changes.get(name), Mapping):
                 changes[name] = {m: value for m, value in given.items() if m in modalities}
         return replace(SyncConfig(tuple(modalities)), **changes)  # type: ignore[arg-type]
+
+    @property
+    def parameters(self) -> NodeParameters:
+        """The description of the sensors."""
+        given: dict[str, object] = {f"{modality}.rectified": True for modality in self.rectified if modality != LIDAR}
+        return build_parameters(given | {"calibration_file": str(self.calibration or "")})
 
     def span(self, seconds: float) -> float:
         """How many seconds of a bag that lasts `seconds` are evaluated.

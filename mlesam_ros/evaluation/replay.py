@@ -134,6 +134,7 @@ class Replay:
                 self.unreadable[self._frames[topic].modality] += 1
             return
         if frame is not None:
+            frame = self._calibration.bind(frame)
             self.synchroniser.push(frame, now)
             if now >= self._free and (found := self._take(now)) is not None:
                 yield found

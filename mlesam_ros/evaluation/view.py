@@ -27,18 +27,18 @@ def choose_view(rig: Rig, frame_set: FrameSet, calibrated: Collection[Modality])
     Returns:
         what was assumed, in a sentence; None where nothing had to be.
     """
-    if rig.camera_frame in rig.models:
+    if rig.has_camera:
         return None
     frames = frame_set.frames
     for modality in calibrated:
-        if modality in frames and frames[modality].frame_id in rig.models:
-            rig.camera_frame = frames[modality].frame_id
+        if modality in frames and modality in rig.lenses:
+            rig.view, rig.camera_frame = modality, frames[modality].frame_id
             return f"no calibrated camera; masks are made in the view of {modality}."
     if CAMERA in calibrated:
         return None  # its CameraInfo has been refused or is still to come; the pipeline says so
     for modality in (CAMERA, EVENT):
         if modality in frames and (size := _size(frames[modality])) is not None:
-            rig.camera_frame = frames[modality].frame_id
+            rig.view, rig.camera_frame = modality, frames[modality].frame_id
             rig.models[rig.camera_frame] = _assumed(*size)
             return (
                 f"no CameraInfo: masks are made in the view of {modality}, its lens taken to see {_ASSUMED:g} degrees "

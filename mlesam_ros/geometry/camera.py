@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ Floats = npt.NDArray[np.float64]
 
 FITS = ("rescale", "crop_top", "crop_centre", "crop_bottom")
 """How pictures may come from calibrated ones of another size; see `CameraModel.fitted`."""
+_SAME_VIEW = 0.25
+"""Pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,6 +217,10 @@ class CameraModel:
                 f"calibrate at this size, or say with fit how the two belong together: {', '.join(FITS)}."
             )
 
+    def shows_as(self, other: CameraModel) -> bool:
+        """Whether its image, resized, is the other's from the same place, to a quarter of the other's pixels."""
+        return _same_view(self, other)
+
     def project(
         self, points: npt.NDArray[np.floating[Any]], near: float = 0.0, bounded: bool = True
     ) -> tuple[Floats, npt.NDArray[np.bool_]]:
@@ -366,6 +372,23 @@ class CameraModel:
     @cached_property
     def _scaled(self) -> dict[tuple[int, int], CameraModel]:
         return {}
+
+
+@lru_cache(maxsize=32)
+def _same_view(one: CameraModel, other: CameraModel) -> bool:
+    turns = [t.rectification or Transform.identity() for t in (one, other)]
+    if not np.allclose(turns[0].rotation, turns[1].rotation, atol=1e-6):
+        return False
+    if not np.allclose(turns[0].translation, turns[1].translation, atol=1e-6):
+        return False
+    u, v = (a.ravel() for a in np.meshgrid(np.linspace(0, other.width - 1, 9), np.linspace(0, other.height - 1, 9)))
+    x, y = other._undistorted(u, v)
+    seen = np.isfinite(x)
+    one = one.scaled(other.height, other.width)
+    if not seen.any() or (np.hypot(x[seen], y[seen]) > one.distortion.limit).any():
+        return False
+    there = one._pixels(x[seen].copy(), y[seen].copy())
+    return bool(max(np.abs(there[0] - u[seen]).max(), np.abs(there[1] - v[seen]).max()) <= _SAME_VIEW)
 
 
 def _raw(info: Any, width: int, height: int) -> CameraModel:

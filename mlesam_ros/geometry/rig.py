@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import CalibrationError, ConfigError
+from mlesam_ros.frame import CAMERA, FrameSet, Modality, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.geometry.transform_tree import TransformTree
@@ -49,21 +50,44 @@ _FIXED = ("odom", "map")
 """The smooth one first: map jumps when the robot finds out where it is."""
 
 
+@dataclass(frozen=True, eq=False)
+class Lens:
+    """What a CameraInfo says of the stream that it describes.
+
+    Attributes:
+        frame_id: the optical frame that it names; may be empty.
+        model: the camera of the stream's images.
+    """
+
+    frame_id: str
+    model: CameraModel
+
+
 @dataclass
 class Rig:
     """What is known about the mounting of the sensors. Filled as messages come; never replaced while in use.
 
     Attributes:
         camera_frame: the optical frame of the picture that masks are expressed in.
-        models: TF frame → its camera model, the label camera's included.
+        models: TF frame → its camera model, from a calibration file. A lens of the stream itself counts over it.
         tree: where the frames sit.
         fixed_frame: the frame that the world stands still in while the robot moves; None to find it by name.
+        lenses: modality → the newest lens of its stream. Two streams may share a frame and have different lenses, such
+            as an image and depth registered to it. Replaced, not changed, when another lens comes.
+        view: the modality whose stream the label camera is.
     """
 
     camera_frame: str
     models: dict[str, CameraModel] = field(default_factory=dict)
     tree: TransformTree = field(default_factory=TransformTree)
     fixed_frame: str | None = None
+    lenses: dict[Modality, Lens] = field(default_factory=dict)
+    view: Modality = CAMERA
+
+    def __post_init__(self) -> None:
+        """A fixed frame of any name is no part of the robot."""
+        if self.fixed_frame:
+            self.tree.anchors.add(self.fixed_frame)
 
     @property
     def camera(self) -> CameraModel:
@@ -72,7 +96,41 @@ class Rig:
         Raises:
             CalibrationError: none is known yet.
         """
-        return self.model(self.camera_frame)
+        lens = self.lenses.get(self.view)
+        return self.model(self.camera_frame) if lens is None else lens.model
+
+    @property
+    def has_camera(self) -> bool:
+        """Whether the label camera is known."""
+        return self.view in self.lenses or self.camera_frame in self.models
+
+    @property
+    def cameras(self) -> dict[str, CameraModel]:
+        """TF frame → camera model, the label camera's where several streams share a frame."""
+        found = self.models | {lens.frame_id: lens.model for lens in self.lenses.values() if lens.frame_id}
+        return found | ({self.camera_frame: self.camera} if self.has_camera else {})
+
+    def of_set(self, frame_set: FrameSet) -> Rig:
+        """The rig for one set: the label camera is the one that took the set's image, whatever came since."""
+        lenses, frame = self.lenses, frame_set.frames.get(self.view)
+        lens = lenses.get(self.view) if frame is None or frame.lens is None else frame.lens
+        if not isinstance(lens, Lens):
+            return replace(self)
+        camera_frame = lens.frame_id if self.view == CAMERA else self.camera_frame
+        return replace(self, camera_frame=camera_frame, lenses=lenses | {self.view: lens})
+
+    def own_model(self, frame: SensorFrame) -> CameraModel | None:
+        """The camera of a frame's stream by its CameraInfo; None where none has come."""
+        lens = frame.lens or self.lenses.get(frame.modality)
+        return lens.model if isinstance(lens, Lens) else None
+
+    def model_of(self, frame: SensorFrame) -> CameraModel:
+        """The camera that took a frame: its stream's, else the one that the calibration file has for its frame.
+
+        Raises:
+            CalibrationError: none is known yet.
+        """
+        return self.own_model(frame) or self.model(frame.frame_id)
 
     def model(self, frame_id: str) -> CameraModel:
         """The model of the camera with that optical frame.
@@ -82,7 +140,7 @@ class Rig:
         """
         model = self.models.get(frame_id)
         if model is None:
-            known = ", ".join(self.models) or "none"
+            known = ", ".join(self.cameras) or "none"
             raise CalibrationError(
                 f"no calibration of camera frame {frame_id!r} is known; calibrated are {known}; publish its CameraInfo "
                 "or give a calibration file."
@@ -140,7 +198,7 @@ class Rig:
             {"parent": p, "child": c, "translation": t.translation.tolist(), "quaternion": t.to_quaternion().tolist()}
             for p, c, t in self.tree.statics()
         ]
-        cameras = {frame: model.to_dict() for frame, model in self.models.items()}
+        cameras = {frame: model.to_dict() for frame, model in self.cameras.items()}
         fields = {"camera": self.camera_frame, "cameras": cameras, "transforms": transforms}
         return fields | ({"fixed_frame": self.fixed_frame} if self.fixed_frame else {})
 

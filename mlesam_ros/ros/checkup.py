@@ -104,7 +104,7 @@ class _Visit:
         self._parameters: NodeParameters = declared.declare(node)
         self._feed = RigFeed(node, self._parameters)
         listed = self._parameters.modalities
-        self._inputs = {m: SensorInput(node, m, self._parameters.sensor(m), _QUEUE) for m in listed}
+        self._inputs = {m: SensorInput(node, m, self._parameters.sensor(m), _QUEUE, self._feed.bind) for m in listed}
         self._records: dict[Modality, Record] = {}
         for modality, source in self._inputs.items():
             source.registerCallback(partial(self._hear, modality))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from itertools import islice
 from statistics import median
 from typing import Any
@@ -16,7 +15,7 @@ from rclpy.subscription import Subscription
 
 from mlesam_ros.config import AUTO, SensorParameters
 from mlesam_ros.errors import sentence
-from mlesam_ros.frame import EVENT, NANOSECONDS, Modality
+from mlesam_ros.frame import EVENT, NANOSECONDS, Modality, SensorFrame
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader
 from mlesam_ros.ros.compat.events import subscribe
 from mlesam_ros.ros.compat.filters import SimpleFilter
@@ -44,6 +43,7 @@ class SensorInput(SimpleFilter):
         modality: which sensor.
         sensor: its parameters.
         depth: messages that wait at most; 0 for those that a mask has use for.
+        bind: gives each frame its lens and frame_id when it comes; see `RigLearner.bind`.
 
     Attributes:
         modality: which sensor.
@@ -59,8 +59,16 @@ class SensorInput(SimpleFilter):
         frame_id: the TF frame of its newest frame; empty before the first.
     """
 
-    def __init__(self, node: Node, modality: Modality, sensor: SensorParameters, depth: int = 0) -> None:
+    def __init__(
+        self,
+        node: Node,
+        modality: Modality,
+        sensor: SensorParameters,
+        depth: int = 0,
+        bind: Callable[[SensorFrame], SensorFrame] = lambda frame: frame,
+    ) -> None:
         super().__init__()
+        self._bind = bind
         self._depth = depth or queue_depth(modality)
         self._node = node
         self._sensor = sensor
@@ -185,8 +193,9 @@ class SensorInput(SimpleFilter):
         self._receipts[frame.time] = self._arrival(info)
         if len(self._receipts) > _RECEIPTS:
             self._receipts.popitem(last=False)
-        self.frame_id = self._sensor.frame_id or frame.frame_id
-        self.signalMessage(replace(frame, frame_id=self.frame_id) if self._sensor.frame_id else frame)
+        frame = self._bind(frame)
+        self.frame_id = frame.frame_id
+        self.signalMessage(frame)
 
     def _arrival(self, info: Mapping[str, int]) -> int:
         """When the transport had the message, which a busy executor reads later; simulated time knows only now."""

@@ -75,7 +75,8 @@ class Perception:
         self._outputs.announce(self._now(), self._parameters.confidence_threshold)
         self._sync = SyncFilter(self._sync_config, self._now, self._simulated)
         self._sync.registerCallback(self._segment)
-        self._inputs = {m: SensorInput(self._node, m, self._parameters.sensor(m)) for m in self._modalities}
+        bind, sensor = self._rig_feed.bind, self._parameters.sensor
+        self._inputs = {m: SensorInput(self._node, m, sensor(m), bind=bind) for m in self._modalities}
         self._sync.connectInput(*self._inputs.values())
         self.poll()
         self._sync.start()

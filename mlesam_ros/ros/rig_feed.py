@@ -14,9 +14,9 @@ from tf2_msgs.msg import TFMessage
 
 from mlesam_ros.config import CameraParameters, NodeParameters
 from mlesam_ros.errors import PacketError, sentence
-from mlesam_ros.frame import MODALITIES, Modality
+from mlesam_ros.frame import MODALITIES, Modality, SensorFrame
 from mlesam_ros.geometry.rig import Rig, load_rig
-from mlesam_ros.rig_learner import LensOptions, RigLearner
+from mlesam_ros.rig_learner import RigLearner
 from mlesam_ros.ros.wire import unpack
 
 _INFO, _TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
@@ -36,7 +36,7 @@ class RigFeed:
         self._parameters = parameters
         path = parameters.calibration_file
         rig = load_rig(path) if path else Rig(parameters.camera.frame_id)
-        self._learner = RigLearner(rig, self._report)
+        self._learner = RigLearner(rig, parameters, self._report)
         self._subscriptions = [*self._subscribe_infos(), *self._subscribe_transforms()]
 
     @property
@@ -49,6 +49,10 @@ class RigFeed:
         """What is wrong with a CameraInfo or a transform, in words, by topic."""
         return self._learner.problems
 
+    def bind(self, frame: SensorFrame) -> SensorFrame:
+        """See `RigLearner.bind`."""
+        return self._learner.bind(frame)
+
     def close(self) -> None:
         """Stop listening."""
         for subscription in self._subscriptions:
@@ -58,7 +62,7 @@ class RigFeed:
     @property
     def missing(self) -> str | None:
         """Why no mask can be made yet, in words; None once the label camera is known."""
-        if self.rig.camera_frame in self.rig.models:
+        if self.rig.has_camera:
             return None
         topic = self._node.resolve_topic_name(self._parameters.camera.info_topic)
         if topic in self.problems:
@@ -89,19 +93,18 @@ class RigFeed:
         latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         create = self._node.create_subscription
         return [
-            create(TFMessage, "/tf", partial(self._on_transforms, "/tf", False), moving, raw=True),
-            create(TFMessage, "/tf_static", partial(self._on_transforms, "/tf_static", True), latched, raw=True),
+            create(TFMessage, "/tf", partial(self._on_transforms, "/tf"), moving, raw=True),
+            create(TFMessage, "/tf_static", partial(self._on_transforms, "/tf_static"), latched, raw=True),
         ]
 
     def _on_info(self, modality: Modality, sensor: CameraParameters, raw: bytes) -> None:
         topic = self._node.resolve_topic_name(sensor.info_topic)
-        options = LensOptions(sensor.frame_id, sensor.rectified, sensor.fit, tuple(sensor.picture_size))
         if (info := self._unpacked(topic, raw, _INFO)) is not None:
-            self._learner.hear_info(topic, modality, info, options)
+            self._learner.on_camera_info(topic, modality, info)
 
-    def _on_transforms(self, topic: str, static: bool, raw: bytes) -> None:
+    def _on_transforms(self, topic: str, raw: bytes) -> None:
         if (message := self._unpacked(topic, raw, _TRANSFORMS)) is not None:
-            self._learner.hear_transforms(topic, message, static)
+            self._learner.on_transforms(topic, message)
 
     def _unpacked(self, topic: str, raw: bytes, type_name: str) -> Any:
         """The message; None for bytes that are none, which is a problem like any other."""

@@ -63,9 +63,7 @@ OUTPUTS = {
         "A ball and the words of /diagnostics at each sensor's place: green, yellow or red.",
         "every second",
     ),
-    "label_info": Output(
-        LABEL_SPACE, "Names, ids and colours of the classes.", "at activation", ALWAYS, True
-    ),
+    "label_info": Output(LABEL_SPACE, "Names, ids and colours of the classes.", "at activation", ALWAYS, True),
     "vision_label_info": Output(
         "vision_msgs/msg/LabelInfo",
         "The same for those who speak vision_msgs.",

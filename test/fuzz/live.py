@@ -62,9 +62,9 @@ def new_rig() -> Rig:
     """All four sensors, as good messages place them."""
     rig = RigLearner(Rig("camera"))
     for modality in ("camera", "depth", "event"):
-        rig.hear_info(modality, modality, unpack(seeds.camera_info(modality), INFO))
+        rig.on_camera_info(modality, modality, unpack(seeds.camera_info(modality), INFO))
     placed = seeds.transforms(*(("base", m) for m in MODALITIES))
-    rig.hear_transforms("/tf_static", unpack(placed, TRANSFORMS), True)
+    rig.on_transforms("/tf_static", unpack(placed, TRANSFORMS))
     assert not rig.problems
     return rig.rig
 
@@ -168,9 +168,9 @@ class Calibration:
             check_sentence(error)
             return True
         if self.kind == INFO:
-            learner.hear_info("info", CAMERA, message)
+            learner.on_camera_info("info", CAMERA, message)
         else:
-            learner.hear_transforms("/tf", message, False)
+            learner.on_transforms("/tf", message)
         for words in learner.problems.values():
             check_sentence(words)
         refused, frame_set = bool(learner.problems), two_sensors()

@@ -76,11 +76,11 @@ class Offline:
 def _rig() -> Rig:
     learner = RigLearner(Rig(CAMERA_FRAME))
     for modality, frame in ((CAMERA, CAMERA_FRAME), (EVENT, EVENT_FRAME)):
-        learner.hear_info(f"{modality} info", modality, camera_info(header(1, frame)))
+        learner.on_camera_info(f"{modality} info", modality, camera_info(header(1, frame)))
     for frame in set(FRAMES.values()):
         stamped = TransformStamped(header=header(0, "base_link"), child_frame_id=frame)
         turn = stamped.transform.rotation
         if "optical" in frame:
             turn.x, turn.y, turn.z, turn.w = OPTICAL
-        learner.hear_transforms("/tf_static", TFMessage(transforms=[stamped]), True)
+        learner.on_transforms("/tf_static", TFMessage(transforms=[stamped]))
     return learner.rig

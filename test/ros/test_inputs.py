@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from rclpy.qos import qos_profile_sensor_data
 from robot import CAMERA_FRAME, TOPICS, Robot
 from sensor_msgs.msg import CompressedImage, Image
 
-from mlesam_ros.config import SensorParameters
+from mlesam_ros.config import NodeParameters, SensorParameters
 from mlesam_ros.frame import CAMERA, EVENT, LIDAR, CompressedPicture, Picture
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.rig_learner import RigLearner
 from mlesam_ros.ros.inputs import SensorInput
 
 ARRAY_DRIVER = str(Path(__file__).parent / "array_driver.py")
@@ -28,7 +31,9 @@ def robot(graph):
 @pytest.fixture
 def listen(graph):
     def make(modality, **parameters):
-        source = SensorInput(graph.node("listener"), modality, SensorParameters(**parameters))
+        sensor = SensorParameters(**parameters)
+        learner = RigLearner(Rig(""), replace(NodeParameters(), **{modality: sensor}))
+        source = SensorInput(graph.node("listener"), modality, sensor, bind=learner.bind)
         frames = []
         source.registerCallback(frames.append)
         assert graph.spin_until(lambda: source.poll() or source.type_name)

@@ -23,7 +23,7 @@ def feed(graph, info, **camera):
 
     def heard():
         publisher.publish(info)
-        return made.rig.models or made.problems
+        return made.rig.lenses or made.problems
 
     assert graph.spin_until(heard)
     return made

@@ -138,7 +138,7 @@ def _labelled(bag: str, options: BagOptions, space: LabelSpace) -> Iterator[tupl
         silent = [m for m in options.modalities if m not in topics.sensors]
         if silent:
             raise DatasetError(f"{bag} has no topic for {' and '.join(silent)}; take it out of modalities, or name it.")
-        calibration = BagRig(reader, topics, load_rig(options.calibration) if options.calibration else None)
+        calibration = BagRig(reader, topics, rig=load_rig(options.calibration) if options.calibration else None)
         replay = Replay(reader, topics, calibration, space)
         yield from ((s, t.labels, calibration.rig) for s, t in _pairs(replay.steps(), options.modalities))
         for topic, problem in replay.problems.items():

@@ -24,7 +24,7 @@ from mlesam_ros.evaluation.topics import find_topics
 from mlesam_ros.frame import CAMERA, LIDAR, Cloud, CompressedPicture, FrameSet, Modality, Picture, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.coherence import Coherence, Segments, best_yaw, by_yaw, turned
-from mlesam_ros.geometry.rig import Rig, load_rig
+from mlesam_ros.geometry.rig import Lens, Rig, load_rig
 from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.labels import load_label_space
 
@@ -158,6 +158,7 @@ def _from_bag(
     rig.camera_frame = best.frames[CAMERA].frame_id
     if calibration is not None:
         _override(rig, load_rig(calibration))
+    best = replace(best, frames={m: replace(frame, lens=None) for m, frame in best.frames.items()})
     return _scene(path, best, rig, _fitted(best.frames[CAMERA], rig, fit), None)
 
 
@@ -175,6 +176,7 @@ def _fullest(sets: Iterable[FrameSet], sensors: int) -> FrameSet | None:
 def _override(rig: Rig, calibration: Rig) -> None:
     """What a bag says gives way to a file: here it is the file that is judged."""
     rig.models.update(calibration.models)
+    rig.lenses = {m: lens for m, lens in rig.lenses.items() if lens.frame_id not in calibration.models}
     for parent, child, transform in calibration.tree.statics():
         rig.tree.set(parent, child, transform)
 
@@ -182,7 +184,8 @@ def _override(rig: Rig, calibration: Rig) -> None:
 def _fitted(frame: SensorFrame, rig: Rig, fit: str | None) -> CameraModel:
     rgb = _rgb(frame)
     if fit is not None:
-        rig.models[rig.camera_frame] = rig.camera.fitted(rgb.shape[0], rgb.shape[1], fit)
+        fitted = rig.camera.fitted(rgb.shape[0], rgb.shape[1], fit)
+        rig.lenses = rig.lenses | {CAMERA: Lens(rig.camera_frame, fitted)}
     rig.camera.check(rgb.shape[0], rgb.shape[1], "camera picture")
     return rig.camera
 
