@@ -62,16 +62,16 @@ def calibration_findings(
         yield _problem(topic, problem, pictures.get(topic))
     if not rig.has_camera and not problems:
         yield finding("no_label_camera", CAMERA)
-    lenses = rig.lenses
-    strangers = {m for m, record in spoken.items() if m in lenses and _is_stranger(record, lenses[m].frame_id)}
-    for modality in strangers:
-        frame = lenses[modality].frame_id
-        values = {"picture": spoken[modality].frame_id, "info": frame, "modality": modality}
-        yield finding("info_frame", modality, **values)
+    named, camera = rig.lenses.get(CAMERA), spoken.get(CAMERA)
+    stranger = named is not None and camera is not None and _is_stranger(camera, named.frame_id)
+    if stranger:
+        values = {"picture": spoken[CAMERA].frame_id, "info": rig.camera_frame, "modality": CAMERA}
+        yield finding("info_frame", CAMERA, **values)
+    shared = {rig.camera_frame, *((camera.frame_id,) if camera is not None else ())}
     for modality, record in spoken.items():
         if modality != LIDAR:
-            yield from _lens(modality, record, rig, sizes.get(modality), {spoken[m].frame_id for m in strangers})
-        if CAMERA not in strangers:
+            yield from _lens(modality, record, rig, sizes.get(modality), shared)
+        if not stranger:
             yield from _place(modality, record, rig)
     yield from _odd_mountings(spoken, rig)
     yield from _transform_gaps(infos, begin)
@@ -91,23 +91,18 @@ def _problem(topic: str, problem: str, pictures_of: Modality | None) -> Finding:
 
 
 def _lens(
-    modality: Modality,
-    record: Record,
-    rig: Rig,
-    size: tuple[int, int] | None,
-    shared: Collection[str],
+    modality: Modality, record: Record, rig: Rig, size: tuple[int, int] | None, shared: Collection[str]
 ) -> Iterator[Finding]:
-    """Whether its lens is known and fits; a sensor in one of the `shared` frames has the lens of another."""
-    if modality in rig.lenses:
-        known = rig.lenses[modality].model
-    elif record.frame_id in rig.models:
-        if modality != CAMERA and record.frame_id == rig.camera_frame:
-            return  # registered to the camera, whose lens is told with the camera
-        known = rig.models[record.frame_id]
-    else:
+    """Whether its lens is known and fits; one in a `shared` frame, the camera's, may be registered to the camera."""
+    own = rig.lenses.get(modality)
+    registered = modality != CAMERA and record.frame_id in shared and rig.has_camera
+    if registered and (own is None or own.model.shows_as(rig.camera)):
+        return  # the camera's lens is told with the camera
+    known = rig.cameras.get(record.frame_id) if own is None else own.model
+    if known is None:
         if modality == CAMERA and record.frame_id and rig.has_camera:
             yield finding("info_frame", modality, picture=record.frame_id, info=rig.camera_frame, modality=modality)
-        elif modality != CAMERA and rig.has_camera and record.frame_id not in shared:
+        elif modality != CAMERA and rig.has_camera:
             yield finding("no_info", modality)
         return
     if size is not None and size != (known.height, known.width):
