@@ -21,12 +21,13 @@ from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
 from mlesam_ros.frame import FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.model.backbones import STRIDE
-from mlesam_ros.model.checkpoint import describe_checkpoint, exchange_trained, load_checkpoint, load_experts
+from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint, load_experts, refuse_stranger
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.fast_paths import ALL, FastPaths, prepare
 from mlesam_ros.model.graphs import DEVICES, Graphs
 from mlesam_ros.model.mlesam import MLESAM, Features, refuse_not_finite
 from mlesam_ros.model.readout import Answer, enlarged, packed, read, unpacked
+from mlesam_ros.model.shortage import enough_memory
 
 AUTO = "auto"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -71,16 +72,13 @@ class Pipeline:
             ConfigError: a value that is not accepted, no such device, or a modality that no encoder reads.
             CheckpointError: the model was trained on images that the encoders do not make.
         """
-        self.config: MLESAMConfig = model.config
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         _set_threads(threads)
-        self._encoders = make_encoders({m: _encoder_name(self.config, m) for m in self.config.modalities})
-        self._check_statistics(self.config, self._encoders)
-        self._dtype = PRECISIONS[self.precision]
+        self._dtype, self._paths = PRECISIONS[self.precision], paths
         self._upload = Uploads(self.device)
-        self._model = prepare(model, self.device, self._dtype, paths)
         self._graphs = Graphs(self._packet) if paths.graphs and self.device.startswith(DEVICES) else None
+        self._take(self._prepared(model))
         self.refusals: Mapping[Modality, str] = MappingProxyType({})
         self.notes: Mapping[Modality, str] = MappingProxyType({})
         self.encodes_on_device = not self.device.startswith("cpu")
@@ -219,28 +217,50 @@ class Pipeline:
         """
         config = MLESAMConfig.from_dict(describe_checkpoint(path)["config"])
         wanted = [m for m in config.modalities if modalities is None or m in modalities]
-        encoders = make_encoders({m: _encoder_name(config, m) for m in wanted})
-        self._check_statistics(config, encoders)
+        encoders = _checked_encoders(config, wanted)
         load_experts(path, self._model, modalities)
         self._forget_graphs()
         self.config = self._model.config
         self._encoders = {**self._encoders, **encoders}
 
     def take_checkpoint(self, path: str | Path) -> None:
-        """Go on with everything that another checkpoint holds, between two sets and without a new start.
-
-        Args:
-            path: a checkpoint on the same base weights, for the same modalities and classes.
+        """Go on with another checkpoint between two sets: `load_other` and `use`.
 
         Raises:
-            CheckpointError, ConfigError: see `exchange_trained` and `__init__`; nothing has changed then.
+            CheckpointError, ConfigError: see `load_other`; nothing has changed then.
         """
-        config = MLESAMConfig.from_dict(describe_checkpoint(path)["config"])
-        encoders = make_encoders({m: _encoder_name(config, m) for m in config.modalities})
-        self._check_statistics(config, encoders)
-        exchange_trained(path, self._model)
+        self.use(self.load_other(path))
+
+    def load_other(self, path: str | Path) -> MLESAM:
+        """The model of another checkpoint as a new pipeline would run it; any thread may call this.
+
+        Until it is put to use both models are in memory.
+
+        Args:
+            path: a checkpoint on the same base weights, for the same modalities and label space.
+
+        Raises:
+            CheckpointError, ConfigError: see `refuse_stranger`, `load_checkpoint` and `__init__`.
+        """
+        refuse_stranger(path, self.config)
+        model = load_checkpoint(path, self._model.base_weights)
+        with enough_memory(model, self.device):
+            return self._prepared(model)
+
+    def use(self, model: MLESAM) -> None:
+        """Run what `load_other` gave from the next set on."""
+        self._take(model)
         self._forget_graphs()
-        self.config, self._encoders = self._model.config, encoders
+
+    def _prepared(self, model: MLESAM) -> MLESAM:
+        """The model on the device, refused before that if its encoders are not those that it was trained with."""
+        _checked_encoders(model.config, model.config.modalities)
+        return prepare(model, self.device, self._dtype, self._paths)
+
+    def _take(self, model: MLESAM) -> None:
+        """Use a prepared model, and whatever follows from its configuration."""
+        self._model, self.config = model, model.config
+        self._encoders = _checked_encoders(model.config, model.config.modalities)
 
     def network_size(self, rig: Rig) -> tuple[int, int]:
         """(h, w) of the network's images: the camera's shape, long side `image_size`, sides multiples of 32.
@@ -304,21 +324,29 @@ class Pipeline:
         if self._graphs is not None:
             self._graphs.forget()
 
-    @staticmethod
-    def _check_statistics(config: MLESAMConfig, encoders: Mapping[Modality, Encoder]) -> None:
-        for modality in config.statistics.keys() & encoders.keys():
-            statistics, encoder = config.statistics[modality], encoders[modality]
-            if not np.allclose(statistics, encoder.statistics):
-                raise CheckpointError(
-                    f"the {modality} expert was trained on images normalised with {statistics}, but encoder "
-                    f"{encoder.name} uses {encoder.statistics}; train it again or use the version it was trained with."
-                )
-
 
 def network_size(camera: tuple[int, int], image_size: int) -> tuple[int, int]:
     """(h, w) of the network's images for a camera of (height, width): long side `image_size`, sides multiples of 32."""
     cells = [max(1, round(side * image_size / max(camera) / STRIDE)) for side in camera]
     return cells[0] * STRIDE, cells[1] * STRIDE
+
+
+def _checked_encoders(config: MLESAMConfig, modalities: Sequence[Modality]) -> dict[Modality, Encoder]:
+    """The encoders that a configuration names for some modalities.
+
+    Raises:
+        ConfigError: there is none for a modality.
+        CheckpointError: one normalises with other statistics than the expert was trained on; says both.
+    """
+    encoders = make_encoders({m: _encoder_name(config, m) for m in modalities})
+    for modality in config.statistics.keys() & encoders.keys():
+        statistics, encoder = config.statistics[modality], encoders[modality]
+        if not np.allclose(statistics, encoder.statistics):
+            raise CheckpointError(
+                f"the {modality} expert was trained on images normalised with {statistics}, but encoder "
+                f"{encoder.name} uses {encoder.statistics}; train it again or use the version it was trained with."
+            )
+    return encoders
 
 
 def _encoder_name(config: MLESAMConfig, modality: Modality) -> str:

@@ -18,11 +18,12 @@ from mlesam_ros.encoding.on_device import encode_on
 from mlesam_ros.errors import CalibrationError, CheckpointError, ConfigError, MlesamError
 from mlesam_ros.frame import MODALITIES, FrameSet, Picture, SensorFrame
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.model.checkpoint import save_checkpoint
+from mlesam_ros.labels import LabelSpace, load_label_space
+from mlesam_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
 from mlesam_ros.model.readout import enlarged
-from mlesam_ros.model.weights import base_sha256, save_backbone
+from mlesam_ros.model.weights import base_sha256, load_base, save_backbone
 from mlesam_ros.pipeline import PRECISIONS, Pipeline, network_size
 from mlesam_ros.world.world import World
 
@@ -237,6 +238,110 @@ class TestTakingExperts:
         with pytest.raises(CheckpointError, match="lidar expert was trained on images normalised with"):
             pipeline.take_experts(tmp_path / "odd.safetensors")
         assert np.array_equal(pipeline.segment(frame_set, world.rig).confidence, before.confidence)
+
+
+def with_settings(path, changes):
+    """The shipped checkpoint under another configuration, as another training run might have left it."""
+    model = load_checkpoint("weights/street.safetensors")
+    for name, value in changes.items():
+        if name in ("router_width", "auxiliary", "rank") or value in ("concat", "average"):
+            torch.manual_seed(3)
+            fresh = build_mlesam(replace(model.config, **changes))
+            load_base(fresh, model.base_weights)
+            model = fresh
+    model.config = model.router.config = replace(model.config, **changes)
+    save_checkpoint(path, model)
+    return path
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(0)
+    return {m: rng.standard_normal((3, 64, 96)).astype(np.float32) for m in MODALITIES}
+
+
+class TestTakingACheckpoint:
+    """Kind: state that is exchanged in part. The oracle is the same file in a new pipeline."""
+
+    CHANGES = (
+        {"top_k": 1}, {"renormalise": False}, {"gate": "sigmoid"}, {"features": "routed"}, {"features": "average"},
+        {"combine": "sum"}, {"combine": "concat"}, {"fuse": "main"}, {"fuse": "max_confidence"}, {"auxiliary": False},
+        {"router_width": 8}, {"rank": 4}, {"image_size": 128}, {"top_k": 3, "image_size": 64},
+    )  # fmt: skip
+
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    @pytest.mark.parametrize("changes", CHANGES, ids=str)
+    def test_gives_the_masks_of_a_fresh_load(self, tmp_path, images, frame_set, world, changes, precision):
+        path = with_settings(tmp_path / "other.safetensors", changes)
+        fresh = Pipeline.from_checkpoint(path, device="cpu", precision=precision)
+        live = Pipeline.from_checkpoint("weights/street.safetensors", device="cpu", precision=precision)
+        live.answer(images)
+        live.take_checkpoint(path)
+        assert live.config == fresh.config
+        same_answers(live.answer(images), fresh.answer(images))
+        ours, theirs = live.segment(frame_set, world.rig, False), fresh.segment(frame_set, world.rig, False)
+        assert ours.labels.shape == theirs.labels.shape
+        assert np.array_equal(ours.confidence, theirs.confidence)
+
+    def test_takes_its_encoders(self, tmp_path, frame_set, world):
+        encoders = {**DEFAULT_ENCODERS, "depth": "hha"}
+        statistics = {m: e.statistics for m, e in make_encoders(encoders).items()}
+        path = with_settings(tmp_path / "hha.safetensors", {"encoders": encoders, "statistics": statistics})
+        fresh, live = Pipeline.from_checkpoint(path), Pipeline.from_checkpoint("weights/street.safetensors")
+        live.take_checkpoint(path)
+        ours, theirs = live.segment(frame_set, world.rig), fresh.segment(frame_set, world.rig)
+        assert np.array_equal(live.images["depth"], fresh.images["depth"])
+        assert np.array_equal(ours.confidence, theirs.confidence)
+
+    def test_refuses_other_colours_of_the_same_classes(self, tmp_path):
+        space = load_label_space("deliver").to_dict()
+        space["classes"][0]["color"] = [1, 2, 3]
+        path = with_settings(tmp_path / "c.safetensors", {"label_space": LabelSpace.from_dict(space)})
+        live = Pipeline.from_checkpoint("weights/street.safetensors")
+        before = live.network
+        with pytest.raises(
+            CheckpointError,
+            match=r"deliver with Building as \(1, 2, 3\), but the model has deliver with Building as \(70, 70, 70\)",
+        ):
+            live.take_checkpoint(path)
+        assert live.network is before
+
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_experts_alone_are_those_of_a_model_that_had_them_from_the_start(self, tmp_path, images, precision):
+        donor = load_checkpoint("weights/street.safetensors")
+        with torch.no_grad():
+            for parameter in donor.experts.parameters():
+                parameter.mul_(1.1)
+        save_checkpoint(tmp_path / "donor.safetensors", donor)
+        model = load_checkpoint("weights/street.safetensors")
+        model.experts.load_state_dict(donor.experts.state_dict())
+        fresh = Pipeline(model, "cpu", precision)
+        live = Pipeline.from_checkpoint("weights/street.safetensors", device="cpu", precision=precision)
+        live.take_experts(tmp_path / "donor.safetensors")
+        same_answers(live.answer(images), fresh.answer(images))
+
+    @pytest.mark.parametrize("changes", [c for c in CHANGES if len(c) == 1], ids=str)
+    def test_experts_alone_are_refused_where_router_heads_or_size_differ(self, tmp_path, changes):
+        path = with_settings(tmp_path / "other.safetensors", changes)
+        live, ((name, value),) = Pipeline.from_checkpoint("weights/street.safetensors"), changes.items()
+        ours = getattr(live.config, name)
+        with pytest.raises(CheckpointError, match=f"has {name} {value}, but the model has {ours}"):
+            live.take_experts(path)
+
+    def test_nothing_of_a_replaced_expert_stays(self, tmp_path):
+        bare = load_checkpoint("weights/street.safetensors")
+        bare.config = replace(bare.config, encoders={}, statistics={})
+        save_checkpoint(tmp_path / "bare.safetensors", bare)
+        live = Pipeline.from_checkpoint("weights/street.safetensors")
+        live.take_experts(tmp_path / "bare.safetensors", ["lidar"])
+        assert "lidar" not in live.config.encoders and "lidar" not in live.config.statistics
+        assert set(live.config.statistics) == {"camera", "depth", "event"}
+
+
+def same_answers(ours, theirs):
+    assert np.array_equal(ours.labels, theirs.labels)
+    assert np.array_equal(ours.confidence, theirs.confidence)
+    assert ours.weights == theirs.weights
 
 
 def test_nothing_readable_raises_with_every_reason(pipeline, frame_set, world):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,11 @@ from mlesam_ros.model.weights import (
 
 FORMAT = 1
 _KEY = "mlesam"
+_AFRESH = "Give a checkpoint that agrees in it, or load this one afresh."
+_OWN = ("encoders", "statistics")
+"""Fields of the configuration that map modalities: each entry belongs to one expert."""
+_SHARED = tuple(f.name for f in fields(MLESAMConfig) if f.name not in ("modalities", "label_space", *_OWN))
+"""Fields that experts from different files must have in common, because router, heads and picture size are shared."""
 
 
 def save_checkpoint(path: str | Path, model: MLESAM, metrics: Mapping[str, Any] | None = None) -> None:
@@ -109,7 +114,8 @@ def load_trained(path: str | Path, model: MLESAM) -> None:
 def load_experts(path: str | Path, model: MLESAM, modalities: Sequence[Modality] | None = None) -> None:
     """Take experts out of a checkpoint into a model that is in use: those it has are replaced, new ones are added.
 
-    Router and heads stay. The model may be merged, on any device and in any precision, and stays so.
+    Router and heads stay, so the file's configuration must be the model's in all that is not an expert's own. The model
+    may be merged, on any device and in any precision, and stays so.
 
     Args:
         path: a file that `save_checkpoint` wrote.
@@ -117,10 +123,10 @@ def load_experts(path: str | Path, model: MLESAM, modalities: Sequence[Modality]
         modalities: which experts; None for all that the file has.
 
     Raises:
-        CheckpointError: unreadable, or of another backbone, rank, label space or other base weights; says both values.
+        CheckpointError: unreadable, or of another configuration, label space or other base weights; says both values.
         ConfigError: the file has no such expert.
     """
-    config, _ = _belonging(path, model, ("backbone", "rank"))
+    config, _ = _belonging(path, model, _SHARED)
     wanted = config.modalities if modalities is None else tuple(modalities)
     if foreign := [m for m in wanted if m not in config.modalities]:
         raise ConfigError(f"{path} has no expert for {', '.join(foreign)}; it has {', '.join(config.modalities)}.")
@@ -134,31 +140,7 @@ def load_experts(path: str | Path, model: MLESAM, modalities: Sequence[Modality]
         expert.load_state_dict(theirs)
     for modality, expert in read.items():
         model.experts.add(modality, expert)
-    current = _current_config(model)
-    encoders = {m: name for m, name in config.encoders.items() if m in wanted}
-    statistics = {m: pair for m, pair in config.statistics.items() if m in wanted}
-    model.config = replace(
-        current, encoders={**current.encoders, **encoders}, statistics={**current.statistics, **statistics}
-    )
-
-
-def exchange_trained(path: str | Path, model: MLESAM) -> None:
-    """Put everything that another checkpoint holds into a model that is in use: experts, router and heads.
-
-    The model may be merged, on any device and in any precision, and stays so.
-
-    Args:
-        path: a file that `save_checkpoint` wrote.
-        model: filled by `load_checkpoint`.
-
-    Raises:
-        CheckpointError: unreadable, or of another backbone, rank, picture size, label space, set of modalities or other
-            base weights; says both values. Nothing has changed then.
-    """
-    _belonging(path, model, ("backbone", "rank", "image_size", "modalities"))
-    state = _matching(path, model)
-    load_experts(path, model)
-    model.load_state_dict({n: t for n, t in state.items() if not n.startswith("experts.")}, strict=False)
+    model.config = _with_experts(_current_config(model), config, wanted)
 
 
 def describe_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -219,9 +201,21 @@ def trained(model: MLESAM) -> dict[str, Tensor]:
 def _current_config(model: MLESAM) -> MLESAMConfig:
     """The configuration with the experts that the model has by now."""
     names, config = model.experts.modalities, model.config
-    encoders = {m: name for m, name in config.encoders.items() if m in names}
-    statistics = {m: pair for m, pair in config.statistics.items() if m in names}
-    return replace(config, modalities=names, rank=model.experts.rank, encoders=encoders, statistics=statistics)
+    own: dict[str, Any] = {key: _only(getattr(config, key), names) for key in _OWN}
+    return replace(config, modalities=names, rank=model.experts.rank, **own)
+
+
+def _with_experts(current: MLESAMConfig, source: MLESAMConfig, taken: Sequence[Modality]) -> MLESAMConfig:
+    """The configuration once some experts of another one are in use: nothing of those that they replace stays."""
+    kept = [m for m in current.modalities if m not in taken]
+    own: dict[str, Any] = {
+        key: {**_only(getattr(current, key), kept), **_only(getattr(source, key), taken)} for key in _OWN
+    }
+    return replace(current, **own)
+
+
+def _only(mapping: Mapping[Modality, Any], names: Sequence[Modality]) -> dict[Modality, Any]:
+    return {m: value for m, value in mapping.items() if m in names}
 
 
 def _belonging(path: str | Path, model: MLESAM, names: Sequence[str]) -> tuple[MLESAMConfig, str]:
@@ -237,10 +231,7 @@ def _belonging(path: str | Path, model: MLESAM, names: Sequence[str]) -> tuple[M
     """
     about = _read_about(Path(path))
     config, current = _config(path, about), _current_config(model)
-    for name in names:
-        theirs, ours = getattr(config, name), getattr(current, name)
-        if theirs != ours:
-            raise CheckpointError(f"{path} has {name} {theirs}, but the model has {ours}.")
+    _refuse_other(path, config, current, names)
     _refuse_other_labels(path, config.label_space, current.label_space)
     exact = all(p.dtype == torch.float32 for p in model.backbone.parameters())
     found = model.base_sha256 if model.base_sha256 and not exact else base_sha256(model.backbone)
@@ -250,6 +241,31 @@ def _belonging(path: str | Path, model: MLESAM, names: Sequence[str]) -> tuple[M
             f"have {found}; give the base weights it was trained on."
         )
     return config, found
+
+
+def refuse_stranger(path: str | Path, current: MLESAMConfig) -> None:
+    """Refuse a checkpoint that cannot stand in for the one in use, because outputs and inputs depend on the difference.
+
+    Raises:
+        CheckpointError: unreadable, or of another backbone, label space or other modalities; says both values.
+    """
+    config = _config(path, _read_about(Path(path)))
+    _refuse_other(path, config, current, ("backbone", "modalities"))
+    theirs, ours = config.label_space, current.label_space
+    _refuse_other_labels(path, theirs, ours)
+    pairs = [(f"{theirs.name} with {n} as {tuple(a)}", f"{ours.name} with {n} as {tuple(b)}") for n, a, b in zip(
+        theirs.names, theirs.colors, ours.colors, strict=True) if a != b or theirs.name != ours.name]  # fmt: skip
+    if pairs:  # its name and colors are announced once
+        raise CheckpointError(f"{path} has label space {pairs[0][0]}, but the model has {pairs[0][1]}.", _AFRESH)
+
+
+def _refuse_other(path: str | Path, theirs: MLESAMConfig, ours: MLESAMConfig, names: Sequence[str]) -> None:
+    for name in names:
+        if getattr(theirs, name) != getattr(ours, name):
+            raise CheckpointError(
+                f"{path} has {name} {getattr(theirs, name)}, but the model has {getattr(ours, name)}.",
+                _AFRESH,
+            )
 
 
 def _refuse_other_labels(path: str | Path, theirs: LabelSpace, ours: LabelSpace) -> None:

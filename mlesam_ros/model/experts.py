@@ -58,6 +58,7 @@ class ExpertLinear(nn.Linear):
     a: Tensor | None = None  # (M, C, 2r): the stacked form
     b: Tensor | None = None  # (M, 2r, 3D)
     merged: Tensor | None  # (M, C, 3D): the merged form
+    exact: Tensor | None = None  # (3D, C) the weight in float32, from before it was rounded
 
     @classmethod
     def around(cls, linear: nn.Linear) -> ExpertLinear:
@@ -158,7 +159,13 @@ class Experts(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Precompute every modality's projections, so that `active` costs no low-rank product. For inference."""
+        """Precompute every modality's projections, so that `active` costs no low-rank product. For inference.
+
+        The weights are remembered as they are now: an expert that is added after the model was rounded to another
+        precision is merged as one that was there before.
+        """
+        for layer in self.layers:
+            layer.exact = layer.weight.data
         self._set_merged([self._merge(block, self.modalities) for block in range(len(self.layers))])
 
     def unmerge(self) -> None:
@@ -207,9 +214,10 @@ class Experts(nn.Module):
 
     def _merge(self, block: int, modalities: Sequence[Modality]) -> Tensor:
         """(M, C, 3D) weights that do what W and the low-rank terms do together; the sum is rounded once."""
-        a, b = self._stack(block, modalities)
-        weight = self.layers[block].weight
-        return (weight.T.float() + a.float() @ b.float()).to(weight.dtype)
+        weight, exact = self.layers[block].weight, self.layers[block].exact
+        assert exact is not None
+        a, b = (x.to(exact.device, torch.float32) for x in self._stack(block, modalities))
+        return (exact.T.float() + a @ b).to(weight.device, weight.dtype)
 
     def _set_merged(self, weights: list[Tensor] | None) -> None:
         self._merged, self._chosen = weights, {}

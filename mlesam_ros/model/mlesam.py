@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +85,7 @@ class MLESAM(nn.Module):
         super().__init__()
         self.config = config
         self.base_sha256: str | None = None  # of the base weights as they were loaded, whatever precision follows
+        self.base_weights: Path | None = None  # the file that they were loaded from
         size, classes = backbone_size(config.backbone), len(config.label_space)
         channels = level_channels(size.neck)
         self.backbone = build_backbone(config.backbone).requires_grad_(False)

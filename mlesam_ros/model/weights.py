@@ -59,6 +59,7 @@ def load_base(model: MLESAM, path: str | Path) -> None:
         CheckpointError: see `load_backbone`.
     """
     state = load_backbone(model.backbone, path)
+    model.base_weights = Path(path)
     if any(name.startswith(DECODER) for name in state):
         start_decoder(model.decoder, state, path)
 

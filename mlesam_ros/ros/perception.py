@@ -99,13 +99,14 @@ class Perception:
         self._pipeline.close()
 
     def exchange(self, checkpoint: str) -> None:
-        """Go on with another checkpoint from the next set on; sets that come meanwhile wait.
+        """Go on with another checkpoint from the next set on; masks are made while it is loaded.
 
         Raises:
             MlesamError: it does not fit what was configured; the one in use stays.
         """
+        model = self._pipeline.load_other(_checkpoint(checkpoint))
         with self._pipeline_lock:
-            self._pipeline.take_checkpoint(_checkpoint(checkpoint))
+            self._pipeline.use(model)
 
     def adopt(self, parameters: NodeParameters) -> None:
         """Take over changed live parameters, already checked."""

@@ -18,8 +18,9 @@ from tiny_model import write_tiny_model
 from torch import nn
 
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.model.checkpoint import describe_checkpoint, exchange_trained, load_checkpoint, load_experts
+from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
 from mlesam_ros.model.weights import read_tensors
+from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.training.recipe import load_recipe
 from mlesam_ros.training.state import Learner
 
@@ -36,7 +37,9 @@ class CheckpointFile:
         self.parameters = write_tiny_model(folder)
         self.good = Path(str(self.parameters["checkpoint"])).read_bytes()
         self.path = folder / "damaged.safetensors"
-        self.model = load_checkpoint(self.parameters["checkpoint"], self.parameters["base_weights"])
+        self.pipeline = Pipeline.from_checkpoint(
+            self.parameters["checkpoint"], self.parameters["base_weights"], "cpu", "fp32", 1
+        )
         self.asked = 0
 
     def case(self, rng: random.Random) -> bytes:
@@ -48,12 +51,12 @@ class CheckpointFile:
         self.path.write_bytes(case)
         self.asked += 1
         refused = is_refused(lambda: describe_checkpoint(self.path) is None)
-        for exchange in (exchange_trained, load_experts):
+        for exchange in (self.pipeline.take_checkpoint, self.pipeline.take_experts):
             before = {name: t.clone() for name, t in self._state()}
             try:
-                exchange(self.path, self.model)
+                exchange(self.path)
             except MlesamError:
-                refused = is_refused(exchange, self.path, self.model)
+                refused = is_refused(exchange, self.path)
                 assert all(torch.equal(t, before[name]) for name, t in self._state()), "refused, yet changed"
             assert all(t.isfinite().all() for _, t in self._state()), "weights that make masks of nothing"
         if self.asked % SELDOM == 1:
@@ -62,7 +65,7 @@ class CheckpointFile:
         return refused
 
     def _state(self) -> Iterator[tuple[str, torch.Tensor]]:
-        return ((name, t) for name, t in self.model.state_dict().items() if not name.startswith("backbone."))
+        return ((name, t) for name, t in self.pipeline.network.state_dict().items() if not name.startswith("backbone."))
 
 
 def damaged_safetensors(rng: random.Random, data: bytes) -> bytes:

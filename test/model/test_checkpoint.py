@@ -10,7 +10,6 @@ from mlesam_ros.errors import CheckpointError, ConfigError
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.checkpoint import (
     describe_checkpoint,
-    exchange_trained,
     load_checkpoint,
     load_experts,
     load_trained,
@@ -247,7 +246,7 @@ def test_weights_that_would_make_masks_of_nothing_are_refused(files, make_model,
     with safe_open(path, "pt") as file:
         about = file.metadata()
     save_file({**state, name: spoil(state[name])}, path, about)
-    for take in (load_trained, load_experts, exchange_trained):
+    for take in (load_trained, load_experts):
         with pytest.raises(CheckpointError, match=words):
             take(path, model)
     with pytest.raises(CheckpointError, match=words):

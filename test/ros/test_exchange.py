@@ -17,16 +17,19 @@ from mlesam_ros.model.checkpoint import save_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
 from mlesam_ros.model.weights import load_base
+from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.ros.node import PerceptionNode
 
 
-def trained(folder: Path, weights: dict, name: str, modalities=MODALITIES, base: bool = True, seed: int = 1) -> str:
+def trained(
+    folder: Path, weights: dict, name: str, modalities=MODALITIES, base: bool = True, seed: int = 1, **changes
+) -> str:
     """A checkpoint on the tiny base weights, trained by nobody."""
     encoders = {m: DEFAULT_ENCODERS[m] for m in modalities}
     statistics = {m: ENCODERS[e]().statistics for m, e in encoders.items()}
     torch.manual_seed(seed)
-    config = MLESAMConfig(rank=2, image_size=64, modalities=modalities, encoders=encoders, statistics=statistics)
-    model = build_mlesam(config)
+    values = {"rank": 2, "image_size": 64, "modalities": modalities, "encoders": encoders, "statistics": statistics}
+    model = build_mlesam(MLESAMConfig(**{**values, **changes}))
     if base:
         load_base(model, weights["base_weights"])
     path = folder / f"{name}.safetensors"
@@ -76,6 +79,29 @@ def test_it_is_taken_over_while_masks_are_made_and_back(graph, node, weights, tm
         assert 0 <= sensor.received - fates <= 2, "nothing is lost in the exchange"
         assert sensor.refused == 0
     assert [s.sequence for s in listener.got["status"]] == list(range(1, status.sequence + 1))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"top_k": 1}, {"fuse": "main"}, {"features": "routed"}, {"gate": "sigmoid"}, {"image_size": 96}],
+    ids=str,
+)
+def test_one_of_another_configuration_makes_the_masks_that_a_fresh_node_makes(graph, node, weights, tmp_path, changes):
+    """Kind: state that is exchanged in part. The oracle is a new pipeline with the same file."""
+    robot, listener = Robot(graph.node("robot")), Listener(graph.node("listener"))
+    other = trained(tmp_path, weights, "other", seed=7, **changes)
+    assert graph.spin_until(lambda: robot.heard)
+    masks_of(graph, robot, listener)
+    pipeline = node._perception._pipeline
+    assert node.set_parameters([Parameter("checkpoint", value=other)])[0].successful
+    fresh = Pipeline.from_checkpoint(other, weights["base_weights"], "cpu", "fp32", 1)
+    masks_of(graph, robot, listener)
+    with node._perception._pipeline_lock:
+        images = pipeline.images
+        ours, theirs = pipeline.answer(images), fresh.answer(images)
+    assert max(next(iter(images.values())).shape) == fresh.config.image_size
+    assert np.array_equal(ours.labels, theirs.labels) and np.array_equal(ours.confidence, theirs.confidence)
+    assert ours.weights == theirs.weights
 
 
 @pytest.mark.parametrize(
