@@ -20,9 +20,8 @@ from mlesam_ros.encoding.uploads import Uploads
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
 from mlesam_ros.frame import FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.model.backbones import STRIDE
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint, load_experts, refuse_stranger
-from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.config import MLESAMConfig, network_size
 from mlesam_ros.model.fast_paths import ALL, FastPaths, prepare
 from mlesam_ros.model.graphs import DEVICES, Graphs
 from mlesam_ros.model.mlesam import MLESAM, Features, refuse_not_finite
@@ -49,6 +48,8 @@ class Pipeline:
         notes: modality → what its picture in the last set had to be made without, such as the robot's own motion.
         encodes_on_device: whether pictures are made on the device where the encoder can; the CPU's are NumPy's.
     """
+
+    _encoders: Mapping[Modality, Encoder]
 
     def __init__(
         self,
@@ -217,18 +218,12 @@ class Pipeline:
         """
         config = MLESAMConfig.from_dict(describe_checkpoint(path)["config"])
         wanted = [m for m in config.modalities if modalities is None or m in modalities]
-        encoders = _checked_encoders(config, wanted)
+        _checked_encoders(config, wanted)
         load_experts(path, self._model, modalities)
-        self._forget_graphs()
-        self.config = self._model.config
-        self._encoders = {**self._encoders, **encoders}
+        self.use(self._model)
 
     def take_checkpoint(self, path: str | Path) -> None:
-        """Go on with another checkpoint between two sets: `load_other` and `use`.
-
-        Raises:
-            CheckpointError, ConfigError: see `load_other`; nothing has changed then.
-        """
+        """`load_other` and `use` in one; where the former refuses, nothing has changed."""
         self.use(self.load_other(path))
 
     def load_other(self, path: str | Path) -> MLESAM:
@@ -248,7 +243,7 @@ class Pipeline:
             return self._prepared(model)
 
     def use(self, model: MLESAM) -> None:
-        """Run what `load_other` gave from the next set on."""
+        """Run a prepared model from the next set on: what `load_other` gave, or the same one with other experts."""
         self._take(model)
         self._forget_graphs()
 
@@ -263,7 +258,7 @@ class Pipeline:
         self._encoders = _checked_encoders(model.config, model.config.modalities)
 
     def network_size(self, rig: Rig) -> tuple[int, int]:
-        """(h, w) of the network's images: the camera's shape, long side `image_size`, sides multiples of 32.
+        """(h, w) of the network's images, see `model.config.network_size`.
 
         Raises:
             CalibrationError: the label camera is not known.
@@ -323,12 +318,6 @@ class Pipeline:
         """Weights have moved."""
         if self._graphs is not None:
             self._graphs.forget()
-
-
-def network_size(camera: tuple[int, int], image_size: int) -> tuple[int, int]:
-    """(h, w) of the network's images for a camera of (height, width): long side `image_size`, sides multiples of 32."""
-    cells = [max(1, round(side * image_size / max(camera) / STRIDE)) for side in camera]
-    return cells[0] * STRIDE, cells[1] * STRIDE
 
 
 def _checked_encoders(config: MLESAMConfig, modalities: Sequence[Modality]) -> dict[Modality, Encoder]:

@@ -382,6 +382,25 @@ def test_network_size(camera, image_size):
         assert abs(side - max(true_side * scale, 32)) <= 16
 
 
+@pytest.mark.parametrize(
+    ("camera", "image_size", "size"),
+    [
+        ((1080, 1920), 256, (160, 256)),  # 4.5 cells
+        ((720, 1280), 256, (160, 256)),
+        ((1920, 1080), 256, (256, 160)),
+        ((1200, 1920), 256, (160, 256)),  # 5 cells
+        ((480, 640), 256, (192, 256)),
+        ((288, 384), 384, (288, 384)),
+        ((1080, 1920), 1824, (1024, 1824)),
+        ((375, 1242), 256, (64, 256)),  # 2.4 cells
+        ((10, 4000), 256, (32, 256)),
+    ],
+)
+def test_half_a_cell_is_rounded_up(camera, image_size, size):
+    """Kind: rounding. Python's own rounds half to even, which squeezed every 16:9 camera at 256 into 128 rows."""
+    assert network_size(camera, image_size) == size
+
+
 class TestFromCheckpoint:
     @pytest.fixture
     def files(self, tmp_path):

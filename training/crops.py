@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import CAMERA
 from mlesam_ros.labels import IGNORE
+from mlesam_ros.model.config import network_size
 from mlesam_ros.training.datasets.frames import LabelledFrames
 
 Images = dict[str, Tensor]
@@ -27,20 +27,15 @@ class CropRecipe:
     """How samples are varied and cut.
 
     Attributes:
-        base: short side in pixels to which a scale of 1 brings a picture.
         crop: height and width of what the network sees in training.
-        scales: smallest and largest scale.
+        scales: smallest and largest scale; at 1 a picture has the size at which it is evaluated, see `full_size`.
         flip: probability of a mirrored sample.
         jitter: probability that the camera's brightness, contrast and saturation change, each by 0.5 … 1.5.
         blur: probability of a blurred picture.
         blurred: modalities that are blurred.
         sigma: of the blur in pixels; None for one drawn from 0 … 1.
-        fit: how whole pictures are brought to size for evaluation: `multiple` enlarges both sides to the next multiple
-            of 32, `centre` cuts a square out.
-        whole: short side in evaluation.
     """
 
-    base: int
     crop: int
     scales: tuple[float, float]
     flip: float
@@ -48,34 +43,29 @@ class CropRecipe:
     blur: float
     blurred: tuple[str, ...]
     sigma: float | None
-    fit: str
-    whole: int
 
 
-CROP_RECIPES = {
-    "deliver": CropRecipe(1024, 1024, (0.5, 2.0), 0.5, 0.2, 0.2, (CAMERA,), 0.8, "multiple", 1024),
-    "mcubes": CropRecipe(512, 512, (0.5, 2.0), 0.5, 0.0, 0.5, (CAMERA, "nir"), None, "centre", 1024),
-}
-"""Published recipes by name. For MUSES take deliver's, as CMNeXt's authors do for every set of streets."""
+def full_size(shape: torch.Size | tuple[int, ...], image_size: int, square: bool) -> tuple[int, int]:
+    """(h, w) to which a whole picture is brought, with `image_size` the long side of what the network reads of it.
 
-
-def crop_recipe(name: str) -> CropRecipe:
-    """A published recipe.
-
-    Raises:
-        ConfigError: no such recipe.
+    Args:
+        shape: (…, H, W) of the picture.
+        image_size: of the model, see `MLESAMConfig`.
+        square: the network reads a square from the centre, see `LabelledFrames`: its side is the picture's short side.
     """
-    if name not in CROP_RECIPES:
-        raise ConfigError(f"augmentation {name!r} is not known; accepted are {', '.join(CROP_RECIPES)}.")
-    return CROP_RECIPES[name]
+    height, width = shape[-2], shape[-1]
+    if not square:
+        return network_size((height, width), image_size)
+    return _times((height, width), image_size / min(height, width))
 
 
 class RandomCrops:
     """Varies a batch of large pictures; the same generator state gives the same result."""
 
-    def __init__(self, recipe: CropRecipe, dataset: LabelledFrames) -> None:
-        """Remember how much to vary, and what the data set says of its modalities."""
-        self.recipe, self._sparse, self._blanks = recipe, dataset.sparse, dict(dataset.blanks)
+    def __init__(self, recipe: CropRecipe, dataset: LabelledFrames, image_size: int) -> None:
+        """Remember how much to vary, what the data set says of its modalities, and the model's `image_size`."""
+        self.recipe, self._image_size, self._square = recipe, image_size, dataset.square
+        self._sparse, self._blanks = dataset.sparse, dict(dataset.blanks)
         mean, std = dataset.statistics.get(CAMERA, ((0.0,) * 3, (1.0,) * 3))
         self._mean, self._std = (torch.tensor(s).view(3, 1, 1) for s in (mean, std))
 
@@ -104,8 +94,8 @@ class RandomCrops:
         if draw[5] < recipe.blur:
             sigma = draw[6] if recipe.sigma is None else recipe.sigma
             images = {m: _blurred(p, sigma) if m in recipe.blurred else p for m, p in images.items()}
-        short = recipe.base * (recipe.scales[0] + draw[7] * (recipe.scales[1] - recipe.scales[0]))
-        height, width = _scaled(labels.shape, round(short))
+        scale = recipe.scales[0] + draw[7] * (recipe.scales[1] - recipe.scales[0])
+        height, width = _times(full_size(labels.shape, self._image_size, self._square), scale)
         top, left = (int(draw[8 + axis] * (max(side - crop, 0) + 1)) for axis, side in enumerate((height, width)))
         corner = (top, left)
         cut = {m: self._cut(p, m, (height, width), corner) for m, p in images.items()}
@@ -133,22 +123,19 @@ class RandomCrops:
 class WholePictures:
     """Brings whole pictures to the size at which they are evaluated, with nothing left to chance."""
 
-    def __init__(self, recipe: CropRecipe, dataset: LabelledFrames) -> None:
-        """Remember the recipe, and which of the data set's modalities are measurements."""
-        self.recipe, self._sparse = recipe, dataset.sparse
+    def __init__(self, dataset: LabelledFrames, image_size: int) -> None:
+        """Remember which of the data set's modalities are measurements, and the model's `image_size`."""
+        self._sparse, self._square, self._image_size = dataset.sparse, dataset.square, image_size
 
     def __call__(self, images: Images, labels: Tensor) -> tuple[Images, Tensor]:
         """(B, 3, H, W) pictures and (B, H, W) labels, resized."""
-        size = _scaled(labels.shape[-2:], self.recipe.whole)
-        if self.recipe.fit == "multiple":
-            size = (-(-size[0] // 32) * 32, -(-size[1] // 32) * 32)
+        size = full_size(labels.shape, self._image_size, self._square)
         large = {m: resized(p, size, "nearest" if m in self._sparse else "bilinear") for m, p in images.items()}
         truth = resized(labels, size, "nearest")
-        if self.recipe.fit == "centre":
-            top, left = ((side - self.recipe.whole) // 2 for side in size)
-            window = (slice(top, top + self.recipe.whole), slice(left, left + self.recipe.whole))
-            return {m: p[..., window[0], window[1]] for m, p in large.items()}, truth[..., window[0], window[1]]
-        return large, truth
+        if not self._square:
+            return large, truth
+        rows, columns = (slice(edge, edge + self._image_size) for edge in ((n - self._image_size) // 2 for n in size))
+        return {m: p[..., rows, columns] for m, p in large.items()}, truth[..., rows, columns]
 
 
 def resized(picture: Tensor, size: tuple[int, int], mode: str) -> Tensor:
@@ -166,11 +153,8 @@ def resized(picture: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     return out if picture.ndim == 4 else out[0]
 
 
-def _scaled(shape: torch.Size | tuple[int, ...], short: int) -> tuple[int, int]:
-    """(height, width) of a picture whose short side becomes `short`."""
-    height, width = shape[-2], shape[-1]
-    factor = short / min(height, width)
-    return max(1, round(height * factor)), max(1, round(width * factor))
+def _times(size: tuple[int, int], factor: float) -> tuple[int, int]:
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def _padded(picture: Tensor, side: int, value: float) -> Tensor:

@@ -45,7 +45,7 @@ class StreetDataset:
     Attributes:
         pictures: modality → (N, 3, S, S) float16, read from disk as needed.
         labels: (N, S, S) uint8.
-        space, modalities, encoders, statistics, blanks, sparse, names, conditions: see `LabelledFrames`.
+        space, modalities, encoders, statistics, blanks, sparse, square, names, conditions: see `LabelledFrames`.
         fingerprint: SHA-256 of the manifest: of everything that decides what is in here.
     """
 
@@ -72,6 +72,7 @@ class StreetDataset:
         if not done.all():
             raise DatasetError(f"{folder} has {int(done.sum())} of {len(done)} moments; let the rendering finish.")
         self.space, self.modalities = load_label_space("deliver"), tuple(self.encoders)
+        self.square = False
         self.blanks = dict.fromkeys(self.modalities, (0.0, 0.0, 0.0))
         self.sparse = frozenset(self.modalities) & {DEPTH, EVENT, LIDAR}
         self.names = [f"{folder.name}/{row:06d}" for row in range(len(done))]

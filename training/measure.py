@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.pipeline import pick_precision
 from mlesam_ros.robustness import subsets
-from mlesam_ros.training.crops import WholePictures, crop_recipe
+from mlesam_ros.training.crops import WholePictures
 from mlesam_ros.training.datasets.catalogue import open_dataset
 from mlesam_ros.training.datasets.frames import FileDataset
 from mlesam_ros.training.distributed import pick_device, processes
@@ -25,7 +25,6 @@ from mlesam_ros.training.fields import one_of
 from mlesam_ros.training.report import robustness_table, tables, to_json
 from mlesam_ros.training.robustness import robustness, summary
 
-_CROPS = {"mcubes": "mcubes"}  # MUSES takes DELIVER's
 Track = Callable[[int], AbstractContextManager[Callable[[int, int], None]]]
 """How many batches there are → within it, told (batches done, batches in all)."""
 
@@ -80,11 +79,10 @@ def measure(
     dataset = open_dataset(exam.name, exam.split, {**exam.options, "root": exam.root, "modalities": config.modalities})
     refuse_other_pictures(config, dataset)
     model = load_checkpoint(checkpoint, base_weights, label_space=dataset.space).to(device)
-    crops = replace(crop_recipe(_CROPS.get(exam.name, "deliver")), whole=config.image_size)
     chosen = subsets(config.modalities)
     words = " ".join([exam.name, exam.split, *(f"{key}={value}" for key, value in sorted(exam.options.items()))])
     with processes(device), track(-(-len(dataset) // exam.batch)) as report:
-        how = How(exam.batch, precision, device, WholePictures(crops, dataset), report)
+        how = How(exam.batch, precision, device, WholePictures(dataset, config.image_size), report)
         scores = evaluate(subset_predictor(model, chosen), dataset, config.modalities, chosen, how)
         content, shown = to_json(scores, dataset.space, words), tables(scores, words)
         if exam.robustness:

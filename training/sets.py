@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.training.crops import CropRecipe
-from mlesam_ros.training.fields import PathText, one_of
+from mlesam_ros.training.fields import PathText
 
 _SIDE = 32
 
@@ -18,7 +18,8 @@ class PublishedData:
 
     Attributes:
         kind: deliver, muses or mcubes.
-        crops: how its pictures are varied and brought to size.
+        crops: how its pictures are varied; their size at scale 1 and in evaluation follows from the model's
+            `image_size`.
         root: the folder in which it lies; `mlesam train --data`.
         train, held_out: two of its splits.
         options: whatever else the set's class takes, such as weather, source or protocol.
@@ -54,7 +55,8 @@ class BagData:
         kind: bags.
         folder: where the encoded arrays are kept.
         train, held_out: bags, folders or files; none may be in both.
-        size: height and width of the encoded pictures and labels.
+        size: height and width of the encoded pictures and labels: what a node of that `image_size`, the longer of the
+            two, makes of the bags' camera.
         space: name or file of the label space.
         topics: modality, or `truth`, → topic, where the bags' names do not say enough.
         calibration: file of a rig.
@@ -87,13 +89,7 @@ class BagData:
 
 
 def _check_crops(crops: CropRecipe) -> None:
-    one_of("fit", crops.fit, ("multiple", "centre"))
     _check_side("crop", crops.crop)
-    if crops.fit == "centre":
-        _check_side("whole", crops.whole)
-    for name in ("base", "whole"):
-        if getattr(crops, name) < 1:
-            raise ConfigError(f"{name} is {getattr(crops, name)}; it must be at least 1.")
     if not 0 < crops.scales[0] <= crops.scales[1]:
         raise ConfigError(f"scales is {list(crops.scales)}; it must be two factors above 0, the smaller one first.")
     for name in ("flip", "jitter", "blur"):

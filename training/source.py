@@ -90,7 +90,8 @@ def open_published(data: PublishedData, model: dict[str, Any]) -> Source:
     options |= {"modalities": tuple(model["modalities"])} if "modalities" in model else {}
     train, held_out = (open_dataset(data.kind, split, options) for split in (data.train, data.held_out))
     words = " ".join([data.kind, data.held_out, *(f"{key}={value}" for key, value in sorted(data.options.items()))])
-    return Source(train, held_out, RandomCrops(data.crops, train), WholePictures(data.crops, held_out), words)
+    size = model.get("image_size", MLESAMConfig.image_size)
+    return Source(train, held_out, RandomCrops(data.crops, train, size), WholePictures(held_out, size), words)
 
 
 def survey(source: Source) -> None:

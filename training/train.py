@@ -16,7 +16,6 @@ from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, make_encoders
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.files import atomic_write, write_error
 from mlesam_ros.labels import load_label_space
-from mlesam_ros.model.backbones import STRIDE
 from mlesam_ros.model.checkpoint import load_trained, save_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.weights import load_backbone, save_backbone
@@ -101,10 +100,15 @@ def model_config(recipe: Recipe, published: Source | None = None) -> MLESAMConfi
     if published is not None:
         return _published_config(recipe, published)
     config = MLESAMConfig.from_dict(recipe.model)
+    size = recipe.data.size if isinstance(recipe.data, Data) else max(recipe.data.size)  # type: ignore[union-attr]
+    if recipe.model.get("image_size", size) != size:
+        raise ConfigError(
+            f"model.image_size is {recipe.model['image_size']}, but data.size makes images with a long side of {size}.",
+            "Leave image_size out of model: it follows from data.size.",
+        )
     if isinstance(recipe.data, BagData):
-        config = replace(config, label_space=load_label_space(recipe.data.space), image_size=max(recipe.data.size))
-    elif isinstance(recipe.data, Data):
-        config = replace(config, image_size=recipe.data.size)
+        config = replace(config, label_space=load_label_space(recipe.data.space))
+    config = replace(config, image_size=size)
     if foreign := [m for m in config.modalities if m not in {**DEFAULT_ENCODERS, **config.encoders}]:
         raise ConfigError(f"no sensor is called {foreign[0]}; accepted are {', '.join(DEFAULT_ENCODERS)}.")
     encoders = {m: config.encoders.get(m, DEFAULT_ENCODERS[m]) for m in config.modalities}
@@ -118,9 +122,8 @@ def _published_config(recipe: Recipe, published: Source) -> MLESAMConfig:
     for key in ("label_space", "encoders", "statistics"):
         if key in recipe.model:
             raise ConfigError(f"model has {key}; with {data.kind} the data set decides, so take it out.")
-    whole = -(-data.crops.whole // STRIDE) * STRIDE
     return replace(
-        MLESAMConfig.from_dict({"image_size": whole, **recipe.model, "modalities": dataset.modalities}),
+        MLESAMConfig.from_dict({**recipe.model, "modalities": dataset.modalities}),
         label_space=dataset.space, encoders=dict(dataset.encoders), statistics=dict(dataset.statistics),
     )  # fmt: skip
 

@@ -20,8 +20,8 @@ from mlesam_ros.bench.timing import summary
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
 from mlesam_ros.frame import CAMERA, EVENT, MODALITIES, NANOSECONDS, FrameSet, Modality, SensorFrame
 from mlesam_ros.messages import FrameReader
+from mlesam_ros.model.config import network_size
 from mlesam_ros.model.readout import enlarged, winners
-from mlesam_ros.pipeline import network_size
 from mlesam_ros.ros.compat.interfaces import message_class
 from mlesam_ros.ros.conversions import message_from
 from mlesam_ros.sync import Synchroniser

@@ -41,7 +41,8 @@ class MLESAMConfig:
         modalities: the experts, in the order in which they are stacked; any distinct names without a dot.
         label_space: what the C classes are.
         rank: of the LoRA experts. Paper: 32.
-        image_size: long side in pixels of the images the network reads, a multiple of 32. Paper: 1024.
+        image_size: long side in pixels of the images the network reads, a multiple of 32, see `network_size`. Paper:
+            1024.
         encoders: modality → name of the encoder that makes its image; empty where someone else makes the images.
         statistics: modality → what that encoder normalised with in training; checked before inference.
         gate: whether the router's scores pass a sigmoid before the softmax. The paper's Eq. 8 has a σ that can be read
@@ -129,6 +130,17 @@ class MLESAMConfig:
         values["encoders"] = dict(self.encoders)
         values["statistics"] = {m: [list(mean), list(std)] for m, (mean, std) in self.statistics.items()}
         return values
+
+
+def network_size(camera: tuple[int, int], image_size: int) -> tuple[int, int]:
+    """(h, w) of the network's images for a camera of (height, width).
+
+    The long side is `image_size`; the short side is the one of the same shape, rounded to a multiple of 32 (a half up,
+    so that 16:9 at 256 becomes 256x160), and at least 32. Node, evaluation and training all ask here.
+    """
+    longest = max(camera)
+    cells = [max(1, (2 * side * image_size + longest * STRIDE) // (2 * longest * STRIDE)) for side in camera]
+    return cells[0] * STRIDE, cells[1] * STRIDE
 
 
 def _typed(values: Mapping[str, Any]) -> dict[str, Any]:

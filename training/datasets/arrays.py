@@ -39,7 +39,8 @@ class EncodedFrames:
         manifest: what was encoded.
         images: modality → (N, 3, H, W) float16, read from disk as needed.
         labels: (N, H, W) uint8.
-        space, modalities, encoders, statistics, blanks, sparse, names, conditions, fingerprint: see `LabelledFrames`.
+        space, modalities, encoders, statistics, blanks, sparse, square, names, conditions, fingerprint: see
+            `LabelledFrames`.
     """
 
     names: Sequence[str]
@@ -69,7 +70,7 @@ class EncodedFrames:
             raise DatasetError(f"{folder} has {int(done.sum())} of {len(done)} moments; let the rendering finish.")
         self.space: LabelSpace = load_label_space(self.manifest.get("space", "deliver"))
         self.fingerprint = hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
-        self.modalities = tuple(self.encoders)
+        self.modalities, self.square = tuple(self.encoders), False
         black = tuple(-m / s for m, s in zip(*self.statistics.get(CAMERA, ((0.0,) * 3, (1.0,) * 3)), strict=True))
         self.blanks: dict[Modality, Blank] = {
             m: (black[0], black[1], black[2]) if m == CAMERA else (0.0, 0.0, 0.0) for m in self.modalities

@@ -17,7 +17,7 @@ import numpy as np
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
-from mlesam_ros.errors import DatasetError
+from mlesam_ros.errors import ConfigError, DatasetError
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.evaluation.topics import TRUTH, find_topics
@@ -25,6 +25,7 @@ from mlesam_ros.evaluation.truth import Truth
 from mlesam_ros.frame import MODALITIES, NANOSECONDS, FrameSet, Modality
 from mlesam_ros.geometry.rig import Rig, load_rig
 from mlesam_ros.labels import LabelSpace, load_label_space
+from mlesam_ros.model.config import network_size
 from mlesam_ros.training.datasets.arrays import MANIFEST, EncodedFrames, Writer, allocate
 from mlesam_ros.training.datasets.frames import Image, Labels, Progress
 
@@ -111,12 +112,28 @@ def _encode(options: BagOptions, manifest: dict[str, Any], folder: Path, report:
     row = 0
     for bag in options.bags:
         for frame_set, labels, rig in _labelled(bag, options, space):
+            _check_size(bag, options.size, rig)
             images: dict[Modality, Image] = encode(frame_set, rig, options.size, encoders)
             small = cv2.resize(labels, options.size[::-1], interpolation=cv2.INTER_NEAREST)
             writer.put(row, images, np.asarray(small, np.uint8))
             row += 1
             if report:
                 report(row, len(rows))
+
+
+def _check_size(bag: str, size: tuple[int, int], rig: Rig) -> None:
+    """Refuse a size at which the node will never run.
+
+    Raises:
+        ConfigError: names both sizes.
+    """
+    camera = rig.camera
+    if size != (runs := network_size((camera.height, camera.width), max(size))):
+        raise ConfigError(
+            f"size is {list(size)}, but of the {camera.width}x{camera.height} camera of {bag} the node at image_size "
+            f"{max(size)} makes images of {list(runs)} (height, width).",
+            f"Set size to {list(runs)}.",
+        )
 
 
 def _stamps(bag: str, options: BagOptions, space: LabelSpace) -> list[int]:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,10 @@ class LabelledFrames(Protocol):
     @property
     def sparse(self) -> frozenset[Modality]:
         """Modalities whose pixels are measurements to be copied, never blended."""
+
+    @property
+    def square(self) -> bool:
+        """Whether the network reads a square from the centre of each row, as the set's published loader cuts it."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -127,6 +131,8 @@ LABELS = "labels"
 
 class FileDataset(ABC):
     """A published set in its own layout; satisfies `LabelledFrames`."""
+
+    square: ClassVar[bool] = False
 
     def __init__(
         self, space: LabelSpace, readings: Mapping[Modality, Reading], entries: Sequence[Entry], workers: int = 2

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,8 @@ _PLACES = {
 
 class MCubeS(FileDataset):
     """One split of MCubeS. No conditions."""
+
+    square: ClassVar[bool] = True
 
     def __init__(self, root: str | Path, split: str, modalities: Sequence[Modality] = MODALITIES) -> None:
         """Find the frames.

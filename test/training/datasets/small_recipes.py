@@ -14,8 +14,8 @@ def tiny(name, root, path, **changes):
     """A shipped recipe for a network and pictures that a test can afford; everything else is as it ships."""
     fields = yaml.safe_load(share(f"config/training/{name}.yaml").read_text())
     fields["data"] |= {"root": str(root)}
-    fields["data"]["crops"] |= {"base": 64, "crop": 64, "whole": 64}
-    fields["model"] |= {"backbone": "hiera_nano", "rank": 2, "image_size": 128}
+    fields["data"]["crops"] |= {"crop": 64}
+    fields["model"] |= {"backbone": "hiera_nano", "rank": 2, "image_size": 64}
     fields |= {"backbone": str(BACKBONE), "epochs": 1, "warmup_epochs": 1, "batch": 2, "accumulate": 1, "threads": 1}
     fields |= {"workers": 1, "log_every": 1, "robustness": False, "precision": "fp32", "device": "cpu"}
     for key, value in changes.items():

@@ -14,7 +14,7 @@ from mlesam_ros.training.datasets.bag import BagOptions, prepare_bags
 from mlesam_ros.training.train import train
 from mlesam_ros.world.world import World
 
-WORLD_SIZE, SIZE = (64, 80), (32, 40)
+WORLD_SIZE, SIZE = (128, 192), (64, 96)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_a_row_is_what_the_pipeline_would_encode(dataset, street):
 def test_it_is_encoded_once(options, dataset):
     told = []
     again = prepare_bags(options, lambda done, of: told.append(done))
-    assert not told and again.fingerprint == dataset.fingerprint and again.class_counts(25).sum() == 6 * 32 * 40
+    assert not told and again.fingerprint == dataset.fingerprint and again.class_counts(25).sum() == 6 * 64 * 96
 
 
 def test_a_folder_with_something_else_is_refused(options, dataset):
@@ -120,6 +120,7 @@ def test_bags_are_trained_on_and_measured(tmp_path, street):
         ({"size": [64, 90]}, "size is 90; it must be a multiple of 32"),
         ({"train": ["a", 3]}, r"train\[1\] is 3"),
         ({"space": "delivr"}, "delivr"),
+        ({"size": [96, 96]}, r"size is \[96, 96\], but of the 192x128 camera .* makes images of \[64, 96\]"),
         ({"train": ["nowhere"]}, "nowhere"),
     ],
 )
