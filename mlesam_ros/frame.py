@@ -23,6 +23,8 @@ EVENT: Modality = "event"
 LIDAR: Modality = "lidar"
 MODALITIES: tuple[Modality, ...] = (CAMERA, DEPTH, EVENT, LIDAR)
 
+AUTO = "auto"
+"""A setting that is found from the messages."""
 NANOSECONDS = 1_000_000_000
 """Nanoseconds in a second."""
 
@@ -67,9 +69,11 @@ class Cloud:
     Attributes:
         points: structured array of any shape with at least the float fields `x`, `y`, `z` (metres, in the sensor's
             frame), a view of the message's bytes in its own byte order. `intensity` and per-point times are optional.
+        time_unit: unit of the per-point times, `s`, `ms`, `us` or `ns`; `auto` finds it.
     """
 
     points: npt.NDArray[np.void]
+    time_unit: str = AUTO
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ class FrameReader:
     Attributes:
         modality: the modality of the frames.
         type_name: the type of the messages.
+        offset: nanoseconds by which the stamps are late.
     """
 
     def __init__(self, modality: Modality, type_name: str, event_window: float = WINDOW, offset: float = 0.0) -> None:
@@ -79,7 +80,7 @@ class FrameReader:
             )
         self.modality = modality
         self.type_name = type_name
-        self._offset = round(offset * NANOSECONDS)
+        self.offset = round(offset * NANOSECONDS)
         self._stream = EventStream(event_window)
 
     @property
@@ -103,12 +104,12 @@ class FrameReader:
         if self.type_name in RAW_TYPES:
             array = read_event_array(message)
             events = self._stream.push_array(array)
-            return SensorFrame(self.modality, events.end, array.frame_id.lstrip("/"), events, self._offset)
+            return SensorFrame(self.modality, events.end, array.frame_id.lstrip("/"), events, self.offset)
         header = message.header
         stamp, payload = stamp_ns(header), self._payload(message)
         if isinstance(payload, Events):
             stamp = payload.end
-        return SensorFrame(self.modality, stamp, header.frame_id.lstrip("/"), payload, self._offset)
+        return SensorFrame(self.modality, stamp, header.frame_id.lstrip("/"), payload, self.offset)
 
     def _payload(self, message: Any) -> Picture | CompressedPicture | Cloud | Events:
         if self.type_name == _IMAGE:

@@ -118,8 +118,8 @@ CATALOGUE = {
     ),
     "clock_foreign": Kind(
         ERROR,
-        "its stamps lie {gap} {side} the clock by which they arrive: a node refuses every message.",
-        "let the driver stamp with the host's ROS time; where the stamps are simulated, set use_sim_time",
+        "its stamps lie {distance} the clock by which they arrive, and a node refuses every message: {cause}.",
+        "{remedy}",
     ),
     "stamp_ahead": Kind(
         ERROR,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from mlesam_ros.doctor.catalogue import finding
 from mlesam_ros.doctor.record import Nanoseconds, Record
-from mlesam_ros.doctor.timing import clock_gap
+from mlesam_ros.doctor.timing import clocks_of
 from mlesam_ros.findings import Finding
 from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, Picture, SensorFrame
 from mlesam_ros.sync import SyncConfig, Synchroniser
@@ -53,10 +53,10 @@ class Rehearsal:
 def rehearse(records: Mapping[Modality, Record], config: SyncConfig) -> Rehearsal:
     """Push every message when it arrived and take every set when it is ready, as a network without latency would.
 
-    Where the stamps are of another clock than the arrivals, they are the clock, as in `mlesam evaluate`.
+    Where the stamps of all are of another clock than the arrivals, they are the clock, as in `mlesam evaluate`.
     """
     synchroniser, found, arrived = Synchroniser(config), list[tuple[int, FrameSet]](), dict[tuple[Modality, int], int]()
-    rows = _rows(records, config.modalities)
+    rows = _rows(records, config)
     for now, modality, moment in rows:
         found += _due(synchroniser, now)
         offset = records[modality].offset
@@ -81,19 +81,20 @@ def rehearse(records: Mapping[Modality, Record], config: SyncConfig) -> Rehearsa
     )
 
 
-def _rows(records: Mapping[Modality, Record], modalities: Sequence[Modality]) -> list[tuple[int, Modality, int]]:
+def _rows(records: Mapping[Modality, Record], config: SyncConfig) -> list[tuple[int, Modality, int]]:
     """(arrival, modality, moment), in the order of arrival."""
+    modalities = config.modalities
     rows = [
         (int(arrival), m, int(moment))
         for m in modalities
         for arrival, moment in zip(records[m].arrivals, records[m].moments, strict=True)
     ]
     rows.sort(key=lambda row: row[0])
-    if rows and all(clock_gap(records[m]) for m in modalities if len(records[m].moments)):
-        latest = 0
-        for at, (_, modality, moment) in enumerate(rows):
-            latest = max(latest, moment)
-            rows[at] = latest, modality, moment
+    leaders = clocks_of({m: records[m] for m in modalities if len(records[m].moments)}, config).leaders
+    latest = 0
+    for at, (_, modality, moment) in enumerate(rows if leaders else ()):
+        latest = max(latest, moment if modality in leaders else 0)
+        rows[at] = latest, modality, moment
     return rows
 
 

@@ -13,7 +13,7 @@ from mlesam_ros.doctor.catalogue import finding
 from mlesam_ros.doctor.record import Nanoseconds, Record
 from mlesam_ros.findings import Finding
 from mlesam_ros.frame import EVENT, NANOSECONDS, Modality
-from mlesam_ros.sync import SyncConfig
+from mlesam_ros.sync import Clocks, ForeignClock, SyncConfig, foreign_clock, judge_clocks
 
 _FEW = 5
 """Messages below which nothing is said about a rhythm."""
@@ -76,10 +76,10 @@ def timing_findings(record: Record, begin: int, lead: float = 0.0) -> Iterator[F
     timed = stamps > 0
     if not timed.any():
         return
-    foreign = clock_gap(record)
-    if foreign:
-        side = "behind" if foreign > 0 else "ahead of"
-        yield finding("clock_foreign", record.modality, gap=_span(abs(foreign)), side=side)
+    clock = clock_of(record)
+    if clock is not None:
+        remedy = clock.remedy(record.modality, record.offset / NANOSECONDS)
+        yield finding("clock_foreign", record.modality, distance=clock.distance, cause=clock.cause, remedy=remedy)
     else:
         yield from _clock_faults(record, timed, lead)
     if timed.sum() >= _FEW:
@@ -87,22 +87,36 @@ def timing_findings(record: Record, begin: int, lead: float = 0.0) -> Iterator[F
         yield from _unevenness(record)
 
 
-def clock_gap(record: Record) -> float:
-    """Seconds by which the stamps lie behind the arrivals where that is too far for a node; 0 where it is not."""
-    gap, config = _median_delay(record), SyncConfig()
-    return 0.0 if -config.max_future <= gap <= config.max_age or np.isnan(gap) else gap
+def clock_of(record: Record, config: SyncConfig | None = None) -> ForeignClock | None:
+    """The clock of stamps that lie too far from the arrivals for a node; None where they do not."""
+    ahead, time = _ahead(record)
+    return None if np.isnan(ahead) else foreign_clock(ahead, time, config or SyncConfig())
+
+
+def clocks_of(records: Mapping[Modality, Record], config: SyncConfig) -> Clocks:
+    """The clocks of all sensors, judged as `mlesam evaluate` judges them."""
+    found = {m: _ahead(record) for m, record in records.items()}
+    found = {m: pair for m, pair in found.items() if not np.isnan(pair[0])}
+    return judge_clocks({m: ahead for m, (ahead, _) in found.items()}, {m: t for m, (_, t) in found.items()}, config)
+
+
+def _ahead(record: Record) -> tuple[float, float]:
+    """Seconds that the times lie ahead of their arrival, and the first of the times; NaN without one."""
+    timed = np.flatnonzero(record.stamps > 0)
+    first = (int(record.stamps[timed[0]]) - record.offset) / NANOSECONDS if len(timed) else float("nan")
+    return -_median_delay(record), first
 
 
 def common_lead(records: Mapping[Modality, Record]) -> float:
     """Seconds by which the stamps of all sensors lie in the future, if there are several; 0 where not all do."""
-    leads = [-_median_delay(record) for record in records.values() if len(record.stamps) and not clock_gap(record)]
+    leads = [-_median_delay(record) for record in records.values() if len(record.stamps) and clock_of(record) is None]
     return min(leads) if len(leads) > 1 and min(leads) > _AHEAD else 0.0
 
 
 def ahead_of_arrival(records: Mapping[Modality, Record]) -> dict[Modality, float]:
     """Modality → seconds that its stamps are further ahead of their arrival than those of all, if that is a fault."""
     common = common_lead(records)
-    ahead = {m: -_median_delay(record) - common for m, record in records.items() if not clock_gap(record)}
+    ahead = {m: -_median_delay(record) - common for m, record in records.items() if clock_of(record) is None}
     return {modality: seconds for modality, seconds in ahead.items() if seconds > _AHEAD}
 
 
@@ -176,10 +190,3 @@ def _unevenness(record: Record) -> Iterator[Finding]:
     total = lost + len(record.stamps)
     if lost >= 3 and lost > _LOST * total:
         yield finding("messages_lost", record.modality, lost=lost, total=total, period=1e3 * measured.period)
-
-
-def _span(seconds: float) -> str:
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.0f} {unit}"
-    return f"{seconds:.1f} s"

@@ -7,9 +7,10 @@
     offset_time  uint32   nanoseconds after the stamp             Livox, converted from its own message
     time_stamp   uint32   nanoseconds after the stamp             nebula
 
-The stamp may be that of the first point, of the last one, or anything between. Whole numbers are nanoseconds; floats
-are seconds unless they are far too large for that. Both may count from the stamp or from the clock's epoch: what is
-within a second of either tells which.
+The stamp may be that of the first point, of the last one, or anything between. Numbers count from the stamp or from the
+epoch of the stamp's clock, in seconds, milliseconds, microseconds or nanoseconds. Where no unit is named, floats are
+taken as seconds and whole numbers as nanoseconds if that makes a sweep of a millisecond to a second around the stamp;
+otherwise the unit that does is taken.
 """
 
 from __future__ import annotations
@@ -21,16 +22,20 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import CloudError
-from mlesam_ros.frame import NANOSECONDS, Cloud
+from mlesam_ros.frame import AUTO, NANOSECONDS, Cloud
 
 Times = npt.NDArray[np.int64]
 
 FIELDS = ("t", "time", "timestamp", "time_stamp", "offset_time", "time_offset")
 """The names under which times are looked for, in this order."""
+UNITS = {"s": NANOSECONDS, "ms": 1_000_000, "us": 1000, "ns": 1}
+"""Unit → nanoseconds."""
 LONGEST = NANOSECONDS
 """Nanoseconds. A sweep takes 50 to 200 ms; what claims more than a second is no sweep, or no time."""
-_LARGEST_SECONDS = 1e11
-"""A float beyond it is nanoseconds: as seconds it is 3,000 years, as nanoseconds not two minutes."""
+_BRIEF = 1_000_000
+"""Nanoseconds. A sweep that is shorter by the usual unit may be told in another one."""
+_SHORTEST = 10_000_000
+"""Nanoseconds that a sweep takes at least by a unit other than the usual one."""
 
 
 def cloud_times(cloud: Cloud, stamp: int, offset: int = 0) -> Times | None:
@@ -57,7 +62,7 @@ def cloud_times(cloud: Cloud, stamp: int, offset: int = 0) -> Times | None:
     # Drivers leave the times of points without a return at anything.
     measured = _measured(cloud)
     times = np.full(points.size, stamp - offset, np.int64)
-    times[measured] += _after_stamp(points[name].ravel()[measured], stamp, name)
+    times[measured] += _after_stamp(points[name].ravel()[measured], stamp, name, cloud.time_unit)
     return times
 
 
@@ -68,25 +73,60 @@ def _measured(cloud: Cloud) -> npt.NDArray[np.bool_]:
         return np.isfinite(x + y + z).ravel()
 
 
-def _after_stamp(values: npt.NDArray[Any], stamp: int, name: str) -> Times:
+def _after_stamp(values: npt.NDArray[Any], stamp: int, name: str, unit: str) -> Times:
     """(n,) int64 nanoseconds after the stamp."""
     if not len(values):
         return np.zeros(0, np.int64)
     least, most = values.min().item(), values.max().item()
     if not math.isfinite(most - least):
         raise CloudError(f"field {name!r} holds times that are not finite; every point with a return needs one.")
-    in_seconds = values.dtype.kind == "f" and max(-least, most) < _LARGEST_SECONDS
-    per_unit = NANOSECONDS if in_seconds else 1
-    if (most - least) * per_unit > LONGEST:
-        raise CloudError(
-            f"field {name!r} spans {(most - least) * per_unit / NANOSECONDS:.3g} s; a sweep takes a second at most."
-        )
+    usual = NANOSECONDS if values.dtype.kind == "f" else 1
+    choices = list(UNITS.values()) if unit == AUTO else [UNITS[unit]]
+    found = _reading(least, most, stamp, usual if unit == AUTO else UNITS[unit], choices)
+    if found is None:
+        raise _refusal(least, most, stamp, name, usual, choices)
+    scale, zero = found
+    if scale == 1 or values.dtype.kind != "f":
+        return np.asarray(values.astype(np.int64) * scale - zero, np.int64)
     # Subtracting before converting keeps the digits that an epoch in float64 still has.
-    zero = 0 if max(-least, most) * per_unit <= LONGEST else stamp / per_unit if in_seconds else stamp
-    if abs(least - zero) * per_unit > LONGEST:
-        raise CloudError(
-            f"field {name!r} is {abs(least - zero) * per_unit / NANOSECONDS:.3g} s away from the stamp; "
-            "synchronise the sensor's clock with the host's, by PTP or GPS."
+    return np.asarray((values.astype(np.float64) - zero / scale) * scale, np.float64).astype(np.int64)
+
+
+def _reading(least: float, most: float, stamp: int, usual: int, choices: list[int]) -> tuple[int, int] | None:
+    """Nanoseconds of the unit, and nanoseconds from which the numbers count; None where nothing fits."""
+
+    def fits(scale: int, zero: int) -> bool:
+        from_zero = abs(least * scale - zero) if zero else max(-least, most) * scale
+        return (most - least) * scale <= LONGEST and from_zero <= LONGEST
+
+    brief = (most - least) * usual < _BRIEF
+    relative = fits(usual, 0)
+    if relative and not brief:
+        return usual, 0
+    for scale in choices:
+        if fits(scale, stamp):
+            return scale, stamp
+    for scale in choices:
+        if fits(scale, 0) and (most - least) * scale >= _SHORTEST:
+            return scale, 0
+    return (usual, 0) if relative else None
+
+
+def _refusal(least: float, most: float, stamp: int, name: str, usual: int, choices: list[int]) -> CloudError:
+    """Why numbers are no times of a sweep around the stamp, by the coarsest unit that makes them a sweep at all."""
+    scale = next((scale for scale in choices if (most - least) * scale <= LONGEST), None)
+    if scale is None or (scale > usual and least == most):
+        scale = usual if usual in choices else choices[0]
+    seconds = scale / NANOSECONDS
+    if (most - least) * seconds > LONGEST / NANOSECONDS:
+        return CloudError(
+            f"field {name!r} spans {(most - least) * seconds:.3g} s; a sweep takes a second at most.",
+            "Name the unit that the driver writes with lidar.time_unit."
+            if len(choices) > 1
+            else "Set lidar.time_unit to auto, or to the unit that the driver writes.",
         )
-    since = values.astype(np.float64 if in_seconds else np.int64) - zero
-    return (since * per_unit).astype(np.int64)
+    away = abs(least * scale - stamp) / NANOSECONDS
+    return CloudError(
+        f"field {name!r} is {away:.3g} s away from the stamp; times count from it or from its clock's epoch.",
+        "Synchronise the sensor's clock with the host's by PTP or GPS, or let the driver stamp by the sensor's.",
+    )

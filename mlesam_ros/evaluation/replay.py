@@ -19,7 +19,7 @@ from mlesam_ros.frame import CAMERA, NANOSECONDS, FrameSet, Modality, Picture
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.messages import FrameReader, stamp_ns
-from mlesam_ros.sync import SyncConfig, Synchroniser
+from mlesam_ros.sync import SyncConfig, Synchroniser, judge_clocks
 
 _GLANCE = 50  # messages that are looked at to see whether stamps and recording agree
 _END_OF_TIME = 1 << 62
@@ -73,7 +73,7 @@ class Replay:
         self._truth_topic = topics.truth
         self._free = self._taken = 0
         self._damaged_before = Counter(reader.damaged)
-        self._by_stamps = self._clock_is_foreign()
+        self._leaders = self._judged_clocks()
 
     @property
     def rig(self) -> Rig:
@@ -97,7 +97,12 @@ class Replay:
             if topic in self._calibration.topics:
                 self._calibration.hear(topic, message)
                 continue
-            now = max(now, stamp_ns(message.header)) if self._by_stamps else recorded
+            if not self._leaders:
+                now = recorded
+            elif topic in self._leaders:
+                now = max(now, stamp_ns(message.header) - self._leaders[topic])
+            else:
+                now = now or recorded + self._lead
             yield from self._due(now)
             if not any(drop.start <= self.heard < drop.end for drop in self._drops.get(topic, ())):
                 yield from self._hear(topic, message, now)
@@ -160,21 +165,36 @@ class Replay:
         self._taken = now
         return self.synchroniser.take(now)
 
-    def _clock_is_foreign(self) -> bool:
-        """Whether the stamps are so far from the time of recording that the node would refuse them all."""
-        gaps = []
-        for _, _, recorded, message in islice(self._reader.messages(list(self._frames)), _GLANCE):
-            gaps.append(recorded - stamp_ns(message.header))
-        if not gaps:
+    def _judged_clocks(self) -> dict[str, int]:
+        """Topic → offset in nanoseconds of the sensors whose times are the clock; empty where the recording's is.
+
+        Warns of each sensor whose messages the synchroniser will refuse.
+        """
+        pairs: dict[Modality, list[tuple[int, int]]] = {}
+        for topic, frames in self._frames.items():
+            for _, _, recorded, message in islice(self._reader.messages([topic]), _GLANCE):
+                pairs.setdefault(frames.modality, []).append((stamp_ns(message.header), recorded))
+        if not pairs:
             raise BagError(f"{self._reader.path} has no message of any sensor on {', '.join(self._frames)}.")
-        gap, config = float(np.median(gaps)) / NANOSECONDS, self.synchroniser.config
-        if -config.max_future <= gap <= config.max_age:
-            return False
-        self.warnings.append(
-            f"the stamps lie {abs(gap):.3g} s {'behind' if gap > 0 else 'ahead of'} the time of recording; here they "
-            "are taken as the clock, a node that hears the bag played would refuse them."
-        )
-        return True
+        offsets = {frames.modality: frames.offset for frames in self._frames.values()}
+        ahead, times = {}, {}
+        for modality, found in pairs.items():
+            if timed := [(stamp - offsets[modality], recorded) for stamp, recorded in found if stamp > 0]:
+                ahead[modality] = float(np.median([time - recorded for time, recorded in timed])) / NANOSECONDS
+                times[modality] = timed[0][0] / NANOSECONDS
+        clocks = judge_clocks(ahead, times, self.synchroniser.config)
+        self._lead = round(clocks.ahead * NANOSECONDS)
+        if clocks.leaders:
+            self.warnings.append(
+                f"the stamps lie {abs(clocks.ahead):.3g} s {'behind' if clocks.ahead < 0 else 'ahead of'} the time of "
+                "recording; here they are taken as the clock, a node that hears the bag played would refuse them."
+            )
+        for modality, clock in clocks.foreign.items():
+            self.warnings.append(
+                f"{modality}: its times lie {clock.distance} the host's clock, and its messages are refused: "
+                f"{clock.cause}. {clock.remedy(modality, offsets[modality] / NANOSECONDS)}"
+            )
+        return {topic: frames.offset for topic, frames in self._frames.items() if frames.modality in clocks.leaders}
 
 
 def _drops_by_topic(drops: Sequence[Drop], topics: Topics) -> dict[str, list[Drop]]:

@@ -81,6 +81,11 @@ class SyncConfig:
         waits = (self.nanoseconds("patience", m) + self.nanoseconds("tolerance", m) for m in self.modalities)
         return max(waits) / NANOSECONDS
 
+    @property
+    def oldest(self) -> float:
+        """Seconds that a frame's time may lie behind now: `max_age`, or more where frames wait for longer."""
+        return max(self.max_age, self.longest_wait + DELAYS)
+
     def nanoseconds(self, name: str, modality: Modality) -> int:
         """The value of `tolerance` or `patience` for a modality."""
         value = getattr(self, name)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, SensorFrame
+from mlesam_ros.sync.clocks import foreign_clock
 from mlesam_ros.sync.config import DELAYS, SyncConfig
 from mlesam_ros.sync.stream import FATES, LATE, REFUSED, SUPERSEDED, UNMATCHED, Stream, Waiting
 
@@ -32,11 +33,10 @@ class Synchroniser:
         self._streams = {m: _stream(m, config) for m in config.modalities}
         self._offsets = {m: offset for m in config.modalities if (offset := config.offset_of(m)) is not None}
         self._order = [self._streams[m] for m in config.order]
-        longest_wait = config.longest_wait + DELAYS
-        history = max(config.history, longest_wait)
+        history = max(config.history, config.longest_wait + DELAYS)
         self._history = round(history * NANOSECONDS)
         self._capacity = math.ceil(config.capacity * max(history, 1.0))
-        self._max_age = round(max(config.max_age, longest_wait) * NANOSECONDS)
+        self._max_age = round(config.oldest * NANOSECONDS)
         self._max_future = round(config.max_future * NANOSECONDS)
         self._now: int | None = None
         self._last: tuple[int, int] | None = None  # stamp and reference of the newest set handed out
@@ -153,11 +153,19 @@ class Synchroniser:
             return "the clock stands at zero: is /clock published?"
         if frame.stamp <= 0:
             return "stamp is zero"
-        if frame.time > now + self._max_future:
-            return f"stamp {_about(frame.time - now)} in the future"
-        if frame.time < now - self._max_age:
-            return f"stamp {_about(now - frame.time)} old: foreign clock, or use_sim_time not set?"
-        return ""
+        if now - self._max_age <= frame.time <= now + self._max_future:
+            return ""
+        return self._foreign(frame, now)
+
+    def _foreign(self, frame: SensorFrame, now: int) -> str:
+        """The refusal of a frame whose time is another clock's, with the clock's name and a remedy."""
+        ahead = frame.time - now
+        clock = foreign_clock(ahead / NANOSECONDS, frame.time / NANOSECONDS, self.config)
+        where = f"stamp {_about(abs(ahead))} {'in the future' if ahead > 0 else 'old'}"
+        if clock is None:
+            return where
+        remedy = clock.remedy(frame.modality, frame.offset / NANOSECONDS)
+        return f"{where}: {clock.cause}; {remedy[0].lower()}{remedy[1:].rstrip('.')}"
 
     def _duplicate(self, stream: Stream, item: Waiting) -> str:
         """Whether it came before; a source whose stamp stands still says nothing new, and so it falls silent."""

@@ -49,6 +49,48 @@ def test_what_drivers_write(name, values, tolerance, offset):
     np.testing.assert_allclose(times - STAMP, AFTER * 1e9, atol=tolerance)
 
 
+@pytest.mark.parametrize("unit", [1e0, 1e3, 1e6, 1e9], ids=["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("zero", ["1970", "boot", "the stamp"])
+@pytest.mark.parametrize("kind", ["<f8", ">f8", "<f4", "<u4", "<u8", "<i8", ">i8"])
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("seconds", [0.1, 0.02])
+def test_the_unit_is_found_or_named(unit, zero, kind, named, seconds):
+    """Kind: an error of the unit told as one of the clock. The numbers are counted by hand from a clock's epoch."""
+    stamp = 81_250_000_000 if zero == "boot" else STAMP
+    start = 0.0 if zero == "the stamp" else stamp / 1e9
+    after = np.linspace(0, seconds, 500)
+    dtype = np.dtype(kind)
+    exact = [(int(stamp) if start else 0) * int(unit) // 10**9 + int(t * unit) for t in after]
+    if dtype.kind == "f":
+        values = np.array(exact if unit == 1e9 else start * unit + after * unit, dtype)
+        resolution = float(np.spacing(values.astype(dtype.newbyteorder("="))).max()) / unit
+    else:
+        if max(exact) > np.iinfo(dtype).max or seconds * unit < 10:
+            pytest.skip("no driver could write it")
+        values, resolution = np.array(exact, dtype), 1 / unit
+    if resolution > seconds / 20:
+        pytest.skip("no driver could write it")
+    made = cloud("timestamp", values)
+    if named:
+        made = Cloud(made.points, {1e0: "s", 1e3: "ms", 1e6: "us", 1e9: "ns"}[unit])
+    np.testing.assert_allclose(cloud_times(made, stamp) - stamp, after * 1e9, atol=2e9 * resolution + 1)
+
+
+@pytest.mark.parametrize(
+    ("unit", "words"), [("s", "spans 9.99e.04 s.* to auto"), ("ms", "spans 99.9 s"), ("ns", "1.7e.09 s away")]
+)
+def test_a_wrong_unit_is_refused(unit, words):
+    made = Cloud(cloud("timestamp", STAMP / 1e3 + AFTER * 1e6).points, unit)
+    with pytest.raises(CloudError, match=words):
+        cloud_times(made, STAMP)
+
+
+def test_an_offset_shifts_the_points_with_the_stamp():
+    for values in ((AFTER * 1e9).astype("<u4"), STAMP / 1e9 + 37 + AFTER):
+        times = cloud_times(cloud("timestamp", values), STAMP + 37_000_000_000, 37_000_000_000)
+        np.testing.assert_allclose(times - STAMP, AFTER * 1e9, atol=500)
+
+
 def test_the_stamp_may_be_the_last_points():
     """Velodyne's driver stamps with the last packet unless told otherwise: its times are negative."""
     times = cloud_times(cloud("time", (AFTER - AFTER[-1]).astype("<f4")), STAMP)
@@ -58,8 +100,8 @@ def test_the_stamp_may_be_the_last_points():
 
 
 def test_organised_clouds_are_flattened_as_their_points_are():
-    times = cloud_times(cloud("t", np.arange(40, dtype="<u4"), shape=(4, 10)), STAMP)
-    assert times.tolist() == [STAMP + n for n in range(40)]
+    times = cloud_times(cloud("t", 2_500_000 * np.arange(40, dtype="<u4"), shape=(4, 10)), STAMP)
+    assert times.tolist() == [STAMP + 2_500_000 * n for n in range(40)]
 
 
 def test_no_field_is_no_times():
@@ -87,7 +129,7 @@ def test_points_without_a_return_do_not_count():
     [
         ("t", np.array([0, 1_500_000_000], "<u4"), "'t' spans 1.5 s; a sweep takes a second at most"),
         ("timestamp", [0.0, STAMP / 1e9], "'timestamp' spans 1.7e"),
-        ("timestamp", [81.0, 81.1], "'timestamp' is 1.7e.* s away from the stamp; synchronise"),
+        ("timestamp", [81.0, 81.1], "'timestamp' is 1.7e.* s away from the stamp;.* Synchronise the sensor's clock"),
         ("time", np.array([np.nan, 0], "<f4"), "'time' holds times that are not finite"),
         ("time", np.array([np.inf, 0], "<f4"), "'time' holds times that are not finite"),
         ("t", np.array([2**64 - 1], "<u8"), "'t' is .* s away from the stamp"),

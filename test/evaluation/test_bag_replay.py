@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from drive import CAMERA, INFO, PERIOD, START, labels, write_drive
@@ -11,6 +13,7 @@ from mlesam_ros.bags import fields
 from mlesam_ros.bags.drops import parse_drop
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.writer import BagWriter
+from mlesam_ros.doctor.examine import examine
 from mlesam_ros.errors import BagError, ConfigError
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.replay import Replay
@@ -133,6 +136,42 @@ def test_a_foreign_clock_is_taken_for_the_clock_and_said(tmp_path, delay, said):
     assert len(sets) == 10
     assert said in replay.warnings[0]
     assert replay.counters["camera"]["refused"] == 0
+
+
+@pytest.mark.parametrize("sensor", ["lidar", "camera"])
+@pytest.mark.parametrize(("seconds", "cause"), [(37, "TAI"), (18, "GPS"), (-3600, "time zone")])
+@pytest.mark.parametrize("delay", [0, 3_000_000_000_000])
+def test_a_foreign_clock_is_judged_per_sensor_and_named_with_a_remedy_that_helps(
+    tmp_path, sensor, seconds, cause, delay
+):
+    """Kind: criteria that are written twice. With a LiDAR on TAI `evaluate` refused the camera, the doctor the LiDAR."""
+    topic, other = {"lidar": ("/lidar/points", "camera"), "camera": ("/camera/image_raw", "lidar")}[sensor]
+
+    def shifted(at, index, made):
+        if at == topic:
+            made["header"]["stamp"]["sec"] += seconds
+        return made
+
+    path = write_drive(tmp_path / "bag", change=shifted, delay=delay, truth=False)
+    replay, sets, _ = replayed(path)
+    refused = "lidar" if delay else sensor  # of two clocks that are both foreign the camera's is the recording's
+    used = "camera" if delay else other
+    assert {tuple(s.frames) for s in sets} == {(used,)}
+    assert len(sets) >= (10 if used == "camera" else 6)  # the LiDAR opens sets once the camera counts as dead
+    assert replay.counters[refused]["refused"] == 10 and replay.counters[used]["refused"] == 0
+    (warning,) = [w for w in replay.warnings if w.startswith(refused)]
+    assert cause in warning
+    (reason,) = replay.synchroniser.refusals[refused]
+    assert cause in reason
+    rehearsed = examine(path)
+    assert rehearsed.sets["parts"] == {refused: 0, used: len(sets)}
+    if not delay:
+        (finding,) = [f for f in rehearsed.findings if f.severity == "error" and f.subject == refused]
+        assert cause in finding.message and finding.remedy in warning
+    told = float(re.search(rf"-p {refused}.offset:=(\S+)\)", warning)[1])
+    replay, sets, _ = replayed(path, sync=SyncConfig(("camera", "lidar"), offset={refused: told}))
+    assert [tuple(s.frames) for s in sets] == [("camera", "lidar")] * 10
+    assert all(s.skews["lidar"] == 20_000_000 for s in sets) and len(replay.warnings) == bool(delay)
 
 
 def test_one_sensor_with_a_foreign_clock_is_refused_as_in_the_node(tmp_path):
