@@ -144,7 +144,7 @@ def test_a_foreign_clock_is_taken_for_the_clock_and_said(tmp_path, delay, said):
 def test_a_foreign_clock_is_judged_per_sensor_and_named_with_a_remedy_that_helps(
     tmp_path, sensor, seconds, cause, delay
 ):
-    """Kind: criteria that are written twice. With a LiDAR on TAI `evaluate` refused the camera, the doctor the LiDAR."""
+    """Kind: criteria that are written twice. With a LiDAR on TAI evaluate refused the camera, doctor the LiDAR."""
     topic, other = {"lidar": ("/lidar/points", "camera"), "camera": ("/camera/image_raw", "lidar")}[sensor]
 
     def shifted(at, index, made):
