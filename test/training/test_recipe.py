@@ -52,8 +52,8 @@ def test_paths_are_expanded_as_a_shell_would(tmp_path, monkeypatch):
     data = load_recipe(written(tmp_path, {"data": bags})).data
     assert (data.folder, data.train, data.held_out) == ("/home/me/arrays", ("/data/bags/a", "b"), ("/home/me/c.mcap",))
     assert (data.calibration, data.space) == ("/data/bags/rig.yaml", "/home/me/classes.yaml")
-    crops = {"base": 64, "crop": 64, "scales": [0.5, 2.0], "flip": 0.5, "jitter": 0.2, "blur": 0.2, "sigma": None}
-    crops |= {"whole": 64, "fit": "multiple", "blurred": []}
+    crops = {"crop": 64, "scales": [0.5, 2.0], "flip": 0.5, "jitter": 0.2, "blur": 0.2, "sigma": None}
+    crops |= {"blurred": []}
     published = {"kind": "deliver", "root": "~/DELIVER", "crops": crops}
     assert load_recipe(written(tmp_path, {"data": published})).data.root == "/home/me/DELIVER"
 
