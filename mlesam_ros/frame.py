@@ -11,6 +11,7 @@ offset, the time of the measurement; everything that compares times, moves point
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -165,6 +166,7 @@ class Segmentation:
         used: the modalities that took part, in model order.
         skews: modality → nanoseconds, from the set.
         timings: stage → seconds, in the order of execution.
+        placements: modality → the `geometry.motion.Placement` with which its points were brought before the camera.
     """
 
     stamp: int
@@ -175,3 +177,4 @@ class Segmentation:
     used: tuple[Modality, ...]
     skews: dict[Modality, int] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+    placements: dict[Modality, Any] = field(default_factory=dict, compare=False, repr=False)

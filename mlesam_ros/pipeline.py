@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.encoder import Encoder
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_context, make_encoders
 from mlesam_ros.encoding.on_device import encode_on
@@ -135,7 +136,8 @@ class Pipeline:
         size = self.network_size(rig)
         resolution = (rig.camera.height, rig.camera.width) if enlarge else size
         start = time.perf_counter()
-        images = self._encode_what_can_be(frame_set, rig)
+        context = make_context(frame_set, self._encoders)
+        images = self._encode_what_can_be(frame_set, rig, context)
         encoded = time.perf_counter()
         answer = self.answer(images)
         if answer.spoilt:
@@ -152,6 +154,7 @@ class Pipeline:
             used=answer.modalities,
             skews=dict(frame_set.skews),
             timings={"encode": encoded - start, "model": ran - encoded, "decode": done - ran},
+            placements=context.placements,
         )
 
     def close(self) -> None:
@@ -265,10 +268,11 @@ class Pipeline:
         """
         return network_size((rig.camera.height, rig.camera.width), self.config.image_size)
 
-    def _encode_what_can_be(self, frame_set: FrameSet, rig: Rig) -> Mapping[Modality, Image | torch.Tensor]:
+    def _encode_what_can_be(
+        self, frame_set: FrameSet, rig: Rig, context: Context
+    ) -> Mapping[Modality, Image | torch.Tensor]:
         images: dict[Modality, Image | torch.Tensor] = {}
         size, refusals = self.network_size(rig), {}
-        context = make_context(frame_set, self._encoders)
         for modality, frame in frame_set.frames.items():
             if modality not in self._encoders:
                 refusals[modality] = f"the model has no expert for {modality}; it has {', '.join(self._encoders)}."

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.encoding.cloud import cloud_intensity, cloud_xyz
+from mlesam_ros.encoding.placement import place_cloud
+from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.errors import ConfigError, ImageError
 from mlesam_ros.frame import Cloud, Segmentation, SensorFrame
-from mlesam_ros.geometry.projection import project
+from mlesam_ros.geometry.motion import Placement
+from mlesam_ros.geometry.projection import project, project_points
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
 
@@ -79,7 +84,8 @@ def labelled_cloud(
         segmentation: the mask.
         rig: where the sensors sit.
         label_space: the colours.
-        frame: whose payload the cloud is; its frame and stamp say where the sensor was.
+        frame: whose payload the cloud is. Its points are placed as they were for the mask, by the robot's motion where
+            the mask's placement is not known.
 
     Returns:
         (M,) of `POINT` with M <= N, in the cloud's order and in the sensor's frame.
@@ -87,8 +93,17 @@ def labelled_cloud(
     Raises:
         CalibrationError: the rig does not know the camera, or how the sensor sits to it.
     """
+    return placed_cloud(cloud, segmentation, rig, label_space, frame)[0]
+
+
+def placed_cloud(
+    cloud: Cloud, segmentation: Segmentation, rig: Rig, label_space: LabelSpace, frame: SensorFrame
+) -> tuple[npt.NDArray[np.void], npt.NDArray[np.floating[Any]]]:
+    """`labelled_cloud`, and (M, 3) metres of its points in the label camera's frame at the time of the mask."""
     xyz = cloud_xyz(cloud)
-    seen = project(xyz, rig.extrinsic(frame.frame_id, frame.time), rig.camera, segmentation.labels.shape)
+    placement = segmentation.placements.get(frame.modality) or place_cloud(frame, rig, Reference(segmentation.stamp))
+    placed = placement.apply(xyz)
+    seen = project_points(placed, rig.camera, segmentation.labels.shape)
     order = np.argsort(seen.index)
     index = seen.index[order]
     labels = segmentation.labels[seen.rows[order], seen.cols[order]]
@@ -98,14 +113,16 @@ def labelled_cloud(
     points["intensity"] = cloud_intensity(cloud)[index]
     points["label"] = labels
     points["rgb"] = _packed(label_space)[labels]
-    return points
+    return points, placed[index]
 
 
 _FAR = 60.0  # m, where the colours of a range end
 _NEAR = 2.0
 
 
-def projected_cloud(rgb: Rgb | None, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Rgb:
+def projected_cloud(
+    rgb: Rgb | None, frame: SensorFrame, rig: Rig, size: tuple[int, int], placement: Placement | None = None
+) -> Rgb:
     """The points of a cloud on the label camera's picture, red near and blue far, for eyes that judge a calibration.
 
     Args:
@@ -113,6 +130,7 @@ def projected_cloud(rgb: Rgb | None, frame: SensorFrame, rig: Rig, size: tuple[i
         frame: whose payload is a `Cloud`.
         rig: where the sensors sit.
         size: (H, W) of the result.
+        placement: where the mask's encoder placed the points; None for a cloud on its own.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -122,7 +140,7 @@ def projected_cloud(rgb: Rgb | None, frame: SensorFrame, rig: Rig, size: tuple[i
     """
     assert isinstance(frame.payload, Cloud)
     picture = np.zeros((*size, 3), np.uint8) if rgb is None else rgb.copy()
-    placement = rig.extrinsic(frame.frame_id, frame.time)
+    placement = placement or place_cloud(frame, rig)
     seen = project(cloud_xyz(frame.payload), placement, rig.camera, picture.shape[:2], dilation=max(size) // 640)
     if not len(seen.range):
         return picture  # OpenCV colours no empty array

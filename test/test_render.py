@@ -1,9 +1,14 @@
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from mlesam_ros.encoding.placement import place_cloud
+from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.errors import CalibrationError, ConfigError, ImageError
 from mlesam_ros.frame import Cloud, Segmentation, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
@@ -133,3 +138,81 @@ def test_projected_points_are_red_near_and_blue_far_and_the_picture_stays_elsewh
     assert (projected_cloud(None, frame, Rig("camera", {"camera": camera}), (10, 20)) > 0).any(-1).sum() == 2
     points["z"] = -1
     assert (projected_cloud(picture, frame, Rig("camera", {"camera": camera}), (10, 20)) == 90).all(), "none in view"
+
+
+# One placement: what is drawn and published is where the mask's encoder saw it
+
+SECOND = 1_000_000_000
+MASK = 1_700_000_000 * SECOND
+OPTICAL = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
+
+
+def turning_robot(seconds):
+    """base in odom of a robot that drives at 8 m/s and turns at 1 rad/s."""
+    c, s = np.cos(seconds), np.sin(seconds)
+    return Transform(np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]), np.array([8 * seconds, 0, 0]))
+
+
+@pytest.fixture
+def turning_rig():
+    camera = CameraModel(640, 360, np.array([[320.0, 0, 319.5], [0, 320, 179.5], [0, 0, 1]]), np.zeros(0), "pinhole")
+    rig = Rig("eye", {"eye": camera})
+    rig.tree.set("base", "eye", Transform(OPTICAL, np.zeros(3)))
+    rig.tree.set("base", "lidar", Transform.identity())
+    for k in range(-50, 51):
+        rig.tree.set("odom", "base", turning_robot(k / 100), MASK + k * SECOND // 100)
+    return rig
+
+
+def poles_seen(lag, spread=0.0):
+    """A LiDAR's sweep of a wall at 10 m with poles every metre, each point from where the robot was then.
+
+    Returns:
+        the frame, and (N,) whether each point is on a pole; intensity carries the same.
+    """
+    y, z = np.meshgrid(np.linspace(-6, 6, 1200), np.linspace(-1.5, 1.5, 12))
+    world = np.stack([np.full(y.size, 10.0), y.ravel(), z.ravel()], 1)
+    pole = np.abs((world[:, 1] + 0.5) % 1 - 0.5) < 0.15
+    times = -lag + np.linspace(-spread, 0, len(world))
+    points = np.zeros(len(world), [("x", "f4"), ("y", "f4"), ("z", "f4"), ("intensity", "f4"), ("time", "f4")])
+    for at, seconds in enumerate(times):
+        pose = turning_robot(seconds)
+        local = pose.rotation.T @ (world[at] - pose.translation)
+        points["x"][at], points["y"][at], points["z"][at] = local
+    points["intensity"], points["time"] = pole, times + lag
+    frame = SensorFrame("lidar", MASK - round(lag * SECOND), "lidar", Cloud(points))
+    return frame, pole
+
+
+def pole_mask(camera):
+    """Class 4 where a ray of the camera at the time of the mask meets a pole, by the wall's plane x = 10 m in odom."""
+    across = -10 * (np.arange(camera.width) - camera.K[0, 2]) / camera.K[0, 0]
+    return np.tile(np.where(np.abs((across + 0.5) % 1 - 0.5) < 0.15, 4, 0).astype(np.uint8), (camera.height, 1))
+
+
+@pytest.mark.parametrize(("lag", "spread"), [(0.0, 0.0), (0.05, 0.0), (-0.05, 0.0), (0.1, 0.1), (0.0, 0.1)])
+def test_points_of_a_moving_robot_take_the_class_of_where_they_are_in_the_mask(turning_rig, lag, spread):
+    """The kind: the same geometry computed twice. 50 ms at 1 rad/s and 8 m/s mislabel more than half of the points."""
+    frame, _ = poles_seen(lag, spread)
+    mask = pole_mask(turning_rig.camera)
+    made = Segmentation(MASK, "eye", mask, mask, {}, ("lidar",))
+    points = labelled_cloud(frame.payload, made, turning_rig, SPACE, frame)
+    assert len(points) > 3000
+    assert ((points["label"] == 4) != (points["intensity"] > 0.5)).mean() < 0.05
+    if lag or spread:
+        still = replace(made, placements={"lidar": turning_rig.extrinsic("lidar", frame.stamp)})
+        wrong = labelled_cloud(frame.payload, still, turning_rig, SPACE, frame)
+        assert ((wrong["label"] == 4) != (wrong["intensity"] > 0.5)).mean() > 0.2
+
+
+def test_the_picture_of_the_cloud_shows_it_where_the_mask_saw_it(turning_rig):
+    frame, pole = poles_seen(0.05)
+    points = frame.payload.points[pole]
+    frame = replace(frame, payload=Cloud(points))
+    context = Reference(MASK)
+    place_cloud(frame, turning_rig, context)
+    expected = cv2.dilate(pole_mask(turning_rig.camera), np.ones((1, 5))) == 4  # points are drawn 3 pixels wide
+    for placement, share in ((context.placements["lidar"], 0.97), (None, 0.0)):
+        drawn = projected_cloud(None, frame, turning_rig, (360, 640), placement).any(-1)
+        assert expected[drawn].mean() > share
+    assert expected[drawn].mean() < 0.8, "the mounting alone is not enough"

@@ -15,35 +15,22 @@ _MOMENT = 1_000_000
 """Nanoseconds that count as one moment: 3 cm at 30 m/s."""
 
 
-def place_frame(
-    frame: SensorFrame, rig: Rig, reference: Reference | None = None, times: Times | None = None
-) -> Placement:
-    """How to bring a frame's points before the label camera.
+def place_frame(frame: SensorFrame, rig: Rig, reference: Reference | None = None) -> Placement:
+    """How to bring a frame's points, all measured at its time, before the label camera.
 
     Where the robot's motion is not known the mounting alone counts, and the reference notes why.
 
     Args:
         frame: where the points come from and when.
         rig: knows the sensors and, by odometry, the robot's motion.
-        reference: the set's moment; None for a frame on its own, which is its own moment.
-        times: (N,) nanoseconds of each point; None if all were measured at the frame's time.
+        reference: the set's moment, which remembers the result; None for a frame on its own, which is its own moment.
 
     Raises:
         CalibrationError: the rig does not tell where the sensor sits.
     """
-    moment = frame.time if reference is None else reference.time
-    if times is None or not len(times):
-        times = np.array([frame.time])
-    lag = max(int(times.max()) - moment, moment - int(times.min()))
-    if lag > _MOMENT:
-        try:
-            return sensor_motion(rig, frame.frame_id, times, moment)
-        except CalibrationError as error:
-            mounting = rig.extrinsic(frame.frame_id, frame.time)  # if not even that is known, that is the error
-            if reference is not None:
-                reference.note(frame.modality, f"motion over {lag / 1e6:.0f} ms is not compensated: {error}")
-            return mounting
-    return rig.extrinsic(frame.frame_id, frame.time)
+    if reference is None:
+        return _placed(frame, rig, None, None)
+    return reference.placement(frame, lambda: _placed(frame, rig, reference, None))
 
 
 def place_cloud(frame: SensorFrame, rig: Rig, reference: Reference | None = None) -> Placement:
@@ -59,6 +46,13 @@ def place_cloud(frame: SensorFrame, rig: Rig, reference: Reference | None = None
     Raises:
         CalibrationError: the rig does not tell where the LiDAR sits.
     """
+    if reference is None:
+        return _placed(frame, rig, None, _times(frame, None))
+    return reference.placement(frame, lambda: _placed(frame, rig, reference, _times(frame, reference)))
+
+
+def _times(frame: SensorFrame, reference: Reference | None) -> Times | None:
+    """(N,) nanoseconds of each point; None if all were measured at the frame's time."""
     assert isinstance(frame.payload, Cloud)
     times = None
     try:
@@ -66,4 +60,20 @@ def place_cloud(frame: SensorFrame, rig: Rig, reference: Reference | None = None
     except CloudError as error:
         if reference is not None:
             reference.note(frame.modality, f"times of points are left aside: {error}")
-    return place_frame(frame, rig, reference, times)
+    return times
+
+
+def _placed(frame: SensorFrame, rig: Rig, reference: Reference | None, times: Times | None) -> Placement:
+    moment = frame.time if reference is None else reference.time
+    if times is None or not len(times):
+        times = np.array([frame.time])
+    lag = max(int(times.max()) - moment, moment - int(times.min()))
+    if lag > _MOMENT:
+        try:
+            return sensor_motion(rig, frame.frame_id, times, moment)
+        except CalibrationError as error:
+            mounting = rig.extrinsic(frame.frame_id, frame.time)  # if not even that is known, that is the error
+            if reference is not None:
+                reference.note(frame.modality, f"motion over {lag / 1e6:.0f} ms is not compensated: {error}")
+            return mounting
+    return rig.extrinsic(frame.frame_id, frame.time)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from mlesam_ros.frame import Modality
+from mlesam_ros.frame import Modality, SensorFrame
+from mlesam_ros.geometry.motion import Placement
 
 
 class Reference:
@@ -19,11 +20,29 @@ class Reference:
         """Nothing is noted yet."""
         self.time = time
         self._notes: dict[Modality, str] = {}
+        self._placements: dict[Modality, tuple[SensorFrame, Placement]] = {}
 
     @property
     def notes(self) -> Mapping[Modality, str]:
         """Modality → what an encoder had to do without, in one sentence; its picture is the best there can be."""
         return MappingProxyType(self._notes)
+
+    @property
+    def placements(self) -> dict[Modality, Placement]:
+        """Modality → where the points of its frame were placed."""
+        return {modality: placement for modality, (_, placement) in self._placements.items()}
+
+    def placement(self, frame: SensorFrame, place: Callable[[], Placement]) -> Placement:
+        """The placement of one of the set's frames, computed once for all that ask for it.
+
+        Args:
+            frame: whose points are placed.
+            place: computes it.
+        """
+        known = self._placements.get(frame.modality)
+        if known is None or known[0] is not frame:
+            known = self._placements[frame.modality] = frame, place()
+        return known[1]
 
     def note(self, modality: Modality, reason: str) -> None:
         """Say what a picture had to be made without."""

@@ -172,6 +172,7 @@ class _Run:
         rig = self.replay.rig
         if (note := choose_view(rig, frame_set, self.topics.infos)) is not None:
             self._notes.setdefault(note)
+        rig = rig.of_set(frame_set)
         try:
             mask = self._pipeline.segment(frame_set, rig)
         except MlesamError as error:

@@ -13,6 +13,7 @@ from rclpy.lifecycle import LifecycleNode
 from mlesam_ros.config import AUTO, NodeParameters, sync_config
 from mlesam_ros.errors import CalibrationError, ConfigError, MlesamError, sentence
 from mlesam_ros.frame import CAMERA, FrameSet, Modality, Segmentation
+from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import IGNORE
 from mlesam_ros.mask_messages import Provenance, Times, status
 from mlesam_ros.model.checkpoint import load_checkpoint
@@ -138,8 +139,8 @@ class Perception:
                 self._ledger.note(None, sentence(error))
 
     def _publish(self, frame_set: FrameSet, taken: int) -> None:
-        rig, parameters = self._rig_feed.rig, self._parameters
-        segmentation = self._mask(frame_set)
+        rig, parameters = self._rig_feed.rig.of_set(frame_set), self._parameters
+        segmentation = self._mask(frame_set, rig)
         if segmentation is None:
             return
         usable = replace(frame_set, frames={m: frame_set.frames[m] for m in segmentation.used})
@@ -155,7 +156,7 @@ class Perception:
         topics = {m: self._topic(m) for m in self._modalities}
         self._outputs.publish_status(lambda: status(mask, topics, self._counters()))
 
-    def _mask(self, frame_set: FrameSet) -> Segmentation | None:
+    def _mask(self, frame_set: FrameSet, rig: Rig) -> Segmentation | None:
         """The mask, and a note of every frame that had no part in it; None when none of them had."""
         if missing := self._rig_feed.missing:
             for modality in frame_set.frames:
@@ -165,7 +166,7 @@ class Perception:
         try:
             with self._pipeline_lock:
                 enlarge = self._parameters.labels_resolution == CAMERA
-                return self._pipeline.segment(frame_set, self._rig_feed.rig, enlarge)
+                return self._pipeline.segment(frame_set, rig, enlarge)
         except MlesamError:
             return None  # each frame's reason is among the refusals
         finally:

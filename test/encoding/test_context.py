@@ -99,5 +99,5 @@ def test_every_encoder_is_told_the_context_of_its_set(rig):
             return super().__call__(frame, rig, size, context)
 
     encode(a_set(depth_frame(4), lidar_frame(7)), rig, SIZE, {**make_encoders(DEFAULT_ENCODERS), DEPTH: Listening()})
-    assert [c.stamp for c in seen] == [STAMP]
+    assert [c.time for c in seen] == [STAMP]
     assert isinstance(seen[0].depth(rig, SIZE), np.ndarray)

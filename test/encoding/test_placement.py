@@ -152,3 +152,14 @@ def test_a_sensor_of_unknown_place_is_refused_not_noted():
     with pytest.raises(CalibrationError, match="'nowhere'"):
         place_cloud(lost, car(), reference)
     assert not reference.notes
+
+
+def test_a_placement_is_computed_once_per_frame_and_set():
+    """The kind: the same geometry computed twice."""
+    frames = {LIDAR: sweep(STAMP - 50 * MS), DEPTH: depth(STAMP - 20 * MS)}
+    _, context, _ = encoded(car(), *frames.values())
+    placements = context.placements
+    assert set(placements) == {LIDAR, DEPTH}
+    nowhere = Rig("eye")  # what is asked for again needs no rig
+    for modality, place in ((LIDAR, place_cloud), (DEPTH, place_frame)):
+        assert place(frames[modality], nowhere, context) is placements[modality]

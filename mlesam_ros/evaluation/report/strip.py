@@ -14,11 +14,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from mlesam_ros.encoding.cloud import cloud_xyz
-from mlesam_ros.evaluation.clouds import points_of
 from mlesam_ros.evaluation.made import Labels, Listener, Made
 from mlesam_ros.evaluation.scores import Trace, resized
 from mlesam_ros.frame import CAMERA, LIDAR, Cloud, Modality
 from mlesam_ros.labels import IGNORE, LabelSpace
+from mlesam_ros.render import placed_cloud
 
 MOST = 40
 """Moments that are kept at most; of a long bag every second, fourth, … one."""
@@ -159,14 +159,16 @@ def _stretched(channel: npt.NDArray[np.float32], said: npt.NDArray[np.bool_]) ->
 
 def _cloud(made: Made, space: LabelSpace) -> str | None:
     """Points in the label camera's frame: int16 centimetres x y z each, then their classes, in base64."""
-    points, sweep = points_of(made, space), made.frame_set.frames.get(LIDAR)
-    if points is None or sweep is None or not len(points):
+    sweep = made.frame_set.frames.get(LIDAR)
+    if sweep is None or not isinstance(sweep.payload, Cloud):
+        return None
+    points, optical = placed_cloud(sweep.payload, made.mask, made.rig, space, sweep)
+    if not len(points):
         return None
     chosen = np.random.default_rng(0).permutation(len(points))[:_POINTS]
     xyz = cloud_xyz(Cloud(points[chosen]))
     inside = np.abs(xyz).max(1) < _FARTHEST
-    xyz = made.rig.extrinsic(sweep.frame_id, sweep.time).apply(xyz[inside].astype(np.float64))
-    packed = np.clip(xyz * _CENTIMETRES, -32767, 32767).astype("<i2").tobytes()
+    packed = np.clip(optical[chosen][inside] * _CENTIMETRES, -32767, 32767).astype("<i2").tobytes()
     return base64.b64encode(packed + points["label"][chosen][inside].tobytes()).decode()
 
 
