@@ -4,8 +4,31 @@ The message is one sentence that names the value and what is accepted; the remed
 two, so that the command line can print an error bare. Anything else that escapes a decoder is a bug.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 LONGEST = 1_000
 """Maximum number of characters of a message; longer ones are cut in the middle, because the remedy is at the end."""
+
+
+class Problem(str):
+    """A message and its remedy in one line of at most `LONGEST` characters, with the two as fields of their own.
+
+    Attributes:
+        message: one sentence that names the value at fault and what is accepted.
+        remedy: one imperative sentence that mends it; empty where there is none.
+    """
+
+    message: str
+    remedy: str
+
+    def __new__(cls, message: str, remedy: str = "") -> Problem:
+        """Join the two."""
+        end = "" if message.endswith((".", "?", "!", "…")) else "."
+        problem = super().__new__(cls, one_line(f"{message}{end} {remedy}" if remedy else message))
+        problem.message, problem.remedy = message, remedy
+        return problem
 
 
 class MlesamError(ValueError):
@@ -23,7 +46,12 @@ class MlesamError(ValueError):
 
     def __str__(self) -> str:
         """Message and remedy in one line of at most `LONGEST` characters."""
-        return one_line(f"{self.message} {self.remedy}" if self.remedy else self.message)
+        return str(self.problem)
+
+    @property
+    def problem(self) -> Problem:
+        """Message and remedy without the exception, for where they are kept."""
+        return Problem(self.message, self.remedy)
 
 
 class ConfigError(MlesamError):
@@ -66,10 +94,17 @@ class DatasetError(MlesamError):
     """A data set whose files are not where its published layout puts them."""
 
 
-def sentence(error: Exception) -> str:
-    """An error in one line; one that is not about the input keeps its type's name, for whoever has to look for it."""
-    text = one_line(str(error))
-    return text if isinstance(error, MlesamError) else f"{type(error).__name__}: {text}"
+def sentence(error: Exception) -> Problem:
+    """An error in one line; one that is not about the input keeps its type's name."""
+    return error.problem if isinstance(error, MlesamError) else Problem(f"{type(error).__name__}: {error}")
+
+
+def together(problems: Iterable[Problem], separator: str = " ") -> Problem:
+    """Several problems as one, what they share named once."""
+    known = list(problems)
+    messages = dict.fromkeys(problem.message for problem in known)
+    remedies = dict.fromkeys(problem.remedy for problem in known if problem.remedy)
+    return Problem(separator.join(messages), " ".join(remedies))
 
 
 def one_line(text: str) -> str:

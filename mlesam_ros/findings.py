@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from mlesam_ros.errors import Problem
+
 ERROR = "error"
 """It does not work, or the result is wrong."""
 WARNING = "warning"
@@ -31,11 +33,9 @@ class Finding:
     remedy: str = ""
 
     @classmethod
-    def from_sentence(cls, severity: str, subject: str, sentence: object) -> Finding:
-        """From an error of ours, whose sentence has its remedy behind the last semicolon if it has one."""
-        text = str(sentence)
-        message, _, remedy = text.rpartition("; ") if "; " in text else (text, "", "")
-        return cls(severity, subject, message.rstrip(".") + ".", remedy)
+    def from_problem(cls, severity: str, subject: str, problem: Problem) -> Finding:
+        """From an error's message and remedy."""
+        return cls(severity, subject, problem.message.rstrip(".") + ".", problem.remedy)
 
     def to_dict(self) -> dict[str, str]:
         """For JSON."""

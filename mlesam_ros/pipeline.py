@@ -18,7 +18,7 @@ from mlesam_ros.encoding.encoder import Encoder
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_context, make_encoders
 from mlesam_ros.encoding.on_device import encode_on
 from mlesam_ros.encoding.uploads import Uploads
-from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
+from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError, Problem, together
 from mlesam_ros.frame import FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint, load_experts, refuse_stranger
@@ -81,7 +81,7 @@ class Pipeline:
         self._upload = Uploads(self.device)
         self._graphs = Graphs(self._packet) if paths.graphs and self.device.startswith(DEVICES) else None
         self._take(self._prepared(model))
-        self.refusals: Mapping[Modality, str] = MappingProxyType({})
+        self.refusals: Mapping[Modality, Problem] = MappingProxyType({})
         self.notes: Mapping[Modality, str] = MappingProxyType({})
         self.encodes_on_device = not self.device.startswith("cpu")
         self._images: Mapping[Modality, Image | torch.Tensor] = {}
@@ -272,10 +272,11 @@ class Pipeline:
         self, frame_set: FrameSet, rig: Rig, context: Context
     ) -> Mapping[Modality, Image | torch.Tensor]:
         images: dict[Modality, Image | torch.Tensor] = {}
-        size, refusals = self.network_size(rig), {}
+        size, refusals = self.network_size(rig), dict[Modality, Problem]()
         for modality, frame in frame_set.frames.items():
             if modality not in self._encoders:
-                refusals[modality] = f"the model has no expert for {modality}; it has {', '.join(self._encoders)}."
+                reason = f"the model has no expert for {modality}; it has {', '.join(self._encoders)}."
+                refusals[modality] = Problem(reason, f"Take {modality} out of modalities.")
                 continue
             encoder = self._encoders[modality]
             try:
@@ -286,7 +287,7 @@ class Pipeline:
                     refuse_not_finite({modality: torch.from_numpy(image)})
                     images[modality] = image
             except MlesamError as error:
-                refusals[modality] = str(error)
+                refusals[modality] = error.problem
         self.refusals = MappingProxyType(refusals)
         self.notes = context.notes
         self._images = images
@@ -294,12 +295,13 @@ class Pipeline:
 
     def _some_images(self) -> Mapping[Modality, Image | torch.Tensor]:
         if not self._images:
-            raise MlesamError("not one sensor of the set can be used: " + " ".join(self.refusals.values()))
+            problem = together(self.refusals.values())
+            raise MlesamError(f"not one sensor of the set can be used: {problem.message}", problem.remedy)
         return self._images
 
     def _without(self, spoilt: Sequence[Modality]) -> Mapping[Modality, Image | torch.Tensor]:
         """The last set's pictures but some that hold NaN or infinite values, which only the device knew."""
-        why = "its picture has NaN or infinite values; fill them before."
+        why = Problem("its image has NaN or infinite values.", "Fill them before.")
         self.refusals = MappingProxyType({**self.refusals, **dict.fromkeys(spoilt, why)})
         self._images = {m: image for m, image in self._images.items() if m not in spoilt}
         return self._some_images()

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from mlesam_ros.config import CameraParameters, NodeParameters
-from mlesam_ros.errors import CalibrationError, sentence
+from mlesam_ros.errors import CalibrationError, Problem, sentence
 from mlesam_ros.frame import CAMERA, Events, Modality, Picture, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Lens, Rig
@@ -32,7 +32,7 @@ class RigLearner:
         self,
         rig: Rig,
         parameters: NodeParameters | None = None,
-        report: Callable[[str, str], None] = lambda topic, problem: None,
+        report: Callable[[str, Problem], None] = lambda topic, problem: None,
     ) -> None:
         """Start from a rig.
 
@@ -44,13 +44,13 @@ class RigLearner:
         self.rig = rig
         self._parameters = parameters or NodeParameters()
         self._report = report
-        self._problems: dict[str, str] = {}
+        self._problems: dict[str, Problem] = {}
         self._contents: dict[Modality, dict[tuple[Any, ...], Lens]] = {}  # content of a CameraInfo → its lens
         self._newest: dict[Modality, tuple[Any, ...]] = {}
         self._frames: set[str] = set()
 
     @property
-    def problems(self) -> dict[str, str]:
+    def problems(self) -> dict[str, Problem]:
         """Topic → fault of a message of it: its newest CameraInfo, its last bad transform, a contradiction."""
         return {**self._problems, **self.rig.tree.conflicts(self._frames)}
 
@@ -109,7 +109,7 @@ class RigLearner:
             return frame
         return replace(frame, frame_id=frame_id, lens=lens)
 
-    def note(self, topic: str, problem: str) -> None:
+    def note(self, topic: str, problem: Problem) -> None:
         """Keep the fault of a message of a topic, and report it when it is new."""
         if self._problems.get(topic) != problem:
             self._report(topic, problem)

@@ -42,6 +42,7 @@ NEIGHBOURS = {
     ("parameter_file", "strict_yaml"),
     ("parameter_spec", "errors"),
     ("parameter_spec", "files"),
+    ("findings", "errors"),
 }
 MESSAGE_PACKAGES = ("rclpy", "launch", "launch_ros", "message_filters", "cv_bridge", "tf2_ros", "ament_index_python")
 

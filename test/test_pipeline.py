@@ -134,7 +134,7 @@ def test_a_picture_that_the_device_spoils_is_left_out_with_its_reason(world, fra
     alone = pipeline.segment(subset(frame_set, "camera", "event", "lidar"), world.rig)
     assert np.array_equal(mask.labels, alone.labels) and not pipeline.refusals
     spoils.update(MODALITIES)
-    with pytest.raises(MlesamError, match="not one sensor of the set can be used: its picture has NaN"):
+    with pytest.raises(MlesamError, match="not one sensor of the set can be used: its image has NaN"):
         pipeline.segment(frame_set, world.rig)
 
 

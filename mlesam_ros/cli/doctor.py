@@ -135,5 +135,5 @@ def _chosen(given: list[str]) -> dict[str, str]:
 def _unreadable(bag: Path, error: BagError) -> dict[str, object]:
     from mlesam_ros.findings import ERROR, Finding
 
-    found = Finding.from_sentence(ERROR, "recording", error)
+    found = Finding.from_problem(ERROR, "recording", error.problem)
     return {"verdict": "unreadable", "findings": [found.to_dict()], "name": str(bag)}

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 
 from mlesam_ros.cli.domain import claim_domain
+from mlesam_ros.ros.middleware import check_environment, transport_environment
 
 
 def prepare_ros() -> None:
-    """Keep discovery on this machine and give Fast DDS room for images, unless the user has decided otherwise."""
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    from mlesam_ros.ros.process import transport_environment
+    """Keep discovery on this machine and give Fast DDS room for images, unless the user has decided otherwise.
 
+    Raises:
+        ConfigError: a variable with which no ROS process starts.
+    """
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    check_environment()
     os.environ.update(transport_environment())
 
 

@@ -78,7 +78,7 @@ def _help(modality: Modality, records: Mapping[Modality, Record], advice: Advice
     share = now.parts[modality] / now.sets if now.sets else 0.0
     if not now.sets or possible - share < _LACK:
         return
-    why, remedy = _fates(modality, now), "see what else is said about it"
+    why, remedy = _fates(modality, now), "Mend what else is said about it."
     for change, reason in _changes(modality, records, now):
         then = rehearse(records, replace(now.config, **change))
         if then.sets and then.parts[modality] / then.sets - share >= _GAIN:
@@ -87,7 +87,7 @@ def _help(modality: Modality, records: Mapping[Modality, Record], advice: Advice
             advice.parameters.update(parameters)
             told = ", ".join(f"{name}: {value:g}" for name, value in parameters.items())
             gained = 100 * then.parts[modality] / then.sets
-            why, remedy = reason, f"set {told}; then it is part of {gained:.0f} %"
+            why, remedy = reason, f"Set {told}; then it is part of {gained:.0f} %."
             break
     values = {"share": 100 * share, "possible": 100 * possible, "why": why, "remedy": remedy}
     advice.findings.append(finding("few_partners", modality, **values))

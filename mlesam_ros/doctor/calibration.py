@@ -10,7 +10,7 @@ import numpy as np
 
 from mlesam_ros.doctor.catalogue import finding
 from mlesam_ros.doctor.record import Record
-from mlesam_ros.errors import CalibrationError
+from mlesam_ros.errors import CalibrationError, Problem
 from mlesam_ros.findings import WARNING, Finding
 from mlesam_ros.frame import CAMERA, LIDAR, NANOSECONDS, Modality
 from mlesam_ros.geometry.mounting import mounting_findings
@@ -42,7 +42,7 @@ def calibration_findings(
     records: Mapping[Modality, Record],
     infos: Infos,
     rig: Rig,
-    problems: Mapping[str, str],
+    problems: Mapping[str, Problem],
     sizes: Mapping[Modality, tuple[int, int]],
     begin: int,
 ) -> Iterator[Finding]:
@@ -81,10 +81,9 @@ def _is_stranger(record: Record, info_frame: str) -> bool:
     return bool(record.frame_id and info_frame) and record.frame_id != info_frame
 
 
-def _problem(topic: str, problem: str, pictures_of: Modality | None) -> Finding:
-    """A sentence of ours has its remedy behind the last semicolon, if it has one."""
-    reason, _, remedy = problem.rstrip(".").rpartition("; ")
-    values = {"reason": reason or remedy, "remedy": remedy if reason else "correct it where it is published"}
+def _problem(topic: str, problem: Problem, pictures_of: Modality | None) -> Finding:
+    remedy = problem.remedy or "Correct it where it is published."
+    values = {"reason": problem.message.rstrip("."), "remedy": remedy}
     if pictures_of is not None:
         return finding("doubtful_lens", pictures_of, **values)
     return finding("bad_transform" if "tf" in topic.rsplit("/", 1)[-1] else "bad_info", topic, **values)

@@ -31,90 +31,85 @@ def finding(kind: str, subject: str, **values: object) -> Finding:
     return Finding(about.severity, subject, about.message.format(**values), about.remedy.format(**values))
 
 
-_ROOM = (
-    "give both sides room for large messages: set FASTDDS_DEFAULT_PROFILES_FILE (before Kilted "
-    "FASTRTPS_DEFAULT_PROFILES_FILE) to this package's config/dds/fastdds.xml where the driver starts"
-)
-
 CATALOGUE = {
     # The recording
     "bag_damaged": Kind(
         WARNING,
         "{sentence}",
-        "what can be read is used; record again where the rest matters, and end a recorder with Ctrl-C",
+        "What can be read is used; record again where the rest matters, and end a recorder with Ctrl-C.",
     ),
     "topic_ambiguous": Kind(NOTE, "{sentence}", ""),
-    "no_sensor": Kind(ERROR, "{sentence}", "record the sensors' topics, or name them with --topic"),
+    "no_sensor": Kind(ERROR, "{sentence}", "Record the sensors' topics, or name them with --topic."),
     # What a sensor says
     "sensor_missing": Kind(NOTE, "there is none among the topics; masks are made without it.", ""),
-    "sensor_silent": Kind(WARNING, "{topic} has no message.", "see whether its driver ran; masks are made without it"),
+    "sensor_silent": Kind(WARNING, "{topic} has no message.", "See whether its driver ran; masks are made without it."),
     "all_unreadable": Kind(ERROR, "none of its {total} messages can be used: {reason}.", "{remedy}"),
     "some_unreadable": Kind(
         WARNING, "{count} of {total} messages cannot be used, the last because {reason}.", "{remedy}"
     ),
-    "no_frame_id": Kind(ERROR, "its messages name no frame.", "set the driver's frame_id, or {modality}.frame_id"),
-    "size_changes": Kind(WARNING, "its pictures have several sizes: {sizes}.", "set the driver to one resolution"),
+    "no_frame_id": Kind(ERROR, "its messages name no frame.", "Set the driver's frame_id, or {modality}.frame_id."),
+    "size_changes": Kind(WARNING, "its pictures have several sizes: {sizes}.", "Set the driver to one resolution."),
     "packets_lost": Kind(
         WARNING,
         "{lost} of {total} event packets are missing, by their numbers.",
-        "record events in a process of their own, with a deeper queue, or let the driver send larger packets",
+        "Record events in a process of their own, with a deeper queue, or let the driver send larger packets.",
     ),
     "picture_blank": Kind(
         WARNING,
         "{count} of {total} pictures looked at are one even grey.",
-        "take off the cap, or see to exposure and the driver",
+        "Take off the cap, or see to exposure and the driver.",
     ),
     "cloud_empty": Kind(
         ERROR,
         "{count} of {total} clouds looked at have no return at all.",
-        "see whether the LiDAR spins and its driver decodes",
+        "See whether the LiDAR spins and its driver decodes.",
     ),
     "cloud_out_of_view": Kind(
         ERROR,
         "of its returns {share:.1f} % land in the picture, by the calibration.",
-        "check the transform between the two: the LiDAR does not look where the camera looks",
+        "Check the transform between the two: the LiDAR does not look where the camera looks.",
     ),
     "depth_empty": Kind(
         ERROR,
         "{count} of {total} depth pictures looked at have no valid pixel.",
-        "see to the sensor, its range and its driver",
+        "See to the sensor, its range and its driver.",
     ),
     "depth_unit": Kind(
         ERROR,
         "its median depth is {metres:.4g} m, which is no robot's: the unit is another.",
-        "send 32FC1 in metres or 16UC1 in millimetres",
+        "Send 32FC1 in metres or 16UC1 in millimetres.",
     ),
     # Time
     "gaps": Kind(
         WARNING,
         "{silences} longer than {limit:.2f} s; the longest is {longest:.2f} s, from {at:.1f} s on.",
-        "look at the driver and the recorder's load at that moment",
+        "Look at the driver and the recorder's load at that moment.",
     ),
     "quiet_events": Kind(NOTE, "{silences}; the longest is {longest:.2f} s, from {at:.1f} s on.", ""),
     "messages_lost": Kind(
         WARNING,
         "about {lost} of {total} messages are missing, by its period of {period:.0f} ms.",
-        "record with a larger cache or fewer topics, and give large messages room: docs/doctor.md",
+        "Record with a larger cache or fewer topics, and give large messages room: docs/doctor.md.",
     ),
     "jitter": Kind(
         WARNING,
         "its stamps come unevenly: one in twenty is {jitter:.0f} ms or more off its period of {period:.0f} ms.",
-        "let the driver stamp when it measures, not when it publishes",
+        "Let the driver stamp when it measures, not when it publishes.",
     ),
     "stamp_zero": Kind(
         ERROR,
         "{count} of {total} messages have no stamp.",
-        "let the driver fill header.stamp; such messages are refused",
+        "Let the driver fill header.stamp; such messages are refused.",
     ),
     "stamp_back": Kind(
         WARNING,
         "{count} of {total} stamps lie before the one they follow.",
-        "look for two publishers on {topic}, or a clock that was set",
+        "Look for two publishers on {topic}, or a clock that was set.",
     ),
     "stamp_twice": Kind(
         WARNING,
         "{count} of {total} stamps occur twice.",
-        "look for two publishers on {topic}; the second of a kind is refused",
+        "Look for two publishers on {topic}; the second of a kind is refused.",
     ),
     "clock_foreign": Kind(
         ERROR,
@@ -124,104 +119,106 @@ CATALOGUE = {
     "stamp_ahead": Kind(
         ERROR,
         "its stamps lie {ahead:.0f} ms ahead of their own arrival: they are later than the measurement.",
-        "synchronise its clock (PTP, NTP), or set {modality}.offset: {offset:.3f}",
+        "Synchronise its clock (PTP, NTP), or set {modality}.offset: {offset:.3f}.",
     ),
     "clock_ahead": Kind(
         WARNING,
         "the stamps of all sensors lie {ahead:.0f} ms ahead of the machine that hears them.",
-        "synchronise the clocks of the two machines (PTP, NTP)",
+        "Synchronise the clocks of the two machines (PTP, NTP).",
     ),
     "clock_drift": Kind(
         WARNING,
         "its clock runs away from the host's by {drift:.1f} ms a minute.",
-        "let the driver convert to the host's time, or synchronise the clocks (PTP)",
+        "Let the driver convert to the host's time, or synchronise the clocks (PTP).",
     ),
     # Calibration
     "no_label_camera": Kind(
         ERROR,
         "there is no CameraInfo of the camera: its masks would be made without knowing its lens.",
-        "publish it beside the picture, or give a calibration file",
+        "Publish it beside the picture, or give a calibration file.",
     ),
     "no_info": Kind(
         WARNING,
         "there is no CameraInfo of it, so it cannot be used beside another camera.",
-        "publish it beside the picture, or give a calibration file",
+        "Publish it beside the picture, or give a calibration file.",
     ),
     "bad_info": Kind(ERROR, "its CameraInfo cannot be used: {reason}.", "{remedy}"),
     "doubtful_lens": Kind(WARNING, "{reason}.", "{remedy}"),
     "info_size": Kind(
         ERROR,
         "its pictures are {picture}, its CameraInfo is for {info}.",
-        "calibrate at the resolution that is sent, or set the driver back to it",
+        "Calibrate at the resolution that is sent, or set the driver back to it.",
     ),
     "info_frame": Kind(
         ERROR,
         "its pictures are in frame {picture!r}, its CameraInfo in {info!r}.",
-        "give both the same header.frame_id, or set {modality}.frame_id to the CameraInfo's",
+        "Give both the same header.frame_id, or set {modality}.frame_id to the CameraInfo's.",
     ),
     "no_transform": Kind(
         ERROR,
         "nothing connects its frame {frame!r} to the camera's {camera!r}: it cannot be used.",
-        "publish the transform on /tf_static, or give a calibration file",
+        "Publish the transform on /tf_static, or give a calibration file.",
     ),
     "bad_transform": Kind(ERROR, "{reason}.", "{remedy}"),
     "transform_gaps": Kind(
         WARNING,
         "{parent} to {child} was silent for up to {longest:.2f} s, from {at:.1f} s on.",
-        "publish it at the sensors' rate or more; without it motion between the sensors is not made up for",
+        "Publish it at the sensors' rate or more; without it motion between the sensors is not made up for.",
     ),
     "turned": Kind(
         ERROR,
         "its outlines meet the picture's with {angle:+.1f} degrees of yaw added, not as it is: the calibration is off.",
-        "calibrate again; see it with: mlesam sensors show BAG --yaw {angle:.1f} --out pictures/",
+        "Calibrate again; see it with: mlesam sensors show BAG --yaw {angle:.1f} --out pictures/",
     ),
     "shifted": Kind(
         ERROR,
         "its sweeps fit the pictures taken {offset:.0f} ms {side} best: one of the two has its stamps wrong.",
-        "set lidar.offset: {parameter:.3f}, or make the driver stamp the moment of the measurement",
+        "Set lidar.offset: {parameter:.3f}, or make the driver stamp the moment of the measurement.",
     ),
     "unaligned": Kind(
         WARNING,
         "its outlines meet the picture's nowhere within 6 degrees of the calibration.",
-        "look at it with: mlesam sensors show BAG --out pictures/; the mounting, or the stamps, may be far off",
+        "Look at it with: mlesam sensors show BAG --out pictures/; the mounting, or the stamps, may be far off.",
     ),
     "alignment_unclear": Kind(
         NOTE, "whether it fits the picture could not be told: too few outlines that both see, or too much noise.", ""
     ),
     # What the node would do
-    "no_sets": Kind(ERROR, "not one set of frames comes about.", "see the errors above; without them, give --topic"),
+    "no_sets": Kind(ERROR, "not one set of frames comes about.", "See the errors above; without them, give --topic."),
     "few_partners": Kind(
         WARNING,
         "it is part of {share:.0f} % of the sets, where its rate would allow {possible:.0f} %: {why}.",
         "{remedy}",
     ),
-    "frames_refused": Kind(ERROR, "{count} of {total} messages are refused: {reason}.", "see the errors above"),
+    "frames_refused": Kind(ERROR, "{count} of {total} messages are refused: {reason}.", "See the errors above."),
     "primary_poor": Kind(
         WARNING,
         "as the first of primary_order it gives {now:.1f} complete sets a second; {other} would give {then:.1f}.",
-        "set primary_order: [{order}]",
+        "Set primary_order: [{order}].",
     ),
     # The live graph
     "node_absent": Kind(NOTE, "it does not run; the topics are looked at with the settings that it would have.", ""),
-    "node_inactive": Kind(WARNING, "it is {state}, so it makes no masks.", "ros2 lifecycle set {node} {transition}"),
+    "node_inactive": Kind(
+        WARNING, "it is {state}, so it makes no masks.", "Bring it on: ros2 lifecycle set {node} {transition}"
+    ),
     "node_fails": Kind(ERROR, "it reports of {part}: {words}.", "{remedy}"),
     "node_warns": Kind(WARNING, "it reports of {part}: {words}.", "{remedy}"),
-    "no_publisher": Kind(WARNING, "nobody publishes on {topic}.", "start its driver, or set {name}"),
+    "no_publisher": Kind(WARNING, "nobody publishes on {topic}.", "Start its driver, or set {name}."),
     "alone": Kind(
         WARNING,
         "not one sensor's topic has a publisher, as seen from ROS_DOMAIN_ID={domain}{range}.",
-        "start the drivers, the node and this command with the same of these variables; ros2 topic list shows the rest",
+        "Start drivers, node and this command with the same of these variables; ros2 topic list shows the rest.",
     ),
     "not_understood": Kind(ERROR, "{topic}: {reason}.", "{remedy}"),
     "no_message": Kind(
         ERROR,
         "{topic} has a publisher, but in {seconds:.0f} s not one message came.",
-        f"{_ROOM}; and see whether the driver sends",
+        "See with ros2 topic hz whether the driver sends. {transport}",
     ),
     "lost_on_the_way": Kind(
         ERROR,
         "{lost} of {total} messages were sent and did not arrive: the transport lost them.",
-        f"{_ROOM}; over a network send compressed pictures",
+        "{transport} Over a network send compressed images.",
     ),
     "qos_mismatch": Kind(
         ERROR,
@@ -231,11 +228,11 @@ CATALOGUE = {
     "no_clock": Kind(
         ERROR,
         "use_sim_time is set, but nothing comes on /clock: time stands still.",
-        "publish /clock, or unset use_sim_time",
+        "Publish /clock, or unset use_sim_time.",
     ),
     "clock_unused": Kind(
         WARNING,
         "/clock is published, but the node goes by the machine's time.",
-        "set use_sim_time where the sensors are simulated or played with their own stamps",
+        "Set use_sim_time where the sensors are simulated or played with their own stamps.",
     ),
 }

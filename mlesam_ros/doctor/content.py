@@ -19,6 +19,7 @@ _IN_VIEW = 0.003
 """Share of a sweep's returns that land in the picture even of a narrow lens."""
 _MANY = 0.25
 """Share of the messages looked at that may be blank: a robot drives through the dark, or up to a wall."""
+_DRIVER = "Check the driver's settings and its log."
 _BLANK = {CAMERA: "picture_blank", DEPTH: "depth_empty", LIDAR: "cloud_empty"}
 
 
@@ -54,9 +55,8 @@ def content_findings(record: Record) -> Iterator[Finding]:
 
 
 def _refusal(record: Record) -> Finding:
-    sentence = record.refusals.most_common(1)[0][0].rstrip(".")
-    reason, _, remedy = sentence.rpartition("; ")
-    values = {"reason": reason or remedy, "remedy": remedy if reason else "see to the driver"}
+    ((newest, _),) = record.refusals.most_common(1)
+    values = {"reason": newest.message.rstrip("."), "remedy": newest.remedy or _DRIVER}
     count = sum(record.refusals.values())
     if count == record.received:
         return finding("all_unreadable", record.modality, total=count, **values)
@@ -65,9 +65,10 @@ def _refusal(record: Record) -> Finding:
 
 def look_findings(looks: Looks) -> Iterator[Finding]:
     """What the closer look at a few moments showed."""
-    for modality, reason in looks.refusals.items():
+    for modality, problem in looks.refusals.items():
         if modality not in looks.looked:
-            yield finding("all_unreadable", modality, total=1, reason=reason.rstrip("."), remedy="see to the driver")
+            values = {"reason": problem.message.rstrip("."), "remedy": problem.remedy or _DRIVER}
+            yield finding("all_unreadable", modality, total=1, **values)
     for modality, kind in _BLANK.items():
         blank, total = looks.blank.get(modality, 0), looks.looked.get(modality, 0)
         if blank > _MANY * total:

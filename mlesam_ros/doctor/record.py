@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.errors import MlesamError
+from mlesam_ros.errors import MlesamError, Problem
 from mlesam_ros.evaluation.topics import Source
 from mlesam_ros.frame import NANOSECONDS, Events, Modality, Payload, Picture
 from mlesam_ros.messages import FrameReader, stamp_ns
@@ -24,7 +24,7 @@ class Record:
         source: its topic and type.
         offset: nanoseconds by which its stamps are known to be late.
         received: messages, those that cannot be read among them.
-        refusals: reason → messages that cannot be read.
+        refusals: why a message cannot be read → how many.
         frame_ids: frame → messages.
         sizes: (height, width) → messages; of compressed pictures none.
     """
@@ -33,7 +33,7 @@ class Record:
         """Start without messages; the offset is in seconds."""
         self.modality, self.source, self.offset = modality, source, round(offset * NANOSECONDS)
         self.received = 0
-        self.refusals: Counter[str] = Counter()
+        self.refusals: Counter[Problem] = Counter()
         self.frame_ids: Counter[str] = Counter()
         self.sizes: Counter[tuple[int, int]] = Counter()
         self._reader = self.reader()
@@ -57,7 +57,7 @@ class Record:
         try:
             frame = self._reader.read(message)
         except MlesamError as error:
-            self.refusals[str(error)] += 1
+            self.refusals[error.problem] += 1
             return None
         if frame is None:
             return None

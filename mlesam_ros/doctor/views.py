@@ -14,7 +14,7 @@ from mlesam_ros.doctor.alignment import SHIFTS, View, picture_edges, sweep_outli
 from mlesam_ros.doctor.record import Record
 from mlesam_ros.encoding.cloud import cloud_xyz
 from mlesam_ros.encoding.picture import to_depth, to_rgb
-from mlesam_ros.errors import MlesamError
+from mlesam_ros.errors import MlesamError, Problem
 from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, NANOSECONDS, Cloud, CompressedPicture, Modality, Picture, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.messages import FrameReader
@@ -50,7 +50,7 @@ class Looks:
     sizes: dict[Modality, tuple[int, int]] = field(default_factory=dict)
     depths: list[float] = field(default_factory=list)
     landed: list[float] = field(default_factory=list)
-    refusals: dict[Modality, str] = field(default_factory=dict)
+    refusals: dict[Modality, Problem] = field(default_factory=dict)
     views: list[View] = field(default_factory=list)
 
     def note(self, modality: Modality, blank: bool) -> None:
@@ -133,7 +133,7 @@ def _look_at(frames: Mapping[Modality, list[SensorFrame]], moment: int, lead: Mo
         optical = rig.extrinsic(sweeps[centre].frame_id, moment).apply(clouds[0].astype(np.float64))
         looks.landed.append(len(rig.camera.land(optical, near=0.1)[0]) / len(clouds[0]))
     except MlesamError as error:
-        looks.refusals[LIDAR] = str(error)
+        looks.refusals[LIDAR] = error.problem
         return
     if rgb is not None and rgb.std() >= _EVEN and rgb.shape[:2] == (rig.camera.height, rig.camera.width):
         outlines = {shift: sweep_outlines(xyz) for shift, xyz in clouds.items()}
@@ -147,7 +147,7 @@ def _picture(frames: Mapping[Modality, list[SensorFrame]], looks: Looks) -> Rgb 
         try:
             rgb = to_rgb(frame.payload)
         except MlesamError as error:
-            looks.refusals[CAMERA] = str(error)
+            looks.refusals[CAMERA] = error.problem
             continue
         looks.note(CAMERA, float(rgb.std()) < _EVEN)
         looks.sizes[CAMERA] = rgb.shape[0], rgb.shape[1]
@@ -160,7 +160,7 @@ def _depth(frame: SensorFrame, looks: Looks) -> None:
     try:
         metres = to_depth(frame.payload)
     except MlesamError as error:
-        looks.refusals[DEPTH] = str(error)
+        looks.refusals[DEPTH] = error.problem
         return
     valid = metres[np.isfinite(metres)]
     looks.note(DEPTH, not len(valid))

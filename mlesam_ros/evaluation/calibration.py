@@ -6,6 +6,7 @@ from typing import Any
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import CameraParameters, NodeParameters
+from mlesam_ros.errors import Problem
 from mlesam_ros.evaluation.topics import TRANSFORMS, Topics, words
 from mlesam_ros.frame import SensorFrame
 from mlesam_ros.geometry.rig import Rig, load_rig
@@ -56,7 +57,7 @@ class BagRig:
         return self._learner.rig
 
     @property
-    def problems(self) -> dict[str, str]:
+    def problems(self) -> dict[str, Problem]:
         """Topic → what is wrong with one of its messages, or looks wrong."""
         return {**self._doubts(), **self._learner.problems}
 
@@ -72,15 +73,16 @@ class BagRig:
         """See `RigLearner.bind`."""
         return self._learner.bind(frame)
 
-    def _doubts(self) -> dict[str, str]:
+    def _doubts(self) -> dict[str, Problem]:
         """Pictures that are called rectified while their lens is said to distort: one of the two is not so."""
         doubts = {}
         for modality, lens in self.rig.lenses.items():
             sensor, topic = self._parameters.sensor(modality), self._sensors[modality].topic
             assert isinstance(sensor, CameraParameters)
             if "rect" in words(topic) and not sensor.rectified and lens.model.D.any():
-                doubts[topic] = (
+                doubts[topic] = Problem(
                     "its name says that it is rectified, but its CameraInfo has a distortion, which is now taken out "
-                    f"once more; give --rectified {modality} if the name is right."
+                    "once more.",
+                    f"Give --rectified {modality} if the name is right.",
                 )
         return doubts

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlesam_ros.bags.drops import Drop
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.errors import BagError, ConfigError, MlesamError
+from mlesam_ros.errors import BagError, ConfigError, MlesamError, Problem
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.topics import Topics
 from mlesam_ros.evaluation.truth import Truth, labels_of
@@ -62,7 +62,7 @@ class Replay:
         """
         self.synchroniser = Synchroniser(sync or SyncConfig(tuple(topics.sensors)))
         self.unreadable: Counter[Modality] = Counter()
-        self.problems: dict[str, str] = {}
+        self.problems: dict[str, Problem] = {}
         self.warnings: list[str] = []
         self.heard = 0.0
         self._reader, self._calibration, self._space = reader, calibration, space
@@ -134,7 +134,7 @@ class Replay:
                 return
             frame = self._frames[topic].read(message)
         except MlesamError as error:
-            self.problems[topic] = str(error)
+            self.problems[topic] = error.problem
             if topic in self._frames:
                 self.unreadable[self._frames[topic].modality] += 1
             return

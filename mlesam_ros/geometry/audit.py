@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.errors import CalibrationError, ConfigError
+from mlesam_ros.errors import CalibrationError, ConfigError, Problem
 from mlesam_ros.findings import ERROR, NOTE, WARNING, Finding
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.camera_fields import camera_matrix
@@ -39,7 +39,7 @@ def audit(fields: Any) -> list[Finding]:
         errors, with which it does not load; warnings; notes; in the order of the file.
     """
     faults = key_faults(fields, KEYS, "calibration", ("camera", "cameras"))
-    findings = [Finding.from_sentence(ERROR, "file", fault) for fault in faults]
+    findings = [Finding.from_problem(ERROR, "file", fault) for fault in faults]
     if not isinstance(fields, Mapping):
         return findings
     models: dict[str, CameraModel] = {}
@@ -50,9 +50,9 @@ def audit(fields: Any) -> list[Finding]:
         if str(fields.get("camera")) not in map(str, cameras):
             names = ", ".join(map(str, cameras))
             message = f"camera: {short(fields.get('camera'))} is not among the cameras."
-            findings.append(Finding(ERROR, "file", message, f"name one of {names}"))
+            findings.append(Finding(ERROR, "file", message, f"Name one of {names}."))
     elif "cameras" in fields:
-        findings.append(Finding(ERROR, "file", "cameras has no camera.", "describe at least the label camera"))
+        findings.append(Finding(ERROR, "file", "cameras has no camera.", "Describe at least the label camera."))
     tree = TransformTree()
     findings += _transform_findings(fields.get("transforms"), tree)
     findings += mounting_findings(str(fields.get("camera")), models, tree)
@@ -72,9 +72,9 @@ def picture_findings(fields: Any, frame: str | None, size: tuple[int, int], name
     try:
         CameraModel.from_dict(fields["cameras"][frame]).check(*size, name)
     except CalibrationError as error:
-        return [Finding.from_sentence(ERROR, f"camera {frame}", error)]
+        return [Finding.from_problem(ERROR, f"camera {frame}", error.problem)]
     except (KeyError, TypeError):
-        return [Finding(ERROR, name, f"there is no camera {frame} to compare it with.", "name one as FRAME=FILE")]
+        return [Finding(ERROR, name, f"there is no camera {frame} to compare it with.", "Name one as FRAME=FILE.")]
     return []
 
 
@@ -87,23 +87,23 @@ def _camera_findings(frame: str, fields: Any, models: dict[str, CameraModel]) ->
             try:
                 models[frame] = CameraModel.from_dict(fields)
             except CalibrationError as error:
-                faults.append(str(error))
-    yield from (Finding.from_sentence(ERROR, subject, fault) for fault in faults)
+                faults.append(error.problem)
+    yield from (Finding.from_problem(ERROR, subject, fault) for fault in faults)
     if frame in models:
         yield from (Finding(severity, subject, *rest) for severity, *rest in _oddities(fields, models[frame]))
 
 
-def _value_faults(fields: Mapping[str, Any]) -> Iterator[str]:
+def _value_faults(fields: Mapping[str, Any]) -> Iterator[Problem]:
     """What is wrong with the numbers of a camera, one by one."""
     sides = [fields[key] for key in ("width", "height") if key in fields]
     whole = [isinstance(side, int) and side > 0 for side in sides]
     if not all(whole):
-        yield f"width and height are {' and '.join(map(short, sides))}; they must be whole pixels."
+        yield Problem(f"width and height are {' and '.join(map(short, sides))}; they must be whole pixels.")
     if "K" in fields:
         try:
             k = camera_matrix(fields["K"])
         except CalibrationError as error:
-            yield str(error)
+            yield error.problem
         else:
             faults = [*intrinsics_faults(k)]
             yield from faults
@@ -113,8 +113,8 @@ def _value_faults(fields: Mapping[str, Any]) -> Iterator[str]:
         d = np.asarray(fields.get("D") or (), np.float64)
         make_distortion(str(fields.get("model", "pinhole" if not d.size else "")), d)
     except (TypeError, ValueError) as error:  # a CalibrationError is a ValueError
-        own = isinstance(error, CalibrationError)
-        yield str(error) if own else f"D is {short(fields.get('D'))}; it must be a list of numbers."
+        foreign = Problem(f"D is {short(fields.get('D'))}; it must be a list of numbers.")
+        yield error.problem if isinstance(error, CalibrationError) else foreign
 
 
 def _oddities(fields: Mapping[str, Any], camera: CameraModel) -> Iterator[tuple[str, str, str]]:
@@ -125,7 +125,7 @@ def _oddities(fields: Mapping[str, Any], camera: CameraModel) -> Iterator[tuple[
         yield (
             WARNING,
             f"fx is {k[0, 0]:g} and fy {k[1, 1]:g}: pixels {1 / ratio:.2f} times as wide as high.",
-            "calibrate again, unless the pictures are stretched like that",
+            "Calibrate again, unless the pictures are stretched like that.",
         )
     for axis, side, name in ((0, width, "column"), (1, height, "row")):
         off = k[axis, 2] - (side - 1) / 2
@@ -133,14 +133,14 @@ def _oddities(fields: Mapping[str, Any], camera: CameraModel) -> Iterator[tuple[
             yield (
                 WARNING,
                 f"the principal point's {name} is {k[axis, 2]:g}, {abs(off):.0f} pixels off the middle of {side}.",
-                "check that K is of this size, not of a larger picture or a part of it",
+                "Check that K is of this size, not of a larger picture or a part of it.",
             )
     yield from _lens_oddities(camera)
     if "fit" in fields:
         yield NOTE, f"{fields['fit']} takes it from {width}x{height} to {camera.width}x{camera.height} pixels.", ""
         stretch = camera.width * height / (width * camera.height)
         if fields["fit"] == "rescale" and abs(stretch - 1) > 0.01:
-            yield WARNING, f"rescale stretches the pictures by {stretch:.3f}.", "crop, unless they are stretched"
+            yield WARNING, f"rescale stretches the pictures by {stretch:.3f}.", "Crop, unless they are stretched."
 
 
 def _lens_oddities(camera: CameraModel) -> Iterator[tuple[str, str, str]]:
@@ -154,7 +154,7 @@ def _lens_oddities(camera: CameraModel) -> Iterator[tuple[str, str, str]]:
             WARNING,
             f"the {camera.model} lens turns round {reach:.1f} degrees off its axis: {100 * lost:.1f} % of the picture "
             "has no ray, and nothing lands there.",
-            "calibrate again with targets up to the corners, unless the picture is black there",
+            "Calibrate again with targets up to the corners, unless the picture is black there.",
         )
     if seen.any():
         widest = angles[seen].max()
@@ -163,7 +163,7 @@ def _lens_oddities(camera: CameraModel) -> Iterator[tuple[str, str, str]]:
 
 def _transform_findings(entries: Any, tree: TransformTree) -> Iterator[Finding]:
     if entries is not None and not isinstance(entries, list | tuple):
-        yield Finding(ERROR, "transforms", f"they are {short(entries)}.", "make them a list of parent, child and pose")
+        yield Finding(ERROR, "transforms", f"they are {short(entries)}.", "Make them a list of parent, child and pose.")
         return
     parents: dict[str, str] = {}
     for number, entry in enumerate(entries or (), 1):
@@ -175,12 +175,17 @@ def _transform_findings(entries: Any, tree: TransformTree) -> Iterator[Finding]:
             try:
                 tree.set(parent, child, transform_from(entry))
             except (CalibrationError, ConfigError) as error:
-                faults.append(str(error))
+                faults.append(error.problem)
             if child in parents:
-                yield Finding(WARNING, subject, f"{child} hangs on {parents[child]} already.", "a frame has one parent")
+                yield Finding(
+                    WARNING,
+                    subject,
+                    f"{child} hangs on {parents[child]} already.",
+                    "Keep one of the two; a frame has one parent.",
+                )
             parents[child] = parent
             yield from _quaternion_findings(subject, entry)
-        yield from (Finding.from_sentence(ERROR, subject, fault) for fault in faults)
+        yield from (Finding.from_problem(ERROR, subject, fault) for fault in faults)
 
 
 def _quaternion_findings(subject: str, entry: Mapping[str, Any]) -> Iterator[Finding]:
@@ -191,5 +196,5 @@ def _quaternion_findings(subject: str, entry: Mapping[str, Any]) -> Iterator[Fin
         return  # an error already
     if 1e-3 < abs(length - 1) <= 0.01:
         yield Finding(
-            WARNING, subject, f"the quaternion's length is {length:.4f} and is made 1.", "write it with more digits"
+            WARNING, subject, f"the quaternion's length is {length:.4f} and is made 1.", "Write it with more digits."
         )

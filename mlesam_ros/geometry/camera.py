@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.errors import CalibrationError
+from mlesam_ros.errors import CalibrationError, Problem
 from mlesam_ros.geometry.arrays import double, indices
 from mlesam_ros.geometry.camera_fields import camera_matrix, picture_size
 from mlesam_ros.geometry.distortion import Distortion, canonical_model, make_distortion
@@ -409,6 +409,6 @@ def _rectified(info: Any, width: int, height: int) -> CameraModel:
     return CameraModel(width, height, p[:, :3], np.zeros(0), "pinhole", None if aligned else turn)
 
 
-def _refuse(faults: Iterator[str]) -> None:
+def _refuse(faults: Iterator[Problem]) -> None:
     for fault in faults:
-        raise CalibrationError(fault)
+        raise CalibrationError(fault.message, fault.remedy)

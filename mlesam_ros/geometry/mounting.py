@@ -40,7 +40,7 @@ def mounting_findings(camera: str, models: Mapping[str, CameraModel], tree: Tran
         yield Finding(NOTE, "cameras", f"they have different sizes: {', '.join(sizes)}.")
     frames = tree.frames
     if not frames:
-        yield Finding(WARNING, "transforms", "there are none: only the camera's own pictures can be used.", "add them")
+        yield Finding(WARNING, "transforms", "there are none: only the camera's own pictures can be used.", "Add them.")
         return
     if camera in frames or camera in models:
         yield from _loose(camera, [*frames, *(frame for frame in models if frame not in frames)], tree)
@@ -55,12 +55,12 @@ def _loose(camera: str, frames: list[str], tree: TransformTree) -> Iterator[Find
             offset = tree.lookup(camera, frame).translation
         except CalibrationError:
             message = f"it is not connected to {camera}: what is measured in it cannot be used."
-            yield Finding(ERROR, f"frame {frame}", message, "add the transform that is missing between the two")
+            yield Finding(ERROR, f"frame {frame}", message, "Add the transform that is missing between the two.")
             continue
         distance = float(np.linalg.norm(offset))
         if distance > _FAR:
             message = f"it sits {distance:.1f} m from {camera}."
-            yield Finding(WARNING, f"frame {frame}", message, "check that translations are metres, not millimetres")
+            yield Finding(WARNING, f"frame {frame}", message, "Check that translations are metres, not millimetres.")
 
 
 def _turned(camera: str, bodies: list[str], tree: TransformTree) -> Iterator[Finding]:
@@ -79,7 +79,7 @@ def _turned(camera: str, bodies: list[str], tree: TransformTree) -> Iterator[Fin
                 WARNING,
                 f"camera {camera}",
                 f"against {body} it is turned like a body, with z up: an optical frame has z forward, x right, y down.",
-                "turn it, for a camera that looks forward by the quaternion [-0.5, 0.5, -0.5, 0.5], unless it looks up",
+                "Turn it, for a camera that looks forward by the quaternion [-0.5, 0.5, -0.5, 0.5], or let it look up.",
             )
             return
         if _off(turn.T, _AHEAD) < _LIKE:
@@ -87,7 +87,7 @@ def _turned(camera: str, bodies: list[str], tree: TransformTree) -> Iterator[Fin
                 WARNING,
                 f"camera {camera}",
                 f"its transform against {body} looks inverted: as it stands the camera lies on its side.",
-                f"check that it takes points from child to parent; {body}'s z axis should be up in the picture",
+                f"Check that it takes points from child to parent; {body}'s z axis should be up in the picture.",
             )
             return
 

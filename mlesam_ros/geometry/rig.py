@@ -32,7 +32,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.errors import CalibrationError, ConfigError
+from mlesam_ros.errors import CalibrationError, ConfigError, Problem
 from mlesam_ros.frame import CAMERA, FrameSet, Modality, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transform import Transform
@@ -219,27 +219,30 @@ def _named(name: str, make: Callable[[Any], T], fields: Any) -> T:
     try:
         return make(fields)
     except (CalibrationError, ConfigError) as error:
-        raise type(error)(f"{name}: {error}") from error
+        raise type(error)(f"{name}: {error.message}", error.remedy) from error
 
 
-def key_faults(fields: Any, accepted: tuple[str, ...], what: str, required: tuple[str, ...]) -> Iterator[str]:
-    """What is wrong with the keys of a part of the file, one sentence each."""
+def key_faults(fields: Any, accepted: tuple[str, ...], what: str, required: tuple[str, ...]) -> Iterator[Problem]:
+    """What is wrong with the keys of a part of the file, one problem each."""
     if not isinstance(fields, Mapping):
-        yield f"{what} is {short(fields)}; it must be a mapping with the keys {', '.join(accepted)}."
+        yield Problem(f"{what} is {short(fields)}; it must be a mapping with the keys {', '.join(accepted)}.")
         return
     for key in fields:
         if key not in accepted:
             near = difflib.get_close_matches(str(key), accepted, 1)
-            hint = f"did you mean {near[0]}?" if near else f"accepted are {', '.join(accepted)}."
-            yield f"{what} has the unknown key {short(key)}; {hint}"
+            message = f"{what} has the unknown key {short(key)}"
+            if near:
+                yield Problem(f"{message}.", f"Did you mean {near[0]}?")
+            else:
+                yield Problem(f"{message}; accepted are {', '.join(accepted)}.")
     missing = [key for key in required if key not in fields]
     if missing:
-        yield f"{what} lacks {' and '.join(missing)}; its keys are {', '.join(accepted)}."
+        yield Problem(f"{what} lacks {' and '.join(missing)}; its keys are {', '.join(accepted)}.")
 
 
 def _check_keys(fields: Any, accepted: tuple[str, ...], what: str, required: tuple[str, ...]) -> None:
     for fault in key_faults(fields, accepted, what, required):
-        raise ConfigError(fault)
+        raise ConfigError(fault.message, fault.remedy)
 
 
 def transform_from(entry: Mapping[str, Any]) -> Transform:

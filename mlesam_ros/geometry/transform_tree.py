@@ -9,7 +9,7 @@ from threading import Lock
 
 import numpy as np
 
-from mlesam_ros.errors import CalibrationError
+from mlesam_ros.errors import CalibrationError, Problem
 from mlesam_ros.frame import NANOSECONDS
 from mlesam_ros.geometry.transform import Transform
 
@@ -80,7 +80,7 @@ class TransformTree:
         self._tolerance = int(tolerance * NANOSECONDS)
         self._capacity = capacity
         self._edges: dict[str, list[_Edge]] = {}  # child → its edges, the one that counts first
-        self._conflicts: dict[str, tuple[str, str]] = {}  # child → topic, sentence
+        self._conflicts: dict[str, tuple[str, Problem]] = {}  # child → topic, problem
         self._movers: set[tuple[str, str]] = set()  # (parent, child) that have been seen to move
         self._lock = Lock()
 
@@ -178,7 +178,7 @@ class TransformTree:
             if any(e.moves and e.stamps[-1] > now + _JUMP for edges in self._edges.values() for e in edges):
                 self._forget_moving()
 
-    def conflicts(self, frames: Iterable[str]) -> dict[str, str]:
+    def conflicts(self, frames: Iterable[str]) -> dict[str, Problem]:
         """Topic → contradiction between the transforms that some frames, or their ancestors, hang by."""
         with self._lock:
             if not self._conflicts:
@@ -241,11 +241,11 @@ class TransformTree:
             apart = np.linalg.norm(edge.static.translation - transform.translation)
             turn = edge.static.rotation.T @ transform.rotation
             angle = np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1)))
-            words = (
+            message = (
                 f"the static transform from {child!r} to {edge.parent!r} is published with two values, {apart:.3g} m "
-                f"and {angle:.3g} degrees apart; the newest is used; let one node alone publish it."
+                f"and {angle:.3g} degrees apart; the newest is used."
             )
-            self._conflicts[child] = edge.source, words
+            self._conflicts[child] = edge.source, Problem(message, "Let one node alone publish it.")
         edge.static, edge.rigid = transform, None
         edge.stamps.clear()
         edge.moving.clear()
@@ -341,8 +341,8 @@ def _same(a: Transform, b: Transform, within: float) -> bool:
     return bool(apart <= within)
 
 
-def _two_parents(child: str, one: _Edge, other: _Edge) -> str:
-    return (
-        f"frame {child!r} has two parents, {other.parent!r} on {other.source} and {one.parent!r} on {one.source}; "
-        "let one node alone publish where it sits."
+def _two_parents(child: str, one: _Edge, other: _Edge) -> Problem:
+    return Problem(
+        f"frame {child!r} has two parents, {other.parent!r} on {other.source} and {one.parent!r} on {one.source}.",
+        "Let one node alone publish where it sits.",
     )

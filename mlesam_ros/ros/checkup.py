@@ -31,7 +31,9 @@ from mlesam_ros.frame import Events, Modality, Picture, SensorFrame
 from mlesam_ros.parameter_file import read_parameter_file
 from mlesam_ros.ros import parameters as declared
 from mlesam_ros.ros.candidates import candidates, instead
+from mlesam_ros.ros.diagnostics import message_of
 from mlesam_ros.ros.inputs import SensorInput
+from mlesam_ros.ros.middleware import transport_remedy
 from mlesam_ros.ros.probe import Probe
 from mlesam_ros.ros.qos_check import qos_findings
 from mlesam_ros.ros.rig_feed import RigFeed
@@ -202,8 +204,9 @@ class _Visit:
         for part, status in self._probe.reports.items():
             kind = {DiagnosticStatus.ERROR: "node_fails", DiagnosticStatus.WARN: "node_warns"}.get(status.level)
             if kind is not None and part not in told:
-                words, _, remedy = status.message.rstrip(".").partition("; ")
-                yield finding(kind, self._probe.name, part=part, words=words, remedy=remedy)
+                said = message_of(status)
+                values = {"words": said.message.rstrip("."), "remedy": said.remedy or "See the node's log."}
+                yield finding(kind, self._probe.name, part=part, **values)
 
     def _transport(self, seconds: float) -> Iterator[Finding]:
         """Publishers, types and quality of service of every topic that the node listens to."""
@@ -218,13 +221,14 @@ class _Visit:
                 name = f"{modality}.topic{instead(found)}"
                 yield finding("no_publisher", modality, topic=source.topic, name=name)
             elif lost := self._loss(modality):
-                yield finding("lost_on_the_way", modality, lost=lost, total=lost + source.received)
+                values = {"lost": lost, "total": lost + source.received, "transport": transport_remedy()}
+                yield finding("lost_on_the_way", modality, **values)
             elif source.obstacle and not source.received and not mismatches:
-                reason, _, remedy = source.obstacle.rpartition("; ")
-                values = {"reason": reason or remedy, "remedy": remedy if reason else "change one of the two"}
+                values = {"reason": source.obstacle.message, "remedy": source.obstacle.remedy}
                 yield finding("not_understood", modality, topic=source.topic, **values)
             elif not source.received and not mismatches:
-                yield finding("no_message", modality, topic=source.topic, seconds=seconds)
+                values = {"topic": source.topic, "seconds": seconds, "transport": transport_remedy()}
+                yield finding("no_message", modality, **values)
             sensor = self._parameters.sensor(modality)
             if isinstance(sensor, CameraParameters) and sensor.info_topic:
                 info = self._node.resolve_topic_name(sensor.info_topic)

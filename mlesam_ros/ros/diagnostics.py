@@ -11,9 +11,11 @@ from typing import Protocol
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from mlesam_ros.errors import Problem, together
 from mlesam_ros.frame import Modality
 from mlesam_ros.ros.candidates import instead
-from mlesam_ros.ros.words import ERROR, OK, PIPELINE, SENSOR, TRANSITIONS, WARN
+from mlesam_ros.ros.middleware import transport_remedy
+from mlesam_ros.ros.words import ERROR, OK, PIPELINE, SENSOR, TRANSITIONS, WARN, as_problem
 
 __all__ = ["ERROR", "OK", "WARN", "PipelineHealth", "Reporter", "SensorHealth"]
 
@@ -21,11 +23,8 @@ _SLOW = 0.8  # of the expected rate
 _NEWS = 1.0  # s for which something that happened is said
 _OVERDUE = 1.5  # of its usual period, after which something slow by nature is silent
 _FEW = 3  # messages without a set that need not mean anything
-_TRANSPORT_HINT = (
-    "messages over half a megabyte need a larger shared-memory segment in the publisher too: set "
-    "FASTDDS_DEFAULT_PROFILES_FILE there (FASTRTPS_DEFAULT_PROFILES_FILE before Kilted) to this package's "
-    "config/dds/fastdds.xml"
-)
+REMEDY = "remedy"
+"""Key under which a status has its remedy among its values, beside the message that ends with it."""
 
 
 class Listening(Protocol):
@@ -36,7 +35,7 @@ class Listening(Protocol):
     type_name: str | None
     received: int
     lost: int
-    obstacle: str | None
+    obstacle: Problem | None
 
     @property
     def publishers(self) -> int:
@@ -63,7 +62,7 @@ class SensorHealth:
         counts: what became of its messages so far, unreadable ones included.
         reasons: why messages or frames of it were dropped → how many.
         hindered: how many of the refused ones were for want of the label camera, which the pipeline's status tells.
-        unplaced: why it is not known where it sits, as level and words; None when it is.
+        unplaced: why it is not known where it sits, and how grave that is; None when it is known.
         trouble: why its newest frame could not be used, in words; empty when it could.
         note: what its newest picture had to be made without, in words; empty for nothing.
         rate: Hz expected of it; 0 where nothing is.
@@ -76,7 +75,7 @@ class SensorHealth:
     counts: Mapping[str, int]
     reasons: Mapping[str, int] = field(default_factory=dict)
     hindered: int = 0
-    unplaced: tuple[bytes, str] | None = None
+    unplaced: tuple[bytes, Problem] | None = None
     trouble: str = ""
     note: str = ""
     rate: float = 0.0
@@ -93,7 +92,7 @@ class PipelineHealth:
     Attributes:
         state: the lifecycle state's label.
         failure: why the last configure failed, in words; empty when it did not.
-        hindrance: why there can be no mask at the moment, as level and words; None when nothing is in the way.
+        hindrance: why there can be no mask at the moment, and how grave that is; None when nothing is in the way.
         error: what went wrong with a mask since the last report, in words; empty when nothing did.
         silence: seconds since the newest mask, or since activation.
         rate: masks per second.
@@ -104,7 +103,7 @@ class PipelineHealth:
 
     state: str
     failure: str = ""
-    hindrance: tuple[bytes, str] | None = None
+    hindrance: tuple[bytes, Problem] | None = None
     error: str = ""
     silence: float = 0.0
     rate: float = 0.0
@@ -161,7 +160,7 @@ class Reporter:
         refused = health.counts["refused"] - health.hindered
         counts = {**health.counts, "refused": refused, "lost": listening.lost, **health.reasons}
         fresh = self._news.setdefault(listening.modality, News(self._clock)).since(counts)
-        level, words = (
+        level, problem = (
             _silence(listening, health, timeout, fresh["lost"])
             or _content(health, fresh)
             or _transport(listening, fresh["lost"])
@@ -184,7 +183,7 @@ class Reporter:
             **{f"refused: {reason}": count for reason, count in health.reasons.items()},
             **{f"decoded: {what}": count for what, count in listening.decoded.items()},
         }
-        return self._status(listening.modality, level, words, values)
+        return self._status(listening.modality, level, problem, values)
 
     def pipeline(self, health: PipelineHealth, timeout: float) -> DiagnosticStatus:
         """The pipeline's status.
@@ -193,15 +192,15 @@ class Reporter:
             health: how it is doing.
             timeout: seconds without a mask that are worth an error.
         """
-        level, words = self._pipeline_words(health, timeout)
+        level, problem = self._pipeline_words(health, timeout)
         values: dict[str, object] = {"state": health.state, "rate_hz": f"{health.rate:.2f}", **health.values}
         if health.latencies:
             values["stamp_to_mask_ms"] = f"{1e3 * median(health.latencies):.1f}"
-        return self._status("pipeline", level, words, values)
+        return self._status("pipeline", level, problem, values)
 
-    def _pipeline_words(self, health: PipelineHealth, timeout: float) -> tuple[bytes, str]:
+    def _pipeline_words(self, health: PipelineHealth, timeout: float) -> tuple[bytes, Problem]:
         if health.failure:
-            return PIPELINE["failed"].say(failure=health.failure, node=self._name)
+            return PIPELINE["failed"].say(failure=as_problem(health.failure), node=self._name)
         if health.state in TRANSITIONS:
             return PIPELINE["idle"].say(state=health.state, node=self._name, transition=TRANSITIONS[health.state])
         if health.state != "active":
@@ -209,7 +208,7 @@ class Reporter:
         if health.hindrance is not None:
             return health.hindrance
         if health.error:
-            return PIPELINE["error"].say(error=health.error)
+            return PIPELINE["error"].say(error=as_problem(health.error))
         if _overdue(health.silence, health.rate, timeout):
             return PIPELINE["no_mask"].say(silence=health.silence)
         if not health.latencies:
@@ -217,10 +216,17 @@ class Reporter:
         delay = 1e3 * median(health.latencies)
         return PIPELINE["well"].say(rate=health.rate, used=", ".join(health.used), delay=delay)
 
-    def _status(self, part: str, level: bytes, words: str, values: Mapping[str, object]) -> DiagnosticStatus:
-        pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+    def _status(self, part: str, level: bytes, problem: Problem, values: Mapping[str, object]) -> DiagnosticStatus:
+        remedy = {REMEDY: problem.remedy} if problem.remedy else {}
+        pairs = [KeyValue(key=key, value=str(value)) for key, value in {**values, **remedy}.items()]
         name = f"{self._name.lstrip('/')}: {part}"
-        return DiagnosticStatus(level=level, name=name, message=words, hardware_id=self._name, values=pairs)
+        return DiagnosticStatus(level=level, name=name, message=problem, hardware_id=self._name, values=pairs)
+
+
+def message_of(status: DiagnosticStatus) -> Problem:
+    """Message and remedy of a status that a `Reporter` made."""
+    remedy = next((pair.value for pair in status.values if pair.key == REMEDY), "")
+    return Problem(status.message.removesuffix(remedy).rstrip(), remedy)
 
 
 def _overdue(silence: float, rate: float, timeout: float) -> bool:
@@ -228,7 +234,7 @@ def _overdue(silence: float, rate: float, timeout: float) -> bool:
     return silence > timeout and (rate == 0 or silence > _OVERDUE / rate)
 
 
-def _silence(listening: Listening, health: SensorHealth, timeout: float, lost: int) -> tuple[bytes, str] | None:
+def _silence(listening: Listening, health: SensorHealth, timeout: float, lost: int) -> tuple[bytes, Problem] | None:
     """What there is to say about a sensor that sends nothing; None when it does send, if in vain, or is not overdue."""
     topic, silence = listening.topic, listening.silence
     if listening.publishers == 0:
@@ -240,43 +246,47 @@ def _silence(listening: Listening, health: SensorHealth, timeout: float, lost: i
     if lost or not _overdue(silence, listening.rate, timeout):
         return None
     return SENSOR["silent" if listening.received else "never_heard"].say(
-        silence=silence, topic=topic, hint=_TRANSPORT_HINT
+        silence=silence, topic=topic, transport=transport_remedy()
     )
 
 
-def _content(health: SensorHealth, fresh: Mapping[str, int]) -> tuple[bytes, str] | None:
+def _content(health: SensorHealth, fresh: Mapping[str, int]) -> tuple[bytes, Problem] | None:
     """What there is to say about messages that come and are of no use; None when they are."""
     if health.unplaced is not None:
         return health.unplaced
     if health.trouble:
-        return SENSOR["unusable"].say(trouble=health.trouble)
+        return SENSOR["unusable"].say(trouble=as_problem(health.trouble))
     if fresh["refused"] > 0:
         reasons = [reason for reason in health.reasons if fresh[reason] > 0]
-        return SENSOR["refused"].say(count=fresh["refused"], reason=", ".join(reasons) or "see ~/status")
+        known = [as_problem(reason) for reason in reasons] or [Problem("the reasons are in ~/status")]
+        reason = together(known, ", ")
+        return SENSOR["refused"].say(count=fresh["refused"], reason=reason)
     return None
 
 
-def _transport(listening: Listening, lost: int) -> tuple[bytes, str] | None:
+def _transport(listening: Listening, lost: int) -> tuple[bytes, Problem] | None:
     """What there is to say about messages that were sent and did not arrive; None when all did."""
-    return SENSOR["lost"].say(count=lost, topic=listening.topic, hint=_TRANSPORT_HINT) if lost else None
+    return SENSOR["lost"].say(count=lost, topic=listening.topic, transport=transport_remedy()) if lost else None
 
 
-def _belated(listening: Listening, health: SensorHealth, timeout: float) -> tuple[bytes, str] | None:
+def _belated(listening: Listening, health: SensorHealth, timeout: float) -> tuple[bytes, Problem] | None:
     """What there is to say about messages whose stamps are old when they come; None when they are not."""
     if health.delay is None or health.delay <= timeout:
         return None
     return SENSOR["belated"].say(delay=health.delay, topic=listening.topic, modality=listening.modality)
 
 
-def _useless(listening: Listening, fresh: Mapping[str, int]) -> tuple[bytes, str] | None:
+def _useless(listening: Listening, fresh: Mapping[str, int]) -> tuple[bytes, Problem] | None:
     """What there is to say about messages of which most belong to no set; None where that is not so."""
     late, unmatched = fresh["late"], fresh["unmatched"]
     if late + unmatched <= max(_FEW, fresh["used"] + fresh["superseded"]):
         return None
-    return SENSOR["useless"].say(late=late, unmatched=unmatched, topic=listening.topic, modality=listening.modality)
+    limit = "patience" if late > unmatched else f"{listening.modality}.tolerance"
+    values = {"topic": listening.topic, "modality": listening.modality, "limit": limit}
+    return SENSOR["useless"].say(late=late, unmatched=unmatched, **values)
 
 
-def _flow(listening: Listening, health: SensorHealth) -> tuple[bytes, str]:
+def _flow(listening: Listening, health: SensorHealth) -> tuple[bytes, Problem]:
     """How a sensor that is used keeps to what is expected of it."""
     values = {"topic": listening.topic, "modality": listening.modality, "rate": listening.rate}
     if listening.received > 1 and listening.rate < _SLOW * health.rate:
@@ -284,5 +294,5 @@ def _flow(listening: Listening, health: SensorHealth) -> tuple[bytes, str]:
     if health.skew is not None and 0 < health.expected_skew < health.skew:
         return SENSOR["skewed"].say(**values, skew=1e3 * health.skew, expected=1e3 * health.expected_skew)
     if health.note:
-        return SENSOR["without"].say(**values, note=health.note)
+        return SENSOR["without"].say(**values, note=as_problem(health.note))
     return SENSOR["well"].say(**values)

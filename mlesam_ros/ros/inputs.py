@@ -14,7 +14,7 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_n
 from rclpy.subscription import Subscription
 
 from mlesam_ros.config import AUTO, SensorParameters
-from mlesam_ros.errors import sentence
+from mlesam_ros.errors import Problem, sentence
 from mlesam_ros.frame import EVENT, NANOSECONDS, Modality, SensorFrame
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader
 from mlesam_ros.ros.compat.events import subscribe
@@ -28,6 +28,7 @@ _DEPTH = {EVENT: 64}
 _ARRIVALS = 32
 _DELAYS = 7  # few, so that a change shows within a second
 _RECEIPTS = 4096  # more than the synchroniser lets wait
+_INSTALL = "Install it where the node runs, or source the workspace that has it before starting the node."
 
 
 def queue_depth(modality: Modality) -> int:
@@ -52,9 +53,9 @@ class SensorInput(SimpleFilter):
         received: messages that arrived.
         lost: messages that the transport lost on the way, as far as the middleware tells.
         refused: how many of them could not be read.
-        refusal: why the newest of those could not, in words.
+        refusal: why the newest of those could not; empty before the first.
         refusals: why any of those could not → how many.
-        obstacle: what stands between publisher and subscription, in words; None when nothing is known to.
+        obstacle: what stands between publisher and subscription; None when nothing is known to.
         opened: `time.monotonic()` at which listening began.
         frame_id: the TF frame of its newest frame; empty before the first.
     """
@@ -82,9 +83,9 @@ class SensorInput(SimpleFilter):
         self.received = 0
         self.lost = 0
         self.refused = 0
-        self.refusal = ""
+        self.refusal = Problem("")
         self.refusals = Reasons()
-        self.obstacle: str | None = None
+        self.obstacle: Problem | None = None
         self.opened = time.monotonic()
         self.frame_id = sensor.frame_id
 
@@ -127,7 +128,8 @@ class SensorInput(SimpleFilter):
             return
         message = message_class(wanted)
         if message is None:
-            self.obstacle = f"messages are {wanted}, but package {wanted.partition('/')[0]} is not installed here"
+            package = wanted.partition("/")[0]
+            self.obstacle = Problem(f"messages are {wanted}, but package {package} is not installed here", _INSTALL)
             return
         self.close()
         self.obstacle = None
@@ -161,8 +163,9 @@ class SensorInput(SimpleFilter):
             return None
         accepted = [name for name in MESSAGE_TYPES[self.modality] if name in offered]
         if not accepted:
-            self.obstacle = (
-                f"publisher sends {', '.join(sorted(offered))}; accepted are {', '.join(MESSAGE_TYPES[self.modality])}"
+            self.obstacle = Problem(
+                f"publisher sends {', '.join(sorted(offered))}; accepted are {', '.join(MESSAGE_TYPES[self.modality])}",
+                f"Set {self.modality}.topic to a topic of one of these types.",
             )
             return None
         return accepted[0]
@@ -205,9 +208,8 @@ class SensorInput(SimpleFilter):
 
     def _on_incompatible(self, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
-        self.obstacle = (
-            f"QoS incompatible: {policy}; match the publisher's with qos_overrides.{self.topic}.subscription.{policy}"
-        )
+        override = f"qos_overrides.{self.topic}.subscription.{policy}"
+        self.obstacle = Problem(f"QoS incompatible: {policy}", f"Match the publisher's with {override}.")
 
     def _on_lost(self, event: Any) -> None:
         self.lost += event.total_count_change

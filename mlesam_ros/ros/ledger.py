@@ -7,11 +7,13 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from statistics import median
 
+from mlesam_ros.errors import Problem
 from mlesam_ros.frame import NANOSECONDS, Modality, Segmentation
 
 _RECENT = 32  # masks that rates, latencies and skews are taken over
 _FRESH = 1.5  # s for which a trouble with one mask is still news
 _REASONS = 16  # kinds of reasons that are told apart; words may hold numbers that never repeat
+_NONE = Problem("")
 _OTHER = "other reasons"
 
 
@@ -42,7 +44,7 @@ class Ledger:
         self._started = time.monotonic()
         self._masks: deque[tuple[float, float]] = deque(maxlen=_RECENT)
         self._skews: dict[Modality, deque[int]] = defaultdict(lambda: deque(maxlen=_RECENT))
-        self._troubles: dict[Modality | None, tuple[float, str]] = {}
+        self._troubles: dict[Modality | None, tuple[float, Problem]] = {}
         self._notes: Mapping[Modality, str] = {}
         self.sequence = 0
         self.used: tuple[Modality, ...] = ()
@@ -64,22 +66,22 @@ class Ledger:
         for modality in segmentation.used:
             self._skews[modality].append(abs(segmentation.skews.get(modality, 0)))
 
-    def reject(self, modality: Modality, words: str) -> None:
+    def reject(self, modality: Modality, problem: Problem) -> None:
         """A frame of a set had no part in its mask."""
-        self.note(modality, words)
+        self.note(modality, problem)
         self.rejected[modality] += 1
-        self.reasons[modality].count(words)
+        self.reasons[modality].count(problem)
 
-    def note(self, modality: Modality | None, words: str) -> None:
+    def note(self, modality: Modality | None, problem: Problem) -> None:
         """Remember what went wrong for the next report. None is the pipeline itself, of which the log is told, too."""
         if modality is None and not self.trouble(None):
-            self._log(f"pipeline: {words}")
-        self._troubles[modality] = (time.monotonic(), words)
+            self._log(f"pipeline: {problem}")
+        self._troubles[modality] = (time.monotonic(), problem)
 
-    def trouble(self, modality: Modality | None) -> str:
+    def trouble(self, modality: Modality | None) -> Problem:
         """What went wrong just now; empty when nothing did."""
-        when, words = self._troubles.get(modality, (0.0, ""))
-        return words if time.monotonic() - when < _FRESH else ""
+        when, problem = self._troubles.get(modality, (0.0, _NONE))
+        return problem if time.monotonic() - when < _FRESH else _NONE
 
     def without(self, modality: Modality) -> str:
         """What its newest picture had to be made without."""

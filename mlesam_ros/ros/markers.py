@@ -9,6 +9,7 @@ from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
 from mlesam_ros.ros.conversions import header
+from mlesam_ros.ros.diagnostics import message_of
 
 _COLORS = {
     DiagnosticStatus.OK: (0.2, 0.8, 0.3),
@@ -31,7 +32,7 @@ def health_markers(reports: Iterable[tuple[DiagnosticStatus, str]]) -> MarkerArr
             ball, text = _marker(status, frame, Marker.SPHERE), _marker(status, frame, Marker.TEXT_VIEW_FACING)
             ball.id, text.id = 2 * number, 2 * number + 1
             ball.scale.x = ball.scale.y = ball.scale.z = _BALL
-            text.scale.z, text.text = _TEXT, f"{status.name.rpartition(': ')[2]}: {_short(status.message)}"
+            text.scale.z, text.text = _TEXT, f"{status.name.rpartition(': ')[2]}: {_short(message_of(status).message)}"
             # Two sensors in one place, such as depth registered to the camera, stand above each other.
             text.pose.position.z = _BALL + 1.5 * _TEXT * number
             markers += [ball, text]
@@ -49,7 +50,5 @@ def _marker(status: DiagnosticStatus, frame: str, kind: int) -> Marker:
     return marker
 
 
-def _short(words: str, most: int = 60) -> str:
-    """The first clause."""
-    clause = words.partition("; ")[0]
-    return clause if len(clause) <= most else clause[: most - 1] + "…"
+def _short(message: str, most: int = 60) -> str:
+    return message if len(message) <= most else message[: most - 1] + "…"

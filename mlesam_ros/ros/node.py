@@ -222,7 +222,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the command line with its `--ros-args`; that of this process by default.
 
     Returns:
-        the exit code: 0, or 1 when a parameter was refused.
+        the exit code: see `mlesam_ros.ros.process.run`.
     """
     return run(PerceptionNode, args)
 

@@ -11,7 +11,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode
 
 from mlesam_ros.config import AUTO, NodeParameters, sync_config
-from mlesam_ros.errors import CalibrationError, ConfigError, MlesamError, sentence
+from mlesam_ros.errors import CalibrationError, ConfigError, MlesamError, Problem, sentence
 from mlesam_ros.frame import CAMERA, FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import IGNORE
@@ -23,6 +23,7 @@ from mlesam_ros.ros.candidates import candidates
 from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter, SensorHealth
 from mlesam_ros.ros.inputs import SensorInput
 from mlesam_ros.ros.ledger import Ledger, Reasons
+from mlesam_ros.ros.middleware import memory_problem
 from mlesam_ros.ros.outputs import Outputs
 from mlesam_ros.ros.rig_feed import RigFeed
 from mlesam_ros.ros.snapshot import Snapshot
@@ -56,6 +57,7 @@ class Perception:
             self._rig_feed.close()
             raise
         self._snapshot = Snapshot(node, parameters)
+        self._memory_problem = memory_problem()
         self._sync: SyncFilter | None = None
         self._inputs: dict[Modality, SensorInput] = {}
 
@@ -188,7 +190,12 @@ class Perception:
             rate=ledger.rate,
             latencies=ledger.latencies,
             used=ledger.used,
-            values={"masks": ledger.sequence, "device": self._pipeline.device, **self._rig_feed.problems},
+            values={
+                "masks": ledger.sequence,
+                "device": self._pipeline.device,
+                **({"shared_memory": self._memory_problem} if self._memory_problem else {}),
+                **self._rig_feed.problems,
+            },
         )
 
     def sensor_reports(self, reporter: Reporter, timeout: float) -> list[DiagnosticStatus]:
@@ -233,7 +240,7 @@ class Perception:
             return []
         return candidates(self._node, source.modality, source.topic, {s.topic for s in self._inputs.values()})
 
-    def _hindrance(self) -> tuple[bytes, str] | None:
+    def _hindrance(self) -> tuple[bytes, Problem] | None:
         if self._now() == 0:
             return PIPELINE["no_time"].say()
         if not self._rig_feed.missing:
@@ -241,7 +248,7 @@ class Perception:
         saying = PIPELINE["waiting_calibration" if self._waiting else "no_calibration"]
         return saying.say(missing=self._rig_feed.missing, waited=self._ledger.age)
 
-    def _unplaced(self, source: SensorInput) -> tuple[bytes, str] | None:
+    def _unplaced(self, source: SensorInput) -> tuple[bytes, Problem] | None:
         """Why it is not known where a sensor that was heard sits."""
         if not source.frame_id or self._rig_feed.missing:
             return None
@@ -249,7 +256,7 @@ class Perception:
             self._rig_feed.rig.extrinsic(source.frame_id)
         except CalibrationError as error:
             saying = SENSOR["waiting_place" if self._waiting else "no_place"]
-            return saying.say(unplaced=error, waited=self._ledger.age, modality=source.modality)
+            return saying.say(unplaced=error.problem, waited=self._ledger.age, modality=source.modality)
         return None
 
     @property

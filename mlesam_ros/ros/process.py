@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from itertools import pairwise
 from typing import NoReturn
 
@@ -24,13 +23,10 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from mlesam_ros.config import NODE, other_sections
-from mlesam_ros.errors import MlesamError
+from mlesam_ros.errors import ConfigError, MlesamError
 from mlesam_ros.parameter_file import read_override, read_parameter_file
-from mlesam_ros.share import share
+from mlesam_ros.ros.middleware import REFUSED, check_environment, memory_problem, transport_environment
 
-# Kilted and later read the first name and warn of the second; Jazzy and before read only the second.
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-_KILTED = 9  # its rclpy's major version
 _MALLOC = ((-3, 32 << 20), (-1, 256 << 20), (-2, 32 << 20))
 """M_MMAP_THRESHOLD, at its largest; M_TRIM_THRESHOLD; M_TOP_PAD: how much more is asked for at once. Bytes."""
 _REFUSED = (
@@ -39,27 +35,6 @@ _REFUSED = (
     InvalidParameterValueException,
     ParameterUninitializedException,
 )
-
-
-def transport_environment(environment: dict[str, str] | None = None) -> dict[str, str]:
-    """The variables that make Fast DDS carry camera images between processes.
-
-    With its 512 KiB segment, best-effort images over about half a megabyte are lost without a word. Where discovery is
-    limited to this machine the profile also keeps every receiving socket on 127.0.0.1.
-
-    Args:
-        environment: the variables that are set already; those of this process by default.
-
-    Returns:
-        what to add, one variable; nothing where the user chose a profile or built-in transports.
-    """
-    environment = dict(os.environ) if environment is None else environment
-    if any(environment.get(name) for name in (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")):
-        return {}
-    local = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "LOCALHOST"
-    profile = str(share(f"config/dds/{'fastdds_localhost' if local else 'fastdds'}.xml"))
-    renamed = int(version("rclpy").partition(".")[0]) >= _KILTED
-    return {PROFILE_VARIABLES[0 if renamed else 1]: profile}
 
 
 def keep_memory() -> None:
@@ -85,8 +60,11 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
         args: the command line with its `--ros-args`; that of this process by default.
 
     Returns:
-        the exit code: 0, or 1 when a parameter or argument was refused, which has then been said on stderr.
+        the exit code: 0; 1 when a parameter or argument was refused, 2 when the environment was, with one sentence on
+        stderr.
     """
+    if not _environment_is_usable():
+        return REFUSED
     os.environ.update(transport_environment())
     keep_memory()
     starting = True
@@ -138,6 +116,18 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+def _environment_is_usable() -> bool:
+    """Whether a node can start here; if not, or not well, stderr has the reason."""
+    try:
+        check_environment()
+    except ConfigError as error:
+        print(f"mlesam_ros: {error}", file=sys.stderr)
+        return False
+    if problem := memory_problem({**os.environ, **transport_environment()}):
+        print(f"mlesam_ros: warning: {problem}", file=sys.stderr)
+    return True
 
 
 def _parameter_files(args: Sequence[str]) -> list[str]:

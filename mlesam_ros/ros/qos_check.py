@@ -43,9 +43,11 @@ def _words(topic: str, offered: QoSProfile, asked: QoSProfile, reason: str) -> t
     """What one offers, what the other asks for, and what to do."""
     override = f"qos_overrides.{topic}.subscription"
     if asked.reliability == ReliabilityPolicy.RELIABLE and offered.reliability == ReliabilityPolicy.BEST_EFFORT:
-        return "best effort", "reliable", f"publish it reliably, or set {override}.reliability: best_effort"
+        return "best effort", "reliable", f"Publish it reliably, or set {override}.reliability: best_effort"
     if asked.durability == DurabilityPolicy.TRANSIENT_LOCAL and offered.durability == DurabilityPolicy.VOLATILE:
-        remedy = "publish it with durability transient_local; ros2 bag play takes --qos-profile-overrides-path for that"
+        remedy = (
+            "Publish it with durability transient_local; ros2 bag play takes --qos-profile-overrides-path for that."
+        )
         return "volatile messages", "those sent before it came (transient local)", remedy
     words = " ".join(reason.split()).rstrip(".;") or "another profile"
-    return "one profile", f"another ({words})", f"match the two, with {override}.*"
+    return "one profile", f"another ({words})", f"Match the two, with {override}.*"

@@ -5,6 +5,7 @@ What stands between `<!-- begin NAME -->` and `<!-- end NAME -->` is replaced by
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,6 +18,7 @@ from mlesam_ros.ros.inputs import queue_depth
 from mlesam_ros.ros.topics import DIAGNOSTICS, OUTPUTS, SERVICES, Output
 from mlesam_ros.ros.words import LEVELS, PIPELINE, SENSOR, Saying
 
+_REMEDY, _SAID = re.compile(r"\{\w+\.remedy\}"), "As the message says."
 _TYPES = {bool: "bool", int: "int", float: "double", str: "string", tuple: "list"}
 
 
@@ -108,8 +110,13 @@ def refreshed(text: str) -> str:
 
 
 def _sayings(sayings: Iterable[Saying]) -> str:
-    rows = ((LEVELS[s.level], f"`{s.words}`", s.cause, s.remedy) for s in sayings)
+    rows = ((LEVELS[s.level], f"`{_named(s.message)}`", s.cause, _REMEDY.sub(_SAID, s.remedy)) for s in sayings)
     return _table(("level", "message", "cause", "remedy"), rows)
+
+
+def _named(template: str) -> str:
+    """The message of a problem by the problem's name."""
+    return template.replace(".message}", "}")
 
 
 def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

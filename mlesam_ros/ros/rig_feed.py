@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo
 from tf2_msgs.msg import TFMessage
 
 from mlesam_ros.config import CameraParameters, NodeParameters
-from mlesam_ros.errors import PacketError, sentence
+from mlesam_ros.errors import PacketError, Problem, sentence
 from mlesam_ros.frame import MODALITIES, Modality, SensorFrame
 from mlesam_ros.geometry.rig import Rig, load_rig
 from mlesam_ros.rig_learner import RigLearner
@@ -45,8 +45,8 @@ class RigFeed:
         return self._learner.rig
 
     @property
-    def problems(self) -> dict[str, str]:
-        """What is wrong with a CameraInfo or a transform, in words, by topic."""
+    def problems(self) -> dict[str, Problem]:
+        """Topic → what is wrong with a CameraInfo or a transform."""
         return self._learner.problems
 
     def bind(self, frame: SensorFrame) -> SensorFrame:
@@ -60,17 +60,17 @@ class RigFeed:
         self._subscriptions.clear()
 
     @property
-    def missing(self) -> str | None:
-        """Why no mask can be made yet, in words; None once the label camera is known."""
+    def missing(self) -> Problem | None:
+        """Why no mask can be made yet; None once the label camera is known."""
         if self.rig.has_camera:
             return None
         topic = self._node.resolve_topic_name(self._parameters.camera.info_topic)
         if topic in self.problems:
             return self.problems[topic]
         state = "publisher present" if self._node.count_publishers(topic) else "no publisher"
-        return (
-            f"no CameraInfo yet on {topic}, {state}: masks need the camera's size and lens; publish it or set "
-            "calibration_file."
+        return Problem(
+            f"no CameraInfo yet on {topic}, {state}: masks need the camera's size and lens.",
+            "Publish it or set calibration_file.",
         )
 
     def _subscribe_infos(self) -> list[Subscription]:
@@ -114,5 +114,5 @@ class RigFeed:
             self._learner.note(topic, sentence(error))
         return None
 
-    def _report(self, topic: str, problem: str) -> None:
+    def _report(self, topic: str, problem: Problem) -> None:
         self._node.get_logger().warning(f"{topic}: {problem}")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_rig import GOOD, changed, turned
 
-from mlesam_ros.errors import MlesamError
+from mlesam_ros.errors import MlesamError, Problem
 from mlesam_ros.findings import ERROR, NOTE, WARNING, Finding, worst
 from mlesam_ros.geometry.audit import audit, picture_findings
 from mlesam_ros.geometry.rig import Rig
@@ -45,15 +45,15 @@ def test_everything_is_found_at_once():
     errors, warnings = said(parse_yaml(text), ERROR), said(parse_yaml(text), WARNING)
     for part in (
         "unknown key 'colour'",
-        "'front' is not among the cameras. name one of cam, two",
-        "camera cam: it has the unknown key 'heigth'. did you mean height?",
+        "'front' is not among the cameras. Name one of cam, two",
+        "camera cam: it has the unknown key 'heigth'. Did you mean height?",
         "camera cam: a focal length of 0.5 px",
         "camera cam: the principal point 3200 px lies outside the width of 640 px",
         "camera cam: distortion model plumb_bob takes 4 or 5 coefficients, not 1",
         "closes a circle",
         "transform from lidar to base: [0.0, 0.0, 0.0, 2.0] is not a rotation: a quaternion is x, y, z, w with length",
-        "rpy has 2 numbers. it must be roll, pitch, yaw",
-        "transform 5: it is 3.",
+        "rpy has 2 numbers; it must be roll, pitch, yaw",
+        "transform 5: it is 3;",
     ):
         assert any(part in sentence for sentence in errors), part
     for part in (
@@ -127,9 +127,9 @@ def test_pictures_are_compared():
     assert "no camera rear" in picture_findings(GOOD, "rear", (400, 640), "a.png")[0].message
 
 
-def test_a_sentence_becomes_a_finding():
-    assert Finding.from_sentence(ERROR, "x", "a; b; do c.") == Finding(ERROR, "x", "a; b.", "do c.")
-    assert Finding.from_sentence(ERROR, "x", "a.") == Finding(ERROR, "x", "a.", "")
+def test_a_problem_becomes_a_finding():
+    assert Finding.from_problem(ERROR, "x", Problem("a; b.", "Do c.")) == Finding(ERROR, "x", "a; b.", "Do c.")
+    assert Finding.from_problem(ERROR, "x", Problem("a; b")) == Finding(ERROR, "x", "a; b.", "")
 
 
 LEAVES = (

@@ -83,11 +83,11 @@ def test_rpy_turns_about_fixed_axes_roll_first():
     ("fields", "error", "says"),
     [
         (changed("camera", gone=True), ConfigError, "calibration lacks camera;"),
-        (changed("transfroms", value=[]), ConfigError, "unknown key 'transfroms'; did you mean transforms?"),
+        (changed("transfroms", value=[]), ConfigError, "unknown key 'transfroms'. Did you mean transforms?"),
         (
             changed("cameras", "cam", "heigth", value=3),
             ConfigError,
-            "camera cam has the unknown key 'heigth'; did you mean height?",
+            "camera cam has the unknown key 'heigth'. Did you mean height?",
         ),
         (changed("cameras", "cam", "colour", value=3), ConfigError, "unknown key 'colour'; accepted are width, height"),
         (changed("cameras", "cam", "K", gone=True), ConfigError, "camera cam lacks K"),

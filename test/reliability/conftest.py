@@ -9,7 +9,7 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[1] / "ros"))
 
 pytest.importorskip("rclpy")
-from mlesam_ros.ros.process import transport_environment
+from mlesam_ros.ros.middleware import transport_environment
 
 
 @pytest.fixture(scope="session", autouse=True)

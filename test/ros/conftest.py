@@ -9,7 +9,7 @@ pytest.importorskip("rclpy")
 from rclpy.node import Node
 from ros_graph import Graph
 
-from mlesam_ros.ros.process import transport_environment
+from mlesam_ros.ros.middleware import transport_environment
 
 
 @pytest.fixture(scope="session", autouse=True)

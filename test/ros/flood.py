@@ -11,7 +11,7 @@ import rclpy
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
-from mlesam_ros.ros.process import PROFILE_VARIABLES
+from mlesam_ros.ros.middleware import PROFILE_VARIABLES
 
 for name in PROFILE_VARIABLES:
     os.environ.pop(name, None)

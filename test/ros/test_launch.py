@@ -12,7 +12,7 @@ import launch_stand_ins as stand_ins
 
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import iter_parameters
-from mlesam_ros.ros.process import PROFILE_VARIABLES
+from mlesam_ros.ros.middleware import PROFILE_VARIABLES
 from mlesam_ros.ros.topics import OUTPUTS
 from mlesam_ros.share import share
 

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 pytest.importorskip("rclpy")
-from mlesam_ros.ros.process import PROFILE_VARIABLES, transport_environment
+from mlesam_ros.ros.middleware import PROFILE_VARIABLES, transport_environment
 
 NODE = """
 import threading

@@ -9,7 +9,7 @@ import typer
 
 from mlesam_ros.cli.help import epilog, prose
 from mlesam_ros.cli.results import JsonOption, write_json
-from mlesam_ros.errors import ConfigError
+from mlesam_ros.errors import ConfigError, Problem
 from mlesam_ros.files import expand_path
 from mlesam_ros.findings import ERROR, WARNING, Finding, worst
 
@@ -62,7 +62,7 @@ def _findings(calibration: Path, images: list[str]) -> list[Finding]:
     try:
         fields: Any = read_yaml(calibration)
     except ConfigError as error:
-        return [Finding.from_sentence(ERROR, "file", error)]
+        return [Finding.from_problem(ERROR, "file", error.problem)]
     findings = audit(fields)
     for frame, path, size in sizes:
         findings += picture_findings(fields, frame, size, path.name)
@@ -89,8 +89,5 @@ def _size(path: Path) -> tuple[int, int]:
 def _show(calibration: Path, verdict: str, findings: list[Finding]) -> None:
     for finding in findings:
         label = typer.style(f"{finding.severity:8}", fg=_COLOURS.get(finding.severity), bold=True)
-        remedy = finding.remedy[:1].upper() + finding.remedy[1:]
-        end = "" if remedy.endswith(("?", ".")) or not remedy else "."
-        sentence = " ".join(f"{finding.subject}: {finding.message} {remedy}".split())  # names may have line breaks
-        typer.echo(f"{label} {sentence}{end}")
+        typer.echo(f"{label} {finding.subject}: {Problem(finding.message, finding.remedy)}")
     typer.echo(f"{calibration}: {verdict}")

@@ -1,0 +1,188 @@
+"""The middleware's environment: variables, log folder and shared memory. Imports no rclpy, which a wrong one ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from mlesam_ros.errors import ConfigError, Problem
+from mlesam_ros.share import share
+
+# Kilted and later read the first name and warn of the second; Jazzy and before read only the second.
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+REFUSED = 2
+"""Exit code of a process whose environment is refused."""
+_TRANSPORTS = "FASTDDS_BUILTIN_TRANSPORTS"
+_KILTED = 9  # its rclpy's major version
+_DOMAINS = range(233)
+"""Those whose ports exist."""
+_LOG_FOLDERS = {"ROS_LOG_DIR": ".", "ROS_HOME": "log", "HOME": ".ros/log"}
+"""Variable → folder of ROS 2's log below it; the first that is set counts."""
+_MEMORY = Path("/dev/shm")
+_DEFAULT_SEGMENT = 512 << 10
+"""Bytes of a participant's segment without a profile."""
+_SEGMENT = re.compile(r"fastrtps_[0-9a-f]+")
+
+
+def check_environment(environment: Mapping[str, str] | None = None) -> None:
+    """Refuse variables with which no ROS process starts, or with which its messages are lost silently.
+
+    Args:
+        environment: the variables; those of this process by default.
+
+    Raises:
+        ConfigError: names the variable, its value and what is accepted.
+    """
+    environment = os.environ if environment is None else environment
+    domain = environment.get("ROS_DOMAIN_ID", "")
+    if domain and not (domain.isascii() and domain.isdigit() and int(domain) in _DOMAINS):
+        raise ConfigError(
+            f"ROS_DOMAIN_ID is {domain!r}; accepted are whole numbers from 0 to {_DOMAINS[-1]}.",
+            "Set it to one of them, the same for the whole robot, or unset it.",
+        )
+    _check_middleware(environment)
+    for name in PROFILE_VARIABLES:
+        if (path := environment.get(name)) and not Path(path).is_file():
+            raise ConfigError(
+                f"{name} is {path!r}, which is no file.", "Set it to a Fast DDS profile that exists, or unset it."
+            )
+    _check_log_folder(environment)
+
+
+def _check_middleware(environment: Mapping[str, str]) -> None:
+    wanted = environment.get("RMW_IMPLEMENTATION")
+    prefixes = [Path(prefix) for prefix in environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    folders = [Path(folder) for folder in environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if folder]
+    folders += [prefix / "lib" for prefix in (*prefixes, Path(sys.prefix))]
+    installed = {path.stem.removeprefix("lib") for folder in folders for path in folder.glob("librmw_*_cpp.so")}
+    installed = {name for name in installed if not name.endswith("_shared_cpp")}
+    if wanted and installed and not any((folder / f"lib{wanted}.so").exists() for folder in folders):
+        raise ConfigError(
+            f"RMW_IMPLEMENTATION is {wanted!r}, which is not installed; installed are {', '.join(sorted(installed))}.",
+            "Unset it, set it to one of them, or install its package.",
+        )
+
+
+def _check_log_folder(environment: Mapping[str, str]) -> None:
+    name = next((name for name in _LOG_FOLDERS if environment.get(name)), None)
+    home = environment.get("HOME", "")
+    remedy = "Set ROS_LOG_DIR to a folder that can be written, such as /tmp/ros_log."
+    if name is None or (environment[name].startswith("~") and not home):
+        raise ConfigError("HOME is not set, so ROS 2 has no folder for its log.", remedy)
+    value = environment[name]
+    folder = Path(home + value[1:] if value.startswith("~") else value) / _LOG_FOLDERS[name]
+    reason = "no permission"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK)
+    except (OSError, ValueError) as error:
+        writable, reason = False, getattr(error, "strerror", None) or str(error)
+    if not writable:
+        message = f"{name} is {value!r}, and ROS 2 cannot write its log to {folder}: {reason}."
+        raise ConfigError(message, remedy)
+
+
+def transport_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables that make Fast DDS carry camera images between processes.
+
+    With its 512 KiB segment, best-effort images over about half a megabyte are lost without a word. Where discovery is
+    limited to this machine the profile also keeps every receiving socket on 127.0.0.1.
+
+    Args:
+        environment: the variables that are set already; those of this process by default.
+
+    Returns:
+        what to add, one variable; nothing where the user chose a profile or built-in transports.
+    """
+    environment = os.environ if environment is None else environment
+    if any(environment.get(name) for name in (*PROFILE_VARIABLES, _TRANSPORTS)):
+        return {}
+    local = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "LOCALHOST"
+    profile = str(share(f"config/dds/{'fastdds_localhost' if local else 'fastdds'}.xml"))
+    renamed = int(version("rclpy").partition(".")[0]) >= _KILTED
+    return {PROFILE_VARIABLES[0 if renamed else 1]: profile}
+
+
+def memory_problem(environment: Mapping[str, str] | None = None) -> Problem | None:
+    """Why publisher and node find no room for their segments in /dev/shm; None where they do or need none.
+
+    Fast DDS then goes over UDP, which loses large best-effort messages.
+
+    Args:
+        environment: the variables; those of this process by default.
+    """
+    environment = os.environ if environment is None else environment
+    segment = _segment(environment)
+    if not segment:
+        return None
+    try:
+        usage = shutil.disk_usage(_MEMORY)
+    except OSError:
+        return Problem(f"{_MEMORY} does not exist, so images go over UDP and are lost.", f"Mount a tmpfs at {_MEMORY}.")
+    need = f"publisher and node need {segment / 2**20:.0f} MiB each for images"
+    if usage.total < 2 * segment:
+        return Problem(
+            f"{_MEMORY} has {usage.total / 2**20:.0f} MiB, and {need}.",
+            "Start the container with --shm-size=1g or --ipc=host; without a container: "
+            f"mount -o remount,size=1g {_MEMORY}",
+        )
+    if usage.free < segment:
+        return Problem(
+            f"{_MEMORY} has {usage.free / 2**20:.0f} MiB free of {usage.total / 2**20:.0f}, and {need}.",
+            f"End all ROS processes and remove what killed ones have left: rm {_MEMORY}/fastrtps_*",
+        )
+    return None
+
+
+def transport_remedy(environment: Mapping[str, str] | None = None) -> str:
+    """The change that lets large messages reach this process; never one that is made already.
+
+    Args:
+        environment: the variables; those of this process by default.
+    """
+    environment = os.environ if environment is None else environment
+    middleware = environment.get("RMW_IMPLEMENTATION", "")
+    if middleware and "fastrtps" not in middleware:
+        return f"Give {middleware} larger receive buffers on both sides; its documentation names them."
+    if problem := memory_problem(environment):
+        return problem.remedy
+    others = {name: value for name, value in environment.items() if name not in (*PROFILE_VARIABLES, _TRANSPORTS)}
+    ((name, path),) = transport_environment(others).items()
+    wanted = _segment({name: path})
+    if _segment(environment) < wanted:
+        set_now = next((n for n in (_TRANSPORTS, *PROFILE_VARIABLES) if environment.get(n)), None)
+        instead = f", instead of {set_now}={environment[set_now]}" if set_now else ""
+        return f"Set {name}={path}{instead}, where the driver starts and where the node starts."
+    if _has_small_segments(wanted):
+        return f"Set {name}={path} where the driver starts, as it is set here."
+    return f"Start the driver without {_TRANSPORTS} and without another profile than the node's {name}."
+
+
+def _segment(environment: Mapping[str, str]) -> int:
+    """Bytes of shared memory that a participant asks for; 0 where it uses none."""
+    if transports := environment.get(_TRANSPORTS):
+        return 0 if "UDP" in transports.upper() else _DEFAULT_SEGMENT
+    path = next((environment[name] for name in PROFILE_VARIABLES if environment.get(name)), None)
+    if path is None:
+        return _DEFAULT_SEGMENT
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return _DEFAULT_SEGMENT
+    sizes = [int(size) for size in re.findall(r"<segment_size>\s*(\d+)\s*</segment_size>", text)]
+    uses_udp_only = "<useBuiltinTransports>false" in text and "SHM" not in text
+    return 0 if uses_udp_only else max(sizes, default=_DEFAULT_SEGMENT)
+
+
+def _has_small_segments(wanted: int) -> bool:
+    """Whether a process of this machine has a smaller segment than `wanted` bytes, so another profile."""
+    try:
+        sizes = [entry.stat().st_size for entry in os.scandir(_MEMORY) if _SEGMENT.fullmatch(entry.name)]
+    except OSError:
+        return False
+    return any(size < wanted for size in sizes)
