@@ -26,7 +26,7 @@ _LOG_FOLDERS = {"ROS_LOG_DIR": ".", "ROS_HOME": "log", "HOME": ".ros/log"}
 _MEMORY = Path("/dev/shm")
 _DEFAULT_SEGMENT = 512 << 10
 """Bytes of a participant's segment without a profile."""
-_SEGMENT = re.compile(r"fastrtps_[0-9a-f]+")
+_SEGMENT = re.compile(r"fast(dds|rtps)_[0-9a-f]{16}")
 
 
 def check_environment(environment: Mapping[str, str] | None = None) -> None:
@@ -134,7 +134,7 @@ def memory_problem(environment: Mapping[str, str] | None = None) -> Problem | No
     if usage.free < segment:
         return Problem(
             f"{_MEMORY} has {usage.free / 2**20:.0f} MiB free of {usage.total / 2**20:.0f}, and {need}.",
-            f"End all ROS processes and remove what killed ones have left: rm {_MEMORY}/fastrtps_*",
+            f"End all ROS processes and remove what killed ones have left: rm {_MEMORY}/fast*_*",
         )
     return None
 

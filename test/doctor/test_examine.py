@@ -187,7 +187,7 @@ def test_what_would_help_is_a_number_that_was_tried(tmp_path):
     late = examine(write(tmp_path / "late", FAULTS["late"][0]))
     assert late.parameters == {"patience": 0.09} and late.sets["parts"]["lidar"] == 0
     (found,) = late.findings
-    assert found.remedy == "set patience: 0.09; then it is part of 100 %"
+    assert found.remedy == "Set patience: 0.09; then it is part of 100 %."
     ahead = examine(write(tmp_path / "ahead", FAULTS["stamps ahead"][0]))
     assert ahead.parameters == {"lidar.offset": 0.1}
 
