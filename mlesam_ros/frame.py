@@ -40,6 +40,8 @@ class Picture:
         step: bytes per row, padding included.
         data: (height * step,) uint8, a view of the message's bytes.
         is_bigendian: byte order of samples wider than one byte.
+        significant_bits: of 16-bit color samples; 0 to find them by the largest sample of this image.
+        unit: metres per count of a depth image; 0 for millimetres in integers and metres in floats.
     """
 
     height: int
@@ -48,6 +50,8 @@ class Picture:
     step: int
     data: npt.NDArray[np.uint8]
     is_bigendian: bool = False
+    significant_bits: int = 0
+    unit: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +61,13 @@ class CompressedPicture:
     Attributes:
         format: the message's format string, such as `jpeg` or `rgb8; png compressed bgr8`.
         data: (n,) uint8, the encoded file.
+        significant_bits, unit: as for `Picture`.
     """
 
     format: str
     data: npt.NDArray[np.uint8]
+    significant_bits: int = 0
+    unit: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +78,14 @@ class Cloud:
         points: structured array of any shape with at least the float fields `x`, `y`, `z` (metres, in the sensor's
             frame), a view of the message's bytes in its own byte order. `intensity` and per-point times are optional.
         time_unit: unit of the per-point times, `s`, `ms`, `us` or `ns`; `auto` finds it.
+        intensity_field: name of the field with the strength of the echoes; empty for the first known name.
+        intensity_scale: the value of that field at full strength; 0 to find it by type and range of this sweep.
     """
 
     points: npt.NDArray[np.void]
     time_unit: str = AUTO
+    intensity_field: str = ""
+    intensity_scale: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,19 @@ Nothing here imports ROS: a message is any object with the fields of its type. P
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.encoding.cloud import cloud_from_fields
+from mlesam_ros.encoding.announced import announces_16_bits
+from mlesam_ros.encoding.cloud import IntensityFinder, cloud_from_fields
 from mlesam_ros.encoding.event_array import read_event_array
-from mlesam_ros.encoding.picture import CAMERA_LAYOUTS, DEPTH_LAYOUTS
+from mlesam_ros.encoding.picture import CAMERA_LAYOUTS, DEPTH_LAYOUTS, decode_camera, find_significant_bits
 from mlesam_ros.encoding.samples import view_samples
-from mlesam_ros.encoding.stream import WINDOW, EventStream
+from mlesam_ros.encoding.settings import DEFAULTS, EVENT_WINDOW, Preprocessing
+from mlesam_ros.encoding.stream import EventStream
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import (
     CAMERA,
@@ -53,24 +56,28 @@ RAW_TYPES = frozenset(_ARRAYS)
 class FrameReader:
     """Reads the messages of one topic, in order.
 
+    What is found out about the data (scale of the intensity, significant bits) is kept from message to message and
+    handed on with each frame, so that all consumers of the topic agree.
+
     Attributes:
         modality: the modality of the frames.
         type_name: the type of the messages.
         offset: nanoseconds by which the stamps are late.
     """
 
-    def __init__(self, modality: Modality, type_name: str, event_window: float = WINDOW, offset: float = 0.0) -> None:
+    def __init__(
+        self, modality: Modality, type_name: str, settings: Preprocessing = DEFAULTS, offset: float = 0.0
+    ) -> None:
         """Prepare for one type of message.
 
         Args:
             modality: a key of `MESSAGE_TYPES`.
             type_name: one of its types.
-            event_window: seconds of events in a frame.
+            settings: of the sensors' data.
             offset: seconds by which the stamps are late, for the frames' `time`.
 
         Raises:
             ConfigError: the modality or the type is not read.
-            PacketError: the window is not positive.
         """
         if modality not in MESSAGE_TYPES:
             raise ConfigError(f"modality {modality!r} has no messages; accepted are {', '.join(MESSAGE_TYPES)}.")
@@ -81,12 +88,24 @@ class FrameReader:
         self.modality = modality
         self.type_name = type_name
         self.offset = round(offset * NANOSECONDS)
-        self._stream = EventStream(event_window)
+        self._settings = settings
+        self._stream = EventStream(settings.event_window or EVENT_WINDOW)
+        self._intensity = IntensityFinder(settings.cloud_field, settings.intensity_scale)
+        self._bits = settings.significant_bits
 
     @property
     def counters(self) -> dict[str, int]:
         """What happened to the messages of an event camera so far; empty for types that are not events."""
         return self._stream.counters if self.type_name == _PACKET or self.type_name in RAW_TYPES else {}
+
+    @property
+    def found(self) -> dict[str, str]:
+        """What is known about the data by now: `intensity` of a LiDAR, `significant_bits` of a 16-bit camera."""
+        found = {"intensity": self._intensity.words} if self._intensity.words else {}
+        if self._bits:
+            how = "as set" if self._settings.significant_bits else "by the largest sample"
+            found["significant_bits"] = f"{self._bits} of 16, {how}"
+        return found
 
     def read(self, message: Any) -> SensorFrame:
         """The frame that a message holds.
@@ -113,11 +132,11 @@ class FrameReader:
 
     def _payload(self, message: Any) -> Picture | CompressedPicture | Cloud | Events:
         if self.type_name == _IMAGE:
-            return _picture(message, self.modality)
+            return self._measured(_picture(message, self.modality, self._unit))
         if self.type_name == _COMPRESSED:
-            return CompressedPicture(message.format, _bytes(message.data))
+            return self._compressed(CompressedPicture(message.format, _bytes(message.data), unit=self._unit))
         if self.type_name == _CLOUD:
-            return _cloud(message)
+            return self._intensity.describe(_cloud(message))
         size = message.height, message.width
         return self._stream.push(
             _bytes(message.events),
@@ -128,6 +147,34 @@ class FrameReader:
             bool(message.is_bigendian),
             int(message.time_base),
         )
+
+    @property
+    def _unit(self) -> float:
+        return self._settings.depth_unit if self.modality == DEPTH else 0.0
+
+    def _compressed(self, picture: CompressedPicture) -> Picture | CompressedPicture:
+        """As it is; a camera's of 16 bits decoded, since the bits in use are known only then."""
+        if self.modality == DEPTH or not announces_16_bits(picture.data):
+            return picture
+        return self._measured(decode_camera(picture))
+
+    def _measured(self, picture: Picture) -> Picture:
+        """With the significant bits of this topic so far, where a camera's samples have 16; the number never falls."""
+        layout = CAMERA_LAYOUTS.get(picture.encoding)
+        if self.modality == DEPTH or layout is None or layout.dtype != "u2":
+            return picture
+        if not self._settings.significant_bits:
+            samples = view_samples(picture, CAMERA_LAYOUTS, "a camera picture")
+            self._bits = self._bits if self._bits == 16 else find_significant_bits(samples, self._bits or 8)
+        return replace(picture, significant_bits=self._bits)
+
+
+def label_image(message: Any) -> Picture | CompressedPicture:
+    """The image of a topic with true labels, of whatever encoding; unlike a camera's its samples are class ids."""
+    if hasattr(message, "format"):
+        return CompressedPicture(message.format, _bytes(message.data))
+    big = bool(message.is_bigendian)
+    return Picture(message.height, message.width, message.encoding, message.step, _bytes(message.data), big)
 
 
 def stamp_ns(header: Any) -> int:
@@ -163,9 +210,9 @@ def _transform(stamped: Any) -> tuple[str, str, Transform, int]:
     return parent, child, transform, stamp_ns(stamped.header)
 
 
-def _picture(message: Any, modality: Modality) -> Picture:
+def _picture(message: Any, modality: Modality, unit: float) -> Picture:
     data, big = _bytes(message.data), bool(message.is_bigendian)
-    picture = Picture(message.height, message.width, message.encoding, message.step, data, big)
+    picture = Picture(message.height, message.width, message.encoding, message.step, data, big, unit=unit)
     if modality == DEPTH:
         view_samples(picture, DEPTH_LAYOUTS, "a depth picture")
     else:

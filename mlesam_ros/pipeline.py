@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,21 +16,22 @@ import torch
 
 from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.encoder import Encoder
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_context, make_encoders
+from mlesam_ros.encoding.encoders import encode
 from mlesam_ros.encoding.on_device import encode_on
+from mlesam_ros.encoding.settings import DEFAULTS, Preprocessing
 from mlesam_ros.encoding.uploads import Uploads
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError, Problem, together
-from mlesam_ros.frame import FrameSet, Modality, Segmentation
+from mlesam_ros.frame import AUTO, EVENT, FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint, load_experts, refuse_stranger
 from mlesam_ros.model.config import MLESAMConfig, network_size
+from mlesam_ros.model.expert_encoders import difference_from_training, event_window, expert_encoders
 from mlesam_ros.model.fast_paths import ALL, FastPaths, prepare
 from mlesam_ros.model.graphs import DEVICES, Graphs
 from mlesam_ros.model.mlesam import MLESAM, Features, refuse_not_finite
 from mlesam_ros.model.readout import Answer, enlarged, packed, read, unpacked
 from mlesam_ros.model.shortage import enough_memory
 
-AUTO = "auto"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Name → arithmetic of the network. `auto` is bf16 where the processor multiplies in it, and fp32 elsewhere."""
 
@@ -46,7 +48,9 @@ class Pipeline:
         device: where it runs, such as `cpu` or `cuda`.
         precision: one of `PRECISIONS`.
         refusals: modality → why its frame was left out of the last set; empty when all of them took part.
-        notes: modality → what its picture in the last set had to be made without, such as the robot's own motion.
+        notes: modality → what its picture in the last set had to be made without, such as the robot's own motion, and
+            what is set differently from training.
+        preprocessing: settings of the sensors' data for `FrameReader`, those from the checkpoint filled in.
         encodes_on_device: whether pictures are made on the device where the encoder can; the CPU's are NumPy's.
     """
 
@@ -59,6 +63,7 @@ class Pipeline:
         precision: str = AUTO,
         threads: int | None = None,
         paths: FastPaths = ALL,
+        preprocessing: Preprocessing = DEFAULTS,
     ) -> None:
         """Take over a model: move it, merge its experts and change its precision, all in place.
 
@@ -69,6 +74,7 @@ class Pipeline:
             threads: of this process's arithmetic on the CPU; None for half of the cores, because threads that wait for
                 each other on cores that drivers and transport keep busy cost more than they bring.
             paths: how the network runs.
+            preprocessing: settings of the sensors' data.
 
         Raises:
             ConfigError: a value that is not accepted, no such device, or a modality that no encoder reads.
@@ -77,7 +83,7 @@ class Pipeline:
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         _set_threads(threads)
-        self._dtype, self._paths = PRECISIONS[self.precision], paths
+        self._dtype, self._paths, self._given = PRECISIONS[self.precision], paths, preprocessing
         self._upload = Uploads(self.device)
         self._graphs = Graphs(self._packet) if paths.graphs and self.device.startswith(DEVICES) else None
         self._take(self._prepared(model))
@@ -95,6 +101,7 @@ class Pipeline:
         precision: str = AUTO,
         threads: int | None = None,
         paths: FastPaths = ALL,
+        preprocessing: Preprocessing = DEFAULTS,
     ) -> Pipeline:
         """Load a checkpoint and its base weights; see `load_checkpoint` and `__init__`.
 
@@ -102,7 +109,7 @@ class Pipeline:
             CheckpointError: the files are missing, damaged or do not belong together.
             ConfigError: see `__init__`.
         """
-        return cls(load_checkpoint(path, base_weights), device, precision, threads, paths)
+        return cls(load_checkpoint(path, base_weights), device, precision, threads, paths, preprocessing)
 
     def warm_up(self, rig: Rig | None = None) -> None:
         """Run the network on empty images, so that the first real set is no slower than the others.
@@ -136,7 +143,7 @@ class Pipeline:
         size = self.network_size(rig)
         resolution = (rig.camera.height, rig.camera.width) if enlarge else size
         start = time.perf_counter()
-        context = make_context(frame_set, self._encoders)
+        context = Context(frame_set)
         images = self._encode_what_can_be(frame_set, rig, context)
         encoded = time.perf_counter()
         answer = self.answer(images)
@@ -221,7 +228,7 @@ class Pipeline:
         """
         config = MLESAMConfig.from_dict(describe_checkpoint(path)["config"])
         wanted = [m for m in config.modalities if modalities is None or m in modalities]
-        _checked_encoders(config, wanted)
+        self._refuse_other_window(path, config, wanted)
         load_experts(path, self._model, modalities)
         self.use(self._model)
 
@@ -242,6 +249,7 @@ class Pipeline:
         """
         refuse_stranger(path, self.config)
         model = load_checkpoint(path, self._model.base_weights)
+        self._refuse_other_window(path, model.config, model.config.modalities)
         with enough_memory(model, self.device):
             return self._prepared(model)
 
@@ -252,13 +260,15 @@ class Pipeline:
 
     def _prepared(self, model: MLESAM) -> MLESAM:
         """The model on the device, refused before that if its encoders are not those that it was trained with."""
-        _checked_encoders(model.config, model.config.modalities)
+        expert_encoders(model.config, model.config.modalities, self._given)
         return prepare(model, self.device, self._dtype, self._paths)
 
     def _take(self, model: MLESAM) -> None:
         """Use a prepared model, and whatever follows from its configuration."""
         self._model, self.config = model, model.config
-        self._encoders = _checked_encoders(model.config, model.config.modalities)
+        self._encoders = expert_encoders(model.config, model.config.modalities, self._given)
+        self.preprocessing = replace(self._given, event_window=event_window(self._encoders, self._given))
+        self._difference = difference_from_training(self.config, self._encoders, self.preprocessing)
 
     def network_size(self, rig: Rig) -> tuple[int, int]:
         """(h, w) of the network's images, see `model.config.network_size`.
@@ -273,6 +283,8 @@ class Pipeline:
     ) -> Mapping[Modality, Image | torch.Tensor]:
         images: dict[Modality, Image | torch.Tensor] = {}
         size, refusals = self.network_size(rig), dict[Modality, Problem]()
+        if self._difference:
+            context.note(EVENT, self._difference)
         for modality, frame in frame_set.frames.items():
             if modality not in self._encoders:
                 reason = f"the model has no expert for {modality}; it has {', '.join(self._encoders)}."
@@ -325,33 +337,15 @@ class Pipeline:
         if self._graphs is not None:
             self._graphs.forget()
 
-
-def _checked_encoders(config: MLESAMConfig, modalities: Sequence[Modality]) -> dict[Modality, Encoder]:
-    """The encoders that a configuration names for some modalities.
-
-    Raises:
-        ConfigError: there is none for a modality.
-        CheckpointError: one normalises with other statistics than the expert was trained on; says both.
-    """
-    encoders = make_encoders({m: _encoder_name(config, m) for m in modalities})
-    for modality in config.statistics.keys() & encoders.keys():
-        statistics, encoder = config.statistics[modality], encoders[modality]
-        if not np.allclose(statistics, encoder.statistics):
+    def _refuse_other_window(self, path: str | Path, config: MLESAMConfig, modalities: Sequence[Modality]) -> None:
+        encoders = expert_encoders(config, modalities, self._given)
+        window = event_window(encoders, self._given)
+        if EVENT in encoders and EVENT in self._encoders and window != self.preprocessing.event_window:
             raise CheckpointError(
-                f"the {modality} expert was trained on images normalised with {statistics}, but encoder "
-                f"{encoder.name} uses {encoder.statistics}; train it again or use the version it was trained with."
+                f"{path} was trained with an event window of {window:g} s, but {self.preprocessing.event_window:g} s "
+                "are gathered.",
+                "Start again with this checkpoint, or set event.window.",
             )
-    return encoders
-
-
-def _encoder_name(config: MLESAMConfig, modality: Modality) -> str:
-    name = config.encoders.get(modality, DEFAULT_ENCODERS.get(modality))
-    if name is None:
-        raise ConfigError(
-            f"no encoder is known for modality {modality!r}; name it under encoders in the model's configuration, or "
-            f"use {', '.join(DEFAULT_ENCODERS)}."
-        )
-    return name
 
 
 def pick_device(name: str | None) -> str:

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, make_encoders
+from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, image_settings, make_encoders
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.files import atomic_write, write_error
 from mlesam_ros.labels import load_label_space
@@ -112,19 +112,21 @@ def model_config(recipe: Recipe, published: Source | None = None) -> MLESAMConfi
     if foreign := [m for m in config.modalities if m not in {**DEFAULT_ENCODERS, **config.encoders}]:
         raise ConfigError(f"no sensor is called {foreign[0]}; accepted are {', '.join(DEFAULT_ENCODERS)}.")
     encoders = {m: config.encoders.get(m, DEFAULT_ENCODERS[m]) for m in config.modalities}
-    statistics = {modality: encoder.statistics for modality, encoder in make_encoders(encoders).items()}
-    return replace(config, encoders=encoders, statistics=statistics)
+    made = make_encoders(encoders, config.settings)
+    statistics = {modality: encoder.statistics for modality, encoder in made.items()}
+    return replace(config, encoders=encoders, statistics=statistics, settings=image_settings(made))
 
 
 def _published_config(recipe: Recipe, published: Source) -> MLESAMConfig:
     data, dataset = recipe.data, published.train
     assert isinstance(data, PublishedData)
-    for key in ("label_space", "encoders", "statistics"):
+    for key in ("label_space", "encoders", "statistics", "settings"):
         if key in recipe.model:
             raise ConfigError(f"model has {key}; with {data.kind} the data set decides, so take it out.")
     return replace(
         MLESAMConfig.from_dict({**recipe.model, "modalities": dataset.modalities}),
         label_space=dataset.space, encoders=dict(dataset.encoders), statistics=dict(dataset.statistics),
+        settings=image_settings(make_encoders(dataset.encoders)),
     )  # fmt: skip
 
 

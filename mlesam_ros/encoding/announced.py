@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import struct
 
+import numpy as np
+import numpy.typing as npt
+
 from mlesam_ros.errors import ImageError
 
 MOST_PIXELS = 1 << 26
@@ -18,6 +21,8 @@ _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _BARE = {0x00, 0x01, 0xFF, *range(0xD0, 0xD9)}
 """What may follow 0xFF in a JPEG and has no content: no marker, filling, markers that stand alone."""
 _SCAN = 0xDA
+_BIT_DEPTH = 24
+"""Byte of a PNG that holds its bit depth: after signature, length and name of IHDR, width and height."""
 
 
 def check_announced(data: bytes) -> None:
@@ -38,6 +43,12 @@ def check_announced(data: bytes) -> None:
         raise ImageError(f"compressed picture of {len(data)} bytes starting with {start} is neither jpeg nor png.")
     if size[0] * size[1] > MOST_PIXELS:
         raise ImageError(f"compressed picture announces {size[0]}x{size[1]} pixels; at most {MOST_PIXELS} are read.")
+
+
+def announces_16_bits(data: npt.NDArray[np.uint8]) -> bool:
+    """Whether a file is a PNG of 16-bit samples, by its header (ISO/IEC 15948, 11.2.2)."""
+    head = data[: _BIT_DEPTH + 1].tobytes()
+    return head.startswith(_PNG) and len(head) > _BIT_DEPTH and head[_BIT_DEPTH] == 16
 
 
 def _png_size(data: bytes) -> tuple[int, int]:

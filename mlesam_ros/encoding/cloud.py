@@ -6,18 +6,35 @@ Layout: `sensor_msgs/PointCloud2` and `sensor_msgs/PointField`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.errors import CloudError
-from mlesam_ros.frame import Cloud
+from mlesam_ros.frame import LIDAR, Cloud
 
 _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
 """`PointField.datatype` → NumPy type."""
-_INTENSITIES = ("intensity", "intensities", "reflectivity", "reflectance", "i")
+_INTENSITIES = (
+    "intensity",
+    "intensities",
+    "reflectivity",
+    "reflectance",
+    "i",
+    "signal",
+    "remission",
+    "amplitude",
+    "refl",
+    "echo_intensity",
+)
 """What drivers call the strength of the echo, the most usual first."""
+_USUAL = 255.0
+"""Full strength of most drivers, and of the encoders."""
+_OUTLIERS = 0.001
+"""Share of a sweep's intensities that may lie beyond the range of its scale."""
 _LARGEST_POINT = 65535
 _MOST_FIELDS = 256
 
@@ -131,6 +148,86 @@ def cloud_xyz(cloud: Cloud) -> npt.NDArray[np.float32]:
     return xyz
 
 
+def find_intensity_field(points: npt.NDArray[np.void], wanted: str = "") -> str | None:
+    """The name of the field with the strength of the echoes; None where the cloud has none.
+
+    Args:
+        points: a cloud's.
+        wanted: the field's name, exact or in another case; empty for the first of the known names in any case.
+    """
+    single = [name for name in points.dtype.names or () if points[name].ndim == points.ndim]
+    for name in [wanted] if wanted else _INTENSITIES:
+        found = [n for n in single if n == name] or [n for n in single if n.lower() == name.lower()]
+        if found:
+            return found[0]
+    return None
+
+
+def find_intensity_scale(values: npt.NDArray[Any]) -> float:
+    """The value that counts as full strength, by the type of a field and the range of one sweep.
+
+    uint8 is 255. Any other type is 65535 if values exceed 255, 1 if they are fractions of at most 1, else 255. One
+    value in a thousand may lie beyond a range.
+
+    Args:
+        values: (N,) of one sweep.
+
+    Returns:
+        1, 255 or 65535; 0 where the sweep does not tell: no finite value, or only 0 and 1 in floats.
+    """
+    if values.dtype == np.uint8:
+        return 255.0
+    if values.dtype.kind == "f":
+        values = values[np.isfinite(values)]
+    few = _OUTLIERS * values.size
+    if np.count_nonzero(values > 255) > few:
+        return 65535.0
+    if np.count_nonzero(values > 1) > few:
+        return 255.0
+    return 1.0 if values.dtype.kind == "f" and ((values > 0) & (values < 1)).any() else 0.0
+
+
+class IntensityFinder:
+    """Finds field and scale of the intensity of one topic, stable from sweep to sweep.
+
+    The scale never falls: a dark sweep after a bright one keeps the scale of the bright one.
+
+    Attributes:
+        words: the field, its type and its scale in one phrase; empty before the first sweep.
+    """
+
+    def __init__(self, field: str = "", scale: float = 0.0) -> None:
+        """Start without a sweep.
+
+        Args:
+            field: name of the field; empty for the known names.
+            scale: value at full strength; 0 to find it.
+        """
+        self._field, self._given = field, scale
+        self._found = 0.0
+        self.words = ""
+
+    def describe(self, cloud: Cloud) -> Cloud:
+        """The cloud with its field and scale named, as far as this and earlier sweeps tell."""
+        field = find_intensity_field(cloud.points, self._field)
+        if field is None:
+            self.words = "none: " + no_intensity(cloud.points, self._field)
+            return replace(cloud, intensity_field=self._field, intensity_scale=self._given)
+        values = cloud.points[field]
+        if not self._given:
+            self._found = max(self._found, find_intensity_scale(values.ravel()))
+        scale = self._given or self._found
+        given = " as set" if self._given else "" if self._found else " until a sweep tells"
+        self.words = f"field {field}, {values.dtype.name}, scale {scale or _USUAL:g}{given}"
+        return replace(cloud, intensity_field=field, intensity_scale=scale)
+
+
+def no_intensity(points: npt.NDArray[np.void], wanted: str = "") -> str:
+    """Why a cloud has no intensity, in one phrase with its fields."""
+    name = f"field {wanted}" if wanted else "field of a known name"
+    return f"no {name} among {', '.join(points.dtype.names or ())[:200]}"
+
+
 def cloud_intensity(cloud: Cloud) -> npt.NDArray[np.float32]:
     """Strength of the echoes row for row with `cloud_xyz`.
 
@@ -138,11 +235,30 @@ def cloud_intensity(cloud: Cloud) -> npt.NDArray[np.float32]:
         (N,) float32 in the driver's own scale; 0 where the cloud has none or it is not finite.
     """
     points = cloud.points
-    names = points.dtype.names or ()
-    name = next((n for n in _INTENSITIES if n in names and points[n].ndim == points.ndim), None)
+    name = find_intensity_field(points, cloud.intensity_field)
     if name is None:
         return np.zeros(points.size, np.float32)
     with np.errstate(over="ignore"):
         intensity = points[name].ravel().astype(np.float32)
     intensity[~np.isfinite(intensity)] = 0
     return intensity
+
+
+def echo_strength(cloud: Cloud, reference: Reference | None = None) -> npt.NDArray[np.float32]:
+    """Strength of the echoes in one scale for all drivers, row for row with `cloud_xyz`.
+
+    Args:
+        cloud: the sweep.
+        reference: is told where the cloud has no intensity.
+
+    Returns:
+        (N,) float32; 255 is full strength, 0 where the cloud has no intensity.
+    """
+    points = cloud.points
+    name = find_intensity_field(points, cloud.intensity_field)
+    if name is None and reference is not None:
+        reason = no_intensity(points, cloud.intensity_field)
+        reference.note(LIDAR, f"intensity is taken as 0: {reason}. Set lidar.intensity_field to a field of it.")
+    strength = cloud_intensity(cloud)
+    scale = cloud.intensity_scale or (find_intensity_scale(points[name].ravel()) if name else 0.0) or _USUAL
+    return strength if scale == _USUAL else strength * np.float32(_USUAL / scale)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mlesam_ros.encoding.checks import wrong_payload
-from mlesam_ros.encoding.cloud import cloud_intensity, cloud_xyz
+from mlesam_ros.encoding.cloud import cloud_xyz, echo_strength
 from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.encoder import Image, Statistics, place
 from mlesam_ros.encoding.placement import place_cloud
@@ -37,7 +37,6 @@ class DeliverLidar:
         rate: per metre; CARLA's default.
         farthest: metres; farther points are left out. CARLA's examples set 100.
         dilation: pixels to every side that a point covers as well; 0 in the files, 1 is CAFuser's kernel of 3.
-        full_intensity: the driver's number for full strength.
     """
 
     modality: ClassVar[Modality] = LIDAR
@@ -49,7 +48,6 @@ class DeliverLidar:
     rate: float = 0.004
     farthest: float = 100.0
     dilation: int = 0
-    full_intensity: float = 255.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be shown.
@@ -66,18 +64,19 @@ class DeliverLidar:
             raise wrong_payload(frame, "a Cloud")
         placement = place_cloud(frame, rig, context)
         seen = project(cloud_xyz(frame.payload), placement, rig.camera, size, dilation=self.dilation)
-        grey = self.grey(seen.range, cloud_intensity(frame.payload)[seen.index])
+        strength = echo_strength(frame.payload, context)[seen.index] if self.shows == "intensity" else None
+        grey = self.grey(seen.range, strength)
         return place(np.broadcast_to(grey, (3, len(grey))), (seen.rows, seen.cols), size, self.statistics)
 
-    def grey(self, range: Any, intensity: Any) -> Any:
+    def grey(self, range: Any, intensity: Any = None) -> Any:
         """Whole counts over 255 of points, 0 for those beyond `farthest`.
 
         Args:
             range: (n,) float32 metres.
-            intensity: (n,) float32 in the driver's scale.
+            intensity: (n,) float32 strength of the echo, 255 at full strength; read only where it is shown.
         """
         if self.shows == "attenuation":
             count = 255 * np.exp(-self.rate * range)
         else:
-            count = 255 * (range / self.farthest if self.shows == "range" else intensity / self.full_intensity)
+            count = 255 * (range / self.farthest) if self.shows == "range" else intensity
         return np.rint(count.clip(0, 255)) * (range <= self.farthest) / np.float32(255)

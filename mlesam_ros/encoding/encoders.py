@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.deliver_lidar import DeliverLidar
 from mlesam_ros.encoding.encoder import Encoder, Image
-from mlesam_ros.encoding.event_counts import EventCounts
+from mlesam_ros.encoding.event_counts import EventCounts, EventPolarity
 from mlesam_ros.encoding.hha import Hha
 from mlesam_ros.encoding.log_depth import LogDepth
-from mlesam_ros.encoding.picture import MILLIMETRE
 from mlesam_ros.encoding.range_intensity_height import RangeIntensityHeight
 from mlesam_ros.encoding.rgb import Rgb
+from mlesam_ros.encoding.settings import DEFAULTS, GRAVITY, Preprocessing, direction
 from mlesam_ros.encoding.time_surface import TimeSurface
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, FrameSet, Modality
 from mlesam_ros.geometry.rig import Rig
 
 ENCODERS: dict[str, type[Encoder]] = {
-    cls.name: cls for cls in (Rgb, LogDepth, Hha, EventCounts, TimeSurface, RangeIntensityHeight, DeliverLidar)
+    cls.name: cls
+    for cls in (Rgb, LogDepth, Hha, EventCounts, EventPolarity, TimeSurface, RangeIntensityHeight, DeliverLidar)
 }
 """Name → class; called without arguments it makes an encoder with the stated defaults."""
 
@@ -32,14 +35,24 @@ DEFAULT_ENCODERS: dict[Modality, str] = {
 }
 
 
-def make_encoders(names: Mapping[Modality, str]) -> dict[Modality, Encoder]:
-    """Encoders with their defaults.
+Settings = Mapping[Modality, Mapping[str, Any]]
+"""Modality → the settings of its encoder's image; the defaults where they say nothing."""
+
+
+def make_encoders(
+    names: Mapping[Modality, str],
+    settings: Settings | None = None,
+    preprocessing: Preprocessing = DEFAULTS,
+) -> dict[Modality, Encoder]:
+    """Encoders by name.
 
     Args:
         names: modality → encoder name, such as `DEFAULT_ENCODERS` or a model's configuration.
+        settings: of their images, such as a model's configuration has them; see `image_settings`.
+        preprocessing: settings of the sensors' data.
 
     Raises:
-        ConfigError: no encoder has that name, or it reads another modality.
+        ConfigError: no encoder has that name, it reads another modality, or it has no such setting.
     """
     encoders = {}
     for modality, name in names.items():
@@ -49,8 +62,28 @@ def make_encoders(names: Mapping[Modality, str]) -> dict[Modality, Encoder]:
             raise ConfigError(f"no encoder is called {name!r}; {hint}accepted are {', '.join(ENCODERS)}.")
         if ENCODERS[name].modality != modality:
             raise ConfigError(f"encoder {name} reads {ENCODERS[name].modality}, not {modality}; choose another.")
-        encoders[modality] = ENCODERS[name]()
+        given, known = dict((settings or {}).get(modality, {})), _image_fields(ENCODERS[name])
+        if foreign := [key for key in given if key not in known]:
+            raise ConfigError(
+                f"encoder {name} has no setting {foreign[0]!r}; accepted are {', '.join(known) or 'none'}.",
+                "Take it out of settings, or use the version that the checkpoint was trained with.",
+            )
+        if name == Hha.name and preprocessing.gravity not in GRAVITY:
+            given |= {"gravity": "down", "down": direction(preprocessing.gravity)}
+        elif name == Hha.name:
+            given |= {"gravity": preprocessing.gravity}
+        encoders[modality] = ENCODERS[name](**given)
     return encoders
+
+
+def image_settings(encoders: Mapping[Modality, Encoder]) -> dict[Modality, dict[str, Any]]:
+    """The settings that decide over the images that experts are trained on, of each encoder that has any."""
+    found = {m: {name: getattr(e, name) for name in _image_fields(type(e))} for m, e in encoders.items()}
+    return {modality: values for modality, values in found.items() if values}
+
+
+def _image_fields(encoder: type[Encoder]) -> list[str]:
+    return [f.name for f in fields(encoder) if not f.metadata] if is_dataclass(encoder) else []
 
 
 def encode(
@@ -70,14 +103,9 @@ def encode(
     Raises:
         MlesamError: a frame cannot be encoded. Encode the others by leaving it out of the set.
     """
-    frames, context, rig = frame_set.frames, make_context(frame_set, encoders), rig.of_set(frame_set)
+    frames, context, rig = frame_set.frames, Context(frame_set), rig.of_set(frame_set)
     return {
         modality: encoder(frames[modality], rig, size, context)
         for modality, encoder in encoders.items()
         if modality in frames
     }
-
-
-def make_context(frame_set: FrameSet, encoders: Mapping[Modality, Encoder]) -> Context:
-    """What surrounds the frames of a set, depth pictures read in the unit that the depth encoder reads them in."""
-    return Context(frame_set, getattr(encoders.get(DEPTH), "unit", MILLIMETRE))

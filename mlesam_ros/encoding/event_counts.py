@@ -1,4 +1,4 @@
-"""Events as counts per polarity, after MUSES."""
+"""Events as counts per polarity, after MUSES, or as the newest polarity of each pixel, after CARLA."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.encoder import Image, Statistics
 from mlesam_ros.encoding.event_cells import cells_of, pixels_in
 from mlesam_ros.encoding.picture import to_rgb
+from mlesam_ros.encoding.settings import EVENT_WINDOW
 from mlesam_ros.frame import EVENT, CompressedPicture, Events, Modality, Picture, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 
@@ -28,10 +29,11 @@ class EventCounts:
     """Brighter and darker events of the window per pixel of the sensor; the third channel is 0.
 
     A network pixel shows the mean count of the sensor's pixels that it covers, so numbers mean the same at every size.
-    A ready-made picture of events (DELIVER's, or a renderer's) counts as one event where a channel is 255.
+    A ready-made picture of events (a renderer's) counts as one event where a channel is 255.
 
     Attributes:
         most: counts are cut off here: a flickering lamp must not drown the street.
+        window: seconds of events that the reader gathers for it.
         brighter, darker: channels of a ready-made RGB picture that hold the two polarities. CARLA's documentation
             (DELIVER comes from CARLA) paints brighter blue and darker red. Grey pictures fill both.
     """
@@ -42,6 +44,7 @@ class EventCounts:
     """Ours: a count is its own scale, and no event is 0. A street's pixels with events have about 0.6 +- 1.4."""
 
     most: float = 10.0
+    window: float = EVENT_WINDOW
     brighter: int = 2
     darker: int = 0
 
@@ -50,7 +53,7 @@ class EventCounts:
         counts: Counts
         if isinstance(frame.payload, Events):
             view = aligned_view(frame, (frame.payload.height, frame.payload.width), rig, size, context)
-            counts = count_events(frame.payload, view.coarse)
+            counts = self.reduce(frame.payload, view.coarse)
         elif isinstance(frame.payload, Picture | CompressedPicture):
             picture = to_rgb(frame.payload)[..., [self.brighter, self.darker]].astype(np.float32) / 255
             view = aligned_view(frame, (picture.shape[0], picture.shape[1]), rig, size, context)
@@ -61,6 +64,33 @@ class EventCounts:
         image = np.zeros((3, *size), np.float32)
         image[:2] = view.warp(np.minimum(counts, self.most)).transpose(2, 0, 1)
         return image
+
+    def reduce(self, events: Events, size: tuple[int, int]) -> Counts:
+        """(h, w, 2) float32: what the cells of a reduced sensor show; see `count_events`."""
+        return count_events(events, size)
+
+
+@dataclass(frozen=True)
+class EventPolarity(EventCounts):
+    """The polarity of the newest event of each pixel of the sensor: 1 in its channel, 0 in the other two.
+
+    So CARLA draws its event camera (https://carla.readthedocs.io/en/latest/ref_sensors/), and DELIVER's files over 255
+    are this image. A network pixel shows the mean of the sensor's pixels that it covers.
+    """
+
+    name: ClassVar[str] = "event_polarity"
+
+    most: float = 1.0
+
+    def reduce(self, events: Events, size: tuple[int, int]) -> Counts:
+        """(h, w, 2) float32: the share of each cell's pixels whose newest event is brighter, and darker."""
+        full = (events.height, events.width)
+        newest = np.zeros((events.height * events.width, 2), np.float32)
+        cells = cells_of(events, slice(None), full)
+        # Times do not decrease, and of several values for one place NumPy keeps the last: the newest.
+        newest[cells >> 1] = np.stack([cells % 2 == 0, cells % 2 == 1], axis=1)
+        image = newest.reshape(*full, 2)
+        return image if size == full else np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA))
 
 
 def count_events(events: Events, size: tuple[int, int]) -> Counts:

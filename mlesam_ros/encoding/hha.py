@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -11,13 +11,15 @@ import numpy.typing as npt
 from mlesam_ros.encoding.context import Context, depth_of
 from mlesam_ros.encoding.encoder import Image, Statistics
 from mlesam_ros.encoding.gravity import Normals, Vector, down_from_normals, down_from_tree
-from mlesam_ros.encoding.picture import MILLIMETRE, Metres
+from mlesam_ros.encoding.picture import Metres
+from mlesam_ros.encoding.settings import GRAVITY, SENSOR
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import DEPTH, Modality, SensorFrame
+from mlesam_ros.frame import AUTO, DEPTH, Modality, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.normals import surface_normals
 from mlesam_ros.geometry.rig import Rig
 
+_TREE, _DOWN = "tf", "down"
 _NEAREST = 100.0
 """Centimetres; what is nearer has the disparity of this."""
 _DISPARITY = 31000.0
@@ -36,12 +38,15 @@ class Hha:
     features from RGB-D images", ECCV 2014; constants from https://github.com/charlesCXK/Depth2HHA-python.
 
     Down is against z of the fixed frame or the robot's base if the transform tree knows one, else `down`, else what the
-    surfaces tell. The ground is the height that 1 % of the measured pixels lie below (Depth2HHA: the very lowest), but
-    where nothing as low as `least_height` is in view the camera is taken to be `usual_height` above it, as there.
+    surfaces tell; `gravity` chooses one of the three. The ground is the height that 1 % of the measured pixels lie
+    below (Depth2HHA: the very lowest), but where nothing as low as `least_height` is in view the camera is taken to be
+    `usual_height` above it, as there.
 
     Attributes:
-        unit: metres per count of 16-bit pictures.
         down: gravity in the label camera's optical frame, of any length; None if it is not known.
+        gravity: where down is from: `auto` as above, `tf` for the transform tree alone, `down` for that direction
+            alone, `normals` for the surfaces alone. Where the transform tree does not know it the surfaces tell, and a
+            note says so.
         radius: pixels to every side of the window that a normal is fitted in.
         least_height, usual_height: metres.
     """
@@ -51,8 +56,8 @@ class Hha:
     statistics: ClassVar[Statistics] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     """CMNeXt's for DELIVER: counts over 255, and nothing else."""
 
-    unit: float = MILLIMETRE
-    down: tuple[float, float, float] | None = None
+    down: tuple[float, float, float] | None = field(default=None, metadata=SENSOR)
+    gravity: str = field(default=AUTO, metadata=SENSOR)
     radius: int = 3
     least_height: float = 0.9
     usual_height: float = 1.3
@@ -61,8 +66,10 @@ class Hha:
         """Refuse a direction that is none.
 
         Raises:
-            ConfigError: down is not three finite numbers of some length.
+            ConfigError: down is not three finite numbers of some length, or the source of gravity is not known.
         """
+        if self.gravity not in (*GRAVITY, _DOWN) or (self.gravity == _DOWN and self.down is None):
+            raise ConfigError(f"gravity is {self.gravity!r}; accepted are {', '.join(GRAVITY)}, and {_DOWN} with one.")
         if self.down is not None and not (np.shape(self.down) == (3,) and 0 < np.linalg.norm(self.down) < np.inf):
             raise ConfigError(
                 f"down is {self.down}; it must be a direction in the camera's optical frame, as (0, 1, 0)."
@@ -70,10 +77,10 @@ class Hha:
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
         """Encode a `Picture` or `CompressedPicture`; see `Encoder`. Holes are 0, the edges of things included."""
-        metres = depth_of(frame, rig, size, self.unit, context)
+        metres = depth_of(frame, rig, size, context)
         camera = rig.camera.scaled(*size)
         normals = surface_normals(metres, camera, self.radius)
-        down = self._down(normals, camera, rig, frame.time if context is None else context.time)
+        down = self._down(normals, camera, rig, frame.time, context)
         with np.errstate(invalid="ignore"):
             cosine = np.einsum("chw,c->hw", normals, down.astype(np.float32))
             red = _DISPARITY / np.maximum(100 * metres, _NEAREST)
@@ -83,10 +90,14 @@ class Hha:
         image[:, ~np.isfinite(image).all(axis=0)] = 0
         return np.asarray(image / 255, np.float32)
 
-    def _down(self, normals: Normals, camera: CameraModel, rig: Rig, stamp: int) -> Vector:
+    def _down(self, normals: Normals, camera: CameraModel, rig: Rig, time: int, context: Context | None) -> Vector:
         """Gravity in the picture's own frame, which is turned against the optical frame where it is rectified."""
-        down = down_from_tree(rig, stamp)
-        if down is None and self.down is not None:
+        down = None
+        if self.gravity in (AUTO, _TREE):
+            down = down_from_tree(rig, time if context is None else context.time)
+            if down is None and self.gravity == _TREE and context is not None:
+                context.note(DEPTH, "gravity is found by the surfaces: no transform to the fixed frame or the base.")
+        if down is None and self.down is not None and self.gravity in (AUTO, _DOWN):
             down = np.asarray(self.down) / np.linalg.norm(self.down)
         if down is None:
             return down_from_normals(normals)

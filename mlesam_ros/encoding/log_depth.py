@@ -9,7 +9,6 @@ import numpy as np
 
 from mlesam_ros.encoding.context import Context, depth_of
 from mlesam_ros.encoding.encoder import Image, Statistics, place
-from mlesam_ros.encoding.picture import MILLIMETRE
 from mlesam_ros.frame import DEPTH, Modality, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 
@@ -22,7 +21,6 @@ class LogDepth:
     z-buffer.
 
     Attributes:
-        unit: metres per count of 16-bit pictures.
         nearest, farthest: metres that values are clipped to.
     """
 
@@ -31,13 +29,12 @@ class LogDepth:
     statistics: ClassVar[Statistics] = ((2.0, 2.0, 2.0), (1.0, 1.0, 1.0))
     """Ours: 7.4 m, and a factor of e. A street's measured pixels have about mean 1.6 to 2.3 and deviation 0.9."""
 
-    unit: float = MILLIMETRE
     nearest: float = 0.1
     farthest: float = 200.0
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
         """Encode a `Picture` or `CompressedPicture`; see `Encoder`. Holes are 0."""
-        metres = depth_of(frame, rig, size, self.unit, context)
+        metres = depth_of(frame, rig, size, context)
         pixels = np.nonzero(metres > 0)
         logs = np.log(np.clip(metres[pixels], self.nearest, self.farthest))
         return place(np.broadcast_to(logs, (3, len(logs))), pixels, size, self.statistics)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from mlesam_ros.encoding.checks import wrong_payload
-from mlesam_ros.encoding.cloud import cloud_intensity, cloud_xyz
+from mlesam_ros.encoding.cloud import cloud_xyz, echo_strength
 from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.encoder import Encoder
 from mlesam_ros.encoding.log_depth import LogDepth
@@ -176,7 +176,7 @@ def _range_intensity_height(
     seen = project_on(upload, points, rig.camera, size, encoder.near, encoder.dilation)
     if not len(xyz):
         return torch.zeros((3, *size), device=upload.device)
-    intensity, height = upload(np.stack([cloud_intensity(frame.payload), xyz[:, 2]]))[:, seen.index]
+    intensity, height = upload(np.stack([echo_strength(frame.payload, context), xyz[:, 2]]))[:, seen.index]
     return _placed(encoder.channels(seen.range, intensity, height), seen.hit, encoder)
 
 
@@ -187,7 +187,7 @@ def _log_depth(
         seen = project_on(upload, points, camera, size, dilation=dilation)
         return seen.depth.where(seen.hit, torch.nan)
 
-    metres = depth_from_picture(frame, rig, size, encoder.unit, context, paint)
+    metres = depth_from_picture(frame, rig, size, context, paint)
     there = metres if isinstance(metres, Tensor) else upload(metres)
     logs = there.clip(encoder.nearest, encoder.farthest).log()
     return _placed((logs, logs, logs), there > 0, encoder)

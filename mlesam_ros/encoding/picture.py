@@ -6,6 +6,8 @@ and infinities where nothing was measured). compressedDepth: the layout of `comp
 
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,8 @@ from mlesam_ros.frame import CompressedPicture, Picture
 Rgb = npt.NDArray[np.uint8]
 Metres = npt.NDArray[np.float32]
 
+SIGNIFICANT_BITS = (8, 10, 12, 14, 16)
+"""Depths of the converters of cameras, whose samples come in 16 bits."""
 MILLIMETRE = 0.001
 """Metres per count of a 16-bit depth picture, after REP-118."""
 
@@ -53,6 +57,9 @@ CAMERA_LAYOUTS: dict[str, Layout] = {
 }
 DEPTH_LAYOUTS: dict[str, Layout] = {"16UC1": Layout("u2", 1), "mono16": Layout("u2", 1), "32FC1": Layout("f4", 1)}
 
+_MOSAIC = re.compile(r"(bayer_(?:rggb|bggr|gbrg|grbg))(?:8|16)\b", re.IGNORECASE)
+"""The encoding of a Bayer mosaic at the beginning of a format."""
+
 _NEAREST, _FARTHEST = 1e-4, 1e5
 """Metres between which a depth is one. Beyond lie zeros, infinities, and huge numbers that mean them."""
 
@@ -67,25 +74,22 @@ def to_rgb(picture: Picture | CompressedPicture) -> Rgb:
     """A camera's picture as RGB.
 
     Args:
-        picture: any of `CAMERA_LAYOUTS`, or a file that OpenCV reads (jpeg, png). A file's EXIF orientation is
-            ignored, since the calibration describes the sensor as it is mounted.
+        picture: any of `CAMERA_LAYOUTS`, or a file that OpenCV reads (jpeg, png), see `decode_camera`.
 
     Returns:
-        (H, W, 3) uint8; for rgb8 a view of the picture's bytes. Of 16-bit samples the upper byte.
+        (H, W, 3) uint8; for rgb8 a view of the picture's bytes. Of 16-bit samples the upper 8 of the significant bits.
 
     Raises:
         ImageError: encoding, size, step or data do not fit each other.
     """
     if isinstance(picture, CompressedPicture):
-        if "compressedDepth" in picture.format:
-            raise ImageError(f"format {picture.format[:40]!r} is a depth picture; a camera's is jpeg or png.")
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        return np.asarray(cv2.cvtColor(decode_file(picture.data, flags), cv2.COLOR_BGR2RGB), np.uint8)
+        picture = decode_camera(picture)
     samples = view_samples(picture, CAMERA_LAYOUTS, "a camera picture")
     if picture.encoding == "nv24":
         return _from_nv24(picture)
     if samples.dtype.itemsize == 2:
-        samples = (samples >> 8).astype(np.uint8)
+        bits = picture.significant_bits or find_significant_bits(samples)
+        samples = np.minimum(samples >> (bits - 8), 255).astype(np.uint8)
     code = CAMERA_LAYOUTS[picture.encoding].to_rgb
     if code is None:
         return samples
@@ -95,6 +99,47 @@ def to_rgb(picture: Picture | CompressedPicture) -> Rgb:
         raise ImageError(
             f"{picture.encoding} picture of {picture.width}x{picture.height} is not made RGB; YUV needs an even width."
         ) from error
+
+
+def decode_camera(picture: CompressedPicture) -> Picture:
+    """The uncompressed image in a file, with the encoding that it had before it was compressed.
+
+    `compressed_image_transport` writes color images as bgr8 or bgr16 and leaves a Bayer mosaic as it is, in one
+    channel; the first word of the format is the encoding of the image that was compressed. A file's EXIF orientation
+    is ignored, since the calibration describes the sensor as it is mounted.
+
+    Args:
+        picture: a camera's; format such as `bayer_rggb8; png compressed `, `rgb8; jpeg compressed bgr8` or `jpeg`.
+
+    Raises:
+        ImageError: it is a depth picture, or cannot be decoded.
+    """
+    if "compressedDepth" in picture.format:
+        raise ImageError(f"format {picture.format[:40]!r} is a depth picture; a camera's is jpeg or png.")
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    samples = np.ascontiguousarray(decode_file(picture.data, flags))
+    if samples.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"compressed picture has samples of {samples.dtype}; 8 and 16 bits are read.")
+    bits = 8 * samples.dtype.itemsize
+    mosaic = _MOSAIC.match(picture.format.strip())
+    name = "bgr" if samples.ndim == 3 else mosaic[1].lower() if mosaic else "mono"
+    height, width = samples.shape[:2]
+    data = samples.reshape(height, -1).view(np.uint8).reshape(-1)
+    big = sys.byteorder == "big"
+    return Picture(
+        height, width, f"{name}{bits}", len(data) // height, data, big, significant_bits=picture.significant_bits
+    )
+
+
+def find_significant_bits(samples: npt.NDArray[Any], least: int = 8) -> int:
+    """How many bits of 16-bit samples are in use: 8, 10, 12, 14 or 16, by the largest of them.
+
+    Args:
+        samples: of one image, uint16 of any byte order.
+        least: bits that are known to be in use.
+    """
+    largest = int(samples.max(initial=0))
+    return next(bits for bits in SIGNIFICANT_BITS if bits >= least and largest < 1 << bits)
 
 
 def _from_nv24(picture: Picture) -> Rgb:
@@ -110,8 +155,8 @@ class DepthSamples:
     """A depth picture before its counts are made metres.
 
     Attributes:
-        counts: (H, W) of any byte order: floats in metres, or uint16.
-        unit: metres per count of uint16.
+        counts: (H, W) of any byte order: floats or uint16.
+        unit: metres per count; 0 for millimetres in uint16 and metres in floats.
         inverse: (a, b) where uint16 counts hold inverse depth, metres = a / (count - b); else None.
     """
 
@@ -140,31 +185,32 @@ class DepthSamples:
                 (2 * np.arange(n) + 1) * have // (2 * n) for n, have in zip(size or (), self.size, strict=True)
             )
             counts = counts[rows[:, None], cols]
-        if counts.dtype.kind == "f":
-            metres = counts.astype(np.float32)
-        elif self.inverse is None:
-            metres = np.multiply(counts, np.float32(self.unit), dtype=np.float32)
-        else:
+        if self.inverse is not None:
             a, b = self.inverse
             with np.errstate(divide="ignore"):
                 metres = np.float32(a) / (counts.astype(np.float32) - np.float32(b))
             metres[counts == 0] = np.nan
+        else:
+            metres = counts.astype(np.float32)
+        unit = self.unit or (1.0 if counts.dtype.kind == "f" or self.inverse is not None else MILLIMETRE)
+        if unit != 1.0:
+            with np.errstate(over="ignore"):
+                metres *= np.float32(unit)
         metres[~((metres >= _NEAREST) & (metres <= _FARTHEST))] = np.nan
         return metres
 
 
-def open_depth(picture: Picture | CompressedPicture, unit: float = MILLIMETRE) -> DepthSamples:
+def open_depth(picture: Picture | CompressedPicture) -> DepthSamples:
     """A depth picture, checked but not yet converted.
 
     Args:
         picture: any of `DEPTH_LAYOUTS`, compressedDepth (png or rvl), or a 16-bit grey png.
-        unit: metres per count of 16-bit pictures; ignored for 32FC1. The TUM RGB-D files, for one, have 1 / 5000.
 
     Raises:
         ImageError: encoding, size, step or data do not fit each other.
     """
     if isinstance(picture, Picture):
-        return DepthSamples(view_samples(picture, DEPTH_LAYOUTS, "a depth picture"), unit)
+        return DepthSamples(view_samples(picture, DEPTH_LAYOUTS, "a depth picture"), picture.unit)
     data, inverse = picture.data, None
     if "compressedDepth" in picture.format:
         if len(data) < _DEPTH_HEADER.itemsize:
@@ -178,19 +224,18 @@ def open_depth(picture: Picture | CompressedPicture, unit: float = MILLIMETRE) -
                     f"compressedDepth has the parameters {inverse}; they must be finite, the first positive."
                 )
     if "compressedDepth rvl" in picture.format:
-        return DepthSamples(decode_rvl(data), unit, inverse)
+        return DepthSamples(decode_rvl(data), picture.unit, inverse)
     counts = decode_file(data, cv2.IMREAD_UNCHANGED)
     if counts.dtype != np.uint16 or counts.ndim != 2:
         raise ImageError(f"compressed depth is {counts.dtype} of shape {counts.shape}; it must be 16-bit grey png.")
-    return DepthSamples(counts, unit, inverse)
+    return DepthSamples(counts, picture.unit, inverse)
 
 
-def to_depth(picture: Picture | CompressedPicture, unit: float = MILLIMETRE) -> Metres:
+def to_depth(picture: Picture | CompressedPicture) -> Metres:
     """A depth picture in metres.
 
     Args:
         picture: as for `open_depth`.
-        unit: as for `open_depth`.
 
     Returns:
         (H, W) float32 metres along the camera's axis; NaN where nothing was measured.
@@ -198,4 +243,4 @@ def to_depth(picture: Picture | CompressedPicture, unit: float = MILLIMETRE) -> 
     Raises:
         ImageError: encoding, size, step or data do not fit each other.
     """
-    return open_depth(picture, unit).metres()
+    return open_depth(picture).metres()

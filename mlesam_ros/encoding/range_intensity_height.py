@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mlesam_ros.encoding.checks import wrong_payload
-from mlesam_ros.encoding.cloud import cloud_intensity, cloud_xyz
+from mlesam_ros.encoding.cloud import cloud_xyz, echo_strength
 from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.encoder import Image, Statistics, place
 from mlesam_ros.encoding.placement import place_cloud
@@ -32,7 +32,6 @@ class RangeIntensityHeight:
         dilation: pixels to every side that a point covers as well; 1 (3x3) closes much of the gap between the rings of
             32 beams, at the cost of one pixel at silhouettes.
         near: metres along the camera's axis; nearer points are the robot itself.
-        full_intensity: the driver's number for full strength, 255 for most, 1 or 65535 for some.
     """
 
     modality: ClassVar[Modality] = LIDAR
@@ -42,7 +41,6 @@ class RangeIntensityHeight:
 
     dilation: int = 1
     near: float = 0.5
-    full_intensity: float = 255.0
     farthest: ClassVar[float] = 120.0
     highest: ClassVar[float] = 20.0
 
@@ -54,7 +52,7 @@ class RangeIntensityHeight:
         xyz = cloud_xyz(cloud)
         camera_from_lidar = place_cloud(frame, rig, context)
         seen = project(xyz, camera_from_lidar, rig.camera, size, self.near, self.dilation)
-        values = self.channels(seen.range, cloud_intensity(cloud)[seen.index], xyz[seen.index, 2])
+        values = self.channels(seen.range, echo_strength(cloud, context)[seen.index], xyz[seen.index, 2])
         return place(np.stack(values), (seen.rows, seen.cols), size, self.statistics)
 
     def channels(self, range: Any, intensity: Any, height: Any) -> tuple[Any, Any, Any]:
@@ -62,8 +60,7 @@ class RangeIntensityHeight:
 
         Args:
             range: (n,) float32 metres.
-            intensity: (n,) float32 in the driver's scale.
+            intensity: (n,) float32 strength of the echo, 255 at full strength.
             height: (n,) float32 metres.
         """
-        strength = (intensity * float(np.float32(255 / self.full_intensity))).clip(0, 255)
-        return range.clip(None, self.farthest), strength, height.clip(-self.highest, self.highest)
+        return range.clip(None, self.farthest), intensity.clip(0, 255), height.clip(-self.highest, self.highest)

@@ -45,5 +45,7 @@ class Reference:
         return known[1]
 
     def note(self, modality: Modality, reason: str) -> None:
-        """Say what a picture had to be made without."""
-        self._notes[modality] = reason
+        """Add what an image had to be made without; several reasons make one text."""
+        known = self._notes.get(modality, "")
+        if reason not in known:
+            self._notes[modality] = f"{known} {reason}".strip()

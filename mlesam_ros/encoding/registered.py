@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mlesam_ros.encoding.checks import other_camera, wrong_payload
 from mlesam_ros.encoding.cloud import cloud_xyz
-from mlesam_ros.encoding.picture import MILLIMETRE, DepthSamples, Metres, open_depth
+from mlesam_ros.encoding.picture import DepthSamples, Metres, open_depth
 from mlesam_ros.encoding.placement import place_cloud, place_frame
 from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.frame import Cloud, CompressedPicture, Picture, SensorFrame
@@ -27,7 +27,6 @@ def depth_from_picture(
     frame: SensorFrame,
     rig: Rig,
     size: tuple[int, int],
-    unit: float = MILLIMETRE,
     reference: Reference | None = None,
     painter: Painter | None = None,
 ) -> Metres:
@@ -40,7 +39,6 @@ def depth_from_picture(
         frame: holds a depth `Picture` or `CompressedPicture`.
         rig: knows both cameras.
         size: (h, w) of the result.
-        unit: metres per count of 16-bit pictures.
         reference: the moment to see it at; None for the frame's own.
         painter: who projects points on another device; None for NumPy.
 
@@ -53,7 +51,7 @@ def depth_from_picture(
     """
     if not isinstance(frame.payload, Picture | CompressedPicture):
         raise wrong_payload(frame, "a Picture or CompressedPicture")
-    samples = open_depth(frame.payload, unit)
+    samples = open_depth(frame.payload)
     model = other_camera(frame, samples.size, rig)
     if model is None:
         return samples.metres(size)

@@ -27,13 +27,12 @@ from mlesam_ros.encoding.libcaer import decode_libcaer
 from mlesam_ros.encoding.libcaer_cmp import LibcaerCmpDecoder
 from mlesam_ros.encoding.mono import decode_mono
 from mlesam_ros.encoding.sensor_clock import SensorClock
+from mlesam_ros.encoding.settings import EVENT_WINDOW
 from mlesam_ros.encoding.words import Decoded, inside
 from mlesam_ros.errors import PacketError
 from mlesam_ros.frame import NANOSECONDS, Events
 
 ENCODINGS = ("evt3", "libcaer_cmp", "libcaer", "mono")
-WINDOW = 0.030
-"""Seconds of events in one picture, as in MUSES."""
 
 _ARRAY = "event array"
 _MOST_EVENTS = 4_000_000
@@ -51,7 +50,7 @@ _SAME_CLOCK = NANOSECONDS
 class EventStream:
     """Gathers the messages of one event camera, in order."""
 
-    def __init__(self, window: float = WINDOW) -> None:
+    def __init__(self, window: float = EVENT_WINDOW) -> None:
         """Start without history.
 
         Args:

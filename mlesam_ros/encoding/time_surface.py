@@ -13,6 +13,7 @@ from mlesam_ros.encoding.checks import wrong_payload
 from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.encoder import Image, Statistics
 from mlesam_ros.encoding.event_cells import cells_of
+from mlesam_ros.encoding.settings import EVENT_WINDOW
 from mlesam_ros.frame import EVENT, Events, Modality, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 
@@ -30,6 +31,7 @@ class TimeSurface:
 
     Attributes:
         decay: seconds after which an event counts 1/e; a third of the 30 ms window by default.
+        window: seconds of events that the reader gathers for it.
     """
 
     modality: ClassVar[Modality] = EVENT
@@ -38,6 +40,7 @@ class TimeSurface:
     """A surface is between 0 and 1 by itself, and no event is 0."""
 
     decay: float = 0.010
+    window: float = EVENT_WINDOW
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
         """Encode `Events`; see `Encoder`."""

@@ -120,7 +120,8 @@ class _Run:
         self.topics = find_topics(reader.topics, options.topics, config.modalities)
         self._calibration = BagRig(reader, self.topics, options.parameters)
         sync = options.synchroniser(self.topics.sensors)
-        self.replay = Replay(reader, self.topics, self._calibration, config.label_space, sync, options.drops)
+        space, settings = config.label_space, pipeline.preprocessing
+        self.replay = Replay(reader, self.topics, self._calibration, space, sync, options.drops, settings)
         self._folder = LabelFolder(options.labels, config.label_space) if options.labels else None
         self._ablation = Ablation(pipeline) if options.robustness else None
         self._scores = Scores(len(config.label_space), [listener.compare for listener in self._listeners])
@@ -155,6 +156,7 @@ class _Run:
             *self.topics.notes,
             *self.replay.warnings,
             *(f"{topic}: {problem}" for topic, problem in problems.items()),
+            *self._scores.warnings,
             *self._notes,
         ]
         if interrupted:

@@ -11,14 +11,15 @@ import numpy as np
 
 from mlesam_ros.bags.drops import Drop
 from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.encoding.settings import DEFAULTS, Preprocessing
 from mlesam_ros.errors import BagError, ConfigError, MlesamError, Problem
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.topics import Topics
 from mlesam_ros.evaluation.truth import Truth, labels_of
-from mlesam_ros.frame import CAMERA, NANOSECONDS, FrameSet, Modality, Picture
+from mlesam_ros.frame import CAMERA, NANOSECONDS, FrameSet, Modality
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.messages import FrameReader, stamp_ns
+from mlesam_ros.messages import FrameReader, label_image, stamp_ns
 from mlesam_ros.sync import SyncConfig, Synchroniser, judge_clocks
 
 _GLANCE = 50  # messages that are looked at to see whether stamps and recording agree
@@ -45,6 +46,7 @@ class Replay:
         space: LabelSpace,
         sync: SyncConfig | None = None,
         drops: Sequence[Drop] = (),
+        preprocessing: Preprocessing = DEFAULTS,
     ) -> None:
         """Prepare; see whether the bag's clock can be used.
 
@@ -55,6 +57,7 @@ class Replay:
             space: what the true labels mean.
             sync: how frames are brought together; by default as in the node.
             drops: sensors to silence.
+            preprocessing: settings of the sensors' data.
 
         Raises:
             BagError: no sensor said anything.
@@ -68,7 +71,9 @@ class Replay:
         self._reader, self._calibration, self._space = reader, calibration, space
         self._drops = _drops_by_topic(drops, topics)
         offsets = {m: (self.synchroniser.config.offset_of(m) or 0) / NANOSECONDS for m in topics.sensors}
-        self._frames = {s.topic: FrameReader(m, s.type, offset=offsets[m]) for m, s in topics.sensors.items()}
+        self._frames = {
+            s.topic: FrameReader(m, s.type, preprocessing, offset=offsets[m]) for m, s in topics.sensors.items()
+        }
         self.label_offset = round(offsets.get(CAMERA, 0.0) * NANOSECONDS)
         self._truth_topic = topics.truth
         self._free = self._taken = 0
@@ -117,6 +122,11 @@ class Replay:
         self._free = self._taken + round(seconds * NANOSECONDS)
 
     @property
+    def found(self) -> dict[Modality, dict[str, str]]:
+        """Modality → what was found out about its data; see `FrameReader.found`."""
+        return {frames.modality: frames.found for frames in self._frames.values()}
+
+    @property
     def counters(self) -> dict[Modality, dict[str, int]]:
         """Modality → what became of its messages, those that could not be read among the refused."""
         counters = self.synchroniser.counters
@@ -145,9 +155,7 @@ class Replay:
                 yield found
 
     def _truth(self, message: Any) -> Truth:
-        picture = FrameReader(CAMERA, "sensor_msgs/msg/Image").read(message).payload
-        assert isinstance(picture, Picture)
-        return Truth(stamp_ns(message.header) - self.label_offset, labels_of(picture, self._space))
+        return Truth(stamp_ns(message.header) - self.label_offset, labels_of(label_image(message), self._space))
 
     def _due(self, now: int) -> Iterator[FrameSet]:
         """What becomes ready between two messages: somebody's patience ends, or the consumer is free again."""

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mlesam_ros.errors import LabelError
 from mlesam_ros.evaluation.robustness import Damage, Trials
-from mlesam_ros.evaluation.truth import Truth
+from mlesam_ros.evaluation.truth import Truth, check_aspect
 from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, Segmentation
 from mlesam_ros.metrics import Confusion
 
@@ -61,6 +62,7 @@ class Scores:
         compared: masks that met their truth.
         shares: (C + 1,) pixels per predicted class, the unlabelled last.
         trials: what other masks of the same sets were worth; filled with `robustness`.
+        warnings: why true labels were not compared, each sentence once.
     """
 
     def __init__(self, classes: int, met: Sequence[Met] = ()) -> None:
@@ -76,6 +78,7 @@ class Scores:
         self.compared = 0
         self.shares = np.zeros(classes + 1, np.int64)
         self.trials = Trials(classes)
+        self.warnings: dict[str, None] = {}
         self._met = tuple(met)
         self._masks: OrderedDict[int, _Waiting] = OrderedDict()
         self._truths: OrderedDict[int, Labels] = OrderedDict()
@@ -122,6 +125,7 @@ class Scores:
         self.compared += other.compared
         self.shares += other.shares
         self.trials.merge(other.trials)
+        self.warnings |= other.warnings
 
     def finish(self) -> None:
         """No mask and no truth will come any more: let go of what waits and of those who were told."""
@@ -133,6 +137,11 @@ class Scores:
         if time is None or true_time is None:
             return
         waiting, truth = self._masks.pop(time), self._truths.pop(true_time)
+        try:
+            check_aspect(truth.shape, waiting.labels.shape)
+        except LabelError as error:
+            self.warnings.setdefault(str(error))
+            return
         alone = Confusion(self.classes)
         alone.add(truth, resized(waiting.labels, truth.shape))
         waiting.trace.miou = None if np.isnan(alone.miou_present) else alone.miou_present

@@ -50,7 +50,7 @@ class Topics:
     Attributes:
         sensors: modality → its topic.
         infos: modality → the topic of its CameraInfo, where there is one.
-        truth: the topic with true labels, `sensor_msgs/Image` in mono8 or mono16.
+        truth: the topic with true labels, `sensor_msgs/Image` of whole numbers or a PNG as `CompressedImage`.
         notes: choices that were made where several topics would do, one sentence each.
     """
 
@@ -78,6 +78,7 @@ def find_topics(
     for what in chosen:
         if what not in (*modalities, TRUTH):
             raise ConfigError(f"topic is chosen for {what!r}; accepted are {', '.join((*modalities, TRUTH))}.")
+    _refuse_shared(chosen)
     notes: list[str] = []
     sensors: dict[Modality, Source] = {}
     for modality in (m for m in modalities if m in MESSAGE_TYPES):
@@ -96,6 +97,17 @@ def find_topics(
     return Topics(sensors, infos, truth, tuple(notes))
 
 
+def _refuse_shared(chosen: Mapping[str, str]) -> None:
+    """Refuse one topic for two sensors: its messages would be read as one of the two."""
+    by_topic: dict[str, str] = {}
+    for what, topic in chosen.items():
+        if (other := by_topic.setdefault(topic, what)) != what:
+            raise ConfigError(
+                f"topic {topic} is given to {other} and to {what}; it can be one of the two.",
+                f"Name another topic for {what}, or leave it out.",
+            )
+
+
 def _checked(what: str, topic: str, topics: Mapping[str, str]) -> str:
     if topic not in topics:
         near = difflib.get_close_matches(topic, topics, 1)
@@ -108,7 +120,7 @@ def _checked(what: str, topic: str, topics: Mapping[str, str]) -> str:
 
 
 def _types(what: str) -> tuple[str, ...]:
-    return _IMAGES[:1] if what == TRUTH else MESSAGE_TYPES[what]
+    return _IMAGES if what == TRUTH else MESSAGE_TYPES[what]
 
 
 def _guess(what: str, topics: Mapping[str, str], notes: list[str]) -> str | None:

@@ -13,12 +13,23 @@ import numpy.typing as npt
 
 from mlesam_ros.encoding.samples import Layout, decode_file, view_samples
 from mlesam_ros.errors import BagError, LabelError
-from mlesam_ros.frame import Picture
+from mlesam_ros.frame import CompressedPicture, Picture
 from mlesam_ros.labels import LabelSpace
 
 Labels = npt.NDArray[np.uint8]
 
-_LAYOUTS = {"mono8": Layout("u1", 1), "8UC1": Layout("u1", 1), "mono16": Layout("u2", 1), "16UC1": Layout("u2", 1)}
+_LAYOUTS = {
+    "mono8": Layout("u1", 1),
+    "8UC1": Layout("u1", 1),
+    "8SC1": Layout("i1", 1),
+    "mono16": Layout("u2", 1),
+    "16UC1": Layout("u2", 1),
+    "16SC1": Layout("i2", 1),
+    "32SC1": Layout("i4", 1),
+}
+_ASPECT = 0.01
+"""Share by which the ratio of the sides of labels and camera may differ, more than by rounding to whole pixels."""
+_JPEG = b"\xff\xd8"
 _STAMP = re.compile(r"\d{16,19}")
 
 
@@ -35,11 +46,11 @@ class Truth:
     labels: Labels
 
 
-def labels_of(picture: Picture, space: LabelSpace) -> Labels:
-    """The ids in a picture of labels.
+def labels_of(picture: Picture | CompressedPicture, space: LabelSpace) -> Labels:
+    """The ids in an image of labels.
 
     Args:
-        picture: mono8, 8UC1, mono16 or 16UC1.
+        picture: one channel of 8 to 32-bit integers, see `_LAYOUTS`, or a PNG of one channel.
         space: what the ids mean.
 
     Returns:
@@ -47,10 +58,35 @@ def labels_of(picture: Picture, space: LabelSpace) -> Labels:
 
     Raises:
         ImageError: another encoding, or fields that do not fit each other.
-        LabelError: an id that is neither a class nor 255.
+        LabelError: an id that is neither a class nor 255, more than one channel, or a JPEG, which alters ids.
     """
-    samples = view_samples(picture, _LAYOUTS, "a picture of labels")
-    return _checked(samples, space, f"the picture of labels ({picture.encoding})")
+    if isinstance(picture, Picture):
+        samples = view_samples(picture, _LAYOUTS, "a picture of labels")
+        return _checked(samples, space, f"the picture of labels ({picture.encoding})")
+    if "jpeg" in picture.format or "jpg" in picture.format or picture.data[:2].tobytes() == _JPEG:
+        raise LabelError(
+            f"labels are compressed as {picture.format[:40]!r}, which alters ids.", "Send them as png, or as Image."
+        )
+    return _decoded(picture.data, space, f"the picture of labels ({picture.format[:40]})")
+
+
+def check_aspect(labels: tuple[int, ...], camera: tuple[int, ...]) -> None:
+    """Refuse labels that cannot show what the camera shows.
+
+    Args:
+        labels: (H, W) of the labels.
+        camera: (H, W) of the camera.
+
+    Raises:
+        LabelError: the ratio of the sides differs by more than 1 % and by a pixel or more.
+    """
+    height = camera[0] * labels[1] / camera[1]
+    if abs(labels[0] - height) > max(_ASPECT * height, 1.0):
+        raise LabelError(
+            f"true labels are {labels[1]}x{labels[0]} pixels, but the camera has {camera[1]}x{camera[0]}: another "
+            "aspect ratio, so they are not compared.",
+            "Give labels of the camera's image, at any size of its aspect ratio.",
+        )
 
 
 class LabelFolder:
@@ -94,14 +130,18 @@ class LabelFolder:
         if abs(nearest - stamp) > tolerance:
             return None
         path = self._files[nearest]
-        samples = decode_file(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-        if samples.ndim != 2:
-            raise LabelError(f"{path} has {samples.shape[2]} channels; a label picture has one, the ids.")
-        return Truth(time, _checked(samples, self._space, str(path)))
+        return Truth(time, _decoded(np.fromfile(path, np.uint8), self._space, str(path)))
+
+
+def _decoded(data: npt.NDArray[np.uint8], space: LabelSpace, source: str) -> Labels:
+    samples = decode_file(data, cv2.IMREAD_UNCHANGED)
+    if samples.ndim != 2:
+        raise LabelError(f"{source} has {samples.shape[2]} channels; a label picture has one, the ids.")
+    return _checked(samples, space, source)
 
 
 def _checked(samples: npt.NDArray[Any], space: LabelSpace, source: str) -> Labels:
-    foreign = np.unique(samples[samples > space.ignore])
+    foreign = np.unique(samples[(samples > space.ignore) | (samples < 0)])
     if foreign.size:
         raise LabelError(
             f"{source} holds {foreign[:5].tolist()}; label space {space.name} has 0 to {len(space) - 1} and 255."

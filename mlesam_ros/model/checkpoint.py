@@ -35,7 +35,7 @@ from mlesam_ros.model.weights import (
 FORMAT = 1
 _KEY = "mlesam"
 _AFRESH = "Give a checkpoint that agrees in it, or load this one afresh."
-_OWN = ("encoders", "statistics")
+_OWN = ("encoders", "statistics", "settings")
 """Fields of the configuration that map modalities: each entry belongs to one expert."""
 _SHARED = tuple(f.name for f in fields(MLESAMConfig) if f.name not in ("modalities", "label_space", *_OWN))
 """Fields that experts from different files must have in common, because router, heads and picture size are shared."""

@@ -45,6 +45,8 @@ class MLESAMConfig:
             1024.
         encoders: modality → name of the encoder that makes its image; empty where someone else makes the images.
         statistics: modality → what that encoder normalised with in training; checked before inference.
+        settings: modality → what that encoder's images were made with in training, such as the window of events; the
+            encoder's defaults where it says nothing, as in checkpoints of earlier versions.
         gate: whether the router's scores pass a sigmoid before the softmax. The paper's Eq. 8 has a σ that can be read
             either way; ours is the plain softmax.
         router_width: hidden units of the router's scoring; 0 for one linear layer, as the paper's formula has it.
@@ -66,6 +68,7 @@ class MLESAMConfig:
     image_size: int = 256
     encoders: Mapping[Modality, str] = field(default_factory=dict)
     statistics: Mapping[Modality, Statistics] = field(default_factory=dict)
+    settings: Mapping[Modality, Mapping[str, Any]] = field(default_factory=dict)
     gate: str = "linear"
     router_width: int = 0
     top_k: int = 2
@@ -92,7 +95,7 @@ class MLESAMConfig:
         names = list(self.modalities)
         if not names or len(set(names)) < len(names) or not all(map(is_name, names)):
             raise ConfigError(f"modalities are {names}; give one or more distinct names: {NAMES}.")
-        for key in ("encoders", "statistics"):
+        for key in ("encoders", "statistics", "settings"):
             foreign = sorted(set(getattr(self, key)) - set(names))
             if foreign:
                 raise ConfigError(f"{key} names {', '.join(foreign)}, but the modalities are {', '.join(names)}.")
@@ -128,6 +131,7 @@ class MLESAMConfig:
         values["modalities"] = list(self.modalities)
         values["label_space"] = self.label_space.to_dict()
         values["encoders"] = dict(self.encoders)
+        values["settings"] = {m: dict(own) for m, own in self.settings.items()}
         values["statistics"] = {m: [list(mean), list(std)] for m, (mean, std) in self.statistics.items()}
         return values
 
@@ -153,6 +157,8 @@ def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
         ready["label_space"] = LabelSpace.from_dict(space) if isinstance(space, dict) else load_label_space(space)
     if "statistics" in ready:
         ready["statistics"] = {m: (tuple(mean), tuple(std)) for m, (mean, std) in ready["statistics"].items()}
+    if "settings" in ready:
+        ready["settings"] = {m: dict(own) for m, own in ready["settings"].items()}
     return ready
 
 

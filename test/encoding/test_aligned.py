@@ -5,7 +5,9 @@ import pytest
 
 from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.encoders import ENCODERS, encode, make_encoders
-from mlesam_ros.frame import DEPTH, EVENT, Events, FrameSet, Picture, SensorFrame
+from mlesam_ros.encoding.on_device import encode_on
+from mlesam_ros.encoding.uploads import Uploads
+from mlesam_ros.frame import DEPTH, EVENT, LIDAR, Cloud, Events, FrameSet, Picture, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
@@ -122,3 +124,36 @@ def test_a_slope_hides_nothing_of_itself():
     everywhere = np.indices((HEIGHT, WIDTH)).reshape(2, -1)
     image = encoded(events_at(everywhere[1], everywhere[0]), depth)
     assert image[31:, 20:].min() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("blind", [0.0, np.nan, np.inf, -1.0])
+def test_the_lidar_tells_the_distance_of_each_pixel_whose_depth_is_blind(on_device, blind):
+    """Kind: decided per image, not per pixel. A depth camera that reaches the box, but not the wall behind it.
+
+    Edges on the wall land where focal length · baseline / depth puts them, as with the LiDAR alone; what the depth
+    camera knows counts over the LiDAR.
+    """
+    depth = box_before_a_wall()
+    depth[depth == FAR_WALL] = blind
+    box, wall = (35, 25), (60, 10)
+    events = events_at([box[0] - 7, wall[0] - 2], [box[1], wall[1]])
+    u, v = (axis.ravel() for axis in np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT)))
+    points = np.zeros(u.size, np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4")]))
+    points["z"] = FAR_WALL
+    points["x"] = (u - (WIDTH - 1) / 2) / FOCAL * FAR_WALL
+    points["y"] = (v - (HEIGHT - 1) / 2) / FOCAL * FAR_WALL
+    picture = Picture(HEIGHT, WIDTH, "32FC1", 4 * WIDTH, np.ascontiguousarray(depth).view(np.uint8).ravel())
+    frames = {
+        EVENT: SensorFrame(EVENT, STAMP, "dvs", events),
+        DEPTH: SensorFrame(DEPTH, STAMP, "front", picture),
+        LIDAR: SensorFrame(LIDAR, STAMP, "lidar", Cloud(points)),
+    }
+    made, context = rig(), Context(FrameSet(STAMP, EVENT, frames, dict.fromkeys(frames, 0)))
+    made.tree.set("front", "lidar", Transform.identity())
+    encoder = make_encoders({EVENT: "event_counts"})[EVENT]
+    if on_device:
+        image = encode_on(Uploads("cpu"), encoder, frames[EVENT], made, (HEIGHT, WIDTH), context)[0].numpy()
+    else:
+        image = encoder(frames[EVENT], made, (HEIGHT, WIDTH), context)[0]
+    assert hits(image) == [(wall[1], wall[0]), (box[1], box[0])]

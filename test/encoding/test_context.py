@@ -1,11 +1,13 @@
 """What surrounds a frame: the set's moment and its depth, read once and only when somebody asks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mlesam_ros.encoding import registered
 from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_context, make_encoders
+from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
 from mlesam_ros.encoding.log_depth import LogDepth
 from mlesam_ros.encoding.picture import open_depth
 from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, Cloud, FrameSet, Picture, SensorFrame
@@ -80,13 +82,13 @@ def test_the_depth_encoder_and_those_who_ask_for_depth_share_one_reading(rig, mo
     np.testing.assert_array_equal(LogDepth()(frame, rig, SIZE, context), alone)
     np.testing.assert_allclose(context.depth(rig, SIZE), 4)
     assert len(calls) == 1
-    LogDepth(unit=0.002)(frame, rig, SIZE, context)
     LogDepth()(depth_frame(5), rig, SIZE, context)
-    assert len(calls) == 3, "another unit, and a frame of another set"
+    assert len(calls) == 2, "a frame of another set"
 
 
-def test_depth_is_read_in_its_encoders_unit(rig):
-    context = make_context(a_set(depth_frame(4)), {DEPTH: LogDepth(unit=0.002)})
+def test_depth_is_read_in_the_unit_of_its_sensor(rig):
+    frame = depth_frame(4)
+    context = Context(a_set(replace(frame, payload=replace(frame.payload, unit=0.002))))
     np.testing.assert_allclose(context.depth(rig, SIZE), 8)
 
 

@@ -40,7 +40,7 @@ def test_the_nearest_is_on_top_and_what_is_too_far_is_left_out():
 
 def test_other_readings():
     assert picture(DeliverLidar(shows="range"), (0, 0, 50, 1))[30, 40] == 128
-    assert picture(DeliverLidar(shows="intensity", full_intensity=1.0), (0, 0, 50, 0.2))[30, 40] == 51
+    assert picture(DeliverLidar(shows="intensity"), (0, 0, 50, 0.2))[30, 40] == 51
     assert picture(DeliverLidar(rate=0.1), (0, 0, 10, 1))[30, 40] == round(255 / np.e)
 
 

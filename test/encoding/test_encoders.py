@@ -260,7 +260,7 @@ def test_lidar_options():
     cls = ENCODERS["range_intensity_height"]
     one = frame(LIDAR, cloud((4, 0, -0.5, 0.5)), "lidar")
     assert np.count_nonzero(cls(dilation=0)(one, rig(), (HEIGHT, WIDTH)).any(axis=0)) == 1
-    assert raw(cls(full_intensity=1.0)(one, rig(), (HEIGHT, WIDTH)), cls)[1, 30, 40] == pytest.approx(127.5, abs=1e-3)
+    assert raw(cls()(one, rig(), (HEIGHT, WIDTH)), cls)[1, 30, 40] == pytest.approx(127.5, abs=1e-3)
     assert not cls(near=5.0)(one, rig(), (HEIGHT, WIDTH)).any()
 
 

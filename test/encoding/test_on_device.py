@@ -97,7 +97,7 @@ def frames(late):
     counts[rng.random((60, 80)) < 0.3] = 0
     picture = Picture(60, 80, "16UC1", 160, counts.view(np.uint8).ravel())
     return {
-        LIDAR: SensorFrame(LIDAR, STAMP + late * MS, "lidar", Cloud(points)),
+        LIDAR: SensorFrame(LIDAR, STAMP + late * MS, "lidar", Cloud(points, intensity_scale=100.0)),
         "apart": SensorFrame(DEPTH, STAMP + late * MS, "depth", picture),
         "registered": SensorFrame(DEPTH, STAMP + late * MS, "front", picture),
     }
@@ -109,7 +109,7 @@ def frames(late):
     ("key", "encoder"),
     [
         (LIDAR, RangeIntensityHeight()),
-        (LIDAR, RangeIntensityHeight(dilation=0, near=3.0, full_intensity=100.0)),
+        (LIDAR, RangeIntensityHeight(dilation=0, near=3.0)),
         ("apart", LogDepth()),
         ("registered", LogDepth(farthest=20.0)),
     ],

@@ -1,6 +1,7 @@
 """Every encoding against OpenCV and arithmetic, real depth, and pictures that are not what they claim."""
 
 import struct
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -173,7 +174,7 @@ def test_metres(big, padding):
 
 def test_sampling_takes_the_nearest_pixel_and_invents_nothing():
     counts = np.arange(24, dtype=np.uint16).reshape(4, 6) + 1
-    samples = open_depth(picture(counts, "16UC1"), unit=1.0)
+    samples = open_depth(replace(picture(counts, "16UC1"), unit=1.0))
     assert samples.size == (4, 6)
     assert samples.metres((2, 2)).tolist() == [[8, 11], [20, 23]]
     assert samples.metres((8, 12))[::2, ::2].tolist() == counts.tolist()
@@ -203,7 +204,7 @@ def test_real_depth(shared_data):
     nearest, farthest = [], []
     for name in ("1_depth.png", "2_depth.png"):
         counts = cv2.imread(str(shared_data / "rgbd_tum" / name), cv2.IMREAD_UNCHANGED)
-        depth = to_depth(picture(counts, "16UC1"), unit=1 / 5000)
+        depth = to_depth(replace(picture(counts, "16UC1"), unit=1 / 5000))
         np.testing.assert_array_equal(np.isnan(depth), counts == 0)
         assert np.isnan(depth).mean() == pytest.approx(0.33, abs=0.03)
         nearest.append(np.nanmin(depth))
@@ -230,7 +231,7 @@ def test_a_step_that_is_wrong_costs_no_picture_whose_bytes_are_all_there(step):
     data = np.arange(18, dtype=np.uint8)
     np.testing.assert_array_equal(to_rgb(broken(step=step, data=data)), data.reshape(2, 3, 3))
     depth = Picture(2, 3, "16UC1", step, np.arange(1000, 7000, 1000, dtype="<u2").view(np.uint8))
-    np.testing.assert_allclose(open_depth(depth, 0.001).metres((2, 3)), [[1, 2, 3], [4, 5, 6]], rtol=1e-6)
+    np.testing.assert_allclose(open_depth(depth).metres((2, 3)), [[1, 2, 3], [4, 5, 6]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_context, make_encoders
+from mlesam_ros.encoding.context import Context
+from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
 from mlesam_ros.encoding.placement import place_cloud, place_frame
 from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.errors import CalibrationError
@@ -52,7 +53,7 @@ def depth(stamp):
 
 def encoded(rig, *frames):
     frame_set = FrameSet(STAMP, CAMERA, {f.modality: f for f in frames}, {f.modality: 0 for f in frames})
-    encoders, context = make_encoders(DEFAULT_ENCODERS), make_context(frame_set, make_encoders(DEFAULT_ENCODERS))
+    encoders, context = make_encoders(DEFAULT_ENCODERS), Context(frame_set)
     return (
         {f.modality: encoders[f.modality](f, rig, SIZE, context) for f in frames},
         context,

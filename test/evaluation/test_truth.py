@@ -5,15 +5,18 @@ import numpy as np
 import pytest
 
 from mlesam_ros.errors import BagError, ImageError, LabelError
-from mlesam_ros.evaluation.truth import LabelFolder, labels_of
-from mlesam_ros.frame import Picture
+from mlesam_ros.evaluation.truth import LabelFolder, check_aspect, labels_of
+from mlesam_ros.frame import CompressedPicture, Picture
 from mlesam_ros.labels import load_label_space
 
 SPACE = load_label_space("deliver")
 STAMP = 1_700_000_000_123_456_789
 
 
-@pytest.mark.parametrize(("encoding", "kind"), [("mono8", "u1"), ("8UC1", "u1"), ("mono16", "<u2"), ("16UC1", "<u2")])
+@pytest.mark.parametrize(("encoding", "kind"), [
+        ("mono8", "u1"), ("8UC1", "u1"), ("mono16", "<u2"), ("16UC1", "<u2"), ("16SC1", "<i2"), ("32SC1", "<i4"),
+    ],
+)  # fmt: skip
 def test_ids_of_any_picture_of_labels(encoding, kind):
     ids = np.array([[0, 24, 255], [3, 3, 7]])
     data = np.frombuffer(ids.astype(kind).tobytes(), np.uint8)
@@ -23,7 +26,15 @@ def test_ids_of_any_picture_of_labels(encoding, kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "encoding", "worst"), [("u1", "mono8", 25), ("<u2", "mono16", 256), ("<u2", "mono16", 300)]
+    ("kind", "encoding", "worst"),
+    [
+        ("u1", "mono8", 25),
+        ("<u2", "mono16", 256),
+        ("<u2", "mono16", 300),
+        ("<i4", "32SC1", -1),
+        ("i1", "8SC1", -7),
+        ("<i4", "32SC1", 70_000),
+    ],
 )
 def test_an_id_outside_the_space_is_refused(kind, encoding, worst):
     data = np.frombuffer(np.full(4, worst, kind).tobytes(), np.uint8)
@@ -74,3 +85,35 @@ def test_a_coloured_label_picture_is_refused(tmp_path):
     cv2.imwrite(str(tmp_path / f"{STAMP}.png"), np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(LabelError, match="3 channels"):
         LabelFolder(tmp_path, SPACE).near(STAMP, 0)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_labels_in_a_png(kind):
+    ids = np.array([[0, 24, 255], [3, 3, 7]], kind)
+    file = CompressedPicture("16UC1; png compressed ", np.frombuffer(cv2.imencode(".png", ids)[1].tobytes(), np.uint8))
+    assert np.array_equal(labels_of(file, SPACE), ids)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "mono8; jpeg compressed ", ""])
+def test_labels_in_a_jpeg_are_refused(kind):
+    data = np.frombuffer(cv2.imencode(".jpg", np.zeros((8, 8), np.uint8))[1].tobytes(), np.uint8)
+    with pytest.raises(LabelError, match="alters ids"):
+        labels_of(CompressedPicture(kind, data), SPACE)
+
+
+@pytest.mark.parametrize(
+    ("labels", "camera"),
+    [((128, 160), (128, 160)), ((64, 80), (128, 160)), ((75, 100), (720, 960)), ((34, 60), (1080, 1920))],
+)
+def test_labels_of_any_size_of_the_same_aspect(labels, camera):
+    check_aspect(labels, camera)
+    check_aspect(camera, labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "camera"), [((60, 160), (128, 160)), ((480, 640), (720, 1280)), ((160, 128), (128, 160))]
+)
+def test_labels_of_another_aspect_are_refused_with_both_sizes(labels, camera):
+    """Kind: one reader for two meanings; an image that is stretched instead of refused."""
+    with pytest.raises(LabelError, match=f"{labels[1]}x{labels[0]} .* {camera[1]}x{camera[0]}"):
+        check_aspect(labels, camera)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ import cv2
 import numpy as np
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
+from mlesam_ros.encoding.encoder import Encoder
+from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, Settings, encode, image_settings, make_encoders
+from mlesam_ros.encoding.settings import DEFAULTS, Preprocessing
 from mlesam_ros.errors import ConfigError, DatasetError
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.evaluation.topics import TRUTH, find_topics
-from mlesam_ros.evaluation.truth import Truth
-from mlesam_ros.frame import MODALITIES, NANOSECONDS, FrameSet, Modality
+from mlesam_ros.evaluation.truth import Truth, check_aspect
+from mlesam_ros.frame import EVENT, MODALITIES, NANOSECONDS, FrameSet, Modality
 from mlesam_ros.geometry.rig import Rig, load_rig
 from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.config import network_size
@@ -44,6 +46,8 @@ class BagOptions:
         space: name or file of the label space of the labels.
         modalities: that every row must have; sets that lack one are left out.
         encoders: modality → encoder; the default ones where it says nothing.
+        settings: of the encoders' images; their defaults where it says nothing.
+        preprocessing: settings of the sensors' data.
         topics: modality, or `truth`, → topic, where the bag's names do not say enough.
         calibration: file of a rig; CameraInfo and TF of the bag count over it.
     """
@@ -56,6 +60,8 @@ class BagOptions:
     encoders: Mapping[Modality, str] = field(default_factory=dict)
     topics: Mapping[str, str] = field(default_factory=dict)
     calibration: str | None = None
+    settings: Settings = field(default_factory=dict)
+    preprocessing: Preprocessing = DEFAULTS
 
     def manifest(self) -> dict[str, Any]:
         """What decides over the arrays' content."""
@@ -63,6 +69,8 @@ class BagOptions:
         return {
             "bags": list(self.bags), "size": list(self.size), "space": self.space, "encoders": encoders,
             "topics": dict(self.topics), "calibration": self.calibration,
+            "settings": image_settings(make_encoders(encoders, self.settings)),
+            "preprocessing": asdict(self.preprocessing),
         }  # fmt: skip
 
 
@@ -86,7 +94,7 @@ def prepare_bags(options: BagOptions, report: Progress | None = None) -> Labelle
     Raises:
         BagError: a bag that cannot be read.
         DatasetError: a bag without labels, or none of them meets a complete set; or the folder holds something else.
-        LabelError: a label outside the space.
+        LabelError: a label outside the space, or labels of another aspect ratio than the camera's.
     """
     folder, manifest = Path(options.folder), options.manifest()
     if (folder / MANIFEST).exists():
@@ -103,12 +111,16 @@ def prepare_bags(options: BagOptions, report: Progress | None = None) -> Labelle
     return LabelledBags(folder)
 
 
+def _encoders(options: BagOptions) -> dict[Modality, Encoder]:
+    return make_encoders(options.manifest()["encoders"], options.settings, options.preprocessing)
+
+
 def _encode(options: BagOptions, manifest: dict[str, Any], folder: Path, report: Progress | None) -> None:
     """Count first, so that the arrays have their final length; then encode."""
     space = load_label_space(options.space)
     rows = [(bag, stamp) for bag in options.bags for stamp in _stamps(bag, options, space)]
     allocate(folder, {**manifest, "rows": rows}, len(rows), options.size)
-    writer, encoders = Writer(folder, options.modalities), make_encoders(manifest["encoders"])
+    writer, encoders = Writer(folder, options.modalities), _encoders(options)
     row = 0
     for bag in options.bags:
         for frame_set, labels, rig in _labelled(bag, options, space):
@@ -156,8 +168,13 @@ def _labelled(bag: str, options: BagOptions, space: LabelSpace) -> Iterator[tupl
         if silent:
             raise DatasetError(f"{bag} has no topic for {' and '.join(silent)}; take it out of modalities, or name it.")
         calibration = BagRig(reader, topics, rig=load_rig(options.calibration) if options.calibration else None)
-        replay = Replay(reader, topics, calibration, space)
-        yield from ((s, t.labels, calibration.rig) for s, t in _pairs(replay.steps(), options.modalities))
+        window = getattr(_encoders(options).get(EVENT), "window", 0.0)
+        preprocessing = replace(options.preprocessing, event_window=window)
+        replay = Replay(reader, topics, calibration, space, preprocessing=preprocessing)
+        for frame_set, truth in _pairs(replay.steps(), options.modalities):
+            rig = calibration.rig
+            check_aspect(truth.labels.shape, (rig.camera.height, rig.camera.width))
+            yield frame_set, truth.labels, rig
         for topic, problem in replay.problems.items():
             raise DatasetError(f"{bag}: {topic}: {problem}")
 

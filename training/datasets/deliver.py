@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from mlesam_ros.encoding.deliver_lidar import DeliverLidar
-from mlesam_ros.encoding.event_counts import EventCounts
+from mlesam_ros.encoding.event_counts import EventPolarity
 from mlesam_ros.encoding.hha import Hha
 from mlesam_ros.encoding.rgb import Rgb
 from mlesam_ros.errors import ConfigError, DatasetError, LabelError
@@ -28,8 +28,8 @@ from mlesam_ros.world.deliver import FOLDERS, SPLITS, frame_path
 from mlesam_ros.world.faults import FAULTS, NO_FAULT
 from mlesam_ros.world.weather import WEATHERS
 
-_ENCODERS = {DEPTH: Hha.name, EVENT: EventCounts.name, LIDAR: DeliverLidar.name}
-_BRIGHTER, _DARKER = EventCounts.brighter, EventCounts.darker
+_ENCODERS = {DEPTH: Hha.name, EVENT: EventPolarity.name, LIDAR: DeliverLidar.name}
+_BRIGHTER, _DARKER = EventPolarity.brighter, EventPolarity.darker
 
 
 class Deliver(FileDataset):

@@ -1,0 +1,98 @@
+"""What is set about the sensors' data before they are encoded, by the parameters of the same names."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.frame import AUTO
+
+EVENT_WINDOW = 0.030
+"""Seconds of events in one image, as in MUSES."""
+WINDOWS = (0.001, 10.0)
+"""Shortest and longest window in seconds."""
+UNITS = (1e-6, 1000.0)
+"""Smallest and largest unit of depth in metres per count."""
+SCALES = (1e-6, 1e9)
+"""Smallest and largest intensity at full strength."""
+GRAVITY = (AUTO, "tf", "normals")
+"""Sources of gravity by name; a fixed direction is three numbers."""
+SENSOR = {"sensor": True}
+"""Metadata of an encoder's field that is about the sensor, not about the image that an expert is trained on."""
+_BITS = (0, 8, 10, 12, 14, 16)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Settings of the sensors' data; the defaults find everything out, or take it from the checkpoint.
+
+    Attributes:
+        significant_bits: `camera.significant_bits`, of 16-bit samples; 0 to find them by the largest sample seen.
+        depth_unit: `depth.unit`, metres per count; 0 for millimetres in integers and metres in floats.
+        gravity: `depth.gravity`, one of `GRAVITY`, or the direction in the label camera's optical frame: `0, 1, 0`.
+        intensity_field: `lidar.intensity_field`; auto for the first known name.
+        intensity_scale: `lidar.intensity_scale`, the value at full strength; 0 to find it.
+        event_window: `event.window`, seconds; 0 for what the checkpoint was trained with.
+        event_representation: `event.representation`, name of an encoder; auto for what the checkpoint was trained with.
+    """
+
+    significant_bits: int = 0
+    depth_unit: float = 0.0
+    gravity: str = AUTO
+    intensity_field: str = AUTO
+    intensity_scale: float = 0.0
+    event_window: float = 0.0
+    event_representation: str = AUTO
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing.
+
+        Raises:
+            ConfigError: names the parameter, its value and what is accepted.
+        """
+        if self.significant_bits not in _BITS:
+            raise ConfigError(
+                f"camera.significant_bits is {self.significant_bits}; accepted are 0, 8, 10, 12, 14 and 16.",
+                "Set camera.significant_bits to the depth of the camera's converter, or to 0.",
+            )
+        _check_number("depth.unit", self.depth_unit, UNITS)
+        _check_number("lidar.intensity_scale", self.intensity_scale, SCALES)
+        _check_number("event.window", self.event_window, WINDOWS)
+        if self.gravity not in GRAVITY:
+            direction(self.gravity)
+
+    @property
+    def cloud_field(self) -> str:
+        """The intensity field by name; empty for the known names."""
+        return "" if self.intensity_field in ("", AUTO) else self.intensity_field
+
+
+def _check_number(name: str, value: float, limits: tuple[float, float]) -> None:
+    low, high = limits
+    if value != 0 and not low <= value <= high:
+        raise ConfigError(
+            f"{name} is {value}; accepted are 0 and {low:g} to {high:g}.", f"Set {name} to 0 to have it found."
+        )
+
+
+def direction(text: str) -> tuple[float, float, float]:
+    """The direction of gravity in a text such as `0, 1, 0`.
+
+    Raises:
+        ConfigError: it is not three finite numbers of some length.
+    """
+    try:
+        x, y, z = (float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        x = y = z = 0.0
+    if not 0 < math.hypot(x, y, z) < math.inf:
+        raise ConfigError(
+            f"depth.gravity is {text!r}; accepted are {', '.join(GRAVITY)} and three numbers.",
+            "Set depth.gravity to auto, or to a direction in the camera's optical frame such as '0, 1, 0'.",
+        )
+    return x, y, z
+
+
+DEFAULTS = Preprocessing()
+"""Everything found out, or taken from the checkpoint."""

@@ -1,0 +1,78 @@
+"""The encoders of a model's experts: as they were trained, but for what is set otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mlesam_ros.encoding.encoder import Encoder
+from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, make_encoders
+from mlesam_ros.encoding.settings import EVENT_WINDOW, Preprocessing
+from mlesam_ros.errors import CheckpointError, ConfigError
+from mlesam_ros.frame import AUTO, EVENT, Modality
+from mlesam_ros.model.config import MLESAMConfig
+
+
+def expert_encoders(
+    config: MLESAMConfig, modalities: Sequence[Modality], preprocessing: Preprocessing
+) -> dict[Modality, Encoder]:
+    """The encoders that make the images of some experts.
+
+    Args:
+        config: of the model, with the names, settings and statistics of its encoders.
+        modalities: of the experts.
+        preprocessing: settings of the sensors' data; `event_representation` replaces the encoder of events.
+
+    Raises:
+        ConfigError: no encoder is known for a modality, or it has no such setting.
+        CheckpointError: the experts were trained on images with other statistics.
+    """
+    names, settings = {m: _encoder_name(config, m) for m in modalities}, dict(config.settings)
+    chosen = preprocessing.event_representation
+    if EVENT in names and chosen not in (AUTO, names[EVENT]):
+        names[EVENT] = chosen
+        settings.pop(EVENT, None)
+    encoders = make_encoders(names, settings, preprocessing)
+    _check_statistics(config, encoders)
+    return encoders
+
+
+def event_window(encoders: Mapping[Modality, Encoder], preprocessing: Preprocessing) -> float:
+    """Seconds of events that the readers gather: as set, else as the expert was trained."""
+    return preprocessing.event_window or float(getattr(encoders.get(EVENT), "window", EVENT_WINDOW))
+
+
+def difference_from_training(
+    config: MLESAMConfig, encoders: Mapping[Modality, Encoder], preprocessing: Preprocessing
+) -> str:
+    """A sentence with what is set for events and what the expert was trained on; empty where the two agree."""
+    if EVENT not in encoders:
+        return ""
+    trained, used, found = _encoder_name(config, EVENT), encoders[EVENT].name, []
+    if used != trained:
+        found.append(f"event.representation is {used}, but the expert was trained on {trained}")
+    window = float(config.settings.get(EVENT, {}).get("window", EVENT_WINDOW))
+    if (now := event_window(encoders, preprocessing)) != window:
+        found.append(f"event.window is {now:g} s, but the expert was trained on {window:g} s")
+    return f"{' and '.join(found)}; masks may be worse." if found else ""
+
+
+def _encoder_name(config: MLESAMConfig, modality: Modality) -> str:
+    name = config.encoders.get(modality, DEFAULT_ENCODERS.get(modality))
+    if name is None:
+        raise ConfigError(
+            f"no encoder is known for modality {modality!r}; name it under encoders in the model's configuration, or "
+            f"use {', '.join(DEFAULT_ENCODERS)}."
+        )
+    return name
+
+
+def _check_statistics(config: MLESAMConfig, encoders: Mapping[Modality, Encoder]) -> None:
+    for modality in config.statistics.keys() & encoders.keys():
+        statistics, encoder = config.statistics[modality], encoders[modality]
+        if not np.allclose(statistics, encoder.statistics):
+            raise CheckpointError(
+                f"the {modality} expert was trained on images normalised with {statistics}, but encoder "
+                f"{encoder.name} uses {encoder.statistics}; train it again or use the version it was trained with."
+            )
