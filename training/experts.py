@@ -10,15 +10,18 @@ from torch import Tensor
 from mlesam_ros.frame import Modality
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.model.weights import load_base
+from mlesam_ros.model.weights import base_sha256, load_base
 from mlesam_ros.robustness import Subset, subsets
 from mlesam_ros.training.evaluate import subset_predictor
 from mlesam_ros.training.feed import Batch
-from mlesam_ros.training.loss import two_head_loss
 
 
 class ExpertStage:
-    """Modality dropout: some steps see every sensor, the others a random subset, all of a batch the same."""
+    """Modality dropout: some steps see every sensor, the others a random subset, all of a batch the same.
+
+    Attributes:
+        origin: the frozen base weights, which a resumed run must have too; see `loop.Stage`.
+    """
 
     def __init__(self, config: MLESAMConfig, backbone: str, full_share: float, weights: Tensor | None) -> None:
         """A new model on existing base weights.
@@ -36,15 +39,16 @@ class ExpertStage:
         load_base(self.model, backbone)
         self.full_share = full_share
         self.weights = weights
+        self.origin = {"base weights with SHA-256": base_sha256(self.model.backbone)}
 
     def plan(self, step: torch.Generator, samples: Sequence[torch.Generator]) -> Sequence[tuple[Modality, ...]]:
         """One subset for all samples of this step."""
         return [draw_subset(self.model.config.modalities, self.full_share, step)] * len(samples)
 
-    def loss(self, batch: Batch) -> Tensor:
-        """OHEM cross-entropy of both heads."""
+    def heads(self, batch: Batch) -> list[Tensor]:
+        """Logits of the decoder and, where there is one, of the auxiliary head."""
         output = self.model(batch.stacked())
-        return two_head_loss(output.logits, output.aux_logits, batch.labels, self.weights)
+        return [logits for logits in (output.logits, output.aux_logits) if logits is not None]
 
     @property
     def subsets(self) -> list[Subset]:

@@ -6,8 +6,9 @@ exactly as if it had not been.
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +25,7 @@ from mlesam_ros.training.datasets.frames import LabelledFrames
 from mlesam_ros.training.distributed import add_gradients, is_first, pick_device, rank, total
 from mlesam_ros.training.feed import Batch, Feed, Vary
 from mlesam_ros.training.log import logging
+from mlesam_ros.training.loss import pixel_losses, select
 from mlesam_ros.training.recipe import Recipe, recipe_dict
 from mlesam_ros.training.schedule import poly
 from mlesam_ros.training.state import Learner, packed, trained
@@ -33,7 +35,17 @@ BAD_BATCH = "bad_batch.pt"
 
 
 class Stage(Protocol):
-    """What is trained: a model, and the loss of a batch."""
+    """What is trained: a model whose heads are compared with the labels.
+
+    Attributes:
+        weights: (C,) of the loss, None for equal ones.
+    """
+
+    weights: Tensor | None
+
+    @property
+    def origin(self) -> Mapping[str, str]:
+        """What does not follow from the recipe and stays as it is: name → value or SHA-256."""
 
     @property
     def model(self) -> nn.Module:
@@ -42,8 +54,8 @@ class Stage(Protocol):
     def plan(self, step: torch.Generator, samples: Sequence[torch.Generator]) -> Sequence[tuple[Modality, ...]]:
         """The modalities that each sample of a step's batch shall hold."""
 
-    def loss(self, batch: Batch) -> Tensor:
-        """A scalar; where several processes share a batch, this one's part of the sum."""
+    def heads(self, batch: Batch) -> Sequence[Tensor]:
+        """(B, C, h, w) logits of every head."""
 
 
 def run(recipe: Recipe, stage: Stage, dataset: LabelledFrames, vary: Vary, out: Path, resume: bool = True) -> None:
@@ -65,8 +77,8 @@ def run(recipe: Recipe, stage: Stage, dataset: LabelledFrames, vary: Vary, out: 
     torch.set_num_threads(recipe.threads)
     device = pick_device(recipe.device)
     stage.model.train().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    learner, mark = Learner(recipe, stage.model), str(getattr(dataset, "fingerprint", ""))
-    first = learner.restore(out / STATE, mark) if resume else 0
+    learner, origin = Learner(recipe, stage.model), run_origin(stage, dataset)
+    first = learner.restore(out / STATE, origin) if resume else 0
     feed = Feed(recipe, dataset, vary, stage.plan, device)
     saved = time.monotonic()
     with logging(out, first, recipe) as log:
@@ -76,9 +88,20 @@ def run(recipe: Recipe, stage: Stage, dataset: LabelledFrames, vary: Vary, out: 
             log(step, loss, norm, rate)
             last = step + 1 == recipe.steps
             if is_first() and (last or time.monotonic() - saved > 60 * recipe.checkpoint_minutes):
-                learner.save(out / STATE, step + 1, mark)
+                learner.save(out / STATE, step + 1, origin)
                 saved = time.monotonic()
     learner.finish()
+
+
+def run_origin(stage: Stage, dataset: LabelledFrames) -> dict[str, str]:
+    """What a run begins with besides its recipe, by what files contain rather than where they lie: name → value."""
+    encoding = {m: [dataset.encoders.get(m), dataset.statistics.get(m)] for m in dataset.modalities}
+    return {
+        "data set": dataset.fingerprint,
+        "label space": f"{dataset.space.name} ({', '.join(dataset.space.names)})",
+        "encoders": json.dumps(encoding),
+        **stage.origin,
+    }
 
 
 def descend(
@@ -86,12 +109,7 @@ def descend(
 ) -> tuple[float, float]:
     """One step; its loss and the norm of its gradient."""
     learner.optimiser.zero_grad(set_to_none=True)
-    losses = []
-    for batch in batches:
-        with fast(recipe.precision, batch.labels.device), SampleDropout(batch.generators):
-            loss = stage.loss(batch) / len(batches)
-        losses.append(loss.detach())
-        loss.backward()
+    losses = _backward(recipe, stage, batches)
     parameters = list(trained(stage.model).values())
     add_gradients(parameters)
     norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
@@ -102,11 +120,46 @@ def descend(
     return float(whole), float(norm)
 
 
+def _backward(recipe: Recipe, stage: Stage, batches: Sequence[Batch]) -> list[Tensor]:
+    """Gradients of the loss of a batch that comes in parts; each part's share of that loss, which is their sum.
+
+    Which pixels count, and what they weigh together, is decided over all parts, so that the gradients are those of the
+    batch in one piece. Of all parts but the last that takes a pass without gradients before.
+    """
+    states = [[each.get_state() for each in batch.generators] for batch in batches]
+    with torch.no_grad():
+        before = [_pixel_losses(recipe, stage, batch) for batch in batches[:-1]]
+    graph = _pixel_losses(recipe, stage, batches[-1])
+    labels = [batch.labels for batch in batches]
+    heads = zip(*before, [losses.detach() for losses in graph], strict=True)
+    chosen = [select(losses, labels, stage.weights) for losses in heads]
+
+    def backward(losses: Sequence[Tensor], batch: Batch) -> Tensor:
+        pairs = zip(chosen, losses, strict=True)
+        loss = torch.stack([pick.mean(part, batch.labels, stage.weights) for pick, part in pairs]).sum()
+        loss.backward()
+        return loss.detach()
+
+    last = backward(graph, batches[-1])
+    del graph
+    shares = []
+    for batch, state in zip(batches[:-1], states, strict=False):
+        for each, begun in zip(batch.generators, state, strict=True):
+            each.set_state(begun)
+        shares.append(backward(_pixel_losses(recipe, stage, batch), batch))
+    return [*shares, last]
+
+
+def _pixel_losses(recipe: Recipe, stage: Stage, batch: Batch) -> list[Tensor]:
+    with fast(recipe.precision, batch.labels.device), SampleDropout(batch.generators):
+        return [pixel_losses(logits, batch.labels) for logits in stage.heads(batch)]
+
+
 def _refuse(recipe: Recipe, batches: Sequence[Batch], losses: Sequence[Tensor], norm: float, out: Path) -> None:
     """Keep the batch that spoilt the loss, and stop."""
     path = out / (BAD_BATCH if is_first() else f"{rank()}_{BAD_BATCH}")
     worst = next((i for i, loss in enumerate(losses) if not torch.isfinite(loss)), 0)
-    batch, loss = batches[worst], float(losses[worst]) * len(batches)
+    batch, loss = batches[worst], float(losses[worst])
     content = {
         "step": batch.step, "loss": loss, "gradient_norm": norm, "rows": list(batch.rows),
         "samples": [{name: p.cpu() for name, p in sample.items()} for sample in batch.samples],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +19,67 @@ SHARE = 16
 """At least one labelled pixel in so many counts, however easy they all are."""
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Which pixels of a batch count, decided over all of its parts and all processes.
+
+    Attributes:
+        least: smallest loss that counts.
+        hard: whether that one itself is too easy.
+        weight: () float32, what the pixels that count weigh together; the loss is their sum over it.
+    """
+
+    least: Tensor
+    hard: bool
+    weight: Tensor
+
+    def counts(self, losses: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        """(B, H, W) float32: what each pixel weighs, 0 for one that does not count."""
+        chosen = (losses > self.least if self.hard else losses >= self.least) & (labels != IGNORE)
+        if weights is None:
+            return chosen.float()
+        return chosen.float() * weights.to(losses)[labels.long().clamp(max=len(weights) - 1)]
+
+    def mean(self, losses: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        """The part of the batch's loss that these pixels have."""
+        return (losses * self.counts(losses.detach(), labels, weights)).sum() / self.weight.clamp(min=1e-6)
+
+
+def pixel_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """(B, H, W) float32 cross-entropy per pixel, 0 where unlabelled; see `ohem_cross_entropy` for the arguments."""
+    logits = logits.float()
+    if logits.shape[-2:] != labels.shape[-2:]:
+        logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    return F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="none")
+
+
+def select(losses: Sequence[Tensor], labels: Sequence[Tensor], weights: Tensor | None = None) -> Selection:
+    """Choose the pixels that count.
+
+    Args:
+        losses: of every part of the batch that this process has, (B, H, W) without gradient.
+        labels: of every part, (B, H, W).
+        weights: (C,) factor per true class; None for all ones.
+    """
+    labelled = torch.cat([part[truth != IGNORE] for part, truth in zip(losses, labels, strict=True)])
+    found, pixels = total(
+        torch.stack([(labelled > THRESHOLD).sum(), torch.tensor(len(labelled)).to(labelled.device)])
+    ).tolist()
+    few = math.ceil(pixels / SHARE)
+    enough = found >= few
+    least = labelled.new_tensor(THRESHOLD) if enough else largest(labelled, few)[-1]
+    chosen = Selection(least, enough, labelled.new_zeros(()))
+    weight = sum(chosen.counts(part, truth, weights).sum() for part, truth in zip(losses, labels, strict=True))
+    return replace(chosen, weight=total(torch.as_tensor(weight)))
+
+
 def ohem_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Cross-entropy by online hard example mining, as DELIVER's trainers have it.
 
     Pixels whose cross-entropy exceeds -log 0.7 count; if these are fewer than a sixteenth of the labelled ones, the
     hardest sixteenth does. The mean is over the pixels that count. Where several processes share a batch, both are
     decided over all of it, and each process returns its part of the sum: what one process would return, split up.
+    `select` and `Selection.mean` do the same for a batch in parts.
 
     Args:
         logits: (B, C, h, w); resized bilinearly to the labels' size where that differs.
@@ -32,28 +89,10 @@ def ohem_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = 
     Returns:
         A scalar in float32; zero, with a gradient of zero, when no pixel is labelled.
     """
-    logits = logits.float()
-    if logits.shape[-2:] != labels.shape[-2:]:
-        logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
-    labels = labels.long()
-    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
-    counted = _hard(losses.detach(), labels != IGNORE).float()
-    if weights is not None:
-        counted = counted * weights.to(counted)[labels.clamp(max=len(weights) - 1)]
-    return (losses * counted).sum() / total(counted.sum()).clamp(min=1e-6)
+    losses = pixel_losses(logits, labels)
+    return select([losses.detach()], [labels], weights).mean(losses, labels, weights)
 
 
-def _hard(losses: Tensor, labelled: Tensor) -> Tensor:
-    """Mask of the (B, H, W) losses that count."""
-    hard = (losses > THRESHOLD) & labelled
-    found, pixels = total(torch.stack([hard.sum(), labelled.sum()])).tolist()
-    least = math.ceil(pixels / SHARE)
-    if found >= least:
-        return hard
-    return (losses >= largest(losses[labelled], least)[-1]) & labelled
-
-
-def two_head_loss(logits: Tensor, auxiliary: Tensor | None, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Sum of `ohem_cross_entropy` on the decoder's and, where there is one, the auxiliary head's logits."""
-    loss = ohem_cross_entropy(logits, labels, weights)
-    return loss if auxiliary is None else loss + ohem_cross_entropy(auxiliary, labels, weights)
+def heads_loss(heads: Sequence[Tensor], labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Sum of `ohem_cross_entropy` over the heads' logits."""
+    return torch.stack([ohem_cross_entropy(logits, labels, weights) for logits in heads]).sum()

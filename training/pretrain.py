@@ -12,7 +12,6 @@ from mlesam_ros.frame import Modality
 from mlesam_ros.model.backbones import HIGH_RES_0, LEVELS, Pyramid, backbone_size, build_backbone
 from mlesam_ros.robustness import Subset
 from mlesam_ros.training.feed import Batch
-from mlesam_ros.training.loss import ohem_cross_entropy
 
 
 class LightHead(nn.Module):
@@ -65,15 +64,15 @@ class PretrainStage:
         self.names = tuple(mixture)
         self.shares = torch.tensor([mixture[modality] for modality in self.names])
         self.weights = weights
+        self.origin: dict[str, str] = {}  # all that it has is trained
 
     def plan(self, step: torch.Generator, samples: Sequence[torch.Generator]) -> Sequence[tuple[Modality, ...]]:
         """One modality per sample; the others are not even read."""
         return [(self.names[int(torch.multinomial(self.shares, 1, generator=each))],) for each in samples]
 
-    def loss(self, batch: Batch) -> Tensor:
-        """OHEM cross-entropy of the light head."""
-        pictures = torch.stack([picture for sample in batch.samples for picture in sample.values()])
-        return ohem_cross_entropy(self.model(pictures), batch.labels, self.weights)
+    def heads(self, batch: Batch) -> list[Tensor]:
+        """Logits of the light head."""
+        return [self.model(torch.stack([picture for sample in batch.samples for picture in sample.values()]))]
 
     @property
     def subsets(self) -> list[Subset]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from torch import Tensor, nn
 from mlesam_ros.errors import CheckpointError
 from mlesam_ros.files import atomic_write
 from mlesam_ros.training.recipe import Recipe, differences, recipe_dict
+
+_SPARED = (
+    "bias", "biases", "pos_embed", "pos_embed_window", "rel_pos_h", "rel_pos_w", "class_tokens", "no_mask",
+)  # fmt: skip
 
 
 def packed(content: dict[str, Any]) -> bytes:
@@ -26,22 +31,33 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
+def decays(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay acts on a parameter: on the matrices of layers and experts alone.
+
+    timm's rule (`param_groups_weight_decay`, and the `no_weight_decay` lists of its ViT, Swin and Hiera): not on
+    biases, norms and whatever else has one dimension, nor on position codes and learned tokens. Here some biases are
+    stacked.
+    """
+    words = [word for word in name.split(".") if not word.isdigit()]
+    return parameter.ndim > 1 and words[-1] not in _SPARED
+
+
 class Learner:
     """A model that learns, its optimiser, and the running average of its weights.
 
     Attributes:
         model: its parameters that require a gradient are changed in place.
-        optimiser: AdamW without weight decay on biases and norms.
+        optimiser: AdamW with weight decay where `decays`.
         average: name → running average of a trained parameter; empty without `recipe.ema`.
     """
 
     def __init__(self, recipe: Recipe, model: nn.Module) -> None:
         """Set up for the first step; the model is on its device."""
         self._recipe, self.model = recipe, model
-        parameters = list(trained(model).values())
+        parameters = trained(model).items()
         groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for name, p in parameters if decays(name, p) == wanted], "weight_decay": decay}
+            for wanted, decay in ((True, recipe.weight_decay), (False, 0.0))
         ]
         self.optimiser = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
         self.average: dict[str, Tensor] = {}
@@ -66,49 +82,61 @@ class Learner:
             if name in self.average:
                 parameter.copy_(self.average[name])
 
-    def save(self, path: Path, step: int, data: str) -> None:
+    def save(self, path: Path, step: int, origin: Mapping[str, str]) -> None:
         """Write everything that the next step needs. The old state stays until the new one is whole on the disk.
 
         Args:
             path: of the state.
             step: the next one.
-            data: fingerprint of the data set.
+            origin: what the run began with besides its recipe, name → value or SHA-256; see `run_origin`.
 
         Raises:
             FileError: it cannot be written, see `atomic_write`.
         """
         state = {
-            "recipe": recipe_dict(self._recipe), "data": data, "step": step,
+            "recipe": recipe_dict(self._recipe), "origin": dict(origin), "step": step,
             "parameters": {name: p.detach() for name, p in trained(self.model).items()},
             "buffers": dict(self.model.named_buffers()), "optimiser": self.optimiser.state_dict(),
             "average": self.average,
         }  # fmt: skip
         atomic_write(path, packed(state))
 
-    def restore(self, path: Path, data: str) -> int:
+    def restore(self, path: Path, origin: Mapping[str, str]) -> int:
         """Load a state where there is one.
+
+        Args:
+            path: of the state.
+            origin: what this run begins with; see `save`.
 
         Returns:
             The step to go on with; 0 where there is no state.
 
         Raises:
-            CheckpointError: it is damaged, or was made with a recipe or data that make something else.
+            CheckpointError: it is damaged, or was made with a recipe, data or base weights that make something else;
+                names both values.
         """
         if not path.exists():
             return 0
         try:
             state = dict(torch.load(path, map_location="cpu", weights_only=True))
             changed = differences(state["recipe"], recipe_dict(self._recipe))
-            if not changed and state["data"] == data:
+            before: dict[str, str] = {} if changed else dict(state["origin"])
+            other = [name for name in sorted({*before, *origin}) if before.get(name) != origin.get(name)]
+            if not changed and not other:
                 self._take(state)
                 return int(state["step"])
         except Exception as error:  # torch raises whatever it trips over
             reason = (str(error) or "it is empty").splitlines()[0].split(". ")[0].rstrip(".")
             raise CheckpointError(
-                f"{path} is truncated or not a training state ({reason}); start afresh with --restart."
+                f"{path} is truncated or not a training state ({reason}).", "Start afresh with --restart."
             ) from error
-        what = f"another {' and '.join(changed)}" if changed else "other data"
-        raise CheckpointError(f"{path} was made with {what}; use what it was made with, another folder, or --restart.")
+        if changed:
+            what = f"another {' and '.join(changed)}"
+        else:
+            what = "; ".join(f"{name} {before.get(name)}, and this run has {origin.get(name)}" for name in other)
+        raise CheckpointError(
+            f"{path} was made with {what}.", "Use what it was made with, another folder, or --restart to start afresh."
+        )
 
     @torch.no_grad()
     def _take(self, state: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from mlesam_ros.training.distributed import share as part
 from mlesam_ros.training.experts import ExpertStage
 from mlesam_ros.training.feed import Batch
 from mlesam_ros.training.loop import descend
-from mlesam_ros.training.loss import two_head_loss
+from mlesam_ros.training.loss import heads_loss
 from mlesam_ros.training.recipe import Data, Recipe, Split
 from mlesam_ros.training.state import Learner
 
@@ -105,8 +105,8 @@ class PlainTrainer:
         pyramids = [self._encode(modality, images[modality]) for modality in images]
         pyramid = {level: torch.stack([each[level] for each in pyramids]) for level in pyramids[0]}
         fused, _ = self._model.fuse(pyramid)
-        logits, auxiliary = self._model.decode(fused)
-        two_head_loss(logits, auxiliary, self._batch.labels).backward()
+        heads = [logits for logits in self._model.decode(fused) if logits is not None]
+        heads_loss(heads, self._batch.labels).backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, _CLIP)
         self._optimiser.step()
         if self._device.type == "cuda":

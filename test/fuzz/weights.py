@@ -129,7 +129,7 @@ class StateFile:
         self.recipe = load_recipe(CONFIG / "training" / "street.yaml")
         self.path = folder / "state.pt"
         learner = self._learner()
-        learner.save(self.path, 7, "data")
+        learner.save(self.path, 7, {"data set": "x"})
         self.good = self.path.read_bytes()
 
     def _learner(self) -> Learner:
@@ -147,7 +147,7 @@ class StateFile:
     def run(self, case: bytes) -> bool:
         """See `attack.Target`."""
         self.path.write_bytes(case)
-        return is_refused(lambda: self._learner().restore(self.path, "data") < 0)
+        return is_refused(lambda: self._learner().restore(self.path, {"data set": "x"}) < 0)
 
 
 def weights_targets(folder: Path) -> dict[str, Any]:

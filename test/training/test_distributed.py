@@ -102,8 +102,8 @@ def alone(smoke_file, street, tmp_path_factory):
 
 
 def keep_the_second(save):
-    def saving(learner, path, step, data):
-        save(learner, path, step, data)
+    def saving(learner, path, step, origin):
+        save(learner, path, step, origin)
         if step == 2:
             shutil.copy(path, path.with_name("half.pt"))
 

@@ -1,6 +1,7 @@
 """The loop: it learns, its options do what they say, and what is not a number stops it."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,12 +9,19 @@ import torch
 from torch.nn import functional as F
 
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
+from mlesam_ros.labels import load_label_space
+from mlesam_ros.model.backbones import weightless
+from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.share import share
 from mlesam_ros.training.attention import PlainAttention
 from mlesam_ros.training.chance import SampleDropout, generator
+from mlesam_ros.training.experts import ExpertStage
 from mlesam_ros.training.feed import Feed, epoch_rows
 from mlesam_ros.training.log import LOG, SCALARS
-from mlesam_ros.training.loop import BAD_BATCH, STATE, run
-from mlesam_ros.training.pretrain import PretrainStage
+from mlesam_ros.training.loop import BAD_BATCH, STATE, descend, run
+from mlesam_ros.training.pretrain import Pretraining, PretrainStage
+from mlesam_ros.training.state import Learner
 from mlesam_ros.training.transforms import Augment
 
 STATISTICS = (torch.zeros(3), torch.ones(3))
@@ -67,6 +75,63 @@ def test_a_batch_in_parts_holds_the_same_samples_and_learns(smoke, street, tmp_p
     assert any(not torch.equal(out[name], value) for name, value in new_stage(smoke).model.state_dict().items())
 
 
+@pytest.mark.parametrize("labelled", [1.0, 0.03, 0.0])
+@pytest.mark.parametrize("easy", [False, True])
+def test_a_batch_in_parts_has_the_gradient_of_the_batch_in_one_piece(smoke, street, tmp_path, labelled, easy):
+    """Kind: mean of means. Both heads, dropout, class weights and OHEM's two branches; the oracle is one part."""
+    recipe = replace(smoke, batch=4, precision="fp32", clip=1e9, lr=0.0)
+    config = MLESAMConfig(rank=2)
+    torch.manual_seed(0)
+    stage = ExpertStage(config, str(share("weights/hiera_nano.safetensors")), 1.0, torch.rand(25) + 0.5)
+    vary = Augment(recipe.augmentation, STATISTICS)
+    if easy:  # one class that both heads are sure of, so that only the hardest sixteenth counts
+        stage.model.auxiliary.classify.bias.data[6] += 30
+        heads, sure = stage.heads, torch.zeros(1, 25, 1, 1)
+        sure[0, 6] = 30
+        stage.heads = lambda batch: [logits + sure for logits in heads(batch)]
+    found = []
+    for accumulate in (1, 2, 4):
+        batches = Feed(replace(recipe, accumulate=accumulate), street, vary, stage.plan, torch.device("cpu")).step(0)
+        rows = torch.cat([batch.labels for batch in batches])
+        if easy:
+            rows[:] = 6
+        rows[2:] = torch.where(torch.rand(rows[2:].shape, generator=generator(0, 1)) < labelled, rows[2:], 255)
+        batches = [
+            replace(batch, labels=part)
+            for batch, part in zip(batches, rows.split(recipe.batch // accumulate), strict=True)
+        ]
+        stage.model.train()
+        loss, norm = descend(recipe, stage, Learner(recipe, stage.model), batches, 0.0, tmp_path)
+        gradients = {name: p.grad.clone() for name, p in stage.model.named_parameters() if p.grad is not None}
+        found.append((loss, norm, gradients))
+    for loss, norm, gradients in found[1:]:
+        assert loss == pytest.approx(found[0][0], rel=1e-5) and norm == pytest.approx(found[0][1], rel=1e-4)
+        whole, parts = (torch.cat([g[name].flatten() for name in gradients]) for g in (found[0][2], gradients))
+        assert (parts - whole).norm() <= 1e-4 * whole.norm()
+
+
+@pytest.mark.parametrize("backbone", ["hiera_nano", "vit_b"])
+def test_weight_decay_acts_on_matrices_alone(smoke, backbone):
+    """timm's rule, by name: no biases, norms, position codes or learned tokens; for both stages."""
+    config = MLESAMConfig(backbone=backbone, modalities=("bias", "camera"), router_width=8, combine="concat")
+    with weightless():
+        models = [build_mlesam(config), Pretraining(backbone, 25)]
+    decayed = set()
+    for model in models:
+        (with_decay, without), names = Learner(smoke, model).optimiser.param_groups, {}
+        names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+        ours, spared = ([names[id(p)] for p in group["params"]] for group in (with_decay, without))
+        assert with_decay["weight_decay"] == smoke.weight_decay and without["weight_decay"] == 0
+        assert sorted(ours + spared) == sorted(names.values())
+        decayed |= {re.sub(r"\d+", "N", name) for name in ours}
+        norms = [n for n, m in model.named_modules() if "LayerNorm" in type(m).__name__]
+        assert not any(name.startswith(tuple(f"{norm}." for norm in norms)) for name in ours)
+    words = ("bias", "biases", "norm", "pos_embed", "rel_pos", "class_tokens", "no_mask")
+    assert not [name for name in decayed if any(w in name.replace("by_modality.bias", "") for w in words)]
+    assert {"experts.by_modality.bias.a.N", "experts.by_modality.camera.b.N", "head.mix.weight"} <= decayed
+    assert {"decoder.hypernetworks.weights.N", "auxiliary.classify.weight", "router.mixes.semantic.weight"} <= decayed
+
+
 def test_the_average_follows_the_weights(smoke, street, tmp_path):
     plain = trained(replace(smoke, steps=6), street, tmp_path / "plain")
     slow = trained(replace(smoke, steps=6, ema=0.9), street, tmp_path / "slow")
@@ -90,8 +155,18 @@ def test_another_recipe_or_other_data_does_not_resume(smoke, street, tmp_path, m
         trained(replace(recipe, lr=0.5, seed=1), street, tmp_path)
     trained(replace(recipe, threads=1, log_every=3), street, tmp_path)
     monkeypatch.setattr(street, "fingerprint", "another")
-    with pytest.raises(CheckpointError, match="other data"):
+    with pytest.raises(CheckpointError, match=r"made with data set [0-9a-f]{64}, and this run has another\."):
         trained(recipe, street, tmp_path)
+    monkeypatch.undo()
+    for name, value, words in (
+        ("encoders", {**street.encoders, "lidar": "deliver_lidar"}, r"encoders .*range_intensity.*deliver_lidar"),
+        ("statistics", {**street.statistics, "lidar": ((0, 0, 0), (1, 1, 1))}, r"encoders .*20\.0.*this run has"),
+        ("space", load_label_space("mcubes"), r"label space .*Building.*this run has .*asphalt"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(street, name, value)
+            with pytest.raises(CheckpointError, match=words):
+                trained(recipe, street, tmp_path)
 
 
 def test_a_batch_that_cannot_be_filled_is_refused(smoke, street, tmp_path):
@@ -102,17 +177,19 @@ def test_a_batch_that_cannot_be_filled_is_refused(smoke, street, tmp_path):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_batch(smoke, street, tmp_path, accumulate):
     recipe, stage = replace(smoke, accumulate=accumulate), new_stage(smoke)
-    loss, calls = stage.loss, []
+    heads, seen = stage.heads, []
 
     def spoilt(batch):
-        calls.append(batch)
-        return loss(batch) * (float("nan") if len(calls) == 2 * accumulate else 1)
+        if not any(batch is other for other in seen):
+            seen.append(batch)
+        factor = float("nan") if seen[2 * accumulate - 1 :] and batch is seen[2 * accumulate - 1] else 1
+        return [logits * factor for logits in heads(batch)]
 
-    stage.loss = spoilt
+    stage.heads = spoilt
     with pytest.raises(MlesamError, match=rf"loss of step 1 is nan.*{BAD_BATCH}"):
         run(recipe, stage, street, Augment(smoke.augmentation, STATISTICS), tmp_path)
     kept = torch.load(tmp_path / BAD_BATCH, weights_only=True)
-    spoiler = calls[-1]
+    spoiler = seen[-1]
     assert kept["step"] == 1 and kept["rows"] == list(spoiler.rows) and kept["loss"] != kept["loss"]
     assert torch.equal(kept["labels"], spoiler.labels) and kept["recipe"]["lr"] == smoke.lr
     for one, other in zip(kept["samples"], spoiler.samples, strict=True):

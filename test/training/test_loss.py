@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mlesam_ros.training.loss import ohem_cross_entropy, two_head_loss
+from mlesam_ros.training.loss import heads_loss, ohem_cross_entropy, pixel_losses, select
 
 
 def by_the_definition(logits, labels):
@@ -56,5 +56,40 @@ def test_both_heads_count_the_same():
     torch.manual_seed(2)
     first, second, labels = torch.randn(1, 3, 4, 4), torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
     one = ohem_cross_entropy(first, labels)
-    assert two_head_loss(first, None, labels) == one
-    assert two_head_loss(first, second, labels) == one + ohem_cross_entropy(second, labels)
+    assert heads_loss([first], labels) == one
+    assert heads_loss([first, second], labels) == one + ohem_cross_entropy(second, labels)
+
+
+def uneven(sharpness):
+    """Two samples, one of which has 8 labelled pixels of 256; see `test_hard_pixels_are_those_of_the_definition`."""
+    torch.manual_seed(0)
+    labels = torch.randint(0, 5, (2, 16, 16))
+    labels[1, 0, 8:] = 255
+    labels[1, 1:] = 255
+    truth = F.one_hot(labels.clamp(max=4), 5).permute(0, 3, 1, 2)
+    return (torch.randn(2, 5, 16, 16) + sharpness * truth).requires_grad_(), labels
+
+
+@pytest.mark.parametrize("sharpness", [0.0, 3.0, 9.0])
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 4.0, 0.25, 2.0, 1.0])])
+def test_a_batch_in_parts_weighs_pixels_and_not_parts(sharpness, weights):
+    """Kind: mean of means. The oracle is the batch in one piece."""
+    logits, labels = uneven(sharpness)
+    (expected,) = torch.autograd.grad(ohem_cross_entropy(logits, labels, weights), logits)
+    parts = [(logits[i : i + 1], labels[i : i + 1]) for i in range(2)]
+    losses = [pixel_losses(*part) for part in parts]
+    chosen = select([part.detach() for part in losses], [truth for _, truth in parts], weights)
+    loss = sum(chosen.mean(part, truth, weights) for part, (_, truth) in zip(losses, parts, strict=True))
+    (found,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(loss, ohem_cross_entropy(logits, labels, weights))
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_part_without_labels_takes_nothing_from_the_others():
+    logits, labels = uneven(0.0)
+    labels[1] = 255
+    expected = ohem_cross_entropy(logits[:1], labels[:1])
+    losses = [pixel_losses(logits[i : i + 1], labels[i : i + 1]).detach() for i in range(2)]
+    chosen = select(losses, [labels[:1], labels[1:]])
+    torch.testing.assert_close(chosen.mean(losses[0], labels[:1], None), expected)
+    assert chosen.mean(losses[1], labels[1:], None) == 0

@@ -16,7 +16,12 @@ import torch
 import yaml
 
 from mlesam_ros.errors import CheckpointError, FileError
+from mlesam_ros.model.backbones import build_backbone
+from mlesam_ros.model.checkpoint import describe_checkpoint
+from mlesam_ros.model.weights import base_sha256, load_backbone, save_backbone
+from mlesam_ros.share import share
 from mlesam_ros.training import log
+from mlesam_ros.training.fields import build
 from mlesam_ros.training.log import LOG
 from mlesam_ros.training.loop import STATE
 from mlesam_ros.training.recipe import Recipe, recipe_dict
@@ -94,18 +99,18 @@ def learner(smoke):
 
 def test_a_full_disk_leaves_the_last_state_and_says_what_is_needed(learner, tmp_path):
     path = tmp_path / STATE
-    learner.save(path, 1, "data")
+    learner.save(path, 1, {"data set": "data"})
     good = path.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)  # no file of this process may grow beyond it
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(good) // 2, limits[1]))
     try:
         with pytest.raises(FileError, match=rf"takes {len(good) / 1e3:.1f} kB and .*B are free .*untouched"):
-            learner.save(path, 2, "data")
+            learner.save(path, 2, {"data set": "data"})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == good and [p.name for p in tmp_path.iterdir()] == [STATE]
-    learner.save(path, 2, "data")
-    assert learner.restore(path, "data") == 2
+    learner.save(path, 2, {"data set": "data"})
+    assert learner.restore(path, {"data set": "data"}) == 2
 
 
 def test_a_log_that_cannot_grow_ends_a_run_with_one_sentence(recipe_file, tmp_path, monkeypatch):
@@ -131,18 +136,18 @@ def other(content):
 )
 def test_what_is_no_state_is_refused_by_name(learner, smoke, tmp_path, content):
     path = tmp_path / STATE
-    learner.save(path, 1, "data")
+    learner.save(path, 1, {"data set": "data"})
     path.write_bytes(path.read_bytes()[:1000] if content == "truncated" else content)
     before = {name: p.clone() for name, p in learner.model.named_parameters()}
     with pytest.raises(CheckpointError, match=r"state\.pt is truncated or not a training state.*--restart"):
-        learner.restore(path, "data")
+        learner.restore(path, {"data set": "data"})
     assert all(torch.equal(p, before[name]) for name, p in learner.model.named_parameters())
 
 
 def test_a_state_of_another_model_is_refused(smoke, tmp_path):
-    Learner(smoke, torch.nn.Linear(4, 4)).save(tmp_path / STATE, 1, "data")
+    Learner(smoke, torch.nn.Linear(4, 4)).save(tmp_path / STATE, 1, {"data set": "data"})
     with pytest.raises(CheckpointError, match="not a training state"):
-        Learner(smoke, torch.nn.Linear(5, 4)).restore(tmp_path / STATE, "data")
+        Learner(smoke, torch.nn.Linear(5, 4)).restore(tmp_path / STATE, {"data set": "data"})
 
 
 def test_a_state_of_an_earlier_version_is_refused_with_what_it_lacks(smoke, tmp_path):
@@ -150,14 +155,54 @@ def test_a_state_of_an_earlier_version_is_refused_with_what_it_lacks(smoke, tmp_
     older = {key: value for key, value in recipe_dict(smoke).items() if key != "accumulate"}
     torch.save({"recipe": older, "step": 3}, tmp_path / STATE)
     with pytest.raises(CheckpointError, match="another accumulate"):
-        learner.restore(tmp_path / STATE, "data")
+        learner.restore(tmp_path / STATE, {"data set": "data"})
 
 
 def test_the_average_is_resumed_too(smoke, tmp_path):
     recipe: Recipe = replace(smoke, ema=0.5)
     one, two = (Learner(recipe, torch.nn.Linear(4, 4)) for _ in range(2))
     one.average["weight"].fill_(3)
-    one.save(tmp_path / STATE, 7, "data")
-    assert two.restore(tmp_path / STATE, "data") == 7
+    one.save(tmp_path / STATE, 7, {"data set": "data"})
+    assert two.restore(tmp_path / STATE, {"data set": "data"}) == 7
     two.finish()
     assert (two.model.weight == 3).all()
+
+
+def test_a_run_is_not_resumed_on_another_backbone_file(smoke_file, street, tmp_path, monkeypatch):
+    """Kind: state without provenance. Another file of the same architecture, as sam2's and sam2.1's are."""
+    shipped, other = share("weights/hiera_nano.safetensors"), tmp_path / "other.safetensors"
+    backbone = build_backbone("hiera_nano")
+    load_backbone(backbone, shipped)
+    ours = base_sha256(backbone)
+    with torch.no_grad():
+        next(backbone.parameters()).mul_(1.001)
+    save_backbone(other, backbone)
+    theirs = base_sha256(backbone)
+
+    fields = yaml.safe_load(smoke_file.read_text())
+    fields |= {"stage": "experts", "backbone": str(shipped), "steps": 4, "batch": 2, "checkpoint_minutes": 0.0}
+    recipe = build(Recipe, fields, "recipe")
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.optim.AdamW, "step", interrupted(torch.optim.AdamW.step, after=2))
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path / "out")
+    state, log_lines = (tmp_path / "out" / STATE).read_bytes(), steps(tmp_path / "out")
+    with pytest.raises(CheckpointError, match=f"base weights with SHA-256 {ours}, and this run has {theirs}"):
+        train(replace(recipe, backbone=str(other)), tmp_path / "out")
+    assert (tmp_path / "out" / STATE).read_bytes() == state and steps(tmp_path / "out") == log_lines
+
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(shipped.read_bytes())
+    done = train(replace(recipe, backbone=str(moved)), tmp_path / "out")
+    assert describe_checkpoint(done.weights)["base_sha256"] == ours and steps(tmp_path / "out") == 1
+
+
+def interrupted(step, after):
+    count = iter(range(after))
+
+    def stepping(*args, **kwargs):
+        if next(count, None) is None:
+            raise KeyboardInterrupt
+        return step(*args, **kwargs)
+
+    return stepping
