@@ -16,7 +16,7 @@ from mlesam_ros.encoding.cloud import IntensityFinder, cloud_from_fields
 from mlesam_ros.encoding.event_array import read_event_array
 from mlesam_ros.encoding.picture import CAMERA_LAYOUTS, DEPTH_LAYOUTS, decode_camera, find_significant_bits
 from mlesam_ros.encoding.samples import view_samples
-from mlesam_ros.encoding.settings import DEFAULTS, EVENT_WINDOW, Preprocessing
+from mlesam_ros.encoding.settings import DEFAULTS, EVENT_WINDOW, Found, Preprocessing
 from mlesam_ros.encoding.stream import EventStream
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import (
@@ -91,7 +91,7 @@ class FrameReader:
         self._settings = settings
         self._stream = EventStream(settings.event_window or EVENT_WINDOW)
         self._intensity = IntensityFinder(settings.cloud_field, settings.intensity_scale)
-        self._bits = settings.significant_bits
+        self._bits = self._bits_given = settings.significant_bits if modality == CAMERA else 0
 
     @property
     def counters(self) -> dict[str, int]:
@@ -99,12 +99,12 @@ class FrameReader:
         return self._stream.counters if self.type_name == _PACKET or self.type_name in RAW_TYPES else {}
 
     @property
-    def found(self) -> dict[str, str]:
+    def found(self) -> dict[str, Found]:
         """What is known about the data by now: `intensity` of a LiDAR, `significant_bits` of a 16-bit camera."""
-        found = {"intensity": self._intensity.words} if self._intensity.words else {}
+        found = {"intensity": self._intensity.found} if self._intensity.found else {}
         if self._bits:
-            how = "as set" if self._settings.significant_bits else "by the largest sample"
-            found["significant_bits"] = f"{self._bits} of 16, {how}"
+            how = "as set" if self._bits_given else "by the largest sample"
+            found["significant_bits"] = Found(f"{self._bits} of 16, {how}", self._bits == 16 and not self._bits_given)
         return found
 
     def read(self, message: Any) -> SensorFrame:
@@ -163,7 +163,7 @@ class FrameReader:
         layout = CAMERA_LAYOUTS.get(picture.encoding)
         if self.modality == DEPTH or layout is None or layout.dtype != "u2":
             return picture
-        if not self._settings.significant_bits:
+        if not self._bits_given:
             samples = view_samples(picture, CAMERA_LAYOUTS, "a camera picture")
             self._bits = self._bits if self._bits == 16 else find_significant_bits(samples, self._bits or 8)
         return replace(picture, significant_bits=self._bits)

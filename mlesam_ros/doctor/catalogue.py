@@ -77,8 +77,19 @@ CATALOGUE = {
     "depth_unit": Kind(
         ERROR,
         "its median depth is {metres:.4g} m, which is no robot's: the unit is another.",
-        "Send 32FC1 in metres or 16UC1 in millimetres.",
+        "Send 32FC1 in metres or 16UC1 in millimetres, or set depth.unit to the metres per count.",
     ),
+    "depth_scale": Kind(
+        ERROR,
+        "its depth is {factor:.3g} times the LiDAR's, in pixel after pixel: the unit is another.",
+        "Set depth.unit: {unit:.3g}.",
+    ),
+    "intensity_missing": Kind(
+        NOTE,
+        "its intensity is taken as 0: {words}.",
+        "Set lidar.intensity_field to a field of it, or let the driver send one.",
+    ),
+    "data_found": Kind(NOTE, "{name}: {words}.", ""),
     # Time
     "gaps": Kind(
         WARNING,

@@ -49,6 +49,11 @@ def content_findings(record: Record) -> Iterator[Finding]:
     if len(record.sizes) > 1:
         sizes = ", ".join(f"{width}x{height}" for (height, width), _ in record.sizes.most_common())
         yield finding("size_changes", modality, sizes=sizes)
+    for name, found in record.found.items():
+        if found.absent:
+            yield finding("intensity_missing", modality, words=found.words)
+        elif not found.usual:
+            yield finding("data_found", modality, name=name.replace("_", " "), words=found.words)
     lost = record.counters.get("lost", 0)
     if lost:
         yield finding("packets_lost", modality, lost=lost, total=lost + record.counters["packets"])
@@ -73,7 +78,9 @@ def look_findings(looks: Looks) -> Iterator[Finding]:
         blank, total = looks.blank.get(modality, 0), looks.looked.get(modality, 0)
         if blank > _MANY * total:
             yield finding(kind, modality, count=blank, total=total)
-    if looks.depths and not _DEPTHS[0] <= (metres := float(np.median(looks.depths))) <= _DEPTHS[1]:
+    if (unit := looks.depth_unit) is not None:
+        yield finding("depth_scale", DEPTH, factor=looks.depth_factor, unit=unit)
+    elif looks.depths and not _DEPTHS[0] <= (metres := float(np.median(looks.depths))) <= _DEPTHS[1]:
         yield finding("depth_unit", DEPTH, metres=metres)
     if looks.landed and (share := float(np.median(looks.landed))) < _IN_VIEW:
         yield finding("cloud_out_of_view", LIDAR, share=100 * share)

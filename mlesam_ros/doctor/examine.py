@@ -86,6 +86,8 @@ class _Examination:
             advice = advise(spoken, plain, {**ahead_of_arrival(spoken), **offsets}, ill)
             findings += [*sync_findings(plain, ill), *advice.findings]
             checkup.parameters, checkup.sets = advice.parameters, set_figures(plain)
+        if looks.depth_unit is not None:
+            checkup.parameters["depth.unit"] = float(f"{looks.depth_unit:.3g}")
         checkup.sensors = {m: sensor_row(record, plain) for m, record in self._records.items()}
         checkup.findings = sorted_findings([*_bag_findings(reader), *findings])
         return checkup

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlesam_ros.encoding.settings import Found
 from mlesam_ros.errors import MlesamError, Problem
 from mlesam_ros.evaluation.topics import Source
 from mlesam_ros.frame import NANOSECONDS, Events, Modality, Payload, Picture
@@ -90,6 +91,11 @@ class Record:
     def delays(self) -> npt.NDArray[np.float64]:
         """(N,) seconds from a header's stamp, without the offset, to the arrival."""
         return np.asarray((self.arrivals - self.stamps + self.offset) / NANOSECONDS)
+
+    @property
+    def found(self) -> dict[str, Found]:
+        """What its data turned out to be; see `FrameReader.found`."""
+        return self._reader.found
 
     @property
     def counters(self) -> dict[str, int]:

@@ -13,7 +13,8 @@ from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.doctor.alignment import SHIFTS, View, picture_edges, sweep_outlines
 from mlesam_ros.doctor.record import Record
 from mlesam_ros.encoding.cloud import cloud_xyz
-from mlesam_ros.encoding.picture import to_depth, to_rgb
+from mlesam_ros.encoding.picture import open_depth, to_rgb
+from mlesam_ros.encoding.registered import depth_from_cloud, depth_from_picture
 from mlesam_ros.errors import MlesamError, Problem
 from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, NANOSECONDS, Cloud, CompressedPicture, Modality, Picture, SensorFrame
 from mlesam_ros.geometry.rig import Rig
@@ -27,6 +28,14 @@ _TOGETHER = 250_000_000
 """Nanoseconds between a picture and a sweep that still are of one moment."""
 _APART = 5 * NANOSECONDS
 """Nanoseconds that messages of one moment may arrive apart."""
+_FACTOR = 1.5
+"""Times by which depth camera and LiDAR may differ, whatever their errors and mountings."""
+_STEADY = 0.1
+"""Spread of a factor that is the same in all pixels."""
+_COARSE = 256
+"""Pixels of the longer side at which they are compared."""
+_SHARED = 30
+"""Pixels that both must see."""
 _EVEN = 2.0
 """Standard deviation in grey levels of a picture with nothing in it."""
 
@@ -41,6 +50,9 @@ class Looks:
         sizes: modality → (height, width) of pictures, decoded.
         depths: median metres of each depth picture that has any.
         landed: per cloud the share of its returns that land in the picture.
+        ratios: per moment the median of depth by the depth camera over depth by the LiDAR, and its spread: half of the
+            range of the middle half of the pixels, as a share.
+        unit: metres per count of the depth pictures as they are read.
         refusals: modality → why a message could not be decoded, or why its place is not known.
         views: for `mlesam_ros.doctor.alignment`.
     """
@@ -50,8 +62,22 @@ class Looks:
     sizes: dict[Modality, tuple[int, int]] = field(default_factory=dict)
     depths: list[float] = field(default_factory=list)
     landed: list[float] = field(default_factory=list)
+    ratios: list[tuple[float, float]] = field(default_factory=list)
+    unit: float = 1.0
     refusals: dict[Modality, Problem] = field(default_factory=dict)
     views: list[View] = field(default_factory=list)
+
+    @property
+    def depth_factor(self) -> float:
+        """Depth by the depth camera over depth by the LiDAR, median of the moments whose pixels agree on it; else 1."""
+        steady = [ratio for ratio, spread in self.ratios if spread < _STEADY]
+        return float(np.median(steady)) if 2 * len(steady) > len(self.ratios) else 1.0
+
+    @property
+    def depth_unit(self) -> float | None:
+        """The unit with which depth camera and LiDAR would agree; None where they do, or nothing tells."""
+        factor = self.depth_factor
+        return None if 1 / _FACTOR < factor < _FACTOR else self.unit / factor
 
     def note(self, modality: Modality, blank: bool) -> None:
         """A message was looked at."""
@@ -129,6 +155,8 @@ def _look_at(frames: Mapping[Modality, list[SensorFrame]], moment: int, lead: Mo
     looks.note(LIDAR, not len(clouds[0]))
     if lead != CAMERA or not len(clouds[0]) or abs(sweeps[centre].time - moment) > _TOGETHER:
         return
+    for frame in frames.get(DEPTH, ()):
+        _compare(frame, sweeps[centre], rig, looks)
     try:
         optical = rig.extrinsic(sweeps[centre].frame_id, moment).apply(clouds[0].astype(np.float64))
         looks.landed.append(len(rig.camera.land(optical, near=0.1)[0]) / len(clouds[0]))
@@ -158,7 +186,8 @@ def _picture(frames: Mapping[Modality, list[SensorFrame]], looks: Looks) -> Rgb 
 def _depth(frame: SensorFrame, looks: Looks) -> None:
     assert isinstance(frame.payload, Picture | CompressedPicture)
     try:
-        metres = to_depth(frame.payload)
+        samples = open_depth(frame.payload)
+        metres, looks.unit = samples.metres(), samples.metres_per_count
     except MlesamError as error:
         looks.refusals[DEPTH] = error.problem
         return
@@ -167,6 +196,20 @@ def _depth(frame: SensorFrame, looks: Looks) -> None:
     looks.sizes[DEPTH] = metres.shape[0], metres.shape[1]
     if len(valid):
         looks.depths.append(float(np.median(valid)))
+
+
+def _compare(frame: SensorFrame, sweep: SensorFrame, rig: Rig, looks: Looks) -> None:
+    """Hold the depth camera's depth against the LiDAR's, where both see."""
+    try:
+        height, width = rig.camera.height, rig.camera.width
+        size = round(height * _COARSE / max(height, width)), round(width * _COARSE / max(height, width))
+        by_camera, by_lidar = depth_from_picture(frame, rig, size), depth_from_cloud(sweep, rig, size, dilation=0)
+    except MlesamError:
+        return
+    both = np.isfinite(by_camera) & np.isfinite(by_lidar)
+    if np.count_nonzero(both) >= _SHARED:
+        low, middle, high = np.percentile(by_camera[both] / by_lidar[both], (25, 50, 75))
+        looks.ratios.append((float(middle), float((high - low) / (2 * middle))))
 
 
 def _returns(sweep: SensorFrame) -> npt.NDArray[np.floating[Any]]:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.encoding.reference import Reference
+from mlesam_ros.encoding.settings import Found
 from mlesam_ros.errors import CloudError
 from mlesam_ros.frame import LIDAR, Cloud
 
@@ -193,7 +194,7 @@ class IntensityFinder:
     The scale never falls: a dark sweep after a bright one keeps the scale of the bright one.
 
     Attributes:
-        words: the field, its type and its scale in one phrase; empty before the first sweep.
+        found: the field, its type and its scale; None before the first sweep.
     """
 
     def __init__(self, field: str = "", scale: float = 0.0) -> None:
@@ -204,21 +205,23 @@ class IntensityFinder:
             scale: value at full strength; 0 to find it.
         """
         self._field, self._given = field, scale
-        self._found = 0.0
-        self.words = ""
+        self._scale = 0.0
+        self.found: Found | None = None
 
     def describe(self, cloud: Cloud) -> Cloud:
         """The cloud with its field and scale named, as far as this and earlier sweeps tell."""
         field = find_intensity_field(cloud.points, self._field)
         if field is None:
-            self.words = "none: " + no_intensity(cloud.points, self._field)
+            self.found = Found(no_intensity(cloud.points, self._field), absent=True)
             return replace(cloud, intensity_field=self._field, intensity_scale=self._given)
         values = cloud.points[field]
         if not self._given:
-            self._found = max(self._found, find_intensity_scale(values.ravel()))
-        scale = self._given or self._found
-        given = " as set" if self._given else "" if self._found else " until a sweep tells"
-        self.words = f"field {field}, {values.dtype.name}, scale {scale or _USUAL:g}{given}"
+            self._scale = max(self._scale, find_intensity_scale(values.ravel()))
+        scale = self._given or self._scale
+        given = " as set" if self._given else "" if self._scale else " until a sweep tells"
+        words = f"field {field}, {values.dtype.name}, scale {scale or _USUAL:g}{given}"
+        usual = field == _INTENSITIES[0] and not self._given and scale in (0.0, _USUAL)
+        self.found = Found(words, usual)
         return replace(cloud, intensity_field=field, intensity_scale=scale)
 
 

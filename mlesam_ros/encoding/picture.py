@@ -170,6 +170,12 @@ class DepthSamples:
         height, width = self.counts.shape
         return height, width
 
+    @property
+    def metres_per_count(self) -> float:
+        """The unit that is in use."""
+        is_metric = self.counts.dtype.kind == "f" or self.inverse is not None
+        return self.unit or (1.0 if is_metric else MILLIMETRE)
+
     def metres(self, size: tuple[int, int] | None = None) -> Metres:
         """The depth along the camera's axis, NaN where nothing was measured.
 
@@ -192,10 +198,9 @@ class DepthSamples:
             metres[counts == 0] = np.nan
         else:
             metres = counts.astype(np.float32)
-        unit = self.unit or (1.0 if counts.dtype.kind == "f" or self.inverse is not None else MILLIMETRE)
-        if unit != 1.0:
+        if self.metres_per_count != 1.0:
             with np.errstate(over="ignore"):
-                metres *= np.float32(unit)
+                metres *= np.float32(self.metres_per_count)
         metres[~((metres >= _NEAREST) & (metres <= _FARTHEST))] = np.nan
         return metres
 

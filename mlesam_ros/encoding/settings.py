@@ -68,6 +68,21 @@ class Preprocessing:
         return "" if self.intensity_field in ("", AUTO) else self.intensity_field
 
 
+@dataclass(frozen=True)
+class Found:
+    """A fact about a topic's data that is not announced in its messages.
+
+    Attributes:
+        words: the fact in one phrase.
+        usual: whether it is that of most drivers, and nothing is set.
+        absent: whether the data lack it.
+    """
+
+    words: str
+    usual: bool = False
+    absent: bool = False
+
+
 def _check_number(name: str, value: float, limits: tuple[float, float]) -> None:
     low, high = limits
     if value != 0 and not low <= value <= high:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlesam_ros.bags.drops import Drop
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.encoding.settings import DEFAULTS, Preprocessing
+from mlesam_ros.encoding.settings import DEFAULTS, Found, Preprocessing
 from mlesam_ros.errors import BagError, ConfigError, MlesamError, Problem
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.topics import Topics
@@ -122,7 +122,7 @@ class Replay:
         self._free = self._taken + round(seconds * NANOSECONDS)
 
     @property
-    def found(self) -> dict[Modality, dict[str, str]]:
+    def found(self) -> dict[Modality, dict[str, Found]]:
         """Modality → what was found out about its data; see `FrameReader.found`."""
         return {frames.modality: frames.found for frames in self._frames.values()}
 

@@ -53,6 +53,13 @@ def grown(stamp, message):
     return stamp, {**message, "width": 640, "height": 480}
 
 
+def in_fifths(stamp, message):
+    """16UC1 of 0.2 mm a count, as in the TUM RGB-D data set."""
+    metres = np.frombuffer(message["data"].tobytes(), "<f4")
+    counts = np.where((metres > 0) & (metres < 13), metres * 5000, 0).astype("<u2")
+    return stamp, {**message, "encoding": "16UC1", "step": 2 * WIDTH, "data": counts.view(np.uint8)}
+
+
 def in_millimetres(stamp, message):
     metres = np.frombuffer(message["data"].tobytes(), "<f4")
     return stamp, {**message, "data": (metres * 1000).view(np.uint8)}
@@ -151,6 +158,7 @@ FAULTS = {
     "cap on": (on(IMAGE, blank(9)), [(WARNING, "camera", "even grey")]),
     "no return": (on(LIDAR, blank(0)), [(ERROR, "lidar", "no return at all")]),
     "no depth": (on(DEPTH, blank(0)), [(ERROR, "depth", "no valid pixel")]),
+    "another unit": (on(DEPTH, in_fifths), [(ERROR, "depth", "is 5 times the LiDAR's")]),
     "millimetres": (on(DEPTH, in_millimetres), [(ERROR, "depth", "the unit is another")]),
     "silent": (
         lambda entry: [] if entry[0] == LIDAR and number(entry[2]) else [entry],
@@ -186,7 +194,7 @@ def test_a_fault_is_named_and_no_other(tmp_path, name):
 def test_what_would_help_is_a_number_that_was_tried(tmp_path):
     late = examine(write(tmp_path / "late", FAULTS["late"][0]))
     assert late.parameters == {"patience": 0.09} and late.sets["parts"]["lidar"] == 0
-    (found,) = late.findings
+    (found,) = (entry for entry in late.findings if entry.severity != NOTE)
     assert found.remedy == "Set patience: 0.09; then it is part of 100 %."
     ahead = examine(write(tmp_path / "ahead", FAULTS["stamps ahead"][0]))
     assert ahead.parameters == {"lidar.offset": 0.1}

@@ -52,7 +52,7 @@ def message(values, name="intensity", kind="f4", stamp=1):
 
 def strengths(messages, settings=None):
     reader = FrameReader(LIDAR, CLOUD, settings or Preprocessing())
-    return [echo_strength(reader.read(each).payload) for each in messages], reader.found.get("intensity", "")
+    return [echo_strength(reader.read(each).payload) for each in messages], reader.found["intensity"].words
 
 
 @pytest.mark.parametrize(
