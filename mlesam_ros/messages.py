@@ -83,7 +83,7 @@ class FrameReader:
             raise ConfigError(f"modality {modality!r} has no messages; accepted are {', '.join(MESSAGE_TYPES)}.")
         if type_name not in MESSAGE_TYPES[modality]:
             raise ConfigError(
-                f"{modality} cannot be read from {type_name}; use {' or '.join(MESSAGE_TYPES[modality])}."
+                f"{modality} cannot be read from {type_name}.", f"Use {' or '.join(MESSAGE_TYPES[modality])}."
             )
         self.modality = modality
         self.type_name = type_name

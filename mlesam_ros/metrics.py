@@ -46,7 +46,7 @@ class Confusion:
         """
         if truth.shape != prediction.shape:
             raise LabelError(
-                f"truth is {truth.shape} and prediction is {prediction.shape}; bring both to the same size first."
+                f"truth is {truth.shape} and prediction is {prediction.shape}.", "Bring both to the same size first."
             )
         labelled = truth != IGNORE
         rows = truth[labelled].astype(np.int64)

@@ -26,5 +26,5 @@ def share(relative: str) -> Path:
             if path.exists():
                 return path.resolve()
     raise ConfigError(
-        f"{relative} is neither in a source checkout nor under share/mlesam_ros of this installation; install again."
+        f"{relative} is neither in a source checkout nor under share/mlesam_ros of this installation.", "Install again."
     )

@@ -173,7 +173,7 @@ def test_a_depth_picture_is_no_camera_picture():
 def test_what_has_no_reader_is_refused():
     with pytest.raises(ConfigError, match="'sonar' has no messages; accepted are camera, depth, event, lidar"):
         FrameReader("sonar", IMAGE)
-    with pytest.raises(ConfigError, match="lidar cannot be read from sensor_msgs/msg/Image; use sensor_msgs/msg/Point"):
+    with pytest.raises(ConfigError, match=r"cannot be read from sensor_msgs/msg/Image\. Use sensor_msgs/msg/Point"):
         FrameReader(LIDAR, IMAGE)
 
 

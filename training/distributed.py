@@ -94,8 +94,8 @@ def pick_device(wanted: str) -> torch.device:
     local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if wanted == "cuda" and local >= there:
         raise ConfigError(
-            f"device is cuda, but process {local} of this machine finds {there} GPUs; start fewer processes, or take "
-            "device cpu."
+            f"device is cuda, but process {local} of this machine finds {there} GPUs.",
+            "Start fewer processes, or take device cpu.",
         )
     return torch.device("cuda", local) if wanted != "cpu" and local < there else torch.device("cpu")
 

@@ -64,7 +64,7 @@ class Feed:
                 "process needs one."
             )
         if len(dataset) < recipe.batch:
-            raise ConfigError(f"batch is {recipe.batch}, but the data set has {len(dataset)} moments; take fewer.")
+            raise ConfigError(f"batch is {recipe.batch}, but the data set has {len(dataset)} moments.", "Take fewer.")
 
     def steps(self, first: int) -> Iterator[list[Batch]]:
         """The batches of every step from `first` to the last, prepared by `recipe.workers` threads if there are any."""

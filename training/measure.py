@@ -101,12 +101,14 @@ def refuse_other_pictures(config: MLESAMConfig, dataset: FileDataset) -> None:
         ours, theirs = config.encoders.get(modality), dataset.encoders.get(modality)
         if ours != theirs:
             raise CheckpointError(
-                f"the {modality} expert reads pictures made by {ours or 'no encoder'}, and those of the data set are "
-                f"{theirs or 'of no encoder'}; take a checkpoint that was trained on this set."
+                f"the {modality} expert reads pictures made by {ours or 'no encoder'}, and those of the data set "
+                f"are {theirs or 'of no encoder'}.",
+                "Take a checkpoint that was trained on this set.",
             )
         wanted, there = config.statistics.get(modality), dataset.statistics[modality]
         if wanted is not None and not np.allclose(wanted, there):
             raise CheckpointError(
-                f"the {modality} expert was trained on pictures normalised with {wanted}, and those of the data set "
-                f"are with {there}; take a checkpoint that was trained on this set with these options."
+                f"the {modality} expert was trained on pictures normalised with {wanted}, and those of the data "
+                f"set are with {there}.",
+                "Take a checkpoint that was trained on this set with these options.",
             )

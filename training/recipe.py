@@ -176,7 +176,7 @@ class Recipe:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         _shares("mixture", self.mixture, MODALITIES)
         if bool(self.epochs) == bool(self.steps):
-            raise ConfigError(f"steps is {self.steps} and epochs is {self.epochs}; give one of the two.")
+            raise ConfigError(f"steps is {self.steps} and epochs is {self.epochs}.", "Give one of the two.")
         least = dict.fromkeys(("batch", "accumulate", "label_stride", "threads", "log_every"), 1)
         for name, value in {**dict.fromkeys(("steps", "epochs", "warmup_epochs"), 0), **least}.items():
             if getattr(self, name) < value:
@@ -213,7 +213,7 @@ def scheduled(recipe: Recipe, rows: int) -> Recipe:
         return recipe
     each = rows // recipe.batch
     if not each:
-        raise ConfigError(f"batch is {recipe.batch}, but the data set has {rows} moments; take fewer.")
+        raise ConfigError(f"batch is {recipe.batch}, but the data set has {rows} moments.", "Take fewer.")
     steps, warmup = recipe.epochs * each, round(recipe.warmup_epochs * each)
     return replace(recipe, steps=steps, epochs=0, warmup=warmup, warmup_epochs=0.0)
 

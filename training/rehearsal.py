@@ -73,6 +73,6 @@ def check_room(needed: int, there: int) -> None:
     """
     if needed > there:
         raise ConfigError(
-            f"a step takes at least {needed / _GIB:.1f} GiB and the GPU has {there / _GIB:.1f} GiB; raise accumulate, "
-            "which cuts the batch into parts, or set checkpointing to blocks."
+            f"a step takes at least {needed / _GIB:.1f} GiB and the GPU has {there / _GIB:.1f} GiB.",
+            "Raise accumulate, which cuts the batch into parts, or set checkpointing to blocks.",
         )

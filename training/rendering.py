@@ -57,8 +57,8 @@ def render_streets(streets: Sequence[Street], processes: int) -> Iterator[int]:
                 yield done.result()
         except BrokenProcessPool as error:
             raise DatasetError(
-                "a process that renders the street died, of too little memory or disk perhaps; what is done is kept: "
-                "lower processes and give the same command again."
+                "a process that renders the street died, of too little memory or disk perhaps; what is done is kept.",
+                "Lower processes and give the same command again.",
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)

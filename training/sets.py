@@ -43,7 +43,9 @@ class PublishedData:
         if self.train == self.held_out:
             raise ConfigError(f"train and held_out are both {self.train}; a held-out split must be one never seen.")
         if taken := [key for key in ("root", "modalities", "split") if key in self.options]:
-            raise ConfigError(f"options has {taken[0]}; say it as data.root, model.modalities, data.train or held_out.")
+            raise ConfigError(
+                f"options has {taken[0]}.", "Say it as data.root, model.modalities, data.train or held_out."
+            )
         _check_crops(self.crops)
 
 

@@ -83,9 +83,11 @@ def open_published(data: PublishedData, model: dict[str, Any]) -> Source:
         DatasetError: a file is not where the layout puts it.
     """
     if not data.root:
-        raise ConfigError(f"the recipe does not say where {data.kind} lies; give its folder as --data.")
+        raise ConfigError(f"the recipe does not say where {data.kind} lies.", "Give its folder as --data.")
     if data.options.get("protocol") == "anyseg" and (data.crops.jitter or data.crops.blur):
-        raise ConfigError("protocol anyseg leaves pictures at 0 … 255 and unvaried; set jitter and blur of crops to 0.")
+        raise ConfigError(
+            "protocol anyseg leaves pictures at 0 … 255 and unvaried.", "Set jitter and blur of crops to 0."
+        )
     options = {**data.options, "root": data.root}
     options |= {"modalities": tuple(model["modalities"])} if "modalities" in model else {}
     train, held_out = (open_dataset(data.kind, split, options) for split in (data.train, data.held_out))

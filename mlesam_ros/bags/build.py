@@ -28,7 +28,7 @@ def build(store: Typestore, type_name: str, fields: Mapping[str, Any]) -> Any:
         BagError: a type or field that does not exist, or a value that does not fit.
     """
     if type_name not in store.fielddefs:
-        raise BagError(f"message type {type_name!r} is not known; put its .msg file into mlesam_ros/interfaces.")
+        raise BagError(f"message type {type_name!r} is not known.", "Put its .msg file into mlesam_ros/interfaces.")
     definition = dict(store.fielddefs[type_name][1])
     for name in fields:
         if name not in definition:

@@ -49,8 +49,9 @@ def parse_drop(text: str) -> Drop:
         drop = Drop(match["target"], float(match["start"] or 0), float(match["end"] or math.inf))
     except ValueError:
         raise ConfigError(
-            f"drop {text!r} cannot be read; write a modality or topic and seconds, such as camera@10..16 or lidar@20.."
+            f"drop {text!r} cannot be read.",
+            "Write a modality or topic and seconds, such as camera@10..16 or lidar@20..",
         ) from None
     if drop.end <= drop.start:
-        raise ConfigError(f"drop {text!r} ends before it starts; write the earlier second first.")
+        raise ConfigError(f"drop {text!r} ends before it starts.", "Write the earlier second first.")
     return drop

@@ -78,7 +78,9 @@ def _point_field(name: str, kind: np.dtype[Any], offset: int) -> Fields:
     base, count = (kind.subdtype[0], int(np.prod(kind.shape))) if kind.subdtype else (kind, 1)
     datatype = _DATATYPES.get(base.str[1:])
     if datatype is None or base.str[0] == ">":
-        raise BagError(f"point column {name!r} of type {base} has no PointField datatype; use {', '.join(_DATATYPES)}.")
+        raise BagError(
+            f"point column {name!r} of type {base} has no PointField datatype.", f"Use {', '.join(_DATATYPES)}."
+        )
     return {"name": name, "offset": offset, "datatype": datatype, "count": count}
 
 

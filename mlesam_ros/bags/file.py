@@ -133,7 +133,7 @@ class BagFile:
         except OSError as error:
             self._forget()
             raise BagError(
-                f"{self.path} cannot be unpacked: {error.strerror}; set TMPDIR to a roomy folder."
+                f"{self.path} cannot be unpacked: {error.strerror}.", "Set TMPDIR to a roomy folder."
             ) from error
         if fault:
             self.warnings.append(f"{self.path}: it can be unpacked in part only, {fault}.")

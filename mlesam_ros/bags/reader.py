@@ -159,7 +159,7 @@ class BagReader:
         """The storage files, as the metadata lists them where it can be believed."""
         path = self.path
         if not path.exists():
-            raise BagError(f"{path} does not exist; give a rosbag2 folder or a .mcap or .db3 file.")
+            raise BagError(f"{path} does not exist.", "Give a rosbag2 folder or a .mcap or .db3 file.")
         if metadata is None:
             if not is_storage(path):
                 raise BagError(f"{path} is no bag; accepted are rosbag2 folders and files called *.mcap or *.db3.")

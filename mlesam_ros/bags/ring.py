@@ -124,7 +124,7 @@ def write_snapshot(ring: Ring, path: Path, given_up: Callable[[], bool] = lambda
     """
     contents = ring.contents()
     if not contents:
-        raise BagError("no message was kept yet; wait until the sensors have been heard.")
+        raise BagError("no message was kept yet.", "Wait until the sensors have been heard.")
     draft = path.with_name(f".{path.name}.part")
     try:
         draft.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ def write_snapshot(ring: Ring, path: Path, given_up: Callable[[], bool] = lambda
         full = error if isinstance(error, OSError) else error.__cause__
         if not isinstance(full, OSError):
             raise
-        raise BagError(f"{path} cannot be made: {full.strerror}; set snapshot_folder to another.") from error
+        raise BagError(f"{path} cannot be made: {full.strerror}.", "Set snapshot_folder to another.") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return len(contents)

@@ -60,7 +60,7 @@ def load_still(folder: str | Path, fit: str | None = None) -> Still:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise BagError(f"{folder} is no folder; give one with a picture, a .pcd file and its calibration.")
+        raise BagError(f"{folder} is no folder.", "Give one with a picture, a .pcd file and its calibration.")
     path = _only(folder, "picture", [p for suffix in _PICTURES for p in folder.glob(f"*{suffix}")])
     cloud = _only(folder, ".pcd file", list(folder.glob("*.pcd")))
     data = path.read_bytes()
@@ -77,7 +77,7 @@ def load_still(folder: str | Path, fit: str | None = None) -> Still:
     try:
         camera.check(height, width)
     except CalibrationError as error:
-        raise CalibrationError(f"{folder.name} cannot be used: {error}") from error
+        raise CalibrationError(f"{folder.name} cannot be used: {error.message}", error.remedy) from error
     rgb = np.ascontiguousarray(pixels[:, :, ::-1], np.uint8).reshape(-1)
     picture = Picture(height, width, "rgb8", 3 * width, rgb)
     return Still("png" if path.suffix == ".png" else "jpeg", data, picture, read_pcd(cloud), camera, pose)

@@ -46,7 +46,7 @@ class BagWriter:
         self._connections: dict[str, Connection] = {}
         if self.path.exists():
             raise BagError(
-                f"{self.path} exists already; give another name or remove it first, bags are never overwritten."
+                f"{self.path} exists already.", "Give another name or remove it first, bags are never overwritten."
             )
         try:
             self._writer = Writer(self.path, version=_VERSION, storage_plugin=StoragePlugin.MCAP)

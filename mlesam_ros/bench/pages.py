@@ -50,7 +50,7 @@ def filled(page: str, results: Path) -> str:
 def _read(results: Path, name: str) -> dict[str, Any]:
     path = results / f"{name}.json"
     if not path.is_file():
-        raise ConfigError(f"the page shows bench:{name}, but {path} does not exist; run mlesam bench {name}.")
+        raise ConfigError(f"the page shows bench:{name}, but {path} does not exist.", f"Run mlesam bench {name}.")
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return result
 

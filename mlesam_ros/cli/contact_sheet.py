@@ -49,7 +49,7 @@ def write_contact_sheet(
         ConfigError: the suffix names no format that can be written, or the folder cannot be written to.
     """
     if not (cv2.haveImageWriter(path.name) and path.parent.is_dir()):
-        raise ConfigError(f"{path} cannot be written; name a .jpg or .png file in a folder that exists.")
+        raise ConfigError(f"{path} cannot be written.", "Name a .jpg or .png file in a folder that exists.")
     worlds = [World(seed, weather, (side, side)) for weather in WEATHERS]
     faulty = [World(seed, "sun", (side, side), fault=fault) for fault in FAULTS if fault != NO_FAULT]
     rows, drawn = [], 0
@@ -62,7 +62,7 @@ def write_contact_sheet(
         progress(drawn := drawn + 1, TILES)
     rows.append(np.hstack(tiles))
     if not cv2.imwrite(str(path), np.vstack(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82]):
-        raise ConfigError(f"{path} cannot be written; make room or rights there, or name another file.")
+        raise ConfigError(f"{path} cannot be written.", "Make room or rights there, or name another file.")
 
 
 def _weather_row(world: World, index: int) -> Rgb:

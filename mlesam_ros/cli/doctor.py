@@ -128,7 +128,9 @@ def _chosen(given: list[str]) -> dict[str, str]:
     pairs = [entry.partition(":=") for entry in given]
     for entry, (modality, _, name) in zip(given, pairs, strict=True):
         if not (modality and name):
-            raise ConfigError(f"topic {entry!r} cannot be read; write a modality and a topic, such as camera:=/image.")
+            raise ConfigError(
+                f"topic {entry!r} cannot be read.", "Write a modality and a topic, such as camera:=/image."
+            )
     return {modality: name for modality, _, name in pairs}
 
 

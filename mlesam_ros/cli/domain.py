@@ -38,4 +38,4 @@ def claim_domain(folder: Path | None = None) -> int:
             os.close(claim)
         else:
             return domain
-    raise ConfigError(f"all {len(DOMAINS)} ROS domains are claimed in {folder}; end a demo, or set ROS_DOMAIN_ID.")
+    raise ConfigError(f"all {len(DOMAINS)} ROS domains are claimed in {folder}.", "End a demo, or set ROS_DOMAIN_ID.")

@@ -30,5 +30,7 @@ def new_folder(parent: Path, kind: str = "demo") -> Path:
         link.symlink_to(folder.name)
         link.replace(parent / "latest")
     except OSError as error:
-        raise ConfigError(f"results cannot be written to {parent}: {error.strerror}; give another --output.") from error
+        raise ConfigError(
+            f"results cannot be written to {parent}: {error.strerror}.", "Give another --output."
+        ) from error
     return folder

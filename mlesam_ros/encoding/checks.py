@@ -49,6 +49,7 @@ def check_aspect(frame: SensorFrame, have: tuple[int, int], rig: Rig) -> None:
     camera = rig.camera
     if abs(have[1] * camera.height / (have[0] * camera.width) - 1) > 0.01:
         raise CalibrationError(
-            f"{frame.modality} picture of {have[1]}x{have[0]} is in the frame {frame.frame_id!r} of a camera with "
-            f"{camera.width}x{camera.height}; register it to that camera, or give it its own frame and calibration."
+            f"{frame.modality} picture of {have[1]}x{have[0]} is in the frame {frame.frame_id!r} of a camera "
+            f"with {camera.width}x{camera.height}.",
+            "Register it to that camera, or give it its own frame and calibration.",
         )

@@ -61,7 +61,7 @@ def make_encoders(
             hint = f"did you mean {near[0]}? " if near else ""
             raise ConfigError(f"no encoder is called {name!r}; {hint}accepted are {', '.join(ENCODERS)}.")
         if ENCODERS[name].modality != modality:
-            raise ConfigError(f"encoder {name} reads {ENCODERS[name].modality}, not {modality}; choose another.")
+            raise ConfigError(f"encoder {name} reads {ENCODERS[name].modality}, not {modality}.", "Choose another.")
         given, known = dict((settings or {}).get(modality, {})), _image_fields(ENCODERS[name])
         if foreign := [key for key in given if key not in known]:
             raise ConfigError(

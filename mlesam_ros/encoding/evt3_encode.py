@@ -70,8 +70,9 @@ def _check(x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], t: npt.NDArray[np
             raise PacketError(f"{name} runs from {values.min()} to {values.max()}; EVT3 holds 0 to 2047.")
     gaps = np.diff(t, prepend=t[0])
     if t[0] < 0 or gaps.min() < 0:
-        raise PacketError("event times are negative or decrease; sort the events by time, in microseconds from 0.")
+        raise PacketError("event times are negative or decrease.", "Sort the events by time, in microseconds from 0.")
     if gaps.max() > _LONGEST_GAP:
         raise PacketError(
-            f"two events lie {gaps.max()} µs apart; EVT3's clock holds gaps up to {_LONGEST_GAP} µs: split the packet."
+            f"two events lie {gaps.max()} µs apart; EVT3's clock holds gaps up to {_LONGEST_GAP} µs.",
+            "Split the packet.",
         )

@@ -6,7 +6,7 @@ import numpy as np
 
 from mlesam_ros.encoding.cloud_times import Times, cloud_times
 from mlesam_ros.encoding.reference import Reference
-from mlesam_ros.errors import CalibrationError, CloudError
+from mlesam_ros.errors import CalibrationError, CloudError, Problem
 from mlesam_ros.frame import Cloud, SensorFrame
 from mlesam_ros.geometry.motion import Placement, sensor_motion
 from mlesam_ros.geometry.rig import Rig
@@ -59,7 +59,8 @@ def _times(frame: SensorFrame, reference: Reference | None) -> Times | None:
         times = cloud_times(frame.payload, frame.stamp, frame.offset)
     except CloudError as error:
         if reference is not None:
-            reference.note(frame.modality, f"times of points are left aside: {error}")
+            reason = f"times of points are left aside: {error.message}"
+            reference.note(frame.modality, Problem(reason, error.remedy))
     return times
 
 
@@ -74,6 +75,7 @@ def _placed(frame: SensorFrame, rig: Rig, reference: Reference | None, times: Ti
         except CalibrationError as error:
             mounting = rig.extrinsic(frame.frame_id, frame.time)  # if not even that is known, that is the error
             if reference is not None:
-                reference.note(frame.modality, f"motion over {lag / 1e6:.0f} ms is not compensated: {error}")
+                reason = f"motion over {lag / 1e6:.0f} ms is not compensated: {error.message}"
+                reference.note(frame.modality, Problem(reason, error.remedy))
             return mounting
     return rig.extrinsic(frame.frame_id, frame.time)

@@ -197,8 +197,8 @@ class EventStream:
 def _check(encoding: str, time_base: int) -> None:
     if encoding not in ENCODINGS:
         raise PacketError(
-            f"event encoding {encoding[:40]!r} is not decoded; accepted are {', '.join(ENCODINGS)}: "
-            "set the camera driver's encoding."
+            f"event encoding {encoding[:40]!r} is not decoded; accepted are {', '.join(ENCODINGS)}.",
+            "Set the camera driver's encoding.",
         )
     if encoding != "evt3" and not 0 <= time_base < _LATEST_BASE:
         raise PacketError(f"time_base is {time_base} ns; in a {encoding} packet it must be below {_LATEST_BASE}.")

@@ -28,7 +28,9 @@ def find_bags(paths: Iterable[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in paths:
         if not path.exists():
-            raise BagError(f"{path} does not exist; give a rosbag2 folder, a .mcap or .db3 file, or a folder of bags.")
+            raise BagError(
+                f"{path} does not exist.", "Give a rosbag2 folder, a .mcap or .db3 file, or a folder of bags."
+            )
         bags = [path] if path.is_file() else _below(path)
         if not bags:
             raise BagError(f"{path} holds no bag, nor does any folder in it; bags are *.mcap and *.db3.")

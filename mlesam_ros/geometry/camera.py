@@ -167,7 +167,7 @@ class CameraModel:
         if fit not in FITS:
             raise CalibrationError(f"fit is {short(fit)}; accepted are {', '.join(FITS)}.")
         if height < 1 or width < 1:
-            raise CalibrationError(f"pictures of {width}x{height} are empty; give their width and height.")
+            raise CalibrationError(f"pictures of {width}x{height} are empty.", "Give their width and height.")
         if fit == "rescale":
             return self.scaled(height, width)
         k, rows = self.K.copy(), self.height - height
@@ -213,8 +213,8 @@ class CameraModel:
         """
         if (height, width) != (self.height, self.width):
             raise CalibrationError(
-                f"{what} is {width}x{height} but its calibration is for {self.width}x{self.height}; "
-                f"calibrate at this size, or say with fit how the two belong together: {', '.join(FITS)}."
+                f"{what} is {width}x{height} but its calibration is for {self.width}x{self.height}.",
+                f"Calibrate at this size, or say with fit how the two belong together: {', '.join(FITS)}.",
             )
 
     def shows_as(self, other: CameraModel) -> bool:
@@ -394,14 +394,14 @@ def _same_view(one: CameraModel, other: CameraModel) -> bool:
 def _raw(info: Any, width: int, height: int) -> CameraModel:
     k = np.asarray(info.k, np.float64)
     if not k.any():
-        raise CalibrationError("CameraInfo has an all-zero K, so the camera is not calibrated; calibrate it first.")
+        raise CalibrationError("CameraInfo has an all-zero K, so the camera is not calibrated.", "Calibrate it first.")
     return CameraModel(width, height, k.reshape(3, 3), np.asarray(info.d, np.float64), str(info.distortion_model))
 
 
 def _rectified(info: Any, width: int, height: int) -> CameraModel:
     p = np.asarray(info.p, np.float64).reshape(3, 4)
     if not p.any():
-        raise CalibrationError("CameraInfo has an all-zero P, so it has no rectified picture; use the raw one.")
+        raise CalibrationError("CameraInfo has an all-zero P, so it has no rectified picture.", "Use the raw one.")
     _refuse(intrinsics_faults(p[:, :3]))
     r = np.asarray(info.r, np.float64).reshape(3, 3)
     turn = Transform(r if r.any() else np.eye(3), np.asarray(np.linalg.solve(p[:, :3], p[:, 3]), np.float64))

@@ -208,11 +208,13 @@ def _make_distortion(model: str, coefficients: tuple[float, ...]) -> Distortion:
     d = np.array(coefficients)
     name = canonical_model(model, d)
     if not np.isfinite(d).all():
-        raise CalibrationError(f"distortion coefficients {d.tolist()} are not all finite; calibrate the camera again.")
+        raise CalibrationError(
+            f"distortion coefficients {d.tolist()} are not all finite.", "Calibrate the camera again."
+        )
     if len(d) and np.abs(d).max() > _WILDEST:
         raise CalibrationError(
-            f"a distortion coefficient of {d[np.abs(d).argmax()]:g} is no lens's; up to {_WILDEST:g} are accepted: "
-            "calibrate the camera again."
+            f"a distortion coefficient of {d[np.abs(d).argmax()]:g} is no lens's; up to {_WILDEST:g} are accepted.",
+            "Calibrate the camera again.",
         )
     if not d.any():
         d = d[:0]
@@ -224,7 +226,8 @@ def _make_distortion(model: str, coefficients: tuple[float, ...]) -> Distortion:
         raise CalibrationError(f"distortion model {name} takes {accepted} coefficients, not {len(d)}: {d.tolist()}.")
     if len(d) == 14 and d[12:].any():
         raise CalibrationError(
-            f"a tilted sensor (coefficients 13 and 14 are {d[12:].tolist()}) is not modelled; use rectified pictures."
+            f"a tilted sensor (coefficients 13 and 14 are {d[12:].tolist()}) is not modelled.",
+            "Use rectified pictures.",
         )
     return KannalaBrandt(d) if name == "equidistant" else Brown(d[:12])
 
@@ -239,7 +242,8 @@ def canonical_model(model: str, coefficients: Floats) -> str:
     name = _ALIASES.get(lowered, lowered)
     if lowered == "" and np.any(coefficients):
         raise CalibrationError(
-            f"the distortion model has no name but {len(coefficients)} coefficients; name one of {', '.join(MODELS)}."
+            f"the distortion model has no name but {len(coefficients)} coefficients.",
+            f"Name one of {', '.join(MODELS)}.",
         )
     if name not in _COUNTS:
         raise CalibrationError(f"distortion model {model!r} is not known; accepted are {', '.join(MODELS)}.")

@@ -96,8 +96,8 @@ def sensor_motion(rig: Rig, frame_id: str, times: Stamps, reference: int) -> Pla
     if fixed is None:
         name = f"{rig.fixed_frame!r} is not" if rig.fixed_frame else "neither odom nor map is"
         raise CalibrationError(
-            f"{name} known as a frame that {rig.camera_frame!r} moves against; publish odometry on /tf, or name the "
-            "fixed_frame in the calibration file."
+            f"{name} known as a frame that {rig.camera_frame!r} moves against.",
+            "Publish odometry on /tf, or name the fixed_frame in the calibration file.",
         )
     camera_from_fixed = rig.tree.lookup(rig.camera_frame, fixed, reference)
 

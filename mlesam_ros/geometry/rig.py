@@ -142,8 +142,8 @@ class Rig:
         if model is None:
             known = ", ".join(self.cameras) or "none"
             raise CalibrationError(
-                f"no calibration of camera frame {frame_id!r} is known; calibrated are {known}; publish its CameraInfo "
-                "or give a calibration file."
+                f"no calibration of camera frame {frame_id!r} is known; calibrated are {known}.",
+                "Publish its CameraInfo or give a calibration file.",
             )
         return model
 

@@ -131,8 +131,8 @@ class TransformTree:
             common = next((frame for frame in down if frame in up), None)
             if common is None:
                 raise CalibrationError(
-                    f"no transform connects {source!r} to {target!r}; {self._known()}; publish it on /tf or /tf_static "
-                    "or give a calibration file."
+                    f"no transform connects {source!r} to {target!r}; {self._known()}.",
+                    "Publish it on /tf or /tf_static or give a calibration file.",
                 )
             root_from_source = self._climb(down[common], stamp)
             root_from_target = self._climb(up[common], stamp)

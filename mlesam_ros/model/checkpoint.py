@@ -189,7 +189,7 @@ def _read_trained(path: str | Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path} has {name} in {tensor.dtype}; a checkpoint's tensors are float32.")
         if not tensor.isfinite().all():
             count = int((~tensor.isfinite()).sum())
-            raise CheckpointError(f"{path} has {count} values in {name} that are no finite numbers; fetch it again.")
+            raise CheckpointError(f"{path} has {count} values in {name} that are no finite numbers.", "Fetch it again.")
     return state
 
 
@@ -237,8 +237,9 @@ def _belonging(path: str | Path, model: MLESAM, names: Sequence[str]) -> tuple[M
     found = model.base_sha256 if model.base_sha256 and not exact else base_sha256(model.backbone)
     if found != about["base_sha256"]:
         raise CheckpointError(
-            f"{path} was trained on {config.backbone} weights with SHA-256 {about['base_sha256']}, but the ones loaded "
-            f"have {found}; give the base weights it was trained on."
+            f"{path} was trained on {config.backbone} weights with SHA-256 {about['base_sha256']}, but the ones "
+            f"loaded have {found}.",
+            "Give the base weights it was trained on.",
         )
     return config, found
 
@@ -284,9 +285,11 @@ def _read_about(path: Path) -> dict[str, Any]:
         with safe_open(path, "np") as file:
             text = (file.metadata() or {}).get(_KEY)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is truncated or not a safetensors file: {error}; fetch it again.") from error
+        raise CheckpointError(f"{path} is truncated or not a safetensors file: {error}.", "Fetch it again.") from error
     if text is None:
-        raise CheckpointError(f"{path} holds tensors but no experts' description; give a checkpoint made by training.")
+        raise CheckpointError(
+            f"{path} holds tensors but no experts' description.", "Give a checkpoint made by training."
+        )
     try:
         about = dict(json.loads(text))
     except (ValueError, TypeError) as error:
@@ -306,5 +309,9 @@ def _config(path: str | Path, about: Mapping[str, Any]) -> MLESAMConfig:
         if not isinstance(config.get("label_space"), dict):
             raise ConfigError("its label_space is no mapping of name and classes.")  # not the name of a file to read
         return MLESAMConfig.from_dict(config)
-    except (MlesamError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} describes a model that cannot be built: {error}") from error
+    except MlesamError as error:
+        raise CheckpointError(
+            f"{path} describes a model that cannot be built: {error.message}", error.remedy
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} describes a model that cannot be built: {error}.") from error

@@ -94,7 +94,7 @@ class MLESAMConfig:
             raise ConfigError(f"image_size is {self.image_size}; it must be a multiple of {STRIDE}.")
         names = list(self.modalities)
         if not names or len(set(names)) < len(names) or not all(map(is_name, names)):
-            raise ConfigError(f"modalities are {names}; give one or more distinct names: {NAMES}.")
+            raise ConfigError(f"modalities are {names}.", f"Give one or more distinct names: {NAMES}.")
         for key in ("encoders", "statistics", "settings"):
             foreign = sorted(set(getattr(self, key)) - set(names))
             if foreign:

@@ -203,8 +203,9 @@ class Experts(nn.Module):
         theirs = [(a.shape[1], b.shape[2]) for a, b in zip(expert.a, expert.b, strict=True)]
         if theirs != ours:
             raise ConfigError(
-                f"the expert for {modality} has {len(theirs)} blocks of widths {_runs(theirs)}; this backbone has "
-                f"{len(ours)} of widths {_runs(ours)}: give an expert that was trained on it."
+                f"the expert for {modality} has {len(theirs)} blocks of widths {_runs(theirs)}; this backbone "
+                f"has {len(ours)} of widths {_runs(ours)}.",
+                "Give an expert that was trained on it.",
             )
         ranks = [self.expert(m).rank for m in self.modalities if m != modality]
         if any(rank != expert.rank for rank in ranks):

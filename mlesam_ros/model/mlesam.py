@@ -180,7 +180,7 @@ def refuse_not_finite(images: Mapping[Modality, Tensor]) -> None:
         # One such value makes the sum another, and a sum is thirty times as fast as looking at each.
         if not image.sum(dtype=torch.float32).isfinite() and (bad := int((~image.isfinite()).sum())):
             raise ImageError(
-                f"the {modality} image has {bad} NaN or infinite values of {image.numel()}; fill them before."
+                f"the {modality} image has {bad} NaN or infinite values of {image.numel()}.", "Fill them before."
             )
 
 

@@ -45,10 +45,10 @@ def find_base(backbone: str, path: str | Path | None) -> Path:
         return share(f"weights/{backbone}.safetensors")
     except ConfigError as error:
         if not backbone_size(backbone).files:
-            raise CheckpointError(f"weights/{backbone}.safetensors is missing; install again.") from error
+            raise CheckpointError(f"weights/{backbone}.safetensors is missing.", "Install again.") from error
         raise CheckpointError(
-            f"the weights of {backbone} do not come with this package; give the path of {_files(backbone)}, the one "
-            f"that the experts were trained on."
+            f"the weights of {backbone} do not come with this package.",
+            f"Give the path of {_files(backbone)}, the one that the experts were trained on.",
         ) from error
 
 
@@ -108,7 +108,7 @@ def start_decoder(decoder: MaskDecoder, state: Mapping[str, Tensor], path: str |
     kept = {} if "conv_s0.weight" in theirs else {n: t for n, t in ours.items() if n.startswith("conv_s")}
     needed = _sam_shapes({name: t for name, t in ours.items() if name not in kept})
     if differing := difference({name: t for name, t in theirs.items() if name in needed}, needed):
-        raise CheckpointError(f"{path} has a mask decoder that is not SAM's: {differing}; fetch it again.")
+        raise CheckpointError(f"{path} has a mask decoder that is not SAM's: {differing}.", "Fetch it again.")
     tokens = [1 + c % 3 for c in range(len(decoder.class_tokens))]  # token 0 is the single-mask token
     theirs["class_tokens"] = theirs["mask_tokens.weight"][tokens]
     theirs["no_mask"] = theirs[PROMPTS + "no_mask_embed.weight"][0]
@@ -153,7 +153,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"there is no weights file {path}.") from error
     except Exception as error:  # either library raises whatever it trips over
         reason = (str(error).splitlines() or ["it is empty"])[0].rstrip(".")
-        raise CheckpointError(f"{path} is truncated or not a weights file: {reason}; fetch it again.") from error
+        raise CheckpointError(f"{path} is truncated or not a weights file: {reason}.", "Fetch it again.") from error
     state = content.get("model", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not state or not all(isinstance(t, Tensor) for t in state.values()):
         raise CheckpointError(f"{path} holds no tensors, by name or under the key 'model', as Meta's files do.")

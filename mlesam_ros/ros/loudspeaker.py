@@ -58,6 +58,6 @@ class Loudspeaker:
     def _publisher(self, topic: str, type_name: str, latched: bool, depth: int) -> Any:
         message_type = message_class(type_name)
         if message_type is None:
-            raise ConfigError(f"{topic} cannot be published: {type_name} is not installed; install its package.")
+            raise ConfigError(f"{topic} cannot be published: {type_name} is not installed.", "Install its package.")
         durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
         return self._node.create_publisher(message_type, topic, QoSProfile(depth=depth, durability=durability))

@@ -160,8 +160,9 @@ class PerceptionNode(LifecycleNode):
         late = [name for name in changes if change_of(name) == CONFIGURE]
         if late and self._perception is not None:
             raise ConfigError(
-                f"{', '.join(late)} is read by configure and the node is {self.state}; clean it up first: "
-                f"ros2 lifecycle set {self.get_fully_qualified_name()} cleanup (deactivate before, if it is active)."
+                f"{', '.join(late)} is read by configure and the node is {self.state}.",
+                f"Clean it up first: ros2 lifecycle set {self.get_fully_qualified_name()} cleanup (deactivate "
+                "before, if it is active).",
             )
 
     def _exchange(self, checkpoint: str) -> None:
@@ -172,8 +173,8 @@ class PerceptionNode(LifecycleNode):
             self._perception.exchange(checkpoint)
         except MlesamError as error:
             raise ConfigError(
-                f"checkpoint cannot be exchanged: {error} The one in use stays; for one of another kind: deactivate, "
-                "cleanup, set it, configure."
+                f"checkpoint cannot be exchanged, the one in use stays: {error.message}",
+                f"{error.remedy} For one of another kind: deactivate, cleanup, set it, configure.".strip(),
             ) from error
         self.get_logger().info(f"checkpoint exchanged: {checkpoint or 'the shipped one'}")
 

@@ -67,7 +67,7 @@ class Observer:
             return
         message_type = message_class(type_name)
         if message_type is None:
-            raise ConfigError(f"{topic} cannot be heard: {type_name} is not installed; install its package.")
+            raise ConfigError(f"{topic} cannot be heard: {type_name} is not installed.", "Install its package.")
         qos = QoSProfile(
             depth=depth,
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,

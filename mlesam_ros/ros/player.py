@@ -58,7 +58,7 @@ class PlayOptions:
             ConfigError: the rate is not above 0.
         """
         if not self.rate > 0:
-            raise ConfigError(f"rate {self.rate} does not play; give a number above 0, such as 0.5.")
+            raise ConfigError(f"rate {self.rate} does not play.", "Give a number above 0, such as 0.5.")
 
 
 @dataclass
@@ -161,7 +161,7 @@ class Player:
                 self.report.skipped.append(type_name)
         if not publishers:
             missing = ", ".join(self.report.skipped) or "no topic at all"
-            raise BagError(f"nothing in the bag can be published: {missing}; install the message packages.")
+            raise BagError(f"nothing in the bag can be published: {missing}.", "Install the message packages.")
         return publishers
 
     def _qos(self, topic: str) -> QoSProfile:

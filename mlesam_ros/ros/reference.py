@@ -103,7 +103,7 @@ def refreshed(text: str) -> str:
     for name, make in TABLES.items():
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         if begin not in text or end not in text:
-            raise ConfigError(f"the document has no {begin} … {end}; put the two where the table belongs.")
+            raise ConfigError(f"the document has no {begin} … {end}.", "Put the two where the table belongs.")
         before, rest = text.split(begin, 1)
         text = f"{before}{begin}\n{make()}\n{end}{rest.split(end, 1)[1]}"
     return text

@@ -54,7 +54,7 @@ class SyncConfig:
             ConfigError: a modality that is not synchronised, or a number out of range.
         """
         if not self.modalities or len(set(self.modalities)) != len(self.modalities):
-            raise ConfigError(f"modalities are {list(self.modalities)}; name at least one, and each once.")
+            raise ConfigError(f"modalities are {list(self.modalities)}.", "Name at least one, and each once.")
         for modality in self.required:
             self._known(modality, "required")
         for modality in set(self.primary_order) - set(MODALITIES):

@@ -71,7 +71,7 @@ def write_deliver(root: str | Path, world: World, split: str, moments: Iterable[
     scene, written = scene_name(world), []
     folder = frame_path(Path(root), CAMERA, world.weather.name, split, scene, "").parent
     if folder.exists():
-        raise DatasetError(f"{folder} exists already; choose another seed, split or folder.")
+        raise DatasetError(f"{folder} exists already.", "Choose another seed, split or folder.")
     for index in moments:
         for what, pixels in _pictures(world, world.moment(index)).items():
             path = frame_path(Path(root), what, world.weather.name, split, scene, f"{index:06d}")

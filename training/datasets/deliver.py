@@ -110,7 +110,9 @@ def _entries(
             entries.append(Entry(f"{sky}/{split}/{scene}/{number}", files, {"weather": sky, "fault": wrong}))
     if not entries:
         wanted = f"{weather or '*'}/{split}/*{'' if fault in (None, NO_FAULT) else fault}/*_rgb_front.png"
-        raise DatasetError(f"DELIVER at {root} has no frame {folder.name}/{wanted}; check the root, split and filters.")
+        raise DatasetError(
+            f"DELIVER at {root} has no frame {folder.name}/{wanted}.", "Check the root, split and filters."
+        )
     return entries
 
 

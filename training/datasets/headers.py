@@ -32,7 +32,7 @@ def stored_shape(path: Path) -> Shape | None:
         return read(path) if read else None
     except (OSError, ValueError, IndexError, EOFError, zipfile.BadZipFile) as error:
         raise DatasetError(
-            f"{path} is damaged or cut short: {' '.join(str(error).split())}; fetch it again."
+            f"{path} is damaged or cut short: {' '.join(str(error).split())}.", "Fetch it again."
         ) from error
 
 

@@ -85,7 +85,7 @@ class Muses(FileDataset):
         ):  # fmt: skip
             _one_of(what, value, accepted)
         if split == "test":
-            raise DatasetError("MUSES withholds the labels of its test split; take val, or its benchmark server.")
+            raise DatasetError("MUSES withholds the labels of its test split.", "Take val, or its benchmark server.")
         readings = {m: _UNSCALED if protocol == "anyseg" else _READINGS[m] for m in modalities}
         entries = [self._entry(path, modalities, source) for path in self._cameras(split, weather, time)]
         super().__init__(load_label_space("muses"), readings, entries)
@@ -127,7 +127,7 @@ class Muses(FileDataset):
         pattern = f"{split}/{weather or '*'}/{time or '*'}/*_frame_camera.png"
         found = sorted(folder.glob(pattern))
         if not found:
-            raise DatasetError(f"MUSES at {self.root} has no {folder.name}/{pattern}; check the split and filters.")
+            raise DatasetError(f"MUSES at {self.root} has no {folder.name}/{pattern}.", "Check the split and filters.")
         return found
 
     def _entry(self, camera: Path, modalities: Sequence[Modality], source: str) -> Entry:

@@ -166,7 +166,9 @@ def _label_space(checkpoint: Path) -> LabelSpace:
     truth = load_label_space("deliver")
     space = describe_checkpoint(checkpoint)["label_space"]
     if tuple(space["classes"]) != truth.names:
-        raise ConfigError(f"{checkpoint} speaks {space['name']}, the street's truth {truth.name}; give experts for it.")
+        raise ConfigError(
+            f"{checkpoint} speaks {space['name']}, the street's truth {truth.name}.", "Give experts for it."
+        )
     return truth
 
 

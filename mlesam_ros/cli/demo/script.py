@@ -64,7 +64,7 @@ def write_script(seconds: float) -> list[Phase]:
         ConfigError: too short for six phases.
     """
     if seconds < _SHORTEST:
-        raise ConfigError(f"a demo of {seconds} s has no room for six phases; give at least {_SHORTEST:g} seconds.")
+        raise ConfigError(f"a demo of {seconds} s has no room for six phases.", f"Give at least {_SHORTEST:g} seconds.")
     phases = []
     scene = round(seconds * NANOSECONDS / len(_SCENES) / PERIOD) * PERIOD
     for number, daylight in enumerate(_SCENES):

@@ -136,6 +136,8 @@ def _chosen(pairs: list[str] | tuple[str, ...]) -> dict[str, str]:
     for pair in pairs:
         what, separator, topic = pair.partition(":=")
         if not (what and separator and topic):
-            raise ConfigError(f"topic {pair!r} cannot be read; write a modality and a topic, such as camera:=/image.")
+            raise ConfigError(
+                f"topic {pair!r} cannot be read.", "Write a modality and a topic, such as camera:=/image."
+            )
         chosen[what] = topic
     return chosen

@@ -57,7 +57,7 @@ def _findings(calibration: Path, images: list[str]) -> list[Finding]:
     from mlesam_ros.strict_yaml import read_yaml
 
     if not calibration.is_file():
-        raise ConfigError(f"{calibration} is no file; give a calibration such as config/rigs/example.yaml.")
+        raise ConfigError(f"{calibration} is no file.", "Give a calibration such as config/rigs/example.yaml.")
     sizes = [(frame, path, _size(path)) for frame, path in map(_split, images)]
     try:
         fields: Any = read_yaml(calibration)
@@ -83,7 +83,7 @@ def _size(path: Path) -> tuple[int, int]:
         with Image.open(path) as picture:
             return picture.height, picture.width
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ConfigError(f"{path} is no picture that can be read; give a jpeg or png.") from error
+        raise ConfigError(f"{path} is no picture that can be read.", "Give a jpeg or png.") from error
 
 
 def _show(calibration: Path, verdict: str, findings: list[Finding]) -> None:

@@ -146,7 +146,7 @@ def _from_bag(
         missing = [modality for modality in (CAMERA, LIDAR) if modality not in found.sensors]
         if missing:
             have, lacks = ", ".join(reader.topics) or "none", " and ".join(missing)
-            raise BagError(f"{path} has no topic for {lacks}; its topics are {have}; name one with --topic.")
+            raise BagError(f"{path} has no topic for {lacks}; its topics are {have}.", "Name one with --topic.")
         known = BagRig(reader, found)
         replay = Replay(reader, found, known, load_label_space("deliver"))
         sets = (step for step in replay.steps(after) if isinstance(step, FrameSet))

@@ -83,7 +83,7 @@ def _topics(given: list[str]) -> dict[str, str]:
     pairs = [entry.partition(":=") for entry in given]
     wrong = [modality for modality, equals, name in pairs if not (equals and name)]
     if wrong:
-        raise ConfigError(f"--topic {wrong[0]} names no topic; write it as lidar:=/top/points.")
+        raise ConfigError(f"--topic {wrong[0]} names no topic.", "Write it as lidar:=/top/points.")
     return {modality: name for modality, _, name in pairs}
 
 
@@ -99,7 +99,7 @@ def _save(path: Path, picture: Any) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(path)
     except OSError as error:
-        raise BagError(f"{path} cannot be written: {error.strerror or error}; give another --out.") from error
+        raise BagError(f"{path} cannot be written: {error.strerror or error}.", "Give another --out.") from error
     return str(path)
 
 

@@ -260,5 +260,5 @@ def test_what_an_older_recipe_did_not_say_is_no_difference(tmp_path):
 
 def test_a_gpu_that_is_too_small_is_refused_with_the_remedy():
     check_room(3 << 30, 4 << 30)
-    with pytest.raises(ConfigError, match=r"5\.0 GiB and the GPU has 4\.0 GiB; raise accumulate"):
+    with pytest.raises(ConfigError, match=r"5\.0 GiB and the GPU has 4\.0 GiB\. Raise accumulate"):
         check_room(5 << 30, 4 << 30)
