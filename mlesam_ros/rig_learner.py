@@ -83,15 +83,34 @@ class RigLearner:
             self.rig.view, self.rig.camera_frame = CAMERA, lens.frame_id
             self._frames.add(lens.frame_id)
 
-    def on_transforms(self, topic: str, message: Any) -> None:
-        """Learn from a `tf2_msgs/TFMessage`; transforms on a static topic, or with a zero stamp, hold for ever."""
-        static = is_static(topic)
+    def on_transforms(self, topic: str, message: Any, static: bool | None = None) -> None:
+        """Learn from a `tf2_msgs/TFMessage`; static transforms, and those with a zero stamp, hold for ever.
+
+        Args:
+            topic: where it was published.
+            message: with any number of transforms.
+            static: whether they hold for ever; None to tell by the topic's name.
+        """
+        static = is_static(topic) if static is None else static
         for stamped in message.transforms:  # one by one, so that a bad one does not take the others with it
             try:
                 for parent, child, transform, stamp in transforms(SimpleNamespace(transforms=[stamped])):
                     self.rig.tree.set(parent, child, transform, None if static else stamp, topic)
             except Exception as error:  # as above
                 self.note(topic, sentence(error))
+
+    def choose_topics(self, carried: Iterable[str], sensors: Iterable[str]) -> list[str]:
+        """`transform_topics`, and a problem where there are some but none describes the sensors."""
+        carried = list(carried)
+        chosen = transform_topics(carried, sensors)
+        if carried and not chosen:
+            listed = " and ".join(carried)
+            self.note(
+                carried[0],
+                f"transforms are published on {listed} only, outside the namespace of the sensors, and are not read; "
+                "remap /tf and /tf_static to them, or give the mountings in calibration_file.",
+            )
+        return chosen
 
     def bind(self, frame: SensorFrame) -> SensorFrame:
         """A frame with the frame_id that its parameters state, and with its stream's lens of this moment.
@@ -163,7 +182,7 @@ def transform_topics(carried: Iterable[str], sensors: Iterable[str]) -> list[str
     """The topics of transforms that describe some sensors.
 
     For moving and static transforms alike: those of the sensors' own namespace or the nearest above it, so that /tf is
-    the last. Where there is none, and only one robot publishes any, its topics.
+    the last. Those of another namespace may be another robot's.
 
     Args:
         carried: absolute names of the topics with transforms that are there.
@@ -180,9 +199,6 @@ def transform_topics(carried: Iterable[str], sensors: Iterable[str]) -> list[str
         for sensor in sensors:
             above = [_namespace(topic) for topic in rivals if sensor.startswith(_namespace(topic))]
             nearest.update(sorted(above, key=len)[-1:])
-        spaces = {_namespace(topic) for topic in rivals}
-        if not nearest and len(spaces) == 1:
-            nearest = spaces
         chosen.update(topic for topic in rivals if _namespace(topic) in nearest)
     return [topic for topic in carried if topic in chosen]
 

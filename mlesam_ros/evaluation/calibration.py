@@ -10,7 +10,7 @@ from mlesam_ros.errors import Problem
 from mlesam_ros.evaluation.topics import TRANSFORMS, Topics, words
 from mlesam_ros.frame import SensorFrame
 from mlesam_ros.geometry.rig import Rig, load_rig
-from mlesam_ros.rig_learner import RigLearner, is_static, transform_topics
+from mlesam_ros.rig_learner import RigLearner, is_static
 
 
 class BagRig:
@@ -40,7 +40,7 @@ class BagRig:
         self._infos = {topic: modality for modality, topic in topics.infos.items()}
         self._sensors = topics.sensors
         carried = [topic for topic, kind in reader.topics.items() if kind == TRANSFORMS]
-        described = transform_topics(carried, [source.topic for source in topics.sensors.values()])
+        described = self._learner.choose_topics(carried, [source.topic for source in topics.sensors.values()])
         static = {topic for topic in described if is_static(topic)}
         self.topics = {*self._infos, *described} - static
         if static:

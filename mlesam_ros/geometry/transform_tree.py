@@ -168,6 +168,13 @@ class TransformTree:
         with self._lock:
             self._forget_moving()
 
+    def forget(self, source: str) -> None:
+        """Forget every transform that came from a topic."""
+        with self._lock:
+            for child, edges in list(self._edges.items()):
+                edges[:] = [edge for edge in edges if edge.source != source]
+                self._tidy(child, edges)
+
     def clock_jumped_to(self, now: int) -> None:
         """Forget every transform that moves, if some of them are from before a clock jumped back.
 
@@ -325,10 +332,14 @@ class TransformTree:
             for edge in edges:
                 edge.stamps.clear()
                 edge.moving.clear()
-            if len(edges) < 2:
-                self._conflicts.pop(child, None)
-            if not edges:
-                del self._edges[child]
+            self._tidy(child, edges)
+
+    def _tidy(self, child: str, edges: list[_Edge]) -> None:
+        """After some of a child's edges went."""
+        if len(edges) < 2:
+            self._conflicts.pop(child, None)
+        if not edges:
+            del self._edges[child]
 
 
 def _bare(frame: str) -> str:

@@ -149,6 +149,7 @@ class _Visit:
         while (passed := time.monotonic() - begin) < seconds:
             if passed >= polled:
                 polled += 0.25
+                self._feed.poll()
                 for source in self._inputs.values():
                     source.poll()
                 progress(passed)

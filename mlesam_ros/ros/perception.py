@@ -128,6 +128,7 @@ class Perception:
                 source.poll()
             else:
                 source.close()
+        self._rig_feed.poll()
         self._snapshot.follow({s.topic: s.type_name for s in self._inputs.values()})
 
     # The worker's thread

@@ -13,7 +13,7 @@ from mlesam_ros.findings import Finding
 
 
 def qos_findings(node: Node, topic: str, subject: str, subscribers: Collection[str]) -> Iterator[Finding]:
-    """Every pair of a publisher and a subscriber on a topic that cannot talk.
+    """Every publisher on a topic that no subscription of a node can hear.
 
     Args:
         node: through which the graph is seen.
@@ -24,10 +24,11 @@ def qos_findings(node: Node, topic: str, subject: str, subscribers: Collection[s
     listeners = [info for info in node.get_subscriptions_info_by_topic(topic) if info.node_name in subscribers]
     told = set()
     for publisher in node.get_publishers_info_by_topic(topic):
-        for listener in listeners:
-            verdict, reason = qos_check_compatible(publisher.qos_profile, listener.qos_profile)
+        verdicts = [(one, *qos_check_compatible(publisher.qos_profile, one.qos_profile)) for one in listeners]
+        heard = {_name(one) for one, verdict, _ in verdicts if verdict != QoSCompatibility.ERROR}
+        for listener, _, reason in verdicts:
             pair = _name(publisher), _name(listener)
-            if verdict == QoSCompatibility.ERROR and pair not in told:
+            if pair[1] not in heard and pair not in told:
                 told.add(pair)
                 offered, asked, remedy = _words(topic, publisher.qos_profile, listener.qos_profile, reason)
                 values = {"offered": offered, "asked": asked, "remedy": remedy}

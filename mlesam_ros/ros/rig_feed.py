@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.duration import Duration
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
@@ -16,10 +19,61 @@ from mlesam_ros.config import CameraParameters, NodeParameters
 from mlesam_ros.errors import PacketError, Problem, sentence
 from mlesam_ros.frame import MODALITIES, Modality, SensorFrame
 from mlesam_ros.geometry.rig import Rig, load_rig
-from mlesam_ros.rig_learner import RigLearner
+from mlesam_ros.rig_learner import RigLearner, is_static
 from mlesam_ros.ros.wire import unpack
 
+_OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 _INFO, _TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
+
+
+class TopicListener:
+    """Subscriptions to one topic: one, and another for each publisher that the first does not hear in full.
+
+    A volatile subscription does not hear what a latched publisher sent before it came; a transient-local one does not
+    hear a volatile publisher at all, nor a reliable one a best-effort publisher.
+
+    Args:
+        node: who listens.
+        topic: its name, relative or absolute.
+        message: the message's class.
+        callback: called with the bytes of each message, of some messages twice.
+        qos: of the first subscription, unless `qos_overrides.<topic>.subscription.*` say otherwise.
+    """
+
+    def __init__(
+        self, node: Node, topic: str, message: type, callback: Callable[[bytes], None], qos: QoSProfile
+    ) -> None:
+        self._node, self._topic, self._depth = node, node.resolve_topic_name(topic), qos.depth
+        self._create = partial(node.create_subscription, message, topic, callback, raw=True)
+        self._subscriptions: list[Subscription[Any]] = [
+            self._create(qos, qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE))
+        ]
+
+    def poll(self) -> None:
+        """Subscribe once more where a publisher is not heard in full."""
+        for publisher in self._node.get_publishers_info_by_topic(self._topic):
+            offered = publisher.qos_profile
+            if not any(_hears_all(subscription.qos_profile, offered) for subscription in self._subscriptions):
+                kinds = {"durability": offered.durability, "reliability": offered.reliability}
+                self._subscriptions.append(self._create(QoSProfile(depth=self._depth, **kinds)))
+
+    def close(self) -> None:
+        """Stop listening."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions.clear()
+
+
+def _hears_all(asked: QoSProfile, offered: QoSProfile) -> bool:
+    """Whether a subscription hears everything that a publisher sent and sends."""
+    latched = offered.durability == DurabilityPolicy.TRANSIENT_LOCAL
+    wants_latched = asked.durability == DurabilityPolicy.TRANSIENT_LOCAL
+    lossy = offered.reliability == ReliabilityPolicy.BEST_EFFORT
+    if latched and not lossy:
+        return wants_latched and asked.reliability == ReliabilityPolicy.RELIABLE
+    if offered.durability == DurabilityPolicy.VOLATILE and wants_latched:
+        return False
+    return not (lossy and asked.reliability == ReliabilityPolicy.RELIABLE)
 
 
 class RigFeed:
@@ -37,7 +91,13 @@ class RigFeed:
         path = parameters.calibration_file
         rig = load_rig(path) if path else Rig(parameters.camera.frame_id)
         self._learner = RigLearner(rig, parameters, self._report)
-        self._subscriptions = [*self._subscribe_infos(), *self._subscribe_transforms()]
+        self._infos = self._info_listeners()
+        self._transforms = {
+            static: {topic: self._transform_listener(topic, static)}
+            for static, topic in ((False, "/tf"), (True, "/tf_static"))
+        }
+        back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
+        self._jumps = node.get_clock().create_jump_callback(back, post_callback=self._on_clock_jump)
 
     @property
     def rig(self) -> Rig:
@@ -55,9 +115,19 @@ class RigFeed:
 
     def close(self) -> None:
         """Stop listening."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions.clear()
+        for listener in self._listeners:
+            listener.close()
+        self._jumps.unregister()
+
+    def poll(self) -> None:
+        """Look at the publishers that came or went; call it often."""
+        self._follow_namespace()
+        for listener in self._listeners:
+            listener.poll()
+
+    @property
+    def _listeners(self) -> list[TopicListener]:
+        return [*self._infos, *(one for listeners in self._transforms.values() for one in listeners.values())]
 
     @property
     def missing(self) -> Problem | None:
@@ -73,38 +143,59 @@ class RigFeed:
             "Publish it or set calibration_file.",
         )
 
-    def _subscribe_infos(self) -> list[Subscription]:
+    def _info_listeners(self) -> list[TopicListener]:
         cameras = {m: s for m in MODALITIES if isinstance(s := self._parameters.sensor(m), CameraParameters)}
         return [
-            self._node.create_subscription(
-                CameraInfo,
+            TopicListener(
+                self._node,
                 sensor.info_topic,
+                CameraInfo,
                 partial(self._on_info, modality, sensor),
-                qos_profile_sensor_data,
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-                raw=True,
+                QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT),
             )
             for modality, sensor in cameras.items()
             if sensor.info_topic
         ]
 
-    def _subscribe_transforms(self) -> list[Subscription]:
-        moving = QoSProfile(depth=100)
-        latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        create = self._node.create_subscription
-        return [
-            create(TFMessage, "/tf", partial(self._on_transforms, "/tf"), moving, raw=True),
-            create(TFMessage, "/tf_static", partial(self._on_transforms, "/tf_static"), latched, raw=True),
-        ]
+    def _transform_listener(self, topic: str, static: bool) -> TopicListener:
+        durability = DurabilityPolicy.TRANSIENT_LOCAL if static else DurabilityPolicy.VOLATILE
+        name = self._node.resolve_topic_name(topic)
+        qos = QoSProfile(depth=100, durability=durability)
+        return TopicListener(self._node, topic, TFMessage, partial(self._on_transforms, name, static), qos)
+
+    def _follow_namespace(self) -> None:
+        """Listen to the transforms of the sensors' own namespace as soon as somebody publishes them there.
+
+        A name that /tf or /tf_static is remapped to is the user's choice, and stays.
+        """
+        node = self._node
+        carried = [t for t, types in node.get_topic_names_and_types() if _TRANSFORMS in types]
+        carried = [topic for topic in carried if node.count_publishers(topic)]
+        sensors = [node.resolve_topic_name(self._parameters.sensor(m).topic) for m in self._parameters.modalities]
+        described = self._learner.choose_topics(carried, sensors)
+        for static, default in ((False, "/tf"), (True, "/tf_static")):
+            if node.resolve_topic_name(default) != default:
+                continue
+            wanted = [topic for topic in described if is_static(topic) == static] or [default]
+            listeners = self._transforms[static]
+            for topic in [topic for topic in listeners if topic not in wanted]:
+                listeners.pop(topic).close()
+                self.rig.tree.forget(topic)
+            for topic in wanted:
+                if topic not in listeners:
+                    listeners[topic] = self._transform_listener(topic, static)
 
     def _on_info(self, modality: Modality, sensor: CameraParameters, raw: bytes) -> None:
         topic = self._node.resolve_topic_name(sensor.info_topic)
         if (info := self._unpacked(topic, raw, _INFO)) is not None:
             self._learner.on_camera_info(topic, modality, info)
 
-    def _on_transforms(self, topic: str, raw: bytes) -> None:
+    def _on_transforms(self, topic: str, static: bool, raw: bytes) -> None:
         if (message := self._unpacked(topic, raw, _TRANSFORMS)) is not None:
-            self._learner.on_transforms(topic, message)
+            self._learner.on_transforms(topic, message, static)
+
+    def _on_clock_jump(self, jump: TimeJump) -> None:
+        self.rig.tree.clock_jumped_to(int(self._node.get_clock().now().nanoseconds))
 
     def _unpacked(self, topic: str, raw: bytes, type_name: str) -> Any:
         """The message; None for bytes that are none, which is a problem like any other."""

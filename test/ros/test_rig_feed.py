@@ -5,11 +5,18 @@ import dataclasses
 import pytest
 
 pytest.importorskip("rclpy")
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import TransformStamped
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from robot import HEIGHT, WIDTH, camera_info
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
 
 from mlesam_ros.config import NodeParameters
+from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.ros.rig_feed import RigFeed
 
 TOPIC = "camera/camera_info"
@@ -45,3 +52,110 @@ def test_an_info_that_lies_is_a_problem_in_words(graph):
     info.k[2] = 9000.0
     made = feed(graph, info)
     assert "the principal point 9000 px lies outside" in made.missing
+
+
+def place(parent="eye", child="lidar", x=1.0, stamp=0):
+    placed = TransformStamped(child_frame_id=child)
+    placed.header.frame_id, placed.transform.translation.x, placed.transform.rotation.w = parent, x, 1.0
+    placed.header.stamp = Time(sec=stamp)
+    return TFMessage(transforms=[placed])
+
+
+def listening(graph, space="", **options):
+    node = graph.node("listener", namespace=space, **options)
+    made = RigFeed(node, NodeParameters())
+    made.rig.camera_frame = "eye"
+    return made
+
+
+def placed_at(graph, feed, seconds=10.0):
+    """x of the LiDAR once it is known; None if it never is."""
+
+    def look():
+        feed.poll()
+        return "lidar" in feed.rig.tree.frames
+
+    found = graph.spin_until(look, seconds)
+    return feed.rig.extrinsic("lidar").translation[0] if found else None
+
+
+def quality(reliable, latched, depth=10):
+    reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+    durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+    return QoSProfile(depth=depth, reliability=reliability, durability=durability)
+
+
+def test_an_info_that_was_latched_before_the_node_came_is_heard(graph):
+    """The kind: metadata published once. Transient local, one message, nothing after it."""
+    publisher = graph.node("driver").create_publisher(CameraInfo, TOPIC, quality(True, True))
+    publisher.publish(camera_info(Header(frame_id="eye")))
+    made = RigFeed(graph.node("listener"), NodeParameters())
+    assert graph.spin_until(lambda: made.poll() or made.rig.has_camera, 15)
+    made.close()
+
+
+@pytest.mark.parametrize(("reliable", "latched"), [(True, False), (False, False), (False, True), (True, True)])
+@pytest.mark.parametrize("topic", [TOPIC, "/tf", "/tf_static"])
+def test_every_quality_of_service_is_heard(graph, topic, reliable, latched):
+    """The kind: the same for every publisher that a driver may have, whatever it offers."""
+    made = listening(graph)
+    message = camera_info(Header(frame_id="eye")) if topic == TOPIC else place()
+    publisher = graph.node("driver").create_publisher(type(message), topic, quality(reliable, latched))
+
+    def heard():
+        publisher.publish(message)
+        made.poll()
+        return made.rig.has_camera if topic == TOPIC else "lidar" in made.rig.tree.frames
+
+    assert graph.spin_until(heard, 15)
+    made.close()
+
+
+def test_the_advised_override_of_tf_helps(graph):
+    """The kind: advice never tried. Best-effort /tf with exactly what the doctor prints, and without a poll."""
+    override = Parameter("qos_overrides./tf.subscription.reliability", value="best_effort")
+    made = listening(graph, parameter_overrides=[override])
+    publisher = graph.node("driver").create_publisher(TFMessage, "/tf", quality(False, False))
+    assert graph.spin_until(lambda: publisher.publish(place()) or "lidar" in made.rig.tree.frames, 15)
+    made.close()
+
+
+@pytest.mark.parametrize("first", ["/robot1", "/robot2"])
+def test_the_transforms_of_another_robot_do_not_leak_in(graph, first):
+    """The kind: sources merged by message type. Equal frame names in one graph, 4 m apart."""
+    driver = graph.node("driver")
+    spaces = [first, *({"/robot1", "/robot2", ""} - {first})]
+    sent = {"/robot1": 1.0, "/robot2": 5.0, "": 9.0}
+    publishers = [driver.create_publisher(TFMessage, f"{space}/tf_static", quality(True, True)) for space in spaces]
+    for space, publisher in zip(spaces, publishers, strict=True):
+        publisher.publish(place(x=sent[space]))
+    for space in ("/robot1", "/robot2", "", "/robot3"):
+        made = listening(graph, space)
+        own = sent.get(space, sent[""])
+        assert graph.spin_until(lambda made=made, own=own: placed_at(graph, made) == own, 15), space
+        graph.spin_until(lambda made=made: made.poll(), 0.5)
+        assert placed_at(graph, made) == own
+        assert not made.problems
+        made.close()
+
+
+def test_a_simulation_that_starts_again_forgets_what_moves(graph):
+    """The kind: what a backward clock jump leaves behind. /clock goes back before the first new transform comes."""
+    made = listening(graph, parameter_overrides=[Parameter("use_sim_time", value=True)])
+    driver = graph.node("driver")
+    clock = driver.create_publisher(Clock, "/clock", 10)
+    moving = driver.create_publisher(TFMessage, "/tf", 100)
+
+    def run(second):
+        clock.publish(Clock(clock=Time(sec=second)))
+        moving.publish(place("odom", "base", float(second), second))
+        graph.spin_for(0.05)
+        known = "base" in made.rig.tree.frames and made.rig.tree.lookup("odom", "base").translation[0]
+        return known == second and made._node.get_clock().now().nanoseconds == second * 10**9
+
+    for second in range(100, 110):
+        assert graph.spin_until(lambda second=second: run(second), 15)
+    made.rig.tree.set("base", "lidar", Transform.identity())
+    assert graph.spin_until(lambda: clock.publish(Clock(clock=Time(sec=103))) or "odom" not in made.rig.tree.frames, 15)
+    assert "lidar" in made.rig.tree.frames
+    made.close()
