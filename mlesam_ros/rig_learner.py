@@ -105,11 +105,9 @@ class RigLearner:
         chosen = transform_topics(carried, sensors)
         if carried and not chosen:
             listed = " and ".join(carried)
-            self.note(
-                carried[0],
-                f"transforms are published on {listed} only, outside the namespace of the sensors, and are not read; "
-                "remap /tf and /tf_static to them, or give the mountings in calibration_file.",
-            )
+            message = f"transforms are published on {listed} only, outside the namespace of the sensors: not read."
+            remedy = "Remap /tf and /tf_static to them, or give the mountings in calibration_file."
+            self.note(carried[0], Problem(message, remedy))
         return chosen
 
     def bind(self, frame: SensorFrame) -> SensorFrame:
