@@ -5,6 +5,7 @@
 The street is rendered into a bag once, which takes a minute or two, and then played in a loop.
 """
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from launch_ros.substitutions import ExecutableInPackage
 
 from launch import LaunchContext, LaunchDescription
 from mlesam_ros.files import expand_path
+from mlesam_ros.ownership import PARENT
 from mlesam_ros.share import share
 
 WEATHERS = ["cloud", "fog", "night", "rain", "sun"]  # as mlesam_ros.world has them, which takes a second to import
@@ -86,7 +88,9 @@ def sensors(context: LaunchContext) -> list[ExecuteProcess]:
 
 def mlesam(*words: str, **options: Any) -> ExecuteProcess:
     """A process of our command."""
-    return ExecuteProcess(cmd=[ExecutableInPackage("mlesam", "mlesam_ros"), *words], output="screen", **options)
+    command = [ExecutableInPackage("mlesam", "mlesam_ros"), *words]
+    parent = {PARENT: str(os.getpid())}  # a launch that is killed takes its player along
+    return ExecuteProcess(cmd=command, output="screen", additional_env=parent, **options)
 
 
 def generate_launch_description() -> LaunchDescription:

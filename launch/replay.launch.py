@@ -3,6 +3,7 @@
 ros2 launch mlesam_ros replay.launch.py bag:=/path/to/bag rviz:=true
 """
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from launch_ros.substitutions import ExecutableInPackage
 from launch import LaunchContext, LaunchDescription
 from mlesam_ros.bags.metadata import read_metadata
 from mlesam_ros.files import expand_path
+from mlesam_ros.ownership import PARENT
 from mlesam_ros.share import share
 
 CLOCK_RATE = "100"  # Hz; a set waits for up to one period of it
@@ -100,6 +102,7 @@ def play(context: LaunchContext) -> list[ExecuteProcess]:
     return [
         ExecuteProcess(
             cmd=command,
+            additional_env={PARENT: str(os.getpid())},  # a launch that is killed takes its player along
             on_exit=[EmitEvent(event=Shutdown(reason="the recording is over"))],
             output="screen",
         )

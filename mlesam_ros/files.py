@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import shutil
 import stat
 from collections.abc import Collection
@@ -98,6 +99,13 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
         raise _refusal(path, error, len(data)) from error
 
 
+def remove_drafts(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder; only for the folder's owner."""
+    for draft in folder.glob(f".*.*{_DRAFT}"):
+        if draft.is_file() and draft.name.split(".")[-2].isdigit():
+            draft.unlink(missing_ok=True)
+
+
 def write_error(path: Path, error: OSError, size: int) -> FileError:
     """Describe a file or folder that could not be written.
 
@@ -107,6 +115,57 @@ def write_error(path: Path, error: OSError, size: int) -> FileError:
         size: bytes that it takes; 0 where that is not known.
     """
     return _refusal(path, error, size)
+
+
+def foreign_file(path: Path) -> tuple[str, str] | None:
+    """Recognize a file that stands where weights, a bag or a picture should, by its first bytes.
+
+    Returns:
+        Noun phrase and remedy; None for anything else.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if not head:
+        return "an empty file (0 bytes)", "Fetch it again."
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    starts = (head.lower(), text)
+    found = next(((what, remedy) for magic, what, remedy in _FOREIGN if any(s.startswith(magic) for s in starts)), None)
+    return found and (found[0], found[1].format(path=shlex.quote(str(path)), folder=shlex.quote(f"{path}_ros2")))
+
+
+_HEAD = 512  # bytes
+_PAGE = "an HTML page, which a download leaves that met a login or an error", "Download the file itself again."
+_CAPTURE = "a capture of network packets", "Play it through the sensor's driver and record that: ros2 bag record -a."
+_FOREIGN = (
+    (
+        b"version https://git-lfs.github.com/spec/",
+        "a Git LFS pointer, not the file itself",
+        "Run git lfs pull where it was cloned, or download the file itself.",
+    ),
+    (b"<!doctype html", *_PAGE),
+    (b"<html", *_PAGE),
+    (b"<?xml", *_PAGE),
+    (
+        b"#rosbag v",
+        "a ROS 1 bag",
+        "Convert it: rosbags-convert --src {path} --dst {folder}.",
+    ),
+    (b"\xd4\xc3\xb2\xa1", *_CAPTURE),
+    (b"\xa1\xb2\xc3\xd4", *_CAPTURE),
+    (b"m<\xb2\xa1", *_CAPTURE),
+    (b"\xa1\xb2<m", *_CAPTURE),
+    (b"\n\r\r\n", *_CAPTURE),
+    (b"pk\x03\x04", "a ZIP archive", "Unpack it and give what is inside."),
+    (b"\x1f\x8b", "a gzip archive", "Unpack it and give what is inside."),
+    (b"\xfd7zxz\x00", "an xz archive", "Unpack it and give what is inside."),
+    (b"bzh", "a bzip2 archive", "Unpack it and give what is inside."),
+    (b"7z\xbc\xaf", "a 7z archive", "Unpack it and give what is inside."),
+    (b"rar!", "a RAR archive", "Unpack it and give what is inside."),
+)
+"""First bytes in lower case, noun phrase, remedy."""
 
 
 def size_text(size: float) -> str:

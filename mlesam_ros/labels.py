@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from mlesam_ros.strict_yaml import read_yaml
 
 IGNORE = 255
 """The id of pixels without a label, as in `vision_msgs` and in every data set read here."""
+_LAYOUT = "It needs name and classes: [{name, color: [r, g, b]}, …]."
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ class LabelSpace:
         if len(self.colors) != len(self.names):
             raise LabelError(f"label space {self.name} has {len(self.names)} names but {len(self.colors)} colours.")
         for name, color in zip(self.names, self.colors, strict=True):
-            if len(color) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in color):
-                raise LabelError(f"colour {list(color)} of class {name} is not three integers from 0 to 255.")
+            if len(color) != 3 or not all(type(c) is int and 0 <= c <= 255 for c in color):
+                raise LabelError(_color_fault(list(color), name))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -85,20 +87,35 @@ class LabelSpace:
         Raises:
             LabelError: a key is missing, or `__post_init__` refuses the values.
         """
-        try:
-            classes = fields["classes"]
-            names = tuple(str(c["name"]) for c in classes)
-            colors = tuple(tuple(c["color"]) for c in classes)
-            return cls(str(fields["name"]), names, colors)
-        except (KeyError, TypeError) as error:
-            raise LabelError(
-                f"label space has no usable {error}; it needs name and classes: [{{name, color: [r, g, b]}}, …]."
-            ) from error
+        classes = fields.get("classes") if isinstance(fields, dict) else None
+        if not isinstance(fields, dict) or "name" not in fields or not isinstance(classes, list):
+            raise LabelError(f"label space has no usable {'classes' if 'name' in fields else 'name'}.", _LAYOUT)
+        for number, entry in enumerate(classes):
+            if not isinstance(entry, dict) or not {"name", "color"} <= entry.keys():
+                raise LabelError(f"class {number} of label space {fields['name']} is {entry!r}.", _LAYOUT)
+            if not isinstance(entry["name"], str):
+                raise LabelError(f"class {number} is called {entry['name']!r}; a name is a text.", "Put it in quotes.")
+            if not isinstance(entry["color"], list | tuple):
+                raise LabelError(_color_fault(entry["color"], entry["name"]), _color_remedy(entry["color"]))
+        names = tuple(entry["name"] for entry in classes)
+        return cls(str(fields["name"]), names, tuple(tuple(entry["color"]) for entry in classes))
 
     def to_dict(self) -> dict[str, Any]:
         """The inverse of `from_dict`, made of plain JSON types."""
         classes = [{"name": n, "color": list(c)} for n, c in zip(self.names, self.colors, strict=True)]
         return {"name": self.name, "classes": classes}
+
+
+def _color_fault(color: Any, name: str) -> str:
+    return f"colour {color!r} of class {name} is not three integers from 0 to 255."
+
+
+def _color_remedy(color: Any) -> str:
+    """How a colour in web notation, #ff0000 or 0xff0000, is written here."""
+    digits = f"{color:06x}" if type(color) is int else str(color).lstrip("#")
+    if not re.fullmatch("[0-9a-fA-F]{6}", digits):
+        return "Write it as [255, 0, 0]."
+    return f"Write it as {list(bytes.fromhex(digits))}."
 
 
 def load_label_space(name_or_path: str | Path) -> LabelSpace:

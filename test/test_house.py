@@ -16,7 +16,8 @@ FLOORS = [
     {"bags", "pipeline", "mask_messages", "config", "rig_learner"},
     {"model", "encoding", "sync", "render", "world", "messages"},
     {"geometry", "labels", "metrics", "robustness"},
-    {"frame", "share", "files", "errors", "findings", "strict_yaml", "parameter_file", "parameter_spec", "blas"},
+    {"frame", "share", "files", "ownership", "errors", "findings", "blas"}
+    | {"strict_yaml", "parameter_file", "parameter_spec"},
 ]
 # Neighbours on one floor that lean on each other, in one direction only.
 NEIGHBOURS = {
@@ -37,6 +38,8 @@ NEIGHBOURS = {
     ("mask_messages", "bags"),
     ("share", "errors"),
     ("files", "errors"),
+    ("ownership", "errors"),
+    ("ownership", "files"),
     ("strict_yaml", "errors"),
     ("parameter_file", "errors"),
     ("parameter_file", "strict_yaml"),

@@ -90,3 +90,34 @@ def test_labels_outside_the_space_are_named():
     space.check(np.array([0, 24, IGNORE], np.uint8))
     with pytest.raises(LabelError, match=r"\[25, 99\]"):
         space.check(np.array([0, 25, 99], np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("{name: car, color: 0xff0000}", "colour 16711680 of class car is not three .* Write it as \\[255, 0, 0\\]"),
+        ("{name: car, color: '#00ff10'}", "colour '#00ff10' of class car is not three .* Write it as \\[0, 255, 16\\]"),
+        ("{name: car, color: red}", "colour 'red' of class car is not three .* Write it as"),
+        ("{name: car, color: null}", "colour None of class car"),
+        ("{name: car, color: [1, 2]}", "is not three integers"),
+        ("{name: car, color: [true, false, true]}", "is not three integers"),
+        ("{name: car, color: [0.5, 0, 0]}", "is not three integers"),
+        ("{name: off, color: [1, 2, 3]}", "class 0 is called False; a name is a text"),
+        ("car", "class 0 of label space x is 'car'"),
+        ("{name: car}", "class 0 of label space x is"),
+    ],
+)
+def test_a_class_that_is_none_is_refused_in_our_own_words(tmp_path, entry, words):
+    """Kind: an error that ends in a sentence of Python's."""
+    path = tmp_path / "labels.yaml"
+    path.write_text(f"name: x\nclasses: [{entry}]\n")
+    with pytest.raises(LabelError, match=words) as refused:
+        load_label_space(path)
+    assert "object" not in str(refused.value) and "iterable" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["classes: []", "name: x", "name: x\nclasses: 3", "name: x\nclasses: {car: [1]}"])
+def test_a_file_without_classes_is_refused(tmp_path, text):
+    (tmp_path / "labels.yaml").write_text(text)
+    with pytest.raises(LabelError, match="label space"):
+        load_label_space(tmp_path / "labels.yaml")

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.ownership import end_with_torchrun
 
 _PATIENCE = timedelta(hours=12)  # the first process renders while the others wait
 
@@ -106,6 +107,7 @@ def processes(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _many():
         yield
         return
+    end_with_torchrun()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +19,7 @@ import torch
 from mlesam_ros.encoding.encoders import encode, make_encoders
 from mlesam_ros.errors import DatasetError
 from mlesam_ros.frame import CAMERA, FrameSet, Modality
+from mlesam_ros.ownership import end_with_parent
 from mlesam_ros.training.conditions import Conditions
 from mlesam_ros.world.faults import NO_FAULT
 from mlesam_ros.world.moment import Moment
@@ -50,7 +52,8 @@ def render_streets(streets: Sequence[Street], processes: int) -> Iterator[int]:
         DatasetError: a process died.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(streets)), context) as pool:
+    ending = {"initializer": end_with_parent, "initargs": (os.getpid(),)}
+    with ProcessPoolExecutor(min(processes, len(streets)), context, **ending) as pool:
         waiting = [pool.submit(_render, street) for street in streets]
         try:
             for done in as_completed(waiting):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from torch import Tensor
 
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, image_settings, make_encoders
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.files import atomic_write, write_error
+from mlesam_ros.files import atomic_write, expand_path
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.checkpoint import load_trained, save_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.weights import load_backbone, save_backbone
+from mlesam_ros.ownership import owned
 from mlesam_ros.robustness import Subset
 from mlesam_ros.training.checkpointing import BLOCKS, checkpoint_blocks
 from mlesam_ros.training.datasets.frames import LabelledFrames
@@ -63,13 +65,14 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
         resume: go on with a run that was killed in that folder.
 
     Raises:
+        FileError: another run has the folder.
         MlesamError: a recipe, data folder, state or weights file that does not fit; before the first step.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     data = recipe.data
     published = open_published(data, recipe.model) if isinstance(data, PublishedData) else None
-    config, out = model_config(recipe, published), _folder(Path(out))
-    with processes(pick_device(recipe.device)):
+    config, out = model_config(recipe, published), expand_path(out)
+    with owned(out, "training") if is_first() else nullcontext(), processes(pick_device(recipe.device)):
         torch.manual_seed(recipe.seed)
         stage = make_stage(recipe, config)  # first: weights that do not fit are known before hours of rendering
         source = published or open_source(recipe, config)
@@ -151,14 +154,6 @@ def headline(scores: Mapping[Subset, Score], words: str) -> dict[str, Any]:
     found = {"miou": full.whole.miou_present, **{key: part.miou_present for key, part in parts.items()}}
     found["miou_mean_over_subsets"] = sum(score.whole.miou_present for score in scores.values()) / len(scores)
     return {"data": words, **{key: round(100 * value, 2) for key, value in found.items()}}
-
-
-def _folder(out: Path) -> Path:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(out, error, 0) from error
-    return out
 
 
 def make_stage(recipe: Recipe, config: MLESAMConfig) -> PretrainStage | ExpertStage:

@@ -11,7 +11,7 @@ from rosbags.rosbag2 import Reader
 
 from mlesam_ros.bags.mcap import McapRemains
 from mlesam_ros.bags.sqlite import SqliteRemains, has_journal, is_cut_off
-from mlesam_ros.bags.storage import PACKED, Entry, Storage, count
+from mlesam_ros.bags.storage import PACKED, Entry, Storage, count, refuse_foreign
 from mlesam_ros.bags.unpack import expand
 from mlesam_ros.errors import BagError
 
@@ -39,6 +39,11 @@ class BagFile:
         if self._real.stat().st_size == 0:
             self._forget()
             raise BagError(f"{path} is empty (0 bytes); the recording was never written.")
+        try:
+            refuse_foreign(self._real)
+        except BagError:
+            self._forget()
+            raise
         try:
             self._storage = self._open()
         except BagError:

@@ -14,7 +14,7 @@ from rosbags.interfaces import Connection, ConnectionExtRosbag2, QosDurability
 from mlesam_ros.bags.file import BagFile
 from mlesam_ros.bags.metadata import Metadata, read_metadata
 from mlesam_ros.bags.raw import RawMessage
-from mlesam_ros.bags.storage import count, is_storage
+from mlesam_ros.bags.storage import count, is_storage, refuse_foreign, refuse_ros1_folder
 from mlesam_ros.bags.typestore import typestore_of
 from mlesam_ros.bags.unpack import ZSTD_MAGIC, unpack
 from mlesam_ros.errors import BagError, one_line
@@ -162,6 +162,7 @@ class BagReader:
             raise BagError(f"{path} does not exist.", "Give a rosbag2 folder or a .mcap or .db3 file.")
         if metadata is None:
             if not is_storage(path):
+                refuse_foreign(path)
                 raise BagError(f"{path} is no bag; accepted are rosbag2 folders and files called *.mcap or *.db3.")
             return [path]
         present = sorted(file for file in path.iterdir() if is_storage(file) and file.is_file())
@@ -171,6 +172,7 @@ class BagReader:
                 self._notes.append(f"{path}: metadata.yaml does not list {', '.join(strangers)}; left out.")
             return [path / name for name in metadata.files]
         if not present:
+            refuse_ros1_folder(path)
             raise BagError(f"{path} is no bag: {metadata.fault}, and there is no .mcap or .db3 file in it.")
         self._notes.append(
             f"{path}: {metadata.fault}; reading {', '.join(file.name for file in present)} by extension."
@@ -179,15 +181,17 @@ class BagReader:
 
     def _open(self, paths: list[Path]) -> list[BagFile]:
         """Those that can be opened; a file that cannot is a warning as long as there is another."""
-        files, failures = [], []
+        files, failures = list[BagFile](), list[BagError]()
         for path in paths:
             try:
                 files.append(BagFile(path))
-            except (BagError, OSError) as error:
-                failures.append(str(error))
+            except BagError as error:
+                failures.append(error)
+            except OSError as error:
+                failures.append(BagError(str(error)))
         if not files:
-            raise BagError(failures[0])
-        self._notes.extend(failures)
+            raise failures[0]
+        self._notes.extend(map(str, failures))
         return files
 
     def _compare_counts(self, claimed: int | None) -> None:

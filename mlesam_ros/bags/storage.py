@@ -8,6 +8,9 @@ from typing import Any, NamedTuple, Protocol
 
 from rosbags.interfaces import Connection
 
+from mlesam_ros.errors import BagError
+from mlesam_ros.files import foreign_file
+
 SUFFIXES = (".mcap", ".db3")
 PACKED = ".zstd"
 """What compression of whole files adds to a name."""
@@ -52,6 +55,31 @@ class Storage(Protocol):
 def is_storage(path: Path) -> bool:
     """Whether a file's name is one of a storage."""
     return (Path(path.stem) if path.suffix == PACKED else path).suffix in SUFFIXES
+
+
+def refuse_foreign(path: Path) -> None:
+    """Refuse a file that is recognized as something else than a rosbag2 storage.
+
+    Raises:
+        BagError: names what it is and the remedy.
+    """
+    try:
+        foreign = foreign_file(path)
+    except OSError as error:
+        raise BagError(f"{path} cannot be read: {error.strerror}.", "Give another file, or rights to it.") from error
+    if foreign is not None:
+        raise BagError(f"{path} is {foreign[0]}; accepted are rosbag2 folders and .mcap or .db3 files.", foreign[1])
+
+
+def refuse_ros1_folder(folder: Path) -> None:
+    """Refuse a folder without a rosbag2 storage where there is a ROS 1 bag in it.
+
+    Raises:
+        BagError: names the file and the remedy.
+    """
+    for path in sorted(folder.glob("*.bag")):
+        if path.is_file():
+            refuse_foreign(path)
 
 
 def count(number: int, noun: str) -> str:

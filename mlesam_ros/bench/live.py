@@ -18,6 +18,7 @@ from mlesam_ros.bags.typestore import typestore
 from mlesam_ros.bench.robot import PERIOD
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.frame import NANOSECONDS
+from mlesam_ros.ownership import child_environment
 from mlesam_ros.ros.observer import Observer
 
 NODE = "/mlesam"
@@ -163,7 +164,7 @@ def child(module: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """A Python module of this very package in a process of its own, ended with the block."""
     package = str(Path(__file__).resolve().parents[2])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+    environment = {**child_environment(), "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
     process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment, start_new_session=True)
     try:
         yield process

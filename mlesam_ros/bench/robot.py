@@ -28,6 +28,7 @@ from mlesam_ros.frame import EVENT, LIDAR, NANOSECONDS, Cloud, Events, Modality,
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.ownership import end_with_named_parent
 from mlesam_ros.ros.loudspeaker import Loudspeaker
 from mlesam_ros.world.world import World
 
@@ -218,4 +219,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    end_with_named_parent()
     main()

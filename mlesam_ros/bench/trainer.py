@@ -17,6 +17,7 @@ from mlesam_ros.bench.memory import peak_bytes
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.checkpoint import describe_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.ownership import end_with_named_parent
 from mlesam_ros.share import share
 from mlesam_ros.training.chance import generator
 from mlesam_ros.training.checkpointing import BLOCKS, NONE, checkpoint_blocks
@@ -160,4 +161,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    end_with_named_parent()
     main()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from mlesam_ros.bench.row import Row
 from mlesam_ros.bench.timing import Timing, interleaved, summary
 from mlesam_ros.bench.trainer import PlainTrainer, Trainer, Work
 from mlesam_ros.errors import MlesamError
+from mlesam_ros.ownership import child_environment
 from mlesam_ros.training.checkpointing import BLOCKS
 from mlesam_ros.training.distributed import pick_device
 
@@ -113,7 +113,7 @@ def workers(work: Work, count: int = 1) -> list[dict[str, Any]]:
     started = []
     for rank in range(count):
         variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
-        environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
+        environment = {**child_environment(), **{name: str(value) for name, value in variables.items()}}
         environment |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": package}
         command = [sys.executable, "-m", "mlesam_ros.bench.trainer", json.dumps(asdict(work))]
         started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))

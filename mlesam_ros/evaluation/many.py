@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mlesam_ros.bags.storage import is_storage
+from mlesam_ros.bags.storage import is_storage, refuse_ros1_folder
 from mlesam_ros.errors import BagError
 
 _SPLIT = re.compile(r"(?P<stem>.*)_\d+")
@@ -33,6 +33,7 @@ def find_bags(paths: Iterable[Path]) -> list[Path]:
             )
         bags = [path] if path.is_file() else _below(path)
         if not bags:
+            refuse_ros1_folder(path)
             raise BagError(f"{path} holds no bag, nor does any folder in it; bags are *.mcap and *.db3.")
         found.update(dict.fromkeys(bags))
     return list(found)

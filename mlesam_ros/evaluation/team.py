@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import distributed
 
+from mlesam_ros.ownership import end_with_torchrun
+
 _PATIENCE = timedelta(days=7)
 """A process that has finished its bags waits for the others, however long theirs are."""
 
@@ -25,6 +27,7 @@ class Team:
         """Join, if `torchrun` says that there are others."""
         self.rank, self.size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         if self.size > 1:
+            end_with_torchrun()
             distributed.init_process_group("gloo", timeout=_PATIENCE)
 
     def __enter__(self) -> Team:

@@ -27,8 +27,10 @@ from mlesam_ros.model.weights import (
     base_sha256,
     difference,
     find_base,
+    is_torch_archive,
     load_base,
     read_tensors,
+    unreadable,
     write_tensors,
 )
 
@@ -285,7 +287,12 @@ def _read_about(path: Path) -> dict[str, Any]:
         with safe_open(path, "np") as file:
             text = (file.metadata() or {}).get(_KEY)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is truncated or not a safetensors file: {error}.", "Fetch it again.") from error
+        if is_torch_archive(path):
+            raise CheckpointError(
+                f"{path} was written by torch.save; a checkpoint of experts is a .safetensors file.",
+                "Give it as base weights, if it is a backbone's.",
+            ) from error
+        raise unreadable(path, error) from error
     if text is None:
         raise CheckpointError(
             f"{path} holds tensors but no experts' description.", "Give a checkpoint made by training."

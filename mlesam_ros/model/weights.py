@@ -7,6 +7,7 @@ little: see `_SAM1_NAMES`.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from mlesam_ros.errors import CheckpointError, ConfigError
-from mlesam_ros.files import atomic_write, write_error
+from mlesam_ros.files import atomic_write, foreign_file, write_error
 from mlesam_ros.model.backbones import BACKBONES, Backbone, backbone_size, build_backbone, weightless
 from mlesam_ros.model.decoder import MaskDecoder
 from mlesam_ros.model.mlesam import MLESAM
@@ -24,6 +25,8 @@ from mlesam_ros.share import share
 ENCODER, DECODER, PROMPTS = "image_encoder.", "sam_mask_decoder.", "sam_prompt_encoder."
 """What the tensors of the backbone, of SAM's decoder and of its prompt encoder begin with in SAM 2's checkpoints."""
 
+_TERMINAL = re.compile(r"\x1b\[[0-9;]*m")
+_FIRST_ENTRY = 512  # bytes that hold the name of an archive's first entry
 _SAM1_NAMES = {"mask_decoder.": DECODER, "prompt_encoder.": PROMPTS}
 _SAM1_LAYERS = {".mlp.lin1.": ".mlp.layers.0.", ".mlp.lin2.": ".mlp.layers.1."}
 _HYPERNETWORK = "output_hypernetworks_mlps.{}.layers.{}.{}"
@@ -152,12 +155,43 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no weights file {path}.") from error
     except Exception as error:  # either library raises whatever it trips over
-        reason = (str(error).splitlines() or ["it is empty"])[0].rstrip(".")
-        raise CheckpointError(f"{path} is truncated or not a weights file: {reason}.", "Fetch it again.") from error
+        raise unreadable(path, error) from error
     state = content.get("model", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not state or not all(isinstance(t, Tensor) for t in state.values()):
         raise CheckpointError(f"{path} holds no tensors, by name or under the key 'model', as Meta's files do.")
     return dict(state)
+
+
+def unreadable(path: str | Path, error: Exception) -> CheckpointError:
+    """Describe a weights file that a library could not read: what it is instead, where that can be recognized.
+
+    Args:
+        path: of the file.
+        error: of the library; its advice to load unsafely is not passed on.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return CheckpointError(f"{path} is a folder, not a weights file.", "Give the file in it.")
+    try:
+        foreign = foreign_file(path)
+    except OSError as failure:
+        return CheckpointError(f"{path} cannot be read: {failure.strerror}.", "Give another file, or rights to it.")
+    if found := re.search(r"(?:GLOBAL|global) ([\w.]+\.\w+)", str(error)):
+        return CheckpointError(
+            f"{path} holds Python objects besides tensors ({found[1]}), and loading those can run foreign code.",
+            "Save the tensors alone where it was made: torch.save({'model': model.state_dict()}, FILE).",
+        )
+    if foreign is not None and not is_torch_archive(path):
+        return CheckpointError(f"{path} is {foreign[0]}.", foreign[1])
+    reason = (_TERMINAL.sub("", str(error)).splitlines() or ["it is empty"])[0].split(". ")[0].rstrip(".")
+    reason = reason if "weights_only" not in reason else "its pickle cannot be read"
+    return CheckpointError(f"{path} is truncated or not a weights file: {reason}.", "Fetch it again.")
+
+
+def is_torch_archive(path: Path) -> bool:
+    """Whether a ZIP archive was begun by `torch.save`: its first entry is <name>/data.pkl."""
+    with path.open("rb") as file:
+        return b"/data.pkl" in file.read(_FIRST_ENTRY)
 
 
 def in_sam2_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

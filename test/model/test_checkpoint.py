@@ -6,7 +6,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from mlesam_ros.errors import CheckpointError, ConfigError
+from mlesam_ros.errors import CheckpointError, ConfigError, FileError
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.checkpoint import (
     describe_checkpoint,
@@ -304,13 +304,12 @@ def test_an_interrupted_write_leaves_the_old_file(files, monkeypatch):
     model, _, path = files
     before = path.read_bytes()
 
-    def full(path, data):
-        with open(path, "wb") as file:
-            file.write(data[: len(data) // 2])
-        raise OSError("No space left on device")
+    def full(number):
+        os.ftruncate(number, os.fstat(number).st_size // 2)
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    with pytest.raises(CheckpointError, match="No space left"):
+    monkeypatch.setattr("mlesam_ros.files.os.fsync", full)
+    with pytest.raises(FileError, match="No space left"):
         save_checkpoint(path, model)
     assert path.read_bytes() == before
     assert sorted(p.name for p in path.parent.iterdir()) == ["base.safetensors", "trained.safetensors"]

@@ -1,3 +1,4 @@
+import argparse
 import copy
 import hashlib
 import zipfile
@@ -322,3 +323,45 @@ def test_weights_that_do_not_ship_are_named():
         find_base("hiera_base_plus", None)
     with pytest.raises(CheckpointError, match=r"Meta's sam_vit_h_4b8939\.pth"):
         find_base("vit_h", None)
+
+
+class TestForeignFiles:
+    """Kind: messages of a library passed on; a file is named for what it is, with a remedy that helps."""
+
+    @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+    @pytest.mark.parametrize(
+        ("content", "what", "remedy"),
+        [
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "a Git LFS pointer", "git lfs pull"),
+            (b"\n<!DOCTYPE html><html>Log in</html>", "an HTML page", "Download the file itself"),
+            (b"", "an empty file", "Fetch it again"),
+            (b"\x1f\x8b\x08\x00rest", "a gzip archive", "Unpack"),
+        ],
+    )
+    def test_is_named(self, tmp_path, suffix, content, what, remedy):
+        path = tmp_path / f"w{suffix}"
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError) as refused:
+            read_tensors(path)
+        assert what in refused.value.message and remedy in refused.value.remedy
+
+    def test_a_zip_is_no_torch_archive(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
+            archive.writestr("weights.bin", b"x" * 1000)
+        with pytest.raises(CheckpointError, match="is a ZIP archive"):
+            read_tensors(tmp_path / "w.pt")
+
+    def test_objects_besides_tensors_and_the_remedy_helps(self, nano, tmp_path):
+        state = {f"image_encoder.{name}": tensor for name, tensor in nano.state_dict().items()}
+        torch.save({"model": state, "args": argparse.Namespace(lr=1)}, tmp_path / "tuned.pt")
+        with pytest.raises(CheckpointError) as refused:
+            load_backbone(nano, tmp_path / "tuned.pt")
+        text = str(refused.value)
+        assert "argparse.Namespace" in text and "weights_only" not in text and "\x1b" not in text
+        assert "truncated" not in text and "torch.save({'model': model.state_dict()}, FILE)" in refused.value.remedy
+        torch.save({"model": state}, tmp_path / "tensors.pt")
+        load_backbone(nano, tmp_path / "tensors.pt")
+
+    def test_a_folder(self, nano, tmp_path):
+        with pytest.raises(CheckpointError, match="is a folder"):
+            load_backbone(nano, tmp_path)

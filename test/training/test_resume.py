@@ -19,6 +19,7 @@ from mlesam_ros.errors import CheckpointError, FileError
 from mlesam_ros.model.backbones import build_backbone
 from mlesam_ros.model.checkpoint import describe_checkpoint
 from mlesam_ros.model.weights import base_sha256, load_backbone, save_backbone
+from mlesam_ros.ownership import LOCK
 from mlesam_ros.share import share
 from mlesam_ros.training import log
 from mlesam_ros.training.fields import build
@@ -73,7 +74,8 @@ def test_killed_within_a_save_and_at_a_random_moment_it_ends_with_the_same_bytes
 
     within_a_save = started(recipe_file, out, _DIE_IN_THE_THIRD_SAVE)
     assert within_a_save.wait(120) == -signal.SIGKILL
-    assert sorted(p.name for p in out.iterdir()) == [f".{STATE}.{within_a_save.pid}.part", LOG, STATE, "tensorboard"]
+    draft = f".{STATE}.{within_a_save.pid}.part"
+    assert sorted(p.name for p in out.iterdir()) == [LOCK, draft, LOG, STATE, "tensorboard"]
 
     at_random = started(recipe_file, out)
     here = steps(out)
@@ -89,6 +91,7 @@ def test_killed_within_a_save_and_at_a_random_moment_it_ends_with_the_same_bytes
     assert (out / EVALUATION).read_bytes() == (tmp_path / "whole" / EVALUATION).read_bytes()
     lines = [[line.split('"lr"')[0] for line in (d / LOG).read_text().splitlines()] for d in (tmp_path / "whole", out)]
     assert lines[0] == lines[1], "steps, losses and norms of the gradient"
+    assert not [p for p in out.iterdir() if p.name == LOCK or p.suffix == ".part"]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlesam_ros.errors import MlesamError
+from mlesam_ros.ownership import child_environment
 
 _PATIENCE = 5.0  # s for each way of asking a process to end
 
@@ -85,4 +86,4 @@ def _environment() -> dict[str, str]:
     """This process's, with the very package that runs here before any other copy, whatever the working directory."""
     package = str(Path(__file__).resolve().parents[3])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+    return {**child_environment(), "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
