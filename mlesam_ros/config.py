@@ -10,13 +10,15 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Modality
 from mlesam_ros.geometry.camera import FITS
+from mlesam_ros.geometry.rig import Rig, load_rig
 from mlesam_ros.messages import MESSAGE_TYPES
-from mlesam_ros.parameter_file import read_override, read_parameter_file
+from mlesam_ros.parameter_file import NODE, read_override, read_parameter_file
 from mlesam_ros.parameter_spec import ParameterSpec
 from mlesam_ros.sync import SyncConfig
 
@@ -33,8 +35,6 @@ NETWORK = "network"
 RESOLUTIONS = (CAMERA, NETWORK)
 _OF_ROS = ("qos_overrides.", "use_sim_time", "start_type_description_service")
 """Parameters that rclpy declares."""
-NODE = "/mlesam"
-"""Full name of the node whose sections of a parameter file are read by default."""
 
 
 def parameter(
@@ -45,6 +45,7 @@ def parameter(
     high: float | None = None,
     choices: tuple[str, ...] = (),
     path: bool = False,
+    encoding: bool = True,
 ) -> Any:
     """Declare a dataclass field that is a ROS parameter.
 
@@ -56,10 +57,11 @@ def parameter(
         high: greatest value of a number.
         choices: the only texts that are accepted, each of a list's once; any where there are none.
         path: the text is the path of a file or folder; a relative one starts at the working directory.
+        encoding: whether a bag's encoded images may depend on it, so that training encodes anew where it changes.
     """
     limits = None if low is None or high is None else (low, high)
-    metadata = {"text": text, "change": change, "range": limits, "choices": choices, "path": path}
-    return field(default=default, metadata=metadata)
+    facts = {"text": text, "change": change, "range": limits, "choices": choices, "path": path, "encoding": encoding}
+    return field(default=default, metadata=facts)
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,9 @@ class SensorParameters:
     offset: float = parameter(0.0, "s its stamps are late (positive) or early by construction.", low=-1e10, high=1e10)
     patience: float = parameter(-1.0, "s to wait for it instead of patience; negative: patience.", low=-1.0, high=10.0)
     rate: float = parameter(
-        0.0, "Hz expected of it; /diagnostics warns below four fifths of it. 0: unknown.", LIVE, low=0.0, high=10000.0
-    )
+        0.0, "Hz expected of it; /diagnostics warns below four fifths of it. 0: unknown.", LIVE, low=0.0, high=10000.0,
+        encoding=False,
+    )  # fmt: skip
     skew: float = parameter(
         0.0,
         "s that its stamps are expected to differ from the masks' at most, in the median; /diagnostics warns beyond. "
@@ -83,6 +86,7 @@ class SensorParameters:
         LIVE,
         low=0.0,
         high=10.0,
+        encoding=False,
     )
 
 
@@ -104,27 +108,38 @@ class NodeParameters:
 
     Attributes:
         given: names that a file or an override sets; no parameter itself.
+        overridden: those that an override sets; no parameter itself.
         warnings: one sentence for each thing given that has no effect; no parameter itself.
+        node: full name of the node, whose namespace relative topics are in; no parameter itself.
     """
 
-    autostart: bool = parameter(True, "Configure and activate at start, without a lifecycle manager.", START)
+    autostart: bool = parameter(
+        True, "Configure and activate at start, without a lifecycle manager.", START, encoding=False
+    )
     checkpoint: str = parameter(
         "",
         "Expert weights (.safetensors); empty: the shipped street weights. While the node is configured, another on "
         "the same backbone, with the same sensors and classes.",
         LIVE,
         path=True,
+        encoding=False,
     )
     base_weights: str = parameter(
-        "", "Frozen backbone weights; empty: those that the checkpoint names, as shipped.", path=True
+        "", "Frozen backbone weights; empty: those that the checkpoint names, as shipped.", path=True, encoding=False
     )
-    device: str = parameter(AUTO, "cpu, cuda, cuda:1 and so on; auto takes the first GPU, else the CPU.")
+    device: str = parameter(
+        AUTO, "cpu, cuda, cuda:1 and so on; auto takes the first GPU, else the CPU.", encoding=False
+    )
     precision: str = parameter(
-        AUTO, "Of the network; auto takes bf16 where the device multiplies in it.", choices=PRECISIONS
+        AUTO, "Of the network; auto takes bf16 where the device multiplies in it.", choices=PRECISIONS, encoding=False
     )
-    threads: int = parameter(0, "CPU threads of the network; 0 takes half of the cores.", low=0, high=256)
+    threads: int = parameter(
+        0, "CPU threads of the network; 0 takes half of the cores.", low=0, high=256, encoding=False
+    )
     calibration_file: str = parameter("", "Rig file for what CameraInfo and TF do not say; empty: none.", path=True)
-    modalities: tuple[str, ...] = parameter(MODALITIES, "Sensors that are listened to.", LIVE, choices=MODALITIES)
+    modalities: tuple[str, ...] = parameter(
+        MODALITIES, "Sensors that are listened to.", LIVE, choices=MODALITIES, encoding=False
+    )
     primary_order: tuple[str, ...] = parameter(
         (CAMERA, LIDAR, DEPTH, EVENT),
         "Whose stamp a mask takes: the first of these that is alive.",
@@ -142,7 +157,12 @@ class NodeParameters:
     )  # fmt: skip
     max_future: float = parameter(0.5, "s that stamps may lie ahead of now.", low=0.0, high=3600.0)
     sensor_timeout: float = parameter(
-        0.6, "s of silence, or from stamp to receipt, that /diagnostics reports.", LIVE, low=0.1, high=3600.0
+        0.6,
+        "s of silence, or from stamp to receipt, that /diagnostics reports.",
+        LIVE,
+        low=0.1,
+        high=3600.0,
+        encoding=False,
     )
     calibration_timeout: float = parameter(
         10.0,
@@ -150,40 +170,82 @@ class NodeParameters:
         LIVE,
         low=0.0,
         high=3600.0,
+        encoding=False,
     )
     labels_resolution: str = parameter(
         CAMERA,
         "Size of the mask: camera for the camera's, network for that of the network's pictures.",
         LIVE,
         choices=RESOLUTIONS,
+        encoding=False,
     )
     confidence_threshold: float = parameter(
-        0.0, "Pixels whose winning class is less probable than this are unlabelled (255).", LIVE, low=0.0, high=1.0
+        0.0, "Pixels whose winning class is less probable than this are unlabelled (255).", LIVE, low=0.0, high=1.0,
+        encoding=False,
+    )  # fmt: skip
+    overlay_alpha: float = parameter(
+        0.5, "Weight of the colours in ~/overlay.", LIVE, low=0.0, high=1.0, encoding=False
     )
-    overlay_alpha: float = parameter(0.5, "Weight of the colours in ~/overlay.", LIVE, low=0.0, high=1.0)
     snapshot_seconds: float = parameter(
-        0.0, "s of sensor messages kept in memory for ~/save_snapshot; 0 keeps none.", low=0.0, high=600.0
+        0.0,
+        "s of sensor messages kept in memory for ~/save_snapshot; 0 keeps none.",
+        low=0.0,
+        high=600.0,
+        encoding=False,
     )
-    snapshot_megabytes: int = parameter(500, "Most memory that these may take.", low=1, high=1_000_000)
+    snapshot_megabytes: int = parameter(500, "Most memory that these may take.", low=1, high=1_000_000, encoding=False)
     snapshot_folder: str = parameter(
-        "", "Where ~/save_snapshot puts its bags; empty: the process's working folder.", path=True
+        "",
+        "Where ~/save_snapshot puts its bags; empty: the process's working folder.",
+        path=True,
+        encoding=False,
     )
     camera: CameraParameters = CameraParameters(topic="camera/image_raw", info_topic="camera/camera_info")
     depth: CameraParameters = CameraParameters(topic="depth/image_raw", info_topic="depth/camera_info")
     event: CameraParameters = CameraParameters(topic="events", info_topic="events/camera_info")
     lidar: SensorParameters = SensorParameters(topic="lidar/points")
     given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    overridden: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     warnings: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    node: str = field(default=NODE, compare=False, repr=False)
 
     def sensor(self, modality: Modality) -> SensorParameters:
         """The parameters of one sensor."""
         found: SensorParameters = getattr(self, modality)
         return found
 
+    def resolve(self, topic: str) -> str:
+        """The full name of a topic, as the node resolves it without remappings."""
+        space = self.node.rpartition("/")[0]
+        words = {"node": self.node.rpartition("/")[2], "ns": space or "/", "namespace": space or "/"}
+        for word, value in words.items():
+            topic = topic.replace(f"{{{word}}}", value)
+        if topic.startswith("~"):
+            return self.node + topic[1:]
+        return topic if topic.startswith("/") else f"{space}/{topic}"
+
+    def sensors(self, experts: Collection[Modality]) -> tuple[Modality, ...]:
+        """The sensors that a network with these experts can listen to, whether they are enabled or not.
+
+        Raises:
+            ConfigError: none of them is enabled.
+        """
+        known = tuple(m for m in experts if m in MODALITIES)
+        if not set(known) & set(self.modalities):
+            raise ConfigError(
+                f"modalities is {list(self.modalities)}; the checkpoint has experts for {', '.join(experts)} only."
+            )
+        return known
+
     def patience_of(self, modality: Modality) -> float:
         """Seconds that a mask waits for one sensor."""
         own = self.sensor(modality).patience
         return self.patience if own < 0 else own
+
+    def values(self) -> dict[str, Any]:
+        """Name → value of the parameters that were given, lists for tuples."""
+        listed = ((name, value) for name, _, value in iter_parameters(self) if name in self.given)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in listed}
 
     def check(self) -> None:
         """Refuse values that no parameter's own type, range and choices catch.
@@ -215,6 +277,14 @@ class NodeParameters:
                         f"{modality}.picture_size is {list(size)} with {modality}.fit {sensor.fit!r}; it is the width "
                         "and height of the pictures with a fit, and 0, 0 without."
                     )
+        topics: dict[str, Modality] = {}
+        for modality in self.modalities:
+            topic = self.resolve(self.sensor(modality).topic)
+            if (other := topics.setdefault(topic, modality)) != modality:
+                raise ConfigError(
+                    f"{other}.topic and {modality}.topic are both {topic}; its messages can be read as one of the two.",
+                    f"Set {modality}.topic to another topic, or take {modality} out of modalities.",
+                )
         for name in ("history", "max_age"):
             wait = sync_config(self, MODALITIES).longest_wait
             if 0 < getattr(self, name) < wait:
@@ -223,6 +293,16 @@ class NodeParameters:
                     "a sensor); accepted are at least these seconds, and 0.",
                     f"Set {name} to 0, which derives it.",
                 )
+
+
+def initial_rig(parameters: NodeParameters) -> Rig:
+    """The rig before any message: that of the calibration file, where one is named.
+
+    Raises:
+        CalibrationError, ConfigError: the file is not usable.
+    """
+    path = parameters.calibration_file
+    return load_rig(path) if path else Rig(parameters.camera.frame_id)
 
 
 def sync_config(parameters: NodeParameters, modalities: Collection[Modality]) -> SyncConfig:
@@ -245,7 +325,12 @@ def sync_config(parameters: NodeParameters, modalities: Collection[Modality]) ->
 # Names and values
 
 
-def load_parameters(path: str | Path | None = None, overrides: Sequence[str] = (), node: str = NODE) -> NodeParameters:
+def load_parameters(
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    node: str = NODE,
+    values: Mapping[str, Any] = MappingProxyType({}),
+) -> NodeParameters:
     """Read a parameter file and overrides as the node does.
 
     Args:
@@ -253,15 +338,19 @@ def load_parameters(path: str | Path | None = None, overrides: Sequence[str] = (
         overrides: `NAME:=VALUE` or `NODE:NAME:=VALUE` as for ROS's `-p`; they count over the file, the later ones over
             the earlier ones.
         node: full name of the node whose sections count.
+        values: name → value, which count over both.
 
     Raises:
         ConfigError: the file or a rule cannot be read, or a value is not accepted.
     """
     given, others = ({}, []) if path is None else read_parameter_file(path, node)
+    over: dict[str, Any] = {}
     for rule in overrides:
-        given.update(read_override(rule, node))
-    parameters = build_parameters(given)
-    return replace(parameters, warnings=(*other_sections(path, node, others), *parameters.warnings))
+        over.update(read_override(rule, node))
+    over.update(values)
+    parameters = build_parameters({**given, **over})
+    warnings = (*other_sections(path, node, others), *parameters.warnings)
+    return replace(parameters, node=node, overridden=frozenset(over), warnings=warnings)
 
 
 def other_sections(path: str | Path | None, node: str, sections: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ Nothing here imports ROS: a message is any object with the fields of its type. P
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from mlesam_ros.encoding.picture import CAMERA_LAYOUTS, DEPTH_LAYOUTS, decode_ca
 from mlesam_ros.encoding.samples import view_samples
 from mlesam_ros.encoding.settings import DEFAULTS, EVENT_WINDOW, Found, Preprocessing
 from mlesam_ros.encoding.stream import EventStream
-from mlesam_ros.errors import ConfigError
+from mlesam_ros.errors import ConfigError, Problem
 from mlesam_ros.frame import (
     CAMERA,
     DEPTH,
@@ -175,6 +176,20 @@ def label_image(message: Any) -> Picture | CompressedPicture:
         return CompressedPicture(message.format, _bytes(message.data))
     big = bool(message.is_bigendian)
     return Picture(message.height, message.width, message.encoding, message.step, _bytes(message.data), big)
+
+
+def type_problem(name: str, offered: Collection[str], accepted: Sequence[str]) -> Problem:
+    """The problem of a topic with messages that are not read.
+
+    Args:
+        name: parameter that names the topic.
+        offered: types of the messages.
+        accepted: types that are read.
+    """
+    return Problem(
+        f"publisher sends {', '.join(sorted(offered))}; accepted are {', '.join(accepted)}",
+        f"Set {name} to a topic of one of these types.",
+    )
 
 
 def stamp_ns(header: Any) -> int:

@@ -16,6 +16,8 @@ import yaml
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.strict_yaml import compose_yaml
 
+NODE = "/mlesam"
+"""Full name of the node whose sections are read by default."""
 _PARAMETERS = "ros__parameters"
 _TOKEN = r"[A-Za-z_][A-Za-z0-9_]*"
 _RULE = re.compile(rf"(?:({_TOKEN}):)?({_TOKEN}(?:[./]{_TOKEN})*):=(.*)", re.DOTALL)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mlesam_ros.config import NodeParameters
 from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.encoder import Encoder
 from mlesam_ros.encoding.encoders import encode
@@ -23,6 +24,7 @@ from mlesam_ros.encoding.uploads import Uploads
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError, Problem, together
 from mlesam_ros.frame import AUTO, EVENT, FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.labels import IGNORE
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint, load_experts, refuse_stranger
 from mlesam_ros.model.config import MLESAMConfig, network_size
 from mlesam_ros.model.expert_encoders import difference_from_training, event_window, expert_encoders
@@ -31,6 +33,7 @@ from mlesam_ros.model.graphs import DEVICES, Graphs
 from mlesam_ros.model.mlesam import MLESAM, Features, refuse_not_finite
 from mlesam_ros.model.readout import Answer, enlarged, packed, read, unpacked
 from mlesam_ros.model.shortage import enough_memory
+from mlesam_ros.share import share
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Name → arithmetic of the network. `auto` is bf16 where the processor multiplies in it, and fp32 elsewhere."""
@@ -346,6 +349,37 @@ class Pipeline:
                 "are gathered.",
                 "Start again with this checkpoint, or set event.window.",
             )
+
+
+def load_pipeline(parameters: NodeParameters, device: str | None = None) -> Pipeline:
+    """Load the network that the parameters describe, and warm it up.
+
+    Args:
+        parameters: of the node.
+        device: used where the parameters leave it open; None for the first GPU, else the CPU.
+
+    Raises:
+        CheckpointError, ConfigError: see `Pipeline.from_checkpoint`.
+    """
+    model = load_checkpoint(checkpoint_path(parameters.checkpoint), parameters.base_weights or None)
+    device = pick_device(device if parameters.device == AUTO else parameters.device)
+    with enough_memory(model, device):
+        pipeline = Pipeline(model, device, parameters.precision, parameters.threads or None)
+        pipeline.warm_up()
+    return pipeline
+
+
+def checkpoint_path(given: str) -> str:
+    """The checkpoint that the parameter `checkpoint` names: by default the shipped one."""
+    return given or str(share("weights/street.safetensors"))
+
+
+def keep_confident(segmentation: Segmentation, threshold: float) -> Segmentation:
+    """Unlabel the pixels whose winning class is less probable than a threshold."""
+    if threshold <= 0:
+        return segmentation
+    unsure = segmentation.confidence < round(255 * threshold)
+    return replace(segmentation, labels=np.where(unsure, np.uint8(IGNORE), segmentation.labels))
 
 
 def pick_device(name: str | None) -> str:

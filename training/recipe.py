@@ -204,7 +204,11 @@ def load_recipe(path: str | Path) -> Recipe:
     Raises:
         ConfigError: no such file, not YAML, or a key or value that is not accepted.
     """
-    return build(Recipe, read_yaml(path, "recipe"), f"recipe {path}")
+    recipe = build(Recipe, read_yaml(path, "recipe"), f"recipe {path}")
+    if isinstance(recipe.data, BagData) and recipe.data.params is not None:
+        beside = Path(path).absolute().parent / recipe.data.params
+        return replace(recipe, data=replace(recipe.data, params=str(beside)))
+    return recipe
 
 
 def scheduled(recipe: Recipe, rows: int) -> Recipe:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from mlesam_ros.config import NodeParameters, load_parameters
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.parameter_file import NODE
 from mlesam_ros.training.crops import CropRecipe
 from mlesam_ros.training.fields import PathText
 
@@ -60,8 +62,10 @@ class BagData:
         size: height and width of the encoded pictures and labels: what a node of that `image_size`, the longer of the
             two, makes of the bags' camera.
         space: name or file of the label space.
-        topics: modality, or `truth`, → topic, where the bags' names do not say enough.
-        calibration: file of a rig.
+        truth: topic of the labels, where the bags' names do not say enough.
+        params: parameter file of the node, which describes the sensors; relative to the recipe.
+        parameters: parameter → value, such as `lidar.offset: 0.05`, over those of the file.
+        node: full name of the node whose sections of the file count.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("bags",)
@@ -72,8 +76,10 @@ class BagData:
     held_out: tuple[PathText, ...]
     size: tuple[int, int]
     space: PathText = "deliver"
-    topics: dict[str, Any] = field(default_factory=dict)
-    calibration: PathText | None = None
+    truth: str | None = None
+    params: PathText | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    node: str = NODE
 
     def __post_init__(self) -> None:
         """Refuse a test on what was trained on, and pictures that no network reads.
@@ -88,6 +94,14 @@ class BagData:
             raise ConfigError(f"{both[0]} is in train and in held_out; a held-out bag must be one never seen.")
         for side in self.size:
             _check_side("size", side)
+
+    def description(self) -> NodeParameters:
+        """The parameters of the sensors.
+
+        Raises:
+            ConfigError: the file or a value is not accepted; as the node refuses it.
+        """
+        return load_parameters(self.params, (), self.node, self.parameters)
 
 
 def _check_crops(crops: CropRecipe) -> None:

@@ -17,7 +17,7 @@ from mlesam_ros.frame import CAMERA
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.training.crops import RandomCrops, WholePictures
 from mlesam_ros.training.dataset import Report, prepare
-from mlesam_ros.training.datasets.bag import BagOptions, prepare_bags
+from mlesam_ros.training.datasets.bag import BagOptions, LabelledBags, prepare_bags
 from mlesam_ros.training.datasets.catalogue import open_dataset
 from mlesam_ros.training.datasets.frames import FileDataset, LabelledFrames
 from mlesam_ros.training.distributed import is_first, wait
@@ -65,6 +65,10 @@ def open_source(recipe: Recipe, config: MLESAMConfig) -> Source:
                 _prepare(recipe, config, part, report(part))
     wait()
     train, held_out = (_prepare(recipe, config, part) for part in ("train", "held_out"))
+    if is_first():
+        bags = (part for part in (train, held_out) if isinstance(part, LabelledBags))
+        for warning in (words for part in bags for words in part.warnings):
+            Console(stderr=True).print(f"warning: {warning}", markup=False, soft_wrap=True)
     mean, std = config.statistics.get(CAMERA, ((0.0,) * 3, (1.0,) * 3))
     vary = Augment(recipe.augmentation, (torch.tensor(mean), torch.tensor(std)))
     words = "held-out simulated streets" if isinstance(recipe.data, Data) else "held-out bags"
@@ -120,7 +124,7 @@ def _prepare(recipe: Recipe, config: MLESAMConfig, part: str, report: Report | N
 def _bag_options(data: BagData, part: str, config: MLESAMConfig) -> BagOptions:
     return BagOptions(
         getattr(data, part), str(Path(data.folder) / part), data.size, data.space, config.modalities, config.encoders,
-        data.topics, data.calibration,
+        data.truth, data.description(),
     )  # fmt: skip
 
 

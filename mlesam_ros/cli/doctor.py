@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.parameters import NODE, ParamOption, ParamsOption, TopicOption, read_parameters
 from mlesam_ros.cli.progress import track
 from mlesam_ros.cli.results import JsonOption, write_json
-from mlesam_ros.errors import BagError, ConfigError
+from mlesam_ros.errors import BagError
+from mlesam_ros.parameter_file import read_override
 
 if TYPE_CHECKING:
+    from mlesam_ros.config import NodeParameters
     from mlesam_ros.doctor.checkup import Checkup
 
 _EXAMPLES = epilog(
     "mlesam doctor drive/",
     "mlesam doctor drive.mcap --topic camera:=/zed/left/image_raw --calibration rig.yaml",
+    "mlesam doctor drive/ --params rig.params.yaml -p lidar.offset:=0.05",
     "mlesam doctor drive/ --json - | jq .findings",
     "mlesam doctor",
     "mlesam doctor --node /robot/mlesam --seconds 10",
@@ -36,14 +40,13 @@ def doctor(
     bag: Annotated[
         Path | None, typer.Argument(help="A rosbag2 folder, or an .mcap or .db3 file; the live topics without it.")
     ] = None,
-    topic: Annotated[
-        list[str] | None, typer.Option(metavar="MODALITY:=TOPIC", help="Read a modality from this topic; repeatable.")
-    ] = None,
-    calibration: Annotated[Path | None, typer.Option(help="Rig file for what CameraInfo and TF do not say.")] = None,
-    node: Annotated[str, typer.Option(help="Live: the perception node whose settings count.")] = "/mlesam",
-    params_file: Annotated[
-        Path | None, typer.Option(help="Live: settings that count where that node does not run.")
-    ] = None,
+    params: ParamsOption = None,
+    param: ParamOption = None,
+    node: Annotated[
+        str, typer.Option(help="Full name of the node: its sections of the file count, live its settings over them.")
+    ] = NODE,
+    topic: TopicOption = None,
+    calibration: Annotated[Path | None, typer.Option(help="Short for -p calibration_file:=FILE.")] = None,
     seconds: Annotated[float, typer.Option(min=0.5, max=600, help="Live: how long to listen.")] = 5.0,
     json: JsonOption = None,
 ) -> None:
@@ -55,12 +58,14 @@ def doctor(
 
     Exit code 0: nothing is wrong, or warnings only. 1: something is. 2: it cannot be read.
     """
-    chosen = _chosen(topic or [])
+    parameters = read_parameters(params, param, node, topic, calibration_file=calibration)
     if bag is None:
-        checkup = _live(chosen, calibration, node, params_file, seconds)
+        rules = {name: value for rule in param or () for name, value in read_override(rule, node).items()}
+        given = {name: value for name, value in parameters.values().items() if name in parameters.overridden}
+        checkup = _live({**rules, **given}, params, node, seconds)
     else:
         try:
-            checkup = _recorded(bag, chosen, calibration)
+            checkup = _recorded(bag, parameters)
         except BagError as error:
             if json is not None:
                 write_json(_unreadable(bag, error), json)
@@ -75,12 +80,10 @@ def doctor(
         raise typer.Exit(_FAULTY)
 
 
-def _recorded(bag: Path, chosen: dict[str, str], calibration: Path | None) -> Checkup:
+def _recorded(bag: Path, parameters: NodeParameters) -> Checkup:
     from mlesam_ros.bags.reader import BagReader
     from mlesam_ros.doctor.examine import examine
-    from mlesam_ros.geometry.rig import load_rig
 
-    rig = load_rig(calibration) if calibration else None
     with BagReader(bag) as reader:
         seconds = max(round((reader.end - reader.start) / 1e9), 1)
     with ExitStack() as shown:
@@ -93,22 +96,17 @@ def _recorded(bag: Path, chosen: dict[str, str], calibration: Path | None) -> Ch
                 bars.append(shown.enter_context(track("looking closer", of, "moments")))
             bars[0](done, of)
 
-        return examine(bag, chosen, rig, reading=read, looking=looking)
+        return examine(bag, parameters, reading=read, looking=looking)
 
 
-def _live(
-    chosen: dict[str, str], calibration: Path | None, node: str, params_file: Path | None, seconds: float
-) -> Checkup:
+def _live(settings: dict[str, Any], params: Path | None, node: str, seconds: float) -> Checkup:
     from mlesam_ros.cli.environment import prepare_ros
 
     prepare_ros()
     from mlesam_ros.ros.checkup import examine_live
 
     with track("listening", round(seconds), "seconds") as show:
-        settings = {f"{modality}.topic": name for modality, name in chosen.items()}
-        if calibration is not None:
-            settings["calibration_file"] = str(calibration)
-        return examine_live(node, settings, params_file, seconds, _whole(show, round(seconds)))
+        return examine_live(node, settings, params, seconds, _whole(show, round(seconds)))
 
 
 def _whole(show: Callable[[int, int], None], of: int) -> Callable[[float], None]:
@@ -122,16 +120,6 @@ def _whole(show: Callable[[int, int], None], of: int) -> Callable[[float], None]
             show(told, of)
 
     return tell
-
-
-def _chosen(given: list[str]) -> dict[str, str]:
-    pairs = [entry.partition(":=") for entry in given]
-    for entry, (modality, _, name) in zip(given, pairs, strict=True):
-        if not (modality and name):
-            raise ConfigError(
-                f"topic {entry!r} cannot be read.", "Write a modality and a topic, such as camera:=/image."
-            )
-    return {modality: name for modality, _, name in pairs}
 
 
 def _unreadable(bag: Path, error: BagError) -> dict[str, object]:

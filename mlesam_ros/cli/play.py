@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +12,13 @@ import typer
 
 from mlesam_ros.cli.environment import prepare_ros
 from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.parameters import NODE, NodeOption, ParamOption, ParamsOption, read_parameters
 from mlesam_ros.cli.results import JsonOption, write_json
 from mlesam_ros.frame import NANOSECONDS
 
 if TYPE_CHECKING:
+    from mlesam_ros.bags.drops import Drop
+    from mlesam_ros.config import NodeParameters
     from mlesam_ros.ros.player import PlayReport
 
 _EXAMPLES = epilog(
@@ -45,9 +49,14 @@ def play(
     listener: Annotated[
         list[str] | None, typer.Option(metavar="TOPIC", help="Wait until somebody listens to this topic; repeatable.")
     ] = None,
+    params: ParamsOption = None,
+    param: ParamOption = None,
+    node: NodeOption = NODE,
     json: JsonOption = None,
 ) -> None:
     """Play recordings on their topics in real time, stamped with today's time.
+
+    Where --params or -p name the topic of a sensor, --drop of the sensor silences this topic.
 
     A --json file is written when the first message goes out and again at the end.
     """
@@ -57,7 +66,8 @@ def play(
     from mlesam_ros.ros.player import play as play_bags
     from mlesam_ros.ros.playlist import Playlist
 
-    drops = tuple(parse_drop(text) for text in drop or ())
+    parameters = read_parameters(params, param, node)
+    drops = tuple(_on_topic(parse_drop(text), parameters) for text in drop or ())
     options = PlayOptions(rate, loop, clock, drops, wait, tuple(listener or ()))
     playlist = Playlist(bags)
 
@@ -71,6 +81,13 @@ def play(
     if json is not None:
         write_json(report.to_dict(), json)
     _summarise(report)
+
+
+def _on_topic(drop: Drop, parameters: NodeParameters) -> Drop:
+    """The drop of a sensor as that of the topic that the parameters name for it."""
+    if f"{drop.target}.topic" not in parameters.given:
+        return drop
+    return replace(drop, target=parameters.resolve(parameters.sensor(drop.target).topic))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.parameters import ParamOption, ParamsOption
 from mlesam_ros.cli.results import JsonOption, write_json
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def train(
     backbone: Annotated[
         Path | None, typer.Option(help="Frozen weights, such as Meta's SAM 2, instead of the recipe's.")
     ] = None,
+    params: ParamsOption = None,
+    param: ParamOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for state, log, evaluation and weights; runs/<recipe> by default.")
     ] = None,
@@ -57,6 +60,8 @@ def train(
 ) -> None:
     """Train a backbone or experts, and measure them on data they have not seen.
 
+    Bags are read with the sensors that the recipe's params describe; --params and -p count over them.
+
     Ended at any moment, the same command goes on as if it had not been. Started by torchrun it shares the work.
     """
     from mlesam_ros.training.ablation import ABLATION, ablate
@@ -64,7 +69,7 @@ def train(
     from mlesam_ros.training.train import train as run
 
     path = _recipe_file(file, recipe)
-    wanted, folder = _asked(path, data, backbone, device), out or Path("runs") / path.stem
+    wanted, folder = _asked(path, data, backbone, device, params, param or []), out or Path("runs") / path.stem
     if ablation:
         folder = out or Path("runs") / f"{path.stem}_ablation"
         result = {"ablation": str(ablate(wanted, folder, resume=not restart))}
@@ -93,7 +98,14 @@ def _recipe_file(file: Path | None, recipe: str | None) -> Path:
     return shipped[str(recipe)]
 
 
-def _asked(path: Path, data: Path | None, backbone: Path | None, device: str | None) -> Recipe:
+def _asked(
+    path: Path,
+    data: Path | None,
+    backbone: Path | None,
+    device: str | None,
+    params: Path | None,
+    rules: list[str],
+) -> Recipe:
     """The recipe, changed as the options say."""
     from mlesam_ros.errors import ConfigError
     from mlesam_ros.training.recipe import load_recipe
@@ -106,6 +118,28 @@ def _asked(path: Path, data: Path | None, backbone: Path | None, device: str | N
                 f"--data is for published sets; the data of {path} is {wanted.data.kind}, so leave it out."
             )
         wanted = replace(wanted, data=replace(wanted.data, root=str(data)))
+    if params is not None or rules:
+        wanted = _described(wanted, params, rules)
     if backbone is not None:
         wanted = replace(wanted, backbone=str(backbone))
     return replace(wanted, device=device) if device else wanted
+
+
+def _described(recipe: Recipe, params: Path | None, rules: list[str]) -> Recipe:
+    """The recipe with another description of its bags' sensors."""
+    from mlesam_ros.errors import ConfigError
+    from mlesam_ros.parameter_file import read_override
+    from mlesam_ros.training.sets import BagData
+
+    data = recipe.data
+    if not isinstance(data, BagData):
+        raise ConfigError(
+            f"--params and -p describe the sensors of bags; the data of the recipe is {data.kind}.", "Leave them out."
+        )
+    given = dict(data.parameters)
+    for rule in rules:
+        given.update(read_override(rule, data.node))
+    data = replace(data, params=data.params if params is None else str(params), parameters=given)
+    for warning in data.description().warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    return replace(recipe, data=data)

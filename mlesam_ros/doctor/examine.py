@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.config import NodeParameters, sync_config
 from mlesam_ros.doctor.advice import advise
 from mlesam_ros.doctor.alignment import judge
 from mlesam_ros.doctor.calibration import Infos, calibration_findings
@@ -22,15 +22,11 @@ from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.topics import Topics, find_topics
 from mlesam_ros.findings import ERROR, Finding
 from mlesam_ros.frame import LIDAR, MODALITIES, NANOSECONDS, Modality
-from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.sync import SyncConfig
 
 
 def examine(
     bag: str | Path,
-    chosen: Mapping[str, str] | None = None,
-    calibration: Rig | None = None,
-    sync: SyncConfig | None = None,
+    parameters: NodeParameters | None = None,
     reading: Callable[[float], None] = lambda seconds: None,
     looking: Callable[[int, int], None] = lambda done, of: None,
 ) -> Checkup:
@@ -38,37 +34,35 @@ def examine(
 
     Args:
         bag: rosbag2 folder or file.
-        chosen: modality → topic, where guessing is not wanted.
-        calibration: for what the bag does not say.
-        sync: how frames are brought together; by default as in the node.
+        parameters: of the sensors, as the node is told them.
         reading: told the seconds of the bag that are read.
         looking: after that told how many moments have been looked at more closely, and of how many.
 
     Raises:
-        BagError: it cannot be read, or has not the topic that was chosen.
-        ConfigError: a choice names no modality.
+        BagError: it cannot be read, or has not the topic that an override names.
+        CalibrationError, ConfigError: the calibration file is not usable.
     """
+    parameters = parameters or NodeParameters()
     with BagReader(bag) as reader:
         seconds = (reader.end - reader.start) / NANOSECONDS
         try:
-            topics = find_topics(reader.topics, chosen)
+            topics = find_topics(reader.topics, parameters)
         except BagError as error:
-            if chosen:
+            if any(name.endswith("topic") for name in parameters.overridden):
                 raise
             return Checkup(str(bag), seconds, [*_bag_findings(reader), finding("no_sensor", "topics", sentence=error)])
-        return _Examination(reader, topics, calibration, sync).result(reading, looking)
+        return _Examination(reader, topics, parameters).result(reading, looking)
 
 
 class _Examination:
     """One bag's."""
 
-    def __init__(self, reader: BagReader, topics: Topics, calibration: Rig | None, sync: SyncConfig | None) -> None:
-        self._reader, self._topics, self._sync = reader, topics, sync
-        self._known = BagRig(reader, topics, rig=calibration)
+    def __init__(self, reader: BagReader, topics: Topics, parameters: NodeParameters) -> None:
+        self._reader, self._topics, self._parameters = reader, topics, parameters
+        self._known = BagRig(reader, topics, parameters)
         self._infos = Infos()
-        config = sync or SyncConfig()
-        offsets = {m: (config.offset_of(m) or 0) / NANOSECONDS for m in topics.sensors}
-        self._records = {m: Record(m, source, offsets[m]) for m, source in topics.sensors.items()}
+        offsets, bind = {m: parameters.sensor(m).offset for m in topics.sensors}, self._known.bind
+        self._records = {m: Record(m, source, offsets[m], bind) for m, source in topics.sensors.items()}
 
     def result(self, reading: Callable[[float], None], looking: Callable[[int, int], None]) -> Checkup:
         """Everything."""
@@ -80,7 +74,7 @@ class _Examination:
         aligned, offsets = self._alignment(looks)
         findings = [*self._topic_findings(), *said, *self._fit_findings(looks), *aligned]
         checkup = Checkup(str(reader.path), (reader.end - reader.start) / NANOSECONDS, findings)
-        plain = rehearse(spoken, self._config(spoken)) if spoken else None
+        plain = rehearse(spoken, sync_config(self._parameters, spoken)) if spoken else None
         if plain is not None:
             ill = {found.subject for found in said if found.severity == ERROR}
             advice = advise(spoken, plain, {**ahead_of_arrival(spoken), **offsets}, ill)
@@ -103,10 +97,6 @@ class _Examination:
                 if topic not in self._topics.infos.values():
                     self._infos.hear_transforms(message)
             reading((recorded - begin) / NANOSECONDS)
-
-    def _config(self, spoken: Mapping[Modality, Record]) -> SyncConfig:
-        config = self._sync or SyncConfig()
-        return replace(config, modalities=tuple(m for m in config.modalities if m in spoken))
 
     def _topic_findings(self) -> Iterator[Finding]:
         for sentence in self._topics.notes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from mlesam_ros.encoding.settings import Found
 from mlesam_ros.errors import MlesamError, Problem
 from mlesam_ros.evaluation.topics import Source
-from mlesam_ros.frame import NANOSECONDS, Events, Modality, Payload, Picture
+from mlesam_ros.frame import NANOSECONDS, Events, Modality, Payload, Picture, SensorFrame
 from mlesam_ros.messages import FrameReader, stamp_ns
 
 Nanoseconds = npt.NDArray[np.int64]
@@ -30,9 +31,16 @@ class Record:
         sizes: (height, width) → messages; of compressed pictures none.
     """
 
-    def __init__(self, modality: Modality, source: Source, offset: float = 0.0) -> None:
-        """Start without messages; the offset is in seconds."""
+    def __init__(
+        self,
+        modality: Modality,
+        source: Source,
+        offset: float = 0.0,
+        bind: Callable[[SensorFrame], SensorFrame] = lambda frame: frame,
+    ) -> None:
+        """Start without messages; the offset is in seconds, `bind` that of the rig's learner."""
         self.modality, self.source, self.offset = modality, source, round(offset * NANOSECONDS)
+        self.bind = bind
         self.received = 0
         self.refusals: Counter[Problem] = Counter()
         self.frame_ids: Counter[str] = Counter()
@@ -56,11 +64,9 @@ class Record:
         """
         self.received += 1
         try:
-            frame = self._reader.read(message)
+            frame = self.bind(self._reader.read(message))
         except MlesamError as error:
             self.refusals[error.problem] += 1
-            return None
-        if frame is None:
             return None
         self.note(stamp_ns(message.header), frame.time, arrived, frame.frame_id)
         if isinstance(frame.payload, Picture | Events):

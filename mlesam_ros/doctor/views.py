@@ -136,6 +136,7 @@ def _frames_around(
         parser, times = wanted[topic]
         try:
             frame = parser.read(message)
+            frame = records[frame.modality].bind(frame)
         except MlesamError:
             continue  # counted when it was read first
         if frame.time in times:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.config import CameraParameters, NodeParameters
+from mlesam_ros.config import CameraParameters, NodeParameters, initial_rig
 from mlesam_ros.errors import Problem
 from mlesam_ros.evaluation.topics import TRANSFORMS, Topics, words
 from mlesam_ros.frame import SensorFrame
-from mlesam_ros.geometry.rig import Rig, load_rig
+from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.rig_learner import RigLearner, is_static
 
 
@@ -20,23 +20,19 @@ class BagRig:
         topics: those that `hear` wants to be told about.
     """
 
-    def __init__(
-        self, reader: BagReader, topics: Topics, parameters: NodeParameters | None = None, rig: Rig | None = None
-    ) -> None:
+    def __init__(self, reader: BagReader, topics: Topics, parameters: NodeParameters | None = None) -> None:
         """Learn what holds from the beginning: static transforms, and each sensor's first CameraInfo.
 
         Args:
             reader: the open bag.
             topics: of its sensors.
             parameters: the description of the sensors; None for the defaults.
-            rig: of a calibration file; None for the one that the parameters name.
 
         Raises:
             MlesamError: the calibration file is not usable.
         """
         self._parameters = parameters or NodeParameters()
-        path = self._parameters.calibration_file
-        self._learner = RigLearner(rig or (load_rig(path) if path else Rig("")), self._parameters)
+        self._learner = RigLearner(initial_rig(self._parameters), self._parameters)
         self._infos = {topic: modality for modality, topic in topics.infos.items()}
         self._sensors = topics.sensors
         carried = [topic for topic, kind in reader.topics.items() if kind == TRANSFORMS]
@@ -83,6 +79,6 @@ class BagRig:
                 doubts[topic] = Problem(
                     "its name says that it is rectified, but its CameraInfo has a distortion, which is now taken out "
                     "once more.",
-                    f"Give --rectified {modality} if the name is right.",
+                    f"Give -p {modality}.rectified:=true if the name is right.",
                 )
         return doubts

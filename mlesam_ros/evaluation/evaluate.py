@@ -17,8 +17,8 @@ from mlesam_ros.evaluation.scores import SLACK, Scores
 from mlesam_ros.evaluation.topics import Topics, find_topics
 from mlesam_ros.evaluation.truth import LabelFolder, Truth
 from mlesam_ros.evaluation.view import choose_view
-from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality
-from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.frame import CAMERA, NANOSECONDS, FrameSet, Modality
+from mlesam_ros.pipeline import Pipeline, keep_confident
 
 
 @dataclass
@@ -109,6 +109,16 @@ def evaluate(
         return run.conclude(interrupted)
 
 
+def topics_of(reader: BagReader, pipeline: Pipeline, options: Options) -> Topics:
+    """The topics of a bag that the network's sensors are read from.
+
+    Raises:
+        BagError, ConfigError: see `find_topics` and `NodeParameters.sensors`.
+    """
+    wanted = options.parameters.sensors(pipeline.config.modalities)
+    return find_topics(reader.topics, options.parameters, options.truth, wanted)
+
+
 class _Run:
     """One bag's evaluation under way."""
 
@@ -117,11 +127,12 @@ class _Run:
     ) -> None:
         self._reader, self._pipeline, self._options, self._listeners = reader, pipeline, options, tuple(listeners)
         config = pipeline.config
-        self.topics = find_topics(reader.topics, options.topics, config.modalities)
-        self._calibration = BagRig(reader, self.topics, options.parameters)
-        sync = options.synchroniser(self.topics.sensors)
-        space, settings = config.label_space, pipeline.preprocessing
-        self.replay = Replay(reader, self.topics, self._calibration, space, sync, options.drops, settings)
+        parameters, space = options.parameters, config.label_space
+        self.topics = topics_of(reader, pipeline, options)
+        self._calibration = BagRig(reader, self.topics, parameters)
+        settings = pipeline.preprocessing
+        self.replay = Replay(reader, self.topics, self._calibration, space, parameters, options.drops, settings)
+        self._enlarge = parameters.labels_resolution == CAMERA
         self._folder = LabelFolder(options.labels, config.label_space) if options.labels else None
         self._ablation = Ablation(pipeline) if options.robustness else None
         self._scores = Scores(len(config.label_space), [listener.compare for listener in self._listeners])
@@ -176,12 +187,13 @@ class _Run:
             self._notes.setdefault(note)
         rig = rig.of_set(frame_set)
         try:
-            mask = self._pipeline.segment(frame_set, rig)
+            mask = self._pipeline.segment(frame_set, rig, self._enlarge)
         except MlesamError as error:
             self._notes.setdefault(str(error))
             return
         finally:
             self._note_remarks()
+        mask = keep_confident(mask, self._options.parameters.confidence_threshold)
         if self._options.real_time:
             self.replay.busy(sum(mask.timings.values()))
         usable = replace(frame_set, frames={m: frame_set.frames[m] for m in mask.used})

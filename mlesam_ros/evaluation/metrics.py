@@ -118,9 +118,7 @@ def configuration(options: Options, pipeline: Pipeline) -> dict[str, Any]:
         "modalities": list(config.modalities), "label_space": config.label_space.name,
         "image_size": config.image_size, "every": options.every, "real_time": options.real_time,
         "start": options.start, "duration": options.duration, "drops": [_written(drop) for drop in options.drops],
-        "robustness": options.robustness, "rectified": list(options.rectified),
-        "calibration": None if options.calibration is None else str(options.calibration),
-        "sync": {key: list(value) if isinstance(value, tuple) else value for key, value in options.sync.items()},
+        "robustness": options.robustness, "parameters": options.parameters.values(),
     }  # fmt: skip
 
 

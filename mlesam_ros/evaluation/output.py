@@ -11,14 +11,13 @@ from typing import Any
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.evaluation.clouds import FORMS, CloudFiles
-from mlesam_ros.evaluation.evaluate import Evaluation, evaluate
+from mlesam_ros.evaluation.evaluate import Evaluation, evaluate, topics_of
 from mlesam_ros.evaluation.made import Listener
 from mlesam_ros.evaluation.metrics import metrics
 from mlesam_ros.evaluation.options import Options
 from mlesam_ros.evaluation.report.page import write_report
 from mlesam_ros.evaluation.report.strip import Strip
 from mlesam_ros.evaluation.result_bag import ResultBag
-from mlesam_ros.evaluation.topics import find_topics
 from mlesam_ros.pipeline import Pipeline
 
 RESULT_BAG, REPORT, METRICS, CLOUDS = "result", "report.html", "metrics.json", "clouds"
@@ -77,9 +76,10 @@ def evaluate_into(
     with ExitStack() as stack:
         if outputs.bag:
             with BagReader(bag) as reader:
-                sensors = find_topics(reader.topics, options.topics, config.modalities).sensors
+                sensors = topics_of(reader, pipeline, options).sensors
             names = {modality: source.topic for modality, source in sensors.items()}
-            listeners.append(stack.enter_context(ResultBag(folder / RESULT_BAG, config.label_space, names)))
+            alpha = options.parameters.overlay_alpha
+            listeners.append(stack.enter_context(ResultBag(folder / RESULT_BAG, config.label_space, names, alpha)))
         evaluation = evaluate(bag, pipeline, options, listeners, progress)
     figures = metrics(evaluation, options, pipeline)
     if outputs.report:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mlesam_ros.bags.drops import Drop
 from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.config import NodeParameters, sync_config
 from mlesam_ros.encoding.settings import DEFAULTS, Found, Preprocessing
 from mlesam_ros.errors import BagError, ConfigError, MlesamError, Problem
 from mlesam_ros.evaluation.calibration import BagRig
@@ -20,7 +21,7 @@ from mlesam_ros.frame import CAMERA, NANOSECONDS, FrameSet, Modality
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.messages import FrameReader, label_image, stamp_ns
-from mlesam_ros.sync import SyncConfig, Synchroniser, judge_clocks
+from mlesam_ros.sync import Synchroniser, judge_clocks
 
 _GLANCE = 50  # messages that are looked at to see whether stamps and recording agree
 _END_OF_TIME = 1 << 62
@@ -44,7 +45,7 @@ class Replay:
         topics: Topics,
         calibration: BagRig,
         space: LabelSpace,
-        sync: SyncConfig | None = None,
+        parameters: NodeParameters | None = None,
         drops: Sequence[Drop] = (),
         preprocessing: Preprocessing = DEFAULTS,
     ) -> None:
@@ -55,7 +56,7 @@ class Replay:
             topics: of its sensors.
             calibration: told about CameraInfo and TF as they come.
             space: what the true labels mean.
-            sync: how frames are brought together; by default as in the node.
+            parameters: of the sensors.
             drops: sensors to silence.
             preprocessing: settings of the sensors' data.
 
@@ -63,18 +64,19 @@ class Replay:
             BagError: no sensor said anything.
             ConfigError: a drop that silences nothing.
         """
-        self.synchroniser = Synchroniser(sync or SyncConfig(tuple(topics.sensors)))
+        parameters = parameters or NodeParameters()
+        self.synchroniser = Synchroniser(sync_config(parameters, topics.sensors))
         self.unreadable: Counter[Modality] = Counter()
         self.problems: dict[str, Problem] = {}
         self.warnings: list[str] = []
         self.heard = 0.0
         self._reader, self._calibration, self._space = reader, calibration, space
         self._drops = _drops_by_topic(drops, topics)
-        offsets = {m: (self.synchroniser.config.offset_of(m) or 0) / NANOSECONDS for m in topics.sensors}
         self._frames = {
-            s.topic: FrameReader(m, s.type, preprocessing, offset=offsets[m]) for m, s in topics.sensors.items()
+            source.topic: FrameReader(m, source.type, preprocessing, offset=parameters.sensor(m).offset)
+            for m, source in topics.sensors.items()
         }
-        self.label_offset = round(offsets.get(CAMERA, 0.0) * NANOSECONDS)
+        self.label_offset = round(parameters.camera.offset * NANOSECONDS) if CAMERA in topics.sensors else 0
         self._truth_topic = topics.truth
         self._free = self._taken = 0
         self._damaged_before = Counter(reader.damaged)

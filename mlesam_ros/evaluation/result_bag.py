@@ -28,7 +28,7 @@ NODE = "/mlesam"
 class ResultBag(Listener):
     """Writes what the node would publish, every mask, with the truth beside it. To be used in a `with` statement."""
 
-    def __init__(self, path: str | Path, space: LabelSpace, topics: dict[Modality, str], alpha: float = 0.5) -> None:
+    def __init__(self, path: str | Path, space: LabelSpace, topics: dict[Modality, str], alpha: float) -> None:
         """Create the bag.
 
         Args:

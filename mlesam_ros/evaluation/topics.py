@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mlesam_ros.errors import BagError, ConfigError
+from mlesam_ros.config import AUTO, CameraParameters, NodeParameters
+from mlesam_ros.errors import BagError
 from mlesam_ros.frame import DEPTH, EVENT, LIDAR, MODALITIES, Modality
-from mlesam_ros.messages import MESSAGE_TYPES
+from mlesam_ros.messages import MESSAGE_TYPES, type_problem
 
 CAMERA_INFO, TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
 TRUTH = "truth"
@@ -61,71 +62,90 @@ class Topics:
 
 
 def find_topics(
-    topics: Mapping[str, str], chosen: Mapping[str, str] | None = None, modalities: Sequence[Modality] = MODALITIES
+    topics: Mapping[str, str],
+    parameters: NodeParameters | None = None,
+    truth: str | None = None,
+    modalities: Collection[Modality] = MODALITIES,
 ) -> Topics:
-    """Decide which topic each modality is read from.
+    """Decide which topic each modality is read from; one is guessed where the parameters do not name it.
 
     Args:
         topics: topic → type, of the whole bag.
-        chosen: modality, or `truth`, → topic, where the user has decided.
+        parameters: of the sensors; those that they disable are not looked for.
+        truth: topic of true labels, where it is not to be guessed.
         modalities: what is looked for.
 
     Raises:
-        ConfigError: a choice names no modality.
-        BagError: a choice names no topic of the bag or one of the wrong type, or the bag has no sensor at all.
+        BagError: the bag has not the topic that was named or its type is another, it lacks a sensor that is required,
+            or it has no sensor at all.
     """
-    chosen = dict(chosen or {})
-    for what in chosen:
-        if what not in (*modalities, TRUTH):
-            raise ConfigError(f"topic is chosen for {what!r}; accepted are {', '.join((*modalities, TRUTH))}.")
-    _refuse_shared(chosen)
+    parameters = parameters or NodeParameters()
     notes: list[str] = []
     sensors: dict[Modality, Source] = {}
-    for modality in (m for m in modalities if m in MESSAGE_TYPES):
-        topic = chosen.get(modality)
-        topic = _guess(modality, topics, notes) if topic is None else _checked(modality, topic, topics)
+    for modality in (m for m in modalities if m in parameters.modalities):
+        sensor = parameters.sensor(modality)
+        accepted = MESSAGE_TYPES[modality] if sensor.type == AUTO else (sensor.type,)
+        if f"{modality}.topic" in parameters.given:
+            topic = _named(f"{modality}.topic", sensor.topic, parameters, topics, accepted, notes)
+        else:
+            topic = _guess(modality, topics, accepted, notes)
         if topic is not None:
             sensors[modality] = Source(topic, topics[topic])
+        elif sensor.required:
+            raise BagError(
+                f"{modality} is required, and the bag has no topic of it; its topics are {_listed(topics)}.",
+                f"Name it with -p {modality}.topic:=TOPIC, or set {modality}.required to false.",
+            )
     if not sensors:
         raise BagError(
             f"none of the bag's topics is a sensor that is read: {_listed(topics)}; "
             f"accepted types are {', '.join(sorted({t for types in MESSAGE_TYPES.values() for t in types}))}."
         )
-    truth = _checked(TRUTH, chosen[TRUTH], topics) if TRUTH in chosen else _guess(TRUTH, topics, notes)
+    found = _guess(TRUTH, topics, _IMAGES, notes) if truth is None else _checked(TRUTH, truth, topics, _IMAGES)
     seeing = [m for m in sensors if sensors[m].type not in MESSAGE_TYPES[LIDAR]]
-    infos = {m: info for m in seeing if (info := _info_of(sensors[m].topic, topics)) is not None}
-    return Topics(sensors, infos, truth, tuple(notes))
+    found_infos = {m: _info_topic(m, sensors[m].topic, parameters, topics, notes) for m in seeing}
+    infos = {m: info for m, info in found_infos.items() if info is not None}
+    return Topics(sensors, infos, found, tuple(notes))
 
 
-def _refuse_shared(chosen: Mapping[str, str]) -> None:
-    """Refuse one topic for two sensors: its messages would be read as one of the two."""
-    by_topic: dict[str, str] = {}
-    for what, topic in chosen.items():
-        if (other := by_topic.setdefault(topic, what)) != what:
-            raise ConfigError(
-                f"topic {topic} is given to {other} and to {what}; it can be one of the two.",
-                f"Name another topic for {what}, or leave it out.",
-            )
+def _named(
+    name: str,
+    topic: str,
+    parameters: NodeParameters,
+    topics: Mapping[str, str],
+    accepted: Sequence[str],
+    notes: list[str],
+) -> str | None:
+    """The bag's topic that a parameter names; None, and a note, where a file names one that the bag has not."""
+    full = topic if topic in topics else parameters.resolve(topic)
+    if full in topics or name in parameters.overridden:
+        return _checked(name, full, topics, accepted)
+    notes.append(f"the bag has no topic {full}, which {name} names; nothing is read from it.")
+    return None
 
 
-def _checked(what: str, topic: str, topics: Mapping[str, str]) -> str:
+def _info_topic(
+    modality: Modality, topic: str, parameters: NodeParameters, topics: Mapping[str, str], notes: list[str]
+) -> str | None:
+    sensor, name = parameters.sensor(modality), f"{modality}.info_topic"
+    if name not in parameters.given or not isinstance(sensor, CameraParameters):
+        return _info_of(topic, topics)
+    return _named(name, sensor.info_topic, parameters, topics, (CAMERA_INFO,), notes) if sensor.info_topic else None
+
+
+def _checked(what: str, topic: str, topics: Mapping[str, str], accepted: Sequence[str]) -> str:
     if topic not in topics:
         near = difflib.get_close_matches(topic, topics, 1)
-        hint = f"did you mean {near[0]}?" if near else f"its topics are {_listed(topics)}."
-        raise BagError(f"the bag has no topic {topic} to read {what} from; {hint}")
-    accepted = _types(what)
+        hint = f"Did you mean {near[0]}?" if near else ""
+        raise BagError(f"{what} is {topic}, and the bag has no such topic; its topics are {_listed(topics)}.", hint)
     if topics[topic] not in accepted:
-        raise BagError(f"{topic} carries {topics[topic]}; {what} is read from {' or '.join(accepted)}.")
+        problem = type_problem(what, [topics[topic]], accepted)
+        raise BagError(f"{what} is {topic}: {problem.message}.", problem.remedy)
     return topic
 
 
-def _types(what: str) -> tuple[str, ...]:
-    return _IMAGES if what == TRUTH else MESSAGE_TYPES[what]
-
-
-def _guess(what: str, topics: Mapping[str, str], notes: list[str]) -> str | None:
+def _guess(what: str, topics: Mapping[str, str], accepted: Sequence[str], notes: list[str]) -> str | None:
     """The best candidate, and a note where there are others."""
-    accepted = _types(what)
     candidates = [topic for topic, kind in topics.items() if kind in accepted and _speaks_of(what, topic, kind)]
     candidates.sort(key=lambda topic: (*_rank(topic, topics[topic], accepted), len(topic), topic))
     best = candidates[0] if candidates else None

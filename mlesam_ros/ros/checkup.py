@@ -49,8 +49,8 @@ _LOSS = 0.05
 
 def examine_live(
     node: str,
-    settings: Mapping[str, str],
-    params_file: Path | None,
+    settings: Mapping[str, Any],
+    params: Path | None,
     seconds: float,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Checkup:
@@ -59,7 +59,7 @@ def examine_live(
     Args:
         node: full name of the perception node; its settings count where it runs.
         settings: parameter → value, before all others.
-        params_file: where the node does not run.
+        params: parameter file, for what a node that runs does not answer.
         seconds: how long to listen.
         progress: told how many seconds have been listened.
 
@@ -73,7 +73,7 @@ def examine_live(
     nodes: list[Node] = []
     try:
         probe = Probe(_join(nodes, executor, f"{NAME}_probe", context=context), executor, node)
-        from_file = read_parameter_file(params_file, node)[0] if params_file else {}
+        from_file = read_parameter_file(params, node)[0] if params else {}
         overrides = {**from_file, **probe.parameters(), **settings}
         given = [Parameter(name, value=value) for name, value in overrides.items()]
         space = node.rpartition("/")[0] or "/"
@@ -165,9 +165,8 @@ class _Visit:
     def _record(self, modality: Modality) -> Record:
         if modality not in self._records:
             source = self._inputs[modality]
-            self._records[modality] = Record(
-                modality, Source(source.topic, source.type_name or ""), self._parameters.sensor(modality).offset
-            )
+            topic = Source(source.topic, source.type_name or "")
+            self._records[modality] = Record(modality, topic, self._parameters.sensor(modality).offset)
         return self._records[modality]
 
     def _now(self) -> int:

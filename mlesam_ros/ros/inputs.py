@@ -16,7 +16,7 @@ from rclpy.subscription import Subscription
 from mlesam_ros.config import AUTO, SensorParameters
 from mlesam_ros.errors import Problem, sentence
 from mlesam_ros.frame import EVENT, NANOSECONDS, Modality, SensorFrame
-from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader
+from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, type_problem
 from mlesam_ros.ros.compat.events import subscribe
 from mlesam_ros.ros.compat.filters import SimpleFilter
 from mlesam_ros.ros.compat.interfaces import message_class
@@ -156,19 +156,15 @@ class SensorInput(SimpleFilter):
 
     def _wanted_type(self) -> str | None:
         """The type to subscribe to; None to leave things as they are."""
-        if self._sensor.type != AUTO:
-            return self._sensor.type
         offered = {info.topic_type for info in self._node.get_publishers_info_by_topic(self.topic)}
         if not offered or self.type_name in offered:
+            return None if self._sensor.type == AUTO else self._sensor.type
+        accepted = MESSAGE_TYPES[self.modality] if self._sensor.type == AUTO else (self._sensor.type,)
+        found = [name for name in accepted if name in offered]
+        if not found:
+            self.obstacle = type_problem(f"{self.modality}.topic", offered, accepted)
             return None
-        accepted = [name for name in MESSAGE_TYPES[self.modality] if name in offered]
-        if not accepted:
-            self.obstacle = Problem(
-                f"publisher sends {', '.join(sorted(offered))}; accepted are {', '.join(MESSAGE_TYPES[self.modality])}",
-                f"Set {self.modality}.topic to a topic of one of these types.",
-            )
-            return None
-        return accepted[0]
+        return found[0]
 
     def _receive(self, raw: bytes, info: Mapping[str, int]) -> None:
         """Read a message and whatever else waits, so that a queue never stands in front of a busy executor."""

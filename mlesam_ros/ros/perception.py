@@ -6,19 +6,15 @@ import threading
 import time
 from dataclasses import replace
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode
 
-from mlesam_ros.config import AUTO, NodeParameters, sync_config
-from mlesam_ros.errors import CalibrationError, ConfigError, MlesamError, Problem, sentence
+from mlesam_ros.config import NodeParameters, sync_config
+from mlesam_ros.errors import CalibrationError, MlesamError, Problem, sentence
 from mlesam_ros.frame import CAMERA, FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.labels import IGNORE
 from mlesam_ros.mask_messages import Provenance, Times, status
-from mlesam_ros.model.checkpoint import load_checkpoint
-from mlesam_ros.model.shortage import enough_memory
-from mlesam_ros.pipeline import Pipeline, pick_device
+from mlesam_ros.pipeline import checkpoint_path, keep_confident, load_pipeline
 from mlesam_ros.ros.candidates import candidates
 from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter, SensorHealth
 from mlesam_ros.ros.inputs import SensorInput
@@ -29,7 +25,6 @@ from mlesam_ros.ros.rig_feed import RigFeed
 from mlesam_ros.ros.snapshot import Snapshot
 from mlesam_ros.ros.sync_filter import SyncFilter
 from mlesam_ros.ros.words import PIPELINE, SENSOR
-from mlesam_ros.share import share
 
 
 class Perception:
@@ -46,9 +41,9 @@ class Perception:
     def __init__(self, node: LifecycleNode, parameters: NodeParameters) -> None:
         self._node = node
         self._parameters = parameters
-        self._pipeline = _load(parameters)
+        self._pipeline = load_pipeline(parameters)
         self._pipeline_lock = threading.Lock()
-        self._modalities = _known_modalities(parameters, self._pipeline.config.modalities)
+        self._modalities = parameters.sensors(self._pipeline.config.modalities)
         self._sync_config = sync_config(parameters, self._modalities)
         self._rig_feed = RigFeed(node, parameters)
         try:
@@ -107,7 +102,7 @@ class Perception:
         Raises:
             MlesamError: it does not fit what was configured; the one in use stays.
         """
-        model = self._pipeline.load_other(_checkpoint(checkpoint))
+        model = self._pipeline.load_other(checkpoint_path(checkpoint))
         with self._pipeline_lock:
             self._pipeline.use(model)
 
@@ -147,8 +142,7 @@ class Perception:
         if segmentation is None:
             return
         usable = replace(frame_set, frames={m: frame_set.frames[m] for m in segmentation.used})
-        if parameters.confidence_threshold > 0:
-            segmentation = _unlabel(segmentation, parameters.confidence_threshold)
+        segmentation = keep_confident(segmentation, parameters.confidence_threshold)
         begin = time.perf_counter()
         self._outputs.publish(segmentation, usable, rig, parameters.overlay_alpha)
         publishing = time.perf_counter() - begin
@@ -284,30 +278,3 @@ class Perception:
 
     def _simulated(self) -> bool:
         return bool(self._node.get_parameter("use_sim_time").value)
-
-
-def _load(parameters: NodeParameters) -> Pipeline:
-    model = load_checkpoint(_checkpoint(parameters.checkpoint), parameters.base_weights or None)
-    device = pick_device(None if parameters.device == AUTO else parameters.device)
-    with enough_memory(model, device):
-        pipeline = Pipeline(model, device, parameters.precision, parameters.threads or None)
-        pipeline.warm_up()
-    return pipeline
-
-
-def _checkpoint(given: str) -> str:
-    return given or str(share("weights/street.safetensors"))
-
-
-def _known_modalities(parameters: NodeParameters, experts: tuple[Modality, ...]) -> tuple[Modality, ...]:
-    known = tuple(m for m in experts if hasattr(parameters, m))
-    if not set(known) & set(parameters.modalities):
-        raise ConfigError(
-            f"modalities is {list(parameters.modalities)}; the checkpoint has experts for {', '.join(experts)} only."
-        )
-    return known
-
-
-def _unlabel(segmentation: Segmentation, threshold: float) -> Segmentation:
-    unsure = segmentation.confidence < round(255 * threshold)
-    return replace(segmentation, labels=np.where(unsure, np.uint8(IGNORE), segmentation.labels))

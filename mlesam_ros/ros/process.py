@@ -22,9 +22,9 @@ from rclpy.exceptions import (
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
-from mlesam_ros.config import NODE, other_sections
+from mlesam_ros.config import other_sections
 from mlesam_ros.errors import ConfigError, MlesamError
-from mlesam_ros.parameter_file import read_override, read_parameter_file
+from mlesam_ros.parameter_file import NODE, read_override, read_parameter_file
 from mlesam_ros.ros.middleware import REFUSED, check_environment, memory_problem, transport_environment
 
 _MALLOC = ((-3, 32 << 20), (-1, 256 << 20), (-2, 32 << 20))

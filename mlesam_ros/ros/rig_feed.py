@@ -15,10 +15,10 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 from tf2_msgs.msg import TFMessage
 
-from mlesam_ros.config import CameraParameters, NodeParameters
+from mlesam_ros.config import CameraParameters, NodeParameters, initial_rig
 from mlesam_ros.errors import PacketError, Problem, sentence
 from mlesam_ros.frame import MODALITIES, Modality, SensorFrame
-from mlesam_ros.geometry.rig import Rig, load_rig
+from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.rig_learner import RigLearner, is_static
 from mlesam_ros.ros.wire import unpack
 
@@ -88,9 +88,7 @@ class RigFeed:
     def __init__(self, node: Node, parameters: NodeParameters) -> None:
         self._node = node
         self._parameters = parameters
-        path = parameters.calibration_file
-        rig = load_rig(path) if path else Rig(parameters.camera.frame_id)
-        self._learner = RigLearner(rig, parameters, self._report)
+        self._learner = RigLearner(initial_rig(parameters), parameters, self._report)
         self._infos = self._info_listeners()
         self._transforms = {
             static: {topic: self._transform_listener(topic, static)}

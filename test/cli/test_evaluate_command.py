@@ -155,8 +155,10 @@ def test_an_interrupted_evaluation_keeps_what_was_done(long_street, tiny_checkpo
         (["BAG", "--clouds", "las"], "las"),
         (["BAG", "--labels", "nowhere"], "no label pictures"),
         (["BAG", "--calibration", "nowhere.yaml"], "nowhere.yaml"),
-        (["BAG", "--sync", "speed=3"], "speed=3"),
-        (["BAG", "--rectified", "lidra"], "lidra"),
+        (["BAG", "-p", "lidar.offset=0.05"], "Write NAME:=VALUE, such as lidar.offset:=0.05."),
+        (["BAG", "-p", "lidar.offset:=soon"], "lidar.offset is 'soon'; accepted are numbers from"),
+        (["BAG", "--params", "nowhere.yaml"], "nowhere.yaml"),
+        (["BAG", "--precision", "fp8"], "precision is 'fp8'; accepted are auto, fp32, bf16, fp16."),
     ],
 )
 def test_bad_input_is_a_sentence_and_leaves_nothing(evaluate, streets, tmp_path, arguments, said):

@@ -64,7 +64,7 @@ def test_pictures_are_held_against_their_camera(mlesam, tmp_path):
         (["check", EXAMPLE, "--image", "nowhere.png"], "nowhere.png is no picture"),
         (["show", "nowhere", "--out", "out"], "nowhere does not exist"),
         (["show", ".", "--out", "out"], ". is no bag"),
-        (["show", ".", "--out", "out", "--topic", "lidar"], "write it as lidar:=/top/points"),
+        (["show", ".", "--out", "out", "--topic", "lidar"], "Write SENSOR:=TOPIC"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(mlesam, tmp_path, monkeypatch, arguments, said):

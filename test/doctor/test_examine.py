@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import yaml
 from posts import (
     CAMERA_FRAME,
     HEIGHT,
@@ -20,12 +21,11 @@ from posts import (
 from mlesam_ros.bags import fields
 from mlesam_ros.bags.recording import assemble_real_bag
 from mlesam_ros.bags.street import write_street
+from mlesam_ros.config import load_parameters
 from mlesam_ros.doctor.catalogue import CATALOGUE
 from mlesam_ros.doctor.examine import examine
 from mlesam_ros.errors import BagError
 from mlesam_ros.findings import ERROR, NOTE, WARNING
-from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.world.world import World
 
 IMAGE, DEPTH, LIDAR, EVENTS, INFO = (
@@ -202,11 +202,16 @@ def test_what_would_help_is_a_number_that_was_tried(tmp_path):
 
 def test_a_calibration_file_stands_in_for_what_the_bag_lacks(tmp_path):
     bag = write(tmp_path / "bag", without(INFO, "/events/camera_info", "/tf_static"))
-    rig = Rig(CAMERA_FRAME, {CAMERA_FRAME: LENS, "event_optical_frame": LENS})
-    optical = Transform(np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]), np.zeros(3))
-    for frame in (CAMERA_FRAME, "event_optical_frame"):
-        rig.tree.set(LIDAR_FRAME, frame, optical)
-    assert examine(bag, calibration=rig).verdict == "healthy"
+    frames = (CAMERA_FRAME, "event_optical_frame")
+    optical = {"translation": [0, 0, 0], "quaternion": [-0.5, 0.5, -0.5, 0.5]}  # x forward to z forward
+    rig = {
+        "camera": CAMERA_FRAME,
+        "cameras": {frame: LENS.to_dict() for frame in frames},
+        "transforms": [{"parent": LIDAR_FRAME, "child": frame, **optical} for frame in frames],
+    }
+    (tmp_path / "rig.yaml").write_text(yaml.safe_dump(rig))
+    parameters = load_parameters(overrides=[f"calibration_file:={tmp_path}/rig.yaml"])
+    assert examine(bag, parameters).verdict == "healthy"
 
 
 def test_a_name_that_contradicts_its_lens_is_a_doubt(tmp_path):
@@ -226,8 +231,8 @@ def test_recordings_without_sensors_and_none_at_all(tmp_path):
     bag = write(tmp_path / "bag", without(IMAGE, DEPTH, LIDAR, EVENTS))
     checkup = examine(bag)
     assert checkup.verdict == "faulty" and checkup.findings[0].message.startswith("none of the bag's topics")
-    with pytest.raises(BagError, match="did you mean /camera/image_raw"):
-        examine(write(tmp_path / "whole"), {"camera": "/camera/image"})
+    with pytest.raises(BagError, match="Did you mean /camera/image_raw"):
+        examine(write(tmp_path / "whole"), load_parameters(overrides=["camera.topic:=/camera/image"]))
     with pytest.raises(BagError, match="does not exist"):
         examine(tmp_path / "nowhere")
 

@@ -19,16 +19,21 @@ from mlesam_ros.bags.drops import parse_drop
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.street import LABELS_TOPIC
 from mlesam_ros.bags.writer import BagWriter
+from mlesam_ros.config import load_parameters
 from mlesam_ros.errors import BagError, ConfigError, MlesamError
 from mlesam_ros.evaluation.evaluate import evaluate
 from mlesam_ros.evaluation.made import Listener
 from mlesam_ros.evaluation.metrics import metrics
-from mlesam_ros.evaluation.options import Options, parse_sync
+from mlesam_ros.evaluation.options import Options
 from mlesam_ros.evaluation.report.strip import Strip
 from mlesam_ros.evaluation.result_bag import ResultBag
 from mlesam_ros.frame import MODALITIES, Segmentation
 from mlesam_ros.messages import stamp_ns
 from mlesam_ros.metrics import Confusion
+
+
+def described(*rules):
+    return Options(load_parameters(overrides=rules))
 
 
 class Memory(Listener):
@@ -124,7 +129,7 @@ def test_a_full_disk_keeps_what_was_done(street, pipeline, tmp_path, monkeypatch
         add(self, *arguments)
 
     monkeypatch.setattr(BagWriter, "add_raw", until_full)
-    with ResultBag(tmp_path / "result", pipeline.config.label_space, {m: m for m in MODALITIES}) as result:
+    with ResultBag(tmp_path / "result", pipeline.config.label_space, {m: m for m in MODALITIES}, 0.5) as result:
         found = evaluate(street, pipeline, listeners=[result])
     assert found.interrupted
     assert found.warnings[-2:] == ["the disk is full.", found.warnings[-1]]
@@ -257,7 +262,7 @@ def test_a_calibration_file_stands_in_for_what_the_bag_does_not_say(tmp_path, pi
     (tmp_path / "rig.yaml").write_text(RIG.format(**camera))
     memory = Memory()
     bag = write_drive(tmp_path / "bag", calibrated=False, lidar_late=0)
-    found = evaluate(bag, pipeline, Options(calibration=tmp_path / "rig.yaml"), [memory])
+    found = evaluate(bag, pipeline, described(f"calibration_file:={tmp_path}/rig.yaml"), [memory])
     assert {made.mask.used for made in memory.made} == {("camera", "lidar")}
     assert found.warnings == []
     reference = evaluate(write_drive(tmp_path / "all", lidar_late=0), pipeline)
@@ -286,7 +291,7 @@ def test_rectified_pictures_are_read_through_p(tmp_path, pipeline):
         return made
 
     path, memory = write_drive(tmp_path / "bag", change=crooked), Memory()
-    evaluate(path, pipeline, Options(rectified=("camera",)), [memory])
+    evaluate(path, pipeline, described("camera.rectified:=true"), [memory])
     model = memory.made[0].rig.camera
     assert model.K[0, 0] == 15 and not model.D.any()
     evaluate(path, pipeline, Options(), [memory])
@@ -301,8 +306,8 @@ def test_a_rectified_picture_with_a_distortion_is_doubted(tmp_path, pipeline):
 
     path = write_drive(tmp_path / "bag", 3, change=crooked, camera_topic="/camera/image_rect", lidar_late=0)
     (warning,) = evaluate(path, pipeline).warnings
-    assert warning.startswith("/camera/image_rect: ") and "--rectified camera" in warning
-    assert evaluate(path, pipeline, Options(rectified=("camera",))).warnings == []
+    assert warning.startswith("/camera/image_rect: ") and "-p camera.rectified:=true" in warning
+    assert evaluate(path, pipeline, described("camera.rectified:=true")).warnings == []
 
 
 def test_events_alone_are_seen_from_where_they_are(shared_data, pipeline):
@@ -323,7 +328,6 @@ def test_events_alone_are_seen_from_where_they_are(shared_data, pipeline):
         ({"start": float("nan")}, "start is nan s"),
         ({"duration": 0.0}, "duration is 0 s"),
         ({"every": 0}, "every is 0"),
-        ({"rectified": ("lidra",)}, "'lidra'"),
     ],
 )
 def test_options_that_cannot_be_meant(change, said):
@@ -352,18 +356,10 @@ def test_not_one_mask_says_why(tmp_path, pipeline):
 
 
 def test_the_synchroniser_is_told_in_the_nodes_words(street, pipeline):
-    options = Options(sync=parse_sync(["patience=0.2", "lidar.offset=0.3", "primary_order=depth,camera"]))
+    options = described("patience:=0.2", "lidar.offset:=0.3", "primary_order:=[depth, camera]")
     found = evaluate(street, pipeline, options)
     assert all("lidar" not in trace.used for trace in found.scores.traces[:2])
-    assert parse_sync(["camera.required=true", "lidar.tolerance=0.1", "camera.tolerance=0.2"]) == {
-        "required": ("camera",), "tolerance": {"lidar": 0.1, "camera": 0.2},
-    }  # fmt: skip
 
-
-@pytest.mark.parametrize("pair", ["patience", "patience=soon", "lidra.offset=1", "speed=3", "camera.required=maybe"])
-def test_a_word_that_the_synchroniser_does_not_know(pair):
-    with pytest.raises(ConfigError):
-        parse_sync([pair])
 
 
 # Memory
@@ -373,7 +369,7 @@ def test_memory_does_not_grow_with_the_bag(tmp_path, pipeline, monkeypatch):
     """A mask may leave its line of figures, some kilobytes; its pixels, half a megabyte here, may not stay."""
     size = (600, 800)
 
-    def segment(frame_set, rig):
+    def segment(frame_set, rig, enlarge=True):
         return Segmentation(
             frame_set.stamp, "camera", np.full(size, frame_set.stamp % 23, np.uint8), np.zeros(size, np.uint8),
             {"semantic": {"camera": 1.0}}, ("camera",), {}, {"model": 0.01},
@@ -390,7 +386,7 @@ def test_memory_does_not_grow_with_the_bag(tmp_path, pipeline, monkeypatch):
 
     bag = write_drive(tmp_path / "bag", 210)
     strip = Strip(pipeline.config.label_space)
-    with ResultBag(tmp_path / "result", pipeline.config.label_space, {"camera": "/camera/image_raw"}) as result:
+    with ResultBag(tmp_path / "result", pipeline.config.label_space, {"camera": "/camera/image_raw"}, 0.5) as result:
         tracemalloc.start()
         try:
             evaluate(bag, pipeline, listeners=[strip, result, Scale()])

@@ -13,6 +13,7 @@ from mlesam_ros.bags import fields
 from mlesam_ros.bags.drops import parse_drop
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.writer import BagWriter
+from mlesam_ros.config import NodeParameters, load_parameters, sync_config
 from mlesam_ros.doctor.examine import examine
 from mlesam_ros.errors import BagError, ConfigError
 from mlesam_ros.evaluation.calibration import BagRig
@@ -22,15 +23,15 @@ from mlesam_ros.evaluation.truth import Truth
 from mlesam_ros.frame import FrameSet
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.messages import FrameReader
-from mlesam_ros.sync import FATES, SyncConfig, Synchroniser
+from mlesam_ros.sync import FATES, Synchroniser
 
 SPACE = load_label_space("deliver")
 
 
-def replayed(path, drops=(), sync=None, busy=0.0, **span):
+def replayed(path, drops=(), parameters=None, busy=0.0, **span):
     with BagReader(path) as reader:
         topics = find_topics(reader.topics)
-        replay = Replay(reader, topics, BagRig(reader, topics), SPACE, sync, [parse_drop(drop) for drop in drops])
+        replay = Replay(reader, topics, BagRig(reader, topics), SPACE, parameters, [parse_drop(drop) for drop in drops])
         steps = []
         for step in replay.steps(**span):
             steps.append(step)
@@ -89,8 +90,8 @@ def test_sets_are_those_of_a_synchroniser_that_hears_the_same_at_the_same_time(t
         return None if topic.endswith(("raw", "points")) and lost[int("lidar" in topic), index] else made
 
     path = write_drive(tmp_path / "bag", 30, change=lose, delay=int(chance.integers(0, 80)) * 1_000_000)
-    sync = SyncConfig(("camera", "lidar"))
-    replay, sets, _ = replayed(path, sync=sync)
+    sync = sync_config(NodeParameters(), ("camera", "lidar"))
+    replay, sets, _ = replayed(path)
     assert [(s.stamp, s.primary, tuple(s.frames), s.skews) for s in sets] == by_hand(path, sync)
     every_fate_is_counted(replay.counters)
 
@@ -169,7 +170,7 @@ def test_a_foreign_clock_is_judged_per_sensor_and_named_with_a_remedy_that_helps
         (finding,) = [f for f in rehearsed.findings if f.severity == "error" and f.subject == refused]
         assert cause in finding.message and finding.remedy in warning
     told = float(re.search(rf"-p {refused}.offset:=(\S+)\)", warning)[1])
-    replay, sets, _ = replayed(path, sync=SyncConfig(("camera", "lidar"), offset={refused: told}))
+    replay, sets, _ = replayed(path, parameters=load_parameters(overrides=[f"{refused}.offset:={told}"]))
     assert [tuple(s.frames) for s in sets] == [("camera", "lidar")] * 10
     assert all(s.skews["lidar"] == 20_000_000 for s in sets) and len(replay.warnings) == bool(delay)
 

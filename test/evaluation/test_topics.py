@@ -2,7 +2,8 @@
 
 import pytest
 
-from mlesam_ros.errors import BagError, ConfigError
+from mlesam_ros.config import load_parameters
+from mlesam_ros.errors import BagError
 from mlesam_ros.evaluation.topics import find_topics
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR
 
@@ -82,6 +83,10 @@ ROBOTS = {
 }  # fmt: skip
 
 
+def described(*rules):
+    return load_parameters(overrides=rules)
+
+
 @pytest.mark.parametrize("robot", ROBOTS)
 def test_what_people_mean(robot):
     topics, meant = ROBOTS[robot]
@@ -93,7 +98,7 @@ def test_what_people_mean(robot):
 
 
 def test_a_choice_beats_the_guess():
-    found = find_topics(NUSCENES, {CAMERA: "/CAM_BACK/image_rect_compressed"})
+    found = find_topics(NUSCENES, described("camera.topic:=/CAM_BACK/image_rect_compressed"))
     assert found.sensors[CAMERA].topic == "/CAM_BACK/image_rect_compressed"
     assert found.infos[CAMERA] == "/CAM_BACK/camera_info"
 
@@ -136,18 +141,48 @@ def test_the_camera_info_beside_a_picture(robot, infos):
 
 
 @pytest.mark.parametrize(
-    ("chosen", "error", "said"),
+    ("rules", "truth", "said"),
     [
-        ({"lidra": "/points"}, ConfigError, "lidra"),
-        ({CAMERA: "/camera/image_rwa"}, BagError, "did you mean /camera/image_raw?"),
-        ({CAMERA: "/lidar/points"}, BagError, "sensor_msgs/msg/PointCloud2"),
-        ({"truth": "/events"}, BagError, "truth is read from sensor_msgs/msg/Image"),
+        (["camera.topic:=/camera/image_rwa"], None, "Did you mean /camera/image_raw?"),
+        (["camera.topic:=/depth/camera_info"], None, f"publisher sends {INFO}; accepted are {IMAGE}, {SMALL}."),
+        (["camera.type:=sensor_msgs/msg/CompressedImage", "camera.topic:=camera/image_raw"], None,
+         f"camera.topic is /camera/image_raw: publisher sends {IMAGE}; accepted are {SMALL}."),
+        (["camera.info_topic:=/lens"], None, "camera.info_topic is /lens"),
+        ([], "/events", f"accepted are {IMAGE}, {SMALL}."),
+        ([], "/nowhere", "truth is /nowhere, and the bag has no such topic"),
     ],
-)
-def test_a_choice_that_cannot_be_is_refused(chosen, error, said):
-    with pytest.raises(error, match=r"[.?]$") as caught:
-        find_topics(OURS, chosen)
+)  # fmt: skip
+def test_a_choice_that_cannot_be_is_refused(rules, truth, said):
+    with pytest.raises(BagError, match=r"[.?]$") as caught:
+        find_topics(OURS, described(*rules), truth)
     assert said in str(caught.value)
+
+
+def test_a_topic_of_a_file_that_the_bag_lacks_is_noted_and_one_that_is_required_refused(tmp_path):
+    """A rig's file serves a recording of some of its sensors."""
+    file = tmp_path / "rig.yaml"
+    file.write_text("/**: {ros__parameters: {lidar: {topic: /roof/points}, depth: {info_topic: /lens}}}\n")
+    found = find_topics(OURS, load_parameters(file))
+    assert set(found.sensors) == {CAMERA, DEPTH, EVENT} and DEPTH not in found.infos
+    assert found.notes == (
+        "the bag has no topic /roof/points, which lidar.topic names; nothing is read from it.",
+        "the bag has no topic /lens, which depth.info_topic names; nothing is read from it.",
+    )
+    with pytest.raises(BagError, match="lidar is required, and the bag has no topic of it"):
+        find_topics(OURS, load_parameters(file, ["lidar.required:=true"]))
+
+
+def test_a_type_chooses_among_topics_and_disabled_sensors_are_not_looked_for():
+    both = {"/camera/image_raw": IMAGE, "/camera/image_raw/compressed": SMALL, "/lidar/points": CLOUD}
+    found = find_topics(both, described(f"camera.type:={SMALL}", "modalities:=[camera]"))
+    assert {m: s.topic for m, s in found.sensors.items()} == {CAMERA: "/camera/image_raw/compressed"}
+
+
+def test_relative_names_are_those_of_the_node():
+    topics = {"/robot/front/image": IMAGE, "/robot/front/lens": INFO, "/camera/image_raw": IMAGE}
+    rules = "camera.topic:=front/image", "camera.info_topic:=front/lens"
+    found = find_topics(topics, load_parameters(None, rules, "/robot/mlesam"))
+    assert found.sensors[CAMERA].topic == "/robot/front/image" and found.infos == {CAMERA: "/robot/front/lens"}
 
 
 def test_a_bag_without_any_sensor_says_what_it_has():

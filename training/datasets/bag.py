@@ -5,6 +5,7 @@ Reading a bag is sequential and encoding costs time, so every labelled set is en
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,16 +17,17 @@ import cv2
 import numpy as np
 
 from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.config import NodeParameters, iter_parameters
 from mlesam_ros.encoding.encoder import Encoder
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, Settings, encode, image_settings, make_encoders
 from mlesam_ros.encoding.settings import DEFAULTS, Preprocessing
 from mlesam_ros.errors import ConfigError, DatasetError
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.replay import Replay
-from mlesam_ros.evaluation.topics import TRUTH, find_topics
+from mlesam_ros.evaluation.topics import find_topics
 from mlesam_ros.evaluation.truth import Truth, check_aspect
 from mlesam_ros.frame import EVENT, MODALITIES, NANOSECONDS, FrameSet, Modality
-from mlesam_ros.geometry.rig import Rig, load_rig
+from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.config import network_size
 from mlesam_ros.training.datasets.arrays import MANIFEST, EncodedFrames, Writer, allocate
@@ -48,8 +50,8 @@ class BagOptions:
         encoders: modality → encoder; the default ones where it says nothing.
         settings: of the encoders' images; their defaults where it says nothing.
         preprocessing: settings of the sensors' data.
-        topics: modality, or `truth`, → topic, where the bag's names do not say enough.
-        calibration: file of a rig; CameraInfo and TF of the bag count over it.
+        truth: topic of the labels, where the bag's names do not say enough.
+        parameters: of the sensors, as the node is told them.
     """
 
     bags: tuple[str, ...]
@@ -58,8 +60,8 @@ class BagOptions:
     space: str = "deliver"
     modalities: tuple[Modality, ...] = MODALITIES
     encoders: Mapping[Modality, str] = field(default_factory=dict)
-    topics: Mapping[str, str] = field(default_factory=dict)
-    calibration: str | None = None
+    truth: str | None = None
+    parameters: NodeParameters = field(default_factory=NodeParameters)
     settings: Settings = field(default_factory=dict)
     preprocessing: Preprocessing = DEFAULTS
 
@@ -68,20 +70,37 @@ class BagOptions:
         encoders = {m: self.encoders.get(m, DEFAULT_ENCODERS[m]) for m in self.modalities}
         return {
             "bags": list(self.bags), "size": list(self.size), "space": self.space, "encoders": encoders,
-            "topics": dict(self.topics), "calibration": self.calibration,
+            "truth": self.truth, "parameters": self._parameters(),
             "settings": image_settings(make_encoders(encoders, self.settings)),
             "preprocessing": asdict(self.preprocessing),
         }  # fmt: skip
 
+    def _parameters(self) -> dict[str, Any]:
+        """The parameters that encoded images depend on: topics where they are named, a file by its content."""
+        found: dict[str, Any] = {}
+        for name, entry, value in iter_parameters(self.parameters):
+            if not entry.metadata["encoding"] or (name.endswith("topic") and name not in self.parameters.given):
+                continue
+            if name == "calibration_file" and value:
+                found[name] = _sha256(Path(value))
+            else:
+                found[name] = list(value) if isinstance(value, tuple) else value
+        return found
+
 
 class LabelledBags(EncodedFrames):
-    """The labelled sets of some bags. Condition: bag."""
+    """The labelled sets of some bags. Condition: bag.
+
+    Attributes:
+        warnings: what the bags leave in doubt, one sentence each.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Open what `prepare_bags` made; see `EncodedFrames`."""
         super().__init__(folder, "labelled bag")
         self.names = [f"{Path(bag).name}/{stamp}" for bag, stamp in self.manifest["rows"]]
         self.conditions = [{"bag": Path(bag).name} for bag, _ in self.manifest["rows"]]
+        self.warnings: list[str] = self.manifest.get("warnings", [])
 
 
 def prepare_bags(options: BagOptions, report: Progress | None = None) -> LabelledBags:
@@ -99,9 +118,10 @@ def prepare_bags(options: BagOptions, report: Progress | None = None) -> Labelle
     folder, manifest = Path(options.folder), options.manifest()
     if (folder / MANIFEST).exists():
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        other = [key for key in manifest if found.get(key) != manifest[key]]
-        if other:
-            raise DatasetError(f"{folder} was encoded with another {' and '.join(other)}; give another folder.")
+        if other := list(_differences(found, manifest)):
+            raise DatasetError(
+                f"{folder} was encoded with another {' and '.join(other)}.", "Give another folder, or remove this one."
+            )
         return LabelledBags(folder)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -115,15 +135,26 @@ def _encoders(options: BagOptions) -> dict[Modality, Encoder]:
     return make_encoders(options.manifest()["encoders"], options.settings, options.preprocessing)
 
 
+def _differences(found: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Names of what two manifests differ in, a parameter by its own."""
+    for key, value in manifest.items():
+        known = found.get(key)
+        if isinstance(known, dict) and key == "parameters":
+            yield from (name for name in sorted({*known, *value}) if known.get(name) != value.get(name))
+        elif known != value:
+            yield key
+
+
 def _encode(options: BagOptions, manifest: dict[str, Any], folder: Path, report: Progress | None) -> None:
     """Count first, so that the arrays have their final length; then encode."""
     space = load_label_space(options.space)
-    rows = [(bag, stamp) for bag in options.bags for stamp in _stamps(bag, options, space)]
-    allocate(folder, {**manifest, "rows": rows}, len(rows), options.size)
+    warnings: dict[str, None] = {}
+    rows = [(bag, stamp) for bag in options.bags for stamp in _stamps(bag, options, space, warnings)]
+    allocate(folder, {**manifest, "rows": rows, "warnings": list(warnings)}, len(rows), options.size)
     writer, encoders = Writer(folder, options.modalities), _encoders(options)
     row = 0
     for bag in options.bags:
-        for frame_set, labels, rig in _labelled(bag, options, space):
+        for frame_set, labels, rig in _labelled(bag, options, space, {}):
             _check_size(bag, options.size, rig)
             images: dict[Modality, Image] = encode(frame_set, rig, options.size, encoders)
             small = cv2.resize(labels, options.size[::-1], interpolation=cv2.INTER_NEAREST)
@@ -148,8 +179,8 @@ def _check_size(bag: str, size: tuple[int, int], rig: Rig) -> None:
         )
 
 
-def _stamps(bag: str, options: BagOptions, space: LabelSpace) -> list[int]:
-    stamps = [frame_set.stamp for frame_set, _, _ in _labelled(bag, options, space)]
+def _stamps(bag: str, options: BagOptions, space: LabelSpace, warnings: dict[str, None]) -> list[int]:
+    stamps = [frame_set.stamp for frame_set, _, _ in _labelled(bag, options, space, warnings)]
     if not stamps:
         wanted = ", ".join(options.modalities)
         raise DatasetError(
@@ -158,25 +189,36 @@ def _stamps(bag: str, options: BagOptions, space: LabelSpace) -> list[int]:
     return stamps
 
 
-def _labelled(bag: str, options: BagOptions, space: LabelSpace) -> Iterator[tuple[FrameSet, Labels, Rig]]:
-    """The complete sets of a bag that have labels, with what is known about the mounting at that time."""
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(f"calibration_file {path} cannot be read: {error.strerror}.") from error
+
+
+def _labelled(
+    bag: str, options: BagOptions, space: LabelSpace, warnings: dict[str, None]
+) -> Iterator[tuple[FrameSet, Labels, Rig]]:
+    """The complete sets of a bag that have labels, with the mounting as it is known at that time."""
     with BagReader(bag) as reader:
-        topics = find_topics(reader.topics, options.topics, options.modalities)
+        topics = find_topics(reader.topics, options.parameters, options.truth, options.modalities)
         if topics.truth is None:
-            raise DatasetError(f"{bag} has no topic of labels; name one as topics: {{{TRUTH}: /topic}}.")
+            raise DatasetError(f"{bag} has no topic of labels.", "Name one in the recipe's data, as truth: /topic.")
         silent = [m for m in options.modalities if m not in topics.sensors]
         if silent:
             raise DatasetError(f"{bag} has no topic for {' and '.join(silent)}; take it out of modalities, or name it.")
-        calibration = BagRig(reader, topics, rig=load_rig(options.calibration) if options.calibration else None)
+        calibration = BagRig(reader, topics, options.parameters)
         window = getattr(_encoders(options).get(EVENT), "window", 0.0)
         preprocessing = replace(options.preprocessing, event_window=window)
-        replay = Replay(reader, topics, calibration, space, preprocessing=preprocessing)
+        replay = Replay(reader, topics, calibration, space, options.parameters, preprocessing=preprocessing)
         for frame_set, truth in _pairs(replay.steps(), options.modalities):
             rig = calibration.rig
             check_aspect(truth.labels.shape, (rig.camera.height, rig.camera.width))
             yield frame_set, truth.labels, rig
         for topic, problem in replay.problems.items():
             raise DatasetError(f"{bag}: {topic}: {problem}")
+        doubts = (f"{topic}: {doubt}" for topic, doubt in calibration.problems.items())
+        warnings.update(dict.fromkeys(f"{bag}: {words}" for words in (*topics.notes, *replay.warnings, *doubts)))
 
 
 def _pairs(steps: Iterator[FrameSet | Truth], modalities: Sequence[Modality]) -> Iterator[tuple[FrameSet, Truth]]:

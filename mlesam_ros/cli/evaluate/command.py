@@ -8,14 +8,23 @@ from typing import Annotated
 import typer
 
 from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.parameters import (
+    NODE,
+    TRUTH,
+    NodeOption,
+    ParamOption,
+    ParamsOption,
+    read_parameters,
+    read_topics,
+)
 from mlesam_ros.cli.results import JsonOption, write_json
-from mlesam_ros.errors import ConfigError
 
 _INTERRUPTED = 130
 _SOME_FAILED = 1
 _EXAMPLES = epilog(
     "mlesam evaluate drive/",
     "mlesam evaluate drive/ --drop camera@10..16 --robustness --every 5",
+    "mlesam evaluate drive/ --params rig.params.yaml -p lidar.offset:=0.05",
     "mlesam evaluate drive.mcap --topic camera:=/zed/left/image_raw --calibration rig.yaml",
     "mlesam evaluate drive/ --checkpoint my_experts.safetensors --labels labels/ --json -",
     "mlesam evaluate recordings/ --every 10 --clouds ply",
@@ -34,25 +43,21 @@ def evaluate(
         list[Path],
         typer.Argument(help="rosbag2 folders, .mcap or .db3 files, folders of such bags; or the folder of a data set."),
     ],
-    checkpoint: Annotated[Path | None, typer.Option(help="Experts to use instead of the shipped ones.")] = None,
-    base_weights: Annotated[Path | None, typer.Option(help="The backbone that the experts were trained on.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the first GPU by default.")] = None,
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads; half of the cores by default.")] = None,
+    params: ParamsOption = None,
+    param: ParamOption = None,
+    node: NodeOption = NODE,
+    checkpoint: Annotated[Path | None, typer.Option(help="Short for -p checkpoint:=FILE.")] = None,
+    base_weights: Annotated[Path | None, typer.Option(help="Short for -p base_weights:=FILE.")] = None,
+    device: Annotated[str | None, typer.Option(help="Short for -p device:=cpu, cuda or cuda:1.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Short for -p precision:=fp32, bf16 or fp16.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Short for -p threads:=NUMBER.")] = None,
     topic: Annotated[
         list[str] | None,
-        typer.Option(metavar="WHAT:=TOPIC", help="Read a modality, or truth, from this topic; repeatable."),
-    ] = None,
-    calibration: Annotated[Path | None, typer.Option(help="Rig file for what the bag does not say.")] = None,
-    rectified: Annotated[
-        list[str] | None, typer.Option(metavar="MODALITY", help="Its pictures are rectified; repeatable.")
-    ] = None,
-    sync: Annotated[
-        list[str] | None,
         typer.Option(
-            metavar="NAME=VALUE", help="As the node's parameters: patience=0.1, lidar.offset=0.05; repeatable."
+            metavar="SENSOR:=TOPIC", help="Short for -p SENSOR.topic:=TOPIC; truth:=TOPIC has true labels; repeatable."
         ),
     ] = None,
+    calibration: Annotated[Path | None, typer.Option(help="Short for -p calibration_file:=FILE.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Folder of true labels, PNGs called by their stamps.")] = None,
     start: Annotated[float, typer.Option(help="Seconds to skip at the beginning.")] = 0.0,
     duration: Annotated[float | None, typer.Option(help="Seconds to evaluate.")] = None,
@@ -85,40 +90,43 @@ def evaluate(
     Without true labels it still reports class shares, consistency, confidence, skews, drops and latency. Ctrl-C ends it
     early and keeps what was done.
 
+    The sensors are described as to the node: by --params and -p. Topics that these do not name are guessed.
+
     Of several bags each gets a folder of its own, beside a summary of them all. Under torchrun they are shared out
     among the processes. With --dataset it is a published set in its own folders, with every subset of the sensors.
     """
     from mlesam_ros.bags.drops import parse_drop
     from mlesam_ros.cli.evaluate.dataset import exam, run_dataset
     from mlesam_ros.cli.evaluate.run import Request, run
-    from mlesam_ros.evaluation.options import Options, parse_sync
+    from mlesam_ros.evaluation.options import Options
     from mlesam_ros.evaluation.output import Outputs
-    from mlesam_ros.pipeline import Pipeline
-    from mlesam_ros.share import share
+    from mlesam_ros.pipeline import Pipeline, checkpoint_path, load_pipeline
 
-    experts = checkpoint or share("weights/street.safetensors")
+    parameters = read_parameters(
+        params, param, node, topic, checkpoint=checkpoint, base_weights=base_weights, device=device,
+        precision=precision, threads=threads, calibration_file=calibration,
+    )  # fmt: skip
     if dataset is not None:
+        of_network = {"checkpoint", "base_weights", "device", "precision"}
         bags_only = {
-            "topic": topic, "calibration": calibration, "rectified": rectified, "sync": sync, "labels": labels,
-            "start": start, "duration": duration, "every": every > 1, "real-time": real_time, "drop": drop,
-            "clouds": clouds, "threads": threads,
+            **dict.fromkeys((f"param {name}" for name in sorted(parameters.given - of_network)), True),
+            "topic": topic, "labels": labels, "start": start, "duration": duration, "every": every > 1,
+            "real-time": real_time, "drop": drop, "clouds": clouds,
         }  # fmt: skip
         asked = exam(dataset, bags, split, option or (), bags_only,
-                     robustness=robustness, device=device or "auto", precision=precision)  # fmt: skip
-        figures = run_dataset(experts, base_weights, asked, output, quiet=json == "-")
+                     robustness=robustness, device=parameters.device, precision=parameters.precision)  # fmt: skip
+        base = Path(parameters.base_weights) if parameters.base_weights else None
+        figures = run_dataset(Path(checkpoint_path(parameters.checkpoint)), base, asked, output, quiet=json == "-")
         if figures is not None and json is not None:
             write_json(figures, json)
         return
     options = Options(
-        topics=_chosen(topic or ()), calibration=calibration, labels=labels, start=start, duration=duration,
+        parameters=parameters, truth=read_topics(topic).get(TRUTH), labels=labels, start=start, duration=duration,
         every=every, real_time=real_time, drops=tuple(map(parse_drop, drop or ())), robustness=robustness,
-        rectified=tuple(rectified or ()), sync=parse_sync(sync or ()),
     )  # fmt: skip
 
     def load(own_device: str | None) -> Pipeline:
-        pipeline = Pipeline.from_checkpoint(experts, base_weights, device or own_device, precision, threads)
-        pipeline.warm_up()  # as the node does, so that the first masks' latency is the others'
-        return pipeline
+        return load_pipeline(parameters, own_device)
 
     result = run(Request(tuple(bags), load, options, Outputs(bag_out, report, clouds), output), quiet=json == "-")
     if result is None:
@@ -130,14 +138,3 @@ def evaluate(
     if any("error" in row for row in result.get("bags", ())):
         raise typer.Exit(_SOME_FAILED)
 
-
-def _chosen(pairs: list[str] | tuple[str, ...]) -> dict[str, str]:
-    chosen = {}
-    for pair in pairs:
-        what, separator, topic = pair.partition(":=")
-        if not (what and separator and topic):
-            raise ConfigError(
-                f"topic {pair!r} cannot be read.", "Write a modality and a topic, such as camera:=/image."
-            )
-        chosen[what] = topic
-    return chosen

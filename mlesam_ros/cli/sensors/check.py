@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.parameters import NODE, NodeOption, ParamOption, ParamsOption, read_parameters
 from mlesam_ros.cli.results import JsonOption, write_json
 from mlesam_ros.errors import ConfigError, Problem
 from mlesam_ros.files import expand_path
 from mlesam_ros.findings import ERROR, WARNING, Finding, worst
 
+if TYPE_CHECKING:
+    from mlesam_ros.config import NodeParameters
+
 _EXAMPLES = epilog(
     "mlesam sensors check config/rigs/example.yaml",
+    "mlesam sensors check --params rig.params.yaml",
     "mlesam sensors check rig.yaml --image street.jpg",
     "mlesam sensors check rig.yaml --image front_optical_frame=front.png --image rear_optical_frame=rear.png --json -",
 )
@@ -29,7 +34,13 @@ def register(group: typer.Typer) -> None:
 
 
 def check(
-    calibration: Annotated[Path, typer.Argument(help="A calibration file, such as config/rigs/example.yaml.")],
+    calibration: Annotated[
+        Path | None,
+        typer.Argument(help="A calibration file, such as config/rigs/example.yaml; that of --params without it."),
+    ] = None,
+    params: ParamsOption = None,
+    param: ParamOption = None,
+    node: NodeOption = NODE,
     image: Annotated[
         list[str] | None,
         typer.Option(metavar="[FRAME=]FILE", help="A picture that it should fit; of the label camera without FRAME."),
@@ -42,6 +53,7 @@ def check(
     loads but hardly any robot has: a lens that folds over inside the picture, a camera that is turned like a body, a
     transform that looks inverted. The exit code is 1 if there is an error.
     """
+    calibration = _named(calibration, read_parameters(params, param, node))
     findings = _findings(calibration, image or [])
     verdict = _VERDICTS.get(worst(findings) or "", "good")
     if json is None:
@@ -50,6 +62,14 @@ def check(
         write_json({"file": str(calibration), "verdict": verdict, "findings": [f.to_dict() for f in findings]}, json)
     if worst(findings) == ERROR:
         raise typer.Exit(_WRONG)
+
+
+def _named(calibration: Path | None, parameters: NodeParameters) -> Path:
+    if calibration is None and not parameters.calibration_file:
+        raise ConfigError(
+            "no calibration file is named.", "Give one as argument, or with -p calibration_file:=FILE or --params FILE."
+        )
+    return calibration or Path(parameters.calibration_file)
 
 
 def _findings(calibration: Path, images: list[str]) -> list[Finding]:

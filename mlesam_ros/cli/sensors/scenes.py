@@ -15,13 +15,14 @@ import numpy.typing as npt
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.segments import mask_segments, outline_segments
 from mlesam_ros.bags.still import load_still
+from mlesam_ros.config import NodeParameters
 from mlesam_ros.encoding.cloud import cloud_xyz
 from mlesam_ros.encoding.picture import to_rgb
 from mlesam_ros.errors import BagError
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.evaluation.topics import find_topics
-from mlesam_ros.frame import CAMERA, LIDAR, Cloud, CompressedPicture, FrameSet, Modality, Picture, SensorFrame
+from mlesam_ros.frame import CAMERA, LIDAR, Cloud, CompressedPicture, FrameSet, Picture, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.coherence import Coherence, Segments, best_yaw, by_yaw, turned
 from mlesam_ros.geometry.rig import Lens, Rig, load_rig
@@ -106,7 +107,7 @@ class Scene:
 
 
 def open_scene(
-    path: Path, fit: str | None, calibration: Path | None, topics: Mapping[Modality, str], after: float
+    path: Path, fit: str | None, calibration: Path | None, parameters: NodeParameters, after: float
 ) -> Scene:
     """Read a folder or a bag.
 
@@ -114,7 +115,7 @@ def open_scene(
         path: a folder of `mlesam_ros.bags.still`, or a bag.
         fit: how a picture of another size than its calibration's belongs to it; None to refuse it.
         calibration: a rig file that counts before the bag's own.
-        topics: modality → topic of the bag.
+        parameters: of the bag's sensors.
         after: seconds into the bag.
 
     Raises:
@@ -122,7 +123,7 @@ def open_scene(
     """
     if path.is_dir() and any(path.glob("*.pcd")):
         return _from_still(path, fit)
-    return _from_bag(path, fit, calibration, topics, after)
+    return _from_bag(path, fit, calibration, parameters, after)
 
 
 def _from_still(folder: Path, fit: str | None) -> Scene:
@@ -139,16 +140,16 @@ def _from_still(folder: Path, fit: str | None) -> Scene:
 
 
 def _from_bag(
-    path: Path, fit: str | None, calibration: Path | None, topics: Mapping[Modality, str], after: float
+    path: Path, fit: str | None, calibration: Path | None, parameters: NodeParameters, after: float
 ) -> Scene:
     with BagReader(path) as reader:
-        found = replace(find_topics(reader.topics, topics), truth=None)
+        found = replace(find_topics(reader.topics, parameters), truth=None)
         missing = [modality for modality in (CAMERA, LIDAR) if modality not in found.sensors]
         if missing:
             have, lacks = ", ".join(reader.topics) or "none", " and ".join(missing)
             raise BagError(f"{path} has no topic for {lacks}; its topics are {have}.", "Name one with --topic.")
-        known = BagRig(reader, found)
-        replay = Replay(reader, found, known, load_label_space("deliver"))
+        known = BagRig(reader, found, parameters)
+        replay = Replay(reader, found, known, load_label_space("deliver"), parameters)
         sets = (step for step in replay.steps(after) if isinstance(step, FrameSet))
         best = _fullest(itertools.islice(sets, _MOST_SETS), len(found.sensors))
     if best is None or not {CAMERA, LIDAR} <= set(best.frames):

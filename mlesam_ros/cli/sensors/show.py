@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.parameters import NODE, NodeOption, ParamOption, ParamsOption, TopicOption, read_parameters
 from mlesam_ros.cli.results import JsonOption, write_json
-from mlesam_ros.errors import BagError, ConfigError
+from mlesam_ros.errors import BagError
 
 if TYPE_CHECKING:
     from mlesam_ros.cli.sensors.scenes import Scene
@@ -46,9 +47,10 @@ def show(
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration file that counts before what a bag itself says.")
     ] = None,
-    topic: Annotated[
-        list[str] | None, typer.Option(metavar="MODALITY:=TOPIC", help="Which topic of a bag, where it has several.")
-    ] = None,
+    params: ParamsOption = None,
+    param: ParamOption = None,
+    node: NodeOption = NODE,
+    topic: TopicOption = None,
     at: Annotated[float, typer.Option(help="Seconds into a bag.", min=0.0)] = 0.0,
     encodings: Annotated[bool, typer.Option("--encodings", help="Also what each expert reads.")] = False,
     json: JsonOption = None,
@@ -63,10 +65,10 @@ def show(
     from mlesam_ros.cli.sensors.sheet import encoding_sheets, projection_sheet
 
     turn = {"yaw": yaw, "pitch": pitch, "roll": roll}
-    topics = _topics(topic or [])
+    parameters = read_parameters(params, param, node, topic)
     results: list[dict[str, Any]] = []
     for source in sources:
-        scene = open_scene(source, fit, calibration, topics, at)
+        scene = open_scene(source, fit, calibration, parameters, at)
         shown = scene.turned(**turn)
         stem = _stem(scene.name, results)
         files = [_save(out / f"{stem}.png", projection_sheet(shown))]
@@ -77,14 +79,6 @@ def show(
             _print(results[-1])
     if json is not None:
         write_json({"frames": results}, json)
-
-
-def _topics(given: list[str]) -> dict[str, str]:
-    pairs = [entry.partition(":=") for entry in given]
-    wrong = [modality for modality, equals, name in pairs if not (equals and name)]
-    if wrong:
-        raise ConfigError(f"--topic {wrong[0]} names no topic.", "Write it as lidar:=/top/points.")
-    return {modality: name for modality, _, name in pairs}
 
 
 def _stem(name: str, results: list[dict[str, Any]]) -> str:

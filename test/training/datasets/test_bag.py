@@ -82,7 +82,7 @@ def test_labels_outside_the_space_and_bags_without_labels_are_named(bag, tmp_pat
     with pytest.raises((LabelError, DatasetError), match="ground_truth/labels"):
         prepare_bags(BagOptions((bag,), str(tmp_path / "a"), SIZE, space="muses"))
     with pytest.raises(BagError, match="/nowhere"):
-        prepare_bags(BagOptions((bag,), str(tmp_path / "b"), SIZE, topics={"truth": "/nowhere"}))
+        prepare_bags(BagOptions((bag,), str(tmp_path / "b"), SIZE, truth="/nowhere"))
     with pytest.raises(BagError):
         prepare_bags(BagOptions(("nowhere",), str(tmp_path / "c"), SIZE))
 
