@@ -116,7 +116,7 @@ def survey(source: Source) -> None:
 def _prepare(recipe: Recipe, config: MLESAMConfig, part: str, report: Report | None = None) -> LabelledFrames:
     data = recipe.data
     if isinstance(data, Data):
-        return prepare(data, part, config.encoders, report)
+        return prepare(data, part, config.encoders, report, config.settings)
     assert isinstance(data, BagData)
     return prepare_bags(_bag_options(data, part, config), report)
 
