@@ -80,6 +80,7 @@ def measure(
     config = MLESAMConfig.from_dict(describe_checkpoint(checkpoint)["config"])
     dataset = open_dataset(exam.name, exam.split, {**exam.options, "root": exam.root, "modalities": config.modalities})
     refuse_other_pictures(config, dataset)
+    dataset.survey()
     model = load_checkpoint(checkpoint, base_weights, label_space=dataset.space).to(device)
     chosen = subsets(config.modalities)
     words = " ".join([exam.name, exam.split, *(f"{key}={value}" for key, value in sorted(exam.options.items()))])
