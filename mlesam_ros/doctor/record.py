@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mlesam_ros.encoding.settings import Found
 from mlesam_ros.errors import MlesamError, Problem
 from mlesam_ros.evaluation.topics import Source
-from mlesam_ros.frame import NANOSECONDS, Events, Modality, Payload, Picture, SensorFrame
+from mlesam_ros.frame import NANOSECONDS, Events, Modality, Picture, SensorFrame
 from mlesam_ros.messages import FrameReader, stamp_ns
 
 Nanoseconds = npt.NDArray[np.int64]
@@ -52,7 +52,7 @@ class Record:
         """A new reader of its messages."""
         return FrameReader(self.modality, self.source.type, offset=self.offset / NANOSECONDS)
 
-    def hear(self, message: Any, arrived: int) -> Payload | None:
+    def hear(self, message: Any, arrived: int) -> SensorFrame | None:
         """Note a message.
 
         Args:
@@ -60,7 +60,7 @@ class Record:
             arrived: nanoseconds at which it was recorded or received.
 
         Returns:
-            what it holds; None where it cannot be read.
+            its frame; None where it cannot be read.
         """
         self.received += 1
         try:
@@ -71,7 +71,7 @@ class Record:
         self.note(stamp_ns(message.header), frame.time, arrived, frame.frame_id)
         if isinstance(frame.payload, Picture | Events):
             self.sizes[frame.payload.height, frame.payload.width] += 1
-        return frame.payload
+        return frame
 
     def note(self, stamp: int, moment: int, arrived: int, frame_id: str) -> None:
         """A message that was read: its header's stamp, its frame's `time`, and its arrival."""

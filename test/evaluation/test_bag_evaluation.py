@@ -361,7 +361,6 @@ def test_the_synchroniser_is_told_in_the_nodes_words(street, pipeline):
     assert all("lidar" not in trace.used for trace in found.scores.traces[:2])
 
 
-
 # Memory
 
 
