@@ -13,11 +13,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mlesam_ros.encoding.cloud_times import UNITS
+from mlesam_ros.encoding.settings import DEFAULTS, Preprocessing
+from mlesam_ros.encoding.sweep_gatherer import GATHER_AUTO
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Modality
+from mlesam_ros.frame import AUTO, CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Modality
 from mlesam_ros.geometry.camera import FITS
 from mlesam_ros.geometry.rig import Rig, load_rig
-from mlesam_ros.messages import MESSAGE_TYPES
+from mlesam_ros.messages import MESSAGE_TYPES, FrameReader
 from mlesam_ros.parameter_file import NODE, read_override, read_parameter_file
 from mlesam_ros.parameter_spec import ParameterSpec
 from mlesam_ros.sync import SyncConfig
@@ -29,7 +32,6 @@ CONFIGURE = "configure"
 LIVE = "live"
 """May be set at any time and acts on the next mask."""
 
-AUTO = "auto"
 PRECISIONS = (AUTO, "fp32", "bf16", "fp16")
 NETWORK = "network"
 RESOLUTIONS = (CAMERA, NETWORK)
@@ -99,6 +101,23 @@ class CameraParameters(SensorParameters):
     fit: str = parameter("", "How pictures of another size than CameraInfo's come from it.", choices=("", *FITS))
     picture_size: tuple[int, ...] = parameter(
         (0, 0), "Width and height of those pictures; 0, 0 without fit.", low=0, high=65535
+    )
+
+
+@dataclass(frozen=True)
+class LidarParameters(SensorParameters):
+    """A LiDAR."""
+
+    time_unit: str = parameter(
+        AUTO,
+        "Unit of its points' times; auto takes the one that makes a sweep around the stamp.",
+        choices=(AUTO, *UNITS),
+    )
+    gather: float = parameter(
+        GATHER_AUTO,
+        "s of its messages that make a sweep, where it is sent in pieces; 0: each is whole; negative: by the azimuths.",
+        low=-1.0,
+        high=10.0,
     )
 
 
@@ -203,7 +222,7 @@ class NodeParameters:
     camera: CameraParameters = CameraParameters(topic="camera/image_raw", info_topic="camera/camera_info")
     depth: CameraParameters = CameraParameters(topic="depth/image_raw", info_topic="depth/camera_info")
     event: CameraParameters = CameraParameters(topic="events", info_topic="events/camera_info")
-    lidar: SensorParameters = SensorParameters(topic="lidar/points")
+    lidar: LidarParameters = LidarParameters(topic="lidar/points")
     given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     overridden: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     warnings: tuple[str, ...] = field(default=(), compare=False, repr=False)
@@ -320,6 +339,15 @@ def sync_config(parameters: NodeParameters, modalities: Collection[Modality]) ->
         max_age=parameters.max_age or SyncConfig.max_age,
         max_future=parameters.max_future,
     )
+
+
+def frame_reader(
+    sensor: SensorParameters, modality: Modality, type_name: str, settings: Preprocessing = DEFAULTS
+) -> FrameReader:
+    """The reader of a sensor's messages of one type, with all that its parameters say about them."""
+    if isinstance(sensor, LidarParameters):
+        settings = replace(settings, time_unit=sensor.time_unit, gather=sensor.gather)
+    return FrameReader(modality, type_name, settings, sensor.offset)
 
 
 # Names and values

@@ -10,8 +10,8 @@ offset, the time of the measurement; everything that compares times, moves point
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +70,18 @@ class CompressedPicture:
     unit: float = 0.0
 
 
+class Piece(NamedTuple):
+    """An earlier message of a sweep that is sent in pieces.
+
+    Attributes:
+        points: as in `Cloud`.
+        lag: nanoseconds that its stamp lies before that of the sweep's newest message.
+    """
+
+    points: npt.NDArray[np.void]
+    lag: int
+
+
 @dataclass(frozen=True, slots=True)
 class Cloud:
     """A LiDAR sweep.
@@ -80,12 +92,19 @@ class Cloud:
         time_unit: unit of the per-point times, `s`, `ms`, `us` or `ns`; `auto` finds it.
         intensity_field: name of the field with the strength of the echoes; empty for the first known name.
         intensity_scale: the value of that field at full strength; 0 to find it by type and range of this sweep.
+        earlier: the other messages of a sweep that is sent in pieces, the newest first; `points` are the last one's.
     """
 
     points: npt.NDArray[np.void]
     time_unit: str = AUTO
     intensity_field: str = ""
     intensity_scale: float = 0.0
+    earlier: tuple[Piece, ...] = ()
+
+    @property
+    def pieces(self) -> list[Cloud]:
+        """The messages of the sweep, the newest first."""
+        return [replace(self, earlier=()), *(replace(self, points=p.points, earlier=()) for p in self.earlier)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +143,7 @@ class SensorFrame:
         payload: what the sensor said.
         offset: nanoseconds by which the sensor's stamps are late.
         lens: the `geometry.rig.Lens` of its stream when it came; None where no CameraInfo was known.
+        lag: nanoseconds that the stamp lies after the middle of a sweep that was gathered from pieces; 0 for others.
     """
 
     modality: Modality
@@ -132,11 +152,12 @@ class SensorFrame:
     payload: Payload
     offset: int = 0
     lens: object | None = None
+    lag: int = 0
 
     @property
     def time(self) -> int:
-        """The time of the measurement: the stamp without the offset, nanoseconds on the host's clock."""
-        return self.stamp - self.offset
+        """The time of the measurement: the stamp without offset and lag, nanoseconds on the host's clock."""
+        return self.stamp - self.offset - self.lag
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +169,7 @@ class FrameSet:
         primary: the modality that set the reference.
         frames: modality → its frame, in the model's modality order.
         skews: modality → its frame's time minus the set's, in nanoseconds.
-        offset: nanoseconds by which the primary's stamps are late.
+        offset: nanoseconds by which the stamp is later than the time of the primary's frame.
     """
 
     stamp: int

@@ -19,6 +19,7 @@ from mlesam_ros.encoding.picture import CAMERA_LAYOUTS, DEPTH_LAYOUTS, decode_ca
 from mlesam_ros.encoding.samples import view_samples
 from mlesam_ros.encoding.settings import DEFAULTS, EVENT_WINDOW, Found, Preprocessing
 from mlesam_ros.encoding.stream import EventStream
+from mlesam_ros.encoding.sweep_gatherer import SweepGatherer
 from mlesam_ros.errors import ConfigError, Problem
 from mlesam_ros.frame import (
     CAMERA,
@@ -93,6 +94,12 @@ class FrameReader:
         self._stream = EventStream(settings.event_window or EVENT_WINDOW)
         self._intensity = IntensityFinder(settings.cloud_field, settings.intensity_scale)
         self._bits = self._bits_given = settings.significant_bits if modality == CAMERA else 0
+        self._sweeps = SweepGatherer(settings.gather)
+
+    @property
+    def pieces(self) -> int:
+        """Messages in the newest sweep of a LiDAR; 1 where each message is whole."""
+        return self._sweeps.pieces
 
     @property
     def counters(self) -> dict[str, int]:
@@ -116,7 +123,8 @@ class FrameReader:
                 in which they were sent.
 
         Returns:
-            A frame whose payload is a view of the message; for events the window up to the end of this packet.
+            A frame whose payload is a view of the message; for events the window up to the end of this packet, for a
+            sweep that is sent in pieces the turn up to this one.
 
         Raises:
             MlesamError: the message's fields do not fit each other.
@@ -129,7 +137,8 @@ class FrameReader:
         stamp, payload = stamp_ns(header), self._payload(message)
         if isinstance(payload, Events):
             stamp = payload.end
-        return SensorFrame(self.modality, stamp, header.frame_id.lstrip("/"), payload, self.offset)
+        frame = SensorFrame(self.modality, stamp, header.frame_id.lstrip("/"), payload, self.offset)
+        return self._sweeps.gather(frame)
 
     def _payload(self, message: Any) -> Picture | CompressedPicture | Cloud | Events:
         if self.type_name == _IMAGE:
@@ -137,7 +146,7 @@ class FrameReader:
         if self.type_name == _COMPRESSED:
             return self._compressed(CompressedPicture(message.format, _bytes(message.data), unit=self._unit))
         if self.type_name == _CLOUD:
-            return self._intensity.describe(_cloud(message))
+            return self._intensity.describe(replace(_cloud(message), time_unit=self._settings.time_unit))
         size = message.height, message.width
         return self._stream.push(
             _bytes(message.events),

@@ -18,7 +18,6 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from mlesam_ros.encoding.encoder import Statistics
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, Settings, make_encoders
+from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, make_encoders
 from mlesam_ros.errors import DatasetError, LabelError
 from mlesam_ros.frame import DEPTH, EVENT, LIDAR, MODALITIES, Modality
 from mlesam_ros.labels import IGNORE, load_label_space
@@ -101,11 +100,7 @@ class StreetDataset:
 
 
 def prepare(
-    data: Data,
-    part: str,
-    encoders: Mapping[Modality, str] | None = None,
-    report: Report | None = None,
-    settings: Settings = MappingProxyType({}),
+    data: Data, part: str, encoders: Mapping[Modality, str] | None = None, report: Report | None = None
 ) -> StreetDataset:
     """Render what is missing of a part and open it.
 
@@ -114,7 +109,6 @@ def prepare(
         part: `train` or `held_out`.
         encoders: modality → encoder name; None for the default encoder of all four.
         report: told about the progress.
-        settings: of the encoders' images; their defaults where it says nothing.
 
     Raises:
         DatasetError: the folder holds something else, or a process that renders died.
@@ -122,9 +116,8 @@ def prepare(
     split: Split = getattr(data, part)
     names = dict(encoders or {modality: DEFAULT_ENCODERS[modality] for modality in MODALITIES})
     folder = Path(data.folder) / part
-    own = json.dumps({m: dict(settings[m]) for m in sorted(settings)}, sort_keys=True)
-    done = _allocate(folder, data, split, names, own)
-    streets = list(_streets(folder, data, split, names, done, own))
+    done = _allocate(folder, data, split, names)
+    streets = list(_streets(folder, data, split, names, done))
     finished = int(done.sum())
     if streets:
         for rows in render_streets(streets, data.processes):
@@ -134,11 +127,9 @@ def prepare(
     return StreetDataset(folder)
 
 
-def _allocate(
-    folder: Path, data: Data, split: Split, encoders: dict[Modality, str], settings: str
-) -> npt.NDArray[np.bool_]:
+def _allocate(folder: Path, data: Data, split: Split, encoders: dict[Modality, str]) -> npt.NDArray[np.bool_]:
     """Make the arrays, or check that those on disk are for the same thing; which rows are done."""
-    path, wanted = folder / "manifest.json", _manifest(data, split, encoders, settings)
+    path, wanted = folder / "manifest.json", _manifest(data, split, encoders)
     if path.exists():
         _refuse_another(path, wanted)
         return np.array(np.load(folder / "done.npy"))
@@ -165,13 +156,13 @@ def _refuse_too_little_room(folder: Path, size: int) -> None:
         )
 
 
-def _manifest(data: Data, split: Split, encoders: dict[Modality, str], settings: str) -> dict[str, Any]:
+def _manifest(data: Data, split: Split, encoders: dict[Modality, str]) -> dict[str, Any]:
     """Everything that decides what is rendered, as JSON types."""
     statistics = {name: [list(part) for part in e.statistics] for name, e in make_encoders(encoders).items()}
     return {
         "split": asdict(split), "size": data.size, "world_size": data.world_size, "encoders": encoders,
         "statistics": statistics,
-        "fingerprint": fingerprint(tuple(split.weathers), tuple(split.faults), tuple(encoders.items()), settings),
+        "fingerprint": fingerprint(tuple(split.weathers), tuple(split.faults), tuple(encoders.items())),
     }  # fmt: skip
 
 
@@ -191,7 +182,7 @@ def _refuse_another(path: Path, wanted: dict[str, Any]) -> None:
 
 
 def _streets(
-    folder: Path, data: Data, split: Split, encoders: dict[Modality, str], done: npt.NDArray[np.bool_], settings: str
+    folder: Path, data: Data, split: Split, encoders: dict[Modality, str], done: npt.NDArray[np.bool_]
 ) -> list[Street]:
     """The streets that still lack rows."""
     out, names, sizes = [], tuple(encoders.items()), (data.size, data.world_size)
@@ -200,5 +191,5 @@ def _streets(
         rows = tuple(row for row in range(first, first + split.moments) if not done[row])
         if rows:
             seed = split.first_seed + number
-            out.append(Street(str(folder), seed, conditions, rows, split.moments, *sizes, names, settings))
+            out.append(Street(str(folder), seed, conditions, rows, split.moments, *sizes, names))
     return out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
@@ -41,8 +40,6 @@ class Street:
     size: int
     world_size: int
     encoders: tuple[tuple[Modality, str], ...]
-    settings: str = "{}"
-    """JSON of the encoders' image settings."""
 
 
 def render_streets(streets: Sequence[Street], processes: int) -> Iterator[int]:
@@ -71,14 +68,9 @@ def render_streets(streets: Sequence[Street], processes: int) -> Iterator[int]:
 
 
 @lru_cache
-def fingerprint(
-    weathers: tuple[str, ...],
-    faults: tuple[str, ...],
-    encoders: tuple[tuple[Modality, str], ...],
-    settings: str = "{}",
-) -> str:
+def fingerprint(weathers: tuple[str, ...], faults: tuple[str, ...], encoders: tuple[tuple[Modality, str], ...]) -> str:
     """SHA-256 of a small picture of every condition: what a change of the world or the encoders would change."""
-    digest, made = hashlib.sha256(), make_encoders(dict(encoders), json.loads(settings))
+    digest, made = hashlib.sha256(), make_encoders(dict(encoders))
     for weather, fault in dict.fromkeys([(w, NO_FAULT) for w in weathers] + [(weathers[0], f) for f in faults]):
         world = World(7, weather, _SMALL, threads=1, fault=fault)
         moment = world.moment(_index(world.length, 0, 1))
@@ -93,7 +85,7 @@ def _render(street: Street) -> int:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     folder, size = Path(street.folder), (street.size, street.size)
-    encoders = make_encoders(dict(street.encoders), json.loads(street.settings))
+    encoders = make_encoders(dict(street.encoders))
     arrays = {name: np.load(folder / f"{name}.npy", "r+") for name, _ in street.encoders}
     labels, done = (np.load(folder / f"{name}.npy", "r+") for name in ("labels", "done"))
     conditions, shape = street.conditions, (street.world_size, street.world_size)

@@ -49,6 +49,7 @@ CATALOGUE = {
     ),
     "no_frame_id": Kind(ERROR, "its messages name no frame.", "Set the driver's frame_id, or {modality}.frame_id."),
     "size_changes": Kind(WARNING, "its pictures have several sizes: {sizes}.", "Set the driver to one resolution."),
+    "sweep_pieces": Kind(NOTE, "its sweeps are sent in pieces, {pieces} to a turn, and are put together.", ""),
     "packets_lost": Kind(
         WARNING,
         "{lost} of {total} event packets are missing, by their numbers.",
@@ -169,11 +170,6 @@ CATALOGUE = {
         ERROR,
         "nothing connects its frame {frame!r} to the camera's {camera!r}: it cannot be used.",
         "Publish the transform on /tf_static, or give a calibration file.",
-    ),
-    "transform_late": Kind(
-        ERROR,
-        "{share:.0f} % of its messages cannot be placed at their time: {reason}.",
-        "Publish what moves at the sensor's rate or more, and a rigid mounting on /tf_static.",
     ),
     "bad_transform": Kind(ERROR, "{reason}.", "{remedy}"),
     "transform_gaps": Kind(

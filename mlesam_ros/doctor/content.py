@@ -54,6 +54,8 @@ def content_findings(record: Record) -> Iterator[Finding]:
             yield finding("intensity_missing", modality, words=found.words)
         elif not found.usual:
             yield finding("data_found", modality, name=name.replace("_", " "), words=found.words)
+    if record.usual_pieces > 1:
+        yield finding("sweep_pieces", modality, pieces=record.usual_pieces)
     lost = record.counters.get("lost", 0)
     if lost:
         yield finding("packets_lost", modality, lost=lost, total=lost + record.counters["packets"])

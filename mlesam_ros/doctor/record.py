@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlesam_ros.config import NodeParameters, SensorParameters, frame_reader
 from mlesam_ros.encoding.settings import Found
 from mlesam_ros.errors import MlesamError, Problem
 from mlesam_ros.evaluation.topics import Source
-from mlesam_ros.frame import NANOSECONDS, Events, Modality, Picture, SensorFrame
+from mlesam_ros.frame import NANOSECONDS, Cloud, Events, Modality, Payload, Picture, SensorFrame
 from mlesam_ros.messages import FrameReader, stamp_ns
 
 Nanoseconds = npt.NDArray[np.int64]
@@ -29,30 +30,33 @@ class Record:
         refusals: why a message cannot be read → how many.
         frame_ids: frame → messages.
         sizes: (height, width) → messages; of compressed pictures none.
+        pieces: messages of a LiDAR that make a sweep → sweeps.
     """
 
     def __init__(
         self,
         modality: Modality,
         source: Source,
-        offset: float = 0.0,
+        sensor: SensorParameters | None = None,
         bind: Callable[[SensorFrame], SensorFrame] = lambda frame: frame,
     ) -> None:
-        """Start without messages; the offset is in seconds, `bind` that of the rig's learner."""
-        self.modality, self.source, self.offset = modality, source, round(offset * NANOSECONDS)
+        """Start without messages; by default with the sensor's default parameters, `bind` is the rig's learner's."""
+        self.modality, self.source, self._sensor = modality, source, sensor or NodeParameters().sensor(modality)
+        self.offset = round(self._sensor.offset * NANOSECONDS)
         self.bind = bind
         self.received = 0
         self.refusals: Counter[Problem] = Counter()
         self.frame_ids: Counter[str] = Counter()
         self.sizes: Counter[tuple[int, int]] = Counter()
+        self.pieces: Counter[int] = Counter()
         self._reader = self.reader()
         self._rows: list[tuple[int, int, int]] = []
 
     def reader(self) -> FrameReader:
         """A new reader of its messages."""
-        return FrameReader(self.modality, self.source.type, offset=self.offset / NANOSECONDS)
+        return frame_reader(self._sensor, self.modality, self.source.type)
 
-    def hear(self, message: Any, arrived: int) -> SensorFrame | None:
+    def hear(self, message: Any, arrived: int) -> Payload | None:
         """Note a message.
 
         Args:
@@ -60,7 +64,7 @@ class Record:
             arrived: nanoseconds at which it was recorded or received.
 
         Returns:
-            its frame; None where it cannot be read.
+            what it holds; None where it cannot be read.
         """
         self.received += 1
         try:
@@ -69,9 +73,11 @@ class Record:
             self.refusals[error.problem] += 1
             return None
         self.note(stamp_ns(message.header), frame.time, arrived, frame.frame_id)
+        if isinstance(frame.payload, Cloud):
+            self.pieces[1 + len(frame.payload.earlier)] += 1
         if isinstance(frame.payload, Picture | Events):
             self.sizes[frame.payload.height, frame.payload.width] += 1
-        return frame
+        return frame.payload
 
     def note(self, stamp: int, moment: int, arrived: int, frame_id: str) -> None:
         """A message that was read: its header's stamp, its frame's `time`, and its arrival."""
@@ -107,6 +113,11 @@ class Record:
     def counters(self) -> dict[str, int]:
         """What happened to an event camera's packets; see `FrameReader.counters`."""
         return self._reader.counters
+
+    @property
+    def usual_pieces(self) -> int:
+        """Messages that mostly make a sweep of a LiDAR; 1 for others."""
+        return self.pieces.most_common(1)[0][0] if self.pieces else 1
 
     @property
     def frame_id(self) -> str:

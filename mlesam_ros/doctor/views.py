@@ -26,6 +26,8 @@ _MOMENTS = 12
 """How many are enough: one alone may have no outline that both see."""
 _TOGETHER = 250_000_000
 """Nanoseconds between a picture and a sweep that still are of one moment."""
+_TURNS = NANOSECONDS
+"""Nanoseconds in which a LiDAR turns twice."""
 _APART = 5 * NANOSECONDS
 """Nanoseconds that messages of one moment may arrive apart."""
 _FACTOR = 1.5
@@ -126,9 +128,12 @@ def _frames_around(
         nearest = int(np.abs(record.moments - moment).argmin())
         if abs(record.arrivals[nearest] - records[lead].arrivals[at]) > _APART:
             continue  # stamps that say nothing
-        reach = max(SHIFTS) if modality == LIDAR else 0
-        chosen = slice(max(nearest - reach, 0), nearest + reach + 1)
+        pieces = record.usual_pieces
+        reach = max(SHIFTS) * pieces if modality == LIDAR else 0
+        chosen = slice(max(nearest - reach, nearest % pieces), nearest + reach + 1, pieces)
         arrivals += record.arrivals[chosen].tolist()
+        if pieces > 1:
+            arrivals.append(min(arrivals) - _TURNS)  # the reader has to know the sweep as one in pieces
         times = set(record.moments[chosen].tolist())
         wanted[record.source.topic] = record.reader(), times
     frames: dict[Modality, list[SensorFrame]] = {}

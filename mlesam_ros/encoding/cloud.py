@@ -131,12 +131,14 @@ def _format(field: Field, point_step: int, is_bigendian: bool) -> np.dtype[Any]:
 
 
 def cloud_xyz(cloud: Cloud) -> npt.NDArray[np.float32]:
-    """Coordinates row for row with `cloud.points.ravel()`.
+    """Coordinates row for row with `cloud.points.ravel()`, those of earlier pieces after them.
 
     Returns:
         (N, 3) float32 metres in the sensor's frame. Points without a return stay in, as (NaN, NaN, NaN) whatever the
         driver wrote (NaN, infinity), so that indices hold; projection drops them.
     """
+    if cloud.earlier:
+        return np.concatenate([cloud_xyz(piece) for piece in cloud.pieces])
     points = cloud.points
     xyz = np.empty((points.size, 3), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -237,6 +239,8 @@ def cloud_intensity(cloud: Cloud) -> npt.NDArray[np.float32]:
     Returns:
         (N,) float32 in the driver's own scale; 0 where the cloud has none or it is not finite.
     """
+    if cloud.earlier:
+        return np.concatenate([cloud_intensity(piece) for piece in cloud.pieces])
     points = cloud.points
     name = find_intensity_field(points, cloud.intensity_field)
     if name is None:

@@ -34,6 +34,7 @@ LONGEST = NANOSECONDS
 """Nanoseconds. A sweep takes 50 to 200 ms; what claims more than a second is no sweep, or no time."""
 _BRIEF = 1_000_000
 """Nanoseconds. A sweep that is shorter by the usual unit may be told in another one."""
+_DAY = 86_400 * NANOSECONDS
 _SHORTEST = 10_000_000
 """Nanoseconds that a sweep takes at least by a unit other than the usual one."""
 
@@ -47,12 +48,17 @@ def cloud_times(cloud: Cloud, stamp: int, offset: int = 0) -> Times | None:
         offset: nanoseconds by which the stamp, and with it the points' times, are late.
 
     Returns:
-        (N,) int64 nanoseconds on the host's clock, the frame's time for points without a return; None if no field
-        tells.
+        (N,) int64 nanoseconds on the host's clock, the frame's time for points without a return; None if neither a
+        field nor the stamps of pieces tell.
 
     Raises:
         CloudError: there is such a field, but its values cannot be the times of one sweep around the stamp.
     """
+    if cloud.earlier:
+        stamps = [stamp, *(stamp - piece.lag for piece in cloud.earlier)]
+        found = [cloud_times(piece, at, offset) for piece, at in zip(cloud.pieces, stamps, strict=True)]
+        known = [times for times in found if times is not None]
+        return np.concatenate(known) if len(known) == len(found) else piece_times(cloud, stamp - offset)
     points = cloud.points
     name = next((n for n in FIELDS if n in (points.dtype.names or ())), None)
     if name is None:
@@ -64,6 +70,22 @@ def cloud_times(cloud: Cloud, stamp: int, offset: int = 0) -> Times | None:
     times = np.full(points.size, stamp - offset, np.int64)
     times[measured] += _after_stamp(points[name].ravel()[measured], stamp, name, cloud.time_unit)
     return times
+
+
+def piece_times(cloud: Cloud, time: int) -> Times | None:
+    """When the points were measured, by the stamps of a sweep's pieces alone.
+
+    Args:
+        cloud: the sweep.
+        time: nanoseconds, of its newest piece.
+
+    Returns:
+        (N,) int64 nanoseconds; None for a sweep in one piece.
+    """
+    if not cloud.earlier:
+        return None
+    sizes = [cloud.points.size, *(piece.points.size for piece in cloud.earlier)]
+    return np.repeat(np.array([time, *(time - piece.lag for piece in cloud.earlier)], np.int64), sizes)
 
 
 def _measured(cloud: Cloud) -> npt.NDArray[np.bool_]:
@@ -113,10 +135,10 @@ def _reading(least: float, most: float, stamp: int, usual: int, choices: list[in
 
 
 def _refusal(least: float, most: float, stamp: int, name: str, usual: int, choices: list[int]) -> CloudError:
-    """Why numbers are no times of a sweep around the stamp, by the coarsest unit that makes them a sweep at all."""
-    scale = next((scale for scale in choices if (most - least) * scale <= LONGEST), None)
-    if scale is None or (scale > usual and least == most):
-        scale = usual if usual in choices else choices[0]
+    """Why numbers are no times of a sweep around the stamp, by the unit that brings them nearest to it."""
+    scale = min(choices, key=lambda scale: abs(least * scale - stamp))
+    if len(choices) > 1 and abs(least * scale - stamp) > _DAY:
+        scale = usual
     seconds = scale / NANOSECONDS
     if (most - least) * seconds > LONGEST / NANOSECONDS:
         return CloudError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlesam_ros.encoding.cloud_times import Times, cloud_times
+from mlesam_ros.encoding.cloud_times import Times, cloud_times, piece_times
 from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.errors import CalibrationError, CloudError, Problem
 from mlesam_ros.frame import Cloud, SensorFrame
@@ -61,6 +61,7 @@ def _times(frame: SensorFrame, reference: Reference | None) -> Times | None:
         if reference is not None:
             reason = f"times of points are left aside: {error.message}"
             reference.note(frame.modality, Problem(reason, error.remedy))
+        times = piece_times(frame.payload, frame.stamp - frame.offset)
     return times
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from mlesam_ros.encoding.sweep_gatherer import GATHER_AUTO
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import AUTO
 
@@ -33,6 +34,8 @@ class Preprocessing:
         gravity: `depth.gravity`, one of `GRAVITY`, or the direction in the label camera's optical frame: `0, 1, 0`.
         intensity_field: `lidar.intensity_field`; auto for the first known name.
         intensity_scale: `lidar.intensity_scale`, the value at full strength; 0 to find it.
+        time_unit: `lidar.time_unit`, of the points' times; auto to find it.
+        gather: `lidar.gather`, seconds of messages that make a sweep; 0 for whole sweeps, negative to find it.
         event_window: `event.window`, seconds; 0 for what the checkpoint was trained with.
         event_representation: `event.representation`, name of an encoder; auto for what the checkpoint was trained with.
     """
@@ -42,6 +45,8 @@ class Preprocessing:
     gravity: str = AUTO
     intensity_field: str = AUTO
     intensity_scale: float = 0.0
+    time_unit: str = AUTO
+    gather: float = GATHER_AUTO
     event_window: float = 0.0
     event_representation: str = AUTO
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlesam_ros.bags.drops import Drop
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.config import NodeParameters, sync_config
+from mlesam_ros.config import NodeParameters, frame_reader, sync_config
 from mlesam_ros.encoding.settings import DEFAULTS, Found, Preprocessing
 from mlesam_ros.errors import BagError, ConfigError, MlesamError, Problem
 from mlesam_ros.evaluation.calibration import BagRig
@@ -20,7 +20,7 @@ from mlesam_ros.evaluation.truth import Truth, labels_of
 from mlesam_ros.frame import CAMERA, NANOSECONDS, FrameSet, Modality
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.messages import FrameReader, label_image, stamp_ns
+from mlesam_ros.messages import label_image, stamp_ns
 from mlesam_ros.sync import Synchroniser, judge_clocks
 
 _GLANCE = 50  # messages that are looked at to see whether stamps and recording agree
@@ -73,7 +73,7 @@ class Replay:
         self._reader, self._calibration, self._space = reader, calibration, space
         self._drops = _drops_by_topic(drops, topics)
         self._frames = {
-            source.topic: FrameReader(m, source.type, preprocessing, offset=parameters.sensor(m).offset)
+            source.topic: frame_reader(parameters.sensor(m), m, source.type, preprocessing)
             for m, source in topics.sensors.items()
         }
         self.label_offset = round(parameters.camera.offset * NANOSECONDS) if CAMERA in topics.sensors else 0

@@ -13,9 +13,9 @@ from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.subscription import Subscription
 
-from mlesam_ros.config import AUTO, SensorParameters
+from mlesam_ros.config import AUTO, SensorParameters, frame_reader
 from mlesam_ros.errors import Problem, sentence
-from mlesam_ros.frame import EVENT, NANOSECONDS, Modality, SensorFrame
+from mlesam_ros.frame import EVENT, LIDAR, NANOSECONDS, Modality, SensorFrame
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, type_problem
 from mlesam_ros.ros.compat.events import subscribe
 from mlesam_ros.ros.compat.filters import SimpleFilter
@@ -23,8 +23,9 @@ from mlesam_ros.ros.compat.interfaces import message_class
 from mlesam_ros.ros.ledger import Reasons
 from mlesam_ros.ros.wire import unpack
 
-# The newest picture is all that counts; an event packet that is skipped is lost for the window and for the decoder.
-_DEPTH = {EVENT: 64}
+# The newest image is all that counts; an event packet that is skipped is lost for the window and for the decoder, and a
+# piece of a sweep for the turn.
+_DEPTH = {EVENT: 64, LIDAR: 32}
 _ARRIVALS = 32
 _DELAYS = 7  # few, so that a change shows within a second
 _RECEIPTS = 4096  # more than the synchroniser lets wait
@@ -139,7 +140,7 @@ class SensorInput(SimpleFilter):
             self.obstacle = sentence(error)
 
     def _open(self, type_name: str, message: type) -> None:
-        self._reader = FrameReader(self.modality, type_name, offset=self._sensor.offset)
+        self._reader = frame_reader(self._sensor, self.modality, type_name)
         keep = HistoryPolicy.KEEP_LAST
         qos = QoSProfile(history=keep, depth=self._depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         topic = self._sensor.topic

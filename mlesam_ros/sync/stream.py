@@ -53,7 +53,7 @@ class Stream:
         self.waiting: list[Waiting] = []  # by reference, rising
         self.newest: int | None = None  # highest reference so far
         self.used: int | None = None  # highest reference that went into a set
-        self.offset = 0  # that of its newest frame
+        self.offset = 0  # from the reference of its newest frame to its stamp
         self.period: int | None = None  # usual distance of references
         self.delay = 0  # usual time from reference to arrival
 
@@ -73,7 +73,7 @@ class Stream:
 
     def learn(self, item: Waiting) -> None:
         """Learn the stream's habits from a frame."""
-        self.heard, self.offset = item.arrived, item.frame.offset
+        self.heard, self.offset = item.arrived, item.frame.stamp - item.reference
         delay = item.arrived - item.reference
         if self.newest is None:
             self.newest, self.delay = item.reference, delay

@@ -273,7 +273,7 @@ class Synchroniser:
         self._last = item.frame.stamp, item.reference
         frames = {m: w.frame for m, w in members.items()}
         skews = {m: w.reference - item.reference for m, w in members.items()}
-        return FrameSet(item.frame.stamp, primary.modality, frames, skews, item.frame.offset)
+        return FrameSet(item.frame.stamp, primary.modality, frames, skews, item.frame.stamp - item.reference)
 
 
 def _stream(modality: Modality, config: SyncConfig) -> Stream:
