@@ -106,6 +106,23 @@ class LabelSpace:
         return {"name": self.name, "classes": classes}
 
 
+def refuse_palette(head: bytes, source: str) -> None:
+    """Refuse a PNG whose pixels are indices into a palette: decoders turn them into colours, which are no labels.
+
+    Args:
+        head: its first 26 bytes or more.
+        source: where it came from, for the message.
+
+    Raises:
+        LabelError: its colour type is 3 (ISO/IEC 15948, 11.2.2).
+    """
+    if head[:8] == b"\x89PNG\r\n\x1a\n" and head[25:26] == b"\x03":
+        raise LabelError(
+            f"{source} is a palette PNG; a label image is grey, its values are the ids.",
+            "Save the indices as grey values: PIL.Image.fromarray(numpy.array(PIL.Image.open(FILE))).save(FILE).",
+        )
+
+
 def _color_fault(color: Any, name: str) -> str:
     return f"colour {color!r} of class {name} is not three integers from 0 to 255."
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, make_encoders
 from mlesam_ros.encoding.on_device import encode_on
+from mlesam_ros.encoding.settings import Preprocessing
 from mlesam_ros.errors import CalibrationError, CheckpointError, ConfigError, MlesamError
 from mlesam_ros.frame import MODALITIES, FrameSet, Picture, SensorFrame
 from mlesam_ros.geometry.rig import Rig
@@ -292,6 +293,23 @@ class TestTakingACheckpoint:
         ours, theirs = live.segment(frame_set, world.rig), fresh.segment(frame_set, world.rig)
         assert np.array_equal(live.images["depth"], fresh.images["depth"])
         assert np.array_equal(ours.confidence, theirs.confidence)
+
+    def test_refuses_another_window_of_events(self, tmp_path):
+        """The readers gather what the first checkpoint was trained with."""
+        path = with_settings(tmp_path / "long.safetensors", {"settings": {"event": {"window": 0.05}}})
+        live = Pipeline.from_checkpoint("weights/street.safetensors")
+        before = live.network
+        for take in (live.take_checkpoint, live.take_experts):
+            with pytest.raises(CheckpointError, match=r"window of 0.05 s, but 0.03 s"):
+                take(path)
+        assert live.network is before
+        assert Pipeline.from_checkpoint(path).preprocessing.event_window == 0.05
+
+    def test_says_what_is_set_otherwise_than_the_experts_were_trained(self, frame_set, world):
+        settings = Preprocessing(event_window=0.05)
+        live = Pipeline.from_checkpoint("weights/street.safetensors", preprocessing=settings)
+        live.segment(frame_set, world.rig)
+        assert "event.window is 0.05 s, but the expert was trained on 0.03 s" in live.notes["event"]
 
     def test_refuses_other_colours_of_the_same_classes(self, tmp_path):
         space = load_label_space("deliver").to_dict()

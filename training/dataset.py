@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from mlesam_ros.encoding.encoder import Statistics
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, make_encoders
+from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, Settings, make_encoders
 from mlesam_ros.errors import DatasetError, LabelError
 from mlesam_ros.frame import DEPTH, EVENT, LIDAR, MODALITIES, Modality
 from mlesam_ros.labels import IGNORE, load_label_space
@@ -100,7 +101,11 @@ class StreetDataset:
 
 
 def prepare(
-    data: Data, part: str, encoders: Mapping[Modality, str] | None = None, report: Report | None = None
+    data: Data,
+    part: str,
+    encoders: Mapping[Modality, str] | None = None,
+    report: Report | None = None,
+    settings: Settings = MappingProxyType({}),
 ) -> StreetDataset:
     """Render what is missing of a part and open it.
 
@@ -109,6 +114,7 @@ def prepare(
         part: `train` or `held_out`.
         encoders: modality → encoder name; None for the default encoder of all four.
         report: told about the progress.
+        settings: of the encoders' images; their defaults where it says nothing.
 
     Raises:
         DatasetError: the folder holds something else, or a process that renders died.
@@ -116,8 +122,9 @@ def prepare(
     split: Split = getattr(data, part)
     names = dict(encoders or {modality: DEFAULT_ENCODERS[modality] for modality in MODALITIES})
     folder = Path(data.folder) / part
-    done = _allocate(folder, data, split, names)
-    streets = list(_streets(folder, data, split, names, done))
+    own = json.dumps({m: dict(settings[m]) for m in sorted(settings)}, sort_keys=True)
+    done = _allocate(folder, data, split, names, own)
+    streets = list(_streets(folder, data, split, names, done, own))
     finished = int(done.sum())
     if streets:
         for rows in render_streets(streets, data.processes):
@@ -127,9 +134,11 @@ def prepare(
     return StreetDataset(folder)
 
 
-def _allocate(folder: Path, data: Data, split: Split, encoders: dict[Modality, str]) -> npt.NDArray[np.bool_]:
+def _allocate(
+    folder: Path, data: Data, split: Split, encoders: dict[Modality, str], settings: str
+) -> npt.NDArray[np.bool_]:
     """Make the arrays, or check that those on disk are for the same thing; which rows are done."""
-    path, wanted = folder / "manifest.json", _manifest(data, split, encoders)
+    path, wanted = folder / "manifest.json", _manifest(data, split, encoders, settings)
     if path.exists():
         _refuse_another(path, wanted)
         return np.array(np.load(folder / "done.npy"))
@@ -156,13 +165,13 @@ def _refuse_too_little_room(folder: Path, size: int) -> None:
         )
 
 
-def _manifest(data: Data, split: Split, encoders: dict[Modality, str]) -> dict[str, Any]:
+def _manifest(data: Data, split: Split, encoders: dict[Modality, str], settings: str) -> dict[str, Any]:
     """Everything that decides what is rendered, as JSON types."""
     statistics = {name: [list(part) for part in e.statistics] for name, e in make_encoders(encoders).items()}
     return {
         "split": asdict(split), "size": data.size, "world_size": data.world_size, "encoders": encoders,
         "statistics": statistics,
-        "fingerprint": fingerprint(tuple(split.weathers), tuple(split.faults), tuple(encoders.items())),
+        "fingerprint": fingerprint(tuple(split.weathers), tuple(split.faults), tuple(encoders.items()), settings),
     }  # fmt: skip
 
 
@@ -182,7 +191,7 @@ def _refuse_another(path: Path, wanted: dict[str, Any]) -> None:
 
 
 def _streets(
-    folder: Path, data: Data, split: Split, encoders: dict[Modality, str], done: npt.NDArray[np.bool_]
+    folder: Path, data: Data, split: Split, encoders: dict[Modality, str], done: npt.NDArray[np.bool_], settings: str
 ) -> list[Street]:
     """The streets that still lack rows."""
     out, names, sizes = [], tuple(encoders.items()), (data.size, data.world_size)
@@ -191,5 +200,5 @@ def _streets(
         rows = tuple(row for row in range(first, first + split.moments) if not done[row])
         if rows:
             seed = split.first_seed + number
-            out.append(Street(str(folder), seed, conditions, rows, split.moments, *sizes, names))
+            out.append(Street(str(folder), seed, conditions, rows, split.moments, *sizes, names, settings))
     return out

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from mlesam_ros.encoding.encoders import image_settings, make_encoders
 from mlesam_ros.errors import CheckpointError
+from mlesam_ros.frame import Modality
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.pipeline import pick_precision
@@ -78,6 +80,7 @@ def measure(
     config = MLESAMConfig.from_dict(describe_checkpoint(checkpoint)["config"])
     dataset = open_dataset(exam.name, exam.split, {**exam.options, "root": exam.root, "modalities": config.modalities})
     refuse_other_pictures(config, dataset)
+    dataset.survey()
     model = load_checkpoint(checkpoint, base_weights, label_space=dataset.space).to(device)
     chosen = subsets(config.modalities)
     words = " ".join([exam.name, exam.split, *(f"{key}={value}" for key, value in sorted(exam.options.items()))])
@@ -105,6 +108,13 @@ def refuse_other_pictures(config: MLESAMConfig, dataset: FileDataset) -> None:
                 f"are {theirs or 'of no encoder'}.",
                 "Take a checkpoint that was trained on this set.",
             )
+        ours_made, theirs_made = (own.get(modality, {}) for own in (_settings(config), _settings(dataset)))
+        if ours_made != theirs_made:
+            raise CheckpointError(
+                f"the {modality} expert was trained on images made with {ours_made}, and those of the data set are "
+                f"made with {theirs_made}.",
+                "Take a checkpoint that was trained on this set.",
+            )
         wanted, there = config.statistics.get(modality), dataset.statistics[modality]
         if wanted is not None and not np.allclose(wanted, there):
             raise CheckpointError(
@@ -112,3 +122,8 @@ def refuse_other_pictures(config: MLESAMConfig, dataset: FileDataset) -> None:
                 f"set are with {there}.",
                 "Take a checkpoint that was trained on this set with these options.",
             )
+
+
+def _settings(source: MLESAMConfig | FileDataset) -> dict[Modality, dict[str, Any]]:
+    """Modality → every setting of its encoder's images; a data set is made with the defaults."""
+    return image_settings(make_encoders(source.encoders, getattr(source, "settings", {})))

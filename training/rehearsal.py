@@ -35,7 +35,7 @@ def rehearse(recipe: Recipe, stage: PretrainStage | ExpertStage, source: Source)
         Console(stderr=True, highlight=False).print(announcement(recipe, source, needed), soft_wrap=True)
     if needed and device.type == "cuda":
         check_room(needed, torch.cuda.get_device_properties(device).total_memory)
-    survey(source)
+    survey(source, one_size=recipe.batch > recipe.accumulate)
     source.vary(*source.train.batch([0], stage.inputs), torch.Generator().manual_seed(recipe.seed))
     rows = range(min(recipe.batch // recipe.accumulate, len(source.held_out)))
     images, truth = source.held_out.batch(rows, stage.inputs)

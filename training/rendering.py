@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,8 @@ class Street:
     size: int
     world_size: int
     encoders: tuple[tuple[Modality, str], ...]
+    settings: str = "{}"
+    """JSON of the encoders' image settings."""
 
 
 def render_streets(streets: Sequence[Street], processes: int) -> Iterator[int]:
@@ -68,9 +71,14 @@ def render_streets(streets: Sequence[Street], processes: int) -> Iterator[int]:
 
 
 @lru_cache
-def fingerprint(weathers: tuple[str, ...], faults: tuple[str, ...], encoders: tuple[tuple[Modality, str], ...]) -> str:
+def fingerprint(
+    weathers: tuple[str, ...],
+    faults: tuple[str, ...],
+    encoders: tuple[tuple[Modality, str], ...],
+    settings: str = "{}",
+) -> str:
     """SHA-256 of a small picture of every condition: what a change of the world or the encoders would change."""
-    digest, made = hashlib.sha256(), make_encoders(dict(encoders))
+    digest, made = hashlib.sha256(), make_encoders(dict(encoders), json.loads(settings))
     for weather, fault in dict.fromkeys([(w, NO_FAULT) for w in weathers] + [(weathers[0], f) for f in faults]):
         world = World(7, weather, _SMALL, threads=1, fault=fault)
         moment = world.moment(_index(world.length, 0, 1))
@@ -85,7 +93,7 @@ def _render(street: Street) -> int:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     folder, size = Path(street.folder), (street.size, street.size)
-    encoders = make_encoders(dict(street.encoders))
+    encoders = make_encoders(dict(street.encoders), json.loads(street.settings))
     arrays = {name: np.load(folder / f"{name}.npy", "r+") for name, _ in street.encoders}
     labels, done = (np.load(folder / f"{name}.npy", "r+") for name in ("labels", "done"))
     conditions, shape = street.conditions, (street.world_size, street.world_size)

@@ -100,8 +100,12 @@ def open_published(data: PublishedData, model: dict[str, Any]) -> Source:
     return Source(train, held_out, RandomCrops(data.crops, train, size), WholePictures(held_out, size), words)
 
 
-def survey(source: Source) -> None:
+def survey(source: Source, one_size: bool) -> None:
     """Look at every file of a published set once: what would stop the run at some row is known before its first step.
+
+    Args:
+        source: of a published set.
+        one_size: whether several rows are read at once, which must then have one size.
 
     Raises:
         DatasetError: a file is damaged, or its picture has another size than the labels.
@@ -110,13 +114,13 @@ def survey(source: Source) -> None:
     with _progress("looking at every file") as report:
         for part, dataset in (("train", source.train), ("held_out", source.held_out)):
             if isinstance(dataset, FileDataset):
-                dataset.survey(report(part) if is_first() else None)
+                dataset.survey(report(part) if is_first() else None, one_size)
 
 
 def _prepare(recipe: Recipe, config: MLESAMConfig, part: str, report: Report | None = None) -> LabelledFrames:
     data = recipe.data
     if isinstance(data, Data):
-        return prepare(data, part, config.encoders, report)
+        return prepare(data, part, config.encoders, report, config.settings)
     assert isinstance(data, BagData)
     return prepare_bags(_bag_options(data, part, config), report)
 

@@ -14,8 +14,10 @@ from rich.console import Console
 from torch import Tensor
 
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, image_settings, make_encoders
+from mlesam_ros.encoding.settings import EVENT_WINDOW
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.files import atomic_write, expand_path
+from mlesam_ros.frame import EVENT
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.checkpoint import load_trained, save_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
@@ -116,6 +118,11 @@ def model_config(recipe: Recipe, published: Source | None = None) -> MLESAMConfi
         raise ConfigError(f"no sensor is called {foreign[0]}; accepted are {', '.join(DEFAULT_ENCODERS)}.")
     encoders = {m: config.encoders.get(m, DEFAULT_ENCODERS[m]) for m in config.modalities}
     made = make_encoders(encoders, config.settings)
+    if isinstance(recipe.data, Data) and getattr(made.get(EVENT), "window", EVENT_WINDOW) != EVENT_WINDOW:
+        raise ConfigError(
+            f"model.settings.event.window is not {EVENT_WINDOW:g} s, which the simulated street has.",
+            "Leave window out, or train on bags.",
+        )
     statistics = {modality: encoder.statistics for modality, encoder in made.items()}
     return replace(config, encoders=encoders, statistics=statistics, settings=image_settings(made))
 

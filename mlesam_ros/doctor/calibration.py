@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +14,14 @@ from mlesam_ros.doctor.catalogue import finding
 from mlesam_ros.doctor.record import Record
 from mlesam_ros.errors import CalibrationError, Problem
 from mlesam_ros.findings import WARNING, Finding
-from mlesam_ros.frame import CAMERA, LIDAR, NANOSECONDS, Modality
+from mlesam_ros.frame import CAMERA, LIDAR, NANOSECONDS, Modality, SensorFrame
 from mlesam_ros.geometry.mounting import mounting_findings
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.messages import stamp_ns
 
+_UNPLACED = 0.05
+"""Share of look-ups that fail, beyond which a finding tells."""
+_UNCONNECTED = "no transform connects"
 _SILENCE = 0.5
 """Seconds that a gap in a moving transform has at least, besides three periods."""
 
@@ -36,6 +41,55 @@ class Infos:
         for stamped in message.transforms:
             edge = stamped.header.frame_id.lstrip("/"), stamped.child_frame_id.lstrip("/")
             self.moving.setdefault(edge, []).append(stamp_ns(stamped.header))
+
+
+class Lookups:
+    """The sensors' transforms, looked up at the times of their frames as the network's inputs are.
+
+    A set waits for its sensors, and transforms come meanwhile: a frame is looked up some time after it came.
+    """
+
+    def __init__(self, patience: float) -> None:
+        """Start without frames; `patience` is how long a set waits, in seconds."""
+        self._wait = round(patience * NANOSECONDS)
+        self._pending: deque[tuple[int, Modality, str, int]] = deque()  # due, modality, frame_id, time
+        self._total: Counter[Modality] = Counter()
+        self._failed: dict[Modality, Counter[Problem]] = {}
+
+    def note(self, frame: SensorFrame, arrived: int) -> None:
+        """A frame came."""
+        self._pending.append((arrived + self._wait, frame.modality, frame.frame_id, frame.time))
+
+    def advance(self, rig: Rig, now: int | None) -> None:
+        """Look up the frames that are due.
+
+        Args:
+            rig: as it is known now.
+            now: nanoseconds of the clock that frames arrive by; None for the end, when all are due.
+        """
+        while self._pending and (now is None or self._pending[0][0] <= now):
+            _, modality, frame_id, time = self._pending.popleft()
+            if not rig.has_camera or not frame_id:
+                continue
+            self._total[modality] += 1
+            try:
+                rig.extrinsic(frame_id, time)
+            except CalibrationError as error:
+                self._failed.setdefault(modality, Counter())[_rounded(error.problem)] += 1
+
+    def findings(self, rig: Rig) -> Iterator[Finding]:
+        """Sensors that are placed, but not at the times of their frames."""
+        for modality, reasons in self._failed.items():
+            share = reasons.total() / self._total[modality]
+            reason = reasons.most_common(1)[0][0]
+            if share > _UNPLACED and not reason.startswith(_UNCONNECTED):
+                values = {"share": 100 * share, "reason": reason.message.rstrip(".")}
+                yield finding("transform_late", modality, **values)
+
+
+def _rounded(problem: Problem) -> Problem:
+    """The reason without its number of seconds, so that equal ones are counted as one."""
+    return Problem(re.sub(r" for [0-9.]+ s (?=after|before)", " ", problem.message), problem.remedy)
 
 
 def calibration_findings(

@@ -171,6 +171,11 @@ CATALOGUE = {
         "nothing connects its frame {frame!r} to the camera's {camera!r}: it cannot be used.",
         "Publish the transform on /tf_static, or give a calibration file.",
     ),
+    "transform_late": Kind(
+        ERROR,
+        "{share:.0f} % of its messages cannot be placed at their time: {reason}.",
+        "Publish what moves at the sensor's rate or more, and a rigid mounting on /tf_static.",
+    ),
     "bad_transform": Kind(ERROR, "{reason}.", "{remedy}"),
     "transform_gaps": Kind(
         WARNING,

@@ -9,7 +9,7 @@ from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import NodeParameters, sync_config
 from mlesam_ros.doctor.advice import advise
 from mlesam_ros.doctor.alignment import judge
-from mlesam_ros.doctor.calibration import Infos, calibration_findings
+from mlesam_ros.doctor.calibration import Infos, Lookups, calibration_findings
 from mlesam_ros.doctor.catalogue import finding
 from mlesam_ros.doctor.checkup import Checkup, sensor_row, set_figures, sorted_findings
 from mlesam_ros.doctor.content import look_findings, spoken_findings
@@ -60,7 +60,7 @@ class _Examination:
     def __init__(self, reader: BagReader, topics: Topics, parameters: NodeParameters) -> None:
         self._reader, self._topics, self._parameters = reader, topics, parameters
         self._known = BagRig(reader, topics, parameters)
-        self._infos = Infos()
+        self._infos, self._lookups = Infos(), Lookups(parameters.patience)
         sensor, bind = parameters.sensor, self._known.bind
         self._records = {m: Record(m, source, sensor(m), bind) for m, source in topics.sensors.items()}
 
@@ -90,13 +90,16 @@ class _Examination:
         by_topic = {record.source.topic: record for record in self._records.values()}
         begin = self._reader.start
         for topic, _, recorded, message in self._reader.messages({*by_topic, *self._known.topics}):
+            self._lookups.advance(self._known.rig, recorded)
             if topic in by_topic:
-                by_topic[topic].hear(message, recorded)
+                if (frame := by_topic[topic].hear(message, recorded)) is not None:
+                    self._lookups.note(frame, recorded)
             else:
                 self._known.hear(topic, message)
                 if topic not in self._topics.infos.values():
                     self._infos.hear_transforms(message)
             reading((recorded - begin) / NANOSECONDS)
+        self._lookups.advance(self._known.rig, None)
 
     def _topic_findings(self) -> Iterator[Finding]:
         for sentence in self._topics.notes:
@@ -112,6 +115,7 @@ class _Examination:
         known = self._known
         begin = self._reader.start
         yield from calibration_findings(self._records, self._infos, known.rig, known.problems, sizes, begin)
+        yield from self._lookups.findings(known.rig)
         yield from look_findings(looks)
 
     def _alignment(self, looks: Looks) -> tuple[list[Finding], dict[Modality, float]]:

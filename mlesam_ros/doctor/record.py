@@ -13,7 +13,7 @@ from mlesam_ros.config import NodeParameters, SensorParameters, frame_reader
 from mlesam_ros.encoding.settings import Found
 from mlesam_ros.errors import MlesamError, Problem
 from mlesam_ros.evaluation.topics import Source
-from mlesam_ros.frame import NANOSECONDS, Cloud, Events, Modality, Payload, Picture, SensorFrame
+from mlesam_ros.frame import NANOSECONDS, Cloud, Events, Modality, Picture, SensorFrame
 from mlesam_ros.messages import FrameReader, stamp_ns
 
 Nanoseconds = npt.NDArray[np.int64]
@@ -56,7 +56,7 @@ class Record:
         """A new reader of its messages."""
         return frame_reader(self._sensor, self.modality, self.source.type)
 
-    def hear(self, message: Any, arrived: int) -> Payload | None:
+    def hear(self, message: Any, arrived: int) -> SensorFrame | None:
         """Note a message.
 
         Args:
@@ -64,7 +64,7 @@ class Record:
             arrived: nanoseconds at which it was recorded or received.
 
         Returns:
-            what it holds; None where it cannot be read.
+            its frame; None where it cannot be read.
         """
         self.received += 1
         try:
@@ -77,7 +77,7 @@ class Record:
             self.pieces[1 + len(frame.payload.earlier)] += 1
         if isinstance(frame.payload, Picture | Events):
             self.sizes[frame.payload.height, frame.payload.width] += 1
-        return frame.payload
+        return frame
 
     def note(self, stamp: int, moment: int, arrived: int, frame_id: str) -> None:
         """A message that was read: its header's stamp, its frame's `time`, and its arrival."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mlesam_ros.encoding.samples import Layout, decode_file, view_samples
 from mlesam_ros.errors import BagError, LabelError
 from mlesam_ros.frame import CompressedPicture, Picture
-from mlesam_ros.labels import LabelSpace
+from mlesam_ros.labels import LabelSpace, refuse_palette
 
 Labels = npt.NDArray[np.uint8]
 
@@ -134,6 +134,7 @@ class LabelFolder:
 
 
 def _decoded(data: npt.NDArray[np.uint8], space: LabelSpace, source: str) -> Labels:
+    refuse_palette(data[:26].tobytes(), source)
     samples = decode_file(data, cv2.IMREAD_UNCHANGED)
     if samples.ndim != 2:
         raise LabelError(f"{source} has {samples.shape[2]} channels; a label picture has one, the ids.")

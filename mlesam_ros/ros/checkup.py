@@ -18,7 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from mlesam_ros.config import CameraParameters, NodeParameters, sync_config
 from mlesam_ros.doctor.advice import advise
-from mlesam_ros.doctor.calibration import Infos, calibration_findings
+from mlesam_ros.doctor.calibration import Infos, Lookups, calibration_findings
 from mlesam_ros.doctor.catalogue import finding
 from mlesam_ros.doctor.checkup import Checkup, sensor_row, set_figures, sorted_findings
 from mlesam_ros.doctor.content import content_findings, spoken_findings
@@ -108,6 +108,7 @@ class _Visit:
         listed = self._parameters.modalities
         self._inputs = {m: SensorInput(node, m, self._parameters.sensor(m), _QUEUE, self._feed.bind) for m in listed}
         self._records: dict[Modality, Record] = {}
+        self._lookups = Lookups(self._parameters.patience)
         for modality, source in self._inputs.items():
             source.registerCallback(partial(self._hear, modality))
 
@@ -150,6 +151,7 @@ class _Visit:
             if passed >= polled:
                 polled += 0.25
                 self._feed.poll()
+                self._lookups.advance(self._feed.rig, self._now())
                 for source in self._inputs.values():
                     source.poll()
                 progress(passed)
@@ -159,6 +161,7 @@ class _Visit:
         record = self._record(modality)
         arrived = self._inputs[modality].received_at(frame.time) or self._now()
         record.note(frame.stamp, frame.time, arrived, frame.frame_id)
+        self._lookups.note(frame, self._now())
         if isinstance(frame.payload, Picture | Events):
             record.sizes[frame.payload.height, frame.payload.width] += 1
 
@@ -239,3 +242,4 @@ class _Visit:
     def _calibration_findings(self, begin: int) -> Iterator[Finding]:
         sizes = {m: record.sizes.most_common(1)[0][0] for m, record in self._records.items() if record.sizes}
         yield from calibration_findings(self._records, Infos(), self._feed.rig, self._feed.problems, sizes, begin)
+        yield from self._lookups.findings(self._feed.rig)

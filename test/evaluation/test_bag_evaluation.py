@@ -361,7 +361,6 @@ def test_the_synchroniser_is_told_in_the_nodes_words(street, pipeline):
     assert all("lidar" not in trace.used for trace in found.scores.traces[:2])
 
 
-
 # Memory
 
 
@@ -393,3 +392,37 @@ def test_memory_does_not_grow_with_the_bag(tmp_path, pipeline, monkeypatch):
         finally:
             tracemalloc.stop()
     assert (used[1] - used[0]) / 104 < 20_000
+
+
+def with_labels(street, path, change):
+    """The street with its true labels changed: (H, W) uint8 → (encoding, array)."""
+    with BagReader(street) as source, BagWriter(path) as bag:
+        for entry in source.messages():
+            message = entry.message
+            if entry.topic == LABELS_TOPIC:
+                encoding, pixels = change(message.data.reshape(message.height, message.width))
+                data = np.frombuffer(pixels.tobytes(), np.uint8)
+                height, width = pixels.shape
+                message = replace(
+                    message, height=height, width=width, encoding=encoding, step=len(data) // height, data=data
+                )
+            bag.add_message(entry.topic, entry.type, entry.stamp, message, latched=entry.topic in source.latched)
+    return path
+
+
+@pytest.mark.parametrize(("encoding", "kind"), [("16UC1", "<u2"), ("mono16", "<u2"), ("8UC1", "u1"), ("32SC1", "<i4")])
+def test_true_labels_of_every_depth_are_compared(street, pipeline, tmp_path, encoding, kind):
+    """Kind: one reader for two meanings, a camera's image and class ids."""
+    bag = with_labels(street, tmp_path / "bag", lambda ids: (encoding, ids.astype(kind)))
+    found, expected = evaluate(bag, pipeline), evaluate(street, pipeline)
+    assert np.array_equal(found.scores.confusion.counts, expected.scores.confusion.counts)
+    assert found.scores.compared == MOMENTS and found.warnings == []
+
+
+def test_true_labels_of_another_aspect_are_refused_by_name(street, pipeline, tmp_path):
+    """Kind: stretched to fit instead of refused."""
+    bag = with_labels(street, tmp_path / "bag", lambda ids: ("mono8", ids[: len(ids) // 2]))
+    found = evaluate(bag, pipeline)
+    assert found.scores.compared == 0 and found.scores.confusion.counts.sum() == 0
+    (warning,) = found.warnings
+    assert "true labels are 96x32 pixels, but the camera has 96x64" in warning

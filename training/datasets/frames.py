@@ -20,7 +20,7 @@ from torch import Tensor
 from mlesam_ros.encoding.encoder import Statistics
 from mlesam_ros.errors import DatasetError, LabelError
 from mlesam_ros.frame import Modality
-from mlesam_ros.labels import IGNORE, LabelSpace
+from mlesam_ros.labels import IGNORE, LabelSpace, refuse_palette
 from mlesam_ros.training.datasets.headers import stored_shape
 
 Image = npt.NDArray[np.float32]
@@ -127,6 +127,7 @@ class Entry:
 
 
 LABELS = "labels"
+_HEAD = 26  # bytes of a PNG up to its colour type
 
 
 class FileDataset(ABC):
@@ -196,6 +197,8 @@ class FileDataset(ABC):
         Raises:
             LabelError: with the file and the values.
         """
+        with entry.files[LABELS].open("rb") as file:
+            refuse_palette(file.read(_HEAD), str(entry.files[LABELS]))
         labels = self.labels(entry)
         self.space.check(labels, str(entry.files[LABELS]))
         return labels
@@ -214,37 +217,49 @@ class FileDataset(ABC):
         images = {m: torch.from_numpy(np.stack([found[m] for found, _ in samples])) for m in modalities}
         return images, torch.from_numpy(np.stack([labels for _, labels in samples]))
 
-    def survey(self, report: Progress | None = None) -> npt.NDArray[np.int64]:
+    def survey(self, report: Progress | None = None, one_size: bool = False) -> npt.NDArray[np.int64]:
         """Read every label, and what every other file says of itself, before the first step; once is enough.
+
+        Labels are decoded whole. Of the other files the header and, of a PNG, the end are read: damage in between is
+        found when their row is.
+
+        Args:
+            report: told about the progress.
+            one_size: whether all rows must have one size, as those of a batch must.
 
         Returns:
             (classes,) labelled pixels per class.
 
         Raises:
-            DatasetError: a file that cannot be read or was cut short, or a picture of another size than its labels.
+            DatasetError: a file that cannot be read or was cut short, or a picture of another size than its labels, or
+                than those of the other rows.
             LabelError: a label outside the space, or none at all within the set.
         """
         if self._counts is not None:
             return self._counts
-        counts = np.zeros(IGNORE + 1, np.int64)
+        counts, paths = np.zeros(IGNORE + 1, np.int64), dict[Any, list[Path]]()
         found = self._pool.map(self._surveyed, self.entries)
-        for done, row in enumerate(found):
+        for done, (row, size) in enumerate(found):
             counts += row
+            paths.setdefault(size, []).append(self.entries[done].files[LABELS])
             if report:
                 report(done + 1, len(self))
+        if one_size and len(paths) > 1:
+            raise _other_size(paths)
         if not counts[: len(self.space)].any():
             raise LabelError(f"all {len(self)} label pictures are empty, such as {self.entries[0].files[LABELS]}.")
         self._counts = counts[: len(self.space)]
         return self._counts
 
-    def _surveyed(self, entry: Entry) -> npt.NDArray[np.int64]:
-        """(256,) pixels per label of a row whose files are sound."""
+    def _surveyed(self, entry: Entry) -> tuple[npt.NDArray[np.int64], Any]:
+        """(256,) pixels per label of a row whose files are sound, and (height, width) of its labels."""
         shapes = {path: stored_shape(path) for path in entry.files.values()}
         wanted, equal = shapes[entry.files[LABELS]], set(self.same_size(entry))
         for path, shape in shapes.items():
             if path in equal and shape not in (None, wanted):
                 raise DatasetError(_unequal(path, shape, entry, wanted))
-        return np.bincount(self.checked_labels(entry).ravel(), minlength=IGNORE + 1)
+        labels = self.checked_labels(entry)
+        return np.bincount(labels.ravel(), minlength=IGNORE + 1), labels.shape
 
     def class_counts(self, classes: int) -> npt.NDArray[np.int64]:
         """(classes,) labelled pixels per class; reads every label when first asked."""
@@ -253,6 +268,20 @@ class FileDataset(ABC):
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.workers)
+
+
+def _other_size(paths: Mapping[Any, Sequence[Path]]) -> DatasetError:
+    """Name the first row of the rarest size, and that of the most common one."""
+    by_number = sorted(paths, key=lambda size: len(paths[size]))
+    rare, common = (
+        f"{paths[size][0]}{f' and {len(paths[size]) - 1} more are' if len(paths[size]) > 1 else ' is'} "
+        f"{size[1]}x{size[0]}"
+        for size in (by_number[0], by_number[-1])
+    )
+    return DatasetError(
+        f"{rare}, {common}; a batch needs images of one size.",
+        "Bring the images to one size, or set accumulate to batch, which takes them one by one.",
+    )
 
 
 def _unequal(path: Path, shape: Any, entry: Entry, labels: Any) -> str:

@@ -137,4 +137,3 @@ def evaluate(
         raise typer.Exit(_INTERRUPTED)
     if any("error" in row for row in result.get("bags", ())):
         raise typer.Exit(_SOME_FAILED)
-

@@ -139,9 +139,7 @@ def _from_still(folder: Path, fit: str | None) -> Scene:
     return _scene(folder, frame_set, rig, still.camera, folder / "masks")
 
 
-def _from_bag(
-    path: Path, fit: str | None, calibration: Path | None, parameters: NodeParameters, after: float
-) -> Scene:
+def _from_bag(path: Path, fit: str | None, calibration: Path | None, parameters: NodeParameters, after: float) -> Scene:
     with BagReader(path) as reader:
         found = replace(find_topics(reader.topics, parameters), truth=None)
         missing = [modality for modality in (CAMERA, LIDAR) if modality not in found.sensors]

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from mlesam_ros.bags.street import write_street
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
+from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, image_settings, make_encoders
 from mlesam_ros.errors import BagError, DatasetError, LabelError, MlesamError
 from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, MODALITIES, FrameSet
 from mlesam_ros.model.checkpoint import describe_checkpoint
@@ -108,6 +108,8 @@ def test_bags_are_trained_on_and_measured(tmp_path, street):
     result = train(bag_recipe(tmp_path, street), tmp_path / "out")
     described = describe_checkpoint(result.weights)
     assert described["config"]["image_size"] == 96 and described["config"]["encoders"] == DEFAULT_ENCODERS
+    assert described["config"]["settings"] == image_settings(make_encoders(DEFAULT_ENCODERS))
+    assert described["config"]["settings"]["event"]["window"] == 0.03
     assert described["metrics"]["data"] == "held-out bags" and len(result.scores) == 15
     assert set(result.scores[MODALITIES].conditions) == {"bag"}
 

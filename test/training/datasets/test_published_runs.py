@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 import yaml
@@ -23,6 +24,7 @@ from mlesam_ros.share import share
 from mlesam_ros.training import train as trainer
 from mlesam_ros.training.crops import RandomCrops, WholePictures
 from mlesam_ros.training.datasets.catalogue import DATASETS
+from mlesam_ros.training.log import LOG
 from mlesam_ros.training.loop import STATE
 from mlesam_ros.training.recipe import differences, load_recipe, recipe_dict, scheduled
 from mlesam_ros.training.rehearsal import check_room
@@ -262,3 +264,36 @@ def test_a_gpu_that_is_too_small_is_refused_with_the_remedy():
     check_room(3 << 30, 4 << 30)
     with pytest.raises(ConfigError, match=r"5\.0 GiB and the GPU has 4\.0 GiB\. Raise accumulate"):
         check_room(5 << 30, 4 << 30)
+
+
+FOLDERS = ("img", "hha", "lidar", "semantic", "event")
+
+
+def test_a_row_of_another_size_is_named_before_the_first_step(deliver, tmp_path):
+    """Kind: checks within a row, not across rows. The remedy is applied and helps."""
+    for folder in FOLDERS:
+        path = sorted((deliver / folder).glob("*/train/*/*.png"))[1]
+        cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path), -1), (96, 64), interpolation=cv2.INTER_NEAREST))
+    recipe = tiny("deliver", deliver, tmp_path / "r.yaml")
+    with pytest.raises(DatasetError) as refused:
+        trainer.train(recipe, tmp_path / "o")
+    named = sorted((deliver / "semantic").glob("*/train/*/*.png"))
+    assert f"{named[1]} is 96x64" in refused.value.message and f"{named[0]} is 80x64" in refused.value.message
+    assert not (tmp_path / "o" / LOG).exists()
+    trainer.train(tiny("deliver", deliver, tmp_path / "r.yaml", accumulate=2), tmp_path / "o")
+
+
+def test_a_palette_image_of_labels_is_named_and_the_remedy_helps(deliver, tmp_path):
+    """Kind: a decoder's conversion taken for data: a palette's colours were read as class ids."""
+    path = sorted((deliver / "semantic").glob("*/train/*/*.png"))[1]
+    ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    palette = PIL.Image.fromarray(ids, "P")
+    palette.putpalette([value for n in range(256) for value in (n // 2, 255 - n, 7)])
+    palette.save(path)
+    recipe = tiny("deliver", deliver, tmp_path / "r.yaml")
+    with pytest.raises(LabelError, match=rf"{path.name} is a palette PNG") as refused:
+        trainer.train(recipe, tmp_path / "o")
+    command = refused.value.remedy.partition(": ")[2].removesuffix(".").replace("FILE", repr(str(path)))
+    exec(command, {"PIL": PIL, "numpy": np})  # the remedy, to the letter
+    assert np.array_equal(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), ids)
+    trainer.train(recipe, tmp_path / "o")

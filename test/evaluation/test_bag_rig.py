@@ -1,0 +1,250 @@
+"""The rig of a bag, as recordings of other people's robots describe it: oddly, once, late, or twice."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from drive import CAMERA, CLOUD, IMAGE, INFO, PERIOD, POSE, START, picture, points
+
+from mlesam_ros.bags import fields
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.writer import BagWriter
+from mlesam_ros.doctor.examine import examine
+from mlesam_ros.encoding.placement import place_cloud
+from mlesam_ros.encoding.reference import Reference
+from mlesam_ros.errors import CalibrationError
+from mlesam_ros.evaluation.calibration import BagRig
+from mlesam_ros.evaluation.replay import Replay
+from mlesam_ros.evaluation.topics import find_topics
+from mlesam_ros.frame import LIDAR, FrameSet
+from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.labels import load_label_space
+
+TF = "tf2_msgs/msg/TFMessage"
+MOUNTING = Transform(POSE.rotation, np.array([0.1, -0.2, 0.3]))
+
+
+def write(path, each=lambda add, index, stamp: None, moments=30, space="", info=True, first=START):
+    """A camera and a LiDAR at 10 Hz; `each` adds what else is said at a moment."""
+    with BagWriter(path) as writer:
+        for index in range(moments):
+            stamp = first(index) if callable(first) else first + index * PERIOD
+            recorded = START + index * PERIOD
+
+            def add(topic, kind, made, recorded=recorded):
+                writer.add(topic, kind, recorded, made, latched=topic.endswith("tf_static"))
+
+            each(add, index, stamp)
+            if info:
+                add(f"{space}/camera/camera_info", INFO, fields.camera_info(stamp, "camera", CAMERA))
+            add(f"{space}/camera/image_raw", IMAGE, fields.image(stamp, "camera", picture(index)))
+            add(f"{space}/lidar/points", CLOUD, fields.point_cloud(stamp, "lidar", points()))
+    return path
+
+
+def mounted(stamp, pose=MOUNTING, parent="camera"):
+    return fields.transforms([(parent, "lidar", pose)], stamp)
+
+
+def replayed(path):
+    """(set, placement of its LiDAR or the reason why there is none) of each set, and the problems in the end."""
+    with BagReader(path) as reader:
+        topics = find_topics(reader.topics)
+        known = BagRig(reader, topics)
+        placed = []
+        for step in Replay(reader, topics, known, load_label_space("deliver")).steps():
+            assert isinstance(step, FrameSet)
+            rig = known.rig.of_set(step)
+            try:
+                placed.append((step, rig, place_cloud(step.frames[LIDAR], rig, Reference(step.time))))
+            except CalibrationError as error:
+                placed.append((step, rig, str(error)))
+        return placed, known.problems
+
+
+def translations(placed):
+    return [None if isinstance(p, str) else p.translation.round(6).tolist() for _, _, p in placed]
+
+
+def found_by_doctor(path):
+    return [f for f in examine(path).findings if f.severity in ("error", "warning")]
+
+
+@pytest.mark.parametrize("every", [10, 1000])
+@pytest.mark.parametrize("zero", [False, True])
+def test_a_rigid_mounting_on_tf_is_used_however_rarely_it_is_published(tmp_path, every, zero):
+    """The kind: at 1 Hz, once, or with a zero stamp; evaluate uses every sweep, and the doctor has nothing to say."""
+
+    def each(add, index, stamp):
+        if index % every == 0:
+            add("/tf", TF, mounted(0 if zero else stamp))
+
+    path = write(tmp_path / "bag", each)
+    placed, problems = replayed(path)
+    assert translations(placed) == [[0.1, -0.2, 0.3]] * 30 and not problems
+    said = " ".join(found.message for found in found_by_doctor(path))
+    assert "connects" not in said and "cannot be placed" not in said
+
+
+def turret(index):
+    turn = np.deg2rad(3 * index)
+    c, s = np.cos(turn), np.sin(turn)
+    return Transform(POSE.rotation @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]), np.zeros(3))
+
+
+@pytest.mark.parametrize(("every", "named"), [(10, True), (1, False)])
+def test_the_doctor_looks_up_what_moves_at_the_times_of_the_frames_and_its_remedy_helps(tmp_path, every, named):
+    """The kind: a doctor that asks another question than the product. A turret at 1 Hz, then as advised."""
+
+    def each(add, index, stamp):
+        if index % every == 0:
+            add("/tf", TF, mounted(stamp, turret(index)))
+
+    path = write(tmp_path / "bag", each)
+    lost = translations(replayed(path)[0]).count(None)
+    late = [f for f in found_by_doctor(path) if "cannot be placed at their time" in f.message]
+    assert (lost > 10, len(late)) == (named, named)
+    if named:
+        assert late[0].subject == LIDAR and "'lidar' to 'camera'" in late[0].message
+
+
+@pytest.mark.parametrize("where", [0, 15, 29])
+@pytest.mark.parametrize("static", ["/tf_static", "/robot/tf_static"])
+def test_what_is_said_once_holds_wherever_it_is_in_the_bag(tmp_path, where, static):
+    """The kind: metadata published once."""
+    space = static.removesuffix("/tf_static")
+
+    def each(add, index, stamp):
+        if index == where:
+            add(f"{space}/camera/camera_info", INFO, fields.camera_info(stamp, "camera", CAMERA))
+            add(static, TF, mounted(stamp))
+
+    placed, problems = replayed(write(tmp_path / "bag", each, info=False, space=space))
+    assert translations(placed) == [[0.1, -0.2, 0.3]] * 30 and not problems
+    assert all(rig.camera.width == CAMERA.width for _, rig, _ in placed)
+
+
+@pytest.mark.parametrize("model", ["plumb_bob", "rational_polynomial", ""])
+def test_an_empty_d_is_no_distortion(tmp_path, model):
+    """The kind: absence."""
+
+    def each(add, index, stamp):
+        about = fields.camera_info(stamp, "camera", CAMERA) | {"d": np.zeros(0), "distortion_model": model}
+        add("/camera/camera_info", INFO, about)
+        add("/tf_static", TF, mounted(stamp))
+
+    placed, problems = replayed(write(tmp_path / "bag", each, 5, info=False))
+    point = np.array([[0.5, -0.25, 2.0]])
+    expected = CAMERA.K[:2, :2] @ point[0, :2] / 2 + CAMERA.K[:2, 2]
+    assert not problems and len(placed) == 5
+    np.testing.assert_allclose(placed[0][1].camera.project(point)[0][0], expected)
+
+
+def test_an_uncalibrated_camera_is_called_that(tmp_path):
+    def each(add, index, stamp):
+        add("/camera/camera_info", INFO, fields.camera_info(stamp, "camera", CAMERA) | {"k": np.zeros(9)})
+
+    _, problems = replayed(write(tmp_path / "bag", each, 3, info=False))
+    assert "not calibrated" in problems["/camera/camera_info"]
+
+
+def test_the_second_pass_of_a_looped_bag_does_not_use_the_odometry_of_the_first(tmp_path):
+    """The kind: a backward clock jump. 10 m/s in the first pass; in the second the robot stands still at 0."""
+    lag = PERIOD // 4
+
+    def stamp_of(index):
+        return START + (index % 30) * PERIOD
+
+    def each(add, index, stamp):
+        add("/tf_static", TF, mounted(stamp, parent="base"))
+        add("/tf_static", TF, fields.transforms([("base", "camera", Transform.identity())], stamp))
+        if index < 60:
+            moved = 10.0 * index / 10 if index < 30 else 0.0
+            add("/tf", TF, fields.transforms([("odom", "base", Transform(np.eye(3), [moved, 0, 0]))], stamp - lag))
+
+    placed, _ = replayed(write(tmp_path / "bag", each, 60, first=stamp_of))
+    assert len(placed) > 50
+    for _, rig, _ in placed:
+        assert rig.tree is placed[0][1].tree  # one tree, whose state in the end is that of the second pass
+    tree = placed[0][1].tree
+    for index in range(30):
+        for offset in (0, PERIOD // 3, PERIOD // 2):
+            try:
+                assert tree.lookup("odom", "base", START + index * PERIOD + offset).translation[0] == 0
+            except CalibrationError:
+                continue
+
+
+def test_one_frame_with_two_parents_is_named_with_both_and_the_static_one_is_used(tmp_path):
+    """The kind: silent replacement. evaluate and the doctor say the same."""
+
+    def each(add, index, stamp):
+        if index == 0:
+            add("/tf_static", TF, mounted(stamp))
+        add("/tf", TF, mounted(stamp, Transform(np.eye(3), [0, 0, 1.0]), "base_link"))
+
+    path = write(tmp_path / "bag", each)
+    placed, problems = replayed(path)
+    assert translations(placed) == [[0.1, -0.2, 0.3]] * 30
+    told = [str(problem) for problem in problems.values()] + [f.message for f in found_by_doctor(path)]
+    both = [
+        words for words in told if "'lidar'" in words and "'camera' on /tf_static" in words and "'base_link'" in words
+    ]
+    assert len(both) == 2
+
+
+@pytest.mark.parametrize(("spaces", "expected"), [(("/r1", "/r2"), 1.0), (("/r2", "/r1"), 1.0), (("", "/r2"), 9.0)])
+def test_the_mounting_is_that_of_the_sensors_own_robot(tmp_path, spaces, expected):
+    """The kind: sources merged by message type. Two robots in one bag, the same frames, 4 m apart."""
+    sent = {"/r1": 1.0, "/r2": 5.0, "": 9.0}
+
+    def each(add, index, stamp):
+        for space in spaces:
+            add(f"{space}/tf_static", TF, mounted(stamp, Transform(POSE.rotation, [0, 0, sent[space]])))
+
+    placed, problems = replayed(write(tmp_path / "bag", each, 5, space="" if "" in spaces else "/r1"))
+    assert translations(placed) == [[0.0, 0.0, expected]] * 5 and not problems
+
+
+def test_transforms_of_another_robot_alone_are_named_and_not_used(tmp_path):
+    path = write(tmp_path / "bag", lambda add, i, stamp: add("/r2/tf_static", TF, mounted(stamp)), 5, space="/r1")
+    placed, problems = replayed(path)
+    assert translations(placed) == [None] * 5
+    assert "/r2/tf_static only, outside the namespace" in problems["/r2/tf_static"]
+
+
+@pytest.mark.parametrize("change", [{"row_step": 0}, {"row_step": 77_777}, {"is_dense": True}, {"is_dense": False}])
+def test_a_sweep_with_a_redundant_field_that_is_wrong_is_used(tmp_path, change):
+    """The kind: redundant fields."""
+
+    def each(add, index, stamp):
+        add("/tf_static", TF, mounted(stamp))
+        add("/lidar/points", CLOUD, fields.point_cloud(stamp - PERIOD // 2, "lidar", points()) | change)
+
+    with BagReader(write(tmp_path / "bag", each, 5)) as reader:
+        topics = find_topics(reader.topics)
+        replay = Replay(reader, topics, BagRig(reader, topics), load_label_space("deliver"))
+        assert list(replay.steps()) and not replay.problems and not replay.unreadable
+
+
+def test_two_cameras_on_one_topic_keep_their_own_lenses(tmp_path):
+    """The kind: uniqueness assumed. Every mask is made with the lens of the image in its set."""
+    other = SimpleNamespace(frame="camera2", model=CAMERA.scaled(CAMERA.height * 2, CAMERA.width * 2))
+
+    def each(add, index, stamp):
+        later = stamp + PERIOD // 2
+        big = np.zeros((other.model.height, other.model.width, 3), np.uint8)
+        add("/camera/camera_info", INFO, fields.camera_info(later, other.frame, other.model))
+        add("/camera/image_raw", IMAGE, fields.pixels(later, other.frame, big, "rgb8"))
+        for frame in ("camera", other.frame):
+            add("/tf_static", TF, fields.transforms([("base", frame, Transform.identity())], stamp))
+        add("/tf_static", TF, mounted(stamp, parent="base"))
+
+    with BagReader(write(tmp_path / "bag", each, 10)) as reader:
+        topics = find_topics(reader.topics)
+        known = BagRig(reader, topics)
+        sets = list(Replay(reader, topics, known, load_label_space("deliver")).steps())
+        rigs = [known.rig.of_set(one) for one in sets]
+    images = [one.frames["camera"].payload for one in sets]
+    seen = {(rig.camera_frame, rig.camera.width, image.width) for rig, image in zip(rigs, images, strict=True)}
+    assert seen == {("camera", CAMERA.width, CAMERA.width), ("camera2", 2 * CAMERA.width, 2 * CAMERA.width)}

@@ -1,0 +1,97 @@
+"""The images of a checkpoint's experts are made as in training; what is set otherwise is said with both values.
+
+Kind: encoder settings without a door and without a memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, ENCODERS, image_settings, make_encoders
+from mlesam_ros.encoding.settings import DEFAULTS, Preprocessing
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.frame import DEPTH, EVENT, MODALITIES
+from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.expert_encoders import difference_from_training, event_window, expert_encoders
+
+OLD = MLESAMConfig(encoders=DEFAULT_ENCODERS)
+"""A checkpoint of an earlier version: it says nothing about settings."""
+LONG = replace(OLD, settings={EVENT: {"window": 0.05, "most": 4.0}})
+
+
+def made(config, **settings):
+    preprocessing = Preprocessing(**settings)
+    encoders = expert_encoders(config, MODALITIES, preprocessing)
+    return encoders, event_window(encoders, preprocessing), difference_from_training(config, encoders, preprocessing)
+
+
+def test_earlier_checkpoints_count_as_the_defaults():
+    encoders, window, difference = made(OLD)
+    assert image_settings(encoders) == image_settings(make_encoders(DEFAULT_ENCODERS))
+    assert (window, difference) == (0.03, "")
+
+
+def test_what_the_checkpoint_was_trained_with_is_used():
+    encoders, window, difference = made(LONG)
+    assert (encoders[EVENT].window, encoders[EVENT].most, window, difference) == (0.05, 4.0, 0.05, "")
+
+
+@pytest.mark.parametrize(("config", "given", "trained"), [(OLD, 0.05, 0.03), (LONG, 0.03, 0.05)])
+def test_another_window_is_said_with_both_values(config, given, trained):
+    _, window, difference = made(config, event_window=given)
+    assert window == given
+    assert f"event.window is {given:g} s, but the expert was trained on {trained:g} s" in difference
+
+
+def test_the_window_as_trained_is_no_difference():
+    assert made(LONG, event_window=0.05)[2] == ""
+
+
+def test_another_representation_is_said_with_both_names():
+    encoders, _, difference = made(OLD, event_representation="time_surface")
+    assert encoders[EVENT] == ENCODERS["time_surface"]()
+    assert "event.representation is time_surface, but the expert was trained on event_counts" in difference
+    assert made(OLD, event_representation="event_counts")[2] == ""
+
+
+def test_settings_survive_the_way_through_a_file():
+    config = replace(LONG, settings=image_settings(made(LONG)[0]))
+    assert MLESAMConfig.from_dict(config.to_dict()) == config
+    assert config.settings[EVENT]["window"] == 0.05 and config.settings[DEPTH] == {"nearest": 0.1, "farthest": 200.0}
+    assert not set(config.settings[DEPTH]) & {"unit", "gravity", "down"}, "these are the sensor's"
+
+
+def test_an_unknown_setting_is_refused_by_name():
+    with pytest.raises(ConfigError, match="encoder event_counts has no setting 'windw'; accepted are most, window"):
+        made(replace(OLD, settings={EVENT: {"windw": 0.05}}))
+
+
+@pytest.mark.parametrize("gravity", ["auto", "tf", "normals", "0, 1, 0", "0.1 0.9 -0.2"])
+def test_the_source_of_gravity(gravity):
+    encoder = make_encoders({DEPTH: "hha"}, preprocessing=Preprocessing(gravity=gravity))[DEPTH]
+    fixed = gravity[0] == "0"
+    assert encoder.gravity == ("down" if fixed else gravity)
+    assert encoder.down == (tuple(map(float, gravity.replace(",", " ").split())) if fixed else None)
+    assert make_encoders({DEPTH: "hha"}, preprocessing=DEFAULTS)[DEPTH] == ENCODERS["hha"]()
+
+
+@pytest.mark.parametrize("gravity", ["", "down", "0, 0, 0", "1, 2", "nan 0 0", "a b c"])
+def test_a_source_of_gravity_that_is_none_is_refused(gravity):
+    with pytest.raises(ConfigError, match=r"depth\.gravity is"):
+        Preprocessing(gravity=gravity)
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"event_window": 0.0005}, "event.window"),
+        ({"event_window": 11.0}, "event.window"),
+        ({"depth_unit": -0.001}, "depth.unit"),
+        ({"significant_bits": 11}, "camera.significant_bits"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(values, name):
+    with pytest.raises(ConfigError, match=name.replace(".", r"\.")):
+        Preprocessing(**values)
