@@ -44,8 +44,8 @@ def subscribed() -> str:
         if isinstance(sensor, CameraParameters):
             infos = f"`{sensor.info_topic}`", f"`{modality}.info_topic`"
             rows.append((*infos, _short("sensor_msgs/msg/CameraInfo"), "best effort"))
-    rows.append(("`/tf`", "", _short("tf2_msgs/msg/TFMessage"), "reliable"))
-    rows.append(("`/tf_static`", "", _short("tf2_msgs/msg/TFMessage"), "reliable, transient local"))
+    rows.append(("`/tf`", "", _short("tf2_msgs/msg/TFMessage"), "reliable, else as published"))
+    rows.append(("`/tf_static`", "", _short("tf2_msgs/msg/TFMessage"), "reliable, transient local, else as published"))
     return _table(("topic", "parameter", "types", "QoS"), rows)
 
 
