@@ -10,9 +10,11 @@ import sys
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.street import write_street
+from mlesam_ros.cli.evaluate.show import _sensor_lines
 from mlesam_ros.world.world import World
 
 QUICK = ("--no-bag", "--no-report", "--device", "cpu", "--precision", "fp32", "--threads", "1")
@@ -177,3 +179,11 @@ def test_not_one_bag_is_a_sentence(evaluate, streets, tmp_path):
     assert result.exit_code == 2
     assert "not one bag could be evaluated" in result.stderr
     assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_sweeps_that_no_mask_was_made_of_are_not_shown_as_used(capsys):
+    """The kind: a terminal that says `used 30` of sweeps whose place is not known."""
+    entry = {"topic": "/lidar/points", "received": 30, "used": 30, "superseded": 0, "late": 0, "unmatched": 0}
+    figures = {"sensors": {"lidar": {**entry, "refused": 0, "unusable": 24}}}
+    _sensor_lines(figures, ["received", "used", "unusable"], Console(width=200))
+    assert "received 30, used 6, unusable 24" in capsys.readouterr().out
