@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,13 @@ def owned(folder: Path, what: str) -> Iterator[None]:
     locks, the owner's process is looked for on its host.
 
     Args:
-        folder: it is made.
+        folder: it is made, and removed if it is empty at the end.
         what: of work is done in it, such as `training`.
 
     Raises:
         FileError: another process owns it, or it cannot be written to.
     """
-    path = folder / LOCK
+    path, is_new = folder / LOCK, not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
@@ -61,6 +61,9 @@ def owned(folder: Path, what: str) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(lock)
+        if is_new:  # nothing came of it
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _locked(path: Path) -> int | None:

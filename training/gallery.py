@@ -21,7 +21,8 @@ from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.render import colorize
 from mlesam_ros.robustness import Subset
 from mlesam_ros.share import share
-from mlesam_ros.training.dataset import StreetDataset, prepare
+from mlesam_ros.training.dataset import prepare
+from mlesam_ros.training.datasets.arrays import EncodedFrames
 from mlesam_ros.training.evaluate import most_likely, subset_predictor
 from mlesam_ros.training.recipe import Data, load_recipe
 
@@ -38,7 +39,7 @@ _INK = (255, 255, 255)
 Rgb = npt.NDArray[np.uint8]
 
 
-def gallery(model: MLESAM, dataset: StreetDataset, rows: Sequence[int]) -> Rgb:
+def gallery(model: MLESAM, dataset: EncodedFrames, rows: Sequence[int]) -> Rgb:
     """Draw some moments.
 
     Args:
@@ -52,7 +53,7 @@ def gallery(model: MLESAM, dataset: StreetDataset, rows: Sequence[int]) -> Rgb:
     return np.vstack([_row(model, dataset, row) for row in rows])
 
 
-def one_of_each_weather(dataset: StreetDataset) -> list[int]:
+def one_of_each_weather(dataset: EncodedFrames) -> list[int]:
     """The middle moment of each weather without a fault, or of the weather as a whole where all have one."""
     weathers = sorted({c["weather"] for c in dataset.conditions})
     rows = []
@@ -63,7 +64,7 @@ def one_of_each_weather(dataset: StreetDataset) -> list[int]:
     return rows
 
 
-def _row(model: MLESAM, dataset: StreetDataset, row: int) -> Rgb:
+def _row(model: MLESAM, dataset: EncodedFrames, row: int) -> Rgb:
     images, truth = dataset.batch([row], MODALITIES)
     camera = _tile(_seen(dataset, images[CAMERA][0]), dataset.conditions[row]["weather"])
     tiles = [camera, _tile(colorize(truth[0].numpy(), dataset.space), "truth")]
@@ -77,7 +78,7 @@ def _row(model: MLESAM, dataset: StreetDataset, row: int) -> Rgb:
     return np.hstack(tiles)
 
 
-def _seen(dataset: StreetDataset, picture: torch.Tensor) -> Rgb:
+def _seen(dataset: EncodedFrames, picture: torch.Tensor) -> Rgb:
     """The camera's picture from what the network reads of it."""
     mean, std = (np.asarray(part, np.float32)[:, None, None] for part in dataset.statistics[CAMERA])
     colours = np.clip((picture.numpy() * std + mean) * 255, 0, 255)

@@ -22,6 +22,7 @@ from mlesam_ros.errors import DatasetError
 from mlesam_ros.frame import CAMERA, FrameSet, Modality
 from mlesam_ros.ownership import end_with_parent
 from mlesam_ros.training.conditions import Conditions
+from mlesam_ros.training.datasets.arrays import Writer
 from mlesam_ros.world.faults import NO_FAULT
 from mlesam_ros.world.moment import Moment
 from mlesam_ros.world.world import World
@@ -56,6 +57,8 @@ def render_streets(streets: Sequence[Street], processes: int) -> Iterator[int]:
     """
     context = multiprocessing.get_context("spawn")
     ending = {"initializer": end_with_parent, "initargs": (os.getpid(),)}
+    if not streets:
+        return
     with ProcessPoolExecutor(min(processes, len(streets)), context, **ending) as pool:
         waiting = [pool.submit(_render, street) for street in streets]
         try:
@@ -92,22 +95,16 @@ def _render(street: Street) -> int:
     """Fill a street's rows; how many they were."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    folder, size = Path(street.folder), (street.size, street.size)
+    size = (street.size, street.size)
     encoders = make_encoders(dict(street.encoders), json.loads(street.settings))
-    arrays = {name: np.load(folder / f"{name}.npy", "r+") for name, _ in street.encoders}
-    labels, done = (np.load(folder / f"{name}.npy", "r+") for name in ("labels", "done"))
+    writer = Writer(Path(street.folder), tuple(encoders))
     conditions, shape = street.conditions, (street.world_size, street.world_size)
     world = World(street.seed, conditions.weather, shape, threads=1, fault=conditions.fault)
     for row in street.rows:
         moment = world.moment(_index(world.length, row % street.moments, street.moments))
         pictures = encode(_frame_set(moment), world.rig, size, encoders)
-        for name, picture in pictures.items():
-            arrays[name][row] = picture
-        labels[row] = cv2.resize(moment.labels, size[::-1], interpolation=cv2.INTER_NEAREST)
-        for array in (*arrays.values(), labels):
-            array.flush()
-        done[row] = True
-        done.flush()
+        labels = cv2.resize(moment.labels, size[::-1], interpolation=cv2.INTER_NEAREST)
+        writer.put(row, pictures, np.asarray(labels, np.uint8))
     return len(street.rows)
 
 

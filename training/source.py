@@ -17,7 +17,8 @@ from mlesam_ros.frame import CAMERA
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.training.crops import RandomCrops, WholePictures
 from mlesam_ros.training.dataset import Report, prepare
-from mlesam_ros.training.datasets.bag import BagOptions, LabelledBags, prepare_bags
+from mlesam_ros.training.datasets.arrays import EncodedFrames
+from mlesam_ros.training.datasets.bag import BagOptions, prepare_bags
 from mlesam_ros.training.datasets.catalogue import open_dataset
 from mlesam_ros.training.datasets.frames import FileDataset, LabelledFrames
 from mlesam_ros.training.distributed import is_first, wait
@@ -66,8 +67,7 @@ def open_source(recipe: Recipe, config: MLESAMConfig) -> Source:
     wait()
     train, held_out = (_prepare(recipe, config, part) for part in ("train", "held_out"))
     if is_first():
-        bags = (part for part in (train, held_out) if isinstance(part, LabelledBags))
-        for warning in (words for part in bags for words in part.warnings):
+        for warning in (words for part in (train, held_out) for words in part.warnings):
             Console(stderr=True).print(f"warning: {warning}", markup=False, soft_wrap=True)
     mean, std = config.statistics.get(CAMERA, ((0.0,) * 3, (1.0,) * 3))
     vary = Augment(recipe.augmentation, (torch.tensor(mean), torch.tensor(std)))
@@ -117,7 +117,7 @@ def survey(source: Source, one_size: bool) -> None:
                 dataset.survey(report(part) if is_first() else None, one_size)
 
 
-def _prepare(recipe: Recipe, config: MLESAMConfig, part: str, report: Report | None = None) -> LabelledFrames:
+def _prepare(recipe: Recipe, config: MLESAMConfig, part: str, report: Report | None = None) -> EncodedFrames:
     data = recipe.data
     if isinstance(data, Data):
         return prepare(data, part, config.encoders, report, config.settings)

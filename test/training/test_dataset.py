@@ -2,21 +2,24 @@
 
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from full_disk import run_on_a_small_disk
 
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
 from mlesam_ros.encoding.log_depth import LogDepth
-from mlesam_ros.errors import DatasetError, LabelError
+from mlesam_ros.errors import DatasetError, FileError, LabelError
 from mlesam_ros.frame import CAMERA, MODALITIES, FrameSet
-from mlesam_ros.training import dataset, rendering
-from mlesam_ros.training.dataset import StreetDataset, prepare
+from mlesam_ros.ownership import owned
+from mlesam_ros.training import rendering
+from mlesam_ros.training.dataset import prepare
+from mlesam_ros.training.datasets.arrays import EncodedFrames
 from mlesam_ros.training.recipe import Split
 from mlesam_ros.training.rendering import fingerprint
 from mlesam_ros.world.world import World
@@ -38,7 +41,7 @@ def test_by_default_every_second_street_is_at_night(street):
     night = np.array([conditions["weather"] == "night" for conditions in street.conditions])
     assert night.tolist() == [False] * 4 + [True] * 4
     assert {conditions["fault"] for conditions in street.conditions} == {"none"}
-    camera = street.pictures["camera"].astype(np.float32).mean((1, 2, 3))
+    camera = street.images["camera"].astype(np.float32).mean((1, 2, 3))
     assert camera[~night].min() > camera[night].max()
 
 
@@ -50,7 +53,7 @@ def test_a_row_has_the_weather_and_the_fault_that_it_says(smoke, tmp_path):
     moment = world.moment(world.length // 2)
     frame_set = FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))
     expected = encode(frame_set, world.rig, (64, 64), make_encoders(DEFAULT_ENCODERS))
-    np.testing.assert_allclose(foggy.pictures["camera"][0], expected["camera"], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(foggy.images["camera"][0], expected["camera"], rtol=1e-3, atol=1e-3)
 
 
 def test_a_street_is_one_of_the_trainers_data_sets(street):
@@ -79,10 +82,10 @@ def test_a_killed_rendering_goes_on_where_it_was(street, smoke, tmp_path):
     camera.flush()
     np.save(copy / "done.npy", done)
     with pytest.raises(DatasetError, match="7 of 8 moments"):
-        StreetDataset(copy)
+        EncodedFrames(copy)
     again = prepare(replace(smoke.data, folder=str(tmp_path)), "train")
-    assert (again.pictures["camera"][6] == street.pictures["camera"][6]).all()
-    assert not again.pictures["camera"][2].any(), "a finished row was rendered again"
+    assert (again.images["camera"][6] == street.images["camera"][6]).all()
+    assert not again.images["camera"][2].any(), "a finished row was rendered again"
 
 
 def _die(street):
@@ -95,11 +98,41 @@ def test_a_process_that_dies_ends_the_rendering_with_a_sentence(smoke, tmp_path,
         prepare(replace(smoke.data, folder=str(tmp_path)), "train")
 
 
-def test_too_little_room_is_known_before_the_rendering(smoke, tmp_path, monkeypatch):
-    monkeypatch.setattr(dataset.shutil, "disk_usage", lambda folder: SimpleNamespace(free=100_000))
-    with pytest.raises(DatasetError, match=r"takes 0\.0 GB .* 0\.0 GB are free; make room"):
+_ON_A_SMALL_DISK = """
+import sys
+from dataclasses import replace
+from mlesam_ros.errors import MlesamError
+from mlesam_ros.training.dataset import prepare
+from mlesam_ros.training.recipe import load_recipe
+if __name__ == "__main__":
+    recipe = load_recipe(sys.argv[2])
+    try:
+        prepare(replace(recipe.data, folder=sys.argv[1] + "/street"), "train")
+    except MlesamError as error:
+        print(error)
+"""
+
+
+def test_too_little_room_is_known_before_the_rendering(smoke_file, tmp_path):
+    """Kind: a full disk. Both sizes are said in a unit that shows them, and nothing is left to block the next try."""
+    (tmp_path / "disk").mkdir()
+    arguments = ("-c", _ON_A_SMALL_DISK, str(tmp_path / "disk"), str(smoke_file))
+    done = run_on_a_small_disk(tmp_path / "disk", 500, *arguments)
+    reason, left = done.stdout.splitlines()
+    assert re.search(r"street/train takes 819\.\d kB and \d[\d.]* (kB|bytes) are free .*No space.*Make room", reason)
+    assert left == "left:"
+
+
+def test_a_remnant_of_a_rendering_that_was_killed_does_not_block_the_next(smoke, tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "camera.npy").write_bytes(b"half of a header")
+    split = Split(0, 1, 1)
+    assert len(prepare(replace(smoke.data, folder=str(tmp_path), train=split), "train")) == 1
+
+
+def test_two_renderings_in_one_folder_are_refused(smoke, tmp_path):
+    with owned(tmp_path / "train", "rendering"), pytest.raises(FileError, match="another rendering run"):
         prepare(replace(smoke.data, folder=str(tmp_path)), "train")
-    assert not list((tmp_path / "train").iterdir())
 
 
 def test_a_folder_made_for_something_else_is_refused(street, smoke):
@@ -113,7 +146,7 @@ def test_a_street_that_has_changed_since_is_refused(street, smoke, tmp_path):
     shutil.copytree(Path(smoke.data.folder) / "train", copy)
     manifest = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps(manifest | {"fingerprint": "0" * 64}))
-    with pytest.raises(DatasetError, match=r"has changed since .* was rendered"):
+    with pytest.raises(DatasetError, match=r"has changed since .* was made"):
         prepare(replace(smoke.data, folder=str(tmp_path)), "train")
     (copy / "manifest.json").write_text("{")
     with pytest.raises(DatasetError, match="cannot be read"):
@@ -133,9 +166,9 @@ def test_the_fingerprint_follows_the_encoders_and_the_world(monkeypatch):
 
 
 def test_a_folder_without_a_street_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match="render it again"):
-        StreetDataset(tmp_path)
+    with pytest.raises(DatasetError, match="holds no encoded frames"):
+        EncodedFrames(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"encoders": {"camera": "rgb"}, "statistics": {}}))
     (tmp_path / "camera.npy").write_bytes(b"garbage")
-    with pytest.raises(DatasetError, match="render it again"):
-        StreetDataset(tmp_path)
+    with pytest.raises(DatasetError, match="holds no encoded frames"):
+        EncodedFrames(tmp_path)

@@ -18,7 +18,7 @@ PAIR = [(CAMERA, LIDAR), (LIDAR,)]
 
 def oracle(street):
     """Knows the truth by the camera's picture; guesses road without it."""
-    known = {street.pictures[CAMERA][row].tobytes(): street.labels[row] for row in range(len(street))}
+    known = {street.images[CAMERA][row].tobytes(): street.labels[row] for row in range(len(street))}
 
     def predict(images, rows):
         seen = [known[picture.numpy().astype(np.float16).tobytes()] for picture in images[CAMERA]]

@@ -6,8 +6,7 @@ Reading a bag is sequential and encoding costs time, so every labelled set is en
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import cv2
 import numpy as np
 
 from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.storage import is_storage
 from mlesam_ros.config import NodeParameters, iter_parameters
 from mlesam_ros.encoding.encoder import Encoder
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, Settings, encode, image_settings, make_encoders
@@ -30,9 +30,11 @@ from mlesam_ros.frame import EVENT, MODALITIES, NANOSECONDS, FrameSet, Modality
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.config import network_size
-from mlesam_ros.training.datasets.arrays import MANIFEST, EncodedFrames, Writer, allocate
+from mlesam_ros.ownership import owned
+from mlesam_ros.training.datasets.arrays import EncodedFrames, Writer, allocate, find_made, statistics_of
 from mlesam_ros.training.datasets.frames import Image, Labels, Progress
 
+_END = 1 << 16  # bytes
 _SLACK = NANOSECONDS // 100
 """A label picture belongs to the set whose reference lies this near; its stamp should be the very camera picture's."""
 
@@ -68,10 +70,13 @@ class BagOptions:
     def manifest(self) -> dict[str, Any]:
         """What decides over the arrays' content."""
         encoders = {m: self.encoders.get(m, DEFAULT_ENCODERS[m]) for m in self.modalities}
+        made = make_encoders(encoders, self.settings)
         return {
-            "bags": list(self.bags), "size": list(self.size), "space": self.space, "encoders": encoders,
+            "bags": list(self.bags), "content": {bag: _content(Path(bag)) for bag in self.bags},
+            "size": list(self.size), "space": load_label_space(self.space).to_dict(),
+            "encoders": encoders, "statistics": statistics_of(made),
             "truth": self.truth, "parameters": self._parameters(),
-            "settings": image_settings(make_encoders(encoders, self.settings)),
+            "settings": image_settings(made),
             "preprocessing": asdict(self.preprocessing),
         }  # fmt: skip
 
@@ -88,22 +93,7 @@ class BagOptions:
         return found
 
 
-class LabelledBags(EncodedFrames):
-    """The labelled sets of some bags. Condition: bag.
-
-    Attributes:
-        warnings: what the bags leave in doubt, one sentence each.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        """Open what `prepare_bags` made; see `EncodedFrames`."""
-        super().__init__(folder, "labelled bag")
-        self.names = [f"{Path(bag).name}/{stamp}" for bag, stamp in self.manifest["rows"]]
-        self.conditions = [{"bag": Path(bag).name} for bag, _ in self.manifest["rows"]]
-        self.warnings: list[str] = self.manifest.get("warnings", [])
-
-
-def prepare_bags(options: BagOptions, report: Progress | None = None) -> LabelledBags:
+def prepare_bags(options: BagOptions, report: Progress | None = None) -> EncodedFrames:
     """Encode the labelled sets, unless that has been done, and open them.
 
     Args:
@@ -113,36 +103,19 @@ def prepare_bags(options: BagOptions, report: Progress | None = None) -> Labelle
     Raises:
         BagError: a bag that cannot be read.
         DatasetError: a bag without labels, or none of them meets a complete set; or the folder holds something else.
+        FileError: another process encodes there, or there is too little room.
         LabelError: a label outside the space, or labels of another aspect ratio than the camera's.
     """
     folder, manifest = Path(options.folder), options.manifest()
-    if (folder / MANIFEST).exists():
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if other := list(_differences(found, manifest)):
-            raise DatasetError(
-                f"{folder} was encoded with another {' and '.join(other)}.", "Give another folder, or remove this one."
-            )
-        return LabelledBags(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    _encode(options, manifest, partial, report)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial.rename(folder)
-    return LabelledBags(folder)
+    done = find_made(folder, manifest)
+    if done is None or not done.all():
+        with owned(folder, "encoding"):
+            _encode(options, manifest, folder, report)
+    return EncodedFrames(folder)
 
 
 def _encoders(options: BagOptions) -> dict[Modality, Encoder]:
     return make_encoders(options.manifest()["encoders"], options.settings, options.preprocessing)
-
-
-def _differences(found: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Names of what two manifests differ in, a parameter by its own."""
-    for key, value in manifest.items():
-        known = found.get(key)
-        if isinstance(known, dict) and key == "parameters":
-            yield from (name for name in sorted({*known, *value}) if known.get(name) != value.get(name))
-        elif known != value:
-            yield key
 
 
 def _encode(options: BagOptions, manifest: dict[str, Any], folder: Path, report: Progress | None) -> None:
@@ -150,15 +123,21 @@ def _encode(options: BagOptions, manifest: dict[str, Any], folder: Path, report:
     space = load_label_space(options.space)
     warnings: dict[str, None] = {}
     rows = [(bag, stamp) for bag in options.bags for stamp in _stamps(bag, options, space, warnings)]
-    allocate(folder, {**manifest, "rows": rows, "warnings": list(warnings)}, len(rows), options.size)
+    done = find_made(folder, manifest)
+    if done is None:
+        names = [f"{Path(bag).name}/{stamp}" for bag, stamp in rows]
+        conditions = [{"bag": Path(bag).name} for bag, _ in rows]
+        made = {**manifest, "rows": names, "warnings": list(warnings)}
+        done = allocate(folder, made, conditions, options.size)
     writer, encoders = Writer(folder, options.modalities), _encoders(options)
     row = 0
     for bag in options.bags:
         for frame_set, labels, rig in _labelled(bag, options, space, {}):
             _check_size(bag, options.size, rig)
-            images: dict[Modality, Image] = encode(frame_set, rig, options.size, encoders)
-            small = cv2.resize(labels, options.size[::-1], interpolation=cv2.INTER_NEAREST)
-            writer.put(row, images, np.asarray(small, np.uint8))
+            if not done[row]:
+                images: dict[Modality, Image] = encode(frame_set, rig, options.size, encoders)
+                small = cv2.resize(labels, options.size[::-1], interpolation=cv2.INTER_NEAREST)
+                writer.put(row, images, np.asarray(small, np.uint8))
             row += 1
             if report:
                 report(row, len(rows))
@@ -187,6 +166,25 @@ def _stamps(bag: str, options: BagOptions, space: LabelSpace, warnings: dict[str
             f"{bag} has no label within {_SLACK / 1e6:.0f} ms of a set with {wanted}; check the stamps of its labels."
         )
     return stamps
+
+
+def _content(bag: Path) -> str | None:
+    """SHA-256 over names, sizes, and both ends of a bag's files: another recording of the same name has another.
+
+    None for a bag that is not there: its arrays are as good as they were.
+    """
+    if not bag.exists():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(bag.iterdir()) if bag.is_dir() else [bag]:
+        if is_storage(path) and path.is_file():
+            size = path.stat().st_size
+            digest.update(f"{os.fsencode(path.name)!r} {size}".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(_END))
+                file.seek(max(size - _END, 0))
+                digest.update(file.read(_END))
+    return digest.hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -1,15 +1,20 @@
 """Labelled bags: what is learned from is what the node would have been shown."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import yaml
 
 from mlesam_ros.bags.street import write_street
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, image_settings, make_encoders
-from mlesam_ros.errors import BagError, DatasetError, LabelError, MlesamError
+from mlesam_ros.errors import BagError, DatasetError, FileError, LabelError, MlesamError
 from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, MODALITIES, FrameSet
 from mlesam_ros.model.checkpoint import describe_checkpoint
+from mlesam_ros.ownership import owned
 from mlesam_ros.share import share
+from mlesam_ros.training.datasets.arrays import EncodedFrames
 from mlesam_ros.training.datasets.bag import BagOptions, prepare_bags
 from mlesam_ros.training.train import train
 from mlesam_ros.world.world import World
@@ -129,3 +134,42 @@ def test_bags_are_trained_on_and_measured(tmp_path, street):
 def test_bags_that_cannot_be_trained_on_are_refused(tmp_path, street, data, words):
     with pytest.raises(MlesamError, match=words):
         train(bag_recipe(tmp_path, street, **data), tmp_path / "out")
+
+
+def test_a_bag_that_was_recorded_anew_is_not_taken_for_the_old_one(tmp_path):
+    """Kind: a store that does not say everything that decides over its content."""
+    write_street(tmp_path / "bag", World(8, "rain", WORLD_SIZE), range(2))
+    options = BagOptions((str(tmp_path / "bag"),), str(tmp_path / "arrays"), SIZE)
+    first = prepare_bags(options)
+    shutil.rmtree(tmp_path / "bag")
+    assert prepare_bags(options).fingerprint == first.fingerprint, "arrays outlive their bag"
+    write_street(tmp_path / "bag", World(9, "rain", WORLD_SIZE), range(2))
+    with pytest.raises(DatasetError, match=rf"made with another {tmp_path / 'bag'}"):
+        prepare_bags(options)
+
+
+def test_encoding_that_was_killed_goes_on_where_it_was(tmp_path, street, monkeypatch):
+    write_street(tmp_path / "bag", street, range(3))
+    options = BagOptions((str(tmp_path / "bag"),), str(tmp_path / "arrays"), SIZE)
+    whole = prepare_bags(replace(options, folder=str(tmp_path / "whole")))
+
+    def interrupt(done, of):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare_bags(options, interrupt)
+    with pytest.raises(DatasetError, match="1 of 3 moments"):
+        EncodedFrames(tmp_path / "arrays")
+    camera = np.load(tmp_path / "arrays" / "camera.npy", "r+")
+    camera[0] = 0
+    camera.flush()
+    again = prepare_bags(options)
+    assert not again.images[CAMERA][0].any(), "a finished row was encoded again"
+    assert np.array_equal(again.images[CAMERA][1:], whole.images[CAMERA][1:])
+    assert again.fingerprint == whole.fingerprint
+
+
+def test_two_encodings_in_one_folder_are_refused(options, tmp_path):
+    own = replace(options, folder=str(tmp_path / "arrays"))
+    with owned(tmp_path / "arrays", "encoding"), pytest.raises(FileError, match="another encoding run"):
+        prepare_bags(own)
