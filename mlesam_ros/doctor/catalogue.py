@@ -207,7 +207,7 @@ CATALOGUE = {
         "it is part of {share:.0f} % of the sets, where its rate would allow {possible:.0f} %: {why}.",
         "{remedy}",
     ),
-    "frames_refused": Kind(ERROR, "{count} of {total} messages are refused: {reason}.", "See the errors above."),
+    "frames_refused": Kind(ERROR, "{count} of {total} messages are refused: {reason}.", "{remedy}"),
     "primary_poor": Kind(
         WARNING,
         "as the first of primary_order it gives {now:.1f} complete sets a second; {other} would give {then:.1f}.",

@@ -10,6 +10,7 @@ import numpy as np
 from mlesam_ros.doctor.catalogue import finding
 from mlesam_ros.doctor.record import Nanoseconds, Record
 from mlesam_ros.doctor.timing import clocks_of
+from mlesam_ros.errors import Problem
 from mlesam_ros.findings import Finding
 from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, Picture, SensorFrame
 from mlesam_ros.sync import SyncConfig, Synchroniser
@@ -118,6 +119,8 @@ def sync_findings(rehearsal: Rehearsal, ill: Collection[Modality] = ()) -> Itera
         for reason, count in reasons.items():
             if modality not in ill and reason != DUPLICATE:  # told with the stamps
                 total = rehearsal.counters[modality]["received"]
-                yield finding("frames_refused", modality, count=count, total=total, reason=reason)
+                problem = reason if isinstance(reason, Problem) else Problem(reason, "See the errors above.")
+                told = {"reason": problem.message, "remedy": problem.remedy}
+                yield finding("frames_refused", modality, count=count, total=total, **told)
     if not rehearsal.sets:
         yield finding("no_sets", "sets")

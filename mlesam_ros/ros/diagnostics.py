@@ -96,6 +96,7 @@ class PipelineHealth:
         error: what went wrong with a mask since the last report, in words; empty when nothing did.
         silence: seconds since the newest mask, or since activation.
         rate: masks per second.
+        gap: longest distance of the last few masks, seconds.
         latencies: seconds from stamp to mask of the last few masks.
         used: the sensors of the newest mask.
         values: further key-value pairs.
@@ -107,6 +108,7 @@ class PipelineHealth:
     error: str = ""
     silence: float = 0.0
     rate: float = 0.0
+    gap: float = 0.0
     latencies: Sequence[float] = ()
     used: Sequence[Modality] = ()
     values: Mapping[str, object] = field(default_factory=dict)
@@ -209,8 +211,8 @@ class Reporter:
             return health.hindrance
         if health.error:
             return PIPELINE["error"].say(error=as_problem(health.error))
-        if _overdue(health.silence, health.rate, timeout):
-            return PIPELINE["no_mask"].say(silence=health.silence)
+        if _overdue(health.silence, max(health.gap, _period(health.rate)), timeout):
+            return PIPELINE["no_mask"].say(silence=health.silence, timeout=timeout)
         if not health.latencies:
             return PIPELINE["waiting"].say()
         delay = 1e3 * median(health.latencies)
@@ -229,9 +231,14 @@ def message_of(status: DiagnosticStatus) -> Problem:
     return Problem(status.message.removesuffix(remedy).rstrip(), remedy)
 
 
-def _overdue(silence: float, rate: float, timeout: float) -> bool:
-    """Whether silence lasts longer than the time-out, and than something of that rate is silent by nature."""
-    return silence > timeout and (rate == 0 or silence > _OVERDUE / rate)
+def _overdue(silence: float, period: float, timeout: float) -> bool:
+    """Whether silence lasts longer than the time-out, and than something of that period is silent by nature."""
+    return silence > max(timeout, _OVERDUE * period)
+
+
+def _period(rate: float) -> float:
+    """Seconds; 0 where the rate is not known."""
+    return 1 / rate if rate else 0.0
 
 
 def _silence(listening: Listening, health: SensorHealth, timeout: float, lost: int) -> tuple[bytes, Problem] | None:
@@ -243,11 +250,10 @@ def _silence(listening: Listening, health: SensorHealth, timeout: float, lost: i
         return SENSOR["no_publisher"].say(topic=topic, last=last, **advice)
     if listening.obstacle:
         return SENSOR["obstacle"].say(topic=topic, obstacle=listening.obstacle)
-    if lost or not _overdue(silence, listening.rate, timeout):
+    if lost or not _overdue(silence, max(_period(listening.rate), _period(health.rate)), timeout):
         return None
-    return SENSOR["silent" if listening.received else "never_heard"].say(
-        silence=silence, topic=topic, transport=transport_remedy()
-    )
+    values = {"silence": silence, "topic": topic, "timeout": timeout, "modality": listening.modality}
+    return SENSOR["silent" if listening.received else "never_heard"].say(**values, transport=transport_remedy())
 
 
 def _content(health: SensorHealth, fresh: Mapping[str, int]) -> tuple[bytes, Problem] | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from statistics import median
 
 from mlesam_ros.errors import Problem
 from mlesam_ros.frame import NANOSECONDS, Modality, Segmentation
 
 _RECENT = 32  # masks that rates, latencies and skews are taken over
+_FEW = 8  # masks whose longest distance is the usual one
 _FRESH = 1.5  # s for which a trouble with one mask is still news
 _REASONS = 16  # kinds of reasons that are told apart; words may hold numbers that never repeat
 _NONE = Problem("")
@@ -101,6 +103,12 @@ class Ledger:
     def silence(self) -> float:
         """Seconds since the newest mask, or since activation."""
         return time.monotonic() - (self._masks[-1][0] if self._masks else self._started)
+
+    @property
+    def gap(self) -> float:
+        """Longest distance of the last few masks in seconds, which follows a slower rhythm at once; 0 before two."""
+        times = [time for time, _ in list(self._masks)[-_FEW:]]
+        return max((later - time for time, later in pairwise(times)), default=0.0)
 
     @property
     def rate(self) -> float:

@@ -183,6 +183,7 @@ class Perception:
             error=ledger.trouble(None),
             silence=ledger.silence,
             rate=ledger.rate,
+            gap=ledger.gap,
             latencies=ledger.latencies,
             used=ledger.used,
             values={

@@ -66,10 +66,11 @@ SENSOR = {
     ),
     "silent": Saying(
         WARN,
-        "no message for {silence:.1f} s on {topic}, publisher present",
-        "The sensor was heard and fell silent for longer than `sensor_timeout`, or than one and a half of its periods; "
-        "masks go on without it.",
-        "See the driver's log, its cable and its power.",
+        "no message for {silence:.1f} s on {topic}, publisher present, sensor_timeout is {timeout:g} s",
+        "The sensor was heard and fell silent for longer than `sensor_timeout`, and than one and a half of its periods "
+        "or those of its `rate`; masks go on without it.",
+        "See the driver's log, its cable and its power; where the sensor is slower by nature, set {modality}.rate or "
+        "raise sensor_timeout.",
     ),
     "several_publishers": Saying(
         WARN,
@@ -193,9 +194,9 @@ PIPELINE = {
     ),
     "no_mask": Saying(
         ERROR,
-        "no mask for {silence:.1f} s: no sensor delivers anything usable",
-        "Longer than `sensor_timeout` without a mask, or than one and a half of their usual distance.",
-        "See the statuses of the sensors.",
+        "no mask for {silence:.1f} s, sensor_timeout is {timeout:g} s: no sensor delivers anything usable",
+        "Longer than `sensor_timeout` without a mask, and than one and a half of their usual distance.",
+        "See the statuses of the sensors; where all of them are slower by nature, raise sensor_timeout.",
     ),
     "waiting": Saying(OK, "waiting for the first mask", "It is active and has made none yet."),
     "well": Saying(

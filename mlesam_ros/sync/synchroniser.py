@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from mlesam_ros.errors import ConfigError
+from mlesam_ros.errors import ConfigError, Problem
 from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, SensorFrame
 from mlesam_ros.sync.clocks import foreign_clock
 from mlesam_ros.sync.config import DELAYS, SyncConfig
@@ -164,8 +164,7 @@ class Synchroniser:
         where = f"stamp {_about(abs(ahead))} {'in the future' if ahead > 0 else 'old'}"
         if clock is None:
             return where
-        remedy = clock.remedy(frame.modality, frame.offset / NANOSECONDS)
-        return f"{where}: {clock.cause}; {remedy[0].lower()}{remedy[1:].rstrip('.')}"
+        return Problem(f"{where}: {clock.cause}", clock.remedy(frame.modality, frame.offset / NANOSECONDS))
 
     def _duplicate(self, stream: Stream, item: Waiting) -> str:
         """Whether it came before; a source whose stamp stands still says nothing new, and so it falls silent."""

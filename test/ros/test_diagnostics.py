@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("rclpy")
 from mlesam_ros.errors import Problem
 from mlesam_ros.ros.diagnostics import ERROR, OK, WARN, PipelineHealth, Reporter, SensorHealth
+from mlesam_ros.ros.ledger import Ledger
 
 COUNTS = {"received": 5, "used": 5, "superseded": 0, "late": 0, "unmatched": 0, "refused": 0}
 
@@ -204,3 +205,34 @@ def test_figures_of_a_sensor_are_among_the_values():
 def test_the_pipeline_in_words(health, level, words):
     status = Reporter("/mlesam").pipeline(health, 1.0)
     assert status.level == level and words in status.message
+
+
+def test_a_slow_camera_makes_no_error_flicker_and_the_time_out_is_named(monkeypatch):
+    """Kind: a limit that no message names. Masks at 10 Hz by the LiDAR, then at 1 Hz by the camera that came back."""
+    now = [100.0]
+    monkeypatch.setattr("mlesam_ros.ros.ledger.time", SimpleNamespace(monotonic=lambda: now[0]))
+    ledger, reporter, told = Ledger(lambda words: None), Reporter("/mlesam", lambda: now[0]), []
+    mask = SimpleNamespace(used=("camera",), skews={})
+    for begin, period, count in ((100.0, 0.1, 30), (103.0, 1.0, 30)):
+        for index in range(count):
+            now[0] = begin + index * period
+            ledger.enter(mask, 0.05, {})
+            for tenth in range(1, round(10 * period) + 1):
+                now[0] = begin + index * period + tenth / 10 - 0.001
+                figures = {"silence": ledger.silence, "rate": ledger.rate, "gap": ledger.gap}
+                health = PipelineHealth("active", **figures, latencies=[0.1])
+                told.append((now[0], reporter.pipeline(health, 0.6)))
+    errors = [(when, status) for when, status in told if status.level == ERROR]
+    assert all(103.6 <= when <= 104.0 for when, _ in errors)  # before anybody can know that the rhythm is another
+    assert errors and all("sensor_timeout is 0.6 s" in status.message for _, status in errors)
+    assert "raise sensor_timeout" in errors[0][1].message
+    now[0] += 1.6
+    health = PipelineHealth("active", silence=ledger.silence, rate=ledger.rate, gap=ledger.gap, latencies=[0.1])
+    assert reporter.pipeline(health, 0.6).level == ERROR  # really silent
+
+
+def test_a_promised_rate_makes_a_slow_sensor_no_silent_one():
+    slow = lidar(received=1, rate=0.0, silence=0.9)
+    status = Reporter("/mlesam").sensor(slow, SensorHealth(COUNTS), 0.6)
+    assert status.level == WARN and "set lidar.rate or raise sensor_timeout" in status.message
+    assert Reporter("/mlesam").sensor(slow, SensorHealth(COUNTS, rate=1.0), 0.6).level == OK

@@ -312,9 +312,9 @@ def test_a_forward_jump_does_not_stall():
     ("stamp", "reason"),
     [
         (0, "stamp is zero"),
-        (T + 3200 * MS, "stamp 3 s in the future: a clock that is not synchronised with the host's; synchronise"),
+        (T + 3200 * MS, "stamp 3 s in the future: a clock that is not synchronised with the host's. Synchronise"),
         (T - 54_000 * MS, "stamp 50 s old: a clock that is not synchronised"),
-        (7_139_840_000, "stamp 2e+09 s old: time since the start of the sensor or of a simulation; set use_sim_time"),
+        (7_139_840_000, "stamp 2e+09 s old: time since the start of the sensor or of a simulation. Set use_sim_time"),
     ],
 )
 def test_bad_stamps_are_refused_with_the_reason(stamp, reason):
@@ -447,7 +447,7 @@ def test_a_modality_of_its_own():
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"modalities": ()}, "name at least one"),
+        ({"modalities": ()}, "Name at least one"),
         ({"modalities": (CAMERA, CAMERA)}, "each once"),
         ({"modalities": (DEPTH,), "primary_order": (CAMERA,)}, "names none of the modalities"),
         ({"primary_order": ("cemara",)}, "primary_order names 'cemara'; the modalities are camera, depth"),
