@@ -20,7 +20,9 @@ NODE = "/mlesam"
 """Full name of the node whose sections are read by default."""
 _PARAMETERS = "ros__parameters"
 _TOKEN = r"[A-Za-z_][A-Za-z0-9_]*"
-_RULE = re.compile(rf"(?:({_TOKEN}):)?({_TOKEN}(?:[./]{_TOKEN})*):=(.*)", re.DOTALL)
+_PART = r"[A-Za-z_/][A-Za-z0-9_/]*"
+"""Between two dots of a parameter's name; topics stand there as well: `qos_overrides./tf.subscription.depth`."""
+_RULE = re.compile(rf"(?:({_TOKEN}):)?({_PART}(?:\.{_PART})*):=(.*)", re.DOTALL)
 _EXAMPLE = "Write NAME:=VALUE, such as lidar.offset:=0.05."
 _LAYOUT = f"Write the node's name or /**, below it {_PARAMETERS}, and below that the parameters."
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from mlesam_ros.config import CameraParameters, NodeParameters
 from mlesam_ros.errors import CalibrationError, Problem, sentence
-from mlesam_ros.frame import CAMERA, Events, Modality, Picture, SensorFrame
+from mlesam_ros.frame import CAMERA, DEPTH, Events, Modality, Picture, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Lens, Rig
 from mlesam_ros.messages import transforms
@@ -33,6 +34,7 @@ class RigLearner:
         rig: Rig,
         parameters: NodeParameters | None = None,
         report: Callable[[str, Problem], None] = lambda topic, problem: None,
+        topics: Mapping[Modality, str] = MappingProxyType({}),
     ) -> None:
         """Start from a rig.
 
@@ -40,10 +42,12 @@ class RigLearner:
             rig: to be filled, from a calibration file or empty.
             parameters: the description of the sensors; None for the defaults.
             report: called with topic and problem when a problem is new.
+            topics: modality → full name of its topic.
         """
         self.rig = rig
         self._parameters = parameters or NodeParameters()
         self._report = report
+        self._topics = topics
         self._problems: dict[str, Problem] = {}
         self._contents: dict[Modality, dict[tuple[Any, ...], Lens]] = {}  # content of a CameraInfo → its lens
         self._newest: dict[Modality, tuple[Any, ...]] = {}
@@ -52,7 +56,7 @@ class RigLearner:
     @property
     def problems(self) -> dict[str, Problem]:
         """Topic → fault of a message of it: its newest CameraInfo, its last bad transform, a contradiction."""
-        return {**self._problems, **self.rig.tree.conflicts(self._frames)}
+        return {**self._doubts(), **self._problems, **self.rig.tree.conflicts(self._frames)}
 
     def on_camera_info(self, topic: str, modality: Modality, info: Any) -> None:
         """Learn the lens of a stream; the camera's names the frame that masks are expressed in.
@@ -131,6 +135,28 @@ class RigLearner:
         if self._problems.get(topic) != problem:
             self._report(topic, problem)
         self._problems[topic] = problem
+
+    def _doubts(self) -> dict[str, Problem]:
+        """Topic of images → contradiction between `rectified` and what its name or the camera's CameraInfo says."""
+        doubts = {}
+        contents, rectified = self._newest, self._is_rectified
+        for modality in contents.keys() & self.rig.lenses.keys() & self._topics.keys():
+            topic, distorted = self._topics[modality], self.rig.lenses[modality].model.D.any()
+            remedy = f"Set {modality}.rectified to true if the images are rectified."
+            if "rect" in re.split(r"[/_.\-]+", topic.lower()) and not rectified(modality) and distorted:
+                message = (
+                    "its name says that it is rectified, but its CameraInfo has a distortion, which is now taken out"
+                )
+                doubts[topic] = Problem(f"{message} once more.", remedy)
+            elif modality == DEPTH and distorted and rectified(CAMERA) and not rectified(DEPTH):
+                same = contents[DEPTH] == contents.get(CAMERA)
+                message = "its CameraInfo is the camera's, whose images are rectified, and its distortion is taken out"
+                doubts.update({topic: Problem(f"{message} of the depth images alone.", remedy)} if same else {})
+        return doubts
+
+    def _is_rectified(self, modality: Modality) -> bool:
+        sensor = self._parameters.sensor(modality)
+        return isinstance(sensor, CameraParameters) and sensor.rectified
 
     def _lens_of(self, frame: SensorFrame) -> Lens | None:
         known = self._contents.get(frame.modality)

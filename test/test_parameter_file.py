@@ -138,6 +138,7 @@ def overrides_of(arguments: list[str]) -> dict:
 
 RULES = [
     "x:=1", "mlesam:x:=2", "other:x:=3", "a/b:=1", "a.b.c:=1e-3", "x:=1:=2", "x:= 7", "x:='5'", "x:=[y, n]", "x:=- 5",
+    "qos_overrides./tf.subscription.reliability:=best_effort", "a//b:=1", "/a:=1", "a/:=1",
     "x:=~", "x:=5 # c", "x:=!!str 5", "x:=&a 5", "x:=''",
     "/mlesam:x:=1", "/**:x:=1", "x=1", "x:=", ":=1", "x.:=1", "x y:=1", "mlesam:y:x:=1", "ä:=1", "x-y:=1", "~x:=1",
     "x:={a: 1}", "x:=a: b", "x:=[1, 2.0]", "x:=%a", "x:=@b", "x:=[1",

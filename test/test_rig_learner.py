@@ -144,6 +144,25 @@ def test_a_frame_gets_the_frame_id_of_its_parameters():
     assert learner.bind(frame(DEPTH, (4, 4))).frame_id == "eye"
 
 
+@pytest.mark.parametrize(
+    ("rectified", "named"), [((CAMERA,), True), ((CAMERA, DEPTH), False), ((), False), ((DEPTH,), False)]
+)
+def test_depth_that_is_not_called_rectified_beside_a_camera_that_is_is_doubted(rectified, named):
+    """The remedy is tried: with depth.rectified set as well nothing is doubted."""
+    given = build_parameters({f"{modality}.rectified": True for modality in rectified})
+    learner = RigLearner(Rig(""), given, topics={CAMERA: "/image", DEPTH: "/depth"})
+    for modality in (DEPTH, CAMERA):
+        learner.on_camera_info(f"/{modality}/info", modality, info(d=np.array([-0.3, 0.09, 0, 0, 0])))
+    assert list(learner.problems) == ["/depth"] * named
+
+
+def test_a_topic_that_is_called_rectified_is_doubted_until_the_parameter_says_so():
+    for changes, doubted in (({}, True), ({"rectified": True}, False)):
+        learner = RigLearner(Rig(""), parameters(**changes), topics={CAMERA: "/camera/image_rect"})
+        learner.on_camera_info("/info", CAMERA, info(d=np.array([1e-6, 0, 0, 0, 0])))
+        assert ("/camera/image_rect" in learner.problems) == doubted
+
+
 # Transforms
 
 

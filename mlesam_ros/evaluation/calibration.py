@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.config import CameraParameters, NodeParameters, initial_rig
+from mlesam_ros.config import NodeParameters, initial_rig
 from mlesam_ros.errors import Problem
-from mlesam_ros.evaluation.topics import TRANSFORMS, Topics, words
+from mlesam_ros.evaluation.topics import TRANSFORMS, Topics
 from mlesam_ros.frame import SensorFrame
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.rig_learner import RigLearner, is_static
@@ -31,12 +31,12 @@ class BagRig:
         Raises:
             MlesamError: the calibration file is not usable.
         """
-        self._parameters = parameters or NodeParameters()
-        self._learner = RigLearner(initial_rig(self._parameters), self._parameters)
+        parameters = parameters or NodeParameters()
+        images = {modality: source.topic for modality, source in topics.sensors.items()}
+        self._learner = RigLearner(initial_rig(parameters), parameters, topics=images)
         self._infos = {topic: modality for modality, topic in topics.infos.items()}
-        self._sensors = topics.sensors
         carried = [topic for topic, kind in reader.topics.items() if kind == TRANSFORMS]
-        described = self._learner.choose_topics(carried, [source.topic for source in topics.sensors.values()])
+        described = self._learner.choose_topics(carried, images.values())
         static = {topic for topic in described if is_static(topic)}
         self.topics = {*self._infos, *described} - static
         if static:
@@ -55,7 +55,7 @@ class BagRig:
     @property
     def problems(self) -> dict[str, Problem]:
         """Topic → what is wrong with one of its messages, or looks wrong."""
-        return {**self._doubts(), **self._learner.problems}
+        return self._learner.problems
 
     def hear(self, topic: str, message: Any) -> None:
         """Learn from one message of one of `topics`; what is wrong with it goes to `problems`."""
@@ -68,17 +68,3 @@ class BagRig:
     def bind(self, frame: SensorFrame) -> SensorFrame:
         """See `RigLearner.bind`."""
         return self._learner.bind(frame)
-
-    def _doubts(self) -> dict[str, Problem]:
-        """Pictures that are called rectified while their lens is said to distort: one of the two is not so."""
-        doubts = {}
-        for modality, lens in self.rig.lenses.items():
-            sensor, topic = self._parameters.sensor(modality), self._sensors[modality].topic
-            assert isinstance(sensor, CameraParameters)
-            if "rect" in words(topic) and not sensor.rectified and lens.model.D.any():
-                doubts[topic] = Problem(
-                    "its name says that it is rectified, but its CameraInfo has a distortion, which is now taken out "
-                    "once more.",
-                    f"Give -p {modality}.rectified:=true if the name is right.",
-                )
-        return doubts

@@ -88,7 +88,8 @@ class RigFeed:
     def __init__(self, node: Node, parameters: NodeParameters) -> None:
         self._node = node
         self._parameters = parameters
-        self._learner = RigLearner(initial_rig(parameters), parameters, self._report)
+        topics = {m: node.resolve_topic_name(parameters.sensor(m).topic) for m in MODALITIES}
+        self._learner = RigLearner(initial_rig(parameters), parameters, self._report, topics)
         self._infos = self._info_listeners()
         self._transforms = {
             static: {topic: self._transform_listener(topic, static)}

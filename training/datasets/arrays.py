@@ -138,9 +138,7 @@ def find_made(folder: Path, wanted: Mapping[str, Any]) -> npt.NDArray[np.bool_] 
         raise DatasetError(f"{path} cannot be read ({error}).", f"Remove {folder} to make it again.") from error
     other = list(_differences(found, wanted))
     if other == ["fingerprint"]:
-        raise DatasetError(
-            f"the street, or what the encoders make of it, has changed since {folder} was made.", _AGAIN
-        )
+        raise DatasetError(f"the street, or what the encoders make of it, has changed since {folder} was made.", _AGAIN)
     if other:
         raise DatasetError(f"{folder} was made with another {' and '.join(other)}.", _AGAIN)
     return done
