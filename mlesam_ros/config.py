@@ -14,7 +14,8 @@ from types import MappingProxyType
 from typing import Any
 
 from mlesam_ros.encoding.cloud_times import UNITS
-from mlesam_ros.encoding.settings import DEFAULTS, Preprocessing
+from mlesam_ros.encoding.encoders import ENCODERS
+from mlesam_ros.encoding.settings import Preprocessing
 from mlesam_ros.encoding.sweep_gatherer import GATHER_AUTO
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import AUTO, CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Modality
@@ -33,6 +34,8 @@ LIVE = "live"
 """May be set at any time and acts on the next mask."""
 
 PRECISIONS = (AUTO, "fp32", "bf16", "fp16")
+REPRESENTATIONS = tuple(name for name, encoder in ENCODERS.items() if encoder.modality == EVENT)
+"""Encoders of events."""
 NETWORK = "network"
 RESOLUTIONS = (CAMERA, NETWORK)
 _OF_ROS = ("qos_overrides.", "use_sim_time", "start_type_description_service")
@@ -105,8 +108,43 @@ class CameraParameters(SensorParameters):
 
 
 @dataclass(frozen=True)
+class ColorParameters(CameraParameters):
+    """The camera."""
+
+    significant_bits: int = parameter(
+        0, "Bits in use of 16-bit samples: 8, 10, 12, 14 or 16; 0: by the largest sample seen.", low=0, high=16
+    )
+
+
+@dataclass(frozen=True)
+class DepthParameters(CameraParameters):
+    """The depth camera."""
+
+    unit: float = parameter(
+        0.0, "m per count of its images, at least 1e-6; 0: 0.001 for integers, 1 for floats.", low=0.0, high=1000.0
+    )
+    gravity: str = parameter(
+        AUTO,
+        "Where encoder hha takes gravity from: auto, tf, normals, or a direction in the camera's optical frame such as "
+        "'0, 1, 0'.",
+    )
+
+
+@dataclass(frozen=True)
+class EventParameters(CameraParameters):
+    """The event camera."""
+
+    window: float = parameter(
+        0.0, "s of events in an image, at least 0.001; 0: as the checkpoint was trained.", low=0.0, high=10.0
+    )
+    representation: str = parameter(
+        AUTO, "Encoder of its images; auto: as the checkpoint was trained.", choices=(AUTO, *REPRESENTATIONS)
+    )
+
+
+@dataclass(frozen=True)
 class LidarParameters(SensorParameters):
-    """A LiDAR."""
+    """The LiDAR."""
 
     time_unit: str = parameter(
         AUTO,
@@ -119,6 +157,13 @@ class LidarParameters(SensorParameters):
         low=-1.0,
         high=10.0,
     )
+    intensity_field: str = parameter(
+        AUTO, "Field with the strength of the echoes; auto: the first of the usual names, such as intensity, signal."
+    )
+    intensity_scale: float = parameter(
+        0.0, "Value of that field at full strength, at least 1e-6; 0: 1, 255 or 65535 by its type and range.",
+        low=0.0, high=1e9,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -219,9 +264,9 @@ class NodeParameters:
         path=True,
         encoding=False,
     )
-    camera: CameraParameters = CameraParameters(topic="camera/image_raw", info_topic="camera/camera_info")
-    depth: CameraParameters = CameraParameters(topic="depth/image_raw", info_topic="depth/camera_info")
-    event: CameraParameters = CameraParameters(topic="events", info_topic="events/camera_info")
+    camera: ColorParameters = ColorParameters(topic="camera/image_raw", info_topic="camera/camera_info")
+    depth: DepthParameters = DepthParameters(topic="depth/image_raw", info_topic="depth/camera_info")
+    event: EventParameters = EventParameters(topic="events", info_topic="events/camera_info")
     lidar: LidarParameters = LidarParameters(topic="lidar/points")
     given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     overridden: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
@@ -280,6 +325,7 @@ class NodeParameters:
                     f"{modality}.topic is empty; accepted are names of topics.",
                     "To do without the sensor take it out of modalities.",
                 )
+        preprocessing(self)
 
     def check_together(self) -> None:
         """Refuse values that do not go together, though each may be set on the way to others that do.
@@ -341,13 +387,47 @@ def sync_config(parameters: NodeParameters, modalities: Collection[Modality]) ->
     )
 
 
-def frame_reader(
-    sensor: SensorParameters, modality: Modality, type_name: str, settings: Preprocessing = DEFAULTS
-) -> FrameReader:
-    """The reader of a sensor's messages of one type, with all that its parameters say about them."""
+def preprocessing(parameters: NodeParameters) -> Preprocessing:
+    """Settings of the sensors' data, for the readers and encoders.
+
+    Raises:
+        ConfigError: a value that means nothing; names the parameter and what is accepted.
+    """
+    values: dict[str, Any] = {}
+    for modality in MODALITIES:
+        values |= _data_settings(parameters.sensor(modality))
+    return Preprocessing(**values)
+
+
+def _data_settings(sensor: SensorParameters) -> dict[str, Any]:
+    """The fields of `Preprocessing` that one sensor's parameters set."""
+    if isinstance(sensor, ColorParameters):
+        return {"significant_bits": sensor.significant_bits}
+    if isinstance(sensor, DepthParameters):
+        return {"depth_unit": sensor.unit, "gravity": sensor.gravity}
+    if isinstance(sensor, EventParameters):
+        return {"event_window": sensor.window, "event_representation": sensor.representation}
     if isinstance(sensor, LidarParameters):
-        settings = replace(settings, time_unit=sensor.time_unit, gather=sensor.gather)
-    return FrameReader(modality, type_name, settings, sensor.offset)
+        names = ("time_unit", "gather", "intensity_field", "intensity_scale")
+        return {name: getattr(sensor, name) for name in names}
+    return {}
+
+
+def frame_reader(
+    sensor: SensorParameters, modality: Modality, type_name: str, event_window: float = 0.0
+) -> FrameReader:
+    """The reader of a sensor's messages of one type, with all that its parameters say about them.
+
+    Args:
+        sensor: its parameters.
+        modality: which sensor.
+        type_name: of the messages.
+        event_window: seconds of events where the parameters leave it open, as the checkpoint was trained.
+    """
+    values = _data_settings(sensor)
+    if "event_window" in values:
+        values["event_window"] = values["event_window"] or event_window
+    return FrameReader(modality, type_name, Preprocessing(**values), sensor.offset)
 
 
 # Names and values

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from mlesam_ros.bags import fields
 from mlesam_ros.bags.fields import Fields
 from mlesam_ros.encoding.picture import to_rgb
+from mlesam_ros.encoding.settings import Found
 from mlesam_ros.frame import (
     CAMERA,
     LIDAR,
@@ -151,24 +153,32 @@ def label_space(space: LabelSpace, stamp: int) -> Fields:
     return {"header": fields.header(stamp, ""), "name": space.name, "ignore": space.ignore, "classes": classes}
 
 
-def status(mask: Provenance, topics: Mapping[Modality, str], counters: Mapping[Modality, Mapping[str, int]]) -> Fields:
+def status(
+    mask: Provenance,
+    topics: Mapping[Modality, str],
+    counters: Mapping[Modality, Mapping[str, int]],
+    found: Mapping[Modality, Mapping[str, Found]] = MappingProxyType({}),
+) -> Fields:
     """An mlesam_ros/Status.
 
     Args:
         mask: the mask.
         topics: the resolved topic of every configured sensor.
         counters: modality → counters of its messages, with the keys of `Synchroniser.counters`.
+        found: modality → what its data turned out to be; see `FrameReader.found`.
     """
     return {
         "header": fields.header(mask.segmentation.stamp, mask.segmentation.frame_id),
         "primary": mask.frame_set.primary,
         "sequence": mask.sequence,
-        "sensors": [_sensor(mask, modality, topic, counters[modality]) for modality, topic in topics.items()],
+        "sensors": [_sensor(mask, m, topic, counters[m], found.get(m, {})) for m, topic in topics.items()],
         "latencies": [{"stage": stage, "seconds": seconds} for stage, seconds in mask.latencies.items()],
     }
 
 
-def _sensor(mask: Provenance, modality: Modality, topic: str, counts: Mapping[str, int]) -> dict[str, Any]:
+def _sensor(
+    mask: Provenance, modality: Modality, topic: str, counts: Mapping[str, int], found: Mapping[str, Found]
+) -> dict[str, Any]:
     used = modality in mask.segmentation.used
     levels = mask.segmentation.weights.items() if used else ()
     return {
@@ -180,6 +190,7 @@ def _sensor(mask: Provenance, modality: Modality, topic: str, counts: Mapping[st
         "weights": [
             {"level": level, "weight": float(weight[modality])} for level, weight in levels if modality in weight
         ],
+        "data": "; ".join(f"{name.replace('_', ' ')}: {fact.words}" for name, fact in found.items()),
         "used_total": counts["used"],
         **{fate: counts[fate] for fate in _FATES},
     }

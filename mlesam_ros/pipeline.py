@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mlesam_ros.config import NodeParameters
+from mlesam_ros.config import NodeParameters, preprocessing
 from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.encoder import Encoder
 from mlesam_ros.encoding.encoders import encode
@@ -66,7 +66,7 @@ class Pipeline:
         precision: str = AUTO,
         threads: int | None = None,
         paths: FastPaths = ALL,
-        preprocessing: Preprocessing = DEFAULTS,
+        settings: Preprocessing = DEFAULTS,
     ) -> None:
         """Take over a model: move it, merge its experts and change its precision, all in place.
 
@@ -77,7 +77,7 @@ class Pipeline:
             threads: of this process's arithmetic on the CPU; None for half of the cores, because threads that wait for
                 each other on cores that drivers and transport keep busy cost more than they bring.
             paths: how the network runs.
-            preprocessing: settings of the sensors' data.
+            settings: of the sensors' data.
 
         Raises:
             ConfigError: a value that is not accepted, no such device, or a modality that no encoder reads.
@@ -86,7 +86,7 @@ class Pipeline:
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         _set_threads(threads)
-        self._dtype, self._paths, self._given = PRECISIONS[self.precision], paths, preprocessing
+        self._dtype, self._paths, self._given = PRECISIONS[self.precision], paths, settings
         self._upload = Uploads(self.device)
         self._graphs = Graphs(self._packet) if paths.graphs and self.device.startswith(DEVICES) else None
         self._take(self._prepared(model))
@@ -104,7 +104,7 @@ class Pipeline:
         precision: str = AUTO,
         threads: int | None = None,
         paths: FastPaths = ALL,
-        preprocessing: Preprocessing = DEFAULTS,
+        settings: Preprocessing = DEFAULTS,
     ) -> Pipeline:
         """Load a checkpoint and its base weights; see `load_checkpoint` and `__init__`.
 
@@ -112,7 +112,7 @@ class Pipeline:
             CheckpointError: the files are missing, damaged or do not belong together.
             ConfigError: see `__init__`.
         """
-        return cls(load_checkpoint(path, base_weights), device, precision, threads, paths, preprocessing)
+        return cls(load_checkpoint(path, base_weights), device, precision, threads, paths, settings)
 
     def warm_up(self, rig: Rig | None = None) -> None:
         """Run the network on empty images, so that the first real set is no slower than the others.
@@ -364,7 +364,8 @@ def load_pipeline(parameters: NodeParameters, device: str | None = None) -> Pipe
     model = load_checkpoint(checkpoint_path(parameters.checkpoint), parameters.base_weights or None)
     device = pick_device(device if parameters.device == AUTO else parameters.device)
     with enough_memory(model, device):
-        pipeline = Pipeline(model, device, parameters.precision, parameters.threads or None)
+        pipeline = Pipeline(model, device, parameters.precision, parameters.threads or None,
+                            settings=preprocessing(parameters))  # fmt: skip
         pipeline.warm_up()
     return pipeline
 

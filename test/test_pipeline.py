@@ -307,7 +307,7 @@ class TestTakingACheckpoint:
 
     def test_says_what_is_set_otherwise_than_the_experts_were_trained(self, frame_set, world):
         settings = Preprocessing(event_window=0.05)
-        live = Pipeline.from_checkpoint("weights/street.safetensors", preprocessing=settings)
+        live = Pipeline.from_checkpoint("weights/street.safetensors", settings=settings)
         live.segment(frame_set, world.rig)
         assert "event.window is 0.05 s, but the expert was trained on 0.03 s" in live.notes["event"]
 

@@ -13,11 +13,12 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from mlesam_ros.config import EventParameters
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, image_settings, make_encoders
 from mlesam_ros.encoding.settings import EVENT_WINDOW
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.files import atomic_write, expand_path
-from mlesam_ros.frame import EVENT
+from mlesam_ros.frame import AUTO, EVENT
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.checkpoint import load_trained, save_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
@@ -116,6 +117,8 @@ def model_config(recipe: Recipe, published: Source | None = None) -> MLESAMConfi
     config = replace(config, image_size=size)
     if foreign := [m for m in config.modalities if m not in {**DEFAULT_ENCODERS, **config.encoders}]:
         raise ConfigError(f"no sensor is called {foreign[0]}; accepted are {', '.join(DEFAULT_ENCODERS)}.")
+    if isinstance(recipe.data, BagData):
+        config = _with_events(config, recipe.data.description().event)
     encoders = {m: config.encoders.get(m, DEFAULT_ENCODERS[m]) for m in config.modalities}
     made = make_encoders(encoders, config.settings)
     if isinstance(recipe.data, Data) and getattr(made.get(EVENT), "window", EVENT_WINDOW) != EVENT_WINDOW:
@@ -125,6 +128,26 @@ def model_config(recipe: Recipe, published: Source | None = None) -> MLESAMConfi
         )
     statistics = {modality: encoder.statistics for modality, encoder in made.items()}
     return replace(config, encoders=encoders, statistics=statistics, settings=image_settings(made))
+
+
+def _with_events(config: MLESAMConfig, event: EventParameters) -> MLESAMConfig:
+    """The configuration with the window and representation of events that the sensors' parameters set."""
+    if EVENT not in config.modalities:
+        return config
+    settings = dict(config.settings.get(EVENT, {}))
+    given = {
+        "event.representation": (event.representation, AUTO, config.encoders.get(EVENT)),
+        "event.window": (event.window, 0.0, settings.get("window")),
+    }
+    for name, (value, unset, own) in given.items():
+        if unset != value != own and own is not None:
+            raise ConfigError(f"{name} is {value}, but the recipe's model has {own}.", f"Take {name} out of one.")
+    encoders = dict(config.encoders)
+    if event.representation != AUTO:
+        encoders[EVENT] = event.representation
+    if event.window:
+        settings["window"] = event.window
+    return replace(config, encoders=encoders, settings={**config.settings, EVENT: settings})
 
 
 def _published_config(recipe: Recipe, published: Source) -> MLESAMConfig:

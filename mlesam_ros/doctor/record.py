@@ -31,6 +31,7 @@ class Record:
         frame_ids: frame → messages.
         sizes: (height, width) → messages; of compressed pictures none.
         pieces: messages of a LiDAR that make a sweep → sweeps.
+        found: what its data turned out to be; see `FrameReader.found`.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Record:
         self.frame_ids: Counter[str] = Counter()
         self.sizes: Counter[tuple[int, int]] = Counter()
         self.pieces: Counter[int] = Counter()
+        self.found: dict[str, Found] = {}
         self._reader = self.reader()
         self._rows: list[tuple[int, int, int]] = []
 
@@ -72,6 +74,7 @@ class Record:
         except MlesamError as error:
             self.refusals[error.problem] += 1
             return None
+        self.found = self._reader.found
         self.note(stamp_ns(message.header), frame.time, arrived, frame.frame_id)
         if isinstance(frame.payload, Cloud):
             self.pieces[1 + len(frame.payload.earlier)] += 1
@@ -103,11 +106,6 @@ class Record:
     def delays(self) -> npt.NDArray[np.float64]:
         """(N,) seconds from a header's stamp, without the offset, to the arrival."""
         return np.asarray((self.arrivals - self.stamps + self.offset) / NANOSECONDS)
-
-    @property
-    def found(self) -> dict[str, Found]:
-        """What its data turned out to be; see `FrameReader.found`."""
-        return self._reader.found
 
     @property
     def counters(self) -> dict[str, int]:

@@ -130,8 +130,8 @@ class _Run:
         parameters, space = options.parameters, config.label_space
         self.topics = topics_of(reader, pipeline, options)
         self._calibration = BagRig(reader, self.topics, parameters)
-        settings = pipeline.preprocessing
-        self.replay = Replay(reader, self.topics, self._calibration, space, parameters, options.drops, settings)
+        window = pipeline.preprocessing.event_window
+        self.replay = Replay(reader, self.topics, self._calibration, space, parameters, options.drops, window)
         self._enlarge = parameters.labels_resolution == CAMERA
         self._folder = LabelFolder(options.labels, config.label_space) if options.labels else None
         self._ablation = Ablation(pipeline) if options.robustness else None
@@ -200,7 +200,7 @@ class _Run:
         images = dict(self._pipeline.images)
         others = self._ablation(usable, mask.used, rig) if self._ablation is not None else None
         trace = self._scores.take_mask(frame_set, mask, others)
-        made = Made(usable, images, mask, rig, trace, self.replay.counters, self.made)
+        made = Made(usable, images, mask, rig, trace, self.replay.counters, self.made, self.replay.found)
         for listener in self._listeners:
             listener.take(made)
         self._scores.match(frame_set.time)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from mlesam_ros.encoding.settings import Found
 from mlesam_ros.evaluation.scores import Trace
 from mlesam_ros.frame import FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.rig import Rig
@@ -28,6 +29,7 @@ class Made:
         trace: its figures; a truth that comes later is added to it.
         counters: modality → fate → messages so far.
         sequence: 1 for the first mask.
+        found: modality → what its data turned out to be; see `FrameReader.found`.
     """
 
     frame_set: FrameSet
@@ -37,6 +39,7 @@ class Made:
     trace: Trace
     counters: Mapping[Modality, Mapping[str, int]]
     sequence: int
+    found: Mapping[Modality, Mapping[str, Found]] = field(default_factory=dict)
 
     def picture(self) -> npt.NDArray[np.uint8] | None:
         """(H, W, 3) RGB of the camera's frame in the set; None where there is none."""

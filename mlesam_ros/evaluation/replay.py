@@ -12,7 +12,7 @@ import numpy as np
 from mlesam_ros.bags.drops import Drop
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import NodeParameters, frame_reader, sync_config
-from mlesam_ros.encoding.settings import DEFAULTS, Found, Preprocessing
+from mlesam_ros.encoding.settings import Found
 from mlesam_ros.errors import BagError, ConfigError, MlesamError, Problem
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.topics import Topics
@@ -47,7 +47,7 @@ class Replay:
         space: LabelSpace,
         parameters: NodeParameters | None = None,
         drops: Sequence[Drop] = (),
-        preprocessing: Preprocessing = DEFAULTS,
+        event_window: float = 0.0,
     ) -> None:
         """Prepare; see whether the bag's clock can be used.
 
@@ -58,7 +58,7 @@ class Replay:
             space: what the true labels mean.
             parameters: of the sensors.
             drops: sensors to silence.
-            preprocessing: settings of the sensors' data.
+            event_window: seconds of events where the parameters leave it open, as the checkpoint was trained.
 
         Raises:
             BagError: no sensor said anything.
@@ -73,7 +73,7 @@ class Replay:
         self._reader, self._calibration, self._space = reader, calibration, space
         self._drops = _drops_by_topic(drops, topics)
         self._frames = {
-            source.topic: frame_reader(parameters.sensor(m), m, source.type, preprocessing)
+            source.topic: frame_reader(parameters.sensor(m), m, source.type, event_window)
             for m, source in topics.sensors.items()
         }
         self.label_offset = round(parameters.camera.offset * NANOSECONDS) if CAMERA in topics.sensors else 0

@@ -70,7 +70,7 @@ class ResultBag(Listener):
         for name, make in makers.items():
             add(f"{NODE}/{name}", MASK_TYPES[name], stamp, make())
         provenance = Provenance(made.mask, made.frame_set, made.sequence)
-        add(f"{NODE}/status", STATUS, stamp, status(provenance, self._topics, made.counters))
+        add(f"{NODE}/status", STATUS, stamp, status(provenance, self._topics, made.counters, made.found))
 
     def compare(self, stamp: int, labels: Labels, truth: Labels) -> None:
         """Write the truth, where the mask has met it.

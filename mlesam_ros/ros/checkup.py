@@ -118,6 +118,7 @@ class _Visit:
         for modality, source in self._inputs.items():
             if source.received:
                 self._record(modality).received = source.received
+                self._record(modality).found = source.found
             if source.refused:
                 self._record(modality).refusals[source.refusal] = source.refused
         begin = min((int(r.arrivals[0]) for r in self._records.values() if len(r.arrivals)), default=0)

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from mlesam_ros.encoding.settings import Found
 from mlesam_ros.errors import Problem, together
 from mlesam_ros.frame import Modality
 from mlesam_ros.ros.candidates import instead
@@ -48,6 +49,10 @@ class Listening(Protocol):
     @property
     def rate(self) -> float:
         """Messages per second."""
+
+    @property
+    def found(self) -> Mapping[str, Found]:
+        """What its data turned out to be, such as field and scale of a LiDAR's intensity."""
 
     @property
     def decoded(self) -> Mapping[str, int]:
@@ -183,6 +188,7 @@ class Reporter:
             **health.counts,
             "lost_on_the_way": listening.lost,
             **{f"refused: {reason}": count for reason, count in health.reasons.items()},
+            **{name: fact.words for name, fact in listening.found.items()},
             **{f"decoded: {what}": count for what, count in listening.decoded.items()},
         }
         return self._status(listening.modality, level, problem, values)

@@ -14,6 +14,7 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_n
 from rclpy.subscription import Subscription
 
 from mlesam_ros.config import AUTO, SensorParameters, frame_reader
+from mlesam_ros.encoding.settings import Found
 from mlesam_ros.errors import Problem, sentence
 from mlesam_ros.frame import EVENT, LIDAR, NANOSECONDS, Modality, SensorFrame
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, type_problem
@@ -46,6 +47,7 @@ class SensorInput(SimpleFilter):
         sensor: its parameters.
         depth: messages that wait at most; 0 for those that a mask has use for.
         bind: gives each frame its lens and frame_id when it comes; see `RigLearner.bind`.
+        event_window: seconds of events where the parameters leave it open, as the checkpoint was trained.
 
     Attributes:
         modality: which sensor.
@@ -68,9 +70,10 @@ class SensorInput(SimpleFilter):
         sensor: SensorParameters,
         depth: int = 0,
         bind: Callable[[SensorFrame], SensorFrame] = lambda frame: frame,
+        event_window: float = 0.0,
     ) -> None:
         super().__init__()
-        self._bind = bind
+        self._bind, self._event_window = bind, event_window
         self._depth = depth or queue_depth(modality)
         self._node = node
         self._sensor = sensor
@@ -118,6 +121,11 @@ class SensorInput(SimpleFilter):
         return self._receipts.get(time)
 
     @property
+    def found(self) -> dict[str, Found]:
+        """What its data turned out to be; see `FrameReader.found`."""
+        return self._reader.found if self._reader is not None else {}
+
+    @property
     def decoded(self) -> dict[str, int]:
         """What the decoder of an event camera counted; empty for other sensors."""
         return self._reader.counters if self._reader is not None else {}
@@ -140,7 +148,7 @@ class SensorInput(SimpleFilter):
             self.obstacle = sentence(error)
 
     def _open(self, type_name: str, message: type) -> None:
-        self._reader = frame_reader(self._sensor, self.modality, type_name)
+        self._reader = frame_reader(self._sensor, self.modality, type_name, self._event_window)
         keep = HistoryPolicy.KEEP_LAST
         qos = QoSProfile(history=keep, depth=self._depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         topic = self._sensor.topic

@@ -74,7 +74,10 @@ class Perception:
         self._sync = SyncFilter(self._sync_config, self._now, self._simulated)
         self._sync.registerCallback(self._segment)
         bind, sensor = self._rig_feed.bind, self._parameters.sensor
-        self._inputs = {m: SensorInput(self._node, m, sensor(m), bind=bind) for m in self._modalities}
+        window = self._pipeline.preprocessing.event_window
+        self._inputs = {
+            m: SensorInput(self._node, m, sensor(m), bind=bind, event_window=window) for m in self._modalities
+        }
         self._sync.connectInput(*self._inputs.values())
         self.poll()
         self._sync.start()
@@ -151,7 +154,8 @@ class Perception:
         mask = Provenance(segmentation, usable, self._ledger.sequence + 1, times)
         self._ledger.enter(segmentation, mask.latencies["stamp_to_mask"], self._pipeline.notes)
         topics = {m: self._topic(m) for m in self._modalities}
-        self._outputs.publish_status(lambda: status(mask, topics, self._counters()))
+        found = {m: source.found for m, source in self._inputs.items()}
+        self._outputs.publish_status(lambda: status(mask, topics, self._counters(), found))
 
     def _mask(self, frame_set: FrameSet, rig: Rig) -> Segmentation | None:
         """The mask, and a note of every frame that had no part in it; None when none of them had."""

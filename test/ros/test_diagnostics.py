@@ -25,6 +25,7 @@ def lidar(**changes):
         "silence": 0.05,
         "rate": 10.0,
         "decoded": {},
+        "found": {},
     }
     return SimpleNamespace(**{**facts, **changes})
 

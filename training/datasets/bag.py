@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,9 @@ import numpy as np
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.storage import is_storage
-from mlesam_ros.config import NodeParameters, iter_parameters
+from mlesam_ros.config import NodeParameters, iter_parameters, preprocessing
 from mlesam_ros.encoding.encoder import Encoder
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, Settings, encode, image_settings, make_encoders
-from mlesam_ros.encoding.settings import DEFAULTS, Preprocessing
 from mlesam_ros.errors import ConfigError, DatasetError
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.replay import Replay
@@ -51,7 +50,6 @@ class BagOptions:
         modalities: that every row must have; sets that lack one are left out.
         encoders: modality → encoder; the default ones where it says nothing.
         settings: of the encoders' images; their defaults where it says nothing.
-        preprocessing: settings of the sensors' data.
         truth: topic of the labels, where the bag's names do not say enough.
         parameters: of the sensors, as the node is told them.
     """
@@ -65,20 +63,22 @@ class BagOptions:
     truth: str | None = None
     parameters: NodeParameters = field(default_factory=NodeParameters)
     settings: Settings = field(default_factory=dict)
-    preprocessing: Preprocessing = DEFAULTS
 
     def manifest(self) -> dict[str, Any]:
         """What decides over the arrays' content."""
-        encoders = {m: self.encoders.get(m, DEFAULT_ENCODERS[m]) for m in self.modalities}
-        made = make_encoders(encoders, self.settings)
+        made = self.made()
         return {
             "bags": list(self.bags), "content": {bag: _content(Path(bag)) for bag in self.bags},
             "size": list(self.size), "space": load_label_space(self.space).to_dict(),
-            "encoders": encoders, "statistics": statistics_of(made),
+            "encoders": {m: encoder.name for m, encoder in made.items()}, "statistics": statistics_of(made),
             "truth": self.truth, "parameters": self._parameters(),
             "settings": image_settings(made),
-            "preprocessing": asdict(self.preprocessing),
         }  # fmt: skip
+
+    def made(self) -> dict[Modality, Encoder]:
+        """Modality → its encoder, in the order of the modalities."""
+        encoders = {m: self.encoders.get(m, DEFAULT_ENCODERS[m]) for m in self.modalities}
+        return make_encoders(encoders, self.settings, preprocessing(self.parameters))
 
     def _parameters(self) -> dict[str, Any]:
         """The parameters that encoded images depend on: topics where they are named, a file by its content."""
@@ -114,10 +114,6 @@ def prepare_bags(options: BagOptions, report: Progress | None = None) -> Encoded
     return EncodedFrames(folder)
 
 
-def _encoders(options: BagOptions) -> dict[Modality, Encoder]:
-    return make_encoders(options.manifest()["encoders"], options.settings, options.preprocessing)
-
-
 def _encode(options: BagOptions, manifest: dict[str, Any], folder: Path, report: Progress | None) -> None:
     """Count first, so that the arrays have their final length; then encode."""
     space = load_label_space(options.space)
@@ -129,7 +125,7 @@ def _encode(options: BagOptions, manifest: dict[str, Any], folder: Path, report:
         conditions = [{"bag": Path(bag).name} for bag, _ in rows]
         made = {**manifest, "rows": names, "warnings": list(warnings)}
         done = allocate(folder, made, conditions, options.size)
-    writer, encoders = Writer(folder, options.modalities), _encoders(options)
+    writer, encoders = Writer(folder, options.modalities), options.made()
     row = 0
     for bag in options.bags:
         for frame_set, labels, rig in _labelled(bag, options, space, {}):
@@ -206,9 +202,8 @@ def _labelled(
         if silent:
             raise DatasetError(f"{bag} has no topic for {' and '.join(silent)}; take it out of modalities, or name it.")
         calibration = BagRig(reader, topics, options.parameters)
-        window = getattr(_encoders(options).get(EVENT), "window", 0.0)
-        preprocessing = replace(options.preprocessing, event_window=window)
-        replay = Replay(reader, topics, calibration, space, options.parameters, preprocessing=preprocessing)
+        window = getattr(options.made().get(EVENT), "window", 0.0)
+        replay = Replay(reader, topics, calibration, space, options.parameters, event_window=window)
         for frame_set, truth in _pairs(replay.steps(), options.modalities):
             rig = calibration.rig
             check_aspect(truth.labels.shape, (rig.camera.height, rig.camera.width))
