@@ -202,13 +202,16 @@ def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe.
 
     Raises:
-        ConfigError: no such file, not YAML, or a key or value that is not accepted.
+        ConfigError: no such file, not YAML, or a key or value that is not accepted, its parameter file's among them.
     """
     recipe = build(Recipe, read_yaml(path, "recipe"), f"recipe {path}")
-    if isinstance(recipe.data, BagData) and recipe.data.params is not None:
-        beside = Path(path).absolute().parent / recipe.data.params
-        return replace(recipe, data=replace(recipe.data, params=str(beside)))
-    return recipe
+    data = recipe.data
+    if not isinstance(data, BagData):
+        return recipe
+    if data.params is not None:
+        data = replace(data, params=str(Path(path).absolute().parent / data.params))
+    data.description()
+    return replace(recipe, data=data)
 
 
 def scheduled(recipe: Recipe, rows: int) -> Recipe:
