@@ -54,22 +54,61 @@ def cloud_times(cloud: Cloud, stamp: int, offset: int = 0) -> Times | None:
     Raises:
         CloudError: there is such a field, but its values cannot be the times of one sweep around the stamp.
     """
-    if cloud.earlier:
-        stamps = [stamp, *(stamp - piece.lag for piece in cloud.earlier)]
-        found = [cloud_times(piece, at, offset) for piece, at in zip(cloud.pieces, stamps, strict=True)]
-        known = [times for times in found if times is not None]
-        return np.concatenate(known) if len(known) == len(found) else piece_times(cloud, stamp - offset)
-    points = cloud.points
-    name = next((n for n in FIELDS if n in (points.dtype.names or ())), None)
+    if not cloud.earlier:
+        return _times(cloud, stamp, offset, LONGEST)
+    lags = [0, *(piece.lag for piece in cloud.earlier)]
+    longest = min(max(4 * lags[-1] // len(lags), 1), LONGEST)
+    found = [_times(piece, stamp - lag, offset, longest) for piece, lag in zip(cloud.pieces, lags, strict=True)]
+    known = [times for times in found if times is not None]
+    return np.concatenate(known) if len(known) == len(found) else piece_times(cloud, stamp - offset)
+
+
+def _times(cloud: Cloud, stamp: int, offset: int, longest: int) -> Times | None:
+    """`cloud_times` of one message that takes so many nanoseconds at most."""
+    points, name = cloud.points, _field(cloud)
     if name is None:
         return None
-    if points[name].ndim != points.ndim:
-        raise CloudError(f"field {name!r} has several numbers per point; times are one per point.")
     # Drivers leave the times of points without a return at anything.
     measured = _measured(cloud)
     times = np.full(points.size, stamp - offset, np.int64)
-    times[measured] += _after_stamp(points[name].ravel()[measured], stamp, name, cloud.time_unit)
+    times[measured] += _after_stamp(points[name].ravel()[measured], stamp, name, cloud.time_unit, longest)
     return times
+
+
+def _field(cloud: Cloud) -> str | None:
+    """The name of the field with the points' times; None without one."""
+    points = cloud.points
+    name = next((n for n in FIELDS if n in (points.dtype.names or ())), None)
+    if name is not None and points[name].ndim != points.ndim:
+        raise CloudError(f"field {name!r} has several numbers per point; times are one per point.")
+    return name
+
+
+def move_times(cloud: Cloud, stamp: int, delta: int) -> bool:
+    """Move points' times in place, where they count from the epoch of the stamp's clock.
+
+    Args:
+        cloud: one message whose bytes may be written.
+        stamp: nanoseconds, as it was when the times were measured.
+        delta: nanoseconds to add.
+
+    Returns:
+        Whether there are such times.
+    """
+    try:
+        name = _field(cloud)
+        if name is None:
+            return False
+        measured = _measured(cloud).reshape(cloud.points.shape)
+        values = cloud.points[name][measured]
+        scale, zero = _found(values, stamp, name, AUTO, LONGEST) if len(values) else (1, 0)
+    except CloudError:
+        return False
+    if not zero:
+        return False
+    whole = values.dtype.kind != "f"
+    cloud.points[name][measured] = values.astype(np.int64) + delta // scale if whole else values + delta / scale
+    return True
 
 
 def piece_times(cloud: Cloud, time: int) -> Times | None:
@@ -95,33 +134,44 @@ def _measured(cloud: Cloud) -> npt.NDArray[np.bool_]:
         return np.isfinite(x + y + z).ravel()
 
 
-def _after_stamp(values: npt.NDArray[Any], stamp: int, name: str, unit: str) -> Times:
+def _after_stamp(values: npt.NDArray[Any], stamp: int, name: str, unit: str, longest: int) -> Times:
     """(n,) int64 nanoseconds after the stamp."""
     if not len(values):
         return np.zeros(0, np.int64)
-    least, most = values.min().item(), values.max().item()
-    if not math.isfinite(most - least):
-        raise CloudError(f"field {name!r} holds times that are not finite; every point with a return needs one.")
-    usual = NANOSECONDS if values.dtype.kind == "f" else 1
-    choices = list(UNITS.values()) if unit == AUTO else [UNITS[unit]]
-    found = _reading(least, most, stamp, usual if unit == AUTO else UNITS[unit], choices)
-    if found is None:
-        raise _refusal(least, most, stamp, name, usual, choices)
-    scale, zero = found
+    scale, zero = _found(values, stamp, name, unit, longest)
     if scale == 1 or values.dtype.kind != "f":
         return np.asarray(values.astype(np.int64) * scale - zero, np.int64)
     # Subtracting before converting keeps the digits that an epoch in float64 still has.
     return np.asarray((values.astype(np.float64) - zero / scale) * scale, np.float64).astype(np.int64)
 
 
-def _reading(least: float, most: float, stamp: int, usual: int, choices: list[int]) -> tuple[int, int] | None:
-    """Nanoseconds of the unit, and nanoseconds from which the numbers count; None where nothing fits."""
+def _found(values: npt.NDArray[Any], stamp: int, name: str, unit: str, longest: int) -> tuple[int, int]:
+    """Nanoseconds of the unit, and nanoseconds from which the numbers count.
+
+    Raises:
+        CloudError: the numbers cannot be the times of a message of at most `longest` nanoseconds.
+    """
+    least, most = values.min().item(), values.max().item()
+    if not math.isfinite(most - least):
+        raise CloudError(f"field {name!r} holds times that are not finite; every point with a return needs one.")
+    usual = NANOSECONDS if values.dtype.kind == "f" else 1
+    choices = list(UNITS.values()) if unit == AUTO else [UNITS[unit]]
+    found = _reading(least, most, stamp, usual if unit == AUTO else UNITS[unit], choices, longest)
+    if found is None:
+        raise _refusal(least, most, stamp, name, usual, choices)
+    return found
+
+
+def _reading(
+    least: float, most: float, stamp: int, usual: int, choices: list[int], longest: int
+) -> tuple[int, int] | None:
+    """As `_found`, with the usual unit and those that may be found; None where nothing fits."""
 
     def fits(scale: int, zero: int) -> bool:
         from_zero = abs(least * scale - zero) if zero else max(-least, most) * scale
-        return (most - least) * scale <= LONGEST and from_zero <= LONGEST
+        return (most - least) * scale <= longest and from_zero <= LONGEST
 
-    brief = (most - least) * usual < _BRIEF
+    brief = (most - least) * usual < min(_BRIEF, longest // 100)
     relative = fits(usual, 0)
     if relative and not brief:
         return usual, 0
@@ -129,7 +179,7 @@ def _reading(least: float, most: float, stamp: int, usual: int, choices: list[in
         if fits(scale, stamp):
             return scale, stamp
     for scale in choices:
-        if fits(scale, 0) and (most - least) * scale >= _SHORTEST:
+        if fits(scale, 0) and (most - least) * scale >= min(_SHORTEST, longest // 100):
             return scale, 0
     return (usual, 0) if relative else None
 

@@ -8,7 +8,11 @@ from typing import Any
 
 from rosbags.typesys.store import Typestore
 
-from mlesam_ros.frame import NANOSECONDS
+from mlesam_ros.encoding.cloud_times import move_times
+from mlesam_ros.encoding.settings import Preprocessing
+from mlesam_ros.errors import MlesamError
+from mlesam_ros.frame import LIDAR, NANOSECONDS, Cloud
+from mlesam_ros.messages import FrameReader, stamp_ns
 
 Shift = Callable[[int], int]
 """Old stamp in nanoseconds → new stamp in nanoseconds."""
@@ -16,6 +20,8 @@ Restamper = Callable[[bytes, Shift], bytes]
 
 _HEADER = "std_msgs/msg/Header"
 _TRANSFORMS = "tf2_msgs/msg/TFMessage"
+_CLOUD = "sensor_msgs/msg/PointCloud2"
+_WHOLE = Preprocessing(gather=0.0)
 _STAMP_START, _STAMP_END = 4, 12
 
 
@@ -24,7 +30,8 @@ def restamper(typestore: Typestore, type_name: str) -> Restamper:
 
     A message that begins with a header has its stamp right after the four bytes of CDR encapsulation, whatever follows,
     so eight bytes are replaced and megabytes of pixels are never looked at. Transforms are unpacked: they are small,
-    and every one of them has a stamp of its own. Other types have no stamp and stay as they are.
+    and every one of them has a stamp of its own. So are point clouds, whose points may have times that count from the
+    stamp's epoch. Other types have no stamp and stay as they are.
 
     Args:
         typestore: knows the type.
@@ -32,6 +39,8 @@ def restamper(typestore: Typestore, type_name: str) -> Restamper:
     """
     if type_name == _TRANSFORMS:
         return _Transforms(typestore)
+    if type_name == _CLOUD:
+        return _Clouds(typestore)
     _, fields = typestore.fielddefs[type_name]
     starts_with_header = bool(fields) and fields[0][1][1] == _HEADER
     return _patch_header if starts_with_header or type_name == _HEADER else _keep
@@ -48,6 +57,32 @@ def _patch_header(raw: bytes, shift: Shift) -> bytes:
         return raw  # "no time", as latched messages say it; it must stay recognisable
     stamp = shift(seconds * NANOSECONDS + nanoseconds)
     return b"".join((raw[:_STAMP_START], struct.pack(layout, *divmod(stamp, NANOSECONDS)), raw[_STAMP_END:]))
+
+
+class _Clouds:
+    """Moves a PointCloud2 and the absolute times of its points."""
+
+    def __init__(self, typestore: Typestore) -> None:
+        self._typestore = typestore
+        self._reader = FrameReader(LIDAR, _CLOUD, _WHOLE)
+
+    def __call__(self, raw: bytes, shift: Shift) -> bytes:
+        moved = _patch_header(raw, shift)
+        if moved is raw:
+            return raw
+        message: Any = self._typestore.deserialize_cdr(raw, _CLOUD)
+        old = stamp_ns(message.header)
+        message.data = message.data.copy()
+        try:
+            cloud = self._reader.read(message).payload
+        except MlesamError:
+            return moved  # its reader says what is wrong with it
+        assert isinstance(cloud, Cloud)
+        if not move_times(cloud, old, shift(old) - old):
+            return moved
+        stamp = message.header.stamp
+        stamp.sec, stamp.nanosec = divmod(shift(old), NANOSECONDS)
+        return bytes(self._typestore.serialize_cdr(message, _CLOUD, little_endian=bool(raw[1] & 1)))
 
 
 class _Transforms:

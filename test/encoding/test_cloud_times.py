@@ -1,5 +1,7 @@
 """Times of points, from what real drivers write; what cannot be a sweep's times is refused in words."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -49,30 +51,38 @@ def test_what_drivers_write(name, values, tolerance, offset):
     np.testing.assert_allclose(times - STAMP, AFTER * 1e9, atol=tolerance)
 
 
-@pytest.mark.parametrize("unit", [1e0, 1e3, 1e6, 1e9], ids=["s", "ms", "us", "ns"])
-@pytest.mark.parametrize("zero", ["1970", "boot", "the stamp"])
-@pytest.mark.parametrize("kind", ["<f8", ">f8", "<f4", "<u4", "<u8", "<i8", ">i8"])
-@pytest.mark.parametrize("named", [False, True])
-@pytest.mark.parametrize("seconds", [0.1, 0.02])
-def test_the_unit_is_found_or_named(unit, zero, kind, named, seconds):
-    """Kind: an error of the unit told as one of the clock. The numbers are counted by hand from a clock's epoch."""
-    stamp = 81_250_000_000 if zero == "boot" else STAMP
-    start = 0.0 if zero == "the stamp" else stamp / 1e9
+UNITS = {"s": 1e0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+
+
+def written(unit, zero, kind, seconds):
+    """What a driver writes over so many seconds, the stamp, and the numbers' resolution in seconds."""
+    stamp, dtype = 81_250_000_000 if zero == "boot" else STAMP, np.dtype(kind)
+    start, per_second = 0 if zero == "the stamp" else stamp, UNITS[unit]
     after = np.linspace(0, seconds, 500)
-    dtype = np.dtype(kind)
-    exact = [(int(stamp) if start else 0) * int(unit) // 10**9 + int(t * unit) for t in after]
-    if dtype.kind == "f":
-        values = np.array(exact if unit == 1e9 else start * unit + after * unit, dtype)
-        resolution = float(np.spacing(values.astype(dtype.newbyteorder("="))).max()) / unit
-    else:
-        if max(exact) > np.iinfo(dtype).max or seconds * unit < 10:
-            pytest.skip("no driver could write it")
-        values, resolution = np.array(exact, dtype), 1 / unit
-    if resolution > seconds / 20:
-        pytest.skip("no driver could write it")
-    made = cloud("timestamp", values)
-    if named:
-        made = Cloud(made.points, {1e0: "s", 1e3: "ms", 1e6: "us", 1e9: "ns"}[unit])
+    exact = [start * int(per_second) // 10**9 + int(t * per_second) for t in after]
+    if dtype.kind != "f":
+        return np.array(exact, dtype) if max(exact) <= np.iinfo(dtype).max else None, stamp, 1 / per_second
+    values = np.array(exact if unit == "ns" else start / 1e9 * per_second + after * per_second, dtype)
+    return values, stamp, float(np.spacing(values.astype(dtype.newbyteorder("="))).max()) / per_second
+
+
+def possible(*case):
+    values, _, resolution = written(*case)
+    return values is not None and resolution < case[-1] / 20
+
+
+KINDS = ["<f8", ">f8", "<f4", "<u4", "<u8", "<i8", ">i8"]
+ZEROS = ["1970", "boot", "the stamp"]
+CASES = [case for case in itertools.product(UNITS, ZEROS, KINDS, [0.1, 0.02]) if possible(*case)]
+
+
+@pytest.mark.parametrize(("unit", "zero", "kind", "seconds"), CASES)
+@pytest.mark.parametrize("named", [False, True])
+def test_the_unit_is_found_or_named(unit, zero, kind, seconds, named):
+    """Kind: an error of the unit told as one of the clock. The numbers are counted by hand from a clock's epoch."""
+    values, stamp, resolution = written(unit, zero, kind, seconds)
+    made = Cloud(cloud("timestamp", values).points, unit if named else "auto")
+    after = np.linspace(0, seconds, 500)
     np.testing.assert_allclose(cloud_times(made, stamp) - stamp, after * 1e9, atol=2e9 * resolution + 1)
 
 

@@ -183,3 +183,18 @@ def test_a_bag_with_pieces_gives_whole_turns_counts_every_message_and_the_doctor
     assert [f for f in checkup.findings if f.severity == "error"] == []
     told = [f.message for f in checkup.findings if "pieces" in f.message]
     assert told == ([f"its sweeps are sent in pieces, {parts} to a turn, and are put together."] if parts > 1 else [])
+
+
+@pytest.mark.parametrize("kind", ["nanoseconds", "seconds"])
+def test_times_within_a_packet_keep_their_unit(kind):
+    """75 packets a turn, 1.3 ms each, and 750, of 0.13 ms: too short for a sweep in nanoseconds, not microseconds."""
+    for parts in (75, 750):
+        gatherer = SweepGatherer()
+        for stamp, sent in messages(parts, turns=2, points=12_000):
+            within = TURN // parts * np.arange(len(sent)) // len(sent)
+            points = sent if kind == "nanoseconds" else sent.astype([*POINT.descr[:4], ("t", "<f4")])
+            points["t"] = within if kind == "nanoseconds" else within / 1e9
+            frame = gatherer.gather(SensorFrame(LIDAR, stamp, "lidar", Cloud(points)))
+        times = cloud_times(frame.payload, frame.stamp)
+        newest = frame.stamp + TURN // parts
+        assert newest - 2 * TURN // parts < times.max() < newest and newest - TURN - 1000 <= times.min()
