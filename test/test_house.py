@@ -16,7 +16,7 @@ FLOORS = [
     {"bags", "pipeline", "mask_messages", "config", "rig_learner"},
     {"model", "encoding", "sync", "render", "world", "messages"},
     {"geometry", "labels", "metrics", "robustness"},
-    {"frame", "share", "files", "ownership", "errors", "findings", "blas"}
+    {"frame", "share", "files", "ownership", "progress", "errors", "findings", "blas"}
     | {"strict_yaml", "parameter_file", "parameter_spec"},
 ]
 # Neighbours on one floor that lean on each other, in one direction only.

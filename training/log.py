@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from mlesam_ros.files import write_error
+from mlesam_ros.progress import Show, track
 from mlesam_ros.training.distributed import is_first
 from mlesam_ros.training.recipe import Recipe
 from mlesam_ros.training.tensorboard import ScalarFile
@@ -40,8 +38,8 @@ def logging(out: Path, first: int, recipe: Recipe) -> Iterator[Log]:
         yield lambda *_: None
         return
     try:
-        with _progress() as progress:
-            yield _Writer(out, first, recipe, progress)
+        with track(recipe.stage, recipe.steps, "steps", lines=False) as show:
+            yield _Writer(out, first, recipe, show)
     except OSError as error:
         raise write_error(out / LOG, error, 0) from error
 
@@ -49,12 +47,11 @@ def logging(out: Path, first: int, recipe: Recipe) -> Iterator[Log]:
 class _Writer:
     """Keeps the mean loss since the last line."""
 
-    def __init__(self, out: Path, first: int, recipe: Recipe, progress: Progress) -> None:
-        self._recipe, self._first, self._progress = recipe, first, progress
+    def __init__(self, out: Path, first: int, recipe: Recipe, show: Show) -> None:
+        self._recipe, self._first, self._show = recipe, first, show
         self._path = out / LOG
         _forget(self._path, first)
         self._scalars = ScalarFile(out / SCALARS, first)
-        self._task = progress.add_task(recipe.stage, total=recipe.steps, completed=first, note="")
         self._begun = self._since = time.monotonic()
         self._losses: list[float] = []
 
@@ -63,7 +60,7 @@ class _Writer:
         self._losses.append(loss)
         speed = recipe.batch * len(self._losses) / max(now - self._since, 1e-9)
         note = f"loss {loss:.3f}  lr {rate:.1e}  {speed:.1f} moments/s"
-        self._progress.update(self._task, completed=step + 1, note=note)
+        self._show(step + 1, recipe.steps, note)
         if (step + 1) % recipe.log_every and step + 1 != recipe.steps:
             return
         mean = sum(self._losses) / len(self._losses)
@@ -72,7 +69,7 @@ class _Writer:
         entry["elapsed_s"] = now - self._begun
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({k: round(v, 7) for k, v in entry.items()}) + "\n")
-        if self._progress.disable:
+        if not sys.stderr.isatty():
             left = (now - self._begun) / (step + 1 - self._first) * (recipe.steps - step - 1) / 60
             said = f"{recipe.stage} {step + 1}/{recipe.steps}: {note}, {left:.1f} min left"
             print(said, file=sys.stderr, flush=True)  # standard output is for results
@@ -89,12 +86,3 @@ def _forget(path: Path, first: int) -> None:
         except (ValueError, KeyError, TypeError):
             continue
     path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-
-
-def _progress() -> Progress:
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, disable=not console.is_terminal)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import CAMERA
 from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.progress import Show, track
 from mlesam_ros.training.crops import RandomCrops, WholePictures
 from mlesam_ros.training.dataset import Report, prepare
 from mlesam_ros.training.datasets.arrays import EncodedFrames
@@ -134,16 +134,18 @@ def _bag_options(data: BagData, part: str, config: MLESAMConfig) -> BagOptions:
 
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[str], Report]]:
-    """Progress bars, made when the first piece of a part is done."""
-    with Progress(transient=True, console=Console(stderr=True)) as progress:
+    """A progress bar per part, made when its first piece is done."""
+    with ExitStack() as shown:
 
         def report(part: str) -> Report:
-            tasks: list[Any] = []
+            shows: list[Show] = []
 
             def told(done: int, count: int) -> None:
-                if not tasks:
-                    tasks.append(progress.add_task(f"{what} ({part.replace('_', ' ')})", total=count))
-                progress.update(tasks[0], completed=done)
+                if not shows:
+                    shown.close()
+                    doing = f"{what} ({part.replace('_', ' ')})"
+                    shows.append(shown.enter_context(track(doing, count, "moments", transient=True)))
+                shows[0](done, count)
 
             return told
 

@@ -11,10 +11,10 @@ import typer
 
 from mlesam_ros.cli.help import epilog, prose
 from mlesam_ros.cli.parameters import NODE, ParamOption, ParamsOption, TopicOption, read_parameters
-from mlesam_ros.cli.progress import track
 from mlesam_ros.cli.results import JsonOption, write_json
 from mlesam_ros.errors import BagError
 from mlesam_ros.parameter_file import read_override
+from mlesam_ros.progress import track
 
 if TYPE_CHECKING:
     from mlesam_ros.config import NodeParameters

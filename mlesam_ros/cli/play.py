@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +13,7 @@ from mlesam_ros.cli.help import epilog, prose
 from mlesam_ros.cli.parameters import NODE, NodeOption, ParamOption, ParamsOption, read_parameters
 from mlesam_ros.cli.results import JsonOption, write_json
 from mlesam_ros.frame import NANOSECONDS
+from mlesam_ros.progress import track
 
 if TYPE_CHECKING:
     from mlesam_ros.bags.drops import Drop
@@ -76,8 +75,9 @@ def play(
         if json not in (None, "-"):
             write_json(report.to_dict(), json)
 
-    with _progress(None if loop else playlist.duration / NANOSECONDS) as progress:
-        report = play_bags(playlist, options, begun, progress)
+    seconds = playlist.duration / NANOSECONDS
+    with track("playing", None if loop else seconds, "s", lines=False, transient=True) as show:
+        report = play_bags(playlist, options, begun, lambda done: show(done, seconds))
     if json is not None:
         write_json(report.to_dict(), json)
     _summarise(report)
@@ -88,19 +88,6 @@ def _on_topic(drop: Drop, parameters: NodeParameters) -> Drop:
     if f"{drop.target}.topic" not in parameters.given:
         return drop
     return replace(drop, target=parameters.resolve(parameters.sensor(drop.target).topic))
-
-
-@contextmanager
-def _progress(seconds: float | None) -> Iterator[Callable[[float], None]]:
-    """A bar on a terminal, nothing elsewhere: what a player plays is seen by those who listen."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.completed:6.1f} s"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("playing", total=seconds)
-        yield lambda done: progress.update(task, completed=done)
 
 
 def _summarise(report: PlayReport) -> None:

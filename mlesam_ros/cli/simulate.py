@@ -9,9 +9,9 @@ import typer
 
 from mlesam_ros.cli.environment import prepare_ros
 from mlesam_ros.cli.help import epilog, prose
-from mlesam_ros.cli.progress import track
 from mlesam_ros.cli.results import JsonOption, write_json
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.progress import track
 
 _EXAMPLES = epilog(
     "mlesam simulate street/",

@@ -47,11 +47,11 @@ def test_paths_are_expanded_as_a_shell_would(tmp_path, monkeypatch):
     assert (recipe.data.folder, recipe.start) == ("/home/me/data", "/home/me/x.safetensors")
     bags = {
         "kind": "bags", "folder": "~/arrays", "train": ["$BAGS/a", "b"], "held_out": ["~/c.mcap"], "size": [64, 64],
-        "calibration": "${BAGS}/rig.yaml", "space": "~/classes.yaml",
+        "params": "${BAGS}/rig.yaml", "space": "~/classes.yaml",
     }  # fmt: skip
     data = load_recipe(written(tmp_path, {"data": bags})).data
     assert (data.folder, data.train, data.held_out) == ("/home/me/arrays", ("/data/bags/a", "b"), ("/home/me/c.mcap",))
-    assert (data.calibration, data.space) == ("/data/bags/rig.yaml", "/home/me/classes.yaml")
+    assert (data.params, data.space) == ("/data/bags/rig.yaml", "/home/me/classes.yaml")
     crops = {"crop": 64, "scales": [0.5, 2.0], "flip": 0.5, "jitter": 0.2, "blur": 0.2, "sigma": None}
     crops |= {"blurred": []}
     published = {"kind": "deliver", "root": "~/DELIVER", "crops": crops}

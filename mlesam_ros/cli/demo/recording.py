@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlesam_ros.cli.demo.processes import Child
-from mlesam_ros.cli.progress import track
 from mlesam_ros.files import expand_path
+from mlesam_ros.progress import track
 
 _FIRST_SEED = 9000  # training stays below
 _POLL = 0.2  # s

@@ -17,10 +17,10 @@ from mlesam_ros.cli.demo.pictures import Gallery, Picture
 from mlesam_ros.cli.demo.score import PhaseScore
 from mlesam_ros.cli.demo.view import number, phase_row
 from mlesam_ros.cli.demo.witness import IMAGE, Witness
-from mlesam_ros.cli.progress import track
 from mlesam_ros.cli.results import write_json
 from mlesam_ros.frame import CAMERA, NANOSECONDS
 from mlesam_ros.labels import LabelSpace
+from mlesam_ros.progress import track
 from mlesam_ros.ros.playlist import Playlist
 
 _FPS = 5.0

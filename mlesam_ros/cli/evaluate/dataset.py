@@ -9,10 +9,10 @@ from typing import Any
 from rich.console import Console
 
 from mlesam_ros.cli.folder import new_folder
-from mlesam_ros.cli.progress import track
 from mlesam_ros.cli.results import write_json
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.evaluation.output import METRICS
+from mlesam_ros.progress import track
 from mlesam_ros.training.distributed import is_first
 from mlesam_ros.training.measure import Exam, measure
 

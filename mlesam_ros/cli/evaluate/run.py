@@ -14,7 +14,6 @@ from rich.console import Console
 
 from mlesam_ros.cli.evaluate.show import show_bag, show_bags
 from mlesam_ros.cli.folder import new_folder
-from mlesam_ros.cli.progress import busy, track
 from mlesam_ros.cli.results import write_json
 from mlesam_ros.errors import BagError, MlesamError
 from mlesam_ros.evaluation.evaluate import Evaluation, NothingMadeError, look
@@ -25,6 +24,7 @@ from mlesam_ros.evaluation.output import METRICS, REPORT, Outputs, evaluate_into
 from mlesam_ros.evaluation.report.page import write_overview
 from mlesam_ros.evaluation.team import Team
 from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.progress import busy, track
 
 SUMMARY = "summary.json"
 Row = dict[str, Any]
