@@ -14,7 +14,7 @@ from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Cloud, Events, Modalit
 from mlesam_ros.geometry.projection import project
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.render import colorize
-from mlesam_ros.world.deliver import draw_events
+from mlesam_ros.world.deliver import draw_events, write_image
 from mlesam_ros.world.faults import FAULTS, NO_FAULT
 from mlesam_ros.world.moment import Moment
 from mlesam_ros.world.weather import WEATHERS
@@ -61,8 +61,7 @@ def write_contact_sheet(
         tiles.append(_fault_tile(world, index))
         progress(drawn := drawn + 1, TILES)
     rows.append(np.hstack(tiles))
-    if not cv2.imwrite(str(path), np.vstack(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82]):
-        raise ConfigError(f"{path} cannot be written.", "Make room or rights there, or name another file.")
+    write_image(path, np.vstack(rows), cv2.IMWRITE_JPEG_QUALITY, 82)
 
 
 def _weather_row(world: World, index: int) -> Rgb:

@@ -22,10 +22,10 @@ def new_folder(parent: Path, kind: str = "demo") -> Path:
     stem = f"{kind}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
     folder, number = parent / stem, 1
     try:
-        while folder.exists():
+        parent.mkdir(parents=True, exist_ok=True)
+        while not _made(folder):
             number += 1
             folder = parent / f"{stem}-{number}"
-        folder.mkdir(parents=True)
         link = parent / f".latest.{os.getpid()}"
         link.symlink_to(folder.name)
         link.replace(parent / "latest")
@@ -34,3 +34,12 @@ def new_folder(parent: Path, kind: str = "demo") -> Path:
             f"results cannot be written to {parent}: {error.strerror}.", "Give another --output."
         ) from error
     return folder
+
+
+def _made(folder: Path) -> bool:
+    """Whether it was this process that made it, of several that may try at once."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True

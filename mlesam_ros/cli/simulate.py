@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,8 @@ import typer
 from mlesam_ros.cli.environment import prepare_ros
 from mlesam_ros.cli.help import epilog, prose
 from mlesam_ros.cli.results import JsonOption, write_json
-from mlesam_ros.errors import ConfigError
+from mlesam_ros.errors import BagError, ConfigError
+from mlesam_ros.files import write_error
 from mlesam_ros.progress import track
 
 _EXAMPLES = epilog(
@@ -85,9 +87,16 @@ def _write_bag(out: Path, seed: int, weather: str, fault: str, drop: list[str], 
     from mlesam_ros.bags.street import write_street
     from mlesam_ros.world.world import World
 
-    world = World(seed, weather, (side, side), length=moments, fault=fault, dropped=drop)
-    with track("rendering", moments, "moments") as progress:
-        write_street(out, world, progress=lambda done: progress(done, moments))
+    world, is_new = World(seed, weather, (side, side), length=moments, fault=fault, dropped=drop), not out.exists()
+    try:
+        with track("rendering", moments, "moments") as progress:
+            write_street(out, world, progress=lambda done: progress(done, moments))
+    except BaseException as error:
+        if is_new:  # half a street would block the next try
+            shutil.rmtree(out, ignore_errors=True)
+        if isinstance(error, BagError) and isinstance(error.__cause__, OSError):
+            raise write_error(out, error.__cause__, 0) from error
+        raise
 
 
 def _write_deliver(

@@ -9,6 +9,7 @@ brighter blue and darker red on black, as CARLA's documentation does; `depth` is
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mlesam_ros.encoding.deliver_lidar import DeliverLidar
 from mlesam_ros.encoding.encoders import encode, make_encoders
 from mlesam_ros.encoding.hha import Hha
 from mlesam_ros.errors import ConfigError, DatasetError
+from mlesam_ros.files import atomic_write, write_error
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Events, FrameSet, Modality, Picture
 from mlesam_ros.world.faults import NO_FAULT
 from mlesam_ros.world.moment import Moment
@@ -62,7 +64,8 @@ def write_deliver(root: str | Path, world: World, split: str, moments: Iterable[
 
     Raises:
         ConfigError: no such split, or a sensor is dropped: the layout has no word for that.
-        DatasetError: the scene is there already, or the disk is full.
+        DatasetError: the scene is there already.
+        FileError: the disk is full; nothing is left of the scene.
     """
     if split not in SPLITS:
         raise ConfigError(f"split {split!r} is not known; DELIVER has {', '.join(SPLITS)}.")
@@ -72,12 +75,19 @@ def write_deliver(root: str | Path, world: World, split: str, moments: Iterable[
     folder = frame_path(Path(root), CAMERA, world.weather.name, split, scene, "").parent
     if folder.exists():
         raise DatasetError(f"{folder} exists already.", "Choose another seed, split or folder.")
-    for index in moments:
-        for what, pixels in _pictures(world, world.moment(index)).items():
-            path = frame_path(Path(root), what, world.weather.name, split, scene, f"{index:06d}")
-            _write(path, pixels)
-            if what == CAMERA:
-                written.append(path)
+    made: set[Path] = set()
+    try:
+        for index in moments:
+            for what, pixels in _pictures(world, world.moment(index)).items():
+                path = frame_path(Path(root), what, world.weather.name, split, scene, f"{index:06d}")
+                made.add(path.parent)
+                write_image(path, pixels)
+                if what == CAMERA:
+                    written.append(path)
+    except BaseException:  # half a scene would block the next try
+        for folder in made:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     return written
 
 
@@ -110,7 +120,20 @@ def _carla_depth(metres: npt.NDArray[Any]) -> Pixels:
     return np.stack([whole & 255, (whole >> 8) & 255, whole >> 16], 2).astype(np.uint8)
 
 
-def _write(path: Path, pixels: Pixels) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), pixels if pixels.ndim == 2 else pixels[..., ::-1]):
-        raise DatasetError(f"{path} cannot be written; is the disk full?")
+def write_image(path: Path, pixels: Pixels, *options: int) -> None:
+    """Write an image as its suffix says, whole or not at all; its folder is made.
+
+    Args:
+        path: of the file.
+        pixels: (H, W, 3) RGB, or (H, W).
+        options: of `cv2.imencode`.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    _, encoded = cv2.imencode(path.suffix, pixels if pixels.ndim == 2 else pixels[..., ::-1], options)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path.parent, error, 0) from error
+    atomic_write(path, encoded.tobytes())

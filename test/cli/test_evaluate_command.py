@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,6 +56,24 @@ def test_one_bag_leaves_everything_in_one_folder(evaluate, streets, tmp_path):
     assert f"results are in {figures['output_dir']}" in result.stdout
     assert f"mIoU {figures['miou']:.1f} % over 3 masks" in result.stdout
     assert "segmenting street_1" in result.stderr
+
+
+def test_names_that_are_no_utf8_cost_no_result(tiny_checkpoint, streets, tmp_path):
+    """Kind: names from outside that no text holds: all was computed, then lost at the report."""
+    name = os.fsdecode(b"stra\xdfe")
+    bag = shutil.copytree(streets / "street_0", tmp_path / name / name)
+    weights = ("--checkpoint", tiny_checkpoint.path, "--base-weights", tiny_checkpoint.base)
+    out = tmp_path / name / "runs"
+    arguments = ["evaluate", bag, *weights, "--output", out, "--json", tmp_path / name / "m.json", "--clouds", "ply"]
+    command = [sys.executable, "-m", "mlesam_ros.cli", *arguments]
+    result = subprocess.run(command, capture_output=True, check=False)
+    assert result.returncode == 0 and b"results are in" in result.stdout, result.stderr
+    written = {path.name for path in (out / "latest").iterdir()}
+    assert written == {"clouds", "metrics.json", "report.html", "result"}
+    assert json.loads((tmp_path / name / "m.json").read_text())["bag"] == str(bag)
+    assert "stra" in (out / "latest" / "report.html").read_text(encoding="utf-8")
+    with BagReader(out / "latest" / "result") as reader:
+        assert reader.topics
 
 
 def test_json_on_stdout_is_the_file(evaluate, streets, tmp_path):

@@ -1,7 +1,10 @@
 """`mlesam simulate`: what was asked for is what lies there afterwards."""
 
+import os
+
 import cv2
 import pytest
+from full_disk import run_on_a_small_disk
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.street import TOPICS
@@ -40,6 +43,28 @@ def test_the_contact_sheet_is_a_picture_of_everything(mlesam, tmp_path):
     for tile in range(rows * columns):
         top, left = tile // columns * height, tile % columns * width
         assert sheet[top + 24 : top + height, left : left + width].std() > 10, f"tile {tile} is blank"
+
+
+@pytest.mark.parametrize("arguments", [("{}/street",), ("--deliver", "{}/D")], ids=["bag", "deliver"])
+def test_a_full_disk_leaves_nothing_that_blocks_the_next_try(tmp_path, arguments):
+    """Kind: a full disk; sizes are said in a unit that shows them."""
+    (tmp_path / "disk").mkdir()
+    arguments = [argument.format(tmp_path / "disk") for argument in arguments]
+    more = ("--side", "128", "--moments", "60")
+    done = run_on_a_small_disk(tmp_path / "disk", 300, "-m", "mlesam_ros.cli", "simulate", *arguments, *more)
+    assert done.returncode == 2 and done.stdout.splitlines()[-1] == "left:", done.stdout + done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "No space left on device" in last and "Make room and give the same command again." in last
+    assert " 0.0 " not in last
+
+
+def test_a_folder_whose_name_is_no_utf8(mlesam, tmp_path):
+    """Kind: names from outside that no text holds; files are written there all the same."""
+    folder = tmp_path / os.fsdecode(b"stra\xdfe")
+    for arguments in (("street",), ("--deliver", "D"), ("--contact-sheet", "sheet.png")):
+        result = mlesam("simulate", *arguments[:-1], folder / arguments[-1], *SMALL)
+        assert result.exit_code == 0, result.stderr
+    assert len(Deliver(folder / "D", "train")) == 2 and (folder / "sheet.png").stat().st_size
 
 
 @pytest.mark.parametrize(
