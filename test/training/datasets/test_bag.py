@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from mlesam_ros.bags.street import write_street
+from mlesam_ros.bags.street import TOPICS, write_street
+from mlesam_ros.config import load_parameters
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, image_settings, make_encoders
 from mlesam_ros.errors import BagError, DatasetError, FileError, LabelError, MlesamError
 from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, MODALITIES, FrameSet
@@ -17,6 +18,7 @@ from mlesam_ros.share import share
 from mlesam_ros.training.datasets.arrays import EncodedFrames
 from mlesam_ros.training.datasets.bag import BagOptions, prepare_bags
 from mlesam_ros.training.train import train
+from mlesam_ros.world.rig import CAMERA_FRAME
 from mlesam_ros.world.world import World
 
 WORLD_SIZE, SIZE = (128, 192), (64, 96)
@@ -173,3 +175,26 @@ def test_two_encodings_in_one_folder_are_refused(options, tmp_path):
     own = replace(options, folder=str(tmp_path / "arrays"))
     with owned(tmp_path / "arrays", "encoding"), pytest.raises(FileError, match="another encoding run"):
         prepare_bags(own)
+
+
+def test_a_bag_of_rectified_images_is_trained_on_as_such(tmp_path, monkeypatch):
+    """Kind: the node can be told and the trainer cannot. Images without distortion, beside the D of the raw lens.
+
+    The same images with a CameraInfo without D say what is right.
+    """
+    street = World(8, "rain", WORLD_SIZE)
+    street.moment(0)
+    plain = prepare_bags(
+        BagOptions((str(write_street(tmp_path / "plain", street, range(2))),), str(tmp_path / "a"), SIZE)
+    )
+    street.rig.models[CAMERA_FRAME] = replace(street.rig.camera, D=np.array([-0.25, 0.05, 0.0, 0.0, 0.0]))
+    monkeypatch.setattr("mlesam_ros.bags.street.TOPICS", {**TOPICS, CAMERA: "/camera/image_rect"})
+    bag = str(write_street(tmp_path / "rectified", street, range(2)))
+    rules = ["camera.rectified:=true", "depth.rectified:=true"]
+    told = prepare_bags(BagOptions((bag,), str(tmp_path / "b"), SIZE, parameters=load_parameters(overrides=rules)))
+    assert np.array_equal(told.images[LIDAR], plain.images[LIDAR]) and not told.warnings
+    untold = prepare_bags(BagOptions((bag,), str(tmp_path / "c"), SIZE))
+    assert not np.array_equal(untold.images[LIDAR], plain.images[LIDAR])
+    assert any("Set camera.rectified to true" in warning for warning in untold.warnings)
+    with pytest.raises(DatasetError, match=r"another (parameters: )?camera.rectified"):
+        prepare_bags(BagOptions((bag,), str(tmp_path / "c"), SIZE, parameters=load_parameters(overrides=rules[:1])))
