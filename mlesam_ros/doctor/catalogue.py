@@ -50,6 +50,11 @@ CATALOGUE = {
     "no_frame_id": Kind(ERROR, "its messages name no frame.", "Set the driver's frame_id, or {modality}.frame_id."),
     "size_changes": Kind(WARNING, "its pictures have several sizes: {sizes}.", "Set the driver to one resolution."),
     "sweep_pieces": Kind(NOTE, "its sweeps are sent in pieces, {pieces} to a turn, and are put together.", ""),
+    "several_frames": Kind(
+        WARNING,
+        "its messages come in several frames, {frames}: two sensors share {topic}.",
+        "Publish, or record, each sensor on a topic of its own; with one sensor, set {modality}.frame_id.",
+    ),
     "packets_lost": Kind(
         WARNING,
         "{lost} of {total} event packets are missing, by their numbers.",
@@ -221,6 +226,16 @@ CATALOGUE = {
     "node_fails": Kind(ERROR, "it reports of {part}: {words}.", "{remedy}"),
     "node_warns": Kind(WARNING, "it reports of {part}: {words}.", "{remedy}"),
     "no_publisher": Kind(WARNING, "nobody publishes on {topic}.", "Start its driver, or set {name}."),
+    "several_publishers": Kind(
+        WARNING,
+        "{count} publishers send on {topic}: {publishers}.",
+        "Stop all but one of them, or remap the others to topics of their own.",
+    ),
+    "two_nodes": Kind(
+        WARNING,
+        "{count} nodes have this name, and their masks come on the same topics.",
+        "Stop one of them, or give it another name: --ros-args -r __node:=mlesam2",
+    ),
     "alone": Kind(
         WARNING,
         "not one sensor's topic has a publisher, as seen from ROS_DOMAIN_ID={domain}{range}.",

@@ -56,6 +56,9 @@ def content_findings(record: Record) -> Iterator[Finding]:
             yield finding("data_found", modality, name=name.replace("_", " "), words=found.words)
     if record.usual_pieces > 1:
         yield finding("sweep_pieces", modality, pieces=record.usual_pieces)
+    if len(record.frame_ids) > 1:
+        frames = " and ".join(repr(frame) for frame, _ in record.frame_ids.most_common())
+        yield finding("several_frames", modality, frames=frames, topic=topic, modality=modality)
     lost = record.counters.get("lost", 0)
     if lost:
         yield finding("packets_lost", modality, lost=lost, total=lost + record.counters["packets"])

@@ -17,7 +17,7 @@ from mlesam_ros.errors import BagError, ConfigError, MlesamError, Problem
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.topics import Topics
 from mlesam_ros.evaluation.truth import Truth, labels_of
-from mlesam_ros.frame import CAMERA, NANOSECONDS, FrameSet, Modality
+from mlesam_ros.frame import CAMERA, NANOSECONDS, FrameSet, Modality, Picture, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.messages import label_image, stamp_ns
@@ -25,6 +25,8 @@ from mlesam_ros.sync import Synchroniser, judge_clocks
 
 _GLANCE = 50  # messages that are looked at to see whether stamps and recording agree
 _END_OF_TIME = 1 << 62
+_TURNS = 3
+"""Times that the frame or the size on a topic may change before it counts as that of several sensors."""
 
 
 class Replay:
@@ -69,6 +71,7 @@ class Replay:
         self.unreadable: Counter[Modality] = Counter()
         self.problems: dict[str, Problem] = {}
         self.warnings: list[str] = []
+        self._senders: dict[str, list[str]] = {}
         self.heard = 0.0
         self._reader, self._calibration, self._space = reader, calibration, space
         self._drops = _drops_by_topic(drops, topics)
@@ -151,10 +154,24 @@ class Replay:
                 self.unreadable[self._frames[topic].modality] += 1
             return
         if frame is not None:
+            self._check_sender(topic, frame)
             frame = self._calibration.bind(frame)
             self.synchroniser.push(frame, now)
             if now >= self._free and (found := self._take(now)) is not None:
                 yield found
+
+    def _check_sender(self, topic: str, frame: SensorFrame) -> None:
+        """Note a topic with the messages of two sensors: other frames, or images of other sizes."""
+        payload = frame.payload
+        size = f" of {payload.width}x{payload.height}" if isinstance(payload, Picture) else ""
+        sender, senders = f"{frame.frame_id!r}{size}", self._senders.setdefault(topic, [])
+        if sender not in senders[-1:]:
+            senders.append(sender)
+        if len(senders) > _TURNS:
+            names = sorted({*senders})
+            message = f"its messages are in turn in {' and '.join(names)}: {len(names)} sensors share the topic."
+            self.problems[topic] = Problem(message, "Record each sensor on a topic of its own.")
+            del senders[:-_TURNS]
 
     def _truth(self, message: Any) -> Truth:
         return Truth(stamp_ns(message.header) - self.label_offset, labels_of(label_image(message), self._space))

@@ -198,6 +198,8 @@ class _Visit:
             yield finding("node_absent", name)
         elif probe.state in TRANSITIONS:
             yield finding("node_inactive", name, state=probe.state, node=name, transition=TRANSITIONS[probe.state])
+        if probe.namesakes > 1:
+            yield finding("two_nodes", name, count=probe.namesakes)
         if self._stands_still:
             yield finding("no_clock", "/clock")
         elif not self._simulated and self._node.count_publishers("/clock"):
@@ -224,6 +226,9 @@ class _Visit:
                 found = candidates(self._node, modality, source.topic, {s.topic for s in self._inputs.values()})
                 name = f"{modality}.topic{instead(found)}"
                 yield finding("no_publisher", modality, topic=source.topic, name=name)
+            elif rivals := source.rivals:
+                values = {"count": len(rivals), "topic": source.topic, "publishers": ", ".join(rivals)}
+                yield finding("several_publishers", modality, **values)
             elif lost := self._loss(modality):
                 values = {"lost": lost, "total": lost + source.received, "transport": transport_remedy()}
                 yield finding("lost_on_the_way", modality, **values)

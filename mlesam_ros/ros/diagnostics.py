@@ -43,6 +43,10 @@ class Listening(Protocol):
         """How many publish on the topic."""
 
     @property
+    def rivals(self) -> Sequence[str]:
+        """Nodes of several publishers that send in turn; none where one alone sends."""
+
+    @property
     def silence(self) -> float:
         """Seconds since the newest message."""
 
@@ -98,24 +102,28 @@ class PipelineHealth:
         state: the lifecycle state's label.
         failure: why the last configure failed, in words; empty when it did not.
         hindrance: why there can be no mask at the moment, and how grave that is; None when nothing is in the way.
+        rivals: several publishers of one CameraInfo; None where there is one.
         error: what went wrong with a mask since the last report, in words; empty when nothing did.
         silence: seconds since the newest mask, or since activation.
         rate: masks per second.
         gap: longest distance of the last few masks, seconds.
         latencies: seconds from stamp to mask of the last few masks.
         used: the sensors of the newest mask.
+        namesakes: nodes of this node's name, itself included.
         values: further key-value pairs.
     """
 
     state: str
     failure: str = ""
     hindrance: tuple[bytes, Problem] | None = None
+    rivals: Problem | None = None
     error: str = ""
     silence: float = 0.0
     rate: float = 0.0
     gap: float = 0.0
     latencies: Sequence[float] = ()
     used: Sequence[Modality] = ()
+    namesakes: int = 1
     values: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -169,6 +177,7 @@ class Reporter:
         fresh = self._news.setdefault(listening.modality, News(self._clock)).since(counts)
         level, problem = (
             _silence(listening, health, timeout, fresh["lost"])
+            or _uniqueness(listening)
             or _content(health, fresh)
             or _transport(listening, fresh["lost"])
             or _belated(listening, health, timeout)
@@ -219,6 +228,10 @@ class Reporter:
             return PIPELINE["error"].say(error=as_problem(health.error))
         if _overdue(health.silence, max(health.gap, _period(health.rate)), timeout):
             return PIPELINE["no_mask"].say(silence=health.silence, timeout=timeout)
+        if health.rivals is not None:
+            return PIPELINE["several_infos"].say(rivals=health.rivals)
+        if health.namesakes > 1:
+            return PIPELINE["two_nodes"].say(count=health.namesakes, node=self._name)
         if not health.latencies:
             return PIPELINE["waiting"].say()
         delay = 1e3 * median(health.latencies)
@@ -260,6 +273,14 @@ def _silence(listening: Listening, health: SensorHealth, timeout: float, lost: i
         return None
     values = {"silence": silence, "topic": topic, "timeout": timeout, "modality": listening.modality}
     return SENSOR["silent" if listening.received else "never_heard"].say(**values, transport=transport_remedy())
+
+
+def _uniqueness(listening: Listening) -> tuple[bytes, Problem] | None:
+    """Several publishers on one topic, whose messages would be taken for one sensor's; None where there is one."""
+    if not listening.rivals:
+        return None
+    names = ", ".join(listening.rivals)
+    return SENSOR["several_publishers"].say(count=len(listening.rivals), topic=listening.topic, publishers=names)
 
 
 def _content(health: SensorHealth, fresh: Mapping[str, int]) -> tuple[bytes, Problem] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from itertools import islice
+from itertools import islice, pairwise
 from statistics import median
 from typing import Any
 
@@ -28,6 +28,7 @@ from mlesam_ros.ros.wire import unpack
 # piece of a sweep for the turn.
 _DEPTH = {EVENT: 64, LIDAR: 32}
 _ARRIVALS = 32
+_SWITCHES = 2  # from one publisher to another among the last arrivals; a driver that starts again makes one
 _DELAYS = 7  # few, so that a change shows within a second
 _RECEIPTS = 4096  # more than the synchroniser lets wait
 _INSTALL = "Install it where the node runs, or source the workspace that has it before starting the node."
@@ -80,6 +81,7 @@ class SensorInput(SimpleFilter):
         self._subscription: Subscription[Any] | None = None
         self._reader: FrameReader | None = None
         self._arrivals: deque[float] = deque(maxlen=_ARRIVALS)
+        self._senders: deque[bytes] = deque(maxlen=_ARRIVALS)  # endpoints, as far as the middleware names them
         self._receipts: OrderedDict[int, int] = OrderedDict()  # a frame's time → ROS time of its receipt, ns
         self.modality = modality
         self.topic: str = node.resolve_topic_name(sensor.topic)
@@ -97,6 +99,17 @@ class SensorInput(SimpleFilter):
     def publishers(self) -> int:
         """How many publish on the topic, whatever they send."""
         return int(self._node.count_publishers(self.topic))
+
+    @property
+    def rivals(self) -> list[str]:
+        """Nodes of the publishers whose messages take turns on the topic; none where one alone sends."""
+        senders = list(self._senders)
+        if sum(one != other for one, other in pairwise(senders)) < _SWITCHES:
+            return []
+        known = {bytes(i.endpoint_gid): i for i in self._node.get_publishers_info_by_topic(self.topic)}
+        # A GID of a message is padded or cut, depending on the version of the middleware.
+        names = [next((i for gid, i in known.items() if gid[:16] == sender[:16]), None) for sender in {*senders}]
+        return sorted(f"{i.node_namespace.rstrip('/')}/{i.node_name}" if i else "an unknown node" for i in names)
 
     @property
     def silence(self) -> float:
@@ -175,7 +188,7 @@ class SensorInput(SimpleFilter):
             return None
         return found[0]
 
-    def _receive(self, raw: bytes, info: Mapping[str, int]) -> None:
+    def _receive(self, raw: bytes, info: Mapping[str, Any]) -> None:
         """Read a message and whatever else waits, so that a queue never stands in front of a busy executor."""
         self._read(raw, info)
         subscription = self._subscription
@@ -185,9 +198,11 @@ class SensorInput(SimpleFilter):
                 return
             self._read(*taken)
 
-    def _read(self, raw: bytes, info: Mapping[str, int]) -> None:
+    def _read(self, raw: bytes, info: Mapping[str, Any]) -> None:
         assert self._reader is not None
         self._arrivals.append(time.monotonic())
+        if sender := info.get("publisher_gid"):
+            self._senders.append(bytes(sender["data"]))
         self.received += 1
         self.obstacle = None
         try:
@@ -205,7 +220,7 @@ class SensorInput(SimpleFilter):
         self.frame_id = frame.frame_id
         self.signalMessage(frame)
 
-    def _arrival(self, info: Mapping[str, int]) -> int:
+    def _arrival(self, info: Mapping[str, Any]) -> int:
         """When the transport had the message, which a busy executor reads later; simulated time knows only now."""
         clock = self._node.get_clock()
         now, noted = int(clock.now().nanoseconds), info.get("received_timestamp", 0)

@@ -59,7 +59,12 @@ def _check_middleware(environment: Mapping[str, str]) -> None:
     prefixes = [Path(prefix) for prefix in environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
     folders = [Path(folder) for folder in environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if folder]
     folders += [prefix / "lib" for prefix in (*prefixes, Path(sys.prefix))]
-    installed = {path.stem.removeprefix("lib") for folder in folders for path in folder.glob("librmw_*_cpp.so")}
+    installed = {
+        path.stem.removeprefix("lib")
+        for folder in folders
+        for path in folder.glob("librmw_*_cpp.so")
+        if "__" not in path.name
+    }
     installed = {name for name in installed if not name.endswith("_shared_cpp")}
     if wanted and installed and not any((folder / f"lib{wanted}.so").exists() for folder in folders):
         raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -47,6 +48,7 @@ class PerceptionNode(LifecycleNode):
         self._perception: Perception | None = None
         self._failure = ""
         self._levels: list[bytes] = []
+        self._namesakes = 1
         self._reporter = Reporter(self.get_fully_qualified_name())
         self._announcer = Announcer(self.get_logger())
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS.qos)
@@ -195,6 +197,8 @@ class PerceptionNode(LifecycleNode):
             self._publish(status)
 
     def _report(self, at_once: bool = False) -> None:
+        own = self.get_name(), self.get_namespace()
+        self._namesakes = self.get_node_names_and_namespaces().count(own)
         status = self._look()
         self._publish(status)
         self._announcer.hear(status, at_once)
@@ -202,7 +206,7 @@ class PerceptionNode(LifecycleNode):
     def _look(self) -> list[DiagnosticStatus]:
         perception, timeout = self._perception, self.parameters.sensor_timeout
         health = PipelineHealth(self.state, self._failure) if perception is None else perception.health(self.state)
-        status = [self._reporter.pipeline(health, timeout)]
+        status = [self._reporter.pipeline(replace(health, namesakes=self._namesakes), timeout)]
         if perception is not None:
             status += perception.sensor_reports(self._reporter, timeout)
         return status

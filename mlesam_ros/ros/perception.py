@@ -184,6 +184,7 @@ class Perception:
         return PipelineHealth(
             state,
             hindrance=self._hindrance(),
+            rivals=self._rig_feed.rivals,
             error=ledger.trouble(None),
             silence=ledger.silence,
             rate=ledger.rate,

@@ -34,6 +34,7 @@ class Probe:
         node: who asks.
         name: its full name.
         runs: whether it is there.
+        namesakes: how many nodes have that name.
         state: its lifecycle state; empty when it does not answer.
         reports: part → its newest diagnostic status.
     """
@@ -45,7 +46,8 @@ class Probe:
         begin, (usual, latest) = time.monotonic(), _DISCOVERY
         while (passed := time.monotonic() - begin) < usual or (passed < latest and not self._is_there()):
             executor.spin_once(timeout_sec=0.05)
-        self.runs = self._is_there()
+        self.namesakes = self._names().count(name)
+        self.runs = self.namesakes > 0
         answer = self._ask(GetState, "get_state", GetState.Request()) if self.runs else None
         self.state = str(answer.current_state.label) if answer else ""
         deadline = time.monotonic() + _REPORT
@@ -53,7 +55,10 @@ class Probe:
             executor.spin_once(timeout_sec=0.05)
 
     def _is_there(self) -> bool:
-        return self.name in {f"{space.rstrip('/')}/{n}" for n, space in self.node.get_node_names_and_namespaces()}
+        return self.name in self._names()
+
+    def _names(self) -> list[str]:
+        return [f"{space.rstrip('/')}/{n}" for n, space in self.node.get_node_names_and_namespaces()]
 
     def parameters(self) -> dict[str, Any]:
         """Its settings, with its topics as they are remapped; nothing when it does not run or answer."""

@@ -112,6 +112,20 @@ class RigFeed:
         """See `RigLearner.bind`."""
         return self._learner.bind(frame)
 
+    @property
+    def rivals(self) -> Problem | None:
+        """Several nodes that publish one CameraInfo. A driver that starts again has the name of the old one."""
+        for modality in MODALITIES:
+            sensor = self._parameters.sensor(modality)
+            if isinstance(sensor, CameraParameters) and sensor.info_topic:
+                topic = self._node.resolve_topic_name(sensor.info_topic)
+                infos = self._node.get_publishers_info_by_topic(topic)
+                names = sorted({f"{i.node_namespace.rstrip('/')}/{i.node_name}" for i in infos})
+                if len(names) > 1:
+                    message = f"{len(names)} publishers on {topic}: {', '.join(names)}."
+                    return Problem(message, f"Stop all but one of them, or set {modality}.info_topic to another topic.")
+        return None
+
     def close(self) -> None:
         """Stop listening."""
         for listener in self._listeners:

@@ -186,6 +186,12 @@ PIPELINE = {
         "The last mask broke off, for instance for lack of GPU memory. The message is the reason.",
         "{error.remedy}",
     ),
+    "several_infos": Saying(
+        WARN,
+        "{rivals.message}",
+        "Several nodes publish the CameraInfo of one camera; the lens is that of the newest, or of the image's frame.",
+        "{rivals.remedy}",
+    ),
     "two_nodes": Saying(
         WARN,
         "{count} nodes are called {node}",

@@ -22,6 +22,7 @@ def lidar(**changes):
         "refusal": "",
         "obstacle": None,
         "publishers": 1,
+        "rivals": [],
         "silence": 0.05,
         "rate": 10.0,
         "decoded": {},

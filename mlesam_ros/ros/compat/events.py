@@ -21,7 +21,7 @@ def subscribe(
     node: Node,
     message: type,
     topic: str,
-    callback: Callable[[Any, Mapping[str, int]], None],
+    callback: Callable[[Any, Mapping[str, Any]], None],
     qos: QoSProfile,
     on_incompatible: Callable[[Any], None],
     on_lost: Callable[[Any], None],
