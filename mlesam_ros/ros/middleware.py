@@ -6,11 +6,13 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from mlesam_ros.errors import ConfigError, Problem
+from mlesam_ros.errors import ConfigError, MlesamError, Problem
+from mlesam_ros.files import atomic_write
 from mlesam_ros.share import share
 
 # Kilted and later read the first name and warn of the second; Jazzy and before read only the second.
@@ -26,6 +28,14 @@ _LOG_FOLDERS = {"ROS_LOG_DIR": ".", "ROS_HOME": "log", "HOME": ".ros/log"}
 _MEMORY = Path("/dev/shm")
 _DEFAULT_SEGMENT = 512 << 10
 """Bytes of a participant's segment without a profile."""
+_SEGMENT_SIZE = 64 << 20
+"""Bytes of the segment in the profiles of this package."""
+_SMALLEST = 8 << 20
+"""Bytes of the smallest segment that carries 1080p."""
+_LARGER_MEMORY = (
+    "Start the container with --shm-size=1g or --ipc=host, or enlarge the memory where it is mounted "
+    f"(mount -o remount,size=1g {_MEMORY})."
+)
 _SEGMENT = re.compile(r"fast(dds|rtps)_[0-9a-f]{16}")
 
 
@@ -96,7 +106,8 @@ def transport_environment(environment: Mapping[str, str] | None = None) -> dict[
     """The variables that make Fast DDS carry camera images between processes.
 
     With its 512 KiB segment, best-effort images over about half a megabyte are lost without a word. Where discovery is
-    limited to this machine the profile also keeps every receiving socket on 127.0.0.1.
+    limited to this machine the profile also keeps every receiving socket on 127.0.0.1. Where /dev/shm is small, as the
+    64 MiB of a container are, it is a copy with segments of which four fit.
 
     Args:
         environment: the variables that are set already; those of this process by default.
@@ -108,9 +119,42 @@ def transport_environment(environment: Mapping[str, str] | None = None) -> dict[
     if any(environment.get(name) for name in (*PROFILE_VARIABLES, _TRANSPORTS)):
         return {}
     local = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "LOCALHOST"
-    profile = str(share(f"config/dds/{'fastdds_localhost' if local else 'fastdds'}.xml"))
+    profile = str(_fitting(share(f"config/dds/{'fastdds_localhost' if local else 'fastdds'}.xml")))
     renamed = int(version("rclpy").partition(".")[0]) >= _KILTED
     return {PROFILE_VARIABLES[0 if renamed else 1]: profile}
+
+
+def _fitting(profile: Path) -> Path:
+    """The profile, or a copy with a smaller segment where /dev/shm has no room for two of its own."""
+    text = profile.read_text(encoding="utf-8")
+    size = next(iter(_sizes(text)))
+    total = _memory_size()
+    if not 4 * _SMALLEST <= total < 2 * size:
+        return profile
+    room = total // 4 >> 20
+    folder = Path(tempfile.gettempdir()) / f"mlesam_ros_dds_{os.getuid()}"
+    copy = folder / f"{profile.stem}_{room}_mib.xml"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+            return profile  # another user's, who could change it
+        atomic_write(copy, text.replace(str(size), str(room << 20)))
+    except (OSError, MlesamError):
+        return profile
+    return copy
+
+
+def _memory_size() -> int:
+    """Bytes of /dev/shm; 0 where there is none."""
+    try:
+        return shutil.disk_usage(_MEMORY).total
+    except OSError:
+        return 0
+
+
+def _sizes(profile: str) -> list[int]:
+    """Bytes of the segments in a profile."""
+    return [int(size) for size in re.findall(r"<segment_size>\s*(\d+)\s*</segment_size>", profile)]
 
 
 def memory_problem(environment: Mapping[str, str] | None = None) -> Problem | None:
@@ -131,11 +175,7 @@ def memory_problem(environment: Mapping[str, str] | None = None) -> Problem | No
         return Problem(f"{_MEMORY} does not exist, so images go over UDP and are lost.", f"Mount a tmpfs at {_MEMORY}.")
     need = f"publisher and node need {segment / 2**20:.0f} MiB each for images"
     if usage.total < 2 * segment:
-        return Problem(
-            f"{_MEMORY} has {usage.total / 2**20:.0f} MiB, and {need}.",
-            "Start the container with --shm-size=1g or --ipc=host; without a container: "
-            f"mount -o remount,size=1g {_MEMORY}",
-        )
+        return Problem(f"{_MEMORY} has {usage.total / 2**20:.0f} MiB, and {need}.", _LARGER_MEMORY)
     if usage.free < segment:
         return Problem(
             f"{_MEMORY} has {usage.free / 2**20:.0f} MiB free of {usage.total / 2**20:.0f}, and {need}.",
@@ -165,6 +205,8 @@ def transport_remedy(environment: Mapping[str, str] | None = None) -> str:
         return f"Set {name}={path}{instead}, where the driver starts and where the node starts."
     if _has_small_segments(wanted):
         return f"Set {name}={path} where the driver starts, as it is set here."
+    if wanted < _SEGMENT_SIZE:
+        return _LARGER_MEMORY
     return f"Start the driver without {_TRANSPORTS} and without another profile than the node's {name}."
 
 
@@ -179,9 +221,8 @@ def _segment(environment: Mapping[str, str]) -> int:
         text = Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return _DEFAULT_SEGMENT
-    sizes = [int(size) for size in re.findall(r"<segment_size>\s*(\d+)\s*</segment_size>", text)]
     uses_udp_only = "<useBuiltinTransports>false" in text and "SHM" not in text
-    return 0 if uses_udp_only else max(sizes, default=_DEFAULT_SEGMENT)
+    return 0 if uses_udp_only else max(_sizes(text), default=_DEFAULT_SEGMENT)
 
 
 def _has_small_segments(wanted: int) -> bool:

@@ -1,0 +1,310 @@
+"""Every remedy of the doctor's catalogue is tried: the fault comes, the remedy is applied, the finding goes.
+
+The kind: advice that cannot help. The recordings are drawn by `posts`; a remedy that names a parameter, an option or a
+command is read from the finding's own text; one for the driver is applied to the faulty messages.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from posts import (
+    CAMERA_FRAME,
+    EVENT_FRAME,
+    HEIGHT,
+    LENS,
+    LIDAR_FRAME,
+    START,
+    WIDTH,
+    framed,
+    on,
+    turned_lidar,
+    write,
+)
+from test_examine import DEPTH, EVENTS, FAULTS, IMAGE, INFO, LIDAR, number, without
+from typer.testing import CliRunner
+
+from mlesam_ros.bags import fields
+from mlesam_ros.cli.app import app
+from mlesam_ros.config import load_parameters
+from mlesam_ros.doctor.catalogue import CATALOGUE
+from mlesam_ros.doctor.examine import examine
+from mlesam_ros.geometry.transform import Transform
+
+BY_HAND = {
+    "picture_blank": "a cap is taken off, an exposure set",
+    "cloud_empty": "a LiDAR's motor is looked at",
+    "depth_empty": "a camera is turned to something within its range",
+    "bag_damaged": "a recording is made again",
+    "gaps": "the load of a machine at another time is looked at",
+    "messages_lost": "a recorder of another package is set",
+    "packets_lost": "a recorder of another package is set",
+    "clock_drift": "clocks of machines are synchronized",
+    "sensor_silent": "a driver's log is looked at",
+    "unaligned": "the printed command shows pictures to look at; test_the_printed_commands_run runs it",
+}
+"""Kinds whose remedy no test can apply, and why."""
+
+WITHOUT_REMEDY = {name for name, kind in CATALOGUE.items() if not kind.remedy}
+THROUGH_OTHERS = {"no_sets", "frames_refused", "node_fails", "node_warns"}
+"""Kinds that hand on the remedy of another finding or report, which is tried where it comes from."""
+
+Setting = tuple[Callable, list[str]]
+"""A further change of the recording, and `-p` rules for the doctor."""
+
+
+@dataclass
+class Trial:
+    """A fault, and how its printed remedy is applied.
+
+    Attributes:
+        kind: of the finding, in the catalogue.
+        fault: change of a healthy recording.
+        apply: the printed remedy → a change on top of the fault, and `-p` rules.
+    """
+
+    kind: str
+    fault: Callable
+    apply: Callable[[str], Setting]
+
+
+def same(entry):
+    return [entry]
+
+
+def driver(word: str, change: Callable) -> Callable[[str], Setting]:
+    """A remedy that a driver follows; it must name what is changed."""
+
+    def apply(remedy: str) -> Setting:
+        assert word in remedy, remedy
+        return change, []
+
+    return apply
+
+
+def parameter(remedy: str) -> Setting:
+    """What is printed as `Set NAME: VALUE`, given as `-p NAME:=VALUE`."""
+    name, value = re.search(r"[Ss]et ([\w.]+): (\[[^]]*\]|-?[\d.e-]*\d)", remedy).groups()
+    return same, [f"{name}:={value}"]
+
+
+def calibration_file(remedy: str) -> Setting:
+    assert "calibration file" in remedy
+    return same, ["calibration_file:=FOLDER/rig.yaml"]
+
+
+def yaw(remedy: str) -> Setting:
+    return turned_lidar(2.0 + float(re.search(r"--yaw (-?[\d.]+)", remedy)[1])), []
+
+
+def topic_option(remedy: str) -> Setting:
+    assert "--topic" in remedy
+    return same, ["lidar.topic:=/top/cloud"]
+
+
+def two_cameras(entry):
+    """Every other picture is another camera's."""
+    topic, kind, stamp, message = entry
+    other = topic == IMAGE and number(stamp) % 2
+    return [(topic, kind, stamp, framed(message, "rear_optical_frame") if other else message)]
+
+
+def apart(entry):
+    topic, kind, stamp, message = entry
+    rear = topic == IMAGE and message["header"]["frame_id"] == "rear_optical_frame"
+    return [("/rear/image_raw" if rear else topic, kind, stamp, message)]
+
+
+def half_scale(entry):
+    return on(
+        DEPTH,
+        lambda stamp, message: (
+            stamp,
+            message if number(stamp) else {**message, "height": 60, "data": message["data"][: 60 * 4 * WIDTH]},
+        ),
+    )(entry)
+
+
+def unstamped(stamp, message):
+    return stamp, {**message, "header": fields.header(0, CAMERA_FRAME)}
+
+
+def stamped(stamp, message):
+    return stamp, {**message, "header": fields.header(stamp, message["header"]["frame_id"])}
+
+
+def in_millimetres(stamp, message):
+    """What the depth camera measured, as 16UC1."""
+    metres = np.frombuffer(message["data"].tobytes(), "<f4") / 1000
+    data = np.where(metres < 65, metres * 1000, 0).astype("<u2").view(np.uint8)
+    return stamp, {**message, "encoding": "16UC1", "step": 2 * WIDTH, "data": data}
+
+
+def all_ahead(entry):
+    topic, kind, stamp, message = entry
+    return [entry] if topic == "/tf_static" else [(topic, kind, stamp - 200_000_000, message)]
+
+
+def synchronized(entry):
+    topic, kind, stamp, message = entry
+    return [entry] if topic == "/tf_static" else [(topic, kind, stamp + 200_000_000, message)]
+
+
+def moving_camera(gap):
+    """The mounting of the LiDAR on /tf at 10 Hz, silent for a second in between."""
+
+    def change(entry):
+        topic, _kind, stamp, _message = entry
+        if topic == LIDAR and not (gap and 10 <= number(stamp) < 20):
+            pose = ("base_link", "mast", Transform(np.eye(3), np.array([0.0, 0.0, number(stamp) / 10])))
+            return [entry, ("/tf", "tf2_msgs/msg/TFMessage", stamp, fields.transforms([pose], stamp))]
+        return [entry]
+
+    return change
+
+
+RIG = f"""
+camera: {CAMERA_FRAME}
+cameras:
+  {CAMERA_FRAME}: {{width: {WIDTH}, height: {HEIGHT}, K: [200, 200, 159.5, 59.5]}}
+  {EVENT_FRAME}: {{width: {WIDTH}, height: {HEIGHT}, K: [200, 200, 159.5, 59.5]}}
+transforms:
+  - {{parent: {LIDAR_FRAME}, child: {CAMERA_FRAME}, translation: [0, 0, 0], quaternion: [-0.5, 0.5, -0.5, 0.5]}}
+  - {{parent: {LIDAR_FRAME}, child: {EVENT_FRAME}, translation: [0, 0, 0], quaternion: [-0.5, 0.5, -0.5, 0.5]}}
+"""
+
+TRIALS = [
+    Trial("few_partners", FAULTS["late"][0], parameter),
+    Trial("stamp_ahead", FAULTS["stamps ahead"][0], parameter),
+    Trial("shifted", FAULTS["stamps behind"][0], parameter),
+    Trial("no_label_camera", FAULTS["no CameraInfo"][0], calibration_file),
+    Trial("no_info", FAULTS["no CameraInfo of events"][0], calibration_file),
+    Trial("no_transform", FAULTS["no transforms"][0], calibration_file),
+    Trial("turned", turned_lidar(2.0), yaw),
+    Trial("cloud_out_of_view", turned_lidar(180.0), driver("transform", turned_lidar(0.0))),
+    Trial("stamp_zero", on(DEPTH, unstamped), driver("header.stamp", on(DEPTH, stamped))),
+    Trial("clock_foreign", FAULTS["foreign clock"][0], driver("clock", on(LIDAR, stamped))),
+    Trial("jitter", FAULTS["uneven stamps"][0], driver("stamp when it measures", on(IMAGE, stamped))),
+    Trial("stamp_back", FAULTS["clock set back"][0], driver("clock that was set", on(IMAGE, stamped))),
+    Trial("stamp_twice", FAULTS["stamps twice"][0], driver("two publishers", on(IMAGE, stamped))),
+    Trial("clock_ahead", all_ahead, driver("clocks", synchronized)),
+    Trial(
+        "no_frame_id",
+        FAULTS["no frame"][0],
+        driver("frame_id", on(LIDAR, lambda stamp, message: (stamp, framed(message, LIDAR_FRAME)))),
+    ),
+    Trial(
+        "info_frame",
+        FAULTS["CameraInfo in another frame"][0],
+        driver("header.frame_id", on(INFO, lambda stamp, message: (stamp, framed(message, CAMERA_FRAME)))),
+    ),
+    Trial(
+        "info_size",
+        FAULTS["CameraInfo of another size"][0],
+        driver("resolution", on(INFO, lambda stamp, m: (stamp, {**m, "width": WIDTH, "height": HEIGHT}))),
+    ),
+    Trial(
+        "bad_info",
+        FAULTS["no calibration"][0],
+        driver("Calibrate", on(INFO, lambda stamp, message: (stamp, {**message, "k": LENS.K.ravel()}))),
+    ),
+    Trial(
+        "all_unreadable",
+        FAULTS["unknown encoding"][0],
+        driver("driver", on(IMAGE, lambda stamp, message: (stamp, {**message, "encoding": "rgb8"}))),
+    ),
+    Trial(
+        "some_unreadable",
+        FAULTS["some garbage"][0],
+        driver("driver", on(LIDAR, lambda stamp, message: (stamp, {**message, "point_step": 12}))),
+    ),
+    Trial(
+        "size_changes",
+        half_scale,
+        driver("one resolution", on(DEPTH, lambda s, m: (s, m) if m["height"] == HEIGHT else None)),
+    ),
+    Trial("several_frames", two_cameras, driver("topic of its own", apart)),
+    Trial("depth_scale", FAULTS["another unit"][0], parameter),
+    Trial("depth_unit", FAULTS["millimetres"][0], driver("16UC1 in millimetres", on(DEPTH, in_millimetres))),
+    Trial("transform_gaps", moving_camera(True), driver("sensors' rate", moving_camera(False))),
+    Trial(
+        "no_sensor",
+        lambda entry: [("/top/cloud", *entry[1:])] if entry[0] == LIDAR else without(IMAGE, DEPTH, EVENTS)(entry),
+        topic_option,
+    ),
+    Trial(
+        "doubtful_lens",
+        lambda entry: [
+            ("/camera/image_rect", *entry[1:])
+            if entry[0] == IMAGE
+            else (*entry[:3], {**entry[3], "d": np.array([1e-6, 0, 0, 0, 0])})
+            if entry[0] == INFO
+            else entry
+        ],
+        driver("rectified camera", on(INFO, lambda stamp, m: (stamp, {**m, "d": np.zeros(5)}))),
+    ),
+    Trial(
+        "bad_transform",
+        on("/tf_static", lambda stamp, message: (stamp, nameless(message, ""))),
+        driver("where it is published", on("/tf_static", lambda stamp, message: (stamp, nameless(message, "mast")))),
+    ),
+]
+
+
+def nameless(message, name):
+    """One more transform, to a frame of that name."""
+    more = fields.transforms([("base_link", "more", Transform.identity())], START)["transforms"][0]
+    kept = [entry for entry in message["transforms"] if entry["header"]["frame_id"] == "base_link"][:3]
+    return {"transforms": [*kept, {**more, "child_frame_id": name}]}
+
+
+def of_kind(checkup, kind: str) -> list:
+    """Findings whose severity, message and remedy are the kind's."""
+    about = CATALOGUE[kind]
+
+    def pattern(template: str) -> str:
+        return ".*".join(map(re.escape, re.split(r"\{[^}]*\}", template)))
+
+    return [
+        found
+        for found in checkup.findings
+        if found.severity == about.severity
+        and re.fullmatch(pattern(about.message), found.message)
+        and re.fullmatch(pattern(about.remedy), found.remedy)
+    ]
+
+
+@pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.kind)
+def test_a_printed_remedy_helps(tmp_path, trial):
+    before = examine(write(tmp_path / "faulty", trial.fault))
+    found = of_kind(before, trial.kind)
+    assert found and all(f.remedy[:1].isupper() for f in found), before.findings
+    change, rules = trial.apply(found[0].remedy)
+    rules = [rule.replace("FOLDER", str(tmp_path)) for rule in rules]
+    (tmp_path / "rig.yaml").write_text(RIG)
+    mended = write(tmp_path / "mended", lambda entry: [kept for e in trial.fault(entry) for kept in change(e)])
+    after = examine(mended, load_parameters(overrides=rules))
+    subjects = {f.subject for f in found}
+    assert not [f for f in of_kind(after, trial.kind) if f.subject in subjects and f.message == found[0].message]
+
+
+@pytest.mark.parametrize(("fault", "kind"), [("yaw", "turned"), ("mounted backwards", "unaligned")])
+def test_the_printed_commands_run(tmp_path, monkeypatch, fault, kind):
+    """`mlesam sensors show BAG … --out pictures/`, as printed, on the faulty recording."""
+    bag = write(tmp_path / "bag", FAULTS[fault][0])
+    (found,) = of_kind(examine(bag), kind)
+    words = re.search(r"mlesam (sensors show BAG.*?pictures/)", found.remedy)[1].replace("BAG", str(bag)).split()
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert list((tmp_path / "pictures").iterdir())
+
+
+def test_every_kind_is_tried_or_said_to_be_for_hands():
+    live = (Path(__file__).resolve().parents[1] / "ros/test_live_remedies.py").read_text(encoding="utf-8")
+    tried = {trial.kind for trial in TRIALS} | {kind for kind in CATALOGUE if f'Live("{kind}"' in live}
+    assert set(CATALOGUE) - tried - set(BY_HAND) - WITHOUT_REMEDY - THROUGH_OTHERS == set()
+    assert not tried & set(BY_HAND)
