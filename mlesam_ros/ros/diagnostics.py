@@ -314,9 +314,7 @@ def _useless(listening: Listening, fresh: Mapping[str, int]) -> tuple[bytes, Pro
     late, unmatched = fresh["late"], fresh["unmatched"]
     if late + unmatched <= max(_FEW, fresh["used"] + fresh["superseded"]):
         return None
-    limit = "patience" if late > unmatched else f"{listening.modality}.tolerance"
-    values = {"topic": listening.topic, "modality": listening.modality, "limit": limit}
-    return SENSOR["useless"].say(late=late, unmatched=unmatched, **values)
+    return SENSOR["useless"].say(late=late, unmatched=unmatched, topic=listening.topic, modality=listening.modality)
 
 
 def _flow(listening: Listening, health: SensorHealth) -> tuple[bytes, Problem]:

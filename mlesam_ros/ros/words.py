@@ -123,7 +123,7 @@ SENSOR = {
         "of the last second's messages on {topic} {late} came too late and {unmatched} found no partner",
         "Most of its messages belong to no mask: they come after `patience`, or their stamps lie farther from the "
         "others' than `tolerance`. Compare `stamp_to_receipt_ms` of the sensors.",
-        "Raise {limit}, or correct its clock or {modality}.offset.",
+        "Raise patience or {modality}.tolerance, or correct its clock or {modality}.offset.",
     ),
     "slow": Saying(
         WARN,

@@ -1,4 +1,4 @@
-"""A driver without the transport profile that sends more than its segment holds: python flood.py TOPIC.
+"""A driver without the transport profile that sends more than its segment holds: python flood.py TOPIC [NAME=VALUE].
 
 Bursts of pictures of three megabytes, until it is ended.
 """
@@ -15,6 +15,7 @@ from mlesam_ros.ros.middleware import PROFILE_VARIABLES
 
 for name in PROFILE_VARIABLES:
     os.environ.pop(name, None)
+os.environ.update(pair.split("=", 1) for pair in sys.argv[2:])
 rclpy.init()
 node = rclpy.create_node("flood")
 publisher = node.create_publisher(Image, sys.argv[1], qos_profile_sensor_data)
