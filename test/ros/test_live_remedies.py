@@ -227,7 +227,7 @@ PARAMETERS = {"useless", "slow"}
 def test_a_parameter_that_diagnostics_name_helps():
     """`slow` names `<sensor>.rate`, `useless` the limit of the synchronizer that the messages miss."""
     facts = {"modality": "lidar", "topic": "/points", "type_name": "", "received": 9, "lost": 0, "obstacle": None}
-    listening = SimpleNamespace(**facts, publishers=1, rivals=[], silence=0.1, rate=5.0, decoded={})
+    listening = SimpleNamespace(**facts, publishers=1, rivals=[], silence=0.1, rate=5.0, decoded={}, found={})
     counts = dict.fromkeys(("received", "used", "superseded", "late", "unmatched", "refused"), 0)
 
     def status(rate):
