@@ -27,6 +27,7 @@ class RigLearner:
 
     Attributes:
         rig: what is known by now. One thread may read it while another writes it here.
+        heard: topics with transforms that a message came on.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class RigLearner:
             topics: modality → full name of its topic.
         """
         self.rig = rig
+        self.heard: set[str] = set()
         self._parameters = parameters or NodeParameters()
         self._report = report
         self._topics = topics
@@ -95,6 +97,7 @@ class RigLearner:
             message: with any number of transforms.
             static: whether they hold for ever; None to tell by the topic's name.
         """
+        self.heard.add(topic)
         static = is_static(topic) if static is None else static
         for stamped in message.transforms:  # one by one, so that a bad one does not take the others with it
             try:
@@ -142,7 +145,7 @@ class RigLearner:
         contents, rectified = self._newest, self._is_rectified
         for modality in contents.keys() & self.rig.lenses.keys() & self._topics.keys():
             topic, distorted = self._topics[modality], self.rig.lenses[modality].model.D.any()
-            remedy = f"Set {modality}.rectified to true if the images are rectified."
+            remedy = f"Set -p {modality}.rectified:=true if the images are rectified."
             if "rect" in re.split(r"[/_.\-]+", topic.lower()) and not rectified(modality) and distorted:
                 message = (
                     "its name says that it is rectified, but its CameraInfo has a distortion, which is now taken out"

@@ -243,7 +243,9 @@ class _Visit:
                 info = self._node.resolve_topic_name(sensor.info_topic)
                 yield from qos_findings(self._node, info, modality, subscribers)
         for topic in ("/tf", "/tf_static"):
-            yield from qos_findings(self._node, self._node.resolve_topic_name(topic), topic, subscribers)
+            name = self._node.resolve_topic_name(topic)
+            silent = topic == "/tf_static" and name not in self._feed.heard
+            yield from qos_findings(self._node, name, topic, subscribers, each=silent)
 
     def _calibration_findings(self, begin: int) -> Iterator[Finding]:
         sizes = {m: record.sizes.most_common(1)[0][0] for m, record in self._records.items() if record.sizes}

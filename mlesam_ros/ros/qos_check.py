@@ -12,7 +12,9 @@ from mlesam_ros.doctor.catalogue import finding
 from mlesam_ros.findings import Finding
 
 
-def qos_findings(node: Node, topic: str, subject: str, subscribers: Collection[str]) -> Iterator[Finding]:
+def qos_findings(
+    node: Node, topic: str, subject: str, subscribers: Collection[str], each: bool = False
+) -> Iterator[Finding]:
     """Every publisher on a topic that no subscription of a node can hear.
 
     Args:
@@ -20,15 +22,16 @@ def qos_findings(node: Node, topic: str, subject: str, subscribers: Collection[s
         topic: absolute name.
         subject: of the findings.
         subscribers: names of the nodes whose subscriptions count.
+        each: it counts if one of the node's subscriptions cannot, such as the one for what was sent before.
     """
     listeners = [info for info in node.get_subscriptions_info_by_topic(topic) if info.node_name in subscribers]
     told = set()
     for publisher in node.get_publishers_info_by_topic(topic):
         verdicts = [(one, *qos_check_compatible(publisher.qos_profile, one.qos_profile)) for one in listeners]
         heard = {_name(one) for one, verdict, _ in verdicts if verdict != QoSCompatibility.ERROR}
-        for listener, _, reason in verdicts:
+        for listener, verdict, reason in verdicts:
             pair = _name(publisher), _name(listener)
-            if pair[1] not in heard and pair not in told:
+            if (each or pair[1] not in heard) and verdict == QoSCompatibility.ERROR and pair not in told:
                 told.add(pair)
                 offered, asked, remedy = _words(topic, publisher.qos_profile, listener.qos_profile, reason)
                 values = {"offered": offered, "asked": asked, "remedy": remedy}

@@ -108,6 +108,11 @@ class RigFeed:
         """Topic → what is wrong with a CameraInfo or a transform."""
         return self._learner.problems
 
+    @property
+    def heard(self) -> set[str]:
+        """Topics with transforms that a message came on."""
+        return self._learner.heard
+
     def bind(self, frame: SensorFrame) -> SensorFrame:
         """See `RigLearner.bind`."""
         return self._learner.bind(frame)
