@@ -23,6 +23,7 @@ from mlesam_ros.encoding.settings import DEFAULTS, Preprocessing
 from mlesam_ros.encoding.uploads import Uploads
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError, Problem, together
 from mlesam_ros.frame import AUTO, EVENT, FrameSet, Modality, Segmentation
+from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import IGNORE
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint, load_experts, refuse_stranger
@@ -31,7 +32,7 @@ from mlesam_ros.model.expert_encoders import difference_from_training, event_win
 from mlesam_ros.model.fast_paths import ALL, FastPaths, prepare
 from mlesam_ros.model.graphs import DEVICES, Graphs
 from mlesam_ros.model.mlesam import MLESAM, Features, refuse_not_finite
-from mlesam_ros.model.readout import Answer, enlarged, packed, read, unpacked
+from mlesam_ros.model.readout import Answer, packed, read, unpacked
 from mlesam_ros.model.shortage import enough_memory
 from mlesam_ros.share import share
 
@@ -153,7 +154,7 @@ class Pipeline:
         if answer.spoilt:
             answer = self.answer(self._without(answer.spoilt))
         ran = time.perf_counter()
-        labels, confidence = (enlarged(picture, resolution) for picture in (answer.labels, answer.confidence))
+        labels, confidence = (resize_nearest(picture, resolution) for picture in (answer.labels, answer.confidence))
         done = time.perf_counter()
         return Segmentation(
             stamp=frame_set.stamp,

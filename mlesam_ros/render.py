@@ -14,6 +14,7 @@ from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.errors import ConfigError, ImageError
 from mlesam_ros.frame import Cloud, Segmentation, SensorFrame
 from mlesam_ros.geometry.motion import Placement
+from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.projection import project, project_points
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
@@ -63,7 +64,7 @@ def overlay(rgb: Rgb | None, labels: Labels, label_space: LabelSpace, alpha: flo
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
         raise ImageError(f"the overlay's picture is {rgb.dtype} of shape {rgb.shape}; it must be uint8 (H, W, 3).")
     if labels.shape != rgb.shape[:2]:
-        labels = cv2.resize(labels, rgb.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
+        labels = resize_nearest(labels, rgb.shape[:2])
     mixed = cv2.addWeighted(rgb, 1 - alpha, colorize(labels, label_space), alpha, 0).astype(np.uint8)
     unlabelled = labels >= len(label_space)
     if unlabelled.any():

@@ -18,12 +18,12 @@ from mlesam_ros.encoding.on_device import encode_on
 from mlesam_ros.encoding.settings import Preprocessing
 from mlesam_ros.errors import CalibrationError, CheckpointError, ConfigError, MlesamError
 from mlesam_ros.frame import MODALITIES, FrameSet, Picture, SensorFrame
+from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.model.readout import enlarged
 from mlesam_ros.model.weights import base_sha256, load_base, save_backbone
 from mlesam_ros.pipeline import PRECISIONS, Pipeline, network_size
 from mlesam_ros.world.world import World
@@ -171,7 +171,7 @@ def test_enlarging_takes_the_pixel_under_the_centre(small, large):
     oracle = F.interpolate(picture[None, None].float(), large, mode="nearest-exact")[0, 0].byte()
     centres = [(np.arange(n) + 0.5) * m / n for n, m in zip(large, small, strict=True)]
     clear = [np.abs(c - c.round()) > 1e-3 for c in centres]  # not on the border of two pixels
-    assert np.array_equal(enlarged(picture.numpy(), large)[np.ix_(*clear)], oracle.numpy()[np.ix_(*clear)])
+    assert np.array_equal(resize_nearest(picture.numpy(), large)[np.ix_(*clear)], oracle.numpy()[np.ix_(*clear)])
 
 
 def test_a_frame_that_cannot_be_read_is_left_out_with_its_reason(pipeline, frame_set, world):
@@ -502,7 +502,7 @@ def freeze(frame: SensorFrame) -> SensorFrame:
 def test_features_and_labels_are_what_segment_does_in_one(pipeline, world, frame_set):
     def assert_same(features, mask):
         labels = pipeline.labels(features, world.rig)
-        assert (enlarged(labels, mask.labels.shape) == mask.labels).mean() > 0.999
+        assert (resize_nearest(labels, mask.labels.shape) == mask.labels).mean() > 0.999
 
     mask = pipeline.segment(frame_set, world.rig)
     features = pipeline.features(pipeline.images)

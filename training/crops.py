@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlesam_ros.frame import CAMERA
+from mlesam_ros.geometry.pixels import nearest_pixels
 from mlesam_ros.labels import IGNORE
 from mlesam_ros.model.config import network_size
 from mlesam_ros.training.datasets.frames import LabelledFrames
@@ -139,14 +140,11 @@ class WholePictures:
 
 
 def resized(picture: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """(..., H, W) brought to (h, w): `nearest`, or `bilinear` without anti-aliasing as the published loaders do."""
+    """(..., H, W) to (h, w): `nearest_pixels`, or `bilinear` without anti-aliasing as the published loaders have it."""
     if picture.shape[-2:] == size:
         return picture
     if mode == "nearest":
-        rows, columns = (
-            ((torch.arange(to) + 0.5) * (of / to)).long().clamp(max=of - 1)
-            for of, to in zip(picture.shape[-2:], size, strict=True)
-        )
+        rows, columns = (torch.tensor(nearest_pixels(*pair)) for pair in zip(picture.shape[-2:], size, strict=True))
         return picture[..., rows, :][..., columns]
     stack = picture if picture.ndim == 4 else picture[None]
     out = F.interpolate(stack, size=size, mode="bilinear", align_corners=False)

@@ -16,7 +16,7 @@ from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, Settings, make_encode
 from mlesam_ros.frame import MODALITIES, Modality
 from mlesam_ros.ownership import owned
 from mlesam_ros.training.conditions import street_conditions
-from mlesam_ros.training.datasets.arrays import EncodedFrames, allocate, find_made, statistics_of
+from mlesam_ros.training.datasets.arrays import LABEL_SAMPLING, EncodedFrames, allocate, find_made, statistics_of
 from mlesam_ros.training.recipe import Data, Split
 from mlesam_ros.training.rendering import Street, fingerprint, render_streets
 
@@ -73,7 +73,7 @@ def _manifest(data: Data, split: Split, encoders: dict[Modality, str], settings:
     statistics = statistics_of(make_encoders(encoders, json.loads(settings)))
     return {
         "split": asdict(split), "size": data.size, "world_size": data.world_size, "encoders": encoders,
-        "statistics": statistics,
+        "statistics": statistics, "labels": LABEL_SAMPLING,
         "fingerprint": fingerprint(tuple(split.weathers), tuple(split.faults), tuple(encoders.items()), settings),
     }  # fmt: skip
 

@@ -32,8 +32,10 @@ class Batch:
         step: it belongs to.
         rows: of the data set.
         samples: per row, modality → (3, H, W) float32.
-        labels: (B, H, W) uint8.
+        labels: (B, h, w) uint8, every n-th row and column of the pictures' pixels, n being the recipe's `label_stride`.
         generators: one per sample, for what the model leaves to chance.
+        first: row and column of the first label, drawn for every step: none is left out for good, or has a say in where
+            edges lie.
     """
 
     step: int
@@ -41,6 +43,7 @@ class Batch:
     samples: tuple[Images, ...]
     labels: Tensor
     generators: tuple[torch.Generator, ...]
+    first: tuple[int, int] = (0, 0)
 
     def stacked(self) -> Images:
         """Modality → (B, 3, H, W), where all samples hold the same modalities."""
@@ -108,11 +111,12 @@ class Feed:
                 one = {name: picture[b : b + 1] for name, picture in images.items()}
                 varied, truth = self._vary(one, labels[b : b + 1], chances[place])
                 found[place] = {name: picture[0] for name, picture in varied.items()}, truth[0]
-        middle = slice(self._recipe.label_stride // 2, None, self._recipe.label_stride)
-        labels = torch.stack([found[place][1] for place in places])[:, middle, middle]
+        stride, labels = self._recipe.label_stride, torch.stack([found[place][1] for place in places])
+        first = torch.randint(stride, (2,), generator=generator(self._recipe.seed + 2, step)).tolist()
+        labels = labels[:, first[0] :: stride, first[1] :: stride]
         samples = tuple({name: self._upload(p) for name, p in found[place][0].items()} for place in places)
         taken, drawn = tuple(rows[place] for place in places), tuple(chances[place] for place in places)
-        return Batch(step, taken, samples, self._upload(labels), drawn)
+        return Batch(step, taken, samples, self._upload(labels), drawn, (first[0], first[1]))
 
     def _upload(self, tensor: Tensor) -> Tensor:
         if self._device.type == "cpu":

@@ -25,7 +25,7 @@ from mlesam_ros.training.datasets.frames import LabelledFrames
 from mlesam_ros.training.distributed import add_gradients, is_first, pick_device, rank, total
 from mlesam_ros.training.feed import Batch, Feed, Vary
 from mlesam_ros.training.log import logging
-from mlesam_ros.training.loss import pixel_losses, select
+from mlesam_ros.training.loss import Grid, pixel_losses, select
 from mlesam_ros.training.recipe import Recipe, recipe_dict
 from mlesam_ros.training.schedule import poly
 from mlesam_ros.training.state import Learner, packed, trained
@@ -152,7 +152,8 @@ def _backward(recipe: Recipe, stage: Stage, batches: Sequence[Batch]) -> list[Te
 
 def _pixel_losses(recipe: Recipe, stage: Stage, batch: Batch) -> list[Tensor]:
     with fast(recipe.precision, batch.labels.device), SampleDropout(batch.generators):
-        return [pixel_losses(logits, batch.labels) for logits in stage.heads(batch)]
+        grid = Grid(next(iter(batch.samples[0].values())).shape[-2:], recipe.label_stride, batch.first)
+        return [pixel_losses(logits, batch.labels, grid) for logits in stage.heads(batch)]
 
 
 def _refuse(recipe: Recipe, batches: Sequence[Batch], losses: Sequence[Tensor], norm: float, out: Path) -> None:

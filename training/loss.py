@@ -45,12 +45,50 @@ class Selection:
         return (losses * self.counts(losses.detach(), labels, weights)).sum() / self.weight.clamp(min=1e-6)
 
 
-def pixel_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """(B, H, W) float32 cross-entropy per pixel, 0 where unlabelled; see `ohem_cross_entropy` for the arguments."""
-    logits = logits.float()
-    if logits.shape[-2:] != labels.shape[-2:]:
-        logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+@dataclass(frozen=True)
+class Grid:
+    """Which pixels of a picture have labels: every n-th row and column.
+
+    Attributes:
+        size: (H, W) of the picture.
+        stride: n.
+        first: first row and column.
+    """
+
+    size: tuple[int, int] | torch.Size
+    stride: int = 1
+    first: tuple[int, int] = (0, 0)
+
+
+def pixel_losses(logits: Tensor, labels: Tensor, grid: Grid | None = None) -> Tensor:
+    """Cross-entropy per pixel, 0 where unlabelled.
+
+    Args:
+        logits: (B, C, h, w) of the whole picture; interpolated bilinearly at the centers of the labels' pixels.
+        labels: (B, H', W') integer ids; 255 is ignored.
+        grid: the pixels that they belong to; None for all of a picture of their size.
+
+    Returns:
+        (B, H', W') float32.
+    """
+    grid, logits = grid or Grid(labels.shape[-2:]), logits.float()
+    if grid.stride > 1:
+        logits = _interpolated(logits, grid)
+    elif logits.shape[-2:] != grid.size:
+        logits = F.interpolate(logits, size=grid.size, mode="bilinear", align_corners=False)
     return F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="none")
+
+
+def _interpolated(logits: Tensor, grid: Grid) -> Tensor:
+    """(B, C, h, w) at the pixels of a grid, without making the others: bilinear weights are a product of two."""
+    rows, columns = (
+        F.interpolate(torch.eye(have, device=logits.device)[None], size=want, mode="linear", align_corners=False)[0][
+            :, first :: grid.stride
+        ]
+        for have, want, first in zip(logits.shape[-2:], grid.size, grid.first, strict=True)
+    )
+    with torch.autocast(logits.device.type, enabled=False):
+        return rows.T @ logits @ columns
 
 
 def select(losses: Sequence[Tensor], labels: Sequence[Tensor], weights: Tensor | None = None) -> Selection:

@@ -121,7 +121,7 @@ class Recipe:
         mixture: for `pretrain`, modality → share of the pictures.
         full_share: for `experts`, share of the steps with every modality; the others see a random subset.
         balance: exponent on the inverse class frequency that weighs the loss; 0 for equal weights.
-        label_stride: the loss looks at every n-th row and column of the labels; 4 is the size of the logits.
+        label_stride: the loss looks at every n-th row and column of the labels; 4 is as many as the logits have.
         ema: decay of the running average of the weights that is measured and saved; 0 for the weights themselves.
         precision: `fp32` or `bf16` (autocast).
         checkpointing: `none`, or `blocks` for less memory and more time; see `checkpointing`.

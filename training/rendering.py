@@ -103,8 +103,7 @@ def _render(street: Street) -> int:
     for row in street.rows:
         moment = world.moment(_index(world.length, row % street.moments, street.moments))
         pictures = encode(_frame_set(moment), world.rig, size, encoders)
-        labels = cv2.resize(moment.labels, size[::-1], interpolation=cv2.INTER_NEAREST)
-        writer.put(row, pictures, np.asarray(labels, np.uint8))
+        writer.put(row, pictures, moment.labels)
     return len(street.rows)
 
 

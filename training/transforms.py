@@ -8,10 +8,10 @@ return does not smear into its empty neighbours. Only the camera's picture is in
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mlesam_ros.frame import CAMERA, EVENT, LIDAR
+from mlesam_ros.training.crops import resized
 from mlesam_ros.training.recipe import Augmentation
 
 Images = dict[str, Tensor]
@@ -53,7 +53,7 @@ class Augment:
             picture = picture[..., top : top + h, left : left + w]
             if flip:
                 picture = picture.flip(-1)
-            return _resize(picture, (height, width), mode)
+            return resized(picture, (height, width), mode)
 
         out = {name: cut(picture[b], "bilinear" if name == CAMERA else "nearest") for name, picture in images.items()}
         if CAMERA in out:
@@ -79,17 +79,3 @@ def thin(picture: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Drop a share of the pixels of a (3, H, W) sparse picture, as dust and rain do to returns."""
     keep = torch.rand(picture.shape[-2:], generator=generator) >= share
     return picture * keep
-
-
-def _resize(picture: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    if picture.shape[-2:] == size:
-        return picture
-    if mode == "nearest":
-        rows, columns = (_nearest(n, m) for n, m in zip(picture.shape[-2:], size, strict=True))
-        return picture[..., rows, :][..., columns]
-    return F.interpolate(picture[None], size=size, mode=mode, align_corners=False)[0]
-
-
-def _nearest(source: int, target: int) -> Tensor:
-    """(target,) indices of the source pixel under each target pixel's centre."""
-    return ((torch.arange(target) + 0.5) * (source / target)).long().clamp(max=source - 1)

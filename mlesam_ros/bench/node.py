@@ -19,9 +19,10 @@ from mlesam_ros.bench.row import Row, compare, row
 from mlesam_ros.bench.timing import summary
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
 from mlesam_ros.frame import CAMERA, EVENT, MODALITIES, NANOSECONDS, FrameSet, Modality, SensorFrame
+from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.messages import FrameReader
 from mlesam_ros.model.config import network_size
-from mlesam_ros.model.readout import enlarged, winners
+from mlesam_ros.model.readout import winners
 from mlesam_ros.ros.compat.interfaces import message_class
 from mlesam_ros.ros.conversions import message_from
 from mlesam_ros.sync import Synchroniser
@@ -169,7 +170,7 @@ def _decode(size: tuple[int, int], where: str, repeats: int) -> Row:
 
 @torch.inference_mode()
 def _labels(logits: torch.Tensor, size: tuple[int, int]) -> object:
-    return [enlarged(picture, _CAMERA) for picture in winners(logits, size).numpy()]
+    return [resize_nearest(picture, _CAMERA) for picture in winners(logits, size).numpy()]
 
 
 @torch.inference_mode()

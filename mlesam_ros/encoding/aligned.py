@@ -17,6 +17,7 @@ from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.infinity import FAR, SAME, View, coarse_size, view_from_camera
 from mlesam_ros.frame import SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
 
@@ -64,12 +65,11 @@ def _view(model: CameraModel, camera: CameraModel, pose: Transform, depth: Float
     few = _at_most(_FINEST, size)
     if few == size:
         return View(coarse, size, _looks(other, camera, pose, depth))
-    thinned = cv2.resize(depth, few[::-1], interpolation=cv2.INTER_NEAREST)
-    parallax = _looks(other, camera, pose, np.asarray(thinned, np.float32))
+    parallax = _looks(other, camera, pose, resize_nearest(depth, few))
     turn = pose.rotation.tobytes()
     maps = []
     for near, far, finer in zip(parallax, _far(other, camera, few, turn), _far(other, camera, size, turn), strict=True):
-        maps.append(finer + cv2.resize(near - far, size[::-1], interpolation=cv2.INTER_NEAREST))
+        maps.append(finer + resize_nearest(near - far, size))
     return View(coarse, size, (maps[0], maps[1]))
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from mlesam_ros.encoding.checks import other_camera
 from mlesam_ros.frame import SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
 
@@ -52,7 +53,7 @@ class View:
         if self.maps is not None:
             warped = cv2.remap(values, *self.maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
         elif self.coarse != self.size:
-            warped = cv2.resize(values, self.size[::-1], interpolation=cv2.INTER_NEAREST)
+            warped = resize_nearest(values, self.size)
         else:
             return values
         return np.asarray(warped, np.float32).reshape(*self.size, values.shape[2])

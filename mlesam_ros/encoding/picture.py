@@ -19,6 +19,7 @@ from mlesam_ros.encoding.rvl import decode_rvl
 from mlesam_ros.encoding.samples import Layout, decode_file, view_samples
 from mlesam_ros.errors import ImageError
 from mlesam_ros.frame import CompressedPicture, Picture
+from mlesam_ros.geometry.pixels import resize_nearest
 
 Rgb = npt.NDArray[np.uint8]
 Metres = npt.NDArray[np.float32]
@@ -186,11 +187,8 @@ class DepthSamples:
             (H, W) or (h, w) float32.
         """
         counts = self.counts
-        if size not in (None, self.size):
-            rows, cols = (
-                (2 * np.arange(n) + 1) * have // (2 * n) for n, have in zip(size or (), self.size, strict=True)
-            )
-            counts = counts[rows[:, None], cols]
+        if size is not None:
+            counts = resize_nearest(counts, size, alternate=False)  # uneven steps would make a slope look rippled
         if self.inverse is not None:
             a, b = self.inverse
             with np.errstate(divide="ignore"):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -15,6 +14,7 @@ from mlesam_ros.errors import LabelError
 from mlesam_ros.evaluation.robustness import Damage, Trials
 from mlesam_ros.evaluation.truth import Truth, check_aspect
 from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, Segmentation
+from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.metrics import Confusion
 
 Labels = npt.NDArray[np.uint8]
@@ -175,7 +175,7 @@ def resized(labels: Labels, shape: tuple[int, ...]) -> Labels:
     """Labels on the truth's pixels, so that no true pixel is invented or lost."""
     if labels.shape == shape:
         return labels
-    return np.asarray(cv2.resize(labels, shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+    return resize_nearest(labels, (shape[0], shape[1]))
 
 
 def percentiles_ms(seconds: Iterable[float]) -> dict[str, float | None]:

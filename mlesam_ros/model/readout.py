@@ -99,9 +99,3 @@ def winners(logits: Tensor, size: tuple[int, int]) -> Tensor:
     labels = torch.add(ids, logits, alpha=_FAR).amax(0).byte()  # (h, w)
     confidence = (255 / logits.exp_().sum(0)).round().byte()  # softmax of the winner alone
     return torch.stack([labels, confidence])
-
-
-def enlarged(picture: Labels, size: tuple[int, int]) -> Labels:
-    """(h, w) uint8 to (H, W) uint8: the pixel under each new pixel's centre."""
-    rows, cols = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, picture.shape, strict=True))
-    return picture.take(rows, 0).take(cols, 1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mlesam_ros.training.loss import heads_loss, ohem_cross_entropy, pixel_losses, select
+from mlesam_ros.training.loss import Grid, heads_loss, ohem_cross_entropy, pixel_losses, select
 
 
 def by_the_definition(logits, labels):
@@ -93,3 +93,15 @@ def test_a_part_without_labels_takes_nothing_from_the_others():
     chosen = select(losses, [labels[:1], labels[1:]])
     torch.testing.assert_close(chosen.mean(losses[0], labels[:1], None), expected)
     assert chosen.mean(losses[1], labels[1:], None) == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "first"), [((32, 48), 2, (0, 1)), ((32, 48), 4, (3, 2)), ((32, 47), 3, (1, 0))]
+)
+def test_a_stride_leaves_pixels_out_and_moves_none(size, stride, first):
+    """Kind: half-pixel conventions. The oracle is the loss of all pixels, of which every n-th is looked at."""
+    torch.manual_seed(4)
+    logits, labels = torch.randn(2, 3, 8, 12), torch.randint(0, 3, (2, *size))
+    picked = (slice(None), slice(first[0], None, stride), slice(first[1], None, stride))
+    found = pixel_losses(logits, labels[picked], Grid(size, stride, first))
+    torch.testing.assert_close(found, pixel_losses(logits, labels)[picked])

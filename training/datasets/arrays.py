@@ -29,6 +29,7 @@ from mlesam_ros.encoding.encoder import Encoder, Statistics
 from mlesam_ros.errors import DatasetError, LabelError
 from mlesam_ros.files import atomic_write, write_error
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Modality
+from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.labels import IGNORE, LabelSpace, load_label_space
 from mlesam_ros.training.datasets.frames import Blank
 
@@ -36,6 +37,8 @@ _MANIFEST, _CONDITIONS, _LABELS, _DONE = "manifest.json", "conditions.json", "la
 _AGAIN = "Give another folder, or remove this one to make it again."
 _OF_THE_WORK = ("rows", "warnings")
 """Keys of a manifest that follow from the others."""
+LABEL_SAMPLING = "pixel centers"
+"""How labels are brought to the network's size; earlier versions took the pixel at the upper left corner."""
 
 
 class EncodedFrames:
@@ -202,10 +205,16 @@ class Writer:
         self._labels, self._done = (np.load(folder / name, "r+") for name in (_LABELS, _DONE))
 
     def put(self, row: int, images: Mapping[Modality, npt.NDArray[np.float32]], labels: npt.NDArray[np.uint8]) -> None:
-        """Write a row; it counts as done once it is on disk."""
+        """Write a row; it counts as done once it is on disk.
+
+        Args:
+            row: its number.
+            images: modality → (3, h, w).
+            labels: (H, W) of the camera's pixels or of the network's; brought to the latter by `resize_nearest`.
+        """
         for name, array in self._images.items():
             array[row] = images[name]
-        self._labels[row] = labels
+        self._labels[row] = resize_nearest(labels, self._labels.shape[1:])
         for array in (*self._images.values(), self._labels):
             array.flush()
         self._done[row] = True

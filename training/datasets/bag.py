@@ -12,9 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.storage import is_storage
 from mlesam_ros.config import NodeParameters, iter_parameters, preprocessing
@@ -30,7 +27,14 @@ from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.config import network_size
 from mlesam_ros.ownership import owned
-from mlesam_ros.training.datasets.arrays import EncodedFrames, Writer, allocate, find_made, statistics_of
+from mlesam_ros.training.datasets.arrays import (
+    LABEL_SAMPLING,
+    EncodedFrames,
+    Writer,
+    allocate,
+    find_made,
+    statistics_of,
+)
 from mlesam_ros.training.datasets.frames import Image, Labels, Progress
 
 _END = 1 << 16  # bytes
@@ -69,7 +73,7 @@ class BagOptions:
         made = self.made()
         return {
             "bags": list(self.bags), "content": {bag: _content(Path(bag)) for bag in self.bags},
-            "size": list(self.size), "space": load_label_space(self.space).to_dict(),
+            "size": list(self.size), "space": load_label_space(self.space).to_dict(), "labels": LABEL_SAMPLING,
             "encoders": {m: encoder.name for m, encoder in made.items()}, "statistics": statistics_of(made),
             "truth": self.truth, "parameters": self._parameters(),
             "settings": image_settings(made),
@@ -132,8 +136,7 @@ def _encode(options: BagOptions, manifest: dict[str, Any], folder: Path, report:
             _check_size(bag, options.size, rig)
             if not done[row]:
                 images: dict[Modality, Image] = encode(frame_set, rig, options.size, encoders)
-                small = cv2.resize(labels, options.size[::-1], interpolation=cv2.INTER_NEAREST)
-                writer.put(row, images, np.asarray(small, np.uint8))
+                writer.put(row, images, labels)
             row += 1
             if report:
                 report(row, len(rows))

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from mlesam_ros.encoding.deliver_lidar import DeliverLidar
@@ -21,6 +20,7 @@ from mlesam_ros.encoding.hha import Hha
 from mlesam_ros.encoding.rgb import Rgb
 from mlesam_ros.errors import ConfigError, DatasetError, LabelError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Modality
+from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.labels import IGNORE, load_label_space
 from mlesam_ros.training.datasets.files import picture_size, read_picture, require_folder, three_channels, unit_scaled
 from mlesam_ros.training.datasets.frames import LABELS, Entry, FileDataset, Image, Labels, published
@@ -78,7 +78,7 @@ class Deliver(FileDataset):
         picture = three_channels(read_picture(entry.files[modality]))
         if modality == EVENT:
             height, width = picture_size(entry.files[CAMERA])
-            picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST))
+            picture = resize_nearest(picture, (height, width))
             nothing = np.zeros((height, width), np.uint8)
             picture = np.stack([picture[..., _BRIGHTER], picture[..., _DARKER], nothing], axis=2)
         return self.readings[modality].normalised(unit_scaled(picture))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
@@ -12,6 +11,7 @@ from PIL import Image as Pillow
 from mlesam_ros.encoding.event_counts import EventCounts
 from mlesam_ros.errors import DatasetError
 from mlesam_ros.frame import EVENT, Modality
+from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.labels import IGNORE
 from mlesam_ros.training.datasets.files import read_array, read_picture, read_stored
 from mlesam_ros.training.datasets.frames import Image, Labels
@@ -63,5 +63,5 @@ def squashed(path: Path) -> Image:
 def squashed_labels(path: Path) -> Labels:
     """The same papers' labels: 1024x1024, and what is unlabelled becomes road."""
     labels = read_picture(path)
-    small = cv2.resize(labels if labels.ndim == 2 else labels[..., 0], _SQUASHED, interpolation=cv2.INTER_NEAREST)
+    small = resize_nearest(labels if labels.ndim == 2 else labels[..., 0], _SQUASHED)
     return np.where(small == IGNORE, 0, small).astype(np.uint8)
