@@ -8,14 +8,19 @@ smallest value of the picture they fall on, and the Gaussian noise comes after t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mlesam_ros.frame import Modality
+from mlesam_ros.frame import EVENT, Modality
+from mlesam_ros.model.mlesam import Features
 
 Subset = tuple[Modality, ...]
 
@@ -25,6 +30,85 @@ MISSING = (0.25, 0.5, 0.75)
 """RMM: shares of a damaged modality's values that are zeroed."""
 NOISE = {"low": (0.05, 0.1), "mid": (0.1, 0.2), "high": (0.2, 0.5)}
 """NM: level → density of salt and pepper, deviation of the Gaussian noise."""
+
+ANY, EMM, RMM, NM = "any_modal", "emm", "rmm", "nm"
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One way in which a set of images is damaged.
+
+    Attributes:
+        protocol: ANY, EMM, RMM or NM.
+        intact: the modalities that are not damaged; none with NM.
+        level: of the holes or the noise; empty with ANY and EMM.
+    """
+
+    protocol: str
+    intact: Subset
+    level: str = ""
+
+
+def damages(modalities: Sequence[Modality]) -> list[Damage]:
+    """Everything that EMM, RMM and NM ask for; nothing damaged is among EMM's and RMM's."""
+    every = subsets(modalities)
+    emm = [Damage(EMM, subset) for subset in every]
+    rmm = [Damage(RMM, subset, f"{share:g}") for share in MISSING for subset in every]
+    return [*emm, *rmm, *(Damage(NM, (), level) for level in NOISE)]
+
+
+def damaged_features(
+    encode: Callable[[dict[Modality, Tensor]], Features],
+    images: Mapping[Modality, Tensor],
+    keys: Sequence[Any],
+    intact: Features,
+) -> Iterator[tuple[Damage, Features]]:
+    """What the encoder makes of each of `damages`.
+
+    A damaged modality is not left out but shown to the network in its state, as the benchmark's own scripts do. The
+    encoder sees every image once per kind of damage; subsets are put together from features, since no modality's
+    features depend on another's image.
+
+    Args:
+        encode: the encoder.
+        images: modality → (B, 3, H, W) normalized.
+        keys: per sample, what its random damage follows from, so that it is the same in whatever batch and process.
+        intact: of the undamaged images.
+    """
+    every = subsets(intact.modalities)
+    for (protocol, level), damage in _KINDS.items():
+        damaged = encode(damaged_images(images, keys, damage))
+        if protocol == NM:
+            yield Damage(NM, (), level), damaged
+            continue
+        for subset in every:
+            yield Damage(protocol, subset, level), damaged.exchanged(intact, subset)
+
+
+def figures(scores: Mapping[Damage, float], sensors: Subset) -> dict[str, Any]:
+    """The protocols' figures in percent.
+
+    Args:
+        scores: damage → score from 0 to 1, such as mIoU; NaN where there was no truth.
+        sensors: the full set.
+
+    Returns:
+        `any_modal` and `emm` {average, expected}, `rmm` {share: {average, expected}}, `nm` {level: score}; a protocol
+        that was not tried, or without truth, is empty.
+    """
+    known = {damage: 100 * score for damage, score in scores.items() if not math.isnan(score)}
+
+    def sums(protocol: str, level: str = "") -> dict[str, Any]:
+        tried = [Damage(protocol, subset, level) for subset in subsets(sensors)]
+        complete = tried and all(damage in known for damage in tried)
+        return expectation({damage.intact: known[damage] for damage in tried}) if complete else {}
+
+    rmm = {f"{share:g}": sums(RMM, f"{share:g}") for share in MISSING}
+    nm = {level: known.get(Damage(NM, (), level)) for level in NOISE}
+    return {
+        ANY: sums(ANY), EMM: sums(EMM), RMM: {level: each for level, each in rmm.items() if each},
+        NM: {level: round(score, 2) for level, score in nm.items() if score is not None},
+    }  # fmt: skip
 
 
 def subsets(modalities: Sequence[Modality]) -> list[Subset]:
@@ -77,3 +161,41 @@ def with_noise(picture: Tensor, density: float, sigma: float, generator: torch.G
     noisy = picture.where(draw >= density / 2, picture.max())
     noisy = noisy.where((draw < density / 2) | (draw >= density), picture.min())
     return noisy + sigma * torch.randn(picture.shape, generator=generator).to(picture) if sigma else noisy
+
+
+Inflict = Callable[[Modality, Tensor, torch.Generator], Tensor]
+"""Takes a modality, its (3, H, W) image and chance; gives the damaged image."""
+
+
+def damaged_images(images: Mapping[Modality, Tensor], keys: Sequence[Any], damage: Inflict) -> dict[Modality, Tensor]:
+    """Every sample and modality by its own chance; see `damaged_features`."""
+    return {
+        name: torch.stack([damage(name, image, chance(key, name)) for key, image in zip(keys, batch, strict=True)])
+        for name, batch in images.items()
+    }
+
+
+def chance(key: Any, modality: Modality) -> torch.Generator:
+    """The generator of a sample's damage."""
+    digest = hashlib.sha256(f"{key} {modality}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+
+
+def _emptied(modality: Modality, image: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.zeros_like(image)
+
+
+def _holed(share: float, modality: Modality, image: Tensor, generator: torch.Generator) -> Tensor:
+    return with_holes(image, share, generator)
+
+
+def _noisy(density: float, sigma: float, modality: Modality, image: Tensor, generator: torch.Generator) -> Tensor:
+    return with_noise(image, density, 0.0 if modality == EVENT else sigma, generator)
+
+
+_KINDS: dict[tuple[str, str], Inflict] = {
+    (EMM, ""): _emptied,
+    **{(RMM, f"{share:g}"): partial(_holed, share) for share in MISSING},
+    **{(NM, level): partial(_noisy, *amounts) for level, amounts in NOISE.items()},
+}
+"""Protocol and level → what happens to a damaged image."""

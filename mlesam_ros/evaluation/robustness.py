@@ -6,43 +6,26 @@ protocols of arXiv 2503.18445, see `mlesam_ros.robustness`: damaged pictures are
 
 from __future__ import annotations
 
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from mlesam_ros.frame import DEPTH, EVENT, LIDAR, FrameSet, Modality
+from mlesam_ros.frame import DEPTH, LIDAR, FrameSet, Modality
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.metrics import Confusion
 from mlesam_ros.model.mlesam import Features
 from mlesam_ros.pipeline import Image, Pipeline
-from mlesam_ros.robustness import MISSING, NOISE, Subset, expectation, subsets, with_holes, with_noise
+from mlesam_ros.robustness import ANY, Damage, Subset, damaged_features, figures, subsets
 
 Labels = npt.NDArray[np.uint8]
 
-ANY, EMM, RMM, NM = "any_modal", "emm", "rmm", "nm"
 _RANGING = (DEPTH, LIDAR)
 """Sensors whose distances another sensor's picture may be drawn with."""
-
-
-@dataclass(frozen=True)
-class Damage:
-    """One way in which a set is damaged.
-
-    Attributes:
-        protocol: ANY, EMM, RMM or NM.
-        intact: the sensors that are not damaged.
-        level: of the holes or the noise; empty with ANY and EMM.
-    """
-
-    protocol: str
-    intact: Subset
-    level: str = ""
 
 
 class Trials:
@@ -96,22 +79,10 @@ class Trials:
         return rows
 
     def summary(self) -> dict[str, Any]:
-        """Per protocol: `average` and `expected` {probability: value}, RMM per level; NM {level: value}. In percent.
-
-        A protocol that was not tried, or without truth, is empty.
-        """
-        rmm = {f"{share:g}": self._expectation(RMM, f"{share:g}") for share in MISSING}
-        nm = {level: self._miou(Damage(NM, (), level)) for level in NOISE}
-        return {
-            ANY: self._expectation(ANY), EMM: self._expectation(EMM),
-            RMM: {level: found for level, found in rmm.items() if found},
-            NM: {level: score for level, score in nm.items() if score is not None},
-        }  # fmt: skip
-
-    def _expectation(self, protocol: str, level: str = "") -> dict[str, Any]:
-        scores = {subset: self._miou(Damage(protocol, subset, level)) for subset in subsets(self.sensors)}
-        known = {subset: score for subset, score in scores.items() if score is not None}
-        return expectation(known) if known and len(known) == len(scores) else {}
+        """See `figures`; of the sets that count."""
+        sensors = self.sensors
+        found = {damage: c.miou_present for (used, damage), c in self._confusions.items() if used == sensors}
+        return figures(found, sensors)
 
     def _miou(self, damage: Damage) -> float | None:
         confusion = self._confusions.get((self.sensors, damage))
@@ -145,16 +116,13 @@ class Ablation:
             for subset in subsets(used)[1:]:
                 if tuple(m for m in subset if m in _RANGING) == ranging:
                     found[Damage(ANY, subset)] = self._pipeline.labels(features.only(subset), rig)
-        for (protocol, level), pictures in _damaged(images, frame_set.stamp):
-            damaged = self._pipeline.features(pictures)
-            if protocol == NM:
-                found[Damage(NM, (), level)] = self._pipeline.labels(damaged, rig)
-                continue
-            found[Damage(protocol, used, level)] = whole
-            for subset in subsets(used)[1:]:
-                mixed = damaged.exchanged(intact, subset)
-                found[Damage(protocol, subset, level)] = self._pipeline.labels(mixed, rig)
+        batch = {m: torch.from_numpy(image)[None] for m, image in images.items()}
+        for damage, damaged in damaged_features(self._encode, batch, [frame_set.stamp], intact):
+            found[damage] = self._pipeline.labels(damaged, rig)
         return found
+
+    def _encode(self, images: Mapping[Modality, torch.Tensor]) -> Features:
+        return self._pipeline.features({m: batch[0].numpy() for m, batch in images.items()})
 
     def _without_ranging(
         self, frame_set: FrameSet, used: Subset, rig: Rig, images: Mapping[Modality, Image], intact: Features
@@ -177,20 +145,3 @@ class Ablation:
 def _no_counts() -> npt.NDArray[np.int64]:
     """Masks, equal pixels, all pixels."""
     return np.zeros(3, np.int64)
-
-
-def _damaged(images: Mapping[Modality, Image], stamp: int) -> Iterator[tuple[tuple[str, str], dict[Modality, Image]]]:
-    """(protocol, level) and all pictures damaged so."""
-    tensors = {m: torch.from_numpy(image) for m, image in images.items()}
-    yield (EMM, ""), {m: np.zeros_like(image) for m, image in images.items()}
-    for share in MISSING:
-        holed = {m: with_holes(t, share, _chance(stamp, m)).numpy() for m, t in tensors.items()}
-        yield (RMM, f"{share:g}"), holed
-    for level, (density, sigma) in NOISE.items():
-        noisy = {m: with_noise(t, density, 0.0 if m == EVENT else sigma, _chance(stamp, m)) for m, t in tensors.items()}
-        yield (NM, level), {m: t.numpy() for m, t in noisy.items()}
-
-
-def _chance(stamp: int, modality: Modality) -> torch.Generator:
-    """The same damage for the same moment, whatever else is evaluated."""
-    return torch.Generator().manual_seed(zlib.crc32(f"{stamp} {modality}".encode()))

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import LabelError
-from mlesam_ros.evaluation.robustness import Damage, Trials
+from mlesam_ros.evaluation.robustness import Trials
 from mlesam_ros.evaluation.truth import Truth, check_aspect
 from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.metrics import Confusion
+from mlesam_ros.robustness import Damage
 
 Labels = npt.NDArray[np.uint8]
 Subset = tuple[Modality, ...]

@@ -8,10 +8,10 @@ import pytest
 
 from mlesam_ros.evaluation.evaluate import evaluate
 from mlesam_ros.evaluation.options import Options
-from mlesam_ros.evaluation.robustness import ANY, EMM, NM, RMM, Ablation, Damage, Trials
+from mlesam_ros.evaluation.robustness import Ablation, Trials
 from mlesam_ros.frame import MODALITIES, FrameSet
 from mlesam_ros.model.mlesam import MLESAM
-from mlesam_ros.robustness import subsets
+from mlesam_ros.robustness import ANY, EMM, NM, RMM, Damage, subsets
 from mlesam_ros.world.world import World
 
 

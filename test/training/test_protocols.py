@@ -6,10 +6,9 @@ import torch
 from mlesam_ros.frame import EVENT, LIDAR, MODALITIES
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.robustness import MISSING, NOISE, with_noise
-from mlesam_ros.training import robustness as protocols
+from mlesam_ros.robustness import EMM, MISSING, NM, NOISE, RMM, Damage, chance, damages, subsets, with_noise
 from mlesam_ros.training.evaluate import How
-from mlesam_ros.training.robustness import robustness, summary, tries
+from mlesam_ros.training.robustness import damage_predictor, robustness, summary
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +18,9 @@ def model():
 
 
 def test_everything_that_the_protocols_ask_for_is_tried():
-    found = tries(MODALITIES)
+    found = damages(MODALITIES)
     assert len(found) == len(set(found)) == 15 + len(MISSING) * 15 + len(NOISE)
-    assert len(tries(("a", "b", "c", "d", "e"))) == 31 * 4 + 3
+    assert len(damages(("a", "b", "c", "d", "e"))) == 31 * 4 + 3
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def predictions(model, street):
     rows = [1, 6]
     images, _ = street.batch(rows, MODALITIES)
     with torch.inference_mode():
-        return images, dict(protocols._predictor(model)(images, rows))
+        return images, dict(damage_predictor(model)(images, rows))
 
 
 def close(found, expected):
@@ -40,9 +39,9 @@ def test_a_missing_modality_is_shown_as_zeros(model, predictions):
     images, found = predictions
     dark = {name: p if name in (EVENT, LIDAR) else torch.zeros_like(p) for name, p in images.items()}
     with torch.inference_mode():
-        close(found["emm", "", (EVENT, LIDAR)], model(dark).fused)
-        close(found["emm", "", MODALITIES], model(images).fused)
-        close(found["rmm", "0.5", MODALITIES], model(images).fused)
+        close(found[Damage(EMM, (EVENT, LIDAR))], model(dark).fused)
+        close(found[Damage(EMM, MODALITIES)], model(images).fused)
+        close(found[Damage(RMM, MODALITIES, "0.5")], model(images).fused)
 
 
 def test_noise_is_the_rows_own_and_events_get_no_gaussian(model, predictions):
@@ -50,28 +49,41 @@ def test_noise_is_the_rows_own_and_events_get_no_gaussian(model, predictions):
     density, sigma = NOISE["mid"]
     noisy = {
         name: torch.stack([
-            with_noise(p, density, 0.0 if name == EVENT else sigma, protocols._chance(row, name))
+            with_noise(p, density, 0.0 if name == EVENT else sigma, chance(row, name))
             for row, p in zip((1, 6), batch, strict=True)
         ])
         for name, batch in images.items()
     }  # fmt: skip
     with torch.inference_mode():
-        close(found["nm", "mid", ()], model(noisy).fused)
+        close(found[Damage(NM, (), "mid")], model(noisy).fused)
     assert (noisy[EVENT] == images[EVENT]).float().mean() > 1 - density - 0.01
 
 
-def test_the_summary_has_the_protocols_sums(model, street):
+def test_the_figures_are_the_papers_formulas(model, street):
+    """Average and expectation by hand (arXiv 2503.18445), from the counts of every subset."""
     scores = robustness(model, street, How(batch=3))
     found = summary(scores)
-    every = [100 * scores["emm", "", subset].whole.miou_present for (kind, _, subset) in scores if kind == "emm"]
-    assert found["emm"]["average"] == round(sum(every) / 15, 2)
-    assert found["rmm"].keys() == {"0.25", "0.5", "0.75"} and found["nm"].keys() == {"low", "mid", "high"}
-    assert found["over_all_classes"]["nm"]["high"] == round(100 * scores["nm", "high", ()].whole.miou_all, 2)
+    for protocol, level, row in (
+        (EMM, "", found["emm"]),
+        *((RMM, f"{share:g}", found["rmm"][f"{share:g}"]) for share in MISSING),
+    ):
+        miou = {s: 100 * scores[Damage(protocol, s, level)].whole.miou_present for s in subsets(MODALITIES)}
+        assert row["average"] == pytest.approx(sum(miou.values()) / 15, abs=0.006)
+        for p in (0.2, 0.1, 0.05):
+            weighed = sum(p ** (4 - len(s)) * (1 - p) ** len(s) * score for s, score in miou.items())
+            assert row["expected"][f"{p:g}"] == pytest.approx(weighed / (1 - p**4), abs=0.006)
+    for level in NOISE:
+        whole = scores[Damage(NM, (), level)].whole
+        assert found["nm"][level] == pytest.approx(100 * whole.miou_present, abs=0.006)
+        assert found["over_all_classes"]["nm"][level] == pytest.approx(100 * whole.miou_all, abs=0.006)
 
 
-def test_damage_follows_from_the_row_whatever_its_batch(street):
-    images, _ = street.batch([0, 1, 2, 3], (EVENT, LIDAR))
-    for damage in protocols._damages().values():
-        whole = protocols._damaged(images, [0, 1, 2, 3], damage)
-        part = protocols._damaged({name: batch[2:3] for name, batch in images.items()}, [2], damage)
-        assert all(torch.equal(whole[name][2:3], part[name]) for name in images)
+def test_damage_follows_from_the_row_whatever_its_batch(model, street):
+    images, _ = street.batch([0, 1, 2, 3], MODALITIES)
+    predict = damage_predictor(model)
+    with torch.inference_mode():
+        together = dict(predict(images, [0, 1, 2, 3]))
+        alone = dict(predict({name: batch[2:3] for name, batch in images.items()}, [2]))
+    assert together.keys() == alone.keys() == set(damages(MODALITIES))
+    for damage, logits in alone.items():
+        close(together[damage][2:3], logits)
