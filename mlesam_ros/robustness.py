@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from mlesam_ros.frame import EVENT, Modality
-from mlesam_ros.model.mlesam import Features
 
 Subset = tuple[Modality, ...]
 
@@ -32,6 +31,23 @@ NOISE = {"low": (0.05, 0.1), "mid": (0.1, 0.2), "high": (0.2, 0.5)}
 """NM: level → density of salt and pepper, deviation of the Gaussian noise."""
 
 ANY, EMM, RMM, NM = "any_modal", "emm", "rmm", "nm"
+
+
+S = TypeVar("S")
+
+
+class Features(Protocol):
+    """What an encoder made of some images; see `mlesam_ros.model.mlesam.Features`."""
+
+    @property
+    def modalities(self) -> Subset:
+        """Those that are present."""
+
+    def exchanged(self: S, other: S, chosen: Collection[Modality]) -> S:
+        """The same with those of some modalities from elsewhere."""
+
+
+F = TypeVar("F", bound=Features)
 
 
 @dataclass(frozen=True)
@@ -58,11 +74,11 @@ def damages(modalities: Sequence[Modality]) -> list[Damage]:
 
 
 def damaged_features(
-    encode: Callable[[dict[Modality, Tensor]], Features],
+    encode: Callable[[dict[Modality, Tensor]], F],
     images: Mapping[Modality, Tensor],
     keys: Sequence[Any],
-    intact: Features,
-) -> Iterator[tuple[Damage, Features]]:
+    intact: F,
+) -> Iterator[tuple[Damage, F]]:
     """What the encoder makes of each of `damages`.
 
     A damaged modality is not left out but shown to the network in its state, as the benchmark's own scripts do. The
