@@ -241,7 +241,7 @@ def test_each_encoded_packet_stands_alone():
     [
         ([2048], [0], [0], [1], "x runs from 2048 to 2048"),
         ([0], [-1], [0], [1], "y runs from -1 to -1"),
-        ([0, 0], [0, 0], [5, 4], [1, 1], "sort the events"),
+        ([0, 0], [0, 0], [5, 4], [1, 1], "Sort the events"),
         ([0, 0], [0, 0], [0, 16_777_216], [1, 1], "µs apart"),
         ([0, 0], [0], [0], [1], "2, 1, 1, 1 values"),
         ([0.5], [0], [0], [1], "x is a 1-d array of float64"),

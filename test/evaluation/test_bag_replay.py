@@ -228,3 +228,21 @@ def test_a_bag_whose_sensors_are_silent_is_refused(tmp_path):
         writer.add("/camera/camera_info", INFO, START, fields.camera_info(START, "camera", CAMERA))
     with pytest.raises(BagError, match="none of the bag's topics is a sensor"):
         replayed(tmp_path / "bag")
+
+
+def test_two_sensors_on_one_topic_are_named(tmp_path):
+    """Kind: uniqueness that is assumed. Every other image is another camera's."""
+
+    def mixed(at, index, made):
+        if at == "/camera/image_raw" and index % 2:
+            made["header"]["frame_id"] = "rear_camera"
+        return made
+
+    replay, _, _ = replayed(write_drive(tmp_path / "bag", change=mixed))
+    problem = replay.problems["/camera/image_raw"]
+    assert "'rear_camera'" in problem.message and "2 sensors share the topic" in problem.message
+    assert problem.remedy == "Record each sensor on a topic of its own."
+    once, _, _ = replayed(
+        write_drive(tmp_path / "renamed", change=lambda at, index, made: mixed(at, int(index > 4), made))
+    )
+    assert "/camera/image_raw" not in once.problems  # a driver that was set anew is one sensor

@@ -12,7 +12,8 @@ pytest.importorskip("rclpy")
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from robot import CAMERA_FRAME, TOPICS, Robot
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
 
 from mlesam_ros.config import NodeParameters, SensorParameters
 from mlesam_ros.frame import CAMERA, EVENT, LIDAR, CompressedPicture, Picture
@@ -157,3 +158,23 @@ def test_what_the_transport_loses_is_counted(graph, listen, flood):
     flood("flooded")
     source, _ = listen(CAMERA, topic="flooded")
     assert graph.spin_until(lambda: source.lost > 5)
+
+
+def test_publishers_that_take_turns_are_named_and_one_that_starts_again_is_not(graph, listen):
+    """Kind: uniqueness that is assumed. A driver that starts again is another publisher, but sends alone."""
+    cloud = PointCloud2(header=Header(frame_id="lidar"), point_step=1)
+    one, two = (graph.node(name).create_publisher(PointCloud2, "shared", 10) for name in ("first", "second"))
+    source, _ = listen(LIDAR, topic="shared")
+    assert graph.spin_until(lambda: one.get_subscription_count() and two.get_subscription_count())
+
+    def send(publisher):
+        count = source.received
+        publisher.publish(cloud)
+        assert graph.spin_until(lambda: source.received > count)
+
+    for publisher in (one, one, two, two):
+        send(publisher)
+    assert source.rivals == []
+    for publisher in (one, two):
+        send(publisher)
+    assert source.rivals == ["/first", "/second"]

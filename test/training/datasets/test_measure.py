@@ -54,7 +54,7 @@ def test_other_conditions_are_other_rows(roots, tmp_path):
     [
         (["--drop", "camera"], "--drop is for bags"),
         (["--threads", "1"], "--threads is for bags"),
-        (["--option", "weather"], "write KEY=VALUE"),
+        (["--option", "weather"], "Write KEY=VALUE"),
         (["--option", "wether=sun"], "did you mean weather?"),
         (["--split", "nowhere"], "nowhere"),
         (["--precision", "fp16"], "precision"),

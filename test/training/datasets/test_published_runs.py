@@ -156,7 +156,7 @@ def test_a_finished_run_is_measured_on_another_split(roots, deliver, tmp_path):
 
 def test_the_any_modal_protocol_is_not_varied(roots, tmp_path):
     path = tiny("muses", roots["muses"], tmp_path / "r.yaml", data={"options": {"protocol": "anyseg"}})
-    with pytest.raises(ConfigError, match="set jitter and blur of crops to 0"):
+    with pytest.raises(ConfigError, match="Set jitter and blur of crops to 0"):
         trainer.train(path, tmp_path / "o")
 
 
@@ -201,7 +201,7 @@ def test_a_spoilt_file_of_the_held_out_part_is_named_before_the_first_step(deliv
         ({"data": {"kind": "delivr"}}, "did you mean deliver"),
         ({"data": {"kindd": "x"}}, "did you mean kind"),
         ({"data": {"options": {"wether": "sun"}}}, "did you mean weather"),
-        ({"data": {"options": {"modalities": ["camera"]}}}, r"say it as data\.root, model\.modalities"),
+        ({"data": {"options": {"modalities": ["camera"]}}}, r"Say it as data\.root, model\.modalities"),
         ({"data": {"held_out": "train"}}, "both train"),
         ({"data": {"train": "trian"}}, "train, val, test"),
         ({"data": {"root": ""}}, "--data"),
@@ -209,7 +209,7 @@ def test_a_spoilt_file_of_the_held_out_part_is_named_before_the_first_step(deliv
         ({"model": {"modalities": ["camera", "nir"]}}, "nir"),
         ({"model": {"label_space": "muses"}}, "the data set decides"),
         ({"model": {"rnak": 4}}, "did you mean rank"),
-        ({"steps": 5}, "give one of the two"),
+        ({"steps": 5}, "Give one of the two"),
         ({"epochs": -1}, "epochs is -1"),
         ({"batch": 3}, "batch is 3, but the data set has 2"),
         ({"model": {"backbone": "hiera_tiny"}}, "is not hiera_tiny but hiera_nano"),
