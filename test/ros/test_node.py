@@ -319,3 +319,21 @@ def test_masks_in_the_networks_resolution_on_request(graph, start, robot, listen
         drive(graph, robot, lambda: all(listener.got[n] for n in ("overlay", "projected_lidar", "semantic_points")))
         assert (listener.got["overlay"][-1].height, listener.got["overlay"][-1].width) == (HEIGHT, WIDTH)
         node.set_parameters(overrides(labels_resolution="camera"))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({}, "field intensity, float32, scale 1"),
+        ({"lidar__intensity_scale": 5.0, "event__window": 0.05}, "field intensity, float32, scale 5 as set"),
+    ],
+)
+def test_what_the_data_turned_out_to_be_is_in_status_and_diagnostics(graph, start, robot, listener, parameters, words):
+    """Kind: options that no door reaches; what is found out is said."""
+    start(**parameters)
+    trained = "event.window is 0.05 s, but the expert was trained on 0.03 s" if parameters else " Hz on /events"
+    drive(graph, robot(), lambda: listener.masks_from(*MODALITIES) and trained in listener.words("event"))
+    assert ("trained" in listener.words("event")) == bool(parameters)
+    (lidar,) = (s for s in listener.masks_from(*MODALITIES)[-1].sensors if s.modality == LIDAR)
+    assert lidar.data == f"intensity: {words}"
+    assert {v.key: v.value for v in listener.reports["lidar"].values}["intensity"] == words
