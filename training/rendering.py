@@ -56,10 +56,10 @@ def render_streets(streets: Sequence[Street], processes: int) -> Iterator[int]:
         DatasetError: a process died.
     """
     context = multiprocessing.get_context("spawn")
-    ending = {"initializer": end_with_parent, "initargs": (os.getpid(),)}
+    count, me = min(processes, len(streets)), os.getpid()
     if not streets:
         return
-    with ProcessPoolExecutor(min(processes, len(streets)), context, **ending) as pool:
+    with ProcessPoolExecutor(count, context, initializer=end_with_parent, initargs=(me,)) as pool:
         waiting = [pool.submit(_render, street) for street in streets]
         try:
             for done in as_completed(waiting):

@@ -41,7 +41,8 @@ def test_a_recipe_survives_its_own_dictionary(tmp_path):
 def test_paths_are_expanded_as_a_shell_would(tmp_path, monkeypatch):
     """Kind: path spelling. No shell reads a recipe; a folder called ~ was made in the working directory."""
     monkeypatch.setenv("HOME", "/home/me")
-    monkeypatch.setenv("BAGS", "/data/bags")
+    monkeypatch.setenv("BAGS", str(tmp_path))
+    (tmp_path / "rig.yaml").write_text("/mlesam: {ros__parameters: {patience: 0.1}}")
     street = {"data": {**MINIMAL["data"], "folder": "~/data"}, "start": "$HOME/x.safetensors"}
     recipe = load_recipe(written(tmp_path, street))
     assert (recipe.data.folder, recipe.start) == ("/home/me/data", "/home/me/x.safetensors")
@@ -50,8 +51,8 @@ def test_paths_are_expanded_as_a_shell_would(tmp_path, monkeypatch):
         "params": "${BAGS}/rig.yaml", "space": "~/classes.yaml",
     }  # fmt: skip
     data = load_recipe(written(tmp_path, {"data": bags})).data
-    assert (data.folder, data.train, data.held_out) == ("/home/me/arrays", ("/data/bags/a", "b"), ("/home/me/c.mcap",))
-    assert (data.params, data.space) == ("/data/bags/rig.yaml", "/home/me/classes.yaml")
+    assert (data.folder, data.train, data.held_out) == ("/home/me/arrays", (f"{tmp_path}/a", "b"), ("/home/me/c.mcap",))
+    assert (data.params, data.space) == (f"{tmp_path}/rig.yaml", "/home/me/classes.yaml")
     crops = {"crop": 64, "scales": [0.5, 2.0], "flip": 0.5, "jitter": 0.2, "blur": 0.2, "sigma": None}
     crops |= {"blurred": []}
     published = {"kind": "deliver", "root": "~/DELIVER", "crops": crops}

@@ -176,7 +176,9 @@ def allocate(
         FileError: the disk has too little room; nothing is left of the attempt.
     """
     count = len(conditions)
-    shapes = {f"{name}.npy": ((count, 3, *size), np.float16) for name in manifest["encoders"]}
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+        f"{name}.npy": ((count, 3, *size), np.float16) for name in manifest["encoders"]
+    }
     shapes[_LABELS] = (count, *size), np.uint8
     room = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in shapes.values())
     made = [folder / name for name in (*shapes, _DONE, _CONDITIONS)]
