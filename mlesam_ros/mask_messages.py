@@ -164,15 +164,31 @@ def status(
     Args:
         mask: the mask.
         topics: the resolved topic of every configured sensor.
-        counters: modality → counters of its messages, with the keys of `Synchroniser.counters`.
+        counters: modality → counters of its messages, with the keys of `Synchroniser.counters`; zeros where absent.
         found: modality → what its data turned out to be; see `FrameReader.found`.
     """
     return {
         "header": fields.header(mask.segmentation.stamp, mask.segmentation.frame_id),
         "primary": mask.frame_set.primary,
         "sequence": mask.sequence,
-        "sensors": [_sensor(mask, m, topic, counters[m], found.get(m, {})) for m, topic in topics.items()],
+        "sensors": [_sensor(mask, m, topic, counters.get(m, {}), found.get(m, {})) for m, topic in topics.items()],
         "latencies": [{"stage": stage, "seconds": seconds} for stage, seconds in mask.latencies.items()],
+    }
+
+
+def count_rejected(
+    counters: Mapping[Modality, Mapping[str, int]], rejected: Mapping[Modality, int]
+) -> dict[Modality, dict[str, int]]:
+    """Counters in which frames of sets that the pipeline could not use count as refused.
+
+    Args:
+        counters: of the synchroniser, which counts every frame of a set as used.
+        rejected: modality → frames that the pipeline could not use.
+    """
+    return {
+        modality: {**counts, "used": counts["used"] - number, "refused": counts["refused"] + number}
+        for modality, counts in counters.items()
+        for number in (rejected.get(modality, 0),)
     }
 
 
@@ -191,8 +207,8 @@ def _sensor(
             {"level": level, "weight": float(weight[modality])} for level, weight in levels if modality in weight
         ],
         "data": "; ".join(f"{name.replace('_', ' ')}: {fact.words}" for name, fact in found.items()),
-        "used_total": counts["used"],
-        **{fate: counts[fate] for fate in _FATES},
+        "used_total": counts.get("used", 0),
+        **{fate: counts.get(fate, 0) for fate in _FATES},
     }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -10,21 +12,35 @@ import torch
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, ENCODERS
 from mlesam_ros.model.checkpoint import save_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
-from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.mlesam import MLESAM, build_mlesam
 from mlesam_ros.model.weights import load_base, save_backbone
 
 
-def write_tiny_model(folder: Path, base: Any = None, seed: int = 0) -> dict[str, str | int]:
+def write_tiny_model(
+    folder: Path,
+    base: Any = None,
+    seed: int = 0,
+    image_size: int = 64,
+    sharpness: float = 0.0,
+    encoders: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str | int]:
     """Write it; the node's parameters that name it.
 
     Args:
         folder: for the files.
         base: base weights that it shall be made for; None for weights of its own.
         seed: of its randomness.
+        image_size: long side of the images it reads.
+        sharpness: deviation of the auxiliary head's logits between the pixels of noise; 0 for fresh weights, whose
+            labels hardly depend on what is seen.
+        encoders: modality → encoder, where it is not the default one.
     """
     torch.manual_seed(seed)
-    statistics = {m: ENCODERS[name]().statistics for m, name in DEFAULT_ENCODERS.items()}
-    model = build_mlesam(MLESAMConfig(rank=2, image_size=64, encoders=DEFAULT_ENCODERS, statistics=statistics))
+    names = DEFAULT_ENCODERS | dict(encoders)
+    statistics = {m: ENCODERS[name]().statistics for m, name in names.items()}
+    model = build_mlesam(MLESAMConfig(rank=2, image_size=image_size, encoders=names, statistics=statistics))
+    if sharpness:
+        _sharpen(model, sharpness)
     if base is None:
         base = str(folder / "base.safetensors")
         save_backbone(base, model.backbone)
@@ -38,3 +54,16 @@ def write_tiny_model(folder: Path, base: Any = None, seed: int = 0) -> dict[str,
         "precision": "fp32",
         "threads": 1,
     }
+
+
+def _sharpen(model: MLESAM, sharpness: float) -> None:
+    """Spread the auxiliary head's logits, and take their means away."""
+    noise = {m: torch.randn(1, 3, 64, 96) for m in model.config.modalities}
+    seen: list[torch.Tensor] = []
+    classify = model.auxiliary.classify
+    hook = classify.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        model.eval()(noise)
+        hook.remove()
+        classify.weight.mul_(sharpness / classify(seen[0]).std((2, 3)).mean())
+        classify.bias.copy_(-(classify.weight[:, :, 0, 0] @ seen[0].mean((2, 3))[0]))

@@ -18,7 +18,7 @@ from mlesam_ros.encoding.rgb import Rgb
 from mlesam_ros.encoding.settings import DEFAULTS, GRAVITY, Preprocessing, direction
 from mlesam_ros.encoding.time_surface import TimeSurface
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, FrameSet, Modality
+from mlesam_ros.frame import AUTO, CAMERA, DEPTH, EVENT, LIDAR, FrameSet, Modality
 from mlesam_ros.geometry.rig import Rig
 
 ENCODERS: dict[str, type[Encoder]] = {
@@ -49,20 +49,22 @@ def make_encoders(
     Args:
         names: modality → encoder name, such as `DEFAULT_ENCODERS` or a model's configuration.
         settings: of their images, such as a model's configuration has them; see `image_settings`.
-        preprocessing: settings of the sensors' data.
+        preprocessing: settings of the sensors' data; `event_representation` replaces the encoder of events.
 
     Raises:
         ConfigError: no encoder has that name, it reads another modality, or it has no such setting.
     """
-    encoders = {}
-    for modality, name in names.items():
+    encoders, replaced = {}, preprocessing.event_representation
+    for modality, trained in names.items():
+        name = replaced if modality == EVENT and replaced != AUTO else trained
         if name not in ENCODERS:
             near = difflib.get_close_matches(name, ENCODERS, 1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise ConfigError(f"no encoder is called {name!r}; {hint}accepted are {', '.join(ENCODERS)}.")
         if ENCODERS[name].modality != modality:
             raise ConfigError(f"encoder {name} reads {ENCODERS[name].modality}, not {modality}.", "Choose another.")
-        given, known = dict((settings or {}).get(modality, {})), _image_fields(ENCODERS[name])
+        given = dict((settings or {}).get(modality, {})) if name == trained else {}
+        known = _image_fields(ENCODERS[name])
         if foreign := [key for key in given if key not in known]:
             raise ConfigError(
                 f"encoder {name} has no setting {foreign[0]!r}; accepted are {', '.join(known) or 'none'}.",

@@ -18,6 +18,7 @@ from mlesam_ros.evaluation.topics import Topics, find_topics
 from mlesam_ros.evaluation.truth import LabelFolder, Truth
 from mlesam_ros.evaluation.view import choose_view
 from mlesam_ros.frame import CAMERA, NANOSECONDS, FrameSet, Modality
+from mlesam_ros.mask_messages import count_rejected
 from mlesam_ros.pipeline import Pipeline, keep_confident
 
 
@@ -200,7 +201,8 @@ class _Run:
         images = dict(self._pipeline.images)
         others = self._ablation(usable, mask.used, rig) if self._ablation is not None else None
         trace = self._scores.take_mask(frame_set, mask, others)
-        made = Made(usable, images, mask, rig, trace, self.replay.counters, self.made, self.replay.found)
+        counters = count_rejected(self.replay.counters, self._rejected)
+        made = Made(usable, images, mask, rig, trace, counters, self.made, self.replay.found)
         for listener in self._listeners:
             listener.take(made)
         self._scores.match(frame_set.time)

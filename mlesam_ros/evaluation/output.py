@@ -77,8 +77,11 @@ def evaluate_into(
         if outputs.bag:
             with BagReader(bag) as reader:
                 sensors = topics_of(reader, pipeline, options).sensors
-            names = {modality: source.topic for modality, source in sensors.items()}
-            alpha = options.parameters.overlay_alpha
+            parameters = options.parameters
+            configured = parameters.sensors(config.modalities)
+            names = {m: parameters.resolve(parameters.sensor(m).topic) for m in configured}
+            names |= {modality: source.topic for modality, source in sensors.items()}
+            alpha = parameters.overlay_alpha
             listeners.append(stack.enter_context(ResultBag(folder / RESULT_BAG, config.label_space, names, alpha)))
         evaluation = evaluate(bag, pipeline, options, listeners, progress)
     figures = metrics(evaluation, options, pipeline)

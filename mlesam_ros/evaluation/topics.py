@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from mlesam_ros.config import AUTO, CameraParameters, NodeParameters
 from mlesam_ros.errors import BagError
-from mlesam_ros.frame import DEPTH, EVENT, LIDAR, MODALITIES, Modality
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Modality
 from mlesam_ros.messages import MESSAGE_TYPES, type_problem
 
 CAMERA_INFO, TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
@@ -50,7 +50,7 @@ class Topics:
 
     Attributes:
         sensors: modality → its topic.
-        infos: modality → the topic of its CameraInfo, where there is one.
+        infos: modality → the topic of its CameraInfo, where there is one; the camera's even where it is not read.
         truth: the topic with true labels, `sensor_msgs/Image` of whole numbers or a PNG as `CompressedImage`.
         notes: choices that were made where several topics would do, one sentence each.
     """
@@ -104,6 +104,9 @@ def find_topics(
     found = _guess(TRUTH, topics, _IMAGES, notes) if truth is None else _checked(TRUTH, truth, topics, _IMAGES)
     seeing = [m for m in sensors if sensors[m].type not in MESSAGE_TYPES[LIDAR]]
     found_infos = {m: _info_topic(m, sensors[m].topic, parameters, topics, notes) for m in seeing}
+    if CAMERA not in sensors:  # as in the node, masks are made in its view all the same
+        topic = _guess(CAMERA, topics, MESSAGE_TYPES[CAMERA], []) or parameters.resolve(parameters.camera.topic)
+        found_infos = {CAMERA: _info_topic(CAMERA, topic, parameters, topics, []), **found_infos}
     infos = {m: info for m, info in found_infos.items() if info is not None}
     return Topics(sensors, infos, found, tuple(notes))
 
@@ -129,7 +132,10 @@ def _info_topic(
 ) -> str | None:
     sensor, name = parameters.sensor(modality), f"{modality}.info_topic"
     if name not in parameters.given or not isinstance(sensor, CameraParameters):
-        return _info_of(topic, topics)
+        beside = _info_of(topic, topics)
+        default = parameters.resolve(sensor.info_topic) if isinstance(sensor, CameraParameters) else ""
+        named = f"{modality}.topic" in parameters.given  # the node then keeps to the default
+        return default if beside is None and named and topics.get(default) == CAMERA_INFO else beside
     return _named(name, sensor.info_topic, parameters, topics, (CAMERA_INFO,), notes) if sensor.info_topic else None
 
 

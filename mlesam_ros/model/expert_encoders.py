@@ -10,7 +10,7 @@ from mlesam_ros.encoding.encoder import Encoder
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, make_encoders
 from mlesam_ros.encoding.settings import EVENT_WINDOW, Preprocessing
 from mlesam_ros.errors import CheckpointError, ConfigError
-from mlesam_ros.frame import AUTO, EVENT, Modality
+from mlesam_ros.frame import EVENT, Modality
 from mlesam_ros.model.config import MLESAMConfig
 
 
@@ -22,18 +22,14 @@ def expert_encoders(
     Args:
         config: of the model, with the names, settings and statistics of its encoders.
         modalities: of the experts.
-        preprocessing: settings of the sensors' data; `event_representation` replaces the encoder of events.
+        preprocessing: settings of the sensors' data.
 
     Raises:
         ConfigError: no encoder is known for a modality, or it has no such setting.
         CheckpointError: the experts were trained on images with other statistics.
     """
-    names, settings = {m: _encoder_name(config, m) for m in modalities}, dict(config.settings)
-    chosen = preprocessing.event_representation
-    if EVENT in names and chosen not in (AUTO, names[EVENT]):
-        names[EVENT] = chosen
-        settings.pop(EVENT, None)
-    encoders = make_encoders(names, settings, preprocessing)
+    names = {m: _encoder_name(config, m) for m in modalities}
+    encoders = make_encoders(names, config.settings, preprocessing)
     _check_statistics(config, encoders)
     return encoders
 

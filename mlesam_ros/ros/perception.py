@@ -13,7 +13,7 @@ from mlesam_ros.config import NodeParameters, sync_config
 from mlesam_ros.errors import CalibrationError, MlesamError, Problem, sentence
 from mlesam_ros.frame import CAMERA, FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.mask_messages import Provenance, Times, status
+from mlesam_ros.mask_messages import Provenance, Times, count_rejected, status
 from mlesam_ros.pipeline import checkpoint_path, keep_confident, load_pipeline
 from mlesam_ros.ros.candidates import candidates
 from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter, SensorHealth
@@ -270,11 +270,9 @@ class Perception:
         counters = self._sync.counters() if self._sync is not None else {}
         for modality, counts in counters.items():
             unreadable = self._inputs[modality].refused
-            rejected = self._ledger.rejected[modality] + self._ledger.hindered[modality]
             counts["received"] += unreadable
-            counts["refused"] += unreadable + rejected
-            counts["used"] -= rejected
-        return counters
+            counts["refused"] += unreadable
+        return count_rejected(counters, self._ledger.rejected + self._ledger.hindered)
 
     def _topic(self, modality: Modality) -> str:
         return self._node.resolve_topic_name(self._parameters.sensor(modality).topic)

@@ -1,0 +1,46 @@
+"""The same recording in `mlesam evaluate` and in training from bags, told by the same parameter file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from parity_outcome import OUTPUTS, Outcome, outcome
+from parity_scene import HEIGHT, START, WIDTH
+
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.config import load_parameters
+from mlesam_ros.errors import DatasetError
+from mlesam_ros.evaluation.evaluate import NothingMadeError
+from mlesam_ros.evaluation.options import Options
+from mlesam_ros.evaluation.output import RESULT_BAG, Outputs, evaluate_into
+from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.training.datasets.bag import BagOptions, prepare_bags
+
+
+def evaluated(bag: Path, pipeline: Pipeline, parameters: Path, folder: Path) -> Outcome:
+    """What `mlesam evaluate --params` makes of a bag, read from its result bag; empty where it makes no mask."""
+    folder.mkdir()
+    try:
+        evaluate_into(folder, bag, pipeline, Options(load_parameters(parameters)), Outputs(report=False))
+    except NothingMadeError:
+        return {}
+    with BagReader(folder / RESULT_BAG) as reader:
+        entries = [(entry.topic.rpartition("/")[2], entry.message) for entry in reader]
+    return outcome((name, message) for name, message in entries if name in OUTPUTS)
+
+
+def encoded(bag: Path, parameters: Path, encoders: Mapping[str, str], folder: Path) -> dict[int, dict[str, np.ndarray]]:
+    """Milliseconds from START → modality → (3, H, W) float32 that training reads; empty where no set is complete."""
+    described = load_parameters(parameters)
+    options = BagOptions((str(bag),), str(folder), (HEIGHT, WIDTH), encoders=encoders, parameters=described)
+    try:
+        made = prepare_bags(options)
+    except DatasetError:
+        return {}
+    stamps = [int(name.rpartition("/")[2]) for name in made.names]
+    return {
+        round((stamp - START) / 1e6): {m: made.images[m][row].astype(np.float32) for m in made.modalities}
+        for row, stamp in enumerate(stamps)
+    }

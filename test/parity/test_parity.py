@@ -1,0 +1,149 @@
+"""Live node = `evaluate` = training from bags, for every parameter of a sensor.
+
+The same recording is played to one node over DDS, evaluated, and encoded for training. Both outcomes must be what
+geometry or arithmetic says, equal to the last bit, and what the network makes of training's arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("rclpy")
+from parity_live import LiveNode
+from parity_offline import encoded, evaluated
+from parity_outcome import Mask, compare
+from parity_scene import FOCAL, HEIGHT, PERIOD, WIDTH
+from parity_table import ALL, ELSEWHERE, ENTRIES, Entry
+from rosbags.rosbag2 import storage_mcap
+from tiny_model import write_tiny_model
+
+from mlesam_ros.config import iter_parameters, load_parameters, preprocessing
+from mlesam_ros.frame import CAMERA
+from mlesam_ros.pipeline import Pipeline, load_pipeline
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_bags() -> Iterator[None]:
+    """rosbags parses the same lines of YAML for every topic of every bag, which takes longer than all the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage_mcap, "parse_qos", cache(storage_mcap.parse_qos))
+        yield
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """Parameters that name a tiny model with some encoders that are not the default ones.
+
+    It reads images of the scene's own size, so that no resampling blurs what is compared.
+    """
+
+    @cache
+    def write(*encoders: tuple[str, str]) -> dict[str, Any]:
+        folder = tmp_path_factory.mktemp("weights")
+        return write_tiny_model(folder, image_size=WIDTH, sharpness=4.0, encoders=dict(encoders))
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def load(weights: Callable[..., dict[str, Any]]) -> Iterator[Callable[[Path], Pipeline]]:
+    """The network that a parameter file describes, as `mlesam evaluate` loads it; each once."""
+    before, known = torch.get_num_threads(), {}
+
+    def pipeline(described: Path) -> Pipeline:
+        parameters = load_parameters(described)
+        key = parameters.checkpoint, preprocessing(parameters)
+        if key not in known:
+            known[key] = load_pipeline(parameters)
+        return known[key]
+
+    yield pipeline
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def live(weights: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveNode]:
+    node = LiveNode(tmp_path_factory.mktemp("live") / "log", weights())
+    yield node
+    node.close()
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A calibration file: the frame `loose` is a metre to the left of the LiDAR's."""
+    path = tmp_path_factory.mktemp("files") / "rig.yaml"
+    camera = {"width": WIDTH, "height": HEIGHT, "K": [FOCAL, FOCAL, 48.0, 32.0]}
+    loose = {"parent": "lidar", "child": "loose", "translation": [0.0, 1.0, 0.0], "quaternion": [0.0, 0.0, 0.0, 1.0]}
+    path.write_text(str({"camera": "camera_optical", "cameras": {"camera_optical": camera}, "transforms": [loose]}))
+    return path
+
+
+def parameter_file(path: Path, values: dict[str, Any]) -> Path:
+    """A parameter file as `ros2 launch` takes it."""
+    lines = [f"    {name}: {_yaml(value)}\n" for name, value in values.items()]
+    path.write_text("mlesam:\n  ros__parameters:\n" + "".join(lines))
+    return path
+
+
+def _yaml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_yaml, value))}]"
+    return str(value).lower() if isinstance(value, bool) else repr(value) if isinstance(value, str) else str(value)
+
+
+def test_every_parameter_is_in_the_table_or_tested_elsewhere():
+    names = {name for name, _, _ in iter_parameters()}
+    listed = {name for entry in ENTRIES for name in entry.set}
+    assert names - listed - set(ELSEWHERE) == set(), "add an entry to parity_table.py for each of these"
+    assert (listed | set(ELSEWHERE)) - names == set()
+    assert not listed & set(ELSEWHERE)
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: "+".join(entry.set))
+def test_parity(
+    entry: Entry,
+    live: LiveNode,
+    load: Callable[[Path], Pipeline],
+    weights: Callable[..., dict[str, Any]],
+    rig: Path,
+    tmp_path: Path,
+):
+    beside = weights(*entry.encoders.items()) | entry.beside
+    values = beside | {name: str(rig) if value == "{rig}" else value for name, value in entry.set.items()}
+    bag, described = entry.scene.write(tmp_path / "bag"), parameter_file(tmp_path / "rig.params.yaml", values)
+    offline = evaluated(bag, load(described), described, tmp_path / "evaluated")
+    entry.check(offline)
+    heard = live.segment(bag, values, entry.unheard)
+    entry.check(heard)
+    compare(heard, offline, entry.since)
+    rows = encoded(bag, described, entry.encoders, tmp_path / "encoded")
+    entry.arrays(rows)
+    assert set(rows) == {stamp for stamp, mask in offline.items() if mask.used == ALL and _labelled(stamp, entry)}
+    for stamp, images in rows.items():
+        _network_agrees(load(described), images, offline[stamp])
+    if entry.judged:
+        plain = parameter_file(tmp_path / "plain.params.yaml", beside)
+        with pytest.raises(AssertionError):
+            compare(evaluated(bag, load(plain), plain, tmp_path / "plain"), offline)
+
+
+def _labelled(stamp: int, entry: Entry) -> bool:
+    """Whether the recording has true labels within 10 ms."""
+    late = round(entry.scene.lag.get(CAMERA, 0.0) * 1e3)
+    return any(abs(stamp - index * PERIOD // 10**6 - late) <= 10 for index in range(entry.scene.moments))
+
+
+def _network_agrees(pipeline: Pipeline, images: dict[str, np.ndarray], mask: Mask) -> None:
+    """The network makes that mask of training's arrays, but for their 16 bits."""
+    answer = pipeline.answer(images)
+    off = np.abs(answer.confidence.astype(int) - mask.images["confidence"])
+    assert off.mean() < 0.5, off.mean()
+    labels = mask.images["labels"]
+    assert (answer.labels == labels)[labels != 255].mean() > 0.99
