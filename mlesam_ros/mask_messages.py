@@ -30,6 +30,7 @@ from mlesam_ros.frame import (
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.render import labelled_cloud, overlay, projected_cloud
+from mlesam_ros.sync import COUNTERS, USED
 
 IMAGE, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
 STATUS, LABEL_SPACE = "mlesam_ros/msg/Status", "mlesam_ros/msg/LabelSpace"
@@ -42,8 +43,6 @@ MASK_TYPES = {
     "semantic_points": CLOUD,
 }
 """Topic below the node's name → message type, of what `mask_messages` makes."""
-
-_FATES = ("received", "superseded", "late", "unmatched", "refused")
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ def status(
     Args:
         mask: the mask.
         topics: the resolved topic of every configured sensor.
-        counters: modality → counters of its messages, with the keys of `Synchroniser.counters`; zeros where absent.
+        counters: modality → counters of its messages, see `Account.counters`; zeros where absent.
         found: modality → what its data turned out to be; see `FrameReader.found`.
     """
     return {
@@ -173,22 +172,6 @@ def status(
         "sequence": mask.sequence,
         "sensors": [_sensor(mask, m, topic, counters.get(m, {}), found.get(m, {})) for m, topic in topics.items()],
         "latencies": [{"stage": stage, "seconds": seconds} for stage, seconds in mask.latencies.items()],
-    }
-
-
-def count_rejected(
-    counters: Mapping[Modality, Mapping[str, int]], rejected: Mapping[Modality, int]
-) -> dict[Modality, dict[str, int]]:
-    """Counters in which frames of sets that the pipeline could not use count as refused.
-
-    Args:
-        counters: of the synchroniser, which counts every frame of a set as used.
-        rejected: modality → frames that the pipeline could not use.
-    """
-    return {
-        modality: {**counts, "used": counts["used"] - number, "refused": counts["refused"] + number}
-        for modality, counts in counters.items()
-        for number in (rejected.get(modality, 0),)
     }
 
 
@@ -207,8 +190,8 @@ def _sensor(
             {"level": level, "weight": float(weight[modality])} for level, weight in levels if modality in weight
         ],
         "data": "; ".join(f"{name.replace('_', ' ')}: {fact.words}" for name, fact in found.items()),
-        "used_total": counts.get("used", 0),
-        **{fate: counts.get(fate, 0) for fate in _FATES},
+        "used_total": counts.get(USED, 0),
+        **{name: counts.get(name, 0) for name in COUNTERS if name != USED},
     }
 
 

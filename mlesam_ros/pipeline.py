@@ -143,6 +143,7 @@ class Pipeline:
             CalibrationError: the label camera is not known.
             MlesamError: not one frame can be used; names the reason of each.
         """
+        self.refusals = MappingProxyType({})
         rig = rig.of_set(frame_set)
         size = self.network_size(rig)
         resolution = (rig.camera.height, rig.camera.width) if enlarge else size

@@ -148,3 +148,12 @@ def turned_lidar(degrees: float) -> Change:
         return stamp, message
 
     return on("/tf_static", change)
+
+
+def without_place(frame: str) -> Change:
+    """Nothing says where a sensor is mounted."""
+
+    def change(stamp: int, message: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        return stamp, {"transforms": [e for e in message["transforms"] if e["child_frame_id"] != frame]}
+
+    return on("/tf_static", change)

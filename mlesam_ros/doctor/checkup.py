@@ -13,6 +13,7 @@ from mlesam_ros.doctor.rehearsal import Rehearsal
 from mlesam_ros.doctor.timing import rhythm
 from mlesam_ros.findings import ERROR, NOTE, SEVERITIES, WARNING, Finding, worst
 from mlesam_ros.frame import Modality
+from mlesam_ros.sync import Account
 
 HEALTHY, USABLE, FAULTY, UNREADABLE = "healthy", "usable", "faulty", "unreadable"
 VERDICTS = {None: HEALTHY, NOTE: HEALTHY, WARNING: USABLE, ERROR: FAULTY}
@@ -80,9 +81,8 @@ def sensor_row(record: Record, rehearsal: Rehearsal | None) -> dict[str, Any]:
         **{name: found.words for name, found in record.found.items()},
     }
     if rehearsal is not None and record.modality in rehearsal.counters:
-        row.update(rehearsal.counters[record.modality])
-        row["received"] += record.received - len(record.moments)
-        row["refused"] += record.received - len(record.moments)
+        unreadable = {record.modality: record.received - len(record.moments)}
+        row.update(Account().counters(rehearsal.counters, unreadable)[record.modality])
     return row
 
 

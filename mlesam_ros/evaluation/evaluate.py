@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.errors import BagError, FileError, MlesamError
+from mlesam_ros.errors import BagError, FileError, MlesamError, Problem
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.made import Listener, Made
 from mlesam_ros.evaluation.options import Options
@@ -18,7 +18,6 @@ from mlesam_ros.evaluation.topics import Topics, find_topics
 from mlesam_ros.evaluation.truth import LabelFolder, Truth
 from mlesam_ros.evaluation.view import choose_view
 from mlesam_ros.frame import CAMERA, NANOSECONDS, FrameSet, Modality
-from mlesam_ros.mask_messages import count_rejected
 from mlesam_ros.pipeline import Pipeline, keep_confident
 
 
@@ -31,9 +30,10 @@ class Evaluation:
         topics: what was read from where.
         sets: moments that were given to the pipeline; those skipped by `every` are not among them.
         scores: everything that was counted.
-        counters: modality → fate → messages.
+        counters: modality → fate → messages; `used` are those that a mask was made of.
+        refusals: modality → why messages of it were refused → messages.
         warnings: one sentence each.
-        rejected: modality → frames that the pipeline could not use.
+        rejected: modality → frames of sets that had no part in a mask.
         interrupted: Ctrl-C or a full disk ended it early.
     """
 
@@ -42,8 +42,9 @@ class Evaluation:
     sets: int
     scores: Scores
     counters: dict[Modality, dict[str, int]]
+    refusals: Mapping[Modality, Mapping[str, int]]
     warnings: list[str]
-    rejected: dict[Modality, int]
+    rejected: Mapping[Modality, int]
     interrupted: bool = False
 
 
@@ -138,7 +139,6 @@ class _Run:
         self._ablation = Ablation(pipeline) if options.robustness else None
         self._scores = Scores(len(config.label_space), [listener.compare for listener in self._listeners])
         self._notes: dict[str, None] = {}
-        self._rejected: dict[Modality, int] = {}
         self._sets = self._seen = 0
 
     def take(self, step: FrameSet | Truth) -> None:
@@ -150,6 +150,8 @@ class _Run:
         self._seen += 1
         if (self._seen - 1) % self._options.every == 0:
             self._segment(step)
+        else:
+            self.replay.account.skip(step)
 
     @property
     def made(self) -> int:
@@ -178,8 +180,11 @@ class _Run:
                 f"not one mask could be made of {self._reader.path}: {' '.join(warnings) or 'no set came about.'}"
             )
         self._scores.finish()
-        path, counters = self._reader.path, self.replay.counters
-        return Evaluation(path, self.topics, self._sets, self._scores, counters, warnings, self._rejected, interrupted)
+        path, replay = self._reader.path, self.replay
+        return Evaluation(
+            path, self.topics, self._sets, self._scores, replay.counters, replay.refusals, warnings,
+            replay.account.rejected, interrupted,
+        )  # fmt: skip
 
     def _segment(self, frame_set: FrameSet) -> None:
         self._sets += 1
@@ -187,12 +192,17 @@ class _Run:
         if (note := choose_view(rig, frame_set, self.topics.infos)) is not None:
             self._notes.setdefault(note)
         rig = rig.of_set(frame_set)
+        used: Collection[Modality] = ()
+        failure = Problem("")
         try:
             mask = self._pipeline.segment(frame_set, rig, self._enlarge)
+            used = mask.used
         except MlesamError as error:
+            failure = error.problem
             self._notes.setdefault(str(error))
             return
         finally:
+            self.replay.account.judge(frame_set, used, self._pipeline.refusals, failure)
             self._note_remarks()
         mask = keep_confident(mask, self._options.parameters.confidence_threshold)
         if self._options.real_time:
@@ -201,8 +211,7 @@ class _Run:
         images = dict(self._pipeline.images)
         others = self._ablation(usable, mask.used, rig) if self._ablation is not None else None
         trace = self._scores.take_mask(frame_set, mask, others)
-        counters = count_rejected(self.replay.counters, self._rejected)
-        made = Made(usable, images, mask, rig, trace, counters, self.made, self.replay.found)
+        made = Made(usable, images, mask, rig, trace, self.replay.counters, self.made, self.replay.found)
         for listener in self._listeners:
             listener.take(made)
         self._scores.match(frame_set.time)
@@ -219,7 +228,6 @@ class _Run:
 
     def _note_remarks(self) -> None:
         for modality, reason in self._pipeline.refusals.items():
-            self._rejected[modality] = self._rejected.get(modality, 0) + 1
             self._notes.setdefault(f"{modality}: {reason}")
         for modality, remark in self._pipeline.notes.items():
             self._notes.setdefault(f"{modality}: {remark}")

@@ -19,8 +19,8 @@ from mlesam_ros.evaluation.scores import Scores, Trace, percentiles_ms
 from mlesam_ros.frame import MODALITIES, Modality
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.sync import COUNTERS
 
-FATES = ("received", "used", "superseded", "late", "unmatched", "refused")
 _BLOCK = 1 << 20
 _STAGES = ("encode", "model", "decode")
 
@@ -129,9 +129,9 @@ def _written(drop: Drop) -> str:
 
 
 def _counts(counters: Iterable[Mapping[str, int]], sets: int) -> dict[str, Any]:
-    totals = dict.fromkeys(FATES, 0)
+    totals = dict.fromkeys(COUNTERS, 0)
     for counts in counters:
-        for fate in FATES:
+        for fate in COUNTERS:
             totals[fate] += counts[fate]
     return {"frames": totals["received"], "sets": sets, "counters": totals}
 
@@ -147,6 +147,7 @@ def _sensors(evaluation: Evaluation) -> dict[Modality, Any]:
         source = evaluation.topics.sensors[modality]
         out[modality] = {
             "topic": source.topic, "type": source.type, **counts, "unusable": evaluation.rejected.get(modality, 0),
+            "refusals": dict(evaluation.refusals[modality]),
             "skew_ms": {**percentiles_ms(map(abs, skews)), "mean": _mean_ms(skews)},
         }  # fmt: skip
     return out

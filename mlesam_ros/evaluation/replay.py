@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -21,10 +21,11 @@ from mlesam_ros.frame import CAMERA, NANOSECONDS, FrameSet, Modality, Picture, S
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.messages import label_image, stamp_ns
-from mlesam_ros.sync import Synchroniser, judge_clocks
+from mlesam_ros.sync import Account, Reasons, Synchroniser, judge_clocks
 
 _GLANCE = 50  # messages that are looked at to see whether stamps and recording agree
 _END_OF_TIME = 1 << 62
+_DAMAGED = "its bytes are not what its type says"
 _TURNS = 3
 """Times that the frame or the size on a topic may change before it counts as that of several sensors."""
 
@@ -33,8 +34,9 @@ class Replay:
     """Plays a bag into a synchroniser.
 
     Attributes:
-        synchroniser: holds the counters.
-        unreadable: modality → messages whose content is refused.
+        synchroniser: counts what becomes of the frames until they are in a set.
+        account: what becomes of them then; whoever makes masks of the sets tells it.
+        unreadable: modality → why the content of messages is refused → messages.
         problems: topic → what is wrong with its newest bad message.
         warnings: one sentence for each thing that was got round.
         heard: seconds of the bag that were listened to so far.
@@ -68,7 +70,8 @@ class Replay:
         """
         parameters = parameters or NodeParameters()
         self.synchroniser = Synchroniser(sync_config(parameters, topics.sensors))
-        self.unreadable: Counter[Modality] = Counter()
+        self.account = Account()
+        self.unreadable: dict[Modality, Reasons] = defaultdict(Reasons)
         self.problems: dict[str, Problem] = {}
         self.warnings: list[str] = []
         self._senders: dict[str, list[str]] = {}
@@ -133,14 +136,25 @@ class Replay:
 
     @property
     def counters(self) -> dict[Modality, dict[str, int]]:
-        """Modality → what became of its messages, those that could not be read among the refused."""
-        counters = self.synchroniser.counters
+        """Modality → what became of its messages; see `Account.counters`."""
+        refused = self._refused_before_sync
+        return self.account.counters(self.synchroniser.counters, {m: why.total() for m, why in refused.items()})
+
+    @property
+    def refusals(self) -> dict[Modality, Reasons]:
+        """Modality → why its messages were refused, in the node's words → messages."""
+        synchronized, reasons = self.synchroniser.refusals, self.account.reasons
+        return {
+            m: Reasons().add(synchronized[m], why, reasons.get(m, {})) for m, why in self._refused_before_sync.items()
+        }
+
+    @property
+    def _refused_before_sync(self) -> dict[Modality, Reasons]:
         damaged = self._reader.damaged - self._damaged_before
-        for topic, frames in self._frames.items():
-            lost = self.unreadable[frames.modality] + damaged[topic]
-            counters[frames.modality]["received"] += lost
-            counters[frames.modality]["refused"] += lost
-        return counters
+        return {
+            frames.modality: Reasons().add(self.unreadable.get(frames.modality, {}), {_DAMAGED: damaged[topic]})
+            for topic, frames in self._frames.items()
+        }
 
     def _hear(self, topic: str, message: Any, now: int) -> Iterator[FrameSet | Truth]:
         try:
@@ -151,7 +165,7 @@ class Replay:
         except MlesamError as error:
             self.problems[topic] = error.problem
             if topic in self._frames:
-                self.unreadable[self._frames[topic].modality] += 1
+                self.unreadable[self._frames[topic].modality].count(error.problem)
             return
         if frame is not None:
             self._check_sender(topic, frame)

@@ -21,8 +21,8 @@ from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, type_prob
 from mlesam_ros.ros.compat.events import subscribe
 from mlesam_ros.ros.compat.filters import SimpleFilter
 from mlesam_ros.ros.compat.interfaces import message_class
-from mlesam_ros.ros.ledger import Reasons
 from mlesam_ros.ros.wire import unpack
+from mlesam_ros.sync import Reasons
 
 # The newest image is all that counts; an event packet that is skipped is lost for the window and for the decoder, and a
 # piece of a sweep for the turn.

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise
 from statistics import median
 
 from mlesam_ros.errors import Problem
-from mlesam_ros.frame import NANOSECONDS, Modality, Segmentation
+from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, Segmentation
+from mlesam_ros.sync import Account
 
 _RECENT = 32  # masks that rates, latencies and skews are taken over
 _FEW = 8  # masks whose longest distance is the usual one
 _FRESH = 1.5  # s for which a trouble with one mask is still news
-_REASONS = 16  # kinds of reasons that are told apart; words may hold numbers that never repeat
 _NONE = Problem("")
-_OTHER = "other reasons"
-
-
-class Reasons(Counter[str]):
-    """Why things were dropped, in words → how often. Bounded, whatever is in the words."""
-
-    def count(self, words: str, times: int = 1) -> None:
-        """Count a reason; under a common name once there are too many kinds."""
-        self[words if words in self or len(self) < _REASONS else _OTHER] += times
 
 
 class Ledger:
@@ -36,9 +27,8 @@ class Ledger:
     Attributes:
         sequence: masks so far.
         used: the sensors of the newest mask.
-        rejected: modality → frames of complete sets that had no part in a mask.
-        hindered: modality → frames of complete sets of which no mask could be made at all.
-        reasons: modality → why either.
+        account: the frames of sets that had no part in a mask.
+        hindered: modality → those of them that had no reason of their own: no mask could be made at all.
     """
 
     def __init__(self, log: Callable[[str], None]) -> None:
@@ -50,9 +40,8 @@ class Ledger:
         self._notes: Mapping[Modality, str] = {}
         self.sequence = 0
         self.used: tuple[Modality, ...] = ()
-        self.rejected: Counter[Modality] = Counter()
+        self.account = Account()
         self.hindered: Counter[Modality] = Counter()
-        self.reasons: dict[Modality, Reasons] = defaultdict(Reasons)
 
     def enter(self, segmentation: Segmentation, latency: float, notes: Mapping[Modality, str]) -> None:
         """A mask was published.
@@ -68,11 +57,14 @@ class Ledger:
         for modality in segmentation.used:
             self._skews[modality].append(abs(segmentation.skews.get(modality, 0)))
 
-    def reject(self, modality: Modality, problem: Problem) -> None:
-        """A frame of a set had no part in its mask."""
-        self.note(modality, problem)
-        self.rejected[modality] += 1
-        self.reasons[modality].count(problem)
+    def judge(
+        self, frame_set: FrameSet, used: Collection[Modality], refusals: Mapping[Modality, Problem], failure: Problem
+    ) -> None:
+        """Count and note the frames of a set that had no part in its mask; see `Account.judge`."""
+        self.account.judge(frame_set, used, refusals, failure)
+        for modality, problem in refusals.items():
+            self.note(modality, problem)
+        self.hindered.update({*frame_set.frames} - {*used} - {*refusals})
 
     def note(self, modality: Modality | None, problem: Problem) -> None:
         """Remember what went wrong for the next report. None is the pipeline itself, of which the log is told, too."""

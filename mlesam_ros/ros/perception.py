@@ -13,18 +13,19 @@ from mlesam_ros.config import NodeParameters, sync_config
 from mlesam_ros.errors import CalibrationError, MlesamError, Problem, sentence
 from mlesam_ros.frame import CAMERA, FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.mask_messages import Provenance, Times, count_rejected, status
+from mlesam_ros.mask_messages import Provenance, Times, status
 from mlesam_ros.pipeline import checkpoint_path, keep_confident, load_pipeline
 from mlesam_ros.ros.candidates import candidates
 from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter, SensorHealth
 from mlesam_ros.ros.inputs import SensorInput
-from mlesam_ros.ros.ledger import Ledger, Reasons
+from mlesam_ros.ros.ledger import Ledger
 from mlesam_ros.ros.middleware import memory_problem
 from mlesam_ros.ros.outputs import Outputs
 from mlesam_ros.ros.rig_feed import RigFeed
 from mlesam_ros.ros.snapshot import Snapshot
 from mlesam_ros.ros.sync_filter import SyncFilter
 from mlesam_ros.ros.words import PIPELINE, SENSOR
+from mlesam_ros.sync import Reasons
 
 
 class Perception:
@@ -160,19 +161,23 @@ class Perception:
     def _mask(self, frame_set: FrameSet, rig: Rig) -> Segmentation | None:
         """The mask, and a note of every frame that had no part in it; None when none of them had."""
         if missing := self._rig_feed.missing:
-            for modality in frame_set.frames:
-                self._ledger.hindered[modality] += 1
-                self._ledger.reasons[modality].count(missing)
+            self._ledger.judge(frame_set, (), {}, missing)
             return None
+        used: tuple[Modality, ...] = ()
+        failure = Problem("")
         try:
             with self._pipeline_lock:
                 enlarge = self._parameters.labels_resolution == CAMERA
-                return self._pipeline.segment(frame_set, rig, enlarge)
-        except MlesamError:
-            return None  # each frame's reason is among the refusals
+                segmentation = self._pipeline.segment(frame_set, rig, enlarge)
+            used = segmentation.used
+            return segmentation
+        except Exception as error:
+            failure = sentence(error)
+            if isinstance(error, MlesamError) and self._pipeline.refusals:
+                return None  # each frame's reason is among the refusals
+            raise
         finally:
-            for modality, reason in self._pipeline.refusals.items():
-                self._ledger.reject(modality, reason)
+            self._ledger.judge(frame_set, used, self._pipeline.refusals, failure)
 
     # Reports
 
@@ -218,9 +223,7 @@ class Perception:
 
     def _sensor_health(self, source: SensorInput, counts: dict[str, int], refusals: dict[str, int]) -> SensorHealth:
         modality, ledger = source.modality, self._ledger
-        reasons = Reasons(refusals)
-        for found in (source.refusals, ledger.reasons[modality]):
-            reasons.update(dict(found))
+        reasons = Reasons().add(refusals, source.refusals, ledger.account.reasons[modality])
         expected = self._parameters.sensor(modality)
         return SensorHealth(
             counts,
@@ -266,13 +269,9 @@ class Perception:
         return self._ledger.age < self._parameters.calibration_timeout
 
     def _counters(self) -> dict[Modality, dict[str, int]]:
-        """The synchroniser's counters, with what was refused before it and after it."""
+        """What became of the messages since activation; see `Account.counters`."""
         counters = self._sync.counters() if self._sync is not None else {}
-        for modality, counts in counters.items():
-            unreadable = self._inputs[modality].refused
-            counts["received"] += unreadable
-            counts["refused"] += unreadable
-        return count_rejected(counters, self._ledger.rejected + self._ledger.hindered)
+        return self._ledger.account.counters(counters, {m: source.refused for m, source in self._inputs.items()})
 
     def _topic(self, modality: Modality) -> str:
         return self._node.resolve_topic_name(self._parameters.sensor(modality).topic)

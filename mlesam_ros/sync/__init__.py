@@ -20,12 +20,14 @@ frame. The waiting frames of the new primary are open sets from that instant: no
 `now` and the stamps are nanoseconds of the same clock. Not safe for threads: the caller holds one lock around it all.
 """
 
+from mlesam_ros.sync.account import COUNTERS, Account, Reasons
 from mlesam_ros.sync.clocks import Clocks, ForeignClock, foreign_clock, judge_clocks
 from mlesam_ros.sync.config import SyncConfig
 from mlesam_ros.sync.stream import FATES, LATE, REFUSED, SUPERSEDED, UNMATCHED, USED
 from mlesam_ros.sync.synchroniser import PENDING, Synchroniser
 
 __all__ = [
+    "COUNTERS",
     "FATES",
     "LATE",
     "PENDING",
@@ -33,8 +35,10 @@ __all__ = [
     "SUPERSEDED",
     "UNMATCHED",
     "USED",
+    "Account",
     "Clocks",
     "ForeignClock",
+    "Reasons",
     "SyncConfig",
     "Synchroniser",
     "foreign_clock",

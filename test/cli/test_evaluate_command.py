@@ -11,11 +11,10 @@ import sys
 
 import numpy as np
 import pytest
-from rich.console import Console
+from posts import LIDAR_FRAME, without_place, write
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.street import write_street
-from mlesam_ros.cli.evaluate.show import _sensor_lines
 from mlesam_ros.world.world import World
 
 QUICK = ("--no-bag", "--no-report", "--device", "cpu", "--precision", "fp32", "--threads", "1")
@@ -200,9 +199,13 @@ def test_not_one_bag_is_a_sentence(evaluate, streets, tmp_path):
     assert not list((tmp_path / "runs").glob("*"))
 
 
-def test_sweeps_that_no_mask_was_made_of_are_not_shown_as_used(capsys):
-    """The kind: a terminal that says `used 30` of sweeps whose place is not known."""
-    entry = {"topic": "/lidar/points", "received": 30, "used": 30, "superseded": 0, "late": 0, "unmatched": 0}
-    figures = {"sensors": {"lidar": {**entry, "refused": 0, "unusable": 24}}}
-    _sensor_lines(figures, ["received", "used", "unusable"], Console(width=200))
-    assert "received 30, used 6, unusable 24" in capsys.readouterr().out
+def test_sweeps_that_no_mask_was_made_of_are_refused_on_the_terminal_and_in_the_file(evaluate, tmp_path):
+    """The kind: `used 10` of sweeps whose place is not known."""
+    result = evaluate(write(tmp_path / "bag", without_place(LIDAR_FRAME), 10), *QUICK)
+    assert "lidar /lidar/points: received 10, used 0, refused 10" in result.stdout
+    figures = json.loads((tmp_path / "runs" / "latest" / "metrics.json").read_text())
+    lidar, camera = figures["sensors"]["lidar"], figures["sensors"]["camera"]
+    assert [lidar[name] for name in ("received", "used", "refused", "unusable")] == [10, 0, 10, 10]
+    assert [camera[name] for name in ("received", "used", "refused", "unusable")] == [10, 10, 0, 0]
+    assert sum(lidar["refusals"].values()) == 10 and not camera["refusals"]
+    assert figures["counters"]["used"] == 30 and figures["counters"]["refused"] == 10

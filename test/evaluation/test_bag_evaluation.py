@@ -81,6 +81,8 @@ def test_every_nth_set_is_segmented(street, pipeline):
     stamps = [trace.stamp for trace in found.scores.traces]
     assert len(stamps) == found.sets == found.scores.compared == 3
     assert np.diff(stamps).tolist() == [5 * PERIOD] * 2
+    camera = found.counters["camera"]
+    assert (camera["received"], camera["used"], camera["superseded"]) == (MOMENTS, 3, MOMENTS - 3)
 
 
 def test_a_lost_sensor_is_missing_from_the_masks_only_while_it_is_lost(street, pipeline):
@@ -255,6 +257,8 @@ def test_a_bag_without_calibration_is_seen_through_an_assumed_lens_and_said(tmp_
     assert any("lens taken to see 70 degrees" in warning for warning in found.warnings)
     assert any(warning.startswith("lidar: ") for warning in found.warnings)
     assert found.rejected == {"lidar": 10}
+    for counts in (found.counters["lidar"], memory.made[-1].counters["lidar"]):
+        assert counts["used"] == 0 and counts["refused"] >= 9 and not counts["unmatched"]
 
 
 def test_a_calibration_file_stands_in_for_what_the_bag_does_not_say(tmp_path, pipeline):

@@ -7,12 +7,13 @@ points and events also depends on which transforms had arrived by then, so this 
 import subprocess
 import sys
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-from posts import PERIOD, START, write
+from posts import LIDAR_FRAME, PERIOD, START, without_place, write
 
 from mlesam_ros.bags.typestore import typestore
 from mlesam_ros.evaluation.evaluate import evaluate
@@ -22,7 +23,11 @@ from mlesam_ros.messages import stamp_ns
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.ros.observer import Observer
 
-OUTPUTS = {"/mlesam/labels": "sensor_msgs/msg/Image", "/mlesam/status": "mlesam_ros/msg/Status"}
+OUTPUTS = {
+    "/mlesam/labels": "sensor_msgs/msg/Image",
+    "/mlesam/status": "mlesam_ros/msg/Status",
+    "/diagnostics": "diagnostic_msgs/msg/DiagnosticArray",
+}
 SENSORS = ("/camera/image_raw", "/depth/image_raw", "/events", "/lidar/points")
 MOMENTS, RATE = 20, 0.5
 
@@ -47,9 +52,8 @@ def bag(tmp_path_factory):
     return write(tmp_path_factory.mktemp("replay") / "bag", change, MOMENTS)
 
 
-@pytest.fixture(scope="module")
-def live(bag, weights):
-    """Stamp → (labels, the sensors they were made from), as the node said them."""
+def node_outputs(bag, weights):
+    """Topic → stamp → message of the node while it hears a bag."""
     heard = {topic: {} for topic in OUTPUTS}
 
     def hear(topic, _, raw):
@@ -76,7 +80,14 @@ def live(bag, weights):
             process.terminate()
         for process in processes:
             process.wait(20)
-    labels, statuses = (heard[topic] for topic in OUTPUTS)
+    return heard
+
+
+@pytest.fixture(scope="module")
+def live(bag, weights):
+    """Stamp → (labels, the sensors they were made from), as the node said them."""
+    heard = node_outputs(bag, weights)
+    labels, statuses = heard["/mlesam/labels"], heard["/mlesam/status"]
     used = {stamp: tuple(s.modality for s in status.sensors if s.used) for stamp, status in statuses.items()}
     return {stamp: (mask.data.reshape(mask.height, mask.width), used.get(stamp)) for stamp, mask in labels.items()}
 
@@ -114,3 +125,56 @@ def test_the_sets_differ_from_one_another(live, offline):
     assert {used for _, used in offline.values()} == {MODALITIES, MODALITIES[1:], others}
     assert len({labels.tobytes() for labels, _ in offline.values()}) > MOMENTS // 2
     assert {used for _, used in live.values()} >= {MODALITIES, MODALITIES[1:]}
+
+
+def test_counters_and_reasons_of_the_node_are_those_of_the_files(weights, tmp_path):
+    """The kind: frames of a set that had no part in its mask, counted as used by one and as refused by the other."""
+
+    def change(entry):
+        topic, kind, stamp, message = entry
+        number = (stamp - START) // PERIOD
+        if topic == "/lidar/points" and number == 9:
+            message = {**message, "point_step": 7}
+        if topic == "/depth/image_raw" and number == 11:
+            message = {**message, "header": {**message["header"], "stamp": {"sec": 0, "nanosec": 0}}}
+        return without_place(LIDAR_FRAME)((topic, kind, stamp, message))
+
+    class Keeper(Listener):
+        def __init__(self):
+            self.used = {}
+
+        def take(self, made):
+            self.used[made.mask.stamp] = {m: counts["used"] for m, counts in made.counters.items()}
+
+    bag, keeper = write(tmp_path / "bag", change, MOMENTS), Keeper()
+    files = weights["checkpoint"], weights["base_weights"]
+    found = evaluate(bag, Pipeline.from_checkpoint(*files, "cpu", "fp32", 1), listeners=[keeper])
+    assert found.counters["lidar"] == dict.fromkeys(found.counters["lidar"], 0) | {"received": 20, "refused": 20}
+    assert found.counters["depth"] == dict.fromkeys(found.counters["depth"], 0) | {
+        "received": 20, "used": 19, "refused": 1,
+    }  # fmt: skip
+    assert found.refusals["depth"] == {"stamp is zero": 1}
+
+    heard = node_outputs(bag, weights)
+    statuses = heard["/mlesam/status"]
+    for status in statuses.values():
+        for s in status.sensors:
+            assert s.received >= s.used_total + s.superseded + s.late + s.unmatched + s.refused
+    live = {stamp: {s.modality: s.used_total for s in status.sensors} for stamp, status in statuses.items()}
+    offline = list(pairwise(keeper.used))
+    both = [(one, other) for one, other in pairwise(live) if (one, other) in offline]
+    assert len(both) > MOMENTS // 2  # a busy machine may miss a moment
+    for one, other in both:
+        assert {m: live[other][m] - live[one][m] for m in MODALITIES} == {
+            m: keeper.used[other][m] - keeper.used[one][m] for m in MODALITIES
+        }
+    last = {s.modality: s for s in list(statuses.values())[-1].sensors}
+    assert last["lidar"].used_total == 0 and last["lidar"].refused > MOMENTS // 2
+    reasons = {
+        (status.name.rsplit("/")[-1].split()[-1], pair.key.removeprefix("refused: "))
+        for array in heard["/diagnostics"].values()
+        for status in array.status
+        for pair in status.values
+        if pair.key.startswith("refused: ")
+    }
+    assert {(modality, str(words)) for modality, known in found.refusals.items() for words in known} <= reasons

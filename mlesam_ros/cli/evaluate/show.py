@@ -9,14 +9,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-_FATES = ("received", "used", "superseded", "late", "unmatched", "refused", "unusable")
+from mlesam_ros.sync import COUNTERS
+
 Figures = Mapping[str, Any]
 
 
 def show_bag(figures: Figures, console: Console) -> None:
     """One bag: its warnings, its sensors, its masks, and where the rest lies."""
     _warn(figures["warnings"])
-    fates = [fate for fate in _FATES if fate in _FATES[:2] or any(e[fate] for e in figures["sensors"].values())]
+    fates = [fate for fate in COUNTERS if fate in COUNTERS[:2] or any(e[fate] for e in figures["sensors"].values())]
     (_sensor_table if console.is_terminal else _sensor_lines)(figures, fates, console)
     _print_figures(figures, console)
 
@@ -24,7 +25,7 @@ def show_bag(figures: Figures, console: Console) -> None:
 def _sensor_lines(figures: Figures, fates: list[str], console: Console) -> None:
     """For files and pipes: a line each, whole whatever its length."""
     for modality, entry in figures["sensors"].items():
-        counts = ", ".join(f"{fate} {_count(entry, fate)}" for fate in fates)
+        counts = ", ".join(f"{fate} {entry[fate]}" for fate in fates)
         _say(f"{modality} {entry['topic']}: {counts}", console)
 
 
@@ -33,14 +34,9 @@ def _sensor_table(figures: Figures, fates: list[str], console: Console) -> None:
     for heading in ("sensor", "topic", *fates):
         table.add_column(heading, justify="right" if heading in fates else "left", no_wrap=heading in fates)
     for modality, entry in figures["sensors"].items():
-        counts = (_count(entry, fate) for fate in fates)
+        counts = (entry[fate] for fate in fates)
         table.add_row(modality, entry["topic"], *map(str, counts))
     console.print(table)
-
-
-def _count(entry: Figures, fate: str) -> int:
-    """Messages of a sensor; `used` are those that a mask was made of, without the unusable ones of its sets."""
-    return int(entry[fate] - (entry["unusable"] if fate == "used" else 0))
 
 
 def show_bags(figures: Figures, console: Console) -> None:

@@ -24,8 +24,8 @@ from mlesam_ros.share import share
 _STAGES = {"encode": "var(--lidar)", "model": "var(--camera)", "decode": "var(--depth)"}
 _FATES_NOTE = (
     "Every message ends in exactly one column: it went into a mask, a newer one was there first, its moment had been "
-    "segmented already, nothing lay close enough in time, or it was not acceptable. Unusable are those that went into "
-    "a set but could not be encoded."
+    "segmented already, nothing lay close enough in time, or it was not acceptable. Unusable are those of the refused "
+    "that went into a set but had no part in its mask."
 )
 _ROUTER_NOTE = (
     "How much each sensor weighed on every level of the pyramid; the finest level decides edges, the coarsest what is "

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mlesam_ros.evaluation.metrics import FATES
 from mlesam_ros.evaluation.report.plots import heat_map
 from mlesam_ros.labels import LabelSpace
+from mlesam_ros.sync import COUNTERS, FATES
 
 Figures = Mapping[str, Any]
 
@@ -123,18 +123,18 @@ def fate_table(sensors: Figures) -> str:
         total = max(entry["received"], 1)
         segments = "".join(
             f'<span class="{fate}" style="width:{100 * entry[fate] / total:.2f}%" title="{fate}: {entry[fate]}"></span>'
-            for fate in FATES[1:]
+            for fate in FATES
         )
         skew = entry["skew_ms"]
-        figures = "".join(f"<td>{entry[fate]}</td>" for fate in FATES)
+        figures = "".join(f"<td>{entry[fate]}</td>" for fate in COUNTERS)
         rows.append(
             f'<tr><th><i style="background:var(--{escape(modality)})"></i>{escape(modality)}</th>'
             f'<td class="topic"><code>{escape(entry["topic"])}</code><small>{escape(entry["type"])}</small></td>'
             f'<td class="bar"><span class="track">{segments}</span></td>{figures}<td>{entry["unusable"]}</td>'
             f"<td>{number(skew['p50'])}</td><td>{number(skew['p95'])}</td></tr>"
         )
-    names = "".join(f'<th class="{fate}">{fate}</th>' for fate in FATES)
-    head = f"<tr><th>sensor</th><th>topic</th><th></th>{names}<th>unusable</th><th>skew, ms: p50</th><th>p95</th></tr>"
+    names = "".join(f'<th class="{fate}">{fate}</th>' for fate in COUNTERS) + "<th>of these unusable</th>"
+    head = f"<tr><th>sensor</th><th>topic</th><th></th>{names}<th>skew, ms: p50</th><th>p95</th></tr>"
     return f'<div class="wide"><table class="fates">{head}{"".join(rows)}</table></div>'
 
 
