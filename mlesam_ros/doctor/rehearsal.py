@@ -13,9 +13,8 @@ from mlesam_ros.doctor.timing import clocks_of
 from mlesam_ros.errors import Problem
 from mlesam_ros.findings import Finding
 from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, Picture, SensorFrame
-from mlesam_ros.sync import SyncConfig, Synchroniser
+from mlesam_ros.sync import SyncConfig, Synchroniser, ready_sets
 
-_END_OF_TIME = 1 << 62
 DUPLICATE = "duplicate stamp"
 _EMPTY = Picture(0, 0, "", 0, np.zeros(0, np.uint8))
 
@@ -59,13 +58,13 @@ def rehearse(records: Mapping[Modality, Record], config: SyncConfig) -> Rehearsa
     synchroniser, found, arrived = Synchroniser(config), list[tuple[int, FrameSet]](), dict[tuple[Modality, int], int]()
     rows = _rows(records, config)
     for now, modality, moment in rows:
-        found += _due(synchroniser, now)
+        found += ready_sets(synchroniser, now)
         offset = records[modality].offset
         synchroniser.push(SensorFrame(modality, moment + offset, "", _EMPTY, offset), now)
         arrived.setdefault((modality, moment + offset), now)
         if (frame_set := synchroniser.take(now)) is not None:
             found.append((now, frame_set))
-    found += _due(synchroniser, _END_OF_TIME)
+    found += ready_sets(synchroniser)
     synchroniser.flush()
     last = rows[-1][0] if rows else 0
     waits = [min(now, last) - arrived[s.primary, s.frames[s.primary].stamp] for now, s in found]
@@ -97,15 +96,6 @@ def _rows(records: Mapping[Modality, Record], config: SyncConfig) -> list[tuple[
         latest = max(latest, moment if modality in leaders else 0)
         rows[at] = latest, modality, moment
     return rows
-
-
-def _due(synchroniser: Synchroniser, now: int) -> Iterator[tuple[int, FrameSet]]:
-    """What becomes ready between two messages."""
-    while (moment := synchroniser.next_deadline()) is not None and moment <= now:
-        if (frame_set := synchroniser.take(moment)) is not None:
-            yield moment, frame_set
-        elif synchroniser.next_deadline() == moment:
-            return
 
 
 def sync_findings(rehearsal: Rehearsal, ill: Collection[Modality] = ()) -> Iterator[Finding]:

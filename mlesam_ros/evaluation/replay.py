@@ -21,10 +21,9 @@ from mlesam_ros.frame import CAMERA, NANOSECONDS, FrameSet, Modality, Picture, S
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.messages import label_image, stamp_ns
-from mlesam_ros.sync import Account, Reasons, Synchroniser, judge_clocks
+from mlesam_ros.sync import Account, Reasons, Synchroniser, judge_clocks, ready_sets
 
 _GLANCE = 50  # messages that are looked at to see whether stamps and recording agree
-_END_OF_TIME = 1 << 62
 _DAMAGED = "its bytes are not what its type says"
 _TURNS = 3
 """Times that the frame or the size on a topic may change before it counts as that of several sensors."""
@@ -119,7 +118,7 @@ class Replay:
             yield from self._due(now)
             if not any(drop.start <= self.heard < drop.end for drop in self._drops.get(topic, ())):
                 yield from self._hear(topic, message, now)
-        yield from self._due(_END_OF_TIME)
+        yield from self._due()
         self.synchroniser.flush()
 
     def busy(self, seconds: float) -> None:
@@ -171,7 +170,8 @@ class Replay:
             self._check_sender(topic, frame)
             frame = self._calibration.bind(frame)
             self.synchroniser.push(frame, now)
-            if now >= self._free and (found := self._take(now)) is not None:
+            if now >= self._free and (found := self.synchroniser.take(now)) is not None:
+                self._taken = now
                 yield found
 
     def _check_sender(self, topic: str, frame: SensorFrame) -> None:
@@ -190,21 +190,11 @@ class Replay:
     def _truth(self, message: Any) -> Truth:
         return Truth(stamp_ns(message.header) - self.label_offset, labels_of(label_image(message), self._space))
 
-    def _due(self, now: int) -> Iterator[FrameSet]:
-        """What becomes ready between two messages: somebody's patience ends, or the consumer is free again."""
-        while (moment := self._next_moment()) is not None and moment <= now:
-            if (found := self._take(moment)) is not None:
-                yield found
-            elif self._next_moment() == moment:
-                return
-
-    def _next_moment(self) -> int | None:
-        deadline = self.synchroniser.next_deadline()
-        return None if deadline is None else max(deadline, self._free)
-
-    def _take(self, now: int) -> FrameSet | None:
-        self._taken = now
-        return self.synchroniser.take(now)
+    def _due(self, until: int | None = None) -> Iterator[FrameSet]:
+        """Sets that become ready between two messages: a sensor's patience ends, or the consumer is free again."""
+        for taken, found in ready_sets(self.synchroniser, until, lambda: self._free):
+            self._taken = taken
+            yield found
 
     def _judged_clocks(self) -> dict[str, int]:
         """Topic → offset in nanoseconds of the sensors whose times are the clock; empty where the recording's is.

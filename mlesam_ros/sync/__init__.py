@@ -24,7 +24,7 @@ from mlesam_ros.sync.account import COUNTERS, Account, Reasons
 from mlesam_ros.sync.clocks import Clocks, ForeignClock, foreign_clock, judge_clocks
 from mlesam_ros.sync.config import SyncConfig
 from mlesam_ros.sync.stream import FATES, LATE, REFUSED, SUPERSEDED, UNMATCHED, USED
-from mlesam_ros.sync.synchroniser import PENDING, Synchroniser
+from mlesam_ros.sync.synchroniser import PENDING, Synchroniser, ready_sets
 
 __all__ = [
     "COUNTERS",
@@ -43,4 +43,5 @@ __all__ = [
     "Synchroniser",
     "foreign_clock",
     "judge_clocks",
+    "ready_sets",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from mlesam_ros.errors import ConfigError, Problem
@@ -273,6 +274,31 @@ class Synchroniser:
         frames = {m: w.frame for m, w in members.items()}
         skews = {m: w.reference - item.reference for m, w in members.items()}
         return FrameSet(item.frame.stamp, primary.modality, frames, skews, item.frame.stamp - item.reference)
+
+
+def ready_sets(
+    synchroniser: Synchroniser, until: int | None = None, free: Callable[[], int] = lambda: 0
+) -> Iterator[tuple[int, FrameSet]]:
+    """Take the sets that become ready although nothing is pushed, each at its own time.
+
+    Args:
+        synchroniser: after its newest push.
+        until: nanoseconds, inclusive; without end by default.
+        free: nanoseconds before which the consumer takes no set; called again after each set.
+
+    Yields:
+        Time of the take in nanoseconds, and the set.
+    """
+
+    def next_take() -> int | None:
+        deadline = synchroniser.next_deadline()
+        return None if deadline is None else max(deadline, free())
+
+    while (now := next_take()) is not None and (until is None or now <= until):
+        if (found := synchroniser.take(now)) is not None:
+            yield now, found
+        elif next_take() == now:
+            return
 
 
 def _stream(modality: Modality, config: SyncConfig) -> Stream:

@@ -49,11 +49,13 @@ from mlesam_ros.bags import fields
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 
 Pixels = set[tuple[int, int]]
+Projection = Callable[..., tuple[np.ndarray, np.ndarray]]
+"""(N, 3) metres ahead, left, up, and of which lens → (N,) columns and (N,) rows, int."""
 Rows = dict[int, dict[str, np.ndarray]]
 """Milliseconds from START → modality → (3, H, W), the arrays that training reads."""
 ALL = set(MODALITIES)
 SHORT = 60.0  # pixels, another focal length
-DISTORTION = (-0.3, 0.1, 0.0, 0.0, 0.0)
+DISTORTION = (-0.5, 0.1, 0.02, -0.04, 0.0)  # k1, k2, p1, p2, k3
 
 
 @dataclass(frozen=True)
@@ -96,13 +98,28 @@ def lit(mask: Mask, image: np.ndarray | None = None) -> Pixels:
     return set(zip(columns.tolist(), rows.tolist(), strict=True))
 
 
-def land(
-    points: np.ndarray = POINTS, focal: float = FOCAL, centre: tuple[float, float] = CENTRE, left: float = 0.0
-) -> Pixels:
-    """Pixels of points (x ahead, y left, z up) through a pinhole that looks ahead, so far to the left of them."""
+def pinhole(points: np.ndarray, focal: float = FOCAL, left: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Through a pinhole that looks ahead, so many metres to the left of the points' origin."""
     x, y, z = points.T
-    u, v = centre[0] - focal * (y - left) / x, centre[1] - focal * z / x
-    return set(zip(np.floor(u + 0.5).astype(int).tolist(), np.floor(v + 0.5).astype(int).tolist(), strict=True))
+    return _nearest(CENTRE[0] - focal * (y - left) / x), _nearest(CENTRE[1] - focal * z / x)
+
+
+def distorted(points: np.ndarray, focal: float = FOCAL) -> tuple[np.ndarray, np.ndarray]:
+    """Through the lens with `DISTORTION`, by OpenCV."""
+    optical = np.stack([-points[:, 1], -points[:, 2], points[:, 0]], 1)
+    k = np.array([[focal, 0, CENTRE[0]], [0, focal, CENTRE[1]], [0, 0, 1]])
+    uv = cv2.projectPoints(optical, np.zeros(3), np.zeros(3), k, np.array(DISTORTION))[0].reshape(-1, 2)
+    return _nearest(uv[:, 0]), _nearest(uv[:, 1])
+
+
+def _nearest(pixels: np.ndarray) -> np.ndarray:
+    return np.floor(pixels + 0.5).astype(int)
+
+
+def land(points: np.ndarray = POINTS, project: Projection = pinhole, **lens: float) -> Pixels:
+    """Pixels of points, through a pinhole by default."""
+    u, v = project(points, **lens)
+    return set(zip(u.tolist(), v.tolist(), strict=True))
 
 
 def every(masks: Outcome, stamps: list[int] | None = None, used: set[str] = ALL) -> list[Mask]:
@@ -162,29 +179,13 @@ def depths(near: float, far: float, rows: Rows) -> None:
         assert abs(images[DEPTH][0, 5, 5] - (np.log(far) - 2)) < 2e-3
 
 
-def ranges(pixels: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], rows: Rows) -> None:
+def ranges(project: Projection, rows: Rows) -> None:
     """Metres from the camera, minus 20, over 16 (the encoder's stated statistics) where each point lands."""
     assert rows
-    u, v = pixels(POINTS)
+    u, v = project(POINTS)
     for images in rows.values():
         found = images[LIDAR][0, v, u]
         assert np.abs(found - (np.linalg.norm(POINTS, axis=1) - 20) / 16).max() < 5e-3
-
-
-def pinhole(points: np.ndarray, focal: float = FOCAL) -> tuple[np.ndarray, np.ndarray]:
-    x, y, z = points.T
-    return (
-        np.floor(CENTRE[0] - focal * y / x + 0.5).astype(int),
-        np.floor(CENTRE[1] - focal * z / x + 0.5).astype(int),
-    )
-
-
-def distorted() -> Pixels:
-    """Where OpenCV has the wall's points with the raw lens."""
-    optical = np.stack([-POINTS[:, 1], -POINTS[:, 2], POINTS[:, 0]], 1)
-    k = np.array([[FOCAL, 0, CENTRE[0]], [0, FOCAL, CENTRE[1]], [0, 0, 1]])
-    uv = cv2.projectPoints(optical, np.zeros(3), np.zeros(3), k, np.array(DISTORTION))[0].reshape(-1, 2)
-    return {(int(u), int(v)) for u, v in np.floor(uv + 0.5)}
 
 
 # The entries
@@ -216,7 +217,8 @@ def _other_lidar(index: int) -> tuple[str, Any]:
 
 
 def _other_info(sensor: str, index: int) -> tuple[str, Any]:
-    return INFO, info(_moment(index), f"{sensor}_optical", focal=SHORT)
+    raw = {"d": DISTORTION} if sensor == CAMERA else {}
+    return INFO, info(_moment(index), f"{sensor}_optical", focal=SHORT, **raw)
 
 
 def _background(masks: Outcome) -> None:
@@ -424,8 +426,8 @@ ENTRIES = [
     Entry(Scene(delay={LIDAR: 0.12}), {"patience": 0.2}, all_used),
     # lenses
     Entry(Scene(others={_OTHER_INFO[CAMERA]: partial(_other_info, CAMERA)}),
-          {"camera.info_topic": _OTHER_INFO[CAMERA]}, partial(points_at, land(focal=SHORT)),
-          partial(ranges, partial(pinhole, focal=SHORT))),
+          {"camera.info_topic": _OTHER_INFO[CAMERA]}, partial(points_at, land(project=distorted, focal=SHORT)),
+          partial(ranges, partial(distorted, focal=SHORT))),
     Entry(Scene(others={_OTHER_INFO[DEPTH]: partial(_other_info, DEPTH)}),
           {"depth.info_topic": _OTHER_INFO[DEPTH]}, all_used, partial(block_at, *_scaled(BLOCK_MIDDLE))),
     Entry(Scene(others={_OTHER_INFO[EVENT]: partial(_other_info, EVENT)}),
