@@ -56,7 +56,7 @@ class LiveNode:
         known = {n: v for n, e, v in iter_parameters() if e.metadata["change"] in (CONFIGURE, LIVE)}
         self._defaults = {**known, **weights}
         self._set: dict[str, Any] = {}
-        self._settled = 0  # masks that have been waited for
+        self._settled = self._expected = 0  # masks that have been waited for, and that are to come in all
         assert self._spin_until(lambda: self._state.service_is_ready() and self._parameters.service_is_ready(), 60)
 
     def close(self) -> None:
@@ -66,13 +66,14 @@ class LiveNode:
         self._node.destroy_node()
         rclpy.try_shutdown(context=self._context)
 
-    def segment(self, bag: Path, parameters: Mapping[str, Any], unheard: frozenset[str] = frozenset()) -> Outcome:
+    def segment(self, bag: Path, parameters: Mapping[str, Any], unheard: frozenset[str], expected: int) -> Outcome:
         """Configure with parameters, play a bag, clean up.
 
         Args:
             bag: to be played.
             parameters: that differ from the defaults.
             unheard: sensors' topics that the node will not listen to.
+            expected: masks after which none is waited for; a further one is in the outcome nevertheless.
         """
         back = {name: self._defaults[name] for name in self._set if name not in parameters}
         self._change({**back, **parameters})
@@ -84,7 +85,7 @@ class LiveNode:
                 self._offer(reader)
                 self._go(Transition.TRANSITION_ACTIVATE)
                 self._got.clear()
-                self._settled = 0
+                self._settled, self._expected = 0, expected
                 self._play(reader, {**self._defaults, **parameters}, unheard)
                 self._go(Transition.TRANSITION_DEACTIVATE)
             finally:
@@ -142,7 +143,7 @@ class LiveNode:
 
     def _settle(self) -> None:
         """Until the mask of the last moment has come, if one comes: the clock must not overtake the network."""
-        self._spin_until(lambda: self._masks > self._settled, 0.3)
+        self._spin_until(lambda: self._masks > self._settled or self._masks >= self._expected, 0.3)
         self._settled = self._masks
 
     @property

@@ -120,7 +120,7 @@ def test_parity(
     bag, described = entry.scene.write(tmp_path / "bag"), parameter_file(tmp_path / "rig.params.yaml", values)
     offline = evaluated(bag, load(described), described, tmp_path / "evaluated")
     entry.check(offline)
-    heard = live.segment(bag, values, entry.unheard)
+    heard = live.segment(bag, values, entry.unheard, len(offline))
     entry.check(heard)
     compare(heard, offline, entry.since)
     rows = encoded(bag, described, entry.encoders, tmp_path / "encoded")
