@@ -22,7 +22,7 @@ from mlesam_ros.frame import AUTO, CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Moda
 from mlesam_ros.geometry.camera import FITS
 from mlesam_ros.geometry.rig import Rig, load_rig
 from mlesam_ros.messages import MESSAGE_TYPES, FrameReader
-from mlesam_ros.parameter_file import NODE, read_override, read_parameter_file
+from mlesam_ros.parameter_file import NODE, read_node_parameters
 from mlesam_ros.parameter_spec import ParameterSpec
 from mlesam_ros.sync import SyncConfig
 
@@ -443,22 +443,26 @@ def load_parameters(
 
     Args:
         path: of the file; None for the defaults.
-        overrides: `NAME:=VALUE` or `NODE:NAME:=VALUE` as for ROS's `-p`; they count over the file, the later ones over
-            the earlier ones.
+        overrides: `NAME:=VALUE` or `NODE:NAME:=VALUE` as for ROS's `-p`; see `read_node_parameters` for their order.
         node: full name of the node whose sections count.
         values: name → value, which count over both.
 
     Raises:
         ConfigError: the file or a rule cannot be read, or a value is not accepted.
     """
-    given, others = ({}, []) if path is None else read_parameter_file(path, node)
-    over: dict[str, Any] = {}
-    for rule in overrides:
-        over.update(read_override(rule, node))
-    over.update(values)
-    parameters = build_parameters({**given, **over})
-    warnings = (*other_sections(path, node, others), *parameters.warnings)
-    return replace(parameters, node=node, overridden=frozenset(over), warnings=warnings)
+    given = read_node_parameters(path, overrides, node)
+    parameters = build_parameters({**given.values, **values})
+    beaten = [name for name in given.beaten if name not in values]
+    warnings = (*other_sections(path, node, given.others), *beaten_rules(path, beaten), *parameters.warnings)
+    return replace(parameters, node=node, overridden=given.overridden | frozenset(values), warnings=warnings)
+
+
+def beaten_rules(path: str | Path | None, names: Sequence[str]) -> list[str]:
+    """A sentence for each parameter that a `-p` rule sets without effect."""
+    return [
+        f"-p {name}:=… has no effect, as in ROS: a later section of {path} sets {name}. Change it there."
+        for name in names
+    ]
 
 
 def other_sections(path: str | Path | None, node: str, sections: Sequence[str]) -> list[str]:

@@ -159,5 +159,8 @@ def _shipped(name: str) -> Path:
     path = folder / f"{name}.yaml"
     if not path.exists():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-        raise ConfigError(f"no label space called {name!r}; shipped are {known}, or give the path of a .yaml file.")
+        raise ConfigError(
+            f"no label space called {name!r}; shipped are {known}.",
+            "Name one of them, or give the path of a .yaml file.",
+        )
     return path

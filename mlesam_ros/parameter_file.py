@@ -1,15 +1,16 @@
 """ROS parameter files and `-p NAME:=VALUE`, read without ROS as rcl reads them.
 
 YAML's own types do not count: rcl takes `1e-3` for a number, `y` for true and `~` for a text; quoted scalars are texts.
-A parameter of several sections is that of the section whose name occurs last for the first time, as in rcl.
+A parameter of several sections is that of the section whose name occurs last for the first time, as in rcl. A `-p` rule
+is an entry of the section `/**`, or of the one called as the node that it names, behind the file.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -37,54 +38,87 @@ _SMALLEST = 2.2250738585072014e-308
 """Smallest double with all its digits; below it strtod reports a range error, and rcl takes the text."""
 
 
-def read_parameter_file(path: str | Path, node: str) -> tuple[dict[str, Any], list[str]]:
-    """Read what a parameter file sets for a node.
+class Given(NamedTuple):
+    """What a parameter file and `-p` rules set for a node.
+
+    Attributes:
+        values: dotted name → value, None for an empty list.
+        overridden: names whose value is that of a rule.
+        beaten: names that a rule sets in vain, because a later section of the file sets them.
+        others: the sections of the file, if it has any and none is for this node.
+    """
+
+    values: dict[str, Any]
+    overridden: frozenset[str]
+    beaten: list[str]
+    others: list[str]
+
+
+def read_node_parameters(path: str | Path | None, rules: Sequence[str], node: str) -> Given:
+    """Read a parameter file and then `-p` rules as rcl does.
 
     Args:
-        path: YAML of node names, namespaces and wildcards, each with its `ros__parameters`, as `--params-file` takes.
+        path: YAML of node names, namespaces and wildcards, each with its `ros__parameters`, as `--params-file` takes;
+            None for no file.
+        rules: `NAME:=VALUE` or `NODE:NAME:=VALUE`, as `-p` takes.
         node: full name, such as `/robot/mlesam`.
 
-    Returns:
-        dotted name → value, None for an empty list; and the names of the sections, if there are any and none is for
-        this node.
+    Raises:
+        ConfigError: the file or a rule cannot be read.
+    """
+    sections = {} if path is None else _read_sections(path)
+    others = [] if any(_is_for(name, node) for name in sections) else list(sections)
+    ruled: dict[str, set[str]] = {}
+    for rule in rules:
+        section, name, value = _read_rule(rule)
+        sections.setdefault(section, {})[name] = value
+        ruled.setdefault(section, set()).add(name)
+    origins = {name: section for section, values in sections.items() if _is_for(section, node) for name in values}
+    values = {name: sections[section][name] for name, section in origins.items()}
+    wanted = {name for section, names in ruled.items() if _is_for(section, node) for name in names}
+    overridden = frozenset(name for name in wanted if name in ruled.get(origins[name], ()))
+    return Given(values, overridden, sorted(wanted - overridden), others)
+
+
+def read_parameter_file(path: str | Path, node: str) -> tuple[dict[str, Any], list[str]]:
+    """Read what a parameter file sets for a node: `values` and `others` of `Given`.
 
     Raises:
         ConfigError: the file cannot be read, or is no parameter file.
     """
+    given = read_node_parameters(path, (), node)
+    return given.values, given.others
+
+
+def read_override(rule: str, node: str) -> dict[str, Any]:
+    """Read a `-p` rule alone: name → value; empty where it is for a node of another name.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    return read_node_parameters(None, [rule], node).values
+
+
+def _read_sections(path: str | Path) -> dict[str, dict[str, Any]]:
     try:
         tree = compose_yaml(Path(path).read_text(encoding="utf-8-sig"))
         _refuse_aliases(tree, set())
         sections: dict[str, dict[str, Any]] = {}
         for name, parameters in _sections(tree, ()):
             sections.setdefault(name, {}).update(_flat(parameters, ""))
+        return sections
     except (OSError, yaml.YAMLError, ValueError) as error:  # a UnicodeDecodeError and a NUL in the path are ValueErrors
         reason = " ".join(str(error).split()).rstrip(".")
         remedy = _LAYOUT if isinstance(error, _LayoutError) else ""
         raise ConfigError(f"parameter file {path} cannot be read: {reason}.", remedy) from error
-    matching = [values for name, values in sections.items() if re.fullmatch(_expression(name), node)]
-    found: dict[str, Any] = {}
-    for values in matching:
-        found.update(values)
-    return found, [] if matching else list(sections)
 
 
-def read_override(rule: str, node: str) -> dict[str, Any]:
-    """Read a `-p` rule.
-
-    Args:
-        rule: `NAME:=VALUE` or `NODE:NAME:=VALUE`, the value in YAML.
-        node: full name of the node.
-
-    Returns:
-        name → value; empty where the rule is for a node of another name.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
+def _read_rule(rule: str) -> tuple[str, str, Any]:
+    """Section, name and value of a `-p` rule."""
     parts = _RULE.fullmatch(rule)
     if parts is None:
         raise ConfigError(f"-p {rule!r} is no name and value.", _EXAMPLE)
-    own, name, text = parts.groups()
+    section, name, text = parts.groups()
     try:
         tree = compose_yaml(text)
         if tree is None:
@@ -93,7 +127,7 @@ def read_override(rule: str, node: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise ConfigError(f"-p {rule!r} cannot be read: {reason}.", _EXAMPLE) from error
-    return {name: value} if own in (None, node.rpartition("/")[2]) else {}
+    return section or "/**", name, value
 
 
 class _LayoutError(yaml.YAMLError):
@@ -129,9 +163,10 @@ def _sections(tree: yaml.Node | None, names: tuple[str, ...]) -> Iterator[tuple[
         yield "/".join(names), below
 
 
-def _expression(name: str) -> str:
+def _is_for(section: str, node: str) -> bool:
     """`*` is one name, `**` any number of them; https://design.ros2.org, rcl_yaml_param_parser's README."""
-    return re.escape(f"/{name.lstrip('/')}").replace(r"/\*\*", r"(/\w+)*").replace(r"/\*", r"/\w+")
+    expression = re.escape(f"/{section.lstrip('/')}").replace(r"/\*\*", r"(/\w+)*").replace(r"/\*", r"/\w+")
+    return re.fullmatch(expression, node) is not None
 
 
 def _flat(tree: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -13,8 +13,9 @@ pytest.importorskip("rclpy")
 import rclpy
 from rclpy.node import Node
 
+from mlesam_ros.config import load_parameters
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.parameter_file import read_override, read_parameter_file
+from mlesam_ros.parameter_file import read_node_parameters, read_override, read_parameter_file
 
 FILES = {
     "for all": "/**:\n  ros__parameters: {rate: 5, lidar: {topic: /a, tolerance: 0.5}}\n",
@@ -154,6 +155,31 @@ def test_a_rule_is_read_or_refused_as_rcl_does(rule):
             read_override(rule, "/mlesam")
     else:
         assert read_override(rule, "/mlesam") == expected
+
+
+@pytest.mark.parametrize("namespace", ["", "/robot"])
+@pytest.mark.parametrize(
+    "rules", [["a:=9"], ["mlesam:a:=9"], ["mlesam:a:=8", "a:=9"], ["a:=8", "mlesam:a:=9", "a:=7", "rate:=6"]], ids=str
+)
+@pytest.mark.parametrize("text", FILES.values(), ids=FILES)
+def test_a_rule_behind_a_file_counts_where_it_does_for_rcl(text, rules, namespace, tmp_path):
+    """The kind: -p that a section of the file beats live and not offline, or the other way round."""
+    path = tmp_path / "robot.yaml"
+    path.write_text(text)
+    arguments = ["--params-file", str(path), *(word for rule in rules for word in ("-p", rule))]
+    assert read_node_parameters(path, rules, f"{namespace}/mlesam").values == by_rcl(arguments, namespace)
+
+
+def test_a_rule_without_effect_is_a_warning_whose_remedy_helps(tmp_path):
+    path = tmp_path / "robot.yaml"
+    path.write_text("/**: {ros__parameters: {patience: 0.2}}\n/mlesam: {ros__parameters: {patience: 0.3}}\n")
+    parameters = load_parameters(path, ["patience:=0.4", "sensor_timeout:=3.0"])
+    assert (parameters.patience, parameters.overridden) == (0.3, {"sensor_timeout"})
+    (warning,) = parameters.warnings
+    assert "-p patience:=… has no effect" in warning and f"a later section of {path} sets patience" in warning
+    path.write_text(path.read_text().replace("0.3", "0.4"))
+    assert load_parameters(path).patience == 0.4
+    assert not load_parameters(path, ["mlesam:patience:=0.5"]).warnings
 
 
 words = st.text("0123456789+-.eExXpPinfatyYNo_:~ ", min_size=1, max_size=8).map(str.strip).filter(bool)

@@ -43,7 +43,10 @@ def ablate(recipe: Recipe, out: str | Path, resume: bool = True) -> Path:
         MlesamError: see `train`.
     """
     if recipe.stage != "experts":
-        raise ConfigError(f"stage is {recipe.stage}; an ablation compares fusions, so take a recipe of stage experts.")
+        raise ConfigError(
+            f"stage is {recipe.stage}; an ablation compares fusions, which stage experts trains.",
+            "Give a recipe of stage experts.",
+        )
     with processes(pick_device(recipe.device)):
         models = {name: {**recipe.model, **change} for name, change in ROWS.items()}
         results = {

@@ -169,7 +169,8 @@ def _refuse(recipe: Recipe, batches: Sequence[Batch], losses: Sequence[Tensor], 
     atomic_write(path, packed(content))
     raise MlesamError(
         f"the loss of step {batch.step} is {loss:g} and the norm of its gradient {norm:g}; its batch is in {path}, the "
-        "last state is from before it; lower lr or clip, or train in fp32."
+        "last state is from before it.",
+        "Lower lr or clip, or train in fp32.",
     )
 
 

@@ -155,7 +155,7 @@ def _published_config(recipe: Recipe, published: Source) -> MLESAMConfig:
     assert isinstance(data, PublishedData)
     for key in ("label_space", "encoders", "statistics", "settings"):
         if key in recipe.model:
-            raise ConfigError(f"model has {key}; with {data.kind} the data set decides, so take it out.")
+            raise ConfigError(f"model has {key}; with {data.kind} the data set decides.", f"Take {key} out of model.")
     return replace(
         MLESAMConfig.from_dict({**recipe.model, "modalities": dataset.modalities}),
         label_space=dataset.space, encoders=dict(dataset.encoders), statistics=dict(dataset.statistics),

@@ -130,7 +130,7 @@ def write_snapshot(ring: Ring, path: Path, given_up: Callable[[], bool] = lambda
         draft.mkdir(parents=True, exist_ok=True)
         _write(contents, draft / path.name, given_up)
         if path.exists():
-            raise BagError(f"{path} exists already; bags are never overwritten, remove it first.")
+            raise BagError(f"{path} exists already; bags are never overwritten.", f"Remove {path} first.")
         (draft / path.name).rename(path)
     except (OSError, BagError) as error:
         full = error if isinstance(error, OSError) else error.__cause__

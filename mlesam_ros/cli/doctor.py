@@ -13,7 +13,7 @@ from mlesam_ros.cli.help import epilog, prose
 from mlesam_ros.cli.parameters import NODE, ParamOption, ParamsOption, TopicOption, read_parameters
 from mlesam_ros.cli.results import JsonOption, write_json
 from mlesam_ros.errors import BagError
-from mlesam_ros.parameter_file import read_override
+from mlesam_ros.parameter_file import read_node_parameters
 from mlesam_ros.progress import track
 
 if TYPE_CHECKING:
@@ -60,9 +60,10 @@ def doctor(
     """
     parameters = read_parameters(params, param, node, topic, calibration_file=calibration)
     if bag is None:
-        rules = {name: value for rule in param or () for name, value in read_override(rule, node).items()}
-        given = {name: value for name, value in parameters.values().items() if name in parameters.overridden}
-        checkup = _live({**rules, **given}, params, node, seconds)
+        given = read_node_parameters(params, param or (), node)
+        rules = {name: given.values[name] for name in given.overridden}
+        known = {name: value for name, value in parameters.values().items() if name in parameters.overridden}
+        checkup = _live({**rules, **known}, params, node, seconds)
     else:
         try:
             checkup = _recorded(bag, parameters)

@@ -59,7 +59,7 @@ def simulate(
     at once.
     """
     if sum(given is not None for given in (out, deliver, contact_sheet)) != 1:
-        raise ConfigError("simulate writes one thing: name a bag, or give --deliver or --contact-sheet.")
+        raise ConfigError("simulate writes one thing.", "Name a bag, or give --deliver or --contact-sheet.")
     if contact_sheet is not None:
         from mlesam_ros.cli.contact_sheet import TILES, write_contact_sheet
 

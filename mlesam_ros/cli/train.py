@@ -115,7 +115,7 @@ def _asked(
     if data is not None:
         if not isinstance(wanted.data, PublishedData):
             raise ConfigError(
-                f"--data is for published sets; the data of {path} is {wanted.data.kind}, so leave it out."
+                f"--data is for published sets; the data of {path} is {wanted.data.kind}.", "Leave --data out."
             )
         wanted = replace(wanted, data=replace(wanted.data, root=str(data)))
     if params is not None or rules:
@@ -127,8 +127,9 @@ def _asked(
 
 def _described(recipe: Recipe, params: Path | None, rules: list[str]) -> Recipe:
     """The recipe with another description of its bags' sensors."""
+    from mlesam_ros.config import beaten_rules
     from mlesam_ros.errors import ConfigError
-    from mlesam_ros.parameter_file import read_override
+    from mlesam_ros.parameter_file import read_node_parameters
     from mlesam_ros.training.sets import BagData
 
     data = recipe.data
@@ -136,10 +137,11 @@ def _described(recipe: Recipe, params: Path | None, rules: list[str]) -> Recipe:
         raise ConfigError(
             f"--params and -p describe the sensors of bags; the data of the recipe is {data.kind}.", "Leave them out."
         )
-    given = dict(data.parameters)
-    for rule in rules:
-        given.update(read_override(rule, data.node))
-    data = replace(data, params=data.params if params is None else str(params), parameters=given)
-    for warning in data.description().warnings:
+    file = data.params if params is None else str(params)
+    given = read_node_parameters(file, rules, data.node)
+    changed = {name: given.values[name] for name in given.overridden}
+    data = replace(data, params=file, parameters={**data.parameters, **changed})
+    beaten = beaten_rules(file, [name for name in given.beaten if name not in data.parameters])
+    for warning in (*beaten, *data.description().warnings):
         typer.echo(f"warning: {warning}", err=True)
     return replace(recipe, data=data)

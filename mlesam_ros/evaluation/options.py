@@ -56,6 +56,8 @@ class Options:
             ConfigError: the bag is over before `start`.
         """
         if self.start > seconds:
-            raise ConfigError(f"start is {self.start:g} s, but the bag lasts {seconds:.1f} s; start earlier.")
+            raise ConfigError(
+                f"start is {self.start:g} s, but the bag lasts {seconds:.1f} s.", "Give an earlier start."
+            )
         rest = seconds - self.start
         return rest if self.duration is None else min(self.duration, rest)

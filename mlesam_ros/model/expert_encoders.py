@@ -58,8 +58,8 @@ def _encoder_name(config: MLESAMConfig, modality: Modality) -> str:
     name = config.encoders.get(modality, DEFAULT_ENCODERS.get(modality))
     if name is None:
         raise ConfigError(
-            f"no encoder is known for modality {modality!r}; name it under encoders in the model's configuration, or "
-            f"use {', '.join(DEFAULT_ENCODERS)}."
+            f"no encoder is known for modality {modality!r}; those of {', '.join(DEFAULT_ENCODERS)} are.",
+            "Name its encoder under encoders in the model's configuration.",
         )
     return name
 
@@ -70,5 +70,6 @@ def _check_statistics(config: MLESAMConfig, encoders: Mapping[Modality, Encoder]
         if not np.allclose(statistics, encoder.statistics):
             raise CheckpointError(
                 f"the {modality} expert was trained on images normalised with {statistics}, but encoder "
-                f"{encoder.name} uses {encoder.statistics}; train it again or use the version it was trained with."
+                f"{encoder.name} uses {encoder.statistics}.",
+                "Train the expert again, or use the version of mlesam_ros that it was trained with.",
             )

@@ -64,7 +64,9 @@ class Playlist:
                     continue  # the recording's time, where the player has its own; or a type that nobody defined
                 known = self.types.setdefault(topic, name)
                 if known != name:
-                    raise BagError(f"{reader.path} has {name} on {topic}, the bag before has {known}; play them apart.")
+                    raise BagError(
+                        f"{reader.path} has {name} on {topic}, the bag before has {known}.", "Play the bags one by one."
+                    )
 
     @property
     def warnings(self) -> list[str]:

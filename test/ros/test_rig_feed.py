@@ -17,7 +17,9 @@ from tf2_msgs.msg import TFMessage
 
 from mlesam_ros.config import NodeParameters
 from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter
 from mlesam_ros.ros.rig_feed import RigFeed
+from mlesam_ros.ros.words import OK, PIPELINE, WARN
 
 TOPIC = "camera/camera_info"
 
@@ -83,6 +85,32 @@ def quality(reliable, latched, depth=10):
     reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
     durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
     return QoSProfile(depth=depth, reliability=reliability, durability=durability)
+
+
+@pytest.mark.parametrize("remedy", ["Stop all but one of them", "set camera.info_topic to another topic"])
+def test_two_publishers_of_one_info_are_named_and_each_remedy_helps(graph, remedy):
+    """The kind: two nodes feed one sensor, here the lens of a camera."""
+    nodes = [graph.node(name) for name in ("left", "right")]
+    publishers = [node.create_publisher(CameraInfo, TOPIC, 10) for node in nodes]
+    listener, parameters = graph.node("listener"), NodeParameters()
+    made = RigFeed(listener, parameters)
+
+    def status():
+        health = PipelineHealth("active", rate=10.0, latencies=[0.1], rivals=made.rivals)
+        return Reporter("/mlesam").pipeline(health, 1.0)
+
+    assert graph.spin_until(lambda: status().level == WARN), status()
+    assert status().message == str(PIPELINE["several_infos"].say(rivals=made.rivals)[1])
+    assert status().message.startswith(f"2 publishers on /{TOPIC}: /left, /right.") and remedy in status().message
+    if remedy.startswith("Stop"):
+        nodes[0].destroy_publisher(publishers[0])
+    else:
+        camera = dataclasses.replace(parameters.camera, info_topic="other/camera_info")
+        made.close()
+        made = RigFeed(listener, dataclasses.replace(parameters, camera=camera))
+        nodes[1].create_publisher(CameraInfo, "other/camera_info", 10)
+    assert graph.spin_until(lambda: made.rivals is None, 10)
+    assert status().level == OK
 
 
 def test_an_info_that_was_latched_before_the_node_came_is_heard(graph):

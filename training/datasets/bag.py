@@ -162,7 +162,8 @@ def _stamps(bag: str, options: BagOptions, space: LabelSpace, warnings: dict[str
     if not stamps:
         wanted = ", ".join(options.modalities)
         raise DatasetError(
-            f"{bag} has no label within {_SLACK / 1e6:.0f} ms of a set with {wanted}; check the stamps of its labels."
+            f"{bag} has no label within {_SLACK / 1e6:.0f} ms of a set with {wanted}.",
+            "Give the labels the timestamps of the images that they are of.",
         )
     return stamps
 
@@ -203,7 +204,10 @@ def _labelled(
             raise DatasetError(f"{bag} has no topic of labels.", "Name one in the recipe's data, as truth: /topic.")
         silent = [m for m in options.modalities if m not in topics.sensors]
         if silent:
-            raise DatasetError(f"{bag} has no topic for {' and '.join(silent)}; take it out of modalities, or name it.")
+            raise DatasetError(
+                f"{bag} has no topic for {' and '.join(silent)}.",
+                f"Take {' and '.join(silent)} out of modalities, or set {silent[0]}.topic to one that {bag} has.",
+            )
         calibration = BagRig(reader, topics, options.parameters)
         window = getattr(options.made().get(EVENT), "window", 0.0)
         replay = Replay(reader, topics, calibration, space, options.parameters, event_window=window)

@@ -213,7 +213,9 @@ class FileDataset(ABC):
         shapes = {labels.shape for _, labels in samples}
         if len(shapes) > 1:
             sizes = " and ".join(f"{shape[1]}x{shape[0]}" for shape in sorted(shapes))
-            raise DatasetError(f"rows {list(rows)} are {sizes}; a batch needs pictures of one size, so take batch: 1.")
+            raise DatasetError(
+                f"rows {list(rows)} are {sizes}; a batch needs images of one size.", "Set batch to 1 in the recipe."
+            )
         images = {m: torch.from_numpy(np.stack([found[m] for found, _ in samples])) for m in modalities}
         return images, torch.from_numpy(np.stack([labels for _, labels in samples]))
 

@@ -65,7 +65,7 @@ def exam(
     if len(paths) != 1:
         raise ConfigError(f"{len(paths)} folders are given; a data set lies in one.")
     if given := [name for name, value in bags_only.items() if value]:
-        raise ConfigError(f"--{given[0]} is for bags; a data set has no {given[0]}, so leave it out.")
+        raise ConfigError(f"--{given[0]} is for bags; a data set has no {given[0]}.", f"Leave --{given[0]} out.")
     if wrong := [pair for pair in options if "=" not in pair.strip("=")]:
         raise ConfigError(f"option {wrong[0]!r} cannot be read.", "Write KEY=VALUE, such as weather=night.")
     return Exam(dataset, paths[0], split, dict(pair.split("=", 1) for pair in options), **how)
