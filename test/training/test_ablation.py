@@ -31,5 +31,5 @@ def test_four_rows_of_one_budget_end_in_one_table(smoke_file, tmp_path):
     assert [(c["features"], c["auxiliary"]) for c in configs.values()] == [
         ("average", False), ("routed", False), ("both", False), ("both", True)
     ]  # fmt: skip
-    with pytest.raises(ConfigError, match="take a recipe of stage experts"):
+    with pytest.raises(ConfigError, match="Give a recipe of stage experts"):
         ablate(load_recipe(pretrain), tmp_path)
