@@ -174,7 +174,8 @@ def other_value(name):
         return type(default)(next(value for value in (high / 2, high, low) if value != default))
     if spec.topic:
         return f"/somewhere/{name.replace('.', '/')}"
-    return next((c for c in spec.choices if c not in (default, AUTO)), "cpu" if name == "device" else "elsewhere")
+    own = {"device": "cpu", "depth.gravity": "normals"}
+    return next((c for c in spec.choices if c not in (default, AUTO)), own.get(name, "elsewhere"))
 
 
 def together(name):

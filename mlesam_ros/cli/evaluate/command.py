@@ -109,6 +109,7 @@ def evaluate(
     if dataset is not None:
         of_network = {"checkpoint", "base_weights", "device", "precision"}
         bags_only = {
+            "threads": threads, "calibration": calibration,
             **dict.fromkeys((f"param {name}" for name in sorted(parameters.given - of_network)), True),
             "topic": topic, "labels": labels, "start": start, "duration": duration, "every": every > 1,
             "real-time": real_time, "drop": drop, "clouds": clouds,
