@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mlesam_ros.bench.memory import peak_bytes
@@ -31,6 +32,8 @@ from mlesam_ros.training.recipe import Data, Recipe, Split
 from mlesam_ros.training.state import Learner
 
 _RATE, _CLIP, _DECAY = 1e-4, 1.0, 0.01
+_STRIDE = 2
+"""Of the rows and columns that have labels."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,12 @@ class PlainTrainer:
         pyramids = [self._encode(modality, images[modality]) for modality in images]
         pyramid = {level: torch.stack([each[level] for each in pyramids]) for level in pyramids[0]}
         fused, _ = self._model.fuse(pyramid)
-        heads = [logits for logits in self._model.decode(fused) if logits is not None]
+        size = next(iter(images.values())).shape[-2:]
+        heads = [
+            F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[..., ::_STRIDE, ::_STRIDE]
+            for logits in self._model.decode(fused)
+            if logits is not None
+        ]
         heads_loss(heads, self._batch.labels).backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, _CLIP)
         self._optimiser.step()
@@ -124,15 +132,16 @@ def _recipe(work: Work) -> Recipe:
     return Recipe(
         stage="experts", data=data, model={}, backbone="hiera_nano.safetensors", steps=1, batch=work.moments,
         lr=_RATE, clip=_CLIP, weight_decay=_DECAY, precision=work.precision, checkpointing=work.checkpointing,
+        label_stride=_STRIDE,
     )  # fmt: skip
 
 
 def _batch(work: Work, modalities: tuple[str, ...], classes: int, device: torch.device) -> Batch:
-    """This process' part of a batch: noise, and labels at every second row and column."""
+    """This process' part of a batch: noise, and labels at every n-th row and column."""
     mine = part(work.moments)
-    half = work.side // 2
+    rows = len(range(0, work.side, _STRIDE))
     samples = tuple({m: torch.randn(3, work.side, work.side).to(device) for m in modalities} for _ in mine)
-    labels = torch.randint(0, classes, (len(mine), half, half), dtype=torch.uint8).to(device)
+    labels = torch.randint(0, classes, (len(mine), rows, rows), dtype=torch.uint8).to(device)
     return Batch(0, tuple(mine), samples, labels, tuple(generator(0, 0, place) for place in mine))
 
 

@@ -5,6 +5,7 @@ Layout: `sensor_msgs/PointCloud2` and `sensor_msgs/PointField`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -34,6 +35,8 @@ _INTENSITIES = (
 """What drivers call the strength of the echo, the most usual first."""
 _USUAL = 255.0
 """Full strength of most drivers, and of the encoders."""
+_SAMPLE = 2048
+"""Values at least of those that are read to find a scale."""
 _OUTLIERS = 0.001
 """Share of a sweep's intensities that may lie beyond the range of its scale."""
 _LARGEST_POINT = 65535
@@ -170,16 +173,20 @@ def find_intensity_scale(values: npt.NDArray[Any]) -> float:
     """The value that counts as full strength, by the type of a field and the range of one sweep.
 
     uint8 is 255. Any other type is 65535 if values exceed 255, 1 if they are fractions of at most 1, else 255. One
-    value in a thousand may lie beyond a range.
+    value in a thousand may lie beyond a range. Of many values a few thousand, evenly spread, are read.
 
     Args:
-        values: (N,) of one sweep.
+        values: of any shape, of one sweep.
 
     Returns:
         1, 255 or 65535; 0 where the sweep does not tell: no finite value, or only 0 and 1 in floats.
     """
     if values.dtype == np.uint8:
         return 255.0
+    for axis, most in enumerate((_SAMPLE,) if values.ndim == 1 else (math.isqrt(_SAMPLE),) * values.ndim):
+        # An odd step, so that it does not follow one ring of a LiDAR with 16 or 32.
+        values = values[(slice(None),) * axis + (slice(None, None, values.shape[axis] // most | 1),)]
+    values = values.ravel()
     if values.dtype.kind == "f":
         values = values[np.isfinite(values)]
     few = _OUTLIERS * values.size
@@ -218,7 +225,7 @@ class IntensityFinder:
             return replace(cloud, intensity_field=self._field, intensity_scale=self._given)
         values = cloud.points[field]
         if not self._given:
-            self._scale = max(self._scale, find_intensity_scale(values.ravel()))
+            self._scale = max(self._scale, find_intensity_scale(values))
         scale = self._given or self._scale
         given = " as set" if self._given else "" if self._scale else " until a sweep tells"
         words = f"field {field}, {values.dtype.name}, scale {scale or _USUAL:g}{given}"
@@ -267,5 +274,5 @@ def echo_strength(cloud: Cloud, reference: Reference | None = None) -> npt.NDArr
         reason = no_intensity(points, cloud.intensity_field)
         reference.note(LIDAR, f"intensity is taken as 0: {reason}. Set lidar.intensity_field to a field of it.")
     strength = cloud_intensity(cloud)
-    scale = cloud.intensity_scale or (find_intensity_scale(points[name].ravel()) if name else 0.0) or _USUAL
+    scale = cloud.intensity_scale or (find_intensity_scale(points[name]) if name else 0.0) or _USUAL
     return strength if scale == _USUAL else strength * np.float32(_USUAL / scale)

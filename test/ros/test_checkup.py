@@ -149,7 +149,7 @@ def test_a_node_that_is_not_active(drive, launch):  # noqa: F811
     drive()
     launch(autostart=False)
     (finding, *_) = examined([(NODE, "it is unconfigured")]).findings
-    assert finding.remedy == "ros2 lifecycle set /mlesam configure"
+    assert finding.remedy == "Bring it on: ros2 lifecycle set /mlesam configure"
 
 
 def test_settings_come_from_a_file_and_bad_ones_are_refused(drive, tmp_path):

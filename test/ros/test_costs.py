@@ -103,7 +103,8 @@ def test_a_frame_is_a_view_of_its_cloud_message():
     reader = FrameReader(LIDAR, "sensor_msgs/msg/PointCloud2")
     frame = reader.read(message)
     assert np.shares_memory(frame.payload.points, np.frombuffer(message.data, np.uint8))
-    assert peak(lambda: reader.read(message)) < 20_000
+    # A fixed number of samples tells the scale of the intensity and the pieces of a sweep.
+    assert peak(lambda: reader.read(message)) < 0.03 * len(message.data)
 
 
 class Publisher:

@@ -110,7 +110,7 @@ def test_one_of_another_configuration_makes_the_masks_that_a_fresh_node_makes(gr
         ({"modalities": (CAMERA, LIDAR)}, "modalities ('camera', 'lidar'), but the model has"),
         ({"base": False}, "but the ones loaded have"),
         (None, "there is no checkpoint"),
-        (64, "truncated or not a safetensors file"),
+        (64, "truncated or not a weights file"),
     ],
     ids=["modalities", "base", "missing", "truncated"],
 )

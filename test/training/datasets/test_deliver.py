@@ -81,7 +81,7 @@ def test_events_of_low_resolution_are_enlarged_by_nearest_neighbour(val, written
     stored = cv2.imread(str(written / "event/rain/val/MAP_5_point1_eventlowres/000000_event_front.png"))
     assert stored.shape[:2] == (31, 39)
     images, _ = val.sample(0, [EVENT])
-    expected = cv2.resize(stored, SIZE[::-1], interpolation=cv2.INTER_NEAREST)
+    expected = cv2.resize(stored, SIZE[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     assert np.array_equal(images[EVENT][0] * 255, expected[..., 0]), "brighter is blue"
     assert np.array_equal(images[EVENT][1] * 255, expected[..., 2]), "darker is red"
 
