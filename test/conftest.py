@@ -2,20 +2,30 @@
 
 import os
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from leftovers import sweep
 
 from mlesam_ros.cli.domain import claim_domain
+from mlesam_ros.ros.middleware import transport_environment
 
 # Before anything imports rclpy: the default discovery range multicasts on the network. Each xdist worker is a process
 # of its own and so gets a domain of its own.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(claim_domain())
 
+
 # A run started in the background of a script ignores SIGINT, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def transport() -> None:
+    """The profile that carries images and listens on the loopback alone: the first context of a process decides."""
+    if find_spec("rclpy") is not None:
+        os.environ.update(transport_environment())
 
 
 def pytest_unconfigure() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,6 @@ from rosgraph_msgs.msg import Clock
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import CONFIGURE, LIVE, iter_parameters
 from mlesam_ros.ros.compat.interfaces import message_class
-from mlesam_ros.ros.process import transport_environment
 from mlesam_ros.ros.topics import OUTPUTS as TYPES
 
 _STEP = PERIOD // 10  # ns of the clock between its messages
@@ -40,7 +38,6 @@ class LiveNode:
     """
 
     def __init__(self, log: Path, weights: Mapping[str, Any]) -> None:
-        os.environ.update(transport_environment())
         self.process = NodeProcess(log, None, use_sim_time=True, autostart=False, **weights)
         self._context = rclpy.Context()
         rclpy.init(context=self._context)

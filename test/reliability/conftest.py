@@ -1,6 +1,5 @@
-"""The small robot of the ROS tests, its tiny weights and its transport."""
+"""The small robot of the ROS tests and its tiny weights."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -9,13 +8,6 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[1] / "ros"))
 
 pytest.importorskip("rclpy")
-from mlesam_ros.ros.middleware import transport_environment
-
-
-@pytest.fixture(scope="session", autouse=True)
-def transport() -> None:
-    """The profile that carries images, for this process and the ones it starts."""
-    os.environ.update(transport_environment())
 
 
 @pytest.fixture(scope="session")

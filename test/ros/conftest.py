@@ -1,7 +1,6 @@
 """A ROS graph per test, in this process."""
 
 import gc
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,8 +8,6 @@ import pytest
 pytest.importorskip("rclpy")
 from rclpy.node import Node
 from ros_graph import Graph
-
-from mlesam_ros.ros.middleware import transport_environment
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -20,13 +17,6 @@ def pytest_runtest_teardown(item):
     if "graph" in getattr(item, "fixturenames", ()):
         item.funcargs.clear()
         gc.collect()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def transport() -> None:
-    """The profile that carries images, for this process and the ones it starts."""
-
-    os.environ.update(transport_environment())
 
 
 @pytest.fixture
