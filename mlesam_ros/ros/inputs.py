@@ -102,11 +102,17 @@ class SensorInput(SimpleFilter):
 
     @property
     def rivals(self) -> list[str]:
-        """Nodes of the publishers whose messages take turns on the topic; none where one alone sends."""
-        senders = list(self._senders)
+        """Nodes of the publishers whose messages take turns on the topic; none where one alone sends.
+
+        Before Kilted a message does not tell its publisher: there everyone that publishes on the topic counts.
+        """
+        senders, infos = list(self._senders), self._node.get_publishers_info_by_topic(self.topic)
+        if not senders:
+            several = self.received and len(infos) > 1
+            return sorted(f"{i.node_namespace.rstrip('/')}/{i.node_name}" for i in infos) if several else []
         if sum(one != other for one, other in pairwise(senders)) < _SWITCHES:
             return []
-        known = {bytes(i.endpoint_gid): i for i in self._node.get_publishers_info_by_topic(self.topic)}
+        known = {bytes(i.endpoint_gid): i for i in infos}
         # A GID of a message is padded or cut, depending on the version of the middleware.
         names = [next((i for gid, i in known.items() if gid[:16] == sender[:16]), None) for sender in {*senders}]
         return sorted(f"{i.node_namespace.rstrip('/')}/{i.node_name}" if i else "an unknown node" for i in names)

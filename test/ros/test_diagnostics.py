@@ -54,7 +54,7 @@ def test_what_a_decoder_counted_is_among_the_values():
         ({"publishers": 0, "received": 0, "silence": 3.0}, WARN, "no publisher on /lidar/points. Start its driver"),
         ({"publishers": 0, "silence": 3.0}, WARN, "the last message came 3.0 s ago"),
         ({"publishers": 0, "silence": 0.2}, WARN, "the last message came 0.2 s ago"),
-        ({"received": 0, "silence": 2.0}, ERROR, "FASTDDS_DEFAULT_PROFILES_FILE"),
+        ({"received": 0, "silence": 2.0}, ERROR, "_DEFAULT_PROFILES_FILE"),
         (
             {"received": 0, "silence": 0.1, "obstacle": Problem("QoS incompatible: reliability", "Match.")},
             ERROR,
@@ -84,7 +84,7 @@ def test_messages_lost_on_the_way_are_news_once_and_begin_anew_with_an_activatio
         assert values["lost_on_the_way"] == str(lost)
         words.append(status.message.partition(" on ")[0])
     assert words == ["4 messages", "10.0 Hz", "2 messages", "10.0 Hz", "1 messages"]
-    assert "FASTDDS_DEFAULT_PROFILES_FILE" in Reporter("/mlesam").sensor(lidar(lost=1), health, 1.0).message
+    assert "_DEFAULT_PROFILES_FILE" in Reporter("/mlesam").sensor(lidar(lost=1), health, 1.0).message
 
 
 @pytest.mark.parametrize("received", [0, 5])

