@@ -87,7 +87,7 @@ def to_rgb(picture: Picture | CompressedPicture) -> Rgb:
         picture = decode_camera(picture)
     samples = view_samples(picture, CAMERA_LAYOUTS, "a camera picture")
     if picture.encoding == "nv24":
-        return _from_nv24(picture)
+        return _from_nv24(picture, samples.strides[0])
     if samples.dtype.itemsize == 2:
         bits = picture.significant_bits or find_significant_bits(samples)
         samples = np.minimum(samples >> (bits - 8), 255).astype(np.uint8)
@@ -143,9 +143,9 @@ def find_significant_bits(samples: npt.NDArray[Any], least: int = 8) -> int:
     return next(bits for bits in SIGNIFICANT_BITS if bits >= least and largest < 1 << bits)
 
 
-def _from_nv24(picture: Picture) -> Rgb:
-    """A row of colour pairs lies in two rows of memory; OpenCV has no code for it."""
-    data, size, step = np.ascontiguousarray(picture.data), (picture.height, picture.width), picture.step
+def _from_nv24(picture: Picture, step: int) -> Rgb:
+    """A row of colour pairs lies in two rows of memory, each `step` bytes long; OpenCV has no code for it."""
+    data, size = np.ascontiguousarray(picture.data), (picture.height, picture.width)
     brightness = np.ndarray(size, np.uint8, data, 0, (step, 1))
     colour = np.ndarray((*size, 2), np.uint8, data, picture.height * step, (2 * step, 2, 1))
     return np.asarray(cv2.transform(np.dstack([brightness, colour]), _YUV_TO_RGB), np.uint8)

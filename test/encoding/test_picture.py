@@ -326,3 +326,16 @@ def test_any_bytes_are_a_picture_or_a_refusal(source):
         assert result.shape == (source.height, source.width, *channels)
         if not channels:
             assert not (result <= 0).any()
+
+
+@pytest.mark.parametrize("step", [0, 3, 5000])
+@pytest.mark.parametrize("encoding", ["nv12", "nv21", "nv24"])
+def test_a_wrong_step_costs_no_picture_in_planes_whose_bytes_are_all_there(encoding, step):
+    """Kind: redundant fields. Gray in every format: the brightness is the picture."""
+    height, width = 4, 6
+    luma = np.arange(100, 124, dtype=np.uint8).reshape(height, width)
+    chroma = np.full(height * width * 2 if encoding == "nv24" else height * width // 2, 128, np.uint8)
+    data = np.concatenate([luma.ravel(), chroma])
+    wrong = to_rgb(Picture(height, width, encoding, step, data))
+    assert np.array_equal(wrong, to_rgb(Picture(height, width, encoding, width, data)))
+    assert np.ptp(wrong.astype(int), axis=2).max() <= 1 and (np.diff(wrong[..., 0].ravel().astype(int)) >= 0).all()
