@@ -118,7 +118,7 @@ def test_four_sensors_in_everything_out(graph, launch):
     info = got["label_info"][0]
     assert (info.name, [c.name for c in info.classes]) == ("deliver", list(space.names))
     assert [entry.class_name for entry in vision[0].class_map] == list(space.names)
-    assert graph.spin_until(lambda: "masks/s" in drive.listener.words("pipeline")), drive.listener.words("pipeline")
+    drive.until(lambda: "masks/s" in drive.listener.words("pipeline"))
 
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     for pid in (node.process.pid, os.getpid()):

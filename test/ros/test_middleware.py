@@ -62,7 +62,7 @@ def test_a_wrong_variable_is_named_and_the_remedy_helps(tmp_path, name):
     check_environment(changed(mended(changes, refused.value.remedy, tmp_path)))
 
 
-@pytest.mark.parametrize(("command", "name"), zip(COMMANDS, WRONG, strict=False))
+@pytest.mark.parametrize(("command", "name"), list(zip(COMMANDS, WRONG, strict=False)))
 def test_every_command_that_joins_the_graph_refuses_it(tmp_path, command, name):
     changes, words = WRONG[name if command != "perception_node" else "middleware"]
     environment = {**changes, "PYTHONPATH": str(CHECKOUT)}
