@@ -68,7 +68,7 @@ def play(
     parameters = read_parameters(params, param, node)
     drops = tuple(_on_topic(parse_drop(text), parameters) for text in drop or ())
     options = PlayOptions(rate, loop, clock, drops, wait, tuple(listener or ()))
-    playlist = Playlist(bags)
+    playlist = Playlist(bags, parameters)
 
     def begun(report: PlayReport) -> None:
         typer.echo(f"playing {', '.join(str(bag) for bag in bags)}", err=True)

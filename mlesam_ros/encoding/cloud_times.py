@@ -101,7 +101,7 @@ def move_times(cloud: Cloud, stamp: int, delta: int) -> bool:
             return False
         measured = _measured(cloud).reshape(cloud.points.shape)
         values = cloud.points[name][measured]
-        scale, zero = _found(values, stamp, name, AUTO, LONGEST) if len(values) else (1, 0)
+        scale, zero = _found(values, stamp, name, cloud.time_unit, LONGEST) if len(values) else (1, 0)
     except CloudError:
         return False
     if not zero:

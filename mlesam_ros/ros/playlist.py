@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.config import NodeParameters
 from mlesam_ros.errors import BagError
-from mlesam_ros.frame import NANOSECONDS
+from mlesam_ros.frame import AUTO, NANOSECONDS
 from mlesam_ros.ros.restamp import Restamper, restamper
 
 _PAUSE = NANOSECONDS // 10
@@ -45,16 +46,18 @@ class Playlist:
         latched: the topics that are kept apart.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], parameters: NodeParameters | None = None) -> None:
         """Open the bags.
 
         Args:
             paths: rosbag2 folders or files, played in this order.
+            parameters: of the sensors; `lidar.time_unit` counts, on the topic that is given for the LiDAR if one is.
 
         Raises:
             BagError: one cannot be opened, or two disagree about the type of a topic.
         """
         self._readers = [BagReader(path) for path in paths]
+        self._parameters = parameters or NodeParameters()
         self.types: dict[str, str] = {}
         self.latched: set[str] = set()
         for reader in self._readers:
@@ -114,6 +117,12 @@ class Playlist:
     ) -> Iterator[tuple[str, int, bytes, Restamper]]:
         known = self.types if topics is None else topics
         wanted = {name for name in reader.topics if name in known and (name in self.latched) == latched}
-        restampers = {name: restamper(reader.types, reader.topics[name]) for name in wanted}
+        restampers = {n: restamper(reader.types, reader.topics[n], self._time_unit(n)) for n in wanted}
         for topic, _, time, raw in reader.raw_messages(wanted):
             yield topic, time, raw, restampers[topic]
+
+    def _time_unit(self, topic: str) -> str:
+        """The unit of the times of points on a topic."""
+        parameters, lidar = self._parameters, self._parameters.lidar
+        others = "lidar.topic" in parameters.given and parameters.resolve(lidar.topic) != topic
+        return AUTO if others else lidar.time_unit

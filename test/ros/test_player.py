@@ -8,14 +8,16 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from itertools import product
 
 import numpy as np
 import pytest
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rosbags.rosbag2 import Writer
 from rosbags.rosbag2.enums import StoragePlugin
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
-from small_bag import PERIOD, START, TYPES, image, write_small_bag
+from small_bag import PERIOD, START, STORE, TYPES, image, write_small_bag
 
 from mlesam_ros.bags.drops import Drop
 from mlesam_ros.errors import BagError, ConfigError
@@ -156,6 +158,18 @@ def test_unusable_input_is_named(bag, tmp_path):
         play(Playlist([bag]), PlayOptions(drops=(Drop("radar"),)))
     with pytest.raises(ConfigError, match="rate -1"):
         PlayOptions(rate=-1)
+
+
+def test_a_damaged_message_does_not_end_the_playing(tmp_path):
+    """Kind: one bad message ends the whole."""
+    with Writer(tmp_path / "bag", version=9) as writer:
+        known = {topic: writer.add_connection(topic, TYPES[topic], typestore=STORE) for topic in (CAMERA, LIDAR, "/tf")}
+        for topic, raw in product(known, (b"", b"\0\1\0", b"\0\1\0\0" + b"\xff" * 60)):
+            writer.write(known[topic], START, raw)
+        good = bytes(STORE.serialize_cdr(image(START, "mono8", 1, 0), TYPES[CAMERA]))
+        writer.write(known[CAMERA], START + PERIOD, good)
+    report = play(Playlist([tmp_path / "bag"]), PlayOptions(wait=0.0))
+    assert report.published == {CAMERA: 4, LIDAR: 3, "/tf": 3}
 
 
 def test_two_bags_that_disagree_about_a_topic_are_refused(bag, tmp_path, monkeypatch):
