@@ -210,7 +210,7 @@ class _Run:
         usable = replace(frame_set, frames={m: frame_set.frames[m] for m in mask.used})
         images = dict(self._pipeline.images)
         others = self._ablation(usable, mask.used, rig) if self._ablation is not None else None
-        trace = self._scores.take_mask(frame_set, mask, others)
+        trace = self._scores.take_mask(frame_set, mask, others, (rig.camera.height, rig.camera.width))
         made = Made(usable, images, mask, rig, trace, self.replay.counters, self.made, self.replay.found)
         for listener in self._listeners:
             listener.take(made)

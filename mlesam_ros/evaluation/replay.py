@@ -17,7 +17,7 @@ from mlesam_ros.errors import BagError, ConfigError, MlesamError, Problem
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.topics import Topics
 from mlesam_ros.evaluation.truth import Truth, labels_of
-from mlesam_ros.frame import CAMERA, NANOSECONDS, FrameSet, Modality, Picture, SensorFrame
+from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, Picture, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.messages import label_image, stamp_ns
@@ -39,7 +39,7 @@ class Replay:
         problems: topic → what is wrong with its newest bad message.
         warnings: one sentence for each thing that was got round.
         heard: seconds of the bag that were listened to so far.
-        label_offset: nanoseconds by which the stamps of true labels are late: those of the camera's pictures.
+        label_offset: nanoseconds by which the stamps of true labels are late, as those of the camera are, read or not.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Replay:
             source.topic: frame_reader(parameters.sensor(m), m, source.type, event_window)
             for m, source in topics.sensors.items()
         }
-        self.label_offset = round(parameters.camera.offset * NANOSECONDS) if CAMERA in topics.sensors else 0
+        self.label_offset = round(parameters.camera.offset * NANOSECONDS)
         self._truth_topic = topics.truth
         self._free = self._taken = 0
         self._damaged_before = Counter(reader.damaged)

@@ -86,7 +86,11 @@ class Scores:
         self._previous: Labels | None = None
 
     def take_mask(
-        self, frame_set: FrameSet, mask: Segmentation, others: Mapping[Damage, Labels] | None = None
+        self,
+        frame_set: FrameSet,
+        mask: Segmentation,
+        others: Mapping[Damage, Labels] | None = None,
+        camera: tuple[int, int] | None = None,
     ) -> Trace:
         """A mask was made.
 
@@ -94,6 +98,7 @@ class Scores:
             frame_set: what from.
             mask: by all sensors of the set.
             others: of `Ablation`.
+            camera: (H, W) of the camera's images; None where the mask has its size.
         """
         skews = {m: frame_set.skews[m] / NANOSECONDS for m in mask.used}
         consistency = None
@@ -107,7 +112,9 @@ class Scores:
         self.shares += np.append(counts[: self.classes], counts[self.classes :].sum())
         if others is not None:
             self.trials.agree(mask.used, others)
-        _keep(self._masks, frame_set.time, _Waiting(trace, mask.labels, dict(others or {})))
+        _keep(
+            self._masks, frame_set.time, _Waiting(trace, mask.labels, camera or mask.labels.shape, dict(others or {}))
+        )
         return trace
 
     def match(self, time: int) -> None:
@@ -139,7 +146,7 @@ class Scores:
             return
         waiting, truth = self._masks.pop(time), self._truths.pop(true_time)
         try:
-            check_aspect(truth.shape, waiting.labels.shape)
+            check_aspect(truth.shape, waiting.camera)
         except LabelError as error:
             self.warnings.setdefault(str(error))
             return
@@ -158,6 +165,7 @@ class Scores:
 class _Waiting:
     trace: Trace
     labels: Labels
+    camera: tuple[int, ...]
     others: dict[Damage, Labels] = field(default_factory=dict)
 
 

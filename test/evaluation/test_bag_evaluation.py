@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from drive import CAMERA, MOMENTS, PERIOD, write_drive
+from drive import CAMERA, MOMENTS, PERIOD, START, write_drive
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 
 from mlesam_ros.bags.drops import parse_drop
@@ -430,3 +430,53 @@ def test_true_labels_of_another_aspect_are_refused_by_name(street, pipeline, tmp
     assert found.scores.compared == 0 and found.scores.confusion.counts.sum() == 0
     (warning,) = found.warnings
     assert "true labels are 96x32 pixels, but the camera has 96x64" in warning
+
+
+@pytest.mark.parametrize("robustness", [False, True])
+def test_masks_in_the_networks_size_are_compared_as_those_in_the_cameras(street, pipeline, robustness):
+    """Kind: one size taken for another. The network's 64x32 of a 96x64 camera is another aspect ratio than the truth's;
+    its pixels are copied to the true ones as they are to the camera's."""
+    options = [
+        replace(described(f"labels_resolution:={size}"), robustness=robustness) for size in ("network", "camera")
+    ]
+    memory = Memory()
+    found, expected = evaluate(street, pipeline, options[0], [memory]), evaluate(street, pipeline, options[1])
+    assert memory.made[0].mask.labels.shape == (32, 64) and truths_of(street).popitem()[1].shape == (64, 96)
+    assert found.scores.compared == MOMENTS and found.warnings == []
+    assert np.array_equal(found.scores.confusion.counts, expected.scores.confusion.counts)
+    assert found.scores.trials.rows() == expected.scores.trials.rows()
+
+
+def test_true_labels_of_another_aspect_than_the_cameras_are_refused_in_the_networks_size(street, pipeline, tmp_path):
+    """Those of the network's own 2:1 among them."""
+    bag = with_labels(street, tmp_path / "bag", lambda ids: ("mono8", ids[:32, :64].copy()))
+    found = evaluate(bag, pipeline, described("labels_resolution:=network"))
+    assert found.scores.compared == 0
+    assert "true labels are 64x32 pixels, but the camera has 96x64" in found.warnings[0]
+
+
+@pytest.mark.parametrize("where", ["topic", "folder"])
+@pytest.mark.parametrize("modalities", ["[lidar]", "[camera, lidar]"])
+def test_true_labels_are_late_as_the_cameras_images_whether_these_are_read_or_not(
+    tmp_path, pipeline, where, modalities
+):
+    """Kind: a correction that one reader leaves out. The camera's stamps, and with them the labels', are 50 ms late."""
+
+    def late(topic, index, made):
+        if topic in ("/camera/image_raw", "/ground_truth/labels"):
+            made["header"]["stamp"]["nanosec"] += 50_000_000
+        return made
+
+    bag = write_drive(tmp_path / "bag", lidar_late=0, change=late)
+    options = described(f"modalities:={modalities}", "camera.offset:=0.05")
+    if where == "folder":
+        for index in range(10):
+            cv2.imwrite(
+                str(tmp_path / f"{START + index * PERIOD + 50_000_000}.png"), np.full((24, 32), index, np.uint8)
+            )
+        options = replace(options, labels=tmp_path)
+    found = evaluate(bag, pipeline, options)
+    assert found.scores.compared == len(found.scores.traces) >= 9
+    pairs = Memory()
+    evaluate(bag, pipeline, options, [pairs])
+    assert all((truth == (stamp - START) // PERIOD).all() for stamp, _, truth in pairs.pairs)
