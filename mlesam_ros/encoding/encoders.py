@@ -15,11 +15,12 @@ from mlesam_ros.encoding.hha import Hha
 from mlesam_ros.encoding.log_depth import LogDepth
 from mlesam_ros.encoding.range_intensity_height import RangeIntensityHeight
 from mlesam_ros.encoding.rgb import Rgb
-from mlesam_ros.encoding.settings import DEFAULTS, GRAVITY, Preprocessing, direction
+from mlesam_ros.encoding.settings import DEFAULTS, GRAVITY, WINDOWS, Preprocessing, direction
 from mlesam_ros.encoding.time_surface import TimeSurface
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import AUTO, CAMERA, DEPTH, EVENT, LIDAR, FrameSet, Modality
 from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.strict_yaml import short
 
 ENCODERS: dict[str, type[Encoder]] = {
     cls.name: cls
@@ -34,6 +35,8 @@ DEFAULT_ENCODERS: dict[Modality, str] = {
     LIDAR: RangeIntensityHeight.name,
 }
 
+
+_MOST, _MOST_WHOLE = 1e6, 64
 
 Settings = Mapping[Modality, Mapping[str, Any]]
 """Modality → the settings of its encoder's image; the defaults where they say nothing."""
@@ -70,6 +73,8 @@ def make_encoders(
                 f"encoder {name} has no setting {foreign[0]!r}; accepted are {', '.join(known) or 'none'}.",
                 "Take it out of settings, or use the version that the checkpoint was trained with.",
             )
+        for key, value in given.items():
+            _check_setting(name, key, value, getattr(ENCODERS[name], key))
         if name == Hha.name and preprocessing.gravity not in GRAVITY:
             given |= {"gravity": "down", "down": direction(preprocessing.gravity)}
         elif name == Hha.name:
@@ -86,6 +91,21 @@ def image_settings(encoders: Mapping[Modality, Encoder]) -> dict[Modality, dict[
 
 def _image_fields(encoder: type[Encoder]) -> list[str]:
     return [f.name for f in fields(encoder) if not f.metadata] if is_dataclass(encoder) else []
+
+
+def _check_setting(encoder: str, key: str, value: Any, default: Any) -> None:
+    """Refuse a setting that is not of its default's kind: text, a positive number, or a small whole number from 0."""
+    most = WINDOWS[1] if key == "window" else _MOST
+    if isinstance(default, str):
+        kind, fits = "text", isinstance(value, str)
+    elif isinstance(default, int):
+        kind = f"a whole number from 0 to {_MOST_WHOLE}"
+        fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_WHOLE
+    else:
+        kind = f"a number above 0 and up to {most:g}"
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= most
+    if not fits:
+        raise ConfigError(f"setting {key!r} of encoder {encoder} is {short(value)}; accepted is {kind}.")
 
 
 def encode(

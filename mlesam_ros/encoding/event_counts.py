@@ -16,6 +16,7 @@ from mlesam_ros.encoding.encoder import Image, Statistics
 from mlesam_ros.encoding.event_cells import cells_of, pixels_in
 from mlesam_ros.encoding.picture import to_rgb
 from mlesam_ros.encoding.settings import EVENT_WINDOW
+from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import EVENT, CompressedPicture, Events, Modality, Picture, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 
@@ -47,6 +48,15 @@ class EventCounts:
     window: float = EVENT_WINDOW
     brighter: int = 2
     darker: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the channels.
+
+        Raises:
+            ConfigError: brighter or darker is no channel of an RGB image.
+        """
+        if not {self.brighter, self.darker} <= {0, 1, 2}:
+            raise ConfigError(f"brighter and darker are {self.brighter} and {self.darker}; accepted are 0, 1 and 2.")
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
         """Encode `Events`, or a `Picture` or `CompressedPicture` of them; see `Encoder`."""

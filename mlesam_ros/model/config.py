@@ -14,6 +14,7 @@ from mlesam_ros.errors import ConfigError, MlesamError
 from mlesam_ros.frame import MODALITIES, Modality
 from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.backbones import BACKBONES, STRIDE
+from mlesam_ros.strict_yaml import short
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "gate": ("linear", "sigmoid"),
@@ -22,6 +23,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "fuse": ("mean", "max_confidence", "main"),
 }
 """Field → the words it accepts."""
+
+_MOST = 1e6  # of a mean or standard deviation
 
 NAMES = "any text without a dot that is not a method of torch's ModuleDict, such as keys or type"
 """What may name a modality, in words."""
@@ -99,6 +102,15 @@ class MLESAMConfig:
             foreign = sorted(set(getattr(self, key)) - set(names))
             if foreign:
                 raise ConfigError(f"{key} names {', '.join(foreign)}, but the modalities are {', '.join(names)}.")
+        for modality, encoder in self.encoders.items():
+            if not isinstance(encoder, str):
+                raise ConfigError(f"encoders names {short(encoder)} for {modality}; accepted is the name of one.")
+        for modality, pair in self.statistics.items():
+            if not _are_statistics(pair):
+                raise ConfigError(
+                    f"statistics of {modality} are {short(pair)}; they must be two times three finite numbers, mean and "
+                    "standard deviation, the second above 0."
+                )
 
     @classmethod
     def paper(cls, **changes: Any) -> MLESAMConfig:
@@ -160,6 +172,15 @@ def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
     if "settings" in ready:
         ready["settings"] = {m: dict(own) for m, own in ready["settings"].items()}
     return ready
+
+
+def _are_statistics(pair: Any) -> bool:
+    """Whether a pair is (mean, standard deviation) of three channels."""
+    numbers = [value for values in pair for value in values]
+    if len(pair) != 2 or [len(values) for values in pair] != [3, 3]:
+        return False
+    real = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in numbers)
+    return real and all(-_MOST <= value <= _MOST for value in numbers) and min(pair[1]) > 0
 
 
 def _check_word(name: str, value: Any, accepted: tuple[str, ...]) -> None:

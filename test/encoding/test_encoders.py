@@ -441,3 +441,27 @@ def test_any_payload_is_a_finite_picture_or_a_refusal(modality, payload, frame_i
         return
     assert image.shape == (3, *size)
     assert np.isfinite(image).all()
+
+
+@pytest.mark.parametrize(
+    ("modality", "encoder", "setting", "value"),
+    [
+        (EVENT, "event_counts", "most", "x"),
+        (EVENT, "event_counts", "most", None),
+        (EVENT, "event_counts", "most", 0),
+        (EVENT, "event_counts", "window", float("nan")),
+        (EVENT, "event_counts", "window", 10**400),
+        (EVENT, "event_counts", "window", 60.0),
+        (EVENT, "event_counts", "brighter", 3),
+        (EVENT, "event_counts", "darker", 1.5),
+        (EVENT, "time_surface", "decay", [0.01]),
+        (LIDAR, "range_intensity_height", "dilation", -1),
+        (LIDAR, "range_intensity_height", "dilation", True),
+        (LIDAR, "range_intensity_height", "near", -1.0),
+        (LIDAR, "deliver_lidar", "shows", 3),
+    ],
+)
+def test_a_setting_that_no_image_can_be_made_with_is_refused(modality, encoder, setting, value):
+    """Kind: settings of a damaged checkpoint. They are refused when the encoder is made, not at its first frame."""
+    with pytest.raises(ConfigError, match=setting):
+        make_encoders({modality: encoder}, {modality: {setting: value}})

@@ -46,6 +46,24 @@ def test_a_misspelt_key_is_refused_with_the_nearest():
         MLESAMConfig.from_dict({"topk": 3})
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"encoders": {"camera": ["rgb"]}},
+        {"statistics": {"camera": [[0, 0, [0]], [1, 1, 1]]}},
+        {"statistics": {"camera": [["a", 0, 0], [1, 1, 1]]}},
+        {"statistics": {"camera": [[0, 0, 0], [1, 1, None]]}},
+        {"statistics": {"camera": [[0, 0, 0], [1, 1, float("nan")]]}},
+        {"statistics": {"camera": [[0, 0, 0], [1, 1, 0]]}},
+        {"statistics": {"camera": [[0, 0], [1, 1]]}},
+    ],
+)
+def test_an_encoder_or_statistics_of_the_wrong_kind_are_refused(values):
+    """Kind: metadata of a damaged checkpoint. Every value is named before anything computes with it."""
+    with pytest.raises(ConfigError, match="camera"):
+        MLESAMConfig.from_dict(values)
+
+
 @pytest.mark.parametrize("values", [{"modalities": 5}, {"statistics": [1]}, {"label_space": 7}, {"encoders": 3}])
 def test_values_of_the_wrong_kind_are_refused(values):
     with pytest.raises(ConfigError, match="wrong kind"):
