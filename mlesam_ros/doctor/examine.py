@@ -22,6 +22,7 @@ from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.topics import Topics, find_topics
 from mlesam_ros.findings import ERROR, Finding
 from mlesam_ros.frame import LIDAR, MODALITIES, NANOSECONDS, Modality
+from mlesam_ros.rig_learner import is_static
 
 
 def examine(
@@ -96,7 +97,7 @@ class _Examination:
                     self._lookups.note(frame, recorded)
             else:
                 self._known.hear(topic, message)
-                if topic not in self._topics.infos.values():
+                if topic not in self._topics.infos.values() and not is_static(topic):
                     self._infos.hear_transforms(message)
             reading((recorded - begin) / NANOSECONDS)
         self._lookups.advance(self._known.rig, None)

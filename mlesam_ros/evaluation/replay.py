@@ -103,6 +103,8 @@ class Replay:
         first = begin + round(start * NANOSECONDS)
         last = None if duration is None else first + round(duration * NANOSECONDS)
         self._damaged_before = Counter(self._reader.damaged)
+        if start > 0:
+            self._calibration.catch_up(first)
         wanted = {*self._frames, *self._calibration.topics, *filter(None, [self._truth_topic])}
         for topic, _, recorded, message in self._reader.messages(wanted, first, last):
             self.heard = (recorded - begin) / NANOSECONDS

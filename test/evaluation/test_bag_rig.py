@@ -14,9 +14,12 @@ from mlesam_ros.encoding.placement import place_cloud
 from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.errors import CalibrationError
 from mlesam_ros.evaluation.calibration import BagRig
+from mlesam_ros.evaluation.evaluate import evaluate
+from mlesam_ros.evaluation.made import Listener
+from mlesam_ros.evaluation.options import Options
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.evaluation.topics import find_topics
-from mlesam_ros.frame import LIDAR, FrameSet
+from mlesam_ros.frame import LIDAR, FrameSet, Picture
 from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.labels import load_label_space
 
@@ -248,3 +251,75 @@ def test_two_cameras_on_one_topic_keep_their_own_lenses(tmp_path):
     images = [one.frames["camera"].payload for one in sets]
     seen = {(rig.camera_frame, rig.camera.width, image.width) for rig, image in zip(rigs, images, strict=True)}
     assert seen == {("camera", CAMERA.width, CAMERA.width), ("camera2", 2 * CAMERA.width, 2 * CAMERA.width)}
+
+
+@pytest.mark.parametrize("second", ["events", "depth"])
+def test_a_camera_info_that_two_streams_share_describes_both(tmp_path, pipeline, second):
+    """The kind: one sensor per topic assumed. A DAVIS, and a depth image beside the camera's; masks are the camera's.
+
+    The second stream is called by another frame, half a meter beside the camera.
+    """
+
+    def each(add, index, stamp):
+        add("/tf_static", TF, mounted(stamp))
+        add("/tf_static", TF, fields.transforms([("camera", "second", Transform(np.eye(3), [0.5, 0, 0]))], stamp))
+        add("/rig/camera_info", INFO, fields.camera_info(stamp, "camera", CAMERA))
+        add("/rig/image_raw", IMAGE, fields.image(stamp, "camera", picture(index)))
+        if second == "depth":
+            pixels = np.full((CAMERA.height, CAMERA.width), 5000, np.uint16).view(np.uint8)
+            depth = Picture(CAMERA.height, CAMERA.width, "16UC1", 2 * CAMERA.width, pixels.reshape(-1))
+            add("/rig/depth/image_raw", IMAGE, fields.image(stamp, "second", depth))
+        else:
+            pixels = np.full((CAMERA.height, CAMERA.width, 3), 128, np.uint8)
+            add("/rig/dvs/image_raw", IMAGE, fields.pixels(stamp, "second", pixels, "rgb8"))
+        add("/lidar/points", CLOUD, fields.point_cloud(stamp, "lidar", points()))
+
+    path = tmp_path / "bag"
+    with BagWriter(path) as writer:
+        for index in range(5):
+            stamp = START + index * PERIOD
+            each(lambda topic, kind, made, at=stamp: writer.add(topic, kind, at, made), index, stamp)
+    seen = Listener()
+    seen.made = []
+    seen.take = seen.made.append
+    found = evaluate(path, pipeline, listeners=[seen])
+    point = np.array([[0.5, -0.25, 2.0]])
+    expected = CAMERA.K[:2, :2] @ point[0, :2] / 2 + CAMERA.K[:2, 2]
+    assert len(seen.made) == 5 and not [warning for warning in found.warnings if "view of" in warning]
+    for made in seen.made:
+        assert (made.rig.view, made.rig.camera_frame) == ("camera", "camera")
+        np.testing.assert_allclose(made.mask.placements[LIDAR].translation, MOUNTING.translation, atol=1e-6)
+        np.testing.assert_allclose(made.rig.camera.project(point)[0][0], expected)
+        assert {"depth": "depth", "events": "event"}[second] in made.mask.used
+
+
+def remounted(path):
+    """A LiDAR that sits 0.3 m from the camera in the first half of a bag, and 0.9 m in the second."""
+
+    def each(add, index, stamp):
+        if index in (0, 15):
+            add("/tf_static", TF, mounted(stamp, Transform(POSE.rotation, [0, 0, 0.3 if index < 15 else 0.9])))
+
+    return write(path, each)
+
+
+def test_a_mounting_that_is_published_anew_holds_from_then_on(tmp_path):
+    """The kind: the future read first. The doctor says that there are two values, and counts no motion."""
+    path = remounted(tmp_path / "bag")
+    placed, problems = replayed(path)
+    assert translations(placed) == [[0, 0, 0.3]] * 15 + [[0, 0, 0.9]] * 15
+    assert "two values" in problems["/tf_static"]
+    assert any("two values" in found.message for found in found_by_doctor(path))
+
+
+@pytest.mark.parametrize(("start", "expected"), [(0.5, 0.3), (2.0, 0.9)])
+def test_an_evaluation_from_the_middle_knows_what_was_published_before(tmp_path, pipeline, start, expected):
+    """The kind: the future read first. A part of a bag is judged with the mounting of that time."""
+    path = remounted(tmp_path / "bag")
+    seen = []
+    listener = Listener()
+    listener.take = seen.append
+    evaluate(path, pipeline, Options(start=start, duration=0.5), listeners=[listener])
+    assert len(seen) == 5
+    for made in seen:
+        np.testing.assert_allclose(made.mask.placements[LIDAR].translation, [0, 0, expected], atol=1e-6)
