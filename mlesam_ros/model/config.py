@@ -108,8 +108,8 @@ class MLESAMConfig:
         for modality, pair in self.statistics.items():
             if not _are_statistics(pair):
                 raise ConfigError(
-                    f"statistics of {modality} are {short(pair)}; they must be two times three finite numbers, mean and "
-                    "standard deviation, the second above 0."
+                    f"statistics of {modality} are {short(pair)}; they must be two times three finite numbers, mean "
+                    "and standard deviation, the second above 0."
                 )
 
     @classmethod
