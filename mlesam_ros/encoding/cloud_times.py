@@ -57,7 +57,7 @@ def cloud_times(cloud: Cloud, stamp: int, offset: int = 0) -> Times | None:
     if not cloud.earlier:
         return _times(cloud, stamp, offset, LONGEST)
     lags = [0, *(piece.lag for piece in cloud.earlier)]
-    longest = min(max(4 * lags[-1] // len(lags), 1), LONGEST)
+    longest = min(max(4 * lags[-1] // len(lags), 1), LONGEST) if lags[-1] else LONGEST  # pieces may share a stamp
     found = [_times(piece, stamp - lag, offset, longest) for piece, lag in zip(cloud.pieces, lags, strict=True)]
     known = [times for times in found if times is not None]
     return np.concatenate(known) if len(known) == len(found) else piece_times(cloud, stamp - offset)

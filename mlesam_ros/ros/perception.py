@@ -72,7 +72,7 @@ class Perception:
         """Count from zero, subscribe, start the worker."""
         self._ledger = Ledger(self._node.get_logger().warning)
         self._outputs.announce(self._now(), self._parameters.confidence_threshold)
-        self._sync = SyncFilter(self._sync_config, self._now, self._simulated)
+        self._sync = SyncFilter(self._sync_config, self._now, self._simulated, self._note)
         self._sync.registerCallback(self._segment)
         bind, sensor = self._rig_feed.bind, self._parameters.sensor
         window = self._pipeline.preprocessing.event_window
@@ -137,8 +137,12 @@ class Perception:
         try:
             self._publish(frame_set, self._now())
         except Exception as error:
-            if self._node.context.ok():
-                self._ledger.note(None, sentence(error))
+            self._note(sentence(error))
+
+    def _note(self, problem: Problem) -> None:
+        """Report an error of the worker to the log and /diagnostics."""
+        if self._node.context.ok():
+            self._ledger.note(None, problem)
 
     def _publish(self, frame_set: FrameSet, taken: int) -> None:
         rig, parameters = self._rig_feed.rig.of_set(frame_set), self._parameters

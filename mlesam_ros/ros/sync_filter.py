@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from mlesam_ros.errors import Problem, sentence
 from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, SensorFrame
 from mlesam_ros.ros.compat.filters import SimpleFilter
 from mlesam_ros.sync import SyncConfig, Synchroniser
@@ -22,13 +23,21 @@ class SyncFilter(SimpleFilter):
         config: what belongs together.
         clock: the time in nanoseconds, of the same clock as the stamps; 0 while there is no time yet.
         simulated: whether that clock may run at another pace than the machine's.
+        report: called with an error of the synchroniser, which costs the frames that wait.
     """
 
-    def __init__(self, config: SyncConfig, clock: Callable[[], int], simulated: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        config: SyncConfig,
+        clock: Callable[[], int],
+        simulated: Callable[[], bool],
+        report: Callable[[Problem], None],
+    ) -> None:
         super().__init__()
         self._synchroniser = Synchroniser(config)
         self._clock = clock
         self._simulated = simulated
+        self._report = report
         self._changed = threading.Condition()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -77,11 +86,17 @@ class SyncFilter(SimpleFilter):
         """The next set; None when it is time to stop."""
         with self._changed:
             while not self._stopping:
-                now = self._clock()
-                frame_set = self._synchroniser.take(now) if now else None
-                if frame_set is not None:
-                    return frame_set
-                self._changed.wait(self._nap())
+                nap = _NAP
+                try:
+                    now = self._clock()
+                    frame_set = self._synchroniser.take(now) if now else None
+                    if frame_set is not None:
+                        return frame_set
+                    nap = self._nap()
+                except Exception as error:  # the thread lives on; what waits would fail again
+                    self._synchroniser.flush()
+                    self._report(sentence(error))
+                self._changed.wait(nap)
         return None
 
     def _nap(self) -> float:

@@ -105,7 +105,7 @@ class Synchroniser:
             partners = {s.modality: s.nearest(item.reference, rival) for s in self._others(primary)}
             if all(m == primary.modality or partners[m] for m in self.config.required):
                 return self._emit(primary, item, {m: p for m, p in partners.items() if p})
-            primary.waiting.remove(item)
+            del primary.waiting[index]
             primary.counts[UNMATCHED] += 1
         return None
 

@@ -112,6 +112,18 @@ def test_pieces_with_one_stamp_are_told_apart():
     assert all(1 + len(frame.payload.earlier) == 10 for frame in frames)
 
 
+def test_pieces_with_one_stamp_keep_their_points_times():
+    """The kind: a limit derived from a distance that is 0. By hand: point i of 6000 is measured i/6000 turns later."""
+    after = np.linspace(0, TURN, 6000, endpoint=False).astype(np.int64)
+    sent = []
+    for number, (stamp, points) in enumerate(messages(10, one_stamp=True)):
+        points["t"] = after[number % 10 * 600 :][:600]
+        sent.append((stamp, points))
+    whole = gathered(sent)[-1]  # all ten pieces have the stamp of the last turn
+    assert {piece.lag for piece in whole.payload.earlier} == {0}
+    np.testing.assert_array_equal(np.sort(cloud_times(whole.payload, whole.stamp)), START + 3 * TURN + after)
+
+
 def test_a_clock_that_jumps_back_or_a_gap_begins_anew():
     first, later = list(messages(10)), [(stamp + 60_000 * MS, points) for stamp, points in messages(10, turns=1)]
     assert all(not frame.payload.earlier for frame in gathered([*first, *later])[40:])

@@ -10,7 +10,7 @@ pytest.importorskip("rclpy")
 from mlesam_ros.frame import CAMERA, LIDAR, Cloud, SensorFrame
 from mlesam_ros.ros.compat.filters import SimpleFilter
 from mlesam_ros.ros.sync_filter import SyncFilter
-from mlesam_ros.sync import SyncConfig
+from mlesam_ros.sync import SyncConfig, Synchroniser
 
 CLOUD = Cloud(np.zeros(0, [("x", "f4")]))
 MODALITIES = (CAMERA, LIDAR)
@@ -24,8 +24,8 @@ def frame(modality, stamp):
 def make():
     made = []
 
-    def start(callback, clock=time.time_ns, simulated=lambda: False, **config):
-        sync = SyncFilter(SyncConfig(modalities=MODALITIES, **config), clock, simulated)
+    def start(callback, clock=time.time_ns, simulated=lambda: False, report=lambda problem: None, **config):
+        sync = SyncFilter(SyncConfig(modalities=MODALITIES, **config), clock, simulated, report)
         sync.registerCallback(callback)
         made.append(sync)
         sync.start()
@@ -118,3 +118,23 @@ def test_stop_returns_when_the_callback_has_ended(make):
     sync.add(frame(CAMERA, time.time_ns()))
     time.sleep(0.05)
     assert len(ended) == 1
+
+
+def test_an_error_of_the_synchroniser_is_reported_and_the_sets_go_on(make, monkeypatch):
+    """Kind: a thread that ends without a word. What waited is dropped, for it would fail again."""
+    seen, take, errors = [], Synchroniser.take, iter([ValueError("unforeseen")])
+
+    def fail_once(self, now):
+        if any(self.waiting.values()) and (error := next(errors, None)) is not None:
+            raise error
+        return take(self, now)
+
+    monkeypatch.setattr(Synchroniser, "take", fail_once)
+    reported = []
+    sync = make(seen.append, report=reported.append, patience=0.0)
+    sync.add(frame(CAMERA, time.time_ns()))
+    assert wait_for(lambda: reported)
+    sync.add(frame(CAMERA, time.time_ns()))
+    assert wait_for(lambda: seen)
+    assert [problem.message for problem in reported] == ["ValueError: unforeseen"]
+    assert sync.counters()[CAMERA]["unmatched"] == 1

@@ -7,7 +7,7 @@ import pytest
 from pretend_sensors import MS, START, frame, play, sensors, skews
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Cloud, SensorFrame
 from mlesam_ros.sync import LATE, PENDING, REFUSED, SyncConfig, Synchroniser
 
 T = START
@@ -468,3 +468,14 @@ def test_a_configuration_that_cannot_work_is_refused(fields, says):
 def test_an_unknown_sensor_is_an_error():
     with pytest.raises(ConfigError, match="'radar' frame came; the modalities are camera, lidar"):
         Synchroniser(SyncConfig(modalities=(CAMERA, LIDAR))).push(frame("radar", T), T)
+
+
+def test_frames_with_one_stamp_are_told_apart_where_two_of_them_are_unmatched_at_once():
+    """Kind: identity taken for equality. Pieces of a sweep share a stamp, and arrays have no truth value."""
+    sync = Synchroniser(SyncConfig((CAMERA, LIDAR), primary_order=(LIDAR, CAMERA), required=(CAMERA,)))
+    for number in range(3):
+        cloud = Cloud(np.zeros(5, [("x", "f4"), ("y", "f4"), ("z", "f4")]))
+        piece = SensorFrame(LIDAR, T, "lidar", cloud, lag=-number)
+        assert sync.push(piece, T + number * MS) == PENDING
+    assert sync.take(T + 900 * MS) is None
+    assert sync.counters[LIDAR]["unmatched"] == 3 and sync.waiting[LIDAR] == 0
