@@ -51,6 +51,7 @@ class RigLearner:
         self._report = report
         self._topics = topics
         self._problems: dict[str, Problem] = {}
+        self._outside: dict[str, Problem] = {}  # transforms that are there, but in another namespace
         self._contents: dict[Modality, dict[tuple[Any, ...], Lens]] = {}  # content of a CameraInfo → its lens
         self._newest: dict[Modality, tuple[Any, ...]] = {}
         self._frames: set[str] = set()
@@ -58,7 +59,7 @@ class RigLearner:
     @property
     def problems(self) -> dict[str, Problem]:
         """Topic → fault of a message of it: its newest CameraInfo, its last bad transform, a contradiction."""
-        return {**self._doubts(), **self._problems, **self.rig.tree.conflicts(self._frames)}
+        return {**self._doubts(), **self._outside, **self._problems, **self.rig.tree.conflicts(self._frames)}
 
     def on_camera_info(self, topic: str, modality: Modality, info: Any) -> None:
         """Learn the lens of a stream; the camera's names the frame that masks are expressed in.
@@ -107,14 +108,18 @@ class RigLearner:
                 self.note(topic, sentence(error))
 
     def choose_topics(self, carried: Iterable[str], sensors: Iterable[str]) -> list[str]:
-        """`transform_topics`, and a problem where there are some but none describes the sensors."""
+        """`transform_topics`, and a problem for as long as there are some but none describes the sensors."""
         carried = list(carried)
         chosen = transform_topics(carried, sensors)
+        outside = {}
         if carried and not chosen:
             listed = " and ".join(carried)
             message = f"transforms are published on {listed} only, outside the namespace of the sensors: not read."
             remedy = "Remap /tf and /tf_static to them, or give the mountings in calibration_file."
-            self.note(carried[0], Problem(message, remedy))
+            outside = {carried[0]: Problem(message, remedy)}
+        for topic in outside.keys() - self._outside.keys():
+            self._report(topic, outside[topic])
+        self._outside = outside
         return chosen
 
     def bind(self, frame: SensorFrame) -> SensorFrame:

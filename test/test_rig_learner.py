@@ -206,5 +206,20 @@ def test_transforms_of_another_robot_are_not_read(carried, chosen):
     assert transform_topics(carried, ["/r1/front/image", "/r1/lidar/points"]) == chosen
 
 
+def test_transforms_outside_the_namespace_are_a_problem_until_the_own_ones_are_there():
+    """The kind: a transient problem that stays. Discovery finds another robot's topics first, and loses them."""
+    told = []
+    learner = RigLearner(Rig("eye"), report=lambda topic, problem: told.append(topic))
+    other, own, sensors = ["/r2/tf", "/r2/tf_static"], ["/r1/tf", "/r1/tf_static"], ["/r1/lidar/points"]
+    for carried, expected in (([], []), (other, other[:1]), (other, other[:1]), (other[1:], other[1:])):
+        assert learner.choose_topics(carried, sensors) == [] and list(learner.problems) == expected
+    assert told == other
+    assert learner.choose_topics([*other, *own], sensors) == own and learner.problems == {}
+    learner.choose_topics(other, sensors)
+    assert told == [*other, other[0]] and list(learner.problems) == other[:1]
+    learner.choose_topics([], sensors)
+    assert learner.problems == {}
+
+
 def test_static_topics_are_known_by_their_names():
     assert [is_static(name) for name in ("/tf", "/tf_static", "/r1/tf_static", "/static/tf")] == [0, 1, 1, 0]
