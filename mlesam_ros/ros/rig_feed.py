@@ -24,6 +24,8 @@ from mlesam_ros.ros.wire import unpack
 
 _OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 _INFO, _TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
+_DEFAULTS = {False: "/tf", True: "/tf_static"}
+"""Whether its transforms are static → the topic that is listened to unless the sensors' namespace has another."""
 
 
 class TopicListener:
@@ -92,8 +94,7 @@ class RigFeed:
         self._learner = RigLearner(initial_rig(parameters), parameters, self._report, topics)
         self._infos = self._info_listeners()
         self._transforms = {
-            static: {topic: self._transform_listener(topic, static)}
-            for static, topic in ((False, "/tf"), (True, "/tf_static"))
+            static: {topic: self._transform_listener(topic, static)} for static, topic in _DEFAULTS.items()
         }
         back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
         self._jumps = node.get_clock().create_jump_callback(back, post_callback=self._on_clock_jump)
@@ -184,16 +185,19 @@ class RigFeed:
     def _follow_namespace(self) -> None:
         """Listen to the transforms of the sensors' own namespace as soon as somebody publishes them there.
 
-        A name that /tf or /tf_static is remapped to is the user's choice, and stays.
+        A topic whose publisher has left stays, with what came on it. A name that /tf or /tf_static is remapped to is
+        the user's choice, and stays.
         """
         node = self._node
+        defaults = {static: topic for static, topic in _DEFAULTS.items() if node.resolve_topic_name(topic) == topic}
         carried = [t for t, types in node.get_topic_names_and_types() if _TRANSFORMS in types]
         carried = [topic for topic in carried if node.count_publishers(topic)]
+        followed = [topic for static in defaults for topic in self._transforms[static]]
+        carried += [topic for topic in followed if topic in self.heard or topic not in _DEFAULTS.values()]
+        carried = [topic for topic in dict.fromkeys(carried) if is_static(topic) in defaults]
         sensors = [node.resolve_topic_name(self._parameters.sensor(m).topic) for m in self._parameters.modalities]
         described = self._learner.choose_topics(carried, sensors)
-        for static, default in ((False, "/tf"), (True, "/tf_static")):
-            if node.resolve_topic_name(default) != default:
-                continue
+        for static, default in defaults.items():
             wanted = [topic for topic in described if is_static(topic) == static] or [default]
             listeners = self._transforms[static]
             for topic in [topic for topic in listeners if topic not in wanted]:

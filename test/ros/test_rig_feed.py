@@ -22,6 +22,7 @@ from mlesam_ros.ros.rig_feed import RigFeed
 from mlesam_ros.ros.words import OK, PIPELINE, WARN
 
 TOPIC = "camera/camera_info"
+REMAPPED = ("-r", "/tf:=/robot2/tf", "-r", "/tf_static:=/robot2/tf_static")
 
 
 def feed(graph, info, **camera):
@@ -165,6 +166,63 @@ def test_the_transforms_of_another_robot_do_not_leak_in(graph, first):
         assert placed_at(graph, made) == own
         assert not made.problems
         made.close()
+
+
+@pytest.mark.parametrize("rival", [None, "/robot2/tf_static", "/tf_static"])
+@pytest.mark.parametrize("space", ["", "/robot1"])
+def test_a_mounting_outlives_its_publisher(graph, space, rival):
+    """The kind: a fact that is given up when its source falls silent. The publisher of the own mounting ends."""
+    if rival == f"{space}/tf_static":
+        return
+    made = listening(graph, space)
+    driver, other = graph.node("driver"), graph.node("other")
+    publisher = driver.create_publisher(TFMessage, f"{space}/tf_static", quality(True, True))
+    publisher.publish(place())
+    assert placed_at(graph, made, 15) == 1.0
+    if rival:
+        other.create_publisher(TFMessage, rival, quality(True, True)).publish(place(x=5.0))
+    driver.destroy_publisher(publisher)
+    topic = f"{space}/tf_static"
+    assert graph.spin_until(lambda: made.poll() or not made._node.count_publishers(topic), 15)
+    for _ in range(10):
+        graph.spin_for(0.1)
+        made.poll()
+        assert placed_at(graph, made) == 1.0 and not made.problems
+    again = graph.node("again").create_publisher(TFMessage, topic, quality(True, True))
+    again.publish(place(x=2.0))
+    assert graph.spin_until(lambda: placed_at(graph, made) == 2.0, 15)
+    made.close()
+
+
+def test_a_topic_in_the_own_namespace_is_kept_before_its_first_message(graph):
+    """The kind: as above. Discovery loses the publisher before it has published, while a foreign /tf is there."""
+    made = listening(graph, "/robot1")
+    driver = graph.node("driver")
+    publisher = driver.create_publisher(TFMessage, "/robot1/tf", quality(True, False))
+    assert graph.spin_until(lambda: made.poll() or publisher.get_subscription_count(), 15)
+    foreign = graph.node("other").create_publisher(TFMessage, "/tf", quality(True, False))
+    driver.destroy_publisher(publisher)
+    assert graph.spin_until(lambda: not made._node.count_publishers("/robot1/tf"), 15)
+    for _ in range(10):
+        foreign.publish(place(x=5.0))
+        graph.spin_for(0.1)
+        made.poll()
+    assert "lidar" not in made.rig.tree.frames
+    made.close()
+
+
+def test_the_remedy_for_transforms_outside_the_namespace_helps(graph):
+    """The kind: advice never tried. Remapped to them, their mounting is used, and the problem is gone."""
+    publisher = graph.node("driver").create_publisher(TFMessage, "/robot2/tf_static", quality(True, True))
+    publisher.publish(place())
+    made = listening(graph, "/robot1")
+    assert graph.spin_until(lambda: made.poll() or made.problems, 15)
+    assert "Remap /tf and /tf_static to them" in made.problems["/robot2/tf_static"].remedy
+    made.close()
+    made = listening(graph, "/robot1", cli_args=["--ros-args", *REMAPPED])
+    assert placed_at(graph, made, 15) == 1.0
+    assert not made.problems
+    made.close()
 
 
 def test_a_simulation_that_starts_again_forgets_what_moves(graph):
