@@ -27,15 +27,13 @@ def choose_view(rig: Rig, frame_set: FrameSet, calibrated: Collection[Modality])
     Returns:
         what was assumed, in a sentence; None where nothing had to be.
     """
-    if rig.has_camera:
-        return None
+    if rig.has_camera or CAMERA in calibrated:
+        return None  # a CameraInfo that was refused or is still to come is for the pipeline to name, as in the node
     frames = frame_set.frames
     for modality in calibrated:
         if modality in frames and modality in rig.lenses:
             rig.view, rig.camera_frame = modality, frames[modality].frame_id
             return f"no calibrated camera; masks are made in the view of {modality}."
-    if CAMERA in calibrated:
-        return None  # its CameraInfo has been refused or is still to come; the pipeline says so
     for modality in (CAMERA, EVENT):
         if modality in frames and (size := _size(frames[modality])) is not None:
             rig.view, rig.camera_frame = modality, frames[modality].frame_id

@@ -14,7 +14,7 @@ from mlesam_ros.encoding.placement import place_cloud
 from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.errors import CalibrationError
 from mlesam_ros.evaluation.calibration import BagRig
-from mlesam_ros.evaluation.evaluate import evaluate
+from mlesam_ros.evaluation.evaluate import NothingMadeError, evaluate
 from mlesam_ros.evaluation.made import Listener
 from mlesam_ros.evaluation.options import Options
 from mlesam_ros.evaluation.replay import Replay
@@ -214,6 +214,31 @@ def test_transforms_of_another_robot_alone_are_named_and_not_used(tmp_path):
     placed, problems = replayed(path)
     assert translations(placed) == [None] * 5
     assert "/r2/tf_static only, outside the namespace" in problems["/r2/tf_static"]
+
+
+@pytest.mark.parametrize(("k", "view"), [(CAMERA.K.ravel(), "camera"), (np.zeros(9), None), (None, "depth")])
+def test_a_camera_whose_info_is_refused_gives_its_view_to_no_other_sensor(tmp_path, pipeline, k, view):
+    """The kind: live and offline decide apart. As in the node no mask is made until the camera's lens is known."""
+
+    def each(add, index, stamp):
+        if k is not None:
+            add("/camera/camera_info", INFO, fields.camera_info(stamp, "camera", CAMERA) | {"k": k})
+        millimeters = np.full(CAMERA.height * CAMERA.width, 2000, "<u2").view(np.uint8)
+        depth = Picture(CAMERA.height, CAMERA.width, "16UC1", 2 * CAMERA.width, millimeters)
+        add("/depth/camera_info", INFO, fields.camera_info(stamp, "depth", CAMERA))
+        add("/depth/image_raw", IMAGE, fields.image(stamp, "depth", depth))
+        add("/tf_static", TF, fields.transforms([("camera", "depth", Transform.identity())], stamp))
+        add("/tf_static", TF, mounted(stamp))
+
+    path, made = write(tmp_path / "bag", each, 3, info=False), []
+    listener = Listener()
+    listener.take = made.append
+    if view is None:
+        with pytest.raises(NothingMadeError, match=r"/camera/camera_info: .*not calibrated"):
+            evaluate(path, pipeline, Options(), [listener])
+    else:
+        evaluate(path, pipeline, Options(), [listener])
+    assert {one.rig.view for one in made} == ({view} if view else set())
 
 
 @pytest.mark.parametrize("change", [{"row_step": 0}, {"row_step": 77_777}, {"is_dense": True}, {"is_dense": False}])
