@@ -39,7 +39,7 @@ CATALOGUE = {
         "What can be read is used; record again where the rest matters, and end a recorder with Ctrl-C.",
     ),
     "topic_ambiguous": Kind(NOTE, "{sentence}", ""),
-    "no_sensor": Kind(ERROR, "{sentence}", "Record the sensors' topics, or name them with --topic."),
+    "no_sensor": Kind(ERROR, "{sentence}", "Record the sensors' topics, or name them with -p SENSOR.topic:=TOPIC."),
     # What a sensor says
     "sensor_missing": Kind(NOTE, "there is none among the topics; masks are made without it.", ""),
     "sensor_silent": Kind(WARNING, "{topic} has no message.", "See whether its driver ran; masks are made without it."),
@@ -189,8 +189,9 @@ CATALOGUE = {
     ),
     "turned": Kind(
         ERROR,
-        "its outlines meet the picture's with {angle:+.1f} degrees of yaw added, not as it is: the calibration is off.",
-        "Calibrate again; see it with: mlesam sensors show BAG --yaw {angle:.1f} --out pictures/",
+        "its outlines meet the picture's when turned {size:.1f} degrees to the {side}: the calibration is off.",
+        "Calibrate again, or turn its mounting by as much to the {side}; see it with: mlesam sensors show BAG "
+        "--yaw {angle:.1f} --out pictures/",
     ),
     "shifted": Kind(
         ERROR,
@@ -206,7 +207,11 @@ CATALOGUE = {
         NOTE, "whether it fits the picture could not be told: too few outlines that both see, or too much noise.", ""
     ),
     # What the node would do
-    "no_sets": Kind(ERROR, "not one set of frames comes about.", "See the errors above; without them, give --topic."),
+    "no_sets": Kind(
+        ERROR,
+        "not one set of frames comes about.",
+        "See the errors above; without them, name the topics with -p SENSOR.topic:=TOPIC.",
+    ),
     "few_partners": Kind(
         WARNING,
         "it is part of {share:.0f} % of the sets, where its rate would allow {possible:.0f} %: {why}.",

@@ -130,8 +130,9 @@ class _Examination:
             total = verdict.shift + lidar.offset / NANOSECONDS
             values = {"offset": 1e3 * abs(verdict.shift), "side": side, "parameter": total}
             return [finding("shifted", LIDAR, **values)], {LIDAR: verdict.shift}
-        if verdict.is_off:
-            return [finding("turned", LIDAR, angle=verdict.yaw)], {}
+        if verdict.is_off and verdict.yaw is not None:
+            side = "right" if verdict.yaw > 0 else "left"
+            return [finding("turned", LIDAR, size=abs(verdict.yaw), side=side, angle=verdict.yaw)], {}
         unclear = "unaligned" if verdict.telling else "alignment_unclear"
         return [finding(unclear, LIDAR)] if verdict.yaw is None else [], {}
 

@@ -67,8 +67,8 @@ def in_millimetres(stamp, message):
 
 # Change → the findings that it must lead to, as (severity, subject, words of the message), and no others but notes.
 FAULTS = {
-    "yaw": (turned_lidar(2.0), [(ERROR, "lidar", "of yaw added")]),
-    "yaw back": (turned_lidar(-3.0), [(ERROR, "lidar", "of yaw added")]),
+    "yaw": (turned_lidar(2.0), [(ERROR, "lidar", "degrees to the right")]),
+    "yaw back": (turned_lidar(-3.0), [(ERROR, "lidar", "degrees to the left")]),
     "mounted backwards": (turned_lidar(40.0), [(WARNING, "lidar", "nowhere within 6 degrees")]),
     "stamps ahead": (
         on(LIDAR, lambda stamp, message: (stamp, restamped(message, 0.1))),

@@ -145,7 +145,8 @@ def _from_bag(path: Path, fit: str | None, calibration: Path | None, parameters:
         missing = [modality for modality in (CAMERA, LIDAR) if modality not in found.sensors]
         if missing:
             have, lacks = ", ".join(reader.topics) or "none", " and ".join(missing)
-            raise BagError(f"{path} has no topic for {lacks}; its topics are {have}.", "Name one with --topic.")
+            remedy = f"Name it with -p {missing[0]}.topic:=TOPIC."
+            raise BagError(f"{path} has no topic for {lacks}; its topics are {have}.", remedy)
         known = BagRig(reader, found, parameters)
         replay = Replay(reader, found, known, load_label_space("deliver"), parameters)
         sets = (step for step in replay.steps(after) if isinstance(step, FrameSet))

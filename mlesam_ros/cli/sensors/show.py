@@ -35,7 +35,7 @@ def show(
         typer.Argument(metavar="FRAME_OR_BAG...", help="Folders with a picture, a .pcd and a calibration; or bags."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the pictures; made if need be.")],
-    yaw: Annotated[float, typer.Option(help="Degrees added about the camera's vertical axis.")] = 0.0,
+    yaw: Annotated[float, typer.Option(help="Degrees added about the camera's vertical axis, to the right.")] = 0.0,
     pitch: Annotated[float, typer.Option(help="Degrees added about the camera's horizontal axis.")] = 0.0,
     roll: Annotated[float, typer.Option(help="Degrees added about the camera's line of sight.")] = 0.0,
     fit: Annotated[
@@ -131,6 +131,7 @@ def _print(result: dict[str, Any]) -> None:
     elif best == 0:
         typer.echo("  lowest as it is")
     else:
-        typer.echo(f"  lowest with {best:+g}° of yaw added: the calibration may be off; look at the picture")
+        side = "right" if best > 0 else "left"
+        typer.echo(f"  lowest turned {abs(best):g}° to the {side}: the calibration may be off; look at the picture")
     for file in result["files"][1:]:
         typer.echo(f"  {file}")

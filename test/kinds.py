@@ -1,0 +1,29 @@
+"""Findings of a kind of the doctor's catalogue, and the kinds that need a live graph."""
+
+import re
+
+from mlesam_ros.doctor.catalogue import CATALOGUE
+from mlesam_ros.doctor.checkup import Checkup
+from mlesam_ros.findings import Finding
+
+LIVE = {
+    "no_publisher", "alone", "not_understood", "no_message", "qos_mismatch", "no_clock", "clock_unused",
+    "several_publishers", "two_nodes", "lost_on_the_way", "node_inactive",
+}  # fmt: skip
+"""Kinds whose remedy test/ros/test_live_remedies.py tries."""
+
+
+def of_kind(checkup: Checkup, kind: str) -> list[Finding]:
+    """Findings whose severity, message and remedy are the kind's."""
+    about = CATALOGUE[kind]
+
+    def pattern(template: str) -> str:
+        return ".*".join(map(re.escape, re.split(r"\{[^}]*\}", template)))
+
+    return [
+        found
+        for found in checkup.findings
+        if found.severity == about.severity
+        and re.fullmatch(pattern(about.message), found.message)
+        and re.fullmatch(pattern(about.remedy), found.remedy)
+    ]
