@@ -81,6 +81,7 @@ class TransformTree:
         self._capacity = capacity
         self._edges: dict[str, list[_Edge]] = {}  # child → its edges, the one that counts first
         self._conflicts: dict[str, tuple[str, Problem]] = {}  # child → topic, problem
+        self._filed: dict[str, tuple[str, Transform]] = {}  # child → parent and transform of a calibration file
         self._movers: set[tuple[str, str]] = set()  # (parent, child) that have been seen to move
         self._lock = Lock()
 
@@ -109,6 +110,8 @@ class TransformTree:
             edge = self._edge(parent, child, not stamp, source)
             if not stamp:
                 self._fix(edge, child, transform)
+                if not source:
+                    self._filed[child] = parent, transform
             elif edge.static is None or not _same(edge.static, transform, _EQUAL):
                 self._remember(edge, child, transform, stamp)
 
@@ -169,11 +172,14 @@ class TransformTree:
             self._forget_moving()
 
     def forget(self, source: str) -> None:
-        """Forget every transform that came from a topic."""
+        """Forget every transform that came from a topic; those of a calibration file that it overrode hold again."""
         with self._lock:
             for child, edges in list(self._edges.items()):
                 edges[:] = [edge for edge in edges if edge.source != source]
                 self._tidy(child, edges)
+            for child, (parent, transform) in self._filed.items():
+                if child not in self._edges and child not in self._ancestors(parent):
+                    self._edges[child] = [_Edge(parent, static=transform)]
 
     def clock_jumped_to(self, now: int) -> None:
         """Forget every transform that moves, if some of them are from before a clock jumped back.
@@ -221,9 +227,11 @@ class TransformTree:
     def _edge(self, parent: str, child: str, static: bool, source: str) -> _Edge:
         """The edge that a transform belongs to, put first among the child's unless it contradicts a better one."""
         edges = self._edges.setdefault(child, [])
+        if source:
+            edges[:] = [edge for edge in edges if edge.source]  # any topic overrides a calibration file
         at = next((i for i, edge in enumerate(edges) if edge.parent == parent), None)
         edge = _Edge(parent, source) if at is None else edges[at]
-        others = [other for other in edges if other is not edge and other.source]
+        others = [other for other in edges if other is not edge]
         edge.source = source
         if not source or not others:
             edges[:] = [edge]

@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from drive import CAMERA, MOMENTS, PERIOD, START, write_drive
+from drive import CAMERA, MOMENTS, PERIOD, POSE, START, write_drive
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 
+from mlesam_ros.bags import fields
 from mlesam_ros.bags.drops import parse_drop
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.street import LABELS_TOPIC
@@ -28,6 +29,7 @@ from mlesam_ros.evaluation.options import Options
 from mlesam_ros.evaluation.report.strip import Strip
 from mlesam_ros.evaluation.result_bag import ResultBag
 from mlesam_ros.frame import MODALITIES, Segmentation
+from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.messages import stamp_ns
 from mlesam_ros.metrics import Confusion
 
@@ -271,6 +273,27 @@ def test_a_calibration_file_stands_in_for_what_the_bag_does_not_say(tmp_path, pi
     assert found.warnings == []
     reference = evaluate(write_drive(tmp_path / "all", lidar_late=0), pipeline)
     assert np.array_equal(found.scores.confusion.counts, reference.scores.confusion.counts)
+
+
+@pytest.mark.parametrize("topic", ["/tf", "/tf_static"])
+def test_a_topic_overrides_a_calibration_file_without_a_warning(tmp_path, pipeline, topic):
+    """Kind: a source of lower rank taken for an earlier value. A mounting that is published once, 5 mm elsewhere."""
+    camera = {"k": [20.0, 20.0, 15.5, 11.5], "d": CAMERA.D.tolist(), "width": CAMERA.width, "height": CAMERA.height}
+    (tmp_path / "rig.yaml").write_text(RIG.format(**camera))
+    bag = tmp_path / "bag"
+    write_drive(bag, calibrated=False, lidar_late=0)
+    again = tmp_path / "again"
+    with BagReader(bag) as reader, BagWriter(again) as writer:
+        first = reader.start
+        mounting = fields.transforms([("camera", "lidar", Transform(POSE.rotation, [0, 0, 0.005]))], first)
+        writer.add(topic, "tf2_msgs/msg/TFMessage", first, mounting)
+        for name, kind, stamp, raw in reader.raw_messages():
+            writer.add_raw(name, kind, stamp, raw)
+    memory = Memory()
+    found = evaluate(again, pipeline, described(f"calibration_file:={tmp_path}/rig.yaml"), [memory])
+    assert {made.mask.used for made in memory.made} == {("camera", "lidar")} and len(memory.made) == 10
+    assert all(made.mask.placements["lidar"].translation[2] == 0.005 for made in memory.made)
+    assert found.warnings == []
 
 
 def test_camera_info_that_lies_is_a_warning_and_the_other_sensors_go_on(tmp_path, pipeline):
