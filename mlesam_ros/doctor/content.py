@@ -12,6 +12,7 @@ from mlesam_ros.doctor.timing import common_lead, timing_findings
 from mlesam_ros.doctor.views import Looks
 from mlesam_ros.findings import Finding
 from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, Modality
+from mlesam_ros.sync import SyncConfig
 
 _DEPTHS = (0.05, 200.0)
 """Metres between which the median of a robot's depth pictures lies."""
@@ -23,19 +24,20 @@ _DRIVER = "Check the driver's settings and its log."
 _BLANK = {CAMERA: "picture_blank", DEPTH: "depth_empty", LIDAR: "cloud_empty"}
 
 
-def spoken_findings(records: Mapping[Modality, Record], begin: int) -> Iterator[Finding]:
+def spoken_findings(records: Mapping[Modality, Record], begin: int, config: SyncConfig) -> Iterator[Finding]:
     """What is wrong with the sensors' messages, each sensor by itself.
 
     Args:
         records: of the sensors.
         begin: nanoseconds that positions in time are told from.
+        config: the node's.
     """
-    lead = common_lead(records)
+    lead = common_lead(records, config)
     if lead:
         yield finding("clock_ahead", "clock", ahead=1e3 * lead)
     for record in records.values():
         yield from content_findings(record)
-        yield from timing_findings(record, begin, lead)
+        yield from timing_findings(record, begin, config, lead)
 
 
 def content_findings(record: Record) -> Iterator[Finding]:

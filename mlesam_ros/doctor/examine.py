@@ -71,14 +71,15 @@ class _Examination:
         self._read(reading)
         spoken = {m: record for m, record in self._records.items() if len(record.moments)}
         looks = look(reader, spoken, self._known.rig, looking)
-        said = [*spoken_findings(self._records, reader.start)]
+        config = sync_config(self._parameters, self._records)
+        said = [*spoken_findings(self._records, reader.start, config)]
         aligned, offsets = self._alignment(looks)
         findings = [*self._topic_findings(), *said, *self._fit_findings(looks), *aligned]
         checkup = Checkup(str(reader.path), (reader.end - reader.start) / NANOSECONDS, findings)
         plain = rehearse(spoken, sync_config(self._parameters, spoken)) if spoken else None
         if plain is not None:
             ill = {found.subject for found in said if found.severity == ERROR}
-            advice = advise(spoken, plain, {**ahead_of_arrival(spoken), **offsets}, ill)
+            advice = advise(spoken, plain, {**ahead_of_arrival(spoken, config), **offsets}, ill)
             findings += [*sync_findings(plain, ill), *advice.findings]
             checkup.parameters, checkup.sets = advice.parameters, set_figures(plain)
         if looks.depth_unit is not None:

@@ -9,11 +9,10 @@ import numpy as np
 
 from mlesam_ros.doctor.catalogue import finding
 from mlesam_ros.doctor.record import Nanoseconds, Record
-from mlesam_ros.doctor.timing import clocks_of
 from mlesam_ros.errors import Problem
 from mlesam_ros.findings import Finding
 from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, Picture, SensorFrame
-from mlesam_ros.sync import SyncConfig, Synchroniser, ready_sets
+from mlesam_ros.sync import ReplayClock, SyncConfig, Synchroniser, judge_clocks, ready_sets
 
 DUPLICATE = "duplicate stamp"
 _EMPTY = Picture(0, 0, "", 0, np.zeros(0, np.uint8))
@@ -83,19 +82,16 @@ def rehearse(records: Mapping[Modality, Record], config: SyncConfig) -> Rehearsa
 
 def _rows(records: Mapping[Modality, Record], config: SyncConfig) -> list[tuple[int, Modality, int]]:
     """(arrival, modality, moment), in the order of arrival."""
-    modalities = config.modalities
     rows = [
-        (int(arrival), m, int(moment))
-        for m in modalities
-        for arrival, moment in zip(records[m].arrivals, records[m].moments, strict=True)
+        (int(arrival), m, int(moment), int(stamp))
+        for m in config.modalities
+        for arrival, moment, stamp in zip(records[m].arrivals, records[m].moments, records[m].stamps, strict=True)
     ]
     rows.sort(key=lambda row: row[0])
-    leaders = clocks_of({m: records[m] for m in modalities if len(records[m].moments)}, config).leaders
-    latest = 0
-    for at, (_, modality, moment) in enumerate(rows if leaders else ()):
-        latest = max(latest, moment if modality in leaders else 0)
-        rows[at] = latest, modality, moment
-    return rows
+    offsets = {m: records[m].offset for m in config.modalities}
+    pairs = {m: [(stamp, arrival) for arrival, other, _, stamp in rows if other == m] for m in config.modalities}
+    clock = ReplayClock(judge_clocks(pairs, offsets, config))
+    return [(clock.advance(arrival, m, stamp - offsets[m]), m, moment) for arrival, m, moment, stamp in rows]
 
 
 def sync_findings(rehearsal: Rehearsal, ill: Collection[Modality] = ()) -> Iterator[Finding]:

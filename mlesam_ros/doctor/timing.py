@@ -13,7 +13,7 @@ from mlesam_ros.doctor.catalogue import finding
 from mlesam_ros.doctor.record import Nanoseconds, Record
 from mlesam_ros.findings import Finding
 from mlesam_ros.frame import EVENT, NANOSECONDS, Modality
-from mlesam_ros.sync import Clocks, ForeignClock, SyncConfig, foreign_clock, judge_clocks
+from mlesam_ros.sync import ForeignClock, SyncConfig, foreign_clock
 
 _FEW = 5
 """Messages below which nothing is said about a rhythm."""
@@ -61,12 +61,13 @@ def rhythm(record: Record) -> Rhythm:
     return Rhythm(period, jitter, float((len(stamps) - 1) / steps.sum()), delay)
 
 
-def timing_findings(record: Record, begin: int, lead: float = 0.0) -> Iterator[Finding]:
+def timing_findings(record: Record, begin: int, config: SyncConfig, lead: float = 0.0) -> Iterator[Finding]:
     """Faults of stamps and rhythm.
 
     Args:
         record: of the sensor.
         begin: nanoseconds that positions in time are told from.
+        config: the node's.
         lead: seconds by which the stamps of all sensors are ahead, which is no fault of this one.
     """
     stamps = record.stamps
@@ -76,7 +77,7 @@ def timing_findings(record: Record, begin: int, lead: float = 0.0) -> Iterator[F
     timed = stamps > 0
     if not timed.any():
         return
-    clock = clock_of(record)
+    clock = _foreign_clock(record, config)
     if clock is not None:
         remedy = clock.remedy(record.modality, record.offset / NANOSECONDS)
         yield finding("clock_foreign", record.modality, distance=clock.distance, cause=clock.cause, remedy=remedy)
@@ -87,36 +88,26 @@ def timing_findings(record: Record, begin: int, lead: float = 0.0) -> Iterator[F
         yield from _unevenness(record)
 
 
-def clock_of(record: Record, config: SyncConfig | None = None) -> ForeignClock | None:
+def _foreign_clock(record: Record, config: SyncConfig) -> ForeignClock | None:
     """The clock of stamps that lie too far from the arrivals for a node; None where they do not."""
-    ahead, time = _ahead(record)
-    return None if np.isnan(ahead) else foreign_clock(ahead, time, config or SyncConfig())
-
-
-def clocks_of(records: Mapping[Modality, Record], config: SyncConfig) -> Clocks:
-    """The clocks of all sensors, judged as `mlesam evaluate` judges them."""
-    found = {m: _ahead(record) for m, record in records.items()}
-    found = {m: pair for m, pair in found.items() if not np.isnan(pair[0])}
-    return judge_clocks({m: ahead for m, (ahead, _) in found.items()}, {m: t for m, (_, t) in found.items()}, config)
-
-
-def _ahead(record: Record) -> tuple[float, float]:
-    """Seconds that the times lie ahead of their arrival, and the first of the times; NaN without one."""
     timed = np.flatnonzero(record.stamps > 0)
-    first = (int(record.stamps[timed[0]]) - record.offset) / NANOSECONDS if len(timed) else float("nan")
-    return -_median_delay(record), first
+    if not len(timed):
+        return None
+    first = int(record.stamps[timed[0]]) - record.offset
+    return foreign_clock(-_median_delay(record), first / NANOSECONDS, config)
 
 
-def common_lead(records: Mapping[Modality, Record]) -> float:
+def common_lead(records: Mapping[Modality, Record], config: SyncConfig) -> float:
     """Seconds by which the stamps of all sensors lie in the future, if there are several; 0 where not all do."""
-    leads = [-_median_delay(record) for record in records.values() if len(record.stamps) and clock_of(record) is None]
+    own = [record for record in records.values() if len(record.stamps) and _foreign_clock(record, config) is None]
+    leads = [-_median_delay(record) for record in own]
     return min(leads) if len(leads) > 1 and min(leads) > _AHEAD else 0.0
 
 
-def ahead_of_arrival(records: Mapping[Modality, Record]) -> dict[Modality, float]:
+def ahead_of_arrival(records: Mapping[Modality, Record], config: SyncConfig) -> dict[Modality, float]:
     """Modality → seconds that its stamps are further ahead of their arrival than those of all, if that is a fault."""
-    common = common_lead(records)
-    ahead = {m: -_median_delay(record) - common for m, record in records.items() if clock_of(record) is None}
+    common = common_lead(records, config)
+    ahead = {m: -_median_delay(r) - common for m, r in records.items() if _foreign_clock(r, config) is None}
     return {modality: seconds for modality, seconds in ahead.items() if seconds > _AHEAD}
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from mlesam_ros.bags.drops import Drop
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import NodeParameters, frame_reader, sync_config
@@ -21,9 +19,8 @@ from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, Picture, SensorFra
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.messages import label_image, stamp_ns
-from mlesam_ros.sync import Account, Reasons, Synchroniser, judge_clocks, ready_sets
+from mlesam_ros.sync import GLANCE, Account, Clocks, Reasons, ReplayClock, Synchroniser, judge_clocks, ready_sets
 
-_GLANCE = 50  # messages that are looked at to see whether stamps and recording agree
 _DAMAGED = "its bytes are not what its type says"
 _TURNS = 3
 """Times that the frame or the size on a topic may change before it counts as that of several sensors."""
@@ -85,7 +82,7 @@ class Replay:
         self._truth_topic = topics.truth
         self._free = self._taken = 0
         self._damaged_before = Counter(reader.damaged)
-        self._leaders = self._judged_clocks()
+        self._clocks = self._judged_clocks()
 
     @property
     def rig(self) -> Rig:
@@ -99,7 +96,7 @@ class Replay:
             start: seconds from the bag's beginning.
             duration: seconds; to the end by default.
         """
-        begin, now = self._reader.start, 0
+        begin, clock = self._reader.start, ReplayClock(self._clocks)
         first = begin + round(start * NANOSECONDS)
         last = None if duration is None else first + round(duration * NANOSECONDS)
         self._damaged_before = Counter(self._reader.damaged)
@@ -111,12 +108,10 @@ class Replay:
             if topic in self._calibration.topics:
                 self._calibration.hear(topic, message)
                 continue
-            if not self._leaders:
-                now = recorded
-            elif topic in self._leaders:
-                now = max(now, stamp_ns(message.header) - self._leaders[topic])
+            if (frames := self._frames.get(topic)) is None:
+                now = clock.advance(recorded)
             else:
-                now = now or recorded + self._lead
+                now = clock.advance(recorded, frames.modality, stamp_ns(message.header) - frames.offset)
             yield from self._due(now)
             if not any(drop.start <= self.heard < drop.end for drop in self._drops.get(topic, ())):
                 yield from self._hear(topic, message, now)
@@ -198,25 +193,16 @@ class Replay:
             self._taken = taken
             yield found
 
-    def _judged_clocks(self) -> dict[str, int]:
-        """Topic → offset in nanoseconds of the sensors whose times are the clock; empty where the recording's is.
-
-        Warns of each sensor whose messages the synchroniser will refuse.
-        """
+    def _judged_clocks(self) -> Clocks:
+        """The sensors' clocks, with a warning of each sensor whose messages the synchroniser will refuse."""
         pairs: dict[Modality, list[tuple[int, int]]] = {}
         for topic, frames in self._frames.items():
-            for _, _, recorded, message in islice(self._reader.messages([topic]), _GLANCE):
+            for _, _, recorded, message in islice(self._reader.messages([topic]), GLANCE):
                 pairs.setdefault(frames.modality, []).append((stamp_ns(message.header), recorded))
         if not pairs:
             raise BagError(f"{self._reader.path} has no message of any sensor on {', '.join(self._frames)}.")
         offsets = {frames.modality: frames.offset for frames in self._frames.values()}
-        ahead, times = {}, {}
-        for modality, found in pairs.items():
-            if timed := [(stamp - offsets[modality], recorded) for stamp, recorded in found if stamp > 0]:
-                ahead[modality] = float(np.median([time - recorded for time, recorded in timed])) / NANOSECONDS
-                times[modality] = timed[0][0] / NANOSECONDS
-        clocks = judge_clocks(ahead, times, self.synchroniser.config)
-        self._lead = round(clocks.ahead * NANOSECONDS)
+        clocks = judge_clocks(pairs, offsets, self.synchroniser.config)
         if clocks.leaders:
             self.warnings.append(
                 f"the stamps lie {abs(clocks.ahead):.3g} s {'behind' if clocks.ahead < 0 else 'ahead of'} the time of "
@@ -227,7 +213,7 @@ class Replay:
                 f"{modality}: its times lie {clock.distance} the host's clock, and its messages are refused: "
                 f"{clock.cause}. {clock.remedy(modality, offsets[modality] / NANOSECONDS)}"
             )
-        return {topic: frames.offset for topic, frames in self._frames.items() if frames.modality in clocks.leaders}
+        return clocks
 
 
 def _drops_by_topic(drops: Sequence[Drop], topics: Topics) -> dict[str, list[Drop]]:

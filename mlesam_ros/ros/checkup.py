@@ -125,7 +125,8 @@ class _Visit:
         torn = {m: record for m, record in self._records.items() if self._loss(m)}
         untimed = self._records if self._stands_still else torn
         said = [found for record in untimed.values() for found in content_findings(record)]
-        said += spoken_findings({m: record for m, record in self._records.items() if m not in untimed}, begin)
+        config = sync_config(self._parameters, self._inputs)
+        said += spoken_findings({m: record for m, record in self._records.items() if m not in untimed}, begin, config)
         findings = [*self._node_findings(), *self._transport(seconds), *said, *self._calibration_findings(begin)]
         findings += self._reports({found.subject for found in findings})
         spoken = {m: record for m, record in self._records.items() if len(record.moments)}
@@ -137,7 +138,7 @@ class _Visit:
             if not self._stands_still:
                 findings += sync_findings(plain, ill)
             if not untimed:  # no setting makes up for what does not arrive
-                advice = advise(spoken, plain, ahead_of_arrival(spoken), ill)
+                advice = advise(spoken, plain, ahead_of_arrival(spoken, config), ill)
                 findings += advice.findings
                 checkup.parameters = advice.parameters
         checkup.sensors = {m: sensor_row(record, plain) for m, record in self._records.items()}

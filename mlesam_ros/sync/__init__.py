@@ -21,7 +21,7 @@ frame. The waiting frames of the new primary are open sets from that instant: no
 """
 
 from mlesam_ros.sync.account import COUNTERS, Account, Reasons
-from mlesam_ros.sync.clocks import Clocks, ForeignClock, foreign_clock, judge_clocks
+from mlesam_ros.sync.clocks import GLANCE, Clocks, ForeignClock, ReplayClock, foreign_clock, judge_clocks
 from mlesam_ros.sync.config import SyncConfig
 from mlesam_ros.sync.stream import FATES, LATE, REFUSED, SUPERSEDED, UNMATCHED, USED
 from mlesam_ros.sync.synchroniser import PENDING, Synchroniser, ready_sets
@@ -29,6 +29,7 @@ from mlesam_ros.sync.synchroniser import PENDING, Synchroniser, ready_sets
 __all__ = [
     "COUNTERS",
     "FATES",
+    "GLANCE",
     "LATE",
     "PENDING",
     "REFUSED",
@@ -39,6 +40,7 @@ __all__ = [
     "Clocks",
     "ForeignClock",
     "Reasons",
+    "ReplayClock",
     "SyncConfig",
     "Synchroniser",
     "foreign_clock",

@@ -6,10 +6,11 @@ Constant distances: TAI - UTC = 37 s and GPS - UTC = 18 s since 2017 (IERS Bulle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
-from mlesam_ros.frame import Modality
+from mlesam_ros.frame import NANOSECONDS, Modality
 from mlesam_ros.sync.config import SyncConfig
 
 _CONSTANTS = {
@@ -30,6 +31,8 @@ _QUARTER = 900.0
 """Seconds; time zones differ by multiples."""
 _ZONES = 14 * 3600.0
 """Seconds; the farthest time zone."""
+GLANCE = 50
+"""Messages of a sensor of a recording by which its clock is judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +122,22 @@ class Clocks:
     foreign: Mapping[Modality, ForeignClock]
 
 
-def judge_clocks(ahead: Mapping[Modality, float], times: Mapping[Modality, float], config: SyncConfig) -> Clocks:
+def judge_clocks(
+    pairs: Mapping[Modality, Sequence[tuple[int, int]]], offsets: Mapping[Modality, int], config: SyncConfig
+) -> Clocks:
     """Judge each sensor of a recording by itself.
 
     Where the times of no sensor go with the time of recording, those of the most sensors that go with each other are
     the clock.
 
     Args:
-        ahead: modality → usual seconds that its times lie ahead of the time of recording.
-        times: modality → one of its times, seconds.
+        pairs: modality → stamp and time of recording of its first messages, nanoseconds; `GLANCE` of them count.
+        offsets: modality → nanoseconds by which its stamps are late.
         config: `max_age`, `max_future` and `primary_order` count.
     """
+    timed = {m: [(stamp - offsets[m], at) for stamp, at in some[:GLANCE] if stamp > 0] for m, some in pairs.items()}
+    ahead = {m: median(time - at for time, at in some) / NANOSECONDS for m, some in timed.items() if some}
+    times = {m: timed[m][0][0] / NANOSECONDS for m in ahead}
     found = {m: foreign_clock(value, times[m], config) for m, value in ahead.items()}
     foreign = {m: clock for m, clock in found.items() if clock is not None}
     if len(foreign) < len(ahead) or not ahead:
@@ -144,3 +152,31 @@ def judge_clocks(ahead: Mapping[Modality, float], times: Mapping[Modality, float
 
 def _together(apart: float, config: SyncConfig) -> bool:
     return abs(apart) <= min(config.oldest, config.max_future)
+
+
+class ReplayClock:
+    """The time at which the messages of a recording are taken to arrive.
+
+    It is the time of recording, or where the stamps of all sensors are of another clock that of the leaders' times.
+    """
+
+    def __init__(self, clocks: Clocks) -> None:
+        """Start before the first message."""
+        self._leaders, self._lead = clocks.leaders, round(clocks.ahead * NANOSECONDS)
+        self._now = 0
+
+    def advance(self, recorded: int, modality: Modality | None = None, time: int = 0) -> int:
+        """Now in nanoseconds, as the next message is heard.
+
+        Args:
+            recorded: nanoseconds.
+            modality: the sensor's that sent it; None for what is no sensor's.
+            time: nanoseconds, its stamp without the offset.
+        """
+        if not self._leaders:
+            self._now = recorded
+        elif modality in self._leaders:
+            self._now = max(self._now, time)
+        else:
+            self._now = self._now or recorded + self._lead
+        return self._now

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from posts import write
+from posts import PERIOD, START, on, restamped, write
 
 from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.config import load_parameters, sync_config
 from mlesam_ros.doctor.advice import advise
 from mlesam_ros.doctor.content import spoken_findings
 from mlesam_ros.doctor.examine import examine
@@ -16,9 +17,9 @@ from mlesam_ros.doctor.timing import rhythm, timing_findings
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.evaluation.topics import Source, find_topics
-from mlesam_ros.frame import CAMERA, EVENT, LIDAR, NANOSECONDS, FrameSet
+from mlesam_ros.frame import CAMERA, EVENT, LIDAR, NANOSECONDS, FrameSet, SensorFrame
 from mlesam_ros.labels import load_label_space
-from mlesam_ros.sync import FATES, SyncConfig
+from mlesam_ros.sync import FATES, SyncConfig, Synchroniser
 
 BEGIN = 1_700_000_000 * NANOSECONDS
 SOURCES = {
@@ -60,6 +61,68 @@ def test_it_is_what_evaluate_counts(tmp_path):
     assert checkup.sets["parts"] == {m: sum(m in s.frames for s in sets) for m in topics.sensors}
     for modality, counts in replay.counters.items():
         assert {fate: checkup.sensors[modality][fate] for fate in ("received", *FATES)} == counts
+
+
+def strayed(topic, seconds, late=0, until=1000):
+    """A change of `write`: a sensor's stamps are of another clock, and its messages come so many nanoseconds later."""
+
+    def change(stamp, message):
+        message = restamped(message, seconds) if stamp - START < until * PERIOD else message
+        return stamp + late, message
+
+    return on(topic, change)
+
+
+@pytest.mark.parametrize("name", ["the other comes first", "set after 60 messages", "events lead"])
+def test_the_clock_of_the_rehearsal_is_that_of_evaluate(tmp_path, name):
+    """Kind: criteria that are written twice. The clock before the first leader was zero, and messages were refused."""
+    image, points, events, depth = "/camera/image_raw", "/lidar/points", "/events", "/depth/image_raw"
+
+    def change(entry):
+        if entry[0] == depth or (entry[0] == events and name != "events lead"):
+            return []
+        changes = {
+            "the other comes first": [strayed(image, -3600, 30_000_000), strayed(points, -3602)],
+            "set after 60 messages": [strayed(image, -3600, until=60), strayed(points, -3600, until=60)],
+            "events lead": [strayed(image, -3600), strayed(points, -7200), strayed(events, -3600)],
+        }[name]
+        for one in changes:
+            (entry,) = one(entry)
+        return [entry]
+
+    bag = write(tmp_path / "bag", change, moments=130 if name == "set after 60 messages" else 30)
+    with BagReader(bag) as reader:
+        topics = find_topics(reader.topics)
+        replay = Replay(reader, topics, BagRig(reader, topics), load_label_space("deliver"))
+        sets = [step for step in replay.steps() if isinstance(step, FrameSet)]
+    checkup = examine(bag)
+    assert len(sets) >= 30 and checkup.sets["sets"] == len(sets)
+    assert not any("stands at zero" in found.message for found in checkup.findings)
+    for modality, counts in replay.counters.items():
+        assert {fate: checkup.sensors[modality][fate] for fate in ("received", *FATES)} == counts
+
+
+@pytest.mark.parametrize(
+    ("rule", "seconds", "foreign"),
+    [
+        ("max_age:=0.0", -20, True),
+        ("max_age:=60.0", -20, False),
+        ("max_age:=3600.0", -3500, False),
+        ("max_future:=0.5", 0.2, False),
+        ("max_future:=0.05", 0.2, True),
+        ("max_future:=60.0", 20, False),
+    ],
+)
+def test_clocks_are_judged_by_the_limits_of_the_node(tmp_path, rule, seconds, foreign):
+    """Kind: a default in place of the parameter. The right answer is what the synchroniser refuses."""
+    bag = write(tmp_path / "bag", on("/lidar/points", lambda stamp, message: (stamp, restamped(message, seconds))))
+    parameters = load_parameters(overrides=[rule])
+    checkup = examine(bag, parameters)
+    said = [found for found in checkup.findings if "a node refuses every message" in found.message]
+    assert [found.subject for found in said] == ["lidar"] * foreign
+    sync = Synchroniser(sync_config(parameters, (CAMERA, LIDAR)))
+    frame = SensorFrame(LIDAR, BEGIN + round(seconds * NANOSECONDS), "lidar", None)
+    assert (sync.push(frame, BEGIN) == "refused") == foreign == bool(checkup.sensors["lidar"]["refused"])
 
 
 @settings(max_examples=25, deadline=None)
@@ -127,14 +190,14 @@ def test_another_primary_is_advised_where_sets_become_complete():
     ids=["even", "a little jitter", "some lost", "a gap", "drift", "uneven delay", "ahead"],
 )
 def test_rhythms(seconds, delay, words):
-    assert kinds(timing_findings(record(CAMERA, seconds, delay), BEGIN)) == words
+    assert kinds(timing_findings(record(CAMERA, seconds, delay), BEGIN, SyncConfig())) == words
 
 
 def test_event_packets_have_no_rhythm():
     rng = np.random.default_rng(3)
     seconds = np.cumsum(rng.exponential(0.01, 500))
     seconds[250:] += 1.0
-    (found,) = timing_findings(record(EVENT, seconds), BEGIN)
+    (found,) = timing_findings(record(EVENT, seconds), BEGIN, SyncConfig())
     assert found.severity == "note" and found.message.startswith("1 silence;")
 
 
@@ -151,6 +214,6 @@ def test_the_period_survives_lost_messages(period, count, lost):
 def test_a_clock_that_all_sensors_share_is_told_once():
     seconds = np.arange(0, 3, 0.1)
     records, _ = plan(record(CAMERA, seconds, -0.1), record(LIDAR, seconds, -0.3))
-    found = [*spoken_findings(records, BEGIN)]
+    found = [*spoken_findings(records, BEGIN, SyncConfig())]
     assert [(entry.subject, entry.severity) for entry in found] == [("clock", "warning"), (LIDAR, "error")]
     assert "all sensors lie 100 ms ahead" in found[0].message and "lie 200 ms ahead" in found[1].message

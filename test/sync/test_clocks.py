@@ -9,7 +9,7 @@ import pytest
 from pretend_sensors import MS, START, frame
 
 from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, NANOSECONDS
-from mlesam_ros.sync import SyncConfig, Synchroniser, foreign_clock, judge_clocks
+from mlesam_ros.sync import GLANCE, ReplayClock, SyncConfig, Synchroniser, foreign_clock, judge_clocks
 
 NOW = START / NANOSECONDS
 CONFIG = SyncConfig((CAMERA, DEPTH, LIDAR))
@@ -81,7 +81,27 @@ def test_simulated_time_and_the_wall_clock():
     ],
 )
 def test_each_sensor_of_a_recording_is_judged_by_itself(ahead, leaders, foreign):
-    clocks = judge_clocks(ahead, {m: NOW + value for m, value in ahead.items()}, CONFIG)
+    pairs = {m: [(START + round(value * NANOSECONDS), START)] for m, value in ahead.items()}
+    clocks = judge_clocks(pairs, dict.fromkeys(pairs, 0), CONFIG)
     assert clocks.leaders == frozenset(leaders) and set(clocks.foreign) == set(foreign)
     if LIDAR in foreign:
         assert "TAI" in clocks.foreign[LIDAR].cause
+
+
+def test_the_clock_of_a_replay_stands_nowhere_at_zero_and_never_runs_back():
+    """Kind: criteria that are written twice. The camera, 100 s behind, leads; the LiDAR's messages come before its."""
+    second = NANOSECONDS
+    pairs = {CAMERA: [(START - 100 * second, START + MS)], LIDAR: [(START - 50 * second, START)]}
+    clock = ReplayClock(judge_clocks(pairs, {CAMERA: MS, LIDAR: 0}, CONFIG))
+    lead = -100 * second - 2 * MS  # by hand: its stamp less the offset of 1 ms, recorded 1 ms later
+    assert clock.advance(START, LIDAR, START - 50 * second) == START + lead
+    assert clock.advance(START + MS) == START + lead
+    assert clock.advance(START + MS, CAMERA, START - 100 * second - MS) == START - 100 * second - MS
+    assert clock.advance(START + 9 * MS, CAMERA, START - 101 * second) == START - 100 * second - MS
+    plain = ReplayClock(judge_clocks({CAMERA: [(START, START)]}, {CAMERA: 0}, CONFIG))
+    assert [plain.advance(at, CAMERA, 5) for at in (START, START - 1)] == [START, START - 1]
+
+
+def test_a_clock_is_judged_by_the_first_messages_that_have_a_stamp():
+    rows = [(0, START), *((START + 37 * NANOSECONDS, START),) * (GLANCE - 1), *((START, START),) * 1000]
+    assert "TAI" in judge_clocks({LIDAR: rows, CAMERA: rows[-1:]}, {LIDAR: 0, CAMERA: 0}, CONFIG).foreign[LIDAR].cause
