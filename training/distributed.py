@@ -67,7 +67,7 @@ def largest(values: Tensor, count: int) -> Tensor:
     found = [torch.empty_like(padded) for _ in range(ranks())]
     dist.all_gather(found, padded)
     best = torch.cat(found).topk(count).values
-    return best[best > -torch.inf]
+    return best[best != -torch.inf]  # NaN, which `topk` takes for the largest, stays
 
 
 def add_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:

@@ -25,7 +25,7 @@ from mlesam_ros.training.datasets.frames import LabelledFrames
 from mlesam_ros.training.distributed import add_gradients, is_first, pick_device, rank, total
 from mlesam_ros.training.feed import Batch, Feed, Vary
 from mlesam_ros.training.log import logging
-from mlesam_ros.training.loss import Grid, pixel_losses, select
+from mlesam_ros.training.loss import Grid, batch_loss, pixel_losses, select
 from mlesam_ros.training.recipe import Recipe, recipe_dict
 from mlesam_ros.training.schedule import poly
 from mlesam_ros.training.state import Learner, packed, trained
@@ -135,8 +135,7 @@ def _backward(recipe: Recipe, stage: Stage, batches: Sequence[Batch]) -> list[Te
     chosen = [select(losses, labels, stage.weights) for losses in heads]
 
     def backward(losses: Sequence[Tensor], batch: Batch) -> Tensor:
-        pairs = zip(chosen, losses, strict=True)
-        loss = torch.stack([pick.mean(part, batch.labels, stage.weights) for pick, part in pairs]).sum()
+        loss = batch_loss(losses, batch.labels, stage.weights, chosen)
         loss.backward()
         return loss.detach()
 

@@ -111,26 +111,24 @@ def select(losses: Sequence[Tensor], labels: Sequence[Tensor], weights: Tensor |
     return replace(chosen, weight=total(torch.as_tensor(weight)))
 
 
-def ohem_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy by online hard example mining, as DELIVER's trainers have it.
+def batch_loss(
+    losses: Sequence[Tensor], labels: Tensor, weights: Tensor | None = None, chosen: Sequence[Selection] | None = None
+) -> Tensor:
+    """Cross-entropy by online hard example mining, as DELIVER's trainers have it, summed over the heads.
 
     Pixels whose cross-entropy exceeds -log 0.7 count; if these are fewer than a sixteenth of the labelled ones, the
     hardest sixteenth does. The mean is over the pixels that count. Where several processes share a batch, both are
     decided over all of it, and each process returns its part of the sum: what one process would return, split up.
-    `select` and `Selection.mean` do the same for a batch in parts.
 
     Args:
-        logits: (B, C, h, w); resized bilinearly to the labels' size where that differs.
+        losses: per head, (B, H, W) of `pixel_losses`.
         labels: (B, H, W) integer ids; 255 is ignored.
         weights: (C,) factor per true class, applied after the hard pixels are chosen; None for all ones.
+        chosen: per head, what `select` chose over all parts of the batch; None for a batch in one part.
 
     Returns:
         A scalar in float32; zero, with a gradient of zero, when no pixel is labelled.
     """
-    losses = pixel_losses(logits, labels)
-    return select([losses.detach()], [labels], weights).mean(losses, labels, weights)
-
-
-def heads_loss(heads: Sequence[Tensor], labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Sum of `ohem_cross_entropy` over the heads' logits."""
-    return torch.stack([ohem_cross_entropy(logits, labels, weights) for logits in heads]).sum()
+    if chosen is None:
+        chosen = [select([head.detach()], [labels], weights) for head in losses]
+    return torch.stack([pick.mean(head, labels, weights) for pick, head in zip(chosen, losses, strict=True)]).sum()

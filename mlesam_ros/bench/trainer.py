@@ -27,7 +27,7 @@ from mlesam_ros.training.distributed import share as part
 from mlesam_ros.training.experts import ExpertStage
 from mlesam_ros.training.feed import Batch
 from mlesam_ros.training.loop import descend
-from mlesam_ros.training.loss import heads_loss
+from mlesam_ros.training.loss import batch_loss, pixel_losses
 from mlesam_ros.training.recipe import Data, Recipe, Split
 from mlesam_ros.training.state import Learner
 
@@ -115,7 +115,8 @@ class PlainTrainer:
             for logits in self._model.decode(fused)
             if logits is not None
         ]
-        heads_loss(heads, self._batch.labels).backward()
+        labels = self._batch.labels
+        batch_loss([pixel_losses(logits, labels) for logits in heads], labels).backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, _CLIP)
         self._optimiser.step()
         if self._device.type == "cuda":

@@ -12,7 +12,7 @@ from mlesam_ros.model.mlesam import build_mlesam
 from mlesam_ros.training.chance import SampleDropout, generator
 from mlesam_ros.training.checkpointing import BLOCKS, NONE, checkpoint_blocks
 from mlesam_ros.training.loop import fast
-from mlesam_ros.training.loss import heads_loss
+from mlesam_ros.training.loss import batch_loss, pixel_losses
 from mlesam_ros.training.memory import training_bytes
 from mlesam_ros.training.train import make_stage, model_config
 
@@ -37,7 +37,7 @@ def step(model, precision):
     labels = torch.randint(0, 5, (2, SIDE, SIDE))
     with fast(precision, torch.device("cpu")), SampleDropout([generator(0, 0, place) for place in range(2)]):
         output = model(images)
-        loss = heads_loss([output.logits, output.aux_logits], labels)
+        loss = batch_loss([pixel_losses(logits, labels) for logits in (output.logits, output.aux_logits)], labels)
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 

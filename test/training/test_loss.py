@@ -6,7 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mlesam_ros.training.loss import Grid, heads_loss, ohem_cross_entropy, pixel_losses, select
+from mlesam_ros.training.loss import Grid, batch_loss, pixel_losses, select
+
+
+def loss_of(logits, labels, weights=None):
+    """The loss of one head and a batch in one part."""
+    return batch_loss([pixel_losses(logits, labels)], labels, weights)
 
 
 def by_the_definition(logits, labels):
@@ -27,19 +32,19 @@ def test_hard_pixels_are_those_of_the_definition(sharpness):
     labels = torch.randint(0, 5, (2, 8, 9), dtype=torch.uint8)
     logits = torch.randn(2, 5, 8, 9) + sharpness * F.one_hot(labels.long(), 5).permute(0, 3, 1, 2)
     labels[0, :3] = 255
-    assert ohem_cross_entropy(logits, labels).item() == pytest.approx(by_the_definition(logits, labels), rel=1e-3)
+    assert loss_of(logits, labels).item() == pytest.approx(by_the_definition(logits, labels), rel=1e-3)
 
 
 def test_logits_of_another_size_are_resized_bilinearly():
     torch.manual_seed(1)
     logits, labels = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 16, 16))
     large = F.interpolate(logits, size=(16, 16), mode="bilinear", align_corners=False)
-    assert ohem_cross_entropy(logits, labels).item() == pytest.approx(ohem_cross_entropy(large, labels).item())
+    assert loss_of(logits, labels).item() == pytest.approx(loss_of(large, labels).item())
 
 
 def test_no_labelled_pixel_gives_zero_and_a_zero_gradient():
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
-    loss = ohem_cross_entropy(logits, torch.full((1, 4, 4), 255))
+    loss = loss_of(logits, torch.full((1, 4, 4), 255))
     loss.backward()
     assert loss.item() == 0 and logits.grad is not None and not logits.grad.any()
 
@@ -47,7 +52,7 @@ def test_no_labelled_pixel_gives_zero_and_a_zero_gradient():
 def test_weights_scale_the_share_of_their_class():
     labels = torch.tensor([[[0, 1]]])
     logits = torch.zeros(1, 2, 1, 2, requires_grad=True)
-    ohem_cross_entropy(logits, labels, torch.tensor([1.0, 3.0])).backward()
+    loss_of(logits, labels, torch.tensor([1.0, 3.0])).backward()
     gradient = logits.grad.abs().sum((0, 1, 2))
     assert gradient[1].item() == pytest.approx(3 * gradient[0].item())
 
@@ -55,9 +60,9 @@ def test_weights_scale_the_share_of_their_class():
 def test_both_heads_count_the_same():
     torch.manual_seed(2)
     first, second, labels = torch.randn(1, 3, 4, 4), torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
-    one = ohem_cross_entropy(first, labels)
-    assert heads_loss([first], labels) == one
-    assert heads_loss([first, second], labels) == one + ohem_cross_entropy(second, labels)
+    one = loss_of(first, labels)
+    both = batch_loss([pixel_losses(logits, labels) for logits in (first, second)], labels)
+    assert both == one + loss_of(second, labels)
 
 
 def uneven(sharpness):
@@ -75,24 +80,25 @@ def uneven(sharpness):
 def test_a_batch_in_parts_weighs_pixels_and_not_parts(sharpness, weights):
     """Kind: mean of means. The oracle is the batch in one piece."""
     logits, labels = uneven(sharpness)
-    (expected,) = torch.autograd.grad(ohem_cross_entropy(logits, labels, weights), logits)
+    (expected,) = torch.autograd.grad(loss_of(logits, labels, weights), logits)
     parts = [(logits[i : i + 1], labels[i : i + 1]) for i in range(2)]
     losses = [pixel_losses(*part) for part in parts]
     chosen = select([part.detach() for part in losses], [truth for _, truth in parts], weights)
-    loss = sum(chosen.mean(part, truth, weights) for part, (_, truth) in zip(losses, parts, strict=True))
+    pairs = zip(losses, parts, strict=True)
+    loss = sum(batch_loss([part], truth, weights, [chosen]) for part, (_, truth) in pairs)
     (found,) = torch.autograd.grad(loss, logits)
-    torch.testing.assert_close(loss, ohem_cross_entropy(logits, labels, weights))
+    torch.testing.assert_close(loss, loss_of(logits, labels, weights))
     torch.testing.assert_close(found, expected)
 
 
 def test_a_part_without_labels_takes_nothing_from_the_others():
     logits, labels = uneven(0.0)
     labels[1] = 255
-    expected = ohem_cross_entropy(logits[:1], labels[:1])
+    expected = loss_of(logits[:1], labels[:1])
     losses = [pixel_losses(logits[i : i + 1], labels[i : i + 1]).detach() for i in range(2)]
     chosen = select(losses, [labels[:1], labels[1:]])
-    torch.testing.assert_close(chosen.mean(losses[0], labels[:1], None), expected)
-    assert chosen.mean(losses[1], labels[1:], None) == 0
+    torch.testing.assert_close(batch_loss(losses[:1], labels[:1], None, [chosen]), expected)
+    assert batch_loss(losses[1:], labels[1:], None, [chosen]) == 0
 
 
 @pytest.mark.parametrize(
