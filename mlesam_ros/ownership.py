@@ -24,6 +24,7 @@ LOCK = ".lock"
 PARENT = "MLESAM_PARENT"
 """Environment variable: number of the process with which a command ends."""
 _POLL, _GRACE = 0.5, 5.0  # s between looks at the parent, and from SIGTERM to the end
+_ATTEMPTS = 100  # at a lock file in a folder that comes and goes
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # of a file system
 
 
@@ -43,7 +44,6 @@ def owned(folder: Path, what: str) -> Iterator[None]:
     """
     path, is_new = folder / LOCK, not folder.exists()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
     except OSError as error:
         raise write_error(path, error, 0) from error
@@ -67,9 +67,17 @@ def owned(folder: Path, what: str) -> Iterator[None]:
 
 
 def _locked(path: Path) -> int | None:
-    """A descriptor of the locked file; None where another process has it."""
+    """A descriptor of the locked file, whose folder is made; None where another process has it."""
+    failed = 0
     while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except (FileNotFoundError, FileExistsError):  # its last owner may just have removed the folder
+            failed += 1
+            if failed == _ATTEMPTS:
+                raise
+            continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -82,8 +90,9 @@ def _locked(path: Path) -> int | None:
             if _is_alive(_read_owner(path)):
                 os.close(lock)
                 return None
-        if path.exists() and os.fstat(lock).st_ino == path.stat().st_ino:
-            return lock
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), path.stat()):
+                return lock
         os.close(lock)  # its last owner has just removed it
 
 

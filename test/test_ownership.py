@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -143,6 +144,31 @@ class TestOwned:
         else:
             with pytest.raises(FileError, match="process 1 on"), owned(tmp_path, "training"):
                 pytest.fail("two owners")
+
+    def test_an_owner_that_leaves_meanwhile_is_no_error(self, tmp_path, monkeypatch):
+        """Kind: a look and an act with another process in between: before each of three steps its folder goes, once."""
+        folder, steps = tmp_path / "run", []
+        folder.mkdir()
+
+        def leaves_before(act, wanted):
+            def acting(path, *args, **kwargs):
+                if path == wanted and act not in steps:
+                    steps.append(act)
+                    shutil.rmtree(folder)
+                return act(path, *args, **kwargs)
+
+            return acting
+
+        for where, name, path in ((Path, "is_dir", folder), (os, "open", folder / LOCK), (Path, "stat", folder / LOCK)):
+            monkeypatch.setattr(where, name, leaves_before(getattr(where, name), path))
+        with owned(folder, "training"):
+            assert json.loads((folder / LOCK).read_text())["pid"] == os.getpid()
+        assert len(steps) == 3
+
+    def test_a_lock_file_that_cannot_be_made_is_named(self, tmp_path):
+        (tmp_path / LOCK).symlink_to(tmp_path / "nowhere" / "x")
+        with pytest.raises(FileError, match="cannot be written"), owned(tmp_path, "training"):
+            pass
 
     def test_a_file_for_a_folder_is_named(self, tmp_path):
         (tmp_path / "x").write_text("")
