@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
+from mlesam_ros.bags.storage import is_storage
 from mlesam_ros.config import NodeParameters, load_parameters
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.parameter_file import NODE
@@ -90,8 +94,11 @@ class BagData:
         for name in ("train", "held_out"):
             if not getattr(self, name):
                 raise ConfigError(f"{name} names no bag; it needs at least one.")
-        if both := sorted({*self.train} & {*self.held_out}):
-            raise ConfigError(f"{both[0]} is in train and in held_out; a held-out bag must be one never seen.")
+        trained = {path: bag for bag in self.train for path in _real_paths(bag)}
+        for bag in self.held_out:
+            if both := [trained[path] for path in _real_paths(bag) if path in trained]:
+                also = "" if both[0] == bag else f", there as {both[0]}"
+                raise ConfigError(f"{bag} is in held_out and in train{also}; a held-out bag must be one never seen.")
         for side in self.size:
             _check_side("size", side)
 
@@ -102,6 +109,14 @@ class BagData:
             ConfigError: the file or a value is not accepted; as the node refuses it.
         """
         return load_parameters(self.params, (), self.node, self.parameters)
+
+
+def _real_paths(bag: str) -> list[str]:
+    """Paths without links of a bag and, where it is a folder, of its storage files."""
+    paths = [Path(bag)]
+    with suppress(OSError):  # no folder, or one that is gone: its arrays may still be there
+        paths += [path for path in sorted(paths[0].iterdir()) if is_storage(path)]
+    return [os.path.realpath(path) for path in paths]
 
 
 def _check_crops(crops: CropRecipe) -> None:

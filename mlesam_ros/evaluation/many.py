@@ -25,7 +25,7 @@ def find_bags(paths: Iterable[Path]) -> list[Path]:
     Raises:
         BagError: a path where there is no bag.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}
     for path in paths:
         if not path.exists():
             raise BagError(
@@ -35,8 +35,9 @@ def find_bags(paths: Iterable[Path]) -> list[Path]:
         if not bags:
             refuse_ros1_folder(path)
             raise BagError(f"{path} holds no bag, nor does any folder in it; bags are *.mcap and *.db3.")
-        found.update(dict.fromkeys(bags))
-    return list(found)
+        for bag in bags:
+            found.setdefault(os.path.realpath(bag), bag)
+    return list(found.values())
 
 
 def _below(folder: Path) -> list[Path]:

@@ -1,5 +1,7 @@
 """Where bags are, what they are called."""
 
+from pathlib import Path
+
 import pytest
 
 from mlesam_ros.errors import BagError
@@ -40,6 +42,15 @@ def test_bags_below_a_folder(tree):
 )
 def test_each_bag_once_in_the_order_given(tree, given, bags):
     assert found(tree, *given) == bags
+
+
+def test_a_bag_that_is_spelled_in_two_ways_is_one(tree, monkeypatch):
+    """Kind: paths compared as text: the same masks would count twice in the summary."""
+    monkeypatch.chdir(tree)
+    (tree / "link").symlink_to(tree / "a")
+    given = [Path("a"), tree / "a", tree / "link", tree / "loose" / ".." / "a"]
+    assert find_bags(given) == [Path("a")]
+    assert find_bags(given[::-1]) == [given[3]]
 
 
 def test_no_bag_is_a_sentence(tree):

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +11,14 @@ import yaml
 from mlesam_ros.bags.street import TOPICS, write_street
 from mlesam_ros.config import load_parameters
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, image_settings, make_encoders
-from mlesam_ros.errors import BagError, DatasetError, FileError, LabelError, MlesamError
+from mlesam_ros.errors import BagError, ConfigError, DatasetError, FileError, LabelError, MlesamError
 from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, MODALITIES, FrameSet
 from mlesam_ros.model.checkpoint import describe_checkpoint
 from mlesam_ros.ownership import owned
 from mlesam_ros.share import share
 from mlesam_ros.training.datasets.arrays import EncodedFrames
 from mlesam_ros.training.datasets.bag import BagOptions, prepare_bags
+from mlesam_ros.training.sets import BagData
 from mlesam_ros.training.train import train
 from mlesam_ros.world.rig import CAMERA_FRAME
 from mlesam_ros.world.world import World
@@ -125,7 +127,7 @@ def test_bags_are_trained_on_and_measured(tmp_path, street):
     ("data", "words"),
     [
         ({"held_out": []}, "held_out names no bag"),
-        ({"train": ["a"], "held_out": ["a"]}, "a is in train and in held_out"),
+        ({"train": ["a"], "held_out": ["a"]}, "a is in held_out and in train;"),
         ({"size": [64, 90]}, "size is 90; it must be a multiple of 32"),
         ({"train": ["a", 3]}, r"train\[1\] is 3"),
         ({"space": "delivr"}, "delivr"),
@@ -136,6 +138,24 @@ def test_bags_are_trained_on_and_measured(tmp_path, street):
 def test_bags_that_cannot_be_trained_on_are_refused(tmp_path, street, data, words):
     with pytest.raises(MlesamError, match=words):
         train(bag_recipe(tmp_path, street, **data), tmp_path / "out")
+
+
+@pytest.mark.parametrize("spelled", ["relative", "link", "file", "folder of links"])
+def test_a_held_out_bag_is_none_of_those_trained_on_however_it_is_spelled(tmp_path, bag, monkeypatch, spelled):
+    """Kind: paths compared as text. The same recording by another path is still no test."""
+    monkeypatch.chdir(Path(bag).parent)
+    (tmp_path / "link").symlink_to(bag)
+    (stored,) = Path(bag).glob("*.mcap")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "other.mcap").symlink_to(stored)
+    other = {
+        "relative": Path(bag).name, "link": str(tmp_path / "link"), "file": str(stored),
+        "folder of links": str(tmp_path / "links"),
+    }[spelled]  # fmt: skip
+    for train_on, held_out in ((bag, other), (other, bag)):
+        with pytest.raises(ConfigError, match="in held_out and in train, there as"):
+            BagData("bags", "arrays", ("elsewhere", train_on), (held_out,), SIZE)
+    BagData("bags", "arrays", (bag,), (f"{bag}2",), SIZE)
 
 
 def test_a_bag_that_was_recorded_anew_is_not_taken_for_the_old_one(tmp_path):
