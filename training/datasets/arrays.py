@@ -2,8 +2,8 @@
 
 In a folder:
 
-- `manifest.json`: everything that decides over the content, with the encoders' statistics; a folder made for something
-  else is refused;
+- `manifest.json`: everything that decides over the content, with the encoders' statistics; a folder that has rows of
+  something else is refused;
 - `camera.npy` and so on, one per modality: (N, 3, H, W) float16, as the expert reads it;
 - `labels.npy`: (N, H, W) uint8 class ids;
 - `conditions.json`: per row, condition → value;
@@ -126,10 +126,10 @@ def find_made(folder: Path, wanted: Mapping[str, Any]) -> npt.NDArray[np.bool_] 
         wanted: what decides over the content; the keys of the manifest that count.
 
     Returns:
-        (N,) bool, the rows that are written; None where nothing was begun.
+        (N,) bool, the rows that are written; None where nothing was begun, or something else without a single row.
 
     Raises:
-        DatasetError: the folder holds something else.
+        DatasetError: the folder holds rows of something else.
     """
     path = folder / _MANIFEST
     if not path.exists():
@@ -140,6 +140,8 @@ def find_made(folder: Path, wanted: Mapping[str, Any]) -> npt.NDArray[np.bool_] 
     except (OSError, ValueError, TypeError) as error:
         raise DatasetError(f"{path} cannot be read ({error}).", f"Remove {folder} to make it again.") from error
     other = list(_differences(found, wanted))
+    if other and len(done) and not done.any():  # begun and never filled, such as by a command that failed at once
+        return None
     if other == ["fingerprint"]:
         raise DatasetError(f"the street, or what the encoders make of it, has changed since {folder} was made.", _AGAIN)
     if other:
@@ -164,7 +166,7 @@ def allocate(
     """Make a folder of empty rows, with all the room that they take.
 
     Args:
-        folder: it is made, and empty but for its lock.
+        folder: it is made; arrays of something else in it have no row and are removed.
         manifest: what will be in it, with `encoders` and `statistics`.
         conditions: of each row.
         size: (height, width).
@@ -183,6 +185,10 @@ def allocate(
     room = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in shapes.values())
     made = [folder / name for name in (*shapes, _DONE, _CONDITIONS)]
     try:
+        if (manifest_file := folder / _MANIFEST).exists():
+            begun = json.loads(manifest_file.read_text(encoding="utf-8")).get("encoders", ())
+            for path in (manifest_file, *(folder / f"{name}.npy" for name in begun)):  # the manifest first
+                path.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         for name, (shape, kind) in shapes.items():
             open_memmap(folder / name, "w+", kind, shape).flush()

@@ -133,7 +133,6 @@ def _encode(options: BagOptions, manifest: dict[str, Any], folder: Path, report:
     row = 0
     for bag in options.bags:
         for frame_set, labels, rig in _labelled(bag, options, space, {}):
-            _check_size(bag, options.size, rig)
             if not done[row]:
                 images: dict[Modality, Image] = encode(frame_set, rig, options.size, encoders)
                 writer.put(row, images, labels)
@@ -158,7 +157,11 @@ def _check_size(bag: str, size: tuple[int, int], rig: Rig) -> None:
 
 
 def _stamps(bag: str, options: BagOptions, space: LabelSpace, warnings: dict[str, None]) -> list[int]:
-    stamps = [frame_set.stamp for frame_set, _, _ in _labelled(bag, options, space, warnings)]
+    """Timestamps of the labelled sets of a bag, all of which can be encoded at the size that is wanted."""
+    stamps = []
+    for frame_set, _, rig in _labelled(bag, options, space, warnings):
+        _check_size(bag, options.size, rig)
+        stamps.append(frame_set.stamp)
     if not stamps:
         wanted = ", ".join(options.modalities)
         raise DatasetError(

@@ -1,5 +1,6 @@
 """Labelled bags: what is learned from is what the node would have been shown."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -156,6 +157,34 @@ def test_a_held_out_bag_is_none_of_those_trained_on_however_it_is_spelled(tmp_pa
         with pytest.raises(ConfigError, match="in held_out and in train, there as"):
             BagData("bags", "arrays", ("elsewhere", train_on), (held_out,), SIZE)
     BagData("bags", "arrays", (bag,), (f"{bag}2",), SIZE)
+
+
+def test_the_size_that_a_refusal_names_is_taken_in_the_same_folder(tmp_path, street):
+    """Kind: a printed remedy that does not help: the refusal had left a folder of its own size behind."""
+    recipe = bag_recipe(tmp_path, street, size=[96, 96])
+    with pytest.raises(ConfigError) as refused:
+        train(recipe, tmp_path / "out")
+    size = json.loads(refused.value.remedy.removeprefix("Set size to ").removesuffix("."))
+    assert not (tmp_path / "arrays").exists() or not any((tmp_path / "arrays").rglob("*.npy"))
+    train(bag_recipe(tmp_path / "again", street, size=size, folder=str(tmp_path / "arrays")), tmp_path / "out")
+
+
+def test_a_folder_without_a_single_row_is_made_again_for_anything_else(options, tmp_path, monkeypatch):
+    """Kind: what a failed command leaves behind stands in the way of the next one; arrays of no use go with it."""
+    own = replace(options, folder=str(tmp_path / "arrays"))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("mlesam_ros.training.datasets.bag.encode", interrupted)
+        prepare_bags(own)
+    assert (tmp_path / "arrays" / "lidar.npy").exists()
+    other = prepare_bags(replace(own, modalities=(CAMERA, DEPTH)))
+    assert other.modalities == (CAMERA, DEPTH) and len(other) == 6 and other.images[CAMERA][5].any()
+    assert not (tmp_path / "arrays" / "lidar.npy").exists()
+    with pytest.raises(DatasetError, match="another encoders"):
+        prepare_bags(own)
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
 
 
 def test_a_bag_that_was_recorded_anew_is_not_taken_for_the_old_one(tmp_path):
