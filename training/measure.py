@@ -41,7 +41,6 @@ class Exam:
         split: as the set calls it.
         options: whatever else the set's class takes, such as weather or protocol.
         robustness: whether missing, holed and noisy sensors are tried as well.
-        batch: rows at a time.
         device: `auto`, `cpu` or `cuda`.
         precision: `fp32`, `bf16` (autocast), or `auto` for bf16 where the processor multiplies in it.
     """
@@ -51,7 +50,6 @@ class Exam:
     split: str = "val"
     options: Mapping[str, Any] = field(default_factory=dict)
     robustness: bool = False
-    batch: int = 1
     device: str = "auto"
     precision: str = "auto"
 
@@ -84,8 +82,8 @@ def measure(
     model = load_checkpoint(checkpoint, base_weights, label_space=dataset.space).to(device)
     chosen = subsets(config.modalities)
     words = " ".join([exam.name, exam.split, *(f"{key}={value}" for key, value in sorted(exam.options.items()))])
-    with processes(device), track(-(-len(dataset) // exam.batch)) as report:
-        how = How(exam.batch, precision, device, WholePictures(dataset, config.image_size), report)
+    with processes(device), track(len(dataset)) as report:
+        how = How(1, precision, device, WholePictures(dataset, config.image_size), report)
         scores = evaluate(subset_predictor(model, chosen), dataset, config.modalities, chosen, how)
         content, shown = to_json(scores, dataset.space, words), tables(scores, words)
         if exam.robustness:

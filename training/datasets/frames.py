@@ -157,13 +157,22 @@ class FileDataset(ABC):
         self.sparse = frozenset(m for m, r in readings.items() if r.sparse)
         self.names = [entry.name for entry in self.entries]
         self.conditions = [entry.conditions for entry in self.entries]
-        digest = [type(self).__name__, self.space.to_dict(), sorted(map(repr, self.readings.items())), self.names]
-        self.fingerprint = hashlib.sha256(json.dumps(digest).encode()).hexdigest()
         self._counts: npt.NDArray[np.int64] | None = None
+        self._content = ""
         _check_present(self.entries)
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of how the set is read, its rows' names, their labels, and the sizes of their files in bytes.
+
+        Reads every label when first asked; see `survey`.
+        """
+        self.survey()
+        rules = [type(self).__name__, self.space.to_dict(), sorted(map(repr, self.readings.items())), self.names]
+        return hashlib.sha256(json.dumps([*rules, self._content]).encode()).hexdigest()
 
     @abstractmethod
     def images(self, entry: Entry, modalities: Sequence[Modality]) -> dict[Modality, Image]:
@@ -210,12 +219,11 @@ class FileDataset(ABC):
             DatasetError: see `sample`; or the rows differ in size.
         """
         samples = list(self._pool.map(lambda row: self.sample(row, modalities), rows))
-        shapes = {labels.shape for _, labels in samples}
-        if len(shapes) > 1:
-            sizes = " and ".join(f"{shape[1]}x{shape[0]}" for shape in sorted(shapes))
-            raise DatasetError(
-                f"rows {list(rows)} are {sizes}; a batch needs images of one size.", "Set batch to 1 in the recipe."
-            )
+        paths = dict[Any, list[Path]]()
+        for row, (_, labels) in zip(rows, samples, strict=True):
+            paths.setdefault(labels.shape, []).append(self.entries[row].files[LABELS])
+        if len(paths) > 1:
+            raise _other_size(paths)
         images = {m: torch.from_numpy(np.stack([found[m] for found, _ in samples])) for m in modalities}
         return images, torch.from_numpy(np.stack([labels for _, labels in samples]))
 
@@ -239,10 +247,11 @@ class FileDataset(ABC):
         """
         if self._counts is not None:
             return self._counts
-        counts, paths = np.zeros(IGNORE + 1, np.int64), dict[Any, list[Path]]()
+        counts, paths, content = np.zeros(IGNORE + 1, np.int64), dict[Any, list[Path]](), hashlib.sha256()
         found = self._pool.map(self._surveyed, self.entries)
-        for done, (row, size) in enumerate(found):
+        for done, (row, size, digest) in enumerate(found):
             counts += row
+            content.update(digest)
             paths.setdefault(size, []).append(self.entries[done].files[LABELS])
             if report:
                 report(done + 1, len(self))
@@ -250,18 +259,23 @@ class FileDataset(ABC):
             raise _other_size(paths)
         if not counts[: len(self.space)].any():
             raise LabelError(f"all {len(self)} label pictures are empty, such as {self.entries[0].files[LABELS]}.")
-        self._counts = counts[: len(self.space)]
+        self._counts, self._content = counts[: len(self.space)], content.hexdigest()
         return self._counts
 
-    def _surveyed(self, entry: Entry) -> tuple[npt.NDArray[np.int64], Any]:
-        """(256,) pixels per label of a row whose files are sound, and (height, width) of its labels."""
+    def _surveyed(self, entry: Entry) -> tuple[npt.NDArray[np.int64], Any, bytes]:
+        """(256,) pixels per label of a row whose files are sound, (height, width) of its labels, SHA-256 of both.
+
+        The digest is of the labels themselves and of the other files' sizes in bytes.
+        """
         shapes = {path: stored_shape(path) for path in entry.files.values()}
         wanted, equal = shapes[entry.files[LABELS]], set(self.same_size(entry))
         for path, shape in shapes.items():
             if path in equal and shape not in (None, wanted):
                 raise DatasetError(_unequal(path, shape, entry, wanted))
         labels = self.checked_labels(entry)
-        return np.bincount(labels.ravel(), minlength=IGNORE + 1), labels.shape
+        sizes = [entry.files[name].stat().st_size for name in sorted(entry.files) if name != LABELS]
+        digest = hashlib.sha256(json.dumps([labels.shape, sizes]).encode() + labels.tobytes()).digest()
+        return np.bincount(labels.ravel(), minlength=IGNORE + 1), labels.shape, digest
 
     def class_counts(self, classes: int) -> npt.NDArray[np.int64]:
         """(classes,) labelled pixels per class; reads every label when first asked."""

@@ -15,7 +15,7 @@ from small_recipes import BACKBONE, RUNS, SIZE, tiny
 from typer.testing import CliRunner
 
 from mlesam_ros.cli.app import app
-from mlesam_ros.errors import ConfigError, DatasetError, LabelError, MlesamError
+from mlesam_ros.errors import CheckpointError, ConfigError, DatasetError, LabelError, MlesamError
 from mlesam_ros.frame import CAMERA, MODALITIES, FrameSet
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
 from mlesam_ros.model.config import MLESAMConfig, network_size
@@ -24,6 +24,7 @@ from mlesam_ros.share import share
 from mlesam_ros.training import train as trainer
 from mlesam_ros.training.crops import RandomCrops, WholePictures
 from mlesam_ros.training.datasets.catalogue import DATASETS
+from mlesam_ros.training.datasets.deliver import Deliver
 from mlesam_ros.training.log import LOG
 from mlesam_ros.training.loop import STATE
 from mlesam_ros.training.recipe import differences, load_recipe, recipe_dict, scheduled
@@ -140,6 +141,17 @@ def test_a_killed_run_goes_on_and_other_data_is_refused(roots, deliver, tmp_path
         shutil.copytree(moved / folder / "sun", moved / folder / "fog")
     with pytest.raises(MlesamError, match=r"was made with data set .*, and this run has"):
         trainer.train(again, tmp_path / "cut")
+
+
+@pytest.mark.parametrize("folder", ["semantic", "img"])
+def test_a_run_does_not_go_on_with_files_that_were_changed_in_place(deliver, tmp_path, folder):
+    """Kind: state without provenance. Neither names nor counts of pixels tell mirrored labels apart."""
+    recipe = tiny("deliver", deliver, tmp_path / "r.yaml")
+    trainer.train(recipe, tmp_path / "o")
+    path = _first(deliver, folder, "sun")
+    cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[:, ::-1])
+    with pytest.raises(CheckpointError, match=r"was made with data set .*, and this run has"):
+        trainer.train(recipe, tmp_path / "o")
 
 
 def test_a_finished_run_is_measured_on_another_split(roots, deliver, tmp_path):
@@ -280,6 +292,9 @@ def test_a_row_of_another_size_is_named_before_the_first_step(deliver, tmp_path)
     named = sorted((deliver / "semantic").glob("*/train/*/*.png"))
     assert f"{named[1]} is 96x64" in refused.value.message and f"{named[0]} is 80x64" in refused.value.message
     assert not (tmp_path / "o" / LOG).exists()
+    with pytest.raises(DatasetError) as again:
+        Deliver(deliver, "train").batch([0, 1], [CAMERA])
+    assert str(again.value) == str(refused.value), "one fault, one sentence"
     trainer.train(tiny("deliver", deliver, tmp_path / "r.yaml", accumulate=2), tmp_path / "o")
 
 
