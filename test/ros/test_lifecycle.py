@@ -147,8 +147,9 @@ def test_parameters_and_transitions_under_load(graph, node):
     robot, listener = Robot(graph.node("robot")), Listener(graph.node("listener"))
     node.trigger_configure()
     for round_ in range(8):
+        node.set_parameters([Parameter("modalities", value=list(MODALITIES))])
         node.trigger_activate()
-        graph.spin_until(lambda: robot.heard, 5)
+        assert graph.spin_until(lambda: robot.heard)
         for step in range(6):
             robot.sense()
             changes = {
