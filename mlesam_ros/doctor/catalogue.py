@@ -1,6 +1,6 @@
 """Everything the doctor can find, each in one place: how grave it is, what it says and what helps.
 
-`docs/doctor.md` explains them; a test holds the two against each other.
+`docs/doctor.md` explains them; a test holds the two against each other. `/diagnostics` takes its remedies from here.
 """
 
 from __future__ import annotations
@@ -230,7 +230,11 @@ CATALOGUE = {
     ),
     "node_fails": Kind(ERROR, "it reports of {part}: {words}.", "{remedy}"),
     "node_warns": Kind(WARNING, "it reports of {part}: {words}.", "{remedy}"),
-    "no_publisher": Kind(WARNING, "nobody publishes on {topic}.", "Start its driver, or set {name}."),
+    "no_publisher": Kind(
+        WARNING,
+        "nobody publishes on {topic}.",
+        "Start its driver, set {modality}.topic{instead}, or take {modality} out of modalities.",
+    ),
     "several_publishers": Kind(
         WARNING,
         "{count} publishers send on {topic}: {publishers}.",
@@ -255,7 +259,7 @@ CATALOGUE = {
     "lost_on_the_way": Kind(
         ERROR,
         "{lost} of {total} messages were sent and did not arrive: the transport lost them.",
-        "{transport} Over a network send compressed images.",
+        "{transport} Over a network send compressed images, or run the node beside the driver.",
     ),
     "qos_mismatch": Kind(
         ERROR,
@@ -265,7 +269,7 @@ CATALOGUE = {
     "no_clock": Kind(
         ERROR,
         "use_sim_time is set, but nothing comes on /clock: time stands still.",
-        "Publish /clock, or unset use_sim_time.",
+        "Publish /clock (mlesam play --clock, ros2 bag play --clock, a simulator) or unset use_sim_time.",
     ),
     "clock_unused": Kind(
         WARNING,

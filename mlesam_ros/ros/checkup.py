@@ -225,8 +225,7 @@ class _Visit:
             yield from mismatches
             if not source.publishers:
                 found = candidates(self._node, modality, source.topic, {s.topic for s in self._inputs.values()})
-                name = f"{modality}.topic{instead(found)}"
-                yield finding("no_publisher", modality, topic=source.topic, name=name)
+                yield finding("no_publisher", modality, topic=source.topic, modality=modality, instead=instead(found))
             elif rivals := source.rivals:
                 values = {"count": len(rivals), "topic": source.topic, "publishers": ", ".join(rivals)}
                 yield finding("several_publishers", modality, **values)

@@ -1,6 +1,6 @@
 """The messages of `/diagnostics`, each once: level, message, remedy and cause.
 
-`docs/node.md` is made from it.
+`docs/node.md` is made from it. Remedies that the doctor gives, too, are those of its catalogue.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from mlesam_ros.doctor.catalogue import CATALOGUE
 from mlesam_ros.errors import Problem
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -48,7 +49,7 @@ SENSOR = {
         WARN,
         "no publisher on {topic}{last}",
         "The sensor's topic has no publisher. Topics that have one, of a fitting type, are named.",
-        "Start its driver, set {modality}.topic{instead}, or take {modality} out of modalities.",
+        CATALOGUE["no_publisher"].remedy,
     ),
     "obstacle": Saying(
         ERROR,
@@ -62,7 +63,7 @@ SENSOR = {
         "no message for {silence:.1f} s on {topic}, publisher present",
         "A publisher is there and nothing ever came: the driver sends nothing, or messages that do not fit the "
         "shared-memory segment.",
-        "See with ros2 topic hz whether the driver sends; {transport}",
+        CATALOGUE["no_message"].remedy,
     ),
     "silent": Saying(
         WARN,
@@ -76,7 +77,7 @@ SENSOR = {
         WARN,
         "{count} publishers on {topic}: {publishers}",
         "Two drivers, or one that was started twice, publish on one topic; their messages would be mixed.",
-        "Stop all but one of them, or remap the others to topics of their own.",
+        CATALOGUE["several_publishers"].remedy,
     ),
     "waiting_place": Saying(
         WARN,
@@ -109,7 +110,7 @@ SENSOR = {
         "{count} messages on {topic} were lost on the way in the last second",
         "They were sent and the transport dropped them: mostly images and clouds that do not fit the publisher's "
         "shared-memory segment, or a network that is too slow for them.",
-        "{transport} Over a network send compressed images, or run the node beside the driver.",
+        CATALOGUE["lost_on_the_way"].remedy,
     ),
     "belated": Saying(
         WARN,
@@ -158,14 +159,14 @@ PIPELINE = {
         OK,
         "{state}, so it makes no masks",
         "The node is not active; this is its lifecycle state. With `autostart` it configures and activates itself.",
-        "Let a lifecycle manager bring it on, or: ros2 lifecycle set {node} {transition}",
+        CATALOGUE["node_inactive"].remedy,
     ),
     "state": Saying(OK, "{state}", "The node is about to end; this is its lifecycle state."),
     "no_time": Saying(
         ERROR,
         "no time yet: use_sim_time is set and nothing came on /clock",
         "Simulated time was asked for and no message came on /clock.",
-        "Publish /clock (mlesam play --clock, ros2 bag play --clock, a simulator) or unset use_sim_time.",
+        CATALOGUE["no_clock"].remedy,
     ),
     "waiting_calibration": Saying(
         WARN,
@@ -196,7 +197,7 @@ PIPELINE = {
         WARN,
         "{count} nodes are called {node}",
         "A second node of this name runs: both publish masks on the same topics.",
-        "Stop one of them, or give it another name: --ros-args -r __node:=mlesam2",
+        CATALOGUE["two_nodes"].remedy,
     ),
     "no_mask": Saying(
         ERROR,

@@ -48,7 +48,7 @@ def test_an_error_or_a_warning_has_a_remedy():
 
 
 def test_what_is_missing_is_missed():
-    found = finding("no_publisher", "lidar", topic="/points", name="lidar.topic")
+    found = finding("no_publisher", "lidar", topic="/points", modality="lidar", instead="")
     assert found.message == "nobody publishes on /points." and "lidar.topic" in found.remedy
     with pytest.raises(KeyError):
         finding("no_publisher", "lidar")

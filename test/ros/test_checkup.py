@@ -141,7 +141,8 @@ def test_the_node_that_runs_is_asked_for_its_settings(drive, launch):  # noqa: F
     node = launch(**{"camera.topic": "/nowhere"})
     until(lambda: node.said("active"))
     checkup = examined([("camera", "nobody publishes on /nowhere")])
-    assert checkup.findings[0].remedy == "Start its driver, or set camera.topic to /camera/image_raw."
+    remedy = "Start its driver, set camera.topic to /camera/image_raw, or take camera out of modalities."
+    assert checkup.findings[0].remedy == remedy
     assert checkup.sets["parts"].keys() == {"depth", "event", "lidar"}
 
 
