@@ -1,6 +1,6 @@
 """A driver without the transport profile that sends more than its segment holds: python flood.py TOPIC [NAME=VALUE].
 
-Bursts of pictures of three megabytes, until it is ended.
+Bursts of images of three megabytes, until it is ended; `driving` on standard output after the first.
 """
 
 import os
@@ -21,8 +21,12 @@ node = rclpy.create_node("flood")
 publisher = node.create_publisher(Image, sys.argv[1], qos_profile_sensor_data)
 image = Image(height=1000, width=1000, step=3000, encoding="rgb8", data=bytes(3_000_000))
 image.header.frame_id = "camera"
+driving = False
 while True:
     for _ in range(5):
         image.header.stamp = node.get_clock().now().to_msg()
         publisher.publish(image)
+    if not driving:
+        print("driving", flush=True)
+        driving = True
     time.sleep(0.2)

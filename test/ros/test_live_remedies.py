@@ -18,13 +18,19 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-from rclpy.lifecycle import LifecycleNode
+from kinds import LIVE, of_kind
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from ros_graph import Graph
 
+from mlesam_ros.cli.domain import claim_domain
 from mlesam_ros.doctor.catalogue import CATALOGUE
+from mlesam_ros.doctor.checkup import Checkup
 from mlesam_ros.doctor.record import Record
 from mlesam_ros.doctor.rehearsal import rehearse
+from mlesam_ros.errors import Problem
 from mlesam_ros.evaluation.topics import Source
+from mlesam_ros.findings import Finding
+from mlesam_ros.frame import MODALITIES
 from mlesam_ros.ros.checkup import examine_live
 from mlesam_ros.ros.diagnostics import Reporter, SensorHealth
 from mlesam_ros.ros.words import OK, PIPELINE, SENSOR, WARN
@@ -61,40 +67,48 @@ class Live:
 
     kind: str
     fault: World
-    apply: Callable[[str], World]
+    apply: Callable[[str, World], World]
 
 
-def setting(remedy: str) -> World:
+def setting(remedy: str, world: World) -> World:
     """`set NAME to VALUE` or `set NAME: VALUE`."""
-    name, value = re.search(r"[Ss]et ([\w./]+?)(?: to|:) ([\w./]+?)\.?( |$)", remedy).groups()[:2]
-    return World(settings={name: value})
+    name, value = re.search(r"[Ss]et ([\w./]+?)(?: to|:) ([\w./]+?)[,.]?( |$)", remedy).groups()[:2]
+    return replace(world, settings={**world.settings, name: value})
 
 
-def said(words: str, world: World) -> Callable[[str], World]:
+def without(remedy: str, world: World) -> World:
+    """`take SENSOR out of modalities`."""
+    taken = re.search(r"take (\w+) out of modalities", remedy)[1]
+    return replace(world, settings={**world.settings, "modalities": [m for m in MODALITIES if m != taken]})
+
+
+def said(words: str, mended: World) -> Callable[[str, World], World]:
     """A remedy for those who run the drivers; it must name what is changed."""
 
-    def apply(remedy: str) -> World:
+    def apply(remedy: str, world: World) -> World:
         assert words in remedy, remedy
-        return world
+        return mended
 
     return apply
 
 
-def profile(remedy: str) -> World:
+def profile(remedy: str, world: World) -> World:
     name, path = re.search(r"Set (\w+)=(\S+) where the driver starts", remedy).groups()
-    return World(robots=[], flood={name: path}, settings={"modalities": ["camera"]})
+    return replace(world, flood={name: path})
 
 
-def rename(remedy: str) -> World:
-    return World(doubles=[[], re.search(r"(--ros-args -r \S+)", remedy)[1].split()])
+def rename(remedy: str, world: World) -> World:
+    return replace(world, doubles=[[], re.search(r"(--ros-args -r \S+)", remedy)[1].split()])
 
 
 OVERRIDE = "qos_overrides./lidar/points.subscription.reliability"
+CLOCK = [{"clock": True}]
 TRIALS = [
     Live("no_publisher", World(settings={"camera.topic": "/nowhere"}), setting),
+    Live("no_publisher", World(settings={"camera.topic": "/nowhere"}), without),
     Live(
         "alone",
-        World(environment={"ROS_DOMAIN_ID": "78"}),
+        World(environment={"ROS_DOMAIN_ID": str(claim_domain())}),
         said("the same of these variables", World()),
     ),
     Live(
@@ -102,96 +116,139 @@ TRIALS = [
         World(settings={"lidar.topic": "/camera/camera_info"}),
         said("Set lidar.topic", World(settings={"lidar.topic": "/lidar/points"})),
     ),
+    Live("no_clock", World(settings={"use_sim_time": True}), said("unset use_sim_time", World())),
+    Live("two_nodes", World(doubles=[[], []]), rename),
+    Live("several_publishers", World([{}, {}]), said("Stop all but one", World())),
     Live("no_message", World([{"silent": ["lidar"]}]), said("whether the driver sends", World())),
     Live("qos_mismatch", World([{"reliability": "BEST_EFFORT"}], settings={OVERRIDE: "reliable"}), setting),
-    Live("no_clock", World(settings={"use_sim_time": True}), said("unset use_sim_time", World())),
-    Live(
-        "clock_unused",
-        World([{"clock": True}]),
-        said("Set use_sim_time", World([{"clock": True}], None, {"use_sim_time": True})),
-    ),
-    Live("several_publishers", World([{}, {}]), said("Stop all but one", World())),
-    Live("two_nodes", World(doubles=[[], []]), rename),
+    Live("clock_unused", World(CLOCK), said("Set use_sim_time", World(CLOCK, settings={"use_sim_time": True}))),
     Live("lost_on_the_way", World(robots=[], flood={}, settings={"modalities": ["camera"]}), profile),
 ]
 
 
-@pytest.fixture
-def enter(monkeypatch):
-    """Starts the processes and nodes of a world; ends the last one's."""
-    running: list = []
-    graphs: list[Graph] = []
+class Stage:
+    """Processes and nodes of a world. What the next world has, too, goes on."""
 
-    def leave():
-        for process in running:
+    def __init__(self) -> None:
+        self._running: list[subprocess.Popen] = []
+        self._graphs: list[Graph] = []
+        self._drivers: tuple | None = None
+        self._doubles: list[list[str]] = []
+
+    def enter(self, world: World) -> None:
+        if self._drivers != (world.robots, world.flood):
+            self._end_drivers()
+            for robot in world.robots:
+                self._start("robot_process.py", json.dumps(robot))
+            if world.flood is not None:
+                self._start("flood.py", "/camera/image_raw", *map("=".join, world.flood.items()))
+            self._drivers = world.robots, world.flood
+        if self._doubles != world.doubles:
+            self._end_doubles()
+            for arguments in world.doubles:
+                self._graphs.append(Graph())
+                self._graphs[-1].node("mlesam", cli_args=arguments or None)
+            self._doubles = world.doubles
+
+    def leave(self) -> None:
+        self._end_drivers()
+        self._end_doubles()
+
+    def _start(self, script: str, *arguments: str) -> None:
+        command = [sys.executable, str(HERE / script), *arguments]
+        self._running.append(subprocess.Popen(command, env={**os.environ, "PYTHONPATH": PATH}, stdout=subprocess.PIPE))
+        assert self._running[-1].stdout.readline() == b"driving\n"
+
+    def _end_drivers(self) -> None:
+        for process in self._running:
             process.kill()
             process.wait(20)
-        for graph in graphs:
+        self._running.clear()
+        self._drivers = None
+
+    def _end_doubles(self) -> None:
+        for graph in self._graphs:
             graph.close()
-        running.clear()
-        graphs.clear()
+        self._graphs.clear()
+        self._doubles = []
 
-    def start(world: World) -> None:
-        leave()
-        base = {**os.environ, "PYTHONPATH": PATH}
-        for robot in world.robots:
-            command = [sys.executable, str(HERE / "robot_process.py"), json.dumps(robot)]
-            running.append(subprocess.Popen(command, env=base, stdout=subprocess.PIPE))
-            assert running[-1].stdout.readline() == b"driving\n"
-        if world.flood is not None:
-            command = [sys.executable, str(HERE / "flood.py"), "/camera/image_raw", *map("=".join, world.flood.items())]
-            running.append(subprocess.Popen(command, env=base))
-        for arguments in world.doubles:
-            graphs.append(Graph())
-            graphs[-1].node("mlesam", cli_args=arguments or None)
+
+@pytest.fixture(scope="module")
+def stage():
+    made = Stage()
+    yield made
+    made.leave()
+
+
+def look(world: World, done: Callable[[Checkup], bool], seconds: float = 1.0) -> Checkup:
+    """Examine until it is done; a busy machine gets several tries, each longer than the one before.
+
+    No node of these worlds tells diagnostics. Without `doubles` none has the name, and those answer no service.
+    """
+    with pytest.MonkeyPatch.context() as patch:
         for name, value in world.environment.items():
-            monkeypatch.setenv(name, value)
+            patch.setenv(name, value)
+        patch.setattr("mlesam_ros.ros.probe._REPORT", 0.0)
+        if world.doubles:
+            patch.setattr("mlesam_ros.ros.probe._ANSWER", 0.2)
+        for attempt in range(1, 7):
+            patch.setattr("mlesam_ros.ros.probe._DISCOVERY", (0.5 * attempt, 0.5 * attempt))
+            checkup = examine_live(NODE, world.settings, None, seconds * attempt)
+            if done(checkup):
+                break
+    return checkup
 
-    yield start
-    leave()
 
-
-def findings(kind: str, world: World, wanted: bool) -> list:
-    """Those of the kind; a busy machine gets several tries."""
-    pattern = ".*".join(map(re.escape, re.split(r"\{[^}]*\}", CATALOGUE[kind].message)))
-    for _ in range(6):
-        checkup = examine_live(NODE, world.settings, None, 1.5)
-        found = [f for f in checkup.findings if re.fullmatch(pattern, f.message)]
-        if bool(found) == wanted:
-            break
-    return found
+def delivers(checkup: Checkup, world: World) -> bool:
+    """Whether messages of every sensor arrived, and every node of the world was seen."""
+    sensors = {modality for modality, row in checkup.sensors.items() if row["messages"]}
+    seen = not (world.doubles and of_kind(checkup, "node_absent"))
+    return sensors == {*world.settings.get("modalities", MODALITIES)} and seen
 
 
 @pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.kind)
-def test_a_printed_remedy_helps(enter, monkeypatch, trial):
-    enter(trial.fault)
-    with monkeypatch.context():
-        found = findings(trial.kind, trial.fault, True)
+def test_a_printed_remedy_helps(stage, trial):
+    stage.enter(trial.fault)
+    found = of_kind(look(trial.fault, lambda checkup: bool(of_kind(checkup, trial.kind))), trial.kind)
     assert found, trial.kind
-    monkeypatch.undo()
-    mended = trial.apply(found[0].remedy)
-    enter(mended)
-    left = [
-        f for f in findings(trial.kind, mended, False) if (f.subject, f.message) == (found[0].subject, found[0].message)
-    ]
-    assert not left
+    mended = trial.apply(found[0].remedy, trial.fault)
+    assert mended != trial.fault
+    stage.enter(mended)
+    subjects = {f.subject for f in found}
+
+    def left(checkup: Checkup) -> list[Finding]:
+        return [f for f in of_kind(checkup, trial.kind) if f.subject in subjects]
+
+    checkup = look(mended, lambda checkup: delivers(checkup, mended) and not left(checkup))
+    assert not left(checkup)
+    assert delivers(checkup, mended), checkup.sensors
 
 
-def test_the_printed_transition_makes_the_node_active(enter):
-    """Live("node_inactive"): the command that is printed, through the node's own services."""
+def test_the_printed_transition_makes_the_node_active():
+    """Kind `node_inactive`: the commands that are printed, through the node's own services.
+
+    They are those that a failed configure names, too.
+    """
     graph = Graph()
     node = graph.node("mlesam", LifecycleNode)
     spinning = threading.Thread(target=graph.spin_until, args=(lambda: done, 60), daemon=True)
     done: list = []
     spinning.start()
+    _, failed = PIPELINE["failed"].say(failure=Problem("", ""), node=NODE)
+    assert re.search(r"ros2 lifecycle set (\S+) (\w+), and (\w+)", failed.remedy).groups() == (
+        NODE, "configure", "activate",
+    )  # fmt: skip
     try:
         for transition, state in (("configure", "unconfigured"), ("activate", "inactive")):
-            found = findings("node_inactive", World(), True)
-            assert found and f"it is {state}" in found[0].message
-            name, printed = re.search(r"ros2 lifecycle set (\S+) (\w+)$", found[0].remedy).groups()
+            checkup = look(World(), lambda checkup: bool(of_kind(checkup, "node_inactive")), 0.2)
+            (found,) = of_kind(checkup, "node_inactive")
+            assert f"it is {state}" in found.message
+            name, printed = re.search(r"ros2 lifecycle set (\S+) (\w+)$", found.remedy).groups()
             assert (name, printed) == (NODE, transition)
-            getattr(node, f"trigger_{printed}")()
-        assert not findings("node_inactive", World(), False)
+            assert getattr(node, f"trigger_{printed}")() == TransitionCallbackReturn.SUCCESS
+        kinds = "node_inactive", "node_absent"
+        checkup = look(World(), lambda checkup: not any(of_kind(checkup, kind) for kind in kinds), 0.2)
+        assert not any(of_kind(checkup, kind) for kind in kinds)
     finally:
         done.append(True)
         spinning.join()
@@ -199,26 +256,20 @@ def test_the_printed_transition_makes_the_node_active(enter):
 
 
 DOCTORS = {
-    "no_publisher",
-    "obstacle",
-    "never_heard",
-    "several_publishers",
-    "lost",
-    "failed",
-    "idle",
-    "no_time",
-    "two_nodes",
-}
-"""Words of /diagnostics whose remedy is made as that of a kind above, or of the node's own tests of its lifecycle."""
-HANDED_ON = {
-    "waiting_place", "no_place", "unusable", "refused", "without", "waiting_calibration", "no_calibration", "error",
-    "several_infos", "no_mask",
+    "no_publisher": "no_publisher", "never_heard": "no_message", "several_publishers": "several_publishers",
+    "lost": "lost_on_the_way", "idle": "node_inactive", "no_time": "no_clock", "two_nodes": "two_nodes",
 }  # fmt: skip
-"""Those that hand on the remedy of an error, or send to the sensors' statuses."""
+"""Words of /diagnostics → the kind above whose remedy is theirs."""
+HANDED_ON = {
+    "obstacle", "failed", "waiting_place", "no_place", "unusable", "refused", "without", "waiting_calibration",
+    "no_calibration", "error", "several_infos",
+}  # fmt: skip
+"""Those that hand on the remedy of an error."""
 BY_HAND = {
     "silent": "a cable, the power and a driver's log are looked at",
     "belated": "the load of a driver and clocks of machines",
     "skewed": "clocks of machines",
+    "no_mask": "the sensors' statuses are looked at",
 }
 PARAMETERS = {"useless", "slow"}
 """Those that name a parameter; see test_a_parameter_that_diagnostics_name_helps."""
@@ -236,13 +287,11 @@ def test_a_parameter_that_diagnostics_name_helps():
     assert "set lidar.rate to what it sends" in status(10.0).message and status(10.0).level == WARN
     assert status(listening.rate).level == OK
     moments = np.arange(50) * 10**8 + 10**18
-    records = {m: Record(m, Source(f"/{m}", TYPES[m])) for m in ("camera", "lidar")}
     for late, apart, limit in ((8 * 10**7, 0, "patience"), (0, 9 * 10**7, "lidar.tolerance")):
         records = {m: Record(m, Source(f"/{m}", TYPES[m])) for m in ("camera", "lidar")}
         for moment in moments:
             records["camera"].note(moment, moment, moment, "camera")
-            other = moment + apart if apart == 0 else moment - apart
-            records["lidar"].note(other, other, moment + late, "lidar")
+            records["lidar"].note(moment - apart, moment - apart, moment + late, "lidar")
         config = SyncConfig(modalities=("camera", "lidar"), tolerance=0.005)
         before = rehearse(records, config).counters["lidar"]
         reporter = Reporter(NODE, iter((0.0, 0.0, 2.0, 2.0, 2.0)).__next__)
@@ -255,5 +304,13 @@ def test_a_parameter_that_diagnostics_name_helps():
 
 
 def test_every_word_of_diagnostics_is_accounted_for():
-    named = {name for name, saying in {**SENSOR, **{f"{k}": v for k, v in PIPELINE.items()}}.items() if saying.remedy}
-    assert named == DOCTORS | HANDED_ON | set(BY_HAND) | PARAMETERS
+    sayings = {**SENSOR, **PIPELINE}
+    named = {name for name, saying in sayings.items() if saying.remedy}
+    assert named == {*DOCTORS} | HANDED_ON | {*BY_HAND} | PARAMETERS
+    assert all(".remedy}" in sayings[name].remedy for name in HANDED_ON)
+    assert {*DOCTORS.values()} <= LIVE
+    assert all(sayings[name].remedy == CATALOGUE[kind].remedy for name, kind in DOCTORS.items())
+
+
+def test_every_live_kind_is_tried():
+    assert {trial.kind for trial in TRIALS} | {"node_inactive"} == LIVE
