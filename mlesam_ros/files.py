@@ -209,10 +209,30 @@ def _replace(path: Path, data: bytes) -> None:
     except OSError as error:
         if error.errno not in _IN_PLACE or not path.is_file():
             raise
-        path.write_bytes(data)
+        _overwrite(path, data)
     finally:
         if draft.exists():
             draft.unlink()
+
+
+def _overwrite(path: Path, data: bytes) -> None:
+    """Write into a file that cannot be replaced; what it held is put back where the new content does not fit."""
+
+    def fill(content: bytes) -> None:
+        file.seek(0)
+        rest = memoryview(content)
+        while rest:
+            rest = rest[file.write(rest) :]
+        file.truncate()
+        os.fsync(file.fileno())
+
+    with path.open("r+b", buffering=0) as file:
+        old = file.readall()
+        try:
+            fill(data)
+        except OSError:
+            fill(old)
+            raise
 
 
 def _refusal(path: Path, error: OSError, size: int) -> FileError:

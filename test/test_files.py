@@ -181,6 +181,27 @@ class TestAtomicWrite:
         atomic_write(path, "new")
         assert path.read_text() == "new" and os.listdir(tmp_path) == ["x"]
 
+    def test_a_mounted_single_file_keeps_its_content_where_there_is_no_room(self, tmp_path, monkeypatch):
+        """Kind: truncated before it is known that the new content fits. The limit of the process stands for the disk.
+
+        The draft is elsewhere than the mounted file, and has room.
+        """
+        path = tmp_path / "x"
+        path.write_bytes(b"old content" * 10)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+        def busy(*names):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+            raise OSError(16, "Device or resource busy")
+
+        monkeypatch.setattr(files.os, "replace", busy)
+        try:
+            with pytest.raises(FileError, match="untouched"):
+                atomic_write(path, bytes(2_000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.read_bytes() == b"old content" * 10 and os.listdir(tmp_path) == ["x"]
+
 
 class TestCheckWritable:
     def test_what_will_do(self, tmp_path):
