@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlesam_ros.encoding.cloud import NO_INTENSITY
 from mlesam_ros.findings import ERROR, NOTE, WARNING, Finding
 
 
@@ -93,7 +94,7 @@ CATALOGUE = {
     "intensity_missing": Kind(
         NOTE,
         "its intensity is taken as 0: {words}.",
-        "Set lidar.intensity_field to a field of it, or let the driver send one.",
+        NO_INTENSITY,
     ),
     "data_found": Kind(NOTE, "{name}: {words}.", ""),
     # Time

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.encoding.settings import Found
-from mlesam_ros.errors import CloudError
+from mlesam_ros.errors import CloudError, Problem
 from mlesam_ros.frame import LIDAR, Cloud
 
 _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
@@ -33,6 +33,8 @@ _INTENSITIES = (
     "echo_intensity",
 )
 """What drivers call the strength of the echo, the most usual first."""
+NO_INTENSITY = "Set lidar.intensity_field to a field of it, or let the driver send one."
+"""Remedy for a cloud without the field that intensity is read from."""
 _USUAL = 255.0
 """Full strength of most drivers, and of the encoders."""
 _SAMPLE = 2048
@@ -272,7 +274,7 @@ def echo_strength(cloud: Cloud, reference: Reference | None = None) -> npt.NDArr
     name = find_intensity_field(points, cloud.intensity_field)
     if name is None and reference is not None:
         reason = no_intensity(points, cloud.intensity_field)
-        reference.note(LIDAR, f"intensity is taken as 0: {reason}. Set lidar.intensity_field to a field of it.")
+        reference.note(LIDAR, Problem(f"intensity is taken as 0: {reason}.", NO_INTENSITY))
     strength = cloud_intensity(cloud)
     scale = cloud.intensity_scale or (find_intensity_scale(points[name]) if name else 0.0) or _USUAL
     return strength if scale == _USUAL else strength * np.float32(_USUAL / scale)
