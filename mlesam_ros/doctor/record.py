@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mlesam_ros.config import NodeParameters, SensorParameters, frame_reader
 from mlesam_ros.encoding.settings import Found
-from mlesam_ros.errors import MlesamError, Problem
+from mlesam_ros.errors import Problem, sentence
 from mlesam_ros.evaluation.topics import Source
 from mlesam_ros.frame import NANOSECONDS, Cloud, Events, Modality, Picture, SensorFrame
 from mlesam_ros.messages import FrameReader, stamp_ns
@@ -71,8 +71,8 @@ class Record:
         self.received += 1
         try:
             frame = self.bind(self._reader.read(message))
-        except MlesamError as error:
-            self.refusals[error.problem] += 1
+        except Exception as error:  # as in the node, whatever is in a message costs that message alone
+            self.refusals[sentence(error)] += 1
             return None
         self.found = self._reader.found
         self.note(stamp_ns(message.header), frame.time, arrived, frame.frame_id)

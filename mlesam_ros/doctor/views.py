@@ -142,7 +142,7 @@ def _frames_around(
         try:
             frame = parser.read(message)
             frame = records[frame.modality].bind(frame)
-        except MlesamError:
+        except Exception:  # its record has counted it
             continue  # counted when it was read first
         if frame.time in times:
             frames.setdefault(frame.modality, []).append(frame)

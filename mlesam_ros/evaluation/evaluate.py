@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.errors import BagError, FileError, MlesamError, Problem
+from mlesam_ros.errors import BagError, FileError, MlesamError, Problem, sentence
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.made import Listener, Made
 from mlesam_ros.evaluation.options import Options
@@ -197,9 +197,9 @@ class _Run:
         try:
             mask = self._pipeline.segment(frame_set, rig, self._enlarge)
             used = mask.used
-        except MlesamError as error:
-            failure = error.problem
-            self._notes.setdefault(str(error))
+        except Exception as error:  # as in the node, an error costs one mask
+            failure = sentence(error)
+            self._notes.setdefault(failure)
             return
         finally:
             self.replay.account.judge(frame_set, used, self._pipeline.refusals, failure)

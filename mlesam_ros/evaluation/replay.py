@@ -11,7 +11,7 @@ from mlesam_ros.bags.drops import Drop
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import NodeParameters, frame_reader, sync_config
 from mlesam_ros.encoding.settings import Found
-from mlesam_ros.errors import BagError, ConfigError, MlesamError, Problem
+from mlesam_ros.errors import BagError, ConfigError, Problem, sentence
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.topics import Topics
 from mlesam_ros.evaluation.truth import Truth, labels_of
@@ -158,10 +158,10 @@ class Replay:
                 yield self._truth(message)
                 return
             frame = self._frames[topic].read(message)
-        except MlesamError as error:
-            self.problems[topic] = error.problem
+        except Exception as error:  # as in the node, whatever is in a message costs that message alone
+            problem = self.problems[topic] = sentence(error)
             if topic in self._frames:
-                self.unreadable[self._frames[topic].modality].count(error.problem)
+                self.unreadable[self._frames[topic].modality].count(problem)
             return
         if frame is not None:
             self._check_sender(topic, frame)

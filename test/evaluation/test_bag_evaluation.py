@@ -21,6 +21,7 @@ from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.street import LABELS_TOPIC
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import load_parameters
+from mlesam_ros.doctor.examine import examine
 from mlesam_ros.errors import BagError, ConfigError, MlesamError
 from mlesam_ros.evaluation.evaluate import evaluate
 from mlesam_ros.evaluation.made import Listener
@@ -30,7 +31,7 @@ from mlesam_ros.evaluation.report.strip import Strip
 from mlesam_ros.evaluation.result_bag import ResultBag
 from mlesam_ros.frame import MODALITIES, Segmentation
 from mlesam_ros.geometry.transform import Transform
-from mlesam_ros.messages import stamp_ns
+from mlesam_ros.messages import FrameReader, stamp_ns
 from mlesam_ros.metrics import Confusion
 
 
@@ -503,3 +504,37 @@ def test_true_labels_are_late_as_the_cameras_images_whether_these_are_read_or_no
     pairs = Memory()
     evaluate(bag, pipeline, options, [pairs])
     assert all((truth == (stamp - START) // PERIOD).all() for stamp, _, truth in pairs.pairs)
+
+
+def test_an_unforeseen_error_of_a_decoder_costs_one_frame(tmp_path, pipeline, monkeypatch):
+    """Kind: an error that one consumer survives and another does not; the node goes on."""
+    bag = write_drive(tmp_path / "bag", lidar_late=0)
+    read = FrameReader.read
+
+    def fail(self, message):
+        if self.modality == "lidar" and stamp_ns(message.header) == START + 3 * PERIOD:
+            raise IndexError("unforeseen")
+        return read(self, message)
+
+    monkeypatch.setattr(FrameReader, "read", fail)
+    found = evaluate(bag, pipeline)
+    assert len(found.scores.traces) == 10 and found.counters["lidar"]["used"] == 9
+    assert found.refusals["lidar"] == {"IndexError: unforeseen": 1}
+    assert "/lidar/points: IndexError: unforeseen" in found.warnings
+    assert any("IndexError: unforeseen" in finding.message for finding in examine(bag).findings)
+
+
+def test_an_unforeseen_error_of_the_pipeline_costs_one_mask(tmp_path, pipeline, monkeypatch):
+    """Kind: an error that one consumer survives and another does not; the node goes on."""
+    segment, calls = pipeline.segment, []
+
+    def fail(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise RuntimeError("unforeseen")
+        return segment(*arguments)
+
+    monkeypatch.setattr(pipeline, "segment", fail)
+    found = evaluate(write_drive(tmp_path / "bag", lidar_late=0), pipeline)
+    assert len(found.scores.traces) == 9 and "RuntimeError: unforeseen" in found.warnings
+    assert found.counters["camera"]["used"] == 9
