@@ -127,7 +127,7 @@ def mask_messages(
     if lidar is not None and isinstance(cloud := lidar.payload, Cloud):
         size = rig.camera.height, rig.camera.width
         makers["projected_lidar"] = lambda: fields.pixels(
-            stamp, frame_id, projected_cloud(rgb(), lidar, rig, size, segmentation.placements.get(LIDAR)), "rgb8"
+            stamp, frame_id, projected_cloud(rgb(), lidar, rig, size, segmentation.placements[LIDAR]), "rgb8"
         )
         makers["semantic_points"] = lambda: fields.point_cloud(
             lidar.stamp, lidar.frame_id, labelled_cloud(cloud, segmentation, rig, space, lidar)

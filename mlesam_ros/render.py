@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.encoding.cloud import cloud_intensity, cloud_xyz
-from mlesam_ros.encoding.placement import place_cloud
-from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.errors import ConfigError, ImageError
 from mlesam_ros.frame import Cloud, Segmentation, SensorFrame
 from mlesam_ros.geometry.motion import Placement
@@ -83,16 +81,15 @@ def labelled_cloud(
     Args:
         cloud: N points in the sensor's frame.
         segmentation: the mask.
-        rig: where the sensors sit.
+        rig: the lens of the label camera.
         label_space: the colours.
-        frame: whose payload the cloud is. Its points are placed as they were for the mask, by the robot's motion where
-            the mask's placement is not known.
+        frame: whose payload the cloud is, one that the mask was made from. Its points are placed as they were for it.
 
     Returns:
         (M,) of `POINT` with M <= N, in the cloud's order and in the sensor's frame.
 
     Raises:
-        CalibrationError: the rig does not know the camera, or how the sensor sits to it.
+        CalibrationError: the rig does not know the camera.
     """
     return placed_cloud(cloud, segmentation, rig, label_space, frame)[0]
 
@@ -102,8 +99,7 @@ def placed_cloud(
 ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.floating[Any]]]:
     """`labelled_cloud`, and (M, 3) metres of its points in the label camera's frame at the time of the mask."""
     xyz = cloud_xyz(cloud)
-    placement = segmentation.placements.get(frame.modality) or place_cloud(frame, rig, Reference(segmentation.stamp))
-    placed = placement.apply(xyz)
+    placed = segmentation.placements[frame.modality].apply(xyz)
     seen = project_points(placed, rig.camera, segmentation.labels.shape)
     order = np.argsort(seen.index)
     index = seen.index[order]
@@ -121,27 +117,24 @@ _FAR = 60.0  # m, where the colours of a range end
 _NEAR = 2.0
 
 
-def projected_cloud(
-    rgb: Rgb | None, frame: SensorFrame, rig: Rig, size: tuple[int, int], placement: Placement | None = None
-) -> Rgb:
+def projected_cloud(rgb: Rgb | None, frame: SensorFrame, rig: Rig, size: tuple[int, int], placement: Placement) -> Rgb:
     """The points of a cloud on the label camera's picture, red near and blue far, for eyes that judge a calibration.
 
     Args:
         rgb: (H, W, 3) uint8; None where the camera is lost, for points on black.
         frame: whose payload is a `Cloud`.
-        rig: where the sensors sit.
+        rig: the lens of the label camera.
         size: (H, W) of the result.
-        placement: where the mask's encoder placed the points; None for a cloud on its own.
+        placement: where the mask's encoder placed the points.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        CalibrationError: the rig does not know the camera, or how the sensor sits to it.
+        CalibrationError: the rig does not know the camera.
     """
     assert isinstance(frame.payload, Cloud)
     picture = np.zeros((*size, 3), np.uint8) if rgb is None else rgb.copy()
-    placement = placement or place_cloud(frame, rig)
     seen = project(cloud_xyz(frame.payload), placement, rig.camera, picture.shape[:2], dilation=max(size) // 640)
     if not len(seen.range):
         return picture  # OpenCV colours no empty array
