@@ -129,8 +129,9 @@ def _arc(points: npt.NDArray[np.void]) -> Arc | None:
     for axis, size in enumerate(points.shape):
         step = max(1, math.ceil(size / (_SAMPLE if points.ndim == 1 else math.isqrt(_SAMPLE) * (1 + 3 * axis))))
         some = some[(slice(None),) * axis + (slice(None, None, step),)]
-    x, y = (some[axis].ravel().astype(np.float64) for axis in "xy")
-    seen = np.isfinite(x + y) & ((x != 0) | (y != 0))
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        x, y = (some[axis].ravel().astype(np.float64) for axis in "xy")
+    seen = np.isfinite(x) & np.isfinite(y) & ((x != 0) | (y != 0))
     if seen.sum() < _FEW:
         return None
     azimuths = np.sort(np.arctan2(y[seen], x[seen]))

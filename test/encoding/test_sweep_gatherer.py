@@ -3,6 +3,8 @@
 Kind: a message taken for a measurement. The world is a ring of posts whose azimuths are known.
 """
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -104,6 +106,32 @@ def test_pieces_without_returns_belong_to_the_turn():
     for frame in gathered(sent)[12:]:
         angles = cloud_intensity(frame.payload)[np.isfinite(cloud_xyz(frame.payload)).all(axis=1)]
         assert len(angles) == len(np.unique(angles.round(3))) == 4800
+
+
+@pytest.mark.parametrize("kind", ["<f4", "<f8"])
+@pytest.mark.parametrize("value", ["largest", "least", "infinite", "quiet", "signalling"])
+def test_coordinates_that_are_no_places_are_passed_over_without_a_warning(kind, value):
+    """Kind: arithmetic on a message's numbers. A sum of two of them may overflow, a signalling NaN may not be cast."""
+    bits = {"<f4": ("<u4", 0x7F800001), "<f8": ("<u8", 0x7FF0000000000001)}[kind]
+    with np.errstate(over="ignore"):
+        values = {
+            "largest": np.finfo(kind).max, "least": np.finfo(kind).min, "infinite": np.inf, "quiet": np.nan,
+            "signalling": np.array(bits[1], bits[0]).view(kind),
+        }  # fmt: skip
+    sent = []
+    for stamp, points in messages(6):
+        odd = points.astype([(name, kind) for name in "xyz"] + POINT.descr[3:])
+        for name in "xy":
+            odd[name][::7] = values[value]
+            raw = odd[name].view(bits[0])
+            if value == "signalling":
+                raw[::7] = bits[1]
+        sent.append((stamp, odd))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = gathered(sent)
+    if not np.isfinite(values[value]):
+        assert [len(f.payload.pieces) for f in found][-6:] == [6] * 6
 
 
 def test_pieces_with_one_stamp_are_told_apart():
