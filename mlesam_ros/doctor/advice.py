@@ -108,7 +108,7 @@ def _changes(
     skews, lags = _nearest(records[primary], records[modality], config)
     tolerance, patience = _ceil(np.percentile(skews, 95)), _ceil(np.percentile(lags, 95))
     wider: dict[str, Any] = {"tolerance": {**_by_modality(config, "tolerance"), modality: tolerance}}
-    longer: dict[str, Any] = {"patience": patience}
+    longer: dict[str, Any] = {"patience": {**_by_modality(config, "patience"), modality: patience}}
     apart = f"its nearest message lies up to {1e3 * np.percentile(skews, 95):.0f} ms from the primary's"
     behind = f"it arrives up to {1e3 * np.percentile(lags, 95):.0f} ms after the primary"
     if tolerance > config.nanoseconds("tolerance", modality) / NANOSECONDS:
@@ -165,13 +165,7 @@ def _by_modality(config: SyncConfig, name: str) -> dict[Modality, float]:
 
 def _parameters(modality: Modality, change: Mapping[str, Any]) -> dict[str, float]:
     """A change of the configuration in the node's parameters."""
-    found = {}
-    for name, value in change.items():
-        if isinstance(value, Mapping):
-            found[f"{modality}.{name}"] = float(value[modality])
-        elif isinstance(value, float):
-            found[name] = value
-    return found
+    return {f"{modality}.{name}": float(values[modality]) for name, values in change.items()}
 
 
 def _ceil(seconds: float) -> float:

@@ -61,7 +61,8 @@ class _Examination:
     def __init__(self, reader: BagReader, topics: Topics, parameters: NodeParameters) -> None:
         self._reader, self._topics, self._parameters = reader, topics, parameters
         self._known = BagRig(reader, topics, parameters)
-        self._infos, self._lookups = Infos(), Lookups(parameters.patience)
+        patience = max(parameters.patience_of(m) for m in topics.sensors)
+        self._infos, self._lookups = Infos(), Lookups(patience)
         sensor, bind = parameters.sensor, self._known.bind
         self._records = {m: Record(m, source, sensor(m), bind) for m, source in topics.sensors.items()}
 

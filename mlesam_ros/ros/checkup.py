@@ -37,7 +37,7 @@ from mlesam_ros.ros.middleware import transport_remedy
 from mlesam_ros.ros.probe import Probe
 from mlesam_ros.ros.qos_check import qos_findings
 from mlesam_ros.ros.rig_feed import RigFeed
-from mlesam_ros.ros.words import TRANSITIONS
+from mlesam_ros.ros.words import TRANSITIONS, as_problem
 
 NAME = "mlesam_doctor"
 _DISCOVERY_VARIABLES = "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "RMW_IMPLEMENTATION"
@@ -108,7 +108,7 @@ class _Visit:
         listed = self._parameters.modalities
         self._inputs = {m: SensorInput(node, m, self._parameters.sensor(m), _QUEUE, self._feed.bind) for m in listed}
         self._records: dict[Modality, Record] = {}
-        self._lookups = Lookups(self._parameters.patience)
+        self._lookups = Lookups(max(self._parameters.patience_of(m) for m in listed))
         for modality, source in self._inputs.items():
             source.registerCallback(partial(self._hear, modality))
 
@@ -119,8 +119,8 @@ class _Visit:
             if source.received:
                 self._record(modality).received = source.received
                 self._record(modality).found = source.found
-            if source.refused:
-                self._record(modality).refusals[source.refusal] = source.refused
+            for words, times in source.refusals.items():
+                self._record(modality).refusals[as_problem(words)] += times
         begin = min((int(r.arrivals[0]) for r in self._records.values() if len(r.arrivals)), default=0)
         torn = {m: record for m, record in self._records.items() if self._loss(m)}
         untimed = self._records if self._stands_still else torn

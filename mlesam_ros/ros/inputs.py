@@ -56,9 +56,7 @@ class SensorInput(SimpleFilter):
         type_name: the message type that is subscribed to; None as long as nobody publishes one that can be read.
         received: messages that arrived.
         lost: messages that the transport lost on the way, as far as the middleware tells.
-        refused: how many of them could not be read.
-        refusal: why the newest of those could not; empty before the first.
-        refusals: why any of those could not → how many.
+        refusals: why messages could not be read → how many.
         obstacle: what stands between publisher and subscription; None when nothing is known to.
         opened: `time.monotonic()` at which listening began.
         frame_id: the TF frame of its newest frame; empty before the first.
@@ -88,8 +86,6 @@ class SensorInput(SimpleFilter):
         self.type_name: str | None = None
         self.received = 0
         self.lost = 0
-        self.refused = 0
-        self.refusal = Problem("")
         self.refusals = Reasons()
         self.obstacle: Problem | None = None
         self.opened = time.monotonic()
@@ -215,9 +211,7 @@ class SensorInput(SimpleFilter):
             kind = self._reader.type_name
             frame = self._reader.read(raw if kind in RAW_TYPES else unpack(raw, kind))
         except Exception as error:  # whatever is in a message, the node lives on
-            self.refusal = sentence(error)
-            self.refusals.count(self.refusal)
-            self.refused += 1
+            self.refusals.count(sentence(error))
             return
         self._receipts[frame.time] = self._arrival(info)
         if len(self._receipts) > _RECEIPTS:

@@ -275,7 +275,8 @@ class Perception:
     def _counters(self) -> dict[Modality, dict[str, int]]:
         """What became of the messages since activation; see `Account.counters`."""
         counters = self._sync.counters() if self._sync is not None else {}
-        return self._ledger.account.counters(counters, {m: source.refused for m, source in self._inputs.items()})
+        unreadable = {m: source.refusals.total() for m, source in self._inputs.items()}
+        return self._ledger.account.counters(counters, unreadable)
 
     def _topic(self, modality: Modality) -> str:
         return self._node.resolve_topic_name(self._parameters.sensor(modality).topic)

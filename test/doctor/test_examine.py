@@ -193,9 +193,9 @@ def test_a_fault_is_named_and_no_other(tmp_path, name):
 
 def test_what_would_help_is_a_number_that_was_tried(tmp_path):
     late = examine(write(tmp_path / "late", FAULTS["late"][0]))
-    assert late.parameters == {"patience": 0.09} and late.sets["parts"]["lidar"] == 0
+    assert late.parameters == {"lidar.patience": 0.09} and late.sets["parts"]["lidar"] == 0
     (found,) = (entry for entry in late.findings if entry.severity != NOTE)
-    assert found.remedy == "Set patience: 0.09; then it is part of 100 %."
+    assert found.remedy == "Set lidar.patience: 0.09; then it is part of 100 %."
     ahead = examine(write(tmp_path / "ahead", FAULTS["stamps ahead"][0]))
     assert ahead.parameters == {"lidar.offset": 0.1}
 

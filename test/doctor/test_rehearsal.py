@@ -153,10 +153,23 @@ def test_a_wider_tolerance_is_advised_where_it_helps():
     assert plain.parts[LIDAR] <= 1
     advice = advise(records, plain, {})
     assert 0.09 <= advice.parameters["lidar.tolerance"] <= 0.11
-    assert 0.09 <= advice.parameters["patience"] <= 0.11  # the LiDAR comes 90 ms after the picture
+    assert 0.09 <= advice.parameters["lidar.patience"] <= 0.11  # the LiDAR comes 90 ms after the picture
     assert advice.rehearsal.parts[LIDAR] == 40
     (found,) = advice.findings
     assert (found.subject, found.severity) == (LIDAR, "warning") and "then it is part of 100 %" in found.remedy
+
+
+@pytest.mark.parametrize("rules", [[], ["lidar.patience:=0.02"], ["lidar.patience:=0.02", "patience:=0.3"]])
+def test_the_patience_that_is_advised_is_the_one_that_the_node_goes_by(rules):
+    """Kind: a remedy that changes nothing. A sensor's own patience counts before that of all."""
+    seconds = np.arange(0, 10, 0.1)
+    records = {made.modality: made for made in (record(CAMERA, seconds), record(LIDAR, seconds, 0.08))}
+    plain = rehearse(records, sync_config(load_parameters(overrides=rules), tuple(records)))
+    assert plain.parts[LIDAR] <= 1
+    advised = [f"{name}:={value}" for name, value in advise(records, plain, {}).parameters.items()]
+    parameters = load_parameters(overrides=[*rules, *advised])
+    assert rehearse(records, sync_config(parameters, tuple(records))).parts[LIDAR] >= 99
+    assert parameters.patience == load_parameters(overrides=rules).patience
 
 
 def test_nothing_is_advised_where_a_rate_allows_no_more():

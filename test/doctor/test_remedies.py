@@ -330,3 +330,17 @@ def test_every_kind_is_tried_or_said_to_be_for_hands():
     tried = {trial.kind for trial in TRIALS} | LIVE
     assert set(CATALOGUE) - tried - set(BY_HAND) - WITHOUT_REMEDY - THROUGH_OTHERS == set()
     assert not tried & set(BY_HAND)
+
+
+@pytest.mark.parametrize(
+    ("rule", "late"), [("patience:=0.05", True), ("patience:=0.3", False), ("lidar.patience:=0.3", False)]
+)
+def test_transforms_may_come_while_a_set_waits_for_any_of_its_sensors(tmp_path, rule, late):
+    """Kind: a default in place of the parameter. The transform of each sweep comes 200 ms after it."""
+
+    def change(entry):
+        for topic, kind, stamp, message in moving_lidar(30)(entry):
+            yield topic, kind, stamp + (200_000_000 if topic == "/tf" else 0), message
+
+    found = examine(write(tmp_path / "bag", change), load_parameters(overrides=[rule])).findings
+    assert any("cannot be placed at their time" in entry.message for entry in found) == late
