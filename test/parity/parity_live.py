@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from node_process import NodeProcess
-from parity_outcome import OUTPUTS, Outcome, outcome
-from parity_scene import PERIOD
+from parity_outcome import OUTPUTS, Due, Outcome, milliseconds, outcome
+from parity_scene import PERIOD, START
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
@@ -25,7 +25,8 @@ from mlesam_ros.ros.compat.interfaces import message_class
 from mlesam_ros.ros.topics import OUTPUTS as TYPES
 
 _STEP = PERIOD // 10  # ns of the clock between its messages
-_TAIL = 45  # steps after the last message: somebody may take over from the camera after 0.35 s
+_TAIL = 45  # steps after the last message: another sensor may replace the camera after 0.35 s
+_LONG = 10.0  # s in which a loaded machine must have made what is waited for
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -53,7 +54,6 @@ class LiveNode:
         known = {n: v for n, e, v in iter_parameters() if e.metadata["change"] in (CONFIGURE, LIVE)}
         self._defaults = {**known, **weights}
         self._set: dict[str, Any] = {}
-        self._settled = self._expected = 0  # masks that have been waited for, and that are to come in all
         assert self._spin_until(lambda: self._state.service_is_ready() and self._parameters.service_is_ready(), 60)
 
     def close(self) -> None:
@@ -63,30 +63,34 @@ class LiveNode:
         self._node.destroy_node()
         rclpy.try_shutdown(context=self._context)
 
-    def segment(self, bag: Path, parameters: Mapping[str, Any], unheard: frozenset[str], expected: int) -> Outcome:
+    def segment(self, bag: Path, parameters: Mapping[str, Any], unheard: frozenset[str], due: Due) -> Outcome:
         """Configure with parameters, play a bag, clean up.
 
         Args:
             bag: to be played.
             parameters: that differ from the defaults.
             unheard: sensors' topics that the node will not listen to.
-            expected: masks after which none is waited for; a further one is in the outcome nevertheless.
+            due: expected messages; the clock waits for each. Further ones are in the outcome nevertheless.
+
+        Raises:
+            AssertionError: a due message or a connection did not come within 10 s.
         """
         back = {name: self._defaults[name] for name in self._set if name not in parameters}
         self._change({**back, **parameters})
         self._set = dict(parameters)
         with BagReader(bag) as reader:
             self._tick(reader.start)  # time may jump, but not between activation and the first message
+            self._offer(reader)
             self._go(Transition.TRANSITION_CONFIGURE)
+            self._go(Transition.TRANSITION_ACTIVATE)
             try:
-                self._offer(reader)
-                self._go(Transition.TRANSITION_ACTIVATE)
                 self._got.clear()
-                self._settled, self._expected = 0, expected
-                self._play(reader, {**self._defaults, **parameters}, unheard)
+                self._play(reader, {**self._defaults, **parameters}, unheard, due)
+            finally:  # or the entries after one that fails would fail as well
                 self._go(Transition.TRANSITION_DEACTIVATE)
-            finally:
                 self._go(Transition.TRANSITION_CLEANUP)
+        gone = self._spin_until(lambda: not (self._matched or self._offered), _LONG)  # or the next bag would count them
+        assert gone, (self._matched, self._offered)
         return outcome(self._got)
 
     # The bag
@@ -95,42 +99,38 @@ class LiveNode:
         """A publisher for every topic, and none for what only an earlier bag had."""
         for topic in set(self._publishers) - set(reader.topics):
             self._node.destroy_publisher(self._publishers.pop(topic))
+        new = {*reader.topics} - {*self._publishers}
         for topic, kind in reader.topics.items():
             if topic == "/tf_static" and topic in self._publishers:  # or the last bag's would be heard once more
                 self._node.destroy_publisher(self._publishers.pop(topic))
             if topic not in self._publishers:
                 qos = _LATCHED if topic in reader.latched else 50
                 self._publishers[topic] = self._node.create_publisher(message_class(kind), topic, qos)
+        if new:  # a best-effort subscription hears nothing of a publisher that its own process does not know yet
+            self._spin(0.3)
 
-    def _play(self, reader: BagReader, parameters: Mapping[str, Any], unheard: frozenset[str]) -> None:
+    def _play(self, reader: BagReader, parameters: Mapping[str, Any], unheard: frozenset[str], due: Due) -> None:
         messages = [(time, topic, bytes(raw)) for topic, _, time, raw in reader.raw_messages()]
         wanted = {f"/{name}" for key, name in parameters.items() if key.endswith("topic")}
         wanted -= {f"/{parameters[f'{m}.topic']}" for m in ("camera", "depth", "event", "lidar")
                    if m not in parameters["modalities"]}  # fmt: skip
         wanted = ({name.replace("//", "/") for name in wanted} & set(reader.topics)) - unheard | {"/tf", "/tf_static"}
-        begin = reader.start
-        self._tick(begin)
-        heard = self._spin_until(
-            lambda: all(self._publishers[topic].get_subscription_count() for topic in wanted)
-            and self._node.count_publishers("/mlesam/labels"), 10
-        )  # fmt: skip
-        assert heard, [topic for topic in wanted if not self._publishers[topic].get_subscription_count()]
-        self._spin(0.3)  # the other end has to find out as well
-        now, moment = begin, begin + PERIOD
-        for due, topic, raw in messages:
-            step = max(_STEP, (due - now) // 20)
-            while now < due:
-                if now >= moment:
-                    self._settle()
-                    moment = now + PERIOD
-                now = min(now + step, due)
+        now = reader.start
+        self._tick(now)
+        found = self._spin_until(lambda: wanted <= self._matched and self._offered == {*OUTPUTS}, _LONG)
+        assert found, (wanted - self._matched, {*OUTPUTS} - self._offered)
+        for recorded, topic, raw in messages:
+            step = max(_STEP, (recorded - now) // 20)
+            while now < recorded:
+                self._settle({message for message, end in due.items() if START + end * 10**6 <= now})
+                now = min(now + step, recorded)
                 self._tick(now)
             self._publishers[topic].publish(raw)
             self._spin(0.002)
         for _ in range(_TAIL):
             now += _STEP
             self._tick(now)
-        self._settle()
+        self._settle(due)
 
     def _tick(self, now: int) -> None:
         message = Clock()
@@ -138,14 +138,25 @@ class LiveNode:
         self._clock.publish(message)
         self._spin(0.004)
 
-    def _settle(self) -> None:
-        """Until the mask of the last moment has come, if one comes: the clock must not overtake the network."""
-        self._spin_until(lambda: self._masks > self._settled or self._masks >= self._expected, 0.3)
-        self._settled = self._masks
+    def _settle(self, messages: Collection[tuple[str, int]]) -> None:
+        """Until these have come: the clock must not overtake the network."""
+        came = self._spin_until(lambda: {*messages} <= self._came, _LONG)
+        assert came, f"`evaluate` makes more than the node: {sorted({*messages} - self._came)}"
 
     @property
-    def _masks(self) -> int:
-        return sum(name == "status" for name, _ in self._got)
+    def _came(self) -> set[tuple[str, int]]:
+        """Output and milliseconds from `START` of the messages so far."""
+        return {(name, milliseconds(message.header.stamp)) for name, message in self._got}
+
+    @property
+    def _matched(self) -> set[str]:
+        """Topics of the bag to which the node has subscribed."""
+        return {topic for topic, publisher in self._publishers.items() if publisher.get_subscription_count()}
+
+    @property
+    def _offered(self) -> set[str]:
+        """Outputs that the node publishes."""
+        return {name for name in OUTPUTS if self._node.count_publishers(f"/mlesam/{name}")}
 
     # The node
 

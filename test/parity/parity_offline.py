@@ -31,10 +31,14 @@ def evaluated(bag: Path, pipeline: Pipeline, parameters: Path, folder: Path) -> 
     return outcome((name, message) for name, message in entries if name in OUTPUTS)
 
 
-def encoded(bag: Path, parameters: Path, encoders: Mapping[str, str], folder: Path) -> dict[int, dict[str, np.ndarray]]:
-    """Milliseconds from START → modality → (3, H, W) float32 that training reads; empty where no set is complete."""
+def training_options(bag: Path, parameters: Path, encoders: Mapping[str, str], folder: Path) -> BagOptions:
+    """How training encodes a bag, at the scene's own size."""
     described = load_parameters(parameters)
-    options = BagOptions((str(bag),), str(folder), (HEIGHT, WIDTH), encoders=encoders, parameters=described)
+    return BagOptions((str(bag),), str(folder), (HEIGHT, WIDTH), encoders=encoders, parameters=described)
+
+
+def encoded(options: BagOptions) -> dict[int, dict[str, np.ndarray]]:
+    """Milliseconds from START → modality → (3, H, W) float32 that training reads; empty where no set is complete."""
     try:
         made = prepare_bags(options)
     except DatasetError:

@@ -37,6 +37,8 @@ class Mask:
 
 Outcome = dict[int, Mask]
 """Milliseconds from `START` → mask."""
+Due = dict[tuple[str, int], int]
+"""Output and milliseconds from `START` of a message's stamp → those at which it has been published."""
 
 
 def outcome(messages: Iterable[tuple[str, Any]]) -> Outcome:
@@ -44,11 +46,11 @@ def outcome(messages: Iterable[tuple[str, Any]]) -> Outcome:
     masks: Outcome = {}
     clouds = []
     for name, message in messages:
-        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        stamp = milliseconds(message.header.stamp)
         if name == "semantic_points":
             clouds.append((stamp, message))
             continue
-        mask = masks.setdefault(_milliseconds(stamp), Mask())
+        mask = masks.setdefault(stamp, Mask())
         if name == "status":
             mask.primary, mask.frame_id = message.primary, message.header.frame_id
             mask.sensors = {sensor.modality: sensor for sensor in message.sensors}
@@ -65,8 +67,9 @@ def _with_lidar(masks: Outcome) -> list[tuple[int, Mask]]:
     return [(stamp, mask) for stamp, mask in masks.items() if "lidar" in mask.used]
 
 
-def _milliseconds(stamp: int) -> int:
-    return round((stamp - START) / 1e6)
+def milliseconds(stamp: Any) -> int:
+    """From `START` to a stamp of a header."""
+    return round((stamp.sec * 10**9 + stamp.nanosec - START) / 1e6)
 
 
 def compare(live: Outcome, offline: Outcome, since: int = 0) -> None:

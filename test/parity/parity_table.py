@@ -9,7 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from parity_outcome import Mask, Outcome
+from parity_outcome import Due, Mask, Outcome
 from parity_scene import (
     ASIDE,
     BLOB,
@@ -46,6 +46,7 @@ from parity_scene import (
 )
 
 from mlesam_ros.bags import fields
+from mlesam_ros.config import NodeParameters, iter_parameters
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 
 Pixels = set[tuple[int, int]]
@@ -55,6 +56,8 @@ Rows = dict[int, dict[str, np.ndarray]]
 """Milliseconds from START → modality → (3, H, W), the arrays that training reads."""
 ALL = set(MODALITIES)
 SHORT = 60.0  # pixels, another focal length
+_DEFAULTS = NodeParameters()
+_SLACK = 20  # ms of the clock that a set may be late
 DISTORTION = (-0.5, 0.1, 0.02, -0.04, 0.0)  # k1, k2, p1, p2, k3
 
 
@@ -85,6 +88,31 @@ class Entry:
     unheard: frozenset[str] = frozenset()
     since: int = 0
     judged: bool = True
+
+    def due(self, offline: Outcome) -> Due:
+        """The messages that have to come live → when their sets are ready; later ones might be superseded meanwhile.
+
+        A set is ready with its last message, or when the patience ends for a sensor that is missing or older than the
+        mask, of which a nearer message might come.
+        """
+        given = self.beside | self.set
+        patience = max([_DEFAULTS.patience, *(v for name, v in given.items() if name.endswith("patience"))])
+        wait = self.scene.behind + max([0.0, *self.scene.delay.values()]) + given.get("lidar.gather", 0.0)
+        return {
+            (name, stamp): stamp + round(1e3 * (wait + patience * _waits(mask))) + _SLACK
+            for stamp, mask in offline.items()
+            if stamp >= self.since
+            for name in ("status", *mask.images)
+        }
+
+    @property
+    def changes_arrays(self) -> bool:
+        """Whether training's arrays may depend on the parameters that it is about."""
+        return any(entry.metadata["encoding"] for name, entry, _ in iter_parameters() if name in self.set)
+
+
+def _waits(mask: Mask) -> bool:
+    return mask.used != ALL or any(sensor.skew < -1e-3 for sensor in mask.sensors.values())
 
 
 # What is seen in an outcome
@@ -385,6 +413,8 @@ _SQUARE, _TWICE = (WIDTH, WIDTH), (2 * WIDTH, 2 * HEIGHT)
 _SIZE = (WIDTH, HEIGHT)
 _MIDDLE_OF_TWICE = (2 * CENTRE[0] + 0.5, 2 * CENTRE[1] + 0.5)  # pixel edges on pixel edges
 _ORDER = (LIDAR, CAMERA, DEPTH, EVENT)
+_REPLACED = int(_DEFAULTS.primary_timeout * 1e9) // PERIOD + 3
+"""Moments of which the last is after the next sensor has replaced a camera that never sends."""
 _RAW = {"d": DISTORTION, "p": (SHORT, *CENTRE)}
 
 
@@ -398,8 +428,9 @@ ENTRIES = [
     Entry(Scene(others={_OTHER[LIDAR]: _other_lidar}), {"lidar.topic": _OTHER[LIDAR]},
           partial(points_at, land(POINTS * [1, 0.5, 1]))),
     # types: none of that type is there
-    *(Entry(Scene(moments=9), {f"{s}.type": "sensor_msgs/msg/CompressedImage"}, partial(_unused_without_type, s),
-            unheard=frozenset({TOPICS[s]}), since=400 * (s == CAMERA)) for s in (CAMERA, DEPTH, EVENT)),
+    *(Entry(Scene(moments=_REPLACED), {f"{s}.type": "sensor_msgs/msg/CompressedImage"},
+            partial(_unused_without_type, s), unheard=frozenset({TOPICS[s]}), since=400 * (s == CAMERA))
+      for s in (CAMERA, DEPTH, EVENT)),
     # frames
     Entry(Scene(), {"camera.frame_id": ASIDE[CAMERA]}, _frame_of),
     Entry(Scene(), {"depth.frame_id": ASIDE[DEPTH]}, all_used, partial(block_at, *_aside(NEAR))),
@@ -408,7 +439,8 @@ ENTRIES = [
                   CENTRE[1] + FOCAL * (BLOB[1] - CENTRE[1]) / FOCAL)),
     Entry(Scene(), {"lidar.frame_id": ASIDE[LIDAR]}, partial(points_at, land(_to_the_left(LEFT[LIDAR])))),
     # required
-    Entry(Scene(moments=9, absent={CAMERA: range(2, 9)}), {"camera.required": True}, partial(stamps, [0, 100])),
+    Entry(Scene(moments=_REPLACED + 1, absent={CAMERA: range(2, _REPLACED + 1)}), {"camera.required": True},
+          partial(stamps, [0, 100])),
     *(Entry(Scene(absent={s: (2,)}), {f"{s}.required": True}, partial(stamps, [0, 100, 300]))
       for s in (DEPTH, EVENT, LIDAR)),
     # tolerance: 30 ms are too far now
