@@ -15,10 +15,10 @@ from typing import Any
 
 from mlesam_ros.encoding.cloud_times import UNITS
 from mlesam_ros.encoding.encoders import ENCODERS
-from mlesam_ros.encoding.settings import Preprocessing
+from mlesam_ros.encoding.settings import DEPTH_UNITS, INTENSITY_SCALES, WINDOWS, Preprocessing
 from mlesam_ros.encoding.sweep_gatherer import GATHER_AUTO
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import AUTO, CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Modality
+from mlesam_ros.frame import AUTO, CAMERA, EVENT, MODALITIES, Modality
 from mlesam_ros.geometry.camera import FITS
 from mlesam_ros.geometry.rig import Rig, load_rig
 from mlesam_ros.messages import MESSAGE_TYPES, FrameReader
@@ -77,7 +77,7 @@ class SensorParameters:
     type: str = parameter(AUTO, "Message type, such as sensor_msgs/msg/Image; auto takes what the publisher sends.")
     frame_id: str = parameter("", "TF frame used instead of the one in its messages; empty: theirs.")
     required: bool = parameter(False, "No mask without it.")
-    tolerance: float = parameter(0.06, "s its stamp may differ from the mask's.", low=0.0, high=10.0)
+    tolerance: float = parameter(SyncConfig.tolerance, "s its stamp may differ from the mask's.", low=0.0, high=10.0)
     offset: float = parameter(0.0, "s its stamps are late (positive) or early by construction.", low=-1e10, high=1e10)
     patience: float = parameter(-1.0, "s to wait for it instead of patience; negative: patience.", low=-1.0, high=10.0)
     rate: float = parameter(
@@ -121,7 +121,10 @@ class DepthParameters(CameraParameters):
     """The depth camera."""
 
     unit: float = parameter(
-        0.0, "m per count of its images, at least 1e-6; 0: 0.001 for integers, 1 for floats.", low=0.0, high=1000.0
+        0.0,
+        "m per count of its images, at least 1e-6; 0: 0.001 for integers, 1 for floats.",
+        low=0.0,
+        high=DEPTH_UNITS[1],
     )
     gravity: str = parameter(
         AUTO,
@@ -135,7 +138,7 @@ class EventParameters(CameraParameters):
     """The event camera."""
 
     window: float = parameter(
-        0.0, "s of events in an image, at least 0.001; 0: as the checkpoint was trained.", low=0.0, high=10.0
+        0.0, "s of events in an image, at least 0.001; 0: as the checkpoint was trained.", low=0.0, high=WINDOWS[1]
     )
     representation: str = parameter(
         AUTO, "Encoder of its images; auto: as the checkpoint was trained.", choices=(AUTO, *REPRESENTATIONS)
@@ -162,7 +165,7 @@ class LidarParameters(SensorParameters):
     )
     intensity_scale: float = parameter(
         0.0, "Value of that field at full strength, at least 1e-6; 0: 1, 255 or 65535 by its type and range.",
-        low=0.0, high=1e9,
+        low=0.0, high=INTENSITY_SCALES[1],
     )  # fmt: skip
 
 
@@ -205,12 +208,16 @@ class NodeParameters:
         MODALITIES, "Sensors that are listened to.", LIVE, choices=MODALITIES, encoding=False
     )
     primary_order: tuple[str, ...] = parameter(
-        (CAMERA, LIDAR, DEPTH, EVENT),
+        SyncConfig.primary_order,
         "Whose stamp a mask takes: the first of these that is alive.",
         choices=MODALITIES,
     )
-    primary_timeout: float = parameter(0.35, "s of silence after which the next takes over.", low=0.01, high=60.0)
-    patience: float = parameter(0.05, "s to wait for the others once the primary is there.", low=0.0, high=10.0)
+    primary_timeout: float = parameter(
+        SyncConfig.primary_timeout, "s of silence after which the next takes over.", low=0.01, high=60.0
+    )
+    patience: float = parameter(
+        SyncConfig.patience, "s to wait for the others once the primary is there.", low=0.0, high=10.0
+    )
     history: float = parameter(
         0.0, "s a message waits for a mask's stamp it belongs to; 0: derived from patience and tolerance.", low=0.0,
         high=60.0,
@@ -219,7 +226,7 @@ class NodeParameters:
         0.0, "s that stamps may lie behind now; older ones are another clock's. 0: 5 s, or more with long waits.",
         low=0.0, high=3600.0,
     )  # fmt: skip
-    max_future: float = parameter(0.5, "s that stamps may lie ahead of now.", low=0.0, high=3600.0)
+    max_future: float = parameter(SyncConfig.max_future, "s that stamps may lie ahead of now.", low=0.0, high=3600.0)
     sensor_timeout: float = parameter(
         0.6,
         "s of silence, or from stamp to receipt, that /diagnostics reports.",

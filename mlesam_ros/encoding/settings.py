@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from mlesam_ros.encoding.picture import SIGNIFICANT_BITS
 from mlesam_ros.encoding.sweep_gatherer import GATHER_AUTO
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import AUTO
@@ -13,15 +14,14 @@ EVENT_WINDOW = 0.030
 """Seconds of events in one image, as in MUSES."""
 WINDOWS = (0.001, 10.0)
 """Shortest and longest window in seconds."""
-UNITS = (1e-6, 1000.0)
+DEPTH_UNITS = (1e-6, 1000.0)
 """Smallest and largest unit of depth in metres per count."""
-SCALES = (1e-6, 1e9)
+INTENSITY_SCALES = (1e-6, 1e9)
 """Smallest and largest intensity at full strength."""
 GRAVITY = (AUTO, "tf", "normals")
 """Sources of gravity by name; a fixed direction is three numbers."""
 SENSOR = {"sensor": True}
 """Metadata of an encoder's field that is about the sensor, not about the image that an expert is trained on."""
-_BITS = (0, 8, 10, 12, 14, 16)
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Preprocessing:
         Raises:
             ConfigError: names the parameter, its value and what is accepted.
         """
-        if self.significant_bits not in _BITS:
+        if self.significant_bits not in (0, *SIGNIFICANT_BITS):
             raise ConfigError(
                 f"camera.significant_bits is {self.significant_bits}; accepted are 0, 8, 10, 12, 14 and 16.",
                 "Set camera.significant_bits to the depth of the camera's converter, or to 0.",
             )
-        _check_number("depth.unit", self.depth_unit, UNITS)
-        _check_number("lidar.intensity_scale", self.intensity_scale, SCALES)
+        _check_number("depth.unit", self.depth_unit, DEPTH_UNITS)
+        _check_number("lidar.intensity_scale", self.intensity_scale, INTENSITY_SCALES)
         _check_number("event.window", self.event_window, WINDOWS)
         if self.gravity not in GRAVITY:
             direction(self.gravity)

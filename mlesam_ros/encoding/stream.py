@@ -27,7 +27,7 @@ from mlesam_ros.encoding.libcaer import decode_libcaer
 from mlesam_ros.encoding.libcaer_cmp import LibcaerCmpDecoder
 from mlesam_ros.encoding.mono import decode_mono
 from mlesam_ros.encoding.sensor_clock import SensorClock
-from mlesam_ros.encoding.settings import EVENT_WINDOW
+from mlesam_ros.encoding.settings import EVENT_WINDOW, WINDOWS
 from mlesam_ros.encoding.words import Decoded, inside
 from mlesam_ros.errors import PacketError
 from mlesam_ros.frame import NANOSECONDS, Events
@@ -57,10 +57,11 @@ class EventStream:
             window: seconds of events to keep.
 
         Raises:
-            PacketError: the window is not positive.
+            PacketError: the window is outside `WINDOWS`.
         """
-        if not 0 < window <= 60:
-            raise PacketError(f"event window is {window} s; it must be above 0 and at most 60.")
+        low, high = WINDOWS
+        if not low <= window <= high:
+            raise PacketError(f"event window is {window} s; accepted are {low:g} to {high:g}.")
         self._window = round(window * NANOSECONDS)
         self._counters = {"packets": 0, "lost": 0, "resets": 0, "clock_jumps": 0, "overflow": 0, "outside": 0}
         self._evt3, self._libcaer_cmp = Evt3Decoder(), LibcaerCmpDecoder()

@@ -201,7 +201,7 @@ def stamp_of(packet):
 
 def streamed(packets):
     """The windows of all packets in one, and the stream."""
-    stream = EventStream(window=60)
+    stream = EventStream(window=10)
     for p in packets:
         events = stream.push(
             p.events, p.encoding, (p.height, p.width), stamp_of(p), p.seq, p.is_bigendian, int(p.time_base)
