@@ -16,7 +16,7 @@ from test_end_to_end import launch  # noqa: F401 (a fixture)
 from typer.testing import CliRunner
 
 from mlesam_ros.cli.app import app
-from mlesam_ros.errors import ConfigError
+from mlesam_ros.errors import ConfigError, Problem
 from mlesam_ros.findings import NOTE
 from mlesam_ros.ros.checkup import examine_live
 
@@ -170,3 +170,20 @@ def test_the_command(drive):
     found = json.loads(result.stdout)
     assert result.exit_code == 1 and found["verdict"] == "faulty" and found["name"] == NODE
     assert {"severity", "subject", "message", "remedy"} == {*found["findings"][0]}
+
+
+def test_each_reason_of_a_refusal_is_counted_and_the_usual_one_is_named(monkeypatch):
+    """Kind: one count kept in several places. The newest reason stood for all of them."""
+
+    def listen(visit, seconds, progress):
+        source = visit._inputs["lidar"]
+        source.received, source.type_name = 9, "sensor_msgs/msg/PointCloud2"
+        source.refusals.count(Problem("usual reason.", "Mend it."), 6)
+        source.refusals.count("other reasons", 2)
+        source.refusals.count(Problem("newest reason.", "Mend that."))
+
+    monkeypatch.setattr("mlesam_ros.ros.checkup._Visit._listen", listen)
+    found = examine_live(NODE, {"modalities": ["lidar"]}, None, 0.0).findings
+    (refused,) = [f for f in found if f.message.startswith("none of its 9 messages can be used")]
+    assert "usual reason" in refused.message and "newest" not in refused.message
+    assert "Mend it." in refused.remedy
