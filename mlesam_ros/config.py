@@ -299,13 +299,13 @@ class NodeParameters:
         """The sensors that a network with these experts can listen to, whether they are enabled or not.
 
         Raises:
-            ConfigError: none of them is enabled.
+            ConfigError: none of them is enabled, one that is required has no expert, or none of `primary_order` has.
         """
-        known = tuple(m for m in experts if m in MODALITIES)
-        if not set(known) & set(self.modalities):
-            raise ConfigError(
-                f"modalities is {list(self.modalities)}; the checkpoint has experts for {', '.join(experts)} only."
-            )
+        known, listed = tuple(m for m in experts if m in MODALITIES), ", ".join(experts)
+        usable = [m for m in self.modalities if m in known]
+        if not usable:
+            raise ConfigError(f"modalities is {list(self.modalities)}; the checkpoint has experts for {listed} only.")
+        self._check_sets(usable, f"the checkpoint has experts for {listed} only", "use a checkpoint with its expert")
         return known
 
     def patience_of(self, modality: Modality) -> float:
@@ -349,6 +349,7 @@ class NodeParameters:
                         f"{modality}.picture_size is {list(size)} with {modality}.fit {sensor.fit!r}; it is the width "
                         "and height of the pictures with a fit, and 0, 0 without."
                     )
+        self._check_sets(self.modalities, f"modalities is {list(self.modalities)}", "add it to modalities")
         topics: dict[str, Modality] = {}
         for modality in self.modalities:
             topic = self.resolve(self.sensor(modality).topic)
@@ -365,6 +366,20 @@ class NodeParameters:
                     "a sensor); accepted are at least these seconds, and 0.",
                     f"Set {name} to 0, which derives it.",
                 )
+
+    def _check_sets(self, usable: Collection[Modality], reason: str, remedy: str) -> None:
+        """Refuse a required sensor that is not used and an order of such sensors: no mask would ever be made."""
+        for modality in MODALITIES:
+            if self.sensor(modality).required and modality not in usable:
+                raise ConfigError(
+                    f"{modality}.required is true and {reason}, so that no mask can be made.",
+                    f"Set {modality}.required to false, or {remedy}.",
+                )
+        if not set(self.primary_order) & set(usable):
+            raise ConfigError(
+                f"primary_order is {list(self.primary_order)} and {reason}, so that no mask can be made.",
+                f"Add {' or '.join(usable)} to primary_order.",
+            )
 
 
 def initial_rig(parameters: NodeParameters) -> Rig:
@@ -458,10 +473,10 @@ def load_parameters(
         ConfigError: the file or a rule cannot be read, or a value is not accepted.
     """
     given = read_node_parameters(path, overrides, node)
-    parameters = build_parameters({**given.values, **values})
+    parameters = build_parameters({**given.values, **values}, node)
     beaten = [name for name in given.beaten if name not in values]
     warnings = (*other_sections(path, node, given.others), *beaten_rules(path, beaten), *parameters.warnings)
-    return replace(parameters, node=node, overridden=given.overridden | frozenset(values), warnings=warnings)
+    return replace(parameters, overridden=given.overridden | frozenset(values), warnings=warnings)
 
 
 def beaten_rules(path: str | Path | None, names: Sequence[str]) -> list[str]:
@@ -478,15 +493,20 @@ def other_sections(path: str | Path | None, node: str, sections: Sequence[str]) 
     return [f"{path} has no section for {node} and sets nothing; its sections are {listed}."] if sections else []
 
 
-def build_parameters(given: Mapping[str, Any]) -> NodeParameters:
+def build_parameters(given: Mapping[str, Any], node: str = NODE) -> NodeParameters:
     """The parameters with some values; names that no parameter has become warnings.
+
+    Args:
+        given: name → value.
+        node: full name of the node, whose namespace relative topics are in.
 
     Raises:
         ConfigError: a value is not accepted, or some do not go together.
     """
     specs = {name: parameter_spec(name, entry, default) for name, entry, default in iter_parameters()}
     values = {name: spec.take(given[name]) if name in given else spec.default for name, spec in specs.items()}
-    parameters = replace(assemble(values), given=frozenset(given), warnings=tuple(unknown_names(given)))
+    warnings = tuple(unknown_names(given))
+    parameters = replace(assemble(values), node=node, given=frozenset(given), warnings=warnings)
     parameters.check()
     parameters.check_together()
     return parameters

@@ -62,6 +62,8 @@ VALUES = {
     "a fit without a size": "camera: {fit: crop_top}",
     "a size without a fit": "depth: {picture_size: [640, 480]}",
     "a size of three": "depth: {fit: rescale, picture_size: [640, 480, 3]}",
+    "a required sensor that is disabled": "{modalities: [camera, depth], lidar: {required: true}}",
+    "an order of disabled sensors": "{modalities: [camera, depth], primary_order: [lidar, event]}",
     "a history shorter than the wait": "{patience: 2.0, history: 1.0}",
     "an age shorter than the wait of a sensor": "{max_age: 1.0, lidar: {patience: 1.5}}",
     "a home folder that does not exist": "calibration_file: ~nobody_of_that_name/rig.yaml",
@@ -92,6 +94,20 @@ def node():
     yield made
     made.destroy_node()
     context.shutdown()
+
+
+@pytest.fixture
+def graph_node(node):
+    """Makes further nodes in the context of `node`."""
+    nodes = []
+
+    def make(**options):
+        nodes.append(Node("mlesam", context=node.context, **options))
+        return nodes[-1]
+
+    yield make
+    for made in nodes:
+        made.destroy_node()
 
 
 def refusal(path: Path) -> str:
@@ -138,6 +154,27 @@ def test_a_value_is_refused_by_node_and_commands_in_one_sentence(text, tmp_path,
     assert str(caught.value) == expected
     said = {name: said_by(line) for name, line in commands(tmp_path, path).items()}
     assert said == dict.fromkeys(said, expected)
+
+
+@pytest.mark.parametrize(
+    ("topic", "same"),
+    [("events", True), ("/robot/events", True), ("/events", False)],
+    ids=["relative", "full", "other"],
+)
+def test_topics_are_compared_as_a_node_in_a_namespace_resolves_them(topic, same, graph_node):
+    """Kind: a namespace that is left out of a check. The oracle is rclpy's resolution of the two names."""
+    made = graph_node(namespace="robot", parameter_overrides=[Parameter("camera.topic", value=topic)])
+    assert (made.resolve_topic_name(topic) == made.resolve_topic_name("events")) == same
+    rules = [f"camera.topic:={topic}"]
+    if same:
+        with pytest.raises(ConfigError, match=r"camera\.topic and event\.topic are both /robot/events"):
+            load_parameters(None, rules, "/robot/mlesam")
+        with pytest.raises(ConfigError, match=r"camera\.topic and event\.topic are both /robot/events"):
+            declared.declare(made)
+        return
+    assert load_parameters(None, rules, "/robot/mlesam").camera.topic == topic
+    declared.declare(made)
+    declared.read(made).check_together()
 
 
 @pytest.mark.parametrize("text", FILES.values(), ids=FILES)

@@ -152,6 +152,8 @@ class PerceptionNode(LifecycleNode):
             self._refuse_too_late(ours)
             candidate = declared.read(self, ours)
             candidate.check()
+            if self._perception is not None:
+                self._perception.check(candidate)
             self._exchange(candidate.checkpoint)
         except MlesamError as error:
             return SetParametersResult(successful=False, reason=str(error))

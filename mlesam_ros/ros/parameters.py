@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import Field
+from dataclasses import Field, replace
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -39,7 +39,8 @@ def declare(node: Node) -> NodeParameters:
     Raises:
         ConfigError: a value is not accepted; nothing has been declared then.
     """
-    parameters = build_parameters({name: override.value for name, override in node._parameter_overrides.items()})
+    given = {name: override.value for name, override in node._parameter_overrides.items()}
+    parameters = build_parameters(given, node.get_fully_qualified_name())
     defaults = {name: default for name, _, default in iter_parameters()}
     for name, entry, value in iter_parameters(parameters):
         descriptor = _descriptor(entry, parameter_spec(name, entry, defaults[name]))
@@ -77,7 +78,7 @@ def read(node: Node, changes: Mapping[str, Any] | None = None) -> NodeParameters
     for name, _, default in iter_parameters():
         value = changes[name] if name in changes else node.get_parameter(name).value
         values[name] = tuple(value) if isinstance(default, tuple) else value
-    return assemble(values)
+    return replace(assemble(values), node=node.get_fully_qualified_name())
 
 
 def _descriptor(entry: Field[Any], spec: ParameterSpec) -> ParameterDescriptor:

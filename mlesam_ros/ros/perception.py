@@ -110,6 +110,15 @@ class Perception:
         with self._pipeline_lock:
             self._pipeline.use(model)
 
+    def check(self, parameters: NodeParameters) -> None:
+        """Refuse changed parameters that do not go together, or not with the network's experts, as configure does.
+
+        Raises:
+            ConfigError: names the parameters, their values and what is accepted.
+        """
+        parameters.check_together()
+        parameters.sensors(self._pipeline.config.modalities)
+
     def adopt(self, parameters: NodeParameters) -> None:
         """Take over changed live parameters, already checked."""
         threshold = self._parameters.confidence_threshold

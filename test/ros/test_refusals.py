@@ -13,6 +13,7 @@ from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
 from robot import Robot
 from sensor_msgs.msg import Image
+from test_exchange import trained
 
 from mlesam_ros.config import iter_parameters, parameter_spec
 from mlesam_ros.errors import ConfigError
@@ -157,6 +158,64 @@ def test_what_belongs_together_can_be_set_one_by_one_and_is_judged_by_configure(
     assert node.set_parameters([Parameter("camera.picture_size", value=[640, 480])])[0].successful
     node.start()
     assert node.state == "active"
+
+
+@pytest.fixture
+def start(graph, weights):
+    """An active node with the tiny model."""
+
+    def make(checkpoint=None, **parameters):
+        values = {**weights, **parameters, **({"checkpoint": checkpoint} if checkpoint else {})}
+        given = [Parameter(name.replace("__", "."), value=value) for name, value in values.items()]
+        made = graph.node("mlesam", PerceptionNode, parameter_overrides=given)
+        made.start()
+        assert made.state == "active"
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("begun", "modalities", "words"),
+    [
+        ({"modalities": ["camera"], "camera__topic": "/events"}, ["camera", "event"], "are both /events"),
+        ({"lidar__required": True}, ["camera", "depth"], "lidar.required is true and modalities is"),
+        ({"primary_order": ["lidar"]}, ["camera", "depth"], "primary_order is ['lidar'] and modalities is"),
+    ],
+    ids=["one topic twice", "required", "order"],
+)
+def test_a_live_change_is_judged_together_with_the_other_parameters(start, begun, modalities, words):
+    """Kind: values refused together at start and taken one after the other while the node runs."""
+    node = start(**begun)
+    before = node.get_parameter("modalities").value
+    result = node.set_parameters([Parameter("modalities", value=modalities)])[0]
+    assert not result.successful and words in result.reason and result.reason.count(".") >= 2, result.reason
+    assert node.get_parameter("modalities").value == before == list(node.parameters.modalities)
+
+
+def test_a_live_change_is_judged_by_the_experts_of_the_checkpoint(start, weights, tmp_path):
+    """Kind: sensors that configure refuses for want of an expert, and `ros2 param set` takes."""
+    two = trained(tmp_path, weights, "two", modalities=("camera", "depth"))
+    node = start(two)
+    for wrong in (["event"], ["lidar", "event"]):
+        result = node.set_parameters([Parameter("modalities", value=wrong)])[0]
+        assert not result.successful and "experts for camera, depth only" in result.reason
+    assert node.set_parameters([Parameter("modalities", value=["depth", "event"])])[0].successful
+    assert list(node.parameters.modalities) == ["depth", "event"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"lidar.required": True}, "lidar.required is true"), ({"primary_order": ["lidar", "event"]}, "primary_order is")],
+    ids=["required", "order"],
+)
+def test_configure_refuses_what_the_experts_cannot_serve(graph, weights, tmp_path, given, words):
+    """Kind: a required sensor, or an order of sensors, without an expert: the node would be mute, or not require it."""
+    two = trained(tmp_path, weights, "two", modalities=("camera", "depth"))
+    values = {**weights, "checkpoint": two, "modalities": ["depth", "lidar"], **given}
+    made = graph.node("mlesam", PerceptionNode, parameter_overrides=[Parameter(n, value=v) for n, v in values.items()])
+    made.start()
+    assert made.state == "unconfigured" and words in made._failure and "experts for camera, depth only" in made._failure
 
 
 entries = st.one_of(st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(), st.text(max_size=20))
