@@ -47,6 +47,7 @@ def read_parameters(
     param: Sequence[str] | None,
     node: str = NODE,
     topic: Sequence[str] | None = None,
+    others: Sequence[str] = (),
     **values: Any,
 ) -> NodeParameters:
     """The description of the sensors as a command was told it; its warnings go to standard error.
@@ -55,7 +56,8 @@ def read_parameters(
         params: parameter file.
         param: `-p` rules.
         node: full name of the node.
-        topic: `--topic` pairs; that of the truth is left out.
+        topic: `--topic` pairs.
+        others: names beside the sensors' that the command reads from the pairs itself.
         values: parameter → value of an option of its own; None where it was not given.
 
     Raises:
@@ -63,14 +65,14 @@ def read_parameters(
     """
     from mlesam_ros.config import load_parameters
 
-    topics = {f"{what}.topic": name for what, name in read_topics(topic).items() if what != TRUTH}
+    topics = {f"{what}.topic": name for what, name in read_topics(topic, others).items() if what not in others}
     parameters = load_parameters(params, param or (), node, {**topics, **_given(values)})
     for warning in parameters.warnings:
         typer.echo(f"warning: {warning}", err=True)
     return parameters
 
 
-def read_topics(pairs: Sequence[str] | None, others: Sequence[str] = (TRUTH,)) -> dict[str, str]:
+def read_topics(pairs: Sequence[str] | None, others: Sequence[str] = ()) -> dict[str, str]:
     """`SENSOR:=TOPIC` pairs as sensor → topic.
 
     Args:

@@ -21,7 +21,7 @@ from mlesam_ros.errors import BagError
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.topics import Topics, find_topics
 from mlesam_ros.findings import ERROR, Finding
-from mlesam_ros.frame import LIDAR, MODALITIES, NANOSECONDS, Modality
+from mlesam_ros.frame import LIDAR, NANOSECONDS, Modality
 from mlesam_ros.rig_learner import is_static
 
 
@@ -107,7 +107,7 @@ class _Examination:
     def _topic_findings(self) -> Iterator[Finding]:
         for sentence in self._topics.notes:
             yield finding("topic_ambiguous", "topics", sentence=sentence)
-        for modality in MODALITIES:
+        for modality in self._parameters.modalities:
             if modality not in self._records:
                 yield finding("sensor_missing", modality)
 

@@ -14,7 +14,7 @@ from mlesam_ros.evaluation.options import Options
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.evaluation.robustness import Ablation
 from mlesam_ros.evaluation.scores import SLACK, Scores
-from mlesam_ros.evaluation.topics import Topics, find_topics
+from mlesam_ros.evaluation.topics import TRUTH, Topics, find_topics, with_truth
 from mlesam_ros.evaluation.truth import LabelFolder, Truth
 from mlesam_ros.evaluation.view import choose_view
 from mlesam_ros.frame import CAMERA, NANOSECONDS, FrameSet, Modality
@@ -115,10 +115,11 @@ def topics_of(reader: BagReader, pipeline: Pipeline, options: Options) -> Topics
     """The topics of a bag that the network's sensors are read from.
 
     Raises:
-        BagError, ConfigError: see `find_topics` and `NodeParameters.sensors`.
+        BagError, ConfigError: see `find_topics`, `with_truth` and `NodeParameters.sensors`.
     """
     wanted = options.parameters.sensors(pipeline.config.modalities)
-    return find_topics(reader.topics, options.parameters, options.truth, wanted)
+    found = find_topics(reader.topics, options.parameters, wanted)
+    return with_truth(found, reader.topics, options.truth, f"--topic {TRUTH}:=TOPIC")
 
 
 class _Run:

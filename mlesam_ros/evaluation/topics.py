@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mlesam_ros.config import AUTO, CameraParameters, NodeParameters
 from mlesam_ros.errors import BagError
@@ -64,7 +64,6 @@ class Topics:
 def find_topics(
     topics: Mapping[str, str],
     parameters: NodeParameters | None = None,
-    truth: str | None = None,
     modalities: Collection[Modality] = MODALITIES,
 ) -> Topics:
     """Decide which topic each modality is read from; one is guessed where the parameters do not name it.
@@ -72,7 +71,6 @@ def find_topics(
     Args:
         topics: topic → type, of the whole bag.
         parameters: of the sensors; those that they disable are not looked for.
-        truth: topic of true labels, where it is not to be guessed.
         modalities: what is looked for.
 
     Raises:
@@ -88,7 +86,7 @@ def find_topics(
         if f"{modality}.topic" in parameters.given:
             topic = _named(f"{modality}.topic", sensor.topic, parameters, topics, accepted, notes)
         else:
-            topic = _guess(modality, topics, accepted, notes)
+            topic = _guess(modality, topics, accepted, notes, f"-p {modality}.topic:=TOPIC")
         if topic is not None:
             sensors[modality] = Source(topic, topics[topic])
         elif sensor.required:
@@ -101,14 +99,30 @@ def find_topics(
             f"none of the bag's topics is a sensor that is read: {_listed(topics)}; "
             f"accepted types are {', '.join(sorted({t for types in MESSAGE_TYPES.values() for t in types}))}."
         )
-    found = _guess(TRUTH, topics, _IMAGES, notes) if truth is None else _checked(TRUTH, truth, topics, _IMAGES)
     seeing = [m for m in sensors if sensors[m].type not in MESSAGE_TYPES[LIDAR]]
     found_infos = {m: _info_topic(m, sensors[m].topic, parameters, topics, notes) for m in seeing}
     if CAMERA not in sensors:  # as in the node, masks are made in its view all the same
-        topic = _guess(CAMERA, topics, MESSAGE_TYPES[CAMERA], []) or parameters.resolve(parameters.camera.topic)
+        topic = _guess(CAMERA, topics, MESSAGE_TYPES[CAMERA], [], "") or parameters.resolve(parameters.camera.topic)
         found_infos = {CAMERA: _info_topic(CAMERA, topic, parameters, topics, []), **found_infos}
     infos = {m: info for m, info in found_infos.items() if info is not None}
-    return Topics(sensors, infos, found, tuple(notes))
+    return Topics(sensors, infos, notes=tuple(notes))
+
+
+def with_truth(found: Topics, topics: Mapping[str, str], name: str | None, option: str) -> Topics:
+    """Add the topic of true labels.
+
+    Args:
+        found: the sensors' topics.
+        topics: topic → type, of the whole bag.
+        name: of the topic; None to guess it from types and names.
+        option: with which the user names it, for the note where several topics would do.
+
+    Raises:
+        BagError: the bag has not the topic that was named, or its type is another.
+    """
+    notes = list(found.notes)
+    truth = _guess(TRUTH, topics, _IMAGES, notes, option) if name is None else _checked(TRUTH, name, topics, _IMAGES)
+    return replace(found, truth=truth, notes=tuple(notes))
 
 
 def _named(
@@ -150,18 +164,16 @@ def _checked(what: str, topic: str, topics: Mapping[str, str], accepted: Sequenc
     return topic
 
 
-def _guess(what: str, topics: Mapping[str, str], accepted: Sequence[str], notes: list[str]) -> str | None:
-    """The best candidate, and a note where there are others."""
+def _guess(what: str, topics: Mapping[str, str], accepted: Sequence[str], notes: list[str], option: str) -> str | None:
+    """The best candidate, and a note where there are others, with the option that chooses."""
     candidates = [topic for topic, kind in topics.items() if kind in accepted and _speaks_of(what, topic, kind)]
     candidates.sort(key=lambda topic: (*_rank(topic, topics[topic], accepted), len(topic), topic))
     best = candidates[0] if candidates else None
     others = [topic for topic in candidates[1:] if not topic.startswith(f"{best}/")]  # not the same, compressed
     if best is not None and others:
-        notes.append(
-            f"{what} is read from {best}; {', '.join(others)} would do as well: choose with --topic {what}:=TOPIC."
-        )
+        notes.append(f"{what} is read from {best}; {', '.join(others)} would do as well: choose with {option}.")
     elif best is None and what == LIDAR and (clouds := [topic for topic, kind in topics.items() if kind in accepted]):
-        notes.append(f"no LiDAR is read: {', '.join(clouds)} is not one by its name; --topic lidar:=TOPIC if it is.")
+        notes.append(f"no LiDAR is read: {', '.join(clouds)} is not one by its name; {option} if it is.")
     return best
 
 

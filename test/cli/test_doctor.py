@@ -68,6 +68,7 @@ def test_what_cannot_be_read(mlesam, tmp_path):
     [
         (["--topic", "camera"], "camera:=/image"),
         (["--topic", "radar:=/x"], "radar"),
+        (["--topic", "truth:=/x"], "is for 'truth'; accepted are camera, depth, event, lidar."),
         (["--calibration", "no.yaml"], "no.yaml"),
     ],
 )

@@ -189,6 +189,25 @@ def test_bad_input_is_a_sentence_and_leaves_nothing(evaluate, streets, tmp_path,
     assert not list((tmp_path / "runs").glob("*"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--topic", "camera:=/x"], "--topic is for bags; a data set has no topic. Leave --topic out."),
+        (["--threads", "0"], "--threads is for bags; a data set has no threads. Leave --threads out."),
+        (["-p", "camera.topic:=/x"], "-p camera.topic is for bags; a data set has no camera.topic. Leave -p"),
+        (["--params", "FILE"], "rig.yaml sets camera.topic, which is for bags; a data set has no camera.topic. Leave"),
+        (["--params", "FILE", "-p", "lidar.offset:=0.1"], "-p lidar.offset is for bags"),
+    ],
+)
+def test_what_is_for_bags_is_refused_as_it_was_typed(evaluate, tmp_path, arguments, said):
+    """Kind: a refusal that names an option that was not typed."""
+    file = tmp_path / "rig.yaml"
+    file.write_text("/**: {ros__parameters: {camera: {topic: /x}, device: cpu}}\n")
+    typed = [file if argument == "FILE" else argument for argument in arguments]
+    result = evaluate(tmp_path, "--dataset", "deliver", *typed)
+    assert result.exit_code == 2 and said in result.stderr.splitlines()[-1]
+
+
 def test_not_one_bag_is_a_sentence(evaluate, streets, tmp_path):
     (tmp_path / "bags" / "also").mkdir(parents=True)
     for name in ("broken.mcap", "also/broken.mcap"):

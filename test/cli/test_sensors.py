@@ -65,6 +65,7 @@ def test_pictures_are_held_against_their_camera(mlesam, tmp_path):
         (["show", "nowhere", "--out", "out"], "nowhere does not exist"),
         (["show", ".", "--out", "out"], ". is no bag"),
         (["show", ".", "--out", "out", "--topic", "lidar"], "Write SENSOR:=TOPIC"),
+        (["show", ".", "--out", "out", "--topic", "truth:=/x"], "is for 'truth'"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(mlesam, tmp_path, monkeypatch, arguments, said):
@@ -101,6 +102,15 @@ def street(tmp_path_factory):
     path = tmp_path_factory.mktemp("bag") / "street"
     write_street(path, World(0, "sun", (128, 128), length=3), progress=lambda done: None)
     return path
+
+
+def test_a_sensor_that_is_disabled_is_not_called_missing(mlesam, street, tmp_path):
+    """Kind: a remedy that leaves the fault as it is. The bag has the sweeps; naming their topic changes nothing."""
+    rules = ["-p", "modalities:=[camera]", "--topic", "lidar:=/lidar/points"]
+    result = mlesam("sensors", "show", street, "--out", tmp_path / "out", *rules)
+    assert result.exit_code == 2 and "Add lidar to modalities." in result.stderr
+    rules[1] = "modalities:=[camera, lidar]"
+    assert mlesam("sensors", "show", street, "--out", tmp_path / "out", *rules).exit_code == 0
 
 
 def test_a_bag_is_shown(mlesam, street, tmp_path):

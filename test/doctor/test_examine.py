@@ -227,6 +227,16 @@ def test_a_name_that_contradicts_its_lens_is_a_doubt(tmp_path):
     assert [entry[:2] for entry in found] == [(WARNING, "camera")] and "says that it is rectified" in found[0][2]
 
 
+def test_a_sensor_that_is_disabled_is_no_finding(tmp_path):
+    """Kind: a sensor that the user disabled, reported as missing. The bag has its topic."""
+    bag = write(tmp_path / "bag", moments=8)
+    checkup = examine(bag, load_parameters(None, ["modalities:=[camera, lidar]"]))
+    assert not {found.subject for found in checkup.findings} & {"depth", "event"}
+    without_depth = write(tmp_path / "without", without(DEPTH, EVENTS), 8)
+    checkup = examine(without_depth, load_parameters(None, ["modalities:=[camera, depth]"]))
+    assert [f.subject for f in checkup.findings if "none among the topics" in f.message] == ["depth"]
+
+
 def test_recordings_without_sensors_and_none_at_all(tmp_path):
     bag = write(tmp_path / "bag", without(IMAGE, DEPTH, LIDAR, EVENTS))
     checkup = examine(bag)

@@ -4,7 +4,7 @@ import pytest
 
 from mlesam_ros.config import load_parameters
 from mlesam_ros.errors import BagError
-from mlesam_ros.evaluation.topics import find_topics
+from mlesam_ros.evaluation.topics import find_topics, with_truth
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR
 
 IMAGE, SMALL = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -90,7 +90,7 @@ def described(*rules):
 @pytest.mark.parametrize("robot", ROBOTS)
 def test_what_people_mean(robot):
     topics, meant = ROBOTS[robot]
-    found = find_topics(topics)
+    found = with_truth(find_topics(topics), topics, None, "--topic truth:=TOPIC")
     assert {
         **{m: s.topic for m, s in found.sensors.items()},
         **({"truth": found.truth} if found.truth else {}),
@@ -107,7 +107,18 @@ def test_every_other_candidate_is_listed():
     (note,) = [note for note in find_topics(NUSCENES).notes if note.startswith("camera")]
     assert note.startswith("camera is read from /CAM_FRONT/image_rect_compressed; ")
     assert all(f"/CAM_{side}/image_rect_compressed" in note for side in ("BACK", "FRONT_LEFT", "BACK_RIGHT"))
-    assert "--topic camera:=TOPIC" in note
+    assert "choose with -p camera.topic:=TOPIC." in note
+
+
+def test_true_labels_are_looked_for_only_where_they_are_wanted():
+    """Kind: a note whose remedy is an option that the command does not have."""
+    two = {**OURS, "/annotations/labels": IMAGE}
+    assert find_topics(two).truth is None and find_topics(two).notes == ()
+    found = with_truth(find_topics(two), two, None, "truth: TOPIC in the recipe's data")
+    assert found.truth == "/annotations/labels", "the shorter name of two as good"
+    assert found.notes[0].endswith("would do as well: choose with truth: TOPIC in the recipe's data.")
+    named = with_truth(find_topics(two), two, "/annotations/labels", "--topic truth:=TOPIC")
+    assert (named.truth, named.notes) == ("/annotations/labels", ())
 
 
 def test_the_same_picture_compressed_is_no_other_candidate():
@@ -154,7 +165,7 @@ def test_the_camera_info_beside_a_picture(robot, infos):
 )  # fmt: skip
 def test_a_choice_that_cannot_be_is_refused(rules, truth, said):
     with pytest.raises(BagError, match=r"[.?]$") as caught:
-        find_topics(OURS, described(*rules), truth)
+        with_truth(find_topics(OURS, described(*rules)), OURS, truth, "--topic truth:=TOPIC")
     assert said in str(caught.value)
 
 

@@ -20,7 +20,7 @@ from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, Settings, encode, ima
 from mlesam_ros.errors import ConfigError, DatasetError
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.replay import Replay
-from mlesam_ros.evaluation.topics import find_topics
+from mlesam_ros.evaluation.topics import find_topics, with_truth
 from mlesam_ros.evaluation.truth import Truth, check_aspect
 from mlesam_ros.frame import EVENT, MODALITIES, NANOSECONDS, FrameSet, Modality
 from mlesam_ros.geometry.rig import Rig
@@ -202,15 +202,13 @@ def _labelled(
 ) -> Iterator[tuple[FrameSet, Labels, Rig]]:
     """The complete sets of a bag that have labels, with the mounting as it is known at that time."""
     with BagReader(bag) as reader:
-        topics = find_topics(reader.topics, options.parameters, options.truth, options.modalities)
+        topics = find_topics(reader.topics, options.parameters, options.modalities)
+        topics = with_truth(topics, reader.topics, options.truth, "truth: TOPIC in the recipe's data")
         if topics.truth is None:
             raise DatasetError(f"{bag} has no topic of labels.", "Name one in the recipe's data, as truth: /topic.")
         silent = [m for m in options.modalities if m not in topics.sensors]
         if silent:
-            raise DatasetError(
-                f"{bag} has no topic for {' and '.join(silent)}.",
-                f"Take {' and '.join(silent)} out of modalities, or set {silent[0]}.topic to one that {bag} has.",
-            )
+            raise _missing(bag, silent, options.parameters)
         calibration = BagRig(reader, topics, options.parameters)
         window = getattr(options.made().get(EVENT), "window", 0.0)
         replay = Replay(reader, topics, calibration, space, options.parameters, event_window=window)
@@ -222,6 +220,17 @@ def _labelled(
             raise DatasetError(f"{bag}: {topic}: {problem}")
         doubts = (f"{topic}: {doubt}" for topic, doubt in calibration.problems.items())
         warnings.update(dict.fromkeys(f"{bag}: {words}" for words in (*topics.notes, *replay.warnings, *doubts)))
+
+
+def _missing(bag: str, silent: Sequence[Modality], parameters: NodeParameters) -> DatasetError:
+    listed = " and ".join(silent)
+    without = f"Take {listed} out of the model's modalities, or"
+    if disabled := [m for m in silent if m not in parameters.modalities]:
+        return DatasetError(
+            f"the parameter modalities is {list(parameters.modalities)}, and the model has {listed}.",
+            f"{without} add {' and '.join(disabled)} to the parameter modalities.",
+        )
+    return DatasetError(f"{bag} has no topic for {listed}.", f"{without} set {silent[0]}.topic to one that {bag} has.")
 
 
 def _pairs(steps: Iterator[FrameSet | Truth], modalities: Sequence[Modality]) -> Iterator[tuple[FrameSet, Truth]]:

@@ -96,25 +96,24 @@ def evaluate(
     among the processes. With --dataset it is a published set in its own folders, with every subset of the sensors.
     """
     from mlesam_ros.bags.drops import parse_drop
-    from mlesam_ros.cli.evaluate.dataset import exam, run_dataset
+    from mlesam_ros.cli.evaluate.dataset import exam, refuse_bags_only, run_dataset
     from mlesam_ros.cli.evaluate.run import Request, run
     from mlesam_ros.evaluation.options import Options
     from mlesam_ros.evaluation.output import Outputs
     from mlesam_ros.pipeline import Pipeline, checkpoint_path, load_pipeline
 
     parameters = read_parameters(
-        params, param, node, topic, checkpoint=checkpoint, base_weights=base_weights, device=device,
+        params, param, node, topic, (TRUTH,), checkpoint=checkpoint, base_weights=base_weights, device=device,
         precision=precision, threads=threads, calibration_file=calibration,
     )  # fmt: skip
     if dataset is not None:
-        of_network = {"checkpoint", "base_weights", "device", "precision"}
         bags_only = {
-            "threads": threads, "calibration": calibration,
-            **dict.fromkeys((f"param {name}" for name in sorted(parameters.given - of_network)), True),
-            "topic": topic, "labels": labels, "start": start, "duration": duration, "every": every > 1,
-            "real-time": real_time, "drop": drop, "clouds": clouds,
+            "threads": threads is not None, "calibration": calibration, "topic": topic, "labels": labels,
+            "start": start, "duration": duration, "every": every > 1, "real-time": real_time, "drop": drop,
+            "clouds": clouds,
         }  # fmt: skip
-        asked = exam(dataset, bags, split, option or (), bags_only,
+        refuse_bags_only(bags_only, parameters, params)
+        asked = exam(dataset, bags, split, option or (),
                      robustness=robustness, device=parameters.device, precision=parameters.precision)  # fmt: skip
         base = Path(parameters.base_weights) if parameters.base_weights else None
         figures = run_dataset(Path(checkpoint_path(parameters.checkpoint)), base, asked, output, quiet=json == "-")
@@ -122,8 +121,9 @@ def evaluate(
             write_json(figures, json)
         return
     options = Options(
-        parameters=parameters, truth=read_topics(topic).get(TRUTH), labels=labels, start=start, duration=duration,
-        every=every, real_time=real_time, drops=tuple(map(parse_drop, drop or ())), robustness=robustness,
+        parameters=parameters, truth=read_topics(topic, (TRUTH,)).get(TRUTH), labels=labels, start=start,
+        duration=duration, every=every, real_time=real_time, drops=tuple(map(parse_drop, drop or ())),
+        robustness=robustness,
     )  # fmt: skip
 
     def load(own_device: str | None) -> Pipeline:

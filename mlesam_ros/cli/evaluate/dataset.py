@@ -10,11 +10,15 @@ from rich.console import Console
 
 from mlesam_ros.cli.folder import new_folder
 from mlesam_ros.cli.results import write_json
+from mlesam_ros.config import NodeParameters
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.evaluation.output import METRICS
 from mlesam_ros.progress import track
 from mlesam_ros.training.distributed import is_first
 from mlesam_ros.training.measure import Exam, measure
+
+_OF_NETWORK = {"checkpoint", "base_weights", "device", "precision"}
+"""Parameters that count for a data set."""
 
 
 def run_dataset(
@@ -46,9 +50,28 @@ def run_dataset(
     return figures
 
 
-def exam(
-    dataset: str, paths: Sequence[Path], split: str, options: Sequence[str], bags_only: Mapping[str, Any], **how: Any
-) -> Exam:
+def refuse_bags_only(options: Mapping[str, Any], parameters: NodeParameters, file: Path | None) -> None:
+    """Refuse what makes sense for bags alone.
+
+    Args:
+        options: option → its value, of those for bags.
+        parameters: as they were read.
+        file: parameter file that was named.
+
+    Raises:
+        ConfigError: names the option, the `-p` rule, or the file and what it sets.
+    """
+    rules = [(f"-p {name}", name) for name in sorted(parameters.overridden - _OF_NETWORK)]
+    for typed, name in [*((f"--{name}", name) for name, value in options.items() if value), *rules]:
+        raise ConfigError(f"{typed} is for bags; a data set has no {name}.", f"Leave {typed} out.")
+    for name in sorted(parameters.given - parameters.overridden - _OF_NETWORK):
+        raise ConfigError(
+            f"{file} sets {name}, which is for bags; a data set has no {name}.",
+            f"Leave --params {file} out and name the network by --checkpoint and --base-weights.",
+        )
+
+
+def exam(dataset: str, paths: Sequence[Path], split: str, options: Sequence[str], **how: Any) -> Exam:
     """What was asked for, in words.
 
     Args:
@@ -56,7 +79,6 @@ def exam(
         paths: its folder, and nothing else.
         split: of the set.
         options: KEY=VALUE each.
-        bags_only: option → its value, of what makes sense for bags alone.
         how: the other attributes of `Exam`.
 
     Raises:
@@ -64,8 +86,6 @@ def exam(
     """
     if len(paths) != 1:
         raise ConfigError(f"{len(paths)} folders are given; a data set lies in one.")
-    if given := [name for name, value in bags_only.items() if value]:
-        raise ConfigError(f"--{given[0]} is for bags; a data set has no {given[0]}.", f"Leave --{given[0]} out.")
     if wrong := [pair for pair in options if "=" not in pair.strip("=")]:
         raise ConfigError(f"option {wrong[0]!r} cannot be read.", "Write KEY=VALUE, such as weather=night.")
     return Exam(dataset, paths[0], split, dict(pair.split("=", 1) for pair in options), **how)

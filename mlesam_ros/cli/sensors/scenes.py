@@ -141,9 +141,14 @@ def _from_still(folder: Path, fit: str | None) -> Scene:
 
 def _from_bag(path: Path, fit: str | None, calibration: Path | None, parameters: NodeParameters, after: float) -> Scene:
     with BagReader(path) as reader:
-        found = replace(find_topics(reader.topics, parameters), truth=None)
+        found = find_topics(reader.topics, parameters)
         missing = [modality for modality in (CAMERA, LIDAR) if modality not in found.sensors]
         if missing:
+            if disabled := [modality for modality in missing if modality not in parameters.modalities]:
+                raise BagError(
+                    f"modalities is {list(parameters.modalities)}; camera and lidar are drawn.",
+                    f"Add {' and '.join(disabled)} to modalities.",
+                )
             have, lacks = ", ".join(reader.topics) or "none", " and ".join(missing)
             remedy = f"Name it with -p {missing[0]}.topic:=TOPIC."
             raise BagError(f"{path} has no topic for {lacks}; its topics are {have}.", remedy)

@@ -88,6 +88,14 @@ def test_a_sensor_that_fails_costs_its_rows(street, tmp_path):
     assert [c["bag"] for c in both.conditions] == ["all"] * 3 + ["blind"] * 3
 
 
+def test_a_sensor_that_the_parameters_disable_is_not_called_missing(bag, tmp_path):
+    """Kind: a remedy that leaves the fault as it is. The bag has every sensor."""
+    parameters = load_parameters(None, ["modalities:=[camera, depth]", "lidar.topic:=/lidar/points"])
+    options = BagOptions((bag,), str(tmp_path / "out"), SIZE, modalities=(CAMERA, LIDAR), parameters=parameters)
+    with pytest.raises(DatasetError, match=r"parameter modalities is .*or add lidar to the parameter modalities"):
+        prepare_bags(options)
+
+
 def test_labels_outside_the_space_and_bags_without_labels_are_named(bag, tmp_path):
     with pytest.raises((LabelError, DatasetError), match="ground_truth/labels"):
         prepare_bags(BagOptions((bag,), str(tmp_path / "a"), SIZE, space="muses"))
