@@ -17,7 +17,7 @@ from mlesam_ros.encoding.cloud_times import UNITS
 from mlesam_ros.encoding.encoders import ENCODERS
 from mlesam_ros.encoding.settings import DEPTH_UNITS, INTENSITY_SCALES, WINDOWS, Preprocessing
 from mlesam_ros.encoding.sweep_gatherer import GATHER_AUTO
-from mlesam_ros.errors import ConfigError
+from mlesam_ros.errors import ConfigError, one_line
 from mlesam_ros.frame import AUTO, CAMERA, EVENT, MODALITIES, Modality
 from mlesam_ros.geometry.camera import FITS
 from mlesam_ros.geometry.rig import Rig, load_rig
@@ -482,7 +482,7 @@ def load_parameters(
 def beaten_rules(path: str | Path | None, names: Sequence[str]) -> list[str]:
     """A sentence for each parameter that a `-p` rule sets without effect."""
     return [
-        f"-p {name}:=… has no effect, as in ROS: a later section of {path} sets {name}. Change it there."
+        one_line(f"-p {name}:=… has no effect, as in ROS: a later section of {path} sets {name}. Change it there.")
         for name in names
     ]
 
@@ -490,7 +490,8 @@ def beaten_rules(path: str | Path | None, names: Sequence[str]) -> list[str]:
 def other_sections(path: str | Path | None, node: str, sections: Sequence[str]) -> list[str]:
     """A sentence where a parameter file has sections, but none for this node."""
     listed = ", ".join(sections)
-    return [f"{path} has no section for {node} and sets nothing; its sections are {listed}."] if sections else []
+    words = f"{path} has no section for {node} and sets nothing; its sections are {listed}."
+    return [one_line(words)] if sections else []
 
 
 def build_parameters(given: Mapping[str, Any], node: str = NODE) -> NodeParameters:
@@ -566,4 +567,4 @@ def unknown_names(given: Iterable[str]) -> list[str]:
 def unknown_name(name: str) -> str:
     """The sentence for a name that no parameter has."""
     near = difflib.get_close_matches(name, [known for known, _, _ in iter_parameters()], 1)
-    return f"parameter {name} does not exist" + (f"; did you mean {near[0]}?" if near else ".")
+    return one_line(f"parameter {name} does not exist" + (f"; did you mean {near[0]}?" if near else "."))

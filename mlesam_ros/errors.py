@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 LONGEST = 1_000
-"""Maximum number of characters of a message; longer ones are cut in the middle, because the remedy is at the end."""
+"""Maximum number of characters of a message, of a remedy and of both; longer ones are cut in the middle."""
 
 
 class Problem(str):
@@ -25,6 +25,7 @@ class Problem(str):
 
     def __new__(cls, message: str, remedy: str = "") -> Problem:
         """Join the two."""
+        message, remedy = one_line(message), one_line(remedy)
         end = "" if message.endswith((".", "?", "!", "…")) else "."
         problem = super().__new__(cls, one_line(f"{message}{end} {remedy}" if remedy else message))
         problem.message, problem.remedy = message, remedy
@@ -41,8 +42,8 @@ class MlesamError(ValueError):
 
     def __init__(self, message: str = "", remedy: str = "") -> None:
         super().__init__(message, remedy)
-        self.message = message
-        self.remedy = remedy
+        self.message = one_line(message)
+        self.remedy = one_line(remedy)
 
     def __str__(self) -> str:
         """Message and remedy in one line of at most `LONGEST` characters."""

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import CalibrationError
 from mlesam_ros.geometry.arrays import arctan, ones_like
+from mlesam_ros.strict_yaml import short
 
 Floats = npt.NDArray[np.float64]
 
@@ -246,7 +247,7 @@ def canonical_model(model: str, coefficients: Floats) -> str:
             f"Name one of {', '.join(MODELS)}.",
         )
     if name not in _COUNTS:
-        raise CalibrationError(f"distortion model {model!r} is not known; accepted are {', '.join(MODELS)}.")
+        raise CalibrationError(f"distortion model {short(model)} is not known; accepted are {', '.join(MODELS)}.")
     return name
 
 
