@@ -8,6 +8,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from mlesam_ros.bags import fields
+from mlesam_ros.bags.writer import BagWriter
+from mlesam_ros.cli.sensors.scenes import open_scene
+from mlesam_ros.config import load_parameters
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.share import share
 
 EXAMPLE = share("config/rigs/example.yaml")
@@ -138,6 +144,40 @@ def test_a_turned_mounting_moves_the_points(mlesam, street, tmp_path):
 
     assert landed("--pitch", "40") < landed()
     assert landed("--pitch", "90") == 0
+
+
+def test_a_right_calibration_lands_where_it_belongs_on_a_robot_that_moves(tmp_path):
+    """The kind: a second placement. 10 m/s ahead, the sweep 40 ms after the image; pixels by the pinhole formula."""
+    start, image = 1_700_000_000_000_000_000, np.zeros((24, 32, 3), np.uint8)
+    camera = CameraModel(32, 24, np.array([[20.0, 0, 15.5], [0, 20.0, 11.5], [0, 0, 1]]), np.zeros(5), "plumb_bob")
+    optical = Transform.from_quaternion((0.0, 0.0, 0.0), (-0.5, 0.5, -0.5, 0.5))  # REP 103
+    late, speed, ahead = 40_000_000, 10.0, np.array([4.0, 6.0, 9.0])
+    points = np.zeros(3, [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4")])
+    points["x"], points["y"] = ahead, [1.5, -2.0, 3.5]
+    with BagWriter(tmp_path / "drive") as bag:
+        mounting = [("base", "lidar", Transform.identity()), ("base", "camera", optical)]
+        bag.add("/tf_static", "tf2_msgs/msg/TFMessage", start, fields.transforms(mounting, 0), latched=True)
+        for step in range(60):
+            stamp = start + step * 25_000_000
+            moved = Transform(np.eye(3), [speed * (stamp - start) / 1e9, 0, 0])
+            bag.add(
+                "/tf", "tf2_msgs/msg/TFMessage", stamp - 50_000_000, fields.transforms([("odom", "base", moved)], stamp)
+            )
+            if step % 4 == 0:
+                info, swept = fields.camera_info(stamp, "camera", camera), stamp + late
+                bag.add("/camera/camera_info", "sensor_msgs/msg/CameraInfo", stamp, info)
+                bag.add(
+                    "/camera/image_raw", "sensor_msgs/msg/Image", stamp, fields.pixels(stamp, "camera", image, "rgb8")
+                )
+                cloud = fields.point_cloud(swept, "lidar", points)
+                bag.add("/lidar/points", "sensor_msgs/msg/PointCloud2", swept, cloud)
+    scene = open_scene(tmp_path / "drive", None, None, load_parameters(), 0.3)
+    depth = ahead + speed * late / 1e9  # what is measured later is farther from where the image was taken
+    u = 20 * -points["y"] / depth + 15.5
+    _, columns, metres = scene.projected
+    assert columns.tolist() == np.floor(u + 0.5).tolist()
+    np.testing.assert_allclose(metres, np.hypot(depth, points["y"]), atol=1e-3)
+    assert scene.turned(yaw=90.0, pitch=0.0, roll=0.0).landed == 0
 
 
 def test_a_file_counts_before_the_bag(mlesam, street, tmp_path):

@@ -17,7 +17,9 @@ from mlesam_ros.bags.segments import mask_segments, outline_segments
 from mlesam_ros.bags.still import load_still
 from mlesam_ros.config import NodeParameters
 from mlesam_ros.encoding.cloud import cloud_xyz
+from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.picture import to_rgb
+from mlesam_ros.encoding.placement import place_cloud
 from mlesam_ros.errors import BagError
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.replay import Replay
@@ -43,9 +45,9 @@ class Scene:
     Attributes:
         name: of the folder or bag.
         rgb: (H, W, 3) uint8.
-        points: (N, 3) float64 metres in the LiDAR's frame.
+        points: (N, 3) float64 metres in the camera's optical frame at the set's time, as encoders place them.
         camera: of the picture.
-        camera_from_lidar: where the LiDAR sits, with what was added to it.
+        turn: the rotation that was added in the optical frame.
         masks: folder of its masks; None where it can have none.
         frames: the set that picture and sweep come from.
         rig: for the encoders; without what was added.
@@ -56,7 +58,7 @@ class Scene:
     rgb: npt.NDArray[np.uint8]
     points: npt.NDArray[np.float64]
     camera: CameraModel
-    camera_from_lidar: Transform
+    turn: Transform
     masks: Path | None
     frames: FrameSet
     rig: Rig
@@ -66,12 +68,12 @@ class Scene:
         """The same with degrees added to the mounting."""
         angles = {"yaw": yaw, "pitch": pitch, "roll": roll}
         added = ", ".join(f"{name} {angle:+g} deg" for name, angle in angles.items() if angle)
-        return replace(self, camera_from_lidar=turned(self.camera_from_lidar, **angles), added=added)
+        return replace(self, turn=turned(self.turn, **angles), added=added)
 
     @cached_property
     def projected(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
         """Rows, columns and metres from the camera of the points that land."""
-        optical = self.camera_from_lidar.apply(self.points)
+        optical = self.turn.apply(self.points)
         index, u, v = self.camera.land(optical, NEAR)
         rows, cols = np.floor(v + 0.5).astype(np.intp), np.floor(u + 0.5).astype(np.intp)
         return rows, cols, np.linalg.norm(optical[index], axis=1)
@@ -98,7 +100,7 @@ class Scene:
     @cached_property
     def scores(self) -> Mapping[float, Coherence]:
         """Added yaw → how well the two sensors agree."""
-        return by_yaw(self.points, self.camera_from_lidar, self.camera, self.segments)
+        return by_yaw(self.points, self.turn, self.camera, self.segments)
 
     @property
     def best_yaw(self) -> float | None:
@@ -159,10 +161,11 @@ def _from_bag(path: Path, fit: str | None, calibration: Path | None, parameters:
     if best is None or not {CAMERA, LIDAR} <= set(best.frames):
         why = " ".join([*replay.problems.values(), *replay.warnings])
         raise BagError(f"{path} has no moment with camera and LiDAR after {after:g} s. {why}".rstrip())
-    rig = known.rig
-    rig.camera_frame = best.frames[CAMERA].frame_id
+    rig = known.rig.of_set(best)
+    rig.lenses = rig.lenses | {m: f.lens for m, f in best.frames.items() if isinstance(f.lens, Lens)}
     if calibration is not None:
         _override(rig, load_rig(calibration))
+    rig.camera_frame = rig.camera_frame or best.frames[CAMERA].frame_id
     best = replace(best, frames={m: replace(frame, lens=None) for m, frame in best.frames.items()})
     return _scene(path, best, rig, _fitted(best.frames[CAMERA], rig, fit), None)
 
@@ -180,6 +183,8 @@ def _fullest(sets: Iterable[FrameSet], sensors: int) -> FrameSet | None:
 
 def _override(rig: Rig, calibration: Rig) -> None:
     """What a bag says gives way to a file: here it is the file that is judged."""
+    if CAMERA not in rig.lenses:
+        rig.camera_frame = calibration.camera_frame
     rig.models.update(calibration.models)
     rig.lenses = {m: lens for m, lens in rig.lenses.items() if lens.frame_id not in calibration.models}
     for parent, child, transform in calibration.tree.statics():
@@ -205,7 +210,7 @@ def _scene(path: Path, frame_set: FrameSet, rig: Rig, camera: CameraModel, masks
     sweep = frame_set.frames[LIDAR]
     if not isinstance(sweep.payload, Cloud):
         raise BagError(f"the LiDAR's payload is {type(sweep.payload).__name__}; it must be a cloud.")
-    points = cloud_xyz(sweep.payload).astype(np.float64)
-    mounting = rig.extrinsic(sweep.frame_id, sweep.time)
+    placement, xyz = place_cloud(sweep, rig, Context(frame_set)), cloud_xyz(sweep.payload)
+    points = placement.apply(xyz.astype(np.float64)).astype(np.float64, copy=False)
     rgb = _rgb(frame_set.frames[CAMERA])
-    return Scene(path.stem, rgb, points, camera, mounting, masks, frame_set, rig)
+    return Scene(path.stem, rgb, points, camera, Transform.identity(), masks, frame_set, rig)

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.cli.sensors.scenes import Scene
+from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, make_encoders
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.frame import Modality
@@ -55,7 +56,7 @@ def encoding_sheets(scene: Scene) -> dict[str, Picture]:
 def _encoded(scene: Scene, modality: Modality, name: str, size: tuple[int, int]) -> Picture:
     encoder = make_encoders({modality: name})[modality]
     try:
-        image = encoder(scene.frames.frames[modality], scene.rig, size).transpose(1, 2, 0)
+        image = encoder(scene.frames.frames[modality], scene.rig, size, Context(scene.frames)).transpose(1, 2, 0)
     except MlesamError as error:
         return _caption(str(error), size[1], 0.5)
     mean, std = np.array(encoder.statistics[0]), np.array(encoder.statistics[1])
