@@ -14,7 +14,8 @@ from mlesam_ros.errors import BagError
 from mlesam_ros.frame import NANOSECONDS
 
 _LATCHED = 1000
-"""Latched messages that are kept for ever per topic: a robot's static transforms come in one or in hundreds."""
+"""Latched messages that are kept for ever: a robot's static transforms come in one or in hundreds. More are kept like
+others, such as those that come again and again with new stamps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,9 @@ class Ring:
     def add(self, message: Kept) -> None:
         """Keep a message and let go of what is too old or too much. Stamps that jump back start the window anew."""
         with self._lock:
-            if message.latched:
-                if len(self._latched) < _LATCHED:
-                    self._latched.setdefault((message.topic, message.raw), message)
+            known = (message.topic, message.raw) in self._latched
+            if message.latched and (known or len(self._latched) < _LATCHED):
+                self._latched.setdefault((message.topic, message.raw), message)
                 return
             if self._messages and message.stamp < self._messages[-1].stamp - self._window:
                 self._messages.clear()

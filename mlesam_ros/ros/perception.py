@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -46,13 +47,13 @@ class Perception:
         self._pipeline_lock = threading.Lock()
         self._modalities = parameters.sensors(self._pipeline.config.modalities)
         self._sync_config = sync_config(parameters, self._modalities)
-        self._rig_feed = RigFeed(node, parameters)
-        try:
+        with ExitStack() as made:
+            self._snapshot = Snapshot(node, parameters)
+            made.callback(self._snapshot.close)
+            self._rig_feed = RigFeed(node, parameters, self._snapshot.keep)
+            made.callback(self._rig_feed.close)
             self._outputs = Outputs(node, self._pipeline.config.label_space)
-        except Exception:
-            self._rig_feed.close()
-            raise
-        self._snapshot = Snapshot(node, parameters)
+            made.pop_all()
         self._memory_problem = memory_problem()
         self._sync: SyncFilter | None = None
         self._inputs: dict[Modality, SensorInput] = {}

@@ -83,12 +83,22 @@ class RigFeed:
 
     What the calibration file says holds until a message says otherwise.
 
+    Args:
+        node: who listens.
+        parameters: as configured.
+        keep: called with topic, message type, bytes of each message, and whether it holds for ever.
+
     Raises:
         MlesamError: the calibration file is not usable.
     """
 
-    def __init__(self, node: Node, parameters: NodeParameters) -> None:
-        self._node = node
+    def __init__(
+        self,
+        node: Node,
+        parameters: NodeParameters,
+        keep: Callable[[str, str, bytes, bool], None] = lambda topic, type_name, raw, lasting: None,
+    ) -> None:
+        self._node, self._keep = node, keep
         self._parameters = parameters
         topics = {m: node.resolve_topic_name(parameters.sensor(m).topic) for m in MODALITIES}
         self._learner = RigLearner(initial_rig(parameters), parameters, self._report, topics)
@@ -209,10 +219,12 @@ class RigFeed:
 
     def _on_info(self, modality: Modality, sensor: CameraParameters, raw: bytes) -> None:
         topic = self._node.resolve_topic_name(sensor.info_topic)
+        self._keep(topic, _INFO, raw, False)
         if (info := self._unpacked(topic, raw, _INFO)) is not None:
             self._learner.on_camera_info(topic, modality, info)
 
     def _on_transforms(self, topic: str, static: bool, raw: bytes) -> None:
+        self._keep(topic, _TRANSFORMS, raw, static)
         if (message := self._unpacked(topic, raw, _TRANSFORMS)) is not None:
             self._learner.on_transforms(topic, message, static)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from rclpy.task import Future
 from std_srvs.srv import Trigger
@@ -19,10 +19,10 @@ from std_srvs.srv import Trigger
 from mlesam_ros.bags.ring import Kept, Ring, write_snapshot
 from mlesam_ros.config import CameraParameters, NodeParameters
 from mlesam_ros.errors import sentence
+from mlesam_ros.frame import MODALITIES
 from mlesam_ros.ros.compat.interfaces import message_class
 from mlesam_ros.ros.topics import SERVICES
 
-_INFO, _TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
 _MEGABYTE = 1_000_000
 _DEPTH = 20
 
@@ -30,7 +30,8 @@ _DEPTH = 20
 class Snapshot:
     """Keeps serialised messages while `snapshot_seconds` is not zero, and offers `~/save_snapshot` always.
 
-    It has subscriptions of its own, which take bytes and unpack nothing. The bag is written in a thread of its own.
+    It has subscriptions of its own to the sensors, which take bytes and unpack nothing. CameraInfo and transforms come
+    from the rig's by `keep`. The bag is written in a thread of its own.
 
     Args:
         node: whose topics are recorded.
@@ -48,10 +49,6 @@ class Snapshot:
         if parameters.snapshot_seconds > 0:
             infos = [node.resolve_topic_name(topic) for topic in _info_topics(parameters)]
             self._ring = Ring(parameters.snapshot_seconds, parameters.snapshot_megabytes * _MEGABYTE, infos)
-            for topic in infos:
-                self._listen(topic, _INFO)
-            self._listen("/tf", _TRANSFORMS)
-            self._listen("/tf_static", _TRANSFORMS, latched=True)
         (name,) = SERVICES
         # A group of its own: while the answer is awaited, nothing else of the same group would be called.
         group = MutuallyExclusiveCallbackGroup()
@@ -84,18 +81,16 @@ class Snapshot:
                 self._listen(topic, type_name)
             self._types[topic] = type_name
 
-    def _listen(self, topic: str, type_name: str, latched: bool = False) -> None:
+    def _listen(self, topic: str, type_name: str) -> None:
         kind = message_class(type_name)
         if kind is None:
             return
         qos = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
-        if latched:
-            qos = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        name = self._node.resolve_topic_name(topic)
-        keep = partial(self._keep, name, type_name, latched)
+        keep = partial(self.keep, self._node.resolve_topic_name(topic), type_name)
         self._subscriptions[topic] = self._node.create_subscription(kind, topic, keep, qos, raw=True)
 
-    def _keep(self, topic: str, type_name: str, latched: bool, raw: bytes) -> None:
+    def keep(self, topic: str, type_name: str, raw: bytes, latched: bool = False) -> None:
+        """Keep the bytes of a message, for ever where it is latched."""
         if self._ring is not None:
             now = int(self._node.get_clock().now().nanoseconds)
             self._ring.add(Kept(topic, type_name, now, bytes(raw), latched))
@@ -126,5 +121,5 @@ class Snapshot:
 
 
 def _info_topics(parameters: NodeParameters) -> list[str]:
-    sensors = [parameters.sensor(modality) for modality in parameters.modalities]
+    sensors = [parameters.sensor(modality) for modality in MODALITIES]
     return [s.info_topic for s in sensors if isinstance(s, CameraParameters) and s.info_topic]

@@ -52,6 +52,15 @@ def test_lens_and_mounting_outlive_the_window(tmp_path):
     assert [words for topic, _, words in found if topic == "/picture"] == [str(n) for n in range(49, 60)]
 
 
+def test_a_static_transform_that_comes_again_and_again_is_the_newest_to_the_end():
+    """The kind: a bound that keeps the oldest. 2,000 messages that hold for ever, each with a stamp of its own."""
+    ring = Ring(1.0, 10_000)
+    for number in range(2000):
+        ring.add(said("/tf_static", number * SECOND // 10, str(number), latched=True))
+    kept = [message.stamp for message in ring.contents()]
+    assert kept[-1] == 1999 * SECOND // 10 and len(kept) < 1100
+
+
 def test_a_clock_that_jumps_back_starts_anew():
     ring = Ring(1.0, 10_000)
     ring.add(said("/a", 100 * SECOND))

@@ -1,18 +1,26 @@
 """The last seconds as a bag, on request, while the node works."""
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 from listener import Listener
 from rclpy.parameter import Parameter
-from rclpy.qos import qos_profile_sensor_data
-from robot import Robot
-from sensor_msgs.msg import CompressedImage, Image
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from robot import WIDTH, Robot, camera_info
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
+from tf2_msgs.msg import TFMessage
 
+from mlesam_ros.bags import fields
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import NodeParameters
+from mlesam_ros.evaluation.calibration import BagRig
+from mlesam_ros.evaluation.topics import find_topics
 from mlesam_ros.frame import CAMERA, MODALITIES
+from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.ros.conversions import message_from
 from mlesam_ros.ros.inputs import SensorInput
 from mlesam_ros.ros.node import PerceptionNode
 from mlesam_ros.ros.snapshot import Snapshot
@@ -20,17 +28,17 @@ from mlesam_ros.ros.snapshot import Snapshot
 
 @pytest.fixture
 def start(graph, weights):
-    def make(**parameters):
+    def make(namespace="", **parameters):
         overrides = [Parameter(n, value=v) for n, v in {**weights, **parameters}.items()]
-        node = graph.node("mlesam", PerceptionNode, parameter_overrides=overrides)
+        node = graph.node("mlesam", PerceptionNode, namespace=namespace, parameter_overrides=overrides)
         node.start()
         return node
 
     return make
 
 
-def ask(graph):
-    client = graph.node("asker").create_client(Trigger, "/mlesam/save_snapshot")
+def ask(graph, namespace=""):
+    client = graph.node("asker").create_client(Trigger, f"{namespace}/mlesam/save_snapshot")
     assert graph.spin_until(client.service_is_ready)
     future = client.call_async(Trigger.Request())
     assert graph.spin_until(future.done)
@@ -60,6 +68,40 @@ def test_the_last_seconds_come_as_a_bag_with_lens_and_mounting(graph, start, tmp
         stamps = [m.message.header.stamp for m in bag.messages(["/camera/image_raw"])]
     pictures = {stamp.sec * 10**9 + stamp.nanosec for stamp in stamps}
     assert pictures <= set(sent) and {*listener.stamps("labels")[:5]} <= pictures
+
+
+def place(parent, child, x):
+    pose = Transform(np.eye(3), [x, 0.0, 0.0])
+    return message_from(TFMessage, fields.transforms([(parent, child, pose)], 0))
+
+
+@pytest.mark.parametrize("space", ["", "/robot1"])
+def test_a_snapshot_has_the_lens_and_the_mounting_that_the_node_has(graph, start, tmp_path, space):
+    """The kind: two lists of subscriptions. CameraInfo latched once, /tf_static volatile, and a namespace's own TF."""
+    driver, volatile = graph.node("driver", namespace=space), QoSProfile(depth=10)
+    latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    driver.create_publisher(CameraInfo, "camera/camera_info", latched).publish(camera_info(Header(frame_id="eye")))
+    own, foreign = f"{space}/tf_static", "/tf_static"
+    sent = {own: place("eye", "lidar", 1.0), **({foreign: place("eye", "lidar", 9.0)} if space else {})}
+    publishers = {topic: driver.create_publisher(TFMessage, topic, volatile) for topic in sent}
+    image = driver.create_publisher(Image, "camera/image_raw", volatile)
+    node = start(space, snapshot_seconds=20.0, snapshot_folder=str(tmp_path))
+    rig, snapshot = node._perception._rig_feed.rig, node._perception._snapshot
+
+    def known():
+        for topic, message in sent.items():
+            publishers[topic].publish(message)
+        image.publish(Image())
+        placed = rig.has_camera and "lidar" in rig.tree.frames and rig.extrinsic("lidar").translation[0] == 1.0
+        return placed and f"{space}/camera/image_raw" in {kept.topic for kept in snapshot._ring.contents()}
+
+    assert graph.spin_until(known, 20)
+    answer = ask(graph, space)
+    assert answer.success, answer.message
+    with BagReader(answer.message) as bag:
+        learned = BagRig(bag, find_topics(bag.topics)).rig
+    assert (learned.camera_frame, learned.camera.width) == ("eye", WIDTH)
+    assert learned.extrinsic("lidar").translation[0] == 1.0
 
 
 def test_without_memory_it_says_what_to_set(graph, start):
