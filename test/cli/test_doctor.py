@@ -35,7 +35,7 @@ def test_what_would_help_comes_last(mlesam, late):
     assert lines[-3:] == [
         "usable: it works, but look at the warnings",
         "These parameters of the node would help:",
-        "    patience: 0.09",
+        "    lidar.patience: 0.09",
     ]
     assert "reading: 0 of 2 seconds" in result.stderr and "looking closer: 12 of 12 moments" in result.stderr
 
@@ -51,7 +51,7 @@ def test_an_error_is_an_exit_code(mlesam, faulty, tmp_path):
 def test_json_alone_on_standard_output(mlesam, late):
     result = mlesam("doctor", late, "--json", "-")
     found = json.loads(result.stdout)
-    assert found["verdict"] == "usable" and found["parameters"] == {"patience": 0.09}
+    assert found["verdict"] == "usable" and found["parameters"] == {"lidar.patience": 0.09}
     assert found["sensors"]["lidar"]["unmatched"] == 20 and found["sets"]["parts"]["lidar"] == 0
 
 

@@ -18,7 +18,7 @@ from mlesam_ros.doctor.examine import examine
 from mlesam_ros.errors import BagError, ConfigError
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.replay import Replay
-from mlesam_ros.evaluation.topics import find_topics
+from mlesam_ros.evaluation.topics import find_topics, with_truth
 from mlesam_ros.evaluation.truth import Truth
 from mlesam_ros.frame import FrameSet
 from mlesam_ros.labels import load_label_space
@@ -30,7 +30,7 @@ SPACE = load_label_space("deliver")
 
 def replayed(path, drops=(), parameters=None, busy=0.0, **span):
     with BagReader(path) as reader:
-        topics = find_topics(reader.topics)
+        topics = with_truth(find_topics(reader.topics), reader.topics, None, "--topic truth:=TOPIC")
         replay = Replay(reader, topics, BagRig(reader, topics), SPACE, parameters, [parse_drop(drop) for drop in drops])
         steps = []
         for step in replay.steps(**span):

@@ -15,6 +15,7 @@ from sensor_msgs.msg import Image, PointCloud2
 from mlesam_ros import mask_messages
 from mlesam_ros.bags import fields
 from mlesam_ros.encoding.picture import to_rgb
+from mlesam_ros.encoding.placement import place_cloud
 from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, Cloud, FrameSet, Picture, Segmentation, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
@@ -145,7 +146,8 @@ def publish(monkeypatch):
         LIDAR: SensorFrame(LIDAR, 1, "camera", Cloud(np.ones(10, POINT))),
     }
     labels = np.zeros((48, 64), np.uint8)
-    mask = Segmentation(1, "camera", labels, labels, {}, (CAMERA, LIDAR))
+    placements = {LIDAR: place_cloud(frames[LIDAR], rig)}
+    mask = Segmentation(1, "camera", labels, labels, {}, (CAMERA, LIDAR), placements=placements)
 
     def run(*heard):
         one = Outputs.__new__(Outputs)
