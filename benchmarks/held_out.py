@@ -17,7 +17,7 @@ from pathlib import Path
 from mlesam_ros.model.checkpoint import load_checkpoint
 from mlesam_ros.robustness import subsets
 from mlesam_ros.training.dataset import prepare
-from mlesam_ros.training.evaluate import How, evaluate, subset_predictor
+from mlesam_ros.training.evaluate import EvalConfig, evaluate, subset_predictor
 from mlesam_ros.training.recipe import load_recipe
 from mlesam_ros.training.report import to_json
 
@@ -36,7 +36,7 @@ def main() -> None:
         dataset = prepare(data, "held_out")
         model = load_checkpoint(given.weights).eval()
         chosen = subsets(model.config.modalities)
-        how = How(precision=given.precision)
+        how = EvalConfig(precision=given.precision)
         scores = evaluate(subset_predictor(model, chosen), dataset, model.config.modalities, chosen, how)
     result = to_json(scores, dataset.space, f"{len(dataset)} moments of {given.recipe}")
     if given.json:

@@ -26,7 +26,7 @@ from launch_ros.substitutions import ExecutableInPackage
 from launch import LaunchContext, LaunchDescription
 from mlesam_ros.files import expand_path
 from mlesam_ros.ownership import PARENT
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 
 WEATHERS = ["cloud", "fog", "night", "rain", "sun"]  # as mlesam_ros.world has them, which takes a second to import
 
@@ -96,7 +96,7 @@ def mlesam(*words: str, **options: Any) -> ExecuteProcess:
 def generate_launch_description() -> LaunchDescription:
     """Called by `ros2 launch`."""
     perception = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(str(share("launch/perception.launch.py"))),
+        PythonLaunchDescriptionSource(str(resource_path("launch/perception.launch.py"))),
     )
     local = SetEnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     before, after = OpaqueFunction(function=prepare), OpaqueFunction(function=sensors)

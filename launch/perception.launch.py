@@ -13,7 +13,7 @@ from launch_ros.actions import Node
 from launch import LaunchContext, LaunchDescription
 from mlesam_ros.files import expand_path
 from mlesam_ros.ros.middleware import transport_environment
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 
 # Launch argument → parameter. An argument that is left empty leaves the parameter to params_file.
 OVERRIDES = {
@@ -57,7 +57,7 @@ def arguments() -> list[DeclareLaunchArgument]:
         ),
         DeclareLaunchArgument(
             "params_file",
-            default_value=str(share("config/params/default.yaml")),
+            default_value=str(resource_path("config/params/default.yaml")),
             description="YAML file with the node's parameters; one per kind of rig lies beside the default. What is "
             "given to the arguments below counts more.",
         ),
@@ -169,7 +169,7 @@ def rviz(namespace: str, use_sim_time: bool, remappings: list[tuple[str, str]]) 
         package="rviz2",
         executable="rviz2",
         namespace=namespace,
-        arguments=["-d", str(share("config/rviz/perception.rviz"))],
+        arguments=["-d", str(resource_path("config/rviz/perception.rviz"))],
         parameters=[{"use_sim_time": use_sim_time}],
         remappings=remappings,
         output="screen",

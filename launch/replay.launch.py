@@ -24,7 +24,7 @@ from launch import LaunchContext, LaunchDescription
 from mlesam_ros.bags.metadata import read_metadata
 from mlesam_ros.files import expand_path
 from mlesam_ros.ownership import PARENT
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 
 CLOCK_RATE = "100"  # Hz; a set waits for up to one period of it
 PATIENCE = "60"  # seconds that our player gives the node to load and listen
@@ -94,7 +94,7 @@ def play(context: LaunchContext) -> list[ExecuteProcess]:
     rosbag2 = given["clock"] == "true" and find_spec("ros2bag") is not None and whole
     flags = ["--rate", given["rate"], *(["--loop"] if given["loop"] == "true" else [])]
     if given["player"] == "rosbag2" or (given["player"] == "auto" and rosbag2):
-        latched = ["--qos-profile-overrides-path", str(share("config/replay_qos.yaml"))]
+        latched = ["--qos-profile-overrides-path", str(resource_path("config/replay_qos.yaml"))]
         command = ["ros2", "bag", "play", str(bag), "--clock", CLOCK_RATE, *flags, *latched]
     else:
         flags += ["--wait", PATIENCE, *(["--clock"] if given["clock"] == "true" else [])]
@@ -112,7 +112,7 @@ def play(context: LaunchContext) -> list[ExecuteProcess]:
 def generate_launch_description() -> LaunchDescription:
     """Called by `ros2 launch`."""
     perception = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(str(share("launch/perception.launch.py"))),
+        PythonLaunchDescriptionSource(str(resource_path("launch/perception.launch.py"))),
         launch_arguments={"use_sim_time": LaunchConfiguration("clock")}.items(),
     )
     # A recording is nobody else's robot: its topics stay on this machine.

@@ -3,7 +3,7 @@
 import os
 
 
-def keep_to_one_core() -> None:
+def limit_blas_threads() -> None:
     """Have NumPy multiply in the calling thread, unless the user has decided otherwise; before NumPy is imported.
 
     OpenBLAS splits a product between all cores, and each of its threads then turns in a circle for 2^26 cycles, in case

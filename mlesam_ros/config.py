@@ -14,10 +14,10 @@ from types import MappingProxyType
 from typing import Any
 
 from mlesam_ros.encoding.cloud_times import UNITS
-from mlesam_ros.encoding.encoders import ENCODERS
+from mlesam_ros.encoding.encoders import PREPROCESSORS
 from mlesam_ros.encoding.settings import DEPTH_UNITS, INTENSITY_SCALES, WINDOWS, Preprocessing
 from mlesam_ros.encoding.sweep_gatherer import GATHER_AUTO
-from mlesam_ros.errors import ConfigError, one_line
+from mlesam_ros.errors import ConfigError, shorten
 from mlesam_ros.frame import AUTO, CAMERA, EVENT, MODALITIES, Modality
 from mlesam_ros.geometry.camera import FITS
 from mlesam_ros.geometry.rig import Rig, load_rig
@@ -34,7 +34,7 @@ LIVE = "live"
 """May be set at any time and acts on the next mask."""
 
 PRECISIONS = (AUTO, "fp32", "bf16", "fp16")
-REPRESENTATIONS = tuple(name for name, encoder in ENCODERS.items() if encoder.modality == EVENT)
+REPRESENTATIONS = tuple(name for name, encoder in PREPROCESSORS.items() if encoder.modality == EVENT)
 """Encoders of events."""
 NETWORK = "network"
 RESOLUTIONS = (CAMERA, NETWORK)
@@ -79,7 +79,7 @@ class SensorParameters:
     required: bool = parameter(False, "No mask without it.")
     tolerance: float = parameter(SyncConfig.tolerance, "s its stamp may differ from the mask's.", low=0.0, high=10.0)
     offset: float = parameter(0.0, "s its stamps are late (positive) or early by construction.", low=-1e10, high=1e10)
-    patience: float = parameter(-1.0, "s to wait for it instead of patience; negative: patience.", low=-1.0, high=10.0)
+    max_wait: float = parameter(-1.0, "s to wait for it instead of max_wait; negative: max_wait.", low=-1.0, high=10.0)
     rate: float = parameter(
         0.0, "Hz expected of it; /diagnostics warns below four fifths of it. 0: unknown.", LIVE, low=0.0, high=10000.0,
         encoding=False,
@@ -215,11 +215,11 @@ class NodeParameters:
     primary_timeout: float = parameter(
         SyncConfig.primary_timeout, "s of silence after which the next takes over.", low=0.01, high=60.0
     )
-    patience: float = parameter(
-        SyncConfig.patience, "s to wait for the others once the primary is there.", low=0.0, high=10.0
+    max_wait: float = parameter(
+        SyncConfig.max_wait, "s to wait for the others once the primary is there.", low=0.0, high=10.0
     )
     history: float = parameter(
-        0.0, "s a message waits for a mask's stamp it belongs to; 0: derived from patience and tolerance.", low=0.0,
+        0.0, "s a message waits for a mask's stamp it belongs to; 0: derived from max_wait and tolerance.", low=0.0,
         high=60.0,
     )  # fmt: skip
     max_age: float = parameter(
@@ -308,10 +308,10 @@ class NodeParameters:
         self._check_sets(usable, f"the checkpoint has experts for {listed} only", "use a checkpoint with its expert")
         return known
 
-    def patience_of(self, modality: Modality) -> float:
+    def max_wait_of(self, modality: Modality) -> float:
         """Seconds that a mask waits for one sensor."""
-        own = self.sensor(modality).patience
-        return self.patience if own < 0 else own
+        own = self.sensor(modality).max_wait
+        return self.max_wait if own < 0 else own
 
     def values(self) -> dict[str, Any]:
         """Name → value of the parameters that were given, lists for tuples."""
@@ -362,7 +362,7 @@ class NodeParameters:
             wait = sync_config(self, MODALITIES).longest_wait
             if 0 < getattr(self, name) < wait:
                 raise ConfigError(
-                    f"{name} is {getattr(self, name):g} s and a mask waits up to {wait:g} s (patience and tolerance of "
+                    f"{name} is {getattr(self, name):g} s and a mask waits up to {wait:g} s (max_wait and tolerance of "
                     "a sensor); accepted are at least these seconds, and 0.",
                     f"Set {name} to 0, which derives it.",
                 )
@@ -401,7 +401,7 @@ def sync_config(parameters: NodeParameters, modalities: Collection[Modality]) ->
         primary_timeout=parameters.primary_timeout,
         tolerance={m: parameters.sensor(m).tolerance for m in modalities},
         offset={m: parameters.sensor(m).offset for m in modalities},
-        patience={m: parameters.patience_of(m) for m in modalities},
+        max_wait={m: parameters.max_wait_of(m) for m in modalities},
         required=tuple(m for m in modalities if parameters.sensor(m).required),
         history=parameters.history or SyncConfig.history,
         max_age=parameters.max_age or SyncConfig.max_age,
@@ -482,7 +482,7 @@ def load_parameters(
 def beaten_rules(path: str | Path | None, names: Sequence[str]) -> list[str]:
     """A sentence for each parameter that a `-p` rule sets without effect."""
     return [
-        one_line(f"-p {name}:=… has no effect, as in ROS: a later section of {path} sets {name}. Change it there.")
+        shorten(f"-p {name}:=… has no effect, as in ROS: a later section of {path} sets {name}. Change it there.")
         for name in names
     ]
 
@@ -491,7 +491,7 @@ def other_sections(path: str | Path | None, node: str, sections: Sequence[str]) 
     """A sentence where a parameter file has sections, but none for this node."""
     listed = ", ".join(sections)
     words = f"{path} has no section for {node} and sets nothing; its sections are {listed}."
-    return [one_line(words)] if sections else []
+    return [shorten(words)] if sections else []
 
 
 def build_parameters(given: Mapping[str, Any], node: str = NODE) -> NodeParameters:
@@ -553,7 +553,7 @@ def _assembled(tree: Any, values: Mapping[str, Any], prefix: str) -> Any:
     return replace(tree, **changes)
 
 
-def change_of(name: str) -> str | None:
+def mutability(name: str) -> str | None:
     """START, CONFIGURE or LIVE; None where no parameter of ours has that name."""
     return next((str(entry.metadata["change"]) for known, entry, _ in iter_parameters() if known == name), None)
 
@@ -567,4 +567,4 @@ def unknown_names(given: Iterable[str]) -> list[str]:
 def unknown_name(name: str) -> str:
     """The sentence for a name that no parameter has."""
     near = difflib.get_close_matches(name, [known for known, _, _ in iter_parameters()], 1)
-    return one_line(f"parameter {name} does not exist" + (f"; did you mean {near[0]}?" if near else "."))
+    return shorten(f"parameter {name} does not exist" + (f"; did you mean {near[0]}?" if near else "."))

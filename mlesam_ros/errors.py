@@ -25,9 +25,9 @@ class Problem(str):
 
     def __new__(cls, message: str, remedy: str = "") -> Problem:
         """Join the two."""
-        message, remedy = one_line(message), one_line(remedy)
+        message, remedy = shorten(message), shorten(remedy)
         end = "" if message.endswith((".", "?", "!", "…")) else "."
-        problem = super().__new__(cls, one_line(f"{message}{end} {remedy}" if remedy else message))
+        problem = super().__new__(cls, shorten(f"{message}{end} {remedy}" if remedy else message))
         problem.message, problem.remedy = message, remedy
         return problem
 
@@ -42,8 +42,8 @@ class MlesamError(ValueError):
 
     def __init__(self, message: str = "", remedy: str = "") -> None:
         super().__init__(message, remedy)
-        self.message = one_line(message)
-        self.remedy = one_line(remedy)
+        self.message = shorten(message)
+        self.remedy = shorten(remedy)
 
     def __str__(self) -> str:
         """Message and remedy in one line of at most `LONGEST` characters."""
@@ -95,7 +95,7 @@ class DatasetError(MlesamError):
     """A data set whose files are not where its published layout puts them."""
 
 
-def sentence(error: Exception) -> Problem:
+def format_error(error: Exception) -> Problem:
     """An error in one line; one that is not about the input keeps its type's name."""
     return error.problem if isinstance(error, MlesamError) else Problem(f"{type(error).__name__}: {error}")
 
@@ -108,7 +108,7 @@ def together(problems: Iterable[Problem], separator: str = " ") -> Problem:
     return Problem(separator.join(messages), " ".join(remedies))
 
 
-def one_line(text: str) -> str:
+def shorten(text: str) -> str:
     """A text without line breaks, shortened in the middle beyond `LONGEST` characters."""
     text = " ".join(text.split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[3 - LONGEST // 2 :]}"

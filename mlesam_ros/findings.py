@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from mlesam_ros.errors import Problem, one_line
+from mlesam_ros.errors import Problem, shorten
 
 ERROR = "error"
 """It does not work, or the result is wrong."""
@@ -35,7 +35,7 @@ class Finding:
     def __post_init__(self) -> None:
         """Shorten what quotes a long text of a file."""
         for name in ("subject", "message", "remedy"):
-            object.__setattr__(self, name, one_line(getattr(self, name)))
+            object.__setattr__(self, name, shorten(getattr(self, name)))
 
     @classmethod
     def from_problem(cls, severity: str, subject: str, problem: Problem) -> Finding:

@@ -31,7 +31,7 @@ NANOSECONDS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class RawImage:
     """An uncompressed image as `sensor_msgs/Image` carries it.
 
     Attributes:
@@ -41,7 +41,7 @@ class Picture:
         data: (height * step,) uint8, a view of the message's bytes.
         is_bigendian: byte order of samples wider than one byte.
         significant_bits: of 16-bit color samples; 0 to find them by the largest sample of this image.
-        unit: metres per count of a depth image; 0 for millimetres in integers and metres in floats.
+        unit: meters per count of a depth image; 0 for millimeters in integers and meters in floats.
     """
 
     height: int
@@ -55,13 +55,13 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class CompressedPicture:
+class CompressedImage:
     """A picture as `sensor_msgs/CompressedImage` carries it.
 
     Attributes:
         format: the message's format string, such as `jpeg` or `rgb8; png compressed bgr8`.
         data: (n,) uint8, the encoded file.
-        significant_bits, unit: as for `Picture`.
+        significant_bits, unit: as for `RawImage`.
     """
 
     format: str
@@ -74,7 +74,7 @@ class Piece(NamedTuple):
     """An earlier message of a sweep that is sent in pieces.
 
     Attributes:
-        points: as in `Cloud`.
+        points: as in `PointCloud`.
         lag: nanoseconds that its stamp lies before that of the sweep's newest message.
     """
 
@@ -83,11 +83,11 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Cloud:
+class PointCloud:
     """A LiDAR sweep.
 
     Attributes:
-        points: structured array of any shape with at least the float fields `x`, `y`, `z` (metres, in the sensor's
+        points: structured array of any shape with at least the float fields `x`, `y`, `z` (meters, in the sensor's
             frame), a view of the message's bytes in its own byte order. `intensity` and per-point times are optional.
         time_unit: unit of the per-point times, `s`, `ms`, `us` or `ns`; `auto` finds it.
         intensity_field: name of the field with the strength of the echoes; empty for the first known name.
@@ -102,13 +102,13 @@ class Cloud:
     earlier: tuple[Piece, ...] = ()
 
     @property
-    def pieces(self) -> list[Cloud]:
+    def pieces(self) -> list[PointCloud]:
         """The messages of the sweep, the newest first."""
         return [replace(self, earlier=()), *(replace(self, points=p.points, earlier=()) for p in self.earlier)]
 
 
 @dataclass(frozen=True, slots=True)
-class Events:
+class EventWindow:
     """The events of one window of time.
 
     Attributes:
@@ -129,7 +129,7 @@ class Events:
     end: int
 
 
-Payload = Picture | CompressedPicture | Cloud | Events
+Payload = RawImage | CompressedImage | PointCloud | EventWindow
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ class Segmentation:
         stamp: the reference moment of the set, nanoseconds.
         frame_id: the camera's optical frame, the one that the labels are expressed in even when no camera frame came.
         labels: (H, W) uint8 class ids at camera resolution, or the network's where that was asked for; the label
-            space's ignore id where unlabelled.
+            space's ignore id where unlabeled.
         confidence: (H, W) uint8, the winning class's probability times 255.
         weights: pyramid level → modality → router weight in [0, 1]; absent modalities are not listed.
         used: the modalities that took part, in model order.

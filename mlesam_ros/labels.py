@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import ConfigError, LabelError
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 from mlesam_ros.strict_yaml import read_yaml
 
 IGNORE = 255
@@ -22,7 +22,7 @@ _LAYOUT = "It needs name and classes: [{name, color: [r, g, b]}, …]."
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """Names and colours of the classes 0 … C-1.
+    """Names and colors of the classes 0 … C-1.
 
     Attributes:
         name: such as `deliver`.
@@ -40,7 +40,7 @@ class LabelSpace:
         """Refuse what a mask of uint8 ids cannot express.
 
         Raises:
-            LabelError: no class, more than 255, a double name, a malformed colour, or unequal counts.
+            LabelError: no class, more than 255, a double name, a malformed color, or unequal counts.
         """
         if not 1 <= len(self.names) <= IGNORE:
             raise LabelError(f"label space {self.name} has {len(self.names)} classes; a uint8 mask holds 1 to 255.")
@@ -58,7 +58,7 @@ class LabelSpace:
 
     @cached_property
     def palette(self) -> npt.NDArray[np.uint8]:
-        """(256, 3) uint8 RGB: row i is the colour of class i, black beyond the last class."""
+        """(256, 3) uint8 RGB: row i is the color of class i, black beyond the last class."""
         palette = np.zeros((256, 3), np.uint8)
         palette[: len(self)] = self.colors
         return palette
@@ -107,14 +107,14 @@ class LabelSpace:
 
 
 def refuse_palette(head: bytes, source: str) -> None:
-    """Refuse a PNG whose pixels are indices into a palette: decoders turn them into colours, which are no labels.
+    """Refuse a PNG whose pixels are indices into a palette: decoders turn them into colors, which are no labels.
 
     Args:
         head: its first 26 bytes or more.
         source: where it came from, for the message.
 
     Raises:
-        LabelError: its colour type is 3 (ISO/IEC 15948, 11.2.2).
+        LabelError: its color type is 3 (ISO/IEC 15948, 11.2.2).
     """
     if head[:8] == b"\x89PNG\r\n\x1a\n" and head[25:26] == b"\x03":
         raise LabelError(
@@ -128,7 +128,7 @@ def _color_fault(color: Any, name: str) -> str:
 
 
 def _color_remedy(color: Any) -> str:
-    """How a colour in web notation, #ff0000 or 0xff0000, is written here."""
+    """How a color in web notation, #ff0000 or 0xff0000, is written here."""
     digits = f"{color:06x}" if type(color) is int else str(color).lstrip("#")
     if not re.fullmatch("[0-9a-fA-F]{6}", digits):
         return "Write it as [255, 0, 0]."
@@ -155,7 +155,7 @@ def load_label_space(name_or_path: str | Path) -> LabelSpace:
 
 
 def _shipped(name: str) -> Path:
-    folder = share("config/labels")
+    folder = resource_path("config/labels")
     path = folder / f"{name}.yaml"
     if not path.exists():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))

@@ -20,16 +20,16 @@ from mlesam_ros.frame import (
     CAMERA,
     LIDAR,
     NANOSECONDS,
-    Cloud,
-    CompressedPicture,
+    CompressedImage,
     FrameSet,
     Modality,
-    Picture,
+    PointCloud,
+    RawImage,
     Segmentation,
 )
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.render import labelled_cloud, overlay, projected_cloud
+from mlesam_ros.render import labeled_cloud, overlay, projected_cloud
 from mlesam_ros.sync import COUNTERS, USED
 
 IMAGE, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
@@ -51,7 +51,7 @@ class Times:
 
     Attributes:
         received, taken, published: nanoseconds at which the primary's message was received, the set was taken from
-            the synchroniser and the mask was published; received is None where it is not known.
+            the synchronizer and the mask was published; received is None where it is not known.
         publishing: seconds of the machine's clock that publishing took.
     """
 
@@ -62,7 +62,7 @@ class Times:
 
 
 @dataclass(frozen=True)
-class Provenance:
+class MaskReport:
     """One mask and where it came from.
 
     Attributes:
@@ -81,7 +81,7 @@ class Provenance:
     def latencies(self) -> dict[str, float]:
         """Stage → seconds: the pipeline's stages; live also the stages before and after them, and all in all.
 
-        `receive`, `synchronise` and `stamp_to_mask` are differences of ROS time; the others are the machine's time.
+        `receive`, `synchronize` and `stamp_to_mask` are differences of ROS time; the others are the machine's time.
         """
         measured, times = self.frame_set.time, self.times
         if times is None:
@@ -110,8 +110,8 @@ def mask_messages(
         segmentation: the mask.
         frame_set: the frames that it was made from.
         rig: lenses and mounting of the sensors.
-        space: names and colours of the labels.
-        alpha: weight of the colours in the overlay.
+        space: names and colors of the labels.
+        alpha: weight of the colors in the overlay.
 
     Returns:
         Topic below the node's name → function that makes its fields. Without LiDAR, the topics of the LiDAR are absent.
@@ -124,13 +124,13 @@ def mask_messages(
         "overlay": lambda: fields.pixels(stamp, frame_id, overlay(rgb(), labels, space, alpha), "rgb8"),
     }
     lidar = frame_set.frames.get(LIDAR)
-    if lidar is not None and isinstance(cloud := lidar.payload, Cloud):
+    if lidar is not None and isinstance(cloud := lidar.payload, PointCloud):
         size = rig.camera.height, rig.camera.width
         makers["projected_lidar"] = lambda: fields.pixels(
             stamp, frame_id, projected_cloud(rgb(), lidar, rig, size, segmentation.placements[LIDAR]), "rgb8"
         )
         makers["semantic_points"] = lambda: fields.point_cloud(
-            lidar.stamp, lidar.frame_id, labelled_cloud(cloud, segmentation, rig, space, lidar)
+            lidar.stamp, lidar.frame_id, labeled_cloud(cloud, segmentation, rig, space, lidar)
         )
     return makers
 
@@ -138,7 +138,7 @@ def mask_messages(
 def camera_rgb(frame_set: FrameSet) -> npt.NDArray[np.uint8] | None:
     """(H, W, 3) RGB of the camera's frame; None without one."""
     frame = frame_set.frames.get(CAMERA)
-    if frame is None or not isinstance(frame.payload, Picture | CompressedPicture):
+    if frame is None or not isinstance(frame.payload, RawImage | CompressedImage):
         return None
     return to_rgb(frame.payload)
 
@@ -153,7 +153,7 @@ def label_space(space: LabelSpace, stamp: int) -> Fields:
 
 
 def status(
-    mask: Provenance,
+    mask: MaskReport,
     topics: Mapping[Modality, str],
     counters: Mapping[Modality, Mapping[str, int]],
     found: Mapping[Modality, Mapping[str, Found]] = MappingProxyType({}),
@@ -176,7 +176,7 @@ def status(
 
 
 def _sensor(
-    mask: Provenance, modality: Modality, topic: str, counts: Mapping[str, int], found: Mapping[str, Found]
+    mask: MaskReport, modality: Modality, topic: str, counts: Mapping[str, int], found: Mapping[str, Found]
 ) -> dict[str, Any]:
     used = modality in mask.segmentation.used
     levels = mask.segmentation.weights.items() if used else ()

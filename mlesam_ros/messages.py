@@ -16,9 +16,9 @@ from mlesam_ros.encoding.announced import announces_16_bits
 from mlesam_ros.encoding.cloud import IntensityFinder, cloud_from_fields
 from mlesam_ros.encoding.event_array import read_event_array
 from mlesam_ros.encoding.picture import CAMERA_LAYOUTS, DEPTH_LAYOUTS, decode_camera, find_significant_bits
-from mlesam_ros.encoding.samples import view_samples
+from mlesam_ros.encoding.samples import image_view
 from mlesam_ros.encoding.settings import DEFAULTS, EVENT_WINDOW, Found, Preprocessing
-from mlesam_ros.encoding.stream import EventStream
+from mlesam_ros.encoding.stream import EventWindower
 from mlesam_ros.encoding.sweep_gatherer import SweepGatherer
 from mlesam_ros.errors import ConfigError, Problem
 from mlesam_ros.frame import (
@@ -27,11 +27,11 @@ from mlesam_ros.frame import (
     EVENT,
     LIDAR,
     NANOSECONDS,
-    Cloud,
-    CompressedPicture,
-    Events,
+    CompressedImage,
+    EventWindow,
     Modality,
-    Picture,
+    PointCloud,
+    RawImage,
     SensorFrame,
 )
 from mlesam_ros.geometry.camera import CameraModel
@@ -52,7 +52,7 @@ MESSAGE_TYPES: dict[Modality, tuple[str, ...]] = {
 """Modality → the message types that are read, the preferred one first."""
 
 RAW_TYPES = frozenset(_ARRAYS)
-"""The types that are read from a message's serialised bytes, because unpacking makes an object of every event."""
+"""The types that are read from a message's serialized bytes, because unpacking makes an object of every event."""
 
 
 class FrameReader:
@@ -91,7 +91,7 @@ class FrameReader:
         self.type_name = type_name
         self.offset = round(offset * NANOSECONDS)
         self._settings = settings
-        self._stream = EventStream(settings.event_window or EVENT_WINDOW)
+        self._stream = EventWindower(settings.event_window or EVENT_WINDOW)
         self._intensity = IntensityFinder(settings.cloud_field, settings.intensity_scale)
         self._bits = self._bits_given = settings.significant_bits if modality == CAMERA else 0
         self._sweeps = SweepGatherer(settings.gather)
@@ -119,7 +119,7 @@ class FrameReader:
         """The frame that a message holds.
 
         Args:
-            message: of the type announced, its serialised bytes where that is one of `RAW_TYPES`; events in the order
+            message: of the type announced, its serialized bytes where that is one of `RAW_TYPES`; events in the order
                 in which they were sent.
 
         Returns:
@@ -135,16 +135,16 @@ class FrameReader:
             return SensorFrame(self.modality, events.end, array.frame_id.lstrip("/"), events, self.offset)
         header = message.header
         stamp, payload = stamp_ns(header), self._payload(message)
-        if isinstance(payload, Events):
+        if isinstance(payload, EventWindow):
             stamp = payload.end
         frame = SensorFrame(self.modality, stamp, header.frame_id.lstrip("/"), payload, self.offset)
         return self._sweeps.gather(frame)
 
-    def _payload(self, message: Any) -> Picture | CompressedPicture | Cloud | Events:
+    def _payload(self, message: Any) -> RawImage | CompressedImage | PointCloud | EventWindow:
         if self.type_name == _IMAGE:
             return self._measured(_picture(message, self.modality, self._unit))
         if self.type_name == _COMPRESSED:
-            return self._compressed(CompressedPicture(message.format, _bytes(message.data), unit=self._unit))
+            return self._compressed(CompressedImage(message.format, _bytes(message.data), unit=self._unit))
         if self.type_name == _CLOUD:
             return self._intensity.describe(replace(_cloud(message), time_unit=self._settings.time_unit))
         size = message.height, message.width
@@ -162,29 +162,29 @@ class FrameReader:
     def _unit(self) -> float:
         return self._settings.depth_unit if self.modality == DEPTH else 0.0
 
-    def _compressed(self, picture: CompressedPicture) -> Picture | CompressedPicture:
+    def _compressed(self, picture: CompressedImage) -> RawImage | CompressedImage:
         """As it is; a camera's of 16 bits decoded, since the bits in use are known only then."""
         if self.modality == DEPTH or not announces_16_bits(picture.data):
             return picture
         return self._measured(decode_camera(picture))
 
-    def _measured(self, picture: Picture) -> Picture:
+    def _measured(self, picture: RawImage) -> RawImage:
         """With the significant bits of this topic so far, where a camera's samples have 16; the number never falls."""
         layout = CAMERA_LAYOUTS.get(picture.encoding)
         if self.modality == DEPTH or layout is None or layout.dtype != "u2":
             return picture
         if not self._bits_given:
-            samples = view_samples(picture, CAMERA_LAYOUTS, "a camera picture")
+            samples = image_view(picture, CAMERA_LAYOUTS, "a camera picture")
             self._bits = self._bits if self._bits == 16 else find_significant_bits(samples, self._bits or 8)
         return replace(picture, significant_bits=self._bits)
 
 
-def label_image(message: Any) -> Picture | CompressedPicture:
+def label_image(message: Any) -> RawImage | CompressedImage:
     """The image of a topic with true labels, of whatever encoding; unlike a camera's its samples are class ids."""
     if hasattr(message, "format"):
-        return CompressedPicture(message.format, _bytes(message.data))
+        return CompressedImage(message.format, _bytes(message.data))
     big = bool(message.is_bigendian)
-    return Picture(message.height, message.width, message.encoding, message.step, _bytes(message.data), big)
+    return RawImage(message.height, message.width, message.encoding, message.step, _bytes(message.data), big)
 
 
 def type_problem(name: str, offered: Collection[str], accepted: Sequence[str]) -> Problem:
@@ -234,17 +234,17 @@ def _transform(stamped: Any) -> tuple[str, str, Transform, int]:
     return parent, child, transform, stamp_ns(stamped.header)
 
 
-def _picture(message: Any, modality: Modality, unit: float) -> Picture:
+def _picture(message: Any, modality: Modality, unit: float) -> RawImage:
     data, big = _bytes(message.data), bool(message.is_bigendian)
-    picture = Picture(message.height, message.width, message.encoding, message.step, data, big, unit=unit)
+    picture = RawImage(message.height, message.width, message.encoding, message.step, data, big, unit=unit)
     if modality == DEPTH:
-        view_samples(picture, DEPTH_LAYOUTS, "a depth picture")
+        image_view(picture, DEPTH_LAYOUTS, "a depth picture")
     else:
-        view_samples(picture, CAMERA_LAYOUTS, "a camera picture")
+        image_view(picture, CAMERA_LAYOUTS, "a camera picture")
     return picture
 
 
-def _cloud(message: Any) -> Cloud:
+def _cloud(message: Any) -> PointCloud:
     return cloud_from_fields(
         message.fields,
         message.height,

@@ -25,7 +25,7 @@ class Confusion:
     """Counts of pixels by true and predicted class.
 
     Attributes:
-        counts: (C, C + 1) int64, row = truth, column = prediction. The last column holds labelled pixels to which the
+        counts: (C, C + 1) int64, row = truth, column = prediction. The last column holds labeled pixels to which the
             prediction gave no class of the space; they are misses of their true class and a false alarm of none.
     """
 
@@ -48,12 +48,12 @@ class Confusion:
             raise LabelError(
                 f"truth is {truth.shape} and prediction is {prediction.shape}.", "Bring both to the same size first."
             )
-        labelled = truth != IGNORE
-        rows = truth[labelled].astype(np.int64)
+        labeled = truth != IGNORE
+        rows = truth[labeled].astype(np.int64)
         if rows.size and not 0 <= rows.min() <= rows.max() < self.classes:
             foreign = np.unique(rows[(rows < 0) | (rows >= self.classes)]).tolist()
             raise LabelError(f"truth holds the ids {foreign}; accepted are 0 to {self.classes - 1} and {IGNORE}.")
-        columns = prediction[labelled].astype(np.int64)
+        columns = prediction[labeled].astype(np.int64)
         columns[(columns < 0) | (columns >= self.classes)] = self.classes
         flat = np.bincount(rows * (self.classes + 1) + columns, minlength=self.counts.size)
         self.counts += flat.reshape(self.counts.shape)
@@ -64,7 +64,7 @@ class Confusion:
 
     @property
     def pixels(self) -> Floats:
-        """(C,) labelled pixels per true class."""
+        """(C,) labeled pixels per true class."""
         return self.counts.sum(1).astype(np.float64)
 
     @property
@@ -118,7 +118,7 @@ class Confusion:
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of all labelled pixels that are right; NaN when nothing was counted."""
+        """Share of all labeled pixels that are right; NaN when nothing was counted."""
         return float(_ratio(self.hits.sum(), self.pixels.sum()))
 
     def summary(self, names: Sequence[str]) -> dict[str, Any]:

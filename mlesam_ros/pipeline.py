@@ -16,11 +16,11 @@ import torch
 
 from mlesam_ros.config import NodeParameters, preprocessing
 from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoder import Encoder
+from mlesam_ros.encoding.encoder import Preprocessor
 from mlesam_ros.encoding.encoders import encode
-from mlesam_ros.encoding.on_device import encode_on
+from mlesam_ros.encoding.on_device import encode_torch
 from mlesam_ros.encoding.settings import DEFAULTS, Preprocessing
-from mlesam_ros.encoding.uploads import Uploads
+from mlesam_ros.encoding.uploads import AsyncUploader
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError, Problem, together
 from mlesam_ros.frame import AUTO, EVENT, FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.pixels import resize_nearest
@@ -29,12 +29,12 @@ from mlesam_ros.labels import IGNORE
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint, load_experts, refuse_stranger
 from mlesam_ros.model.config import MLESAMConfig, network_size
 from mlesam_ros.model.expert_encoders import difference_from_training, event_window, expert_encoders
-from mlesam_ros.model.fast_paths import ALL, FastPaths, prepare
-from mlesam_ros.model.graphs import DEVICES, Graphs
-from mlesam_ros.model.mlesam import MLESAM, Features, refuse_not_finite
-from mlesam_ros.model.readout import Answer, packed, read, unpacked
-from mlesam_ros.model.shortage import enough_memory
-from mlesam_ros.share import share
+from mlesam_ros.model.fast_paths import ALL, InferenceOptions, prepare
+from mlesam_ros.model.graphs import DEVICES, CudaGraphCache
+from mlesam_ros.model.mlesam import MLESAM, Features, check_finite
+from mlesam_ros.model.readout import Prediction, pack, read, unpack
+from mlesam_ros.model.shortage import explain_oom
+from mlesam_ros.share import resource_path
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Name → arithmetic of the network. `auto` is bf16 where the processor multiplies in it, and fp32 elsewhere."""
@@ -58,7 +58,7 @@ class Pipeline:
         encodes_on_device: whether pictures are made on the device where the encoder can; the CPU's are NumPy's.
     """
 
-    _encoders: Mapping[Modality, Encoder]
+    _encoders: Mapping[Modality, Preprocessor]
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Pipeline:
         device: str | None = None,
         precision: str = AUTO,
         threads: int | None = None,
-        paths: FastPaths = ALL,
+        paths: InferenceOptions = ALL,
         settings: Preprocessing = DEFAULTS,
     ) -> None:
         """Take over a model: move it, merge its experts and change its precision, all in place.
@@ -88,8 +88,8 @@ class Pipeline:
         self.precision = pick_precision(precision, self.device)
         _set_threads(threads)
         self._dtype, self._paths, self._given = PRECISIONS[self.precision], paths, settings
-        self._upload = Uploads(self.device)
-        self._graphs = Graphs(self._packet) if paths.graphs and self.device.startswith(DEVICES) else None
+        self._upload = AsyncUploader(self.device)
+        self._graphs = CudaGraphCache(self._infer_packed) if paths.graphs and self.device.startswith(DEVICES) else None
         self._take(self._prepared(model))
         self.refusals: Mapping[Modality, Problem] = MappingProxyType({})
         self.notes: Mapping[Modality, str] = MappingProxyType({})
@@ -104,7 +104,7 @@ class Pipeline:
         device: str | None = None,
         precision: str = AUTO,
         threads: int | None = None,
-        paths: FastPaths = ALL,
+        paths: InferenceOptions = ALL,
         settings: Preprocessing = DEFAULTS,
     ) -> Pipeline:
         """Load a checkpoint and its base weights; see `load_checkpoint` and `__init__`.
@@ -124,7 +124,7 @@ class Pipeline:
         size = (self.config.image_size,) * 2 if rig is None else self.network_size(rig)
         blank = np.zeros((3, *size), np.float32)
         for _ in range(_WARM_UP_CALLS):
-            self.answer(dict.fromkeys(self.config.modalities, blank))
+            self.infer(dict.fromkeys(self.config.modalities, blank))
 
     def segment(self, frame_set: FrameSet, rig: Rig, enlarge: bool = True) -> Segmentation:
         """Make the mask of one moment.
@@ -149,11 +149,11 @@ class Pipeline:
         resolution = (rig.camera.height, rig.camera.width) if enlarge else size
         start = time.perf_counter()
         context = Context(frame_set)
-        images = self._encode_what_can_be(frame_set, rig, context)
+        images = self._encode_available(frame_set, rig, context)
         encoded = time.perf_counter()
-        answer = self.answer(images)
-        if answer.spoilt:
-            answer = self.answer(self._without(answer.spoilt))
+        answer = self.infer(images)
+        if answer.nonfinite_modalities:
+            answer = self.infer(self._drop_modalities(answer.nonfinite_modalities))
         ran = time.perf_counter()
         labels, confidence = (resize_nearest(picture, resolution) for picture in (answer.labels, answer.confidence))
         done = time.perf_counter()
@@ -183,18 +183,18 @@ class Pipeline:
         """
         return encode(frame_set, rig, self.network_size(rig), self._encoders)
 
-    def answer(self, images: Mapping[Modality, Image | torch.Tensor]) -> Answer:
+    def infer(self, images: Mapping[Modality, Image | torch.Tensor]) -> Prediction:
         """Run the network, and wait once: for the answer.
 
         Args:
             images: modality → (3, h, w) float32, on the host or on the device.
         """
         with torch.inference_mode():
-            there = self._uploaded(images)
-            packet = self._packet(there) if self._graphs is None else self._graphs(there)
+            there = self._to_device(images)
+            packet = self._infer_packed(there) if self._graphs is None else self._graphs(there)
             height, width = next(iter(there.values())).shape[-2:]
             modalities = tuple(m for m in self._model.experts.modalities if m in there)
-            return unpacked(packet, (height, width), modalities)
+            return unpack(packet, (height, width), modalities)
 
     def features(self, images: Mapping[Modality, Image]) -> Features:
         """The costly part of the network alone, for those who try many subsets of the same pictures.
@@ -203,7 +203,7 @@ class Pipeline:
             images: modality → (3, h, w) float32, such as `self.images`.
         """
         with torch.inference_mode():
-            return self._model.features(self._as_read(self._uploaded(images)))
+            return self._model.features(self._to_batch(self._to_device(images)))
 
     def labels(self, features: Features, rig: Rig) -> npt.NDArray[np.uint8]:
         """The rest of it: (h, w) uint8 labels of the network's size, which `segment` copies to the camera's pixels."""
@@ -221,7 +221,7 @@ class Pipeline:
         """Modality → (3, h, w) float32, the pictures that the network read for the last set."""
         return {m: i.cpu().numpy() if isinstance(i, torch.Tensor) else i for m, i in self._images.items()}
 
-    def take_experts(self, path: str | Path, modalities: Sequence[Modality] | None = None) -> None:
+    def swap_experts(self, path: str | Path, modalities: Sequence[Modality] | None = None) -> None:
         """Replace or add experts between two sets, without a new start: the network stays merged and warm.
 
         Args:
@@ -237,7 +237,7 @@ class Pipeline:
         load_experts(path, self._model, modalities)
         self.use(self._model)
 
-    def take_checkpoint(self, path: str | Path) -> None:
+    def swap_checkpoint(self, path: str | Path) -> None:
         """`load_other` and `use` in one; where the former refuses, nothing has changed."""
         self.use(self.load_other(path))
 
@@ -255,13 +255,13 @@ class Pipeline:
         refuse_stranger(path, self.config)
         model = load_checkpoint(path, self._model.base_weights)
         self._refuse_other_window(path, model.config, model.config.modalities)
-        with enough_memory(model, self.device):
+        with explain_oom(model, self.device):
             return self._prepared(model)
 
     def use(self, model: MLESAM) -> None:
         """Run a prepared model from the next set on: what `load_other` gave, or the same one with other experts."""
         self._take(model)
-        self._forget_graphs()
+        self._reset_graphs()
 
     def _prepared(self, model: MLESAM) -> MLESAM:
         """The model on the device, refused before that if its encoders are not those that it was trained with."""
@@ -283,7 +283,7 @@ class Pipeline:
         """
         return network_size((rig.camera.height, rig.camera.width), self.config.image_size)
 
-    def _encode_what_can_be(
+    def _encode_available(
         self, frame_set: FrameSet, rig: Rig, context: Context
     ) -> Mapping[Modality, Image | torch.Tensor]:
         images: dict[Modality, Image | torch.Tensor] = {}
@@ -298,46 +298,46 @@ class Pipeline:
             encoder = self._encoders[modality]
             try:
                 if self.encodes_on_device:
-                    images[modality] = encode_on(self._upload, encoder, frame, rig, size, context)
+                    images[modality] = encode_torch(self._upload, encoder, frame, rig, size, context)
                 else:
                     image = encoder(frame, rig, size, context)
-                    refuse_not_finite({modality: torch.from_numpy(image)})
+                    check_finite({modality: torch.from_numpy(image)})
                     images[modality] = image
             except MlesamError as error:
                 refusals[modality] = error.problem
         self.refusals = MappingProxyType(refusals)
         self.notes = context.notes
         self._images = images
-        return self._some_images()
+        return self._require_images()
 
-    def _some_images(self) -> Mapping[Modality, Image | torch.Tensor]:
+    def _require_images(self) -> Mapping[Modality, Image | torch.Tensor]:
         if not self._images:
             problem = together(self.refusals.values())
             raise MlesamError(f"not one sensor of the set can be used: {problem.message}", problem.remedy)
         return self._images
 
-    def _without(self, spoilt: Sequence[Modality]) -> Mapping[Modality, Image | torch.Tensor]:
+    def _drop_modalities(self, nonfinite_modalities: Sequence[Modality]) -> Mapping[Modality, Image | torch.Tensor]:
         """The last set's pictures but some that hold NaN or infinite values, which only the device knew."""
         why = Problem("its image has NaN or infinite values.", "Fill them before.")
-        self.refusals = MappingProxyType({**self.refusals, **dict.fromkeys(spoilt, why)})
-        self._images = {m: image for m, image in self._images.items() if m not in spoilt}
-        return self._some_images()
+        self.refusals = MappingProxyType({**self.refusals, **dict.fromkeys(nonfinite_modalities, why)})
+        self._images = {m: image for m, image in self._images.items() if m not in nonfinite_modalities}
+        return self._require_images()
 
-    def _uploaded(self, images: Mapping[Modality, Any]) -> dict[Modality, torch.Tensor]:
+    def _to_device(self, images: Mapping[Modality, Any]) -> dict[Modality, torch.Tensor]:
         """Modality → (3, h, w) on the device."""
         return {m: i if isinstance(i, torch.Tensor) else self._upload(i) for m, i in images.items()}
 
-    def _as_read(self, images: Mapping[Modality, torch.Tensor]) -> dict[Modality, torch.Tensor]:
+    def _to_batch(self, images: Mapping[Modality, torch.Tensor]) -> dict[Modality, torch.Tensor]:
         """Modality → (1, 3, h, w) in the network's precision."""
         return {m: image[None].to(self._dtype) for m, image in images.items()}
 
-    def _packet(self, images: Mapping[Modality, torch.Tensor]) -> torch.Tensor:
-        """Pictures on the device to `packed` there; nothing on this way waits for the device."""
-        tensors = self._as_read(images)
+    def _infer_packed(self, images: Mapping[Modality, torch.Tensor]) -> torch.Tensor:
+        """Pictures on the device to `pack` there; nothing on this way waits for the device."""
+        tensors = self._to_batch(images)
         height, width = next(iter(tensors.values())).shape[-2:]
-        return packed(self._model(tensors), (height, width), tensors if self.encodes_on_device else None)
+        return pack(self._model(tensors), (height, width), tensors if self.encodes_on_device else None)
 
-    def _forget_graphs(self) -> None:
+    def _reset_graphs(self) -> None:
         """Weights have moved."""
         if self._graphs is not None:
             self._graphs.forget()
@@ -365,7 +365,7 @@ def load_pipeline(parameters: NodeParameters, device: str | None = None) -> Pipe
     """
     model = load_checkpoint(checkpoint_path(parameters.checkpoint), parameters.base_weights or None)
     device = pick_device(device if parameters.device == AUTO else parameters.device)
-    with enough_memory(model, device):
+    with explain_oom(model, device):
         pipeline = Pipeline(model, device, parameters.precision, parameters.threads or None,
                             settings=preprocessing(parameters))  # fmt: skip
         pipeline.warm_up()
@@ -374,7 +374,7 @@ def load_pipeline(parameters: NodeParameters, device: str | None = None) -> Pipe
 
 def checkpoint_path(given: str) -> str:
     """The checkpoint that the parameter `checkpoint` names: by default the shipped one."""
-    return given or str(share("weights/street.safetensors"))
+    return given or str(resource_path("weights/street.safetensors"))
 
 
 def keep_confident(segmentation: Segmentation, threshold: float) -> Segmentation:

@@ -1,4 +1,4 @@
-"""Masks for eyes: colours, overlays and coloured clouds."""
+"""Masks for eyes: colors, overlays and colored clouds."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from mlesam_ros.encoding.cloud import cloud_intensity, cloud_xyz
 from mlesam_ros.errors import ConfigError, ImageError
-from mlesam_ros.frame import Cloud, Segmentation, SensorFrame
-from mlesam_ros.geometry.motion import Placement
+from mlesam_ros.frame import PointCloud, Segmentation, SensorFrame
+from mlesam_ros.geometry.motion import PointTransform
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.projection import project, project_points
 from mlesam_ros.geometry.rig import Rig
@@ -28,12 +28,12 @@ POINT = np.dtype(
         "itemsize": 24,
     }
 )
-"""A labelled point: metres in the sensor's frame, the driver's intensity, a class id, and its colour as PCL and RViz
+"""A labeled point: meters in the sensor's frame, the driver's intensity, a class id, and its color as PCL and RViz
 read it, the bits of the number 0x00RRGGBB in a float32."""
 
 
 def colorize(labels: Labels, label_space: LabelSpace) -> Rgb:
-    """Class ids (H, W) uint8 to their colours (H, W, 3) uint8 RGB; unlabelled pixels are black."""
+    """Class ids (H, W) uint8 to their colors (H, W, 3) uint8 RGB; unlabeled pixels are black."""
     # A table look-up per channel is several times faster than fancy indexing with rows of three.
     channels = [cv2.LUT(labels, channel) for channel in label_space.palette.T.copy()]
     return cv2.merge(channels).astype(np.uint8, copy=False)
@@ -43,10 +43,10 @@ def overlay(rgb: Rgb | None, labels: Labels, label_space: LabelSpace, alpha: flo
     """A mask on its picture.
 
     Args:
-        rgb: (H, W, 3) uint8; None where the camera is lost, for the colours on black.
+        rgb: (H, W, 3) uint8; None where the camera is lost, for the colors on black.
         labels: (h, w) uint8 of the same view; enlarged to the picture where it differs in size.
-        label_space: the colours.
-        alpha: weight of the colours, 0 to 1. Unlabelled pixels show the picture alone.
+        label_space: the colors.
+        alpha: weight of the colors, 0 to 1. Unlabeled pixels show the picture alone.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -64,14 +64,14 @@ def overlay(rgb: Rgb | None, labels: Labels, label_space: LabelSpace, alpha: flo
     if labels.shape != rgb.shape[:2]:
         labels = resize_nearest(labels, rgb.shape[:2])
     mixed = cv2.addWeighted(rgb, 1 - alpha, colorize(labels, label_space), alpha, 0).astype(np.uint8)
-    unlabelled = labels >= len(label_space)
-    if unlabelled.any():
-        mixed[unlabelled] = rgb[unlabelled]
+    unlabeled = labels >= len(label_space)
+    if unlabeled.any():
+        mixed[unlabeled] = rgb[unlabeled]
     return mixed
 
 
-def labelled_cloud(
-    cloud: Cloud, segmentation: Segmentation, rig: Rig, label_space: LabelSpace, frame: SensorFrame
+def labeled_cloud(
+    cloud: PointCloud, segmentation: Segmentation, rig: Rig, label_space: LabelSpace, frame: SensorFrame
 ) -> npt.NDArray[np.void]:
     """The points that the label camera sees, each with the class of its pixel.
 
@@ -82,7 +82,7 @@ def labelled_cloud(
         cloud: N points in the sensor's frame.
         segmentation: the mask.
         rig: the lens of the label camera.
-        label_space: the colours.
+        label_space: the colors.
         frame: whose payload the cloud is, one that the mask was made from. Its points are placed as they were for it.
 
     Returns:
@@ -95,9 +95,9 @@ def labelled_cloud(
 
 
 def placed_cloud(
-    cloud: Cloud, segmentation: Segmentation, rig: Rig, label_space: LabelSpace, frame: SensorFrame
+    cloud: PointCloud, segmentation: Segmentation, rig: Rig, label_space: LabelSpace, frame: SensorFrame
 ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.floating[Any]]]:
-    """`labelled_cloud`, and (M, 3) metres of its points in the label camera's frame at the time of the mask."""
+    """`labeled_cloud`, and (M, 3) meters of its points in the label camera's frame at the time of the mask."""
     xyz = cloud_xyz(cloud)
     placed = segmentation.placements[frame.modality].apply(xyz)
     seen = project_points(placed, rig.camera, segmentation.labels.shape)
@@ -113,16 +113,18 @@ def placed_cloud(
     return points, placed[index]
 
 
-_FAR = 60.0  # m, where the colours of a range end
+_FAR = 60.0  # m, where the colors of a range end
 _NEAR = 2.0
 
 
-def projected_cloud(rgb: Rgb | None, frame: SensorFrame, rig: Rig, size: tuple[int, int], placement: Placement) -> Rgb:
+def projected_cloud(
+    rgb: Rgb | None, frame: SensorFrame, rig: Rig, size: tuple[int, int], placement: PointTransform
+) -> Rgb:
     """The points of a cloud on the label camera's picture, red near and blue far, for eyes that judge a calibration.
 
     Args:
         rgb: (H, W, 3) uint8; None where the camera is lost, for points on black.
-        frame: whose payload is a `Cloud`.
+        frame: whose payload is a `PointCloud`.
         rig: the lens of the label camera.
         size: (H, W) of the result.
         placement: where the mask's encoder placed the points.
@@ -133,12 +135,12 @@ def projected_cloud(rgb: Rgb | None, frame: SensorFrame, rig: Rig, size: tuple[i
     Raises:
         CalibrationError: the rig does not know the camera.
     """
-    assert isinstance(frame.payload, Cloud)
+    assert isinstance(frame.payload, PointCloud)
     picture = np.zeros((*size, 3), np.uint8) if rgb is None else rgb.copy()
     seen = project(cloud_xyz(frame.payload), placement, rig.camera, picture.shape[:2], dilation=max(size) // 640)
     if not len(seen.range):
-        return picture  # OpenCV colours no empty array
-    # Equal steps of colour for equal ratios of range, as the eye judges depth.
+        return picture  # OpenCV colors no empty array
+    # Equal steps of color for equal ratios of range, as the eye judges depth.
     nearness = 1 - np.log(np.clip(seen.range, _NEAR, _FAR) / _NEAR) / np.log(_FAR / _NEAR)
     bgr = cv2.applyColorMap((40 + 200 * nearness).astype(np.uint8)[:, None], cv2.COLORMAP_TURBO)
     picture[seen.rows, seen.cols] = bgr.reshape(-1, 3)[:, ::-1]
@@ -146,6 +148,6 @@ def projected_cloud(rgb: Rgb | None, frame: SensorFrame, rig: Rig, size: tuple[i
 
 
 def _packed(label_space: LabelSpace) -> npt.NDArray[np.float32]:
-    """(256,) float32: the colour of each id, packed as `POINT` says."""
+    """(256,) float32: the color of each id, packed as `POINT` says."""
     red, green, blue = label_space.palette.astype(np.uint32).T
     return (red << 16 | green << 8 | blue).view(np.float32)

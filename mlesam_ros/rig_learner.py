@@ -9,8 +9,8 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from mlesam_ros.config import CameraParameters, NodeParameters
-from mlesam_ros.errors import CalibrationError, Problem, sentence
-from mlesam_ros.frame import CAMERA, DEPTH, Events, Modality, Picture, SensorFrame
+from mlesam_ros.errors import CalibrationError, Problem, format_error
+from mlesam_ros.frame import CAMERA, DEPTH, EventWindow, Modality, RawImage, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Lens, Rig
 from mlesam_ros.messages import transforms
@@ -19,7 +19,7 @@ _MOST_LENSES = 8
 """Different CameraInfo messages that are remembered per stream: a camera may switch, and come back."""
 
 
-class RigLearner:
+class RigBuilder:
     """Fills a rig from messages. What it knew before holds until a message says otherwise.
 
     A CameraInfo describes the stream that it is published for, whatever its frame is called; `bind` gives each frame of
@@ -78,7 +78,7 @@ class RigLearner:
             lens = known.pop(content, None) or self._lens(modality, info)
         except Exception as error:  # whatever is in a message, a node lives on
             self._newest[modality] = content
-            self.note(topic, sentence(error))
+            self.note(topic, format_error(error))
             return
         known[content] = lens  # the newest last
         if len(known) > _MOST_LENSES:
@@ -105,7 +105,7 @@ class RigLearner:
                 for parent, child, transform, stamp in transforms(SimpleNamespace(transforms=[stamped])):
                     self.rig.tree.set(parent, child, transform, None if static else stamp, topic)
             except Exception as error:  # as above
-                self.note(topic, sentence(error))
+                self.note(topic, format_error(error))
 
     def choose_topics(self, carried: Iterable[str], sensors: Iterable[str]) -> list[str]:
         """`transform_topics`, and a problem for as long as there are some but none describes the sensors."""
@@ -171,7 +171,7 @@ class RigLearner:
         if not known:
             return None
         payload = frame.payload
-        size = (payload.height, payload.width) if isinstance(payload, Picture | Events) else None
+        size = (payload.height, payload.width) if isinstance(payload, RawImage | EventWindow) else None
 
         def fits(entry: tuple[tuple[Any, ...], Lens]) -> tuple[bool, bool]:
             content, lens = entry
@@ -188,7 +188,7 @@ class RigLearner:
         model = CameraModel.from_info(info, sensor.rectified)
         if sensor.fit:
             width, height = sensor.picture_size
-            model = model.fitted(height, width, sensor.fit)
+            model = model.adapt_to_size(height, width, sensor.fit)
         return Lens(frame, model)
 
 

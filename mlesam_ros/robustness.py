@@ -23,11 +23,11 @@ from mlesam_ros.frame import EVENT, Modality
 
 Subset = tuple[Modality, ...]
 
-FAILING = (0.2, 0.1, 0.05)
+FAILURE_RATES = (0.2, 0.1, 0.05)
 """Probabilities with which every sensor fails by itself, of the expected scores."""
-MISSING = (0.25, 0.5, 0.75)
+RMM_RATES = (0.25, 0.5, 0.75)
 """RMM: shares of a damaged modality's values that are zeroed."""
-NOISE = {"low": (0.05, 0.1), "mid": (0.1, 0.2), "high": (0.2, 0.5)}
+NM_LEVELS = {"low": (0.05, 0.1), "mid": (0.1, 0.2), "high": (0.2, 0.5)}
 """NM: level → density of salt and pepper, deviation of the Gaussian noise."""
 
 ANY, EMM, RMM, NM = "any_modal", "emm", "rmm", "nm"
@@ -51,7 +51,7 @@ F = TypeVar("F", bound=Features)
 
 
 @dataclass(frozen=True)
-class Damage:
+class Corruption:
     """One way in which a set of images is damaged.
 
     Attributes:
@@ -65,12 +65,12 @@ class Damage:
     level: str = ""
 
 
-def damages(modalities: Sequence[Modality]) -> list[Damage]:
+def damages(modalities: Sequence[Modality]) -> list[Corruption]:
     """Everything that EMM, RMM and NM ask for; nothing damaged is among EMM's and RMM's."""
     every = subsets(modalities)
-    emm = [Damage(EMM, subset) for subset in every]
-    rmm = [Damage(RMM, subset, f"{share:g}") for share in MISSING for subset in every]
-    return [*emm, *rmm, *(Damage(NM, (), level) for level in NOISE)]
+    emm = [Corruption(EMM, subset) for subset in every]
+    rmm = [Corruption(RMM, subset, f"{share:g}") for share in RMM_RATES for subset in every]
+    return [*emm, *rmm, *(Corruption(NM, (), level) for level in NM_LEVELS)]
 
 
 def damaged_features(
@@ -78,7 +78,7 @@ def damaged_features(
     images: Mapping[Modality, Tensor],
     keys: Sequence[Any],
     intact: F,
-) -> Iterator[tuple[Damage, F]]:
+) -> Iterator[tuple[Corruption, F]]:
     """What the encoder makes of each of `damages`.
 
     A damaged modality is not left out but shown to the network in its state, as the benchmark's own scripts do. The
@@ -95,13 +95,13 @@ def damaged_features(
     for (protocol, level), damage in _KINDS.items():
         damaged = encode(damaged_images(images, keys, damage))
         if protocol == NM:
-            yield Damage(NM, (), level), damaged
+            yield Corruption(NM, (), level), damaged
             continue
         for subset in every:
-            yield Damage(protocol, subset, level), damaged.exchanged(intact, subset)
+            yield Corruption(protocol, subset, level), damaged.exchanged(intact, subset)
 
 
-def figures(scores: Mapping[Damage, float], sensors: Subset) -> dict[str, Any]:
+def figures(scores: Mapping[Corruption, float], sensors: Subset) -> dict[str, Any]:
     """The protocols' figures in percent.
 
     Args:
@@ -115,12 +115,12 @@ def figures(scores: Mapping[Damage, float], sensors: Subset) -> dict[str, Any]:
     known = {damage: 100 * score for damage, score in scores.items() if not math.isnan(score)}
 
     def sums(protocol: str, level: str = "") -> dict[str, Any]:
-        tried = [Damage(protocol, subset, level) for subset in subsets(sensors)]
+        tried = [Corruption(protocol, subset, level) for subset in subsets(sensors)]
         complete = tried and all(damage in known for damage in tried)
         return expectation({damage.intact: known[damage] for damage in tried}) if complete else {}
 
-    rmm = {f"{share:g}": sums(RMM, f"{share:g}") for share in MISSING}
-    nm = {level: known.get(Damage(NM, (), level)) for level in NOISE}
+    rmm = {f"{share:g}": sums(RMM, f"{share:g}") for share in RMM_RATES}
+    nm = {level: known.get(Corruption(NM, (), level)) for level in NM_LEVELS}
     return {
         ANY: sums(ANY), EMM: sums(EMM), RMM: {level: each for level, each in rmm.items() if each},
         NM: {level: round(score, 2) for level, score in nm.items() if score is not None},
@@ -155,20 +155,20 @@ def expectation(scores: Mapping[Subset, float]) -> dict[str, Any]:
     """`average`, and `expected` by probability; in the scores' unit, two decimals."""
     return {
         "average": round(average(scores), 2),
-        "expected": {f"{failing:g}": round(expected(scores, failing), 2) for failing in FAILING},
+        "expected": {f"{failing:g}": round(expected(scores, failing), 2) for failing in FAILURE_RATES},
     }
 
 
-def with_holes(picture: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def drop_pixels(picture: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """RMM: every value of a (3, H, W) picture, channels apart, is zeroed with that probability."""
     return picture * (torch.rand(picture.shape, generator=generator) >= share).to(picture)
 
 
-def with_noise(picture: Tensor, density: float, sigma: float, generator: torch.Generator) -> Tensor:
+def add_noise(picture: Tensor, density: float, sigma: float, generator: torch.Generator) -> Tensor:
     """NM: half of `density` of a (3, H, W) picture's values become its largest, half its smallest; then noise is added.
 
     Args:
-        picture: normalised.
+        picture: normalized.
         density: share of the values that salt and pepper hit.
         sigma: deviation of the Gaussian noise, 0 for none.
         generator: on the CPU.
@@ -202,16 +202,16 @@ def _emptied(modality: Modality, image: Tensor, generator: torch.Generator) -> T
 
 
 def _holed(share: float, modality: Modality, image: Tensor, generator: torch.Generator) -> Tensor:
-    return with_holes(image, share, generator)
+    return drop_pixels(image, share, generator)
 
 
 def _noisy(density: float, sigma: float, modality: Modality, image: Tensor, generator: torch.Generator) -> Tensor:
-    return with_noise(image, density, 0.0 if modality == EVENT else sigma, generator)
+    return add_noise(image, density, 0.0 if modality == EVENT else sigma, generator)
 
 
 _KINDS: dict[tuple[str, str], Inflict] = {
     (EMM, ""): _emptied,
-    **{(RMM, f"{share:g}"): partial(_holed, share) for share in MISSING},
-    **{(NM, level): partial(_noisy, *amounts) for level, amounts in NOISE.items()},
+    **{(RMM, f"{share:g}"): partial(_holed, share) for share in RMM_RATES},
+    **{(NM, level): partial(_noisy, *amounts) for level, amounts in NM_LEVELS.items()},
 }
 """Protocol and level → what happens to a damaged image."""

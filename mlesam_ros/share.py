@@ -11,7 +11,7 @@ from mlesam_ros.errors import ConfigError
 _CANDIDATES = (".", "share/mlesam_ros")
 
 
-def share(relative: str) -> Path:
+def resource_path(relative: str) -> Path:
     """Path of a file that ships with the package.
 
     Args:

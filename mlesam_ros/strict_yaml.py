@@ -35,7 +35,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """As the safe loader does it, down to a depth."""
         self.depth += 1
-        _refuse_deep(self.depth)
+        _check_depth(self.depth)
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -44,12 +44,12 @@ class _Loader(yaml.SafeLoader):
         """As the safe loader does it, and then weighed."""
         node: yaml.Node | None = super().get_single_node()
         if node is not None:
-            _weigh(node, {})
+            _count_nodes(node, {})
         return node
 
     def fetch_flow_collection_start(self, kind: type[yaml.Token]) -> None:
         """As the safe loader does it, down to a depth: it reads a thousand brackets before it hands out the first."""
-        _refuse_deep(self.flow_level)
+        _check_depth(self.flow_level)
         super().fetch_flow_collection_start(kind)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -59,7 +59,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
                     line = key.start_mark.line + 1
-                    raise yaml.YAMLError(f"key {short(key.value)} is given a second time in line {line}")
+                    raise yaml.YAMLError(f"key {short_repr(key.value)} is given a second time in line {line}")
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -67,19 +67,21 @@ class _Loader(yaml.SafeLoader):
         """As the safe loader does it, up to what 64 bits hold."""
         number: int = super().construct_yaml_int(node)
         if abs(number) >= _LARGEST:
-            raise yaml.YAMLError(f"{short(node.value)} in line {node.start_mark.line + 1} is more than 64 bits hold")
+            raise yaml.YAMLError(
+                f"{short_repr(node.value)} in line {node.start_mark.line + 1} is more than 64 bits hold"
+            )
         return number
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
-def _refuse_deep(depth: int) -> None:
+def _check_depth(depth: int) -> None:
     if depth > _DEEPEST:
         raise yaml.YAMLError(f"it is nested more than {_DEEPEST} levels deep")
 
 
-def _weigh(node: yaml.Node, known: dict[int, int]) -> int:
+def _count_nodes(node: yaml.Node, known: dict[int, int]) -> int:
     """How many values a node is, aliases written out; `known` has those that were counted, 0 for those being so."""
     if id(node) in known:
         if not known[id(node)]:
@@ -87,9 +89,9 @@ def _weigh(node: yaml.Node, known: dict[int, int]) -> int:
         return known[id(node)]
     known[id(node)], weight = 0, 1
     if isinstance(node, yaml.MappingNode):
-        weight += sum(_weigh(part, known) for pair in node.value for part in pair)
+        weight += sum(_count_nodes(part, known) for pair in node.value for part in pair)
     elif isinstance(node, yaml.SequenceNode):
-        weight += sum(_weigh(part, known) for part in node.value)
+        weight += sum(_count_nodes(part, known) for part in node.value)
     if weight > _MOST:
         raise yaml.YAMLError(f"it has more than {_MOST} values, aliases written out")
     known[id(node)] = weight
@@ -147,6 +149,6 @@ def read_yaml(path: str | Path, what: str = "calibration file") -> Any:
         raise ConfigError(f"{what} {path} cannot be read: {' '.join(str(error).split())}.") from error
 
 
-def short(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value as a message can show it, however large or deep it is."""
     return _REPR.repr(value)

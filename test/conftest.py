@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from leftovers import sweep
 
-from mlesam_ros.cli.domain import claim_domain
+from mlesam_ros.cli.domain import allocate_domain
 from mlesam_ros.ros.middleware import transport_environment
 
 # Before anything imports rclpy: the default discovery range multicasts on the network. Each xdist worker is a process
 # of its own and so gets a domain of its own.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["ROS_DOMAIN_ID"] = str(claim_domain())
+os.environ["ROS_DOMAIN_ID"] = str(allocate_domain())
 
 
 # A run started in the background of a script ignores SIGINT, and so would every process that a test starts.

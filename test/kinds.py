@@ -1,9 +1,9 @@
-"""Findings of a kind of the doctor's catalogue, and the kinds that need a live graph."""
+"""Findings of a kind of the doctor's catalog, and the kinds that need a live graph."""
 
 import re
 
-from mlesam_ros.doctor.catalogue import CATALOGUE
-from mlesam_ros.doctor.checkup import Checkup
+from mlesam_ros.doctor.catalogue import RULES
+from mlesam_ros.doctor.checkup import DoctorReport
 from mlesam_ros.findings import Finding
 
 LIVE = {
@@ -13,9 +13,9 @@ LIVE = {
 """Kinds whose remedy test/ros/test_live_remedies.py tries."""
 
 
-def of_kind(checkup: Checkup, kind: str) -> list[Finding]:
+def of_kind(checkup: DoctorReport, kind: str) -> list[Finding]:
     """Findings whose severity, message and remedy are the kind's."""
-    about = CATALOGUE[kind]
+    about = RULES[kind]
 
     def pattern(template: str) -> str:
         return ".*".join(map(re.escape, re.split(r"\{[^}]*\}", template)))

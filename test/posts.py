@@ -14,7 +14,7 @@ import numpy as np
 from mlesam_ros.bags import fields
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.encoding.evt3_encode import encode_evt3
-from mlesam_ros.frame import Picture
+from mlesam_ros.frame import RawImage
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transform import Transform
 
@@ -40,22 +40,22 @@ class Posts:
         rng = np.random.default_rng(5)
         self.x = rng.uniform(0, 150, 130)
         self.y = rng.uniform(3, 18, 130) * rng.choice((-1, 1), 130)
-        self.grey = rng.integers(0, 90, 130)
+        self.gray = rng.integers(0, 90, 130)
 
     def ahead(self, t: float) -> Iterator[tuple[float, float, int]]:
-        """(metres ahead, metres to the left, grey), the farthest first."""
+        """(meters ahead, meters to the left, gray), the farthest first."""
         ahead = self.x - _SPEED * t
         for i in np.argsort(-ahead):
             if 2.5 < ahead[i] < _WALL:
-                yield float(ahead[i]), float(self.y[i]), int(self.grey[i])
+                yield float(ahead[i]), float(self.y[i]), int(self.gray[i])
 
     def picture(self, t: float) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W, 3) uint8 and (H, W) metres."""
+        """(H, W, 3) uint8 and (H, W) meters."""
         rgb, depth = np.full((HEIGHT, WIDTH, 3), 170, np.uint8), np.full((HEIGHT, WIDTH), _WALL, np.float32)
-        for x, y, grey in self.ahead(t):
+        for x, y, gray in self.ahead(t):
             left, right = (round(K[0, 2] - FOCAL * (y + side) / x) for side in (_HALF, -_HALF))
             columns = slice(max(left, 0), max(right + 1, 0))
-            rgb[:, columns], depth[:, columns] = grey, x
+            rgb[:, columns], depth[:, columns] = gray, x
         return rgb, depth
 
     def sweep(self, t: float) -> np.ndarray:
@@ -86,10 +86,10 @@ def entries(moments: int = 30) -> Iterator[Entry]:
         rgb, depth = posts.picture(index / 10)
         for topic, frame in (("/camera/camera_info", CAMERA_FRAME), ("/events/camera_info", EVENT_FRAME)):
             yield topic, INFO, stamp, fields.camera_info(stamp, frame, LENS)
-        picture = Picture(HEIGHT, WIDTH, "rgb8", 3 * WIDTH, rgb.reshape(-1))
+        picture = RawImage(HEIGHT, WIDTH, "rgb8", 3 * WIDTH, rgb.reshape(-1))
         yield "/camera/image_raw", IMAGE, stamp, fields.image(stamp, CAMERA_FRAME, picture)
-        metres = Picture(HEIGHT, WIDTH, "32FC1", 4 * WIDTH, depth.reshape(-1).view(np.uint8))
-        yield "/depth/image_raw", IMAGE, stamp, fields.image(stamp, CAMERA_FRAME, metres)
+        meters = RawImage(HEIGHT, WIDTH, "32FC1", 4 * WIDTH, depth.reshape(-1).view(np.uint8))
+        yield "/depth/image_raw", IMAGE, stamp, fields.image(stamp, CAMERA_FRAME, meters)
         points = np.zeros(5400, [("x", "<f4"), ("y", "<f4"), ("z", "<f4")])
         points["x"], points["y"], points["z"] = posts.sweep(index / 10).T
         yield "/lidar/points", CLOUD, stamp, fields.point_cloud(stamp, LIDAR_FRAME, points)

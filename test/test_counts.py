@@ -11,7 +11,7 @@ import torch
 from mlesam_ros.bench.counting import count
 from mlesam_ros.bench.readings import STAMP, make_readings
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, FrameSet
-from mlesam_ros.model.backbones import weightless
+from mlesam_ros.model.backbones import on_meta_device
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.fast_paths import ALL
 from mlesam_ros.model.mlesam import build_mlesam
@@ -26,7 +26,7 @@ def readings():
 
 
 def make_pipeline(backbone, **paths):
-    with weightless():
+    with on_meta_device():
         model = build_mlesam(MLESAMConfig(backbone=backbone, rank=4, image_size=256))
     return Pipeline(model, "meta", "bf16", threads=1, paths=replace(ALL, **paths))
 
@@ -60,7 +60,7 @@ def test_between_pictures_and_packet_nothing_passes_between_host_and_device(pipe
     size = pipeline.config.image_size
     images = {m: torch.empty(3, size, size, device="meta") for m in subset}
     with torch.inference_mode():
-        _, found = (count(lambda: pipeline._packet(images)) for _ in range(2))
+        _, found = (count(lambda: pipeline._infer_packed(images)) for _ in range(2))
     assert (found.uploads, found.reads, dict(found.waits)) == (0, 0, {})
 
 
@@ -80,7 +80,7 @@ def test_the_network_costs_no_more_operations_for_more_sensors(pipeline):
 
     def operations(subset):
         images = {m: torch.empty(3, size, size, device="meta") for m in subset}
-        return [count(lambda: pipeline.answer(images)).operations for _ in range(2)][1]
+        return [count(lambda: pipeline.infer(images)).operations for _ in range(2)][1]
 
     counts = [operations(MODALITIES[:n]) for n in (2, 3, 4)]
     assert counts[1] - counts[0] == counts[2] - counts[1] <= 3
@@ -90,14 +90,14 @@ def test_a_frame_of_the_shipped_network_asks_for_no_more_than_it_did():
     """473 operations, each a kernel or a few on a GPU; whoever adds one says so here."""
     nano, size = make_pipeline("hiera_nano"), 256
     images = {m: torch.empty(3, size, size, device="meta") for m in MODALITIES}
-    found = [count(lambda: nano.answer(images)) for _ in range(2)][1]
+    found = [count(lambda: nano.infer(images)) for _ in range(2)][1]
     assert found.operations <= 480
     assert found.allocations <= 540
 
 
 @pytest.mark.parametrize(
     ("backbone", "path", "saved"),
-    [("hiera_nano", "merged", 8 * 4), ("hiera_nano", "keeps_position", 3), ("vit_b", "merged", 12 * 4)],
+    [("hiera_nano", "merged", 8 * 4), ("hiera_nano", "cache_pos_embed", 3), ("vit_b", "merged", 12 * 4)],
 )
 def test_a_path_saves_operations(backbone, path, saved, readings):
     """Merged experts: per block two products and the making of their stacks; a kept position its making."""

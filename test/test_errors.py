@@ -18,12 +18,12 @@ from mlesam_ros import errors
 from mlesam_ros.bags.pcd import read_pcd
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import load_parameters
-from mlesam_ros.errors import LONGEST, MlesamError, sentence
-from mlesam_ros.geometry.audit import audit
+from mlesam_ros.errors import LONGEST, MlesamError, format_error
+from mlesam_ros.geometry.audit import validate_rig
 from mlesam_ros.geometry.rig import load_rig
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.checkpoint import describe_checkpoint
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 from mlesam_ros.strict_yaml import read_yaml
 from mlesam_ros.training.recipe import load_recipe
 
@@ -39,7 +39,7 @@ def test_a_name_with_line_breaks_does_not_break_the_sentence(kind):
 
 @pytest.mark.parametrize("kind", [MlesamError, RuntimeError])
 def test_a_name_of_any_length_leaves_beginning_and_remedy(kind):
-    text = sentence(kind(f"model {'x' * 100_000} is unknown; use plumb_bob."))
+    text = format_error(kind(f"model {'x' * 100_000} is unknown; use plumb_bob."))
     assert len(text) < LONGEST + 50 and "model xxx" in text and text.endswith("xxx is unknown; use plumb_bob.")
     exact = "y" * LONGEST
     assert str(MlesamError(exact)) == exact and len(str(MlesamError(exact + "y"))) == LONGEST
@@ -73,7 +73,7 @@ def put(tree: Any, place: tuple[tuple[Any, ...], bool], text: str) -> Any:
 
 
 def said_of_rig(path: Path) -> list[str]:
-    found = audit(read_yaml(path))
+    found = validate_rig(read_yaml(path))
     said = [text for finding in found for text in (finding.subject, finding.message, finding.remedy)]
     try:
         load_rig(path)
@@ -114,7 +114,7 @@ def test_a_text_of_any_length_in_a_file_is_not_said_whole(tmp_path_factory, kind
     folder = tmp_path_factory.getbasetemp() / "long_texts"
     if not folder.exists():
         write_small_bag(folder, 2)
-    shipped = {path.stem: path for path in share(f"config/{kind}").glob("*.yaml")} if kind != "metadata" else {}
+    shipped = {path.stem: path for path in resource_path(f"config/{kind}").glob("*.yaml")} if kind != "metadata" else {}
     path = folder / f"{kind}.yaml"
     if shipped:
         good = shipped[data.draw(st.sampled_from(sorted(shipped)))].read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from mlesam_ros.cli.app import app
 from mlesam_ros.config import load_parameters
 from mlesam_ros.errors import ConfigError, FileError
 from mlesam_ros.files import atomic_write, check_writable, expand_path, size_text
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 
 root = pytest.mark.skipif(os.getuid() != 0, reason="only root makes device nodes, or is held up by nothing")
 
@@ -237,7 +237,7 @@ def mlesam(*args, env=None, **how):
 class TestJsonOption:
     """`--json FILE` of every command goes through one option; `info` stands for all."""
 
-    WEIGHTS = share("weights") / "street.safetensors"
+    WEIGHTS = resource_path("weights") / "street.safetensors"
 
     def test_device_fifo_and_link_stay_what_they_are(self, tmp_path):
         null = device(tmp_path / "null", 3)

@@ -19,8 +19,8 @@ FLOORS = [
     {"frame", "share", "files", "ownership", "progress", "errors", "findings", "blas"}
     | {"strict_yaml", "parameter_file", "parameter_spec"},
 ]
-# Neighbours on one floor that lean on each other, in one direction only.
-NEIGHBOURS = {
+# Neighbors on one floor that lean on each other, in one direction only.
+NEIGHBORS = {
     ("training", "evaluation"),
     ("doctor", "evaluation"),
     ("ros", "doctor"),
@@ -85,7 +85,7 @@ def test_rooms_import_only_what_lies_below(path):
         return
     assert floor(here) >= 0, f"{here} has no floor; add it to the plan in docs/architecture.md and here"
     for other in rooms_of(imports(path)) - {here}:
-        assert floor(other) > floor(here) or (here, other) in NEIGHBOURS, f"{here} must not import {other}"
+        assert floor(other) > floor(here) or (here, other) in NEIGHBORS, f"{here} must not import {other}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(CHECKOUT)))

@@ -27,7 +27,7 @@ def test_shipped_spaces_have_the_published_number_of_classes(name, classes):
         ("mcubes", 19, "sky", (99, 121, 57)),
     ],
 )
-def test_ids_names_and_colours_follow_the_data_sets(space, index, name, color):
+def test_ids_names_and_colors_follow_the_data_sets(space, index, name, color):
     space = load_label_space(space)
     assert space.names[index] == name
     assert tuple(space.palette[index]) == color

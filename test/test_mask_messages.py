@@ -7,11 +7,11 @@ import pytest
 
 from mlesam_ros.bags.build import build
 from mlesam_ros.bags.typestore import typestore
-from mlesam_ros.frame import CAMERA, LIDAR, Cloud, FrameSet, Segmentation, SensorFrame
-from mlesam_ros.mask_messages import Provenance, Times, status
+from mlesam_ros.frame import CAMERA, LIDAR, FrameSet, PointCloud, Segmentation, SensorFrame
+from mlesam_ros.mask_messages import MaskReport, Times, status
 
 COUNTS = {"received": 9, "used": 3, "superseded": 2, "late": 1, "unmatched": 1, "refused": 2}
-CLOUD = Cloud(np.zeros(0, [("x", "f4")]))
+CLOUD = PointCloud(np.zeros(0, [("x", "f4")]))
 STAMP = 10_000_000_000
 
 
@@ -41,7 +41,7 @@ def content(live):
     frame_set = FrameSet(STAMP, LIDAR, {LIDAR: frame}, {LIDAR: 5_000_000, CAMERA: 0})
     # The simulated clock runs at a tenth of the machine's pace: 42 ms of work are 4 ms of it.
     times = Times(STAMP + 12_000_000, STAMP + 20_000_000, STAMP + 24_000_000, 0.002)
-    mask = Provenance(segmentation, frame_set, 7, times if live else None)
+    mask = MaskReport(segmentation, frame_set, 7, times if live else None)
     return status(mask, {CAMERA: "/image", LIDAR: "/points"}, {CAMERA: COUNTS, LIDAR: COUNTS})
 
 

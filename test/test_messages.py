@@ -18,9 +18,20 @@ from tf2_msgs.msg import TFMessage
 
 from mlesam_ros.encoding.evt3_encode import encode_evt3
 from mlesam_ros.errors import CalibrationError, CloudError, ConfigError, ImageError, MlesamError, PacketError
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Cloud, CompressedPicture, Events, Picture
+from mlesam_ros.frame import (
+    CAMERA,
+    DEPTH,
+    EVENT,
+    LIDAR,
+    EventWindow,
+    PointCloud,
+    RawImage,
+)
+from mlesam_ros.frame import (
+    CompressedImage as CompressedPayload,
+)
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, camera_model, stamp_ns, transforms
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CLOUD, PACKET = "sensor_msgs/msg/PointCloud2", "event_camera_msgs/msg/EventPacket"
@@ -30,7 +41,7 @@ STAMP = 1_700_000_000_123_456_789
 @pytest.fixture(scope="module")
 def store():
     store = get_typestore(Stores.ROS2_JAZZY)
-    definition = share("mlesam_ros/interfaces/event_camera_msgs/msg/EventPacket.msg").read_text()
+    definition = resource_path("mlesam_ros/interfaces/event_camera_msgs/msg/EventPacket.msg").read_text()
     store.register(get_types_from_msg(definition, PACKET))
     return store
 
@@ -71,7 +82,7 @@ def test_images(store):
         frame = FrameReader(CAMERA, IMAGE).read(message)
         assert (frame.modality, frame.stamp, frame.frame_id) == (CAMERA, STAMP, "front")
         picture = frame.payload
-        assert isinstance(picture, Picture)
+        assert isinstance(picture, RawImage)
         assert (picture.height, picture.width, picture.encoding, picture.step) == (2, 3, "rgb8", 12)
         assert picture.data.dtype == np.uint8
         assert picture.data.tolist() == list(range(24))
@@ -82,14 +93,14 @@ def test_compressed_images(store):
     message = stamped(CompressedImage(format="jpeg", data=array.array("B", b"\xff\xd8\xff")))
     for each in both(message, COMPRESSED, store):
         payload = FrameReader(CAMERA, COMPRESSED).read(each).payload
-        assert isinstance(payload, CompressedPicture)
+        assert isinstance(payload, CompressedPayload)
         assert (payload.format, payload.data.tobytes()) == ("jpeg", b"\xff\xd8\xff")
 
 
 def test_clouds(store):
     for message in both(cloud(), CLOUD, store):
         payload = FrameReader(LIDAR, CLOUD).read(message).payload
-        assert isinstance(payload, Cloud)
+        assert isinstance(payload, PointCloud)
         assert payload.points["y"].tolist() == [1, 5, 9]
         assert payload.points["intensity"].tolist() == [3, 7, 11]
 
@@ -98,7 +109,7 @@ def test_event_packets(store):
     for message in both(packet(), PACKET, store):
         reader = FrameReader(EVENT, PACKET)
         frame = reader.read(message)
-        assert isinstance(frame.payload, Events)
+        assert isinstance(frame.payload, EventWindow)
         assert frame.stamp == frame.payload.end == STAMP + 1_000_000
         assert frame.payload.x.tolist() == [1, 2]
         assert frame.payload.polarity.tolist() == [True, False]
@@ -133,7 +144,7 @@ def test_arrays_of_events_are_read_from_their_bytes(type_name):
 
 def test_an_event_picture_is_a_frame_without_counters():
     reader = FrameReader(EVENT, IMAGE)
-    assert isinstance(reader.read(image("mono8", 2, 3, 3)).payload, Picture)
+    assert isinstance(reader.read(image("mono8", 2, 3, 3)).payload, RawImage)
     assert reader.counters == {}
 
 

@@ -29,17 +29,17 @@ from mlesam_ros.errors import ConfigError, MlesamError
 from mlesam_ros.frame import MODALITIES
 from mlesam_ros.parameter_file import read_parameter_file
 from mlesam_ros.ros import parameters as declared
-from mlesam_ros.ros.process import run
-from mlesam_ros.share import share
+from mlesam_ros.ros.process import spin_node
+from mlesam_ros.share import resource_path
 from mlesam_ros.training.recipe import load_recipe
 
 SPECS = {name: parameter_spec(name, entry, default) for name, entry, default in iter_parameters()}
 
 VALUES = {
-    "a text for a number": "patience: soon",
+    "a text for a number": "max_wait: soon",
     "a number for a text": "camera: {frame_id: 5}",
     "a word that YAML takes for true": "camera: {frame_id: on}",
-    "a number below its range": "patience: -1.0",
+    "a number below its range": "max_wait: -1.0",
     "a number above its range": "confidence_threshold: 1.5",
     "not a number": "lidar: {offset: .nan}",
     "infinite": "lidar: {tolerance: .inf}",
@@ -64,8 +64,8 @@ VALUES = {
     "a size of three": "depth: {fit: rescale, picture_size: [640, 480, 3]}",
     "a required sensor that is disabled": "{modalities: [camera, depth], lidar: {required: true}}",
     "an order of disabled sensors": "{modalities: [camera, depth], primary_order: [lidar, event]}",
-    "a history shorter than the wait": "{patience: 2.0, history: 1.0}",
-    "an age shorter than the wait of a sensor": "{max_age: 1.0, lidar: {patience: 1.5}}",
+    "a history shorter than the wait": "{max_wait: 2.0, history: 1.0}",
+    "an age shorter than the wait of a sensor": "{max_age: 1.0, lidar: {max_wait: 1.5}}",
     "a home folder that does not exist": "calibration_file: ~nobody_of_that_name/rig.yaml",
 }
 """Kind → what stands below `ros__parameters`; the file can be read, its values cannot be used."""
@@ -76,7 +76,7 @@ FILES = {
     "values without ros__parameters": "/**: {a: 1}",
     "no value": "/**:\n  ros__parameters:\n    lidar: {offset: }",
     "a list of several types": "/**:\n  ros__parameters: {modalities: [camera, 1]}",
-    "an alias": "/**:\n  ros__parameters: {patience: &p 1.0, primary_timeout: *p}",
+    "an alias": "/**:\n  ros__parameters: {max_wait: &p 1.0, primary_timeout: *p}",
 }
 
 
@@ -134,7 +134,7 @@ def commands(folder: Path, path: Path) -> dict[str, list[object]]:
         "evaluate --params-file": ["evaluate", folder, "--params-file", path],
         "doctor": ["doctor", folder, "--params", path],
         "sensors show": ["sensors", "show", folder, "--out", folder, "--params", path],
-        "sensors check": ["sensors", "check", share("config/rigs/example.yaml"), "--params", path],
+        "sensors check": ["sensors", "check", resource_path("config/rigs/example.yaml"), "--params", path],
         "play": ["play", folder, "--params", path],
         "train": ["train", folder / "recipe.yaml", "--params", path],
         "train, named by the recipe": ["train", folder / "named.yaml", "--out", folder / "out"],
@@ -181,14 +181,14 @@ def test_topics_are_compared_as_a_node_in_a_namespace_resolves_them(topic, same,
 def test_a_file_is_refused_by_node_and_commands_in_one_sentence(text, tmp_path, capfd):
     path = write(tmp_path, text)
     expected = refusal(path)
-    assert run(SimpleNamespace, ["--ros-args", "--params-file", str(path)]) == 1
+    assert spin_node(SimpleNamespace, ["--ros-args", "--params-file", str(path)]) == 1
     assert capfd.readouterr().err.strip() == f"mlesam_ros: {expected}"
     assert {said_by(line) for line in commands(tmp_path, path).values()} == {expected}
 
 
 @pytest.mark.parametrize("rule", ["lidar.offset", "lidar.offset=1", "lidar.offset:=", "lidar.offset:={a: 1}", "x y:=1"])
 def test_a_rule_is_refused_by_node_and_commands_in_one_sentence(rule, tmp_path, capfd):
-    assert run(SimpleNamespace, ["--ros-args", "-p", rule]) == 1
+    assert spin_node(SimpleNamespace, ["--ros-args", "-p", rule]) == 1
     expected = capfd.readouterr().err.strip().removeprefix("mlesam_ros: ")
     lines = [
         [*line[:-2], "-p", rule] for line in commands(tmp_path, write(tmp_path, "")).values() if "--params" in line
@@ -236,7 +236,7 @@ def test_each_parameter_reaches_each_command(name, tmp_path, monkeypatch):
         raise MlesamError("seen.")
 
     monkeypatch.setattr("mlesam_ros.pipeline.load_pipeline", caught)
-    monkeypatch.setattr("mlesam_ros.doctor.examine.examine", lambda bag, parameters, **_: caught(parameters))
+    monkeypatch.setattr("mlesam_ros.doctor.examine.diagnose_bag", lambda bag, parameters, **_: caught(parameters))
     monkeypatch.setattr(
         "mlesam_ros.cli.sensors.scenes.open_scene", lambda path, fit, rig, parameters, at: caught(parameters)
     )
@@ -269,21 +269,21 @@ def test_training_encodes_anew_for_all_but_what_images_do_not_depend_on():
 
 
 def test_the_file_gives_way_to_rules_and_they_to_later_ones(tmp_path):
-    path = write(tmp_path, "/**:\n  ros__parameters: {patience: 0.3, lidar: {offset: 1e-1, topic: top}}\n")
-    found = load_parameters(path, ["lidar.offset:=2e-1", "lidar.offset:=0.05", "other:patience:=1.0"])
-    assert (found.patience, found.lidar.offset, found.lidar.topic) == (0.3, 0.05, "top")
-    assert found.given == {"patience", "lidar.offset", "lidar.topic"} and found.overridden == {"lidar.offset"}
+    path = write(tmp_path, "/**:\n  ros__parameters: {max_wait: 0.3, lidar: {offset: 1e-1, topic: top}}\n")
+    found = load_parameters(path, ["lidar.offset:=2e-1", "lidar.offset:=0.05", "other:max_wait:=1.0"])
+    assert (found.max_wait, found.lidar.offset, found.lidar.topic) == (0.3, 0.05, "top")
+    assert found.given == {"max_wait", "lidar.offset", "lidar.topic"} and found.overridden == {"lidar.offset"}
     assert load_parameters(path, (), "/mlesam", {"lidar.offset": 7.0}).lidar.offset == 7.0
 
 
 def test_what_has_no_effect_is_a_warning(tmp_path):
     """Kind: a misspelt name, or a file for another node, that is taken without a word."""
-    path = write(tmp_path, "/robot/mlesam:\n  ros__parameters: {patience: 0.3, lidar: {ofset: 1.0}}\n")
+    path = write(tmp_path, "/robot/mlesam:\n  ros__parameters: {max_wait: 0.3, lidar: {ofset: 1.0}}\n")
     assert load_parameters(path).warnings == (
         f"{path} has no section for /mlesam and sets nothing; its sections are /robot/mlesam.",
     )
     found = load_parameters(path, (), "/robot/mlesam")
-    assert found.patience == 0.3
+    assert found.max_wait == 0.3
     assert found.warnings == ("parameter lidar.ofset does not exist; did you mean lidar.offset?",)
 
 
@@ -311,13 +311,13 @@ def test_no_accepted_number_contradicts_another_limit(name):
             assert name in ("history", "max_age") and "derives it" in str(error)
             continue
         config = sync_config(parameters, MODALITIES)
-        longest = max(parameters.patience_of(m) + parameters.sensor(m).tolerance for m in MODALITIES)
+        longest = max(parameters.max_wait_of(m) + parameters.sensor(m).tolerance for m in MODALITIES)
         assert math.isfinite(longest) and config.oldest > longest
 
 
-def test_a_sensor_has_its_own_patience():
-    parameters = load_parameters(overrides=["patience:=0.2", "lidar.patience:=1.5", "depth.patience:=0"])
+def test_a_sensor_has_its_own_max_wait():
+    parameters = load_parameters(overrides=["max_wait:=0.2", "lidar.max_wait:=1.5", "depth.max_wait:=0"])
     config = sync_config(parameters, MODALITIES)
-    assert {m: config.nanoseconds("patience", m) / 1e9 for m in MODALITIES} == {
+    assert {m: config.nanoseconds("max_wait", m) / 1e9 for m in MODALITIES} == {
         "camera": 0.2, "depth": 0.0, "event": 0.2, "lidar": 1.5,
     }  # fmt: skip

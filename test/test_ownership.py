@@ -45,10 +45,10 @@ if __name__ == "__main__":
 COMMANDS = """
 import sys, time
 from pathlib import Path
-from mlesam_ros.cli.demo.processes import Child
+from mlesam_ros.cli.demo.processes import ChildProcess
 folder = Path(sys.argv[1])
 arguments = ["simulate", str(folder / "bag"), "--moments", "100000", "--side", "64"]
-with Child("renderer", arguments, folder / "log"):
+with ChildProcess("renderer", arguments, folder / "log"):
     while not (folder / "bag").exists():
         time.sleep(0.1)
     print("owned", flush=True)

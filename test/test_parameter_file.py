@@ -172,14 +172,14 @@ def test_a_rule_behind_a_file_counts_where_it_does_for_rcl(text, rules, namespac
 
 def test_a_rule_without_effect_is_a_warning_whose_remedy_helps(tmp_path):
     path = tmp_path / "robot.yaml"
-    path.write_text("/**: {ros__parameters: {patience: 0.2}}\n/mlesam: {ros__parameters: {patience: 0.3}}\n")
-    parameters = load_parameters(path, ["patience:=0.4", "sensor_timeout:=3.0"])
-    assert (parameters.patience, parameters.overridden) == (0.3, {"sensor_timeout"})
+    path.write_text("/**: {ros__parameters: {max_wait: 0.2}}\n/mlesam: {ros__parameters: {max_wait: 0.3}}\n")
+    parameters = load_parameters(path, ["max_wait:=0.4", "sensor_timeout:=3.0"])
+    assert (parameters.max_wait, parameters.overridden) == (0.3, {"sensor_timeout"})
     (warning,) = parameters.warnings
-    assert "-p patience:=… has no effect" in warning and f"a later section of {path} sets patience" in warning
+    assert "-p max_wait:=… has no effect" in warning and f"a later section of {path} sets max_wait" in warning
     path.write_text(path.read_text().replace("0.3", "0.4"))
-    assert load_parameters(path).patience == 0.4
-    assert not load_parameters(path, ["mlesam:patience:=0.5"]).warnings
+    assert load_parameters(path).max_wait == 0.4
+    assert not load_parameters(path, ["mlesam:max_wait:=0.5"]).warnings
 
 
 words = st.text("0123456789+-.eExXpPinfatyYNo_:~ ", min_size=1, max_size=8).map(str.strip).filter(bool)

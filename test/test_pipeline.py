@@ -13,11 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, make_encoders
-from mlesam_ros.encoding.on_device import encode_on
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, make_preprocessors
+from mlesam_ros.encoding.on_device import encode_torch
 from mlesam_ros.encoding.settings import Preprocessing
 from mlesam_ros.errors import CalibrationError, CheckpointError, ConfigError, MlesamError
-from mlesam_ros.frame import MODALITIES, FrameSet, Picture, SensorFrame
+from mlesam_ros.frame import MODALITIES, FrameSet, RawImage, SensorFrame
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace, load_label_space
@@ -63,7 +63,7 @@ def subset(frame_set, *modalities):
 def broken(frame_set, modality):
     """The set with a frame whose picture is shorter than it says."""
     frame = frame_set.frames[modality]
-    payload = Picture(480, 640, "rgb8" if modality == "camera" else "16UC1", 1920, np.zeros(5, np.uint8))
+    payload = RawImage(480, 640, "rgb8" if modality == "camera" else "16UC1", 1920, np.zeros(5, np.uint8))
     return replace(frame_set, frames={**frame_set.frames, modality: replace(frame, payload=payload)})
 
 
@@ -122,13 +122,13 @@ def test_a_picture_that_the_device_spoils_is_left_out_with_its_reason(world, fra
     spoils = {"depth"}
 
     def spoiling(device, encoder, *rest):
-        picture = encode_on(device, encoder, *rest)
+        picture = encode_torch(device, encoder, *rest)
         return picture.fill_(torch.nan) if encoder.modality in spoils else picture
 
-    monkeypatch.setattr("mlesam_ros.pipeline.encode_on", spoiling)
+    monkeypatch.setattr("mlesam_ros.pipeline.encode_torch", spoiling)
     pipeline = Pipeline(make_model(), "cpu", "fp32")
     pipeline.encodes_on_device = True
-    monkeypatch.setattr("mlesam_ros.model.mlesam.refuse_not_finite", lambda images: None)  # as on a GPU
+    monkeypatch.setattr("mlesam_ros.model.mlesam.check_finite", lambda images: None)  # as on a GPU
     mask = pipeline.segment(frame_set, world.rig)
     assert mask.used == tuple(pipeline.images) == ("camera", "event", "lidar")
     assert "NaN or infinite" in pipeline.refusals["depth"]
@@ -147,7 +147,7 @@ def test_what_a_picture_was_made_without_is_noted(pipeline, world, frame_set):
 
 
 def plain_encoders(modalities):
-    return make_encoders({m: DEFAULT_ENCODERS[m] for m in modalities})
+    return make_preprocessors({m: DEFAULT_PREPROCESSORS[m] for m in modalities})
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -166,11 +166,11 @@ def test_in_the_resolution_of_any_camera(pipeline, frame_set, world):
 
 
 @given(st.tuples(st.integers(1, 50), st.integers(1, 50)), st.tuples(st.integers(1, 90), st.integers(1, 90)))
-def test_enlarging_takes_the_pixel_under_the_centre(small, large):
+def test_enlarging_takes_the_pixel_under_the_center(small, large):
     picture = torch.randint(256, small, dtype=torch.uint8)
     oracle = F.interpolate(picture[None, None].float(), large, mode="nearest-exact")[0, 0].byte()
-    centres = [(np.arange(n) + 0.5) * m / n for n, m in zip(large, small, strict=True)]
-    clear = [np.abs(c - c.round()) > 1e-3 for c in centres]  # not on the border of two pixels
+    centers = [(np.arange(n) + 0.5) * m / n for n, m in zip(large, small, strict=True)]
+    clear = [np.abs(c - c.round()) > 1e-3 for c in centers]  # not on the border of two pixels
     assert np.array_equal(resize_nearest(picture.numpy(), large)[np.ix_(*clear)], oracle.numpy()[np.ix_(*clear)])
 
 
@@ -219,7 +219,7 @@ class TestTakingExperts:
         pipeline = Pipeline(model, "cpu", precision)
         depth, lidar = subset(frame_set, "depth"), subset(frame_set, "lidar")
         before = [pipeline.segment(s, world.rig).confidence for s in (depth, lidar)]
-        pipeline.take_experts(file, ["lidar"])
+        pipeline.swap_experts(file, ["lidar"])
         after = [pipeline.segment(s, world.rig).confidence for s in (depth, lidar)]
         assert np.array_equal(after[0], before[0])
         assert not np.array_equal(after[1], before[1])
@@ -227,7 +227,7 @@ class TestTakingExperts:
     def test_adds_those_that_it_lacked(self, file, frame_set, world):
         pipeline = Pipeline(make_model(modalities=("camera",)), "cpu", "fp32")
         assert pipeline.segment(frame_set, world.rig).used == ("camera",)
-        pipeline.take_experts(file, ["lidar", "event"])
+        pipeline.swap_experts(file, ["lidar", "event"])
         assert set(pipeline.segment(frame_set, world.rig).used) == {"camera", "event", "lidar"}
         pipeline.warm_up(world.rig)
 
@@ -237,7 +237,7 @@ class TestTakingExperts:
         pipeline = Pipeline(make_model(), "cpu", "fp32")
         before = pipeline.segment(frame_set, world.rig)
         with pytest.raises(CheckpointError, match="lidar expert was trained on images normalised with"):
-            pipeline.take_experts(tmp_path / "odd.safetensors")
+            pipeline.swap_experts(tmp_path / "odd.safetensors")
         assert np.array_equal(pipeline.segment(frame_set, world.rig).confidence, before.confidence)
 
 
@@ -276,20 +276,20 @@ class TestTakingACheckpoint:
         path = with_settings(tmp_path / "other.safetensors", changes)
         fresh = Pipeline.from_checkpoint(path, device="cpu", precision=precision)
         live = Pipeline.from_checkpoint("weights/street.safetensors", device="cpu", precision=precision)
-        live.answer(images)
-        live.take_checkpoint(path)
+        live.infer(images)
+        live.swap_checkpoint(path)
         assert live.config == fresh.config
-        same_answers(live.answer(images), fresh.answer(images))
+        same_answers(live.infer(images), fresh.infer(images))
         ours, theirs = live.segment(frame_set, world.rig, False), fresh.segment(frame_set, world.rig, False)
         assert ours.labels.shape == theirs.labels.shape
         assert np.array_equal(ours.confidence, theirs.confidence)
 
     def test_takes_its_encoders(self, tmp_path, frame_set, world):
-        encoders = {**DEFAULT_ENCODERS, "depth": "hha"}
-        statistics = {m: e.statistics for m, e in make_encoders(encoders).items()}
+        encoders = {**DEFAULT_PREPROCESSORS, "depth": "hha"}
+        statistics = {m: e.statistics for m, e in make_preprocessors(encoders).items()}
         path = with_settings(tmp_path / "hha.safetensors", {"encoders": encoders, "statistics": statistics})
         fresh, live = Pipeline.from_checkpoint(path), Pipeline.from_checkpoint("weights/street.safetensors")
-        live.take_checkpoint(path)
+        live.swap_checkpoint(path)
         ours, theirs = live.segment(frame_set, world.rig), fresh.segment(frame_set, world.rig)
         assert np.array_equal(live.images["depth"], fresh.images["depth"])
         assert np.array_equal(ours.confidence, theirs.confidence)
@@ -299,7 +299,7 @@ class TestTakingACheckpoint:
         path = with_settings(tmp_path / "long.safetensors", {"settings": {"event": {"window": 0.05}}})
         live = Pipeline.from_checkpoint("weights/street.safetensors")
         before = live.network
-        for take in (live.take_checkpoint, live.take_experts):
+        for take in (live.swap_checkpoint, live.swap_experts):
             with pytest.raises(CheckpointError, match=r"window of 0.05 s, but 0.03 s"):
                 take(path)
         assert live.network is before
@@ -311,7 +311,7 @@ class TestTakingACheckpoint:
         live.segment(frame_set, world.rig)
         assert "event.window is 0.05 s, but the expert was trained on 0.03 s" in live.notes["event"]
 
-    def test_refuses_other_colours_of_the_same_classes(self, tmp_path):
+    def test_refuses_other_colors_of_the_same_classes(self, tmp_path):
         space = load_label_space("deliver").to_dict()
         space["classes"][0]["color"] = [1, 2, 3]
         path = with_settings(tmp_path / "c.safetensors", {"label_space": LabelSpace.from_dict(space)})
@@ -321,7 +321,7 @@ class TestTakingACheckpoint:
             CheckpointError,
             match=r"deliver with Building as \(1, 2, 3\), but the model has deliver with Building as \(70, 70, 70\)",
         ):
-            live.take_checkpoint(path)
+            live.swap_checkpoint(path)
         assert live.network is before
 
     @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -335,8 +335,8 @@ class TestTakingACheckpoint:
         model.experts.load_state_dict(donor.experts.state_dict())
         fresh = Pipeline(model, "cpu", precision)
         live = Pipeline.from_checkpoint("weights/street.safetensors", device="cpu", precision=precision)
-        live.take_experts(tmp_path / "donor.safetensors")
-        same_answers(live.answer(images), fresh.answer(images))
+        live.swap_experts(tmp_path / "donor.safetensors")
+        same_answers(live.infer(images), fresh.infer(images))
 
     @pytest.mark.parametrize("changes", [c for c in CHANGES if len(c) == 1], ids=str)
     def test_experts_alone_are_refused_where_router_heads_or_size_differ(self, tmp_path, changes):
@@ -344,14 +344,14 @@ class TestTakingACheckpoint:
         live, ((name, value),) = Pipeline.from_checkpoint("weights/street.safetensors"), changes.items()
         ours = getattr(live.config, name)
         with pytest.raises(CheckpointError, match=f"has {name} {value}, but the model has {ours}"):
-            live.take_experts(path)
+            live.swap_experts(path)
 
     def test_nothing_of_a_replaced_expert_stays(self, tmp_path):
         bare = load_checkpoint("weights/street.safetensors")
         bare.config = replace(bare.config, encoders={}, statistics={})
         save_checkpoint(tmp_path / "bare.safetensors", bare)
         live = Pipeline.from_checkpoint("weights/street.safetensors")
-        live.take_experts(tmp_path / "bare.safetensors", ["lidar"])
+        live.swap_experts(tmp_path / "bare.safetensors", ["lidar"])
         assert "lidar" not in live.config.encoders and "lidar" not in live.config.statistics
         assert set(live.config.statistics) == {"camera", "depth", "event"}
 

@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mlesam_ros.encoding.placement import place_cloud
+from mlesam_ros.encoding.placement import cloud_to_camera
 from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.errors import ConfigError, ImageError
-from mlesam_ros.frame import Cloud, Segmentation, SensorFrame
+from mlesam_ros.frame import PointCloud, Segmentation, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.labels import IGNORE, load_label_space
-from mlesam_ros.render import POINT, colorize, labelled_cloud, overlay, projected_cloud
+from mlesam_ros.render import POINT, colorize, labeled_cloud, overlay, projected_cloud
 
 SPACE = load_label_space("deliver")
 masks = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=20))
@@ -27,13 +27,13 @@ def test_colorize_looks_up_the_palette(labels):
 
 
 @given(masks, st.floats(0, 1), st.integers(0, 255))
-def test_overlay_mixes(labels, alpha, grey):
-    rgb = np.full((*labels.shape, 3), grey, np.uint8)
-    expected = np.where((labels < 25)[..., None], (1 - alpha) * grey + alpha * SPACE.palette[labels], grey)
+def test_overlay_mixes(labels, alpha, gray):
+    rgb = np.full((*labels.shape, 3), gray, np.uint8)
+    expected = np.where((labels < 25)[..., None], (1 - alpha) * gray + alpha * SPACE.palette[labels], gray)
     assert np.abs(overlay(rgb, labels, SPACE, alpha) - expected).max() <= 0.51
 
 
-def test_overlay_without_a_camera_is_colours_on_black():
+def test_overlay_without_a_camera_is_colors_on_black():
     labels = np.array([[0, 6, IGNORE]], np.uint8)
     assert overlay(None, labels, SPACE).tolist() == [[[70, 70, 70], list(SPACE.colors[6]), [0, 0, 0]]]
 
@@ -61,8 +61,8 @@ def test_overlay_refuses_other_weights():
         overlay(None, np.zeros((4, 4), np.uint8), SPACE, 1.5)
 
 
-class TestLabelledCloud:
-    """A camera that looks along the sensor's x axis; one metre ahead, a tenth of a metre is ten pixels."""
+class TestLabeledCloud:
+    """A camera that looks along the sensor's x axis; one meter ahead, a tenth of a meter is ten pixels."""
 
     @pytest.fixture
     def rig(self):
@@ -79,10 +79,10 @@ class TestLabelledCloud:
         array["x"], array["y"], array["z"] = np.array(points, np.float32).reshape(-1, 3).T
         for name, column in columns.items():
             array[name] = column
-        cloud = Cloud(array)
+        cloud = PointCloud(array)
         placements = {"lidar": rig.extrinsic("lidar")}
         mask = Segmentation(5, "camera", labels, labels, {}, ("lidar",), placements=placements)
-        return labelled_cloud(cloud, mask, rig, SPACE, SensorFrame("lidar", 5, "lidar", cloud))
+        return labeled_cloud(cloud, mask, rig, SPACE, SensorFrame("lidar", 5, "lidar", cloud))
 
     def test_takes_the_class_of_its_pixel(self, rig):
         labels = np.zeros((48, 64), np.uint8)
@@ -101,12 +101,12 @@ class TestLabelledCloud:
         points = self.label([(9, 0, 0), (2, 0, 0), (5, 0, 0)], rig, np.full((48, 64), 4, np.uint8))
         assert points["x"].tolist() == [2]
 
-    def test_colour_is_packed_as_rviz_reads_it(self, rig):
+    def test_color_is_packed_as_rviz_reads_it(self, rig):
         points = self.label([(1, 0, 0)], rig, np.full((48, 64), 6, np.uint8))
         blue, green, red, zero = points["rgb"].tobytes()
         assert ((red, green, blue), zero) == (SPACE.colors[6], 0)
 
-    def test_unlabelled_points_are_kept(self, rig):
+    def test_unlabeled_points_are_kept(self, rig):
         points = self.label([(1, 0, 0)], rig, np.full((48, 64), IGNORE, np.uint8))
         assert points["label"].tolist() == [IGNORE]
 
@@ -121,7 +121,7 @@ def test_projected_points_are_red_near_and_blue_far_and_the_picture_stays_elsewh
     focal = np.array([[10.0, 0, 9.5], [0, 10.0, 4.5], [0, 0, 1]])
     points = np.zeros(2, [("x", "f4"), ("y", "f4"), ("z", "f4")])
     points["x"], points["z"] = (-1.0, 20.0), (2.5, 50.0)
-    frame = SensorFrame("lidar", 0, "camera", Cloud(points))
+    frame = SensorFrame("lidar", 0, "camera", PointCloud(points))
     camera = CameraModel(20, 10, focal, np.zeros(5))
     picture = np.full((10, 20, 3), 90, np.uint8)
     shown = projected_cloud(picture, frame, Rig("camera", {"camera": camera}), (10, 20), Transform.identity())
@@ -163,7 +163,7 @@ def turning_rig():
 
 
 def poles_seen(lag, spread=0.0):
-    """A LiDAR's sweep of a wall at 10 m with poles every metre, each point from where the robot was then.
+    """A LiDAR's sweep of a wall at 10 m with poles every meter, each point from where the robot was then.
 
     Returns:
         the frame, and (N,) whether each point is on a pole; intensity carries the same.
@@ -178,7 +178,7 @@ def poles_seen(lag, spread=0.0):
         local = pose.rotation.T @ (world[at] - pose.translation)
         points["x"][at], points["y"][at], points["z"][at] = local
     points["intensity"], points["time"] = pole, times + lag
-    frame = SensorFrame("lidar", MASK - round(lag * SECOND), "lidar", Cloud(points))
+    frame = SensorFrame("lidar", MASK - round(lag * SECOND), "lidar", PointCloud(points))
     return frame, pole
 
 
@@ -194,23 +194,23 @@ def test_points_of_a_moving_robot_take_the_class_of_where_they_are_in_the_mask(t
     frame, _ = poles_seen(lag, spread)
     mask = pole_mask(turning_rig.camera)
     context = Reference(MASK)
-    place_cloud(frame, turning_rig, context)
+    cloud_to_camera(frame, turning_rig, context)
     made = Segmentation(MASK, "eye", mask, mask, {}, ("lidar",), placements=context.placements)
-    points = labelled_cloud(frame.payload, made, turning_rig, SPACE, frame)
+    points = labeled_cloud(frame.payload, made, turning_rig, SPACE, frame)
     assert len(points) > 3000
     assert ((points["label"] == 4) != (points["intensity"] > 0.5)).mean() < 0.05
     if lag or spread:
         still = replace(made, placements={"lidar": turning_rig.extrinsic("lidar", frame.stamp)})
-        wrong = labelled_cloud(frame.payload, still, turning_rig, SPACE, frame)
+        wrong = labeled_cloud(frame.payload, still, turning_rig, SPACE, frame)
         assert ((wrong["label"] == 4) != (wrong["intensity"] > 0.5)).mean() > 0.2
 
 
 def test_the_picture_of_the_cloud_shows_it_where_the_mask_saw_it(turning_rig):
     frame, pole = poles_seen(0.05)
     points = frame.payload.points[pole]
-    frame = replace(frame, payload=Cloud(points))
+    frame = replace(frame, payload=PointCloud(points))
     context = Reference(MASK)
-    place_cloud(frame, turning_rig, context)
+    cloud_to_camera(frame, turning_rig, context)
     expected = cv2.dilate(pole_mask(turning_rig.camera), np.ones((1, 5))) == 4  # points are drawn 3 pixels wide
     mounting = turning_rig.extrinsic("lidar", frame.time)
     for placement, share in ((context.placements["lidar"], 0.97), (mounting, 0.0)):

@@ -9,11 +9,11 @@ from mlesam_ros.bags import fields
 from mlesam_ros.bags.build import build
 from mlesam_ros.bags.typestore import typestore
 from mlesam_ros.config import build_parameters
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, FrameSet, Picture, SensorFrame
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, FrameSet, RawImage, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
-from mlesam_ros.rig_learner import RigLearner, is_static, transform_topics
+from mlesam_ros.rig_learner import RigBuilder, is_static, transform_topics
 
 LENS = CameraModel(64, 48, np.array([[40.0, 0, 31.5], [0, 40, 23.5], [0, 0, 1]]), np.zeros(5), "plumb_bob")
 
@@ -28,23 +28,23 @@ def parameters(modality=CAMERA, **changes):
 
 
 def frame(modality, size, frame_id="eye"):
-    picture = Picture(*size, "rgb8", 3 * size[1], np.zeros(3 * size[0] * size[1], np.uint8))
+    picture = RawImage(*size, "rgb8", 3 * size[1], np.zeros(3 * size[0] * size[1], np.uint8))
     return SensorFrame(modality, 1, frame_id, picture)
 
 
 def test_the_camera_names_the_frame_of_the_masks_and_no_other_does():
-    learner = RigLearner(Rig(""))
+    learner = RigBuilder(Rig(""))
     learner.on_camera_info("/dvs/info", EVENT, info("dvs"))
     assert learner.rig.camera_frame == "" and set(learner.rig.lenses) == {EVENT}
     learner.on_camera_info("/info", CAMERA, info("/eye"))
     assert learner.rig.camera_frame == "eye" and learner.rig.camera.width == 64
-    learner = RigLearner(Rig(""), parameters(frame_id="own"))
+    learner = RigBuilder(Rig(""), parameters(frame_id="own"))
     learner.on_camera_info("/info", CAMERA, info("eye"))
     assert learner.rig.camera_frame == "own"
 
 
 def test_what_is_said_again_changes_nothing_and_what_is_new_does():
-    learner = RigLearner(Rig(""))
+    learner = RigBuilder(Rig(""))
     learner.on_camera_info("/info", CAMERA, info())
     first = learner.rig.camera
     learner.on_camera_info("/info", CAMERA, info())
@@ -54,14 +54,14 @@ def test_what_is_said_again_changes_nothing_and_what_is_new_does():
 
 
 def test_pictures_of_another_size_are_fitted():
-    learner = RigLearner(Rig(""), parameters(fit="rescale", picture_size=(32, 24)))
+    learner = RigBuilder(Rig(""), parameters(fit="rescale", picture_size=(32, 24)))
     learner.on_camera_info("/info", CAMERA, info())
     assert (learner.rig.camera.width, learner.rig.camera.K[0, 0]) == (32, 20)
 
 
 def test_problems_are_told_once_and_end_with_a_good_message():
     told = []
-    learner = RigLearner(Rig(""), report=lambda topic, problem: told.append(topic))
+    learner = RigBuilder(Rig(""), report=lambda topic, problem: told.append(topic))
     for _ in range(3):
         learner.on_camera_info("/info", CAMERA, info(k=np.zeros(9)))
     learner.on_camera_info("/info", CAMERA, info(frame=""))
@@ -75,12 +75,12 @@ def test_a_bad_transform_does_not_take_the_others_with_it():
     message = build(typestore(), "tf2_msgs/msg/TFMessage", fields.transforms(poses, 5))
     message.transforms[1].transform.rotation.w = float("nan")
     message.transforms.append(SimpleNamespace(header=None))
-    learner = RigLearner(Rig(""))
+    learner = RigBuilder(Rig(""))
     learner.on_transforms("/tf", message)
     assert set(learner.rig.tree.frames) == {"base", "one", "three"}
     assert "AttributeError" in learner.problems["/tf"]
     learner.on_transforms("/tf_static", message)
-    assert [child for _, child, _ in learner.rig.tree.statics()] == ["one", "three"]
+    assert [child for _, child, _ in learner.rig.tree.static_transforms()] == ["one", "three"]
 
 
 # A lens belongs to the stream that it describes
@@ -96,7 +96,7 @@ def test_streams_that_share_a_frame_keep_their_own_lenses(order, other):
         "other distortion": (info(), info(**distorted)),
         "rectified": (info(**distorted), info(**distorted)),
     }[other]
-    learner = RigLearner(Rig(""), parameters(rectified=True) if other == "rectified" else None)
+    learner = RigBuilder(Rig(""), parameters(rectified=True) if other == "rectified" else None)
     for _ in range(3):
         for modality in order:
             learner.on_camera_info(f"/{modality}/info", modality, messages[modality != CAMERA])
@@ -110,7 +110,7 @@ def test_streams_that_share_a_frame_keep_their_own_lenses(order, other):
 
 def test_a_lens_that_changes_does_not_reinterpret_older_frames():
     """The kind: uniqueness assumed. The camera zooms while a frame waits for its partners."""
-    learner = RigLearner(Rig(""))
+    learner = RigBuilder(Rig(""))
     unknown = learner.bind(frame(CAMERA, (48, 64)))
     learner.on_camera_info("/info", CAMERA, info())
     old = learner.bind(frame(CAMERA, (48, 64)))
@@ -125,7 +125,7 @@ def test_a_lens_that_changes_does_not_reinterpret_older_frames():
 
 @pytest.mark.parametrize("names", [("eye", "other"), ("eye", "eye")])
 def test_two_cameras_on_one_topic_are_told_apart_by_frame_and_size(names):
-    learner = RigLearner(Rig(""))
+    learner = RigBuilder(Rig(""))
     small = {"height": 24, "width": 32, "k": np.array([20.0, 0, 15.5, 0, 20, 11.5, 0, 0, 1])}
     for first, second in ((0, 1), (1, 0), (0, 1)):
         for at in (first, second):
@@ -139,7 +139,7 @@ def test_two_cameras_on_one_topic_are_told_apart_by_frame_and_size(names):
 
 
 def test_a_frame_gets_the_frame_id_of_its_parameters():
-    learner = RigLearner(Rig(""), parameters("lidar", frame_id="roof"))
+    learner = RigBuilder(Rig(""), parameters("lidar", frame_id="roof"))
     assert learner.bind(SensorFrame("lidar", 1, "velodyne", None)).frame_id == "roof"
     assert learner.bind(frame(DEPTH, (4, 4))).frame_id == "eye"
 
@@ -150,7 +150,7 @@ def test_a_frame_gets_the_frame_id_of_its_parameters():
 def test_depth_that_is_not_called_rectified_beside_a_camera_that_is_is_doubted(rectified, named):
     """The remedy is tried: with depth.rectified set as well nothing is doubted."""
     given = build_parameters({f"{modality}.rectified": True for modality in rectified})
-    learner = RigLearner(Rig(""), given, topics={CAMERA: "/image", DEPTH: "/depth"})
+    learner = RigBuilder(Rig(""), given, topics={CAMERA: "/image", DEPTH: "/depth"})
     for modality in (DEPTH, CAMERA):
         learner.on_camera_info(f"/{modality}/info", modality, info(d=np.array([-0.3, 0.09, 0, 0, 0])))
     assert list(learner.problems) == ["/depth"] * named
@@ -158,7 +158,7 @@ def test_depth_that_is_not_called_rectified_beside_a_camera_that_is_is_doubted(r
 
 def test_a_topic_that_is_called_rectified_is_doubted_until_the_parameter_says_so():
     for changes, doubted in (({}, True), ({"rectified": True}, False)):
-        learner = RigLearner(Rig(""), parameters(**changes), topics={CAMERA: "/camera/image_rect"})
+        learner = RigBuilder(Rig(""), parameters(**changes), topics={CAMERA: "/camera/image_rect"})
         learner.on_camera_info("/info", CAMERA, info(d=np.array([1e-6, 0, 0, 0, 0])))
         assert ("/camera/image_rect" in learner.problems) == doubted
 
@@ -172,7 +172,7 @@ def poses(*entries, stamp=0):
 
 def test_a_mounting_with_a_zero_stamp_holds_for_ever():
     """The kind: a rigid mounting on /tf."""
-    learner = RigLearner(Rig("eye"))
+    learner = RigBuilder(Rig("eye"))
     learner.on_transforms("/tf", poses(("eye", "lidar", Transform(np.eye(3), [1, 2, 3]))))
     for stamp in (1, 10**18):
         assert learner.rig.extrinsic("lidar", stamp).translation.tolist() == [1, 2, 3]
@@ -180,7 +180,7 @@ def test_a_mounting_with_a_zero_stamp_holds_for_ever():
 
 def test_contradictions_are_told_of_the_sensors_frames_and_of_no_others():
     told = []
-    learner = RigLearner(Rig("eye"), report=lambda topic, problem: told.append(problem))
+    learner = RigBuilder(Rig("eye"), report=lambda topic, problem: told.append(problem))
     for parent, child in (("eye", "lidar"), ("eye", "cup"), ("base", "lidar"), ("hand", "cup")):
         learner.on_transforms("/tf_static", poses((parent, child, Transform.identity())))
     assert told == [] and learner.problems == {}
@@ -209,7 +209,7 @@ def test_transforms_of_another_robot_are_not_read(carried, chosen):
 def test_transforms_outside_the_namespace_are_a_problem_until_the_own_ones_are_there():
     """The kind: a transient problem that stays. Discovery finds another robot's topics first, and loses them."""
     told = []
-    learner = RigLearner(Rig("eye"), report=lambda topic, problem: told.append(topic))
+    learner = RigBuilder(Rig("eye"), report=lambda topic, problem: told.append(topic))
     other, own, sensors = ["/r2/tf", "/r2/tf_static"], ["/r1/tf", "/r1/tf_static"], ["/r1/lidar/points"]
     for carried, expected in (([], []), (other, other[:1]), (other, other[:1]), (other[1:], other[1:])):
         assert learner.choose_topics(carried, sensors) == [] and list(learner.problems) == expected

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlesam_ros.robustness import average, expectation, expected, subsets, with_holes, with_noise
+from mlesam_ros.robustness import add_noise, average, drop_pixels, expectation, expected, subsets
 
 FOUR = ("r", "d", "e", "l")
 
@@ -98,7 +98,7 @@ def test_chances_sum_to_one_whatever_the_number_of_modalities(count, failing, sc
 
 def test_holes_are_single_values():
     picture = torch.ones(3, 200, 200)
-    out = with_holes(picture, 0.25, torch.Generator().manual_seed(0))
+    out = drop_pixels(picture, 0.25, torch.Generator().manual_seed(0))
     assert set(out.unique().tolist()) == {0.0, 1.0}
     assert out.mean().item() == pytest.approx(0.75, abs=0.01)
     assert not torch.equal(out[0], out[1]), "channels fall out apart"
@@ -107,7 +107,7 @@ def test_holes_are_single_values():
 def test_salt_and_pepper_are_the_extremes_of_the_picture():
     picture = torch.rand(3, 200, 200) * 0.5 + 0.25
     low, high = picture.min().item(), picture.max().item()
-    out = with_noise(picture, 0.2, 0.0, torch.Generator().manual_seed(0))
+    out = add_noise(picture, 0.2, 0.0, torch.Generator().manual_seed(0))
     salt, pepper = (out == high), (out == low)
     assert salt.float().mean().item() == pytest.approx(0.1, abs=0.01)
     assert pepper.float().mean().item() == pytest.approx(0.1, abs=0.01)
@@ -115,5 +115,5 @@ def test_salt_and_pepper_are_the_extremes_of_the_picture():
 
 
 def test_gaussian_noise_has_its_deviation():
-    out = with_noise(torch.zeros(3, 200, 200), 0.0, 0.5, torch.Generator().manual_seed(0))
+    out = add_noise(torch.zeros(3, 200, 200), 0.0, 0.5, torch.Generator().manual_seed(0))
     assert out.std().item() == pytest.approx(0.5, abs=0.01) and out.mean().item() == pytest.approx(0, abs=0.01)

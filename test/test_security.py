@@ -9,7 +9,7 @@ import pytest
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.evaluation.many import names_of
+from mlesam_ros.evaluation.many import unique_names
 from mlesam_ros.evaluation.report import tables
 from mlesam_ros.evaluation.report.plots import Line, heat_map, line_plot, presence_plot
 
@@ -91,7 +91,7 @@ def test_the_folder_of_a_bag_lies_in_the_output_folder(name, tmp_path):
     path = inside / name
     if name not in ("..", "."):
         path.write_bytes(b"x")
-    for key in names_of([path, path]):
+    for key in unique_names([path, path]):
         assert key and (tmp_path / "out" / key).resolve().parent == (tmp_path / "out").resolve(), key
 
 
@@ -140,7 +140,7 @@ def test_the_report_shows_what_a_bag_says_and_does_not_run_it():
     pieces = {
         "warnings": tables.warning_list([EVIL]),
         "facts": tables.key_values({EVIL: EVIL, "list": [EVIL], "map": {EVIL: EVIL}}),
-        "fates": tables.fate_table({EVIL: entry}),
+        "fates": tables.outcome_table({EVIL: entry}),
         "cards": tables.cards([(EVIL, EVIL, EVIL)]),
         "table": tables.plain_table([EVIL], [[EVIL]]),
         "heat": heat_map(np.ones((1, 1)), [EVIL], [EVIL], [[EVIL]]),

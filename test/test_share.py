@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def test_a_checkout_finds_its_own_files():
-    assert share("config/labels/deliver.yaml") == CHECKOUT / "config/labels/deliver.yaml"
+    assert resource_path("config/labels/deliver.yaml") == CHECKOUT / "config/labels/deliver.yaml"
 
 
 def test_an_absent_file_is_named():
     with pytest.raises(ConfigError, match="config/labels/none"):
-        share("config/labels/none.yaml")
+        resource_path("config/labels/none.yaml")
 
 
 def test_an_installation_finds_its_files_under_its_prefix(tmp_path):
@@ -27,7 +27,7 @@ def test_an_installation_finds_its_files_under_its_prefix(tmp_path):
     shutil.copytree(CHECKOUT / "mlesam_ros", package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(CHECKOUT / "config/labels", tmp_path / "share/mlesam_ros/config/labels")
     script = "from mlesam_ros.labels import load_label_space; import mlesam_ros.share as s; print(s.__file__)\n"
-    script += "print(s.share('config/labels/deliver.yaml'))"
+    script += "print(s.resource_path('config/labels/deliver.yaml'))"
     found = subprocess.run(
         [sys.executable, "-c", script],
         cwd=package.parent,

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, ENCODERS
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, PREPROCESSORS
 from mlesam_ros.model.checkpoint import save_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import MLESAM, build_mlesam
@@ -36,8 +36,8 @@ def write_tiny_model(
         encoders: modality → encoder, where it is not the default one.
     """
     torch.manual_seed(seed)
-    names = DEFAULT_ENCODERS | dict(encoders)
-    statistics = {m: ENCODERS[name]().statistics for m, name in names.items()}
+    names = DEFAULT_PREPROCESSORS | dict(encoders)
+    statistics = {m: PREPROCESSORS[name]().statistics for m, name in names.items()}
     model = build_mlesam(MLESAMConfig(rank=2, image_size=image_size, encoders=names, statistics=statistics))
     if sharpness:
         _sharpen(model, sharpness)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 
-class PlainAttention(TorchFunctionMode):
+class CpuAttention(TorchFunctionMode):
     """Within it `F.scaled_dot_product_attention` without mask and dropout is softmax(q kᵀ / √d) v, written out."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -17,13 +17,13 @@ from torch.overrides import TorchFunctionMode
 _PLACES = 65_537  # places in a batch, plus one for the step as a whole
 
 
-def generator(seed: int, step: int, place: int | None = None) -> torch.Generator:
+def sample_generator(seed: int, step: int, place: int | None = None) -> torch.Generator:
     """A fresh generator of a step as a whole, or of the sample at a place of its batch."""
     number = (seed * 1_000_003 + step) * _PLACES + (0 if place is None else 1 + place)
     return torch.Generator().manual_seed(number % 2**63)
 
 
-class SampleDropout(TorchFunctionMode):
+class SeededDropout2d(TorchFunctionMode):
     """Within it 2-D dropout draws every sample's channels from that sample's generator."""
 
     def __init__(self, generators: Sequence[torch.Generator]) -> None:

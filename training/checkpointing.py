@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mlesam_ros.model.experts import ExpertLinear
-from mlesam_ros.training.attention import PlainAttention
+from mlesam_ros.model.experts import LoRALinear
+from mlesam_ros.training.attention import CpuAttention
 
 NONE, BLOCKS = "none", "blocks"
 CHECKPOINTING = (NONE, BLOCKS)
@@ -28,14 +28,14 @@ def checkpoint_blocks(blocks: Iterable[nn.Module]) -> None:
         blocks: of Hiera or ViT, with or without experts; changed in place.
     """
     for block in blocks:
-        layers = [layer for layer in block.modules() if isinstance(layer, ExpertLinear)]
+        layers = [layer for layer in block.modules() if isinstance(layer, LoRALinear)]
         block.forward = _Block(block.forward, layers)
 
 
 class _Block:
     """A block's forward pass."""
 
-    def __init__(self, forward: Callable[[Tensor], Tensor], layers: list[ExpertLinear]) -> None:
+    def __init__(self, forward: Callable[[Tensor], Tensor], layers: list[LoRALinear]) -> None:
         self._forward = forward
         self._layers = layers
 
@@ -64,8 +64,8 @@ class _Block:
 
 def _attention(x: Tensor) -> AbstractContextManager[Any]:
     """The same in both passes, whatever stands around the first one."""
-    return PlainAttention() if x.device.type == "cpu" else nullcontext()
+    return CpuAttention() if x.device.type == "cpu" else nullcontext()
 
 
-def _set(layer: ExpertLinear, a: Any, b: Any) -> None:
+def _set(layer: LoRALinear, a: Any, b: Any) -> None:
     layer.a, layer.b = a, b

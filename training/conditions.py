@@ -28,12 +28,12 @@ def street_conditions(split: Split) -> list[Conditions]:
     stretch of seeds has every condition about as often as its share says; every weather deals the faults out by itself.
     """
     last = split.first_seed + split.streets
-    dealt = {weather: iter(deal(split.faults, last)) for weather in split.weathers}
-    every = [Conditions(weather, next(dealt[weather])) for weather in deal(split.weathers, last)]
+    dealt = {weather: iter(allocate_by_share(split.faults, last)) for weather in split.weathers}
+    every = [Conditions(weather, next(dealt[weather])) for weather in allocate_by_share(split.weathers, last)]
     return every[split.first_seed :]
 
 
-def deal(shares: Mapping[str, float], count: int) -> list[str]:
+def allocate_by_share(shares: Mapping[str, float], count: int) -> list[str]:
     """Names in an order in which each is due as often as its share says, after any number of them."""
     total = sum(shares.values())
     exact = {name: Fraction(share / total).limit_denominator(1000) for name, share in shares.items()}

@@ -17,10 +17,10 @@ from mlesam_ros.frame import CAMERA
 from mlesam_ros.geometry.pixels import nearest_pixels
 from mlesam_ros.labels import IGNORE
 from mlesam_ros.model.config import network_size
-from mlesam_ros.training.datasets.frames import LabelledFrames
+from mlesam_ros.training.datasets.frames import LabeledDataset
 
 Images = dict[str, Tensor]
-_GREY = (0.299, 0.587, 0.114)
+_GRAY = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def full_size(shape: torch.Size | tuple[int, ...], image_size: int, square: bool
     Args:
         shape: (…, H, W) of the picture.
         image_size: of the model, see `MLESAMConfig`.
-        square: the network reads a square from the centre, see `LabelledFrames`: its side is the picture's short side.
+        square: the network reads a square from the center, see `LabeledDataset`: its side is the picture's short side.
     """
     height, width = shape[-2], shape[-1]
     if not square:
@@ -63,7 +63,7 @@ def full_size(shape: torch.Size | tuple[int, ...], image_size: int, square: bool
 class RandomCrops:
     """Varies a batch of large pictures; the same generator state gives the same result."""
 
-    def __init__(self, recipe: CropRecipe, dataset: LabelledFrames, image_size: int) -> None:
+    def __init__(self, recipe: CropRecipe, dataset: LabeledDataset, image_size: int) -> None:
         """Remember how much to vary, what the data set says of its modalities, and the model's `image_size`."""
         self.recipe, self._image_size, self._square = recipe, image_size, dataset.square
         self._sparse, self._blanks = dataset.sparse, dict(dataset.blanks)
@@ -74,12 +74,12 @@ class RandomCrops:
         """Vary every sample of a batch on its own, all its modalities alike.
 
         Args:
-            images: modality → (B, 3, H, W) float32 normalised.
+            images: modality → (B, 3, H, W) float32 normalized.
             labels: (B, H, W) uint8.
             generator: where the chance comes from.
 
         Returns:
-            modality → (B, 3, crop, crop), and (B, crop, crop); beyond the picture blank and unlabelled.
+            modality → (B, 3, crop, crop), and (B, crop, crop); beyond the picture blank and unlabeled.
         """
         samples = [self._sample({m: p[b] for m, p in images.items()}, labels[b], generator) for b in range(len(labels))]
         varied = {name: torch.stack([sample[name] for sample, _ in samples]) for name in images}
@@ -89,7 +89,7 @@ class RandomCrops:
         draw = torch.rand(10, generator=generator).tolist()
         recipe, crop = self.recipe, self.recipe.crop
         if CAMERA in images and draw[0] < recipe.jitter:
-            images = {**images, CAMERA: self._recoloured(images[CAMERA], draw[1:4])}
+            images = {**images, CAMERA: self._recolored(images[CAMERA], draw[1:4])}
         if draw[4] < recipe.flip:
             images, labels = {m: picture.flip(-1) for m, picture in images.items()}, labels.flip(-1)
         if draw[5] < recipe.blur:
@@ -110,21 +110,21 @@ class RandomCrops:
         blank = self._blanks.get(modality, (0.0, 0.0, 0.0))
         return torch.stack([_padded(channel, crop, value) for channel, value in zip(part, blank, strict=True)])
 
-    def _recoloured(self, picture: Tensor, draw: list[float]) -> Tensor:
-        """Brightness, then contrast about the mean grey, then saturation, each clipped to 0 … 1."""
+    def _recolored(self, picture: Tensor, draw: list[float]) -> Tensor:
+        """Brightness, then contrast about the mean gray, then saturation, each clipped to 0 … 1."""
         brightness, contrast, saturation = (0.5 + d for d in draw)
-        colours = ((picture * self._std + self._mean) * brightness).clamp(0, 1)
-        weights = torch.tensor(_GREY).view(3, 1, 1)
-        mean = (colours * weights).sum(0).mean()
-        colours = ((colours - mean) * contrast + mean).clamp(0, 1)
-        grey = (colours * weights).sum(0, keepdim=True)
-        return (((colours - grey) * saturation + grey).clamp(0, 1) - self._mean) / self._std
+        colors = ((picture * self._std + self._mean) * brightness).clamp(0, 1)
+        weights = torch.tensor(_GRAY).view(3, 1, 1)
+        mean = (colors * weights).sum(0).mean()
+        colors = ((colors - mean) * contrast + mean).clamp(0, 1)
+        gray = (colors * weights).sum(0, keepdim=True)
+        return (((colors - gray) * saturation + gray).clamp(0, 1) - self._mean) / self._std
 
 
-class WholePictures:
+class ResizeForEval:
     """Brings whole pictures to the size at which they are evaluated, with nothing left to chance."""
 
-    def __init__(self, dataset: LabelledFrames, image_size: int) -> None:
+    def __init__(self, dataset: LabeledDataset, image_size: int) -> None:
         """Remember which of the data set's modalities are measurements, and the model's `image_size`."""
         self._sparse, self._square, self._image_size = dataset.sparse, dataset.square, image_size
 

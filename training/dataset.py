@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, Settings, make_encoders
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, Settings, make_preprocessors
 from mlesam_ros.frame import MODALITIES, Modality
 from mlesam_ros.ownership import owned
 from mlesam_ros.training.conditions import street_conditions
-from mlesam_ros.training.datasets.arrays import LABEL_SAMPLING, EncodedFrames, allocate, find_made, statistics_of
+from mlesam_ros.training.datasets.arrays import LABEL_SAMPLING, EncodedDataset, allocate, find_made, statistics_of
 from mlesam_ros.training.recipe import Data, Split
 from mlesam_ros.training.rendering import Street, fingerprint, render_streets
 
@@ -30,7 +30,7 @@ def prepare(
     encoders: Mapping[Modality, str] | None = None,
     report: Report | None = None,
     settings: Settings = MappingProxyType({}),
-) -> EncodedFrames:
+) -> EncodedDataset:
     """Render what is missing of a part and open it.
 
     Args:
@@ -45,7 +45,7 @@ def prepare(
         FileError: another process renders there, or there is too little room.
     """
     split: Split = getattr(data, part)
-    names = dict(encoders or {modality: DEFAULT_ENCODERS[modality] for modality in MODALITIES})
+    names = dict(encoders or {modality: DEFAULT_PREPROCESSORS[modality] for modality in MODALITIES})
     folder = Path(data.folder) / part
     own = json.dumps({m: dict(settings[m]) for m in sorted(settings)}, sort_keys=True)
     manifest = _manifest(data, split, names, own)
@@ -57,7 +57,7 @@ def prepare(
                 each = [street.names() for street in street_conditions(split) for _ in range(split.moments)]
                 done = allocate(folder, manifest, each, (data.size, data.size))
             _render(_streets(folder, data, split, names, done, own), data.processes, done, report)
-    return EncodedFrames(folder)
+    return EncodedDataset(folder)
 
 
 def _render(streets: Iterator[Street], processes: int, done: npt.NDArray[np.bool_], report: Report | None) -> None:
@@ -70,7 +70,7 @@ def _render(streets: Iterator[Street], processes: int, done: npt.NDArray[np.bool
 
 def _manifest(data: Data, split: Split, encoders: dict[Modality, str], settings: str) -> dict[str, Any]:
     """Everything that decides what is rendered, as JSON types."""
-    statistics = statistics_of(make_encoders(encoders, json.loads(settings)))
+    statistics = statistics_of(make_preprocessors(encoders, json.loads(settings)))
     return {
         "split": asdict(split), "size": data.size, "world_size": data.world_size, "encoders": encoders,
         "statistics": statistics, "labels": LABEL_SAMPLING,

@@ -27,7 +27,7 @@ def rank() -> int:
     return dist.get_rank() if _many() else 0
 
 
-def ranks() -> int:
+def world_size() -> int:
     """How many processes there are."""
     return dist.get_world_size() if _many() else 1
 
@@ -37,19 +37,19 @@ def is_first() -> bool:
     return rank() == 0 and int(os.environ.get("RANK", "0")) == 0
 
 
-def share(count: int) -> range:
+def local_slice(count: int) -> range:
     """This process' part of `count` things; parts differ by one at most."""
-    here, every = rank(), ranks()
+    here, every = rank(), world_size()
     return range(count * here // every, count * (here + 1) // every)
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until all processes are here."""
     if _many():
         dist.barrier()
 
 
-def total(value: Tensor) -> Tensor:
+def all_reduce_sum(value: Tensor) -> Tensor:
     """The sum over all processes, without gradient."""
     value = value.detach().clone()
     if _many():
@@ -57,20 +57,20 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
-def largest(values: Tensor, count: int) -> Tensor:
+def global_topk(values: Tensor, count: int) -> Tensor:
     """The largest of all processes' values together, in descending order: (count,) or all that there are."""
     mine = values.flatten().topk(min(count, values.numel())).values
     if not _many():
         return mine
     padded = mine.new_full((count,), -torch.inf)
     padded[: len(mine)] = mine
-    found = [torch.empty_like(padded) for _ in range(ranks())]
+    found = [torch.empty_like(padded) for _ in range(world_size())]
     dist.all_gather(found, padded)
     best = torch.cat(found).topk(count).values
     return best[best != -torch.inf]  # NaN, which `topk` takes for the largest, stays
 
 
-def add_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+def all_reduce_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replace every gradient by its sum over the processes; all must have used the same parameters."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not _many() or not gradients:

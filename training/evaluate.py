@@ -1,6 +1,6 @@
 """How good a model is on rows it has never seen, with every subset of its sensors and under every condition.
 
-One function for every data set that is a `LabelledFrames`: streets, published sets, labelled bags. Under `torchrun`
+One function for every data set that is a `LabeledDataset`: streets, published sets, labeled bags. Under `torchrun`
 every process takes every n-th batch and the counts are added up: integers, so the sums are those of one process.
 """
 
@@ -20,9 +20,9 @@ from mlesam_ros.frame import Modality
 from mlesam_ros.metrics import Confusion
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.robustness import Subset
-from mlesam_ros.training.datasets.frames import LabelledFrames
-from mlesam_ros.training.distributed import rank, ranks, total
-from mlesam_ros.training.loop import fast
+from mlesam_ros.training.datasets.frames import LabeledDataset
+from mlesam_ros.training.distributed import all_reduce_sum, rank, world_size
+from mlesam_ros.training.loop import autocast
 
 K = TypeVar("K", bound=Hashable)
 Predict = Callable[[dict[Modality, Tensor], Sequence[int]], Iterator[tuple[K, Tensor]]]
@@ -45,7 +45,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class How:
+class EvalConfig:
     """How an evaluation runs; of these only `precision` and `fit` change what comes out.
 
     Attributes:
@@ -64,7 +64,7 @@ class How:
 
 
 def evaluate(
-    predict: Predict[K], dataset: LabelledFrames, modalities: Sequence[Modality], tries: Sequence[K], how: How
+    predict: Predict[K], dataset: LabeledDataset, modalities: Sequence[Modality], tries: Sequence[K], how: EvalConfig
 ) -> dict[K, Score]:
     """Compare predictions with the labels at the size of the labels.
 
@@ -73,7 +73,7 @@ def evaluate(
         dataset: rows that the model was not trained on.
         modalities: that are read of every row.
         tries: such as the subsets of the sensors.
-        how: see `How`.
+        how: see `EvalConfig`.
 
     Returns:
         try → what was counted, in the order of `tries`.
@@ -83,14 +83,14 @@ def evaluate(
     """
     kinds = _kinds(dataset)
     scores = {each: _empty(len(dataset.space), kinds) for each in tries}
-    firsts = range(0, len(dataset), how.batch)[rank() :: ranks()]
+    firsts = range(0, len(dataset), how.batch)[rank() :: world_size()]
     for number, first in enumerate(firsts):
         rows = list(range(first, min(first + how.batch, len(dataset))))
         images, truth = dataset.batch(rows, modalities)
         if how.fit:
             images, truth = how.fit(images, truth)
         images = {name: picture.to(how.device) for name, picture in images.items()}
-        with torch.inference_mode(), fast(how.precision, how.device):
+        with torch.inference_mode(), autocast(how.precision, how.device):
             for each, logits in predict(images, rows):
                 _count(scores[each], dataset, rows, truth.numpy(), most_likely(logits, truth.shape[-2:]))
         if how.report:
@@ -117,7 +117,7 @@ def most_likely(logits: Tensor, size: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     return large.max(1).indices.to(torch.uint8).cpu().numpy()  # on a CPU six times as fast as argmax
 
 
-def _kinds(dataset: LabelledFrames) -> dict[str, list[str]]:
+def _kinds(dataset: LabeledDataset) -> dict[str, list[str]]:
     """Kind of condition → its names, in alphabetical order."""
     kinds = dict.fromkeys(kind for conditions in dataset.conditions for kind in conditions)
     return {kind: sorted({c[kind] for c in dataset.conditions if kind in c}) for kind in kinds}
@@ -129,7 +129,7 @@ def _empty(classes: int, kinds: Mapping[str, Sequence[str]]) -> Score:
 
 
 def _count(
-    score: Score, dataset: LabelledFrames, rows: Sequence[int], truth: npt.NDArray[np.uint8],
+    score: Score, dataset: LabeledDataset, rows: Sequence[int], truth: npt.NDArray[np.uint8],
     predicted: npt.NDArray[np.uint8],
 ) -> None:  # fmt: skip
     for row, labels, mask in zip(rows, truth, predicted, strict=True):
@@ -143,4 +143,4 @@ def _count(
 def _add_up(score: Score, device: torch.device) -> None:
     parts = [score.whole, *(part for names in score.conditions.values() for part in names.values())]
     for part in parts:
-        part.counts = total(torch.from_numpy(part.counts).to(device)).cpu().numpy()
+        part.counts = all_reduce_sum(torch.from_numpy(part.counts).to(device)).cpu().numpy()

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import Modality
-from mlesam_ros.training.chance import generator
-from mlesam_ros.training.datasets.frames import LabelledFrames
-from mlesam_ros.training.distributed import ranks, share
+from mlesam_ros.training.chance import sample_generator
+from mlesam_ros.training.datasets.frames import LabeledDataset
+from mlesam_ros.training.distributed import local_slice, world_size
 from mlesam_ros.training.recipe import Recipe
 
 Images = dict[str, Tensor]
-Vary = Callable[[Images, Tensor, torch.Generator], tuple[Images, Tensor]]
+Augmentation = Callable[[Images, Tensor, torch.Generator], tuple[Images, Tensor]]
 """Takes (B, 3, H, W) pictures by modality and (B, H, W) labels; gives others of one size."""
-Plan = Callable[[torch.Generator, Sequence[torch.Generator]], Sequence[tuple[Modality, ...]]]
+ModalityPlan = Callable[[torch.Generator, Sequence[torch.Generator]], Sequence[tuple[Modality, ...]]]
 """Takes the chance of a step and of each of its samples; gives the modalities that each sample shall hold."""
 
 
@@ -50,10 +50,12 @@ class Batch:
         return {name: torch.stack([sample[name] for sample in self.samples]) for name in self.samples[0]}
 
 
-class Feed:
+class BatchLoader:
     """Makes this process' share of every batch."""
 
-    def __init__(self, recipe: Recipe, dataset: LabelledFrames, vary: Vary, plan: Plan, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, dataset: LabeledDataset, vary: Augmentation, plan: ModalityPlan, device: torch.device
+    ) -> None:
         """Remember what to make batches of.
 
         Raises:
@@ -61,10 +63,10 @@ class Feed:
         """
         self._recipe, self._dataset, self._vary, self._plan, self._device = recipe, dataset, vary, plan, device
         part = recipe.batch // recipe.accumulate
-        if part < ranks():
+        if part < world_size():
             raise ConfigError(
-                f"batch {recipe.batch} in {recipe.accumulate} parts gives {ranks()} processes {part} moments; every "
-                "process needs one."
+                f"batch {recipe.batch} in {recipe.accumulate} parts gives {world_size()} processes {part} moments; "
+                "every process needs one."
             )
         if len(dataset) < recipe.batch:
             raise ConfigError(f"batch is {recipe.batch}, but the data set has {len(dataset)} moments.", "Take fewer.")
@@ -91,11 +93,11 @@ class Feed:
         """The parts of one step's batch."""
         recipe = self._recipe
         rows = epoch_rows(recipe.seed, len(self._dataset), recipe.batch, step)
-        chances = [generator(recipe.seed, step, place) for place in range(recipe.batch)]
-        plan = self._plan(generator(recipe.seed, step), chances)
+        chances = [sample_generator(recipe.seed, step, place) for place in range(recipe.batch)]
+        plan = self._plan(sample_generator(recipe.seed, step), chances)
         size = recipe.batch // recipe.accumulate
         return [
-            self._batch(step, rows, plan, chances, [first + place for place in share(size)])
+            self._batch(step, rows, plan, chances, [first + place for place in local_slice(size)])
             for first in range(0, recipe.batch, size)
         ]
 
@@ -112,7 +114,7 @@ class Feed:
                 varied, truth = self._vary(one, labels[b : b + 1], chances[place])
                 found[place] = {name: picture[0] for name, picture in varied.items()}, truth[0]
         stride, labels = self._recipe.label_stride, torch.stack([found[place][1] for place in places])
-        first = torch.randint(stride, (2,), generator=generator(self._recipe.seed + 2, step)).tolist()
+        first = torch.randint(stride, (2,), generator=sample_generator(self._recipe.seed + 2, step)).tolist()
         labels = labels[:, first[0] :: stride, first[1] :: stride]
         samples = tuple({name: self._upload(p) for name, p in found[place][0].items()} for place in places)
         taken, drawn = tuple(rows[place] for place in places), tuple(chances[place] for place in places)
@@ -127,5 +129,5 @@ class Feed:
 def epoch_rows(seed: int, count: int, batch: int, step: int) -> list[int]:
     """The rows of a step: every epoch is one random order of all, its incomplete last batch left out."""
     epoch, place = divmod(step, count // batch)
-    order = torch.randperm(count, generator=generator(seed + 1, epoch))
+    order = torch.randperm(count, generator=sample_generator(seed + 1, epoch))
     return order[place * batch : (place + 1) * batch].tolist()

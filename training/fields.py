@@ -16,7 +16,7 @@ PathText = Annotated[str, expand_path]
 """A text that is a path: expanded as a shell would; a relative one starts at the working directory."""
 
 
-def one_of(what: str, value: Any, accepted: Iterable[str]) -> None:
+def check_choice(what: str, value: Any, accepted: Iterable[str]) -> None:
     """Refuse a word that is not among the accepted ones.
 
     Raises:
@@ -29,7 +29,7 @@ def one_of(what: str, value: Any, accepted: Iterable[str]) -> None:
         raise ConfigError(f"{what} {value!r} is not known; {hint}")
 
 
-def build(kind: type[T], content: Any, where: str) -> T:
+def from_mapping(kind: type[T], content: Any, where: str) -> T:
     """A dataclass from a mapping, nested ones included.
 
     Args:
@@ -44,7 +44,7 @@ def build(kind: type[T], content: Any, where: str) -> T:
         raise ConfigError(f"{where} is {content!r}; it must be a mapping.")
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     for key in content:
-        one_of(f"{where}: key", key, known)
+        check_choice(f"{where}: key", key, known)
     needed = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
     if missing := [name for name in needed if name not in content]:
         raise ConfigError(f"{where} lacks {' and '.join(missing)}.")
@@ -55,7 +55,7 @@ def build(kind: type[T], content: Any, where: str) -> T:
 def _value(hint: Any, value: Any, where: str) -> Any:
     """The value, if it is of the type; integers are taken for floats."""
     if is_dataclass(hint):
-        return build(hint, value, where)  # type: ignore[arg-type]
+        return from_mapping(hint, value, where)  # type: ignore[arg-type]
     if get_origin(hint) is Annotated:
         text, convert = get_args(hint)
         given = _value(text, value, where)
@@ -79,7 +79,7 @@ def _meant(kinds: list[Any], value: Any, where: str) -> Any:
     """Of several dataclasses the one among whose `kinds` the value's key `kind` is; the first where it says nothing."""
     if len(kinds) == 1 or not isinstance(value, dict) or "kind" not in value:
         return kinds[0]
-    one_of(f"{where}: kind", value["kind"], [word for kind in kinds for word in kind.kinds])
+    check_choice(f"{where}: kind", value["kind"], [word for kind in kinds for word in kind.kinds])
     return next(kind for kind in kinds if value["kind"] in kind.kinds)
 
 

@@ -20,9 +20,9 @@ from mlesam_ros.model.checkpoint import load_checkpoint
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.render import colorize
 from mlesam_ros.robustness import Subset
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 from mlesam_ros.training.dataset import prepare
-from mlesam_ros.training.datasets.arrays import EncodedFrames
+from mlesam_ros.training.datasets.arrays import EncodedDataset
 from mlesam_ros.training.evaluate import most_likely, subset_predictor
 from mlesam_ros.training.recipe import Data, load_recipe
 
@@ -39,7 +39,7 @@ _INK = (255, 255, 255)
 Rgb = npt.NDArray[np.uint8]
 
 
-def gallery(model: MLESAM, dataset: EncodedFrames, rows: Sequence[int]) -> Rgb:
+def gallery(model: MLESAM, dataset: EncodedDataset, rows: Sequence[int]) -> Rgb:
     """Draw some moments.
 
     Args:
@@ -53,7 +53,7 @@ def gallery(model: MLESAM, dataset: EncodedFrames, rows: Sequence[int]) -> Rgb:
     return np.vstack([_row(model, dataset, row) for row in rows])
 
 
-def one_of_each_weather(dataset: EncodedFrames) -> list[int]:
+def one_of_each_weather(dataset: EncodedDataset) -> list[int]:
     """The middle moment of each weather without a fault, or of the weather as a whole where all have one."""
     weathers = sorted({c["weather"] for c in dataset.conditions})
     rows = []
@@ -64,7 +64,7 @@ def one_of_each_weather(dataset: EncodedFrames) -> list[int]:
     return rows
 
 
-def _row(model: MLESAM, dataset: EncodedFrames, row: int) -> Rgb:
+def _row(model: MLESAM, dataset: EncodedDataset, row: int) -> Rgb:
     images, truth = dataset.batch([row], MODALITIES)
     camera = _tile(_seen(dataset, images[CAMERA][0]), dataset.conditions[row]["weather"])
     tiles = [camera, _tile(colorize(truth[0].numpy(), dataset.space), "truth")]
@@ -78,11 +78,11 @@ def _row(model: MLESAM, dataset: EncodedFrames, row: int) -> Rgb:
     return np.hstack(tiles)
 
 
-def _seen(dataset: EncodedFrames, picture: torch.Tensor) -> Rgb:
+def _seen(dataset: EncodedDataset, picture: torch.Tensor) -> Rgb:
     """The camera's picture from what the network reads of it."""
     mean, std = (np.asarray(part, np.float32)[:, None, None] for part in dataset.statistics[CAMERA])
-    colours = np.clip((picture.numpy() * std + mean) * 255, 0, 255)
-    return np.ascontiguousarray(colours.transpose(1, 2, 0).astype(np.uint8))
+    colors = np.clip((picture.numpy() * std + mean) * 255, 0, 255)
+    return np.ascontiguousarray(colors.transpose(1, 2, 0).astype(np.uint8))
 
 
 def _tile(picture: Rgb, caption: str) -> Rgb:
@@ -96,7 +96,7 @@ def main() -> None:
     recipe, path = load_recipe(sys.argv[1]), Path(sys.argv[2])
     assert isinstance(recipe.data, Data)
     dataset = prepare(recipe.data, "held_out")
-    model = load_checkpoint(share("weights/street.safetensors")).eval()
+    model = load_checkpoint(resource_path("weights/street.safetensors")).eval()
     cv2.imwrite(str(path), gallery(model, dataset, one_of_each_weather(dataset))[..., ::-1])
 
 

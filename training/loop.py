@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.files import atomic_write
 from mlesam_ros.frame import Modality
-from mlesam_ros.training.attention import PlainAttention
-from mlesam_ros.training.chance import SampleDropout
-from mlesam_ros.training.datasets.frames import LabelledFrames
-from mlesam_ros.training.distributed import add_gradients, is_first, pick_device, rank, total
-from mlesam_ros.training.feed import Batch, Feed, Vary
+from mlesam_ros.training.attention import CpuAttention
+from mlesam_ros.training.chance import SeededDropout2d
+from mlesam_ros.training.datasets.frames import LabeledDataset
+from mlesam_ros.training.distributed import all_reduce_gradients, all_reduce_sum, is_first, pick_device, rank
+from mlesam_ros.training.feed import Augmentation, Batch, BatchLoader
 from mlesam_ros.training.log import logging
 from mlesam_ros.training.loss import Grid, batch_loss, pixel_losses, select
 from mlesam_ros.training.recipe import Recipe, recipe_dict
 from mlesam_ros.training.schedule import poly
-from mlesam_ros.training.state import Learner, packed, trained
+from mlesam_ros.training.state import TrainState, packed, trained
 
 STATE = "state.pt"
 BAD_BATCH = "bad_batch.pt"
@@ -58,7 +58,9 @@ class Stage(Protocol):
         """(B, C, h, w) logits of every head."""
 
 
-def run(recipe: Recipe, stage: Stage, dataset: LabelledFrames, vary: Vary, out: Path, resume: bool = True) -> None:
+def run(
+    recipe: Recipe, stage: Stage, dataset: LabeledDataset, vary: Augmentation, out: Path, resume: bool = True
+) -> None:
     """Train to the last step of the recipe.
 
     Args:
@@ -77,14 +79,14 @@ def run(recipe: Recipe, stage: Stage, dataset: LabelledFrames, vary: Vary, out: 
     torch.set_num_threads(recipe.threads)
     device = pick_device(recipe.device)
     stage.model.train().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    learner, origin = Learner(recipe, stage.model), run_origin(stage, dataset)
+    learner, origin = TrainState(recipe, stage.model), run_origin(stage, dataset)
     first = learner.restore(out / STATE, origin) if resume else 0
-    feed = Feed(recipe, dataset, vary, stage.plan, device)
+    feed = BatchLoader(recipe, dataset, vary, stage.plan, device)
     saved = time.monotonic()
     with logging(out, first, recipe) as log:
         for step, batches in enumerate(feed.steps(first), first):
             rate = recipe.lr * poly(step, recipe.steps, recipe.warmup, recipe.power)
-            loss, norm = descend(recipe, stage, learner, batches, rate, out)
+            loss, norm = train_step(recipe, stage, learner, batches, rate, out)
             log(step, loss, norm, rate)
             last = step + 1 == recipe.steps
             if is_first() and (last or time.monotonic() - saved > 60 * recipe.checkpoint_minutes):
@@ -93,7 +95,7 @@ def run(recipe: Recipe, stage: Stage, dataset: LabelledFrames, vary: Vary, out: 
     learner.finish()
 
 
-def run_origin(stage: Stage, dataset: LabelledFrames) -> dict[str, str]:
+def run_origin(stage: Stage, dataset: LabeledDataset) -> dict[str, str]:
     """What a run begins with besides its recipe, by what files contain rather than where they lie: name → value."""
     encoding = {m: [dataset.encoders.get(m), dataset.statistics.get(m)] for m in dataset.modalities}
     return {
@@ -104,16 +106,16 @@ def run_origin(stage: Stage, dataset: LabelledFrames) -> dict[str, str]:
     }
 
 
-def descend(
-    recipe: Recipe, stage: Stage, learner: Learner, batches: Sequence[Batch], rate: float, out: Path
+def train_step(
+    recipe: Recipe, stage: Stage, learner: TrainState, batches: Sequence[Batch], rate: float, out: Path
 ) -> tuple[float, float]:
     """One step; its loss and the norm of its gradient."""
-    learner.optimiser.zero_grad(set_to_none=True)
+    learner.optimizer.zero_grad(set_to_none=True)
     losses = _backward(recipe, stage, batches)
     parameters = list(trained(stage.model).values())
-    add_gradients(parameters)
+    all_reduce_gradients(parameters)
     norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
-    whole = total(torch.stack(losses).sum())
+    whole = all_reduce_sum(torch.stack(losses).sum())
     if not bool(torch.isfinite(whole) & torch.isfinite(norm)):
         _refuse(recipe, batches, losses, float(norm), out)
     learner.step(batches[0].step, rate)
@@ -150,7 +152,7 @@ def _backward(recipe: Recipe, stage: Stage, batches: Sequence[Batch]) -> list[Te
 
 
 def _pixel_losses(recipe: Recipe, stage: Stage, batch: Batch) -> list[Tensor]:
-    with fast(recipe.precision, batch.labels.device), SampleDropout(batch.generators):
+    with autocast(recipe.precision, batch.labels.device), SeededDropout2d(batch.generators):
         grid = Grid(next(iter(batch.samples[0].values())).shape[-2:], recipe.label_stride, batch.first)
         return [pixel_losses(logits, batch.labels, grid) for logits in stage.heads(batch)]
 
@@ -174,10 +176,10 @@ def _refuse(recipe: Recipe, batches: Sequence[Batch], losses: Sequence[Tensor], 
 
 
 @contextmanager
-def fast(precision: str, device: torch.device) -> Iterator[None]:
+def autocast(precision: str, device: torch.device) -> Iterator[None]:
     """Autocast where `precision` is `bf16`, and on a CPU attention whose backward pass is fast."""
     with ExitStack() as stack:
         if device.type == "cpu":
-            stack.enter_context(PlainAttention())
+            stack.enter_context(CpuAttention())
         stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"))
         yield

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlesam_ros.labels import IGNORE
-from mlesam_ros.training.distributed import largest, total
+from mlesam_ros.training.distributed import all_reduce_sum, global_topk
 
 THRESHOLD = -math.log(0.7)
 """A pixel is hard while its true class has a probability below 0.7."""
 SHARE = 16
-"""At least one labelled pixel in so many counts, however easy they all are."""
+"""At least one labeled pixel in so many counts, however easy they all are."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Grid:
 
 
 def pixel_losses(logits: Tensor, labels: Tensor, grid: Grid | None = None) -> Tensor:
-    """Cross-entropy per pixel, 0 where unlabelled.
+    """Cross-entropy per pixel, 0 where unlabeled.
 
     Args:
         logits: (B, C, h, w) of the whole picture; interpolated bilinearly at the centers of the labels' pixels.
@@ -99,16 +99,16 @@ def select(losses: Sequence[Tensor], labels: Sequence[Tensor], weights: Tensor |
         labels: of every part, (B, H, W).
         weights: (C,) factor per true class; None for all ones.
     """
-    labelled = torch.cat([part[truth != IGNORE] for part, truth in zip(losses, labels, strict=True)])
-    found, pixels = total(
-        torch.stack([(labelled > THRESHOLD).sum(), torch.tensor(len(labelled)).to(labelled.device)])
+    labeled = torch.cat([part[truth != IGNORE] for part, truth in zip(losses, labels, strict=True)])
+    found, pixels = all_reduce_sum(
+        torch.stack([(labeled > THRESHOLD).sum(), torch.tensor(len(labeled)).to(labeled.device)])
     ).tolist()
     few = math.ceil(pixels / SHARE)
     enough = found >= few
-    least = labelled.new_tensor(THRESHOLD) if enough else largest(labelled, few)[-1]
-    chosen = Selection(least, enough, labelled.new_zeros(()))
+    least = labeled.new_tensor(THRESHOLD) if enough else global_topk(labeled, few)[-1]
+    chosen = Selection(least, enough, labeled.new_zeros(()))
     weight = sum(chosen.counts(part, truth, weights).sum() for part, truth in zip(losses, labels, strict=True))
-    return replace(chosen, weight=total(torch.as_tensor(weight)))
+    return replace(chosen, weight=all_reduce_sum(torch.as_tensor(weight)))
 
 
 def batch_loss(
@@ -116,7 +116,7 @@ def batch_loss(
 ) -> Tensor:
     """Cross-entropy by online hard example mining, as DELIVER's trainers have it, summed over the heads.
 
-    Pixels whose cross-entropy exceeds -log 0.7 count; if these are fewer than a sixteenth of the labelled ones, the
+    Pixels whose cross-entropy exceeds -log 0.7 count; if these are fewer than a sixteenth of the labeled ones, the
     hardest sixteenth does. The mean is over the pixels that count. Where several processes share a batch, both are
     decided over all of it, and each process returns its part of the sum: what one process would return, split up.
 
@@ -127,7 +127,7 @@ def batch_loss(
         chosen: per head, what `select` chose over all parts of the batch; None for a batch in one part.
 
     Returns:
-        A scalar in float32; zero, with a gradient of zero, when no pixel is labelled.
+        A scalar in float32; zero, with a gradient of zero, when no pixel is labeled.
     """
     if chosen is None:
         chosen = [select([head.detach()], [labels], weights) for head in losses]

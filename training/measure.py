@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from mlesam_ros.encoding.encoders import image_settings, make_encoders
+from mlesam_ros.encoding.encoders import image_settings, make_preprocessors
 from mlesam_ros.errors import CheckpointError
 from mlesam_ros.frame import Modality
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.pipeline import pick_precision
 from mlesam_ros.robustness import subsets
-from mlesam_ros.training.crops import WholePictures
+from mlesam_ros.training.crops import ResizeForEval
 from mlesam_ros.training.datasets.catalogue import open_dataset
 from mlesam_ros.training.datasets.frames import FileDataset
 from mlesam_ros.training.distributed import pick_device, processes
-from mlesam_ros.training.evaluate import How, evaluate, subset_predictor
-from mlesam_ros.training.fields import one_of
+from mlesam_ros.training.evaluate import EvalConfig, evaluate, subset_predictor
+from mlesam_ros.training.fields import check_choice
 from mlesam_ros.training.report import robustness_table, tables, to_json
 from mlesam_ros.training.robustness import robustness, summary
 
@@ -32,7 +32,7 @@ Track = Callable[[int], AbstractContextManager[Callable[[int, int], None]]]
 
 
 @dataclass(frozen=True)
-class Exam:
+class DatasetEvalConfig:
     """What a checkpoint is measured on, and how.
 
     Attributes:
@@ -54,8 +54,8 @@ class Exam:
     precision: str = "auto"
 
 
-def measure(
-    checkpoint: Path, base_weights: Path | None, exam: Exam, track: Track
+def evaluate_checkpoint(
+    checkpoint: Path, base_weights: Path | None, exam: DatasetEvalConfig, track: Track
 ) -> tuple[dict[str, Any], list[Table]]:
     """Score every subset of the checkpoint's sensors. Under `torchrun` the processes share the rows out, exactly.
 
@@ -74,7 +74,7 @@ def measure(
     """
     device = pick_device(exam.device)
     precision = pick_precision(exam.precision, str(device))
-    one_of("precision", precision, ("fp32", "bf16"))
+    check_choice("precision", precision, ("fp32", "bf16"))
     config = MLESAMConfig.from_dict(describe_checkpoint(checkpoint)["config"])
     dataset = open_dataset(exam.name, exam.split, {**exam.options, "root": exam.root, "modalities": config.modalities})
     refuse_other_pictures(config, dataset)
@@ -83,7 +83,7 @@ def measure(
     chosen = subsets(config.modalities)
     words = " ".join([exam.name, exam.split, *(f"{key}={value}" for key, value in sorted(exam.options.items()))])
     with processes(device), track(len(dataset)) as report:
-        how = How(1, precision, device, WholePictures(dataset, config.image_size), report)
+        how = EvalConfig(1, precision, device, ResizeForEval(dataset, config.image_size), report)
         scores = evaluate(subset_predictor(model, chosen), dataset, config.modalities, chosen, how)
         content, shown = to_json(scores, dataset.space, words), tables(scores, words)
         if exam.robustness:
@@ -124,4 +124,4 @@ def refuse_other_pictures(config: MLESAMConfig, dataset: FileDataset) -> None:
 
 def _settings(source: MLESAMConfig | FileDataset) -> dict[Modality, dict[str, Any]]:
     """Modality → every setting of its encoder's images; a data set is made with the defaults."""
-    return image_settings(make_encoders(source.encoders, getattr(source, "settings", {})))
+    return image_settings(make_preprocessors(source.encoders, getattr(source, "settings", {})))

@@ -1,7 +1,7 @@
 """How much of a GPU's memory a step will take, counted without a GPU: tensors that have a shape and no numbers.
 
 Counted is what the backward pass keeps, with attention as PyTorch's fused kernels do it, and what the weights and the
-optimiser take. What a kernel needs meanwhile and what the allocator leaves unused comes on top.
+optimizer take. What a kernel needs meanwhile and what the allocator leaves unused comes on top.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
-from mlesam_ros.model.backbones import weightless
+from mlesam_ros.model.backbones import on_meta_device
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import MLESAM, Features
 from mlesam_ros.training.checkpointing import BLOCKS, NONE
@@ -26,7 +26,9 @@ _WEIGHT, _TRAINED = 4, 16
 """Bytes per frozen parameter; and per trained one, with its gradient and AdamW's two averages."""
 
 
-def training_bytes(config: MLESAMConfig, side: int, moments: int, precision: str, checkpointing: str = NONE) -> int:
+def estimate_training_memory(
+    config: MLESAMConfig, side: int, moments: int, precision: str, checkpointing: str = NONE
+) -> int:
     """Bytes of one step of stage `experts`.
 
     Args:
@@ -36,7 +38,7 @@ def training_bytes(config: MLESAMConfig, side: int, moments: int, precision: str
         precision: `fp32` or `bf16`.
         checkpointing: as in the recipe; of blocks that are done twice only the largest is there as a whole.
     """
-    with weightless():
+    with on_meta_device():
         model = MLESAM(config)
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")  # autocast knows this device, not the one without numbers

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 
 _BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 _SCORES = {"miou": "mIoU", "miou_all": "over all classes", "macc": "mAcc", "fwiou": "fwIoU", "pixel_accuracy": "pixels"}
@@ -129,7 +129,7 @@ def _cell(value: str | float | None) -> str:
 def main() -> None:
     """Rewrite the page of the checkout that this module lies in."""
     page = Path(__file__).resolve().parents[1] / "docs" / "training.md"
-    page.write_text(filled(page.read_text(encoding="utf-8"), share("weights")), encoding="utf-8")
+    page.write_text(filled(page.read_text(encoding="utf-8"), resource_path("weights")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import MODALITIES
 from mlesam_ros.strict_yaml import read_yaml
 from mlesam_ros.training.checkpointing import CHECKPOINTING, NONE
-from mlesam_ros.training.fields import PathText, build, one_of
+from mlesam_ros.training.fields import PathText, check_choice, from_mapping
 from mlesam_ros.training.sets import BagData, PublishedData
 from mlesam_ros.world.faults import FAULTS, NO_FAULT
 from mlesam_ros.world.weather import WEATHERS
@@ -170,10 +170,10 @@ class Recipe:
         Raises:
             ConfigError: with the value and what is accepted.
         """
-        one_of("stage", self.stage, ("pretrain", "experts"))
-        one_of("precision", self.precision, ("fp32", "bf16"))
-        one_of("checkpointing", self.checkpointing, CHECKPOINTING)
-        one_of("device", self.device, ("auto", "cpu", "cuda"))
+        check_choice("stage", self.stage, ("pretrain", "experts"))
+        check_choice("precision", self.precision, ("fp32", "bf16"))
+        check_choice("checkpointing", self.checkpointing, CHECKPOINTING)
+        check_choice("device", self.device, ("auto", "cpu", "cuda"))
         _shares("mixture", self.mixture, MODALITIES)
         if bool(self.epochs) == bool(self.steps):
             raise ConfigError(f"steps is {self.steps} and epochs is {self.epochs}.", "Give one of the two.")
@@ -204,7 +204,7 @@ def load_recipe(path: str | Path) -> Recipe:
     Raises:
         ConfigError: no such file, not YAML, or a key or value that is not accepted, its parameter file's among them.
     """
-    recipe = build(Recipe, read_yaml(path, "recipe"), f"recipe {path}")
+    recipe = from_mapping(Recipe, read_yaml(path, "recipe"), f"recipe {path}")
     data = recipe.data
     if not isinstance(data, BagData):
         return recipe
@@ -248,7 +248,7 @@ def _different(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> li
 
 def _shares(what: str, shares: Mapping[str, float], accepted: tuple[str, ...]) -> None:
     for name, share in shares.items():
-        one_of(f"{what}: name", name, accepted)
+        check_choice(f"{what}: name", name, accepted)
         if not (isfinite(share) and share >= 0):
             raise ConfigError(f"{what}: the share of {name} is {share}; it must be 0 or more.")
     if not sum(shares.values()) > 0:

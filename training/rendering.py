@@ -17,14 +17,14 @@ import cv2
 import numpy as np
 import torch
 
-from mlesam_ros.encoding.encoders import encode, make_encoders
+from mlesam_ros.encoding.encoders import encode, make_preprocessors
 from mlesam_ros.errors import DatasetError
 from mlesam_ros.frame import CAMERA, FrameSet, Modality
 from mlesam_ros.ownership import end_with_parent
 from mlesam_ros.training.conditions import Conditions
 from mlesam_ros.training.datasets.arrays import Writer
 from mlesam_ros.world.faults import NO_FAULT
-from mlesam_ros.world.moment import Moment
+from mlesam_ros.world.moment import SimFrame
 from mlesam_ros.world.world import World
 
 _SMALL = (64, 64)
@@ -81,7 +81,7 @@ def fingerprint(
     settings: str = "{}",
 ) -> str:
     """SHA-256 of a small picture of every condition: what a change of the world or the encoders would change."""
-    digest, made = hashlib.sha256(), make_encoders(dict(encoders), json.loads(settings))
+    digest, made = hashlib.sha256(), make_preprocessors(dict(encoders), json.loads(settings))
     for weather, fault in dict.fromkeys([(w, NO_FAULT) for w in weathers] + [(weathers[0], f) for f in faults]):
         world = World(7, weather, _SMALL, threads=1, fault=fault)
         moment = world.moment(_index(world.length, 0, 1))
@@ -96,7 +96,7 @@ def _render(street: Street) -> int:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     size = (street.size, street.size)
-    encoders = make_encoders(dict(street.encoders), json.loads(street.settings))
+    encoders = make_preprocessors(dict(street.encoders), json.loads(street.settings))
     writer = Writer(Path(street.folder), tuple(encoders))
     conditions, shape = street.conditions, (street.world_size, street.world_size)
     world = World(street.seed, conditions.weather, shape, threads=1, fault=conditions.fault)
@@ -112,5 +112,5 @@ def _index(length: int, number: int, count: int) -> int:
     return int((number + 0.5) * length / count)
 
 
-def _frame_set(moment: Moment) -> FrameSet:
+def _frame_set(moment: SimFrame) -> FrameSet:
     return FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))

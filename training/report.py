@@ -10,7 +10,7 @@ from rich.table import Table
 
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.metrics import Confusion
-from mlesam_ros.robustness import ANY, Damage, Subset, figures
+from mlesam_ros.robustness import ANY, Corruption, Subset, figures
 from mlesam_ros.training.evaluate import Score
 
 FORMAT = 2
@@ -34,7 +34,7 @@ def to_json(scores: Scores, space: LabelSpace, data: str) -> dict[str, Any]:
     means = {key: _mean([entry[key] for entry in entries]) for key in ("miou", "miou_all")}
     out["mean_of_subsets"] = means
     if _complete(scores):
-        found = {Damage(ANY, subset): score.whole.miou_present for subset, score in scores.items()}
+        found = {Corruption(ANY, subset): score.whole.miou_present for subset, score in scores.items()}
         out[ANY] = figures(found, max(scores, key=len))[ANY]
     return out
 

@@ -9,24 +9,24 @@ from torch import Tensor
 
 from mlesam_ros.frame import Modality
 from mlesam_ros.model.mlesam import MLESAM
-from mlesam_ros.robustness import EMM, NM, RMM, Damage, damaged_features, damages, figures
-from mlesam_ros.training.datasets.frames import LabelledFrames
-from mlesam_ros.training.evaluate import How, Predict, Score, evaluate
+from mlesam_ros.robustness import EMM, NM, RMM, Corruption, damaged_features, damages, figures
+from mlesam_ros.training.datasets.frames import LabeledDataset
+from mlesam_ros.training.evaluate import EvalConfig, Predict, Score, evaluate
 
 
-def robustness(model: MLESAM, dataset: LabelledFrames, how: How) -> dict[Damage, Score]:
+def robustness(model: MLESAM, dataset: LabeledDataset, how: EvalConfig) -> dict[Corruption, Score]:
     """Try everything that the three protocols ask for.
 
     Args:
         model: in evaluation mode.
         dataset: rows that the model was not trained on.
-        how: see `evaluate.How`.
+        how: see `evaluate.EvalConfig`.
     """
     modalities = model.config.modalities
     return evaluate(damage_predictor(model), dataset, modalities, damages(modalities), how)
 
 
-def summary(scores: Mapping[Damage, Score]) -> dict[str, Any]:
+def summary(scores: Mapping[Corruption, Score]) -> dict[str, Any]:
     """The protocols' figures, mIoU in percent over the classes present in the truth.
 
     Returns:
@@ -40,10 +40,10 @@ def summary(scores: Mapping[Damage, Score]) -> dict[str, Any]:
     return {**{n: present[n] for n in names}, "over_all_classes": {n: every[n] for n in names}}
 
 
-def damage_predictor(model: MLESAM) -> Predict[Damage]:
+def damage_predictor(model: MLESAM) -> Predict[Corruption]:
     """Random damage follows from the row."""
 
-    def predict(images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Damage, Tensor]]:
+    def predict(images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Corruption, Tensor]]:
         for damage, features in damaged_features(model.features, images, rows, model.features(images)):
             yield damage, model.heads(features).fused
 

@@ -1,4 +1,4 @@
-"""What a recipe says of data that exists already: a published set in its own layout, or labelled bags."""
+"""What a recipe says of data that exists already: a published set in its own layout, or labeled bags."""
 
 from __future__ import annotations
 

@@ -15,22 +15,22 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import CAMERA
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.progress import Show, track
-from mlesam_ros.training.crops import RandomCrops, WholePictures
+from mlesam_ros.training.crops import RandomCrops, ResizeForEval
 from mlesam_ros.training.dataset import Report, prepare
-from mlesam_ros.training.datasets.arrays import EncodedFrames
+from mlesam_ros.training.datasets.arrays import EncodedDataset
 from mlesam_ros.training.datasets.bag import BagOptions, prepare_bags
 from mlesam_ros.training.datasets.catalogue import open_dataset
-from mlesam_ros.training.datasets.frames import FileDataset, LabelledFrames
-from mlesam_ros.training.distributed import is_first, wait
+from mlesam_ros.training.datasets.frames import FileDataset, LabeledDataset
+from mlesam_ros.training.distributed import barrier, is_first
 from mlesam_ros.training.evaluate import Fit
-from mlesam_ros.training.feed import Vary
+from mlesam_ros.training.feed import Augmentation
 from mlesam_ros.training.recipe import Data, Recipe
 from mlesam_ros.training.sets import BagData, PublishedData
 from mlesam_ros.training.transforms import Augment
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSplits:
     """Data for a run.
 
     Attributes:
@@ -40,14 +40,14 @@ class Source:
         words: what the held-out rows are, for who reads the figures.
     """
 
-    train: LabelledFrames
-    held_out: LabelledFrames
-    vary: Vary
+    train: LabeledDataset
+    held_out: LabeledDataset
+    vary: Augmentation
     fit: Fit | None
     words: str
 
 
-def open_source(recipe: Recipe, config: MLESAMConfig) -> Source:
+def open_source(recipe: Recipe, config: MLESAMConfig) -> DataSplits:
     """Render or encode what is missing, and open it. Of many processes the first does so, the others wait.
 
     Args:
@@ -64,7 +64,7 @@ def open_source(recipe: Recipe, config: MLESAMConfig) -> Source:
         with _progress(what) as report:
             for part in ("train", "held_out"):
                 _prepare(recipe, config, part, report(part))
-    wait()
+    barrier()
     train, held_out = (_prepare(recipe, config, part) for part in ("train", "held_out"))
     if is_first():
         for warning in (words for part in (train, held_out) for words in part.warnings):
@@ -72,10 +72,10 @@ def open_source(recipe: Recipe, config: MLESAMConfig) -> Source:
     mean, std = config.statistics.get(CAMERA, ((0.0,) * 3, (1.0,) * 3))
     vary = Augment(recipe.augmentation, (torch.tensor(mean), torch.tensor(std)))
     words = "held-out simulated streets" if isinstance(recipe.data, Data) else "held-out bags"
-    return Source(train, held_out, vary, None, words)
+    return DataSplits(train, held_out, vary, None, words)
 
 
-def open_published(data: PublishedData, model: dict[str, Any]) -> Source:
+def open_published(data: PublishedData, model: dict[str, Any]) -> DataSplits:
     """Both splits of a published set; every file is there.
 
     Args:
@@ -97,10 +97,10 @@ def open_published(data: PublishedData, model: dict[str, Any]) -> Source:
     train, held_out = (open_dataset(data.kind, split, options) for split in (data.train, data.held_out))
     words = " ".join([data.kind, data.held_out, *(f"{key}={value}" for key, value in sorted(data.options.items()))])
     size = model.get("image_size", MLESAMConfig.image_size)
-    return Source(train, held_out, RandomCrops(data.crops, train, size), WholePictures(held_out, size), words)
+    return DataSplits(train, held_out, RandomCrops(data.crops, train, size), ResizeForEval(held_out, size), words)
 
 
-def survey(source: Source, one_size: bool) -> None:
+def verify_files(source: DataSplits, one_size: bool) -> None:
     """Look at every file of a published set once: what would stop the run at some row is known before its first step.
 
     Args:
@@ -117,7 +117,7 @@ def survey(source: Source, one_size: bool) -> None:
                 dataset.survey(report(part) if is_first() else None, one_size)
 
 
-def _prepare(recipe: Recipe, config: MLESAMConfig, part: str, report: Report | None = None) -> EncodedFrames:
+def _prepare(recipe: Recipe, config: MLESAMConfig, part: str, report: Report | None = None) -> EncodedDataset:
     data = recipe.data
     if isinstance(data, Data):
         return prepare(data, part, config.encoders, report, config.settings)

@@ -42,12 +42,12 @@ def decays(name: str, parameter: Tensor) -> bool:
     return parameter.ndim > 1 and words[-1] not in _SPARED
 
 
-class Learner:
-    """A model that learns, its optimiser, and the running average of its weights.
+class TrainState:
+    """A model that learns, its optimizer, and the running average of its weights.
 
     Attributes:
         model: its parameters that require a gradient are changed in place.
-        optimiser: AdamW with weight decay where `decays`.
+        optimizer: AdamW with weight decay where `decays`.
         average: name → running average of a trained parameter; empty without `recipe.ema`.
     """
 
@@ -59,7 +59,7 @@ class Learner:
             {"params": [p for name, p in parameters if decays(name, p) == wanted], "weight_decay": decay}
             for wanted, decay in ((True, recipe.weight_decay), (False, 0.0))
         ]
-        self.optimiser = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
         self.average: dict[str, Tensor] = {}
         if recipe.ema:
             self.average = {name: p.detach().clone() for name, p in trained(model).items()}
@@ -67,9 +67,9 @@ class Learner:
     @torch.no_grad()
     def step(self, number: int, rate: float) -> None:
         """Change the weights by their gradients, and the average after them."""
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimiser.step()
+        self.optimizer.step()
         decay = min(self._recipe.ema, (1 + number) / (10 + number))  # the first weights are soon forgotten
         parameters = trained(self.model)
         for name, mean in self.average.items():
@@ -96,7 +96,7 @@ class Learner:
         state = {
             "recipe": recipe_dict(self._recipe), "origin": dict(origin), "step": step,
             "parameters": {name: p.detach() for name, p in trained(self.model).items()},
-            "buffers": dict(self.model.named_buffers()), "optimiser": self.optimiser.state_dict(),
+            "buffers": dict(self.model.named_buffers()), "optimiser": self.optimizer.state_dict(),
             "average": self.average,
         }  # fmt: skip
         atomic_write(path, packed(state))
@@ -146,4 +146,4 @@ class Learner:
             buffer.copy_(state["buffers"][name])
         for name, mean in self.average.items():
             mean.copy_(state["average"][name])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimizer.load_state_dict(state["optimiser"])

@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from mlesam_ros.config import EventParameters
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, image_settings, make_encoders
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, image_settings, make_preprocessors
 from mlesam_ros.encoding.settings import EVENT_WINDOW
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.files import atomic_write, expand_path
@@ -26,18 +26,18 @@ from mlesam_ros.model.weights import load_backbone, save_backbone
 from mlesam_ros.ownership import owned
 from mlesam_ros.robustness import Subset
 from mlesam_ros.training.checkpointing import BLOCKS, checkpoint_blocks
-from mlesam_ros.training.datasets.frames import LabelledFrames
-from mlesam_ros.training.distributed import is_first, pick_device, processes, wait
-from mlesam_ros.training.evaluate import How, Score, evaluate
+from mlesam_ros.training.datasets.frames import LabeledDataset
+from mlesam_ros.training.distributed import barrier, is_first, pick_device, processes
+from mlesam_ros.training.evaluate import EvalConfig, Score, evaluate
 from mlesam_ros.training.experts import ExpertStage
 from mlesam_ros.training.loop import run
 from mlesam_ros.training.pretrain import PretrainStage
 from mlesam_ros.training.recipe import Data, Recipe, load_recipe, scheduled
-from mlesam_ros.training.rehearsal import rehearse
+from mlesam_ros.training.rehearsal import preflight
 from mlesam_ros.training.report import robustness_table, tables, to_json
 from mlesam_ros.training.robustness import robustness, summary
 from mlesam_ros.training.sets import BagData, PublishedData
-from mlesam_ros.training.source import Source, open_published, open_source
+from mlesam_ros.training.source import DataSplits, open_published, open_source
 
 EVALUATION = "evaluation.json"
 EXPERTS = "experts.safetensors"
@@ -81,7 +81,7 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
         source = published or open_source(recipe, config)
         recipe = scheduled(recipe, len(source.train))
         if published:
-            rehearse(recipe, stage, published)
+            preflight(recipe, stage, published)
         stage.weights = class_weights(source.train, len(config.label_space), recipe.balance)
         run(recipe, stage, source.train, source.vary, out, resume)
         stage.model.eval()
@@ -89,11 +89,11 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
         path = out / (EXPERTS if recipe.stage == "experts" else f"{config.backbone}.safetensors")
         if is_first():
             _write(path, stage, scores, source)
-        wait()
+        barrier()
     return Result(path, out / EVALUATION, scores)
 
 
-def model_config(recipe: Recipe, published: Source | None = None) -> MLESAMConfig:
+def model_config(recipe: Recipe, published: DataSplits | None = None) -> MLESAMConfig:
     """The recipe's model, its encoders named and their statistics written down.
 
     Args:
@@ -115,12 +115,12 @@ def model_config(recipe: Recipe, published: Source | None = None) -> MLESAMConfi
     if isinstance(recipe.data, BagData):
         config = replace(config, label_space=load_label_space(recipe.data.space))
     config = replace(config, image_size=size)
-    if foreign := [m for m in config.modalities if m not in {**DEFAULT_ENCODERS, **config.encoders}]:
-        raise ConfigError(f"no sensor is called {foreign[0]}; accepted are {', '.join(DEFAULT_ENCODERS)}.")
+    if foreign := [m for m in config.modalities if m not in {**DEFAULT_PREPROCESSORS, **config.encoders}]:
+        raise ConfigError(f"no sensor is called {foreign[0]}; accepted are {', '.join(DEFAULT_PREPROCESSORS)}.")
     if isinstance(recipe.data, BagData):
         config = _with_events(config, recipe.data.description().event)
-    encoders = {m: config.encoders.get(m, DEFAULT_ENCODERS[m]) for m in config.modalities}
-    made = make_encoders(encoders, config.settings)
+    encoders = {m: config.encoders.get(m, DEFAULT_PREPROCESSORS[m]) for m in config.modalities}
+    made = make_preprocessors(encoders, config.settings)
     if isinstance(recipe.data, Data) and getattr(made.get(EVENT), "window", EVENT_WINDOW) != EVENT_WINDOW:
         raise ConfigError(
             f"model.settings.event.window is not {EVENT_WINDOW:g} s, which the simulated street has.",
@@ -150,7 +150,7 @@ def _with_events(config: MLESAMConfig, event: EventParameters) -> MLESAMConfig:
     return replace(config, encoders=encoders, settings={**config.settings, EVENT: settings})
 
 
-def _published_config(recipe: Recipe, published: Source) -> MLESAMConfig:
+def _published_config(recipe: Recipe, published: DataSplits) -> MLESAMConfig:
     data, dataset = recipe.data, published.train
     assert isinstance(data, PublishedData)
     for key in ("label_space", "encoders", "statistics", "settings"):
@@ -159,11 +159,11 @@ def _published_config(recipe: Recipe, published: Source) -> MLESAMConfig:
     return replace(
         MLESAMConfig.from_dict({**recipe.model, "modalities": dataset.modalities}),
         label_space=dataset.space, encoders=dict(dataset.encoders), statistics=dict(dataset.statistics),
-        settings=image_settings(make_encoders(dataset.encoders)),
+        settings=image_settings(make_preprocessors(dataset.encoders)),
     )  # fmt: skip
 
 
-def class_weights(dataset: LabelledFrames, classes: int, balance: float) -> Tensor | None:
+def class_weights(dataset: LabeledDataset, classes: int, balance: float) -> Tensor | None:
     """(classes,) weights (median / frequency) ** balance, between 1/4 and 4; 1 for a class that never occurs.
 
     Reads every label, whatever `balance` is, so that one outside the space is known before the first step.
@@ -207,9 +207,11 @@ def make_stage(recipe: Recipe, config: MLESAMConfig) -> PretrainStage | ExpertSt
     return stage
 
 
-def _measure(recipe: Recipe, stage: PretrainStage | ExpertStage, source: Source, out: Path) -> Mapping[Subset, Score]:
+def _measure(
+    recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSplits, out: Path
+) -> Mapping[Subset, Score]:
     """Scores on the held-out rows, written and shown."""
-    how = How(recipe.batch // recipe.accumulate, recipe.precision, pick_device(recipe.device), source.fit)
+    how = EvalConfig(recipe.batch // recipe.accumulate, recipe.precision, pick_device(recipe.device), source.fit)
     scores = evaluate(stage.predict, source.held_out, stage.inputs, stage.subsets, how)
     content, shown = to_json(scores, source.held_out.space, source.words), tables(scores, source.words)
     if recipe.robustness and isinstance(stage, ExpertStage):
@@ -221,7 +223,7 @@ def _measure(recipe: Recipe, stage: PretrainStage | ExpertStage, source: Source,
     return scores
 
 
-def _write(path: Path, stage: PretrainStage | ExpertStage, scores: Mapping[Subset, Score], source: Source) -> None:
+def _write(path: Path, stage: PretrainStage | ExpertStage, scores: Mapping[Subset, Score], source: DataSplits) -> None:
     stage.model.to("cpu")
     if isinstance(stage, ExpertStage):
         save_checkpoint(path, stage.model, headline(scores, source.words))

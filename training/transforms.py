@@ -2,7 +2,7 @@
 
 Mirroring holds for every encoding we have (none knows left from right). A magnified crop is what a longer lens would
 see: ranges and heights stay, pixels grow. Values that are measurements are copied, never blended, so that a sparse
-return does not smear into its empty neighbours. Only the camera's picture is interpolated and changes its colours.
+return does not smear into its empty neighbors. Only the camera's picture is interpolated and changes its colors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Augment:
     """Varies a batch; the same generator state gives the same result."""
 
     def __init__(self, options: Augmentation, camera_statistics: tuple[Tensor, Tensor]) -> None:
-        """Remember how much to vary, and the (3,) mean and deviation that the camera's encoder normalised with."""
+        """Remember how much to vary, and the (3,) mean and deviation that the camera's encoder normalized with."""
         self.options = options
         self.mean, self.std = (torch.as_tensor(s, dtype=torch.float32).view(3, 1, 1) for s in camera_statistics)
 
@@ -30,7 +30,7 @@ class Augment:
         """Vary every sample of a batch on its own, all its modalities alike.
 
         Args:
-            images: modality → (B, 3, H, W) float32 normalised.
+            images: modality → (B, 3, H, W) float32 normalized.
             labels: (B, H, W) uint8.
             generator: where the chance comes from.
 
@@ -57,25 +57,25 @@ class Augment:
 
         out = {name: cut(picture[b], "bilinear" if name == CAMERA else "nearest") for name, picture in images.items()}
         if CAMERA in out:
-            out[CAMERA] = self._recolour(out[CAMERA], generator)
+            out[CAMERA] = self._recolor(out[CAMERA], generator)
         for name in SPARSE:
             if name in out and self.options.thin:
-                out[name] = thin(out[name], draw[4] * self.options.thin, generator)
+                out[name] = random_drop(out[name], draw[4] * self.options.thin, generator)
         return out, cut(labels[b : b + 1], "nearest")[0]
 
-    def _recolour(self, picture: Tensor, generator: torch.Generator) -> Tensor:
-        """Brightness, contrast and saturation of a normalised (3, H, W) picture, each by its own factor."""
+    def _recolor(self, picture: Tensor, generator: torch.Generator) -> Tensor:
+        """Brightness, contrast and saturation of a normalized (3, H, W) picture, each by its own factor."""
         if not self.options.jitter:
             return picture
         change = 2 * torch.rand(3, generator=generator) - 1
         brightness, contrast, saturation = (1 + self.options.jitter * change).tolist()
         linear = (picture * self.std + self.mean) * brightness
         linear = (linear - linear.mean()) * contrast + linear.mean()
-        grey = linear.mean(0, keepdim=True)
-        return (((linear - grey) * saturation + grey).clamp(0, 1) - self.mean) / self.std
+        gray = linear.mean(0, keepdim=True)
+        return (((linear - gray) * saturation + gray).clamp(0, 1) - self.mean) / self.std
 
 
-def thin(picture: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def random_drop(picture: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Drop a share of the pixels of a (3, H, W) sparse picture, as dust and rain do to returns."""
     keep = torch.rand(picture.shape[-2:], generator=generator) >= share
     return picture * keep

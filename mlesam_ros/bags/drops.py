@@ -12,7 +12,7 @@ _SYNTAX = re.compile(r"(?P<target>[\w/~-]+)(@(?P<start>[\d.]*)\.\.(?P<end>[\d.]*
 
 
 @dataclass(frozen=True)
-class Drop:
+class Outage:
     """One sensor's silence.
 
     Attributes:
@@ -25,18 +25,18 @@ class Drop:
     start: float = 0.0
     end: float = math.inf
 
-    def hides(self, topic: str, seconds: float) -> bool:
+    def suppresses(self, topic: str, seconds: float) -> bool:
         """Whether a message of this topic at this moment of the playback is withheld."""
-        return self.start <= seconds < self.end and self.concerns(topic)
+        return self.start <= seconds < self.end and self.matches(topic)
 
-    def concerns(self, topic: str) -> bool:
+    def matches(self, topic: str) -> bool:
         """Whether this is one of the target's topics."""
         if self.target.startswith("/"):
             return topic == self.target or topic.startswith(self.target.rstrip("/") + "/")
         return any(part in (self.target, self.target + "s") for part in topic.split("/"))
 
 
-def parse_drop(text: str) -> Drop:
+def parse_drop(text: str) -> Outage:
     """Read `TARGET`, `TARGET@FROM..TO`, `TARGET@FROM..` or `TARGET@..TO`, in seconds.
 
     Raises:
@@ -46,7 +46,7 @@ def parse_drop(text: str) -> Drop:
     try:
         if match is None:
             raise ValueError
-        drop = Drop(match["target"], float(match["start"] or 0), float(match["end"] or math.inf))
+        drop = Outage(match["target"], float(match["start"] or 0), float(match["end"] or math.inf))
     except ValueError:
         raise ConfigError(
             f"drop {text!r} cannot be read.",

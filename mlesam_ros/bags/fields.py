@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import BagError
-from mlesam_ros.frame import NANOSECONDS, Picture
+from mlesam_ros.frame import NANOSECONDS, RawImage
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transform import Transform
 
@@ -25,7 +25,7 @@ def header(stamp: int, frame_id: str) -> Fields:
     return {"stamp": {"sec": seconds, "nanosec": nanoseconds}, "frame_id": frame_id}
 
 
-def image(stamp: int, frame_id: str, picture: Picture) -> Fields:
+def image(stamp: int, frame_id: str, picture: RawImage) -> Fields:
     """A sensor_msgs/Image."""
     return {
         "header": header(stamp, frame_id), "height": picture.height, "width": picture.width,
@@ -37,7 +37,7 @@ def pixels(stamp: int, frame_id: str, values: npt.NDArray[np.uint8], encoding: s
     """A sensor_msgs/Image of (H, W) or (H, W, channels) uint8."""
     rows = np.ascontiguousarray(values)
     height, width = rows.shape[:2]
-    return image(stamp, frame_id, Picture(height, width, encoding, rows.strides[0], rows.reshape(-1)))
+    return image(stamp, frame_id, RawImage(height, width, encoding, rows.strides[0], rows.reshape(-1)))
 
 
 def compressed_image(stamp: int, frame_id: str, form: str, data: bytes) -> Fields:

@@ -9,10 +9,10 @@ from tempfile import TemporaryDirectory
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 
-from mlesam_ros.bags.mcap import McapRemains
-from mlesam_ros.bags.sqlite import SqliteRemains, has_journal, is_cut_off
-from mlesam_ros.bags.storage import PACKED, Entry, Storage, count, refuse_foreign
-from mlesam_ros.bags.unpack import expand
+from mlesam_ros.bags.mcap import McapRecoveryReader
+from mlesam_ros.bags.sqlite import SqliteRecoveryReader, has_journal, is_cut_off
+from mlesam_ros.bags.storage import COMPRESSED_SUFFIX, SerializedMessage, Storage, pluralize, refuse_foreign
+from mlesam_ros.bags.unpack import decompress_file
 from mlesam_ros.errors import BagError
 
 _FAULTS = 3  # that are told
@@ -35,7 +35,7 @@ class BagFile:
         """
         self.path, self.warnings = path, list[str]()
         self._folder: TemporaryDirectory[str] | None = None
-        self._real = self._expanded() if path.suffix == PACKED else path
+        self._real = self._expanded() if path.suffix == COMPRESSED_SUFFIX else path
         if self._real.stat().st_size == 0:
             self._forget()
             raise BagError(f"{path} is empty (0 bytes); the recording was never written.")
@@ -63,12 +63,12 @@ class BagFile:
 
     def _open(self) -> Storage:
         if has_journal(self._real) or (self._real.suffix == ".db3" and is_cut_off(self._real)):
-            return self._remains((), "")
+            return self._recover((), "")
         try:
             reader = Reader(self._real)
             reader.open()
         except Exception as error:  # rosbags raises whatever its parsers trip over
-            return self._remains((), _reason(error))
+            return self._recover((), _reason(error))
         return reader
 
     def close(self) -> None:
@@ -76,37 +76,39 @@ class BagFile:
         self._storage.close()
         self._forget()
 
-    def messages(self, connections: Collection[Connection], start: int | None, stop: int | None) -> Iterator[Entry]:
+    def messages(
+        self, connections: Collection[Connection], start: int | None, stop: int | None
+    ) -> Iterator[SerializedMessage]:
         """Some topics' messages in the order of time; see `Storage.messages`.
 
         Where the file turns out to be damaged, what can be read without its index follows.
         """
         if not connections:
             return
-        newest: list[Entry] = []  # those with the latest stamp so far
+        newest: list[SerializedMessage] = []  # those with the latest stamp so far
         told, declared = 0, sum(connection.msgcount for connection in connections)
         try:
             for connection, stamp, raw in self._storage.messages(connections, start, stop):
-                entry = Entry(connection, stamp, bytes(raw))
+                entry = SerializedMessage(connection, stamp, bytes(raw))
                 newest = [*newest, entry] if newest and newest[0].stamp == stamp else [entry]
                 told += 1
                 yield entry
             if start is None and stop is None and told < declared:
-                raise BagError(f"its index leads to {told} of {count(declared, 'message')}")
+                raise BagError(f"its index leads to {told} of {pluralize(declared, 'message')}")
         except Exception as error:  # as above
-            yield from self._after(newest, error, connections, newest[0].stamp if newest else start, stop)
+            yield from self._resume_after(newest, error, connections, newest[0].stamp if newest else start, stop)
 
-    def _after(
+    def _resume_after(
         self,
-        told: list[Entry],
+        told: list[SerializedMessage],
         error: Exception,
         connections: Collection[Connection],
         start: int | None,
         stop: int | None,
-    ) -> Iterator[Entry]:
+    ) -> Iterator[SerializedMessage]:
         """What comes after the entries that were told last, all of which have the stamp `start`."""
         try:
-            remains = self._remains(self.connections, _reason(error))
+            remains = self._recover(self.connections, _reason(error))
         except BagError as failure:
             self.warnings.append(str(failure))
             return
@@ -120,12 +122,12 @@ class BagFile:
         finally:
             remains.close()
 
-    def _remains(self, known: Collection[Connection], reason: str) -> McapRemains | SqliteRemains:
+    def _recover(self, known: Collection[Connection], reason: str) -> McapRecoveryReader | SqliteRecoveryReader:
         is_mcap = self._real.suffix == ".mcap"
-        remains = McapRemains(self._real, known) if is_mcap else SqliteRemains(self._real)
+        remains = McapRecoveryReader(self._real, known) if is_mcap else SqliteRecoveryReader(self._real)
         faults = remains.faults or [reason]
         more = [f"{len(faults) - _FAULTS} faults more"] if len(faults) > _FAULTS else []
-        found = count(remains.message_count, "message")
+        found = pluralize(remains.message_count, "message")
         self.warnings.append(f"{self.path}: {', '.join([*faults[:_FAULTS], *more])}; {found} can be read.")
         return remains
 
@@ -134,7 +136,7 @@ class BagFile:
         self._folder = TemporaryDirectory(prefix="mlesam_")
         target = Path(self._folder.name) / self.path.stem
         try:
-            fault = expand(self.path, target)
+            fault = decompress_file(self.path, target)
         except OSError as error:
             self._forget()
             raise BagError(

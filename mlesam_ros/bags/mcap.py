@@ -1,7 +1,7 @@
 """What is left of an mcap file: its records in the order of writing, without the index that a recorder writes last.
 
 Format: https://mcap.dev/spec. A recorder that is killed leaves no summary, so the file is walked record by record. A
-damaged stretch is passed over to the next chunk that can be recognised; of a chunk that is cut off, the messages whose
+damaged stretch is passed over to the next chunk that can be recognized; of a chunk that is cut off, the messages whose
 bytes are all there are used, as far as its compression lets anything out.
 """
 
@@ -21,8 +21,8 @@ from zlib import crc32
 from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinition, MessageDefinitionFormat, Qos
 from rosbags.rosbag2.metadata import parse_qos
 
-from mlesam_ros.bags.storage import Entry, count
-from mlesam_ros.bags.unpack import unpack
+from mlesam_ros.bags.storage import SerializedMessage, pluralize
+from mlesam_ros.bags.unpack import decompress_partial
 from mlesam_ros.errors import BagError
 
 _MAGIC = b"\x89MCAP0\r\n"
@@ -36,7 +36,7 @@ _STRETCH = 1 << 20
 _LARGEST = 1 << 30
 """Bytes of a chunk that are believed; a damaged size asks for more."""
 _END_OF_TIME = 1 << 64
-_Turn = tuple[int, Entry | None]
+_Turn = tuple[int, SerializedMessage | None]
 
 
 class _Part(NamedTuple):
@@ -49,7 +49,7 @@ class _Part(NamedTuple):
     is_chunk: bool
 
 
-class McapRemains:
+class McapRecoveryReader:
     """An mcap file read without its index, damaged or not.
 
     Attributes:
@@ -79,7 +79,7 @@ class McapRemains:
         self._walk()
         orphans = sum(number for channel, number in self._counts.items() if channel not in self._channels)
         if orphans:
-            self.faults.append(f"{count(orphans, 'message')} of unknown topics")
+            self.faults.append(f"{pluralize(orphans, 'message')} of unknown topics")
         self.connections = [c._replace(msgcount=self._counts[c.id], owner=self) for c in self._channels.values()]
         if not self.connections:
             self.close()
@@ -94,7 +94,7 @@ class McapRemains:
 
     def messages(
         self, connections: Collection[Connection], start: int | None = None, stop: int | None = None
-    ) -> Iterator[Entry]:
+    ) -> Iterator[SerializedMessage]:
         """See `Storage.messages`. Parts are opened when their time has come, so a few are in memory at once."""
         wanted = {connection.id: connection for connection in connections}
         stop = _END_OF_TIME if stop is None else stop
@@ -168,7 +168,7 @@ class McapRemains:
         return fault
 
     def _take_bare(self, at: int, stop: int) -> None:
-        """A message outside of any chunk; neighbours become one part."""
+        """A message outside of any chunk; neighbors become one part."""
         last = self._parts[-1] if self._parts else None
         channel, _, stamp, _ = _MESSAGE_HEAD.unpack_from(self._bytes, at + _RECORD.size)
         self._counts[channel] += 1
@@ -201,7 +201,9 @@ class McapRemains:
         *_, size, checksum, length = _CHUNK_HEAD.unpack_from(self._bytes, body)
         at = body + _CHUNK_HEAD.size + length
         form = self._bytes[body + _CHUNK_HEAD.size : at].decode("ascii", "replace")
-        content, fault = unpack(form, memoryview(self._bytes)[min(at + 8, stop) : stop], min(size, _LARGEST))
+        content, fault = decompress_partial(
+            form, memoryview(self._bytes)[min(at + 8, stop) : stop], min(size, _LARGEST)
+        )
         if fault or len(content) < size:
             return content, fault or "it ends too early"
         return content, "its checksum is wrong" if checksum and crc32(content) != checksum else ""
@@ -227,7 +229,7 @@ class McapRemains:
             if kind == _MESSAGE and len(body) >= _MESSAGE_HEAD.size:
                 channel, _, stamp, _ = _MESSAGE_HEAD.unpack_from(body)
                 if channel in wanted and start <= stamp < stop:
-                    found.append(Entry(wanted[channel], stamp, bytes(body[_MESSAGE_HEAD.size :])))
+                    found.append(SerializedMessage(wanted[channel], stamp, bytes(body[_MESSAGE_HEAD.size :])))
         yield from ((entry.stamp, entry) for entry in sorted(found, key=lambda entry: entry.stamp))
 
 

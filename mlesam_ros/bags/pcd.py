@@ -24,7 +24,7 @@ def read_pcd(path: str | Path) -> npt.NDArray[np.void]:
     """Read a .pcd file of any of the three encodings.
 
     Returns:
-        (points,) or, organised, (height, width) structured array, packed, in the file's own field order and types.
+        (points,) or, organized, (height, width) structured array, packed, in the file's own field order and types.
 
     Raises:
         CloudError: it cannot be read, or is not what it claims to be.

@@ -1,4 +1,4 @@
-"""A message that stays serialised: what is read from bytes is not unpacked first."""
+"""A message that stays serialized: what is read from bytes is not unpacked first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _STAMP = 4
 
 
 class RawMessage(bytes):
-    """The serialised bytes (CDR with encapsulation) of a message that begins with a header."""
+    """The serialized bytes (CDR with encapsulation) of a message that begins with a header."""
 
     @property
     def header(self) -> SimpleNamespace:

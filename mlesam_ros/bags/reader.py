@@ -14,10 +14,10 @@ from rosbags.interfaces import Connection, ConnectionExtRosbag2, QosDurability
 from mlesam_ros.bags.file import BagFile
 from mlesam_ros.bags.metadata import Metadata, read_metadata
 from mlesam_ros.bags.raw import RawMessage
-from mlesam_ros.bags.storage import count, is_storage, refuse_foreign, refuse_ros1_folder
+from mlesam_ros.bags.storage import is_storage, pluralize, refuse_foreign, refuse_ros1_folder
 from mlesam_ros.bags.typestore import typestore_of
-from mlesam_ros.bags.unpack import ZSTD_MAGIC, unpack
-from mlesam_ros.errors import BagError, one_line
+from mlesam_ros.bags.unpack import ZSTD_MAGIC, decompress_partial
+from mlesam_ros.errors import BagError, shorten
 from mlesam_ros.messages import RAW_TYPES
 
 _LARGEST = 1 << 30
@@ -92,11 +92,11 @@ class BagReader:
     def warnings(self) -> list[str]:
         """What is wrong with the bag and was got round, one sentence each; more may come while messages are read."""
         passed_over = [
-            f"{self.path}: {count(number, 'message')} on {topic} passed over, damaged."
+            f"{self.path}: {pluralize(number, 'message')} on {topic} passed over, damaged."
             for topic, number in self.damaged.items()
         ]
         told = [*self._notes, *(warning for file in self._files for warning in file.warnings), *passed_over]
-        return [one_line(warning) for warning in told]
+        return [shorten(warning) for warning in told]
 
     @property
     def start(self) -> int:
@@ -145,7 +145,7 @@ class BagReader:
         streams = [file.messages(few, start, stop) for file, few in zip(self._files, wanted, strict=True)]
         for connection, stamp, raw in heapq.merge(*streams, key=lambda entry: entry.stamp):
             # Recorders can compress each message; CDR never begins like that.
-            content = unpack("zstd", raw, _LARGEST)[0] if raw.startswith(ZSTD_MAGIC) else raw
+            content = decompress_partial("zstd", raw, _LARGEST)[0] if raw.startswith(ZSTD_MAGIC) else raw
             yield connection.topic, connection.msgtype, stamp, content
 
     def close(self) -> None:

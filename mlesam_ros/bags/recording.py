@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mlesam_ros.bags import fields
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.still import Still, load_still
+from mlesam_ros.bags.still import CalibratedFrame, load_calibrated_frame
 from mlesam_ros.bags.street import INFO_TOPICS, TOPICS
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.errors import BagError
@@ -31,7 +31,7 @@ COMPRESSED_TOPIC = "/camera/image_raw/compressed"
 _PACKET, _INFO = "event_camera_msgs/msg/EventPacket", "sensor_msgs/msg/CameraInfo"
 _PERIOD = NANOSECONDS // 10
 _EVENT_OFFSET = np.array([0.06, 0.0, 0.0])
-"""Where the event camera is taken to sit: metres in the camera's optical frame, looking the same way."""
+"""Where the event camera is taken to sit: meters in the camera's optical frame, looking the same way."""
 _EVENT_WIDTH = 70.0
 """Horizontal field of view that the event camera is taken to have, degrees."""
 _NOTE = (
@@ -65,7 +65,7 @@ def assemble_real_bag(
     event recording.
 
     Args:
-        camera_lidar_folder: see `still.load_still`.
+        camera_lidar_folder: see `still.load_calibrated_frame`.
         event_bag: a rosbag2 folder or file with one topic of `event_camera_msgs/EventPacket`.
         out: the new bag's folder, which must not exist.
         compressed: whether the picture goes in as the file's own bytes (`sensor_msgs/CompressedImage`) or decoded
@@ -77,7 +77,7 @@ def assemble_real_bag(
         CalibrationError: the picture's size is not the one that its calibration was made for; with both.
         CloudError: the point cloud is damaged.
     """
-    still = load_still(camera_lidar_folder)
+    still = load_calibrated_frame(camera_lidar_folder)
     with BagReader(event_bag) as reader:
         topic = _event_topic(reader)
         first = next(iter(reader.messages([topic])), None)
@@ -109,7 +109,7 @@ def _event_lens(width: int, height: int) -> CameraModel:
     return CameraModel(width, height, intrinsics, np.zeros(5), "plumb_bob")
 
 
-def _mounting(still: Still, stamp: int) -> fields.Fields:
+def _mounting(still: CalibratedFrame, stamp: int) -> fields.Fields:
     entries = [
         (LIDAR_FRAME, CAMERA_FRAME, still.camera_from_lidar.inverse()),
         (CAMERA_FRAME, EVENT_FRAME, Transform(np.eye(3), _EVENT_OFFSET)),
@@ -142,7 +142,7 @@ def _merge(
     return frames, packets
 
 
-def _add_still(writer: BagWriter, still: Still, compressed: bool, stamp: int) -> None:
+def _add_still(writer: BagWriter, still: CalibratedFrame, compressed: bool, stamp: int) -> None:
     writer.add(INFO_TOPICS[CAMERA], _INFO, stamp, fields.camera_info(stamp, CAMERA_FRAME, still.camera))
     if compressed:
         packed = fields.compressed_image(stamp, CAMERA_FRAME, still.form, still.picture)

@@ -1,4 +1,4 @@
-"""The last seconds of what was said, in memory: a ring of serialised messages, bounded in time and in bytes."""
+"""The last seconds of what was said, in memory: a ring of serialized messages, bounded in time and in bytes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ others, such as those that come again and again with new stamps."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class BufferedMessage:
     """One message.
 
     Attributes:
         topic, type_name: as `BagWriter` takes them.
         stamp: nanoseconds at which it was received.
-        raw: serialised (CDR).
+        raw: serialized (CDR).
         latched: what it says holds until somebody says otherwise.
     """
 
@@ -36,7 +36,7 @@ class Kept:
     latched: bool = False
 
 
-class Ring:
+class RingBuffer:
     """Keeps the newest messages. Any thread may call it.
 
     Latched messages, and the newest one of the topics that are `lasting`, outlive the window: without the lens and the
@@ -52,10 +52,10 @@ class Ring:
         self._window = round(seconds * NANOSECONDS)
         self._most = most_bytes
         self._lasting = frozenset(lasting)
-        self._messages: deque[Kept] = deque()
+        self._messages: deque[BufferedMessage] = deque()
         self._bytes = 0
-        self._latched: dict[tuple[str, bytes], Kept] = {}
-        self._newest: dict[str, Kept] = {}
+        self._latched: dict[tuple[str, bytes], BufferedMessage] = {}
+        self._newest: dict[str, BufferedMessage] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -66,7 +66,7 @@ class Ring:
         """Of the messages within the window."""
         return self._bytes
 
-    def add(self, message: Kept) -> None:
+    def add(self, message: BufferedMessage) -> None:
         """Keep a message and let go of what is too old or too much. Stamps that jump back start the window anew."""
         with self._lock:
             known = (message.topic, message.raw) in self._latched
@@ -81,9 +81,9 @@ class Ring:
             while self._messages and (
                 self._bytes > self._most or message.stamp - self._messages[0].stamp > self._window
             ):
-                self._let_go()
+                self._evict()
 
-    def contents(self) -> list[Kept]:
+    def contents(self) -> list[BufferedMessage]:
         """What is kept, in the order of receipt; what outlived the window is stamped with its beginning.
 
         A topic whose type changed begins with the new one: a bag knows one type per topic.
@@ -97,10 +97,10 @@ class Ring:
         newest = {message.topic: message.type_name for message in recent}
         recent = [message for message in recent if message.type_name == newest[message.topic]]
         begin = min(message.stamp for message in recent)
-        moved = [Kept(m.topic, m.type_name, max(m.stamp, begin), m.raw, m.latched) for m in old]
+        moved = [BufferedMessage(m.topic, m.type_name, max(m.stamp, begin), m.raw, m.latched) for m in old]
         return sorted([*moved, *recent], key=lambda message: message.stamp)
 
-    def _let_go(self) -> None:
+    def _evict(self) -> None:
         message = self._messages.popleft()
         self._bytes -= len(message.raw)
         if message.topic in self._lasting:
@@ -109,7 +109,7 @@ class Ring:
             self._bytes = 0
 
 
-def write_snapshot(ring: Ring, path: Path, given_up: Callable[[], bool] = lambda: False) -> int:
+def write_snapshot(ring: RingBuffer, path: Path, given_up: Callable[[], bool] = lambda: False) -> int:
     """Write what a ring holds as a bag, which appears whole or not at all.
 
     Args:
@@ -143,7 +143,7 @@ def write_snapshot(ring: Ring, path: Path, given_up: Callable[[], bool] = lambda
     return len(contents)
 
 
-def _write(contents: Sequence[Kept], path: Path, given_up: Callable[[], bool]) -> None:
+def _write(contents: Sequence[BufferedMessage], path: Path, given_up: Callable[[], bool]) -> None:
     with BagWriter(path) as bag:
         for message in contents:
             if given_up():

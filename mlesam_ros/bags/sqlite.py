@@ -20,7 +20,7 @@ import numpy.typing as npt
 from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinition, MessageDefinitionFormat, Qos
 from rosbags.rosbag2.metadata import parse_qos
 
-from mlesam_ros.bags.storage import Entry, count
+from mlesam_ros.bags.storage import SerializedMessage, pluralize
 from mlesam_ros.errors import BagError
 
 _FORMATS = {"ros2msg": MessageDefinitionFormat.MSG, "ros2idl": MessageDefinitionFormat.IDL}
@@ -57,7 +57,7 @@ _WHOLE_ROWS = (
 _WHOLE_PAGES = _WholePages()
 
 
-class SqliteRemains:
+class SqliteRecoveryReader:
     """An sqlite3 file read row by row, damaged or not.
 
     Attributes:
@@ -105,7 +105,7 @@ class SqliteRemains:
 
     def messages(
         self, connections: Collection[Connection], start: int | None = None, stop: int | None = None
-    ) -> Iterator[Entry]:
+    ) -> Iterator[SerializedMessage]:
         """See `Storage.messages`."""
         wanted = {connection.id: connection for connection in connections}
         first = 0 if start is None else int(np.searchsorted(self._stamps, start))
@@ -114,7 +114,7 @@ class SqliteRemains:
             connection = wanted.get(int(self._owners[at]))
             if connection is not None:
                 for (raw,) in self._database.execute("select data from messages where id = ?", (int(self._ids[at]),)):
-                    yield Entry(connection, int(self._stamps[at]), raw)
+                    yield SerializedMessage(connection, int(self._stamps[at]), raw)
 
     def _opened(self, path: Path) -> apsw.Connection:
         address, flags = self._address(path), apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
@@ -178,7 +178,7 @@ class SqliteRemains:
                     yield row[:3]
             except apsw.Error as error:
                 if hop == 1:
-                    self.faults.append(f"after {count(read, 'message')}: {error}")
+                    self.faults.append(f"after {pluralize(read, 'message')}: {error}")
             else:
                 return
             after, hop = max(after, 0) + hop, hop * 2

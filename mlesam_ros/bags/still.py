@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.bags.pcd import read_pcd
-from mlesam_ros.encoding.samples import decode_file
+from mlesam_ros.encoding.samples import decode_compressed
 from mlesam_ros.errors import BagError, CalibrationError, ImageError, MlesamError
-from mlesam_ros.frame import Picture
+from mlesam_ros.frame import RawImage
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transform import Transform
 
@@ -26,7 +26,7 @@ _PICTURES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
-class Still:
+class CalibratedFrame:
     """A calibrated frame.
 
     Attributes:
@@ -40,13 +40,13 @@ class Still:
 
     form: str
     picture: bytes
-    pixels: Picture
+    pixels: RawImage
     points: npt.NDArray[np.void]
     camera: CameraModel
     camera_from_lidar: Transform
 
 
-def load_still(folder: str | Path, fit: str | None = None) -> Still:
+def load_calibrated_frame(folder: str | Path, fit: str | None = None) -> CalibratedFrame:
     """Read a folder.
 
     Args:
@@ -65,7 +65,7 @@ def load_still(folder: str | Path, fit: str | None = None) -> Still:
     cloud = _only(folder, ".pcd file", list(folder.glob("*.pcd")))
     data = path.read_bytes()
     try:
-        pixels = decode_file(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        pixels = decode_compressed(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except ImageError as error:
         raise BagError(f"{path} is no picture that can be read: {error}") from error
     height, width = pixels.shape[:2]
@@ -73,14 +73,14 @@ def load_still(folder: str | Path, fit: str | None = None) -> Still:
     read = _from_text if text.exists() else _from_json
     camera, pose = _guarded(folder, lambda: read(folder, (height, width)))
     if fit is not None:
-        camera = camera.fitted(height, width, fit)
+        camera = camera.adapt_to_size(height, width, fit)
     try:
         camera.check(height, width)
     except CalibrationError as error:
         raise CalibrationError(f"{folder.name} cannot be used: {error.message}", error.remedy) from error
     rgb = np.ascontiguousarray(pixels[:, :, ::-1], np.uint8).reshape(-1)
-    picture = Picture(height, width, "rgb8", 3 * width, rgb)
-    return Still("png" if path.suffix == ".png" else "jpeg", data, picture, read_pcd(cloud), camera, pose)
+    picture = RawImage(height, width, "rgb8", 3 * width, rgb)
+    return CalibratedFrame("png" if path.suffix == ".png" else "jpeg", data, picture, read_pcd(cloud), camera, pose)
 
 
 def _only(folder: Path, what: str, found: list[Path]) -> Path:

@@ -12,12 +12,12 @@ from mlesam_ros.errors import BagError
 from mlesam_ros.files import foreign_file
 
 SUFFIXES = (".mcap", ".db3")
-PACKED = ".zstd"
+COMPRESSED_SUFFIX = ".zstd"
 """What compression of whole files adds to a name."""
 
 
-class Entry(NamedTuple):
-    """One serialised message: its connection, nanoseconds of its recording, CDR bytes."""
+class SerializedMessage(NamedTuple):
+    """One serialized message: its connection, nanoseconds of its recording, CDR bytes."""
 
     connection: Connection
     stamp: int
@@ -54,7 +54,7 @@ class Storage(Protocol):
 
 def is_storage(path: Path) -> bool:
     """Whether a file's name is one of a storage."""
-    return (Path(path.stem) if path.suffix == PACKED else path).suffix in SUFFIXES
+    return (Path(path.stem) if path.suffix == COMPRESSED_SUFFIX else path).suffix in SUFFIXES
 
 
 def refuse_foreign(path: Path) -> None:
@@ -82,6 +82,6 @@ def refuse_ros1_folder(folder: Path) -> None:
             refuse_foreign(path)
 
 
-def count(number: int, noun: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """`1 message`, `3 messages`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -9,8 +9,8 @@ import numpy as np
 
 from mlesam_ros.bags import fields
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Cloud, Picture
-from mlesam_ros.world.moment import Moment
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, PointCloud, RawImage
+from mlesam_ros.world.moment import SimFrame
 from mlesam_ros.world.rig import BASE_FRAME, CAMERA_FRAME, EVENT_FRAME, ODOM_FRAME
 from mlesam_ros.world.world import World
 
@@ -27,7 +27,7 @@ _CLOUD, _PACKET, _TRANSFORMS = (
 )
 
 
-def write_street(
+def write_simulated_bag(
     path: str | Path,
     world: World,
     moments: Iterable[int] | None = None,
@@ -53,7 +53,7 @@ def write_street(
         for done, index in enumerate(range(len(world)) if moments is None else moments):
             moment = world.moment(index)
             if done == 0:
-                statics = fields.transforms(world.rig.tree.statics(), moment.stamp)
+                statics = fields.transforms(world.rig.tree.static_transforms(), moment.stamp)
                 writer.add("/tf_static", _TRANSFORMS, moment.stamp, statics, latched=True)
             _add(writer, world, moment)
             if progress is not None:
@@ -61,7 +61,7 @@ def write_street(
     return Path(path)
 
 
-def _add(writer: BagWriter, world: World, moment: Moment) -> None:
+def _add(writer: BagWriter, world: World, moment: SimFrame) -> None:
     stamp = moment.stamp
     writer.add("/tf", _TRANSFORMS, stamp, fields.transforms([(ODOM_FRAME, BASE_FRAME, moment.pose)], stamp))
     for modality, topic in INFO_TOPICS.items():
@@ -70,14 +70,14 @@ def _add(writer: BagWriter, world: World, moment: Moment) -> None:
         frame_id = EVENT_FRAME if modality == EVENT else CAMERA_FRAME
         writer.add(topic, _INFO, stamp, fields.camera_info(stamp, frame_id, world.rig.model(frame_id)))
     for modality, frame in moment.frames.items():
-        if isinstance(frame.payload, Picture):
+        if isinstance(frame.payload, RawImage):
             writer.add(TOPICS[modality], _IMAGE, stamp, fields.image(stamp, frame.frame_id, frame.payload))
-        elif isinstance(frame.payload, Cloud):
+        elif isinstance(frame.payload, PointCloud):
             cloud = fields.point_cloud(stamp, frame.frame_id, frame.payload.points)
             writer.add(TOPICS[modality], _CLOUD, stamp, cloud)
         else:
             packet = moment.packet_stamp, frame.frame_id, world.event_size, moment.index, moment.evt3
             writer.add(TOPICS[modality], _PACKET, stamp, fields.event_packet(*packet))
     height, width = moment.labels.shape
-    labels = Picture(height, width, "mono8", width, np.ascontiguousarray(moment.labels).reshape(-1))
+    labels = RawImage(height, width, "mono8", width, np.ascontiguousarray(moment.labels).reshape(-1))
     writer.add(LABELS_TOPIC, _IMAGE, stamp, fields.image(stamp, CAMERA_FRAME, labels))

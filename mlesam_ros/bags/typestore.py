@@ -11,7 +11,7 @@ from rosbags.interfaces import Connection, MessageDefinitionFormat
 from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 
 PACKAGE = "mlesam_ros"
 _FOREIGN = Path(__file__).resolve().parents[1] / "interfaces"
@@ -25,7 +25,7 @@ def typestore() -> Typestore:
         ConfigError: our message files are not in the installation.
     """
     store = get_typestore(Stores.ROS2_JAZZY)
-    folders = {PACKAGE: share("msg"), **{path.parent.name: path for path in sorted(_FOREIGN.glob("*/msg"))}}
+    folders = {PACKAGE: resource_path("msg"), **{path.parent.name: path for path in sorted(_FOREIGN.glob("*/msg"))}}
     types = {}
     for package, folder in folders.items():
         for path in sorted(folder.glob("*.msg")):

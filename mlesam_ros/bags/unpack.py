@@ -20,7 +20,7 @@ _SLICE = 1 << 14
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
-def unpack(form: str, packed: bytes | memoryview, most: int) -> tuple[bytes, str]:
+def decompress_partial(form: str, packed: bytes | memoryview, most: int) -> tuple[bytes, str]:
     """Decompress as far as it goes.
 
     Args:
@@ -54,7 +54,7 @@ def _pieces(decompressor: Any, packed: bytes | memoryview) -> Iterator[bytes]:
         yield decompressor.decompress(packed[at : at + _SLICE])
 
 
-def expand(source: Path, target: Path) -> str:
+def decompress_file(source: Path, target: Path) -> str:
     """Unpack a file that is compressed with zstd as a whole.
 
     Returns:

@@ -86,7 +86,7 @@ class BagWriter:
         self.add_raw(topic, type_name, stamp, raw, latched)
 
     def add_raw(self, topic: str, type_name: str, stamp: int, raw: bytes | memoryview, latched: bool = False) -> None:
-        """Write one message that is serialised (CDR) already; arguments and errors as for `add`."""
+        """Write one message that is serialized (CDR) already; arguments and errors as for `add`."""
         connection = self._connections.get(topic)
         if connection is None:
             connection = self._writer.add_connection(

@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mlesam_ros.model.backbones import weightless
+from mlesam_ros.model.backbones import on_meta_device
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import MLESAM
 
@@ -21,7 +21,7 @@ _CLOCKS = {"cpu": time.process_time}
 
 
 @dataclass(frozen=True)
-class Ceilings:
+class Roofline:
     """Of one device in one precision, with as many threads as are in use.
 
     Attributes:
@@ -38,7 +38,7 @@ class Ceilings:
 
 
 @lru_cache(maxsize=8)
-def ceilings(device: str, dtype: torch.dtype, threads: int) -> Ceilings:
+def ceilings(device: str, dtype: torch.dtype, threads: int) -> Roofline:
     """Measure; the best of a few, since whatever else the machine does only makes it slower.
 
     On the CPU it is processor time that counts, for the same reason.
@@ -55,7 +55,7 @@ def ceilings(device: str, dtype: torch.dtype, threads: int) -> Ceilings:
     target = torch.empty_like(source)
     product = _best(lambda: torch.mm(a, b), device, threads)
     copied = _best(lambda: target.copy_(source), device, threads)
-    return Ceilings(2 * side**3 / product, 2 * source.nbytes / copied)
+    return Roofline(2 * side**3 / product, 2 * source.nbytes / copied)
 
 
 def _best(work: Callable[[], object], device: str, threads: int) -> float:
@@ -83,7 +83,7 @@ def network_work(config: MLESAMConfig, sensors: int, itemsize: int) -> tuple[int
         itemsize: bytes per number.
     """
     side = config.image_size
-    with weightless(), torch.no_grad():
+    with on_meta_device(), torch.no_grad():
         model = MLESAM(config).eval().requires_grad_(False)  # the counter looks for gradients
         with FlopCounterMode(display=False) as counter:
             pyramid = model.encode(torch.empty(sensors, 3, side, side))

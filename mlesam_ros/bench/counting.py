@@ -20,7 +20,7 @@ _WHOLE = {"scaled_dot_product_attention"}
 """One fused kernel on a GPU and on the CPU; only the meta device takes it apart."""
 
 
-class Counting(TorchDispatchMode):
+class OpCounter(TorchDispatchMode):
     """Counts what runs within it.
 
     On the meta device, whose tensors have shapes but no numbers, it shows what a GPU would be asked for, without one:
@@ -109,8 +109,8 @@ class Counting(TorchDispatchMode):
         self.alive -= size
 
 
-def count(work: Callable[[], object]) -> Counting:
+def count(work: Callable[[], object]) -> OpCounter:
     """What one call asks for."""
-    with Counting() as counting:
+    with OpCounter() as counting:
         work()
     return counting

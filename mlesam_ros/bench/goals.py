@@ -23,7 +23,7 @@ def times(row: Row) -> float:
 
 
 @dataclass(frozen=True)
-class Goal:
+class Target:
     """One of them.
 
     Attributes:
@@ -91,32 +91,32 @@ def _part(row: Row) -> float:
 
 
 GOALS = (
-    Goal(f"Network, {_GPU}, median", "≤ 10 ms", "model", "hiera_nano", _PLAIN, _median, "ms",
+    Target(f"Network, {_GPU}, median", "≤ 10 ms", "model", "hiera_nano", _PLAIN, _median, "ms",
          most=10, gpu=True, core=True),
-    Goal("… stamp to mask, 99th percentile", "≤ 20 ms", gpu=True),
-    Goal("… beside the plain way: sensor by sensor, eager, LoRA wrappers, fp32", "≥ 5 times as fast",
+    Target("… stamp to mask, 99th percentile", "≤ 20 ms", gpu=True),
+    Target("… beside the plain way: sensor by sensor, eager, LoRA wrappers, fp32", "≥ 5 times as fast",
          "model", "hiera_nano", _PLAIN, least=5, gpu=True),
-    Goal("… beside the frozen encoder alone, same batch and precision", "≤ 1.15 of its time", "model",
+    Target("… beside the frozen encoder alone, same batch and precision", "≤ 1.15 of its time", "model",
          "hiera_nano", "the frozen encoder", _part, "of its time", most=1.15, gpu=True),
-    Goal("… from weights in memory to ready", "≤ 60 s", "model", "hiera_nano 256x256, 4 sensors, bf16: from", "",
+    Target("… from weights in memory to ready", "≤ 60 s", "model", "hiera_nano 256x256, 4 sensors, bf16: from", "",
          _seconds, "s", most=60, gpu=True),
-    Goal("hiera_nano, four sensors, in the full node on two cores", "≥ 10 Hz", "node", "512x512, street robot: masks",
+    Target("hiera_nano, four sensors, in the full node on two cores", "≥ 10 Hz", "node", "512x512, street robot: masks",
          "", _median, "Hz", least=10, remark="robot and listener share the two cores; the sensors have 10.2 Hz"),
-    Goal(f"Node: all but the network, {_NODE}, stamp to publish", "≤ 5 ms", "node",
+    Target(f"Node: all but the network, {_NODE}, stamp to publish", "≤ 5 ms", "node",
          f"{_NODE}: everything but the model", "", _median, "ms", most=5, remark="see *The node* below"),
-    Goal("131,072 points projected, beside OpenCV", "≥ 8 times as fast", "sensors", "project 131072 points of a sweep",
+    Target("131,072 points projected, beside OpenCV", "≥ 8 times", "sensors", "project 131072 points of a sweep",
          "", least=8),
-    Goal("300,000 events counted, beside `np.add.at`", "≥ 20 times as fast", "sensors", "count 300000 events",
+    Target("300,000 events counted, beside `np.add.at`", "≥ 20 times as fast", "sensors", "count 300000 events",
          "np.add.at", least=20, remark="as fast as NumPy writes to so many places, see [sensors.md](sensors.md)"),
-    Goal("Synchroniser, per message of four sensors, events at 1 kHz", "≤ 50 µs", "sync",
+    Target("Synchroniser, per message of four sensors, events at 1 kHz", "≤ 50 µs", "sync",
          "message of 4 modalities, 30 Hz", "", _median, "µs", most=50),
-    Goal("Memory of the node over an hour", "flat", remark="watched by `make soak`: [reliability.md](reliability.md)"),
+    Target("Memory of the node over an hour", "flat", remark="`make soak`: [reliability.md](reliability.md)"),
 )  # fmt: skip
 """In the order of the page."""
 
 
 @dataclass(frozen=True)
-class Switch:
+class OptionResult:
     """A way that is faster than the plain one.
 
     Attributes:
@@ -135,7 +135,7 @@ class Switch:
     rows: tuple[tuple[str, str], ...] = ()
     unmeasured: str = ""
 
-    def brought(self, results: Mapping[str, Result]) -> str:
+    def speedup(self, results: Mapping[str, Result]) -> str:
         """In words."""
         told = []
         for name, end in self.rows:
@@ -152,26 +152,26 @@ _ROUNDING = "1e-5 of the largest logit, 1e-5 of a weight, fp32"
 _NO_GPU = "does nothing on a CPU; not measured, no GPU was at hand"
 
 SWITCHES = (
-    Switch("`FastPaths.merged`", "one Q/K/V matrix per sensor, no low-rank product", _EACH, _ROUNDING,
+    OptionResult("`FastPaths.merged`", "one Q/K/V matrix per sensor, no low-rank product", _EACH, _ROUNDING,
            (("paths", "merged"),)),
-    Switch("`FastPaths.keeps_position`", "Hiera's interpolated positional code is kept", _EACH, _ROUNDING,
-           (("paths", "keeps_position"),)),
-    Switch("`FastPaths.folded`", "SAM 1's relative positions inside a fused attention", _EACH, _ROUNDING,
+    OptionResult("`FastPaths.keeps_position`", "Hiera's interpolated positional code is kept", _EACH, _ROUNDING,
+           (("paths", "cache_pos_embed"),)),
+    OptionResult("`FastPaths.folded`", "SAM 1's relative positions inside a fused attention", _EACH, _ROUNDING,
            (("paths_vit_b", "folded"),)),
-    Switch("`FastPaths.channels_last`", "the numbers of a pixel lie side by side", _EACH, _ROUNDING,
+    OptionResult("`FastPaths.channels_last`", "the numbers of a pixel lie side by side", _EACH, _ROUNDING,
            (("paths", "channels_last"),)),
-    Switch("`FastPaths.graphs`", "a frame is one CUDA graph per subset of the sensors",
+    OptionResult("`FastPaths.graphs`", "a frame is one CUDA graph per subset of the sensors",
            "test/model/test_graphs.py::test_every_subset_is_recorded_once_and_says_what_the_plain_way_says",
            "labels but for 1 pixel in 1000 where classes tie, confidence 1/255, weights 1e-5", unmeasured=_NO_GPU),
-    Switch("`FastPaths.compiler`, off by default", "`torch.compile` of each block",
+    OptionResult("`FastPaths.compiler`, off by default", "`torch.compile` of each block",
            f"{_FAST}::test_a_compiled_model_says_what_the_plain_way_says", _ROUNDING, (("paths_inductor", "compiler"),),
            "each subset of the sensors is compiled when it is first met; kept for a first measurement on a GPU"),
-    Switch("`precision`", "bf16 where the device multiplies in it",
+    OptionResult("`precision`", "bf16 where the device multiplies in it",
            f"{_FAST}::test_in_low_precision_the_paths_are_as_near_to_the_truth_as_the_plain_way",
            "1.5 of what bf16 alone costs, below 10 %", (("paths", "precision"),)),
-    Switch("all of these", "none of them, same batch", f"{_FAST}::test_all_paths_together_say_what_the_plain_way_says",
+    OptionResult("all of these", "none of them", f"{_FAST}::test_all_paths_together_say_what_the_plain_way_says",
            _ROUNDING, (("paths", "all of these"), ("paths_vit_b", "all of these"))),
-    Switch("`Pipeline.encodes_on_device`", "range, intensity, height, depth made on the device",
+    OptionResult("`Pipeline.encodes_on_device`", "range, intensity, height, depth made on the device",
            "test/encoding/test_on_device.py::test_any_lens_size_and_dilation",
            "the same winner at every pixel on a CPU; a GPU may round at a pixel's edge", unmeasured=_NO_GPU),
 )  # fmt: skip

@@ -19,7 +19,7 @@ from mlesam_ros.bench.robot import PERIOD
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.frame import NANOSECONDS
 from mlesam_ros.ownership import child_environment
-from mlesam_ros.ros.observer import Observer
+from mlesam_ros.ros.observer import RawSubscriber
 
 NODE = "/mlesam"
 STATUS, LABELS = f"{NODE}/status", f"{NODE}/labels"
@@ -127,7 +127,7 @@ def drive(robot: str, seconds: float, parameters: Sequence[str] = ()) -> tuple[R
     with ExitStack() as stack:
         node = stack.enter_context(child("mlesam_ros.cli", "node", "--ros-args", "--log-level", "fatal", *given))
         stack.enter_context(child("mlesam_ros.bench.robot", robot))
-        observer = stack.enter_context(Observer(listener.hear))
+        observer = stack.enter_context(RawSubscriber(listener.hear))
         observer.listen(STATUS, "mlesam_ros/msg/Status")
         observer.listen(LABELS, _IMAGE)
         _until(observer, lambda: listener.run.complete > 0, "a mask of all four sensors")
@@ -138,7 +138,7 @@ def drive(robot: str, seconds: float, parameters: Sequence[str] = ()) -> tuple[R
         return alone, _measure(observer, listener, node, seconds)
 
 
-def _measure(observer: Observer, listener: Listener, node: subprocess.Popen[bytes], seconds: float) -> Run:
+def _measure(observer: RawSubscriber, listener: Listener, node: subprocess.Popen[bytes], seconds: float) -> Run:
     observer.hear(_SETTLE)
     listener.restart()
     begun, worked, faults = time.monotonic(), _cpu_seconds(node.pid), _faults(node.pid)
@@ -151,7 +151,7 @@ def _measure(observer: Observer, listener: Listener, node: subprocess.Popen[byte
     return run
 
 
-def _until(observer: Observer, enough: Callable[[], bool], what: str) -> None:
+def _until(observer: RawSubscriber, enough: Callable[[], bool], what: str) -> None:
     end = time.monotonic() + _PATIENCE
     while not enough():
         if time.monotonic() > end:

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlesam_ros.bench.ceilings import Ceilings, ceilings, network_work, wait
+from mlesam_ros.bench.ceilings import Roofline, ceilings, network_work, wait
 from mlesam_ros.bench.memory import asked_bytes
-from mlesam_ros.bench.plain import PlainModel
-from mlesam_ros.bench.row import Row, row
+from mlesam_ros.bench.plain import BaselineModel
+from mlesam_ros.bench.row import BenchmarkResult, row
 from mlesam_ros.bench.timing import Timing, interleaved
 from mlesam_ros.frame import AUTO, MODALITIES, Modality
 from mlesam_ros.model.config import MLESAMConfig
-from mlesam_ros.model.fast_paths import FastPaths, prepare
+from mlesam_ros.model.fast_paths import InferenceOptions, prepare
 from mlesam_ros.model.mlesam import MLESAM, build_mlesam
 from mlesam_ros.model.readout import read
 from mlesam_ros.pipeline import PRECISIONS, Pipeline, pick_device, pick_precision
@@ -37,7 +37,7 @@ class Options:
         precision: of our way; the plain way is fp32.
         device: None for a GPU if there is one.
         threads: on the CPU; None as for `Pipeline`.
-        compiler: as for `FastPaths`.
+        compiler: as for `InferenceOptions`.
     """
 
     backbone: str = "hiera_nano"
@@ -66,7 +66,7 @@ class Options:
         torch.manual_seed(0)
         return build_mlesam(self.config())
 
-    def pipeline(self, network: MLESAM, paths: FastPaths) -> Pipeline:
+    def pipeline(self, network: MLESAM, paths: InferenceOptions) -> Pipeline:
         """That runs the network."""
         return Pipeline(network, self.device, self.precision, self.threads, paths)
 
@@ -93,7 +93,7 @@ def facts(options: Options) -> dict[str, Any]:
     }
 
 
-def run(repeats: int, options: Options | None = None) -> list[Row]:
+def run(repeats: int, options: Options | None = None) -> list[BenchmarkResult]:
     """All comparisons in turn, the stages, memory and the start.
 
     Args:
@@ -111,19 +111,21 @@ def warm_up(repeats: int) -> int:
 class _Bench:
     def __init__(self, options: Options) -> None:
         self.options, network = options, options.network()
-        self.plain = PlainModel(network, pick_device(options.device))
+        self.plain = BaselineModel(network, pick_device(options.device))
         frozen = copy.deepcopy(network)
         begun = time.perf_counter()
-        self.pipeline = options.pipeline(network, FastPaths(compiler=options.compiler))
+        self.pipeline = options.pipeline(network, InferenceOptions(compiler=options.compiler))
         self.pipeline.warm_up()
         self.start = time.perf_counter() - begun
         self.device = self.pipeline.device
         self.dtype = PRECISIONS[self.pipeline.precision]
-        self.frozen = prepare(frozen, self.device, self.dtype, FastPaths(merged=False, compiler=options.compiler))
+        self.frozen = prepare(
+            frozen, self.device, self.dtype, InferenceOptions(merged=False, compiler=options.compiler)
+        )
         self.images = options.images()
         self.batch = torch.stack(list(self.images.values())).to(self.dtype)
 
-    def rows(self, repeats: int) -> Iterator[Row]:
+    def rows(self, repeats: int) -> Iterator[BenchmarkResult]:
         first = self.options.modalities[0]
         sensors, precision = len(self.images), self.pipeline.precision
         name = f"{self.options.name}, {sensors} sensors, {precision}"
@@ -131,7 +133,7 @@ class _Bench:
             "": self.ours,
             "one sensor after the other, eager, LoRA wrappers, fp32": self.one_by_one,
             "the frozen encoder alone, same batch and precision": self.encoder_alone,
-            f"the {first} alone": lambda: self.pipeline.answer({first: self.images[first]}),
+            f"the {first} alone": lambda: self.pipeline.infer({first: self.images[first]}),
         }
         memory, *theirs = [asked_bytes(work, self.device) for work in contenders.values()]
         ours, *others = interleaved(list(contenders.values()), repeats, warm_up(repeats))
@@ -142,10 +144,10 @@ class _Bench:
         yield row(f"{name}: from weights in memory to ready", "ms", 1e3, Timing(self.start, self.start, 0.0, 1))
 
     def ours(self) -> object:
-        return self.pipeline.answer(self.images)
+        return self.pipeline.infer(self.images)
 
     def one_by_one(self) -> object:
-        return self.plain.answer(self.images)
+        return self.plain.infer(self.images)
 
     def encoder_alone(self) -> None:
         with torch.inference_mode():
@@ -153,10 +155,10 @@ class _Bench:
         wait(self.device)
 
     def _least(self, sensors: int) -> float:
-        top: Ceilings = ceilings(self.device, self.dtype, torch.get_num_threads())
+        top: Roofline = ceilings(self.device, self.dtype, torch.get_num_threads())
         return top.least_seconds(*network_work(self.options.config(), sensors, self.dtype.itemsize))
 
-    def _stages(self, name: str, repeats: int) -> Iterator[Row]:
+    def _stages(self, name: str, repeats: int) -> Iterator[BenchmarkResult]:
         """Each with a wait behind it, so that on a GPU they add up to more than the whole."""
         network, size = self.pipeline.network, (self.options.size, self.options.size)
         images: Mapping[Modality, Tensor] = {m: image[None].to(self.dtype) for m, image in self.images.items()}

@@ -14,18 +14,18 @@ from mlesam_ros.bags import fields
 from mlesam_ros.bags.typestore import typestore
 from mlesam_ros.bench.live import Run, drive
 from mlesam_ros.bench.machine import least_seconds
-from mlesam_ros.bench.robot import PERIOD, Message, Robot, large
-from mlesam_ros.bench.row import Row, compare, row
+from mlesam_ros.bench.robot import PERIOD, Message, TrafficGenerator, large
+from mlesam_ros.bench.row import BenchmarkResult, compare, row
 from mlesam_ros.bench.timing import summary
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, encode, make_preprocessors
 from mlesam_ros.frame import CAMERA, EVENT, MODALITIES, NANOSECONDS, FrameSet, Modality, SensorFrame
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.messages import FrameReader
 from mlesam_ros.model.config import network_size
-from mlesam_ros.model.readout import winners
+from mlesam_ros.model.readout import argmax_with_confidence
 from mlesam_ros.ros.compat.interfaces import message_class
 from mlesam_ros.ros.conversions import message_from
-from mlesam_ros.sync import Synchroniser
+from mlesam_ros.sync import Synchronizer
 
 _SECONDS = 0.3  # of driving per repeat, so that 60 repeats are 18 s
 _ROBOTS = {"street": "512x512, street robot", "large": "1080p, 131072 points, 300000 events"}
@@ -36,7 +36,7 @@ _CAMERA = (1080, 1920)
 _IMAGE = "sensor_msgs/msg/Image"
 
 
-def run(repeats: int) -> list[Row]:
+def run(repeats: int) -> list[BenchmarkResult]:
     """The shipped network behind two robots, live; then the parts of a set at 1080p without transport."""
     rows = [row for robot, words in _ROBOTS.items() for row in _live(robot, words, repeats)]
     return [*rows, *_parts(repeats)]
@@ -45,7 +45,7 @@ def run(repeats: int) -> list[Row]:
 # Live
 
 
-def _live(robot: str, words: str, repeats: int) -> Iterator[Row]:
+def _live(robot: str, words: str, repeats: int) -> Iterator[BenchmarkResult]:
     """Masks and status heard; beside it, every topic heard."""
     runs = drive(robot, max(_SECONDS * repeats, 1.0))
     offered = NANOSECONDS / PERIOD
@@ -63,35 +63,37 @@ def _live(robot: str, words: str, repeats: int) -> Iterator[Row]:
     yield _figure(f"{words}: page faults per mask", "faults", runs, lambda run: run.faults / len(run.stamps))
     yield _figure(f"{words}: memory of the node", "MiB", runs, lambda run: run.memory / 2**20)
     ready = runs[0].ready
-    yield Row(f"{words}: from the process's start to the first mask of all sensors", "s", ready, ready, 0.0, 1)
+    yield BenchmarkResult(
+        f"{words}: from the process's start to the first mask of all sensors", "s", ready, ready, 0.0, 1
+    )
 
 
 _EVERY = "every topic listened to"
 
 
-def _rate(name: str, few: Run, every: Run) -> Row:
+def _rate(name: str, few: Run, every: Run) -> BenchmarkResult:
     gaps = np.diff(few.stamps) / NANOSECONDS
     timing = summary(gaps)
-    return Row(
+    return BenchmarkResult(
         name, "Hz", few.rate, 1 / timing.p99, timing.spread, len(few.stamps), _EVERY, every.rate, few.rate / every.rate,
         NANOSECONDS / PERIOD,
     )  # fmt: skip
 
 
-def _times(name: str, runs: tuple[Run, Run], seconds: Callable[[Run], list[float]]) -> Row:
+def _times(name: str, runs: tuple[Run, Run], seconds: Callable[[Run], list[float]]) -> BenchmarkResult:
     few, every = (summary(seconds(run)) for run in runs)
     return row(name, "ms", 1e3, few, (_EVERY, every))
 
 
-def _figure(name: str, unit: str, runs: tuple[Run, Run], figure: Callable[[Run], float]) -> Row:
+def _figure(name: str, unit: str, runs: tuple[Run, Run], figure: Callable[[Run], float]) -> BenchmarkResult:
     few, every = (figure(run) for run in runs)
-    return Row(name, unit, few, few, 0.0, 1, _EVERY, every, None)
+    return BenchmarkResult(name, unit, few, few, 0.0, 1, _EVERY, every, None)
 
 
 # In one process
 
 
-def _parts(repeats: int) -> Iterator[Row]:
+def _parts(repeats: int) -> Iterator[BenchmarkResult]:
     robot = large()
     messages = [m for m in robot.messages() if "info" not in m.topic]
     camera = next(m for m in messages if m.type_name == _IMAGE)
@@ -101,7 +103,7 @@ def _parts(repeats: int) -> Iterator[Row]:
     )  # fmt: skip
     packets = [m for m in messages if m.type_name.endswith("EventPacket")]
     yield _events(packets, repeats)
-    yield compare("four frames through the synchroniser", partial(_synchronise, robot.frames), repeats, unit="us")
+    yield compare("four frames through the synchroniser", partial(_synchronize, robot.frames), repeats, unit="us")
     for longest in _SIZES:
         size = network_size(_CAMERA, longest)
         where = f"for {size[1]}x{size[0]}"
@@ -124,7 +126,7 @@ def _copied(message: Any) -> object:
     return np.array(message.data).reshape(message.height, -1, 3)
 
 
-def _events(packets: list[Message], repeats: int) -> Row:
+def _events(packets: list[Message], repeats: int) -> BenchmarkResult:
     """Every repeat decodes the packets of one moment, each with a clock that went on."""
     reader, moments = FrameReader(EVENT, packets[0].type_name), iter(range(1, 1 << 30))
     waiting: list[Any] = []
@@ -137,16 +139,16 @@ def _events(packets: list[Message], repeats: int) -> Row:
     return compare(f"{len(packets)} packets to a window of events", read, repeats)
 
 
-def _synchronise(frames: Mapping[Modality, SensorFrame]) -> FrameSet | None:
-    synchroniser, stamp = Synchroniser(), frames[CAMERA].stamp
+def _synchronize(frames: Mapping[Modality, SensorFrame]) -> FrameSet | None:
+    synchronizer, stamp = Synchronizer(), frames[CAMERA].stamp
     for frame in frames.values():
-        synchroniser.push(replace(frame, stamp=stamp), stamp)
-    return synchroniser.take(stamp)
+        synchronizer.push(replace(frame, stamp=stamp), stamp)
+    return synchronizer.take(stamp)
 
 
-def _encode(robot: Robot, size: tuple[int, int], where: str, repeats: int) -> Iterator[Row]:
+def _encode(robot: TrafficGenerator, size: tuple[int, int], where: str, repeats: int) -> Iterator[BenchmarkResult]:
     """All sensors, and each by itself: for the events everything is far away then, since nobody knows the depth."""
-    encoders = make_encoders(DEFAULT_ENCODERS)
+    encoders = make_preprocessors(DEFAULT_PREPROCESSORS)
     picture, few = np.empty((3, *size), np.float32), max(repeats // 2, 3)
     for chosen in (MODALITIES, *((m,) for m in MODALITIES)):
         frames = {m: robot.frames[m] for m in chosen}
@@ -156,7 +158,7 @@ def _encode(robot: Robot, size: tuple[int, int], where: str, repeats: int) -> It
         yield compare(f"{name} {where}", work, few, bound=least_seconds(*[picture] * len(chosen)))
 
 
-def _decode(size: tuple[int, int], where: str, repeats: int) -> Row:
+def _decode(size: tuple[int, int], where: str, repeats: int) -> BenchmarkResult:
     torch.manual_seed(0)
     logits = torch.randn(1, _CLASSES, size[0] // 4, size[1] // 4)
     return compare(
@@ -170,7 +172,7 @@ def _decode(size: tuple[int, int], where: str, repeats: int) -> Row:
 
 @torch.inference_mode()
 def _labels(logits: torch.Tensor, size: tuple[int, int]) -> object:
-    return [resize_nearest(picture, _CAMERA) for picture in winners(logits, size).numpy()]
+    return [resize_nearest(picture, _CAMERA) for picture in argmax_with_confidence(logits, size).numpy()]
 
 
 @torch.inference_mode()
@@ -180,7 +182,7 @@ def _plain_labels(logits: torch.Tensor) -> object:
     return labels[0].byte().numpy(), (255 * confidence[0]).byte().numpy()
 
 
-def _publish(repeats: int) -> Row:
+def _publish(repeats: int) -> BenchmarkResult:
     labels = np.zeros(_CAMERA, np.uint8)
     kind = message_class(_IMAGE)
     assert kind is not None

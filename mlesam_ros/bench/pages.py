@@ -81,7 +81,7 @@ def _goals(results: Path) -> str:
 def _switches(results: Path) -> str:
     named = {name: _read(results, name) for switch in SWITCHES for name, _ in switch.rows}
     lines = [
-        f"| {s.name} | {s.words} | {s.brought(named)} | `{s.test}` | {s.tolerance} |\n" for s in SWITCHES
+        f"| {s.name} | {s.words} | {s.speedup(named)} | `{s.test}` | {s.tolerance} |\n" for s in SWITCHES
     ]  # fmt: skip
     commands = ", ".join(f"`{result['command']}`" for result in named.values())
     return _SWITCHES + "".join(lines) + f"\nBy processor time, each turned off by itself: {commands}.\n"

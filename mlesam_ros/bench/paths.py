@@ -7,17 +7,17 @@ from dataclasses import fields, replace
 
 from mlesam_ros.bench.memory import asked_bytes
 from mlesam_ros.bench.model import Options, facts, warm_up
-from mlesam_ros.bench.row import Row, row
+from mlesam_ros.bench.row import BenchmarkResult, row
 from mlesam_ros.bench.timing import interleaved
-from mlesam_ros.model.backbones import HieraSize, backbone_size
-from mlesam_ros.model.fast_paths import PLAIN, FastPaths
+from mlesam_ros.model.backbones import HieraSpec, backbone_size
+from mlesam_ros.model.fast_paths import REFERENCE, InferenceOptions
 from mlesam_ros.pipeline import pick_device, pick_precision
 
 __all__ = ["Options", "facts", "run"]
 
 _WORDS = {
     "merged": "low-rank products beside the frozen ones",
-    "keeps_position": "Hiera's positional code made for each picture",
+    "cache_pos_embed": "Hiera's positional code made for each picture",
     "folded": "SAM 1's attention as Meta writes it",
     "channels_last": "feature maps channel by channel",
     "graphs": "every kernel launched by the host",
@@ -27,7 +27,7 @@ _WORDS = {
 }
 
 
-def run(repeats: int, options: Options | None = None) -> list[Row]:
+def run(repeats: int, options: Options | None = None) -> list[BenchmarkResult]:
     """Time each.
 
     Args:
@@ -35,11 +35,11 @@ def run(repeats: int, options: Options | None = None) -> list[Row]:
         options: what is measured; with a compiler, that is one of the paths.
     """
     options = options or Options()
-    paths = FastPaths(compiler=options.compiler)
+    paths = InferenceOptions(compiler=options.compiler)
     ways = {name: (options, _without(paths, name)) for name in _switches(options)}
     if pick_precision(options.precision, pick_device(options.device)) != "fp32":
         ways["precision"] = replace(options, precision="fp32"), paths
-    ways["all of these"] = replace(options, precision="fp32"), PLAIN
+    ways["all of these"] = replace(options, precision="fp32"), REFERENCE
     frames = [_frame(*way) for way in ((options, paths), *ways.values())]
     memory, *theirs = [asked_bytes(frame, pick_device(options.device)) for frame in frames]
     ours, *others = interleaved(frames, repeats, warm_up(repeats))
@@ -49,18 +49,18 @@ def run(repeats: int, options: Options | None = None) -> list[Row]:
     ]
 
 
-def _without(paths: FastPaths, name: str) -> FastPaths:
+def _without(paths: InferenceOptions, name: str) -> InferenceOptions:
     return replace(paths, compiler="") if name == "compiler" else replace(paths, **{name: False})  # type: ignore[arg-type]
 
 
 def _switches(options: Options) -> list[str]:
     """Those that make a difference to this backbone on this device."""
-    hiera = isinstance(backbone_size(options.backbone), HieraSize)
+    hiera = isinstance(backbone_size(options.backbone), HieraSpec)
     gpu = pick_device(options.device).startswith("cuda")
-    matters = {"keeps_position": hiera, "folded": not hiera, "graphs": gpu, "compiler": bool(options.compiler)}
-    return [field.name for field in fields(FastPaths) if matters.get(field.name, True)]
+    matters = {"cache_pos_embed": hiera, "folded": not hiera, "graphs": gpu, "compiler": bool(options.compiler)}
+    return [field.name for field in fields(InferenceOptions) if matters.get(field.name, True)]
 
 
-def _frame(options: Options, paths: FastPaths) -> Callable[[], object]:
+def _frame(options: Options, paths: InferenceOptions) -> Callable[[], object]:
     pipeline, images = options.pipeline(options.network(), paths), options.images()
-    return lambda: pipeline.answer(images)
+    return lambda: pipeline.infer(images)

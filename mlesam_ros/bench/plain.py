@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from mlesam_ros.frame import Modality
 from mlesam_ros.model.backbones import LEVELS
-from mlesam_ros.model.experts import Expert, ExpertLinear
-from mlesam_ros.model.fast_paths import PLAIN, prepare
+from mlesam_ros.model.experts import LoRAExpert, LoRALinear
+from mlesam_ros.model.fast_paths import REFERENCE, prepare
 from mlesam_ros.model.mlesam import MLESAM
 
 
@@ -29,7 +29,7 @@ class PlainLora(nn.Module):
     a_v: nn.Linear
     b_v: nn.Linear
 
-    def __init__(self, base: ExpertLinear, expert: Expert, block: int) -> None:
+    def __init__(self, base: LoRALinear, expert: LoRAExpert, block: int) -> None:
         """Copy an expert's matrices into layers."""
         super().__init__()
         self.base = base
@@ -63,12 +63,12 @@ class PlainAnswer:
     weights: dict[str, list[float]]
 
 
-class PlainModel:
+class BaselineModel:
     """A model run the plain way."""
 
     def __init__(self, model: MLESAM, device: str) -> None:
         """Copy a model that is not merged; the frozen layers are shared by all modalities."""
-        self._model = prepare(copy.deepcopy(model), device, torch.float32, PLAIN)
+        self._model = prepare(copy.deepcopy(model), device, torch.float32, REFERENCE)
         experts = self._model.experts
         self._layers = {
             m: [PlainLora(layer, experts.expert(m), block) for block, layer in enumerate(experts.layers)]
@@ -76,7 +76,7 @@ class PlainModel:
         }
 
     @torch.inference_mode()
-    def answer(self, images: Mapping[Modality, Tensor]) -> PlainAnswer:
+    def infer(self, images: Mapping[Modality, Tensor]) -> PlainAnswer:
         """Segment pictures (3, h, w) on the device."""
         pyramids = [self._encode(modality, image[None]) for modality, image in images.items()]
         stacked = {level: torch.stack([pyramid[level] for pyramid in pyramids]) for level in LEVELS}

@@ -14,11 +14,11 @@ from mlesam_ros.frame import (
     EVENT,
     LIDAR,
     NANOSECONDS,
-    Cloud,
-    Events,
+    EventWindow,
     Modality,
     Payload,
-    Picture,
+    PointCloud,
+    RawImage,
     SensorFrame,
 )
 from mlesam_ros.geometry.camera import CameraModel
@@ -36,7 +36,7 @@ _SWEEP = NANOSECONDS // 10
 
 
 @dataclass(frozen=True)
-class Readings:
+class SyntheticFrame:
     """1080p camera, 1280x720 event camera, 848x480 depth camera, a spinning LiDAR, and a car at 15 m/s.
 
     Attributes:
@@ -50,31 +50,31 @@ class Readings:
     xyz: npt.NDArray[np.float32]
 
 
-def make_readings(seed: int = 0) -> Readings:
+def make_readings(seed: int = 0) -> SyntheticFrame:
     """The same for the same seed."""
     rng = np.random.default_rng(seed)
     points = _sweep(rng)
     picture = cv2.resize(rng.integers(0, 256, (68, 120, 3), np.uint8), (1920, 1080), interpolation=cv2.INTER_CUBIC)
-    metres = cv2.resize(rng.uniform(2, 30, (12, 20)), (848, 480), interpolation=cv2.INTER_LINEAR)
+    meters = cv2.resize(rng.uniform(2, 30, (12, 20)), (848, 480), interpolation=cv2.INTER_LINEAR)
     payloads: dict[Modality, Payload] = {
-        CAMERA: Picture(1080, 1920, "rgb8", 5760, np.asarray(picture, np.uint8).reshape(-1)),
-        DEPTH: Picture(480, 848, "16UC1", 1696, (metres * 1000).astype("<u2").reshape(-1).view(np.uint8)),
+        CAMERA: RawImage(1080, 1920, "rgb8", 5760, np.asarray(picture, np.uint8).reshape(-1)),
+        DEPTH: RawImage(480, 848, "16UC1", 1696, (meters * 1000).astype("<u2").reshape(-1).view(np.uint8)),
         EVENT: make_events(rng),
-        LIDAR: Cloud(points),
+        LIDAR: PointCloud(points),
     }
     frames = {m: SensorFrame(m, STAMP, m, payload) for m, payload in payloads.items()}
     xyz = np.stack([points["x"], points["y"], points["z"]], axis=1)
-    return Readings(_rig(), frames, xyz)
+    return SyntheticFrame(_rig(), frames, xyz)
 
 
-def make_events(rng: np.random.Generator, height: int = 720, width: int = 1280) -> Events:
+def make_events(rng: np.random.Generator, height: int = 720, width: int = 1280) -> EventWindow:
     """EVENTS of 30 ms along the edges of moving things: in clusters, as cameras see them."""
     edges = rng.uniform(0, 1, (200, 2))
     which = rng.integers(0, len(edges), EVENTS)
     x, y = np.clip(edges[which] + rng.normal(0, 0.02, (EVENTS, 2)), 0, 0.9999).T
     t = np.sort(rng.integers(0, 30_000, EVENTS)) * 1000 + STAMP - 30_000_000
     polarity = rng.random(EVENTS) < 0.5
-    return Events(
+    return EventWindow(
         width, height, (x * width).astype(np.uint16), (y * height).astype(np.uint16), t.astype(np.int64), polarity,
         STAMP - 30_000_000, STAMP,
     )  # fmt: skip

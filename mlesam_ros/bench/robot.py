@@ -24,12 +24,12 @@ from mlesam_ros.bags.street import INFO_TOPICS, TOPICS
 from mlesam_ros.bags.typestore import typestore
 from mlesam_ros.bench.readings import POINT, make_readings
 from mlesam_ros.encoding.evt3_encode import encode_evt3
-from mlesam_ros.frame import EVENT, LIDAR, NANOSECONDS, Cloud, Events, Modality, Picture, SensorFrame
+from mlesam_ros.frame import EVENT, LIDAR, NANOSECONDS, EventWindow, Modality, PointCloud, RawImage, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.ownership import end_with_named_parent
-from mlesam_ros.ros.loudspeaker import Loudspeaker
+from mlesam_ros.ros.loudspeaker import RawPublisher
 from mlesam_ros.world.world import World
 
 _TICK = 4_096_000  # ns that EVT3's upper time words count in
@@ -44,9 +44,9 @@ _MARK = 0x1122_3344_5566_7788  # a number that can be found again in a packed me
 _TRANSFORMS = "tf2_msgs/msg/TFMessage"
 _TYPES: dict[type, str] = {
     CameraModel: "sensor_msgs/msg/CameraInfo",
-    Picture: "sensor_msgs/msg/Image",
-    Cloud: "sensor_msgs/msg/PointCloud2",
-    Events: "event_camera_msgs/msg/EventPacket",
+    RawImage: "sensor_msgs/msg/Image",
+    PointCloud: "sensor_msgs/msg/PointCloud2",
+    EventWindow: "event_camera_msgs/msg/EventPacket",
 }
 
 
@@ -98,7 +98,7 @@ class Packet(Message):
 
 
 @dataclass(frozen=True)
-class Robot:
+class TrafficGenerator:
     """Sensors and where they sit.
 
     Attributes:
@@ -119,36 +119,36 @@ class Robot:
         return [*infos, *(message for frame in self.frames.values() for message in _sensor(frame))]
 
 
-def street() -> Robot:
+def street() -> TrafficGenerator:
     """The robot of `mlesam demo`: 512 x 512 pixels, depth in the camera's own frame."""
     world = World(9000, size=(512, 512))
-    return Robot(world.rig, world.moment(5).frames)
+    return TrafficGenerator(world.rig, world.moment(5).frames)
 
 
-def large() -> Robot:
+def large() -> TrafficGenerator:
     """1080p, 131,072 points with times of their own, 300,000 events in 30 ms, and depth from a camera elsewhere."""
     readings = make_readings()
     lidar = readings.frames[LIDAR]
-    assert isinstance(lidar.payload, Cloud)
+    assert isinstance(lidar.payload, PointCloud)
     points = lidar.payload.points.astype(POINT)
     points["t"] //= 2
-    return Robot(readings.rig, {**readings.frames, LIDAR: replace(lidar, payload=Cloud(points))})
+    return TrafficGenerator(readings.rig, {**readings.frames, LIDAR: replace(lidar, payload=PointCloud(points))})
 
 
-ROBOTS: dict[str, Callable[[], Robot]] = {"street": street, "large": large}
+ROBOTS: dict[str, Callable[[], TrafficGenerator]] = {"street": street, "large": large}
 
 
 def _sensor(frame: SensorFrame) -> Iterator[Message]:
     payload, topic = frame.payload, TOPICS[frame.modality]
-    if isinstance(payload, Events):
+    if isinstance(payload, EventWindow):
         yield from _packets(frame, payload)
-    elif isinstance(payload, Cloud):
-        yield _message(topic, Cloud, -_SWEEP, fields.point_cloud(1, frame.frame_id, payload.points))
-    elif isinstance(payload, Picture):
-        yield _message(topic, Picture, 0, fields.image(1, frame.frame_id, payload))
+    elif isinstance(payload, PointCloud):
+        yield _message(topic, PointCloud, -_SWEEP, fields.point_cloud(1, frame.frame_id, payload.points))
+    elif isinstance(payload, RawImage):
+        yield _message(topic, RawImage, 0, fields.image(1, frame.frame_id, payload))
 
 
-def _packets(frame: SensorFrame, events: Events) -> Iterator[Packet]:
+def _packets(frame: SensorFrame, events: EventWindow) -> Iterator[Packet]:
     microseconds = (events.t - events.start) // 1000
     edges = np.searchsorted(events.t, np.arange(events.start, events.end + _PACKET, _PACKET))
     parts = [slice(a, b) for a, b in itertools.pairwise(edges) if a < b]
@@ -156,7 +156,7 @@ def _packets(frame: SensorFrame, events: Events) -> Iterator[Packet]:
     for number, part in enumerate(parts):
         evt3 = encode_evt3(events.x[part], events.y[part], microseconds[part], events.polarity[part])
         packet = _message(
-            TOPICS[EVENT], Events, int(events.t[part.start]) - events.end,
+            TOPICS[EVENT], EventWindow, int(events.t[part.start]) - events.end,
             fields.event_packet(1, frame.frame_id, size, _MARK, evt3),
         )  # fmt: skip
         found = packet.raw.tobytes()
@@ -183,23 +183,23 @@ def _odometry(moment: int, start: int) -> bytes:
     entries = []
     for early in _ODOMETRY:
         stamp = moment - early * 1_000_000
-        metres = _SPEED * (stamp - start) / NANOSECONDS
-        pose = Transform(np.eye(3), np.array([metres, 0.0, 0.0]))
+        meters = _SPEED * (stamp - start) / NANOSECONDS
+        pose = Transform(np.eye(3), np.array([meters, 0.0, 0.0]))
         entries += fields.transforms([("odom", "base_link", pose)], stamp)["transforms"]
     return _packed(_TRANSFORMS, {"transforms": entries})
 
 
-def drive(robot: Robot) -> None:
+def drive(robot: TrafficGenerator) -> None:
     """Speak for ever, one moment per period."""
     messages = robot.messages()
     types = {"/tf": _TRANSFORMS, "/tf_static": _TRANSFORMS, **{m.topic: m.type_name for m in messages}}
-    with Loudspeaker(types, latched=("/tf_static",), depth=64) as speaker:
-        speaker.say("/tf_static", _packed(_TRANSFORMS, fields.transforms(robot.rig.tree.statics(), 1)))
+    with RawPublisher(types, latched=("/tf_static",), depth=64) as speaker:
+        speaker.publish("/tf_static", _packed(_TRANSFORMS, fields.transforms(robot.rig.tree.static_transforms(), 1)))
         start = time.time_ns()
         for number, moment in enumerate(_moments(start)):
-            speaker.say("/tf", _odometry(moment, start))
+            speaker.publish("/tf", _odometry(moment, start))
             for message in messages:
-                speaker.say(message.topic, message.at(moment, number))
+                speaker.publish(message.topic, message.at(moment, number))
 
 
 def _moments(start: int) -> Iterator[int]:

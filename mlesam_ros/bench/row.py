@@ -15,7 +15,7 @@ _SCALES = {"ms": 1e3, "us": 1e6}
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BenchmarkResult:
     """A figure, and what it is to be compared with.
 
     Attributes:
@@ -65,7 +65,7 @@ def compare(
     alternative: tuple[str, Callable[[], object]] | None = None,
     bound: float | None = None,
     unit: str = "ms",
-) -> Row:
+) -> BenchmarkResult:
     """Time ours and the alternative in turn.
 
     Args:
@@ -90,9 +90,9 @@ def row(
     other: tuple[str, Timing] | None = None,
     bound: float | None = None,
     memory: Sequence[int] = (),
-) -> Row:
+) -> BenchmarkResult:
     """A row of what was measured already; `scale` turns seconds into the unit, memory is bytes, ours first."""
-    return Row(
+    return BenchmarkResult(
         name, unit, ours.median * scale, ours.p99 * scale, ours.spread, ours.repeats,
         alternative=other[0] if other else None,
         alternative_median=other[1].median * scale if other else None,
@@ -105,7 +105,7 @@ def row(
     )  # fmt: skip
 
 
-def rate(name: str, ours: Callable[[], object], count: int, what: str, repeats: int, least: float) -> Row:
+def rate(name: str, ours: Callable[[], object], count: int, what: str, repeats: int, least: float) -> BenchmarkResult:
     """How many millions of something are done per second.
 
     Args:
@@ -118,7 +118,7 @@ def rate(name: str, ours: Callable[[], object], count: int, what: str, repeats: 
     """
     (timing,) = interleaved([ours], repeats)
     per_second = count / 1e6
-    return Row(
+    return BenchmarkResult(
         name, f"M{what}/s", per_second / timing.median, per_second / timing.p99, timing.spread, timing.repeats,
         bound=per_second / least, memory=asked_bytes(ours) / _MB,
     )  # fmt: skip

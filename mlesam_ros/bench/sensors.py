@@ -11,17 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.bench.machine import least_seconds
-from mlesam_ros.bench.readings import EVENTS, POINTS, STAMP, Readings, make_events, make_readings
-from mlesam_ros.bench.row import Row, compare, rate
+from mlesam_ros.bench.readings import EVENTS, POINTS, STAMP, SyntheticFrame, make_events, make_readings
+from mlesam_ros.bench.row import BenchmarkResult, compare, rate
 from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoder import Encoder, Image
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, ENCODERS, encode, make_encoders
+from mlesam_ros.encoding.encoder import Image, Preprocessor
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, PREPROCESSORS, encode, make_preprocessors
 from mlesam_ros.encoding.event_counts import count_events
 from mlesam_ros.encoding.evt3 import Evt3Decoder
 from mlesam_ros.encoding.evt3_encode import encode_evt3
 from mlesam_ros.encoding.picture import to_rgb
-from mlesam_ros.encoding.stream import EventStream
-from mlesam_ros.frame import CAMERA, LIDAR, Events, FrameSet, Picture, SensorFrame
+from mlesam_ros.encoding.stream import EventWindower
+from mlesam_ros.frame import CAMERA, LIDAR, EventWindow, FrameSet, RawImage, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.motion import sensor_motion
 from mlesam_ros.geometry.projection import project
@@ -32,25 +32,25 @@ _SIZE = (576, 1024)  # of the network's pictures at 1080p
 _CONVERSIONS = {"bgr8": cv2.COLOR_BGR2RGB, "bayer_rggb8": cv2.COLOR_BayerRGGB2RGB, "yuyv": cv2.COLOR_YUV2RGB_YUY2}
 
 
-def run(repeats: int) -> list[Row]:
+def run(repeats: int) -> list[BenchmarkResult]:
     """Projection, events, pictures, rays, motion, and every encoder on one moment of a well-equipped robot."""
     readings = make_readings()
     parts = (_projection, _events, _pictures, _lenses, _motion, _encoders)
     return [row for part in parts for row in part(readings, repeats)]
 
 
-def _projection(readings: Readings, repeats: int) -> Iterator[Row]:
+def _projection(readings: SyntheticFrame, repeats: int) -> Iterator[BenchmarkResult]:
     rig, camera = readings.rig, readings.rig.camera
     mounting = rig.extrinsic(LIDAR, STAMP)
     turn, shift = cv2.Rodrigues(mounting.rotation)[0], mounting.translation
 
     def ours(points: npt.NDArray[np.float32]) -> object:
-        return camera.land(mounting.apply(points))
+        return camera.project_visible(mounting.apply(points))
 
     def opencv(points: npt.NDArray[np.float32]) -> Any:
         return cv2.projectPoints(points, turn, shift, camera.K, camera.D)
 
-    ahead = readings.xyz[camera.land(mounting.apply(readings.xyz))[0]]
+    ahead = readings.xyz[camera.project_visible(mounting.apply(readings.xyz))[0]]
     ahead = np.resize(ahead, (POINTS, 3))
     for name, points in (
         (f"{POINTS} points of a sweep, plumb_bob", readings.xyz),
@@ -78,14 +78,14 @@ def _sorted_scatter(points: npt.NDArray[np.float32], project_points: Any) -> npt
     keep = (points[:, 0] > 0) & (uv >= 0).all(axis=1) & (uv < _SIZE[::-1]).all(axis=1)
     cols, rows = np.zeros((2, len(uv)), np.intp)
     cols[keep], rows[keep] = uv[keep].astype(np.intp).T
-    metres = np.linalg.norm(points[keep], axis=1)
-    order = np.argsort(-metres)
+    meters = np.linalg.norm(points[keep], axis=1)
+    order = np.argsort(-meters)
     image = np.zeros(_SIZE, np.float32)
-    image[rows[keep][order], cols[keep][order]] = metres[order]
+    image[rows[keep][order], cols[keep][order]] = meters[order]
     return image
 
 
-def _events(readings: Readings, repeats: int) -> Iterator[Row]:
+def _events(readings: SyntheticFrame, repeats: int) -> Iterator[BenchmarkResult]:
     events = make_events(np.random.default_rng(0), 480, 640)
     pixels = np.empty((480, 640, 2), np.float32)
     for alternative, count in (("np.add.at(image, (p, y, x), 1)", _add_at), ("np.bincount(index)", _bincount)):
@@ -111,31 +111,31 @@ def _events(readings: Readings, repeats: int) -> Iterator[Row]:
     yield compare(f"{len(packets)} packets of {_PACKET} events to the window of 30 ms", lambda: _push(packets), repeats)
 
 
-def _add_at(events: Events) -> npt.NDArray[np.float32]:
+def _add_at(events: EventWindow) -> npt.NDArray[np.float32]:
     """As public code writes it."""
     image = np.zeros((2, events.height, events.width), np.float32)
     np.add.at(image, (events.polarity.astype(np.intp), events.y, events.x), 1)
     return image
 
 
-def _bincount(events: Events) -> npt.NDArray[np.float32]:
+def _bincount(events: EventWindow) -> npt.NDArray[np.float32]:
     index = (events.polarity.astype(np.intp) * events.height + events.y) * events.width + events.x
     counts = np.bincount(index, minlength=2 * events.height * events.width)
     return counts.astype(np.float32).reshape(2, events.height, events.width)
 
 
 def _push(packets: list[npt.NDArray[np.uint8]]) -> None:
-    stream = EventStream()
+    stream = EventWindower()
     for number, packet in enumerate(packets):
         stream.push(packet, "evt3", (480, 640), STAMP + number * 120_000, number)
 
 
-def _pictures(readings: Readings, repeats: int) -> Iterator[Row]:
+def _pictures(readings: SyntheticFrame, repeats: int) -> Iterator[BenchmarkResult]:
     rng = np.random.default_rng(1)
     for encoding, code in _CONVERSIONS.items():
         channels = {"bgr8": 3, "bayer_rggb8": 1, "yuyv": 2}[encoding]
         samples = rng.integers(0, 256, (1080, 1920, channels), np.uint8)
-        picture = Picture(1080, 1920, encoding, 1920 * channels, samples.reshape(-1))
+        picture = RawImage(1080, 1920, encoding, 1920 * channels, samples.reshape(-1))
         yield compare(
             f"1080p {encoding} to RGB",
             partial(to_rgb, picture),
@@ -144,7 +144,7 @@ def _pictures(readings: Readings, repeats: int) -> Iterator[Row]:
             least_seconds(samples, np.empty((1080, 1920, 3), np.uint8)),
         )
     rgb = readings.frames[CAMERA].payload
-    assert isinstance(rgb, Picture)
+    assert isinstance(rgb, RawImage)
     yield compare(
         "1080p rgb8 to RGB",
         lambda: to_rgb(rgb),
@@ -154,7 +154,7 @@ def _pictures(readings: Readings, repeats: int) -> Iterator[Row]:
     )
 
 
-def _lenses(readings: Readings, repeats: int) -> Iterator[Row]:
+def _lenses(readings: SyntheticFrame, repeats: int) -> Iterator[BenchmarkResult]:
     camera = readings.rig.camera
     u, v = np.meshgrid(np.arange(1920.0), np.arange(1080.0))
     pixels = np.stack([u.ravel(), v.ravel()], axis=1)[:, None]
@@ -167,7 +167,7 @@ def _lenses(readings: Readings, repeats: int) -> Iterator[Row]:
     )
 
 
-def _motion(readings: Readings, repeats: int) -> Iterator[Row]:
+def _motion(readings: SyntheticFrame, repeats: int) -> Iterator[BenchmarkResult]:
     sweep = readings.frames[LIDAR].payload.points  # type: ignore[union-attr]
     times = STAMP + sweep["t"].astype(np.int64)
     rig = readings.rig
@@ -180,19 +180,19 @@ def _motion(readings: Readings, repeats: int) -> Iterator[Row]:
     )
 
 
-def _encode(encoder: Encoder, frame: SensorFrame, rig: Rig, frame_set: FrameSet) -> Image:
+def _encode(encoder: Preprocessor, frame: SensorFrame, rig: Rig, frame_set: FrameSet) -> Image:
     return encoder(frame, rig, _SIZE, Context(frame_set))
 
 
-def _encoders(readings: Readings, repeats: int) -> Iterator[Row]:
+def _encoders(readings: SyntheticFrame, repeats: int) -> Iterator[BenchmarkResult]:
     """Whole encoders, the z-buffers and alignments between sensors included; nothing to compare with."""
     rig, frame_set = readings.rig, FrameSet(STAMP, CAMERA, readings.frames, dict.fromkeys(readings.frames, 0))
     repeats = max(repeats // 3, 5)
-    for name, cls in ENCODERS.items():
+    for name, cls in PREPROCESSORS.items():
         yield compare(
             f"encode {name} at {_SIZE[1]}x{_SIZE[0]}",
             partial(_encode, cls(), readings.frames[cls.modality], rig, frame_set),
             repeats,
         )
-    encoders = make_encoders(DEFAULT_ENCODERS)
+    encoders = make_preprocessors(DEFAULT_PREPROCESSORS)
     yield compare("encode a set of four sensors", lambda: encode(frame_set, rig, _SIZE, encoders), repeats)

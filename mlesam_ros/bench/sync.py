@@ -1,4 +1,4 @@
-"""What the synchroniser costs per message, beside the stock policy on the very same stream."""
+"""What the synchronizer costs per message, beside the stock policy on the very same stream."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mlesam_ros.bench.row import Row, row
+from mlesam_ros.bench.row import BenchmarkResult, row
 from mlesam_ros.bench.stock_policy import StockPolicy
 from mlesam_ros.bench.timing import summary
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, NANOSECONDS, Modality, SensorFrame
-from mlesam_ros.sync import Synchroniser
+from mlesam_ros.sync import Synchronizer
 
 Arrival = tuple[int, SensorFrame]
 
@@ -25,7 +25,7 @@ _SECONDS = 10
 _SLOP = 60_000_000
 
 
-def run(repeats: int) -> list[Row]:
+def run(repeats: int) -> list[BenchmarkResult]:
     """Four modalities at two rates; every message of every repeat is timed by itself."""
     return [_compare(f"message of 4 modalities, {name}", rates, repeats) for name, rates in _RATES]
 
@@ -43,7 +43,7 @@ def stream(rates: dict[Modality, int], seed: int = 0) -> list[Arrival]:
     return sorted(arrivals, key=lambda arrival: arrival[0])
 
 
-def _compare(name: str, rates: dict[Modality, int], repeats: int) -> Row:
+def _compare(name: str, rates: dict[Modality, int], repeats: int) -> BenchmarkResult:
     arrivals = stream(rates)
     ours: list[float] = []
     stock: list[float] = []
@@ -54,7 +54,7 @@ def _compare(name: str, rates: dict[Modality, int], repeats: int) -> Row:
 
 
 def _ours() -> Callable[[int, SensorFrame], object]:
-    sync = Synchroniser()
+    sync = Synchronizer()
 
     def push(now: int, frame: SensorFrame) -> None:
         """As the node does it: file the frame, take what is ready, ask when to wake up."""

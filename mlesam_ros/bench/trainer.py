@@ -19,17 +19,17 @@ from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.checkpoint import describe_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.ownership import end_with_named_parent
-from mlesam_ros.share import share
-from mlesam_ros.training.chance import generator
+from mlesam_ros.share import resource_path
+from mlesam_ros.training.chance import sample_generator
 from mlesam_ros.training.checkpointing import BLOCKS, NONE, checkpoint_blocks
-from mlesam_ros.training.distributed import pick_device, processes, ranks
-from mlesam_ros.training.distributed import share as part
+from mlesam_ros.training.distributed import local_slice as part
+from mlesam_ros.training.distributed import pick_device, processes, world_size
 from mlesam_ros.training.experts import ExpertStage
 from mlesam_ros.training.feed import Batch
-from mlesam_ros.training.loop import descend
+from mlesam_ros.training.loop import train_step
 from mlesam_ros.training.loss import batch_loss, pixel_losses
 from mlesam_ros.training.recipe import Data, Recipe, Split
-from mlesam_ros.training.state import Learner
+from mlesam_ros.training.state import TrainState
 
 _RATE, _CLIP, _DECAY = 1e-4, 1.0, 0.01
 _STRIDE = 2
@@ -37,7 +37,7 @@ _STRIDE = 2
 
 
 @dataclass(frozen=True)
-class Work:
+class WorkerConfig:
     """What is done.
 
     Attributes:
@@ -65,24 +65,24 @@ class Trainer:
         images: pictures per step, over all processes.
     """
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: WorkerConfig) -> None:
         """A new model, and this process' part of a batch."""
         torch.manual_seed(0)
         self._recipe = _recipe(work)
         self._device = pick_device(work.device)
-        self.config = MLESAMConfig.from_dict(describe_checkpoint(share("weights/street.safetensors"))["config"])
-        stage = ExpertStage(self.config, str(share("weights/hiera_nano.safetensors")), 1.0, None)
+        self.config = MLESAMConfig.from_dict(describe_checkpoint(resource_path("weights/street.safetensors"))["config"])
+        stage = ExpertStage(self.config, str(resource_path("weights/hiera_nano.safetensors")), 1.0, None)
         if work.checkpointing == BLOCKS:
             checkpoint_blocks(stage.model.backbone.blocks)
         stage.model.train().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._stage, self._learner = stage, Learner(self._recipe, stage.model)
+        self._stage, self._learner = stage, TrainState(self._recipe, stage.model)
         self._batch = _batch(work, self.config.modalities, len(load_label_space("deliver")), self._device)
         self._number = 0
         self.images = work.moments * len(self.config.modalities)
 
     def step(self) -> None:
         """Forward, backward, the sum over the processes, and the change of the weights."""
-        descend(self._recipe, self._stage, self._learner, [self._batch], _RATE, Path(tempfile.gettempdir()))
+        train_step(self._recipe, self._stage, self._learner, [self._batch], _RATE, Path(tempfile.gettempdir()))
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
@@ -90,21 +90,21 @@ class Trainer:
 class PlainTrainer:
     """The same step as one would write it first: float32, one modality after another, PyTorch's defaults."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: WorkerConfig) -> None:
         """A new model and a batch."""
         torch.manual_seed(0)
         device = pick_device(work.device)
-        config = MLESAMConfig.from_dict(describe_checkpoint(share("weights/street.safetensors"))["config"])
-        self._model = ExpertStage(config, str(share("weights/hiera_nano.safetensors")), 1.0, None).model
+        config = MLESAMConfig.from_dict(describe_checkpoint(resource_path("weights/street.safetensors"))["config"])
+        self._model = ExpertStage(config, str(resource_path("weights/hiera_nano.safetensors")), 1.0, None).model
         self._model.train().to(device)
         self._parameters = [p for p in self._model.parameters() if p.requires_grad]
-        self._optimiser = torch.optim.AdamW(self._parameters, lr=_RATE, weight_decay=_DECAY)
+        self._optimizer = torch.optim.AdamW(self._parameters, lr=_RATE, weight_decay=_DECAY)
         self._batch = _batch(work, config.modalities, len(load_label_space("deliver")), device)
         self._device = device
 
     def step(self) -> None:
         """See `Trainer.step`."""
-        self._optimiser.zero_grad()
+        self._optimizer.zero_grad()
         images = self._batch.stacked()
         pyramids = [self._encode(modality, images[modality]) for modality in images]
         pyramid = {level: torch.stack([each[level] for each in pyramids]) for level in pyramids[0]}
@@ -118,7 +118,7 @@ class PlainTrainer:
         labels = self._batch.labels
         batch_loss([pixel_losses(logits, labels) for logits in heads], labels).backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, _CLIP)
-        self._optimiser.step()
+        self._optimizer.step()
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
@@ -127,7 +127,7 @@ class PlainTrainer:
             return self._model.encode(images)
 
 
-def _recipe(work: Work) -> Recipe:
+def _recipe(work: WorkerConfig) -> Recipe:
     """A recipe whose data nobody looks at."""
     data = Data(folder="", train=Split(0, 1, 1), held_out=Split(1, 1, 1))
     return Recipe(
@@ -137,18 +137,18 @@ def _recipe(work: Work) -> Recipe:
     )  # fmt: skip
 
 
-def _batch(work: Work, modalities: tuple[str, ...], classes: int, device: torch.device) -> Batch:
+def _batch(work: WorkerConfig, modalities: tuple[str, ...], classes: int, device: torch.device) -> Batch:
     """This process' part of a batch: noise, and labels at every n-th row and column."""
     mine = part(work.moments)
     rows = len(range(0, work.side, _STRIDE))
     samples = tuple({m: torch.randn(3, work.side, work.side).to(device) for m in modalities} for _ in mine)
     labels = torch.randint(0, classes, (len(mine), rows, rows), dtype=torch.uint8).to(device)
-    return Batch(0, tuple(mine), samples, labels, tuple(generator(0, 0, place) for place in mine))
+    return Batch(0, tuple(mine), samples, labels, tuple(sample_generator(0, 0, place) for place in mine))
 
 
 def main() -> None:
     """Do the work that is named on the command line; the first process prints seconds per step and bytes at most."""
-    work = Work(**json.loads(sys.argv[1]))
+    work = WorkerConfig(**json.loads(sys.argv[1]))
     torch.set_num_threads(work.threads)
     with processes(pick_device(work.device)):
         trainer = Trainer(work)
@@ -163,7 +163,7 @@ def main() -> None:
         found: dict[str, Any] = {
             "bytes": peak_bytes(steps),
             "seconds": seconds[1:],
-            "processes": ranks(),
+            "processes": world_size(),
             **asdict(work),
         }
         if part(2).start == 0:

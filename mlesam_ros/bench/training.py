@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from mlesam_ros.bench.row import Row
+from mlesam_ros.bench.row import BenchmarkResult
 from mlesam_ros.bench.timing import Timing, interleaved, summary
-from mlesam_ros.bench.trainer import PlainTrainer, Trainer, Work
+from mlesam_ros.bench.trainer import PlainTrainer, Trainer, WorkerConfig
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.ownership import child_environment
 from mlesam_ros.training.checkpointing import BLOCKS
@@ -30,19 +30,19 @@ class WorkerError(MlesamError):
     """A process that was to train ended before its time."""
 
 
-def run(repeats: int, work: Work | None = None) -> list[Row]:
+def run(repeats: int, work: WorkerConfig | None = None) -> list[BenchmarkResult]:
     """Pictures per second of the step, its parts on and off, its memory, and its scaling.
 
     Args:
         repeats: a twelfth of it is how many steps of each kind are timed, at least two.
         work: what a step is.
     """
-    work = replace(work or Work(), steps=max(repeats // _REPEATS_PER_STEP, 2))
+    work = replace(work or WorkerConfig(), steps=max(repeats // _REPEATS_PER_STEP, 2))
     rows = [*_steps(work), *_memory(work)]
     return rows if pick_device(work.device).type == "cuda" else [*rows, *_scaling(replace(work, moments=_BOTH))]
 
 
-def _steps(work: Work) -> Iterator[Row]:
+def _steps(work: WorkerConfig) -> Iterator[BenchmarkResult]:
     torch.set_num_threads(work.threads)
     ours = {
         "bf16": Trainer(work),
@@ -57,25 +57,25 @@ def _steps(work: Work) -> Iterator[Row]:
         yield _rate(f"step, {name}; {where}", images, timing, (plain, timings[-1]))
 
 
-def _rate(name: str, images: int, ours: Timing, other: tuple[str, Timing]) -> Row:
-    return Row(
+def _rate(name: str, images: int, ours: Timing, other: tuple[str, Timing]) -> BenchmarkResult:
+    return BenchmarkResult(
         name, "images/s", images / ours.median, images / ours.p99, ours.spread, ours.repeats,
         alternative=other[0], alternative_median=images / other[1].median, ratio=other[1].median / ours.median,
     )  # fmt: skip
 
 
-def _memory(work: Work) -> Iterator[Row]:
+def _memory(work: WorkerConfig) -> Iterator[BenchmarkResult]:
     """Each in a process of its own, since one that has held memory once keeps it."""
     for precision in ("fp32", "bf16"):
         kinds = [replace(work, precision=precision, checkpointing=c, steps=1) for c in (BLOCKS, "none")]
         saving, plain = (found[0]["bytes"] / _MIB for found in map(workers, kinds))
-        yield Row(
+        yield BenchmarkResult(
             f"memory of a step, {precision}, checkpointing of blocks", "MiB", saving, saving, 0.0, 1,
             alternative="none", alternative_median=plain, ratio=None,
         )  # fmt: skip
 
 
-def _scaling(work: Work) -> Iterator[Row]:
+def _scaling(work: WorkerConfig) -> Iterator[BenchmarkResult]:
     """One process after the other: together they would take each other's cores."""
     images = work.moments * 4
     one = summary(workers(work)[0]["seconds"])
@@ -93,7 +93,7 @@ def _threads(count: int) -> str:
     return f"{count} thread" + "s" * (count > 1)
 
 
-def workers(work: Work, count: int = 1) -> list[dict[str, Any]]:
+def workers(work: WorkerConfig, count: int = 1) -> list[dict[str, Any]]:
     """What processes that train together say, as torchrun would start them, over the loopback interface.
 
     Args:

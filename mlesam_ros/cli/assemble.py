@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.help import epilog, format_help
 from mlesam_ros.cli.results import JsonOption, write_json
 from mlesam_ros.progress import track
 
@@ -16,7 +16,7 @@ _EXAMPLES = epilog("mlesam assemble camera_lidar/opencalib_ours_1 events/test_ev
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(help=prose(assemble), epilog=_EXAMPLES)(assemble)
+    app.command(help=format_help(assemble), epilog=_EXAMPLES)(assemble)
 
 
 def assemble(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from mlesam_ros.cli.environment import prepare_own_domain
-from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.help import epilog, format_help
 from mlesam_ros.cli.results import JsonOption, write_json
 
 _REPEATS = 60
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
         (training, "--repeats 24"),
     ):
         line = f"mlesam bench {command.__name__}"
-        group.command(help=prose(command), epilog=epilog(line, f"{line} {example}"))(command)
+        group.command(help=format_help(command), epilog=epilog(line, f"{line} {example}"))(command)
     app.add_typer(group, name="bench", no_args_is_help=True)
 
 
@@ -46,7 +46,7 @@ def sensors(repeats: Repeats = _REPEATS, json: JsonOption = None) -> None:
 
 
 def sync(repeats: Repeats = _REPEATS, json: JsonOption = None) -> None:
-    """The synchroniser, per message of four modalities, beside the stock policy on the same stream."""
+    """The synchronizer, per message of four modalities, beside the stock policy on the same stream."""
     _bench("sync", repeats, json)
 
 

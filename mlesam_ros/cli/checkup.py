@@ -1,4 +1,4 @@
-"""A checkup on the screen: tables and colours on a terminal, plain lines elsewhere."""
+"""A checkup on the screen: tables and colors on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlesam_ros.doctor.checkup import FAULTY, HEALTHY, USABLE, Checkup, words_of
+from mlesam_ros.doctor.checkup import FAULTY, HEALTHY, USABLE, DoctorReport, words_of
 from mlesam_ros.findings import ERROR, NOTE, WARNING
 
-_COLOURS = {ERROR: "bold red", WARNING: "yellow", NOTE: "dim"}
+_COLORS = {ERROR: "bold red", WARNING: "yellow", NOTE: "dim"}
 _VERDICTS = {
     HEALTHY: ("bold green", "healthy: nothing to change"),
     USABLE: ("bold yellow", "usable: it works, but look at the warnings"),
@@ -24,7 +24,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def show(checkup: Checkup, console: Console | None = None) -> None:
+def show(checkup: DoctorReport, console: Console | None = None) -> None:
     """Print it: the figures, the findings, and last the verdict with what to change.
 
     Args:
@@ -37,19 +37,19 @@ def show(checkup: Checkup, console: Console | None = None) -> None:
     if checkup.sets:
         console.print(_sets(checkup.sets), markup=False, soft_wrap=not console.is_terminal)
     for finding in checkup.findings:
-        head = Text(f"{finding.severity} {finding.subject}: ", style=_COLOURS[finding.severity])
+        head = Text(f"{finding.severity} {finding.subject}: ", style=_COLORS[finding.severity])
         console.print(head.append(finding.message, style="default"), soft_wrap=not console.is_terminal)
         if finding.remedy:
             console.print(Text(f"    {finding.remedy}"), soft_wrap=not console.is_terminal)
-    colour, words = _VERDICTS[checkup.verdict]
-    console.print(Text(words, style=colour))
+    color, words = _VERDICTS[checkup.verdict]
+    console.print(Text(words, style=color))
     if checkup.parameters:
         console.print("These parameters of the node would help:")
         for line in words_of(checkup.parameters):
             console.print(f"    {line}", markup=False)
 
 
-def _table(checkup: Checkup, console: Console) -> None:
+def _table(checkup: DoctorReport, console: Console) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("sensor")
     for title, key in _COLUMNS:
@@ -59,7 +59,7 @@ def _table(checkup: Checkup, console: Console) -> None:
     console.print(table)
 
 
-def _lines(checkup: Checkup, console: Console) -> None:
+def _lines(checkup: DoctorReport, console: Console) -> None:
     for modality, row in checkup.sensors.items():
         told = [f"{title} {_cell(row[key])}" for title, key in _COLUMNS if row.get(key) is not None]
         console.print(f"{modality} {row['topic']}: {', '.join(told)}", markup=False, soft_wrap=True)

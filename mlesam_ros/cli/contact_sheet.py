@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Cloud, Events, Modality, Picture
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, EventWindow, Modality, PointCloud, RawImage
 from mlesam_ros.geometry.projection import project
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.render import colorize
 from mlesam_ros.world.deliver import draw_events, write_image
 from mlesam_ros.world.faults import FAULTS, NO_FAULT
-from mlesam_ros.world.moment import Moment
+from mlesam_ros.world.moment import SimFrame
 from mlesam_ros.world.weather import WEATHERS
 from mlesam_ros.world.world import World
 
@@ -25,7 +25,7 @@ Rgb = npt.NDArray[np.uint8]
 _SIDE = 272  # pixels of a tile
 _CAPTION = 22
 _INK, _PAPER = (235, 235, 235), (24, 24, 28)
-_FARTHEST = 60.0  # metres: blue
+_FARTHEST = 60.0  # meters: blue
 _COLUMNS = (CAMERA, DEPTH, LIDAR, EVENT, "labels")
 _HURT = {"lidarjitter": LIDAR, "eventlowres": EVENT}  # the others hurt the camera
 
@@ -82,31 +82,31 @@ def _tile(picture: Rgb, caption: str) -> Rgb:
     return tile
 
 
-def _draw(world: World, moment: Moment, what: Modality) -> Rgb:
+def _draw(world: World, moment: SimFrame, what: Modality) -> Rgb:
     if what not in moment.frames:
         return colorize(moment.labels, load_label_space("deliver"))
     payload = moment.frames[what].payload
-    if isinstance(payload, Events):
+    if isinstance(payload, EventWindow):
         return draw_events(payload)
-    if isinstance(payload, Cloud):
+    if isinstance(payload, PointCloud):
         return _draw_cloud(world, payload)
-    assert isinstance(payload, Picture)
+    assert isinstance(payload, RawImage)
     if what == DEPTH:
-        metres = payload.data.view("<u2").reshape(payload.height, payload.width) / 1000
-        return _near_to_far(metres.astype(np.float32))
+        meters = payload.data.view("<u2").reshape(payload.height, payload.width) / 1000
+        return _near_to_far(meters.astype(np.float32))
     return payload.data.reshape(payload.height, payload.width, 3)
 
 
-def _draw_cloud(world: World, cloud: Cloud) -> Rgb:
+def _draw_cloud(world: World, cloud: PointCloud) -> Rgb:
     xyz = np.stack([cloud.points[axis] for axis in "xyz"], 1)
     seen = project(xyz, world.rig.extrinsic("lidar"), world.rig.camera, world.size, near=0.5, dilation=2)
-    metres = np.zeros(world.size, np.float32)
-    metres[seen.rows, seen.cols] = seen.range
-    return _near_to_far(metres)
+    meters = np.zeros(world.size, np.float32)
+    meters[seen.rows, seen.cols] = seen.range
+    return _near_to_far(meters)
 
 
-def _near_to_far(metres: npt.NDArray[np.float32]) -> Rgb:
+def _near_to_far(meters: npt.NDArray[np.float32]) -> Rgb:
     """Orange near, blue far, black where nothing is known."""
-    share = np.clip(np.log1p(metres) / np.log1p(_FARTHEST), 0, 1)
-    colours = cv2.applyColorMap((235 - 215 * share).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
-    return np.where(metres[..., None] > 0, colours, 0).astype(np.uint8)
+    share = np.clip(np.log1p(meters) / np.log1p(_FARTHEST), 0, 1)
+    colors = cv2.applyColorMap((235 - 215 * share).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    return np.where(meters[..., None] > 0, colors, 0).astype(np.uint8)

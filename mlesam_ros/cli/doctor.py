@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.help import epilog, format_help
 from mlesam_ros.cli.parameters import NODE, ParamOption, ParamsOption, TopicOption, read_parameters
 from mlesam_ros.cli.results import JsonOption, write_json
 from mlesam_ros.errors import BagError
@@ -18,7 +18,7 @@ from mlesam_ros.progress import track
 
 if TYPE_CHECKING:
     from mlesam_ros.config import NodeParameters
-    from mlesam_ros.doctor.checkup import Checkup
+    from mlesam_ros.doctor.checkup import DoctorReport
 
 _EXAMPLES = epilog(
     "mlesam doctor drive/",
@@ -33,7 +33,7 @@ _FAULTY = 1
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(help=prose(doctor), epilog=_EXAMPLES)(doctor)
+    app.command(help=format_help(doctor), epilog=_EXAMPLES)(doctor)
 
 
 def doctor(
@@ -81,9 +81,9 @@ def doctor(
         raise typer.Exit(_FAULTY)
 
 
-def _recorded(bag: Path, parameters: NodeParameters) -> Checkup:
+def _recorded(bag: Path, parameters: NodeParameters) -> DoctorReport:
     from mlesam_ros.bags.reader import BagReader
-    from mlesam_ros.doctor.examine import examine
+    from mlesam_ros.doctor.examine import diagnose_bag
 
     with BagReader(bag) as reader:
         seconds = max(round((reader.end - reader.start) / 1e9), 1)
@@ -97,17 +97,17 @@ def _recorded(bag: Path, parameters: NodeParameters) -> Checkup:
                 bars.append(shown.enter_context(track("looking closer", of, "moments")))
             bars[0](done, of)
 
-        return examine(bag, parameters, reading=read, looking=looking)
+        return diagnose_bag(bag, parameters, reading=read, looking=looking)
 
 
-def _live(settings: dict[str, Any], params: Path | None, node: str, seconds: float) -> Checkup:
-    from mlesam_ros.cli.environment import prepare_ros
+def _live(settings: dict[str, Any], params: Path | None, node: str, seconds: float) -> DoctorReport:
+    from mlesam_ros.cli.environment import configure_ros_env
 
-    prepare_ros()
-    from mlesam_ros.ros.checkup import examine_live
+    configure_ros_env()
+    from mlesam_ros.ros.checkup import diagnose_live
 
     with track("listening", round(seconds), "seconds") as show:
-        return examine_live(node, settings, params, seconds, _whole(show, round(seconds)))
+        return diagnose_live(node, settings, params, seconds, _whole(show, round(seconds)))
 
 
 def _whole(show: Callable[[int, int], None], of: int) -> Callable[[float], None]:

@@ -16,7 +16,7 @@ _CLAIM = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 """A file of our own: others may write to the machine's temporary folder, too, and a link of theirs leads elsewhere."""
 
 
-def claim_domain(folder: Path | None = None) -> int:
+def allocate_domain(folder: Path | None = None) -> int:
     """A domain that nobody else who asked this function has.
 
     The claim is a lock on a file in the machine's temporary folder. The system drops it when this process ends, however

@@ -14,7 +14,7 @@ _READER_GONE = 1
 _AGAIN = 0.05  # s until an interrupt that came at a bad moment is tried again
 
 
-def end(start: Callable[[], None]) -> int:
+def run_cli(start: Callable[[], None]) -> int:
     """Run a command line to its end.
 
     No end leaves a traceback, unless `--debug` asks for it: what was not foreseen becomes a sentence on stderr.
@@ -49,7 +49,7 @@ def end(start: Callable[[], None]) -> int:
     except Exception as error:
         if not struck and "--debug" in sys.argv:
             raise
-        code = INTERRUPTED if struck else _tell(error)
+        code = INTERRUPTED if struck else _report_error(error)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -79,11 +79,11 @@ def _flushed(code: int) -> int:
     except OSError as error:
         with open(os.devnull, "w") as nowhere:  # or Python tries again at its very end, and complains
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        return code or (_READER_GONE if isinstance(error, BrokenPipeError) else _tell(error))
+        return code or (_READER_GONE if isinstance(error, BrokenPipeError) else _report_error(error))
     return code
 
 
-def _tell(error: Exception) -> int:
+def _report_error(error: Exception) -> int:
     """Say on stderr what came up; the exit code."""
     text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("mlesam_ros"):

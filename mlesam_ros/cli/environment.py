@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from mlesam_ros.cli.domain import claim_domain
+from mlesam_ros.cli.domain import allocate_domain
 from mlesam_ros.ros.middleware import check_environment, transport_environment
 
 
-def prepare_ros() -> None:
+def configure_ros_env() -> None:
     """Keep discovery on this machine and give Fast DDS room for images, unless the user has decided otherwise.
 
     Raises:
@@ -20,7 +20,7 @@ def prepare_ros() -> None:
 
 
 def prepare_own_domain() -> None:
-    """Like `prepare_ros`, in a domain that hears nothing of other robots on this machine unless one was chosen."""
+    """Like `configure_ros_env`, in a domain apart from other robots on this machine unless one was chosen."""
     if not os.environ.get("ROS_DOMAIN_ID"):
-        os.environ["ROS_DOMAIN_ID"] = str(claim_domain())
-    prepare_ros()
+        os.environ["ROS_DOMAIN_ID"] = str(allocate_domain())
+    configure_ros_env()

@@ -9,7 +9,7 @@ from pathlib import Path
 from mlesam_ros.errors import ConfigError
 
 
-def new_folder(parent: Path, kind: str = "demo") -> Path:
+def new_run_dir(parent: Path, kind: str = "demo") -> Path:
     """Make `<kind>-<date>-<time>` and point `latest` at it.
 
     Args:

@@ -12,7 +12,7 @@ def epilog(*examples: str) -> str:
     return "\n".join(["[bold]Examples[/bold]", *(f"  [cyan]$ {example}[/cyan]" for example in examples)])
 
 
-def prose(command: Callable[..., Any]) -> str:
+def format_help(command: Callable[..., Any]) -> str:
     """A command's docstring with each paragraph on one line, so that the terminal's width decides where it breaks."""
     paragraphs = (inspect.getdoc(command) or "").split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)

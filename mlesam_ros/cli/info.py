@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.help import epilog, format_help
 from mlesam_ros.cli.results import JsonOption, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mlesam_ros.model.cost import Cost
+    from mlesam_ros.model.cost import BackboneCost
 
 _EXAMPLES = epilog(
     "mlesam info weights/street.safetensors",
@@ -25,7 +25,7 @@ _EXAMPLES = epilog(
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(help=prose(info), epilog=_EXAMPLES)(info)
+    app.command(help=format_help(info), epilog=_EXAMPLES)(info)
 
 
 def info(
@@ -68,7 +68,7 @@ def _info_backbones(json: str | None) -> None:
     write_json({**conditions, "backbones": [_row(cost) for cost in costs]}, json)
 
 
-def backbone_table(costs: Sequence[Cost]) -> Table:
+def backbone_table(costs: Sequence[BackboneCost]) -> Table:
     """The costs as a table that is valid Markdown."""
     from rich.box import MARKDOWN
     from rich.table import Table
@@ -85,7 +85,7 @@ def backbone_table(costs: Sequence[Cost]) -> Table:
     return table
 
 
-def _row(cost: Cost) -> dict[str, Any]:
+def _row(cost: BackboneCost) -> dict[str, Any]:
     gmacs = {
         f"gmacs_{side}": {
             "layers": round(macs.projections / 1e9, 3),

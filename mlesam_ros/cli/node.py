@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from mlesam_ros.cli.environment import prepare_ros
-from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.environment import configure_ros_env
+from mlesam_ros.cli.help import epilog, format_help
 
 _EXAMPLES = epilog(
     "mlesam node",
@@ -17,7 +17,7 @@ _EXAMPLES = epilog(
 def register(app: typer.Typer) -> None:
     """Add the command."""
     passes_on = {"allow_extra_args": True, "ignore_unknown_options": True}
-    app.command(help=prose(node), epilog=_EXAMPLES, context_settings=passes_on)(node)
+    app.command(help=format_help(node), epilog=_EXAMPLES, context_settings=passes_on)(node)
 
 
 def node(context: typer.Context) -> None:
@@ -25,8 +25,8 @@ def node(context: typer.Context) -> None:
 
     It is a lifecycle node. On a machine with ROS 2 prefer `ros2 launch mlesam_ros perception.launch.py`.
     """
-    prepare_ros()
+    configure_ros_env()
     from mlesam_ros.ros.node import main
-    from mlesam_ros.ros.process import leave
+    from mlesam_ros.ros.process import exit_fast
 
-    leave(main(context.args))
+    exit_fast(main(context.args))

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlesam_ros.cli.environment import prepare_ros
-from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.environment import configure_ros_env
+from mlesam_ros.cli.help import epilog, format_help
 from mlesam_ros.cli.parameters import NODE, NodeOption, ParamOption, ParamsOption, read_parameters
 from mlesam_ros.cli.results import JsonOption, write_json
 from mlesam_ros.frame import NANOSECONDS
 from mlesam_ros.progress import track
 
 if TYPE_CHECKING:
-    from mlesam_ros.bags.drops import Drop
+    from mlesam_ros.bags.drops import Outage
     from mlesam_ros.config import NodeParameters
     from mlesam_ros.ros.player import PlayReport
 
@@ -30,7 +30,7 @@ _EXAMPLES = epilog(
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(help=prose(play), epilog=_EXAMPLES)(play)
+    app.command(help=format_help(play), epilog=_EXAMPLES)(play)
 
 
 def play(
@@ -59,7 +59,7 @@ def play(
 
     A --json file is written when the first message goes out and again at the end.
     """
-    prepare_ros()
+    configure_ros_env()
     from mlesam_ros.bags.drops import parse_drop
     from mlesam_ros.ros.player import PlayOptions
     from mlesam_ros.ros.player import play as play_bags
@@ -80,17 +80,17 @@ def play(
         report = play_bags(playlist, options, begun, lambda done: show(done, seconds))
     if json is not None:
         write_json(report.to_dict(), json)
-    _summarise(report)
+    _summarize(report)
 
 
-def _on_topic(drop: Drop, parameters: NodeParameters) -> Drop:
+def _on_topic(drop: Outage, parameters: NodeParameters) -> Outage:
     """The drop of a sensor as that of the topic that the parameters name for it."""
     if f"{drop.target}.topic" not in parameters.given:
         return drop
     return replace(drop, target=parameters.resolve(parameters.sensor(drop.target).topic))
 
 
-def _summarise(report: PlayReport) -> None:
+def _summarize(report: PlayReport) -> None:
     for warning in report.warnings:
         typer.echo(f"warning: {warning}", err=True)
     for name in report.skipped:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from mlesam_ros.cli.environment import prepare_ros
-from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.environment import configure_ros_env
+from mlesam_ros.cli.help import epilog, format_help
 from mlesam_ros.cli.results import JsonOption, write_json
 from mlesam_ros.errors import BagError, ConfigError
 from mlesam_ros.files import write_error
@@ -27,7 +27,7 @@ _EXAMPLES = epilog(
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(help=prose(simulate), epilog=_EXAMPLES)(simulate)
+    app.command(help=format_help(simulate), epilog=_EXAMPLES)(simulate)
 
 
 def simulate(
@@ -84,13 +84,13 @@ def simulate(
 
 
 def _write_bag(out: Path, seed: int, weather: str, fault: str, drop: list[str], moments: int, side: int) -> None:
-    from mlesam_ros.bags.street import write_street
+    from mlesam_ros.bags.street import write_simulated_bag
     from mlesam_ros.world.world import World
 
     world, is_new = World(seed, weather, (side, side), length=moments, fault=fault, dropped=drop), not out.exists()
     try:
         with track("rendering", moments, "moments") as progress:
-            write_street(out, world, progress=lambda done: progress(done, moments))
+            write_simulated_bag(out, world, progress=lambda done: progress(done, moments))
     except BaseException as error:
         if is_new:  # half a street would block the next try
             shutil.rmtree(out, ignore_errors=True)
@@ -125,7 +125,7 @@ def _several(names: str, known: tuple[str, ...]) -> list[str]:
 
 
 def _play(bag: Path) -> None:
-    prepare_ros()
+    configure_ros_env()
     from mlesam_ros.ros.player import PlayOptions
     from mlesam_ros.ros.player import play as play_bags
     from mlesam_ros.ros.playlist import Playlist

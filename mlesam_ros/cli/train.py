@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.help import epilog, format_help
 from mlesam_ros.cli.parameters import ParamOption, ParamsOption
 from mlesam_ros.cli.results import JsonOption, write_json
 
@@ -26,7 +26,7 @@ _EXAMPLES = epilog(
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(help=prose(train), epilog=_EXAMPLES)(train)
+    app.command(help=format_help(train), epilog=_EXAMPLES)(train)
 
 
 def train(
@@ -86,15 +86,15 @@ def train(
 
 def _recipe_file(file: Path | None, recipe: str | None) -> Path:
     """The recipe that is meant: a file, or one of the package's by name."""
-    from mlesam_ros.share import share
-    from mlesam_ros.training.fields import one_of
+    from mlesam_ros.share import resource_path
+    from mlesam_ros.training.fields import check_choice
 
     if (file is None) == (recipe is None):
         raise typer.BadParameter("give either a RECIPE file or --recipe NAME.")
     if file is not None:
         return file
-    shipped = {path.stem: path for path in sorted(share("config/training").glob("*.yaml"))}
-    one_of("recipe", recipe, shipped)
+    shipped = {path.stem: path for path in sorted(resource_path("config/training").glob("*.yaml"))}
+    check_choice("recipe", recipe, shipped)
     return shipped[str(recipe)]
 
 

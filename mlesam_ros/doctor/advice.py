@@ -1,4 +1,4 @@
-"""Settings of the synchroniser with which more sensors are part of more sets, each of them tried out."""
+"""Settings of the synchronizer with which more sensors are part of more sets, each of them tried out."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.doctor.catalogue import finding
-from mlesam_ros.doctor.record import Nanoseconds, Record
-from mlesam_ros.doctor.rehearsal import Rehearsal, rehearse
+from mlesam_ros.doctor.record import Nanoseconds, TopicStats
+from mlesam_ros.doctor.rehearsal import Rehearsal, simulate_sync
 from mlesam_ros.findings import Finding
 from mlesam_ros.frame import NANOSECONDS, Modality
 from mlesam_ros.sync import SyncConfig
@@ -30,7 +30,7 @@ _MOST_PATIENCE = 0.5
 
 
 @dataclass
-class Advice:
+class TuningResult:
     """What would help.
 
     Attributes:
@@ -44,12 +44,12 @@ class Advice:
     findings: list[Finding] = field(default_factory=list)
 
 
-def advise(
-    records: Mapping[Modality, Record],
+def tune_sync(
+    records: Mapping[Modality, TopicStats],
     plain: Rehearsal,
     offsets: Mapping[Modality, float],
-    ill: Collection[Modality] = (),
-) -> Advice:
+    faulty: Collection[Modality] = (),
+) -> TuningResult:
     """Find settings with which more sensors are part of more sets, each of them tried out.
 
     Args:
@@ -58,21 +58,21 @@ def advise(
         offsets: seconds that other findings say stamps are late by, beyond the offsets that are set.
         ill: modalities with errors, which explain what they lack.
     """
-    advice = Advice(plain)
+    advice = TuningResult(plain)
     if offsets:
         totals = {m: value + records[m].offset / NANOSECONDS for m, value in offsets.items()}
-        advice.rehearsal = rehearse(records, replace(plain.config, offset=totals))
+        advice.rehearsal = simulate_sync(records, replace(plain.config, offset=totals))
         advice.parameters.update({f"{m}.offset": round(value, 3) for m, value in totals.items()})
     for modality in plain.config.modalities:
-        if modality not in ill or modality in offsets:
+        if modality not in faulty or modality in offsets:
             _help(modality, records, advice)
-    if not ill:
+    if not faulty:
         _reorder(records, advice)
     return advice
 
 
-def _help(modality: Modality, records: Mapping[Modality, Record], advice: Advice) -> None:
-    """Raise tolerance or patience where a sensor is missing from sets that it could be part of."""
+def _help(modality: Modality, records: Mapping[Modality, TopicStats], advice: TuningResult) -> None:
+    """Raise tolerance or max_wait where a sensor is missing from sets that it could be part of."""
     now = advice.rehearsal
     possible = _possible(modality, records, now)
     share = now.parts[modality] / now.sets if now.sets else 0.0
@@ -80,7 +80,7 @@ def _help(modality: Modality, records: Mapping[Modality, Record], advice: Advice
         return
     why, remedy = _fates(modality, now), "Mend what else is said about it."
     for change, reason in _changes(modality, records, now):
-        then = rehearse(records, replace(now.config, **change))
+        then = simulate_sync(records, replace(now.config, **change))
         if then.sets and then.parts[modality] / then.sets - share >= _GAIN:
             parameters = _parameters(modality, change)
             advice.rehearsal = then
@@ -93,33 +93,33 @@ def _help(modality: Modality, records: Mapping[Modality, Record], advice: Advice
     advice.findings.append(finding("few_partners", modality, **values))
 
 
-def _possible(modality: Modality, records: Mapping[Modality, Record], rehearsal: Rehearsal) -> float:
+def _possible(modality: Modality, records: Mapping[Modality, TopicStats], rehearsal: Rehearsal) -> float:
     """Share of the sets that a sensor could be part of, each of its messages being of use once."""
     return min(1.0, len(records[modality].moments) / rehearsal.sets) if rehearsal.sets else 0.0
 
 
 def _changes(
-    modality: Modality, records: Mapping[Modality, Record], rehearsal: Rehearsal
+    modality: Modality, records: Mapping[Modality, TopicStats], rehearsal: Rehearsal
 ) -> Iterator[tuple[dict[str, Any], str]]:
     """(changes of the configuration, the reason in words), the smallest first."""
     config, primary = rehearsal.config, rehearsal.config.order[0]
     if primary == modality or not len(records[primary].moments):
         return
     skews, lags = _nearest(records[primary], records[modality], config)
-    tolerance, patience = _ceil(np.percentile(skews, 95)), _ceil(np.percentile(lags, 95))
+    tolerance, max_wait = _ceil(np.percentile(skews, 95)), _ceil(np.percentile(lags, 95))
     wider: dict[str, Any] = {"tolerance": {**_by_modality(config, "tolerance"), modality: tolerance}}
-    longer: dict[str, Any] = {"patience": {**_by_modality(config, "patience"), modality: patience}}
+    longer: dict[str, Any] = {"max_wait": {**_by_modality(config, "max_wait"), modality: max_wait}}
     apart = f"its nearest message lies up to {1e3 * np.percentile(skews, 95):.0f} ms from the primary's"
     behind = f"it arrives up to {1e3 * np.percentile(lags, 95):.0f} ms after the primary"
     if tolerance > config.nanoseconds("tolerance", modality) / NANOSECONDS:
         yield wider, apart
-    if config.nanoseconds("patience", modality) / NANOSECONDS < patience <= _MOST_PATIENCE:
+    if config.nanoseconds("max_wait", modality) / NANOSECONDS < max_wait <= _MOST_PATIENCE:
         yield longer, behind
         if tolerance > config.nanoseconds("tolerance", modality) / NANOSECONDS:
             yield {**wider, **longer}, f"{apart}, and {behind}"
 
 
-def _nearest(primary: Record, other: Record, config: SyncConfig) -> tuple[Seconds, Seconds]:
+def _nearest(primary: TopicStats, other: TopicStats, config: SyncConfig) -> tuple[Seconds, Seconds]:
     """For every message of the primary the partner nearest in time: distance and later arrival, both in seconds."""
     order, references = np.argsort(other.moments), _times(primary, config)
     moments, arrivals = _times(other, config)[order], other.arrivals[order]
@@ -131,7 +131,7 @@ def _nearest(primary: Record, other: Record, config: SyncConfig) -> tuple[Second
     return np.abs(moments[at] - references) / NANOSECONDS, (arrivals[at] - primary.arrivals) / NANOSECONDS
 
 
-def _times(record: Record, config: SyncConfig) -> Nanoseconds:
+def _times(record: TopicStats, config: SyncConfig) -> Nanoseconds:
     """(N,) nanoseconds, the frames' times, by the configuration's offset where it has one."""
     offset = config.offset_of(record.modality)
     return record.moments if offset is None else record.moments + record.offset - offset
@@ -143,13 +143,13 @@ def _fates(modality: Modality, rehearsal: Rehearsal) -> str:
     return f"of {counts['received']} messages {', '.join(told) or 'all are used'}"
 
 
-def _reorder(records: Mapping[Modality, Record], advice: Advice) -> None:
+def _reorder(records: Mapping[Modality, TopicStats], advice: TuningResult) -> None:
     """Another primary, where that gives more complete sets."""
     now = advice.rehearsal
     best, order = now, now.config.order
     for first in now.config.order[1:]:
         tried = (first, *(m for m in now.config.order if m != first))
-        then = rehearse(records, replace(now.config, primary_order=tried))
+        then = simulate_sync(records, replace(now.config, primary_order=tried))
         if then.complete > best.complete:
             best, order = then, tried
     if now.sets and best.complete >= now.complete * (1 + 2 * _GAIN) and best.complete - now.complete > now.sets * _GAIN:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from mlesam_ros.frame import NANOSECONDS
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.coherence import turned
+from mlesam_ros.geometry.coherence import rotate_extrinsic
 from mlesam_ros.geometry.transform import Transform
 
 Floats = npt.NDArray[np.float64]
@@ -31,11 +31,11 @@ _STEP = 0.25
 _YAWS = np.arange(-6.0, 6.01, _STEP)
 """Degrees that the mounting is turned by."""
 _JUMP = 0.15
-"""In ln(metres): what stands out does so by a seventh of its distance."""
+"""In ln(meters): what stands out does so by a seventh of its distance."""
 _NEAR = 1.5
-"""Metres up to which returns may be the robot's own."""
+"""Meters up to which returns may be the robot's own."""
 _ROW, _REACH = 0.2, 1.0
-"""Degrees of elevation that are one row of a sweep, and of azimuth up to which its points are neighbours."""
+"""Degrees of elevation that are one row of a sweep, and of azimuth up to which its points are neighbors."""
 _STEEP = 95
 """Percentile of the picture's steepness that counts as an edge in full."""
 _WIDTH = 640
@@ -92,8 +92,8 @@ class Verdict:
     """What was found.
 
     Attributes:
-        yaw: degrees to add to the mounting, as `mlesam_ros.geometry.coherence.turned` takes them; None where nothing
-            stands out.
+        yaw: degrees to add to the mounting, as `mlesam_ros.geometry.coherence.rotate_extrinsic` takes them; None where
+            nothing stands out.
         shift: seconds by which the LiDAR's stamps are late; None where they are not clearly so.
         telling: whether there is enough to see for a calibration that is right to stand out.
     """
@@ -124,10 +124,10 @@ def picture_edges(rgb: npt.NDArray[np.uint8]) -> Edges:
 
 
 def sweep_outlines(xyz: npt.NDArray[np.floating[Any]]) -> Floats:
-    """The points that are much nearer than a neighbour in their row.
+    """The points that are much nearer than a neighbor in their row.
 
     Args:
-        xyz: (N, 3) metres in the LiDAR's frame, z up.
+        xyz: (N, 3) meters in the LiDAR's frame, z up.
 
     Returns:
         (M, 3) of them.
@@ -156,7 +156,7 @@ def judge(views: Sequence[View], camera: CameraModel, camera_from_lidar: Transfo
     """
     if camera.K[0, 0] * min(1.0, _WIDTH / camera.width) < _FINE:
         return Verdict(None, None)
-    turns = [(turned(camera_from_lidar, yaw=float(yaw)), 0) for yaw in _YAWS]
+    turns = [(rotate_extrinsic(camera_from_lidar, yaw=float(yaw)), 0) for yaw in _YAWS]
     shifts = [(camera_from_lidar, shift) for shift in SHIFTS]
     rows, moved = _counts(views, camera, turns), _counts(views, camera, shifts)
     if not len(rows) or rows[..., 1].sum(axis=0).min() < _POINTS:
@@ -196,7 +196,7 @@ def _count(view: View, camera: CameraModel, trials: Sequence[tuple[Transform, in
     """(trials, 2) of one view."""
     out, (height, width) = [], view.edges.strength.shape
     for mounting, shift in trials:
-        _, u, v = camera.land(mounting.apply(view.sweeps[shift]), near=1.0)
+        _, u, v = camera.project_visible(mounting.apply(view.sweeps[shift]), near=1.0)
         rows = np.floor((v + 0.5) * height / camera.height).astype(np.intp).clip(0, height - 1)
         cols = np.floor((u + 0.5) * width / camera.width).astype(np.intp).clip(0, width - 1)
         out.append((float(view.edges.strength[rows, cols].sum(dtype=np.float64)), len(rows)))

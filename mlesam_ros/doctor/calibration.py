@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mlesam_ros.doctor.catalogue import finding
-from mlesam_ros.doctor.record import Record
+from mlesam_ros.doctor.record import TopicStats
 from mlesam_ros.errors import CalibrationError, Problem
 from mlesam_ros.findings import WARNING, Finding
 from mlesam_ros.frame import CAMERA, LIDAR, NANOSECONDS, Modality, SensorFrame
@@ -27,7 +27,7 @@ _SILENCE = 0.5
 
 
 @dataclass
-class Infos:
+class CalibrationMessages:
     """What TF said, as far as the rig does not keep it.
 
     Attributes:
@@ -36,7 +36,7 @@ class Infos:
 
     moving: dict[tuple[str, str], list[int]] = field(default_factory=dict)
 
-    def hear_transforms(self, message: Any) -> None:
+    def add_transforms(self, message: Any) -> None:
         """A message on /tf."""
         for stamped in message.transforms:
             edge = stamped.header.frame_id.lstrip("/"), stamped.child_frame_id.lstrip("/")
@@ -49,9 +49,9 @@ class Lookups:
     A set waits for its sensors, and transforms come meanwhile: a frame is looked up some time after it came.
     """
 
-    def __init__(self, patience: float) -> None:
-        """Start without frames; `patience` is how long a set waits, in seconds."""
-        self._wait = round(patience * NANOSECONDS)
+    def __init__(self, max_wait: float) -> None:
+        """Start without frames; `max_wait` is how long a set waits, in seconds."""
+        self._wait = round(max_wait * NANOSECONDS)
         self._pending: deque[tuple[int, Modality, str, int]] = deque()  # due, modality, frame_id, time
         self._total: Counter[Modality] = Counter()
         self._failed: dict[Modality, Counter[Problem]] = {}
@@ -93,8 +93,8 @@ def _rounded(problem: Problem) -> Problem:
 
 
 def calibration_findings(
-    records: Mapping[Modality, Record],
-    infos: Infos,
+    records: Mapping[Modality, TopicStats],
+    infos: CalibrationMessages,
     rig: Rig,
     problems: Mapping[str, Problem],
     sizes: Mapping[Modality, tuple[int, int]],
@@ -117,7 +117,7 @@ def calibration_findings(
     if not rig.has_camera and not problems:
         yield finding("no_label_camera", CAMERA)
     named, camera = rig.lenses.get(CAMERA), spoken.get(CAMERA)
-    stranger = named is not None and camera is not None and _is_stranger(camera, named.frame_id)
+    stranger = named is not None and camera is not None and _frame_mismatch(camera, named.frame_id)
     if stranger:
         values = {"picture": spoken[CAMERA].frame_id, "info": rig.camera_frame, "modality": CAMERA}
         yield finding("info_frame", CAMERA, **values)
@@ -131,7 +131,7 @@ def calibration_findings(
     yield from _transform_gaps(infos, begin)
 
 
-def _is_stranger(record: Record, info_frame: str) -> bool:
+def _frame_mismatch(record: TopicStats, info_frame: str) -> bool:
     return bool(record.frame_id and info_frame) and record.frame_id != info_frame
 
 
@@ -144,7 +144,7 @@ def _problem(topic: str, problem: Problem, pictures_of: Modality | None) -> Find
 
 
 def _lens(
-    modality: Modality, record: Record, rig: Rig, size: tuple[int, int] | None, shared: Collection[str]
+    modality: Modality, record: TopicStats, rig: Rig, size: tuple[int, int] | None, shared: Collection[str]
 ) -> Iterator[Finding]:
     """Whether its lens is known and fits; one in a `shared` frame, the camera's, may be registered to the camera."""
     own = rig.lenses.get(modality)
@@ -163,7 +163,7 @@ def _lens(
         yield finding("info_size", modality, **values)
 
 
-def _place(modality: Modality, record: Record, rig: Rig) -> Iterator[Finding]:
+def _place(modality: Modality, record: TopicStats, rig: Rig) -> Iterator[Finding]:
     """Whether a sensor is connected to the label camera."""
     frame = record.frame_id
     if not frame:
@@ -177,7 +177,7 @@ def _place(modality: Modality, record: Record, rig: Rig) -> Iterator[Finding]:
         yield finding("no_transform", modality, frame=frame, camera=rig.camera_frame)
 
 
-def _odd_mountings(records: Mapping[Modality, Record], rig: Rig) -> Iterator[Finding]:
+def _odd_mountings(records: Mapping[Modality, TopicStats], rig: Rig) -> Iterator[Finding]:
     """What is odd about the sensors' own places; other frames of the robot are its own business."""
     frames = {record.frame_id for record in records.values()} | {rig.camera_frame}
     subjects = {f"{kind} {frame}" for frame in frames for kind in ("camera", "frame")}
@@ -187,7 +187,7 @@ def _odd_mountings(records: Mapping[Modality, Record], rig: Rig) -> Iterator[Fin
             yield found
 
 
-def _transform_gaps(infos: Infos, begin: int) -> Iterator[Finding]:
+def _transform_gaps(infos: CalibrationMessages, begin: int) -> Iterator[Finding]:
     for (parent, child), stamps in infos.moving.items():
         times = np.unique(np.array(stamps, np.int64))
         steps = np.diff(times) / NANOSECONDS

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlesam_ros.doctor.record import Record
+from mlesam_ros.doctor.record import TopicStats
 from mlesam_ros.doctor.rehearsal import Rehearsal
 from mlesam_ros.doctor.timing import rhythm
 from mlesam_ros.findings import ERROR, NOTE, SEVERITIES, WARNING, Finding, worst
@@ -21,7 +21,7 @@ VERDICTS = {None: HEALTHY, NOTE: HEALTHY, WARNING: USABLE, ERROR: FAULTY}
 
 
 @dataclass
-class Checkup:
+class DoctorReport:
     """The result.
 
     Attributes:
@@ -63,7 +63,7 @@ def sorted_findings(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(dict.fromkeys(findings), key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def sensor_row(record: Record, rehearsal: Rehearsal | None) -> dict[str, Any]:
+def sensor_row(record: TopicStats, rehearsal: Rehearsal | None) -> dict[str, Any]:
     """A sensor's figures with JSON types; None where there is nothing to measure."""
     measured = rhythm(record)
     sizes = record.sizes.most_common(1)
@@ -104,7 +104,7 @@ def words_of(values: Mapping[str, float | list[str]]) -> list[str]:
     return [f"{k}: [{', '.join(v)}]" if isinstance(v, list) else f"{k}: {v:g}" for k, v in values.items()]
 
 
-def _longest_gap(record: Record) -> float | None:
+def _longest_gap(record: TopicStats) -> float | None:
     arrivals = np.sort(record.arrivals)
     return _number(float(np.diff(arrivals).max()) / 1e9, 3) if len(arrivals) > 1 else None
 

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from mlesam_ros.doctor.catalogue import finding
-from mlesam_ros.doctor.record import Record
+from mlesam_ros.doctor.record import TopicStats
 from mlesam_ros.doctor.timing import common_lead, timing_findings
-from mlesam_ros.doctor.views import Looks
+from mlesam_ros.doctor.views import ContentSamples
 from mlesam_ros.findings import Finding
 from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, Modality
 from mlesam_ros.sync import SyncConfig
 
 _DEPTHS = (0.05, 200.0)
-"""Metres between which the median of a robot's depth pictures lies."""
+"""Meters between which the median of a robot's depth pictures lies."""
 _IN_VIEW = 0.003
 """Share of a sweep's returns that land in the picture even of a narrow lens."""
 _MANY = 0.25
@@ -24,7 +24,7 @@ _DRIVER = "Check the driver's settings and its log."
 _BLANK = {CAMERA: "picture_blank", DEPTH: "depth_empty", LIDAR: "cloud_empty"}
 
 
-def spoken_findings(records: Mapping[Modality, Record], begin: int, config: SyncConfig) -> Iterator[Finding]:
+def message_findings(records: Mapping[Modality, TopicStats], begin: int, config: SyncConfig) -> Iterator[Finding]:
     """What is wrong with the sensors' messages, each sensor by itself.
 
     Args:
@@ -40,7 +40,7 @@ def spoken_findings(records: Mapping[Modality, Record], begin: int, config: Sync
         yield from timing_findings(record, begin, config, lead)
 
 
-def content_findings(record: Record) -> Iterator[Finding]:
+def content_findings(record: TopicStats) -> Iterator[Finding]:
     """What could not be read, changing sizes, lost packets."""
     modality, topic = record.modality, record.source.topic
     if not record.received:
@@ -66,7 +66,7 @@ def content_findings(record: Record) -> Iterator[Finding]:
         yield finding("packets_lost", modality, lost=lost, total=lost + record.counters["packets"])
 
 
-def _refusal(record: Record) -> Finding:
+def _refusal(record: TopicStats) -> Finding:
     ((newest, _),) = record.refusals.most_common(1)
     values = {"reason": newest.message.rstrip("."), "remedy": newest.remedy or _DRIVER}
     count = sum(record.refusals.values())
@@ -75,7 +75,7 @@ def _refusal(record: Record) -> Finding:
     return finding("some_unreadable", record.modality, count=count, total=record.received, **values)
 
 
-def look_findings(looks: Looks) -> Iterator[Finding]:
+def sample_findings(looks: ContentSamples) -> Iterator[Finding]:
     """What the closer look at a few moments showed."""
     for modality, problem in looks.refusals.items():
         if modality not in looks.looked:
@@ -87,7 +87,7 @@ def look_findings(looks: Looks) -> Iterator[Finding]:
             yield finding(kind, modality, count=blank, total=total)
     if (unit := looks.depth_unit) is not None:
         yield finding("depth_scale", DEPTH, factor=looks.depth_factor, unit=unit)
-    elif looks.depths and not _DEPTHS[0] <= (metres := float(np.median(looks.depths))) <= _DEPTHS[1]:
-        yield finding("depth_unit", DEPTH, metres=metres)
+    elif looks.depths and not _DEPTHS[0] <= (meters := float(np.median(looks.depths))) <= _DEPTHS[1]:
+        yield finding("depth_unit", DEPTH, meters=meters)
     if looks.landed and (share := float(np.median(looks.landed))) < _IN_VIEW:
         yield finding("cloud_out_of_view", LIDAR, share=100 * share)

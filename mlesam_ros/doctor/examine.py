@@ -7,16 +7,16 @@ from pathlib import Path
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import NodeParameters, sync_config
-from mlesam_ros.doctor.advice import advise
+from mlesam_ros.doctor.advice import tune_sync
 from mlesam_ros.doctor.alignment import judge
-from mlesam_ros.doctor.calibration import Infos, Lookups, calibration_findings
+from mlesam_ros.doctor.calibration import CalibrationMessages, Lookups, calibration_findings
 from mlesam_ros.doctor.catalogue import finding
-from mlesam_ros.doctor.checkup import Checkup, sensor_row, set_figures, sorted_findings
-from mlesam_ros.doctor.content import look_findings, spoken_findings
-from mlesam_ros.doctor.record import Record
-from mlesam_ros.doctor.rehearsal import rehearse, sync_findings
+from mlesam_ros.doctor.checkup import DoctorReport, sensor_row, set_figures, sorted_findings
+from mlesam_ros.doctor.content import message_findings, sample_findings
+from mlesam_ros.doctor.record import TopicStats
+from mlesam_ros.doctor.rehearsal import simulate_sync, sync_findings
 from mlesam_ros.doctor.timing import ahead_of_arrival
-from mlesam_ros.doctor.views import Looks, look
+from mlesam_ros.doctor.views import ContentSamples, sample_content
 from mlesam_ros.errors import BagError
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.topics import Topics, find_topics
@@ -25,12 +25,12 @@ from mlesam_ros.frame import LIDAR, NANOSECONDS, Modality
 from mlesam_ros.rig_learner import is_static
 
 
-def examine(
+def diagnose_bag(
     bag: str | Path,
     parameters: NodeParameters | None = None,
     reading: Callable[[float], None] = lambda seconds: None,
     looking: Callable[[int, int], None] = lambda done, of: None,
-) -> Checkup:
+) -> DoctorReport:
     """Say what is wrong with a bag, what the node would make of it, and what would help.
 
     Args:
@@ -51,7 +51,9 @@ def examine(
         except BagError as error:
             if any(name.endswith("topic") for name in parameters.overridden):
                 raise
-            return Checkup(str(bag), seconds, [*_bag_findings(reader), finding("no_sensor", "topics", sentence=error)])
+            return DoctorReport(
+                str(bag), seconds, [*_bag_findings(reader), finding("no_sensor", "topics", sentence=error)]
+            )
         return _Examination(reader, topics, parameters).result(reading, looking)
 
 
@@ -61,27 +63,27 @@ class _Examination:
     def __init__(self, reader: BagReader, topics: Topics, parameters: NodeParameters) -> None:
         self._reader, self._topics, self._parameters = reader, topics, parameters
         self._known = BagRig(reader, topics, parameters)
-        patience = max(parameters.patience_of(m) for m in topics.sensors)
-        self._infos, self._lookups = Infos(), Lookups(patience)
+        max_wait = max(parameters.max_wait_of(m) for m in topics.sensors)
+        self._infos, self._lookups = CalibrationMessages(), Lookups(max_wait)
         sensor, bind = parameters.sensor, self._known.bind
-        self._records = {m: Record(m, source, sensor(m), bind) for m, source in topics.sensors.items()}
+        self._records = {m: TopicStats(m, source, sensor(m), bind) for m, source in topics.sensors.items()}
 
-    def result(self, reading: Callable[[float], None], looking: Callable[[int, int], None]) -> Checkup:
+    def result(self, reading: Callable[[float], None], looking: Callable[[int, int], None]) -> DoctorReport:
         """Everything."""
         reader = self._reader
         self._read(reading)
         spoken = {m: record for m, record in self._records.items() if len(record.moments)}
-        looks = look(reader, spoken, self._known.rig, looking)
+        looks = sample_content(reader, spoken, self._known.rig, looking)
         config = sync_config(self._parameters, self._records)
-        said = [*spoken_findings(self._records, reader.start, config)]
+        said = [*message_findings(self._records, reader.start, config)]
         aligned, offsets = self._alignment(looks)
         findings = [*self._topic_findings(), *said, *self._fit_findings(looks), *aligned]
-        checkup = Checkup(str(reader.path), (reader.end - reader.start) / NANOSECONDS, findings)
-        plain = rehearse(spoken, sync_config(self._parameters, spoken)) if spoken else None
+        checkup = DoctorReport(str(reader.path), (reader.end - reader.start) / NANOSECONDS, findings)
+        plain = simulate_sync(spoken, sync_config(self._parameters, spoken)) if spoken else None
         if plain is not None:
-            ill = {found.subject for found in said if found.severity == ERROR}
-            advice = advise(spoken, plain, {**ahead_of_arrival(spoken, config), **offsets}, ill)
-            findings += [*sync_findings(plain, ill), *advice.findings]
+            faulty = {found.subject for found in said if found.severity == ERROR}
+            advice = tune_sync(spoken, plain, {**ahead_of_arrival(spoken, config), **offsets}, faulty)
+            findings += [*sync_findings(plain, faulty), *advice.findings]
             checkup.parameters, checkup.sets = advice.parameters, set_figures(plain)
         if looks.depth_unit is not None:
             checkup.parameters["depth.unit"] = float(f"{looks.depth_unit:.3g}")
@@ -100,7 +102,7 @@ class _Examination:
             else:
                 self._known.hear(topic, message)
                 if topic not in self._topics.infos.values() and not is_static(topic):
-                    self._infos.hear_transforms(message)
+                    self._infos.add_transforms(message)
             reading((recorded - begin) / NANOSECONDS)
         self._lookups.advance(self._known.rig, None)
 
@@ -111,7 +113,7 @@ class _Examination:
             if modality not in self._records:
                 yield finding("sensor_missing", modality)
 
-    def _fit_findings(self, looks: Looks) -> Iterator[Finding]:
+    def _fit_findings(self, looks: ContentSamples) -> Iterator[Finding]:
         """Whether calibration and content fit each other."""
         sizes = {m: record.sizes.most_common(1)[0][0] for m, record in self._records.items() if record.sizes}
         sizes.update(looks.sizes)
@@ -119,12 +121,12 @@ class _Examination:
         begin = self._reader.start
         yield from calibration_findings(self._records, self._infos, known.rig, known.problems, sizes, begin)
         yield from self._lookups.findings(known.rig)
-        yield from look_findings(looks)
+        yield from sample_findings(looks)
 
-    def _alignment(self, looks: Looks) -> tuple[list[Finding], dict[Modality, float]]:
+    def _alignment(self, looks: ContentSamples) -> tuple[list[Finding], dict[Modality, float]]:
         """What LiDAR and picture say about each other, and by how much the LiDAR's stamps are late."""
         rig, lidar = self._known.rig, self._records.get(LIDAR)
-        if lidar is None or not looks.views or rig.tree.moves(rig.camera_frame, lidar.frame_id):
+        if lidar is None or not looks.views or rig.tree.is_dynamic(rig.camera_frame, lidar.frame_id):
             return [], {}
         verdict = judge(looks.views, rig.camera, rig.extrinsic(lidar.frame_id))
         if verdict.shift is not None:

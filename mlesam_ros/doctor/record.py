@@ -11,15 +11,15 @@ import numpy.typing as npt
 
 from mlesam_ros.config import NodeParameters, SensorParameters, frame_reader
 from mlesam_ros.encoding.settings import Found
-from mlesam_ros.errors import Problem, sentence
-from mlesam_ros.evaluation.topics import Source
-from mlesam_ros.frame import NANOSECONDS, Cloud, Events, Modality, Picture, SensorFrame
+from mlesam_ros.errors import Problem, format_error
+from mlesam_ros.evaluation.topics import TopicSource
+from mlesam_ros.frame import NANOSECONDS, EventWindow, Modality, PointCloud, RawImage, SensorFrame
 from mlesam_ros.messages import FrameReader, stamp_ns
 
 Nanoseconds = npt.NDArray[np.int64]
 
 
-class Record:
+class TopicStats:
     """A sensor's messages in the order of their arrival, without their payloads.
 
     Attributes:
@@ -37,7 +37,7 @@ class Record:
     def __init__(
         self,
         modality: Modality,
-        source: Source,
+        source: TopicSource,
         sensor: SensorParameters | None = None,
         bind: Callable[[SensorFrame], SensorFrame] = lambda frame: frame,
     ) -> None:
@@ -72,13 +72,13 @@ class Record:
         try:
             frame = self.bind(self._reader.read(message))
         except Exception as error:  # as in the node, whatever is in a message costs that message alone
-            self.refusals[sentence(error)] += 1
+            self.refusals[format_error(error)] += 1
             return None
         self.found = self._reader.found
         self.note(stamp_ns(message.header), frame.time, arrived, frame.frame_id)
-        if isinstance(frame.payload, Cloud):
+        if isinstance(frame.payload, PointCloud):
             self.pieces[1 + len(frame.payload.earlier)] += 1
-        if isinstance(frame.payload, Picture | Events):
+        if isinstance(frame.payload, RawImage | EventWindow):
             self.sizes[frame.payload.height, frame.payload.width] += 1
         return frame
 

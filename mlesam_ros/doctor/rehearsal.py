@@ -1,4 +1,4 @@
-"""What the node's synchroniser would make of the messages, without a network: sets, and what became of each message."""
+"""What the node's synchronizer would make of the messages, without a network: sets, and what became of each message."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlesam_ros.doctor.catalogue import finding
-from mlesam_ros.doctor.record import Nanoseconds, Record
+from mlesam_ros.doctor.record import Nanoseconds, TopicStats
 from mlesam_ros.errors import Problem
 from mlesam_ros.findings import Finding
-from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, Picture, SensorFrame
-from mlesam_ros.sync import ReplayClock, SyncConfig, Synchroniser, judge_clocks, ready_sets
+from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, RawImage, SensorFrame
+from mlesam_ros.sync import ReplayClock, SyncConfig, Synchronizer, judge_clocks, ready_sets
 
 DUPLICATE = "duplicate stamp"
-_EMPTY = Picture(0, 0, "", 0, np.zeros(0, np.uint8))
+_EMPTY = RawImage(0, 0, "", 0, np.zeros(0, np.uint8))
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Rehearsal:
     """What came of it.
 
     Attributes:
-        config: the synchroniser's.
+        config: the synchronizer's.
         sets: how many.
         parts: modality → sets that it is part of.
         complete: sets with every modality.
         seconds: from the first arrival to the last.
         wait: usual seconds from a primary's arrival to its set.
-        counters, refusals: as the synchroniser has them.
+        counters, refusals: as the synchronizer has them.
         skews: modality → (N,) nanoseconds within the sets.
     """
 
@@ -49,22 +49,22 @@ class Rehearsal:
         return self.sets / self.seconds if self.seconds else 0.0
 
 
-def rehearse(records: Mapping[Modality, Record], config: SyncConfig) -> Rehearsal:
+def simulate_sync(records: Mapping[Modality, TopicStats], config: SyncConfig) -> Rehearsal:
     """Push every message when it arrived and take every set when it is ready, as a network without latency would.
 
     Where the stamps of all are of another clock than the arrivals, they are the clock, as in `mlesam evaluate`.
     """
-    synchroniser, found, arrived = Synchroniser(config), list[tuple[int, FrameSet]](), dict[tuple[Modality, int], int]()
+    synchronizer, found, arrived = Synchronizer(config), list[tuple[int, FrameSet]](), dict[tuple[Modality, int], int]()
     rows = _rows(records, config)
     for now, modality, moment in rows:
-        found += ready_sets(synchroniser, now)
+        found += ready_sets(synchronizer, now)
         offset = records[modality].offset
-        synchroniser.push(SensorFrame(modality, moment + offset, "", _EMPTY, offset), now)
+        synchronizer.push(SensorFrame(modality, moment + offset, "", _EMPTY, offset), now)
         arrived.setdefault((modality, moment + offset), now)
-        if (frame_set := synchroniser.take(now)) is not None:
+        if (frame_set := synchronizer.take(now)) is not None:
             found.append((now, frame_set))
-    found += ready_sets(synchroniser)
-    synchroniser.flush()
+    found += ready_sets(synchronizer)
+    synchronizer.flush()
     last = rows[-1][0] if rows else 0
     waits = [min(now, last) - arrived[s.primary, s.frames[s.primary].stamp] for now, s in found]
     return Rehearsal(
@@ -74,13 +74,13 @@ def rehearse(records: Mapping[Modality, Record], config: SyncConfig) -> Rehearsa
         complete=sum(len(s.frames) == len(config.modalities) for _, s in found),
         seconds=(last - rows[0][0]) / NANOSECONDS if rows else 0.0,
         wait=float(np.median(waits)) / NANOSECONDS if waits else 0.0,
-        counters=synchroniser.counters,
-        refusals=synchroniser.refusals,
+        counters=synchronizer.counters,
+        refusals=synchronizer.refusals,
         skews={m: np.array([s.skews[m] for _, s in found if m in s.skews], np.int64) for m in config.modalities},
     )
 
 
-def _rows(records: Mapping[Modality, Record], config: SyncConfig) -> list[tuple[int, Modality, int]]:
+def _rows(records: Mapping[Modality, TopicStats], config: SyncConfig) -> list[tuple[int, Modality, int]]:
     """(arrival, modality, moment), in the order of arrival."""
     rows = [
         (int(arrival), m, int(moment), int(stamp))
@@ -94,7 +94,7 @@ def _rows(records: Mapping[Modality, Record], config: SyncConfig) -> list[tuple[
     return [(clock.advance(arrival, m, stamp - offsets[m]), m, moment) for arrival, m, moment, stamp in rows]
 
 
-def sync_findings(rehearsal: Rehearsal, ill: Collection[Modality] = ()) -> Iterator[Finding]:
+def sync_findings(rehearsal: Rehearsal, faulty: Collection[Modality] = ()) -> Iterator[Finding]:
     """What is wrong whatever the settings.
 
     Args:
@@ -103,7 +103,7 @@ def sync_findings(rehearsal: Rehearsal, ill: Collection[Modality] = ()) -> Itera
     """
     for modality, reasons in rehearsal.refusals.items():
         for reason, count in reasons.items():
-            if modality not in ill and reason != DUPLICATE:  # told with the stamps
+            if modality not in faulty and reason != DUPLICATE:  # told with the stamps
                 total = rehearsal.counters[modality]["received"]
                 problem = reason if isinstance(reason, Problem) else Problem(reason, "See the errors above.")
                 told = {"reason": problem.message, "remedy": problem.remedy}

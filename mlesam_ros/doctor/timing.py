@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.bags.storage import count
+from mlesam_ros.bags.storage import pluralize
 from mlesam_ros.doctor.catalogue import finding
-from mlesam_ros.doctor.record import Nanoseconds, Record
+from mlesam_ros.doctor.record import Nanoseconds, TopicStats
 from mlesam_ros.findings import Finding
 from mlesam_ros.frame import EVENT, NANOSECONDS, Modality
 from mlesam_ros.sync import ForeignClock, SyncConfig, foreign_clock
@@ -32,7 +32,7 @@ _REPEATS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Rhythm:
+class RateStats:
     """How regularly a sensor speaks, by its stamps; seconds.
 
     Attributes:
@@ -48,20 +48,20 @@ class Rhythm:
     delay: float
 
 
-def rhythm(record: Record) -> Rhythm:
+def rhythm(record: TopicStats) -> RateStats:
     """Measure it."""
     stamps, delay = np.unique(record.stamps[record.stamps > 0]), _median_delay(record)
     if len(stamps) < 3:
-        return Rhythm(float("nan"), float("nan"), 0.0, delay)
+        return RateStats(float("nan"), float("nan"), 0.0, delay)
     steps = np.diff(stamps) / NANOSECONDS
     period = float(np.median((stamps[2:] - stamps[:-2]) / (2 * NANOSECONDS)))  # over two, as exposure may alternate
     near = steps[steps < 3.5 * period]
     off = np.abs(near - np.maximum(np.round(near / period), 1) * period)
     jitter = float(np.percentile(off, 95)) if len(off) else float("nan")
-    return Rhythm(period, jitter, float((len(stamps) - 1) / steps.sum()), delay)
+    return RateStats(period, jitter, float((len(stamps) - 1) / steps.sum()), delay)
 
 
-def timing_findings(record: Record, begin: int, config: SyncConfig, lead: float = 0.0) -> Iterator[Finding]:
+def timing_findings(record: TopicStats, begin: int, config: SyncConfig, lead: float = 0.0) -> Iterator[Finding]:
     """Faults of stamps and rhythm.
 
     Args:
@@ -88,7 +88,7 @@ def timing_findings(record: Record, begin: int, config: SyncConfig, lead: float 
         yield from _unevenness(record)
 
 
-def _foreign_clock(record: Record, config: SyncConfig) -> ForeignClock | None:
+def _foreign_clock(record: TopicStats, config: SyncConfig) -> ForeignClock | None:
     """The clock of stamps that lie too far from the arrivals for a node; None where they do not."""
     timed = np.flatnonzero(record.stamps > 0)
     if not len(timed):
@@ -97,26 +97,26 @@ def _foreign_clock(record: Record, config: SyncConfig) -> ForeignClock | None:
     return foreign_clock(-_median_delay(record), first / NANOSECONDS, config)
 
 
-def common_lead(records: Mapping[Modality, Record], config: SyncConfig) -> float:
+def common_lead(records: Mapping[Modality, TopicStats], config: SyncConfig) -> float:
     """Seconds by which the stamps of all sensors lie in the future, if there are several; 0 where not all do."""
     own = [record for record in records.values() if len(record.stamps) and _foreign_clock(record, config) is None]
     leads = [-_median_delay(record) for record in own]
     return min(leads) if len(leads) > 1 and min(leads) > _AHEAD else 0.0
 
 
-def ahead_of_arrival(records: Mapping[Modality, Record], config: SyncConfig) -> dict[Modality, float]:
+def ahead_of_arrival(records: Mapping[Modality, TopicStats], config: SyncConfig) -> dict[Modality, float]:
     """Modality → seconds that its stamps are further ahead of their arrival than those of all, if that is a fault."""
     common = common_lead(records, config)
     ahead = {m: -_median_delay(r) - common for m, r in records.items() if _foreign_clock(r, config) is None}
     return {modality: seconds for modality, seconds in ahead.items() if seconds > _AHEAD}
 
 
-def _median_delay(record: Record) -> float:
+def _median_delay(record: TopicStats) -> float:
     timed = record.stamps > 0
     return float(np.median(record.delays[timed])) if timed.any() else float("nan")
 
 
-def _stamp_faults(record: Record, stamps: Nanoseconds) -> Iterator[Finding]:
+def _stamp_faults(record: TopicStats, stamps: Nanoseconds) -> Iterator[Finding]:
     total, topic = len(stamps), record.source.topic
     if zeros := int((stamps <= 0).sum()):
         yield finding("stamp_zero", record.modality, count=zeros, total=total)
@@ -128,7 +128,7 @@ def _stamp_faults(record: Record, stamps: Nanoseconds) -> Iterator[Finding]:
         yield finding("stamp_twice", record.modality, count=twice, total=total, topic=topic)
 
 
-def _clock_faults(record: Record, timed: np.ndarray, lead: float) -> Iterator[Finding]:
+def _clock_faults(record: TopicStats, timed: np.ndarray, lead: float) -> Iterator[Finding]:
     delays = record.delays[timed]
     ahead = -float(np.median(delays)) - lead
     if ahead > _AHEAD:
@@ -152,7 +152,7 @@ def _clock_faults(record: Record, timed: np.ndarray, lead: float) -> Iterator[Fi
         yield finding("clock_drift", record.modality, drift=60e3 * abs(slope))
 
 
-def _gaps(record: Record, begin: int) -> Iterator[Finding]:
+def _gaps(record: TopicStats, begin: int) -> Iterator[Finding]:
     """Silences, by arrival: a stamp that is wrong is no silence."""
     arrivals = np.sort(record.arrivals)
     steps = np.diff(arrivals) / NANOSECONDS
@@ -163,10 +163,10 @@ def _gaps(record: Record, begin: int) -> Iterator[Finding]:
     longest = gaps[steps[gaps].argmax()]
     kind = "quiet_events" if record.modality == EVENT else "gaps"
     values = {"longest": steps[longest], "at": (arrivals[longest] - begin) / NANOSECONDS, "limit": limit}
-    yield finding(kind, record.modality, silences=count(len(gaps), "silence"), **values)
+    yield finding(kind, record.modality, silences=pluralize(len(gaps), "silence"), **values)
 
 
-def _unevenness(record: Record) -> Iterator[Finding]:
+def _unevenness(record: TopicStats) -> Iterator[Finding]:
     """Missing messages and jitter. Event packets end when they are full; stamps that run back are told as such."""
     if record.modality == EVENT or (np.diff(record.stamps[record.stamps > 0]) < 0).any():
         return

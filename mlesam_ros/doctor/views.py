@@ -11,12 +11,22 @@ import numpy.typing as npt
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.doctor.alignment import SHIFTS, View, picture_edges, sweep_outlines
-from mlesam_ros.doctor.record import Record
+from mlesam_ros.doctor.record import TopicStats
 from mlesam_ros.encoding.cloud import cloud_xyz
-from mlesam_ros.encoding.picture import open_depth, to_rgb
+from mlesam_ros.encoding.picture import parse_depth, to_rgb
 from mlesam_ros.encoding.registered import depth_from_cloud, depth_from_picture
 from mlesam_ros.errors import MlesamError, Problem
-from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, NANOSECONDS, Cloud, CompressedPicture, Modality, Picture, SensorFrame
+from mlesam_ros.frame import (
+    CAMERA,
+    DEPTH,
+    LIDAR,
+    NANOSECONDS,
+    CompressedImage,
+    Modality,
+    PointCloud,
+    RawImage,
+    SensorFrame,
+)
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.messages import FrameReader
 
@@ -39,22 +49,22 @@ _COARSE = 256
 _SHARED = 30
 """Pixels that both must see."""
 _EVEN = 2.0
-"""Standard deviation in grey levels of a picture with nothing in it."""
+"""Standard deviation in gray levels of a picture with nothing in it."""
 
 
 @dataclass
-class Looks:
+class ContentSamples:
     """What was seen.
 
     Attributes:
         looked: modality → messages looked at.
-        blank: modality → how many of them held nothing: no return, no valid depth, one even grey.
+        blank: modality → how many of them held nothing: no return, no valid depth, one even gray.
         sizes: modality → (height, width) of pictures, decoded.
-        depths: median metres of each depth picture that has any.
+        depths: median meters of each depth picture that has any.
         landed: per cloud the share of its returns that land in the picture.
         ratios: per moment the median of depth by the depth camera over depth by the LiDAR, and its spread: half of the
             range of the middle half of the pixels, as a share.
-        unit: metres per count of the depth pictures as they are read.
+        unit: meters per count of the depth pictures as they are read.
         refusals: modality → why a message could not be decoded, or why its place is not known.
         views: for `mlesam_ros.doctor.alignment`.
     """
@@ -87,12 +97,12 @@ class Looks:
         self.blank[modality] = self.blank.get(modality, 0) + blank
 
 
-def look(
+def sample_content(
     reader: BagReader,
-    records: Mapping[Modality, Record],
+    records: Mapping[Modality, TopicStats],
     rig: Rig,
     progress: Callable[[int, int], None] = lambda done, of: None,
-) -> Looks:
+) -> ContentSamples:
     """Read what lies around some moments, evenly over the recording, and look at it.
 
     Args:
@@ -101,7 +111,7 @@ def look(
         rig: as the bag's end knows it.
         progress: told how many moments are done, and of how many.
     """
-    looks = Looks()
+    looks = ContentSamples()
     lead = next((m for m in (CAMERA, LIDAR, DEPTH) if m in records and len(records[m].moments)), None)
     if lead is None:
         return looks
@@ -115,9 +125,9 @@ def look(
 
 
 def _frames_around(
-    reader: BagReader, records: Mapping[Modality, Record], lead: Modality, at: int
+    reader: BagReader, records: Mapping[Modality, TopicStats], lead: Modality, at: int
 ) -> dict[Modality, list[SensorFrame]]:
-    """The leader's message, the nearest of each other sensor, and the LiDAR's neighbours, in the order of stamps."""
+    """The leader's message, the nearest of each other sensor, and the LiDAR's neighbors, in the order of stamps."""
     moment = records[lead].moments[at]
     wanted: dict[str, tuple[FrameReader, set[int]]] = {}
     arrivals: list[int] = []
@@ -149,35 +159,37 @@ def _frames_around(
     return {modality: sorted(found, key=lambda frame: frame.time) for modality, found in frames.items()}
 
 
-def _look_at(frames: Mapping[Modality, list[SensorFrame]], moment: int, lead: Modality, rig: Rig, looks: Looks) -> None:
+def _look_at(
+    frames: Mapping[Modality, list[SensorFrame]], moment: int, lead: Modality, rig: Rig, looks: ContentSamples
+) -> None:
     rgb = _picture(frames, looks)
     for frame in frames.get(DEPTH, ()):
         _depth(frame, looks)
     sweeps = frames.get(LIDAR, [])
     if not sweeps:
         return
-    centre = min(range(len(sweeps)), key=lambda at: abs(sweeps[at].time - moment))
-    clouds = {at - centre: _returns(sweep) for at, sweep in enumerate(sweeps)}
+    center = min(range(len(sweeps)), key=lambda at: abs(sweeps[at].time - moment))
+    clouds = {at - center: _returns(sweep) for at, sweep in enumerate(sweeps)}
     looks.note(LIDAR, not len(clouds[0]))
-    if lead != CAMERA or not len(clouds[0]) or abs(sweeps[centre].time - moment) > _TOGETHER:
+    if lead != CAMERA or not len(clouds[0]) or abs(sweeps[center].time - moment) > _TOGETHER:
         return
     for frame in frames.get(DEPTH, ()):
-        _compare(frame, sweeps[centre], rig, looks)
+        _compare(frame, sweeps[center], rig, looks)
     try:
-        optical = rig.extrinsic(sweeps[centre].frame_id, moment).apply(clouds[0].astype(np.float64))
-        looks.landed.append(len(rig.camera.land(optical, near=0.1)[0]) / len(clouds[0]))
+        optical = rig.extrinsic(sweeps[center].frame_id, moment).apply(clouds[0].astype(np.float64))
+        looks.landed.append(len(rig.camera.project_visible(optical, near=0.1)[0]) / len(clouds[0]))
     except MlesamError as error:
         looks.refusals[LIDAR] = error.problem
         return
     if rgb is not None and rgb.std() >= _EVEN and rgb.shape[:2] == (rig.camera.height, rig.camera.width):
         outlines = {shift: sweep_outlines(xyz) for shift, xyz in clouds.items()}
-        stamps = {at - centre: sweep.time - moment for at, sweep in enumerate(sweeps)}
+        stamps = {at - center: sweep.time - moment for at, sweep in enumerate(sweeps)}
         looks.views.append(View(picture_edges(rgb), outlines, stamps))
 
 
-def _picture(frames: Mapping[Modality, list[SensorFrame]], looks: Looks) -> Rgb | None:
+def _picture(frames: Mapping[Modality, list[SensorFrame]], looks: ContentSamples) -> Rgb | None:
     for frame in frames.get(CAMERA, ()):
-        assert isinstance(frame.payload, Picture | CompressedPicture)
+        assert isinstance(frame.payload, RawImage | CompressedImage)
         try:
             rgb = to_rgb(frame.payload)
         except MlesamError as error:
@@ -189,22 +201,22 @@ def _picture(frames: Mapping[Modality, list[SensorFrame]], looks: Looks) -> Rgb 
     return None
 
 
-def _depth(frame: SensorFrame, looks: Looks) -> None:
-    assert isinstance(frame.payload, Picture | CompressedPicture)
+def _depth(frame: SensorFrame, looks: ContentSamples) -> None:
+    assert isinstance(frame.payload, RawImage | CompressedImage)
     try:
-        samples = open_depth(frame.payload)
-        metres, looks.unit = samples.metres(), samples.metres_per_count
+        samples = parse_depth(frame.payload)
+        meters, looks.unit = samples.meters(), samples.meters_per_count
     except MlesamError as error:
         looks.refusals[DEPTH] = error.problem
         return
-    valid = metres[np.isfinite(metres)]
+    valid = meters[np.isfinite(meters)]
     looks.note(DEPTH, not len(valid))
-    looks.sizes[DEPTH] = metres.shape[0], metres.shape[1]
+    looks.sizes[DEPTH] = meters.shape[0], meters.shape[1]
     if len(valid):
         looks.depths.append(float(np.median(valid)))
 
 
-def _compare(frame: SensorFrame, sweep: SensorFrame, rig: Rig, looks: Looks) -> None:
+def _compare(frame: SensorFrame, sweep: SensorFrame, rig: Rig, looks: ContentSamples) -> None:
     """Hold the depth camera's depth against the LiDAR's, where both see."""
     try:
         height, width = rig.camera.height, rig.camera.width
@@ -220,6 +232,6 @@ def _compare(frame: SensorFrame, sweep: SensorFrame, rig: Rig, looks: Looks) -> 
 
 def _returns(sweep: SensorFrame) -> npt.NDArray[np.floating[Any]]:
     """(N, 3) finite points that are not the sensor itself, as drivers write a ray without return."""
-    assert isinstance(sweep.payload, Cloud)
+    assert isinstance(sweep.payload, PointCloud)
     xyz = cloud_xyz(sweep.payload)
     return xyz[np.isfinite(xyz).all(axis=1) & (np.abs(xyz).max(axis=1) > 0)]

@@ -14,7 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.infinity import FAR, SAME, View, coarse_size, view_from_camera
+from mlesam_ros.encoding.infinity import (
+    INFINITE_DEPTH_M,
+    SAME_LENS_TOLERANCE_PX,
+    ImageWarp,
+    antialias_size,
+    warp_at_infinity,
+)
 from mlesam_ros.frame import SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.pixels import resize_nearest
@@ -23,7 +29,7 @@ from mlesam_ros.geometry.transform import Transform
 
 Floats = npt.NDArray[np.float32]
 _NEAR = 0.5
-"""Metres. What is nearer than this may be off by more than `SAME` when two lenses count as one."""
+"""Meters. What is nearer than this may be off by more than `SAME_LENS_TOLERANCE_PX` when two lenses count as one."""
 _FINEST = 384
 """Pixels of the longer side at which parallax is worked out; a larger network gets the nearest of these."""
 _NOWHERE = -1e4
@@ -32,9 +38,9 @@ _REACH = 6
 """Pixels over which a hole in the depth takes the nearest reading: the rows between a LiDAR's beams, and no more."""
 
 
-def aligned_view(
+def warp_by_depth(
     frame: SensorFrame, have: tuple[int, int], rig: Rig, size: tuple[int, int], context: Context | None
-) -> View:
+) -> ImageWarp:
     """How the label camera sees a picture, as well as the set tells.
 
     Args:
@@ -47,33 +53,33 @@ def aligned_view(
     Raises:
         CalibrationError: the picture's size contradicts its calibration, or the rig does not know its camera.
     """
-    at_infinity = view_from_camera(frame, have, rig, size)
+    at_infinity = warp_at_infinity(frame, have, rig, size)
     if frame.frame_id == rig.camera_frame or context is None:
         return at_infinity
     pose, target = rig.extrinsic(frame.frame_id, frame.time), rig.camera.scaled(*size)
-    if np.linalg.norm(pose.translation) * target.K[0, 0] / _NEAR < SAME:
+    if np.linalg.norm(pose.translation) * target.K[0, 0] / _NEAR < SAME_LENS_TOLERANCE_PX:
         return at_infinity
     depth = context.depth(rig, size)
-    return at_infinity if depth is None else _view(rig.model_of(frame), rig.camera, pose, _without_gaps(depth))
+    return at_infinity if depth is None else _view(rig.model_of(frame), rig.camera, pose, _fill_holes(depth))
 
 
-def _view(model: CameraModel, camera: CameraModel, pose: Transform, depth: Floats) -> View:
+def _view(model: CameraModel, camera: CameraModel, pose: Transform, depth: Floats) -> ImageWarp:
     """The view by a depth without holes, of the network's size."""
     size = depth.shape[0], depth.shape[1]
-    coarse = coarse_size(model, camera.scaled(*size))
+    coarse = antialias_size(model, camera.scaled(*size))
     other = model.scaled(*coarse)
-    few = _at_most(_FINEST, size)
+    few = _limit_size(_FINEST, size)
     if few == size:
-        return View(coarse, size, _looks(other, camera, pose, depth))
-    parallax = _looks(other, camera, pose, resize_nearest(depth, few))
+        return ImageWarp(coarse, size, _project_grid(other, camera, pose, depth))
+    parallax = _project_grid(other, camera, pose, resize_nearest(depth, few))
     turn = pose.rotation.tobytes()
     maps = []
     for near, far, finer in zip(parallax, _far(other, camera, few, turn), _far(other, camera, size, turn), strict=True):
         maps.append(finer + resize_nearest(near - far, size))
-    return View(coarse, size, (maps[0], maps[1]))
+    return ImageWarp(coarse, size, (maps[0], maps[1]))
 
 
-def _at_most(most: int, size: tuple[int, int]) -> tuple[int, int]:
+def _limit_size(most: int, size: tuple[int, int]) -> tuple[int, int]:
     """The size, shrunk to a longer side of at most that many pixels."""
     factor = min(most / max(size), 1.0)
     return max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)
@@ -83,14 +89,14 @@ def _at_most(most: int, size: tuple[int, int]) -> tuple[int, int]:
 def _far(other: CameraModel, camera: CameraModel, size: tuple[int, int], turn: bytes) -> tuple[Floats, Floats]:
     """Where each pixel looks if everything is infinitely far away."""
     pose = Transform(np.frombuffer(turn).reshape(3, 3), np.zeros(3))
-    return _looks(other, camera, pose, np.full(size, FAR, np.float32))
+    return _project_grid(other, camera, pose, np.full(size, INFINITE_DEPTH_M, np.float32))
 
 
-def _looks(other: CameraModel, camera: CameraModel, pose: Transform, depth: Floats) -> tuple[Floats, Floats]:
+def _project_grid(other: CameraModel, camera: CameraModel, pose: Transform, depth: Floats) -> tuple[Floats, Floats]:
     """Where each of the label camera's pixels looks on the other's picture; far outside where that sees none of it."""
     points = camera.scaled(*depth.shape).unproject(depth).reshape(-1, 3)
     seen = pose.inverse().apply(points)
-    index, u, v = other.land(seen, bounded=False)
+    index, u, v = other.project_visible(seen, bounded=False)
     parallax = np.linalg.norm(pose.translation) * other.K[0, 0] / seen[index, 2]
     visible = _visible(u, v, parallax, (other.height, other.width))
     maps = np.full((2, depth.size), _NOWHERE, np.float32)
@@ -98,7 +104,7 @@ def _looks(other: CameraModel, camera: CameraModel, pose: Transform, depth: Floa
     return maps[0].reshape(depth.shape), maps[1].reshape(depth.shape)
 
 
-def _without_gaps(depth: Floats) -> Floats:
+def _fill_holes(depth: Floats) -> Floats:
     """Depth with its small holes filled by the nearest reading, the rest infinitely far away."""
     hole = ~np.isfinite(depth)
     if not hole.any():
@@ -108,7 +114,7 @@ def _without_gaps(depth: Floats) -> Floats:
     )
     reading = np.zeros(int(nearest.max()) + 1, np.float32)
     reading[nearest[~hole]] = depth[~hole]
-    return np.where(away <= _REACH, reading[nearest], np.float32(FAR))
+    return np.where(away <= _REACH, reading[nearest], np.float32(INFINITE_DEPTH_M))
 
 
 def _visible(
@@ -116,7 +122,7 @@ def _visible(
 ) -> npt.NDArray[np.bool_]:
     """Whether nothing that the label camera sees stands before a point in the other camera's picture of that size.
 
-    Two points on one pixel differ by more than a pixel of parallax only if one of them hides the other; neighbours on
+    Two points on one pixel differ by more than a pixel of parallax only if one of them hides the other; neighbors on
     a slope share a pixel as well.
     """
     height, width = size

@@ -25,7 +25,7 @@ _BIT_DEPTH = 24
 """Byte of a PNG that holds its bit depth: after signature, length and name of IHDR, width and height."""
 
 
-def check_announced(data: bytes) -> None:
+def check_declared_size(data: bytes) -> None:
     """Refuse what announces more than there is, or than any camera has; the rest is the decoder's to find.
 
     Args:

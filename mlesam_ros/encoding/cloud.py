@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.encoding.settings import Found
 from mlesam_ros.errors import CloudError, Problem
-from mlesam_ros.frame import LIDAR, Cloud
+from mlesam_ros.frame import LIDAR, PointCloud
 
 _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
 """`PointField.datatype` → NumPy type."""
@@ -62,12 +62,12 @@ def cloud_from_fields(
     row_step: int,
     is_bigendian: bool,
     data: npt.NDArray[np.uint8],
-) -> Cloud:
+) -> PointCloud:
     """View a PointCloud2's bytes as points; nothing is copied.
 
     Args:
         fields: name, byte offset, datatype and count of each field, in any order, with any gaps.
-        height: rows; 1 for a cloud that is not organised.
+        height: rows; 1 for a cloud that is not organized.
         width: points per row; 0 makes an empty cloud.
         point_step: bytes from one point to the next; 0 where the number of bytes is to tell.
         row_step: bytes from one row to the next. It is redundant, and not read, where the data hold exactly the points.
@@ -75,7 +75,7 @@ def cloud_from_fields(
         data: (height * row_step,) or (height * width * point_step,) uint8.
 
     Returns:
-        A cloud of shape (width,), or (height, width) if it is organised.
+        A cloud of shape (width,), or (height, width) if it is organized.
 
     Raises:
         CloudError: with the field at fault, its value and what is accepted.
@@ -94,8 +94,8 @@ def cloud_from_fields(
             f"data has {len(data)} bytes; {height} rows with a row_step of {row_step} make {height * row_step}."
         )
     if height == 1:
-        return Cloud(np.ndarray((width,), dtype, np.ascontiguousarray(data), 0, (point_step,)))
-    return Cloud(np.ndarray((height, width), dtype, np.ascontiguousarray(data), 0, (row_step, point_step)))
+        return PointCloud(np.ndarray((width,), dtype, np.ascontiguousarray(data), 0, (point_step,)))
+    return PointCloud(np.ndarray((height, width), dtype, np.ascontiguousarray(data), 0, (row_step, point_step)))
 
 
 def _point_dtype(fields: Sequence[Field], point_step: int, is_bigendian: bool) -> np.dtype[np.void]:
@@ -135,11 +135,11 @@ def _format(field: Field, point_step: int, is_bigendian: bool) -> np.dtype[Any]:
     return single if field.count <= 1 else np.dtype((single, (field.count,)))
 
 
-def cloud_xyz(cloud: Cloud) -> npt.NDArray[np.float32]:
+def cloud_xyz(cloud: PointCloud) -> npt.NDArray[np.float32]:
     """Coordinates row for row with `cloud.points.ravel()`, those of earlier pieces after them.
 
     Returns:
-        (N, 3) float32 metres in the sensor's frame. Points without a return stay in, as (NaN, NaN, NaN) whatever the
+        (N, 3) float32 meters in the sensor's frame. Points without a return stay in, as (NaN, NaN, NaN) whatever the
         driver wrote (NaN, infinity), so that indices hold; projection drops them.
     """
     if cloud.earlier:
@@ -219,7 +219,7 @@ class IntensityFinder:
         self._scale = 0.0
         self.found: Found | None = None
 
-    def describe(self, cloud: Cloud) -> Cloud:
+    def describe(self, cloud: PointCloud) -> PointCloud:
         """The cloud with its field and scale named, as far as this and earlier sweeps tell."""
         field = find_intensity_field(cloud.points, self._field)
         if field is None:
@@ -242,7 +242,7 @@ def no_intensity(points: npt.NDArray[np.void], wanted: str = "") -> str:
     return f"no {name} among {', '.join(points.dtype.names or ())[:200]}"
 
 
-def cloud_intensity(cloud: Cloud) -> npt.NDArray[np.float32]:
+def cloud_intensity(cloud: PointCloud) -> npt.NDArray[np.float32]:
     """Strength of the echoes row for row with `cloud_xyz`.
 
     Returns:
@@ -260,7 +260,7 @@ def cloud_intensity(cloud: Cloud) -> npt.NDArray[np.float32]:
     return intensity
 
 
-def echo_strength(cloud: Cloud, reference: Reference | None = None) -> npt.NDArray[np.float32]:
+def echo_strength(cloud: PointCloud, reference: Reference | None = None) -> npt.NDArray[np.float32]:
     """Strength of the echoes in one scale for all drivers, row for row with `cloud_xyz`.
 
     Args:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import CloudError
-from mlesam_ros.frame import AUTO, NANOSECONDS, Cloud
+from mlesam_ros.frame import AUTO, NANOSECONDS, PointCloud
 
 Times = npt.NDArray[np.int64]
 
@@ -39,7 +39,7 @@ _SHORTEST = 10_000_000
 """Nanoseconds that a sweep takes at least by a unit other than the usual one."""
 
 
-def cloud_times(cloud: Cloud, stamp: int, offset: int = 0) -> Times | None:
+def cloud_times(cloud: PointCloud, stamp: int, offset: int = 0) -> Times | None:
     """When the points were measured, row for row with `cloud_xyz`.
 
     Args:
@@ -63,7 +63,7 @@ def cloud_times(cloud: Cloud, stamp: int, offset: int = 0) -> Times | None:
     return np.concatenate(known) if len(known) == len(found) else piece_times(cloud, stamp - offset)
 
 
-def _times(cloud: Cloud, stamp: int, offset: int, longest: int) -> Times | None:
+def _times(cloud: PointCloud, stamp: int, offset: int, longest: int) -> Times | None:
     """`cloud_times` of one message that takes so many nanoseconds at most."""
     points, name = cloud.points, _field(cloud)
     if name is None:
@@ -75,7 +75,7 @@ def _times(cloud: Cloud, stamp: int, offset: int, longest: int) -> Times | None:
     return times
 
 
-def _field(cloud: Cloud) -> str | None:
+def _field(cloud: PointCloud) -> str | None:
     """The name of the field with the points' times; None without one."""
     points = cloud.points
     name = next((n for n in FIELDS if n in (points.dtype.names or ())), None)
@@ -84,7 +84,7 @@ def _field(cloud: Cloud) -> str | None:
     return name
 
 
-def move_times(cloud: Cloud, stamp: int, delta: int) -> bool:
+def move_times(cloud: PointCloud, stamp: int, delta: int) -> bool:
     """Move points' times in place, where they count from the epoch of the stamp's clock.
 
     Args:
@@ -111,7 +111,7 @@ def move_times(cloud: Cloud, stamp: int, delta: int) -> bool:
     return True
 
 
-def piece_times(cloud: Cloud, time: int) -> Times | None:
+def piece_times(cloud: PointCloud, time: int) -> Times | None:
     """When the points were measured, by the stamps of a sweep's pieces alone.
 
     Args:
@@ -127,7 +127,7 @@ def piece_times(cloud: Cloud, time: int) -> Times | None:
     return np.repeat(np.array([time, *(time - piece.lag for piece in cloud.earlier)], np.int64), sizes)
 
 
-def _measured(cloud: Cloud) -> npt.NDArray[np.bool_]:
+def _measured(cloud: PointCloud) -> npt.NDArray[np.bool_]:
     """(N,) which points have a return."""
     x, y, z = (cloud.points[axis] for axis in "xyz")
     with np.errstate(over="ignore", invalid="ignore"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlesam_ros.encoding.picture import Metres
+from mlesam_ros.encoding.picture import Meters
 from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.encoding.registered import depth_from_cloud, depth_from_picture
 from mlesam_ros.errors import MlesamError
@@ -19,10 +19,10 @@ class Context(Reference):
         """Remember a set; nothing is computed yet."""
         super().__init__(frame_set.time)
         self._frames = frame_set.frames
-        self._depths: dict[tuple[int, int], Metres | None] = {}
-        self._pictures: dict[tuple[int, int], Metres] = {}
+        self._depths: dict[tuple[int, int], Meters | None] = {}
+        self._pictures: dict[tuple[int, int], Meters] = {}
 
-    def depth(self, rig: Rig, size: tuple[int, int]) -> Metres | None:
+    def depth(self, rig: Rig, size: tuple[int, int]) -> Meters | None:
         """How far away each pixel's thing is: by the depth camera, and by the LiDAR in each pixel where that is blind.
 
         Computed at most once per size. A frame that cannot be read counts as absent; its own encoder says why.
@@ -32,24 +32,24 @@ class Context(Reference):
             size: (h, w).
 
         Returns:
-            (h, w) float32 metres along the label camera's axis, NaN where unknown; read only. None if all of it is.
+            (h, w) float32 meters along the label camera's axis, NaN where unknown; read only. None if all of it is.
         """
         if size not in self._depths:
             self._depths[size] = self._merged(rig, size)
         return self._depths[size]
 
-    def _merged(self, rig: Rig, size: tuple[int, int]) -> Metres | None:
+    def _merged(self, rig: Rig, size: tuple[int, int]) -> Meters | None:
         by_camera = self._read(DEPTH, rig, size)
         if by_camera is not None and np.isfinite(by_camera).all():
             return by_camera
         by_lidar = self._read(LIDAR, rig, size)
         if by_camera is None or by_lidar is None:
             return by_lidar if by_camera is None else by_camera
-        metres = np.where(np.isfinite(by_camera), by_camera, by_lidar)
-        metres.flags.writeable = False
-        return metres
+        meters = np.where(np.isfinite(by_camera), by_camera, by_lidar)
+        meters.flags.writeable = False
+        return meters
 
-    def depth_picture(self, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Metres:
+    def depth_picture(self, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Meters:
         """`depth_from_picture` of the set's own frame: read only, and computed once for all who ask for it.
 
         Raises:
@@ -58,27 +58,27 @@ class Context(Reference):
         if frame is not self._frames.get(DEPTH):
             return depth_from_picture(frame, rig, size, self)
         if size not in self._pictures:
-            metres = depth_from_picture(frame, rig, size, self)
-            metres.flags.writeable = False
-            self._pictures[size] = metres
+            meters = depth_from_picture(frame, rig, size, self)
+            meters.flags.writeable = False
+            self._pictures[size] = meters
         return self._pictures[size]
 
-    def _read(self, modality: Modality, rig: Rig, size: tuple[int, int]) -> Metres | None:
+    def _read(self, modality: Modality, rig: Rig, size: tuple[int, int]) -> Meters | None:
         frame = self._frames.get(modality)
         if frame is None:
             return None
         try:
             if modality == DEPTH:
-                metres = self.depth_picture(frame, rig, size)
+                meters = self.depth_picture(frame, rig, size)
             else:
-                metres = depth_from_cloud(frame, rig, size, reference=self)
+                meters = depth_from_cloud(frame, rig, size, reference=self)
         except MlesamError:
             return None
-        metres.flags.writeable = False
-        return metres if np.isfinite(metres).any() else None
+        meters.flags.writeable = False
+        return meters if np.isfinite(meters).any() else None
 
 
-def depth_of(frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None) -> Metres:
+def depth_of(frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None) -> Meters:
     """`depth_from_picture`, by way of the context where there is one; the result is read only then."""
     if context is None:
         return depth_from_picture(frame, rig, size)

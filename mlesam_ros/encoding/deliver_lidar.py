@@ -10,10 +10,10 @@ import numpy as np
 from mlesam_ros.encoding.checks import wrong_payload
 from mlesam_ros.encoding.cloud import cloud_xyz, echo_strength
 from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoder import Image, Statistics, place
-from mlesam_ros.encoding.placement import place_cloud
+from mlesam_ros.encoding.encoder import Image, Normalization, scatter_to_image
+from mlesam_ros.encoding.placement import cloud_to_camera
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import LIDAR, Cloud, Modality, SensorFrame
+from mlesam_ros.frame import LIDAR, Modality, PointCloud, SensorFrame
 from mlesam_ros.geometry.projection import project
 from mlesam_ros.geometry.rig import Rig
 
@@ -22,11 +22,11 @@ SHOWN = ("attenuation", "range", "intensity")
 
 @dataclass(frozen=True)
 class DeliverLidar:
-    """Grey dots on black, one number in all three channels, over 255.
+    """Gray dots on black, one number in all three channels, over 255.
 
     Unconfirmed: DELIVER publishes no code that drew its `*_lidar_front.png`. What is known: 8 bits, in one channel or
     in three that are read as they are (its own loader); black where there is no point, and brighter where points matter
-    more, since CAFuser thickens them by a maximum and refuses to do so to the coloured variant (its loader); drawn in
+    more, since CAFuser thickens them by a maximum and refuses to do so to the colored variant (its loader); drawn in
     CARLA, whose LiDAR reports exp(-0.004 · range) as intensity (https://carla.readthedocs.io/en/latest/ref_sensors/).
     So the default is ours: CARLA's intensity, computed from the range, which any LiDAR measures. Hold a picture of your
     copy against one of these before you trust experts that were trained on it, and set `shows` if it differs.
@@ -34,14 +34,14 @@ class DeliverLidar:
     Attributes:
         shows: `attenuation` (255 · exp(-rate · range), what CARLA calls intensity), `range` (255 at `farthest`) or
             `intensity` (the driver's own).
-        rate: per metre; CARLA's default.
-        farthest: metres; farther points are left out. CARLA's examples set 100.
+        rate: per meter; CARLA's default.
+        farthest: meters; farther points are left out. CARLA's examples set 100.
         dilation: pixels to every side that a point covers as well; 0 in the files, 1 is CAFuser's kernel of 3.
     """
 
     modality: ClassVar[Modality] = LIDAR
     name: ClassVar[str] = "deliver_lidar"
-    statistics: ClassVar[Statistics] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    statistics: ClassVar[Normalization] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     """CMNeXt's for DELIVER: counts over 255, and nothing else."""
 
     shows: str = "attenuation"
@@ -59,20 +59,20 @@ class DeliverLidar:
             raise ConfigError(f"shows is {self.shows!r}; accepted are {', '.join(SHOWN)}.")
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
-        """Encode a `Cloud`; see `Encoder`. Pixels without a point are 0."""
-        if not isinstance(frame.payload, Cloud):
-            raise wrong_payload(frame, "a Cloud")
-        placement = place_cloud(frame, rig, context)
+        """Encode a `PointCloud`; see `Encoder`. Pixels without a point are 0."""
+        if not isinstance(frame.payload, PointCloud):
+            raise wrong_payload(frame, "a PointCloud")
+        placement = cloud_to_camera(frame, rig, context)
         seen = project(cloud_xyz(frame.payload), placement, rig.camera, size, dilation=self.dilation)
         strength = echo_strength(frame.payload, context)[seen.index] if self.shows == "intensity" else None
-        grey = self.grey(seen.range, strength)
-        return place(np.broadcast_to(grey, (3, len(grey))), (seen.rows, seen.cols), size, self.statistics)
+        gray = self.gray(seen.range, strength)
+        return scatter_to_image(np.broadcast_to(gray, (3, len(gray))), (seen.rows, seen.cols), size, self.statistics)
 
-    def grey(self, range: Any, intensity: Any = None) -> Any:
+    def gray(self, range: Any, intensity: Any = None) -> Any:
         """Whole counts over 255 of points, 0 for those beyond `farthest`.
 
         Args:
-            range: (n,) float32 metres.
+            range: (n,) float32 meters.
             intensity: (n,) float32 strength of the echo, 255 at full strength; read only where it is shown.
         """
         if self.shows == "attenuation":

@@ -12,11 +12,11 @@ from mlesam_ros.frame import Modality, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 
 Image = npt.NDArray[np.float32]
-Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
+Normalization = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Mean and standard deviation per channel, in the encoder's own units."""
 
 
-class Encoder(Protocol):
+class Preprocessor(Protocol):
     """Makes a sensor's frames comparable: same plane, same size, about the same range of numbers.
 
     Training and inference call the very same object, so that neither can drift from the other.
@@ -24,12 +24,12 @@ class Encoder(Protocol):
     Attributes:
         modality: whose frames it reads.
         name: what configurations and checkpoints call it.
-        statistics: what it normalises with.
+        statistics: what it normalizes with.
     """
 
     modality: ClassVar[Modality]
     name: ClassVar[str]
-    statistics: ClassVar[Statistics]
+    statistics: ClassVar[Normalization]
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
         """Encode a frame.
@@ -41,7 +41,7 @@ class Encoder(Protocol):
             context: what surrounds the frame in its set; None for a frame on its own, which is its own moment.
 
         Returns:
-            (3, h, w) float32, normalised; exactly 0 where the sensor says nothing.
+            (3, h, w) float32, normalized; exactly 0 where the sensor says nothing.
 
         Raises:
             MlesamError: the frame cannot be read, or the rig does not tell where it belongs.
@@ -49,19 +49,19 @@ class Encoder(Protocol):
         ...
 
 
-def place(
+def scatter_to_image(
     values: npt.NDArray[np.floating[Any]],
     pixels: tuple[npt.NDArray[np.intp], ...],
     size: tuple[int, int],
-    statistics: Statistics,
+    statistics: Normalization,
 ) -> Image:
-    """A picture of a few normalised pixels.
+    """A picture of a few normalized pixels.
 
     Args:
         values: (3, n) in the encoder's units.
         pixels: (rows, cols), each (n,).
         size: (h, w).
-        statistics: what to normalise with.
+        statistics: what to normalize with.
 
     Returns:
         (3, h, w) float32, 0 elsewhere.

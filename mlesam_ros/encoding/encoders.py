@@ -9,27 +9,27 @@ from typing import Any
 
 from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.deliver_lidar import DeliverLidar
-from mlesam_ros.encoding.encoder import Encoder, Image
+from mlesam_ros.encoding.encoder import Image, Preprocessor
 from mlesam_ros.encoding.event_counts import EventCounts, EventPolarity
-from mlesam_ros.encoding.hha import Hha
+from mlesam_ros.encoding.hha import HHA
 from mlesam_ros.encoding.log_depth import LogDepth
 from mlesam_ros.encoding.range_intensity_height import RangeIntensityHeight
-from mlesam_ros.encoding.rgb import Rgb
+from mlesam_ros.encoding.rgb import RGB
 from mlesam_ros.encoding.settings import DEFAULTS, GRAVITY, WINDOWS, Preprocessing, direction
 from mlesam_ros.encoding.time_surface import TimeSurface
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import AUTO, CAMERA, DEPTH, EVENT, LIDAR, FrameSet, Modality
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.strict_yaml import short
+from mlesam_ros.strict_yaml import short_repr
 
-ENCODERS: dict[str, type[Encoder]] = {
+PREPROCESSORS: dict[str, type[Preprocessor]] = {
     cls.name: cls
-    for cls in (Rgb, LogDepth, Hha, EventCounts, EventPolarity, TimeSurface, RangeIntensityHeight, DeliverLidar)
+    for cls in (RGB, LogDepth, HHA, EventCounts, EventPolarity, TimeSurface, RangeIntensityHeight, DeliverLidar)
 }
 """Name → class; called without arguments it makes an encoder with the stated defaults."""
 
-DEFAULT_ENCODERS: dict[Modality, str] = {
-    CAMERA: Rgb.name,
+DEFAULT_PREPROCESSORS: dict[Modality, str] = {
+    CAMERA: RGB.name,
     DEPTH: LogDepth.name,
     EVENT: EventCounts.name,
     LIDAR: RangeIntensityHeight.name,
@@ -42,15 +42,15 @@ Settings = Mapping[Modality, Mapping[str, Any]]
 """Modality → the settings of its encoder's image; the defaults where they say nothing."""
 
 
-def make_encoders(
+def make_preprocessors(
     names: Mapping[Modality, str],
     settings: Settings | None = None,
     preprocessing: Preprocessing = DEFAULTS,
-) -> dict[Modality, Encoder]:
+) -> dict[Modality, Preprocessor]:
     """Encoders by name.
 
     Args:
-        names: modality → encoder name, such as `DEFAULT_ENCODERS` or a model's configuration.
+        names: modality → encoder name, such as `DEFAULT_PREPROCESSORS` or a model's configuration.
         settings: of their images, such as a model's configuration has them; see `image_settings`.
         preprocessing: settings of the sensors' data; `event_representation` replaces the encoder of events.
 
@@ -60,36 +60,38 @@ def make_encoders(
     encoders, replaced = {}, preprocessing.event_representation
     for modality, trained in names.items():
         name = replaced if modality == EVENT and replaced != AUTO else trained
-        if name not in ENCODERS:
-            near = difflib.get_close_matches(name, ENCODERS, 1)
+        if name not in PREPROCESSORS:
+            near = difflib.get_close_matches(name, PREPROCESSORS, 1)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise ConfigError(f"no encoder is called {name!r}; {hint}accepted are {', '.join(ENCODERS)}.")
-        if ENCODERS[name].modality != modality:
-            raise ConfigError(f"encoder {name} reads {ENCODERS[name].modality}, not {modality}.", "Choose another.")
+            raise ConfigError(f"no encoder is called {name!r}; {hint}accepted are {', '.join(PREPROCESSORS)}.")
+        if PREPROCESSORS[name].modality != modality:
+            raise ConfigError(
+                f"encoder {name} reads {PREPROCESSORS[name].modality}, not {modality}.", "Choose another."
+            )
         given = dict((settings or {}).get(modality, {})) if name == trained else {}
-        known = _image_fields(ENCODERS[name])
+        known = _image_fields(PREPROCESSORS[name])
         if foreign := [key for key in given if key not in known]:
             raise ConfigError(
                 f"encoder {name} has no setting {foreign[0]!r}; accepted are {', '.join(known) or 'none'}.",
                 "Take it out of settings, or use the version that the checkpoint was trained with.",
             )
         for key, value in given.items():
-            _check_setting(name, key, value, getattr(ENCODERS[name], key))
-        if name == Hha.name and preprocessing.gravity not in GRAVITY:
+            _check_setting(name, key, value, getattr(PREPROCESSORS[name], key))
+        if name == HHA.name and preprocessing.gravity not in GRAVITY:
             given |= {"gravity": "down", "down": direction(preprocessing.gravity)}
-        elif name == Hha.name:
+        elif name == HHA.name:
             given |= {"gravity": preprocessing.gravity}
-        encoders[modality] = ENCODERS[name](**given)
+        encoders[modality] = PREPROCESSORS[name](**given)
     return encoders
 
 
-def image_settings(encoders: Mapping[Modality, Encoder]) -> dict[Modality, dict[str, Any]]:
+def image_settings(encoders: Mapping[Modality, Preprocessor]) -> dict[Modality, dict[str, Any]]:
     """The settings that decide over the images that experts are trained on, of each encoder that has any."""
     found = {m: {name: getattr(e, name) for name in _image_fields(type(e))} for m, e in encoders.items()}
     return {modality: values for modality, values in found.items() if values}
 
 
-def _image_fields(encoder: type[Encoder]) -> list[str]:
+def _image_fields(encoder: type[Preprocessor]) -> list[str]:
     return [f.name for f in fields(encoder) if not f.metadata] if is_dataclass(encoder) else []
 
 
@@ -105,17 +107,17 @@ def _check_setting(encoder: str, key: str, value: Any, default: Any) -> None:
         kind = f"a number above 0 and up to {most:g}"
         fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= most
     if not fits:
-        raise ConfigError(f"setting {key!r} of encoder {encoder} is {short(value)}; accepted is {kind}.")
+        raise ConfigError(f"setting {key!r} of encoder {encoder} is {short_repr(value)}; accepted is {kind}.")
 
 
 def encode(
-    frame_set: FrameSet, rig: Rig, size: tuple[int, int], encoders: Mapping[Modality, Encoder]
+    frame_set: FrameSet, rig: Rig, size: tuple[int, int], encoders: Mapping[Modality, Preprocessor]
 ) -> dict[Modality, Image]:
     """Encode the frames of a set, in the encoders' order; frames without an encoder are passed over.
 
     Args:
         frame_set: the frames.
-        rig: as for `Encoder`.
+        rig: as for `Preprocessor`.
         size: (h, w) of the network's pictures.
         encoders: modality → encoder.
 

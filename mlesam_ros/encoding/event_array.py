@@ -1,4 +1,4 @@
-"""`dvs_msgs/msg/EventArray` and `prophesee_event_msgs/msg/EventArray` from their serialised bytes.
+"""`dvs_msgs/msg/EventArray` and `prophesee_event_msgs/msg/EventArray` from their serialized bytes.
 
 As a message each event would be a Python object with a time of its own; as bytes all of them are one strided view. The
 two types have the same fields. Layout: OMG CDR as DDS-RTPS carries it, every number aligned to its own size, counted
@@ -59,7 +59,7 @@ def read_event_array(raw: bytes | bytearray | memoryview) -> EventArray:
     """A message's fields and a view of its events.
 
     Args:
-        raw: the serialised message with its encapsulation, in either byte order.
+        raw: the serialized message with its encapsulation, in either byte order.
 
     Raises:
         PacketError: it is cut off, longer than its events, or not plain CDR.

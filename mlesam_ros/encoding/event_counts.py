@@ -9,15 +9,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.encoding.aligned import aligned_view
+from mlesam_ros.encoding.aligned import warp_by_depth
 from mlesam_ros.encoding.checks import wrong_payload
 from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoder import Image, Statistics
-from mlesam_ros.encoding.event_cells import cells_of, pixels_in
+from mlesam_ros.encoding.encoder import Image, Normalization
+from mlesam_ros.encoding.event_cells import bin_indices, pixels_per_bin
 from mlesam_ros.encoding.picture import to_rgb
 from mlesam_ros.encoding.settings import EVENT_WINDOW
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import EVENT, CompressedPicture, Events, Modality, Picture, SensorFrame
+from mlesam_ros.frame import EVENT, CompressedImage, EventWindow, Modality, RawImage, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 
 Counts = npt.NDArray[np.float32]
@@ -36,12 +36,12 @@ class EventCounts:
         most: counts are cut off here: a flickering lamp must not drown the street.
         window: seconds of events that the reader gathers for it.
         brighter, darker: channels of a ready-made RGB picture that hold the two polarities. CARLA's documentation
-            (DELIVER comes from CARLA) paints brighter blue and darker red. Grey pictures fill both.
+            (DELIVER comes from CARLA) paints brighter blue and darker red. Gray pictures fill both.
     """
 
     modality: ClassVar[Modality] = EVENT
     name: ClassVar[str] = "event_counts"
-    statistics: ClassVar[Statistics] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    statistics: ClassVar[Normalization] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     """Ours: a count is its own scale, and no event is 0. A street's pixels with events have about 0.6 +- 1.4."""
 
     most: float = 10.0
@@ -59,23 +59,23 @@ class EventCounts:
             raise ConfigError(f"brighter and darker are {self.brighter} and {self.darker}; accepted are 0, 1 and 2.")
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
-        """Encode `Events`, or a `Picture` or `CompressedPicture` of them; see `Encoder`."""
+        """Encode `EventWindow`, or a `RawImage` or `CompressedImage` of them; see `Encoder`."""
         counts: Counts
-        if isinstance(frame.payload, Events):
-            view = aligned_view(frame, (frame.payload.height, frame.payload.width), rig, size, context)
+        if isinstance(frame.payload, EventWindow):
+            view = warp_by_depth(frame, (frame.payload.height, frame.payload.width), rig, size, context)
             counts = self.reduce(frame.payload, view.coarse)
-        elif isinstance(frame.payload, Picture | CompressedPicture):
+        elif isinstance(frame.payload, RawImage | CompressedImage):
             picture = to_rgb(frame.payload)[..., [self.brighter, self.darker]].astype(np.float32) / 255
-            view = aligned_view(frame, (picture.shape[0], picture.shape[1]), rig, size, context)
+            view = warp_by_depth(frame, (picture.shape[0], picture.shape[1]), rig, size, context)
             reduced = cv2.resize(picture, view.coarse[::-1], interpolation=cv2.INTER_AREA)
             counts = np.asarray(reduced, np.float32)
         else:
-            raise wrong_payload(frame, "Events, a Picture or a CompressedPicture")
+            raise wrong_payload(frame, "EventWindow, a RawImage or a CompressedImage")
         image = np.zeros((3, *size), np.float32)
         image[:2] = view.warp(np.minimum(counts, self.most)).transpose(2, 0, 1)
         return image
 
-    def reduce(self, events: Events, size: tuple[int, int]) -> Counts:
+    def reduce(self, events: EventWindow, size: tuple[int, int]) -> Counts:
         """(h, w, 2) float32: what the cells of a reduced sensor show; see `count_events`."""
         return count_events(events, size)
 
@@ -92,23 +92,23 @@ class EventPolarity(EventCounts):
 
     most: float = 1.0
 
-    def reduce(self, events: Events, size: tuple[int, int]) -> Counts:
+    def reduce(self, events: EventWindow, size: tuple[int, int]) -> Counts:
         """(h, w, 2) float32: the share of each cell's pixels whose newest event is brighter, and darker."""
         full = (events.height, events.width)
         newest = np.zeros((events.height * events.width, 2), np.float32)
-        cells = cells_of(events, slice(None), full)
+        cells = bin_indices(events, slice(None), full)
         # Times do not decrease, and of several values for one place NumPy keeps the last: the newest.
         newest[cells >> 1] = np.stack([cells % 2 == 0, cells % 2 == 1], axis=1)
         image = newest.reshape(*full, 2)
         return image if size == full else np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA))
 
 
-def count_events(events: Events, size: tuple[int, int]) -> Counts:
+def count_events(events: EventWindow, size: tuple[int, int]) -> Counts:
     """How often the pixels reported.
 
     Args:
         events: the events.
-        size: (h, w) of the result, at most the sensor's; each sensor pixel belongs to the cell that its centre is in.
+        size: (h, w) of the result, at most the sensor's; each sensor pixel belongs to the cell that its center is in.
 
     Returns:
         (h, w, 2) float32: brighter, darker events per sensor pixel of the cell.
@@ -118,9 +118,9 @@ def count_events(events: Events, size: tuple[int, int]) -> Counts:
     """
     counts = np.zeros(2 * size[0] * size[1], np.float32)
     for start in range(0, len(events.x), _BATCH):
-        np.add.at(counts, cells_of(events, slice(start, start + _BATCH), size), np.float32(1))
+        np.add.at(counts, bin_indices(events, slice(start, start + _BATCH), size), np.float32(1))
     image = counts.reshape(*size, 2)
     if size != (events.height, events.width):
-        rows_in, cols_in = pixels_in(events.height, size[0]), pixels_in(events.width, size[1])
+        rows_in, cols_in = pixels_per_bin(events.height, size[0]), pixels_per_bin(events.width, size[1])
         image /= rows_in[:, None, None] * cols_in[:, None]
     return image

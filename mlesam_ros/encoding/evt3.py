@@ -18,16 +18,16 @@ from mlesam_ros.encoding.words import (
     Decoded,
     Places,
     Words,
+    as_words,
     by_kind,
-    held,
-    inside,
+    chunks,
+    clip_to_sensor,
+    expand_vectors,
+    hold_table,
     joined,
-    merged,
-    ranks,
-    runs,
-    spread,
-    without_first,
-    words_of,
+    merge_sorted,
+    running_ranks,
+    skip_first,
 )
 
 _Y, _X, _BASE, _VECTOR12, _VECTOR8, _TIME_LOW, _TIME_HIGH, _TRIGGER = (0, 2, 3, 4, 5, 6, 8, 10)
@@ -89,8 +89,10 @@ class Evt3Decoder:
         Raises:
             PacketError: the packet is not a whole number of words; the decoder's state is then unchanged.
         """
-        words = words_of(data, "EVT3")
-        decoded, outside = inside(joined([self._decode(run) for run in runs(words)]), (self.height, self.width))
+        words = as_words(data, "EVT3")
+        decoded, outside = clip_to_sensor(
+            joined([self._decode(run) for run in chunks(words)]), (self.height, self.width)
+        )
         self.counters["outside"] += outside
         return decoded
 
@@ -99,8 +101,8 @@ class Evt3Decoder:
         kinds = by_kind(words)
         self.counters["triggers"] += len(kinds[_TRIGGER])
         self.counters["unknown"] += sum([len(kinds[kind]) for kind in _UNKNOWN])
-        vectors = merged(kinds[_VECTOR12], kinds[_VECTOR8])
-        source = merged(kinds[_X], vectors)
+        vectors = merge_sorted(kinds[_VECTOR12], kinds[_VECTOR8])
+        source = merge_sorted(kinds[_X], vectors)
         skipped = 0 if self._timed else int(source.searchsorted(self._first_timed(kinds, len(words))))
         y, t = self._rows_and_times(words, source, kinds)
         singles = words[source]
@@ -109,7 +111,7 @@ class Evt3Decoder:
             decoded, counts = self._with_vectors(decoded, singles >> 12 != _X, words, vectors, kinds[_BASE])
             skipped = int(counts[:skipped].sum())
         self.counters["untimed"] += skipped
-        return without_first(decoded, skipped)
+        return skip_first(decoded, skipped)
 
     def _first_timed(self, kinds: list[Places], length: int) -> int:
         """Where in the run the clock is known from."""
@@ -124,12 +126,12 @@ class Evt3Decoder:
     ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]:
         """Row and time at each of the `source` words."""
         row, low, high = kinds[_Y], kinds[_TIME_LOW], kinds[_TIME_HIGH]
-        rows = held(self._row, words[row] & _COORDINATE, np.uint16)
-        lows = held(self._low, words[low] & _TWELVE, np.int64)
-        ticks = held(self._clock.ticks, self._clock.follow(words[high] & _TWELVE), np.int64)
+        rows = hold_table(self._row, words[row] & _COORDINATE, np.uint16)
+        lows = hold_table(self._low, words[low] & _TWELVE, np.int64)
+        ticks = hold_table(self._clock.ticks, self._clock.follow(words[high] & _TWELVE), np.int64)
         self.counters["clock_errors"] += self._clock.errors
         self._row, self._low = int(rows[-1]), int(lows[-1])
-        at_row, at_low, at_high = ranks(source, len(words), (row, low, high))
+        at_row, at_low, at_high = running_ranks(source, len(words), (row, low, high))
         times = (ticks << 12)[at_high]
         times |= lows[at_low]
         return rows[at_row], times
@@ -149,19 +151,19 @@ class Evt3Decoder:
         twelve = words[vectors] >> 12 == _VECTOR12
         masks = words[vectors] & np.where(twelve, _TWELVE, _EIGHT)
         decoded[0][vector], decoded[3][vector] = self._vector_starts(words, base, vectors, np.where(twelve, 12, 8))
-        return spread(decoded, vector, masks, axis=0)
+        return expand_vectors(decoded, vector, masks, axis=0)
 
     def _vector_starts(
         self, words: Words, base: Places, vectors: Places, lengths: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """First column and polarity of each vector: the base moves on by the length of every vector after it."""
-        columns = held(self._base, words[base] & _COORDINATE, np.int64)
-        signs = held(self._base_sign, (words[base] & _POLARITY) != 0, np.bool_)
-        travelled = held(0, np.cumsum(lengths), np.int64)
-        origins = held(0, travelled[vectors.searchsorted(base)], np.int64)
+        columns = hold_table(self._base, words[base] & _COORDINATE, np.int64)
+        signs = hold_table(self._base_sign, (words[base] & _POLARITY) != 0, np.bool_)
+        traveled = hold_table(0, np.cumsum(lengths), np.int64)
+        origins = hold_table(0, traveled[vectors.searchsorted(base)], np.int64)
         current = base.searchsorted(vectors)
-        starts = np.minimum(columns[current] + travelled[:-1] - origins[current], _OUTSIDE)
-        self._base = int(min(columns[-1] + travelled[-1] - origins[-1], _OUTSIDE))
+        starts = np.minimum(columns[current] + traveled[:-1] - origins[current], _OUTSIDE)
+        self._base = int(min(columns[-1] + traveled[-1] - origins[-1], _OUTSIDE))
         self._base_sign = bool(signs[-1])
         return starts, signs[current]
 

@@ -18,7 +18,7 @@ _MOST = 10_000
 """Surfaces that are asked; more bring nothing."""
 
 
-def down_from_tree(rig: Rig, stamp: int) -> Vector | None:
+def gravity_from_tf(rig: Rig, stamp: int) -> Vector | None:
     """Down by the transform tree: against z of the fixed frame, or of the robot's base where that is not known.
 
     Odom and map have z up (REP 105); a base has it upright on level ground (REP 103).
@@ -30,7 +30,7 @@ def down_from_tree(rig: Rig, stamp: int) -> Vector | None:
     Returns:
         (3,) float64 unit vector in the label camera's optical frame; None if the tree knows neither.
     """
-    for frame in (rig.fixed, *_BASES):
+    for frame in (rig.fixed_frame_or_default, *_BASES):
         if frame is not None:
             try:
                 return -rig.tree.lookup(rig.camera_frame, frame, stamp).rotation[:, 2]
@@ -39,7 +39,7 @@ def down_from_tree(rig: Rig, stamp: int) -> Vector | None:
     return None
 
 
-def down_from_normals(normals: Normals, start: npt.ArrayLike = (0.0, 1.0, 0.0)) -> Vector:
+def gravity_from_normals(normals: Normals, start: npt.ArrayLike = (0.0, 1.0, 0.0)) -> Vector:
     """Down by the surfaces themselves: what most of them are level with or upright to.
 
     Each round splits surfaces into level and upright ones by the direction so far, and then takes the direction that is

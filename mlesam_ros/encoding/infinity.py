@@ -21,14 +21,14 @@ from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
 
 Floats = npt.NDArray[np.float32]
-FAR = 1e6
-"""Metres that count as infinitely far."""
-SAME = 0.25
+INFINITE_DEPTH_M = 1e6
+"""Meters that count as infinitely far."""
+SAME_LENS_TOLERANCE_PX = 0.25
 """Pixels of the network by which two lenses may differ and still count as one."""
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class ImageWarp:
     """How another camera's picture becomes the label camera's.
 
     Attributes:
@@ -59,7 +59,7 @@ class View:
         return np.asarray(warped, np.float32).reshape(*self.size, values.shape[2])
 
 
-def view_from_camera(frame: SensorFrame, have: tuple[int, int], rig: Rig, size: tuple[int, int]) -> View:
+def warp_at_infinity(frame: SensorFrame, have: tuple[int, int], rig: Rig, size: tuple[int, int]) -> ImageWarp:
     """How the label camera sees a picture.
 
     Args:
@@ -73,24 +73,24 @@ def view_from_camera(frame: SensorFrame, have: tuple[int, int], rig: Rig, size: 
     """
     model = other_camera(frame, have, rig)
     if model is None:
-        return View((min(size[0], have[0]), min(size[1], have[1])), size)
+        return ImageWarp((min(size[0], have[0]), min(size[1], have[1])), size)
     return _turned_view(model, rig.camera, size, rig.extrinsic(frame.frame_id, frame.time).rotation.tobytes())
 
 
 @lru_cache(maxsize=8)
-def _turned_view(model: CameraModel, camera: CameraModel, size: tuple[int, int], rotation: bytes) -> View:
+def _turned_view(model: CameraModel, camera: CameraModel, size: tuple[int, int], rotation: bytes) -> ImageWarp:
     target = camera.scaled(*size)
-    coarse = coarse_size(model, target)
-    points = target.unproject(np.full(size, FAR)).reshape(-1, 3)
+    coarse = antialias_size(model, target)
+    points = target.unproject(np.full(size, INFINITE_DEPTH_M)).reshape(-1, 3)
     turn = Transform(np.frombuffer(rotation).reshape(3, 3), np.zeros(3)).inverse()
     uv, valid = model.scaled(*coarse).project(turn.apply(points))
-    if valid.all() and coarse == size and np.abs(uv - _grid(size)).max() < SAME:
-        return View(size, size)
+    if valid.all() and coarse == size and np.abs(uv - _grid(size)).max() < SAME_LENS_TOLERANCE_PX:
+        return ImageWarp(size, size)
     u, v = (np.where(valid, axis, -2.0).astype(np.float32).reshape(size) for axis in uv.T)
-    return View(coarse, size, (u, v))
+    return ImageWarp(coarse, size, (u, v))
 
 
-def coarse_size(model: CameraModel, target: CameraModel) -> tuple[int, int]:
+def antialias_size(model: CameraModel, target: CameraModel) -> tuple[int, int]:
     """(h', w') at which a camera's pixels are no finer than the target's, so that none of them is jumped over."""
     shrink = max(model.K[0, 0] / target.K[0, 0], model.K[1, 1] / target.K[1, 1], 1.0)
     return max(round(model.height / shrink), 1), max(round(model.width / shrink), 1)

@@ -14,14 +14,14 @@ from mlesam_ros.encoding.words import (
     Decoded,
     Places,
     Words,
+    as_words,
     by_kind,
-    held,
+    chunks,
+    expand_vectors,
+    hold_table,
     joined,
-    merged,
-    ranks,
-    runs,
-    spread,
-    words_of,
+    merge_sorted,
+    running_ranks,
 )
 
 _TIME_HIGH, _TIME_LOW, _X, _Y, _BASE, _VECTOR = range(6)
@@ -64,17 +64,17 @@ class LibcaerCmpDecoder:
         Raises:
             PacketError: the packet is not a whole number of words; the decoder's state is then unchanged.
         """
-        words = words_of(data, "libcaer_cmp", ">" if is_bigendian else "<")
+        words = as_words(data, "libcaer_cmp", ">" if is_bigendian else "<")
         self._start_packet()
-        return joined([self._decode(run) for run in runs(words)])
+        return joined([self._decode(run) for run in chunks(words)])
 
     def _decode(self, words: Words) -> Decoded:
         kinds = by_kind(words)
         self.counters["unknown"] += sum([len(places) for places in kinds[_VECTOR + 1 :]])
-        source = merged(kinds[_Y], kinds[_VECTOR])
-        at_column, at_low, at_high = ranks(source, len(words), (kinds[_X], kinds[_TIME_LOW], kinds[_TIME_HIGH]))
-        columns = held(self._column, words[kinds[_X]] & _COORDINATE, np.uint16)
-        lows = held(self._low, words[kinds[_TIME_LOW]] & _TWELVE, np.int64)
+        source = merge_sorted(kinds[_Y], kinds[_VECTOR])
+        at_column, at_low, at_high = running_ranks(source, len(words), (kinds[_X], kinds[_TIME_LOW], kinds[_TIME_HIGH]))
+        columns = hold_table(self._column, words[kinds[_X]] & _COORDINATE, np.uint16)
+        lows = hold_table(self._low, words[kinds[_TIME_LOW]] & _TWELVE, np.int64)
         ticks = self._ticks(words[kinds[_TIME_HIGH]] & _TWELVE)
         self._column, self._low = int(columns[-1]), int(lows[-1])
         times = ((ticks << 12)[at_high] | lows[at_low]) * 1000
@@ -90,10 +90,10 @@ class LibcaerCmpDecoder:
         Time never runs back within a packet, so a smaller value is a wrap. The driver keeps but 16 bits of the time and
         so writes values below 16 only; a driver that fills the word's twelve bits wraps at 4096.
         """
-        chain = held(self._high, values, np.int64)
+        chain = hold_table(self._high, values, np.int64)
         back = np.diff(chain) < 0
         period = 16 if chain.max() < 16 else 4096
-        wraps = held(self._wraps, self._wraps + period * np.cumsum(back), np.int64)
+        wraps = hold_table(self._wraps, self._wraps + period * np.cumsum(back), np.int64)
         self._high, self._wraps = int(chain[-1]), int(wraps[-1])
         return chain + wraps
 
@@ -102,13 +102,13 @@ class LibcaerCmpDecoder:
     ) -> Decoded:
         """The events with each vector spread over its mask's bits; `vector` tells which of them are vectors."""
         base, vectors = kinds[_BASE], kinds[_VECTOR]
-        rows = held(self._base, words[base] & _COORDINATE, np.int64)
-        signs = held(self._base_sign, (words[base] & _POLARITY) != 0, np.bool_)
-        origins = held(0, vectors.searchsorted(base), np.int64)  # how many vectors came before each base
+        rows = hold_table(self._base, words[base] & _COORDINATE, np.int64)
+        signs = hold_table(self._base_sign, (words[base] & _POLARITY) != 0, np.bool_)
+        origins = hold_table(0, vectors.searchsorted(base), np.int64)  # how many vectors came before each base
         current = base.searchsorted(vectors)
         since = np.arange(len(vectors)) - origins[current]
         decoded[1][vector] = np.minimum(rows[current] + 8 * since, _OUTSIDE)
         decoded[3][vector] = signs[current]
         self._base = int(min(rows[-1] + 8 * (len(vectors) - origins[-1]), _OUTSIDE))
         self._base_sign = bool(signs[-1])
-        return spread(decoded, vector, words[vectors] & _EIGHT, axis=1)[0]
+        return expand_vectors(decoded, vector, words[vectors] & _EIGHT, axis=1)[0]

@@ -26,14 +26,14 @@ from torch import Tensor
 from mlesam_ros.encoding.checks import wrong_payload
 from mlesam_ros.encoding.cloud import cloud_xyz, echo_strength
 from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoder import Encoder
+from mlesam_ros.encoding.encoder import Preprocessor
 from mlesam_ros.encoding.log_depth import LogDepth
-from mlesam_ros.encoding.placement import place_cloud
+from mlesam_ros.encoding.placement import cloud_to_camera
 from mlesam_ros.encoding.range_intensity_height import RangeIntensityHeight
 from mlesam_ros.encoding.registered import depth_from_picture
-from mlesam_ros.encoding.rgb import Rgb, full_rgb, shrinks
-from mlesam_ros.encoding.uploads import Uploads
-from mlesam_ros.frame import Cloud, SensorFrame
+from mlesam_ros.encoding.rgb import RGB, decode_full, is_downscale
+from mlesam_ros.encoding.uploads import AsyncUploader
+from mlesam_ros.frame import PointCloud, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 
@@ -42,13 +42,13 @@ _ENTRY = 0xFFFF_FFFF
 
 
 @dataclass(frozen=True, eq=False)
-class Winners:
+class ZBuffer:
     """What each pixel shows, on the device.
 
     Attributes:
         hit: (h, w) bool, whether a point covers the pixel.
         index: (h, w) int64 row of the point that wins it; 0 where none does.
-        range, depth: (h, w) float32 metres from the camera's centre, and along its axis, of that point.
+        range, depth: (h, w) float32 meters from the camera's center, and along its axis, of that point.
     """
 
     hit: Tensor
@@ -57,9 +57,9 @@ class Winners:
     depth: Tensor
 
 
-def encode_on(
-    upload: Uploads,
-    encoder: Encoder,
+def encode_torch(
+    upload: AsyncUploader,
+    encoder: Preprocessor,
     frame: SensorFrame,
     rig: Rig,
     size: tuple[int, int],
@@ -87,24 +87,24 @@ def encode_on(
         return _range_intensity_height(upload, encoder, frame, rig, size, context)
     if type(encoder) is LogDepth:
         return _log_depth(upload, encoder, frame, rig, size, context)
-    if type(encoder) is Rgb:
+    if type(encoder) is RGB:
         return _rgb(upload, encoder, frame, rig, size)
     return upload(encoder(frame, rig, size, context))
 
 
-def project_on(
-    upload: Uploads,
+def project_torch(
+    upload: AsyncUploader,
     points: npt.NDArray[np.floating[Any]],
     camera: CameraModel,
     size: tuple[int, int],
     near: float = 0.0,
     dilation: int = 0,
-) -> Winners:
+) -> ZBuffer:
     """What `project_points` does, as whole pictures on a device.
 
     Args:
         upload: to the device.
-        points: (N, 3) metres in the camera's optical frame.
+        points: (N, 3) meters in the camera's optical frame.
         camera: as for `project_points`.
         size: as for `project_points`.
         near: as for `project_points`.
@@ -115,14 +115,14 @@ def project_on(
     if not len(points):
         points = np.full((1, 3), np.nan, np.float32)  # so that there is a row 0
     there, turn = upload(points), scaled.rectification
-    keep, u, v = scaled.land_masked(there if turn is None else upload(turn.apply(points)), near)
+    keep, u, v = scaled.project_masked(there if turn is None else upload(turn.apply(points)), near)
     row, col = ((x + 0.5).floor().where(keep, 0).long() for x in (v, u))
     x, y, z = there.T
     # By way of float64, since a float32 root is only nearly rounded on some devices, and ties would differ.
     distance = (x * x + y * y + z * z).double().sqrt().float()
     pixel = torch.where(keep, row * width + col, height * width)
     index, hit = _nearest(pixel, distance, size, dilation)
-    return Winners(hit, index, distance[index], z[index].float())
+    return ZBuffer(hit, index, distance[index], z[index].float())
 
 
 def _nearest(pixel: Tensor, distance: Tensor, size: tuple[int, int], dilation: int) -> tuple[Tensor, Tensor]:
@@ -150,8 +150,8 @@ def _spread(keys: Tensor, reach: int) -> Tensor:
     return keys
 
 
-def _placed(channels: tuple[Tensor, ...], known: Tensor, encoder: Encoder) -> Tensor:
-    """(3, h, w) normalised channels, exactly 0 where nothing is known.
+def _placed(channels: tuple[Tensor, ...], known: Tensor, encoder: Preprocessor) -> Tensor:
+    """(3, h, w) normalized channels, exactly 0 where nothing is known.
 
     The statistics are handed over as numbers, since a tensor made of them would have to be uploaded first.
     """
@@ -162,18 +162,18 @@ def _placed(channels: tuple[Tensor, ...], known: Tensor, encoder: Encoder) -> Te
 
 
 def _range_intensity_height(
-    upload: Uploads,
+    upload: AsyncUploader,
     encoder: RangeIntensityHeight,
     frame: SensorFrame,
     rig: Rig,
     size: tuple[int, int],
     context: Context | None,
 ) -> Tensor:
-    if not isinstance(frame.payload, Cloud):
-        raise wrong_payload(frame, "a Cloud")
+    if not isinstance(frame.payload, PointCloud):
+        raise wrong_payload(frame, "a PointCloud")
     xyz = cloud_xyz(frame.payload)
-    points = place_cloud(frame, rig, context).apply(xyz)
-    seen = project_on(upload, points, rig.camera, size, encoder.near, encoder.dilation)
+    points = cloud_to_camera(frame, rig, context).apply(xyz)
+    seen = project_torch(upload, points, rig.camera, size, encoder.near, encoder.dilation)
     if not len(xyz):
         return torch.zeros((3, *size), device=upload.device)
     intensity, height = upload(np.stack([echo_strength(frame.payload, context), xyz[:, 2]]))[:, seen.index]
@@ -181,22 +181,27 @@ def _range_intensity_height(
 
 
 def _log_depth(
-    upload: Uploads, encoder: LogDepth, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None
+    upload: AsyncUploader,
+    encoder: LogDepth,
+    frame: SensorFrame,
+    rig: Rig,
+    size: tuple[int, int],
+    context: Context | None,
 ) -> Tensor:
     def paint(points: npt.NDArray[np.floating[Any]], camera: CameraModel, size: tuple[int, int], dilation: int) -> Any:
-        seen = project_on(upload, points, camera, size, dilation=dilation)
+        seen = project_torch(upload, points, camera, size, dilation=dilation)
         return seen.depth.where(seen.hit, torch.nan)
 
-    metres = depth_from_picture(frame, rig, size, context, paint)
-    there = metres if isinstance(metres, Tensor) else upload(metres)
+    meters = depth_from_picture(frame, rig, size, context, paint)
+    there = meters if isinstance(meters, Tensor) else upload(meters)
     logs = there.clip(encoder.nearest, encoder.farthest).log()
     return _placed((logs, logs, logs), there > 0, encoder)
 
 
-def _rgb(upload: Uploads, encoder: Rgb, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Tensor:
+def _rgb(upload: AsyncUploader, encoder: RGB, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Tensor:
     """The bytes go there as they came; averaging over areas is a matrix product along each side."""
-    rgb = full_rgb(frame, rig)
-    if not shrinks(rgb.shape, size):
+    rgb = decode_full(frame, rig)
+    if not is_downscale(rgb.shape, size):
         return upload(encoder(frame, rig, size))
     (height, width, _), there = rgb.shape, upload(np.ascontiguousarray(rgb)).float()
     rows, cols = (_areas(upload, new, old) for new, old in zip(size, (height, width), strict=True))
@@ -206,7 +211,7 @@ def _rgb(upload: Uploads, encoder: Rgb, frame: SensorFrame, rig: Rig, size: tupl
 
 
 @lru_cache(maxsize=16)
-def _areas(upload: Uploads, new: int, old: int) -> Tensor:
+def _areas(upload: AsyncUploader, new: int, old: int) -> Tensor:
     """(new, old) float32: what part of each new pixel each old one is."""
     edges = np.linspace(0, old, new + 1)[:, None]
     covered = np.clip(np.minimum(edges[1:], np.arange(1, old + 1)) - np.maximum(edges[:-1], np.arange(old)), 0, None)

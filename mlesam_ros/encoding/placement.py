@@ -7,15 +7,15 @@ import numpy as np
 from mlesam_ros.encoding.cloud_times import Times, cloud_times, piece_times
 from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.errors import CalibrationError, CloudError, Problem
-from mlesam_ros.frame import Cloud, SensorFrame
-from mlesam_ros.geometry.motion import Placement, sensor_motion
+from mlesam_ros.frame import PointCloud, SensorFrame
+from mlesam_ros.geometry.motion import PointTransform, sensor_motion
 from mlesam_ros.geometry.rig import Rig
 
 _MOMENT = 1_000_000
 """Nanoseconds that count as one moment: 3 cm at 30 m/s."""
 
 
-def place_frame(frame: SensorFrame, rig: Rig, reference: Reference | None = None) -> Placement:
+def sensor_to_camera(frame: SensorFrame, rig: Rig, reference: Reference | None = None) -> PointTransform:
     """How to bring a frame's points, all measured at its time, before the label camera.
 
     Where the robot's motion is not known the mounting alone counts, and the reference notes why.
@@ -33,15 +33,15 @@ def place_frame(frame: SensorFrame, rig: Rig, reference: Reference | None = None
     return reference.placement(frame, lambda: _placed(frame, rig, reference, None))
 
 
-def place_cloud(frame: SensorFrame, rig: Rig, reference: Reference | None = None) -> Placement:
+def cloud_to_camera(frame: SensorFrame, rig: Rig, reference: Reference | None = None) -> PointTransform:
     """How to bring a sweep before the label camera, each point from where the LiDAR was when it measured it.
 
     Times that cannot be are left aside, and the reference notes why.
 
     Args:
-        frame: holds a `Cloud`.
-        rig: as for `place_frame`.
-        reference: as for `place_frame`.
+        frame: holds a `PointCloud`.
+        rig: as for `sensor_to_camera`.
+        reference: as for `sensor_to_camera`.
 
     Raises:
         CalibrationError: the rig does not tell where the LiDAR sits.
@@ -53,7 +53,7 @@ def place_cloud(frame: SensorFrame, rig: Rig, reference: Reference | None = None
 
 def _times(frame: SensorFrame, reference: Reference | None) -> Times | None:
     """(N,) nanoseconds of each point; None if all were measured at the frame's time."""
-    assert isinstance(frame.payload, Cloud)
+    assert isinstance(frame.payload, PointCloud)
     times = None
     try:
         times = cloud_times(frame.payload, frame.stamp, frame.offset)
@@ -65,7 +65,7 @@ def _times(frame: SensorFrame, reference: Reference | None) -> Times | None:
     return times
 
 
-def _placed(frame: SensorFrame, rig: Rig, reference: Reference | None, times: Times | None) -> Placement:
+def _placed(frame: SensorFrame, rig: Rig, reference: Reference | None, times: Times | None) -> PointTransform:
     moment = frame.time if reference is None else reference.time
     if times is None or not len(times):
         times = np.array([frame.time])

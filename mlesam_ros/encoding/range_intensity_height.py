@@ -10,16 +10,16 @@ import numpy as np
 from mlesam_ros.encoding.checks import wrong_payload
 from mlesam_ros.encoding.cloud import cloud_xyz, echo_strength
 from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoder import Image, Statistics, place
-from mlesam_ros.encoding.placement import place_cloud
-from mlesam_ros.frame import LIDAR, Cloud, Modality, SensorFrame
+from mlesam_ros.encoding.encoder import Image, Normalization, scatter_to_image
+from mlesam_ros.encoding.placement import cloud_to_camera
+from mlesam_ros.frame import LIDAR, Modality, PointCloud, SensorFrame
 from mlesam_ros.geometry.projection import project
 from mlesam_ros.geometry.rig import Rig
 
 
 @dataclass(frozen=True)
 class RangeIntensityHeight:
-    """Metres from the camera's centre, strength of the echo from 0 to 255, metres above the LiDAR.
+    """Meters from the camera's center, strength of the echo from 0 to 255, meters above the LiDAR.
 
     The nearest point of a pixel wins. Height is z in the LiDAR's own frame, which points up on a level sensor
     (REP 103): the ground lies at minus the mounting height.
@@ -31,12 +31,12 @@ class RangeIntensityHeight:
     Attributes:
         dilation: pixels to every side that a point covers as well; 1 (3x3) closes much of the gap between the rings of
             32 beams, at the cost of one pixel at silhouettes.
-        near: metres along the camera's axis; nearer points are the robot itself.
+        near: meters along the camera's axis; nearer points are the robot itself.
     """
 
     modality: ClassVar[Modality] = LIDAR
     name: ClassVar[str] = "range_intensity_height"
-    statistics: ClassVar[Statistics] = ((20.0, 45.0, -0.7), (16.0, 32.0, 2.0))
+    statistics: ClassVar[Normalization] = ((20.0, 45.0, -0.7), (16.0, 32.0, 2.0))
     """Ours, of pixels with a point, from real and simulated streets. CAFuser's for MUSES count empty pixels too."""
 
     dilation: int = 1
@@ -45,22 +45,22 @@ class RangeIntensityHeight:
     highest: ClassVar[float] = 20.0
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
-        """Encode a `Cloud`; see `Encoder`. Pixels without a point are 0."""
+        """Encode a `PointCloud`; see `Encoder`. Pixels without a point are 0."""
         cloud = frame.payload
-        if not isinstance(cloud, Cloud):
-            raise wrong_payload(frame, "a Cloud")
+        if not isinstance(cloud, PointCloud):
+            raise wrong_payload(frame, "a PointCloud")
         xyz = cloud_xyz(cloud)
-        camera_from_lidar = place_cloud(frame, rig, context)
+        camera_from_lidar = cloud_to_camera(frame, rig, context)
         seen = project(xyz, camera_from_lidar, rig.camera, size, self.near, self.dilation)
         values = self.channels(seen.range, echo_strength(cloud, context)[seen.index], xyz[seen.index, 2])
-        return place(np.stack(values), (seen.rows, seen.cols), size, self.statistics)
+        return scatter_to_image(np.stack(values), (seen.rows, seen.cols), size, self.statistics)
 
     def channels(self, range: Any, intensity: Any, height: Any) -> tuple[Any, Any, Any]:
-        """The three channels of points, before they are normalised; NumPy arrays and torch tensors alike.
+        """The three channels of points, before they are normalized; NumPy arrays and torch tensors alike.
 
         Args:
-            range: (n,) float32 metres.
+            range: (n,) float32 meters.
             intensity: (n,) float32 strength of the echo, 255 at full strength.
-            height: (n,) float32 metres.
+            height: (n,) float32 meters.
         """
         return range.clip(None, self.farthest), intensity.clip(0, 255), height.clip(-self.highest, self.highest)

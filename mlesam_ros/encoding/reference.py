@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from mlesam_ros.frame import Modality, SensorFrame
-from mlesam_ros.geometry.motion import Placement
+from mlesam_ros.geometry.motion import PointTransform
 
 
 class Reference:
@@ -20,7 +20,7 @@ class Reference:
         """Nothing is noted yet."""
         self.time = time
         self._notes: dict[Modality, str] = {}
-        self._placements: dict[Modality, tuple[SensorFrame, Placement]] = {}
+        self._placements: dict[Modality, tuple[SensorFrame, PointTransform]] = {}
 
     @property
     def notes(self) -> Mapping[Modality, str]:
@@ -28,11 +28,11 @@ class Reference:
         return MappingProxyType(self._notes)
 
     @property
-    def placements(self) -> dict[Modality, Placement]:
+    def placements(self) -> dict[Modality, PointTransform]:
         """Modality → where the points of its frame were placed."""
         return {modality: placement for modality, (_, placement) in self._placements.items()}
 
-    def placement(self, frame: SensorFrame, place: Callable[[], Placement]) -> Placement:
+    def placement(self, frame: SensorFrame, place: Callable[[], PointTransform]) -> PointTransform:
         """The placement of one of the set's frames, computed once for all that ask for it.
 
         Args:

@@ -10,27 +10,27 @@ import numpy.typing as npt
 
 from mlesam_ros.encoding.checks import wrong_payload
 from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoder import Image, Statistics
+from mlesam_ros.encoding.encoder import Image, Normalization
 from mlesam_ros.encoding.picture import to_rgb
-from mlesam_ros.frame import CAMERA, CompressedPicture, Modality, Picture, SensorFrame
+from mlesam_ros.frame import CAMERA, CompressedImage, Modality, RawImage, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 
 
-class Rgb:
-    """Red, green, blue from 0 to 1, normalised with ImageNet's statistics as in SAM 2's own transforms."""
+class RGB:
+    """Red, green, blue from 0 to 1, normalized with ImageNet's statistics as in SAM 2's own transforms."""
 
     modality: ClassVar[Modality] = CAMERA
     name: ClassVar[str] = "rgb"
-    statistics: ClassVar[Statistics] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    statistics: ClassVar[Normalization] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
-        """Encode a `Picture` or `CompressedPicture` of the label camera; see `Encoder`.
+        """Encode a `RawImage` or `CompressedImage` of the label camera; see `Encoder`.
 
         Shrinking averages over areas, so that thin things fade instead of flickering.
         """
-        rgb = full_rgb(frame, rig)
+        rgb = decode_full(frame, rig)
         if rgb.shape[:2] != size:
-            how = cv2.INTER_AREA if shrinks(rgb.shape, size) else cv2.INTER_LINEAR
+            how = cv2.INTER_AREA if is_downscale(rgb.shape, size) else cv2.INTER_LINEAR
             rgb = np.asarray(cv2.resize(rgb, size[::-1], interpolation=how), np.uint8)
         mean, std = (np.array(s, np.float32)[:, None, None] for s in self.statistics)
         image = np.empty((3, *size), np.float32)
@@ -39,20 +39,20 @@ class Rgb:
         return image
 
 
-def full_rgb(frame: SensorFrame, rig: Rig) -> npt.NDArray[np.uint8]:
+def decode_full(frame: SensorFrame, rig: Rig) -> npt.NDArray[np.uint8]:
     """(H, W, 3) uint8, the label camera's picture as it came.
 
     Raises:
         ImageError: it cannot be read.
         CalibrationError: its size contradicts its calibration.
     """
-    if not isinstance(frame.payload, Picture | CompressedPicture):
-        raise wrong_payload(frame, "a Picture or CompressedPicture")
+    if not isinstance(frame.payload, RawImage | CompressedImage):
+        raise wrong_payload(frame, "a RawImage or CompressedImage")
     rgb = to_rgb(frame.payload)
     rig.camera.check(rgb.shape[0], rgb.shape[1], "camera picture")
     return rgb
 
 
-def shrinks(have: tuple[int, ...], size: tuple[int, int]) -> bool:
+def is_downscale(have: tuple[int, ...], size: tuple[int, int]) -> bool:
     """Whether a picture of (H, W, …) becomes smaller to both sides, or stays."""
     return size[0] <= have[0] and size[1] <= have[1]

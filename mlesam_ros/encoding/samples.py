@@ -10,15 +10,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.encoding.announced import check_announced
+from mlesam_ros.encoding.announced import check_declared_size
 from mlesam_ros.errors import ImageError
-from mlesam_ros.frame import Picture
+from mlesam_ros.frame import RawImage
 
 
-class Layout(NamedTuple):
+class PixelFormat(NamedTuple):
     """Sample type, channels, and the OpenCV code that makes RGB of it; None where it needs none.
 
-    `lines` is how many rows lie in memory per row of the picture: more than one where colour has planes of its own.
+    `lines` is how many rows lie in memory per row of the picture: more than one where color has planes of its own.
     """
 
     dtype: str
@@ -27,7 +27,7 @@ class Layout(NamedTuple):
     lines: float = 1
 
 
-def view_samples(picture: Picture, layouts: Mapping[str, Layout], what: str) -> npt.NDArray[Any]:
+def image_view(picture: RawImage, layouts: Mapping[str, PixelFormat], what: str) -> npt.NDArray[Any]:
     """A picture's samples where they lie.
 
     Args:
@@ -36,7 +36,7 @@ def view_samples(picture: Picture, layouts: Mapping[str, Layout], what: str) -> 
         what: how the message calls a picture with one of these encodings.
 
     Returns:
-        (H, W, channels), or (H, W) for one channel, in the picture's own byte order; a view. With colour planes
+        (H, W, channels), or (H, W) for one channel, in the picture's own byte order; a view. With color planes
         (H * lines, W), the planes one below the other.
 
     Raises:
@@ -66,13 +66,13 @@ def view_samples(picture: Picture, layouts: Mapping[str, Layout], what: str) -> 
     return np.ndarray(shape, dtype, np.ascontiguousarray(picture.data), 0, strides)
 
 
-def _accepted(encoding: str, layouts: Mapping[str, Layout]) -> str:
+def _accepted(encoding: str, layouts: Mapping[str, PixelFormat]) -> str:
     near = difflib.get_close_matches(encoding[:40], layouts, 3)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return f"{hint}accepted are {', '.join(layouts)}."
 
 
-def decode_file(data: npt.NDArray[np.uint8], flags: int) -> npt.NDArray[Any]:
+def decode_compressed(data: npt.NDArray[np.uint8], flags: int) -> npt.NDArray[Any]:
     """The picture in a compressed file.
 
     Args:
@@ -82,7 +82,7 @@ def decode_file(data: npt.NDArray[np.uint8], flags: int) -> npt.NDArray[Any]:
     Raises:
         ImageError: it is of another kind, too large, or OpenCV can make nothing of it.
     """
-    check_announced(data.tobytes())
+    check_declared_size(data.tobytes())
     try:
         decoded = cv2.imdecode(np.ascontiguousarray(data), flags)
     except cv2.error as error:

@@ -2,7 +2,7 @@
 
 A packet's stamp is when its events reached the host: stamp = true time + delay, the delay being anything above some
 least one. So stamp - sensor time, smallest over the packets, tells the offset between the clocks best; and because
-clocks drift, an old smallest one is worth less every second. That is the passive synchronisation of E. Olson, "A
+clocks drift, an old smallest one is worth less every second. That is the passive synchronization of E. Olson, "A
 Passive Solution to the Sensor Synchronization Problem", IROS 2010, with a known bound on the drift:
 
     offset = min(offset before + DRIFT · time since, stamp - sensor time)
@@ -10,7 +10,7 @@ Passive Solution to the Sensor Synchronization Problem", IROS 2010, with a known
 With delays between 0 and J and clocks that part by at most DRIFT, a host time is at most J late, and early by no more
 than DRIFT · J, which is microseconds. It is late by what the best of the recent packets was late, plus 2 · DRIFT · that
 packet's age; the jitter of the others does not show. What no stamp can tell is the least delay itself: the place for it
-is the synchroniser's offset of the modality.
+is the synchronizer's offset of the modality.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ EVENT_WINDOW = 0.030
 WINDOWS = (0.001, 10.0)
 """Shortest and longest window in seconds."""
 DEPTH_UNITS = (1e-6, 1000.0)
-"""Smallest and largest unit of depth in metres per count."""
+"""Smallest and largest unit of depth in meters per count."""
 INTENSITY_SCALES = (1e-6, 1e9)
 """Smallest and largest intensity at full strength."""
 GRAVITY = (AUTO, "tf", "normals")
@@ -30,7 +30,7 @@ class Preprocessing:
 
     Attributes:
         significant_bits: `camera.significant_bits`, of 16-bit samples; 0 to find them by the largest sample seen.
-        depth_unit: `depth.unit`, metres per count; 0 for millimetres in integers and metres in floats.
+        depth_unit: `depth.unit`, meters per count; 0 for millimeters in integers and meters in floats.
         gravity: `depth.gravity`, one of `GRAVITY`, or the direction in the label camera's optical frame: `0, 1, 0`.
         intensity_field: `lidar.intensity_field`; auto for the first known name.
         intensity_scale: `lidar.intensity_scale`, the value at full strength; 0 to find it.

@@ -28,9 +28,9 @@ from mlesam_ros.encoding.libcaer_cmp import LibcaerCmpDecoder
 from mlesam_ros.encoding.mono import decode_mono
 from mlesam_ros.encoding.sensor_clock import SensorClock
 from mlesam_ros.encoding.settings import EVENT_WINDOW, WINDOWS
-from mlesam_ros.encoding.words import Decoded, inside
+from mlesam_ros.encoding.words import Decoded, clip_to_sensor
 from mlesam_ros.errors import PacketError
-from mlesam_ros.frame import NANOSECONDS, Events
+from mlesam_ros.frame import NANOSECONDS, EventWindow
 
 ENCODINGS = ("evt3", "libcaer_cmp", "libcaer", "mono")
 
@@ -47,7 +47,7 @@ _SAME_CLOCK = NANOSECONDS
 """An array whose events lie no further from its stamp has them on the host's clock."""
 
 
-class EventStream:
+class EventWindower:
     """Gathers the messages of one event camera, in order."""
 
     def __init__(self, window: float = EVENT_WINDOW) -> None:
@@ -93,7 +93,7 @@ class EventStream:
         seq: int,
         is_bigendian: bool = False,
         time_base: int = 0,
-    ) -> Events:
+    ) -> EventWindow:
         """Add an `EventPacket`.
 
         Args:
@@ -113,25 +113,25 @@ class EventStream:
             PacketError: encoding, size, time base or data are not what they must be.
         """
         _check(encoding, time_base)
-        self._see(encoding, size)
-        self._follow(seq)
+        self._reset_on_change(encoding, size)
+        self._check_sequence(seq)
         x, y, t, polarity = self._decode(data, encoding, is_bigendian)
         if encoding != "evt3":
             t += time_base
         if len(t):
-            t += self._clock.offset(stamp, int(t[_stamped(t, encoding)]))
+            t += self._clock.offset(stamp, int(t[_stamped_index(t, encoding)]))
         return self._add((x, y, t, polarity), stamp)
 
-    def push_array(self, array: EventArray) -> Events:
+    def push_array(self, array: EventArray) -> EventWindow:
         """Add an `EventArray`; returns and raises what `push` does."""
-        self._see(_ARRAY, (array.height, array.width))
+        self._reset_on_change(_ARRAY, (array.height, array.width))
         x, y, t, polarity = array.columns
         _check_span(t)
         if len(t) and min(abs(int(t[0]) - array.stamp), abs(int(t[-1]) - array.stamp)) > _SAME_CLOCK:
             t += self._clock.offset(array.stamp, int(t[0]))
         return self._add((x, y, t, polarity), array.stamp)
 
-    def _see(self, encoding: str, size: tuple[int, int]) -> None:
+    def _reset_on_change(self, encoding: str, size: tuple[int, int]) -> None:
         """With another sensor or encoding everything before is history."""
         if not all(0 < side <= 0xFFFF for side in size):
             raise PacketError(f"event sensor is {size[1]}x{size[0]} pixels; both must be 1 to 65535.")
@@ -141,21 +141,21 @@ class EventStream:
         self._evt3.height, self._evt3.width = size
         self._counters["clock_jumps"] += self._clock.jumps
         self._clock = SensorClock(WRAP * 1000 if encoding == "evt3" else 0)
-        self._forget_words()
+        self._reset_decoders()
         self._buffer = EventBuffer(_MOST_EVENTS)
 
-    def _follow(self, seq: int) -> None:
+    def _check_sequence(self, seq: int) -> None:
         """After lost packets the decoder's row is stale; after a restart of the driver its clock is, too."""
         # A seq that stays the same is a simulator's that does not count.
         gap = 0 if self._seq in (None, seq) else seq - self._seq - 1
         if gap:
             self._counters["lost"] += max(gap, 0)
-            self._forget_words()
+            self._reset_decoders()
         if gap < 0:
             self._clock.reset()
         self._seq = seq
 
-    def _forget_words(self) -> None:
+    def _reset_decoders(self) -> None:
         self._evt3.reset()
         self._libcaer_cmp.reset()
 
@@ -171,11 +171,11 @@ class EventStream:
                 x, y, t, polarity = decode_libcaer(data) if encoding == "libcaer" else decode_mono(data, is_bigendian)
             _check_span(t)
         except PacketError:
-            self._forget_words()
+            self._reset_decoders()
             raise
         return x, y, t, polarity
 
-    def _add(self, events: Decoded, stamp: int) -> Events:
+    def _add(self, events: Decoded, stamp: int) -> EventWindow:
         """The window, once events with host times are added to it."""
         assert self._camera is not None
         size = self._camera[1]
@@ -183,7 +183,7 @@ class EventStream:
         if stamp < self._buffer.newest - self._window:
             self._counters["resets"] += 1
             self._buffer = EventBuffer(_MOST_EVENTS)
-        (x, y, t, polarity), outside = inside(events, size)
+        (x, y, t, polarity), outside = clip_to_sensor(events, size)
         self._counters["outside"] += outside
         end = max(stamp, self._buffer.newest)
         if len(t):
@@ -192,7 +192,7 @@ class EventStream:
             end = int(t[-1])
         self._counters["overflow"] += self._buffer.extend((x, y, t, polarity), end - self._window)
         x, y, t, polarity = self._buffer.columns
-        return Events(size[1], size[0], x, y, t, polarity, end - self._window, end)
+        return EventWindow(size[1], size[0], x, y, t, polarity, end - self._window, end)
 
 
 def _check(encoding: str, time_base: int) -> None:
@@ -205,7 +205,7 @@ def _check(encoding: str, time_base: int) -> None:
         raise PacketError(f"time_base is {time_base} ns; in a {encoding} packet it must be below {_LATEST_BASE}.")
 
 
-def _stamped(t: npt.NDArray[np.int64], encoding: str) -> int:
+def _stamped_index(t: npt.NDArray[np.int64], encoding: str) -> int:
     """Which of a packet's events the stamp is about."""
     return int(t.searchsorted(t[0] + _CONTAINER, side="right")) - 1 if encoding.startswith("libcaer") else 0
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.frame import NANOSECONDS, Cloud, Piece, SensorFrame
+from mlesam_ros.frame import NANOSECONDS, Piece, PointCloud, SensorFrame
 
 Arc = tuple[float, float]
 """Start and width of an interval of azimuths, radians."""
@@ -73,7 +73,7 @@ class SweepGatherer:
             Pieces with one stamp are told apart by a nanosecond of their time.
         """
         cloud = frame.payload
-        if self._seconds == 0 or not isinstance(cloud, Cloud):
+        if self._seconds == 0 or not isinstance(cloud, PointCloud):
             return frame
         last = self._messages[-1].stamp if self._messages else frame.stamp
         if frame.frame_id != self._frame_id or not 0 <= frame.stamp - last <= _LONGEST:

@@ -8,13 +8,13 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.encoding.aligned import aligned_view
+from mlesam_ros.encoding.aligned import warp_by_depth
 from mlesam_ros.encoding.checks import wrong_payload
 from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoder import Image, Statistics
-from mlesam_ros.encoding.event_cells import cells_of
+from mlesam_ros.encoding.encoder import Image, Normalization
+from mlesam_ros.encoding.event_cells import bin_indices
 from mlesam_ros.encoding.settings import EVENT_WINDOW
-from mlesam_ros.frame import EVENT, Events, Modality, SensorFrame
+from mlesam_ros.frame import EVENT, EventWindow, Modality, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 
 
@@ -36,29 +36,29 @@ class TimeSurface:
 
     modality: ClassVar[Modality] = EVENT
     name: ClassVar[str] = "time_surface"
-    statistics: ClassVar[Statistics] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    statistics: ClassVar[Normalization] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     """A surface is between 0 and 1 by itself, and no event is 0."""
 
     decay: float = 0.010
     window: float = EVENT_WINDOW
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
-        """Encode `Events`; see `Encoder`."""
+        """Encode `EventWindow`; see `Encoder`."""
         events = frame.payload
-        if not isinstance(events, Events):
+        if not isinstance(events, EventWindow):
             raise wrong_payload(frame, "Events for a time surface; a ready-made picture is read by event_counts")
-        view = aligned_view(frame, (events.height, events.width), rig, size, context)
+        view = warp_by_depth(frame, (events.height, events.width), rig, size, context)
         image = np.zeros((3, *size), np.float32)
         image[:2] = view.warp(time_surface(events, view.coarse, self.decay)).transpose(2, 0, 1)
         return image
 
 
-def time_surface(events: Events, size: tuple[int, int], decay: float) -> npt.NDArray[np.float32]:
+def time_surface(events: EventWindow, size: tuple[int, int], decay: float) -> npt.NDArray[np.float32]:
     """How recent the newest event of each cell is.
 
     Args:
         events: the events.
-        size: (h, w) of the result, at most the sensor's; each sensor pixel belongs to the cell that its centre is in.
+        size: (h, w) of the result, at most the sensor's; each sensor pixel belongs to the cell that its center is in.
         decay: seconds.
 
     Returns:
@@ -70,5 +70,5 @@ def time_surface(events: Events, size: tuple[int, int], decay: float) -> npt.NDA
     surface = np.zeros(2 * size[0] * size[1], np.float32)
     age = (events.end - events.t).astype(np.float32)
     # Times do not decrease, and of several values for one place NumPy keeps the last: the newest.
-    surface[cells_of(events, slice(None), size)] = np.exp(age * np.float32(-1e-9 / decay))
+    surface[bin_indices(events, slice(None), size)] = np.exp(age * np.float32(-1e-9 / decay))
     return surface.reshape(*size, 2)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 
-class Uploads:
+class AsyncUploader:
     """Brings NumPy arrays to one device.
 
     To a GPU they go from page-locked memory on a stream of their own, while this thread reads the next sensor and the

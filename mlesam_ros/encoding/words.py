@@ -22,7 +22,7 @@ Decoded = tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16], npt.NDArray[np.i
 """(x, y, t, polarity), each (n,), in order of arrival."""
 
 LONGEST_RUN = (1 << 15) - 1
-"""Words that `ranks` counts at once: four ranks of 15 bits share 64, and the run stays in a core's own cache."""
+"""Words that `running_ranks` counts at once: four ranks of 15 bits share 64, and a run fits in the L2 cache."""
 
 BITS = ((np.arange(4096)[:, None] >> np.arange(12)) & 1).astype(np.bool_)
 """(4096, 12): the bits of each mask, the lowest first."""
@@ -30,7 +30,7 @@ COUNT = BITS.sum(axis=1).astype(np.uint8)
 """(4096,): how many bits each mask has."""
 
 
-def words_of(data: npt.NDArray[np.uint8], encoding: str, order: str = "<") -> Words:
+def as_words(data: npt.NDArray[np.uint8], encoding: str, order: str = "<") -> Words:
     """A packet's bytes as words in this machine's order; a view where that is the packet's own.
 
     Raises:
@@ -41,7 +41,7 @@ def words_of(data: npt.NDArray[np.uint8], encoding: str, order: str = "<") -> Wo
     return np.ascontiguousarray(data).view(f"{order}u2").astype(np.uint16, copy=False)
 
 
-def runs(words: Words) -> list[Words]:
+def chunks(words: Words) -> list[Words]:
     """The words cut into runs of at most `LONGEST_RUN`; one empty run for none."""
     return [words[start : start + LONGEST_RUN] for start in range(0, max(len(words), 1), LONGEST_RUN)]
 
@@ -65,14 +65,14 @@ def by_kind(words: Words) -> list[Places]:
 _KINDS = np.arange(16, dtype=np.uint8)
 
 
-def merged(first: Places, second: Places) -> Places:
+def merge_sorted(first: Places, second: Places) -> Places:
     """Both in ascending order."""
     if not len(first) or not len(second):
         return first if len(first) else second
     return np.sort(np.concatenate((first, second)), kind="stable")
 
 
-def ranks(at: Places, length: int, kinds: Sequence[Places]) -> list[Places]:
+def running_ranks(at: Places, length: int, kinds: Sequence[Places]) -> list[Places]:
     """How many words of each kind come before each of some words.
 
     Args:
@@ -91,7 +91,7 @@ def ranks(at: Places, length: int, kinds: Sequence[Places]) -> list[Places]:
     return [(found >> 15 * field) & LONGEST_RUN for field in range(len(kinds))]
 
 
-def held(carried: int, values: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+def hold_table(carried: int, values: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """(1 + n,): what to look up by rank. The value carried over from before the run, then those of the run."""
     table = np.empty(len(values) + 1, dtype)
     table[0] = carried
@@ -99,7 +99,7 @@ def held(carried: int, values: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.ND
     return table
 
 
-def spread(
+def expand_vectors(
     decoded: Decoded, vector: npt.NDArray[np.bool_], masks: Words, axis: int
 ) -> tuple[Decoded, npt.NDArray[np.uint8]]:
     """Vectors as the events of their masks' bits.
@@ -121,13 +121,13 @@ def spread(
     return (x, y, t, polarity), counts
 
 
-def without_first(decoded: Decoded, count: int) -> Decoded:
+def skip_first(decoded: Decoded, count: int) -> Decoded:
     """All events but the first few."""
     x, y, t, polarity = decoded
     return (x[count:], y[count:], t[count:], polarity[count:]) if count else decoded
 
 
-def inside(decoded: Decoded, size: tuple[int, int]) -> tuple[Decoded, int]:
+def clip_to_sensor(decoded: Decoded, size: tuple[int, int]) -> tuple[Decoded, int]:
     """The events within a sensor of (height, width), and how many were not."""
     x, y, t, polarity = decoded
     if not len(x) or (x.max() < size[1] and y.max() < size[0]):

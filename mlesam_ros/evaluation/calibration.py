@@ -11,7 +11,7 @@ from mlesam_ros.errors import Problem
 from mlesam_ros.evaluation.topics import TRANSFORMS, Topics
 from mlesam_ros.frame import Modality, SensorFrame
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.rig_learner import RigLearner, is_static
+from mlesam_ros.rig_learner import RigBuilder, is_static
 
 
 class BagRig:
@@ -34,7 +34,7 @@ class BagRig:
         """
         parameters = parameters or NodeParameters()
         images = {modality: source.topic for modality, source in topics.sensors.items()}
-        self._learner = RigLearner(initial_rig(parameters), parameters, topics=images)
+        self._learner = RigBuilder(initial_rig(parameters), parameters, topics=images)
         self._infos: dict[str, list[Modality]] = {}  # streams of one sensor, or of aligned ones, share a CameraInfo
         for modality, topic in topics.infos.items():
             self._infos.setdefault(topic, []).append(modality)
@@ -80,5 +80,5 @@ class BagRig:
             self._learner.on_transforms(topic, message)
 
     def bind(self, frame: SensorFrame) -> SensorFrame:
-        """See `RigLearner.bind`."""
+        """See `RigBuilder.bind`."""
         return self._learner.bind(frame)

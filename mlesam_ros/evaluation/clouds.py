@@ -1,4 +1,4 @@
-"""Labelled clouds as files that every point-cloud program opens."""
+"""Labeled clouds as files that every point-cloud program opens."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.evaluation.made import Listener, Made
+from mlesam_ros.evaluation.made import MaskListener, MaskRecord
 from mlesam_ros.files import atomic_write, write_error
-from mlesam_ros.frame import LIDAR, Cloud
+from mlesam_ros.frame import LIDAR, PointCloud
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.render import labelled_cloud
+from mlesam_ros.render import labeled_cloud
 
 FORMS = ("ply", "pcd")
 
@@ -23,15 +23,15 @@ _PLY = np.dtype(
 _PLY_NAMES = {"f": "float", "u": "uchar"}
 
 
-class CloudFiles(Listener):
-    """Writes the labelled cloud of every mask that a LiDAR took part in, called by its stamp."""
+class CloudFiles(MaskListener):
+    """Writes the labeled cloud of every mask that a LiDAR took part in, called by its stamp."""
 
     def __init__(self, folder: Path, space: LabelSpace, form: str = "ply") -> None:
         """Make the folder.
 
         Args:
             folder: where to.
-            space: the colours.
+            space: the colors.
             form: one of `FORMS`.
 
         Raises:
@@ -43,7 +43,7 @@ class CloudFiles(Listener):
         except OSError as error:
             raise write_error(folder, error, 0) from error
 
-    def take(self, made: Made) -> None:
+    def take(self, made: MaskRecord) -> None:
         """Write a cloud.
 
         Raises:
@@ -57,12 +57,12 @@ class CloudFiles(Listener):
         write(path, points)
 
 
-def points_of(made: Made, space: LabelSpace) -> npt.NDArray[np.void] | None:
+def points_of(made: MaskRecord, space: LabelSpace) -> npt.NDArray[np.void] | None:
     """(M,) of `render.POINT`, the points that the label camera sees; None without a LiDAR."""
     sweep = made.frame_set.frames.get(LIDAR)
-    if sweep is None or not isinstance(sweep.payload, Cloud):
+    if sweep is None or not isinstance(sweep.payload, PointCloud):
         return None
-    return labelled_cloud(sweep.payload, made.mask, made.rig, space, sweep)
+    return labeled_cloud(sweep.payload, made.mask, made.rig, space, sweep)
 
 
 def write_ply(path: Path, points: npt.NDArray[np.void]) -> None:

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.errors import BagError, FileError, MlesamError, Problem, sentence
+from mlesam_ros.errors import BagError, FileError, MlesamError, Problem, format_error
 from mlesam_ros.evaluation.calibration import BagRig
-from mlesam_ros.evaluation.made import Listener, Made
+from mlesam_ros.evaluation.made import MaskListener, MaskRecord
 from mlesam_ros.evaluation.options import Options
 from mlesam_ros.evaluation.replay import Replay
-from mlesam_ros.evaluation.robustness import Ablation
+from mlesam_ros.evaluation.robustness import RobustnessEvaluator
 from mlesam_ros.evaluation.scores import SLACK, Scores
 from mlesam_ros.evaluation.topics import TRUTH, Topics, find_topics, with_truth
 from mlesam_ros.evaluation.truth import LabelFolder, Truth
-from mlesam_ros.evaluation.view import choose_view
+from mlesam_ros.evaluation.view import choose_reference_camera
 from mlesam_ros.frame import CAMERA, NANOSECONDS, FrameSet, Modality
 from mlesam_ros.pipeline import Pipeline, keep_confident
 
@@ -48,11 +48,11 @@ class Evaluation:
     interrupted: bool = False
 
 
-class NothingMadeError(MlesamError):
+class NoMasksError(MlesamError):
     """A bag of which not one mask could be made."""
 
 
-def look(bag: str | Path, pipeline: Pipeline, options: Options) -> float:
+def check_bag(bag: str | Path, pipeline: Pipeline, options: Options) -> float:
     """Whether a bag can be evaluated as asked, before anything is written.
 
     Returns:
@@ -71,7 +71,7 @@ def evaluate(
     bag: str | Path,
     pipeline: Pipeline,
     options: Options | None = None,
-    listeners: Sequence[Listener] = (),
+    listeners: Sequence[MaskListener] = (),
     progress: Callable[[float], None] | None = None,
 ) -> Evaluation:
     """Make the masks that the live node would make of this bag.
@@ -89,7 +89,7 @@ def evaluate(
     Raises:
         BagError: no bag, or no sensor in it.
         CalibrationError, ConfigError: an option does not fit.
-        NothingMadeError: not one mask could be made; with the reasons.
+        NoMasksError: not one mask could be made; with the reasons.
     """
     options = options or Options()
     with BagReader(bag) as reader:
@@ -126,7 +126,7 @@ class _Run:
     """One bag's evaluation under way."""
 
     def __init__(
-        self, reader: BagReader, pipeline: Pipeline, options: Options, listeners: Sequence[Listener] = ()
+        self, reader: BagReader, pipeline: Pipeline, options: Options, listeners: Sequence[MaskListener] = ()
     ) -> None:
         self._reader, self._pipeline, self._options, self._listeners = reader, pipeline, options, tuple(listeners)
         config = pipeline.config
@@ -137,7 +137,7 @@ class _Run:
         self.replay = Replay(reader, self.topics, self._calibration, space, parameters, options.drops, window)
         self._enlarge = parameters.labels_resolution == CAMERA
         self._folder = LabelFolder(options.labels, config.label_space) if options.labels else None
-        self._ablation = Ablation(pipeline) if options.robustness else None
+        self._ablation = RobustnessEvaluator(pipeline) if options.robustness else None
         self._scores = Scores(len(config.label_space), [listener.compare for listener in self._listeners])
         self._notes: dict[str, None] = {}
         self._sets = self._seen = 0
@@ -177,7 +177,7 @@ class _Run:
         if interrupted:
             warnings.append(f"interrupted after {self.replay.heard:.1f} s of the bag; the rest was not evaluated.")
         if not self.made:
-            raise NothingMadeError(
+            raise NoMasksError(
                 f"not one mask could be made of {self._reader.path}: {' '.join(warnings) or 'no set came about.'}"
             )
         self._scores.finish()
@@ -190,7 +190,7 @@ class _Run:
     def _segment(self, frame_set: FrameSet) -> None:
         self._sets += 1
         rig = self.replay.rig
-        if (note := choose_view(rig, frame_set, self.topics.infos)) is not None:
+        if (note := choose_reference_camera(rig, frame_set, self.topics.infos)) is not None:
             self._notes.setdefault(note)
         rig = rig.of_set(frame_set)
         used: Collection[Modality] = ()
@@ -199,7 +199,7 @@ class _Run:
             mask = self._pipeline.segment(frame_set, rig, self._enlarge)
             used = mask.used
         except Exception as error:  # as in the node, an error costs one mask
-            failure = sentence(error)
+            failure = format_error(error)
             self._notes.setdefault(failure)
             return
         finally:
@@ -212,7 +212,7 @@ class _Run:
         images = dict(self._pipeline.images)
         others = self._ablation(usable, mask.used, rig) if self._ablation is not None else None
         trace = self._scores.take_mask(frame_set, mask, others, (rig.camera.height, rig.camera.width))
-        made = Made(usable, images, mask, rig, trace, self.replay.counters, self.made, self.replay.found)
+        made = MaskRecord(usable, images, mask, rig, trace, self.replay.counters, self.made, self.replay.found)
         for listener in self._listeners:
             listener.take(made)
         self._scores.match(frame_set.time)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.encoding.settings import Found
-from mlesam_ros.evaluation.scores import Trace
+from mlesam_ros.evaluation.scores import MaskMetrics
 from mlesam_ros.frame import FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.mask_messages import camera_rgb
@@ -18,7 +18,7 @@ Labels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Made:
+class MaskRecord:
     """One mask.
 
     Attributes:
@@ -36,7 +36,7 @@ class Made:
     images: Mapping[Modality, npt.NDArray[np.float32]]
     mask: Segmentation
     rig: Rig
-    trace: Trace
+    trace: MaskMetrics
     counters: Mapping[Modality, Mapping[str, int]]
     sequence: int
     found: Mapping[Modality, Mapping[str, Found]] = field(default_factory=dict)
@@ -46,10 +46,10 @@ class Made:
         return camera_rgb(self.frame_set)
 
 
-class Listener:
+class MaskListener:
     """Whoever wants to see masks as they are made: the result bag, the report, the clouds."""
 
-    def take(self, made: Made) -> None:
+    def take(self, made: MaskRecord) -> None:
         """A mask was made."""
 
     def compare(self, stamp: int, labels: Labels, truth: Labels) -> None:

@@ -56,7 +56,7 @@ def _one_recording(files: Sequence[Path]) -> bool:
     return len({part["stem"] if part else name for part, name in zip(parts, names, strict=True)}) == 1
 
 
-def names_of(bags: Sequence[Path]) -> dict[str, Path]:
+def unique_names(bags: Sequence[Path]) -> dict[str, Path]:
     """A name for each bag that can be a folder's: its own, numbered where two are called the same."""
     names: dict[str, Path] = {}
     for bag in bags:

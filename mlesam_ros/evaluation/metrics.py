@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from mlesam_ros.bags.drops import Drop
+from mlesam_ros.bags.drops import Outage
 from mlesam_ros.evaluation.evaluate import Evaluation
 from mlesam_ros.evaluation.options import Options
-from mlesam_ros.evaluation.scores import Scores, Trace, percentiles_ms
+from mlesam_ros.evaluation.scores import MaskMetrics, Scores, percentiles_ms
 from mlesam_ros.frame import MODALITIES, Modality
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.pipeline import Pipeline
@@ -122,7 +122,7 @@ def configuration(options: Options, pipeline: Pipeline) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _written(drop: Drop) -> str:
+def _written(drop: Outage) -> str:
     """As `--drop` reads it."""
     end = "" if math.isinf(drop.end) else f"{drop.end:g}"
     return f"{drop.target}@{drop.start:g}..{end}"
@@ -153,7 +153,7 @@ def _sensors(evaluation: Evaluation) -> dict[Modality, Any]:
     return out
 
 
-def _stages(traces: Sequence[Trace]) -> dict[str, float]:
+def _stages(traces: Sequence[MaskMetrics]) -> dict[str, float]:
     return {
         stage: round(float(np.median([t.timings[stage] for t in traces if stage in t.timings])) * 1e3, 2)
         for stage in _STAGES
@@ -167,7 +167,7 @@ def _shares(scores: Scores, space: LabelSpace) -> dict[str, float]:
     return {n: round(100 * int(c) / total, 2) for n, c in zip(names, scores.shares, strict=True) if c}
 
 
-def _router(traces: Sequence[Trace]) -> dict[str, dict[Modality, float]]:
+def _router(traces: Sequence[MaskMetrics]) -> dict[str, dict[Modality, float]]:
     """Level → modality → mean weight over the masks that it took part in."""
     out: dict[str, dict[Modality, float]] = {}
     for level in traces[0].weights if traces else ():

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlesam_ros.bags.drops import Drop
+from mlesam_ros.bags.drops import Outage
 from mlesam_ros.config import NodeParameters
 from mlesam_ros.errors import ConfigError
 
@@ -33,7 +33,7 @@ class Options:
     duration: float | None = None
     every: int = 1
     real_time: bool = False
-    drops: tuple[Drop, ...] = ()
+    drops: tuple[Outage, ...] = ()
     robustness: bool = False
 
     def __post_init__(self) -> None:

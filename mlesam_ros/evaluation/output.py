@@ -12,11 +12,11 @@ from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.evaluation.clouds import FORMS, CloudFiles
 from mlesam_ros.evaluation.evaluate import Evaluation, evaluate, topics_of
-from mlesam_ros.evaluation.made import Listener
+from mlesam_ros.evaluation.made import MaskListener
 from mlesam_ros.evaluation.metrics import metrics
 from mlesam_ros.evaluation.options import Options
 from mlesam_ros.evaluation.report.page import write_report
-from mlesam_ros.evaluation.report.strip import Strip
+from mlesam_ros.evaluation.report.strip import SampleCollector
 from mlesam_ros.evaluation.result_bag import ResultBag
 from mlesam_ros.pipeline import Pipeline
 
@@ -30,7 +30,7 @@ class Outputs:
     Attributes:
         bag: the result bag.
         report: `report.html`.
-        clouds: the form of the labelled clouds' files, `ply` or `pcd`; empty for none.
+        clouds: the form of the labeled clouds' files, `ply` or `pcd`; empty for none.
     """
 
     bag: bool = True
@@ -47,7 +47,7 @@ class Outputs:
             raise ConfigError(f"clouds are asked for as {self.clouds!r}; accepted are {' and '.join(FORMS)}.")
 
 
-def evaluate_into(
+def evaluate_to_folder(
     folder: Path,
     bag: Path,
     pipeline: Pipeline,
@@ -69,8 +69,8 @@ def evaluate_into(
         BagError: the disk is full; what was written before is good.
     """
     config = pipeline.config
-    strip = Strip(config.label_space, config.statistics)
-    listeners: list[Listener] = [strip] if outputs.report else []
+    strip = SampleCollector(config.label_space, config.statistics)
+    listeners: list[MaskListener] = [strip] if outputs.report else []
     if outputs.clouds:
         listeners.append(CloudFiles(folder / CLOUDS, config.label_space, outputs.clouds))
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""A bag as the live node would hear it: the same readers, the same synchroniser, the recorded clock."""
+"""A bag as the live node would hear it: the same readers, the same synchronizer, the recorded clock."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from mlesam_ros.bags.drops import Drop
+from mlesam_ros.bags.drops import Outage
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import NodeParameters, frame_reader, sync_config
 from mlesam_ros.encoding.settings import Found
-from mlesam_ros.errors import BagError, ConfigError, Problem, sentence
+from mlesam_ros.errors import BagError, ConfigError, Problem, format_error
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.topics import Topics
 from mlesam_ros.evaluation.truth import Truth, labels_of
-from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, Picture, SensorFrame
+from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, RawImage, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.messages import label_image, stamp_ns
-from mlesam_ros.sync import GLANCE, Account, Clocks, Reasons, ReplayClock, Synchroniser, judge_clocks, ready_sets
+from mlesam_ros.sync import GLANCE, Account, BoundedCounter, Clocks, ReplayClock, Synchronizer, judge_clocks, ready_sets
 
 _DAMAGED = "its bytes are not what its type says"
 _TURNS = 3
@@ -27,10 +27,10 @@ _TURNS = 3
 
 
 class Replay:
-    """Plays a bag into a synchroniser.
+    """Plays a bag into a synchronizer.
 
     Attributes:
-        synchroniser: counts what becomes of the frames until they are in a set.
+        synchronizer: counts what becomes of the frames until they are in a set.
         account: what becomes of them then; whoever makes masks of the sets tells it.
         unreadable: modality → why the content of messages is refused → messages.
         problems: topic → what is wrong with its newest bad message.
@@ -46,7 +46,7 @@ class Replay:
         calibration: BagRig,
         space: LabelSpace,
         parameters: NodeParameters | None = None,
-        drops: Sequence[Drop] = (),
+        drops: Sequence[Outage] = (),
         event_window: float = 0.0,
     ) -> None:
         """Prepare; see whether the bag's clock can be used.
@@ -65,9 +65,9 @@ class Replay:
             ConfigError: a drop that silences nothing.
         """
         parameters = parameters or NodeParameters()
-        self.synchroniser = Synchroniser(sync_config(parameters, topics.sensors))
+        self.synchronizer = Synchronizer(sync_config(parameters, topics.sensors))
         self.account = Account()
-        self.unreadable: dict[Modality, Reasons] = defaultdict(Reasons)
+        self.unreadable: dict[Modality, BoundedCounter] = defaultdict(BoundedCounter)
         self.problems: dict[str, Problem] = {}
         self.warnings: list[str] = []
         self._senders: dict[str, list[str]] = {}
@@ -112,11 +112,11 @@ class Replay:
                 now = clock.advance(recorded)
             else:
                 now = clock.advance(recorded, frames.modality, stamp_ns(message.header) - frames.offset)
-            yield from self._due(now)
+            yield from self._ready_sets(now)
             if not any(drop.start <= self.heard < drop.end for drop in self._drops.get(topic, ())):
                 yield from self._hear(topic, message, now)
-        yield from self._due()
-        self.synchroniser.flush()
+        yield from self._ready_sets()
+        self.synchronizer.flush()
 
     def busy(self, seconds: float) -> None:
         """The consumer of the set handed out last is busy for so long, by the bag's clock.
@@ -134,21 +134,22 @@ class Replay:
     def counters(self) -> dict[Modality, dict[str, int]]:
         """Modality → what became of its messages; see `Account.counters`."""
         refused = self._refused_before_sync
-        return self.account.counters(self.synchroniser.counters, {m: why.total() for m, why in refused.items()})
+        return self.account.counters(self.synchronizer.counters, {m: why.total() for m, why in refused.items()})
 
     @property
-    def refusals(self) -> dict[Modality, Reasons]:
+    def refusals(self) -> dict[Modality, BoundedCounter]:
         """Modality → why its messages were refused, in the node's words → messages."""
-        synchronized, reasons = self.synchroniser.refusals, self.account.reasons
+        synchronized, reasons = self.synchronizer.refusals, self.account.reasons
         return {
-            m: Reasons().add(synchronized[m], why, reasons.get(m, {})) for m, why in self._refused_before_sync.items()
+            m: BoundedCounter().add(synchronized[m], why, reasons.get(m, {}))
+            for m, why in self._refused_before_sync.items()
         }
 
     @property
-    def _refused_before_sync(self) -> dict[Modality, Reasons]:
+    def _refused_before_sync(self) -> dict[Modality, BoundedCounter]:
         damaged = self._reader.damaged - self._damaged_before
         return {
-            frames.modality: Reasons().add(self.unreadable.get(frames.modality, {}), {_DAMAGED: damaged[topic]})
+            frames.modality: BoundedCounter().add(self.unreadable.get(frames.modality, {}), {_DAMAGED: damaged[topic]})
             for topic, frames in self._frames.items()
         }
 
@@ -159,22 +160,22 @@ class Replay:
                 return
             frame = self._frames[topic].read(message)
         except Exception as error:  # as in the node, whatever is in a message costs that message alone
-            problem = self.problems[topic] = sentence(error)
+            problem = self.problems[topic] = format_error(error)
             if topic in self._frames:
                 self.unreadable[self._frames[topic].modality].count(problem)
             return
         if frame is not None:
             self._check_sender(topic, frame)
             frame = self._calibration.bind(frame)
-            self.synchroniser.push(frame, now)
-            if now >= self._free and (found := self.synchroniser.take(now)) is not None:
+            self.synchronizer.push(frame, now)
+            if now >= self._free and (found := self.synchronizer.take(now)) is not None:
                 self._taken = now
                 yield found
 
     def _check_sender(self, topic: str, frame: SensorFrame) -> None:
         """Note a topic with the messages of two sensors: other frames, or images of other sizes."""
         payload = frame.payload
-        size = f" of {payload.width}x{payload.height}" if isinstance(payload, Picture) else ""
+        size = f" of {payload.width}x{payload.height}" if isinstance(payload, RawImage) else ""
         sender, senders = f"{frame.frame_id!r}{size}", self._senders.setdefault(topic, [])
         if sender not in senders[-1:]:
             senders.append(sender)
@@ -187,14 +188,14 @@ class Replay:
     def _truth(self, message: Any) -> Truth:
         return Truth(stamp_ns(message.header) - self.label_offset, labels_of(label_image(message), self._space))
 
-    def _due(self, until: int | None = None) -> Iterator[FrameSet]:
-        """Sets that become ready between two messages: a sensor's patience ends, or the consumer is free again."""
-        for taken, found in ready_sets(self.synchroniser, until, lambda: self._free):
+    def _ready_sets(self, until: int | None = None) -> Iterator[FrameSet]:
+        """Sets that become ready between two messages: a sensor's max_wait ends, or the consumer is free again."""
+        for taken, found in ready_sets(self.synchronizer, until, lambda: self._free):
             self._taken = taken
             yield found
 
     def _judged_clocks(self) -> Clocks:
-        """The sensors' clocks, with a warning of each sensor whose messages the synchroniser will refuse."""
+        """The sensors' clocks, with a warning of each sensor whose messages the synchronizer will refuse."""
         pairs: dict[Modality, list[tuple[int, int]]] = {}
         for topic, frames in self._frames.items():
             for _, _, recorded, message in islice(self._reader.messages([topic]), GLANCE):
@@ -202,7 +203,7 @@ class Replay:
         if not pairs:
             raise BagError(f"{self._reader.path} has no message of any sensor on {', '.join(self._frames)}.")
         offsets = {frames.modality: frames.offset for frames in self._frames.values()}
-        clocks = judge_clocks(pairs, offsets, self.synchroniser.config)
+        clocks = judge_clocks(pairs, offsets, self.synchronizer.config)
         if clocks.leaders:
             self.warnings.append(
                 f"the stamps lie {abs(clocks.ahead):.3g} s {'behind' if clocks.ahead < 0 else 'ahead of'} the time of "
@@ -216,13 +217,13 @@ class Replay:
         return clocks
 
 
-def _drops_by_topic(drops: Sequence[Drop], topics: Topics) -> dict[str, list[Drop]]:
+def _drops_by_topic(drops: Sequence[Outage], topics: Topics) -> dict[str, list[Outage]]:
     """Topic → its silences. A modality's name stands for its own topic here, whatever that is called."""
     sensors = {modality: source.topic for modality, source in topics.sensors.items()}
-    found: dict[str, list[Drop]] = {}
+    found: dict[str, list[Outage]] = {}
     for drop in drops:
         own = sensors.get(drop.target)
-        hit = [own] if own is not None else [topic for topic in sensors.values() if drop.concerns(topic)]
+        hit = [own] if own is not None else [topic for topic in sensors.values() if drop.matches(topic)]
         if not hit:
             listed = ", ".join(f"{modality} ({topic})" for modality, topic in sensors.items())
             raise ConfigError(f"drop {drop.target!r} silences no sensor of this bag; it has {listed}.")

@@ -7,7 +7,7 @@ from types import TracebackType
 
 from mlesam_ros.bags import fields
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.evaluation.made import Labels, Listener, Made
+from mlesam_ros.evaluation.made import Labels, MaskListener, MaskRecord
 from mlesam_ros.evaluation.topics import CAMERA_INFO, TRANSFORMS
 from mlesam_ros.frame import Modality
 from mlesam_ros.labels import LabelSpace
@@ -16,7 +16,7 @@ from mlesam_ros.mask_messages import (
     LABEL_SPACE,
     MASK_TYPES,
     STATUS,
-    Provenance,
+    MaskReport,
     label_space,
     mask_messages,
     status,
@@ -25,7 +25,7 @@ from mlesam_ros.mask_messages import (
 NODE = "/mlesam"
 
 
-class ResultBag(Listener):
+class ResultBag(MaskListener):
     """Writes what the node would publish, every mask, with the truth beside it. To be used in a `with` statement."""
 
     def __init__(self, path: str | Path, space: LabelSpace, topics: dict[Modality, str], alpha: float) -> None:
@@ -35,7 +35,7 @@ class ResultBag(Listener):
             path: its folder, which must not exist.
             space: what the labels mean.
             topics: modality → topic, for the status.
-            alpha: weight of the colours in the overlay.
+            alpha: weight of the colors in the overlay.
 
         Raises:
             BagError: it exists, or cannot be made.
@@ -53,7 +53,7 @@ class ResultBag(Listener):
     ) -> None:
         self._writer.close()
 
-    def take(self, made: Made) -> None:
+    def take(self, made: MaskRecord) -> None:
         """Write one mask in all its forms.
 
         Raises:
@@ -69,7 +69,7 @@ class ResultBag(Listener):
         makers = mask_messages(made.mask, made.frame_set, made.rig, self._space, self._alpha)
         for name, make in makers.items():
             add(f"{NODE}/{name}", MASK_TYPES[name], stamp, make())
-        provenance = Provenance(made.mask, made.frame_set, made.sequence)
+        provenance = MaskReport(made.mask, made.frame_set, made.sequence)
         add(f"{NODE}/status", STATUS, stamp, status(provenance, self._topics, made.counters, made.found))
 
     def compare(self, stamp: int, labels: Labels, truth: Labels) -> None:
@@ -80,9 +80,9 @@ class ResultBag(Listener):
         """
         self._writer.add(f"{NODE}/truth", IMAGE, stamp, fields.pixels(stamp, self._frame, truth, "mono8"))
 
-    def _add_mounting(self, made: Made) -> None:
+    def _add_mounting(self, made: MaskRecord) -> None:
         """Static transforms as they become known; the moving ones are in the bag that was evaluated."""
-        new = [entry for entry in made.rig.tree.statics() if entry[1] not in self._known]
+        new = [entry for entry in made.rig.tree.static_transforms() if entry[1] not in self._known]
         if new:
             self._known.update(child for _, child, _ in new)
             stamp = made.mask.stamp

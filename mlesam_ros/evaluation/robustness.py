@@ -20,7 +20,7 @@ from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.metrics import Confusion
 from mlesam_ros.model.mlesam import Features
 from mlesam_ros.pipeline import Image, Pipeline
-from mlesam_ros.robustness import ANY, Damage, Subset, damaged_features, figures, subsets
+from mlesam_ros.robustness import ANY, Corruption, Subset, damaged_features, figures, subsets
 
 Labels = npt.NDArray[np.uint8]
 
@@ -28,31 +28,31 @@ _RANGING = (DEPTH, LIDAR)
 """Sensors whose distances another sensor's picture may be drawn with."""
 
 
-class Trials:
+class RobustnessResults:
     """Counts what damaged sets were worth, apart for each set of sensors that was there before the damage."""
 
     def __init__(self, classes: int) -> None:
         """Nothing yet."""
         self._classes = classes
-        self._confusions: dict[tuple[Subset, Damage], Confusion] = {}
-        self._agreements: dict[tuple[Subset, Damage], npt.NDArray[np.int64]] = defaultdict(_no_counts)
+        self._confusions: dict[tuple[Subset, Corruption], Confusion] = {}
+        self._agreements: dict[tuple[Subset, Corruption], npt.NDArray[np.int64]] = defaultdict(_no_counts)
 
-    def agree(self, used: Subset, found: Mapping[Damage, Labels]) -> None:
+    def agree(self, used: Subset, found: Mapping[Corruption, Labels]) -> None:
         """Compare one set's damaged forms with its undamaged one.
 
         Args:
             used: its sensors.
-            found: of `Ablation`.
+            found: of `RobustnessEvaluator`.
         """
-        whole = found[Damage(ANY, used)]
+        whole = found[Corruption(ANY, used)]
         for damage, labels in found.items():
             self._agreements[used, damage] += np.array((1, (labels == whole).sum(), labels.size))
 
-    def compare(self, used: Subset, damage: Damage, truth: Labels, labels: Labels) -> None:
+    def compare(self, used: Subset, damage: Corruption, truth: Labels, labels: Labels) -> None:
         """Compare a damaged set's labels with the truth."""
         self._confusions.setdefault((used, damage), Confusion(self._classes)).add(truth, labels)
 
-    def merge(self, other: Trials) -> None:
+    def merge(self, other: RobustnessResults) -> None:
         """Add another bag's."""
         for key, confusion in other._confusions.items():
             self._confusions.setdefault(key, Confusion(self._classes)).merge(confusion)
@@ -72,7 +72,7 @@ class Trials:
         """One row per subset that is left: `sensors`, `masks`, and `miou` and `agreement` in percent."""
         sensors, rows = self.sensors, []
         for subset in subsets(sensors):
-            damage = Damage(ANY, subset)
+            damage = Corruption(ANY, subset)
             masks, equal, pixels = map(int, self._agreements[sensors, damage])
             agreement = round(100 * equal / pixels, 2)
             rows.append({"sensors": list(subset), "miou": self._miou(damage), "agreement": agreement, "masks": masks})
@@ -84,20 +84,20 @@ class Trials:
         found = {damage: c.miou_present for (used, damage), c in self._confusions.items() if used == sensors}
         return figures(found, sensors)
 
-    def _miou(self, damage: Damage) -> float | None:
+    def _miou(self, damage: Corruption) -> float | None:
         confusion = self._confusions.get((self.sensors, damage))
         miou = np.nan if confusion is None else confusion.miou_present
         return None if np.isnan(miou) else round(100 * float(miou), 2)
 
 
-class Ablation:
+class RobustnessEvaluator:
     """Makes the masks of a set's damaged forms; the encoder sees each picture once per kind of damage."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         """Use a pipeline."""
         self._pipeline = pipeline
 
-    def __call__(self, frame_set: FrameSet, used: Subset, rig: Rig) -> dict[Damage, Labels]:
+    def __call__(self, frame_set: FrameSet, used: Subset, rig: Rig) -> dict[Corruption, Labels]:
         """Try everything on one set.
 
         Args:
@@ -106,16 +106,16 @@ class Ablation:
             rig: as the pipeline was told.
 
         Returns:
-            damage → (h, w) uint8 labels of the network's size, the undamaged set as `Damage(ANY, used)` among them.
+            damage → (h, w) uint8 labels of the network's size, the undamaged set as `Corruption(ANY, used)` among them.
         """
         images = dict(self._pipeline.images)
         intact = self._pipeline.features(images)
         whole = self._pipeline.labels(intact, rig)
-        found = {Damage(ANY, used): whole}
+        found = {Corruption(ANY, used): whole}
         for ranging, features in self._without_ranging(frame_set, used, rig, images, intact):
             for subset in subsets(used)[1:]:
                 if tuple(m for m in subset if m in _RANGING) == ranging:
-                    found[Damage(ANY, subset)] = self._pipeline.labels(features.only(subset), rig)
+                    found[Corruption(ANY, subset)] = self._pipeline.labels(features.only(subset), rig)
         batch = {m: torch.from_numpy(image)[None] for m, image in images.items()}
         for damage, damaged in damaged_features(self._encode, batch, [frame_set.stamp], intact):
             found[damage] = self._pipeline.labels(damaged, rig)

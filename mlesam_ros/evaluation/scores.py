@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import LabelError
-from mlesam_ros.evaluation.robustness import Trials
+from mlesam_ros.evaluation.robustness import RobustnessResults
 from mlesam_ros.evaluation.truth import Truth, check_aspect
 from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.metrics import Confusion
-from mlesam_ros.robustness import Damage
+from mlesam_ros.robustness import Corruption
 
 Labels = npt.NDArray[np.uint8]
 Subset = tuple[Modality, ...]
-Met = Callable[[int, Labels, Labels], None]
+on_match = Callable[[int, Labels, Labels], None]
 
 SLACK = 5_000_000
 """Nanoseconds by which the stamp of true labels may miss that of the picture which they label."""
@@ -29,7 +29,7 @@ _WAITING = 30
 
 
 @dataclass
-class Trace:
+class MaskMetrics:
     """One line per mask: small enough to keep for hours.
 
     Attributes:
@@ -61,12 +61,12 @@ class Scores:
         traces: one per mask, in order.
         confusion: masks against truths of the same stamp.
         compared: masks that met their truth.
-        shares: (C + 1,) pixels per predicted class, the unlabelled last.
+        shares: (C + 1,) pixels per predicted class, the unlabeled last.
         trials: what other masks of the same sets were worth; filled with `robustness`.
         warnings: why true labels were not compared, each sentence once.
     """
 
-    def __init__(self, classes: int, met: Sequence[Met] = ()) -> None:
+    def __init__(self, classes: int, met: Sequence[on_match] = ()) -> None:
         """Nothing yet.
 
         Args:
@@ -74,11 +74,11 @@ class Scores:
             met: told (stamp, labels, truth) of every mask that meets its truth.
         """
         self.classes = classes
-        self.traces: list[Trace] = []
+        self.traces: list[MaskMetrics] = []
         self.confusion = Confusion(classes)
         self.compared = 0
         self.shares = np.zeros(classes + 1, np.int64)
-        self.trials = Trials(classes)
+        self.trials = RobustnessResults(classes)
         self.warnings: dict[str, None] = {}
         self._met = tuple(met)
         self._masks: OrderedDict[int, _Waiting] = OrderedDict()
@@ -89,9 +89,9 @@ class Scores:
         self,
         frame_set: FrameSet,
         mask: Segmentation,
-        others: Mapping[Damage, Labels] | None = None,
+        others: Mapping[Corruption, Labels] | None = None,
         camera: tuple[int, int] | None = None,
-    ) -> Trace:
+    ) -> MaskMetrics:
         """A mask was made.
 
         Args:
@@ -105,7 +105,7 @@ class Scores:
         if self._previous is not None and self._previous.shape == mask.labels.shape:
             consistency = float((self._previous == mask.labels).mean())
         confidence = float(mask.confidence.mean()) / 255
-        trace = Trace(mask.stamp, mask.used, skews, mask.weights, confidence, consistency, mask.timings)
+        trace = MaskMetrics(mask.stamp, mask.used, skews, mask.weights, confidence, consistency, mask.timings)
         self.traces.append(trace)
         self._previous = mask.labels
         counts = np.bincount(mask.labels.ravel(), minlength=256)
@@ -163,10 +163,10 @@ class Scores:
 
 @dataclass
 class _Waiting:
-    trace: Trace
+    trace: MaskMetrics
     labels: Labels
     camera: tuple[int, ...]
-    others: dict[Damage, Labels] = field(default_factory=dict)
+    others: dict[Corruption, Labels] = field(default_factory=dict)
 
 
 def _keep(waiting: OrderedDict[int, Any], time: int, item: Any) -> None:

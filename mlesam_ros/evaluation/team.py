@@ -15,7 +15,7 @@ _PATIENCE = timedelta(days=7)
 """A process that has finished its bags waits for the others, however long theirs are."""
 
 
-class Team:
+class ProcessGroup:
     """The processes. Without `torchrun` it is this one alone.
 
     Attributes:
@@ -30,7 +30,7 @@ class Team:
             end_with_torchrun()
             distributed.init_process_group("gloo", timeout=_PATIENCE)
 
-    def __enter__(self) -> Team:
+    def __enter__(self) -> ProcessGroup:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -50,7 +50,7 @@ class Team:
             distributed.broadcast_object_list(box)
         return box[0]
 
-    def gathered(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """What every process says, in the order of their ranks."""
         everything = [value]
         if self.size > 1:

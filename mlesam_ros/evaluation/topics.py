@@ -37,7 +37,7 @@ _POINTS = (
 
 
 @dataclass(frozen=True)
-class Source:
+class TopicSource:
     """One topic: its name and the type of its messages."""
 
     topic: str
@@ -55,7 +55,7 @@ class Topics:
         notes: choices that were made where several topics would do, one sentence each.
     """
 
-    sensors: dict[Modality, Source]
+    sensors: dict[Modality, TopicSource]
     infos: dict[Modality, str] = field(default_factory=dict)
     truth: str | None = None
     notes: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ def find_topics(
     """
     parameters = parameters or NodeParameters()
     notes: list[str] = []
-    sensors: dict[Modality, Source] = {}
+    sensors: dict[Modality, TopicSource] = {}
     for modality in (m for m in modalities if m in parameters.modalities):
         sensor = parameters.sensor(modality)
         accepted = MESSAGE_TYPES[modality] if sensor.type == AUTO else (sensor.type,)
@@ -88,7 +88,7 @@ def find_topics(
         else:
             topic = _guess(modality, topics, accepted, notes, f"-p {modality}.topic:=TOPIC")
         if topic is not None:
-            sensors[modality] = Source(topic, topics[topic])
+            sensors[modality] = TopicSource(topic, topics[topic])
         elif sensor.required:
             raise BagError(
                 f"{modality} is required, and the bag has no topic of it; its topics are {_listed(topics)}.",
@@ -166,7 +166,7 @@ def _checked(what: str, topic: str, topics: Mapping[str, str], accepted: Sequenc
 
 def _guess(what: str, topics: Mapping[str, str], accepted: Sequence[str], notes: list[str], option: str) -> str | None:
     """The best candidate, and a note where there are others, with the option that chooses."""
-    candidates = [topic for topic, kind in topics.items() if kind in accepted and _speaks_of(what, topic, kind)]
+    candidates = [topic for topic, kind in topics.items() if kind in accepted and _name_matches(what, topic, kind)]
     candidates.sort(key=lambda topic: (*_rank(topic, topics[topic], accepted), len(topic), topic))
     best = candidates[0] if candidates else None
     others = [topic for topic in candidates[1:] if not topic.startswith(f"{best}/")]  # not the same, compressed
@@ -177,7 +177,7 @@ def _guess(what: str, topics: Mapping[str, str], accepted: Sequence[str], notes:
     return best
 
 
-def _speaks_of(what: str, topic: str, kind: str) -> bool:
+def _name_matches(what: str, topic: str, kind: str) -> bool:
     """Whether an image topic's name is that of such a sensor; most other types are clear by themselves."""
     found = words(topic)
     if found & _MADE_WORDS:

@@ -11,21 +11,21 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.encoding.samples import Layout, decode_file, view_samples
+from mlesam_ros.encoding.samples import PixelFormat, decode_compressed, image_view
 from mlesam_ros.errors import BagError, LabelError
-from mlesam_ros.frame import CompressedPicture, Picture
+from mlesam_ros.frame import CompressedImage, RawImage
 from mlesam_ros.labels import LabelSpace, refuse_palette
 
 Labels = npt.NDArray[np.uint8]
 
 _LAYOUTS = {
-    "mono8": Layout("u1", 1),
-    "8UC1": Layout("u1", 1),
-    "8SC1": Layout("i1", 1),
-    "mono16": Layout("u2", 1),
-    "16UC1": Layout("u2", 1),
-    "16SC1": Layout("i2", 1),
-    "32SC1": Layout("i4", 1),
+    "mono8": PixelFormat("u1", 1),
+    "8UC1": PixelFormat("u1", 1),
+    "8SC1": PixelFormat("i1", 1),
+    "mono16": PixelFormat("u2", 1),
+    "16UC1": PixelFormat("u2", 1),
+    "16SC1": PixelFormat("i2", 1),
+    "32SC1": PixelFormat("i4", 1),
 }
 _ASPECT = 0.01
 """Share by which the ratio of the sides of labels and camera may differ, more than by rounding to whole pixels."""
@@ -38,7 +38,7 @@ class Truth:
     """True labels of one moment.
 
     Attributes:
-        time: nanoseconds, that of the picture which was labelled: its stamp without the camera's offset.
+        time: nanoseconds, that of the picture which was labeled: its stamp without the camera's offset.
         labels: (H, W) uint8 ids.
     """
 
@@ -46,7 +46,7 @@ class Truth:
     labels: Labels
 
 
-def labels_of(picture: Picture | CompressedPicture, space: LabelSpace) -> Labels:
+def labels_of(picture: RawImage | CompressedImage, space: LabelSpace) -> Labels:
     """The ids in an image of labels.
 
     Args:
@@ -60,8 +60,8 @@ def labels_of(picture: Picture | CompressedPicture, space: LabelSpace) -> Labels
         ImageError: another encoding, or fields that do not fit each other.
         LabelError: an id that is neither a class nor 255, more than one channel, or a JPEG, which alters ids.
     """
-    if isinstance(picture, Picture):
-        samples = view_samples(picture, _LAYOUTS, "a picture of labels")
+    if isinstance(picture, RawImage):
+        samples = image_view(picture, _LAYOUTS, "a picture of labels")
         return _checked(samples, space, f"the picture of labels ({picture.encoding})")
     if "jpeg" in picture.format or "jpg" in picture.format or picture.data[:2].tobytes() == _JPEG:
         raise LabelError(
@@ -135,7 +135,7 @@ class LabelFolder:
 
 def _decoded(data: npt.NDArray[np.uint8], space: LabelSpace, source: str) -> Labels:
     refuse_palette(data[:26].tobytes(), source)
-    samples = decode_file(data, cv2.IMREAD_UNCHANGED)
+    samples = decode_compressed(data, cv2.IMREAD_UNCHANGED)
     if samples.ndim != 2:
         raise LabelError(f"{source} has {samples.shape[2]} channels; a label picture has one, the ids.")
     return _checked(samples, space, source)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlesam_ros.encoding.picture import to_rgb
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.frame import CAMERA, EVENT, CompressedPicture, Events, FrameSet, Modality, Picture, SensorFrame
+from mlesam_ros.frame import CAMERA, EVENT, CompressedImage, EventWindow, FrameSet, Modality, RawImage, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 
@@ -16,7 +16,7 @@ _ASSUMED = 70.0
 """Degrees that a camera without any calibration is taken to see from side to side."""
 
 
-def choose_view(rig: Rig, frame_set: FrameSet, calibrated: Collection[Modality]) -> str | None:
+def choose_reference_camera(rig: Rig, frame_set: FrameSet, calibrated: Collection[Modality]) -> str | None:
     """Give a rig without a label camera one: another calibrated sensor, or a camera whose lens is assumed.
 
     Args:
@@ -48,9 +48,9 @@ def choose_view(rig: Rig, frame_set: FrameSet, calibrated: Collection[Modality])
 def _size(frame: SensorFrame) -> tuple[int, int] | None:
     """(width, height) of what has pixels."""
     payload = frame.payload
-    if isinstance(payload, Picture | Events):
+    if isinstance(payload, RawImage | EventWindow):
         return payload.width, payload.height
-    if not isinstance(payload, CompressedPicture):
+    if not isinstance(payload, CompressedImage):
         return None
     try:
         height, width = to_rgb(payload).shape[:2]

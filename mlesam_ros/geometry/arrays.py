@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 
-def double(values: Any) -> Any:
+def to_float64(values: Any) -> Any:
     """As float64."""
     return values.astype(np.float64) if isinstance(values, np.ndarray) else values.double()
 

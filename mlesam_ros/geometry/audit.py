@@ -21,7 +21,7 @@ from mlesam_ros.geometry.mounting import mounting_findings
 from mlesam_ros.geometry.plausible import intrinsics_faults, picture_faults
 from mlesam_ros.geometry.rig import CAMERA_KEYS, KEYS, TRANSFORM_KEYS, key_faults, transform_from
 from mlesam_ros.geometry.transform_tree import TransformTree
-from mlesam_ros.strict_yaml import short
+from mlesam_ros.strict_yaml import short_repr
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,7 +29,7 @@ _SQUARE = 0.1  # fx and fy of nearly every sensor agree within this
 _CENTRAL = 0.15  # parts of the picture by which the principal point may be off its middle
 
 
-def audit(fields: Any) -> list[Finding]:
+def validate_rig(fields: Any) -> list[Finding]:
     """Everything that is to be said about a calibration.
 
     Args:
@@ -49,7 +49,7 @@ def audit(fields: Any) -> list[Finding]:
             findings += _camera_findings(str(frame), camera, models)
         if str(fields.get("camera")) not in map(str, cameras):
             names = ", ".join(map(str, cameras))
-            message = f"camera: {short(fields.get('camera'))} is not among the cameras."
+            message = f"camera: {short_repr(fields.get('camera'))} is not among the cameras."
             findings.append(Finding(ERROR, "file", message, f"Name one of {names}."))
     elif "cameras" in fields:
         findings.append(Finding(ERROR, "file", "cameras has no camera.", "Describe at least the label camera."))
@@ -63,7 +63,7 @@ def picture_findings(fields: Any, frame: str | None, size: tuple[int, int], name
     """Whether a picture is one of a camera's.
 
     Args:
-        fields: as for `audit`; a camera with errors of its own is passed over.
+        fields: as for `validate_rig`; a camera with errors of its own is passed over.
         frame: the camera's; None for the label camera.
         size: (height, width) of the picture.
         name: of the picture.
@@ -90,7 +90,7 @@ def _camera_findings(frame: str, fields: Any, models: dict[str, CameraModel]) ->
                 faults.append(error.problem)
     yield from (Finding.from_problem(ERROR, subject, fault) for fault in faults)
     if frame in models:
-        yield from (Finding(severity, subject, *rest) for severity, *rest in _oddities(fields, models[frame]))
+        yield from (Finding(severity, subject, *rest) for severity, *rest in _implausible(fields, models[frame]))
 
 
 def _value_faults(fields: Mapping[str, Any]) -> Iterator[Problem]:
@@ -98,7 +98,7 @@ def _value_faults(fields: Mapping[str, Any]) -> Iterator[Problem]:
     sides = [fields[key] for key in ("width", "height") if key in fields]
     whole = [isinstance(side, int) and side > 0 for side in sides]
     if not all(whole):
-        yield Problem(f"width and height are {' and '.join(map(short, sides))}; they must be whole pixels.")
+        yield Problem(f"width and height are {' and '.join(map(short_repr, sides))}; they must be whole pixels.")
     if "K" in fields:
         try:
             k = camera_matrix(fields["K"])
@@ -113,11 +113,11 @@ def _value_faults(fields: Mapping[str, Any]) -> Iterator[Problem]:
         d = np.asarray(fields.get("D") or (), np.float64)
         make_distortion(str(fields.get("model", "pinhole" if not d.size else "")), d)
     except (TypeError, ValueError) as error:  # a CalibrationError is a ValueError
-        foreign = Problem(f"D is {short(fields.get('D'))}; it must be a list of numbers.")
+        foreign = Problem(f"D is {short_repr(fields.get('D'))}; it must be a list of numbers.")
         yield error.problem if isinstance(error, CalibrationError) else foreign
 
 
-def _oddities(fields: Mapping[str, Any], camera: CameraModel) -> Iterator[tuple[str, str, str]]:
+def _implausible(fields: Mapping[str, Any], camera: CameraModel) -> Iterator[tuple[str, str, str]]:
     """(severity, message, remedy) of what loads but looks odd."""
     k, width, height = camera_matrix(fields["K"]), int(fields["width"]), int(fields["height"])
     ratio = k[0, 0] / k[1, 1]
@@ -163,7 +163,9 @@ def _lens_oddities(camera: CameraModel) -> Iterator[tuple[str, str, str]]:
 
 def _transform_findings(entries: Any, tree: TransformTree) -> Iterator[Finding]:
     if entries is not None and not isinstance(entries, list | tuple):
-        yield Finding(ERROR, "transforms", f"they are {short(entries)}.", "Make them a list of parent, child and pose.")
+        yield Finding(
+            ERROR, "transforms", f"they are {short_repr(entries)}.", "Make them a list of parent, child and pose."
+        )
         return
     parents: dict[str, str] = {}
     for number, entry in enumerate(entries or (), 1):

@@ -1,7 +1,7 @@
 """The camera model: which pixel a point lands on, and which ray a pixel looks along.
 
-Optical frames: z forward, x right, y down, metres. Pixel coordinates (u, v) = (column, row) with whole numbers at
-pixel centres, as OpenCV and `sensor_msgs/CameraInfo` have them, so that the picture spans [-0.5, width - 0.5).
+Optical frames: z forward, x right, y down, meters. Pixel coordinates (u, v) = (column, row) with whole numbers at
+pixel centers, as OpenCV and `sensor_msgs/CameraInfo` have them, so that the picture spans [-0.5, width - 0.5).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import CalibrationError, Problem
-from mlesam_ros.geometry.arrays import double, indices
+from mlesam_ros.geometry.arrays import indices, to_float64
 from mlesam_ros.geometry.camera_fields import camera_matrix, picture_size
 from mlesam_ros.geometry.distortion import Distortion, canonical_model, make_distortion
 from mlesam_ros.geometry.plausible import intrinsics_faults, picture_faults
 from mlesam_ros.geometry.rays import all_rays
 from mlesam_ros.geometry.transform import Transform
-from mlesam_ros.strict_yaml import short
+from mlesam_ros.strict_yaml import short_repr
 
 Floats = npt.NDArray[np.float64]
 
@@ -54,7 +54,7 @@ class CameraModel:
     distortion: Distortion = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Normalise the types and refuse what cannot be a camera.
+        """Normalize the types and refuse what cannot be a camera.
 
         Raises:
             CalibrationError: size, K or D is impossible.
@@ -77,7 +77,7 @@ class CameraModel:
     def from_info(cls, info: Any, rectified: bool = False) -> CameraModel:
         """From a `sensor_msgs/CameraInfo` of ROS 2, whichever library made it, with its ROI and binning applied.
 
-        Binning divides the focal length and centre as `image_geometry` does: K and D are those of the full sensor.
+        Binning divides the focal length and center as `image_geometry` does: K and D are those of the full sensor.
 
         Args:
             info: any object with CameraInfo's fields.
@@ -121,7 +121,9 @@ class CameraModel:
             raise CalibrationError(
                 "picture and fit go together: the size of the pictures, and how they come from the calibrated ones."
             )
-        return camera.fitted(*picture_size(fields["picture"])[::-1], fields["fit"]) if "fit" in fields else camera
+        return (
+            camera.adapt_to_size(*picture_size(fields["picture"])[::-1], fields["fit"]) if "fit" in fields else camera
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types that `from_dict` reads; the rectification is a matter of the stream and is not kept."""
@@ -150,10 +152,10 @@ class CameraModel:
             self._scaled[height, width] = replace(self, width=width, height=height, K=k)
         return self._scaled[height, width]
 
-    def fitted(self, height: int, width: int, fit: str) -> CameraModel:
+    def adapt_to_size(self, height: int, width: int, fit: str) -> CameraModel:
         """The camera of pictures that are not of the calibrated size, on the user's word for how they came about.
 
-        `rescale`: they show all that the calibrated ones show. `crop_top`, `crop_centre` and `crop_bottom`: pixel for
+        `rescale`: they show all that the calibrated ones show. `crop_top`, `crop_center` and `crop_bottom`: pixel for
         pixel, the smaller one is the upper, middle or lower part of the larger one, and the middle of its columns.
 
         Args:
@@ -165,7 +167,7 @@ class CameraModel:
             CalibrationError: there is no such fit, or the size is empty.
         """
         if fit not in FITS:
-            raise CalibrationError(f"fit is {short(fit)}; accepted are {', '.join(FITS)}.")
+            raise CalibrationError(f"fit is {short_repr(fit)}; accepted are {', '.join(FITS)}.")
         if height < 1 or width < 1:
             raise CalibrationError(f"pictures of {width}x{height} are empty.", "Give their width and height.")
         if fit == "rescale":
@@ -227,15 +229,15 @@ class CameraModel:
         """Pixel coordinates of points.
 
         Args:
-            points: (N, 3) metres in the optical frame; NaN and infinite ones are not valid.
-            near: points with z at or below it, in metres, are not valid.
+            points: (N, 3) meters in the optical frame; NaN and infinite ones are not valid.
+            near: points with z at or below it, in meters, are not valid.
             bounded: points that land outside the picture are not valid either.
 
         Returns:
             (N, 2) float64 (u, v), NaN where not valid, and (N,) bool: in front of the camera, inside the distortion
             model's valid radius, and inside the picture if `bounded`.
         """
-        index, u, v = self.land(points, near, bounded)
+        index, u, v = self.project_visible(points, near, bounded)
         uv = np.full((len(points), 2), np.nan)
         valid = np.zeros(len(points), np.bool_)
         uv[index, 0] = u
@@ -243,7 +245,7 @@ class CameraModel:
         valid[index] = True
         return uv, valid
 
-    def land(
+    def project_visible(
         self, points: npt.NDArray[np.floating[Any]], near: float = 0.0, bounded: bool = True
     ) -> tuple[npt.NDArray[np.intp], Floats, Floats]:
         """`project` without the points that are not valid.
@@ -255,13 +257,13 @@ class CameraModel:
         """
         if self.rectification is not None:
             points = self.rectification.apply(points)
-        return self.land_aligned(points, near, bounded)
+        return self.project_rectified(points, near, bounded)
 
-    def land_aligned(self, points: Any, near: float = 0.0, bounded: bool = True) -> tuple[Any, Any, Any]:
+    def project_rectified(self, points: Any, near: float = 0.0, bounded: bool = True) -> tuple[Any, Any, Any]:
         """`land` for points in the frame of the picture, the rectified one where it is rectified.
 
         Args:
-            points: (N, 3) metres, as a NumPy array or as a torch tensor on any device.
+            points: (N, 3) meters, as a NumPy array or as a torch tensor on any device.
             near: as for `land`.
             bounded: as for `land`.
 
@@ -269,8 +271,8 @@ class CameraModel:
             as for `land`, of the same library and on the same device.
         """
         with np.errstate(invalid="ignore", over="ignore"):
-            index = self._cull(points, near, bounded)
-            x, y, z = double(points[index].T)
+            index = self._frustum_cull(points, near, bounded)
+            x, y, z = to_float64(points[index].T)
             x /= z
             y /= z
             if np.isfinite(self.distortion.limit):
@@ -280,7 +282,7 @@ class CameraModel:
             keep = self._inside(u, v) if bounded else (abs(u) < np.inf) & (abs(v) < np.inf)
         return index[keep], u[keep], v[keep]
 
-    def land_masked(self, points: Any, near: float = 0.0) -> tuple[Any, Any, Any]:
+    def project_masked(self, points: Any, near: float = 0.0) -> tuple[Any, Any, Any]:
         """`land_aligned` without leaving any point out, for devices that others would have to wait for to count them.
 
         Args:
@@ -292,14 +294,14 @@ class CameraModel:
         """
         with np.errstate(all="ignore"):
             keep = (points[:, 2] > near) & (points[:, 2] < np.inf) & self._in_window(points)
-            x, y, z = double(points.T)
+            x, y, z = to_float64(points.T)
             x, y = x / z, y / z
             if np.isfinite(self.distortion.limit):
                 keep &= x * x + y * y <= self.distortion.limit**2
             u, v = self._pixels(x, y)
             return keep & self._inside(u, v), u, v
 
-    def _cull(self, points: Any, near: float, bounded: bool) -> Any:
+    def _frustum_cull(self, points: Any, near: float, bounded: bool) -> Any:
         z = points[:, 2]
         index = indices((z > near) & (z < np.inf))
         return index[self._in_window(points[index])] if bounded else index
@@ -312,7 +314,7 @@ class CameraModel:
         return keep
 
     def _pixels(self, x: Any, y: Any) -> tuple[Any, Any]:
-        """From normalised coordinates, through the lens."""
+        """From normalized coordinates, through the lens."""
         xd, yd = self.distortion.apply(x, y)
         return float(self.K[0, 0]) * xd + float(self.K[0, 2]), float(self.K[1, 1]) * yd + float(self.K[1, 2])
 
@@ -323,10 +325,10 @@ class CameraModel:
         """Points of a depth picture.
 
         Args:
-            depth: (H, W) metres along z, at the camera's size; NaN where unknown.
+            depth: (H, W) meters along z, at the camera's size; NaN where unknown.
 
         Returns:
-            (H, W, 3) of depth's type, metres in the optical frame; NaN where the depth is, or where no ray inside the
+            (H, W, 3) of depth's type, meters in the optical frame; NaN where the depth is, or where no ray inside the
             distortion model's valid radius reaches the pixel.
 
         Raises:

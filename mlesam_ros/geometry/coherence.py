@@ -22,15 +22,15 @@ Pixels = npt.NDArray[np.intp]
 YAWS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 """Degrees that a calibration is turned by to see whether it was better before."""
 _NEAR = 1.0
-"""Metres along the camera's axis from which on points count: nearer ones are the robot itself."""
+"""Meters along the camera's axis from which on points count: nearer ones are the robot itself."""
 
 
 @dataclass(frozen=True, slots=True)
-class Coherence:
+class DepthSpread:
     """A score.
 
     Attributes:
-        score: median inter-quartile range of ln(metres) inside the segments; NaN without any.
+        score: median inter-quartile range of ln(meters) inside the segments; NaN without any.
         segments: how many had enough points.
         points: how many landed in the picture.
     """
@@ -69,17 +69,17 @@ class Segments:
     def __len__(self) -> int:
         return sum(int(counts.sum()) for _, counts in self._partitions)
 
-    def coherence(self, rows: Pixels, cols: Pixels, depth: npt.NDArray[np.floating[Any]]) -> Coherence:
+    def coherence(self, rows: Pixels, cols: Pixels, depth: npt.NDArray[np.floating[Any]]) -> DepthSpread:
         """Score points that landed.
 
         Args:
             rows: (N,) of their pixels.
             cols: (N,) of their pixels.
-            depth: (N,) metres along the camera's axis.
+            depth: (N,) meters along the camera's axis.
         """
         logs = np.log(np.asarray(depth, np.float64))
         ranges = [r for part in self._partitions for r in self._ranges(part, rows, cols, logs)]
-        return Coherence(float(np.median(ranges)) if ranges else float("nan"), len(ranges), len(rows))
+        return DepthSpread(float(np.median(ranges)) if ranges else float("nan"), len(ranges), len(rows))
 
     def _ranges(
         self, part: tuple[npt.NDArray[Any], npt.NDArray[np.bool_]], rows: Pixels, cols: Pixels, logs: Any
@@ -93,7 +93,9 @@ class Segments:
         return [float(np.subtract(*np.percentile(group, (75, 25)))) for group in groups]
 
 
-def turned(camera_from_sensor: Transform, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> Transform:
+def rotate_extrinsic(
+    camera_from_sensor: Transform, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0
+) -> Transform:
     """A mounting with a rotation added in the camera's optical frame, to see what an error looks like.
 
     Args:
@@ -109,17 +111,17 @@ def turned(camera_from_sensor: Transform, yaw: float = 0.0, pitch: float = 0.0, 
     return Transform(about_z @ about_x @ about_y, np.zeros(3)) @ camera_from_sensor
 
 
-def by_yaw(
+def score_by_yaw(
     points: npt.NDArray[np.floating[Any]],
     camera_from_sensor: Transform,
     camera: CameraModel,
     segments: Segments,
     yaws: Sequence[float] = YAWS,
-) -> Mapping[float, Coherence]:
+) -> Mapping[float, DepthSpread]:
     """The score with the mounting as it is and turned a little.
 
     Args:
-        points: (N, 3) metres in the sensor's frame; float64 if they are to be counted to the last one.
+        points: (N, 3) meters in the sensor's frame; float64 if they are to be counted to the last one.
         camera_from_sensor: the mounting.
         camera: of the picture.
         segments: of the picture.
@@ -130,14 +132,14 @@ def by_yaw(
     """
     scores = {}
     for yaw in yaws:
-        optical = turned(camera_from_sensor, yaw).apply(points)
-        index, u, v = camera.land(optical, near=_NEAR)
+        optical = rotate_extrinsic(camera_from_sensor, yaw).apply(points)
+        index, u, v = camera.project_visible(optical, near=_NEAR)
         rows, cols = np.floor(v + 0.5).astype(np.intp), np.floor(u + 0.5).astype(np.intp)
         scores[yaw] = segments.coherence(rows, cols, optical[index, 2])
     return scores
 
 
-def best_yaw(scores: Mapping[float, Coherence]) -> float | None:
+def best_yaw(scores: Mapping[float, DepthSpread]) -> float | None:
     """The added yaw with the least score; None where no segment caught enough points."""
     finite = {yaw: coherence.score for yaw, coherence in scores.items() if np.isfinite(coherence.score)}
     return min(finite, key=lambda yaw: (finite[yaw], abs(yaw)), default=None)

@@ -1,4 +1,4 @@
-"""How a lens bends rays: from normalised image coordinates (x/z, y/z) to distorted ones, and back.
+"""How a lens bends rays: from normalized image coordinates (x/z, y/z) to distorted ones, and back.
 
 The coefficient orders are those of `sensor_msgs/CameraInfo.d`, which are OpenCV's
 (https://docs.opencv.org/4.x/d9/d0c/group__calib3d.html and .../db/d58/group__calib3d__fisheye.html).
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import CalibrationError
 from mlesam_ros.geometry.arrays import arctan, ones_like
-from mlesam_ros.strict_yaml import short
+from mlesam_ros.strict_yaml import short_repr
 
 Floats = npt.NDArray[np.float64]
 
@@ -40,14 +40,14 @@ class Distortion(ABC):
     """A radial curve plus a small remainder.
 
     Attributes:
-        limit: undistorted radius sqrt(x² + y²) of normalised coordinates up to which it is one to one; may be inf.
+        limit: undistorted radius sqrt(x² + y²) of normalized coordinates up to which it is one to one; may be inf.
     """
 
     limit: float
 
     @abstractmethod
     def apply(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Distorted coordinates of undistorted ones, both normalised and of any one shape; torch tensors do as well."""
+        """Distorted coordinates of undistorted ones, both normalized and of any one shape; torch tensors do as well."""
 
     @abstractmethod
     def radial(self, r: Floats) -> Floats:
@@ -60,7 +60,7 @@ class Distortion(ABC):
         iteration `radial part = target - remainder` contracts by about the size of the tangential coefficients a step.
 
         Args:
-            xd: distorted normalised coordinates, of any shape.
+            xd: distorted normalized coordinates, of any shape.
             yd: the same, of the same shape.
             iterations: upper bound; a point is left alone once its residual is below 1e-10 or shrinks no more.
         """
@@ -99,7 +99,7 @@ class Distortion(ABC):
         return radii, np.maximum.accumulate(self.radial(radii))
 
 
-class Brown(Distortion):
+class BrownConrady(Distortion):
     """Brown-Conrady with the rational and thin-prism terms: `pinhole`, `plumb_bob` and `rational_polynomial`.
 
     Args:
@@ -116,7 +116,7 @@ class Brown(Distortion):
         self.identity = not padded.any()
         self.limit = _radial_limit(self.numerator, self.denominator)
         if padded[[2, 3, 8, 9, 10, 11]].any():
-            self.limit = min(self.limit, self._fold())
+            self.limit = min(self.limit, self._fold_radius())
 
     def apply(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
         """See `Distortion.apply`."""
@@ -143,7 +143,7 @@ class Brown(Distortion):
         """See `Distortion.invert`."""
         return (xd, yd) if self.identity else super().invert(xd, yd, iterations)
 
-    def _fold(self) -> float:
+    def _fold_radius(self) -> float:
         """Radius within `limit` at which the tangential and prism terms first fold the plane in some direction.
 
         The determinant of the map's Jacobian is positive where it is one to one; it is followed outwards along 32
@@ -230,7 +230,7 @@ def _make_distortion(model: str, coefficients: tuple[float, ...]) -> Distortion:
             f"a tilted sensor (coefficients 13 and 14 are {d[12:].tolist()}) is not modelled.",
             "Use rectified pictures.",
         )
-    return KannalaBrandt(d) if name == "equidistant" else Brown(d[:12])
+    return KannalaBrandt(d) if name == "equidistant" else BrownConrady(d[:12])
 
 
 def canonical_model(model: str, coefficients: Floats) -> str:
@@ -247,7 +247,7 @@ def canonical_model(model: str, coefficients: Floats) -> str:
             f"Name one of {', '.join(MODELS)}.",
         )
     if name not in _COUNTS:
-        raise CalibrationError(f"distortion model {short(model)} is not known; accepted are {', '.join(MODELS)}.")
+        raise CalibrationError(f"distortion model {short_repr(model)} is not known; accepted are {', '.join(MODELS)}.")
     return name
 
 

@@ -26,15 +26,15 @@ _TURN = 0.009
 """Radians between knots: a point 100 m away is cut off the arc by 1 mm."""
 
 
-class Placement(Protocol):
-    """Puts a sensor's points into the label camera's frame: a `Transform`, or a `Motion`."""
+class PointTransform(Protocol):
+    """Puts a sensor's points into the label camera's frame: a `Transform`, or a `PiecewiseMotion`."""
 
     def apply(self, points: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
-        """(N, 3) metres in the sensor's frame to (N, 3) metres of the same floating type in the camera's."""
+        """(N, 3) meters in the sensor's frame to (N, 3) meters of the same floating type in the camera's."""
         ...
 
 
-class Motion:
+class PiecewiseMotion:
     """A placement that differs from point to point, by the time at which each was measured.
 
     Between two knots a point moves on the straight line between where the two would put it.
@@ -63,10 +63,10 @@ class Motion:
         self._table = np.concatenate([table[:-1], table[1:] - table[:-1]], axis=2)  # (K - 1, 3, 8)
 
     def apply(self, points: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
-        """See `Placement`.
+        """See `PointTransform`.
 
         Args:
-            points: (N, 3) metres, row for row with the times.
+            points: (N, 3) meters, row for row with the times.
         """
         # (x, y, z, 1) and the fraction's multiple of it: one matrix per segment does both ends and the line between.
         terms = np.empty((8, len(points)), points.dtype)  # each row in one piece, which is several times faster
@@ -80,7 +80,7 @@ class Motion:
         return moved.T
 
 
-def sensor_motion(rig: Rig, frame_id: str, times: Stamps, reference: int) -> Placement:
+def sensor_motion(rig: Rig, frame_id: str, times: Stamps, reference: int) -> PointTransform:
     """How points measured at different times look from the label camera at one moment.
 
     Args:
@@ -92,7 +92,7 @@ def sensor_motion(rig: Rig, frame_id: str, times: Stamps, reference: int) -> Pla
     Raises:
         CalibrationError: no fixed frame is known, or the tree does not cover the moments.
     """
-    fixed = rig.fixed
+    fixed = rig.fixed_frame_or_default
     if fixed is None:
         name = f"{rig.fixed_frame!r} is not" if rig.fixed_frame else "neither odom nor map is"
         raise CalibrationError(
@@ -111,7 +111,7 @@ def sensor_motion(rig: Rig, frame_id: str, times: Stamps, reference: int) -> Pla
     turned = _angle(first, last) / _TURN
     pieces = min(max(math.ceil((end - start) / _KNOT), math.ceil(turned)), _MOST_KNOTS - 1)
     between = [at(start + (end - start) * piece // pieces) for piece in range(1, pieces)]
-    return Motion(times, start, end, [first, *between, last])
+    return PiecewiseMotion(times, start, end, [first, *between, last])
 
 
 def _angle(a: Transform, b: Transform) -> float:

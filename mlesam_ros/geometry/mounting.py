@@ -24,7 +24,7 @@ _AHEAD = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
 _LIKE, _UNLIKE = 20.0, 45.0
 """Degrees within which a rotation is taken for a mistake's, and from which on it is not a sensible mounting's."""
 _FAR = 20.0
-"""Metres. No sensor sits farther from the camera on a robot; in millimetres nearly every one does."""
+"""Meters. No sensor sits farther from the camera on a robot; in millimeters nearly every one does."""
 
 
 def mounting_findings(camera: str, models: Mapping[str, CameraModel], tree: TransformTree) -> Iterator[Finding]:
@@ -43,12 +43,12 @@ def mounting_findings(camera: str, models: Mapping[str, CameraModel], tree: Tran
         yield Finding(WARNING, "transforms", "there are none: only the camera's own pictures can be used.", "Add them.")
         return
     if camera in frames or camera in models:
-        yield from _loose(camera, [*frames, *(frame for frame in models if frame not in frames)], tree)
+        yield from _disconnected(camera, [*frames, *(frame for frame in models if frame not in frames)], tree)
     for frame in models:
-        yield from _turned(frame, [other for other in frames if other not in models], tree)
+        yield from _rotated(frame, [other for other in frames if other not in models], tree)
 
 
-def _loose(camera: str, frames: list[str], tree: TransformTree) -> Iterator[Finding]:
+def _disconnected(camera: str, frames: list[str], tree: TransformTree) -> Iterator[Finding]:
     """Frames that are not connected to the label camera, or implausibly far from it."""
     for frame in frames:
         try:
@@ -63,7 +63,7 @@ def _loose(camera: str, frames: list[str], tree: TransformTree) -> Iterator[Find
             yield Finding(WARNING, f"frame {frame}", message, "Check that translations are metres, not millimetres.")
 
 
-def _turned(camera: str, bodies: list[str], tree: TransformTree) -> Iterator[Finding]:
+def _rotated(camera: str, bodies: list[str], tree: TransformTree) -> Iterator[Finding]:
     """A camera whose rotation against a body's or a LiDAR's frame is that of a mistake; the first such."""
     for body in bodies:
         if "optical" in body:
@@ -72,9 +72,9 @@ def _turned(camera: str, bodies: list[str], tree: TransformTree) -> Iterator[Fin
             turn = tree.lookup(body, camera).rotation
         except CalibrationError:
             continue
-        if _off(turn, _AHEAD) < _UNLIKE:
+        if _angle_error(turn, _AHEAD) < _UNLIKE:
             continue
-        if _off(turn, np.eye(3)) < _LIKE:
+        if _angle_error(turn, np.eye(3)) < _LIKE:
             yield Finding(
                 WARNING,
                 f"camera {camera}",
@@ -82,7 +82,7 @@ def _turned(camera: str, bodies: list[str], tree: TransformTree) -> Iterator[Fin
                 "Turn it, for a camera that looks forward by the quaternion [-0.5, 0.5, -0.5, 0.5], or let it look up.",
             )
             return
-        if _off(turn.T, _AHEAD) < _LIKE:
+        if _angle_error(turn.T, _AHEAD) < _LIKE:
             yield Finding(
                 WARNING,
                 f"camera {camera}",
@@ -92,7 +92,7 @@ def _turned(camera: str, bodies: list[str], tree: TransformTree) -> Iterator[Fin
             return
 
 
-def _off(turn: Floats, like: Floats) -> float:
+def _angle_error(turn: Floats, like: Floats) -> float:
     """Degrees between a rotation and the nearest of another's, turned about the z axis of the frame it leads to.
 
     The trace of Rz(a) M is (m00 + m11) cos a + (m10 - m01) sin a + m22, greatest where the two are in phase.

@@ -20,11 +20,11 @@ from mlesam_ros.geometry.camera import CameraModel
 Floats = npt.NDArray[np.float32]
 
 
-def surface_normals(metres: Floats, camera: CameraModel, radius: int) -> Floats:
+def surface_normals(meters: Floats, camera: CameraModel, radius: int) -> Floats:
     """Normals of what a depth picture shows.
 
     Args:
-        metres: (H, W) float32 along z, at the camera's size; NaN where unknown.
+        meters: (H, W) float32 along z, at the camera's size; NaN where unknown.
         camera: whose picture it is.
         radius: pixels to every side that the window reaches; pixels without depth in it do not count.
 
@@ -34,8 +34,8 @@ def surface_normals(metres: Floats, camera: CameraModel, radius: int) -> Floats:
     """
     ones = np.ones(2 * radius + 1, np.float32)
     ramp = np.arange(-radius, radius + 1, dtype=np.float32)
-    known = (np.isfinite(metres) & (metres > 0)).astype(np.float32)
-    inverse = np.divide(1, metres, out=np.zeros_like(known), where=known > 0)
+    known = (np.isfinite(meters) & (meters > 0)).astype(np.float32)
+    inverse = np.divide(1, meters, out=np.zeros_like(known), where=known > 0)
 
     def total(values: Floats, across: Floats, down: Floats) -> Floats:
         return np.asarray(cv2.sepFilter2D(values, cv2.CV_32F, across, down, borderType=cv2.BORDER_CONSTANT), np.float32)
@@ -54,21 +54,21 @@ def surface_normals(metres: Floats, camera: CameraModel, radius: int) -> Floats:
         return _unit(along_u, along_v, w - u * along_u - v * along_v, camera)
 
 
-def _unit(along_u: Floats, along_v: Floats, centre: Floats, camera: CameraModel) -> Floats:
+def _unit(along_u: Floats, along_v: Floats, center: Floats, camera: CameraModel) -> Floats:
     """(3, H, W) normals from how inverse depth changes per pixel, and its value at the pixel itself."""
     (ux, uy), (vx, vy) = _pixels_per_ray(camera)
     x, y = camera.rays[..., 0], camera.rays[..., 1]
-    normals = np.empty((3, *centre.shape), np.float32)
+    normals = np.empty((3, *center.shape), np.float32)
     normals[0] = along_u * ux + along_v * vx
     normals[1] = along_u * uy + along_v * vy
-    normals[2] = centre - normals[0] * x - normals[1] * y
+    normals[2] = center - normals[0] * x - normals[1] * y
     normals /= np.sqrt(np.einsum("chw,chw->hw", normals, normals))
     return normals
 
 
 @lru_cache(maxsize=4)
 def _pixels_per_ray(camera: CameraModel) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    """((du/dx, du/dy), (dv/dx, dv/dy)): pixels per normalised coordinate, each a number or (H, W) float32."""
+    """((du/dx, du/dy), (dv/dx, dv/dy)): pixels per normalized coordinate, each a number or (H, W) float32."""
     if camera.model == "pinhole" or not camera.D.any():
         return (float(camera.K[0, 0]), 0.0), (0.0, float(camera.K[1, 1]))
     (xv, xu), (yv, yu) = (np.gradient(camera.rays[..., axis]) for axis in (0, 1))

@@ -33,7 +33,7 @@ def intrinsics_faults(k: Floats) -> Iterator[Problem]:
 
 
 def picture_faults(k: Floats, width: int, height: int) -> Iterator[Problem]:
-    """Why a camera matrix cannot be that of a whole sensor: it was given in metres, or for another size.
+    """Why a camera matrix cannot be that of a whole sensor: it was given in meters, or for another size.
 
     Args:
         k: (3, 3) camera matrix without `intrinsics_faults`.
@@ -41,8 +41,8 @@ def picture_faults(k: Floats, width: int, height: int) -> Iterator[Problem]:
         height: pixels of the calibrated picture.
     """
     for axis, size, name in ((0, width, "width"), (1, height, "height")):
-        focal, centre = k[axis, axis], k[axis, 2]
+        focal, center = k[axis, axis], k[axis, 2]
         if not _FOCAL[0] * size <= focal <= _FOCAL[1] * size:
             yield Problem(f"a focal length of {focal:g} px with a {name} of {size} px is absurd.", _FULL)
-        if not 0 <= centre <= size:
-            yield Problem(f"the principal point {centre:g} px lies outside the {name} of {size} px.", _FULL)
+        if not 0 <= center <= size:
+            yield Problem(f"the principal point {center:g} px lies outside the {name} of {size} px.", _FULL)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.motion import Placement
+from mlesam_ros.geometry.motion import PointTransform
 
 _EMPTY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _SHIFT = np.uint64(32)
@@ -20,13 +20,13 @@ _ENTRY = np.uint64(0xFFFF_FFFF)
 class Projection:
     """What each hit pixel shows: at most one entry per pixel.
 
-    The nearest point wins; of several that are equally far, as float32 metres, the first in the array.
+    The nearest point wins; of several that are equally far, as float32 meters, the first in the array.
 
     Attributes:
         rows, cols: (M,) intp pixel.
         index: (M,) intp row of the point in the array that was projected.
-        range: (M,) float32 metres from the camera's centre to the point.
-        depth: (M,) float32 metres along the camera's axis.
+        range: (M,) float32 meters from the camera's center to the point.
+        depth: (M,) float32 meters along the camera's axis.
     """
 
     rows: npt.NDArray[np.intp]
@@ -38,7 +38,7 @@ class Projection:
 
 def project(
     points_xyz: npt.NDArray[np.floating[Any]],
-    target_from_sensor: Placement,
+    target_from_sensor: PointTransform,
     camera: CameraModel,
     size: tuple[int, int],
     near: float = 0.0,
@@ -47,11 +47,11 @@ def project(
     """Project points into a picture of any size with a z-buffer.
 
     Args:
-        points_xyz: (N, 3) metres in the sensor's frame; NaN and infinite ones are skipped.
+        points_xyz: (N, 3) meters in the sensor's frame; NaN and infinite ones are skipped.
         target_from_sensor: the sensor's frame to the camera's optical frame, a `Transform` or a `Motion`.
         camera: the model of the full picture.
         size: (height, width) of the picture to fill; the camera is scaled to it.
-        near: points with z at or below it, in metres, are dropped.
+        near: points with z at or below it, in meters, are dropped.
         dilation: each point also covers this many pixels to every side; nearest wins there too.
     """
     return project_points(target_from_sensor.apply(points_xyz), camera, size, near, dilation)
@@ -67,14 +67,14 @@ def project_points(
     """`project` for points that are in the camera's optical frame already.
 
     Args:
-        points: (N, 3) metres.
+        points: (N, 3) meters.
         camera: as for `project`.
         size: as for `project`.
         near: as for `project`.
         dilation: as for `project`.
     """
     height, width = size
-    index, u, v = camera.scaled(height, width).land(points, near)
+    index, u, v = camera.scaled(height, width).project_visible(points, near)
     cols = np.floor(u + 0.5).astype(np.intp)
     rows = np.floor(v + 0.5).astype(np.intp)
     x, y, z = points[index].T

@@ -9,7 +9,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def to_matrix(q: Floats) -> Floats:
-    """(3, 3) rotation matrix of a (4,) quaternion, which is normalised first."""
+    """(3, 3) rotation matrix of a (4,) quaternion, which is normalized first."""
     x, y, z, w = q / np.linalg.norm(q)
     return np.array(
         [

@@ -11,11 +11,11 @@ Live it is filled from CameraInfo and TF. A robot without them, and everything o
         K: [2152.8, 2155.5, 971.3, 605.9] # fx, fy, cx, cy; or the 3x3 matrix, or its 9 numbers
         D: [-0.1192, 0.162, 0.00073985, 0.0014]
         picture: [1920, 1080]             # only where the pictures have another size than was calibrated, and then
-        fit: crop_centre                  # how they come from it: rescale, crop_top, crop_centre or crop_bottom
+        fit: crop_center                  # how they come from it: rescale, crop_top, crop_center or crop_bottom
     transforms:                           # where the child sits in the parent, as TF has it
       - parent: base_link
         child: lidar
-        translation: [0.0, 0.0, 1.8]      # metres
+        translation: [0.0, 0.0, 1.8]      # meters
         quaternion: [0.0, 0.0, 0.0, 1.0]  # x, y, z, w; or rpy: [r, p, y] in radians about fixed axes, as in URDF;
                                           # or rotation: 3x3; or, with the translation, matrix: 3x4 or 4x4
     fixed_frame: odom                     # only where odometry moves the robot in a frame not called odom or map
@@ -37,7 +37,7 @@ from mlesam_ros.frame import CAMERA, FrameSet, Modality, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.geometry.transform_tree import TransformTree
-from mlesam_ros.strict_yaml import read_yaml, short
+from mlesam_ros.strict_yaml import read_yaml, short_repr
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
@@ -160,10 +160,10 @@ class Rig:
         return self.tree.lookup(self.camera_frame, frame_id, stamp)
 
     @property
-    def fixed(self) -> str | None:
+    def fixed_frame_or_default(self) -> str | None:
         """`fixed_frame`, or else odom, or else map (REP 105), if the label camera moves against it; None if not."""
         names = (self.fixed_frame,) if self.fixed_frame else _FIXED
-        return next((name for name in names if self.tree.moves(self.camera_frame, name)), None)
+        return next((name for name in names if self.tree.is_dynamic(self.camera_frame, name)), None)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Rig:
@@ -180,7 +180,7 @@ class Rig:
         rig = cls(str(fields["camera"]), fixed_frame=None if fixed is None else str(fixed))
         for frame, camera in fields["cameras"].items():
             _check_keys(camera, CAMERA_KEYS, f"camera {frame}", ("width", "height", "K"))
-            rig.models[str(frame)] = _named(f"camera {frame}", CameraModel.from_dict, camera)
+            rig.models[str(frame)] = _with_context(f"camera {frame}", CameraModel.from_dict, camera)
         if rig.camera_frame not in rig.models:
             raise ConfigError(f"camera: {rig.camera_frame} is not among the cameras {', '.join(rig.models)}.")
         transforms = () if (given := fields.get("transforms")) is None else given
@@ -189,14 +189,14 @@ class Rig:
         for entry in transforms:
             _check_keys(entry, TRANSFORM_KEYS, "transform", ("parent", "child"))
             name = f"transform from {entry['child']} to {entry['parent']}"
-            rig.tree.set(str(entry["parent"]), str(entry["child"]), _named(name, transform_from, entry))
+            rig.tree.set(str(entry["parent"]), str(entry["child"]), _with_context(name, transform_from, entry))
         return rig
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types that `from_dict` reads: the cameras, the rigid transforms, a named fixed frame."""
         transforms = [
             {"parent": p, "child": c, "translation": t.translation.tolist(), "quaternion": t.to_quaternion().tolist()}
-            for p, c, t in self.tree.statics()
+            for p, c, t in self.tree.static_transforms()
         ]
         cameras = {frame: model.to_dict() for frame, model in self.cameras.items()}
         fields = {"camera": self.camera_frame, "cameras": cameras, "transforms": transforms}
@@ -211,10 +211,10 @@ def load_rig(path: str | Path) -> Rig:
         CalibrationError: a value is impossible.
     """
     fields = read_yaml(path)
-    return _named(str(path), Rig.from_dict, fields)
+    return _with_context(str(path), Rig.from_dict, fields)
 
 
-def _named(name: str, make: Callable[[Any], T], fields: Any) -> T:
+def _with_context(name: str, make: Callable[[Any], T], fields: Any) -> T:
     """What `make` makes of the fields; its complaint starts with the name of the thing at fault."""
     try:
         return make(fields)
@@ -225,12 +225,12 @@ def _named(name: str, make: Callable[[Any], T], fields: Any) -> T:
 def key_faults(fields: Any, accepted: tuple[str, ...], what: str, required: tuple[str, ...]) -> Iterator[Problem]:
     """What is wrong with the keys of a part of the file, one problem each."""
     if not isinstance(fields, Mapping):
-        yield Problem(f"{what} is {short(fields)}; it must be a mapping with the keys {', '.join(accepted)}.")
+        yield Problem(f"{what} is {short_repr(fields)}; it must be a mapping with the keys {', '.join(accepted)}.")
         return
     for key in fields:
         if key not in accepted:
             near = difflib.get_close_matches(str(key), accepted, 1)
-            message = f"{what} has the unknown key {short(key)}"
+            message = f"{what} has the unknown key {short_repr(key)}"
             if near:
                 yield Problem(f"{message}.", f"Did you mean {near[0]}?")
             else:
@@ -294,7 +294,7 @@ def _numbers(value: Any, key: str) -> Floats:
     try:
         numbers = np.array(value, np.float64)
     except (TypeError, ValueError) as error:
-        raise CalibrationError(f"{key} is {short(value)}; it must be numbers.") from error
+        raise CalibrationError(f"{key} is {short_repr(value)}; it must be numbers.") from error
     if not np.isfinite(numbers).all():
-        raise CalibrationError(f"{key} is {short(value)}; its numbers must be finite.")
+        raise CalibrationError(f"{key} is {short_repr(value)}; its numbers must be finite.")
     return numbers

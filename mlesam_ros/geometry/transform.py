@@ -18,7 +18,7 @@ from mlesam_ros.geometry import quaternion
 Floats = npt.NDArray[np.float64]
 
 _FARTHEST = 1e9
-"""Metres. Nothing on a robot's map is farther away, and sums of what is still are numbers."""
+"""Meters. Nothing on a robot's map is farther away, and sums of what is still are numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Transform:
 
     Attributes:
         rotation: (3, 3) float64 rotation matrix.
-        translation: (3,) float64 metres.
+        translation: (3,) float64 meters.
     """
 
     rotation: Floats
@@ -64,7 +64,7 @@ class Transform:
 
     @classmethod
     def from_quaternion(cls, translation: npt.ArrayLike, rotation: npt.ArrayLike) -> Transform:
-        """From metres and a unit quaternion (x, y, z, w).
+        """From meters and a unit quaternion (x, y, z, w).
 
         Raises:
             CalibrationError: not finite, or the quaternion's length is not 1 within 1 %.
@@ -80,20 +80,20 @@ class Transform:
 
     def inverse(self) -> Transform:
         """The way back."""
-        return _trusted(self.rotation.T, -self.rotation.T @ self.translation)
+        return _unchecked(self.rotation.T, -self.rotation.T @ self.translation)
 
     def __matmul__(self, other: Transform) -> Transform:
         """a_from_b @ b_from_c = a_from_c."""
-        return _trusted(self.rotation @ other.rotation, self.rotation @ other.translation + self.translation)
+        return _unchecked(self.rotation @ other.rotation, self.rotation @ other.translation + self.translation)
 
     def apply(self, points: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
         """Move points.
 
         Args:
-            points: (N, 3) metres.
+            points: (N, 3) meters.
 
         Returns:
-            (N, 3) metres of the same floating type.
+            (N, 3) meters of the same floating type.
         """
         moved = points @ self.rotation.T.astype(points.dtype)
         for axis, offset in enumerate(self.translation.astype(points.dtype)):
@@ -103,10 +103,10 @@ class Transform:
     def interpolate(self, other: Transform, t: float) -> Transform:
         """The motion a fraction t of the way to `other`: translation linear, rotation at constant angular velocity."""
         q = quaternion.slerp(self.to_quaternion(), other.to_quaternion(), t)
-        return _trusted(quaternion.to_matrix(q), (1 - t) * self.translation + t * other.translation)
+        return _unchecked(quaternion.to_matrix(q), (1 - t) * self.translation + t * other.translation)
 
 
-def _trusted(rotation: Floats, translation: Floats) -> Transform:
+def _unchecked(rotation: Floats, translation: Floats) -> Transform:
     """A transform made of such that have been checked: the tree is asked many times for a sweep."""
     made = object.__new__(Transform)
     object.__setattr__(made, "rotation", rotation)

@@ -16,7 +16,7 @@ from mlesam_ros.geometry.transform import Transform
 _JUMP = NANOSECONDS // 2
 """Nanoseconds by which a frame's stamps go back when its clock has jumped; what arrives out of order goes back less."""
 _EQUAL = 1e-4
-"""Metres and entries of a rotation matrix within which two transforms are the same one."""
+"""Meters and entries of a rotation matrix within which two transforms are the same one."""
 _DIFFERENT = 1e-3
 """The same, beyond which two static transforms contradict each other."""
 
@@ -41,7 +41,7 @@ class _Edge:
     moving: list[Transform] = field(default_factory=list)
 
     @property
-    def moves(self) -> bool:
+    def is_dynamic(self) -> bool:
         """Whether the frame has been seen to move, or belongs to odometry."""
         return self.static is None and self.rigid is None
 
@@ -113,7 +113,7 @@ class TransformTree:
                 if not source:
                     self._filed[child] = parent, transform
             elif edge.static is None or not _same(edge.static, transform, _EQUAL):
-                self._remember(edge, child, transform, stamp)
+                self._insert(edge, child, transform, stamp)
 
     def lookup(self, target: str, source: str, stamp: int | None = None) -> Transform:
         """target_from_source at a moment.
@@ -137,8 +137,8 @@ class TransformTree:
                     f"no transform connects {source!r} to {target!r}; {self._known()}.",
                     "Publish it on /tf or /tf_static or give a calibration file.",
                 )
-            root_from_source = self._climb(down[common], stamp)
-            root_from_target = self._climb(up[common], stamp)
+            root_from_source = self._compose_chain(down[common], stamp)
+            root_from_target = self._compose_chain(up[common], stamp)
         return root_from_target.inverse() @ root_from_source
 
     def lookup_full(self, target: str, target_stamp: int, source: str, source_stamp: int, fixed: str) -> Transform:
@@ -158,13 +158,13 @@ class TransformTree:
         """
         return self.lookup(target, fixed, target_stamp) @ self.lookup(fixed, source, source_stamp)
 
-    def moves(self, target: str, source: str) -> bool:
+    def is_dynamic(self, target: str, source: str) -> bool:
         """Whether the two frames are connected, and move against each other."""
         target, source = target.lstrip("/"), source.lstrip("/")
         with self._lock:
             up, down = self._ancestors(target), self._ancestors(source)
             common = next((frame for frame in down if frame in up), None)
-            return common is not None and any(edge.moves for _, edge in (*up[common], *down[common]))
+            return common is not None and any(edge.is_dynamic for _, edge in (*up[common], *down[common]))
 
     def clear_moving(self) -> None:
         """Forget every transform that moves, as after a clock that jumped; static and rigid ones stay."""
@@ -188,7 +188,7 @@ class TransformTree:
             now: nanoseconds of the clock after the jump.
         """
         with self._lock:
-            if any(e.moves and e.stamps[-1] > now + _JUMP for edges in self._edges.values() for e in edges):
+            if any(e.is_dynamic and e.stamps[-1] > now + _JUMP for edges in self._edges.values() for e in edges):
                 self._forget_moving()
 
     def conflicts(self, frames: Iterable[str]) -> dict[str, Problem]:
@@ -205,7 +205,7 @@ class TransformTree:
         with self._lock:
             return self._frames()
 
-    def statics(self) -> list[tuple[str, str, Transform]]:
+    def static_transforms(self) -> list[tuple[str, str, Transform]]:
         """(parent, child, parent_from_child) of every frame that never moves, in the order they were learnt."""
         with self._lock:
             pairs = [(child, edge) for child, edges in self._edges.items() for edge in edges]
@@ -277,7 +277,7 @@ class TransformTree:
                     todo.append(edge.parent)
         return found
 
-    def _climb(self, steps: _Steps, stamp: int | None) -> Transform:
+    def _compose_chain(self, steps: _Steps, stamp: int | None) -> Transform:
         """ancestor_from_first for a chain of frames, each the child of the next."""
         result = Transform.identity()
         for child, edge in steps:
@@ -305,9 +305,9 @@ class TransformTree:
             )
         return edge.moving[nearest]
 
-    def _remember(self, edge: _Edge, child: str, transform: Transform, stamp: int) -> None:
+    def _insert(self, edge: _Edge, child: str, transform: Transform, stamp: int) -> None:
         if edge.stamps and stamp < edge.stamps[-1] - _JUMP:
-            if edge.moves:
+            if edge.is_dynamic:
                 self._forget_moving()
                 self._edges.setdefault(child, []).append(edge)
             edge.stamps.clear()
@@ -336,7 +336,7 @@ class TransformTree:
 
     def _forget_moving(self) -> None:
         for child, edges in list(self._edges.items()):
-            edges[:] = [edge for edge in edges if not edge.moves]
+            edges[:] = [edge for edge in edges if not edge.is_dynamic]
             for edge in edges:
                 edge.stamps.clear()
                 edge.moving.clear()

@@ -24,7 +24,7 @@ from mlesam_ros.model.vit import image_encoder
 _MULTIPLE = 8  # fused kernels want the length of their vectors to be one of it
 
 
-class FoldedAttention(image_encoder.Attention):  # type: ignore[misc]  # Meta's package has no types
+class FusedRelPosAttention(image_encoder.Attention):  # type: ignore[misc]  # Meta's package has no types
     """Meta's layer with a second way to compute the same.
 
     Attributes:
@@ -35,7 +35,7 @@ class FoldedAttention(image_encoder.Attention):  # type: ignore[misc]  # Meta's 
     _kept: tuple[Any, tuple[Tensor, Tensor, Tensor]] | None = None
 
     @classmethod
-    def around(cls, plain: Any) -> FoldedAttention:
+    def from_linear(cls, plain: Any) -> FusedRelPosAttention:
         """Share the weights of Meta's layer."""
         with torch.device("meta"):
             layer = cls(plain.qkv.in_features, plain.num_heads, use_rel_pos=True, input_size=(1, 1))
@@ -45,7 +45,7 @@ class FoldedAttention(image_encoder.Attention):  # type: ignore[misc]  # Meta's 
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) tokens to the same."""
-        if not self.folds:
+        if not self.fused:
             plain: Tensor = super().forward(x)
             return plain
         batch, height, width, _ = x.shape

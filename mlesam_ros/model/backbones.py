@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.model.attention import FoldedAttention
-from mlesam_ros.model.vit import Vit
+from mlesam_ros.model.attention import FusedRelPosAttention
+from mlesam_ros.model.vit import ViT
 
 SEMANTIC, HIGH_RES_1, HIGH_RES_0 = "semantic", "high_res_1", "high_res_0"
 LEVELS = (SEMANTIC, HIGH_RES_1, HIGH_RES_0)
@@ -39,7 +39,7 @@ Pyramid = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Size:
+class BackboneSpec:
     """One row of the size table: what both families have.
 
     Attributes:
@@ -55,7 +55,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class HieraSize(Size):
+class HieraSpec(BackboneSpec):
     """A row of SAM 2's family.
 
     Attributes:
@@ -75,8 +75,8 @@ class HieraSize(Size):
 
 
 @dataclass(frozen=True)
-class VitSize(Size):
-    """A row of SAM 1's family; the attributes are those of `Vit`."""
+class ViTSpec(BackboneSpec):
+    """A row of SAM 1's family; the attributes are those of `ViT`."""
 
     width: int
     depth: int
@@ -92,22 +92,22 @@ def _sam2(size: str) -> tuple[str, str]:
 # Meta's rows: facebookresearch/sam2, sam2/configs/sam2/*.yaml and the defaults of Hiera.__init__;
 # facebookresearch/segment-anything, segment_anything/build_sam.py and README.md.
 # fmt: off
-BACKBONES: dict[str, HieraSize | VitSize] = {
-    "hiera_nano":      HieraSize( 32, 1, (1, 2,  4, 1), (5,),         (8, 4, 16, 8),  7,
+BACKBONES: dict[str, HieraSpec | ViTSpec] = {
+    "hiera_nano":      HieraSpec( 32, 1, (1, 2,  4, 1), (5,),         (8, 4, 16, 8),  7,
                                  neck=96, decoder_heads=4, decoder_mlp=384),
-    "hiera_tiny":      HieraSize( 96, 1, (1, 2,  7, 2), (5, 7, 9),    (8, 4, 14, 7),  7, files=_sam2("tiny")),
-    "hiera_small":     HieraSize( 96, 1, (1, 2, 11, 2), (7, 10, 13),  (8, 4, 14, 7),  7, files=_sam2("small")),
-    "hiera_base_plus": HieraSize(112, 2, (2, 3, 16, 3), (12, 16, 20), (8, 4, 14, 7), 14, files=_sam2("base_plus")),
-    "hiera_large":     HieraSize(144, 2, (2, 6, 36, 4), (23, 33, 43), (8, 4, 16, 8),  7, files=_sam2("large")),
-    "vit_b":           VitSize( 768, 12, 12, (2, 5, 8, 11),   files=("sam_vit_b_01ec64.pth",)),
-    "vit_l":           VitSize(1024, 24, 16, (5, 11, 17, 23), files=("sam_vit_l_0b3195.pth",)),
-    "vit_h":           VitSize(1280, 32, 16, (7, 15, 23, 31), files=("sam_vit_h_4b8939.pth",)),
+    "hiera_tiny":      HieraSpec( 96, 1, (1, 2,  7, 2), (5, 7, 9),    (8, 4, 14, 7),  7, files=_sam2("tiny")),
+    "hiera_small":     HieraSpec( 96, 1, (1, 2, 11, 2), (7, 10, 13),  (8, 4, 14, 7),  7, files=_sam2("small")),
+    "hiera_base_plus": HieraSpec(112, 2, (2, 3, 16, 3), (12, 16, 20), (8, 4, 14, 7), 14, files=_sam2("base_plus")),
+    "hiera_large":     HieraSpec(144, 2, (2, 6, 36, 4), (23, 33, 43), (8, 4, 16, 8),  7, files=_sam2("large")),
+    "vit_b":           ViTSpec( 768, 12, 12, (2, 5, 8, 11),   files=("sam_vit_b_01ec64.pth",)),
+    "vit_l":           ViTSpec(1024, 24, 16, (5, 11, 17, 23), files=("sam_vit_l_0b3195.pth",)),
+    "vit_h":           ViTSpec(1280, 32, 16, (7, 15, 23, 31), files=("sam_vit_h_4b8939.pth",)),
 }
 # fmt: on
 """Name → size."""
 
 
-def backbone_size(name: str) -> HieraSize | VitSize:
+def backbone_size(name: str) -> HieraSpec | ViTSpec:
     """The row of a backbone.
 
     Raises:
@@ -128,23 +128,23 @@ def build_backbone(name: str) -> Backbone:
         ConfigError: there is none of that name.
     """
     size = backbone_size(name)
-    return HieraBackbone(name, size) if isinstance(size, HieraSize) else VitBackbone(name, size)
+    return HieraBackbone(name, size) if isinstance(size, HieraSpec) else VitBackbone(name, size)
 
 
-class Trunk(Hiera):
+class CachedHiera(Hiera):
     """Hiera that in inference keeps its interpolated positional code.
 
     Attributes:
         keeps_position: whether it does.
     """
 
-    keeps_position = True
+    cache_pos_embed = True
     _kept: tuple[Any, Tensor] | None = None
 
     def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
         grid, window = self.pos_embed, self.pos_embed_window
         changeable = not torch.is_inference_mode_enabled() or grid.is_inference() or window.is_inference()
-        if changeable or not self.keeps_position:
+        if changeable or not self.cache_pos_embed:
             return super()._get_pos_embed(hw)
         key = (hw, grid.dtype, grid.device, grid._version, window._version)  # the version counts changes in place
         if self._kept is None or self._kept[0] != key:
@@ -155,11 +155,11 @@ class Trunk(Hiera):
 class HieraBackbone(ImageEncoder):
     """SAM 2's image encoder: Hiera and its FPN neck."""
 
-    trunk: Trunk
+    trunk: CachedHiera
 
-    def __init__(self, name: str, size: HieraSize) -> None:
+    def __init__(self, name: str, size: HieraSpec) -> None:
         """Build it with random weights."""
-        trunk = Trunk(
+        trunk = CachedHiera(
             embed_dim=size.width,
             num_heads=size.heads,
             stages=size.stages,
@@ -183,7 +183,7 @@ class HieraBackbone(ImageEncoder):
         """Encode.
 
         Args:
-            images: (B, 3, H, W) normalised; H and W multiples of 32.
+            images: (B, 3, H, W) normalized; H and W multiples of 32.
 
         Returns:
             level → (B, D, h, w), in the dtype of the images.
@@ -193,21 +193,21 @@ class HieraBackbone(ImageEncoder):
         return {level: f.to(images.dtype) for level, f in zip(LEVELS, fine_to_coarse[::-1], strict=True)}
 
 
-class VitBackbone(Vit):
+class VitBackbone(ViT):
     """SAM 1's image encoder."""
 
-    def __init__(self, name: str, size: VitSize) -> None:
+    def __init__(self, name: str, size: ViTSpec) -> None:
         """Build it with random weights."""
         super().__init__(size.width, size.depth, size.heads, size.globals, size.neck, size.position)
         for block in self.blocks:
-            block.attn = FoldedAttention.around(block.attn)
+            block.attn = FusedRelPosAttention.from_linear(block.attn)
         self.name = name
 
     def forward(self, images: Tensor) -> Pyramid:  # type: ignore[override]
         """Encode.
 
         Args:
-            images: (B, 3, H, W) normalised; H and W multiples of 16.
+            images: (B, 3, H, W) normalized; H and W multiples of 16.
 
         Returns:
             semantic → (B, D, H/16, W/16), the others → (B, C, H/16, W/16).
@@ -229,7 +229,7 @@ class _LinspaceHere(TorchFunctionMode):
 
 
 @contextmanager
-def weightless() -> Iterator[None]:
+def on_meta_device() -> Iterator[None]:
     """Within it models are built on the meta device: shapes without numbers, in no time and no memory."""
     with torch.device("meta"), _LinspaceHere():
         yield

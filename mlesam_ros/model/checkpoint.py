@@ -20,16 +20,16 @@ from torch import Tensor
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
 from mlesam_ros.frame import Modality
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.model.backbones import weightless
+from mlesam_ros.model.backbones import on_meta_device
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.weights import (
     base_sha256,
-    difference,
-    find_base,
+    describe_key_mismatch,
     is_torch_archive,
     load_base,
     read_tensors,
+    resolve_base_weights,
     unreadable,
     write_tensors,
 )
@@ -54,7 +54,7 @@ def save_checkpoint(path: str | Path, model: MLESAM, metrics: Mapping[str, Any] 
     Raises:
         CheckpointError: the file cannot be written.
     """
-    tensors = {name: t.detach().cpu().contiguous() for name, t in trained(model).items()}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in trainable_state(model).items()}
     about = {
         "format": FORMAT,
         "config": _current_config(model).to_dict(),
@@ -94,7 +94,7 @@ def load_checkpoint(
     _refuse_other_labels(path, config.label_space, label_space or config.label_space)
     _refuse_other_shapes(path, config)
     model = MLESAM(config)
-    load_base(model, find_base(config.backbone, base_weights))
+    load_base(model, resolve_base_weights(config.backbone, base_weights))
     load_trained(path, model)
     return model.to(device).eval()
 
@@ -106,8 +106,8 @@ def load_trained(path: str | Path, model: MLESAM) -> None:
         CheckpointError: unreadable, or of another backbone, rank, label space, set of modalities or other base weights;
             says both values.
     """
-    _, base = _belonging(path, model, ("backbone", "rank", "modalities"))
-    state = _matching(path, model)
+    _, base = _check_compatible(path, model, ("backbone", "rank", "modalities"))
+    state = _read_matching_state(path, model)
     model.load_state_dict(state, strict=False)
     model.experts.unmerge()
     model.base_sha256 = base
@@ -128,7 +128,7 @@ def load_experts(path: str | Path, model: MLESAM, modalities: Sequence[Modality]
         CheckpointError: unreadable, or of another configuration, label space or other base weights; says both values.
         ConfigError: the file has no such expert.
     """
-    config, _ = _belonging(path, model, _SHARED)
+    config, _ = _check_compatible(path, model, _SHARED)
     wanted = config.modalities if modalities is None else tuple(modalities)
     if foreign := [m for m in wanted if m not in config.modalities]:
         raise ConfigError(f"{path} has no expert for {', '.join(foreign)}; it has {', '.join(config.modalities)}.")
@@ -136,8 +136,8 @@ def load_experts(path: str | Path, model: MLESAM, modalities: Sequence[Modality]
     for modality in wanted:
         prefix = f"experts.by_modality.{modality}."
         theirs = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
-        read[modality] = expert = model.experts.fresh(config.rank)
-        if differing := difference(theirs, expert.state_dict()):
+        read[modality] = expert = model.experts.new_expert(config.rank)
+        if differing := describe_key_mismatch(theirs, expert.state_dict()):
             raise CheckpointError(f"{path} contradicts its own configuration: its expert for {modality}: {differing}.")
         expert.load_state_dict(theirs)
     for modality, expert in read.items():
@@ -171,14 +171,14 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def _refuse_other_shapes(path: str | Path, config: MLESAMConfig) -> None:
     """Refuse a configuration that is not its tensors', before it costs the memory that it asks for."""
-    with weightless():
-        _matching(path, MLESAM(config))
+    with on_meta_device():
+        _read_matching_state(path, MLESAM(config))
 
 
-def _matching(path: str | Path, model: MLESAM) -> dict[str, Tensor]:
+def _read_matching_state(path: str | Path, model: MLESAM) -> dict[str, Tensor]:
     """A checkpoint's tensors, which are all that a model of its configuration needs."""
     state = _read_trained(path)
-    if differing := difference(state, trained(model)):
+    if differing := describe_key_mismatch(state, trainable_state(model)):
         raise CheckpointError(f"{path} contradicts its own configuration: of its {len(state)} tensors {differing}.")
     return state
 
@@ -195,7 +195,7 @@ def _read_trained(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def trained(model: MLESAM) -> dict[str, Tensor]:
+def trainable_state(model: MLESAM) -> dict[str, Tensor]:
     """The part of the state that a checkpoint holds: all but the backbone."""
     return {name: t for name, t in model.state_dict().items() if not name.startswith("backbone.")}
 
@@ -220,7 +220,7 @@ def _only(mapping: Mapping[Modality, Any], names: Sequence[Modality]) -> dict[Mo
     return {m: value for m, value in mapping.items() if m in names}
 
 
-def _belonging(path: str | Path, model: MLESAM, names: Sequence[str]) -> tuple[MLESAMConfig, str]:
+def _check_compatible(path: str | Path, model: MLESAM, names: Sequence[str]) -> tuple[MLESAMConfig, str]:
     """The configuration and the base weights' SHA-256 of a checkpoint that fits a model.
 
     Args:

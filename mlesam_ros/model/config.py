@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from mlesam_ros.encoding.encoder import Statistics
+from mlesam_ros.encoding.encoder import Normalization
 from mlesam_ros.errors import ConfigError, MlesamError
 from mlesam_ros.frame import MODALITIES, Modality
 from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.backbones import BACKBONES, STRIDE
-from mlesam_ros.strict_yaml import short
+from mlesam_ros.strict_yaml import short_repr
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "gate": ("linear", "sigmoid"),
@@ -26,11 +26,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 _MOST = 1e6  # of a mean or standard deviation
 
-NAMES = "any text without a dot that is not a method of torch's ModuleDict, such as keys or type"
+MODALITY_NAME_RULE = "any text without a dot that is not a method of torch's ModuleDict, such as keys or type"
 """What may name a modality, in words."""
 
 
-def is_name(text: Any) -> bool:
+def is_valid_modality(text: Any) -> bool:
     """Whether a modality may have that name: its expert lies in a `ModuleDict` under it."""
     return isinstance(text, str) and bool(text) and "." not in text and not hasattr(nn.ModuleDict, text)
 
@@ -47,7 +47,7 @@ class MLESAMConfig:
         image_size: long side in pixels of the images the network reads, a multiple of 32, see `network_size`. Paper:
             1024.
         encoders: modality → name of the encoder that makes its image; empty where someone else makes the images.
-        statistics: modality → what that encoder normalised with in training; checked before inference.
+        statistics: modality → what that encoder normalized with in training; checked before inference.
         settings: modality → what that encoder's images were made with in training, such as the window of events; the
             encoder's defaults where it says nothing, as in checkpoints of earlier versions.
         gate: whether the router's scores pass a sigmoid before the softmax. The paper's Eq. 8 has a σ that can be read
@@ -70,7 +70,7 @@ class MLESAMConfig:
     rank: int = 16
     image_size: int = 256
     encoders: Mapping[Modality, str] = field(default_factory=dict)
-    statistics: Mapping[Modality, Statistics] = field(default_factory=dict)
+    statistics: Mapping[Modality, Normalization] = field(default_factory=dict)
     settings: Mapping[Modality, Mapping[str, Any]] = field(default_factory=dict)
     gate: str = "linear"
     router_width: int = 0
@@ -88,7 +88,7 @@ class MLESAMConfig:
             ConfigError: names the value and what is accepted.
         """
         for name, accepted in {"backbone": tuple(BACKBONES), **CHOICES}.items():
-            _check_word(name, getattr(self, name), accepted)
+            _check_choice(name, getattr(self, name), accepted)
         for name, least in {"rank": 1, "top_k": 1, "image_size": 1, "router_width": 0}.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -96,20 +96,20 @@ class MLESAMConfig:
         if self.image_size % STRIDE:
             raise ConfigError(f"image_size is {self.image_size}; it must be a multiple of {STRIDE}.")
         names = list(self.modalities)
-        if not names or len(set(names)) < len(names) or not all(map(is_name, names)):
-            raise ConfigError(f"modalities are {names}.", f"Give one or more distinct names: {NAMES}.")
+        if not names or len(set(names)) < len(names) or not all(map(is_valid_modality, names)):
+            raise ConfigError(f"modalities are {names}.", f"Give one or more distinct names: {MODALITY_NAME_RULE}.")
         for key in ("encoders", "statistics", "settings"):
             foreign = sorted(set(getattr(self, key)) - set(names))
             if foreign:
                 raise ConfigError(f"{key} names {', '.join(foreign)}, but the modalities are {', '.join(names)}.")
         for modality, encoder in self.encoders.items():
             if not isinstance(encoder, str):
-                raise ConfigError(f"encoders names {short(encoder)} for {modality}; accepted is the name of one.")
+                raise ConfigError(f"encoders names {short_repr(encoder)} for {modality}; accepted is the name of one.")
         for modality, pair in self.statistics.items():
             if not _are_statistics(pair):
                 raise ConfigError(
-                    f"statistics of {modality} are {short(pair)}; they must be two times three finite numbers, mean "
-                    "and standard deviation, the second above 0."
+                    f"statistics of {modality} are {short_repr(pair)}; they must be two times three finite numbers, "
+                    "mean and standard deviation, the second above 0."
                 )
 
     @classmethod
@@ -129,7 +129,7 @@ class MLESAMConfig:
             LabelError: the label space is malformed.
         """
         for key in values:
-            _check_word("model key", key, tuple(f.name for f in fields(cls)))
+            _check_choice("model key", key, tuple(f.name for f in fields(cls)))
         try:
             return cls(**_typed(values))
         except MlesamError:
@@ -183,7 +183,7 @@ def _are_statistics(pair: Any) -> bool:
     return real and all(-_MOST <= value <= _MOST for value in numbers) and min(pair[1]) > 0
 
 
-def _check_word(name: str, value: Any, accepted: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: Any, accepted: tuple[str, ...]) -> None:
     if value in accepted:
         return
     near = difflib.get_close_matches(str(value), accepted, n=1)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mlesam_ros.model.backbones import BACKBONES, build_backbone, weightless
+from mlesam_ros.model.backbones import BACKBONES, build_backbone, on_meta_device
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import MLESAM
 
@@ -20,7 +20,7 @@ _PROJECTIONS = (torch.ops.aten.convolution, torch.ops.aten.addmm, torch.ops.aten
 
 
 @dataclass(frozen=True)
-class Macs:
+class MacCount:
     """Multiply-accumulates of one picture through the frozen encoder.
 
     Attributes:
@@ -38,7 +38,7 @@ class Macs:
 
 
 @dataclass(frozen=True)
-class Cost:
+class BackboneCost:
     """What one backbone costs in the paper's configuration.
 
     Attributes:
@@ -51,12 +51,12 @@ class Cost:
 
     name: str
     encoder: int
-    macs: dict[int, Macs]
+    macs: dict[int, MacCount]
     expert: int
     trained: int
 
 
-def backbone_cost(name: str, config: MLESAMConfig | None = None) -> Cost:
+def backbone_cost(name: str, config: MLESAMConfig | None = None) -> BackboneCost:
     """Count one backbone.
 
     Args:
@@ -64,10 +64,10 @@ def backbone_cost(name: str, config: MLESAMConfig | None = None) -> Cost:
         config: rank, modalities, label space and heads; the paper's by default.
     """
     config = config or MLESAMConfig.paper(backbone=name)
-    with weightless():
+    with on_meta_device():
         model = MLESAM(config)
     experts = [_parameters(model.experts.expert(m)) for m in config.modalities]
-    return Cost(
+    return BackboneCost(
         name=name,
         encoder=_parameters(model.backbone),
         macs={side: count_macs(name, side) for side in SIDES},
@@ -76,20 +76,20 @@ def backbone_cost(name: str, config: MLESAMConfig | None = None) -> Cost:
     )
 
 
-def backbone_costs() -> list[Cost]:
+def backbone_costs() -> list[BackboneCost]:
     """All of them, in the table's order."""
     return [backbone_cost(name) for name in BACKBONES]
 
 
-def count_macs(name: str, side: int) -> Macs:
+def count_macs(name: str, side: int) -> MacCount:
     """Multiply-accumulates of a (1, 3, side, side) picture through a frozen encoder."""
-    with weightless(), torch.no_grad():
+    with on_meta_device(), torch.no_grad():
         backbone = build_backbone(name)
         with FlopCounterMode(display=False) as counter:
             backbone(torch.empty(1, 3, side, side))
     counts = {op: flops // 2 for op, flops in counter.get_flop_counts()["Global"].items()}
     projections = sum(macs for op, macs in counts.items() if op in _PROJECTIONS)
-    return Macs(projections, sum(counts.values()) - projections)
+    return MacCount(projections, sum(counts.values()) - projections)
 
 
 def _parameters(module: nn.Module) -> int:

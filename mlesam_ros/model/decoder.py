@@ -13,7 +13,7 @@ from sam2.modeling.sam2_utils import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlesam_ros.model.backbones import HIGH_RES_0, HIGH_RES_1, LEVELS, SEMANTIC, HieraSize, Pyramid, VitSize
+from mlesam_ros.model.backbones import HIGH_RES_0, HIGH_RES_1, LEVELS, SEMANTIC, HieraSpec, Pyramid, ViTSpec
 
 
 def level_channels(width: int) -> dict[str, int]:
@@ -30,7 +30,7 @@ class MaskDecoder(nn.Module):
     score, IoU head, the single-mask token) is not built, and so neither are its traps.
     """
 
-    def __init__(self, size: HieraSize | VitSize, classes: int) -> None:
+    def __init__(self, size: HieraSpec | ViTSpec, classes: int) -> None:
         """Build it with random weights.
 
         Args:
@@ -47,14 +47,14 @@ class MaskDecoder(nn.Module):
             nn.ConvTranspose2d(width // 4, width // 8, 2, 2),
             nn.GELU(),
         )
-        self.conv_s1, self.conv_s0 = fine_layers(size)
+        self.conv_s1, self.conv_s0 = build_high_res_convs(size)
         self.class_tokens = nn.Parameter(torch.randn(classes, width))
         self.hypernetworks = ClassMLPs(classes, (width, width, width, width // 8))
         self.no_mask = nn.Parameter(torch.randn(width))  # SAM's "no mask prompt was given"
         self.register_buffer("frequencies", torch.randn(2, width // 2))  # of the positional code; never trained
         self.frequencies: Tensor
 
-    def narrow(self, pyramid: Pyramid) -> Pyramid:
+    def project_high_res(self, pyramid: Pyramid) -> Pyramid:
         """Bring the fine levels to their widths and strides.
 
         Args:
@@ -83,7 +83,7 @@ class MaskDecoder(nn.Module):
         return torch.einsum("bnc,bchw->bnhw", self.hypernetworks(tokens), x)
 
     def position(self, h: int, w: int) -> Tensor:
-        """SAM's positional code (1, D, h, w): random Fourier features (arXiv 2006.10739) of the cells' centres."""
+        """SAM's positional code (1, D, h, w): random Fourier features (arXiv 2006.10739) of the cells' centers."""
         frequencies = self.frequencies.float()
         y = (torch.arange(h, device=frequencies.device) + 0.5) / h * 2 - 1
         x = (torch.arange(w, device=frequencies.device) + 0.5) / w * 2 - 1
@@ -91,7 +91,7 @@ class MaskDecoder(nn.Module):
         return torch.cat((phase.sin(), phase.cos()), -1).permute(2, 0, 1)[None].to(self.frequencies.dtype)
 
 
-def fine_layers(size: HieraSize | VitSize) -> tuple[nn.Module, nn.Module]:
+def build_high_res_convs(size: HieraSpec | ViTSpec) -> tuple[nn.Module, nn.Module]:
     """What makes the two fine levels: (B, D/4, H/8, W/8) and (B, D/8, H/4, W/4).
 
     For SAM 2 its own 1x1 convolutions, in its order: `conv_s1`, `conv_s0`. For SAM 1, whose early maps are at stride
@@ -99,7 +99,7 @@ def fine_layers(size: HieraSize | VitSize) -> tuple[nn.Module, nn.Module]:
     2306.01567) found to carry the edges; the last one of each starts at zero.
     """
     half, fine = size.neck // 4, size.neck // 8
-    if isinstance(size, HieraSize):
+    if isinstance(size, HieraSpec):
         return nn.Conv2d(size.neck, half, 1), nn.Conv2d(size.neck, fine, 1)
     eighth, quarter = nn.ConvTranspose2d(size.width, half, 2, 2), nn.ConvTranspose2d(half, fine, 2, 2)
     for last in (eighth, quarter):
@@ -113,7 +113,7 @@ class ClassMLPs(nn.Module):
     """One small MLP per class, all of them as batched products. SAM's hypernetworks."""
 
     def __init__(self, classes: int, widths: tuple[int, ...]) -> None:
-        """Build with `nn.Linear`'s initialisation.
+        """Build with `nn.Linear`'s initialization.
 
         Args:
             classes: C, how many MLPs.

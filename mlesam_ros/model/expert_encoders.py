@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mlesam_ros.encoding.encoder import Encoder
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, make_encoders
+from mlesam_ros.encoding.encoder import Preprocessor
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, make_preprocessors
 from mlesam_ros.encoding.settings import EVENT_WINDOW, Preprocessing
 from mlesam_ros.errors import CheckpointError, ConfigError
 from mlesam_ros.frame import EVENT, Modality
@@ -16,7 +16,7 @@ from mlesam_ros.model.config import MLESAMConfig
 
 def expert_encoders(
     config: MLESAMConfig, modalities: Sequence[Modality], preprocessing: Preprocessing
-) -> dict[Modality, Encoder]:
+) -> dict[Modality, Preprocessor]:
     """The encoders that make the images of some experts.
 
     Args:
@@ -29,18 +29,18 @@ def expert_encoders(
         CheckpointError: the experts were trained on images with other statistics.
     """
     names = {m: _encoder_name(config, m) for m in modalities}
-    encoders = make_encoders(names, config.settings, preprocessing)
+    encoders = make_preprocessors(names, config.settings, preprocessing)
     _check_statistics(config, encoders)
     return encoders
 
 
-def event_window(encoders: Mapping[Modality, Encoder], preprocessing: Preprocessing) -> float:
+def event_window(encoders: Mapping[Modality, Preprocessor], preprocessing: Preprocessing) -> float:
     """Seconds of events that the readers gather: as set, else as the expert was trained."""
     return preprocessing.event_window or float(getattr(encoders.get(EVENT), "window", EVENT_WINDOW))
 
 
 def difference_from_training(
-    config: MLESAMConfig, encoders: Mapping[Modality, Encoder], preprocessing: Preprocessing
+    config: MLESAMConfig, encoders: Mapping[Modality, Preprocessor], preprocessing: Preprocessing
 ) -> str:
     """A sentence with what is set for events and what the expert was trained on; empty where the two agree."""
     if EVENT not in encoders:
@@ -55,16 +55,16 @@ def difference_from_training(
 
 
 def _encoder_name(config: MLESAMConfig, modality: Modality) -> str:
-    name = config.encoders.get(modality, DEFAULT_ENCODERS.get(modality))
+    name = config.encoders.get(modality, DEFAULT_PREPROCESSORS.get(modality))
     if name is None:
         raise ConfigError(
-            f"no encoder is known for modality {modality!r}; those of {', '.join(DEFAULT_ENCODERS)} are.",
+            f"no encoder is known for modality {modality!r}; those of {', '.join(DEFAULT_PREPROCESSORS)} are.",
             "Name its encoder under encoders in the model's configuration.",
         )
     return name
 
 
-def _check_statistics(config: MLESAMConfig, encoders: Mapping[Modality, Encoder]) -> None:
+def _check_statistics(config: MLESAMConfig, encoders: Mapping[Modality, Preprocessor]) -> None:
     for modality in config.statistics.keys() & encoders.keys():
         statistics, encoder = config.statistics[modality], encoders[modality]
         if not np.allclose(statistics, encoder.statistics):

@@ -26,10 +26,10 @@ from torch.nn import functional as F
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import Modality
-from mlesam_ros.model.config import NAMES, is_name
+from mlesam_ros.model.config import MODALITY_NAME_RULE, is_valid_modality
 
 
-class Expert(nn.Module):
+class LoRAExpert(nn.Module):
     """The LoRA weights of one modality, for every block.
 
     No bias, no dropout, and no scaling (α = r), as in the code of the paper's group.
@@ -52,7 +52,7 @@ class Expert(nn.Module):
             nn.init.uniform_(a, -1 / math.sqrt(a.shape[1]), 1 / math.sqrt(a.shape[1]))
 
 
-class ExpertLinear(nn.Linear):
+class LoRALinear(nn.Linear):
     """A frozen qkv projection to which the active experts add their part. Its weights keep their names."""
 
     a: Tensor | None = None  # (M, C, 2r): the stacked form
@@ -61,7 +61,7 @@ class ExpertLinear(nn.Linear):
     exact: Tensor | None = None  # (3D, C) the weight in float32, from before it was rounded
 
     @classmethod
-    def around(cls, linear: nn.Linear) -> ExpertLinear:
+    def from_linear(cls, linear: nn.Linear) -> LoRALinear:
         """Share the weight and bias of a plain layer."""
         layer = cls(linear.in_features, linear.out_features, device="meta")
         layer.weight, layer.bias = linear.weight, linear.bias
@@ -89,11 +89,11 @@ class ExpertLinear(nn.Linear):
         return torch.baddbmm(stacked, runs @ self.a, self.b).view_as(qkv)
 
 
-class Experts(nn.Module):
+class ExpertBank(nn.Module):
     """The experts of an encoder, by modality. They may be added, replaced and removed at any time."""
 
     def __init__(self, blocks: Iterable[Any], modalities: Sequence[Modality], rank: int) -> None:
-        """Put an `ExpertLinear` into every block of the encoder and make one fresh expert per modality.
+        """Put an `LoRALinear` into every block of the encoder and make one fresh expert per modality.
 
         Args:
             blocks: of Hiera or ViT, in order: each has one projection `attn.qkv` for queries, keys and values.
@@ -101,31 +101,31 @@ class Experts(nn.Module):
             rank: r.
         """
         super().__init__()
-        self.layers: list[ExpertLinear] = []  # a plain list: these weights belong to the backbone
+        self.layers: list[LoRALinear] = []  # a plain list: these weights belong to the backbone
         for block in blocks:
-            block.attn.qkv = ExpertLinear.around(block.attn.qkv)
+            block.attn.qkv = LoRALinear.from_linear(block.attn.qkv)
             self.layers.append(block.attn.qkv)
         self.by_modality = nn.ModuleDict()
         self._merged: list[Tensor] | None = None
         self._chosen: dict[tuple[int, ...], list[Tensor]] = {}  # of the merged form, the subsets met so far
         for modality in modalities:
-            self.add(modality, self.fresh(rank))
+            self.add(modality, self.new_expert(rank))
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
         """The modalities that have an expert, in stacking order."""
         return tuple(self.by_modality)
 
-    def fresh(self, rank: int) -> Expert:
+    def new_expert(self, rank: int) -> LoRAExpert:
         """A new expert that changes nothing yet."""
-        return Expert([(layer.in_features, layer.out_features // 3) for layer in self.layers], rank)
+        return LoRAExpert([(layer.in_features, layer.out_features // 3) for layer in self.layers], rank)
 
     @property
     def rank(self) -> int:
         """r, the same for all."""
         return self.expert(self.modalities[0]).rank
 
-    def add(self, modality: Modality, expert: Expert) -> None:
+    def add(self, modality: Modality, expert: LoRAExpert) -> None:
         """Add an expert, or replace the one of that modality. It moves to where the others are, in their precision.
 
         In the merged form only its own projections are computed; the others' stay bit for bit.
@@ -153,9 +153,9 @@ class Experts(nn.Module):
         del self.by_modality[modality]
         self._restore(rows)
 
-    def expert(self, modality: Modality) -> Expert:
+    def expert(self, modality: Modality) -> LoRAExpert:
         """The expert of a modality."""
-        return cast(Expert, self.by_modality[modality])
+        return cast(LoRAExpert, self.by_modality[modality])
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -192,19 +192,19 @@ class Experts(nn.Module):
         assert self._merged is not None
         if rows not in self._chosen:
             first, count = rows[0], len(rows)
-            neighbours = rows == tuple(range(first, first + count))  # a view will do
-            self._chosen[rows] = [w[first : first + count] if neighbours else w[list(rows)] for w in self._merged]
+            neighbors = rows == tuple(range(first, first + count))  # a view will do
+            self._chosen[rows] = [w[first : first + count] if neighbors else w[list(rows)] for w in self._merged]
         return self._chosen[rows]
 
-    def _refuse_misfit(self, modality: Modality, expert: Expert) -> None:
-        if not is_name(modality):
-            raise ConfigError(f"a modality cannot be called {modality!r}; {NAMES}.")
+    def _refuse_misfit(self, modality: Modality, expert: LoRAExpert) -> None:
+        if not is_valid_modality(modality):
+            raise ConfigError(f"a modality cannot be called {modality!r}; {MODALITY_NAME_RULE}.")
         ours = [(layer.in_features, layer.out_features // 3) for layer in self.layers]
         theirs = [(a.shape[1], b.shape[2]) for a, b in zip(expert.a, expert.b, strict=True)]
         if theirs != ours:
             raise ConfigError(
-                f"the expert for {modality} has {len(theirs)} blocks of widths {_runs(theirs)}; this backbone "
-                f"has {len(ours)} of widths {_runs(ours)}.",
+                f"the expert for {modality} has {len(theirs)} blocks of widths {_run_lengths(theirs)}; this backbone "
+                f"has {len(ours)} of widths {_run_lengths(ours)}.",
                 "Give an expert that was trained on it.",
             )
         ranks = [self.expert(m).rank for m in self.modalities if m != modality]
@@ -249,7 +249,7 @@ class Experts(nn.Module):
         b = torch.cat((F.pad(q, (0, 2 * width)), F.pad(v, (2 * width, 0))), 1)  # (M, 2r, 3D)
         return a, b
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Experts:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ExpertBank:
         # What `.to(...)` calls: the merged weights are no parameters, but must move along.
         if self._merged is not None:
             self._set_merged([fn(weight) for weight in self._merged])
@@ -257,6 +257,6 @@ class Experts(nn.Module):
         return self
 
 
-def _runs(widths: Sequence[tuple[int, int]]) -> str:
-    """Equal neighbours counted, so that 48 blocks fit into a sentence: `2 x 112→112, 1 x 112→224`."""
+def _run_lengths(widths: Sequence[tuple[int, int]]) -> str:
+    """Equal neighbors counted, so that 48 blocks fit into a sentence: `2 x 112→112, 1 x 112→224`."""
     return ", ".join(f"{len(list(run))} x {read}→{write}" for (read, write), run in groupby(widths))

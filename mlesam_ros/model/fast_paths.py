@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.model.attention import FoldedAttention
+from mlesam_ros.model.attention import FusedRelPosAttention
 from mlesam_ros.model.backbones import HieraBackbone
 from mlesam_ros.model.mlesam import MLESAM
 
@@ -21,7 +21,7 @@ _SHAPES = 64  # compiled variants of a block: its widths times how many modaliti
 
 
 @dataclass(frozen=True)
-class FastPaths:
+class InferenceOptions:
     """Switches. Whatever they say, the masks are the same up to rounding.
 
     Attributes:
@@ -36,7 +36,7 @@ class FastPaths:
     """
 
     merged: bool = True
-    keeps_position: bool = True
+    cache_pos_embed: bool = True
     folded: bool = True
     channels_last: bool = True
     graphs: bool = True
@@ -53,13 +53,13 @@ class FastPaths:
             raise ConfigError(f"compiler {self.compiler!r} is unknown; accepted are {known}, or nothing for none.")
 
 
-ALL = FastPaths()
+ALL = InferenceOptions()
 """Those that need no compiler."""
-PLAIN = FastPaths(merged=False, keeps_position=False, folded=False, channels_last=False, graphs=False)
+REFERENCE = InferenceOptions(merged=False, cache_pos_embed=False, folded=False, channels_last=False, graphs=False)
 """None of them."""
 
 
-def prepare(model: MLESAM, device: str, dtype: torch.dtype, paths: FastPaths) -> MLESAM:
+def prepare(model: MLESAM, device: str, dtype: torch.dtype, paths: InferenceOptions) -> MLESAM:
     """Make a model ready for inference, in place.
 
     Args:
@@ -74,10 +74,10 @@ def prepare(model: MLESAM, device: str, dtype: torch.dtype, paths: FastPaths) ->
     if paths.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack it
     if isinstance(model.backbone, HieraBackbone):
-        model.backbone.trunk.keeps_position = paths.keeps_position
+        model.backbone.trunk.cache_pos_embed = paths.cache_pos_embed
     for block in model.backbone.blocks:
-        if isinstance(block.attn, FoldedAttention):
-            block.attn.folds = paths.folded
+        if isinstance(block.attn, FusedRelPosAttention):
+            block.attn.fused = paths.folded
     if paths.compiler:
         _compile(model, paths.compiler)
     return model

@@ -26,7 +26,7 @@ Images = Mapping[Modality, Tensor]
 Work = Callable[[Images], Tensor]
 
 
-class Graphs:
+class CudaGraphCache:
     """Work that is recorded when a set of sensors is first seen, and played back from then on."""
 
     def __init__(self, work: Work) -> None:
@@ -37,7 +37,7 @@ class Graphs:
                 nothing but which modalities there are and the pictures' shape.
         """
         self._work = work
-        self._recordings: dict[tuple[Any, ...], Recording] = {}
+        self._recordings: dict[tuple[Any, ...], CapturedGraph] = {}
         self._size: torch.Size | None = None
         self._pool: Any = None
         self._plain = False
@@ -71,7 +71,7 @@ class Graphs:
         try:
             with torch.cuda.device(next(iter(images.values())).device):
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
-                recording = self._recordings[key] = Recording(self._work, images, self._pool)
+                recording = self._recordings[key] = CapturedGraph(self._work, images, self._pool)
         except RuntimeError as error:
             self.forget()
             self._plain = True
@@ -81,14 +81,14 @@ class Graphs:
         return recording(images)
 
 
-class Recording:
+class CapturedGraph:
     """The work for one set of sensors and one size of their pictures."""
 
     def __init__(self, work: Work, images: Images, pool: Any) -> None:
         """Record.
 
         Args:
-            work: see `Graphs`.
+            work: see `CudaGraphCache`.
             images: to record with.
             pool: memory that recordings share, since only one is played at a time.
         """

@@ -14,7 +14,7 @@ from mlesam_ros.frame import Modality
 from mlesam_ros.model.backbones import LEVELS, STRIDE, Pyramid, backbone_size, build_backbone
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.decoder import AuxiliaryHead, MaskDecoder, level_channels
-from mlesam_ros.model.experts import Experts
+from mlesam_ros.model.experts import ExpertBank
 from mlesam_ros.model.router import Router
 
 
@@ -89,7 +89,7 @@ class MLESAM(nn.Module):
         size, classes = backbone_size(config.backbone), len(config.label_space)
         channels = level_channels(size.neck)
         self.backbone = build_backbone(config.backbone).requires_grad_(False)
-        self.experts = Experts(self.backbone.blocks, config.modalities, config.rank)
+        self.experts = ExpertBank(self.backbone.blocks, config.modalities, config.rank)
         self.router = Router(config, channels)
         self.decoder = MaskDecoder(size, classes)
         self.auxiliary = AuxiliaryHead(channels, classes) if config.auxiliary else None
@@ -99,13 +99,13 @@ class MLESAM(nn.Module):
         """Segment.
 
         Args:
-            images: modality → (B, 3, H, W) normalised picture in the camera's image plane; all of one shape, H and W
+            images: modality → (B, 3, H, W) normalized picture in the camera's image plane; all of one shape, H and W
                 multiples of 32. Any non-empty subset of the experts; a missing sensor is simply not there.
 
         Raises:
             ImageError: no image, a modality without an expert, unequal shapes, sides that do not divide by 32, or, on
                 the CPU, values that are not finite. On a GPU looking at the values would stop the queue once per frame;
-                there whoever uploads the images looks first, with `refuse_not_finite`.
+                there whoever uploads the images looks first, with `check_finite`.
         """
         return self.heads(self.features(images))
 
@@ -129,7 +129,7 @@ class MLESAM(nn.Module):
 
     def encode(self, batch: Tensor) -> Pyramid:
         """(M B, 3, H, W) to level → (M B, C, h, w), with the experts that are active."""
-        return self.decoder.narrow(self.backbone(batch))
+        return self.decoder.project_high_res(self.backbone(batch))
 
     def fuse(self, pyramid: Mapping[str, Tensor]) -> tuple[Pyramid, Pyramid]:
         """Level → (M, B, C, h, w) to the fused level → (B, C, h, w), and the router's level → (B, M)."""
@@ -158,7 +158,7 @@ class MLESAM(nn.Module):
         if len(shape) != 4 or shape[1] != 3 or 0 in shape or shape[2] % STRIDE or shape[3] % STRIDE:
             raise ImageError(f"images have the shape {shape}; it must be (B, 3, H, W), H and W multiples of {STRIDE}.")
         if next(iter(images.values())).device.type == "cpu" and not torch.compiler.is_compiling():
-            refuse_not_finite(images)
+            check_finite(images)
         return tuple(m for m in known if m in images)
 
     def train(self, mode: bool = True) -> MLESAM:
@@ -168,7 +168,7 @@ class MLESAM(nn.Module):
         return self
 
 
-def refuse_not_finite(images: Mapping[Modality, Tensor]) -> None:
+def check_finite(images: Mapping[Modality, Tensor]) -> None:
     """Raise unless all values are finite.
 
     One bad pixel becomes, by attention and by the router's mean, a mask of one class without a warning.

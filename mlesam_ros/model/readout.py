@@ -21,7 +21,7 @@ _FAR = 1e30
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """What the network says of one moment, on the host.
 
     Attributes:
@@ -36,15 +36,15 @@ class Answer:
     confidence: Labels
     weights: dict[str, dict[Modality, float]]
     modalities: tuple[Modality, ...]
-    spoilt: tuple[Modality, ...]
+    nonfinite_modalities: tuple[Modality, ...]
 
 
-def read(output: Output, size: tuple[int, int], images: Mapping[Modality, Tensor] | None = None) -> Answer:
-    """Decide, and bring everything to the host at once; see `packed` and `unpacked`."""
-    return unpacked(packed(output, size, images), size, output.modalities, tuple(output.weights))
+def read(output: Output, size: tuple[int, int], images: Mapping[Modality, Tensor] | None = None) -> Prediction:
+    """Decide, and bring everything to the host at once; see `pack` and `unpack`."""
+    return unpack(pack(output, size, images), size, output.modalities, tuple(output.weights))
 
 
-def packed(output: Output, size: tuple[int, int], images: Mapping[Modality, Tensor] | None = None) -> Tensor:
+def pack(output: Output, size: tuple[int, int], images: Mapping[Modality, Tensor] | None = None) -> Tensor:
     """Decide, on the device.
 
     Args:
@@ -53,18 +53,18 @@ def packed(output: Output, size: tuple[int, int], images: Mapping[Modality, Tens
         images: modality → (…, h, w), what the network read, if nobody has looked at the values yet.
 
     Returns:
-        (n,) uint8, all of an `Answer`: the bytes of some float32 numbers, labels, confidence.
+        (n,) uint8, all of an `Prediction`: the bytes of some float32 numbers, labels, confidence.
     """
     weights = torch.stack([w[0] for w in output.weights.values()]).float()  # (levels, M)
     sums = [images[m].sum(dtype=torch.float32) for m in output.modalities] if images else []
     numbers = torch.cat([weights.flatten(), *(s[None] for s in sums)])  # a NaN or infinite value passes into its sum
-    return torch.cat([numbers.view(torch.uint8), winners(output.fused, size).flatten()])
+    return torch.cat([numbers.view(torch.uint8), argmax_with_confidence(output.fused, size).flatten()])
 
 
-def unpacked(
+def unpack(
     packet: Tensor, size: tuple[int, int], modalities: tuple[Modality, ...], levels: Sequence[str] = LEVELS
-) -> Answer:
-    """Bring what `packed` gives to the host, and wait for it.
+) -> Prediction:
+    """Bring what `pack` gives to the host, and wait for it.
 
     Args:
         packet: it.
@@ -79,7 +79,7 @@ def unpacked(
     weights, sums = np.split(numbers, [len(levels) * len(modalities)])
     rows = zip(levels, weights.reshape(len(levels), -1).tolist(), strict=True)
     told = zip(modalities, np.isfinite(sums), strict=False)
-    return Answer(
+    return Prediction(
         labels,
         confidence,
         {level: dict(zip(modalities, row, strict=True)) for level, row in rows},
@@ -88,7 +88,7 @@ def unpacked(
     )
 
 
-def winners(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def argmax_with_confidence(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """(1, C, h', w') logits of a smaller picture to (2, h, w) uint8: the likeliest class, and 255 times how likely."""
     logits = logits.float().contiguous()
     logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)[0]  # (C, h, w)

@@ -51,7 +51,7 @@ class Router(nn.Module):
         uniform = features.new_full((features.shape[1], count), 1 / count)  # (B, M)
         if self.config.features == "average":
             return features.mean(0), uniform
-        weights = self.weigh(self.scores[level](features.mean((-2, -1)))[..., 0].T)  # (M, B, C) -> (B, M)
+        weights = self.gate(self.scores[level](features.mean((-2, -1)))[..., 0].T)  # (M, B, C) -> (B, M)
         if level in self.mixes:
             routed = torch.einsum("bm,mbchw->bchw", weights, features)
             return self.mixes[level](torch.cat((features.mean(0), routed), 1)), weights  # (B, 2C, h, w) -> (B, C, h, w)
@@ -61,7 +61,7 @@ class Router(nn.Module):
             share = share / 2 if self.config.combine == "mean" else share
         return torch.einsum("bm,mbchw->bchw", share, features), weights
 
-    def weigh(self, scores: Tensor) -> Tensor:
+    def gate(self, scores: Tensor) -> Tensor:
         """Scores (B, M) to weights (B, M)."""
         scores = scores.sigmoid() if self.config.gate == "sigmoid" else scores
         weights = scores.softmax(-1)

@@ -17,7 +17,7 @@ _ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
 
 
 @contextmanager
-def enough_memory(model: torch.nn.Module, device: str) -> Iterator[None]:
+def explain_oom(model: torch.nn.Module, device: str) -> Iterator[None]:
     """Within it, an allocation that fails says how much the network needs.
 
     Args:

@@ -42,7 +42,7 @@ image_encoder: Any = _modeling().image_encoder
 ImageEncoderViT: Any = image_encoder.ImageEncoderViT
 
 
-class Vit(ImageEncoderViT):
+class ViT(ImageEncoderViT):
     """Meta's encoder, which also hands out two of its inner maps, and reads other sizes than the one it was made for.
 
     Both positional codes are stretched to the picture: the absolute one here, the relative ones of the attention by
@@ -77,7 +77,7 @@ class Vit(ImageEncoderViT):
         """Encode.
 
         Args:
-            images: (B, 3, H, W) normalised; H and W multiples of 16.
+            images: (B, 3, H, W) normalized; H and W multiples of 16.
 
         Returns:
             what leaves the first and the second global block, (B, C, H/16, W/16) each, and the neck's output

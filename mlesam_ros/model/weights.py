@@ -17,10 +17,10 @@ from torch import Tensor
 
 from mlesam_ros.errors import CheckpointError, ConfigError
 from mlesam_ros.files import atomic_write, foreign_file, write_error
-from mlesam_ros.model.backbones import BACKBONES, Backbone, backbone_size, build_backbone, weightless
+from mlesam_ros.model.backbones import BACKBONES, Backbone, backbone_size, build_backbone, on_meta_device
 from mlesam_ros.model.decoder import MaskDecoder
 from mlesam_ros.model.mlesam import MLESAM
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 
 ENCODER, DECODER, PROMPTS = "image_encoder.", "sam_mask_decoder.", "sam_prompt_encoder."
 """What the tensors of the backbone, of SAM's decoder and of its prompt encoder begin with in SAM 2's checkpoints."""
@@ -32,7 +32,7 @@ _SAM1_LAYERS = {".mlp.lin1.": ".mlp.layers.0.", ".mlp.lin2.": ".mlp.layers.1."}
 _HYPERNETWORK = "output_hypernetworks_mlps.{}.layers.{}.{}"
 
 
-def find_base(backbone: str, path: str | Path | None) -> Path:
+def resolve_base_weights(backbone: str, path: str | Path | None) -> Path:
     """Where the frozen weights lie.
 
     Args:
@@ -45,7 +45,7 @@ def find_base(backbone: str, path: str | Path | None) -> Path:
     if path is not None:
         return Path(path)
     try:
-        return share(f"weights/{backbone}.safetensors")
+        return resource_path(f"weights/{backbone}.safetensors")
     except ConfigError as error:
         if not backbone_size(backbone).files:
             raise CheckpointError(f"weights/{backbone}.safetensors is missing.", "Install again.") from error
@@ -64,7 +64,7 @@ def load_base(model: MLESAM, path: str | Path) -> None:
     state = load_backbone(model.backbone, path)
     model.base_weights = Path(path)
     if any(name.startswith(DECODER) for name in state):
-        start_decoder(model.decoder, state, path)
+        init_decoder_from_sam(model.decoder, state, path)
 
 
 def load_backbone(backbone: Backbone, path: str | Path) -> dict[str, Tensor]:
@@ -81,10 +81,10 @@ def load_backbone(backbone: Backbone, path: str | Path) -> dict[str, Tensor]:
         CheckpointError: unreadable, or of another architecture; says which tensors differ, what file was expected and,
             if it is another backbone's, whose it is.
     """
-    state = in_sam2_names(read_tensors(Path(path)))
+    state = to_sam2_keys(read_tensors(Path(path)))
     theirs = {name.removeprefix(ENCODER): t for name, t in state.items() if name.startswith(ENCODER)}
-    if differing := difference(theirs, backbone.state_dict()):
-        owner = next((name for name in BACKBONES if not difference(theirs, _shapes(name))), None)
+    if differing := describe_key_mismatch(theirs, backbone.state_dict()):
+        owner = next((name for name in BACKBONES if not describe_key_mismatch(theirs, _shapes(name))), None)
         raise CheckpointError(
             f"{path} is not {backbone.name}{f' but {owner}' if owner else ''}: of its {len(theirs)} tensors of base "
             f"weights {differing}; expected is {_files(backbone.name)}."
@@ -94,7 +94,7 @@ def load_backbone(backbone: Backbone, path: str | Path) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def start_decoder(decoder: MaskDecoder, state: Mapping[str, Tensor], path: str | Path) -> None:
+def init_decoder_from_sam(decoder: MaskDecoder, state: Mapping[str, Tensor], path: str | Path) -> None:
     """Start from SAM's decoder: copy what has the same shape, deal SAM's three mask tokens out to the classes.
 
     Args:
@@ -110,7 +110,7 @@ def start_decoder(decoder: MaskDecoder, state: Mapping[str, Tensor], path: str |
     ours = decoder.state_dict()
     kept = {} if "conv_s0.weight" in theirs else {n: t for n, t in ours.items() if n.startswith("conv_s")}
     needed = _sam_shapes({name: t for name, t in ours.items() if name not in kept})
-    if differing := difference({name: t for name, t in theirs.items() if name in needed}, needed):
+    if differing := describe_key_mismatch({name: t for name, t in theirs.items() if name in needed}, needed):
         raise CheckpointError(f"{path} has a mask decoder that is not SAM's: {differing}.", "Fetch it again.")
     tokens = [1 + c % 3 for c in range(len(decoder.class_tokens))]  # token 0 is the single-mask token
     theirs["class_tokens"] = theirs["mask_tokens.weight"][tokens]
@@ -194,7 +194,7 @@ def is_torch_archive(path: Path) -> bool:
         return b"/data.pkl" in file.read(_FIRST_ENTRY)
 
 
-def in_sam2_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_sam2_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """SAM 1's names of the parts that SAM 2 has too, as SAM 2's; other names stay."""
     return {_in_sam2_names(name): tensor for name, tensor in state.items()}
 
@@ -228,18 +228,18 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     atomic_write(path, save(dict(tensors), dict(metadata)))
 
 
-def difference(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> str:
+def describe_key_mismatch(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> str:
     """What keeps `theirs` from being loaded as `ours`: counts, and the first few tensors that differ; or nothing."""
     shapes = sorted(n for n in theirs.keys() & ours.keys() if theirs[n].shape != ours[n].shape)
     parts = [
-        _some("missing", ours.keys() - theirs.keys()),
-        _some("unexpected", theirs.keys() - ours.keys()),
-        _some("of another shape", [f"{n} {list(theirs[n].shape)} for {list(ours[n].shape)}" for n in shapes]),
+        _summarize_keys("missing", ours.keys() - theirs.keys()),
+        _summarize_keys("unexpected", theirs.keys() - ours.keys()),
+        _summarize_keys("of another shape", [f"{n} {list(theirs[n].shape)} for {list(ours[n].shape)}" for n in shapes]),
     ]
     return "; ".join(part for part in parts if part)
 
 
-def _some(kind: str, names: Iterable[str]) -> str:
+def _summarize_keys(kind: str, names: Iterable[str]) -> str:
     listed = sorted(names)
     shown = ", ".join(listed[:3]) + (", …" if len(listed) > 3 else "")
     return f"{len(listed)} are {kind} ({shown})" if listed else ""
@@ -247,7 +247,7 @@ def _some(kind: str, names: Iterable[str]) -> str:
 
 def _shapes(backbone: str) -> dict[str, Tensor]:
     """The state of a backbone, without numbers."""
-    with weightless():
+    with on_meta_device():
         return build_backbone(backbone).state_dict()
 
 

@@ -23,7 +23,7 @@ class _Part:
     times: int = 0
 
 
-class Announcer:
+class DiagnosticLogger:
     """Logs changes of level that last.
 
     Args:

@@ -14,7 +14,7 @@ from mlesam_ros.ros.topics import OUTPUTS
 _MOST = 3
 
 
-def candidates(node: Node, modality: Modality, topic: str, taken: Collection[str]) -> list[str]:
+def suggest_topics(node: Node, modality: Modality, topic: str, taken: Collection[str]) -> list[str]:
     """Look through the graph.
 
     Args:

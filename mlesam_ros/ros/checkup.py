@@ -17,26 +17,26 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
 from mlesam_ros.config import CameraParameters, NodeParameters, sync_config
-from mlesam_ros.doctor.advice import advise
-from mlesam_ros.doctor.calibration import Infos, Lookups, calibration_findings
+from mlesam_ros.doctor.advice import tune_sync
+from mlesam_ros.doctor.calibration import CalibrationMessages, Lookups, calibration_findings
 from mlesam_ros.doctor.catalogue import finding
-from mlesam_ros.doctor.checkup import Checkup, sensor_row, set_figures, sorted_findings
-from mlesam_ros.doctor.content import content_findings, spoken_findings
-from mlesam_ros.doctor.record import Record
-from mlesam_ros.doctor.rehearsal import rehearse, sync_findings
+from mlesam_ros.doctor.checkup import DoctorReport, sensor_row, set_figures, sorted_findings
+from mlesam_ros.doctor.content import content_findings, message_findings
+from mlesam_ros.doctor.record import TopicStats
+from mlesam_ros.doctor.rehearsal import simulate_sync, sync_findings
 from mlesam_ros.doctor.timing import ahead_of_arrival
-from mlesam_ros.evaluation.topics import Source
+from mlesam_ros.evaluation.topics import TopicSource
 from mlesam_ros.findings import ERROR, Finding
-from mlesam_ros.frame import Events, Modality, Picture, SensorFrame
+from mlesam_ros.frame import EventWindow, Modality, RawImage, SensorFrame
 from mlesam_ros.parameter_file import read_parameter_file
 from mlesam_ros.ros import parameters as declared
-from mlesam_ros.ros.candidates import candidates, instead
+from mlesam_ros.ros.candidates import instead, suggest_topics
 from mlesam_ros.ros.diagnostics import message_of
-from mlesam_ros.ros.inputs import SensorInput
+from mlesam_ros.ros.inputs import SensorSubscriber
 from mlesam_ros.ros.middleware import transport_remedy
-from mlesam_ros.ros.probe import Probe
+from mlesam_ros.ros.probe import NodeClient
 from mlesam_ros.ros.qos_check import qos_findings
-from mlesam_ros.ros.rig_feed import RigFeed
+from mlesam_ros.ros.rig_feed import CalibrationListener
 from mlesam_ros.ros.words import TRANSITIONS, as_problem
 
 NAME = "mlesam_doctor"
@@ -47,13 +47,13 @@ _LOSS = 0.05
 """Share of lost messages that is worth a word."""
 
 
-def examine_live(
+def diagnose_live(
     node: str,
     settings: Mapping[str, Any],
     params: Path | None,
     seconds: float,
     progress: Callable[[float], None] = lambda done: None,
-) -> Checkup:
+) -> DoctorReport:
     """Listen for a while as the node does, and say what is in the way.
 
     Args:
@@ -72,13 +72,13 @@ def examine_live(
     executor = SingleThreadedExecutor(context=context)
     nodes: list[Node] = []
     try:
-        probe = Probe(_join(nodes, executor, f"{NAME}_probe", context=context), executor, node)
+        probe = NodeClient(_join(nodes, executor, f"{NAME}_probe", context=context), executor, node)
         from_file = read_parameter_file(params, node)[0] if params else {}
         overrides = {**from_file, **probe.parameters(), **settings}
         given = [Parameter(name, value=value) for name, value in overrides.items()]
         space = node.rpartition("/")[0] or "/"
         own = _join(nodes, executor, NAME, context=context, namespace=space, parameter_overrides=given)
-        return _Visit(own, executor, probe).result(seconds, progress)
+        return _LiveDiagnosis(own, executor, probe).result(seconds, progress)
     finally:
         executor.shutdown()
         for made in nodes:
@@ -98,21 +98,23 @@ def _discovery_range() -> str:
     return f" and {', '.join(told)}" if told else ""
 
 
-class _Visit:
+class _LiveDiagnosis:
     """One examination."""
 
-    def __init__(self, node: Node, executor: SingleThreadedExecutor, probe: Probe) -> None:
+    def __init__(self, node: Node, executor: SingleThreadedExecutor, probe: NodeClient) -> None:
         self._node, self._executor, self._probe = node, executor, probe
         self._parameters: NodeParameters = declared.declare(node)
-        self._feed = RigFeed(node, self._parameters)
+        self._feed = CalibrationListener(node, self._parameters)
         listed = self._parameters.modalities
-        self._inputs = {m: SensorInput(node, m, self._parameters.sensor(m), _QUEUE, self._feed.bind) for m in listed}
-        self._records: dict[Modality, Record] = {}
-        self._lookups = Lookups(max(self._parameters.patience_of(m) for m in listed))
+        self._inputs = {
+            m: SensorSubscriber(node, m, self._parameters.sensor(m), _QUEUE, self._feed.bind) for m in listed
+        }
+        self._records: dict[Modality, TopicStats] = {}
+        self._lookups = Lookups(max(self._parameters.max_wait_of(m) for m in listed))
         for modality, source in self._inputs.items():
             source.registerCallback(partial(self._hear, modality))
 
-    def result(self, seconds: float, progress: Callable[[float], None]) -> Checkup:
+    def result(self, seconds: float, progress: Callable[[float], None]) -> DoctorReport:
         """Listen, then judge."""
         self._listen(seconds, progress)
         for modality, source in self._inputs.items():
@@ -126,19 +128,19 @@ class _Visit:
         untimed = self._records if self._stands_still else torn
         said = [found for record in untimed.values() for found in content_findings(record)]
         config = sync_config(self._parameters, self._inputs)
-        said += spoken_findings({m: record for m, record in self._records.items() if m not in untimed}, begin, config)
+        said += message_findings({m: record for m, record in self._records.items() if m not in untimed}, begin, config)
         findings = [*self._node_findings(), *self._transport(seconds), *said, *self._calibration_findings(begin)]
         findings += self._reports({found.subject for found in findings})
         spoken = {m: record for m, record in self._records.items() if len(record.moments)}
-        checkup = Checkup(self._probe.name, seconds, [])
-        plain = rehearse(spoken, sync_config(self._parameters, tuple(spoken))) if spoken else None
+        checkup = DoctorReport(self._probe.name, seconds, [])
+        plain = simulate_sync(spoken, sync_config(self._parameters, tuple(spoken))) if spoken else None
         if plain is not None:
-            ill = {found.subject for found in said if found.severity == ERROR}
+            faulty = {found.subject for found in said if found.severity == ERROR}
             checkup.sets = set_figures(plain)
             if not self._stands_still:
-                findings += sync_findings(plain, ill)
+                findings += sync_findings(plain, faulty)
             if not untimed:  # no setting makes up for what does not arrive
-                advice = advise(spoken, plain, ahead_of_arrival(spoken, config), ill)
+                advice = tune_sync(spoken, plain, ahead_of_arrival(spoken, config), faulty)
                 findings += advice.findings
                 checkup.parameters = advice.parameters
         checkup.sensors = {m: sensor_row(record, plain) for m, record in self._records.items()}
@@ -164,14 +166,14 @@ class _Visit:
         arrived = self._inputs[modality].received_at(frame.time) or self._now()
         record.note(frame.stamp, frame.time, arrived, frame.frame_id)
         self._lookups.note(frame, self._now())
-        if isinstance(frame.payload, Picture | Events):
+        if isinstance(frame.payload, RawImage | EventWindow):
             record.sizes[frame.payload.height, frame.payload.width] += 1
 
-    def _record(self, modality: Modality) -> Record:
+    def _record(self, modality: Modality) -> TopicStats:
         if modality not in self._records:
             source = self._inputs[modality]
-            topic = Source(source.topic, source.type_name or "")
-            self._records[modality] = Record(modality, topic, self._parameters.sensor(modality))
+            topic = TopicSource(source.topic, source.type_name or "")
+            self._records[modality] = TopicStats(modality, topic, self._parameters.sensor(modality))
         return self._records[modality]
 
     def _now(self) -> int:
@@ -224,7 +226,7 @@ class _Visit:
             mismatches = [*qos_findings(self._node, source.topic, modality, subscribers)]
             yield from mismatches
             if not source.publishers:
-                found = candidates(self._node, modality, source.topic, {s.topic for s in self._inputs.values()})
+                found = suggest_topics(self._node, modality, source.topic, {s.topic for s in self._inputs.values()})
                 yield finding("no_publisher", modality, topic=source.topic, modality=modality, instead=instead(found))
             elif rivals := source.rivals:
                 values = {"count": len(rivals), "topic": source.topic, "publishers": ", ".join(rivals)}
@@ -249,5 +251,7 @@ class _Visit:
 
     def _calibration_findings(self, begin: int) -> Iterator[Finding]:
         sizes = {m: record.sizes.most_common(1)[0][0] for m, record in self._records.items() if record.sizes}
-        yield from calibration_findings(self._records, Infos(), self._feed.rig, self._feed.problems, sizes, begin)
+        yield from calibration_findings(
+            self._records, CalibrationMessages(), self._feed.rig, self._feed.problems, sizes, begin
+        )
         yield from self._lookups.findings(self._feed.rig)

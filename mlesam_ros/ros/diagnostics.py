@@ -16,9 +16,9 @@ from mlesam_ros.errors import Problem, together
 from mlesam_ros.frame import Modality
 from mlesam_ros.ros.candidates import instead
 from mlesam_ros.ros.middleware import transport_remedy
-from mlesam_ros.ros.words import ERROR, OK, PIPELINE, SENSOR, TRANSITIONS, WARN, as_problem
+from mlesam_ros.ros.words import ERROR, OK, PIPELINE_MESSAGES, SENSOR_MESSAGES, TRANSITIONS, WARN, as_problem
 
-__all__ = ["ERROR", "OK", "WARN", "PipelineHealth", "Reporter", "SensorHealth"]
+__all__ = ["ERROR", "OK", "WARN", "DiagnosticBuilder", "PipelineHealth", "SensorHealth"]
 
 _SLOW = 0.8  # of the expected rate
 _NEWS = 1.0  # s for which something that happened is said
@@ -28,8 +28,8 @@ REMEDY = "remedy"
 """Key under which a status has its remedy among its values, beside the message that ends with it."""
 
 
-class Listening(Protocol):
-    """What a report needs to know of a sensor's subscription; `inputs.SensorInput` has it."""
+class SubscriptionStats(Protocol):
+    """What a report needs to know of a sensor's subscription; `inputs.SensorSubscriber` has it."""
 
     modality: Modality
     topic: str
@@ -83,9 +83,9 @@ class SensorHealth:
 
     counts: Mapping[str, int]
     reasons: Mapping[str, int] = field(default_factory=dict)
-    hindered: int = 0
+    blocked: int = 0
     unplaced: tuple[bytes, Problem] | None = None
-    trouble: str = ""
+    recent_error: str = ""
     note: str = ""
     rate: float = 0.0
     skew: float | None = None
@@ -115,7 +115,7 @@ class PipelineHealth:
 
     state: str
     failure: str = ""
-    hindrance: tuple[bytes, Problem] | None = None
+    blocking_reason: tuple[bytes, Problem] | None = None
     rivals: Problem | None = None
     error: str = ""
     silence: float = 0.0
@@ -127,7 +127,7 @@ class PipelineHealth:
     values: Mapping[str, object] = field(default_factory=dict)
 
 
-class News:
+class CounterDelta:
     """How much counters rose in the last second; they begin anew with each activation.
 
     Args:
@@ -151,7 +151,7 @@ class News:
         return {name: count - before.get(name, 0) for name, count in counts.items()}
 
 
-class Reporter:
+class DiagnosticBuilder:
     """Words the reports, and remembers the last ones to tell what is new.
 
     Args:
@@ -162,9 +162,9 @@ class Reporter:
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._name = name
         self._clock = clock
-        self._news: dict[Modality, News] = {}
+        self._news: dict[Modality, CounterDelta] = {}
 
-    def sensor(self, listening: Listening, health: SensorHealth, timeout: float) -> DiagnosticStatus:
+    def sensor(self, listening: SubscriptionStats, health: SensorHealth, timeout: float) -> DiagnosticStatus:
         """One sensor's status.
 
         Args:
@@ -172,17 +172,17 @@ class Reporter:
             health: how it is doing.
             timeout: seconds of silence that are worth a warning.
         """
-        refused = health.counts["refused"] - health.hindered
+        refused = health.counts["refused"] - health.blocked
         counts = {**health.counts, "refused": refused, "lost": listening.lost, **health.reasons}
-        fresh = self._news.setdefault(listening.modality, News(self._clock)).since(counts)
+        fresh = self._news.setdefault(listening.modality, CounterDelta(self._clock)).since(counts)
         level, problem = (
             _silence(listening, health, timeout, fresh["lost"])
             or _uniqueness(listening)
             or _content(health, fresh)
             or _transport(listening, fresh["lost"])
-            or _belated(listening, health, timeout)
-            or _useless(listening, fresh)
-            or _flow(listening, health)
+            or _check_latency(listening, health, timeout)
+            or _check_matching(listening, fresh)
+            or _check_rate(listening, health)
         )
         values: dict[str, object] = {
             "topic": listening.topic,
@@ -217,25 +217,27 @@ class Reporter:
 
     def _pipeline_words(self, health: PipelineHealth, timeout: float) -> tuple[bytes, Problem]:
         if health.failure:
-            return PIPELINE["failed"].say(failure=as_problem(health.failure), node=self._name)
+            return PIPELINE_MESSAGES["failed"].format(failure=as_problem(health.failure), node=self._name)
         if health.state in TRANSITIONS:
-            return PIPELINE["idle"].say(state=health.state, node=self._name, transition=TRANSITIONS[health.state])
+            return PIPELINE_MESSAGES["idle"].format(
+                state=health.state, node=self._name, transition=TRANSITIONS[health.state]
+            )
         if health.state != "active":
-            return PIPELINE["state"].say(state=health.state)
-        if health.hindrance is not None:
-            return health.hindrance
+            return PIPELINE_MESSAGES["state"].format(state=health.state)
+        if health.blocking_reason is not None:
+            return health.blocking_reason
         if health.error:
-            return PIPELINE["error"].say(error=as_problem(health.error))
+            return PIPELINE_MESSAGES["error"].format(error=as_problem(health.error))
         if _overdue(health.silence, max(health.gap, _period(health.rate)), timeout):
-            return PIPELINE["no_mask"].say(silence=health.silence, timeout=timeout)
+            return PIPELINE_MESSAGES["no_mask"].format(silence=health.silence, timeout=timeout)
         if health.rivals is not None:
-            return PIPELINE["several_infos"].say(rivals=health.rivals)
+            return PIPELINE_MESSAGES["several_infos"].format(rivals=health.rivals)
         if health.namesakes > 1:
-            return PIPELINE["two_nodes"].say(count=health.namesakes, node=self._name)
+            return PIPELINE_MESSAGES["two_nodes"].format(count=health.namesakes, node=self._name)
         if not health.latencies:
-            return PIPELINE["waiting"].say()
+            return PIPELINE_MESSAGES["waiting"].format()
         delay = 1e3 * median(health.latencies)
-        return PIPELINE["well"].say(rate=health.rate, used=", ".join(health.used), delay=delay)
+        return PIPELINE_MESSAGES["well"].format(rate=health.rate, used=", ".join(health.used), delay=delay)
 
     def _status(self, part: str, level: bytes, problem: Problem, values: Mapping[str, object]) -> DiagnosticStatus:
         remedy = {REMEDY: problem.remedy} if problem.remedy else {}
@@ -245,7 +247,7 @@ class Reporter:
 
 
 def message_of(status: DiagnosticStatus) -> Problem:
-    """Message and remedy of a status that a `Reporter` made."""
+    """Message and remedy of a status that a `DiagnosticBuilder` made."""
     remedy = next((pair.value for pair in status.values if pair.key == REMEDY), "")
     return Problem(status.message.removesuffix(remedy).rstrip(), remedy)
 
@@ -260,70 +262,82 @@ def _period(rate: float) -> float:
     return 1 / rate if rate else 0.0
 
 
-def _silence(listening: Listening, health: SensorHealth, timeout: float, lost: int) -> tuple[bytes, Problem] | None:
+def _silence(
+    listening: SubscriptionStats, health: SensorHealth, timeout: float, lost: int
+) -> tuple[bytes, Problem] | None:
     """What there is to say about a sensor that sends nothing; None when it does send, if in vain, or is not overdue."""
     topic, silence = listening.topic, listening.silence
     if listening.publishers == 0:
         last = f"; the last message came {silence:.1f} s ago" if listening.received else ""
         advice = {"modality": listening.modality, "instead": instead(health.elsewhere)}
-        return SENSOR["no_publisher"].say(topic=topic, last=last, **advice)
+        return SENSOR_MESSAGES["no_publisher"].format(topic=topic, last=last, **advice)
     if listening.obstacle:
-        return SENSOR["obstacle"].say(topic=topic, obstacle=listening.obstacle)
+        return SENSOR_MESSAGES["obstacle"].format(topic=topic, obstacle=listening.obstacle)
     if lost or not _overdue(silence, max(_period(listening.rate), _period(health.rate)), timeout):
         return None
     values = {"silence": silence, "topic": topic, "timeout": timeout, "modality": listening.modality}
-    return SENSOR["silent" if listening.received else "never_heard"].say(**values, transport=transport_remedy())
+    return SENSOR_MESSAGES["silent" if listening.received else "never_heard"].format(
+        **values, transport=transport_remedy()
+    )
 
 
-def _uniqueness(listening: Listening) -> tuple[bytes, Problem] | None:
+def _uniqueness(listening: SubscriptionStats) -> tuple[bytes, Problem] | None:
     """Several publishers on one topic, whose messages would be taken for one sensor's; None where there is one."""
     if not listening.rivals:
         return None
     names = ", ".join(listening.rivals)
-    return SENSOR["several_publishers"].say(count=len(listening.rivals), topic=listening.topic, publishers=names)
+    return SENSOR_MESSAGES["several_publishers"].format(
+        count=len(listening.rivals), topic=listening.topic, publishers=names
+    )
 
 
 def _content(health: SensorHealth, fresh: Mapping[str, int]) -> tuple[bytes, Problem] | None:
     """What there is to say about messages that come and are of no use; None when they are."""
     if health.unplaced is not None:
         return health.unplaced
-    if health.trouble:
-        return SENSOR["unusable"].say(trouble=as_problem(health.trouble))
+    if health.recent_error:
+        return SENSOR_MESSAGES["unusable"].format(recent_error=as_problem(health.recent_error))
     if fresh["refused"] > 0:
         reasons = [reason for reason in health.reasons if fresh[reason] > 0]
         known = [as_problem(reason) for reason in reasons] or [Problem("the reasons are in ~/status")]
         reason = together(known, ", ")
-        return SENSOR["refused"].say(count=fresh["refused"], reason=reason)
+        return SENSOR_MESSAGES["refused"].format(count=fresh["refused"], reason=reason)
     return None
 
 
-def _transport(listening: Listening, lost: int) -> tuple[bytes, Problem] | None:
+def _transport(listening: SubscriptionStats, lost: int) -> tuple[bytes, Problem] | None:
     """What there is to say about messages that were sent and did not arrive; None when all did."""
-    return SENSOR["lost"].say(count=lost, topic=listening.topic, transport=transport_remedy()) if lost else None
+    return (
+        SENSOR_MESSAGES["lost"].format(count=lost, topic=listening.topic, transport=transport_remedy())
+        if lost
+        else None
+    )
 
 
-def _belated(listening: Listening, health: SensorHealth, timeout: float) -> tuple[bytes, Problem] | None:
+def _check_latency(listening: SubscriptionStats, health: SensorHealth, timeout: float) -> tuple[bytes, Problem] | None:
     """What there is to say about messages whose stamps are old when they come; None when they are not."""
     if health.delay is None or health.delay <= timeout:
         return None
-    return SENSOR["belated"].say(delay=health.delay, topic=listening.topic, modality=listening.modality)
+    return SENSOR_MESSAGES["belated"].format(delay=health.delay, topic=listening.topic, modality=listening.modality)
 
 
-def _useless(listening: Listening, fresh: Mapping[str, int]) -> tuple[bytes, Problem] | None:
+def _check_matching(listening: SubscriptionStats, fresh: Mapping[str, int]) -> tuple[bytes, Problem] | None:
     """What there is to say about messages of which most belong to no set; None where that is not so."""
     late, unmatched = fresh["late"], fresh["unmatched"]
     if late + unmatched <= max(_FEW, fresh["used"] + fresh["superseded"]):
         return None
-    return SENSOR["useless"].say(late=late, unmatched=unmatched, topic=listening.topic, modality=listening.modality)
+    return SENSOR_MESSAGES["useless"].format(
+        late=late, unmatched=unmatched, topic=listening.topic, modality=listening.modality
+    )
 
 
-def _flow(listening: Listening, health: SensorHealth) -> tuple[bytes, Problem]:
+def _check_rate(listening: SubscriptionStats, health: SensorHealth) -> tuple[bytes, Problem]:
     """How a sensor that is used keeps to what is expected of it."""
     values = {"topic": listening.topic, "modality": listening.modality, "rate": listening.rate}
     if listening.received > 1 and listening.rate < _SLOW * health.rate:
-        return SENSOR["slow"].say(**values, expected=health.rate)
+        return SENSOR_MESSAGES["slow"].format(**values, expected=health.rate)
     if health.skew is not None and 0 < health.expected_skew < health.skew:
-        return SENSOR["skewed"].say(**values, skew=1e3 * health.skew, expected=1e3 * health.expected_skew)
+        return SENSOR_MESSAGES["skewed"].format(**values, skew=1e3 * health.skew, expected=1e3 * health.expected_skew)
     if health.note:
-        return SENSOR["without"].say(**values, note=as_problem(health.note))
-    return SENSOR["well"].say(**values)
+        return SENSOR_MESSAGES["without"].format(**values, note=as_problem(health.note))
+    return SENSOR_MESSAGES["well"].format(**values)

@@ -15,14 +15,14 @@ from rclpy.subscription import Subscription
 
 from mlesam_ros.config import AUTO, SensorParameters, frame_reader
 from mlesam_ros.encoding.settings import Found
-from mlesam_ros.errors import Problem, sentence
+from mlesam_ros.errors import Problem, format_error
 from mlesam_ros.frame import EVENT, LIDAR, NANOSECONDS, Modality, SensorFrame
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, type_problem
 from mlesam_ros.ros.compat.events import subscribe
 from mlesam_ros.ros.compat.filters import SimpleFilter
 from mlesam_ros.ros.compat.interfaces import message_class
-from mlesam_ros.ros.wire import unpack
-from mlesam_ros.sync import Reasons
+from mlesam_ros.ros.wire import deserialize
+from mlesam_ros.sync import BoundedCounter
 
 # The newest image is all that counts; an event packet that is skipped is lost for the window and for the decoder, and a
 # piece of a sweep for the turn.
@@ -30,7 +30,7 @@ _DEPTH = {EVENT: 64, LIDAR: 32}
 _ARRIVALS = 32
 _SWITCHES = 2  # from one publisher to another among the last arrivals; a driver that starts again makes one
 _DELAYS = 7  # few, so that a change shows within a second
-_RECEIPTS = 4096  # more than the synchroniser lets wait
+_RECEIPTS = 4096  # more than the synchronizer lets wait
 _INSTALL = "Install it where the node runs, or source the workspace that has it before starting the node."
 
 
@@ -39,7 +39,7 @@ def queue_depth(modality: Modality) -> int:
     return _DEPTH.get(modality, 1)
 
 
-class SensorInput(SimpleFilter):
+class SensorSubscriber(SimpleFilter):
     """A filter whose output are the `SensorFrame`s of one sensor. It listens from the first `poll` on.
 
     Args:
@@ -47,7 +47,7 @@ class SensorInput(SimpleFilter):
         modality: which sensor.
         sensor: its parameters.
         depth: messages that wait at most; 0 for those that a mask has use for.
-        bind: gives each frame its lens and frame_id when it comes; see `RigLearner.bind`.
+        bind: gives each frame its lens and frame_id when it comes; see `RigBuilder.bind`.
         event_window: seconds of events where the parameters leave it open, as the checkpoint was trained.
 
     Attributes:
@@ -86,7 +86,7 @@ class SensorInput(SimpleFilter):
         self.type_name: str | None = None
         self.received = 0
         self.lost = 0
-        self.refusals = Reasons()
+        self.refusals = BoundedCounter()
         self.obstacle: Problem | None = None
         self.opened = time.monotonic()
         self.frame_id = sensor.frame_id
@@ -160,7 +160,7 @@ class SensorInput(SimpleFilter):
         try:
             self._open(wanted, message)
         except Exception as error:  # an override that makes no sense, another type under this name in this process
-            self.obstacle = sentence(error)
+            self.obstacle = format_error(error)
 
     def _open(self, type_name: str, message: type) -> None:
         self._reader = frame_reader(self._sensor, self.modality, type_name, self._event_window)
@@ -209,18 +209,18 @@ class SensorInput(SimpleFilter):
         self.obstacle = None
         try:
             kind = self._reader.type_name
-            frame = self._reader.read(raw if kind in RAW_TYPES else unpack(raw, kind))
+            frame = self._reader.read(raw if kind in RAW_TYPES else deserialize(raw, kind))
         except Exception as error:  # whatever is in a message, the node lives on
-            self.refusals.count(sentence(error))
+            self.refusals.count(format_error(error))
             return
-        self._receipts[frame.time] = self._arrival(info)
+        self._receipts[frame.time] = self._receive_time(info)
         if len(self._receipts) > _RECEIPTS:
             self._receipts.popitem(last=False)
         frame = self._bind(frame)
         self.frame_id = frame.frame_id
         self.signalMessage(frame)
 
-    def _arrival(self, info: Mapping[str, Any]) -> int:
+    def _receive_time(self, info: Mapping[str, Any]) -> int:
         """When the transport had the message, which a busy executor reads later; simulated time knows only now."""
         clock = self._node.get_clock()
         now, noted = int(clock.now().nanoseconds), info.get("received_timestamp", 0)

@@ -18,7 +18,7 @@ _FRESH = 1.5  # s for which a trouble with one mask is still news
 _NONE = Problem("")
 
 
-class Ledger:
+class PipelineStatistics:
     """Counts and remembers.
 
     Args:
@@ -41,7 +41,7 @@ class Ledger:
         self.sequence = 0
         self.used: tuple[Modality, ...] = ()
         self.account = Account()
-        self.hindered: Counter[Modality] = Counter()
+        self.blocked: Counter[Modality] = Counter()
 
     def enter(self, segmentation: Segmentation, latency: float, notes: Mapping[Modality, str]) -> None:
         """A mask was published.
@@ -64,15 +64,15 @@ class Ledger:
         self.account.judge(frame_set, used, refusals, failure)
         for modality, problem in refusals.items():
             self.note(modality, problem)
-        self.hindered.update({*frame_set.frames} - {*used} - {*refusals})
+        self.blocked.update({*frame_set.frames} - {*used} - {*refusals})
 
     def note(self, modality: Modality | None, problem: Problem) -> None:
         """Remember what went wrong for the next report. None is the pipeline itself, of which the log is told, too."""
-        if modality is None and not self.trouble(None):
+        if modality is None and not self.recent_error(None):
             self._log(f"pipeline: {problem}")
         self._troubles[modality] = (time.monotonic(), problem)
 
-    def trouble(self, modality: Modality | None) -> Problem:
+    def recent_error(self, modality: Modality | None) -> Problem:
         """What went wrong just now; empty when nothing did."""
         when, problem = self._troubles.get(modality, (0.0, _NONE))
         return problem if time.monotonic() - when < _FRESH else _NONE

@@ -1,4 +1,4 @@
-"""Someone who speaks: publishes serialised messages, the counterpart of `Observer`."""
+"""Someone who speaks: publishes serialized messages, the counterpart of `Observer`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.ros.compat.interfaces import message_class
 
 
-class Loudspeaker:
+class RawPublisher:
     """Reliable publishers in a process of their own; nothing is packed here."""
 
     def __init__(self, types: Mapping[str, str], latched: Collection[str] = (), depth: int = 10) -> None:
@@ -34,7 +34,7 @@ class Loudspeaker:
             topic: self._publisher(topic, type_name, topic in latched, depth) for topic, type_name in types.items()
         }
 
-    def __enter__(self) -> Loudspeaker:
+    def __enter__(self) -> RawPublisher:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,7 +42,7 @@ class Loudspeaker:
         self._node.destroy_node()
         rclpy.try_shutdown(context=self._context)
 
-    def say(self, topic: str, raw: bytes) -> None:
+    def publish(self, topic: str, raw: bytes) -> None:
         """Publish a message.
 
         Args:
@@ -51,7 +51,7 @@ class Loudspeaker:
         """
         self._publishers[topic].publish(raw)
 
-    def heard(self, topic: str) -> bool:
+    def has_subscribers(self, topic: str) -> bool:
         """Whether somebody listens to a topic."""
         return bool(self._publishers[topic].get_subscription_count())
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlesam_ros.errors import ConfigError, MlesamError, Problem
 from mlesam_ros.files import atomic_write
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 
 # Kilted and later read the first name and warn of the second; Jazzy and before read only the second.
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
@@ -119,7 +119,7 @@ def transport_environment(environment: Mapping[str, str] | None = None) -> dict[
     if any(environment.get(name) for name in (*PROFILE_VARIABLES, _TRANSPORTS)):
         return {}
     local = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "LOCALHOST"
-    profile = str(_fitting(share(f"config/dds/{'fastdds_localhost' if local else 'fastdds'}.xml")))
+    profile = str(_fitting(resource_path(f"config/dds/{'fastdds_localhost' if local else 'fastdds'}.xml")))
     renamed = int(version("rclpy").partition(".")[0]) >= _KILTED
     return {PROFILE_VARIABLES[0 if renamed else 1]: profile}
 

@@ -1,4 +1,4 @@
-"""`PerceptionNode`: the lifecycle around `Perception`, its parameters and its reports."""
+"""`PerceptionNode`: the lifecycle around `SegmentationRuntime`, its parameters and its reports."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
-from mlesam_ros.config import CONFIGURE, NodeParameters, change_of, unknown_names
-from mlesam_ros.errors import ConfigError, MlesamError, sentence
+from mlesam_ros.config import CONFIGURE, NodeParameters, mutability, unknown_names
+from mlesam_ros.errors import ConfigError, MlesamError, format_error
 from mlesam_ros.ros import parameters as declared
-from mlesam_ros.ros.announcer import Announcer
-from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter
-from mlesam_ros.ros.perception import Perception
-from mlesam_ros.ros.process import leave, run
+from mlesam_ros.ros.announcer import DiagnosticLogger
+from mlesam_ros.ros.diagnostics import DiagnosticBuilder, PipelineHealth
+from mlesam_ros.ros.perception import SegmentationRuntime
+from mlesam_ros.ros.process import exit_fast, spin_node
 from mlesam_ros.ros.topics import DIAGNOSTICS
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -45,12 +45,12 @@ class PerceptionNode(LifecycleNode):
         self.parameters = declared.declare(self)
         for words in unknown_names(n for n in self._parameter_overrides if not self.has_parameter(n)):
             self.get_logger().warning(words)
-        self._perception: Perception | None = None
+        self._perception: SegmentationRuntime | None = None
         self._failure = ""
         self._levels: list[bytes] = []
         self._namesakes = 1
-        self._reporter = Reporter(self.get_fully_qualified_name())
-        self._announcer = Announcer(self.get_logger())
+        self._reporter = DiagnosticBuilder(self.get_fully_qualified_name())
+        self._announcer = DiagnosticLogger(self.get_logger())
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS.qos)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         # The machine's clock: a simulated one may stand still, and then there is something to report.
@@ -84,10 +84,10 @@ class PerceptionNode(LifecycleNode):
         self.get_logger().info("configuring: loading the network")
         try:
             self.parameters.check_together()
-            self._perception = Perception(self, self.parameters)
+            self._perception = SegmentationRuntime(self, self.parameters)
         except Exception as error:
             # Whatever it was, the operator gets one sentence and another try; rclpy would swallow it.
-            self._failure = sentence(error)
+            self._failure = format_error(error)
             self._report(at_once=True)
             return FAILURE
         self._failure = ""
@@ -102,7 +102,7 @@ class PerceptionNode(LifecycleNode):
         try:
             self._perception.activate()
         except Exception as error:
-            self.get_logger().error(f"activate failed: {sentence(error)}")
+            self.get_logger().error(f"activate failed: {format_error(error)}")
             self.on_deactivate(state)
             return FAILURE
         self.get_logger().info("active")
@@ -145,7 +145,7 @@ class PerceptionNode(LifecycleNode):
 
     def _on_set_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
         """Take all of the changes or none of them."""
-        ours = {change.name: change.value for change in changes if change_of(change.name) is not None}
+        ours = {change.name: change.value for change in changes if mutability(change.name) is not None}
         if not ours:
             return SetParametersResult(successful=True)
         try:
@@ -161,7 +161,7 @@ class PerceptionNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _refuse_too_late(self, changes: dict[str, Any]) -> None:
-        late = [name for name in changes if change_of(name) == CONFIGURE]
+        late = [name for name in changes if mutability(name) == CONFIGURE]
         if late and self._perception is not None:
             raise ConfigError(
                 f"{', '.join(late)} is read by configure and the node is {self.state}.",
@@ -185,7 +185,7 @@ class PerceptionNode(LifecycleNode):
     def _take(self, parameters: NodeParameters) -> None:
         self.parameters = parameters
         if self._perception is not None:
-            self._perception.adopt(parameters)
+            self._perception.update_parameters(parameters)
 
     # Reports
 
@@ -229,10 +229,10 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the command line with its `--ros-args`; that of this process by default.
 
     Returns:
-        the exit code: see `mlesam_ros.ros.process.run`.
+        the exit code: see `mlesam_ros.ros.process.spin_node`.
     """
-    return run(PerceptionNode, args)
+    return spin_node(PerceptionNode, args)
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_fast(main())

@@ -1,4 +1,4 @@
-"""Someone who listens: hears topics as serialised messages, and asks a lifecycle node how it is."""
+"""Someone who listens: hears topics as serialized messages, and asks a lifecycle node how it is."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from rclpy.subscription import Subscription
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.ros.compat.interfaces import message_class
 
-Ear = Callable[[str, int, bytes], None]
-"""(topic, host time in nanoseconds at which the message arrived, serialised message)."""
+MessageCallback = Callable[[str, int, bytes], None]
+"""(topic, host time in nanoseconds at which the message arrived, serialized message)."""
 
 
-class Observer:
+class RawSubscriber:
     """Listens from a process of its own.
 
     Nothing is unpacked here, and the moment of arrival is the transport's, so what the listener does with a message
     does not count as latency. It must still return soon: the queues hold a few seconds.
     """
 
-    def __init__(self, ear: Ear) -> None:
+    def __init__(self, ear: MessageCallback) -> None:
         """Join the graph, listening to nothing yet.
 
         Args:
@@ -41,7 +41,7 @@ class Observer:
         self._executor.add_node(self._node)
         self._subscriptions: dict[str, Subscription[Any]] = {}
 
-    def __enter__(self) -> Observer:
+    def __enter__(self) -> RawSubscriber:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -79,7 +79,7 @@ class Observer:
 
         self._subscriptions[topic] = self._node.create_subscription(message_type, topic, hear, qos, raw=True)
 
-    def ignore(self, topics: Iterable[str]) -> None:
+    def unsubscribe(self, topics: Iterable[str]) -> None:
         """Stop hearing some topics."""
         for topic in topics:
             subscription = self._subscriptions.pop(topic, None)
@@ -92,19 +92,19 @@ class Observer:
         while (left := end - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left)
 
-    def lifecycle_state(self, node: str, patience: float = 1.0) -> str:
+    def lifecycle_state(self, node: str, max_wait: float = 1.0) -> str:
         """How a lifecycle node describes its state, such as `active`; empty when it does not answer in time.
 
         Args:
             node: absolute name, such as `/mlesam`.
-            patience: seconds to wait for the answer.
+            max_wait: seconds to wait for the answer.
         """
         client = self._node.create_client(GetState, f"{node}/get_state")
         try:
-            if not client.wait_for_service(patience):
+            if not client.wait_for_service(max_wait):
                 return ""
             answer = client.call_async(GetState.Request())
-            self._executor.spin_until_future_complete(answer, patience)
+            self._executor.spin_until_future_complete(answer, max_wait)
             response = answer.result() if answer.done() else None
             return str(response.current_state.label) if response else ""
         finally:

@@ -20,7 +20,7 @@ from mlesam_ros.ros.markers import health_markers
 from mlesam_ros.ros.topics import OUTPUTS
 
 
-class Outputs:
+class MaskPublisher:
     """Lifecycle publishers below the node's name; silent while the node is not active.
 
     Args:
@@ -41,12 +41,12 @@ class Outputs:
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
 
-    def announce(self, stamp: int, threshold: float) -> None:
+    def publish_label_info(self, stamp: int, threshold: float) -> None:
         """Latch what the labels mean.
 
         Args:
             stamp: nanoseconds.
-            threshold: the confidence below which pixels are unlabelled.
+            threshold: the confidence below which pixels are unlabeled.
         """
         self._send("label_info", label_space(self._label_space, stamp))
         if "vision_label_info" in self._types:
@@ -59,7 +59,7 @@ class Outputs:
             segmentation: the mask.
             frame_set: what it was made from.
             rig: where the sensors sit.
-            alpha: weight of the colours in the overlay.
+            alpha: weight of the colors in the overlay.
         """
         makers = mask_messages(segmentation, frame_set, rig, self._label_space, alpha)
         for name, make in makers.items():

@@ -1,4 +1,4 @@
-"""What a configured node has: weights on a device, calibration, inputs, the synchroniser and the outputs."""
+"""What a configured node has: weights on a device, calibration, inputs, the synchronizer and the outputs."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode
 
 from mlesam_ros.config import NodeParameters, sync_config
-from mlesam_ros.errors import CalibrationError, MlesamError, Problem, sentence
+from mlesam_ros.errors import CalibrationError, MlesamError, Problem, format_error
 from mlesam_ros.frame import CAMERA, FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.mask_messages import Provenance, Times, status
+from mlesam_ros.mask_messages import MaskReport, Times, status
 from mlesam_ros.pipeline import checkpoint_path, keep_confident, load_pipeline
-from mlesam_ros.ros.candidates import candidates
-from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter, SensorHealth
-from mlesam_ros.ros.inputs import SensorInput
-from mlesam_ros.ros.ledger import Ledger
+from mlesam_ros.ros.candidates import suggest_topics
+from mlesam_ros.ros.diagnostics import DiagnosticBuilder, PipelineHealth, SensorHealth
+from mlesam_ros.ros.inputs import SensorSubscriber
+from mlesam_ros.ros.ledger import PipelineStatistics
 from mlesam_ros.ros.middleware import memory_problem
-from mlesam_ros.ros.outputs import Outputs
-from mlesam_ros.ros.rig_feed import RigFeed
+from mlesam_ros.ros.outputs import MaskPublisher
+from mlesam_ros.ros.rig_feed import CalibrationListener
 from mlesam_ros.ros.snapshot import Snapshot
 from mlesam_ros.ros.sync_filter import SyncFilter
-from mlesam_ros.ros.words import PIPELINE, SENSOR
-from mlesam_ros.sync import Reasons
+from mlesam_ros.ros.words import PIPELINE_MESSAGES, SENSOR_MESSAGES
+from mlesam_ros.sync import BoundedCounter
 
 
-class Perception:
+class SegmentationRuntime:
     """Made by configure, unmade by cleanup; between activate and deactivate its worker turns sets into masks.
 
     Args:
@@ -50,13 +50,13 @@ class Perception:
         with ExitStack() as made:
             self._snapshot = Snapshot(node, parameters)
             made.callback(self._snapshot.close)
-            self._rig_feed = RigFeed(node, parameters, self._snapshot.keep)
+            self._rig_feed = CalibrationListener(node, parameters, self._snapshot.keep)
             made.callback(self._rig_feed.close)
-            self._outputs = Outputs(node, self._pipeline.config.label_space)
+            self._outputs = MaskPublisher(node, self._pipeline.config.label_space)
             made.pop_all()
         self._memory_problem = memory_problem()
         self._sync: SyncFilter | None = None
-        self._inputs: dict[Modality, SensorInput] = {}
+        self._inputs: dict[Modality, SensorSubscriber] = {}
 
     @property
     def summary(self) -> str:
@@ -71,14 +71,14 @@ class Perception:
 
     def activate(self) -> None:
         """Count from zero, subscribe, start the worker."""
-        self._ledger = Ledger(self._node.get_logger().warning)
-        self._outputs.announce(self._now(), self._parameters.confidence_threshold)
+        self._ledger = PipelineStatistics(self._node.get_logger().warning)
+        self._outputs.publish_label_info(self._now(), self._parameters.confidence_threshold)
         self._sync = SyncFilter(self._sync_config, self._now, self._simulated, self._note)
         self._sync.registerCallback(self._segment)
         bind, sensor = self._rig_feed.bind, self._parameters.sensor
         window = self._pipeline.preprocessing.event_window
         self._inputs = {
-            m: SensorInput(self._node, m, sensor(m), bind=bind, event_window=window) for m in self._modalities
+            m: SensorSubscriber(self._node, m, sensor(m), bind=bind, event_window=window) for m in self._modalities
         }
         self._sync.connectInput(*self._inputs.values())
         self.poll()
@@ -120,7 +120,7 @@ class Perception:
         parameters.check_together()
         parameters.sensors(self._pipeline.config.modalities)
 
-    def adopt(self, parameters: NodeParameters) -> None:
+    def update_parameters(self, parameters: NodeParameters) -> None:
         """Take over changed live parameters, already checked."""
         threshold = self._parameters.confidence_threshold
         self._parameters = parameters
@@ -128,7 +128,7 @@ class Perception:
             return
         self.poll()
         if parameters.confidence_threshold != threshold:
-            self._outputs.announce(self._now(), parameters.confidence_threshold)
+            self._outputs.publish_label_info(self._now(), parameters.confidence_threshold)
 
     def poll(self) -> None:
         """Listen to the sensors that are enabled, and to no other, once somebody publishes them; call it often."""
@@ -147,7 +147,7 @@ class Perception:
         try:
             self._publish(frame_set, self._now())
         except Exception as error:
-            self._note(sentence(error))
+            self._note(format_error(error))
 
     def _note(self, problem: Problem) -> None:
         """Report an error of the worker to the log and /diagnostics."""
@@ -156,7 +156,7 @@ class Perception:
 
     def _publish(self, frame_set: FrameSet, taken: int) -> None:
         rig, parameters = self._rig_feed.rig.of_set(frame_set), self._parameters
-        segmentation = self._mask(frame_set, rig)
+        segmentation = self._segment_set(frame_set, rig)
         if segmentation is None:
             return
         usable = replace(frame_set, frames={m: frame_set.frames[m] for m in segmentation.used})
@@ -166,13 +166,13 @@ class Perception:
         publishing = time.perf_counter() - begin
         received = self._inputs[frame_set.primary].received_at(frame_set.time)
         times = Times(received, taken, self._now(), publishing)
-        mask = Provenance(segmentation, usable, self._ledger.sequence + 1, times)
+        mask = MaskReport(segmentation, usable, self._ledger.sequence + 1, times)
         self._ledger.enter(segmentation, mask.latencies["stamp_to_mask"], self._pipeline.notes)
         topics = {m: self._topic(m) for m in self._modalities}
         found = {m: source.found for m, source in self._inputs.items()}
         self._outputs.publish_status(lambda: status(mask, topics, self._counters(), found))
 
-    def _mask(self, frame_set: FrameSet, rig: Rig) -> Segmentation | None:
+    def _segment_set(self, frame_set: FrameSet, rig: Rig) -> Segmentation | None:
         """The mask, and a note of every frame that had no part in it; None when none of them had."""
         if missing := self._rig_feed.missing:
             self._ledger.judge(frame_set, (), {}, missing)
@@ -186,7 +186,7 @@ class Perception:
             used = segmentation.used
             return segmentation
         except Exception as error:
-            failure = sentence(error)
+            failure = format_error(error)
             if isinstance(error, MlesamError) and self._pipeline.refusals:
                 return None  # each frame's reason is among the refusals
             raise
@@ -202,9 +202,9 @@ class Perception:
         ledger = self._ledger
         return PipelineHealth(
             state,
-            hindrance=self._hindrance(),
+            blocking_reason=self._blocking_reason(),
             rivals=self._rig_feed.rivals,
-            error=ledger.trouble(None),
+            error=ledger.recent_error(None),
             silence=ledger.silence,
             rate=ledger.rate,
             gap=ledger.gap,
@@ -218,7 +218,7 @@ class Perception:
             },
         )
 
-    def sensor_reports(self, reporter: Reporter, timeout: float) -> list[DiagnosticStatus]:
+    def sensor_reports(self, reporter: DiagnosticBuilder, timeout: float) -> list[DiagnosticStatus]:
         """One status per sensor that is listened to."""
         if self._sync is None:
             return []
@@ -232,49 +232,51 @@ class Perception:
         """Show the sensors' statuses where the sensors sit, for those who look."""
         self._outputs.publish_health(zip(reports, (s.frame_id for s in self._listening().values()), strict=False))
 
-    def _listening(self) -> dict[Modality, SensorInput]:
+    def _listening(self) -> dict[Modality, SensorSubscriber]:
         return {m: source for m, source in self._inputs.items() if m in self._parameters.modalities}
 
-    def _sensor_health(self, source: SensorInput, counts: dict[str, int], refusals: dict[str, int]) -> SensorHealth:
+    def _sensor_health(
+        self, source: SensorSubscriber, counts: dict[str, int], refusals: dict[str, int]
+    ) -> SensorHealth:
         modality, ledger = source.modality, self._ledger
-        reasons = Reasons().add(refusals, source.refusals, ledger.account.reasons[modality])
+        reasons = BoundedCounter().add(refusals, source.refusals, ledger.account.reasons[modality])
         expected = self._parameters.sensor(modality)
         return SensorHealth(
             counts,
             reasons,
-            hindered=ledger.hindered[modality],
-            unplaced=self._unplaced(source),
-            trouble=ledger.trouble(modality),
+            blocked=ledger.blocked[modality],
+            unplaced=self._missing_extrinsic(source),
+            recent_error=ledger.recent_error(modality),
             note=ledger.without(modality),
             rate=expected.rate,
             skew=ledger.skew(modality),
             expected_skew=expected.skew,
             delay=source.delay,
-            elsewhere=self._elsewhere(source),
+            elsewhere=self._suggested_topics(source),
         )
 
-    def _elsewhere(self, source: SensorInput) -> list[str]:
+    def _suggested_topics(self, source: SensorSubscriber) -> list[str]:
         if source.publishers:
             return []
-        return candidates(self._node, source.modality, source.topic, {s.topic for s in self._inputs.values()})
+        return suggest_topics(self._node, source.modality, source.topic, {s.topic for s in self._inputs.values()})
 
-    def _hindrance(self) -> tuple[bytes, Problem] | None:
+    def _blocking_reason(self) -> tuple[bytes, Problem] | None:
         if self._now() == 0:
-            return PIPELINE["no_time"].say()
+            return PIPELINE_MESSAGES["no_time"].format()
         if not self._rig_feed.missing:
             return None
-        saying = PIPELINE["waiting_calibration" if self._waiting else "no_calibration"]
-        return saying.say(missing=self._rig_feed.missing, waited=self._ledger.age)
+        saying = PIPELINE_MESSAGES["waiting_calibration" if self._waiting else "no_calibration"]
+        return saying.format(missing=self._rig_feed.missing, waited=self._ledger.age)
 
-    def _unplaced(self, source: SensorInput) -> tuple[bytes, Problem] | None:
+    def _missing_extrinsic(self, source: SensorSubscriber) -> tuple[bytes, Problem] | None:
         """Why it is not known where a sensor that was heard sits."""
         if not source.frame_id or self._rig_feed.missing:
             return None
         try:
             self._rig_feed.rig.extrinsic(source.frame_id)
         except CalibrationError as error:
-            saying = SENSOR["waiting_place" if self._waiting else "no_place"]
-            return saying.say(unplaced=error.problem, waited=self._ledger.age, modality=source.modality)
+            saying = SENSOR_MESSAGES["waiting_place" if self._waiting else "no_place"]
+            return saying.format(unplaced=error.problem, waited=self._ledger.age, modality=source.modality)
         return None
 
     @property

@@ -18,7 +18,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 
-from mlesam_ros.bags.drops import Drop
+from mlesam_ros.bags.drops import Outage
 from mlesam_ros.errors import BagError, ConfigError
 from mlesam_ros.frame import NANOSECONDS
 from mlesam_ros.ros.compat.interfaces import message_class
@@ -47,7 +47,7 @@ class PlayOptions:
     rate: float = 1.0
     loop: bool = False
     clock: bool = False
-    drops: tuple[Drop, ...] = ()
+    drops: tuple[Outage, ...] = ()
     wait: float = 5.0
     listeners: tuple[str, ...] = ()
 
@@ -96,7 +96,7 @@ class PlayReport:
 
 
 class Player:
-    """Publishes a playlist; serialised messages are passed on as they are, with eight bytes of stamp replaced."""
+    """Publishes a playlist; serialized messages are passed on as they are, with eight bytes of stamp replaced."""
 
     def __init__(self, node: rclpy.node.Node, playlist: Playlist, options: PlayOptions) -> None:
         """Create a publisher per topic.
@@ -114,7 +114,7 @@ class Player:
         self._start = 0  # on the monotonic clock
         self._clock_due = 0
         for drop in options.drops:
-            if not any(drop.concerns(topic) for topic in self._publishers):
+            if not any(drop.matches(topic) for topic in self._publishers):
                 raise ConfigError(f"drop {drop.target} concerns no topic; there are {', '.join(self._publishers)}.")
         for topic in options.listeners:
             if topic not in self._publishers:
@@ -218,7 +218,7 @@ class Player:
         if publisher is None:
             return
         seconds = message.offset / NANOSECONDS
-        if any(drop.hides(message.topic, seconds) for drop in self._options.drops):
+        if any(drop.suppresses(message.topic, seconds) for drop in self._options.drops):
             self.report.dropped[message.topic] += 1
             return
         publisher.publish(message.raw if self._clock else message.restamp(message.raw, self._shift(message)))

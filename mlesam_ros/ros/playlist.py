@@ -1,4 +1,4 @@
-"""Bags, one after the other, as one stream of serialised messages."""
+"""Bags, one after the other, as one stream of serialized messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PAUSE = NANOSECONDS // 10
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A serialised message and its place in the stream.
+    """A serialized message and its place in the stream.
 
     Attributes:
         topic: where it goes.

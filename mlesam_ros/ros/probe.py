@@ -22,7 +22,7 @@ _REPORT = 2.5
 """Seconds in which a node that runs has told its diagnostics."""
 
 
-class Probe:
+class NodeClient:
     """Asks it; where it does not run, nothing is known.
 
     Args:
@@ -48,7 +48,7 @@ class Probe:
             executor.spin_once(timeout_sec=0.05)
         self.namesakes = self._names().count(name)
         self.runs = self.namesakes > 0
-        answer = self._ask(GetState, "get_state", GetState.Request()) if self.runs else None
+        answer = self._call(GetState, "get_state", GetState.Request()) if self.runs else None
         self.state = str(answer.current_state.label) if answer else ""
         deadline = time.monotonic() + _REPORT
         while self.runs and "pipeline" not in self.reports and time.monotonic() < deadline:
@@ -63,7 +63,7 @@ class Probe:
     def parameters(self) -> dict[str, Any]:
         """Its settings, with its topics as they are remapped; nothing when it does not run or answer."""
         names = ["use_sim_time", *(name for name, _, _ in iter_parameters())]
-        answer = self._ask(GetParameters, "get_parameters", GetParameters.Request(names=names)) if self.runs else None
+        answer = self._call(GetParameters, "get_parameters", GetParameters.Request(names=names)) if self.runs else None
         if answer is None or len(answer.values) != len(names):
             return {}
         found = {n: parameter_value_to_python(v) for n, v in zip(names, answer.values, strict=True)}
@@ -73,7 +73,7 @@ class Probe:
                 found[f"{part}.topic"] = topics[0]
         return {name: value for name, value in found.items() if value is not None}
 
-    def _ask(self, kind: Any, service: str, request: Any) -> Any:
+    def _call(self, kind: Any, service: str, request: Any) -> Any:
         client = self.node.create_client(kind, f"{self.name}/{service}")
         try:
             if not client.wait_for_service(_ANSWER):

@@ -37,7 +37,7 @@ _REFUSED = (
 )
 
 
-def keep_memory() -> None:
+def tune_malloc() -> None:
     """Tell glibc to keep freed megabytes for the next message; other C libraries are left as they are.
 
     By default it gives the memory of every camera picture back to the system and asks for it again, page by page: 4,500
@@ -49,14 +49,14 @@ def keep_memory() -> None:
             mallopt(parameter, value)
 
 
-def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
+def spin_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
     """Make a node and spin it until a signal or a shutdown ends it.
 
     The node's `close()`, where it has one, is called at the end to join its threads; its `start()`, where it has one,
     before the first spin. One or two SIGINTs (what Ctrl-C under `ros2 launch` sends) and SIGTERM end cleanly.
 
     Args:
-        make_node: called once rclpy is initialised.
+        make_node: called once rclpy is initialized.
         args: the command line with its `--ros-args`; that of this process by default.
 
     Returns:
@@ -66,7 +66,7 @@ def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int
     if not _environment_is_usable():
         return REFUSED
     os.environ.update(transport_environment())
-    keep_memory()
+    tune_malloc()
     starting = True
 
     def interrupt(*_: object) -> None:
@@ -152,8 +152,8 @@ def _without_source(words: str) -> str:
     return re.sub(r"(, at \S+:\d+)+$", "", words)
 
 
-def leave(code: int) -> NoReturn:
-    """End the process after `run`, without taking Python and torch apart.
+def exit_fast(code: int) -> NoReturn:
+    """End the process after `spin_node`, without taking Python and torch apart.
 
     That would take a second of a core, on a busy machine ten; whoever sent the signal would have sent another by then.
 

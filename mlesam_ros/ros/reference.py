@@ -15,8 +15,8 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import MODALITIES
 from mlesam_ros.messages import MESSAGE_TYPES
 from mlesam_ros.ros.inputs import queue_depth
-from mlesam_ros.ros.topics import DIAGNOSTICS, OUTPUTS, SERVICES, Output
-from mlesam_ros.ros.words import LEVELS, PIPELINE, SENSOR, Saying
+from mlesam_ros.ros.topics import DIAGNOSTICS, OUTPUTS, SERVICES, TopicSpec
+from mlesam_ros.ros.words import LEVELS, PIPELINE_MESSAGES, SENSOR_MESSAGES, DiagnosticTemplate
 
 _REMEDY, _SAID = re.compile(r"\{\w+\.remedy\}"), "As the message says."
 _TYPES = {bool: "bool", int: "int", float: "double", str: "string", tuple: "list"}
@@ -81,12 +81,12 @@ def services() -> str:
 
 def sensor_words() -> str:
     """What `/diagnostics` can say of a sensor."""
-    return _sayings(SENSOR.values())
+    return _message_rows(SENSOR_MESSAGES.values())
 
 
 def pipeline_words() -> str:
     """What `/diagnostics` can say of the pipeline."""
-    return _sayings(PIPELINE.values())
+    return _message_rows(PIPELINE_MESSAGES.values())
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -109,7 +109,7 @@ def refreshed(text: str) -> str:
     return text
 
 
-def _sayings(sayings: Iterable[Saying]) -> str:
+def _message_rows(sayings: Iterable[DiagnosticTemplate]) -> str:
     rows = ((LEVELS[s.level], f"`{_named(s.message)}`", s.cause, _REMEDY.sub(_SAID, s.remedy)) for s in sayings)
     return _table(("level", "message", "cause", "remedy"), rows)
 
@@ -129,7 +129,7 @@ def _short(type_name: str) -> str:
     return f"`{type_name.replace('/msg/', '/').replace('/srv/', '/')}`"
 
 
-def _qos(output: Output) -> str:
+def _qos(output: TopicSpec) -> str:
     return "reliable, transient local, 1" if output.latched else f"reliable, {output.qos.depth}"
 
 

@@ -1,4 +1,4 @@
-"""Moving a serialised message to another moment without unpacking it."""
+"""Moving a serialized message to another moment without unpacking it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rosbags.typesys.store import Typestore
 
 from mlesam_ros.encoding.cloud_times import move_times
 from mlesam_ros.encoding.settings import Preprocessing
-from mlesam_ros.frame import AUTO, LIDAR, NANOSECONDS, Cloud
+from mlesam_ros.frame import AUTO, LIDAR, NANOSECONDS, PointCloud
 from mlesam_ros.messages import FrameReader, stamp_ns
 
 Shift = Callable[[int], int]
@@ -54,7 +54,7 @@ def _patch_header(raw: bytes, shift: Shift) -> bytes:
     try:
         seconds, nanoseconds = struct.unpack_from(layout, raw, _STAMP_START)
         if seconds == 0 and nanoseconds == 0:
-            return raw  # "no time", as latched messages say it; it must stay recognisable
+            return raw  # "no time", as latched messages say it; it must stay recognizable
         stamp = struct.pack(layout, *divmod(shift(seconds * NANOSECONDS + nanoseconds), NANOSECONDS))
     except struct.error:
         return raw  # too short, or a stamp that no header can hold
@@ -83,7 +83,7 @@ class _Clouds:
         old = stamp_ns(message.header)
         message.data = message.data.copy()
         cloud = self._reader.read(message).payload
-        assert isinstance(cloud, Cloud)
+        assert isinstance(cloud, PointCloud)
         if not move_times(cloud, old, shift(old) - old):
             return b""
         stamp = message.header.stamp

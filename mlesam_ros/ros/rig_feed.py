@@ -16,11 +16,11 @@ from sensor_msgs.msg import CameraInfo
 from tf2_msgs.msg import TFMessage
 
 from mlesam_ros.config import CameraParameters, NodeParameters, initial_rig
-from mlesam_ros.errors import PacketError, Problem, sentence
+from mlesam_ros.errors import PacketError, Problem, format_error
 from mlesam_ros.frame import MODALITIES, Modality, SensorFrame
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.rig_learner import RigLearner, is_static
-from mlesam_ros.ros.wire import unpack
+from mlesam_ros.rig_learner import RigBuilder, is_static
+from mlesam_ros.ros.wire import deserialize
 
 _OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 _INFO, _TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
@@ -78,7 +78,7 @@ def _hears_all(asked: QoSProfile, offered: QoSProfile) -> bool:
     return not (lossy and asked.reliability == ReliabilityPolicy.RELIABLE)
 
 
-class RigFeed:
+class CalibrationListener:
     """Keeps a `Rig` up to date from the moment it is made until `close`.
 
     What the calibration file says holds until a message says otherwise.
@@ -101,7 +101,7 @@ class RigFeed:
         self._node, self._keep = node, keep
         self._parameters = parameters
         topics = {m: node.resolve_topic_name(parameters.sensor(m).topic) for m in MODALITIES}
-        self._learner = RigLearner(initial_rig(parameters), parameters, self._report, topics)
+        self._learner = RigBuilder(initial_rig(parameters), parameters, self._report, topics)
         self._infos = self._info_listeners()
         self._transforms = {
             static: {topic: self._transform_listener(topic, static)} for static, topic in _DEFAULTS.items()
@@ -125,7 +125,7 @@ class RigFeed:
         return self._learner.heard
 
     def bind(self, frame: SensorFrame) -> SensorFrame:
-        """See `RigLearner.bind`."""
+        """See `RigBuilder.bind`."""
         return self._learner.bind(frame)
 
     @property
@@ -234,9 +234,9 @@ class RigFeed:
     def _unpacked(self, topic: str, raw: bytes, type_name: str) -> Any:
         """The message; None for bytes that are none, which is a problem like any other."""
         try:
-            return unpack(raw, type_name)
+            return deserialize(raw, type_name)
         except PacketError as error:
-            self._learner.note(topic, sentence(error))
+            self._learner.note(topic, format_error(error))
         return None
 
     def _report(self, topic: str, problem: Problem) -> None:

@@ -16,9 +16,9 @@ from rclpy.subscription import Subscription
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
-from mlesam_ros.bags.ring import Kept, Ring, write_snapshot
+from mlesam_ros.bags.ring import BufferedMessage, RingBuffer, write_snapshot
 from mlesam_ros.config import CameraParameters, NodeParameters
-from mlesam_ros.errors import sentence
+from mlesam_ros.errors import format_error
 from mlesam_ros.frame import MODALITIES
 from mlesam_ros.ros.compat.interfaces import message_class
 from mlesam_ros.ros.topics import SERVICES
@@ -28,7 +28,7 @@ _DEPTH = 20
 
 
 class Snapshot:
-    """Keeps serialised messages while `snapshot_seconds` is not zero, and offers `~/save_snapshot` always.
+    """Keeps serialized messages while `snapshot_seconds` is not zero, and offers `~/save_snapshot` always.
 
     It has subscriptions of its own to the sensors, which take bytes and unpack nothing. CameraInfo and transforms come
     from the rig's by `keep`. The bag is written in a thread of its own.
@@ -45,10 +45,10 @@ class Snapshot:
         self._types: dict[str, str | None] = {}  # of the topics that are followed
         self._writing: threading.Thread | None = None
         self._closed = threading.Event()
-        self._ring: Ring | None = None
+        self._ring: RingBuffer | None = None
         if parameters.snapshot_seconds > 0:
             infos = [node.resolve_topic_name(topic) for topic in _info_topics(parameters)]
-            self._ring = Ring(parameters.snapshot_seconds, parameters.snapshot_megabytes * _MEGABYTE, infos)
+            self._ring = RingBuffer(parameters.snapshot_seconds, parameters.snapshot_megabytes * _MEGABYTE, infos)
         (name,) = SERVICES
         # A group of its own: while the answer is awaited, nothing else of the same group would be called.
         group = MutuallyExclusiveCallbackGroup()
@@ -93,7 +93,7 @@ class Snapshot:
         """Keep the bytes of a message, for ever where it is latched."""
         if self._ring is not None:
             now = int(self._node.get_clock().now().nanoseconds)
-            self._ring.add(Kept(topic, type_name, now, bytes(raw), latched))
+            self._ring.add(BufferedMessage(topic, type_name, now, bytes(raw), latched))
 
     async def _save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """The service: sensors are read and masks made while the bag is written."""
@@ -111,11 +111,11 @@ class Snapshot:
         self._node.get_logger().info(f"snapshot: {response.message}")
         return response
 
-    def _write(self, ring: Ring, path: Path, done: Future[tuple[bool, str]]) -> None:
+    def _write(self, ring: RingBuffer, path: Path, done: Future[tuple[bool, str]]) -> None:
         try:
             write_snapshot(ring, path, self._closed.is_set)
         except Exception as error:  # whatever it was, somebody waits for the answer
-            done.set_result((False, sentence(error)))
+            done.set_result((False, format_error(error)))
         else:
             done.set_result((True, str(path)))
 

@@ -1,14 +1,14 @@
-"""The synchroniser as a message filter, with the one thread that its output runs in."""
+"""The synchronizer as a message filter, with the one thread that its output runs in."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 
-from mlesam_ros.errors import Problem, sentence
+from mlesam_ros.errors import Problem, format_error
 from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, SensorFrame
 from mlesam_ros.ros.compat.filters import SimpleFilter
-from mlesam_ros.sync import SyncConfig, Synchroniser
+from mlesam_ros.sync import SyncConfig, Synchronizer
 
 _NAP = 0.5  # s, the longest sleep without a notification
 
@@ -23,7 +23,7 @@ class SyncFilter(SimpleFilter):
         config: what belongs together.
         clock: the time in nanoseconds, of the same clock as the stamps; 0 while there is no time yet.
         simulated: whether that clock may run at another pace than the machine's.
-        report: called with an error of the synchroniser, which costs the frames that wait.
+        report: called with an error of the synchronizer, which costs the frames that wait.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class SyncFilter(SimpleFilter):
         report: Callable[[Problem], None],
     ) -> None:
         super().__init__()
-        self._synchroniser = Synchroniser(config)
+        self._synchronizer = Synchronizer(config)
         self._clock = clock
         self._simulated = simulated
         self._report = report
@@ -50,7 +50,7 @@ class SyncFilter(SimpleFilter):
     def add(self, frame: SensorFrame) -> None:
         """File a frame."""
         with self._changed:
-            self._synchroniser.push(frame, self._clock())
+            self._synchronizer.push(frame, self._clock())
             self._changed.notify()
 
     def start(self) -> None:
@@ -69,14 +69,14 @@ class SyncFilter(SimpleFilter):
             self._thread = None
 
     def counters(self) -> dict[Modality, dict[str, int]]:
-        """What became of the frames so far: a copy of `Synchroniser.counters`."""
+        """What became of the frames so far: a copy of `Synchronizer.counters`."""
         with self._changed:
-            return {modality: dict(counts) for modality, counts in self._synchroniser.counters.items()}
+            return {modality: dict(counts) for modality, counts in self._synchronizer.counters.items()}
 
     def refusals(self) -> dict[Modality, dict[str, int]]:
-        """Why frames were refused: a copy of `Synchroniser.refusals`."""
+        """Why frames were refused: a copy of `Synchronizer.refusals`."""
         with self._changed:
-            return {modality: dict(counts) for modality, counts in self._synchroniser.refusals.items()}
+            return {modality: dict(counts) for modality, counts in self._synchronizer.refusals.items()}
 
     def _run(self) -> None:
         while (frame_set := self._wait()) is not None:
@@ -89,19 +89,19 @@ class SyncFilter(SimpleFilter):
                 nap = _NAP
                 try:
                     now = self._clock()
-                    frame_set = self._synchroniser.take(now) if now else None
+                    frame_set = self._synchronizer.take(now) if now else None
                     if frame_set is not None:
                         return frame_set
                     nap = self._nap()
                 except Exception as error:  # the thread lives on; what waits would fail again
-                    self._synchroniser.flush()
-                    self._report(sentence(error))
+                    self._synchronizer.flush()
+                    self._report(format_error(error))
                 self._changed.wait(nap)
         return None
 
     def _nap(self) -> float:
         """Seconds until `take` can have something new without a push."""
-        deadline = self._synchroniser.next_deadline()
+        deadline = self._synchronizer.next_deadline()
         if deadline is None:
             return _NAP
         if self._simulated():

@@ -8,18 +8,18 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from mlesam_ros.mask_messages import LABEL_SPACE, MASK_TYPES, STATUS
 
-HEARD = "while somebody listens"
+ON_DEMAND = "while somebody listens"
 ALWAYS = "always"
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class TopicSpec:
     """A topic that the node publishes.
 
     Attributes:
         type_name: such as `sensor_msgs/msg/Image`.
         meaning: what it says.
-        when: `HEARD`, or another word on when it is computed.
+        when: `ON_DEMAND`, or another word on when it is computed.
         latched: transient local, for those who come late.
         rate: when it is published.
     """
@@ -27,7 +27,7 @@ class Output:
     type_name: str
     meaning: str
     rate: str = "per mask"
-    when: str = HEARD
+    when: str = ON_DEMAND
     latched: bool = False
 
     @property
@@ -39,32 +39,32 @@ class Output:
 
 
 OUTPUTS = {
-    "labels": Output(
+    "labels": TopicSpec(
         MASK_TYPES["labels"],
         "mono8: class id per pixel, 255 where unlabelled; the camera's stamp and frame, and its size or the network's "
         "(`labels_resolution`).",
     ),
-    "confidence": Output(MASK_TYPES["confidence"], "mono8: probability of that class times 255."),
-    "overlay": Output(MASK_TYPES["overlay"], "rgb8: the classes' colours on the camera's picture, for people."),
-    "projected_lidar": Output(
+    "confidence": TopicSpec(MASK_TYPES["confidence"], "mono8: probability of that class times 255."),
+    "overlay": TopicSpec(MASK_TYPES["overlay"], "rgb8: the classes' colours on the camera's picture, for people."),
+    "projected_lidar": TopicSpec(
         MASK_TYPES["projected_lidar"],
         "rgb8: LiDAR points on the camera's picture, red near and blue far: is the calibration right?",
     ),
-    "semantic_points": Output(
+    "semantic_points": TopicSpec(
         MASK_TYPES["semantic_points"],
         "x y z intensity label rgb: the LiDAR points that the camera sees with their class, in the LiDAR's frame.",
     ),
-    "status": Output(
+    "status": TopicSpec(
         STATUS,
         "How the mask came about: sensors used, skews, ages, router weights, counters, latencies.",
     ),
-    "sensor_health": Output(
+    "sensor_health": TopicSpec(
         "visualization_msgs/msg/MarkerArray",
         "A ball and the words of /diagnostics at each sensor's place: green, yellow or red.",
         "every second",
     ),
-    "label_info": Output(LABEL_SPACE, "Names, ids and colours of the classes.", "at activation", ALWAYS, True),
-    "vision_label_info": Output(
+    "label_info": TopicSpec(LABEL_SPACE, "Names, ids and colours of the classes.", "at activation", ALWAYS, True),
+    "vision_label_info": TopicSpec(
         "vision_msgs/msg/LabelInfo",
         "The same for those who speak vision_msgs.",
         "at activation",
@@ -74,7 +74,7 @@ OUTPUTS = {
 }
 """Topic below the node's name → what it is."""
 
-DIAGNOSTICS = Output(
+DIAGNOSTICS = TopicSpec(
     "diagnostic_msgs/msg/DiagnosticArray",
     "A status for the pipeline and for each sensor, in words.",
     "every second",

@@ -1,4 +1,4 @@
-"""Serialised messages, unpacked here rather than by the transport.
+"""Serialized messages, unpacked here rather than by the transport.
 
 The transport drops what it cannot unpack without a word, so that nobody would count it, and Fast CDR 2.3 takes the
 padding that a message announces off its end without asking whether there is that much: four bytes from anywhere on the
@@ -14,11 +14,11 @@ from mlesam_ros.bags.typestore import typestore
 from mlesam_ros.errors import PacketError
 
 
-def unpack(raw: bytes, type_name: str) -> Any:
+def deserialize(raw: bytes, type_name: str) -> Any:
     """A message with the fields of its type, its arrays NumPy views of the bytes.
 
     Args:
-        raw: the serialised message with its encapsulation, plain CDR in either byte order.
+        raw: the serialized message with its encapsulation, plain CDR in either byte order.
         type_name: such as `sensor_msgs/msg/Image`, one that `typestore()` knows.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The synchroniser: which readings belong to one moment, when some come late, twice, or not at all.
+"""The synchronizer: which readings belong to one moment, when some come late, twice, or not at all.
 
     push(frame) ──▶ one sorted buffer per modality ──▶ take() ──▶ FrameSet
                                        │
@@ -6,10 +6,10 @@
 
 The state is the buffers and nothing else. One modality is *primary*: each of its waiting frames is an open set, and the
 others' frames nearest to it are its partners, chosen when the set is taken. A set is *ready* as soon as no frame still
-to come could be a nearer partner, and at the latest when its patience runs out.
+to come could be a nearer partner, and at the latest when its max_wait runs out.
 
 Whether something is still to come is judged from each stream itself: a modality that has been silent longer than the
-time-out is not waited for (or every set would cost the whole patience), nor is one whose next frame, going by its usual
+time-out is not waited for (or every set would cost the whole max_wait), nor is one whose next frame, going by its usual
 period and delay, would be too far off, belong to the next set, or come too late. So a dead sensor costs nothing, and a
 slow one costs nothing in the sets between its frames. What says nothing new counts as silent: a stamp that stands
 still, frames so late that waiting for them to catch up would take longer than the time-out.
@@ -20,29 +20,29 @@ frame. The waiting frames of the new primary are open sets from that instant: no
 `now` and the stamps are nanoseconds of the same clock. Not safe for threads: the caller holds one lock around it all.
 """
 
-from mlesam_ros.sync.account import COUNTERS, Account, Reasons
+from mlesam_ros.sync.account import COUNTERS, Account, BoundedCounter
 from mlesam_ros.sync.clocks import GLANCE, Clocks, ForeignClock, ReplayClock, foreign_clock, judge_clocks
 from mlesam_ros.sync.config import SyncConfig
-from mlesam_ros.sync.stream import FATES, LATE, REFUSED, SUPERSEDED, UNMATCHED, USED
-from mlesam_ros.sync.synchroniser import PENDING, Synchroniser, ready_sets
+from mlesam_ros.sync.stream import LATE, OUTCOMES, REFUSED, SUPERSEDED, UNMATCHED, USED
+from mlesam_ros.sync.synchroniser import PENDING, Synchronizer, ready_sets
 
 __all__ = [
     "COUNTERS",
-    "FATES",
     "GLANCE",
     "LATE",
+    "OUTCOMES",
     "PENDING",
     "REFUSED",
     "SUPERSEDED",
     "UNMATCHED",
     "USED",
     "Account",
+    "BoundedCounter",
     "Clocks",
     "ForeignClock",
-    "Reasons",
     "ReplayClock",
     "SyncConfig",
-    "Synchroniser",
+    "Synchronizer",
     "foreign_clock",
     "judge_clocks",
     "ready_sets",

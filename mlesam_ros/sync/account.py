@@ -7,21 +7,21 @@ from collections.abc import Collection, Mapping
 
 from mlesam_ros.errors import Problem
 from mlesam_ros.frame import FrameSet, Modality
-from mlesam_ros.sync.stream import FATES, REFUSED, SUPERSEDED, USED
+from mlesam_ros.sync.stream import OUTCOMES, REFUSED, SUPERSEDED, USED
 
-COUNTERS = ("received", *FATES)
+COUNTERS = ("received", *OUTCOMES)
 _REASONS = 16  # kinds of reasons that are counted apart; words may hold numbers that never repeat
 _OTHER = "other reasons"
 
 
-class Reasons(Counter[str]):
+class BoundedCounter(Counter[str]):
     """Reason of refusal → messages. Bounded, whatever is in the words."""
 
     def count(self, words: str, times: int = 1) -> None:
         """Count a reason; under a common name once there are too many kinds."""
         self[words if words in self or len(self) < _REASONS else _OTHER] += times
 
-    def add(self, *others: Mapping[str, int]) -> Reasons:
+    def add(self, *others: Mapping[str, int]) -> BoundedCounter:
         """Count what others counted, too."""
         for other in others:
             for words, times in dict(other).items():
@@ -43,7 +43,7 @@ class Account:
 
     def __init__(self) -> None:
         self.rejected: Counter[Modality] = Counter()
-        self.reasons: dict[Modality, Reasons] = defaultdict(Reasons)
+        self.reasons: dict[Modality, BoundedCounter] = defaultdict(BoundedCounter)
         self.skipped: Counter[Modality] = Counter()
 
     def judge(
@@ -72,7 +72,7 @@ class Account:
         """Modality → each of `COUNTERS` → messages; received is the sum of the others and of those that still wait.
 
         Args:
-            synchronized: `Synchroniser.counters`.
+            synchronized: `Synchronizer.counters`.
             unreadable: modality → messages whose content was refused before the synchronizer.
         """
         found = {modality: dict(counts) for modality, counts in synchronized.items()}

@@ -26,7 +26,7 @@ _BOOT = 10 * 365.25 * 86400
 _LATE = 1.5
 """Seconds that an arrival may be late against a constant distance."""
 _EARLY = 0.2
-"""Seconds that an unsynchronised clock may be ahead besides."""
+"""Seconds that an unsynchronized clock may be ahead besides."""
 _QUARTER = 900.0
 """Seconds; time zones differ by multiples."""
 _ZONES = 14 * 3600.0

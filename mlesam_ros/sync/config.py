@@ -1,4 +1,4 @@
-"""What a user can tell the synchroniser."""
+"""What a user can tell the synchronizer."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class SyncConfig:
     """How frames are brought together. All times in seconds.
 
     Attributes:
-        modalities: those that are synchronised, in the model's order.
-        primary_order: who opens the sets, and who when that one is silent; modalities that are not synchronised are
+        modalities: those that are synchronized, in the model's order.
+        primary_order: who opens the sets, and who when that one is silent; modalities that are not synchronized are
             skipped.
         primary_timeout: silence after which a modality counts as dead: it is not waited for, and the primary fails
             over. One that is slower by nature is given one and a half of its own periods.
         tolerance: farthest a partner may lie from the primary, per modality.
         offset: what a modality's stamps are late by, per modality, in place of its frames' own `offset`; None, or a
             modality that is not named, leaves the frames as they are.
-        patience: longest a set waits for a modality after its primary came, per modality.
+        max_wait: longest a set waits for a modality after its primary came, per modality.
         required: modalities without which there is no set; all others are optional.
         history: longest a frame waits for a primary that belongs to it; never less than `longest_wait` and `DELAYS`.
         max_age, max_future: times farther from now are refused as another clock's; the first as for history.
@@ -40,7 +40,7 @@ class SyncConfig:
     primary_timeout: float = 0.35
     tolerance: Seconds = 0.06
     offset: Seconds | None = None
-    patience: Seconds = 0.05
+    max_wait: Seconds = 0.05
     required: tuple[Modality, ...] = ()
     history: float = 1.0
     max_age: float = 5.0
@@ -51,7 +51,7 @@ class SyncConfig:
         """Refuse what cannot work.
 
         Raises:
-            ConfigError: a modality that is not synchronised, or a number out of range.
+            ConfigError: a modality that is not synchronized, or a number out of range.
         """
         if not self.modalities or len(set(self.modalities)) != len(self.modalities):
             raise ConfigError(f"modalities are {list(self.modalities)}.", "Name at least one, and each once.")
@@ -63,7 +63,7 @@ class SyncConfig:
             raise ConfigError(
                 f"primary_order {list(self.primary_order)} names none of the modalities {list(self.modalities)}."
             )
-        for name in ("primary_timeout", "tolerance", "patience", "history", "max_age", "max_future"):
+        for name in ("primary_timeout", "tolerance", "max_wait", "history", "max_age", "max_future"):
             self._check_times(name, least=0.0)
         if self.offset is not None:
             self._check_times("offset", least=-math.inf)
@@ -72,13 +72,13 @@ class SyncConfig:
 
     @property
     def order(self) -> tuple[Modality, ...]:
-        """`primary_order` without the modalities that are not synchronised."""
+        """`primary_order` without the modalities that are not synchronized."""
         return tuple(m for m in self.primary_order if m in self.modalities)
 
     @property
     def longest_wait(self) -> float:
-        """Seconds that a frame may have to wait for its set: the longest patience and tolerance of a modality."""
-        waits = (self.nanoseconds("patience", m) + self.nanoseconds("tolerance", m) for m in self.modalities)
+        """Seconds that a frame may have to wait for its set: the longest max_wait and tolerance of a modality."""
+        waits = (self.nanoseconds("max_wait", m) + self.nanoseconds("tolerance", m) for m in self.modalities)
         return max(waits) / NANOSECONDS
 
     @property
@@ -87,7 +87,7 @@ class SyncConfig:
         return max(self.max_age, self.longest_wait + DELAYS)
 
     def nanoseconds(self, name: str, modality: Modality) -> int:
-        """The value of `tolerance` or `patience` for a modality."""
+        """The value of `tolerance` or `max_wait` for a modality."""
         value = getattr(self, name)
         if isinstance(value, Mapping):
             value = value.get(modality, getattr(SyncConfig, name))

@@ -1,4 +1,4 @@
-"""One modality as the synchroniser sees it: the frames that wait, and the habits of their source."""
+"""One modality as the synchronizer sees it: the frames that wait, and the habits of their source."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SUPERSEDED = "superseded"
 LATE = "late"
 UNMATCHED = "unmatched"
 REFUSED = "refused"
-FATES = (USED, SUPERSEDED, LATE, UNMATCHED, REFUSED)
+OUTCOMES = (USED, SUPERSEDED, LATE, UNMATCHED, REFUSED)
 """What becomes of a frame: it went into a set; a newer one was there before it was needed; its moment had already been
 segmented; no partner came within its tolerance; it was not acceptable at all."""
 
@@ -22,7 +22,7 @@ _by_reference = attrgetter("reference")
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class BufferedFrame:
     """A frame in a buffer; `reference` is its time, `arrived` the time it was pushed."""
 
     frame: SensorFrame
@@ -30,18 +30,18 @@ class Waiting:
     arrived: int
 
 
-class Stream:
+class ModalityBuffer:
     """The frames of one modality that wait, the habits of their source, and what became of the others.
 
     Args:
         modality: its name.
-        tolerance, patience, timeout: see `SyncConfig`; nanoseconds.
+        tolerance, max_wait, timeout: see `SyncConfig`; nanoseconds.
     """
 
-    def __init__(self, modality: Modality, tolerance: int, patience: int, timeout: int) -> None:
+    def __init__(self, modality: Modality, tolerance: int, max_wait: int, timeout: int) -> None:
         self.modality = modality
         self.tolerance = tolerance
-        self.patience = patience
+        self.max_wait = max_wait
         self.timeout = timeout
         self.counts: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
@@ -50,7 +50,7 @@ class Stream:
 
     def forget(self) -> None:
         """Start afresh, with nothing waiting."""
-        self.waiting: list[Waiting] = []  # by reference, rising
+        self.waiting: list[BufferedFrame] = []  # by reference, rising
         self.newest: int | None = None  # highest reference so far
         self.used: int | None = None  # highest reference that went into a set
         self.offset = 0  # from the reference of its newest frame to its stamp
@@ -67,11 +67,11 @@ class Stream:
         """The last moment at which it still counts as alive."""
         return self.heard + self.longest_silence
 
-    def insert(self, item: Waiting) -> None:
+    def insert(self, item: BufferedFrame) -> None:
         """Let a frame wait."""
         self.waiting.insert(self.at(item.reference), item)
 
-    def learn(self, item: Waiting) -> None:
+    def learn(self, item: BufferedFrame) -> None:
         """Learn the stream's habits from a frame."""
         self.heard, self.offset = item.arrived, item.frame.stamp - item.reference
         delay = item.arrived - item.reference
@@ -90,7 +90,7 @@ class Stream:
         """Index of the first waiting frame that is not before a reference."""
         return bisect_left(self.waiting, reference, key=_by_reference)
 
-    def nearest(self, reference: int, rival: int | None) -> Waiting | None:
+    def nearest(self, reference: int, rival: int | None) -> BufferedFrame | None:
         """The waiting frame that belongs to a reference.
 
         Args:
@@ -106,13 +106,13 @@ class Stream:
         gap = abs(candidate - reference)
         return gap <= self.tolerance and (rival is None or gap <= abs(candidate - rival))
 
-    def settled(self, reference: int, rival: int | None, until: int, now: int) -> bool:
+    def is_final(self, reference: int, rival: int | None, until: int, now: int) -> bool:
         """Whether no frame that is still to come could be a nearer partner and arrive in time.
 
         Args:
             reference: that of the set.
             rival: that of the next open set.
-            until: when the set's patience with this modality ends.
+            until: when the set's max_wait with this modality ends.
             now: the time.
         """
         if now >= min(until, self.expires + 1):
@@ -121,8 +121,8 @@ class Stream:
             return True
         if self.newest is None or self.period is None:
             return False
-        # The usual delay varies; only what would be late by another whole patience is given up.
-        latest = until + self.patience - self.delay
+        # The usual delay varies; only what would be late by another whole max_wait is given up.
+        latest = until + self.max_wait - self.delay
         expected = self._expected(reference, self.newest, self.period)
         coming = [abs(e - reference) for e in expected if e <= latest and self.fits(e, reference, rival)]
         if not coming:
@@ -141,7 +141,7 @@ class Stream:
         self.counts[fate] += count
         del self.waiting[:count]
 
-    def use(self, item: Waiting) -> None:
+    def use(self, item: BufferedFrame) -> None:
         """Put a waiting frame into a set; what waited before it is superseded."""
         self.drop(self.at(item.reference), SUPERSEDED)
         self.drop(1, USED)

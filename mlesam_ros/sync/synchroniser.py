@@ -1,4 +1,4 @@
-"""The synchroniser itself; the package's docstring says how it thinks."""
+"""The synchronizer itself; the package's docstring says how it thinks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlesam_ros.errors import ConfigError, Problem
 from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, SensorFrame
 from mlesam_ros.sync.clocks import foreign_clock
 from mlesam_ros.sync.config import DELAYS, SyncConfig
-from mlesam_ros.sync.stream import FATES, LATE, REFUSED, SUPERSEDED, UNMATCHED, Stream, Waiting
+from mlesam_ros.sync.stream import LATE, OUTCOMES, REFUSED, SUPERSEDED, UNMATCHED, BufferedFrame, ModalityBuffer
 
 PENDING = "pending"
 
@@ -18,7 +18,7 @@ _RESTART = NANOSECONDS  # a stamp that far behind its source's newest is a resta
 _THREADS = NANOSECONDS // 10  # `now` may step back this far when push and take are called from two threads
 
 
-class Synchroniser:
+class Synchronizer:
     """Brings frames together.
 
     Args:
@@ -57,7 +57,7 @@ class Synchroniser:
             `pending`, or at once its fate: `late` or `refused` (`refusals` counts why).
 
         Raises:
-            ConfigError: the modality is not synchronised.
+            ConfigError: the modality is not synchronized.
         """
         stream = self._streams.get(frame.modality)
         if stream is None:
@@ -66,12 +66,12 @@ class Synchroniser:
         offset = self._offsets.get(frame.modality, frame.offset)
         if offset != frame.offset:
             frame = replace(frame, offset=offset)
-        item = Waiting(frame, frame.time, now)
-        reason = self._unacceptable(frame, now)
+        item = BufferedFrame(frame, frame.time, now)
+        reason = self._reject_reason(frame, now)
         if not reason:
             self._advance(now)
             if stream.newest is not None and item.reference < stream.newest - _RESTART:
-                self._stamps_jumped(stream, now)
+                self._on_stamp_jump(stream, now)
             reason = self._duplicate(stream, item)
         if reason:
             stream.refusals[reason] += 1
@@ -80,7 +80,7 @@ class Synchroniser:
         heard = stream.heard
         stream.learn(item)
         if self._too_late(stream, item, now):
-            if self._far_behind(stream, item):
+            if self._is_stale(stream, item):
                 stream.heard = heard
             stream.counts[LATE] += 1
             return LATE
@@ -97,10 +97,12 @@ class Synchroniser:
             now: nanoseconds.
         """
         self._advance(now)
-        primary = self._elect(now)
+        primary = self._select_primary(now)
         for index in reversed(self._open(primary)):
             item, rival = primary.waiting[index], self._rival(primary, index)
-            if not all(s.settled(item.reference, rival, item.arrived + s.patience, now) for s in self._others(primary)):
+            if not all(
+                s.is_final(item.reference, rival, item.arrived + s.max_wait, now) for s in self._others(primary)
+            ):
                 continue
             partners = {s.modality: s.nearest(item.reference, rival) for s in self._others(primary)}
             if all(m == primary.modality or partners[m] for m in self.config.required):
@@ -120,7 +122,7 @@ class Synchroniser:
         """When, in nanoseconds, `take` could answer differently although nothing was pushed; None if never."""
         if self._now is None:
             return None
-        primary = self._elect(self._now)
+        primary = self._select_primary(self._now)
         moments = [self._ready_at(primary, index) for index in self._open(primary)]
         if primary.expires >= self._now and any(s.waiting for s in self._order if s is not primary):
             moments.append(primary.expires + 1)
@@ -133,8 +135,8 @@ class Synchroniser:
 
     @property
     def counters(self) -> dict[Modality, dict[str, int]]:
-        """Modality → received and each of `FATES` → frames. Received is the sum of the fates and `waiting`."""
-        return {m: {name: s.counts[name] for name in ("received", *FATES)} for m, s in self._streams.items()}
+        """Modality → received and each of `OUTCOMES` → frames. Received is the sum of the fates and `waiting`."""
+        return {m: {name: s.counts[name] for name in ("received", *OUTCOMES)} for m, s in self._streams.items()}
 
     @property
     def refusals(self) -> dict[Modality, dict[str, int]]:
@@ -148,7 +150,7 @@ class Synchroniser:
 
     # Admission
 
-    def _unacceptable(self, frame: SensorFrame, now: int) -> str:
+    def _reject_reason(self, frame: SensorFrame, now: int) -> str:
         """Why a frame is refused, with times to one digit so that the reasons stay few; empty if it is not."""
         if now <= 0:
             return "the clock stands at zero: is /clock published?"
@@ -162,12 +164,12 @@ class Synchroniser:
         """The refusal of a frame whose time is another clock's, with the clock's name and a remedy."""
         ahead = frame.time - now
         clock = foreign_clock(ahead / NANOSECONDS, frame.time / NANOSECONDS, self.config)
-        where = f"stamp {_about(abs(ahead))} {'in the future' if ahead > 0 else 'old'}"
+        where = f"stamp {_round_duration(abs(ahead))} {'in the future' if ahead > 0 else 'old'}"
         if clock is None:
             return where
         return Problem(f"{where}: {clock.cause}", clock.remedy(frame.modality, frame.offset / NANOSECONDS))
 
-    def _duplicate(self, stream: Stream, item: Waiting) -> str:
+    def _duplicate(self, stream: ModalityBuffer, item: BufferedFrame) -> str:
         """Whether it came before; a source whose stamp stands still says nothing new, and so it falls silent."""
         if item.reference == stream.newest:
             return "duplicate stamp"
@@ -175,21 +177,21 @@ class Synchroniser:
         same = at < len(stream.waiting) and stream.waiting[at].reference == item.reference
         return "duplicate stamp" if same else ""
 
-    def _too_late(self, stream: Stream, item: Waiting, now: int) -> bool:
+    def _too_late(self, stream: ModalityBuffer, item: BufferedFrame, now: int) -> bool:
         """Whether no set that is still to come may hold the frame."""
         if self._last is None:
             return False
-        earliest = self._earliest(stream) if stream is self._elect(now) else self._last[1] - stream.tolerance
+        earliest = self._earliest(stream) if stream is self._select_primary(now) else self._last[1] - stream.tolerance
         return item.reference < earliest or (stream.used is not None and item.reference <= stream.used)
 
-    def _far_behind(self, stream: Stream, item: Waiting) -> bool:
+    def _is_stale(self, stream: ModalityBuffer, item: BufferedFrame) -> bool:
         """Whether a late frame is no sign of life.
 
         A primary that comes back has to catch up with the sets that were made without it, and nobody makes sets
         meanwhile. One that is further behind than it may be silent would leave a longer gap than if it stayed away,
         unless the sets are to wait for it that long.
         """
-        accepted = max(stream.longest_silence, stream.patience)
+        accepted = max(stream.longest_silence, stream.max_wait)
         return self._last is not None and item.reference < self._last[1] - accepted
 
     # Time
@@ -207,9 +209,9 @@ class Synchroniser:
             while stream.waiting and stream.waiting[0].arrived < self._now - self._history:
                 stream.drop(1, SUPERSEDED if behind else UNMATCHED)
 
-    def _stamps_jumped(self, stream: Stream, now: int) -> None:
+    def _on_stamp_jump(self, stream: ModalityBuffer, now: int) -> None:
         """A source restarted or was set right: the primary's takes everything with it, another's only itself."""
-        if stream is self._elect(now):
+        if stream is self._select_primary(now):
             self._jump_back(now)
         else:
             stream.drop(len(stream.waiting), UNMATCHED)
@@ -227,16 +229,16 @@ class Synchroniser:
 
     # Sets
 
-    def _elect(self, now: int) -> Stream:
+    def _select_primary(self, now: int) -> ModalityBuffer:
         """The first living modality in the order; the present one if none lives."""
         elected = next((s for s in self._order if now <= s.expires), self._streams[self.primary])
         self.primary = elected.modality
         return elected
 
-    def _others(self, primary: Stream) -> list[Stream]:
+    def _others(self, primary: ModalityBuffer) -> list[ModalityBuffer]:
         return [s for s in self._streams.values() if s is not primary]
 
-    def _earliest(self, primary: Stream) -> int:
+    def _earliest(self, primary: ModalityBuffer) -> int:
         """Smallest reference of a frame of the primary that is after the newest set handed out.
 
         Published stamps rise as well, unless the primary's offset is so much smaller than the last one's that its
@@ -246,24 +248,24 @@ class Synchroniser:
         by_stamp = stamp - primary.offset
         return (reference if by_stamp > reference + primary.longest_silence else max(by_stamp, reference)) + 1
 
-    def _open(self, primary: Stream) -> range:
+    def _open(self, primary: ModalityBuffer) -> range:
         """Indices of the primary's frames that are open sets."""
         return range(primary.at(self._earliest(primary)), len(primary.waiting))
 
-    def _rival(self, primary: Stream, index: int) -> int | None:
+    def _rival(self, primary: ModalityBuffer, index: int) -> int | None:
         return primary.waiting[index + 1].reference if index + 1 < len(primary.waiting) else None
 
-    def _ready_at(self, primary: Stream, index: int) -> int:
+    def _ready_at(self, primary: ModalityBuffer, index: int) -> int:
         item, rival = primary.waiting[index], self._rival(primary, index)
         now = self._now or 0
         until = [
-            min(item.arrived + s.patience, s.expires + 1)
+            min(item.arrived + s.max_wait, s.expires + 1)
             for s in self._others(primary)
-            if not s.settled(item.reference, rival, item.arrived + s.patience, now)
+            if not s.is_final(item.reference, rival, item.arrived + s.max_wait, now)
         ]
         return max(until, default=now)
 
-    def _emit(self, primary: Stream, item: Waiting, partners: dict[Modality, Waiting]) -> FrameSet:
+    def _emit(self, primary: ModalityBuffer, item: BufferedFrame, partners: dict[Modality, BufferedFrame]) -> FrameSet:
         chosen = {m: item if m == primary.modality else partners.get(m) for m in self._streams}
         members = {m: w for m, w in chosen.items() if w is not None}
         for modality, member in members.items():
@@ -277,12 +279,12 @@ class Synchroniser:
 
 
 def ready_sets(
-    synchroniser: Synchroniser, until: int | None = None, free: Callable[[], int] = lambda: 0
+    synchronizer: Synchronizer, until: int | None = None, free: Callable[[], int] = lambda: 0
 ) -> Iterator[tuple[int, FrameSet]]:
     """Take the sets that become ready although nothing is pushed, each at its own time.
 
     Args:
-        synchroniser: after its newest push.
+        synchronizer: after its newest push.
         until: nanoseconds, inclusive; without end by default.
         free: nanoseconds before which the consumer takes no set; called again after each set.
 
@@ -291,25 +293,25 @@ def ready_sets(
     """
 
     def next_take() -> int | None:
-        deadline = synchroniser.next_deadline()
+        deadline = synchronizer.next_deadline()
         return None if deadline is None else max(deadline, free())
 
     while (now := next_take()) is not None and (until is None or now <= until):
-        if (found := synchroniser.take(now)) is not None:
+        if (found := synchronizer.take(now)) is not None:
             yield now, found
         elif next_take() == now:
             return
 
 
-def _stream(modality: Modality, config: SyncConfig) -> Stream:
-    return Stream(
+def _stream(modality: Modality, config: SyncConfig) -> ModalityBuffer:
+    return ModalityBuffer(
         modality,
         tolerance=config.nanoseconds("tolerance", modality),
-        patience=config.nanoseconds("patience", modality),
+        max_wait=config.nanoseconds("max_wait", modality),
         timeout=round(config.primary_timeout * NANOSECONDS),
     )
 
 
-def _about(nanoseconds: int) -> str:
+def _round_duration(nanoseconds: int) -> str:
     """A time to one significant digit: 0.6 s, 3 s, 50 s, 2e+09 s."""
     return f"{float(f'{nanoseconds / NANOSECONDS:.0e}'):g} s"

@@ -8,7 +8,7 @@ import numpy as np
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.world.scene import Hits
-from mlesam_ros.world.vector import Floats, vector
+from mlesam_ros.world.vector import Floats, as_float32
 
 _TAPS = 5
 """Samples of each of two passes, the second within the steps of the first: 25 in all."""
@@ -34,7 +34,7 @@ def flow(
         (h, w, 2) pixels, x and y.
     """
     middle = (odom_from_camera[0].translation + odom_from_camera[1].translation) / 2
-    points = vector(middle + _FAR * directions)
+    points = as_float32(middle + _FAR * directions)
     points[hits.ray] = hits.point
     step = np.zeros((len(points), 2), np.float32)
     step[hits.ray] = hits.rows[:, 3:5] * (hits.rows[:, 13:14] * np.float32(shutter / 2))
@@ -43,7 +43,7 @@ def flow(
         moved = points.astype(np.float64)
         moved[:, :2] += sign * step
         ends.append(_pixels(camera.inverse().apply(moved), model))
-    way = vector(ends[1] - ends[0])
+    way = as_float32(ends[1] - ends[0])
     longest = np.float32(_LONGEST * model.width)
     way *= np.minimum(1, longest / np.maximum(np.hypot(way[:, 0], way[:, 1]), 1e-6))[:, None]
     return way.reshape(model.height, model.width, 2)
@@ -54,9 +54,9 @@ def _pixels(points: np.ndarray, model: CameraModel) -> np.ndarray:
     return points[:, :2] / np.maximum(points[:, 2:], _NEAREST) * [model.K[0, 0], model.K[1, 1]]
 
 
-def blurred(light: Floats, way: Floats) -> Floats:
+def motion_blur(light: Floats, way: Floats) -> Floats:
     """(H, W, 3) radiance averaged along each pixel's (H, W, 2) way."""
-    way = vector(cv2.blur(way, (5, 5)))
+    way = as_float32(cv2.blur(way, (5, 5)))
     for scale in (1.0, 1.0 / _TAPS):
         light = _along(light, way * np.float32(scale))
     return light

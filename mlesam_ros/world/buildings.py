@@ -14,10 +14,10 @@ def building(rng: np.random.Generator, width: float, x: float, y: float, heading
     """A house whose front's middle stands at (x, y) on the ground and looks along -y of its own frame.
 
     Args:
-        rng: decides height, roof and colours.
-        width: metres of street front.
-        x: metres.
-        y: metres.
+        rng: decides height, roof and colors.
+        width: meters of street front.
+        x: meters.
+        y: meters.
         heading: turns its front, radians.
     """
     depth = rng.uniform(9.0, 14.0)
@@ -58,7 +58,7 @@ def _balconies(rng: np.random.Generator, width: float, height: float) -> list[Me
 
 
 def wall(rng: np.random.Generator, length: float, x: float, y: float, heading: float) -> Instance:
-    """A garden wall of brick or concrete, `length` metres about (x, y)."""
+    """A garden wall of brick or concrete, `length` meters about (x, y)."""
     height = rng.uniform(1.1, 2.4)
     material = Material.BRICK if rng.uniform() < 0.6 else Material.CONCRETE
     parts = [
@@ -69,7 +69,7 @@ def wall(rng: np.random.Generator, length: float, x: float, y: float, heading: f
 
 
 def fence(rng: np.random.Generator, length: float, x: float, y: float, heading: float) -> Instance:
-    """A picket or railing fence that one can look through, `length` metres about (x, y)."""
+    """A picket or railing fence that one can look through, `length` meters about (x, y)."""
     height, pitch = rng.uniform(0.9, 1.9), rng.uniform(0.16, 0.24)
     wooden = rng.uniform() < 0.5
     material, thick = (Material.WOOD, 0.1) if wooden else (Material.METAL, 0.045)
@@ -80,5 +80,5 @@ def fence(rng: np.random.Generator, length: float, x: float, y: float, heading: 
         boxes((thick, 0.03, height), pickets, material, classes.FENCE),
         boxes((length, 0.05, 0.08), rails, material, classes.FENCE),
     ]
-    colour = paint.pick(rng, paint.FENCES)
-    return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), colour, colour)
+    color = paint.pick(rng, paint.FENCES)
+    return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), color, color)

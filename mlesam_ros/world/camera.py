@@ -5,14 +5,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from mlesam_ros.frame import Picture
+from mlesam_ros.frame import RawImage
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transform import Transform
-from mlesam_ros.world.vector import Floats, vector
+from mlesam_ros.world.vector import Floats, as_float32
 from mlesam_ros.world.weather import Weather
 
 DEPTH_RANGE = 40.0
-"""Metres beyond which the depth sensor sees a hole."""
+"""Meters beyond which the depth sensor sees a hole."""
 _LEVELS = 4096
 _GAMMA = (255.0 * (np.arange(_LEVELS) / (_LEVELS - 1)) ** (1 / 2.2) + 0.5).astype(np.uint8)
 
@@ -40,10 +40,10 @@ def turned(rays: Floats, pose: Transform) -> Floats:
     return out
 
 
-def develop(light: Floats, weather: Weather, rng: np.random.Generator) -> Picture:
+def expose(light: Floats, weather: Weather, rng: np.random.Generator) -> RawImage:
     """Expose (H, W, 3) linear radiance: lens blur, shot and read noise, saturation, gamma; `rgb8`."""
     height, width = light.shape[:2]
-    signal = vector(cv2.GaussianBlur(light, (3, 3), 0.45 * max(width / 512, 0.5)))
+    signal = as_float32(cv2.GaussianBlur(light, (3, 3), 0.45 * max(width / 512, 0.5)))
     signal *= weather.exposure
     np.negative(signal, out=signal)
     np.expm1(signal, out=signal)
@@ -53,17 +53,17 @@ def develop(light: Floats, weather: Weather, rng: np.random.Generator) -> Pictur
     signal += noise
     signal *= _LEVELS - 1
     codes = np.clip(signal, 0, _LEVELS - 1, out=signal).astype(np.uint16)
-    return Picture(height, width, "rgb8", 3 * width, _GAMMA.take(codes).reshape(-1))
+    return RawImage(height, width, "rgb8", 3 * width, _GAMMA.take(codes).reshape(-1))
 
 
-def measure(depth: Floats, gloss: Floats, weather: Weather, rng: np.random.Generator) -> Picture:
-    """A depth picture in millimetres, `16UC1`, 0 where there is no answer.
+def simulate_depth(depth: Floats, gloss: Floats, weather: Weather, rng: np.random.Generator) -> RawImage:
+    """A depth picture in millimeters, `16UC1`, 0 where there is no answer.
 
     Noise grows with the square of the distance, as in stereo. Holes: beyond `DEPTH_RANGE`, at depth edges, in mirrors
     and by chance.
 
     Args:
-        depth: (H, W) true z in metres, inf where nothing is.
+        depth: (H, W) true z in meters, inf where nothing is.
         gloss: (H, W) mirrored share.
         weather: how many pixels fail, and how far the sensor sees through fog and rain.
         rng: this frame's chance.
@@ -78,5 +78,5 @@ def measure(depth: Floats, gloss: Floats, weather: Weather, rng: np.random.Gener
     if weather.murk:  # light that fog scatters carries no contrast to match
         lost = lost + (1 - np.exp(-weather.murk * z)) ** 2
     hole = (z <= 0.3) | (z > DEPTH_RANGE) | edge | (chance < lost)
-    millimetres = np.where(hole, 0, np.clip(1000 * (z + noise), 1, 65535)).astype("<u2")
-    return Picture(height, width, "16UC1", 2 * width, millimetres.view(np.uint8).reshape(-1))
+    millimeters = np.where(hole, 0, np.clip(1000 * (z + noise), 1, 65535)).astype("<u2")
+    return RawImage(height, width, "16UC1", 2 * width, millimeters.view(np.uint8).reshape(-1))

@@ -4,7 +4,7 @@
 
 All pictures are 8-bit PNGs. `hha` and `lidar` are what the encoders `hha` and `deliver_lidar` show; `event` paints
 brighter blue and darker red on black, as CARLA's documentation does; `depth` is coded as CARLA's depth camera does;
-`semantic` holds class + 1, so that 0 is unlabelled.
+`semantic` holds class + 1, so that 0 is unlabeled.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.encoding.deliver_lidar import DeliverLidar
-from mlesam_ros.encoding.encoders import encode, make_encoders
-from mlesam_ros.encoding.hha import Hha
+from mlesam_ros.encoding.encoders import encode, make_preprocessors
+from mlesam_ros.encoding.hha import HHA
 from mlesam_ros.errors import ConfigError, DatasetError
 from mlesam_ros.files import atomic_write, write_error
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Events, FrameSet, Modality, Picture
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, EventWindow, FrameSet, Modality, RawImage
 from mlesam_ros.world.faults import NO_FAULT
-from mlesam_ros.world.moment import Moment
+from mlesam_ros.world.moment import SimFrame
 from mlesam_ros.world.world import World
 
 Pixels = npt.NDArray[np.uint8]
@@ -35,9 +35,9 @@ RAW_DEPTH, LABELS = "raw_depth", "labels"
 FOLDERS = {CAMERA: "img", DEPTH: "hha", EVENT: "event", LIDAR: "lidar", LABELS: "semantic", RAW_DEPTH: "depth"}
 """What is shown → its folder. The modality depth is read from the HHA pictures."""
 _WORDS = {CAMERA: "rgb", DEPTH: "depth", EVENT: "event", LIDAR: "lidar", LABELS: "semantic", RAW_DEPTH: "depth"}
-_ENCODERS = {DEPTH: Hha.name, LIDAR: DeliverLidar.name}
+_ENCODERS = {DEPTH: HHA.name, LIDAR: DeliverLidar.name}
 _CARLA_FAR = 1000.0
-"""Metres at which all 24 bits of CARLA's depth are set: https://carla.readthedocs.io/en/latest/ref_sensors/."""
+"""Meters at which all 24 bits of CARLA's depth are set: https://carla.readthedocs.io/en/latest/ref_sensors/."""
 
 
 def frame_path(root: Path, what: Modality, weather: str, split: str, scene: str, number: str) -> Path:
@@ -91,31 +91,31 @@ def write_deliver(root: str | Path, world: World, split: str, moments: Iterable[
     return written
 
 
-def _pictures(world: World, moment: Moment) -> dict[str, Pixels]:
+def _pictures(world: World, moment: SimFrame) -> dict[str, Pixels]:
     """What is shown → (H, W, 3) RGB, or (H, W) for labels."""
     frames = moment.frames
     camera, depth, events = (frames[m].payload for m in (CAMERA, DEPTH, EVENT))
-    assert isinstance(camera, Picture) and isinstance(depth, Picture) and isinstance(events, Events)
+    assert isinstance(camera, RawImage) and isinstance(depth, RawImage) and isinstance(events, EventWindow)
     frame_set = FrameSet(moment.stamp, CAMERA, frames, dict.fromkeys(frames, 0))
-    encoded = encode(frame_set, world.rig, world.size, make_encoders(_ENCODERS))
+    encoded = encode(frame_set, world.rig, world.size, make_preprocessors(_ENCODERS))
     shown = {m: np.rint(255 * image).astype(np.uint8).transpose(1, 2, 0) for m, image in encoded.items()}
-    metres = depth.data.view("<u2").reshape(world.size) / 1000
+    meters = depth.data.view("<u2").reshape(world.size) / 1000
     return {
         CAMERA: camera.data.reshape(*world.size, 3), EVENT: draw_events(events), **shown,
-        RAW_DEPTH: _carla_depth(metres), LABELS: np.where(moment.labels == 255, 0, moment.labels + 1).astype(np.uint8),
+        RAW_DEPTH: _carla_depth(meters), LABELS: np.where(moment.labels == 255, 0, moment.labels + 1).astype(np.uint8),
     }  # fmt: skip
 
 
-def draw_events(events: Events) -> Pixels:
+def draw_events(events: EventWindow) -> Pixels:
     """(H, W, 3) RGB: brighter blue, darker red, the last of a pixel's events on top."""
     picture = np.zeros((events.height, events.width, 3), np.uint8)
     picture[events.y, events.x] = np.where(events.polarity[:, None], (0, 0, 255), (255, 0, 0))
     return picture
 
 
-def _carla_depth(metres: npt.NDArray[Any]) -> Pixels:
+def _carla_depth(meters: npt.NDArray[Any]) -> Pixels:
     """24 bits over red, green and blue, the lowest first; holes are as far as can be."""
-    code = np.where(metres > 0, metres / _CARLA_FAR, 1.0) * (2**24 - 1)
+    code = np.where(meters > 0, meters / _CARLA_FAR, 1.0) * (2**24 - 1)
     whole = np.rint(code).astype(np.uint32)
     return np.stack([whole & 255, (whole >> 8) & 255, whole >> 16], 2).astype(np.uint8)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlesam_ros.geometry.transform import Transform
-from mlesam_ros.world.plan import Plan
+from mlesam_ros.world.plan import StreetLayout
 
 
 @dataclass(frozen=True)
@@ -16,27 +16,27 @@ class Ego:
 
     Attributes:
         plan: the street it drives along.
-        start: metres along the street at t = 0.
-        speed: metres per second along x.
-        lane: d of its lane's middle, metres, negative: right of the centre line.
+        start: meters along the street at t = 0.
+        speed: meters per second along x.
+        lane: d of its lane's middle, meters, negative: right of the center line.
         phases: three phases of its swaying, pitching and rolling, radians.
     """
 
-    plan: Plan
+    plan: StreetLayout
     start: float
     speed: float
     lane: float
     phases: tuple[float, float, float]
 
     @classmethod
-    def draw(cls, plan: Plan, rng: np.random.Generator) -> Ego:
+    def draw(cls, plan: StreetLayout, rng: np.random.Generator) -> Ego:
         """A random driver."""
         lane = -(int(rng.integers(plan.lanes)) + 0.5) * plan.lane
         a, b, c = (float(p) for p in rng.uniform(0, 2 * np.pi, 3))
         return cls(plan, float(rng.uniform(0, 2000)), float(rng.uniform(5, 11)), lane, (a, b, c))
 
     def along(self, t: float) -> float:
-        """Metres along the street at t seconds."""
+        """Meters along the street at t seconds."""
         return self.start + self.speed * t
 
     def pose(self, t: float) -> Transform:

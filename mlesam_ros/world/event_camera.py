@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.world.rain import splashes
-from mlesam_ros.world.vector import Floats, vector
+from mlesam_ros.world.vector import Floats, as_float32
 from mlesam_ros.world.weather import Weather
 
 THRESHOLD = 0.22
@@ -20,11 +20,11 @@ THRESHOLD = 0.22
 _MISMATCH = 0.04
 _MOST = 12
 """Events of one pixel within one segment; more are lost, as in a sensor's refractory time."""
-_LUMA = vector([0.2126, 0.7152, 0.0722])
+_LUMA = as_float32([0.2126, 0.7152, 0.0722])
 
 
 @dataclass(frozen=True, slots=True)
-class Crossings:
+class EventBatch:
     """n events in order of time.
 
     Attributes:
@@ -52,7 +52,7 @@ def draw_thresholds(size: tuple[int, int], rng: np.random.Generator) -> Floats:
 
 def crossings(
     before: Floats, after: Floats, thresholds: Floats, duration: int, weather: Weather, rng: np.random.Generator
-) -> Crossings:
+) -> EventBatch:
     """The events between two renderings.
 
     Every pixel starts at a random place between its thresholds, which is where a sensor that has run for a while is.
@@ -88,6 +88,6 @@ def crossings(
     ticks = (time * ((duration // 1000 - 1) // step)).astype(np.uint16)
     order = np.argsort(ticks, kind="stable")
     y, x = np.divmod(pixel[order], before.shape[1])
-    return Crossings(
+    return EventBatch(
         x.astype(np.uint16), y.astype(np.uint16), ticks[order].astype(np.int64) * (1000 * step), polarity[order]
     )

@@ -25,7 +25,7 @@ class Fault:
         exposure: factor on the camera's exposure.
         gain_noise: factor on the camera's read noise.
         shutter: seconds for which the camera's shutter stays open, 0 for an instant.
-        shake: standard deviation of the LiDAR's rotation, radians, and of its translation, metres, about each axis.
+        shake: standard deviation of the LiDAR's rotation, radians, and of its translation, meters, about each axis.
         event_share: pixels per side of the event camera, as a share of the camera's.
     """
 

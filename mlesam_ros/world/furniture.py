@@ -15,15 +15,15 @@ from mlesam_ros.world.scene import Instance
 
 
 def lamp(rng: np.random.Generator, x: float, y: float, side: int, heading: float, reach: float) -> Instance:
-    """A street lamp at (x, y) whose arm reaches `reach` metres towards the road; side +1 stands on the left."""
+    """A street lamp at (x, y) whose arm reaches `reach` meters towards the road; side +1 stands on the left."""
     arm = -side * reach
     parts = [
         rod((0, 0, 0), (0, 0, LAMP_HEIGHT), (0.1, 0.06), Material.METAL, classes.POLE),
         rod((0, 0, LAMP_HEIGHT - 0.1), (0, arm, LAMP_HEIGHT + 0.15), (0.05, 0.04), Material.METAL, classes.POLE, 6),
         box((0.28, 0.7, 0.12), (0, arm, LAMP_HEIGHT + 0.1), Material.STREETLAMP, classes.POLE),
     ]
-    colour = paint.pick(rng, paint.POLES)
-    return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), colour, colour)
+    color = paint.pick(rng, paint.POLES)
+    return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), color, color)
 
 
 def _plate(sides: int, radius: float, z: float, turn: float = 0.0) -> Mesh:
@@ -53,14 +53,14 @@ def sign(rng: np.random.Generator, x: float, y: float, heading: float) -> Instan
 
 
 def signals(rng: np.random.Generator, x: float, y: float, heading: float, reach: float, phase: int) -> Instance:
-    """A traffic light with a second head on an arm that reaches `reach` metres over the road (0: none).
+    """A traffic light with a second head on an arm that reaches `reach` meters over the road (0: none).
 
     Args:
-        rng: decides its colour.
-        x: metres.
-        y: metres.
+        rng: decides its color.
+        x: meters.
+        y: meters.
         heading: what it faces away from, radians.
-        reach: signed metres along its own y.
+        reach: signed meters along its own y.
         phase: which of red, amber, green is lit.
     """
     heads = [(-0.2, 0.0, 3.0)] + ([(-0.2, reach, 5.6)] if reach else [])
@@ -112,10 +112,10 @@ def _crates() -> Mesh:
 
 
 def bollards(rng: np.random.Generator, x: float, y: float, heading: float) -> Instance:
-    """Five bollards in a row along the kerb."""
+    """Five bollards in a row along the curb."""
     posts = [rod((1.6 * n, 0, 0), (1.6 * n, 0, 0.9), (0.09, 0.07), Material.METAL, classes.POLE, 7) for n in range(5)]
-    colour = paint.pick(rng, paint.POLES)
-    return Instance(join(posts), x, y, 0.1, heading, float(rng.uniform()), colour, colour)
+    color = paint.pick(rng, paint.POLES)
+    return Instance(join(posts), x, y, 0.1, heading, float(rng.uniform()), color, color)
 
 
 def shelter(rng: np.random.Generator, x: float, y: float, heading: float) -> Instance:

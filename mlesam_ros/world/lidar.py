@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.frame import Cloud
+from mlesam_ros.frame import PointCloud
 from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.world.materials import REFLECTANCE, Material
 from mlesam_ros.world.scene import Hits
@@ -16,11 +16,11 @@ from mlesam_ros.world.vector import Floats
 from mlesam_ros.world.weather import Weather
 
 POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4"), ("ring", "<u2"), ("time", "<f4")])
-"""One return: metres in the sensor's frame, intensity 0 … 255, beam number from below, seconds after the stamp."""
+"""One return: meters in the sensor's frame, intensity 0 … 255, beam number from below, seconds after the stamp."""
 
 
 @dataclass(frozen=True)
-class Spinner:
+class SpinningLidar:
     """The sensor's geometry.
 
     Attributes:
@@ -28,7 +28,7 @@ class Spinner:
         steps: firings per turn.
         lowest, highest: elevations in degrees.
         turn: seconds per turn. The front is measured at the stamp, the rear half a turn before and after.
-        reach: metres.
+        reach: meters.
     """
 
     beams: int = 32
@@ -51,7 +51,7 @@ class Spinner:
 
 
 def sweep(
-    spinner: Spinner,
+    spinner: SpinningLidar,
     rays: Floats,
     times: Floats,
     world_rays: Floats,
@@ -59,7 +59,7 @@ def sweep(
     look: Surface,
     weather: Weather,
     rng: np.random.Generator,
-) -> Cloud:
+) -> PointCloud:
     """What the receiver makes of a turn.
 
     The signal is reflectance over squared range; weak ones are lost by chance. Intensity is calibrated for range.
@@ -90,21 +90,21 @@ def sweep(
     speckle = rng.normal(1, 0.06, len(ray))
     strength = np.clip(255 * np.minimum(reflectance[kept] * speckle, 1.0), 1, 255).round()
     if weather.murk:
-        ray, measured, strength = _veiled(ray, measured, strength, hits.distance, weather, rng)
+        ray, measured, strength = _attenuate(ray, measured, strength, hits.distance, weather, rng)
     points = np.zeros(len(ray), POINT)
     xyz = rays[ray] * measured[:, None].astype(np.float32)
     points["x"], points["y"], points["z"] = xyz.T
     points["intensity"] = strength
     points["ring"] = ray % spinner.beams
     points["time"] = times[ray]
-    return Cloud(points[np.argsort(ray, kind="stable")])
+    return PointCloud(points[np.argsort(ray, kind="stable")])
 
 
-def shake(spread: tuple[float, float], rng: np.random.Generator) -> Transform:
+def jitter_pose(spread: tuple[float, float], rng: np.random.Generator) -> Transform:
     """A loose mounting's error at one instant: small rotations and translations that nobody knows of.
 
     Args:
-        spread: standard deviations about and along each axis, radians and metres.
+        spread: standard deviations about and along each axis, radians and meters.
         rng: the chance.
     """
     x, y, z = rng.normal(0, spread[0], 3)
@@ -119,11 +119,11 @@ def _wet(hits: Hits, rain: float) -> Floats:
     return 1 - np.float32(0.65 * rain) * (paved & (hits.normal[:, 2] > 0.7))
 
 
-def _veiled(
+def _attenuate(
     ray: npt.NDArray[np.int64], measured: Floats, strength: Floats, distance: Floats, weather: Weather,
     rng: np.random.Generator,
 ) -> tuple[npt.NDArray[np.int64], Floats, Floats]:  # fmt: skip
-    """Drops answer instead of what is behind them: weak echoes within a few metres.
+    """Drops answer instead of what is behind them: weak echoes within a few meters.
 
     Args:
         ray, measured, strength: the echoes without drops.

@@ -1,6 +1,6 @@
 """From surfaces to light: sun and shadow, sky, street lamps, headlamps, mirrors and haze.
 
-Inside, colours are (3, k): one row per channel, which NumPy runs through several times faster than (k, 3).
+Inside, colors are (3, k): one row per channel, which NumPy runs through several times faster than (k, 3).
 """
 
 from __future__ import annotations
@@ -12,40 +12,40 @@ import numpy as np
 
 from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.world.noise import cloudy
-from mlesam_ros.world.plan import LAMP_PITCH, Plan
-from mlesam_ros.world.scene import Colour, Hits, Snapshot
+from mlesam_ros.world.plan import LAMP_PITCH, StreetLayout
+from mlesam_ros.world.scene import Color, Hits, Snapshot
 from mlesam_ros.world.texture import Surface
-from mlesam_ros.world.vector import Floats, vector
+from mlesam_ros.world.vector import Floats, as_float32
 from mlesam_ros.world.weather import Weather
 
-_SODIUM = vector([1.0, 0.74, 0.42])[:, None]
-_XENON = vector([1.0, 0.95, 0.85])[:, None]
+_SODIUM = as_float32([1.0, 0.74, 0.42])[:, None]
+_XENON = as_float32([1.0, 0.95, 0.85])[:, None]
 _BEAM = np.array([1.9, 0.0, 0.68])
-"""Where the ego car's headlamps are, metres in base_link."""
+"""Where the ego car's headlamps are, meters in base_link."""
 _LAYER = 60.0
-"""Thickness in metres of fog and rain over the street, as far as the sky is concerned."""
+"""Thickness in meters of fog and rain over the street, as far as the sky is concerned."""
 
 
 def sky(directions: Floats, weather: Weather) -> Floats:
     """Radiance (n, 3) of the open sky along (n, 3) unit directions."""
     up = np.clip(directions[:, 2], 0.0, 1.0)
-    colour = _gradient(up, weather)
+    color = _gradient(up, weather)
     reach = 1 / (up + 0.12)
     billow = cloudy(directions[:, 0] * reach, directions[:, 1] * reach, 26.0)
     cover = np.clip((billow - 1.6 + 3.2 * weather.clouds) * 0.7, 0, 1) * np.clip(up * 6, 0, 1)
     white = _channels(weather.horizon) * (0.75 + 0.15 * np.clip(billow, -2, 2))
-    colour = colour * (1 - 0.85 * cover) + white * (0.85 * cover)
-    near = np.clip(directions @ vector(weather.sun), 0, 1)
+    color = color * (1 - 0.85 * cover) + white * (0.85 * cover)
+    near = np.clip(directions @ as_float32(weather.sun), 0, 1)
     glow = (0.35 * near**24 + 3.0 * (near > 0.9994)) * (1 - 0.8 * cover)
-    colour = colour + glow * _channels(weather.sunlight)
+    color = color + glow * _channels(weather.sunlight)
     if weather.murk:
         clear = np.exp(-weather.murk * _LAYER / (up + 0.05))
-        colour = colour * clear + _channels(weather.horizon) * (1 - clear)
-    return colour.T.astype(np.float32)
+        color = color * clear + _channels(weather.horizon) * (1 - clear)
+    return color.T.astype(np.float32)
 
 
-def _channels(colour: Colour) -> Floats:
-    return vector(colour)[:, None]
+def _channels(color: Color) -> Floats:
+    return as_float32(color)[:, None]
 
 
 def _gradient(up: Floats, weather: Weather) -> Floats:
@@ -55,7 +55,13 @@ def _gradient(up: Floats, weather: Weather) -> Floats:
 
 
 def radiance(
-    hits: Hits, look: Surface, directions: Floats, snapshot: Snapshot, weather: Weather, plan: Plan, ego: Transform
+    hits: Hits,
+    look: Surface,
+    directions: Floats,
+    snapshot: Snapshot,
+    weather: Weather,
+    plan: StreetLayout,
+    ego: Transform,
 ) -> Floats:
     """Light (n, 3) that comes back along n rays.
 
@@ -73,14 +79,14 @@ def radiance(
     if weather.lamps or weather.headlamps:
         light += _street_lamps(hits, plan, weather) + _headlamps(hits, ego, weather)
     albedo = np.ascontiguousarray(look.albedo.T)
-    colour = albedo * light
-    colour += albedo * look.emission
-    _mirror(colour, hits, look, directions, snapshot, weather)
+    color = albedo * light
+    color += albedo * look.emission
+    _mirror(color, hits, look, directions, snapshot, weather)
     fog = np.exp(hits.distance[hits.ray] * np.float32(-weather.haze))
-    colour *= fog
-    colour += _channels(weather.horizon) * (1 - fog)
+    color *= fog
+    color += _channels(weather.horizon) * (1 - fog)
     out = np.empty_like(directions)
-    out[hits.ray] = colour.T
+    out[hits.ray] = color.T
     miss = np.flatnonzero(~np.isfinite(hits.distance))
     out[miss] = sky(directions[miss], weather)
     return out
@@ -90,13 +96,13 @@ def _ambient(hits: Hits, weather: Weather) -> Floats:
     """Sky from above, a little of the ground's light from below, less of both where walls meet the ground."""
     up = 0.5 + 0.5 * hits.normal[:, 2]
     open_air = 1 - 0.45 * (1 - up) * np.exp(-1.2 * np.maximum(hits.point[:, 2], 0))
-    bounce = 0.12 * (vector(weather.sunlight) * max(weather.sun[2], 0) + vector(weather.skylight))
+    bounce = 0.12 * (as_float32(weather.sunlight) * max(weather.sun[2], 0) + as_float32(weather.skylight))
     light = up * _channels(weather.skylight) + (1 - up) * bounce[:, None]
     return light * open_air
 
 
 def _sun(hits: Hits, snapshot: Snapshot, weather: Weather) -> Floats:
-    towards = vector(weather.sun)
+    towards = as_float32(weather.sun)
     facing = hits.normal @ towards
     if not weather.shadows:
         return np.maximum(facing, 0) * _channels(weather.sunlight)
@@ -109,10 +115,10 @@ def _sun(hits: Hits, snapshot: Snapshot, weather: Weather) -> Floats:
 
 def _dot(a: Sequence[Any] | Floats, b: Sequence[Any] | Floats) -> Floats:
     """The scalar product of vectors given as x, y and z."""
-    return vector(a[0] * b[0] + a[1] * b[1] + a[2] * b[2])
+    return as_float32(a[0] * b[0] + a[1] * b[1] + a[2] * b[2])
 
 
-def _street_lamps(hits: Hits, plan: Plan, weather: Weather) -> Floats:
+def _street_lamps(hits: Hits, plan: StreetLayout, weather: Weather) -> Floats:
     """The two nearest lamps along the street, each a downward lamp with inverse-square fall-off."""
     total = np.zeros(len(hits.point), np.float32)
     nearest = np.floor((hits.point[:, 0] - 17.0) / LAMP_PITCH)
@@ -139,9 +145,7 @@ def _headlamps(hits: Hits, ego: Transform, weather: Weather) -> Floats:
     return ((28.0 * weather.headlamps) * beam * facing / square) * _XENON
 
 
-def _mirror(
-    colour: Floats, hits: Hits, look: Surface, directions: Floats, snapshot: Snapshot, weather: Weather
-) -> None:
+def _mirror(color: Floats, hits: Hits, look: Surface, directions: Floats, snapshot: Snapshot, weather: Weather) -> None:
     """Glossy surfaces show the sky (Schlick's approximation); wet ones also that something dark stands before it."""
     shiny = np.flatnonzero(look.gloss > 0)
     ray, normal, gloss = directions[hits.ray[shiny]], hits.normal[shiny], look.gloss[shiny]
@@ -154,4 +158,4 @@ def _mirror(
         share *= look.sheen[shiny]
         hidden = snapshot.occluded(hits.point[shiny] + 0.02 * normal, bounced)
         below = np.where(hidden, np.float32(0.16), np.float32(1.0))
-    colour[:, shiny] = colour[:, shiny] * (1 - share) + share * above * below
+    color[:, shiny] = color[:, shiny] * (1 - share) + share * above * below

@@ -1,4 +1,4 @@
-"""Triangle meshes in metres, and the few solids that the street is made of."""
+"""Triangle meshes in meters, and the few solids that the street is made of."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.world.materials import Material
-from mlesam_ros.world.vector import Floats, vector
+from mlesam_ros.world.vector import Floats, as_float32
 
 Point = tuple[float, float, float]
 
@@ -20,7 +20,7 @@ class Mesh:
     """Triangles that know their class and material.
 
     Attributes:
-        vertices: (V, 3) float32, metres, x forward, y left, z up.
+        vertices: (V, 3) float32, meters, x forward, y left, z up.
         triangles: (T, 3) uint32 vertex numbers; the winding is free, normals are turned to whoever looks.
         material: (T,) uint8 `Material` ids.
         classes: (T,) uint8 label ids.
@@ -57,14 +57,14 @@ def join(parts: Sequence[Mesh]) -> Mesh:
 
 
 def moved(part: Mesh, x: float = 0.0, y: float = 0.0, z: float = 0.0, heading: float = 0.0) -> Mesh:
-    """The mesh turned by `heading` radians about z, then shifted by metres."""
+    """The mesh turned by `heading` radians about z, then shifted by meters."""
     c, s = np.cos(heading), np.sin(heading)
     turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], np.float32)
     return replace(part, vertices=part.vertices @ turn.T + np.array([x, y, z], np.float32))
 
 
 def swinging(part: Mesh, pivot: float, amount: float) -> Mesh:
-    """The mesh as a limb that swings about the height `pivot`: `amount` is the shear per metre below it."""
+    """The mesh as a limb that swings about the height `pivot`: `amount` is the shear per meter below it."""
     return replace(part, swing=((pivot - part.vertices[:, 2]) * amount).astype(np.float32))
 
 
@@ -75,16 +75,16 @@ _BOX = np.array(
 )  # fmt: skip
 
 
-def box(size: Point, centre: Point, material: Material, label: int) -> Mesh:
+def box(size: Point, center: Point, material: Material, label: int) -> Mesh:
     """An axis-aligned box."""
-    return mesh(_CORNERS * vector(size) + vector(centre), _BOX, material, label)
+    return mesh(_CORNERS * as_float32(size) + as_float32(center), _BOX, material, label)
 
 
-def boxes(size: Point, centres: npt.ArrayLike, material: Material, label: int) -> Mesh:
-    """Many equal boxes at (n, 3) centres: pickets, bollards, steps."""
-    where = np.asarray(centres, np.float32).reshape(-1, 1, 3)
+def boxes(size: Point, centers: npt.ArrayLike, material: Material, label: int) -> Mesh:
+    """Many equal boxes at (n, 3) centers: pickets, bollards, steps."""
+    where = np.asarray(centers, np.float32).reshape(-1, 1, 3)
     faces = _BOX[None] + (8 * np.arange(len(where), dtype=np.uint32))[:, None, None]
-    return mesh(_CORNERS * vector(size) + where, faces, material, label)
+    return mesh(_CORNERS * as_float32(size) + where, faces, material, label)
 
 
 def frustum(bottom: npt.ArrayLike, top: npt.ArrayLike, material: Material, label: int) -> Mesh:
@@ -99,7 +99,7 @@ def frustum(bottom: npt.ArrayLike, top: npt.ArrayLike, material: Material, label
 
 
 def slab(profile: npt.ArrayLike, width: float, material: Material, label: int) -> Mesh:
-    """A convex side view, (n, 2) points (x, z), extruded over `width` metres about y = 0."""
+    """A convex side view, (n, 2) points (x, z), extruded over `width` meters about y = 0."""
     side = np.asarray(profile, np.float32)
     half = np.full(len(side), width / 2, np.float32)
     right = np.stack([side[:, 0], -half, side[:, 1]], 1)
@@ -109,7 +109,7 @@ def slab(profile: npt.ArrayLike, width: float, material: Material, label: int) -
 
 def rod(start: Point, end: Point, radii: tuple[float, float], material: Material, label: int, sides: int = 8) -> Mesh:
     """A round bar, tapering from radii[0] at `start` to radii[1] at `end`."""
-    a, b = vector(start), vector(end)
+    a, b = as_float32(start), as_float32(end)
     axis = (b - a) / max(float(np.linalg.norm(b - a)), 1e-6)
     across = np.cross(axis, [1.0, 0.0, 0.0] if abs(axis[0]) < 0.9 else [0.0, 1.0, 0.0])
     across /= np.linalg.norm(across)
@@ -142,13 +142,13 @@ def _sphere(rings: int) -> tuple[Floats, npt.NDArray[np.uint32]]:
     return points, np.concatenate(faces).astype(np.uint32)
 
 
-def ball(radii: Point, centre: Point, material: Material, label: int, rings: int = 4) -> Mesh:
+def ball(radii: Point, center: Point, material: Material, label: int, rings: int = 4) -> Mesh:
     """An ellipsoid of `rings` bands of latitude."""
     points, faces = _sphere(rings)
-    return mesh(points * vector(radii) + vector(centre), faces, material, label)
+    return mesh(points * as_float32(radii) + as_float32(center), faces, material, label)
 
 
 def rough(part: Mesh, amount: float, rng: np.random.Generator) -> Mesh:
-    """The mesh with every vertex pushed about by up to `amount` metres."""
+    """The mesh with every vertex pushed about by up to `amount` meters."""
     push = rng.uniform(-amount, amount, part.vertices.shape).astype(np.float32)
     return replace(part, vertices=part.vertices + push)

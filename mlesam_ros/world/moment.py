@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.encoding.evt3_encode import encode_evt3
-from mlesam_ros.frame import Events, Modality, SensorFrame
+from mlesam_ros.frame import EventWindow, Modality, SensorFrame
 from mlesam_ros.geometry.transform import Transform
 
 EPOCH = 1_700_000_000_000_000_000
@@ -22,7 +22,7 @@ SENSOR_ZERO = EPOCH - 1_000_000_000
 
 
 @dataclass(frozen=True)
-class Moment:
+class SimFrame:
     """One tick of all sensors.
 
     Attributes:
@@ -39,10 +39,10 @@ class Moment:
     frames: dict[Modality, SensorFrame]
     labels: npt.NDArray[np.uint8]
     pose: Transform
-    simulate_period: Callable[[], Events]
+    simulate_period: Callable[[], EventWindow]
 
     @cached_property
-    def period_events(self) -> Events:
+    def period_events(self) -> EventWindow:
         """All events since the moment before; they end with those of the event frame. Rendered when first asked for."""
         return self.simulate_period()
 

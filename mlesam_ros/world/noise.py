@@ -26,9 +26,9 @@ def _tiles() -> tuple[Floats, Floats]:
     return tiles[0], tiles[1]
 
 
-def grain(u: Floats, v: Floats, per_metre: float) -> Floats:
-    """Fine noise at (n,) positions in metres, `per_metre` texels to the metre: mean 0, deviation 1."""
-    return _tiles()[0][_index(u * np.float32(per_metre), v * np.float32(per_metre))]
+def grain(u: Floats, v: Floats, per_meter: float) -> Floats:
+    """Fine noise at (n,) positions in meters, `per_meter` texels to the meter: mean 0, deviation 1."""
+    return _tiles()[0][_index(u * np.float32(per_meter), v * np.float32(per_meter))]
 
 
 def cloudy(u: Floats, v: Floats, per_unit: float) -> Floats:

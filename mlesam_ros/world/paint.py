@@ -1,4 +1,4 @@
-"""Colours that things of a kind come in. They overlap between kinds on purpose: grey is a car, a wall and a road."""
+"""Colors that things of a kind come in. They overlap between kinds on purpose: gray is a car, a wall and a road."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlesam_ros.world.scene import Colour
+from mlesam_ros.world.scene import Color
 
 
-def linear(red: float, green: float, blue: float) -> Colour:
+def linear(red: float, green: float, blue: float) -> Color:
     """Display RGB of 0 … 255 as linear light in 0 … 1 (gamma 2.2)."""
     return ((red / 255) ** 2.2, (green / 255) ** 2.2, (blue / 255) ** 2.2)
 
 
-def pick(rng: np.random.Generator, palette: Sequence[Colour], spread: float = 0.12) -> Colour:
-    """One colour of a palette, every channel scaled by up to ± spread."""
-    colour = palette[int(rng.integers(len(palette)))]
+def pick(rng: np.random.Generator, palette: Sequence[Color], spread: float = 0.12) -> Color:
+    """One color of a palette, every channel scaled by up to ± spread."""
+    color = palette[int(rng.integers(len(palette)))]
     r, g, b = (
-        float(np.clip(c * s, 0.004, 0.95)) for c, s in zip(colour, rng.uniform(1 - spread, 1 + spread, 3), strict=True)
+        float(np.clip(c * s, 0.004, 0.95)) for c, s in zip(color, rng.uniform(1 - spread, 1 + spread, 3), strict=True)
     )
     return (r, g, b)
 
 
-def vivid(rng: np.random.Generator) -> Colour:
+def vivid(rng: np.random.Generator) -> Color:
     """Any hue, as clothes and vans come in."""
     rgb = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.1, 0.9), rng.uniform(0.15, 0.95))
     return linear(*(255 * c for c in rgb))

@@ -46,7 +46,7 @@ def person(build: str) -> Mesh:
 def draw_person(
     rng: np.random.Generator, x: float, y: float, z: float, heading: float, stride: float = 0.0
 ) -> Instance:
-    """A random person at (x, y, z) metres who looks along `heading` radians; `stride` swings the limbs."""
+    """A random person at (x, y, z) meters who looks along `heading` radians; `stride` swings the limbs."""
     build = person(BUILDS[int(rng.integers(len(BUILDS)))])
     top, trousers = paint.vivid(rng), paint.pick(rng, paint.STATICS + paint.CARS[2:8], 0.3)
     return Instance(build, x, y, z, heading, float(rng.uniform()), top, trousers, stride)

@@ -10,29 +10,29 @@ import numpy as np
 from mlesam_ros.world.vector import Floats
 
 TILE = 48.0
-"""Length in metres of the pieces that the street is furnished in."""
+"""Length in meters of the pieces that the street is furnished in."""
 LAMP_PITCH = 24.0
-"""Metres along the street from one lamp to the next; they alternate between the sides."""
+"""Meters along the street from one lamp to the next; they alternate between the sides."""
 LAMP_HEIGHT = 6.6
-"""Metres above the road."""
+"""Meters above the road."""
 SIDE_STREET = 9.0
-"""Width in metres of a side street, which opens at the start of a tile."""
+"""Width in meters of a side street, which opens at the start of a tile."""
 ZEBRA = (11.0, 14.0)
-"""Where in a tile a pedestrian crossing lies, metres from its start."""
-KERB = 0.13
-"""Height of the pavement above the road, metres."""
+"""Where in a tile a pedestrian crossing lies, meters from its start."""
+CURB = 0.13
+"""Height of the pavement above the road, meters."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Street coordinates are s along x and d to the left of the centre line; the line is y = bend(x).
+class StreetLayout:
+    """Street coordinates are s along x and d to the left of the center line; the line is y = bend(x).
 
     Attributes:
         lanes: per direction, 1 or 2; traffic keeps right.
-        lane: width of a lane, metres.
-        parking: width of the strip between lanes and kerb on either side, metres; cars park where it is wide enough.
-        pavement: width of the pavements, metres.
-        sway: ((amplitude m, metres per radian, phase), …) of the sines that bend the centre line.
+        lane: width of a lane, meters.
+        parking: width of the strip between lanes and curb on either side, meters; cars park where it is wide enough.
+        pavement: width of the pavements, meters.
+        sway: ((amplitude m, meters per radian, phase), …) of the sines that bend the center line.
         wear: 0 … 1, how patched the asphalt and how faded the paint is.
         brightness: albedo of the asphalt.
         urban: 0 … 1, share of plots with buildings.
@@ -48,7 +48,7 @@ class Plan:
     urban: float
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Plan:
+    def draw(cls, rng: np.random.Generator) -> StreetLayout:
         """A random street."""
         sway = tuple(
             (float(rng.uniform(0, 0.11) * scale), float(scale), float(rng.uniform(0, 2 * np.pi)))
@@ -64,26 +64,26 @@ class Plan:
 
     @property
     def carriageway(self) -> float:
-        """Half the width of the driven lanes, metres."""
+        """Half the width of the driven lanes, meters."""
         return self.lanes * self.lane
 
     @property
-    def kerb(self) -> float:
-        """|d| of the kerbs, metres."""
+    def curb(self) -> float:
+        """|d| of the curbs, meters."""
         return self.carriageway + self.parking
 
     @property
     def parks(self) -> bool:
-        """Whether cars park along the kerbs."""
+        """Whether cars park along the curbs."""
         return self.parking > 1.0
 
     @property
     def frontage(self) -> float:
-        """|d| at which the plots begin, metres."""
-        return self.kerb + self.pavement
+        """|d| at which the plots begin, meters."""
+        return self.curb + self.pavement
 
     def bend(self, x: Any) -> Any:
-        """The centre line's y in metres at x metres, a number or an array."""
+        """The center line's y in meters at x meters, a number or an array."""
         return sum(amplitude * np.sin(x / scale + phase) for amplitude, scale, phase in self.sway)
 
     def heading(self, x: float) -> float:
@@ -91,11 +91,11 @@ class Plan:
         return float(np.arctan(sum(a / scale * np.cos(x / scale + phase) for a, scale, phase in self.sway)))
 
     def lateral(self, point: Floats) -> Floats:
-        """D in metres of (n, 3) world points."""
+        """D in meters of (n, 3) world points."""
         return (point[:, 1] - self.bend(point[:, 0])).astype(np.float32)
 
     def lamp(self, number: Any) -> tuple[Any, Any, Any]:
-        """World position in metres of the heads of the street lamps with these numbers."""
+        """World position in meters of the heads of the street lamps with these numbers."""
         x = number * LAMP_PITCH + 17.0
         side = 1 - 2 * (number % 2)
-        return x, self.bend(x) + side * (self.kerb - 0.7), np.full_like(x, LAMP_HEIGHT)
+        return x, self.bend(x) + side * (self.curb - 0.7), np.full_like(x, LAMP_HEIGHT)

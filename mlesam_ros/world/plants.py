@@ -11,7 +11,7 @@ from mlesam_ros.world.scene import Instance
 
 
 def tree(rng: np.random.Generator, x: float, y: float, size: float | None = None) -> Instance:
-    """A tree with a crown of several lumps; `size` metres tall, else 5 to 10."""
+    """A tree with a crown of several lumps; `size` meters tall, else 5 to 10."""
     height = size or rng.uniform(5.0, 10.0)
     stem = height * rng.uniform(0.3, 0.42)
     girth = 0.018 * height + 0.05
@@ -21,13 +21,13 @@ def tree(rng: np.random.Generator, x: float, y: float, size: float | None = None
     spread, rise = (0.14, 0.36) if slim else (rng.uniform(0.2, 0.27), 0.26)
     for number in range(2 if slim else int(rng.integers(5, 9))):
         angle, off = rng.uniform(0, 2 * np.pi), (0.0 if number == 0 else rng.uniform(0.5, 1.0) * spread * height)
-        centre = (
+        center = (
             float(lean[0] + np.cos(angle) * off * (not slim)),
             float(lean[1] + np.sin(angle) * off * (not slim)),
             stem + height * (rise + (0.0 if number == 0 else rng.uniform(-0.14, 0.2))),
         )
         scale = height * (1.0 if number == 0 else rng.uniform(0.55, 0.8))
-        lump = ball((spread * scale, spread * scale, rise * scale), centre, Material.LEAF, classes.VEGETATION, 7)
+        lump = ball((spread * scale, spread * scale, rise * scale), center, Material.LEAF, classes.VEGETATION, 7)
         parts.append(rough(lump, 0.028 * height, rng))
     leaf = paint.pick(rng, paint.LEAVES, 0.25)
     return Instance(
@@ -36,7 +36,7 @@ def tree(rng: np.random.Generator, x: float, y: float, size: float | None = None
 
 
 def hedge(rng: np.random.Generator, length: float, x: float, y: float, heading: float) -> Instance:
-    """A clipped hedge, `length` metres about (x, y)."""
+    """A clipped hedge, `length` meters about (x, y)."""
     height, deep = rng.uniform(0.8, 2.0), rng.uniform(0.6, 1.1)
     pieces = max(1, int(length / 1.2))
     along = (np.arange(pieces) + 0.5) * (length / pieces) - length / 2

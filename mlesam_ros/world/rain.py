@@ -12,7 +12,7 @@ from mlesam_ros.world.materials import Material
 from mlesam_ros.world.noise import cloudy
 from mlesam_ros.world.scene import Hits
 from mlesam_ros.world.texture import Surface
-from mlesam_ros.world.vector import Floats, vector
+from mlesam_ros.world.vector import Floats, as_float32
 from mlesam_ros.world.weather import Weather
 
 _PAVED = (Material.GROUND, Material.SLAB, Material.CONCRETE, Material.ROOF)
@@ -20,7 +20,7 @@ _WIND = 0.18
 """Sideways pixels of a falling drop per pixel downwards."""
 
 
-def soak(look: Surface, hits: Hits, rain: float) -> None:
+def wet_surfaces(look: Surface, hits: Hits, rain: float) -> None:
     """Darken what is wet, and let what lies flat and is paved mirror the sky, puddles most; in place.
 
     Wet porous surfaces reflect about half as much as dry ones (Lekner and Dorf, "Why some things are darker when wet",
@@ -35,7 +35,7 @@ def soak(look: Surface, hits: Hits, rain: float) -> None:
     look.sheen[where] = np.float32(rain) * (0.5 + 0.5 * puddle)
 
 
-def streaked(light: Floats, weather: Weather, rng: np.random.Generator, lens: np.random.Generator) -> Floats:
+def add_rain_streaks(light: Floats, weather: Weather, rng: np.random.Generator, lens: np.random.Generator) -> Floats:
     """Falling drops as bright streaks, and a few that sit on the lens and blur what is behind them.
 
     Args:
@@ -46,11 +46,11 @@ def streaked(light: Floats, weather: Weather, rng: np.random.Generator, lens: np
     """
     height, width = light.shape[:2]
     cover = _lines((height, width), weather.rain, rng)[..., None]
-    glow = vector(weather.horizon) * np.float32(0.75)
+    glow = as_float32(weather.horizon) * np.float32(0.75)
     out = light * (1 - cover) + glow * cover
     soft = cv2.blur(out, (max(3, width // 14),) * 2)
     drops = _drops((height, width), weather.rain, lens)[..., None]
-    return vector(out * (1 - drops) + soft * np.float32(0.95) * drops)
+    return as_float32(out * (1 - drops) + soft * np.float32(0.95) * drops)
 
 
 def _lines(size: tuple[int, int], rain: float, rng: np.random.Generator) -> Floats:
@@ -68,7 +68,7 @@ def _lines(size: tuple[int, int], rain: float, rng: np.random.Generator) -> Floa
         inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width) & (steps < reach)
         shade = np.broadcast_to(rng.uniform(0.4, 1.0, count)[:, None] * strength, inside.shape)
         np.maximum.at(cover, (rows[inside], columns[inside]), shade[inside].astype(np.float32))
-    return vector(cv2.GaussianBlur(cover, (3, 3), 0.6 * max(width / 512, 0.5)))
+    return as_float32(cv2.GaussianBlur(cover, (3, 3), 0.6 * max(width / 512, 0.5)))
 
 
 def _drops(size: tuple[int, int], rain: float, rng: np.random.Generator) -> Floats:
@@ -79,7 +79,7 @@ def _drops(size: tuple[int, int], rain: float, rng: np.random.Generator) -> Floa
         x, y, radius = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(0.008, 0.03) * width
         axes = (max(1, round(radius)), max(1, round(1.25 * radius)))
         cv2.ellipse(cover, (round(x), round(y)), axes, 0, 0, 360, rng.uniform(0.5, 0.9), cv2.FILLED, cv2.LINE_AA)
-    return vector(cv2.GaussianBlur(cover, (5, 5), max(1.0, 1.6 * width / 512)))
+    return as_float32(cv2.GaussianBlur(cover, (5, 5), max(1.0, 1.6 * width / 512)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,24 +12,24 @@ import open3d as o3d
 from mlesam_ros.world.mesh import Mesh
 from mlesam_ros.world.vector import Floats
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 COLUMNS = 14
-"""Columns of an instance row: x, y, z, cos, sin, seed, first colour (3), second colour (3), lit, speed."""
+"""Columns of an instance row: x, y, z, cos, sin, seed, first color (3), second color (3), lit, speed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A mesh put somewhere, with its own colours.
+    """A mesh put somewhere, with its own colors.
 
     Attributes:
         mesh: in its local frame.
-        x, y, z: its origin in the world, metres.
+        x, y, z: its origin in the world, meters.
         heading: radians about z.
-        seed: in [0, 1), what makes its texture different from its neighbour's.
+        seed: in [0, 1), what makes its texture different from its neighbor's.
         first, second: linear RGB in [0, 1].
-        stride: how far along x a walker's limbs have swung, metres per metre of limb.
+        stride: how far along x a walker's limbs have swung, meters per meter of limb.
         lit: whether its lamps burn at night.
-        speed: metres per second along its heading.
+        speed: meters per second along its heading.
     """
 
     mesh: Mesh
@@ -38,8 +38,8 @@ class Instance:
     z: float
     heading: float
     seed: float
-    first: Colour = (0.5, 0.5, 0.5)
-    second: Colour = (0.3, 0.3, 0.3)
+    first: Color = (0.5, 0.5, 0.5)
+    second: Color = (0.3, 0.3, 0.3)
     stride: float = 0.0
     lit: bool = False
     speed: float = 0.0

@@ -12,8 +12,8 @@ from mlesam_ros.world import ground_textures as ground
 from mlesam_ros.world import thing_textures as things
 from mlesam_ros.world import wall_textures as walls
 from mlesam_ros.world.materials import GLOSS, Material
-from mlesam_ros.world.patch import Patch
-from mlesam_ros.world.plan import Plan
+from mlesam_ros.world.patch import ShadingBatch
+from mlesam_ros.world.plan import StreetLayout
 from mlesam_ros.world.scene import Hits
 from mlesam_ros.world.vector import Floats
 
@@ -23,7 +23,7 @@ class Surface:
     """k surface points.
 
     Attributes:
-        albedo: (k, 3) float32 linear RGB; where `emission` is not 0 also the colour of its light.
+        albedo: (k, 3) float32 linear RGB; where `emission` is not 0 also the color of its light.
         emission: (k,) float32 radiance.
         gloss: (k,) float32, mirrored share of the sky at normal incidence.
         sheen: (k,) float32, how much of what gloss and grazing light mirror is left by roughness: 1 on dry things,
@@ -38,13 +38,13 @@ class Surface:
     classes: npt.NDArray[np.uint8]
 
 
-def surface(hits: Hits, plan: Plan, pixel: float, lamps: bool) -> Surface:
+def surface(hits: Hits, plan: StreetLayout, pixel: float, lamps: bool) -> Surface:
     """Texture what rays met.
 
     Args:
         hits: in order of material; normals of rough materials are bent in place.
         plan: the street, for its ground.
-        pixel: angle between neighbouring rays, radians.
+        pixel: angle between neighboring rays, radians.
         lamps: whether it is dark enough for lamps.
     """
     k = len(hits.ray)
@@ -58,14 +58,14 @@ def surface(hits: Hits, plan: Plan, pixel: float, lamps: bool) -> Surface:
     return out
 
 
-def _patch(hits: Hits, out: Surface, part: slice, plan: Plan, pixel: float, lamps: bool) -> Patch:
+def _patch(hits: Hits, out: Surface, part: slice, plan: StreetLayout, pixel: float, lamps: bool) -> ShadingBatch:
     rows, world = hits.rows[part], hits.point[part]
     dx, dy = world[:, 0] - rows[:, 0], world[:, 1] - rows[:, 1]
     c, s = rows[:, 3], rows[:, 4]
     normal = hits.normal[part].copy()
     normal[:, 0] = c * hits.normal[part, 0] + s * hits.normal[part, 1]
     normal[:, 1] = c * hits.normal[part, 1] - s * hits.normal[part, 0]
-    return Patch(
+    return ShadingBatch(
         plan, lamps, world, c * dx + s * dy, c * dy - s * dx, world[:, 2] - rows[:, 2],
         hits.normal[part] if hits.material[part.start] == Material.LEAF else normal,
         hits.distance[hits.ray[part]] * np.float32(pixel), rows[:, 5], rows[:, 12], rows[:, 6:9], rows[:, 9:12],
@@ -73,7 +73,7 @@ def _patch(hits: Hits, out: Surface, part: slice, plan: Plan, pixel: float, lamp
     )  # fmt: skip
 
 
-_TEXTURES: dict[Material, Callable[[Patch], None]] = {
+_TEXTURES: dict[Material, Callable[[ShadingBatch], None]] = {
     Material.GROUND: ground.ground,
     Material.SLAB: ground.slab,
     Material.GRASS: ground.grass,

@@ -10,16 +10,16 @@ from mlesam_ros.world import buildings, classes, furniture, paint, plants, vehic
 from mlesam_ros.world.materials import Material
 from mlesam_ros.world.mesh import frustum, join, mesh
 from mlesam_ros.world.people import draw_person
-from mlesam_ros.world.plan import KERB, LAMP_PITCH, SIDE_STREET, TILE, ZEBRA, Plan
-from mlesam_ros.world.scene import Batch, Colour, Instance, place
+from mlesam_ros.world.plan import CURB, LAMP_PITCH, SIDE_STREET, TILE, ZEBRA, StreetLayout
+from mlesam_ros.world.scene import Batch, Color, Instance, place
 
 _REACH = 130.0
-"""How far the ground goes to either side, metres."""
+"""How far the ground goes to either side, meters."""
 _SIDES = (1, -1)
 
 
-def tile(plan: Plan, seed: int, number: int) -> Batch:
-    """Furnish tile `number`, TILE * number … TILE * (number + 1) metres; the same for the same arguments."""
+def tile(plan: StreetLayout, seed: int, number: int) -> Batch:
+    """Furnish tile `number`, TILE * number … TILE * (number + 1) meters; the same for the same arguments."""
     rng = np.random.default_rng([seed, 101, number + 1_000_000])
     start = TILE * number
     open_left, open_right = (bool(rng.uniform() < 0.22) for _ in _SIDES)
@@ -29,7 +29,7 @@ def tile(plan: Plan, seed: int, number: int) -> Batch:
         first = start + (SIDE_STREET if is_open else 0.0)
         things.append(_pavement(plan, first, start + TILE, side, rng))
         things += _plots(plan, first, start + TILE, side, rng)
-        things += _kerbside(plan, first, start + TILE, side, rng)
+        things += _curbside(plan, first, start + TILE, side, rng)
         things += _parked(plan, start + (ZEBRA[1] + 2 if zebra else first - start + 1), start + TILE, side, rng)
         things += _lamps(plan, start, side, rng)
         things += _standing(plan, first, start + TILE, side, rng)
@@ -38,21 +38,21 @@ def tile(plan: Plan, seed: int, number: int) -> Batch:
     return place(things)
 
 
-def _at(plan: Plan, s: float, d: float) -> tuple[float, float, float]:
+def _at(plan: StreetLayout, s: float, d: float) -> tuple[float, float, float]:
     """World x, y and heading of street coordinates."""
     heading = plan.heading(s)
     return float(s - d * np.sin(heading)), float(plan.bend(s) + d * np.cos(heading)), heading
 
 
-def _ground(plan: Plan, start: float, openings: tuple[bool, bool, bool], rng: np.random.Generator) -> Instance:
+def _ground(plan: StreetLayout, start: float, openings: tuple[bool, bool, bool], rng: np.random.Generator) -> Instance:
     corners = [(0, -_REACH, 0), (TILE, -_REACH, 0), (TILE, _REACH, 0), (0, _REACH, 0)]
     flat = mesh(corners, [[0, 1, 2], [0, 2, 3]], Material.GROUND, classes.ROAD)
-    flags: Colour = (float(openings[0]), float(openings[1]), float(openings[2]))
+    flags: Color = (float(openings[0]), float(openings[1]), float(openings[2]))
     return Instance(flat, start, 0.0, 0.0, 0.0, float(rng.uniform()), flags)
 
 
 def _strip(
-    plan: Plan, s0: float, s1: float, d0: float, d1: float, height: float, material: Material, label: int
+    plan: StreetLayout, s0: float, s1: float, d0: float, d1: float, height: float, material: Material, label: int
 ) -> Instance:
     """A raised strip that follows the bend."""
     stations = np.linspace(s0, s1, max(2, int((s1 - s0) / 6) + 1))
@@ -63,14 +63,14 @@ def _strip(
     return Instance(join(pieces), 0.0, 0.0, 0.0, 0.0, 0.5)
 
 
-def _pavement(plan: Plan, s0: float, s1: float, side: int, rng: np.random.Generator) -> Instance:
-    strip = _strip(plan, s0, s1, side * plan.kerb, side * plan.frontage, KERB, Material.SLAB, classes.SIDEWALK)
+def _pavement(plan: StreetLayout, s0: float, s1: float, side: int, rng: np.random.Generator) -> Instance:
+    strip = _strip(plan, s0, s1, side * plan.curb, side * plan.frontage, CURB, Material.SLAB, classes.SIDEWALK)
     tone = float(rng.uniform(0.2, 0.4))
     return Instance(strip.mesh, 0.0, 0.0, 0.0, 0.0, float(rng.uniform()), (tone, tone * 0.96, tone * 0.9))
 
 
-def _plots(plan: Plan, s0: float, s1: float, side: int, rng: np.random.Generator) -> list[Instance]:
-    """Houses and gardens from kerb-side view left to right."""
+def _plots(plan: StreetLayout, s0: float, s1: float, side: int, rng: np.random.Generator) -> list[Instance]:
+    """Houses and gardens from curb-side view left to right."""
     things: list[Instance] = []
     s = s0 + 0.2
     while s < s1 - 5:
@@ -85,7 +85,9 @@ def _plots(plan: Plan, s0: float, s1: float, side: int, rng: np.random.Generator
     return things
 
 
-def _house(plan: Plan, s: float, width: float, side: int, setback: float, rng: np.random.Generator) -> list[Instance]:
+def _house(
+    plan: StreetLayout, s: float, width: float, side: int, setback: float, rng: np.random.Generator
+) -> list[Instance]:
     x, y, heading = _at(plan, s, side * (plan.frontage + setback))
     turn = heading if side > 0 else heading + np.pi
     things = [buildings.building(rng, width - float(rng.choice([0.0, 0.1, 1.5])), x, y, turn)]
@@ -96,17 +98,17 @@ def _house(plan: Plan, s: float, width: float, side: int, setback: float, rng: n
     return things
 
 
-def _lawn(plan: Plan, s0: float, s1: float, side: int, depth: float) -> Instance:
+def _lawn(plan: StreetLayout, s0: float, s1: float, side: int, depth: float) -> Instance:
     near, far = side * plan.frontage, side * (plan.frontage + depth)
-    return _strip(plan, s0, s1, near, far, KERB + 0.02, Material.GRASS, classes.TERRAIN)
+    return _strip(plan, s0, s1, near, far, CURB + 0.02, Material.GRASS, classes.TERRAIN)
 
 
-def _border(plan: Plan, s: float, length: float, side: int, rng: np.random.Generator) -> list[Instance]:
+def _border(plan: StreetLayout, s: float, length: float, side: int, rng: np.random.Generator) -> list[Instance]:
     make = (buildings.wall, buildings.fence, plants.hedge)[int(rng.integers(3))]
     return [make(rng, length, *_at(plan, s, side * (plan.frontage + 0.35)))]
 
 
-def _garden(plan: Plan, s: float, width: float, side: int, rng: np.random.Generator) -> list[Instance]:
+def _garden(plan: StreetLayout, s: float, width: float, side: int, rng: np.random.Generator) -> list[Instance]:
     depth = float(rng.uniform(12, 22))
     things = [_lawn(plan, s - width / 2, s + width / 2, side, depth), *_border(plan, s, width - 0.3, side, rng)]
     for _ in range(int(rng.integers(1, 5))):
@@ -115,13 +117,13 @@ def _garden(plan: Plan, s: float, width: float, side: int, rng: np.random.Genera
     return things
 
 
-def _kerbside(plan: Plan, s0: float, s1: float, side: int, rng: np.random.Generator) -> list[Instance]:
-    """Trees, signs, bins, bollards and bicycles along the kerb, one every few metres."""
+def _curbside(plan: StreetLayout, s0: float, s1: float, side: int, rng: np.random.Generator) -> list[Instance]:
+    """Trees, signs, bins, bollards and bicycles along the curb, one every few meters."""
     things: list[Instance] = []
     avenue = rng.uniform() < 0.5
     s = s0 + rng.uniform(2, 6)
     while s < s1 - 2:
-        x, y, heading = _at(plan, s, side * (plan.kerb + 0.6))
+        x, y, heading = _at(plan, s, side * (plan.curb + 0.6))
         facing = heading if side < 0 else heading + np.pi
         what = rng.uniform()
         if what < (0.5 if avenue else 0.15):
@@ -140,8 +142,8 @@ def _kerbside(plan: Plan, s0: float, s1: float, side: int, rng: np.random.Genera
     return things
 
 
-def _shelter(plan: Plan, s: float, side: int, rng: np.random.Generator) -> Instance:
-    x, y, heading = _at(plan, s + 2, side * (plan.kerb + 1.1))
+def _shelter(plan: StreetLayout, s: float, side: int, rng: np.random.Generator) -> Instance:
+    x, y, heading = _at(plan, s + 2, side * (plan.curb + 1.1))
     return furniture.shelter(rng, x, y, heading if side > 0 else heading + np.pi)
 
 
@@ -150,25 +152,25 @@ def _bicycles(x: float, y: float, heading: float, rng: np.random.Generator) -> l
     turn = heading + rng.uniform(-0.4, 0.4) + (np.pi / 2 if rng.uniform() < 0.4 else 0.0)
     make = vehicles.two_wheeler(kind)
     return [
-        Instance(make, x + 0.8 * n, y, KERB, turn, float(rng.uniform()), paint.vivid(rng))
+        Instance(make, x + 0.8 * n, y, CURB, turn, float(rng.uniform()), paint.vivid(rng))
         for n in range(int(rng.integers(1, 4)))
     ]
 
 
-def _parked(plan: Plan, s0: float, s1: float, side: int, rng: np.random.Generator) -> list[Instance]:
+def _parked(plan: StreetLayout, s0: float, s1: float, side: int, rng: np.random.Generator) -> list[Instance]:
     things: list[Instance] = []
     share, s = rng.uniform(0.25, 0.95) if plan.parks else 0.0, s0 + rng.uniform(0, 2)
     while s < s1 - 5:
         make, length, first, second = vehicles.draw_vehicle(rng, s1 - s)
         if rng.uniform() < share:
-            x, y, heading = _at(plan, s + length / 2, side * (plan.kerb - 0.2 - plan.parking * 0.42))
+            x, y, heading = _at(plan, s + length / 2, side * (plan.curb - 0.2 - plan.parking * 0.42))
             turn = heading + (np.pi if side > 0 else 0.0) + rng.normal(0, 0.02)
             things.append(Instance(make, x, y, 0.0, float(turn), float(rng.uniform()), first, second))
         s += length + rng.uniform(0.7, 2.0)
     return things
 
 
-def _lamps(plan: Plan, start: float, side: int, rng: np.random.Generator) -> list[Instance]:
+def _lamps(plan: StreetLayout, start: float, side: int, rng: np.random.Generator) -> list[Instance]:
     things = []
     for number in range(int(start / LAMP_PITCH) - 1, int(start / LAMP_PITCH) + 3):
         x, y, _ = plan.lamp(np.float64(number))
@@ -177,31 +179,31 @@ def _lamps(plan: Plan, start: float, side: int, rng: np.random.Generator) -> lis
     return things
 
 
-def _standing(plan: Plan, s0: float, s1: float, side: int, rng: np.random.Generator) -> list[Instance]:
+def _standing(plan: StreetLayout, s0: float, s1: float, side: int, rng: np.random.Generator) -> list[Instance]:
     things = []
     for _ in range(int(rng.integers(0, 4))):
-        x, y, _ = _at(plan, rng.uniform(s0, s1), side * rng.uniform(plan.kerb + 0.4, plan.frontage - 0.4))
-        things.append(draw_person(rng, x, y, KERB, float(rng.uniform(0, 6.28)), float(rng.uniform(-0.15, 0.15))))
+        x, y, _ = _at(plan, rng.uniform(s0, s1), side * rng.uniform(plan.curb + 0.4, plan.frontage - 0.4))
+        things.append(draw_person(rng, x, y, CURB, float(rng.uniform(0, 6.28)), float(rng.uniform(-0.15, 0.15))))
     return things
 
 
-def _crossing(plan: Plan, start: float, rng: np.random.Generator) -> list[Instance]:
+def _crossing(plan: StreetLayout, start: float, rng: np.random.Generator) -> list[Instance]:
     """Traffic lights (or none) and people who wait at a pedestrian crossing."""
     things: list[Instance] = []
     lights, phase = rng.uniform() < 0.8, int(rng.integers(3))
     for side in _SIDES:
         s = start + (ZEBRA[0] - 1.2 if side < 0 else ZEBRA[1] + 1.2)
-        x, y, heading = _at(plan, s, side * (plan.kerb + 0.45))
+        x, y, heading = _at(plan, s, side * (plan.curb + 0.45))
         if lights:
             reach = (plan.parking + plan.lane * 0.6) if rng.uniform() < 0.6 else 0.0
             things.append(furniture.signals(rng, x, y, heading + (0.0 if side < 0 else np.pi), reach, phase))
         for _ in range(int(rng.integers(0, 3))):
-            px, py, _ = _at(plan, start + rng.uniform(*ZEBRA), side * (plan.kerb + rng.uniform(0.3, 1.2)))
-            things.append(draw_person(rng, px, py, KERB, heading - side * np.pi / 2))
+            px, py, _ = _at(plan, start + rng.uniform(*ZEBRA), side * (plan.curb + rng.uniform(0.3, 1.2)))
+            things.append(draw_person(rng, px, py, CURB, heading - side * np.pi / 2))
     return things
 
 
-def _skyline(plan: Plan, start: float, rng: np.random.Generator) -> list[Instance]:
+def _skyline(plan: StreetLayout, start: float, rng: np.random.Generator) -> list[Instance]:
     """Taller houses and trees behind the front row."""
     things: list[Instance] = []
     for side in _SIDES:

@@ -15,13 +15,13 @@ import numpy as np
 from mlesam_ros.world import paint, vehicles
 from mlesam_ros.world.ego import Ego
 from mlesam_ros.world.people import draw_person
-from mlesam_ros.world.plan import KERB, Plan
+from mlesam_ros.world.plan import CURB, StreetLayout
 from mlesam_ros.world.scene import Batch, Instance, place
 
 BEHIND, AHEAD = 45.0, 130.0
-"""How far from the ego car movers are placed, metres along the street."""
+"""How far from the ego car movers are placed, meters along the street."""
 _CLEAR = 9.0
-"""No vehicle of the ego car's own lane comes closer than this, metres."""
+"""No vehicle of the ego car's own lane comes closer than this, meters."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Stream:
     Attributes:
         number: tells streams of a street apart.
         kind: "vehicle", "cycle" or "person".
-        d: metres to the left of the centre line.
-        speed: metres per second, negative against x.
-        pitch: mean metres from one to the next.
+        d: meters to the left of the center line.
+        speed: meters per second, negative against x.
+        pitch: mean meters from one to the next.
         share: part of the places that is taken.
     """
 
@@ -45,7 +45,7 @@ class Stream:
     share: float
 
 
-def draw_streams(plan: Plan, ego: Ego, rng: np.random.Generator) -> tuple[Stream, ...]:
+def draw_streams(plan: StreetLayout, ego: Ego, rng: np.random.Generator) -> tuple[Stream, ...]:
     """The streams of a random street. The ego car's lane moves at its speed, so nobody is run over."""
     lanes = [side * (lane + 0.5) * plan.lane for side in (1, -1) for lane in range(plan.lanes)]
     streams: list[Stream] = []
@@ -59,7 +59,7 @@ def draw_streams(plan: Plan, ego: Ego, rng: np.random.Generator) -> tuple[Stream
         edge = side * (plan.carriageway - 0.45)
         streams.append(Stream(len(streams), "cycle", edge, -side * rng.uniform(2.5, 4.2), 38.0, rng.uniform(0.2, 0.7)))
         for direction in (1, -1):
-            d = side * (plan.kerb + plan.pavement * (0.62 + 0.16 * direction))
+            d = side * (plan.curb + plan.pavement * (0.62 + 0.16 * direction))
             pace = direction * rng.uniform(1.0, 1.5)
             streams.append(
                 Stream(len(streams), "person", d, float(pace), float(rng.uniform(5, 14)), float(rng.uniform(0.3, 0.9)))
@@ -67,7 +67,7 @@ def draw_streams(plan: Plan, ego: Ego, rng: np.random.Generator) -> tuple[Stream
     return tuple(streams)
 
 
-def movers(plan: Plan, ego: Ego, streams: tuple[Stream, ...], seed: int, t: float) -> Batch:
+def movers(plan: StreetLayout, ego: Ego, streams: tuple[Stream, ...], seed: int, t: float) -> Batch:
     """All movers near the ego car at t seconds."""
     return place([thing for stream in streams for thing in _members(plan, ego, stream, seed, t)])
 
@@ -92,7 +92,7 @@ def _looks(seed: int, stream: Stream, k: int) -> tuple[bool, float, float, Insta
     return taken, along, across, Instance(make, 0, 0, 0, 0, float(rng.uniform()), first, second)
 
 
-def _members(plan: Plan, ego: Ego, stream: Stream, seed: int, t: float) -> Iterator[Instance]:
+def _members(plan: StreetLayout, ego: Ego, stream: Stream, seed: int, t: float) -> Iterator[Instance]:
     here, drift = ego.along(t), stream.speed * t
     own = stream.kind == "vehicle" and abs(stream.d - ego.lane) < 0.1
     first, last = (int((here + edge - drift) // stream.pitch) for edge in (-BEHIND, AHEAD))
@@ -105,13 +105,13 @@ def _members(plan: Plan, ego: Ego, stream: Stream, seed: int, t: float) -> Itera
             yield _standing_at(plan, stream, look, s, stream.d + 0.25 * across, t + along)
 
 
-def _standing_at(plan: Plan, stream: Stream, look: Instance, s: float, d: float, t: float) -> Instance:
+def _standing_at(plan: StreetLayout, stream: Stream, look: Instance, s: float, d: float, t: float) -> Instance:
     heading = plan.heading(s)
     x, y = float(s - d * np.sin(heading)), float(plan.bend(s) + d * np.cos(heading))
     turn = heading + (np.pi if stream.speed < 0 else 0.0)
     walking = stream.kind == "person"
     stride = 0.45 * float(np.sin(2 * np.pi * t * abs(stream.speed) / 1.5)) if walking else 0.0
     return Instance(
-        look.mesh, x, y, KERB if walking else 0.0, turn, look.seed, look.first, look.second, stride, not walking,
+        look.mesh, x, y, CURB if walking else 0.0, turn, look.seed, look.first, look.second, stride, not walking,
         abs(stream.speed),
     )  # fmt: skip

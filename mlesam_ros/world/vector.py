@@ -11,6 +11,6 @@ Floats = npt.NDArray[np.floating[Any]]
 """float32 in fact; the type checker takes arithmetic with Python numbers for double precision."""
 
 
-def vector(values: npt.ArrayLike) -> Floats:
+def as_float32(values: npt.ArrayLike) -> Floats:
     """Numbers as a float32 array."""
     return np.asarray(values, np.float32)

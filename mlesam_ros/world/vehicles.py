@@ -13,9 +13,9 @@ import numpy as np
 from mlesam_ros.world import classes, paint
 from mlesam_ros.world.materials import Material
 from mlesam_ros.world.mesh import Mesh, ball, box, boxes, frustum, join, rod, slab
-from mlesam_ros.world.scene import Colour
+from mlesam_ros.world.scene import Color
 
-# Side views as (nose, tail, bonnet height, sill, glass from, glass to, roof from, roof to, roof height, width), metres.
+# Side views as (nose, tail, bonnet height, sill, glass from, glass to, roof from, roof to, roof height, width), meters.
 _BODIES = {
     "hatchback": (2.0, -1.95, 0.92, 0.28, 1.0, -1.85, 0.25, -1.45, 1.48, 1.74),
     "saloon": (2.3, -2.25, 0.9, 0.28, 1.05, -1.65, 0.3, -0.95, 1.45, 1.8),
@@ -166,14 +166,14 @@ def _rider() -> list[Mesh]:
 
 
 Maker = Callable[[str], Mesh]
-# What drives and parks: (share, maker, kinds, length in metres).
+# What drives and parks: (share, maker, kinds, length in meters).
 _FLEET: tuple[tuple[float, Maker, tuple[str, ...], float], ...] = (
     (0.86, car, CAR_KINDS, 4.8), (0.08, truck, ("box", "flat"), 8.2), (0.06, bus, ("long", "short"), 12.0)
 )  # fmt: skip
 
 
-def draw_vehicle(rng: np.random.Generator, longest: float = 99.0) -> tuple[Mesh, float, Colour, Colour]:
-    """A random vehicle no longer than `longest` metres: its mesh, length and two colours."""
+def draw_vehicle(rng: np.random.Generator, longest: float = 99.0) -> tuple[Mesh, float, Color, Color]:
+    """A random vehicle no longer than `longest` meters: its mesh, length and two colors."""
     choices = [entry for entry in _FLEET if entry[3] <= longest]
     weights = np.array([entry[0] for entry in choices])
     _, make, kinds, length = choices[int(rng.choice(len(choices), p=weights / weights.sum()))]

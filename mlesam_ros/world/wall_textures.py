@@ -7,11 +7,11 @@ import numpy.typing as npt
 
 from mlesam_ros.world.materials import GLOSS, Material
 from mlesam_ros.world.noise import cloudy, grain, hashed
-from mlesam_ros.world.patch import Patch
-from mlesam_ros.world.vector import Floats, vector
+from mlesam_ros.world.patch import ShadingBatch
+from mlesam_ros.world.vector import Floats, as_float32
 
 
-def facade(p: Patch) -> None:
+def facade(p: ShadingBatch) -> None:
     """Storeys of windows in brick or plaster; some ground floors are shops; by night some windows are lit."""
     u, style = p.along(), np.mod(p.seed * 97.0, 1.0)
     stain = 0.1 * cloudy(u + 50 * p.seed, p.z, 3.0)
@@ -42,7 +42,7 @@ def facade(p: Patch) -> None:
     p.emission[door] = 0.0
 
 
-def _panes(p: Patch, pane: npt.NDArray[np.bool_], a: Floats, dice: Floats, shop: npt.NDArray[np.bool_]) -> None:
+def _panes(p: ShadingBatch, pane: npt.NDArray[np.bool_], a: Floats, dice: Floats, shop: npt.NDArray[np.bool_]) -> None:
     curtain = 0.03 + 0.3 * np.maximum(dice - 0.55, 0)
     mullion = pane & (a < 0.035) & ~shop
     p.put(pane, np.repeat(curtain[:, None], 3, axis=1))
@@ -50,18 +50,18 @@ def _panes(p: Patch, pane: npt.NDArray[np.bool_], a: Floats, dice: Floats, shop:
     p.gloss[pane & ~mullion] = GLOSS[Material.GLASS]
     if p.lamps:
         lit = pane & (np.where(shop, dice * 2.0, np.mod(dice * 17, 1.0)) > 0.72)
-        p.put(lit, vector([1.0, 0.72, 0.4]))
+        p.put(lit, as_float32([1.0, 0.72, 0.4]))
         p.emission[lit] = (0.02 + 0.08 * np.mod(dice * 7, 1.0))[lit]
 
 
-def roof(p: Patch) -> None:
+def roof(p: ShadingBatch) -> None:
     """Rows of tiles."""
     rows = np.mod(np.abs(p.y) * 3.0, 1.0)
     tone = 1 + 0.25 * (rows - 0.5) * p.fade(0.3) + 0.1 * grain(p.x, p.y + p.z, 12.0) * p.fade(0.1)
     p.tint(p.second, tone)
 
 
-def _masonry(p: Patch, u: Floats) -> Floats:
+def _masonry(p: ShadingBatch, u: Floats) -> Floats:
     """The relief of bricks or plaster, about 1."""
     course = p.z / 0.085
     across = u / 0.25 + 0.5 * np.mod(np.floor(course), 2)
@@ -70,12 +70,12 @@ def _masonry(p: Patch, u: Floats) -> Floats:
     return 1 + bricks + 0.06 * grain(u, p.z, 30.0) * p.fade(0.04)
 
 
-def brick(p: Patch) -> None:
+def brick(p: ShadingBatch) -> None:
     """A garden wall."""
     p.tint(p.first, _masonry(p, p.along()))
 
 
-def concrete(p: Patch) -> None:
-    """Weathered concrete with a little of the first colour."""
+def concrete(p: ShadingBatch) -> None:
+    """Weathered concrete with a little of the first color."""
     u = p.along()
     p.tint(0.4 * p.first + 0.18, 1 + 0.1 * grain(u, p.z + p.y, 25.0) * p.fade(0.05) + 0.12 * cloudy(u, p.z, 8.0))

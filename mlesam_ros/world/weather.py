@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.world.scene import Colour
+from mlesam_ros.world.scene import Color
 
 WEATHERS = ("cloud", "fog", "night", "rain", "sun")
 """DELIVER's five, in its order."""
@@ -42,10 +42,10 @@ class Weather:
 
     name: str
     sun: tuple[float, float, float]
-    sunlight: Colour
-    skylight: Colour
-    zenith: Colour
-    horizon: Colour
+    sunlight: Color
+    skylight: Color
+    zenith: Color
+    horizon: Color
     clouds: float
     haze: float
     lamps: float
@@ -87,17 +87,17 @@ def _towards(elevation: float, azimuth: float) -> tuple[float, float, float]:
     return float(flat * np.cos(azimuth)), float(flat * np.sin(azimuth)), float(np.sin(elevation))
 
 
-def _tint(colour: Colour, scale: float) -> Colour:
-    return (colour[0] * scale, colour[1] * scale, colour[2] * scale)
+def _tint(color: Color, scale: float) -> Color:
+    return (color[0] * scale, color[1] * scale, color[2] * scale)
 
 
 def _sun(rng: np.random.Generator) -> Weather:
     clouds, height = float(rng.uniform(0, 1)), float(rng.uniform(0.3, 1.15))
     overcast = np.clip(clouds * 1.6 - 0.6, 0, 1)
     warm = 0.35 * np.exp(-3 * (height - 0.3))
-    blue, grey = np.array([0.16, 0.32, 0.72]), np.array([0.62, 0.66, 0.72])
+    blue, gray = np.array([0.16, 0.32, 0.72]), np.array([0.62, 0.66, 0.72])
     sun = float(2.6 * (1 - 0.93 * overcast))
-    sky = blue * (1 - overcast) + grey * overcast
+    sky = blue * (1 - overcast) + gray * overcast
     return Weather(
         name="sun", sun=_towards(height, float(rng.uniform(0, 2 * np.pi))),
         sunlight=_tint((1.0, float(0.95 - 0.2 * warm), float(0.86 - 0.5 * warm)), sun),

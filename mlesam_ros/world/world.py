@@ -18,31 +18,31 @@ from mlesam_ros.frame import (
     LIDAR,
     MODALITIES,
     NANOSECONDS,
-    Cloud,
-    Events,
+    EventWindow,
     Modality,
     Payload,
-    Picture,
+    PointCloud,
+    RawImage,
     SensorFrame,
 )
 from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.world import classes
-from mlesam_ros.world.blur import blurred, flow
-from mlesam_ros.world.camera import develop, measure, pixel_rays, turned
+from mlesam_ros.world.blur import flow, motion_blur
+from mlesam_ros.world.camera import expose, pixel_rays, simulate_depth, turned
 from mlesam_ros.world.ego import Ego
-from mlesam_ros.world.event_camera import Crossings, crossings, draw_thresholds, log_light
+from mlesam_ros.world.event_camera import EventBatch, crossings, draw_thresholds, log_light
 from mlesam_ros.world.faults import NO_FAULT, draw_fault
-from mlesam_ros.world.lidar import Spinner, shake, sweep
+from mlesam_ros.world.lidar import SpinningLidar, jitter_pose, sweep
 from mlesam_ros.world.light import radiance
-from mlesam_ros.world.moment import EPOCH, PERIOD, Moment
-from mlesam_ros.world.plan import TILE, Plan
-from mlesam_ros.world.rain import soak, streaked
+from mlesam_ros.world.moment import EPOCH, PERIOD, SimFrame
+from mlesam_ros.world.plan import TILE, StreetLayout
+from mlesam_ros.world.rain import add_rain_streaks, wet_surfaces
 from mlesam_ros.world.rig import BASE_FRAME, CAMERA_FRAME, EVENT_FRAME, LIDAR_FRAME, street_rig
 from mlesam_ros.world.scene import Batch, Hits, Layer, Snapshot, merge
 from mlesam_ros.world.texture import Surface, surface
 from mlesam_ros.world.tile import tile
 from mlesam_ros.world.traffic import draw_streams, movers
-from mlesam_ros.world.vector import Floats, vector
+from mlesam_ros.world.vector import Floats, as_float32
 from mlesam_ros.world.weather import draw_weather, weather_name
 
 _SEGMENTS = ((-100, -30), (-30, 0))
@@ -101,14 +101,14 @@ class World:
             )
         self.seed, self.size, self.length, self.dropped = seed, size, length, _checked(dropped)
         rng = np.random.default_rng([seed, 7])
-        self.plan = Plan.draw(rng)
+        self.plan = StreetLayout.draw(rng)
         self.ego = Ego.draw(self.plan, rng)
         self.streams = draw_streams(self.plan, self.ego, rng)
         self.weather = draw_weather(weather_name(weather), np.random.default_rng([seed, 9]))
         self.fault = draw_fault(fault, np.random.default_rng([seed, 10]))
         self.event_size = (round(size[0] * self.fault.event_share), round(size[1] * self.fault.event_share))
         self.rig = street_rig(size, self.event_size)
-        self.spinner = Spinner()
+        self.spinner = SpinningLidar()
         self._threads = threads
         self._exposed = self.fault.exposed(self.weather)
         self._rays, self._cosine = pixel_rays(self.rig.camera, size)
@@ -118,14 +118,14 @@ class World:
         self._thresholds = draw_thresholds(self.event_size, np.random.default_rng([seed, 8]))
         self._base_from_camera = self.rig.tree.lookup(BASE_FRAME, CAMERA_FRAME)
         self._base_from_lidar = self.rig.tree.lookup(BASE_FRAME, LIDAR_FRAME)
-        self._tile = lru_cache(maxsize=8)(self._furnish)
+        self._tile = lru_cache(maxsize=8)(self._populate_tile)
         self._standing = lru_cache(maxsize=2)(self._build)
         self._log_light = lru_cache(maxsize=4)(self._render_log_light)
 
     def __len__(self) -> int:
         return self.length
 
-    def moment(self, index: int) -> Moment:
+    def moment(self, index: int) -> SimFrame:
         """All sensors at tick `index`, any integer from 0; beyond `length` the street simply goes on.
 
         Raises:
@@ -140,7 +140,7 @@ class World:
             picture, depth, labels = self._pictures(index, snapshot, pose)
             payloads: dict[Modality, Payload] = {CAMERA: picture, DEPTH: depth, **others.result()}
         frames = {m: SensorFrame(m, stamp, _FRAMES[m], payloads[m]) for m in MODALITIES if m not in self.dropped}
-        return Moment(index, stamp, frames, labels, pose, lambda: self._events(index, _SEGMENTS))
+        return SimFrame(index, stamp, frames, labels, pose, lambda: self._events(index, _SEGMENTS))
 
     def _others(self, index: int, snapshot: Snapshot) -> dict[Modality, Payload]:
         """What does not come through the camera's rays; a dropped sensor is not simulated."""
@@ -153,7 +153,7 @@ class World:
 
     # The world at an instant
 
-    def _furnish(self, number: int) -> Batch:
+    def _populate_tile(self, number: int) -> Batch:
         return tile(self.plan, self.seed, number)
 
     def _build(self, here: int) -> Layer:
@@ -177,12 +177,12 @@ class World:
         hits = snapshot.cast(eye.translation.astype(np.float32), directions)
         look = surface(hits, self.plan, pixel, self.weather.lamps > 0)
         if self.weather.rain:
-            soak(look, hits, self.weather.rain)
+            wet_surfaces(look, hits, self.weather.rain)
         return hits, look, radiance(hits, look, directions, snapshot, self.weather, self.plan, pose)
 
     def _pictures(
         self, index: int, snapshot: Snapshot, pose: Transform
-    ) -> tuple[Picture, Picture, npt.NDArray[np.uint8]]:
+    ) -> tuple[RawImage, RawImage, npt.NDArray[np.uint8]]:
         """Camera picture, depth picture and labels."""
         hits, look, light = self._look(snapshot, pose, self._rays, 2 / self.size[1])
         labels = np.full(self._rays.shape[0], classes.SKY, np.uint8)
@@ -191,22 +191,22 @@ class World:
         gloss[hits.ray] = look.gloss
         depth = (hits.distance * self._cosine).reshape(self.size)
         picture = self._photograph(index, pose, hits, light.reshape(*self.size, 3))
-        measured = measure(depth, gloss.reshape(self.size), self.weather, self._chance(index, 1))
+        measured = simulate_depth(depth, gloss.reshape(self.size), self.weather, self._chance(index, 1))
         return picture, measured, labels.reshape(self.size)
 
-    def _photograph(self, index: int, pose: Transform, hits: Hits, light: Floats) -> Picture:
+    def _photograph(self, index: int, pose: Transform, hits: Hits, light: Floats) -> RawImage:
         """The camera's picture of the light, with whatever fault and rain do to it."""
         if self.fault.shutter:
             now, half = index * PERIOD / NANOSECONDS, self.fault.shutter / 2
             opens, closes = (self.ego.pose(now + shift) @ self._base_from_camera for shift in (-half, half))
             directions = turned(self._rays, pose @ self._base_from_camera)
-            light = blurred(light, flow(hits, directions, self.rig.camera, (opens, closes), self.fault.shutter))
+            light = motion_blur(light, flow(hits, directions, self.rig.camera, (opens, closes), self.fault.shutter))
         if self.weather.rain:
             lens = np.random.default_rng([self.seed, 304, index // _DROPS_STAY])
-            light = streaked(light, self.weather, self._chance(index, 3), lens)
-        return develop(light, self._exposed, self._chance(index, 0))
+            light = add_rain_streaks(light, self.weather, self._chance(index, 3), lens)
+        return expose(light, self._exposed, self._chance(index, 0))
 
-    def _sweep(self, index: int, snapshot: Snapshot) -> Cloud:
+    def _sweep(self, index: int, snapshot: Snapshot) -> PointCloud:
         """The car drives on during the turn, so every column of the sweep has its own pose."""
         rays, times = self.spinner.rays()
         origins, directions = np.empty_like(rays), np.empty_like(rays)
@@ -216,7 +216,7 @@ class World:
             part = slice(first, first + beams * 16)
             eye = self.ego.pose(now + float(times[part].mean())) @ self._base_from_lidar
             if shaken is not None:
-                eye = eye @ shake(self.fault.shake, shaken)
+                eye = eye @ jitter_pose(self.fault.shake, shaken)
             origins[part], directions[part] = eye.translation, turned(rays[part], eye)
         hits = snapshot.cast(origins, directions)
         look = surface(hits, self.plan, 0.003, False)
@@ -227,23 +227,23 @@ class World:
         _, _, light = self._look(self._snapshot(time), pose, self._event_rays, 2 / self._event_detail[1])
         picture = log_light(light.reshape(*self._event_detail, 3), self.weather)
         height, width = self.event_size
-        return vector(cv2.resize(cv2.GaussianBlur(picture, (3, 3), 0.5), (width, height)))
+        return as_float32(cv2.resize(cv2.GaussianBlur(picture, (3, 3), 0.5), (width, height)))
 
-    def _events(self, index: int, segments: tuple[tuple[int, int], ...]) -> Events:
+    def _events(self, index: int, segments: tuple[tuple[int, int], ...]) -> EventWindow:
         parts = [self._segment(index, segment) for segment in segments]
         start, end = (EPOCH + index * PERIOD + edge * 1_000_000 for edge in (segments[0][0], segments[-1][1]))
-        return Events(
+        return EventWindow(
             self.event_size[1], self.event_size[0],
             np.concatenate([part.x for part in parts]), np.concatenate([part.y for part in parts]),
             np.concatenate([part.t for part in parts]), np.concatenate([part.polarity for part in parts]), start, end,
         )  # fmt: skip
 
-    def _segment(self, index: int, edges: tuple[int, int]) -> Crossings:
+    def _segment(self, index: int, edges: tuple[int, int]) -> EventBatch:
         start, end = (index * PERIOD + edge * 1_000_000 for edge in edges)
         before, after = self._log_light(start), self._log_light(end)
         rng = self._chance(index, 10 - edges[0])
         found = crossings(before, after, self._thresholds, end - start, self.weather, rng)
-        return Crossings(found.x, found.y, found.t + (EPOCH + start), found.polarity)
+        return EventBatch(found.x, found.y, found.t + (EPOCH + start), found.polarity)
 
 
 def _checked(dropped: Sequence[Modality]) -> tuple[Modality, ...]:

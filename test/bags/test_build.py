@@ -11,7 +11,7 @@ from mlesam_ros.bags.typestore import typestore
 from mlesam_ros.errors import BagError
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.messages import camera_model
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 
 STORE = typestore()
 # Types whose fields refer to types outside the store cannot be built; the store must have none.
@@ -28,7 +28,7 @@ def test_every_type_can_be_built_empty_and_survives_the_wire(name):
 
 
 def test_our_own_and_the_foreign_types_are_there():
-    ours = {f"mlesam_ros/msg/{path.stem}" for path in share("msg").glob("*.msg")}
+    ours = {f"mlesam_ros/msg/{path.stem}" for path in resource_path("msg").glob("*.msg")}
     assert len(ours) >= 6 and ours <= set(STORE.fielddefs)
     for name in ("event_camera_msgs/msg/EventPacket", "tf2_msgs/msg/TFMessage", "vision_msgs/msg/LabelInfo"):
         assert name in STORE.fielddefs

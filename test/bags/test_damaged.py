@@ -13,11 +13,11 @@ import yaml
 from backports import zstd
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from mlesam_ros.bags.mcap import McapRemains
+from mlesam_ros.bags.mcap import McapRecoveryReader
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.sqlite import SqliteRemains
+from mlesam_ros.bags.sqlite import SqliteRecoveryReader
 from mlesam_ros.bags.typestore import typestore
-from mlesam_ros.bags.unpack import unpack
+from mlesam_ros.bags.unpack import decompress_partial
 from mlesam_ros.errors import BagError
 
 HEADER = "std_msgs/msg/Header"
@@ -298,7 +298,7 @@ def test_rows_with_words_or_bytes_where_numbers_belong_cost_no_other(tmp_path):
         database.execute(f"update messages set {changed} where id = {number}")
     database.commit()
     database.close()
-    remains = SqliteRemains(tmp_path / "bag" / "bag.db3")
+    remains = SqliteRecoveryReader(tmp_path / "bag" / "bag.db3")
     assert remains.message_count == 3
     assert len(list(remains.messages(remains.connections))) == 3
     remains.close()
@@ -310,7 +310,7 @@ def test_messages_outside_of_chunks_come_in_the_order_of_time(tmp_path):
     records = mcap_file.schema(1, HEADER, DEFINITION) + mcap_file.channel(1, "/a")
     file.write_bytes(mcap_file.header() + records + b"".join(mcap_file.message(1, n, raw(n)) for n in order))
     assert read(file)[0] == [0, 1, 2, 3]
-    remains = McapRemains(file)
+    remains = McapRecoveryReader(file)
     assert [entry.stamp for entry in remains.messages(remains.connections, 1, 3)] == [1, 2]
     remains.close()
 
@@ -329,6 +329,6 @@ def test_quality_of_service_and_foreign_encodings(tmp_path):
 
 
 def test_a_compression_with_a_damaged_name_is_named_in_a_few_words():
-    content, reason = unpack("zs\0d" * 3000, b"packed", 100)
+    content, reason = decompress_partial("zs\0d" * 3000, b"packed", 100)
     assert content == b""
     assert reason.startswith("compression 'zs") and len(reason) < 100

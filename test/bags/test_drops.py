@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlesam_ros.bags.drops import Drop, parse_drop
+from mlesam_ros.bags.drops import Outage, parse_drop
 from mlesam_ros.errors import ConfigError
 
 
 @pytest.mark.parametrize(
     ("text", "drop"),
     [
-        ("camera@10..16", Drop("camera", 10, 16)),
-        ("camera@10..", Drop("camera", 10, math.inf)),
-        ("lidar@..2.5", Drop("lidar", 0, 2.5)),
-        ("lidar", Drop("lidar", 0, math.inf)),
-        ("/front/image_raw@1..2", Drop("/front/image_raw", 1, 2)),
+        ("camera@10..16", Outage("camera", 10, 16)),
+        ("camera@10..", Outage("camera", 10, math.inf)),
+        ("lidar@..2.5", Outage("lidar", 0, 2.5)),
+        ("lidar", Outage("lidar", 0, math.inf)),
+        ("/front/image_raw@1..2", Outage("/front/image_raw", 1, 2)),
     ],
 )
 def test_syntax(text, drop):
@@ -47,11 +47,11 @@ def test_what_cannot_be_read_is_named(text):
     ],
 )
 def test_who_is_concerned(target, topic, concerned):
-    assert Drop(target).concerns(topic) is concerned
+    assert Outage(target).matches(topic) is concerned
 
 
 @given(start=st.floats(0, 100), length=st.floats(0.01, 100), at=st.floats(0, 300))
 def test_hides_from_start_to_just_before_the_end(start, length, at):
-    drop = Drop("camera", start, start + length)
-    assert drop.hides("/camera/image_raw", at) is (start <= at < start + length)
-    assert not drop.hides("/lidar/points", at)
+    drop = Outage("camera", start, start + length)
+    assert drop.suppresses("/camera/image_raw", at) is (start <= at < start + length)
+    assert not drop.suppresses("/lidar/points", at)

@@ -28,12 +28,12 @@ SNAPSHOT = """
 import sys
 import numpy as np
 from pathlib import Path
-from mlesam_ros.bags.ring import Kept, Ring, write_snapshot
+from mlesam_ros.bags.ring import BufferedMessage, RingBuffer, write_snapshot
 from mlesam_ros.errors import BagError
 
-ring, noise = Ring(1e6, 10**9), np.random.default_rng(0)
+ring, noise = RingBuffer(1e6, 10**9), np.random.default_rng(0)
 for second in range(50):
-    ring.add(Kept("/noise", "std_msgs/msg/String", second * 10**9, noise.bytes(100_000)))
+    ring.add(BufferedMessage("/noise", "std_msgs/msg/String", second * 10**9, noise.bytes(100_000)))
 try:
     write_snapshot(ring, Path(sys.argv[1]) / "snapshot")
 except BagError as error:

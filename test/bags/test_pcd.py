@@ -72,7 +72,7 @@ def test_files_that_open3d_wrote(tmp_path, compressed):
     assert np.array_equal(np.stack([again[n] for n in "xyz"], 1), xyz)
 
 
-def test_organised_clouds_keep_their_rows(tmp_path):
+def test_organized_clouds_keep_their_rows(tmp_path):
     data = encode(points(6), "binary").replace(b"WIDTH 6\nHEIGHT 1", b"WIDTH 3\nHEIGHT 2")
     (tmp_path / "a.pcd").write_bytes(data)
     assert read_pcd(tmp_path / "a.pcd").shape == (2, 3)

@@ -8,7 +8,7 @@ import pytest
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.recording import COMPRESSED_TOPIC, assemble_real_bag
-from mlesam_ros.bags.still import load_still
+from mlesam_ros.bags.still import load_calibrated_frame
 from mlesam_ros.errors import BagError, CalibrationError
 from mlesam_ros.frame import CAMERA, EVENT, LIDAR
 from mlesam_ros.geometry.camera import CameraModel
@@ -112,7 +112,7 @@ def as_json(folder, **changes):
 
 
 def test_a_still_is_read_without_any_shared_data(tmp_path):
-    still = load_still(make_still(tmp_path / "still"))
+    still = load_calibrated_frame(make_still(tmp_path / "still"))
     assert (still.form, still.pixels.width, still.pixels.height, len(still.points)) == ("png", 40, 30, 1)
     seen = still.camera_from_lidar.apply(np.array([[5.0, 0, 0]]))
     assert np.allclose(still.camera.project(seen)[0], [[20, 15]])
@@ -135,7 +135,7 @@ def test_what_is_missing_in_a_still_is_named(tmp_path, spoil, error, word):
     folder = make_still(tmp_path / "still")
     spoil(folder)
     with pytest.raises(error, match=word):
-        load_still(folder)
+        load_calibrated_frame(folder)
 
 
 def test_a_bag_without_events_is_refused_and_nothing_is_left_behind(tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mlesam_ros.bags.build import build
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.ring import Kept, Ring, write_snapshot
+from mlesam_ros.bags.ring import BufferedMessage, RingBuffer, write_snapshot
 from mlesam_ros.bags.typestore import typestore
 from mlesam_ros.errors import BagError
 from mlesam_ros.frame import NANOSECONDS
@@ -15,20 +15,20 @@ SECOND = NANOSECONDS
 STRING = "std_msgs/msg/String"
 
 
-def said(topic: str, stamp: int, words: str = "", latched: bool = False) -> Kept:
+def said(topic: str, stamp: int, words: str = "", latched: bool = False) -> BufferedMessage:
     store = typestore()
-    return Kept(
+    return BufferedMessage(
         topic, STRING, stamp, bytes(store.serialize_cdr(build(store, STRING, {"data": words}), STRING)), latched
     )
 
 
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 40)), min_size=1, max_size=60), st.integers(1, 90))
 def test_it_never_holds_more_than_it_may(messages, most):
-    ring = Ring(2.0, most)
+    ring = RingBuffer(2.0, most)
     now = 0
     for gap, size in messages:
         now += gap * SECOND // 10
-        ring.add(Kept("/a", STRING, now, bytes(size)))
+        ring.add(BufferedMessage("/a", STRING, now, bytes(size)))
         kept = ring.contents()
         assert sum(len(m.raw) for m in kept) == ring.bytes <= most
         assert all(now - m.stamp <= 2 * SECOND for m in kept)
@@ -37,7 +37,7 @@ def test_it_never_holds_more_than_it_may(messages, most):
 
 
 def test_lens_and_mounting_outlive_the_window(tmp_path):
-    ring = Ring(1.0, 10_000, ["/info"])
+    ring = RingBuffer(1.0, 10_000, ["/info"])
     ring.add(said("/info", SECOND, "old lens"))
     ring.add(said("/tf_static", SECOND, "mounting", latched=True))
     ring.add(said("/tf_static", 2 * SECOND, "mounting", latched=True))
@@ -54,7 +54,7 @@ def test_lens_and_mounting_outlive_the_window(tmp_path):
 
 def test_a_static_transform_that_comes_again_and_again_is_the_newest_to_the_end():
     """The kind: a bound that keeps the oldest. 2,000 messages that hold for ever, each with a stamp of its own."""
-    ring = Ring(1.0, 10_000)
+    ring = RingBuffer(1.0, 10_000)
     for number in range(2000):
         ring.add(said("/tf_static", number * SECOND // 10, str(number), latched=True))
     kept = [message.stamp for message in ring.contents()]
@@ -62,14 +62,14 @@ def test_a_static_transform_that_comes_again_and_again_is_the_newest_to_the_end(
 
 
 def test_a_clock_that_jumps_back_starts_anew():
-    ring = Ring(1.0, 10_000)
+    ring = RingBuffer(1.0, 10_000)
     ring.add(said("/a", 100 * SECOND))
     ring.add(said("/a", 5 * SECOND))
     assert [m.stamp for m in ring.contents()] == [5 * SECOND]
 
 
 def test_nothing_to_write_and_no_place_to_write_are_sentences(tmp_path):
-    ring = Ring(1.0, 10_000)
+    ring = RingBuffer(1.0, 10_000)
     with pytest.raises(BagError, match="no message was kept yet"):
         write_snapshot(ring, tmp_path / "bag")
     ring.add(said("/a", SECOND))
@@ -79,7 +79,7 @@ def test_nothing_to_write_and_no_place_to_write_are_sentences(tmp_path):
 
 
 def test_one_that_is_given_up_leaves_nothing_behind(tmp_path):
-    ring = Ring(100.0, 10_000)
+    ring = RingBuffer(100.0, 10_000)
     for second in range(1, 9):
         ring.add(said("/a", second * SECOND, "words"))
     asked = iter([False] * 5 + [True])
@@ -93,8 +93,8 @@ def test_one_that_is_given_up_leaves_nothing_behind(tmp_path):
 
 
 def test_a_topic_whose_type_changed_begins_with_the_new_one(tmp_path):
-    ring = Ring(5.0, 10_000)
-    ring.add(Kept("/a", "std_msgs/msg/Empty", 1 * SECOND, b"\0\1\0\0\0"))
+    ring = RingBuffer(5.0, 10_000)
+    ring.add(BufferedMessage("/a", "std_msgs/msg/Empty", 1 * SECOND, b"\0\1\0\0\0"))
     ring.add(said("/b", 2 * SECOND, "other"))
     ring.add(said("/a", 3 * SECOND, "new"))
     assert write_snapshot(ring, tmp_path / "bag") == 2

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.street import INFO_TOPICS, LABELS_TOPIC, TOPICS, write_street
+from mlesam_ros.bags.street import INFO_TOPICS, LABELS_TOPIC, TOPICS, write_simulated_bag
 from mlesam_ros.errors import BagError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR
 from mlesam_ros.geometry.transform_tree import TransformTree
@@ -20,7 +20,7 @@ def street():
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory, street):
     done = []
-    path = write_street(tmp_path_factory.mktemp("street") / "bag", street, range(4, 7), progress=done.append)
+    path = write_simulated_bag(tmp_path_factory.mktemp("street") / "bag", street, range(4, 7), progress=done.append)
     assert done == [1, 2, 3]
     return path
 
@@ -98,5 +98,5 @@ def test_transforms_rebuild_the_rig_and_the_drive(street, by_topic):
 def test_an_existing_folder_is_left_alone(tmp_path, street):
     (tmp_path / "mine").write_text("precious")
     with pytest.raises(BagError, match="exists already"):
-        write_street(tmp_path / "mine", street, [0])
+        write_simulated_bag(tmp_path / "mine", street, [0])
     assert (tmp_path / "mine").read_text() == "precious"

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mlesam_ros.bench import BENCHES, pages
-from mlesam_ros.bench.goals import SWITCHES, Goal
+from mlesam_ros.bench.goals import SWITCHES, Target
 from mlesam_ros.bench.machine import device, least_seconds, versions
 from mlesam_ros.bench.model import Options, facts
 from mlesam_ros.bench.readings import EVENTS, POINTS, make_events, make_readings
@@ -24,7 +24,7 @@ from mlesam_ros.bench.timing import interleaved, summary
 from mlesam_ros.encoding.event_counts import count_events
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import CAMERA, LIDAR
-from mlesam_ros.model.fast_paths import FastPaths
+from mlesam_ros.model.fast_paths import InferenceOptions
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 RESULTS = CHECKOUT / "benchmarks" / "results"
@@ -84,7 +84,7 @@ def test_the_readings_are_as_large_as_announced_and_can_be_used():
     assert len(readings.xyz) == POINTS
     assert len(readings.frames["event"].payload.x) == EVENTS
     optical = readings.rig.extrinsic(LIDAR).apply(readings.xyz)
-    seen = len(readings.rig.model(CAMERA).land(optical)[0])
+    seen = len(readings.rig.model(CAMERA).project_visible(optical)[0])
     assert POINTS / 10 < seen < POINTS / 2
 
 
@@ -156,7 +156,7 @@ def test_a_page_gets_its_tables(tmp_path):
 def test_a_goal_is_reached_not_reached_or_not_measured():
     row = dict.fromkeys(KEYS) | {"name": "work on much", "median": 4.0, "ratio": 3.0, "alternative": "other"}
     result = {"rows": [row], "config": {"device": "cpu", "backbone": "any", "size": 64}}
-    goal = Goal("work", "≥ 2 times", "x", "work", "other", least=2)
+    goal = Target("work", "≥ 2 times", "x", "work", "other", least=2)
     assert goal.verdict(result) == ("**reached**", "3 times")
     assert replace(goal, least=5).verdict(result) == ("**not reached**", "3 times")
     assert replace(goal, gpu=True).verdict(result) == ("not measured", "any at 64 pixels on a CPU: 3 times")
@@ -176,7 +176,7 @@ def test_every_fast_path_names_its_parity_test(switch):
 
 def test_every_fast_path_is_on_the_page():
     named = " ".join(switch.name for switch in SWITCHES)
-    assert all(f"FastPaths.{field.name}`" in named for field in fields(FastPaths))
+    assert all(f"FastPaths.{field.name}`" in named for field in fields(InferenceOptions))
 
 
 @pytest.mark.parametrize("page", sorted((CHECKOUT / "docs").glob("*.md")), ids=lambda page: page.stem)

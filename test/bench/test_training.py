@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from mlesam_ros.bench import training
-from mlesam_ros.bench.trainer import PlainTrainer, Trainer, Work
+from mlesam_ros.bench.trainer import PlainTrainer, Trainer, WorkerConfig
 from mlesam_ros.bench.training import WorkerError, workers
 
-SMALL = Work(side=64, moments=2, precision="fp32", steps=1, device="cpu")
+SMALL = WorkerConfig(side=64, moments=2, precision="fp32", steps=1, device="cpu")
 
 
 def test_the_plain_loop_takes_the_same_step():
@@ -46,7 +46,7 @@ def test_two_processes_share_a_batch():
 
 def test_a_worker_that_fails_is_no_figure():
     with pytest.raises(WorkerError, match="ended"):
-        workers(Work(side=63, moments=1, device="cpu"))
+        workers(WorkerConfig(side=63, moments=1, device="cpu"))
 
 
 def test_every_row_is_there(monkeypatch):

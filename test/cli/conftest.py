@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from mlesam_ros.cli.app import app
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS
 from mlesam_ros.model.checkpoint import save_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
@@ -40,7 +40,7 @@ def mlesam():
 def tiny_checkpoint(tmp_path_factory) -> Weights:
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
-    model = build_mlesam(MLESAMConfig(rank=4, image_size=64, encoders=DEFAULT_ENCODERS))
+    model = build_mlesam(MLESAMConfig(rank=4, image_size=64, encoders=DEFAULT_PREPROCESSORS))
     save_checkpoint(folder / "experts.safetensors", model)
     save_backbone(folder / "base.safetensors", model.backbone)
     return Weights(folder / "experts.safetensors", folder / "base.safetensors")

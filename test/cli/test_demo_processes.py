@@ -6,8 +6,8 @@ import time
 import pytest
 
 from mlesam_ros.cli.demo import processes
-from mlesam_ros.cli.demo.processes import Child, ProcessError
-from mlesam_ros.cli.folder import new_folder
+from mlesam_ros.cli.demo.processes import ChildProcess, ProcessError
+from mlesam_ros.cli.folder import new_run_dir
 from mlesam_ros.errors import ConfigError
 
 
@@ -18,7 +18,7 @@ def wait_for_end(child):
 
 
 def test_last_words_are_in_the_error(tmp_path):
-    with Child("node", ["info", "nowhere.safetensors"], tmp_path / "log") as child:
+    with ChildProcess("node", ["info", "nowhere.safetensors"], tmp_path / "log") as child:
         wait_for_end(child)
         with pytest.raises(ProcessError, match=r"node ended with code 2: .*nowhere\.safetensors"):
             child.check()
@@ -27,7 +27,7 @@ def test_last_words_are_in_the_error(tmp_path):
 
 
 def test_ending_well_is_well_where_it_may(tmp_path):
-    with Child("helper", ["--help"], tmp_path / "log") as child:
+    with ChildProcess("helper", ["--help"], tmp_path / "log") as child:
         wait_for_end(child)
         child.check(may_be_done=True)
         assert "Usage" in (tmp_path / "log").read_text()
@@ -39,14 +39,14 @@ def test_children_run_the_code_of_their_parent(tmp_path, monkeypatch):
     (tmp_path / "mlesam_ros").mkdir()
     (tmp_path / "mlesam_ros" / "__init__.py").write_text("raise SystemExit('another copy')")
     monkeypatch.chdir(tmp_path)
-    with Child("helper", ["--help"], tmp_path / "log") as child:
+    with ChildProcess("helper", ["--help"], tmp_path / "log") as child:
         wait_for_end(child)
         child.check(may_be_done=True)
 
 
 def test_no_child_outlives_its_block(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "_PATIENCE", 3.0)
-    with Child(
+    with ChildProcess(
         "renderer", ["simulate", str(tmp_path / "street"), "--side", "64", "--moments", "5000"], tmp_path / "log"
     ) as child:
         time.sleep(1.0)
@@ -58,7 +58,7 @@ def test_no_child_outlives_its_block(tmp_path, monkeypatch):
 
 
 def test_results_get_a_folder_each_and_latest_leads_to_the_newest(tmp_path):
-    first, second = new_folder(tmp_path / "runs"), new_folder(tmp_path / "runs")
+    first, second = new_run_dir(tmp_path / "runs"), new_run_dir(tmp_path / "runs")
     assert first != second
     assert first.is_dir()
     assert (tmp_path / "runs" / "latest").resolve() == second.resolve()
@@ -67,4 +67,4 @@ def test_results_get_a_folder_each_and_latest_leads_to_the_newest(tmp_path):
 def test_unwritable_place_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="--output"):
-        new_folder(tmp_path / "file")
+        new_run_dir(tmp_path / "file")

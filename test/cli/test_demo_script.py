@@ -39,7 +39,7 @@ def test_player_drops_exactly_the_moments_of_the_phase(seconds, moment):
     phases = write_script(seconds)
     phase = phase_at(phases, moment * PERIOD)
     seconds = moment * PERIOD / NANOSECONDS
-    lost = {p.lost for p in phases if p.drop and parse_drop(p.drop).hides(f"/{p.lost}/x", seconds)}
+    lost = {p.lost for p in phases if p.drop and parse_drop(p.drop).suppresses(f"/{p.lost}/x", seconds)}
     assert lost == ({phase.lost} - {None} if phase else set())
     if phase:
         assert phase.lost not in phase.sensors

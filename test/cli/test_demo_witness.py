@@ -17,7 +17,7 @@ from mlesam_ros.cli.demo.pictures import Gallery
 from mlesam_ros.cli.demo.recorder import Recorder
 from mlesam_ros.cli.demo.script import PERIOD, write_script
 from mlesam_ros.cli.demo.view import View
-from mlesam_ros.cli.demo.witness import ALWAYS, IMAGE, LATCHED, TRUTH, Witness
+from mlesam_ros.cli.demo.witness import ALWAYS, IMAGE, LATCHED, TRUTH, DemoCollector
 from mlesam_ros.errors import BagError
 from mlesam_ros.labels import load_label_space
 
@@ -25,7 +25,7 @@ LABELS, STATUS = "/mlesam/labels", "/mlesam/status"
 PHASES = write_script(40)
 
 
-def serialised(kind: str, **fields) -> bytes:
+def serialized(kind: str, **fields) -> bytes:
     return bytes(typestore().serialize_cdr(build(typestore(), kind, fields), kind))
 
 
@@ -33,7 +33,7 @@ def image(stamp: int, rows: np.ndarray, padding: int = 0) -> bytes:
     height, width = rows.shape
     data = np.pad(rows, ((0, 0), (0, padding))).ravel()
     header = {"stamp": {"sec": stamp // 10**9, "nanosec": stamp % 10**9}}
-    return serialised(
+    return serialized(
         IMAGE, header=header, height=height, width=width, step=width + padding, encoding="mono8", data=data
     )
 
@@ -44,13 +44,13 @@ def status() -> bytes:
         {"modality": "camera", "used": True, "age": 0.081, "weights": weights},
         {"modality": "lidar", "used": False, "age": float("nan")},
     ]
-    return serialised(ALWAYS[STATUS], sensors=sensors, latencies=[{"stage": "model", "seconds": 0.05}])
+    return serialized(ALWAYS[STATUS], sensors=sensors, latencies=[{"stage": "model", "seconds": 0.05}])
 
 
 @pytest.fixture
 def witness():
     """Ten moments seen, half of every mask wrong, as if the playback had begun a second ago."""
-    heard = Witness(PHASES, 25, lambda *message: None)
+    heard = DemoCollector(PHASES, 25, lambda *message: None)
     start = time.time_ns() - 10**9
     heard.score.begin(start)
     truth = np.repeat(np.array([[2], [3]], np.uint8), 8, axis=1)
@@ -100,7 +100,7 @@ def test_recorder_writes_what_was_heard_as_it_came(tmp_path):
     with Recorder(tmp_path / "bag", ALWAYS, LATCHED) as recorder:
         for time_ns in range(100):
             recorder.record(LABELS, time_ns, raw)
-        recorder.record("/mlesam/label_info", 100, serialised(ALWAYS["/mlesam/label_info"], name="deliver"))
+        recorder.record("/mlesam/label_info", 100, serialized(ALWAYS["/mlesam/label_info"], name="deliver"))
     with BagReader(tmp_path / "bag") as reader:
         assert reader.counts == {LABELS: 100, "/mlesam/label_info": 1}
         assert reader.latched == {"/mlesam/label_info"}

@@ -6,7 +6,7 @@ import pytest
 from posts import on, write
 
 from mlesam_ros.cli.checkup import show
-from mlesam_ros.doctor.examine import examine
+from mlesam_ros.doctor.examine import diagnose_bag
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_what_would_help_comes_last(mlesam, late):
     assert lines[-3:] == [
         "usable: it works, but look at the warnings",
         "These parameters of the node would help:",
-        "    lidar.patience: 0.09",
+        "    lidar.max_wait: 0.09",
     ]
     assert "reading: 0 of 2 seconds" in result.stderr and "looking closer: 12 of 12 moments" in result.stderr
 
@@ -51,7 +51,7 @@ def test_an_error_is_an_exit_code(mlesam, faulty, tmp_path):
 def test_json_alone_on_standard_output(mlesam, late):
     result = mlesam("doctor", late, "--json", "-")
     found = json.loads(result.stdout)
-    assert found["verdict"] == "usable" and found["parameters"] == {"lidar.patience": 0.09}
+    assert found["verdict"] == "usable" and found["parameters"] == {"lidar.max_wait": 0.09}
     assert found["sensors"]["lidar"]["unmatched"] == 20 and found["sets"]["parts"]["lidar"] == 0
 
 
@@ -83,6 +83,6 @@ def test_a_terminal_gets_a_table(late):
     from rich.console import Console
 
     screen = StringIO()
-    show(examine(late), Console(file=screen, force_terminal=True, width=170, highlight=False))
+    show(diagnose_bag(late), Console(file=screen, force_terminal=True, width=170, highlight=False))
     text = screen.getvalue()
-    assert "longest gap s" in text and "\x1b[" in text and "patience: 0.09" in text
+    assert "longest gap s" in text and "\x1b[" in text and "max_wait: 0.09" in text

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlesam_ros.cli import domain as domain_module
-from mlesam_ros.cli.domain import claim_domain
+from mlesam_ros.cli.domain import allocate_domain
 from mlesam_ros.cli.environment import prepare_own_domain
 from mlesam_ros.errors import ConfigError
 
@@ -16,8 +16,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 CLAIM = """
 import sys
 from pathlib import Path
-from mlesam_ros.cli.domain import claim_domain
-print(claim_domain(Path(sys.argv[1])), flush=True)
+from mlesam_ros.cli.domain import allocate_domain
+print(allocate_domain(Path(sys.argv[1])), flush=True)
 sys.stdin.read()
 """
 
@@ -37,10 +37,10 @@ def test_two_processes_never_share_a_domain_and_a_killed_one_frees_its_own(tmp_p
     try:
         taken = {int(first.stdout.readline()), int(second.stdout.readline())}
         assert len(taken) == 2
-        assert claim_domain(tmp_path) not in taken
+        assert allocate_domain(tmp_path) not in taken
         first.kill()
         first.wait()
-        assert claim_domain(tmp_path) in taken
+        assert allocate_domain(tmp_path) in taken
     finally:
         for process in (first, second):
             process.kill()
@@ -49,13 +49,13 @@ def test_two_processes_never_share_a_domain_and_a_killed_one_frees_its_own(tmp_p
 
 def test_claims_are_refused_when_none_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(domain_module, "DOMAINS", range(2, 0, -1))
-    assert {claim_domain(tmp_path), claim_domain(tmp_path)} == {1, 2}
+    assert {allocate_domain(tmp_path), allocate_domain(tmp_path)} == {1, 2}
     with pytest.raises(ConfigError, match="all 2 ROS domains are claimed"):
-        claim_domain(tmp_path)
+        allocate_domain(tmp_path)
 
 
 def test_a_domain_that_the_user_chose_stays(monkeypatch):
-    monkeypatch.setattr("mlesam_ros.cli.environment.prepare_ros", lambda: None)
+    monkeypatch.setattr("mlesam_ros.cli.environment.configure_ros_env", lambda: None)
     monkeypatch.setenv("ROS_DOMAIN_ID", "7")
     prepare_own_domain()
     assert os.environ["ROS_DOMAIN_ID"] == "7"

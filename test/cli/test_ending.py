@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from mlesam_ros.cli.ending import end
+from mlesam_ros.cli.ending import run_cli
 
 
 def ended(start, capsys, *arguments):
@@ -20,7 +20,7 @@ def ended(start, capsys, *arguments):
     handler = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return end(start), capsys.readouterr().err
+        return run_cli(start), capsys.readouterr().err
     finally:
         sys.argv = before
         signal.signal(signal.SIGINT, handler)
@@ -85,9 +85,8 @@ def test_a_module_is_loaded_to_its_end_before_an_interrupt_counts(capsys, tmp_pa
 def test_the_second_interrupt_does_not_wait_for_a_module(tmp_path):
     strike = "os.kill(os.getpid(), signal.SIGINT)"
     (tmp_path / "slow_to_load.py").write_text(f"import os, signal\n{strike}\n{strike}\nprint('not reached')")
-    code = (
-        "import importlib; from mlesam_ros.cli.ending import end; end(lambda: importlib.import_module('slow_to_load'))"
-    )
+    load = "lambda: importlib.import_module('slow_to_load')"
+    code = f"import importlib; from mlesam_ros.cli.ending import run_cli; run_cli({load})"
     command, path = [sys.executable, "-c", code], os.pathsep.join([str(tmp_path), *sys.path])
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=60, check=False
@@ -98,7 +97,7 @@ def test_the_second_interrupt_does_not_wait_for_a_module(tmp_path):
 def test_who_was_told_to_ignore_interrupts_does(capsys):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        assert end(lambda: os.kill(os.getpid(), signal.SIGINT)) == 0
+        assert run_cli(lambda: os.kill(os.getpid(), signal.SIGINT)) == 0
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

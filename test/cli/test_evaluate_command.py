@@ -14,7 +14,7 @@ import pytest
 from posts import LIDAR_FRAME, without_place, write
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.street import write_street
+from mlesam_ros.bags.street import write_simulated_bag
 from mlesam_ros.world.world import World
 
 QUICK = ("--no-bag", "--no-report", "--device", "cpu", "--precision", "fp32", "--threads", "1")
@@ -25,7 +25,7 @@ def streets(tmp_path_factory):
     """Three streets, and one that is none."""
     folder = tmp_path_factory.mktemp("streets")
     for seed in range(3):
-        write_street(folder / f"street_{seed}", World(seed, "day", (64, 64)), range(2 + seed))
+        write_simulated_bag(folder / f"street_{seed}", World(seed, "day", (64, 64)), range(2 + seed))
     (folder / "broken").mkdir()
     (folder / "broken" / "broken.mcap").write_bytes(b"no bag at all")
     return folder
@@ -33,7 +33,7 @@ def streets(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def long_street(tmp_path_factory):
-    return write_street(tmp_path_factory.mktemp("long") / "street", World(5, "day", (64, 64)), range(30))
+    return write_simulated_bag(tmp_path_factory.mktemp("long") / "street", World(5, "day", (64, 64)), range(30))
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_torchrun_shares_the_bags_and_merges_exactly(evaluate, streets, tiny_che
 def test_ctrl_c_among_many_bags_keeps_those_that_are_done(evaluate, streets, tmp_path, monkeypatch):
     from mlesam_ros.cli.evaluate import run
 
-    whole, calls = run.evaluate_into, []
+    whole, calls = run.evaluate_to_folder, []
 
     def second_is_interrupted(*arguments):
         calls.append(arguments)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from mlesam_ros.bags.street import write_street
+from mlesam_ros.bags.street import write_simulated_bag
 from mlesam_ros.cli.app import app
-from mlesam_ros.cli.ending import end
+from mlesam_ros.cli.ending import run_cli
 from mlesam_ros.world.world import World
 
 ROOT = typer.main.get_command(app)
@@ -86,7 +86,7 @@ def run(capsys):
     """Exit code, standard output and standard error of a command line, as the console script ends it."""
 
     def run(*arguments):
-        code = end(lambda: app([*map(str, arguments)], prog_name="mlesam"))
+        code = run_cli(lambda: app([*map(str, arguments)], prog_name="mlesam"))
         return code, *capsys.readouterr()
 
     return run
@@ -123,7 +123,7 @@ def test_a_bag_that_is_put_together_says_what_is_in_it(run, tmp_path, shared_dat
 
 @pytest.fixture(scope="module")
 def street(tmp_path_factory):
-    return write_street(tmp_path_factory.mktemp("bag") / "street", World(0, "day", (64, 64)), range(1))
+    return write_simulated_bag(tmp_path_factory.mktemp("bag") / "street", World(0, "day", (64, 64)), range(1))
 
 
 @pytest.mark.parametrize("place", ["under a file", "/proc/nowhere"])

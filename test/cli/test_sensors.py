@@ -14,9 +14,9 @@ from mlesam_ros.cli.sensors.scenes import open_scene
 from mlesam_ros.config import load_parameters
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transform import Transform
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 
-EXAMPLE = share("config/rigs/example.yaml")
+EXAMPLE = resource_path("config/rigs/example.yaml")
 
 
 def damaged(tmp_path, **change):
@@ -102,11 +102,11 @@ def test_help_shows_examples_of_the_command_itself(mlesam, command):
 
 @pytest.fixture(scope="module")
 def street(tmp_path_factory):
-    from mlesam_ros.bags.street import write_street
+    from mlesam_ros.bags.street import write_simulated_bag
     from mlesam_ros.world.world import World
 
     path = tmp_path_factory.mktemp("bag") / "street"
-    write_street(path, World(0, "sun", (128, 128), length=3), progress=lambda done: None)
+    write_simulated_bag(path, World(0, "sun", (128, 128), length=3), progress=lambda done: None)
     return path
 
 
@@ -174,9 +174,9 @@ def test_a_right_calibration_lands_where_it_belongs_on_a_robot_that_moves(tmp_pa
     scene = open_scene(tmp_path / "drive", None, None, load_parameters(), 0.3)
     depth = ahead + speed * late / 1e9  # what is measured later is farther from where the image was taken
     u = 20 * -points["y"] / depth + 15.5
-    _, columns, metres = scene.projected
+    _, columns, meters = scene.projected
     assert columns.tolist() == np.floor(u + 0.5).tolist()
-    np.testing.assert_allclose(metres, np.hypot(depth, points["y"]), atol=1e-3)
+    np.testing.assert_allclose(meters, np.hypot(depth, points["y"]), atol=1e-3)
     assert scene.turned(yaw=90.0, pitch=0.0, roll=0.0).landed == 0
 
 

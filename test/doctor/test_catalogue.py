@@ -1,4 +1,4 @@
-"""The catalogue, the code that finds and the page that explains say the same."""
+"""The catalog, the code that finds and the page that explains say the same."""
 
 import ast
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlesam_ros.doctor.catalogue import CATALOGUE, finding
+from mlesam_ros.doctor.catalogue import RULES, finding
 from mlesam_ros.findings import SEVERITIES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -18,9 +18,9 @@ def shown(template: str) -> str:
     return re.sub(r"\{[^}]*\}", "…", template)
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", RULES)
 def test_every_finding_is_explained(name):
-    kind = CATALOGUE[name]
+    kind = RULES[name]
     (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}`, ")]
     label, message, cause, remedy = (cell.strip() for cell in row.strip("|").split(" | "))
     assert label == f"`{name}`, {kind.severity}" and kind.severity in SEVERITIES
@@ -30,7 +30,7 @@ def test_every_finding_is_explained(name):
 
 
 def test_nothing_else_is_explained():
-    assert re.findall(r"^\| `(\w+)`, ", PAGE, re.MULTILINE) == list(CATALOGUE)
+    assert re.findall(r"^\| `(\w+)`, ", PAGE, re.MULTILINE) == list(RULES)
 
 
 def test_every_finding_is_found_somewhere():
@@ -39,11 +39,11 @@ def test_every_finding_is_found_somewhere():
         if path.name != "catalogue.py":
             tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
             words |= {node.value for node in tree if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    assert set(CATALOGUE) <= words
+    assert set(RULES) <= words
 
 
 def test_an_error_or_a_warning_has_a_remedy():
-    for kind in CATALOGUE.values():
+    for kind in RULES.values():
         assert kind.remedy or kind.severity == "note"
 
 

@@ -20,10 +20,10 @@ from posts import (
 
 from mlesam_ros.bags import fields
 from mlesam_ros.bags.recording import assemble_real_bag
-from mlesam_ros.bags.street import write_street
+from mlesam_ros.bags.street import write_simulated_bag
 from mlesam_ros.config import load_parameters
-from mlesam_ros.doctor.catalogue import CATALOGUE
-from mlesam_ros.doctor.examine import examine
+from mlesam_ros.doctor.catalogue import RULES
+from mlesam_ros.doctor.examine import diagnose_bag
 from mlesam_ros.errors import BagError
 from mlesam_ros.findings import ERROR, NOTE, WARNING
 from mlesam_ros.world.world import World
@@ -55,14 +55,14 @@ def grown(stamp, message):
 
 def in_fifths(stamp, message):
     """16UC1 of 0.2 mm a count, as in the TUM RGB-D data set."""
-    metres = np.frombuffer(message["data"].tobytes(), "<f4")
-    counts = np.where((metres > 0) & (metres < 13), metres * 5000, 0).astype("<u2")
+    meters = np.frombuffer(message["data"].tobytes(), "<f4")
+    counts = np.where((meters > 0) & (meters < 13), meters * 5000, 0).astype("<u2")
     return stamp, {**message, "encoding": "16UC1", "step": 2 * WIDTH, "data": counts.view(np.uint8)}
 
 
-def in_millimetres(stamp, message):
-    metres = np.frombuffer(message["data"].tobytes(), "<f4")
-    return stamp, {**message, "data": (metres * 1000).view(np.uint8)}
+def in_millimeters(stamp, message):
+    meters = np.frombuffer(message["data"].tobytes(), "<f4")
+    return stamp, {**message, "data": (meters * 1000).view(np.uint8)}
 
 
 # Change → the findings that it must lead to, as (severity, subject, words of the message), and no others but notes.
@@ -159,7 +159,7 @@ FAULTS = {
     "no return": (on(LIDAR, blank(0)), [(ERROR, "lidar", "no return at all")]),
     "no depth": (on(DEPTH, blank(0)), [(ERROR, "depth", "no valid pixel")]),
     "another unit": (on(DEPTH, in_fifths), [(ERROR, "depth", "is 5 times the LiDAR's")]),
-    "millimetres": (on(DEPTH, in_millimetres), [(ERROR, "depth", "the unit is another")]),
+    "millimetres": (on(DEPTH, in_millimeters), [(ERROR, "depth", "the unit is another")]),
     "silent": (
         lambda entry: [] if entry[0] == LIDAR and number(entry[2]) else [entry],
         [],  # one message is no silence, and nothing can be said about its rhythm
@@ -172,7 +172,7 @@ def told(checkup):
 
 
 def test_a_healthy_recording_is_healthy(tmp_path):
-    checkup = examine(write(tmp_path / "bag"))
+    checkup = diagnose_bag(write(tmp_path / "bag"))
     assert told(checkup) == [] and checkup.verdict == "healthy" and checkup.parameters == {}
     assert checkup.sets["sets"] == checkup.sets["complete"] == 30
     assert checkup.sensors["camera"]["rate_hz"] == 10.0 and checkup.sensors["lidar"]["used"] == 30
@@ -182,7 +182,7 @@ def test_a_healthy_recording_is_healthy(tmp_path):
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_named_and_no_other(tmp_path, name):
     change, expected = FAULTS[name]
-    checkup = examine(write(tmp_path / "bag", change))
+    checkup = diagnose_bag(write(tmp_path / "bag", change))
     found = told(checkup)
     for severity, subject, words in expected:
         assert any((severity, subject) == entry[:2] and words in entry[2] for entry in found), found
@@ -192,11 +192,11 @@ def test_a_fault_is_named_and_no_other(tmp_path, name):
 
 
 def test_what_would_help_is_a_number_that_was_tried(tmp_path):
-    late = examine(write(tmp_path / "late", FAULTS["late"][0]))
-    assert late.parameters == {"lidar.patience": 0.09} and late.sets["parts"]["lidar"] == 0
+    late = diagnose_bag(write(tmp_path / "late", FAULTS["late"][0]))
+    assert late.parameters == {"lidar.max_wait": 0.09} and late.sets["parts"]["lidar"] == 0
     (found,) = (entry for entry in late.findings if entry.severity != NOTE)
-    assert found.remedy == "Set lidar.patience: 0.09; then it is part of 100 %."
-    ahead = examine(write(tmp_path / "ahead", FAULTS["stamps ahead"][0]))
+    assert found.remedy == "Set lidar.max_wait: 0.09; then it is part of 100 %."
+    ahead = diagnose_bag(write(tmp_path / "ahead", FAULTS["stamps ahead"][0]))
     assert ahead.parameters == {"lidar.offset": 0.1}
 
 
@@ -211,7 +211,7 @@ def test_a_calibration_file_stands_in_for_what_the_bag_lacks(tmp_path):
     }
     (tmp_path / "rig.yaml").write_text(yaml.safe_dump(rig))
     parameters = load_parameters(overrides=[f"calibration_file:={tmp_path}/rig.yaml"])
-    assert examine(bag, parameters).verdict == "healthy"
+    assert diagnose_bag(bag, parameters).verdict == "healthy"
 
 
 def test_a_name_that_contradicts_its_lens_is_a_doubt(tmp_path):
@@ -223,61 +223,61 @@ def test_a_name_that_contradicts_its_lens_is_a_doubt(tmp_path):
             return [("/camera/camera_info", kind, stamp, {**message, "d": np.array([1e-6, 0, 0, 0, 0])})]
         return [("/camera/image_rect", kind, stamp, message)] if topic == IMAGE else [entry]
 
-    found = told(examine(write(tmp_path / "bag", change)))
+    found = told(diagnose_bag(write(tmp_path / "bag", change)))
     assert [entry[:2] for entry in found] == [(WARNING, "camera")] and "says that it is rectified" in found[0][2]
 
 
 def test_a_sensor_that_is_disabled_is_no_finding(tmp_path):
     """Kind: a sensor that the user disabled, reported as missing. The bag has its topic."""
     bag = write(tmp_path / "bag", moments=8)
-    checkup = examine(bag, load_parameters(None, ["modalities:=[camera, lidar]"]))
+    checkup = diagnose_bag(bag, load_parameters(None, ["modalities:=[camera, lidar]"]))
     assert not {found.subject for found in checkup.findings} & {"depth", "event"}
     without_depth = write(tmp_path / "without", without(DEPTH, EVENTS), 8)
-    checkup = examine(without_depth, load_parameters(None, ["modalities:=[camera, depth]"]))
+    checkup = diagnose_bag(without_depth, load_parameters(None, ["modalities:=[camera, depth]"]))
     assert [f.subject for f in checkup.findings if "none among the topics" in f.message] == ["depth"]
 
 
 def test_recordings_without_sensors_and_none_at_all(tmp_path):
     bag = write(tmp_path / "bag", without(IMAGE, DEPTH, LIDAR, EVENTS))
-    checkup = examine(bag)
+    checkup = diagnose_bag(bag)
     assert checkup.verdict == "faulty" and checkup.findings[0].message.startswith("none of the bag's topics")
     with pytest.raises(BagError, match="Did you mean /camera/image_raw"):
-        examine(write(tmp_path / "whole"), load_parameters(overrides=["camera.topic:=/camera/image"]))
+        diagnose_bag(write(tmp_path / "whole"), load_parameters(overrides=["camera.topic:=/camera/image"]))
     with pytest.raises(BagError, match="does not exist"):
-        examine(tmp_path / "nowhere")
+        diagnose_bag(tmp_path / "nowhere")
 
 
 def test_a_damaged_recording_is_examined_as_far_as_it_goes(tmp_path):
     bag = write(tmp_path / "bag")
     (file,) = bag.glob("*.mcap")
     file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
-    checkup = examine(bag)
+    checkup = diagnose_bag(bag)
     assert checkup.verdict == "usable" and any("cut off after" in message for _, _, message in told(checkup))
     assert 10 < checkup.sensors["camera"]["messages"] < 30
 
 
-def test_the_result_is_json_and_every_finding_is_in_the_catalogue(tmp_path):
+def test_the_result_is_json_and_every_finding_is_in_the_catalog(tmp_path):
     bag = write(tmp_path / "bag", FAULTS["no transforms"][0])
-    result = examine(bag).to_dict()
+    result = diagnose_bag(bag).to_dict()
     assert result["verdict"] == "faulty" and {"severity", "subject", "message", "remedy"} == {*result["findings"][0]}
-    starts = {kind.message.split("{")[0] for kind in CATALOGUE.values()}
+    starts = {kind.message.split("{")[0] for kind in RULES.values()}
     assert all(any(found["message"].startswith(start) for start in starts) for found in result["findings"])
 
 
 def test_the_street_is_healthy(tmp_path):
-    bag = write_street(tmp_path / "bag", World(1, "sun", (96, 96)), range(8))
-    assert told(examine(bag)) == []
+    bag = write_simulated_bag(tmp_path / "bag", World(1, "sun", (96, 96)), range(8))
+    assert told(diagnose_bag(bag)) == []
 
 
 def test_real_recordings(tmp_path, shared_data):
     """A street and its LiDAR sweep, an event camera; and the same with the mounting written down 2 degrees wrong."""
     frame, events = shared_data / "camera_lidar" / "opencalib_ours_1", shared_data / "events" / "test_events_1"
     assemble_real_bag(frame, events, tmp_path / "bag")
-    checkup = examine(tmp_path / "bag")
+    checkup = diagnose_bag(tmp_path / "bag")
     assert told(checkup) == [] and checkup.sets["complete"] == 21
-    alone = examine(events)
+    alone = diagnose_bag(events)
     assert [found[:2] for found in told(alone)] == [(ERROR, "camera")]
-    foreign = examine(shared_data / "events" / "test_data_evt3_trigger")
+    foreign = diagnose_bag(shared_data / "events" / "test_data_evt3_trigger")
     assert (ERROR, "event") in [found[:2] for found in told(foreign)] and "302 days" in foreign.findings[0].message
-    broken = examine(shared_data / "events" / "test_events_2")
+    broken = diagnose_bag(shared_data / "events" / "test_events_2")
     assert any("names the storage ''" in message for _, _, message in told(broken))

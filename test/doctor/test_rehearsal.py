@@ -8,30 +8,30 @@ from posts import PERIOD, START, on, restamped, write
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import load_parameters, sync_config
-from mlesam_ros.doctor.advice import advise
-from mlesam_ros.doctor.content import spoken_findings
-from mlesam_ros.doctor.examine import examine
-from mlesam_ros.doctor.record import Record
-from mlesam_ros.doctor.rehearsal import rehearse
+from mlesam_ros.doctor.advice import tune_sync
+from mlesam_ros.doctor.content import message_findings
+from mlesam_ros.doctor.examine import diagnose_bag
+from mlesam_ros.doctor.record import TopicStats
+from mlesam_ros.doctor.rehearsal import simulate_sync
 from mlesam_ros.doctor.timing import rhythm, timing_findings
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.replay import Replay
-from mlesam_ros.evaluation.topics import Source, find_topics
+from mlesam_ros.evaluation.topics import TopicSource, find_topics
 from mlesam_ros.frame import CAMERA, EVENT, LIDAR, NANOSECONDS, FrameSet, SensorFrame
 from mlesam_ros.labels import load_label_space
-from mlesam_ros.sync import FATES, SyncConfig, Synchroniser
+from mlesam_ros.sync import OUTCOMES, SyncConfig, Synchronizer
 
 BEGIN = 1_700_000_000 * NANOSECONDS
 SOURCES = {
-    CAMERA: Source("/camera", "sensor_msgs/msg/Image"),
-    LIDAR: Source("/lidar", "sensor_msgs/msg/PointCloud2"),
-    EVENT: Source("/events", "event_camera_msgs/msg/EventPacket"),
+    CAMERA: TopicSource("/camera", "sensor_msgs/msg/Image"),
+    LIDAR: TopicSource("/lidar", "sensor_msgs/msg/PointCloud2"),
+    EVENT: TopicSource("/events", "event_camera_msgs/msg/EventPacket"),
 }
 
 
 def record(modality, seconds, delay=0.0):
     """A sensor that measured at these seconds; its messages arrive so much later."""
-    made = Record(modality, SOURCES[modality])
+    made = TopicStats(modality, SOURCES[modality])
     delays = np.broadcast_to(delay, np.shape(seconds))
     for second, late in zip(seconds, delays, strict=True):
         stamp = BEGIN + round(second * NANOSECONDS)
@@ -46,7 +46,7 @@ def kinds(found):
 
 def plan(*records):
     spoken = {made.modality: made for made in records}
-    return spoken, rehearse(spoken, SyncConfig(tuple(spoken)))
+    return spoken, simulate_sync(spoken, SyncConfig(tuple(spoken)))
 
 
 def test_it_is_what_evaluate_counts(tmp_path):
@@ -56,11 +56,11 @@ def test_it_is_what_evaluate_counts(tmp_path):
         topics = find_topics(reader.topics)
         replay = Replay(reader, topics, BagRig(reader, topics), load_label_space("deliver"))
         sets = [step for step in replay.steps() if isinstance(step, FrameSet)]
-    checkup = examine(bag)
+    checkup = diagnose_bag(bag)
     assert checkup.sets["sets"] == len(sets)
     assert checkup.sets["parts"] == {m: sum(m in s.frames for s in sets) for m in topics.sensors}
     for modality, counts in replay.counters.items():
-        assert {fate: checkup.sensors[modality][fate] for fate in ("received", *FATES)} == counts
+        assert {fate: checkup.sensors[modality][fate] for fate in ("received", *OUTCOMES)} == counts
 
 
 def strayed(topic, seconds, late=0, until=1000):
@@ -95,11 +95,11 @@ def test_the_clock_of_the_rehearsal_is_that_of_evaluate(tmp_path, name):
         topics = find_topics(reader.topics)
         replay = Replay(reader, topics, BagRig(reader, topics), load_label_space("deliver"))
         sets = [step for step in replay.steps() if isinstance(step, FrameSet)]
-    checkup = examine(bag)
+    checkup = diagnose_bag(bag)
     assert len(sets) >= 30 and checkup.sets["sets"] == len(sets)
     assert not any("stands at zero" in found.message for found in checkup.findings)
     for modality, counts in replay.counters.items():
-        assert {fate: checkup.sensors[modality][fate] for fate in ("received", *FATES)} == counts
+        assert {fate: checkup.sensors[modality][fate] for fate in ("received", *OUTCOMES)} == counts
 
 
 @pytest.mark.parametrize(
@@ -114,13 +114,13 @@ def test_the_clock_of_the_rehearsal_is_that_of_evaluate(tmp_path, name):
     ],
 )
 def test_clocks_are_judged_by_the_limits_of_the_node(tmp_path, rule, seconds, foreign):
-    """Kind: a default in place of the parameter. The right answer is what the synchroniser refuses."""
+    """Kind: a default in place of the parameter. The right answer is what the synchronizer refuses."""
     bag = write(tmp_path / "bag", on("/lidar/points", lambda stamp, message: (stamp, restamped(message, seconds))))
     parameters = load_parameters(overrides=[rule])
-    checkup = examine(bag, parameters)
+    checkup = diagnose_bag(bag, parameters)
     said = [found for found in checkup.findings if "a node refuses every message" in found.message]
     assert [found.subject for found in said] == ["lidar"] * foreign
-    sync = Synchroniser(sync_config(parameters, (CAMERA, LIDAR)))
+    sync = Synchronizer(sync_config(parameters, (CAMERA, LIDAR)))
     frame = SensorFrame(LIDAR, BEGIN + round(seconds * NANOSECONDS), "lidar", None)
     assert (sync.push(frame, BEGIN) == "refused") == foreign == bool(checkup.sensors["lidar"]["refused"])
 
@@ -135,7 +135,7 @@ def test_every_message_has_one_fate(steps, delays):
     camera = record(CAMERA, seconds, np.resize(delays, len(steps)) / 1000)
     _, done = plan(camera, record(LIDAR, np.arange(0, seconds[-1], 0.1)))
     for modality, counts in done.counters.items():
-        assert counts["received"] == sum(counts[fate] for fate in FATES)
+        assert counts["received"] == sum(counts[fate] for fate in OUTCOMES)
         assert done.parts[modality] == counts["used"] <= done.sets
 
 
@@ -151,30 +151,30 @@ def test_a_wider_tolerance_is_advised_where_it_helps():
     """Two sensors at 4 Hz, always 90 ms apart."""
     records, plain = plan(record(CAMERA, np.arange(0, 10, 0.25)), record(LIDAR, np.arange(0.09, 10, 0.25)))
     assert plain.parts[LIDAR] <= 1
-    advice = advise(records, plain, {})
+    advice = tune_sync(records, plain, {})
     assert 0.09 <= advice.parameters["lidar.tolerance"] <= 0.11
-    assert 0.09 <= advice.parameters["lidar.patience"] <= 0.11  # the LiDAR comes 90 ms after the picture
+    assert 0.09 <= advice.parameters["lidar.max_wait"] <= 0.11  # the LiDAR comes 90 ms after the picture
     assert advice.rehearsal.parts[LIDAR] == 40
     (found,) = advice.findings
     assert (found.subject, found.severity) == (LIDAR, "warning") and "then it is part of 100 %" in found.remedy
 
 
-@pytest.mark.parametrize("rules", [[], ["lidar.patience:=0.02"], ["lidar.patience:=0.02", "patience:=0.3"]])
-def test_the_patience_that_is_advised_is_the_one_that_the_node_goes_by(rules):
-    """Kind: a remedy that changes nothing. A sensor's own patience counts before that of all."""
+@pytest.mark.parametrize("rules", [[], ["lidar.max_wait:=0.02"], ["lidar.max_wait:=0.02", "max_wait:=0.3"]])
+def test_the_max_wait_that_is_advised_is_the_one_that_the_node_goes_by(rules):
+    """Kind: a remedy that changes nothing. A sensor's own max_wait counts before that of all."""
     seconds = np.arange(0, 10, 0.1)
     records = {made.modality: made for made in (record(CAMERA, seconds), record(LIDAR, seconds, 0.08))}
-    plain = rehearse(records, sync_config(load_parameters(overrides=rules), tuple(records)))
+    plain = simulate_sync(records, sync_config(load_parameters(overrides=rules), tuple(records)))
     assert plain.parts[LIDAR] <= 1
-    advised = [f"{name}:={value}" for name, value in advise(records, plain, {}).parameters.items()]
+    advised = [f"{name}:={value}" for name, value in tune_sync(records, plain, {}).parameters.items()]
     parameters = load_parameters(overrides=[*rules, *advised])
-    assert rehearse(records, sync_config(parameters, tuple(records))).parts[LIDAR] >= 99
-    assert parameters.patience == load_parameters(overrides=rules).patience
+    assert simulate_sync(records, sync_config(parameters, tuple(records))).parts[LIDAR] >= 99
+    assert parameters.max_wait == load_parameters(overrides=rules).max_wait
 
 
 def test_nothing_is_advised_where_a_rate_allows_no_more():
     records, plain = plan(record(CAMERA, np.arange(0, 10, 0.05)), record(LIDAR, np.arange(0, 10, 0.1)))
-    advice = advise(records, plain, {})
+    advice = tune_sync(records, plain, {})
     assert plain.parts[LIDAR] == 100 and (advice.parameters, advice.findings) == ({}, [])
 
 
@@ -182,7 +182,7 @@ def test_another_primary_is_advised_where_sets_become_complete():
     """The camera speaks in bursts of three within 60 ms; the sweeps are even."""
     camera = record(CAMERA, (np.arange(0, 10, 0.3)[:, None] + [0, 0.02, 0.04]).ravel())
     records, plain = plan(camera, record(LIDAR, np.arange(0.1, 10, 0.1)))
-    advice = advise(records, plain, {})
+    advice = tune_sync(records, plain, {})
     if "primary_order" in advice.parameters:
         assert advice.rehearsal.complete > 1.1 * plain.complete
         assert advice.parameters["primary_order"][0] == LIDAR
@@ -227,6 +227,6 @@ def test_the_period_survives_lost_messages(period, count, lost):
 def test_a_clock_that_all_sensors_share_is_told_once():
     seconds = np.arange(0, 3, 0.1)
     records, _ = plan(record(CAMERA, seconds, -0.1), record(LIDAR, seconds, -0.3))
-    found = [*spoken_findings(records, BEGIN, SyncConfig())]
+    found = [*message_findings(records, BEGIN, SyncConfig())]
     assert [(entry.subject, entry.severity) for entry in found] == [("clock", "warning"), (LIDAR, "error")]
     assert "all sensors lie 100 ms ahead" in found[0].message and "lie 200 ms ahead" in found[1].message

@@ -1,4 +1,4 @@
-"""Every remedy of the doctor's catalogue is tried: the fault comes, the remedy is applied, the finding goes.
+"""Every remedy of the doctor's catalog is tried: the fault comes, the remedy is applied, the finding goes.
 
 The kind: advice that cannot help. The recordings are drawn by `posts`; a remedy that names a parameter, an option or a
 command is read from the finding's own text; one for the driver is applied to the faulty messages.
@@ -30,8 +30,8 @@ from typer.testing import CliRunner
 from mlesam_ros.bags import fields
 from mlesam_ros.cli.app import app
 from mlesam_ros.config import load_parameters
-from mlesam_ros.doctor.catalogue import CATALOGUE
-from mlesam_ros.doctor.examine import examine
+from mlesam_ros.doctor.catalogue import RULES
+from mlesam_ros.doctor.examine import diagnose_bag
 from mlesam_ros.geometry.transform import Transform
 
 BY_HAND = {
@@ -48,7 +48,7 @@ BY_HAND = {
 }
 """Kinds whose remedy no test can apply, and why."""
 
-WITHOUT_REMEDY = {name for name, kind in CATALOGUE.items() if not kind.remedy}
+WITHOUT_REMEDY = {name for name, kind in RULES.items() if not kind.remedy}
 THROUGH_OTHERS = {"primary_poor", "no_sets", "frames_refused", "node_fails", "node_warns"}
 """Kinds that hand on the remedy of another finding or report, or that `advise` has tried before it prints them."""
 
@@ -61,7 +61,7 @@ class Trial:
     """A fault, and how its printed remedy is applied.
 
     Attributes:
-        kind: of the finding, in the catalogue.
+        kind: of the finding, in the catalog.
         fault: change of a healthy recording.
         apply: the printed remedy → a change on top of the fault, and `-p` rules.
     """
@@ -152,14 +152,14 @@ def stamped(stamp, message):
     return stamp, {**message, "header": fields.header(stamp, message["header"]["frame_id"])}
 
 
-def in_millimetres(stamp, message):
+def in_millimeters(stamp, message):
     """What the depth camera measured, as 16UC1."""
-    metres = np.frombuffer(message["data"].tobytes(), "<f4") / 1000
-    data = np.where(metres < 65, metres * 1000, 0).astype("<u2").view(np.uint8)
+    meters = np.frombuffer(message["data"].tobytes(), "<f4") / 1000
+    data = np.where(meters < 65, meters * 1000, 0).astype("<u2").view(np.uint8)
     return stamp, {**message, "encoding": "16UC1", "step": 2 * WIDTH, "data": data}
 
 
-def metres_without_lidar(entry):
+def meters_without_lidar(entry):
     return [kept for e in without(LIDAR)(entry) for kept in FAULTS["millimetres"][0](e)]
 
 
@@ -266,7 +266,7 @@ TRIALS = [
     Trial("several_frames", two_cameras, driver("topic of its own", apart)),
     Trial("depth_scale", FAULTS["another unit"][0], parameter),
     Trial("intensity_missing", same, a_field),
-    Trial("depth_unit", metres_without_lidar, driver("16UC1 in millimetres", on(DEPTH, in_millimetres))),
+    Trial("depth_unit", meters_without_lidar, driver("16UC1 in millimetres", on(DEPTH, in_millimeters))),
     Trial("transform_late", moving_lidar(8), driver("the sensor's rate", moving_lidar(30))),
     Trial("transform_gaps", moving_camera(True), driver("sensors' rate", moving_camera(False))),
     Trial(
@@ -302,14 +302,14 @@ def nameless(message, name):
 
 @pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.kind)
 def test_a_printed_remedy_helps(tmp_path, trial):
-    before = examine(write(tmp_path / "faulty", trial.fault))
+    before = diagnose_bag(write(tmp_path / "faulty", trial.fault))
     found = of_kind(before, trial.kind)
     assert found and all(f.remedy[:1].isupper() for f in found), before.findings
     change, rules = trial.apply(found[0].remedy)
     rules = [rule.replace("FOLDER", str(tmp_path)) for rule in rules]
     (tmp_path / "rig.yaml").write_text(RIG)
     mended = write(tmp_path / "mended", lambda entry: [kept for e in trial.fault(entry) for kept in change(e)])
-    after = examine(mended, load_parameters(overrides=rules))
+    after = diagnose_bag(mended, load_parameters(overrides=rules))
     subjects = {f.subject for f in found}
     assert not [f for f in of_kind(after, trial.kind) if f.subject in subjects]
 
@@ -318,7 +318,7 @@ def test_a_printed_remedy_helps(tmp_path, trial):
 def test_the_printed_commands_run(tmp_path, monkeypatch, fault, kind):
     """`mlesam sensors show BAG … --out pictures/`, as printed, on the faulty recording."""
     bag = write(tmp_path / "bag", FAULTS[fault][0])
-    (found,) = of_kind(examine(bag), kind)
+    (found,) = of_kind(diagnose_bag(bag), kind)
     words = re.search(r"mlesam (sensors show BAG.*?pictures/)", found.remedy)[1].replace("BAG", str(bag)).split()
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, words)
@@ -328,12 +328,12 @@ def test_the_printed_commands_run(tmp_path, monkeypatch, fault, kind):
 
 def test_every_kind_is_tried_or_said_to_be_for_hands():
     tried = {trial.kind for trial in TRIALS} | LIVE
-    assert set(CATALOGUE) - tried - set(BY_HAND) - WITHOUT_REMEDY - THROUGH_OTHERS == set()
+    assert set(RULES) - tried - set(BY_HAND) - WITHOUT_REMEDY - THROUGH_OTHERS == set()
     assert not tried & set(BY_HAND)
 
 
 @pytest.mark.parametrize(
-    ("rule", "late"), [("patience:=0.05", True), ("patience:=0.3", False), ("lidar.patience:=0.3", False)]
+    ("rule", "late"), [("max_wait:=0.05", True), ("max_wait:=0.3", False), ("lidar.max_wait:=0.3", False)]
 )
 def test_transforms_may_come_while_a_set_waits_for_any_of_its_sensors(tmp_path, rule, late):
     """Kind: a default in place of the parameter. The transform of each sweep comes 200 ms after it."""
@@ -342,5 +342,5 @@ def test_transforms_may_come_while_a_set_waits_for_any_of_its_sensors(tmp_path, 
         for topic, kind, stamp, message in moving_lidar(30)(entry):
             yield topic, kind, stamp + (200_000_000 if topic == "/tf" else 0), message
 
-    found = examine(write(tmp_path / "bag", change), load_parameters(overrides=[rule])).findings
+    found = diagnose_bag(write(tmp_path / "bag", change), load_parameters(overrides=[rule])).findings
     assert any("cannot be placed at their time" in entry.message for entry in found) == late

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoders import ENCODERS, encode, make_encoders
-from mlesam_ros.encoding.on_device import encode_on
-from mlesam_ros.encoding.uploads import Uploads
-from mlesam_ros.frame import DEPTH, EVENT, LIDAR, Cloud, Events, FrameSet, Picture, SensorFrame
+from mlesam_ros.encoding.encoders import PREPROCESSORS, encode, make_preprocessors
+from mlesam_ros.encoding.on_device import encode_torch
+from mlesam_ros.encoding.uploads import AsyncUploader
+from mlesam_ros.frame import DEPTH, EVENT, LIDAR, EventWindow, FrameSet, PointCloud, RawImage, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
@@ -30,7 +30,7 @@ def rig(baseline=BASELINE, factor=1):
 
 
 def box_before_a_wall():
-    """Depth of the label camera, metres: a box in columns 30 to 49, rows 20 to 39."""
+    """Depth of the label camera, meters: a box in columns 30 to 49, rows 20 to 39."""
     depth = np.full((HEIGHT, WIDTH), FAR_WALL, np.float32)
     depth[20:40, 30:50] = NEAR
     return depth
@@ -40,16 +40,16 @@ def events_at(cols, rows, factor=1):
     count = len(cols)
     x, y = np.array(cols, np.uint16), np.array(rows, np.uint16)
     t, on = np.full(count, STAMP), np.ones(count, np.bool_)
-    return Events(WIDTH * factor, HEIGHT * factor, x, y, t, on, STAMP - 10, STAMP)
+    return EventWindow(WIDTH * factor, HEIGHT * factor, x, y, t, on, STAMP - 10, STAMP)
 
 
 def encoded(events, depth=None, frame="dvs", **mounting):
     frames = {EVENT: SensorFrame(EVENT, STAMP, frame, events)}
     if depth is not None:
-        picture = Picture(HEIGHT, WIDTH, "32FC1", 4 * WIDTH, np.ascontiguousarray(depth).view(np.uint8).ravel())
+        picture = RawImage(HEIGHT, WIDTH, "32FC1", 4 * WIDTH, np.ascontiguousarray(depth).view(np.uint8).ravel())
         frames[DEPTH] = SensorFrame(DEPTH, STAMP, "front", picture)
     frame_set = FrameSet(STAMP, EVENT, frames, dict.fromkeys(frames, 0))
-    return encode(frame_set, rig(**mounting), (HEIGHT, WIDTH), make_encoders({EVENT: "event_counts"}))[EVENT][0]
+    return encode(frame_set, rig(**mounting), (HEIGHT, WIDTH), make_preprocessors({EVENT: "event_counts"}))[EVENT][0]
 
 
 def hits(image):
@@ -88,7 +88,7 @@ def test_without_depth_everything_is_infinitely_far():
 
 def test_holes_take_the_nearest_depth_and_wide_ones_infinity():
     depth = box_before_a_wall()
-    depth[24:27, 34:37] = 0  # 0 metres is no reading
+    depth[24:27, 34:37] = 0  # 0 meters is no reading
     depth[:, 60:] = np.nan
     image = encoded(events_at([35 - 7, 75], [25, 10]), depth)
     assert hits(image) == [(10, 75), (25, 35)]
@@ -113,7 +113,7 @@ def test_one_lens_never_asks_for_depth_and_keeps_its_bytes(frame, baseline, monk
     monkeypatch.setattr(Context, "depth", lambda *_: pytest.fail("depth was asked for"))
     rng = np.random.default_rng(0)
     events = events_at(rng.integers(0, WIDTH, 500), rng.integers(0, HEIGHT, 500))
-    alone = ENCODERS["event_counts"]()(SensorFrame(EVENT, STAMP, frame, events), rig(baseline), (HEIGHT, WIDTH))[0]
+    alone = PREPROCESSORS["event_counts"]()(SensorFrame(EVENT, STAMP, frame, events), rig(baseline), (HEIGHT, WIDTH))[0]
     assert encoded(events, box_before_a_wall(), frame, baseline=baseline).tobytes() == alone.tobytes()
 
 
@@ -143,17 +143,17 @@ def test_the_lidar_tells_the_distance_of_each_pixel_whose_depth_is_blind(on_devi
     points["z"] = FAR_WALL
     points["x"] = (u - (WIDTH - 1) / 2) / FOCAL * FAR_WALL
     points["y"] = (v - (HEIGHT - 1) / 2) / FOCAL * FAR_WALL
-    picture = Picture(HEIGHT, WIDTH, "32FC1", 4 * WIDTH, np.ascontiguousarray(depth).view(np.uint8).ravel())
+    picture = RawImage(HEIGHT, WIDTH, "32FC1", 4 * WIDTH, np.ascontiguousarray(depth).view(np.uint8).ravel())
     frames = {
         EVENT: SensorFrame(EVENT, STAMP, "dvs", events),
         DEPTH: SensorFrame(DEPTH, STAMP, "front", picture),
-        LIDAR: SensorFrame(LIDAR, STAMP, "lidar", Cloud(points)),
+        LIDAR: SensorFrame(LIDAR, STAMP, "lidar", PointCloud(points)),
     }
     made, context = rig(), Context(FrameSet(STAMP, EVENT, frames, dict.fromkeys(frames, 0)))
     made.tree.set("front", "lidar", Transform.identity())
-    encoder = make_encoders({EVENT: "event_counts"})[EVENT]
+    encoder = make_preprocessors({EVENT: "event_counts"})[EVENT]
     if on_device:
-        image = encode_on(Uploads("cpu"), encoder, frames[EVENT], made, (HEIGHT, WIDTH), context)[0].numpy()
+        image = encode_torch(AsyncUploader("cpu"), encoder, frames[EVENT], made, (HEIGHT, WIDTH), context)[0].numpy()
     else:
         image = encoder(frames[EVENT], made, (HEIGHT, WIDTH), context)[0]
     assert hits(image) == [(wall[1], wall[0]), (box[1], box[0])]

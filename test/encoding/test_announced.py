@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mlesam_ros.encoding.announced import MOST_PIXELS, check_announced
-from mlesam_ros.encoding.samples import decode_file
+from mlesam_ros.encoding.announced import MOST_PIXELS, check_declared_size
+from mlesam_ros.encoding.samples import decode_compressed
 from mlesam_ros.errors import ImageError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
@@ -34,11 +34,11 @@ def sized(data: bytes, width: int, height: int) -> bytes:
 @pytest.mark.parametrize(("suffix", "flags"), KINDS)
 def test_what_opencv_writes_is_accepted_and_its_size_is_found(suffix, flags):
     data = encoded(suffix, flags)
-    check_announced(data)
-    assert decode_file(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == PIXELS.shape
-    check_announced(sized(data, 8192, MOST_PIXELS // 8192))
+    check_declared_size(data)
+    assert decode_compressed(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == PIXELS.shape
+    check_declared_size(sized(data, 8192, MOST_PIXELS // 8192))
     with pytest.raises(ImageError, match="announces 8193x8192 pixels"):
-        check_announced(sized(data, 8193, 8192))
+        check_declared_size(sized(data, 8193, 8192))
 
 
 def test_garbage_between_segments_hides_no_size():
@@ -49,14 +49,14 @@ def test_garbage_between_segments_hides_no_size():
         assert cv2.imdecode(np.frombuffer(data[:at] + junk + data[at:], np.uint8), cv2.IMREAD_COLOR) is not None
         hidden = data[:at] + junk + sized(data, 60_000, 60_000)[at:]
         with pytest.raises(ImageError, match="60000x60000"):
-            check_announced(hidden)
+            check_declared_size(hidden)
 
 
 @pytest.mark.parametrize("suffix", [".bmp", ".webp", ".tiff", ".pgm", ".hdr"])
 def test_other_kinds_of_file_reach_no_decoder(suffix):
     pixels = PIXELS[..., 0] if suffix == ".pgm" else PIXELS.astype(np.float32) if suffix == ".hdr" else PIXELS
     with pytest.raises(ImageError, match="is neither jpeg nor png"):
-        decode_file(np.frombuffer(encoded(suffix, pixels=pixels), np.uint8), cv2.IMREAD_COLOR)
+        decode_compressed(np.frombuffer(encoded(suffix, pixels=pixels), np.uint8), cv2.IMREAD_COLOR)
 
 
 def test_a_chunk_longer_than_the_file_takes_no_memory():
@@ -66,7 +66,7 @@ def test_a_chunk_longer_than_the_file_takes_no_memory():
     for length in (0x10000071, 0x7FFFFFFF, len(data)):
         data[at : at + 4] = struct.pack(">I", length)
         with pytest.raises(ImageError, match="its chunk b'IDAT' ends at byte"):
-            decode_file(np.frombuffer(bytes(data), np.uint8), cv2.IMREAD_COLOR)
+            decode_compressed(np.frombuffer(bytes(data), np.uint8), cv2.IMREAD_COLOR)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB
 
 
@@ -75,7 +75,7 @@ def test_no_cut_and_no_byte_raises_anything_else(suffix):
     data = encoded(suffix)
     for length in range(len(data)):
         try:
-            check_announced(data[:length])
+            check_declared_size(data[:length])
         except ImageError:
             continue
     rng = np.random.default_rng(1)
@@ -84,6 +84,6 @@ def test_no_cut_and_no_byte_raises_anything_else(suffix):
         for at in rng.integers(0, len(data), 4):
             damaged[at] = rng.integers(256)
         try:
-            check_announced(bytes(damaged))
+            check_declared_size(bytes(damaged))
         except ImageError:
             continue

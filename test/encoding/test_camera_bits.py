@@ -107,8 +107,8 @@ def test_samples_of_every_depth_are_as_bright_as_in_8_bits(bits, big, encoding):
 @pytest.mark.parametrize("bits", [12, 16])
 def test_16_bit_files(bits):
     shifted = [a.astype(np.uint16) << (bits - 8) for a in (MOSAIC, SCENE[..., ::-1])]
-    grey = rgb_of(compressed(shifted[0], "mono16; png compressed ", ".png"), COMPRESSED)
-    np.testing.assert_array_equal(grey, np.repeat(MOSAIC[..., None], 3, 2))
+    gray = rgb_of(compressed(shifted[0], "mono16; png compressed ", ".png"), COMPRESSED)
+    np.testing.assert_array_equal(gray, np.repeat(MOSAIC[..., None], 3, 2))
     color = rgb_of(compressed(shifted[1], "rgb16; png compressed bgr16", ".png"), COMPRESSED)
     np.testing.assert_array_equal(color, SCENE)
 

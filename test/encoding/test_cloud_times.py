@@ -11,7 +11,7 @@ from mlesam_ros.bags.pcd import read_pcd
 from mlesam_ros.encoding.cloud import cloud_xyz
 from mlesam_ros.encoding.cloud_times import FIELDS, cloud_times
 from mlesam_ros.errors import CloudError
-from mlesam_ros.frame import Cloud
+from mlesam_ros.frame import PointCloud
 
 STAMP = 1_700_000_000_000_000_000
 AFTER = np.linspace(0, 0.0999, 40)  # seconds
@@ -28,7 +28,7 @@ def cloud(name, values, offset=0, shape=None):
     points = np.zeros(len(values), {**layout, "itemsize": 12 + offset + values.dtype.itemsize})
     points["x"] = 1
     points[name] = values
-    return Cloud(points if shape is None else points.reshape(shape))
+    return PointCloud(points if shape is None else points.reshape(shape))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ CASES = [case for case in itertools.product(UNITS, ZEROS, KINDS, [0.1, 0.02]) if
 def test_the_unit_is_found_or_named(unit, zero, kind, seconds, named):
     """Kind: an error of the unit told as one of the clock. The numbers are counted by hand from a clock's epoch."""
     values, stamp, resolution = written(unit, zero, kind, seconds)
-    made = Cloud(cloud("timestamp", values).points, unit if named else "auto")
+    made = PointCloud(cloud("timestamp", values).points, unit if named else "auto")
     after = np.linspace(0, seconds, 500)
     np.testing.assert_allclose(cloud_times(made, stamp) - stamp, after * 1e9, atol=2e9 * resolution + 1)
 
@@ -90,7 +90,7 @@ def test_the_unit_is_found_or_named(unit, zero, kind, seconds, named):
     ("unit", "words"), [("s", "spans 9.99e.04 s.* to auto"), ("ms", "spans 99.9 s"), ("ns", "1.7e.09 s away")]
 )
 def test_a_wrong_unit_is_refused(unit, words):
-    made = Cloud(cloud("timestamp", STAMP / 1e3 + AFTER * 1e6).points, unit)
+    made = PointCloud(cloud("timestamp", STAMP / 1e3 + AFTER * 1e6).points, unit)
     with pytest.raises(CloudError, match=words):
         cloud_times(made, STAMP)
 
@@ -109,13 +109,13 @@ def test_the_stamp_may_be_the_last_points():
     np.testing.assert_allclose(times - STAMP, (AFTER - AFTER[-1]) * 1e9, atol=500)
 
 
-def test_organised_clouds_are_flattened_as_their_points_are():
+def test_organized_clouds_are_flattened_as_their_points_are():
     times = cloud_times(cloud("t", 2_500_000 * np.arange(40, dtype="<u4"), shape=(4, 10)), STAMP)
     assert times.tolist() == [STAMP + 2_500_000 * n for n in range(40)]
 
 
 def test_no_field_is_no_times():
-    assert cloud_times(Cloud(np.zeros(3, [("x", "f4"), ("y", "f4"), ("z", "f4")])), STAMP) is None
+    assert cloud_times(PointCloud(np.zeros(3, [("x", "f4"), ("y", "f4"), ("z", "f4")])), STAMP) is None
 
 
 def test_no_points_are_no_trouble():
@@ -150,7 +150,7 @@ def test_what_cannot_be_times_is_refused(name, values, words):
     values = np.asarray(values)
     if values.ndim > 1:
         points = np.ones(2, [("x", "f4"), ("y", "f4"), ("z", "f4"), (name, "<u4", 3)])
-        made = Cloud(points)
+        made = PointCloud(points)
     else:
         made = cloud(name, values)
     with pytest.raises(CloudError, match=words):
@@ -178,13 +178,13 @@ def test_any_bytes_are_times_of_a_sweep_or_a_refusal(name, kind, data, stamp):
 def test_recorded_sweeps(shared_data):
     """A rotating LiDAR at 10 Hz tells 100 ms, absolute, at an unaligned offset."""
     for name, seconds in (("opencalib_ours_1", 1678066887.8), ("opencalib_ours_2", 1678067032.9)):
-        sweep = Cloud(read_pcd(shared_data / "camera_lidar" / name / "calib.pcd"))
+        sweep = PointCloud(read_pcd(shared_data / "camera_lidar" / name / "calib.pcd"))
         times = cloud_times(sweep, round(seconds * 1e9))
         measured = np.isfinite(cloud_xyz(sweep)).all(axis=1)
         assert 0.095e9 < np.ptp(times[measured]) < 0.105e9
         with pytest.raises(CloudError, match="away from the stamp"):
             cloud_times(sweep, STAMP)
-    vlp = Cloud(read_pcd(shared_data / "lidar_packets" / "vlp16" / "1673400472138016708.pcd"))
+    vlp = PointCloud(read_pcd(shared_data / "lidar_packets" / "vlp16" / "1673400472138016708.pcd"))
     times = cloud_times(vlp, STAMP)
     # This driver's numbers count within each packet of 24 firings, 1.3 ms: less than a moment, so nothing is smeared.
     assert np.ptp(times) == 1304065

@@ -7,10 +7,10 @@ import pytest
 
 from mlesam_ros.encoding import registered
 from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, encode, make_preprocessors
 from mlesam_ros.encoding.log_depth import LogDepth
-from mlesam_ros.encoding.picture import open_depth
-from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, Cloud, FrameSet, Picture, SensorFrame
+from mlesam_ros.encoding.picture import parse_depth
+from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, FrameSet, PointCloud, RawImage, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
@@ -28,13 +28,13 @@ def rig():
     return made
 
 
-def depth_frame(metres, frame_id="front"):
-    counts = np.full(SIZE, round(metres * 1000), "<u2")
-    return SensorFrame(DEPTH, STAMP, frame_id, Picture(*SIZE, "16UC1", 2 * WIDTH, counts.view(np.uint8).ravel()))
+def depth_frame(meters, frame_id="front"):
+    counts = np.full(SIZE, round(meters * 1000), "<u2")
+    return SensorFrame(DEPTH, STAMP, frame_id, RawImage(*SIZE, "16UC1", 2 * WIDTH, counts.view(np.uint8).ravel()))
 
 
-def lidar_frame(metres, frame_id="lidar"):
-    return SensorFrame(LIDAR, STAMP, frame_id, Cloud(np.array([(0, 0, metres, 1)], POINT)))
+def lidar_frame(meters, frame_id="lidar"):
+    return SensorFrame(LIDAR, STAMP, frame_id, PointCloud(np.array([(0, 0, meters, 1)], POINT)))
 
 
 def a_set(*frames):
@@ -42,18 +42,18 @@ def a_set(*frames):
 
 
 def test_the_depth_camera_is_asked_first(rig):
-    metres = Context(a_set(depth_frame(4), lidar_frame(7))).depth(rig, SIZE)
-    assert (metres.shape, metres.dtype) == (SIZE, np.float32)
-    np.testing.assert_allclose(metres, 4)
-    assert not metres.flags.writeable
+    meters = Context(a_set(depth_frame(4), lidar_frame(7))).depth(rig, SIZE)
+    assert (meters.shape, meters.dtype) == (SIZE, np.float32)
+    np.testing.assert_allclose(meters, 4)
+    assert not meters.flags.writeable
 
 
 @pytest.mark.parametrize("other", [(), (depth_frame(4, "nowhere"),), (depth_frame(0),)])
 def test_the_lidar_where_the_depth_camera_says_nothing(rig, other):
-    metres = Context(a_set(lidar_frame(7), *other)).depth(rig, SIZE)
-    known = np.isfinite(metres)
+    meters = Context(a_set(lidar_frame(7), *other)).depth(rig, SIZE)
+    known = np.isfinite(meters)
     assert known[14, 19] and 1 < known.sum() <= 9
-    np.testing.assert_allclose(metres[known], 7)
+    np.testing.assert_allclose(meters[known], 7)
 
 
 @pytest.mark.parametrize("frames", [(), (depth_frame(4, "nowhere"), lidar_frame(7, "nowhere")), (lidar_frame(-7),)])
@@ -63,7 +63,7 @@ def test_none_where_nothing_tells(rig, frames):
 
 def test_depth_is_computed_once_per_size(rig, monkeypatch):
     calls = []
-    monkeypatch.setattr(registered, "open_depth", lambda *args: calls.append(args) or open_depth(*args))
+    monkeypatch.setattr(registered, "open_depth", lambda *args: calls.append(args) or parse_depth(*args))
     context = Context(a_set(depth_frame(4)))
     assert not calls
     first = context.depth(rig, SIZE)
@@ -74,7 +74,7 @@ def test_depth_is_computed_once_per_size(rig, monkeypatch):
 
 def test_the_depth_encoder_and_those_who_ask_for_depth_share_one_reading(rig, monkeypatch):
     calls = []
-    monkeypatch.setattr(registered, "open_depth", lambda *args: calls.append(args) or open_depth(*args))
+    monkeypatch.setattr(registered, "open_depth", lambda *args: calls.append(args) or parse_depth(*args))
     frame = depth_frame(4)
     context = Context(a_set(frame))
     alone = LogDepth()(frame, rig, SIZE)
@@ -100,6 +100,11 @@ def test_every_encoder_is_told_the_context_of_its_set(rig):
             seen.append(context)
             return super().__call__(frame, rig, size, context)
 
-    encode(a_set(depth_frame(4), lidar_frame(7)), rig, SIZE, {**make_encoders(DEFAULT_ENCODERS), DEPTH: Listening()})
+    encode(
+        a_set(depth_frame(4), lidar_frame(7)),
+        rig,
+        SIZE,
+        {**make_preprocessors(DEFAULT_PREPROCESSORS), DEPTH: Listening()},
+    )
     assert [c.time for c in seen] == [STAMP]
     assert isinstance(seen[0].depth(rig, SIZE), np.ndarray)

@@ -1,11 +1,11 @@
-"""DELIVER's LiDAR picture as this project reads it: grey dots on black, the nearest on top."""
+"""DELIVER's LiDAR picture as this project reads it: gray dots on black, the nearest on top."""
 
 import numpy as np
 import pytest
 
 from mlesam_ros.encoding.deliver_lidar import DeliverLidar
 from mlesam_ros.errors import ConfigError, ImageError
-from mlesam_ros.frame import LIDAR, Cloud, Picture, SensorFrame
+from mlesam_ros.frame import LIDAR, PointCloud, RawImage, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
@@ -18,17 +18,17 @@ def picture(encoder, *points):
     k = np.array([[70.0, 0, 40], [0, 70.0, 30], [0, 0, 1]])
     rig = Rig("front", {"front": CameraModel(80, 60, k, np.zeros(0), "pinhole")})
     rig.tree.set("front", "lidar", Transform.identity())
-    image = encoder(SensorFrame(LIDAR, 1, "lidar", Cloud(np.array(list(points), POINT))), rig, SIZE)
+    image = encoder(SensorFrame(LIDAR, 1, "lidar", PointCloud(np.array(list(points), POINT))), rig, SIZE)
     assert (image.shape, image.dtype) == ((3, *SIZE), np.float32)
     assert (image[0] == image[1]).all() and (image[0] == image[2]).all()
     return np.rint(image[0] * 255)
 
 
 def test_what_carla_calls_intensity():
-    grey = picture(DeliverLidar(), (0, 0, 10, 3), (4, 0, 40, 9))
-    assert grey[30, 40] == round(255 * np.exp(-0.04))
-    assert grey[30, 47] == round(255 * np.exp(-0.004 * np.hypot(4, 40)))
-    assert np.count_nonzero(grey) == 2
+    gray = picture(DeliverLidar(), (0, 0, 10, 3), (4, 0, 40, 9))
+    assert gray[30, 40] == round(255 * np.exp(-0.04))
+    assert gray[30, 47] == round(255 * np.exp(-0.004 * np.hypot(4, 40)))
+    assert np.count_nonzero(gray) == 2
 
 
 def test_the_nearest_is_on_top_and_what_is_too_far_is_left_out():
@@ -47,6 +47,6 @@ def test_other_readings():
 def test_what_cannot_be_shown_is_refused():
     with pytest.raises(ConfigError, match="'colour'; accepted are attenuation, range, intensity"):
         DeliverLidar(shows="colour")
-    wrong = SensorFrame(LIDAR, 1, "lidar", Picture(1, 1, "rgb8", 3, np.zeros(3, np.uint8)))
-    with pytest.raises(ImageError, match="it must hold a Cloud"):
+    wrong = SensorFrame(LIDAR, 1, "lidar", RawImage(1, 1, "rgb8", 3, np.zeros(3, np.uint8)))
+    with pytest.raises(ImageError, match="it must hold a PointCloud"):
         DeliverLidar()(wrong, Rig("front"), SIZE)

@@ -1,4 +1,4 @@
-"""Arrays of events from CDR bytes, against two serialisers: rosbags' and the middleware's own."""
+"""Arrays of events from CDR bytes, against two serializers: rosbags' and the middleware's own."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ EVENT = st.tuples(
 )
 
 
-def serialised(events, frame_id="dvs", package="dvs_msgs/msg", little_endian=True):
+def serialized(events, frame_id="dvs", package="dvs_msgs/msg", little_endian=True):
     store = typestore()
     event, array = store.types[f"{package}/Event"], store.types[f"{package}/EventArray"]
     time, header = store.types["builtin_interfaces/msg/Time"], store.types["std_msgs/msg/Header"]
@@ -36,8 +36,8 @@ def as_list(array):
 
 @settings(deadline=None)
 @given(st.lists(EVENT, max_size=12), st.text(max_size=9), st.sampled_from(TYPES), st.booleans())
-def test_what_rosbags_serialises_comes_back(events, frame_id, package, little_endian):
-    array = read_event_array(serialised(events, frame_id, package, little_endian))
+def test_what_rosbags_serializes_comes_back(events, frame_id, package, little_endian):
+    array = read_event_array(serialized(events, frame_id, package, little_endian))
     assert (array.stamp, array.frame_id.rstrip("\0")) == (5 * 10**9 + 7, frame_id.rstrip("\0"))
     assert (array.height, array.width) == (480, 640)
     assert as_list(array) == [(x, y, sec * 10**9 + nanosec, p) for x, y, sec, nanosec, p in events]
@@ -45,7 +45,7 @@ def test_what_rosbags_serialises_comes_back(events, frame_id, package, little_en
 
 @pytest.mark.parametrize("count", range(4))
 @pytest.mark.parametrize("package", ["dvs_msgs", "prophesee_event_msgs"])
-def test_what_the_middleware_serialises_comes_back(package, count):
+def test_what_the_middleware_serializes_comes_back(package, count):
     pytest.importorskip("rclpy")
     from importlib import import_module
 
@@ -62,12 +62,12 @@ def test_what_the_middleware_serialises_comes_back(package, count):
 
 
 def test_the_events_are_one_view_of_the_message():
-    raw = bytearray(serialised([(1, 2, 3, 4, True)] * 1000))
+    raw = bytearray(serialized([(1, 2, 3, 4, True)] * 1000))
     assert np.shares_memory(read_event_array(raw).events, np.frombuffer(raw, np.uint8))
 
 
 def test_padding_of_the_last_word_is_no_event():
-    raw = serialised([(1, 2, 3, 4, True)]) + b"\0\0\0"
+    raw = serialized([(1, 2, 3, 4, True)]) + b"\0\0\0"
     assert as_list(read_event_array(raw)) == [(1, 2, 3 * 10**9 + 4, True)]
 
 
@@ -85,7 +85,7 @@ def test_padding_of_the_last_word_is_no_event():
     ],
 )
 def test_what_is_damaged_is_refused(damage, message):
-    raw = serialised([(1, 2, 3, 4, True)] * 3, "dvscam")
+    raw = serialized([(1, 2, 3, 4, True)] * 3, "dvscam")
     with pytest.raises(PacketError, match=message):
         read_event_array(damage(raw))
 

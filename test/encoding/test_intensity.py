@@ -13,10 +13,10 @@ import pytest
 
 from mlesam_ros.encoding.cloud import cloud_from_fields, echo_strength
 from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoders import make_encoders
-from mlesam_ros.encoding.on_device import encode_on
+from mlesam_ros.encoding.encoders import make_preprocessors
+from mlesam_ros.encoding.on_device import encode_torch
 from mlesam_ros.encoding.settings import Preprocessing
-from mlesam_ros.encoding.uploads import Uploads
+from mlesam_ros.encoding.uploads import AsyncUploader
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import LIDAR, FrameSet
 from mlesam_ros.geometry.camera import CameraModel
@@ -120,9 +120,9 @@ def test_absence_is_noted(name, wanted, words, on_device, encoder):
     rig = Rig("front", {"front": CameraModel(64, 48, np.array([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]]), np.zeros(0))})
     rig.tree.set("front", "lidar", Transform.identity())
     context = Context(FrameSet(1, LIDAR, {LIDAR: frame}, {LIDAR: 0}))
-    made = make_encoders({LIDAR: encoder})[LIDAR]
+    made = make_preprocessors({LIDAR: encoder})[LIDAR]
     if on_device:
-        encode_on(Uploads("cpu"), made, frame, rig, (48, 64), context)
+        encode_torch(AsyncUploader("cpu"), made, frame, rig, (48, 64), context)
     else:
         made(frame, rig, (48, 64), context)
     expected = {} if encoder == "deliver_lidar" else {LIDAR}  # DELIVER's image is of ranges by default

@@ -7,20 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoders import ENCODERS
+from mlesam_ros.encoding.encoders import PREPROCESSORS
 from mlesam_ros.encoding.log_depth import LogDepth
-from mlesam_ros.encoding.on_device import encode_on, project_on
+from mlesam_ros.encoding.on_device import encode_torch, project_torch
 from mlesam_ros.encoding.range_intensity_height import RangeIntensityHeight
-from mlesam_ros.encoding.rgb import Rgb
-from mlesam_ros.encoding.uploads import Uploads
+from mlesam_ros.encoding.rgb import RGB
+from mlesam_ros.encoding.uploads import AsyncUploader
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Cloud, Events, FrameSet, Picture, SensorFrame
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, EventWindow, FrameSet, PointCloud, RawImage, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.projection import project_points
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
 
-HERE = Uploads("cpu")
+HERE = AsyncUploader("cpu")
 STAMP = 1_700_000_000_000_000_000
 MS = 1_000_000
 K = np.array([[70.0, 0, 40.3], [0, 72.0, 29.1], [0, 0, 1]])
@@ -35,15 +35,15 @@ LENSES = {
 }
 POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4"), ("time", "<f4")])
 OPTICAL = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
-LEVEL = 1.01 / 255 / min(Rgb.statistics[1])
-"""One of the camera's 256, normalised."""
+LEVEL = 1.01 / 255 / min(RGB.statistics[1])
+"""One of the camera's 256, normalized."""
 SIZES = st.sampled_from([(60, 80), (30, 40), (17, 23), (1, 1), (96, 128)])
 
 
 def assert_the_same_winners(points, camera, size, near, dilation):
     ours, theirs = (
         project_points(points, camera, size, near, dilation),
-        project_on(HERE, points, camera, size, near, dilation),
+        project_torch(HERE, points, camera, size, near, dilation),
     )
     hit = np.zeros(size, bool)
     hit[ours.rows, ours.cols] = True
@@ -69,7 +69,7 @@ def test_of_equally_near_points_the_first_wins(dilation):
     points = np.array([[0, 0, 5], [0, 0, 3], [0, 0, 3], [1, 0, 4], [-1, 0, 4]], np.float32)
     assert_the_same_winners(points, LENSES["pinhole"], (60, 80), 0, dilation)
     for some, size, winner in ((points[:3], (60, 80), 1), (points[[2, 1]], (60, 80), 0), (points[3:], (1, 1), 0)):
-        seen = project_on(HERE, some, LENSES["pinhole"], size)
+        seen = project_torch(HERE, some, LENSES["pinhole"], size)
         assert seen.index[seen.hit].tolist() == [winner]
 
 
@@ -95,9 +95,9 @@ def frames(late):
     points["x"][::17] = np.nan
     counts = rng.integers(0, 30000, (60, 80)).astype("<u2")
     counts[rng.random((60, 80)) < 0.3] = 0
-    picture = Picture(60, 80, "16UC1", 160, counts.view(np.uint8).ravel())
+    picture = RawImage(60, 80, "16UC1", 160, counts.view(np.uint8).ravel())
     return {
-        LIDAR: SensorFrame(LIDAR, STAMP + late * MS, "lidar", Cloud(points, intensity_scale=100.0)),
+        LIDAR: SensorFrame(LIDAR, STAMP + late * MS, "lidar", PointCloud(points, intensity_scale=100.0)),
         "apart": SensorFrame(DEPTH, STAMP + late * MS, "depth", picture),
         "registered": SensorFrame(DEPTH, STAMP + late * MS, "front", picture),
     }
@@ -117,7 +117,7 @@ def frames(late):
 def test_whole_pictures_with_the_robots_motion(key, encoder, size, late):
     rig, frame = car(), frames(late)[key]
     contexts = [Context(FrameSet(STAMP, CAMERA, {frame.modality: frame}, {frame.modality: 0})) for _ in range(2)]
-    ours, theirs = encoder(frame, rig, size, contexts[0]), encode_on(HERE, encoder, frame, rig, size, contexts[1])
+    ours, theirs = encoder(frame, rig, size, contexts[0]), encode_torch(HERE, encoder, frame, rig, size, contexts[1])
     assert (theirs.dtype, tuple(theirs.shape), theirs.is_contiguous()) == (torch.float32, ours.shape, True)
     np.testing.assert_array_equal(ours != 0, theirs.numpy() != 0)
     assert (ours != 0).any()
@@ -125,16 +125,16 @@ def test_whole_pictures_with_the_robots_motion(key, encoder, size, late):
     assert contexts[0].notes == contexts[1].notes == {}
 
 
-@pytest.mark.parametrize("name", sorted(ENCODERS))
+@pytest.mark.parametrize("name", sorted(PREPROCESSORS))
 def test_every_encoder_can_be_asked_for_a_tensor(name):
-    rig, encoder = car(), ENCODERS[name]()
+    rig, encoder = car(), PREPROCESSORS[name]()
     x = np.arange(60, dtype=np.uint16)
-    events = Events(80, 60, x, x, STAMP - 30 * MS + x * np.int64(MS // 2), x % 2 == 0, STAMP - 30 * MS, STAMP)
-    grey = Picture(60, 80, "mono8", 80, np.arange(4800, dtype=np.uint32).astype(np.uint8))
-    payloads = {EVENT: SensorFrame(EVENT, STAMP, "front", events), CAMERA: SensorFrame(CAMERA, STAMP, "front", grey)}
+    events = EventWindow(80, 60, x, x, STAMP - 30 * MS + x * np.int64(MS // 2), x % 2 == 0, STAMP - 30 * MS, STAMP)
+    gray = RawImage(60, 80, "mono8", 80, np.arange(4800, dtype=np.uint32).astype(np.uint8))
+    payloads = {EVENT: SensorFrame(EVENT, STAMP, "front", events), CAMERA: SensorFrame(CAMERA, STAMP, "front", gray)}
     payloads |= {LIDAR: frames(0)[LIDAR], DEPTH: frames(0)["registered"]}
     frame = payloads[encoder.modality]
-    ours, theirs = encoder(frame, rig, (30, 40)), encode_on(HERE, encoder, frame, rig, (30, 40)).numpy()
+    ours, theirs = encoder(frame, rig, (30, 40)), encode_torch(HERE, encoder, frame, rig, (30, 40)).numpy()
     np.testing.assert_allclose(ours, theirs, atol=LEVEL if name == "rgb" else 1e-6)
 
 
@@ -143,19 +143,19 @@ def test_every_encoder_can_be_asked_for_a_tensor(name):
 def test_the_cameras_picture_is_averaged_as_opencv_does_it(size, encoding):
     pixels = np.random.default_rng(3).integers(0, 256, 60 * 80 * 3).astype(np.uint8)
     pixels.flags.writeable = False  # as a recording's messages are
-    frame, rig = SensorFrame(CAMERA, STAMP, "front", Picture(60, 80, encoding, 240, pixels)), car()
-    ours, theirs = Rgb()(frame, rig, size), encode_on(HERE, Rgb(), frame, rig, size)
+    frame, rig = SensorFrame(CAMERA, STAMP, "front", RawImage(60, 80, encoding, 240, pixels)), car()
+    ours, theirs = RGB()(frame, rig, size), encode_torch(HERE, RGB(), frame, rig, size)
     assert (theirs.dtype, tuple(theirs.shape), theirs.is_contiguous()) == (torch.float32, ours.shape, True)
     np.testing.assert_allclose(ours, theirs.numpy(), atol=LEVEL)
     if size != (30, 40):  # a half and a quarter make ties, which OpenCV rounds up
         assert (np.abs(ours - theirs.numpy()) > 1e-5).mean() < 0.01
 
 
-@pytest.mark.parametrize("encoder", [RangeIntensityHeight(), LogDepth(), Rgb()])
+@pytest.mark.parametrize("encoder", [RangeIntensityHeight(), LogDepth(), RGB()])
 def test_refusals_are_the_same(encoder):
     wrong = frames(0)["registered" if encoder.modality == LIDAR else LIDAR]
     said = []
-    for make in (encoder, lambda *args: encode_on(HERE, encoder, *args)):
+    for make in (encoder, lambda *args: encode_torch(HERE, encoder, *args)):
         with pytest.raises(MlesamError) as refusal:
             make(wrong, car(), (30, 40))
         said.append(str(refusal.value))
@@ -163,5 +163,5 @@ def test_refusals_are_the_same(encoder):
 
 
 def test_nothing_to_see_is_an_empty_picture():
-    empty = SensorFrame(LIDAR, STAMP, "lidar", Cloud(np.zeros(0, POINT)))
-    assert not encode_on(HERE, RangeIntensityHeight(), empty, car(), (30, 40)).any()
+    empty = SensorFrame(LIDAR, STAMP, "lidar", PointCloud(np.zeros(0, POINT)))
+    assert not encode_torch(HERE, RangeIntensityHeight(), empty, car(), (30, 40)).any()

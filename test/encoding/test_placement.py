@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
-from mlesam_ros.encoding.placement import place_cloud, place_frame
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, encode, make_preprocessors
+from mlesam_ros.encoding.placement import cloud_to_camera, sensor_to_camera
 from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.errors import CalibrationError
-from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, Cloud, FrameSet, Picture, SensorFrame
+from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, FrameSet, PointCloud, RawImage, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.motion import Motion
+from mlesam_ros.geometry.motion import PiecewiseMotion
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
 
@@ -43,17 +43,17 @@ def sweep(stamp, times=(0.0, 0.0, 0.0)):
     """A wall 25 m ahead of where the car is at STAMP, in three points, by a LiDAR that has moved on or not."""
     ahead = [25 - SPEED * ((stamp - STAMP) / 1e9 + t) for t in times]
     points = [(x, y, 0, 50, t) for x, y, t in zip(ahead, (-4, 0, 4), times, strict=True)]
-    return SensorFrame(LIDAR, stamp, "lidar", Cloud(np.array(points, POINT)))
+    return SensorFrame(LIDAR, stamp, "lidar", PointCloud(np.array(points, POINT)))
 
 
 def depth(stamp):
-    metres = np.full(SIZE, 25 - SPEED * (stamp - STAMP) / 1e9, "<f4")
-    return SensorFrame(DEPTH, stamp, "depth", Picture(*SIZE, "32FC1", 4 * WIDTH, metres.view(np.uint8).ravel()))
+    meters = np.full(SIZE, 25 - SPEED * (stamp - STAMP) / 1e9, "<f4")
+    return SensorFrame(DEPTH, stamp, "depth", RawImage(*SIZE, "32FC1", 4 * WIDTH, meters.view(np.uint8).ravel()))
 
 
 def encoded(rig, *frames):
     frame_set = FrameSet(STAMP, CAMERA, {f.modality: f for f in frames}, {f.modality: 0 for f in frames})
-    encoders, context = make_encoders(DEFAULT_ENCODERS), Context(frame_set)
+    encoders, context = make_preprocessors(DEFAULT_PREPROCESSORS), Context(frame_set)
     return (
         {f.modality: encoders[f.modality](f, rig, SIZE, context) for f in frames},
         context,
@@ -62,7 +62,7 @@ def encoded(rig, *frames):
 
 
 def shown(image, modality):
-    encoder = make_encoders(DEFAULT_ENCODERS)[modality]
+    encoder = make_preprocessors(DEFAULT_PREPROCESSORS)[modality]
     (mean, *_), (std, *_) = encoder.statistics
     values = image[0][image[0] != 0] * std + mean
     return np.exp(values) if modality == DEPTH else values
@@ -96,7 +96,7 @@ def test_a_camera_whose_stamps_are_late_by_a_known_offset_sets_the_time_of_its_s
     """Kind: as above; here the reference, which is the primary's time and not its stamp."""
     late = offset * MS
     frame_set = FrameSet(STAMP + late, CAMERA, {LIDAR: sweep(STAMP)}, {LIDAR: 0}, late)
-    image = encode(frame_set, car(), SIZE, make_encoders(DEFAULT_ENCODERS))[LIDAR]
+    image = encode(frame_set, car(), SIZE, make_preprocessors(DEFAULT_PREPROCESSORS))[LIDAR]
     np.testing.assert_allclose(shown(image, LIDAR).min(), 25, atol=1e-3)
 
 
@@ -128,30 +128,30 @@ def test_without_odometry_the_mounting_counts_and_a_note_says_why():
 def test_odometry_that_ended_is_noted():
     rig, old = car(), STAMP + 10_000 * MS
     reference = Reference(old)
-    assert isinstance(place_frame(sweep(old - 50 * MS), rig, reference), Transform)
+    assert isinstance(sensor_to_camera(sweep(old - 50 * MS), rig, reference), Transform)
     assert "after the newest one known" in reference.notes[LIDAR]
 
 
 def test_times_that_cannot_be_are_noted_and_left_aside():
     reference = Reference(STAMP)
-    assert isinstance(place_cloud(sweep(STAMP, (0, 0.5, 3.0)), car(), reference), Transform)
+    assert isinstance(cloud_to_camera(sweep(STAMP, (0, 0.5, 3.0)), car(), reference), Transform)
     assert reference.notes[LIDAR].startswith("times of points are left aside: field 'time' spans 3 s")
 
 
 def test_a_frame_on_its_own_is_its_own_moment():
     frame = sweep(STAMP - 50 * MS, (0.0, 0.0, 0.04))
-    placement = place_cloud(frame, car())
-    assert isinstance(placement, Motion)
+    placement = cloud_to_camera(frame, car())
+    assert isinstance(placement, PiecewiseMotion)
     xyz = np.array([[p["x"], p["y"], p["z"]] for p in frame.payload.points])
     np.testing.assert_allclose(placement.apply(xyz)[:, 2], 25.5, atol=1e-4)
-    assert isinstance(place_cloud(sweep(STAMP), car()), Transform)
+    assert isinstance(cloud_to_camera(sweep(STAMP), car()), Transform)
 
 
 def test_a_sensor_of_unknown_place_is_refused_not_noted():
     reference = Reference(STAMP)
     lost = SensorFrame(LIDAR, STAMP - 50 * MS, "nowhere", sweep(STAMP).payload)
     with pytest.raises(CalibrationError, match="'nowhere'"):
-        place_cloud(lost, car(), reference)
+        cloud_to_camera(lost, car(), reference)
     assert not reference.notes
 
 
@@ -162,5 +162,5 @@ def test_a_placement_is_computed_once_per_frame_and_set():
     placements = context.placements
     assert set(placements) == {LIDAR, DEPTH}
     nowhere = Rig("eye")  # what is asked for again needs no rig
-    for modality, place in ((LIDAR, place_cloud), (DEPTH, place_frame)):
+    for modality, place in ((LIDAR, cloud_to_camera), (DEPTH, sensor_to_camera)):
         assert place(frames[modality], nowhere, context) is placements[modality]

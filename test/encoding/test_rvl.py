@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mlesam_ros.encoding.picture import open_depth, to_depth
+from mlesam_ros.encoding.picture import depth_to_meters, parse_depth
 from mlesam_ros.encoding.rvl import decode_rvl
 from mlesam_ros.errors import ImageError
-from mlesam_ros.frame import CompressedPicture
+from mlesam_ros.frame import CompressedImage
 
 
 def encode(picture):
@@ -64,15 +64,15 @@ def test_a_recorded_picture(shared_data):
 
 
 def test_in_a_compressed_depth_message():
-    """With the transport's header of 12 bytes before it: millimetres as they are, metres by inverse depth."""
+    """With the transport's header of 12 bytes before it: millimeters as they are, meters by inverse depth."""
     counts = np.array([[0, 1500, 1600], [0, 0, 65535]], np.uint16)
     body = encode(counts)
-    plain = CompressedPicture("16UC1; compressedDepth rvl", np.concatenate([np.zeros(12, np.uint8), body]))
-    np.testing.assert_allclose(to_depth(plain), np.where(counts, counts / 1000, np.nan), rtol=1e-6)
+    plain = CompressedImage("16UC1; compressedDepth rvl", np.concatenate([np.zeros(12, np.uint8), body]))
+    np.testing.assert_allclose(depth_to_meters(plain), np.where(counts, counts / 1000, np.nan), rtol=1e-6)
     header = np.frombuffer(struct.pack("<iff", 0, 10100.0, -9.0), np.uint8)
-    inverse = CompressedPicture("32FC1; compressedDepth rvl", np.concatenate([header, body]))
-    np.testing.assert_allclose(to_depth(inverse), np.where(counts, 10100 / (counts + 9.0), np.nan), rtol=1e-6)
-    assert open_depth(plain).size == (2, 3)
+    inverse = CompressedImage("32FC1; compressedDepth rvl", np.concatenate([header, body]))
+    np.testing.assert_allclose(depth_to_meters(inverse), np.where(counts, 10100 / (counts + 9.0), np.nan), rtol=1e-6)
+    assert parse_depth(plain).size == (2, 3)
 
 
 @pytest.mark.parametrize(

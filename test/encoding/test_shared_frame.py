@@ -14,9 +14,9 @@ from mlesam_ros.encoding.event_counts import EventCounts
 from mlesam_ros.encoding.log_depth import LogDepth
 from mlesam_ros.encoding.registered import depth_from_picture
 from mlesam_ros.errors import CalibrationError
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, Events, Picture, SensorFrame
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, EventWindow, RawImage, SensorFrame
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.rig_learner import RigLearner
+from mlesam_ros.rig_learner import RigBuilder
 
 SIZE = 120, 160
 K = np.array([[128.0, 0, 79.5], [0, 128.0, 59.5], [0, 0, 1]])
@@ -34,7 +34,7 @@ def info(size=SIZE, k=K, d=(0.0,) * 5, r=None, p=None):
 
 
 def learnt(camera, other, modality=DEPTH, **parameters):
-    learner = RigLearner(Rig(""), build_parameters(parameters))
+    learner = RigBuilder(Rig(""), build_parameters(parameters))
     learner.on_camera_info("/depth/info", modality, other)
     learner.on_camera_info("/camera/info", CAMERA, camera)
     learner.on_camera_info("/depth/info", modality, other)
@@ -47,15 +47,15 @@ def rays(k, d, size):
 
 
 def board(rays):
-    """Metres along the axis: a board at 4 m before a wall at 8 m."""
+    """Meters along the axis: a board at 4 m before a wall at 8 m."""
     x, y = rays[..., 0], rays[..., 1]
     return np.where((np.abs(x) < 0.45) & (np.abs(y) < 0.33), 4.0, 8.0)
 
 
-def depth_frame(metres):
-    data = np.round(metres * 1000).astype("<u2")
+def depth_frame(meters):
+    data = np.round(meters * 1000).astype("<u2")
     return SensorFrame(
-        DEPTH, 1, "eye", Picture(*metres.shape, "16UC1", 2 * metres.shape[1], data.view(np.uint8).ravel())
+        DEPTH, 1, "eye", RawImage(*meters.shape, "16UC1", 2 * meters.shape[1], data.view(np.uint8).ravel())
     )
 
 
@@ -101,10 +101,10 @@ def test_depth_of_a_rectified_camera_in_its_raw_cameras_frame():
 
 def test_depth_with_the_cameras_own_info_is_taken_pixel_by_pixel_at_any_size():
     """As before this: bit by bit what a frame without a lens of its own gives."""
-    metres = board(rays(K, D, SIZE))[::2, ::2]
+    meters = board(rays(K, D, SIZE))[::2, ::2]
     for camera in (info(d=D), info(d=D)):
         bind, rig = learnt(camera, info(d=D))
-        frame = depth_frame(metres)
+        frame = depth_frame(meters)
         plain = Rig("eye", {"eye": rig.camera})
         for size in (SIZE, (30, 40)):
             np.testing.assert_array_equal(
@@ -125,7 +125,7 @@ def test_an_event_camera_that_shares_the_frame_is_seen_through_its_own_lens():
     seen = cv2.projectPoints(np.column_stack([corners, np.ones(4)]), np.zeros(3), np.zeros(3), OTHER, D)[0][:, 0]
     x, y = (np.round(axis).astype(np.uint16) for axis in seen.T)
     spots = [np.repeat(axis, 50) for axis in (x, y)]
-    events = Events(200, 130, *spots, np.zeros(200, np.int64), np.ones(200, bool), 0, 1)
+    events = EventWindow(200, 130, *spots, np.zeros(200, np.int64), np.ones(200, bool), 0, 1)
     image = EventCounts()(bind(SensorFrame(EVENT, 1, "eye", events)), rig, SIZE)
     strength = np.abs(image).sum(0)
     for u, v in corners @ K[:2, :2] + K[:2, 2]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mlesam_ros.encoding.event_array import EventArray
 from mlesam_ros.encoding.evt3 import Evt3Decoder
 from mlesam_ros.encoding.evt3_encode import encode_evt3
-from mlesam_ros.encoding.stream import EventStream
+from mlesam_ros.encoding.stream import EventWindower
 from mlesam_ros.errors import MlesamError, PacketError
 
 SIZE = (480, 640)
@@ -23,7 +23,7 @@ def ramp(first_ms, count=10, sensor_zero_ms=5000):
 
 
 def test_the_window_ends_with_the_newest_event_and_holds_30_ms():
-    stream = EventStream()
+    stream = EventWindower()
     for seq in range(8):
         events = stream.push(ramp(10 * seq), "evt3", SIZE, START + 10 * seq * MS, seq)
     assert (events.width, events.height) == (640, 480)
@@ -36,19 +36,19 @@ def test_the_window_ends_with_the_newest_event_and_holds_30_ms():
 
 
 def test_a_packet_longer_than_the_window_is_cut():
-    events = EventStream().push(ramp(0, 100), "evt3", SIZE, START, 0)
+    events = EventWindower().push(ramp(0, 100), "evt3", SIZE, START, 0)
     assert events.x.tolist() == list(range(69, 100))
 
 
 def test_the_sensors_clock_is_fitted_to_each_packet_anew():
-    stream = EventStream()
+    stream = EventWindower()
     stream.push(ramp(0), "evt3", SIZE, START, 0)
     drifted = stream.push(ramp(10, sensor_zero_ms=9000), "evt3", SIZE, START + 10 * MS, 1)
     assert np.diff(drifted.t).tolist() == [MS] * 19
 
 
 def test_jitter_of_the_stamps_does_not_turn_time_back():
-    stream = EventStream()
+    stream = EventWindower()
     stream.push(ramp(0), "evt3", SIZE, START, 0)
     events = stream.push(ramp(10), "evt3", SIZE, START + 7 * MS, 1)
     assert len(events.t) == 20
@@ -56,7 +56,7 @@ def test_jitter_of_the_stamps_does_not_turn_time_back():
 
 
 def test_what_was_handed_out_stays_as_it_was():
-    stream = EventStream(window=0.2)
+    stream = EventWindower(window=0.2)
     handed = []
     for seq in range(300):
         events = stream.push(ramp(10 * seq, 10), "evt3", SIZE, START + 10 * seq * MS, seq)
@@ -67,7 +67,7 @@ def test_what_was_handed_out_stays_as_it_was():
 
 
 def test_a_quiet_scene_still_gives_an_empty_window():
-    stream = EventStream()
+    stream = EventWindower()
     stream.push(ramp(0), "evt3", SIZE, START, 0)
     quiet = np.array([0x8000, 0x6000, 0x8001], "<u2").view(np.uint8)
     events = stream.push(quiet, "evt3", SIZE, START + 100 * MS, 1)
@@ -76,7 +76,7 @@ def test_a_quiet_scene_still_gives_an_empty_window():
 
 
 def test_lost_packets_are_counted_and_leave_no_event_on_a_stale_row():
-    stream = EventStream()
+    stream = EventWindower()
     stream.push(np.array([0x8000, 0x6000, 0x0005, 0x2001], "<u2").view(np.uint8), "evt3", SIZE, START, 7)
     events = stream.push(np.array([0x2002, 0x8000, 0x6001, 0x2003], "<u2").view(np.uint8), "evt3", SIZE, START, 10)
     assert stream.counters["lost"] == 2
@@ -85,14 +85,14 @@ def test_lost_packets_are_counted_and_leave_no_event_on_a_stale_row():
 
 
 def test_a_driver_that_never_counts_loses_nothing():
-    stream = EventStream()
+    stream = EventWindower()
     for n in range(3):
         stream.push(ramp(10 * n), "evt3", SIZE, START + 10 * n * MS, 0)
     assert stream.counters["lost"] == 0
 
 
 def test_a_looped_bag_starts_afresh():
-    stream = EventStream()
+    stream = EventWindower()
     stream.push(ramp(0), "evt3", SIZE, START + 1000 * MS, 100)
     events = stream.push(ramp(0), "evt3", SIZE, START, 1)
     assert events.t[0] == START
@@ -101,7 +101,7 @@ def test_a_looped_bag_starts_afresh():
 
 
 def test_another_sensor_starts_afresh():
-    stream = EventStream()
+    stream = EventWindower()
     stream.push(ramp(0), "evt3", SIZE, START, 0)
     events = stream.push(ramp(0), "evt3", (720, 1280), START, 1)
     assert (events.width, len(events.t)) == (1280, 10)
@@ -112,7 +112,7 @@ def test_mono_packets_of_both_byte_orders():
     words = (p.astype(np.uint64) << 63) | (y.astype(np.uint64) << 48) | (x.astype(np.uint64) << 32) | dt.astype("u8")
     for order in "<>":
         data = words.astype(f"{order}u8").view(np.uint8)
-        events = EventStream().push(data, "mono", SIZE, START, 0, is_bigendian=order == ">")
+        events = EventWindower().push(data, "mono", SIZE, START, 0, is_bigendian=order == ">")
         assert events.x.tolist() == [3, 5]
         assert events.y.tolist() == [4, 479]
         assert events.t.tolist() == [START, START + 1_999_990]
@@ -121,7 +121,7 @@ def test_mono_packets_of_both_byte_orders():
 
 def test_too_many_events_keep_the_newest(monkeypatch):
     monkeypatch.setattr("mlesam_ros.encoding.stream._MOST_EVENTS", 15)
-    stream = EventStream()
+    stream = EventWindower()
     stream.push(ramp(0), "evt3", SIZE, START, 0)
     events = stream.push(ramp(10), "evt3", SIZE, START + 10 * MS, 1)
     assert events.x.tolist() == list(range(5, 20))
@@ -144,11 +144,11 @@ def test_too_many_events_keep_the_newest(monkeypatch):
 def test_what_cannot_be_decoded_is_refused(change, message):
     packet = {"data": np.zeros(4, np.uint8), "encoding": "evt3", "size": SIZE, "stamp": START, "seq": 0}
     with pytest.raises(PacketError, match=message):
-        EventStream().push(**(packet | change))
+        EventWindower().push(**(packet | change))
 
 
 def test_a_packet_that_spans_minutes_is_refused_and_forgotten():
-    stream = EventStream()
+    stream = EventWindower()
     stream.push(ramp(0), "evt3", SIZE, START, 0)
     wild = np.array([0x8000, 0x6000, 0x0001, 0x2001, 0x8AAA, 0x8AAA, 0x2001, 0x8555, 0x8555, 0x2001], "<u2").view(
         np.uint8
@@ -160,7 +160,7 @@ def test_a_packet_that_spans_minutes_is_refused_and_forgotten():
 
 def test_a_window_that_is_none_is_refused():
     with pytest.raises(PacketError, match=r"window is 0\.0 s"):
-        EventStream(0.0)
+        EventWindower(0.0)
 
 
 PUSH = st.fixed_dictionaries(
@@ -179,7 +179,7 @@ PUSH = st.fixed_dictionaries(
 @settings(deadline=None)
 @given(st.lists(PUSH, max_size=8))
 def test_any_bytes_give_an_ordered_window_or_a_packet_error(packets):
-    stream = EventStream()
+    stream = EventWindower()
     for packet in packets:
         try:
             events = stream.push(**packet)
@@ -201,7 +201,7 @@ def stamp_of(packet):
 
 def streamed(packets):
     """The windows of all packets in one, and the stream."""
-    stream = EventStream(window=10)
+    stream = EventWindower(window=10)
     for p in packets:
         events = stream.push(
             p.events, p.encoding, (p.height, p.width), stamp_of(p), p.seq, p.is_bigendian, int(p.time_base)
@@ -255,7 +255,7 @@ def libcaer(ms, x=5):
 def test_a_libcaer_stamp_is_about_the_end_of_the_first_10_ms():
     """A driver that was told to wait longer puts several containers into a message, stamped like the first."""
     for count in (10, 40):
-        events = EventStream(window=1).push(
+        events = EventWindower(window=1).push(
             libcaer(range(count + 1)), "libcaer", SIZE, START + 10 * MS, 0, time_base=10**18
         )
         assert events.t[0] == START
@@ -263,7 +263,7 @@ def test_a_libcaer_stamp_is_about_the_end_of_the_first_10_ms():
 
 
 def test_loss_does_not_cost_the_offset_between_the_clocks():
-    stream = EventStream(window=1)
+    stream = EventWindower(window=1)
     stream.push(ramp(0, sensor_zero_ms=16_700), "evt3", SIZE, START + 1 * MS, 0)
     stream.push(ramp(10, sensor_zero_ms=16_700), "evt3", SIZE, START + 10 * MS, 1)
     events = stream.push(ramp(100, sensor_zero_ms=16_700), "evt3", SIZE, START + 103 * MS, 5)
@@ -279,11 +279,11 @@ def array_of(ms, stamp, clock):
 
 
 def test_arrays_are_believed_unless_they_were_restamped():
-    stream = EventStream()
+    stream = EventWindower()
     stream.push_array(array_of(range(10), START + 9 * MS, START))
     events = stream.push_array(array_of(range(10, 20), START + 19 * MS, START))
     assert events.t.tolist() == [START + ms * MS for ms in range(20)]
-    restamped = EventStream()
+    restamped = EventWindower()
     hour = 3600 * 10**9
     restamped.push_array(array_of(range(10), START + hour, START))
     events = restamped.push_array(array_of(range(10, 20), START + hour + 12 * MS, START))
@@ -293,7 +293,7 @@ def test_arrays_are_believed_unless_they_were_restamped():
 
 
 def test_another_encoding_starts_afresh():
-    stream = EventStream()
+    stream = EventWindower()
     stream.push(ramp(0), "evt3", SIZE, START, 0)
     assert len(stream.push_array(array_of(range(3), START + 10 * MS, START + 10 * MS)).t) == 3
 
@@ -301,7 +301,7 @@ def test_another_encoding_starts_afresh():
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(-50, 50), st.integers(0, 2**32 - 1)), min_size=1, max_size=9))
 def test_any_array_gives_an_ordered_window_or_a_packet_error(drafts):
-    stream = EventStream()
+    stream = EventWindower()
     for count, ms, nanosec in drafts:
         raw = np.zeros(count, [("x", "u2"), ("y", "u2"), ("sec", "i4"), ("nanosec", "u4"), ("polarity", "u1")])
         raw["sec"], raw["nanosec"] = np.arange(count) + ms, nanosec

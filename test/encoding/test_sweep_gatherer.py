@@ -11,15 +11,15 @@ import pytest
 from mlesam_ros.bags import fields
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.doctor.examine import examine
+from mlesam_ros.doctor.examine import diagnose_bag
 from mlesam_ros.encoding.cloud import cloud_intensity, cloud_xyz
 from mlesam_ros.encoding.cloud_times import cloud_times
-from mlesam_ros.encoding.placement import place_cloud
+from mlesam_ros.encoding.placement import cloud_to_camera
 from mlesam_ros.encoding.sweep_gatherer import SweepGatherer
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.evaluation.topics import find_topics
-from mlesam_ros.frame import LIDAR, Cloud, FrameSet, Picture, SensorFrame
+from mlesam_ros.frame import LIDAR, FrameSet, PointCloud, RawImage, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
@@ -53,7 +53,7 @@ def messages(parts, turns=4, start=-np.pi, width=2 * np.pi, lost=(), one_stamp=F
 
 def gathered(sent, seconds=-1.0):
     gatherer = SweepGatherer(seconds)
-    return [gatherer.gather(SensorFrame(LIDAR, stamp, "lidar", Cloud(points), 0)) for stamp, points in sent]
+    return [gatherer.gather(SensorFrame(LIDAR, stamp, "lidar", PointCloud(points), 0)) for stamp, points in sent]
 
 
 def degrees(frame):
@@ -179,10 +179,10 @@ def test_each_point_keeps_its_own_time_and_is_shown_where_it_is(timed):
         piece["x"], piece["y"] = 25 - 0.01 * (number * 10 + within / MS), np.linspace(-4, 4, 5)
         if timed:
             piece["t"] = within
-        frame = gatherer.gather(SensorFrame(LIDAR, START + number * 10 * MS, "lidar", Cloud(piece)))
+        frame = gatherer.gather(SensorFrame(LIDAR, START + number * 10 * MS, "lidar", PointCloud(piece)))
     times = cloud_times(frame.payload, frame.stamp)
     assert times[0] == START + 190 * MS and times[-1] == START + 100 * MS + (8 * MS if timed else 0)
-    shown = place_cloud(frame, rig).apply(cloud_xyz(frame.payload).astype(np.float64))
+    shown = cloud_to_camera(frame, rig).apply(cloud_xyz(frame.payload).astype(np.float64))
     np.testing.assert_allclose(shown[:, 2], 25 - 0.01 * (frame.time - START) / MS, atol=1e-3)
 
 
@@ -197,7 +197,7 @@ def write_bag(path, parts):
             stamp = START + turn * TURN
             info = fields.camera_info(stamp, "camera", lens)
             writer.add("/camera/camera_info", "sensor_msgs/msg/CameraInfo", stamp, info)
-            image = fields.image(stamp, "camera", Picture(120, 160, "rgb8", 480, pixels))
+            image = fields.image(stamp, "camera", RawImage(120, 160, "rgb8", 480, pixels))
             writer.add("/camera/image_raw", "sensor_msgs/msg/Image", stamp + 1, image)
             for at, points in list(messages(parts, turns=20))[turn * parts : (turn + 1) * parts]:
                 cloud = fields.point_cloud(at, "lidar", np.ascontiguousarray(points[["x", "y", "z", "intensity"]]))
@@ -219,7 +219,7 @@ def test_a_bag_with_pieces_gives_whole_turns_counts_every_message_and_the_doctor
     for frame_set in with_lidar[2:]:
         assert 1 + len(frame_set.frames[LIDAR].payload.earlier) == parts
         assert len(degrees(frame_set.frames[LIDAR])) == 6000
-    checkup = examine(path)
+    checkup = diagnose_bag(path)
     assert [f for f in checkup.findings if f.severity == "error"] == []
     told = [f.message for f in checkup.findings if "pieces" in f.message]
     assert told == ([f"its sweeps are sent in pieces, {parts} to a turn, and are put together."] if parts > 1 else [])
@@ -234,7 +234,7 @@ def test_times_within_a_packet_keep_their_unit(kind):
             within = TURN // parts * np.arange(len(sent)) // len(sent)
             points = sent if kind == "nanoseconds" else sent.astype([*POINT.descr[:4], ("t", "<f4")])
             points["t"] = within if kind == "nanoseconds" else within / 1e9
-            frame = gatherer.gather(SensorFrame(LIDAR, stamp, "lidar", Cloud(points)))
+            frame = gatherer.gather(SensorFrame(LIDAR, stamp, "lidar", PointCloud(points)))
         times = cloud_times(frame.payload, frame.stamp)
         newest = frame.stamp + TURN // parts
         assert newest - 2 * TURN // parts < times.max() < newest and newest - TURN - 1000 <= times.min()

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlesam_ros.encoding.encoders import ENCODERS
+from mlesam_ros.encoding.encoders import PREPROCESSORS
 from mlesam_ros.encoding.time_surface import time_surface
 from mlesam_ros.errors import ImageError, PacketError
-from mlesam_ros.frame import EVENT, CompressedPicture, Events, Picture, SensorFrame
+from mlesam_ros.frame import EVENT, CompressedImage, EventWindow, RawImage, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 
@@ -20,7 +20,7 @@ HEIGHT, WIDTH, END, MS = 8, 12, 10**18, 10**6
 def events(drafts):
     """(x, y, milliseconds before the end, polarity) each, in any order."""
     x, y, age, polarity = np.array(sorted(drafts, key=lambda d: -d[2]), np.int64).reshape(-1, 4).T
-    return Events(
+    return EventWindow(
         WIDTH, HEIGHT, x.astype(np.uint16), y.astype(np.uint16), END - age * MS, polarity != 0, END - 30 * MS, END
     )
 
@@ -28,7 +28,7 @@ def events(drafts):
 def encode(payload, size=(HEIGHT, WIDTH)):
     rig = Rig("front")
     rig.models["front"] = CameraModel(WIDTH, HEIGHT, np.diag([9.0, 9.0, 1.0]), np.zeros(5), "plumb_bob")
-    return ENCODERS["time_surface"]()(SensorFrame(EVENT, END, "front", payload), rig, size)
+    return PREPROCESSORS["time_surface"]()(SensorFrame(EVENT, END, "front", payload), rig, size)
 
 
 def test_the_newest_event_of_each_polarity_counts():
@@ -61,7 +61,7 @@ def test_no_events_is_an_empty_picture():
 
 @pytest.mark.parametrize(
     "payload",
-    [Picture(1, 1, "mono8", 1, np.zeros(1, np.uint8)), CompressedPicture("png", np.zeros(1, np.uint8))],
+    [RawImage(1, 1, "mono8", 1, np.zeros(1, np.uint8)), CompressedImage("png", np.zeros(1, np.uint8))],
 )
 def test_a_ready_made_picture_has_no_times(payload):
     with pytest.raises(ImageError, match="a ready-made picture is read by event_counts"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from drive import MOMENTS
 
-from mlesam_ros.bags.street import write_street
+from mlesam_ros.bags.street import write_simulated_bag
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
 from mlesam_ros.pipeline import Pipeline
@@ -13,7 +13,7 @@ from mlesam_ros.world.world import World
 
 @pytest.fixture(scope="session")
 def street(tmp_path_factory):
-    return write_street(tmp_path_factory.mktemp("bags") / "street", World(3, "day", (64, 96)), range(MOMENTS))
+    return write_simulated_bag(tmp_path_factory.mktemp("bags") / "street", World(3, "day", (64, 96)), range(MOMENTS))
 
 
 @pytest.fixture(scope="session")

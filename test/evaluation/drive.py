@@ -9,7 +9,7 @@ import numpy as np
 
 from mlesam_ros.bags import fields
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.frame import Picture
+from mlesam_ros.frame import RawImage
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transform import Transform
 
@@ -24,9 +24,9 @@ IMAGE, CLOUD, INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2", "se
 Change = Callable[[str, int, fields.Fields], fields.Fields | None]
 
 
-def picture(index: int) -> Picture:
+def picture(index: int) -> RawImage:
     pixels = np.random.default_rng(index).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
-    return Picture(HEIGHT, WIDTH, "rgb8", 3 * WIDTH, pixels.reshape(-1))
+    return RawImage(HEIGHT, WIDTH, "rgb8", 3 * WIDTH, pixels.reshape(-1))
 
 
 def labels(index: int) -> np.ndarray:
@@ -78,7 +78,7 @@ def write_drive(
                 add("/camera/camera_info", INFO, index, stamp, fields.camera_info(stamp, "camera", CAMERA))
             add(camera_topic, IMAGE, index, stamp, fields.image(stamp, "camera", picture(index)))
             if truth:
-                mask = Picture(HEIGHT, WIDTH, "mono8", WIDTH, labels(index).reshape(-1))
+                mask = RawImage(HEIGHT, WIDTH, "mono8", WIDTH, labels(index).reshape(-1))
                 add("/ground_truth/labels", IMAGE, index, stamp, fields.image(stamp, "camera", mask))
             add(lidar_topic, CLOUD, index, late, fields.point_cloud(late, "lidar", points()))
     return path

@@ -21,13 +21,13 @@ from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.street import LABELS_TOPIC
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import load_parameters
-from mlesam_ros.doctor.examine import examine
+from mlesam_ros.doctor.examine import diagnose_bag
 from mlesam_ros.errors import BagError, ConfigError, MlesamError
 from mlesam_ros.evaluation.evaluate import evaluate
-from mlesam_ros.evaluation.made import Listener
+from mlesam_ros.evaluation.made import MaskListener
 from mlesam_ros.evaluation.metrics import metrics
 from mlesam_ros.evaluation.options import Options
-from mlesam_ros.evaluation.report.strip import Strip
+from mlesam_ros.evaluation.report.strip import SampleCollector
 from mlesam_ros.evaluation.result_bag import ResultBag
 from mlesam_ros.frame import MODALITIES, Segmentation
 from mlesam_ros.geometry.transform import Transform
@@ -39,7 +39,7 @@ def described(*rules):
     return Options(load_parameters(overrides=rules))
 
 
-class Memory(Listener):
+class Memory(MaskListener):
     def __init__(self, pipeline=None):
         self.pipeline, self.made, self.pairs, self.again = pipeline, [], [], []
 
@@ -383,8 +383,8 @@ def test_not_one_mask_says_why(tmp_path, pipeline):
         evaluate(write_drive(tmp_path / "bag", change=blind), pipeline)
 
 
-def test_the_synchroniser_is_told_in_the_nodes_words(street, pipeline):
-    options = described("patience:=0.2", "lidar.offset:=0.3", "primary_order:=[depth, camera]")
+def test_the_synchronizer_is_told_in_the_nodes_words(street, pipeline):
+    options = described("max_wait:=0.2", "lidar.offset:=0.3", "primary_order:=[depth, camera]")
     found = evaluate(street, pipeline, options)
     assert all("lidar" not in trace.used for trace in found.scores.traces[:2])
 
@@ -405,14 +405,14 @@ def test_memory_does_not_grow_with_the_bag(tmp_path, pipeline, monkeypatch):
     monkeypatch.setattr(pipeline, "segment", segment)
     used = []
 
-    class Scale(Listener):
+    class Scale(MaskListener):
         def take(self, made):
             if made.sequence in (104, 208):  # when the strip holds as many moments
                 gc.collect()
                 used.append(tracemalloc.get_traced_memory()[0])
 
     bag = write_drive(tmp_path / "bag", 210)
-    strip = Strip(pipeline.config.label_space)
+    strip = SampleCollector(pipeline.config.label_space)
     with ResultBag(tmp_path / "result", pipeline.config.label_space, {"camera": "/camera/image_raw"}, 0.5) as result:
         tracemalloc.start()
         try:
@@ -521,7 +521,7 @@ def test_an_unforeseen_error_of_a_decoder_costs_one_frame(tmp_path, pipeline, mo
     assert len(found.scores.traces) == 10 and found.counters["lidar"]["used"] == 9
     assert found.refusals["lidar"] == {"IndexError: unforeseen": 1}
     assert "/lidar/points: IndexError: unforeseen" in found.warnings
-    assert any("IndexError: unforeseen" in finding.message for finding in examine(bag).findings)
+    assert any("IndexError: unforeseen" in finding.message for finding in diagnose_bag(bag).findings)
 
 
 def test_an_unforeseen_error_of_the_pipeline_costs_one_mask(tmp_path, pipeline, monkeypatch):

@@ -12,8 +12,8 @@ from drive import INFO, PERIOD, START
 from mlesam_ros.bags import fields
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.evaluation.options import Options
-from mlesam_ros.evaluation.output import Outputs, evaluate_into
-from mlesam_ros.frame import Picture
+from mlesam_ros.evaluation.output import Outputs, evaluate_to_folder
+from mlesam_ros.frame import RawImage
 from mlesam_ros.geometry.camera import CameraModel
 
 IMAGE, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
@@ -33,8 +33,8 @@ def write_long(path: Path) -> Path:
     with BagWriter(path) as writer:
         for index in range(MOMENTS):
             stamp = START + index * PERIOD
-            rgb = Picture(HEIGHT, WIDTH, "rgb8", 3 * WIDTH, (ramp + np.uint8(index)).reshape(-1))
-            truth = Picture(HEIGHT, WIDTH, "mono8", WIDTH, np.full(HEIGHT * WIDTH, index % 25, np.uint8))
+            rgb = RawImage(HEIGHT, WIDTH, "rgb8", 3 * WIDTH, (ramp + np.uint8(index)).reshape(-1))
+            truth = RawImage(HEIGHT, WIDTH, "mono8", WIDTH, np.full(HEIGHT * WIDTH, index % 25, np.uint8))
             writer.add("/camera/camera_info", INFO, stamp, fields.camera_info(stamp, "camera", lens))
             writer.add("/camera/image_raw", IMAGE, stamp, fields.image(stamp, "camera", rgb))
             writer.add("/ground_truth/labels", IMAGE, stamp, fields.image(stamp, "camera", truth))
@@ -58,6 +58,6 @@ def test_memory_stays_flat_over_a_long_bag(tmp_path, pipeline):
             held.setdefault(moment, resident())
 
     (tmp_path / "out").mkdir()
-    found, _ = evaluate_into(tmp_path / "out", bag, pipeline, Options(), Outputs(), measure)
+    found, _ = evaluate_to_folder(tmp_path / "out", bag, pipeline, Options(), Outputs(), measure)
     assert found.sets == MOMENTS and found.scores.compared == MOMENTS
     assert held[MOMENTS - 10] - held[WARM] < 20 * MEGABYTE, {moment: b // MEGABYTE for moment, b in held.items()}

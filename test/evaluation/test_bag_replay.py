@@ -1,4 +1,4 @@
-"""What the synchroniser is given is what a live node would have been given."""
+"""What the synchronizer is given is what a live node would have been given."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlesam_ros.bags.drops import parse_drop
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import NodeParameters, load_parameters, sync_config
-from mlesam_ros.doctor.examine import examine
+from mlesam_ros.doctor.examine import diagnose_bag
 from mlesam_ros.errors import BagError, ConfigError
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.replay import Replay
@@ -23,7 +23,7 @@ from mlesam_ros.evaluation.truth import Truth
 from mlesam_ros.frame import FrameSet
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.messages import FrameReader
-from mlesam_ros.sync import FATES, Synchroniser
+from mlesam_ros.sync import OUTCOMES, Synchronizer
 
 SPACE = load_label_space("deliver")
 
@@ -42,7 +42,7 @@ def replayed(path, drops=(), parameters=None, busy=0.0, **span):
 
 def every_fate_is_counted(counters):
     for counts in counters.values():
-        assert counts["received"] == sum(counts[fate] for fate in FATES)
+        assert counts["received"] == sum(counts[fate] for fate in OUTCOMES)
 
 
 def test_every_moment_becomes_a_set_and_every_label_a_truth(tmp_path):
@@ -57,32 +57,32 @@ def test_every_moment_becomes_a_set_and_every_label_a_truth(tmp_path):
 
 def by_hand(path, sync):
     """The node's loop over the same messages: push what comes, take at once and at every deadline."""
-    synchroniser, sets = Synchroniser(sync), []
+    synchronizer, sets = Synchronizer(sync), []
 
     def take(now):
-        if (found := synchroniser.take(now)) is not None:
+        if (found := synchronizer.take(now)) is not None:
             sets.append(found)
 
     with BagReader(path) as reader:
         topics = find_topics(reader.topics).sensors
         readers = {source.topic: FrameReader(m, source.type) for m, source in topics.items()}
         for topic, _, now, message in reader.messages(list(readers)):
-            while (deadline := synchroniser.next_deadline()) is not None and deadline <= now:
+            while (deadline := synchronizer.next_deadline()) is not None and deadline <= now:
                 before = deadline
                 take(deadline)
-                if synchroniser.next_deadline() == before:
+                if synchronizer.next_deadline() == before:
                     break
-            synchroniser.push(readers[topic].read(message), now)
+            synchronizer.push(readers[topic].read(message), now)
             take(now)
-        while (deadline := synchroniser.next_deadline()) is not None:
+        while (deadline := synchronizer.next_deadline()) is not None:
             take(deadline)
-            if synchroniser.next_deadline() == deadline:
+            if synchronizer.next_deadline() == deadline:
                 break
     return [(s.stamp, s.primary, tuple(s.frames), s.skews) for s in sets]
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_sets_are_those_of_a_synchroniser_that_hears_the_same_at_the_same_time(tmp_path, seed):
+def test_sets_are_those_of_a_synchronizer_that_hears_the_same_at_the_same_time(tmp_path, seed):
     chance = np.random.default_rng(seed)
     lost = chance.random((2, 30)) < 0.25
 
@@ -162,9 +162,9 @@ def test_a_foreign_clock_is_judged_per_sensor_and_named_with_a_remedy_that_helps
     assert replay.counters[refused]["refused"] == 10 and replay.counters[used]["refused"] == 0
     (warning,) = [w for w in replay.warnings if w.startswith(refused)]
     assert cause in warning
-    (reason,) = replay.synchroniser.refusals[refused]
+    (reason,) = replay.synchronizer.refusals[refused]
     assert cause in reason
-    rehearsed = examine(path)
+    rehearsed = diagnose_bag(path)
     assert rehearsed.sets["parts"] == {refused: 0, used: len(sets)}
     if not delay:
         (finding,) = [f for f in rehearsed.findings if f.severity == "error" and f.subject == refused]

@@ -9,17 +9,17 @@ from drive import CAMERA, CLOUD, IMAGE, INFO, PERIOD, POSE, START, picture, poin
 from mlesam_ros.bags import fields
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.doctor.examine import examine
-from mlesam_ros.encoding.placement import place_cloud
+from mlesam_ros.doctor.examine import diagnose_bag
+from mlesam_ros.encoding.placement import cloud_to_camera
 from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.errors import CalibrationError
 from mlesam_ros.evaluation.calibration import BagRig
-from mlesam_ros.evaluation.evaluate import NothingMadeError, evaluate
-from mlesam_ros.evaluation.made import Listener
+from mlesam_ros.evaluation.evaluate import NoMasksError, evaluate
+from mlesam_ros.evaluation.made import MaskListener
 from mlesam_ros.evaluation.options import Options
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.evaluation.topics import find_topics
-from mlesam_ros.frame import LIDAR, FrameSet, Picture
+from mlesam_ros.frame import LIDAR, FrameSet, RawImage
 from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.labels import load_label_space
 
@@ -59,7 +59,7 @@ def replayed(path):
             assert isinstance(step, FrameSet)
             rig = known.rig.of_set(step)
             try:
-                placed.append((step, rig, place_cloud(step.frames[LIDAR], rig, Reference(step.time))))
+                placed.append((step, rig, cloud_to_camera(step.frames[LIDAR], rig, Reference(step.time))))
             except CalibrationError as error:
                 placed.append((step, rig, str(error)))
         return placed, known.problems
@@ -70,7 +70,7 @@ def translations(placed):
 
 
 def found_by_doctor(path):
-    return [f for f in examine(path).findings if f.severity in ("error", "warning")]
+    return [f for f in diagnose_bag(path).findings if f.severity in ("error", "warning")]
 
 
 @pytest.mark.parametrize("every", [10, 1000])
@@ -224,17 +224,17 @@ def test_a_camera_whose_info_is_refused_gives_its_view_to_no_other_sensor(tmp_pa
         if k is not None:
             add("/camera/camera_info", INFO, fields.camera_info(stamp, "camera", CAMERA) | {"k": k})
         millimeters = np.full(CAMERA.height * CAMERA.width, 2000, "<u2").view(np.uint8)
-        depth = Picture(CAMERA.height, CAMERA.width, "16UC1", 2 * CAMERA.width, millimeters)
+        depth = RawImage(CAMERA.height, CAMERA.width, "16UC1", 2 * CAMERA.width, millimeters)
         add("/depth/camera_info", INFO, fields.camera_info(stamp, "depth", CAMERA))
         add("/depth/image_raw", IMAGE, fields.image(stamp, "depth", depth))
         add("/tf_static", TF, fields.transforms([("camera", "depth", Transform.identity())], stamp))
         add("/tf_static", TF, mounted(stamp))
 
     path, made = write(tmp_path / "bag", each, 3, info=False), []
-    listener = Listener()
+    listener = MaskListener()
     listener.take = made.append
     if view is None:
-        with pytest.raises(NothingMadeError, match=r"/camera/camera_info: .*not calibrated"):
+        with pytest.raises(NoMasksError, match=r"/camera/camera_info: .*not calibrated"):
             evaluate(path, pipeline, Options(), [listener])
     else:
         evaluate(path, pipeline, Options(), [listener])
@@ -292,7 +292,7 @@ def test_a_camera_info_that_two_streams_share_describes_both(tmp_path, pipeline,
         add("/rig/image_raw", IMAGE, fields.image(stamp, "camera", picture(index)))
         if second == "depth":
             pixels = np.full((CAMERA.height, CAMERA.width), 5000, np.uint16).view(np.uint8)
-            depth = Picture(CAMERA.height, CAMERA.width, "16UC1", 2 * CAMERA.width, pixels.reshape(-1))
+            depth = RawImage(CAMERA.height, CAMERA.width, "16UC1", 2 * CAMERA.width, pixels.reshape(-1))
             add("/rig/depth/image_raw", IMAGE, fields.image(stamp, "second", depth))
         else:
             pixels = np.full((CAMERA.height, CAMERA.width, 3), 128, np.uint8)
@@ -304,7 +304,7 @@ def test_a_camera_info_that_two_streams_share_describes_both(tmp_path, pipeline,
         for index in range(5):
             stamp = START + index * PERIOD
             each(lambda topic, kind, made, at=stamp: writer.add(topic, kind, at, made), index, stamp)
-    seen = Listener()
+    seen = MaskListener()
     seen.made = []
     seen.take = seen.made.append
     found = evaluate(path, pipeline, listeners=[seen])
@@ -342,7 +342,7 @@ def test_an_evaluation_from_the_middle_knows_what_was_published_before(tmp_path,
     """The kind: the future read first. A part of a bag is judged with the mounting of that time."""
     path = remounted(tmp_path / "bag")
     seen = []
-    listener = Listener()
+    listener = MaskListener()
     listener.take = seen.append
     evaluate(path, pipeline, Options(start=start, duration=0.5), listeners=[listener])
     assert len(seen) == 5

@@ -8,10 +8,10 @@ import pytest
 
 from mlesam_ros.evaluation.evaluate import evaluate
 from mlesam_ros.evaluation.options import Options
-from mlesam_ros.evaluation.robustness import Ablation, Trials
+from mlesam_ros.evaluation.robustness import RobustnessEvaluator, RobustnessResults
 from mlesam_ros.frame import MODALITIES, FrameSet
 from mlesam_ros.model.mlesam import MLESAM
-from mlesam_ros.robustness import ANY, EMM, NM, RMM, Damage, subsets
+from mlesam_ros.robustness import ANY, EMM, NM, RMM, Corruption, subsets
 from mlesam_ros.world.world import World
 
 
@@ -36,22 +36,22 @@ def small(labels, size):
 
 def test_every_subset_is_what_the_pipeline_makes_of_it(world, frame_set, pipeline):
     pipeline.segment(frame_set, world.rig)
-    found = Ablation(pipeline)(frame_set, MODALITIES, world.rig)
+    found = RobustnessEvaluator(pipeline)(frame_set, MODALITIES, world.rig)
     size = pipeline.network_size(world.rig)
     for chosen in subsets(MODALITIES):
         alone = pipeline.segment(only(frame_set, chosen), world.rig).labels
-        assert (found[Damage(ANY, chosen)] == small(alone, size)).mean() > 0.995, chosen
+        assert (found[Corruption(ANY, chosen)] == small(alone, size)).mean() > 0.995, chosen
 
 
 def test_nothing_damaged_is_the_whole_set_in_every_protocol(world, frame_set, pipeline):
     pipeline.segment(frame_set, world.rig)
-    found = Ablation(pipeline)(frame_set, MODALITIES, world.rig)
-    whole = found[Damage(ANY, MODALITIES)]
-    assert np.array_equal(found[Damage(EMM, MODALITIES)], whole)
-    assert all(np.array_equal(found[Damage(RMM, MODALITIES, level)], whole) for level in ("0.25", "0.5", "0.75"))
+    found = RobustnessEvaluator(pipeline)(frame_set, MODALITIES, world.rig)
+    whole = found[Corruption(ANY, MODALITIES)]
+    assert np.array_equal(found[Corruption(EMM, MODALITIES)], whole)
+    assert all(np.array_equal(found[Corruption(RMM, MODALITIES, level)], whole) for level in ("0.25", "0.5", "0.75"))
     assert {d.level for d in found if d.protocol == NM} == {"low", "mid", "high"}
     assert len(found) == 15 + 15 + 3 * 15 + 3
-    again = Ablation(pipeline)
+    again = RobustnessEvaluator(pipeline)
     pipeline.segment(frame_set, world.rig)
     assert all(np.array_equal(found[d], labels) for d, labels in again(frame_set, MODALITIES, world.rig).items())
 
@@ -61,26 +61,26 @@ def test_the_encoder_runs_once_per_kind_of_damage(world, frame_set, pipeline, mo
     monkeypatch.setattr(MLESAM, "features", lambda self, images: calls.append(tuple(images)) or features(self, images))
     pipeline.segment(frame_set, world.rig)
     calls.clear()
-    Ablation(pipeline)(frame_set, MODALITIES, world.rig)
+    RobustnessEvaluator(pipeline)(frame_set, MODALITIES, world.rig)
     assert calls == [tuple(MODALITIES)] * (1 + 1 + 3 + 3)
 
 
 def test_emm_shows_an_empty_picture(world, frame_set, pipeline):
     pipeline.segment(frame_set, world.rig)
     images = dict(pipeline.images)
-    found = Ablation(pipeline)(frame_set, MODALITIES, world.rig)
+    found = RobustnessEvaluator(pipeline)(frame_set, MODALITIES, world.rig)
     shown = {m: image if m == "depth" else np.zeros_like(image) for m, image in images.items()}
     expected = pipeline.labels(pipeline.features(shown), world.rig)
-    assert (found[Damage(EMM, ("depth",))] == expected).mean() > 0.995
+    assert (found[Corruption(EMM, ("depth",))] == expected).mean() > 0.995
 
 
 def filled(scores):
     """Trials in which subset S hits scores[S] of 100 pixels of class 0, the others being class 1."""
-    trials, truth = Trials(2), np.zeros(100, np.uint8)
+    trials, truth = RobustnessResults(2), np.zeros(100, np.uint8)
     for chosen, hits in scores.items():
         labels = np.repeat(np.array([0, 1], np.uint8), [hits, 100 - hits])
-        trials.agree(("a", "b"), {Damage(ANY, ("a", "b")): truth, Damage(ANY, chosen): labels})
-        trials.compare(("a", "b"), Damage(ANY, chosen), truth, labels)
+        trials.agree(("a", "b"), {Corruption(ANY, ("a", "b")): truth, Corruption(ANY, chosen): labels})
+        trials.compare(("a", "b"), Corruption(ANY, chosen), truth, labels)
     return trials
 
 
@@ -96,15 +96,15 @@ def test_average_and_expectation_by_hand():
 def test_rows_are_of_the_richest_sets_only():
     trials, truth = filled({("a", "b"): 80, ("a",): 60, ("b",): 10}), np.zeros(100, np.uint8)
     for _ in range(50):
-        trials.agree(("a",), {Damage(ANY, ("a",)): truth})
-        trials.compare(("a",), Damage(ANY, ("a",)), truth, truth)
+        trials.agree(("a",), {Corruption(ANY, ("a",)): truth})
+        trials.compare(("a",), Corruption(ANY, ("a",)), truth, truth)
     assert trials.sensors == ("a", "b")
     assert [row["miou"] for row in trials.rows()] == [80.0, 60.0, 10.0]
 
 
 def test_without_trials_everything_is_empty():
-    assert Trials(3).rows() == []
-    assert Trials(3).summary() == {ANY: {}, EMM: {}, RMM: {}, NM: {}}
+    assert RobustnessResults(3).rows() == []
+    assert RobustnessResults(3).summary() == {ANY: {}, EMM: {}, RMM: {}, NM: {}}
 
 
 def test_on_a_bag_agreement_needs_no_truth(street, pipeline):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlesam_ros.errors import BagError
-from mlesam_ros.evaluation.many import find_bags, names_of
+from mlesam_ros.evaluation.many import find_bags, unique_names
 
 
 @pytest.fixture
@@ -63,4 +63,4 @@ def test_no_bag_is_a_sentence(tree):
 def test_names_are_those_of_the_recordings_and_unique(tree):
     (tree / "loose" / "a.db3").write_bytes(b"x")
     bags = [tree / name for name in ("a", "loose/a.db3", "loose/monday.mcap", "packed/run.mcap.zstd")]
-    assert list(names_of(bags).items()) == list(zip(["a", "a-2", "monday", "run"], bags, strict=True))
+    assert list(unique_names(bags).items()) == list(zip(["a", "a-2", "monday", "run"], bags, strict=True))

@@ -17,11 +17,11 @@ from mlesam_ros.bags.pcd import read_pcd
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.evaluation.options import Options
-from mlesam_ros.evaluation.output import Outputs, evaluate_into
+from mlesam_ros.evaluation.output import Outputs, evaluate_to_folder
 from mlesam_ros.frame import MODALITIES
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.metrics import Confusion
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 
 SPACE = load_label_space("deliver")
 OPTIONS = Options(drops=(parse_drop("camera@0.55..0.95"),))
@@ -30,7 +30,7 @@ OPTIONS = Options(drops=(parse_drop("camera@0.55..0.95"),))
 @pytest.fixture(scope="module")
 def made(street, pipeline, tmp_path_factory):
     folder = tmp_path_factory.mktemp("result")
-    evaluation, figures = evaluate_into(folder, street, pipeline, OPTIONS, Outputs(report=False, clouds="ply"))
+    evaluation, figures = evaluate_to_folder(folder, street, pipeline, OPTIONS, Outputs(report=False, clouds="ply"))
     return folder, evaluation, figures
 
 
@@ -59,7 +59,7 @@ def test_the_result_bag_has_the_nodes_topics(made, by_topic):
 
 
 def test_rviz_shows_the_result_bag(by_topic):
-    text = share("config/rviz/perception.rviz").read_text()
+    text = resource_path("config/rviz/perception.rviz").read_text()
     displays = yaml.safe_load(text)["Visualization Manager"]["Displays"]
     shown = {d["Topic"]["Value"] for d in displays if "Topic" in d and "mlesam" in d["Topic"]["Value"]}
     live_only = {"mlesam/sensor_health"}
@@ -109,7 +109,9 @@ def test_clouds_are_files_that_others_read(made, by_topic):
 
 
 def test_clouds_as_pcd(street, pipeline, tmp_path):
-    evaluate_into(tmp_path, street, pipeline, Options(duration=0.15), Outputs(bag=False, report=False, clouds="pcd"))
+    evaluate_to_folder(
+        tmp_path, street, pipeline, Options(duration=0.15), Outputs(bag=False, report=False, clouds="pcd")
+    )
     first = sorted((tmp_path / "clouds").glob("*.pcd"))[0]
     points = read_pcd(first)
     assert points.dtype.names == ("x", "y", "z", "intensity", "label", "rgb")

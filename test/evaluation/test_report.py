@@ -15,10 +15,10 @@ from mlesam_ros.bags.drops import parse_drop
 from mlesam_ros.evaluation.evaluate import evaluate
 from mlesam_ros.evaluation.metrics import metrics, summary
 from mlesam_ros.evaluation.options import Options
-from mlesam_ros.evaluation.output import Outputs, evaluate_into
+from mlesam_ros.evaluation.output import Outputs, evaluate_to_folder
 from mlesam_ros.evaluation.report.page import write_overview
 from mlesam_ros.evaluation.report.plots import Line, heat_map, line_plot, stacked_plot
-from mlesam_ros.evaluation.report.strip import MOST, Strip, visible
+from mlesam_ros.evaluation.report.strip import MOST, SampleCollector, visible
 
 needs_browser = pytest.mark.skipif(
     find_browser() is None and not os.environ.get("MLESAM_REQUIRE_BROWSER"),
@@ -32,7 +32,7 @@ MOVE = "(() => {{ at.value = {}; at.dispatchEvent(new Event('input')); }})()"
 def report(street, pipeline, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     options = Options(drops=(parse_drop("camera@0.55..0.95"),), robustness=True, every=2)
-    evaluate_into(folder, street, pipeline, options, Outputs(bag=False))
+    evaluate_to_folder(folder, street, pipeline, options, Outputs(bag=False))
     return folder / "report.html"
 
 
@@ -142,7 +142,7 @@ def test_it_asks_for_nothing_from_outside(report):
 
 
 def test_figures_on_the_page_are_those_of_the_metrics(street, pipeline, tmp_path):
-    _, figures = evaluate_into(tmp_path, street, pipeline, Options(duration=0.3), Outputs(bag=False))
+    _, figures = evaluate_to_folder(tmp_path, street, pipeline, Options(duration=0.3), Outputs(bag=False))
     text = unescape((tmp_path / "report.html").read_text())
     assert f"{figures['miou']:.1f} %" in text
     for name, value in figures["per_class"].items():
@@ -161,7 +161,7 @@ def test_names_from_a_bag_are_text_and_nothing_else(tmp_path, pipeline):
         return made
 
     bag = write_drive(tmp_path / f"bag{evil}", change=break_one)
-    evaluate_into(tmp_path, bag, pipeline, Options(), Outputs(bag=False))
+    evaluate_to_folder(tmp_path, bag, pipeline, Options(), Outputs(bag=False))
     with Page() as page:
         page.open(tmp_path / "report.html")
         assert evil in page.run("document.querySelector('.warnings').textContent")
@@ -174,7 +174,7 @@ def test_a_bag_without_truth_or_lidar_has_a_page_too(tmp_path, pipeline):
         return None if topic == "/lidar/points" else made
 
     bag = write_drive(tmp_path / "bag", truth=False, change=no_lidar)
-    evaluate_into(tmp_path, bag, pipeline, Options(), Outputs(bag=False))
+    evaluate_to_folder(tmp_path, bag, pipeline, Options(), Outputs(bag=False))
     text = (tmp_path / "report.html").read_text()
     assert "<canvas" not in text and "Confusion" not in text
     assert 'value="truth"' not in text
@@ -206,7 +206,7 @@ class FakeMade:
 
 @pytest.mark.parametrize("masks", [1, 39, 40, 41, 100, 1000])
 def test_moments_are_bounded_and_evenly_spread(monkeypatch, masks, pipeline):
-    strip = Strip(pipeline.config.label_space)
+    strip = SampleCollector(pipeline.config.label_space)
     monkeypatch.setattr(strip, "_moment", lambda made: made)
     for sequence in range(1, masks + 1):
         strip.take(FakeMade(sequence))
@@ -248,7 +248,7 @@ def test_names_of_a_heat_map_are_escaped():
     assert "<b>" not in drawn and "<i>" not in drawn
 
 
-def test_one_value_three_times_gets_false_colours_and_silence_is_black():
+def test_one_value_three_times_gets_false_colors_and_silence_is_black():
     image = np.repeat(np.linspace(-1, 1, 64, dtype=np.float32).reshape(1, 8, 8), 3, 0)
     image[:, 0] = 0
     shown = visible(image)
@@ -257,8 +257,8 @@ def test_one_value_three_times_gets_false_colours_and_silence_is_black():
     assert len(np.unique(shown[1:].reshape(-1, 3), axis=0)) > 30
 
 
-def test_a_cameras_picture_keeps_its_colours():
+def test_a_cameras_picture_keeps_its_colors():
     mean, deviation = (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)
-    colours = np.random.default_rng(0).uniform(0.05, 0.95, (3, 4, 5)).astype(np.float32)
-    image = (colours - np.array(mean, np.float32)[:, None, None]) / np.float32(0.2)
-    assert np.abs(visible(image, (mean, deviation)).transpose(2, 0, 1) / 255 - colours).max() < 0.01
+    colors = np.random.default_rng(0).uniform(0.05, 0.95, (3, 4, 5)).astype(np.float32)
+    image = (colors - np.array(mean, np.float32)[:, None, None]) / np.float32(0.2)
+    assert np.abs(visible(image, (mean, deviation)).transpose(2, 0, 1) / 255 - colors).max() < 0.01

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlesam_ros.evaluation.robustness import ANY, Damage
+from mlesam_ros.evaluation.robustness import ANY, Corruption
 from mlesam_ros.evaluation.scores import SLACK, Scores, percentiles_ms
 from mlesam_ros.evaluation.truth import Truth
 from mlesam_ros.frame import FrameSet, Segmentation
@@ -84,7 +84,7 @@ def test_a_truth_of_another_size_is_compared_on_its_own_pixels():
 def test_merging_is_counting_both():
     parts, whole = [Scores(5), Scores(5)], Scores(5)
     for index in range(8):
-        others = {Damage(ANY, s): mask(index + 50 * i).labels for i, s in enumerate((USED, *((m,) for m in USED)))}
+        others = {Corruption(ANY, s): mask(index + 50 * i).labels for i, s in enumerate((USED, *((m,) for m in USED)))}
         for scores in (parts[index // 4], whole):
             take(scores, mask(index), others)
             scores.take_truth(truth(index))

@@ -14,9 +14,9 @@ from rosbags.typesys import Stores, get_typestore
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import load_parameters
-from mlesam_ros.doctor.examine import examine
+from mlesam_ros.doctor.examine import diagnose_bag
 from mlesam_ros.evaluation.evaluate import evaluate
-from mlesam_ros.evaluation.made import Listener
+from mlesam_ros.evaluation.made import MaskListener
 from mlesam_ros.evaluation.options import Options
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 from mlesam_ros.pipeline import Pipeline
@@ -27,7 +27,7 @@ FIELD = get_typestore(Stores.ROS2_JAZZY).types["sensor_msgs/msg/PointField"]
 F4, U2 = 7, 4
 
 
-class Images(Listener):
+class Images(MaskListener):
     def __init__(self):
         self.made = []
 
@@ -62,7 +62,7 @@ def intensity(factor, name="intensity", kind=F4):
 
 
 def fifths(message):
-    """16UC1 in fifths of a millimetre, as in the TUM RGB-D data set; what is beyond 13 m is a hole."""
+    """16UC1 in fifths of a millimeter, as in the TUM RGB-D data set; what is beyond 13 m is a hole."""
     counts = np.array(message.data).view("<u2").astype(np.int64) * 5
     return replace(message, data=np.where(counts < 65536, counts, 0).astype("<u2").view(np.uint8))
 
@@ -140,17 +140,17 @@ def test_the_window_of_events_in_evaluate_and_training(street, pipeline, tmp_pat
 
 def test_the_doctor_names_the_unit_and_it_helps(street, tmp_path):
     bag = changed(street, tmp_path / "bag", "/depth/image_raw", fifths)
-    checkup = examine(bag)
+    checkup = diagnose_bag(bag)
     (found,) = (entry for entry in checkup.findings if entry.subject == DEPTH and entry.severity == "error")
     assert found.remedy == "Set depth.unit: 0.0002." and checkup.parameters["depth.unit"] == 0.0002
-    mended = examine(bag, load_parameters(None, ["depth.unit:=0.0002"]))
+    mended = diagnose_bag(bag, load_parameters(None, ["depth.unit:=0.0002"]))
     assert not [entry for entry in mended.findings if entry.subject == DEPTH and entry.severity == "error"]
 
 
 def test_the_doctor_and_the_status_say_what_was_found(street, pipeline, tmp_path):
     bag = changed(street, tmp_path / "bag", "/lidar/points", intensity(257, "reflectivity", U2))
     words = "field reflectivity, uint16, scale 65535"
-    checkup = examine(bag)
+    checkup = diagnose_bag(bag)
     assert f"intensity: {words}." in [entry.message for entry in checkup.findings]
     assert checkup.sensors[LIDAR]["intensity"] == words
     listener = Images()

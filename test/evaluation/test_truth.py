@@ -6,7 +6,7 @@ import pytest
 
 from mlesam_ros.errors import BagError, ImageError, LabelError
 from mlesam_ros.evaluation.truth import LabelFolder, check_aspect, labels_of
-from mlesam_ros.frame import CompressedPicture, Picture
+from mlesam_ros.frame import CompressedImage, RawImage
 from mlesam_ros.labels import load_label_space
 
 SPACE = load_label_space("deliver")
@@ -20,7 +20,7 @@ STAMP = 1_700_000_000_123_456_789
 def test_ids_of_any_picture_of_labels(encoding, kind):
     ids = np.array([[0, 24, 255], [3, 3, 7]])
     data = np.frombuffer(ids.astype(kind).tobytes(), np.uint8)
-    found = labels_of(Picture(2, 3, encoding, 3 * np.dtype(kind).itemsize, data), SPACE)
+    found = labels_of(RawImage(2, 3, encoding, 3 * np.dtype(kind).itemsize, data), SPACE)
     assert found.dtype == np.uint8
     assert np.array_equal(found, ids)
 
@@ -39,12 +39,12 @@ def test_ids_of_any_picture_of_labels(encoding, kind):
 def test_an_id_outside_the_space_is_refused(kind, encoding, worst):
     data = np.frombuffer(np.full(4, worst, kind).tobytes(), np.uint8)
     with pytest.raises(LabelError, match=str(worst)):
-        labels_of(Picture(2, 2, encoding, 2 * np.dtype(kind).itemsize, data), SPACE)
+        labels_of(RawImage(2, 2, encoding, 2 * np.dtype(kind).itemsize, data), SPACE)
 
 
-def test_a_colour_picture_is_no_picture_of_labels():
+def test_a_color_picture_is_no_picture_of_labels():
     with pytest.raises(ImageError, match="rgb8"):
-        labels_of(Picture(1, 1, "rgb8", 3, np.zeros(3, np.uint8)), SPACE)
+        labels_of(RawImage(1, 1, "rgb8", 3, np.zeros(3, np.uint8)), SPACE)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_folder_without_labels_says_how_they_are_called(tmp_path):
         LabelFolder(tmp_path, SPACE)
 
 
-def test_a_coloured_label_picture_is_refused(tmp_path):
+def test_a_colored_label_picture_is_refused(tmp_path):
     cv2.imwrite(str(tmp_path / f"{STAMP}.png"), np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(LabelError, match="3 channels"):
         LabelFolder(tmp_path, SPACE).near(STAMP, 0)
@@ -90,7 +90,7 @@ def test_a_coloured_label_picture_is_refused(tmp_path):
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_labels_in_a_png(kind):
     ids = np.array([[0, 24, 255], [3, 3, 7]], kind)
-    file = CompressedPicture("16UC1; png compressed ", np.frombuffer(cv2.imencode(".png", ids)[1].tobytes(), np.uint8))
+    file = CompressedImage("16UC1; png compressed ", np.frombuffer(cv2.imencode(".png", ids)[1].tobytes(), np.uint8))
     assert np.array_equal(labels_of(file, SPACE), ids)
 
 
@@ -98,7 +98,7 @@ def test_labels_in_a_png(kind):
 def test_labels_in_a_jpeg_are_refused(kind):
     data = np.frombuffer(cv2.imencode(".jpg", np.zeros((8, 8), np.uint8))[1].tobytes(), np.uint8)
     with pytest.raises(LabelError, match="alters ids"):
-        labels_of(CompressedPicture(kind, data), SPACE)
+        labels_of(CompressedImage(kind, data), SPACE)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def _damage(rng: random.Random, made: bytearray) -> None:
 
 
 def damaged_message(rng: random.Random, raw: bytes, kind: str) -> bytes:
-    """A serialised message of that type with up to four of its fields changed; still well-formed."""
+    """A serialized message of that type with up to four of its fields changed; still well-formed."""
     store = typestore()
     message: Any = store.deserialize_cdr(raw, kind)
     leaves = list(_leaves(message, kind))

@@ -19,10 +19,10 @@ from small_bag import write_small_bag
 
 from mlesam_ros.bags.pcd import read_pcd
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.still import load_still
+from mlesam_ros.bags.still import load_calibrated_frame
 from mlesam_ros.config import NodeParameters, iter_parameters, parameter_spec
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.geometry.audit import audit
+from mlesam_ros.geometry.audit import validate_rig
 from mlesam_ros.geometry.rig import load_rig
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.parameter_file import read_parameter_file
@@ -74,7 +74,7 @@ def is_refused(read: Callable[..., bool | None], *arguments: Any) -> bool:
 
 
 def read_calibration(path: Path) -> bool:
-    findings = audit(read_yaml(path))
+    findings = validate_rig(read_yaml(path))
     for finding in findings:
         check_sentence(finding.message)
     assert any(finding.severity == "error" for finding in findings) or load_rig(path)
@@ -225,7 +225,7 @@ class Still:
             old.unlink()
         for name, content in case.items():
             (self.folder / name).write_bytes(content)
-        return is_refused(lambda: load_still(self.folder) is None)
+        return is_refused(lambda: load_calibrated_frame(self.folder) is None)
 
 
 def read_points(path: Path) -> None:

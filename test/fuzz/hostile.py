@@ -173,7 +173,7 @@ def packets(draw):
 
 @st.composite
 def event_arrays(draw):
-    """Serialised dvs_msgs and prophesee_event_msgs arrays, one after the other from one camera."""
+    """Serialized dvs_msgs and prophesee_event_msgs arrays, one after the other from one camera."""
     made = []
     for _ in range(draw(st.integers(1, 3))):
         order = draw(st.sampled_from("<>"))

@@ -1,4 +1,4 @@
-"""The node's own way of a message, without the transport: bytes, conversion, decoder, synchroniser, pipeline, mask."""
+"""The node's own way of a message, without the transport: bytes, conversion, decoder, synchronizer, pipeline, mask."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from damage import damaged_bytes, damaged_message
 from seeds import HEIGHT, NOW, WIDTH
 
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.frame import CAMERA, MODALITIES, FrameSet, Modality, Segmentation, SensorFrame
 from mlesam_ros.geometry.rig import Rig
@@ -21,17 +21,17 @@ from mlesam_ros.labels import IGNORE
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.model.readout import Answer
+from mlesam_ros.model.readout import Prediction
 from mlesam_ros.pipeline import Pipeline
-from mlesam_ros.rig_learner import RigLearner
-from mlesam_ros.ros.wire import unpack
-from mlesam_ros.sync import SyncConfig, Synchroniser
+from mlesam_ros.rig_learner import RigBuilder
+from mlesam_ros.ros.wire import deserialize
+from mlesam_ros.sync import SyncConfig, Synchronizer
 
 LONGEST_SENTENCE = 1_500
 EVERY = 500
 """One set in so many is read by the network; the others' pictures are looked at and then answered at once."""
 MOMENTS = (0, 60_000_000, 500_000_000)
-"""Nanoseconds after the moment at which somebody asks for a set: at once, after patience, after the primary died."""
+"""Nanoseconds after the moment at which somebody asks for a set: at once, after max_wait, after the primary died."""
 IMAGE, INFO, TRANSFORMS = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
 
 
@@ -40,37 +40,37 @@ class Quick(Pipeline):
 
     asked = 0
 
-    def answer(self, images: Mapping[Modality, Any]) -> Answer:
+    def infer(self, images: Mapping[Modality, Any]) -> Prediction:
         for modality, picture in images.items():
             assert picture.dtype == np.float32 and picture.shape[0] == 3, modality
             assert np.isfinite(picture).all(), f"{modality}: numbers that a network cannot read"
         self.asked += 1
         if self.asked % EVERY == 1:
-            return super().answer(images)
+            return super().infer(images)
         blank = np.zeros(next(iter(images.values())).shape[1:], np.uint8)
-        return Answer(blank, blank, {}, tuple(images), ())
+        return Prediction(blank, blank, {}, tuple(images), ())
 
 
 @cache
 def pipeline() -> Quick:
     torch.manual_seed(0)
-    model = build_mlesam(MLESAMConfig(rank=2, image_size=64, encoders=DEFAULT_ENCODERS))
+    model = build_mlesam(MLESAMConfig(rank=2, image_size=64, encoders=DEFAULT_PREPROCESSORS))
     return Quick(model.eval(), "cpu", "fp32", 1)
 
 
 def new_rig() -> Rig:
     """All four sensors, as good messages place them."""
-    rig = RigLearner(Rig("camera"))
+    rig = RigBuilder(Rig("camera"))
     for modality in ("camera", "depth", "event"):
-        rig.on_camera_info(modality, modality, unpack(seeds.camera_info(modality), INFO))
+        rig.on_camera_info(modality, modality, deserialize(seeds.camera_info(modality), INFO))
     placed = seeds.transforms(*(("base", m) for m in MODALITIES))
-    rig.on_transforms("/tf_static", unpack(placed, TRANSFORMS))
+    rig.on_transforms("/tf_static", deserialize(placed, TRANSFORMS))
     assert not rig.problems
     return rig.rig
 
 
 RIG = new_rig()
-GOOD = FrameReader(CAMERA, IMAGE).read(unpack(seeds.camera_image(), IMAGE))
+GOOD = FrameReader(CAMERA, IMAGE).read(deserialize(seeds.camera_image(), IMAGE))
 
 
 def check_sentence(error: object) -> None:
@@ -114,10 +114,10 @@ class Sensor:
 
     def run(self, case: list[bytes]) -> bool:
         """Whether something was refused."""
-        reader, sync, accepted, refused = FrameReader(self.modality, self.kind), Synchroniser(SyncConfig()), [], False
+        reader, sync, accepted, refused = FrameReader(self.modality, self.kind), Synchronizer(SyncConfig()), [], False
         for raw in case:
             try:
-                frame = reader.read(raw if self.kind in RAW_TYPES else unpack(raw, self.kind))
+                frame = reader.read(raw if self.kind in RAW_TYPES else deserialize(raw, self.kind))
             except MlesamError as error:
                 check_sentence(error)
                 refused = True
@@ -161,9 +161,9 @@ class Calibration:
         return damaged_message(rng, good, self.kind)
 
     def run(self, case: bytes) -> bool:
-        learner = RigLearner(new_rig())
+        learner = RigBuilder(new_rig())
         try:
-            message = unpack(case, self.kind)
+            message = deserialize(case, self.kind)
         except MlesamError as error:
             check_sentence(error)
             return True
@@ -185,7 +185,9 @@ class Calibration:
 
 @cache
 def two_sensors() -> FrameSet:
-    sweep = FrameReader("lidar", MESSAGE_TYPES["lidar"][0]).read(unpack(seeds.clouds()[1], MESSAGE_TYPES["lidar"][0]))
+    sweep = FrameReader("lidar", MESSAGE_TYPES["lidar"][0]).read(
+        deserialize(seeds.clouds()[1], MESSAGE_TYPES["lidar"][0])
+    )
     return FrameSet(NOW, CAMERA, {CAMERA: GOOD, "lidar": sweep}, {CAMERA: 0, "lidar": 0})
 
 

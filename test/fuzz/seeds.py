@@ -1,4 +1,4 @@
-"""Good serialised messages of every type that the node reads, which the damage starts from."""
+"""Good serialized messages of every type that the node reads, which the damage starts from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from mlesam_ros.bags.typestore import typestore
 from mlesam_ros.encoding.evt3_encode import encode_evt3
-from mlesam_ros.encoding.picture import CAMERA_LAYOUTS, DEPTH_LAYOUTS, Layout
+from mlesam_ros.encoding.picture import CAMERA_LAYOUTS, DEPTH_LAYOUTS, PixelFormat
 from mlesam_ros.encoding.stream import ENCODINGS
 from mlesam_ros.frame import DEPTH, NANOSECONDS, Modality
 from mlesam_ros.messages import RAW_TYPES
@@ -37,7 +37,7 @@ def header(frame: str, stamp: int = NOW) -> Any:
     return make("std_msgs/msg/Header", make("builtin_interfaces/msg/Time", *divmod(stamp, NANOSECONDS)), frame)
 
 
-def image(encoding: str, layout: Layout, frame: str) -> bytes:
+def image(encoding: str, layout: PixelFormat, frame: str) -> bytes:
     step = WIDTH * layout.channels * np.dtype(layout.dtype).itemsize
     data = RNG.integers(0, 256, int(HEIGHT * layout.lines) * step, np.uint8)
     return pack(make("sensor_msgs/msg/Image", header(frame), HEIGHT, WIDTH, encoding, 0, step, data))

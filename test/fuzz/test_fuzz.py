@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoders import ENCODERS
+from mlesam_ros.encoding.encoders import PREPROCESSORS
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, FrameSet, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
@@ -34,7 +34,7 @@ LONGEST = timedelta(seconds=20)
 """For one case of a few hundred bytes, on a machine with much else to do."""
 LONGEST_SENTENCE = 1_500
 SIZE = (32, 64)
-ENCODER_NAMES = {m: [name for name, cls in ENCODERS.items() if cls.modality == m] for m in MESSAGE_TYPES}
+ENCODER_NAMES = {m: [name for name, cls in PREPROCESSORS.items() if cls.modality == m] for m in MESSAGE_TYPES}
 
 
 class Target(NamedTuple):
@@ -70,7 +70,7 @@ def encode_all(frame: SensorFrame) -> None:
     for name in ENCODER_NAMES[frame.modality]:
         context = Context(FrameSet(frame.stamp, frame.modality, {frame.modality: frame}, {frame.modality: 0}))
         try:
-            image = ENCODERS[name]()(frame, RIG, SIZE, context)
+            image = PREPROCESSORS[name]()(frame, RIG, SIZE, context)
         except MlesamError as error:
             refusals.append(error)
             continue

@@ -22,7 +22,7 @@ from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
 from mlesam_ros.model.weights import read_tensors
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.training.recipe import load_recipe
-from mlesam_ros.training.state import Learner
+from mlesam_ros.training.state import TrainState
 
 LENGTH = struct.Struct("<Q")
 DESCRIPTION = "mlesam"
@@ -51,7 +51,7 @@ class CheckpointFile:
         self.path.write_bytes(case)
         self.asked += 1
         refused = is_refused(lambda: describe_checkpoint(self.path) is None)
-        for exchange in (self.pipeline.take_checkpoint, self.pipeline.take_experts):
+        for exchange in (self.pipeline.swap_checkpoint, self.pipeline.swap_experts):
             before = {name: t.clone() for name, t in self._state()}
             try:
                 exchange(self.path)
@@ -132,10 +132,10 @@ class StateFile:
         learner.save(self.path, 7, {"data set": "x"})
         self.good = self.path.read_bytes()
 
-    def _learner(self) -> Learner:
+    def _learner(self) -> TrainState:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-        learner = Learner(self.recipe, model)
+        learner = TrainState(self.recipe, model)
         model(torch.ones(2, 3)).sum().backward()
         learner.step(1, 0.1)
         return learner

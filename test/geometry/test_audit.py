@@ -8,24 +8,26 @@ from test_rig import GOOD, changed, turned
 
 from mlesam_ros.errors import MlesamError, Problem
 from mlesam_ros.findings import ERROR, NOTE, WARNING, Finding, worst
-from mlesam_ros.geometry.audit import audit, picture_findings
+from mlesam_ros.geometry.audit import picture_findings, validate_rig
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 from mlesam_ros.strict_yaml import parse_yaml, read_yaml
 
 
 def said(fields, severity=None):
-    return [f"{f.subject}: {f.message} {f.remedy}" for f in audit(fields) if severity in (None, f.severity)]
+    return [f"{f.subject}: {f.message} {f.remedy}" for f in validate_rig(fields) if severity in (None, f.severity)]
 
 
 def camera(**change):
     return changed("cameras", "cam", value={**GOOD["cameras"]["cam"], **change})
 
 
-@pytest.mark.parametrize("fields", [GOOD, read_yaml(share("config/rigs/example.yaml"))], ids=["small", "example"])
+@pytest.mark.parametrize(
+    "fields", [GOOD, read_yaml(resource_path("config/rigs/example.yaml"))], ids=["small", "example"]
+)
 def test_nothing_is_wrong_with_a_good_one(fields):
-    assert worst(audit(fields)) == NOTE
-    assert len(audit(fields)) == 1  # how far the camera sees
+    assert worst(validate_rig(fields)) == NOTE
+    assert len(validate_rig(fields)) == 1  # how far the camera sees
 
 
 def test_everything_is_found_at_once():
@@ -105,7 +107,7 @@ def test_an_inverted_mounting_lies_on_its_side(yaw):
     assert ["looks inverted" in s for s in said(mounted(inverted), WARNING)] == [True]
 
 
-def test_millimetres_are_noticed():
+def test_millimeters_are_noticed():
     assert ["it sits 1400.0 m from cam" in s for s in said(mounted(AHEAD, translation=[0, 0, 1400]), WARNING)] == [True]
 
 
@@ -172,7 +174,7 @@ def test_a_check_finds_an_error_exactly_where_loading_refuses(damage):
             at = at[key] if inside and (key in at or key == 0) else {}
         if isinstance(at, dict):
             at[last] = value
-    findings = audit(fields)
+    findings = validate_rig(fields)
     try:
         Rig.from_dict(fields)
     except MlesamError:

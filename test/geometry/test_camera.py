@@ -203,15 +203,17 @@ def test_pictures_of_another_size_on_the_users_word():
     uv = camera.project(cloud(), bounded=False)[0]
     shift = {"crop_top": [10, 0], "crop_centre": [10, 40], "crop_bottom": [10, 80]}
     for fit, lost in shift.items():
-        part = camera.fitted(400, 620, fit)
+        part = camera.adapt_to_size(400, 620, fit)
         assert (part.width, part.height) == (620, 400)
         np.testing.assert_allclose(part.project(cloud(), bounded=False)[0], uv - lost, atol=1e-9)
-        np.testing.assert_allclose(part.fitted(480, 640, fit).K, camera.K)  # and the other way: the picture is larger
-    assert camera.fitted(240, 320, "rescale") is camera.scaled(240, 320)
+        np.testing.assert_allclose(
+            part.adapt_to_size(480, 640, fit).K, camera.K
+        )  # and the other way: the picture is larger
+    assert camera.adapt_to_size(240, 320, "rescale") is camera.scaled(240, 320)
     with pytest.raises(CalibrationError, match="fit is 'stretch'; accepted are rescale, crop_top"):
-        camera.fitted(240, 320, "stretch")
+        camera.adapt_to_size(240, 320, "stretch")
     with pytest.raises(CalibrationError, match="320x0 are empty"):
-        camera.fitted(0, 320, "rescale")
+        camera.adapt_to_size(0, 320, "rescale")
 
 
 def test_a_file_says_how_its_pictures_fit():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.coherence import Segments, best_yaw, by_yaw, turned
+from mlesam_ros.geometry.coherence import Segments, best_yaw, rotate_extrinsic, score_by_yaw
 from mlesam_ros.geometry.transform import Transform
 
 CAMERA = CameraModel(200, 100, [[150, 0, 99.5], [0, 150, 49.5], [0, 0, 1]], [], "pinhole")
@@ -45,24 +45,24 @@ def test_the_median_is_over_segments_of_the_right_size_with_enough_points():
 @pytest.mark.parametrize("seed", range(5))
 def test_a_true_mounting_scores_best(seed):
     points, labels = scene(seed=seed)
-    scores = by_yaw(points, Transform.identity(), CAMERA, Segments([labels]))
+    scores = score_by_yaw(points, Transform.identity(), CAMERA, Segments([labels]))
     assert best_yaw(scores) == 0
     assert scores[0].score < 1e-6 < scores[-2].score
-    wrong = turned(Transform.identity(), yaw=1.0)
-    assert best_yaw(by_yaw(points, wrong, CAMERA, Segments([labels]))) == -1
+    wrong = rotate_extrinsic(Transform.identity(), yaw=1.0)
+    assert best_yaw(score_by_yaw(points, wrong, CAMERA, Segments([labels]))) == -1
 
 
 def test_nothing_to_judge_by():
     points, labels = scene()
-    assert best_yaw(by_yaw(points, Transform.identity(), CAMERA, Segments([labels], smallest=10_000))) is None
+    assert best_yaw(score_by_yaw(points, Transform.identity(), CAMERA, Segments([labels], smallest=10_000))) is None
 
 
 @pytest.mark.parametrize(("angle", "moves"), [("yaw", (1, 0)), ("pitch", (0, -1))])
 def test_the_directions_are_those_that_are_promised(angle, moves):
-    ahead = turned(Transform.identity(), **{angle: 5.0}).apply(np.array([[0.0, 0, 10]]))[0]
+    ahead = rotate_extrinsic(Transform.identity(), **{angle: 5.0}).apply(np.array([[0.0, 0, 10]]))[0]
     np.testing.assert_allclose(ahead[:2] / 10, np.sin(np.radians(5)) * np.array(moves), atol=1e-12)
 
 
 def test_roll_turns_the_scene_clockwise():
-    right = turned(Transform.identity(), roll=90.0).apply(np.array([[1.0, 0, 10]]))[0]
+    right = rotate_extrinsic(Transform.identity(), roll=90.0).apply(np.array([[1.0, 0, 10]]))[0]
     np.testing.assert_allclose(right, [0, 1, 10], atol=1e-12)

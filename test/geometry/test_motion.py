@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlesam_ros.errors import CalibrationError
-from mlesam_ros.geometry.motion import Motion, sensor_motion
+from mlesam_ros.geometry.motion import PiecewiseMotion, sensor_motion
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
 
@@ -64,7 +64,7 @@ def test_a_sweep_on_the_move_is_the_sweep_standing_still(velocity, spin, first, 
 
 
 def test_a_bumpy_drive_of_real_odometry_rates():
-    """A car that brakes, turns and pitches; 50 Hz odometry. Standing still would be up to a metre and a half off."""
+    """A car that brakes, turns and pitches; 50 Hz odometry. Standing still would be up to a meter and a half off."""
 
     def pose(t):
         where = np.array([12 * t - 3 * t * t, 0.4 * np.sin(2 * t), 0.01 * np.sin(20 * t)])
@@ -84,7 +84,7 @@ def test_points_of_one_moment_take_one_transform():
     rig = robot(lambda t: Transform(np.eye(3), np.array([10 * t, 0, 0])))
     placement = sensor_motion(rig, "lidar", np.full(3, STAMP - 50 * MS), STAMP)
     assert isinstance(placement, Transform)
-    # Half a metre of road has gone by: what was ahead then is nearer along the camera's axis now.
+    # Half a meter of road has gone by: what was ahead then is nearer along the camera's axis now.
     then, now = (p.apply(np.array([[20.0, 0, 0]]))[0] for p in (rig.extrinsic("lidar"), placement))
     np.testing.assert_allclose(now - then, [0, 0, -0.5], atol=1e-9)
 
@@ -92,7 +92,7 @@ def test_points_of_one_moment_take_one_transform():
 def test_the_type_of_the_points_stays():
     rig = robot(lambda t: Transform(np.eye(3), np.array([10 * t, 0, 0])))
     motion = sensor_motion(rig, "lidar", STAMP - np.array([0, 50 * MS]), STAMP)
-    assert isinstance(motion, Motion)
+    assert isinstance(motion, PiecewiseMotion)
     for kind in (np.float32, np.float64):
         assert motion.apply(np.zeros((2, 3), kind)).dtype == kind
 
@@ -109,23 +109,23 @@ def still_pose(_):
 
 
 def test_the_fixed_frame_is_found_by_name():
-    assert robot(still_pose).fixed == "odom"
-    assert robot(still_pose, "map").fixed == "map"
+    assert robot(still_pose).fixed_frame_or_default == "odom"
+    assert robot(still_pose, "map").fixed_frame_or_default == "map"
     both = robot(still_pose)
     both.tree.set("map", "odom", Transform.identity(), STAMP)
-    assert both.fixed == "odom"
+    assert both.fixed_frame_or_default == "odom"
     other = robot(still_pose, "earth")
-    assert other.fixed is None
+    assert other.fixed_frame_or_default is None
     other.fixed_frame = "earth"
-    assert other.fixed == "earth"
+    assert other.fixed_frame_or_default == "earth"
 
 
 def test_a_frame_that_never_moves_against_the_camera_is_no_fixed_frame():
     bolted = Rig("camera")
     bolted.tree.set("odom", "camera", Transform.identity())
-    assert bolted.fixed is None
+    assert bolted.fixed_frame_or_default is None
     bolted.tree.set("map", "odom", Transform.identity(), STAMP)  # a jumping map alone does not tell how the robot moves
-    assert bolted.fixed == "map"
+    assert bolted.fixed_frame_or_default == "map"
 
 
 def test_what_the_tree_cannot_tell_is_refused():

@@ -9,7 +9,7 @@ import yaml
 
 from mlesam_ros.errors import CalibrationError
 from mlesam_ros.geometry.camera import FITS, CameraModel
-from mlesam_ros.geometry.coherence import Segments, best_yaw, by_yaw, turned
+from mlesam_ros.geometry.coherence import Segments, best_yaw, rotate_extrinsic, score_by_yaw
 from mlesam_ros.geometry.projection import project
 from mlesam_ros.geometry.transform import Transform
 
@@ -68,7 +68,7 @@ def test_the_published_scores(recordings, name):
     """Whoever published them took whole numbers for pixel corners."""
     real, segments = recordings[name], Segments(recordings[name].masks)
     for degrees, published in COHERENCE[name].items():
-        points = turned(real.mount, degrees).apply(real.sweep.astype(np.float64))
+        points = rotate_extrinsic(real.mount, degrees).apply(real.sweep.astype(np.float64))
         uv, valid = real.camera.project(points, near=1.0, bounded=False)
         valid &= (uv >= 0).all(axis=1) & (uv < [1920, 1200]).all(axis=1)
         cols, rows = uv[valid].astype(int).T
@@ -78,7 +78,7 @@ def test_the_published_scores(recordings, name):
 @pytest.mark.parametrize("name", COHERENCE)
 def test_depth_is_most_coherent_inside_masks_at_the_true_calibration(recordings, name):
     real = recordings[name]
-    scores = by_yaw(real.sweep.astype(np.float64), real.mount, real.camera, Segments(real.masks))
+    scores = score_by_yaw(real.sweep.astype(np.float64), real.mount, real.camera, Segments(real.masks))
     assert best_yaw(scores) == 0
     assert min(c.segments for c in scores.values()) >= 29
 
@@ -101,14 +101,14 @@ def test_a_calibration_for_another_height_is_refused_with_both(recordings, share
     with pytest.raises(CalibrationError, match="picture is 1920x1200 but its calibration is for 1920x1080"):
         camera.check(*picture.shape[:2])
     for fit in FITS:
-        camera.fitted(1200, 1920, fit).check(*picture.shape[:2])
+        camera.adapt_to_size(1200, 1920, fit).check(*picture.shape[:2])
 
 
 def test_of_the_ways_to_fit_one_lets_as_many_points_land_as_were_counted(recordings):
     real = recordings["opencalib_manual"]
     optical, counts = real.mount.apply(real.sweep.astype(np.float64)), {}
     for fit in FITS:
-        lens = real.camera.fitted(1200, 1920, fit)
+        lens = real.camera.adapt_to_size(1200, 1920, fit)
         uv, _ = CameraModel(1920, 1200, lens.K, [], "pinhole").project(optical, near=1.0, bounded=False)
         counts[fit] = ((uv >= 0) & (uv < [1920, 1200])).all(axis=1).sum()
     assert counts["crop_top"] == LANDING["opencalib_manual"]

@@ -10,7 +10,7 @@ from mlesam_ros.errors import CalibrationError, ConfigError
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig, load_rig
 from mlesam_ros.geometry.transform import Transform
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 
 GOOD = {
     "camera": "cam",
@@ -41,7 +41,7 @@ def turned(**entry):
 
 
 def test_the_example_is_a_car():
-    rig = load_rig(share("config/rigs/example.yaml"))
+    rig = load_rig(resource_path("config/rigs/example.yaml"))
     assert rig.camera.width == 1920
     ahead = rig.extrinsic("lidar", stamp=123).apply(np.array([[10.0, 0.0, 0.0]]))
     np.testing.assert_allclose(ahead, [[0.0, -0.4, 9.9]], atol=1e-12)

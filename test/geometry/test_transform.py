@@ -13,12 +13,12 @@ from mlesam_ros.geometry.transform_tree import TransformTree
 
 SECOND = 10**9
 ANGLES = st.lists(st.floats(-np.pi, np.pi), min_size=3, max_size=3)
-METRES = st.lists(st.floats(-100, 100), min_size=3, max_size=3)
+METERS = st.lists(st.floats(-100, 100), min_size=3, max_size=3)
 
 
 @st.composite
 def transforms(draw):
-    return Transform(cv2.Rodrigues(np.array(draw(ANGLES)))[0], draw(METRES))
+    return Transform(cv2.Rodrigues(np.array(draw(ANGLES)))[0], draw(METERS))
 
 
 def yaw(degrees, x=0.0):
@@ -254,7 +254,7 @@ def test_a_mounting_that_never_changed_holds_at_any_stamp(stamps):
         tree.set("camera", "lidar", yaw(90, 0.5), stamp=stamp * SECOND)
     for stamp in (1, 50 * SECOND, 100 * SECOND + SECOND // 3, 1000 * SECOND):
         assert_same(tree.lookup("camera", "lidar", stamp), yaw(90, 0.5))
-    assert not tree.moves("camera", "lidar")
+    assert not tree.is_dynamic("camera", "lidar")
 
 
 def test_what_has_once_moved_is_not_rigid_again():
@@ -276,7 +276,7 @@ def test_a_robot_that_stands_still_is_not_screwed_to_the_ground(names):
     tree = TransformTree()
     for k in range(20):
         tree.set(*names, yaw(0), stamp=100 * SECOND + k * SECOND // 20)
-    assert tree.moves(*names)
+    assert tree.is_dynamic(*names)
     with pytest.raises(CalibrationError, match="after the newest"):
         tree.lookup(*names, 103 * SECOND)
 
@@ -332,7 +332,7 @@ def test_a_topic_that_overrides_a_calibration_file_is_no_motion():
     tree.set("camera", "lidar", yaw(90, 0.505), stamp=100 * SECOND, source="/tf")
     for stamp in (1, 100 * SECOND, 100 * SECOND + SECOND // 2, 1000 * SECOND):
         assert_same(tree.lookup("camera", "lidar", stamp), yaw(90, 0.505))
-    assert not tree.moves("camera", "lidar") and tree.conflicts(["lidar"]) == {}
+    assert not tree.is_dynamic("camera", "lidar") and tree.conflicts(["lidar"]) == {}
 
 
 @pytest.mark.parametrize("parent", ["camera", "base"])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mlesam_ros.frame import MODALITIES
-from mlesam_ros.model.backbones import BACKBONES, VitSize
+from mlesam_ros.model.backbones import BACKBONES, ViTSpec
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import MLESAM, build_mlesam
 
@@ -33,9 +33,9 @@ def sam1() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def shrunk_size() -> VitSize:
+def shrunk_size() -> ViTSpec:
     """A SAM 1 that is small but for its decoder."""
-    return VitSize(64, 4, 2, (1, 3))
+    return ViTSpec(64, 4, 2, (1, 3))
 
 
 @pytest.fixture

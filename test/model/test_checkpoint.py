@@ -111,7 +111,7 @@ def test_a_model_of_another_make_is_refused(files, make_model, changes, words):
 def test_live_changes_of_experts_are_saved(files, make_images, tmp_path):
     model, base, _ = files
     model.experts.remove("camera")
-    model.experts.add("sonar", model.experts.fresh(4))
+    model.experts.add("sonar", model.experts.new_expert(4))
     save_checkpoint(tmp_path / "changed.safetensors", model)
     again = load_checkpoint(tmp_path / "changed.safetensors", base)
     assert again.config.modalities == ("depth", "event", "lidar", "sonar")
@@ -191,7 +191,7 @@ def test_another_rank_of_the_only_expert_is_saved(files, tmp_path):
     model, base, _ = files
     for modality in ("camera", "depth", "event"):
         model.experts.remove(modality)
-    model.experts.add("lidar", model.experts.fresh(7))
+    model.experts.add("lidar", model.experts.new_expert(7))
     save_checkpoint(tmp_path / "seven.safetensors", model)
     assert load_checkpoint(tmp_path / "seven.safetensors", base).config.rank == 7
 
@@ -274,7 +274,7 @@ def test_a_backbone_file_is_no_checkpoint(files):
     [
         (lambda about: about.update(format=99), "format 99"),
         (lambda about: about.pop("base_sha256"), "lacking base_sha256"),
-        (lambda about: about["config"].update(colour="red"), "cannot be built: model key 'colour' is unknown"),
+        (lambda about: about["config"].update(color="red"), "cannot be built: model key 'colour' is unknown"),
         (lambda about: about["config"].update(backbone="resnet"), "resnet"),
         (lambda about: about["config"].update(statistics=[1]), "wrong kind"),
         (lambda about: about.update(config=5), "cannot be built"),

@@ -26,7 +26,7 @@ def test_one_logit_map_per_class_at_stride_four():
 
 def test_narrow_thins_the_fine_levels():
     full = {name: torch.randn(1, 96, s, s) for name, s in (("semantic", 2), ("high_res_1", 4), ("high_res_0", 8))}
-    narrowed = MaskDecoder(NANO, 3).narrow(full)
+    narrowed = MaskDecoder(NANO, 3).project_high_res(full)
     assert {name: x.shape[1] for name, x in narrowed.items()} == level_channels(96)
 
 
@@ -53,17 +53,17 @@ class TestOnSam1:
         return {"semantic": torch.randn(2, 256, 4, 6), **early}
 
     def test_narrow_makes_the_same_pyramid(self, decoder, maps):
-        shapes = {level: tuple(x.shape) for level, x in decoder.narrow(maps).items()}
+        shapes = {level: tuple(x.shape) for level, x in decoder.project_high_res(maps).items()}
         assert shapes == {"semantic": (2, 256, 4, 6), "high_res_1": (2, 64, 8, 12), "high_res_0": (2, 32, 16, 24)}
 
     def test_the_skips_start_shut_and_open_in_training(self, decoder, maps):
-        shut = decoder.narrow(maps)
+        shut = decoder.project_high_res(maps)
         assert not shut["high_res_1"].any()
         assert not shut["high_res_0"].any()
-        optimiser = torch.optim.SGD(decoder.parameters(), lr=1e-3)
+        optimizer = torch.optim.SGD(decoder.parameters(), lr=1e-3)
         decoder(shut).square().mean().backward()
-        optimiser.step()
-        opened = decoder.narrow(maps)
+        optimizer.step()
+        opened = decoder.project_high_res(maps)
         assert opened["high_res_1"].any()
         assert opened["high_res_0"].any()
         assert not torch.equal(decoder(opened), decoder({**opened, "high_res_0": shut["high_res_0"]}))
@@ -97,7 +97,7 @@ def test_the_same_in_training_and_evaluation(classes):
 
 
 def test_every_class_reads_its_own_token():
-    # SAM's tokens are [object, quality, masks…]: an offset there would give class c the mask of its neighbour.
+    # SAM's tokens are [object, quality, masks…]: an offset there would give class c the mask of its neighbor.
     decoder, x = MaskDecoder(NANO, 4), pyramid()
     before = decoder(x)
     with torch.no_grad():

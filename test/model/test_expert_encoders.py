@@ -9,14 +9,14 @@ from dataclasses import replace
 
 import pytest
 
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, ENCODERS, image_settings, make_encoders
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, PREPROCESSORS, image_settings, make_preprocessors
 from mlesam_ros.encoding.settings import DEFAULTS, Preprocessing
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import DEPTH, EVENT, MODALITIES
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.expert_encoders import difference_from_training, event_window, expert_encoders
 
-OLD = MLESAMConfig(encoders=DEFAULT_ENCODERS)
+OLD = MLESAMConfig(encoders=DEFAULT_PREPROCESSORS)
 """A checkpoint of an earlier version: it says nothing about settings."""
 LONG = replace(OLD, settings={EVENT: {"window": 0.05, "most": 4.0}})
 
@@ -29,7 +29,7 @@ def made(config, **settings):
 
 def test_earlier_checkpoints_count_as_the_defaults():
     encoders, window, difference = made(OLD)
-    assert image_settings(encoders) == image_settings(make_encoders(DEFAULT_ENCODERS))
+    assert image_settings(encoders) == image_settings(make_preprocessors(DEFAULT_PREPROCESSORS))
     assert (window, difference) == (0.03, "")
 
 
@@ -51,7 +51,7 @@ def test_the_window_as_trained_is_no_difference():
 
 def test_another_representation_is_said_with_both_names():
     encoders, _, difference = made(OLD, event_representation="time_surface")
-    assert encoders[EVENT] == ENCODERS["time_surface"]()
+    assert encoders[EVENT] == PREPROCESSORS["time_surface"]()
     assert "event.representation is time_surface, but the expert was trained on event_counts" in difference
     assert made(OLD, event_representation="event_counts")[2] == ""
 
@@ -70,11 +70,11 @@ def test_an_unknown_setting_is_refused_by_name():
 
 @pytest.mark.parametrize("gravity", ["auto", "tf", "normals", "0, 1, 0", "0.1 0.9 -0.2"])
 def test_the_source_of_gravity(gravity):
-    encoder = make_encoders({DEPTH: "hha"}, preprocessing=Preprocessing(gravity=gravity))[DEPTH]
+    encoder = make_preprocessors({DEPTH: "hha"}, preprocessing=Preprocessing(gravity=gravity))[DEPTH]
     fixed = gravity[0] == "0"
     assert encoder.gravity == ("down" if fixed else gravity)
     assert encoder.down == (tuple(map(float, gravity.replace(",", " ").split())) if fixed else None)
-    assert make_encoders({DEPTH: "hha"}, preprocessing=DEFAULTS)[DEPTH] == ENCODERS["hha"]()
+    assert make_preprocessors({DEPTH: "hha"}, preprocessing=DEFAULTS)[DEPTH] == PREPROCESSORS["hha"]()
 
 
 @pytest.mark.parametrize("gravity", ["", "down", "0, 0, 0", "1, 2", "nan 0 0", "a b c"])

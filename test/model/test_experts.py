@@ -8,11 +8,11 @@ from torch import nn
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import MODALITIES
-from mlesam_ros.model.backbones import BACKBONES, Trunk, build_backbone, weightless
+from mlesam_ros.model.backbones import BACKBONES, CachedHiera, build_backbone, on_meta_device
 from mlesam_ros.model.checkpoint import load_checkpoint
-from mlesam_ros.model.experts import Experts
-from mlesam_ros.model.vit import Vit
-from mlesam_ros.share import share
+from mlesam_ros.model.experts import ExpertBank
+from mlesam_ros.model.vit import ViT
+from mlesam_ros.share import resource_path
 
 SUBSETS = [subset for n in range(1, 5) for subset in combinations(MODALITIES, n)]
 ROUNDING = 1e-5
@@ -33,7 +33,7 @@ class LoRALinear(nn.Module):
 def hiera():
     """A trunk of every kind of block, wide at its stage transitions, without a neck."""
     size = BACKBONES["hiera_nano"]
-    return Trunk(
+    return CachedHiera(
         size.width,
         size.heads,
         stages=size.stages,
@@ -45,7 +45,7 @@ def hiera():
 
 def plain_vit():
     """SAM 1's kind, with positional codes that do something."""
-    encoder = Vit(width=64, depth=4, heads=2, globals=(1, 3), neck=32, position=8)
+    encoder = ViT(width=64, depth=4, heads=2, globals=(1, 3), neck=32, position=8)
     for name, parameter in encoder.named_parameters():
         if "pos" in name:
             nn.init.normal_(parameter, std=0.2)
@@ -65,7 +65,7 @@ def plain(trunk):
 
 @pytest.fixture(scope="module")
 def experts(trunk, plain):
-    experts = Experts(trunk.blocks, MODALITIES, 4).requires_grad_(False)
+    experts = ExpertBank(trunk.blocks, MODALITIES, 4).requires_grad_(False)
     for modality in MODALITIES:
         for b in experts.expert(modality).b:
             b.normal_(std=0.2)
@@ -80,7 +80,7 @@ def encode(trunk, experts, images):
 
 def test_fresh_experts_change_not_one_bit(plain):
     trunk = copy.deepcopy(plain)
-    experts = Experts(trunk.blocks, MODALITIES, 8)
+    experts = ExpertBank(trunk.blocks, MODALITIES, 8)
     images = {m: torch.randn(2, 3, 96, 64) for m in MODALITIES}
     with torch.no_grad():
         expected = plain(torch.cat(list(images.values())))
@@ -172,7 +172,7 @@ def off(rounded, truth):
 
 
 def test_shipped_experts_agree_in_bf16_within_a_hundredth():
-    model = load_checkpoint(share("weights/street.safetensors")).bfloat16()
+    model = load_checkpoint(resource_path("weights/street.safetensors")).bfloat16()
     images = {m: torch.randn(1, 3, 96, 160).bfloat16() for m in MODALITIES}
 
     def levels():
@@ -208,8 +208,8 @@ def test_window_partition_keeps_the_batch_order():
 
 def test_parameters_of_the_papers_experts():
     # reference: 1.326 M per modality, 5.30 M for four, with the widths right at the stage transitions
-    with weightless():
-        experts = Experts(build_backbone("hiera_base_plus").blocks, MODALITIES, 32)
+    with on_meta_device():
+        experts = ExpertBank(build_backbone("hiera_base_plus").blocks, MODALITIES, 32)
     counts = [sum(p.numel() for p in experts.expert(m).parameters()) for m in MODALITIES]
     widths = [112] * 2 + [224] * 3 + [448] * 16 + [896] * 3
     entering = [112, *widths[:-1]]
@@ -221,14 +221,14 @@ def test_parameters_of_the_papers_experts():
 
 @pytest.mark.parametrize(("name", "width", "depth"), [("vit_b", 768, 12), ("vit_l", 1024, 24), ("vit_h", 1280, 32)])
 def test_parameters_of_experts_on_sam_1(name, width, depth):
-    with weightless():
-        expert = Experts(build_backbone(name).blocks, ("camera",), 32).expert("camera")
+    with on_meta_device():
+        expert = ExpertBank(build_backbone(name).blocks, ("camera",), 32).expert("camera")
     assert sum(p.numel() for p in expert.parameters()) == depth * 2 * 32 * (width + width)
 
 
 def test_q_and_v_are_updated_over_their_whole_width_at_stage_transitions(trunk, plain, experts):
     wide = [layer for layer in experts.layers if layer.out_features != 3 * layer.in_features]
-    assert len(wide) == (3 if isinstance(trunk, Trunk) else 0)
+    assert len(wide) == (3 if isinstance(trunk, CachedHiera) else 0)
     for layer in wide:
         x = torch.randn(1, 2, 2, layer.in_features)
         before = layer(x).unflatten(-1, (3, -1))
@@ -248,14 +248,14 @@ class TestLive:
     @pytest.fixture
     def parts(self, plain):
         trunk = copy.deepcopy(plain)
-        return trunk, Experts(trunk.blocks, ("camera", "lidar"), 4)
+        return trunk, ExpertBank(trunk.blocks, ("camera", "lidar"), 4)
 
     @pytest.fixture
     def lively(self, parts):
         """An expert that changes something."""
 
         def make():
-            expert = parts[1].fresh(4)
+            expert = parts[1].new_expert(4)
             for b in expert.b:
                 nn.init.normal_(b, std=0.2)
             return expert
@@ -322,7 +322,7 @@ class TestLive:
 
     def test_added_and_removed(self, parts):
         trunk, experts = parts
-        experts.add("sonar", experts.fresh(4))
+        experts.add("sonar", experts.new_expert(4))
         assert experts.modalities == ("camera", "lidar", "sonar")
         assert encode(trunk, experts, {"sonar": torch.randn(1, 3, 64, 64)})[0].shape[0] == 1
         experts.remove("camera")
@@ -331,8 +331,8 @@ class TestLive:
     def test_refuses_another_rank_and_another_trunk(self, parts):
         _, experts = parts
         with pytest.raises(ConfigError, match="has rank 5, but the others have 4"):
-            experts.add("sonar", experts.fresh(5))
-        short = experts.fresh(4)
+            experts.add("sonar", experts.new_expert(5))
+        short = experts.new_expert(4)
         short.a, short.b = short.a[:3], short.b[:3]
         with pytest.raises(ConfigError, match=rf"has 3 blocks .*; this backbone has {len(experts.layers)} of"):
             experts.add("sonar", short)
@@ -340,7 +340,7 @@ class TestLive:
     @pytest.mark.parametrize("name", ["", "a.b", "keys"])
     def test_refuses_what_is_no_name(self, parts, name):
         with pytest.raises(ConfigError, match="cannot be called"):
-            parts[1].add(name, parts[1].fresh(4))
+            parts[1].add(name, parts[1].new_expert(4))
 
     def test_refuses_to_remove_what_is_not_there_or_the_last(self, parts):
         _, experts = parts
@@ -362,10 +362,10 @@ def test_the_merged_projections_of_a_subset_stay_where_they_are(experts):
     experts.merge()
     seen = {subset: places(subset) for subset in SUBSETS}
     assert seen == {subset: places(subset) for subset in SUBSETS}
-    assert seen[MODALITIES[:2]] == seen[MODALITIES]  # neighbours are a view
+    assert seen[MODALITIES[:2]] == seen[MODALITIES]  # neighbors are a view
     with experts.active(MODALITIES[::2]):
         old = experts.layers[0].merged.clone()
-    experts.add(MODALITIES[0], experts.fresh(4))
+    experts.add(MODALITIES[0], experts.new_expert(4))
     with experts.active(MODALITIES[::2]):
         assert not torch.equal(old[0], experts.layers[0].merged[0])
         assert torch.equal(old[1], experts.layers[0].merged[1])

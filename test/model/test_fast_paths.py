@@ -7,13 +7,13 @@ import torch
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, MODALITIES
-from mlesam_ros.model.fast_paths import ALL, COMPILERS, PLAIN, FastPaths, prepare
+from mlesam_ros.model.fast_paths import ALL, COMPILERS, REFERENCE, InferenceOptions, prepare
 
 ROUNDING = 1e-5
 """Of the largest value, in float32."""
 SUBSETS = (MODALITIES, (CAMERA, LIDAR), (DEPTH,))
 ELSEWHERE = {"compiler", "graphs"}  # the first below, the second in test_graphs.py
-SWITCHES = [field.name for field in fields(FastPaths) if field.name not in ELSEWHERE]
+SWITCHES = [field.name for field in fields(InferenceOptions) if field.name not in ELSEWHERE]
 
 
 @pytest.fixture
@@ -42,16 +42,16 @@ def assert_same(found, expected, distance, tolerance=ROUNDING):
 
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_each_path_says_what_the_plain_way_says(switch, outputs, distance):
-    assert_same(outputs(replace(PLAIN, **{switch: True})), outputs(PLAIN), distance)
+    assert_same(outputs(replace(REFERENCE, **{switch: True})), outputs(REFERENCE), distance)
 
 
 def test_all_paths_together_say_what_the_plain_way_says(outputs, distance):
-    assert_same(outputs(ALL), outputs(PLAIN), distance)
+    assert_same(outputs(ALL), outputs(REFERENCE), distance)
 
 
 def test_in_low_precision_the_paths_are_as_near_to_the_truth_as_the_plain_way(outputs, distance):
-    truth = outputs(PLAIN)
-    for found, plain, true in zip(outputs(ALL, torch.bfloat16), outputs(PLAIN, torch.bfloat16), truth, strict=True):
+    truth = outputs(REFERENCE)
+    for found, plain, true in zip(outputs(ALL, torch.bfloat16), outputs(REFERENCE, torch.bfloat16), truth, strict=True):
         own, floor = (float((x.fused.float() - true.fused).norm() / true.fused.norm()) for x in (found, plain))
         assert own < 1.5 * floor < 0.1
 
@@ -59,7 +59,7 @@ def test_in_low_precision_the_paths_are_as_near_to_the_truth_as_the_plain_way(ou
 def test_a_compiled_model_says_what_the_plain_way_says(make_model, make_images, distance):
     images = make_images((CAMERA, LIDAR), batch=1, size=(32, 64))
     model = make_model()
-    plain = prepare(make_model(), "cpu", torch.float32, PLAIN)
+    plain = prepare(make_model(), "cpu", torch.float32, REFERENCE)
     plain.load_state_dict(model.state_dict())
     compiled = prepare(model, "cpu", torch.float32, replace(ALL, compiler="aot_eager"))
     with torch.inference_mode():
@@ -68,14 +68,14 @@ def test_a_compiled_model_says_what_the_plain_way_says(make_model, make_images, 
 
 def test_a_compiler_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match="compiler 'nvcc' is unknown; accepted are inductor, aot_eager"):
-        FastPaths(compiler="nvcc")
-    assert {FastPaths(compiler=name).compiler for name in COMPILERS} == set(COMPILERS)
+        InferenceOptions(compiler="nvcc")
+    assert {InferenceOptions(compiler=name).compiler for name in COMPILERS} == set(COMPILERS)
 
 
 def test_the_paths_can_be_switched(make_model):
-    model = prepare(make_model(), "cpu", torch.float32, PLAIN)
-    assert not model.backbone.trunk.keeps_position
+    model = prepare(make_model(), "cpu", torch.float32, REFERENCE)
+    assert not model.backbone.trunk.cache_pos_embed
     assert model.backbone.trunk.patch_embed.proj.weight.is_contiguous()
     model = prepare(make_model(), "cpu", torch.float32, ALL)
-    assert model.backbone.trunk.keeps_position
+    assert model.backbone.trunk.cache_pos_embed
     assert model.backbone.trunk.patch_embed.proj.weight.is_contiguous(memory_format=torch.channels_last)

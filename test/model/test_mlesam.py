@@ -5,7 +5,7 @@ import torch
 
 from mlesam_ros.errors import ImageError
 from mlesam_ros.frame import MODALITIES
-from mlesam_ros.model.backbones import LEVELS, weightless
+from mlesam_ros.model.backbones import LEVELS, on_meta_device
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.weights import base_sha256
@@ -128,10 +128,10 @@ def test_one_training_step_moves_everything_but_the_backbone(make_model, make_im
     # A fresh expert's A has no gradient until its B has moved; these have.
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     sha = base_sha256(model.backbone)
-    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.1)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.1)
     output = model(make_images())
     (output.logits.square().mean() + output.aux_logits.square().mean()).backward()
-    optimiser.step()
+    optimizer.step()
     still = {name for name, p in model.named_parameters() if torch.equal(p, before[name])}
     assert {name.split(".")[0] for name in still} == {"backbone"}
     assert still == {name for name in before if name.startswith("backbone.")}
@@ -182,7 +182,7 @@ def test_values_that_are_not_finite_are_refused_with_their_sensor_and_number(mak
 
 def test_elsewhere_than_on_the_cpu_nothing_waits_for_the_values(make_model):
     # The meta device has no values to look at, and says so when somebody looks.
-    with weightless():
+    with on_meta_device():
         model = MLESAM(MLESAMConfig(rank=4))
         output = model({m: torch.empty(1, 3, 64, 64) for m in MODALITIES})
     assert output.logits.shape == (1, 25, 16, 16)
@@ -195,7 +195,7 @@ def test_whole_numbers_are_refused(make_model):
 
 def test_what_is_trained_on_the_papers_backbone():
     # The paper's 20.8 M most likely count SAM 2's memory modules too, which a picture never reaches.
-    with weightless():
+    with on_meta_device():
         model = MLESAM(MLESAMConfig.paper())
     count = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
     assert count["backbone"] == 69_106_816

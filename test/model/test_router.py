@@ -67,7 +67,7 @@ def test_renormalised_top_k_is_a_softmax_over_the_kept_ones():
     # The two readings of "softmax and top-k" are one.
     scores = torch.randn(5, 4)
     kept = scores.masked_fill(scores < scores.topk(2).values[:, -1:], -torch.inf)
-    torch.testing.assert_close(router(top_k=2, renormalise=True).weigh(scores), kept.softmax(-1))
+    torch.testing.assert_close(router(top_k=2, renormalise=True).gate(scores), kept.softmax(-1))
 
 
 def test_concat_starts_as_the_mean_and_is_trained():

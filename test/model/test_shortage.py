@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.model.shortage import enough_memory
+from mlesam_ros.model.shortage import explain_oom
 
 WEIGHTS = torch.nn.Linear(500, 500, bias=False)  # one megabyte
 
@@ -19,18 +19,18 @@ WEIGHTS = torch.nn.Linear(500, 500, bias=False)  # one megabyte
 )
 def test_how_much_is_needed(error, needed):
     words = rf"needs at least {needed} MB there, 1 MB of them weights.* MB are free"
-    with pytest.raises(ConfigError, match=words), enough_memory(WEIGHTS, "cpu"):
+    with pytest.raises(ConfigError, match=words), explain_oom(WEIGHTS, "cpu"):
         raise error
 
 
 def test_the_cpus_own_words_are_understood():
     with (
         pytest.raises(ConfigError, match="memory of cpu: it needs at least 40000001 MB"),
-        enough_memory(WEIGHTS, "cpu"),
+        explain_oom(WEIGHTS, "cpu"),
     ):
         torch.empty(10**13)
 
 
 def test_other_errors_stay_what_they_are():
-    with pytest.raises(RuntimeError, match="shapes"), enough_memory(WEIGHTS, "cpu"):
+    with pytest.raises(RuntimeError, match="shapes"), explain_oom(WEIGHTS, "cpu"):
         WEIGHTS(torch.zeros(3))

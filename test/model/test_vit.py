@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from mlesam_ros.model import vit
-from mlesam_ros.model.backbones import HIGH_RES_0, HIGH_RES_1, SEMANTIC, build_backbone, weightless
-from mlesam_ros.model.weights import difference
+from mlesam_ros.model.backbones import HIGH_RES_0, HIGH_RES_1, SEMANTIC, build_backbone, on_meta_device
+from mlesam_ros.model.weights import describe_key_mismatch
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SHAPE = {"embed_dim": 64, "depth": 4, "num_heads": 2, "global_attn_indexes": (1, 3), "window_size": 14}
@@ -77,10 +77,10 @@ def test_stays_in_the_precision_of_its_images(shrunk):
 
 @pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])
 def test_the_table_is_metas(sam1, name):
-    with weightless():
+    with on_meta_device():
         theirs = sam1.sam_model_registry[name]().image_encoder
         ours = build_backbone(name)
-    assert not difference(theirs.state_dict(), ours.state_dict())
+    assert not describe_key_mismatch(theirs.state_dict(), ours.state_dict())
     assert [block.window_size for block in ours.blocks] == [block.window_size for block in theirs.blocks]
     assert [block.attn.num_heads for block in ours.blocks] == [block.attn.num_heads for block in theirs.blocks]
     assert ours.blocks[0].norm1.eps == theirs.blocks[0].norm1.eps

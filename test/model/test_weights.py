@@ -9,17 +9,17 @@ from sam2.build_sam import build_sam2
 
 from mlesam_ros.errors import CheckpointError, FileError
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.model.backbones import HIGH_RES_0, HIGH_RES_1, SEMANTIC, build_backbone, weightless
+from mlesam_ros.model.backbones import HIGH_RES_0, HIGH_RES_1, SEMANTIC, build_backbone, on_meta_device
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.decoder import ClassMLPs, MaskDecoder
 from mlesam_ros.model.mlesam import build_mlesam
 from mlesam_ros.model.weights import (
     base_sha256,
-    difference,
-    find_base,
+    describe_key_mismatch,
     load_backbone,
     load_base,
     read_tensors,
+    resolve_base_weights,
     save_backbone,
 )
 
@@ -81,10 +81,10 @@ def fingerprint(encoder):
     [("hiera_small", "hiera_s"), ("hiera_base_plus", "hiera_b+"), ("hiera_large", "hiera_l")],
 )
 def test_the_other_sizes_have_metas_tensors(layout, name, config):
-    with weightless():
+    with on_meta_device():
         theirs = build_sam2(f"configs/{layout}/{layout}_{config}.yaml", device="meta")
         ours = build_backbone(name)
-    assert not difference(theirs.image_encoder.state_dict(), ours.state_dict())
+    assert not describe_key_mismatch(theirs.image_encoder.state_dict(), ours.state_dict())
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ class TestSam1sCheckpoint:
                     five.weights[layer][1 + token] = linear.weight.T
                     five.biases[layer][1 + token] = linear.bias
             images = torch.randn(1, 3, 64, 96)
-            pyramid = decoder.narrow(model.backbone(images))
+            pyramid = decoder.project_high_res(model.backbone(images))
             prompts = first.prompt_encoder
             masks, _ = theirs.predict_masks(
                 image_embeddings=pyramid[SEMANTIC],
@@ -146,7 +146,7 @@ class TestSam1sCheckpoint:
         words = (
             r"is not vit_b: of its 65 .* missing \(blocks\.10\..*another shape .*; expected is Meta's sam_vit_b_01ec64"
         )
-        with pytest.raises(CheckpointError, match=words), weightless():
+        with pytest.raises(CheckpointError, match=words), on_meta_device():
             load_backbone(build_backbone("vit_b"), first_file)
 
     def test_a_file_without_part_of_the_decoder_is_refused(self, model, first, tmp_path):
@@ -161,7 +161,7 @@ class TestMetasCheckpoint:
         images = torch.randn(2, 3, 96, 128)
         with torch.no_grad():
             s0, s1, semantic = sam2.forward_image(images)["backbone_fpn"]
-            ours = model.decoder.narrow(model.backbone(images))
+            ours = model.decoder.project_high_res(model.backbone(images))
         assert torch.equal(ours[SEMANTIC], semantic)
         assert torch.equal(ours[HIGH_RES_1], s1)
         assert torch.equal(ours[HIGH_RES_0], s0)
@@ -282,10 +282,10 @@ def test_a_damaged_pickle_in_a_whole_archive_is_read_or_refused(tmp_path):
     name = next(name for name in files if name.endswith("data.pkl"))
     good = files[name]
     for at in range(len(good)):
-        spoilt = good[:at] + bytes([good[at] ^ 0x85]) + good[at + 1 :]
+        nonfinite_modalities = good[:at] + bytes([good[at] ^ 0x85]) + good[at + 1 :]
         with zipfile.ZipFile(path, "w") as archive:
             for other, data in files.items():
-                archive.writestr(other, spoilt if other == name else data)
+                archive.writestr(other, nonfinite_modalities if other == name else data)
         try:
             assert read_tensors(path)
         except CheckpointError as error:
@@ -320,9 +320,9 @@ def test_no_such_file(nano):
 
 def test_weights_that_do_not_ship_are_named():
     with pytest.raises(CheckpointError, match=r"sam2\.1_hiera_base_plus\.pt or sam2_hiera_base_plus\.pt"):
-        find_base("hiera_base_plus", None)
+        resolve_base_weights("hiera_base_plus", None)
     with pytest.raises(CheckpointError, match=r"Meta's sam_vit_h_4b8939\.pth"):
-        find_base("vit_h", None)
+        resolve_base_weights("vit_h", None)
 
 
 class TestForeignFiles:

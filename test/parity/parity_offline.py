@@ -12,9 +12,9 @@ from parity_scene import HEIGHT, START, WIDTH
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import load_parameters
 from mlesam_ros.errors import DatasetError
-from mlesam_ros.evaluation.evaluate import NothingMadeError
+from mlesam_ros.evaluation.evaluate import NoMasksError
 from mlesam_ros.evaluation.options import Options
-from mlesam_ros.evaluation.output import RESULT_BAG, Outputs, evaluate_into
+from mlesam_ros.evaluation.output import RESULT_BAG, Outputs, evaluate_to_folder
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.training.datasets.bag import BagOptions, prepare_bags
 
@@ -23,8 +23,8 @@ def evaluated(bag: Path, pipeline: Pipeline, parameters: Path, folder: Path) -> 
     """What `mlesam evaluate --params` makes of a bag, read from its result bag; empty where it makes no mask."""
     folder.mkdir()
     try:
-        evaluate_into(folder, bag, pipeline, Options(load_parameters(parameters)), Outputs(report=False))
-    except NothingMadeError:
+        evaluate_to_folder(folder, bag, pipeline, Options(load_parameters(parameters)), Outputs(report=False))
+    except NoMasksError:
         return {}
     with BagReader(folder / RESULT_BAG) as reader:
         entries = [(entry.topic.rpartition("/")[2], entry.message) for entry in reader]

@@ -19,7 +19,7 @@ class Mask:
     Attributes:
         frame_id: its frame.
         images: `labels` and so on → (H, W) or (H, W, 3) uint8.
-        points: bytes of the labelled cloud's points.
+        points: bytes of the labeled cloud's points.
         primary: the modality that set its stamp.
         sensors: modality → its part of the status.
     """

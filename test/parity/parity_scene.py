@@ -1,6 +1,6 @@
 """A robot of few, known numbers, as a bag: what every sensor measures is written down here, nothing is rendered.
 
-The camera's lens is 80 pixels long with its centre at (48, 32), so that a point (x, y, z) metres ahead, to the left and
+The camera's lens is 80 pixels long with its center at (48, 32), so that a point (x, y, z) meters ahead, to the left and
 up lands on column 48 - 80 y / x and row 32 - 80 z / x.
 """
 
@@ -16,12 +16,12 @@ import numpy as np
 from mlesam_ros.bags import fields
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.encoding.evt3_encode import encode_evt3
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Picture
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, RawImage
 from mlesam_ros.geometry.transform import Transform
 
 START, PERIOD = 1_700_000_000_000_000_000, 100_000_000
 WIDTH, HEIGHT, FOCAL = 96, 64, 80.0
-CENTRE = (48.0, 32.0)
+CENTER = (48.0, 32.0)
 TOPICS = {CAMERA: "/camera/image_raw", DEPTH: "/depth/image_raw", EVENT: "/events", LIDAR: "/lidar/points"}
 INFOS = {CAMERA: "/camera/camera_info", DEPTH: "/depth/camera_info", EVENT: "/events/camera_info"}
 TRUTH = "/ground_truth/labels"
@@ -37,7 +37,7 @@ LEFT = {CAMERA: 0.5, DEPTH: 0.4, LIDAR: 1.0}
 
 WALL = 10.0
 POINTS = np.array([(WALL, y, z) for y in (-3.0, -1.5, 0.0, 1.5, 3.0) for z in (-2.0, -1.0, 1.0, 2.0)])
-"""(20, 3) metres ahead, left, up of the LiDAR: a part of a wall."""
+"""(20, 3) meters ahead, left, up of the LiDAR: a part of a wall."""
 BLOB = (40, 24)
 """Column and row of the middle of what the event camera sees, 5x5 pixels with an event each."""
 BLOCK = (slice(20, 29), slice(62, 71))
@@ -140,21 +140,21 @@ class Scene:
 
 
 def picture(size: tuple[int, int] = (WIDTH, HEIGHT), seed: int = 0) -> np.ndarray:
-    """(H, W, 3) uint8, darker than any colour that points are drawn in."""
+    """(H, W, 3) uint8, darker than any color that points are drawn in."""
     return np.random.default_rng(seed).integers(0, 40, (size[1], size[0], 3), np.uint8)
 
 
-def depth_metres() -> np.ndarray:
-    """(H, W) metres: a wall, and a block before it."""
-    metres = np.full((HEIGHT, WIDTH), FAR)
-    metres[BLOCK] = NEAR
-    return metres
+def depth_meters() -> np.ndarray:
+    """(H, W) meters: a wall, and a block before it."""
+    meters = np.full((HEIGHT, WIDTH), FAR)
+    meters[BLOCK] = NEAR
+    return meters
 
 
 def depth_image(stamp: int, frame: str, unit: float = 0.001) -> Fields:
     """A 16-bit depth image."""
-    counts = np.round(depth_metres() / unit).astype("<u2")
-    return fields.image(stamp, frame, Picture(HEIGHT, WIDTH, "16UC1", 2 * WIDTH, counts.reshape(-1).view(np.uint8)))
+    counts = np.round(depth_meters() / unit).astype("<u2")
+    return fields.image(stamp, frame, RawImage(HEIGHT, WIDTH, "16UC1", 2 * WIDTH, counts.reshape(-1).view(np.uint8)))
 
 
 def cloud(xyz: np.ndarray, intensity: float = 100.0, name: str = "intensity", kind: str = "<f4") -> np.ndarray:
@@ -168,12 +168,12 @@ def cloud(xyz: np.ndarray, intensity: float = 100.0, name: str = "intensity", ki
 def mono16(fields_of: Fields, index: int) -> Fields:
     """The camera's image as one of 16 bits, of which 10 are in use."""
     size = fields_of["width"], fields_of["height"]
-    made = Picture(size[1], size[0], "mono16", 2 * size[0], samples(size).reshape(-1).view(np.uint8))
+    made = RawImage(size[1], size[0], "mono16", 2 * size[0], samples(size).reshape(-1).view(np.uint8))
     return fields.image(_stamp(fields_of), fields_of["header"]["frame_id"], made)
 
 
 def samples(size: tuple[int, int] = (WIDTH, HEIGHT)) -> np.ndarray:
-    """(H, W) uint16 below 640, so that 12 bits make them darker than any colour of a point."""
+    """(H, W) uint16 below 640, so that 12 bits make them darker than any color of a point."""
     return np.random.default_rng(2).integers(0, 640, size[::-1]).astype("<u2")
 
 
@@ -223,12 +223,12 @@ def info(
     frame: str,
     size: tuple[int, int] = (WIDTH, HEIGHT),
     focal: float | None = None,
-    centre: tuple[float, float] | None = None,
+    center: tuple[float, float] | None = None,
     **more: Any,
 ) -> Fields:
     """A CameraInfo; more: `d`, and `p` as (focal, u, v) of the rectified images."""
     scale = size[0] / WIDTH
-    f, (u, v) = focal or FOCAL * scale, centre or (CENTRE[0] * scale, CENTRE[1] * scale)
+    f, (u, v) = focal or FOCAL * scale, center or (CENTER[0] * scale, CENTER[1] * scale)
     rectified, u_, v_ = more.get("p", (f, u, v))
     return {
         "header": fields.header(stamp, frame), "width": size[0], "height": size[1], "distortion_model": "plumb_bob",

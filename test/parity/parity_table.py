@@ -14,7 +14,7 @@ from parity_scene import (
     ASIDE,
     BLOB,
     BLOCK_MIDDLE,
-    CENTRE,
+    CENTER,
     CLOUD,
     FAR,
     FOCAL,
@@ -51,7 +51,7 @@ from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 
 Pixels = set[tuple[int, int]]
 Projection = Callable[..., tuple[np.ndarray, np.ndarray]]
-"""(N, 3) metres ahead, left, up, and of which lens → (N,) columns and (N,) rows, int."""
+"""(N, 3) meters ahead, left, up, and of which lens → (N,) columns and (N,) rows, int."""
 Rows = dict[int, dict[str, np.ndarray]]
 """Milliseconds from START → modality → (3, H, W), the arrays that training reads."""
 ALL = set(MODALITIES)
@@ -92,14 +92,14 @@ class Entry:
     def due(self, offline: Outcome) -> Due:
         """The messages that have to come live → when their sets are ready; later ones might be superseded meanwhile.
 
-        A set is ready with its last message, or when the patience ends for a sensor that is missing or older than the
+        A set is ready with its last message, or when the max_wait ends for a sensor that is missing or older than the
         mask, of which a nearer message might come.
         """
         given = self.beside | self.set
-        patience = max([_DEFAULTS.patience, *(v for name, v in given.items() if name.endswith("patience"))])
+        max_wait = max([_DEFAULTS.max_wait, *(v for name, v in given.items() if name.endswith("max_wait"))])
         wait = self.scene.behind + max([0.0, *self.scene.delay.values()]) + given.get("lidar.gather", 0.0)
         return {
-            (name, stamp): stamp + round(1e3 * (wait + patience * _waits(mask))) + _SLACK
+            (name, stamp): stamp + round(1e3 * (wait + max_wait * _waits(mask))) + _SLACK
             for stamp, mask in offline.items()
             if stamp >= self.since
             for name in ("status", *mask.images)
@@ -127,15 +127,15 @@ def lit(mask: Mask, image: np.ndarray | None = None) -> Pixels:
 
 
 def pinhole(points: np.ndarray, focal: float = FOCAL, left: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Through a pinhole that looks ahead, so many metres to the left of the points' origin."""
+    """Through a pinhole that looks ahead, so many meters to the left of the points' origin."""
     x, y, z = points.T
-    return _nearest(CENTRE[0] - focal * (y - left) / x), _nearest(CENTRE[1] - focal * z / x)
+    return _nearest(CENTER[0] - focal * (y - left) / x), _nearest(CENTER[1] - focal * z / x)
 
 
 def distorted(points: np.ndarray, focal: float = FOCAL) -> tuple[np.ndarray, np.ndarray]:
     """Through the lens with `DISTORTION`, by OpenCV."""
     optical = np.stack([-points[:, 1], -points[:, 2], points[:, 0]], 1)
-    k = np.array([[focal, 0, CENTRE[0]], [0, focal, CENTRE[1]], [0, 0, 1]])
+    k = np.array([[focal, 0, CENTER[0]], [0, focal, CENTER[1]], [0, 0, 1]])
     uv = cv2.projectPoints(optical, np.zeros(3), np.zeros(3), k, np.array(DISTORTION))[0].reshape(-1, 2)
     return _nearest(uv[:, 0]), _nearest(uv[:, 1])
 
@@ -179,8 +179,8 @@ def skewed(sensor: str, seconds: float, masks: Outcome, at: list[int] | None = N
         assert abs(mask.sensors[sensor].skew - seconds) < 2e-3, mask.sensors[sensor].skew
 
 
-def centre_of(weights: np.ndarray) -> np.ndarray:
-    """(column, row) of the centre of gravity."""
+def center_of(weights: np.ndarray) -> np.ndarray:
+    """(column, row) of the center of gravity."""
     rows, columns = np.indices(weights.shape)
     return np.array([(columns * weights).sum(), (rows * weights).sum()]) / weights.sum()
 
@@ -189,15 +189,15 @@ def events_at(column: float, row: float, rows: Rows) -> None:
     assert rows
     for images in rows.values():
         brighter = images[EVENT][0]
-        assert np.abs(centre_of(brighter) - (column, row)).max() < 0.3, centre_of(brighter)
+        assert np.abs(center_of(brighter) - (column, row)).max() < 0.3, center_of(brighter)
 
 
 def block_at(column: float, row: float, rows: Rows, near: float = NEAR) -> None:
-    """Logarithms of metres, minus 2 (the encoder's stated statistics): the near block's middle."""
+    """Logarithms of meters, minus 2 (the encoder's stated statistics): the near block's middle."""
     assert rows
     for images in rows.values():
         is_near = np.abs(images[DEPTH][0] - (np.log(near) - 2)) < 0.02
-        assert np.abs(centre_of(is_near) - (column, row)).max() < 1.0, centre_of(is_near)
+        assert np.abs(center_of(is_near) - (column, row)).max() < 1.0, center_of(is_near)
 
 
 def depths(near: float, far: float, rows: Rows) -> None:
@@ -208,7 +208,7 @@ def depths(near: float, far: float, rows: Rows) -> None:
 
 
 def ranges(project: Projection, rows: Rows) -> None:
-    """Metres from the camera, minus 20, over 16 (the encoder's stated statistics) where each point lands."""
+    """Meters from the camera, minus 20, over 16 (the encoder's stated statistics) where each point lands."""
     assert rows
     u, v = project(POINTS)
     for images in rows.values():
@@ -257,7 +257,7 @@ def _background(masks: Outcome) -> None:
 
 def _scaled(middle: tuple[int, int]) -> tuple[float, float]:
     """A direction that the other lens sees at a pixel, on the camera's pixels."""
-    u, v = (c + FOCAL / SHORT * (m - c) for m, c in zip(middle, CENTRE, strict=True))
+    u, v = (c + FOCAL / SHORT * (m - c) for m, c in zip(middle, CENTER, strict=True))
     return u, v
 
 
@@ -305,13 +305,13 @@ def _network_size(masks: Outcome) -> None:
         assert mask.images["overlay"].shape == (2 * HEIGHT, 2 * WIDTH, 3)
 
 
-def _unlabelled(threshold: float, masks: Outcome) -> None:
+def _unlabeled(threshold: float, masks: Outcome) -> None:
     for mask in every(masks):
         unsure = mask.images["confidence"] < round(255 * threshold)
         assert unsure.any() and np.array_equal(mask.images["labels"] == 255, unsure)
 
 
-def _no_colours(masks: Outcome) -> None:
+def _no_colors(masks: Outcome) -> None:
     for mask in every(masks):
         assert np.array_equal(mask.images["overlay"], picture())
 
@@ -320,16 +320,16 @@ def _unused_without_type(sensor: str, masks: Outcome) -> None:
     assert masks and all(sensor not in mask.used for mask in masks.values())
 
 
-def _to_the_left(metres: float) -> np.ndarray:
+def _to_the_left(meters: float) -> np.ndarray:
     """The points of a LiDAR that sits there."""
-    return POINTS + np.array([0.0, metres, 0.0])
+    return POINTS + np.array([0.0, meters, 0.0])
 
 
-def _grey(masks: Outcome) -> None:
+def _gray(masks: Outcome) -> None:
     """The upper 8 of 12 bits."""
-    grey = np.repeat((samples() >> 4).astype(np.uint8)[..., None], 3, 2)
+    gray = np.repeat((samples() >> 4).astype(np.uint8)[..., None], 3, 2)
     for mask in every(masks):
-        assert lit(mask, grey) == land()
+        assert lit(mask, gray) == land()
 
 
 def _dark(rows: Rows) -> None:
@@ -411,11 +411,11 @@ def _fitted(sensor: str, **calibrated: Any) -> Scene:
 
 _SQUARE, _TWICE = (WIDTH, WIDTH), (2 * WIDTH, 2 * HEIGHT)
 _SIZE = (WIDTH, HEIGHT)
-_MIDDLE_OF_TWICE = (2 * CENTRE[0] + 0.5, 2 * CENTRE[1] + 0.5)  # pixel edges on pixel edges
+_MIDDLE_OF_TWICE = (2 * CENTER[0] + 0.5, 2 * CENTER[1] + 0.5)  # pixel edges on pixel edges
 _ORDER = (LIDAR, CAMERA, DEPTH, EVENT)
 _REPLACED = int(_DEFAULTS.primary_timeout * 1e9) // PERIOD + 3
 """Moments of which the last is after the next sensor has replaced a camera that never sends."""
-_RAW = {"d": DISTORTION, "p": (SHORT, *CENTRE)}
+_RAW = {"d": DISTORTION, "p": (SHORT, *CENTER)}
 
 
 ENTRIES = [
@@ -435,8 +435,8 @@ ENTRIES = [
     Entry(Scene(), {"camera.frame_id": ASIDE[CAMERA]}, _frame_of),
     Entry(Scene(), {"depth.frame_id": ASIDE[DEPTH]}, all_used, partial(block_at, *_aside(NEAR))),
     Entry(Scene(), {"event.frame_id": ASIDE[EVENT]}, all_used,
-          partial(events_at, CENTRE[0] + FOCAL * np.tan(np.arctan((BLOB[0] - CENTRE[0]) / FOCAL) - TURN),
-                  CENTRE[1] + FOCAL * (BLOB[1] - CENTRE[1]) / FOCAL)),
+          partial(events_at, CENTER[0] + FOCAL * np.tan(np.arctan((BLOB[0] - CENTER[0]) / FOCAL) - TURN),
+                  CENTER[1] + FOCAL * (BLOB[1] - CENTER[1]) / FOCAL)),
     Entry(Scene(), {"lidar.frame_id": ASIDE[LIDAR]}, partial(points_at, land(_to_the_left(LEFT[LIDAR])))),
     # required
     Entry(Scene(moments=_REPLACED + 1, absent={CAMERA: range(2, _REPLACED + 1)}), {"camera.required": True},
@@ -452,10 +452,10 @@ ENTRIES = [
     Entry(_lagging(CAMERA, 0.03), {"camera.offset": 0.03}, _camera_offset),
     *(Entry(_lagging(s, 0.03), {f"{s}.offset": 0.03}, partial(skewed, s, 0.0)) for s in (DEPTH, EVENT)),
     Entry(_lagging(LIDAR, 0.05, moments=3, speed=20.0), {"lidar.offset": 0.05}, _moving),
-    # patience: recorded 120 ms after its stamp
-    *(Entry(Scene(delay={s: 0.12}), {f"{s}.patience": 0.2}, all_used) for s in (DEPTH, EVENT, LIDAR)),
-    Entry(Scene(delay={CAMERA: 0.12}), {"camera.patience": 0.2}, all_used, beside={"primary_order": _ORDER}),
-    Entry(Scene(delay={LIDAR: 0.12}), {"patience": 0.2}, all_used),
+    # max_wait: recorded 120 ms after its stamp
+    *(Entry(Scene(delay={s: 0.12}), {f"{s}.max_wait": 0.2}, all_used) for s in (DEPTH, EVENT, LIDAR)),
+    Entry(Scene(delay={CAMERA: 0.12}), {"camera.max_wait": 0.2}, all_used, beside={"primary_order": _ORDER}),
+    Entry(Scene(delay={LIDAR: 0.12}), {"max_wait": 0.2}, all_used),
     # lenses
     Entry(Scene(others={_OTHER_INFO[CAMERA]: partial(_other_info, CAMERA)}),
           {"camera.info_topic": _OTHER_INFO[CAMERA]}, partial(points_at, land(project=distorted, focal=SHORT)),
@@ -468,14 +468,14 @@ ENTRIES = [
           partial(ranges, partial(pinhole, focal=SHORT))),
     Entry(_fitted(DEPTH, **_RAW), {"depth.rectified": True}, all_used, partial(block_at, *_scaled(BLOCK_MIDDLE))),
     Entry(_fitted(EVENT, **_RAW), {"event.rectified": True}, all_used, partial(events_at, *_scaled(BLOB))),
-    Entry(_fitted(CAMERA, size=_SQUARE, focal=FOCAL, centre=(CENTRE[0], CENTRE[1] + 32)),
+    Entry(_fitted(CAMERA, size=_SQUARE, focal=FOCAL, center=(CENTER[0], CENTER[1] + 32)),
           {"camera.fit": "crop_bottom", "camera.picture_size": _SIZE}, partial(points_at, land())),
-    Entry(_fitted(DEPTH, size=_TWICE, focal=2 * FOCAL, centre=_MIDDLE_OF_TWICE),
+    Entry(_fitted(DEPTH, size=_TWICE, focal=2 * FOCAL, center=_MIDDLE_OF_TWICE),
           {"depth.fit": "rescale", "depth.picture_size": _SIZE}, all_used, partial(block_at, *BLOCK_MIDDLE)),
-    Entry(_fitted(EVENT, size=_SQUARE, focal=FOCAL, centre=CENTRE),
+    Entry(_fitted(EVENT, size=_SQUARE, focal=FOCAL, center=CENTER),
           {"event.fit": "crop_top", "event.picture_size": _SIZE}, all_used, partial(events_at, *BLOB)),
     # what the numbers mean
-    Entry(_changed(CAMERA, mono16), {"camera.significant_bits": 12}, _grey, _dark),
+    Entry(_changed(CAMERA, mono16), {"camera.significant_bits": 12}, _gray, _dark),
     Entry(_changed(DEPTH, partial(in_units, 0.002)), {"depth.unit": 0.002}, all_used, partial(depths, NEAR, FAR)),
     Entry(Scene(), {"depth.gravity": "0, 0, 1"}, all_used, _facing_down, encoders={DEPTH: "hha"}),
     Entry(Scene(), {"event.window": 0.15}, all_used, _counts),
@@ -498,8 +498,8 @@ ENTRIES = [
     Entry(Scene(behind=-0.8), {"max_future": 2.0}, all_used, judged=False),
     # outputs
     Entry(Scene(size=_TWICE), {"labels_resolution": "network"}, _network_size),
-    Entry(Scene(), {"confidence_threshold": 0.5}, partial(_unlabelled, 0.5)),
-    Entry(Scene(), {"overlay_alpha": 0.0}, _no_colours),
+    Entry(Scene(), {"confidence_threshold": 0.5}, partial(_unlabeled, 0.5)),
+    Entry(Scene(), {"overlay_alpha": 0.0}, _no_colors),
 ]  # fmt: skip
 
 """A value `{rig}` stands for the path of the test's calibration file."""

@@ -77,7 +77,7 @@ def live(weights: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A calibration file: the frame `loose` is a metre to the left of the LiDAR's."""
+    """A calibration file: the frame `loose` is a meter to the left of the LiDAR's."""
     path = tmp_path_factory.mktemp("files") / "rig.yaml"
     camera = {"width": WIDTH, "height": HEIGHT, "K": [FOCAL, FOCAL, 48.0, 32.0]}
     loose = {"parent": "lidar", "child": "loose", "translation": [0.0, 1.0, 0.0], "quaternion": [0.0, 0.0, 0.0, 1.0]}
@@ -161,7 +161,7 @@ def test_parity(
     if entry.changes_arrays:
         rows = encoded(options)
         entry.arrays(rows)
-        assert set(rows) == {stamp for stamp, mask in offline.items() if mask.used == ALL and _labelled(stamp, entry)}
+        assert set(rows) == {stamp for stamp, mask in offline.items() if mask.used == ALL and _labeled(stamp, entry)}
         for stamp, images in rows.items():
             _network_agrees(load(described), images, offline[stamp])
     if entry.judged:
@@ -169,7 +169,7 @@ def test_parity(
             compare(evaluate_plain(bag, plain), offline)
 
 
-def _labelled(stamp: int, entry: Entry) -> bool:
+def _labeled(stamp: int, entry: Entry) -> bool:
     """Whether the recording has true labels within 10 ms."""
     late = round(entry.scene.lag.get(CAMERA, 0.0) * 1e3)
     return any(abs(stamp - index * PERIOD // 10**6 - late) <= 10 for index in range(entry.scene.moments))
@@ -177,7 +177,7 @@ def _labelled(stamp: int, entry: Entry) -> bool:
 
 def _network_agrees(pipeline: Pipeline, images: dict[str, np.ndarray], mask: Mask) -> None:
     """The network makes that mask of training's arrays, but for their 16 bits."""
-    answer = pipeline.answer(images)
+    answer = pipeline.infer(images)
     off = np.abs(answer.confidence.astype(int) - mask.images["confidence"])
     assert off.mean() < 0.5, off.mean()
     labels = mask.images["labels"]

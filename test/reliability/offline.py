@@ -19,7 +19,7 @@ from mlesam_ros.frame import CAMERA, EVENT, NANOSECONDS, FrameSet, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.messages import MESSAGE_TYPES, FrameReader, stamp_ns
 from mlesam_ros.pipeline import Pipeline
-from mlesam_ros.rig_learner import RigLearner
+from mlesam_ros.rig_learner import RigBuilder
 from mlesam_ros.ros.conversions import header
 
 
@@ -74,7 +74,7 @@ class Offline:
 
 
 def _rig() -> Rig:
-    learner = RigLearner(Rig(CAMERA_FRAME))
+    learner = RigBuilder(Rig(CAMERA_FRAME))
     for modality, frame in ((CAMERA, CAMERA_FRAME), (EVENT, EVENT_FRAME)):
         learner.on_camera_info(f"{modality} info", modality, camera_info(header(1, frame)))
     for frame in set(FRAMES.values()):

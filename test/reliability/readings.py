@@ -75,9 +75,9 @@ def _content(modality: str, variant: int) -> Image | PointCloud2:
         rgb = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
         return message_from(Image, fields.pixels(0, FRAMES[modality], rgb, "rgb8"))
     if modality == DEPTH:
-        millimetres = rng.integers(500, 20000, (HEIGHT, WIDTH)).astype("<u2")
+        millimeters = rng.integers(500, 20000, (HEIGHT, WIDTH)).astype("<u2")
         message = Image(header=head, height=HEIGHT, width=WIDTH, encoding="16UC1", step=2 * WIDTH)
-        message.data = byte_array(millimetres)
+        message.data = byte_array(millimeters)
         return message
     return _cloud(rng, head)
 

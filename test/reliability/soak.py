@@ -30,7 +30,7 @@ from mlesam_ros.bench.live import LABELS, NODE, OTHERS, STATUS, child
 from mlesam_ros.bench.machine import device, versions
 from mlesam_ros.bench.robot import PERIOD
 from mlesam_ros.frame import MODALITIES
-from mlesam_ros.ros.observer import Observer
+from mlesam_ros.ros.observer import RawSubscriber
 
 _STATUS_TYPE, _DIAGNOSTICS_TYPE = "mlesam_ros/msg/Status", "diagnostic_msgs/msg/DiagnosticArray"
 _FATES = ("used_total", "superseded", "late", "unmatched", "refused")
@@ -71,7 +71,7 @@ class Ear:
         self._types = typestore()
 
     def hear(self, topic: str, arrival: int, raw: bytes) -> None:
-        """One message, serialised."""
+        """One message, serialized."""
         if topic == STATUS:
             self._status(self._types.deserialize_cdr(raw, _STATUS_TYPE))
         elif topic == LABELS:
@@ -151,7 +151,7 @@ def soak(minutes: float, parameters: Sequence[str] = (), period: float = _PERIOD
     with ExitStack() as stack:
         node = stack.enter_context(child("mlesam_ros.cli", "node", "--ros-args", *given))
         stack.enter_context(child("mlesam_ros.bench.robot", "street"))
-        observer = stack.enter_context(Observer(ear.hear))
+        observer = stack.enter_context(RawSubscriber(ear.hear))
         for topic, kind in {STATUS: _STATUS_TYPE, LABELS: "sensor_msgs/msg/Image", **OTHERS}.items():
             observer.listen(topic, kind)
         observer.listen("/diagnostics", _DIAGNOSTICS_TYPE)
@@ -161,7 +161,7 @@ def soak(minutes: float, parameters: Sequence[str] = (), period: float = _PERIOD
     return summed_up(samples, ear, minutes)
 
 
-def _until_complete(observer: Observer, ear: Ear) -> None:
+def _until_complete(observer: RawSubscriber, ear: Ear) -> None:
     end = time.monotonic() + _START
     while not ear.complete:
         assert time.monotonic() < end, f"no mask of all sensors in {_START:.0f} s"
@@ -169,7 +169,7 @@ def _until_complete(observer: Observer, ear: Ear) -> None:
 
 
 def _sampled(
-    observer: Observer, ear: Ear, node: subprocess.Popen[bytes], seconds: float, period: float
+    observer: RawSubscriber, ear: Ear, node: subprocess.Popen[bytes], seconds: float, period: float
 ) -> list[dict[str, float]]:
     begin = last = time.monotonic()
     ear.latencies.clear()

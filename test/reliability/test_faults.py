@@ -40,7 +40,7 @@ def watch(tmp_path_factory, weights):
 @pytest.mark.parametrize("faults", CASES, ids=lambda faults: ", ".join(" ".join(f) for f in faults.items()))
 def test_masks_go_on_the_fault_is_named_and_all_comes_back(watch, faults):
     """Every mask that is made again offline is the same to the last pixel."""
-    outcome = watch.case(faults, most=30.0, patience=60.0)
+    outcome = watch.case(faults, most=30.0, max_wait=60.0)
     assert outcome.wrong(NO_GAP) == []
     assert all(outcome.words[sensor] for sensor in set(faults) - tolerated(faults))
 

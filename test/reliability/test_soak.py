@@ -16,7 +16,7 @@ HOUR = np.arange(0.0, 3600.0, 5.0)
 
 
 def walk(seed: int) -> np.ndarray:
-    """Noise whose neighbours resemble each other, as a process's memory has it."""
+    """Noise whose neighbors resemble each other, as a process's memory has it."""
     rng = np.random.default_rng(seed)
     steps = rng.normal(0, 1, len(HOUR))
     noise = np.zeros(len(HOUR))

@@ -16,7 +16,7 @@ _T95 = 2.228  # Student's t with BLOCKS - 2 degrees of freedom, two-sided 95 %
 class Trend:
     """A straight line through the medians of equal blocks of a run.
 
-    Medians of blocks, because neighbouring samples resemble each other: taken one by one they would promise an
+    Medians of blocks, because neighboring samples resemble each other: taken one by one they would promise an
     accuracy that is not there.
 
     Attributes:
@@ -54,9 +54,9 @@ def trend(seconds: Sequence[float], values: Sequence[float]) -> Trend:
         raise ValueError(f"{len(figures)} samples cannot be divided into {BLOCKS} blocks; run longer.")
     x = np.array([block.mean() for block in np.array_split(at, BLOCKS)]) / 3600
     y = np.array([np.median(block) for block in np.array_split(figures, BLOCKS)])
-    centred = x - x.mean()
-    slope = float(centred @ y / (centred @ centred))
-    rest = y - y.mean() - slope * centred
-    error = _T95 * math.sqrt(float(rest @ rest) / (BLOCKS - 2) / float(centred @ centred))
+    centered = x - x.mean()
+    slope = float(centered @ y / (centered @ centered))
+    rest = y - y.mean() - slope * centered
+    error = _T95 * math.sqrt(float(rest @ rest) / (BLOCKS - 2) / float(centered @ centered))
     total = slope * float(at[-1] - at[0]) / 3600
     return Trend(slope, error, float(np.median(figures)), float(y[0]), float(y[-1]), total)

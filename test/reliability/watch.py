@@ -19,7 +19,7 @@ from outcome import WENT_ON, Faults, Outcome, tolerated
 from mlesam_ros.bags.typestore import typestore
 from mlesam_ros.frame import MODALITIES
 from mlesam_ros.messages import stamp_ns
-from mlesam_ros.ros.observer import Observer
+from mlesam_ros.ros.observer import RawSubscriber
 
 HERE = Path(__file__).parent
 _TYPES = {
@@ -30,7 +30,7 @@ _TYPES = {
 _COMPARED = 6  # masks per case that are made again offline
 _TURN = 0.02  # s of listening between looks
 _HEALTH = 300.0  # s that a machine may be too busy for
-_SETTLED = 500_000_000  # ns, more than primary_timeout and patience, after which what is made is made without it
+_SETTLED = 500_000_000  # ns, more than primary_timeout and max_wait, after which what is made is made without it
 
 
 class RobotProcess:
@@ -80,7 +80,7 @@ class Watch:
     def __init__(self, robot: RobotProcess, offline: Offline) -> None:
         self._robot, self._offline = robot, offline
         self._types = typestore()
-        self._observer = Observer(self._hear)
+        self._observer = RawSubscriber(self._hear)
         for topic, kind in _TYPES.items():
             self._observer.listen(topic, kind, depth=100)
         self.forget()
@@ -96,13 +96,13 @@ class Watch:
         self.statuses: list[tuple[int, Any]] = []
         self.reports: list[tuple[int, dict[str, tuple[int, str]]]] = []
 
-    def case(self, faults: Faults, least: float = 1.5, most: float = 4.0, patience: float = 8.0) -> Outcome:
+    def case(self, faults: Faults, least: float = 1.5, most: float = 4.0, max_wait: float = 8.0) -> Outcome:
         """One fault, or several at once, from health to health.
 
         Args:
             faults: sensor → fault.
             least, most: seconds that they last: until they are named.
-            patience: seconds to wait for health.
+            max_wait: seconds to wait for health.
         """
         assert self.until(self.well, _HEALTH), f"no health before {faults}: {self.reports[-1:]}"
         outcome = Outcome(faults)
@@ -112,7 +112,7 @@ class Watch:
         self.until(lambda: self._named(outcome, begun) and self._went_on(outcome, begun), most - least)
         mended = self._robot.order(dict.fromkeys(faults))
         begun_well = time.monotonic()
-        self.until(lambda: self._recovered(outcome, mended), patience)
+        self.until(lambda: self._recovered(outcome, mended), max_wait)
         self.until(lambda: False, 0.4 - (time.monotonic() - begun_well))
         outcome.paused = self.paused
         self._named(outcome, begun)

@@ -28,9 +28,9 @@ from mlesam_ros.ros.conversions import byte_array, header
 
 Make = Callable[[int], object]
 ROWS, COLS = np.mgrid[:HEIGHT, :WIDTH]
-GREY = (40 + 3 * COLS).astype(np.uint8)
-RGB = np.dstack([GREY] * 3)
-METRES = (2 + ROWS / 4).astype(np.float32)
+GRAY = (40 + 3 * COLS).astype(np.uint8)
+RGB = np.dstack([GRAY] * 3)
+METERS = (2 + ROWS / 4).astype(np.float32)
 EVENTS = 200  # per message, all in the left half
 POINTS = np.array([(8 + d / 10, y / 4, z / 4) for d in range(10) for y in range(-12, 13) for z in range(-6, 7)], "<f4")
 
@@ -57,8 +57,8 @@ def file(suffix: str, samples: np.ndarray) -> bytes:
 
 
 def uyvy() -> np.ndarray:
-    """Grey in studio range; Y of two pixels between neutral U and V."""
-    y = (16 + GREY.astype(int) * 219 // 255).astype(np.uint8)
+    """Gray in studio range; Y of two pixels between neutral U and V."""
+    y = (16 + GRAY.astype(int) * 219 // 255).astype(np.uint8)
     return np.dstack([np.full_like(y, 128), y])
 
 
@@ -154,33 +154,33 @@ def cloud(kind: str = "<f4", extra: str = "", rows: int = 1, padding: int = 0, h
     return make
 
 
-MILLIMETRES = (METRES * 1000).astype(np.uint16)
+MILLIMETERS = (METERS * 1000).astype(np.uint16)
 RED_BLUE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
 RED_BLUE[:, : WIDTH // 2, 2] = 255
 KINDS: dict[str, dict[str, Make]] = {
     "camera": {
         "rgb8": image("rgb8", RGB, padding=5),
         "bgr8": image("bgr8", RGB),
-        "rgba8": image("rgba8", np.dstack([RGB, GREY])),
-        "bgra8": image("bgra8", np.dstack([RGB, GREY])),
-        "mono8": image("mono8", GREY),
-        "mono16": image("mono16", GREY.astype("<u2") << 8),
-        "mono16_big": image("mono16", GREY.astype("<u2") << 8, big=True),
-        "bayer_rggb8": image("bayer_rggb8", GREY),
-        "bayer_gbrg8": image("bayer_gbrg8", GREY),
+        "rgba8": image("rgba8", np.dstack([RGB, GRAY])),
+        "bgra8": image("bgra8", np.dstack([RGB, GRAY])),
+        "mono8": image("mono8", GRAY),
+        "mono16": image("mono16", GRAY.astype("<u2") << 8),
+        "mono16_big": image("mono16", GRAY.astype("<u2") << 8, big=True),
+        "bayer_rggb8": image("bayer_rggb8", GRAY),
+        "bayer_gbrg8": image("bayer_gbrg8", GRAY),
         "yuv422": image("yuv422", uyvy()),
         "yuv422_yuy2": image("yuv422_yuy2", uyvy()[..., ::-1]),
         "jpeg": compressed("rgb8; jpeg compressed bgr8", file(".jpg", RGB)),
         "png": compressed("png", file(".png", RGB)),
     },
     "depth": {
-        "metres_32FC1": image("32FC1", METRES),
-        "metres_32FC1_big": image("32FC1", METRES, big=True),
-        "mm_16UC1": image("16UC1", MILLIMETRES, padding=6),
-        "mm_16UC1_big": image("16UC1", MILLIMETRES, big=True),
-        "mono16": image("mono16", MILLIMETRES),
-        "png": compressed("16UC1; png compressed", file(".png", MILLIMETRES)),
-        "compressedDepth": compressed("16UC1; compressedDepth png", bytes(12) + file(".png", MILLIMETRES)),
+        "metres_32FC1": image("32FC1", METERS),
+        "metres_32FC1_big": image("32FC1", METERS, big=True),
+        "mm_16UC1": image("16UC1", MILLIMETERS, padding=6),
+        "mm_16UC1_big": image("16UC1", MILLIMETERS, big=True),
+        "mono16": image("mono16", MILLIMETERS),
+        "png": compressed("16UC1; png compressed", file(".png", MILLIMETERS)),
+        "compressedDepth": compressed("16UC1; compressedDepth png", bytes(12) + file(".png", MILLIMETERS)),
     },
     "event": {
         **{encoding: packet(encoding) for encoding in _ENCODE},

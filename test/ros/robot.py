@@ -87,9 +87,9 @@ class Robot:
         return message_from(Image, fields.pixels(stamp, CAMERA_FRAME, pixels, "rgb8"))
 
     def _depth(self, stamp: int) -> Image:
-        millimetres = self._rng.integers(500, 20000, (HEIGHT, WIDTH)).astype("<u2")
+        millimeters = self._rng.integers(500, 20000, (HEIGHT, WIDTH)).astype("<u2")
         message = Image(header=header(stamp, CAMERA_FRAME), height=HEIGHT, width=WIDTH, encoding="16UC1")
-        message.step, message.data = 2 * WIDTH, byte_array(millimetres)
+        message.step, message.data = 2 * WIDTH, byte_array(millimeters)
         return message
 
     def _lidar(self, stamp: int) -> PointCloud2:

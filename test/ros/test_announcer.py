@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from mlesam_ros.ros.announcer import Announcer
+from mlesam_ros.ros.announcer import DiagnosticLogger
 from mlesam_ros.ros.words import ERROR, OK, WARN
 
 
@@ -19,7 +19,7 @@ def log():
 @pytest.fixture
 def announcer(log):
     severities = {name: (lambda words, name=name: log.append((name, words))) for name in ("info", "warning", "error")}
-    return Announcer(SimpleNamespace(**severities))
+    return DiagnosticLogger(SimpleNamespace(**severities))
 
 
 def lidar(level, words="words"):

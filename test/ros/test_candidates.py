@@ -7,7 +7,7 @@ from event_camera_msgs.msg import EventPacket
 from sensor_msgs.msg import Image, PointCloud2
 
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR
-from mlesam_ros.ros.candidates import candidates, instead
+from mlesam_ros.ros.candidates import instead, suggest_topics
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def looked(graph):
     node.create_subscription(PointCloud2, "/nobody/points", print, 1)
     looker = graph.node("looker")
     assert graph.spin_until(lambda: set(offered) <= {name for name, _ in looker.get_topic_names_and_types()})
-    return lambda modality, topic, taken=(): candidates(looker, modality, topic, taken)
+    return lambda modality, topic, taken=(): suggest_topics(looker, modality, topic, taken)
 
 
 def test_topics_with_a_fitting_type_that_somebody_publishes(looked):

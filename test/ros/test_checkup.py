@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from mlesam_ros.cli.app import app
 from mlesam_ros.errors import ConfigError, Problem
 from mlesam_ros.findings import NOTE
-from mlesam_ros.ros.checkup import examine_live
+from mlesam_ros.ros.checkup import diagnose_live
 
 HERE = Path(__file__).resolve().parent
 PATH = os.pathsep.join([str(HERE.parents[1]), str(HERE), os.environ.get("PYTHONPATH", "")])
@@ -45,7 +45,7 @@ def drive():
 def examined(expected, settings=None, seconds=1.2):
     """The checkup whose findings, notes left out, are these (subject, words); a busy machine gets several tries."""
     for _ in range(6):
-        checkup = examine_live(NODE, settings or {}, None, seconds)
+        checkup = diagnose_live(NODE, settings or {}, None, seconds)
         found = [(f.subject, f.message) for f in checkup.findings if f.severity != NOTE]
         named = [any(s == subject and words in message for s, message in found) for subject, words in expected]
         if all(named) and len(found) == len(expected):
@@ -115,7 +115,7 @@ def test_messages_that_the_transport_loses_are_nobody_elses_fault():
     driver = subprocess.Popen([sys.executable, str(HERE / "flood.py"), "/camera/image_raw"])
     try:
         for _ in range(6):
-            checkup = examine_live(NODE, {"modalities": ["camera"]}, None, 2.0)
+            checkup = diagnose_live(NODE, {"modalities": ["camera"]}, None, 2.0)
             found = {f.message: f for f in checkup.findings if f.subject == "camera"}
             torn = [f for words, f in found.items() if "did not arrive" in words]
             if torn:
@@ -130,7 +130,7 @@ def test_messages_that_the_transport_loses_are_nobody_elses_fault():
 
 def test_time_that_stands_still(drive):
     drive()
-    checkup = examine_live(NODE, {"use_sim_time": True}, None, 2.0)
+    checkup = diagnose_live(NODE, {"use_sim_time": True}, None, 2.0)
     assert ("/clock", "error") in [(found.subject, found.severity) for found in checkup.findings]
     assert not any("clock by which they arrive" in found.message for found in checkup.findings), "of no stamp's fault"
     assert checkup.sensors and checkup.parameters == {}
@@ -156,13 +156,13 @@ def test_a_node_that_is_not_active(drive, launch):  # noqa: F811
 def test_settings_come_from_a_file_and_bad_ones_are_refused(drive, tmp_path):
     settings = tmp_path / "robot.yaml"
     settings.write_text("/**:\n  ros__parameters:\n    modalities: [lidar]\n    lidar:\n      topic: /none\n")
-    checkup = examine_live(NODE, {}, settings, 0.5)
+    checkup = diagnose_live(NODE, {}, settings, 0.5)
     assert [f.message for f in checkup.findings if f.subject == "lidar"] == ["nobody publishes on /none."]
     settings.write_text("{{{")
     with pytest.raises(ConfigError, match=r"robot\.yaml"):
-        examine_live(NODE, {}, settings, 0.5)
+        diagnose_live(NODE, {}, settings, 0.5)
     with pytest.raises(ConfigError, match="radar"):
-        examine_live(NODE, {"modalities": ["radar"]}, None, 0.5)
+        diagnose_live(NODE, {"modalities": ["radar"]}, None, 0.5)
 
 
 def test_the_command(drive):
@@ -182,8 +182,8 @@ def test_each_reason_of_a_refusal_is_counted_and_the_usual_one_is_named(monkeypa
         source.refusals.count("other reasons", 2)
         source.refusals.count(Problem("newest reason.", "Mend that."))
 
-    monkeypatch.setattr("mlesam_ros.ros.checkup._Visit._listen", listen)
-    found = examine_live(NODE, {"modalities": ["lidar"]}, None, 0.0).findings
+    monkeypatch.setattr("mlesam_ros.ros.checkup._LiveDiagnosis._listen", listen)
+    found = diagnose_live(NODE, {"modalities": ["lidar"]}, None, 0.0).findings
     (refused,) = [f for f in found if f.message.startswith("none of its 9 messages can be used")]
     assert "usual reason" in refused.message and "newest" not in refused.message
     assert "Mend it." in refused.remedy

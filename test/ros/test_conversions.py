@@ -64,7 +64,7 @@ def test_a_cloud_comes_back_with_every_field():
         np.testing.assert_array_equal(frame.payload.points[name].ravel(), points[name])
 
 
-def test_rviz_finds_the_colour_where_it_looks():
+def test_rviz_finds_the_color_where_it_looks():
     points = np.zeros(1, POINT)
     points["rgb"] = 0x00FF8040
     message = message_from(PointCloud2, fields.point_cloud(0, "lidar", points))

@@ -15,8 +15,8 @@ from sensor_msgs.msg import Image, PointCloud2
 from mlesam_ros import mask_messages
 from mlesam_ros.bags import fields
 from mlesam_ros.encoding.picture import to_rgb
-from mlesam_ros.encoding.placement import place_cloud
-from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, Cloud, FrameSet, Picture, Segmentation, SensorFrame
+from mlesam_ros.encoding.placement import cloud_to_camera
+from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, FrameSet, PointCloud, RawImage, Segmentation, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import load_label_space
@@ -24,7 +24,7 @@ from mlesam_ros.messages import FrameReader
 from mlesam_ros.ros import outputs
 from mlesam_ros.ros.compat.interfaces import message_class
 from mlesam_ros.ros.conversions import byte_array, header, message_from
-from mlesam_ros.ros.outputs import Outputs
+from mlesam_ros.ros.outputs import MaskPublisher
 
 POINT = np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4"), ("intensity", "f4")])
 OVER = 1.1  # array.array grows by a sixteenth more than it is asked to
@@ -140,17 +140,17 @@ def publish(monkeypatch):
             monkeypatch.setattr(module, name, counted(getattr(module, name), made, name))
     k = np.array([[30.0, 0, 31.5], [0, 30.0, 23.5], [0, 0, 1]])
     rig = Rig("camera", {"camera": CameraModel(64, 48, k, np.zeros(0), "pinhole")})
-    pixels = Picture(48, 64, "bgr8", 192, np.zeros(48 * 192, np.uint8))
+    pixels = RawImage(48, 64, "bgr8", 192, np.zeros(48 * 192, np.uint8))
     frames = {
         CAMERA: SensorFrame(CAMERA, 1, "camera", pixels),
-        LIDAR: SensorFrame(LIDAR, 1, "camera", Cloud(np.ones(10, POINT))),
+        LIDAR: SensorFrame(LIDAR, 1, "camera", PointCloud(np.ones(10, POINT))),
     }
     labels = np.zeros((48, 64), np.uint8)
-    placements = {LIDAR: place_cloud(frames[LIDAR], rig)}
+    placements = {LIDAR: cloud_to_camera(frames[LIDAR], rig)}
     mask = Segmentation(1, "camera", labels, labels, {}, (CAMERA, LIDAR), placements=placements)
 
     def run(*heard):
-        one = Outputs.__new__(Outputs)
+        one = MaskPublisher.__new__(MaskPublisher)
         one._label_space = load_label_space("deliver")
         one._types = {name: message_class(output.type_name) for name, output in outputs.OUTPUTS.items()}
         one._publishers = {name: Publisher(name in heard) for name in outputs.OUTPUTS}
@@ -189,9 +189,9 @@ def test_the_camera_is_converted_once_for_all_topics(publish):
 
 _RECEIVE = """
 import resource, sys
-from mlesam_ros.ros.process import keep_memory
+from mlesam_ros.ros.process import tune_malloc
 if sys.argv[1] == "kept":
-    keep_memory()
+    tune_malloc()
 def receive():  # what rclpy holds of a 1080p picture when it hands it over: payload, C message, Python message
     return [bytearray(b"1") * (1080 * 1920 * 3) for _ in range(3)]
 for _ in range(3):

@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("rclpy")
 from mlesam_ros.errors import Problem
-from mlesam_ros.ros.diagnostics import ERROR, OK, WARN, PipelineHealth, Reporter, SensorHealth
-from mlesam_ros.ros.ledger import Ledger
+from mlesam_ros.ros.diagnostics import ERROR, OK, WARN, DiagnosticBuilder, PipelineHealth, SensorHealth
+from mlesam_ros.ros.ledger import PipelineStatistics
 
 COUNTS = {"received": 5, "used": 5, "superseded": 0, "late": 0, "unmatched": 0, "refused": 0}
 
@@ -32,7 +32,7 @@ def lidar(**changes):
 
 
 def report(listening, **health):
-    return Reporter("/mlesam").sensor(listening, SensorHealth(COUNTS, **health), 1.0)
+    return DiagnosticBuilder("/mlesam").sensor(listening, SensorHealth(COUNTS, **health), 1.0)
 
 
 def test_a_sensor_that_is_well():
@@ -74,7 +74,7 @@ def test_where_a_sensor_may_be_instead_is_part_of_the_advice():
 
 def test_messages_lost_on_the_way_are_news_once_and_begin_anew_with_an_activation():
     now = [0.0]
-    reporter, health = Reporter("/mlesam", lambda: now[0]), SensorHealth(COUNTS)
+    reporter, health = DiagnosticBuilder("/mlesam", lambda: now[0]), SensorHealth(COUNTS)
     words = []
     for second, lost in enumerate((4, 4, 6, 0, 1)):
         now[0] = second
@@ -84,7 +84,7 @@ def test_messages_lost_on_the_way_are_news_once_and_begin_anew_with_an_activatio
         assert values["lost_on_the_way"] == str(lost)
         words.append(status.message.partition(" on ")[0])
     assert words == ["4 messages", "10.0 Hz", "2 messages", "10.0 Hz", "1 messages"]
-    assert "_DEFAULT_PROFILES_FILE" in Reporter("/mlesam").sensor(lidar(lost=1), health, 1.0).message
+    assert "_DEFAULT_PROFILES_FILE" in DiagnosticBuilder("/mlesam").sensor(lidar(lost=1), health, 1.0).message
 
 
 @pytest.mark.parametrize("received", [0, 5])
@@ -93,13 +93,13 @@ def test_a_sensor_that_is_silent_because_all_is_lost_says_so(received):
 
 
 def test_a_frame_that_cannot_be_used_says_why():
-    status = report(lidar(), trouble="no transform connects 'lidar' to 'camera'.")
+    status = report(lidar(), recent_error="no transform connects 'lidar' to 'camera'.")
     assert (status.level, status.message) == (WARN, "no transform connects 'lidar' to 'camera'.")
 
 
 def test_refusals_are_news_for_a_second():
     now = [0.0]
-    reporter = Reporter("/mlesam", lambda: now[0])
+    reporter = DiagnosticBuilder("/mlesam", lambda: now[0])
     counts = {**COUNTS, "refused": 3}
     reasons = {"stamp is zero": 3}
     health = SensorHealth(counts, reasons)
@@ -124,7 +124,7 @@ def test_refusals_are_news_for_a_second():
 )
 def test_messages_of_which_most_find_no_set_are_named(fates, level):
     now = [0.0]
-    reporter = Reporter("/mlesam", lambda: now[0])
+    reporter = DiagnosticBuilder("/mlesam", lambda: now[0])
     assert reporter.sensor(lidar(), SensorHealth(COUNTS), 1.0).level == OK
     now[0] = 1.0
     counts = {name: count + fates.get(name, 0) for name, count in COUNTS.items()}
@@ -147,14 +147,14 @@ def test_what_is_slow_by_nature_is_not_silent():
     assert report(lidar(rate=0.5, silence=3.1)).level == WARN
     assert report(lidar(rate=0.0, received=1, silence=1.1)).level == WARN
     slow = PipelineHealth("active", silence=1.4, rate=1.0, latencies=[0.5], used=["camera"])
-    assert Reporter("/mlesam").pipeline(slow, 1.0).level == OK
+    assert DiagnosticBuilder("/mlesam").pipeline(slow, 1.0).level == OK
 
 
 def test_what_all_sensors_wait_for_is_not_each_ones_trouble():
     counts = {**COUNTS, "refused": 3}
     assert report(lidar()).level == OK
-    assert Reporter("/mlesam").sensor(lidar(), SensorHealth(counts, hindered=3), 1.0).level == OK
-    status = Reporter("/mlesam").sensor(lidar(), SensorHealth(counts, {"stamp is zero": 1}, hindered=2), 1.0)
+    assert DiagnosticBuilder("/mlesam").sensor(lidar(), SensorHealth(counts, blocked=3), 1.0).level == OK
+    status = DiagnosticBuilder("/mlesam").sensor(lidar(), SensorHealth(counts, {"stamp is zero": 1}, blocked=2), 1.0)
     assert status.level == WARN and "1 messages refused" in status.message
 
 
@@ -193,7 +193,7 @@ def test_figures_of_a_sensor_are_among_the_values():
         (PipelineHealth("unconfigured"), OK, "ros2 lifecycle set /mlesam configure"),
         (PipelineHealth("inactive"), OK, "ros2 lifecycle set /mlesam activate"),
         (PipelineHealth("finalized"), OK, "finalized"),
-        (PipelineHealth("active", hindrance=(ERROR, Problem("no CameraInfo yet"))), ERROR, "no CameraInfo yet"),
+        (PipelineHealth("active", blocking_reason=(ERROR, Problem("no CameraInfo yet"))), ERROR, "no CameraInfo yet"),
         (PipelineHealth("active", error="out of memory"), ERROR, "out of memory"),
         (PipelineHealth("active", silence=2.1), ERROR, "no mask for 2.1 s"),
         (PipelineHealth("active", silence=0.1), OK, "waiting for the first mask"),
@@ -205,7 +205,7 @@ def test_figures_of_a_sensor_are_among_the_values():
     ],
 )
 def test_the_pipeline_in_words(health, level, words):
-    status = Reporter("/mlesam").pipeline(health, 1.0)
+    status = DiagnosticBuilder("/mlesam").pipeline(health, 1.0)
     assert status.level == level and words in status.message
 
 
@@ -213,7 +213,7 @@ def test_a_slow_camera_makes_no_error_flicker_and_the_time_out_is_named(monkeypa
     """Kind: a limit that no message names. Masks at 10 Hz by the LiDAR, then at 1 Hz by the camera that came back."""
     now = [100.0]
     monkeypatch.setattr("mlesam_ros.ros.ledger.time", SimpleNamespace(monotonic=lambda: now[0]))
-    ledger, reporter, told = Ledger(lambda words: None), Reporter("/mlesam", lambda: now[0]), []
+    ledger, reporter, told = PipelineStatistics(lambda words: None), DiagnosticBuilder("/mlesam", lambda: now[0]), []
     mask = SimpleNamespace(used=("camera",), skews={})
     for begin, period, count in ((100.0, 0.1, 30), (103.0, 1.0, 30)):
         for index in range(count):
@@ -235,6 +235,6 @@ def test_a_slow_camera_makes_no_error_flicker_and_the_time_out_is_named(monkeypa
 
 def test_a_promised_rate_makes_a_slow_sensor_no_silent_one():
     slow = lidar(received=1, rate=0.0, silence=0.9)
-    status = Reporter("/mlesam").sensor(slow, SensorHealth(COUNTS), 0.6)
+    status = DiagnosticBuilder("/mlesam").sensor(slow, SensorHealth(COUNTS), 0.6)
     assert status.level == WARN and "set lidar.rate or raise sensor_timeout" in status.message
-    assert Reporter("/mlesam").sensor(slow, SensorHealth(COUNTS, rate=1.0), 0.6).level == OK
+    assert DiagnosticBuilder("/mlesam").sensor(slow, SensorHealth(COUNTS, rate=1.0), 0.6).level == OK

@@ -11,7 +11,7 @@ from listener import Listener
 from rclpy.parameter import Parameter
 from robot import Robot
 
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, ENCODERS
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, PREPROCESSORS
 from mlesam_ros.frame import CAMERA, LIDAR, MODALITIES
 from mlesam_ros.model.checkpoint import save_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
@@ -25,8 +25,8 @@ def trained(
     folder: Path, weights: dict, name: str, modalities=MODALITIES, base: bool = True, seed: int = 1, **changes
 ) -> str:
     """A checkpoint on the tiny base weights, trained by nobody."""
-    encoders = {m: DEFAULT_ENCODERS[m] for m in modalities}
-    statistics = {m: ENCODERS[e]().statistics for m, e in encoders.items()}
+    encoders = {m: DEFAULT_PREPROCESSORS[m] for m in modalities}
+    statistics = {m: PREPROCESSORS[e]().statistics for m, e in encoders.items()}
     torch.manual_seed(seed)
     values = {"rank": 2, "image_size": 64, "modalities": modalities, "encoders": encoders, "statistics": statistics}
     model = build_mlesam(MLESAMConfig(**{**values, **changes}))
@@ -98,7 +98,7 @@ def test_one_of_another_configuration_makes_the_masks_that_a_fresh_node_makes(gr
     masks_of(graph, robot, listener)
     with node._perception._pipeline_lock:
         images = pipeline.images
-        ours, theirs = pipeline.answer(images), fresh.answer(images)
+        ours, theirs = pipeline.infer(images), fresh.infer(images)
     assert max(next(iter(images.values())).shape) == fresh.config.image_size
     assert np.array_equal(ours.labels, theirs.labels) and np.array_equal(ours.confidence, theirs.confidence)
     assert ours.weights == theirs.weights

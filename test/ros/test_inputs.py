@@ -16,10 +16,11 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
 from mlesam_ros.config import NodeParameters, SensorParameters
-from mlesam_ros.frame import CAMERA, EVENT, LIDAR, CompressedPicture, Picture
+from mlesam_ros.frame import CAMERA, EVENT, LIDAR, RawImage
+from mlesam_ros.frame import CompressedImage as CompressedPayload
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.rig_learner import RigLearner
-from mlesam_ros.ros.inputs import SensorInput
+from mlesam_ros.rig_learner import RigBuilder
+from mlesam_ros.ros.inputs import SensorSubscriber
 
 ARRAY_DRIVER = str(Path(__file__).parent / "array_driver.py")
 
@@ -33,8 +34,8 @@ def robot(graph):
 def listen(graph):
     def make(modality, **parameters):
         sensor = SensorParameters(**parameters)
-        learner = RigLearner(Rig(""), replace(NodeParameters(), **{modality: sensor}))
-        source = SensorInput(graph.node("listener"), modality, sensor, bind=learner.bind)
+        learner = RigBuilder(Rig(""), replace(NodeParameters(), **{modality: sensor}))
+        source = SensorSubscriber(graph.node("listener"), modality, sensor, bind=learner.bind)
         frames = []
         source.registerCallback(frames.append)
         assert graph.spin_until(lambda: source.poll() or source.type_name)
@@ -108,14 +109,14 @@ def test_a_driver_that_comes_back_with_another_type_is_followed(graph, listen, o
     image = Image(height=1, width=1, step=3, encoding="rgb8", data=b"abc")
     image.header.frame_id = CAMERA_FRAME
     raw.publish(image)
-    assert graph.spin_until(lambda: frames) and isinstance(frames[-1].payload, Picture)
+    assert graph.spin_until(lambda: frames) and isinstance(frames[-1].payload, RawImage)
 
     first.destroy_publisher(raw)
     compressed = second.create_publisher(CompressedImage, "picture", qos_profile_sensor_data)
     assert graph.spin_until(lambda: source.poll() or source.type_name == "sensor_msgs/msg/CompressedImage")
     wait_for_match(graph, source)
     compressed.publish(CompressedImage(header=image.header, format="jpeg", data=b"\xff\xd8"))
-    assert graph.spin_until(lambda: isinstance(frames[-1].payload, CompressedPicture))
+    assert graph.spin_until(lambda: isinstance(frames[-1].payload, CompressedPayload))
     assert source.received == 2
 
 
@@ -135,7 +136,7 @@ def test_closed_means_silent(graph, robot, listen):
 def test_an_override_that_makes_no_sense_is_reported(graph, robot):
     override = Parameter("qos_overrides./lidar/points.subscription.reliability", value="mostly")
     node = graph.node("listener", parameter_overrides=[override])
-    source = SensorInput(node, LIDAR, SensorParameters(topic=TOPICS[LIDAR]))
+    source = SensorSubscriber(node, LIDAR, SensorParameters(topic=TOPICS[LIDAR]))
     assert graph.spin_until(lambda: source.poll() or source.obstacle)
     assert "mostly" in source.obstacle or "reliability" in source.obstacle
 

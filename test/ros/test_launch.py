@@ -14,7 +14,7 @@ from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import iter_parameters
 from mlesam_ros.ros.middleware import PROFILE_VARIABLES
 from mlesam_ros.ros.topics import OUTPUTS
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 PERCEPTION, REPLAY, DEMO = (LAUNCH / f"{name}.launch.py" for name in ("perception", "replay", "demo"))
@@ -35,7 +35,7 @@ def test_perception_starts_the_node_with_the_shipped_parameters():
     result = stand_ins.execute(PERCEPTION)
     (node,) = result.processes
     assert (node.options["package"], node.options["executable"]) == ("mlesam_ros", "perception_node")
-    assert node.options["parameters"][0] == str(share("config/params/default.yaml"))
+    assert node.options["parameters"][0] == str(resource_path("config/params/default.yaml"))
     assert parameters_of(node) == {"use_sim_time": False, "autostart": True}
     assert ("/tf", "tf") in node.options["remappings"]
 
@@ -130,7 +130,7 @@ def test_rviz_shows_topics_that_exist():
 
 
 def test_foxglove_shows_topics_that_exist():
-    layout = json.loads(share("config/foxglove/perception.json").read_text())
+    layout = json.loads(resource_path("config/foxglove/perception.json").read_text())
     topics = {"/diagnostics", "/mlesam/labels", *(f"/mlesam/{name}" for name in OUTPUTS)}
     panels = layout["configById"]
     pictures = {p["imageMode"]["imageTopic"] for p in panels.values() if "imageMode" in p}

@@ -22,18 +22,18 @@ from kinds import LIVE, of_kind
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from ros_graph import Graph
 
-from mlesam_ros.cli.domain import claim_domain
-from mlesam_ros.doctor.catalogue import CATALOGUE
-from mlesam_ros.doctor.checkup import Checkup
-from mlesam_ros.doctor.record import Record
-from mlesam_ros.doctor.rehearsal import rehearse
+from mlesam_ros.cli.domain import allocate_domain
+from mlesam_ros.doctor.catalogue import RULES
+from mlesam_ros.doctor.checkup import DoctorReport
+from mlesam_ros.doctor.record import TopicStats
+from mlesam_ros.doctor.rehearsal import simulate_sync
 from mlesam_ros.errors import Problem
-from mlesam_ros.evaluation.topics import Source
+from mlesam_ros.evaluation.topics import TopicSource
 from mlesam_ros.findings import Finding
 from mlesam_ros.frame import MODALITIES
-from mlesam_ros.ros.checkup import examine_live
-from mlesam_ros.ros.diagnostics import Reporter, SensorHealth
-from mlesam_ros.ros.words import OK, PIPELINE, SENSOR, WARN
+from mlesam_ros.ros.checkup import diagnose_live
+from mlesam_ros.ros.diagnostics import DiagnosticBuilder, SensorHealth
+from mlesam_ros.ros.words import OK, PIPELINE_MESSAGES, SENSOR_MESSAGES, WARN
 from mlesam_ros.sync import SyncConfig
 
 HERE = Path(__file__).resolve().parent
@@ -77,7 +77,7 @@ def setting(remedy: str, world: World) -> World:
 
 
 def without(remedy: str, world: World) -> World:
-    """`take SENSOR out of modalities`."""
+    """`take SENSOR_MESSAGES out of modalities`."""
     taken = re.search(r"take (\w+) out of modalities", remedy)[1]
     return replace(world, settings={**world.settings, "modalities": [m for m in MODALITIES if m != taken]})
 
@@ -108,7 +108,7 @@ TRIALS = [
     Live("no_publisher", World(settings={"camera.topic": "/nowhere"}), without),
     Live(
         "alone",
-        World(environment={"ROS_DOMAIN_ID": str(claim_domain())}),
+        World(environment={"ROS_DOMAIN_ID": str(allocate_domain())}),
         said("the same of these variables", World()),
     ),
     Live(
@@ -180,7 +180,7 @@ def stage():
     made.leave()
 
 
-def look(world: World, done: Callable[[Checkup], bool], seconds: float = 1.0) -> Checkup:
+def look(world: World, done: Callable[[DoctorReport], bool], seconds: float = 1.0) -> DoctorReport:
     """Examine until it is done; a busy machine gets several tries, each longer than the one before.
 
     No node of these worlds tells diagnostics. Without `doubles` none has the name, and those answer no service.
@@ -193,13 +193,13 @@ def look(world: World, done: Callable[[Checkup], bool], seconds: float = 1.0) ->
             patch.setattr("mlesam_ros.ros.probe._ANSWER", 0.2)
         for attempt in range(1, 7):
             patch.setattr("mlesam_ros.ros.probe._DISCOVERY", (0.5 * attempt, 0.5 * attempt))
-            checkup = examine_live(NODE, world.settings, None, seconds * attempt)
+            checkup = diagnose_live(NODE, world.settings, None, seconds * attempt)
             if done(checkup):
                 break
     return checkup
 
 
-def delivers(checkup: Checkup, world: World) -> bool:
+def delivers(checkup: DoctorReport, world: World) -> bool:
     """Whether messages of every sensor arrived, and every node of the world was seen."""
     sensors = {modality for modality, row in checkup.sensors.items() if row["messages"]}
     seen = not (world.doubles and of_kind(checkup, "node_absent"))
@@ -216,7 +216,7 @@ def test_a_printed_remedy_helps(stage, trial):
     stage.enter(mended)
     subjects = {f.subject for f in found}
 
-    def left(checkup: Checkup) -> list[Finding]:
+    def left(checkup: DoctorReport) -> list[Finding]:
         return [f for f in of_kind(checkup, trial.kind) if f.subject in subjects]
 
     checkup = look(mended, lambda checkup: delivers(checkup, mended) and not left(checkup))
@@ -234,7 +234,7 @@ def test_the_printed_transition_makes_the_node_active():
     spinning = threading.Thread(target=graph.spin_until, args=(lambda: done, 60), daemon=True)
     done: list = []
     spinning.start()
-    _, failed = PIPELINE["failed"].say(failure=Problem("", ""), node=NODE)
+    _, failed = PIPELINE_MESSAGES["failed"].format(failure=Problem("", ""), node=NODE)
     assert re.search(r"ros2 lifecycle set (\S+) (\w+), and (\w+)", failed.remedy).groups() == (
         NODE, "configure", "activate",
     )  # fmt: skip
@@ -282,34 +282,34 @@ def test_a_parameter_that_diagnostics_name_helps():
     counts = dict.fromkeys(("received", "used", "superseded", "late", "unmatched", "refused"), 0)
 
     def status(rate):
-        return Reporter(NODE).sensor(listening, SensorHealth(counts, rate=rate), 1.0)
+        return DiagnosticBuilder(NODE).sensor(listening, SensorHealth(counts, rate=rate), 1.0)
 
     assert "set lidar.rate to what it sends" in status(10.0).message and status(10.0).level == WARN
     assert status(listening.rate).level == OK
     moments = np.arange(50) * 10**8 + 10**18
-    for late, apart, limit in ((8 * 10**7, 0, "patience"), (0, 9 * 10**7, "lidar.tolerance")):
-        records = {m: Record(m, Source(f"/{m}", TYPES[m])) for m in ("camera", "lidar")}
+    for late, apart, limit in ((8 * 10**7, 0, "max_wait"), (0, 9 * 10**7, "lidar.tolerance")):
+        records = {m: TopicStats(m, TopicSource(f"/{m}", TYPES[m])) for m in ("camera", "lidar")}
         for moment in moments:
             records["camera"].note(moment, moment, moment, "camera")
             records["lidar"].note(moment - apart, moment - apart, moment + late, "lidar")
         config = SyncConfig(modalities=("camera", "lidar"), tolerance=0.005)
-        before = rehearse(records, config).counters["lidar"]
-        reporter = Reporter(NODE, iter((0.0, 0.0, 2.0, 2.0, 2.0)).__next__)
+        before = simulate_sync(records, config).counters["lidar"]
+        reporter = DiagnosticBuilder(NODE, iter((0.0, 0.0, 2.0, 2.0, 2.0)).__next__)
         reporter.sensor(listening, SensorHealth(counts), 1.0)
         words = reporter.sensor(listening, SensorHealth({**counts, **before}), 1.0)
         assert limit in re.search(r"Raise ([\w.]+) or ([\w.]+),", words.message).groups()
-        wider = {"patience": 0.2} if limit == "patience" else {"tolerance": {"camera": 0.005, "lidar": 0.1}}
-        after = rehearse(records, replace(config, **wider)).counters["lidar"]
+        wider = {"max_wait": 0.2} if limit == "max_wait" else {"tolerance": {"camera": 0.005, "lidar": 0.1}}
+        after = simulate_sync(records, replace(config, **wider)).counters["lidar"]
         assert after["late"] + after["unmatched"] < before["late"] + before["unmatched"]
 
 
 def test_every_word_of_diagnostics_is_accounted_for():
-    sayings = {**SENSOR, **PIPELINE}
+    sayings = {**SENSOR_MESSAGES, **PIPELINE_MESSAGES}
     named = {name for name, saying in sayings.items() if saying.remedy}
     assert named == {*DOCTORS} | HANDED_ON | {*BY_HAND} | PARAMETERS
     assert all(".remedy}" in sayings[name].remedy for name in HANDED_ON)
     assert {*DOCTORS.values()} <= LIVE
-    assert all(sayings[name].remedy == CATALOGUE[kind].remedy for name, kind in DOCTORS.items())
+    assert all(sayings[name].remedy == RULES[kind].remedy for name, kind in DOCTORS.items())
 
 
 def test_every_live_kind_is_tried():

@@ -109,7 +109,7 @@ def test_parameters_while_it_runs(graph, start, robot, listener):
     node, robot = start(), robot()
     drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
 
-    refused = node.set_parameters_atomically(overrides(overlay_alpha=0.1, patience=0.1))
+    refused = node.set_parameters_atomically(overrides(overlay_alpha=0.1, max_wait=0.1))
     assert not refused.successful and "cleanup" in refused.reason
     assert node.get_parameter("overlay_alpha").value == 0.5, "all of them or none"
     assert not node.set_parameters(overrides(modalities=["camera", "sonar"]))[0].successful
@@ -265,7 +265,7 @@ def test_nothing_is_made_that_nobody_hears(graph, start, robot, monkeypatch):
 
     made = []
     monkeypatch.setattr(mask_messages, "overlay", lambda *a: made.append("overlay"))
-    monkeypatch.setattr(mask_messages, "labelled_cloud", lambda *a: made.append("cloud"))
+    monkeypatch.setattr(mask_messages, "labeled_cloud", lambda *a: made.append("cloud"))
     monkeypatch.setattr(mask_messages, "projected_cloud", lambda *a: made.append("points"))
     monkeypatch.setattr(outputs, "health_markers", lambda *a: made.append("markers"))
     start()

@@ -1,4 +1,4 @@
-"""The observer hears serialised messages with the time at which the transport delivered them."""
+"""The observer hears serialized messages with the time at which the transport delivered them."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.ros.observer import Observer
+from mlesam_ros.ros.observer import RawSubscriber
 
 IMAGE = "sensor_msgs/msg/Image"
 
@@ -18,7 +18,7 @@ IMAGE = "sensor_msgs/msg/Image"
 @pytest.fixture
 def observer(graph):
     heard = []
-    with Observer(lambda *message: heard.append(message)) as made:
+    with RawSubscriber(lambda *message: heard.append(message)) as made:
         made.heard = heard
         yield made
 
@@ -60,7 +60,7 @@ def test_nothing_is_heard_after_ignoring(graph, observer):
     publisher = graph.node("speaker").create_publisher(Image, "/masks", 5)
     observer.listen("/masks", IMAGE)
     publish_until_heard(graph, observer, publisher, Image())
-    observer.ignore(["/masks", "/never_heard"])
+    observer.unsubscribe(["/masks", "/never_heard"])
     observer.heard.clear()
     assert graph.spin_until(lambda: publisher.get_subscription_count() == 0, 60)
     publisher.publish(Image())
@@ -84,15 +84,15 @@ def test_unknown_type_is_named(observer):
 
 
 def test_lifecycle_state(graph, observer):
-    assert observer.lifecycle_state("/nobody", patience=0.2) == ""
+    assert observer.lifecycle_state("/nobody", max_wait=0.2) == ""
     sleeper = graph.node("sleeper", LifecycleNode)
     stop = threading.Event()
     spinner = threading.Thread(target=lambda: graph.spin_until(stop.is_set, 90))
     spinner.start()
     try:
-        states = [observer.lifecycle_state("/sleeper", patience=30)]
+        states = [observer.lifecycle_state("/sleeper", max_wait=30)]
         sleeper.trigger_configure()
-        states.append(observer.lifecycle_state("/sleeper", patience=30))
+        states.append(observer.lifecycle_state("/sleeper", max_wait=30))
     finally:
         stop.set()
         spinner.join()

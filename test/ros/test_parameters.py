@@ -11,7 +11,7 @@ from rclpy.parameter import Parameter
 from mlesam_ros.config import START, NodeParameters, iter_parameters, unknown_names
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.ros import parameters as declared
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 
 
 def flattened(tree: dict, prefix: str = "") -> dict:
@@ -22,13 +22,15 @@ def flattened(tree: dict, prefix: str = "") -> dict:
 
 
 def test_the_shipped_file_states_every_default_and_nothing_else():
-    stated = flattened(yaml.safe_load(share("config/params/default.yaml").read_text())["/**"]["ros__parameters"])
+    stated = flattened(
+        yaml.safe_load(resource_path("config/params/default.yaml").read_text())["/**"]["ros__parameters"]
+    )
     defaults = {name: list(v) if isinstance(v, tuple) else v for name, _, v in iter_parameters()}
     assert stated == defaults
     assert {n: type(v) for n, v in stated.items()} == {n: type(v) for n, v in defaults.items()}
 
 
-@pytest.mark.parametrize("path", sorted(share("config/params").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(resource_path("config/params").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_rig_is_accepted_by_the_node(graph, path):
     stated = flattened(yaml.safe_load(path.read_text())["/**"]["ros__parameters"])
     parameters = declared.declare(graph.node(parameter_overrides=[Parameter(n, value=v) for n, v in stated.items()]))
@@ -56,14 +58,14 @@ def test_what_is_declared_is_what_is_read(graph):
     overrides = [
         Parameter("lidar.topic", value="roof/points"),
         Parameter("modalities", value=["lidar", "camera"]),
-        Parameter("patience", value=0.2),
+        Parameter("max_wait", value=0.2),
     ]
     parameters = declared.declare(graph.node(parameter_overrides=overrides))
     expected = dataclasses.replace(
         NodeParameters(),
         lidar=dataclasses.replace(NodeParameters().lidar, topic="roof/points"),
         modalities=("lidar", "camera"),
-        patience=0.2,
+        max_wait=0.2,
     )
     assert parameters == expected
 
@@ -94,5 +96,5 @@ def test_bad_values_are_refused_by_name(graph, name, value, words):
 
 
 def test_misspelt_names_get_the_nearest():
-    sentences = unknown_names(["confidence_treshold", "use_sim_time", "qos_overrides./x.y", "patience"])
+    sentences = unknown_names(["confidence_treshold", "use_sim_time", "qos_overrides./x.y", "max_wait"])
     assert sentences == ["parameter confidence_treshold does not exist; did you mean confidence_threshold?"]

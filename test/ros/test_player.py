@@ -19,7 +19,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from small_bag import PERIOD, START, STORE, TYPES, image, write_small_bag
 
-from mlesam_ros.bags.drops import Drop
+from mlesam_ros.bags.drops import Outage
 from mlesam_ros.errors import BagError, ConfigError
 from mlesam_ros.frame import NANOSECONDS
 from mlesam_ros.ros.compat.interfaces import message_class
@@ -155,7 +155,7 @@ def test_unusable_input_is_named(bag, tmp_path):
     with pytest.raises(BagError, match="nowhere"):
         Playlist([tmp_path / "nowhere"])
     with pytest.raises(ConfigError, match=r"radar.*/camera/image_raw"):
-        play(Playlist([bag]), PlayOptions(drops=(Drop("radar"),)))
+        play(Playlist([bag]), PlayOptions(drops=(Outage("radar"),)))
     with pytest.raises(ConfigError, match="rate -1"):
         PlayOptions(rate=-1)
 

@@ -9,7 +9,7 @@ from rclpy.parameter import Parameter
 from robot import Robot
 
 from mlesam_ros.ros.node import PerceptionNode
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 
 POLICY = "config/sros2/mlesam.policy.xml"
 OWN = "policed"
@@ -19,7 +19,7 @@ ALLOWED = {"topics": ("topic", {"publish", "subscribe"}), "services": ("service"
 
 def allowed() -> dict[str, set[str]]:
     """publish, subscribe and reply → full names."""
-    profile = ElementTree.parse(share(POLICY)).getroot().find("enclaves/enclave/profiles/profile")
+    profile = ElementTree.parse(resource_path(POLICY)).getroot().find("enclaves/enclave/profiles/profile")
     namespace, node = profile.get("ns"), profile.get("node")
     found: dict[str, set[str]] = {}
     for group in profile:
@@ -34,7 +34,7 @@ def allowed() -> dict[str, set[str]]:
 
 def test_the_policy_is_in_the_form_that_sros_2_reads():
     """Its schema, policy.xsd of version 0.2.0, in short: one list of enclaves, of profiles, of rules."""
-    root = ElementTree.parse(share(POLICY)).getroot()
+    root = ElementTree.parse(resource_path(POLICY)).getroot()
     assert (root.tag, root.attrib) == ("policy", {"version": "0.2.0"})
     (enclave,) = root.find("enclaves")
     assert enclave.attrib == {"path": "/mlesam"} and [child.tag for child in enclave] == ["profiles"]

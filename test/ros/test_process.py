@@ -17,7 +17,7 @@ NODE = """
 import threading
 from rclpy.node import Node
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.ros.process import leave, run
+from mlesam_ros.ros.process import exit_fast, spin_node
 
 class Busy(Node):
     def __init__(self):
@@ -34,7 +34,7 @@ class Busy(Node):
         self.thread.join()
         print("joined", flush=True)
 
-leave(run(Busy))
+exit_fast(spin_node(Busy))
 """
 
 
@@ -98,7 +98,7 @@ def test_no_packet_leaves_the_machine():
 def test_arguments_that_are_refused_are_said_in_one_line(tmp_path):
     (tmp_path / "robot.yaml").write_text("/**:\n  ros__parameters: {lidar: {topic: }}\n")
     refused = {
-        "-p patience:=99.0": "patience is 99.0; accepted are numbers from 0 to 10.",
+        "-p max_wait:=99.0": "max_wait is 99.0; accepted are numbers from 0 to 10.",
         "-p precision:=fp8": "fp32, bf16, fp16",
         f"--params-file {tmp_path}/robot.yaml": "robot.yaml cannot be read: lidar.topic in line 2 has no value.",
         "--no-such-argument": "--no-such-argument",

@@ -14,13 +14,13 @@ import torch
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.recording import CAMERA_FRAME, LIDAR_FRAME, assemble_real_bag
 from mlesam_ros.bags.typestore import typestore
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS
 from mlesam_ros.frame import NANOSECONDS
 from mlesam_ros.model.checkpoint import save_checkpoint
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
 from mlesam_ros.model.weights import save_backbone
-from mlesam_ros.ros.observer import Observer
+from mlesam_ros.ros.observer import RawSubscriber
 
 IMAGE, CLOUD, STATUS = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2", "mlesam_ros/msg/Status"
 TOPICS = {
@@ -49,7 +49,7 @@ def heard(shared_data, tmp_path_factory):
     data = shared_data / "camera_lidar" / "opencalib_ours_1", shared_data / "events" / "test_events_1"
     assemble_real_bag(*data, folder / "bag")
     torch.manual_seed(0)
-    model = build_mlesam(MLESAMConfig(rank=4, encoders=DEFAULT_ENCODERS))
+    model = build_mlesam(MLESAMConfig(rank=4, encoders=DEFAULT_PREPROCESSORS))
     save_checkpoint(folder / "experts.safetensors", model)
     save_backbone(folder / "base.safetensors", model.backbone)
     messages, told = {topic: [] for topic in TOPICS}, folder / "play.json"
@@ -65,7 +65,7 @@ def heard(shared_data, tmp_path_factory):
     given = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")]
     processes = [mlesam("node", "--ros-args", *given)]
     try:
-        with Observer(hear) as observer:
+        with RawSubscriber(hear) as observer:
             deadline = time.monotonic() + 120
             while observer.lifecycle_state("/mlesam") != "active":
                 assert processes[0].poll() is None
@@ -123,7 +123,7 @@ def test_points_carry_the_class_of_the_pixel_they_fall_on(heard):
     for cloud in clouds:
         assert cloud.header.frame_id == LIDAR_FRAME
         assert [field.name for field in cloud.fields] == ["x", "y", "z", "intensity", "label", "rgb"]
-        # 12,437 points further than a metre land in this picture; some nearer ones too, and some hide others.
+        # 12,437 points further than a meter land in this picture; some nearer ones too, and some hide others.
         assert 11_500 < cloud.width * cloud.height < 13_500
         labels = np.frombuffer(cloud.data, np.uint8).reshape(-1, cloud.point_step)[:, cloud.fields[4].offset]
         mask = masks.get(stamp(cloud.header))

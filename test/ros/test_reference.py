@@ -9,7 +9,7 @@ from mlesam_ros.config import iter_parameters
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.ros import reference
 from mlesam_ros.ros.topics import OUTPUTS, SERVICES
-from mlesam_ros.ros.words import PIPELINE, SENSOR
+from mlesam_ros.ros.words import PIPELINE_MESSAGES, SENSOR_MESSAGES
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "node.md"
 
@@ -26,7 +26,7 @@ def test_nothing_is_left_out():
         assert (f"`<sensor>.{short}`" if sensor else f"`{name}`") in text
     for name in (*OUTPUTS, *SERVICES):
         assert f"`~/{name}`" in text
-    for saying in (*SENSOR.values(), *PIPELINE.values()):
+    for saying in (*SENSOR_MESSAGES.values(), *PIPELINE_MESSAGES.values()):
         assert saying.message.replace(".message}", "}") in text and saying.cause.endswith(".")
         assert saying.remedy or saying.level == b"\0"
 

@@ -144,9 +144,9 @@ def test_a_whole_number_will_do_for_a_double(graph, node, ask):
     changes = [message("overlay_alpha", 0), message("rat", 1)]
     refused = ask(SetParametersAtomically, "set_parameters_atomically", changes)
     assert not refused.result.successful and node.parameters.overlay_alpha == 1.0
-    at_start = graph.node("other", parameter_overrides=[Parameter("patience", value=1)])
-    assert declared.declare(at_start).patience == 1.0
-    assert at_start.get_parameter("patience").type_ == Parameter.Type.DOUBLE
+    at_start = graph.node("other", parameter_overrides=[Parameter("max_wait", value=1)])
+    assert declared.declare(at_start).max_wait == 1.0
+    assert at_start.get_parameter("max_wait").type_ == Parameter.Type.DOUBLE
 
 
 def test_what_belongs_together_can_be_set_one_by_one_and_is_judged_by_configure(node):

@@ -17,11 +17,11 @@ from posts import LIDAR_FRAME, PERIOD, START, without_place, write
 
 from mlesam_ros.bags.typestore import typestore
 from mlesam_ros.evaluation.evaluate import evaluate
-from mlesam_ros.evaluation.made import Listener
+from mlesam_ros.evaluation.made import MaskListener
 from mlesam_ros.frame import LIDAR, MODALITIES
 from mlesam_ros.messages import stamp_ns
 from mlesam_ros.pipeline import Pipeline
-from mlesam_ros.ros.observer import Observer
+from mlesam_ros.ros.observer import RawSubscriber
 
 OUTPUTS = {
     "/mlesam/labels": "sensor_msgs/msg/Image",
@@ -63,7 +63,7 @@ def node_outputs(bag, weights):
     settings = [part for name, value in weights.items() for part in ("-p", f"{name}:={value}")]
     processes = [mlesam("node", "--ros-args", "-p", "use_sim_time:=true", *settings)]
     try:
-        with Observer(hear) as observer:
+        with RawSubscriber(hear) as observer:
             deadline = time.monotonic() + 120
             while observer.lifecycle_state("/mlesam") != "active":
                 assert processes[0].poll() is None and time.monotonic() < deadline
@@ -96,7 +96,7 @@ def live(bag, weights):
 def offline(bag, weights):
     """The same from the bag's files."""
 
-    class Keeper(Listener):
+    class Keeper(MaskListener):
         def __init__(self):
             self.masks = {}
 
@@ -139,7 +139,7 @@ def test_counters_and_reasons_of_the_node_are_those_of_the_files(weights, tmp_pa
             message = {**message, "header": {**message["header"], "stamp": {"sec": 0, "nanosec": 0}}}
         return without_place(LIDAR_FRAME)((topic, kind, stamp, message))
 
-    class Keeper(Listener):
+    class Keeper(MaskListener):
         def __init__(self):
             self.used = {}
 

@@ -1,4 +1,4 @@
-"""Stamps move, everything else stays: against the type store's own serialiser."""
+"""Stamps move, everything else stays: against the type store's own serializer."""
 
 import struct
 

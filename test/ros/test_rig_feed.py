@@ -17,9 +17,9 @@ from tf2_msgs.msg import TFMessage
 
 from mlesam_ros.config import NodeParameters
 from mlesam_ros.geometry.transform import Transform
-from mlesam_ros.ros.diagnostics import PipelineHealth, Reporter
-from mlesam_ros.ros.rig_feed import RigFeed
-from mlesam_ros.ros.words import OK, PIPELINE, WARN
+from mlesam_ros.ros.diagnostics import DiagnosticBuilder, PipelineHealth
+from mlesam_ros.ros.rig_feed import CalibrationListener
+from mlesam_ros.ros.words import OK, PIPELINE_MESSAGES, WARN
 
 TOPIC = "camera/camera_info"
 REMAPPED = ("-r", "/tf:=/robot2/tf", "-r", "/tf_static:=/robot2/tf_static")
@@ -28,7 +28,7 @@ REMAPPED = ("-r", "/tf:=/robot2/tf", "-r", "/tf_static:=/robot2/tf_static")
 def feed(graph, info, **camera):
     parameters = NodeParameters()
     parameters = dataclasses.replace(parameters, camera=dataclasses.replace(parameters.camera, **camera))
-    made = RigFeed(graph.node("listener"), parameters)
+    made = CalibrationListener(graph.node("listener"), parameters)
     publisher = graph.node("driver").create_publisher(CameraInfo, TOPIC, 10)
 
     def heard():
@@ -66,7 +66,7 @@ def place(parent="eye", child="lidar", x=1.0, stamp=0):
 
 def listening(graph, space="", **options):
     node = graph.node("listener", namespace=space, **options)
-    made = RigFeed(node, NodeParameters())
+    made = CalibrationListener(node, NodeParameters())
     made.rig.camera_frame = "eye"
     return made
 
@@ -94,21 +94,21 @@ def test_two_publishers_of_one_info_are_named_and_each_remedy_helps(graph, remed
     nodes = [graph.node(name) for name in ("left", "right")]
     publishers = [node.create_publisher(CameraInfo, TOPIC, 10) for node in nodes]
     listener, parameters = graph.node("listener"), NodeParameters()
-    made = RigFeed(listener, parameters)
+    made = CalibrationListener(listener, parameters)
 
     def status():
         health = PipelineHealth("active", rate=10.0, latencies=[0.1], rivals=made.rivals)
-        return Reporter("/mlesam").pipeline(health, 1.0)
+        return DiagnosticBuilder("/mlesam").pipeline(health, 1.0)
 
     assert graph.spin_until(lambda: status().level == WARN), status()
-    assert status().message == str(PIPELINE["several_infos"].say(rivals=made.rivals)[1])
+    assert status().message == str(PIPELINE_MESSAGES["several_infos"].format(rivals=made.rivals)[1])
     assert status().message.startswith(f"2 publishers on /{TOPIC}: /left, /right.") and remedy in status().message
     if remedy.startswith("Stop"):
         nodes[0].destroy_publisher(publishers[0])
     else:
         camera = dataclasses.replace(parameters.camera, info_topic="other/camera_info")
         made.close()
-        made = RigFeed(listener, dataclasses.replace(parameters, camera=camera))
+        made = CalibrationListener(listener, dataclasses.replace(parameters, camera=camera))
         nodes[1].create_publisher(CameraInfo, "other/camera_info", 10)
     assert graph.spin_until(lambda: made.rivals is None, 10)
     assert status().level == OK
@@ -118,7 +118,7 @@ def test_an_info_that_was_latched_before_the_node_came_is_heard(graph):
     """The kind: metadata published once. Transient local, one message, nothing after it."""
     publisher = graph.node("driver").create_publisher(CameraInfo, TOPIC, quality(True, True))
     publisher.publish(camera_info(Header(frame_id="eye")))
-    made = RigFeed(graph.node("listener"), NodeParameters())
+    made = CalibrationListener(graph.node("listener"), NodeParameters())
     assert graph.spin_until(lambda: made.poll() or made.rig.has_camera, 15)
     made.close()
 

@@ -21,7 +21,7 @@ from mlesam_ros.evaluation.topics import find_topics
 from mlesam_ros.frame import CAMERA, MODALITIES
 from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.ros.conversions import message_from
-from mlesam_ros.ros.inputs import SensorInput
+from mlesam_ros.ros.inputs import SensorSubscriber
 from mlesam_ros.ros.node import PerceptionNode
 from mlesam_ros.ros.snapshot import Snapshot
 
@@ -114,7 +114,7 @@ def test_a_driver_that_comes_back_with_another_type_is_followed_and_kept(graph, 
     """One process of DDS knows one type per topic: who keeps an old one stands in the way of the new one."""
     node = graph.node("listener")
     parameters = NodeParameters(snapshot_seconds=20.0)
-    source, snapshot = SensorInput(node, CAMERA, parameters.camera), Snapshot(node, parameters)
+    source, snapshot = SensorSubscriber(node, CAMERA, parameters.camera), Snapshot(node, parameters)
     received = []
     source.registerCallback(received.append)
 

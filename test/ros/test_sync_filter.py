@@ -1,4 +1,4 @@
-"""The synchroniser's thread: newest wins, nobody waits for the network, simulated time is respected."""
+"""The synchronizer's thread: newest wins, nobody waits for the network, simulated time is respected."""
 
 import threading
 import time
@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-from mlesam_ros.frame import CAMERA, LIDAR, Cloud, SensorFrame
+from mlesam_ros.frame import CAMERA, LIDAR, PointCloud, SensorFrame
 from mlesam_ros.ros.compat.filters import SimpleFilter
 from mlesam_ros.ros.sync_filter import SyncFilter
-from mlesam_ros.sync import SyncConfig, Synchroniser
+from mlesam_ros.sync import SyncConfig, Synchronizer
 
-CLOUD = Cloud(np.zeros(0, [("x", "f4")]))
+CLOUD = PointCloud(np.zeros(0, [("x", "f4")]))
 MODALITIES = (CAMERA, LIDAR)
 
 
@@ -57,9 +57,9 @@ def test_sets_come_out_in_a_thread_of_their_own(make):
     assert thread is not threading.current_thread()
 
 
-def test_patience_ends_without_another_message(make):
+def test_max_wait_ends_without_another_message(make):
     seen = []
-    sync = make(seen.append, patience=0.1)
+    sync = make(seen.append, max_wait=0.1)
     sync.add(frame(CAMERA, time.time_ns()))
     assert wait_for(lambda: seen)
     assert tuple(seen[0].frames) == (CAMERA,)
@@ -72,7 +72,7 @@ def test_a_slow_callback_gets_the_newest_and_nobody_waits_for_it(make):
         seen.append(frame_set.stamp)
         release.wait(10)
 
-    sync = make(slow, patience=0.0)
+    sync = make(slow, max_wait=0.0)
     first = time.time_ns()
     sync.add(frame(CAMERA, first))
     assert wait_for(lambda: seen)
@@ -91,13 +91,13 @@ def test_a_slow_callback_gets_the_newest_and_nobody_waits_for_it(make):
 
 def test_simulated_time_may_stand_still_and_run_fast(make):
     now, seen = [0], []
-    sync = make(seen.append, clock=lambda: now[0], simulated=lambda: True, patience=0.5)
+    sync = make(seen.append, clock=lambda: now[0], simulated=lambda: True, max_wait=0.5)
     sync.add(frame(CAMERA, 1_000_000_000))
     assert sync.refusals()[CAMERA] == {"the clock stands at zero: is /clock published?": 1}
     now[0] = 2_000_000_000
     sync.add(frame(CAMERA, now[0]))
     time.sleep(0.7)
-    assert not seen, "patience is counted on the simulated clock"
+    assert not seen, "max_wait is counted on the simulated clock"
     now[0] += 600_000_000
     assert wait_for(lambda: seen)
 
@@ -110,7 +110,7 @@ def test_stop_returns_when_the_callback_has_ended(make):
         time.sleep(0.2)
         ended.append(frame_set)
 
-    sync = make(slow, patience=0.0)
+    sync = make(slow, max_wait=0.0)
     sync.add(frame(CAMERA, time.time_ns()))
     assert entered.wait(10)
     sync.stop()
@@ -120,18 +120,18 @@ def test_stop_returns_when_the_callback_has_ended(make):
     assert len(ended) == 1
 
 
-def test_an_error_of_the_synchroniser_is_reported_and_the_sets_go_on(make, monkeypatch):
+def test_an_error_of_the_synchronizer_is_reported_and_the_sets_go_on(make, monkeypatch):
     """Kind: a thread that ends without a word. What waited is dropped, for it would fail again."""
-    seen, take, errors = [], Synchroniser.take, iter([ValueError("unforeseen")])
+    seen, take, errors = [], Synchronizer.take, iter([ValueError("unforeseen")])
 
     def fail_once(self, now):
         if any(self.waiting.values()) and (error := next(errors, None)) is not None:
             raise error
         return take(self, now)
 
-    monkeypatch.setattr(Synchroniser, "take", fail_once)
+    monkeypatch.setattr(Synchronizer, "take", fail_once)
     reported = []
-    sync = make(seen.append, report=reported.append, patience=0.0)
+    sync = make(seen.append, report=reported.append, max_wait=0.0)
     sync.add(frame(CAMERA, time.time_ns()))
     assert wait_for(lambda: reported)
     sync.add(frame(CAMERA, time.time_ns()))

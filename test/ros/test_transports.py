@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-from all_kinds import KINDS, METRES, POINTS, RGB
+from all_kinds import KINDS, METERS, POINTS, RGB
 from listener import Listener
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -16,7 +16,7 @@ from robot import CAMERA_FRAME, HEIGHT, LIDAR_FRAME, WIDTH
 from ros_graph import Graph
 
 from mlesam_ros.encoding.encoders import encode
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Cloud, FrameSet, Picture, SensorFrame
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, FrameSet, PointCloud, RawImage, SensorFrame
 from mlesam_ros.messages import stamp_ns
 from mlesam_ros.ros.node import PerceptionNode
 
@@ -82,9 +82,9 @@ def segmented(graph, weights):
 def expected(node, sensor):
     """What the network reads of the scene, told to the encoder directly."""
     payload = {
-        CAMERA: Picture(HEIGHT, WIDTH, "rgb8", 3 * WIDTH, RGB.reshape(-1)),
-        DEPTH: Picture(HEIGHT, WIDTH, "32FC1", 4 * WIDTH, METRES.view(np.uint8).reshape(-1)),
-        LIDAR: Cloud(POINTS.copy().view([(axis, "<f4") for axis in "xyz"])[:, 0]),
+        CAMERA: RawImage(HEIGHT, WIDTH, "rgb8", 3 * WIDTH, RGB.reshape(-1)),
+        DEPTH: RawImage(HEIGHT, WIDTH, "32FC1", 4 * WIDTH, METERS.view(np.uint8).reshape(-1)),
+        LIDAR: PointCloud(POINTS.copy().view([(axis, "<f4") for axis in "xyz"])[:, 0]),
     }[sensor]
     frame = SensorFrame(sensor, 0, LIDAR_FRAME if sensor == LIDAR else CAMERA_FRAME, payload)
     pipeline, rig = node._perception._pipeline, node._perception._rig_feed.rig

@@ -15,9 +15,9 @@ from mlesam_ros.config import NodeParameters, SensorParameters
 from mlesam_ros.errors import PacketError
 from mlesam_ros.frame import CAMERA, EVENT, LIDAR
 from mlesam_ros.messages import FrameReader
-from mlesam_ros.ros.inputs import SensorInput
-from mlesam_ros.ros.rig_feed import RigFeed
-from mlesam_ros.ros.wire import unpack
+from mlesam_ros.ros.inputs import SensorSubscriber
+from mlesam_ros.ros.rig_feed import CalibrationListener
+from mlesam_ros.ros.wire import deserialize
 
 IMAGE = "sensor_msgs/msg/Image"
 PADDED = b"\0\1\0\3"
@@ -34,7 +34,7 @@ def test_what_is_unpacked_here_is_what_rclpy_unpacks(robot, modality):
     message = getattr(robot, f"_{modality}")(robot.now())
     package, name = type(message).__module__.partition(".")[0], type(message).__name__
     kind = f"{package}/msg/{name}"
-    ours = FrameReader(modality, kind).read(unpack(serialize_message(message), kind))
+    ours = FrameReader(modality, kind).read(deserialize(serialize_message(message), kind))
     theirs = FrameReader(modality, kind).read(message)
     assert (ours.stamp, ours.frame_id) == (theirs.stamp, theirs.frame_id)
     assert repr(ours.payload) == repr(theirs.payload)
@@ -42,7 +42,7 @@ def test_what_is_unpacked_here_is_what_rclpy_unpacks(robot, modality):
 
 def test_arrays_are_views_of_the_bytes(robot):
     raw = serialize_message(robot._camera(robot.now()))
-    data = unpack(raw, IMAGE).data
+    data = deserialize(raw, IMAGE).data
     assert data.base is not None and data.tobytes() == raw[-len(data) :]
 
 
@@ -50,18 +50,18 @@ def test_every_shorter_message_is_refused():
     raw = serialize_message(camera_info(Header(frame_id="eye")))
     for length in range(len(raw) - 3):  # up to three bytes are padding
         with pytest.raises(PacketError, match=f"{length} bytes are no sensor_msgs/msg/CameraInfo"):
-            unpack(raw[:length], "sensor_msgs/msg/CameraInfo")
+            deserialize(raw[:length], "sensor_msgs/msg/CameraInfo")
 
 
 @pytest.mark.parametrize("raw", [b"", b"\0\1\0", PADDED, b"\0\7\0\0" + bytes(60), b"\0\1\0\0" + b"\xff" * 60])
 def test_bytes_that_are_no_message_are_refused_in_a_sentence(raw):
     with pytest.raises(PacketError, match=r"damaged\.$"):
-        unpack(raw, IMAGE)
+        deserialize(raw, IMAGE)
 
 
 def test_two_messages_that_kill_a_plain_subscription(graph, robot):
     """The first leaves a length of 2 GB in the transport's memory, the second has it read."""
-    source = SensorInput(graph.node("listener"), CAMERA, SensorParameters(topic=TOPICS[CAMERA]))
+    source = SensorSubscriber(graph.node("listener"), CAMERA, SensorParameters(topic=TOPICS[CAMERA]))
     frames = []
     source.registerCallback(frames.append)
     assert graph.spin_until(lambda: source.poll() or source.type_name)
@@ -80,7 +80,7 @@ def test_two_messages_that_kill_a_plain_subscription(graph, robot):
 
 @pytest.mark.parametrize(("kind", "topic"), [(CameraInfo, "camera/camera_info"), (TFMessage, "/tf")])
 def test_calibration_that_is_no_message_is_a_problem_in_words(graph, kind, topic):
-    feed = RigFeed(graph.node("listener"), NodeParameters())
+    feed = CalibrationListener(graph.node("listener"), NodeParameters())
     publisher = graph.node("driver").create_publisher(kind, topic, 10)
     assert graph.spin_until(lambda: publisher.publish(PADDED) or feed.problems)
     ((where, words),) = feed.problems.items()

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, SensorFrame
-from mlesam_ros.sync import Synchroniser
+from mlesam_ros.sync import Synchronizer
 
 MS = 1_000_000
 START = 1_700_000_000 * 1000 * MS
@@ -41,9 +41,9 @@ def play(messages, config=None, sync=None, flush=True):
     """Push every message, take at each push and at each deadline, as the node does.
 
     Returns:
-        The synchroniser, and the sets as (when it was handed out, set).
+        The synchronizer, and the sets as (when it was handed out, set).
     """
-    sync, sets = sync or Synchroniser(config), []
+    sync, sets = sync or Synchronizer(config), []
 
     def take(now):
         taken = sync.take(now)

@@ -9,7 +9,7 @@ import pytest
 from pretend_sensors import MS, START, frame
 
 from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, NANOSECONDS
-from mlesam_ros.sync import GLANCE, ReplayClock, SyncConfig, Synchroniser, foreign_clock, judge_clocks
+from mlesam_ros.sync import GLANCE, ReplayClock, SyncConfig, Synchronizer, foreign_clock, judge_clocks
 
 NOW = START / NANOSECONDS
 CONFIG = SyncConfig((CAMERA, DEPTH, LIDAR))
@@ -41,20 +41,20 @@ def test_the_clock_is_named_and_its_remedy_helps(ahead, cause, offset, delay, kn
 
     # Live: the refusal has the same name and remedy, and with the remedy's offset the same stamp is used.
     stamp, arrival = START + round((ahead + known) * NANOSECONDS), START + round(delay * NANOSECONDS)
-    sync = Synchroniser(SyncConfig((LIDAR,), primary_order=(LIDAR,), offset={LIDAR: known}))
+    sync = Synchronizer(SyncConfig((LIDAR,), primary_order=(LIDAR,), offset={LIDAR: known}))
     assert sync.push(frame(LIDAR, stamp), arrival) == "refused"
     (reason,) = sync.refusals[LIDAR]
     assert clock.cause in reason.message and reason.remedy == remedy
     if offset is not None:
         told = float(re.search(r"-p lidar.offset:=(\S+)\)", remedy)[1])
-        sync = Synchroniser(SyncConfig((LIDAR,), primary_order=(LIDAR,), offset={LIDAR: told}))
+        sync = Synchronizer(SyncConfig((LIDAR,), primary_order=(LIDAR,), offset={LIDAR: told}))
         assert sync.push(frame(LIDAR, stamp), arrival) == "pending"
 
 
 @pytest.mark.parametrize("ahead", [0.0, -0.3, 0.49, -4.9])
-def test_what_the_synchroniser_accepts_is_no_foreign_clock(ahead):
+def test_what_the_synchronizer_accepts_is_no_foreign_clock(ahead):
     assert foreign_clock(ahead, NOW, CONFIG) is None
-    assert Synchroniser(CONFIG).push(frame(LIDAR, START + round(ahead * 1000) * MS), START) == "pending"
+    assert Synchronizer(CONFIG).push(frame(LIDAR, START + round(ahead * 1000) * MS), START) == "pending"
 
 
 def test_a_wrong_offset_is_told_back_to_zero():

@@ -1,11 +1,11 @@
-"""What holds of the synchroniser whatever arrives, in whatever order, at whatever time."""
+"""What holds of the synchronizer whatever arrives, in whatever order, at whatever time."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pretend_sensors import MS, START, frame
 
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
-from mlesam_ros.sync import FATES, SyncConfig, Synchroniser
+from mlesam_ros.sync import OUTCOMES, SyncConfig, Synchronizer
 
 STEPS = st.one_of(
     st.tuples(st.just("wait"), st.integers(0, 120)),  # ms
@@ -21,7 +21,7 @@ CONFIGS = st.builds(
     SyncConfig,
     tolerance=st.sampled_from([0.06, 0.0, 0.2, {LIDAR: 0.01}]),
     offset=st.sampled_from([None, 0.0, {LIDAR: 0.04, CAMERA: -0.01}, {LIDAR: 37.0, CAMERA: -8.0, EVENT: -1.7e9}]),
-    patience=st.sampled_from([0.05, 0.0, {DEPTH: 0.2}]),
+    max_wait=st.sampled_from([0.05, 0.0, {DEPTH: 0.2}]),
     required=st.sampled_from([(), (CAMERA,), (DEPTH, LIDAR)]),
     primary_order=st.sampled_from([(CAMERA, LIDAR, DEPTH, EVENT), (LIDAR, CAMERA), (EVENT,)]),
     history=st.sampled_from([1.0, 0.15]),
@@ -30,10 +30,10 @@ CONFIGS = st.builds(
 
 
 class Witness:
-    """Drives a synchroniser and holds it to its promises at every step."""
+    """Drives a synchronizer and holds it to its promises at every step."""
 
     def __init__(self, config, prompt):
-        self.sync = Synchroniser(config)
+        self.sync = Synchronizer(config)
         self.config, self.prompt = config, prompt
         self.now = START
         self.sent, self.last_stamp = {}, {}  # id of a frame → (frame, arrival, primary by then); modality → time
@@ -70,7 +70,7 @@ class Witness:
         for modality, counts in self.sync.counters.items():
             waiting = self.sync.waiting[modality]
             assert 0 <= waiting <= self.config.capacity
-            assert counts["received"] == sum(counts[fate] for fate in FATES) + waiting
+            assert counts["received"] == sum(counts[fate] for fate in OUTCOMES) + waiting
             assert min(counts.values()) >= 0
             assert counts["refused"] == sum(self.sync.refusals[modality].values())
 
@@ -93,8 +93,8 @@ class Witness:
             assert abs(skew) <= (self.config.nanoseconds("tolerance", modality) if modality != taken.primary else 0)
         _, arrived, primary = self.sent.get(id(taken.frames[taken.primary]), (None, self.now, taken.primary))
         if self.prompt and primary == taken.primary and arrived >= self.leapt:
-            patience = max(self.config.nanoseconds("patience", m) for m in MODALITIES)
-            assert self.now - arrived <= patience, "no set is later than patience after its primary came"
+            max_wait = max(self.config.nanoseconds("max_wait", m) for m in MODALITIES)
+            assert self.now - arrived <= max_wait, "no set is later than max_wait after its primary came"
 
 
 def perform(witness, step):

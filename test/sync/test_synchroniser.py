@@ -1,4 +1,4 @@
-"""What the synchroniser does in each situation that a robot meets."""
+"""What the synchronizer does in each situation that a robot meets."""
 
 import itertools
 
@@ -7,8 +7,8 @@ import pytest
 from pretend_sensors import MS, START, frame, play, sensors, skews
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Cloud, SensorFrame
-from mlesam_ros.sync import LATE, PENDING, REFUSED, SyncConfig, Synchroniser
+from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, PointCloud, SensorFrame
+from mlesam_ros.sync import LATE, PENDING, REFUSED, SyncConfig, Synchronizer
 
 T = START
 
@@ -33,7 +33,7 @@ def test_a_healthy_robot_gets_every_set_with_every_sensor():
 
 
 def test_a_complete_set_does_not_wait():
-    sync = Synchroniser()
+    sync = Synchronizer()
     for modality in (LIDAR, DEPTH, EVENT):
         assert sync.push(frame(modality, T), T + 10 * MS) == PENDING
         assert sync.take(T + 10 * MS) is None
@@ -42,16 +42,16 @@ def test_a_complete_set_does_not_wait():
     assert sync.take(T + 20 * MS) is None
 
 
-def test_patience_ends_an_incomplete_set():
-    sync = Synchroniser()
+def test_max_wait_ends_an_incomplete_set():
+    sync = Synchronizer()
     sync.push(frame(CAMERA, T), T + 20 * MS)
     assert sync.next_deadline() == T + 70 * MS
     assert sync.take(T + 70 * MS - 1) is None
     assert list(sync.take(T + 70 * MS).frames) == [CAMERA]
 
 
-def test_patience_may_differ_per_sensor():
-    sync = Synchroniser(SyncConfig(modalities=(CAMERA, LIDAR, DEPTH), patience={LIDAR: 0.1, DEPTH: 0.01}))
+def test_max_wait_may_differ_per_sensor():
+    sync = Synchronizer(SyncConfig(modalities=(CAMERA, LIDAR, DEPTH), max_wait={LIDAR: 0.1, DEPTH: 0.01}))
     sync.push(frame(CAMERA, T), T)
     assert sync.next_deadline() == T + 100 * MS
     sync.push(frame(LIDAR, T), T + 5 * MS)
@@ -81,14 +81,14 @@ def test_a_slow_sensor_costs_nothing_between_its_frames():
     assert np.median(alone) == 5 * MS
 
 
-def test_a_sensor_later_than_its_own_period_is_waited_for_if_patience_allows():
+def test_a_sensor_later_than_its_own_period_is_waited_for_if_max_wait_allows():
     delays = {CAMERA: (5, 0), LIDAR: (130, 3)}
-    _, sets = play(sensors(rates={CAMERA: 10, LIDAR: 10}, delays=delays), SyncConfig((CAMERA, LIDAR), patience=0.15))
+    _, sets = play(sensors(rates={CAMERA: 10, LIDAR: 10}, delays=delays), SyncConfig((CAMERA, LIDAR), max_wait=0.15))
     assert sum(LIDAR in t.frames for _, t in sets) >= 97
     assert skews(sets[3:]).max() < 12
 
 
-def test_a_sensor_later_than_patience_allows_is_not_waited_for():
+def test_a_sensor_later_than_max_wait_allows_is_not_waited_for():
     delays = {CAMERA: (5, 0), LIDAR: (130, 3)}
     sync, sets = play(sensors(rates={CAMERA: 10, LIDAR: 10}, delays=delays), SyncConfig((CAMERA, LIDAR)))
     assert np.median([now - t.stamp for now, t in sets]) == 5 * MS
@@ -131,7 +131,7 @@ def test_the_replacement_is_the_next_one_that_lives():
 
 
 def test_a_replacement_does_not_go_back_in_time():
-    sync = Synchroniser(SyncConfig(modalities=(CAMERA, LIDAR)))
+    sync = Synchronizer(SyncConfig(modalities=(CAMERA, LIDAR)))
     sync.push(frame(CAMERA, T), T)
     assert sync.take(T + 50 * MS).stamp == T
     assert sync.push(frame(LIDAR, T - 20 * MS), T + 60 * MS) == PENDING  # the next camera frame may still want it
@@ -168,7 +168,7 @@ def test_required_sensors_or_no_set():
 
 
 def test_newest_wins_for_a_slow_consumer():
-    sync = Synchroniser(SyncConfig(modalities=(CAMERA, LIDAR)))
+    sync = Synchronizer(SyncConfig(modalities=(CAMERA, LIDAR)))
     for i in range(5):
         for modality in (LIDAR, CAMERA):
             sync.push(frame(modality, T + i * 100 * MS), T + i * 100 * MS + 10 * MS)
@@ -179,19 +179,19 @@ def test_newest_wins_for_a_slow_consumer():
 
 
 def test_what_waited_too_long_says_why():
-    behind = Synchroniser(SyncConfig(modalities=(CAMERA, LIDAR)))
+    behind = Synchronizer(SyncConfig(modalities=(CAMERA, LIDAR)))
     for modality in (LIDAR, CAMERA):
         behind.push(frame(modality, T), T)
     assert behind.take(T + 1001 * MS) is None
     assert behind.counters[CAMERA]["superseded"] == behind.counters[LIDAR]["superseded"] == 1
-    alone = Synchroniser(SyncConfig(modalities=(CAMERA, LIDAR), primary_order=(CAMERA,)))
+    alone = Synchronizer(SyncConfig(modalities=(CAMERA, LIDAR), primary_order=(CAMERA,)))
     alone.push(frame(LIDAR, T), T)
     assert alone.take(T + 1001 * MS) is None
     assert alone.counters[LIDAR]["unmatched"] == 1
 
 
 def test_the_newest_ready_set_does_not_wait_for_an_open_one():
-    sync = Synchroniser(SyncConfig(modalities=(CAMERA, LIDAR)))
+    sync = Synchronizer(SyncConfig(modalities=(CAMERA, LIDAR)))
     sync.push(frame(LIDAR, T), T + 5 * MS)
     sync.push(frame(CAMERA, T), T + 5 * MS)
     sync.push(frame(CAMERA, T + 100 * MS), T + 105 * MS)
@@ -200,7 +200,7 @@ def test_the_newest_ready_set_does_not_wait_for_an_open_one():
 
 
 def test_a_partner_is_kept_for_the_set_it_is_nearest_to():
-    sync = Synchroniser(SyncConfig(modalities=(CAMERA, LIDAR, DEPTH), patience={LIDAR: 0.03, DEPTH: 0.2}))
+    sync = Synchronizer(SyncConfig(modalities=(CAMERA, LIDAR, DEPTH), max_wait={LIDAR: 0.03, DEPTH: 0.2}))
     sync.push(frame(CAMERA, T), T)
     sync.push(frame(CAMERA, T + 50 * MS), T + 50 * MS)
     sync.push(frame(LIDAR, T + 45 * MS), T + 60 * MS)
@@ -225,7 +225,7 @@ def test_an_offset_is_taken_off_before_a_stamp_is_judged(offset, by):
     """Kind: a correction that one consumer of time applies and another does not; here admission, ages and failover."""
     late = round(offset * 1000) * MS
     config = SyncConfig((CAMERA, LIDAR), offset={LIDAR: offset} if by == "the configuration" else None)
-    sync = Synchroniser(config)
+    sync = Synchronizer(config)
     for i in range(40):
         now = T + i * 100 * MS
         if not 10 <= i < 20:  # the camera is silent for a second, and the LiDAR opens the sets
@@ -241,11 +241,11 @@ def test_an_offset_is_taken_off_before_a_stamp_is_judged(offset, by):
     assert sync.counters[CAMERA]["used"] >= 24  # it is primary again at once, whatever the stamps of the sets between
 
 
-@pytest.mark.parametrize(("patience", "delay"), [(0.9, 800), (1.5, 1300), (3.0, 2500), (6.0, 5500), (10.0, 9000)])
+@pytest.mark.parametrize(("max_wait", "delay"), [(0.9, 800), (1.5, 1300), (3.0, 2500), (6.0, 5500), (10.0, 9000)])
 @pytest.mark.parametrize("required", [(), (LIDAR,)])
-def test_no_accepted_patience_makes_the_sets_cease(patience, delay, required):
-    """Kind: two limits that must agree; patience against the history, the time-out, the age and the capacity."""
-    config = SyncConfig((CAMERA, LIDAR), patience=patience, required=required)
+def test_no_accepted_max_wait_makes_the_sets_cease(max_wait, delay, required):
+    """Kind: two limits that must agree; max_wait against the history, the time-out, the age and the capacity."""
+    config = SyncConfig((CAMERA, LIDAR), max_wait=max_wait, required=required)
     rates, delays = {CAMERA: 10, LIDAR: 10}, {CAMERA: (20, 3), LIDAR: (delay, 4)}
     sync, sets = play(sensors(30, rates=rates, delays=delays), config)
     assert sum(LIDAR in t.frames for _, t in sets) >= 300 - (2 * delay + 1000) // 100
@@ -318,7 +318,7 @@ def test_a_forward_jump_does_not_stall():
     ],
 )
 def test_bad_stamps_are_refused_with_the_reason(stamp, reason):
-    sync = Synchroniser()
+    sync = Synchronizer()
     assert sync.push(frame(LIDAR, stamp), T) == REFUSED
     (told,) = sync.refusals[LIDAR]
     assert told.startswith(reason) and sync.refusals[LIDAR] == {told: 1}
@@ -327,13 +327,13 @@ def test_bad_stamps_are_refused_with_the_reason(stamp, reason):
 
 
 def test_a_clock_that_stands_still_is_named():
-    sync = Synchroniser()
+    sync = Synchronizer()
     assert sync.push(frame(LIDAR, T), 0) == REFUSED
     assert sync.refusals[LIDAR] == {"the clock stands at zero: is /clock published?": 1}
 
 
 def test_reasons_stay_few_whatever_the_stamps():
-    sync, rng = Synchroniser(), np.random.default_rng(0)
+    sync, rng = Synchronizer(), np.random.default_rng(0)
     for age in 10 ** rng.uniform(0.8, 9, 3000):
         sync.push(frame(LIDAR, T - int(age * 1000 * MS)), T)
     assert len(sync.refusals[LIDAR]) < 90
@@ -347,7 +347,7 @@ def test_a_sensor_whose_stamps_are_all_bad_is_dead():
 
 
 def test_duplicates_and_stragglers():
-    sync = Synchroniser(SyncConfig(modalities=(CAMERA, LIDAR)))
+    sync = Synchronizer(SyncConfig(modalities=(CAMERA, LIDAR)))
     sync.push(frame(LIDAR, T), T + 1 * MS)
     assert sync.push(frame(LIDAR, T), T + 2 * MS) == REFUSED
     assert sync.refusals[LIDAR] == {"duplicate stamp": 1}
@@ -429,8 +429,8 @@ def test_alive_follows_the_silence():
     assert not sync.alive(CAMERA, end + 500 * MS)
 
 
-def test_nothing_wakes_a_synchroniser_with_nothing_to_do():
-    assert Synchroniser().next_deadline() is None
+def test_nothing_wakes_a_synchronizer_with_nothing_to_do():
+    assert Synchronizer().next_deadline() is None
     sync, _ = play(sensors(seconds=2))
     sync.take(T + 60_000 * MS)
     assert sync.next_deadline() is None
@@ -454,7 +454,7 @@ def test_a_modality_of_its_own():
         ({"required": ("radar",)}, "required names 'radar'"),
         ({"tolerance": {"lidra": 0.1}}, "tolerance names 'lidra'"),
         ({"tolerance": -0.1}, "tolerance is -0.1; a time in seconds must be a finite number and not negative"),
-        ({"patience": {LIDAR: float("nan")}}, "patience is nan"),
+        ({"max_wait": {LIDAR: float("nan")}}, "max_wait is nan"),
         ({"offset": float("inf")}, "offset is inf; a time in seconds must be a finite number"),
         ({"history": "long"}, "history is 'long'"),
         ({"capacity": 0}, "capacity is 0; at least 1 frame"),
@@ -467,14 +467,14 @@ def test_a_configuration_that_cannot_work_is_refused(fields, says):
 
 def test_an_unknown_sensor_is_an_error():
     with pytest.raises(ConfigError, match="'radar' frame came; the modalities are camera, lidar"):
-        Synchroniser(SyncConfig(modalities=(CAMERA, LIDAR))).push(frame("radar", T), T)
+        Synchronizer(SyncConfig(modalities=(CAMERA, LIDAR))).push(frame("radar", T), T)
 
 
 def test_frames_with_one_stamp_are_told_apart_where_two_of_them_are_unmatched_at_once():
     """Kind: identity taken for equality. Pieces of a sweep share a stamp, and arrays have no truth value."""
-    sync = Synchroniser(SyncConfig((CAMERA, LIDAR), primary_order=(LIDAR, CAMERA), required=(CAMERA,)))
+    sync = Synchronizer(SyncConfig((CAMERA, LIDAR), primary_order=(LIDAR, CAMERA), required=(CAMERA,)))
     for number in range(3):
-        cloud = Cloud(np.zeros(5, [("x", "f4"), ("y", "f4"), ("z", "f4")]))
+        cloud = PointCloud(np.zeros(5, [("x", "f4"), ("y", "f4"), ("z", "f4")]))
         piece = SensorFrame(LIDAR, T, "lidar", cloud, lag=-number)
         assert sync.push(piece, T + number * MS) == PENDING
     assert sync.take(T + 900 * MS) is None

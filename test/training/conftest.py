@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 from mlesam_ros.training.dataset import prepare
 from mlesam_ros.training.recipe import Recipe, load_recipe
 
@@ -24,7 +24,7 @@ def street_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def smoke_file(street_folder) -> Path:
     """The shipped smoke recipe, with its data in a temporary folder."""
-    fields = yaml.safe_load(share("config/training/smoke.yaml").read_text())
+    fields = yaml.safe_load(resource_path("config/training/smoke.yaml").read_text())
     fields["data"]["folder"] = str(street_folder)
     fields["threads"] = 1
     path = street_folder / "smoke.yaml"

@@ -9,11 +9,11 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.backbones import build_backbone
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.training.chance import SampleDropout, generator
+from mlesam_ros.training.chance import SeededDropout2d, sample_generator
 from mlesam_ros.training.checkpointing import BLOCKS, NONE, checkpoint_blocks
-from mlesam_ros.training.loop import fast
+from mlesam_ros.training.loop import autocast
 from mlesam_ros.training.loss import batch_loss, pixel_losses
-from mlesam_ros.training.memory import training_bytes
+from mlesam_ros.training.memory import estimate_training_memory
 from mlesam_ros.training.train import make_stage, model_config
 
 CONFIG = MLESAMConfig(rank=4, modalities=("camera", "lidar"))
@@ -35,7 +35,10 @@ def step(model, precision):
     torch.manual_seed(1)
     images = {m: torch.randn(2, 3, SIDE, SIDE) for m in CONFIG.modalities}
     labels = torch.randint(0, 5, (2, SIDE, SIDE))
-    with fast(precision, torch.device("cpu")), SampleDropout([generator(0, 0, place) for place in range(2)]):
+    with (
+        autocast(precision, torch.device("cpu")),
+        SeededDropout2d([sample_generator(0, 0, place) for place in range(2)]),
+    ):
         output = model(images)
         loss = batch_loss([pixel_losses(logits, labels) for logits in (output.logits, output.aux_logits)], labels)
     loss.backward()
@@ -75,7 +78,7 @@ def test_a_backbone_that_learns_gets_the_same_gradients():
         if saving:
             checkpoint_blocks(backbone.blocks)
         torch.manual_seed(1)
-        with fast("fp32", torch.device("cpu")):
+        with autocast("fp32", torch.device("cpu")):
             pyramid = backbone(torch.randn(1, 3, SIDE, SIDE))
         sum(level.square().mean() for level in pyramid.values()).backward()
         found.append({name: p.grad for name, p in backbone.named_parameters()})
@@ -109,7 +112,7 @@ def test_the_experts_rest_again_after_the_second_pass():
 
 
 def test_the_memory_that_is_announced_shrinks_with_it():
-    plain, saving = (training_bytes(CONFIG, 128, 2, "fp32", how) for how in (NONE, BLOCKS))
+    plain, saving = (estimate_training_memory(CONFIG, 128, 2, "fp32", how) for how in (NONE, BLOCKS))
     weights = sum(p.numel() for p in build_mlesam(CONFIG).parameters()) * 4
     assert weights < saving < 0.8 * plain
 

@@ -1,4 +1,4 @@
-"""The published recipes: what they do to where things are, to what measurements say, and to colours."""
+"""The published recipes: what they do to where things are, to what measurements say, and to colors."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlesam_ros.frame import CAMERA, DEPTH, LIDAR
-from mlesam_ros.training.crops import CropRecipe, RandomCrops, WholePictures, resized
+from mlesam_ros.training.crops import CropRecipe, RandomCrops, ResizeForEval, resized
 
 STATISTICS = {CAMERA: ((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))}
 BLACK = (-2.5, -2.0, -1.5)
@@ -84,15 +84,15 @@ def test_mirrored_alike():
     assert torch.equal(truth, labels.flip(-1)) and all(torch.equal(out[m], images[m].flip(-1)) for m in images)
 
 
-def test_only_the_named_modalities_are_blurred_and_recoloured():
+def test_only_the_named_modalities_are_blurred_and_recolored():
     images, labels = batch(64, 64)
     for change in ({"blur": 1.0}, {"jitter": 1.0}):
         out, _ = vary(dataclasses.replace(STILL, **change), images, labels)
         assert torch.equal(out[DEPTH], images[DEPTH]) and torch.equal(out[LIDAR], images[LIDAR])
         assert not torch.allclose(out[CAMERA], images[CAMERA], atol=1e-3)
     mean, std = (torch.tensor(s).view(3, 1, 1) for s in STATISTICS[CAMERA])
-    colours = out[CAMERA] * std + mean
-    assert colours.min() >= -1e-5 and colours.max() <= 1 + 1e-5
+    colors = out[CAMERA] * std + mean
+    assert colors.min() >= -1e-5 and colors.max() <= 1 + 1e-5
 
 
 def test_blur_is_the_gaussian_that_it_says():
@@ -111,12 +111,12 @@ def test_the_same_chance_gives_the_same_crops():
     assert not torch.equal(first[1], other[1])
 
 
-def test_whole_pictures_have_the_nodes_size_or_are_centre_squares():
+def test_whole_pictures_have_the_nodes_size_or_are_center_squares():
     images, labels = batch(48, 61)
-    out, truth = WholePictures(DATASET, 128)(images, labels)  # 48 / 61 of 128 is 100.7: nearest to 3 cells of 32
+    out, truth = ResizeForEval(DATASET, 128)(images, labels)  # 48 / 61 of 128 is 100.7: nearest to 3 cells of 32
     assert truth.shape == (2, 96, 128) and out[CAMERA].shape == (2, 3, 96, 128)
     square = SimpleNamespace(**{**vars(DATASET), "square": True})
-    out, truth = WholePictures(square, 48)(images, labels)
+    out, truth = ResizeForEval(square, 48)(images, labels)
     assert torch.equal(truth, labels[:, :, 6:54]) and torch.equal(out[LIDAR], images[LIDAR][..., 6:54])
 
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from full_disk import run_on_a_small_disk
 
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, encode, make_preprocessors
 from mlesam_ros.encoding.log_depth import LogDepth
 from mlesam_ros.errors import DatasetError, FileError, LabelError
 from mlesam_ros.frame import CAMERA, MODALITIES, FrameSet
 from mlesam_ros.ownership import owned
 from mlesam_ros.training import rendering
 from mlesam_ros.training.dataset import prepare
-from mlesam_ros.training.datasets.arrays import EncodedFrames
+from mlesam_ros.training.datasets.arrays import EncodedDataset
 from mlesam_ros.training.recipe import Split
 from mlesam_ros.training.rendering import fingerprint
 from mlesam_ros.world.world import World
@@ -30,7 +30,7 @@ def test_a_row_is_what_the_pipeline_would_encode(street, smoke):
     world = World(1, "night", (smoke.data.world_size,) * 2)
     moment = world.moment(int(1.5 * world.length / 4))
     frame_set = FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))
-    expected = encode(frame_set, world.rig, (64, 64), make_encoders(DEFAULT_ENCODERS))
+    expected = encode(frame_set, world.rig, (64, 64), make_preprocessors(DEFAULT_PREPROCESSORS))
     images, labels = street.batch([row], MODALITIES)
     for name in MODALITIES:
         np.testing.assert_allclose(images[name][0].numpy(), expected[name], rtol=1e-3, atol=1e-3)
@@ -52,7 +52,7 @@ def test_a_row_has_the_weather_and_the_fault_that_it_says(smoke, tmp_path):
     world = World(0, "fog", (64, 64), fault="underexposure")
     moment = world.moment(world.length // 2)
     frame_set = FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))
-    expected = encode(frame_set, world.rig, (64, 64), make_encoders(DEFAULT_ENCODERS))
+    expected = encode(frame_set, world.rig, (64, 64), make_preprocessors(DEFAULT_PREPROCESSORS))
     np.testing.assert_allclose(foggy.images["camera"][0], expected["camera"], rtol=1e-3, atol=1e-3)
 
 
@@ -82,7 +82,7 @@ def test_a_killed_rendering_goes_on_where_it_was(street, smoke, tmp_path):
     camera.flush()
     np.save(copy / "done.npy", done)
     with pytest.raises(DatasetError, match="7 of 8 moments"):
-        EncodedFrames(copy)
+        EncodedDataset(copy)
     again = prepare(replace(smoke.data, folder=str(tmp_path)), "train")
     assert (again.images["camera"][6] == street.images["camera"][6]).all()
     assert not again.images["camera"][2].any(), "a finished row was rendered again"
@@ -154,7 +154,7 @@ def test_a_street_that_has_changed_since_is_refused(street, smoke, tmp_path):
 
 
 def test_the_fingerprint_follows_the_encoders_and_the_world(monkeypatch):
-    encoders = tuple(DEFAULT_ENCODERS.items())
+    encoders = tuple(DEFAULT_PREPROCESSORS.items())
     found = fingerprint(("sun",), ("none",), encoders)
     fingerprint.cache_clear()
     assert fingerprint(("sun",), ("none",), encoders) == found
@@ -167,8 +167,8 @@ def test_the_fingerprint_follows_the_encoders_and_the_world(monkeypatch):
 
 def test_a_folder_without_a_street_is_refused(tmp_path):
     with pytest.raises(DatasetError, match="holds no encoded frames"):
-        EncodedFrames(tmp_path)
+        EncodedDataset(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"encoders": {"camera": "rgb"}, "statistics": {}}))
     (tmp_path / "camera.npy").write_bytes(b"garbage")
     with pytest.raises(DatasetError, match="holds no encoded frames"):
-        EncodedFrames(tmp_path)
+        EncodedDataset(tmp_path)

@@ -17,13 +17,20 @@ from safetensors.torch import load_file
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.checkpoint import save_checkpoint
 from mlesam_ros.model.weights import save_backbone
-from mlesam_ros.training.distributed import add_gradients, is_first, largest, pick_device, share, total
+from mlesam_ros.training.distributed import (
+    all_reduce_gradients,
+    all_reduce_sum,
+    global_topk,
+    is_first,
+    local_slice,
+    pick_device,
+)
 from mlesam_ros.training.experts import ExpertStage
 from mlesam_ros.training.log import LOG, SCALARS
 from mlesam_ros.training.loop import STATE
 from mlesam_ros.training.pretrain import PretrainStage
 from mlesam_ros.training.recipe import load_recipe
-from mlesam_ros.training.state import Learner
+from mlesam_ros.training.state import TrainState
 from mlesam_ros.training.train import EVALUATION, EXPERTS, model_config, train
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -32,24 +39,24 @@ _PROGRAM = """
 import os, sys, torch
 from pathlib import Path
 import torch.distributed as dist
-from mlesam_ros.training.distributed import largest, processes, rank, share, total
+from mlesam_ros.training.distributed import global_topk, processes, rank, local_slice, all_reduce_sum
 from mlesam_ros.training.loss import batch_loss, pixel_losses
 from mlesam_ros.training.train import train
 
 recipes, out = sys.argv[1:-1], Path(sys.argv[-1])
 with processes(torch.device("cpu")):
     given = torch.load(out / "given.pt")
-    mine = [list(share(n)) for n in (5, 1)]
+    mine = [list(local_slice(n)) for n in (5, 1)]
     found = []
     for sharpness in given["sharpness"]:
-        places = share(len(given["labels"]))
+        places = local_slice(len(given["labels"]))
         part = slice(places.start, places.stop)
         logits = (given["logits"] + sharpness * given["truth"])[part].requires_grad_()
         labels = given["labels"][part]
         loss = batch_loss([pixel_losses(logits, labels)], labels, given["weights"])
         loss.backward()
-        found.append((total(loss), logits.grad))
-    best = largest(torch.arange(3.0) + 10 * rank(), 5)
+        found.append((all_reduce_sum(loss), logits.grad))
+    best = global_topk(torch.arange(3.0) + 10 * rank(), 5)
     torch.save({"mine": mine, "found": found, "best": best}, out / f"rank{rank()}.pt")
     for recipe in recipes:
         for folder in ("begun", "half", "finished"):
@@ -95,7 +102,7 @@ def alone(smoke_file, street, tmp_path_factory):
     weights = str(folder / "pretrain" / "hiera_nano.safetensors")
     stages = {"pretrain": {}, "experts": {"stage": "experts", "backbone": weights, "balance": 0.4, "ema": 0.5}}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Learner, "save", keep_the_second(Learner.save))
+        patched.setattr(TrainState, "save", keep_the_second(TrainState.save))
         for name, changes in stages.items():
             (folder / f"{name}.yaml").write_text(yaml.safe_dump(fields | changes))
             train(folder / f"{name}.yaml", folder / name)
@@ -185,11 +192,11 @@ def test_two_processes_resume_what_one_began_and_count_the_same(together, alone,
 
 def test_one_process_is_all_of_them():
     value = torch.tensor([3.0, 1.0, 2.0])
-    assert list(share(7)) == list(range(7)) and torch.equal(total(value), value)
-    assert largest(value, 2).tolist() == [3, 2] and largest(value, 9).tolist() == [3, 2, 1]
+    assert list(local_slice(7)) == list(range(7)) and torch.equal(all_reduce_sum(value), value)
+    assert global_topk(value, 2).tolist() == [3, 2] and global_topk(value, 9).tolist() == [3, 2, 1]
     parameter = torch.nn.Parameter(torch.ones(2))
     parameter.grad = torch.full((2,), 5.0)
-    add_gradients([parameter, torch.nn.Parameter(torch.ones(1))])
+    all_reduce_gradients([parameter, torch.nn.Parameter(torch.ones(1))])
     assert parameter.grad.tolist() == [5, 5] and is_first()
 
 
@@ -212,6 +219,6 @@ def test_parts_differ_by_one_at_most(monkeypatch):
         parts = []
         for here in range(processes):
             monkeypatch.setattr(distributed, "rank", lambda here=here: here)
-            parts.append(list(share(11)))
+            parts.append(list(local_slice(11)))
         assert sum(parts, []) == list(range(11))  # noqa: RUF017
         assert np.ptp([len(part) for part in parts]) <= 1

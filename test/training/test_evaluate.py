@@ -10,7 +10,7 @@ from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
 from mlesam_ros.robustness import subsets
-from mlesam_ros.training.evaluate import How, evaluate, most_likely, subset_predictor
+from mlesam_ros.training.evaluate import EvalConfig, evaluate, most_likely, subset_predictor
 from mlesam_ros.training.report import to_json
 
 PAIR = [(CAMERA, LIDAR), (LIDAR,)]
@@ -30,7 +30,7 @@ def oracle(street):
 
 
 def scores_of(street, batch=3):
-    return evaluate(oracle(street), street, (CAMERA, LIDAR), PAIR, How(batch=batch))
+    return evaluate(oracle(street), street, (CAMERA, LIDAR), PAIR, EvalConfig(batch=batch))
 
 
 def test_what_is_right_is_counted_right_by_condition_and_subset(street):
@@ -53,7 +53,7 @@ def test_pictures_are_fitted_before_they_are_shown(street):
     def half(images, labels):
         return images, labels[:, :32]
 
-    scores = evaluate(oracle(street), street, (CAMERA,), PAIR, How(fit=half))
+    scores = evaluate(oracle(street), street, (CAMERA,), PAIR, EvalConfig(fit=half))
     assert scores[PAIR[0]].whole.pixels.sum() == street.labels[:, :32].size
 
 

@@ -12,21 +12,21 @@ from torch.nn import functional as F
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.labels import load_label_space
-from mlesam_ros.model.backbones import weightless
+from mlesam_ros.model.backbones import on_meta_device
 from mlesam_ros.model.config import MLESAMConfig, network_size
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.model.readout import winners
-from mlesam_ros.share import share
-from mlesam_ros.training.attention import PlainAttention
-from mlesam_ros.training.chance import SampleDropout, generator
+from mlesam_ros.model.readout import argmax_with_confidence
+from mlesam_ros.share import resource_path
+from mlesam_ros.training.attention import CpuAttention
+from mlesam_ros.training.chance import SeededDropout2d, sample_generator
 from mlesam_ros.training.experts import ExpertStage
-from mlesam_ros.training.feed import Feed, epoch_rows
+from mlesam_ros.training.feed import BatchLoader, epoch_rows
 from mlesam_ros.training.log import LOG, SCALARS
-from mlesam_ros.training.loop import BAD_BATCH, STATE, descend, run
+from mlesam_ros.training.loop import BAD_BATCH, STATE, run, train_step
 from mlesam_ros.training.loss import Grid, pixel_losses
 from mlesam_ros.training.pretrain import Pretraining, PretrainStage
 from mlesam_ros.training.schedule import poly
-from mlesam_ros.training.state import Learner
+from mlesam_ros.training.state import TrainState
 from mlesam_ros.training.transforms import Augment
 
 STATISTICS = (torch.zeros(3), torch.ones(3))
@@ -71,7 +71,9 @@ def test_threads_that_read_ahead_change_nothing(smoke, street, tmp_path):
 def test_a_batch_in_parts_holds_the_same_samples_and_learns(smoke, street, tmp_path):
     stage, device = new_stage(smoke), torch.device("cpu")
     vary = Augment(smoke.augmentation, STATISTICS)
-    (whole,), parts = (Feed(replace(smoke, accumulate=n), street, vary, stage.plan, device).step(3) for n in (1, 2))
+    (whole,), parts = (
+        BatchLoader(replace(smoke, accumulate=n), street, vary, stage.plan, device).step(3) for n in (1, 2)
+    )
     assert [row for part in parts for row in part.rows] == list(whole.rows)
     assert torch.equal(torch.cat([part.labels for part in parts]), whole.labels)
     for one, other in zip([s for part in parts for s in part.samples], whole.samples, strict=True):
@@ -80,14 +82,14 @@ def test_a_batch_in_parts_holds_the_same_samples_and_learns(smoke, street, tmp_p
     assert any(not torch.equal(out[name], value) for name, value in new_stage(smoke).model.state_dict().items())
 
 
-@pytest.mark.parametrize("labelled", [1.0, 0.03, 0.0])
+@pytest.mark.parametrize("labeled", [1.0, 0.03, 0.0])
 @pytest.mark.parametrize("easy", [False, True])
-def test_a_batch_in_parts_has_the_gradient_of_the_batch_in_one_piece(smoke, street, tmp_path, labelled, easy):
+def test_a_batch_in_parts_has_the_gradient_of_the_batch_in_one_piece(smoke, street, tmp_path, labeled, easy):
     """Kind: mean of means. Both heads, dropout, class weights and OHEM's two branches; the oracle is one part."""
     recipe = replace(smoke, batch=4, precision="fp32", clip=1e9, lr=0.0)
     config = MLESAMConfig(rank=2)
     torch.manual_seed(0)
-    stage = ExpertStage(config, str(share("weights/hiera_nano.safetensors")), 1.0, torch.rand(25) + 0.5)
+    stage = ExpertStage(config, str(resource_path("weights/hiera_nano.safetensors")), 1.0, torch.rand(25) + 0.5)
     vary = Augment(recipe.augmentation, STATISTICS)
     if easy:  # one class that both heads are sure of, so that only the hardest sixteenth counts
         stage.model.auxiliary.classify.bias.data[6] += 30
@@ -96,17 +98,19 @@ def test_a_batch_in_parts_has_the_gradient_of_the_batch_in_one_piece(smoke, stre
         stage.heads = lambda batch: [logits + sure for logits in heads(batch)]
     found = []
     for accumulate in (1, 2, 4):
-        batches = Feed(replace(recipe, accumulate=accumulate), street, vary, stage.plan, torch.device("cpu")).step(0)
+        batches = BatchLoader(
+            replace(recipe, accumulate=accumulate), street, vary, stage.plan, torch.device("cpu")
+        ).step(0)
         rows = torch.cat([batch.labels for batch in batches])
         if easy:
             rows[:] = 6
-        rows[2:] = torch.where(torch.rand(rows[2:].shape, generator=generator(0, 1)) < labelled, rows[2:], 255)
+        rows[2:] = torch.where(torch.rand(rows[2:].shape, generator=sample_generator(0, 1)) < labeled, rows[2:], 255)
         batches = [
             replace(batch, labels=part)
             for batch, part in zip(batches, rows.split(recipe.batch // accumulate), strict=True)
         ]
         stage.model.train()
-        loss, norm = descend(recipe, stage, Learner(recipe, stage.model), batches, 0.0, tmp_path)
+        loss, norm = train_step(recipe, stage, TrainState(recipe, stage.model), batches, 0.0, tmp_path)
         gradients = {name: p.grad.clone() for name, p in stage.model.named_parameters() if p.grad is not None}
         found.append((loss, norm, gradients))
     for loss, norm, gradients in found[1:]:
@@ -119,11 +123,11 @@ def test_a_batch_in_parts_has_the_gradient_of_the_batch_in_one_piece(smoke, stre
 def test_weight_decay_acts_on_matrices_alone(smoke, backbone):
     """timm's rule, by name: no biases, norms, position codes or learned tokens; for both stages."""
     config = MLESAMConfig(backbone=backbone, modalities=("bias", "camera"), router_width=8, combine="concat")
-    with weightless():
+    with on_meta_device():
         models = [build_mlesam(config), Pretraining(backbone, 25)]
     decayed = set()
     for model in models:
-        (with_decay, without), names = Learner(smoke, model).optimiser.param_groups, {}
+        (with_decay, without), names = TrainState(smoke, model).optimizer.param_groups, {}
         names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
         ours, spared = ([names[id(p)] for p in group["params"]] for group in (with_decay, without))
         assert with_decay["weight_decay"] == smoke.weight_decay and without["weight_decay"] == 0
@@ -184,13 +188,13 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_batch(smoke, st
     recipe, stage = replace(smoke, accumulate=accumulate), new_stage(smoke)
     heads, seen = stage.heads, []
 
-    def spoilt(batch):
+    def nonfinite_modalities(batch):
         if not any(batch is other for other in seen):
             seen.append(batch)
         factor = float("nan") if seen[2 * accumulate - 1 :] and batch is seen[2 * accumulate - 1] else 1
         return [logits * factor for logits in heads(batch)]
 
-    stage.heads = spoilt
+    stage.heads = nonfinite_modalities
     with pytest.raises(MlesamError, match=rf"loss of step 1 is nan.*{BAD_BATCH}"):
         run(recipe, stage, street, Augment(smoke.augmentation, STATISTICS), tmp_path)
     kept = torch.load(tmp_path / BAD_BATCH, weights_only=True)
@@ -199,7 +203,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_batch(smoke, st
     assert torch.equal(kept["labels"], spoiler.labels) and kept["recipe"]["lr"] == smoke.lr
     for one, other in zip(kept["samples"], spoiler.samples, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in other)
-    assert all(p.isfinite().all() for p in stage.model.parameters()), "the spoilt step was taken"
+    assert all(p.isfinite().all() for p in stage.model.parameters()), "the nonfinite_modalities step was taken"
 
 
 def test_a_gradient_that_is_not_a_number_stops_the_run_too(smoke, street, tmp_path):
@@ -214,7 +218,7 @@ def test_a_gradient_that_is_not_a_number_stops_the_run_too(smoke, street, tmp_pa
 def test_plain_attention_is_attention(dtype):
     q, k, v = (torch.randn(2, 3, n, 16, dtype=dtype, requires_grad=True) for n in (5, 7, 7))
     expected = F.scaled_dot_product_attention(q.float(), k.float(), v.float())
-    with PlainAttention():
+    with CpuAttention():
         found = F.scaled_dot_product_attention(q, k, v, dropout_p=0.0)
         masked = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.02}
@@ -223,17 +227,17 @@ def test_plain_attention_is_attention(dtype):
     torch.testing.assert_close(masked, causal)
 
 
-def test_dropout_of_a_sample_does_not_know_its_neighbours():
+def test_dropout_of_a_sample_does_not_know_its_neighbors():
     drop, x = torch.nn.Dropout2d(0.5), torch.ones(4, 50, 2, 2)
-    with SampleDropout([generator(0, 7, place) for place in range(4)]):
+    with SeededDropout2d([sample_generator(0, 7, place) for place in range(4)]):
         whole = drop(x)
-    with SampleDropout([generator(0, 7, place) for place in (2, 3)]):
+    with SeededDropout2d([sample_generator(0, 7, place) for place in (2, 3)]):
         part = drop(x[2:])
     assert torch.equal(part, whole[2:]) and not torch.equal(whole[0], whole[1])
     assert set(whole.unique().tolist()) == {0.0, 2.0}
     assert whole.mean().item() == pytest.approx(1, abs=0.2)
     assert torch.equal(whole[:, :, 0, 0], whole[:, :, 1, 1])
-    with SampleDropout([]):
+    with SeededDropout2d([]):
         assert torch.equal(drop.eval()(x), x)
 
 
@@ -258,13 +262,13 @@ def test_masks_that_fit_the_labels_lie_where_the_scene_lies(size, stride):
     for step in range(160):
         optimizer.param_groups[0]["lr"] = 0.5 * poly(step, 160, 0, 0.9)
         optimizer.zero_grad()
-        first = torch.randint(stride, (2,), generator=generator(2, step)).tolist()
+        first = torch.randint(stride, (2,), generator=sample_generator(2, step)).tolist()
         losses = pixel_losses(
             logits, labels[:, first[0] :: stride, first[1] :: stride], Grid(network, stride, tuple(first))
         )
         losses.mean().backward()
         optimizer.step()
-    mask = resize_nearest(winners(logits.detach(), network)[0].numpy(), size)
+    mask = resize_nearest(argmax_with_confidence(logits.detach(), network)[0].numpy(), size)
     for axis in (0, 1):
         shifts, inner = np.arange(-3, 4), (slice(8, -8),) * 2
         agreement = [(np.roll(mask, -shift, axis)[inner] == scene[inner]).mean() for shift in shifts]

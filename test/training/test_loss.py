@@ -42,7 +42,7 @@ def test_logits_of_another_size_are_resized_bilinearly():
     assert loss_of(logits, labels).item() == pytest.approx(loss_of(large, labels).item())
 
 
-def test_no_labelled_pixel_gives_zero_and_a_zero_gradient():
+def test_no_labeled_pixel_gives_zero_and_a_zero_gradient():
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     loss = loss_of(logits, torch.full((1, 4, 4), 255))
     loss.backward()
@@ -66,7 +66,7 @@ def test_both_heads_count_the_same():
 
 
 def uneven(sharpness):
-    """Two samples, one of which has 8 labelled pixels of 256; see `test_hard_pixels_are_those_of_the_definition`."""
+    """Two samples, one of which has 8 labeled pixels of 256; see `test_hard_pixels_are_those_of_the_definition`."""
     torch.manual_seed(0)
     labels = torch.randint(0, 5, (2, 16, 16))
     labels[1, 0, 8:] = 255

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.training.memory import training_bytes
+from mlesam_ros.training.memory import estimate_training_memory
 
 CONFIG = MLESAMConfig(rank=4, modalities=("camera", "lidar"))
 SIDE, MOMENTS = 64, 3
@@ -33,7 +33,9 @@ def kept_by_a_real_step():
 
 
 def activations(precision):
-    return training_bytes(CONFIG, SIDE, 2 * MOMENTS, precision) - training_bytes(CONFIG, SIDE, MOMENTS, precision)
+    return estimate_training_memory(CONFIG, SIDE, 2 * MOMENTS, precision) - estimate_training_memory(
+        CONFIG, SIDE, MOMENTS, precision
+    )
 
 
 def test_activations_are_those_of_a_real_step():
@@ -45,7 +47,7 @@ def test_halves_take_less():
 
 
 def test_trained_weights_cost_more_than_frozen_ones():
-    weights = training_bytes(CONFIG, SIDE, MOMENTS, "fp32") - activations("fp32")
+    weights = estimate_training_memory(CONFIG, SIDE, MOMENTS, "fp32") - activations("fp32")
     model = build_mlesam(CONFIG)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in model.parameters()) - trained

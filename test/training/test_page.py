@@ -7,14 +7,14 @@ import json
 import pytest
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 from mlesam_ros.training.page import class_table, condition_table, filled, protocol_table, subset_table
 
 
 def test_the_page_is_up_to_date():
-    page = share("docs/training.md").read_text(encoding="utf-8")
+    page = resource_path("docs/training.md").read_text(encoding="utf-8")
     assert page.count("<!-- table:") == page.count("<!-- /table -->") == 5
-    assert filled(page, share("weights")) == page, "run python -m mlesam_ros.training.page"
+    assert filled(page, resource_path("weights")) == page, "run python -m mlesam_ros.training.page"
 
 
 def entry(sensors, miou):

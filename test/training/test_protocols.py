@@ -6,8 +6,8 @@ import torch
 from mlesam_ros.frame import EVENT, LIDAR, MODALITIES
 from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.robustness import EMM, MISSING, NM, NOISE, RMM, Damage, chance, damages, subsets, with_noise
-from mlesam_ros.training.evaluate import How
+from mlesam_ros.robustness import EMM, NM, NM_LEVELS, RMM, RMM_RATES, Corruption, add_noise, chance, damages, subsets
+from mlesam_ros.training.evaluate import EvalConfig
 from mlesam_ros.training.robustness import damage_predictor, robustness, summary
 
 
@@ -19,7 +19,7 @@ def model():
 
 def test_everything_that_the_protocols_ask_for_is_tried():
     found = damages(MODALITIES)
-    assert len(found) == len(set(found)) == 15 + len(MISSING) * 15 + len(NOISE)
+    assert len(found) == len(set(found)) == 15 + len(RMM_RATES) * 15 + len(NM_LEVELS)
     assert len(damages(("a", "b", "c", "d", "e"))) == 31 * 4 + 3
 
 
@@ -39,41 +39,41 @@ def test_a_missing_modality_is_shown_as_zeros(model, predictions):
     images, found = predictions
     dark = {name: p if name in (EVENT, LIDAR) else torch.zeros_like(p) for name, p in images.items()}
     with torch.inference_mode():
-        close(found[Damage(EMM, (EVENT, LIDAR))], model(dark).fused)
-        close(found[Damage(EMM, MODALITIES)], model(images).fused)
-        close(found[Damage(RMM, MODALITIES, "0.5")], model(images).fused)
+        close(found[Corruption(EMM, (EVENT, LIDAR))], model(dark).fused)
+        close(found[Corruption(EMM, MODALITIES)], model(images).fused)
+        close(found[Corruption(RMM, MODALITIES, "0.5")], model(images).fused)
 
 
 def test_noise_is_the_rows_own_and_events_get_no_gaussian(model, predictions):
     images, found = predictions
-    density, sigma = NOISE["mid"]
+    density, sigma = NM_LEVELS["mid"]
     noisy = {
         name: torch.stack([
-            with_noise(p, density, 0.0 if name == EVENT else sigma, chance(row, name))
+            add_noise(p, density, 0.0 if name == EVENT else sigma, chance(row, name))
             for row, p in zip((1, 6), batch, strict=True)
         ])
         for name, batch in images.items()
     }  # fmt: skip
     with torch.inference_mode():
-        close(found[Damage(NM, (), "mid")], model(noisy).fused)
+        close(found[Corruption(NM, (), "mid")], model(noisy).fused)
     assert (noisy[EVENT] == images[EVENT]).float().mean() > 1 - density - 0.01
 
 
 def test_the_figures_are_the_papers_formulas(model, street):
     """Average and expectation by hand (arXiv 2503.18445), from the counts of every subset."""
-    scores = robustness(model, street, How(batch=3))
+    scores = robustness(model, street, EvalConfig(batch=3))
     found = summary(scores)
     for protocol, level, row in (
         (EMM, "", found["emm"]),
-        *((RMM, f"{share:g}", found["rmm"][f"{share:g}"]) for share in MISSING),
+        *((RMM, f"{share:g}", found["rmm"][f"{share:g}"]) for share in RMM_RATES),
     ):
-        miou = {s: 100 * scores[Damage(protocol, s, level)].whole.miou_present for s in subsets(MODALITIES)}
+        miou = {s: 100 * scores[Corruption(protocol, s, level)].whole.miou_present for s in subsets(MODALITIES)}
         assert row["average"] == pytest.approx(sum(miou.values()) / 15, abs=0.006)
         for p in (0.2, 0.1, 0.05):
             weighed = sum(p ** (4 - len(s)) * (1 - p) ** len(s) * score for s, score in miou.items())
             assert row["expected"][f"{p:g}"] == pytest.approx(weighed / (1 - p**4), abs=0.006)
-    for level in NOISE:
-        whole = scores[Damage(NM, (), level)].whole
+    for level in NM_LEVELS:
+        whole = scores[Corruption(NM, (), level)].whole
         assert found["nm"][level] == pytest.approx(100 * whole.miou_present, abs=0.006)
         assert found["over_all_classes"]["nm"][level] == pytest.approx(100 * whole.miou_all, abs=0.006)
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 from mlesam_ros.training.recipe import differences, load_recipe, recipe_dict
 
 MINIMAL = {
@@ -26,7 +26,7 @@ def written(tmp_path, changes=None):
     return path
 
 
-@pytest.mark.parametrize("path", sorted(share("config/training").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(resource_path("config/training").glob("*.yaml")), ids=lambda p: p.stem)
 def test_shipped_recipes_are_accepted(path):
     assert load_recipe(path).steps or load_recipe(path).epochs
 
@@ -42,7 +42,7 @@ def test_paths_are_expanded_as_a_shell_would(tmp_path, monkeypatch):
     """Kind: path spelling. No shell reads a recipe; a folder called ~ was made in the working directory."""
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("BAGS", str(tmp_path))
-    (tmp_path / "rig.yaml").write_text("/mlesam: {ros__parameters: {patience: 0.1}}")
+    (tmp_path / "rig.yaml").write_text("/mlesam: {ros__parameters: {max_wait: 0.1}}")
     street = {"data": {**MINIMAL["data"], "folder": "~/data"}, "start": "$HOME/x.safetensors"}
     recipe = load_recipe(written(tmp_path, street))
     assert (recipe.data.folder, recipe.start) == ("/home/me/data", "/home/me/x.safetensors")

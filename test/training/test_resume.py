@@ -20,13 +20,13 @@ from mlesam_ros.model.backbones import build_backbone
 from mlesam_ros.model.checkpoint import describe_checkpoint
 from mlesam_ros.model.weights import base_sha256, load_backbone, save_backbone
 from mlesam_ros.ownership import LOCK
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 from mlesam_ros.training import log
-from mlesam_ros.training.fields import build
+from mlesam_ros.training.fields import from_mapping
 from mlesam_ros.training.log import LOG
 from mlesam_ros.training.loop import STATE
 from mlesam_ros.training.recipe import Recipe, recipe_dict
-from mlesam_ros.training.state import Learner
+from mlesam_ros.training.state import TrainState
 from mlesam_ros.training.train import EVALUATION, train
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -97,7 +97,7 @@ def test_killed_within_a_save_and_at_a_random_moment_it_ends_with_the_same_bytes
 @pytest.fixture
 def learner(smoke):
     model = torch.nn.Linear(100, 100)
-    return Learner(smoke, model)
+    return TrainState(smoke, model)
 
 
 def test_a_full_disk_leaves_the_last_state_and_says_what_is_needed(learner, tmp_path):
@@ -148,13 +148,13 @@ def test_what_is_no_state_is_refused_by_name(learner, smoke, tmp_path, content):
 
 
 def test_a_state_of_another_model_is_refused(smoke, tmp_path):
-    Learner(smoke, torch.nn.Linear(4, 4)).save(tmp_path / STATE, 1, {"data set": "data"})
+    TrainState(smoke, torch.nn.Linear(4, 4)).save(tmp_path / STATE, 1, {"data set": "data"})
     with pytest.raises(CheckpointError, match="not a training state"):
-        Learner(smoke, torch.nn.Linear(5, 4)).restore(tmp_path / STATE, {"data set": "data"})
+        TrainState(smoke, torch.nn.Linear(5, 4)).restore(tmp_path / STATE, {"data set": "data"})
 
 
 def test_a_state_of_an_earlier_version_is_refused_with_what_it_lacks(smoke, tmp_path):
-    learner = Learner(smoke, torch.nn.Linear(4, 4))
+    learner = TrainState(smoke, torch.nn.Linear(4, 4))
     older = {key: value for key, value in recipe_dict(smoke).items() if key != "accumulate"}
     torch.save({"recipe": older, "step": 3}, tmp_path / STATE)
     with pytest.raises(CheckpointError, match="another accumulate"):
@@ -163,7 +163,7 @@ def test_a_state_of_an_earlier_version_is_refused_with_what_it_lacks(smoke, tmp_
 
 def test_the_average_is_resumed_too(smoke, tmp_path):
     recipe: Recipe = replace(smoke, ema=0.5)
-    one, two = (Learner(recipe, torch.nn.Linear(4, 4)) for _ in range(2))
+    one, two = (TrainState(recipe, torch.nn.Linear(4, 4)) for _ in range(2))
     one.average["weight"].fill_(3)
     one.save(tmp_path / STATE, 7, {"data set": "data"})
     assert two.restore(tmp_path / STATE, {"data set": "data"}) == 7
@@ -173,7 +173,7 @@ def test_the_average_is_resumed_too(smoke, tmp_path):
 
 def test_a_run_is_not_resumed_on_another_backbone_file(smoke_file, street, tmp_path, monkeypatch):
     """Kind: state without provenance. Another file of the same architecture, as sam2's and sam2.1's are."""
-    shipped, other = share("weights/hiera_nano.safetensors"), tmp_path / "other.safetensors"
+    shipped, other = resource_path("weights/hiera_nano.safetensors"), tmp_path / "other.safetensors"
     backbone = build_backbone("hiera_nano")
     load_backbone(backbone, shipped)
     ours = base_sha256(backbone)
@@ -184,7 +184,7 @@ def test_a_run_is_not_resumed_on_another_backbone_file(smoke_file, street, tmp_p
 
     fields = yaml.safe_load(smoke_file.read_text())
     fields |= {"stage": "experts", "backbone": str(shipped), "steps": 4, "batch": 2, "checkpoint_minutes": 0.0}
-    recipe = build(Recipe, fields, "recipe")
+    recipe = from_mapping(Recipe, fields, "recipe")
     with monkeypatch.context() as patched:
         patched.setattr(torch.optim.AdamW, "step", interrupted(torch.optim.AdamW.step, after=2))
         with pytest.raises(KeyboardInterrupt):

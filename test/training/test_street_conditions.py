@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlesam_ros.training.conditions import deal, street_conditions
+from mlesam_ros.training.conditions import allocate_by_share, street_conditions
 from mlesam_ros.training.recipe import Split
 from mlesam_ros.world.faults import FAULTS
 from mlesam_ros.world.weather import WEATHERS
@@ -13,7 +13,7 @@ from mlesam_ros.world.weather import WEATHERS
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 9), min_size=1), st.integers(1, 60))
 def test_every_name_is_dealt_as_often_as_its_share_says(shares, count):
-    dealt = Counter(deal(shares, count))
+    dealt = Counter(allocate_by_share(shares, count))
     assert dealt.total() == count
     for name, share in shares.items():
         assert abs(dealt[name] - count * share / sum(shares.values())) < len(shares)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mlesam_ros.training.recipe import Augmentation
-from mlesam_ros.training.transforms import Augment, thin
+from mlesam_ros.training.transforms import Augment, random_drop
 
 STATISTICS = (torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4]))
 
@@ -52,7 +52,7 @@ def test_the_same_generator_gives_the_same_batch():
     assert not torch.equal(first[1], other[1])
 
 
-def test_colours_stay_colours_and_only_the_camera_changes():
+def test_colors_stay_colors_and_only_the_camera_changes():
     low, high = -STATISTICS[0] / STATISTICS[1], (1 - STATISTICS[0]) / STATISTICS[1]
     picture = torch.rand(4, 3, 16, 16) * (high - low).view(3, 1, 1) + low.view(3, 1, 1)
     images = {"camera": picture, "depth": picture.clone()}
@@ -64,5 +64,5 @@ def test_colours_stay_colours_and_only_the_camera_changes():
 
 def test_thinning_empties_whole_pixels():
     picture = torch.ones(3, 100, 100)
-    kept = thin(picture, 0.3, torch.Generator().manual_seed(0))
+    kept = random_drop(picture, 0.3, torch.Generator().manual_seed(0))
     assert torch.equal(kept[0], kept[1]) and kept.mean().item() == pytest.approx(0.7, abs=0.03)

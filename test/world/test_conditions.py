@@ -8,9 +8,9 @@ import pytest
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transform import Transform
-from mlesam_ros.world.blur import blurred, flow
+from mlesam_ros.world.blur import flow, motion_blur
 from mlesam_ros.world.faults import FAULTS, draw_fault
-from mlesam_ros.world.lidar import shake
+from mlesam_ros.world.lidar import jitter_pose
 from mlesam_ros.world.scene import COLUMNS, Hits
 from mlesam_ros.world.weather import WEATHERS, draw_weather
 from mlesam_ros.world.world import World
@@ -31,7 +31,7 @@ def rgb(moment):
     return picture.data.reshape(picture.height, picture.width, 3).astype(float)
 
 
-def metres(moment):
+def meters(moment):
     picture = moment.frames[DEPTH].payload
     return picture.data.view("<u2").reshape(picture.height, picture.width) / 1000
 
@@ -42,7 +42,7 @@ def points(moment):
 
 
 def ranges(moment):
-    """Metres of each beam at each step of the turn, NaN without a return."""
+    """Meters of each beam at each step of the turn, NaN without a return."""
     cloud, out = moment.frames[LIDAR].payload.points, np.full((32, 1024), np.nan)
     step = np.round((cloud["time"] / 0.1 + 0.5) * 1024 - 0.5).astype(int)
     out[cloud["ring"], step] = np.linalg.norm(points(moment), axis=1)
@@ -50,7 +50,7 @@ def ranges(moment):
 
 
 def contrast(moment, rows=slice(0, 48)):
-    """Mean step between neighbours in the upper half, in grey levels."""
+    """Mean step between neighbors in the upper half, in gray levels."""
     return np.abs(np.diff(rgb(moment).mean(2)[rows], axis=1)).mean()
 
 
@@ -68,7 +68,7 @@ def test_day_and_night_are_what_the_shipped_weights_were_trained_on(moments, wea
     moment = moments[weather]
     assert np.mean(moment.labels != stored[f"{weather}_labels"]) < 0.001
     assert np.mean(np.abs(rgb(moment) - stored[f"{weather}_camera"]) > 1) < 0.002
-    assert np.mean(np.abs(metres(moment) - stored[f"{weather}_depth"] / 1000) > 0.002) < 0.002
+    assert np.mean(np.abs(meters(moment) - stored[f"{weather}_depth"] / 1000) > 0.002) < 0.002
     events, counts = moment.frames[EVENT].payload, np.zeros((2, *SIZE))
     np.add.at(counts, (events.polarity.astype(int), events.y, events.x), 1)
     assert np.mean(counts != stored[f"{weather}_events"]) < 0.01
@@ -100,7 +100,7 @@ def test_a_fault_hurts_one_sensor_and_no_other(moments, fault, hurt):
 def test_fog_swallows_range_for_every_eye(moments):
     fog, clear = moments["fog"], moments["sun"]
     assert contrast(fog) < 0.5 * contrast(clear)
-    for reading in (lambda m: np.linalg.norm(points(m), axis=1), lambda m: metres(m)[metres(m) > 0]):
+    for reading in (lambda m: np.linalg.norm(points(m), axis=1), lambda m: meters(m)[meters(m) > 0]):
         far, near = (np.sum(reading(fog) > 25) / np.sum(reading(clear) > 25), np.sum(reading(fog) < 12))
         assert far < 0.5, "distant returns must drop"
         assert near > 0.8 * np.sum(reading(clear) < 12), "near ones must stay"
@@ -156,7 +156,7 @@ def test_jitter_displaces_points_by_about_a_degree(moments):
 
 def test_a_shake_is_a_rotation():
     for seed in range(20):
-        error = shake((0.02, 0.01), np.random.default_rng(seed))
+        error = jitter_pose((0.02, 0.01), np.random.default_rng(seed))
         assert np.allclose(error.rotation @ error.rotation.T, np.eye(3)) and np.linalg.det(error.rotation) > 0
         assert np.abs(error.rotation - np.eye(3)).max() < 0.15
 
@@ -209,8 +209,8 @@ def one_hit(point, speed=0.0, heading=0.0):
     return Hits(distance, np.array([0]), np.float32([point]), np.float32([[0, 0, 1]]), empty, empty, row)
 
 
-def driving(metres_on):
-    return tuple(Transform(OPTICAL, np.array([x, 0.0, 0.0])) for x in (-metres_on / 2, metres_on / 2))
+def driving(meters_on):
+    return tuple(Transform(OPTICAL, np.array([x, 0.0, 0.0])) for x in (-meters_on / 2, meters_on / 2))
 
 
 def test_flow_is_the_difference_of_two_projections():
@@ -232,8 +232,8 @@ def test_blur_spreads_a_dot_along_its_way_and_keeps_its_light():
     light[24, 32] = 1
     way = np.zeros((48, 64, 2), np.float32)
     way[..., 0] = 10
-    out = blurred(light, way)[..., 0]
+    out = motion_blur(light, way)[..., 0]
     assert out.sum() == pytest.approx(1, rel=0.01)
     lit = np.flatnonzero(out[24] > 0.02)
     assert 8 <= np.ptp(lit) <= 12 and not out[23].any() and not out[26].any()
-    assert np.allclose(blurred(light, np.zeros_like(way)), light)
+    assert np.allclose(motion_blur(light, np.zeros_like(way)), light)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlesam_ros.world.camera import DEPTH_RANGE, develop, measure, pixel_rays
-from mlesam_ros.world.lidar import POINT, Spinner
+from mlesam_ros.world.camera import DEPTH_RANGE, expose, pixel_rays, simulate_depth
+from mlesam_ros.world.lidar import POINT, SpinningLidar
 from mlesam_ros.world.materials import REFLECTANCE, Material
 from mlesam_ros.world.noise import cloudy, grain, hashed
-from mlesam_ros.world.plan import TILE, Plan
+from mlesam_ros.world.plan import TILE, StreetLayout
 from mlesam_ros.world.rig import street_rig
 from mlesam_ros.world.scene import COLUMNS, Hits
 from mlesam_ros.world.texture import surface
@@ -19,7 +19,7 @@ from mlesam_ros.world.tile import tile
 from mlesam_ros.world.weather import draw_weather
 
 DAY = draw_weather("day", np.random.default_rng(3))
-PLAN = Plan.draw(np.random.default_rng(5))
+PLAN = StreetLayout.draw(np.random.default_rng(5))
 
 
 @pytest.mark.parametrize("lamps", [False, True])
@@ -57,7 +57,7 @@ def test_cell_dice_depend_on_the_cell_alone(a, b):
     assert dice[0] == dice[1] and 0 <= dice[0] < 1
 
 
-def test_noise_is_centred_and_cloudy_is_smooth():
+def test_noise_is_centered_and_cloudy_is_smooth():
     u, v = np.float32(np.random.default_rng(1).uniform(0, 50, (2, 20_000)))
     assert abs(grain(u, v, 40.0).mean()) < 0.05 and abs(grain(u, v, 40.0).std() - 1) < 0.1
     assert np.abs(cloudy(u, v, 5.0) - cloudy(u + np.float32(0.002), v, 5.0)).max() < 0.2
@@ -65,13 +65,13 @@ def test_noise_is_centred_and_cloudy_is_smooth():
 
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0.5, 35))
-def test_depth_noise_grows_with_the_square_of_distance(metres):
+def test_depth_noise_grows_with_the_square_of_distance(meters):
     quiet = dataclasses.replace(DAY, depth_holes=0.0)
-    flat = np.full((64, 64), metres, np.float32)
-    picture = measure(flat, np.zeros_like(flat), quiet, np.random.default_rng(0))
+    flat = np.full((64, 64), meters, np.float32)
+    picture = simulate_depth(flat, np.zeros_like(flat), quiet, np.random.default_rng(0))
     values = picture.data.view("<u2").astype(float) / 1000
     assert np.all(values > 0)
-    assert values.std() == pytest.approx(0.004 + 0.0011 * metres**2, rel=0.1)
+    assert values.std() == pytest.approx(0.004 + 0.0011 * meters**2, rel=0.1)
 
 
 def test_depth_holes_beyond_range_in_mirrors_and_at_edges():
@@ -79,19 +79,19 @@ def test_depth_holes_beyond_range_in_mirrors_and_at_edges():
     depth[:, 32:] = DEPTH_RANGE + 1
     gloss = np.zeros_like(depth)
     gloss[:16] = 0.4
-    values = measure(depth, gloss, DAY, np.random.default_rng(0)).data.view("<u2").reshape(64, 64)
+    values = simulate_depth(depth, gloss, DAY, np.random.default_rng(0)).data.view("<u2").reshape(64, 64)
     assert not values[:, 32:].any() and not values[:16].any()
     assert np.mean(values[20:, :30] == 0) < 0.05 < np.mean(values[20:, 31] == 0)
 
 
 def test_exposure_is_monotonic_and_saturates():
     light = np.repeat(np.linspace(0, 10, 64, dtype=np.float32)[None, :, None], 64, 0).repeat(3, 2)
-    pixels = develop(light, DAY, np.random.default_rng(0)).data.reshape(64, 64, 3).mean(axis=(0, 2))
+    pixels = expose(light, DAY, np.random.default_rng(0)).data.reshape(64, 64, 3).mean(axis=(0, 2))
     assert pixels[0] < 12 and pixels[-1] > 240
     assert np.all(np.diff(pixels) > -2)
 
 
-def test_pixel_rays_go_through_the_centres_of_the_pixels():
+def test_pixel_rays_go_through_the_centers_of_the_pixels():
     model = street_rig((48, 64)).camera
     rays, cosine = pixel_rays(model, (48, 64))
     uv, valid = model.project(rays.astype(np.float64) / cosine[:, None] * 7)
@@ -100,7 +100,7 @@ def test_pixel_rays_go_through_the_centres_of_the_pixels():
 
 
 def test_the_spinner_fires_front_at_the_stamp_and_covers_a_turn():
-    spinner = Spinner()
+    spinner = SpinningLidar()
     rays, times = spinner.rays()
     assert len(rays) == spinner.beams * spinner.steps and np.allclose(np.linalg.norm(rays, axis=1), 1, atol=1e-6)
     front = np.abs(np.arctan2(rays[:, 1], rays[:, 0])) < 0.01

@@ -46,8 +46,8 @@ def test_shadows_fall_from_either_layer():
 def test_merging_keeps_every_triangle_with_its_own_instance():
     batch = merge([place([at(1.0, seed=0.1)]), place([at(2.0, seed=0.2), at(3.0, seed=0.3)])])
     seeds = batch.table[batch.instance, 5]
-    centres = batch.vertices[batch.triangles].mean(axis=1)[:, 0]
-    assert np.all(np.abs(centres - seeds * 10) <= 0.51)
+    centers = batch.vertices[batch.triangles].mean(axis=1)[:, 0]
+    assert np.all(np.abs(centers - seeds * 10) <= 0.51)
 
 
 def test_a_turned_and_striding_instance_moves_as_stated():

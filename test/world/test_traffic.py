@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mlesam_ros.world import classes
 from mlesam_ros.world.ego import Ego
-from mlesam_ros.world.plan import Plan
+from mlesam_ros.world.plan import StreetLayout
 from mlesam_ros.world.traffic import draw_streams, movers
 
 ON_WHEELS = (classes.CARS, classes.BUS, classes.TRUCK)
@@ -14,7 +14,7 @@ ON_WHEELS = (classes.CARS, classes.BUS, classes.TRUCK)
 
 def street(seed):
     rng = np.random.default_rng(seed)
-    plan = Plan.draw(rng)
+    plan = StreetLayout.draw(rng)
     ego = Ego.draw(plan, rng)
     return plan, ego, draw_streams(plan, ego, rng)
 
@@ -35,7 +35,7 @@ def test_no_vehicle_touches_the_ego_car(seed, t):
 def test_movers_move_on_by_their_speed(seed, t):
     plan, ego, streams = street(seed)
     first, second = (movers(plan, ego, streams, seed, time).table for time in (t, t + 0.01))
-    # Matched by their looks: seed and first colour; who left or entered the stretch in between has no partner.
+    # Matched by their looks: seed and first color; who left or entered the stretch in between has no partner.
     looks = {tuple(row[5:9]): row for row in first}
     pairs = [(looks[tuple(row[5:9])], row) for row in second if tuple(row[5:9]) in looks]
     speeds = np.array([np.hypot(*(b[:2].astype(float) - a[:2])) / 0.01 for a, b in pairs])

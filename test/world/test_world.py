@@ -88,7 +88,7 @@ def test_the_ground_lies_where_the_depth_sensor_says(day, noon):
     points = day.rig.camera.unproject(depth(noon))
     base = day.rig.tree.lookup("base_link", noon.frames[DEPTH].frame_id)
     flat = noon.pose.apply(base.apply(points.reshape(-1, 3))).reshape(*day.size, 3)
-    # The lowest quarter of the picture is within a few metres, where noise is millimetres.
+    # The lowest quarter of the picture is within a few meters, where noise is millimeters.
     near = np.zeros(day.size, bool)
     near[-day.size[0] // 4 :] = True
     road = near & (noon.labels == classes.ROAD) & (depth(noon) > 0)
@@ -107,16 +107,16 @@ def test_lidar_and_depth_see_the_same_street(day, noon):
     truth, z = depth(noon)[row[inside], column[inside]], seen[valid][inside, 2]
     both = (truth > 0) & (z < 15)
     assert both.sum() > 1000
-    # At 128 pixels a pixel on the road 10 m ahead covers a metre of depth; the middle of the errors must vanish.
+    # At 128 pixels a pixel on the road 10 m ahead covers a meter of depth; the middle of the errors must vanish.
     assert abs(np.median(truth[both] - z[both])) < 0.05
     assert np.mean(np.abs(truth[both] - z[both]) < 0.1 * z[both]) > 0.8
 
 
 def test_depth_has_holes_in_the_sky_and_beyond_its_range(noon):
-    metres = depth(noon)
-    assert not metres[noon.labels == classes.SKY].any()
-    assert metres[metres > 0].min() > 0 and metres.max() <= 45
-    assert 0 < np.mean(metres[noon.labels != classes.SKY] == 0) < 0.5
+    meters = depth(noon)
+    assert not meters[noon.labels == classes.SKY].any()
+    assert meters[meters > 0].min() > 0 and meters.max() <= 45
+    assert 0 < np.mean(meters[noon.labels != classes.SKY] == 0) < 0.5
 
 
 def test_night_is_dark_for_the_camera_alone(noon, midnight):

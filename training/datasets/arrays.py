@@ -25,7 +25,7 @@ import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
-from mlesam_ros.encoding.encoder import Encoder, Statistics
+from mlesam_ros.encoding.encoder import Normalization, Preprocessor
 from mlesam_ros.errors import DatasetError, LabelError
 from mlesam_ros.files import atomic_write, write_error
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, Modality
@@ -41,15 +41,15 @@ LABEL_SAMPLING = "pixel centers"
 """How labels are brought to the network's size; earlier versions took the pixel at the upper left corner."""
 
 
-class EncodedFrames:
-    """Frames that are encoded already; satisfies `LabelledFrames`.
+class EncodedDataset:
+    """Frames that are encoded already; satisfies `LabeledDataset`.
 
     Attributes:
         manifest: what was encoded.
         images: modality → (N, 3, H, W) float16, read from disk as needed.
         labels: (N, H, W) uint8.
         space, modalities, encoders, statistics, blanks, sparse, square, names, conditions, fingerprint: see
-            `LabelledFrames`.
+            `LabeledDataset`.
         warnings: what was in doubt when they were encoded, one sentence each.
     """
 
@@ -63,7 +63,7 @@ class EncodedFrames:
         try:
             self.manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
             self.encoders: dict[Modality, str] = self.manifest["encoders"]
-            self.statistics: dict[Modality, Statistics] = {
+            self.statistics: dict[Modality, Normalization] = {
                 m: (tuple(mean), tuple(std)) for m, (mean, std) in self.manifest["statistics"].items()
             }
             self.images = {name: np.load(folder / f"{name}.npy", "r") for name in self.encoders}
@@ -100,7 +100,7 @@ class EncodedFrames:
         return images, torch.from_numpy(self.labels[order])
 
     def class_counts(self, classes: int) -> npt.NDArray[np.int64]:
-        """(classes,) labelled pixels per class.
+        """(classes,) labeled pixels per class.
 
         Raises:
             LabelError: a label outside the space.
@@ -113,7 +113,7 @@ class EncodedFrames:
         return counts[:classes]
 
 
-def statistics_of(encoders: Mapping[Modality, Encoder]) -> dict[Modality, list[list[float]]]:
+def statistics_of(encoders: Mapping[Modality, Preprocessor]) -> dict[Modality, list[list[float]]]:
     """Modality → mean and deviation of an encoder's images, as JSON types."""
     return {name: [list(part) for part in encoder.statistics] for name, encoder in encoders.items()}
 

@@ -1,6 +1,6 @@
 """Bags with a topic of true labels, as the live node would have heard them.
 
-Reading a bag is sequential and encoding costs time, so every labelled set is encoded once into a folder of arrays.
+Reading a bag is sequential and encoding costs time, so every labeled set is encoded once into a folder of arrays.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.storage import is_storage
 from mlesam_ros.config import NodeParameters, iter_parameters, preprocessing
-from mlesam_ros.encoding.encoder import Encoder
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, Settings, encode, image_settings, make_encoders
+from mlesam_ros.encoding.encoder import Preprocessor
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, Settings, encode, image_settings, make_preprocessors
 from mlesam_ros.errors import ConfigError, DatasetError
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.replay import Replay
@@ -29,7 +29,7 @@ from mlesam_ros.model.config import network_size
 from mlesam_ros.ownership import owned
 from mlesam_ros.training.datasets.arrays import (
     LABEL_SAMPLING,
-    EncodedFrames,
+    EncodedDataset,
     Writer,
     allocate,
     find_made,
@@ -79,10 +79,10 @@ class BagOptions:
             "settings": image_settings(made),
         }  # fmt: skip
 
-    def made(self) -> dict[Modality, Encoder]:
+    def made(self) -> dict[Modality, Preprocessor]:
         """Modality → its encoder, in the order of the modalities."""
-        encoders = {m: self.encoders.get(m, DEFAULT_ENCODERS[m]) for m in self.modalities}
-        return make_encoders(encoders, self.settings, preprocessing(self.parameters))
+        encoders = {m: self.encoders.get(m, DEFAULT_PREPROCESSORS[m]) for m in self.modalities}
+        return make_preprocessors(encoders, self.settings, preprocessing(self.parameters))
 
     def _parameters(self) -> dict[str, Any]:
         """The parameters that encoded images depend on: topics where they are named, a file by its content."""
@@ -97,8 +97,8 @@ class BagOptions:
         return found
 
 
-def prepare_bags(options: BagOptions, report: Progress | None = None) -> EncodedFrames:
-    """Encode the labelled sets, unless that has been done, and open them.
+def prepare_bags(options: BagOptions, report: Progress | None = None) -> EncodedDataset:
+    """Encode the labeled sets, unless that has been done, and open them.
 
     Args:
         options: what to read.
@@ -115,7 +115,7 @@ def prepare_bags(options: BagOptions, report: Progress | None = None) -> Encoded
     if done is None or not done.all():
         with owned(folder, "encoding"):
             _encode(options, manifest, folder, report)
-    return EncodedFrames(folder)
+    return EncodedDataset(folder)
 
 
 def _encode(options: BagOptions, manifest: dict[str, Any], folder: Path, report: Progress | None) -> None:
@@ -132,7 +132,7 @@ def _encode(options: BagOptions, manifest: dict[str, Any], folder: Path, report:
     writer, encoders = Writer(folder, options.modalities), options.made()
     row = 0
     for bag in options.bags:
-        for frame_set, labels, rig in _labelled(bag, options, space, {}):
+        for frame_set, labels, rig in _labeled(bag, options, space, {}):
             if not done[row]:
                 images: dict[Modality, Image] = encode(frame_set, rig, options.size, encoders)
                 writer.put(row, images, labels)
@@ -157,9 +157,9 @@ def _check_size(bag: str, size: tuple[int, int], rig: Rig) -> None:
 
 
 def _stamps(bag: str, options: BagOptions, space: LabelSpace, warnings: dict[str, None]) -> list[int]:
-    """Timestamps of the labelled sets of a bag, all of which can be encoded at the size that is wanted."""
+    """Timestamps of the labeled sets of a bag, all of which can be encoded at the size that is wanted."""
     stamps = []
-    for frame_set, _, rig in _labelled(bag, options, space, warnings):
+    for frame_set, _, rig in _labeled(bag, options, space, warnings):
         _check_size(bag, options.size, rig)
         stamps.append(frame_set.stamp)
     if not stamps:
@@ -197,7 +197,7 @@ def _sha256(path: Path) -> str:
         raise ConfigError(f"calibration_file {path} cannot be read: {error.strerror}.") from error
 
 
-def _labelled(
+def _labeled(
     bag: str, options: BagOptions, space: LabelSpace, warnings: dict[str, None]
 ) -> Iterator[tuple[FrameSet, Labels, Rig]]:
     """The complete sets of a bag that have labels, with the mounting as it is known at that time."""

@@ -3,7 +3,7 @@
     root / {img, depth, hha, event, lidar, semantic} / weather / split / MAP_n_pointk[_fault] / 000000_rgb_front.png
 
 Reading as in the authors' own loader: 8-bit pictures, all but the camera's divided by 255 and nothing else; depth is
-read from the HHA folder; events of low resolution are enlarged by nearest neighbour. One thing is ours: the colours of
+read from the HHA folder; events of low resolution are enlarged by nearest neighbor. One thing is ours: the colors of
 events become channels in the order of the live encoder, brighter first, so that what is trained here runs on a robot.
 """
 
@@ -16,19 +16,19 @@ import numpy as np
 
 from mlesam_ros.encoding.deliver_lidar import DeliverLidar
 from mlesam_ros.encoding.event_counts import EventPolarity
-from mlesam_ros.encoding.hha import Hha
-from mlesam_ros.encoding.rgb import Rgb
+from mlesam_ros.encoding.hha import HHA
+from mlesam_ros.encoding.rgb import RGB
 from mlesam_ros.errors import ConfigError, DatasetError, LabelError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Modality
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.labels import IGNORE, load_label_space
 from mlesam_ros.training.datasets.files import picture_size, read_picture, require_folder, three_channels, unit_scaled
-from mlesam_ros.training.datasets.frames import LABELS, Entry, FileDataset, Image, Labels, published
+from mlesam_ros.training.datasets.frames import LABELS, FileDataset, Image, Labels, SampleFiles, published
 from mlesam_ros.world.deliver import FOLDERS, SPLITS, frame_path
 from mlesam_ros.world.faults import FAULTS, NO_FAULT
 from mlesam_ros.world.weather import WEATHERS
 
-_ENCODERS = {DEPTH: Hha.name, EVENT: EventPolarity.name, LIDAR: DeliverLidar.name}
+_ENCODERS = {DEPTH: HHA.name, EVENT: EventPolarity.name, LIDAR: DeliverLidar.name}
 _BRIGHTER, _DARKER = EventPolarity.brighter, EventPolarity.darker
 
 
@@ -62,29 +62,29 @@ class Deliver(FileDataset):
         _one_of("fault", fault, (None, *FAULTS))
         for modality in modalities:
             _one_of("modality of DELIVER", modality, MODALITIES)
-        rgb = published(Rgb.statistics, Rgb.name)
+        rgb = published(RGB.statistics, RGB.name)
         readings = {m: rgb if m == CAMERA else published(encoder=_ENCODERS.get(m)) for m in modalities}
         super().__init__(load_label_space("deliver"), readings, _entries(root, split, modalities, weather, fault))
 
-    def images(self, entry: Entry, modalities: Sequence[Modality]) -> dict[Modality, Image]:
+    def images(self, entry: SampleFiles, modalities: Sequence[Modality]) -> dict[Modality, Image]:
         """See `FileDataset`."""
         return {modality: self._image(entry, modality) for modality in modalities}
 
-    def same_size(self, entry: Entry) -> list[Path]:
+    def same_size(self, entry: SampleFiles) -> list[Path]:
         """All but the events, which may be of low resolution."""
         return [path for name, path in entry.files.items() if name != EVENT]
 
-    def _image(self, entry: Entry, modality: Modality) -> Image:
+    def _image(self, entry: SampleFiles, modality: Modality) -> Image:
         picture = three_channels(read_picture(entry.files[modality]))
         if modality == EVENT:
             height, width = picture_size(entry.files[CAMERA])
             picture = resize_nearest(picture, (height, width))
             nothing = np.zeros((height, width), np.uint8)
             picture = np.stack([picture[..., _BRIGHTER], picture[..., _DARKER], nothing], axis=2)
-        return self.readings[modality].normalised(unit_scaled(picture))
+        return self.readings[modality].normalized(unit_scaled(picture))
 
-    def labels(self, entry: Entry) -> Labels:
-        """See `FileDataset`: 1 … 25 in the file are the classes, 0 and 255 are unlabelled."""
+    def labels(self, entry: SampleFiles) -> Labels:
+        """See `FileDataset`: 1 … 25 in the file are the classes, 0 and 255 are unlabeled."""
         picture = read_picture(entry.files[LABELS])
         raw = np.asarray(picture if picture.ndim == 2 else picture[..., 0])
         if raw.dtype != np.uint8:
@@ -98,7 +98,7 @@ class Deliver(FileDataset):
 
 def _entries(
     root: Path, split: str, modalities: Sequence[Modality], weather: str | None, fault: str | None
-) -> list[Entry]:
+) -> list[SampleFiles]:
     folder = require_folder(root, FOLDERS[CAMERA], "DELIVER")
     entries = []
     for path in sorted(folder.glob(f"*/{split}/*/*_rgb_front.png")):
@@ -107,7 +107,7 @@ def _entries(
         if weather in (None, sky) and fault in (None, wrong):
             # The camera's picture says how large low-resolution events have to become.
             files = {m: frame_path(root, m, sky, split, scene, number) for m in (CAMERA, *modalities, LABELS)}
-            entries.append(Entry(f"{sky}/{split}/{scene}/{number}", files, {"weather": sky, "fault": wrong}))
+            entries.append(SampleFiles(f"{sky}/{split}/{scene}/{number}", files, {"weather": sky, "fault": wrong}))
     if not entries:
         wanted = f"{weather or '*'}/{split}/*{'' if fault in (None, NO_FAULT) else fault}/*_rgb_front.png"
         raise DatasetError(

@@ -15,7 +15,7 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def read_picture(path: Path) -> npt.NDArray[Any]:
-    """A PNG as it is: (H, W) or (H, W, channels), uint8 or uint16, colours in the order RGB.
+    """A PNG as it is: (H, W) or (H, W, channels), uint8 or uint16, colors in the order RGB.
 
     Raises:
         DatasetError: no such file, or none that can be decoded.

@@ -1,4 +1,4 @@
-"""What the trainer eats: labelled frames, by row."""
+"""What the trainer eats: labeled frames, by row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mlesam_ros.encoding.encoder import Statistics
+from mlesam_ros.encoding.encoder import Normalization
 from mlesam_ros.errors import DatasetError, LabelError
 from mlesam_ros.frame import Modality
 from mlesam_ros.labels import IGNORE, LabelSpace, refuse_palette
@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 """Told (rows done, rows in all)."""
 
 
-class LabelledFrames(Protocol):
+class LabeledDataset(Protocol):
     """Any data set, from disk or rendered."""
 
     @property
@@ -46,8 +46,8 @@ class LabelledFrames(Protocol):
         """Modality → the encoder that reads a live sensor as this set was read; none for what no live sensor has."""
 
     @property
-    def statistics(self) -> Mapping[Modality, Statistics]:
-        """Modality → mean and deviation that its pictures were normalised with."""
+    def statistics(self) -> Mapping[Modality, Normalization]:
+        """Modality → mean and deviation that its pictures were normalized with."""
 
     @property
     def blanks(self) -> Mapping[Modality, Blank]:
@@ -59,7 +59,7 @@ class LabelledFrames(Protocol):
 
     @property
     def square(self) -> bool:
-        """Whether the network reads a square from the centre of each row, as the set's published loader cuts it."""
+        """Whether the network reads a square from the center of each row, as the set's published loader cuts it."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -77,42 +77,42 @@ class LabelledFrames(Protocol):
         """How many rows there are."""
 
     def batch(self, rows: Sequence[int], modalities: Sequence[Modality]) -> tuple[dict[Modality, Tensor], Tensor]:
-        """Some rows: modality → (B, 3, H, W) float32 normalised, and the labels (B, H, W) uint8."""
+        """Some rows: modality → (B, 3, H, W) float32 normalized, and the labels (B, H, W) uint8."""
 
     def class_counts(self, classes: int) -> npt.NDArray[np.int64]:
-        """(classes,) labelled pixels per class."""
+        """(classes,) labeled pixels per class."""
 
 
 @dataclass(frozen=True)
-class Reading:
+class ModalityFormat:
     """How one modality's files become numbers.
 
     Attributes:
         statistics: mean and deviation per channel, in the reading's units.
         encoder: the live encoder that says the same; None where there is none.
         sparse: whether its pixels are measurements with nothing in between.
-        blank: a pixel without anything, normalised.
+        blank: a pixel without anything, normalized.
     """
 
-    statistics: Statistics
+    statistics: Normalization
     encoder: str | None = None
     sparse: bool = False
     blank: Blank = (0.0, 0.0, 0.0)
 
-    def normalised(self, values: npt.NDArray[np.generic]) -> Image:
-        """(H, W, 3) values in the reading's units as a (3, H, W) normalised picture."""
+    def normalized(self, values: npt.NDArray[np.generic]) -> Image:
+        """(H, W, 3) values in the reading's units as a (3, H, W) normalized picture."""
         mean, std = (np.array(s, np.float32)[:, None, None] for s in self.statistics)
         return np.ascontiguousarray((values.transpose(2, 0, 1).astype(np.float32) - mean) / std)
 
 
-def published(statistics: Statistics = ((0.0,) * 3, (1.0,) * 3), encoder: str | None = None) -> Reading:
-    """The published reading of an 8-bit picture: 0 … 1, then normalised; black is what padding is made of."""
+def published(statistics: Normalization = ((0.0,) * 3, (1.0,) * 3), encoder: str | None = None) -> ModalityFormat:
+    """The published reading of an 8-bit picture: 0 … 1, then normalized; black is what padding is made of."""
     blank = tuple(-m / s for m, s in zip(*statistics, strict=True))
-    return Reading(statistics, encoder, blank=(blank[0], blank[1], blank[2]))
+    return ModalityFormat(statistics, encoder, blank=(blank[0], blank[1], blank[2]))
 
 
 @dataclass(frozen=True)
-class Entry:
+class SampleFiles:
     """One row.
 
     Attributes:
@@ -127,16 +127,20 @@ class Entry:
 
 
 LABELS = "labels"
-_HEAD = 26  # bytes of a PNG up to its colour type
+_HEAD = 26  # bytes of a PNG up to its color type
 
 
 class FileDataset(ABC):
-    """A published set in its own layout; satisfies `LabelledFrames`."""
+    """A published set in its own layout; satisfies `LabeledDataset`."""
 
     square: ClassVar[bool] = False
 
     def __init__(
-        self, space: LabelSpace, readings: Mapping[Modality, Reading], entries: Sequence[Entry], workers: int = 2
+        self,
+        space: LabelSpace,
+        readings: Mapping[Modality, ModalityFormat],
+        entries: Sequence[SampleFiles],
+        workers: int = 2,
     ) -> None:
         """Check that every file is there.
 
@@ -175,15 +179,15 @@ class FileDataset(ABC):
         return hashlib.sha256(json.dumps([*rules, self._content]).encode()).hexdigest()
 
     @abstractmethod
-    def images(self, entry: Entry, modalities: Sequence[Modality]) -> dict[Modality, Image]:
-        """Modality → (3, H, W) float32 normalised pictures of a row."""
+    def images(self, entry: SampleFiles, modalities: Sequence[Modality]) -> dict[Modality, Image]:
+        """Modality → (3, H, W) float32 normalized pictures of a row."""
 
     @abstractmethod
-    def labels(self, entry: Entry) -> Labels:
-        """(H, W) uint8 class ids of a row, 255 where unlabelled."""
+    def labels(self, entry: SampleFiles) -> Labels:
+        """(H, W) uint8 class ids of a row, 255 where unlabeled."""
 
     def sample(self, row: int, modalities: Sequence[Modality]) -> tuple[dict[Modality, Image], Labels]:
-        """One row: modality → (3, H, W) float32 normalised, and the labels (H, W) uint8.
+        """One row: modality → (3, H, W) float32 normalized, and the labels (H, W) uint8.
 
         Raises:
             DatasetError: a file cannot be read, or its picture has another size than the labels.
@@ -196,11 +200,11 @@ class FileDataset(ABC):
                 raise DatasetError(_unequal(entry.files[modality], image.shape[1:], entry, labels.shape))
         return images, labels
 
-    def same_size(self, entry: Entry) -> Iterable[Path]:
+    def same_size(self, entry: SampleFiles) -> Iterable[Path]:
         """The files of a row whose pictures must be as large as its labels'; where sizes may differ, none."""
         return entry.files.values()
 
-    def checked_labels(self, entry: Entry) -> Labels:
+    def checked_labels(self, entry: SampleFiles) -> Labels:
         """The labels of a row, all of them within the space.
 
         Raises:
@@ -213,7 +217,7 @@ class FileDataset(ABC):
         return labels
 
     def batch(self, rows: Sequence[int], modalities: Sequence[Modality]) -> tuple[dict[Modality, Tensor], Tensor]:
-        """Some rows: modality → (B, 3, H, W) float32 normalised, and the labels (B, H, W) uint8.
+        """Some rows: modality → (B, 3, H, W) float32 normalized, and the labels (B, H, W) uint8.
 
         Raises:
             DatasetError: see `sample`; or the rows differ in size.
@@ -238,7 +242,7 @@ class FileDataset(ABC):
             one_size: whether all rows must have one size, as those of a batch must.
 
         Returns:
-            (classes,) labelled pixels per class.
+            (classes,) labeled pixels per class.
 
         Raises:
             DatasetError: a file that cannot be read or was cut short, or a picture of another size than its labels, or
@@ -262,7 +266,7 @@ class FileDataset(ABC):
         self._counts, self._content = counts[: len(self.space)], content.hexdigest()
         return self._counts
 
-    def _surveyed(self, entry: Entry) -> tuple[npt.NDArray[np.int64], Any, bytes]:
+    def _surveyed(self, entry: SampleFiles) -> tuple[npt.NDArray[np.int64], Any, bytes]:
         """(256,) pixels per label of a row whose files are sound, (height, width) of its labels, SHA-256 of both.
 
         The digest is of the labels themselves and of the other files' sizes in bytes.
@@ -278,7 +282,7 @@ class FileDataset(ABC):
         return np.bincount(labels.ravel(), minlength=IGNORE + 1), labels.shape, digest
 
     def class_counts(self, classes: int) -> npt.NDArray[np.int64]:
-        """(classes,) labelled pixels per class; reads every label when first asked."""
+        """(classes,) labeled pixels per class; reads every label when first asked."""
         return self.survey()[:classes]
 
     @cached_property
@@ -300,13 +304,13 @@ def _other_size(paths: Mapping[Any, Sequence[Path]]) -> DatasetError:
     )
 
 
-def _unequal(path: Path, shape: Any, entry: Entry, labels: Any) -> str:
+def _unequal(path: Path, shape: Any, entry: SampleFiles, labels: Any) -> str:
     """A sentence for a picture that is not as large as its labels."""
     sizes = [f"{width}x{height}" for height, width in (shape, labels)]
     return f"{path} is {sizes[0]}; the labels {entry.files[LABELS]} are {sizes[1]}; both must show the same pixels."
 
 
-def _check_present(entries: Sequence[Entry]) -> None:
+def _check_present(entries: Sequence[SampleFiles]) -> None:
     """Name the first file that is missing, and how many are.
 
     Raises:

@@ -1,11 +1,11 @@
-"""MCubeS (Liang et al., CVPR 2022): materials, seen in colour, polarisation and near infrared.
+"""MCubeS (Liang et al., CVPR 2022): materials, seen in color, polarisation and near infrared.
 
     root / polL_color / NAME.png     root / polL_aolp_sin, polL_aolp_cos, polL_dolp / NAME.npy
     root / NIR_warped / NAME.png     root / GT / NAME.png (0 … 19, 255)     root / list_folder / {train, val, test}.txt
 
 Reading as published (kyotovision-public, CMNeXt): the left 192 columns, where the cameras do not overlap, are dropped;
-the angle of polarisation is (sin, cos, sin); its degree and the infrared are repeated three times; only the colours are
-normalised. The papers' loaders read test.txt when asked for val, so their numbers are those of `split: test`.
+the angle of polarisation is (sin, cos, sin); its degree and the infrared are repeated three times; only the colors are
+normalized. The papers' loaders read test.txt when asked for val, so their numbers are those of `split: test`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.encoding.rgb import Rgb
+from mlesam_ros.encoding.rgb import RGB
 from mlesam_ros.errors import ConfigError, DatasetError
 from mlesam_ros.frame import CAMERA, Modality
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.training.datasets.files import listed, read_array, read_picture, three_channels, unit_scaled
-from mlesam_ros.training.datasets.frames import LABELS, Entry, FileDataset, Image, Labels, published
+from mlesam_ros.training.datasets.frames import LABELS, FileDataset, Image, Labels, SampleFiles, published
 
 SPLITS = ("train", "val", "test")
 AOLP, DOLP, NIR = "aolp", "dolp", "nir"
@@ -56,19 +56,19 @@ class MCubeS(FileDataset):
         for what, value, accepted in (("split", split, SPLITS), *(("modality", m, MODALITIES) for m in modalities)):
             if value not in accepted:
                 raise ConfigError(f"{what} {value!r} is not known in MCubeS; accepted are {', '.join(accepted)}.")
-        rgb = published(Rgb.statistics, Rgb.name)
+        rgb = published(RGB.statistics, RGB.name)
         readings = {m: rgb if m == CAMERA else published() for m in modalities}
         wanted = [*modalities, *([_COSINE] if AOLP in modalities else []), LABELS]
         names = listed(Path(root) / "list_folder" / f"{split}.txt")
         files = [{m: Path(root) / _PLACES[m][0] / (name + _PLACES[m][1]) for m in wanted} for name in names]
-        entries = [Entry(name, paths) for name, paths in zip(names, files, strict=True)]
+        entries = [SampleFiles(name, paths) for name, paths in zip(names, files, strict=True)]
         super().__init__(load_label_space("mcubes"), readings, entries)
 
-    def images(self, entry: Entry, modalities: Sequence[Modality]) -> dict[Modality, Image]:
+    def images(self, entry: SampleFiles, modalities: Sequence[Modality]) -> dict[Modality, Image]:
         """See `FileDataset`."""
-        return {m: self.readings[m].normalised(self._values(entry, m)) for m in modalities}
+        return {m: self.readings[m].normalized(self._values(entry, m)) for m in modalities}
 
-    def _values(self, entry: Entry, modality: Modality) -> npt.NDArray[np.float32]:
+    def _values(self, entry: SampleFiles, modality: Modality) -> npt.NDArray[np.float32]:
         path = entry.files[modality]
         if modality == AOLP:
             sine, cosine = read_array(path), read_array(entry.files[_COSINE])
@@ -78,7 +78,7 @@ class MCubeS(FileDataset):
         picture = read_array(path) if modality == DOLP else read_picture(path)
         return unit_scaled(three_channels(picture))[:, OVERLAP:]
 
-    def labels(self, entry: Entry) -> Labels:
+    def labels(self, entry: SampleFiles) -> Labels:
         """See `FileDataset`."""
         labels = read_picture(entry.files[LABELS])
         if labels.dtype != np.uint8:

@@ -17,12 +17,20 @@ from pathlib import Path
 
 from mlesam_ros.encoding.event_counts import EventCounts
 from mlesam_ros.encoding.range_intensity_height import RangeIntensityHeight
-from mlesam_ros.encoding.rgb import Rgb
+from mlesam_ros.encoding.rgb import RGB
 from mlesam_ros.errors import ConfigError, DatasetError
 from mlesam_ros.frame import CAMERA, EVENT, LIDAR, Modality
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.training.datasets.files import read_picture, require_folder, three_channels, unit_scaled
-from mlesam_ros.training.datasets.frames import LABELS, Entry, FileDataset, Image, Labels, Reading, published
+from mlesam_ros.training.datasets.frames import (
+    LABELS,
+    FileDataset,
+    Image,
+    Labels,
+    ModalityFormat,
+    SampleFiles,
+    published,
+)
 from mlesam_ros.training.datasets.muses_projected import RADAR, projected, squashed, squashed_labels
 from mlesam_ros.training.datasets.muses_raw import RawMuses
 
@@ -35,12 +43,12 @@ _RAW_SUFFIX = {LIDAR: ".bin", EVENT: ".h5"}
 _PROJECTED_SUFFIXES = (".npz", ".npy", ".png")
 # CAFuser's statistics of the projected radar: github.com/timbroed/CAFuser.
 _READINGS = {
-    CAMERA: published(Rgb.statistics, Rgb.name),
-    LIDAR: Reading(RangeIntensityHeight.statistics, RangeIntensityHeight.name, sparse=True),
-    EVENT: Reading(EventCounts.statistics, EventCounts.name, sparse=True),
-    RADAR: Reading(((4.004, 9.343, 0.0), (14.607, 19.294, 1.0)), sparse=True),
+    CAMERA: published(RGB.statistics, RGB.name),
+    LIDAR: ModalityFormat(RangeIntensityHeight.statistics, RangeIntensityHeight.name, sparse=True),
+    EVENT: ModalityFormat(EventCounts.statistics, EventCounts.name, sparse=True),
+    RADAR: ModalityFormat(((4.004, 9.343, 0.0), (14.607, 19.294, 1.0)), sparse=True),
 }
-_UNSCALED = Reading(((0.0,) * 3, (1.0,) * 3))
+_UNSCALED = ModalityFormat(((0.0,) * 3, (1.0,) * 3))
 
 
 class Muses(FileDataset):
@@ -69,7 +77,7 @@ class Muses(FileDataset):
                 projected.
             protocol: `official`; or `anyseg`, which repeats the loader of the any-modal papers for comparison: all
                 pictures squashed to 1024x1024 and left at 0 … 255, those of other sensors found beside the camera's,
-                and unlabelled pixels counted as road.
+                and unlabeled pixels counted as road.
             projected_folder: where the SDK's script wrote to.
 
         Raises:
@@ -92,7 +100,7 @@ class Muses(FileDataset):
         raw = any(entry.files[m].suffix == _RAW_SUFFIX.get(m) for entry in entries for m in modalities)
         self._raw = RawMuses(self.root / "calib.json") if raw else None
 
-    def images(self, entry: Entry, modalities: Sequence[Modality]) -> dict[Modality, Image]:
+    def images(self, entry: SampleFiles, modalities: Sequence[Modality]) -> dict[Modality, Image]:
         """See `FileDataset`."""
         if self.protocol == "anyseg":
             return {m: squashed(entry.files[m]) for m in modalities}
@@ -102,20 +110,20 @@ class Muses(FileDataset):
             encoded = self._raw.images({m: entry.files[m] for m in raw})
         return {m: encoded[m] if m in encoded else self._picture(entry, m) for m in modalities}
 
-    def same_size(self, entry: Entry) -> list[Path]:
+    def same_size(self, entry: SampleFiles) -> list[Path]:
         """All that are pictures of the camera's view; `anyseg` squashes whatever there is."""
         return [] if self.protocol == "anyseg" else list(entry.files.values())
 
-    def _picture(self, entry: Entry, modality: Modality) -> Image:
+    def _picture(self, entry: SampleFiles, modality: Modality) -> Image:
         path = entry.files[modality]
         if modality == CAMERA:
-            return self.readings[modality].normalised(unit_scaled(three_channels(read_picture(path))))
+            return self.readings[modality].normalized(unit_scaled(three_channels(read_picture(path))))
         values = projected(path, modality)
-        image = self.readings[modality].normalised(values)
+        image = self.readings[modality].normalized(values)
         image[:, ~values.any(axis=2)] = 0
         return image
 
-    def labels(self, entry: Entry) -> Labels:
+    def labels(self, entry: SampleFiles) -> Labels:
         """See `FileDataset`."""
         if self.protocol == "anyseg":
             return squashed_labels(entry.files[LABELS])
@@ -130,13 +138,13 @@ class Muses(FileDataset):
             raise DatasetError(f"MUSES at {self.root} has no {folder.name}/{pattern}.", "Check the split and filters.")
         return found
 
-    def _entry(self, camera: Path, modalities: Sequence[Modality], source: str) -> Entry:
+    def _entry(self, camera: Path, modalities: Sequence[Modality], source: str) -> SampleFiles:
         inside = camera.parent.relative_to(self.root / FOLDERS[CAMERA])
         name = camera.name.removesuffix("_frame_camera.png")
         files = {m: self._file(inside, name, m, source) for m in modalities}
         files[LABELS] = self.root / "gt_semantic" / inside / f"{name}_gt_labelTrainIds.png"
         weather, time = inside.parts[-2:]
-        return Entry((inside / name).as_posix(), files, {"weather": weather, "time": time})
+        return SampleFiles((inside / name).as_posix(), files, {"weather": weather, "time": time})
 
     def _file(self, inside: Path, name: str, modality: Modality, source: str) -> Path:
         stem = f"{name}_{FOLDERS[modality]}"

@@ -61,7 +61,7 @@ def squashed(path: Path) -> Image:
 
 
 def squashed_labels(path: Path) -> Labels:
-    """The same papers' labels: 1024x1024, and what is unlabelled becomes road."""
+    """The same papers' labels: 1024x1024, and what is unlabeled becomes road."""
     labels = read_picture(path)
     small = resize_nearest(labels if labels.ndim == 2 else labels[..., 0], _SQUASHED)
     return np.where(small == IGNORE, 0, small).astype(np.uint8)

@@ -12,9 +12,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, encode, make_preprocessors
 from mlesam_ros.errors import CalibrationError, DatasetError
-from mlesam_ros.frame import EVENT, LIDAR, Cloud, Events, FrameSet, Modality, SensorFrame
+from mlesam_ros.frame import EVENT, LIDAR, EventWindow, FrameSet, Modality, PointCloud, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transform import Transform
@@ -47,7 +47,7 @@ class RawMuses:
             CalibrationError: it lacks a key, or a value is impossible.
         """
         self.rig = _rig(calibration)
-        self._encoders = make_encoders({m: DEFAULT_ENCODERS[m] for m in _FRAMES})
+        self._encoders = make_preprocessors({m: DEFAULT_PREPROCESSORS[m] for m in _FRAMES})
 
     def images(self, files: Mapping[Modality, Path]) -> dict[Modality, Image]:
         """Modality → (3, 1080, 1920) float32 pictures of one moment's raw files.
@@ -73,7 +73,7 @@ def read_cloud(path: Path) -> SensorFrame:
     if len(data) % _POINT.itemsize or not len(data):
         raise DatasetError(f"{path} has {len(data)} bytes; a sweep is rows of six float64, {_POINT.itemsize} bytes.")
     # Its times are those of the recording's own clock, which nothing else here refers to.
-    return SensorFrame(LIDAR, 0, _FRAMES[LIDAR], Cloud(data.view(_POINT)[_COLUMNS]))
+    return SensorFrame(LIDAR, 0, _FRAMES[LIDAR], PointCloud(data.view(_POINT)[_COLUMNS]))
 
 
 def read_events(path: Path) -> SensorFrame:
@@ -95,7 +95,7 @@ def read_events(path: Path) -> SensorFrame:
     order = np.flatnonzero(chosen)[np.argsort(t[chosen], kind="stable")]
     end = int(t.max(initial=0)) * _MICROSECOND
     nanoseconds = t[order].astype(np.int64) * _MICROSECOND - end
-    events = Events(
+    events = EventWindow(
         width, height, x[order].astype(np.uint16), y[order].astype(np.uint16), nanoseconds, p[order] > 0,
         -WINDOW * _MICROSECOND, 0,
     )  # fmt: skip

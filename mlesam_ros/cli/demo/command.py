@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mlesam_ros.cli.environment import prepare_own_domain
-from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.help import epilog, format_help
 from mlesam_ros.cli.results import JsonOption, write_json
 
 _EXAMPLES = epilog("mlesam demo", "mlesam demo --quick", "mlesam demo --checkpoint my_experts.safetensors --json -")
@@ -17,7 +17,7 @@ _SECONDS, _QUICK_SECONDS = 40.0, 12.0
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(help=prose(demo), epilog=_EXAMPLES)(demo)
+    app.command(help=format_help(demo), epilog=_EXAMPLES)(demo)
 
 
 def demo(
@@ -37,10 +37,10 @@ def demo(
     on the way, compares every mask with the truth, and leaves a folder with the result bag, the figures and pictures.
     """
     prepare_own_domain()
-    from mlesam_ros.cli.demo.drive import Drive
+    from mlesam_ros.cli.demo.drive import DemoRunner
 
     length = _QUICK_SECONDS if quick else seconds
-    drive = Drive(length, side, cache, output, checkpoint, base_weights, live=not headless)
+    drive = DemoRunner(length, side, cache, output, checkpoint, base_weights, live=not headless)
     result = drive.run(quiet=json == "-")
     if json is not None:
         write_json(result, json)

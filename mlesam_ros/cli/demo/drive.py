@@ -12,20 +12,20 @@ from typing import Any
 from rich.console import Console
 
 from mlesam_ros.bags.street import TOPICS
-from mlesam_ros.cli.demo.processes import Child, ProcessError
+from mlesam_ros.cli.demo.processes import ChildProcess, ProcessError
 from mlesam_ros.cli.demo.recorder import Recorder
 from mlesam_ros.cli.demo.recording import default_cache, recordings_for, render
-from mlesam_ros.cli.demo.report import conclude
+from mlesam_ros.cli.demo.report import write_results
 from mlesam_ros.cli.demo.script import PERIOD, Phase, write_script
 from mlesam_ros.cli.demo.view import View
-from mlesam_ros.cli.demo.witness import ALWAYS, LATCHED, NODE, NOW_AND_THEN, TRUTH, Witness
-from mlesam_ros.cli.folder import new_folder
+from mlesam_ros.cli.demo.witness import ALWAYS, LATCHED, NODE, NOW_AND_THEN, TRUTH, DemoCollector
+from mlesam_ros.cli.folder import new_run_dir
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.frame import NANOSECONDS
 from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.checkpoint import describe_checkpoint
-from mlesam_ros.ros.observer import Observer
-from mlesam_ros.share import share
+from mlesam_ros.ros.observer import RawSubscriber
+from mlesam_ros.share import resource_path
 
 _NODE_PATIENCE = 60.0  # s from the node's start to its being active
 _PLAYER_PATIENCE = 20.0  # s for the node to find the sensors
@@ -34,7 +34,7 @@ _DRAIN = 0.5  # s for the last masks to arrive
 _STEP = 0.05  # s
 
 
-class Drive:
+class DemoRunner:
     """The simulated robot's drive and what it takes: recordings, the node, the player; this process is the observer."""
 
     def __init__(
@@ -68,7 +68,7 @@ class Drive:
         self._output = output
         self._weights = {"checkpoint": checkpoint, "base_weights": base_weights}
         self._live = live
-        self._label_space = _label_space(checkpoint or share("weights/street.safetensors"))
+        self._label_space = _label_space(checkpoint or resource_path("weights/street.safetensors"))
 
     def run(self, quiet: bool) -> dict[str, Any]:
         """Do it.
@@ -86,15 +86,15 @@ class Drive:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         console = Console(stderr=quiet)
         streets = self._render()
-        folder = new_folder(self._output)
+        folder = new_run_dir(self._output)
         interrupted = False
         with Recorder(folder / "result", {**ALWAYS, **NOW_AND_THEN}, LATCHED) as recorder:
-            witness = Witness(self.phases, len(self._label_space), recorder.record)
+            witness = DemoCollector(self.phases, len(self._label_space), recorder.record)
             try:
                 self._observe(witness, streets, folder, console)
             except KeyboardInterrupt:
                 interrupted = True
-        result = conclude(witness, self._label_space, streets, folder, console)
+        result = write_results(witness, self._label_space, streets, folder, console)
         if interrupted:
             raise KeyboardInterrupt
         return result
@@ -105,16 +105,16 @@ class Drive:
             scenes[phase.daylight] = scenes.get(phase.daylight, 0) + (phase.end - phase.start) // PERIOD
         return render(recordings_for(list(scenes.items()), self._side), self._cache)
 
-    def _observe(self, witness: Witness, streets: list[Path], folder: Path, console: Console) -> None:
+    def _observe(self, witness: DemoCollector, streets: list[Path], folder: Path, console: Console) -> None:
         report = folder / "player.json"
         with ExitStack() as stack:
-            node = stack.enter_context(Child("node", self._node_arguments(), folder / "node.log"))
-            observer = stack.enter_context(Observer(witness.hear))
+            node = stack.enter_context(ChildProcess("node", self._node_arguments(), folder / "node.log"))
+            observer = stack.enter_context(RawSubscriber(witness.hear))
             _wait_until_active(observer, node, console)
             for topic, type_name in ALWAYS.items():
                 observer.listen(topic, type_name, latched=topic in LATCHED)
             player = stack.enter_context(
-                Child("player", self._player_arguments(streets, report), folder / "player.log")
+                ChildProcess("player", self._player_arguments(streets, report), folder / "player.log")
             )
             view = stack.enter_context(View(console, witness, self._live and console.is_terminal))
             self._watch(observer, witness, view, report, (node, player))
@@ -122,7 +122,12 @@ class Drive:
         witness.score.published = _read(report)["published"].get(TRUTH, 0)
 
     def _watch(
-        self, observer: Observer, witness: Witness, view: View, report: Path, children: tuple[Child, Child]
+        self,
+        observer: RawSubscriber,
+        witness: DemoCollector,
+        view: View,
+        report: Path,
+        children: tuple[ChildProcess, ChildProcess],
     ) -> None:
         node, player = children
         while not player.ended:
@@ -130,18 +135,18 @@ class Drive:
             node.check()
             if not witness.score.start and report.exists():
                 witness.score.begin(_read(report)["start_ns"])
-            self._glimpse(observer, witness)
+            self._record_optional_topics(observer, witness)
             view.show()
         player.check(may_be_done=True)
 
-    def _glimpse(self, observer: Observer, witness: Witness) -> None:
+    def _record_optional_topics(self, observer: RawSubscriber, witness: DemoCollector) -> None:
         """Listen to what is made only for listeners, for a while in the middle of each phase."""
         offset = time.time_ns() - witness.score.start
         if any(abs(offset - _middle(phase)) < _GLIMPSE for phase in self.phases):
             for topic, type_name in NOW_AND_THEN.items():
                 observer.listen(topic, type_name)
         else:
-            observer.ignore(NOW_AND_THEN)
+            observer.unsubscribe(NOW_AND_THEN)
 
     def _node_arguments(self) -> list[str]:
         given = {name: path.resolve() for name, path in self._weights.items() if path is not None}
@@ -172,12 +177,12 @@ def _label_space(checkpoint: Path) -> LabelSpace:
     return truth
 
 
-def _wait_until_active(observer: Observer, node: Child, console: Console) -> None:
+def _wait_until_active(observer: RawSubscriber, node: ChildProcess, console: Console) -> None:
     with console.status("loading the model"):
         begun = time.monotonic()
         while (state := observer.lifecycle_state(NODE)) != "active":
             node.check()
             if state == "unconfigured" or time.monotonic() - begun > _NODE_PATIENCE:
-                raise ProcessError(f"the node is {state or 'silent'}: {node.last_words()} (all its words: {node.log}).")
+                raise ProcessError(f"the node is {state or 'silent'}: {node.log_tail()} (all its words: {node.log}).")
             time.sleep(_STEP)
     console.print(f"the node is active after {time.monotonic() - begun:.1f} s", highlight=False)

@@ -28,7 +28,7 @@ class Gallery:
         """Prepare.
 
         Args:
-            label_space: names and colours.
+            label_space: names and colors.
             camera: stamp → (H, W, 3) RGB as the node got it; absent where the camera was silent.
         """
         self._space = label_space

@@ -19,7 +19,7 @@ class ProcessError(MlesamError):
     """A process of the demo ended before its time."""
 
 
-class Child:
+class ChildProcess:
     """One `mlesam` command in a process of its own, its output in a log file."""
 
     def __init__(self, name: str, arguments: Sequence[str], log: Path) -> None:
@@ -39,7 +39,7 @@ class Child:
                 command, stdout=out, stderr=out, start_new_session=True, env=_environment()
             )
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> ChildProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -74,9 +74,9 @@ class Child:
         code = self._process.poll()
         if code is None or (may_be_done and code == 0):
             return
-        raise ProcessError(f"the {self.name} ended with code {code}: {self.last_words()} (all its words: {self.log}).")
+        raise ProcessError(f"the {self.name} ended with code {code}: {self.log_tail()} (all its words: {self.log}).")
 
-    def last_words(self, lines: int = 3) -> str:
+    def log_tail(self, lines: int = 3) -> str:
         """The end of its log, on one line."""
         said = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
         return " / ".join([line.strip() for line in said if line.strip()][-lines:]) or "none"

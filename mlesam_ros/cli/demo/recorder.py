@@ -11,7 +11,7 @@ from mlesam_ros.bags.writer import BagWriter
 
 
 class Recorder:
-    """Writes serialised messages into an mcap bag, compressed chunk by chunk."""
+    """Writes serialized messages into an mcap bag, compressed chunk by chunk."""
 
     def __init__(self, path: Path, types: Mapping[str, str], latched: Collection[str]) -> None:
         """Begin a bag.

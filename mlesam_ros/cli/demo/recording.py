@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlesam_ros.cli.demo.processes import Child
+from mlesam_ros.cli.demo.processes import ChildProcess
 from mlesam_ros.files import expand_path
 from mlesam_ros.progress import track
 
@@ -97,7 +97,7 @@ def _render(missing: Sequence[Recording], cache: Path) -> None:
         with ExitStack() as stack:
             progress = stack.enter_context(track("rendering the street, once", total, "moments"))
             renderers = [
-                stack.enter_context(Child("renderer", recording.arguments(out), out.with_suffix(".log")))
+                stack.enter_context(ChildProcess("renderer", recording.arguments(out), out.with_suffix(".log")))
                 for recording, out in partial.items()
             ]
             while not all(child.ended for child in renderers):
@@ -117,6 +117,6 @@ def _render(missing: Sequence[Recording], cache: Path) -> None:
             out.with_suffix(".log").unlink(missing_ok=True)
 
 
-def _done(child: Child) -> int:
-    match = _DONE.search(child.last_words(1))
+def _done(child: ChildProcess) -> int:
+    match = _DONE.search(child.log_tail(1))
     return int(match[1]) if match else 0

@@ -16,7 +16,7 @@ from mlesam_ros.bags.typestore import typestore
 from mlesam_ros.cli.demo.pictures import Gallery, Picture
 from mlesam_ros.cli.demo.score import PhaseScore
 from mlesam_ros.cli.demo.view import number, phase_row
-from mlesam_ros.cli.demo.witness import IMAGE, Witness
+from mlesam_ros.cli.demo.witness import IMAGE, DemoCollector
 from mlesam_ros.cli.results import write_json
 from mlesam_ros.frame import CAMERA, NANOSECONDS
 from mlesam_ros.labels import LabelSpace
@@ -26,14 +26,14 @@ from mlesam_ros.ros.playlist import Playlist
 _FPS = 5.0
 
 
-def conclude(
-    witness: Witness, label_space: LabelSpace, streets: Sequence[Path], folder: Path, console: Console
+def write_results(
+    witness: DemoCollector, label_space: LabelSpace, streets: Sequence[Path], folder: Path, console: Console
 ) -> dict[str, Any]:
     """Write `metrics.json` and the pictures, print the table and the closing line.
 
     Args:
         witness: what was seen.
-        label_space: names and colours.
+        label_space: names and colors.
         streets: the bags that were played, for the camera's pictures.
         folder: where to.
         console: for people.
@@ -55,7 +55,7 @@ def conclude(
     return result
 
 
-def _print_phases(witness: Witness, console: Console) -> None:
+def _print_phases(witness: DemoCollector, console: Console) -> None:
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for title in ("phase", "masks", "of", "mIoU", "p50", "longest gap"):
         table.add_column(title, justify="left" if title == "phase" else "right")
@@ -64,7 +64,7 @@ def _print_phases(witness: Witness, console: Console) -> None:
     console.print(table)
 
 
-def _draw(witness: Witness, label_space: LabelSpace, streets: Sequence[Path], folder: Path) -> None:
+def _draw(witness: DemoCollector, label_space: LabelSpace, streets: Sequence[Path], folder: Path) -> None:
     """A still and an animation per phase; the camera's pictures are read back from the street, phase by phase."""
     scores = {score.phase.name: score for score in witness.score.phases}
     drawn = 0
@@ -79,7 +79,7 @@ def _draw(witness: Witness, label_space: LabelSpace, streets: Sequence[Path], fo
             progress(drawn, len(scores))
 
 
-def _camera(witness: Witness, streets: Sequence[Path]) -> Iterator[tuple[str, int, Picture]]:
+def _camera(witness: DemoCollector, streets: Sequence[Path]) -> Iterator[tuple[str, int, Picture]]:
     """(phase, stamp as it was played, RGB) of every camera picture whose mask was kept."""
     store, playlist = typestore(), Playlist(streets)
     try:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlesam_ros.cli.demo.score import PhaseScore, latency_ms
-from mlesam_ros.cli.demo.witness import Witness
+from mlesam_ros.cli.demo.witness import DemoCollector
 from mlesam_ros.frame import MODALITIES, NANOSECONDS
 
 _BAR = 10
@@ -27,7 +27,7 @@ _LINE = 1.0  # s between lines where there is no terminal to redraw
 class View:
     """A live table on a terminal, a line a second elsewhere."""
 
-    def __init__(self, console: Console, witness: Witness, live: bool) -> None:
+    def __init__(self, console: Console, witness: DemoCollector, live: bool) -> None:
         """Show nothing yet.
 
         Args:

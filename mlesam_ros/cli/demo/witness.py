@@ -38,7 +38,7 @@ _NEWS = NANOSECONDS
 _KEEP_EVERY = 2  # masks, for the pictures
 
 
-class Witness:
+class DemoCollector:
     """Takes what the observer hears.
 
     Attributes:
@@ -53,7 +53,7 @@ class Witness:
         Args:
             phases: the script.
             classes: size of the label space.
-            record: gets every message: topic, host time of arrival in nanoseconds, serialised message.
+            record: gets every message: topic, host time of arrival in nanoseconds, serialized message.
         """
         self.score = Score(phases, classes)
         self._status: tuple[int, Any] = (0, None)

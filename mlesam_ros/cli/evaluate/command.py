@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.help import epilog, format_help
 from mlesam_ros.cli.parameters import (
     NODE,
     TRUTH,
@@ -35,7 +35,7 @@ _EXAMPLES = epilog(
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(help=prose(evaluate), epilog=_EXAMPLES)(evaluate)
+    app.command(help=format_help(evaluate), epilog=_EXAMPLES)(evaluate)
 
 
 def evaluate(

@@ -8,26 +8,26 @@ from typing import Any
 
 from rich.console import Console
 
-from mlesam_ros.cli.folder import new_folder
+from mlesam_ros.cli.folder import new_run_dir
 from mlesam_ros.cli.results import write_json
 from mlesam_ros.config import NodeParameters
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.evaluation.output import METRICS
 from mlesam_ros.progress import track
 from mlesam_ros.training.distributed import is_first
-from mlesam_ros.training.measure import Exam, measure
+from mlesam_ros.training.measure import DatasetEvalConfig, evaluate_checkpoint
 
 _OF_NETWORK = {"checkpoint", "base_weights", "device", "precision"}
 """Parameters that count for a data set."""
 
 
 def run_dataset(
-    checkpoint: Path, base_weights: Path | None, exam: Exam, output: Path, quiet: bool
+    checkpoint: Path, base_weights: Path | None, exam: DatasetEvalConfig, output: Path, quiet: bool
 ) -> dict[str, Any] | None:
     """Measure, show, and leave `metrics.json` in a folder of its own.
 
     Args:
-        checkpoint, base_weights, exam: see `measure`.
+        checkpoint, base_weights, exam: see `evaluate_checkpoint`.
         output: folder in which the result's folder is made.
         quiet: say nothing on standard output.
 
@@ -35,14 +35,14 @@ def run_dataset(
         what `docs/results.md` documents as `evaluation.json`; None in all processes but the first.
 
     Raises:
-        MlesamError: see `measure`.
+        MlesamError: see `evaluate_checkpoint`.
     """
-    figures, shown = measure(
+    figures, shown = evaluate_checkpoint(
         checkpoint, base_weights, exam, lambda batches: track(f"segmenting {exam.name}", batches, "batches")
     )
     if not is_first():
         return None
-    folder = new_folder(output, "evaluate")
+    folder = new_run_dir(output, "evaluate")
     figures["output_dir"] = str(folder)
     write_json(figures, folder / METRICS)
     console = Console(stderr=quiet, highlight=False)
@@ -71,7 +71,7 @@ def refuse_bags_only(options: Mapping[str, Any], parameters: NodeParameters, fil
         )
 
 
-def exam(dataset: str, paths: Sequence[Path], split: str, options: Sequence[str], **how: Any) -> Exam:
+def exam(dataset: str, paths: Sequence[Path], split: str, options: Sequence[str], **how: Any) -> DatasetEvalConfig:
     """What was asked for, in words.
 
     Args:
@@ -79,7 +79,7 @@ def exam(dataset: str, paths: Sequence[Path], split: str, options: Sequence[str]
         paths: its folder, and nothing else.
         split: of the set.
         options: KEY=VALUE each.
-        how: the other attributes of `Exam`.
+        how: the other attributes of `DatasetEvalConfig`.
 
     Raises:
         ConfigError: not one folder, an option without a value, or one that a data set does not have.
@@ -88,4 +88,4 @@ def exam(dataset: str, paths: Sequence[Path], split: str, options: Sequence[str]
         raise ConfigError(f"{len(paths)} folders are given; a data set lies in one.")
     if wrong := [pair for pair in options if "=" not in pair.strip("=")]:
         raise ConfigError(f"option {wrong[0]!r} cannot be read.", "Write KEY=VALUE, such as weather=night.")
-    return Exam(dataset, paths[0], split, dict(pair.split("=", 1) for pair in options), **how)
+    return DatasetEvalConfig(dataset, paths[0], split, dict(pair.split("=", 1) for pair in options), **how)

@@ -13,16 +13,16 @@ from typing import Any
 from rich.console import Console
 
 from mlesam_ros.cli.evaluate.show import show_bag, show_bags
-from mlesam_ros.cli.folder import new_folder
+from mlesam_ros.cli.folder import new_run_dir
 from mlesam_ros.cli.results import write_json
 from mlesam_ros.errors import BagError, MlesamError
-from mlesam_ros.evaluation.evaluate import Evaluation, NothingMadeError, look
-from mlesam_ros.evaluation.many import find_bags, names_of
+from mlesam_ros.evaluation.evaluate import Evaluation, NoMasksError, check_bag
+from mlesam_ros.evaluation.many import find_bags, unique_names
 from mlesam_ros.evaluation.metrics import summary
 from mlesam_ros.evaluation.options import Options
-from mlesam_ros.evaluation.output import METRICS, REPORT, Outputs, evaluate_into
+from mlesam_ros.evaluation.output import METRICS, REPORT, Outputs, evaluate_to_folder
 from mlesam_ros.evaluation.report.page import write_overview
-from mlesam_ros.evaluation.team import Team
+from mlesam_ros.evaluation.team import ProcessGroup
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.progress import busy, track
 
@@ -61,22 +61,22 @@ def run(request: Request, quiet: bool) -> dict[str, Any] | None:
     Raises:
         MlesamError: bad input, or not one bag could be evaluated.
     """
-    names = names_of(find_bags(request.paths))
+    names = unique_names(find_bags(request.paths))
     console = Console(stderr=quiet)
     if len(names) == 1:
         return _run_one(request, next(iter(names.values())), console)
-    with Team() as team:
+    with ProcessGroup() as team:
         return _run_many(request, names, team, console)
 
 
 def _run_one(request: Request, bag: Path, console: Console) -> dict[str, Any]:
     with busy("loading the model"):
         pipeline = request.load(None)
-    seconds = look(bag, pipeline, request.options)
-    folder = new_folder(request.output, "evaluate")
+    seconds = check_bag(bag, pipeline, request.options)
+    folder = new_run_dir(request.output, "evaluate")
     try:
         _, figures = _evaluate(request, folder, bag, pipeline, seconds)
-    except (NothingMadeError, KeyboardInterrupt):
+    except (NoMasksError, KeyboardInterrupt):
         _discard(folder)
         raise
     figures["output_dir"] = str(folder)
@@ -85,12 +85,14 @@ def _run_one(request: Request, bag: Path, console: Console) -> dict[str, Any]:
     return figures
 
 
-def _run_many(request: Request, names: Mapping[str, Path], team: Team, console: Console) -> dict[str, Any] | None:
+def _run_many(
+    request: Request, names: Mapping[str, Path], team: ProcessGroup, console: Console
+) -> dict[str, Any] | None:
     with busy("loading the model"):
         pipeline = request.load(team.device)
-    folder = Path(team.told(str(new_folder(request.output, "evaluate")) if team.rank == 0 else None))
+    folder = Path(team.told(str(new_run_dir(request.output, "evaluate")) if team.rank == 0 else None))
     mine = dict(list(names.items())[team.rank :: team.size])
-    shared = team.gathered(_evaluate_all(request, folder, mine, pipeline))
+    shared = team.all_gather(_evaluate_all(request, folder, mine, pipeline))
     if team.rank:
         return None
     found = {name: part.found[name] for name in names for part in shared if name in part.found}
@@ -137,12 +139,12 @@ def _evaluate_all(request: Request, folder: Path, bags: Mapping[str, Path], pipe
     for name, bag in bags.items():
         own = folder / name
         try:
-            seconds = look(bag, pipeline, request.options)
+            seconds = check_bag(bag, pipeline, request.options)
             own.mkdir()
             evaluation, figures = _evaluate(request, own, bag, pipeline, seconds)
         except MlesamError as error:
             share.failed[name] = str(error)
-            if isinstance(error, NothingMadeError):
+            if isinstance(error, NoMasksError):
                 shutil.rmtree(own)
             continue
         except KeyboardInterrupt:
@@ -172,7 +174,7 @@ def _evaluate(
             if ended():
                 raise KeyboardInterrupt
 
-        return evaluate_into(folder, bag, pipeline, request.options, request.outputs, progress)
+        return evaluate_to_folder(folder, bag, pipeline, request.options, request.outputs, progress)
 
 
 @contextmanager

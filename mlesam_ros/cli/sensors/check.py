@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.help import epilog, format_help
 from mlesam_ros.cli.parameters import NODE, NodeOption, ParamOption, ParamsOption, read_parameters
 from mlesam_ros.cli.results import JsonOption, write_json
 from mlesam_ros.errors import ConfigError, Problem
@@ -24,13 +24,13 @@ _EXAMPLES = epilog(
     "mlesam sensors check rig.yaml --image front_optical_frame=front.png --image rear_optical_frame=rear.png --json -",
 )
 _VERDICTS = {ERROR: "wrong", WARNING: "doubtful"}
-_COLOURS = {ERROR: typer.colors.RED, WARNING: typer.colors.YELLOW}
+_COLORS = {ERROR: typer.colors.RED, WARNING: typer.colors.YELLOW}
 _WRONG = 1
 
 
 def register(group: typer.Typer) -> None:
     """Add the command."""
-    group.command("check", help=prose(check), epilog=_EXAMPLES)(check)
+    group.command("check", help=format_help(check), epilog=_EXAMPLES)(check)
 
 
 def check(
@@ -73,7 +73,7 @@ def _named(calibration: Path | None, parameters: NodeParameters) -> Path:
 
 
 def _findings(calibration: Path, images: list[str]) -> list[Finding]:
-    from mlesam_ros.geometry.audit import audit, picture_findings
+    from mlesam_ros.geometry.audit import picture_findings, validate_rig
     from mlesam_ros.strict_yaml import read_yaml
 
     if not calibration.is_file():
@@ -83,7 +83,7 @@ def _findings(calibration: Path, images: list[str]) -> list[Finding]:
         fields: Any = read_yaml(calibration)
     except ConfigError as error:
         return [Finding.from_problem(ERROR, "file", error.problem)]
-    findings = audit(fields)
+    findings = validate_rig(fields)
     for frame, path, size in sizes:
         findings += picture_findings(fields, frame, size, path.name)
     return findings
@@ -108,6 +108,6 @@ def _size(path: Path) -> tuple[int, int]:
 
 def _show(calibration: Path, verdict: str, findings: list[Finding]) -> None:
     for finding in findings:
-        label = typer.style(f"{finding.severity:8}", fg=_COLOURS.get(finding.severity), bold=True)
+        label = typer.style(f"{finding.severity:8}", fg=_COLORS.get(finding.severity), bold=True)
         typer.echo(f"{label} {finding.subject}: {Problem(finding.message, finding.remedy)}")
     typer.echo(f"{calibration}: {verdict}")

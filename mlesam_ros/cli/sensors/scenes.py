@@ -14,25 +14,25 @@ import numpy.typing as npt
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.segments import mask_segments, outline_segments
-from mlesam_ros.bags.still import load_still
+from mlesam_ros.bags.still import load_calibrated_frame
 from mlesam_ros.config import NodeParameters
 from mlesam_ros.encoding.cloud import cloud_xyz
 from mlesam_ros.encoding.context import Context
 from mlesam_ros.encoding.picture import to_rgb
-from mlesam_ros.encoding.placement import place_cloud
+from mlesam_ros.encoding.placement import cloud_to_camera
 from mlesam_ros.errors import BagError
 from mlesam_ros.evaluation.calibration import BagRig
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.evaluation.topics import find_topics
-from mlesam_ros.frame import CAMERA, LIDAR, Cloud, CompressedPicture, FrameSet, Picture, SensorFrame
+from mlesam_ros.frame import CAMERA, LIDAR, CompressedImage, FrameSet, PointCloud, RawImage, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.coherence import Coherence, Segments, best_yaw, by_yaw, turned
+from mlesam_ros.geometry.coherence import DepthSpread, Segments, best_yaw, rotate_extrinsic, score_by_yaw
 from mlesam_ros.geometry.rig import Lens, Rig, load_rig
 from mlesam_ros.geometry.transform import Transform
 from mlesam_ros.labels import load_label_space
 
 NEAR = 1.0
-"""Metres along the camera's axis up to which nothing is drawn: the robot itself."""
+"""Meters along the camera's axis up to which nothing is drawn: the robot itself."""
 _MOST_SETS = 50
 """Moments of a bag that are looked through for one with all sensors."""
 _CAMERA_FRAME, _LIDAR_FRAME = "camera_optical_frame", "lidar"
@@ -45,7 +45,7 @@ class Scene:
     Attributes:
         name: of the folder or bag.
         rgb: (H, W, 3) uint8.
-        points: (N, 3) float64 metres in the camera's optical frame at the set's time, as encoders place them.
+        points: (N, 3) float64 meters in the camera's optical frame at the set's time, as encoders place them.
         camera: of the picture.
         turn: the rotation that was added in the optical frame.
         masks: folder of its masks; None where it can have none.
@@ -68,13 +68,13 @@ class Scene:
         """The same with degrees added to the mounting."""
         angles = {"yaw": yaw, "pitch": pitch, "roll": roll}
         added = ", ".join(f"{name} {angle:+g} deg" for name, angle in angles.items() if angle)
-        return replace(self, turn=turned(self.turn, **angles), added=added)
+        return replace(self, turn=rotate_extrinsic(self.turn, **angles), added=added)
 
     @cached_property
     def projected(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-        """Rows, columns and metres from the camera of the points that land."""
+        """Rows, columns and meters from the camera of the points that land."""
         optical = self.turn.apply(self.points)
-        index, u, v = self.camera.land(optical, NEAR)
+        index, u, v = self.camera.project_visible(optical, NEAR)
         rows, cols = np.floor(v + 0.5).astype(np.intp), np.floor(u + 0.5).astype(np.intp)
         return rows, cols, np.linalg.norm(optical[index], axis=1)
 
@@ -98,9 +98,9 @@ class Scene:
         return "masks" if self._masks else "outlines"
 
     @cached_property
-    def scores(self) -> Mapping[float, Coherence]:
+    def scores(self) -> Mapping[float, DepthSpread]:
         """Added yaw → how well the two sensors agree."""
-        return by_yaw(self.points, self.turn, self.camera, self.segments)
+        return score_by_yaw(self.points, self.turn, self.camera, self.segments)
 
     @property
     def best_yaw(self) -> float | None:
@@ -129,12 +129,12 @@ def open_scene(
 
 
 def _from_still(folder: Path, fit: str | None) -> Scene:
-    still = load_still(folder, fit)
+    still = load_calibrated_frame(folder, fit)
     rig = Rig(_CAMERA_FRAME, {_CAMERA_FRAME: still.camera})
     rig.tree.set(_CAMERA_FRAME, _LIDAR_FRAME, still.camera_from_lidar)
     payloads: list[tuple[str, str, Any]] = [
         (CAMERA, _CAMERA_FRAME, still.pixels),
-        (LIDAR, _LIDAR_FRAME, Cloud(still.points)),
+        (LIDAR, _LIDAR_FRAME, PointCloud(still.points)),
     ]
     frames = {modality: SensorFrame(modality, 0, frame, payload) for modality, frame, payload in payloads}
     frame_set = FrameSet(0, CAMERA, frames, dict.fromkeys(frames, 0))
@@ -187,30 +187,30 @@ def _override(rig: Rig, calibration: Rig) -> None:
         rig.camera_frame = calibration.camera_frame
     rig.models.update(calibration.models)
     rig.lenses = {m: lens for m, lens in rig.lenses.items() if lens.frame_id not in calibration.models}
-    for parent, child, transform in calibration.tree.statics():
+    for parent, child, transform in calibration.tree.static_transforms():
         rig.tree.set(parent, child, transform)
 
 
 def _fitted(frame: SensorFrame, rig: Rig, fit: str | None) -> CameraModel:
     rgb = _rgb(frame)
     if fit is not None:
-        fitted = rig.camera.fitted(rgb.shape[0], rgb.shape[1], fit)
+        fitted = rig.camera.adapt_to_size(rgb.shape[0], rgb.shape[1], fit)
         rig.lenses = rig.lenses | {CAMERA: Lens(rig.camera_frame, fitted)}
     rig.camera.check(rgb.shape[0], rgb.shape[1], "camera picture")
     return rig.camera
 
 
 def _rgb(frame: SensorFrame) -> npt.NDArray[np.uint8]:
-    if not isinstance(frame.payload, Picture | CompressedPicture):
+    if not isinstance(frame.payload, RawImage | CompressedImage):
         raise BagError(f"the camera's payload is {type(frame.payload).__name__}; it must be a picture.")
     return to_rgb(frame.payload)
 
 
 def _scene(path: Path, frame_set: FrameSet, rig: Rig, camera: CameraModel, masks: Path | None) -> Scene:
     sweep = frame_set.frames[LIDAR]
-    if not isinstance(sweep.payload, Cloud):
+    if not isinstance(sweep.payload, PointCloud):
         raise BagError(f"the LiDAR's payload is {type(sweep.payload).__name__}; it must be a cloud.")
-    placement, xyz = place_cloud(sweep, rig, Context(frame_set)), cloud_xyz(sweep.payload)
+    placement, xyz = cloud_to_camera(sweep, rig, Context(frame_set)), cloud_xyz(sweep.payload)
     points = placement.apply(xyz.astype(np.float64)).astype(np.float64, copy=False)
     rgb = _rgb(frame_set.frames[CAMERA])
     return Scene(path.stem, rgb, points, camera, Transform.identity(), masks, frame_set, rig)

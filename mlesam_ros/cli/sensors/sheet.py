@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from mlesam_ros.cli.sensors.scenes import Scene
 from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, make_encoders
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, make_preprocessors
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.frame import Modality
 
@@ -16,7 +16,7 @@ Picture = npt.NDArray[np.uint8]
 
 _INK, _PAPER = (235, 235, 235), (24, 24, 28)
 _NEAREST, _FARTHEST = 2.0, 100.0
-"""Metres at the two ends of the colours, whatever the scene, so that pictures can be compared."""
+"""Meters at the two ends of the colors, whatever the scene, so that pictures can be compared."""
 _TICKS = (2, 5, 10, 20, 50, 100)
 _DIM = 0.65
 """How bright the picture stays under the points."""
@@ -30,9 +30,9 @@ def projection_sheet(scene: Scene) -> Picture:
     """The points over the picture, nearest on top, with a caption and a legend: (H, W, 3) uint8 RGB."""
     factor = -(-_LEAST_WIDTH // scene.rgb.shape[1])
     canvas = (np.repeat(np.repeat(scene.rgb, factor, axis=0), factor, axis=1) * _DIM).astype(np.uint8)
-    rows, cols, metres = scene.projected
-    order = np.argsort(-metres)
-    _dots(canvas, rows[order] * factor + factor // 2, cols[order] * factor + factor // 2, _colours(metres[order]))
+    rows, cols, meters = scene.projected
+    order = np.argsort(-meters)
+    _dots(canvas, rows[order] * factor + factor // 2, cols[order] * factor + factor // 2, _colors(meters[order]))
     unit = canvas.shape[1] / 1920
     added = f", {scene.added} added" if scene.added else ""
     score = scene.scores[0.0]
@@ -49,12 +49,12 @@ def encoding_sheets(scene: Scene) -> dict[str, Picture]:
     """
     height, width = scene.rgb.shape[:2]
     size = (round(height * _LONG_SIDE / max(height, width)), round(width * _LONG_SIDE / max(height, width)))
-    names = {m: DEFAULT_ENCODERS[m] for m in scene.frames.frames if m in DEFAULT_ENCODERS}
+    names = {m: DEFAULT_PREPROCESSORS[m] for m in scene.frames.frames if m in DEFAULT_PREPROCESSORS}
     return {f"{m}_{name}": _encoded(scene, m, name, size) for m, name in names.items()}
 
 
 def _encoded(scene: Scene, modality: Modality, name: str, size: tuple[int, int]) -> Picture:
-    encoder = make_encoders({modality: name})[modality]
+    encoder = make_preprocessors({modality: name})[modality]
     try:
         image = encoder(scene.frames.frames[modality], scene.rig, size, Context(scene.frames)).transpose(1, 2, 0)
     except MlesamError as error:
@@ -70,7 +70,7 @@ def _encoded(scene: Scene, modality: Modality, name: str, size: tuple[int, int])
     return np.concatenate([caption, shown.astype(np.uint8)])
 
 
-def _dots(canvas: Picture, rows: npt.NDArray[np.intp], cols: npt.NDArray[np.intp], colours: Picture) -> None:
+def _dots(canvas: Picture, rows: npt.NDArray[np.intp], cols: npt.NDArray[np.intp], colors: Picture) -> None:
     """Round dots, the later ones over the earlier ones; their size follows the picture's."""
     height, width = canvas.shape[:2]
     radius = max(width / 1200, 1.5)
@@ -83,12 +83,12 @@ def _dots(canvas: Picture, rows: npt.NDArray[np.intp], cols: npt.NDArray[np.intp
     ]
     y = (rows[:, None] + [dy for dy, _ in around]).clip(0, height - 1)
     x = (cols[:, None] + [dx for _, dx in around]).clip(0, width - 1)
-    canvas[y.ravel(), x.ravel()] = np.repeat(colours, len(around), axis=0)
+    canvas[y.ravel(), x.ravel()] = np.repeat(colors, len(around), axis=0)
 
 
-def _colours(metres: npt.NDArray[np.floating]) -> Picture:
+def _colors(meters: npt.NDArray[np.floating]) -> Picture:
     """(N, 3) uint8: red near, blue far, by the logarithm of the distance."""
-    place = np.log(np.clip(metres, _NEAREST, _FARTHEST) / _NEAREST) / np.log(_FARTHEST / _NEAREST)
+    place = np.log(np.clip(meters, _NEAREST, _FARTHEST) / _NEAREST) / np.log(_FARTHEST / _NEAREST)
     table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)[:, 0, ::-1]
     return np.asarray(table[np.round(255 * (1 - place)).astype(np.intp)], np.uint8)
 
@@ -97,7 +97,7 @@ def _legend(width: int, unit: float) -> Picture:
     bar = np.full((round(56 * unit), width, 3), _PAPER, np.uint8)
     left, right = round(0.04 * width), round(0.96 * width)
     steps = np.geomspace(_NEAREST, _FARTHEST, right - left)
-    bar[: round(22 * unit), left:right] = _colours(steps)
+    bar[: round(22 * unit), left:right] = _colors(steps)
     for tick in _TICKS:
         x = left + round((right - left - 1) * np.log(tick / _NEAREST) / np.log(_FARTHEST / _NEAREST))
         cv2.line(bar, (x, 0), (x, round(28 * unit)), _INK, max(round(2 * unit), 1))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlesam_ros.cli.help import epilog, prose
+from mlesam_ros.cli.help import epilog, format_help
 from mlesam_ros.cli.parameters import NODE, NodeOption, ParamOption, ParamsOption, TopicOption, read_parameters
 from mlesam_ros.cli.results import JsonOption, write_json
 from mlesam_ros.errors import BagError
@@ -26,7 +26,7 @@ _EXAMPLES = epilog(
 
 def register(group: typer.Typer) -> None:
     """Add the command."""
-    group.command("show", help=prose(show), epilog=_EXAMPLES)(show)
+    group.command("show", help=format_help(show), epilog=_EXAMPLES)(show)
 
 
 def show(
@@ -55,9 +55,9 @@ def show(
     encodings: Annotated[bool, typer.Option("--encodings", help="Also what each expert reads.")] = False,
     json: JsonOption = None,
 ) -> None:
-    """Draw the LiDAR's points over the camera's picture, coloured by distance, and score how well the two agree.
+    """Draw the LiDAR's points over the camera's picture, colored by distance, and score how well the two agree.
 
-    Where the calibration is right, colours change where things end. The score is the spread of depth inside things (the
+    Where the calibration is right, colors change where things end. The score is the spread of depth inside things (the
     inter-quartile range of its logarithm): lower is better, and it should be lowest with no yaw added. The things are
     the masks in a frame's folder `masks/`; without them the picture's own outlines, which are a hint and no measure.
     """

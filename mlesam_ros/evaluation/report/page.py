@@ -13,13 +13,13 @@ import numpy as np
 
 from mlesam_ros.evaluation.report import tables
 from mlesam_ros.evaluation.report.plots import Line, line_plot, presence_plot, stacked_plot
-from mlesam_ros.evaluation.report.strip import Moment
+from mlesam_ros.evaluation.report.strip import ReportSample
 from mlesam_ros.evaluation.report.tables import number
-from mlesam_ros.evaluation.scores import Trace
+from mlesam_ros.evaluation.scores import MaskMetrics
 from mlesam_ros.files import atomic_write
 from mlesam_ros.frame import MODALITIES, Modality
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 
 _STAGES = {"encode": "var(--lidar)", "model": "var(--camera)", "decode": "var(--depth)"}
 _FATES_NOTE = (
@@ -42,8 +42,8 @@ _STAGE_NAMES = {"encode": "encoding", "model": "network", "decode": "decoding"}
 def write_report(
     path: Path,
     figures: Mapping[str, Any],
-    traces: Sequence[Trace],
-    moments: Sequence[Moment],
+    traces: Sequence[MaskMetrics],
+    moments: Sequence[ReportSample],
     space: LabelSpace,
 ) -> None:
     """Write one bag's page.
@@ -53,7 +53,7 @@ def write_report(
         figures: of `metrics`.
         traces: one per mask.
         moments: to look at.
-        space: names and colours.
+        space: names and colors.
 
     Raises:
         FileError: it cannot be written.
@@ -69,7 +69,7 @@ def write_report(
         _robustness(figures),
         _section(
             "What became of the messages",
-            tables.fate_table(figures["sensors"]),
+            tables.outcome_table(figures["sensors"]),
             _FATES_NOTE,
         ),
         _section("Warnings", tables.warning_list(figures["warnings"])),
@@ -93,7 +93,7 @@ def write_overview(
         figures: of `summary`.
         rows: per bag `bag`, and either `report` (a relative path), `masks`, `miou`, `latency_ms`, `consistency` and
             `warnings`, or `error`.
-        space: names and colours.
+        space: names and colors.
 
     Raises:
         FileError: it cannot be written.
@@ -111,7 +111,7 @@ def write_overview(
 
 
 def _write(path: Path, title: str, parts: Sequence[str], data: Mapping[str, Any]) -> None:
-    folder = share("config/report")
+    folder = resource_path("config/report")
     script = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     page = Template((folder / "page.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
@@ -148,7 +148,7 @@ def _headline(figures: Mapping[str, Any]) -> str:
     ]) + "</div>"  # fmt: skip
 
 
-def _strip(moments: Sequence[Moment], space: LabelSpace) -> str:
+def _strip(moments: Sequence[ReportSample], space: LabelSpace) -> str:
     if not moments:
         return ""
     layers = ["mask", "truth", "wrong", "confidence"]
@@ -170,11 +170,11 @@ def _strip(moments: Sequence[Moment], space: LabelSpace) -> str:
         if any(moment.cloud for moment in moments)
         else ""
     )
-    template = Template((share("config/report") / "strip.html").read_text(encoding="utf-8"))
+    template = Template((resource_path("config/report") / "strip.html").read_text(encoding="utf-8"))
     return template.substitute(last=len(moments) - 1, options=options, inputs=inputs, legend=legend, cloud=cloud)
 
 
-def _over_time(traces: Sequence[Trace], figures: Mapping[str, Any]) -> str:
+def _over_time(traces: Sequence[MaskMetrics], figures: Mapping[str, Any]) -> str:
     times = _times(traces)
     quality = [
         Line("mIoU of the mask alone", "var(--accent)", _column(t.miou for t in traces)),
@@ -196,7 +196,7 @@ def _over_time(traces: Sequence[Trace], figures: Mapping[str, Any]) -> str:
     })  # fmt: skip
 
 
-def _router(traces: Sequence[Trace]) -> str:
+def _router(traces: Sequence[MaskMetrics]) -> str:
     plots = {}
     for level in traces[0].weights:
         names = [m for m in MODALITIES if any(m in trace.weights[level] for trace in traces)]
@@ -256,7 +256,7 @@ def _provenance(figures: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _times(traces: Sequence[Trace]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _times(traces: Sequence[MaskMetrics]) -> np.ndarray[Any, np.dtype[np.float64]]:
     stamps = np.array([trace.stamp for trace in traces], np.int64)
     return (stamps - stamps[0]) / 1e9
 
@@ -265,5 +265,5 @@ def _column(values: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array([np.nan if value is None else value for value in values], np.float64)
 
 
-def _skew(traces: Sequence[Trace], modality: Modality) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _skew(traces: Sequence[MaskMetrics], modality: Modality) -> np.ndarray[Any, np.dtype[np.float64]]:
     return 1e3 * _column(trace.skews.get(modality) for trace in traces)

@@ -1,4 +1,4 @@
-"""Plots as SVG text. Colours are the page's CSS variables, so that they follow light and dark."""
+"""Plots as SVG text. Colors are the page's CSS variables, so that they follow light and dark."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Line:
 
     Attributes:
         name: for the legend.
-        color: a CSS colour, such as `var(--camera)`.
+        color: a CSS color, such as `var(--camera)`.
         values: one per moment, NaN where there is none.
     """
 

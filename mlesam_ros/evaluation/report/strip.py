@@ -14,9 +14,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from mlesam_ros.encoding.cloud import cloud_xyz
-from mlesam_ros.evaluation.made import Labels, Listener, Made
-from mlesam_ros.evaluation.scores import Trace, resized
-from mlesam_ros.frame import CAMERA, LIDAR, Cloud, Modality
+from mlesam_ros.evaluation.made import Labels, MaskListener, MaskRecord
+from mlesam_ros.evaluation.scores import MaskMetrics, resized
+from mlesam_ros.frame import CAMERA, LIDAR, Modality, PointCloud
 from mlesam_ros.labels import IGNORE, LabelSpace
 from mlesam_ros.render import placed_cloud
 
@@ -24,16 +24,16 @@ MOST = 40
 """Moments that are kept at most; of a long bag every second, fourth, … one."""
 _SIDE, _SMALL = 640, 256  # px, the longer side of pictures and of what the experts read
 _POINTS = 4000
-_CENTIMETRES = 100
+_CENTIMETERS = 100
 _RED = (230, 30, 50)
-_FARTHEST = 300.0  # m; an int16 of centimetres reaches a little farther
+_FARTHEST = 300.0  # m; an int16 of centimeters reaches a little farther
 
 Rgb = npt.NDArray[np.uint8]
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass
-class Moment:
+class ReportSample:
     """One of them; pictures are data URIs.
 
     Attributes:
@@ -41,13 +41,13 @@ class Moment:
         picture: of the camera; None where it was silent.
         layers: what can be laid over it: `mask`, `confidence`, and with a truth `truth` and `wrong`.
         inputs: modality → what its expert read.
-        cloud: labelled points, see `_packed`; None without a LiDAR.
+        cloud: labeled points, see `_packed`; None without a LiDAR.
         size: (height, width) of the layers.
         labels: the mask's at that size, until it met its truth.
         classes: ids that occur in it.
     """
 
-    trace: Trace
+    trace: MaskMetrics
     picture: str | None
     layers: dict[str, str]
     inputs: dict[Modality, str]
@@ -72,7 +72,7 @@ class Moment:
         }  # fmt: skip
 
 
-class Strip(Listener):
+class SampleCollector(MaskListener):
     """Keeps moments evenly spread over a bag whose length it does not know.
 
     Attributes:
@@ -83,15 +83,15 @@ class Strip(Listener):
         """Nothing yet.
 
         Args:
-            space: names and colours.
-            statistics: modality → mean and standard deviation that its pictures were normalised with; those of the
-                camera show its colours as they are.
+            space: names and colors.
+            statistics: modality → mean and standard deviation that its pictures were normalized with; those of the
+                camera show its colors as they are.
         """
         self._space, self._statistics = space, dict(statistics or {})
         self._stride = 1
-        self.moments: list[Moment] = []
+        self.moments: list[ReportSample] = []
 
-    def take(self, made: Made) -> None:
+    def take(self, made: MaskRecord) -> None:
         """Keep it, if it is its turn."""
         if (made.sequence - 1) % self._stride:
             return
@@ -111,7 +111,7 @@ class Strip(Listener):
                 moment.labels = None
                 return
 
-    def _moment(self, made: Made) -> Moment:
+    def _moment(self, made: MaskRecord) -> ReportSample:
         labels = _smaller(made.mask.labels)
         picture = made.picture()
         seen = None if picture is None else _webp(_shrunk(picture, _SIDE))
@@ -120,7 +120,7 @@ class Strip(Listener):
         inputs = {m: _webp(_shrunk(visible(image, self._known(m)), _SMALL), 65) for m, image in made.images.items()}
         size = labels.shape[0], labels.shape[1]
         classes = np.unique(labels).tolist()
-        return Moment(made.trace, seen, layers, inputs, _cloud(made, self._space), size, labels, classes)
+        return ReportSample(made.trace, seen, layers, inputs, _cloud(made, self._space), size, labels, classes)
 
     def _known(self, modality: Modality) -> Statistics | None:
         return self._statistics.get(modality) if modality == CAMERA else None
@@ -132,7 +132,7 @@ def visible(image: npt.NDArray[np.float32], statistics: Statistics | None = None
     Args:
         image: (3, h, w) float32, exactly 0 where the sensor says nothing.
         statistics: mean and standard deviation to undo, for a result in 0 … 1; None stretches every channel to what it
-            holds, and gives one that is three times the same false colours.
+            holds, and gives one that is three times the same false colors.
 
     Returns:
         (h, w, 3) uint8 RGB, black where the sensor says nothing.
@@ -157,18 +157,18 @@ def _stretched(channel: npt.NDArray[np.float32], said: npt.NDArray[np.bool_]) ->
     return np.asarray((channel - low) / max(high - low, 1e-6), np.float32)
 
 
-def _cloud(made: Made, space: LabelSpace) -> str | None:
-    """Points in the label camera's frame: int16 centimetres x y z each, then their classes, in base64."""
+def _cloud(made: MaskRecord, space: LabelSpace) -> str | None:
+    """Points in the label camera's frame: int16 centimeters x y z each, then their classes, in base64."""
     sweep = made.frame_set.frames.get(LIDAR)
-    if sweep is None or not isinstance(sweep.payload, Cloud):
+    if sweep is None or not isinstance(sweep.payload, PointCloud):
         return None
     points, optical = placed_cloud(sweep.payload, made.mask, made.rig, space, sweep)
     if not len(points):
         return None
     chosen = np.random.default_rng(0).permutation(len(points))[:_POINTS]
-    xyz = cloud_xyz(Cloud(points[chosen]))
+    xyz = cloud_xyz(PointCloud(points[chosen]))
     inside = np.abs(xyz).max(1) < _FARTHEST
-    packed = np.clip(optical[chosen][inside] * _CENTIMETRES, -32767, 32767).astype("<i2").tobytes()
+    packed = np.clip(optical[chosen][inside] * _CENTIMETERS, -32767, 32767).astype("<i2").tobytes()
     return base64.b64encode(packed + points["label"][chosen][inside].tobytes()).decode()
 
 
@@ -196,7 +196,7 @@ def _webp(pixels: Rgb, quality: int = 75) -> str:
 
 
 def _mask_uri(labels: Labels, space: LabelSpace) -> str:
-    """The classes' colours, transparent where there is none."""
+    """The classes' colors, transparent where there is none."""
     return _palette_uri(labels, space.palette, len(space))
 
 

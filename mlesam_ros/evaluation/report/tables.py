@@ -10,7 +10,7 @@ import numpy as np
 
 from mlesam_ros.evaluation.report.plots import heat_map
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.sync import COUNTERS, FATES
+from mlesam_ros.sync import COUNTERS, OUTCOMES
 
 Figures = Mapping[str, Any]
 
@@ -116,14 +116,14 @@ def protocol_table(figures: Figures) -> str:
     return table
 
 
-def fate_table(sensors: Figures) -> str:
+def outcome_table(sensors: Figures) -> str:
     """What became of every sensor's messages."""
     rows = []
     for modality, entry in sensors.items():
         total = max(entry["received"], 1)
         segments = "".join(
             f'<span class="{fate}" style="width:{100 * entry[fate] / total:.2f}%" title="{fate}: {entry[fate]}"></span>'
-            for fate in FATES
+            for fate in OUTCOMES
         )
         skew = entry["skew_ms"]
         figures = "".join(f"<td>{entry[fate]}</td>" for fate in COUNTERS)

@@ -38,7 +38,7 @@ def subscribe(
         on_incompatible: called when a publisher's QoS does not fit, with the event; never where the middleware does
             not tell.
         on_lost: called when the transport lost messages, with the event; never where the middleware does not tell.
-        raw: hand over serialised bytes instead of messages.
+        raw: hand over serialized bytes instead of messages.
     """
     options = QoSOverridingOptions.with_default_policies()
     create = partial(node.create_subscription, message, topic, callback, qos, qos_overriding_options=options, raw=raw)

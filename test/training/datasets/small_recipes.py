@@ -3,16 +3,16 @@
 import yaml
 
 from mlesam_ros.frame import MODALITIES
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 
 SIZE = (64, 80)
-BACKBONE = share("weights/hiera_nano.safetensors")
+BACKBONE = resource_path("weights/hiera_nano.safetensors")
 RUNS = {"deliver": MODALITIES, "muses": ("camera", "event", "lidar"), "mcubes": ("camera", "aolp", "dolp", "nir")}
 
 
 def tiny(name, root, path, **changes):
     """A shipped recipe for a network and pictures that a test can afford; everything else is as it ships."""
-    fields = yaml.safe_load(share(f"config/training/{name}.yaml").read_text())
+    fields = yaml.safe_load(resource_path(f"config/training/{name}.yaml").read_text())
     fields["data"] |= {"root": str(root)}
     fields["data"]["crops"] |= {"crop": 64}
     fields["model"] |= {"backbone": "hiera_nano", "rank": 2, "image_size": 64}

@@ -1,4 +1,4 @@
-"""Labelled bags: what is learned from is what the node would have been shown."""
+"""Labeled bags: what is learned from is what the node would have been shown."""
 
 import json
 import shutil
@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import yaml
 
-from mlesam_ros.bags.street import TOPICS, write_street
+from mlesam_ros.bags.street import TOPICS, write_simulated_bag
 from mlesam_ros.config import load_parameters
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, image_settings, make_encoders
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, encode, image_settings, make_preprocessors
 from mlesam_ros.errors import BagError, ConfigError, DatasetError, FileError, LabelError, MlesamError
 from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, MODALITIES, FrameSet
 from mlesam_ros.model.checkpoint import describe_checkpoint
 from mlesam_ros.ownership import owned
-from mlesam_ros.share import share
-from mlesam_ros.training.datasets.arrays import EncodedFrames
+from mlesam_ros.share import resource_path
+from mlesam_ros.training.datasets.arrays import EncodedDataset
 from mlesam_ros.training.datasets.bag import BagOptions, prepare_bags
 from mlesam_ros.training.sets import BagData
 from mlesam_ros.training.train import train
@@ -34,7 +34,7 @@ def street():
 
 @pytest.fixture(scope="module")
 def bag(street, tmp_path_factory):
-    return str(write_street(tmp_path_factory.mktemp("bags") / "drive", street, range(6)))
+    return str(write_simulated_bag(tmp_path_factory.mktemp("bags") / "drive", street, range(6)))
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,8 @@ def dataset(options):
     return prepare_bags(options)
 
 
-def test_rows_are_the_labelled_sets(dataset, street):
-    assert len(dataset) == 6 and dataset.modalities == MODALITIES and dataset.encoders == DEFAULT_ENCODERS
+def test_rows_are_the_labeled_sets(dataset, street):
+    assert len(dataset) == 6 and dataset.modalities == MODALITIES and dataset.encoders == DEFAULT_PREPROCESSORS
     assert dataset.names[2] == f"drive/{street.moment(2).stamp}"
     assert dataset.conditions[0] == {"bag": "drive"} and dataset.space.name == "deliver"
 
@@ -57,7 +57,7 @@ def test_a_row_is_what_the_pipeline_would_encode(dataset, street):
     moment = street.moment(3)
     images, labels = dataset.batch([3], MODALITIES)
     frame_set = FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))
-    expected = encode(frame_set, street.rig, SIZE, make_encoders(DEFAULT_ENCODERS))
+    expected = encode(frame_set, street.rig, SIZE, make_preprocessors(DEFAULT_PREPROCESSORS))
     for modality in (CAMERA, DEPTH):
         assert np.allclose(images[modality][0].numpy(), expected[modality], atol=5e-3), modality
     # The bag knows how the car moved, so its sweep is taken apart by time; the returns stay about where they were.
@@ -78,8 +78,8 @@ def test_a_folder_with_something_else_is_refused(options, dataset):
 
 
 def test_a_sensor_that_fails_costs_its_rows(street, tmp_path):
-    write_street(tmp_path / "all", street, range(3))
-    write_street(tmp_path / "blind", World(8, "rain", WORLD_SIZE, dropped=[LIDAR]), range(3))
+    write_simulated_bag(tmp_path / "all", street, range(3))
+    write_simulated_bag(tmp_path / "blind", World(8, "rain", WORLD_SIZE, dropped=[LIDAR]), range(3))
     with pytest.raises(DatasetError, match="no topic for lidar"):
         prepare_bags(BagOptions((str(tmp_path / "blind"),), str(tmp_path / "out"), SIZE))
     assert not (tmp_path / "out").exists()
@@ -107,11 +107,11 @@ def test_labels_outside_the_space_and_bags_without_labels_are_named(bag, tmp_pat
 
 def bag_recipe(tmp_path, street, **data):
     """Trains on one bag and measures on another."""
-    bags = [str(write_street(tmp_path / name, street, range(3))) for name in ("one", "two")]
+    bags = [str(write_simulated_bag(tmp_path / name, street, range(3))) for name in ("one", "two")]
     fields = {
         "stage": "experts", "steps": 1, "batch": 2, "threads": 1, "device": "cpu",
         "model": {"backbone": "hiera_nano", "rank": 2},
-        "backbone": str(share("weights/hiera_nano.safetensors")),
+        "backbone": str(resource_path("weights/hiera_nano.safetensors")),
         "data": {
             "kind": "bags", "folder": str(tmp_path / "arrays"), "train": bags[:1], "held_out": bags[1:],
             "size": [64, 96], **data,
@@ -125,8 +125,8 @@ def bag_recipe(tmp_path, street, **data):
 def test_bags_are_trained_on_and_measured(tmp_path, street):
     result = train(bag_recipe(tmp_path, street), tmp_path / "out")
     described = describe_checkpoint(result.weights)
-    assert described["config"]["image_size"] == 96 and described["config"]["encoders"] == DEFAULT_ENCODERS
-    assert described["config"]["settings"] == image_settings(make_encoders(DEFAULT_ENCODERS))
+    assert described["config"]["image_size"] == 96 and described["config"]["encoders"] == DEFAULT_PREPROCESSORS
+    assert described["config"]["settings"] == image_settings(make_preprocessors(DEFAULT_PREPROCESSORS))
     assert described["config"]["settings"]["event"]["window"] == 0.03
     assert described["metrics"]["data"] == "held-out bags" and len(result.scores) == 15
     assert set(result.scores[MODALITIES].conditions) == {"bag"}
@@ -197,18 +197,18 @@ def interrupted(*_):
 
 def test_a_bag_that_was_recorded_anew_is_not_taken_for_the_old_one(tmp_path):
     """Kind: a store that does not say everything that decides over its content."""
-    write_street(tmp_path / "bag", World(8, "rain", WORLD_SIZE), range(2))
+    write_simulated_bag(tmp_path / "bag", World(8, "rain", WORLD_SIZE), range(2))
     options = BagOptions((str(tmp_path / "bag"),), str(tmp_path / "arrays"), SIZE)
     first = prepare_bags(options)
     shutil.rmtree(tmp_path / "bag")
     assert prepare_bags(options).fingerprint == first.fingerprint, "arrays outlive their bag"
-    write_street(tmp_path / "bag", World(9, "rain", WORLD_SIZE), range(2))
+    write_simulated_bag(tmp_path / "bag", World(9, "rain", WORLD_SIZE), range(2))
     with pytest.raises(DatasetError, match=rf"made with another {tmp_path / 'bag'}"):
         prepare_bags(options)
 
 
 def test_encoding_that_was_killed_goes_on_where_it_was(tmp_path, street, monkeypatch):
-    write_street(tmp_path / "bag", street, range(3))
+    write_simulated_bag(tmp_path / "bag", street, range(3))
     options = BagOptions((str(tmp_path / "bag"),), str(tmp_path / "arrays"), SIZE)
     whole = prepare_bags(replace(options, folder=str(tmp_path / "whole")))
 
@@ -218,7 +218,7 @@ def test_encoding_that_was_killed_goes_on_where_it_was(tmp_path, street, monkeyp
     with pytest.raises(KeyboardInterrupt):
         prepare_bags(options, interrupt)
     with pytest.raises(DatasetError, match="1 of 3 moments"):
-        EncodedFrames(tmp_path / "arrays")
+        EncodedDataset(tmp_path / "arrays")
     camera = np.load(tmp_path / "arrays" / "camera.npy", "r+")
     camera[0] = 0
     camera.flush()
@@ -242,11 +242,11 @@ def test_a_bag_of_rectified_images_is_trained_on_as_such(tmp_path, monkeypatch):
     street = World(8, "rain", WORLD_SIZE)
     street.moment(0)
     plain = prepare_bags(
-        BagOptions((str(write_street(tmp_path / "plain", street, range(2))),), str(tmp_path / "a"), SIZE)
+        BagOptions((str(write_simulated_bag(tmp_path / "plain", street, range(2))),), str(tmp_path / "a"), SIZE)
     )
     street.rig.models[CAMERA_FRAME] = replace(street.rig.camera, D=np.array([-0.25, 0.05, 0.0, 0.0, 0.0]))
     monkeypatch.setattr("mlesam_ros.bags.street.TOPICS", {**TOPICS, CAMERA: "/camera/image_rect"})
-    bag = str(write_street(tmp_path / "rectified", street, range(2)))
+    bag = str(write_simulated_bag(tmp_path / "rectified", street, range(2)))
     rules = ["camera.rectified:=true", "depth.rectified:=true"]
     told = prepare_bags(BagOptions((bag,), str(tmp_path / "b"), SIZE, parameters=load_parameters(overrides=rules)))
     assert np.array_equal(told.images[LIDAR], plain.images[LIDAR]) and not told.warnings

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlesam_ros.encoding.encoders import ENCODERS, encode, make_encoders
+from mlesam_ros.encoding.encoders import PREPROCESSORS, encode, make_preprocessors
 from mlesam_ros.errors import ConfigError, DatasetError, LabelError
 from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, FrameSet
 from mlesam_ros.training.datasets.catalogue import open_dataset
@@ -64,20 +64,20 @@ def test_a_row_is_what_the_live_encoders_make_of_the_moment(val):
     images, labels = val.sample(3, MODALITIES)
     assert np.array_equal(labels, moment.labels)
     frame_set = FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))
-    expected = encode(frame_set, world.rig, SIZE, make_encoders(val.encoders))
+    expected = encode(frame_set, world.rig, SIZE, make_preprocessors(val.encoders))
     for modality in MODALITIES:
         assert np.allclose(images[modality], expected[modality], atol=1e-6)
     assert set(np.unique(images[EVENT])) == {0, 1}, "events are drawn, not counted"
 
 
-def test_readings_are_normalised_as_their_live_encoders_are(val):
+def test_readings_are_normalized_as_their_live_encoders_are(val):
     assert val.encoders == {CAMERA: "rgb", DEPTH: "hha", EVENT: "event_polarity", LIDAR: "deliver_lidar"}
     for modality, name in val.encoders.items():
-        assert ENCODERS[name].modality == modality
-        assert val.statistics[modality] == ENCODERS[name].statistics
+        assert PREPROCESSORS[name].modality == modality
+        assert val.statistics[modality] == PREPROCESSORS[name].statistics
 
 
-def test_events_of_low_resolution_are_enlarged_by_nearest_neighbour(val, written):
+def test_events_of_low_resolution_are_enlarged_by_nearest_neighbor(val, written):
     stored = cv2.imread(str(written / "event/rain/val/MAP_5_point1_eventlowres/000000_event_front.png"))
     assert stored.shape[:2] == (31, 39)
     images, _ = val.sample(0, [EVENT])
@@ -98,9 +98,9 @@ def test_batches_and_counts(val):
 
 def test_raw_depth_is_coded_as_carla_codes_it(written):
     blue, green, red = cv2.split(cv2.imread(str(written / "depth/sun/val/MAP_5_point1/000000_depth_front.png")))
-    metres = (red + 256.0 * green + 65536.0 * blue) / (2**24 - 1) * 1000
+    meters = (red + 256.0 * green + 65536.0 * blue) / (2**24 - 1) * 1000
     truth = World(5, "sun", SIZE).moment(0).frames[DEPTH].payload.data.view("<u2").reshape(SIZE) / 1000
-    assert np.allclose(np.where(truth > 0, truth, 1000), metres, atol=1e-3)
+    assert np.allclose(np.where(truth > 0, truth, 1000), meters, atol=1e-3)
 
 
 # The published label coding
@@ -201,7 +201,7 @@ def test_what_the_layout_cannot_say_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# The catalogue
+# The catalog
 
 
 @pytest.mark.parametrize(
@@ -209,10 +209,10 @@ def test_what_the_layout_cannot_say_is_refused(tmp_path):
     [("delivery", {"root": "x"}, "did you mean deliver"), ("deliver", {"roots": "x"}, "did you mean root"),
      ("deliver", {}, "lacks root"), ("deliver", {"root": "nowhere"}, "nowhere")],
 )  # fmt: skip
-def test_the_catalogue_names_what_is_wrong(name, options, word):
+def test_the_catalog_names_what_is_wrong(name, options, word):
     with pytest.raises((ConfigError, DatasetError), match=word):
         open_dataset(name, "val", options)
 
 
-def test_the_catalogue_opens_it(written, val):
+def test_the_catalog_opens_it(written, val):
     assert open_dataset("deliver", "val", {"root": str(written)}).names == val.names

@@ -28,9 +28,9 @@ def test_channels_are_the_published_ones(root):
     assert np.array_equal(images[DOLP], [degree] * 3)
     infrared = cv2.imread(str(root / "NIR_warped" / f"{NAME}.png"), cv2.IMREAD_UNCHANGED)[:, 192:]
     assert np.allclose(images[NIR], infrared / 255)
-    colours = cv2.imread(str(root / "polL_color" / f"{NAME}.png"), cv2.IMREAD_UNCHANGED)[:, 192:, ::-1]
+    colors = cv2.imread(str(root / "polL_color" / f"{NAME}.png"), cv2.IMREAD_UNCHANGED)[:, 192:, ::-1]
     mean, std = (np.array(s) for s in dataset.statistics[CAMERA])
-    assert np.allclose(images[CAMERA].transpose(1, 2, 0), (colours / 65535 - mean) / std, atol=1e-5)
+    assert np.allclose(images[CAMERA].transpose(1, 2, 0), (colors / 65535 - mean) / std, atol=1e-5)
     assert labels.shape == (64, 96) and np.all(labels[0] == 255) and labels[1:].max() < 20
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from mlesam_ros.encoding.encoders import DEFAULT_ENCODERS, encode, make_encoders
+from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, encode, make_preprocessors
 from mlesam_ros.errors import CalibrationError, ConfigError, DatasetError, LabelError
-from mlesam_ros.frame import CAMERA, EVENT, LIDAR, Cloud, FrameSet, SensorFrame
+from mlesam_ros.frame import CAMERA, EVENT, LIDAR, FrameSet, PointCloud, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.training.datasets.muses import Muses
 from mlesam_ros.training.datasets.muses_raw import read_cloud, read_events
@@ -60,7 +60,7 @@ def project_as_the_sdk(root, folder=INSIDE, suffix=".npz"):
 def test_rows_and_conditions(raw):
     assert raw.names == ["train/clear/day/" + NAME, "train/fog/night/" + NAME]
     assert raw.conditions == [{"weather": "clear", "time": "day"}, {"weather": "fog", "time": "night"}]
-    assert raw.encoders == {m: DEFAULT_ENCODERS[m] for m in (CAMERA, EVENT, LIDAR)}
+    assert raw.encoders == {m: DEFAULT_PREPROCESSORS[m] for m in (CAMERA, EVENT, LIDAR)}
     assert raw.sparse == {EVENT, LIDAR}
 
 
@@ -80,10 +80,10 @@ def test_raw_files_are_encoded_as_the_live_node_would(made, raw):
         rig.models[rig.camera_frame],
     )
     points = moment.frames[LIDAR].payload.points[["x", "y", "z", "intensity"]]
-    frame = SensorFrame(LIDAR, moment.stamp, "lidar", Cloud(points))
+    frame = SensorFrame(LIDAR, moment.stamp, "lidar", PointCloud(points))
     live = encode(
         FrameSet(moment.stamp, LIDAR, {LIDAR: frame}, {LIDAR: 0}), rig, layouts.MUSES_SIZE,
-        make_encoders({LIDAR: DEFAULT_ENCODERS[LIDAR]}),
+        make_preprocessors({LIDAR: DEFAULT_PREPROCESSORS[LIDAR]}),
     )  # fmt: skip
     rig.models[rig.camera_frame] = old
     differing = np.mean(np.any(np.abs(images[LIDAR] - live[LIDAR]) > 1e-3, axis=0))
@@ -160,7 +160,7 @@ def any_modal(copy):
     return Muses(copy, "val", protocol="anyseg")
 
 
-def test_anyseg_squashes_leaves_numbers_as_they_are_and_scores_the_unlabelled_as_road(any_modal):
+def test_anyseg_squashes_leaves_numbers_as_they_are_and_scores_the_unlabeled_as_road(any_modal):
     images, labels = any_modal.batch([0], (CAMERA, EVENT, LIDAR))
     assert labels.shape == (1, 1024, 1024) and set(labels.unique().tolist()) == {0, 10}
     assert all(image.shape == (1, 3, 1024, 1024) for image in images.values())

@@ -20,15 +20,15 @@ from mlesam_ros.frame import CAMERA, MODALITIES, FrameSet
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
 from mlesam_ros.model.config import MLESAMConfig, network_size
 from mlesam_ros.pipeline import Pipeline
-from mlesam_ros.share import share
+from mlesam_ros.share import resource_path
 from mlesam_ros.training import train as trainer
-from mlesam_ros.training.crops import RandomCrops, WholePictures
+from mlesam_ros.training.crops import RandomCrops, ResizeForEval
 from mlesam_ros.training.datasets.catalogue import DATASETS
 from mlesam_ros.training.datasets.deliver import Deliver
 from mlesam_ros.training.log import LOG
 from mlesam_ros.training.loop import STATE
 from mlesam_ros.training.recipe import differences, load_recipe, recipe_dict, scheduled
-from mlesam_ros.training.rehearsal import check_room
+from mlesam_ros.training.rehearsal import check_gpu_memory
 from mlesam_ros.training.sets import PublishedData
 from mlesam_ros.world.deliver import write_deliver
 from mlesam_ros.world.world import World
@@ -41,7 +41,7 @@ def deliver(roots, tmp_path):
 
 @pytest.mark.parametrize("name", sorted(RUNS))
 def test_the_shipped_recipe_is_the_papers_model_and_the_groups_training(name):
-    recipe = load_recipe(share(f"config/training/{name}.yaml"))
+    recipe = load_recipe(resource_path(f"config/training/{name}.yaml"))
     paper = MLESAMConfig.paper(modalities=RUNS[name])
     model = MLESAMConfig.from_dict(recipe.model)
     assert replace(model, image_size=1024, label_space=paper.label_space) == paper
@@ -66,11 +66,11 @@ def test_the_shipped_recipe_is_the_papers_model_and_the_groups_training(name):
 )
 def test_image_size_is_the_long_side_in_training_evaluation_and_node(name, pictures, read):
     """Kind: a rule written twice. The sizes are those that the group's recipes give, worked out by hand."""
-    recipe = load_recipe(share(f"config/training/{name}.yaml"))
+    recipe = load_recipe(resource_path(f"config/training/{name}.yaml"))
     dataset = SimpleNamespace(sparse=frozenset(), blanks={}, statistics={}, square=DATASETS[name].square)
     labels = torch.zeros(1, *pictures, dtype=torch.uint8)
     size = recipe.model["image_size"]
-    assert WholePictures(dataset, size)({}, labels)[1].shape[1:] == read
+    assert ResizeForEval(dataset, size)({}, labels)[1].shape[1:] == read
     assert max(read) == size and network_size(pictures, size) == read
     still = replace(recipe.data.crops, scales=(1.0, 1.0), crop=2048)
     seen = RandomCrops(still, dataset, size)({}, labels, torch.Generator())[1] < 255
@@ -78,7 +78,7 @@ def test_image_size_is_the_long_side_in_training_evaluation_and_node(name, pictu
 
 
 def test_an_epoch_leaves_its_incomplete_batch_out():
-    recipe = scheduled(load_recipe(share("config/training/deliver.yaml")), 3983)
+    recipe = scheduled(load_recipe(resource_path("config/training/deliver.yaml")), 3983)
     assert (recipe.steps, recipe.warmup) == (200 * 497, 10 * 497)
     assert scheduled(recipe, 5) == recipe
 
@@ -263,7 +263,7 @@ def test_options_of_the_command_that_contradict_each_other_are_refused():
 
 
 def test_what_an_older_recipe_did_not_say_is_no_difference(tmp_path):
-    recipe = recipe_dict(load_recipe(share("config/training/smoke.yaml")))
+    recipe = recipe_dict(load_recipe(resource_path("config/training/smoke.yaml")))
     older = {key: value for key, value in recipe.items() if key not in ("epochs", "warmup_epochs")}
     older["data"] = {key: value for key, value in recipe["data"].items() if key != "kind"}
     assert differences(older, recipe) == []
@@ -273,9 +273,9 @@ def test_what_an_older_recipe_did_not_say_is_no_difference(tmp_path):
 
 
 def test_a_gpu_that_is_too_small_is_refused_with_the_remedy():
-    check_room(3 << 30, 4 << 30)
+    check_gpu_memory(3 << 30, 4 << 30)
     with pytest.raises(ConfigError, match=r"5\.0 GiB and the GPU has 4\.0 GiB\. Raise accumulate"):
-        check_room(5 << 30, 4 << 30)
+        check_gpu_memory(5 << 30, 4 << 30)
 
 
 FOLDERS = ("img", "hha", "lidar", "semantic", "event")
@@ -299,7 +299,7 @@ def test_a_row_of_another_size_is_named_before_the_first_step(deliver, tmp_path)
 
 
 def test_a_palette_image_of_labels_is_named_and_the_remedy_helps(deliver, tmp_path):
-    """Kind: a decoder's conversion taken for data: a palette's colours were read as class ids."""
+    """Kind: a decoder's conversion taken for data: a palette's colors were read as class ids."""
     path = sorted((deliver / "semantic").glob("*/train/*/*.png"))[1]
     ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     palette = PIL.Image.fromarray(ids, "P")
