@@ -32,7 +32,7 @@ export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 export MLESAM_REQUIRE_MESSAGES := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export SAM2_BUILD_CUDA := 0
-# Two workers on the cores that there are; mlesam_ros/blas.py says what NumPy would do with them.
+# Two workers on the cores that there are; mlesam_ros/resources.py says what NumPy would do with them.
 export OPENBLAS_NUM_THREADS := 1
 
 ifeq ($(wildcard requirements/ros-$(ROS_DISTRO).txt),)
@@ -77,14 +77,11 @@ soak: setup
 	$(call say,$(MINUTES) minutes of traffic at 10 Hz)
 	@$(BIN)/python test/reliability/soak.py --minutes $(MINUTES) $(PAGED)
 
-# mypy cannot be told that training/ is mlesam_ros.training, so it reads a tree of links in which it is.
 lint: setup
 	$(call say,ruff)
 	@$(BIN)/ruff check .
 	$(call say,mypy)
-	@rm -rf build/typing && mkdir -p build/typing/mlesam_ros
-	@ln -s $(CURDIR)/mlesam_ros/* $(CURDIR)/training build/typing/mlesam_ros
-	@MYPYPATH=build/typing $(BIN)/mypy --package mlesam_ros
+	@$(BIN)/mypy
 
 lock:
 	@$(PYTHON) -m venv build/lock

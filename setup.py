@@ -21,7 +21,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 os.chdir(ROOT)
-NAME = "mlesam_ros"
+NAME, TRAINING = "mlesam_ros", "mlesam_training"
 BUILD = Path("build")
 INTERFACES = Path(NAME) / "interfaces"
 SHARED = ("config", "launch", "weights", "msg")
@@ -33,7 +33,8 @@ class Modules(build_py):
 
     def run(self) -> None:
         if not self.editable_mode:
-            shutil.rmtree(Path(self.build_lib) / NAME, ignore_errors=True)
+            for package in (NAME, TRAINING):
+                shutil.rmtree(Path(self.build_lib) / package, ignore_errors=True)
         super().run()
 
 
@@ -146,9 +147,9 @@ def executables() -> list[Path]:
 setup(
     packages=[
         *find_packages(include=[NAME, f"{NAME}.*"]),
-        *sorted(".".join((NAME, *path.parent.parts)) for path in Path("training").rglob("__init__.py")),
+        *find_packages("training"),
     ],
-    package_dir={f"{NAME}.training": "training"},
+    package_dir={TRAINING: f"training/{TRAINING}"},
     package_data={NAME: ["interfaces/*/msg/*.msg", "py.typed"]},
     data_files=shared_files(),
     ext_modules=[Extension(f"{NAME}.msg", sources=[])],

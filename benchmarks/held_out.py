@@ -14,12 +14,11 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from mlesam_ros.corruptions import subsets
 from mlesam_ros.model.checkpoint import load_checkpoint
-from mlesam_ros.robustness import subsets
-from mlesam_ros.training.dataset import prepare
-from mlesam_ros.training.evaluate import EvalConfig, evaluate, subset_predictor
-from mlesam_ros.training.recipe import load_recipe
-from mlesam_ros.training.report import to_json
+from mlesam_training.dataset_evaluation import EvalConfig, evaluate, subset_predictor, to_json
+from mlesam_training.recipe import load_recipe
+from mlesam_training.street_dataset import prepare
 
 
 def main() -> None:

@@ -24,11 +24,10 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.substitutions import ExecutableInPackage
 
 from launch import LaunchContext, LaunchDescription
-from mlesam_ros.files import expand_path
-from mlesam_ros.ownership import PARENT
-from mlesam_ros.share import resource_path
+from mlesam_ros.files import PARENT, expand_path
+from mlesam_ros.resources import resource_path
 
-WEATHERS = ["cloud", "fog", "night", "rain", "sun"]  # as mlesam_ros.world has them, which takes a second to import
+WEATHERS = ["cloud", "fog", "night", "rain", "sun"]  # as mlesam_ros.simulation has them, which takes a second to import
 
 
 def arguments() -> list[DeclareLaunchArgument]:

@@ -12,8 +12,8 @@ from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
 from mlesam_ros.files import expand_path
+from mlesam_ros.resources import resource_path
 from mlesam_ros.ros.middleware import transport_environment
-from mlesam_ros.share import resource_path
 
 # Launch argument → parameter. An argument that is left empty leaves the parameter to params_file.
 OVERRIDES = {

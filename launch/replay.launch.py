@@ -21,10 +21,9 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.substitutions import ExecutableInPackage
 
 from launch import LaunchContext, LaunchDescription
-from mlesam_ros.bags.metadata import read_metadata
-from mlesam_ros.files import expand_path
-from mlesam_ros.ownership import PARENT
-from mlesam_ros.share import resource_path
+from mlesam_ros.bags.reader import read_metadata
+from mlesam_ros.files import PARENT, expand_path
+from mlesam_ros.resources import resource_path
 
 CLOCK_RATE = "100"  # Hz; a set waits for up to one period of it
 PATIENCE = "60"  # seconds that our player gives the node to load and listen

@@ -13,18 +13,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mlesam_ros.encoding.cloud_times import UNITS
-from mlesam_ros.encoding.encoders import PREPROCESSORS
-from mlesam_ros.encoding.settings import DEPTH_UNITS, INTENSITY_SCALES, WINDOWS, Preprocessing
-from mlesam_ros.encoding.sweep_gatherer import GATHER_AUTO
 from mlesam_ros.errors import ConfigError, shorten
-from mlesam_ros.frame import AUTO, CAMERA, EVENT, MODALITIES, Modality
 from mlesam_ros.geometry.camera import FITS
 from mlesam_ros.geometry.rig import Rig, load_rig
 from mlesam_ros.messages import MESSAGE_TYPES, FrameReader
-from mlesam_ros.parameter_file import NODE, read_node_parameters
-from mlesam_ros.parameter_spec import ParameterSpec
+from mlesam_ros.parameter_file import NODE, ParameterSpec, read_node_parameters
+from mlesam_ros.preprocessing.point_cloud import UNITS
+from mlesam_ros.preprocessing.preprocessors import PREPROCESSORS
+from mlesam_ros.preprocessing.settings import DEPTH_UNITS, INTENSITY_SCALES, WINDOWS, Preprocessing
+from mlesam_ros.preprocessing.sweep_gatherer import GATHER_AUTO
 from mlesam_ros.sync import SyncConfig
+from mlesam_ros.types import AUTO, CAMERA, EVENT, MODALITIES, Modality
 
 START = "start"
 """Read once when the process starts; read-only to `ros2 param`."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import ConfigError, LabelError
-from mlesam_ros.share import resource_path
+from mlesam_ros.resources import resource_path
 from mlesam_ros.strict_yaml import read_yaml
 
 IGNORE = 255

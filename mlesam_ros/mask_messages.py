@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.bags import fields
-from mlesam_ros.bags.fields import Fields
-from mlesam_ros.encoding.picture import to_rgb
-from mlesam_ros.encoding.settings import Found
-from mlesam_ros.frame import (
+from mlesam_ros.bags.serialization import Fields, header, pixels, point_cloud
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.labels import LabelSpace
+from mlesam_ros.preprocessing.images import to_rgb
+from mlesam_ros.preprocessing.settings import Found
+from mlesam_ros.sync import COUNTERS, USED
+from mlesam_ros.types import (
     CAMERA,
     LIDAR,
     NANOSECONDS,
@@ -27,10 +29,7 @@ from mlesam_ros.frame import (
     RawImage,
     Segmentation,
 )
-from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.labels import LabelSpace
-from mlesam_ros.render import labeled_cloud, overlay, projected_cloud
-from mlesam_ros.sync import COUNTERS, USED
+from mlesam_ros.visualization import labeled_cloud, overlay, projected_cloud
 
 IMAGE, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
 STATUS, LABEL_SPACE = "mlesam_ros/msg/Status", "mlesam_ros/msg/LabelSpace"
@@ -119,17 +118,17 @@ def mask_messages(
     stamp, frame_id, labels = segmentation.stamp, segmentation.frame_id, segmentation.labels
     rgb = cache(lambda: camera_rgb(frame_set))
     makers: dict[str, Callable[[], Fields]] = {
-        "labels": lambda: fields.pixels(stamp, frame_id, labels, "mono8"),
-        "confidence": lambda: fields.pixels(stamp, frame_id, segmentation.confidence, "mono8"),
-        "overlay": lambda: fields.pixels(stamp, frame_id, overlay(rgb(), labels, space, alpha), "rgb8"),
+        "labels": lambda: pixels(stamp, frame_id, labels, "mono8"),
+        "confidence": lambda: pixels(stamp, frame_id, segmentation.confidence, "mono8"),
+        "overlay": lambda: pixels(stamp, frame_id, overlay(rgb(), labels, space, alpha), "rgb8"),
     }
     lidar = frame_set.frames.get(LIDAR)
     if lidar is not None and isinstance(cloud := lidar.payload, PointCloud):
         size = rig.camera.height, rig.camera.width
-        makers["projected_lidar"] = lambda: fields.pixels(
+        makers["projected_lidar"] = lambda: pixels(
             stamp, frame_id, projected_cloud(rgb(), lidar, rig, size, segmentation.placements[LIDAR]), "rgb8"
         )
-        makers["semantic_points"] = lambda: fields.point_cloud(
+        makers["semantic_points"] = lambda: point_cloud(
             lidar.stamp, lidar.frame_id, labeled_cloud(cloud, segmentation, rig, space, lidar)
         )
     return makers
@@ -149,7 +148,7 @@ def label_space(space: LabelSpace, stamp: int) -> Fields:
         {"id": index, "name": name, "red": red, "green": green, "blue": blue}
         for index, (name, (red, green, blue)) in enumerate(zip(space.names, space.colors, strict=True))
     ]
-    return {"header": fields.header(stamp, ""), "name": space.name, "ignore": space.ignore, "classes": classes}
+    return {"header": header(stamp, ""), "name": space.name, "ignore": space.ignore, "classes": classes}
 
 
 def status(
@@ -167,7 +166,7 @@ def status(
         found: modality → what its data turned out to be; see `FrameReader.found`.
     """
     return {
-        "header": fields.header(mask.segmentation.stamp, mask.segmentation.frame_id),
+        "header": header(mask.segmentation.stamp, mask.segmentation.frame_id),
         "primary": mask.frame_set.primary,
         "sequence": mask.sequence,
         "sensors": [_sensor(mask, m, topic, counters.get(m, {}), found.get(m, {})) for m, topic in topics.items()],

@@ -12,16 +12,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.encoding.announced import announces_16_bits
-from mlesam_ros.encoding.cloud import IntensityFinder, cloud_from_fields
-from mlesam_ros.encoding.event_array import read_event_array
-from mlesam_ros.encoding.picture import CAMERA_LAYOUTS, DEPTH_LAYOUTS, decode_camera, find_significant_bits
-from mlesam_ros.encoding.samples import image_view
-from mlesam_ros.encoding.settings import DEFAULTS, EVENT_WINDOW, Found, Preprocessing
-from mlesam_ros.encoding.stream import EventWindower
-from mlesam_ros.encoding.sweep_gatherer import SweepGatherer
 from mlesam_ros.errors import ConfigError, Problem
-from mlesam_ros.frame import (
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.transforms import Transform
+from mlesam_ros.preprocessing.event_codecs import read_event_array
+from mlesam_ros.preprocessing.event_stream import EventWindower
+from mlesam_ros.preprocessing.images import (
+    CAMERA_LAYOUTS,
+    DEPTH_LAYOUTS,
+    announces_16_bits,
+    decode_camera,
+    find_significant_bits,
+    image_view,
+)
+from mlesam_ros.preprocessing.point_cloud import IntensityFinder, cloud_from_fields
+from mlesam_ros.preprocessing.settings import DEFAULTS, EVENT_WINDOW, Found, Preprocessing
+from mlesam_ros.preprocessing.sweep_gatherer import SweepGatherer
+from mlesam_ros.types import (
     CAMERA,
     DEPTH,
     EVENT,
@@ -34,8 +41,6 @@ from mlesam_ros.frame import (
     RawImage,
     SensorFrame,
 )
-from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.transform import Transform
 
 _IMAGE = "sensor_msgs/msg/Image"
 _COMPRESSED = "sensor_msgs/msg/CompressedImage"

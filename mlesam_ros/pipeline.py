@@ -15,26 +15,23 @@ import numpy.typing as npt
 import torch
 
 from mlesam_ros.config import NodeParameters, preprocessing
-from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoder import Preprocessor
-from mlesam_ros.encoding.encoders import encode
-from mlesam_ros.encoding.on_device import encode_torch
-from mlesam_ros.encoding.settings import DEFAULTS, Preprocessing
-from mlesam_ros.encoding.uploads import AsyncUploader
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError, Problem, together
-from mlesam_ros.frame import AUTO, EVENT, FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import IGNORE
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint, load_experts, refuse_stranger
-from mlesam_ros.model.config import MLESAMConfig, network_size
-from mlesam_ros.model.expert_encoders import difference_from_training, event_window, expert_encoders
-from mlesam_ros.model.fast_paths import ALL, InferenceOptions, prepare
-from mlesam_ros.model.graphs import DEVICES, CudaGraphCache
+from mlesam_ros.model.expert_preprocessors import difference_from_training, event_window, expert_encoders
+from mlesam_ros.model.inference import ALL, DEVICES, CudaGraphCache, InferenceOptions, explain_oom, prepare
 from mlesam_ros.model.mlesam import MLESAM, Features, check_finite
-from mlesam_ros.model.readout import Prediction, pack, read, unpack
-from mlesam_ros.model.shortage import explain_oom
-from mlesam_ros.share import resource_path
+from mlesam_ros.model.model_config import MLESAMConfig, network_size
+from mlesam_ros.model.postprocess import Prediction, pack, read, unpack
+from mlesam_ros.preprocessing.base import Preprocessor
+from mlesam_ros.preprocessing.context import Context
+from mlesam_ros.preprocessing.cuda import AsyncUploader, encode_torch
+from mlesam_ros.preprocessing.preprocessors import encode
+from mlesam_ros.preprocessing.settings import DEFAULTS, Preprocessing
+from mlesam_ros.resources import resource_path
+from mlesam_ros.types import AUTO, EVENT, FrameSet, Modality, Segmentation
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Name → arithmetic of the network. `auto` is bf16 where the processor multiplies in it, and fp32 elsewhere."""

@@ -10,10 +10,10 @@ from typing import Any
 
 from mlesam_ros.config import CameraParameters, NodeParameters
 from mlesam_ros.errors import CalibrationError, Problem, format_error
-from mlesam_ros.frame import CAMERA, DEPTH, EventWindow, Modality, RawImage, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Lens, Rig
 from mlesam_ros.messages import transforms
+from mlesam_ros.types import CAMERA, DEPTH, EventWindow, Modality, RawImage, SensorFrame
 
 _MOST_LENSES = 8
 """Different CameraInfo messages that are remembered per stream: a camera may switch, and come back."""

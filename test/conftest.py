@@ -6,9 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from leftovers import sweep
+from stale_shm import sweep
 
-from mlesam_ros.cli.domain import allocate_domain
+from mlesam_ros.cli.common import allocate_domain
 from mlesam_ros.ros.middleware import transport_environment
 
 # Before anything imports rclpy: the default discovery range multicasts on the network. Each xdist worker is a process

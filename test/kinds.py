@@ -2,8 +2,8 @@
 
 import re
 
-from mlesam_ros.doctor.catalogue import RULES
-from mlesam_ros.doctor.checkup import DoctorReport
+from mlesam_ros.doctor.diagnosis import DoctorReport
+from mlesam_ros.doctor.rules import RULES
 from mlesam_ros.findings import Finding
 
 LIVE = {

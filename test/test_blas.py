@@ -15,7 +15,7 @@ import numpy as np
 np.ones((200_000, 3), np.float32) @ np.ones((3, 3), np.float32)
 print(len(os.listdir("/proc/self/task")))
 """
-OURS = "from mlesam_ros.blas import limit_blas_threads\nlimit_blas_threads()\n" + PRODUCT
+OURS = "from mlesam_ros.resources import limit_blas_threads\nlimit_blas_threads()\n" + PRODUCT
 SHOWN = "import os, sys; sys.stderr.write('decided: ' + os.environ.get('OPENBLAS_NUM_THREADS', 'no')); os._exit(3)"
 
 

@@ -10,12 +10,12 @@ import torch
 
 from mlesam_ros.bench.counting import count
 from mlesam_ros.bench.readings import STAMP, make_readings
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, FrameSet
 from mlesam_ros.model.backbones import on_meta_device
-from mlesam_ros.model.config import MLESAMConfig
-from mlesam_ros.model.fast_paths import ALL
+from mlesam_ros.model.inference import ALL
 from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, FrameSet
 
 SUBSETS = (MODALITIES, (CAMERA, DEPTH, EVENT), (CAMERA, LIDAR), (LIDAR,), (CAMERA,))
 

@@ -15,17 +15,17 @@ from small_bag import write_small_bag
 from tiny_model import write_tiny_model
 
 from mlesam_ros import errors
-from mlesam_ros.bags.pcd import read_pcd
+from mlesam_ros.bags.calibrated_frame import read_pcd
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import load_parameters
 from mlesam_ros.errors import LONGEST, MlesamError, format_error
-from mlesam_ros.geometry.audit import validate_rig
 from mlesam_ros.geometry.rig import load_rig
+from mlesam_ros.geometry.validation import validate_rig
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.checkpoint import describe_checkpoint
-from mlesam_ros.share import resource_path
+from mlesam_ros.resources import resource_path
 from mlesam_ros.strict_yaml import read_yaml
-from mlesam_ros.training.recipe import load_recipe
+from mlesam_training.recipe import load_recipe
 
 ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MlesamError)]
 

@@ -19,7 +19,7 @@ from mlesam_ros.cli.app import app
 from mlesam_ros.config import load_parameters
 from mlesam_ros.errors import ConfigError, FileError
 from mlesam_ros.files import atomic_write, check_writable, expand_path, size_text
-from mlesam_ros.share import resource_path
+from mlesam_ros.resources import resource_path
 
 root = pytest.mark.skipif(os.getuid() != 0, reason="only root makes device nodes, or is held up by nothing")
 
@@ -284,7 +284,7 @@ def test_every_path_of_a_command_is_expanded(tmp_path, monkeypatch):
         seen.update(out=out, backbone=recipe.backbone, root=recipe.data.root)
         return SimpleNamespace(weights="w", evaluation="e")
 
-    monkeypatch.setattr("mlesam_ros.training.train.train", train)
+    monkeypatch.setattr("mlesam_training.train_run.train", train)
     monkeypatch.setenv("HOME", "/home/me")
     options = ["--out=~/x", "--backbone=$HOME/b.pt", "--data=~/DELIVER"]
     done = CliRunner().invoke(app, ["train", "--recipe", "deliver", *options])

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from mlesam_ros.bags.build import build
-from mlesam_ros.bags.typestore import typestore
-from mlesam_ros.frame import CAMERA, LIDAR, FrameSet, PointCloud, Segmentation, SensorFrame
+from mlesam_ros.bags.serialization import typestore
+from mlesam_ros.bags.writer import build
 from mlesam_ros.mask_messages import MaskReport, Times, status
+from mlesam_ros.types import CAMERA, LIDAR, FrameSet, PointCloud, Segmentation, SensorFrame
 
 COUNTS = {"received": 9, "used": 3, "superseded": 2, "late": 1, "unmatched": 1, "refused": 2}
 CLOUD = PointCloud(np.zeros(0, [("x", "f4")]))
@@ -18,7 +18,7 @@ STAMP = 10_000_000_000
 def for_rclpy(content):
     pytest.importorskip("rclpy")
     from mlesam_ros.msg import Status
-    from mlesam_ros.ros.conversions import message_from
+    from mlesam_ros.ros.publishers import message_from
 
     return message_from(Status, content)
 

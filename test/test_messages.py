@@ -16,22 +16,12 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from tf2_msgs.msg import TFMessage
 
-from mlesam_ros.encoding.evt3_encode import encode_evt3
 from mlesam_ros.errors import CalibrationError, CloudError, ConfigError, ImageError, MlesamError, PacketError
-from mlesam_ros.frame import (
-    CAMERA,
-    DEPTH,
-    EVENT,
-    LIDAR,
-    EventWindow,
-    PointCloud,
-    RawImage,
-)
-from mlesam_ros.frame import (
-    CompressedImage as CompressedPayload,
-)
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, camera_model, stamp_ns, transforms
-from mlesam_ros.share import resource_path
+from mlesam_ros.preprocessing.evt3 import encode_evt3
+from mlesam_ros.resources import resource_path
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, EventWindow, PointCloud, RawImage
+from mlesam_ros.types import CompressedImage as CompressedPayload
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CLOUD, PACKET = "sensor_msgs/msg/PointCloud2", "event_camera_msgs/msg/EventPacket"

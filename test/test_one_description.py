@@ -26,12 +26,12 @@ from mlesam_ros.config import (
     sync_config,
 )
 from mlesam_ros.errors import ConfigError, MlesamError
-from mlesam_ros.frame import MODALITIES
 from mlesam_ros.parameter_file import read_parameter_file
+from mlesam_ros.resources import resource_path
 from mlesam_ros.ros import parameters as declared
 from mlesam_ros.ros.process import spin_node
-from mlesam_ros.share import resource_path
-from mlesam_ros.training.recipe import load_recipe
+from mlesam_ros.types import MODALITIES
+from mlesam_training.recipe import load_recipe
 
 SPECS = {name: parameter_spec(name, entry, default) for name, entry, default in iter_parameters()}
 
@@ -236,13 +236,13 @@ def test_each_parameter_reaches_each_command(name, tmp_path, monkeypatch):
         raise MlesamError("seen.")
 
     monkeypatch.setattr("mlesam_ros.pipeline.load_pipeline", caught)
-    monkeypatch.setattr("mlesam_ros.doctor.examine.diagnose_bag", lambda bag, parameters, **_: caught(parameters))
+    monkeypatch.setattr("mlesam_ros.doctor.diagnosis.diagnose_bag", lambda bag, parameters, **_: caught(parameters))
     monkeypatch.setattr(
         "mlesam_ros.cli.sensors.scenes.open_scene", lambda path, fit, rig, parameters, at: caught(parameters)
     )
     monkeypatch.setattr("mlesam_ros.cli.play._on_topic", lambda drop, parameters: caught(parameters))
     monkeypatch.setattr("mlesam_ros.cli.sensors.check._named", lambda calibration, parameters: caught(parameters))
-    monkeypatch.setattr("mlesam_ros.training.train.train", lambda recipe, *_, **__: caught(recipe.data.description()))
+    monkeypatch.setattr("mlesam_training.train_run.train", lambda recipe, *_, **__: caught(recipe.data.description()))
     bag = write_small(tmp_path)
     for command, line in commands(tmp_path, path).items():
         typed = [bag if argument == tmp_path and line[0] in ("evaluate", "doctor") else argument for argument in line]

@@ -13,20 +13,20 @@ from pathlib import Path
 import pytest
 
 from mlesam_ros.errors import FileError
-from mlesam_ros.ownership import LOCK, owned
+from mlesam_ros.files import LOCK, owned
 
 CHECKOUT = Path(__file__).parents[1]
 OWNER = """
 import sys, time
 from pathlib import Path
-from mlesam_ros.ownership import owned
+from mlesam_ros.files import owned
 with owned(Path(sys.argv[1]), "training"):
     print("owned", flush=True)
     time.sleep(120)
 """
 RENDERS = """
-from mlesam_ros.training.conditions import Conditions
-from mlesam_ros.training.rendering import Street, render_streets
+from mlesam_training.street_dataset import Conditions
+from mlesam_training.street_dataset import Street, render_streets
 import sys, numpy as np
 from numpy.lib.format import open_memmap
 if __name__ == "__main__":
@@ -45,7 +45,7 @@ if __name__ == "__main__":
 COMMANDS = """
 import sys, time
 from pathlib import Path
-from mlesam_ros.cli.demo.processes import ChildProcess
+from mlesam_ros.cli.demo.runner import ChildProcess
 folder = Path(sys.argv[1])
 arguments = ["simulate", str(folder / "bag"), "--moments", "100000", "--side", "64"]
 with ChildProcess("renderer", arguments, folder / "log"):
@@ -135,7 +135,7 @@ class TestOwned:
         def no_locks(*_):
             raise OSError(37, "No locks available")
 
-        monkeypatch.setattr("mlesam_ros.ownership.fcntl.flock", no_locks)
+        monkeypatch.setattr("mlesam_ros.files.fcntl.flock", no_locks)
         text = json.dumps({"host": socket.gethostname(), "command": "x", **owner}) if owner else "garbage"
         (tmp_path / LOCK).write_text(text)
         if free:

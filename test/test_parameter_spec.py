@@ -14,7 +14,7 @@ from rclpy.expand_topic_name import expand_topic_name
 from rclpy.validate_full_topic_name import validate_full_topic_name
 from rclpy.validate_topic_name import validate_topic_name
 
-from mlesam_ros.parameter_spec import topic_fault
+from mlesam_ros.parameter_file import topic_fault
 
 NAMES = [
     "", "/", "a/", "a//b", "9a", "/9a", "~", "~a", "~ab", "~/a", "a~", "{a}", "{node}", "{ns}/x", "{9}", "{a/b}", "{{",

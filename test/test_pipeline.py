@@ -13,20 +13,19 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, make_preprocessors
-from mlesam_ros.encoding.on_device import encode_torch
-from mlesam_ros.encoding.settings import Preprocessing
 from mlesam_ros.errors import CalibrationError, CheckpointError, ConfigError, MlesamError
-from mlesam_ros.frame import MODALITIES, FrameSet, RawImage, SensorFrame
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace, load_label_space
-from mlesam_ros.model.checkpoint import load_checkpoint, save_checkpoint
-from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.checkpoint import base_sha256, load_base, load_checkpoint, save_backbone, save_checkpoint
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.model.weights import base_sha256, load_base, save_backbone
+from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.pipeline import PRECISIONS, Pipeline, network_size
-from mlesam_ros.world.world import World
+from mlesam_ros.preprocessing.cuda import encode_torch
+from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, make_preprocessors
+from mlesam_ros.preprocessing.settings import Preprocessing
+from mlesam_ros.simulation.world import World
+from mlesam_ros.types import MODALITIES, FrameSet, RawImage, SensorFrame
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mlesam_ros.encoding.placement import cloud_to_camera
-from mlesam_ros.encoding.reference import Reference
 from mlesam_ros.errors import ConfigError, ImageError
-from mlesam_ros.frame import PointCloud, Segmentation, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.labels import IGNORE, load_label_space
-from mlesam_ros.render import POINT, colorize, labeled_cloud, overlay, projected_cloud
+from mlesam_ros.preprocessing.base import Reference
+from mlesam_ros.preprocessing.point_cloud import cloud_to_camera
+from mlesam_ros.types import PointCloud, Segmentation, SensorFrame
+from mlesam_ros.visualization import POINT, colorize, labeled_cloud, overlay, projected_cloud
 
 SPACE = load_label_space("deliver")
 masks = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=20))

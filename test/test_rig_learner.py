@@ -5,21 +5,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mlesam_ros.bags import fields
-from mlesam_ros.bags.build import build
-from mlesam_ros.bags.typestore import typestore
+from mlesam_ros.bags.serialization import camera_info, transforms, typestore
+from mlesam_ros.bags.writer import build
 from mlesam_ros.config import build_parameters
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, FrameSet, RawImage, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.rig_learner import RigBuilder, is_static, transform_topics
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, FrameSet, RawImage, SensorFrame
 
 LENS = CameraModel(64, 48, np.array([[40.0, 0, 31.5], [0, 40, 23.5], [0, 0, 1]]), np.zeros(5), "plumb_bob")
 
 
 def info(frame="eye", **changes):
-    about = {**fields.camera_info(0, frame, LENS), **changes}
+    about = {**camera_info(0, frame, LENS), **changes}
     return build(typestore(), "sensor_msgs/msg/CameraInfo", about)
 
 
@@ -72,7 +71,7 @@ def test_problems_are_told_once_and_end_with_a_good_message():
 
 def test_a_bad_transform_does_not_take_the_others_with_it():
     poses = [("base", name, Transform.identity()) for name in ("one", "two", "three")]
-    message = build(typestore(), "tf2_msgs/msg/TFMessage", fields.transforms(poses, 5))
+    message = build(typestore(), "tf2_msgs/msg/TFMessage", transforms(poses, 5))
     message.transforms[1].transform.rotation.w = float("nan")
     message.transforms.append(SimpleNamespace(header=None))
     learner = RigBuilder(Rig(""))
@@ -167,7 +166,7 @@ def test_a_topic_that_is_called_rectified_is_doubted_until_the_parameter_says_so
 
 
 def poses(*entries, stamp=0):
-    return build(typestore(), "tf2_msgs/msg/TFMessage", fields.transforms(entries, stamp))
+    return build(typestore(), "tf2_msgs/msg/TFMessage", transforms(entries, stamp))
 
 
 def test_a_mounting_with_a_zero_stamp_holds_for_ever():

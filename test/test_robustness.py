@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlesam_ros.robustness import add_noise, average, drop_pixels, expectation, expected, subsets
+from mlesam_ros.corruptions import add_noise, average, drop_pixels, expectation, expected, subsets
 
 FOUR = ("r", "d", "e", "l")
 

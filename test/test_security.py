@@ -9,7 +9,7 @@ import pytest
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.evaluation.many import unique_names
+from mlesam_ros.evaluation.bag_outputs import unique_names
 from mlesam_ros.evaluation.report import tables
 from mlesam_ros.evaluation.report.plots import Line, heat_map, line_plot, presence_plot
 

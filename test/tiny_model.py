@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 
-from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, PREPROCESSORS
-from mlesam_ros.model.checkpoint import save_checkpoint
-from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.checkpoint import load_base, save_backbone, save_checkpoint
 from mlesam_ros.model.mlesam import MLESAM, build_mlesam
-from mlesam_ros.model.weights import load_base, save_backbone
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, PREPROCESSORS
 
 
 def write_tiny_model(

@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.bags import fields
+from mlesam_ros.bags.calibrated_frame import CalibratedFrame, load_calibrated_frame
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.still import CalibratedFrame, load_calibrated_frame
-from mlesam_ros.bags.street import INFO_TOPICS, TOPICS
+from mlesam_ros.bags.serialization import Fields, camera_info, compressed_image, image, point_cloud, transforms
+from mlesam_ros.bags.simulated_bag import INFO_TOPICS, TOPICS
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.errors import BagError
-from mlesam_ros.frame import CAMERA, EVENT, LIDAR, NANOSECONDS
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.messages import stamp_ns
+from mlesam_ros.types import CAMERA, EVENT, LIDAR, NANOSECONDS
 
 LIDAR_FRAME, CAMERA_FRAME, EVENT_FRAME = "lidar", "camera_optical_frame", "event_camera_optical_frame"
 COMPRESSED_TOPIC = "/camera/image_raw/compressed"
@@ -109,12 +109,12 @@ def _event_lens(width: int, height: int) -> CameraModel:
     return CameraModel(width, height, intrinsics, np.zeros(5), "plumb_bob")
 
 
-def _mounting(still: CalibratedFrame, stamp: int) -> fields.Fields:
+def _mounting(still: CalibratedFrame, stamp: int) -> Fields:
     entries = [
         (LIDAR_FRAME, CAMERA_FRAME, still.camera_from_lidar.inverse()),
         (CAMERA_FRAME, EVENT_FRAME, Transform(np.eye(3), _EVENT_OFFSET)),
     ]
-    return fields.transforms(entries, stamp)
+    return transforms(entries, stamp)
 
 
 def _merge(
@@ -133,7 +133,7 @@ def _merge(
         due = stamp if due is None else due
         while stamp >= due:
             add_still(due)
-            writer.add(INFO_TOPICS[EVENT], _INFO, due, fields.camera_info(due, EVENT_FRAME, lens))
+            writer.add(INFO_TOPICS[EVENT], _INFO, due, camera_info(due, EVENT_FRAME, lens))
             frames, due = frames + 1, due + _PERIOD
         packet.header.frame_id = EVENT_FRAME
         writer.add_message(TOPICS[EVENT], kind, max(recorded, stamp), packet)
@@ -143,14 +143,14 @@ def _merge(
 
 
 def _add_still(writer: BagWriter, still: CalibratedFrame, compressed: bool, stamp: int) -> None:
-    writer.add(INFO_TOPICS[CAMERA], _INFO, stamp, fields.camera_info(stamp, CAMERA_FRAME, still.camera))
+    writer.add(INFO_TOPICS[CAMERA], _INFO, stamp, camera_info(stamp, CAMERA_FRAME, still.camera))
     if compressed:
-        packed = fields.compressed_image(stamp, CAMERA_FRAME, still.form, still.picture)
+        packed = compressed_image(stamp, CAMERA_FRAME, still.form, still.picture)
         writer.add(COMPRESSED_TOPIC, "sensor_msgs/msg/CompressedImage", stamp, packed)
     else:
-        plain = fields.image(stamp, CAMERA_FRAME, still.pixels)
+        plain = image(stamp, CAMERA_FRAME, still.pixels)
         writer.add(TOPICS[CAMERA], "sensor_msgs/msg/Image", stamp, plain)
-    sweep = fields.point_cloud(stamp, LIDAR_FRAME, _at(still.points, stamp))
+    sweep = point_cloud(stamp, LIDAR_FRAME, _at(still.points, stamp))
     writer.add(TOPICS[LIDAR], "sensor_msgs/msg/PointCloud2", stamp, sweep)
 
 

@@ -11,8 +11,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mlesam_ros.model.backbones import on_meta_device
-from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import MLESAM
+from mlesam_ros.model.model_config import MLESAMConfig
 
 _SIDE = {"cpu": 2048, "cuda": 8192}
 _BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}

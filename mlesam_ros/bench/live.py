@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mlesam_ros.bags.typestore import typestore
+from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.bench.robot import PERIOD
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.frame import NANOSECONDS
-from mlesam_ros.ownership import child_environment
-from mlesam_ros.ros.observer import RawSubscriber
+from mlesam_ros.files import child_environment
+from mlesam_ros.ros.raw_topics import RawSubscriber
+from mlesam_ros.types import NANOSECONDS
 
 NODE = "/mlesam"
 STATUS, LABELS = f"{NODE}/status", f"{NODE}/labels"

@@ -16,12 +16,12 @@ from mlesam_ros.bench.memory import asked_bytes
 from mlesam_ros.bench.plain import BaselineModel
 from mlesam_ros.bench.row import BenchmarkResult, row
 from mlesam_ros.bench.timing import Timing, interleaved
-from mlesam_ros.frame import AUTO, MODALITIES, Modality
-from mlesam_ros.model.config import MLESAMConfig
-from mlesam_ros.model.fast_paths import InferenceOptions, prepare
+from mlesam_ros.model.inference import InferenceOptions, prepare
 from mlesam_ros.model.mlesam import MLESAM, build_mlesam
-from mlesam_ros.model.readout import read
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.model.postprocess import read
 from mlesam_ros.pipeline import PRECISIONS, Pipeline, pick_device, pick_precision
+from mlesam_ros.types import AUTO, MODALITIES, Modality
 
 _FEW = 5  # repeats
 

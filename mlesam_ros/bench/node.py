@@ -10,22 +10,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlesam_ros.bags import fields
-from mlesam_ros.bags.typestore import typestore
+from mlesam_ros.bags.serialization import pixels, typestore
 from mlesam_ros.bench.live import Run, drive
 from mlesam_ros.bench.machine import least_seconds
 from mlesam_ros.bench.robot import PERIOD, Message, TrafficGenerator, large
 from mlesam_ros.bench.row import BenchmarkResult, compare, row
 from mlesam_ros.bench.timing import summary
-from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, encode, make_preprocessors
-from mlesam_ros.frame import CAMERA, EVENT, MODALITIES, NANOSECONDS, FrameSet, Modality, SensorFrame
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.messages import FrameReader
-from mlesam_ros.model.config import network_size
-from mlesam_ros.model.readout import argmax_with_confidence
-from mlesam_ros.ros.compat.interfaces import message_class
-from mlesam_ros.ros.conversions import message_from
+from mlesam_ros.model.model_config import network_size
+from mlesam_ros.model.postprocess import argmax_with_confidence
+from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, make_preprocessors
+from mlesam_ros.ros.compat import message_class
+from mlesam_ros.ros.publishers import message_from
 from mlesam_ros.sync import Synchronizer
+from mlesam_ros.types import CAMERA, EVENT, MODALITIES, NANOSECONDS, FrameSet, Modality, SensorFrame
 
 _SECONDS = 0.3  # of driving per repeat, so that 60 repeats are 18 s
 _ROBOTS = {"street": "512x512, street robot", "large": "1080p, 131072 points, 300000 events"}
@@ -192,7 +191,7 @@ def _publish(repeats: int) -> BenchmarkResult:
 
     return compare(
         "1080p labels to a message",
-        lambda: message_from(kind, fields.pixels(1, "camera", labels, "mono8")),
+        lambda: message_from(kind, pixels(1, "camera", labels, "mono8")),
         repeats,
         ("a NumPy array assigned to the field", assigned),
         bound=least_seconds(labels, labels),

@@ -10,7 +10,7 @@ from mlesam_ros.bench.model import Options, facts, warm_up
 from mlesam_ros.bench.row import BenchmarkResult, row
 from mlesam_ros.bench.timing import interleaved
 from mlesam_ros.model.backbones import HieraSpec, backbone_size
-from mlesam_ros.model.fast_paths import REFERENCE, InferenceOptions
+from mlesam_ros.model.inference import REFERENCE, InferenceOptions
 from mlesam_ros.pipeline import pick_device, pick_precision
 
 __all__ = ["Options", "facts", "run"]

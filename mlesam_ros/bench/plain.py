@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mlesam_ros.frame import Modality
 from mlesam_ros.model.backbones import LEVELS
-from mlesam_ros.model.experts import LoRAExpert, LoRALinear
-from mlesam_ros.model.fast_paths import REFERENCE, prepare
+from mlesam_ros.model.inference import REFERENCE, prepare
+from mlesam_ros.model.lora import LoRAExpert, LoRALinear
 from mlesam_ros.model.mlesam import MLESAM
+from mlesam_ros.types import Modality
 
 
 class PlainLora(nn.Module):

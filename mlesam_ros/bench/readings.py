@@ -8,7 +8,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.frame import (
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.geometry.transforms import Transform
+from mlesam_ros.types import (
     CAMERA,
     DEPTH,
     EVENT,
@@ -21,9 +24,6 @@ from mlesam_ros.frame import (
     RawImage,
     SensorFrame,
 )
-from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.geometry.transform import Transform
 
 POINTS = 131_072
 EVENTS = 300_000

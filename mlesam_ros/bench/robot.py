@@ -18,19 +18,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.bags import fields
-from mlesam_ros.bags.build import build
-from mlesam_ros.bags.street import INFO_TOPICS, TOPICS
-from mlesam_ros.bags.typestore import typestore
+from mlesam_ros.bags.serialization import camera_info, event_packet, image, point_cloud, transforms, typestore
+from mlesam_ros.bags.simulated_bag import INFO_TOPICS, TOPICS
+from mlesam_ros.bags.writer import build
 from mlesam_ros.bench.readings import POINT, make_readings
-from mlesam_ros.encoding.evt3_encode import encode_evt3
-from mlesam_ros.frame import EVENT, LIDAR, NANOSECONDS, EventWindow, Modality, PointCloud, RawImage, SensorFrame
+from mlesam_ros.files import end_with_named_parent
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.geometry.transform import Transform
-from mlesam_ros.ownership import end_with_named_parent
-from mlesam_ros.ros.loudspeaker import RawPublisher
-from mlesam_ros.world.world import World
+from mlesam_ros.geometry.transforms import Transform
+from mlesam_ros.preprocessing.evt3 import encode_evt3
+from mlesam_ros.ros.raw_topics import RawPublisher
+from mlesam_ros.simulation.world import World
+from mlesam_ros.types import EVENT, LIDAR, NANOSECONDS, EventWindow, Modality, PointCloud, RawImage, SensorFrame
 
 _TICK = 4_096_000  # ns that EVT3's upper time words count in
 PERIOD = 24 * _TICK
@@ -112,7 +111,7 @@ class TrafficGenerator:
     def messages(self) -> list[Message]:
         """What it says once per moment, in this order."""
         infos = [
-            _message(INFO_TOPICS[m], CameraModel, 0, fields.camera_info(1, f.frame_id, self.rig.model(f.frame_id)))
+            _message(INFO_TOPICS[m], CameraModel, 0, camera_info(1, f.frame_id, self.rig.model(f.frame_id)))
             for m, f in self.frames.items()
             if m in INFO_TOPICS
         ]
@@ -143,9 +142,9 @@ def _sensor(frame: SensorFrame) -> Iterator[Message]:
     if isinstance(payload, EventWindow):
         yield from _packets(frame, payload)
     elif isinstance(payload, PointCloud):
-        yield _message(topic, PointCloud, -_SWEEP, fields.point_cloud(1, frame.frame_id, payload.points))
+        yield _message(topic, PointCloud, -_SWEEP, point_cloud(1, frame.frame_id, payload.points))
     elif isinstance(payload, RawImage):
-        yield _message(topic, RawImage, 0, fields.image(1, frame.frame_id, payload))
+        yield _message(topic, RawImage, 0, image(1, frame.frame_id, payload))
 
 
 def _packets(frame: SensorFrame, events: EventWindow) -> Iterator[Packet]:
@@ -157,7 +156,7 @@ def _packets(frame: SensorFrame, events: EventWindow) -> Iterator[Packet]:
         evt3 = encode_evt3(events.x[part], events.y[part], microseconds[part], events.polarity[part])
         packet = _message(
             TOPICS[EVENT], EventWindow, int(events.t[part.start]) - events.end,
-            fields.event_packet(1, frame.frame_id, size, _MARK, evt3),
+            event_packet(1, frame.frame_id, size, _MARK, evt3),
         )  # fmt: skip
         found = packet.raw.tobytes()
         words = found.index(evt3.tobytes()) + 2 * np.flatnonzero(evt3.view("<u2") & 0xF000 == _HIGH)
@@ -185,7 +184,7 @@ def _odometry(moment: int, start: int) -> bytes:
         stamp = moment - early * 1_000_000
         meters = _SPEED * (stamp - start) / NANOSECONDS
         pose = Transform(np.eye(3), np.array([meters, 0.0, 0.0]))
-        entries += fields.transforms([("odom", "base_link", pose)], stamp)["transforms"]
+        entries += transforms([("odom", "base_link", pose)], stamp)["transforms"]
     return _packed(_TRANSFORMS, {"transforms": entries})
 
 
@@ -194,7 +193,7 @@ def drive(robot: TrafficGenerator) -> None:
     messages = robot.messages()
     types = {"/tf": _TRANSFORMS, "/tf_static": _TRANSFORMS, **{m.topic: m.type_name for m in messages}}
     with RawPublisher(types, latched=("/tf_static",), depth=64) as speaker:
-        speaker.publish("/tf_static", _packed(_TRANSFORMS, fields.transforms(robot.rig.tree.static_transforms(), 1)))
+        speaker.publish("/tf_static", _packed(_TRANSFORMS, transforms(robot.rig.tree.static_transforms(), 1)))
         start = time.time_ns()
         for number, moment in enumerate(_moments(start)):
             speaker.publish("/tf", _odometry(moment, start))

@@ -13,19 +13,17 @@ import numpy.typing as npt
 from mlesam_ros.bench.machine import least_seconds
 from mlesam_ros.bench.readings import EVENTS, POINTS, STAMP, SyntheticFrame, make_events, make_readings
 from mlesam_ros.bench.row import BenchmarkResult, compare, rate
-from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoder import Image, Preprocessor
-from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, PREPROCESSORS, encode, make_preprocessors
-from mlesam_ros.encoding.event_counts import count_events
-from mlesam_ros.encoding.evt3 import Evt3Decoder
-from mlesam_ros.encoding.evt3_encode import encode_evt3
-from mlesam_ros.encoding.picture import to_rgb
-from mlesam_ros.encoding.stream import EventWindower
-from mlesam_ros.frame import CAMERA, LIDAR, EventWindow, FrameSet, RawImage, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.motion import sensor_motion
 from mlesam_ros.geometry.projection import project
-from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.geometry.rig import Rig, sensor_motion
+from mlesam_ros.preprocessing.base import Image, Preprocessor
+from mlesam_ros.preprocessing.context import Context
+from mlesam_ros.preprocessing.event_stream import EventWindower
+from mlesam_ros.preprocessing.events import count_events
+from mlesam_ros.preprocessing.evt3 import Evt3Decoder, encode_evt3
+from mlesam_ros.preprocessing.images import to_rgb
+from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, PREPROCESSORS, encode, make_preprocessors
+from mlesam_ros.types import CAMERA, LIDAR, EventWindow, FrameSet, RawImage, SensorFrame
 
 _PACKET = 1_200
 _SIZE = (576, 1024)  # of the network's pictures at 1080p

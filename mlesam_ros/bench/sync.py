@@ -10,8 +10,8 @@ import numpy as np
 from mlesam_ros.bench.row import BenchmarkResult, row
 from mlesam_ros.bench.stock_policy import StockPolicy
 from mlesam_ros.bench.timing import summary
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, NANOSECONDS, Modality, SensorFrame
 from mlesam_ros.sync import Synchronizer
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, NANOSECONDS, Modality, SensorFrame
 
 Arrival = tuple[int, SensorFrame]
 

@@ -15,21 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlesam_ros.bench.memory import peak_bytes
+from mlesam_ros.files import end_with_named_parent
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.checkpoint import describe_checkpoint
-from mlesam_ros.model.config import MLESAMConfig
-from mlesam_ros.ownership import end_with_named_parent
-from mlesam_ros.share import resource_path
-from mlesam_ros.training.chance import sample_generator
-from mlesam_ros.training.checkpointing import BLOCKS, NONE, checkpoint_blocks
-from mlesam_ros.training.distributed import local_slice as part
-from mlesam_ros.training.distributed import pick_device, processes, world_size
-from mlesam_ros.training.experts import ExpertStage
-from mlesam_ros.training.feed import Batch
-from mlesam_ros.training.loop import train_step
-from mlesam_ros.training.loss import batch_loss, pixel_losses
-from mlesam_ros.training.recipe import Data, Recipe, Split
-from mlesam_ros.training.state import TrainState
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.resources import resource_path
+from mlesam_training.activation_checkpointing import BLOCKS, NONE, checkpoint_blocks
+from mlesam_training.batch_loader import Batch, sample_generator
+from mlesam_training.distributed import local_slice as part
+from mlesam_training.distributed import pick_device, processes, world_size
+from mlesam_training.loss import batch_loss, pixel_losses
+from mlesam_training.recipe import Data, Recipe, Split
+from mlesam_training.stages import ExpertStage
+from mlesam_training.state import TrainState
+from mlesam_training.trainer import train_step
 
 _RATE, _CLIP, _DECAY = 1e-4, 1.0, 0.01
 _STRIDE = 2

@@ -3,9 +3,9 @@
 import sys
 from typing import NoReturn
 
-from mlesam_ros.blas import limit_blas_threads
 from mlesam_ros.cli.ending import run_cli
-from mlesam_ros.ownership import end_with_named_parent
+from mlesam_ros.files import end_with_named_parent
+from mlesam_ros.resources import limit_blas_threads
 
 
 def main() -> NoReturn:

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mlesam_ros.cli.help import epilog, format_help
-from mlesam_ros.cli.results import JsonOption, write_json
+from mlesam_ros.cli.common import JsonOption, epilog, format_help, write_json
 from mlesam_ros.progress import track
 
 _EXAMPLES = epilog("mlesam assemble camera_lidar/opencalib_ours_1 events/test_events_1 real/")

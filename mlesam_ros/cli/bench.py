@@ -6,9 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlesam_ros.cli.environment import prepare_own_domain
-from mlesam_ros.cli.help import epilog, format_help
-from mlesam_ros.cli.results import JsonOption, write_json
+from mlesam_ros.cli.common import JsonOption, epilog, format_help, prepare_own_domain, write_json
 
 _REPEATS = 60
 _MODEL: dict[str, Any] = {

@@ -10,15 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, EventWindow, Modality, PointCloud, RawImage
 from mlesam_ros.geometry.projection import project
 from mlesam_ros.labels import load_label_space
-from mlesam_ros.render import colorize
-from mlesam_ros.world.deliver import draw_events, write_image
-from mlesam_ros.world.faults import FAULTS, NO_FAULT
-from mlesam_ros.world.moment import SimFrame
-from mlesam_ros.world.weather import WEATHERS
-from mlesam_ros.world.world import World
+from mlesam_ros.simulation.deliver_export import draw_events, write_image
+from mlesam_ros.simulation.weather import FAULTS, NO_FAULT, WEATHERS
+from mlesam_ros.simulation.world import SimFrame, World
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, EventWindow, Modality, PointCloud, RawImage
+from mlesam_ros.visualization import colorize
 
 Rgb = npt.NDArray[np.uint8]
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlesam_ros.cli.help import epilog, format_help
-from mlesam_ros.cli.results import JsonOption, write_json
+from mlesam_ros.cli.common import JsonOption, epilog, format_help, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mlesam_ros.model.cost import BackboneCost
+    from mlesam_ros.model.flops import BackboneCost
 
 _EXAMPLES = epilog(
     "mlesam info weights/street.safetensors",
@@ -57,8 +56,8 @@ def _info_checkpoint(file: Path, json: str | None) -> None:
 def _info_backbones(json: str | None) -> None:
     from rich.console import Console
 
-    from mlesam_ros.model.config import MLESAMConfig
-    from mlesam_ros.model.cost import backbone_costs
+    from mlesam_ros.model.flops import backbone_costs
+    from mlesam_ros.model.model_config import MLESAMConfig
 
     costs, config = backbone_costs(), MLESAMConfig.paper()
     if json is None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mlesam_ros.cli.environment import configure_ros_env
-from mlesam_ros.cli.help import epilog, format_help
+from mlesam_ros.cli.common import configure_ros_env, epilog, format_help
 
 _EXAMPLES = epilog(
     "mlesam node",

@@ -8,15 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlesam_ros.cli.environment import configure_ros_env
-from mlesam_ros.cli.help import epilog, format_help
-from mlesam_ros.cli.parameters import NODE, NodeOption, ParamOption, ParamsOption, read_parameters
-from mlesam_ros.cli.results import JsonOption, write_json
-from mlesam_ros.frame import NANOSECONDS
+from mlesam_ros.cli.common import (
+    NODE,
+    JsonOption,
+    NodeOption,
+    ParamOption,
+    ParamsOption,
+    configure_ros_env,
+    epilog,
+    format_help,
+    read_parameters,
+    write_json,
+)
 from mlesam_ros.progress import track
+from mlesam_ros.types import NANOSECONDS
 
 if TYPE_CHECKING:
-    from mlesam_ros.bags.drops import Outage
+    from mlesam_ros.bags.outage import Outage
     from mlesam_ros.config import NodeParameters
     from mlesam_ros.ros.player import PlayReport
 
@@ -60,10 +68,9 @@ def play(
     A --json file is written when the first message goes out and again at the end.
     """
     configure_ros_env()
-    from mlesam_ros.bags.drops import parse_drop
-    from mlesam_ros.ros.player import PlayOptions
+    from mlesam_ros.bags.outage import parse_drop
+    from mlesam_ros.ros.player import Playlist, PlayOptions
     from mlesam_ros.ros.player import play as play_bags
-    from mlesam_ros.ros.playlist import Playlist
 
     parameters = read_parameters(params, param, node)
     drops = tuple(_on_topic(parse_drop(text), parameters) for text in drop or ())

@@ -8,9 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mlesam_ros.cli.environment import configure_ros_env
-from mlesam_ros.cli.help import epilog, format_help
-from mlesam_ros.cli.results import JsonOption, write_json
+from mlesam_ros.cli.common import JsonOption, configure_ros_env, epilog, format_help, write_json
 from mlesam_ros.errors import BagError, ConfigError
 from mlesam_ros.files import write_error
 from mlesam_ros.progress import track
@@ -84,8 +82,8 @@ def simulate(
 
 
 def _write_bag(out: Path, seed: int, weather: str, fault: str, drop: list[str], moments: int, side: int) -> None:
-    from mlesam_ros.bags.street import write_simulated_bag
-    from mlesam_ros.world.world import World
+    from mlesam_ros.bags.simulated_bag import write_simulated_bag
+    from mlesam_ros.simulation.world import World
 
     world, is_new = World(seed, weather, (side, side), length=moments, fault=fault, dropped=drop), not out.exists()
     try:
@@ -103,10 +101,9 @@ def _write_deliver(
     root: Path, split: str, seeds: range, conditions: tuple[str, str], moments: range, side: int, drop: list[str]
 ) -> int:
     """How many frames were written."""
-    from mlesam_ros.world.deliver import write_deliver
-    from mlesam_ros.world.faults import FAULTS, fault_name
-    from mlesam_ros.world.weather import WEATHERS, weather_name
-    from mlesam_ros.world.world import World
+    from mlesam_ros.simulation.deliver_export import write_deliver
+    from mlesam_ros.simulation.weather import FAULTS, WEATHERS, fault_name, weather_name
+    from mlesam_ros.simulation.world import World
 
     weathers = [weather_name(name) for name in _several(conditions[0], WEATHERS)]
     faults = [fault_name(name) for name in _several(conditions[1], FAULTS)]
@@ -126,9 +123,8 @@ def _several(names: str, known: tuple[str, ...]) -> list[str]:
 
 def _play(bag: Path) -> None:
     configure_ros_env()
-    from mlesam_ros.ros.player import PlayOptions
+    from mlesam_ros.ros.player import Playlist, PlayOptions
     from mlesam_ros.ros.player import play as play_bags
-    from mlesam_ros.ros.playlist import Playlist
 
     typer.echo(f"playing {bag}; Ctrl-C ends it", err=True)
     play_bags(Playlist([bag]), PlayOptions(loop=True))

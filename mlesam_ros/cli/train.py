@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlesam_ros.cli.help import epilog, format_help
-from mlesam_ros.cli.parameters import ParamOption, ParamsOption
-from mlesam_ros.cli.results import JsonOption, write_json
+from mlesam_ros.cli.common import JsonOption, ParamOption, ParamsOption, epilog, format_help, write_json
 
 if TYPE_CHECKING:
-    from mlesam_ros.training.recipe import Recipe
+    from mlesam_training.recipe import Recipe
 
 _EXAMPLES = epilog(
     "mlesam train config/training/street.yaml",
@@ -64,9 +62,9 @@ def train(
 
     Ended at any moment, the same command goes on as if it had not been. Started by torchrun it shares the work.
     """
-    from mlesam_ros.training.ablation import ABLATION, ablate
-    from mlesam_ros.training.distributed import is_first
-    from mlesam_ros.training.train import train as run
+    from mlesam_training.distributed import is_first
+    from mlesam_training.train_run import ABLATION, ablate
+    from mlesam_training.train_run import train as run
 
     path = _recipe_file(file, recipe)
     wanted, folder = _asked(path, data, backbone, device, params, param or []), out or Path("runs") / path.stem
@@ -86,8 +84,8 @@ def train(
 
 def _recipe_file(file: Path | None, recipe: str | None) -> Path:
     """The recipe that is meant: a file, or one of the package's by name."""
-    from mlesam_ros.share import resource_path
-    from mlesam_ros.training.fields import check_choice
+    from mlesam_ros.resources import resource_path
+    from mlesam_training.recipe import check_choice
 
     if (file is None) == (recipe is None):
         raise typer.BadParameter("give either a RECIPE file or --recipe NAME.")
@@ -108,8 +106,7 @@ def _asked(
 ) -> Recipe:
     """The recipe, changed as the options say."""
     from mlesam_ros.errors import ConfigError
-    from mlesam_ros.training.recipe import load_recipe
-    from mlesam_ros.training.sets import PublishedData
+    from mlesam_training.recipe import PublishedData, load_recipe
 
     wanted = load_recipe(path)
     if data is not None:
@@ -130,7 +127,7 @@ def _described(recipe: Recipe, params: Path | None, rules: list[str]) -> Recipe:
     from mlesam_ros.config import beaten_rules
     from mlesam_ros.errors import ConfigError
     from mlesam_ros.parameter_file import read_node_parameters
-    from mlesam_ros.training.sets import BagData
+    from mlesam_training.recipe import BagData
 
     data = recipe.data
     if not isinstance(data, BagData):

@@ -1,18 +1,244 @@
-"""Whether what the messages hold can be used."""
+"""Sample the content of messages, and check it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from mlesam_ros.doctor.catalogue import finding
-from mlesam_ros.doctor.record import TopicStats
-from mlesam_ros.doctor.timing import common_lead, timing_findings
-from mlesam_ros.doctor.views import ContentSamples
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.doctor.calibration_checks import SHIFTS, View, picture_edges, sweep_outlines
+from mlesam_ros.doctor.rules import finding
+from mlesam_ros.doctor.timing import TopicStats, common_lead, timing_findings
+from mlesam_ros.errors import MlesamError, Problem
 from mlesam_ros.findings import Finding
-from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, Modality
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.messages import FrameReader
+from mlesam_ros.preprocessing.images import parse_depth, to_rgb
+from mlesam_ros.preprocessing.point_cloud import cloud_xyz
+from mlesam_ros.preprocessing.registration import depth_from_cloud, depth_from_picture
 from mlesam_ros.sync import SyncConfig
+from mlesam_ros.types import (
+    CAMERA,
+    DEPTH,
+    LIDAR,
+    NANOSECONDS,
+    CompressedImage,
+    Modality,
+    PointCloud,
+    RawImage,
+    SensorFrame,
+)
+
+Rgb = npt.NDArray[np.uint8]
+
+_MOMENTS = 12
+"""How many are enough: one alone may have no outline that both see."""
+_TOGETHER = 250_000_000
+"""Nanoseconds between a picture and a sweep that still are of one moment."""
+_TURNS = NANOSECONDS
+"""Nanoseconds in which a LiDAR turns twice."""
+_APART = 5 * NANOSECONDS
+"""Nanoseconds that messages of one moment may arrive apart."""
+_FACTOR = 1.5
+"""Times by which depth camera and LiDAR may differ, whatever their errors and mountings."""
+_STEADY = 0.1
+"""Spread of a factor that is the same in all pixels."""
+_COARSE = 256
+"""Pixels of the longer side at which they are compared."""
+_SHARED = 30
+"""Pixels that both must see."""
+_EVEN = 2.0
+"""Standard deviation in gray levels of a picture with nothing in it."""
+
+
+@dataclass
+class ContentSamples:
+    """What was seen.
+
+    Attributes:
+        looked: modality → messages looked at.
+        blank: modality → how many of them held nothing: no return, no valid depth, one even gray.
+        sizes: modality → (height, width) of pictures, decoded.
+        depths: median meters of each depth picture that has any.
+        landed: per cloud the share of its returns that land in the picture.
+        ratios: per moment the median of depth by the depth camera over depth by the LiDAR, and its spread: half of the
+            range of the middle half of the pixels, as a share.
+        unit: meters per count of the depth pictures as they are read.
+        refusals: modality → why a message could not be decoded, or why its place is not known.
+        views: for `mlesam_ros.doctor.calibration_checks`.
+    """
+
+    looked: dict[Modality, int] = field(default_factory=dict)
+    blank: dict[Modality, int] = field(default_factory=dict)
+    sizes: dict[Modality, tuple[int, int]] = field(default_factory=dict)
+    depths: list[float] = field(default_factory=list)
+    landed: list[float] = field(default_factory=list)
+    ratios: list[tuple[float, float]] = field(default_factory=list)
+    unit: float = 1.0
+    refusals: dict[Modality, Problem] = field(default_factory=dict)
+    views: list[View] = field(default_factory=list)
+
+    @property
+    def depth_factor(self) -> float:
+        """Depth by the depth camera over depth by the LiDAR, median of the moments whose pixels agree on it; else 1."""
+        steady = [ratio for ratio, spread in self.ratios if spread < _STEADY]
+        return float(np.median(steady)) if 2 * len(steady) > len(self.ratios) else 1.0
+
+    @property
+    def depth_unit(self) -> float | None:
+        """The unit with which depth camera and LiDAR would agree; None where they do, or nothing tells."""
+        factor = self.depth_factor
+        return None if 1 / _FACTOR < factor < _FACTOR else self.unit / factor
+
+    def note(self, modality: Modality, blank: bool) -> None:
+        """A message was looked at."""
+        self.looked[modality] = self.looked.get(modality, 0) + 1
+        self.blank[modality] = self.blank.get(modality, 0) + blank
+
+
+def sample_content(
+    reader: BagReader,
+    records: Mapping[Modality, TopicStats],
+    rig: Rig,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> ContentSamples:
+    """Read what lies around some moments, evenly over the recording, and look at it.
+
+    Args:
+        reader: the open bag.
+        records: of its sensors, read once already.
+        rig: as the bag's end knows it.
+        progress: told how many moments are done, and of how many.
+    """
+    looks = ContentSamples()
+    lead = next((m for m in (CAMERA, LIDAR, DEPTH) if m in records and len(records[m].moments)), None)
+    if lead is None:
+        return looks
+    leaders = records[lead].moments
+    margin = max(SHIFTS) + 1 if len(leaders) > 4 * max(SHIFTS) else 0
+    chosen = np.unique(np.linspace(margin, len(leaders) - 1 - margin, _MOMENTS).astype(int))
+    for done, at in enumerate(chosen, 1):
+        _look_at(_frames_around(reader, records, lead, int(at)), int(leaders[at]), lead, rig, looks)
+        progress(done, len(chosen))
+    return looks
+
+
+def _frames_around(
+    reader: BagReader, records: Mapping[Modality, TopicStats], lead: Modality, at: int
+) -> dict[Modality, list[SensorFrame]]:
+    """The leader's message, the nearest of each other sensor, and the LiDAR's neighbors, in the order of stamps."""
+    moment = records[lead].moments[at]
+    wanted: dict[str, tuple[FrameReader, set[int]]] = {}
+    arrivals: list[int] = []
+    for modality in (CAMERA, DEPTH, LIDAR):
+        record = records.get(modality)
+        if record is None or not len(record.moments):
+            continue
+        nearest = int(np.abs(record.moments - moment).argmin())
+        if abs(record.arrivals[nearest] - records[lead].arrivals[at]) > _APART:
+            continue  # stamps that say nothing
+        pieces = record.usual_pieces
+        reach = max(SHIFTS) * pieces if modality == LIDAR else 0
+        chosen = slice(max(nearest - reach, nearest % pieces), nearest + reach + 1, pieces)
+        arrivals += record.arrivals[chosen].tolist()
+        if pieces > 1:
+            arrivals.append(min(arrivals) - _TURNS)  # the reader has to know the sweep as one in pieces
+        times = set(record.moments[chosen].tolist())
+        wanted[record.source.topic] = record.reader(), times
+    frames: dict[Modality, list[SensorFrame]] = {}
+    for topic, _, _, message in reader.messages(wanted, min(arrivals), max(arrivals) + 1):
+        parser, times = wanted[topic]
+        try:
+            frame = parser.read(message)
+            frame = records[frame.modality].bind(frame)
+        except Exception:  # its record has counted it
+            continue  # counted when it was read first
+        if frame.time in times:
+            frames.setdefault(frame.modality, []).append(frame)
+    return {modality: sorted(found, key=lambda frame: frame.time) for modality, found in frames.items()}
+
+
+def _look_at(
+    frames: Mapping[Modality, list[SensorFrame]], moment: int, lead: Modality, rig: Rig, looks: ContentSamples
+) -> None:
+    rgb = _picture(frames, looks)
+    for frame in frames.get(DEPTH, ()):
+        _depth(frame, looks)
+    sweeps = frames.get(LIDAR, [])
+    if not sweeps:
+        return
+    center = min(range(len(sweeps)), key=lambda at: abs(sweeps[at].time - moment))
+    clouds = {at - center: _returns(sweep) for at, sweep in enumerate(sweeps)}
+    looks.note(LIDAR, not len(clouds[0]))
+    if lead != CAMERA or not len(clouds[0]) or abs(sweeps[center].time - moment) > _TOGETHER:
+        return
+    for frame in frames.get(DEPTH, ()):
+        _compare(frame, sweeps[center], rig, looks)
+    try:
+        optical = rig.extrinsic(sweeps[center].frame_id, moment).apply(clouds[0].astype(np.float64))
+        looks.landed.append(len(rig.camera.project_visible(optical, near=0.1)[0]) / len(clouds[0]))
+    except MlesamError as error:
+        looks.refusals[LIDAR] = error.problem
+        return
+    if rgb is not None and rgb.std() >= _EVEN and rgb.shape[:2] == (rig.camera.height, rig.camera.width):
+        outlines = {shift: sweep_outlines(xyz) for shift, xyz in clouds.items()}
+        stamps = {at - center: sweep.time - moment for at, sweep in enumerate(sweeps)}
+        looks.views.append(View(picture_edges(rgb), outlines, stamps))
+
+
+def _picture(frames: Mapping[Modality, list[SensorFrame]], looks: ContentSamples) -> Rgb | None:
+    for frame in frames.get(CAMERA, ()):
+        assert isinstance(frame.payload, RawImage | CompressedImage)
+        try:
+            rgb = to_rgb(frame.payload)
+        except MlesamError as error:
+            looks.refusals[CAMERA] = error.problem
+            continue
+        looks.note(CAMERA, float(rgb.std()) < _EVEN)
+        looks.sizes[CAMERA] = rgb.shape[0], rgb.shape[1]
+        return rgb
+    return None
+
+
+def _depth(frame: SensorFrame, looks: ContentSamples) -> None:
+    assert isinstance(frame.payload, RawImage | CompressedImage)
+    try:
+        samples = parse_depth(frame.payload)
+        meters, looks.unit = samples.meters(), samples.meters_per_count
+    except MlesamError as error:
+        looks.refusals[DEPTH] = error.problem
+        return
+    valid = meters[np.isfinite(meters)]
+    looks.note(DEPTH, not len(valid))
+    looks.sizes[DEPTH] = meters.shape[0], meters.shape[1]
+    if len(valid):
+        looks.depths.append(float(np.median(valid)))
+
+
+def _compare(frame: SensorFrame, sweep: SensorFrame, rig: Rig, looks: ContentSamples) -> None:
+    """Hold the depth camera's depth against the LiDAR's, where both see."""
+    try:
+        height, width = rig.camera.height, rig.camera.width
+        size = round(height * _COARSE / max(height, width)), round(width * _COARSE / max(height, width))
+        by_camera, by_lidar = depth_from_picture(frame, rig, size), depth_from_cloud(sweep, rig, size, dilation=0)
+    except MlesamError:
+        return
+    both = np.isfinite(by_camera) & np.isfinite(by_lidar)
+    if np.count_nonzero(both) >= _SHARED:
+        low, middle, high = np.percentile(by_camera[both] / by_lidar[both], (25, 50, 75))
+        looks.ratios.append((float(middle), float((high - low) / (2 * middle))))
+
+
+def _returns(sweep: SensorFrame) -> npt.NDArray[np.floating[Any]]:
+    """(N, 3) finite points that are not the sensor itself, as drivers write a ray without return."""
+    assert isinstance(sweep.payload, PointCloud)
+    xyz = cloud_xyz(sweep.payload)
+    return xyz[np.isfinite(xyz).all(axis=1) & (np.abs(xyz).max(axis=1) > 0)]
+
 
 _DEPTHS = (0.05, 200.0)
 """Meters between which the median of a robot's depth pictures lies."""

@@ -7,19 +7,19 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from mlesam_ros.bags.drops import Outage
+from mlesam_ros.bags.outage import Outage
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import NodeParameters, frame_reader, sync_config
-from mlesam_ros.encoding.settings import Found
 from mlesam_ros.errors import BagError, ConfigError, Problem, format_error
-from mlesam_ros.evaluation.calibration import BagRig
-from mlesam_ros.evaluation.topics import Topics
-from mlesam_ros.evaluation.truth import Truth, labels_of
-from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, RawImage, SensorFrame
+from mlesam_ros.evaluation.bag_rig import BagRig
+from mlesam_ros.evaluation.bag_topics import Topics
+from mlesam_ros.evaluation.ground_truth import Truth, labels_of
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.messages import label_image, stamp_ns
+from mlesam_ros.preprocessing.settings import Found
 from mlesam_ros.sync import GLANCE, Account, BoundedCounter, Clocks, ReplayClock, Synchronizer, judge_clocks, ready_sets
+from mlesam_ros.types import NANOSECONDS, FrameSet, Modality, RawImage, SensorFrame
 
 _DAMAGED = "its bytes are not what its type says"
 _TURNS = 3

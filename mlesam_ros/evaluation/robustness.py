@@ -1,7 +1,7 @@
 """What a bag's masks are worth when sensors fail: every subset of them, pictures that are empty, holed or noisy.
 
 `ANY` runs the network on what is there, as a robot does that knows its sensor is dead. EMM, RMM and NM are the
-protocols of arXiv 2503.18445, see `mlesam_ros.robustness`: damaged pictures are shown to the network as they are.
+protocols of arXiv 2503.18445, see `mlesam_ros.corruptions`: damaged pictures are shown to the network as they are.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mlesam_ros.frame import DEPTH, LIDAR, FrameSet, Modality
+from mlesam_ros.corruptions import ANY, Corruption, Subset, damaged_features, figures, subsets
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.metrics import Confusion
 from mlesam_ros.model.mlesam import Features
 from mlesam_ros.pipeline import Image, Pipeline
-from mlesam_ros.robustness import ANY, Corruption, Subset, damaged_features, figures, subsets
+from mlesam_ros.types import DEPTH, LIDAR, FrameSet, Modality
 
 Labels = npt.NDArray[np.uint8]
 

@@ -1,4 +1,4 @@
-"""What is counted while a bag is evaluated. Memory grows by a line per mask and no more."""
+"""Scores of masks: against ground truth and against the mask before, as listeners of an evaluation."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlesam_ros.corruptions import Corruption
 from mlesam_ros.errors import LabelError
+from mlesam_ros.evaluation.ground_truth import Truth, check_aspect
 from mlesam_ros.evaluation.robustness import RobustnessResults
-from mlesam_ros.evaluation.truth import Truth, check_aspect
-from mlesam_ros.frame import NANOSECONDS, FrameSet, Modality, Segmentation
 from mlesam_ros.geometry.pixels import resize_nearest
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.mask_messages import camera_rgb
 from mlesam_ros.metrics import Confusion
-from mlesam_ros.robustness import Corruption
+from mlesam_ros.preprocessing.settings import Found
+from mlesam_ros.types import NANOSECONDS, FrameSet, Modality, Segmentation
 
 Labels = npt.NDArray[np.uint8]
 Subset = tuple[Modality, ...]
@@ -194,3 +197,48 @@ def percentiles_ms(seconds: Iterable[float]) -> dict[str, float | None]:
     if not values:
         return dict.fromkeys(names, None)
     return {n: round(float(v) * 1e3, 2) for n, v in zip(names, np.percentile(values, (50, 95, 99)), strict=True)}
+
+
+@dataclass(frozen=True)
+class MaskRecord:
+    """One mask.
+
+    Attributes:
+        frame_set: what it was made from, frames that could not be used left out.
+        images: modality → (3, h, w) float32, the pictures that the network read.
+        mask: the mask.
+        rig: as it is known by now.
+        trace: its figures; a truth that comes later is added to it.
+        counters: modality → fate → messages so far.
+        sequence: 1 for the first mask.
+        found: modality → what its data turned out to be; see `FrameReader.found`.
+    """
+
+    frame_set: FrameSet
+    images: Mapping[Modality, npt.NDArray[np.float32]]
+    mask: Segmentation
+    rig: Rig
+    trace: MaskMetrics
+    counters: Mapping[Modality, Mapping[str, int]]
+    sequence: int
+    found: Mapping[Modality, Mapping[str, Found]] = field(default_factory=dict)
+
+    def picture(self) -> npt.NDArray[np.uint8] | None:
+        """(H, W, 3) RGB of the camera's frame in the set; None where there is none."""
+        return camera_rgb(self.frame_set)
+
+
+class MaskListener:
+    """Whoever wants to see masks as they are made: the result bag, the report, the clouds."""
+
+    def take(self, made: MaskRecord) -> None:
+        """A mask was made."""
+
+    def compare(self, stamp: int, labels: Labels, truth: Labels) -> None:
+        """A mask met its truth, at once or some masks later.
+
+        Args:
+            stamp: nanoseconds, the mask's.
+            labels: (H, W) uint8, the mask's.
+            truth: (h, w) uint8.
+        """

@@ -1,8 +1,4 @@
-"""The camera model: which pixel a point lands on, and which ray a pixel looks along.
-
-Optical frames: z forward, x right, y down, meters. Pixel coordinates (u, v) = (column, row) with whole numbers at
-pixel centers, as OpenCV and `sensor_msgs/CameraInfo` have them, so that the picture spans [-0.5, width - 0.5).
-"""
+"""The camera model: the pixel of each point, and the ray of each pixel."""
 
 from __future__ import annotations
 
@@ -15,15 +11,126 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import CalibrationError, Problem
-from mlesam_ros.geometry.arrays import indices, to_float64
-from mlesam_ros.geometry.camera_fields import camera_matrix, picture_size
-from mlesam_ros.geometry.distortion import Distortion, canonical_model, make_distortion
-from mlesam_ros.geometry.plausible import intrinsics_faults, picture_faults
-from mlesam_ros.geometry.rays import all_rays
-from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.geometry.distortion import Distortion, canonical_model, indices, make_distortion, to_float64
+from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.strict_yaml import short_repr
 
 Floats = npt.NDArray[np.float64]
+
+_STEP = 8  # pixels between two nodes
+_STEPS = 4
+_CLOSE = 2e-4
+"""Pixels by which the ray of a pixel may miss it."""
+
+
+def all_rays(width: int, height: int, intrinsics: Floats, lens: Distortion) -> npt.NDArray[np.float32]:
+    """x/z and y/z of the ray of each pixel.
+
+    Args:
+        width: pixels.
+        height: pixels.
+        intrinsics: (3, 3) camera matrix.
+        lens: how rays are bent.
+
+    Returns:
+        (height, width, 2) float32; NaN where no ray inside the lens's valid radius arrives.
+    """
+    fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
+    u, v = np.arange(width), np.arange(height)
+    node_u, node_v = (np.arange(0, size + _STEP, _STEP) for size in (width, height))
+    grid_x, grid_y = np.meshgrid((node_u - cx) / fx, (node_v - cy) / fy)
+    nodes = np.stack(lens.invert(grid_x, grid_y))  # (2, rows, columns)
+    cell, along = np.divmod(u, _STEP)
+    slope = (np.diff(nodes, axis=2) / _STEP)[:, :, cell]
+    lines = nodes[:, :, cell] + slope * along  # (2, rows, width)
+    rays = np.empty((height, width, 2), np.float32)
+    bent = np.empty((height, width), np.bool_)
+    for row, top in enumerate(range(0, height, _STEP)):  # a band at a time stays in the processor's cache
+        band = slice(top, min(top + _STEP, height))
+        fall = (lines[:, row + 1] - lines[:, row]) / _STEP
+        xy = lines[:, None, row] + fall[:, None] * (v[band] - top)[:, None]
+        for step in range(_STEPS + 1):
+            bent_x, bent_y = lens.apply(*xy)
+            off_u, off_v = u - (fx * bent_x + cx), v[band, None] - (fy * bent_y + cy)
+            off = np.maximum(np.abs(off_u), np.abs(off_v))
+            if step == _STEPS or not (off > _CLOSE).any():
+                break
+            xy[0] += slope[0, row] * off_u + fall[0] * off_v
+            xy[1] += slope[1, row] * off_u + fall[1] * off_v
+        rays[band, :, 0], rays[band, :, 1] = xy
+        # A step may also have landed beyond the valid radius, where the lens leads to the same pixel once more.
+        bent[band] = ~((off <= _CLOSE) & (xy[0] * xy[0] + xy[1] * xy[1] <= lens.limit**2))
+    rows, columns = np.nonzero(bent)
+    rays[rows, columns] = np.stack(lens.invert((columns - cx) / fx, (rows - cy) / fy), axis=-1)
+    return rays
+
+
+def camera_matrix(value: Any) -> npt.NDArray[np.float64]:
+    """(3, 3) from what a file may say: a 3x3 matrix, its 9 numbers, or fx, fy, cx, cy; its values are not checked.
+
+    Raises:
+        CalibrationError: not numbers.
+    """
+    try:
+        k = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise CalibrationError(f"K is {short_repr(value)}; it must be 3x3 numbers, or fx, fy, cx, cy.") from error
+    if k.shape == (4,):
+        return np.array([[k[0], 0.0, k[2]], [0.0, k[1], k[3]], [0.0, 0.0, 1.0]])
+    return k.reshape(3, 3) if k.shape == (9,) else k
+
+
+def picture_size(value: Any) -> tuple[int, int]:
+    """(width, height) from a file.
+
+    Raises:
+        CalibrationError: not two whole numbers.
+    """
+    try:
+        width, height = (int(side) for side in value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CalibrationError(
+            f"picture is {short_repr(value)}; it must be [width, height] of the pictures."
+        ) from error
+    return width, height
+
+
+_FOCAL = (0.05, 200)
+"""Focal lengths in pictures' sides: from a fisheye of 180 degrees on a long picture to a telescope."""
+_FULL = "Give K in pixels of the full picture."
+
+
+def intrinsics_faults(k: Floats) -> Iterator[Problem]:
+    """Why a matrix is no camera matrix.
+
+    Args:
+        k: what should be (3, 3) in pixels.
+    """
+    if k.shape != (3, 3) or not np.isfinite(k).all():
+        yield Problem(f"K must be 3x3 finite numbers, not {k.tolist()}.")
+        return
+    if k[0, 0] <= 0 or k[1, 1] <= 0:
+        yield Problem(f"the focal lengths in K are {k[0, 0]:g} and {k[1, 1]:g} px; they must be positive.")
+    rest = [k[0, 1], k[1, 0], k[2, 0], k[2, 1], k[2, 2] - 1.0]
+    if np.abs(rest).max() > 1e-9 * abs(k[0, 0]):
+        yield Problem(f"K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], not {k.tolist()}.")
+
+
+def picture_faults(k: Floats, width: int, height: int) -> Iterator[Problem]:
+    """Why a camera matrix cannot be that of a whole sensor: it was given in meters, or for another size.
+
+    Args:
+        k: (3, 3) camera matrix without `intrinsics_faults`.
+        width: pixels of the calibrated picture.
+        height: pixels of the calibrated picture.
+    """
+    for axis, size, name in ((0, width, "width"), (1, height, "height")):
+        focal, center = k[axis, axis], k[axis, 2]
+        if not _FOCAL[0] * size <= focal <= _FOCAL[1] * size:
+            yield Problem(f"a focal length of {focal:g} px with a {name} of {size} px is absurd.", _FULL)
+        if not 0 <= center <= size:
+            yield Problem(f"the principal point {center:g} px lies outside the {name} of {size} px.", _FULL)
+
 
 FITS = ("rescale", "crop_top", "crop_centre", "crop_bottom")
 """How pictures may come from calibrated ones of another size; see `CameraModel.fitted`."""

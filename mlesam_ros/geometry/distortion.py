@@ -1,23 +1,37 @@
-"""How a lens bends rays: from normalized image coordinates (x/z, y/z) to distorted ones, and back.
-
-The coefficient orders are those of `sensor_msgs/CameraInfo.d`, which are OpenCV's
-(https://docs.opencv.org/4.x/d9/d0c/group__calib3d.html and .../db/d58/group__calib3d__fisheye.html).
-
-Beyond some radius most models turn round, so that two rays share a pixel. That radius follows from the coefficients
-alone, and nothing beyond it is ever projected.
-"""
+"""Lens distortion models of sensor_msgs/CameraInfo: plumb_bob, rational_polynomial, equidistant and their inverses."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import CalibrationError
-from mlesam_ros.geometry.arrays import arctan, ones_like
 from mlesam_ros.strict_yaml import short_repr
+
+
+def to_float64(values: Any) -> Any:
+    """As float64."""
+    return values.astype(np.float64) if isinstance(values, np.ndarray) else values.double()
+
+
+def indices(mask: Any) -> Any:
+    """(M,) where an (N,) mask is true, rising."""
+    return np.flatnonzero(mask) if isinstance(mask, np.ndarray) else mask.nonzero()[:, 0]
+
+
+def ones_like(values: Any) -> Any:
+    """Ones of the same shape and type, in the same place."""
+    return np.ones_like(values) if isinstance(values, np.ndarray) else values.new_ones(values.shape)
+
+
+def arctan(values: Any) -> Any:
+    """Radians."""
+    return np.arctan(values) if isinstance(values, np.ndarray) else values.arctan()
+
 
 Floats = npt.NDArray[np.float64]
 

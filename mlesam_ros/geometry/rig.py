@@ -1,43 +1,125 @@
-"""The rig: which sensors there are, how their lenses bend light, and where they sit.
-
-Live it is filled from CameraInfo and TF. A robot without them, and everything offline, has a file:
-
-    camera: camera_optical_frame          # the frame that masks are expressed in; one of the cameras below
-    cameras:                              # by TF frame
-      camera_optical_frame:
-        width: 1920
-        height: 1200
-        model: plumb_bob                  # pinhole, plumb_bob, rational_polynomial, equidistant (or fisheye)
-        K: [2152.8, 2155.5, 971.3, 605.9] # fx, fy, cx, cy; or the 3x3 matrix, or its 9 numbers
-        D: [-0.1192, 0.162, 0.00073985, 0.0014]
-        picture: [1920, 1080]             # only where the pictures have another size than was calibrated, and then
-        fit: crop_center                  # how they come from it: rescale, crop_top, crop_center or crop_bottom
-    transforms:                           # where the child sits in the parent, as TF has it
-      - parent: base_link
-        child: lidar
-        translation: [0.0, 0.0, 1.8]      # meters
-        quaternion: [0.0, 0.0, 0.0, 1.0]  # x, y, z, w; or rpy: [r, p, y] in radians about fixed axes, as in URDF;
-                                          # or rotation: 3x3; or, with the translation, matrix: 3x4 or 4x4
-    fixed_frame: odom                     # only where odometry moves the robot in a frame not called odom or map
-"""
+"""The rig: lenses, extrinsics, and the motion between the timestamps of two sensors."""
 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import CalibrationError, ConfigError, Problem
-from mlesam_ros.frame import CAMERA, FrameSet, Modality, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.transform import Transform
-from mlesam_ros.geometry.transform_tree import TransformTree
+from mlesam_ros.geometry.transforms import Transform, TransformTree
 from mlesam_ros.strict_yaml import read_yaml, short_repr
+from mlesam_ros.types import CAMERA, NANOSECONDS, FrameSet, Modality, SensorFrame
+
+Stamps = npt.NDArray[np.int64]
+
+_MOST_KNOTS = 33
+_KNOT = NANOSECONDS // 100
+"""Nanoseconds between knots at most: as fine as odometry usually comes."""
+_TURN = 0.009
+"""Radians between knots: a point 100 m away is cut off the arc by 1 mm."""
+
+
+class PointTransform(Protocol):
+    """Puts a sensor's points into the label camera's frame: a `Transform`, or a `PiecewiseMotion`."""
+
+    def apply(self, points: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+        """(N, 3) meters in the sensor's frame to (N, 3) meters of the same floating type in the camera's."""
+        ...
+
+
+class PiecewiseMotion:
+    """A placement that differs from point to point, by the time at which each was measured.
+
+    Between two knots a point moves on the straight line between where the two would put it.
+    """
+
+    def __init__(self, times: Stamps, start: int, end: int, knots: list[Transform]) -> None:
+        """Remember the knots.
+
+        Args:
+            times: (N,) nanoseconds, one per point, within start and end.
+            start: nanoseconds of the first knot.
+            end: nanoseconds of the last.
+            knots: target_from_source at equal distances of time; at least two.
+        """
+        position = (times - start) * ((len(knots) - 1) / (end - start))
+        segment = np.clip(position, 0, len(knots) - 2).astype(np.uint8)
+        fraction = (position - segment).astype(np.float32)
+        # Sweeps mostly come in order of time. The others are brought into it, and back.
+        self._order = None
+        if (segment[1:] < segment[:-1]).any():
+            self._order = np.argsort(segment, kind="stable")
+            segment, fraction = segment[self._order], fraction[self._order]
+        self._bounds = np.searchsorted(segment, np.arange(len(knots)))
+        self._fraction = fraction
+        table = np.stack([np.column_stack([knot.rotation, knot.translation]) for knot in knots])  # (K, 3, 4)
+        self._table = np.concatenate([table[:-1], table[1:] - table[:-1]], axis=2)  # (K - 1, 3, 8)
+
+    def apply(self, points: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+        """See `PointTransform`.
+
+        Args:
+            points: (N, 3) meters, row for row with the times.
+        """
+        # (x, y, z, 1) and the fraction's multiple of it: one matrix per segment does both ends and the line between.
+        terms = np.empty((8, len(points)), points.dtype)  # each row in one piece, which is several times faster
+        terms[:3], terms[3] = points.T if self._order is None else points.T[:, self._order], 1
+        np.multiply(terms[:4], self._fraction, out=terms[4:])
+        moved = np.empty((3, len(points)), points.dtype)
+        for table, start, stop in zip(self._table.astype(points.dtype), self._bounds, self._bounds[1:], strict=False):
+            np.matmul(table, terms[:, start:stop], out=moved[:, start:stop])
+        if self._order is not None:
+            moved[:, self._order] = moved.copy()
+        return moved.T
+
+
+def sensor_motion(rig: Rig, frame_id: str, times: Stamps, reference: int) -> PointTransform:
+    """How points measured at different times look from the label camera at one moment.
+
+    Args:
+        rig: knows the sensors and the robot's motion.
+        frame_id: the sensor's frame.
+        times: (N,) nanoseconds, one per point; one of them stands for all if they are equal.
+        reference: nanoseconds of the moment to see them at.
+
+    Raises:
+        CalibrationError: no fixed frame is known, or the tree does not cover the moments.
+    """
+    fixed = rig.fixed_frame_or_default
+    if fixed is None:
+        name = f"{rig.fixed_frame!r} is not" if rig.fixed_frame else "neither odom nor map is"
+        raise CalibrationError(
+            f"{name} known as a frame that {rig.camera_frame!r} moves against.",
+            "Publish odometry on /tf, or name the fixed_frame in the calibration file.",
+        )
+    camera_from_fixed = rig.tree.lookup(rig.camera_frame, fixed, reference)
+
+    def at(stamp: int) -> Transform:
+        return camera_from_fixed @ rig.tree.lookup(fixed, frame_id, stamp)
+
+    start, end = int(times.min()), int(times.max())
+    first, last = at(start), at(end)
+    if start == end:
+        return first
+    turned = _angle(first, last) / _TURN
+    pieces = min(max(math.ceil((end - start) / _KNOT), math.ceil(turned)), _MOST_KNOTS - 1)
+    between = [at(start + (end - start) * piece // pieces) for piece in range(1, pieces)]
+    return PiecewiseMotion(times, start, end, [first, *between, last])
+
+
+def _angle(a: Transform, b: Transform) -> float:
+    """Radians between two rotations."""
+    cosine = (np.einsum("ij,ij", a.rotation, b.rotation) - 1) / 2
+    return float(np.arccos(np.clip(cosine, -1, 1)))
+
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float64]

@@ -25,8 +25,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.model.attention import FusedRelPosAttention
-from mlesam_ros.model.vit import ViT
+from mlesam_ros.model.vit import FusedRelPosAttention, ViT
 
 SEMANTIC, HIGH_RES_1, HIGH_RES_0 = "semantic", "high_res_1", "high_res_0"
 LEVELS = (SEMANTIC, HIGH_RES_1, HIGH_RES_0)

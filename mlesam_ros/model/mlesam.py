@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from mlesam_ros.errors import ImageError
-from mlesam_ros.frame import Modality
 from mlesam_ros.model.backbones import LEVELS, STRIDE, Pyramid, backbone_size, build_backbone
-from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.decoder import AuxiliaryHead, MaskDecoder, level_channels
-from mlesam_ros.model.experts import ExpertBank
+from mlesam_ros.model.lora import ExpertBank
+from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.model.router import Router
+from mlesam_ros.types import Modality
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.model_config import MLESAMConfig
 
 
 class Router(nn.Module):

@@ -1,4 +1,4 @@
-"""SAM 1's image encoder (arXiv 2304.02643): a plain ViT with window attention, for pictures of any size."""
+"""The ViT image encoder of SAM with LoRA-ready attention."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -99,3 +100,62 @@ class ViT(ImageEncoderViT):
             return self.pos_embed
         grid = self.pos_embed.permute(0, 3, 1, 2)  # (1, C, 64, 64)
         return F.interpolate(grid, (h, w), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
+
+
+_MULTIPLE = 8  # fused kernels want the length of their vectors to be one of it
+
+
+class FusedRelPosAttention(image_encoder.Attention):  # type: ignore[misc]  # Meta's package has no types
+    """Meta's layer with a second way to compute the same.
+
+    Attributes:
+        folds: whether it takes the second.
+    """
+
+    folds = False
+    _kept: tuple[Any, tuple[Tensor, Tensor, Tensor]] | None = None
+
+    @classmethod
+    def from_linear(cls, plain: Any) -> FusedRelPosAttention:
+        """Share the weights of Meta's layer."""
+        with torch.device("meta"):
+            layer = cls(plain.qkv.in_features, plain.num_heads, use_rel_pos=True, input_size=(1, 1))
+        layer.qkv, layer.proj = plain.qkv, plain.proj
+        layer.rel_pos_h, layer.rel_pos_w = plain.rel_pos_h, plain.rel_pos_w
+        return layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) tokens to the same."""
+        if not self.fused:
+            plain: Tensor = super().forward(x)
+            return plain
+        batch, height, width, _ = x.shape
+        q, k, v = self.qkv(x).view(batch, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # (B, n, HW, d)
+        rows, columns, codes = self._tables(height, width)
+        grid = q.unflatten(2, (height, width))
+        up = torch.einsum("bnhwd,hkd->bnhwk", grid, rows).flatten(2, 3)  # (B, n, HW, H)
+        along = torch.einsum("bnhwd,wkd->bnhwk", grid, columns).flatten(2, 3)  # (B, n, HW, W)
+        depth, length = q.shape[-1], q.shape[-1] + codes.shape[-1]
+        q = F.pad(torch.cat((q * self.scale, up, along), -1), (0, length - depth - height - width))
+        k = torch.cat((k, codes.expand(*k.shape[:-1], -1)), -1)
+        out = F.scaled_dot_product_attention(q, k, F.pad(v, (0, length - depth)), scale=1.0)[..., :depth]
+        projected: Tensor = self.proj(out.transpose(1, 2).reshape(batch, height, width, -1))
+        return projected
+
+    def _tables(self, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        """R (H, H, d), C (W, W, d), and the keys' unit vectors (HW, H + W and some zeros); kept in inference."""
+        tables = self.rel_pos_h, self.rel_pos_w
+        if not torch.is_inference_mode_enabled() or any(t.is_inference() for t in tables):
+            return self._make_tables(height, width)
+        key = (height, width, *((t.dtype, t.device, t._version) for t in tables))  # the version counts changes in place
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, self._make_tables(height, width)
+        return self._kept[1]
+
+    def _make_tables(self, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        rows = image_encoder.get_rel_pos(height, height, self.rel_pos_h)
+        columns = image_encoder.get_rel_pos(width, width, self.rel_pos_w)
+        row, column = (torch.eye(n, dtype=rows.dtype, device=rows.device) for n in (height, width))
+        codes = torch.cat((row.repeat_interleave(width, 0), column.repeat(height, 1)), 1)
+        padding = -(rows.shape[-1] + height + width) % _MULTIPLE
+        return rows, columns, F.pad(codes, (0, padding))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlesam_ros.errors import ConfigError, MlesamError, Problem
 from mlesam_ros.files import atomic_write
-from mlesam_ros.share import resource_path
+from mlesam_ros.resources import resource_path
 
 # Kilted and later read the first name and warn of the second; Jazzy and before read only the second.
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")

@@ -15,10 +15,9 @@ from rclpy.parameter import Parameter
 from mlesam_ros.config import CONFIGURE, NodeParameters, mutability, unknown_names
 from mlesam_ros.errors import ConfigError, MlesamError, format_error
 from mlesam_ros.ros import parameters as declared
-from mlesam_ros.ros.announcer import DiagnosticLogger
-from mlesam_ros.ros.diagnostics import DiagnosticBuilder, PipelineHealth
-from mlesam_ros.ros.perception import SegmentationRuntime
+from mlesam_ros.ros.diagnostics import DiagnosticBuilder, DiagnosticLogger, PipelineHealth
 from mlesam_ros.ros.process import exit_fast, spin_node
+from mlesam_ros.ros.runtime import SegmentationRuntime
 from mlesam_ros.ros.topics import DIAGNOSTICS
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE

@@ -22,7 +22,7 @@ from mlesam_ros.config import (
     unknown_name,
 )
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.parameter_spec import ParameterSpec
+from mlesam_ros.parameter_file import ParameterSpec
 
 WHEN = {
     START: "Read once at start.",

@@ -1,13 +1,15 @@
-"""A bag becomes live sensors: its messages on their topics, when they are due, with stamps of today."""
+"""Play a bag onto ROS topics with new timestamps."""
 
 from __future__ import annotations
 
 import signal
+import struct
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import rclpy
@@ -16,13 +18,231 @@ from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rosbags.typesys.store import Typestore
 from rosgraph_msgs.msg import Clock
 
-from mlesam_ros.bags.drops import Outage
+from mlesam_ros.bags.outage import Outage
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.config import NodeParameters
 from mlesam_ros.errors import BagError, ConfigError
-from mlesam_ros.frame import NANOSECONDS
-from mlesam_ros.ros.compat.interfaces import message_class
-from mlesam_ros.ros.playlist import Message, Playlist
+from mlesam_ros.messages import FrameReader, stamp_ns
+from mlesam_ros.preprocessing.point_cloud import move_times
+from mlesam_ros.preprocessing.settings import Preprocessing
+from mlesam_ros.ros.compat import message_class
+from mlesam_ros.types import AUTO, LIDAR, NANOSECONDS, PointCloud
+
+Shift = Callable[[int], int]
+"""Old stamp in nanoseconds → new stamp in nanoseconds."""
+Restamper = Callable[[bytes, Shift], bytes]
+
+_HEADER = "std_msgs/msg/Header"
+_TRANSFORMS = "tf2_msgs/msg/TFMessage"
+_CLOUD = "sensor_msgs/msg/PointCloud2"
+_STAMP_START, _STAMP_END = 4, 12
+
+
+def restamper(typestore: Typestore, type_name: str, time_unit: str = AUTO) -> Restamper:
+    """The cheapest way to move messages of one type.
+
+    A message that begins with a header has its stamp right after the four bytes of CDR encapsulation, whatever follows,
+    so eight bytes are replaced and megabytes of pixels are never looked at. Transforms are unpacked: they are small,
+    and every one of them has a stamp of its own. So are point clouds, whose points may have times that count from the
+    stamp's epoch. Other types have no stamp and stay as they are, and so does what cannot be moved.
+
+    Args:
+        typestore: knows the type.
+        type_name: such as `sensor_msgs/msg/Image`.
+        time_unit: of the times of a cloud's points, as parameter `lidar.time_unit`.
+    """
+    if type_name == _TRANSFORMS:
+        return _Transforms(typestore)
+    if type_name == _CLOUD:
+        return _Clouds(typestore, time_unit)
+    _, fields = typestore.fielddefs[type_name]
+    starts_with_header = bool(fields) and fields[0][1][1] == _HEADER
+    return _patch_header if starts_with_header or type_name == _HEADER else _keep
+
+
+def _keep(raw: bytes, shift: Shift) -> bytes:
+    return raw
+
+
+def _patch_header(raw: bytes, shift: Shift) -> bytes:
+    layout = "<iI" if raw[1:2] and raw[1] & 1 else ">iI"
+    try:
+        seconds, nanoseconds = struct.unpack_from(layout, raw, _STAMP_START)
+        if seconds == 0 and nanoseconds == 0:
+            return raw  # "no time", as latched messages say it; it must stay recognizable
+        stamp = struct.pack(layout, *divmod(shift(seconds * NANOSECONDS + nanoseconds), NANOSECONDS))
+    except struct.error:
+        return raw  # too short, or a stamp that no header can hold
+    return b"".join((raw[:_STAMP_START], stamp, raw[_STAMP_END:]))
+
+
+class _Clouds:
+    """Moves a PointCloud2 and the absolute times of its points."""
+
+    def __init__(self, typestore: Typestore, time_unit: str) -> None:
+        self._typestore = typestore
+        self._reader = FrameReader(LIDAR, _CLOUD, Preprocessing(gather=0.0, time_unit=time_unit))
+
+    def __call__(self, raw: bytes, shift: Shift) -> bytes:
+        moved = _patch_header(raw, shift)
+        if moved is raw:
+            return raw
+        try:
+            return self._with_times(raw, shift) or moved
+        except Exception:  # whatever the bytes are, the message is played; its reader says what is wrong with it
+            return moved
+
+    def _with_times(self, raw: bytes, shift: Shift) -> bytes:
+        """The message with stamp and points moved; empty where no point's time counts from the epoch."""
+        message: Any = self._typestore.deserialize_cdr(raw, _CLOUD)
+        old = stamp_ns(message.header)
+        message.data = message.data.copy()
+        cloud = self._reader.read(message).payload
+        assert isinstance(cloud, PointCloud)
+        if not move_times(cloud, old, shift(old) - old):
+            return b""
+        stamp = message.header.stamp
+        stamp.sec, stamp.nanosec = divmod(shift(old), NANOSECONDS)
+        return bytes(self._typestore.serialize_cdr(message, _CLOUD, little_endian=bool(raw[1] & 1)))
+
+
+class _Transforms:
+    """Moves every transform of a TFMessage."""
+
+    def __init__(self, typestore: Typestore) -> None:
+        self._typestore = typestore
+
+    def __call__(self, raw: bytes, shift: Shift) -> bytes:
+        try:
+            message: Any = self._typestore.deserialize_cdr(raw, _TRANSFORMS)
+            for transform in message.transforms:
+                stamp = transform.header.stamp
+                old = stamp.sec * NANOSECONDS + stamp.nanosec
+                if old:
+                    stamp.sec, stamp.nanosec = divmod(shift(old), NANOSECONDS)
+            return bytes(self._typestore.serialize_cdr(message, _TRANSFORMS))
+        except Exception:  # whatever the bytes are, the message is played; its reader says what is wrong with it
+            return raw
+
+
+_PAUSE = NANOSECONDS // 10
+"""Time between the last message of a bag and the first of the next: one period of the usual 10 Hz sensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A serialized message and its place in the stream.
+
+    Attributes:
+        topic: where it goes.
+        raw: as it was recorded, CDR with encapsulation.
+        offset: nanoseconds from the beginning of the stream.
+        origin: what to subtract from a time in this bag to get nanoseconds from the beginning of the stream.
+        restamp: moves it to another time.
+    """
+
+    topic: str
+    raw: bytes
+    offset: int
+    origin: int
+    restamp: Restamper
+
+
+class Playlist:
+    """Recordings as one stream.
+
+    Topics that are latched (`/tf_static`, and what was recorded as transient local) are kept apart, so that they can be
+    sent before anything else.
+
+    Attributes:
+        types: topic → type of everything that can be played.
+        latched: the topics that are kept apart.
+    """
+
+    def __init__(self, paths: Sequence[Path], parameters: NodeParameters | None = None) -> None:
+        """Open the bags.
+
+        Args:
+            paths: rosbag2 folders or files, played in this order.
+            parameters: of the sensors; `lidar.time_unit` counts, on the topic that is given for the LiDAR if one is.
+
+        Raises:
+            BagError: one cannot be opened, or two disagree about the type of a topic.
+        """
+        self._readers = [BagReader(path) for path in paths]
+        self._parameters = parameters or NodeParameters()
+        self.types: dict[str, str] = {}
+        self.latched: set[str] = set()
+        for reader in self._readers:
+            self.latched |= {topic for topic in reader.topics if topic.endswith("/tf_static")} | reader.latched
+            for topic, name in reader.topics.items():
+                if topic == "/clock" or name not in reader.types.fielddefs:
+                    continue  # the recording's time, where the player has its own; or a type that nobody defined
+                known = self.types.setdefault(topic, name)
+                if known != name:
+                    raise BagError(
+                        f"{reader.path} has {name} on {topic}, the bag before has {known}.", "Play the bags one by one."
+                    )
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is wrong with the bags and was got round, one sentence each; more may come while they are played."""
+        return [warning for reader in self._readers for warning in reader.warnings]
+
+    @property
+    def duration(self) -> int:
+        """Nanoseconds from the first message of the first bag to the last of the last, pauses between bags included."""
+        return sum(self._length(reader) for reader in self._readers) - _PAUSE
+
+    def once(self) -> Iterator[Message]:
+        """The latched messages of all bags, all due at once."""
+        for reader in self._readers:
+            for topic, recorded, raw, restamp in self._read(reader, latched=True):
+                yield Message(topic, raw, 0, recorded, restamp)
+
+    def stream(self, loop: bool = False, topics: Collection[str] | None = None) -> Iterator[Message]:
+        """Everything else in the order of recording, again and again if asked.
+
+        Args:
+            loop: never end.
+            topics: only these; all by default.
+        """
+        elapsed, played = 0, True
+        while played:
+            played = False
+            for reader in self._readers:
+                origin = reader.start - elapsed
+                for topic, recorded, raw, restamp in self._read(reader, latched=False, topics=topics):
+                    yield Message(topic, raw, recorded - origin, origin, restamp)
+                    played = loop
+                elapsed += self._length(reader)
+
+    def close(self) -> None:
+        """Close the files."""
+        for reader in self._readers:
+            reader.close()
+
+    def _length(self, reader: BagReader) -> int:
+        return reader.end - reader.start + _PAUSE
+
+    def _read(
+        self, reader: BagReader, latched: bool, topics: Collection[str] | None = None
+    ) -> Iterator[tuple[str, int, bytes, Restamper]]:
+        known = self.types if topics is None else topics
+        wanted = {name for name in reader.topics if name in known and (name in self.latched) == latched}
+        restampers = {n: restamper(reader.types, reader.topics[n], self._time_unit(n)) for n in wanted}
+        for topic, _, recorded, raw in reader.raw_messages(wanted):
+            yield topic, recorded, raw, restampers[topic]
+
+    def _time_unit(self, topic: str) -> str:
+        """The unit of the times of points on a topic."""
+        parameters, lidar = self._parameters, self._parameters.lidar
+        others = "lidar.topic" in parameters.given and parameters.resolve(lidar.topic) != topic
+        return AUTO if others else lidar.time_unit
+
 
 _CLOCK_PERIOD = NANOSECONDS // 100
 _READ_AHEAD = NANOSECONDS // 4

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from mlesam_ros.config import CameraParameters, NodeParameters, iter_parameters
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import MODALITIES
 from mlesam_ros.messages import MESSAGE_TYPES
-from mlesam_ros.ros.inputs import queue_depth
+from mlesam_ros.ros.diagnostics import LEVELS, PIPELINE_MESSAGES, SENSOR_MESSAGES, DiagnosticTemplate
+from mlesam_ros.ros.subscribers import queue_depth
 from mlesam_ros.ros.topics import DIAGNOSTICS, OUTPUTS, SERVICES, TopicSpec
-from mlesam_ros.ros.words import LEVELS, PIPELINE_MESSAGES, SENSOR_MESSAGES, DiagnosticTemplate
+from mlesam_ros.types import MODALITIES
 
 _REMEDY, _SAID = re.compile(r"\{\w+\.remedy\}"), "As the message says."
 _TYPES = {bool: "bool", int: "int", float: "double", str: "string", tuple: "list"}

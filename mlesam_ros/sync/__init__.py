@@ -22,9 +22,18 @@ frame. The waiting frames of the new primary are open sets from that instant: no
 
 from mlesam_ros.sync.account import COUNTERS, Account, BoundedCounter
 from mlesam_ros.sync.clocks import GLANCE, Clocks, ForeignClock, ReplayClock, foreign_clock, judge_clocks
-from mlesam_ros.sync.config import SyncConfig
-from mlesam_ros.sync.stream import LATE, OUTCOMES, REFUSED, SUPERSEDED, UNMATCHED, USED
-from mlesam_ros.sync.synchroniser import PENDING, Synchronizer, ready_sets
+from mlesam_ros.sync.sync_config import SyncConfig
+from mlesam_ros.sync.synchronizer import (
+    LATE,
+    OUTCOMES,
+    PENDING,
+    REFUSED,
+    SUPERSEDED,
+    UNMATCHED,
+    USED,
+    Synchronizer,
+    ready_sets,
+)
 
 __all__ = [
     "COUNTERS",

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 
 from mlesam_ros.errors import Problem
-from mlesam_ros.frame import FrameSet, Modality
-from mlesam_ros.sync.stream import OUTCOMES, REFUSED, SUPERSEDED, USED
+from mlesam_ros.sync.synchronizer import OUTCOMES, REFUSED, SUPERSEDED, USED
+from mlesam_ros.types import FrameSet, Modality
 
 COUNTERS = ("received", *OUTCOMES)
 _REASONS = 16  # kinds of reasons that are counted apart; words may hold numbers that never repeat

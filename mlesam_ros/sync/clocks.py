@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from mlesam_ros.frame import NANOSECONDS, Modality
-from mlesam_ros.sync.config import SyncConfig
+from mlesam_ros.sync.sync_config import SyncConfig
+from mlesam_ros.types import NANOSECONDS, Modality
 
 _CONSTANTS = {
     "TAI instead of UTC, as of PTP without its UTC offset": 37.0,

@@ -5,13 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlesam_ros.bags.build import build
-from mlesam_ros.bags.fields import camera_info
-from mlesam_ros.bags.typestore import typestore
+from mlesam_ros.bags.serialization import camera_info, typestore
+from mlesam_ros.bags.writer import build
 from mlesam_ros.errors import BagError
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.messages import camera_model
-from mlesam_ros.share import resource_path
+from mlesam_ros.resources import resource_path
 
 STORE = typestore()
 # Types whose fields refer to types outside the store cannot be built; the store must have none.

@@ -13,11 +13,9 @@ import yaml
 from backports import zstd
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from mlesam_ros.bags.mcap import McapRecoveryReader
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.sqlite import SqliteRecoveryReader
-from mlesam_ros.bags.typestore import typestore
-from mlesam_ros.bags.unpack import decompress_partial
+from mlesam_ros.bags.recovery import McapRecoveryReader, SqliteRecoveryReader, decompress_partial
+from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.errors import BagError
 
 HEADER = "std_msgs/msg/Header"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlesam_ros.bags.drops import Outage, parse_drop
+from mlesam_ros.bags.outage import Outage, parse_drop
 from mlesam_ros.errors import ConfigError
 
 

@@ -12,7 +12,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.errors import BagError
-from mlesam_ros.evaluation.many import find_bags
+from mlesam_ros.evaluation.bag_outputs import find_bags
 
 _CAPTURE = b"\xd4\xc3\xb2\xa1\x02\x00\x04\x00" + bytes(16)
 _CAPTURE_NG = b"\n\r\r\n\x1c\x00\x00\x00" + bytes(16)

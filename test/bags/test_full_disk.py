@@ -28,7 +28,7 @@ SNAPSHOT = """
 import sys
 import numpy as np
 from pathlib import Path
-from mlesam_ros.bags.ring import BufferedMessage, RingBuffer, write_snapshot
+from mlesam_ros.ros.snapshot import BufferedMessage, RingBuffer, write_snapshot
 from mlesam_ros.errors import BagError
 
 ring, noise = RingBuffer(1e6, 10**9), np.random.default_rng(0)
@@ -61,11 +61,11 @@ WHOLE = """
 import sys
 import numpy as np
 from pathlib import Path
-from mlesam_ros.cli.results import write_json
+from mlesam_ros.cli.common import write_json
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.evaluation.clouds import write_ply
+from mlesam_ros.evaluation.result_files import write_ply
 from mlesam_ros.evaluation.report.page import _write
-from mlesam_ros.render import POINT
+from mlesam_ros.visualization import POINT
 
 folder = Path(sys.argv[1])
 (folder / "metrics.json").write_text("old")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlesam_ros.bags.pcd import decompress_lzf, read_pcd
+from mlesam_ros.bags.calibrated_frame import decompress_lzf, read_pcd
 from mlesam_ros.errors import CloudError
 
 COLUMNS = np.dtype(

@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
+from mlesam_ros.bags.calibrated_frame import load_calibrated_frame
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.recording import COMPRESSED_TOPIC, assemble_real_bag
-from mlesam_ros.bags.still import load_calibrated_frame
 from mlesam_ros.errors import BagError, CalibrationError
-from mlesam_ros.frame import CAMERA, EVENT, LIDAR
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.transform_tree import TransformTree
+from mlesam_ros.geometry.transforms import TransformTree
 from mlesam_ros.messages import FrameReader, camera_model, transforms
+from mlesam_ros.types import CAMERA, EVENT, LIDAR
 
 
 @pytest.fixture(scope="module")

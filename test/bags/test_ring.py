@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlesam_ros.bags.build import build
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.ring import BufferedMessage, RingBuffer, write_snapshot
-from mlesam_ros.bags.typestore import typestore
+from mlesam_ros.bags.serialization import typestore
+from mlesam_ros.bags.writer import build
 from mlesam_ros.errors import BagError
-from mlesam_ros.frame import NANOSECONDS
+from mlesam_ros.ros.snapshot import BufferedMessage, RingBuffer, write_snapshot
+from mlesam_ros.types import NANOSECONDS
 
 SECOND = NANOSECONDS
 STRING = "std_msgs/msg/String"

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.street import INFO_TOPICS, LABELS_TOPIC, TOPICS, write_simulated_bag
+from mlesam_ros.bags.simulated_bag import INFO_TOPICS, LABELS_TOPIC, TOPICS, write_simulated_bag
 from mlesam_ros.errors import BagError
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR
-from mlesam_ros.geometry.transform_tree import TransformTree
+from mlesam_ros.geometry.transforms import TransformTree
 from mlesam_ros.messages import FrameReader, camera_model, transforms
-from mlesam_ros.world.world import World
+from mlesam_ros.simulation.world import World
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR
 
 
 @pytest.fixture(scope="module")

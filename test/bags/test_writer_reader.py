@@ -8,13 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from mlesam_ros.bags.build import build
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.typestore import typestore
-from mlesam_ros.bags.writer import BagWriter
+from mlesam_ros.bags.serialization import typestore
+from mlesam_ros.bags.writer import BagWriter, build
 from mlesam_ros.errors import LONGEST, BagError
-from mlesam_ros.frame import EVENT
 from mlesam_ros.messages import FrameReader, stamp_ns
+from mlesam_ros.types import EVENT
 
 HEADER, IMAGE = "std_msgs/msg/Header", "sensor_msgs/msg/Image"
 

@@ -21,10 +21,10 @@ from mlesam_ros.bench.sensors import _add_at, _bincount
 from mlesam_ros.bench.stock_policy import StockPolicy
 from mlesam_ros.bench.sync import stream
 from mlesam_ros.bench.timing import interleaved, summary
-from mlesam_ros.encoding.event_counts import count_events
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import CAMERA, LIDAR
-from mlesam_ros.model.fast_paths import InferenceOptions
+from mlesam_ros.model.inference import InferenceOptions
+from mlesam_ros.preprocessing.events import count_events
+from mlesam_ros.types import CAMERA, LIDAR
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 RESULTS = CHECKOUT / "benchmarks" / "results"

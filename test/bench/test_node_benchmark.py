@@ -7,14 +7,14 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from mlesam_ros.bags.typestore import typestore
+from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.bench import node
 from mlesam_ros.bench.live import Run, child, drive
 from mlesam_ros.bench.readings import EVENTS, POINTS
 from mlesam_ros.bench.robot import PERIOD, ROBOTS, large
-from mlesam_ros.cli.environment import prepare_own_domain
-from mlesam_ros.frame import CAMERA, EVENT, LIDAR, NANOSECONDS
+from mlesam_ros.cli.common import prepare_own_domain
 from mlesam_ros.messages import FrameReader
+from mlesam_ros.types import CAMERA, EVENT, LIDAR, NANOSECONDS
 
 MOMENT = 1_700_000_000 * NANOSECONDS
 

@@ -8,11 +8,10 @@ import torch
 from typer.testing import CliRunner
 
 from mlesam_ros.cli.app import app
-from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS
-from mlesam_ros.model.checkpoint import save_checkpoint
-from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.checkpoint import save_backbone, save_checkpoint
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.model.weights import save_backbone
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS
 
 
 @dataclass(frozen=True)

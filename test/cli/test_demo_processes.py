@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from mlesam_ros.cli.demo import processes
-from mlesam_ros.cli.demo.processes import ChildProcess, ProcessError
-from mlesam_ros.cli.folder import new_run_dir
+from mlesam_ros.cli.common import new_run_dir
+from mlesam_ros.cli.demo import runner as processes
+from mlesam_ros.cli.demo.runner import ChildProcess, ProcessError
 from mlesam_ros.errors import ConfigError
 
 

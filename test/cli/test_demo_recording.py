@@ -3,9 +3,8 @@
 import pytest
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.cli.demo import recording
-from mlesam_ros.cli.demo.processes import ProcessError
-from mlesam_ros.cli.demo.recording import Recording, recordings_for, render
+from mlesam_ros.cli.demo import runner as recording
+from mlesam_ros.cli.demo.runner import ProcessError, Recording, recordings_for, render
 
 
 def test_streets_differ_and_are_none_of_the_training():

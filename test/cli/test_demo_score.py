@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from mlesam_ros.cli.demo.score import Score, latency_ms
-from mlesam_ros.cli.demo.script import PERIOD, write_script
-from mlesam_ros.frame import NANOSECONDS
+from mlesam_ros.cli.demo.collector import PERIOD, Score, latency_ms, write_script
+from mlesam_ros.types import NANOSECONDS
 
 START = 1_700_000_000_000_000_000
 PHASES = write_script(10)  # 2 s, 1.5 s, 1.5 s, twice

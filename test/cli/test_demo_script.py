@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlesam_ros.bags.drops import parse_drop
-from mlesam_ros.cli.demo.script import PERIOD, phase_at, write_script
+from mlesam_ros.bags.outage import parse_drop
+from mlesam_ros.cli.demo.collector import PERIOD, phase_at, write_script
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import NANOSECONDS
+from mlesam_ros.types import NANOSECONDS
 
 
 def test_forty_seconds():

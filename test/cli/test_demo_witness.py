@@ -10,14 +10,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from mlesam_ros.bags.build import build
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.typestore import typestore
-from mlesam_ros.cli.demo.pictures import Gallery
-from mlesam_ros.cli.demo.recorder import Recorder
-from mlesam_ros.cli.demo.script import PERIOD, write_script
-from mlesam_ros.cli.demo.view import View
-from mlesam_ros.cli.demo.witness import ALWAYS, IMAGE, LATCHED, TRUTH, DemoCollector
+from mlesam_ros.bags.serialization import typestore
+from mlesam_ros.bags.writer import build
+from mlesam_ros.cli.demo.collector import ALWAYS, IMAGE, LATCHED, PERIOD, TRUTH, DemoCollector, write_script
+from mlesam_ros.cli.demo.display import Gallery, View
+from mlesam_ros.cli.demo.runner import Recorder
 from mlesam_ros.errors import BagError
 from mlesam_ros.labels import load_label_space
 

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from posts import on, write
+from analytic_scene import on, write
 
-from mlesam_ros.cli.checkup import show
-from mlesam_ros.doctor.examine import diagnose_bag
+from mlesam_ros.cli.doctor import show
+from mlesam_ros.doctor.diagnosis import diagnose_bag
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from mlesam_ros.cli import domain as domain_module
-from mlesam_ros.cli.domain import allocate_domain
-from mlesam_ros.cli.environment import prepare_own_domain
+from mlesam_ros.cli import common as domain_module
+from mlesam_ros.cli.common import allocate_domain, prepare_own_domain
 from mlesam_ros.errors import ConfigError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CLAIM = """
 import sys
 from pathlib import Path
-from mlesam_ros.cli.domain import allocate_domain
+from mlesam_ros.cli.common import allocate_domain
 print(allocate_domain(Path(sys.argv[1])), flush=True)
 sys.stdin.read()
 """
@@ -55,7 +54,7 @@ def test_claims_are_refused_when_none_is_left(tmp_path, monkeypatch):
 
 
 def test_a_domain_that_the_user_chose_stays(monkeypatch):
-    monkeypatch.setattr("mlesam_ros.cli.environment.configure_ros_env", lambda: None)
+    monkeypatch.setattr("mlesam_ros.cli.common.configure_ros_env", lambda: None)
     monkeypatch.setenv("ROS_DOMAIN_ID", "7")
     prepare_own_domain()
     assert os.environ["ROS_DOMAIN_ID"] == "7"

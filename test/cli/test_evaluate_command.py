@@ -11,11 +11,11 @@ import sys
 
 import numpy as np
 import pytest
-from posts import LIDAR_FRAME, without_place, write
+from analytic_scene import LIDAR_FRAME, without_place, write
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.street import write_simulated_bag
-from mlesam_ros.world.world import World
+from mlesam_ros.bags.simulated_bag import write_simulated_bag
+from mlesam_ros.simulation.world import World
 
 QUICK = ("--no-bag", "--no-report", "--device", "cpu", "--precision", "fp32", "--threads", "1")
 
@@ -122,7 +122,7 @@ def test_torchrun_shares_the_bags_and_merges_exactly(evaluate, streets, tiny_che
 
 
 def test_ctrl_c_among_many_bags_keeps_those_that_are_done(evaluate, streets, tmp_path, monkeypatch):
-    from mlesam_ros.cli.evaluate import run
+    from mlesam_ros.cli import evaluate as run
 
     whole, calls = run.evaluate_to_folder, []
 

@@ -13,7 +13,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "model.md"
 
 @pytest.fixture(scope="module")
 def costs():
-    from mlesam_ros.model.cost import backbone_costs
+    from mlesam_ros.model.flops import backbone_costs
 
     return backbone_costs()
 
@@ -21,7 +21,7 @@ def costs():
 @pytest.fixture
 def counted(monkeypatch, costs):
     """Counted once for all tests."""
-    monkeypatch.setattr("mlesam_ros.model.cost.backbone_costs", lambda: costs)
+    monkeypatch.setattr("mlesam_ros.model.flops.backbone_costs", lambda: costs)
 
 
 def rows(text):

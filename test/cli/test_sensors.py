@@ -8,13 +8,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from mlesam_ros.bags import fields
+from mlesam_ros.bags import serialization as fields
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.cli.sensors.scenes import open_scene
 from mlesam_ros.config import load_parameters
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.transform import Transform
-from mlesam_ros.share import resource_path
+from mlesam_ros.geometry.transforms import Transform
+from mlesam_ros.resources import resource_path
 
 EXAMPLE = resource_path("config/rigs/example.yaml")
 
@@ -102,8 +102,8 @@ def test_help_shows_examples_of_the_command_itself(mlesam, command):
 
 @pytest.fixture(scope="module")
 def street(tmp_path_factory):
-    from mlesam_ros.bags.street import write_simulated_bag
-    from mlesam_ros.world.world import World
+    from mlesam_ros.bags.simulated_bag import write_simulated_bag
+    from mlesam_ros.simulation.world import World
 
     path = tmp_path_factory.mktemp("bag") / "street"
     write_simulated_bag(path, World(0, "sun", (128, 128), length=3), progress=lambda done: None)

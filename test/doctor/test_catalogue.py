@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlesam_ros.doctor.catalogue import RULES, finding
+from mlesam_ros.doctor.rules import RULES, finding
 from mlesam_ros.findings import SEVERITIES
 
 CHECKOUT = Path(__file__).resolve().parents[2]

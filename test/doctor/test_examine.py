@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import yaml
-from posts import (
+from analytic_scene import (
     CAMERA_FRAME,
     HEIGHT,
     LENS,
@@ -18,15 +18,15 @@ from posts import (
     write,
 )
 
-from mlesam_ros.bags import fields
 from mlesam_ros.bags.recording import assemble_real_bag
-from mlesam_ros.bags.street import write_simulated_bag
+from mlesam_ros.bags.serialization import header
+from mlesam_ros.bags.simulated_bag import write_simulated_bag
 from mlesam_ros.config import load_parameters
-from mlesam_ros.doctor.catalogue import RULES
-from mlesam_ros.doctor.examine import diagnose_bag
+from mlesam_ros.doctor.diagnosis import diagnose_bag
+from mlesam_ros.doctor.rules import RULES
 from mlesam_ros.errors import BagError
 from mlesam_ros.findings import ERROR, NOTE, WARNING
-from mlesam_ros.world.world import World
+from mlesam_ros.simulation.world import World
 
 IMAGE, DEPTH, LIDAR, EVENTS, INFO = (
     "/camera/image_raw",
@@ -83,7 +83,7 @@ FAULTS = {
         [(WARNING, "lidar", "arrives up to 80 ms")],
     ),
     "no stamp": (
-        on(DEPTH, lambda stamp, message: (stamp, {**message, "header": fields.header(0, CAMERA_FRAME)})),
+        on(DEPTH, lambda stamp, message: (stamp, {**message, "header": header(0, CAMERA_FRAME)})),
         [(ERROR, "depth", "30 of 30 messages have no stamp")],
     ),
     "foreign clock": (

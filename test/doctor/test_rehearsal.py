@@ -2,24 +2,22 @@
 
 import numpy as np
 import pytest
+from analytic_scene import PERIOD, START, on, restamped, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from posts import PERIOD, START, on, restamped, write
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import load_parameters, sync_config
-from mlesam_ros.doctor.advice import tune_sync
 from mlesam_ros.doctor.content import message_findings
-from mlesam_ros.doctor.examine import diagnose_bag
-from mlesam_ros.doctor.record import TopicStats
-from mlesam_ros.doctor.rehearsal import simulate_sync
-from mlesam_ros.doctor.timing import rhythm, timing_findings
-from mlesam_ros.evaluation.calibration import BagRig
+from mlesam_ros.doctor.diagnosis import diagnose_bag
+from mlesam_ros.doctor.timing import TopicStats, rhythm, timing_findings
+from mlesam_ros.doctor.tuning import simulate_sync, tune_sync
+from mlesam_ros.evaluation.bag_rig import BagRig
+from mlesam_ros.evaluation.bag_topics import TopicSource, find_topics
 from mlesam_ros.evaluation.replay import Replay
-from mlesam_ros.evaluation.topics import TopicSource, find_topics
-from mlesam_ros.frame import CAMERA, EVENT, LIDAR, NANOSECONDS, FrameSet, SensorFrame
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.sync import OUTCOMES, SyncConfig, Synchronizer
+from mlesam_ros.types import CAMERA, EVENT, LIDAR, NANOSECONDS, FrameSet, SensorFrame
 
 BEGIN = 1_700_000_000 * NANOSECONDS
 SOURCES = {

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from kinds import LIVE, of_kind
-from posts import (
+from analytic_scene import (
     CAMERA_FRAME,
     EVENT_FRAME,
     HEIGHT,
@@ -24,15 +23,16 @@ from posts import (
     turned_lidar,
     write,
 )
+from kinds import LIVE, of_kind
 from test_examine import DEPTH, EVENTS, FAULTS, IMAGE, INFO, LIDAR, number, without
 from typer.testing import CliRunner
 
-from mlesam_ros.bags import fields
+from mlesam_ros.bags.serialization import header, transforms
 from mlesam_ros.cli.app import app
 from mlesam_ros.config import load_parameters
-from mlesam_ros.doctor.catalogue import RULES
-from mlesam_ros.doctor.examine import diagnose_bag
-from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.doctor.diagnosis import diagnose_bag
+from mlesam_ros.doctor.rules import RULES
+from mlesam_ros.geometry.transforms import Transform
 
 BY_HAND = {
     "picture_blank": "a cap is taken off, an exposure set",
@@ -145,11 +145,11 @@ def half_scale(entry):
 
 
 def unstamped(stamp, message):
-    return stamp, {**message, "header": fields.header(0, CAMERA_FRAME)}
+    return stamp, {**message, "header": header(0, CAMERA_FRAME)}
 
 
 def stamped(stamp, message):
-    return stamp, {**message, "header": fields.header(stamp, message["header"]["frame_id"])}
+    return stamp, {**message, "header": header(stamp, message["header"]["frame_id"])}
 
 
 def in_millimeters(stamp, message):
@@ -180,7 +180,7 @@ def moving_camera(gap):
         topic, _kind, stamp, _message = entry
         if topic == LIDAR and not (gap and 10 <= number(stamp) < 20):
             pose = ("base_link", "mast", Transform(np.eye(3), np.array([0.0, 0.0, number(stamp) / 10])))
-            return [entry, ("/tf", "tf2_msgs/msg/TFMessage", stamp, fields.transforms([pose], stamp))]
+            return [entry, ("/tf", "tf2_msgs/msg/TFMessage", stamp, transforms([pose], stamp))]
         return [entry]
 
     return change
@@ -196,7 +196,7 @@ def moving_lidar(last):
             return [(*entry[:3], {"transforms": kept})]
         if topic == LIDAR and number(stamp) < last:
             pose = ("base_link", LIDAR_FRAME, Transform(np.eye(3), np.array([0.0, 0.0, number(stamp) / 10])))
-            return [entry, ("/tf", "tf2_msgs/msg/TFMessage", stamp, fields.transforms([pose], stamp))]
+            return [entry, ("/tf", "tf2_msgs/msg/TFMessage", stamp, transforms([pose], stamp))]
         return [entry]
 
     return change
@@ -295,7 +295,7 @@ TRIALS = [
 
 def nameless(message, name):
     """One more transform, to a frame of that name."""
-    more = fields.transforms([("base_link", "more", Transform.identity())], START)["transforms"][0]
+    more = transforms([("base_link", "more", Transform.identity())], START)["transforms"][0]
     kept = [entry for entry in message["transforms"] if entry["header"]["frame_id"] == "base_link"][:3]
     return {"transforms": [*kept, {**more, "child_frame_id": name}]}
 

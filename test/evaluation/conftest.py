@@ -4,11 +4,11 @@ import pytest
 import torch
 from drive import MOMENTS
 
-from mlesam_ros.bags.street import write_simulated_bag
-from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.bags.simulated_bag import write_simulated_bag
 from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.pipeline import Pipeline
-from mlesam_ros.world.world import World
+from mlesam_ros.simulation.world import World
 
 
 @pytest.fixture(scope="session")

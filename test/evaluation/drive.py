@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mlesam_ros.bags import fields
+from mlesam_ros.bags.serialization import Fields, camera_info, image, point_cloud, transforms
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.frame import RawImage
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.geometry.transforms import Transform
+from mlesam_ros.types import RawImage
 
 START, PERIOD = 1_700_000_000_000_000_000, 100_000_000
 HEIGHT, WIDTH = 24, 32
@@ -21,7 +21,7 @@ CAMERA = CameraModel(WIDTH, HEIGHT, np.array([[20.0, 0, 15.5], [0, 20.0, 11.5], 
 POSE = Transform.from_quaternion((0.0, 0.0, 0.0), (0.5, -0.5, 0.5, -0.5))
 """camera from LiDAR: x forward becomes z forward."""
 IMAGE, CLOUD, INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/CameraInfo"
-Change = Callable[[str, int, fields.Fields], fields.Fields | None]
+Change = Callable[[str, int, Fields], Fields | None]
 
 
 def picture(index: int) -> RawImage:
@@ -64,21 +64,21 @@ def write_drive(
     """
     with BagWriter(path) as writer:
 
-        def add(topic: str, type_name: str, index: int, stamp: int, made: fields.Fields) -> None:
+        def add(topic: str, type_name: str, index: int, stamp: int, made: Fields) -> None:
             kept = made if change is None else change(topic, index, made)
             if kept is not None:
                 writer.add(topic, type_name, stamp + delay, kept)
 
         if calibrated:
-            mounting = fields.transforms([("camera", "lidar", POSE)], START)
+            mounting = transforms([("camera", "lidar", POSE)], START)
             writer.add("/tf_static", "tf2_msgs/msg/TFMessage", START + delay, mounting, latched=True)
         for index in range(moments):
             stamp, late = START + index * PERIOD, START + index * PERIOD + lidar_late
             if calibrated:
-                add("/camera/camera_info", INFO, index, stamp, fields.camera_info(stamp, "camera", CAMERA))
-            add(camera_topic, IMAGE, index, stamp, fields.image(stamp, "camera", picture(index)))
+                add("/camera/camera_info", INFO, index, stamp, camera_info(stamp, "camera", CAMERA))
+            add(camera_topic, IMAGE, index, stamp, image(stamp, "camera", picture(index)))
             if truth:
                 mask = RawImage(HEIGHT, WIDTH, "mono8", WIDTH, labels(index).reshape(-1))
-                add("/ground_truth/labels", IMAGE, index, stamp, fields.image(stamp, "camera", mask))
-            add(lidar_topic, CLOUD, index, late, fields.point_cloud(late, "lidar", points()))
+                add("/ground_truth/labels", IMAGE, index, stamp, image(stamp, "camera", mask))
+            add(lidar_topic, CLOUD, index, late, point_cloud(late, "lidar", points()))
     return path

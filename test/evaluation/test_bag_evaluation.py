@@ -15,24 +15,23 @@ import yaml
 from drive import CAMERA, MOMENTS, PERIOD, POSE, START, write_drive
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 
-from mlesam_ros.bags import fields
-from mlesam_ros.bags.drops import parse_drop
+from mlesam_ros.bags.outage import parse_drop
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.street import LABELS_TOPIC
+from mlesam_ros.bags.serialization import transforms
+from mlesam_ros.bags.simulated_bag import LABELS_TOPIC
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import load_parameters
-from mlesam_ros.doctor.examine import diagnose_bag
+from mlesam_ros.doctor.diagnosis import diagnose_bag
 from mlesam_ros.errors import BagError, ConfigError, MlesamError
-from mlesam_ros.evaluation.evaluate import evaluate
-from mlesam_ros.evaluation.made import MaskListener
-from mlesam_ros.evaluation.metrics import metrics
-from mlesam_ros.evaluation.options import Options
-from mlesam_ros.evaluation.report.strip import SampleCollector
-from mlesam_ros.evaluation.result_bag import ResultBag
-from mlesam_ros.frame import MODALITIES, Segmentation
-from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.evaluation.bag_evaluator import Options, evaluate
+from mlesam_ros.evaluation.report.samples import SampleCollector
+from mlesam_ros.evaluation.result_files import ResultBag
+from mlesam_ros.evaluation.results import metrics
+from mlesam_ros.evaluation.scores import MaskListener
+from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.messages import FrameReader, stamp_ns
 from mlesam_ros.metrics import Confusion
+from mlesam_ros.types import MODALITIES, Segmentation
 
 
 def described(*rules):
@@ -286,7 +285,7 @@ def test_a_topic_overrides_a_calibration_file_without_a_warning(tmp_path, pipeli
     again = tmp_path / "again"
     with BagReader(bag) as reader, BagWriter(again) as writer:
         first = reader.start
-        mounting = fields.transforms([("camera", "lidar", Transform(POSE.rotation, [0, 0, 0.005]))], first)
+        mounting = transforms([("camera", "lidar", Transform(POSE.rotation, [0, 0, 0.005]))], first)
         writer.add(topic, "tf2_msgs/msg/TFMessage", first, mounting)
         for name, kind, stamp, raw in reader.raw_messages():
             writer.add_raw(name, kind, stamp, raw)

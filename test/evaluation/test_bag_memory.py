@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from drive import INFO, PERIOD, START
 
-from mlesam_ros.bags import fields
+from mlesam_ros.bags.serialization import camera_info, image, point_cloud
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.evaluation.options import Options
-from mlesam_ros.evaluation.output import Outputs, evaluate_to_folder
-from mlesam_ros.frame import RawImage
+from mlesam_ros.evaluation.bag_evaluator import Options
+from mlesam_ros.evaluation.bag_outputs import Outputs, evaluate_to_folder
 from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.types import RawImage
 
 IMAGE, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
 SIZE = HEIGHT, WIDTH = 480, 640
@@ -35,10 +35,10 @@ def write_long(path: Path) -> Path:
             stamp = START + index * PERIOD
             rgb = RawImage(HEIGHT, WIDTH, "rgb8", 3 * WIDTH, (ramp + np.uint8(index)).reshape(-1))
             truth = RawImage(HEIGHT, WIDTH, "mono8", WIDTH, np.full(HEIGHT * WIDTH, index % 25, np.uint8))
-            writer.add("/camera/camera_info", INFO, stamp, fields.camera_info(stamp, "camera", lens))
-            writer.add("/camera/image_raw", IMAGE, stamp, fields.image(stamp, "camera", rgb))
-            writer.add("/ground_truth/labels", IMAGE, stamp, fields.image(stamp, "camera", truth))
-            writer.add("/lidar/points", CLOUD, stamp, fields.point_cloud(stamp, "camera", points))
+            writer.add("/camera/camera_info", INFO, stamp, camera_info(stamp, "camera", lens))
+            writer.add("/camera/image_raw", IMAGE, stamp, image(stamp, "camera", rgb))
+            writer.add("/ground_truth/labels", IMAGE, stamp, image(stamp, "camera", truth))
+            writer.add("/lidar/points", CLOUD, stamp, point_cloud(stamp, "camera", points))
     return path
 
 

@@ -9,21 +9,21 @@ import pytest
 from drive import CAMERA, INFO, PERIOD, START, labels, write_drive
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
-from mlesam_ros.bags import fields
-from mlesam_ros.bags.drops import parse_drop
+from mlesam_ros.bags.outage import parse_drop
 from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.serialization import camera_info
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import NodeParameters, load_parameters, sync_config
-from mlesam_ros.doctor.examine import diagnose_bag
+from mlesam_ros.doctor.diagnosis import diagnose_bag
 from mlesam_ros.errors import BagError, ConfigError
-from mlesam_ros.evaluation.calibration import BagRig
+from mlesam_ros.evaluation.bag_rig import BagRig
+from mlesam_ros.evaluation.bag_topics import find_topics, with_truth
+from mlesam_ros.evaluation.ground_truth import Truth
 from mlesam_ros.evaluation.replay import Replay
-from mlesam_ros.evaluation.topics import find_topics, with_truth
-from mlesam_ros.evaluation.truth import Truth
-from mlesam_ros.frame import FrameSet
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.messages import FrameReader
 from mlesam_ros.sync import OUTCOMES, Synchronizer
+from mlesam_ros.types import FrameSet
 
 SPACE = load_label_space("deliver")
 
@@ -225,7 +225,7 @@ def test_bytes_that_are_no_message_are_counted_once(tmp_path):
 
 def test_a_bag_whose_sensors_are_silent_is_refused(tmp_path):
     with BagWriter(tmp_path / "bag") as writer:
-        writer.add("/camera/camera_info", INFO, START, fields.camera_info(START, "camera", CAMERA))
+        writer.add("/camera/camera_info", INFO, START, camera_info(START, "camera", CAMERA))
     with pytest.raises(BagError, match="none of the bag's topics is a sensor"):
         replayed(tmp_path / "bag")
 

@@ -6,22 +6,21 @@ import numpy as np
 import pytest
 from drive import CAMERA, CLOUD, IMAGE, INFO, PERIOD, POSE, START, picture, points
 
-from mlesam_ros.bags import fields
+from mlesam_ros.bags import serialization as fields
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.doctor.examine import diagnose_bag
-from mlesam_ros.encoding.placement import cloud_to_camera
-from mlesam_ros.encoding.reference import Reference
+from mlesam_ros.doctor.diagnosis import diagnose_bag
 from mlesam_ros.errors import CalibrationError
-from mlesam_ros.evaluation.calibration import BagRig
-from mlesam_ros.evaluation.evaluate import NoMasksError, evaluate
-from mlesam_ros.evaluation.made import MaskListener
-from mlesam_ros.evaluation.options import Options
+from mlesam_ros.evaluation.bag_evaluator import NoMasksError, Options, evaluate
+from mlesam_ros.evaluation.bag_rig import BagRig
+from mlesam_ros.evaluation.bag_topics import find_topics
 from mlesam_ros.evaluation.replay import Replay
-from mlesam_ros.evaluation.topics import find_topics
-from mlesam_ros.frame import LIDAR, FrameSet, RawImage
-from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.evaluation.scores import MaskListener
+from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.labels import load_label_space
+from mlesam_ros.preprocessing.base import Reference
+from mlesam_ros.preprocessing.point_cloud import cloud_to_camera
+from mlesam_ros.types import LIDAR, FrameSet, RawImage
 
 TF = "tf2_msgs/msg/TFMessage"
 MOUNTING = Transform(POSE.rotation, np.array([0.1, -0.2, 0.3]))

@@ -6,13 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from mlesam_ros.evaluation.evaluate import evaluate
-from mlesam_ros.evaluation.options import Options
+from mlesam_ros.corruptions import ANY, EMM, NM, RMM, Corruption, subsets
+from mlesam_ros.evaluation.bag_evaluator import Options, evaluate
 from mlesam_ros.evaluation.robustness import RobustnessEvaluator, RobustnessResults
-from mlesam_ros.frame import MODALITIES, FrameSet
 from mlesam_ros.model.mlesam import MLESAM
-from mlesam_ros.robustness import ANY, EMM, NM, RMM, Corruption, subsets
-from mlesam_ros.world.world import World
+from mlesam_ros.simulation.world import World
+from mlesam_ros.types import MODALITIES, FrameSet
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlesam_ros.errors import BagError
-from mlesam_ros.evaluation.many import find_bags, unique_names
+from mlesam_ros.evaluation.bag_outputs import find_bags, unique_names
 
 
 @pytest.fixture

@@ -12,16 +12,16 @@ import yaml
 from drive import MOMENTS
 from rosbags.highlevel import AnyReader
 
-from mlesam_ros.bags.drops import parse_drop
-from mlesam_ros.bags.pcd import read_pcd
+from mlesam_ros.bags.calibrated_frame import read_pcd
+from mlesam_ros.bags.outage import parse_drop
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.evaluation.options import Options
-from mlesam_ros.evaluation.output import Outputs, evaluate_to_folder
-from mlesam_ros.frame import MODALITIES
+from mlesam_ros.evaluation.bag_evaluator import Options
+from mlesam_ros.evaluation.bag_outputs import Outputs, evaluate_to_folder
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.metrics import Confusion
-from mlesam_ros.share import resource_path
+from mlesam_ros.resources import resource_path
+from mlesam_ros.types import MODALITIES
 
 SPACE = load_label_space("deliver")
 OPTIONS = Options(drops=(parse_drop("camera@0.55..0.95"),))

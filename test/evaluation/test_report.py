@@ -11,14 +11,13 @@ import pytest
 from browser import Page, find_browser
 from drive import write_drive
 
-from mlesam_ros.bags.drops import parse_drop
-from mlesam_ros.evaluation.evaluate import evaluate
-from mlesam_ros.evaluation.metrics import metrics, summary
-from mlesam_ros.evaluation.options import Options
-from mlesam_ros.evaluation.output import Outputs, evaluate_to_folder
+from mlesam_ros.bags.outage import parse_drop
+from mlesam_ros.evaluation.bag_evaluator import Options, evaluate
+from mlesam_ros.evaluation.bag_outputs import Outputs, evaluate_to_folder
 from mlesam_ros.evaluation.report.page import write_overview
 from mlesam_ros.evaluation.report.plots import Line, heat_map, line_plot, stacked_plot
-from mlesam_ros.evaluation.report.strip import MOST, SampleCollector, visible
+from mlesam_ros.evaluation.report.samples import MOST, SampleCollector, visible
+from mlesam_ros.evaluation.results import metrics, summary
 
 needs_browser = pytest.mark.skipif(
     find_browser() is None and not os.environ.get("MLESAM_REQUIRE_BROWSER"),

@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlesam_ros.evaluation.ground_truth import Truth
 from mlesam_ros.evaluation.robustness import ANY, Corruption
 from mlesam_ros.evaluation.scores import SLACK, Scores, percentiles_ms
-from mlesam_ros.evaluation.truth import Truth
-from mlesam_ros.frame import FrameSet, Segmentation
+from mlesam_ros.types import FrameSet, Segmentation
 
 USED = ("camera", "lidar")
 PERIOD = 100_000_000

@@ -14,13 +14,12 @@ from rosbags.typesys import Stores, get_typestore
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import load_parameters
-from mlesam_ros.doctor.examine import diagnose_bag
-from mlesam_ros.evaluation.evaluate import evaluate
-from mlesam_ros.evaluation.made import MaskListener
-from mlesam_ros.evaluation.options import Options
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
+from mlesam_ros.doctor.diagnosis import diagnose_bag
+from mlesam_ros.evaluation.bag_evaluator import Options, evaluate
+from mlesam_ros.evaluation.scores import MaskListener
 from mlesam_ros.pipeline import Pipeline
-from mlesam_ros.training.datasets.bag import BagOptions, prepare_bags
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
+from mlesam_training.datasets.labelled_bags import BagOptions, prepare_bags
 
 SIZE = (64, 96)
 FIELD = get_typestore(Stores.ROS2_JAZZY).types["sensor_msgs/msg/PointField"]

@@ -4,8 +4,8 @@ import pytest
 
 from mlesam_ros.config import load_parameters
 from mlesam_ros.errors import BagError
-from mlesam_ros.evaluation.topics import find_topics, with_truth
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR
+from mlesam_ros.evaluation.bag_topics import find_topics, with_truth
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR
 
 IMAGE, SMALL = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 INFO, CLOUD, IMU = "sensor_msgs/msg/CameraInfo", "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/Imu"

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from mlesam_ros.errors import BagError, ImageError, LabelError
-from mlesam_ros.evaluation.truth import LabelFolder, check_aspect, labels_of
-from mlesam_ros.frame import CompressedImage, RawImage
+from mlesam_ros.evaluation.ground_truth import LabelFolder, check_aspect, labels_of
 from mlesam_ros.labels import load_label_space
+from mlesam_ros.types import CompressedImage, RawImage
 
 SPACE = load_label_space("deliver")
 STAMP = 1_700_000_000_123_456_789

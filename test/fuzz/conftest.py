@@ -4,8 +4,8 @@ import json
 import os
 from pathlib import Path
 
-from attack import FIGURES
 from figures import read, summed, table
+from fuzz_runner import FIGURES
 
 REPORT = Path(__file__).parents[2] / "build" / "fuzz" / f"{os.environ.get('MLESAM_FUZZ_SEED', '0')}.jsonl"
 LONG = "MLESAM_FUZZ" in os.environ

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from rosbags.interfaces import Nodetype
 
-from mlesam_ros.bags.typestore import typestore
+from mlesam_ros.bags.serialization import typestore
 
 INTEGERS = {f"{sign}int{bits}": bits for sign in ("", "u") for bits in (8, 16, 32, 64)}
 FLOATS = [0.0, -0.0, 1.0, -1.0, 1e308, -1e308, 5e-324, 1e-20, 1e20, math.nan, math.inf, -math.inf]

@@ -17,17 +17,16 @@ from live import check_sentence
 from rosbags.rosbag2.enums import StoragePlugin
 from small_bag import write_small_bag
 
-from mlesam_ros.bags.pcd import read_pcd
+from mlesam_ros.bags.calibrated_frame import load_calibrated_frame, read_pcd
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.still import load_calibrated_frame
 from mlesam_ros.config import NodeParameters, iter_parameters, parameter_spec
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.geometry.audit import validate_rig
 from mlesam_ros.geometry.rig import load_rig
+from mlesam_ros.geometry.validation import validate_rig
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.parameter_file import read_parameter_file
 from mlesam_ros.strict_yaml import read_yaml
-from mlesam_ros.training.recipe import load_recipe
+from mlesam_training.recipe import load_recipe
 
 CONFIG = Path(__file__).parents[2] / "config"
 

@@ -13,19 +13,19 @@ import torch
 from damage import damaged_bytes, damaged_message
 from seeds import HEIGHT, NOW, WIDTH
 
-from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS
+from mlesam_ros.bags.serialization import deserialize
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.frame import CAMERA, MODALITIES, FrameSet, Modality, Segmentation, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import IGNORE
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader
-from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.model.readout import Prediction
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.model.postprocess import Prediction
 from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS
 from mlesam_ros.rig_learner import RigBuilder
-from mlesam_ros.ros.wire import deserialize
 from mlesam_ros.sync import SyncConfig, Synchronizer
+from mlesam_ros.types import CAMERA, MODALITIES, FrameSet, Modality, Segmentation, SensorFrame
 
 LONGEST_SENTENCE = 1_500
 EVERY = 500

@@ -9,12 +9,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mlesam_ros.bags.typestore import typestore
-from mlesam_ros.encoding.evt3_encode import encode_evt3
-from mlesam_ros.encoding.picture import CAMERA_LAYOUTS, DEPTH_LAYOUTS, PixelFormat
-from mlesam_ros.encoding.stream import ENCODINGS
-from mlesam_ros.frame import DEPTH, NANOSECONDS, Modality
+from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.messages import RAW_TYPES
+from mlesam_ros.preprocessing.event_stream import ENCODINGS
+from mlesam_ros.preprocessing.evt3 import encode_evt3
+from mlesam_ros.preprocessing.images import CAMERA_LAYOUTS, DEPTH_LAYOUTS, PixelFormat
+from mlesam_ros.types import DEPTH, NANOSECONDS, Modality
 
 NOW = 1_700_000_000 * NANOSECONDS
 HEIGHT, WIDTH = 6, 8

@@ -11,11 +11,11 @@ import time
 from dataclasses import asdict
 
 import pytest
-from attack import FIGURES, GULP, LONGEST, Attack
+from fuzz_runner import FIGURES, GULP, LONGEST, Attack
 from targets import all_targets
 
-from mlesam_ros.frame import MODALITIES
 from mlesam_ros.messages import MESSAGE_TYPES
+from mlesam_ros.types import MODALITIES
 
 DEFAULT = 8_000
 CASES = int(os.environ.get("MLESAM_FUZZ", "0")) or DEFAULT
@@ -99,7 +99,7 @@ def test_trouble_is_found_with_the_number_of_its_case(trouble, words, tmp_path):
     attack = Attack("bad", Bad(trouble), 3, tmp_path / "mark")
     with pytest.raises(AssertionError, match=words) as caught:
         attack.run(0, 12)
-    assert 'python test/fuzz/attack.py "bad" 3 7' in str(caught.value)
+    assert 'python test/fuzz/fuzz_runner.py "bad" 3 7' in str(caught.value)
     assert int((tmp_path / "mark").read_text()) == 11 and attack.figures.cases == 12
 
 

@@ -13,20 +13,20 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 import cv2
-import hostile
+import malformed_messages
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoders import PREPROCESSORS
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, FrameSet, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.geometry.transform_tree import TransformTree
+from mlesam_ros.geometry.transforms import TransformTree
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, transforms
+from mlesam_ros.preprocessing.context import Context
+from mlesam_ros.preprocessing.preprocessors import PREPROCESSORS
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, FrameSet, SensorFrame
 
 DEFAULT = 1_000
 CASES = max(int(os.environ.get("MLESAM_FUZZ", "0")) // 50, DEFAULT)
@@ -140,19 +140,19 @@ FILES = [
 @pytest.fixture(scope="module")
 def targets() -> dict[str, Target]:
     inputs = {
-        "sensor_msgs/msg/Image": hostile.pictures(),
-        "sensor_msgs/msg/CompressedImage": hostile.files(FILES),
-        "sensor_msgs/msg/PointCloud2": hostile.clouds(),
-        "event_camera_msgs/msg/EventPacket": hostile.packets(),
-        **dict.fromkeys(RAW_TYPES, hostile.event_arrays()),
+        "sensor_msgs/msg/Image": malformed_messages.pictures(),
+        "sensor_msgs/msg/CompressedImage": malformed_messages.files(FILES),
+        "sensor_msgs/msg/PointCloud2": malformed_messages.clouds(),
+        "event_camera_msgs/msg/EventPacket": malformed_messages.packets(),
+        **dict.fromkeys(RAW_TYPES, malformed_messages.event_arrays()),
     }
     found = {
         f"{modality} {kind}": Target(inputs[kind], reads(modality, kind), 6 if modality in (EVENT, LIDAR) else 3)
         for modality, kinds in MESSAGE_TYPES.items()
         for kind in kinds
     }
-    found["CameraInfo"] = Target(hostile.camera_infos(), read_camera_info, 4)
-    found["TFMessage"] = Target(hostile.TRANSFORMS, read_transforms, 3)
+    found["CameraInfo"] = Target(malformed_messages.camera_infos(), read_camera_info, 4)
+    found["TFMessage"] = Target(malformed_messages.TRANSFORMS, read_transforms, 3)
     return found
 
 

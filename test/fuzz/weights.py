@@ -18,11 +18,10 @@ from tiny_model import write_tiny_model
 from torch import nn
 
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
-from mlesam_ros.model.weights import read_tensors
+from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint, read_tensors
 from mlesam_ros.pipeline import Pipeline
-from mlesam_ros.training.recipe import load_recipe
-from mlesam_ros.training.state import TrainState
+from mlesam_training.recipe import load_recipe
+from mlesam_training.state import TrainState
 
 LENGTH = struct.Struct("<Q")
 DESCRIPTION = "mlesam"

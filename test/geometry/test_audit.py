@@ -8,9 +8,9 @@ from test_rig import GOOD, changed, turned
 
 from mlesam_ros.errors import MlesamError, Problem
 from mlesam_ros.findings import ERROR, NOTE, WARNING, Finding, worst
-from mlesam_ros.geometry.audit import picture_findings, validate_rig
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.share import resource_path
+from mlesam_ros.geometry.validation import picture_findings, validate_rig
+from mlesam_ros.resources import resource_path
 from mlesam_ros.strict_yaml import parse_yaml, read_yaml
 
 

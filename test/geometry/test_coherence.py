@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from mlesam_ros.doctor.calibration_checks import Segments, best_yaw, rotate_extrinsic, score_by_yaw
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.coherence import Segments, best_yaw, rotate_extrinsic, score_by_yaw
-from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.geometry.transforms import Transform
 
 CAMERA = CameraModel(200, 100, [[150, 0, 99.5], [0, 150, 49.5], [0, 0, 1]], [], "pinhole")
 

@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlesam_ros.errors import CalibrationError
-from mlesam_ros.geometry.motion import PiecewiseMotion, sensor_motion
-from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.geometry.rig import PiecewiseMotion, Rig, sensor_motion
+from mlesam_ros.geometry.transforms import Transform
 
 STAMP = 1_700_000_000_000_000_000
 MS = 1_000_000

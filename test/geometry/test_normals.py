@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.normals import surface_normals
+from mlesam_ros.geometry.projection import surface_normals
 
 K = np.array([[70.0, 0, 41.0], [0, 75.0, 28.0], [0, 0, 1]])
 LENSES = {

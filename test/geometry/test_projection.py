@@ -6,7 +6,7 @@ import pytest
 
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.projection import project
-from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.geometry.transforms import Transform
 
 CAMERA = CameraModel(
     640, 480, [[400, 0, 320], [0, 400, 240], [0, 0, 1]], [-0.12, 0.05, 0.0007, 0.0014, -0.01], "plumb_bob"

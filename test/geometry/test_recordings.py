@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import yaml
 
+from mlesam_ros.doctor.calibration_checks import Segments, best_yaw, rotate_extrinsic, score_by_yaw
 from mlesam_ros.errors import CalibrationError
 from mlesam_ros.geometry.camera import FITS, CameraModel
-from mlesam_ros.geometry.coherence import Segments, best_yaw, rotate_extrinsic, score_by_yaw
 from mlesam_ros.geometry.projection import project
-from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.geometry.transforms import Transform
 
 LANDING = {"opencalib_ours_1": 12_437, "opencalib_ours_2": 10_863, "opencalib_manual": 9_748}
 # Median inter-quartile range of log-depth inside the masks, with this many degrees of yaw added.

@@ -9,8 +9,8 @@ import yaml
 from mlesam_ros.errors import CalibrationError, ConfigError
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig, load_rig
-from mlesam_ros.geometry.transform import Transform
-from mlesam_ros.share import resource_path
+from mlesam_ros.geometry.transforms import Transform
+from mlesam_ros.resources import resource_path
 
 GOOD = {
     "camera": "cam",

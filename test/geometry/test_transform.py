@@ -7,9 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mlesam_ros.errors import CalibrationError
-from mlesam_ros.geometry import quaternion
-from mlesam_ros.geometry.transform import Transform
-from mlesam_ros.geometry.transform_tree import TransformTree
+from mlesam_ros.geometry.transforms import Transform, TransformTree, to_matrix
 
 SECOND = 10**9
 ANGLES = st.lists(st.floats(-np.pi, np.pi), min_size=3, max_size=3)
@@ -53,7 +51,7 @@ def test_quaternions_there_and_back(a):
 
 def test_quaternion_order_is_that_of_the_message():
     # Half a turn about z maps x to -x: in (x, y, z, w) that is (0, 0, 1, 0).
-    np.testing.assert_allclose(quaternion.to_matrix(np.array([0, 0, 1.0, 0])), np.diag([-1, -1, 1]), atol=1e-12)
+    np.testing.assert_allclose(to_matrix(np.array([0, 0, 1.0, 0])), np.diag([-1, -1, 1]), atol=1e-12)
 
 
 @given(transforms(), transforms(), st.floats(0, 1))

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlesam_ros.frame import MODALITIES
 from mlesam_ros.model.backbones import BACKBONES, ViTSpec
-from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import MLESAM, build_mlesam
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.types import MODALITIES
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from sam2.modeling.backbones.hieradet import Hiera
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.backbones import BACKBONES, HIGH_RES_0, HIGH_RES_1, SEMANTIC, build_backbone
-from mlesam_ros.model.cost import count_macs
+from mlesam_ros.model.flops import count_macs
 
 
 @pytest.fixture(scope="module")

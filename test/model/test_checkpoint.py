@@ -9,13 +9,14 @@ from safetensors.torch import load_file, save_file
 from mlesam_ros.errors import CheckpointError, ConfigError, FileError
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.checkpoint import (
+    base_sha256,
     describe_checkpoint,
     load_checkpoint,
     load_experts,
     load_trained,
+    save_backbone,
     save_checkpoint,
 )
-from mlesam_ros.model.weights import base_sha256, save_backbone
 
 
 @pytest.fixture

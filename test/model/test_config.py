@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.labels import load_label_space
-from mlesam_ros.model.config import CHOICES, MLESAMConfig
+from mlesam_ros.model.model_config import CHOICES, MLESAMConfig
 
 configs = st.builds(
     MLESAMConfig,

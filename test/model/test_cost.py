@@ -5,8 +5,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.backbones import build_backbone
-from mlesam_ros.model.config import MLESAMConfig
-from mlesam_ros.model.cost import backbone_cost, count_macs
+from mlesam_ros.model.flops import backbone_cost, count_macs
+from mlesam_ros.model.model_config import MLESAMConfig
 
 # Counted on Meta's packages with fvcore, the products of the attention by a hook; ViT-H as Meta's FAQ has it.
 # Millions of parameters; GMACs at 1024 pixels: layers, attention; GMACs at 512 pixels; millions per expert of rank 32.

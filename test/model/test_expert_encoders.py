@@ -9,12 +9,17 @@ from dataclasses import replace
 
 import pytest
 
-from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, PREPROCESSORS, image_settings, make_preprocessors
-from mlesam_ros.encoding.settings import DEFAULTS, Preprocessing
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import DEPTH, EVENT, MODALITIES
-from mlesam_ros.model.config import MLESAMConfig
-from mlesam_ros.model.expert_encoders import difference_from_training, event_window, expert_encoders
+from mlesam_ros.model.expert_preprocessors import difference_from_training, event_window, expert_encoders
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.preprocessing.preprocessors import (
+    DEFAULT_PREPROCESSORS,
+    PREPROCESSORS,
+    image_settings,
+    make_preprocessors,
+)
+from mlesam_ros.preprocessing.settings import DEFAULTS, Preprocessing
+from mlesam_ros.types import DEPTH, EVENT, MODALITIES
 
 OLD = MLESAMConfig(encoders=DEFAULT_PREPROCESSORS)
 """A checkpoint of an earlier version: it says nothing about settings."""

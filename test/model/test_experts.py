@@ -7,12 +7,12 @@ from sam2.modeling.backbones.utils import window_partition
 from torch import nn
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import MODALITIES
 from mlesam_ros.model.backbones import BACKBONES, CachedHiera, build_backbone, on_meta_device
 from mlesam_ros.model.checkpoint import load_checkpoint
-from mlesam_ros.model.experts import ExpertBank
+from mlesam_ros.model.lora import ExpertBank
 from mlesam_ros.model.vit import ViT
-from mlesam_ros.share import resource_path
+from mlesam_ros.resources import resource_path
+from mlesam_ros.types import MODALITIES
 
 SUBSETS = [subset for n in range(1, 5) for subset in combinations(MODALITIES, n)]
 ROUNDING = 1e-5

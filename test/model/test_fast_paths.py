@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, MODALITIES
-from mlesam_ros.model.fast_paths import ALL, COMPILERS, REFERENCE, InferenceOptions, prepare
+from mlesam_ros.model.inference import ALL, COMPILERS, REFERENCE, InferenceOptions, prepare
+from mlesam_ros.types import CAMERA, DEPTH, LIDAR, MODALITIES
 
 ROUNDING = 1e-5
 """Of the largest value, in float32."""

@@ -6,14 +6,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from tape import tapes
+from fake_cuda_graph import tapes
 
 from mlesam_ros import pipeline as pipelines
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 from mlesam_ros.model.checkpoint import save_checkpoint
-from mlesam_ros.model.fast_paths import ALL, REFERENCE
-from mlesam_ros.model.graphs import CudaGraphCache
+from mlesam_ros.model.inference import ALL, REFERENCE, CudaGraphCache
 from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 
 SUBSETS = [subset for count in (4, 3, 2, 1) for subset in combinations(MODALITIES, count)]
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from mlesam_ros.errors import ImageError
-from mlesam_ros.frame import MODALITIES
 from mlesam_ros.model.backbones import LEVELS, on_meta_device
-from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.checkpoint import base_sha256
 from mlesam_ros.model.mlesam import MLESAM
-from mlesam_ros.model.weights import base_sha256
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.types import MODALITIES
 
 SUBSETS = [subset for n in range(1, 5) for subset in combinations(MODALITIES, n)]
 

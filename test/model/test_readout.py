@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from mlesam_ros.model.mlesam import Output
-from mlesam_ros.model.readout import argmax_with_confidence, read
+from mlesam_ros.model.postprocess import argmax_with_confidence, read
 
 
 @settings(max_examples=60, deadline=None)

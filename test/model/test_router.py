@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.model.router import Router
 
 CHANNELS = {"semantic": 12}

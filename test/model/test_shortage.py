@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.model.shortage import explain_oom
+from mlesam_ros.model.inference import explain_oom
 
 WEIGHTS = torch.nn.Linear(500, 500, bias=False)  # one megabyte
 

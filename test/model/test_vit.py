@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mlesam_ros.model import vit
 from mlesam_ros.model.backbones import HIGH_RES_0, HIGH_RES_1, SEMANTIC, build_backbone, on_meta_device
-from mlesam_ros.model.weights import describe_key_mismatch
+from mlesam_ros.model.checkpoint import describe_key_mismatch
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SHAPE = {"embed_dim": 64, "depth": 4, "num_heads": 2, "global_attn_indexes": (1, 3), "window_size": 14}

@@ -10,10 +10,7 @@ from sam2.build_sam import build_sam2
 from mlesam_ros.errors import CheckpointError, FileError
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.model.backbones import HIGH_RES_0, HIGH_RES_1, SEMANTIC, build_backbone, on_meta_device
-from mlesam_ros.model.config import MLESAMConfig
-from mlesam_ros.model.decoder import ClassMLPs, MaskDecoder
-from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.model.weights import (
+from mlesam_ros.model.checkpoint import (
     base_sha256,
     describe_key_mismatch,
     load_backbone,
@@ -22,6 +19,9 @@ from mlesam_ros.model.weights import (
     resolve_base_weights,
     save_backbone,
 )
+from mlesam_ros.model.decoder import ClassMLPs, MaskDecoder
+from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.model_config import MLESAMConfig
 
 SIX = LabelSpace("six", tuple("abcdef"), ((0, 0, 0),) * 6)
 

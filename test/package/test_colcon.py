@@ -53,14 +53,16 @@ def sourced(workspace: Path, *command: str) -> list[str]:
 
 
 SHARED = ("config", "launch", "weights", "msg")
+PACKAGES = ("mlesam_ros", "mlesam_training")
 
 
 def laid(paths: Iterable[str]) -> set[str]:
     """Which modules, executables and shared files of ours an installation holds, wherever it keeps its modules."""
     found = set()
     for path in map(PurePath, paths):
-        before, after = path.parts[: path.parts.index("mlesam_ros")], path.parts[path.parts.index("mlesam_ros") + 1 :]
-        place = before[0] if before in (("lib",), ("share",)) else "modules"
+        at = next(i for i, part in enumerate(path.parts) if part in PACKAGES)
+        before, after = path.parts[:at], path.parts[at + 1 :]
+        place = before[0] if before in (("lib",), ("share",)) else path.parts[at]
         generated = path.suffix in (".c", ".pyc", ".idl") or (path.suffix == ".json" and path.parent.name == "msg")
         if (place != "share" or after[0] in SHARED) and not generated:
             found.add(str(PurePath(place, *after)))
@@ -69,7 +71,7 @@ def laid(paths: Iterable[str]) -> set[str]:
 
 def in_the_checkout() -> set[str]:
     """The same for the sources: what has to be laid, besides what is generated."""
-    places = {"mlesam_ros": "modules", "training": "modules/training", "scripts": "lib"}
+    places = {"mlesam_ros": "mlesam_ros", "training/mlesam_training": "mlesam_training", "scripts": "lib"}
     places.update({name: f"share/{name}" for name in SHARED})
     return {
         f"{place}/{path.relative_to(CHECKOUT / source)}"
@@ -82,14 +84,14 @@ def in_the_checkout() -> set[str]:
 def test_colcon_and_pip_lay_the_same_files(workspace, tmp_path):
     installed = workspace / "install" / "mlesam_ros"
     files = (str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file())
-    by_colcon = laid(path for path in files if "/mlesam_ros/" in path)
+    by_colcon = laid(path for path in files if any(f"/{name}/" in path for name in PACKAGES))
     assert in_the_checkout() <= by_colcon
 
     pip = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", tmp_path, "."]
     run(pip, CHECKOUT)
     wheel = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).infolist()
     names = {info: info.filename.partition(".data/data/")[2] or info.filename for info in wheel}
-    assert laid(name for name in names.values() if "mlesam_ros/" in name) == by_colcon
+    assert laid(name for name in names.values() if any(f"{part}/" in name for part in PACKAGES)) == by_colcon
     executable = {name for info, name in names.items() if info.external_attr >> 16 & 0o111 and ".so" not in name}
     assert executable == {"lib/mlesam_ros/mlesam", "lib/mlesam_ros/perception_node"}
 

@@ -21,7 +21,7 @@ from rosgraph_msgs.msg import Clock
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import CONFIGURE, LIVE, iter_parameters
-from mlesam_ros.ros.compat.interfaces import message_class
+from mlesam_ros.ros.compat import message_class
 from mlesam_ros.ros.topics import OUTPUTS as TYPES
 
 _STEP = PERIOD // 10  # ns of the clock between its messages

@@ -12,11 +12,10 @@ from parity_scene import HEIGHT, START, WIDTH
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import load_parameters
 from mlesam_ros.errors import DatasetError
-from mlesam_ros.evaluation.evaluate import NoMasksError
-from mlesam_ros.evaluation.options import Options
-from mlesam_ros.evaluation.output import RESULT_BAG, Outputs, evaluate_to_folder
+from mlesam_ros.evaluation.bag_evaluator import NoMasksError, Options
+from mlesam_ros.evaluation.bag_outputs import RESULT_BAG, Outputs, evaluate_to_folder
 from mlesam_ros.pipeline import Pipeline
-from mlesam_ros.training.datasets.bag import BagOptions, prepare_bags
+from mlesam_training.datasets.labelled_bags import BagOptions, prepare_bags
 
 
 def evaluated(bag: Path, pipeline: Pipeline, parameters: Path, folder: Path) -> Outcome:

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from mlesam_ros.bags import fields
+from mlesam_ros.bags.serialization import event_packet, header, image, pixels, point_cloud, transforms
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.encoding.evt3_encode import encode_evt3
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, RawImage
-from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.geometry.transforms import Transform
+from mlesam_ros.preprocessing.evt3 import encode_evt3
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, RawImage
 
 START, PERIOD = 1_700_000_000_000_000_000, 100_000_000
 WIDTH, HEIGHT, FOCAL = 96, 64, 80.0
@@ -88,11 +88,11 @@ class Scene:
         return path
 
     def _entries(self) -> Iterator[tuple[int, str, str, Fields]]:
-        yield START - 50_000_000, "/tf_static", TF, fields.transforms(self._mounting(), START)
+        yield START - 50_000_000, "/tf_static", TF, transforms(self._mounting(), START)
         for tick in range(-2, 5 * self.moments + 5):
             stamp = START + tick * PERIOD // 5
             pose = Transform(np.eye(3), np.array([self.speed * tick / 50, 0.0, 0.0]))
-            yield stamp, "/tf", TF, fields.transforms([("odom", "base_link", pose)], stamp)
+            yield stamp, "/tf", TF, transforms([("odom", "base_link", pose)], stamp)
         for index in range(self.moments):
             moment = START + index * PERIOD
             for sensor in MODALITIES:
@@ -111,7 +111,7 @@ class Scene:
                 yield moment, topic, kind, made
             labels = np.full(self.size[::-1], 3, np.uint8)
             stamp = moment + round(self.lag.get(CAMERA, 0.0) * 1e9)
-            yield moment + 3_000_000, TRUTH, IMAGE, fields.pixels(stamp, self._frame(CAMERA), labels, "mono8")
+            yield moment + 3_000_000, TRUTH, IMAGE, pixels(stamp, self._frame(CAMERA), labels, "mono8")
 
     def _frame(self, sensor: str) -> str:
         return self.frames.get(sensor, FRAMES[sensor])
@@ -130,12 +130,12 @@ class Scene:
     def _reading(self, sensor: str, stamp: int, index: int) -> tuple[str, Fields]:
         frame = self._frame(sensor)
         if sensor == CAMERA:
-            return IMAGE, fields.pixels(stamp, frame, picture(self.size), "rgb8")
+            return IMAGE, pixels(stamp, frame, picture(self.size), "rgb8")
         if sensor == DEPTH:
             return IMAGE, depth_image(stamp, frame)
         if sensor == LIDAR:
             moved = POINTS - [self.speed * index * PERIOD / 1e9, 0, 0]
-            return CLOUD, fields.point_cloud(stamp, frame, cloud(moved))
+            return CLOUD, point_cloud(stamp, frame, cloud(moved))
         return PACKET, packet(stamp, frame, index)
 
 
@@ -154,7 +154,7 @@ def depth_meters() -> np.ndarray:
 def depth_image(stamp: int, frame: str, unit: float = 0.001) -> Fields:
     """A 16-bit depth image."""
     counts = np.round(depth_meters() / unit).astype("<u2")
-    return fields.image(stamp, frame, RawImage(HEIGHT, WIDTH, "16UC1", 2 * WIDTH, counts.reshape(-1).view(np.uint8)))
+    return image(stamp, frame, RawImage(HEIGHT, WIDTH, "16UC1", 2 * WIDTH, counts.reshape(-1).view(np.uint8)))
 
 
 def cloud(xyz: np.ndarray, intensity: float = 100.0, name: str = "intensity", kind: str = "<f4") -> np.ndarray:
@@ -169,7 +169,7 @@ def mono16(fields_of: Fields, index: int) -> Fields:
     """The camera's image as one of 16 bits, of which 10 are in use."""
     size = fields_of["width"], fields_of["height"]
     made = RawImage(size[1], size[0], "mono16", 2 * size[0], samples(size).reshape(-1).view(np.uint8))
-    return fields.image(_stamp(fields_of), fields_of["header"]["frame_id"], made)
+    return image(_stamp(fields_of), fields_of["header"]["frame_id"], made)
 
 
 def samples(size: tuple[int, int] = (WIDTH, HEIGHT)) -> np.ndarray:
@@ -191,12 +191,12 @@ def with_columns(make: Callable[[np.ndarray], Mapping[str, np.ndarray]], fields_
         wide[name] = points[name]
     for name, column in more.items():
         wide[name] = column
-    return fields.point_cloud(_stamp(fields_of), fields_of["header"]["frame_id"], wide)
+    return point_cloud(_stamp(fields_of), fields_of["header"]["frame_id"], wide)
 
 
 def half(left: bool, stamp: int) -> Fields:
     """The points on one side of a sweep, or the others."""
-    return fields.point_cloud(stamp, FRAMES[LIDAR], cloud(POINTS[(POINTS[:, 1] > 0) == left]))
+    return point_cloud(stamp, FRAMES[LIDAR], cloud(POINTS[(POINTS[:, 1] > 0) == left]))
 
 
 def left_out(fields_of: Fields, index: int) -> Fields:
@@ -215,7 +215,7 @@ def packet(stamp: int, frame: str, index: int, blob: tuple[int, int] = BLOB) -> 
     times = np.linspace(0, 5000, 25).astype(np.int64) + 100_000 * (index + 1)
     x, y = columns + blob[0] - 2, rows + blob[1] - 2
     events = np.asarray(encode_evt3(x, y, times, np.ones(25, np.int64)))
-    return fields.event_packet(stamp - 5_000_000, frame, (HEIGHT, WIDTH), index, events)
+    return event_packet(stamp - 5_000_000, frame, (HEIGHT, WIDTH), index, events)
 
 
 def info(
@@ -231,7 +231,7 @@ def info(
     f, (u, v) = focal or FOCAL * scale, center or (CENTER[0] * scale, CENTER[1] * scale)
     rectified, u_, v_ = more.get("p", (f, u, v))
     return {
-        "header": fields.header(stamp, frame), "width": size[0], "height": size[1], "distortion_model": "plumb_bob",
+        "header": header(stamp, frame), "width": size[0], "height": size[1], "distortion_model": "plumb_bob",
         "d": np.array(more.get("d", (0.0,) * 5)), "k": np.array([[f, 0, u], [0, f, v], [0, 0, 1.0]]),
         "r": np.eye(3), "p": np.array([[rectified, 0, u_, 0], [0, rectified, v_, 0], [0, 0, 1.0, 0]]),
     }  # fmt: skip

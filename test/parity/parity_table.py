@@ -45,9 +45,9 @@ from parity_scene import (
     with_columns,
 )
 
-from mlesam_ros.bags import fields
+from mlesam_ros.bags import serialization as fields
 from mlesam_ros.config import NodeParameters, iter_parameters
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 
 Pixels = set[tuple[int, int]]
 Projection = Callable[..., tuple[np.ndarray, np.ndarray]]

@@ -25,8 +25,8 @@ from rosbags.rosbag2 import storage_mcap
 from tiny_model import write_tiny_model
 
 from mlesam_ros.config import iter_parameters, load_parameters, preprocessing
-from mlesam_ros.frame import CAMERA
 from mlesam_ros.pipeline import Pipeline, load_pipeline
+from mlesam_ros.types import CAMERA
 
 
 @pytest.fixture(scope="module", autouse=True)

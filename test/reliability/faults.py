@@ -24,8 +24,8 @@ from checkout import CHECKOUT
 from document import fill, table
 
 from mlesam_ros.bench.machine import device, versions
-from mlesam_ros.cli.environment import prepare_own_domain
-from mlesam_ros.frame import CAMERA, LIDAR, MODALITIES
+from mlesam_ros.cli.common import prepare_own_domain
+from mlesam_ros.types import CAMERA, LIDAR, MODALITIES
 
 GAP = 2.0  # s without a mask that are too many on any machine; the time-out and the max_wait are 0.4 s
 PAUSE = 0.2  # s without a processor after which what was measured is the machine

@@ -22,16 +22,16 @@ from typing import Any
 
 import rclpy
 from geometry_msgs.msg import TransformStamped
-from leftovers import sweep
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from readings import FRAMES, OFFSETS, PERIOD, Sent
 from robot import LATCHED, OPTICAL, TOPICS, TYPES, camera_info
 from sensor_msgs.msg import CameraInfo
+from stale_shm import sweep
 from tf2_msgs.msg import TFMessage
 
-from mlesam_ros.frame import CAMERA, EVENT, MODALITIES
-from mlesam_ros.ros.conversions import header
+from mlesam_ros.ros.publishers import header_message
+from mlesam_ros.types import CAMERA, EVENT, MODALITIES
 
 HOURS = 3 * 3600 * 10**9
 _LEAVING = 10.0  # s that a driver has to leave the graph in order
@@ -122,7 +122,7 @@ class Driver:
     def _place(self) -> None:
         """Where the sensor sits, latched."""
         self._static = self._node.create_publisher(TFMessage, "/tf_static", LATCHED)
-        stamped = TransformStamped(header=header(0, "base_link"), child_frame_id=FRAMES[self._modality])
+        stamped = TransformStamped(header=header_message(0, "base_link"), child_frame_id=FRAMES[self._modality])
         if "optical" in stamped.child_frame_id:
             turn = stamped.transform.rotation
             turn.x, turn.y, turn.z, turn.w = OPTICAL
@@ -131,7 +131,7 @@ class Driver:
     def _sense(self, moment: int) -> None:
         stamp = moment * PERIOD + OFFSETS[self._modality]
         if self._info is not None:
-            self._info.publish(camera_info(header(stamp, FRAMES[self._modality])))
+            self._info.publish(camera_info(header_message(stamp, FRAMES[self._modality])))
         if self._fault in (None, WRONG_QOS):
             self._last = stamp
         self._number += 1

@@ -15,12 +15,12 @@ from readings import FRAMES, Sent
 from robot import CAMERA_FRAME, EVENT_FRAME, OPTICAL, camera_info
 from tf2_msgs.msg import TFMessage
 
-from mlesam_ros.frame import CAMERA, EVENT, NANOSECONDS, FrameSet, SensorFrame
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.messages import MESSAGE_TYPES, FrameReader, stamp_ns
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.rig_learner import RigBuilder
-from mlesam_ros.ros.conversions import header
+from mlesam_ros.ros.publishers import header_message
+from mlesam_ros.types import CAMERA, EVENT, NANOSECONDS, FrameSet, SensorFrame
 
 
 class Offline:
@@ -76,9 +76,9 @@ class Offline:
 def _rig() -> Rig:
     learner = RigBuilder(Rig(CAMERA_FRAME))
     for modality, frame in ((CAMERA, CAMERA_FRAME), (EVENT, EVENT_FRAME)):
-        learner.on_camera_info(f"{modality} info", modality, camera_info(header(1, frame)))
+        learner.on_camera_info(f"{modality} info", modality, camera_info(header_message(1, frame)))
     for frame in set(FRAMES.values()):
-        stamped = TransformStamped(header=header(0, "base_link"), child_frame_id=frame)
+        stamped = TransformStamped(header=header_message(0, "base_link"), child_frame_id=frame)
         turn = stamped.transform.rotation
         if "optical" in frame:
             turn.x, turn.y, turn.z, turn.w = OPTICAL

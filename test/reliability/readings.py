@@ -10,10 +10,10 @@ from event_camera_msgs.msg import EventPacket
 from robot import CAMERA_FRAME, EVENT_FRAME, HEIGHT, LIDAR_FRAME, WIDTH
 from sensor_msgs.msg import Image, PointCloud2, PointField
 
-from mlesam_ros.bags import fields
-from mlesam_ros.encoding.evt3_encode import encode_evt3
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
-from mlesam_ros.ros.conversions import byte_array, header, message_from
+from mlesam_ros.bags.serialization import pixels
+from mlesam_ros.preprocessing.evt3 import encode_evt3
+from mlesam_ros.ros.publishers import byte_array, header_message, message_from
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 
 PERIOD = 100_000_000  # ns between the moments of all four
 OFFSETS = {CAMERA: 0, DEPTH: 4_000_000, EVENT: 2_000_000, LIDAR: 12_000_000}  # ns after the moment; never at once
@@ -46,7 +46,7 @@ class Sent:
         if self.modality == EVENT:
             return _events(self)
         message = _content(self.modality, self.moment % _VARIANTS)
-        message.header = header(self.stamp, FRAMES[self.modality])
+        message.header = header_message(self.stamp, FRAMES[self.modality])
         return message
 
 
@@ -54,7 +54,7 @@ def _events(sent: Sent) -> EventPacket:
     """The packet's stamp is that of its first event, 5 ms before the moment."""
     x, y, t, polarity = _event_content(sent.moment % _VARIANTS)
     microseconds = t + sent.true // 1000 % 1_000_000
-    packet = EventPacket(header=header(sent.stamp - _LENGTH * 1000, EVENT_FRAME), height=HEIGHT, width=WIDTH)
+    packet = EventPacket(header=header_message(sent.stamp - _LENGTH * 1000, EVENT_FRAME), height=HEIGHT, width=WIDTH)
     packet.seq, packet.encoding = sent.number, "evt3"
     packet.events = byte_array(encode_evt3(x, y, microseconds, polarity))
     return packet
@@ -70,10 +70,10 @@ def _event_content(variant: int) -> tuple[np.ndarray, ...]:
 
 @cache
 def _content(modality: str, variant: int) -> Image | PointCloud2:
-    rng, head = _rng(modality, variant), header(0, FRAMES[modality])
+    rng, head = _rng(modality, variant), header_message(0, FRAMES[modality])
     if modality == CAMERA:
         rgb = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-        return message_from(Image, fields.pixels(0, FRAMES[modality], rgb, "rgb8"))
+        return message_from(Image, pixels(0, FRAMES[modality], rgb, "rgb8"))
     if modality == DEPTH:
         millimeters = rng.integers(500, 20000, (HEIGHT, WIDTH)).astype("<u2")
         message = Image(header=head, height=HEIGHT, width=WIDTH, encoding="16UC1", step=2 * WIDTH)

@@ -25,12 +25,12 @@ from checkout import CHECKOUT
 from document import fill, table
 from trend import BLOCKS, trend
 
-from mlesam_ros.bags.typestore import typestore
+from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.bench.live import LABELS, NODE, OTHERS, STATUS, child
 from mlesam_ros.bench.machine import device, versions
 from mlesam_ros.bench.robot import PERIOD
-from mlesam_ros.frame import MODALITIES
-from mlesam_ros.ros.observer import RawSubscriber
+from mlesam_ros.ros.raw_topics import RawSubscriber
+from mlesam_ros.types import MODALITIES
 
 _STATUS_TYPE, _DIAGNOSTICS_TYPE = "mlesam_ros/msg/Status", "diagnostic_msgs/msg/DiagnosticArray"
 _FATES = ("used_total", "superseded", "late", "unmatched", "refused")
@@ -265,7 +265,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="where the table goes between its markers")
     parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME:=VALUE")
     given = parser.parse_args()
-    from mlesam_ros.cli.environment import prepare_own_domain
+    from mlesam_ros.cli.common import prepare_own_domain
 
     prepare_own_domain()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))

@@ -10,7 +10,7 @@ from faults import GAP, mixed, report, same, singles, watched, written
 from faulty import FAULTS
 from outcome import Outcome, tolerated
 
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 
 CASES = [
     {CAMERA: "stopped"},

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("rclpy")
 import watch
 
-from mlesam_ros.frame import MODALITIES
+from mlesam_ros.types import MODALITIES
 
 STARTER = """
 import pathlib, sys, time

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-from life import PHASES, Node, endings, summed_up
 from offline import Offline
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
+from restart_stress import PHASES, Node, endings, summed_up
 from ros_graph import Graph
 from tiny_model import write_tiny_model
 from watch import RobotProcess, Watch
 
-from mlesam_ros.frame import MODALITIES
 from mlesam_ros.messages import stamp_ns
+from mlesam_ros.types import MODALITIES
 
 
 @pytest.fixture(scope="module")

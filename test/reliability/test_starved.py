@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-from life import Node
 from offline import Offline
+from restart_stress import Node
 from watch import RobotProcess, Watch
 
-from mlesam_ros.frame import CAMERA, EVENT, MODALITIES
 from mlesam_ros.messages import stamp_ns
+from mlesam_ros.types import CAMERA, EVENT, MODALITIES
 
 BURNER = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): sum(range(100_000))"
 MASKS = 40

@@ -16,10 +16,10 @@ import numpy as np
 from offline import Offline
 from outcome import WENT_ON, Faults, Outcome, tolerated
 
-from mlesam_ros.bags.typestore import typestore
-from mlesam_ros.frame import MODALITIES
+from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.messages import stamp_ns
-from mlesam_ros.ros.observer import RawSubscriber
+from mlesam_ros.ros.raw_topics import RawSubscriber
+from mlesam_ros.types import MODALITIES
 
 HERE = Path(__file__).parent
 _TYPES = {

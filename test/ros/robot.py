@@ -9,10 +9,10 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from tf2_msgs.msg import TFMessage
 
-from mlesam_ros.bags import fields
-from mlesam_ros.encoding.evt3_encode import encode_evt3
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
-from mlesam_ros.ros.conversions import byte_array, header, message_from
+from mlesam_ros.bags import serialization as fields
+from mlesam_ros.preprocessing.evt3 import encode_evt3
+from mlesam_ros.ros.publishers import byte_array, header_message, message_from
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 
 HEIGHT, WIDTH = 48, 64
 CAMERA_FRAME, EVENT_FRAME, LIDAR_FRAME = "camera_optical_frame", "event_optical_frame", "lidar"
@@ -58,7 +58,7 @@ class Robot:
         optical = {CAMERA_FRAME, EVENT_FRAME}
         transforms = []
         for frame in frames:
-            stamped = TransformStamped(header=header(0, "base_link"), child_frame_id=frame)
+            stamped = TransformStamped(header=header_message(0, "base_link"), child_frame_id=frame)
             rotation = stamped.transform.rotation
             if frame in optical:
                 rotation.x, rotation.y, rotation.z, rotation.w = OPTICAL
@@ -73,7 +73,7 @@ class Robot:
         """Publish one reading of each of these sensors, all with one stamp, which is returned."""
         stamp = self.now() if stamp is None else stamp
         for publisher, frame in self._infos.values():
-            publisher.publish(camera_info(header(stamp, frame)))
+            publisher.publish(camera_info(header_message(stamp, frame)))
         for modality in sensors:
             self._publishers[modality].publish(getattr(self, f"_{modality}")(stamp))
         return stamp
@@ -88,7 +88,7 @@ class Robot:
 
     def _depth(self, stamp: int) -> Image:
         millimeters = self._rng.integers(500, 20000, (HEIGHT, WIDTH)).astype("<u2")
-        message = Image(header=header(stamp, CAMERA_FRAME), height=HEIGHT, width=WIDTH, encoding="16UC1")
+        message = Image(header=header_message(stamp, CAMERA_FRAME), height=HEIGHT, width=WIDTH, encoding="16UC1")
         message.step, message.data = 2 * WIDTH, byte_array(millimeters)
         return message
 
@@ -102,7 +102,7 @@ class Robot:
             PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
             for i, name in enumerate(points.dtype.names)
         ]
-        message = PointCloud2(header=header(stamp, LIDAR_FRAME), height=1, width=500, fields=columns)
+        message = PointCloud2(header=header_message(stamp, LIDAR_FRAME), height=1, width=500, fields=columns)
         message.point_step, message.row_step, message.data = 16, 8000, byte_array(points)
         return message
 
@@ -111,7 +111,7 @@ class Robot:
         times = np.sort(self._rng.integers(0, 5000, count)) + stamp // 1000 % 1_000_000
         x, y = self._rng.integers(0, WIDTH, count), self._rng.integers(0, HEIGHT, count)
         events = encode_evt3(x, y, times, self._rng.integers(0, 2, count))
-        message = EventPacket(header=header(stamp - 5_000_000, EVENT_FRAME), height=HEIGHT, width=WIDTH)
+        message = EventPacket(header=header_message(stamp - 5_000_000, EVENT_FRAME), height=HEIGHT, width=WIDTH)
         message.seq, message.encoding, message.events = self._sequence, "evt3", byte_array(events)
         self._sequence += 1
         return message

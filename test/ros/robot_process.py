@@ -15,7 +15,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from robot import CAMERA_FRAME, EVENT_FRAME, LIDAR_FRAME, Robot, clock_message
 from rosgraph_msgs.msg import Clock
 
-from mlesam_ros.frame import MODALITIES
+from mlesam_ros.types import MODALITIES
 
 
 def main() -> None:

@@ -7,8 +7,7 @@ import pytest
 pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from mlesam_ros.ros.announcer import DiagnosticLogger
-from mlesam_ros.ros.words import ERROR, OK, WARN
+from mlesam_ros.ros.diagnostics import ERROR, OK, WARN, DiagnosticLogger
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ pytest.importorskip("rclpy")
 from event_camera_msgs.msg import EventPacket
 from sensor_msgs.msg import Image, PointCloud2
 
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR
-from mlesam_ros.ros.candidates import instead, suggest_topics
+from mlesam_ros.ros.topics import instead, suggest_topics
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR
 
 
 @pytest.fixture

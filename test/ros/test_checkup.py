@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from mlesam_ros.cli.app import app
 from mlesam_ros.errors import ConfigError, Problem
 from mlesam_ros.findings import NOTE
-from mlesam_ros.ros.checkup import diagnose_live
+from mlesam_ros.ros.live_doctor import diagnose_live
 
 HERE = Path(__file__).resolve().parent
 PATH = os.pathsep.join([str(HERE.parents[1]), str(HERE), os.environ.get("PYTHONPATH", "")])
@@ -112,7 +112,7 @@ def test_who_offers_less_than_is_asked_for(drive):
 
 def test_messages_that_the_transport_loses_are_nobody_elses_fault():
     """Neither the driver's rhythm is blamed for the holes nor a wider tolerance proposed."""
-    driver = subprocess.Popen([sys.executable, str(HERE / "flood.py"), "/camera/image_raw"])
+    driver = subprocess.Popen([sys.executable, str(HERE / "oversize_publisher.py"), "/camera/image_raw"])
     try:
         for _ in range(6):
             checkup = diagnose_live(NODE, {"modalities": ["camera"]}, None, 2.0)
@@ -182,7 +182,7 @@ def test_each_reason_of_a_refusal_is_counted_and_the_usual_one_is_named(monkeypa
         source.refusals.count("other reasons", 2)
         source.refusals.count(Problem("newest reason.", "Mend that."))
 
-    monkeypatch.setattr("mlesam_ros.ros.checkup._LiveDiagnosis._listen", listen)
+    monkeypatch.setattr("mlesam_ros.ros.live_doctor._LiveDiagnosis._listen", listen)
     found = diagnose_live(NODE, {"modalities": ["lidar"]}, None, 0.0).findings
     (refused,) = [f for f in found if f.message.startswith("none of its 9 messages can be used")]
     assert "usual reason" in refused.message and "newest" not in refused.message

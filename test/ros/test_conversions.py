@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image, PointCloud2
 
-from mlesam_ros.bags import fields
-from mlesam_ros.encoding.picture import to_rgb
-from mlesam_ros.frame import CAMERA, LIDAR
+from mlesam_ros.bags import serialization as fields
 from mlesam_ros.messages import FrameReader, stamp_ns
-from mlesam_ros.ros.conversions import byte_array, header, message_from
+from mlesam_ros.preprocessing.images import to_rgb
+from mlesam_ros.ros.publishers import byte_array, header_message, message_from
+from mlesam_ros.types import CAMERA, LIDAR
 
 POINT = np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4"), ("intensity", "f4"), ("label", "u1"), ("rgb", "u4")])
 
 
 @given(st.integers(0, 2**31 * 10**9 - 1))
 def test_stamps_keep_every_nanosecond(stamp):
-    assert stamp_ns(header(stamp, "")) == stamp
+    assert stamp_ns(header_message(stamp, "")) == stamp
 
 
 def test_uint8_fields_are_filled_from_array_array():

@@ -13,18 +13,17 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image, PointCloud2
 
 from mlesam_ros import mask_messages
-from mlesam_ros.bags import fields
-from mlesam_ros.encoding.picture import to_rgb
-from mlesam_ros.encoding.placement import cloud_to_camera
-from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, FrameSet, PointCloud, RawImage, Segmentation, SensorFrame
+from mlesam_ros.bags import serialization as fields
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.messages import FrameReader
-from mlesam_ros.ros import outputs
-from mlesam_ros.ros.compat.interfaces import message_class
-from mlesam_ros.ros.conversions import byte_array, header, message_from
-from mlesam_ros.ros.outputs import MaskPublisher
+from mlesam_ros.preprocessing.images import to_rgb
+from mlesam_ros.preprocessing.point_cloud import cloud_to_camera
+from mlesam_ros.ros import publishers as outputs
+from mlesam_ros.ros.compat import message_class
+from mlesam_ros.ros.publishers import MaskPublisher, byte_array, header_message, message_from
+from mlesam_ros.types import CAMERA, DEPTH, LIDAR, FrameSet, PointCloud, RawImage, Segmentation, SensorFrame
 
 POINT = np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4"), ("intensity", "f4")])
 OVER = 1.1  # array.array grows by a sixteenth more than it is asked to
@@ -78,7 +77,7 @@ def received(message):
 
 def picture(encoding, channels, kind=np.uint8):
     pixels = np.ones((1080, 1920, channels), kind)
-    message = Image(header=header(1, "camera"), height=1080, width=1920, encoding=encoding)
+    message = Image(header=header_message(1, "camera"), height=1080, width=1920, encoding=encoding)
     message.step, message.data = pixels.strides[0], byte_array(pixels)
     return received(message)
 

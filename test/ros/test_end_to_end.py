@@ -21,10 +21,10 @@ from std_srvs.srv import Trigger
 from test_process import sockets
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, NANOSECONDS
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.messages import stamp_ns
-from mlesam_ros.ros.compat.interfaces import message_class
+from mlesam_ros.ros.compat import message_class
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, NANOSECONDS
 
 
 @pytest.fixture

@@ -11,14 +11,13 @@ from listener import Listener
 from rclpy.parameter import Parameter
 from robot import Robot
 
-from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, PREPROCESSORS
-from mlesam_ros.frame import CAMERA, LIDAR, MODALITIES
-from mlesam_ros.model.checkpoint import save_checkpoint
-from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.model.checkpoint import load_base, save_checkpoint
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.model.weights import load_base
+from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, PREPROCESSORS
 from mlesam_ros.ros.node import PerceptionNode
+from mlesam_ros.types import CAMERA, LIDAR, MODALITIES
 
 
 def trained(

@@ -16,11 +16,11 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
 from mlesam_ros.config import NodeParameters, SensorParameters
-from mlesam_ros.frame import CAMERA, EVENT, LIDAR, RawImage
-from mlesam_ros.frame import CompressedImage as CompressedPayload
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.rig_learner import RigBuilder
-from mlesam_ros.ros.inputs import SensorSubscriber
+from mlesam_ros.ros.subscribers import SensorSubscriber
+from mlesam_ros.types import CAMERA, EVENT, LIDAR, RawImage
+from mlesam_ros.types import CompressedImage as CompressedPayload
 
 ARRAY_DRIVER = str(Path(__file__).parent / "array_driver.py")
 
@@ -147,7 +147,7 @@ def flood():
     started = []
 
     def start(topic):
-        started.append(subprocess.Popen([sys.executable, str(Path(__file__).parent / "flood.py"), topic]))
+        started.append(subprocess.Popen([sys.executable, str(Path(__file__).parent / "oversize_publisher.py"), topic]))
 
     yield start
     for driver in started:

@@ -12,9 +12,9 @@ import launch_stand_ins as stand_ins
 
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import iter_parameters
+from mlesam_ros.resources import resource_path
 from mlesam_ros.ros.middleware import PROFILE_VARIABLES
 from mlesam_ros.ros.topics import OUTPUTS
-from mlesam_ros.share import resource_path
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 PERCEPTION, REPLAY, DEMO = (LAUNCH / f"{name}.launch.py" for name in ("perception", "replay", "demo"))

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from leftovers import MEMORY, sweep
+from stale_shm import MEMORY, sweep
 
 JOINED = """
 import os, rclpy, time

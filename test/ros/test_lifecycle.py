@@ -15,9 +15,9 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from robot import Robot
 
-from mlesam_ros.frame import CAMERA, LIDAR, MODALITIES
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.ros.node import PerceptionNode
+from mlesam_ros.types import CAMERA, LIDAR, MODALITIES
 
 MOVES = {
     ("unconfigured", "configure"): "inactive",

@@ -22,19 +22,18 @@ from kinds import LIVE, of_kind
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from ros_graph import Graph
 
-from mlesam_ros.cli.domain import allocate_domain
-from mlesam_ros.doctor.catalogue import RULES
-from mlesam_ros.doctor.checkup import DoctorReport
-from mlesam_ros.doctor.record import TopicStats
-from mlesam_ros.doctor.rehearsal import simulate_sync
+from mlesam_ros.cli.common import allocate_domain
+from mlesam_ros.doctor.diagnosis import DoctorReport
+from mlesam_ros.doctor.rules import RULES
+from mlesam_ros.doctor.timing import TopicStats
+from mlesam_ros.doctor.tuning import simulate_sync
 from mlesam_ros.errors import Problem
-from mlesam_ros.evaluation.topics import TopicSource
+from mlesam_ros.evaluation.bag_topics import TopicSource
 from mlesam_ros.findings import Finding
-from mlesam_ros.frame import MODALITIES
-from mlesam_ros.ros.checkup import diagnose_live
-from mlesam_ros.ros.diagnostics import DiagnosticBuilder, SensorHealth
-from mlesam_ros.ros.words import OK, PIPELINE_MESSAGES, SENSOR_MESSAGES, WARN
+from mlesam_ros.ros.diagnostics import OK, PIPELINE_MESSAGES, SENSOR_MESSAGES, WARN, DiagnosticBuilder, SensorHealth
+from mlesam_ros.ros.live_doctor import diagnose_live
 from mlesam_ros.sync import SyncConfig
+from mlesam_ros.types import MODALITIES
 
 HERE = Path(__file__).resolve().parent
 PATH = os.pathsep.join([str(HERE.parents[1]), str(HERE), os.environ.get("PYTHONPATH", "")])
@@ -141,7 +140,7 @@ class Stage:
             for robot in world.robots:
                 self._start("robot_process.py", json.dumps(robot))
             if world.flood is not None:
-                self._start("flood.py", "/camera/image_raw", *map("=".join, world.flood.items()))
+                self._start("oversize_publisher.py", "/camera/image_raw", *map("=".join, world.flood.items()))
             self._drivers = world.robots, world.flood
         if self._doubles != world.doubles:
             self._end_doubles()
@@ -188,11 +187,11 @@ def look(world: World, done: Callable[[DoctorReport], bool], seconds: float = 1.
     with pytest.MonkeyPatch.context() as patch:
         for name, value in world.environment.items():
             patch.setenv(name, value)
-        patch.setattr("mlesam_ros.ros.probe._REPORT", 0.0)
+        patch.setattr("mlesam_ros.ros.live_doctor._REPORT", 0.0)
         if world.doubles:
-            patch.setattr("mlesam_ros.ros.probe._ANSWER", 0.2)
+            patch.setattr("mlesam_ros.ros.live_doctor._ANSWER", 0.2)
         for attempt in range(1, 7):
-            patch.setattr("mlesam_ros.ros.probe._DISCOVERY", (0.5 * attempt, 0.5 * attempt))
+            patch.setattr("mlesam_ros.ros.live_doctor._DISCOVERY", (0.5 * attempt, 0.5 * attempt))
             checkup = diagnose_live(NODE, world.settings, None, seconds * attempt)
             if done(checkup):
                 break

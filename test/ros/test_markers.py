@@ -6,7 +6,7 @@ pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from visualization_msgs.msg import Marker
 
-from mlesam_ros.ros.markers import health_markers
+from mlesam_ros.ros.publishers import health_markers
 
 
 def test_a_ball_and_words_where_each_sensor_sits():

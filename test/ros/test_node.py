@@ -14,8 +14,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from robot import CAMERA_FRAME, EVENT_FRAME, HEIGHT, LIDAR_FRAME, WIDTH, Robot, clock_message
 from rosgraph_msgs.msg import Clock
 
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 from mlesam_ros.ros.node import PerceptionNode
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -261,7 +261,7 @@ def test_simulated_time(graph, start, robot, listener):
 
 def test_nothing_is_made_that_nobody_hears(graph, start, robot, monkeypatch):
     from mlesam_ros import mask_messages
-    from mlesam_ros.ros import outputs
+    from mlesam_ros.ros import publishers as outputs
 
     made = []
     monkeypatch.setattr(mask_messages, "overlay", lambda *a: made.append("overlay"))

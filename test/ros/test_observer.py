@@ -10,7 +10,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.ros.observer import RawSubscriber
+from mlesam_ros.ros.raw_topics import RawSubscriber
 
 IMAGE = "sensor_msgs/msg/Image"
 

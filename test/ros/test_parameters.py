@@ -10,8 +10,8 @@ from rclpy.parameter import Parameter
 
 from mlesam_ros.config import START, NodeParameters, iter_parameters, unknown_names
 from mlesam_ros.errors import ConfigError
+from mlesam_ros.resources import resource_path
 from mlesam_ros.ros import parameters as declared
-from mlesam_ros.share import resource_path
 
 
 def flattened(tree: dict, prefix: str = "") -> dict:

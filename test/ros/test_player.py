@@ -19,12 +19,11 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from small_bag import PERIOD, START, STORE, TYPES, image, write_small_bag
 
-from mlesam_ros.bags.drops import Outage
+from mlesam_ros.bags.outage import Outage
 from mlesam_ros.errors import BagError, ConfigError
-from mlesam_ros.frame import NANOSECONDS
-from mlesam_ros.ros.compat.interfaces import message_class
-from mlesam_ros.ros.player import PlayOptions, play
-from mlesam_ros.ros.playlist import Playlist
+from mlesam_ros.ros.compat import message_class
+from mlesam_ros.ros.player import Playlist, PlayOptions, play
+from mlesam_ros.types import NANOSECONDS
 
 MOMENTS = 12
 CAMERA, INFO, LIDAR, TRUTH = "/camera/image_raw", "/camera/camera_info", "/lidar/points", "/ground_truth/labels"

@@ -8,8 +8,8 @@ pytest.importorskip("rclpy")
 from rclpy.parameter import Parameter
 from robot import Robot
 
+from mlesam_ros.resources import resource_path
 from mlesam_ros.ros.node import PerceptionNode
-from mlesam_ros.share import resource_path
 
 POLICY = "config/sros2/mlesam.policy.xml"
 OWN = "policed"

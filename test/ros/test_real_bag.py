@@ -13,14 +13,13 @@ import torch
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.recording import CAMERA_FRAME, LIDAR_FRAME, assemble_real_bag
-from mlesam_ros.bags.typestore import typestore
-from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS
-from mlesam_ros.frame import NANOSECONDS
-from mlesam_ros.model.checkpoint import save_checkpoint
-from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.bags.serialization import typestore
+from mlesam_ros.model.checkpoint import save_backbone, save_checkpoint
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.model.weights import save_backbone
-from mlesam_ros.ros.observer import RawSubscriber
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS
+from mlesam_ros.ros.raw_topics import RawSubscriber
+from mlesam_ros.types import NANOSECONDS
 
 IMAGE, CLOUD, STATUS = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2", "mlesam_ros/msg/Status"
 TOPICS = {

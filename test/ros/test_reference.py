@@ -8,8 +8,8 @@ pytest.importorskip("rclpy")
 from mlesam_ros.config import iter_parameters
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.ros import reference
+from mlesam_ros.ros.diagnostics import PIPELINE_MESSAGES, SENSOR_MESSAGES
 from mlesam_ros.ros.topics import OUTPUTS, SERVICES
-from mlesam_ros.ros.words import PIPELINE_MESSAGES, SENSOR_MESSAGES
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "node.md"
 

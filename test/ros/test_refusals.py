@@ -17,7 +17,7 @@ from test_exchange import trained
 
 from mlesam_ros.config import iter_parameters, parameter_spec
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.parameter_spec import shown
+from mlesam_ros.parameter_file import shown
 from mlesam_ros.ros import parameters as declared
 from mlesam_ros.ros.node import PerceptionNode
 

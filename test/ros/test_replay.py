@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-from posts import LIDAR_FRAME, PERIOD, START, without_place, write
+from analytic_scene import LIDAR_FRAME, PERIOD, START, without_place, write
 
-from mlesam_ros.bags.typestore import typestore
-from mlesam_ros.evaluation.evaluate import evaluate
-from mlesam_ros.evaluation.made import MaskListener
-from mlesam_ros.frame import LIDAR, MODALITIES
+from mlesam_ros.bags.serialization import typestore
+from mlesam_ros.evaluation.bag_evaluator import evaluate
+from mlesam_ros.evaluation.scores import MaskListener
 from mlesam_ros.messages import stamp_ns
 from mlesam_ros.pipeline import Pipeline
-from mlesam_ros.ros.observer import RawSubscriber
+from mlesam_ros.ros.raw_topics import RawSubscriber
+from mlesam_ros.types import LIDAR, MODALITIES
 
 OUTPUTS = {
     "/mlesam/labels": "sensor_msgs/msg/Image",

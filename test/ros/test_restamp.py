@@ -10,10 +10,9 @@ from rosbags.rosbag2 import Writer
 from small_bag import START, STORE, TYPES, cloud, header, image, info, make, transforms
 
 from mlesam_ros.config import load_parameters
-from mlesam_ros.encoding.cloud_times import cloud_times
 from mlesam_ros.messages import FrameReader
-from mlesam_ros.ros.playlist import Playlist
-from mlesam_ros.ros.restamp import restamper
+from mlesam_ros.preprocessing.point_cloud import cloud_times
+from mlesam_ros.ros.player import Playlist, restamper
 
 MAKERS = {
     "/camera/image_raw": lambda stamp: image(stamp, "rgb8", 3, 7),

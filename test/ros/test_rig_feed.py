@@ -16,10 +16,9 @@ from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from mlesam_ros.config import NodeParameters
-from mlesam_ros.geometry.transform import Transform
-from mlesam_ros.ros.diagnostics import DiagnosticBuilder, PipelineHealth
-from mlesam_ros.ros.rig_feed import CalibrationListener
-from mlesam_ros.ros.words import OK, PIPELINE_MESSAGES, WARN
+from mlesam_ros.geometry.transforms import Transform
+from mlesam_ros.ros.calibration_listener import CalibrationListener
+from mlesam_ros.ros.diagnostics import OK, PIPELINE_MESSAGES, WARN, DiagnosticBuilder, PipelineHealth
 
 TOPIC = "camera/camera_info"
 REMAPPED = ("-r", "/tf:=/robot2/tf", "-r", "/tf_static:=/robot2/tf_static")

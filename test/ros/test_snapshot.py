@@ -13,17 +13,17 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
-from mlesam_ros.bags import fields
 from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.serialization import transforms
 from mlesam_ros.config import NodeParameters
-from mlesam_ros.evaluation.calibration import BagRig
-from mlesam_ros.evaluation.topics import find_topics
-from mlesam_ros.frame import CAMERA, MODALITIES
-from mlesam_ros.geometry.transform import Transform
-from mlesam_ros.ros.conversions import message_from
-from mlesam_ros.ros.inputs import SensorSubscriber
+from mlesam_ros.evaluation.bag_rig import BagRig
+from mlesam_ros.evaluation.bag_topics import find_topics
+from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.ros.node import PerceptionNode
+from mlesam_ros.ros.publishers import message_from
 from mlesam_ros.ros.snapshot import Snapshot
+from mlesam_ros.ros.subscribers import SensorSubscriber
+from mlesam_ros.types import CAMERA, MODALITIES
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_the_last_seconds_come_as_a_bag_with_lens_and_mounting(graph, start, tmp
 
 def place(parent, child, x):
     pose = Transform(np.eye(3), [x, 0.0, 0.0])
-    return message_from(TFMessage, fields.transforms([(parent, child, pose)], 0))
+    return message_from(TFMessage, transforms([(parent, child, pose)], 0))
 
 
 @pytest.mark.parametrize("space", ["", "/robot1"])

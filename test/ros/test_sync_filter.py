@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-from mlesam_ros.frame import CAMERA, LIDAR, PointCloud, SensorFrame
-from mlesam_ros.ros.compat.filters import SimpleFilter
-from mlesam_ros.ros.sync_filter import SyncFilter
+from mlesam_ros.ros.compat import SimpleFilter
+from mlesam_ros.ros.runtime import SyncFilter
 from mlesam_ros.sync import SyncConfig, Synchronizer
+from mlesam_ros.types import CAMERA, LIDAR, PointCloud, SensorFrame
 
 CLOUD = PointCloud(np.zeros(0, [("x", "f4")]))
 MODALITIES = (CAMERA, LIDAR)

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-from all_kinds import KINDS, METERS, POINTS, RGB
+from all_message_types import KINDS, METERS, POINTS, RGB
 from listener import Listener
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from robot import CAMERA_FRAME, HEIGHT, LIDAR_FRAME, WIDTH
 from ros_graph import Graph
 
-from mlesam_ros.encoding.encoders import encode
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, FrameSet, PointCloud, RawImage, SensorFrame
 from mlesam_ros.messages import stamp_ns
+from mlesam_ros.preprocessing.preprocessors import encode
 from mlesam_ros.ros.node import PerceptionNode
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, FrameSet, PointCloud, RawImage, SensorFrame
 
-DRIVER = Path(__file__).parent / "all_kinds.py"
+DRIVER = Path(__file__).parent / "all_message_types.py"
 EVERY = [(sensor, kind) for sensor, kinds in KINDS.items() for kind in kinds]
 LOSSY = {"jpeg": 0.05, "yuv422": 0.05, "yuv422_yuy2": 0.05, "bayer_rggb8": 0.3, "bayer_gbrg8": 0.3}
 

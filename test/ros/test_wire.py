@@ -11,13 +11,13 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
+from mlesam_ros.bags.serialization import deserialize
 from mlesam_ros.config import NodeParameters, SensorParameters
 from mlesam_ros.errors import PacketError
-from mlesam_ros.frame import CAMERA, EVENT, LIDAR
 from mlesam_ros.messages import FrameReader
-from mlesam_ros.ros.inputs import SensorSubscriber
-from mlesam_ros.ros.rig_feed import CalibrationListener
-from mlesam_ros.ros.wire import deserialize
+from mlesam_ros.ros.calibration_listener import CalibrationListener
+from mlesam_ros.ros.subscribers import SensorSubscriber
+from mlesam_ros.types import CAMERA, EVENT, LIDAR
 
 IMAGE = "sensor_msgs/msg/Image"
 PADDED = b"\0\1\0\3"

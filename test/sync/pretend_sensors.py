@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, SensorFrame
 from mlesam_ros.sync import Synchronizer
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, SensorFrame
 
 MS = 1_000_000
 START = 1_700_000_000 * 1000 * MS

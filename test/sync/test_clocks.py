@@ -8,8 +8,8 @@ import re
 import pytest
 from pretend_sensors import MS, START, frame
 
-from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, NANOSECONDS
 from mlesam_ros.sync import GLANCE, ReplayClock, SyncConfig, Synchronizer, foreign_clock, judge_clocks
+from mlesam_ros.types import CAMERA, DEPTH, LIDAR, NANOSECONDS
 
 NOW = START / NANOSECONDS
 CONFIG = SyncConfig((CAMERA, DEPTH, LIDAR))

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pretend_sensors import MS, START, frame
 
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 from mlesam_ros.sync import OUTCOMES, SyncConfig, Synchronizer
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 
 STEPS = st.one_of(
     st.tuples(st.just("wait"), st.integers(0, 120)),  # ms

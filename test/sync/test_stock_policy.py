@@ -6,8 +6,8 @@ from pretend_sensors import MS, sensors, skews
 from pretend_sensors import play as play_ours
 
 from mlesam_ros.bench.stock_policy import StockPolicy
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 from mlesam_ros.sync import SyncConfig
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 
 SLOP = 60 * MS
 

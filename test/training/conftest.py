@@ -6,9 +6,9 @@ import pytest
 import torch
 import yaml
 
-from mlesam_ros.share import resource_path
-from mlesam_ros.training.dataset import prepare
-from mlesam_ros.training.recipe import Recipe, load_recipe
+from mlesam_ros.resources import resource_path
+from mlesam_training.recipe import Recipe, load_recipe
+from mlesam_training.street_dataset import prepare
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,9 +9,8 @@ from typer.testing import CliRunner
 from mlesam_ros.cli.app import app
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.checkpoint import describe_checkpoint
-from mlesam_ros.training.ablation import ROWS, ablate
-from mlesam_ros.training.recipe import load_recipe
-from mlesam_ros.training.train import EXPERTS, train
+from mlesam_training.recipe import load_recipe
+from mlesam_training.train_run import EXPERTS, ROWS, ablate, train
 
 
 def test_four_rows_of_one_budget_end_in_one_table(smoke_file, tmp_path):

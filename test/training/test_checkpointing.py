@@ -7,14 +7,14 @@ import torch
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.backbones import build_backbone
-from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.training.chance import SeededDropout2d, sample_generator
-from mlesam_ros.training.checkpointing import BLOCKS, NONE, checkpoint_blocks
-from mlesam_ros.training.loop import autocast
-from mlesam_ros.training.loss import batch_loss, pixel_losses
-from mlesam_ros.training.memory import estimate_training_memory
-from mlesam_ros.training.train import make_stage, model_config
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_training.activation_checkpointing import BLOCKS, NONE, checkpoint_blocks
+from mlesam_training.batch_loader import SeededDropout2d, sample_generator
+from mlesam_training.loss import batch_loss, pixel_losses
+from mlesam_training.preflight import estimate_training_memory
+from mlesam_training.train_run import make_stage, model_config
+from mlesam_training.trainer import autocast
 
 CONFIG = MLESAMConfig(rank=4, modalities=("camera", "lidar"))
 SIDE = 64

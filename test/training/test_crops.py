@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlesam_ros.frame import CAMERA, DEPTH, LIDAR
-from mlesam_ros.training.crops import CropRecipe, RandomCrops, ResizeForEval, resized
+from mlesam_ros.types import CAMERA, DEPTH, LIDAR
+from mlesam_training.crops import CropRecipe, RandomCrops, ResizeForEval, resized
 
 STATISTICS = {CAMERA: ((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))}
 BLACK = (-2.5, -2.0, -1.5)

@@ -12,17 +12,16 @@ import numpy as np
 import pytest
 from full_disk import run_on_a_small_disk
 
-from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, encode, make_preprocessors
-from mlesam_ros.encoding.log_depth import LogDepth
 from mlesam_ros.errors import DatasetError, FileError, LabelError
-from mlesam_ros.frame import CAMERA, MODALITIES, FrameSet
-from mlesam_ros.ownership import owned
-from mlesam_ros.training import rendering
-from mlesam_ros.training.dataset import prepare
-from mlesam_ros.training.datasets.arrays import EncodedDataset
-from mlesam_ros.training.recipe import Split
-from mlesam_ros.training.rendering import fingerprint
-from mlesam_ros.world.world import World
+from mlesam_ros.files import owned
+from mlesam_ros.preprocessing.depth import LogDepth
+from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, make_preprocessors
+from mlesam_ros.simulation.world import World
+from mlesam_ros.types import CAMERA, MODALITIES, FrameSet
+from mlesam_training import street_dataset as rendering
+from mlesam_training.datasets.encoded_dataset import EncodedDataset
+from mlesam_training.recipe import Split
+from mlesam_training.street_dataset import fingerprint, prepare
 
 
 def test_a_row_is_what_the_pipeline_would_encode(street, smoke):
@@ -102,8 +101,8 @@ _ON_A_SMALL_DISK = """
 import sys
 from dataclasses import replace
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.training.dataset import prepare
-from mlesam_ros.training.recipe import load_recipe
+from mlesam_training.street_dataset import prepare
+from mlesam_training.recipe import load_recipe
 if __name__ == "__main__":
     recipe = load_recipe(sys.argv[2])
     try:

@@ -15,9 +15,8 @@ import yaml
 from safetensors.torch import load_file
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.model.checkpoint import save_checkpoint
-from mlesam_ros.model.weights import save_backbone
-from mlesam_ros.training.distributed import (
+from mlesam_ros.model.checkpoint import save_backbone, save_checkpoint
+from mlesam_training.distributed import (
     all_reduce_gradients,
     all_reduce_sum,
     global_topk,
@@ -25,13 +24,11 @@ from mlesam_ros.training.distributed import (
     local_slice,
     pick_device,
 )
-from mlesam_ros.training.experts import ExpertStage
-from mlesam_ros.training.log import LOG, SCALARS
-from mlesam_ros.training.loop import STATE
-from mlesam_ros.training.pretrain import PretrainStage
-from mlesam_ros.training.recipe import load_recipe
-from mlesam_ros.training.state import TrainState
-from mlesam_ros.training.train import EVALUATION, EXPERTS, model_config, train
+from mlesam_training.recipe import load_recipe
+from mlesam_training.stages import ExpertStage, PretrainStage
+from mlesam_training.state import TrainState
+from mlesam_training.train_run import EVALUATION, EXPERTS, model_config, train
+from mlesam_training.trainer import LOG, SCALARS, STATE
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 STAGES = {"pretrain": "hiera_nano.safetensors", "experts": EXPERTS}
@@ -39,9 +36,9 @@ _PROGRAM = """
 import os, sys, torch
 from pathlib import Path
 import torch.distributed as dist
-from mlesam_ros.training.distributed import global_topk, processes, rank, local_slice, all_reduce_sum
-from mlesam_ros.training.loss import batch_loss, pixel_losses
-from mlesam_ros.training.train import train
+from mlesam_training.distributed import global_topk, processes, rank, local_slice, all_reduce_sum
+from mlesam_training.loss import batch_loss, pixel_losses
+from mlesam_training.train_run import train
 
 recipes, out = sys.argv[1:-1], Path(sys.argv[-1])
 with processes(torch.device("cpu")):
@@ -139,7 +136,7 @@ def test_every_process_has_its_part(together):
 
 def test_hard_pixels_are_chosen_over_the_whole_batch(together, given):
     """Also where no logit is a number: the loss is none either, in every process, and the loop stops with its words."""
-    from mlesam_ros.training.loss import batch_loss, pixel_losses
+    from mlesam_training.loss import batch_loss, pixel_losses
 
     parts = [torch.load(together / f"rank{rank}.pt")["found"] for rank in range(2)]
     for number, sharpness in enumerate(given["sharpness"]):
@@ -212,7 +209,7 @@ def test_the_device_of_a_process(monkeypatch):
 
 
 def test_parts_differ_by_one_at_most(monkeypatch):
-    from mlesam_ros.training import distributed
+    from mlesam_training import distributed
 
     for processes in range(1, 9):
         monkeypatch.setattr(distributed, "ranks", lambda processes=processes: processes)

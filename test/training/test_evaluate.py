@@ -5,13 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mlesam_ros.frame import CAMERA, LIDAR, MODALITIES
+from mlesam_ros.corruptions import subsets
 from mlesam_ros.labels import load_label_space
-from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.robustness import subsets
-from mlesam_ros.training.evaluate import EvalConfig, evaluate, most_likely, subset_predictor
-from mlesam_ros.training.report import to_json
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.types import CAMERA, LIDAR, MODALITIES
+from mlesam_training.dataset_evaluation import EvalConfig, evaluate, most_likely, subset_predictor, to_json
 
 PAIR = [(CAMERA, LIDAR), (LIDAR,)]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mlesam_ros.frame import CAMERA, MODALITIES
-from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.training.gallery import SHOWN, gallery, one_of_each_weather
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.types import CAMERA, MODALITIES
+from mlesam_training.gallery import SHOWN, gallery, one_of_each_weather
 
 
 def test_a_row_holds_picture_truth_and_masks(street):

@@ -13,21 +13,17 @@ from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.backbones import on_meta_device
-from mlesam_ros.model.config import MLESAMConfig, network_size
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.model.readout import argmax_with_confidence
-from mlesam_ros.share import resource_path
-from mlesam_ros.training.attention import CpuAttention
-from mlesam_ros.training.chance import SeededDropout2d, sample_generator
-from mlesam_ros.training.experts import ExpertStage
-from mlesam_ros.training.feed import BatchLoader, epoch_rows
-from mlesam_ros.training.log import LOG, SCALARS
-from mlesam_ros.training.loop import BAD_BATCH, STATE, run, train_step
-from mlesam_ros.training.loss import Grid, pixel_losses
-from mlesam_ros.training.pretrain import Pretraining, PretrainStage
-from mlesam_ros.training.schedule import poly
-from mlesam_ros.training.state import TrainState
-from mlesam_ros.training.transforms import Augment
+from mlesam_ros.model.model_config import MLESAMConfig, network_size
+from mlesam_ros.model.postprocess import argmax_with_confidence
+from mlesam_ros.resources import resource_path
+from mlesam_training.activation_checkpointing import CpuAttention
+from mlesam_training.augmentation import Augment
+from mlesam_training.batch_loader import BatchLoader, SeededDropout2d, epoch_rows, sample_generator
+from mlesam_training.loss import Grid, pixel_losses
+from mlesam_training.stages import ExpertStage, Pretraining, PretrainStage
+from mlesam_training.state import TrainState
+from mlesam_training.trainer import BAD_BATCH, LOG, SCALARS, STATE, poly, run, train_step
 
 STATISTICS = (torch.zeros(3), torch.ones(3))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mlesam_ros.training.loss import Grid, batch_loss, pixel_losses, select
+from mlesam_training.loss import Grid, batch_loss, pixel_losses, select
 
 
 def loss_of(logits, labels, weights=None):

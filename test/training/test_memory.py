@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mlesam_ros.model.config import MLESAMConfig
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.training.memory import estimate_training_memory
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_training.preflight import estimate_training_memory
 
 CONFIG = MLESAMConfig(rank=4, modalities=("camera", "lidar"))
 SIDE, MOMENTS = 64, 3

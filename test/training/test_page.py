@@ -7,14 +7,14 @@ import json
 import pytest
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.share import resource_path
-from mlesam_ros.training.page import class_table, condition_table, filled, protocol_table, subset_table
+from mlesam_ros.resources import resource_path
+from mlesam_training.page_tables import class_table, condition_table, filled, protocol_table, subset_table
 
 
 def test_the_page_is_up_to_date():
     page = resource_path("docs/training.md").read_text(encoding="utf-8")
     assert page.count("<!-- table:") == page.count("<!-- /table -->") == 5
-    assert filled(page, resource_path("weights")) == page, "run python -m mlesam_ros.training.page"
+    assert filled(page, resource_path("weights")) == page, "run python -m mlesam_training.page_tables"
 
 
 def entry(sensors, miou):

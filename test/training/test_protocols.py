@@ -3,12 +3,11 @@
 import pytest
 import torch
 
-from mlesam_ros.frame import EVENT, LIDAR, MODALITIES
-from mlesam_ros.model.config import MLESAMConfig
+from mlesam_ros.corruptions import EMM, NM, NM_LEVELS, RMM, RMM_RATES, Corruption, add_noise, chance, damages, subsets
 from mlesam_ros.model.mlesam import build_mlesam
-from mlesam_ros.robustness import EMM, NM, NM_LEVELS, RMM, RMM_RATES, Corruption, add_noise, chance, damages, subsets
-from mlesam_ros.training.evaluate import EvalConfig
-from mlesam_ros.training.robustness import damage_predictor, robustness, summary
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.types import EVENT, LIDAR, MODALITIES
+from mlesam_training.dataset_evaluation import EvalConfig, damage_predictor, robustness, summary
 
 
 @pytest.fixture(scope="module")

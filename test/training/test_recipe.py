@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.share import resource_path
-from mlesam_ros.training.recipe import differences, load_recipe, recipe_dict
+from mlesam_ros.resources import resource_path
+from mlesam_training.recipe import differences, load_recipe, recipe_dict
 
 MINIMAL = {
     "stage": "pretrain",

@@ -16,22 +16,19 @@ import torch
 import yaml
 
 from mlesam_ros.errors import CheckpointError, FileError
+from mlesam_ros.files import LOCK
 from mlesam_ros.model.backbones import build_backbone
-from mlesam_ros.model.checkpoint import describe_checkpoint
-from mlesam_ros.model.weights import base_sha256, load_backbone, save_backbone
-from mlesam_ros.ownership import LOCK
-from mlesam_ros.share import resource_path
-from mlesam_ros.training import log
-from mlesam_ros.training.fields import from_mapping
-from mlesam_ros.training.log import LOG
-from mlesam_ros.training.loop import STATE
-from mlesam_ros.training.recipe import Recipe, recipe_dict
-from mlesam_ros.training.state import TrainState
-from mlesam_ros.training.train import EVALUATION, train
+from mlesam_ros.model.checkpoint import base_sha256, describe_checkpoint, load_backbone, save_backbone
+from mlesam_ros.resources import resource_path
+from mlesam_training import trainer as log
+from mlesam_training.recipe import Recipe, from_mapping, recipe_dict
+from mlesam_training.state import TrainState
+from mlesam_training.train_run import EVALUATION, train
+from mlesam_training.trainer import LOG, STATE
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 STEPS = 12
-_TRAIN = "from mlesam_ros.training.train import train; train({recipe!r}, {out!r})"
+_TRAIN = "from mlesam_training.train_run import train; train({recipe!r}, {out!r})"
 _DIE_IN_THE_THIRD_SAVE = """
 import os, signal
 from mlesam_ros import files

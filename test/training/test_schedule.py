@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlesam_ros.training.schedule import poly
+from mlesam_training.trainer import poly
 
 
 def test_warm_up_is_linear_from_a_tenth_to_one():

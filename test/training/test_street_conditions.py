@@ -5,10 +5,9 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlesam_ros.training.conditions import allocate_by_share, street_conditions
-from mlesam_ros.training.recipe import Split
-from mlesam_ros.world.faults import FAULTS
-from mlesam_ros.world.weather import WEATHERS
+from mlesam_ros.simulation.weather import FAULTS, WEATHERS
+from mlesam_training.recipe import Split
+from mlesam_training.street_dataset import allocate_by_share, street_conditions
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 9), min_size=1), st.integers(1, 60))

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from mlesam_ros.training.tensorboard import ScalarFile, _masked, crc32c
+from mlesam_training.tensorboard_writer import ScalarFile, _masked, crc32c
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,13 @@ import torch
 import yaml
 
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.frame import MODALITIES
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
-from mlesam_ros.training.experts import ExpertStage, draw_subset
-from mlesam_ros.training.log import LOG
-from mlesam_ros.training.loop import run
-from mlesam_ros.training.recipe import load_recipe
-from mlesam_ros.training.source import open_source
-from mlesam_ros.training.train import EVALUATION, model_config, train
+from mlesam_ros.types import MODALITIES
+from mlesam_training.data_config import open_source
+from mlesam_training.recipe import load_recipe
+from mlesam_training.stages import ExpertStage, draw_subset
+from mlesam_training.train_run import EVALUATION, model_config, train
+from mlesam_training.trainer import LOG, run
 
 
 @pytest.fixture(scope="module")

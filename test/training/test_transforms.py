@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mlesam_ros.training.recipe import Augmentation
-from mlesam_ros.training.transforms import Augment, random_drop
+from mlesam_training.augmentation import Augment, random_drop
+from mlesam_training.recipe import Augmentation
 
 STATISTICS = (torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4]))
 

@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mlesam_ros.cli.environment import prepare_own_domain
-from mlesam_ros.cli.help import epilog, format_help
-from mlesam_ros.cli.results import JsonOption, write_json
+from mlesam_ros.cli.common import JsonOption, epilog, format_help, prepare_own_domain, write_json
 
 _EXAMPLES = epilog("mlesam demo", "mlesam demo --quick", "mlesam demo --checkpoint my_experts.safetensors --json -")
 _SECONDS, _QUICK_SECONDS = 40.0, 12.0
@@ -37,7 +35,7 @@ def demo(
     on the way, compares every mask with the truth, and leaves a folder with the result bag, the figures and pictures.
     """
     prepare_own_domain()
-    from mlesam_ros.cli.demo.drive import DemoRunner
+    from mlesam_ros.cli.demo.runner import DemoRunner
 
     length = _QUICK_SECONDS if quick else seconds
     drive = DemoRunner(length, side, cache, output, checkpoint, base_weights, live=not headless)

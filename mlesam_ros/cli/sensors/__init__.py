@@ -2,7 +2,7 @@
 
 import typer
 
-from mlesam_ros.cli.help import epilog
+from mlesam_ros.cli.common import epilog
 from mlesam_ros.cli.sensors import check, show
 
 _EXAMPLES = epilog("mlesam sensors check config/rigs/example.yaml", "mlesam sensors show drive/ --out pictures/")

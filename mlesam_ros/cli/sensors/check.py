@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlesam_ros.cli.help import epilog, format_help
-from mlesam_ros.cli.parameters import NODE, NodeOption, ParamOption, ParamsOption, read_parameters
-from mlesam_ros.cli.results import JsonOption, write_json
+from mlesam_ros.cli.common import (
+    NODE,
+    JsonOption,
+    NodeOption,
+    ParamOption,
+    ParamsOption,
+    epilog,
+    format_help,
+    read_parameters,
+    write_json,
+)
 from mlesam_ros.errors import ConfigError, Problem
 from mlesam_ros.files import expand_path
 from mlesam_ros.findings import ERROR, WARNING, Finding, worst
@@ -73,7 +81,7 @@ def _named(calibration: Path | None, parameters: NodeParameters) -> Path:
 
 
 def _findings(calibration: Path, images: list[str]) -> list[Finding]:
-    from mlesam_ros.geometry.audit import picture_findings, validate_rig
+    from mlesam_ros.geometry.validation import picture_findings, validate_rig
     from mlesam_ros.strict_yaml import read_yaml
 
     if not calibration.is_file():

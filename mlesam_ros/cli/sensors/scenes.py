@@ -1,4 +1,4 @@
-"""One picture with its LiDAR sweep and their calibration, from a folder or out of a bag."""
+"""Choose frames of a bag or a running system and project one sensor into another."""
 
 from __future__ import annotations
 
@@ -9,27 +9,84 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mlesam_ros.bags.calibrated_frame import load_calibrated_frame
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.segments import mask_segments, outline_segments
-from mlesam_ros.bags.still import load_calibrated_frame
 from mlesam_ros.config import NodeParameters
-from mlesam_ros.encoding.cloud import cloud_xyz
-from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.picture import to_rgb
-from mlesam_ros.encoding.placement import cloud_to_camera
+from mlesam_ros.doctor.calibration_checks import DepthSpread, Segments, best_yaw, rotate_extrinsic, score_by_yaw
 from mlesam_ros.errors import BagError
-from mlesam_ros.evaluation.calibration import BagRig
+from mlesam_ros.evaluation.bag_rig import BagRig
+from mlesam_ros.evaluation.bag_topics import find_topics
 from mlesam_ros.evaluation.replay import Replay
-from mlesam_ros.evaluation.topics import find_topics
-from mlesam_ros.frame import CAMERA, LIDAR, CompressedImage, FrameSet, PointCloud, RawImage, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.geometry.coherence import DepthSpread, Segments, best_yaw, rotate_extrinsic, score_by_yaw
 from mlesam_ros.geometry.rig import Lens, Rig, load_rig
-from mlesam_ros.geometry.transform import Transform
+from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.labels import load_label_space
+from mlesam_ros.preprocessing.context import Context
+from mlesam_ros.preprocessing.images import to_rgb
+from mlesam_ros.preprocessing.point_cloud import cloud_to_camera, cloud_xyz
+from mlesam_ros.types import CAMERA, LIDAR, CompressedImage, FrameSet, PointCloud, RawImage, SensorFrame
+
+_CELLS = (48, 64, 96)
+"""Pixels between the seeds, on a picture 1920 pixels wide: several sizes, since things have several."""
+_WIDTH = 1920
+_LEAST = 8
+"""Points in a cell: it is smaller than a mask."""
+
+
+def mask_segments(folder: str | Path, size: tuple[int, int]) -> Segments | None:
+    """The masks in a folder, one picture each, anything but black inside; None if there is no such folder.
+
+    Args:
+        folder: with .png files.
+        size: (height, width) of the picture that they are for.
+
+    Raises:
+        BagError: a mask cannot be read or has another size.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        return None
+    masks = []
+    for path in sorted(folder.glob("*.png")):
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        if mask is None:
+            raise BagError(f"{path} is no picture that can be decoded; a mask is a grey png.")
+        if mask.shape != size:
+            raise BagError(f"{path} is {mask.shape[1]}x{mask.shape[0]}; its picture is {size[1]}x{size[0]}.")
+        masks.append(mask > 0)
+    return Segments(masks) if masks else None
+
+
+def outline_segments(rgb: npt.NDArray[np.uint8]) -> Segments:
+    """Cells that grow from a grid of seeds and meet on the picture's edges (a watershed).
+
+    They are smaller than things and know nothing of them, so their score is a hint where that of masks is a measure.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+    """
+    smooth = cv2.GaussianBlur(cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB), (0, 0), 2)
+    steepness = cv2.morphologyEx(smooth, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)).max(axis=2)
+    cells = [_cells(steepness, max(cell * rgb.shape[1] // _WIDTH, 8)) for cell in _CELLS]
+    return Segments(cells, smallest=1, largest=rgb.shape[0] * rgb.shape[1], least=_LEAST)
+
+
+def _cells(steepness: npt.NDArray[np.uint8], spacing: int) -> npt.NDArray[np.int32]:
+    """(H, W) ids from 1 on; 0 on the lines between."""
+    seeds, count, reach = np.zeros(steepness.shape, np.int32), 0, spacing // 3
+    for y in range(spacing // 2, steepness.shape[0], spacing):
+        for x in range(spacing // 2, steepness.shape[1], spacing):
+            top, left = max(y - reach, 0), max(x - reach, 0)
+            around = steepness[top : y + reach + 1, left : x + reach + 1]
+            row, col = divmod(int(around.argmin()), around.shape[1])
+            count += 1
+            seeds[top + row, left + col] = count
+    return np.asarray(np.maximum(cv2.watershed(cv2.merge([steepness] * 3), seeds), 0), np.int32)
+
 
 NEAR = 1.0
 """Meters along the camera's axis up to which nothing is drawn: the robot itself."""
@@ -114,7 +171,7 @@ def open_scene(
     """Read a folder or a bag.
 
     Args:
-        path: a folder of `mlesam_ros.bags.still`, or a bag.
+        path: a folder of `mlesam_ros.bags.calibrated_frame`, or a bag.
         fit: how a picture of another size than its calibration's belongs to it; None to refuse it.
         calibration: a rig file that counts before the bag's own.
         parameters: of the bag's sensors.

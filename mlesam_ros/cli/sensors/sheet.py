@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.cli.sensors.scenes import Scene
-from mlesam_ros.encoding.context import Context
-from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, make_preprocessors
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.frame import Modality
+from mlesam_ros.preprocessing.context import Context
+from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, make_preprocessors
+from mlesam_ros.types import Modality
 
 Picture = npt.NDArray[np.uint8]
 

@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlesam_ros.cli.help import epilog, format_help
-from mlesam_ros.cli.parameters import NODE, NodeOption, ParamOption, ParamsOption, TopicOption, read_parameters
-from mlesam_ros.cli.results import JsonOption, write_json
+from mlesam_ros.cli.common import (
+    NODE,
+    JsonOption,
+    NodeOption,
+    ParamOption,
+    ParamsOption,
+    TopicOption,
+    epilog,
+    format_help,
+    read_parameters,
+    write_json,
+)
 from mlesam_ros.errors import BagError
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ import numpy as np
 
 from mlesam_ros.evaluation.report import tables
 from mlesam_ros.evaluation.report.plots import Line, line_plot, presence_plot, stacked_plot
-from mlesam_ros.evaluation.report.strip import ReportSample
+from mlesam_ros.evaluation.report.samples import ReportSample
 from mlesam_ros.evaluation.report.tables import number
 from mlesam_ros.evaluation.scores import MaskMetrics
 from mlesam_ros.files import atomic_write
-from mlesam_ros.frame import MODALITIES, Modality
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.share import resource_path
+from mlesam_ros.resources import resource_path
+from mlesam_ros.types import MODALITIES, Modality
 
 _STAGES = {"encode": "var(--lidar)", "model": "var(--camera)", "decode": "var(--depth)"}
 _FATES_NOTE = (

@@ -4,8 +4,8 @@ import layouts
 import pytest
 from small_recipes import RUNS, SIZE
 
-from mlesam_ros.world.deliver import write_deliver
-from mlesam_ros.world.world import World
+from mlesam_ros.simulation.deliver_export import write_deliver
+from mlesam_ros.simulation.world import World
 
 
 @pytest.fixture(scope="session")

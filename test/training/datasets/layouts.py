@@ -6,8 +6,8 @@ import cv2
 import h5py
 import numpy as np
 
-from mlesam_ros.frame import EVENT, LIDAR
-from mlesam_ros.world.world import World
+from mlesam_ros.simulation.world import World
+from mlesam_ros.types import EVENT, LIDAR
 
 MUSES_SIZE = (1080, 1920)
 MUSES_CAMERA = World(6, size=(64, 64))

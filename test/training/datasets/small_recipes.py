@@ -2,8 +2,8 @@
 
 import yaml
 
-from mlesam_ros.frame import MODALITIES
-from mlesam_ros.share import resource_path
+from mlesam_ros.resources import resource_path
+from mlesam_ros.types import MODALITIES
 
 SIZE = (64, 80)
 BACKBONE = resource_path("weights/hiera_nano.safetensors")

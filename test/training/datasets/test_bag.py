@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import yaml
 
-from mlesam_ros.bags.street import TOPICS, write_simulated_bag
+from mlesam_ros.bags.simulated_bag import TOPICS, write_simulated_bag
 from mlesam_ros.config import load_parameters
-from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, encode, image_settings, make_preprocessors
 from mlesam_ros.errors import BagError, ConfigError, DatasetError, FileError, LabelError, MlesamError
-from mlesam_ros.frame import CAMERA, DEPTH, LIDAR, MODALITIES, FrameSet
+from mlesam_ros.files import owned
 from mlesam_ros.model.checkpoint import describe_checkpoint
-from mlesam_ros.ownership import owned
-from mlesam_ros.share import resource_path
-from mlesam_ros.training.datasets.arrays import EncodedDataset
-from mlesam_ros.training.datasets.bag import BagOptions, prepare_bags
-from mlesam_ros.training.sets import BagData
-from mlesam_ros.training.train import train
-from mlesam_ros.world.rig import CAMERA_FRAME
-from mlesam_ros.world.world import World
+from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, image_settings, make_preprocessors
+from mlesam_ros.resources import resource_path
+from mlesam_ros.simulation.sensors import CAMERA_FRAME
+from mlesam_ros.simulation.world import World
+from mlesam_ros.types import CAMERA, DEPTH, LIDAR, MODALITIES, FrameSet
+from mlesam_training.datasets.encoded_dataset import EncodedDataset
+from mlesam_training.datasets.labelled_bags import BagOptions, prepare_bags
+from mlesam_training.recipe import BagData
+from mlesam_training.train_run import train
 
 WORLD_SIZE, SIZE = (128, 192), (64, 96)
 
@@ -181,7 +181,7 @@ def test_a_folder_without_a_single_row_is_made_again_for_anything_else(options, 
     """Kind: what a failed command leaves behind stands in the way of the next one; arrays of no use go with it."""
     own = replace(options, folder=str(tmp_path / "arrays"))
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("mlesam_ros.training.datasets.bag.encode", interrupted)
+        patched.setattr("mlesam_training.datasets.labelled_bags.encode", interrupted)
         prepare_bags(own)
     assert (tmp_path / "arrays" / "lidar.npy").exists()
     other = prepare_bags(replace(own, modalities=(CAMERA, DEPTH)))
@@ -245,7 +245,7 @@ def test_a_bag_of_rectified_images_is_trained_on_as_such(tmp_path, monkeypatch):
         BagOptions((str(write_simulated_bag(tmp_path / "plain", street, range(2))),), str(tmp_path / "a"), SIZE)
     )
     street.rig.models[CAMERA_FRAME] = replace(street.rig.camera, D=np.array([-0.25, 0.05, 0.0, 0.0, 0.0]))
-    monkeypatch.setattr("mlesam_ros.bags.street.TOPICS", {**TOPICS, CAMERA: "/camera/image_rect"})
+    monkeypatch.setattr("mlesam_ros.bags.simulated_bag.TOPICS", {**TOPICS, CAMERA: "/camera/image_rect"})
     bag = str(write_simulated_bag(tmp_path / "rectified", street, range(2)))
     rules = ["camera.rectified:=true", "depth.rectified:=true"]
     told = prepare_bags(BagOptions((bag,), str(tmp_path / "b"), SIZE, parameters=load_parameters(overrides=rules)))

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from mlesam_ros.encoding.encoders import PREPROCESSORS, encode, make_preprocessors
 from mlesam_ros.errors import ConfigError, DatasetError, LabelError
-from mlesam_ros.frame import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, FrameSet
-from mlesam_ros.training.datasets.catalogue import open_dataset
-from mlesam_ros.training.datasets.deliver import Deliver
-from mlesam_ros.world.deliver import write_deliver
-from mlesam_ros.world.world import World
+from mlesam_ros.preprocessing.preprocessors import PREPROCESSORS, encode, make_preprocessors
+from mlesam_ros.simulation.deliver_export import write_deliver
+from mlesam_ros.simulation.world import World
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, FrameSet
+from mlesam_training.datasets.deliver import Deliver
+from mlesam_training.datasets.registry import open_dataset
 
 SIZE = (64, 80)
 SCENES = [("sun", "none", "val"), ("rain", "eventlowres", "val"), ("night", "motionblur", "train")]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlesam_ros.errors import DatasetError
-from mlesam_ros.training.datasets.headers import stored_shape
+from mlesam_training.datasets.image_files import stored_shape
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 

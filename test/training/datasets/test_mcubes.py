@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mlesam_ros.errors import ConfigError, DatasetError, LabelError
-from mlesam_ros.frame import CAMERA
-from mlesam_ros.training.datasets.mcubes import AOLP, DOLP, NIR, MCubeS
+from mlesam_ros.types import CAMERA
+from mlesam_training.datasets.mcubes import AOLP, DOLP, NIR, MCubeS
 
 NAME = "outscene1208_2_0000000150"
 

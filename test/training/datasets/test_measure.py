@@ -7,7 +7,7 @@ from small_recipes import tiny
 from typer.testing import CliRunner
 
 from mlesam_ros.cli.app import app
-from mlesam_ros.training import train as trainer
+from mlesam_training.train_run import train
 
 
 @pytest.fixture(scope="module", params=["deliver", "mcubes"])
@@ -15,7 +15,7 @@ def trained(request, roots, tmp_path_factory):
     """A set, its folder, and what a short training on it left."""
     folder = tmp_path_factory.mktemp("run")
     recipe = tiny(request.param, roots[request.param], folder / "recipe.yaml", robustness=True)
-    return request.param, roots[request.param], trainer.train(recipe, folder / "out")
+    return request.param, roots[request.param], train(recipe, folder / "out")
 
 
 def asked(name, root, *more):
@@ -38,7 +38,7 @@ def test_the_figures_are_those_of_the_training_run(trained, tmp_path):
 
 def test_other_conditions_are_other_rows(roots, tmp_path):
     root = roots["deliver"]
-    made, found = trainer.train(tiny("deliver", root, tmp_path / "recipe.yaml"), tmp_path / "out"), {}
+    made, found = train(tiny("deliver", root, tmp_path / "recipe.yaml"), tmp_path / "out"), {}
     for weather in ("sun", "rain"):
         out = tmp_path / f"{weather}.json"
         chosen = "--split", "train", "--option", f"weather={weather}", "--checkpoint", made.weights

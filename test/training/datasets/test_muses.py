@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from mlesam_ros.encoding.encoders import DEFAULT_PREPROCESSORS, encode, make_preprocessors
 from mlesam_ros.errors import CalibrationError, ConfigError, DatasetError, LabelError
-from mlesam_ros.frame import CAMERA, EVENT, LIDAR, FrameSet, PointCloud, SensorFrame
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.training.datasets.muses import Muses
-from mlesam_ros.training.datasets.muses_raw import read_cloud, read_events
+from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, make_preprocessors
+from mlesam_ros.types import CAMERA, EVENT, LIDAR, FrameSet, PointCloud, SensorFrame
+from mlesam_training.datasets.muses import Muses, read_cloud, read_events
 
 NAME = "REC0001_frame_000123"
 INSIDE = "train/clear/day"

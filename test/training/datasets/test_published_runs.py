@@ -16,22 +16,20 @@ from typer.testing import CliRunner
 
 from mlesam_ros.cli.app import app
 from mlesam_ros.errors import CheckpointError, ConfigError, DatasetError, LabelError, MlesamError
-from mlesam_ros.frame import CAMERA, MODALITIES, FrameSet
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
-from mlesam_ros.model.config import MLESAMConfig, network_size
+from mlesam_ros.model.model_config import MLESAMConfig, network_size
 from mlesam_ros.pipeline import Pipeline
-from mlesam_ros.share import resource_path
-from mlesam_ros.training import train as trainer
-from mlesam_ros.training.crops import RandomCrops, ResizeForEval
-from mlesam_ros.training.datasets.catalogue import DATASETS
-from mlesam_ros.training.datasets.deliver import Deliver
-from mlesam_ros.training.log import LOG
-from mlesam_ros.training.loop import STATE
-from mlesam_ros.training.recipe import differences, load_recipe, recipe_dict, scheduled
-from mlesam_ros.training.rehearsal import check_gpu_memory
-from mlesam_ros.training.sets import PublishedData
-from mlesam_ros.world.deliver import write_deliver
-from mlesam_ros.world.world import World
+from mlesam_ros.resources import resource_path
+from mlesam_ros.simulation.deliver_export import write_deliver
+from mlesam_ros.simulation.world import World
+from mlesam_ros.types import CAMERA, MODALITIES, FrameSet
+from mlesam_training.crops import RandomCrops, ResizeForEval
+from mlesam_training.datasets.deliver import Deliver
+from mlesam_training.datasets.registry import DATASETS
+from mlesam_training.preflight import check_gpu_memory
+from mlesam_training.recipe import PublishedData, differences, load_recipe, recipe_dict, scheduled
+from mlesam_training.train_run import train
+from mlesam_training.trainer import LOG, STATE
 
 
 @pytest.fixture
@@ -103,7 +101,7 @@ def test_one_command_from_files_to_weights(name, roots, tmp_path):
 
 
 def test_what_was_trained_on_the_published_layout_segments_live_sensors(roots, tmp_path):
-    weights = trainer.train(tiny("deliver", roots["deliver"], tmp_path / "r.yaml"), tmp_path / "o").weights
+    weights = train(tiny("deliver", roots["deliver"], tmp_path / "r.yaml"), tmp_path / "o").weights
     world = World(5, "sun", SIZE)
     moment = world.moment(3)
     frames = FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))
@@ -112,14 +110,14 @@ def test_what_was_trained_on_the_published_layout_segments_live_sensors(roots, t
 
 
 def test_a_set_that_no_live_sensor_speaks_is_refused_by_the_pipeline(roots, tmp_path):
-    weights = trainer.train(tiny("mcubes", roots["mcubes"], tmp_path / "r.yaml"), tmp_path / "o").weights
+    weights = train(tiny("mcubes", roots["mcubes"], tmp_path / "r.yaml"), tmp_path / "o").weights
     with pytest.raises(ConfigError, match="aolp"):
         Pipeline(load_checkpoint(weights, BACKBONE))
 
 
 def test_a_killed_run_goes_on_and_other_data_is_refused(roots, deliver, tmp_path, monkeypatch):
     path = tiny("deliver", deliver, tmp_path / "r.yaml", epochs=3, checkpoint_minutes=0.0)
-    whole = trainer.train(path, tmp_path / "whole").weights.read_bytes()
+    whole = train(path, tmp_path / "whole").weights.read_bytes()
     steps = iter(range(1))
     step = torch.optim.AdamW.step
 
@@ -130,37 +128,37 @@ def test_a_killed_run_goes_on_and_other_data_is_refused(roots, deliver, tmp_path
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(torch.optim.AdamW, "step", once)
-        trainer.train(path, tmp_path / "cut")
+        train(path, tmp_path / "cut")
     assert (tmp_path / "cut" / STATE).exists()
     moved = deliver.rename(tmp_path / "elsewhere")
     again = load_recipe(path)
     again = replace(again, data=replace(again.data, root=str(moved)))
-    assert trainer.train(again, tmp_path / "cut").weights.read_bytes() == whole
+    assert train(again, tmp_path / "cut").weights.read_bytes() == whole
     shutil.copytree(moved / "img/sun", moved / "img/fog")
     for folder in ("hha", "event", "lidar", "semantic"):
         shutil.copytree(moved / folder / "sun", moved / folder / "fog")
     with pytest.raises(MlesamError, match=r"was made with data set .*, and this run has"):
-        trainer.train(again, tmp_path / "cut")
+        train(again, tmp_path / "cut")
 
 
 @pytest.mark.parametrize("folder", ["semantic", "img"])
 def test_a_run_does_not_go_on_with_files_that_were_changed_in_place(deliver, tmp_path, folder):
     """Kind: state without provenance. Neither names nor counts of pixels tell mirrored labels apart."""
     recipe = tiny("deliver", deliver, tmp_path / "r.yaml")
-    trainer.train(recipe, tmp_path / "o")
+    train(recipe, tmp_path / "o")
     path = _first(deliver, folder, "sun")
     cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[:, ::-1])
     with pytest.raises(CheckpointError, match=r"was made with data set .*, and this run has"):
-        trainer.train(recipe, tmp_path / "o")
+        train(recipe, tmp_path / "o")
 
 
 def test_a_finished_run_is_measured_on_another_split(roots, deliver, tmp_path):
     path = tiny("deliver", deliver, tmp_path / "r.yaml")
-    trainer.train(path, tmp_path / "o")
+    train(path, tmp_path / "o")
     log = (tmp_path / "o" / "log.jsonl").read_text()
     write_deliver(deliver, World(6, "fog", SIZE), "test", [0])
     tiny("deliver", deliver, path, data={"held_out": "test"})
-    result = trainer.train(path, tmp_path / "o")
+    result = train(path, tmp_path / "o")
     assert set(result.scores[MODALITIES].conditions["weather"]) == {"fog"}
     assert json.loads(result.evaluation.read_text())["data"] == "deliver test"
     assert (tmp_path / "o" / "log.jsonl").read_text() == log
@@ -169,7 +167,7 @@ def test_a_finished_run_is_measured_on_another_split(roots, deliver, tmp_path):
 def test_the_any_modal_protocol_is_not_varied(roots, tmp_path):
     path = tiny("muses", roots["muses"], tmp_path / "r.yaml", data={"options": {"protocol": "anyseg"}})
     with pytest.raises(ConfigError, match="Set jitter and blur of crops to 0"):
-        trainer.train(path, tmp_path / "o")
+        train(path, tmp_path / "o")
 
 
 def _first(root, folder, weather="night"):
@@ -203,7 +201,7 @@ def _another_size(root):
 def test_a_spoilt_file_of_the_held_out_part_is_named_before_the_first_step(deliver, tmp_path, spoil, kind, words):
     spoil(deliver)
     with pytest.raises(kind, match=words):
-        trainer.train(tiny("deliver", deliver, tmp_path / "r.yaml"), tmp_path / "o")
+        train(tiny("deliver", deliver, tmp_path / "r.yaml"), tmp_path / "o")
     assert not (tmp_path / "o" / "log.jsonl").exists()
 
 
@@ -230,7 +228,7 @@ def test_a_spoilt_file_of_the_held_out_part_is_named_before_the_first_step(deliv
 )
 def test_a_wrong_value_is_named_before_the_first_step(roots, tmp_path, changes, words):
     with pytest.raises(MlesamError, match=words):
-        trainer.train(tiny("deliver", roots["deliver"], tmp_path / "r.yaml", **changes), tmp_path / "o")
+        train(tiny("deliver", roots["deliver"], tmp_path / "r.yaml", **changes), tmp_path / "o")
     assert not (tmp_path / "o" / "log.jsonl").exists()
 
 
@@ -288,14 +286,14 @@ def test_a_row_of_another_size_is_named_before_the_first_step(deliver, tmp_path)
         cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path), -1), (96, 64), interpolation=cv2.INTER_NEAREST))
     recipe = tiny("deliver", deliver, tmp_path / "r.yaml")
     with pytest.raises(DatasetError) as refused:
-        trainer.train(recipe, tmp_path / "o")
+        train(recipe, tmp_path / "o")
     named = sorted((deliver / "semantic").glob("*/train/*/*.png"))
     assert f"{named[1]} is 96x64" in refused.value.message and f"{named[0]} is 80x64" in refused.value.message
     assert not (tmp_path / "o" / LOG).exists()
     with pytest.raises(DatasetError) as again:
         Deliver(deliver, "train").batch([0, 1], [CAMERA])
     assert str(again.value) == str(refused.value), "one fault, one sentence"
-    trainer.train(tiny("deliver", deliver, tmp_path / "r.yaml", accumulate=2), tmp_path / "o")
+    train(tiny("deliver", deliver, tmp_path / "r.yaml", accumulate=2), tmp_path / "o")
 
 
 def test_a_palette_image_of_labels_is_named_and_the_remedy_helps(deliver, tmp_path):
@@ -307,8 +305,8 @@ def test_a_palette_image_of_labels_is_named_and_the_remedy_helps(deliver, tmp_pa
     palette.save(path)
     recipe = tiny("deliver", deliver, tmp_path / "r.yaml")
     with pytest.raises(LabelError, match=rf"{path.name} is a palette PNG") as refused:
-        trainer.train(recipe, tmp_path / "o")
+        train(recipe, tmp_path / "o")
     command = refused.value.remedy.partition(": ")[2].removesuffix(".").replace("FILE", repr(str(path)))
     exec(command, {"PIL": PIL, "numpy": np})  # the remedy, to the letter
     assert np.array_equal(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), ids)
-    trainer.train(recipe, tmp_path / "o")
+    train(recipe, tmp_path / "o")

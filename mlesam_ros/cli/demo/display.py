@@ -1,0 +1,311 @@
+"""Display of the demo: terminal view, images and the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from mlesam_ros.bags.serialization import typestore
+from mlesam_ros.bags.simulated_bag import TOPICS
+from mlesam_ros.cli.common import write_json
+from mlesam_ros.cli.demo.collector import IMAGE, DemoCollector, Labels, PhaseScore, latency_ms
+from mlesam_ros.labels import LabelSpace
+from mlesam_ros.progress import track
+from mlesam_ros.ros.player import Playlist
+from mlesam_ros.types import CAMERA, MODALITIES, NANOSECONDS
+from mlesam_ros.visualization import colorize, overlay
+
+_BAR = 10
+_WIDTH = 100
+_REDRAW = 0.25  # s
+_LINE = 1.0  # s between lines where there is no terminal to redraw
+
+
+class View:
+    """A live table on a terminal, a line a second elsewhere."""
+
+    def __init__(self, console: Console, witness: DemoCollector, live: bool) -> None:
+        """Show nothing yet.
+
+        Args:
+            console: where to.
+            witness: what to show.
+            live: redraw in place instead of adding lines.
+        """
+        self._console = console
+        self._witness = witness
+        self._live = Live(console=console, auto_refresh=False, transient=True) if live else None
+        self._next = 0.0
+
+    def __enter__(self) -> View:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Clear it away; the figures are printed afterwards."""
+        if self._live:
+            self._live.stop()
+
+    def show(self) -> None:
+        """Bring it up to date, if it is time."""
+        if time.monotonic() < self._next or not self._witness.score.start:
+            return
+        self._next = time.monotonic() + (_REDRAW if self._live else _LINE)
+        now = time.time_ns()
+        if self._live:
+            self._live.update(self._picture(now), refresh=True)
+        else:
+            self._console.print(self._line(now), highlight=False, soft_wrap=True)
+
+    def _line(self, now: int) -> str:
+        witness = self._witness
+        score = witness.score.phase_of(now)
+        latency = latency_ms(witness.recent_latencies())
+        used = [sensor.modality for sensor in _sensors(witness.status(now)) if sensor.used]
+        return (
+            f"{(now - witness.score.start) / NANOSECONDS:5.1f} s  {score.phase.title if score else 'end':18}"
+            f"  {witness.rate(now):4.1f} Hz  p50 {number(latency['p50'])} ms  p95 {number(latency['p95'])} ms"
+            f"  mIoU {number(score.miou if score else None)} %  {' '.join(used)}"
+        )
+
+    def _picture(self, now: int) -> Group:
+        witness, score = self._witness, self._witness.score
+        phase = score.phase_of(now)
+        latency = latency_ms(witness.recent_latencies())
+        head = Table.grid(padding=(0, 3))
+        head.add_row(
+            Text(phase.phase.title if phase else "end", style="bold"),
+            f"{witness.rate(now):4.1f} Hz",
+            f"stamp to mask p50 {number(latency['p50'], 0)} ms, p95 {number(latency['p95'], 0)} ms",
+            f"mIoU {number(phase.miou if phase else None)} % (so far {number(score.miou)} %)",
+        )
+        total = score.phases[-1].phase.end
+        done = ProgressBar(total=total, completed=min(total, now - score.start), width=_WIDTH - 6)
+        return Group(
+            Panel(Group(head, done, Text(), self._sensors(now)), title="mlesam demo", width=_WIDTH), self._phases(phase)
+        )
+
+    def _sensors(self, now: int) -> Table:
+        table = Table(box=None, padding=(0, 2), header_style="dim")
+        sensors = {sensor.modality: sensor for sensor in _sensors(self._witness.status(now))}
+        levels = list(dict.fromkeys(w.level for sensor in sensors.values() for w in sensor.weights))
+        for title in ("sensor", "", "age", *levels):
+            table.add_column(title, justify="right" if title == "age" else "left", no_wrap=True)
+        for modality in MODALITIES:
+            sensor = sensors.get(modality)
+            alive = sensor is not None and sensor.used
+            mark = Text("● alive", style="green") if alive else Text("○ silent", style="red")
+            age = f"{sensor.age * 1e3:.0f} ms" if sensor is not None and alive else "–"
+            weights = {w.level: w.weight for w in sensor.weights} if sensor is not None else {}
+            table.add_row(modality, mark, age, *(_bar(weights.get(level)) for level in levels))
+        return table
+
+    def _phases(self, current: PhaseScore | None) -> Table:
+        table = Table(box=None, padding=(0, 2), header_style="dim", width=_WIDTH)
+        for title in ("phase", "masks", "of", "mIoU", "p50", "longest gap"):
+            table.add_column(title, justify="left" if title == "phase" else "right")
+        score = self._witness.score
+        for entry in score.phases:
+            if entry.offered:
+                style = "bold" if entry is current else ""
+                table.add_row(
+                    *phase_row(entry, score.longest_gap(entry) if entry is not current else None), style=style
+                )
+        return table
+
+
+def phase_row(entry: PhaseScore, gap: float | None) -> Sequence[str]:
+    """One phase's figures as text: name, masks, moments offered, mIoU, median latency, longest gap."""
+    return (
+        entry.phase.title,
+        str(len(entry.arrivals)),
+        str(entry.offered),
+        f"{number(entry.miou)} %",
+        f"{number(latency_ms(entry.latencies)['p50'])} ms",
+        "–" if gap is None else f"{gap:.2f} s",
+    )
+
+
+def _sensors(status: Any) -> Sequence[Any]:
+    return status.sensors if status is not None else ()
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A figure with so many decimals; a dash for one that there is not."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _bar(weight: float | None) -> Text:
+    if weight is None:
+        return Text("–", style="dim")
+    filled = round(weight * _BAR)
+    return (
+        Text("█" * filled, style="cyan").append("░" * (_BAR - filled), style="dim").append(f" {weight:.2f}", style="")
+    )
+
+
+Picture = npt.NDArray[np.uint8]
+
+_SIDE = 320  # pixels of one panel in an animation
+_CAPTION = 28  # pixels
+_INK, _PAPER = (235, 235, 235), (24, 24, 28)
+
+
+class Gallery:
+    """Draws one moment as three panels: what the camera saw, what the node made of it, what is true."""
+
+    def __init__(self, label_space: LabelSpace, camera: Mapping[int, Picture]) -> None:
+        """Prepare.
+
+        Args:
+            label_space: names and colors.
+            camera: stamp → (H, W, 3) RGB as the node got it; absent where the camera was silent.
+        """
+        self._space = label_space
+        self._camera = camera
+
+    def save(
+        self,
+        folder: Path,
+        name: str,
+        caption: str,
+        masks: Mapping[int, Labels],
+        truths: Mapping[int, Labels],
+        fps: float,
+    ) -> list[Path]:
+        """Write `<name>.png`, the moment in the middle, and `<name>.webp`, all of them; nothing without masks.
+
+        Args:
+            folder: where to.
+            name: of the files.
+            caption: written into the pictures.
+            masks, truths: stamp → (H, W) uint8.
+            fps: frames per second of the animation.
+
+        Returns:
+            the files.
+        """
+        stamps = [stamp for stamp in sorted(masks) if stamp in truths]
+        if not stamps:
+            return []
+        still, animation = folder / f"{name}.png", folder / f"{name}.webp"
+        middle = stamps[len(stamps) // 2]
+        Image.fromarray(self._panels(middle, masks, truths, caption, masks[middle].shape[1])).save(still)
+        frames = [Image.fromarray(self._panels(stamp, masks, truths, caption, _SIDE)) for stamp in stamps]
+        frames[0].save(
+            animation, save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0, quality=70, method=1
+        )
+        return [still, animation]
+
+    def _panels(
+        self, stamp: int, masks: Mapping[int, Labels], truths: Mapping[int, Labels], caption: str, width: int
+    ) -> Picture:
+        mask, camera = masks[stamp], self._camera.get(stamp)
+        size = (width, round(mask.shape[0] * width / mask.shape[1]))
+        seen = np.full((*mask.shape, 3), _PAPER, np.uint8) if camera is None else camera
+        panels = [
+            _panel(seen, size, "camera" if camera is not None else "camera lost"),
+            _panel(overlay(camera, mask, self._space), size, caption),
+            _panel(colorize(truths[stamp], self._space), size, "truth"),
+        ]
+        return np.concatenate(panels, axis=1)
+
+
+def _panel(picture: Picture, size: tuple[int, int], caption: str) -> Picture:
+    panel = np.full((size[1] + _CAPTION, size[0], 3), _PAPER, np.uint8)
+    panel[_CAPTION:] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    cv2.putText(panel, caption, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.48, _INK, 1, cv2.LINE_AA)
+    return panel
+
+
+_FPS = 5.0
+
+
+def write_results(
+    witness: DemoCollector, label_space: LabelSpace, streets: Sequence[Path], folder: Path, console: Console
+) -> dict[str, Any]:
+    """Write `metrics.json` and the pictures, print the table and the closing line.
+
+    Args:
+        witness: what was seen.
+        label_space: names and colors.
+        streets: the bags that were played, for the camera's pictures.
+        folder: where to.
+        console: for people.
+
+    Returns:
+        the result with the keys that `docs/results.md` documents.
+    """
+    result = {**witness.score.summary(), "stages_ms": witness.stages_ms(), "output_dir": str(folder)}
+    write_json(result, folder / "metrics.json")
+    _print_phases(witness, console)
+    _draw(witness, label_space, streets, folder)
+    p50, p95 = (number(result["latency_ms"][name]) for name in ("p50", "p95"))
+    console.print(
+        f"{result['masks']} masks for {result['sets_offered']} sets at {result['rate_hz']:.1f} Hz, "
+        f"stamp to mask p50 {p50} ms, p95 {p95} ms; pictures, metrics.json and the result bag are in {folder}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return result
+
+
+def _print_phases(witness: DemoCollector, console: Console) -> None:
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for title in ("phase", "masks", "of", "mIoU", "p50", "longest gap"):
+        table.add_column(title, justify="left" if title == "phase" else "right")
+    for score in witness.score.phases:
+        table.add_row(*phase_row(score, witness.score.longest_gap(score)))
+    console.print(table)
+
+
+def _draw(witness: DemoCollector, label_space: LabelSpace, streets: Sequence[Path], folder: Path) -> None:
+    """A still and an animation per phase; the camera's pictures are read back from the street, phase by phase."""
+    scores = {score.phase.name: score for score in witness.score.phases}
+    drawn = 0
+    with track("drawing", len(scores), "phases") as progress:
+        for name, pictures in groupby(_camera(witness, streets), key=lambda picture: picture[0]):
+            score = scores[name]
+            seen = {stamp: rgb for _, stamp, rgb in pictures}
+            gallery = Gallery(label_space, {} if score.phase.lost == CAMERA else seen)
+            masks = {stamp: mask for stamp, mask in witness.kept.items() if witness.score.phase_of(stamp) is score}
+            gallery.save(folder, name, _caption(score), masks, witness.truths, _FPS)
+            drawn += 1
+            progress(drawn, len(scores))
+
+
+def _camera(witness: DemoCollector, streets: Sequence[Path]) -> Iterator[tuple[str, int, Picture]]:
+    """(phase, stamp as it was played, RGB) of every camera picture whose mask was kept."""
+    store, playlist = typestore(), Playlist(streets)
+    try:
+        for message in playlist.stream(topics={TOPICS[CAMERA]}):
+            image: Any = store.deserialize_cdr(message.raw, IMAGE)
+            recorded = image.header.stamp.sec * NANOSECONDS + image.header.stamp.nanosec
+            stamp = recorded - message.origin + witness.score.start
+            score = witness.score.phase_of(stamp)
+            if score is not None and stamp in witness.kept:
+                yield score.phase.name, stamp, np.asarray(image.data).reshape(image.height, image.width, 3)
+    finally:
+        playlist.close()
+
+
+def _caption(score: PhaseScore) -> str:
+    return f"{score.phase.title}: mIoU {score.miou:.1f} %" if score.miou is not None else score.phase.title

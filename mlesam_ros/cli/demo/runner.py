@@ -1,0 +1,445 @@
+"""Run the demo: node, player and recorder as processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mlesam_ros.bags.simulated_bag import TOPICS
+from mlesam_ros.bags.writer import BagWriter
+from mlesam_ros.cli.common import new_run_dir
+from mlesam_ros.cli.demo.collector import (
+    ALWAYS,
+    LATCHED,
+    NODE,
+    NOW_AND_THEN,
+    PERIOD,
+    TRUTH,
+    DemoCollector,
+    Phase,
+    write_script,
+)
+from mlesam_ros.cli.demo.display import View, write_results
+from mlesam_ros.errors import ConfigError, MlesamError
+from mlesam_ros.files import child_environment, expand_path
+from mlesam_ros.labels import LabelSpace, load_label_space
+from mlesam_ros.model.checkpoint import describe_checkpoint
+from mlesam_ros.progress import track
+from mlesam_ros.resources import resource_path
+from mlesam_ros.ros.raw_topics import RawSubscriber
+from mlesam_ros.types import NANOSECONDS
+
+_PATIENCE = 5.0  # s for each way of asking a process to end
+
+
+class ProcessError(MlesamError):
+    """A process of the demo ended before its time."""
+
+
+class ChildProcess:
+    """One `mlesam` command in a process of its own, its output in a log file."""
+
+    def __init__(self, name: str, arguments: Sequence[str], log: Path) -> None:
+        """Start it.
+
+        Args:
+            name: for messages.
+            arguments: what follows `mlesam`.
+            log: takes stdout and stderr.
+        """
+        self.name = name
+        self.log = log
+        command = [sys.executable, "-m", "mlesam_ros.cli", *arguments]
+        with log.open("wb") as out:
+            # A session of its own: Ctrl-C reaches only the demo, which then ends its children in the right order.
+            self._process = subprocess.Popen(
+                command, stdout=out, stderr=out, start_new_session=True, env=_environment()
+            )
+
+    def __enter__(self) -> ChildProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it if it has not ended by itself."""
+        for ask in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            if self.ended:
+                return
+            self._process.send_signal(ask)
+            self.wait(_PATIENCE)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is gone."""
+        return self._process.poll() is not None
+
+    def wait(self, seconds: float) -> None:
+        """Give it this long to end."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return
+
+    def check(self, may_be_done: bool = False) -> None:
+        """Make sure that all is well.
+
+        Args:
+            may_be_done: ending with exit code 0 is well.
+
+        Raises:
+            ProcessError: it ended otherwise; with its last words.
+        """
+        code = self._process.poll()
+        if code is None or (may_be_done and code == 0):
+            return
+        raise ProcessError(f"the {self.name} ended with code {code}: {self.log_tail()} (all its words: {self.log}).")
+
+    def log_tail(self, lines: int = 3) -> str:
+        """The end of its log, on one line."""
+        said = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
+        return " / ".join([line.strip() for line in said if line.strip()][-lines:]) or "none"
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with the very package that runs here before any other copy, whatever the working directory."""
+    package = str(Path(__file__).resolve().parents[3])
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**child_environment(), "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+
+
+class Recorder:
+    """Writes serialized messages into an mcap bag, compressed chunk by chunk."""
+
+    def __init__(self, path: Path, types: Mapping[str, str], latched: Collection[str]) -> None:
+        """Begin a bag.
+
+        Args:
+            path: folder that does not exist yet.
+            types: topic → type of everything that may come.
+            latched: the topics among them that are transient local.
+
+        Raises:
+            BagError: the folder exists or cannot be made.
+        """
+        self._writer = BagWriter(path)
+        self._types = types
+        self._latched = latched
+        self._queue: queue.SimpleQueue[tuple[str, int, bytes] | None] = queue.SimpleQueue()
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Write what is left and finish the file.
+
+        Raises:
+            BagError: the disk did not take it.
+        """
+        self._queue.put(None)
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def record(self, topic: str, time: int, raw: bytes) -> None:
+        """Take a message; returns at once.
+
+        Args:
+            topic: one of the types' topics.
+            time: nanoseconds, the time of recording.
+            raw: CDR with encapsulation.
+        """
+        self._queue.put((topic, time, raw))
+
+    def _write(self) -> None:
+        try:
+            with self._writer as writer:
+                while (message := self._queue.get()) is not None:
+                    topic, time, raw = message
+                    writer.add_raw(topic, self._types[topic], time, raw, latched=topic in self._latched)
+        except Exception as error:  # whatever it was belongs to the thread that asked for the recording
+            self._failure = error
+
+
+_FIRST_SEED = 9000  # training stays below
+_POLL = 0.2  # s
+_DONE = re.compile(r"(\d+) of \d+ moments")
+_CODE = ("world/*.py", "encoding/evt3_encode.py", "bags/street.py", "bags/fields.py", "bags/build.py", "bags/writer.py")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A stretch of street, as a bag.
+
+    Attributes:
+        daylight: "day" or "night"; any weather of the street would do.
+        moments: how many, at 10 Hz.
+        side: height and width of the pictures in pixels.
+        seed: of the street.
+    """
+
+    daylight: str
+    moments: int
+    side: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """What it is called, whatever version of the code made it."""
+        return f"street_{self.daylight}_{self.seed}_{self.moments}_{self.side}"
+
+    def path(self, cache: Path) -> Path:
+        """Where it is kept; another version of the code has another place."""
+        digest = hashlib.sha256()
+        package = Path(__file__).resolve().parents[2]
+        for pattern in _CODE:
+            for source in sorted(package.glob(pattern)):
+                digest.update(source.read_bytes())
+        return cache / f"{self.name}_{digest.hexdigest()[:12]}"
+
+    def arguments(self, out: Path) -> list[str]:
+        """The command that renders it."""
+        return [
+            "simulate", str(out), "--seed", str(self.seed), "--weather", self.daylight,
+            "--moments", str(self.moments), "--side", str(self.side),
+        ]  # fmt: skip
+
+
+def default_cache() -> Path:
+    """The user's cache folder, as the XDG base directory specification has it."""
+    return expand_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mlesam_ros"
+
+
+def recordings_for(scenes: Sequence[tuple[str, int]], side: int) -> list[Recording]:
+    """One recording per (daylight, moments), on streets that no training has seen."""
+    return [Recording(daylight, moments, side, _FIRST_SEED + i) for i, (daylight, moments) in enumerate(scenes)]
+
+
+def render(recordings: Sequence[Recording], cache: Path) -> list[Path]:
+    """Render what is not there yet, each recording in a process of its own.
+
+    Args:
+        recordings: what is wanted.
+        cache: folder in which they are kept.
+
+    Returns:
+        the bags.
+
+    Raises:
+        ProcessError: a renderer failed; nothing half-done stays.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    missing = [recording for recording in recordings if not recording.path(cache).exists()]
+    if missing:
+        _render(missing, cache)
+    return [recording.path(cache) for recording in recordings]
+
+
+def _render(missing: Sequence[Recording], cache: Path) -> None:
+    partial = {recording: cache / f".{recording.daylight}.{os.getpid()}" for recording in missing}
+    total = sum(recording.moments for recording in missing)
+    try:
+        with ExitStack() as stack:
+            progress = stack.enter_context(track("rendering the street, once", total, "moments"))
+            renderers = [
+                stack.enter_context(ChildProcess("renderer", recording.arguments(out), out.with_suffix(".log")))
+                for recording, out in partial.items()
+            ]
+            while not all(child.ended for child in renderers):
+                progress(sum(_done(child) for child in renderers), total)
+                for child in renderers:
+                    child.check(may_be_done=True)
+                time.sleep(_POLL)
+            for child in renderers:
+                child.check(may_be_done=True)
+        for recording, out in partial.items():
+            for outdated in cache.glob(f"{recording.name}_*"):
+                shutil.rmtree(outdated, ignore_errors=True)
+            out.rename(recording.path(cache))
+    finally:
+        for out in partial.values():
+            shutil.rmtree(out, ignore_errors=True)
+            out.with_suffix(".log").unlink(missing_ok=True)
+
+
+def _done(child: ChildProcess) -> int:
+    match = _DONE.search(child.log_tail(1))
+    return int(match[1]) if match else 0
+
+
+_NODE_PATIENCE = 60.0  # s from the node's start to its being active
+_PLAYER_PATIENCE = 20.0  # s for the node to find the sensors
+_GLIMPSE = NANOSECONDS  # ns before and after the middle of a phase in which the node's overlay and cloud are recorded
+_DRAIN = 0.5  # s for the last masks to arrive
+_STEP = 0.05  # s
+
+
+class DemoRunner:
+    """The simulated robot's drive and what it takes: recordings, the node, the player; this process is the observer."""
+
+    def __init__(
+        self,
+        seconds: float,
+        side: int,
+        cache: Path | None,
+        output: Path,
+        checkpoint: Path | None,
+        base_weights: Path | None,
+        live: bool,
+    ) -> None:
+        """Plan it; nothing is started yet.
+
+        Args:
+            seconds: length.
+            side: height and width of the street's pictures in pixels.
+            cache: where rendered streets are kept; the user's cache folder by default.
+            output: folder in which the results' folder is made.
+            checkpoint: experts; the shipped ones by default.
+            base_weights: the frozen backbone that they were trained on; the shipped one by default.
+            live: redraw the view in place where the terminal can.
+
+        Raises:
+            ConfigError: too short, or the checkpoint speaks of other classes than the street's truth.
+            CheckpointError: the checkpoint is not one.
+        """
+        self.phases = write_script(seconds)
+        self._side = side
+        self._cache = cache or default_cache()
+        self._output = output
+        self._weights = {"checkpoint": checkpoint, "base_weights": base_weights}
+        self._live = live
+        self._label_space = _label_space(checkpoint or resource_path("weights/street.safetensors"))
+
+    def run(self, quiet: bool) -> dict[str, Any]:
+        """Do it.
+
+        Args:
+            quiet: say nothing on standard output.
+
+        Returns:
+            the result with the keys that `docs/results.md` documents.
+
+        Raises:
+            ProcessError: the renderer, the node or the player failed.
+            KeyboardInterrupt: Ctrl-C; what was seen until then is in the folder.
+        """
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        console = Console(stderr=quiet)
+        streets = self._render()
+        folder = new_run_dir(self._output)
+        interrupted = False
+        with Recorder(folder / "result", {**ALWAYS, **NOW_AND_THEN}, LATCHED) as recorder:
+            witness = DemoCollector(self.phases, len(self._label_space), recorder.record)
+            try:
+                self._observe(witness, streets, folder, console)
+            except KeyboardInterrupt:
+                interrupted = True
+        result = write_results(witness, self._label_space, streets, folder, console)
+        if interrupted:
+            raise KeyboardInterrupt
+        return result
+
+    def _render(self) -> list[Path]:
+        scenes: dict[str, int] = {}
+        for phase in self.phases:
+            scenes[phase.daylight] = scenes.get(phase.daylight, 0) + (phase.end - phase.start) // PERIOD
+        return render(recordings_for(list(scenes.items()), self._side), self._cache)
+
+    def _observe(self, witness: DemoCollector, streets: list[Path], folder: Path, console: Console) -> None:
+        report = folder / "player.json"
+        with ExitStack() as stack:
+            node = stack.enter_context(ChildProcess("node", self._node_arguments(), folder / "node.log"))
+            observer = stack.enter_context(RawSubscriber(witness.hear))
+            _wait_until_active(observer, node, console)
+            for topic, type_name in ALWAYS.items():
+                observer.listen(topic, type_name, latched=topic in LATCHED)
+            player = stack.enter_context(
+                ChildProcess("player", self._player_arguments(streets, report), folder / "player.log")
+            )
+            view = stack.enter_context(View(console, witness, self._live and console.is_terminal))
+            self._watch(observer, witness, view, report, (node, player))
+            observer.hear(_DRAIN)
+        witness.score.published = _read(report)["published"].get(TRUTH, 0)
+
+    def _watch(
+        self,
+        observer: RawSubscriber,
+        witness: DemoCollector,
+        view: View,
+        report: Path,
+        children: tuple[ChildProcess, ChildProcess],
+    ) -> None:
+        node, player = children
+        while not player.ended:
+            observer.hear(_STEP)
+            node.check()
+            if not witness.score.start and report.exists():
+                witness.score.begin(_read(report)["start_ns"])
+            self._record_optional_topics(observer, witness)
+            view.show()
+        player.check(may_be_done=True)
+
+    def _record_optional_topics(self, observer: RawSubscriber, witness: DemoCollector) -> None:
+        """Listen to what is made only for listeners, for a while in the middle of each phase."""
+        offset = time.time_ns() - witness.score.start
+        if any(abs(offset - _middle(phase)) < _GLIMPSE for phase in self.phases):
+            for topic, type_name in NOW_AND_THEN.items():
+                observer.listen(topic, type_name)
+        else:
+            observer.unsubscribe(NOW_AND_THEN)
+
+    def _node_arguments(self) -> list[str]:
+        given = {name: path.resolve() for name, path in self._weights.items() if path is not None}
+        return ["node", "--ros-args", *(part for name, path in given.items() for part in ("-p", f"{name}:={path}"))]
+
+    def _player_arguments(self, streets: list[Path], report: Path) -> list[str]:
+        drops = [option for phase in self.phases if phase.drop for option in ("--drop", phase.drop)]
+        listeners = [option for topic in (*TOPICS.values(), TRUTH) for option in ("--listener", topic)]
+        return ["play", *map(str, streets), *drops, *listeners, "--wait", str(_PLAYER_PATIENCE), "--json", str(report)]
+
+
+def _read(report: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    return result
+
+
+def _middle(phase: Phase) -> int:
+    return (phase.start + phase.end) // 2
+
+
+def _label_space(checkpoint: Path) -> LabelSpace:
+    truth = load_label_space("deliver")
+    space = describe_checkpoint(checkpoint)["label_space"]
+    if tuple(space["classes"]) != truth.names:
+        raise ConfigError(
+            f"{checkpoint} speaks {space['name']}, the street's truth {truth.name}.", "Give experts for it."
+        )
+    return truth
+
+
+def _wait_until_active(observer: RawSubscriber, node: ChildProcess, console: Console) -> None:
+    with console.status("loading the model"):
+        begun = time.monotonic()
+        while (state := observer.lifecycle_state(NODE)) != "active":
+            node.check()
+            if state == "unconfigured" or time.monotonic() - begun > _NODE_PATIENCE:
+                raise ProcessError(f"the node is {state or 'silent'}: {node.log_tail()} (all its words: {node.log}).")
+            time.sleep(_STEP)
+    console.print(f"the node is active after {time.monotonic() - begun:.1f} s", highlight=False)

@@ -1,0 +1,517 @@
+"""`mlesam evaluate`: evaluate bags, or a checkpoint on a data set."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mlesam_ros.cli.common import (
+    NODE,
+    TRUTH,
+    JsonOption,
+    NodeOption,
+    ParamOption,
+    ParamsOption,
+    epilog,
+    format_help,
+    new_run_dir,
+    read_parameters,
+    read_topics,
+    write_json,
+)
+from mlesam_ros.config import NodeParameters
+from mlesam_ros.errors import BagError, ConfigError, MlesamError
+from mlesam_ros.evaluation.bag_evaluator import Evaluation, NoMasksError, Options, check_bag
+from mlesam_ros.evaluation.bag_outputs import (
+    METRICS,
+    REPORT,
+    Outputs,
+    ProcessGroup,
+    evaluate_to_folder,
+    find_bags,
+    unique_names,
+)
+from mlesam_ros.evaluation.report.page import write_overview
+from mlesam_ros.evaluation.results import summary
+from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.progress import busy, track
+from mlesam_ros.sync import COUNTERS
+from mlesam_training.dataset_evaluation import DatasetEvalConfig, evaluate_checkpoint
+from mlesam_training.distributed import is_first
+
+Figures = Mapping[str, Any]
+
+
+def show_bag(figures: Figures, console: Console) -> None:
+    """One bag: its warnings, its sensors, its masks, and where the rest lies."""
+    _warn(figures["warnings"])
+    fates = [fate for fate in COUNTERS if fate in COUNTERS[:2] or any(e[fate] for e in figures["sensors"].values())]
+    (_sensor_table if console.is_terminal else _sensor_lines)(figures, fates, console)
+    _print_figures(figures, console)
+
+
+def _sensor_lines(figures: Figures, fates: list[str], console: Console) -> None:
+    """For files and pipes: a line each, whole whatever its length."""
+    for modality, entry in figures["sensors"].items():
+        counts = ", ".join(f"{fate} {entry[fate]}" for fate in fates)
+        _say(f"{modality} {entry['topic']}: {counts}", console)
+
+
+def _sensor_table(figures: Figures, fates: list[str], console: Console) -> None:
+    table = Table(title=Path(figures["bag"]).name, title_justify="left")
+    for heading in ("sensor", "topic", *fates):
+        table.add_column(heading, justify="right" if heading in fates else "left", no_wrap=heading in fates)
+    for modality, entry in figures["sensors"].items():
+        counts = (entry[fate] for fate in fates)
+        table.add_row(modality, entry["topic"], *map(str, counts))
+    console.print(table)
+
+
+def show_bags(figures: Figures, console: Console) -> None:
+    """Several bags: a line each, then all of them as one."""
+    _warn(figures["warnings"])
+    (_bag_table if console.is_terminal else _bag_lines)(figures, console)
+    for row in figures["bags"]:
+        if "error" in row:
+            _say(f"{row['bag']}: {row['error']}", console)
+    _print_figures(figures, console)
+
+
+def _bag_lines(figures: Figures, console: Console) -> None:
+    for row in figures["bags"]:
+        if "error" not in row:
+            found = f"{row['masks']} masks, mIoU {_number(row['miou'], ' %')}"
+            _say(f"{row['bag']}: {found}, {_number(row['latency_ms']['p50'], ' ms')} each in the median", console)
+
+
+def _bag_table(figures: Figures, console: Console) -> None:
+    table = Table(title=f"{len(figures['bags'])} bags", title_justify="left")
+    for heading in ("bag", "masks", "mIoU", "p50 latency", "warnings"):
+        table.add_column(heading, justify="left" if heading == "bag" else "right")
+    for row in figures["bags"]:
+        if "error" in row:
+            table.add_row(row["bag"], "failed", "–", "–", "–")
+        else:
+            latency = _number(row["latency_ms"]["p50"], " ms")
+            table.add_row(row["bag"], str(row["masks"]), _number(row["miou"], " %"), latency, str(row["warnings"]))
+    console.print(table)
+
+
+def _print_figures(figures: Figures, console: Console) -> None:
+    latency = figures["latency_ms"]
+    lines = [
+        f"{figures['masks']} masks, {_number(latency['p50'], ' ms')} each in the median, "
+        f"{_number(latency['p95'], ' ms')} at the 95th percentile",
+        f"consistency {_number(figures['consistency'], ' %')}, confidence {_number(figures['confidence'], ' %')}",
+    ]
+    if figures["compared"]:
+        lines.insert(0, f"mIoU {_number(figures['miou'], ' %')} over {figures['compared']} masks with a truth")
+    if figures["any_modal"]:
+        lines.append(f"average over every subset of the sensors: mIoU {_number(figures['any_modal']['average'], ' %')}")
+    if figures["interrupted"]:
+        lines.append("interrupted: what was done until then is kept")
+    lines.append(f"results are in {figures['output_dir']}")
+    for line in lines:
+        _say(line, console)
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        _say(f"warning: {warning}", Console(stderr=True))
+
+
+def _say(line: str, console: Console) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _number(value: float | None, unit: str) -> str:
+    return "–" if value is None else f"{value:.1f}{unit}"
+
+
+_OF_NETWORK = {"checkpoint", "base_weights", "device", "precision"}
+"""Parameters that count for a data set."""
+
+
+def run_dataset(
+    checkpoint: Path, base_weights: Path | None, exam: DatasetEvalConfig, output: Path, quiet: bool
+) -> dict[str, Any] | None:
+    """Measure, show, and leave `metrics.json` in a folder of its own.
+
+    Args:
+        checkpoint, base_weights, exam: see `evaluate_checkpoint`.
+        output: folder in which the result's folder is made.
+        quiet: say nothing on standard output.
+
+    Returns:
+        what `docs/results.md` documents as `evaluation.json`; None in all processes but the first.
+
+    Raises:
+        MlesamError: see `evaluate_checkpoint`.
+    """
+    figures, shown = evaluate_checkpoint(
+        checkpoint, base_weights, exam, lambda batches: track(f"segmenting {exam.name}", batches, "batches")
+    )
+    if not is_first():
+        return None
+    folder = new_run_dir(output, "evaluate")
+    figures["output_dir"] = str(folder)
+    write_json(figures, folder / METRICS)
+    console = Console(stderr=quiet, highlight=False)
+    console.print(*shown, f"results are in {folder}", sep="\n")
+    return figures
+
+
+def refuse_bags_only(options: Mapping[str, Any], parameters: NodeParameters, file: Path | None) -> None:
+    """Refuse what makes sense for bags alone.
+
+    Args:
+        options: option → its value, of those for bags.
+        parameters: as they were read.
+        file: parameter file that was named.
+
+    Raises:
+        ConfigError: names the option, the `-p` rule, or the file and what it sets.
+    """
+    rules = [(f"-p {name}", name) for name in sorted(parameters.overridden - _OF_NETWORK)]
+    for typed, name in [*((f"--{name}", name) for name, value in options.items() if value), *rules]:
+        raise ConfigError(f"{typed} is for bags; a data set has no {name}.", f"Leave {typed} out.")
+    for name in sorted(parameters.given - parameters.overridden - _OF_NETWORK):
+        raise ConfigError(
+            f"{file} sets {name}, which is for bags; a data set has no {name}.",
+            f"Leave --params {file} out and name the network by --checkpoint and --base-weights.",
+        )
+
+
+def exam(dataset: str, paths: Sequence[Path], split: str, options: Sequence[str], **how: Any) -> DatasetEvalConfig:
+    """What was asked for, in words.
+
+    Args:
+        dataset: name of the set.
+        paths: its folder, and nothing else.
+        split: of the set.
+        options: KEY=VALUE each.
+        how: the other attributes of `DatasetEvalConfig`.
+
+    Raises:
+        ConfigError: not one folder, an option without a value, or one that a data set does not have.
+    """
+    if len(paths) != 1:
+        raise ConfigError(f"{len(paths)} folders are given; a data set lies in one.")
+    if wrong := [pair for pair in options if "=" not in pair.strip("=")]:
+        raise ConfigError(f"option {wrong[0]!r} cannot be read.", "Write KEY=VALUE, such as weather=night.")
+    return DatasetEvalConfig(dataset, paths[0], split, dict(pair.split("=", 1) for pair in options), **how)
+
+
+SUMMARY = "summary.json"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for.
+
+    Attributes:
+        paths: bags, and folders of bags.
+        load: this process's GPU, or None → the pipeline.
+        options, outputs: of every bag.
+        output: folder in which the result's folder is made.
+    """
+
+    paths: tuple[Path, ...]
+    load: Callable[[str | None], Pipeline]
+    options: Options
+    outputs: Outputs
+    output: Path
+
+
+def run(request: Request, quiet: bool) -> dict[str, Any] | None:
+    """Do it, and tell people.
+
+    Args:
+        request: what to do.
+        quiet: say nothing on standard output.
+
+    Returns:
+        the result with the keys that `docs/results.md` documents; None in all processes but the first.
+
+    Raises:
+        MlesamError: bad input, or not one bag could be evaluated.
+    """
+    names = unique_names(find_bags(request.paths))
+    console = Console(stderr=quiet)
+    if len(names) == 1:
+        return _run_one(request, next(iter(names.values())), console)
+    with ProcessGroup() as team:
+        return _run_many(request, names, team, console)
+
+
+def _run_one(request: Request, bag: Path, console: Console) -> dict[str, Any]:
+    with busy("loading the model"):
+        pipeline = request.load(None)
+    seconds = check_bag(bag, pipeline, request.options)
+    folder = new_run_dir(request.output, "evaluate")
+    try:
+        _, figures = _evaluate(request, folder, bag, pipeline, seconds)
+    except (NoMasksError, KeyboardInterrupt):
+        _discard(folder)
+        raise
+    figures["output_dir"] = str(folder)
+    write_json(figures, folder / METRICS)
+    show_bag(figures, console)
+    return figures
+
+
+def _run_many(
+    request: Request, names: Mapping[str, Path], team: ProcessGroup, console: Console
+) -> dict[str, Any] | None:
+    with busy("loading the model"):
+        pipeline = request.load(team.device)
+    folder = Path(team.told(str(new_run_dir(request.output, "evaluate")) if team.rank == 0 else None))
+    mine = dict(list(names.items())[team.rank :: team.size])
+    shared = team.all_gather(_evaluate_all(request, folder, mine, pipeline))
+    if team.rank:
+        return None
+    found = {name: part.found[name] for name in names for part in shared if name in part.found}
+    failed = {name: part.failed[name] for name in names for part in shared if name in part.failed}
+    interrupted = any(part.interrupted for part in shared)
+    if not found:
+        _discard(folder)
+        if interrupted:
+            raise KeyboardInterrupt
+        raise BagError("not one bag could be evaluated: " + " ".join(failed.values()))
+    evaluations = {name: evaluation for name, (evaluation, _) in found.items()}
+    rows = [
+        _row(name, found[name][1], request.outputs) if name in found else {"bag": name, "error": failed[name]}
+        for name in names
+        if name in found or name in failed
+    ]
+    result = {**summary(evaluations, request.options, pipeline), "bags": rows, "output_dir": str(folder)}
+    result["interrupted"] = interrupted
+    write_json(result, folder / SUMMARY)
+    if request.outputs.report:
+        write_overview(folder / REPORT, result, rows, pipeline.config.label_space)
+    show_bags(result, console)
+    return result
+
+
+@dataclass
+class _Share:
+    """What one process did.
+
+    Attributes:
+        found: bag's name → what came out, and its figures.
+        failed: bag's name → why.
+        interrupted: not all of its bags were tried to their end.
+    """
+
+    found: dict[str, tuple[Evaluation, dict[str, Any]]]
+    failed: dict[str, str]
+    interrupted: bool = False
+
+
+def _evaluate_all(request: Request, folder: Path, bags: Mapping[str, Path], pipeline: Pipeline) -> _Share:
+    """One after the other; a bag that cannot be used does not keep the others from being."""
+    share = _Share({}, {})
+    for name, bag in bags.items():
+        own = folder / name
+        try:
+            seconds = check_bag(bag, pipeline, request.options)
+            own.mkdir()
+            evaluation, figures = _evaluate(request, own, bag, pipeline, seconds)
+        except MlesamError as error:
+            share.failed[name] = str(error)
+            if isinstance(error, NoMasksError):
+                shutil.rmtree(own)
+            continue
+        except KeyboardInterrupt:
+            shutil.rmtree(own, ignore_errors=True)
+            share.interrupted = True
+            break
+        write_json({**figures, "output_dir": str(own)}, own / METRICS)
+        share.found[name] = evaluation, figures
+        if evaluation.interrupted:
+            share.interrupted = True
+            break
+    return share
+
+
+def _evaluate(
+    request: Request, folder: Path, bag: Path, pipeline: Pipeline, seconds: float
+) -> tuple[Evaluation, dict[str, Any]]:
+    total = max(1, round(seconds))
+    with _polite_end() as ended, track(f"segmenting {bag.name}", total, "seconds") as show:
+        shown = -1
+
+        def progress(done: float) -> None:
+            nonlocal shown
+            if (second := min(round(done), total)) != shown:
+                shown = second
+                show(second, total)
+            if ended():
+                raise KeyboardInterrupt
+
+        return evaluate_to_folder(folder, bag, pipeline, request.options, request.outputs, progress)
+
+
+@contextmanager
+def _polite_end() -> Iterator[Callable[[], bool]]:
+    """The first SIGINT or SIGTERM is waited with until a mask is written whole; the second one is not."""
+    caught: list[int] = []
+
+    def remember(number: int, _: object) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _row(name: str, figures: Mapping[str, Any], outputs: Outputs) -> Row:
+    return {
+        "bag": name, "path": figures["bag"], "report": f"{name}/{REPORT}" if outputs.report else None,
+        "metrics": f"{name}/{METRICS}", "masks": figures["masks"], "miou": figures["miou"],
+        "latency_ms": figures["latency_ms"], "consistency": figures["consistency"],
+        "warnings": len(figures["warnings"]),
+    }  # fmt: skip
+
+
+def _discard(folder: Path) -> None:
+    """Nothing came of it: leave nothing behind."""
+    shutil.rmtree(folder)
+    latest = folder.parent / "latest"
+    if latest.is_symlink() and not latest.exists():
+        latest.unlink()
+
+
+_INTERRUPTED = 130
+_SOME_FAILED = 1
+_EXAMPLES = epilog(
+    "mlesam evaluate drive/",
+    "mlesam evaluate drive/ --drop camera@10..16 --robustness --every 5",
+    "mlesam evaluate drive/ --params rig.params.yaml -p lidar.offset:=0.05",
+    "mlesam evaluate drive.mcap --topic camera:=/zed/left/image_raw --calibration rig.yaml",
+    "mlesam evaluate drive/ --checkpoint my_experts.safetensors --labels labels/ --json -",
+    "mlesam evaluate recordings/ --every 10 --clouds ply",
+    "torchrun --nproc-per-node 4 -m mlesam_ros.cli evaluate recordings/",
+    "mlesam evaluate DELIVER/ --dataset deliver --split test --checkpoint runs/deliver/experts.safetensors",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(help=format_help(evaluate), epilog=_EXAMPLES)(evaluate)
+
+
+def evaluate(
+    bags: Annotated[
+        list[Path],
+        typer.Argument(help="rosbag2 folders, .mcap or .db3 files, folders of such bags; or the folder of a data set."),
+    ],
+    params: ParamsOption = None,
+    param: ParamOption = None,
+    node: NodeOption = NODE,
+    checkpoint: Annotated[Path | None, typer.Option(help="Short for -p checkpoint:=FILE.")] = None,
+    base_weights: Annotated[Path | None, typer.Option(help="Short for -p base_weights:=FILE.")] = None,
+    device: Annotated[str | None, typer.Option(help="Short for -p device:=cpu, cuda or cuda:1.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Short for -p precision:=fp32, bf16 or fp16.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Short for -p threads:=NUMBER.")] = None,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SENSOR:=TOPIC", help="Short for -p SENSOR.topic:=TOPIC; truth:=TOPIC has true labels; repeatable."
+        ),
+    ] = None,
+    calibration: Annotated[Path | None, typer.Option(help="Short for -p calibration_file:=FILE.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Folder of true labels, PNGs called by their stamps.")] = None,
+    start: Annotated[float, typer.Option(help="Seconds to skip at the beginning.")] = 0.0,
+    duration: Annotated[float | None, typer.Option(help="Seconds to evaluate.")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Segment only every n-th set.")] = 1,
+    real_time: Annotated[
+        bool, typer.Option("--real-time", help="Skip the sets that this machine would skip live.")
+    ] = False,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WHAT@FROM..TO", help="Silence a modality or topic, seconds from the start; repeatable."),
+    ] = None,
+    robustness: Annotated[
+        bool, typer.Option("--robustness", help="Also segment every set with sensors missing, holed and noisy.")
+    ] = False,
+    output: Annotated[Path, typer.Option(help="Folder in which the result's folder is made.")] = Path("runs"),
+    bag_out: Annotated[bool, typer.Option("--bag/--no-bag", help="Write the result bag.")] = True,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html.")] = True,
+    clouds: Annotated[str, typer.Option(metavar="FORM", help="Save every labelled cloud as ply or pcd.")] = "",
+    dataset: Annotated[str | None, typer.Option(help="A published set, not bags: deliver, muses or mcubes.")] = None,
+    split: Annotated[str, typer.Option(help="Of the data set: val, test, train.")] = "val",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Of the data set, such as weather=night; repeatable."),
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """Make the masks that the live node would make of a bag, and say how good they are.
+
+    Needs no ROS. Leaves a folder with the result bag, metrics.json and report.html, and `latest` pointing to it.
+    Without true labels it still reports class shares, consistency, confidence, skews, drops and latency. Ctrl-C ends it
+    early and keeps what was done.
+
+    The sensors are described as to the node: by --params and -p. Topics that these do not name are guessed.
+
+    Of several bags each gets a folder of its own, beside a summary of them all. Under torchrun they are shared out
+    among the processes. With --dataset it is a published set in its own folders, with every subset of the sensors.
+    """
+    from mlesam_ros.bags.outage import parse_drop
+    from mlesam_ros.cli.evaluate import Request, exam, refuse_bags_only, run, run_dataset
+    from mlesam_ros.evaluation.bag_evaluator import Options
+    from mlesam_ros.evaluation.bag_outputs import Outputs
+    from mlesam_ros.pipeline import checkpoint_path, load_pipeline
+
+    parameters = read_parameters(
+        params, param, node, topic, (TRUTH,), checkpoint=checkpoint, base_weights=base_weights, device=device,
+        precision=precision, threads=threads, calibration_file=calibration,
+    )  # fmt: skip
+    if dataset is not None:
+        bags_only = {
+            "threads": threads is not None, "calibration": calibration, "topic": topic, "labels": labels,
+            "start": start, "duration": duration, "every": every > 1, "real-time": real_time, "drop": drop,
+            "clouds": clouds,
+        }  # fmt: skip
+        refuse_bags_only(bags_only, parameters, params)
+        asked = exam(dataset, bags, split, option or (),
+                     robustness=robustness, device=parameters.device, precision=parameters.precision)  # fmt: skip
+        base = Path(parameters.base_weights) if parameters.base_weights else None
+        figures = run_dataset(Path(checkpoint_path(parameters.checkpoint)), base, asked, output, quiet=json == "-")
+        if figures is not None and json is not None:
+            write_json(figures, json)
+        return
+    options = Options(
+        parameters=parameters, truth=read_topics(topic, (TRUTH,)).get(TRUTH), labels=labels, start=start,
+        duration=duration, every=every, real_time=real_time, drops=tuple(map(parse_drop, drop or ())),
+        robustness=robustness,
+    )  # fmt: skip
+
+    def load(own_device: str | None) -> Pipeline:
+        return load_pipeline(parameters, own_device)
+
+    result = run(Request(tuple(bags), load, options, Outputs(bag_out, report, clouds), output), quiet=json == "-")
+    if result is None:
+        return
+    if json is not None:
+        write_json(result, json)
+    if result["interrupted"]:
+        raise typer.Exit(_INTERRUPTED)
+    if any("error" in row for row in result.get("bags", ())):
+        raise typer.Exit(_SOME_FAILED)

@@ -1,0 +1,247 @@
+"""Diagnose a bag: statistics, rules, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.config import NodeParameters, sync_config
+from mlesam_ros.doctor.calibration_checks import CalibrationMessages, Lookups, calibration_findings, judge
+from mlesam_ros.doctor.content import ContentSamples, message_findings, sample_content, sample_findings
+from mlesam_ros.doctor.rules import finding
+from mlesam_ros.doctor.timing import TopicStats, ahead_of_arrival, rhythm
+from mlesam_ros.doctor.tuning import Rehearsal, simulate_sync, sync_findings, tune_sync
+from mlesam_ros.errors import BagError
+from mlesam_ros.evaluation.bag_rig import BagRig
+from mlesam_ros.evaluation.bag_topics import Topics, find_topics
+from mlesam_ros.findings import ERROR, NOTE, SEVERITIES, WARNING, Finding, worst
+from mlesam_ros.rig_learner import is_static
+from mlesam_ros.sync import Account
+from mlesam_ros.types import LIDAR, NANOSECONDS, Modality
+
+HEALTHY, USABLE, FAULTY, UNREADABLE = "healthy", "usable", "faulty", "unreadable"
+VERDICTS = {None: HEALTHY, NOTE: HEALTHY, WARNING: USABLE, ERROR: FAULTY}
+"""Gravest finding → verdict."""
+
+
+@dataclass
+class DoctorReport:
+    """The result.
+
+    Attributes:
+        name: of the recording or the node.
+        seconds: how long it lasted.
+        findings: the gravest first.
+        sensors: modality → its figures; see `sensor_row`.
+        sets: figures of what the node makes of it; empty where nothing came about.
+        parameters: of the node, with values that would help.
+    """
+
+    name: str
+    seconds: float
+    findings: list[Finding]
+    sensors: dict[Modality, dict[str, Any]] = field(default_factory=dict)
+    sets: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, float | list[str]] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """One of `VERDICTS`."""
+        return VERDICTS[worst(self.findings)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, keys as documented in `docs/results.md`."""
+        return {
+            "verdict": self.verdict,
+            "findings": [finding.to_dict() for finding in self.findings],
+            "name": self.name,
+            "seconds": round(self.seconds, 3),
+            "sensors": self.sensors,
+            "sets": self.sets,
+            "parameters": self.parameters,
+        }
+
+
+def sorted_findings(findings: Iterable[Finding]) -> list[Finding]:
+    """Each once, the gravest first, otherwise in the order given."""
+    return sorted(dict.fromkeys(findings), key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def sensor_row(record: TopicStats, rehearsal: Rehearsal | None) -> dict[str, Any]:
+    """A sensor's figures with JSON types; None where there is nothing to measure."""
+    measured = rhythm(record)
+    sizes = record.sizes.most_common(1)
+    row: dict[str, Any] = {
+        "topic": record.source.topic,
+        "type": record.source.type,
+        "messages": record.received,
+        "rate_hz": _number(measured.rate, 3),
+        "period_ms": _number(1e3 * measured.period, 2),
+        "jitter_ms": _number(1e3 * measured.jitter, 2),
+        "delay_ms": _number(1e3 * measured.delay, 2),
+        "longest_gap_s": _longest_gap(record),
+        "frame_id": record.frame_id,
+        "size": f"{sizes[0][0][1]}x{sizes[0][0][0]}" if sizes else None,
+        **{name: found.words for name, found in record.found.items()},
+    }
+    if rehearsal is not None and record.modality in rehearsal.counters:
+        unreadable = {record.modality: record.received - len(record.moments)}
+        row.update(Account().counters(rehearsal.counters, unreadable)[record.modality])
+    return row
+
+
+def set_figures(rehearsal: Rehearsal) -> dict[str, Any]:
+    """What comes about, with JSON types."""
+    skews = {m: np.abs(values) / 1e6 for m, values in rehearsal.skews.items() if len(values)}
+    return {
+        "sets": rehearsal.sets,
+        "rate_hz": _number(rehearsal.rate, 3),
+        "complete": rehearsal.complete,
+        "wait_ms": _number(1e3 * rehearsal.wait, 2),
+        "parts": rehearsal.parts,
+        "skew_ms": {m: {"p50": _percentile(v, 50), "p99": _percentile(v, 99)} for m, v in skews.items()},
+    }
+
+
+def words_of(values: Mapping[str, float | list[str]]) -> list[str]:
+    """Parameters as lines of YAML."""
+    return [f"{k}: [{', '.join(v)}]" if isinstance(v, list) else f"{k}: {v:g}" for k, v in values.items()]
+
+
+def _longest_gap(record: TopicStats) -> float | None:
+    arrivals = np.sort(record.arrivals)
+    return _number(float(np.diff(arrivals).max()) / 1e9, 3) if len(arrivals) > 1 else None
+
+
+def _percentile(values: np.ndarray, percent: float) -> float | None:
+    return _number(float(np.percentile(values, percent)), 3)
+
+
+def _number(value: float, digits: int) -> float | None:
+    return None if np.isnan(value) else round(float(value), digits)
+
+
+def diagnose_bag(
+    bag: str | Path,
+    parameters: NodeParameters | None = None,
+    reading: Callable[[float], None] = lambda seconds: None,
+    looking: Callable[[int, int], None] = lambda done, of: None,
+) -> DoctorReport:
+    """Say what is wrong with a bag, what the node would make of it, and what would help.
+
+    Args:
+        bag: rosbag2 folder or file.
+        parameters: of the sensors, as the node is told them.
+        reading: told the seconds of the bag that are read.
+        looking: after that told how many moments have been looked at more closely, and of how many.
+
+    Raises:
+        BagError: it cannot be read, or has not the topic that an override names.
+        CalibrationError, ConfigError: the calibration file is not usable.
+    """
+    parameters = parameters or NodeParameters()
+    with BagReader(bag) as reader:
+        seconds = (reader.end - reader.start) / NANOSECONDS
+        try:
+            topics = find_topics(reader.topics, parameters)
+        except BagError as error:
+            if any(name.endswith("topic") for name in parameters.overridden):
+                raise
+            return DoctorReport(
+                str(bag), seconds, [*_bag_findings(reader), finding("no_sensor", "topics", sentence=error)]
+            )
+        return _Examination(reader, topics, parameters).result(reading, looking)
+
+
+class _Examination:
+    """One bag's."""
+
+    def __init__(self, reader: BagReader, topics: Topics, parameters: NodeParameters) -> None:
+        self._reader, self._topics, self._parameters = reader, topics, parameters
+        self._known = BagRig(reader, topics, parameters)
+        max_wait = max(parameters.max_wait_of(m) for m in topics.sensors)
+        self._infos, self._lookups = CalibrationMessages(), Lookups(max_wait)
+        sensor, bind = parameters.sensor, self._known.bind
+        self._records = {m: TopicStats(m, source, sensor(m), bind) for m, source in topics.sensors.items()}
+
+    def result(self, reading: Callable[[float], None], looking: Callable[[int, int], None]) -> DoctorReport:
+        """Everything."""
+        reader = self._reader
+        self._read(reading)
+        spoken = {m: record for m, record in self._records.items() if len(record.moments)}
+        looks = sample_content(reader, spoken, self._known.rig, looking)
+        config = sync_config(self._parameters, self._records)
+        said = [*message_findings(self._records, reader.start, config)]
+        aligned, offsets = self._alignment(looks)
+        findings = [*self._topic_findings(), *said, *self._fit_findings(looks), *aligned]
+        checkup = DoctorReport(str(reader.path), (reader.end - reader.start) / NANOSECONDS, findings)
+        plain = simulate_sync(spoken, sync_config(self._parameters, spoken)) if spoken else None
+        if plain is not None:
+            faulty = {found.subject for found in said if found.severity == ERROR}
+            advice = tune_sync(spoken, plain, {**ahead_of_arrival(spoken, config), **offsets}, faulty)
+            findings += [*sync_findings(plain, faulty), *advice.findings]
+            checkup.parameters, checkup.sets = advice.parameters, set_figures(plain)
+        if looks.depth_unit is not None:
+            checkup.parameters["depth.unit"] = float(f"{looks.depth_unit:.3g}")
+        checkup.sensors = {m: sensor_row(record, plain) for m, record in self._records.items()}
+        checkup.findings = sorted_findings([*_bag_findings(reader), *findings])
+        return checkup
+
+    def _read(self, reading: Callable[[float], None]) -> None:
+        by_topic = {record.source.topic: record for record in self._records.values()}
+        begin = self._reader.start
+        for topic, _, recorded, message in self._reader.messages({*by_topic, *self._known.topics}):
+            self._lookups.advance(self._known.rig, recorded)
+            if topic in by_topic:
+                if (frame := by_topic[topic].hear(message, recorded)) is not None:
+                    self._lookups.note(frame, recorded)
+            else:
+                self._known.hear(topic, message)
+                if topic not in self._topics.infos.values() and not is_static(topic):
+                    self._infos.add_transforms(message)
+            reading((recorded - begin) / NANOSECONDS)
+        self._lookups.advance(self._known.rig, None)
+
+    def _topic_findings(self) -> Iterator[Finding]:
+        for sentence in self._topics.notes:
+            yield finding("topic_ambiguous", "topics", sentence=sentence)
+        for modality in self._parameters.modalities:
+            if modality not in self._records:
+                yield finding("sensor_missing", modality)
+
+    def _fit_findings(self, looks: ContentSamples) -> Iterator[Finding]:
+        """Whether calibration and content fit each other."""
+        sizes = {m: record.sizes.most_common(1)[0][0] for m, record in self._records.items() if record.sizes}
+        sizes.update(looks.sizes)
+        known = self._known
+        begin = self._reader.start
+        yield from calibration_findings(self._records, self._infos, known.rig, known.problems, sizes, begin)
+        yield from self._lookups.findings(known.rig)
+        yield from sample_findings(looks)
+
+    def _alignment(self, looks: ContentSamples) -> tuple[list[Finding], dict[Modality, float]]:
+        """What LiDAR and picture say about each other, and by how much the LiDAR's stamps are late."""
+        rig, lidar = self._known.rig, self._records.get(LIDAR)
+        if lidar is None or not looks.views or rig.tree.is_dynamic(rig.camera_frame, lidar.frame_id):
+            return [], {}
+        verdict = judge(looks.views, rig.camera, rig.extrinsic(lidar.frame_id))
+        if verdict.shift is not None:
+            side = "before" if verdict.shift > 0 else "after"
+            total = verdict.shift + lidar.offset / NANOSECONDS
+            values = {"offset": 1e3 * abs(verdict.shift), "side": side, "parameter": total}
+            return [finding("shifted", LIDAR, **values)], {LIDAR: verdict.shift}
+        if verdict.is_off and verdict.yaw is not None:
+            side = "right" if verdict.yaw > 0 else "left"
+            return [finding("turned", LIDAR, size=abs(verdict.yaw), side=side, angle=verdict.yaw)], {}
+        unclear = "unaligned" if verdict.telling else "alignment_unclear"
+        return [finding(unclear, LIDAR)] if verdict.yaw is None else [], {}
+
+
+def _bag_findings(reader: BagReader) -> Iterator[Finding]:
+    for sentence in reader.warnings:
+        yield finding("bag_damaged", "recording", sentence=sentence)

@@ -1,0 +1,286 @@
+"""Evaluate a bag: replay it as the node would receive it, segment every set, notify listeners."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mlesam_ros.bags.outage import Outage
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.config import NodeParameters
+from mlesam_ros.errors import BagError, ConfigError, FileError, MlesamError, Problem, format_error
+from mlesam_ros.evaluation.bag_rig import BagRig, choose_reference_camera
+from mlesam_ros.evaluation.bag_topics import TRUTH, Topics, find_topics, with_truth
+from mlesam_ros.evaluation.ground_truth import LabelFolder, Truth
+from mlesam_ros.evaluation.replay import Replay
+from mlesam_ros.evaluation.robustness import RobustnessEvaluator
+from mlesam_ros.evaluation.scores import SLACK, MaskListener, MaskRecord, Scores
+from mlesam_ros.pipeline import Pipeline, keep_confident
+from mlesam_ros.types import CAMERA, NANOSECONDS, FrameSet, Modality
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user may say.
+
+    Attributes:
+        parameters: the sensors and the network, as the node is told them.
+        truth: topic with true labels, where guessing is not wanted.
+        labels: folder of true labels, called by stamp.
+        start, duration: seconds from the bag's beginning; None for all of it.
+        every: only every n-th set is segmented.
+        real_time: skip what this machine would skip if the bag were live.
+        drops: sensors to silence.
+        robustness: try every subset of each set's sensors, and damaged pictures, as well.
+    """
+
+    parameters: NodeParameters = field(default_factory=NodeParameters)
+    truth: str | None = None
+    labels: Path | None = None
+    start: float = 0.0
+    duration: float | None = None
+    every: int = 1
+    real_time: bool = False
+    drops: tuple[Outage, ...] = ()
+    robustness: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            ConfigError: with the value and what is accepted.
+        """
+        if not (math.isfinite(self.start) and self.start >= 0):
+            raise ConfigError(f"start is {self.start:g} s; it must be 0 or more.")
+        if self.duration is not None and not (math.isfinite(self.duration) and self.duration > 0):
+            raise ConfigError(f"duration is {self.duration:g} s; it must be more than 0.")
+        if self.every < 1:
+            raise ConfigError(f"every is {self.every}; 1 segments every set, 2 every other one.")
+
+    def span(self, seconds: float) -> float:
+        """How many seconds of a bag that lasts `seconds` are evaluated.
+
+        Raises:
+            ConfigError: the bag is over before `start`.
+        """
+        if self.start > seconds:
+            raise ConfigError(
+                f"start is {self.start:g} s, but the bag lasts {seconds:.1f} s.", "Give an earlier start."
+            )
+        rest = seconds - self.start
+        return rest if self.duration is None else min(self.duration, rest)
+
+
+@dataclass
+class Evaluation:
+    """What came out.
+
+    Attributes:
+        bag: its path.
+        topics: what was read from where.
+        sets: moments that were given to the pipeline; those skipped by `every` are not among them.
+        scores: everything that was counted.
+        counters: modality → fate → messages; `used` are those that a mask was made of.
+        refusals: modality → why messages of it were refused → messages.
+        warnings: one sentence each.
+        rejected: modality → frames of sets that had no part in a mask.
+        interrupted: Ctrl-C or a full disk ended it early.
+    """
+
+    bag: Path
+    topics: Topics
+    sets: int
+    scores: Scores
+    counters: dict[Modality, dict[str, int]]
+    refusals: Mapping[Modality, Mapping[str, int]]
+    warnings: list[str]
+    rejected: Mapping[Modality, int]
+    interrupted: bool = False
+
+
+class NoMasksError(MlesamError):
+    """A bag of which not one mask could be made."""
+
+
+def check_bag(bag: str | Path, pipeline: Pipeline, options: Options) -> float:
+    """Whether a bag can be evaluated as asked, before anything is written.
+
+    Returns:
+        how many seconds of it will be.
+
+    Raises:
+        MlesamError: it cannot; as `evaluate` says.
+    """
+    with BagReader(bag) as reader:
+        seconds = options.span((reader.end - reader.start) / NANOSECONDS)
+        _Run(reader, pipeline, options)
+        return seconds
+
+
+def evaluate(
+    bag: str | Path,
+    pipeline: Pipeline,
+    options: Options | None = None,
+    listeners: Sequence[MaskListener] = (),
+    progress: Callable[[float], None] | None = None,
+) -> Evaluation:
+    """Make the masks that the live node would make of this bag.
+
+    Ctrl-C ends it early, and so does a listener that cannot go on; what was counted until then is the result. Before
+    the first mask Ctrl-C is let through.
+
+    Args:
+        bag: rosbag2 folder or file.
+        pipeline: makes them.
+        options: see `Options`.
+        listeners: told about every mask, and about every mask that meets its truth.
+        progress: told the seconds of the bag that are done, counted from `options.start`.
+
+    Raises:
+        BagError: no bag, or no sensor in it.
+        CalibrationError, ConfigError: an option does not fit.
+        NoMasksError: not one mask could be made; with the reasons.
+    """
+    options = options or Options()
+    with BagReader(bag) as reader:
+        options.span((reader.end - reader.start) / NANOSECONDS)
+        run = _Run(reader, pipeline, options, listeners)
+        interrupted = False
+        try:
+            for step in run.replay.steps(options.start, options.duration):
+                run.take(step)
+                if progress is not None:
+                    progress(run.replay.heard - options.start)
+        except KeyboardInterrupt:
+            if not run.made:
+                raise
+            interrupted = True
+        except (BagError, FileError) as error:  # nothing more can be written
+            run.note(str(error))
+            interrupted = True
+        return run.conclude(interrupted)
+
+
+def topics_of(reader: BagReader, pipeline: Pipeline, options: Options) -> Topics:
+    """The topics of a bag that the network's sensors are read from.
+
+    Raises:
+        BagError, ConfigError: see `find_topics`, `with_truth` and `NodeParameters.sensors`.
+    """
+    wanted = options.parameters.sensors(pipeline.config.modalities)
+    found = find_topics(reader.topics, options.parameters, wanted)
+    return with_truth(found, reader.topics, options.truth, f"--topic {TRUTH}:=TOPIC")
+
+
+class _Run:
+    """One bag's evaluation under way."""
+
+    def __init__(
+        self, reader: BagReader, pipeline: Pipeline, options: Options, listeners: Sequence[MaskListener] = ()
+    ) -> None:
+        self._reader, self._pipeline, self._options, self._listeners = reader, pipeline, options, tuple(listeners)
+        config = pipeline.config
+        parameters, space = options.parameters, config.label_space
+        self.topics = topics_of(reader, pipeline, options)
+        self._calibration = BagRig(reader, self.topics, parameters)
+        window = pipeline.preprocessing.event_window
+        self.replay = Replay(reader, self.topics, self._calibration, space, parameters, options.drops, window)
+        self._enlarge = parameters.labels_resolution == CAMERA
+        self._folder = LabelFolder(options.labels, config.label_space) if options.labels else None
+        self._ablation = RobustnessEvaluator(pipeline) if options.robustness else None
+        self._scores = Scores(len(config.label_space), [listener.compare for listener in self._listeners])
+        self._notes: dict[str, None] = {}
+        self._sets = self._seen = 0
+
+    def take(self, step: FrameSet | Truth) -> None:
+        """A set is ready, or true labels came."""
+        if isinstance(step, Truth):
+            if self._folder is None:
+                self._scores.take_truth(step)
+            return
+        self._seen += 1
+        if (self._seen - 1) % self._options.every == 0:
+            self._segment(step)
+        else:
+            self.replay.account.skip(step)
+
+    @property
+    def made(self) -> int:
+        """Masks so far."""
+        return len(self._scores.traces)
+
+    def note(self, warning: str) -> None:
+        """Add a warning."""
+        self._notes.setdefault(warning)
+
+    def conclude(self, interrupted: bool) -> Evaluation:
+        """Everything, in the end."""
+        problems = {**self._calibration.problems, **self.replay.problems}
+        warnings = [
+            *self._reader.warnings,
+            *self.topics.notes,
+            *self.replay.warnings,
+            *(f"{topic}: {problem}" for topic, problem in problems.items()),
+            *self._scores.warnings,
+            *self._notes,
+        ]
+        if interrupted:
+            warnings.append(f"interrupted after {self.replay.heard:.1f} s of the bag; the rest was not evaluated.")
+        if not self.made:
+            raise NoMasksError(
+                f"not one mask could be made of {self._reader.path}: {' '.join(warnings) or 'no set came about.'}"
+            )
+        self._scores.finish()
+        path, replay = self._reader.path, self.replay
+        return Evaluation(
+            path, self.topics, self._sets, self._scores, replay.counters, replay.refusals, warnings,
+            replay.account.rejected, interrupted,
+        )  # fmt: skip
+
+    def _segment(self, frame_set: FrameSet) -> None:
+        self._sets += 1
+        rig = self.replay.rig
+        if (note := choose_reference_camera(rig, frame_set, self.topics.infos)) is not None:
+            self._notes.setdefault(note)
+        rig = rig.of_set(frame_set)
+        used: Collection[Modality] = ()
+        failure = Problem("")
+        try:
+            mask = self._pipeline.segment(frame_set, rig, self._enlarge)
+            used = mask.used
+        except Exception as error:  # as in the node, an error costs one mask
+            failure = format_error(error)
+            self._notes.setdefault(failure)
+            return
+        finally:
+            self.replay.account.judge(frame_set, used, self._pipeline.refusals, failure)
+            self._note_remarks()
+        mask = keep_confident(mask, self._options.parameters.confidence_threshold)
+        if self._options.real_time:
+            self.replay.busy(sum(mask.timings.values()))
+        usable = replace(frame_set, frames={m: frame_set.frames[m] for m in mask.used})
+        images = dict(self._pipeline.images)
+        others = self._ablation(usable, mask.used, rig) if self._ablation is not None else None
+        trace = self._scores.take_mask(frame_set, mask, others, (rig.camera.height, rig.camera.width))
+        made = MaskRecord(usable, images, mask, rig, trace, self.replay.counters, self.made, self.replay.found)
+        for listener in self._listeners:
+            listener.take(made)
+        self._scores.match(frame_set.time)
+        self._look_up_truth(frame_set.time)
+
+    def _look_up_truth(self, time: int) -> None:
+        try:
+            truth = None if self._folder is None else self._folder.near(time, SLACK, self.replay.label_offset)
+        except MlesamError as error:
+            self._notes.setdefault(str(error))
+            return
+        if truth is not None:
+            self._scores.take_truth(truth)
+
+    def _note_remarks(self) -> None:
+        for modality, reason in self._pipeline.refusals.items():
+            self._notes.setdefault(f"{modality}: {reason}")
+        for modality, remark in self._pipeline.notes.items():
+            self._notes.setdefault(f"{modality}: {remark}")

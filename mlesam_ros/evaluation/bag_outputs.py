@@ -1,0 +1,209 @@
+"""Evaluate several bags over several processes into output folders."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.recovery import is_storage, refuse_ros1_folder
+from mlesam_ros.errors import BagError, ConfigError
+from mlesam_ros.evaluation.bag_evaluator import Evaluation, Options, evaluate, topics_of
+from mlesam_ros.evaluation.report.page import write_report
+from mlesam_ros.evaluation.report.samples import SampleCollector
+from mlesam_ros.evaluation.result_files import FORMS, CloudFiles, ResultBag
+from mlesam_ros.evaluation.results import metrics
+from mlesam_ros.evaluation.scores import MaskListener
+from mlesam_ros.files import end_with_torchrun
+from mlesam_ros.pipeline import Pipeline
+
+_PATIENCE = timedelta(days=7)
+"""A process that has finished its bags waits for the others, however long theirs are."""
+
+
+class ProcessGroup:
+    """The processes. Without `torchrun` it is this one alone.
+
+    Attributes:
+        rank: number of this process.
+        size: how many there are.
+    """
+
+    def __init__(self) -> None:
+        """Join, if `torchrun` says that there are others."""
+        self.rank, self.size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        if self.size > 1:
+            end_with_torchrun()
+            distributed.init_process_group("gloo", timeout=_PATIENCE)
+
+    def __enter__(self) -> ProcessGroup:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.size > 1:
+            distributed.destroy_process_group()
+
+    @property
+    def device(self) -> str | None:
+        """This process's GPU where each has one; None leaves the choice to the pipeline."""
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        return f"cuda:{local}" if self.size > 1 and torch.cuda.device_count() > local else None
+
+    def told(self, value: Any) -> Any:
+        """What the first process says."""
+        box = [value]
+        if self.size > 1:
+            distributed.broadcast_object_list(box)
+        return box[0]
+
+    def all_gather(self, value: Any) -> list[Any]:
+        """What every process says, in the order of their ranks."""
+        everything = [value]
+        if self.size > 1:
+            everything = [None] * self.size
+            distributed.all_gather_object(everything, value)
+        return everything
+
+
+_SPLIT = re.compile(r"(?P<stem>.*)_\d+")
+
+
+def find_bags(paths: Iterable[Path]) -> list[Path]:
+    """The bags that are given, and those in the folders that are given.
+
+    A folder with `metadata.yaml` is a bag. One without it is a bag where its files are the parts of one recording
+    (`drive_0.mcap`, `drive_1.mcap`); otherwise each of its files is a bag, and so is whatever lies deeper.
+
+    Returns:
+        each bag once, in the order given, those of a folder by name.
+
+    Raises:
+        BagError: a path where there is no bag.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        if not path.exists():
+            raise BagError(
+                f"{path} does not exist.", "Give a rosbag2 folder, a .mcap or .db3 file, or a folder of bags."
+            )
+        bags = [path] if path.is_file() else _below(path)
+        if not bags:
+            refuse_ros1_folder(path)
+            raise BagError(f"{path} holds no bag, nor does any folder in it; bags are *.mcap and *.db3.")
+        for bag in bags:
+            found.setdefault(os.path.realpath(bag), bag)
+    return list(found.values())
+
+
+def _below(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.iterdir() if is_storage(file) and file.is_file())
+    if (folder / "metadata.yaml").exists() or (files and _one_recording(files)):
+        return [folder]
+    deeper = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return [*files, *(bag for entry in deeper if not entry.is_symlink() for bag in _below(entry))]
+
+
+def _one_recording(files: Sequence[Path]) -> bool:
+    if len(files) == 1:
+        return True
+    names = [_stem(file) for file in files]
+    parts = [_SPLIT.fullmatch(name) for name in names]
+    return len({part["stem"] if part else name for part, name in zip(parts, names, strict=True)}) == 1
+
+
+def unique_names(bags: Sequence[Path]) -> dict[str, Path]:
+    """A name for each bag that can be a folder's: its own, numbered where two are called the same."""
+    names: dict[str, Path] = {}
+    for bag in bags:
+        path, number = Path(os.path.abspath(bag)), 1  # of a link its own name, of `.` the folder's
+        stem = (_stem(path) if path.is_file() else path.name).strip(".") or "bag"  # of a hidden file; never a way up
+        name = stem
+        while name in names:
+            number += 1
+            name = f"{stem}-{number}"
+        names[name] = bag
+    return names
+
+
+def _stem(file: Path) -> str:
+    """`drive` of drive.mcap, and of drive.mcap.zstd."""
+    return file.name.split(".")[0] if file.name.count(".") > 1 else file.stem
+
+
+RESULT_BAG, REPORT, METRICS, CLOUDS = "result", "report.html", "metrics.json", "clouds"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is left behind besides `metrics.json`.
+
+    Attributes:
+        bag: the result bag.
+        report: `report.html`.
+        clouds: the form of the labeled clouds' files, `ply` or `pcd`; empty for none.
+    """
+
+    bag: bool = True
+    report: bool = True
+    clouds: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse another form of cloud.
+
+        Raises:
+            ConfigError: with what is accepted.
+        """
+        if self.clouds and self.clouds not in FORMS:
+            raise ConfigError(f"clouds are asked for as {self.clouds!r}; accepted are {' and '.join(FORMS)}.")
+
+
+def evaluate_to_folder(
+    folder: Path,
+    bag: Path,
+    pipeline: Pipeline,
+    options: Options,
+    outputs: Outputs,
+    progress: Callable[[float], None] | None = None,
+) -> tuple[Evaluation, dict[str, Any]]:
+    """Evaluate a bag and leave its files, but for `metrics.json`, in a folder.
+
+    Args:
+        folder: exists and is empty.
+        bag, pipeline, options, progress: as for `evaluate`; the errors too.
+        outputs: which files.
+
+    Returns:
+        What came out, and the same as `metrics` writes it.
+
+    Raises:
+        BagError: the disk is full; what was written before is good.
+    """
+    config = pipeline.config
+    strip = SampleCollector(config.label_space, config.statistics)
+    listeners: list[MaskListener] = [strip] if outputs.report else []
+    if outputs.clouds:
+        listeners.append(CloudFiles(folder / CLOUDS, config.label_space, outputs.clouds))
+    with ExitStack() as stack:
+        if outputs.bag:
+            with BagReader(bag) as reader:
+                sensors = topics_of(reader, pipeline, options).sensors
+            parameters = options.parameters
+            configured = parameters.sensors(config.modalities)
+            names = {m: parameters.resolve(parameters.sensor(m).topic) for m in configured}
+            names |= {modality: source.topic for modality, source in sensors.items()}
+            alpha = parameters.overlay_alpha
+            listeners.append(stack.enter_context(ResultBag(folder / RESULT_BAG, config.label_space, names, alpha)))
+        evaluation = evaluate(bag, pipeline, options, listeners, progress)
+    figures = metrics(evaluation, options, pipeline)
+    if outputs.report:
+        write_report(folder / REPORT, figures, evaluation.scores.traces, strip.moments, config.label_space)
+    return evaluation, figures

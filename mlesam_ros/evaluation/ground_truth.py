@@ -1,0 +1,152 @@
+"""True labels: from a bag's topic, or from a folder of pictures."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.errors import BagError, LabelError
+from mlesam_ros.labels import LabelSpace, refuse_palette
+from mlesam_ros.preprocessing.images import PixelFormat, decode_compressed, image_view
+from mlesam_ros.types import CompressedImage, RawImage
+
+Labels = npt.NDArray[np.uint8]
+
+_LAYOUTS = {
+    "mono8": PixelFormat("u1", 1),
+    "8UC1": PixelFormat("u1", 1),
+    "8SC1": PixelFormat("i1", 1),
+    "mono16": PixelFormat("u2", 1),
+    "16UC1": PixelFormat("u2", 1),
+    "16SC1": PixelFormat("i2", 1),
+    "32SC1": PixelFormat("i4", 1),
+}
+_ASPECT = 0.01
+"""Share by which the ratio of the sides of labels and camera may differ, more than by rounding to whole pixels."""
+_JPEG = b"\xff\xd8"
+_STAMP = re.compile(r"\d{16,19}")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """True labels of one moment.
+
+    Attributes:
+        time: nanoseconds, that of the picture which was labeled: its stamp without the camera's offset.
+        labels: (H, W) uint8 ids.
+    """
+
+    time: int
+    labels: Labels
+
+
+def labels_of(picture: RawImage | CompressedImage, space: LabelSpace) -> Labels:
+    """The ids in an image of labels.
+
+    Args:
+        picture: one channel of 8 to 32-bit integers, see `_LAYOUTS`, or a PNG of one channel.
+        space: what the ids mean.
+
+    Returns:
+        (H, W) uint8.
+
+    Raises:
+        ImageError: another encoding, or fields that do not fit each other.
+        LabelError: an id that is neither a class nor 255, more than one channel, or a JPEG, which alters ids.
+    """
+    if isinstance(picture, RawImage):
+        samples = image_view(picture, _LAYOUTS, "a picture of labels")
+        return _checked(samples, space, f"the picture of labels ({picture.encoding})")
+    if "jpeg" in picture.format or "jpg" in picture.format or picture.data[:2].tobytes() == _JPEG:
+        raise LabelError(
+            f"labels are compressed as {picture.format[:40]!r}, which alters ids.", "Send them as png, or as Image."
+        )
+    return _decoded(picture.data, space, f"the picture of labels ({picture.format[:40]})")
+
+
+def check_aspect(labels: tuple[int, ...], camera: tuple[int, ...]) -> None:
+    """Refuse labels that cannot show what the camera shows.
+
+    Args:
+        labels: (H, W) of the labels.
+        camera: (H, W) of the camera.
+
+    Raises:
+        LabelError: the ratio of the sides differs by more than 1 % and by a pixel or more.
+    """
+    height = camera[0] * labels[1] / camera[1]
+    if abs(labels[0] - height) > max(_ASPECT * height, 1.0):
+        raise LabelError(
+            f"true labels are {labels[1]}x{labels[0]} pixels, but the camera has {camera[1]}x{camera[0]}: another "
+            "aspect ratio, so they are not compared.",
+            "Give labels of the camera's image, at any size of its aspect ratio.",
+        )
+
+
+class LabelFolder:
+    """A folder of label pictures, one PNG per moment, called by its stamp in nanoseconds (`1700000000123456789.png`).
+
+    Attributes:
+        stamps: of all pictures, in order.
+    """
+
+    def __init__(self, folder: str | Path, space: LabelSpace) -> None:
+        """List the folder.
+
+        Raises:
+            BagError: it does not exist, or holds no picture called by a stamp.
+        """
+        self._folder, self._space = Path(folder), space
+        found = {int(m[0]): p for p in sorted(self._folder.glob("*.png")) if (m := _STAMP.search(p.stem))}
+        if not found:
+            raise BagError(
+                f"{folder} holds no label pictures; they must be called by their stamps in nanoseconds, such as "
+                "1700000000123456789.png."
+            )
+        self._files = found
+        self.stamps = sorted(found)
+
+    def near(self, time: int, tolerance: int, offset: int = 0) -> Truth | None:
+        """The labels of the picture nearest to a time, where there is one within the tolerance.
+
+        Args:
+            time: nanoseconds.
+            tolerance: nanoseconds.
+            offset: nanoseconds by which the stamps that the pictures are called by are late.
+
+        Raises:
+            ImageError: the file is no picture.
+            LabelError: an id that is neither a class nor 255.
+        """
+        stamp = time + offset
+        at = int(np.searchsorted(self.stamps, stamp))
+        nearest = min(self.stamps[max(at - 1, 0) : at + 1], key=lambda other: abs(other - stamp))
+        if abs(nearest - stamp) > tolerance:
+            return None
+        path = self._files[nearest]
+        return Truth(time, _decoded(np.fromfile(path, np.uint8), self._space, str(path)))
+
+
+def _decoded(data: npt.NDArray[np.uint8], space: LabelSpace, source: str) -> Labels:
+    refuse_palette(data[:26].tobytes(), source)
+    samples = decode_compressed(data, cv2.IMREAD_UNCHANGED)
+    if samples.ndim != 2:
+        raise LabelError(f"{source} has {samples.shape[2]} channels; a label picture has one, the ids.")
+    return _checked(samples, space, source)
+
+
+def _checked(samples: npt.NDArray[Any], space: LabelSpace, source: str) -> Labels:
+    foreign = np.unique(samples[(samples > space.ignore) | (samples < 0)])
+    if foreign.size:
+        raise LabelError(
+            f"{source} holds {foreign[:5].tolist()}; label space {space.name} has 0 to {len(space) - 1} and 255."
+        )
+    labels = np.ascontiguousarray(samples, np.uint8)
+    space.check(labels, source)
+    return labels

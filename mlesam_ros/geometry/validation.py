@@ -1,0 +1,278 @@
+"""Validation of lenses, mountings and whole calibration files: every fault, not the first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.errors import CalibrationError, ConfigError, Problem
+from mlesam_ros.findings import ERROR, NOTE, WARNING, Finding
+from mlesam_ros.geometry.camera import CameraModel, camera_matrix, intrinsics_faults, picture_faults
+from mlesam_ros.geometry.distortion import make_distortion
+from mlesam_ros.geometry.rig import CAMERA_KEYS, KEYS, TRANSFORM_KEYS, key_faults, transform_from
+from mlesam_ros.geometry.transforms import TransformTree
+from mlesam_ros.strict_yaml import short_repr
+
+Floats = npt.NDArray[np.float64]
+
+_AHEAD = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
+"""body_from_optical of a camera that looks forward."""
+_LIKE, _UNLIKE = 20.0, 45.0
+"""Degrees within which a rotation is taken for a mistake's, and from which on it is not a sensible mounting's."""
+_FAR = 20.0
+"""Meters. No sensor sits farther from the camera on a robot; in millimeters nearly every one does."""
+
+
+def mounting_findings(camera: str, models: Mapping[str, CameraModel], tree: TransformTree) -> Iterator[Finding]:
+    """What is odd about where the sensors sit.
+
+    Args:
+        camera: frame of the label camera.
+        models: frame → its camera, as far as they are good.
+        tree: the transforms, as far as they are good.
+    """
+    sizes = {f"{frame} {model.width}x{model.height}": (model.width, model.height) for frame, model in models.items()}
+    if len(set(sizes.values())) > 1:
+        yield Finding(NOTE, "cameras", f"they have different sizes: {', '.join(sizes)}.")
+    frames = tree.frames
+    if not frames:
+        yield Finding(WARNING, "transforms", "there are none: only the camera's own pictures can be used.", "Add them.")
+        return
+    if camera in frames or camera in models:
+        yield from _disconnected(camera, [*frames, *(frame for frame in models if frame not in frames)], tree)
+    for frame in models:
+        yield from _rotated(frame, [other for other in frames if other not in models], tree)
+
+
+def _disconnected(camera: str, frames: list[str], tree: TransformTree) -> Iterator[Finding]:
+    """Frames that are not connected to the label camera, or implausibly far from it."""
+    for frame in frames:
+        try:
+            offset = tree.lookup(camera, frame).translation
+        except CalibrationError:
+            message = f"it is not connected to {camera}: what is measured in it cannot be used."
+            yield Finding(ERROR, f"frame {frame}", message, "Add the transform that is missing between the two.")
+            continue
+        distance = float(np.linalg.norm(offset))
+        if distance > _FAR:
+            message = f"it sits {distance:.1f} m from {camera}."
+            yield Finding(WARNING, f"frame {frame}", message, "Check that translations are metres, not millimetres.")
+
+
+def _rotated(camera: str, bodies: list[str], tree: TransformTree) -> Iterator[Finding]:
+    """A camera whose rotation against a body's or a LiDAR's frame is that of a mistake; the first such."""
+    for body in bodies:
+        if "optical" in body:
+            continue
+        try:
+            turn = tree.lookup(body, camera).rotation
+        except CalibrationError:
+            continue
+        if _angle_error(turn, _AHEAD) < _UNLIKE:
+            continue
+        if _angle_error(turn, np.eye(3)) < _LIKE:
+            yield Finding(
+                WARNING,
+                f"camera {camera}",
+                f"against {body} it is turned like a body, with z up: an optical frame has z forward, x right, y down.",
+                "Turn it, for a camera that looks forward by the quaternion [-0.5, 0.5, -0.5, 0.5], or let it look up.",
+            )
+            return
+        if _angle_error(turn.T, _AHEAD) < _LIKE:
+            yield Finding(
+                WARNING,
+                f"camera {camera}",
+                f"its transform against {body} looks inverted: as it stands the camera lies on its side.",
+                f"Check that it takes points from child to parent; {body}'s z axis should be up in the picture.",
+            )
+            return
+
+
+def _angle_error(turn: Floats, like: Floats) -> float:
+    """Degrees between a rotation and the nearest of another's, turned about the z axis of the frame it leads to.
+
+    The trace of Rz(a) M is (m00 + m11) cos a + (m10 - m01) sin a + m22, greatest where the two are in phase.
+    """
+    m = like @ turn.T
+    trace = np.hypot(m[0, 0] + m[1, 1], m[1, 0] - m[0, 1]) + m[2, 2]
+    return float(np.degrees(np.arccos(np.clip((trace - 1) / 2, -1.0, 1.0))))
+
+
+_SQUARE = 0.1  # fx and fy of nearly every sensor agree within this
+_CENTRAL = 0.15  # parts of the picture by which the principal point may be off its middle
+
+
+def validate_rig(fields: Any) -> list[Finding]:
+    """Everything that is to be said about a calibration.
+
+    Args:
+        fields: what a file of the layout in `mlesam_ros.geometry.rig` holds, as `read_yaml` gives it.
+
+    Returns:
+        errors, with which it does not load; warnings; notes; in the order of the file.
+    """
+    faults = key_faults(fields, KEYS, "calibration", ("camera", "cameras"))
+    findings = [Finding.from_problem(ERROR, "file", fault) for fault in faults]
+    if not isinstance(fields, Mapping):
+        return findings
+    models: dict[str, CameraModel] = {}
+    cameras = fields.get("cameras")
+    if isinstance(cameras, Mapping) and cameras:
+        for frame, camera in cameras.items():
+            findings += _camera_findings(str(frame), camera, models)
+        if str(fields.get("camera")) not in map(str, cameras):
+            names = ", ".join(map(str, cameras))
+            message = f"camera: {short_repr(fields.get('camera'))} is not among the cameras."
+            findings.append(Finding(ERROR, "file", message, f"Name one of {names}."))
+    elif "cameras" in fields:
+        findings.append(Finding(ERROR, "file", "cameras has no camera.", "Describe at least the label camera."))
+    tree = TransformTree()
+    findings += _transform_findings(fields.get("transforms"), tree)
+    findings += mounting_findings(str(fields.get("camera")), models, tree)
+    return findings
+
+
+def picture_findings(fields: Any, frame: str | None, size: tuple[int, int], name: str) -> list[Finding]:
+    """Whether a picture is one of a camera's.
+
+    Args:
+        fields: as for `validate_rig`; a camera with errors of its own is passed over.
+        frame: the camera's; None for the label camera.
+        size: (height, width) of the picture.
+        name: of the picture.
+    """
+    frame = frame or str(fields["camera"])
+    try:
+        CameraModel.from_dict(fields["cameras"][frame]).check(*size, name)
+    except CalibrationError as error:
+        return [Finding.from_problem(ERROR, f"camera {frame}", error.problem)]
+    except (KeyError, TypeError):
+        return [Finding(ERROR, name, f"there is no camera {frame} to compare it with.", "Name one as FRAME=FILE.")]
+    return []
+
+
+def _camera_findings(frame: str, fields: Any, models: dict[str, CameraModel]) -> Iterator[Finding]:
+    subject = f"camera {frame}"
+    faults = [*key_faults(fields, CAMERA_KEYS, "it", ("width", "height", "K"))]
+    if isinstance(fields, Mapping):
+        faults += _value_faults(fields)
+        if not faults:
+            try:
+                models[frame] = CameraModel.from_dict(fields)
+            except CalibrationError as error:
+                faults.append(error.problem)
+    yield from (Finding.from_problem(ERROR, subject, fault) for fault in faults)
+    if frame in models:
+        yield from (Finding(severity, subject, *rest) for severity, *rest in _implausible(fields, models[frame]))
+
+
+def _value_faults(fields: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is wrong with the numbers of a camera, one by one."""
+    sides = [fields[key] for key in ("width", "height") if key in fields]
+    whole = [isinstance(side, int) and side > 0 for side in sides]
+    if not all(whole):
+        yield Problem(f"width and height are {' and '.join(map(short_repr, sides))}; they must be whole pixels.")
+    if "K" in fields:
+        try:
+            k = camera_matrix(fields["K"])
+        except CalibrationError as error:
+            yield error.problem
+        else:
+            faults = [*intrinsics_faults(k)]
+            yield from faults
+            if not faults and len(sides) == 2 and all(whole):
+                yield from picture_faults(k, *sides)
+    try:
+        d = np.asarray(fields.get("D") or (), np.float64)
+        make_distortion(str(fields.get("model", "pinhole" if not d.size else "")), d)
+    except (TypeError, ValueError) as error:  # a CalibrationError is a ValueError
+        foreign = Problem(f"D is {short_repr(fields.get('D'))}; it must be a list of numbers.")
+        yield error.problem if isinstance(error, CalibrationError) else foreign
+
+
+def _implausible(fields: Mapping[str, Any], camera: CameraModel) -> Iterator[tuple[str, str, str]]:
+    """(severity, message, remedy) of what loads but looks odd."""
+    k, width, height = camera_matrix(fields["K"]), int(fields["width"]), int(fields["height"])
+    ratio = k[0, 0] / k[1, 1]
+    if abs(ratio - 1) > _SQUARE:
+        yield (
+            WARNING,
+            f"fx is {k[0, 0]:g} and fy {k[1, 1]:g}: pixels {1 / ratio:.2f} times as wide as high.",
+            "Calibrate again, unless the pictures are stretched like that.",
+        )
+    for axis, side, name in ((0, width, "column"), (1, height, "row")):
+        off = k[axis, 2] - (side - 1) / 2
+        if abs(off) > _CENTRAL * side:
+            yield (
+                WARNING,
+                f"the principal point's {name} is {k[axis, 2]:g}, {abs(off):.0f} pixels off the middle of {side}.",
+                "Check that K is of this size, not of a larger picture or a part of it.",
+            )
+    yield from _lens_oddities(camera)
+    if "fit" in fields:
+        yield NOTE, f"{fields['fit']} takes it from {width}x{height} to {camera.width}x{camera.height} pixels.", ""
+        stretch = camera.width * height / (width * camera.height)
+        if fields["fit"] == "rescale" and abs(stretch - 1) > 0.01:
+            yield WARNING, f"rescale stretches the pictures by {stretch:.3f}.", "Crop, unless they are stretched."
+
+
+def _lens_oddities(camera: CameraModel) -> Iterator[tuple[str, str, str]]:
+    rays = camera.scaled(min(camera.height, 180), min(camera.width, 240)).rays.astype(np.float64)
+    seen = np.isfinite(rays[..., 0])
+    angles = np.degrees(np.arctan(np.hypot(rays[..., 0], rays[..., 1])))
+    lost = 1 - seen.mean()
+    if lost > 0:
+        reach = np.degrees(np.arctan(camera.distortion.limit))
+        yield (
+            WARNING,
+            f"the {camera.model} lens turns round {reach:.1f} degrees off its axis: {100 * lost:.1f} % of the picture "
+            "has no ray, and nothing lands there.",
+            "Calibrate again with targets up to the corners, unless the picture is black there.",
+        )
+    if seen.any():
+        widest = angles[seen].max()
+        yield NOTE, f"{camera.width}x{camera.height}, {camera.model}, sees {widest:.1f} degrees off its axis.", ""
+
+
+def _transform_findings(entries: Any, tree: TransformTree) -> Iterator[Finding]:
+    if entries is not None and not isinstance(entries, list | tuple):
+        yield Finding(
+            ERROR, "transforms", f"they are {short_repr(entries)}.", "Make them a list of parent, child and pose."
+        )
+        return
+    parents: dict[str, str] = {}
+    for number, entry in enumerate(entries or (), 1):
+        faults = [*key_faults(entry, TRANSFORM_KEYS, "it", ("parent", "child"))]
+        named = isinstance(entry, Mapping) and "parent" in entry and "child" in entry
+        subject = f"transform from {entry['child']} to {entry['parent']}" if named else f"transform {number}"
+        if named:
+            parent, child = str(entry["parent"]).lstrip("/"), str(entry["child"]).lstrip("/")
+            try:
+                tree.set(parent, child, transform_from(entry))
+            except (CalibrationError, ConfigError) as error:
+                faults.append(error.problem)
+            if child in parents:
+                yield Finding(
+                    WARNING,
+                    subject,
+                    f"{child} hangs on {parents[child]} already.",
+                    "Keep one of the two; a frame has one parent.",
+                )
+            parents[child] = parent
+            yield from _quaternion_findings(subject, entry)
+        yield from (Finding.from_problem(ERROR, subject, fault) for fault in faults)
+
+
+def _quaternion_findings(subject: str, entry: Mapping[str, Any]) -> Iterator[Finding]:
+    try:
+        with np.errstate(over="ignore"):
+            length = float(np.linalg.norm(np.asarray(entry.get("quaternion", (1,)), np.float64)))
+    except (TypeError, ValueError):
+        return  # an error already
+    if 1e-3 < abs(length - 1) <= 0.01:
+        yield Finding(
+            WARNING, subject, f"the quaternion's length is {length:.4f} and is made 1.", "Write it with more digits."
+        )

@@ -1,0 +1,75 @@
+"""The encoders of a model's experts: as they were trained, but for what is set otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mlesam_ros.errors import CheckpointError, ConfigError
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.preprocessing.base import Preprocessor
+from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, make_preprocessors
+from mlesam_ros.preprocessing.settings import EVENT_WINDOW, Preprocessing
+from mlesam_ros.types import EVENT, Modality
+
+
+def expert_encoders(
+    config: MLESAMConfig, modalities: Sequence[Modality], preprocessing: Preprocessing
+) -> dict[Modality, Preprocessor]:
+    """The encoders that make the images of some experts.
+
+    Args:
+        config: of the model, with the names, settings and statistics of its encoders.
+        modalities: of the experts.
+        preprocessing: settings of the sensors' data.
+
+    Raises:
+        ConfigError: no encoder is known for a modality, or it has no such setting.
+        CheckpointError: the experts were trained on images with other statistics.
+    """
+    names = {m: _encoder_name(config, m) for m in modalities}
+    encoders = make_preprocessors(names, config.settings, preprocessing)
+    _check_statistics(config, encoders)
+    return encoders
+
+
+def event_window(encoders: Mapping[Modality, Preprocessor], preprocessing: Preprocessing) -> float:
+    """Seconds of events that the readers gather: as set, else as the expert was trained."""
+    return preprocessing.event_window or float(getattr(encoders.get(EVENT), "window", EVENT_WINDOW))
+
+
+def difference_from_training(
+    config: MLESAMConfig, encoders: Mapping[Modality, Preprocessor], preprocessing: Preprocessing
+) -> str:
+    """A sentence with what is set for events and what the expert was trained on; empty where the two agree."""
+    if EVENT not in encoders:
+        return ""
+    trained, used, found = _encoder_name(config, EVENT), encoders[EVENT].name, []
+    if used != trained:
+        found.append(f"event.representation is {used}, but the expert was trained on {trained}")
+    window = float(config.settings.get(EVENT, {}).get("window", EVENT_WINDOW))
+    if (now := event_window(encoders, preprocessing)) != window:
+        found.append(f"event.window is {now:g} s, but the expert was trained on {window:g} s")
+    return f"{' and '.join(found)}; masks may be worse." if found else ""
+
+
+def _encoder_name(config: MLESAMConfig, modality: Modality) -> str:
+    name = config.encoders.get(modality, DEFAULT_PREPROCESSORS.get(modality))
+    if name is None:
+        raise ConfigError(
+            f"no encoder is known for modality {modality!r}; those of {', '.join(DEFAULT_PREPROCESSORS)} are.",
+            "Name its encoder under encoders in the model's configuration.",
+        )
+    return name
+
+
+def _check_statistics(config: MLESAMConfig, encoders: Mapping[Modality, Preprocessor]) -> None:
+    for modality in config.statistics.keys() & encoders.keys():
+        statistics, encoder = config.statistics[modality], encoders[modality]
+        if not np.allclose(statistics, encoder.statistics):
+            raise CheckpointError(
+                f"the {modality} expert was trained on images normalised with {statistics}, but encoder "
+                f"{encoder.name} uses {encoder.statistics}.",
+                "Train the expert again, or use the version of mlesam_ros that it was trained with.",
+            )

@@ -1,0 +1,191 @@
+"""What a model is made of. Where the paper is silent the choice is a field here, and its default is ours."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from torch import nn
+
+from mlesam_ros.errors import ConfigError, MlesamError
+from mlesam_ros.labels import LabelSpace, load_label_space
+from mlesam_ros.model.backbones import BACKBONES, STRIDE
+from mlesam_ros.preprocessing.base import Normalization
+from mlesam_ros.strict_yaml import short_repr
+from mlesam_ros.types import MODALITIES, Modality
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "gate": ("linear", "sigmoid"),
+    "features": ("average", "routed", "both"),
+    "combine": ("mean", "sum", "concat"),
+    "fuse": ("mean", "max_confidence", "main"),
+}
+"""Field → the words it accepts."""
+
+_MOST = 1e6  # of a mean or standard deviation
+
+MODALITY_NAME_RULE = "any text without a dot that is not a method of torch's ModuleDict, such as keys or type"
+"""What may name a modality, in words."""
+
+
+def is_valid_modality(text: Any) -> bool:
+    """Whether a modality may have that name: its expert lies in a `ModuleDict` under it."""
+    return isinstance(text, str) and bool(text) and "." not in text and not hasattr(nn.ModuleDict, text)
+
+
+@dataclass(frozen=True)
+class MLESAMConfig:
+    """A model's configuration. The defaults describe the shipped model; `paper()` describes the paper's.
+
+    Attributes:
+        backbone: a name in `backbones.BACKBONES`.
+        modalities: the experts, in the order in which they are stacked; any distinct names without a dot.
+        label_space: what the C classes are.
+        rank: of the LoRA experts. Paper: 32.
+        image_size: long side in pixels of the images the network reads, a multiple of 32, see `network_size`. Paper:
+            1024.
+        encoders: modality → name of the encoder that makes its image; empty where someone else makes the images.
+        statistics: modality → what that encoder normalized with in training; checked before inference.
+        settings: modality → what that encoder's images were made with in training, such as the window of events; the
+            encoder's defaults where it says nothing, as in checkpoints of earlier versions.
+        gate: whether the router's scores pass a sigmoid before the softmax. The paper's Eq. 8 has a σ that can be read
+            either way; ours is the plain softmax.
+        router_width: hidden units of the router's scoring; 0 for one linear layer, as the paper's formula has it.
+        top_k: how many modalities a level keeps. Unknown in the paper.
+        renormalise: whether the weights that top-k keeps are scaled to sum to one, which is the same as a softmax over
+            the kept ones alone. Unknown in the paper.
+        features: what the decoder sees: the plain average over the modalities, the routed sum, or both.
+        combine: with both, their mean, their sum, or a trained 1x1 convolution of the two side by side that starts as
+            the mean. Unknown in the paper; the mean keeps the scale that SAM's decoder was trained on.
+        auxiliary: whether there is an auxiliary head.
+        fuse: how the two heads make one prediction: mean of the logits, per pixel the more confident head, or the
+            main head alone. Unknown in the paper.
+    """
+
+    backbone: str = "hiera_nano"
+    modalities: tuple[Modality, ...] = MODALITIES
+    label_space: LabelSpace = field(default_factory=lambda: load_label_space("deliver"))
+    rank: int = 16
+    image_size: int = 256
+    encoders: Mapping[Modality, str] = field(default_factory=dict)
+    statistics: Mapping[Modality, Normalization] = field(default_factory=dict)
+    settings: Mapping[Modality, Mapping[str, Any]] = field(default_factory=dict)
+    gate: str = "linear"
+    router_width: int = 0
+    top_k: int = 2
+    renormalise: bool = True
+    features: str = "both"
+    combine: str = "mean"
+    auxiliary: bool = True
+    fuse: str = "mean"
+
+    def __post_init__(self) -> None:
+        """Refuse what no model can be built from.
+
+        Raises:
+            ConfigError: names the value and what is accepted.
+        """
+        for name, accepted in {"backbone": tuple(BACKBONES), **CHOICES}.items():
+            _check_choice(name, getattr(self, name), accepted)
+        for name, least in {"rank": 1, "top_k": 1, "image_size": 1, "router_width": 0}.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}.")
+        if self.image_size % STRIDE:
+            raise ConfigError(f"image_size is {self.image_size}; it must be a multiple of {STRIDE}.")
+        names = list(self.modalities)
+        if not names or len(set(names)) < len(names) or not all(map(is_valid_modality, names)):
+            raise ConfigError(f"modalities are {names}.", f"Give one or more distinct names: {MODALITY_NAME_RULE}.")
+        for key in ("encoders", "statistics", "settings"):
+            foreign = sorted(set(getattr(self, key)) - set(names))
+            if foreign:
+                raise ConfigError(f"{key} names {', '.join(foreign)}, but the modalities are {', '.join(names)}.")
+        for modality, encoder in self.encoders.items():
+            if not isinstance(encoder, str):
+                raise ConfigError(f"encoders names {short_repr(encoder)} for {modality}; accepted is the name of one.")
+        for modality, pair in self.statistics.items():
+            if not _are_statistics(pair):
+                raise ConfigError(
+                    f"statistics of {modality} are {short_repr(pair)}; they must be two times three finite numbers, "
+                    "mean and standard deviation, the second above 0."
+                )
+
+    @classmethod
+    def paper(cls, **changes: Any) -> MLESAMConfig:
+        """The configuration of the paper, as far as it is known."""
+        return cls(**{"backbone": "hiera_base_plus", "rank": 32, "image_size": 1024, **changes})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MLESAMConfig:
+        """From plain JSON or YAML types.
+
+        Args:
+            values: any of the fields; `label_space` is a shipped name, the path of a YAML file, or a mapping.
+
+        Raises:
+            ConfigError: an unknown key or an impossible value.
+            LabelError: the label space is malformed.
+        """
+        for key in values:
+            _check_choice("model key", key, tuple(f.name for f in fields(cls)))
+        try:
+            return cls(**_typed(values))
+        except MlesamError:
+            raise
+        except (TypeError, ValueError, AttributeError) as error:  # a list where a mapping belongs, and the like
+            raise ConfigError(f"the model's configuration has a value of the wrong kind: {error}.") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The inverse of `from_dict`, made of plain JSON types."""
+        values = asdict(self)
+        values["modalities"] = list(self.modalities)
+        values["label_space"] = self.label_space.to_dict()
+        values["encoders"] = dict(self.encoders)
+        values["settings"] = {m: dict(own) for m, own in self.settings.items()}
+        values["statistics"] = {m: [list(mean), list(std)] for m, (mean, std) in self.statistics.items()}
+        return values
+
+
+def network_size(camera: tuple[int, int], image_size: int) -> tuple[int, int]:
+    """(h, w) of the network's images for a camera of (height, width).
+
+    The long side is `image_size`; the short side is the one of the same shape, rounded to a multiple of 32 (a half up,
+    so that 16:9 at 256 becomes 256x160), and at least 32. Node, evaluation and training all ask here.
+    """
+    longest = max(camera)
+    cells = [max(1, (2 * side * image_size + longest * STRIDE) // (2 * longest * STRIDE)) for side in camera]
+    return cells[0] * STRIDE, cells[1] * STRIDE
+
+
+def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain JSON values as the types of the fields."""
+    ready = dict(values)
+    if "modalities" in ready:
+        ready["modalities"] = tuple(ready["modalities"])
+    if "label_space" in ready:
+        space = ready["label_space"]
+        ready["label_space"] = LabelSpace.from_dict(space) if isinstance(space, dict) else load_label_space(space)
+    if "statistics" in ready:
+        ready["statistics"] = {m: (tuple(mean), tuple(std)) for m, (mean, std) in ready["statistics"].items()}
+    if "settings" in ready:
+        ready["settings"] = {m: dict(own) for m, own in ready["settings"].items()}
+    return ready
+
+
+def _are_statistics(pair: Any) -> bool:
+    """Whether a pair is (mean, standard deviation) of three channels."""
+    numbers = [value for values in pair for value in values]
+    if len(pair) != 2 or [len(values) for values in pair] != [3, 3]:
+        return False
+    real = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in numbers)
+    return real and all(-_MOST <= value <= _MOST for value in numbers) and min(pair[1]) > 0
+
+
+def _check_choice(name: str, value: Any, accepted: tuple[str, ...]) -> None:
+    if value in accepted:
+        return
+    near = difflib.get_close_matches(str(value), accepted, n=1)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    raise ConfigError(f"{name} {value!r} is unknown; accepted are {', '.join(accepted)}{hint}")

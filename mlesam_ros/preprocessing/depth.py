@@ -1,0 +1,204 @@
+"""Depth preprocessors: logarithmic depth, and HHA (Gupta et al., ECCV 2014) with its gravity direction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.errors import CalibrationError, ConfigError
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.projection import surface_normals
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.preprocessing.base import Image, Normalization, scatter_to_image
+from mlesam_ros.preprocessing.context import Context, depth_of
+from mlesam_ros.preprocessing.images import Meters
+from mlesam_ros.preprocessing.settings import GRAVITY, SENSOR
+from mlesam_ros.types import AUTO, DEPTH, Modality, SensorFrame
+
+Vector = npt.NDArray[np.float64]
+Normals = npt.NDArray[np.float32]
+
+_BASES = ("base_link", "base_footprint")
+_ROUNDS = ((45.0, 5), (15.0, 5))
+"""Degrees within which a surface counts as level or upright, and how often the direction is sought with them."""
+_MOST = 10_000
+"""Surfaces that are asked; more bring nothing."""
+
+
+def gravity_from_tf(rig: Rig, stamp: int) -> Vector | None:
+    """Down by the transform tree: against z of the fixed frame, or of the robot's base where that is not known.
+
+    Odom and map have z up (REP 105); a base has it upright on level ground (REP 103).
+
+    Args:
+        rig: knows how the label camera hangs on either.
+        stamp: nanoseconds.
+
+    Returns:
+        (3,) float64 unit vector in the label camera's optical frame; None if the tree knows neither.
+    """
+    for frame in (rig.fixed_frame_or_default, *_BASES):
+        if frame is not None:
+            try:
+                return -rig.tree.lookup(rig.camera_frame, frame, stamp).rotation[:, 2]
+            except CalibrationError:
+                continue  # the next one may be known
+    return None
+
+
+def gravity_from_normals(normals: Normals, start: npt.ArrayLike = (0.0, 1.0, 0.0)) -> Vector:
+    """Down by the surfaces themselves: what most of them are level with or upright to.
+
+    Each round splits surfaces into level and upright ones by the direction so far, and then takes the direction that is
+    most parallel to the normals of the level ones and most perpendicular to those of the upright ones.
+    Source: S. Gupta, P. Arbeláez, J. Malik, CVPR 2013, section 4.1.
+
+    Args:
+        normals: (3, ...) unit vectors; NaN ones are passed over.
+        start: (3,) where to begin, within 45 degrees of the truth; by default the picture's own down.
+
+    Returns:
+        (3,) float64 unit vector; the start where no surface tells.
+    """
+    flat = normals.reshape(3, -1)
+    some = np.asarray(flat[:, :: max(flat.shape[1] // _MOST, 1)], np.float64)
+    seen = some[:, np.isfinite(some[0])]
+    down = np.asarray(start, np.float64) / np.linalg.norm(start)
+    for degrees, times in _ROUNDS:
+        for _ in range(times):
+            down = _refined(seen, down, np.radians(degrees))
+    return down
+
+
+def _refined(normals: Vector, down: Vector, threshold: float) -> Vector:
+    along = np.abs(down @ normals)
+    level, upright = normals[:, along > np.cos(threshold)], normals[:, along < np.sin(threshold)]
+    if not level.size and not upright.size:
+        return down
+    best = np.linalg.eigh(upright @ upright.T - level @ level.T)[1][:, 0]  # of the smallest eigenvalue
+    return np.asarray(best if best @ down >= 0 else -best)
+
+
+@dataclass(frozen=True)
+class LogDepth:
+    """ln(meters along the camera's axis) in all three channels.
+
+    A picture that shows what the label camera shows is resized; any other is re-projected from its own camera with a
+    z-buffer.
+
+    Attributes:
+        nearest, farthest: meters that values are clipped to.
+    """
+
+    modality: ClassVar[Modality] = DEPTH
+    name: ClassVar[str] = "log_depth"
+    statistics: ClassVar[Normalization] = ((2.0, 2.0, 2.0), (1.0, 1.0, 1.0))
+    """Ours: 7.4 m, and a factor of e. A street's measured pixels have about mean 1.6 to 2.3 and deviation 0.9."""
+
+    nearest: float = 0.1
+    farthest: float = 200.0
+
+    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
+        """Encode a `Picture` or `CompressedImage`; see `Encoder`. Holes are 0."""
+        meters = depth_of(frame, rig, size, context)
+        pixels = np.nonzero(meters > 0)
+        logs = np.log(np.clip(meters[pixels], self.nearest, self.farthest))
+        return scatter_to_image(np.broadcast_to(logs, (3, len(logs))), pixels, size, self.statistics)
+
+
+_TREE, _DOWN = "tf", "down"
+_NEAREST = 100.0
+"""Centimeters; what is nearer has the disparity of this."""
+_DISPARITY = 31000.0
+_UPRIGHT = 128.0
+"""Count of a surface that is upright; a level one that is seen from above has 38, from below 218."""
+_LOWEST_SHARE = 1.0
+"""Percent of the pixels that may lie below the ground: noise, and holes in the road."""
+
+
+@dataclass(frozen=True)
+class HHA:
+    """Whole counts from 0 to 255 over 255, as in DELIVER's `hha` folder, which was made with Depth2HHA-python.
+
+    Red: 31000 / depth in centimeters. Green: centimeters above the ground. Blue: degrees between the surface's normal,
+    away from the camera, and gravity, plus 38. Source: S. Gupta, R. Girshick, P. Arbeláez, J. Malik, "Learning rich
+    features from RGB-D images", ECCV 2014; constants from https://github.com/charlesCXK/Depth2HHA-python.
+
+    Down is against z of the fixed frame or the robot's base if the transform tree knows one, else `down`, else what the
+    surfaces tell; `gravity` chooses one of the three. The ground is the height that 1 % of the measured pixels lie
+    below (Depth2HHA: the very lowest), but where nothing as low as `least_height` is in view the camera is taken to be
+    `usual_height` above it, as there.
+
+    Attributes:
+        down: gravity in the label camera's optical frame, of any length; None if it is not known.
+        gravity: where down is from: `auto` as above, `tf` for the transform tree alone, `down` for that direction
+            alone, `normals` for the surfaces alone. Where the transform tree does not know it the surfaces tell, and a
+            note says so.
+        radius: pixels to every side of the window that a normal is fitted in.
+        least_height, usual_height: meters.
+    """
+
+    modality: ClassVar[Modality] = DEPTH
+    name: ClassVar[str] = "hha"
+    statistics: ClassVar[Normalization] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    """CMNeXt's for DELIVER: counts over 255, and nothing else."""
+
+    down: tuple[float, float, float] | None = field(default=None, metadata=SENSOR)
+    gravity: str = field(default=AUTO, metadata=SENSOR)
+    radius: int = 3
+    least_height: float = 0.9
+    usual_height: float = 1.3
+
+    def __post_init__(self) -> None:
+        """Refuse a direction that is none.
+
+        Raises:
+            ConfigError: down is not three finite numbers of some length, or the source of gravity is not known.
+        """
+        if self.gravity not in (*GRAVITY, _DOWN) or (self.gravity == _DOWN and self.down is None):
+            raise ConfigError(f"gravity is {self.gravity!r}; accepted are {', '.join(GRAVITY)}, and {_DOWN} with one.")
+        if self.down is not None and not (np.shape(self.down) == (3,) and 0 < np.linalg.norm(self.down) < np.inf):
+            raise ConfigError(
+                f"down is {self.down}; it must be a direction in the camera's optical frame, as (0, 1, 0)."
+            )
+
+    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
+        """Encode a `Picture` or `CompressedImage`; see `Encoder`. Holes are 0, the edges of things included."""
+        meters = depth_of(frame, rig, size, context)
+        camera = rig.camera.scaled(*size)
+        normals = surface_normals(meters, camera, self.radius)
+        down = self._down(normals, camera, rig, frame.time, context)
+        with np.errstate(invalid="ignore"):
+            cosine = np.einsum("chw,c->hw", normals, down.astype(np.float32))
+            red = _DISPARITY / np.maximum(100 * meters, _NEAREST)
+            green = 100 * self._height(meters, camera, down)
+            blue = np.degrees(np.arccos(np.clip(cosine, -1, 1))) + (_UPRIGHT - 90)
+            image = np.rint(np.clip(np.stack([red, green, blue]), 0, 255))
+        image[:, ~np.isfinite(image).all(axis=0)] = 0
+        return np.asarray(image / 255, np.float32)
+
+    def _down(self, normals: Normals, camera: CameraModel, rig: Rig, time: int, context: Context | None) -> Vector:
+        """Gravity in the picture's own frame, which is turned against the optical frame where it is rectified."""
+        down = None
+        if self.gravity in (AUTO, _TREE):
+            down = gravity_from_tf(rig, time if context is None else context.time)
+            if down is None and self.gravity == _TREE and context is not None:
+                context.note(DEPTH, "gravity is found by the surfaces: no transform to the fixed frame or the base.")
+        if down is None and self.down is not None and self.gravity in (AUTO, _DOWN):
+            down = np.asarray(self.down) / np.linalg.norm(self.down)
+        if down is None:
+            return gravity_from_normals(normals)
+        return down if camera.rectification is None else camera.rectification.rotation @ down
+
+    def _height(self, meters: Meters, camera: CameraModel, down: Vector) -> npt.NDArray[np.float32]:
+        """(h, w) meters above the ground."""
+        x, y = camera.rays[..., 0], camera.rays[..., 1]
+        below = meters * (x * np.float32(down[0]) + y * np.float32(down[1]) + np.float32(down[2]))
+        known = below[np.isfinite(below)]
+        some = known[:: max(known.size // 20_000, 1)]
+        ground = float(np.percentile(some, 100 - _LOWEST_SHARE)) if some.size else 0.0
+        height = (ground if ground >= self.least_height else self.usual_height) - below
+        return np.asarray(height, np.float32)

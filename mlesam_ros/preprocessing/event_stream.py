@@ -1,0 +1,329 @@
+"""Gather event packets into the time window before a timestamp."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.errors import PacketError
+from mlesam_ros.preprocessing.event_codecs import (
+    Decoded,
+    EventArray,
+    LibcaerCmpDecoder,
+    clip_to_sensor,
+    decode_libcaer,
+    decode_mono,
+)
+from mlesam_ros.preprocessing.evt3 import WRAP, Evt3Decoder
+from mlesam_ros.preprocessing.settings import EVENT_WINDOW, WINDOWS
+from mlesam_ros.types import NANOSECONDS, EventWindow
+
+DRIFT = 200e-6
+"""Seconds per second by which the two clocks may part: two crystals of 100 ppm each."""
+LATE = 10_000_000
+"""Nanoseconds. What comes later than this against the others shows a clock that was set, not a delay."""
+
+
+class SensorClock:
+    """Follows the offset between one sensor's clock and the host's.
+
+    Attributes:
+        jumps: how often one of the clocks was set; also counts up while a recording is played at another speed.
+    """
+
+    def __init__(self, wrap: int = 0) -> None:
+        """Know nothing yet.
+
+        Args:
+            wrap: nanoseconds after which the sensor's clock may have started again unseen; 0 for never.
+        """
+        self.jumps = 0
+        self._wrap = wrap
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the offset, as after the sensor was started anew."""
+        self._offset: int | None = None
+        self._stamp = 0
+
+    def offset(self, stamp: int, sensor: int) -> int:
+        """What to add to the sensor times of the packet at hand.
+
+        Args:
+            stamp: when one of its events reached the host, nanoseconds on the host's clock.
+            sensor: the same event's time, nanoseconds on the sensor's clock.
+
+        Returns:
+            Nanoseconds; never more than stamp - sensor.
+        """
+        seen = stamp - sensor
+        if self._offset is not None:
+            expected = self._offset + round(DRIFT * max(stamp - self._stamp, 0))
+            if self._wrap:
+                expected += round((seen - expected) / self._wrap) * self._wrap
+            delay = seen - expected
+            self.jumps += abs(delay) > LATE
+            if 0 < delay <= LATE:
+                seen = expected
+        self._offset, self._stamp = seen, stamp
+        return seen
+
+
+class EventBuffer:
+    """Events in order of time, appended at one end and dropped at the other.
+
+    What has been handed out is never written again: when the arrays are full the live part moves to new ones.
+
+    Attributes:
+        newest: time of the event appended last, nanoseconds; far in the past before the first.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        """Start empty.
+
+        Args:
+            capacity: most events kept, the newest.
+        """
+        self._capacity = capacity
+        self._arrays = _empty(0)
+        self._start = self._stop = 0
+        self.newest = -(1 << 62)
+
+    @property
+    def columns(self) -> Decoded:
+        """x, y, t, polarity of the live events; views."""
+        x, y, t, polarity = self._arrays
+        live = slice(self._start, self._stop)
+        return x[live], y[live], t[live], polarity[live]
+
+    def extend(self, events: Decoded, since: int) -> int:
+        """Append events, drop those before `since`.
+
+        Args:
+            events: in order of time, none before `newest`.
+            since: nanoseconds.
+
+        Returns:
+            How many of the rest were dropped because there were too many.
+        """
+        self._start += int(np.searchsorted(self.columns[2], since))
+        fresh = int(np.searchsorted(events[2], since))
+        count = len(events[2]) - fresh
+        surplus = max(self._stop - self._start + count - self._capacity, 0)
+        from_live = min(surplus, self._stop - self._start)
+        self._start += from_live
+        fresh += surplus - from_live
+        x, y, t, polarity = events
+        self._append((x[fresh:], y[fresh:], t[fresh:], polarity[fresh:]))
+        return surplus
+
+    def _append(self, events: Decoded) -> None:
+        count = len(events[2])
+        if not count:
+            return
+        if self._stop + count > len(self._arrays[2]):
+            live = self.columns
+            self._arrays = _empty(max(2 * (len(live[2]) + count), 1 << 14))
+            self._start, self._stop = 0, len(live[2])
+            _copy(live, self._arrays, 0)
+        _copy(events, self._arrays, self._stop)
+        self._stop += count
+        self.newest = int(events[2][-1])
+
+
+def _copy(columns: Iterable[npt.NDArray[Any]], arrays: Iterable[npt.NDArray[Any]], at: int) -> None:
+    for column, array in zip(columns, arrays, strict=True):
+        array[at : at + len(column)] = column
+
+
+def _empty(size: int) -> Decoded:
+    return (np.empty(size, np.uint16), np.empty(size, np.uint16), np.empty(size, np.int64), np.empty(size, np.bool_))
+
+
+ENCODINGS = ("evt3", "libcaer_cmp", "libcaer", "mono")
+
+_ARRAY = "event array"
+_MOST_EVENTS = 4_000_000
+"""Events kept at most, whatever the stamps say: more than any sensor sends in 30 ms."""
+_LONGEST_PACKET = 10 * NANOSECONDS
+"""Drivers send many packets per second."""
+_LATEST_BASE = 1 << 62
+"""Nanoseconds, the year 2116."""
+_CONTAINER = NANOSECONDS // 100
+"""What libcaer gathers before it hands events on, by default; its driver sends one such container per message."""
+_SAME_CLOCK = NANOSECONDS
+"""An array whose events lie no further from its stamp has them on the host's clock."""
+
+
+class EventWindower:
+    """Gathers the messages of one event camera, in order."""
+
+    def __init__(self, window: float = EVENT_WINDOW) -> None:
+        """Start without history.
+
+        Args:
+            window: seconds of events to keep.
+
+        Raises:
+            PacketError: the window is outside `WINDOWS`.
+        """
+        low, high = WINDOWS
+        if not low <= window <= high:
+            raise PacketError(f"event window is {window} s; accepted are {low:g} to {high:g}.")
+        self._window = round(window * NANOSECONDS)
+        self._counters = {"packets": 0, "lost": 0, "resets": 0, "clock_jumps": 0, "overflow": 0, "outside": 0}
+        self._evt3, self._libcaer_cmp = Evt3Decoder(), LibcaerCmpDecoder()
+        self._seq: int | None = None
+        self._camera: tuple[str, tuple[int, int]] | None = None
+        self._clock = SensorClock()
+        self._buffer = EventBuffer(_MOST_EVENTS)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What happened so far.
+
+        `packets` read, `lost` by gaps in seq, `resets` by a driver or recording that started again, `clock_jumps` as
+        `SensorClock` counts them, `overflow` events that were one too many, and what `Evt3Decoder` counts; of these
+        `unknown` and `outside` in every encoding.
+        """
+        total = self._counters | self._evt3.counters
+        total["outside"] += self._counters["outside"]
+        total["unknown"] += self._libcaer_cmp.counters["unknown"]
+        total["clock_jumps"] += self._clock.jumps
+        return total
+
+    def push(
+        self,
+        data: npt.NDArray[np.uint8],
+        encoding: str,
+        size: tuple[int, int],
+        stamp: int,
+        seq: int,
+        is_bigendian: bool = False,
+        time_base: int = 0,
+    ) -> EventWindow:
+        """Add an `EventPacket`.
+
+        Args:
+            data: (n,) uint8, the packet's `events`.
+            encoding: one of `ENCODINGS`.
+            size: (height, width) of the sensor in pixels.
+            stamp: the header's, nanoseconds on the host's clock.
+            seq: the packet's number.
+            is_bigendian: byte order of `mono` and `libcaer_cmp`; the others are little-endian always.
+            time_base: nanoseconds that the packet's times count from; EVT3 has no use for it.
+
+        Returns:
+            The events of the window that ends with the newest one, or with the stamp when nothing moves. The arrays are
+            views of memory that is not written again.
+
+        Raises:
+            PacketError: encoding, size, time base or data are not what they must be.
+        """
+        _check(encoding, time_base)
+        self._reset_on_change(encoding, size)
+        self._check_sequence(seq)
+        x, y, t, polarity = self._decode(data, encoding, is_bigendian)
+        if encoding != "evt3":
+            t += time_base
+        if len(t):
+            t += self._clock.offset(stamp, int(t[_stamped_index(t, encoding)]))
+        return self._add((x, y, t, polarity), stamp)
+
+    def push_array(self, array: EventArray) -> EventWindow:
+        """Add an `EventArray`; returns and raises what `push` does."""
+        self._reset_on_change(_ARRAY, (array.height, array.width))
+        x, y, t, polarity = array.columns
+        _check_span(t)
+        if len(t) and min(abs(int(t[0]) - array.stamp), abs(int(t[-1]) - array.stamp)) > _SAME_CLOCK:
+            t += self._clock.offset(array.stamp, int(t[0]))
+        return self._add((x, y, t, polarity), array.stamp)
+
+    def _reset_on_change(self, encoding: str, size: tuple[int, int]) -> None:
+        """With another sensor or encoding everything before is history."""
+        if not all(0 < side <= 0xFFFF for side in size):
+            raise PacketError(f"event sensor is {size[1]}x{size[0]} pixels; both must be 1 to 65535.")
+        if self._camera == (encoding, size):
+            return
+        self._camera = encoding, size
+        self._evt3.height, self._evt3.width = size
+        self._counters["clock_jumps"] += self._clock.jumps
+        self._clock = SensorClock(WRAP * 1000 if encoding == "evt3" else 0)
+        self._reset_decoders()
+        self._buffer = EventBuffer(_MOST_EVENTS)
+
+    def _check_sequence(self, seq: int) -> None:
+        """After lost packets the decoder's row is stale; after a restart of the driver its clock is, too."""
+        # A seq that stays the same is a simulator's that does not count.
+        gap = 0 if self._seq in (None, seq) else seq - self._seq - 1
+        if gap:
+            self._counters["lost"] += max(gap, 0)
+            self._reset_decoders()
+        if gap < 0:
+            self._clock.reset()
+        self._seq = seq
+
+    def _reset_decoders(self) -> None:
+        self._evt3.reset()
+        self._libcaer_cmp.reset()
+
+    def _decode(self, data: npt.NDArray[np.uint8], encoding: str, is_bigendian: bool) -> Decoded:
+        """Events in the order of the packet, t in nanoseconds of the sensor's clock or since the packet's time base."""
+        try:
+            if encoding == "evt3":
+                x, y, t, polarity = self._evt3.decode(data)
+                t *= 1000
+            elif encoding == "libcaer_cmp":
+                x, y, t, polarity = self._libcaer_cmp.decode(data, is_bigendian)
+            else:
+                x, y, t, polarity = decode_libcaer(data) if encoding == "libcaer" else decode_mono(data, is_bigendian)
+            _check_span(t)
+        except PacketError:
+            self._reset_decoders()
+            raise
+        return x, y, t, polarity
+
+    def _add(self, events: Decoded, stamp: int) -> EventWindow:
+        """The window, once events with host times are added to it."""
+        assert self._camera is not None
+        size = self._camera[1]
+        self._counters["packets"] += 1
+        if stamp < self._buffer.newest - self._window:
+            self._counters["resets"] += 1
+            self._buffer = EventBuffer(_MOST_EVENTS)
+        (x, y, t, polarity), outside = clip_to_sensor(events, size)
+        self._counters["outside"] += outside
+        end = max(stamp, self._buffer.newest)
+        if len(t):
+            # Time does not run back, neither for a packet that came faster than all before nor for damaged bytes.
+            t = np.maximum.accumulate(np.maximum(t, self._buffer.newest))
+            end = int(t[-1])
+        self._counters["overflow"] += self._buffer.extend((x, y, t, polarity), end - self._window)
+        x, y, t, polarity = self._buffer.columns
+        return EventWindow(size[1], size[0], x, y, t, polarity, end - self._window, end)
+
+
+def _check(encoding: str, time_base: int) -> None:
+    if encoding not in ENCODINGS:
+        raise PacketError(
+            f"event encoding {encoding[:40]!r} is not decoded; accepted are {', '.join(ENCODINGS)}.",
+            "Set the camera driver's encoding.",
+        )
+    if encoding != "evt3" and not 0 <= time_base < _LATEST_BASE:
+        raise PacketError(f"time_base is {time_base} ns; in a {encoding} packet it must be below {_LATEST_BASE}.")
+
+
+def _stamped_index(t: npt.NDArray[np.int64], encoding: str) -> int:
+    """Which of a packet's events the stamp is about."""
+    return int(t.searchsorted(t[0] + _CONTAINER, side="right")) - 1 if encoding.startswith("libcaer") else 0
+
+
+def _check_span(t: npt.NDArray[np.int64]) -> None:
+    if len(t) and (span := int(t.max()) - int(t.min())) > _LONGEST_PACKET:
+        raise PacketError(
+            f"event packet spans {span / NANOSECONDS:.1f} s by its own clock; more than "
+            f"{_LONGEST_PACKET / NANOSECONDS:g} s means that its bytes are damaged."
+        )

@@ -1,0 +1,222 @@
+"""Event preprocessors: counts per pixel, polarity, and time surfaces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.errors import ConfigError, PacketError
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.preprocessing.base import Image, Normalization, wrong_payload
+from mlesam_ros.preprocessing.context import Context
+from mlesam_ros.preprocessing.image_warp import warp_by_depth
+from mlesam_ros.preprocessing.images import to_rgb
+from mlesam_ros.preprocessing.settings import EVENT_WINDOW
+from mlesam_ros.types import EVENT, CompressedImage, EventWindow, Modality, RawImage, SensorFrame
+
+
+def bin_indices(events: EventWindow, part: slice, size: tuple[int, int]) -> npt.NDArray[np.intp]:
+    """The cells of some events, as places in a flat (h, w, 2) array: brighter, darker.
+
+    Plain arithmetic on 32-bit numbers, which runs several to an instruction; a table per axis takes twice as long.
+
+    Args:
+        events: the events.
+        part: which of them.
+        size: (h, w) of the picture, at most the sensor's; a sensor pixel belongs to the cell that its center is in.
+
+    Raises:
+        PacketError: one of them lies outside the sensor.
+    """
+    x, y = events.x[part], events.y[part]
+    if len(x) and (x.max() >= events.width or y.max() >= events.height):
+        raise PacketError(
+            f"events reach column {x.max()} and row {y.max()}; the sensor has {events.width}x{events.height} pixels."
+        )
+    cell = _along(y, events.height, size[0])
+    cell *= size[1]
+    cell += _along(x, events.width, size[1])
+    cell <<= 1
+    cell += (~events.polarity[part]).astype(cell.dtype)
+    return cell.astype(np.intp)
+
+
+def pixels_per_bin(pixels: int, cells: int) -> npt.NDArray[np.float32]:
+    """How many of a side's pixels each of its cells has, (cells,)."""
+    return np.bincount(_along(np.arange(pixels), pixels, cells).astype(np.intp), minlength=cells).astype(np.float32)
+
+
+def _along(pixel: npt.NDArray[Any], pixels: int, cells: int) -> Any:
+    """The cell of each pixel along one side: its center, (pixel + 1/2) · cells / pixels, rounded down."""
+    cell: Any = pixel.astype(np.uint32 if 2 * pixels * cells < 1 << 32 else np.uint64)
+    if cells != pixels:
+        cell *= 2 * cells
+        cell += cells
+        cell //= 2 * pixels
+    return cell
+
+
+Counts = npt.NDArray[np.float32]
+_BATCH = 1 << 15
+"""Events counted at once: their cells stay in a core's own cache."""
+
+
+@dataclass(frozen=True)
+class EventCounts:
+    """Brighter and darker events of the window per pixel of the sensor; the third channel is 0.
+
+    A network pixel shows the mean count of the sensor's pixels that it covers, so numbers mean the same at every size.
+    A ready-made picture of events (a renderer's) counts as one event where a channel is 255.
+
+    Attributes:
+        most: counts are cut off here: a flickering lamp must not drown the street.
+        window: seconds of events that the reader gathers for it.
+        brighter, darker: channels of a ready-made RGB picture that hold the two polarities. CARLA's documentation
+            (DELIVER comes from CARLA) paints brighter blue and darker red. Gray pictures fill both.
+    """
+
+    modality: ClassVar[Modality] = EVENT
+    name: ClassVar[str] = "event_counts"
+    statistics: ClassVar[Normalization] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    """Ours: a count is its own scale, and no event is 0. A street's pixels with events have about 0.6 +- 1.4."""
+
+    most: float = 10.0
+    window: float = EVENT_WINDOW
+    brighter: int = 2
+    darker: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the channels.
+
+        Raises:
+            ConfigError: brighter or darker is no channel of an RGB image.
+        """
+        if not {self.brighter, self.darker} <= {0, 1, 2}:
+            raise ConfigError(f"brighter and darker are {self.brighter} and {self.darker}; accepted are 0, 1 and 2.")
+
+    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
+        """Encode `EventWindow`, or a `RawImage` or `CompressedImage` of them; see `Encoder`."""
+        counts: Counts
+        if isinstance(frame.payload, EventWindow):
+            view = warp_by_depth(frame, (frame.payload.height, frame.payload.width), rig, size, context)
+            counts = self.reduce(frame.payload, view.coarse)
+        elif isinstance(frame.payload, RawImage | CompressedImage):
+            picture = to_rgb(frame.payload)[..., [self.brighter, self.darker]].astype(np.float32) / 255
+            view = warp_by_depth(frame, (picture.shape[0], picture.shape[1]), rig, size, context)
+            reduced = cv2.resize(picture, view.coarse[::-1], interpolation=cv2.INTER_AREA)
+            counts = np.asarray(reduced, np.float32)
+        else:
+            raise wrong_payload(frame, "EventWindow, a RawImage or a CompressedImage")
+        image = np.zeros((3, *size), np.float32)
+        image[:2] = view.warp(np.minimum(counts, self.most)).transpose(2, 0, 1)
+        return image
+
+    def reduce(self, events: EventWindow, size: tuple[int, int]) -> Counts:
+        """(h, w, 2) float32: what the cells of a reduced sensor show; see `count_events`."""
+        return count_events(events, size)
+
+
+@dataclass(frozen=True)
+class EventPolarity(EventCounts):
+    """The polarity of the newest event of each pixel of the sensor: 1 in its channel, 0 in the other two.
+
+    So CARLA draws its event camera (https://carla.readthedocs.io/en/latest/ref_sensors/), and DELIVER's files over 255
+    are this image. A network pixel shows the mean of the sensor's pixels that it covers.
+    """
+
+    name: ClassVar[str] = "event_polarity"
+
+    most: float = 1.0
+
+    def reduce(self, events: EventWindow, size: tuple[int, int]) -> Counts:
+        """(h, w, 2) float32: the share of each cell's pixels whose newest event is brighter, and darker."""
+        full = (events.height, events.width)
+        newest = np.zeros((events.height * events.width, 2), np.float32)
+        cells = bin_indices(events, slice(None), full)
+        # Times do not decrease, and of several values for one place NumPy keeps the last: the newest.
+        newest[cells >> 1] = np.stack([cells % 2 == 0, cells % 2 == 1], axis=1)
+        image = newest.reshape(*full, 2)
+        return image if size == full else np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA))
+
+
+def count_events(events: EventWindow, size: tuple[int, int]) -> Counts:
+    """How often the pixels reported.
+
+    Args:
+        events: the events.
+        size: (h, w) of the result, at most the sensor's; each sensor pixel belongs to the cell that its center is in.
+
+    Returns:
+        (h, w, 2) float32: brighter, darker events per sensor pixel of the cell.
+
+    Raises:
+        PacketError: an event lies outside the sensor.
+    """
+    counts = np.zeros(2 * size[0] * size[1], np.float32)
+    for start in range(0, len(events.x), _BATCH):
+        np.add.at(counts, bin_indices(events, slice(start, start + _BATCH), size), np.float32(1))
+    image = counts.reshape(*size, 2)
+    if size != (events.height, events.width):
+        rows_in, cols_in = pixels_per_bin(events.height, size[0]), pixels_per_bin(events.width, size[1])
+        image /= rows_in[:, None, None] * cols_in[:, None]
+    return image
+
+
+@dataclass(frozen=True)
+class TimeSurface:
+    """exp(-age / decay) of the newest brighter and the newest darker event of each pixel; the third channel is 0.
+
+    X. Lagorce et al., "HOTS: A Hierarchy of Event-Based Time-Surfaces for Pattern Recognition", IEEE TPAMI 39(7),
+    2017, equation 3. Age counts back from the end of the window. A network pixel shows the newest event of the sensor's
+    pixels that it covers. Where counts tell how much an edge stands out, a surface tells which way it moved, and a
+    flickering lamp is no brighter than anything else.
+
+    A ready-made picture of events has no times: it is refused, `event_counts` reads it.
+
+    Attributes:
+        decay: seconds after which an event counts 1/e; a third of the 30 ms window by default.
+        window: seconds of events that the reader gathers for it.
+    """
+
+    modality: ClassVar[Modality] = EVENT
+    name: ClassVar[str] = "time_surface"
+    statistics: ClassVar[Normalization] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    """A surface is between 0 and 1 by itself, and no event is 0."""
+
+    decay: float = 0.010
+    window: float = EVENT_WINDOW
+
+    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
+        """Encode `EventWindow`; see `Encoder`."""
+        events = frame.payload
+        if not isinstance(events, EventWindow):
+            raise wrong_payload(frame, "Events for a time surface; a ready-made picture is read by event_counts")
+        view = warp_by_depth(frame, (events.height, events.width), rig, size, context)
+        image = np.zeros((3, *size), np.float32)
+        image[:2] = view.warp(time_surface(events, view.coarse, self.decay)).transpose(2, 0, 1)
+        return image
+
+
+def time_surface(events: EventWindow, size: tuple[int, int], decay: float) -> npt.NDArray[np.float32]:
+    """How recent the newest event of each cell is.
+
+    Args:
+        events: the events.
+        size: (h, w) of the result, at most the sensor's; each sensor pixel belongs to the cell that its center is in.
+        decay: seconds.
+
+    Returns:
+        (h, w, 2) float32: brighter, darker; 1 for an event at the window's end, 0 for none.
+
+    Raises:
+        PacketError: an event lies outside the sensor.
+    """
+    surface = np.zeros(2 * size[0] * size[1], np.float32)
+    age = (events.end - events.t).astype(np.float32)
+    # Times do not decrease, and of several values for one place NumPy keeps the last: the newest.
+    surface[bin_indices(events, slice(None), size)] = np.exp(age * np.float32(-1e-9 / decay))
+    return surface.reshape(*size, 2)

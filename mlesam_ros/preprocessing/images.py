@@ -1,0 +1,468 @@
+"""Decode sensor_msgs Image and CompressedImage data into NumPy arrays, RVL-compressed depth included."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import struct
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.errors import ImageError
+from mlesam_ros.geometry.pixels import resize_nearest
+from mlesam_ros.types import CompressedImage, RawImage
+
+MOST_PIXELS = 1 << 26
+"""More than the camera of any robot has."""
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+"""JPEG markers that carry the size."""
+_BARE = {0x00, 0x01, 0xFF, *range(0xD0, 0xD9)}
+"""What may follow 0xFF in a JPEG and has no content: no marker, filling, markers that stand alone."""
+_SCAN = 0xDA
+_BIT_DEPTH = 24
+"""Byte of a PNG that holds its bit depth: after signature, length and name of IHDR, width and height."""
+
+
+def check_declared_size(data: bytes) -> None:
+    """Refuse what announces more than there is, or than any camera has; the rest is the decoder's to find.
+
+    Args:
+        data: the file.
+
+    Raises:
+        ImageError: it is neither JPEG nor PNG, announces too many pixels, or a chunk of a PNG ends behind the file.
+    """
+    if data.startswith(_PNG):
+        size = _png_size(data)
+    elif data.startswith(_JPEG):
+        size = _jpeg_size(data)
+    else:
+        start = data[:4].hex(" ") or "nothing"
+        raise ImageError(f"compressed picture of {len(data)} bytes starting with {start} is neither jpeg nor png.")
+    if size[0] * size[1] > MOST_PIXELS:
+        raise ImageError(f"compressed picture announces {size[0]}x{size[1]} pixels; at most {MOST_PIXELS} are read.")
+
+
+def announces_16_bits(data: npt.NDArray[np.uint8]) -> bool:
+    """Whether a file is a PNG of 16-bit samples, by its header (ISO/IEC 15948, 11.2.2)."""
+    head = data[: _BIT_DEPTH + 1].tobytes()
+    return head.startswith(_PNG) and len(head) > _BIT_DEPTH and head[_BIT_DEPTH] == 16
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    """(width, height) of the header, which must be the first chunk; (0, 0) without one."""
+    at, size = len(_PNG), (0, 0)
+    while at + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        if at + 12 + length > len(data):
+            raise ImageError(
+                f"png picture has {len(data)} bytes, but its chunk {name!r} ends at byte {at + 12 + length}; it is cut "
+                "off or damaged."
+            )
+        if name == b"IHDR" and length >= 8:
+            sizes = struct.unpack_from(">II", data, at + 8)
+            size = max(size, (sizes[0], sizes[1]), key=lambda one: one[0] * one[1])
+        if name == b"IEND":
+            break
+        at += 12 + length
+    return size
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """(width, height) of the largest frame header before the first scan; (0, 0) without one."""
+    at, size = 2, (0, 0)
+    while 0 <= (at := data.find(b"\xff", at)) <= len(data) - 4:  # decoders pass over what lies between segments, too
+        marker = data[at + 1]
+        if marker in _BARE:
+            at += 1
+            continue
+        if marker == _SCAN:
+            break
+        if marker in _FRAMES and at + 9 <= len(data):
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            size = max(size, (width, height), key=lambda one: one[0] * one[1])
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return size
+
+
+class PixelFormat(NamedTuple):
+    """Sample type, channels, and the OpenCV code that makes RGB of it; None where it needs none.
+
+    `lines` is how many rows lie in memory per row of the picture: more than one where color has planes of its own.
+    """
+
+    dtype: str
+    channels: int
+    to_rgb: int | None = None
+    lines: float = 1
+
+
+def image_view(picture: RawImage, layouts: Mapping[str, PixelFormat], what: str) -> npt.NDArray[Any]:
+    """A picture's samples where they lie.
+
+    Args:
+        picture: the picture.
+        layouts: encoding → layout, the encodings that are accepted.
+        what: how the message calls a picture with one of these encodings.
+
+    Returns:
+        (H, W, channels), or (H, W) for one channel, in the picture's own byte order; a view. With color planes
+        (H * lines, W), the planes one below the other.
+
+    Raises:
+        ImageError: with the field at fault, its value and what is accepted.
+    """
+    layout = layouts.get(picture.encoding)
+    if layout is None:
+        raise ImageError(f"encoding {picture.encoding[:40]!r} is not {what}; {_accepted(picture.encoding, layouts)}")
+    height, width, step = picture.height, picture.width, picture.step
+    if height < 1 or width < 1:
+        raise ImageError(f"image is {width}x{height} pixels; both must be at least 1.")
+    dtype = np.dtype(layout.dtype).newbyteorder(">" if picture.is_bigendian else "<")
+    pixel = layout.channels * dtype.itemsize
+    rows = int(height * layout.lines)
+    if rows != height * layout.lines:
+        raise ImageError(f"image is {width}x{height} pixels; {picture.encoding} needs an even height.")
+    if len(picture.data) == rows * width * pixel:
+        step = width * pixel  # rows without padding: the field is redundant, and not set by every driver
+    if step < width * pixel:
+        raise ImageError(f"step is {step} bytes; {width} pixels of {picture.encoding} need at least {width * pixel}.")
+    if len(picture.data) != rows * step:
+        raise ImageError(f"data has {len(picture.data)} bytes; {rows} rows with a step of {step} make {rows * step}.")
+    shape: tuple[int, ...] = (rows, width, layout.channels)
+    strides: tuple[int, ...] = (step, pixel, dtype.itemsize)
+    if layout.channels == 1:
+        shape, strides = shape[:2], strides[:2]
+    return np.ndarray(shape, dtype, np.ascontiguousarray(picture.data), 0, strides)
+
+
+def _accepted(encoding: str, layouts: Mapping[str, PixelFormat]) -> str:
+    near = difflib.get_close_matches(encoding[:40], layouts, 3)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"{hint}accepted are {', '.join(layouts)}."
+
+
+def decode_compressed(data: npt.NDArray[np.uint8], flags: int) -> npt.NDArray[Any]:
+    """The picture in a compressed file.
+
+    Args:
+        data: (n,) uint8, the file: JPEG or PNG.
+        flags: OpenCV's `IMREAD_` flags.
+
+    Raises:
+        ImageError: it is of another kind, too large, or OpenCV can make nothing of it.
+    """
+    check_declared_size(data.tobytes())
+    try:
+        decoded = cv2.imdecode(np.ascontiguousarray(data), flags)
+    except cv2.error as error:
+        raise ImageError(f"compressed picture of {len(data)} bytes is refused by OpenCV: {error.err}.") from error
+    if decoded is None:
+        raise ImageError(f"compressed picture of {len(data)} bytes cannot be decoded; it is cut off or damaged.")
+    return np.asarray(decoded)
+
+
+_HEADER = 8
+_MOST_PIXELS = 1 << 25
+"""A few bytes can claim any number of zeros; no depth sensor has so many pixels."""
+_LONGEST = 10
+"""Groups of three bits in a number of 29 bits, more than which nothing here needs."""
+_SHIFTS = np.arange(28, -1, -4, dtype=np.uint32)
+
+
+def decode_rvl(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
+    """The counts of a picture.
+
+    Args:
+        data: (n,) uint8, from the width on.
+
+    Returns:
+        (H, W) uint16.
+
+    Raises:
+        ImageError: the size is absurd, or the data end before the picture does.
+    """
+    if len(data) < _HEADER:
+        raise ImageError(f"RVL picture has {len(data)} bytes; its size alone has {_HEADER}.")
+    width, height = (int(side) for side in np.ascontiguousarray(data[:_HEADER]).view("<u4"))
+    if not 0 < width * height <= _MOST_PIXELS:
+        raise ImageError(f"RVL picture claims {width}x{height} pixels; 1 to {_MOST_PIXELS} in all are accepted.")
+    numbers = _numbers(data[_HEADER:])
+    runs, used = _runs(numbers, width * height)
+    inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)  # (H * W,) which pixels are not zero
+    headers = np.concatenate([[0], np.cumsum(runs[1::2] + 2)[:-1]])
+    told = np.ones(used, np.bool_)
+    told[headers], told[headers + 1] = False, False
+    zigzag = numbers[:used][told]
+    counts = np.zeros(width * height, np.uint16)
+    counts[inside] = np.cumsum((zigzag >> 1) ^ -(zigzag & 1)).astype(np.uint16)
+    return counts.reshape(height, width)
+
+
+def _numbers(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """All whole numbers of the stream; the last one may be padding."""
+    words = np.ascontiguousarray(data[: len(data) // 4 * 4]).view("<u4")
+    groups = ((words[:, None] >> _SHIFTS) & np.uint32(15)).astype(np.uint8).ravel()
+    ends = np.flatnonzero(groups < 8)
+    if not len(ends):
+        return np.zeros(0, np.int64)
+    groups = groups[: ends[-1] + 1]
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    if (ends - starts).max() >= _LONGEST:
+        raise ImageError(f"RVL picture has a number of more than {3 * _LONGEST} bits; its bytes are damaged.")
+    place = np.arange(len(groups)) - np.repeat(starts, ends - starts + 1)
+    return np.add.reduceat((groups & 7).astype(np.int64) << 3 * place, starts)
+
+
+def _runs(numbers: npt.NDArray[np.int64], pixels: int) -> tuple[npt.NDArray[np.int64], int]:
+    """Lengths of the runs, zeros and others by turns, and how many numbers they and their differences take."""
+    runs, at, left = [], 0, pixels
+    while left > 0:
+        if at + 1 >= len(numbers):
+            raise ImageError(f"RVL picture ends {left} pixels early; its bytes are cut off.")
+        zeros, others = int(numbers[at]), int(numbers[at + 1])
+        left -= zeros + others
+        at += 2 + others
+        if left < 0 or at > len(numbers) or not zeros + others:
+            raise ImageError(f"RVL picture has a run of {zeros} zeros and {others} others, which do not fit into it.")
+        runs += [zeros, others]
+    return np.array(runs, np.int64), at
+
+
+Rgb = npt.NDArray[np.uint8]
+Meters = npt.NDArray[np.float32]
+
+SIGNIFICANT_BITS = (8, 10, 12, 14, 16)
+"""Depths of the converters of cameras, whose samples come in 16 bits."""
+MILLIMETER = 0.001
+"""Meters per count of a 16-bit depth picture, after REP-118."""
+
+_COLOR: dict[str, tuple[int, int | None]] = {
+    "rgb": (3, None),
+    "bgr": (3, cv2.COLOR_BGR2RGB),
+    "rgba": (4, cv2.COLOR_RGBA2RGB),
+    "bgra": (4, cv2.COLOR_BGRA2RGB),
+    "mono": (1, cv2.COLOR_GRAY2RGB),
+    "bayer_rggb": (1, cv2.COLOR_BayerRGGB2RGB),
+    "bayer_bggr": (1, cv2.COLOR_BayerBGGR2RGB),
+    "bayer_gbrg": (1, cv2.COLOR_BayerGBRG2RGB),
+    "bayer_grbg": (1, cv2.COLOR_BayerGRBG2RGB),
+}
+CAMERA_LAYOUTS: dict[str, PixelFormat] = {
+    **{f"{name}8": PixelFormat("u1", *rest) for name, rest in _COLOR.items()},
+    **{f"{name}16": PixelFormat("u2", *rest) for name, rest in _COLOR.items()},
+    # Untyped names mean what cv_bridge takes them for.
+    "8UC1": PixelFormat("u1", 1, cv2.COLOR_GRAY2RGB),
+    "8UC3": PixelFormat("u1", 3, cv2.COLOR_BGR2RGB),
+    "8UC4": PixelFormat("u1", 4, cv2.COLOR_BGRA2RGB),
+    "uyvy": PixelFormat("u1", 2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422": PixelFormat("u1", 2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuyv": PixelFormat("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
+    "yuv422_yuy2": PixelFormat("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
+    # Brightness first, then pairs of U and V (V and U in nv21), for every 2x2 pixels or (nv24) for each.
+    "nv12": PixelFormat("u1", 1, cv2.COLOR_YUV2RGB_NV12, 1.5),
+    "nv21": PixelFormat("u1", 1, cv2.COLOR_YUV2RGB_NV21, 1.5),
+    "nv24": PixelFormat("u1", 1, None, 3),
+}
+DEPTH_LAYOUTS: dict[str, PixelFormat] = {
+    "16UC1": PixelFormat("u2", 1),
+    "mono16": PixelFormat("u2", 1),
+    "32FC1": PixelFormat("f4", 1),
+}
+
+_MOSAIC = re.compile(r"(bayer_(?:rggb|bggr|gbrg|grbg))(?:8|16)\b", re.IGNORECASE)
+"""The encoding of a Bayer mosaic at the beginning of a format."""
+
+_NEAREST, _FARTHEST = 1e-4, 1e5
+"""Meters between which a depth is one. Beyond lie zeros, infinities, and huge numbers that mean them."""
+
+_YUV_TO_RGB = np.array([[1.164, 0.0, 1.596, -222.912], [1.164, -0.391, -0.813, 135.488], [1.164, 2.018, 0.0, -276.928]])
+"""ITU-R BT.601, studio range (Y 16 to 235), as OpenCV has it; the last column holds the offsets."""
+
+_DEPTH_HEADER = np.dtype([("codec", "<i4"), ("a", "<f4"), ("b", "<f4")])
+"""What compressedDepth puts before the file."""
+
+
+def to_rgb(picture: RawImage | CompressedImage) -> Rgb:
+    """A camera's picture as RGB.
+
+    Args:
+        picture: any of `CAMERA_LAYOUTS`, or a file that OpenCV reads (jpeg, png), see `decode_camera`.
+
+    Returns:
+        (H, W, 3) uint8; for rgb8 a view of the picture's bytes. Of 16-bit samples the upper 8 of the significant bits.
+
+    Raises:
+        ImageError: encoding, size, step or data do not fit each other.
+    """
+    if isinstance(picture, CompressedImage):
+        picture = decode_camera(picture)
+    samples = image_view(picture, CAMERA_LAYOUTS, "a camera picture")
+    if picture.encoding == "nv24":
+        return _from_nv24(picture, samples.strides[0])
+    if samples.dtype.itemsize == 2:
+        bits = picture.significant_bits or find_significant_bits(samples)
+        samples = np.minimum(samples >> (bits - 8), 255).astype(np.uint8)
+    code = CAMERA_LAYOUTS[picture.encoding].to_rgb
+    if code is None:
+        return samples
+    try:
+        return np.asarray(cv2.cvtColor(samples, code), np.uint8)
+    except cv2.error as error:
+        raise ImageError(
+            f"{picture.encoding} picture of {picture.width}x{picture.height} is not made RGB; YUV needs an even width."
+        ) from error
+
+
+def decode_camera(picture: CompressedImage) -> RawImage:
+    """The uncompressed image in a file, with the encoding that it had before it was compressed.
+
+    `compressed_image_transport` writes color images as bgr8 or bgr16 and leaves a Bayer mosaic as it is, in one
+    channel; the first word of the format is the encoding of the image that was compressed. A file's EXIF orientation
+    is ignored, since the calibration describes the sensor as it is mounted.
+
+    Args:
+        picture: a camera's; format such as `bayer_rggb8; png compressed `, `rgb8; jpeg compressed bgr8` or `jpeg`.
+
+    Raises:
+        ImageError: it is a depth picture, or cannot be decoded.
+    """
+    if "compressedDepth" in picture.format:
+        raise ImageError(f"format {picture.format[:40]!r} is a depth picture; a camera's is jpeg or png.")
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    samples = np.ascontiguousarray(decode_compressed(picture.data, flags))
+    if samples.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"compressed picture has samples of {samples.dtype}; 8 and 16 bits are read.")
+    bits = 8 * samples.dtype.itemsize
+    mosaic = _MOSAIC.match(picture.format.strip())
+    name = "bgr" if samples.ndim == 3 else mosaic[1].lower() if mosaic else "mono"
+    height, width = samples.shape[:2]
+    data = samples.reshape(height, -1).view(np.uint8).reshape(-1)
+    big = sys.byteorder == "big"
+    return RawImage(
+        height, width, f"{name}{bits}", len(data) // height, data, big, significant_bits=picture.significant_bits
+    )
+
+
+def find_significant_bits(samples: npt.NDArray[Any], least: int = 8) -> int:
+    """How many bits of 16-bit samples are in use: 8, 10, 12, 14 or 16, by the largest of them.
+
+    Args:
+        samples: of one image, uint16 of any byte order.
+        least: bits that are known to be in use.
+    """
+    largest = int(samples.max(initial=0))
+    return next(bits for bits in SIGNIFICANT_BITS if bits >= least and largest < 1 << bits)
+
+
+def _from_nv24(picture: RawImage, step: int) -> Rgb:
+    """A row of color pairs lies in two rows of memory, each `step` bytes long; OpenCV has no code for it."""
+    data, size = np.ascontiguousarray(picture.data), (picture.height, picture.width)
+    brightness = np.ndarray(size, np.uint8, data, 0, (step, 1))
+    color = np.ndarray((*size, 2), np.uint8, data, picture.height * step, (2 * step, 2, 1))
+    return np.asarray(cv2.transform(np.dstack([brightness, color]), _YUV_TO_RGB), np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class DepthSamples:
+    """A depth picture before its counts are made meters.
+
+    Attributes:
+        counts: (H, W) of any byte order: floats or uint16.
+        unit: meters per count; 0 for millimeters in uint16 and meters in floats.
+        inverse: (a, b) where uint16 counts hold inverse depth, meters = a / (count - b); else None.
+    """
+
+    counts: npt.NDArray[Any]
+    unit: float
+    inverse: tuple[float, float] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        height, width = self.counts.shape
+        return height, width
+
+    @property
+    def meters_per_count(self) -> float:
+        """The unit that is in use."""
+        is_metric = self.counts.dtype.kind == "f" or self.inverse is not None
+        return self.unit or (1.0 if is_metric else MILLIMETER)
+
+    def meters(self, size: tuple[int, int] | None = None) -> Meters:
+        """The depth along the camera's axis, NaN where nothing was measured.
+
+        Args:
+            size: (h, w) to sample the picture at, pixel by nearest pixel so that no depth is invented; None for all.
+
+        Returns:
+            (H, W) or (h, w) float32.
+        """
+        counts = self.counts
+        if size is not None:
+            counts = resize_nearest(counts, size, alternate=False)  # uneven steps would make a slope look rippled
+        if self.inverse is not None:
+            a, b = self.inverse
+            with np.errstate(divide="ignore"):
+                meters = np.float32(a) / (counts.astype(np.float32) - np.float32(b))
+            meters[counts == 0] = np.nan
+        else:
+            meters = counts.astype(np.float32)
+        if self.meters_per_count != 1.0:
+            with np.errstate(over="ignore"):
+                meters *= np.float32(self.meters_per_count)
+        meters[~((meters >= _NEAREST) & (meters <= _FARTHEST))] = np.nan
+        return meters
+
+
+def parse_depth(picture: RawImage | CompressedImage) -> DepthSamples:
+    """A depth picture, checked but not yet converted.
+
+    Args:
+        picture: any of `DEPTH_LAYOUTS`, compressedDepth (png or rvl), or a 16-bit gray png.
+
+    Raises:
+        ImageError: encoding, size, step or data do not fit each other.
+    """
+    if isinstance(picture, RawImage):
+        return DepthSamples(image_view(picture, DEPTH_LAYOUTS, "a depth picture"), picture.unit)
+    data, inverse = picture.data, None
+    if "compressedDepth" in picture.format:
+        if len(data) < _DEPTH_HEADER.itemsize:
+            raise ImageError(f"compressedDepth has {len(data)} bytes; its header alone has {_DEPTH_HEADER.itemsize}.")
+        data = np.ascontiguousarray(data)
+        header, data = (data[: _DEPTH_HEADER.itemsize].view(_DEPTH_HEADER)[0], data[_DEPTH_HEADER.itemsize :])
+        if picture.format.startswith("32FC1"):
+            inverse = float(header["a"]), float(header["b"])
+            if not (np.isfinite(inverse).all() and inverse[0] > 0):
+                raise ImageError(
+                    f"compressedDepth has the parameters {inverse}; they must be finite, the first positive."
+                )
+    if "compressedDepth rvl" in picture.format:
+        return DepthSamples(decode_rvl(data), picture.unit, inverse)
+    counts = decode_compressed(data, cv2.IMREAD_UNCHANGED)
+    if counts.dtype != np.uint16 or counts.ndim != 2:
+        raise ImageError(f"compressed depth is {counts.dtype} of shape {counts.shape}; it must be 16-bit grey png.")
+    return DepthSamples(counts, picture.unit, inverse)
+
+
+def depth_to_meters(picture: RawImage | CompressedImage) -> Meters:
+    """A depth picture in meters.
+
+    Args:
+        picture: as for `parse_depth`.
+
+    Returns:
+        (H, W) float32 meters along the camera's axis; NaN where nothing was measured.
+
+    Raises:
+        ImageError: encoding, size, step or data do not fit each other.
+    """
+    return parse_depth(picture).meters()

@@ -1,0 +1,130 @@
+"""LiDAR preprocessors: range, intensity and height, and the projection of the DELIVER data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.geometry.projection import project
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.preprocessing.base import Image, Normalization, scatter_to_image, wrong_payload
+from mlesam_ros.preprocessing.context import Context
+from mlesam_ros.preprocessing.point_cloud import cloud_to_camera, cloud_xyz, echo_strength
+from mlesam_ros.types import LIDAR, Modality, PointCloud, SensorFrame
+
+
+@dataclass(frozen=True)
+class RangeIntensityHeight:
+    """Meters from the camera's center, strength of the echo from 0 to 255, meters above the LiDAR.
+
+    The nearest point of a pixel wins. Height is z in the LiDAR's own frame, which points up on a level sensor
+    (REP 103): the ground lies at minus the mounting height.
+
+    The channels are those of the SDK of MUSES (https://github.com/timbroed/MUSES, processing/utils.py) but for details:
+    its range counts from the LiDAR and begins at 1 m, where several points meet the last one wins, and a 2x2 dilation
+    takes the largest number of each channel by itself. Its pictures are float32, or uint16 as (value + 100) · 150.
+
+    Attributes:
+        dilation: pixels to every side that a point covers as well; 1 (3x3) closes much of the gap between the rings of
+            32 beams, at the cost of one pixel at silhouettes.
+        near: meters along the camera's axis; nearer points are the robot itself.
+    """
+
+    modality: ClassVar[Modality] = LIDAR
+    name: ClassVar[str] = "range_intensity_height"
+    statistics: ClassVar[Normalization] = ((20.0, 45.0, -0.7), (16.0, 32.0, 2.0))
+    """Ours, of pixels with a point, from real and simulated streets. CAFuser's for MUSES count empty pixels too."""
+
+    dilation: int = 1
+    near: float = 0.5
+    farthest: ClassVar[float] = 120.0
+    highest: ClassVar[float] = 20.0
+
+    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
+        """Encode a `PointCloud`; see `Encoder`. Pixels without a point are 0."""
+        cloud = frame.payload
+        if not isinstance(cloud, PointCloud):
+            raise wrong_payload(frame, "a PointCloud")
+        xyz = cloud_xyz(cloud)
+        camera_from_lidar = cloud_to_camera(frame, rig, context)
+        seen = project(xyz, camera_from_lidar, rig.camera, size, self.near, self.dilation)
+        values = self.channels(seen.range, echo_strength(cloud, context)[seen.index], xyz[seen.index, 2])
+        return scatter_to_image(np.stack(values), (seen.rows, seen.cols), size, self.statistics)
+
+    def channels(self, range: Any, intensity: Any, height: Any) -> tuple[Any, Any, Any]:
+        """The three channels of points, before they are normalized; NumPy arrays and torch tensors alike.
+
+        Args:
+            range: (n,) float32 meters.
+            intensity: (n,) float32 strength of the echo, 255 at full strength.
+            height: (n,) float32 meters.
+        """
+        return range.clip(None, self.farthest), intensity.clip(0, 255), height.clip(-self.highest, self.highest)
+
+
+SHOWN = ("attenuation", "range", "intensity")
+
+
+@dataclass(frozen=True)
+class DeliverLidar:
+    """Gray dots on black, one number in all three channels, over 255.
+
+    Unconfirmed: DELIVER publishes no code that drew its `*_lidar_front.png`. What is known: 8 bits, in one channel or
+    in three that are read as they are (its own loader); black where there is no point, and brighter where points matter
+    more, since CAFuser thickens them by a maximum and refuses to do so to the colored variant (its loader); drawn in
+    CARLA, whose LiDAR reports exp(-0.004 · range) as intensity (https://carla.readthedocs.io/en/latest/ref_sensors/).
+    So the default is ours: CARLA's intensity, computed from the range, which any LiDAR measures. Hold a picture of your
+    copy against one of these before you trust experts that were trained on it, and set `shows` if it differs.
+
+    Attributes:
+        shows: `attenuation` (255 · exp(-rate · range), what CARLA calls intensity), `range` (255 at `farthest`) or
+            `intensity` (the driver's own).
+        rate: per meter; CARLA's default.
+        farthest: meters; farther points are left out. CARLA's examples set 100.
+        dilation: pixels to every side that a point covers as well; 0 in the files, 1 is CAFuser's kernel of 3.
+    """
+
+    modality: ClassVar[Modality] = LIDAR
+    name: ClassVar[str] = "deliver_lidar"
+    statistics: ClassVar[Normalization] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    """CMNeXt's for DELIVER: counts over 255, and nothing else."""
+
+    shows: str = "attenuation"
+    rate: float = 0.004
+    farthest: float = 100.0
+    dilation: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be shown.
+
+        Raises:
+            ConfigError: with the accepted names.
+        """
+        if self.shows not in SHOWN:
+            raise ConfigError(f"shows is {self.shows!r}; accepted are {', '.join(SHOWN)}.")
+
+    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
+        """Encode a `PointCloud`; see `Encoder`. Pixels without a point are 0."""
+        if not isinstance(frame.payload, PointCloud):
+            raise wrong_payload(frame, "a PointCloud")
+        placement = cloud_to_camera(frame, rig, context)
+        seen = project(cloud_xyz(frame.payload), placement, rig.camera, size, dilation=self.dilation)
+        strength = echo_strength(frame.payload, context)[seen.index] if self.shows == "intensity" else None
+        gray = self.gray(seen.range, strength)
+        return scatter_to_image(np.broadcast_to(gray, (3, len(gray))), (seen.rows, seen.cols), size, self.statistics)
+
+    def gray(self, range: Any, intensity: Any = None) -> Any:
+        """Whole counts over 255 of points, 0 for those beyond `farthest`.
+
+        Args:
+            range: (n,) float32 meters.
+            intensity: (n,) float32 strength of the echo, 255 at full strength; read only where it is shown.
+        """
+        if self.shows == "attenuation":
+            count = 255 * np.exp(-self.rate * range)
+        else:
+            count = 255 * (range / self.farthest) if self.shows == "range" else intensity
+        return np.rint(count.clip(0, 255)) * (range <= self.farthest) / np.float32(255)

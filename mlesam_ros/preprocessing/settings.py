@@ -1,0 +1,118 @@
+"""Settings of the sensors' data that preprocessors need."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.preprocessing.images import SIGNIFICANT_BITS
+from mlesam_ros.preprocessing.sweep_gatherer import GATHER_AUTO
+from mlesam_ros.types import AUTO
+
+EVENT_WINDOW = 0.030
+"""Seconds of events in one image, as in MUSES."""
+WINDOWS = (0.001, 10.0)
+"""Shortest and longest window in seconds."""
+DEPTH_UNITS = (1e-6, 1000.0)
+"""Smallest and largest unit of depth in meters per count."""
+INTENSITY_SCALES = (1e-6, 1e9)
+"""Smallest and largest intensity at full strength."""
+GRAVITY = (AUTO, "tf", "normals")
+"""Sources of gravity by name; a fixed direction is three numbers."""
+SENSOR = {"sensor": True}
+"""Metadata of an encoder's field that is about the sensor, not about the image that an expert is trained on."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Settings of the sensors' data; the defaults find everything out, or take it from the checkpoint.
+
+    Attributes:
+        significant_bits: `camera.significant_bits`, of 16-bit samples; 0 to find them by the largest sample seen.
+        depth_unit: `depth.unit`, meters per count; 0 for millimeters in integers and meters in floats.
+        gravity: `depth.gravity`, one of `GRAVITY`, or the direction in the label camera's optical frame: `0, 1, 0`.
+        intensity_field: `lidar.intensity_field`; auto for the first known name.
+        intensity_scale: `lidar.intensity_scale`, the value at full strength; 0 to find it.
+        time_unit: `lidar.time_unit`, of the points' times; auto to find it.
+        gather: `lidar.gather`, seconds of messages that make a sweep; 0 for whole sweeps, negative to find it.
+        event_window: `event.window`, seconds; 0 for what the checkpoint was trained with.
+        event_representation: `event.representation`, name of an encoder; auto for what the checkpoint was trained with.
+    """
+
+    significant_bits: int = 0
+    depth_unit: float = 0.0
+    gravity: str = AUTO
+    intensity_field: str = AUTO
+    intensity_scale: float = 0.0
+    time_unit: str = AUTO
+    gather: float = GATHER_AUTO
+    event_window: float = 0.0
+    event_representation: str = AUTO
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing.
+
+        Raises:
+            ConfigError: names the parameter, its value and what is accepted.
+        """
+        if self.significant_bits not in (0, *SIGNIFICANT_BITS):
+            raise ConfigError(
+                f"camera.significant_bits is {self.significant_bits}; accepted are 0, 8, 10, 12, 14 and 16.",
+                "Set camera.significant_bits to the depth of the camera's converter, or to 0.",
+            )
+        _check_number("depth.unit", self.depth_unit, DEPTH_UNITS)
+        _check_number("lidar.intensity_scale", self.intensity_scale, INTENSITY_SCALES)
+        _check_number("event.window", self.event_window, WINDOWS)
+        if self.gravity not in GRAVITY:
+            direction(self.gravity)
+
+    @property
+    def cloud_field(self) -> str:
+        """The intensity field by name; empty for the known names."""
+        return "" if self.intensity_field in ("", AUTO) else self.intensity_field
+
+
+@dataclass(frozen=True)
+class Found:
+    """A fact about a topic's data that is not announced in its messages.
+
+    Attributes:
+        words: the fact in one phrase.
+        usual: whether it is that of most drivers, and nothing is set.
+        absent: whether the data lack it.
+    """
+
+    words: str
+    usual: bool = False
+    absent: bool = False
+
+
+def _check_number(name: str, value: float, limits: tuple[float, float]) -> None:
+    low, high = limits
+    if value != 0 and not low <= value <= high:
+        raise ConfigError(
+            f"{name} is {value}; accepted are 0 and {low:g} to {high:g}.", f"Set {name} to 0 to have it found."
+        )
+
+
+def direction(text: str) -> tuple[float, float, float]:
+    """The direction of gravity in a text such as `0, 1, 0`.
+
+    Raises:
+        ConfigError: it is not three finite numbers of some length.
+    """
+    try:
+        x, y, z = (float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        x = y = z = 0.0
+    if not 0 < math.hypot(x, y, z) < math.inf:
+        raise ConfigError(
+            f"depth.gravity is {text!r}; accepted are {', '.join(GRAVITY)} and three numbers.",
+            "Set depth.gravity to auto, or to a direction in the camera's optical frame such as '0, 1, 0'.",
+        )
+    return x, y, z
+
+
+DEFAULTS = Preprocessing()
+"""Everything found out, or taken from the checkpoint."""

@@ -1,0 +1,243 @@
+"""The rig as CameraInfo, TF and the calibration file tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo
+from tf2_msgs.msg import TFMessage
+
+from mlesam_ros.bags.serialization import deserialize
+from mlesam_ros.config import CameraParameters, NodeParameters, initial_rig
+from mlesam_ros.errors import PacketError, Problem, format_error
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.rig_learner import RigBuilder, is_static
+from mlesam_ros.types import MODALITIES, Modality, SensorFrame
+
+_OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+_INFO, _TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
+_DEFAULTS = {False: "/tf", True: "/tf_static"}
+"""Whether its transforms are static → the topic that is listened to unless the sensors' namespace has another."""
+
+
+class TopicListener:
+    """Subscriptions to one topic: one, and another for each publisher that the first does not hear in full.
+
+    A volatile subscription does not hear what a latched publisher sent before it came; a transient-local one does not
+    hear a volatile publisher at all, nor a reliable one a best-effort publisher.
+
+    Args:
+        node: who listens.
+        topic: its name, relative or absolute.
+        message: the message's class.
+        callback: called with the bytes of each message, of some messages twice.
+        qos: of the first subscription, unless `qos_overrides.<topic>.subscription.*` say otherwise.
+    """
+
+    def __init__(
+        self, node: Node, topic: str, message: type, callback: Callable[[bytes], None], qos: QoSProfile
+    ) -> None:
+        self._node, self._topic, self._depth = node, node.resolve_topic_name(topic), qos.depth
+        self._create = partial(node.create_subscription, message, topic, callback, raw=True)
+        self._subscriptions: list[Subscription[Any]] = [
+            self._create(qos, qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE))
+        ]
+
+    def poll(self) -> None:
+        """Subscribe once more where a publisher is not heard in full."""
+        for publisher in self._node.get_publishers_info_by_topic(self._topic):
+            offered = publisher.qos_profile
+            if not any(_hears_all(subscription.qos_profile, offered) for subscription in self._subscriptions):
+                kinds = {"durability": offered.durability, "reliability": offered.reliability}
+                self._subscriptions.append(self._create(QoSProfile(depth=self._depth, **kinds)))
+
+    def close(self) -> None:
+        """Stop listening."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions.clear()
+
+
+def _hears_all(asked: QoSProfile, offered: QoSProfile) -> bool:
+    """Whether a subscription hears everything that a publisher sent and sends."""
+    latched = offered.durability == DurabilityPolicy.TRANSIENT_LOCAL
+    wants_latched = asked.durability == DurabilityPolicy.TRANSIENT_LOCAL
+    lossy = offered.reliability == ReliabilityPolicy.BEST_EFFORT
+    if latched and not lossy:
+        return wants_latched and asked.reliability == ReliabilityPolicy.RELIABLE
+    if offered.durability == DurabilityPolicy.VOLATILE and wants_latched:
+        return False
+    return not (lossy and asked.reliability == ReliabilityPolicy.RELIABLE)
+
+
+class CalibrationListener:
+    """Keeps a `Rig` up to date from the moment it is made until `close`.
+
+    What the calibration file says holds until a message says otherwise.
+
+    Args:
+        node: who listens.
+        parameters: as configured.
+        keep: called with topic, message type, bytes of each message, and whether it holds for ever.
+
+    Raises:
+        MlesamError: the calibration file is not usable.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        parameters: NodeParameters,
+        keep: Callable[[str, str, bytes, bool], None] = lambda topic, type_name, raw, lasting: None,
+    ) -> None:
+        self._node, self._keep = node, keep
+        self._parameters = parameters
+        topics = {m: node.resolve_topic_name(parameters.sensor(m).topic) for m in MODALITIES}
+        self._learner = RigBuilder(initial_rig(parameters), parameters, self._report, topics)
+        self._infos = self._info_listeners()
+        self._transforms = {
+            static: {topic: self._transform_listener(topic, static)} for static, topic in _DEFAULTS.items()
+        }
+        back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
+        self._jumps = node.get_clock().create_jump_callback(back, post_callback=self._on_clock_jump)
+
+    @property
+    def rig(self) -> Rig:
+        """What is known by now. The worker reads it while callbacks write it."""
+        return self._learner.rig
+
+    @property
+    def problems(self) -> dict[str, Problem]:
+        """Topic → what is wrong with a CameraInfo or a transform."""
+        return self._learner.problems
+
+    @property
+    def heard(self) -> set[str]:
+        """Topics with transforms that a message came on."""
+        return self._learner.heard
+
+    def bind(self, frame: SensorFrame) -> SensorFrame:
+        """See `RigBuilder.bind`."""
+        return self._learner.bind(frame)
+
+    @property
+    def rivals(self) -> Problem | None:
+        """Several nodes that publish one CameraInfo. A driver that starts again has the name of the old one."""
+        for modality in MODALITIES:
+            sensor = self._parameters.sensor(modality)
+            if isinstance(sensor, CameraParameters) and sensor.info_topic:
+                topic = self._node.resolve_topic_name(sensor.info_topic)
+                infos = self._node.get_publishers_info_by_topic(topic)
+                names = sorted({f"{i.node_namespace.rstrip('/')}/{i.node_name}" for i in infos})
+                if len(names) > 1:
+                    message = f"{len(names)} publishers on {topic}: {', '.join(names)}."
+                    return Problem(message, f"Stop all but one of them, or set {modality}.info_topic to another topic.")
+        return None
+
+    def close(self) -> None:
+        """Stop listening."""
+        for listener in self._listeners:
+            listener.close()
+        self._jumps.unregister()
+
+    def poll(self) -> None:
+        """Look at the publishers that came or went; call it often."""
+        self._follow_namespace()
+        for listener in self._listeners:
+            listener.poll()
+
+    @property
+    def _listeners(self) -> list[TopicListener]:
+        return [*self._infos, *(one for listeners in self._transforms.values() for one in listeners.values())]
+
+    @property
+    def missing(self) -> Problem | None:
+        """Why no mask can be made yet; None once the label camera is known."""
+        if self.rig.has_camera:
+            return None
+        topic = self._node.resolve_topic_name(self._parameters.camera.info_topic)
+        if topic in self.problems:
+            return self.problems[topic]
+        state = "publisher present" if self._node.count_publishers(topic) else "no publisher"
+        return Problem(
+            f"no CameraInfo yet on {topic}, {state}: masks need the camera's size and lens.",
+            "Publish it or set calibration_file.",
+        )
+
+    def _info_listeners(self) -> list[TopicListener]:
+        cameras = {m: s for m in MODALITIES if isinstance(s := self._parameters.sensor(m), CameraParameters)}
+        return [
+            TopicListener(
+                self._node,
+                sensor.info_topic,
+                CameraInfo,
+                partial(self._on_info, modality, sensor),
+                QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT),
+            )
+            for modality, sensor in cameras.items()
+            if sensor.info_topic
+        ]
+
+    def _transform_listener(self, topic: str, static: bool) -> TopicListener:
+        durability = DurabilityPolicy.TRANSIENT_LOCAL if static else DurabilityPolicy.VOLATILE
+        name = self._node.resolve_topic_name(topic)
+        qos = QoSProfile(depth=100, durability=durability)
+        return TopicListener(self._node, topic, TFMessage, partial(self._on_transforms, name, static), qos)
+
+    def _follow_namespace(self) -> None:
+        """Listen to the transforms of the sensors' own namespace as soon as somebody publishes them there.
+
+        A topic whose publisher has left stays, with what came on it. A name that /tf or /tf_static is remapped to is
+        the user's choice, and stays.
+        """
+        node = self._node
+        defaults = {static: topic for static, topic in _DEFAULTS.items() if node.resolve_topic_name(topic) == topic}
+        carried = [t for t, types in node.get_topic_names_and_types() if _TRANSFORMS in types]
+        carried = [topic for topic in carried if node.count_publishers(topic)]
+        followed = [topic for static in defaults for topic in self._transforms[static]]
+        carried += [topic for topic in followed if topic in self.heard or topic not in _DEFAULTS.values()]
+        carried = [topic for topic in dict.fromkeys(carried) if is_static(topic) in defaults]
+        sensors = [node.resolve_topic_name(self._parameters.sensor(m).topic) for m in self._parameters.modalities]
+        described = self._learner.choose_topics(carried, sensors)
+        for static, default in defaults.items():
+            wanted = [topic for topic in described if is_static(topic) == static] or [default]
+            listeners = self._transforms[static]
+            for topic in [topic for topic in listeners if topic not in wanted]:
+                listeners.pop(topic).close()
+                self.rig.tree.forget(topic)
+            for topic in wanted:
+                if topic not in listeners:
+                    listeners[topic] = self._transform_listener(topic, static)
+
+    def _on_info(self, modality: Modality, sensor: CameraParameters, raw: bytes) -> None:
+        topic = self._node.resolve_topic_name(sensor.info_topic)
+        self._keep(topic, _INFO, raw, False)
+        if (info := self._unpacked(topic, raw, _INFO)) is not None:
+            self._learner.on_camera_info(topic, modality, info)
+
+    def _on_transforms(self, topic: str, static: bool, raw: bytes) -> None:
+        self._keep(topic, _TRANSFORMS, raw, static)
+        if (message := self._unpacked(topic, raw, _TRANSFORMS)) is not None:
+            self._learner.on_transforms(topic, message, static)
+
+    def _on_clock_jump(self, jump: TimeJump) -> None:
+        self.rig.tree.clock_jumped_to(int(self._node.get_clock().now().nanoseconds))
+
+    def _unpacked(self, topic: str, raw: bytes, type_name: str) -> Any:
+        """The message; None for bytes that are none, which is a problem like any other."""
+        try:
+            return deserialize(raw, type_name)
+        except PacketError as error:
+            self._learner.note(topic, format_error(error))
+        return None
+
+    def _report(self, topic: str, problem: Problem) -> None:
+        self._node.get_logger().warning(f"{topic}: {problem}")

@@ -1,0 +1,378 @@
+"""Diagnose a running system: topics, QoS, parameters of the node."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.srv import GetState
+from rcl_interfaces.srv import GetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter, parameter_value_to_python
+from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
+from rclpy.signals import SignalHandlerOptions
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+from mlesam_ros.config import CameraParameters, NodeParameters, iter_parameters, sync_config
+from mlesam_ros.doctor.calibration_checks import CalibrationMessages, Lookups, calibration_findings
+from mlesam_ros.doctor.content import content_findings, message_findings
+from mlesam_ros.doctor.diagnosis import DoctorReport, sensor_row, set_figures, sorted_findings
+from mlesam_ros.doctor.rules import finding
+from mlesam_ros.doctor.timing import TopicStats, ahead_of_arrival
+from mlesam_ros.doctor.tuning import simulate_sync, sync_findings, tune_sync
+from mlesam_ros.evaluation.bag_topics import TopicSource
+from mlesam_ros.findings import ERROR, Finding
+from mlesam_ros.parameter_file import read_parameter_file
+from mlesam_ros.ros import parameters as declared
+from mlesam_ros.ros.calibration_listener import CalibrationListener
+from mlesam_ros.ros.diagnostics import TRANSITIONS, as_problem, message_of
+from mlesam_ros.ros.middleware import transport_remedy
+from mlesam_ros.ros.subscribers import SensorSubscriber
+from mlesam_ros.ros.topics import instead, suggest_topics
+from mlesam_ros.types import EventWindow, Modality, RawImage, SensorFrame
+
+
+def qos_findings(
+    node: Node, topic: str, subject: str, subscribers: Collection[str], each: bool = False
+) -> Iterator[Finding]:
+    """Every publisher on a topic that no subscription of a node can hear.
+
+    Args:
+        node: through which the graph is seen.
+        topic: absolute name.
+        subject: of the findings.
+        subscribers: names of the nodes whose subscriptions count.
+        each: it counts if one of the node's subscriptions cannot, such as the one for what was sent before.
+    """
+    listeners = [info for info in node.get_subscriptions_info_by_topic(topic) if info.node_name in subscribers]
+    told = set()
+    for publisher in node.get_publishers_info_by_topic(topic):
+        verdicts = [(one, *qos_check_compatible(publisher.qos_profile, one.qos_profile)) for one in listeners]
+        heard = {_name(one) for one, verdict, _ in verdicts if verdict != QoSCompatibility.ERROR}
+        for listener, verdict, reason in verdicts:
+            pair = _name(publisher), _name(listener)
+            if (each or pair[1] not in heard) and verdict == QoSCompatibility.ERROR and pair not in told:
+                told.add(pair)
+                offered, asked, remedy = _words(topic, publisher.qos_profile, listener.qos_profile, reason)
+                values = {"offered": offered, "asked": asked, "remedy": remedy}
+                yield finding("qos_mismatch", subject, topic=topic, publisher=pair[0], subscriber=pair[1], **values)
+
+
+def _name(endpoint: TopicEndpointInfo) -> str:
+    space = endpoint.node_namespace.rstrip("/")
+    return f"{space}/{endpoint.node_name}"
+
+
+def _words(topic: str, offered: QoSProfile, asked: QoSProfile, reason: str) -> tuple[str, str, str]:
+    """What one offers, what the other asks for, and what to do."""
+    override = f"qos_overrides.{topic}.subscription"
+    if asked.reliability == ReliabilityPolicy.RELIABLE and offered.reliability == ReliabilityPolicy.BEST_EFFORT:
+        return "best effort", "reliable", f"Publish it reliably, or set {override}.reliability: best_effort"
+    if asked.durability == DurabilityPolicy.TRANSIENT_LOCAL and offered.durability == DurabilityPolicy.VOLATILE:
+        remedy = (
+            "Publish it with durability transient_local; ros2 bag play takes --qos-profile-overrides-path for that."
+        )
+        return "volatile messages", "those sent before it came (transient local)", remedy
+    words = " ".join(reason.split()).rstrip(".;") or "another profile"
+    return "one profile", f"another ({words})", f"Match the two, with {override}.*"
+
+
+_DISCOVERY = 1.5, 3.0
+"""Seconds after which those who are on this machine have found each other, as a rule, and on a busy one."""
+_ANSWER = 3.0
+"""Seconds to wait for a service of a node that is there."""
+_REPORT = 2.5
+"""Seconds in which a node that runs has told its diagnostics."""
+
+
+class NodeClient:
+    """Asks it; where it does not run, nothing is known.
+
+    Args:
+        node: who asks.
+        executor: that spins it.
+        name: the perception node's full name.
+
+    Attributes:
+        node: who asks.
+        name: its full name.
+        runs: whether it is there.
+        namesakes: how many nodes have that name.
+        state: its lifecycle state; empty when it does not answer.
+        reports: part → its newest diagnostic status.
+    """
+
+    def __init__(self, node: Node, executor: SingleThreadedExecutor, name: str) -> None:
+        self.node, self._executor, self.name = node, executor, name
+        self.reports: dict[str, DiagnosticStatus] = {}
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._hear, 10)
+        begin, (usual, latest) = time.monotonic(), _DISCOVERY
+        while (passed := time.monotonic() - begin) < usual or (passed < latest and not self._is_there()):
+            executor.spin_once(timeout_sec=0.05)
+        self.namesakes = self._names().count(name)
+        self.runs = self.namesakes > 0
+        answer = self._call(GetState, "get_state", GetState.Request()) if self.runs else None
+        self.state = str(answer.current_state.label) if answer else ""
+        deadline = time.monotonic() + _REPORT
+        while self.runs and "pipeline" not in self.reports and time.monotonic() < deadline:
+            executor.spin_once(timeout_sec=0.05)
+
+    def _is_there(self) -> bool:
+        return self.name in self._names()
+
+    def _names(self) -> list[str]:
+        return [f"{space.rstrip('/')}/{n}" for n, space in self.node.get_node_names_and_namespaces()]
+
+    def parameters(self) -> dict[str, Any]:
+        """Its settings, with its topics as they are remapped; nothing when it does not run or answer."""
+        names = ["use_sim_time", *(name for name, _, _ in iter_parameters())]
+        answer = self._call(GetParameters, "get_parameters", GetParameters.Request(names=names)) if self.runs else None
+        if answer is None or len(answer.values) != len(names):
+            return {}
+        found = {n: parameter_value_to_python(v) for n, v in zip(names, answer.values, strict=True)}
+        for part, status in self.reports.items():
+            topics = [pair.value for pair in status.values if pair.key == "topic"]
+            if topics and f"{part}.topic" in found:
+                found[f"{part}.topic"] = topics[0]
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _call(self, kind: Any, service: str, request: Any) -> Any:
+        client = self.node.create_client(kind, f"{self.name}/{service}")
+        try:
+            if not client.wait_for_service(_ANSWER):
+                return None
+            answer = client.call_async(request)
+            self._executor.spin_until_future_complete(answer, _ANSWER)
+            return answer.result() if answer.done() else None
+        finally:
+            self.node.destroy_client(client)
+
+    def _hear(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.hardware_id == self.name:
+                self.reports[status.name.rpartition(": ")[2]] = status
+
+
+NAME = "mlesam_doctor"
+_DISCOVERY_VARIABLES = "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "RMW_IMPLEMENTATION"
+_QUEUE = 20
+"""Messages of a sensor that wait, so that what the doctor is too busy for does not look like a gap."""
+_LOSS = 0.05
+"""Share of lost messages that is worth a word."""
+
+
+def diagnose_live(
+    node: str,
+    settings: Mapping[str, Any],
+    params: Path | None,
+    seconds: float,
+    progress: Callable[[float], None] = lambda done: None,
+) -> DoctorReport:
+    """Listen for a while as the node does, and say what is in the way.
+
+    Args:
+        node: full name of the perception node; its settings count where it runs.
+        settings: parameter → value, before all others.
+        params: parameter file, for what a node that runs does not answer.
+        seconds: how long to listen.
+        progress: told how many seconds have been listened.
+
+    Raises:
+        ConfigError: a setting or the file is not accepted.
+        CalibrationError: the calibration file is not usable.
+    """
+    context = rclpy.Context()
+    rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
+    executor = SingleThreadedExecutor(context=context)
+    nodes: list[Node] = []
+    try:
+        probe = NodeClient(_join(nodes, executor, f"{NAME}_probe", context=context), executor, node)
+        from_file = read_parameter_file(params, node)[0] if params else {}
+        overrides = {**from_file, **probe.parameters(), **settings}
+        given = [Parameter(name, value=value) for name, value in overrides.items()]
+        space = node.rpartition("/")[0] or "/"
+        own = _join(nodes, executor, NAME, context=context, namespace=space, parameter_overrides=given)
+        return _LiveDiagnosis(own, executor, probe).result(seconds, progress)
+    finally:
+        executor.shutdown()
+        for made in nodes:
+            made.destroy_node()
+        rclpy.try_shutdown(context=context)
+
+
+def _join(nodes: list[Node], executor: SingleThreadedExecutor, name: str, **options: Any) -> Node:
+    nodes.append(rclpy.create_node(name, **options))
+    executor.add_node(nodes[-1])
+    return nodes[-1]
+
+
+def _discovery_range() -> str:
+    """As far as this process looks for others, in the words of its environment."""
+    told = [f"{name}={os.environ[name]}" for name in _DISCOVERY_VARIABLES if os.environ.get(name)]
+    return f" and {', '.join(told)}" if told else ""
+
+
+class _LiveDiagnosis:
+    """One examination."""
+
+    def __init__(self, node: Node, executor: SingleThreadedExecutor, probe: NodeClient) -> None:
+        self._node, self._executor, self._probe = node, executor, probe
+        self._parameters: NodeParameters = declared.declare(node)
+        self._feed = CalibrationListener(node, self._parameters)
+        listed = self._parameters.modalities
+        self._inputs = {
+            m: SensorSubscriber(node, m, self._parameters.sensor(m), _QUEUE, self._feed.bind) for m in listed
+        }
+        self._records: dict[Modality, TopicStats] = {}
+        self._lookups = Lookups(max(self._parameters.max_wait_of(m) for m in listed))
+        for modality, source in self._inputs.items():
+            source.registerCallback(partial(self._hear, modality))
+
+    def result(self, seconds: float, progress: Callable[[float], None]) -> DoctorReport:
+        """Listen, then judge."""
+        self._listen(seconds, progress)
+        for modality, source in self._inputs.items():
+            if source.received:
+                self._record(modality).received = source.received
+                self._record(modality).found = source.found
+            for words, times in source.refusals.items():
+                self._record(modality).refusals[as_problem(words)] += times
+        begin = min((int(r.arrivals[0]) for r in self._records.values() if len(r.arrivals)), default=0)
+        torn = {m: record for m, record in self._records.items() if self._loss(m)}
+        untimed = self._records if self._stands_still else torn
+        said = [found for record in untimed.values() for found in content_findings(record)]
+        config = sync_config(self._parameters, self._inputs)
+        said += message_findings({m: record for m, record in self._records.items() if m not in untimed}, begin, config)
+        findings = [*self._node_findings(), *self._transport(seconds), *said, *self._calibration_findings(begin)]
+        findings += self._reports({found.subject for found in findings})
+        spoken = {m: record for m, record in self._records.items() if len(record.moments)}
+        checkup = DoctorReport(self._probe.name, seconds, [])
+        plain = simulate_sync(spoken, sync_config(self._parameters, tuple(spoken))) if spoken else None
+        if plain is not None:
+            faulty = {found.subject for found in said if found.severity == ERROR}
+            checkup.sets = set_figures(plain)
+            if not self._stands_still:
+                findings += sync_findings(plain, faulty)
+            if not untimed:  # no setting makes up for what does not arrive
+                advice = tune_sync(spoken, plain, ahead_of_arrival(spoken, config), faulty)
+                findings += advice.findings
+                checkup.parameters = advice.parameters
+        checkup.sensors = {m: sensor_row(record, plain) for m, record in self._records.items()}
+        checkup.findings = sorted_findings(findings)
+        self._feed.close()
+        return checkup
+
+    def _listen(self, seconds: float, progress: Callable[[float], None]) -> None:
+        begin = time.monotonic()
+        polled = 0.0
+        while (passed := time.monotonic() - begin) < seconds:
+            if passed >= polled:
+                polled += 0.25
+                self._feed.poll()
+                self._lookups.advance(self._feed.rig, self._now())
+                for source in self._inputs.values():
+                    source.poll()
+                progress(passed)
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def _hear(self, modality: Modality, frame: SensorFrame) -> None:
+        record = self._record(modality)
+        arrived = self._inputs[modality].received_at(frame.time) or self._now()
+        record.note(frame.stamp, frame.time, arrived, frame.frame_id)
+        self._lookups.note(frame, self._now())
+        if isinstance(frame.payload, RawImage | EventWindow):
+            record.sizes[frame.payload.height, frame.payload.width] += 1
+
+    def _record(self, modality: Modality) -> TopicStats:
+        if modality not in self._records:
+            source = self._inputs[modality]
+            topic = TopicSource(source.topic, source.type_name or "")
+            self._records[modality] = TopicStats(modality, topic, self._parameters.sensor(modality))
+        return self._records[modality]
+
+    def _now(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)
+
+    @property
+    def _simulated(self) -> bool:
+        return bool(self._node.get_parameter("use_sim_time").value)
+
+    @property
+    def _stands_still(self) -> bool:
+        """Whether simulated time was asked for and nobody tells it; then nothing can be said about stamps."""
+        return self._simulated and self._now() == 0
+
+    def _loss(self, modality: Modality) -> int:
+        """How many messages the transport lost, where that is more than now and then."""
+        source = self._inputs[modality]
+        return source.lost if source.lost > _LOSS * (source.lost + source.received) else 0
+
+    # Findings
+
+    def _node_findings(self) -> Iterator[Finding]:
+        probe, name = self._probe, self._probe.name
+        if not probe.runs and not probe.reports:
+            yield finding("node_absent", name)
+        elif probe.state in TRANSITIONS:
+            yield finding("node_inactive", name, state=probe.state, node=name, transition=TRANSITIONS[probe.state])
+        if probe.namesakes > 1:
+            yield finding("two_nodes", name, count=probe.namesakes)
+        if self._stands_still:
+            yield finding("no_clock", "/clock")
+        elif not self._simulated and self._node.count_publishers("/clock"):
+            yield finding("clock_unused", "/clock")
+
+    def _reports(self, told: Collection[str]) -> Iterator[Finding]:
+        """What the node says of itself, but for sensors that enough is told of."""
+        for part, status in self._probe.reports.items():
+            kind = {DiagnosticStatus.ERROR: "node_fails", DiagnosticStatus.WARN: "node_warns"}.get(status.level)
+            if kind is not None and part not in told:
+                said = message_of(status)
+                values = {"words": said.message.rstrip("."), "remedy": said.remedy or "See the node's log."}
+                yield finding(kind, self._probe.name, part=part, **values)
+
+    def _transport(self, seconds: float) -> Iterator[Finding]:
+        """Publishers, types and quality of service of every topic that the node listens to."""
+        if not any(source.publishers for source in self._inputs.values()):
+            yield finding("alone", "graph", domain=self._node.context.get_domain_id(), range=_discovery_range())
+        subscribers = {self._probe.name.rpartition("/")[2]} if self._probe.runs else {NAME}
+        for modality, source in self._inputs.items():
+            mismatches = [*qos_findings(self._node, source.topic, modality, subscribers)]
+            yield from mismatches
+            if not source.publishers:
+                found = suggest_topics(self._node, modality, source.topic, {s.topic for s in self._inputs.values()})
+                yield finding("no_publisher", modality, topic=source.topic, modality=modality, instead=instead(found))
+            elif rivals := source.rivals:
+                values = {"count": len(rivals), "topic": source.topic, "publishers": ", ".join(rivals)}
+                yield finding("several_publishers", modality, **values)
+            elif lost := self._loss(modality):
+                values = {"lost": lost, "total": lost + source.received, "transport": transport_remedy()}
+                yield finding("lost_on_the_way", modality, **values)
+            elif source.obstacle and not source.received and not mismatches:
+                values = {"reason": source.obstacle.message, "remedy": source.obstacle.remedy}
+                yield finding("not_understood", modality, topic=source.topic, **values)
+            elif not source.received and not mismatches:
+                values = {"topic": source.topic, "seconds": seconds, "transport": transport_remedy()}
+                yield finding("no_message", modality, **values)
+            sensor = self._parameters.sensor(modality)
+            if isinstance(sensor, CameraParameters) and sensor.info_topic:
+                info = self._node.resolve_topic_name(sensor.info_topic)
+                yield from qos_findings(self._node, info, modality, subscribers)
+        for topic in ("/tf", "/tf_static"):
+            name = self._node.resolve_topic_name(topic)
+            silent = topic == "/tf_static" and name not in self._feed.heard
+            yield from qos_findings(self._node, name, topic, subscribers, each=silent)
+
+    def _calibration_findings(self, begin: int) -> Iterator[Finding]:
+        sizes = {m: record.sizes.most_common(1)[0][0] for m, record in self._records.items() if record.sizes}
+        yield from calibration_findings(
+            self._records, CalibrationMessages(), self._feed.rig, self._feed.problems, sizes, begin
+        )
+        yield from self._lookups.findings(self._feed.rig)

@@ -1,0 +1,404 @@
+"""The worker behind the node: synchronize frames, segment sets, publish masks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.lifecycle import LifecycleNode
+
+from mlesam_ros.config import NodeParameters, sync_config
+from mlesam_ros.errors import CalibrationError, MlesamError, Problem, format_error
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.mask_messages import MaskReport, Times, status
+from mlesam_ros.pipeline import checkpoint_path, keep_confident, load_pipeline
+from mlesam_ros.ros.calibration_listener import CalibrationListener
+from mlesam_ros.ros.compat import SimpleFilter
+from mlesam_ros.ros.diagnostics import (
+    PIPELINE_MESSAGES,
+    SENSOR_MESSAGES,
+    DiagnosticBuilder,
+    PipelineHealth,
+    SensorHealth,
+)
+from mlesam_ros.ros.middleware import memory_problem
+from mlesam_ros.ros.pipeline_statistics import PipelineStatistics
+from mlesam_ros.ros.publishers import MaskPublisher
+from mlesam_ros.ros.snapshot import Snapshot
+from mlesam_ros.ros.subscribers import SensorSubscriber
+from mlesam_ros.ros.topics import suggest_topics
+from mlesam_ros.sync import BoundedCounter, SyncConfig, Synchronizer
+from mlesam_ros.types import CAMERA, NANOSECONDS, FrameSet, Modality, Segmentation, SensorFrame
+
+_NAP = 0.5  # s, the longest sleep without a notification
+
+
+class SyncFilter(SimpleFilter):
+    """Takes `SensorFrame`s from any thread and hands out `FrameSet`s in its own.
+
+    A callback of this filter may be as slow as it likes: meanwhile frames are filed, never queued, and when it returns
+    it gets the newest set there is. No lock is held while it runs.
+
+    Args:
+        config: what belongs together.
+        clock: the time in nanoseconds, of the same clock as the stamps; 0 while there is no time yet.
+        simulated: whether that clock may run at another pace than the machine's.
+        report: called with an error of the synchronizer, which costs the frames that wait.
+    """
+
+    def __init__(
+        self,
+        config: SyncConfig,
+        clock: Callable[[], int],
+        simulated: Callable[[], bool],
+        report: Callable[[Problem], None],
+    ) -> None:
+        super().__init__()
+        self._synchronizer = Synchronizer(config)
+        self._clock = clock
+        self._simulated = simulated
+        self._report = report
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def connectInput(self, *inputs: SimpleFilter) -> None:  # noqa: N802 (upstream's name)
+        """Take frames from these filters."""
+        for source in inputs:
+            source.registerCallback(self.add)
+
+    def add(self, frame: SensorFrame) -> None:
+        """File a frame."""
+        with self._changed:
+            self._synchronizer.push(frame, self._clock())
+            self._changed.notify()
+
+    def start(self) -> None:
+        """Begin to hand out sets."""
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="mlesam_worker", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Return when the callback that is running, if any, has ended; no other follows."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def counters(self) -> dict[Modality, dict[str, int]]:
+        """What became of the frames so far: a copy of `Synchronizer.counters`."""
+        with self._changed:
+            return {modality: dict(counts) for modality, counts in self._synchronizer.counters.items()}
+
+    def refusals(self) -> dict[Modality, dict[str, int]]:
+        """Why frames were refused: a copy of `Synchronizer.refusals`."""
+        with self._changed:
+            return {modality: dict(counts) for modality, counts in self._synchronizer.refusals.items()}
+
+    def _run(self) -> None:
+        while (frame_set := self._wait()) is not None:
+            self.signalMessage(frame_set)
+
+    def _wait(self) -> FrameSet | None:
+        """The next set; None when it is time to stop."""
+        with self._changed:
+            while not self._stopping:
+                nap = _NAP
+                try:
+                    now = self._clock()
+                    frame_set = self._synchronizer.take(now) if now else None
+                    if frame_set is not None:
+                        return frame_set
+                    nap = self._nap()
+                except Exception as error:  # the thread lives on; what waits would fail again
+                    self._synchronizer.flush()
+                    self._report(format_error(error))
+                self._changed.wait(nap)
+        return None
+
+    def _nap(self) -> float:
+        """Seconds until `take` can have something new without a push."""
+        deadline = self._synchronizer.next_deadline()
+        if deadline is None:
+            return _NAP
+        if self._simulated():
+            return 0.01
+        return min(max((deadline - self._clock()) / NANOSECONDS, 0.001), _NAP)
+
+
+class SegmentationRuntime:
+    """Made by configure, unmade by cleanup; between activate and deactivate its worker turns sets into masks.
+
+    Args:
+        node: whose topics and clock are used.
+        parameters: as configured.
+
+    Raises:
+        MlesamError: weights, calibration or parameters are not usable.
+    """
+
+    def __init__(self, node: LifecycleNode, parameters: NodeParameters) -> None:
+        self._node = node
+        self._parameters = parameters
+        self._pipeline = load_pipeline(parameters)
+        self._pipeline_lock = threading.Lock()
+        self._modalities = parameters.sensors(self._pipeline.config.modalities)
+        self._sync_config = sync_config(parameters, self._modalities)
+        with ExitStack() as made:
+            self._snapshot = Snapshot(node, parameters)
+            made.callback(self._snapshot.close)
+            self._rig_feed = CalibrationListener(node, parameters, self._snapshot.keep)
+            made.callback(self._rig_feed.close)
+            self._outputs = MaskPublisher(node, self._pipeline.config.label_space)
+            made.pop_all()
+        self._memory_problem = memory_problem()
+        self._sync: SyncFilter | None = None
+        self._inputs: dict[Modality, SensorSubscriber] = {}
+
+    @property
+    def summary(self) -> str:
+        """One line for the log."""
+        config, pipeline = self._pipeline.config, self._pipeline
+        return (
+            f"{config.backbone} with experts for {', '.join(config.modalities)} on {pipeline.device} in "
+            f"{pipeline.precision}, {len(config.label_space)} classes of {config.label_space.name}"
+        )
+
+    # Lifecycle
+
+    def activate(self) -> None:
+        """Count from zero, subscribe, start the worker."""
+        self._ledger = PipelineStatistics(self._node.get_logger().warning)
+        self._outputs.publish_label_info(self._now(), self._parameters.confidence_threshold)
+        self._sync = SyncFilter(self._sync_config, self._now, self._simulated, self._note)
+        self._sync.registerCallback(self._segment)
+        bind, sensor = self._rig_feed.bind, self._parameters.sensor
+        window = self._pipeline.preprocessing.event_window
+        self._inputs = {
+            m: SensorSubscriber(self._node, m, sensor(m), bind=bind, event_window=window) for m in self._modalities
+        }
+        self._sync.connectInput(*self._inputs.values())
+        self.poll()
+        self._sync.start()
+
+    def deactivate(self) -> None:
+        """Stop listening and join the worker."""
+        for source in self._inputs.values():
+            source.close()
+        if self._sync is not None:
+            self._sync.stop()
+            self._sync = None
+        self._inputs.clear()
+
+    def close(self) -> None:
+        """Give back topics, subscriptions and the device's memory."""
+        self.deactivate()
+        self._rig_feed.close()
+        self._snapshot.close()
+        self._outputs.close()
+        self._pipeline.close()
+
+    def exchange(self, checkpoint: str) -> None:
+        """Go on with another checkpoint from the next set on; masks are made while it is loaded.
+
+        Raises:
+            MlesamError: it does not fit what was configured; the one in use stays.
+        """
+        model = self._pipeline.load_other(checkpoint_path(checkpoint))
+        with self._pipeline_lock:
+            self._pipeline.use(model)
+
+    def check(self, parameters: NodeParameters) -> None:
+        """Refuse changed parameters that do not go together, or not with the network's experts, as configure does.
+
+        Raises:
+            ConfigError: names the parameters, their values and what is accepted.
+        """
+        parameters.check_together()
+        parameters.sensors(self._pipeline.config.modalities)
+
+    def update_parameters(self, parameters: NodeParameters) -> None:
+        """Take over changed live parameters, already checked."""
+        threshold = self._parameters.confidence_threshold
+        self._parameters = parameters
+        if self._sync is None:
+            return
+        self.poll()
+        if parameters.confidence_threshold != threshold:
+            self._outputs.publish_label_info(self._now(), parameters.confidence_threshold)
+
+    def poll(self) -> None:
+        """Listen to the sensors that are enabled, and to no other, once somebody publishes them; call it often."""
+        for modality, source in self._inputs.items():
+            if modality in self._parameters.modalities:
+                source.poll()
+            else:
+                source.close()
+        self._rig_feed.poll()
+        self._snapshot.follow({s.topic: s.type_name for s in self._inputs.values()})
+
+    # The worker's thread
+
+    def _segment(self, frame_set: FrameSet) -> None:
+        """Turn one set into a mask and publish it. Never raises: a bad frame must not end the worker."""
+        try:
+            self._publish(frame_set, self._now())
+        except Exception as error:
+            self._note(format_error(error))
+
+    def _note(self, problem: Problem) -> None:
+        """Report an error of the worker to the log and /diagnostics."""
+        if self._node.context.ok():
+            self._ledger.note(None, problem)
+
+    def _publish(self, frame_set: FrameSet, taken: int) -> None:
+        rig, parameters = self._rig_feed.rig.of_set(frame_set), self._parameters
+        segmentation = self._segment_set(frame_set, rig)
+        if segmentation is None:
+            return
+        usable = replace(frame_set, frames={m: frame_set.frames[m] for m in segmentation.used})
+        segmentation = keep_confident(segmentation, parameters.confidence_threshold)
+        begin = time.perf_counter()
+        self._outputs.publish(segmentation, usable, rig, parameters.overlay_alpha)
+        publishing = time.perf_counter() - begin
+        received = self._inputs[frame_set.primary].received_at(frame_set.time)
+        times = Times(received, taken, self._now(), publishing)
+        mask = MaskReport(segmentation, usable, self._ledger.sequence + 1, times)
+        self._ledger.enter(segmentation, mask.latencies["stamp_to_mask"], self._pipeline.notes)
+        topics = {m: self._topic(m) for m in self._modalities}
+        found = {m: source.found for m, source in self._inputs.items()}
+        self._outputs.publish_status(lambda: status(mask, topics, self._counters(), found))
+
+    def _segment_set(self, frame_set: FrameSet, rig: Rig) -> Segmentation | None:
+        """The mask, and a note of every frame that had no part in it; None when none of them had."""
+        if missing := self._rig_feed.missing:
+            self._ledger.judge(frame_set, (), {}, missing)
+            return None
+        used: tuple[Modality, ...] = ()
+        failure = Problem("")
+        try:
+            with self._pipeline_lock:
+                enlarge = self._parameters.labels_resolution == CAMERA
+                segmentation = self._pipeline.segment(frame_set, rig, enlarge)
+            used = segmentation.used
+            return segmentation
+        except Exception as error:
+            failure = format_error(error)
+            if isinstance(error, MlesamError) and self._pipeline.refusals:
+                return None  # each frame's reason is among the refusals
+            raise
+        finally:
+            self._ledger.judge(frame_set, used, self._pipeline.refusals, failure)
+
+    # Reports
+
+    def health(self, state: str) -> PipelineHealth:
+        """How the pipeline is doing."""
+        if self._sync is None:
+            return PipelineHealth(state)
+        ledger = self._ledger
+        return PipelineHealth(
+            state,
+            blocking_reason=self._blocking_reason(),
+            rivals=self._rig_feed.rivals,
+            error=ledger.recent_error(None),
+            silence=ledger.silence,
+            rate=ledger.rate,
+            gap=ledger.gap,
+            latencies=ledger.latencies,
+            used=ledger.used,
+            values={
+                "masks": ledger.sequence,
+                "device": self._pipeline.device,
+                **({"shared_memory": self._memory_problem} if self._memory_problem else {}),
+                **self._rig_feed.problems,
+            },
+        )
+
+    def sensor_reports(self, reporter: DiagnosticBuilder, timeout: float) -> list[DiagnosticStatus]:
+        """One status per sensor that is listened to."""
+        if self._sync is None:
+            return []
+        counters, refusals = self._counters(), self._sync.refusals()
+        return [
+            reporter.sensor(source, self._sensor_health(source, counters[m], refusals[m]), timeout)
+            for m, source in self._listening().items()
+        ]
+
+    def mark(self, reports: list[DiagnosticStatus]) -> None:
+        """Show the sensors' statuses where the sensors sit, for those who look."""
+        self._outputs.publish_health(zip(reports, (s.frame_id for s in self._listening().values()), strict=False))
+
+    def _listening(self) -> dict[Modality, SensorSubscriber]:
+        return {m: source for m, source in self._inputs.items() if m in self._parameters.modalities}
+
+    def _sensor_health(
+        self, source: SensorSubscriber, counts: dict[str, int], refusals: dict[str, int]
+    ) -> SensorHealth:
+        modality, ledger = source.modality, self._ledger
+        reasons = BoundedCounter().add(refusals, source.refusals, ledger.account.reasons[modality])
+        expected = self._parameters.sensor(modality)
+        return SensorHealth(
+            counts,
+            reasons,
+            blocked=ledger.blocked[modality],
+            unplaced=self._missing_extrinsic(source),
+            recent_error=ledger.recent_error(modality),
+            note=ledger.without(modality),
+            rate=expected.rate,
+            skew=ledger.skew(modality),
+            expected_skew=expected.skew,
+            delay=source.delay,
+            elsewhere=self._suggested_topics(source),
+        )
+
+    def _suggested_topics(self, source: SensorSubscriber) -> list[str]:
+        if source.publishers:
+            return []
+        return suggest_topics(self._node, source.modality, source.topic, {s.topic for s in self._inputs.values()})
+
+    def _blocking_reason(self) -> tuple[bytes, Problem] | None:
+        if self._now() == 0:
+            return PIPELINE_MESSAGES["no_time"].format()
+        if not self._rig_feed.missing:
+            return None
+        saying = PIPELINE_MESSAGES["waiting_calibration" if self._waiting else "no_calibration"]
+        return saying.format(missing=self._rig_feed.missing, waited=self._ledger.age)
+
+    def _missing_extrinsic(self, source: SensorSubscriber) -> tuple[bytes, Problem] | None:
+        """Why it is not known where a sensor that was heard sits."""
+        if not source.frame_id or self._rig_feed.missing:
+            return None
+        try:
+            self._rig_feed.rig.extrinsic(source.frame_id)
+        except CalibrationError as error:
+            saying = SENSOR_MESSAGES["waiting_place" if self._waiting else "no_place"]
+            return saying.format(unplaced=error.problem, waited=self._ledger.age, modality=source.modality)
+        return None
+
+    @property
+    def _waiting(self) -> bool:
+        """Whether calibration may still be on its way."""
+        return self._ledger.age < self._parameters.calibration_timeout
+
+    def _counters(self) -> dict[Modality, dict[str, int]]:
+        """What became of the messages since activation; see `Account.counters`."""
+        counters = self._sync.counters() if self._sync is not None else {}
+        unreadable = {m: source.refusals.total() for m, source in self._inputs.items()}
+        return self._ledger.account.counters(counters, unreadable)
+
+    def _topic(self, modality: Modality) -> str:
+        return self._node.resolve_topic_name(self._parameters.sensor(modality).topic)
+
+    def _now(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)
+
+    def _simulated(self) -> bool:
+        return bool(self._node.get_parameter("use_sim_time").value)

@@ -1,0 +1,414 @@
+"""Meshes, materials and the scene that Open3D traces rays in."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import open3d as o3d
+
+Floats = npt.NDArray[np.floating[Any]]
+"""float32 in fact; the type checker takes arithmetic with Python numbers for double precision."""
+
+
+def as_float32(values: npt.ArrayLike) -> Floats:
+    """Numbers as a float32 array."""
+    return np.asarray(values, np.float32)
+
+
+class Material(enum.IntEnum):
+    """How a triangle is textured (`texture.py`)."""
+
+    GROUND = 0
+    SLAB = 1
+    GRASS = 2
+    FACADE = 3
+    ROOF = 4
+    LEAF = 5
+    BARK = 6
+    PAINT = 7
+    GLASS = 8
+    RUBBER = 9
+    HEADLAMP = 10
+    TAILLAMP = 11
+    BRICK = 12
+    CONCRETE = 13
+    WOOD = 14
+    METAL = 15
+    SIGN = 16
+    SIGNAL = 17
+    TOP = 18
+    TROUSERS = 19
+    SKIN = 20
+    STREETLAMP = 21
+    CARGO = 22
+    COACH = 23
+    POST = 24
+
+
+# Reflectance of the usual 905 nm LiDAR on each material at normal incidence; ours, in the order of magnitude of the
+# data sheets' 10 % (asphalt, rubber) and 80 % (white paint, foliage) targets; retro-reflecting signs exceed 1.
+_REFLECTANCE = {
+    Material.GROUND: 0.16, Material.SLAB: 0.32, Material.GRASS: 0.5, Material.FACADE: 0.4, Material.ROOF: 0.25,
+    Material.LEAF: 0.6, Material.BARK: 0.3, Material.PAINT: 0.55, Material.GLASS: 0.05, Material.RUBBER: 0.04,
+    Material.HEADLAMP: 0.9, Material.TAILLAMP: 1.2, Material.BRICK: 0.3, Material.CONCRETE: 0.35, Material.WOOD: 0.45,
+    Material.METAL: 0.5, Material.SIGN: 1.6, Material.SIGNAL: 0.4, Material.TOP: 0.5, Material.TROUSERS: 0.4,
+    Material.SKIN: 0.55, Material.STREETLAMP: 0.5, Material.CARGO: 0.6, Material.COACH: 0.5,
+    Material.POST: 0.5,
+}  # fmt: skip
+
+# Share of the sky that a surface mirrors when looked at straight on (Schlick's F0, exaggerated for car paint).
+_GLOSS = {Material.GLASS: 0.22, Material.PAINT: 0.05, Material.COACH: 0.05, Material.METAL: 0.06}
+
+
+def _table(values: dict[Material, float]) -> Floats:
+    return np.array([values.get(material, 0.0) for material in Material], np.float32)
+
+
+REFLECTANCE = _table(_REFLECTANCE)
+"""(materials,) float32: LiDAR reflectance at normal incidence."""
+GLOSS = _table(_GLOSS)
+"""(materials,) float32: mirrored share of the sky at normal incidence."""
+
+
+Point = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """Triangles that know their class and material.
+
+    Attributes:
+        vertices: (V, 3) float32, meters, x forward, y left, z up.
+        triangles: (T, 3) uint32 vertex numbers; the winding is free, normals are turned to whoever looks.
+        material: (T,) uint8 `Material` ids.
+        classes: (T,) uint8 label ids.
+        swing: (V,) float32, how far a vertex moves along x per unit of stride: legs and arms of walkers.
+    """
+
+    vertices: Floats
+    triangles: npt.NDArray[np.uint32]
+    material: npt.NDArray[np.uint8]
+    classes: npt.NDArray[np.uint8]
+    swing: Floats
+
+
+def mesh(vertices: npt.ArrayLike, triangles: npt.ArrayLike, material: Material, label: int) -> Mesh:
+    """A mesh of one material and one class from (V, 3) vertices and (T, 3) vertex numbers."""
+    points = np.asarray(vertices, np.float32).reshape(-1, 3)
+    faces = np.asarray(triangles, np.uint32).reshape(-1, 3)
+    count = len(faces)
+    still = np.zeros(len(points), np.float32)
+    return Mesh(points, faces, np.full(count, material, np.uint8), np.full(count, label, np.uint8), still)
+
+
+def join(parts: Sequence[Mesh]) -> Mesh:
+    """One mesh out of several."""
+    offsets = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
+    triangles = [part.triangles + np.uint32(offset) for part, offset in zip(parts, offsets, strict=True)]
+    return Mesh(
+        np.concatenate([part.vertices for part in parts]),
+        np.concatenate(triangles),
+        np.concatenate([part.material for part in parts]),
+        np.concatenate([part.classes for part in parts]),
+        np.concatenate([part.swing for part in parts]),
+    )
+
+
+def moved(part: Mesh, x: float = 0.0, y: float = 0.0, z: float = 0.0, heading: float = 0.0) -> Mesh:
+    """The mesh turned by `heading` radians about z, then shifted by meters."""
+    c, s = np.cos(heading), np.sin(heading)
+    turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], np.float32)
+    return replace(part, vertices=part.vertices @ turn.T + np.array([x, y, z], np.float32))
+
+
+def swinging(part: Mesh, pivot: float, amount: float) -> Mesh:
+    """The mesh as a limb that swings about the height `pivot`: `amount` is the shear per meter below it."""
+    return replace(part, swing=((pivot - part.vertices[:, 2]) * amount).astype(np.float32))
+
+
+_CORNERS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)], np.float32)
+_BOX = np.array(
+    [[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1],
+     [2, 3, 7], [2, 7, 6], [0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3]], np.uint32
+)  # fmt: skip
+
+
+def box(size: Point, center: Point, material: Material, label: int) -> Mesh:
+    """An axis-aligned box."""
+    return mesh(_CORNERS * as_float32(size) + as_float32(center), _BOX, material, label)
+
+
+def boxes(size: Point, centers: npt.ArrayLike, material: Material, label: int) -> Mesh:
+    """Many equal boxes at (n, 3) centers: pickets, bollards, steps."""
+    where = np.asarray(centers, np.float32).reshape(-1, 1, 3)
+    faces = _BOX[None] + (8 * np.arange(len(where), dtype=np.uint32))[:, None, None]
+    return mesh(_CORNERS * as_float32(size) + where, faces, material, label)
+
+
+def frustum(bottom: npt.ArrayLike, top: npt.ArrayLike, material: Material, label: int) -> Mesh:
+    """A solid between two rings of the same number of points, (n, 3) each, closed by fans."""
+    low, high = np.asarray(bottom, np.float32), np.asarray(top, np.float32)
+    n = len(low)
+    i = np.arange(n)
+    j = (i + 1) % n
+    sides = np.concatenate([np.stack([i, j, j + n], 1), np.stack([i, j + n, i + n], 1)])
+    fan = np.stack([np.zeros(n - 2, int), np.arange(1, n - 1), np.arange(2, n)], 1)
+    return mesh(np.concatenate([low, high]), np.concatenate([sides, fan, fan + n]), material, label)
+
+
+def slab(profile: npt.ArrayLike, width: float, material: Material, label: int) -> Mesh:
+    """A convex side view, (n, 2) points (x, z), extruded over `width` meters about y = 0."""
+    side = np.asarray(profile, np.float32)
+    half = np.full(len(side), width / 2, np.float32)
+    right = np.stack([side[:, 0], -half, side[:, 1]], 1)
+    left = np.stack([side[:, 0], half, side[:, 1]], 1)
+    return frustum(right, left, material, label)
+
+
+def rod(start: Point, end: Point, radii: tuple[float, float], material: Material, label: int, sides: int = 8) -> Mesh:
+    """A round bar, tapering from radii[0] at `start` to radii[1] at `end`."""
+    a, b = as_float32(start), as_float32(end)
+    axis = (b - a) / max(float(np.linalg.norm(b - a)), 1e-6)
+    across = np.cross(axis, [1.0, 0.0, 0.0] if abs(axis[0]) < 0.9 else [0.0, 1.0, 0.0])
+    across /= np.linalg.norm(across)
+    angle = np.arange(sides) * (2 * np.pi / sides)
+    ring = np.outer(np.cos(angle), across) + np.outer(np.sin(angle), np.cross(axis, across))
+    return frustum(a + ring * radii[0], b + ring * radii[1], material, label)
+
+
+@lru_cache(maxsize=4)
+def _sphere(rings: int) -> tuple[Floats, npt.NDArray[np.uint32]]:
+    around = 2 * rings
+    lat = np.linspace(0, np.pi, rings + 1)[1:-1]
+    lon = np.arange(around) * (2 * np.pi / around)
+    grid = np.stack(
+        [
+            np.outer(np.sin(lat), np.cos(lon)),
+            np.outer(np.sin(lat), np.sin(lon)),
+            np.outer(np.cos(lat), np.ones(around)),
+        ],
+        2,
+    ).reshape(-1, 3)
+    points = np.concatenate([[[0, 0, 1]], grid, [[0, 0, -1]]]).astype(np.float32)
+    i, j = np.arange(around), (np.arange(around) + 1) % around
+    faces = [np.stack([np.zeros(around, int), 1 + i, 1 + j], 1)]
+    for row in range(rings - 2):
+        a, b = 1 + row * around, 1 + (row + 1) * around
+        faces += [np.stack([a + i, b + i, b + j], 1), np.stack([a + i, b + j, a + j], 1)]
+    last = 1 + (rings - 2) * around
+    faces.append(np.stack([last + i, np.full(around, len(points) - 1), last + j], 1))
+    return points, np.concatenate(faces).astype(np.uint32)
+
+
+def ball(radii: Point, center: Point, material: Material, label: int, rings: int = 4) -> Mesh:
+    """An ellipsoid of `rings` bands of latitude."""
+    points, faces = _sphere(rings)
+    return mesh(points * as_float32(radii) + as_float32(center), faces, material, label)
+
+
+def rough(part: Mesh, amount: float, rng: np.random.Generator) -> Mesh:
+    """The mesh with every vertex pushed about by up to `amount` meters."""
+    push = rng.uniform(-amount, amount, part.vertices.shape).astype(np.float32)
+    return replace(part, vertices=part.vertices + push)
+
+
+Color = tuple[float, float, float]
+COLUMNS = 14
+"""Columns of an instance row: x, y, z, cos, sin, seed, first color (3), second color (3), lit, speed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A mesh put somewhere, with its own colors.
+
+    Attributes:
+        mesh: in its local frame.
+        x, y, z: its origin in the world, meters.
+        heading: radians about z.
+        seed: in [0, 1), what makes its texture different from its neighbor's.
+        first, second: linear RGB in [0, 1].
+        stride: how far along x a walker's limbs have swung, meters per meter of limb.
+        lit: whether its lamps burn at night.
+        speed: meters per second along its heading.
+    """
+
+    mesh: Mesh
+    x: float
+    y: float
+    z: float
+    heading: float
+    seed: float
+    first: Color = (0.5, 0.5, 0.5)
+    second: Color = (0.3, 0.3, 0.3)
+    stride: float = 0.0
+    lit: bool = False
+    speed: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Instances as the arrays that a ray caster wants: see `Mesh`; `instance` (T,) numbers the rows of `table`."""
+
+    vertices: Floats
+    triangles: npt.NDArray[np.uint32]
+    material: npt.NDArray[np.uint8]
+    classes: npt.NDArray[np.uint8]
+    instance: npt.NDArray[np.int32]
+    table: Floats
+
+
+def place(instances: Sequence[Instance]) -> Batch:
+    """Put instances into the world."""
+    if not instances:
+        return Batch(
+            np.empty((0, 3), np.float32), np.empty((0, 3), np.uint32), np.empty(0, np.uint8), np.empty(0, np.uint8),
+            np.empty(0, np.int32), np.empty((0, COLUMNS), np.float32),
+        )  # fmt: skip
+    offsets = np.cumsum([0, *(len(thing.mesh.vertices) for thing in instances[:-1])])
+    counts = [len(thing.mesh.triangles) for thing in instances]
+    return Batch(
+        np.concatenate([_world_vertices(thing) for thing in instances]),
+        np.concatenate([thing.mesh.triangles + np.uint32(o) for thing, o in zip(instances, offsets, strict=True)]),
+        np.concatenate([thing.mesh.material for thing in instances]),
+        np.concatenate([thing.mesh.classes for thing in instances]),
+        np.repeat(np.arange(len(instances), dtype=np.int32), counts),
+        np.array([_row(thing) for thing in instances], np.float32),
+    )
+
+
+def merge(batches: Sequence[Batch]) -> Batch:
+    """One batch out of several."""
+    vertices = np.cumsum([0, *(len(batch.vertices) for batch in batches[:-1])])
+    rows = np.cumsum([0, *(len(batch.table) for batch in batches[:-1])])
+    return Batch(
+        np.concatenate([batch.vertices for batch in batches]),
+        np.concatenate([batch.triangles + np.uint32(o) for batch, o in zip(batches, vertices, strict=True)]),
+        np.concatenate([batch.material for batch in batches]),
+        np.concatenate([batch.classes for batch in batches]),
+        np.concatenate([batch.instance + np.int32(o) for batch, o in zip(batches, rows, strict=True)]),
+        np.concatenate([batch.table for batch in batches]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """What n rays met.
+
+    Attributes:
+        distance: (n,) float32 in units of the ray's direction vector, inf where nothing was met.
+        ray: (k,) int64, the rays that met something; in order of material; everything below has k rows.
+        point: (k, 3) float32 in the world.
+        normal: (k, 3) float32, unit, turned towards the ray's origin.
+        material, classes: (k,) uint8.
+        rows: (k, COLUMNS) float32 instance rows.
+    """
+
+    distance: Floats
+    ray: npt.NDArray[np.int64]
+    point: Floats
+    normal: Floats
+    material: npt.NDArray[np.uint8]
+    classes: npt.NDArray[np.uint8]
+    rows: Floats
+
+
+class Layer:
+    """A batch that rays can be cast at."""
+
+    def __init__(self, batch: Batch, threads: int) -> None:
+        """Build the ray caster's tree; `threads` as Embree counts them, 0 for all cores."""
+        self.batch = batch
+        self.caster = o3d.t.geometry.RaycastingScene(nthreads=threads)
+        if len(batch.triangles):
+            self.caster.add_triangles(
+                o3d.core.Tensor.from_numpy(batch.vertices), o3d.core.Tensor.from_numpy(batch.triangles)
+            )
+
+
+class Snapshot:
+    """The world at one instant: what stands still and what moves."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        """Layers without triangles are left out; one at least must have some."""
+        self.layers = [layer for layer in layers if len(layer.batch.triangles)]
+        batches = [layer.batch for layer in self.layers]
+        rows = np.cumsum([0, *(len(batch.table) for batch in batches[:-1])])
+        self._material = np.concatenate([batch.material for batch in batches])
+        self._classes = np.concatenate([batch.classes for batch in batches])
+        self._instance = np.concatenate([batch.instance + np.int32(o) for batch, o in zip(batches, rows, strict=True)])
+        self._columns = np.ascontiguousarray(np.concatenate([batch.table for batch in batches]).T)
+
+    def cast(self, origins: Floats, directions: Floats) -> Hits:
+        """Cast (n, 3) rays, or n directions from one (3,) origin."""
+        distance, triangle, normal = self._nearest(_rays(origins, directions))
+        ray = np.flatnonzero(distance < np.inf)
+        material = self._material[triangle[ray]]
+        ray = ray[np.argsort(material, kind="stable")]
+        # take(): NumPy gathers rows by it several times faster than by an index.
+        triangle, t = triangle.take(ray), distance.take(ray)
+        normal, way = normal.take(ray, axis=0), directions.take(ray, axis=0)
+        start = np.broadcast_to(origins, directions.shape) if origins.ndim == 1 else origins.take(ray, axis=0)
+        towards = normal[:, 0] * way[:, 0] + normal[:, 1] * way[:, 1] + normal[:, 2] * way[:, 2]
+        turn = np.where(towards > 0, np.float32(-1), np.float32(1))
+        point = np.empty_like(normal)
+        # Axis by axis: NumPy is several times slower along rows of three.
+        for axis in range(3):
+            normal[:, axis] *= turn
+            point[:, axis] = way[:, axis] * t + start[: len(t), axis]
+        # Column by column in memory: textures read one column at a time.
+        rows = self._columns.take(self._instance.take(triangle), axis=1).T
+        return Hits(distance, ray, point, normal, self._material.take(triangle), self._classes.take(triangle), rows)
+
+    def _nearest(self, rays: Floats) -> tuple[Floats, npt.NDArray[np.uint32], Floats]:
+        """Distance (n,), triangle number (n,) among all layers, and normal (n, 3) of the nearest hit of every ray."""
+        tensor, first = o3d.core.Tensor.from_numpy(rays), 0
+        for number, layer in enumerate(self.layers):
+            answer = layer.caster.cast_rays(tensor)
+            t, triangle, n = (answer[key].numpy() for key in ("t_hit", "primitive_ids", "primitive_normals"))
+            if number == 0:
+                distance, triangles, normal = t, triangle, n
+            else:
+                nearer = np.flatnonzero(t < distance)
+                distance[nearer], normal[nearer] = t[nearer], n[nearer]
+                triangles[nearer] = triangle[nearer] + np.uint32(first)
+            first += len(layer.batch.triangles)
+        return distance, triangles, normal
+
+    def occluded(self, origins: Floats, direction: Floats) -> npt.NDArray[np.bool_]:
+        """Whether anything lies on the way from (n, 3) points towards one (3,) direction, or (n, 3) of them."""
+        rays = _rays(origins, np.broadcast_to(direction, origins.shape))
+        blocked = np.zeros(len(rays), bool)
+        for layer in self.layers:
+            open_way = np.flatnonzero(~blocked)
+            tensor = o3d.core.Tensor.from_numpy(rays.take(open_way, axis=0))
+            blocked[open_way] = layer.caster.test_occlusions(tensor, tnear=0.02).numpy()
+        return blocked
+
+
+def _world_vertices(thing: Instance) -> Floats:
+    local = thing.mesh.vertices
+    x = local[:, 0] + thing.mesh.swing * thing.stride if thing.stride else local[:, 0]
+    c, s = np.cos(thing.heading), np.sin(thing.heading)
+    out = np.empty_like(local)
+    out[:, 0] = c * x - s * local[:, 1] + thing.x
+    out[:, 1] = s * x + c * local[:, 1] + thing.y
+    out[:, 2] = local[:, 2] + thing.z
+    return out
+
+
+def _row(thing: Instance) -> tuple[float, ...]:
+    turn = (float(np.cos(thing.heading)), float(np.sin(thing.heading)))
+    return (thing.x, thing.y, thing.z, *turn, thing.seed, *thing.first, *thing.second, float(thing.lit), thing.speed)
+
+
+def _rays(origins: Floats, directions: Floats) -> Floats:
+    rays = np.empty((len(directions), 6), np.float32)
+    rays[:, :3] = origins
+    rays[:, 3:] = directions
+    return rays

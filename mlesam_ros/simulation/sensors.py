@@ -1,0 +1,328 @@
+"""The simulated camera, depth sensor, event camera and LiDAR, and their rig."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.geometry.transforms import Transform
+from mlesam_ros.simulation.scene import REFLECTANCE, Floats, Hits, Material, as_float32
+from mlesam_ros.simulation.textures import Surface
+from mlesam_ros.simulation.weather import Weather, splashes
+from mlesam_ros.types import PointCloud, RawImage
+
+BASE_FRAME = "base_link"
+ODOM_FRAME = "odom"
+CAMERA_FRAME = "camera_optical_frame"
+EVENT_FRAME = "event_camera_optical_frame"
+LIDAR_FRAME = "lidar"
+
+# x forward, y left, z up → optical x right, y down, z forward (REP 103).
+_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+
+
+def street_rig(size: tuple[int, int], event_size: tuple[int, int] | None = None) -> Rig:
+    """The street's rig for pictures of (height, width) pixels, 90 degrees wide; the event camera may have others.
+
+    The camera and the registered depth share `camera_optical_frame`; the event camera looks through the same lens
+    by a beam splitter, so its frame coincides; the LiDAR spins on the roof behind them.
+    """
+    height, width = size
+    focal = width / 2
+    intrinsics = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+    rig = Rig(CAMERA_FRAME)
+    camera = CameraModel(width, height, intrinsics, np.zeros(5), "plumb_bob")
+    rig.models[CAMERA_FRAME] = camera
+    rig.models[EVENT_FRAME] = camera.scaled(*event_size) if event_size else camera
+    rig.tree.set(BASE_FRAME, CAMERA_FRAME, Transform(_OPTICAL, np.array([0.6, 0.0, 1.62])))
+    rig.tree.set(CAMERA_FRAME, EVENT_FRAME, Transform.identity())
+    rig.tree.set(BASE_FRAME, LIDAR_FRAME, Transform(np.eye(3), np.array([0.1, 0.0, 1.92])))
+    return rig
+
+
+DEPTH_RANGE = 40.0
+"""Meters beyond which the depth sensor sees a hole."""
+_LEVELS = 4096
+_GAMMA = (255.0 * (np.arange(_LEVELS) / (_LEVELS - 1)) ** (1 / 2.2) + 0.5).astype(np.uint8)
+
+
+def pixel_rays(model: CameraModel, size: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Unit rays (h * w, 3) of an undistorted camera's pixels at another size, optical frame, and their z (h * w,)."""
+    height, width = size
+    u, v = np.meshgrid(
+        (np.arange(width) + 0.5) * model.width / width, (np.arange(height) + 0.5) * model.height / height
+    )
+    intrinsics = model.K
+    x = (u - 0.5 - intrinsics[0, 2]) / intrinsics[0, 0]
+    y = (v - 0.5 - intrinsics[1, 2]) / intrinsics[1, 1]
+    rays = np.stack([x, y, np.ones_like(x)], 2).reshape(-1, 3)
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    return rays.astype(np.float32), rays[:, 2].astype(np.float32)
+
+
+def turned(rays: Floats, pose: Transform) -> Floats:
+    """(n, 3) directions turned into the pose's target frame; BLAS does not promise to round alike on every machine."""
+    out = np.empty_like(rays)
+    x, y, z = rays.T
+    for axis, row in enumerate(pose.rotation.astype(np.float32)):
+        out[:, axis] = x * row[0] + y * row[1] + z * row[2]
+    return out
+
+
+def expose(light: Floats, weather: Weather, rng: np.random.Generator) -> RawImage:
+    """Expose (H, W, 3) linear radiance: lens blur, shot and read noise, saturation, gamma; `rgb8`."""
+    height, width = light.shape[:2]
+    signal = as_float32(cv2.GaussianBlur(light, (3, 3), 0.45 * max(width / 512, 0.5)))
+    signal *= weather.exposure
+    np.negative(signal, out=signal)
+    np.expm1(signal, out=signal)
+    np.negative(signal, out=signal)
+    noise: Floats = rng.standard_normal(signal.shape, np.float32)
+    noise *= np.sqrt(weather.camera_noise**2 + weather.shot_noise**2 * np.maximum(signal, 0))
+    signal += noise
+    signal *= _LEVELS - 1
+    codes = np.clip(signal, 0, _LEVELS - 1, out=signal).astype(np.uint16)
+    return RawImage(height, width, "rgb8", 3 * width, _GAMMA.take(codes).reshape(-1))
+
+
+def simulate_depth(depth: Floats, gloss: Floats, weather: Weather, rng: np.random.Generator) -> RawImage:
+    """A depth picture in millimeters, `16UC1`, 0 where there is no answer.
+
+    Noise grows with the square of the distance, as in stereo. Holes: beyond `DEPTH_RANGE`, at depth edges, in mirrors
+    and by chance.
+
+    Args:
+        depth: (H, W) true z in meters, inf where nothing is.
+        gloss: (H, W) mirrored share.
+        weather: how many pixels fail, and how far the sensor sees through fog and rain.
+        rng: this frame's chance.
+    """
+    height, width = depth.shape
+    z = np.where(np.isfinite(depth), depth, 0).astype(np.float32)
+    noise = rng.standard_normal(z.shape, np.float32) * (0.004 + 0.0011 * z * z)
+    chance = rng.random(z.shape, np.float32)
+    near, far = cv2.erode(z, np.ones((3, 3), np.uint8)), cv2.dilate(z, np.ones((3, 3), np.uint8))
+    edge = (far - near > 0.12 * z + 0.15) & (chance < 0.5)
+    lost = weather.depth_holes + 2.5 * gloss
+    if weather.murk:  # light that fog scatters carries no contrast to match
+        lost = lost + (1 - np.exp(-weather.murk * z)) ** 2
+    hole = (z <= 0.3) | (z > DEPTH_RANGE) | edge | (chance < lost)
+    millimeters = np.where(hole, 0, np.clip(1000 * (z + noise), 1, 65535)).astype("<u2")
+    return RawImage(height, width, "16UC1", 2 * width, millimeters.view(np.uint8).reshape(-1))
+
+
+POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4"), ("ring", "<u2"), ("time", "<f4")])
+"""One return: meters in the sensor's frame, intensity 0 … 255, beam number from below, seconds after the stamp."""
+
+
+@dataclass(frozen=True)
+class SpinningLidar:
+    """The sensor's geometry.
+
+    Attributes:
+        beams: number of lasers, evenly spread over `lowest` … `highest`.
+        steps: firings per turn.
+        lowest, highest: elevations in degrees.
+        turn: seconds per turn. The front is measured at the stamp, the rear half a turn before and after.
+        reach: meters.
+    """
+
+    beams: int = 32
+    steps: int = 1024
+    lowest: float = -25.0
+    highest: float = 11.0
+    turn: float = 0.1
+    reach: float = 100.0
+
+    def rays(self) -> tuple[Floats, Floats]:
+        """Unit rays (steps * beams, 3) in the sensor's frame and their times (steps * beams,) in seconds."""
+        share = (np.arange(self.steps) + 0.5) / self.steps - 0.5
+        azimuth = -2 * np.pi * share[:, None]
+        elevation = np.radians(np.linspace(self.lowest, self.highest, self.beams))[None]
+        flat = np.cos(elevation)
+        up = np.broadcast_to(np.sin(elevation), (self.steps, self.beams))
+        rays = np.stack([flat * np.cos(azimuth), flat * np.sin(azimuth), up], 2).reshape(-1, 3)
+        times = np.repeat(share * self.turn, self.beams)
+        return rays.astype(np.float32), times.astype(np.float32)
+
+
+def sweep(
+    spinner: SpinningLidar,
+    rays: Floats,
+    times: Floats,
+    world_rays: Floats,
+    hits: Hits,
+    look: Surface,
+    weather: Weather,
+    rng: np.random.Generator,
+) -> PointCloud:
+    """What the receiver makes of a turn.
+
+    The signal is reflectance over squared range; weak ones are lost by chance. Intensity is calibrated for range.
+
+    Args:
+        spinner: the sensor.
+        rays: of `spinner.rays()`, all firings.
+        times: of `spinner.rays()`.
+        world_rays: (steps * beams, 3) the same directions in the world.
+        hits: what they met.
+        look: its surface.
+        weather: what the air and wet ground take.
+        rng: this turn's chance.
+    """
+    distance = hits.distance[hits.ray]
+    facing = -np.einsum("ij,ij->i", world_rays[hits.ray], hits.normal)
+    shade = 0.55 + 0.9 * look.albedo.mean(axis=1)
+    reflectance = REFLECTANCE[hits.material] * shade * (0.3 + 0.7 * facing)
+    if weather.rain:
+        reflectance = reflectance * _wet(hits, weather.rain)
+    budget = reflectance * (40.0 / np.maximum(distance, 5.0)) ** 2
+    if weather.murk:
+        budget = budget * np.exp(-2 * weather.murk * distance)
+    kept = (distance < spinner.reach) & (rng.random(len(distance)) > 0.015 + np.exp(-5 * budget))
+    kept &= distance > 1.0
+    ray = hits.ray[kept]
+    measured = distance[kept] + rng.normal(0, 0.018, len(ray))
+    speckle = rng.normal(1, 0.06, len(ray))
+    strength = np.clip(255 * np.minimum(reflectance[kept] * speckle, 1.0), 1, 255).round()
+    if weather.murk:
+        ray, measured, strength = _attenuate(ray, measured, strength, hits.distance, weather, rng)
+    points = np.zeros(len(ray), POINT)
+    xyz = rays[ray] * measured[:, None].astype(np.float32)
+    points["x"], points["y"], points["z"] = xyz.T
+    points["intensity"] = strength
+    points["ring"] = ray % spinner.beams
+    points["time"] = times[ray]
+    return PointCloud(points[np.argsort(ray, kind="stable")])
+
+
+def jitter_pose(spread: tuple[float, float], rng: np.random.Generator) -> Transform:
+    """A loose mounting's error at one instant: small rotations and translations that nobody knows of.
+
+    Args:
+        spread: standard deviations about and along each axis, radians and meters.
+        rng: the chance.
+    """
+    x, y, z = rng.normal(0, spread[0], 3)
+    turn = np.array([[1, -z, y], [z, 1, -x], [-y, x, 1]])
+    rotation, _ = np.linalg.qr(turn)  # the nearest that is one, up to the signs of its columns
+    return Transform(rotation * np.sign(np.diag(rotation)), rng.normal(0, spread[1], 3))
+
+
+def _wet(hits: Hits, rain: float) -> Floats:
+    """Water on flat ground throws the beam forwards: (k,) what is left of the echo."""
+    paved = (hits.material == Material.GROUND) | (hits.material == Material.SLAB)
+    return 1 - np.float32(0.65 * rain) * (paved & (hits.normal[:, 2] > 0.7))
+
+
+def _attenuate(
+    ray: npt.NDArray[np.int64], measured: Floats, strength: Floats, distance: Floats, weather: Weather,
+    rng: np.random.Generator,
+) -> tuple[npt.NDArray[np.int64], Floats, Floats]:  # fmt: skip
+    """Drops answer instead of what is behind them: weak echoes within a few meters.
+
+    Args:
+        ray, measured, strength: the echoes without drops.
+        distance: (n,) of what every ray would meet.
+        weather: the denser the air and the harder the rain, the more.
+        rng: this turn's chance.
+
+    Returns:
+        The echoes with them.
+    """
+    share = 1 - np.exp(-weather.murk - 0.02 * weather.rain)
+    spread = 1.5 + 4.0 / (1 + 40 * weather.murk)
+    ghost = np.flatnonzero(rng.random(len(distance)) < share)
+    near = 1.0 + rng.exponential(spread, len(ghost))
+    ghost, near = ghost[near < distance[ghost]], near[near < distance[ghost]]
+    lost = np.zeros(len(distance), bool)
+    lost[ghost] = True
+    kept = ~lost[ray]
+    weak = rng.integers(1, 14, len(ghost)).astype(np.float64)
+    return (
+        np.concatenate([ray[kept], ghost]), np.concatenate([measured[kept], near]),
+        np.concatenate([strength[kept], weak]),
+    )  # fmt: skip
+
+
+THRESHOLD = 0.22
+"""Change of ln(light) that makes an event; about 25 %."""
+_MISMATCH = 0.04
+_MOST = 12
+"""Events of one pixel within one segment; more are lost, as in a sensor's refractory time."""
+_LUMA = as_float32([0.2126, 0.7152, 0.0722])
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """n events in order of time.
+
+    Attributes:
+        x, y: (n,) uint16 pixels.
+        t: (n,) int64 nanoseconds from the beginning of the segment.
+        polarity: (n,) bool.
+    """
+
+    x: npt.NDArray[np.uint16]
+    y: npt.NDArray[np.uint16]
+    t: npt.NDArray[np.int64]
+    polarity: npt.NDArray[np.bool_]
+
+
+def log_light(light: Floats, weather: Weather) -> Floats:
+    """ln(luminance + floor) of (h, w, 3) radiance: what a pixel compares."""
+    luma: Floats = light @ _LUMA
+    return np.log(luma + np.float32(weather.event_floor))
+
+
+def draw_thresholds(size: tuple[int, int], rng: np.random.Generator) -> Floats:
+    """Every pixel's own threshold, (H, W): no two are quite alike."""
+    return np.float32(THRESHOLD) * (1 + np.float32(_MISMATCH) * rng.standard_normal(size, np.float32))
+
+
+def crossings(
+    before: Floats, after: Floats, thresholds: Floats, duration: int, weather: Weather, rng: np.random.Generator
+) -> EventBatch:
+    """The events between two renderings.
+
+    Every pixel starts at a random place between its thresholds, which is where a sensor that has run for a while is.
+
+    Args:
+        before: (H, W) of `log_light`.
+        after: the same, later.
+        thresholds: (H, W) of `draw_thresholds`.
+        duration: nanoseconds between them; beyond 65 ms times come in steps of 2 microseconds, and so on.
+        weather: the background noise, and the rain.
+        rng: this segment's chance.
+    """
+    change = (after - before).ravel()
+    threshold = thresholds.ravel()
+    phase = np.float32(0.999) * threshold * rng.random(change.shape, np.float32)
+    count = ((np.abs(change) + phase) / threshold).astype(np.int32)
+    count = np.minimum(count, _MOST)
+    active = np.flatnonzero(count)
+    repeats = count[active]
+    pixel = np.repeat(active, repeats)
+    nth = np.arange(len(pixel)) - np.repeat(np.cumsum(repeats) - repeats, repeats) + 1
+    share = (nth * threshold[pixel] - phase[pixel]) / np.abs(change[pixel])
+    noise = rng.integers(0, change.size, rng.poisson(weather.event_noise * change.size * duration * 1e-9))
+    pixel = np.concatenate([pixel, noise])
+    time = np.concatenate([np.clip(share, 0, 1), rng.random(len(noise))])
+    polarity = np.concatenate([change[active].repeat(repeats) > 0, rng.random(len(noise)) < 0.5])
+    if weather.rain:
+        drops = splashes((before.shape[0], before.shape[1]), weather.rain, duration, rng)
+        pixel, time = np.concatenate([pixel, drops.pixel]), np.concatenate([time, drops.share])
+        polarity = np.concatenate([polarity, drops.polarity])
+    # A live sensor's clock ticks in microseconds, EVT3 carries no less; 16 bits are sorted fastest.
+    step = 1 + duration // (1000 << 16)
+    ticks = (time * ((duration // 1000 - 1) // step)).astype(np.uint16)
+    order = np.argsort(ticks, kind="stable")
+    y, x = np.divmod(pixel[order], before.shape[1])
+    return EventBatch(
+        x.astype(np.uint16), y.astype(np.uint16), ticks[order].astype(np.int64) * (1000 * step), polarity[order]
+    )

@@ -1,0 +1,334 @@
+"""The tiles of a street and the traffic on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+
+from mlesam_ros.simulation import classes
+from mlesam_ros.simulation.objects import (
+    bollards,
+    building,
+    bush,
+    clutter,
+    draw_person,
+    draw_vehicle,
+    fence,
+    hedge,
+    lamp,
+    shelter,
+    sign,
+    signals,
+    tree,
+    two_wheeler,
+    wall,
+)
+from mlesam_ros.simulation.scene import Batch, Color, Instance, Material, frustum, join, mesh, place
+from mlesam_ros.simulation.street_layout import CURB, LAMP_PITCH, SIDE_STREET, TILE, ZEBRA, Ego, StreetLayout
+from mlesam_ros.simulation.textures import STATICS, pick, vivid
+
+_REACH = 130.0
+"""How far the ground goes to either side, meters."""
+_SIDES = (1, -1)
+
+
+def tile(plan: StreetLayout, seed: int, number: int) -> Batch:
+    """Furnish tile `number`, TILE * number … TILE * (number + 1) meters; the same for the same arguments."""
+    rng = np.random.default_rng([seed, 101, number + 1_000_000])
+    start = TILE * number
+    open_left, open_right = (bool(rng.uniform() < 0.22) for _ in _SIDES)
+    zebra = open_left or open_right or rng.uniform() < 0.15
+    things = [_ground(plan, start, (open_left, open_right, zebra), rng)]
+    for side, is_open in zip(_SIDES, (open_left, open_right), strict=True):
+        first = start + (SIDE_STREET if is_open else 0.0)
+        things.append(_pavement(plan, first, start + TILE, side, rng))
+        things += _plots(plan, first, start + TILE, side, rng)
+        things += _curbside(plan, first, start + TILE, side, rng)
+        things += _parked(plan, start + (ZEBRA[1] + 2 if zebra else first - start + 1), start + TILE, side, rng)
+        things += _lamps(plan, start, side, rng)
+        things += _standing(plan, first, start + TILE, side, rng)
+    things += _crossing(plan, start, rng) if zebra else []
+    things += _skyline(plan, start, rng)
+    return place(things)
+
+
+def _at(plan: StreetLayout, s: float, d: float) -> tuple[float, float, float]:
+    """World x, y and heading of street coordinates."""
+    heading = plan.heading(s)
+    return float(s - d * np.sin(heading)), float(plan.bend(s) + d * np.cos(heading)), heading
+
+
+def _ground(plan: StreetLayout, start: float, openings: tuple[bool, bool, bool], rng: np.random.Generator) -> Instance:
+    corners = [(0, -_REACH, 0), (TILE, -_REACH, 0), (TILE, _REACH, 0), (0, _REACH, 0)]
+    flat = mesh(corners, [[0, 1, 2], [0, 2, 3]], Material.GROUND, classes.ROAD)
+    flags: Color = (float(openings[0]), float(openings[1]), float(openings[2]))
+    return Instance(flat, start, 0.0, 0.0, 0.0, float(rng.uniform()), flags)
+
+
+def _strip(
+    plan: StreetLayout, s0: float, s1: float, d0: float, d1: float, height: float, material: Material, label: int
+) -> Instance:
+    """A raised strip that follows the bend."""
+    stations = np.linspace(s0, s1, max(2, int((s1 - s0) / 6) + 1))
+    pieces = []
+    for a, b in pairwise(stations):
+        ring = [(s, plan.bend(s) + d) for s, d in ((a, d0), (b, d0), (b, d1), (a, d1))]
+        pieces.append(frustum([(x, y, -0.05) for x, y in ring], [(x, y, height) for x, y in ring], material, label))
+    return Instance(join(pieces), 0.0, 0.0, 0.0, 0.0, 0.5)
+
+
+def _pavement(plan: StreetLayout, s0: float, s1: float, side: int, rng: np.random.Generator) -> Instance:
+    strip = _strip(plan, s0, s1, side * plan.curb, side * plan.frontage, CURB, Material.SLAB, classes.SIDEWALK)
+    tone = float(rng.uniform(0.2, 0.4))
+    return Instance(strip.mesh, 0.0, 0.0, 0.0, 0.0, float(rng.uniform()), (tone, tone * 0.96, tone * 0.9))
+
+
+def _plots(plan: StreetLayout, s0: float, s1: float, side: int, rng: np.random.Generator) -> list[Instance]:
+    """Houses and gardens from curb-side view left to right."""
+    things: list[Instance] = []
+    s = s0 + 0.2
+    while s < s1 - 5:
+        width = min(float(rng.uniform(8, 19)), s1 - s)
+        middle = s + width / 2
+        if rng.uniform() < plan.urban:
+            setback = float(rng.choice([0.0, 0.3, 2.5, 4.0], p=[0.4, 0.25, 0.2, 0.15]))
+            things += _house(plan, middle, width, side, setback, rng)
+        else:
+            things += _garden(plan, middle, width, side, rng)
+        s += width
+    return things
+
+
+def _house(
+    plan: StreetLayout, s: float, width: float, side: int, setback: float, rng: np.random.Generator
+) -> list[Instance]:
+    x, y, heading = _at(plan, s, side * (plan.frontage + setback))
+    turn = heading if side > 0 else heading + np.pi
+    things = [building(rng, width - float(rng.choice([0.0, 0.1, 1.5])), x, y, turn)]
+    if setback > 1:
+        things.append(_lawn(plan, s - width / 2, s + width / 2, side, setback))
+        things += _border(plan, s, width * 0.45, side, rng)
+        things += [bush(rng, *_at(plan, s + rng.uniform(-0.4, 0.4) * width, side * (plan.frontage + 1.2))[:2])]
+    return things
+
+
+def _lawn(plan: StreetLayout, s0: float, s1: float, side: int, depth: float) -> Instance:
+    near, far = side * plan.frontage, side * (plan.frontage + depth)
+    return _strip(plan, s0, s1, near, far, CURB + 0.02, Material.GRASS, classes.TERRAIN)
+
+
+def _border(plan: StreetLayout, s: float, length: float, side: int, rng: np.random.Generator) -> list[Instance]:
+    make = (wall, fence, hedge)[int(rng.integers(3))]
+    return [make(rng, length, *_at(plan, s, side * (plan.frontage + 0.35)))]
+
+
+def _garden(plan: StreetLayout, s: float, width: float, side: int, rng: np.random.Generator) -> list[Instance]:
+    depth = float(rng.uniform(12, 22))
+    things = [_lawn(plan, s - width / 2, s + width / 2, side, depth), *_border(plan, s, width - 0.3, side, rng)]
+    for _ in range(int(rng.integers(1, 5))):
+        x, y, _ = _at(plan, s + rng.uniform(-0.45, 0.45) * width, side * (plan.frontage + rng.uniform(2.5, depth)))
+        things.append(tree(rng, x, y) if rng.uniform() < 0.7 else bush(rng, x, y))
+    return things
+
+
+def _curbside(plan: StreetLayout, s0: float, s1: float, side: int, rng: np.random.Generator) -> list[Instance]:
+    """Trees, signs, bins, bollards and bicycles along the curb, one every few meters."""
+    things: list[Instance] = []
+    avenue = rng.uniform() < 0.5
+    s = s0 + rng.uniform(2, 6)
+    while s < s1 - 2:
+        x, y, heading = _at(plan, s, side * (plan.curb + 0.6))
+        facing = heading if side < 0 else heading + np.pi
+        what = rng.uniform()
+        if what < (0.5 if avenue else 0.15):
+            things.append(tree(rng, x, y, float(rng.uniform(4.5, 7.5))))
+        elif what < 0.68:
+            things.append(sign(rng, x, y, facing))
+        elif what < 0.82:
+            things.append(clutter(rng, x, y, facing))
+        elif what < 0.88:
+            things.append(bollards(rng, x, y, heading))
+        elif what < 0.95:
+            things += _bicycles(x, y, heading, rng)
+        elif s < s1 - 6:
+            things.append(_shelter(plan, s, side, rng))
+        s += rng.uniform(4.5, 10)
+    return things
+
+
+def _shelter(plan: StreetLayout, s: float, side: int, rng: np.random.Generator) -> Instance:
+    x, y, heading = _at(plan, s + 2, side * (plan.curb + 1.1))
+    return shelter(rng, x, y, heading if side > 0 else heading + np.pi)
+
+
+def _bicycles(x: float, y: float, heading: float, rng: np.random.Generator) -> list[Instance]:
+    kind = "bicycle" if rng.uniform() < 0.7 else "motorbike"
+    turn = heading + rng.uniform(-0.4, 0.4) + (np.pi / 2 if rng.uniform() < 0.4 else 0.0)
+    make = two_wheeler(kind)
+    return [
+        Instance(make, x + 0.8 * n, y, CURB, turn, float(rng.uniform()), vivid(rng))
+        for n in range(int(rng.integers(1, 4)))
+    ]
+
+
+def _parked(plan: StreetLayout, s0: float, s1: float, side: int, rng: np.random.Generator) -> list[Instance]:
+    things: list[Instance] = []
+    share, s = rng.uniform(0.25, 0.95) if plan.parks else 0.0, s0 + rng.uniform(0, 2)
+    while s < s1 - 5:
+        make, length, first, second = draw_vehicle(rng, s1 - s)
+        if rng.uniform() < share:
+            x, y, heading = _at(plan, s + length / 2, side * (plan.curb - 0.2 - plan.parking * 0.42))
+            turn = heading + (np.pi if side > 0 else 0.0) + rng.normal(0, 0.02)
+            things.append(Instance(make, x, y, 0.0, float(turn), float(rng.uniform()), first, second))
+        s += length + rng.uniform(0.7, 2.0)
+    return things
+
+
+def _lamps(plan: StreetLayout, start: float, side: int, rng: np.random.Generator) -> list[Instance]:
+    things = []
+    for number in range(int(start / LAMP_PITCH) - 1, int(start / LAMP_PITCH) + 3):
+        x, y, _ = plan.lamp(np.float64(number))
+        if start <= x < start + TILE and side == 1 - 2 * (number % 2):
+            things.append(lamp(rng, float(x), float(y + side * 1.2), side, plan.heading(float(x)), 1.2))
+    return things
+
+
+def _standing(plan: StreetLayout, s0: float, s1: float, side: int, rng: np.random.Generator) -> list[Instance]:
+    things = []
+    for _ in range(int(rng.integers(0, 4))):
+        x, y, _ = _at(plan, rng.uniform(s0, s1), side * rng.uniform(plan.curb + 0.4, plan.frontage - 0.4))
+        things.append(draw_person(rng, x, y, CURB, float(rng.uniform(0, 6.28)), float(rng.uniform(-0.15, 0.15))))
+    return things
+
+
+def _crossing(plan: StreetLayout, start: float, rng: np.random.Generator) -> list[Instance]:
+    """Traffic lights (or none) and people who wait at a pedestrian crossing."""
+    things: list[Instance] = []
+    lights, phase = rng.uniform() < 0.8, int(rng.integers(3))
+    for side in _SIDES:
+        s = start + (ZEBRA[0] - 1.2 if side < 0 else ZEBRA[1] + 1.2)
+        x, y, heading = _at(plan, s, side * (plan.curb + 0.45))
+        if lights:
+            reach = (plan.parking + plan.lane * 0.6) if rng.uniform() < 0.6 else 0.0
+            things.append(signals(rng, x, y, heading + (0.0 if side < 0 else np.pi), reach, phase))
+        for _ in range(int(rng.integers(0, 3))):
+            px, py, _ = _at(plan, start + rng.uniform(*ZEBRA), side * (plan.curb + rng.uniform(0.3, 1.2)))
+            things.append(draw_person(rng, px, py, CURB, heading - side * np.pi / 2))
+    return things
+
+
+def _skyline(plan: StreetLayout, start: float, rng: np.random.Generator) -> list[Instance]:
+    """Taller houses and trees behind the front row."""
+    things: list[Instance] = []
+    for side in _SIDES:
+        for _ in range(3):
+            s, d = start + rng.uniform(12, TILE - 4), side * (plan.frontage + rng.uniform(26, 60))
+            x, y, heading = _at(plan, s, d)
+            if rng.uniform() < 0.6:
+                things.append(building(rng, rng.uniform(10, 16), x, y, heading + (0.0 if side > 0 else np.pi)))
+            else:
+                things.append(tree(rng, x, y, float(rng.uniform(8, 13))))
+    return things
+
+
+BEHIND, AHEAD = 45.0, 130.0
+"""How far from the ego car movers are placed, meters along the street."""
+_CLEAR = 9.0
+"""No vehicle of the ego car's own lane comes closer than this, meters."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Movers of one kind in one lane.
+
+    Attributes:
+        number: tells streams of a street apart.
+        kind: "vehicle", "cycle" or "person".
+        d: meters to the left of the center line.
+        speed: meters per second, negative against x.
+        pitch: mean meters from one to the next.
+        share: part of the places that is taken.
+    """
+
+    number: int
+    kind: str
+    d: float
+    speed: float
+    pitch: float
+    share: float
+
+
+def draw_streams(plan: StreetLayout, ego: Ego, rng: np.random.Generator) -> tuple[Stream, ...]:
+    """The streams of a random street. The ego car's lane moves at its speed, so nobody is run over."""
+    lanes = [side * (lane + 0.5) * plan.lane for side in (1, -1) for lane in range(plan.lanes)]
+    streams: list[Stream] = []
+    for d in lanes:
+        own = abs(d - ego.lane) < 0.1
+        speed = ego.speed if own else -np.sign(d) * ego.speed * rng.uniform(0.8, 1.4)
+        streams.append(
+            Stream(len(streams), "vehicle", d, float(speed), float(rng.uniform(16, 34)), float(rng.uniform(0.3, 0.8)))
+        )
+    for side in (1, -1):
+        edge = side * (plan.carriageway - 0.45)
+        streams.append(Stream(len(streams), "cycle", edge, -side * rng.uniform(2.5, 4.2), 38.0, rng.uniform(0.2, 0.7)))
+        for direction in (1, -1):
+            d = side * (plan.curb + plan.pavement * (0.62 + 0.16 * direction))
+            pace = direction * rng.uniform(1.0, 1.5)
+            streams.append(
+                Stream(len(streams), "person", d, float(pace), float(rng.uniform(5, 14)), float(rng.uniform(0.3, 0.9)))
+            )
+    return tuple(streams)
+
+
+def movers(plan: StreetLayout, ego: Ego, streams: tuple[Stream, ...], seed: int, t: float) -> Batch:
+    """All movers near the ego car at t seconds."""
+    return place([thing for stream in streams for thing in _members(plan, ego, stream, seed, t)])
+
+
+@lru_cache(maxsize=4096)
+def _looks(seed: int, stream: Stream, k: int) -> tuple[bool, float, float, Instance]:
+    """Whether place k of a stream is taken, its two jitters in [-1, 1], and what it looks like at the origin."""
+    rng = np.random.default_rng([seed, 202, stream.number, k + 1_000_000])
+    taken, along, across = bool(rng.uniform() < stream.share), *(float(j) for j in rng.uniform(-1, 1, 2))
+    if stream.kind == "person":
+        return taken, along, across, draw_person(rng, 0, 0, 0, 0)
+    if stream.kind == "cycle":
+        kind = "bicycle rider" if rng.uniform() < 0.6 else "motorbike rider"
+        first, second = vivid(rng), pick(rng, STATICS)
+        return (
+            taken,
+            along,
+            across,
+            Instance(two_wheeler(kind), 0, 0, 0, 0, float(rng.uniform()), first, second),
+        )
+    make, _, first, second = draw_vehicle(rng)
+    return taken, along, across, Instance(make, 0, 0, 0, 0, float(rng.uniform()), first, second)
+
+
+def _members(plan: StreetLayout, ego: Ego, stream: Stream, seed: int, t: float) -> Iterator[Instance]:
+    here, drift = ego.along(t), stream.speed * t
+    own = stream.kind == "vehicle" and abs(stream.d - ego.lane) < 0.1
+    first, last = (int((here + edge - drift) // stream.pitch) for edge in (-BEHIND, AHEAD))
+    for k in range(first, last + 2):
+        taken, along, across, look = _looks(seed, stream, k)
+        gap = 0.08 if stream.kind == "vehicle" else 0.4
+        s = k * stream.pitch + along * gap * stream.pitch + drift
+        near = own and abs(s - here) < _CLEAR + 4.0
+        if taken and not near:
+            yield _standing_at(plan, stream, look, s, stream.d + 0.25 * across, t + along)
+
+
+def _standing_at(plan: StreetLayout, stream: Stream, look: Instance, s: float, d: float, t: float) -> Instance:
+    heading = plan.heading(s)
+    x, y = float(s - d * np.sin(heading)), float(plan.bend(s) + d * np.cos(heading))
+    turn = heading + (np.pi if stream.speed < 0 else 0.0)
+    walking = stream.kind == "person"
+    stride = 0.45 * float(np.sin(2 * np.pi * t * abs(stream.speed) / 1.5)) if walking else 0.0
+    return Instance(
+        look.mesh, x, y, CURB if walking else 0.0, turn, look.seed, look.first, look.second, stride, not walking,
+        abs(stream.speed),
+    )  # fmt: skip

@@ -1,0 +1,150 @@
+"""Layout of a street from a seed, and the motion of the vehicle along it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlesam_ros.geometry.transforms import Transform
+from mlesam_ros.simulation.scene import Floats
+
+TILE = 48.0
+"""Length in meters of the pieces that the street is furnished in."""
+LAMP_PITCH = 24.0
+"""Meters along the street from one lamp to the next; they alternate between the sides."""
+LAMP_HEIGHT = 6.6
+"""Meters above the road."""
+SIDE_STREET = 9.0
+"""Width in meters of a side street, which opens at the start of a tile."""
+ZEBRA = (11.0, 14.0)
+"""Where in a tile a pedestrian crossing lies, meters from its start."""
+CURB = 0.13
+"""Height of the pavement above the road, meters."""
+
+
+@dataclass(frozen=True)
+class StreetLayout:
+    """Street coordinates are s along x and d to the left of the center line; the line is y = bend(x).
+
+    Attributes:
+        lanes: per direction, 1 or 2; traffic keeps right.
+        lane: width of a lane, meters.
+        parking: width of the strip between lanes and curb on either side, meters; cars park where it is wide enough.
+        pavement: width of the pavements, meters.
+        sway: ((amplitude m, meters per radian, phase), …) of the sines that bend the center line.
+        wear: 0 … 1, how patched the asphalt and how faded the paint is.
+        brightness: albedo of the asphalt.
+        urban: 0 … 1, share of plots with buildings.
+    """
+
+    lanes: int
+    lane: float
+    parking: float
+    pavement: float
+    sway: tuple[tuple[float, float, float], ...]
+    wear: float
+    brightness: float
+    urban: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> StreetLayout:
+        """A random street."""
+        sway = tuple(
+            (float(rng.uniform(0, 0.11) * scale), float(scale), float(rng.uniform(0, 2 * np.pi)))
+            for scale in rng.uniform((35, 80), (60, 140))
+        )
+        lanes, lane = int(rng.choice([1, 1, 2])), float(rng.uniform(3.1, 3.7))
+        parking = float(rng.uniform(2.1, 2.5)) if rng.uniform() < 0.65 else 0.35
+        return cls(
+            lanes=lanes, lane=lane, parking=parking,
+            pavement=float(rng.uniform(2.2, 5.0)), sway=sway, wear=float(rng.uniform(0.1, 1.0)),
+            brightness=float(rng.uniform(0.07, 0.15)), urban=float(rng.uniform(0.25, 0.9)),
+        )  # fmt: skip
+
+    @property
+    def carriageway(self) -> float:
+        """Half the width of the driven lanes, meters."""
+        return self.lanes * self.lane
+
+    @property
+    def curb(self) -> float:
+        """|d| of the curbs, meters."""
+        return self.carriageway + self.parking
+
+    @property
+    def parks(self) -> bool:
+        """Whether cars park along the curbs."""
+        return self.parking > 1.0
+
+    @property
+    def frontage(self) -> float:
+        """|d| at which the plots begin, meters."""
+        return self.curb + self.pavement
+
+    def bend(self, x: Any) -> Any:
+        """The center line's y in meters at x meters, a number or an array."""
+        return sum(amplitude * np.sin(x / scale + phase) for amplitude, scale, phase in self.sway)
+
+    def heading(self, x: float) -> float:
+        """Direction of the street at x, radians."""
+        return float(np.arctan(sum(a / scale * np.cos(x / scale + phase) for a, scale, phase in self.sway)))
+
+    def lateral(self, point: Floats) -> Floats:
+        """D in meters of (n, 3) world points."""
+        return (point[:, 1] - self.bend(point[:, 0])).astype(np.float32)
+
+    def lamp(self, number: Any) -> tuple[Any, Any, Any]:
+        """World position in meters of the heads of the street lamps with these numbers."""
+        x = number * LAMP_PITCH + 17.0
+        side = 1 - 2 * (number % 2)
+        return x, self.bend(x) + side * (self.curb - 0.7), np.full_like(x, LAMP_HEIGHT)
+
+
+@dataclass(frozen=True)
+class Ego:
+    """A car that keeps its lane.
+
+    Attributes:
+        plan: the street it drives along.
+        start: meters along the street at t = 0.
+        speed: meters per second along x.
+        lane: d of its lane's middle, meters, negative: right of the center line.
+        phases: three phases of its swaying, pitching and rolling, radians.
+    """
+
+    plan: StreetLayout
+    start: float
+    speed: float
+    lane: float
+    phases: tuple[float, float, float]
+
+    @classmethod
+    def draw(cls, plan: StreetLayout, rng: np.random.Generator) -> Ego:
+        """A random driver."""
+        lane = -(int(rng.integers(plan.lanes)) + 0.5) * plan.lane
+        a, b, c = (float(p) for p in rng.uniform(0, 2 * np.pi, 3))
+        return cls(plan, float(rng.uniform(0, 2000)), float(rng.uniform(5, 11)), lane, (a, b, c))
+
+    def along(self, t: float) -> float:
+        """Meters along the street at t seconds."""
+        return self.start + self.speed * t
+
+    def pose(self, t: float) -> Transform:
+        """odom_from_base at t seconds: base_link lies on the road, x forward, z up."""
+        x, (a, b, c) = self.along(t), self.phases
+        y = self.plan.bend(x) + self.lane + 0.18 * np.sin(0.35 * t + a)
+        yaw = self.plan.heading(x) + 0.18 * 0.35 / self.speed * np.cos(0.35 * t + a)
+        pitch, roll = 0.006 * np.sin(5.1 * t + b), 0.007 * np.sin(3.3 * t + c)
+        return Transform(_rotation(float(yaw), float(pitch), float(roll)), np.array([x, y, 0.0]))
+
+
+def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """Rz(yaw) Ry(pitch) Rx(roll), REP 103."""
+    (cy, sy), (cp, sp), (cr, sr) = ((np.cos(angle), np.sin(angle)) for angle in (yaw, pitch, roll))
+    return np.array(
+        [[cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
+         [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
+         [-sp, cp * sr, cp * cr]]
+    )  # fmt: skip

@@ -1,0 +1,501 @@
+"""Procedural textures of ground, walls and objects."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.simulation import classes
+from mlesam_ros.simulation.scene import GLOSS, Color, Floats, Hits, Material, as_float32
+from mlesam_ros.simulation.street_layout import SIDE_STREET, ZEBRA, StreetLayout
+
+
+def linear(red: float, green: float, blue: float) -> Color:
+    """Display RGB of 0 … 255 as linear light in 0 … 1 (gamma 2.2)."""
+    return ((red / 255) ** 2.2, (green / 255) ** 2.2, (blue / 255) ** 2.2)
+
+
+def pick(rng: np.random.Generator, palette: Sequence[Color], spread: float = 0.12) -> Color:
+    """One color of a palette, every channel scaled by up to ± spread."""
+    color = palette[int(rng.integers(len(palette)))]
+    r, g, b = (
+        float(np.clip(c * s, 0.004, 0.95)) for c, s in zip(color, rng.uniform(1 - spread, 1 + spread, 3), strict=True)
+    )
+    return (r, g, b)
+
+
+def vivid(rng: np.random.Generator) -> Color:
+    """Any hue, as clothes and vans come in."""
+    rgb = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.1, 0.9), rng.uniform(0.15, 0.95))
+    return linear(*(255 * c for c in rgb))
+
+
+CARS = [linear(*c) for c in (
+    (225, 226, 228), (190, 194, 198), (120, 124, 130), (58, 60, 64), (24, 25, 28), (150, 24, 28), (30, 58, 120),
+    (52, 92, 140), (44, 78, 60), (196, 164, 110), (214, 120, 40), (236, 232, 216), (96, 32, 40),
+)]  # fmt: skip
+FACADES = [linear(*c) for c in (
+    (196, 180, 152), (176, 106, 82), (150, 78, 62), (214, 204, 186), (168, 168, 166), (128, 128, 130), (202, 168, 120),
+    (186, 148, 128), (140, 152, 158), (224, 216, 206), (110, 96, 88), (172, 186, 170), (206, 178, 142),
+)]  # fmt: skip
+TRIMS = [linear(*c) for c in ((235, 232, 225), (90, 84, 78), (60, 62, 66), (120, 84, 58), (160, 160, 158))]
+ROOFS = [linear(*c) for c in ((122, 62, 48), (84, 82, 84), (66, 60, 58), (140, 88, 64))]
+WALLS = [linear(*c) for c in ((150, 92, 74), (168, 164, 156), (130, 126, 120), (196, 186, 168), (120, 88, 72))]
+POLES = [linear(*c) for c in ((128, 132, 134), (84, 88, 90), (52, 66, 58), (168, 170, 170))]
+FENCES = [linear(*c) for c in ((128, 100, 70), (210, 206, 198), (50, 62, 52), (60, 58, 58), (96, 76, 58))]
+LEAVES = [
+    linear(*c) for c in ((74, 98, 46), (96, 112, 52), (60, 84, 44), (112, 118, 58), (134, 116, 52), (84, 106, 62))
+]
+SKINS = [linear(*c) for c in ((224, 178, 150), (196, 142, 110), (140, 96, 70), (92, 62, 46))]
+STATICS = [
+    linear(*c) for c in ((60, 80, 66), (92, 94, 96), (40, 60, 110), (150, 40, 34), (120, 90, 60), (180, 176, 166))
+]
+SIGNALS = [linear(*c) for c in ((255, 40, 30), (255, 170, 30), (40, 240, 120))]
+
+
+SIZE = 512
+"""Texels per side; a power of two, the tile repeats."""
+
+
+@lru_cache(maxsize=1)
+def _tiles() -> tuple[Floats, Floats]:
+    """A fine and a smooth tile, each (SIZE * SIZE,) float32 of mean 0 and deviation 1."""
+    rng = np.random.default_rng(20241206)
+    spectrum = np.fft.rfft2(rng.standard_normal((SIZE, SIZE)))
+    frequency = np.hypot(np.fft.fftfreq(SIZE)[:, None], np.fft.rfftfreq(SIZE)[None]) + 1 / SIZE
+    tiles = []
+    for slope in (0.6, 1.8):
+        tile = np.fft.irfft2(spectrum * frequency**-slope, s=(SIZE, SIZE))
+        tiles.append(((tile - tile.mean()) / tile.std()).astype(np.float32).ravel())
+    return tiles[0], tiles[1]
+
+
+def grain(u: Floats, v: Floats, per_meter: float) -> Floats:
+    """Fine noise at (n,) positions in meters, `per_meter` texels to the meter: mean 0, deviation 1."""
+    return _tiles()[0][_index(u * np.float32(per_meter), v * np.float32(per_meter))]
+
+
+def cloudy(u: Floats, v: Floats, per_unit: float) -> Floats:
+    """Smooth noise, interpolated between texels: mean 0, deviation 1."""
+    tile = _tiles()[1]
+    a, b = u * np.float32(per_unit), v * np.float32(per_unit)
+    fa, fb = a - np.floor(a), b - np.floor(b)
+    low = tile[_index(a, b)] * (1 - fb) + tile[_index(a, b + 1)] * fb
+    high = tile[_index(a + 1, b)] * (1 - fb) + tile[_index(a + 1, b + 1)] * fb
+    return low * (1 - fa) + high * fa
+
+
+def hashed(a: Floats, b: Floats) -> Floats:
+    """A number in [0, 1) for every pair of cell numbers, the same for the same pair."""
+    x = np.floor(a).astype(np.int32).astype(np.uint32) * np.uint32(0x9E3779B1)
+    x ^= np.floor(b).astype(np.int32).astype(np.uint32) * np.uint32(0x85EBCA77)
+    x ^= x >> np.uint32(15)
+    x *= np.uint32(0x2C1B3C6D)
+    x ^= x >> np.uint32(13)
+    return (x >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+
+
+def _index(a: Floats, b: Floats) -> npt.NDArray[np.int32]:
+    rows = np.floor(a).astype(np.int32) & (SIZE - 1)
+    rows *= SIZE
+    rows += np.floor(b).astype(np.int32) & (SIZE - 1)
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class ShadingBatch:
+    """The points of one material, in the frame of the thing that they belong to; all (n,) unless said otherwise.
+
+    Attributes:
+        plan: the street.
+        lamps: whether it is dark enough for lamps.
+        world: (n, 3) meters.
+        x, y, z: meters in the thing's own frame.
+        normal: (n, 3) in the thing's own frame; textures may roughen it in place.
+        blur: meters that a pixel covers there.
+        seed, lit: of the thing.
+        first, second: (n, 3) its colors.
+        albedo, emission, gloss, classes: views of the `Surface` to fill; albedo is unset, the others hold defaults.
+    """
+
+    plan: StreetLayout
+    lamps: bool
+    world: Floats
+    x: Floats
+    y: Floats
+    z: Floats
+    normal: Floats
+    blur: Floats
+    seed: Floats
+    lit: Floats
+    first: Floats
+    second: Floats
+    albedo: Floats
+    emission: Floats
+    gloss: Floats
+    classes: npt.NDArray[np.uint8]
+
+    def fade(self, size: float) -> Floats:
+        """How much of a detail `size` meters wide survives at this distance, 1 near to 0 far: it must not alias."""
+        return 1 / (1 + (self.blur * np.float32(2 / size)) ** 2)
+
+    def tint(self, base: Floats, factor: Floats) -> None:
+        """Set the albedo to a color, (n, 3) or (3,), times a factor (n,)."""
+        np.multiply(base, np.maximum(factor, 0.05)[:, None], out=self.albedo)
+
+    def put(self, where: npt.NDArray[np.bool_], color: npt.ArrayLike) -> None:
+        """Set the albedo where a mask (n,) holds, to one color (3,) or to rows of (n, 3) colors."""
+        value = np.asarray(color, np.float32)
+        self.albedo[where] = value[where] if value.ndim == 2 else value
+
+    def along(self) -> Floats:
+        """The horizontal coordinate along an upright face."""
+        return np.where(np.abs(self.normal[:, 0]) > np.abs(self.normal[:, 1]), self.y, self.x)
+
+
+def ground(p: ShadingBatch) -> None:
+    """Asphalt between the curbs and in side streets, rough grass beyond."""
+    d = p.plan.lateral(p.world)
+    far = np.abs(d)
+    side_street = (p.x < SIDE_STREET) & (np.where(d > 0, p.first[:, 0], p.first[:, 1]) > 0.5)
+    road = (far < p.plan.curb) | side_street
+    fine, coarse = grain(p.world[:, 0], p.world[:, 1], 45.0), cloudy(p.world[:, 0], p.world[:, 1], 5.0)
+    patched = hashed(p.world[:, 0] / 7.3, d / 2.1) < 0.18 * p.plan.wear
+    tone = p.plan.brightness * (1 + 0.16 * fine * p.fade(0.03) + 0.1 * coarse - 0.28 * patched)
+    p.tint(np.array([1.0, 0.99, 0.96], np.float32), tone)
+    line = road & _markings(p, d, far)
+    worn = fine * p.fade(0.03) + 0.7 * coarse < 2.4 - 2.2 * p.plan.wear
+    p.put(line & worn, as_float32([0.62, 0.62, 0.58]))
+    grass = 1 + 0.3 * fine * p.fade(0.03) + 0.25 * coarse
+    p.put(~road, as_float32([0.11, 0.13, 0.05]) * grass[:, None])
+    p.classes[line] = classes.ROAD_LINE
+    p.classes[~road] = classes.TERRAIN
+
+
+def _markings(p: ShadingBatch, d: Floats, far: Floats) -> npt.NDArray[np.bool_]:
+    plan, x = p.plan, p.world[:, 0]
+    dashed = np.mod(x, 7.0) < 3.2
+    lines = (far < 0.075) & (dashed | (np.mod(x, 96.0) < 30))
+    lines |= np.abs(far - plan.carriageway) < 0.06
+    if plan.lanes > 1:
+        lines |= (np.abs(far - plan.lane) < 0.07) & dashed
+    if plan.parks:
+        lines |= (far > plan.carriageway) & (np.mod(x, 6.0) < 0.12)
+    crossing = p.first[:, 2] > 0.5
+    zebra = (p.x > ZEBRA[0]) & (p.x < ZEBRA[1])
+    lines = np.where(crossing & zebra, (np.mod(d, 1.05) < 0.55) & (far < plan.carriageway), lines)
+    stop = np.where(d < 0, ZEBRA[0] - 1.3 - p.x, p.x - ZEBRA[1] - 1.0)
+    lines |= crossing & (stop > 0) & (stop < 0.35) & (far < plan.carriageway)
+    return lines & (far < plan.curb)
+
+
+def slab(p: ShadingBatch) -> None:
+    """Paving stones and a curb stone."""
+    d = p.plan.lateral(p.world)
+    u, v = p.world[:, 0] / 0.6, d / 0.6
+    joint = np.maximum(np.abs(u - np.round(u)), np.abs(v - np.round(v))) > 0.47
+    tone = 1 + 0.12 * grain(p.x, p.y, 40.0) * p.fade(0.03) + 0.16 * (hashed(u + 0.5, v + 0.5) - 0.5) * p.fade(0.6)
+    tone += 0.08 * cloudy(p.x, p.y, 4.0)
+    p.tint(p.first, tone - 0.4 * joint * p.fade(0.04))
+    curb = np.abs(d) < p.plan.curb + 0.2
+    p.put(curb, as_float32([0.36, 0.36, 0.35]) * tone[:, None])
+
+
+def grass(p: ShadingBatch) -> None:
+    """Lawn, greener and drier in patches."""
+    blade, patch = grain(p.world[:, 0], p.world[:, 1], 50.0), cloudy(p.world[:, 0], p.world[:, 1], 6.0)
+    tone = 1 + 0.35 * blade * p.fade(0.03) + 0.22 * patch
+    dry = np.clip(0.35 + 0.3 * patch, 0, 1)[:, None]
+    p.tint(as_float32([0.09, 0.15, 0.035]) * (1 - dry) + as_float32([0.17, 0.15, 0.07]) * dry, tone)
+
+
+def facade(p: ShadingBatch) -> None:
+    """Storeys of windows in brick or plaster; some ground floors are shops; by night some windows are lit."""
+    u, style = p.along(), np.mod(p.seed * 97.0, 1.0)
+    stain = 0.1 * cloudy(u + 50 * p.seed, p.z, 3.0)
+    plaster = 1 + stain + 0.05 * grain(u, p.z, 30.0) * p.fade(0.04)
+    p.tint(p.first, np.where(style < 0.45, _masonry(p, u) + 0.6 * stain, plaster))
+    pitch = 1.7 + 1.9 * np.mod(p.seed * 13.0, 1.0)
+    column, storey = np.floor(u / pitch), np.floor((p.z - 0.6) / 3.2)
+    a, b = np.abs(u / pitch - column - 0.5) * pitch, (p.z - 0.6) / 3.2 - storey
+    dice = hashed(column + 311 * np.floor(p.seed * 1000), storey)
+    front = p.normal[:, 1] < -0.5
+    lowest = storey == 0
+    band = (np.abs(b - 0.02) < 0.03) & (style > 0.3)
+    p.put(band, p.second)
+    shop = lowest & front & (np.mod(p.seed * 41.0, 1.0) > 0.55)
+    wide, low, high = pitch * (0.22 + 0.16 * np.mod(p.seed * 29.0, 1.0)), 0.26, 0.78
+    wide = np.where(shop, pitch * 0.46, wide)
+    low_edge, high_edge = np.where(shop, 0.04, low), np.where(shop, 0.72, high)
+    there = (p.z > 0.6) & (front | (dice < 0.3)) & (np.abs(p.normal[:, 2]) < 0.5)
+    pane = there & (a < wide) & (b > low_edge) & (b < high_edge)
+    frame = there & (a < wide + 0.11) & (b > low_edge - 0.035) & (b < high_edge + 0.035) & ~pane
+    p.put(frame, np.where(style[:, None] < 0.7, p.second, 0.6 * p.first))
+    _panes(p, pane, a, dice, shop)
+    board = shop & (b > 0.78) & (b < 0.95)
+    p.put(board, np.roll(p.second, 1, axis=1) * 0.8 + 0.2 * dice[:, None])
+    door = lowest & front & ~shop & (dice < 0.2) & (a < 0.55) & (b < 0.68)
+    p.put(door, p.second * 0.35)
+    p.gloss[door] = 0.0
+    p.emission[door] = 0.0
+
+
+def _panes(p: ShadingBatch, pane: npt.NDArray[np.bool_], a: Floats, dice: Floats, shop: npt.NDArray[np.bool_]) -> None:
+    curtain = 0.03 + 0.3 * np.maximum(dice - 0.55, 0)
+    mullion = pane & (a < 0.035) & ~shop
+    p.put(pane, np.repeat(curtain[:, None], 3, axis=1))
+    p.put(mullion, p.second)
+    p.gloss[pane & ~mullion] = GLOSS[Material.GLASS]
+    if p.lamps:
+        lit = pane & (np.where(shop, dice * 2.0, np.mod(dice * 17, 1.0)) > 0.72)
+        p.put(lit, as_float32([1.0, 0.72, 0.4]))
+        p.emission[lit] = (0.02 + 0.08 * np.mod(dice * 7, 1.0))[lit]
+
+
+def roof(p: ShadingBatch) -> None:
+    """Rows of tiles."""
+    rows = np.mod(np.abs(p.y) * 3.0, 1.0)
+    tone = 1 + 0.25 * (rows - 0.5) * p.fade(0.3) + 0.1 * grain(p.x, p.y + p.z, 12.0) * p.fade(0.1)
+    p.tint(p.second, tone)
+
+
+def _masonry(p: ShadingBatch, u: Floats) -> Floats:
+    """The relief of bricks or plaster, about 1."""
+    course = p.z / 0.085
+    across = u / 0.25 + 0.5 * np.mod(np.floor(course), 2)
+    joint = (course - np.floor(course) < 0.16) | (across - np.floor(across) < 0.06)
+    bricks = 0.3 * (hashed(across, course) - 0.5) * p.fade(0.2) + 0.25 * joint * p.fade(0.08)
+    return 1 + bricks + 0.06 * grain(u, p.z, 30.0) * p.fade(0.04)
+
+
+def brick(p: ShadingBatch) -> None:
+    """A garden wall."""
+    p.tint(p.first, _masonry(p, p.along()))
+
+
+def concrete(p: ShadingBatch) -> None:
+    """Weathered concrete with a little of the first color."""
+    u = p.along()
+    p.tint(0.4 * p.first + 0.18, 1 + 0.1 * grain(u, p.z + p.y, 25.0) * p.fade(0.05) + 0.12 * cloudy(u, p.z, 8.0))
+
+
+_SKINS = np.array(SKINS, np.float32)
+
+
+def leaf(p: ShadingBatch) -> None:
+    """Foliage: leaves of many shades with dark gaps, and normals that point about."""
+    x, y, z = np.abs(p.normal).T
+    flat = z > 0.65
+    u = np.where(flat | (y > x), p.world[:, 0], p.world[:, 1]) + 7 * p.seed
+    v = np.where(flat, p.world[:, 1], p.world[:, 2])
+    leaf, twig = grain(u, v, 16.0) * p.fade(0.08), grain(v, u, 5.0) * p.fade(0.3)
+    tone = 0.95 + 0.34 * leaf + 0.34 * twig - 0.4 * (leaf + twig < -1.1)
+    p.tint(p.first, tone)
+    p.albedo[:, 0] *= 1 + 0.12 * twig
+    p.normal[:, 0] += 0.45 * twig
+    p.normal[:, 1] += 0.45 * leaf
+    p.normal[:, 2] += 0.3
+    p.normal[:] /= np.linalg.norm(p.normal, axis=1, keepdims=True)
+
+
+def bark(p: ShadingBatch) -> None:
+    """Bark in the second color."""
+    p.tint(p.second, 1 + 0.35 * grain(p.x * 3 + p.y * 3, p.z * 0.6, 30.0) * p.fade(0.05))
+
+
+def paint(p: ShadingBatch) -> None:
+    """Lacquer, dusty towards the ground, with the line of a door."""
+    dust = np.clip(0.55 - p.z, 0, 0.5)[:, None]
+    p.albedo[:] = p.first * (1 - dust) + as_float32([0.12, 0.11, 0.09]) * dust
+    seam = (np.abs(np.mod(p.x + 0.3, 1.1) - 0.55) < 0.012) & (np.abs(p.normal[:, 1]) > 0.7)
+    p.albedo[:] *= (1 - 0.5 * seam * p.fade(0.03))[:, None]
+
+
+def glass(p: ShadingBatch) -> None:
+    """Panes: dark, but for what they mirror."""
+    p.albedo[:] = as_float32([0.02, 0.024, 0.026])
+
+
+def rubber(p: ShadingBatch) -> None:
+    """Tyres, and everything else that is nearly black."""
+    p.tint(as_float32([0.025, 0.024, 0.024]), 1 + 0.2 * grain(p.x, p.z, 40.0) * p.fade(0.03))
+
+
+def headlamp(p: ShadingBatch) -> None:
+    """Headlamps, burning on whatever drives."""
+    p.albedo[:] = as_float32([0.8, 0.8, 0.78])
+    p.emission[:] = (2.5 if p.lamps else 0.5) * p.lit
+
+
+def taillamp(p: ShadingBatch) -> None:
+    """Tail lamps, burning on whatever drives."""
+    p.albedo[:] = as_float32([0.5, 0.02, 0.02])
+    p.emission[:] = (0.5 if p.lamps else 0.25) * p.lit
+
+
+def wood(p: ShadingBatch) -> None:
+    """Boards in the second color."""
+    p.tint(p.second, 1 + 0.2 * grain(p.x * 2 + p.y * 2, p.z * 0.3, 30.0) * p.fade(0.05))
+
+
+def metal(p: ShadingBatch) -> None:
+    """Dull lacquered metal in the first color."""
+    p.tint(0.7 * p.first + 0.08, 1 + 0.06 * grain(p.x + p.y, p.z, 20.0) * p.fade(0.06))
+
+
+def post(p: ShadingBatch) -> None:
+    """Galvanised steel."""
+    p.tint(as_float32([0.22, 0.23, 0.23]), 0.6 + np.mod(p.seed * 57, 1.0))
+
+
+def sign(p: ShadingBatch) -> None:
+    """A rim and a glyph on the face; the back is bare metal. Number plates are white."""
+    height = p.z - 4 * p.seed
+    rim = np.hypot(p.y, height) > 0.27
+    glyph = (np.abs(p.y) < 0.05 + 0.08 * np.mod(p.seed * 31, 1.0)) & (np.abs(height) < 0.15)
+    p.albedo[:] = p.first
+    p.put(rim, p.second)
+    p.put(glyph, np.where(p.first[:, :1] > 0.3, np.float32(0.02), np.float32(0.8)) * np.ones(3, np.float32))
+    plate = p.classes != classes.TRAFFIC_SIGN
+    p.put(plate, as_float32([0.65, 0.64, 0.55]))
+    p.put(~plate & (p.normal[:, 0] > 0.3), as_float32([0.22, 0.23, 0.24]))
+
+
+def signal(p: ShadingBatch) -> None:
+    """The lit lens of a traffic light."""
+    p.albedo[:] = p.first
+    p.emission[:] = 0.7 if p.lamps else 1.6
+
+
+def top(p: ShadingBatch) -> None:
+    """A shirt or coat in the first color, some striped."""
+    striped = (p.seed > 0.65) & (np.mod(p.z, 0.16) < 0.08)
+    p.albedo[:] = np.where(striped[:, None], 0.5 * p.first + 0.3, p.first)
+
+
+def trousers(p: ShadingBatch) -> None:
+    """Trousers in the second color, and black shoes."""
+    p.albedo[:] = np.where((p.z < 0.09)[:, None], np.float32(0.03), p.second)
+
+
+def skin(p: ShadingBatch) -> None:
+    """Faces."""
+    p.albedo[:] = _SKINS[(p.seed * len(_SKINS)).astype(int)]
+
+
+def streetlamp(p: ShadingBatch) -> None:
+    """The head of a street lamp."""
+    p.albedo[:] = as_float32([1.0, 0.8, 0.52])
+    p.emission[:] = 1.5 if p.lamps else 0.0
+
+
+def cargo(p: ShadingBatch) -> None:
+    """Printed panels: lorry bodies and advertisements."""
+    u = p.along()
+    block = hashed(u / 0.9 + 100 * p.seed, p.z / 0.7) < 0.35
+    banner = (np.mod(p.z + p.seed, 1.7) < 0.5) & (p.seed > 0.4)
+    light = 0.55 * p.first + 0.3
+    p.tint(np.where((banner | (block & (p.seed < 0.7)))[:, None], p.second, light), 1 + 0.04 * grain(u, p.z, 10.0))
+
+
+def coach(p: ShadingBatch) -> None:
+    """A bus: a band of windows between pillars, and a stripe."""
+    u = p.along()
+    p.albedo[:] = p.first
+    p.put((p.z > 0.8) & (p.z < 1.15), p.second)
+    window = (p.z > 1.4) & (p.z < 2.5) & (np.mod(u, 1.5) > 0.12) & (np.abs(p.normal[:, 2]) < 0.5)
+    p.put(window, as_float32([0.02, 0.022, 0.025]))
+    p.gloss[window] = GLOSS[Material.GLASS]
+    if p.lamps:
+        inside = window & (p.lit > 0)
+        p.put(inside, as_float32([1.0, 0.93, 0.75]))
+        p.emission[inside] = 0.06
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """k surface points.
+
+    Attributes:
+        albedo: (k, 3) float32 linear RGB; where `emission` is not 0 also the color of its light.
+        emission: (k,) float32 radiance.
+        gloss: (k,) float32, mirrored share of the sky at normal incidence.
+        sheen: (k,) float32, how much of what gloss and grazing light mirror is left by roughness: 1 on dry things,
+            whose gloss says it all.
+        classes: (k,) uint8 label ids.
+    """
+
+    albedo: Floats
+    emission: Floats
+    gloss: Floats
+    sheen: Floats
+    classes: npt.NDArray[np.uint8]
+
+
+def surface(hits: Hits, plan: StreetLayout, pixel: float, lamps: bool) -> Surface:
+    """Texture what rays met.
+
+    Args:
+        hits: in order of material; normals of rough materials are bent in place.
+        plan: the street, for its ground.
+        pixel: angle between neighboring rays, radians.
+        lamps: whether it is dark enough for lamps.
+    """
+    k = len(hits.ray)
+    dark, matt = np.zeros(k, np.float32), np.ones(k, np.float32)
+    out = Surface(np.empty((k, 3), np.float32), dark, GLOSS[hits.material], matt, hits.classes.copy())
+    edges = np.searchsorted(hits.material, np.arange(len(Material) + 1))
+    for material in Material:
+        part = slice(int(edges[material]), int(edges[material + 1]))
+        if part.start < part.stop:
+            _TEXTURES[material](_patch(hits, out, part, plan, pixel, lamps))
+    return out
+
+
+def _patch(hits: Hits, out: Surface, part: slice, plan: StreetLayout, pixel: float, lamps: bool) -> ShadingBatch:
+    rows, world = hits.rows[part], hits.point[part]
+    dx, dy = world[:, 0] - rows[:, 0], world[:, 1] - rows[:, 1]
+    c, s = rows[:, 3], rows[:, 4]
+    normal = hits.normal[part].copy()
+    normal[:, 0] = c * hits.normal[part, 0] + s * hits.normal[part, 1]
+    normal[:, 1] = c * hits.normal[part, 1] - s * hits.normal[part, 0]
+    return ShadingBatch(
+        plan, lamps, world, c * dx + s * dy, c * dy - s * dx, world[:, 2] - rows[:, 2],
+        hits.normal[part] if hits.material[part.start] == Material.LEAF else normal,
+        hits.distance[hits.ray[part]] * np.float32(pixel), rows[:, 5], rows[:, 12], rows[:, 6:9], rows[:, 9:12],
+        out.albedo[part], out.emission[part], out.gloss[part], out.classes[part],
+    )  # fmt: skip
+
+
+_TEXTURES: dict[Material, Callable[[ShadingBatch], None]] = {
+    Material.GROUND: ground,
+    Material.SLAB: slab,
+    Material.GRASS: grass,
+    Material.FACADE: facade,
+    Material.ROOF: roof,
+    Material.LEAF: leaf,
+    Material.BARK: bark,
+    Material.PAINT: paint,
+    Material.GLASS: glass,
+    Material.RUBBER: rubber,
+    Material.HEADLAMP: headlamp,
+    Material.TAILLAMP: taillamp,
+    Material.BRICK: brick,
+    Material.CONCRETE: concrete,
+    Material.WOOD: wood,
+    Material.METAL: metal,
+    Material.SIGN: sign,
+    Material.SIGNAL: signal,
+    Material.TOP: top,
+    Material.TROUSERS: trousers,
+    Material.SKIN: skin,
+    Material.STREETLAMP: streetlamp,
+    Material.CARGO: cargo,
+    Material.COACH: coach,
+    Material.POST: post,
+}

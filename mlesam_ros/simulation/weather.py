@@ -1,0 +1,333 @@
+"""Weather, rain, and faults of sensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.simulation.scene import Color, Floats, Hits, Material, as_float32
+from mlesam_ros.simulation.textures import Surface, cloudy
+
+WEATHERS = ("cloud", "fog", "night", "rain", "sun")
+"""DELIVER's five, in its order."""
+_SYNONYMS = {"day": "sun"}
+
+
+@dataclass(frozen=True)
+class Weather:
+    """Light in linear units in which a white wall in the noon sun sends out about 3.
+
+    Attributes:
+        name: one of `WEATHERS`.
+        sun: unit vector towards the sun (or moon).
+        sunlight: linear RGB irradiance of a surface that faces it.
+        skylight: linear RGB irradiance from the open sky.
+        zenith, horizon: linear RGB of the sky.
+        clouds: share of the sky that clouds cover.
+        haze: extinction of the air for visible light, 1/m.
+        lamps: strength of street lamps; 0 by day.
+        headlamps: strength of the ego car's headlamps; 0 by day.
+        exposure: factor from radiance to the camera's full well.
+        camera_noise: read noise, as a share of the full well.
+        shot_noise: noise per root of the signal, both as shares of the full well.
+        event_floor: radiance below which the event camera's pixels see nothing.
+        event_noise: spurious events per pixel and second.
+        depth_holes: share of the depth camera's pixels that fail for no visible reason.
+        murk: extinction of the air for active sensors, 1/m; 0 where only the eye would notice any.
+        rain: 0 … 1, how hard it rains.
+        shadows: whether the sun throws any; where clouds spread its light it does not.
+    """
+
+    name: str
+    sun: tuple[float, float, float]
+    sunlight: Color
+    skylight: Color
+    zenith: Color
+    horizon: Color
+    clouds: float
+    haze: float
+    lamps: float
+    headlamps: float
+    exposure: float
+    camera_noise: float
+    shot_noise: float
+    event_floor: float
+    event_noise: float
+    depth_holes: float
+    murk: float = 0.0
+    rain: float = 0.0
+    shadows: bool = True
+
+
+def weather_name(name: str) -> str:
+    """The weather's own name; `day` is a synonym of `sun`.
+
+    Raises:
+        ConfigError: no such weather.
+    """
+    own = _SYNONYMS.get(name, name)
+    if own not in WEATHERS:
+        raise ConfigError(f"weather {name!r} is not known; the street has {', '.join(WEATHERS)}.")
+    return own
+
+
+def draw_weather(name: str, rng: np.random.Generator) -> Weather:
+    """Random weather of one kind.
+
+    Raises:
+        ConfigError: no such weather.
+    """
+    return _DRAW[weather_name(name)](rng)
+
+
+def _towards(elevation: float, azimuth: float) -> tuple[float, float, float]:
+    flat = np.cos(elevation)
+    return float(flat * np.cos(azimuth)), float(flat * np.sin(azimuth)), float(np.sin(elevation))
+
+
+def _tint(color: Color, scale: float) -> Color:
+    return (color[0] * scale, color[1] * scale, color[2] * scale)
+
+
+def _sun(rng: np.random.Generator) -> Weather:
+    clouds, height = float(rng.uniform(0, 1)), float(rng.uniform(0.3, 1.15))
+    overcast = np.clip(clouds * 1.6 - 0.6, 0, 1)
+    warm = 0.35 * np.exp(-3 * (height - 0.3))
+    blue, gray = np.array([0.16, 0.32, 0.72]), np.array([0.62, 0.66, 0.72])
+    sun = float(2.6 * (1 - 0.93 * overcast))
+    sky = blue * (1 - overcast) + gray * overcast
+    return Weather(
+        name="sun", sun=_towards(height, float(rng.uniform(0, 2 * np.pi))),
+        sunlight=_tint((1.0, float(0.95 - 0.2 * warm), float(0.86 - 0.5 * warm)), sun),
+        skylight=_tint((0.74, 0.86, 1.0), float(0.55 + 0.45 * overcast)),
+        zenith=(float(sky[0]), float(sky[1]), float(sky[2])),
+        horizon=_tint((0.82, 0.88, 0.95), float(rng.uniform(0.85, 1.1))),
+        clouds=clouds, haze=float(rng.uniform(0.0008, 0.004)), lamps=0.0, headlamps=0.0,
+        exposure=float(rng.uniform(0.8, 1.35)), camera_noise=0.004, shot_noise=0.012,
+        event_floor=0.01, event_noise=0.4, depth_holes=0.01,
+    )  # fmt: skip
+
+
+def _night(rng: np.random.Generator) -> Weather:
+    glow = float(rng.uniform(0.4, 1.2))
+    return Weather(
+        name="night", sun=_towards(float(rng.uniform(0.5, 1.2)), float(rng.uniform(0, 2 * np.pi))),
+        sunlight=_tint((0.7, 0.85, 1.0), 0.0012), skylight=_tint((0.8, 0.85, 1.0), 0.0018 * glow),
+        zenith=_tint((0.3, 0.42, 0.8), 0.0006 * glow), horizon=_tint((1.0, 0.72, 0.45), 0.0022 * glow),
+        clouds=float(rng.uniform(0, 1)), haze=float(rng.uniform(0.0008, 0.004)), lamps=float(rng.uniform(0.1, 1.0)),
+        headlamps=1.0, exposure=float(rng.uniform(9, 15)), camera_noise=0.013, shot_noise=0.05,
+        event_floor=0.0003, event_noise=2.5, depth_holes=0.03,
+    )  # fmt: skip
+
+
+def _cloud(rng: np.random.Generator) -> Weather:
+    """Heavy clouds from horizon to horizon: little sun, flat light."""
+    dim = float(rng.uniform(0.45, 0.8))
+    return Weather(
+        name="cloud", sun=_towards(float(rng.uniform(0.4, 1.1)), float(rng.uniform(0, 2 * np.pi))),
+        sunlight=_tint((1.0, 0.93, 0.84), 0.1 * dim), skylight=_tint((0.84, 0.9, 1.0), dim),
+        zenith=_tint((0.52, 0.58, 0.66), dim), horizon=_tint((0.8, 0.84, 0.9), dim),
+        clouds=float(rng.uniform(0.8, 1.0)), haze=float(rng.uniform(0.002, 0.006)), lamps=0.0, headlamps=0.0,
+        exposure=float(rng.uniform(1.0, 1.5)), camera_noise=0.005, shot_noise=0.015,
+        event_floor=0.01, event_noise=0.4, depth_holes=0.01, shadows=False,
+    )  # fmt: skip
+
+
+def _fog(rng: np.random.Generator) -> Weather:
+    """Fog in which things keep 5 % of their contrast at 40 to 85 m (Koschmieder: 3 over the extinction)."""
+    murk, dim = float(rng.uniform(0.035, 0.08)), float(rng.uniform(0.5, 0.8))
+    white = _tint((0.86, 0.89, 0.92), dim)
+    return Weather(
+        name="fog", sun=_towards(float(rng.uniform(0.4, 1.1)), float(rng.uniform(0, 2 * np.pi))),
+        sunlight=_tint((1.0, 0.95, 0.9), 0.04 * dim), skylight=_tint((0.92, 0.95, 1.0), 0.85 * dim),
+        zenith=_tint((0.9, 0.93, 0.98), 1.1 * dim), horizon=white, clouds=0.0, haze=murk, lamps=0.0, headlamps=0.0,
+        exposure=float(rng.uniform(0.9, 1.2)), camera_noise=0.005, shot_noise=0.015,
+        event_floor=0.01, event_noise=0.4, depth_holes=0.015, murk=murk, shadows=False,
+    )  # fmt: skip
+
+
+def _rain(rng: np.random.Generator) -> Weather:
+    """A dark sky, wet streets, drops in front of every lens."""
+    rain, dim = float(rng.uniform(0.5, 1.0)), float(rng.uniform(0.3, 0.55))
+    return Weather(
+        name="rain", sun=_towards(float(rng.uniform(0.4, 1.1)), float(rng.uniform(0, 2 * np.pi))),
+        sunlight=_tint((1.0, 0.95, 0.9), 0.02 * dim), skylight=_tint((0.86, 0.92, 1.0), dim),
+        zenith=_tint((0.5, 0.55, 0.62), dim), horizon=_tint((0.8, 0.85, 0.92), dim),
+        clouds=float(rng.uniform(0.8, 1.0)), haze=0.004 + 0.008 * rain, lamps=0.0, headlamps=0.0,
+        exposure=float(rng.uniform(1.1, 1.6)), camera_noise=0.007, shot_noise=0.02,
+        event_floor=0.01, event_noise=0.6, depth_holes=0.02 + 0.05 * rain, murk=0.003 + 0.006 * rain, rain=rain,
+        shadows=False,
+    )  # fmt: skip
+
+
+_DRAW: dict[str, Callable[[np.random.Generator], Weather]] = {
+    "cloud": _cloud, "fog": _fog, "night": _night, "rain": _rain, "sun": _sun
+}  # fmt: skip
+
+
+NO_FAULT = "none"
+FAULTS = (NO_FAULT, "motionblur", "overexposure", "underexposure", "lidarjitter", "eventlowres")
+"""No fault, then DELIVER's five under the names of its folders."""
+_LOW_RES = 512 / 1042
+"""DELIVER's low-resolution events have 512 pixels where its pictures have 1042."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong.
+
+    Attributes:
+        name: one of `FAULTS`.
+        exposure: factor on the camera's exposure.
+        gain_noise: factor on the camera's read noise.
+        shutter: seconds for which the camera's shutter stays open, 0 for an instant.
+        shake: standard deviation of the LiDAR's rotation, radians, and of its translation, meters, about each axis.
+        event_share: pixels per side of the event camera, as a share of the camera's.
+    """
+
+    name: str = NO_FAULT
+    exposure: float = 1.0
+    gain_noise: float = 1.0
+    shutter: float = 0.0
+    shake: tuple[float, float] = (0.0, 0.0)
+    event_share: float = 1.0
+
+    def exposed(self, weather: Weather) -> Weather:
+        """The weather as a camera with this fault exposes it."""
+        noise = weather.camera_noise * self.gain_noise
+        return replace(weather, exposure=weather.exposure * self.exposure, camera_noise=noise)
+
+
+def fault_name(name: str) -> str:
+    """The name itself.
+
+    Raises:
+        ConfigError: no such fault.
+    """
+    if name not in FAULTS:
+        raise ConfigError(f"fault {name!r} is not known; the street has {', '.join(FAULTS)}.")
+    return name
+
+
+def draw_fault(name: str, rng: np.random.Generator) -> Fault:
+    """A fault of random severity.
+
+    Raises:
+        ConfigError: no such fault.
+    """
+    fault_name(name)
+    if name == "motionblur":
+        return Fault(name, shutter=float(rng.uniform(0.09, 0.16)))
+    if name == "overexposure":
+        return Fault(name, exposure=float(rng.uniform(7, 14)))
+    if name == "underexposure":
+        return Fault(name, exposure=float(rng.uniform(0.03, 0.07)), gain_noise=1.5)
+    if name == "lidarjitter":
+        return Fault(name, shake=(float(np.radians(rng.uniform(0.6, 1.2))), 0.02))
+    return Fault(name, event_share=_LOW_RES) if name == "eventlowres" else Fault()
+
+
+_PAVED = (Material.GROUND, Material.SLAB, Material.CONCRETE, Material.ROOF)
+_WIND = 0.18
+"""Sideways pixels of a falling drop per pixel downwards."""
+
+
+def wet_surfaces(look: Surface, hits: Hits, rain: float) -> None:
+    """Darken what is wet, and let what lies flat and is paved mirror the sky, puddles most; in place.
+
+    Wet porous surfaces reflect about half as much as dry ones (Lekner and Dorf, "Why some things are darker when wet",
+    Applied Optics 1988).
+    """
+    flat = np.clip(hits.normal[:, 2], 0, 1) ** 4
+    look.albedo[:] *= (1 - np.float32(rain) * (0.12 + 0.4 * flat))[:, None]
+    where = np.flatnonzero(np.isin(hits.material, _PAVED) & (flat > 0.5))
+    point = hits.point[where]
+    puddle = np.clip(0.7 * cloudy(point[:, 0], point[:, 1], 2.2) - 0.2, 0, 1)
+    look.gloss[where] = np.float32(rain) * (0.012 + 0.05 * puddle)
+    look.sheen[where] = np.float32(rain) * (0.5 + 0.5 * puddle)
+
+
+def add_rain_streaks(light: Floats, weather: Weather, rng: np.random.Generator, lens: np.random.Generator) -> Floats:
+    """Falling drops as bright streaks, and a few that sit on the lens and blur what is behind them.
+
+    Args:
+        light: (H, W, 3) radiance.
+        weather: how hard it rains, and the sky's light in the drops.
+        rng: chance of this moment, for the streaks.
+        lens: chance of a stretch of moments, for the drops on the lens.
+    """
+    height, width = light.shape[:2]
+    cover = _lines((height, width), weather.rain, rng)[..., None]
+    glow = as_float32(weather.horizon) * np.float32(0.75)
+    out = light * (1 - cover) + glow * cover
+    soft = cv2.blur(out, (max(3, width // 14),) * 2)
+    drops = _drops((height, width), weather.rain, lens)[..., None]
+    return as_float32(out * (1 - drops) + soft * np.float32(0.95) * drops)
+
+
+def _lines(size: tuple[int, int], rain: float, rng: np.random.Generator) -> Floats:
+    """(H, W) how much of each pixel streaks cover: many short thin ones far away, a few long ones near."""
+    height, width = size
+    cover = np.zeros(size, np.float32)
+    for per_row, longest, strength in ((1.5, 0.035, 0.11), (0.5, 0.08, 0.17), (0.1, 0.16, 0.22)):
+        count = int(per_row * rain * height)
+        length = max(2, round(longest * height))
+        y, x = rng.uniform(-length, height, count), rng.uniform(-0.1 * width, 1.1 * width, count)
+        steps = np.arange(length)
+        reach = rng.uniform(0.5, 1.0, count)[:, None] * length
+        rows = (y[:, None] + steps).astype(np.intp)
+        columns = (x[:, None] + _WIND * steps).astype(np.intp)
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width) & (steps < reach)
+        shade = np.broadcast_to(rng.uniform(0.4, 1.0, count)[:, None] * strength, inside.shape)
+        np.maximum.at(cover, (rows[inside], columns[inside]), shade[inside].astype(np.float32))
+    return as_float32(cv2.GaussianBlur(cover, (3, 3), 0.6 * max(width / 512, 0.5)))
+
+
+def _drops(size: tuple[int, int], rain: float, rng: np.random.Generator) -> Floats:
+    """(H, W) 0 … 1: drops on the lens."""
+    height, width = size
+    cover = np.zeros(size, np.float32)
+    for _ in range(int(14 * rain)):
+        x, y, radius = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(0.008, 0.03) * width
+        axes = (max(1, round(radius)), max(1, round(1.25 * radius)))
+        cv2.ellipse(cover, (round(x), round(y)), axes, 0, 0, 360, rng.uniform(0.5, 0.9), cv2.FILLED, cv2.LINE_AA)
+    return as_float32(cv2.GaussianBlur(cover, (5, 5), max(1.0, 1.6 * width / 512)))
+
+
+@dataclass(frozen=True, slots=True)
+class Splash:
+    """n events that drops cause: flat `pixel`, `share` of the segment's time in [0, 1], `polarity`."""
+
+    pixel: npt.NDArray[np.int64]
+    share: npt.NDArray[np.float64]
+    polarity: npt.NDArray[np.bool_]
+
+
+def splashes(size: tuple[int, int], rain: float, duration: int, rng: np.random.Generator) -> Splash:
+    """Drops fall through the event camera's picture: each pixel on their way brightens, then darkens again.
+
+    Args:
+        size: (H, W).
+        rain: 0 … 1.
+        duration: of the segment, nanoseconds.
+        rng: this segment's chance.
+    """
+    height, width = size
+    count = int(rng.poisson(rain * 3e-6 * height * width * duration * 1e-6))
+    length = max(2, round(0.1 * height))
+    steps = np.arange(length)
+    x, y, start = rng.uniform(0, width, count), rng.uniform(-length, height, count), rng.uniform(0, 1, count)
+    rows, columns = (y[:, None] + steps).astype(np.int64), (x[:, None] + _WIND * steps).astype(np.int64)
+    share = start[:, None] + steps * (10e6 / length / duration)  # a drop takes 10 ms for its way
+    inside = (rows >= 0) & (rows < height) & (columns < width) & (share < 1) & (rng.random(rows.shape) < 0.7)
+    pixel, time = (rows * width + columns)[inside], share[inside]
+    late = np.minimum(time + 1e6 / duration, 1)
+    return Splash(
+        np.concatenate([pixel, pixel]), np.concatenate([time, late]),
+        np.concatenate([np.ones(len(pixel), bool), np.zeros(len(pixel), bool)]),
+    )  # fmt: skip

@@ -1,0 +1,317 @@
+"""The simulated world: one SimFrame of all sensors per time step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.geometry.transforms import Transform
+from mlesam_ros.preprocessing.evt3 import encode_evt3
+from mlesam_ros.simulation import classes
+from mlesam_ros.simulation.light import flow, motion_blur, radiance
+from mlesam_ros.simulation.scene import Batch, Floats, Hits, Layer, Snapshot, as_float32, merge
+from mlesam_ros.simulation.sensors import (
+    BASE_FRAME,
+    CAMERA_FRAME,
+    EVENT_FRAME,
+    LIDAR_FRAME,
+    EventBatch,
+    SpinningLidar,
+    crossings,
+    draw_thresholds,
+    expose,
+    jitter_pose,
+    log_light,
+    pixel_rays,
+    simulate_depth,
+    street_rig,
+    sweep,
+    turned,
+)
+from mlesam_ros.simulation.street import draw_streams, movers, tile
+from mlesam_ros.simulation.street_layout import TILE, Ego, StreetLayout
+from mlesam_ros.simulation.textures import Surface, surface
+from mlesam_ros.simulation.weather import (
+    NO_FAULT,
+    add_rain_streaks,
+    draw_fault,
+    draw_weather,
+    weather_name,
+    wet_surfaces,
+)
+from mlesam_ros.types import (
+    CAMERA,
+    DEPTH,
+    EVENT,
+    LIDAR,
+    MODALITIES,
+    NANOSECONDS,
+    EventWindow,
+    Modality,
+    Payload,
+    PointCloud,
+    RawImage,
+    SensorFrame,
+)
+
+EPOCH = 1_700_000_000_000_000_000
+"""Nanoseconds of ROS time at which every street begins."""
+PERIOD = 100_000_000
+"""Nanoseconds from one moment to the next: 10 Hz."""
+SENSOR_ZERO = EPOCH - 1_000_000_000
+"""Host time in nanoseconds at which the event camera's own microsecond clock reads 0."""
+
+
+@dataclass(frozen=True)
+class SimFrame:
+    """One tick of all sensors.
+
+    Attributes:
+        index: its number.
+        stamp: nanoseconds, `EPOCH + index * PERIOD`.
+        frames: modality → frame. The event frame holds the last 30 ms.
+        labels: (H, W) uint8 DELIVER ids of the camera's pixels.
+        pose: odom_from_base_link.
+        simulate_period: makes `period_events`.
+    """
+
+    index: int
+    stamp: int
+    frames: dict[Modality, SensorFrame]
+    labels: npt.NDArray[np.uint8]
+    pose: Transform
+    simulate_period: Callable[[], EventWindow]
+
+    @cached_property
+    def period_events(self) -> EventWindow:
+        """All events since the moment before; they end with those of the event frame. Rendered when first asked for."""
+        return self.simulate_period()
+
+    @property
+    def packet_stamp(self) -> int:
+        """Host time in nanoseconds of the first of `period_events`: the stamp of their packet's header."""
+        events = self.period_events
+        return int(events.t[0]) if len(events.t) else events.start
+
+    @cached_property
+    def evt3(self) -> npt.NDArray[np.uint8]:
+        """`period_events` as the bytes of one EVT3 packet, on the sensor's microsecond clock (see `SENSOR_ZERO`)."""
+        events = self.period_events
+        return encode_evt3(events.x, events.y, (events.t - SENSOR_ZERO) // 1000, events.polarity)
+
+
+_SEGMENTS = ((-100, -30), (-30, 0))
+"""Milliseconds before a moment between which events are simulated; the last one is the event frame's window."""
+_EVENT_DETAIL = 256
+"""Longest side in pixels at which the event camera's light is rendered; finer sensors interpolate."""
+_TILES = (-1, 4)
+_SMALLEST = 32
+_FRAMES = {CAMERA: CAMERA_FRAME, DEPTH: CAMERA_FRAME, EVENT: EVENT_FRAME, LIDAR: LIDAR_FRAME}
+_DROPS_STAY = 12
+"""Moments for which the same drops sit on the lens."""
+
+
+class World:
+    """A street that goes on for ever, with a car on it that carries the sensors.
+
+    Everything is a function of (seed, weather, fault, size, index): any moment can be asked for in any order and
+    process. Weather and fault change what the sensors see of a street, never the street.
+
+    Attributes:
+        seed, size, length, dropped: as they were given.
+        weather: the light and the air.
+        fault: what is wrong with a sensor.
+        event_size: (height, width) of the event camera.
+        rig: where the sensors sit, and their lenses.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        weather: str = "sun",
+        size: tuple[int, int] = (512, 512),
+        length: int = 600,
+        threads: int = 0,
+        fault: str = NO_FAULT,
+        dropped: Sequence[Modality] = (),
+    ) -> None:
+        """Plan a street; it is furnished as the car comes by.
+
+        Args:
+            seed: not negative.
+            weather: one of `WEATHERS`; "day" is a synonym of "sun".
+            size: (height, width) of the camera, depth and event pictures, at least 32 pixels each.
+            length: number of moments that `len()` and players go through, 0.1 s each.
+            threads: of the ray caster, 0 for all cores.
+            fault: one of `FAULTS`.
+            dropped: modalities that say nothing at all; the others are what they would be anyhow.
+
+        Raises:
+            ConfigError: a value outside these.
+        """
+        if seed < 0 or length < 1 or min(size) < _SMALLEST:
+            raise ConfigError(
+                f"a street of seed {seed}, {length} moments and {size[1]}x{size[0]} pixels cannot be; the seed is 0 or "
+                f"more, the length 1 or more and the pictures at least {_SMALLEST} pixels either way."
+            )
+        self.seed, self.size, self.length, self.dropped = seed, size, length, _checked(dropped)
+        rng = np.random.default_rng([seed, 7])
+        self.plan = StreetLayout.draw(rng)
+        self.ego = Ego.draw(self.plan, rng)
+        self.streams = draw_streams(self.plan, self.ego, rng)
+        self.weather = draw_weather(weather_name(weather), np.random.default_rng([seed, 9]))
+        self.fault = draw_fault(fault, np.random.default_rng([seed, 10]))
+        self.event_size = (round(size[0] * self.fault.event_share), round(size[1] * self.fault.event_share))
+        self.rig = street_rig(size, self.event_size)
+        self.spinner = SpinningLidar()
+        self._threads = threads
+        self._exposed = self.fault.exposed(self.weather)
+        self._rays, self._cosine = pixel_rays(self.rig.camera, size)
+        shrink = min(1.0, _EVENT_DETAIL / max(size))
+        self._event_detail = (round(size[0] * shrink), round(size[1] * shrink))
+        self._event_rays, _ = pixel_rays(self.rig.camera, self._event_detail)
+        self._thresholds = draw_thresholds(self.event_size, np.random.default_rng([seed, 8]))
+        self._base_from_camera = self.rig.tree.lookup(BASE_FRAME, CAMERA_FRAME)
+        self._base_from_lidar = self.rig.tree.lookup(BASE_FRAME, LIDAR_FRAME)
+        self._tile = lru_cache(maxsize=8)(self._populate_tile)
+        self._standing = lru_cache(maxsize=2)(self._build)
+        self._log_light = lru_cache(maxsize=4)(self._render_log_light)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def moment(self, index: int) -> SimFrame:
+        """All sensors at tick `index`, any integer from 0; beyond `length` the street simply goes on.
+
+        Raises:
+            ConfigError: a negative index.
+        """
+        if index < 0:
+            raise ConfigError(f"moment {index} lies before the street's beginning; the first is 0.")
+        stamp = EPOCH + index * PERIOD
+        snapshot, pose = self._snapshot(index * PERIOD), self.ego.pose(index * PERIOD / NANOSECONDS)
+        with ThreadPoolExecutor(1) as helper:
+            others = helper.submit(self._others, index, snapshot)
+            picture, depth, labels = self._pictures(index, snapshot, pose)
+            payloads: dict[Modality, Payload] = {CAMERA: picture, DEPTH: depth, **others.result()}
+        frames = {m: SensorFrame(m, stamp, _FRAMES[m], payloads[m]) for m in MODALITIES if m not in self.dropped}
+        return SimFrame(index, stamp, frames, labels, pose, lambda: self._events(index, _SEGMENTS))
+
+    def _others(self, index: int, snapshot: Snapshot) -> dict[Modality, Payload]:
+        """What does not come through the camera's rays; a dropped sensor is not simulated."""
+        payloads: dict[Modality, Payload] = {}
+        if EVENT not in self.dropped:
+            payloads[EVENT] = self._events(index, _SEGMENTS[-1:])
+        if LIDAR not in self.dropped:
+            payloads[LIDAR] = self._sweep(index, snapshot)
+        return payloads
+
+    # The world at an instant
+
+    def _populate_tile(self, number: int) -> Batch:
+        return tile(self.plan, self.seed, number)
+
+    def _build(self, here: int) -> Layer:
+        return Layer(merge([self._tile(number) for number in range(here + _TILES[0], here + _TILES[1])]), self._threads)
+
+    def _snapshot(self, time: int) -> Snapshot:
+        seconds = time / NANOSECONDS
+        standing = self._standing(int(self.ego.along(seconds) // TILE))
+        moving = movers(self.plan, self.ego, self.streams, self.seed, seconds)
+        return Snapshot([standing, Layer(moving, self._threads)])
+
+    def _chance(self, index: int, sensor: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, 303, index, sensor])
+
+    # Sensors
+
+    def _look(self, snapshot: Snapshot, pose: Transform, rays: Floats, pixel: float) -> tuple[Hits, Surface, Floats]:
+        """Cast the camera's rays; hits, their surface, and the light of every ray (n, 3)."""
+        eye = pose @ self._base_from_camera
+        directions = turned(rays, eye)
+        hits = snapshot.cast(eye.translation.astype(np.float32), directions)
+        look = surface(hits, self.plan, pixel, self.weather.lamps > 0)
+        if self.weather.rain:
+            wet_surfaces(look, hits, self.weather.rain)
+        return hits, look, radiance(hits, look, directions, snapshot, self.weather, self.plan, pose)
+
+    def _pictures(
+        self, index: int, snapshot: Snapshot, pose: Transform
+    ) -> tuple[RawImage, RawImage, npt.NDArray[np.uint8]]:
+        """Camera picture, depth picture and labels."""
+        hits, look, light = self._look(snapshot, pose, self._rays, 2 / self.size[1])
+        labels = np.full(self._rays.shape[0], classes.SKY, np.uint8)
+        labels[hits.ray] = look.classes
+        gloss = np.zeros(labels.shape, np.float32)
+        gloss[hits.ray] = look.gloss
+        depth = (hits.distance * self._cosine).reshape(self.size)
+        picture = self._photograph(index, pose, hits, light.reshape(*self.size, 3))
+        measured = simulate_depth(depth, gloss.reshape(self.size), self.weather, self._chance(index, 1))
+        return picture, measured, labels.reshape(self.size)
+
+    def _photograph(self, index: int, pose: Transform, hits: Hits, light: Floats) -> RawImage:
+        """The camera's picture of the light, with whatever fault and rain do to it."""
+        if self.fault.shutter:
+            now, half = index * PERIOD / NANOSECONDS, self.fault.shutter / 2
+            opens, closes = (self.ego.pose(now + shift) @ self._base_from_camera for shift in (-half, half))
+            directions = turned(self._rays, pose @ self._base_from_camera)
+            light = motion_blur(light, flow(hits, directions, self.rig.camera, (opens, closes), self.fault.shutter))
+        if self.weather.rain:
+            lens = np.random.default_rng([self.seed, 304, index // _DROPS_STAY])
+            light = add_rain_streaks(light, self.weather, self._chance(index, 3), lens)
+        return expose(light, self._exposed, self._chance(index, 0))
+
+    def _sweep(self, index: int, snapshot: Snapshot) -> PointCloud:
+        """The car drives on during the turn, so every column of the sweep has its own pose."""
+        rays, times = self.spinner.rays()
+        origins, directions = np.empty_like(rays), np.empty_like(rays)
+        beams, now = self.spinner.beams, index * PERIOD / NANOSECONDS
+        shaken = self._chance(index, 4) if any(self.fault.shake) else None
+        for first in range(0, len(rays), beams * 16):
+            part = slice(first, first + beams * 16)
+            eye = self.ego.pose(now + float(times[part].mean())) @ self._base_from_lidar
+            if shaken is not None:
+                eye = eye @ jitter_pose(self.fault.shake, shaken)
+            origins[part], directions[part] = eye.translation, turned(rays[part], eye)
+        hits = snapshot.cast(origins, directions)
+        look = surface(hits, self.plan, 0.003, False)
+        return sweep(self.spinner, rays, times, directions, hits, look, self.weather, self._chance(index, 2))
+
+    def _render_log_light(self, time: int) -> Floats:
+        pose = self.ego.pose(time / NANOSECONDS)
+        _, _, light = self._look(self._snapshot(time), pose, self._event_rays, 2 / self._event_detail[1])
+        picture = log_light(light.reshape(*self._event_detail, 3), self.weather)
+        height, width = self.event_size
+        return as_float32(cv2.resize(cv2.GaussianBlur(picture, (3, 3), 0.5), (width, height)))
+
+    def _events(self, index: int, segments: tuple[tuple[int, int], ...]) -> EventWindow:
+        parts = [self._segment(index, segment) for segment in segments]
+        start, end = (EPOCH + index * PERIOD + edge * 1_000_000 for edge in (segments[0][0], segments[-1][1]))
+        return EventWindow(
+            self.event_size[1], self.event_size[0],
+            np.concatenate([part.x for part in parts]), np.concatenate([part.y for part in parts]),
+            np.concatenate([part.t for part in parts]), np.concatenate([part.polarity for part in parts]), start, end,
+        )  # fmt: skip
+
+    def _segment(self, index: int, edges: tuple[int, int]) -> EventBatch:
+        start, end = (index * PERIOD + edge * 1_000_000 for edge in edges)
+        before, after = self._log_light(start), self._log_light(end)
+        rng = self._chance(index, 10 - edges[0])
+        found = crossings(before, after, self._thresholds, end - start, self.weather, rng)
+        return EventBatch(found.x, found.y, found.t + (EPOCH + start), found.polarity)
+
+
+def _checked(dropped: Sequence[Modality]) -> tuple[Modality, ...]:
+    for modality in dropped:
+        if modality not in MODALITIES:
+            raise ConfigError(f"dropped sensor {modality!r} is not known; the car has {', '.join(MODALITIES)}.")
+    if len(set(dropped)) == len(MODALITIES):
+        raise ConfigError(f"all of {', '.join(MODALITIES)} are dropped; one sensor at least must stay.")
+    return tuple(modality for modality in MODALITIES if modality in dropped)

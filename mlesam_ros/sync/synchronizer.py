@@ -1,0 +1,458 @@
+"""The synchronizer: one frame of each modality per set, with bounded waiting."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from operator import attrgetter
+
+from mlesam_ros.errors import ConfigError, Problem
+from mlesam_ros.sync.clocks import foreign_clock
+from mlesam_ros.sync.sync_config import DELAYS, SyncConfig
+from mlesam_ros.types import NANOSECONDS, FrameSet, Modality, SensorFrame
+
+USED = "used"
+SUPERSEDED = "superseded"
+LATE = "late"
+UNMATCHED = "unmatched"
+REFUSED = "refused"
+OUTCOMES = (USED, SUPERSEDED, LATE, UNMATCHED, REFUSED)
+"""What becomes of a frame: it went into a set; a newer one was there before it was needed; its moment had already been
+segmented; no partner came within its tolerance; it was not acceptable at all."""
+
+_by_reference = attrgetter("reference")
+
+
+@dataclass(frozen=True, slots=True)
+class BufferedFrame:
+    """A frame in a buffer; `reference` is its time, `arrived` the time it was pushed."""
+
+    frame: SensorFrame
+    reference: int
+    arrived: int
+
+
+class ModalityBuffer:
+    """The frames of one modality that wait, the habits of their source, and what became of the others.
+
+    Args:
+        modality: its name.
+        tolerance, max_wait, timeout: see `SyncConfig`; nanoseconds.
+    """
+
+    def __init__(self, modality: Modality, tolerance: int, max_wait: int, timeout: int) -> None:
+        self.modality = modality
+        self.tolerance = tolerance
+        self.max_wait = max_wait
+        self.timeout = timeout
+        self.counts: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()
+        self.heard = 0  # when a frame last came, or when listening began
+        self.forget()
+
+    def forget(self) -> None:
+        """Start afresh, with nothing waiting."""
+        self.waiting: list[BufferedFrame] = []  # by reference, rising
+        self.newest: int | None = None  # highest reference so far
+        self.used: int | None = None  # highest reference that went into a set
+        self.offset = 0  # from the reference of its newest frame to its stamp
+        self.period: int | None = None  # usual distance of references
+        self.delay = 0  # usual time from reference to arrival
+
+    @property
+    def longest_silence(self) -> int:
+        """How long it may be silent: the time-out, or more where it is slow by nature."""
+        return max(self.timeout, (self.period or 0) * 3 // 2)
+
+    @property
+    def expires(self) -> int:
+        """The last moment at which it still counts as alive."""
+        return self.heard + self.longest_silence
+
+    def insert(self, item: BufferedFrame) -> None:
+        """Let a frame wait."""
+        self.waiting.insert(self.at(item.reference), item)
+
+    def learn(self, item: BufferedFrame) -> None:
+        """Learn the stream's habits from a frame."""
+        self.heard, self.offset = item.arrived, item.frame.stamp - item.reference
+        delay = item.arrived - item.reference
+        if self.newest is None:
+            self.newest, self.delay = item.reference, delay
+        elif item.reference > self.newest:
+            step, usual = item.reference - self.newest, self.period or self.timeout // 2
+            # A gap counts as two periods at most: mostly frames were lost, it is not a stream that became slow.
+            step = min(step, 2 * usual)
+            self.period = step if self.period is None else (3 * self.period + step) // 4
+            self.newest = item.reference
+            # A clock that was set right, or a line that is free again, is no matter of habit.
+            self.delay = delay if delay < self.delay - self.timeout else (3 * self.delay + delay) // 4
+
+    def at(self, reference: int) -> int:
+        """Index of the first waiting frame that is not before a reference."""
+        return bisect_left(self.waiting, reference, key=_by_reference)
+
+    def nearest(self, reference: int, rival: int | None) -> BufferedFrame | None:
+        """The waiting frame that belongs to a reference.
+
+        Args:
+            reference: that of the set.
+            rival: reference of the next open set, which keeps what lies nearer to it.
+        """
+        after = self.at(reference)
+        around = [w for w in self.waiting[max(after - 1, 0) : after + 1] if self.fits(w.reference, reference, rival)]
+        return min(around, key=lambda w: abs(w.reference - reference), default=None)
+
+    def fits(self, candidate: int, reference: int, rival: int | None) -> bool:
+        """Whether a frame at `candidate` is within tolerance of a set and not nearer to the next one."""
+        gap = abs(candidate - reference)
+        return gap <= self.tolerance and (rival is None or gap <= abs(candidate - rival))
+
+    def is_final(self, reference: int, rival: int | None, until: int, now: int) -> bool:
+        """Whether no frame that is still to come could be a nearer partner and arrive in time.
+
+        Args:
+            reference: that of the set.
+            rival: that of the next open set.
+            until: when the set's max_wait with this modality ends.
+            now: the time.
+        """
+        if now >= min(until, self.expires + 1):
+            return True
+        if self.newest is not None and self.newest >= reference:
+            return True
+        if self.newest is None or self.period is None:
+            return False
+        # The usual delay varies; only what would be late by another whole max_wait is given up.
+        latest = until + self.max_wait - self.delay
+        expected = self._expected(reference, self.newest, self.period)
+        coming = [abs(e - reference) for e in expected if e <= latest and self.fits(e, reference, rival)]
+        if not coming:
+            return True
+        partner = self.nearest(reference, rival)
+        return partner is not None and abs(partner.reference - reference) <= min(coming)
+
+    @staticmethod
+    def _expected(reference: int, newest: int, period: int) -> tuple[int, int]:
+        """The references to come around another; of two half a period away perhaps only the earlier comes in time."""
+        before = newest + max(1, (reference - newest) // period) * period
+        return before, before + period
+
+    def drop(self, count: int, fate: str) -> None:
+        """Take the oldest frames out."""
+        self.counts[fate] += count
+        del self.waiting[:count]
+
+    def use(self, item: BufferedFrame) -> None:
+        """Put a waiting frame into a set; what waited before it is superseded."""
+        self.drop(self.at(item.reference), SUPERSEDED)
+        self.drop(1, USED)
+        self.used = item.reference
+
+
+PENDING = "pending"
+
+_RESTART = NANOSECONDS  # a stamp that far behind its source's newest is a restart, not a late frame
+_THREADS = NANOSECONDS // 10  # `now` may step back this far when push and take are called from two threads
+
+
+class Synchronizer:
+    """Brings frames together.
+
+    Args:
+        config: see `SyncConfig`.
+
+    Attributes:
+        primary: the modality that opens the sets at present.
+        jumps: how often the clock jumped back and the state was cleared.
+    """
+
+    def __init__(self, config: SyncConfig | None = None) -> None:
+        self.config = config = config or SyncConfig()
+        self._streams = {m: _stream(m, config) for m in config.modalities}
+        self._offsets = {m: offset for m in config.modalities if (offset := config.offset_of(m)) is not None}
+        self._order = [self._streams[m] for m in config.order]
+        history = max(config.history, config.longest_wait + DELAYS)
+        self._history = round(history * NANOSECONDS)
+        self._capacity = math.ceil(config.capacity * max(history, 1.0))
+        self._max_age = round(config.oldest * NANOSECONDS)
+        self._max_future = round(config.max_future * NANOSECONDS)
+        self._now: int | None = None
+        self._last: tuple[int, int] | None = None  # stamp and reference of the newest set handed out
+        self.primary: Modality = config.order[0]
+        self.jumps = 0
+
+    # The three calls
+
+    def push(self, frame: SensorFrame, now: int) -> str:
+        """Hand in a frame as it arrives.
+
+        Args:
+            frame: of one of the configured modalities.
+            now: nanoseconds.
+
+        Returns:
+            `pending`, or at once its fate: `late` or `refused` (`refusals` counts why).
+
+        Raises:
+            ConfigError: the modality is not synchronized.
+        """
+        stream = self._streams.get(frame.modality)
+        if stream is None:
+            raise ConfigError(f"a {frame.modality!r} frame came; the modalities are {', '.join(self._streams)}.")
+        stream.counts["received"] += 1
+        offset = self._offsets.get(frame.modality, frame.offset)
+        if offset != frame.offset:
+            frame = replace(frame, offset=offset)
+        item = BufferedFrame(frame, frame.time, now)
+        reason = self._reject_reason(frame, now)
+        if not reason:
+            self._advance(now)
+            if stream.newest is not None and item.reference < stream.newest - _RESTART:
+                self._on_stamp_jump(stream, now)
+            reason = self._duplicate(stream, item)
+        if reason:
+            stream.refusals[reason] += 1
+            stream.counts[REFUSED] += 1
+            return REFUSED
+        heard = stream.heard
+        stream.learn(item)
+        if self._too_late(stream, item, now):
+            if self._is_stale(stream, item):
+                stream.heard = heard
+            stream.counts[LATE] += 1
+            return LATE
+        stream.insert(item)
+        stream.drop(max(len(stream.waiting) - self._capacity, 0), SUPERSEDED)
+        return PENDING
+
+    def take(self, now: int) -> FrameSet | None:
+        """Take the newest set that is ready, if any; older ones are superseded by it.
+
+        Call it after each push and at `next_deadline`, as soon as the consumer is free.
+
+        Args:
+            now: nanoseconds.
+        """
+        self._advance(now)
+        primary = self._select_primary(now)
+        for index in reversed(self._open(primary)):
+            item, rival = primary.waiting[index], self._rival(primary, index)
+            if not all(
+                s.is_final(item.reference, rival, item.arrived + s.max_wait, now) for s in self._others(primary)
+            ):
+                continue
+            partners = {s.modality: s.nearest(item.reference, rival) for s in self._others(primary)}
+            if all(m == primary.modality or partners[m] for m in self.config.required):
+                return self._emit(primary, item, {m: p for m, p in partners.items() if p})
+            del primary.waiting[index]
+            primary.counts[UNMATCHED] += 1
+        return None
+
+    def flush(self) -> None:
+        """End of the stream: whatever still waits is unmatched."""
+        for stream in self._streams.values():
+            stream.drop(len(stream.waiting), UNMATCHED)
+
+    # What can be asked
+
+    def next_deadline(self) -> int | None:
+        """When, in nanoseconds, `take` could answer differently although nothing was pushed; None if never."""
+        if self._now is None:
+            return None
+        primary = self._select_primary(self._now)
+        moments = [self._ready_at(primary, index) for index in self._open(primary)]
+        if primary.expires >= self._now and any(s.waiting for s in self._order if s is not primary):
+            moments.append(primary.expires + 1)
+        return min(moments, default=None)
+
+    def alive(self, modality: Modality, now: int) -> bool:
+        """Whether a modality spoke within its time-out."""
+        stream = self._streams[modality]
+        return stream.newest is not None and now <= stream.expires
+
+    @property
+    def counters(self) -> dict[Modality, dict[str, int]]:
+        """Modality → received and each of `OUTCOMES` → frames. Received is the sum of the fates and `waiting`."""
+        return {m: {name: s.counts[name] for name in ("received", *OUTCOMES)} for m, s in self._streams.items()}
+
+    @property
+    def refusals(self) -> dict[Modality, dict[str, int]]:
+        """Modality → reason → frames."""
+        return {m: dict(s.refusals) for m, s in self._streams.items()}
+
+    @property
+    def waiting(self) -> dict[Modality, int]:
+        """Modality → frames whose fate is still open."""
+        return {m: len(s.waiting) for m, s in self._streams.items()}
+
+    # Admission
+
+    def _reject_reason(self, frame: SensorFrame, now: int) -> str:
+        """Why a frame is refused, with times to one digit so that the reasons stay few; empty if it is not."""
+        if now <= 0:
+            return "the clock stands at zero: is /clock published?"
+        if frame.stamp <= 0:
+            return "stamp is zero"
+        if now - self._max_age <= frame.time <= now + self._max_future:
+            return ""
+        return self._foreign(frame, now)
+
+    def _foreign(self, frame: SensorFrame, now: int) -> str:
+        """The refusal of a frame whose time is another clock's, with the clock's name and a remedy."""
+        ahead = frame.time - now
+        clock = foreign_clock(ahead / NANOSECONDS, frame.time / NANOSECONDS, self.config)
+        where = f"stamp {_round_duration(abs(ahead))} {'in the future' if ahead > 0 else 'old'}"
+        if clock is None:
+            return where
+        return Problem(f"{where}: {clock.cause}", clock.remedy(frame.modality, frame.offset / NANOSECONDS))
+
+    def _duplicate(self, stream: ModalityBuffer, item: BufferedFrame) -> str:
+        """Whether it came before; a source whose stamp stands still says nothing new, and so it falls silent."""
+        if item.reference == stream.newest:
+            return "duplicate stamp"
+        at = stream.at(item.reference)
+        same = at < len(stream.waiting) and stream.waiting[at].reference == item.reference
+        return "duplicate stamp" if same else ""
+
+    def _too_late(self, stream: ModalityBuffer, item: BufferedFrame, now: int) -> bool:
+        """Whether no set that is still to come may hold the frame."""
+        if self._last is None:
+            return False
+        earliest = self._earliest(stream) if stream is self._select_primary(now) else self._last[1] - stream.tolerance
+        return item.reference < earliest or (stream.used is not None and item.reference <= stream.used)
+
+    def _is_stale(self, stream: ModalityBuffer, item: BufferedFrame) -> bool:
+        """Whether a late frame is no sign of life.
+
+        A primary that comes back has to catch up with the sets that were made without it, and nobody makes sets
+        meanwhile. One that is further behind than it may be silent would leave a longer gap than if it stayed away,
+        unless the sets are to wait for it that long.
+        """
+        accepted = max(stream.longest_silence, stream.max_wait)
+        return self._last is not None and item.reference < self._last[1] - accepted
+
+    # Time
+
+    def _advance(self, now: int) -> None:
+        """Notice jumps of the clock, and let go of frames that waited for too long."""
+        if self._now is None:
+            for stream in self._streams.values():
+                stream.heard = now
+        elif now < self._now - _THREADS:
+            self._jump_back(now)
+        self._now = max(now, self._now or now)
+        behind = bool(self._streams[self.primary].waiting)  # there are sets that nobody took
+        for stream in self._streams.values():
+            while stream.waiting and stream.waiting[0].arrived < self._now - self._history:
+                stream.drop(1, SUPERSEDED if behind else UNMATCHED)
+
+    def _on_stamp_jump(self, stream: ModalityBuffer, now: int) -> None:
+        """A source restarted or was set right: the primary's takes everything with it, another's only itself."""
+        if stream is self._select_primary(now):
+            self._jump_back(now)
+        else:
+            stream.drop(len(stream.waiting), UNMATCHED)
+            stream.forget()
+
+    def _jump_back(self, now: int) -> None:
+        """Clear the state; modalities that were alive are given their time-out again, dead ones stay dead."""
+        for stream in self._streams.values():
+            alive = self._now is not None and self._now <= stream.expires
+            stream.drop(len(stream.waiting), UNMATCHED)
+            stream.forget()
+            stream.heard = now if alive else now - stream.timeout - 1
+        self._now, self._last = now, None
+        self.jumps += 1
+
+    # Sets
+
+    def _select_primary(self, now: int) -> ModalityBuffer:
+        """The first living modality in the order; the present one if none lives."""
+        elected = next((s for s in self._order if now <= s.expires), self._streams[self.primary])
+        self.primary = elected.modality
+        return elected
+
+    def _others(self, primary: ModalityBuffer) -> list[ModalityBuffer]:
+        return [s for s in self._streams.values() if s is not primary]
+
+    def _earliest(self, primary: ModalityBuffer) -> int:
+        """Smallest reference of a frame of the primary that is after the newest set handed out.
+
+        Published stamps rise as well, unless the primary's offset is so much smaller than the last one's that its
+        frames would all be late until it counts as dead.
+        """
+        stamp, reference = self._last or (0, 0)
+        by_stamp = stamp - primary.offset
+        return (reference if by_stamp > reference + primary.longest_silence else max(by_stamp, reference)) + 1
+
+    def _open(self, primary: ModalityBuffer) -> range:
+        """Indices of the primary's frames that are open sets."""
+        return range(primary.at(self._earliest(primary)), len(primary.waiting))
+
+    def _rival(self, primary: ModalityBuffer, index: int) -> int | None:
+        return primary.waiting[index + 1].reference if index + 1 < len(primary.waiting) else None
+
+    def _ready_at(self, primary: ModalityBuffer, index: int) -> int:
+        item, rival = primary.waiting[index], self._rival(primary, index)
+        now = self._now or 0
+        until = [
+            min(item.arrived + s.max_wait, s.expires + 1)
+            for s in self._others(primary)
+            if not s.is_final(item.reference, rival, item.arrived + s.max_wait, now)
+        ]
+        return max(until, default=now)
+
+    def _emit(self, primary: ModalityBuffer, item: BufferedFrame, partners: dict[Modality, BufferedFrame]) -> FrameSet:
+        chosen = {m: item if m == primary.modality else partners.get(m) for m in self._streams}
+        members = {m: w for m, w in chosen.items() if w is not None}
+        for modality, member in members.items():
+            self._streams[modality].use(member)
+        for stream in self._streams.values():
+            stream.drop(stream.at(item.reference - stream.tolerance), UNMATCHED)
+        self._last = item.frame.stamp, item.reference
+        frames = {m: w.frame for m, w in members.items()}
+        skews = {m: w.reference - item.reference for m, w in members.items()}
+        return FrameSet(item.frame.stamp, primary.modality, frames, skews, item.frame.stamp - item.reference)
+
+
+def ready_sets(
+    synchronizer: Synchronizer, until: int | None = None, free: Callable[[], int] = lambda: 0
+) -> Iterator[tuple[int, FrameSet]]:
+    """Take the sets that become ready although nothing is pushed, each at its own time.
+
+    Args:
+        synchronizer: after its newest push.
+        until: nanoseconds, inclusive; without end by default.
+        free: nanoseconds before which the consumer takes no set; called again after each set.
+
+    Yields:
+        Time of the take in nanoseconds, and the set.
+    """
+
+    def next_take() -> int | None:
+        deadline = synchronizer.next_deadline()
+        return None if deadline is None else max(deadline, free())
+
+    while (now := next_take()) is not None and (until is None or now <= until):
+        if (found := synchronizer.take(now)) is not None:
+            yield now, found
+        elif next_take() == now:
+            return
+
+
+def _stream(modality: Modality, config: SyncConfig) -> ModalityBuffer:
+    return ModalityBuffer(
+        modality,
+        tolerance=config.nanoseconds("tolerance", modality),
+        max_wait=config.nanoseconds("max_wait", modality),
+        timeout=round(config.primary_timeout * NANOSECONDS),
+    )
+
+
+def _round_duration(nanoseconds: int) -> str:
+    """A time to one significant digit: 0.6 s, 3 s, 50 s, 2e+09 s."""
+    return f"{float(f'{nanoseconds / NANOSECONDS:.0e}'):g} s"

@@ -1,0 +1,1 @@
+"""The offline trainer, imported as `mlesam_training`. Start reading at train.py, then loop.py."""

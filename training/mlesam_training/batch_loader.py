@@ -1,0 +1,165 @@
+"""Load batches in background threads, with seeded randomness per sample."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.types import Modality
+from mlesam_training.datasets.labelled_dataset import LabeledDataset
+from mlesam_training.distributed import local_slice, world_size
+from mlesam_training.recipe import Recipe
+
+_PLACES = 65_537  # places in a batch, plus one for the step as a whole
+
+
+def sample_generator(seed: int, step: int, place: int | None = None) -> torch.Generator:
+    """A fresh generator of a step as a whole, or of the sample at a place of its batch."""
+    number = (seed * 1_000_003 + step) * _PLACES + (0 if place is None else 1 + place)
+    return torch.Generator().manual_seed(number % 2**63)
+
+
+class SeededDropout2d(TorchFunctionMode):
+    """Within it 2-D dropout draws every sample's channels from that sample's generator."""
+
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        """One generator per sample of the batch."""
+        super().__init__()
+        self._generators = generators
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Stand in for `F.dropout2d`."""
+        if func is F.dropout2d:
+            return self._drop(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def _drop(self, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if not training or not p:
+            return x
+        keep = torch.stack([torch.rand(x.shape[1], generator=each) >= p for each in self._generators])
+        return x * (keep.to(x) / (1 - p))[:, :, None, None]
+
+
+Images = dict[str, Tensor]
+Augmentation = Callable[[Images, Tensor, torch.Generator], tuple[Images, Tensor]]
+"""Takes (B, 3, H, W) pictures by modality and (B, H, W) labels; gives others of one size."""
+ModalityPlan = Callable[[torch.Generator, Sequence[torch.Generator]], Sequence[tuple[Modality, ...]]]
+"""Takes the chance of a step and of each of its samples; gives the modalities that each sample shall hold."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is trained on at once: all of a step, or one of the parts that it is cut into.
+
+    Attributes:
+        step: it belongs to.
+        rows: of the data set.
+        samples: per row, modality → (3, H, W) float32.
+        labels: (B, h, w) uint8, every n-th row and column of the pictures' pixels, n being the recipe's `label_stride`.
+        generators: one per sample, for what the model leaves to chance.
+        first: row and column of the first label, drawn for every step: none is left out for good, or has a say in where
+            edges lie.
+    """
+
+    step: int
+    rows: tuple[int, ...]
+    samples: tuple[Images, ...]
+    labels: Tensor
+    generators: tuple[torch.Generator, ...]
+    first: tuple[int, int] = (0, 0)
+
+    def stacked(self) -> Images:
+        """Modality → (B, 3, H, W), where all samples hold the same modalities."""
+        return {name: torch.stack([sample[name] for sample in self.samples]) for name in self.samples[0]}
+
+
+class BatchLoader:
+    """Makes this process' share of every batch."""
+
+    def __init__(
+        self, recipe: Recipe, dataset: LabeledDataset, vary: Augmentation, plan: ModalityPlan, device: torch.device
+    ) -> None:
+        """Remember what to make batches of.
+
+        Raises:
+            ConfigError: the batch has fewer moments than there are processes, or than the data set.
+        """
+        self._recipe, self._dataset, self._vary, self._plan, self._device = recipe, dataset, vary, plan, device
+        part = recipe.batch // recipe.accumulate
+        if part < world_size():
+            raise ConfigError(
+                f"batch {recipe.batch} in {recipe.accumulate} parts gives {world_size()} processes {part} moments; "
+                "every process needs one."
+            )
+        if len(dataset) < recipe.batch:
+            raise ConfigError(f"batch is {recipe.batch}, but the data set has {len(dataset)} moments.", "Take fewer.")
+
+    def steps(self, first: int) -> Iterator[list[Batch]]:
+        """The batches of every step from `first` to the last, prepared by `recipe.workers` threads if there are any."""
+        numbers = range(first, self._recipe.steps)
+        if not self._recipe.workers:
+            yield from map(self.step, numbers)
+            return
+        with ThreadPoolExecutor(self._recipe.workers) as pool:
+            waiting: deque[Future[list[Batch]]] = deque()
+            try:
+                for number in numbers:
+                    waiting.append(pool.submit(self.step, number))
+                    if len(waiting) > self._recipe.workers:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def step(self, step: int) -> list[Batch]:
+        """The parts of one step's batch."""
+        recipe = self._recipe
+        rows = epoch_rows(recipe.seed, len(self._dataset), recipe.batch, step)
+        chances = [sample_generator(recipe.seed, step, place) for place in range(recipe.batch)]
+        plan = self._plan(sample_generator(recipe.seed, step), chances)
+        size = recipe.batch // recipe.accumulate
+        return [
+            self._batch(step, rows, plan, chances, [first + place for place in local_slice(size)])
+            for first in range(0, recipe.batch, size)
+        ]
+
+    def _batch(
+        self, step: int, rows: Sequence[int], plan: Sequence[tuple[Modality, ...]],
+        chances: Sequence[torch.Generator], places: Sequence[int],
+    ) -> Batch:  # fmt: skip
+        found: dict[int, tuple[Images, Tensor]] = {}
+        for names in dict.fromkeys(plan[place] for place in places):
+            alike = [place for place in places if plan[place] == names]  # read together: files decode side by side
+            images, labels = self._dataset.batch([rows[place] for place in alike], names)
+            for b, place in enumerate(alike):
+                one = {name: picture[b : b + 1] for name, picture in images.items()}
+                varied, truth = self._vary(one, labels[b : b + 1], chances[place])
+                found[place] = {name: picture[0] for name, picture in varied.items()}, truth[0]
+        stride, labels = self._recipe.label_stride, torch.stack([found[place][1] for place in places])
+        first = torch.randint(stride, (2,), generator=sample_generator(self._recipe.seed + 2, step)).tolist()
+        labels = labels[:, first[0] :: stride, first[1] :: stride]
+        samples = tuple({name: self._upload(p) for name, p in found[place][0].items()} for place in places)
+        taken, drawn = tuple(rows[place] for place in places), tuple(chances[place] for place in places)
+        return Batch(step, taken, samples, self._upload(labels), drawn, (first[0], first[1]))
+
+    def _upload(self, tensor: Tensor) -> Tensor:
+        if self._device.type == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self._device, non_blocking=True)
+
+
+def epoch_rows(seed: int, count: int, batch: int, step: int) -> list[int]:
+    """The rows of a step: every epoch is one random order of all, its incomplete last batch left out."""
+    epoch, place = divmod(step, count // batch)
+    order = torch.randperm(count, generator=sample_generator(seed + 1, epoch))
+    return order[place * batch : (place + 1) * batch].tolist()

@@ -1,0 +1,170 @@
+"""The published recipes' augmentation, for pictures that are larger than what the network sees.
+
+As in the loaders of DELIVER and MCubeS (jamycheung/DELIVER, semseg/augmentations_mm.py and semseg/datasets/mcubes.py),
+which the papers on those sets share; but no crop begins a pixel beyond the picture, and every blur is 3x3. Data sets
+say which modalities are measurements: those are copied, never blended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mlesam_ros.geometry.pixels import nearest_pixels
+from mlesam_ros.labels import IGNORE
+from mlesam_ros.model.model_config import network_size
+from mlesam_ros.types import CAMERA
+from mlesam_training.datasets.labelled_dataset import LabeledDataset
+
+Images = dict[str, Tensor]
+_GRAY = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class CropRecipe:
+    """How samples are varied and cut.
+
+    Attributes:
+        crop: height and width of what the network sees in training.
+        scales: smallest and largest scale; at 1 a picture has the size at which it is evaluated, see `full_size`.
+        flip: probability of a mirrored sample.
+        jitter: probability that the camera's brightness, contrast and saturation change, each by 0.5 … 1.5.
+        blur: probability of a blurred picture.
+        blurred: modalities that are blurred.
+        sigma: of the blur in pixels; None for one drawn from 0 … 1.
+    """
+
+    crop: int
+    scales: tuple[float, float]
+    flip: float
+    jitter: float
+    blur: float
+    blurred: tuple[str, ...]
+    sigma: float | None
+
+
+def full_size(shape: torch.Size | tuple[int, ...], image_size: int, square: bool) -> tuple[int, int]:
+    """(h, w) to which a whole picture is brought, with `image_size` the long side of what the network reads of it.
+
+    Args:
+        shape: (…, H, W) of the picture.
+        image_size: of the model, see `MLESAMConfig`.
+        square: the network reads a square from the center, see `LabeledDataset`: its side is the picture's short side.
+    """
+    height, width = shape[-2], shape[-1]
+    if not square:
+        return network_size((height, width), image_size)
+    return _times((height, width), image_size / min(height, width))
+
+
+class RandomCrops:
+    """Varies a batch of large pictures; the same generator state gives the same result."""
+
+    def __init__(self, recipe: CropRecipe, dataset: LabeledDataset, image_size: int) -> None:
+        """Remember how much to vary, what the data set says of its modalities, and the model's `image_size`."""
+        self.recipe, self._image_size, self._square = recipe, image_size, dataset.square
+        self._sparse, self._blanks = dataset.sparse, dict(dataset.blanks)
+        mean, std = dataset.statistics.get(CAMERA, ((0.0,) * 3, (1.0,) * 3))
+        self._mean, self._std = (torch.tensor(s).view(3, 1, 1) for s in (mean, std))
+
+    def __call__(self, images: Images, labels: Tensor, generator: torch.Generator) -> tuple[Images, Tensor]:
+        """Vary every sample of a batch on its own, all its modalities alike.
+
+        Args:
+            images: modality → (B, 3, H, W) float32 normalized.
+            labels: (B, H, W) uint8.
+            generator: where the chance comes from.
+
+        Returns:
+            modality → (B, 3, crop, crop), and (B, crop, crop); beyond the picture blank and unlabeled.
+        """
+        samples = [self._sample({m: p[b] for m, p in images.items()}, labels[b], generator) for b in range(len(labels))]
+        varied = {name: torch.stack([sample[name] for sample, _ in samples]) for name in images}
+        return varied, torch.stack([label for _, label in samples])
+
+    def _sample(self, images: Images, labels: Tensor, generator: torch.Generator) -> tuple[Images, Tensor]:
+        draw = torch.rand(10, generator=generator).tolist()
+        recipe, crop = self.recipe, self.recipe.crop
+        if CAMERA in images and draw[0] < recipe.jitter:
+            images = {**images, CAMERA: self._recolored(images[CAMERA], draw[1:4])}
+        if draw[4] < recipe.flip:
+            images, labels = {m: picture.flip(-1) for m, picture in images.items()}, labels.flip(-1)
+        if draw[5] < recipe.blur:
+            sigma = draw[6] if recipe.sigma is None else recipe.sigma
+            images = {m: _blurred(p, sigma) if m in recipe.blurred else p for m, p in images.items()}
+        scale = recipe.scales[0] + draw[7] * (recipe.scales[1] - recipe.scales[0])
+        height, width = _times(full_size(labels.shape, self._image_size, self._square), scale)
+        top, left = (int(draw[8 + axis] * (max(side - crop, 0) + 1)) for axis, side in enumerate((height, width)))
+        corner = (top, left)
+        cut = {m: self._cut(p, m, (height, width), corner) for m, p in images.items()}
+        large = resized(labels[None], (height, width), "nearest")[0]
+        return cut, _padded(large[top : top + crop, left : left + crop], crop, float(IGNORE))
+
+    def _cut(self, picture: Tensor, modality: str, size: tuple[int, int], corner: tuple[int, int]) -> Tensor:
+        crop, (top, left) = self.recipe.crop, corner
+        large = resized(picture, size, "nearest" if modality in self._sparse else "bilinear")
+        part = large[:, top : top + crop, left : left + crop]
+        blank = self._blanks.get(modality, (0.0, 0.0, 0.0))
+        return torch.stack([_padded(channel, crop, value) for channel, value in zip(part, blank, strict=True)])
+
+    def _recolored(self, picture: Tensor, draw: list[float]) -> Tensor:
+        """Brightness, then contrast about the mean gray, then saturation, each clipped to 0 … 1."""
+        brightness, contrast, saturation = (0.5 + d for d in draw)
+        colors = ((picture * self._std + self._mean) * brightness).clamp(0, 1)
+        weights = torch.tensor(_GRAY).view(3, 1, 1)
+        mean = (colors * weights).sum(0).mean()
+        colors = ((colors - mean) * contrast + mean).clamp(0, 1)
+        gray = (colors * weights).sum(0, keepdim=True)
+        return (((colors - gray) * saturation + gray).clamp(0, 1) - self._mean) / self._std
+
+
+class ResizeForEval:
+    """Brings whole pictures to the size at which they are evaluated, with nothing left to chance."""
+
+    def __init__(self, dataset: LabeledDataset, image_size: int) -> None:
+        """Remember which of the data set's modalities are measurements, and the model's `image_size`."""
+        self._sparse, self._square, self._image_size = dataset.sparse, dataset.square, image_size
+
+    def __call__(self, images: Images, labels: Tensor) -> tuple[Images, Tensor]:
+        """(B, 3, H, W) pictures and (B, H, W) labels, resized."""
+        size = full_size(labels.shape, self._image_size, self._square)
+        large = {m: resized(p, size, "nearest" if m in self._sparse else "bilinear") for m, p in images.items()}
+        truth = resized(labels, size, "nearest")
+        if not self._square:
+            return large, truth
+        rows, columns = (slice(edge, edge + self._image_size) for edge in ((n - self._image_size) // 2 for n in size))
+        return {m: p[..., rows, columns] for m, p in large.items()}, truth[..., rows, columns]
+
+
+def resized(picture: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """(..., H, W) to (h, w): `nearest_pixels`, or `bilinear` without anti-aliasing as the published loaders have it."""
+    if picture.shape[-2:] == size:
+        return picture
+    if mode == "nearest":
+        rows, columns = (torch.tensor(nearest_pixels(*pair)) for pair in zip(picture.shape[-2:], size, strict=True))
+        return picture[..., rows, :][..., columns]
+    stack = picture if picture.ndim == 4 else picture[None]
+    out = F.interpolate(stack, size=size, mode="bilinear", align_corners=False)
+    return out if picture.ndim == 4 else out[0]
+
+
+def _times(size: tuple[int, int], factor: float) -> tuple[int, int]:
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _padded(picture: Tensor, side: int, value: float) -> Tensor:
+    """(h, w) filled up to (side, side) on the right and below."""
+    return F.pad(picture, (0, side - picture.shape[1], 0, side - picture.shape[0]), value=value)
+
+
+def _blurred(picture: Tensor, sigma: float) -> Tensor:
+    """A 3x3 Gaussian over (3, H, W), the edges repeated."""
+    if sigma <= 0:
+        return picture
+    side = torch.exp(torch.tensor(-0.5 / sigma**2))
+    kernel = torch.stack([side, torch.tensor(1.0), side]) / (1 + 2 * side)
+    framed = F.pad(picture[:, None], (1, 1, 1, 1), mode="replicate")
+    return F.conv2d(framed, torch.outer(kernel, kernel)[None, None])[:, 0]

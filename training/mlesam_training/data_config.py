@@ -1,0 +1,151 @@
+"""Open the data of a recipe as training and held-out splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.progress import Show, track
+from mlesam_ros.types import CAMERA
+from mlesam_training.augmentation import Augment
+from mlesam_training.batch_loader import Augmentation
+from mlesam_training.crops import RandomCrops, ResizeForEval
+from mlesam_training.dataset_evaluation import Fit
+from mlesam_training.datasets.encoded_dataset import EncodedDataset
+from mlesam_training.datasets.labelled_bags import BagOptions, prepare_bags
+from mlesam_training.datasets.labelled_dataset import FileDataset, LabeledDataset
+from mlesam_training.datasets.registry import open_dataset
+from mlesam_training.distributed import barrier, is_first
+from mlesam_training.recipe import BagData, Data, PublishedData, Recipe
+from mlesam_training.street_dataset import Report, prepare
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """Data for a run.
+
+    Attributes:
+        train, held_out: the rows; no row of one is in the other.
+        vary: augmentation.
+        fit: brings held-out pictures to the network's size; None where they have it.
+        words: what the held-out rows are, for who reads the figures.
+    """
+
+    train: LabeledDataset
+    held_out: LabeledDataset
+    vary: Augmentation
+    fit: Fit | None
+    words: str
+
+
+def open_source(recipe: Recipe, config: MLESAMConfig) -> DataSplits:
+    """Render or encode what is missing, and open it. Of many processes the first does so, the others wait.
+
+    Args:
+        recipe: of a street or of bags.
+        config: of the model, whose encoders make the pictures.
+
+    Raises:
+        BagError: a bag that cannot be read.
+        DatasetError: the folder holds something else, or a bag has no labels.
+        LabelError: a label outside the space.
+    """
+    if is_first():
+        what = "rendering streets" if isinstance(recipe.data, Data) else "encoding bags"
+        with _progress(what) as report:
+            for part in ("train", "held_out"):
+                _prepare(recipe, config, part, report(part))
+    barrier()
+    train, held_out = (_prepare(recipe, config, part) for part in ("train", "held_out"))
+    if is_first():
+        for warning in (words for part in (train, held_out) for words in part.warnings):
+            Console(stderr=True).print(f"warning: {warning}", markup=False, soft_wrap=True)
+    mean, std = config.statistics.get(CAMERA, ((0.0,) * 3, (1.0,) * 3))
+    vary = Augment(recipe.augmentation, (torch.tensor(mean), torch.tensor(std)))
+    words = "held-out simulated streets" if isinstance(recipe.data, Data) else "held-out bags"
+    return DataSplits(train, held_out, vary, None, words)
+
+
+def open_published(data: PublishedData, model: dict[str, Any]) -> DataSplits:
+    """Both splits of a published set; every file is there.
+
+    Args:
+        data: which.
+        model: the recipe's; its modalities are read, or where it says nothing those of the set.
+
+    Raises:
+        ConfigError: no folder is named, or an option or modality that the set does not have.
+        DatasetError: a file is not where the layout puts it.
+    """
+    if not data.root:
+        raise ConfigError(f"the recipe does not say where {data.kind} lies.", "Give its folder as --data.")
+    if data.options.get("protocol") == "anyseg" and (data.crops.jitter or data.crops.blur):
+        raise ConfigError(
+            "protocol anyseg leaves pictures at 0 … 255 and unvaried.", "Set jitter and blur of crops to 0."
+        )
+    options = {**data.options, "root": data.root}
+    options |= {"modalities": tuple(model["modalities"])} if "modalities" in model else {}
+    train, held_out = (open_dataset(data.kind, split, options) for split in (data.train, data.held_out))
+    words = " ".join([data.kind, data.held_out, *(f"{key}={value}" for key, value in sorted(data.options.items()))])
+    size = model.get("image_size", MLESAMConfig.image_size)
+    return DataSplits(train, held_out, RandomCrops(data.crops, train, size), ResizeForEval(held_out, size), words)
+
+
+def verify_files(source: DataSplits, one_size: bool) -> None:
+    """Look at every file of a published set once: what would stop the run at some row is known before its first step.
+
+    Args:
+        source: of a published set.
+        one_size: whether several rows are read at once, which must then have one size.
+
+    Raises:
+        DatasetError: a file is damaged, or its picture has another size than the labels.
+        LabelError: a label outside the space.
+    """
+    with _progress("looking at every file") as report:
+        for part, dataset in (("train", source.train), ("held_out", source.held_out)):
+            if isinstance(dataset, FileDataset):
+                dataset.survey(report(part) if is_first() else None, one_size)
+
+
+def _prepare(recipe: Recipe, config: MLESAMConfig, part: str, report: Report | None = None) -> EncodedDataset:
+    data = recipe.data
+    if isinstance(data, Data):
+        return prepare(data, part, config.encoders, report, config.settings)
+    assert isinstance(data, BagData)
+    return prepare_bags(_bag_options(data, part, config), report)
+
+
+def _bag_options(data: BagData, part: str, config: MLESAMConfig) -> BagOptions:
+    return BagOptions(
+        getattr(data, part), str(Path(data.folder) / part), data.size, data.space, config.modalities, config.encoders,
+        data.truth, data.description(), config.settings,
+    )  # fmt: skip
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[str], Report]]:
+    """A progress bar per part, made when its first piece is done."""
+    with ExitStack() as shown:
+
+        def report(part: str) -> Report:
+            shows: list[Show] = []
+
+            def told(done: int, count: int) -> None:
+                if not shows:
+                    shown.close()
+                    doing = f"{what} ({part.replace('_', ' ')})"
+                    shows.append(shown.enter_context(track(doing, count, "moments", transient=True)))
+                shows[0](done, count)
+
+            return told
+
+        yield report

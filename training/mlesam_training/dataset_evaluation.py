@@ -1,0 +1,411 @@
+"""Evaluate a checkpoint on a data set: every subset of modalities, and the EMM, RMM and NM protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from rich.table import Table
+from torch import Tensor
+
+from mlesam_ros.corruptions import ANY, EMM, NM, RMM, Corruption, Subset, damaged_features, damages, figures, subsets
+from mlesam_ros.errors import CheckpointError
+from mlesam_ros.labels import LabelSpace
+from mlesam_ros.metrics import Confusion
+from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
+from mlesam_ros.model.mlesam import MLESAM
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.pipeline import pick_precision
+from mlesam_ros.preprocessing.preprocessors import image_settings, make_preprocessors
+from mlesam_ros.types import Modality
+from mlesam_training.crops import ResizeForEval
+from mlesam_training.datasets.labelled_dataset import FileDataset, LabeledDataset
+from mlesam_training.datasets.registry import open_dataset
+from mlesam_training.distributed import all_reduce_sum, pick_device, processes, rank, world_size
+from mlesam_training.recipe import check_choice
+from mlesam_training.trainer import autocast
+
+K = TypeVar("K", bound=Hashable)
+Predict = Callable[[dict[Modality, Tensor], Sequence[int]], Iterator[tuple[K, Tensor]]]
+"""Takes (B, 3, H, W) pictures by modality and their rows; gives (what was tried, (B, C, h, w) logits) for every try."""
+Fit = Callable[[dict[Modality, Tensor], Tensor], tuple[dict[Modality, Tensor], Tensor]]
+"""Brings whole pictures and their labels to the size that the network sees."""
+
+
+@dataclass
+class Score:
+    """What was counted of one try.
+
+    Attributes:
+        whole: over all rows.
+        conditions: kind → name → over the rows of that condition, such as weather → fog.
+    """
+
+    whole: Confusion
+    conditions: dict[str, dict[str, Confusion]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """How an evaluation runs; of these only `precision` and `fit` change what comes out.
+
+    Attributes:
+        batch: rows at a time.
+        precision: `fp32` or `bf16` (autocast).
+        device: where the model is.
+        fit: None for pictures that are as the network sees them.
+        report: told (rows done, rows in all); of many processes' own shares.
+    """
+
+    batch: int = 8
+    precision: str = "fp32"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    fit: Fit | None = None
+    report: Callable[[int, int], None] | None = None
+
+
+def evaluate(
+    predict: Predict[K], dataset: LabeledDataset, modalities: Sequence[Modality], tries: Sequence[K], how: EvalConfig
+) -> dict[K, Score]:
+    """Compare predictions with the labels at the size of the labels.
+
+    Args:
+        predict: gives logits for every one of `tries`.
+        dataset: rows that the model was not trained on.
+        modalities: that are read of every row.
+        tries: such as the subsets of the sensors.
+        how: see `EvalConfig`.
+
+    Returns:
+        try → what was counted, in the order of `tries`.
+
+    Raises:
+        DatasetError, LabelError: a row cannot be read.
+    """
+    kinds = _kinds(dataset)
+    scores = {each: _empty(len(dataset.space), kinds) for each in tries}
+    firsts = range(0, len(dataset), how.batch)[rank() :: world_size()]
+    for number, first in enumerate(firsts):
+        rows = list(range(first, min(first + how.batch, len(dataset))))
+        images, truth = dataset.batch(rows, modalities)
+        if how.fit:
+            images, truth = how.fit(images, truth)
+        images = {name: picture.to(how.device) for name, picture in images.items()}
+        with torch.inference_mode(), autocast(how.precision, how.device):
+            for each, logits in predict(images, rows):
+                _count(scores[each], dataset, rows, truth.numpy(), most_likely(logits, truth.shape[-2:]))
+        if how.report:
+            how.report(number + 1, len(firsts))
+    for score in scores.values():
+        _add_up(score, how.device)
+    return scores
+
+
+def subset_predictor(model: MLESAM, chosen: Sequence[Subset]) -> Predict[Subset]:
+    """The any-modal protocol: only what is there runs. The encoder runs once for all subsets."""
+
+    def predict(images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Subset, Tensor]]:
+        features = model.features(images)
+        for subset in chosen:
+            yield subset, model.heads(features.only(subset)).fused
+
+    return predict
+
+
+def most_likely(logits: Tensor, size: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """(B, H, W) ids of the best class of (B, C, h, w) logits, interpolated bilinearly to the (H, W) of `size`."""
+    large = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
+    return large.max(1).indices.to(torch.uint8).cpu().numpy()  # on a CPU six times as fast as argmax
+
+
+def _kinds(dataset: LabeledDataset) -> dict[str, list[str]]:
+    """Kind of condition → its names, in alphabetical order."""
+    kinds = dict.fromkeys(kind for conditions in dataset.conditions for kind in conditions)
+    return {kind: sorted({c[kind] for c in dataset.conditions if kind in c}) for kind in kinds}
+
+
+def _empty(classes: int, kinds: Mapping[str, Sequence[str]]) -> Score:
+    conditions = {kind: {name: Confusion(classes) for name in names} for kind, names in kinds.items()}
+    return Score(Confusion(classes), conditions)
+
+
+def _count(
+    score: Score, dataset: LabeledDataset, rows: Sequence[int], truth: npt.NDArray[np.uint8],
+    predicted: npt.NDArray[np.uint8],
+) -> None:  # fmt: skip
+    for row, labels, mask in zip(rows, truth, predicted, strict=True):
+        one = Confusion(score.whole.classes)
+        one.add(labels, mask)
+        score.whole.merge(one)
+        for kind, name in dataset.conditions[row].items():
+            score.conditions[kind][name].merge(one)
+
+
+def _add_up(score: Score, device: torch.device) -> None:
+    parts = [score.whole, *(part for names in score.conditions.values() for part in names.values())]
+    for part in parts:
+        part.counts = all_reduce_sum(torch.from_numpy(part.counts).to(device)).cpu().numpy()
+
+
+FORMAT = 2
+"""Of `evaluation.json`."""
+Scores = Mapping[Subset, Score]
+
+
+def to_json(scores: Scores, space: LabelSpace, data: str) -> dict[str, Any]:
+    """Everything about the subsets; `docs/results.md` documents the keys. All scores are in percent.
+
+    Args:
+        scores: subset → what was counted.
+        space: what the labels mean.
+        data: what it was measured on, in words.
+    """
+    entries = [_entry(subset, score, space.names) for subset, score in scores.items()]
+    out = {
+        "format": FORMAT, "data": data, "label_space": space.name, "classes_present": _present(scores, space),
+        "subsets": entries,
+    }  # fmt: skip
+    means = {key: _mean([entry[key] for entry in entries]) for key in ("miou", "miou_all")}
+    out["mean_of_subsets"] = means
+    if _complete(scores):
+        found = {Corruption(ANY, subset): score.whole.miou_present for subset, score in scores.items()}
+        out[ANY] = figures(found, max(scores, key=len))[ANY]
+    return out
+
+
+def tables(scores: Scores, title: str) -> list[Table]:
+    """For the terminal, in percent: scores per subset of the sensors, and mIoU per condition where there are any."""
+    made, columns = [_rich(title, "sensors", _SCORES, _subset_rows(scores))], _columns(scores)
+    if rows := _condition_rows(scores, columns):
+        made.append(_rich("mIoU by condition", "condition", list(columns), rows))
+    return made
+
+
+def robustness_table(summary: Mapping[str, Any]) -> Table:
+    """EMM, RMM and NM as the benchmark prints them: mIoU in percent."""
+    made = Table(title="failing sensors, mIoU", title_justify="left")
+    for heading in ("protocol", "average", *(f"E(p={p})" for p in summary["emm"]["expected"])):
+        made.add_column(heading, justify="left" if heading == "protocol" else "right")
+    rows = {"EMM": summary["emm"], **{f"RMM r={share}": each for share, each in summary["rmm"].items()}}
+    for name, row in rows.items():
+        made.add_row(name, f"{row['average']:.2f}", *(f"{value:.2f}" for value in row["expected"].values()))
+    for level, miou in summary["nm"].items():
+        made.add_row(f"NM {level}", f"{miou:.2f}")
+    return made
+
+
+def _entry(subset: Subset, score: Score, names: Sequence[str]) -> dict[str, Any]:
+    kinds = {
+        kind: {name: _summary(part, names) for name, part in parts.items()} for kind, parts in score.conditions.items()
+    }
+    return {"sensors": list(subset), **_summary(score.whole, names), "conditions": kinds}
+
+
+def _summary(matrix: Confusion, names: Sequence[str]) -> dict[str, Any]:
+    """`miou` over the classes present in the truth; `miou_predicted` over those predicted somewhere as well."""
+    found = matrix.summary(names)
+    return {"miou": found["miou_present"], "miou_predicted": found["miou"], **{
+        key: found[key] for key in ("miou_all", "macc", "fwiou", "pixel_accuracy", "per_class")
+    }}  # fmt: skip
+
+
+def _present(scores: Scores, space: LabelSpace) -> int:
+    return int((next(iter(scores.values())).whole.pixels > 0).sum())
+
+
+def _complete(scores: Scores) -> bool:
+    return len(scores) == 2 ** max(map(len, scores)) - 1
+
+
+_SCORES = ["mIoU", "over all classes", "mAcc", "fwIoU", "pixel accuracy"]
+
+
+def _subset_rows(scores: Scores) -> list[list[str]]:
+    values = {" + ".join(subset): _values(score.whole) for subset, score in scores.items()}
+    mean = [float(value) for value in np.mean(list(values.values()), 0)]
+    every = {**values, f"mean of the {len(scores)}": mean}
+    return [[name, *map(_percent, row)] for name, row in every.items()]
+
+
+def _values(matrix: Confusion) -> list[float]:
+    return [matrix.miou_present, matrix.miou_all, matrix.mean_accuracy, matrix.fwiou, matrix.pixel_accuracy]
+
+
+def _condition_rows(scores: Scores, columns: Mapping[str, Subset]) -> list[list[str]]:
+    """Kinds of conditions of which only one occurs say nothing and have no row."""
+    kinds = next(iter(scores.values())).conditions
+    names = [(kind, name) for kind, parts in kinds.items() if len(parts) > 1 for name in parts]
+    return [
+        [f"{kind}: {name}", *(_percent(scores[s].conditions[kind][name].miou_present) for s in columns.values())]
+        for kind, name in names
+    ]
+
+
+def _columns(scores: Scores) -> dict[str, Subset]:
+    """Heading → subset: all sensors, and one."""
+    full = max(scores, key=len)
+    out = {"all": full} if len(full) > 1 else {}
+    out |= {name: (name,) for name in dict.fromkeys(m for subset in scores for m in subset)}
+    return {heading: subset for heading, subset in out.items() if subset in scores}
+
+
+def _rich(title: str, first: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    made = Table(title=title, title_justify="left")
+    made.add_column(first, no_wrap=True)
+    for heading in headings:
+        made.add_column(heading, justify="right")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def _percent(value: float) -> str:
+    return "–" if np.isnan(value) else f"{100 * value:.1f}"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 2) if known else None
+
+
+def robustness(model: MLESAM, dataset: LabeledDataset, how: EvalConfig) -> dict[Corruption, Score]:
+    """Try everything that the three protocols ask for.
+
+    Args:
+        model: in evaluation mode.
+        dataset: rows that the model was not trained on.
+        how: see `evaluate.EvalConfig`.
+    """
+    modalities = model.config.modalities
+    return evaluate(damage_predictor(model), dataset, modalities, damages(modalities), how)
+
+
+def summary(scores: Mapping[Corruption, Score]) -> dict[str, Any]:
+    """The protocols' figures, mIoU in percent over the classes present in the truth.
+
+    Returns:
+        `emm`, `rmm` and `nm` of `figures`; and `over_all_classes`: the same three over all of the label space with
+        absent classes as 0, as the published figures are.
+    """
+    sensors = max((damage.intact for damage in scores), key=len)
+    present = figures({damage: score.whole.miou_present for damage, score in scores.items()}, sensors)
+    every = figures({damage: score.whole.miou_all for damage, score in scores.items()}, sensors)
+    names = (EMM, RMM, NM)
+    return {**{n: present[n] for n in names}, "over_all_classes": {n: every[n] for n in names}}
+
+
+def damage_predictor(model: MLESAM) -> Predict[Corruption]:
+    """Random damage follows from the row."""
+
+    def predict(images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Corruption, Tensor]]:
+        for damage, features in damaged_features(model.features, images, rows, model.features(images)):
+            yield damage, model.heads(features).fused
+
+    return predict
+
+
+Track = Callable[[int], AbstractContextManager[Callable[[int, int], None]]]
+"""How many batches there are → within it, told (batches done, batches in all)."""
+
+
+@dataclass(frozen=True)
+class DatasetEvalConfig:
+    """What a checkpoint is measured on, and how.
+
+    Attributes:
+        name: deliver, muses or mcubes.
+        root: the folder in which the set lies.
+        split: as the set calls it.
+        options: whatever else the set's class takes, such as weather or protocol.
+        robustness: whether missing, holed and noisy sensors are tried as well.
+        device: `auto`, `cpu` or `cuda`.
+        precision: `fp32`, `bf16` (autocast), or `auto` for bf16 where the processor multiplies in it.
+    """
+
+    name: str
+    root: Path
+    split: str = "val"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    robustness: bool = False
+    device: str = "auto"
+    precision: str = "auto"
+
+
+def evaluate_checkpoint(
+    checkpoint: Path, base_weights: Path | None, exam: DatasetEvalConfig, track: Track
+) -> tuple[dict[str, Any], list[Table]]:
+    """Score every subset of the checkpoint's sensors. Under `torchrun` the processes share the rows out, exactly.
+
+    Args:
+        checkpoint: what `mlesam train` wrote.
+        base_weights: the frozen backbone that it was trained on; None for those that ship with this package.
+        exam: what to measure on.
+        track: shows how far it is.
+
+    Returns:
+        the keys of `evaluation.json`, and the same as tables. Pictures are brought to the size of the model's.
+
+    Raises:
+        CheckpointError: the files do not belong together, or the experts read other pictures than the set holds.
+        ConfigError, DatasetError, LabelError: see `open_dataset`; or a row that cannot be read.
+    """
+    device = pick_device(exam.device)
+    precision = pick_precision(exam.precision, str(device))
+    check_choice("precision", precision, ("fp32", "bf16"))
+    config = MLESAMConfig.from_dict(describe_checkpoint(checkpoint)["config"])
+    dataset = open_dataset(exam.name, exam.split, {**exam.options, "root": exam.root, "modalities": config.modalities})
+    refuse_other_pictures(config, dataset)
+    dataset.survey()
+    model = load_checkpoint(checkpoint, base_weights, label_space=dataset.space).to(device)
+    chosen = subsets(config.modalities)
+    words = " ".join([exam.name, exam.split, *(f"{key}={value}" for key, value in sorted(exam.options.items()))])
+    with processes(device), track(len(dataset)) as report:
+        how = EvalConfig(1, precision, device, ResizeForEval(dataset, config.image_size), report)
+        scores = evaluate(subset_predictor(model, chosen), dataset, config.modalities, chosen, how)
+        content, shown = to_json(scores, dataset.space, words), tables(scores, words)
+        if exam.robustness:
+            found = summary(robustness(model, dataset, how))
+            content, shown = content | found, [*shown, robustness_table(found)]
+    return content, shown
+
+
+def refuse_other_pictures(config: MLESAMConfig, dataset: FileDataset) -> None:
+    """Hold what the experts were trained on against what the set holds; a difference would ruin masks silently.
+
+    Raises:
+        CheckpointError: names modality, both encoders or both statistics, and what to do.
+    """
+    for modality in config.modalities:
+        ours, theirs = config.encoders.get(modality), dataset.encoders.get(modality)
+        if ours != theirs:
+            raise CheckpointError(
+                f"the {modality} expert reads pictures made by {ours or 'no encoder'}, and those of the data set "
+                f"are {theirs or 'of no encoder'}.",
+                "Take a checkpoint that was trained on this set.",
+            )
+        ours_made, theirs_made = (own.get(modality, {}) for own in (_settings(config), _settings(dataset)))
+        if ours_made != theirs_made:
+            raise CheckpointError(
+                f"the {modality} expert was trained on images made with {ours_made}, and those of the data set are "
+                f"made with {theirs_made}.",
+                "Take a checkpoint that was trained on this set.",
+            )
+        wanted, there = config.statistics.get(modality), dataset.statistics[modality]
+        if wanted is not None and not np.allclose(wanted, there):
+            raise CheckpointError(
+                f"the {modality} expert was trained on pictures normalised with {wanted}, and those of the data "
+                f"set are with {there}.",
+                "Take a checkpoint that was trained on this set with these options.",
+            )
+
+
+def _settings(source: MLESAMConfig | FileDataset) -> dict[Modality, dict[str, Any]]:
+    """Modality → every setting of its encoder's images; a data set is made with the defaults."""
+    return image_settings(make_preprocessors(source.encoders, getattr(source, "settings", {})))

@@ -1,0 +1,121 @@
+"""DELIVER (Zhang et al., CVPR 2023) as its authors publish it, and as `mlesam simulate --deliver` writes it.
+
+    root / {img, depth, hha, event, lidar, semantic} / weather / split / MAP_n_pointk[_fault] / 000000_rgb_front.png
+
+Reading as in the authors' own loader: 8-bit pictures, all but the camera's divided by 255 and nothing else; depth is
+read from the HHA folder; events of low resolution are enlarged by nearest neighbor. One thing is ours: the colors of
+events become channels in the order of the live encoder, brighter first, so that what is trained here runs on a robot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mlesam_ros.errors import ConfigError, DatasetError, LabelError
+from mlesam_ros.geometry.pixels import resize_nearest
+from mlesam_ros.labels import IGNORE, load_label_space
+from mlesam_ros.preprocessing.depth import HHA
+from mlesam_ros.preprocessing.events import EventPolarity
+from mlesam_ros.preprocessing.lidar import DeliverLidar
+from mlesam_ros.preprocessing.preprocessors import RGB
+from mlesam_ros.simulation.deliver_export import FOLDERS, SPLITS, frame_path
+from mlesam_ros.simulation.weather import FAULTS, NO_FAULT, WEATHERS
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Modality
+from mlesam_training.datasets.image_files import picture_size, read_picture, require_folder, three_channels, unit_scaled
+from mlesam_training.datasets.labelled_dataset import LABELS, FileDataset, Image, Labels, SampleFiles, published
+
+_ENCODERS = {DEPTH: HHA.name, EVENT: EventPolarity.name, LIDAR: DeliverLidar.name}
+_BRIGHTER, _DARKER = EventPolarity.brighter, EventPolarity.darker
+
+
+class Deliver(FileDataset):
+    """One split of DELIVER's front view. Conditions: weather, fault."""
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        modalities: Sequence[Modality] = MODALITIES,
+        weather: str | None = None,
+        fault: str | None = None,
+    ) -> None:
+        """Find the frames.
+
+        Args:
+            root: the folder that holds img, hha, event, lidar and semantic.
+            split: train, val or test.
+            modalities: some of camera, depth, event, lidar.
+            weather: only this one of DELIVER's five.
+            fault: only this one of its five, or only frames without: none.
+
+        Raises:
+            ConfigError: a name that is not accepted.
+            DatasetError: a file is not where the layout puts it.
+        """
+        root = Path(root)
+        _one_of("split", split, SPLITS)
+        _one_of("weather", weather, (None, *WEATHERS))
+        _one_of("fault", fault, (None, *FAULTS))
+        for modality in modalities:
+            _one_of("modality of DELIVER", modality, MODALITIES)
+        rgb = published(RGB.statistics, RGB.name)
+        readings = {m: rgb if m == CAMERA else published(encoder=_ENCODERS.get(m)) for m in modalities}
+        super().__init__(load_label_space("deliver"), readings, _entries(root, split, modalities, weather, fault))
+
+    def images(self, entry: SampleFiles, modalities: Sequence[Modality]) -> dict[Modality, Image]:
+        """See `FileDataset`."""
+        return {modality: self._image(entry, modality) for modality in modalities}
+
+    def same_size(self, entry: SampleFiles) -> list[Path]:
+        """All but the events, which may be of low resolution."""
+        return [path for name, path in entry.files.items() if name != EVENT]
+
+    def _image(self, entry: SampleFiles, modality: Modality) -> Image:
+        picture = three_channels(read_picture(entry.files[modality]))
+        if modality == EVENT:
+            height, width = picture_size(entry.files[CAMERA])
+            picture = resize_nearest(picture, (height, width))
+            nothing = np.zeros((height, width), np.uint8)
+            picture = np.stack([picture[..., _BRIGHTER], picture[..., _DARKER], nothing], axis=2)
+        return self.readings[modality].normalized(unit_scaled(picture))
+
+    def labels(self, entry: SampleFiles) -> Labels:
+        """See `FileDataset`: 1 … 25 in the file are the classes, 0 and 255 are unlabeled."""
+        picture = read_picture(entry.files[LABELS])
+        raw = np.asarray(picture if picture.ndim == 2 else picture[..., 0])
+        if raw.dtype != np.uint8:
+            raise DatasetError(f"{entry.files[LABELS]} holds {raw.dtype}; DELIVER's labels are 8 bits deep.")
+        foreign = np.flatnonzero(np.bincount(raw.ravel(), minlength=256)[len(self.space) + 1 : IGNORE])
+        if foreign.size:
+            values = (foreign + len(self.space) + 1).tolist()
+            raise LabelError(f"{entry.files[LABELS]} holds {values}; DELIVER's labels are 0 to 25 and 255.")
+        return np.where(raw == IGNORE, np.uint8(IGNORE), raw - np.uint8(1))
+
+
+def _entries(
+    root: Path, split: str, modalities: Sequence[Modality], weather: str | None, fault: str | None
+) -> list[SampleFiles]:
+    folder = require_folder(root, FOLDERS[CAMERA], "DELIVER")
+    entries = []
+    for path in sorted(folder.glob(f"*/{split}/*/*_rgb_front.png")):
+        scene, sky, number = path.parent.name, path.parents[2].name, path.name.removesuffix("_rgb_front.png")
+        wrong = next((name for name in FAULTS if scene.endswith(name)), NO_FAULT)
+        if weather in (None, sky) and fault in (None, wrong):
+            # The camera's picture says how large low-resolution events have to become.
+            files = {m: frame_path(root, m, sky, split, scene, number) for m in (CAMERA, *modalities, LABELS)}
+            entries.append(SampleFiles(f"{sky}/{split}/{scene}/{number}", files, {"weather": sky, "fault": wrong}))
+    if not entries:
+        wanted = f"{weather or '*'}/{split}/*{'' if fault in (None, NO_FAULT) else fault}/*_rgb_front.png"
+        raise DatasetError(
+            f"DELIVER at {root} has no frame {folder.name}/{wanted}.", "Check the root, split and filters."
+        )
+    return entries
+
+
+def _one_of(what: str, value: str | None, accepted: Sequence[str | None]) -> None:
+    if value not in accepted:
+        names = ", ".join(name for name in accepted if name)
+        raise ConfigError(f"{what} {value!r} is not known; accepted are {names}.")

@@ -1,0 +1,229 @@
+"""Encoded frames as arrays on disk: what is rendered, or read from a bag, is encoded once and read many times.
+
+In a folder:
+
+- `manifest.json`: everything that decides over the content, with the encoders' statistics; a folder that has rows of
+  something else is refused;
+- `camera.npy` and so on, one per modality: (N, 3, H, W) float16, as the expert reads it;
+- `labels.npy`: (N, H, W) uint8 class ids;
+- `conditions.json`: per row, condition → value;
+- `done.npy`: (N,) bool, the rows that are written; work that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numpy.lib.format import open_memmap
+from torch import Tensor
+
+from mlesam_ros.errors import DatasetError, LabelError
+from mlesam_ros.files import atomic_write, write_error
+from mlesam_ros.geometry.pixels import resize_nearest
+from mlesam_ros.labels import IGNORE, LabelSpace, load_label_space
+from mlesam_ros.preprocessing.base import Normalization, Preprocessor
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, Modality
+from mlesam_training.datasets.labelled_dataset import Blank
+
+_MANIFEST, _CONDITIONS, _LABELS, _DONE = "manifest.json", "conditions.json", "labels.npy", "done.npy"
+_AGAIN = "Give another folder, or remove this one to make it again."
+_OF_THE_WORK = ("rows", "warnings")
+"""Keys of a manifest that follow from the others."""
+LABEL_SAMPLING = "pixel centers"
+"""How labels are brought to the network's size; earlier versions took the pixel at the upper left corner."""
+
+
+class EncodedDataset:
+    """Frames that are encoded already; satisfies `LabeledDataset`.
+
+    Attributes:
+        manifest: what was encoded.
+        images: modality → (N, 3, H, W) float16, read from disk as needed.
+        labels: (N, H, W) uint8.
+        space, modalities, encoders, statistics, blanks, sparse, square, names, conditions, fingerprint: see
+            `LabeledDataset`.
+        warnings: what was in doubt when they were encoded, one sentence each.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open a folder.
+
+        Raises:
+            DatasetError: a file is missing or another's, or the encoding was not finished.
+        """
+        self._folder = folder
+        try:
+            self.manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+            self.encoders: dict[Modality, str] = self.manifest["encoders"]
+            self.statistics: dict[Modality, Normalization] = {
+                m: (tuple(mean), tuple(std)) for m, (mean, std) in self.manifest["statistics"].items()
+            }
+            self.images = {name: np.load(folder / f"{name}.npy", "r") for name in self.encoders}
+            self.labels, done = np.load(folder / _LABELS, "r"), np.load(folder / _DONE)
+            self.conditions: Sequence[Mapping[str, str]] = json.loads((folder / _CONDITIONS).read_text("utf-8"))
+            space = self.manifest.get("space", "deliver")
+            self.space = LabelSpace.from_dict(space) if isinstance(space, dict) else load_label_space(space)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DatasetError(f"{folder} holds no encoded frames ({error}).", _AGAIN) from error
+        counts = {len(self.labels), len(done), len(self.conditions), *map(len, self.images.values())}
+        if len(counts) > 1:
+            raise DatasetError(f"the files in {folder} have {sorted(counts)} rows.", _AGAIN)
+        if not done.all():
+            raise DatasetError(
+                f"{folder} has {int(done.sum())} of {len(done)} moments.", "Give the command again that made it."
+            )
+        self.fingerprint = hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
+        self.names: Sequence[str] = self.manifest.get("rows", [f"{folder.name}/{row:06d}" for row in range(len(done))])
+        self.warnings: Sequence[str] = self.manifest.get("warnings", [])
+        self.modalities, self.square = tuple(self.encoders), False
+        black = tuple(-m / s for m, s in zip(*self.statistics.get(CAMERA, ((0.0,) * 3, (1.0,) * 3)), strict=True))
+        self.blanks: dict[Modality, Blank] = {
+            m: (black[0], black[1], black[2]) if m == CAMERA else (0.0, 0.0, 0.0) for m in self.modalities
+        }
+        self.sparse = frozenset(self.modalities) & {DEPTH, EVENT, LIDAR}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, rows: Sequence[int], modalities: Sequence[Modality]) -> tuple[dict[Modality, Tensor], Tensor]:
+        """Some moments: modality → (B, 3, H, W) float32, and the labels (B, H, W) uint8."""
+        order = list(rows)
+        images = {name: torch.from_numpy(self.images[name][order].astype(np.float32)) for name in modalities}
+        return images, torch.from_numpy(self.labels[order])
+
+    def class_counts(self, classes: int) -> npt.NDArray[np.int64]:
+        """(classes,) labeled pixels per class.
+
+        Raises:
+            LabelError: a label outside the space.
+        """
+        counts = np.bincount(np.asarray(self.labels).ravel(), minlength=IGNORE + 1)
+        if foreign := [int(value) for value in np.flatnonzero(counts[:IGNORE]) if value >= classes]:
+            raise LabelError(
+                f"the labels in {self._folder} hold {foreign}; accepted are 0 to {classes - 1} and {IGNORE}."
+            )
+        return counts[:classes]
+
+
+def statistics_of(encoders: Mapping[Modality, Preprocessor]) -> dict[Modality, list[list[float]]]:
+    """Modality → mean and deviation of an encoder's images, as JSON types."""
+    return {name: [list(part) for part in encoder.statistics] for name, encoder in encoders.items()}
+
+
+def find_made(folder: Path, wanted: Mapping[str, Any]) -> npt.NDArray[np.bool_] | None:
+    """Look for arrays that were made, or begun, for the same thing.
+
+    Args:
+        folder: as above.
+        wanted: what decides over the content; the keys of the manifest that count.
+
+    Returns:
+        (N,) bool, the rows that are written; None where nothing was begun, or something else without a single row.
+
+    Raises:
+        DatasetError: the folder holds rows of something else.
+    """
+    path = folder / _MANIFEST
+    if not path.exists():
+        return None
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+        done = np.array(np.load(folder / _DONE))
+    except (OSError, ValueError, TypeError) as error:
+        raise DatasetError(f"{path} cannot be read ({error}).", f"Remove {folder} to make it again.") from error
+    other = list(_differences(found, wanted))
+    if other and len(done) and not done.any():  # begun and never filled, such as by a command that failed at once
+        return None
+    if other == ["fingerprint"]:
+        raise DatasetError(f"the street, or what the encoders make of it, has changed since {folder} was made.", _AGAIN)
+    if other:
+        raise DatasetError(f"{folder} was made with another {' and '.join(other)}.", _AGAIN)
+    return done
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    """Names of what two manifests differ in, a parameter or file by its own."""
+    for key, value in wanted.items():
+        known = found.get(key)
+        if isinstance(known, dict) and key in ("parameters", "content"):
+            names = sorted({*known, *value})  # None: a bag that is not there any more
+            yield from (name for name in names if value.get(name, "?") not in (known.get(name), None))
+        elif known != value and key not in _OF_THE_WORK:
+            yield key
+
+
+def allocate(
+    folder: Path, manifest: Mapping[str, Any], conditions: Sequence[Mapping[str, str]], size: tuple[int, int]
+) -> npt.NDArray[np.bool_]:
+    """Make a folder of empty rows, with all the room that they take.
+
+    Args:
+        folder: it is made; arrays of something else in it have no row and are removed.
+        manifest: what will be in it, with `encoders` and `statistics`.
+        conditions: of each row.
+        size: (height, width).
+
+    Returns:
+        (N,) bool, the rows that are written: none.
+
+    Raises:
+        FileError: the disk has too little room; nothing is left of the attempt.
+    """
+    count = len(conditions)
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+        f"{name}.npy": ((count, 3, *size), np.float16) for name in manifest["encoders"]
+    }
+    shapes[_LABELS] = (count, *size), np.uint8
+    room = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in shapes.values())
+    made = [folder / name for name in (*shapes, _DONE, _CONDITIONS)]
+    try:
+        if (manifest_file := folder / _MANIFEST).exists():
+            begun = json.loads(manifest_file.read_text(encoding="utf-8")).get("encoders", ())
+            for path in (manifest_file, *(folder / f"{name}.npy" for name in begun)):  # the manifest first
+                path.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, (shape, kind) in shapes.items():
+            open_memmap(folder / name, "w+", kind, shape).flush()
+            with (folder / name).open("r+b") as file:  # a full disk would end whoever fills the array with SIGBUS
+                os.posix_fallocate(file.fileno(), 0, (folder / name).stat().st_size)
+        np.save(folder / _DONE, np.zeros(count, bool))
+    except OSError as error:
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise write_error(folder, error, room) from error
+    atomic_write(folder / _CONDITIONS, json.dumps(list(conditions)))
+    atomic_write(folder / _MANIFEST, json.dumps(manifest, indent=1))
+    return np.zeros(count, bool)
+
+
+class Writer:
+    """Fills rows of an allocated folder; several processes may fill rows of their own."""
+
+    def __init__(self, folder: Path, modalities: Sequence[Modality]) -> None:
+        """Open the arrays."""
+        self._images = {name: np.load(folder / f"{name}.npy", "r+") for name in modalities}
+        self._labels, self._done = (np.load(folder / name, "r+") for name in (_LABELS, _DONE))
+
+    def put(self, row: int, images: Mapping[Modality, npt.NDArray[np.float32]], labels: npt.NDArray[np.uint8]) -> None:
+        """Write a row; it counts as done once it is on disk.
+
+        Args:
+            row: its number.
+            images: modality → (3, h, w).
+            labels: (H, W) of the camera's pixels or of the network's; brought to the latter by `resize_nearest`.
+        """
+        for name, array in self._images.items():
+            array[row] = images[name]
+        self._labels[row] = resize_nearest(labels, self._labels.shape[1:])
+        for array in (*self._images.values(), self._labels):
+            array.flush()
+        self._done[row] = True
+        self._done.flush()

@@ -1,0 +1,322 @@
+"""What the trainer eats: labeled frames, by row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mlesam_ros.errors import DatasetError, LabelError
+from mlesam_ros.labels import IGNORE, LabelSpace, refuse_palette
+from mlesam_ros.preprocessing.base import Normalization
+from mlesam_ros.types import Modality
+from mlesam_training.datasets.image_files import stored_shape
+
+Image = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.uint8]
+Blank = tuple[float, float, float]
+Progress = Callable[[int, int], None]
+"""Told (rows done, rows in all)."""
+
+
+class LabeledDataset(Protocol):
+    """Any data set, from disk or rendered."""
+
+    @property
+    def space(self) -> LabelSpace:
+        """What the labels mean."""
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What every row has."""
+
+    @property
+    def encoders(self) -> Mapping[Modality, str]:
+        """Modality → the encoder that reads a live sensor as this set was read; none for what no live sensor has."""
+
+    @property
+    def statistics(self) -> Mapping[Modality, Normalization]:
+        """Modality → mean and deviation that its pictures were normalized with."""
+
+    @property
+    def blanks(self) -> Mapping[Modality, Blank]:
+        """Modality → what a pixel without anything is, per channel."""
+
+    @property
+    def sparse(self) -> frozenset[Modality]:
+        """Modalities whose pixels are measurements to be copied, never blended."""
+
+    @property
+    def square(self) -> bool:
+        """Whether the network reads a square from the center of each row, as the set's published loader cuts it."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """A name per row: its path within the set, without suffix."""
+
+    @property
+    def conditions(self) -> Sequence[Mapping[str, str]]:
+        """Per row, condition → value, such as weather → fog."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides over the rows; sets with the same one may continue each other's run."""
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+
+    def batch(self, rows: Sequence[int], modalities: Sequence[Modality]) -> tuple[dict[Modality, Tensor], Tensor]:
+        """Some rows: modality → (B, 3, H, W) float32 normalized, and the labels (B, H, W) uint8."""
+
+    def class_counts(self, classes: int) -> npt.NDArray[np.int64]:
+        """(classes,) labeled pixels per class."""
+
+
+@dataclass(frozen=True)
+class ModalityFormat:
+    """How one modality's files become numbers.
+
+    Attributes:
+        statistics: mean and deviation per channel, in the reading's units.
+        encoder: the live encoder that says the same; None where there is none.
+        sparse: whether its pixels are measurements with nothing in between.
+        blank: a pixel without anything, normalized.
+    """
+
+    statistics: Normalization
+    encoder: str | None = None
+    sparse: bool = False
+    blank: Blank = (0.0, 0.0, 0.0)
+
+    def normalized(self, values: npt.NDArray[np.generic]) -> Image:
+        """(H, W, 3) values in the reading's units as a (3, H, W) normalized picture."""
+        mean, std = (np.array(s, np.float32)[:, None, None] for s in self.statistics)
+        return np.ascontiguousarray((values.transpose(2, 0, 1).astype(np.float32) - mean) / std)
+
+
+def published(statistics: Normalization = ((0.0,) * 3, (1.0,) * 3), encoder: str | None = None) -> ModalityFormat:
+    """The published reading of an 8-bit picture: 0 … 1, then normalized; black is what padding is made of."""
+    blank = tuple(-m / s for m, s in zip(*statistics, strict=True))
+    return ModalityFormat(statistics, encoder, blank=(blank[0], blank[1], blank[2]))
+
+
+@dataclass(frozen=True)
+class SampleFiles:
+    """One row.
+
+    Attributes:
+        name: path within the set, without suffix.
+        files: modality → its file; `labels` → the label picture.
+        conditions: such as weather → fog.
+    """
+
+    name: str
+    files: Mapping[str, Path]
+    conditions: Mapping[str, str] = field(default_factory=dict)
+
+
+LABELS = "labels"
+_HEAD = 26  # bytes of a PNG up to its color type
+
+
+class FileDataset(ABC):
+    """A published set in its own layout; satisfies `LabeledDataset`."""
+
+    square: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        space: LabelSpace,
+        readings: Mapping[Modality, ModalityFormat],
+        entries: Sequence[SampleFiles],
+        workers: int = 2,
+    ) -> None:
+        """Check that every file is there.
+
+        Args:
+            space: what the labels mean.
+            readings: modality → how it is read.
+            entries: the rows.
+            workers: threads that decode files side by side; they change nothing else.
+
+        Raises:
+            DatasetError: there is no row, or a file is not where the layout puts it.
+        """
+        self.space, self.readings, self.entries, self.workers = space, dict(readings), tuple(entries), workers
+        self.modalities = tuple(readings)
+        self.encoders = {m: r.encoder for m, r in readings.items() if r.encoder}
+        self.statistics = {m: r.statistics for m, r in readings.items()}
+        self.blanks = {m: r.blank for m, r in readings.items()}
+        self.sparse = frozenset(m for m, r in readings.items() if r.sparse)
+        self.names = [entry.name for entry in self.entries]
+        self.conditions = [entry.conditions for entry in self.entries]
+        self._counts: npt.NDArray[np.int64] | None = None
+        self._content = ""
+        _check_present(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of how the set is read, its rows' names, their labels, and the sizes of their files in bytes.
+
+        Reads every label when first asked; see `survey`.
+        """
+        self.survey()
+        rules = [type(self).__name__, self.space.to_dict(), sorted(map(repr, self.readings.items())), self.names]
+        return hashlib.sha256(json.dumps([*rules, self._content]).encode()).hexdigest()
+
+    @abstractmethod
+    def images(self, entry: SampleFiles, modalities: Sequence[Modality]) -> dict[Modality, Image]:
+        """Modality → (3, H, W) float32 normalized pictures of a row."""
+
+    @abstractmethod
+    def labels(self, entry: SampleFiles) -> Labels:
+        """(H, W) uint8 class ids of a row, 255 where unlabeled."""
+
+    def sample(self, row: int, modalities: Sequence[Modality]) -> tuple[dict[Modality, Image], Labels]:
+        """One row: modality → (3, H, W) float32 normalized, and the labels (H, W) uint8.
+
+        Raises:
+            DatasetError: a file cannot be read, or its picture has another size than the labels.
+            LabelError: a label outside the space.
+        """
+        entry = self.entries[row]
+        labels, images = self.checked_labels(entry), self.images(entry, modalities)
+        for modality, image in images.items():
+            if image.shape[1:] != labels.shape:
+                raise DatasetError(_unequal(entry.files[modality], image.shape[1:], entry, labels.shape))
+        return images, labels
+
+    def same_size(self, entry: SampleFiles) -> Iterable[Path]:
+        """The files of a row whose pictures must be as large as its labels'; where sizes may differ, none."""
+        return entry.files.values()
+
+    def checked_labels(self, entry: SampleFiles) -> Labels:
+        """The labels of a row, all of them within the space.
+
+        Raises:
+            LabelError: with the file and the values.
+        """
+        with entry.files[LABELS].open("rb") as file:
+            refuse_palette(file.read(_HEAD), str(entry.files[LABELS]))
+        labels = self.labels(entry)
+        self.space.check(labels, str(entry.files[LABELS]))
+        return labels
+
+    def batch(self, rows: Sequence[int], modalities: Sequence[Modality]) -> tuple[dict[Modality, Tensor], Tensor]:
+        """Some rows: modality → (B, 3, H, W) float32 normalized, and the labels (B, H, W) uint8.
+
+        Raises:
+            DatasetError: see `sample`; or the rows differ in size.
+        """
+        samples = list(self._pool.map(lambda row: self.sample(row, modalities), rows))
+        paths = dict[Any, list[Path]]()
+        for row, (_, labels) in zip(rows, samples, strict=True):
+            paths.setdefault(labels.shape, []).append(self.entries[row].files[LABELS])
+        if len(paths) > 1:
+            raise _other_size(paths)
+        images = {m: torch.from_numpy(np.stack([found[m] for found, _ in samples])) for m in modalities}
+        return images, torch.from_numpy(np.stack([labels for _, labels in samples]))
+
+    def survey(self, report: Progress | None = None, one_size: bool = False) -> npt.NDArray[np.int64]:
+        """Read every label, and what every other file says of itself, before the first step; once is enough.
+
+        Labels are decoded whole. Of the other files the header and, of a PNG, the end are read: damage in between is
+        found when their row is.
+
+        Args:
+            report: told about the progress.
+            one_size: whether all rows must have one size, as those of a batch must.
+
+        Returns:
+            (classes,) labeled pixels per class.
+
+        Raises:
+            DatasetError: a file that cannot be read or was cut short, or a picture of another size than its labels, or
+                than those of the other rows.
+            LabelError: a label outside the space, or none at all within the set.
+        """
+        if self._counts is not None:
+            return self._counts
+        counts, paths, content = np.zeros(IGNORE + 1, np.int64), dict[Any, list[Path]](), hashlib.sha256()
+        found = self._pool.map(self._surveyed, self.entries)
+        for done, (row, size, digest) in enumerate(found):
+            counts += row
+            content.update(digest)
+            paths.setdefault(size, []).append(self.entries[done].files[LABELS])
+            if report:
+                report(done + 1, len(self))
+        if one_size and len(paths) > 1:
+            raise _other_size(paths)
+        if not counts[: len(self.space)].any():
+            raise LabelError(f"all {len(self)} label pictures are empty, such as {self.entries[0].files[LABELS]}.")
+        self._counts, self._content = counts[: len(self.space)], content.hexdigest()
+        return self._counts
+
+    def _surveyed(self, entry: SampleFiles) -> tuple[npt.NDArray[np.int64], Any, bytes]:
+        """(256,) pixels per label of a row whose files are sound, (height, width) of its labels, SHA-256 of both.
+
+        The digest is of the labels themselves and of the other files' sizes in bytes.
+        """
+        shapes = {path: stored_shape(path) for path in entry.files.values()}
+        wanted, equal = shapes[entry.files[LABELS]], set(self.same_size(entry))
+        for path, shape in shapes.items():
+            if path in equal and shape not in (None, wanted):
+                raise DatasetError(_unequal(path, shape, entry, wanted))
+        labels = self.checked_labels(entry)
+        sizes = [entry.files[name].stat().st_size for name in sorted(entry.files) if name != LABELS]
+        digest = hashlib.sha256(json.dumps([labels.shape, sizes]).encode() + labels.tobytes()).digest()
+        return np.bincount(labels.ravel(), minlength=IGNORE + 1), labels.shape, digest
+
+    def class_counts(self, classes: int) -> npt.NDArray[np.int64]:
+        """(classes,) labeled pixels per class; reads every label when first asked."""
+        return self.survey()[:classes]
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.workers)
+
+
+def _other_size(paths: Mapping[Any, Sequence[Path]]) -> DatasetError:
+    """Name the first row of the rarest size, and that of the most common one."""
+    by_number = sorted(paths, key=lambda size: len(paths[size]))
+    rare, common = (
+        f"{paths[size][0]}{f' and {len(paths[size]) - 1} more are' if len(paths[size]) > 1 else ' is'} "
+        f"{size[1]}x{size[0]}"
+        for size in (by_number[0], by_number[-1])
+    )
+    return DatasetError(
+        f"{rare}, {common}; a batch needs images of one size.",
+        "Bring the images to one size, or set accumulate to batch, which takes them one by one.",
+    )
+
+
+def _unequal(path: Path, shape: Any, entry: SampleFiles, labels: Any) -> str:
+    """A sentence for a picture that is not as large as its labels."""
+    sizes = [f"{width}x{height}" for height, width in (shape, labels)]
+    return f"{path} is {sizes[0]}; the labels {entry.files[LABELS]} are {sizes[1]}; both must show the same pixels."
+
+
+def _check_present(entries: Sequence[SampleFiles]) -> None:
+    """Name the first file that is missing, and how many are.
+
+    Raises:
+        DatasetError: one is.
+    """
+    wanted = [path for entry in entries for path in entry.files.values()]
+    missing = [path for path in wanted if not path.is_file()]
+    if missing:
+        raise DatasetError(f"{missing[0]} is missing, as are {len(missing) - 1} more of {len(wanted)} files.")

@@ -1,0 +1,332 @@
+"""The MUSES data set, raw and projected."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as Pillow
+
+from mlesam_ros.errors import CalibrationError, ConfigError, DatasetError
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.pixels import resize_nearest
+from mlesam_ros.geometry.rig import Rig
+from mlesam_ros.geometry.transforms import Transform
+from mlesam_ros.labels import IGNORE, load_label_space
+from mlesam_ros.preprocessing.events import EventCounts
+from mlesam_ros.preprocessing.lidar import RangeIntensityHeight
+from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, RGB, encode, make_preprocessors
+from mlesam_ros.types import CAMERA, EVENT, LIDAR, EventWindow, FrameSet, Modality, PointCloud, SensorFrame
+from mlesam_training.datasets.image_files import (
+    read_array,
+    read_picture,
+    read_stored,
+    require_folder,
+    three_channels,
+    unit_scaled,
+)
+from mlesam_training.datasets.labelled_dataset import (
+    LABELS,
+    FileDataset,
+    Image,
+    Labels,
+    ModalityFormat,
+    SampleFiles,
+    published,
+)
+
+RADAR: Modality = "radar"
+_SHIFT, _SCALE = 100.0, 150.0
+"""A PNG of the SDK holds (value + 100) * 150 as uint16, so that "nothing" is 15000."""
+_SQUASHED = (1024, 1024)
+
+
+def projected(path: Path, modality: Modality) -> npt.NDArray[np.float32]:
+    """A file of the SDK's projection script.
+
+    Returns:
+        (H, W, 3) float32: for LiDAR and radar range (m), intensity and height (m; 0 for radar), for events the counts
+        of brighter and darker ones, cut off as the live encoder does, and 0.
+
+    Raises:
+        DatasetError: it cannot be read, or holds something else.
+    """
+    stored = read_stored(path) if path.suffix == ".png" else read_array(path)
+    if stored.ndim != 3 or stored.shape[2] != 3:
+        raise DatasetError(f"{path} has the shape {stored.shape}; the SDK projects to (height, width, 3).")
+    values = stored.astype(np.float32)
+    if modality == EVENT:
+        return np.minimum(values, np.float32(EventCounts.most))
+    if path.suffix == ".png":
+        if stored.dtype != np.uint16:
+            raise DatasetError(f"{path} holds {stored.dtype}; the SDK's pictures of {modality} are 16 bits deep.")
+        values = values / np.float32(_SCALE) - np.float32(_SHIFT)
+        values[stored == round(_SHIFT * _SCALE)] = 0
+    return values
+
+
+def squashed(path: Path) -> Image:
+    """The any-modal papers' reading: as 8-bit RGB, squashed to 1024x1024, 0 … 255; (3, H, W).
+
+    Raises:
+        DatasetError: no such file, or no picture.
+    """
+    try:
+        with Pillow.open(path) as picture:
+            small = np.asarray(picture.convert("RGB").resize(_SQUASHED))
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error}.") from error
+    return np.ascontiguousarray(small.transpose(2, 0, 1), np.float32)
+
+
+def squashed_labels(path: Path) -> Labels:
+    """The same papers' labels: 1024x1024, and what is unlabeled becomes road."""
+    labels = read_picture(path)
+    small = resize_nearest(labels if labels.ndim == 2 else labels[..., 0], _SQUASHED)
+    return np.where(small == IGNORE, 0, small).astype(np.uint8)
+
+
+CAMERA_SIZE, EVENT_SIZE = (1080, 1920), (720, 1280)
+"""(height, width). The event camera's is not in the calibration; HD sensors have this one, and its K fits it."""
+WINDOW = 30_000
+"""Microseconds of events that count, as in the SDK."""
+_CAMERA_FRAME, _FRAMES = "rgb", {LIDAR: "lidar", EVENT: "event"}
+_POINT = np.dtype([("x", "<f8"), ("y", "<f8"), ("z", "<f8"), ("intensity", "<f8"), ("ring", "<f8"), ("time", "<f8")])
+_FILTERS = "hdf5plugin"
+"""Registers the compressions that the files may be written with; a package of its own, and a large one."""
+_COLUMNS = [name for name in _POINT.names or () if name != "time"]
+_MICROSECOND = 1000
+
+
+class RawMuses:
+    """Encodes raw LiDAR and event files in the camera's picture.
+
+    Attributes:
+        rig: of calib.json: undistorted cameras, and what the SDK calls lidar2rgb and event2rgb.
+    """
+
+    def __init__(self, calibration: Path) -> None:
+        """Read calib.json.
+
+        Raises:
+            DatasetError: no such file.
+            CalibrationError: it lacks a key, or a value is impossible.
+        """
+        self.rig = _rig(calibration)
+        self._encoders = make_preprocessors({m: DEFAULT_PREPROCESSORS[m] for m in _FRAMES})
+
+    def images(self, files: Mapping[Modality, Path]) -> dict[Modality, Image]:
+        """Modality → (3, 1080, 1920) float32 pictures of one moment's raw files.
+
+        Raises:
+            DatasetError: a file cannot be read.
+        """
+        frames = {m: _FRAME[m](path) for m, path in files.items()}
+        frame_set = FrameSet(0, next(iter(frames)), frames, dict.fromkeys(frames, 0))
+        return encode(frame_set, self.rig, CAMERA_SIZE, {m: self._encoders[m] for m in frames})
+
+
+def read_cloud(path: Path) -> SensorFrame:
+    """A .bin file's sweep.
+
+    Raises:
+        DatasetError: it cannot be read, or its length fits no rows of six float64.
+    """
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error}.") from error
+    if len(data) % _POINT.itemsize or not len(data):
+        raise DatasetError(f"{path} has {len(data)} bytes; a sweep is rows of six float64, {_POINT.itemsize} bytes.")
+    # Its times are those of the recording's own clock, which nothing else here refers to.
+    return SensorFrame(LIDAR, 0, _FRAMES[LIDAR], PointCloud(data.view(_POINT)[_COLUMNS]))
+
+
+def read_events(path: Path) -> SensorFrame:
+    """The last 30 ms of a .h5 file's events; those beside the sensor, which undistortion leaves, are dropped.
+
+    Raises:
+        DatasetError: it cannot be read, or is written with a compression that is not installed.
+    """
+    if importlib.util.find_spec(_FILTERS):
+        importlib.import_module(_FILTERS)
+    try:
+        with h5py.File(path, "r") as file:
+            x, y, t, p = (np.asarray(file[f"events/{name}"]) for name in "xytp")
+    except (OSError, KeyError) as error:
+        hint = "" if importlib.util.find_spec(_FILTERS) else f"; if it is compressed, install {_FILTERS}"
+        raise DatasetError(f"{path} cannot be read as HDF5 with events/x, y, t and p ({error}){hint}.") from error
+    height, width = EVENT_SIZE
+    chosen = (t >= t.max(initial=0) - WINDOW) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    order = np.flatnonzero(chosen)[np.argsort(t[chosen], kind="stable")]
+    end = int(t.max(initial=0)) * _MICROSECOND
+    nanoseconds = t[order].astype(np.int64) * _MICROSECOND - end
+    events = EventWindow(
+        width, height, x[order].astype(np.uint16), y[order].astype(np.uint16), nanoseconds, p[order] > 0,
+        -WINDOW * _MICROSECOND, 0,
+    )  # fmt: skip
+    return SensorFrame(EVENT, 0, _FRAMES[EVENT], events)
+
+
+_FRAME = {LIDAR: read_cloud, EVENT: read_events}
+
+
+def _rig(path: Path) -> Rig:
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DatasetError(f"{path} is missing; raw sensor files are of no use without the calibration.") from error
+    except ValueError as error:
+        raise CalibrationError(f"{path} is no JSON: {error}.") from error
+    rig = Rig(_CAMERA_FRAME)
+    try:
+        intrinsics, extrinsics = content["intrinsics"], content["extrinsics"]
+        for name, size in ((_CAMERA_FRAME, CAMERA_SIZE), (_FRAMES[EVENT], EVENT_SIZE)):
+            k = np.array(intrinsics[name]["K"], np.float64)
+            rig.models[name] = CameraModel(size[1], size[0], k, np.zeros(5), "plumb_bob")
+        for name in _FRAMES.values():
+            matrix = np.array(extrinsics[f"{name}2rgb"], np.float64)
+            rig.tree.set(_CAMERA_FRAME, name, Transform(matrix[:3, :3], matrix[:3, 3]))
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise CalibrationError(
+            f"{path}: {error}; needed are intrinsics rgb and event with K, extrinsics lidar2rgb and event2rgb."
+        ) from error
+    return rig
+
+
+SPLITS = ("train", "val", "test")
+WEATHERS, TIMES = ("clear", "fog", "rain", "snow"), ("day", "night")
+SOURCES = ("auto", "raw", "projected")
+PROTOCOLS = ("official", "anyseg")
+FOLDERS = {CAMERA: "frame_camera", LIDAR: "lidar", EVENT: "event_camera", RADAR: "radar"}
+_RAW_SUFFIX = {LIDAR: ".bin", EVENT: ".h5"}
+_PROJECTED_SUFFIXES = (".npz", ".npy", ".png")
+# CAFuser's statistics of the projected radar: github.com/timbroed/CAFuser.
+_READINGS = {
+    CAMERA: published(RGB.statistics, RGB.name),
+    LIDAR: ModalityFormat(RangeIntensityHeight.statistics, RangeIntensityHeight.name, sparse=True),
+    EVENT: ModalityFormat(EventCounts.statistics, EventCounts.name, sparse=True),
+    RADAR: ModalityFormat(((4.004, 9.343, 0.0), (14.607, 19.294, 1.0)), sparse=True),
+}
+_UNSCALED = ModalityFormat(((0.0,) * 3, (1.0,) * 3))
+
+
+class Muses(FileDataset):
+    """One split of MUSES. Conditions: weather, time."""
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        modalities: Sequence[Modality] = (CAMERA, EVENT, LIDAR),
+        weather: str | None = None,
+        time: str | None = None,
+        source: str = "auto",
+        protocol: str = "official",
+        projected_folder: str = "projected_to_rgb",
+    ) -> None:
+        """Find the frames.
+
+        Args:
+            root: the folder that holds frame_camera, gt_semantic and so on.
+            split: train or val; the labels of test are withheld.
+            modalities: some of camera, event, lidar, radar.
+            weather: only clear, fog, rain or snow.
+            time: only day or night.
+            source: raw files, the SDK's projected ones, or per modality what is there (projected first). Radar is read
+                projected.
+            protocol: `official`; or `anyseg`, which repeats the loader of the any-modal papers for comparison: all
+                pictures squashed to 1024x1024 and left at 0 … 255, those of other sensors found beside the camera's,
+                and unlabeled pixels counted as road.
+            projected_folder: where the SDK's script wrote to.
+
+        Raises:
+            ConfigError: a name that is not accepted.
+            DatasetError: a file is not where the layout puts it.
+            CalibrationError: calib.json is malformed; raw files only.
+        """
+        self.root, self.protocol, self._projected = Path(root), protocol, projected_folder
+        for what, value, accepted in (
+            ("split", split, SPLITS), ("weather", weather, (None, *WEATHERS)), ("time", time, (None, *TIMES)),
+            ("source", source, SOURCES), ("protocol", protocol, PROTOCOLS),
+            *(("modality of MUSES", m, tuple(FOLDERS)) for m in modalities),
+        ):  # fmt: skip
+            _one_of(what, value, accepted)
+        if split == "test":
+            raise DatasetError("MUSES withholds the labels of its test split.", "Take val, or its benchmark server.")
+        readings = {m: _UNSCALED if protocol == "anyseg" else _READINGS[m] for m in modalities}
+        entries = [self._entry(path, modalities, source) for path in self._cameras(split, weather, time)]
+        super().__init__(load_label_space("muses"), readings, entries)
+        raw = any(entry.files[m].suffix == _RAW_SUFFIX.get(m) for entry in entries for m in modalities)
+        self._raw = RawMuses(self.root / "calib.json") if raw else None
+
+    def images(self, entry: SampleFiles, modalities: Sequence[Modality]) -> dict[Modality, Image]:
+        """See `FileDataset`."""
+        if self.protocol == "anyseg":
+            return {m: squashed(entry.files[m]) for m in modalities}
+        raw = [m for m in modalities if entry.files[m].suffix == _RAW_SUFFIX.get(m)]
+        encoded: dict[Modality, Image] = {}
+        if raw and self._raw is not None:
+            encoded = self._raw.images({m: entry.files[m] for m in raw})
+        return {m: encoded[m] if m in encoded else self._picture(entry, m) for m in modalities}
+
+    def same_size(self, entry: SampleFiles) -> list[Path]:
+        """All that are pictures of the camera's view; `anyseg` squashes whatever there is."""
+        return [] if self.protocol == "anyseg" else list(entry.files.values())
+
+    def _picture(self, entry: SampleFiles, modality: Modality) -> Image:
+        path = entry.files[modality]
+        if modality == CAMERA:
+            return self.readings[modality].normalized(unit_scaled(three_channels(read_picture(path))))
+        values = projected(path, modality)
+        image = self.readings[modality].normalized(values)
+        image[:, ~values.any(axis=2)] = 0
+        return image
+
+    def labels(self, entry: SampleFiles) -> Labels:
+        """See `FileDataset`."""
+        if self.protocol == "anyseg":
+            return squashed_labels(entry.files[LABELS])
+        labels = read_picture(entry.files[LABELS])
+        return labels if labels.ndim == 2 else labels[..., 0]
+
+    def _cameras(self, split: str, weather: str | None, time: str | None) -> list[Path]:
+        folder = require_folder(self.root, FOLDERS[CAMERA], "MUSES")
+        pattern = f"{split}/{weather or '*'}/{time or '*'}/*_frame_camera.png"
+        found = sorted(folder.glob(pattern))
+        if not found:
+            raise DatasetError(f"MUSES at {self.root} has no {folder.name}/{pattern}.", "Check the split and filters.")
+        return found
+
+    def _entry(self, camera: Path, modalities: Sequence[Modality], source: str) -> SampleFiles:
+        inside = camera.parent.relative_to(self.root / FOLDERS[CAMERA])
+        name = camera.name.removesuffix("_frame_camera.png")
+        files = {m: self._file(inside, name, m, source) for m in modalities}
+        files[LABELS] = self.root / "gt_semantic" / inside / f"{name}_gt_labelTrainIds.png"
+        weather, time = inside.parts[-2:]
+        return SampleFiles((inside / name).as_posix(), files, {"weather": weather, "time": time})
+
+    def _file(self, inside: Path, name: str, modality: Modality, source: str) -> Path:
+        stem = f"{name}_{FOLDERS[modality]}"
+        plain = self.root / FOLDERS[modality] / inside
+        if modality == CAMERA or self.protocol == "anyseg":
+            return plain / f"{stem}.png"
+        made = self.root / self._projected / FOLDERS[modality] / inside
+        if source != "raw" or modality == RADAR:
+            there = next((made / (stem + s) for s in _PROJECTED_SUFFIXES if (made / (stem + s)).is_file()), None)
+            if there or source == "projected" or modality == RADAR:
+                return there or made / (stem + _PROJECTED_SUFFIXES[0])
+        return plain / (stem + _RAW_SUFFIX[modality])
+
+
+def _one_of(what: str, value: str | None, accepted: Sequence[str | None]) -> None:
+    if value not in accepted:
+        names = ", ".join(name for name in accepted if name)
+        raise ConfigError(f"{what} {value!r} is not known; accepted are {names}.")

@@ -1,0 +1,121 @@
+"""Many processes, one run: `torchrun` starts them, each trains on its share of every batch and evaluates its share.
+
+Gradients are added up once per step in one message: the trained part is small beside the frozen one, so there is little
+to gain from sending it piece by piece, and no wrapper stands between the loop and the model. Without `torchrun` every
+function here does what it would do for one process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.files import end_with_torchrun
+
+_PATIENCE = timedelta(hours=12)  # the first process renders while the others wait
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if _many() else 0
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if _many() else 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes; also before the processes have met, and after."""
+    return rank() == 0 and int(os.environ.get("RANK", "0")) == 0
+
+
+def local_slice(count: int) -> range:
+    """This process' part of `count` things; parts differ by one at most."""
+    here, every = rank(), world_size()
+    return range(count * here // every, count * (here + 1) // every)
+
+
+def barrier() -> None:
+    """Until all processes are here."""
+    if _many():
+        dist.barrier()
+
+
+def all_reduce_sum(value: Tensor) -> Tensor:
+    """The sum over all processes, without gradient."""
+    value = value.detach().clone()
+    if _many():
+        dist.all_reduce(value)
+    return value
+
+
+def global_topk(values: Tensor, count: int) -> Tensor:
+    """The largest of all processes' values together, in descending order: (count,) or all that there are."""
+    mine = values.flatten().topk(min(count, values.numel())).values
+    if not _many():
+        return mine
+    padded = mine.new_full((count,), -torch.inf)
+    padded[: len(mine)] = mine
+    found = [torch.empty_like(padded) for _ in range(world_size())]
+    dist.all_gather(found, padded)
+    best = torch.cat(found).topk(count).values
+    return best[best != -torch.inf]  # NaN, which `topk` takes for the largest, stays
+
+
+def all_reduce_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Replace every gradient by its sum over the processes; all must have used the same parameters."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not _many() or not gradients:
+        return
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    place = 0
+    for gradient in gradients:
+        gradient.copy_(flat[place : place + gradient.numel()].view_as(gradient))
+        place += gradient.numel()
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device of this process.
+
+    Args:
+        wanted: `auto`, `cpu` or `cuda`; under `torchrun` every process of a machine gets a GPU of its own.
+
+    Raises:
+        ConfigError: `cuda` is wanted and there is none for this process.
+    """
+    local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if wanted == "cuda" and local >= there:
+        raise ConfigError(
+            f"device is cuda, but process {local} of this machine finds {there} GPUs.",
+            "Start fewer processes, or take device cpu.",
+        )
+    return torch.device("cuda", local) if wanted != "cpu" and local < there else torch.device("cpu")
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[None]:
+    """Join the other processes where `torchrun` started several, and leave them again."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _many():
+        yield
+        return
+    end_with_torchrun()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _many() -> bool:
+    return dist.is_available() and dist.is_initialized()

@@ -1,0 +1,104 @@
+"""Masks of held-out moments for the eye: `python -m mlesam_training.gallery config/training/street.yaml OUT.png`.
+
+A row per weather: the camera's picture, the truth, then the masks of subsets of the sensors, each with its mIoU.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mlesam_ros.corruptions import Subset
+from mlesam_ros.metrics import Confusion
+from mlesam_ros.model.checkpoint import load_checkpoint
+from mlesam_ros.model.mlesam import MLESAM
+from mlesam_ros.resources import resource_path
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
+from mlesam_ros.visualization import colorize
+from mlesam_training.dataset_evaluation import most_likely, subset_predictor
+from mlesam_training.datasets.encoded_dataset import EncodedDataset
+from mlesam_training.recipe import Data, load_recipe
+from mlesam_training.street_dataset import prepare
+
+SHOWN: tuple[Subset, ...] = (
+    MODALITIES,
+    (DEPTH, EVENT, LIDAR),
+    (CAMERA, DEPTH, EVENT),
+    (CAMERA,),
+    (DEPTH,),
+    (EVENT,),
+    (LIDAR,),
+)
+_INK = (255, 255, 255)
+Rgb = npt.NDArray[np.uint8]
+
+
+def gallery(model: MLESAM, dataset: EncodedDataset, rows: Sequence[int]) -> Rgb:
+    """Draw some moments.
+
+    Args:
+        model: in evaluation mode.
+        dataset: that it was not trained on.
+        rows: of it.
+
+    Returns:
+        (rows × S, (2 + subsets) × S, 3) uint8 RGB.
+    """
+    return np.vstack([_row(model, dataset, row) for row in rows])
+
+
+def one_of_each_weather(dataset: EncodedDataset) -> list[int]:
+    """The middle moment of each weather without a fault, or of the weather as a whole where all have one."""
+    weathers = sorted({c["weather"] for c in dataset.conditions})
+    rows = []
+    for weather in weathers:
+        every = [row for row, c in enumerate(dataset.conditions) if c["weather"] == weather]
+        clean = [row for row in every if dataset.conditions[row].get("fault", "none") == "none"] or every
+        rows.append(clean[len(clean) // 2])
+    return rows
+
+
+def _row(model: MLESAM, dataset: EncodedDataset, row: int) -> Rgb:
+    images, truth = dataset.batch([row], MODALITIES)
+    camera = _tile(_seen(dataset, images[CAMERA][0]), dataset.conditions[row]["weather"])
+    tiles = [camera, _tile(colorize(truth[0].numpy(), dataset.space), "truth")]
+    with torch.inference_mode():
+        for subset, logits in subset_predictor(model, SHOWN)(images, [row]):
+            mask = most_likely(logits, truth.shape[-2:])[0]
+            score = Confusion(len(dataset.space))
+            score.add(truth[0].numpy(), mask)
+            name = "all" if subset == MODALITIES else " ".join(subset)
+            tiles.append(_tile(colorize(mask, dataset.space), f"{name} {100 * score.miou_present:.0f}"))
+    return np.hstack(tiles)
+
+
+def _seen(dataset: EncodedDataset, picture: torch.Tensor) -> Rgb:
+    """The camera's picture from what the network reads of it."""
+    mean, std = (np.asarray(part, np.float32)[:, None, None] for part in dataset.statistics[CAMERA])
+    colors = np.clip((picture.numpy() * std + mean) * 255, 0, 255)
+    return np.ascontiguousarray(colors.transpose(1, 2, 0).astype(np.uint8))
+
+
+def _tile(picture: Rgb, caption: str) -> Rgb:
+    cv2.putText(picture, caption, (5, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.putText(picture, caption, (5, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, _INK, 1, cv2.LINE_AA)
+    return picture
+
+
+def main() -> None:
+    """Draw the shipped weights on the recipe's held-out streets."""
+    recipe, path = load_recipe(sys.argv[1]), Path(sys.argv[2])
+    assert isinstance(recipe.data, Data)
+    dataset = prepare(recipe.data, "held_out")
+    model = load_checkpoint(resource_path("weights/street.safetensors")).eval()
+    cv2.imwrite(str(path), gallery(model, dataset, one_of_each_weather(dataset))[..., ::-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Checks before the first step: memory, data, and one step on the largest batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
+
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.model.backbones import on_meta_device
+from mlesam_ros.model.mlesam import MLESAM, Features
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_training.activation_checkpointing import BLOCKS, NONE
+from mlesam_training.data_config import DataSplits, verify_files
+from mlesam_training.distributed import is_first, pick_device, world_size
+from mlesam_training.recipe import Recipe
+from mlesam_training.stages import ExpertStage, PretrainStage
+from mlesam_training.trainer import autocast
+
+_WEIGHT, _TRAINED = 4, 16
+"""Bytes per frozen parameter; and per trained one, with its gradient and AdamW's two averages."""
+
+
+def estimate_training_memory(
+    config: MLESAMConfig, side: int, moments: int, precision: str, checkpointing: str = NONE
+) -> int:
+    """Bytes of one step of stage `experts`.
+
+    Args:
+        config: of the model.
+        side: height and width in pixels of what the network sees.
+        moments: that are in memory at once.
+        precision: `fp32` or `bf16`.
+        checkpointing: as in the recipe; of blocks that are done twice only the largest is there as a whole.
+    """
+    with on_meta_device():
+        model = MLESAM(config)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model.to_empty(device="cpu")  # autocast knows this device, not the one without numbers
+        kept = {p.untyped_storage()._cdata: p.numel() * _cost(p) for p in (*model.parameters(), *model.buffers())}
+        count = len(config.modalities)
+        batch = torch.zeros(count * moments, 3, side, side)
+        labels = torch.zeros(moments, side, side, dtype=torch.long)
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            kept.setdefault(storage._cdata, storage.nbytes())
+            return tensor
+
+        largest = _Largest(kept, keep)
+        if checkpointing == BLOCKS:
+            for block in model.backbone.blocks:
+                block.forward = partial(largest.run, block.forward)
+        with saved_tensors_hooks(keep, lambda tensor: tensor), _FusedAttention():
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                with model.experts.active(config.modalities):
+                    pyramid = {level: p.unflatten(0, (count, -1)) for level, p in model.encode(batch).items()}
+                output = model.heads(Features(config.modalities, pyramid))
+            graph = [_loss(logits, labels) for logits in (output.logits, output.aux_logits) if logits is not None]
+        del graph  # what is kept stays alive until here, so that no two of them have one address
+    return sum(kept.values()) + largest.bytes
+
+
+class _Largest:
+    """What the most costly of some blocks keeps beyond what it reads."""
+
+    def __init__(self, kept: Mapping[int, int], keep: Callable[[Tensor], Tensor]) -> None:
+        self.bytes = 0
+        self._kept, self._keep, self._graphs = kept, keep, []  # type: ignore[var-annotated]
+
+    def run(self, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """The block on what it reads, which stays."""
+        inside: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self._kept:
+                inside[storage._cdata] = storage.nbytes()
+            return tensor
+
+        self._keep(x)
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            result = forward(x)
+        self.bytes = max(self.bytes, sum(inside.values()))
+        self._graphs.append(result)  # alive, so that no two tensors have one address
+        return result
+
+
+def _cost(parameter: Tensor) -> int:
+    return _TRAINED if parameter.requires_grad else _WEIGHT
+
+
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    large = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    return F.cross_entropy(large, labels)
+
+
+class _Fused(torch.autograd.Function):
+    """Keeps what a fused kernel keeps: its inputs and its output."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = q.new_empty(*q.shape[:-1], v.shape[-1])
+        ctx.save_for_backward(q, k, v, out)
+        return out
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Attention without the table of weights that it has on a CPU."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return _Fused.apply(*args[:3])
+        return func(*args, **(kwargs or {}))
+
+
+_GIB = 2**30
+
+
+def preflight(recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSplits) -> None:
+    """Say what the run will take, look at every file, vary a sample, evaluate a batch.
+
+    Args:
+        recipe: its length in steps.
+        stage: its model is moved to the device.
+        source: pictures of any size.
+
+    Raises:
+        ConfigError: the GPU has too little memory for a step.
+        DatasetError, LabelError: see `source.verify_files`; or a row that cannot be read.
+    """
+    device = pick_device(recipe.device)
+    needed = needed_bytes(recipe, stage, source)
+    if is_first():
+        Console(stderr=True, highlight=False).print(summary(recipe, source, needed), soft_wrap=True)
+    if needed and device.type == "cuda":
+        check_gpu_memory(needed, torch.cuda.get_device_properties(device).total_memory)
+    verify_files(source, one_size=recipe.batch > recipe.accumulate)
+    source.vary(*source.train.batch([0], stage.inputs), torch.Generator().manual_seed(recipe.seed))
+    rows = range(min(recipe.batch // recipe.accumulate, len(source.held_out)))
+    images, truth = source.held_out.batch(rows, stage.inputs)
+    images = source.fit(images, truth)[0] if source.fit else images
+    stage.model.eval().to(device)
+    with torch.inference_mode(), autocast(recipe.precision, device):
+        for _ in stage.predict({name: picture.to(device) for name, picture in images.items()}, rows):
+            continue
+
+
+def needed_bytes(recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSplits) -> int:
+    """Memory of a step in one process; 0 where it is not known, which is in stage `pretrain`."""
+    side = getattr(getattr(source.vary, "recipe", None), "crop", 0)
+    if not side or not isinstance(stage, ExpertStage):
+        return 0
+    moments = -(-recipe.batch // recipe.accumulate // world_size())
+    return estimate_training_memory(stage.model.config, side, moments, recipe.precision, recipe.checkpointing)
+
+
+def summary(recipe: Recipe, source: DataSplits, needed: int) -> str:
+    """Length and memory of a run, in words."""
+    each = len(source.train) // recipe.batch
+    length = (
+        f"{len(source.train)} moments to train on, {each} steps of {recipe.batch} per epoch, {recipe.steps} steps; "
+    )
+    memory = f"; a step takes at least {needed / _GIB:.1f} GiB" if needed else ""
+    return f"{length}{len(source.held_out)} moments to measure on ({source.words}){memory}"
+
+
+def check_gpu_memory(needed: int, there: int) -> None:
+    """Refuse a step for which the GPU is too small.
+
+    Raises:
+        ConfigError: with both sizes and the remedy.
+    """
+    if needed > there:
+        raise ConfigError(
+            f"a step takes at least {needed / _GIB:.1f} GiB and the GPU has {there / _GIB:.1f} GiB.",
+            "Raise accumulate, which cuts the batch into parts, or set checkpointing to blocks.",
+        )

@@ -1,0 +1,461 @@
+"""Training recipes: strict YAML to dataclasses."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import types
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from mlesam_ros.bags.recovery import is_storage
+from mlesam_ros.config import NodeParameters, load_parameters
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.files import expand_path
+from mlesam_ros.parameter_file import NODE
+from mlesam_ros.simulation.weather import FAULTS, NO_FAULT, WEATHERS
+from mlesam_ros.strict_yaml import read_yaml
+from mlesam_ros.types import MODALITIES
+from mlesam_training.activation_checkpointing import CHECKPOINTING, NONE
+from mlesam_training.crops import CropRecipe
+
+T = TypeVar("T")
+PathText = Annotated[str, expand_path]
+"""A text that is a path: expanded as a shell would; a relative one starts at the working directory."""
+
+
+def check_choice(what: str, value: Any, accepted: Iterable[str]) -> None:
+    """Refuse a word that is not among the accepted ones.
+
+    Raises:
+        ConfigError: with the nearest match, or all that are accepted.
+    """
+    words = tuple(accepted)
+    if value not in words:
+        near = difflib.get_close_matches(str(value), words, 1)
+        hint = f"did you mean {near[0]}?" if near else f"accepted are {', '.join(words)}."
+        raise ConfigError(f"{what} {value!r} is not known; {hint}")
+
+
+def from_mapping(kind: type[T], content: Any, where: str) -> T:
+    """A dataclass from a mapping, nested ones included.
+
+    Args:
+        kind: the dataclass.
+        content: what YAML made of the file.
+        where: where it came from, for the message.
+
+    Raises:
+        ConfigError: a key or value that is not accepted, or one that is missing.
+    """
+    if not isinstance(content, dict):
+        raise ConfigError(f"{where} is {content!r}; it must be a mapping.")
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    for key in content:
+        check_choice(f"{where}: key", key, known)
+    needed = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
+    if missing := [name for name in needed if name not in content]:
+        raise ConfigError(f"{where} lacks {' and '.join(missing)}.")
+    hints = get_type_hints(kind, include_extras=True)
+    return kind(**{key: _value(hints[key], value, f"{where}: {key}") for key, value in content.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    """The value, if it is of the type; integers are taken for floats."""
+    if is_dataclass(hint):
+        return from_mapping(hint, value, where)  # type: ignore[arg-type]
+    if get_origin(hint) is Annotated:
+        text, convert = get_args(hint)
+        given = _value(text, value, where)
+        return str(convert(given)) if given else given
+    if get_origin(hint) in (Union, types.UnionType):
+        kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+        return None if value is None else _value(_meant(kinds, value, where), value, where)
+    kind = get_origin(hint) or hint
+    if kind is tuple and isinstance(value, list | tuple):
+        return _items(get_args(hint), value, where)
+    if kind is dict and isinstance(value, dict) and get_args(hint)[1] is float:
+        return {key: _value(float, share, f"{where}.{key}") for key, share in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{where} is {value!r}; it must be of type {kind.__name__}.")
+    return value
+
+
+def _meant(kinds: list[Any], value: Any, where: str) -> Any:
+    """Of several dataclasses the one among whose `kinds` the value's key `kind` is; the first where it says nothing."""
+    if len(kinds) == 1 or not isinstance(value, dict) or "kind" not in value:
+        return kinds[0]
+    check_choice(f"{where}: kind", value["kind"], [word for kind in kinds for word in kind.kinds])
+    return next(kind for kind in kinds if value["kind"] in kind.kinds)
+
+
+def _items(hints: tuple[Any, ...], values: Any, where: str) -> tuple[Any, ...]:
+    """A YAML list as a tuple of one type, or of as many as are named."""
+    if hints[-1] is Ellipsis:
+        hints = hints[:1] * len(values)
+    if len(values) != len(hints):
+        raise ConfigError(f"{where} is {list(values)}; it must have {len(hints)} values.")
+    return tuple(
+        _value(hint, value, f"{where}[{i}]") for i, (hint, value) in enumerate(zip(hints, values, strict=True))
+    )
+
+
+_SIDE = 32
+
+
+@dataclass(frozen=True)
+class PublishedData:
+    """A published set. Its modalities are the model's; encoders, statistics and label space are the set's own.
+
+    Attributes:
+        kind: deliver, muses or mcubes.
+        crops: how its pictures are varied; their size at scale 1 and in evaluation follows from the model's
+            `image_size`.
+        root: the folder in which it lies; `mlesam train --data`.
+        train, held_out: two of its splits.
+        options: whatever else the set's class takes, such as weather, source or protocol.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("deliver", "muses", "mcubes")
+
+    kind: str
+    crops: CropRecipe
+    root: PathText = ""
+    train: str = "train"
+    held_out: str = "val"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a test on what was trained on, and crops that no network reads.
+
+        Raises:
+            ConfigError: names the value and what is accepted.
+        """
+        if self.train == self.held_out:
+            raise ConfigError(f"train and held_out are both {self.train}; a held-out split must be one never seen.")
+        if taken := [key for key in ("root", "modalities", "split") if key in self.options]:
+            raise ConfigError(
+                f"options has {taken[0]}.", "Say it as data.root, model.modalities, data.train or held_out."
+            )
+        _check_crops(self.crops)
+
+
+@dataclass(frozen=True)
+class BagData:
+    """Bags with a topic of true labels. See `datasets.bag.BagOptions`.
+
+    Attributes:
+        kind: bags.
+        folder: where the encoded arrays are kept.
+        train, held_out: bags, folders or files; none may be in both.
+        size: height and width of the encoded pictures and labels: what a node of that `image_size`, the longer of the
+            two, makes of the bags' camera.
+        space: name or file of the label space.
+        truth: topic of the labels, where the bags' names do not say enough.
+        params: parameter file of the node, which describes the sensors; relative to the recipe.
+        parameters: parameter → value, such as `lidar.offset: 0.05`, over those of the file.
+        node: full name of the node whose sections of the file count.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("bags",)
+
+    kind: str
+    folder: PathText
+    train: tuple[PathText, ...]
+    held_out: tuple[PathText, ...]
+    size: tuple[int, int]
+    space: PathText = "deliver"
+    truth: str | None = None
+    params: PathText | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    node: str = NODE
+
+    def __post_init__(self) -> None:
+        """Refuse a test on what was trained on, and pictures that no network reads.
+
+        Raises:
+            ConfigError: names the value and what is accepted.
+        """
+        for name in ("train", "held_out"):
+            if not getattr(self, name):
+                raise ConfigError(f"{name} names no bag; it needs at least one.")
+        trained = {path: bag for bag in self.train for path in _real_paths(bag)}
+        for bag in self.held_out:
+            if both := [trained[path] for path in _real_paths(bag) if path in trained]:
+                also = "" if both[0] == bag else f", there as {both[0]}"
+                raise ConfigError(f"{bag} is in held_out and in train{also}; a held-out bag must be one never seen.")
+        for side in self.size:
+            _check_side("size", side)
+
+    def description(self) -> NodeParameters:
+        """The parameters of the sensors.
+
+        Raises:
+            ConfigError: the file or a value is not accepted; as the node refuses it.
+        """
+        return load_parameters(self.params, (), self.node, self.parameters)
+
+
+def _real_paths(bag: str) -> list[str]:
+    """Paths without links of a bag and, where it is a folder, of its storage files."""
+    paths = [Path(bag)]
+    with suppress(OSError):  # no folder, or one that is gone: its arrays may still be there
+        paths += [path for path in sorted(paths[0].iterdir()) if is_storage(path)]
+    return [os.path.realpath(path) for path in paths]
+
+
+def _check_crops(crops: CropRecipe) -> None:
+    _check_side("crop", crops.crop)
+    if not 0 < crops.scales[0] <= crops.scales[1]:
+        raise ConfigError(f"scales is {list(crops.scales)}; it must be two factors above 0, the smaller one first.")
+    for name in ("flip", "jitter", "blur"):
+        if not 0 <= getattr(crops, name) <= 1:
+            raise ConfigError(f"{name} is {getattr(crops, name)}; it must be from 0 to 1.")
+
+
+def _check_side(name: str, side: int) -> None:
+    if side < _SIDE or side % _SIDE:
+        raise ConfigError(f"{name} is {side}; it must be a multiple of {_SIDE}.")
+
+
+@dataclass(frozen=True)
+class Split:
+    """A part of the street. See `conditions` for which street has which weather and fault.
+
+    Attributes:
+        first_seed: seed of the first street; they are numbered upwards from it.
+        streets: how many.
+        moments: moments taken from each, spread over its length.
+        weathers: weather → share of the streets.
+        faults: fault, or `none` → share of the streets of each weather.
+    """
+
+    first_seed: int
+    streets: int
+    moments: int
+    weathers: dict[str, float] = field(default_factory=lambda: {"sun": 0.5, "night": 0.5})
+    faults: dict[str, float] = field(default_factory=lambda: {NO_FAULT: 1.0})
+
+    def __post_init__(self) -> None:
+        """Refuse what is no part of a street.
+
+        Raises:
+            ConfigError: names the value and what is accepted.
+        """
+        for name, least in (("first_seed", 0), ("streets", 1), ("moments", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+        _shares("weathers", self.weathers, WEATHERS)
+        _shares("faults", self.faults, FAULTS)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What to render and where to keep it.
+
+    Attributes:
+        folder: of the rendered arrays; relative to the working directory.
+        size: height and width in pixels of the encoded pictures and labels.
+        world_size: height and width in pixels that the simulated cameras have.
+        train, held_out: the parts; their seeds must not overlap.
+        processes: that render side by side; it does not change the data.
+        kind: street.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("street",)
+
+    folder: PathText
+    train: Split
+    held_out: Split
+    size: int = 256
+    world_size: int = 512
+    processes: int = 2
+    kind: str = "street"
+
+    def __post_init__(self) -> None:
+        """Refuse a test on streets that the network has seen, and pictures that no network reads.
+
+        Raises:
+            ConfigError: names the value and what is accepted.
+        """
+        if self.size < 32 or self.size % 32:
+            raise ConfigError(f"size is {self.size}; it must be a multiple of 32.")
+        first, second = sorted((self.train, self.held_out), key=lambda split: split.first_seed)
+        if first.first_seed + first.streets > second.first_seed:
+            raise ConfigError(
+                f"train and held_out share the seed {second.first_seed}; a held-out street must be one never seen."
+            )
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How samples are varied. See `transforms.Augment`.
+
+    Attributes:
+        flip: probability of a mirrored sample.
+        zoom: largest factor by which a random crop is magnified; 1 for none.
+        jitter: largest relative change of brightness, contrast and saturation of the camera's picture.
+        thin: largest share of sparse returns (LiDAR, events) that are dropped.
+    """
+
+    flip: float = 0.5
+    zoom: float = 1.5
+    jitter: float = 0.3
+    thin: float = 0.3
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run.
+
+    Attributes:
+        stage: `pretrain` makes a backbone, `experts` makes experts, routers and decoder on a frozen one.
+        data: the data set; its key `kind` is street where it is not said.
+        model: the model's configuration, see `mlesam_ros.model.model_config.MLESAMConfig`.
+        backbone: file of the frozen backbone's weights; for the stage `experts`.
+        start: file that the stage made before, to begin with instead of random weights.
+        steps, batch: length of the run, and moments per step over all processes.
+        epochs, warmup_epochs: the length and the warm-up in passes through the data, instead of `steps` and `warmup`.
+        accumulate: parts into which a batch is cut where it does not fit into memory at once.
+        lr, weight_decay, warmup, power, clip: AdamW, the schedule, and the largest norm of the gradient.
+        mixture: for `pretrain`, modality → share of the pictures.
+        full_share: for `experts`, share of the steps with every modality; the others see a random subset.
+        balance: exponent on the inverse class frequency that weighs the loss; 0 for equal weights.
+        label_stride: the loss looks at every n-th row and column of the labels; 4 is as many as the logits have.
+        ema: decay of the running average of the weights that is measured and saved; 0 for the weights themselves.
+        precision: `fp32` or `bf16` (autocast).
+        checkpointing: `none`, or `blocks` for less memory and more time; see `checkpointing`.
+        seed: of weights, order, augmentation and modality dropout.
+        robustness: whether the evaluation tries missing, holed and noisy sensors as well.
+        device: `auto`, `cpu` or `cuda`.
+        threads: of the CPU.
+        workers: threads that read and vary the next batches meanwhile; 0 for none.
+        log_every, checkpoint_minutes: steps and minutes between what is written.
+    """
+
+    stage: str
+    data: Data | PublishedData | BagData
+    model: dict[str, Any]
+    steps: int = 0
+    epochs: int = 0
+    warmup_epochs: float = 0.0
+    backbone: PathText | None = None
+    start: PathText | None = None
+    batch: int = 8
+    accumulate: int = 1
+    lr: float = 5e-4
+    weight_decay: float = 0.01
+    warmup: int = 100
+    power: float = 0.9
+    clip: float = 1.0
+    mixture: dict[str, float] = field(default_factory=lambda: {"camera": 1.0})
+    full_share: float = 0.4
+    balance: float = 0.0
+    label_stride: int = 2
+    ema: float = 0.0
+    precision: str = "fp32"
+    checkpointing: str = NONE
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    seed: int = 3407
+    robustness: bool = False
+    device: str = "auto"
+    threads: int = 2
+    workers: int = 0
+    log_every: int = 20
+    checkpoint_minutes: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Refuse what could not run to its end.
+
+        Raises:
+            ConfigError: with the value and what is accepted.
+        """
+        check_choice("stage", self.stage, ("pretrain", "experts"))
+        check_choice("precision", self.precision, ("fp32", "bf16"))
+        check_choice("checkpointing", self.checkpointing, CHECKPOINTING)
+        check_choice("device", self.device, ("auto", "cpu", "cuda"))
+        _shares("mixture", self.mixture, MODALITIES)
+        if bool(self.epochs) == bool(self.steps):
+            raise ConfigError(f"steps is {self.steps} and epochs is {self.epochs}.", "Give one of the two.")
+        least = dict.fromkeys(("batch", "accumulate", "label_stride", "threads", "log_every"), 1)
+        for name, value in {**dict.fromkeys(("steps", "epochs", "warmup_epochs"), 0), **least}.items():
+            if getattr(self, name) < value:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {value}.")
+        if self.batch % self.accumulate:
+            raise ConfigError(f"batch is {self.batch}; with accumulate {self.accumulate} it must be a multiple of it.")
+        for name in ("ema", "full_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 0 to 1.")
+        if self.stage == "experts" and not self.backbone:
+            raise ConfigError("a recipe of stage experts needs backbone: the file of the frozen backbone's weights.")
+
+
+FREE = (
+    "threads", "workers", "device", "checkpointing", "log_every", "checkpoint_minutes", "backbone", "robustness",
+    "data.folder", "data.processes", "data.root", "data.held_out", "data.kind", "epochs", "warmup_epochs",
+)  # fmt: skip
+"""What may change between a killed run and the one that resumes it: a published set is known by its fingerprint, and
+the length of a run counts in steps."""
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        ConfigError: no such file, not YAML, or a key or value that is not accepted, its parameter file's among them.
+    """
+    recipe = from_mapping(Recipe, read_yaml(path, "recipe"), f"recipe {path}")
+    data = recipe.data
+    if not isinstance(data, BagData):
+        return recipe
+    if data.params is not None:
+        data = replace(data, params=str(Path(path).absolute().parent / data.params))
+    data.description()
+    return replace(recipe, data=data)
+
+
+def scheduled(recipe: Recipe, rows: int) -> Recipe:
+    """The same run with its length in steps: an epoch is as many as there are whole batches in the data."""
+    if not recipe.epochs:
+        return recipe
+    each = rows // recipe.batch
+    if not each:
+        raise ConfigError(f"batch is {recipe.batch}, but the data set has {rows} moments.", "Take fewer.")
+    steps, warmup = recipe.epochs * each, round(recipe.warmup_epochs * each)
+    return replace(recipe, steps=steps, epochs=0, warmup=warmup, warmup_epochs=0.0)
+
+
+def recipe_dict(recipe: Recipe) -> dict[str, Any]:
+    """Plain JSON types that `load_recipe` would accept as YAML."""
+    return asdict(recipe)
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Keys, dotted, on which two recipes make different things."""
+    return [key for key in _different(old, new) if key not in FREE]
+
+
+def _different(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            keys += _different(a, b, f"{prefix}{key}.")
+        elif a != b:
+            keys.append(prefix + key)
+    return keys
+
+
+def _shares(what: str, shares: Mapping[str, float], accepted: tuple[str, ...]) -> None:
+    for name, share in shares.items():
+        check_choice(f"{what}: name", name, accepted)
+        if not (isfinite(share) and share >= 0):
+            raise ConfigError(f"{what}: the share of {name} is {share}; it must be 0 or more.")
+    if not sum(shares.values()) > 0:
+        raise ConfigError(f"{what} is {dict(shares)}; at least one share must be more than 0.")

@@ -1,0 +1,304 @@
+"""Run a recipe from data to evaluated weights; ablations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from mlesam_ros.config import EventParameters
+from mlesam_ros.corruptions import Subset
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.files import atomic_write, expand_path, owned
+from mlesam_ros.labels import load_label_space
+from mlesam_ros.model.checkpoint import load_backbone, load_trained, save_backbone, save_checkpoint
+from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, image_settings, make_preprocessors
+from mlesam_ros.preprocessing.settings import EVENT_WINDOW
+from mlesam_ros.types import AUTO, EVENT
+from mlesam_training.activation_checkpointing import BLOCKS, checkpoint_blocks
+from mlesam_training.data_config import DataSplits, open_published, open_source
+from mlesam_training.dataset_evaluation import (
+    EvalConfig,
+    Score,
+    evaluate,
+    robustness,
+    robustness_table,
+    summary,
+    tables,
+    to_json,
+)
+from mlesam_training.datasets.labelled_dataset import LabeledDataset
+from mlesam_training.distributed import barrier, is_first, pick_device, processes
+from mlesam_training.preflight import preflight
+from mlesam_training.recipe import BagData, Data, PublishedData, Recipe, load_recipe, scheduled
+from mlesam_training.stages import ExpertStage, PretrainStage
+from mlesam_training.trainer import run
+
+EVALUATION = "evaluation.json"
+EXPERTS = "experts.safetensors"
+_CAP = 4.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run made.
+
+    Attributes:
+        weights: `<out>/<backbone>.safetensors` of stage `pretrain`, `<out>/experts.safetensors` of stage `experts`.
+        evaluation: path of `evaluation.json`.
+        scores: subset → what was counted on the held-out rows.
+    """
+
+    weights: Path
+    evaluation: Path
+    scores: Mapping[Subset, Score]
+
+
+def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> Result:
+    """Render what is missing of the data, train, measure on what was held out, write the weights.
+
+    Args:
+        recipe: a file like those in `config/training`, or what was read from one.
+        out: folder for the training state, `log.jsonl`, `tensorboard/`, `evaluation.json` and the weights; it is made.
+        resume: go on with a run that was killed in that folder.
+
+    Raises:
+        FileError: another run has the folder.
+        MlesamError: a recipe, data folder, state or weights file that does not fit; before the first step.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    data = recipe.data
+    published = open_published(data, recipe.model) if isinstance(data, PublishedData) else None
+    config, out = model_config(recipe, published), expand_path(out)
+    with owned(out, "training") if is_first() else nullcontext(), processes(pick_device(recipe.device)):
+        torch.manual_seed(recipe.seed)
+        stage = make_stage(recipe, config)  # first: weights that do not fit are known before hours of rendering
+        source = published or open_source(recipe, config)
+        recipe = scheduled(recipe, len(source.train))
+        if published:
+            preflight(recipe, stage, published)
+        stage.weights = class_weights(source.train, len(config.label_space), recipe.balance)
+        run(recipe, stage, source.train, source.vary, out, resume)
+        stage.model.eval()
+        scores = _measure(recipe, stage, source, out)
+        path = out / (EXPERTS if recipe.stage == "experts" else f"{config.backbone}.safetensors")
+        if is_first():
+            _write(path, stage, scores, source)
+        barrier()
+    return Result(path, out / EVALUATION, scores)
+
+
+def model_config(recipe: Recipe, published: DataSplits | None = None) -> MLESAMConfig:
+    """The recipe's model, its encoders named and their statistics written down.
+
+    Args:
+        recipe: of the run.
+        published: the data set, where it says itself what was encoded how and what the labels mean.
+
+    Raises:
+        ConfigError: an unknown key, backbone, modality or encoder; or one that contradicts the data set.
+    """
+    if published is not None:
+        return _published_config(recipe, published)
+    config = MLESAMConfig.from_dict(recipe.model)
+    size = recipe.data.size if isinstance(recipe.data, Data) else max(recipe.data.size)  # type: ignore[union-attr]
+    if recipe.model.get("image_size", size) != size:
+        raise ConfigError(
+            f"model.image_size is {recipe.model['image_size']}, but data.size makes images with a long side of {size}.",
+            "Leave image_size out of model: it follows from data.size.",
+        )
+    if isinstance(recipe.data, BagData):
+        config = replace(config, label_space=load_label_space(recipe.data.space))
+    config = replace(config, image_size=size)
+    if foreign := [m for m in config.modalities if m not in {**DEFAULT_PREPROCESSORS, **config.encoders}]:
+        raise ConfigError(f"no sensor is called {foreign[0]}; accepted are {', '.join(DEFAULT_PREPROCESSORS)}.")
+    if isinstance(recipe.data, BagData):
+        config = _with_events(config, recipe.data.description().event)
+    encoders = {m: config.encoders.get(m, DEFAULT_PREPROCESSORS[m]) for m in config.modalities}
+    made = make_preprocessors(encoders, config.settings)
+    if isinstance(recipe.data, Data) and getattr(made.get(EVENT), "window", EVENT_WINDOW) != EVENT_WINDOW:
+        raise ConfigError(
+            f"model.settings.event.window is not {EVENT_WINDOW:g} s, which the simulated street has.",
+            "Leave window out, or train on bags.",
+        )
+    statistics = {modality: encoder.statistics for modality, encoder in made.items()}
+    return replace(config, encoders=encoders, statistics=statistics, settings=image_settings(made))
+
+
+def _with_events(config: MLESAMConfig, event: EventParameters) -> MLESAMConfig:
+    """The configuration with the window and representation of events that the sensors' parameters set."""
+    if EVENT not in config.modalities:
+        return config
+    settings = dict(config.settings.get(EVENT, {}))
+    given = {
+        "event.representation": (event.representation, AUTO, config.encoders.get(EVENT)),
+        "event.window": (event.window, 0.0, settings.get("window")),
+    }
+    for name, (value, unset, own) in given.items():
+        if unset != value != own and own is not None:
+            raise ConfigError(f"{name} is {value}, but the recipe's model has {own}.", f"Take {name} out of one.")
+    encoders = dict(config.encoders)
+    if event.representation != AUTO:
+        encoders[EVENT] = event.representation
+    if event.window:
+        settings["window"] = event.window
+    return replace(config, encoders=encoders, settings={**config.settings, EVENT: settings})
+
+
+def _published_config(recipe: Recipe, published: DataSplits) -> MLESAMConfig:
+    data, dataset = recipe.data, published.train
+    assert isinstance(data, PublishedData)
+    for key in ("label_space", "encoders", "statistics", "settings"):
+        if key in recipe.model:
+            raise ConfigError(f"model has {key}; with {data.kind} the data set decides.", f"Take {key} out of model.")
+    return replace(
+        MLESAMConfig.from_dict({**recipe.model, "modalities": dataset.modalities}),
+        label_space=dataset.space, encoders=dict(dataset.encoders), statistics=dict(dataset.statistics),
+        settings=image_settings(make_preprocessors(dataset.encoders)),
+    )  # fmt: skip
+
+
+def class_weights(dataset: LabeledDataset, classes: int, balance: float) -> Tensor | None:
+    """(classes,) weights (median / frequency) ** balance, between 1/4 and 4; 1 for a class that never occurs.
+
+    Reads every label, whatever `balance` is, so that one outside the space is known before the first step.
+    """
+    counts = torch.from_numpy(dataset.class_counts(classes)).double()
+    if not balance:
+        return None
+    present = counts > 0
+    weights = torch.ones(classes, dtype=torch.float64)
+    weights[present] = (counts[present].median() / counts[present]) ** balance
+    return weights.clamp(1 / _CAP, _CAP).float()
+
+
+def headline(scores: Mapping[Subset, Score], words: str) -> dict[str, Any]:
+    """What a checkpoint says about itself: mIoU of all sensors together, in percent, and of all subsets on average."""
+    full = next(iter(scores.values()))
+    parts = {f"miou_{name}": part for names in full.conditions.values() for name, part in names.items()}
+    found = {"miou": full.whole.miou_present, **{key: part.miou_present for key, part in parts.items()}}
+    found["miou_mean_over_subsets"] = sum(score.whole.miou_present for score in scores.values()) / len(scores)
+    return {"data": words, **{key: round(100 * value, 2) for key, value in found.items()}}
+
+
+def make_stage(recipe: Recipe, config: MLESAMConfig) -> PretrainStage | ExpertStage:
+    """The model, on the weights that the recipe names.
+
+    Raises:
+        CheckpointError: they are missing or of another architecture.
+    """
+    if recipe.stage == "pretrain":
+        stage: PretrainStage | ExpertStage = PretrainStage(
+            config.backbone, len(config.label_space), recipe.mixture, None
+        )
+        if recipe.start:
+            load_backbone(stage.model.backbone, recipe.start)
+    else:
+        stage = ExpertStage(config, str(recipe.backbone), recipe.full_share, None)
+        if recipe.start:
+            load_trained(recipe.start, stage.model)
+    if recipe.checkpointing == BLOCKS:
+        checkpoint_blocks(stage.model.backbone.blocks)
+    return stage
+
+
+def _measure(
+    recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSplits, out: Path
+) -> Mapping[Subset, Score]:
+    """Scores on the held-out rows, written and shown."""
+    how = EvalConfig(recipe.batch // recipe.accumulate, recipe.precision, pick_device(recipe.device), source.fit)
+    scores = evaluate(stage.predict, source.held_out, stage.inputs, stage.subsets, how)
+    content, shown = to_json(scores, source.held_out.space, source.words), tables(scores, source.words)
+    if recipe.robustness and isinstance(stage, ExpertStage):
+        found = summary(robustness(stage.model, source.held_out, how))
+        content, shown = content | found, [*shown, robustness_table(found)]
+    if is_first():
+        atomic_write(out / EVALUATION, json.dumps(content, indent=1))
+        Console(stderr=True).print(*shown, sep="\n")
+    return scores
+
+
+def _write(path: Path, stage: PretrainStage | ExpertStage, scores: Mapping[Subset, Score], source: DataSplits) -> None:
+    stage.model.to("cpu")
+    if isinstance(stage, ExpertStage):
+        save_checkpoint(path, stage.model, headline(scores, source.words))
+    else:
+        save_backbone(path, stage.model.backbone)
+
+
+ROWS: dict[str, dict[str, Any]] = {
+    "average": {"features": "average", "auxiliary": False},
+    "routed": {"features": "routed", "auxiliary": False},
+    "both": {"features": "both", "auxiliary": False},
+    "both_and_auxiliary": {"features": "both", "auxiliary": True},
+}
+"""Name → what it changes of the recipe's model."""
+ABLATION = "ablation.json"
+
+
+def ablate(recipe: Recipe, out: str | Path, resume: bool = True) -> Path:
+    """Train and measure the four rows, each in a folder of its own; what is finished is not done again.
+
+    Args:
+        recipe: of stage `experts`.
+        out: folder of the four, and of `ablation.json`.
+        resume: go on with rows that were killed.
+
+    Returns:
+        Path of `ablation.json`.
+
+    Raises:
+        ConfigError: a recipe of another stage.
+        MlesamError: see `train`.
+    """
+    if recipe.stage != "experts":
+        raise ConfigError(
+            f"stage is {recipe.stage}; an ablation compares fusions, which stage experts trains.",
+            "Give a recipe of stage experts.",
+        )
+    with processes(pick_device(recipe.device)):
+        models = {name: {**recipe.model, **change} for name, change in ROWS.items()}
+        results = {
+            name: train(replace(recipe, model=model), Path(out) / name, resume) for name, model in models.items()
+        }
+    path, rows = Path(out) / ABLATION, [_row(name, result) for name, result in results.items()]
+    if is_first():
+        atomic_write(path, json.dumps({"steps": recipe.steps, "epochs": recipe.epochs, "rows": rows}, indent=1))
+        Console(stderr=True).print(_table(rows))
+    return path
+
+
+def _row(name: str, result: Result) -> dict[str, Any]:
+    full = next(iter(result.scores.values()))
+    kinds = full.conditions.values()
+    return {
+        "name": name,
+        "model": ROWS[name],
+        "miou": _percent(full.whole.miou_present),
+        "conditions": {condition: _percent(part.miou_present) for parts in kinds for condition, part in parts.items()},
+        "mean_of_subsets": _percent(sum(s.whole.miou_present for s in result.scores.values()) / len(result.scores)),
+    }
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Of the conditions, which are in the file, a terminal has no room for all."""
+    made = Table(title="ablation, mIoU", title_justify="left")
+    for heading in ("features", "all sensors", "mean of all subsets"):
+        made.add_column(heading, justify="left" if heading == "features" else "right")
+    for row in rows:
+        values = (row["miou"], row["mean_of_subsets"])
+        made.add_row(row["name"].replace("_", " "), *(f"{value:.1f}" for value in values))
+    return made
+
+
+def _percent(value: float) -> float:
+    return round(100 * value, 2)

@@ -1,0 +1,273 @@
+"""The training loop: learning rate schedule, log, steps, evaluation and checkpoints."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mlesam_ros.errors import MlesamError
+from mlesam_ros.files import atomic_write, write_error
+from mlesam_ros.progress import Show, track
+from mlesam_ros.types import Modality
+from mlesam_training.activation_checkpointing import CpuAttention
+from mlesam_training.batch_loader import Augmentation, Batch, BatchLoader, SeededDropout2d
+from mlesam_training.datasets.labelled_dataset import LabeledDataset
+from mlesam_training.distributed import all_reduce_gradients, all_reduce_sum, is_first, pick_device, rank
+from mlesam_training.loss import Grid, batch_loss, pixel_losses, select
+from mlesam_training.recipe import Recipe, recipe_dict
+from mlesam_training.state import TrainState, packed, trained
+from mlesam_training.tensorboard_writer import ScalarFile
+
+
+def poly(step: int, steps: int, warmup: int, power: float = 0.9, start: float = 0.1) -> float:
+    """Factor on the base learning rate: linear warm-up, then polynomial decay to nearly zero.
+
+    Args:
+        step: 0 … steps - 1.
+        steps: of the whole run, warm-up included.
+        warmup: steps over which the factor grows from `start` to 1.
+        power: of the decay (1 - progress) ** power.
+        start: the factor of step 0 where there is a warm-up.
+
+    Returns:
+        A factor in (0, 1].
+    """
+    if step < warmup:
+        return start + (1 - start) * step / warmup
+    return float((1 - (step - warmup) / max(1, steps - warmup)) ** power)
+
+
+Log = Callable[[int, float, float, float], None]
+"""Takes (step, loss, gradient norm, learning rate) after every step."""
+LOG = "log.jsonl"
+SCALARS = "tensorboard"
+
+
+@contextmanager
+def logging(out: Path, first: int, recipe: Recipe) -> Iterator[Log]:
+    """A progress bar, and figures every `recipe.log_every` steps. Of many processes only the first says anything.
+
+    Args:
+        out: folder of `log.jsonl`, whose lines of steps that a resumed run does again are dropped, and of
+            `tensorboard/`.
+        first: the step that the run begins with.
+        recipe: of the run.
+
+    Raises:
+        FileError: the disk is full.
+    """
+    if not is_first():
+        yield lambda *_: None
+        return
+    try:
+        with track(recipe.stage, recipe.steps, "steps", lines=False) as show:
+            yield _Writer(out, first, recipe, show)
+    except OSError as error:
+        raise write_error(out / LOG, error, 0) from error
+
+
+class _Writer:
+    """Keeps the mean loss since the last line."""
+
+    def __init__(self, out: Path, first: int, recipe: Recipe, show: Show) -> None:
+        self._recipe, self._first, self._show = recipe, first, show
+        self._path = out / LOG
+        _forget(self._path, first)
+        self._scalars = ScalarFile(out / SCALARS, first)
+        self._begun = self._since = time.monotonic()
+        self._losses: list[float] = []
+
+    def __call__(self, step: int, loss: float, norm: float, rate: float) -> None:
+        recipe, now = self._recipe, time.monotonic()
+        self._losses.append(loss)
+        speed = recipe.batch * len(self._losses) / max(now - self._since, 1e-9)
+        note = f"loss {loss:.3f}  lr {rate:.1e}  {speed:.1f} moments/s"
+        self._show(step + 1, recipe.steps, note)
+        if (step + 1) % recipe.log_every and step + 1 != recipe.steps:
+            return
+        mean = sum(self._losses) / len(self._losses)
+        entry = {"step": step, "loss": mean, "gradient_norm": norm, "lr": rate, "moments_per_s": speed}
+        self._scalars.add(step, {tag: value for tag, value in entry.items() if tag != "step"})
+        entry["elapsed_s"] = now - self._begun
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({k: round(v, 7) for k, v in entry.items()}) + "\n")
+        if not sys.stderr.isatty():
+            left = (now - self._begun) / (step + 1 - self._first) * (recipe.steps - step - 1) / 60
+            said = f"{recipe.stage} {step + 1}/{recipe.steps}: {note}, {left:.1f} min left"
+            print(said, file=sys.stderr, flush=True)  # standard output is for results
+        self._losses, self._since = [], now
+
+
+def _forget(path: Path, first: int) -> None:
+    """Drop the lines of steps that are done again, and one that was cut short."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            if json.loads(line)["step"] < first:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+STATE = "state.pt"
+BAD_BATCH = "bad_batch.pt"
+
+
+class Stage(Protocol):
+    """What is trained: a model whose heads are compared with the labels.
+
+    Attributes:
+        weights: (C,) of the loss, None for equal ones.
+    """
+
+    weights: Tensor | None
+
+    @property
+    def origin(self) -> Mapping[str, str]:
+        """What does not follow from the recipe and stays as it is: name → value or SHA-256."""
+
+    @property
+    def model(self) -> nn.Module:
+        """What learns; parameters that need no gradient stay as they are."""
+
+    def plan(self, step: torch.Generator, samples: Sequence[torch.Generator]) -> Sequence[tuple[Modality, ...]]:
+        """The modalities that each sample of a step's batch shall hold."""
+
+    def heads(self, batch: Batch) -> Sequence[Tensor]:
+        """(B, C, h, w) logits of every head."""
+
+
+def run(
+    recipe: Recipe, stage: Stage, dataset: LabeledDataset, vary: Augmentation, out: Path, resume: bool = True
+) -> None:
+    """Train to the last step of the recipe.
+
+    Args:
+        recipe: how.
+        stage: what; its model's parameters that require a gradient are changed in place.
+        dataset: on what.
+        vary: changes the samples by chance.
+        out: folder of `state.pt`, `log.jsonl` and `tensorboard/`.
+        resume: go on from `out/state.pt` where there is one.
+
+    Raises:
+        CheckpointError: the state belongs to another recipe, or is damaged, or cannot be written.
+        ConfigError: the batch does not fit the processes, the data or the device.
+        MlesamError: the loss or its gradient is not a number; the batch is in `out/bad_batch.pt`.
+    """
+    torch.set_num_threads(recipe.threads)
+    device = pick_device(recipe.device)
+    stage.model.train().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    learner, origin = TrainState(recipe, stage.model), run_origin(stage, dataset)
+    first = learner.restore(out / STATE, origin) if resume else 0
+    feed = BatchLoader(recipe, dataset, vary, stage.plan, device)
+    saved = time.monotonic()
+    with logging(out, first, recipe) as log:
+        for step, batches in enumerate(feed.steps(first), first):
+            rate = recipe.lr * poly(step, recipe.steps, recipe.warmup, recipe.power)
+            loss, norm = train_step(recipe, stage, learner, batches, rate, out)
+            log(step, loss, norm, rate)
+            last = step + 1 == recipe.steps
+            if is_first() and (last or time.monotonic() - saved > 60 * recipe.checkpoint_minutes):
+                learner.save(out / STATE, step + 1, origin)
+                saved = time.monotonic()
+    learner.finish()
+
+
+def run_origin(stage: Stage, dataset: LabeledDataset) -> dict[str, str]:
+    """What a run begins with besides its recipe, by what files contain rather than where they lie: name → value."""
+    encoding = {m: [dataset.encoders.get(m), dataset.statistics.get(m)] for m in dataset.modalities}
+    return {
+        "data set": dataset.fingerprint,
+        "label space": f"{dataset.space.name} ({', '.join(dataset.space.names)})",
+        "encoders": json.dumps(encoding),
+        **stage.origin,
+    }
+
+
+def train_step(
+    recipe: Recipe, stage: Stage, learner: TrainState, batches: Sequence[Batch], rate: float, out: Path
+) -> tuple[float, float]:
+    """One step; its loss and the norm of its gradient."""
+    learner.optimizer.zero_grad(set_to_none=True)
+    losses = _backward(recipe, stage, batches)
+    parameters = list(trained(stage.model).values())
+    all_reduce_gradients(parameters)
+    norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
+    whole = all_reduce_sum(torch.stack(losses).sum())
+    if not bool(torch.isfinite(whole) & torch.isfinite(norm)):
+        _refuse(recipe, batches, losses, float(norm), out)
+    learner.step(batches[0].step, rate)
+    return float(whole), float(norm)
+
+
+def _backward(recipe: Recipe, stage: Stage, batches: Sequence[Batch]) -> list[Tensor]:
+    """Gradients of the loss of a batch that comes in parts; each part's share of that loss, which is their sum.
+
+    Which pixels count, and what they weigh together, is decided over all parts, so that the gradients are those of the
+    batch in one piece. Of all parts but the last that takes a pass without gradients before.
+    """
+    states = [[each.get_state() for each in batch.generators] for batch in batches]
+    with torch.no_grad():
+        before = [_pixel_losses(recipe, stage, batch) for batch in batches[:-1]]
+    graph = _pixel_losses(recipe, stage, batches[-1])
+    labels = [batch.labels for batch in batches]
+    heads = zip(*before, [losses.detach() for losses in graph], strict=True)
+    chosen = [select(losses, labels, stage.weights) for losses in heads]
+
+    def backward(losses: Sequence[Tensor], batch: Batch) -> Tensor:
+        loss = batch_loss(losses, batch.labels, stage.weights, chosen)
+        loss.backward()
+        return loss.detach()
+
+    last = backward(graph, batches[-1])
+    del graph
+    shares = []
+    for batch, state in zip(batches[:-1], states, strict=False):
+        for each, begun in zip(batch.generators, state, strict=True):
+            each.set_state(begun)
+        shares.append(backward(_pixel_losses(recipe, stage, batch), batch))
+    return [*shares, last]
+
+
+def _pixel_losses(recipe: Recipe, stage: Stage, batch: Batch) -> list[Tensor]:
+    with autocast(recipe.precision, batch.labels.device), SeededDropout2d(batch.generators):
+        grid = Grid(next(iter(batch.samples[0].values())).shape[-2:], recipe.label_stride, batch.first)
+        return [pixel_losses(logits, batch.labels, grid) for logits in stage.heads(batch)]
+
+
+def _refuse(recipe: Recipe, batches: Sequence[Batch], losses: Sequence[Tensor], norm: float, out: Path) -> None:
+    """Keep the batch that spoilt the loss, and stop."""
+    path = out / (BAD_BATCH if is_first() else f"{rank()}_{BAD_BATCH}")
+    worst = next((i for i, loss in enumerate(losses) if not torch.isfinite(loss)), 0)
+    batch, loss = batches[worst], float(losses[worst])
+    content = {
+        "step": batch.step, "loss": loss, "gradient_norm": norm, "rows": list(batch.rows),
+        "samples": [{name: p.cpu() for name, p in sample.items()} for sample in batch.samples],
+        "labels": batch.labels.cpu(), "recipe": recipe_dict(recipe),
+    }  # fmt: skip
+    atomic_write(path, packed(content))
+    raise MlesamError(
+        f"the loss of step {batch.step} is {loss:g} and the norm of its gradient {norm:g}; its batch is in {path}, the "
+        "last state is from before it.",
+        "Lower lr or clip, or train in fp32.",
+    )
+
+
+@contextmanager
+def autocast(precision: str, device: torch.device) -> Iterator[None]:
+    """Autocast where `precision` is `bf16`, and on a CPU attention whose backward pass is fast."""
+    with ExitStack() as stack:
+        if device.type == "cpu":
+            stack.enter_context(CpuAttention())
+        stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"))
+        yield
