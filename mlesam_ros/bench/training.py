@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -109,12 +110,13 @@ def workers(work: WorkerConfig, count: int = 1) -> list[dict[str, Any]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    package = str(Path(__file__).resolve().parents[2])
+    checkout = Path(__file__).resolve().parents[2]
+    path = os.pathsep.join(map(str, (checkout, checkout / "training")))
     started = []
     for rank in range(count):
         variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
         environment = {**child_environment(), **{name: str(value) for name, value in variables.items()}}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": package}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": path}
         command = [sys.executable, "-m", "mlesam_ros.bench.trainer", json.dumps(asdict(work))]
         started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
     said = [process.communicate()[0] for process in started]

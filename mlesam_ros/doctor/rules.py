@@ -80,7 +80,7 @@ RULES = {
     ),
     "depth_unit": Rule(
         ERROR,
-        "its median depth is {metres:.4g} m, which is no robot's: the unit is another.",
+        "its median depth is {meters:.4g} m, which is no robot's: the unit is another.",
         "Send 32FC1 in metres or 16UC1 in millimetres, or set depth.unit to the metres per count.",
     ),
     "depth_scale": Rule(

@@ -112,7 +112,7 @@ class FusedRelPosAttention(image_encoder.Attention):  # type: ignore[misc]  # Me
         folds: whether it takes the second.
     """
 
-    folds = False
+    fused = False
     _kept: tuple[Any, tuple[Tensor, Tensor, Tensor]] | None = None
 
     @classmethod

@@ -101,10 +101,10 @@ SENSOR_MESSAGES = {
     ),
     "unusable": DiagnosticTemplate(
         WARN,
-        "{trouble.message}",
+        "{recent_error.message}",
         "The newest frame could not be put into the camera's plane: no lens, a size that does not match, damaged "
         "content. The message is the reason.",
-        "{trouble.remedy}",
+        "{recent_error.remedy}",
     ),
     "refused": DiagnosticTemplate(
         WARN,

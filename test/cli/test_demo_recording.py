@@ -1,5 +1,7 @@
 """Rendered streets: kept, replaced when outdated, never half-done."""
 
+from pathlib import Path
+
 import pytest
 
 from mlesam_ros.bags.reader import BagReader
@@ -32,3 +34,8 @@ def test_failure_leaves_nothing_behind(tmp_path):
     with pytest.raises(ProcessError, match="dusk"):
         render([Recording("dusk", 2, 32, 9000)], tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_code_that_a_recording_depends_on_exists():
+    package = Path(recording.__file__).resolve().parents[2]
+    assert [pattern for pattern in recording._CODE if not list(package.glob(pattern))] == []

@@ -128,7 +128,7 @@ def _cell(value: str | float | None) -> str:
 
 def main() -> None:
     """Rewrite the page of the checkout that this module lies in."""
-    page = Path(__file__).resolve().parents[1] / "docs" / "training.md"
+    page = Path(__file__).resolve().parents[2] / "docs" / "training.md"
     page.write_text(filled(page.read_text(encoding="utf-8"), resource_path("weights")), encoding="utf-8")
 
 

@@ -181,7 +181,13 @@ class Recorder:
 _FIRST_SEED = 9000  # training stays below
 _POLL = 0.2  # s
 _DONE = re.compile(r"(\d+) of \d+ moments")
-_CODE = ("world/*.py", "encoding/evt3_encode.py", "bags/street.py", "bags/fields.py", "bags/build.py", "bags/writer.py")
+_CODE = (
+    "simulation/*.py",
+    "preprocessing/evt3.py",
+    "bags/simulated_bag.py",
+    "bags/serialization.py",
+    "bags/writer.py",
+)
 
 
 @dataclass(frozen=True)
