@@ -1,1 +1,1 @@
-"""The ROS shell: the only room that imports rclpy or a message type."""
+"""The ROS 2 interface. Only this package imports rclpy and ROS message types."""

@@ -1,4 +1,4 @@
-"""The rig as CameraInfo, TF and the calibration file tell it."""
+"""Subscriptions to CameraInfo and TF that keep the rig up to date."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from mlesam_ros.types import MODALITIES, Modality, SensorFrame
 _OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 _INFO, _TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
 _DEFAULTS = {False: "/tf", True: "/tf_static"}
-"""Whether its transforms are static → the topic that is listened to unless the sensors' namespace has another."""
+"""Whether transforms are static → default topic, used unless the sensors' namespace has its own."""
 
 
 class TopicListener:
-    """Subscriptions to one topic: one, and another for each publisher that the first does not hear in full.
+    """Subscriptions to one topic, with a further one for each publisher whose QoS the first does not match.
 
-    A volatile subscription does not hear what a latched publisher sent before it came; a transient-local one does not
-    hear a volatile publisher at all, nor a reliable one a best-effort publisher.
+    A volatile subscription does not receive earlier messages of a transient-local publisher. A transient-local
+    subscription receives nothing from a volatile publisher, and a reliable one nothing from a best-effort publisher.
 
     Args:
-        node: who listens.
-        topic: its name, relative or absolute.
-        message: the message's class.
-        callback: called with the bytes of each message, of some messages twice.
-        qos: of the first subscription, unless `qos_overrides.<topic>.subscription.*` say otherwise.
+        node: node that subscribes.
+        topic: topic name, relative or absolute.
+        message: message class.
+        callback: called with the serialized bytes of each message, possibly twice.
+        qos: QoS of the first subscription; `qos_overrides.<topic>.subscription.*` take precedence.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class TopicListener:
         ]
 
     def poll(self) -> None:
-        """Subscribe once more where a publisher is not heard in full."""
+        """Add a subscription for each publisher that no existing one receives completely."""
         for publisher in self._node.get_publishers_info_by_topic(self._topic):
             offered = publisher.qos_profile
             if not any(_hears_all(subscription.qos_profile, offered) for subscription in self._subscriptions):
@@ -60,14 +60,14 @@ class TopicListener:
                 self._subscriptions.append(self._create(QoSProfile(depth=self._depth, **kinds)))
 
     def close(self) -> None:
-        """Stop listening."""
+        """Destroy the subscriptions."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
 
 
 def _hears_all(asked: QoSProfile, offered: QoSProfile) -> bool:
-    """Whether a subscription hears everything that a publisher sent and sends."""
+    """Whether a subscription receives all messages of a publisher, latched ones included."""
     latched = offered.durability == DurabilityPolicy.TRANSIENT_LOCAL
     wants_latched = asked.durability == DurabilityPolicy.TRANSIENT_LOCAL
     lossy = offered.reliability == ReliabilityPolicy.BEST_EFFORT
@@ -79,17 +79,17 @@ def _hears_all(asked: QoSProfile, offered: QoSProfile) -> bool:
 
 
 class CalibrationListener:
-    """Keeps a `Rig` up to date from the moment it is made until `close`.
+    """Keeps a `Rig` up to date from its construction until `close`.
 
-    What the calibration file says holds until a message says otherwise.
+    Received messages override values of the calibration file.
 
     Args:
-        node: who listens.
-        parameters: as configured.
-        keep: called with topic, message type, bytes of each message, and whether it holds for ever.
+        node: node that subscribes.
+        parameters: parameters at configure.
+        keep: called with topic, message type, serialized bytes, and whether the message is a static transform.
 
     Raises:
-        MlesamError: the calibration file is not usable.
+        MlesamError: the calibration file is invalid.
     """
 
     def __init__(
@@ -111,17 +111,17 @@ class CalibrationListener:
 
     @property
     def rig(self) -> Rig:
-        """What is known by now. The worker reads it while callbacks write it."""
+        """Rig learned so far. The worker thread reads it while callbacks write it."""
         return self._learner.rig
 
     @property
     def problems(self) -> dict[str, Problem]:
-        """Topic → what is wrong with a CameraInfo or a transform."""
+        """Topic → problem of its CameraInfo or transforms."""
         return self._learner.problems
 
     @property
     def heard(self) -> set[str]:
-        """Topics with transforms that a message came on."""
+        """Transform topics on which a message was received."""
         return self._learner.heard
 
     def bind(self, frame: SensorFrame) -> SensorFrame:
@@ -130,7 +130,7 @@ class CalibrationListener:
 
     @property
     def rivals(self) -> Problem | None:
-        """Several nodes that publish one CameraInfo. A driver that starts again has the name of the old one."""
+        """Problem of several nodes that publish one CameraInfo; None otherwise. A restarted driver keeps its name."""
         for modality in MODALITIES:
             sensor = self._parameters.sensor(modality)
             if isinstance(sensor, CameraParameters) and sensor.info_topic:
@@ -143,13 +143,13 @@ class CalibrationListener:
         return None
 
     def close(self) -> None:
-        """Stop listening."""
+        """Destroy the subscriptions and remove the jump callback."""
         for listener in self._listeners:
             listener.close()
         self._jumps.unregister()
 
     def poll(self) -> None:
-        """Look at the publishers that came or went; call it often."""
+        """Adapt the subscriptions to new and removed publishers. To be called periodically."""
         self._follow_namespace()
         for listener in self._listeners:
             listener.poll()
@@ -160,7 +160,7 @@ class CalibrationListener:
 
     @property
     def missing(self) -> Problem | None:
-        """Why no mask can be made yet; None once the label camera is known."""
+        """Problem that prevents masks: missing CameraInfo of the label camera. None once it was received."""
         if self.rig.has_camera:
             return None
         topic = self._node.resolve_topic_name(self._parameters.camera.info_topic)
@@ -193,10 +193,10 @@ class CalibrationListener:
         return TopicListener(self._node, topic, TFMessage, partial(self._on_transforms, name, static), qos)
 
     def _follow_namespace(self) -> None:
-        """Listen to the transforms of the sensors' own namespace as soon as somebody publishes them there.
+        """Subscribe to the transforms of the sensors' namespace once they have a publisher.
 
-        A topic whose publisher has left stays, with what came on it. A name that /tf or /tf_static is remapped to is
-        the user's choice, and stays.
+        A topic that loses its publisher stays subscribed, and its transforms are kept. Topics that /tf or /tf_static
+        are remapped to are never replaced.
         """
         node = self._node
         defaults = {static: topic for static, topic in _DEFAULTS.items() if node.resolve_topic_name(topic) == topic}
@@ -232,7 +232,7 @@ class CalibrationListener:
         self.rig.tree.clock_jumped_to(int(self._node.get_clock().now().nanoseconds))
 
     def _unpacked(self, topic: str, raw: bytes, type_name: str) -> Any:
-        """The message; None for bytes that are none, which is a problem like any other."""
+        """Deserialize a message; on failure note the problem and return None."""
         try:
             return deserialize(raw, type_name)
         except PacketError as error:

@@ -28,18 +28,17 @@ def subscribe(
     on_lost: Callable[[Any], None],
     raw: bool = False,
 ) -> Subscription[Any]:
-    """A subscription with overridable QoS.
+    """Create a subscription with overridable QoS.
 
     Args:
-        node: who subscribes.
-        message: the message's class.
-        topic: its name, relative or absolute.
-        callback: called with each message and what the middleware notes of it, such as its `received_timestamp`.
-        qos: the profile, unless `qos_overrides.<topic>.subscription.*` say otherwise.
-        on_incompatible: called when a publisher's QoS does not fit, with the event; never where the middleware does
-            not tell.
-        on_lost: called when the transport lost messages, with the event; never where the middleware does not tell.
-        raw: hand over serialized bytes instead of messages.
+        node: node that subscribes.
+        message: message class.
+        topic: topic name, relative or absolute.
+        callback: called with each message and its info from the middleware, such as `received_timestamp`.
+        qos: QoS profile; `qos_overrides.<topic>.subscription.*` take precedence.
+        on_incompatible: called with the event of a publisher with incompatible QoS, if the middleware supports it.
+        on_lost: called with the event of lost messages, if the middleware supports it.
+        raw: pass serialized bytes instead of messages.
     """
     options = QoSOverridingOptions.with_default_policies()
     create = partial(node.create_subscription, message, topic, callback, qos, qos_overriding_options=options, raw=raw)
@@ -59,7 +58,7 @@ try:
 except ModuleNotFoundError:
 
     class SimpleFilter:  # type: ignore[no-redef]
-        """Hands each message on to the callbacks that were registered."""
+        """Filter that passes each message to the registered callbacks."""
 
         def __init__(self) -> None:
             self.callbacks: dict[int, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
@@ -75,19 +74,19 @@ except ModuleNotFoundError:
             return connection
 
         def signalMessage(self, *msg: Any) -> None:  # noqa: N802 (upstream's name)
-            """Hand a message to every callback, in the order they were registered."""
+            """Pass a message to every callback, in the order of registration."""
             for callback, args in self.callbacks.values():
                 callback(*msg, *args)
 
 
 def message_class(name: str) -> type | None:
-    """The Python class of a message type.
+    """Return the Python class of a message type.
 
     Args:
-        name: such as `sensor_msgs/msg/Image`.
+        name: message type, such as `sensor_msgs/msg/Image`.
 
     Returns:
-        the class, or None where its package is not installed or has no such message.
+        the class, or None if its package is not installed or has no such message.
     """
     package, _, message = name.partition("/msg/")
     try:

@@ -1,4 +1,4 @@
-"""Diagnostics of the sensors and the pipeline: message templates, levels, and the log."""
+"""Diagnostics of the sensors and the pipeline: message templates, status messages and log entries."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from mlesam_ros.types import Modality
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 TRANSITIONS = {"unconfigured": "configure", "inactive": "activate"}
-"""Lifecycle state → what leads on from it."""
+"""Lifecycle state → transition towards the active state."""
 LEVELS = {OK: "OK", WARN: "WARN", ERROR: "ERROR"}
 
 
 @dataclass(frozen=True, slots=True)
 class DiagnosticTemplate:
-    """One message of a status. Values stand in braces.
+    """Level, message and remedy of a status; placeholders in the form of `str.format`.
 
     Attributes:
-        level: of `diagnostic_msgs/DiagnosticStatus`.
-        message: names the topic and the values.
-        cause: why it comes about; only for the documentation.
-        remedy: one imperative sentence; empty where nothing need be done.
+        level: level of `diagnostic_msgs/DiagnosticStatus`.
+        message: message that names the topic and the values.
+        cause: cause of the message; only for the documentation.
+        remedy: one imperative sentence; empty if no action is required.
     """
 
     level: bytes
@@ -42,12 +42,12 @@ class DiagnosticTemplate:
     remedy: str = ""
 
     def format(self, **values: object) -> tuple[bytes, Problem]:
-        """Level, and message and remedy with the values filled in."""
+        """Return the level, and message and remedy with the values filled in."""
         return self.level, Problem(self.message.format(**values), self.remedy.format(**values).strip())
 
 
 def as_problem(text: str) -> Problem:
-    """A text as a problem without remedy, if it is none already."""
+    """Convert a string to a `Problem` without remedy; return a `Problem` unchanged."""
     return text if isinstance(text, Problem) else Problem(text)
 
 
@@ -153,7 +153,7 @@ SENSOR_MESSAGES = {
     ),
     "well": DiagnosticTemplate(OK, "{rate:.1f} Hz on {topic}", "It is heard and used."),
 }
-"""Messages of a sensor's status, the first that applies."""
+"""Messages of a sensor's status. The first that applies is reported."""
 
 PIPELINE_MESSAGES = {
     "failed": DiagnosticTemplate(
@@ -217,16 +217,16 @@ PIPELINE_MESSAGES = {
         OK, "{rate:.1f} masks/s from {used}, {delay:.0f} ms from stamp to mask", "Masks are being published."
     ),
 }
-"""Messages of the pipeline's status, the first that applies."""
+"""Messages of the pipeline's status. The first that applies is reported."""
 
 
 _STEADY = 2
-"""Reports in a row that make a change worth a line: what passes by itself within a second is none."""
+"""Consecutive reports at a new level before the change is logged, so that transients under one second are not."""
 
 
 @dataclass
 class _Part:
-    """What of a part was logged, and how many reports in a row have been at another level since."""
+    """Logged level of one status, its current level, and the number of consecutive reports at the current level."""
 
     logged: bytes = OK
     level: bytes = OK
@@ -234,10 +234,10 @@ class _Part:
 
 
 class DiagnosticLogger:
-    """Logs changes of level that last.
+    """Logs the status of a sensor or the pipeline when its level changes and stays changed.
 
     Args:
-        logger: the node's.
+        logger: logger of the node.
     """
 
     def __init__(self, logger: RcutilsLogger) -> None:
@@ -245,11 +245,11 @@ class DiagnosticLogger:
         self._parts: dict[str, _Part] = {}
 
     def hear(self, reports: Iterable[DiagnosticStatus], at_once: bool = False) -> None:
-        """Take one round of reports; a part that is not among them any more begins anew.
+        """Process one round of reports; a status that is absent from it is reset to OK.
 
         Args:
             reports: the statuses.
-            at_once: log them whatever was said before.
+            at_once: log all of them, whether or not their level changed.
         """
         known, self._parts = self._parts, {}
         for status in reports:
@@ -262,7 +262,7 @@ class DiagnosticLogger:
 
     def _log(self, status: DiagnosticStatus) -> None:
         words = f"{status.name.rpartition(': ')[2]}: {status.message}"
-        # One call per severity: rclpy insists that a line of code keeps to its own.
+        # One call site per severity: rclpy raises if the severity of a call site changes.
         if status.level == ERROR:
             self._logger.error(words)
         elif status.level == OK:
@@ -272,15 +272,15 @@ class DiagnosticLogger:
 
 
 _SLOW = 0.8  # of the expected rate
-_NEWS = 1.0  # s for which something that happened is said
-_OVERDUE = 1.5  # of its usual period, after which something slow by nature is silent
-_FEW = 3  # messages without a set that need not mean anything
+_NEWS = 1.0  # s over which counter increments are reported
+_OVERDUE = 1.5  # usual periods after which a slow sensor counts as silent
+_FEW = 3  # messages without a set that are tolerated
 REMEDY = "remedy"
-"""Key under which a status has its remedy among its values, beside the message that ends with it."""
+"""Key of the remedy among the values of a status; the message ends with the same remedy."""
 
 
 class SubscriptionStats(Protocol):
-    """What a report needs to know of a sensor's subscription; `inputs.SensorSubscriber` has it."""
+    """State of a sensor's subscription that a report reads; implemented by `SensorSubscriber`."""
 
     modality: Modality
     topic: str
@@ -291,11 +291,11 @@ class SubscriptionStats(Protocol):
 
     @property
     def publishers(self) -> int:
-        """How many publish on the topic."""
+        """Number of publishers on the topic."""
 
     @property
     def rivals(self) -> Sequence[str]:
-        """Nodes of several publishers that send in turn; none where one alone sends."""
+        """Nodes of several publishers whose messages alternate; empty for a single publisher."""
 
     @property
     def silence(self) -> float:
@@ -307,29 +307,29 @@ class SubscriptionStats(Protocol):
 
     @property
     def found(self) -> Mapping[str, Found]:
-        """What its data turned out to be, such as field and scale of a LiDAR's intensity."""
+        """Properties detected in the data, such as field and scale of a LiDAR's intensity."""
 
     @property
     def decoded(self) -> Mapping[str, int]:
-        """What happened inside the messages, such as lost packets and unknown words of an event camera."""
+        """Counters of the decoder, such as lost packets and unknown words of an event camera."""
 
 
 @dataclass(frozen=True)
 class SensorHealth:
-    """What a report needs to know of a sensor beyond its subscription.
+    """State of a sensor that a report reads beyond its subscription.
 
     Attributes:
-        counts: what became of its messages so far, unreadable ones included.
-        reasons: why messages or frames of it were dropped → how many.
-        hindered: how many of the refused ones were for want of the label camera, which the pipeline's status tells.
-        unplaced: why it is not known where it sits, and how grave that is; None when it is known.
-        trouble: why its newest frame could not be used, in words; empty when it could.
-        note: what its newest picture had to be made without, in words; empty for nothing.
-        rate: Hz expected of it; 0 where nothing is.
-        skew: s between its stamps and the masks', median of the last few; None before the first.
-        expected_skew: s that this may be; 0 where nothing is expected.
-        delay: s from stamp to receipt, median of the last few; None before the first.
-        elsewhere: topics that it may be meant to be on, where nobody publishes it.
+        counts: counter → messages since activation, unreadable ones included.
+        reasons: reason why messages or frames were dropped → count.
+        blocked: refused frames for lack of the label camera, which the pipeline's status reports.
+        unplaced: level and reason of a missing extrinsic; None when the extrinsic is available.
+        recent_error: reason why the newest frame could not be used; empty when it was used.
+        note: input that the newest image was made without; empty for none.
+        rate: expected rate in Hz; 0 for no expectation.
+        skew: median of the last few differences between its stamps and the masks' in s; None before the first.
+        expected_skew: accepted skew in s; 0 for no expectation.
+        delay: median of the last few delays from stamp to receipt in s; None before the first.
+        elsewhere: suggested topics if the configured one has no publisher.
     """
 
     counts: Mapping[str, int]
@@ -347,20 +347,20 @@ class SensorHealth:
 
 @dataclass(frozen=True)
 class PipelineHealth:
-    """What a report needs to know of the pipeline.
+    """State of the pipeline that a report reads.
 
     Attributes:
-        state: the lifecycle state's label.
-        failure: why the last configure failed, in words; empty when it did not.
-        hindrance: why there can be no mask at the moment, and how grave that is; None when nothing is in the way.
-        rivals: several publishers of one CameraInfo; None where there is one.
-        error: what went wrong with a mask since the last report, in words; empty when nothing did.
+        state: label of the lifecycle state.
+        failure: reason why the last configure failed; empty when it succeeded.
+        blocking_reason: level and reason why no mask can be made; None when masks can be made.
+        rivals: several publishers of one CameraInfo; None for a single publisher.
+        error: recent error of a mask; empty for none.
         silence: seconds since the newest mask, or since activation.
         rate: masks per second.
-        gap: longest distance of the last few masks, seconds.
+        gap: longest interval between two of the last few masks, in seconds.
         latencies: seconds from stamp to mask of the last few masks.
-        used: the sensors of the newest mask.
-        namesakes: nodes of this node's name, itself included.
+        used: sensors of the newest mask.
+        namesakes: nodes with this node's name, itself included.
         values: further key-value pairs.
     """
 
@@ -379,10 +379,10 @@ class PipelineHealth:
 
 
 class CounterDelta:
-    """How much counters rose in the last second; they begin anew with each activation.
+    """Increments of counters over the last second. Counters that fall, as after an activation, restart the window.
 
     Args:
-        clock: seconds.
+        clock: function that returns the time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -390,7 +390,7 @@ class CounterDelta:
         self._seen: deque[tuple[float, Mapping[str, int]]] = deque()
 
     def since(self, counts: Mapping[str, int]) -> dict[str, int]:
-        """What is new in these, and to be remembered."""
+        """Record the counters and return their increments over the last second."""
         now = self._clock()
         if self._seen and any(count < self._seen[-1][1].get(name, 0) for name, count in counts.items()):
             self._seen.clear()
@@ -403,11 +403,11 @@ class CounterDelta:
 
 
 class DiagnosticBuilder:
-    """Words the reports, and remembers the last ones to tell what is new.
+    """Builds a `DiagnosticStatus` per sensor and one for the pipeline.
 
     Args:
         name: the node's full name, the first part of each status name and the hardware id.
-        clock: seconds.
+        clock: function that returns the time in seconds.
     """
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -416,12 +416,12 @@ class DiagnosticBuilder:
         self._news: dict[Modality, CounterDelta] = {}
 
     def sensor(self, listening: SubscriptionStats, health: SensorHealth, timeout: float) -> DiagnosticStatus:
-        """One sensor's status.
+        """Build the status of one sensor.
 
         Args:
-            listening: its subscription.
-            health: how it is doing.
-            timeout: seconds of silence that are worth a warning.
+            listening: subscription of the sensor.
+            health: state of the sensor.
+            timeout: seconds without a message after which to warn.
         """
         refused = health.counts["refused"] - health.blocked
         counts = {**health.counts, "refused": refused, "lost": listening.lost, **health.reasons}
@@ -454,11 +454,11 @@ class DiagnosticBuilder:
         return self._status(listening.modality, level, problem, values)
 
     def pipeline(self, health: PipelineHealth, timeout: float) -> DiagnosticStatus:
-        """The pipeline's status.
+        """Build the status of the pipeline.
 
         Args:
-            health: how it is doing.
-            timeout: seconds without a mask that are worth an error.
+            health: state of the pipeline.
+            timeout: seconds without a mask after which to report an error.
         """
         level, problem = self._pipeline_words(health, timeout)
         values: dict[str, object] = {"state": health.state, "rate_hz": f"{health.rate:.2f}", **health.values}
@@ -498,25 +498,25 @@ class DiagnosticBuilder:
 
 
 def message_of(status: DiagnosticStatus) -> Problem:
-    """Message and remedy of a status that a `DiagnosticBuilder` made."""
+    """Return message and remedy of a status made by a `DiagnosticBuilder`."""
     remedy = next((pair.value for pair in status.values if pair.key == REMEDY), "")
     return Problem(status.message.removesuffix(remedy).rstrip(), remedy)
 
 
 def _overdue(silence: float, period: float, timeout: float) -> bool:
-    """Whether silence lasts longer than the time-out, and than something of that period is silent by nature."""
+    """Whether the silence exceeds both the timeout and `_OVERDUE` periods; all in seconds."""
     return silence > max(timeout, _OVERDUE * period)
 
 
 def _period(rate: float) -> float:
-    """Seconds; 0 where the rate is not known."""
+    """Return the period in seconds; 0 for an unknown rate."""
     return 1 / rate if rate else 0.0
 
 
 def _silence(
     listening: SubscriptionStats, health: SensorHealth, timeout: float, lost: int
 ) -> tuple[bytes, Problem] | None:
-    """What there is to say about a sensor that sends nothing; None when it does send, if in vain, or is not overdue."""
+    """Check for missing publishers and messages; None if messages arrive, are lost in transport or are not overdue."""
     topic, silence = listening.topic, listening.silence
     if listening.publishers == 0:
         last = f"; the last message came {silence:.1f} s ago" if listening.received else ""
@@ -533,7 +533,7 @@ def _silence(
 
 
 def _uniqueness(listening: SubscriptionStats) -> tuple[bytes, Problem] | None:
-    """Several publishers on one topic, whose messages would be taken for one sensor's; None where there is one."""
+    """Check for several publishers on one topic, whose messages would be mixed; None for a single publisher."""
     if not listening.rivals:
         return None
     names = ", ".join(listening.rivals)
@@ -543,7 +543,7 @@ def _uniqueness(listening: SubscriptionStats) -> tuple[bytes, Problem] | None:
 
 
 def _content(health: SensorHealth, fresh: Mapping[str, int]) -> tuple[bytes, Problem] | None:
-    """What there is to say about messages that come and are of no use; None when they are."""
+    """Check for received messages that cannot be used; None if they can."""
     if health.unplaced is not None:
         return health.unplaced
     if health.recent_error:
@@ -557,7 +557,7 @@ def _content(health: SensorHealth, fresh: Mapping[str, int]) -> tuple[bytes, Pro
 
 
 def _transport(listening: SubscriptionStats, lost: int) -> tuple[bytes, Problem] | None:
-    """What there is to say about messages that were sent and did not arrive; None when all did."""
+    """Check for messages that the transport lost; None if there are none."""
     return (
         SENSOR_MESSAGES["lost"].format(count=lost, topic=listening.topic, transport=transport_remedy())
         if lost
@@ -566,14 +566,14 @@ def _transport(listening: SubscriptionStats, lost: int) -> tuple[bytes, Problem]
 
 
 def _check_latency(listening: SubscriptionStats, health: SensorHealth, timeout: float) -> tuple[bytes, Problem] | None:
-    """What there is to say about messages whose stamps are old when they come; None when they are not."""
+    """Check for messages whose delay from stamp to receipt exceeds the timeout; None if it does not."""
     if health.delay is None or health.delay <= timeout:
         return None
     return SENSOR_MESSAGES["belated"].format(delay=health.delay, topic=listening.topic, modality=listening.modality)
 
 
 def _check_matching(listening: SubscriptionStats, fresh: Mapping[str, int]) -> tuple[bytes, Problem] | None:
-    """What there is to say about messages of which most belong to no set; None where that is not so."""
+    """Check for messages most of which belong to no set; None if most belong to one."""
     late, unmatched = fresh["late"], fresh["unmatched"]
     if late + unmatched <= max(_FEW, fresh["used"] + fresh["superseded"]):
         return None
@@ -583,7 +583,7 @@ def _check_matching(listening: SubscriptionStats, fresh: Mapping[str, int]) -> t
 
 
 def _check_rate(listening: SubscriptionStats, health: SensorHealth) -> tuple[bytes, Problem]:
-    """How a sensor that is used keeps to what is expected of it."""
+    """Compare the rate and skew of a sensor in use with the expected values."""
     values = {"topic": listening.topic, "modality": listening.modality, "rate": listening.rate}
     if listening.received > 1 and listening.rate < _SLOW * health.rate:
         return SENSOR_MESSAGES["slow"].format(**values, expected=health.rate)

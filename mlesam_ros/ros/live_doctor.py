@@ -1,4 +1,4 @@
-"""Diagnose a running system: topics, QoS, parameters of the node."""
+"""Diagnosis of a running system: topics, QoS, parameters and state of the perception node."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ from mlesam_ros.types import EventWindow, Modality, RawImage, SensorFrame
 def qos_findings(
     node: Node, topic: str, subject: str, subscribers: Collection[str], each: bool = False
 ) -> Iterator[Finding]:
-    """Every publisher on a topic that no subscription of a node can hear.
+    """Yield a finding for every publisher on a topic whose QoS is incompatible with a node's subscriptions.
 
     Args:
-        node: through which the graph is seen.
-        topic: absolute name.
-        subject: of the findings.
-        subscribers: names of the nodes whose subscriptions count.
-        each: it counts if one of the node's subscriptions cannot, such as the one for what was sent before.
+        node: node that queries the graph.
+        topic: absolute topic name.
+        subject: subject of the findings.
+        subscribers: names of the nodes whose subscriptions are checked.
+        each: report an incompatible subscription even if another one of the same node is compatible.
     """
     listeners = [info for info in node.get_subscriptions_info_by_topic(topic) if info.node_name in subscribers]
     told = set()
@@ -71,7 +71,7 @@ def _name(endpoint: TopicEndpointInfo) -> str:
 
 
 def _words(topic: str, offered: QoSProfile, asked: QoSProfile, reason: str) -> tuple[str, str, str]:
-    """What one offers, what the other asks for, and what to do."""
+    """Return offered QoS, requested QoS and remedy as phrases."""
     override = f"qos_overrides.{topic}.subscription"
     if asked.reliability == ReliabilityPolicy.RELIABLE and offered.reliability == ReliabilityPolicy.BEST_EFFORT:
         return "best effort", "reliable", f"Publish it reliably, or set {override}.reliability: best_effort"
@@ -85,28 +85,28 @@ def _words(topic: str, offered: QoSProfile, asked: QoSProfile, reason: str) -> t
 
 
 _DISCOVERY = 1.5, 3.0
-"""Seconds after which those who are on this machine have found each other, as a rule, and on a busy one."""
+"""Seconds that discovery of nodes on one host takes: usual time, and maximum time on a loaded host."""
 _ANSWER = 3.0
-"""Seconds to wait for a service of a node that is there."""
+"""Seconds to wait for a service of a running node."""
 _REPORT = 2.5
-"""Seconds in which a node that runs has told its diagnostics."""
+"""Seconds to wait for the diagnostics of a running node."""
 
 
 class NodeClient:
-    """Asks it; where it does not run, nothing is known.
+    """Client of the perception node's services and diagnostics.
 
     Args:
-        node: who asks.
-        executor: that spins it.
-        name: the perception node's full name.
+        node: node that calls the services.
+        executor: executor that spins `node`.
+        name: full name of the perception node.
 
     Attributes:
-        node: who asks.
-        name: its full name.
-        runs: whether it is there.
-        namesakes: how many nodes have that name.
-        state: its lifecycle state; empty when it does not answer.
-        reports: part → its newest diagnostic status.
+        node: node that calls the services.
+        name: full name of the perception node.
+        runs: whether a node with that name exists.
+        namesakes: number of nodes with that name.
+        state: lifecycle state; empty without a response.
+        reports: modality or `pipeline` → newest diagnostic status.
     """
 
     def __init__(self, node: Node, executor: SingleThreadedExecutor, name: str) -> None:
@@ -131,7 +131,7 @@ class NodeClient:
         return [f"{space.rstrip('/')}/{n}" for n, space in self.node.get_node_names_and_namespaces()]
 
     def parameters(self) -> dict[str, Any]:
-        """Its settings, with its topics as they are remapped; nothing when it does not run or answer."""
+        """Return the node's parameters with remapped topics; empty if the node does not run or respond."""
         names = ["use_sim_time", *(name for name, _, _ in iter_parameters())]
         answer = self._call(GetParameters, "get_parameters", GetParameters.Request(names=names)) if self.runs else None
         if answer is None or len(answer.values) != len(names):
@@ -163,9 +163,9 @@ class NodeClient:
 NAME = "mlesam_doctor"
 _DISCOVERY_VARIABLES = "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "RMW_IMPLEMENTATION"
 _QUEUE = 20
-"""Messages of a sensor that wait, so that what the doctor is too busy for does not look like a gap."""
+"""Queue depth of a subscription, so that a busy doctor does not cause gaps."""
 _LOSS = 0.05
-"""Share of lost messages that is worth a word."""
+"""Fraction of lost messages above which a finding is reported."""
 
 
 def diagnose_live(
@@ -175,18 +175,18 @@ def diagnose_live(
     seconds: float,
     progress: Callable[[float], None] = lambda done: None,
 ) -> DoctorReport:
-    """Listen for a while as the node does, and say what is in the way.
+    """Subscribe to the topics of the perception node for some time and report findings.
 
     Args:
-        node: full name of the perception node; its settings count where it runs.
-        settings: parameter → value, before all others.
-        params: parameter file, for what a node that runs does not answer.
-        seconds: how long to listen.
-        progress: told how many seconds have been listened.
+        node: full name of the perception node. Parameters of a running node override those of `params`.
+        settings: parameter → value; overrides the running node and `params`.
+        params: parameter file for parameters that the running node does not return.
+        seconds: duration of the recording.
+        progress: called with the seconds that have passed.
 
     Raises:
-        ConfigError: a setting or the file is not accepted.
-        CalibrationError: the calibration file is not usable.
+        ConfigError: a setting or the file is invalid.
+        CalibrationError: the calibration file is invalid.
     """
     context = rclpy.Context()
     rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
@@ -214,13 +214,13 @@ def _join(nodes: list[Node], executor: SingleThreadedExecutor, name: str, **opti
 
 
 def _discovery_range() -> str:
-    """As far as this process looks for others, in the words of its environment."""
+    """Return the environment variables that limit discovery as text; empty if none is set."""
     told = [f"{name}={os.environ[name]}" for name in _DISCOVERY_VARIABLES if os.environ.get(name)]
     return f" and {', '.join(told)}" if told else ""
 
 
 class _LiveDiagnosis:
-    """One examination."""
+    """One run of the live diagnosis."""
 
     def __init__(self, node: Node, executor: SingleThreadedExecutor, probe: NodeClient) -> None:
         self._node, self._executor, self._probe = node, executor, probe
@@ -236,7 +236,7 @@ class _LiveDiagnosis:
             source.registerCallback(partial(self._hear, modality))
 
     def result(self, seconds: float, progress: Callable[[float], None]) -> DoctorReport:
-        """Listen, then judge."""
+        """Receive messages for some seconds and build the report."""
         self._listen(seconds, progress)
         for modality, source in self._inputs.items():
             if source.received:
@@ -260,7 +260,7 @@ class _LiveDiagnosis:
             checkup.sets = set_figures(plain)
             if not self._stands_still:
                 findings += sync_findings(plain, faulty)
-            if not untimed:  # no setting makes up for what does not arrive
+            if not untimed:  # no parameter compensates for lost messages
                 advice = tune_sync(spoken, plain, ahead_of_arrival(spoken, config), faulty)
                 findings += advice.findings
                 checkup.parameters = advice.parameters
@@ -306,11 +306,11 @@ class _LiveDiagnosis:
 
     @property
     def _stands_still(self) -> bool:
-        """Whether simulated time was asked for and nobody tells it; then nothing can be said about stamps."""
+        """Whether `use_sim_time` is set and /clock has no message; stamps cannot be checked then."""
         return self._simulated and self._now() == 0
 
     def _loss(self, modality: Modality) -> int:
-        """How many messages the transport lost, where that is more than now and then."""
+        """Return the messages that the transport lost; 0 for a fraction of at most `_LOSS`."""
         source = self._inputs[modality]
         return source.lost if source.lost > _LOSS * (source.lost + source.received) else 0
 
@@ -330,7 +330,7 @@ class _LiveDiagnosis:
             yield finding("clock_unused", "/clock")
 
     def _reports(self, told: Collection[str]) -> Iterator[Finding]:
-        """What the node says of itself, but for sensors that enough is told of."""
+        """Yield the warnings and errors of the node's diagnostics, except for sensors that already have a finding."""
         for part, status in self._probe.reports.items():
             kind = {DiagnosticStatus.ERROR: "node_fails", DiagnosticStatus.WARN: "node_warns"}.get(status.level)
             if kind is not None and part not in told:
@@ -339,7 +339,7 @@ class _LiveDiagnosis:
                 yield finding(kind, self._probe.name, part=part, **values)
 
     def _transport(self, seconds: float) -> Iterator[Finding]:
-        """Publishers, types and quality of service of every topic that the node listens to."""
+        """Yield findings on publishers, message types and QoS of every topic that the node subscribes to."""
         if not any(source.publishers for source in self._inputs.values()):
             yield finding("alone", "graph", domain=self._node.context.get_domain_id(), range=_discovery_range())
         subscribers = {self._probe.name.rpartition("/")[2]} if self._probe.runs else {NAME}

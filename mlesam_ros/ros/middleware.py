@@ -1,4 +1,7 @@
-"""The middleware's environment: variables, log folder and shared memory. Imports no rclpy, which a wrong one ends."""
+"""Checks of the middleware's environment: variables, log folder and shared memory.
+
+Imports no rclpy, because an invalid environment aborts its process.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +18,23 @@ from mlesam_ros.errors import ConfigError, MlesamError, Problem
 from mlesam_ros.files import atomic_write
 from mlesam_ros.resources import resource_path
 
-# Kilted and later read the first name and warn of the second; Jazzy and before read only the second.
+# Kilted and later read the first name and warn about the second; Jazzy and earlier read only the second.
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 REFUSED = 2
-"""Exit code of a process whose environment is refused."""
+"""Exit code for an invalid environment."""
 _TRANSPORTS = "FASTDDS_BUILTIN_TRANSPORTS"
-_KILTED = 9  # its rclpy's major version
+_KILTED = 9  # major version of its rclpy
 _DOMAINS = range(233)
-"""Those whose ports exist."""
+"""Domain ids that map to valid ports."""
 _LOG_FOLDERS = {"ROS_LOG_DIR": ".", "ROS_HOME": "log", "HOME": ".ros/log"}
-"""Variable → folder of ROS 2's log below it; the first that is set counts."""
+"""Variable → log folder of ROS 2 relative to its value. The first variable that is set takes precedence."""
 _MEMORY = Path("/dev/shm")
 _DEFAULT_SEGMENT = 512 << 10
-"""Bytes of a participant's segment without a profile."""
+"""Bytes of a participant's shared-memory segment without a profile."""
 _SEGMENT_SIZE = 64 << 20
 """Bytes of the segment in the profiles of this package."""
 _SMALLEST = 8 << 20
-"""Bytes of the smallest segment that carries 1080p."""
+"""Bytes of the smallest segment that carries 1080p images."""
 _LARGER_MEMORY = (
     "Start the container with --shm-size=1g or --ipc=host, or enlarge the memory where it is mounted "
     f"(mount -o remount,size=1g {_MEMORY})."
@@ -40,13 +43,13 @@ _SEGMENT = re.compile(r"fast(dds|rtps)_[0-9a-f]{16}")
 
 
 def check_environment(environment: Mapping[str, str] | None = None) -> None:
-    """Refuse variables with which no ROS process starts, or with which its messages are lost silently.
+    """Check for variables that prevent the start of a ROS process, or that cause silent loss of messages.
 
     Args:
         environment: the variables; those of this process by default.
 
     Raises:
-        ConfigError: names the variable, its value and what is accepted.
+        ConfigError: with the variable, its value and the accepted values.
     """
     environment = os.environ if environment is None else environment
     domain = environment.get("ROS_DOMAIN_ID", "")
@@ -103,17 +106,17 @@ def _check_log_folder(environment: Mapping[str, str]) -> None:
 
 
 def transport_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The variables that make Fast DDS carry camera images between processes.
+    """Return the variables that select a Fast DDS profile for camera images between processes.
 
-    With its 512 KiB segment, best-effort images over about half a megabyte are lost without a word. Where discovery is
-    limited to this machine the profile also keeps every receiving socket on 127.0.0.1. Where /dev/shm is small, as the
-    64 MiB of a container are, it is a copy with segments of which four fit.
+    With the default segment of 512 KiB, best-effort images over about half a megabyte are lost silently. If discovery
+    is limited to localhost, the profile also binds every receiving socket to 127.0.0.1. If /dev/shm is small, such as
+    the 64 MiB of a container, a copy of the profile is used with segments of which four fit.
 
     Args:
         environment: the variables that are set already; those of this process by default.
 
     Returns:
-        what to add, one variable; nothing where the user chose a profile or built-in transports.
+        one variable to set; empty if the user has selected a profile or built-in transports.
     """
     environment = os.environ if environment is None else environment
     if any(environment.get(name) for name in (*PROFILE_VARIABLES, _TRANSPORTS)):
@@ -125,7 +128,7 @@ def transport_environment(environment: Mapping[str, str] | None = None) -> dict[
 
 
 def _fitting(profile: Path) -> Path:
-    """The profile, or a copy with a smaller segment where /dev/shm has no room for two of its own."""
+    """Return the profile, or a copy with a smaller segment if /dev/shm has no space for two of its segments."""
     text = profile.read_text(encoding="utf-8")
     size = next(iter(_sizes(text)))
     total = _memory_size()
@@ -137,7 +140,7 @@ def _fitting(profile: Path) -> Path:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-            return profile  # another user's, who could change it
+            return profile  # another user could change the copy
         atomic_write(copy, text.replace(str(size), str(room << 20)))
     except (OSError, MlesamError):
         return profile
@@ -145,7 +148,7 @@ def _fitting(profile: Path) -> Path:
 
 
 def _memory_size() -> int:
-    """Bytes of /dev/shm; 0 where there is none."""
+    """Return the bytes of /dev/shm; 0 if it does not exist."""
     try:
         return shutil.disk_usage(_MEMORY).total
     except OSError:
@@ -153,14 +156,14 @@ def _memory_size() -> int:
 
 
 def _sizes(profile: str) -> list[int]:
-    """Bytes of the segments in a profile."""
+    """Return the bytes of the segments in a profile."""
     return [int(size) for size in re.findall(r"<segment_size>\s*(\d+)\s*</segment_size>", profile)]
 
 
 def memory_problem(environment: Mapping[str, str] | None = None) -> Problem | None:
-    """Why publisher and node find no room for their segments in /dev/shm; None where they do or need none.
+    """Check that /dev/shm has space for the segments of publisher and node; None if it has or none are needed.
 
-    Fast DDS then goes over UDP, which loses large best-effort messages.
+    Without that space Fast DDS uses UDP, which loses large best-effort messages.
 
     Args:
         environment: the variables; those of this process by default.
@@ -185,7 +188,7 @@ def memory_problem(environment: Mapping[str, str] | None = None) -> Problem | No
 
 
 def transport_remedy(environment: Mapping[str, str] | None = None) -> str:
-    """The change that lets large messages reach this process; never one that is made already.
+    """Return the change of the environment that lets large messages reach this process, unless already applied.
 
     Args:
         environment: the variables; those of this process by default.
@@ -211,7 +214,7 @@ def transport_remedy(environment: Mapping[str, str] | None = None) -> str:
 
 
 def _segment(environment: Mapping[str, str]) -> int:
-    """Bytes of shared memory that a participant asks for; 0 where it uses none."""
+    """Return the bytes of shared memory that a participant requests; 0 if it uses none."""
     if transports := environment.get(_TRANSPORTS):
         return 0 if "UDP" in transports.upper() else _DEFAULT_SEGMENT
     path = next((environment[name] for name in PROFILE_VARIABLES if environment.get(name)), None)
@@ -226,7 +229,7 @@ def _segment(environment: Mapping[str, str]) -> int:
 
 
 def _has_small_segments(wanted: int) -> bool:
-    """Whether a process of this machine has a smaller segment than `wanted` bytes, so another profile."""
+    """Whether a process on this host has a segment smaller than `wanted` bytes, and thus another profile."""
     try:
         sizes = [entry.stat().st_size for entry in os.scandir(_MEMORY) if _SEGMENT.fullmatch(entry.name)]
     except OSError:

@@ -1,4 +1,4 @@
-"""`PerceptionNode`: the lifecycle around `SegmentationRuntime`, its parameters and its reports."""
+"""`PerceptionNode`: lifecycle, parameters and diagnostics around a `SegmentationRuntime`."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from mlesam_ros.ros.runtime import SegmentationRuntime
 from mlesam_ros.ros.topics import DIAGNOSTICS
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-_POLL_PERIOD = 0.1  # s between looks at who publishes what, and at what is new; 1 ms of work
-_REPORT_PERIOD = 1.0  # s between /diagnostics in which nothing is new
+_POLL_PERIOD = 0.1  # s between polls of publishers and levels; a poll takes 1 ms
+_REPORT_PERIOD = 1.0  # s between messages on /diagnostics without a change of level
 
 
 class PerceptionNode(LifecycleNode):
-    """One semantic mask from whatever sensors are alive.
+    """Lifecycle node that publishes one semantic mask from all available sensors.
 
-    configure loads the weights and warms up, and can fail with a reason and be tried again; activate and deactivate
-    are instant; cleanup frees the device. Everything but the network runs in the executor's thread.
+    configure loads the weights and warms up; it may fail with a reason and be repeated. activate and deactivate are
+    fast. cleanup frees the device. Callbacks run in the executor's thread, the network in a worker thread.
 
     Args:
-        name: the node's name unless remapped.
-        **options: what `rclpy.node.Node` takes, such as `context` and `parameter_overrides`.
+        name: name of the node unless remapped.
+        **options: options of `rclpy.node.Node`, such as `context` and `parameter_overrides`.
 
     Raises:
-        ConfigError: a parameter's value is not accepted.
+        ConfigError: the value of a parameter is invalid.
     """
 
     def __init__(self, name: str = "mlesam", **options: Any) -> None:
@@ -52,25 +52,25 @@ class PerceptionNode(LifecycleNode):
         self._announcer = DiagnosticLogger(self.get_logger())
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS.qos)
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        # The machine's clock: a simulated one may stand still, and then there is something to report.
+        # Steady time: a simulated clock may stand still, which must be reported.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_POLL_PERIOD, self._poll, clock=steady)
         self.create_timer(_REPORT_PERIOD, self._report, clock=steady)
 
     @property
     def state(self) -> str:
-        """The lifecycle state's label, such as `inactive`."""
+        """Label of the lifecycle state, such as `inactive`."""
         return str(self._state_machine.current_state[1])
 
     def start(self) -> None:
-        """Configure and activate, where the parameter `autostart` says so."""
+        """Configure and activate if the parameter `autostart` is set."""
         if not self.parameters.autostart:
             self._report(at_once=True)
         elif self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
     def close(self) -> None:
-        """Stop the worker and free the device, in whatever state the node is."""
+        """Stop the worker and free the device, in any state."""
         perception, self._perception = self._perception, None
         if perception is not None:
             perception.close()
@@ -78,14 +78,14 @@ class PerceptionNode(LifecycleNode):
     # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load, warm up, listen to calibration."""
+        """Load the network, warm up and subscribe to calibration."""
         self.parameters = declared.read(self)
         self.get_logger().info("configuring: loading the network")
         try:
             self.parameters.check_together()
             self._perception = SegmentationRuntime(self, self.parameters)
         except Exception as error:
-            # Whatever it was, the operator gets one sentence and another try; rclpy would swallow it.
+            # Report any exception and allow another configure; rclpy would discard it.
             self._failure = format_error(error)
             self._report(at_once=True)
             return FAILURE
@@ -94,7 +94,7 @@ class PerceptionNode(LifecycleNode):
         return SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe to the sensors and begin."""
+        """Subscribe to the sensors and start the worker."""
         result = super().on_activate(state)
         if self._perception is None or result != SUCCESS:
             return FAILURE
@@ -108,34 +108,37 @@ class PerceptionNode(LifecycleNode):
         return SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop, keep the weights."""
+        """Stop the worker and keep the weights."""
         if self._perception is not None:
             self._perception.deactivate()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give everything back."""
+        """Release all resources."""
         self.close()
         return SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """The same, from any state."""
+        """Release all resources, from any state."""
         self.close()
         return SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """A transition broke off: give everything back, so that configure can be tried again."""
+        """Release all resources after a failed transition, so that configure can be repeated."""
         self.close()
         return SUCCESS
 
     # Parameters
 
     def set_parameters(self, parameter_list: list[Parameter[Any]]) -> list[SetParametersResult]:
-        """One change after the other, each as `set_parameters_atomically` takes it."""
+        """Apply each change separately with `set_parameters_atomically`."""
         return [self.set_parameters_atomically([change]) for change in parameter_list]
 
     def set_parameters_atomically(self, parameter_list: list[Parameter[Any]]) -> SetParametersResult:
-        """As rclpy's, which both services call; but 5 will do for 5.0, and a refusal says what is accepted."""
+        """Cast the values to the declared types, such as 5 to 5.0, and set all or none.
+
+        A rejection lists the accepted values. Both parameter services call this method.
+        """
         try:
             changes = [declared.cast(self, change) for change in parameter_list]
         except ConfigError as error:
@@ -143,7 +146,7 @@ class PerceptionNode(LifecycleNode):
         return super().set_parameters_atomically(changes)
 
     def _on_set_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
-        """Take all of the changes or none of them."""
+        """Validate all changes; apply all of them or none."""
         ours = {change.name: change.value for change in changes if mutability(change.name) is not None}
         if not ours:
             return SetParametersResult(successful=True)
@@ -169,7 +172,7 @@ class PerceptionNode(LifecycleNode):
             )
 
     def _exchange(self, checkpoint: str) -> None:
-        """Hand another checkpoint to a configured pipeline; before configure there is nothing to do."""
+        """Load a changed checkpoint into a configured pipeline; do nothing before configure."""
         if self._perception is None or checkpoint == self.parameters.checkpoint:
             return
         try:
@@ -189,7 +192,7 @@ class PerceptionNode(LifecycleNode):
     # Reports
 
     def _poll(self) -> None:
-        """Look around; what is new since the last report does not wait for the next."""
+        """Poll the runtime, and publish diagnostics at once if a level changed."""
         if self._perception is None:
             return
         self._perception.poll()
@@ -228,7 +231,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the command line with its `--ros-args`; that of this process by default.
 
     Returns:
-        the exit code: see `mlesam_ros.ros.process.spin_node`.
+        exit code, see `mlesam_ros.ros.process.spin_node`.
     """
     return spin_node(PerceptionNode, args)
 

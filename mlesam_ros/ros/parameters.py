@@ -1,4 +1,4 @@
-"""The parameters of `mlesam_ros.config` on a node: declared, read and changed."""
+"""Declaration, reading and casting of the ROS parameters that `mlesam_ros.config` defines."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ WHEN = {
     LIVE: "May be set at any time.",
 }
 _USE_SIM_TIME = ParameterSpec("use_sim_time", False)
-"""Declared and read by rclpy, which refuses without a name and a value."""
+"""Declared and read by rclpy, whose errors have neither the parameter's name nor its value."""
 
 
 def declare(node: Node) -> NodeParameters:
-    """Declare every parameter on a node, with its description and range, and read what was given.
+    """Declare every parameter on a node with its description and range, and return the values.
 
     Raises:
-        ConfigError: a value is not accepted; nothing has been declared then.
+        ConfigError: a value is invalid; no parameter has been declared then.
     """
     given = {name: override.value for name, override in node._parameter_overrides.items()}
     parameters = build_parameters(given, node.get_fully_qualified_name())
@@ -49,10 +49,12 @@ def declare(node: Node) -> NodeParameters:
 
 
 def cast(node: Node, change: Parameter[Any]) -> Parameter[Any]:
-    """A change of a node's parameter as the type that was declared: 5 for 5.0; not ours as it is.
+    """Cast a change of a parameter to the declared type, such as 5 to 5.0.
+
+    Parameters that other code has declared on the node, such as QoS overrides, are returned unchanged.
 
     Raises:
-        ConfigError: the value is not accepted, or there is no such parameter, or it is read once at start.
+        ConfigError: the value is invalid, the parameter does not exist, or it is read once at start.
     """
     found = next(((entry, default) for name, entry, default in iter_parameters() if name == change.name), None)
     if found is not None:
@@ -72,7 +74,7 @@ def cast(node: Node, change: Parameter[Any]) -> Parameter[Any]:
 
 
 def read(node: Node, changes: Mapping[str, Any] | None = None) -> NodeParameters:
-    """The node's parameters as they are, or as they would be with some changes."""
+    """Return the node's parameters, with some changes if given."""
     changes = changes or {}
     values: dict[str, Any] = {}
     for name, _, default in iter_parameters():
@@ -97,5 +99,5 @@ def _descriptor(entry: Field[Any], spec: ParameterSpec) -> ParameterDescriptor:
 
 
 def _plain(value: Any) -> Any:
-    """As ROS has it: lists, not tuples."""
+    """Convert a tuple to a list for rclpy."""
     return list(value) if isinstance(value, tuple) else value

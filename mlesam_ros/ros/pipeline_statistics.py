@@ -1,4 +1,4 @@
-"""What became of the sets since activation: written by the worker, read by the reports."""
+"""Counters, rates, latencies and recent errors of the pipeline since activation."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from mlesam_ros.errors import Problem
 from mlesam_ros.sync import Account
 from mlesam_ros.types import NANOSECONDS, FrameSet, Modality, Segmentation
 
-_RECENT = 32  # masks that rates, latencies and skews are taken over
-_FEW = 8  # masks whose longest distance is the usual one
-_FRESH = 1.5  # s for which a trouble with one mask is still news
+_RECENT = 32  # masks in the window of rates, latencies and skews
+_FEW = 8  # masks in the window of the longest interval
+_FRESH = 1.5  # s for which an error of one mask is reported
 _NONE = Problem("")
 
 
 class PipelineStatistics:
-    """Counts and remembers.
+    """Counters and recent latencies of the pipeline since activation. Written by the worker, read by the reports.
 
     Args:
-        log: told of the pipeline's troubles when they begin.
+        log: called with an error of the pipeline when it begins.
 
     Attributes:
-        sequence: masks so far.
-        used: the sensors of the newest mask.
-        account: the frames of sets that had no part in a mask.
-        hindered: modality → those of them that had no reason of their own: no mask could be made at all.
+        sequence: number of masks since activation.
+        used: sensors of the newest mask.
+        account: frames of sets that were not used for a mask.
+        blocked: modality → frames that were not used without a reason of their own, because no mask could be made.
     """
 
     def __init__(self, log: Callable[[str], None]) -> None:
@@ -44,12 +44,12 @@ class PipelineStatistics:
         self.blocked: Counter[Modality] = Counter()
 
     def enter(self, segmentation: Segmentation, latency: float, notes: Mapping[Modality, str]) -> None:
-        """A mask was published.
+        """Record a published mask.
 
         Args:
             segmentation: the mask.
             latency: seconds from stamp to mask.
-            notes: modality → what its picture had to be made without.
+            notes: modality → input that its image was made without.
         """
         self.sequence += 1
         self.used, self._notes = segmentation.used, notes
@@ -60,29 +60,29 @@ class PipelineStatistics:
     def judge(
         self, frame_set: FrameSet, used: Collection[Modality], refusals: Mapping[Modality, Problem], failure: Problem
     ) -> None:
-        """Count and note the frames of a set that had no part in its mask; see `Account.judge`."""
+        """Count the frames of a set that were not used for its mask, and record their problems; see `Account.judge`."""
         self.account.judge(frame_set, used, refusals, failure)
         for modality, problem in refusals.items():
             self.note(modality, problem)
         self.blocked.update({*frame_set.frames} - {*used} - {*refusals})
 
     def note(self, modality: Modality | None, problem: Problem) -> None:
-        """Remember what went wrong for the next report. None is the pipeline itself, of which the log is told, too."""
+        """Record an error of a sensor or, for None, of the pipeline, which is also logged when it begins."""
         if modality is None and not self.recent_error(None):
             self._log(f"pipeline: {problem}")
         self._troubles[modality] = (time.monotonic(), problem)
 
     def recent_error(self, modality: Modality | None) -> Problem:
-        """What went wrong just now; empty when nothing did."""
+        """Return the error of the last `_FRESH` seconds; empty for none."""
         when, problem = self._troubles.get(modality, (0.0, _NONE))
         return problem if time.monotonic() - when < _FRESH else _NONE
 
     def without(self, modality: Modality) -> str:
-        """What its newest picture had to be made without."""
+        """Return the input that the newest image of a sensor was made without; empty for none."""
         return self._notes.get(modality, "") if modality in self.used else ""
 
     def skew(self, modality: Modality) -> float | None:
-        """Seconds between its stamps and the masks', median of the last few; None before the first."""
+        """Return the median of a sensor's last skews against the masks' stamps in s; None before the first."""
         skews = list(self._skews[modality])
         return median(skews) / NANOSECONDS if skews else None
 
@@ -98,13 +98,13 @@ class PipelineStatistics:
 
     @property
     def gap(self) -> float:
-        """Longest distance of the last few masks in seconds, which follows a slower rhythm at once; 0 before two."""
+        """Longest interval between the last few masks in s, which follows a lower rate; 0 before the second."""
         times = [time for time, _ in list(self._masks)[-_FEW:]]
         return max((later - time for time, later in pairwise(times)), default=0.0)
 
     @property
     def rate(self) -> float:
-        """Masks per second; 0 before the second one."""
+        """Masks per second; 0 before the second."""
         masks = list(self._masks)
         span = masks[-1][0] - masks[0][0] if len(masks) > 1 else 0.0
         return (len(masks) - 1) / span if span else 0.0

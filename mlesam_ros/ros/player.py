@@ -1,4 +1,4 @@
-"""Play a bag onto ROS topics with new timestamps."""
+"""Playback of bags on ROS topics, with the stamps shifted to the present or with the recorded stamps and /clock."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ _STAMP_START, _STAMP_END = 4, 12
 
 
 def restamper(typestore: Typestore, type_name: str, time_unit: str = AUTO) -> Restamper:
-    """The cheapest way to move messages of one type.
+    """Return the cheapest function that shifts the stamps of messages of one type.
 
-    A message that begins with a header has its stamp right after the four bytes of CDR encapsulation, whatever follows,
-    so eight bytes are replaced and megabytes of pixels are never looked at. Transforms are unpacked: they are small,
-    and every one of them has a stamp of its own. So are point clouds, whose points may have times that count from the
-    stamp's epoch. Other types have no stamp and stay as they are, and so does what cannot be moved.
+    A message that begins with a header has its stamp right after the four bytes of CDR encapsulation, so that eight
+    bytes are replaced and the rest is not deserialized. Transforms are deserialized, because each has its own stamp.
+    Point clouds are deserialized, because their points may have absolute times. Messages of other types, and messages
+    that cannot be shifted, are returned unchanged.
 
     Args:
-        typestore: knows the type.
-        type_name: such as `sensor_msgs/msg/Image`.
-        time_unit: of the times of a cloud's points, as parameter `lidar.time_unit`.
+        typestore: typestore that contains the type.
+        type_name: message type, such as `sensor_msgs/msg/Image`.
+        time_unit: unit of the times of points, as parameter `lidar.time_unit`.
     """
     if type_name == _TRANSFORMS:
         return _Transforms(typestore)
@@ -72,7 +72,7 @@ def _patch_header(raw: bytes, shift: Shift) -> bytes:
     try:
         seconds, nanoseconds = struct.unpack_from(layout, raw, _STAMP_START)
         if seconds == 0 and nanoseconds == 0:
-            return raw  # "no time", as latched messages say it; it must stay recognizable
+            return raw  # a zero stamp means "no time" in latched messages
         stamp = struct.pack(layout, *divmod(shift(seconds * NANOSECONDS + nanoseconds), NANOSECONDS))
     except struct.error:
         return raw  # too short, or a stamp that no header can hold
@@ -80,7 +80,7 @@ def _patch_header(raw: bytes, shift: Shift) -> bytes:
 
 
 class _Clouds:
-    """Moves a PointCloud2 and the absolute times of its points."""
+    """Shifts the stamp of a PointCloud2 and the absolute times of its points."""
 
     def __init__(self, typestore: Typestore, time_unit: str) -> None:
         self._typestore = typestore
@@ -92,11 +92,11 @@ class _Clouds:
             return raw
         try:
             return self._with_times(raw, shift) or moved
-        except Exception:  # whatever the bytes are, the message is played; its reader says what is wrong with it
+        except Exception:  # play damaged messages, too; the subscriber reports the error
             return moved
 
     def _with_times(self, raw: bytes, shift: Shift) -> bytes:
-        """The message with stamp and points moved; empty where no point's time counts from the epoch."""
+        """Return the message with stamp and point times shifted; empty bytes if the points have no absolute times."""
         message: Any = self._typestore.deserialize_cdr(raw, _CLOUD)
         old = stamp_ns(message.header)
         message.data = message.data.copy()
@@ -110,7 +110,7 @@ class _Clouds:
 
 
 class _Transforms:
-    """Moves every transform of a TFMessage."""
+    """Shifts the stamp of every transform of a TFMessage."""
 
     def __init__(self, typestore: Typestore) -> None:
         self._typestore = typestore
@@ -124,12 +124,12 @@ class _Transforms:
                 if old:
                     stamp.sec, stamp.nanosec = divmod(shift(old), NANOSECONDS)
             return bytes(self._typestore.serialize_cdr(message, _TRANSFORMS))
-        except Exception:  # whatever the bytes are, the message is played; its reader says what is wrong with it
+        except Exception:  # play damaged messages, too; the subscriber reports the error
             return raw
 
 
 _PAUSE = NANOSECONDS // 10
-"""Time between the last message of a bag and the first of the next: one period of the usual 10 Hz sensor."""
+"""Nanoseconds between the last message of a bag and the first of the next: one period of a 10 Hz sensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +137,11 @@ class Message:
     """A serialized message and its place in the stream.
 
     Attributes:
-        topic: where it goes.
-        raw: as it was recorded, CDR with encapsulation.
+        topic: topic name.
+        raw: serialized message as recorded, CDR with encapsulation.
         offset: nanoseconds from the beginning of the stream.
-        origin: what to subtract from a time in this bag to get nanoseconds from the beginning of the stream.
-        restamp: moves it to another time.
+        origin: recorded time in nanoseconds that corresponds to the beginning of the stream.
+        restamp: function that shifts its stamps.
     """
 
     topic: str
@@ -152,14 +152,14 @@ class Message:
 
 
 class Playlist:
-    """Recordings as one stream.
+    """Several bags as one stream of messages.
 
-    Topics that are latched (`/tf_static`, and what was recorded as transient local) are kept apart, so that they can be
-    sent before anything else.
+    Latched topics (`/tf_static` and topics recorded as transient local) are read separately, so that they can be
+    published before all others.
 
     Attributes:
-        types: topic → type of everything that can be played.
-        latched: the topics that are kept apart.
+        types: topic → message type of every topic that can be played.
+        latched: latched topics.
     """
 
     def __init__(self, paths: Sequence[Path], parameters: NodeParameters | None = None) -> None:
@@ -167,10 +167,10 @@ class Playlist:
 
         Args:
             paths: rosbag2 folders or files, played in this order.
-            parameters: of the sensors; `lidar.time_unit` counts, on the topic that is given for the LiDAR if one is.
+            parameters: sensor parameters; `lidar.time_unit` is read, and applies to `lidar.topic` alone if that is set.
 
         Raises:
-            BagError: one cannot be opened, or two disagree about the type of a topic.
+            BagError: a bag cannot be opened, or two bags have different types on one topic.
         """
         self._readers = [BagReader(path) for path in paths]
         self._parameters = parameters or NodeParameters()
@@ -180,7 +180,7 @@ class Playlist:
             self.latched |= {topic for topic in reader.topics if topic.endswith("/tf_static")} | reader.latched
             for topic, name in reader.topics.items():
                 if topic == "/clock" or name not in reader.types.fielddefs:
-                    continue  # the recording's time, where the player has its own; or a type that nobody defined
+                    continue  # the recorded clock, or a type without a definition
                 known = self.types.setdefault(topic, name)
                 if known != name:
                     raise BagError(
@@ -189,26 +189,26 @@ class Playlist:
 
     @property
     def warnings(self) -> list[str]:
-        """What is wrong with the bags and was got round, one sentence each; more may come while they are played."""
+        """Recoverable faults of the bags, one sentence each; playback may add more."""
         return [warning for reader in self._readers for warning in reader.warnings]
 
     @property
     def duration(self) -> int:
-        """Nanoseconds from the first message of the first bag to the last of the last, pauses between bags included."""
+        """Length of the stream in nanoseconds, from the first message to the last, pauses between bags included."""
         return sum(self._length(reader) for reader in self._readers) - _PAUSE
 
     def once(self) -> Iterator[Message]:
-        """The latched messages of all bags, all due at once."""
+        """Yield the latched messages of all bags with offset 0."""
         for reader in self._readers:
             for topic, recorded, raw, restamp in self._read(reader, latched=True):
                 yield Message(topic, raw, 0, recorded, restamp)
 
     def stream(self, loop: bool = False, topics: Collection[str] | None = None) -> Iterator[Message]:
-        """Everything else in the order of recording, again and again if asked.
+        """Yield the messages that are not latched in the order of recording.
 
         Args:
-            loop: never end.
-            topics: only these; all by default.
+            loop: repeat the bags without end.
+            topics: topics to read; all by default.
         """
         elapsed, played = 0, True
         while played:
@@ -221,7 +221,7 @@ class Playlist:
                 elapsed += self._length(reader)
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the bags."""
         for reader in self._readers:
             reader.close()
 
@@ -238,7 +238,7 @@ class Playlist:
             yield topic, recorded, raw, restampers[topic]
 
     def _time_unit(self, topic: str) -> str:
-        """The unit of the times of points on a topic."""
+        """Return the unit of the times of points on a topic."""
         parameters, lidar = self._parameters, self._parameters.lidar
         others = "lidar.topic" in parameters.given and parameters.resolve(lidar.topic) != topic
         return AUTO if others else lidar.time_unit
@@ -246,22 +246,22 @@ class Playlist:
 
 _CLOCK_PERIOD = NANOSECONDS // 100
 _READ_AHEAD = NANOSECONDS // 4
-_LINGER = 0.2  # s for the last messages to get across before their publisher disappears
-_SETTLED = 0.5  # s without a new subscriber after which everyone is taken to have been found
+_LINGER = 0.2  # s for the delivery of the last messages before their publishers are destroyed
+_SETTLED = 0.5  # s without a new subscriber after which discovery counts as complete
 
 
 @dataclass(frozen=True)
 class PlayOptions:
-    """How to play.
+    """Options of the playback.
 
     Attributes:
         rate: speed, 1 is real time.
         loop: start again at the end, until stopped.
-        clock: keep the recorded stamps and publish /clock, for nodes with `use_sim_time`; otherwise everything is
-            stamped as if it happened now.
-        drops: sensors that fall silent on the way.
-        wait: seconds to wait at most for subscribers before starting.
-        listeners: topics that somebody must listen to before it starts; any topic by default.
+        clock: keep the recorded stamps and publish /clock, for nodes with `use_sim_time`; otherwise shift all stamps
+            to the present.
+        drops: outages of sensors to simulate.
+        wait: maximum time in seconds to wait for subscribers before starting.
+        listeners: topics that require a subscriber before playback starts; empty: one subscriber on any topic.
     """
 
     rate: float = 1.0
@@ -272,7 +272,7 @@ class PlayOptions:
     listeners: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a rate at which nothing moves.
+        """Validate the rate.
 
         Raises:
             ConfigError: the rate is not above 0.
@@ -283,15 +283,15 @@ class PlayOptions:
 
 @dataclass
 class PlayReport:
-    """What was played.
+    """Result of a playback.
 
     Attributes:
-        start: ROS time in nanoseconds at which the playback began.
-        seconds: how long it lasted.
-        published, dropped: topic → messages sent, messages withheld on schedule.
-        skipped: types that this machine cannot publish because their package is missing.
-        warnings: what is wrong with the bags and was got round.
-        latest: seconds by which the most belated message missed its moment.
+        start: system time in nanoseconds at which the playback began.
+        seconds: duration of the playback.
+        published, dropped: topic → messages published, messages withheld by the outages.
+        skipped: message types that cannot be published because their package is not installed.
+        warnings: recoverable faults of the bags.
+        latest: maximum delay of a message behind its due time, in seconds.
     """
 
     start: int = 0
@@ -303,7 +303,7 @@ class PlayReport:
     latest: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, keys as documented in `docs/results.md`."""
+        """Convert to JSON types, with the keys documented in `docs/results.md`."""
         return {
             "start_ns": self.start,
             "seconds": self.seconds,
@@ -316,14 +316,14 @@ class PlayReport:
 
 
 class Player:
-    """Publishes a playlist; serialized messages are passed on as they are, with eight bytes of stamp replaced."""
+    """Publishes a playlist. Most messages are published as recorded, with only the bytes of the stamp replaced."""
 
     def __init__(self, node: rclpy.node.Node, playlist: Playlist, options: PlayOptions) -> None:
         """Create a publisher per topic.
 
         Raises:
-            BagError: not one of the topics has a type that this machine knows.
-            ConfigError: a drop or a listener concerns none of the topics.
+            BagError: no topic has an installed message type.
+            ConfigError: a drop or a listener matches none of the topics.
         """
         self._playlist = playlist
         self._options = options
@@ -331,7 +331,7 @@ class Player:
         self.report = PlayReport(warnings=playlist.warnings)
         self._publishers = self._advertise(node)
         self._clock = node.create_publisher(Clock, "/clock", 10) if options.clock else None
-        self._start = 0  # on the monotonic clock
+        self._start = 0  # ns, monotonic clock
         self._clock_due = 0
         for drop in options.drops:
             if not any(drop.matches(topic) for topic in self._publishers):
@@ -341,7 +341,7 @@ class Player:
                 raise ConfigError(f"nobody can listen to {topic}; there are {', '.join(self._publishers)}.")
 
     def stop(self) -> None:
-        """End the playback; safe from a signal handler and from other threads."""
+        """Stop the playback. May be called from a signal handler and from any thread."""
         self._stop.set()
 
     def play(
@@ -352,8 +352,8 @@ class Player:
         """Play to the end, or until stopped.
 
         Args:
-            begun: called once, when the first message is about to go out.
-            progress: told after every message how many seconds of the recordings have been played.
+            begun: called once, before the first message that is not latched.
+            progress: called after every message with the seconds of recording that have been played.
         """
         for message in self._playlist.once():
             self._publish(message)
@@ -394,7 +394,7 @@ class Player:
         )
 
     def _wait_for_subscribers(self) -> None:
-        """Until those are there who must be, and for half a second nobody new has come."""
+        """Wait for the required subscribers, and until no new subscriber has been discovered for `_SETTLED` seconds."""
         needed = [self._publishers[topic] for topic in self._options.listeners]
         deadline = time.monotonic() + self._options.wait
         seen, since = 0, time.monotonic()
@@ -407,7 +407,7 @@ class Player:
                 return
 
     def _when_due(self) -> Iterator[Message]:
-        """Every message at its moment; the next quarter of a second is read meanwhile, so reading delays nobody."""
+        """Yield every message when it is due; read the next `_READ_AHEAD` nanoseconds in advance."""
         source = self._playlist.stream(self._options.loop)
         ahead: deque[Message] = deque()
         for message in source:
@@ -420,11 +420,11 @@ class Player:
             yield ahead.popleft()
 
     def _now(self) -> int:
-        """Nanoseconds of the stream that have passed."""
+        """Return the position in the stream in nanoseconds."""
         return round((time.monotonic_ns() - self._start) * self._options.rate)
 
     def _sleep_until(self, message: Message) -> bool:
-        """Sleep until it is due, ticking the clock if there is one; false once stopped."""
+        """Sleep until the message is due and publish /clock if enabled; return False once stopped."""
         while (left := (message.offset - self._now()) / self._options.rate) > 0 and not self._stop.is_set():
             if self._clock:
                 left = min(left, _CLOCK_PERIOD)
@@ -457,16 +457,16 @@ def play(
     begun: Callable[[PlayReport], None] = lambda report: None,
     progress: Callable[[float], None] = lambda seconds: None,
 ) -> PlayReport:
-    """Play bags from a process of their own, until the end or a signal; closes them.
+    """Create a node, play bags until the end or a signal, and close them.
 
     Args:
-        playlist: what.
-        options: how.
+        playlist: bags to play.
+        options: options of the playback.
         begun, progress: see `Player.play`.
 
     Raises:
-        BagError: nothing in the bags can be published here, or they are damaged; what came before has been played.
-        ConfigError: a drop or a listener concerns no topic.
+        BagError: no topic has an installed message type, or a bag is damaged; messages before the damage were played.
+        ConfigError: a drop or a listener matches no topic.
     """
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("mlesam_player")

@@ -1,4 +1,4 @@
-"""The life of a ROS process of ours: transport, start, spin, signals, a clean end."""
+"""Lifetime of a ROS process: environment, transport, start, spin, signals and shutdown."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mlesam_ros.parameter_file import NODE, read_override, read_parameter_file
 from mlesam_ros.ros.middleware import REFUSED, check_environment, memory_problem, transport_environment
 
 _MALLOC = ((-3, 32 << 20), (-1, 256 << 20), (-2, 32 << 20))
-"""M_MMAP_THRESHOLD, at its largest; M_TRIM_THRESHOLD; M_TOP_PAD: how much more is asked for at once. Bytes."""
+"""Options of mallopt(3) in bytes: M_MMAP_THRESHOLD (its maximum), M_TRIM_THRESHOLD, M_TOP_PAD (extra per request)."""
 _REFUSED = (
     MlesamError,
     InvalidParameterTypeException,
@@ -38,10 +38,10 @@ _REFUSED = (
 
 
 def tune_malloc() -> None:
-    """Tell glibc to keep freed megabytes for the next message; other C libraries are left as they are.
+    """Configure glibc to keep freed memory for the next message. Has no effect with other C libraries.
 
-    By default it gives the memory of every camera picture back to the system and asks for it again, page by page: 4,500
-    page faults and two thirds of the time that it takes to receive 1080p. See mallopt(3).
+    By default glibc returns the memory of every camera image to the system and requests it again: 4,500 page faults,
+    and two thirds of the time to receive a 1080p image. See mallopt(3).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -50,18 +50,18 @@ def tune_malloc() -> None:
 
 
 def spin_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
-    """Make a node and spin it until a signal or a shutdown ends it.
+    """Create a node and spin it until a signal or a shutdown.
 
-    The node's `close()`, where it has one, is called at the end to join its threads; its `start()`, where it has one,
-    before the first spin. One or two SIGINTs (what Ctrl-C under `ros2 launch` sends) and SIGTERM end cleanly.
+    If the node has a method `start()`, it is called before the first spin. If it has a method `close()`, it is called
+    at the end to join threads. SIGTERM and one or two SIGINTs, as sent by Ctrl-C under `ros2 launch`, end cleanly.
 
     Args:
-        make_node: called once rclpy is initialized.
+        make_node: creates the node; called after `rclpy.init`.
         args: the command line with its `--ros-args`; that of this process by default.
 
     Returns:
-        the exit code: 0; 1 when a parameter or argument was refused, 2 when the environment was, with one sentence on
-        stderr.
+        exit code: 0; 1 for an invalid parameter or argument; 2 for an invalid environment. Errors print one sentence
+        to stderr.
     """
     if not _environment_is_usable():
         return REFUSED
@@ -70,13 +70,13 @@ def spin_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) 
     starting = True
 
     def interrupt(*_: object) -> None:
-        # Loading is broken off. Later on rclpy's handler, which calls this one, has shut down the context already, and
-        # spin returns by itself; an exception inside the executor would only leave things half done.
+        # Abort loading. After the start, rclpy's handler shuts down the context before it calls this one, and spin
+        # returns; an exception would interrupt the executor within a step.
         if starting:
             raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)  # before rclpy.init, whose handlers pass on to what they find
+        signal.signal(number, interrupt)  # before rclpy.init, whose handlers call existing ones
     try:
         files = _parameter_files(sys.argv[1:] if args is None else args)
         rclpy.init(args=list(args) if args is not None else None)
@@ -86,7 +86,7 @@ def spin_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) 
     except RuntimeError as error:  # rclpy does not export its name
         print(f"mlesam_ros: what follows --ros-args is refused: {_without_source(str(error))}", file=sys.stderr)
         return 1
-    gc.freeze()  # what the modules made stays; without it a last look for the rest takes a tenth of a second
+    gc.freeze()  # exempt the objects of modules: saves 0.1 s in the last garbage collection
     node: Node | None = None
     try:
         node = make_node()
@@ -106,9 +106,9 @@ def spin_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) 
         return 1
     except Exception:
         if rclpy.ok():
-            raise  # else a signal has invalidated the context between two steps of the executor
+            raise  # otherwise a signal invalidated the context between two steps of the executor
     finally:
-        # From here on nothing must interrupt the joining of threads.
+        # Signals must not interrupt the joining of threads.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if node is not None:
@@ -119,7 +119,7 @@ def spin_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) 
 
 
 def _environment_is_usable() -> bool:
-    """Whether a node can start here; if not, or not well, stderr has the reason."""
+    """Whether the environment is valid; print errors and warnings to stderr."""
     try:
         check_environment()
     except ConfigError as error:
@@ -131,10 +131,10 @@ def _environment_is_usable() -> bool:
 
 
 def _parameter_files(args: Sequence[str]) -> list[str]:
-    """Parameter files of a command line; those and `-p` rules are refused in the words that the other commands use.
+    """Return the parameter files of a command line, after a check of the files and of `-p` rules.
 
     Raises:
-        ConfigError: one cannot be read.
+        ConfigError: a file cannot be read, or a file or rule is invalid.
     """
     ours, files = False, []
     for option, value in pairwise(args):
@@ -148,25 +148,25 @@ def _parameter_files(args: Sequence[str]) -> list[str]:
 
 
 def _without_source(words: str) -> str:
-    """A message of rcl without the places in its source code."""
+    """Remove source locations from a message of rcl."""
     return re.sub(r"(, at \S+:\d+)+$", "", words)
 
 
 def exit_fast(code: int) -> NoReturn:
-    """End the process after `spin_node`, without taking Python and torch apart.
+    """End the process after `spin_node` without the teardown of Python and torch.
 
-    That would take a second of a core, on a busy machine ten; whoever sent the signal would have sent another by then.
+    The teardown takes 1 s of CPU time, and 10 s on a loaded host, after which a supervisor sends a further signal.
 
     Args:
-        code: the exit code.
+        code: exit code.
     """
     rclpy.utilities.get_default_context().destroy()
-    gc.collect()  # executor and node refer to each other; with the last of them the transport gives its memory back
+    gc.collect()  # frees the reference cycle of executor and node, and with it the transport's memory
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # nobody reads any more
+        with suppress(OSError, ValueError):  # the reader of the pipe has closed it
             stream.flush()
     os._exit(code)
 
 
 def _nothing() -> None:
-    """What a node without `start` or `close` does."""
+    """Do nothing; default for nodes without `start` or `close`."""

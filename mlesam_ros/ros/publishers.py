@@ -1,4 +1,4 @@
-"""Publishers of masks, overlays, point clouds, markers and status."""
+"""Publishers of masks, overlays, point clouds, markers and status, and the conversion of fields to messages."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ T = TypeVar("T")
 
 
 def message_from(kind: type[T], content: Mapping[str, Any]) -> T:
-    """A message of a class, filled from the same fields as `bags.build.build` takes.
+    """Build a message from the same fields as `mlesam_ros.bags.writer.build`.
 
     Args:
-        kind: the message's class.
+        kind: message class.
         content: field → value; a dict for a nested message, a list of dicts for a list of them, an array for numbers.
-            Fields that are left out keep their defaults.
+            Omitted fields keep their defaults.
 
     Raises:
         AttributeError: the message has no such field.
@@ -44,12 +44,12 @@ def message_from(kind: type[T], content: Mapping[str, Any]) -> T:
 
 
 def header_message(stamp: int, frame_id: str) -> Header:
-    """Nanoseconds and a TF frame → `std_msgs/Header`."""
+    """Build a `std_msgs/Header` from a stamp in nanoseconds and a TF frame."""
     return message_from(Header, header(stamp, frame_id))
 
 
 def byte_array(data: npt.NDArray[Any]) -> array.array[int]:
-    """The bytes of an array, copied once into what message setters take without looking at each element."""
+    """Copy an array once into a byte array that message setters accept without a check of each element."""
     filled = array.array("B")
     fill(filled, data)
     return filled
@@ -58,7 +58,8 @@ def byte_array(data: npt.NDArray[Any]) -> array.array[int]:
 def fill(field: array.array[int], data: npt.NDArray[Any]) -> None:
     """Copy the bytes of an array into an empty `uint8[]` field of a message, once.
 
-    Some releases copy what is assigned to such a field, even an `array.array`; what it holds already can be filled.
+    Some ROS 2 releases copy every value assigned to such a field, even an `array.array`. Filling the existing array
+    avoids that copy.
     """
     field.frombytes(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data)
 
@@ -80,7 +81,7 @@ def _fill_message(message: Any, content: Mapping[str, Any]) -> None:
 
 @cache
 def _element(sequence: str) -> type:
-    """The class of the elements of a list of messages, such as that of `sequence<sensor_msgs/PointField>`."""
+    """Return the message class of the elements of a sequence type, such as `sequence<sensor_msgs/PointField>`."""
     package, _, short = sequence.partition("<")[2].rstrip(">").partition("/")
     found = message_class(f"{package}/msg/{short}")
     assert found is not None
@@ -92,15 +93,15 @@ _COLORS = {
     DiagnosticStatus.WARN: (1.0, 0.8, 0.1),
     DiagnosticStatus.ERROR: (0.95, 0.2, 0.2),
 }
-_BALL, _TEXT = 0.12, 0.1  # m
-_LIFE = 3  # s without a report until a marker goes
+_BALL, _TEXT = 0.12, 0.1  # sphere diameter and text height, m
+_LIFE = 3  # s, lifetime of a marker without a new report
 
 
 def health_markers(reports: Iterable[tuple[DiagnosticStatus, str]]) -> MarkerArray:
-    """A ball and a text for every sensor whose place is known.
+    """Build a sphere and a text marker for every sensor with a TF frame.
 
     Args:
-        reports: status and TF frame of each sensor; an empty frame for one that was never heard.
+        reports: status and TF frame of each sensor; an empty frame if no message was received.
     """
     markers = []
     for number, (status, frame) in enumerate(reports):
@@ -109,7 +110,7 @@ def health_markers(reports: Iterable[tuple[DiagnosticStatus, str]]) -> MarkerArr
             ball.id, text.id = 2 * number, 2 * number + 1
             ball.scale.x = ball.scale.y = ball.scale.z = _BALL
             text.scale.z, text.text = _TEXT, f"{status.name.rpartition(': ')[2]}: {_short(message_of(status).message)}"
-            # Two sensors in one place, such as depth registered to the camera, stand above each other.
+            # Stack the texts of sensors in one frame, such as depth registered to the camera.
             text.pose.position.z = _BALL + 1.5 * _TEXT * number
             markers += [ball, text]
     return MarkerArray(markers=markers)
@@ -117,7 +118,7 @@ def health_markers(reports: Iterable[tuple[DiagnosticStatus, str]]) -> MarkerArr
 
 def _marker(status: DiagnosticStatus, frame: str, kind: int) -> Marker:
     red, green, blue = _COLORS[status.level]
-    # Stamp zero is wherever the frame is by now.
+    # A zero stamp selects the newest transform.
     marker = Marker(header=header_message(0, frame), ns="sensor_health", type=kind, action=Marker.ADD)
     marker.color = ColorRGBA(r=red, g=green, b=blue, a=1.0)
     marker.pose.orientation.w = 1.0
@@ -131,11 +132,11 @@ def _short(message: str, most: int = 60) -> str:
 
 
 class MaskPublisher:
-    """Lifecycle publishers below the node's name; silent while the node is not active.
+    """Lifecycle publishers below the node's name, which publish only while the node is active.
 
     Args:
-        node: who publishes.
-        label_space: what the labels mean.
+        node: node that publishes.
+        label_space: names, ids and colors of the classes.
     """
 
     def __init__(self, node: LifecycleNode, label_space: LabelSpace) -> None:
@@ -146,29 +147,29 @@ class MaskPublisher:
         self._publishers = {name: self._publisher(kind, name) for name, kind in self._types.items()}
 
     def close(self) -> None:
-        """Take the topics away."""
+        """Destroy the publishers."""
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
 
     def publish_label_info(self, stamp: int, threshold: float) -> None:
-        """Latch what the labels mean.
+        """Publish the latched label space.
 
         Args:
-            stamp: nanoseconds.
-            threshold: the confidence below which pixels are unlabeled.
+            stamp: stamp in nanoseconds.
+            threshold: confidence below which pixels are unlabeled.
         """
         self._send("label_info", label_space(self._label_space, stamp))
         if "vision_label_info" in self._types:
             self._send("vision_label_info", vision_fields(self._label_space, stamp, threshold))
 
     def publish(self, segmentation: Segmentation, frame_set: FrameSet, rig: Rig, alpha: float) -> None:
-        """Publish one mask in every form that somebody listens to, the labels first.
+        """Publish one mask on every topic that has a subscription, the labels first.
 
         Args:
             segmentation: the mask.
-            frame_set: what it was made from.
-            rig: where the sensors sit.
+            frame_set: frames that the mask was made from.
+            rig: intrinsics and extrinsics of the sensors.
             alpha: weight of the colors in the overlay.
         """
         makers = mask_messages(segmentation, frame_set, rig, self._label_space, alpha)
@@ -177,12 +178,12 @@ class MaskPublisher:
                 self._send(name, make())
 
     def publish_status(self, make: Callable[[], Fields]) -> None:
-        """Publish the fields of the newest mask's status, if the topic has a subscription."""
+        """Publish the status of the newest mask, if the topic has a subscription."""
         if self._heard("status"):
             self._send("status", make())
 
     def publish_health(self, reports: Iterable[tuple[DiagnosticStatus, str]]) -> None:
-        """Publish how the sensors are doing, if somebody listens; arguments as for `health_markers`."""
+        """Publish markers of the sensors' statuses, if the topic has a subscription. See `health_markers`."""
         if self._heard("sensor_health"):
             self._publishers["sensor_health"].publish(health_markers(reports))
 
@@ -199,6 +200,6 @@ class MaskPublisher:
 
 
 def vision_fields(space: LabelSpace, stamp: int, threshold: float) -> Fields:
-    """A vision_msgs/LabelInfo."""
+    """Return the fields of a `vision_msgs/LabelInfo`."""
     classes = [{"class_id": index, "class_name": name} for index, name in enumerate(space.names)]
     return {"header": header(stamp, ""), "class_map": classes, "threshold": threshold}

@@ -18,18 +18,18 @@ from mlesam_ros.ros.compat import message_class
 
 
 class RawPublisher:
-    """Reliable publishers in a process of their own; nothing is packed here."""
+    """Reliable publishers of serialized messages, with their own rclpy context."""
 
     def __init__(self, types: Mapping[str, str], latched: Collection[str] = (), depth: int = 10) -> None:
-        """Join the graph.
+        """Create the node and its publishers.
 
         Args:
-            types: topic → type, such as `sensor_msgs/msg/Image`.
-            latched: the topics that late listeners hear as well (transient local).
-            depth: messages that are kept for listeners who are busy.
+            types: topic → message type, such as `sensor_msgs/msg/Image`.
+            latched: topics with transient-local durability.
+            depth: queue depth.
 
         Raises:
-            ConfigError: a type's package is not installed.
+            ConfigError: the package of a message type is not installed.
         """
         self._context = rclpy.Context()
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
@@ -42,7 +42,7 @@ class RawPublisher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the graph."""
+        """Destroy the node and its context."""
         self._node.destroy_node()
         rclpy.try_shutdown(context=self._context)
 
@@ -50,13 +50,13 @@ class RawPublisher:
         """Publish a message.
 
         Args:
-            topic: one of the announced ones.
-            raw: CDR with encapsulation.
+            topic: a key of `types`.
+            raw: serialized message, CDR with encapsulation.
         """
         self._publishers[topic].publish(raw)
 
     def has_subscribers(self, topic: str) -> bool:
-        """Whether somebody listens to a topic."""
+        """Whether a topic has a subscription."""
         return bool(self._publishers[topic].get_subscription_count())
 
     def _publisher(self, topic: str, type_name: str, latched: bool, depth: int) -> Any:
@@ -72,17 +72,17 @@ MessageCallback = Callable[[str, int, bytes], None]
 
 
 class RawSubscriber:
-    """Listens from a process of its own.
+    """Subscriptions to serialized messages, with their own rclpy context.
 
-    Nothing is unpacked here, and the moment of arrival is the transport's, so what the listener does with a message
-    does not count as latency. It must still return soon: the queues hold a few seconds.
+    The time of arrival is that of the transport, so that the duration of the callback does not count as latency. The
+    callback must still return soon: the queues hold a few seconds.
     """
 
     def __init__(self, ear: MessageCallback) -> None:
-        """Join the graph, listening to nothing yet.
+        """Create the node, without subscriptions.
 
         Args:
-            ear: gets every message, in this thread, from within `hear`.
+            ear: callback for every message, called from within `hear`.
         """
         self._ear = ear
         self._context = rclpy.Context()
@@ -96,23 +96,23 @@ class RawSubscriber:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the graph."""
+        """Destroy the node, its executor and its context."""
         self._executor.shutdown()
         self._node.destroy_node()
         rclpy.try_shutdown(context=self._context)
 
     def listen(self, topic: str, type_name: str, latched: bool = False, reliable: bool = True, depth: int = 30) -> None:
-        """Begin to hear a topic; nothing happens when it is heard already.
+        """Subscribe to a topic, unless there is a subscription already.
 
         Args:
-            topic: absolute name.
-            type_name: such as `sensor_msgs/msg/Image`.
-            latched: also hear what was said before (transient local).
-            reliable: ask for what got lost; the publisher must offer it.
-            depth: messages kept while the listener is busy.
+            topic: absolute topic name.
+            type_name: message type, such as `sensor_msgs/msg/Image`.
+            latched: request transient-local durability, to receive earlier messages.
+            reliable: request reliable instead of best-effort delivery; the publisher must offer it.
+            depth: queue depth.
 
         Raises:
-            ConfigError: the type's package is not installed.
+            ConfigError: the package of the message type is not installed.
         """
         if topic in self._subscriptions:
             return
@@ -131,24 +131,24 @@ class RawSubscriber:
         self._subscriptions[topic] = self._node.create_subscription(message_type, topic, hear, qos, raw=True)
 
     def unsubscribe(self, topics: Iterable[str]) -> None:
-        """Stop hearing some topics."""
+        """Destroy the subscriptions to some topics."""
         for topic in topics:
             subscription = self._subscriptions.pop(topic, None)
             if subscription is not None:
                 self._node.destroy_subscription(subscription)
 
     def hear(self, seconds: float) -> None:
-        """Hand on what arrives during this time."""
+        """Spin for some seconds and pass received messages to the callback."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left)
 
     def lifecycle_state(self, node: str, max_wait: float = 1.0) -> str:
-        """How a lifecycle node describes its state, such as `active`; empty when it does not answer in time.
+        """Return the lifecycle state of a node, such as `active`; empty without a response in time.
 
         Args:
             node: absolute name, such as `/mlesam`.
-            max_wait: seconds to wait for the answer.
+            max_wait: seconds to wait for the service, and again for its response.
         """
         client = self._node.create_client(GetState, f"{node}/get_state")
         try:

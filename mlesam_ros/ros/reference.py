@@ -1,6 +1,6 @@
-"""The tables of `docs/node.md` from the code. To make them anew: python -m mlesam_ros.ros.reference docs/node.md.
+"""Generator of the tables in `docs/node.md`. Usage: python -m mlesam_ros.ros.reference docs/node.md.
 
-What stands between `<!-- begin NAME -->` and `<!-- end NAME -->` is replaced by the table of that name.
+Replaces the text between `<!-- begin NAME -->` and `<!-- end NAME -->` by the table of that name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TYPES = {bool: "bool", int: "int", float: "double", str: "string", tuple: "list
 
 
 def published() -> str:
-    """The topics that the node publishes."""
+    """Table of the published topics."""
     topics = {f"~/{name}": output for name, output in OUTPUTS.items()}
     return _table(
         ("topic", "type", "published", "computed", "QoS", "what it says"),
@@ -35,7 +35,7 @@ def published() -> str:
 
 
 def subscribed() -> str:
-    """The topics that the node listens to."""
+    """Table of the subscribed topics."""
     rows = []
     for modality in MODALITIES:
         sensor = NodeParameters().sensor(modality)
@@ -50,7 +50,7 @@ def subscribed() -> str:
 
 
 def parameters() -> str:
-    """The parameters; those of the sensors once."""
+    """Table of the parameters; each sensor parameter once for all sensors."""
     rows = []
     sensors: dict[str, list[str]] = {}
     for name, entry, default in iter_parameters():
@@ -72,7 +72,7 @@ def parameters() -> str:
 
 
 def services() -> str:
-    """The services."""
+    """Table of the services."""
     return _table(
         ("service", "type", "what it does"),
         ((f"`~/{name}`", _short(service.type_name), service.meaning) for name, service in SERVICES.items()),
@@ -80,12 +80,12 @@ def services() -> str:
 
 
 def sensor_words() -> str:
-    """What `/diagnostics` can say of a sensor."""
+    """Table of the messages in a sensor's status on `/diagnostics`."""
     return _message_rows(SENSOR_MESSAGES.values())
 
 
 def pipeline_words() -> str:
-    """What `/diagnostics` can say of the pipeline."""
+    """Table of the messages in the pipeline's status on `/diagnostics`."""
     return _message_rows(PIPELINE_MESSAGES.values())
 
 
@@ -95,10 +95,10 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def refreshed(text: str) -> str:
-    """A document with every table made anew.
+    """Return a document with every table regenerated.
 
     Raises:
-        ConfigError: a table has no place in it.
+        ConfigError: the markers of a table are missing.
     """
     for name, make in TABLES.items():
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
@@ -115,7 +115,7 @@ def _message_rows(sayings: Iterable[DiagnosticTemplate]) -> str:
 
 
 def _named(template: str) -> str:
-    """The message of a problem by the problem's name."""
+    """Replace placeholders such as `{failure.message}` by `{failure}`."""
     return template.replace(".message}", "}")
 
 
@@ -146,7 +146,7 @@ def _yaml(value: object) -> str:
 
 
 def main() -> int:
-    """Write the document that is named on the command line."""
+    """Regenerate the document named on the command line."""
     (path,) = map(Path, sys.argv[1:])
     path.write_text(refreshed(path.read_text(encoding="utf-8")), encoding="utf-8")
     return 0

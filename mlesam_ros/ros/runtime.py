@@ -1,4 +1,4 @@
-"""The worker behind the node: synchronize frames, segment sets, publish masks."""
+"""Runtime of the perception node: synchronizes frames, segments frame sets and publishes masks."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ _NAP = 0.5  # s, the longest sleep without a notification
 
 
 class SyncFilter(SimpleFilter):
-    """Takes `SensorFrame`s from any thread and hands out `FrameSet`s in its own.
+    """Filter that takes `SensorFrame`s from any thread and emits `FrameSet`s in its worker thread.
 
-    A callback of this filter may be as slow as it likes: meanwhile frames are filed, never queued, and when it returns
-    it gets the newest set there is. No lock is held while it runs.
+    Callbacks may be slow. Frames that arrive meanwhile are stored, and the next call receives the newest set. No lock
+    is held during a callback.
 
     Args:
-        config: what belongs together.
-        clock: the time in nanoseconds, of the same clock as the stamps; 0 while there is no time yet.
-        simulated: whether that clock may run at another pace than the machine's.
-        report: called with an error of the synchronizer, which costs the frames that wait.
+        config: configuration of the synchronizer.
+        clock: returns the time in nanoseconds of the clock of the stamps; 0 before the first time is available.
+        simulated: returns whether that clock may run at another rate than the system clock.
+        report: called with an error of the synchronizer, after which the stored frames are discarded.
     """
 
     def __init__(
@@ -67,24 +67,24 @@ class SyncFilter(SimpleFilter):
         self._thread: threading.Thread | None = None
 
     def connectInput(self, *inputs: SimpleFilter) -> None:  # noqa: N802 (upstream's name)
-        """Take frames from these filters."""
+        """Register `add` as a callback of these filters."""
         for source in inputs:
             source.registerCallback(self.add)
 
     def add(self, frame: SensorFrame) -> None:
-        """File a frame."""
+        """Push a frame to the synchronizer."""
         with self._changed:
             self._synchronizer.push(frame, self._clock())
             self._changed.notify()
 
     def start(self) -> None:
-        """Begin to hand out sets."""
+        """Start the worker thread."""
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="mlesam_worker", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Return when the callback that is running, if any, has ended; no other follows."""
+        """Stop and join the worker thread, after the running callback if there is one."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -93,12 +93,12 @@ class SyncFilter(SimpleFilter):
             self._thread = None
 
     def counters(self) -> dict[Modality, dict[str, int]]:
-        """What became of the frames so far: a copy of `Synchronizer.counters`."""
+        """Return a copy of `Synchronizer.counters`."""
         with self._changed:
             return {modality: dict(counts) for modality, counts in self._synchronizer.counters.items()}
 
     def refusals(self) -> dict[Modality, dict[str, int]]:
-        """Why frames were refused: a copy of `Synchronizer.refusals`."""
+        """Return a copy of `Synchronizer.refusals`, the reasons for refused frames."""
         with self._changed:
             return {modality: dict(counts) for modality, counts in self._synchronizer.refusals.items()}
 
@@ -107,7 +107,7 @@ class SyncFilter(SimpleFilter):
             self.signalMessage(frame_set)
 
     def _wait(self) -> FrameSet | None:
-        """The next set; None when it is time to stop."""
+        """Wait for the next set; return None when stopped."""
         with self._changed:
             while not self._stopping:
                 nap = _NAP
@@ -117,14 +117,14 @@ class SyncFilter(SimpleFilter):
                     if frame_set is not None:
                         return frame_set
                     nap = self._nap()
-                except Exception as error:  # the thread lives on; what waits would fail again
+                except Exception as error:  # keep the thread alive; the stored frames would fail again
                     self._synchronizer.flush()
                     self._report(format_error(error))
                 self._changed.wait(nap)
         return None
 
     def _nap(self) -> float:
-        """Seconds until `take` can have something new without a push."""
+        """Return the seconds until `take` may return a set without a new frame."""
         deadline = self._synchronizer.next_deadline()
         if deadline is None:
             return _NAP
@@ -134,14 +134,16 @@ class SyncFilter(SimpleFilter):
 
 
 class SegmentationRuntime:
-    """Made by configure, unmade by cleanup; between activate and deactivate its worker turns sets into masks.
+    """Pipeline, subscribers and publishers of a configured node.
+
+    Created by configure and closed by cleanup. Its worker thread makes masks between activate and deactivate.
 
     Args:
-        node: whose topics and clock are used.
-        parameters: as configured.
+        node: node whose topics and clock are used.
+        parameters: parameters at configure.
 
     Raises:
-        MlesamError: weights, calibration or parameters are not usable.
+        MlesamError: weights, calibration or parameters are invalid.
     """
 
     def __init__(self, node: LifecycleNode, parameters: NodeParameters) -> None:
@@ -164,7 +166,7 @@ class SegmentationRuntime:
 
     @property
     def summary(self) -> str:
-        """One line for the log."""
+        """One-line description of network and device for the log."""
         config, pipeline = self._pipeline.config, self._pipeline
         return (
             f"{config.backbone} with experts for {', '.join(config.modalities)} on {pipeline.device} in "
@@ -174,7 +176,7 @@ class SegmentationRuntime:
     # Lifecycle
 
     def activate(self) -> None:
-        """Count from zero, subscribe, start the worker."""
+        """Reset the statistics, subscribe and start the worker."""
         self._ledger = PipelineStatistics(self._node.get_logger().warning)
         self._outputs.publish_label_info(self._now(), self._parameters.confidence_threshold)
         self._sync = SyncFilter(self._sync_config, self._now, self._simulated, self._note)
@@ -189,7 +191,7 @@ class SegmentationRuntime:
         self._sync.start()
 
     def deactivate(self) -> None:
-        """Stop listening and join the worker."""
+        """Destroy the sensors' subscriptions and join the worker."""
         for source in self._inputs.values():
             source.close()
         if self._sync is not None:
@@ -198,7 +200,7 @@ class SegmentationRuntime:
         self._inputs.clear()
 
     def close(self) -> None:
-        """Give back topics, subscriptions and the device's memory."""
+        """Release publishers, subscriptions and the device's memory."""
         self.deactivate()
         self._rig_feed.close()
         self._snapshot.close()
@@ -206,26 +208,26 @@ class SegmentationRuntime:
         self._pipeline.close()
 
     def exchange(self, checkpoint: str) -> None:
-        """Go on with another checkpoint from the next set on; masks are made while it is loaded.
+        """Use another checkpoint from the next set on; masks are still made while it is loaded.
 
         Raises:
-            MlesamError: it does not fit what was configured; the one in use stays.
+            MlesamError: the checkpoint does not match the configured pipeline; the current one stays in use.
         """
         model = self._pipeline.load_other(checkpoint_path(checkpoint))
         with self._pipeline_lock:
             self._pipeline.use(model)
 
     def check(self, parameters: NodeParameters) -> None:
-        """Refuse changed parameters that do not go together, or not with the network's experts, as configure does.
+        """Check changed parameters against each other and against the network's experts, as configure does.
 
         Raises:
-            ConfigError: names the parameters, their values and what is accepted.
+            ConfigError: with the parameters, their values and the accepted values.
         """
         parameters.check_together()
         parameters.sensors(self._pipeline.config.modalities)
 
     def update_parameters(self, parameters: NodeParameters) -> None:
-        """Take over changed live parameters, already checked."""
+        """Apply changed live parameters that have been checked."""
         threshold = self._parameters.confidence_threshold
         self._parameters = parameters
         if self._sync is None:
@@ -235,7 +237,7 @@ class SegmentationRuntime:
             self._outputs.publish_label_info(self._now(), parameters.confidence_threshold)
 
     def poll(self) -> None:
-        """Listen to the sensors that are enabled, and to no other, once somebody publishes them; call it often."""
+        """Subscribe to enabled sensors that have a publisher, and close disabled ones. To be called periodically."""
         for modality, source in self._inputs.items():
             if modality in self._parameters.modalities:
                 source.poll()
@@ -244,10 +246,10 @@ class SegmentationRuntime:
         self._rig_feed.poll()
         self._snapshot.follow({s.topic: s.type_name for s in self._inputs.values()})
 
-    # The worker's thread
+    # Worker thread
 
     def _segment(self, frame_set: FrameSet) -> None:
-        """Turn one set into a mask and publish it. Never raises: a bad frame must not end the worker."""
+        """Make and publish the mask of one set. Reports errors instead of raising, so that the worker continues."""
         try:
             self._publish(frame_set, self._now())
         except Exception as error:
@@ -277,7 +279,7 @@ class SegmentationRuntime:
         self._outputs.publish_status(lambda: status(mask, topics, self._counters(), found))
 
     def _segment_set(self, frame_set: FrameSet, rig: Rig) -> Segmentation | None:
-        """The mask, and a note of every frame that had no part in it; None when none of them had."""
+        """Make the mask of a set and count the frames that were not used; return None if no frame could be used."""
         if missing := self._rig_feed.missing:
             self._ledger.judge(frame_set, (), {}, missing)
             return None
@@ -292,7 +294,7 @@ class SegmentationRuntime:
         except Exception as error:
             failure = format_error(error)
             if isinstance(error, MlesamError) and self._pipeline.refusals:
-                return None  # each frame's reason is among the refusals
+                return None  # `refusals` has the reason for each frame
             raise
         finally:
             self._ledger.judge(frame_set, used, self._pipeline.refusals, failure)
@@ -300,7 +302,7 @@ class SegmentationRuntime:
     # Reports
 
     def health(self, state: str) -> PipelineHealth:
-        """How the pipeline is doing."""
+        """Return the state of the pipeline."""
         if self._sync is None:
             return PipelineHealth(state)
         ledger = self._ledger
@@ -323,7 +325,7 @@ class SegmentationRuntime:
         )
 
     def sensor_reports(self, reporter: DiagnosticBuilder, timeout: float) -> list[DiagnosticStatus]:
-        """One status per sensor that is listened to."""
+        """Return one status per enabled sensor; empty while inactive."""
         if self._sync is None:
             return []
         counters, refusals = self._counters(), self._sync.refusals()
@@ -333,7 +335,7 @@ class SegmentationRuntime:
         ]
 
     def mark(self, reports: list[DiagnosticStatus]) -> None:
-        """Show the sensors' statuses where the sensors sit, for those who look."""
+        """Publish the sensors' statuses as markers in their TF frames, if the topic has a subscriber."""
         self._outputs.publish_health(zip(reports, (s.frame_id for s in self._listening().values()), strict=False))
 
     def _listening(self) -> dict[Modality, SensorSubscriber]:
@@ -373,7 +375,7 @@ class SegmentationRuntime:
         return saying.format(missing=self._rig_feed.missing, waited=self._ledger.age)
 
     def _missing_extrinsic(self, source: SensorSubscriber) -> tuple[bytes, Problem] | None:
-        """Why it is not known where a sensor that was heard sits."""
+        """Return level and reason if the extrinsic of a received sensor frame is missing; None otherwise."""
         if not source.frame_id or self._rig_feed.missing:
             return None
         try:
@@ -385,11 +387,11 @@ class SegmentationRuntime:
 
     @property
     def _waiting(self) -> bool:
-        """Whether calibration may still be on its way."""
+        """Whether `calibration_timeout` has not passed since activation."""
         return self._ledger.age < self._parameters.calibration_timeout
 
     def _counters(self) -> dict[Modality, dict[str, int]]:
-        """What became of the messages since activation; see `Account.counters`."""
+        """Return the counters of messages since activation; see `Account.counters`."""
         counters = self._sync.counters() if self._sync is not None else {}
         unreadable = {m: source.refusals.total() for m, source in self._inputs.items()}
         return self._ledger.account.counters(counters, unreadable)

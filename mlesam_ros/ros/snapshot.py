@@ -1,4 +1,4 @@
-"""Keep the last seconds of all inputs in memory, and save them as a bag on request."""
+"""Ring buffer of the last seconds of all inputs, and the service that saves it as a bag."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from mlesam_ros.ros.topics import SERVICES
 from mlesam_ros.types import MODALITIES, NANOSECONDS
 
 _LATCHED = 1000
-"""Latched messages that are kept for ever: a robot's static transforms come in one or in hundreds. More are kept like
-others, such as those that come again and again with new stamps."""
+"""Maximum number of latched messages that are kept permanently, enough for hundreds of static transforms. Further ones,
+such as those republished with new stamps, are kept like other messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class BufferedMessage:
-    """One message.
+    """A serialized message in the buffer.
 
     Attributes:
-        topic, type_name: as `BagWriter` takes them.
-        stamp: nanoseconds at which it was received.
-        raw: serialized (CDR).
-        latched: what it says holds until somebody says otherwise.
+        topic, type_name: topic and message type, as `BagWriter` takes them.
+        stamp: time of receipt in nanoseconds.
+        raw: serialized message (CDR).
+        latched: whether its content stays valid until it is replaced.
     """
 
     topic: str
@@ -50,15 +50,15 @@ class BufferedMessage:
 
 
 class RingBuffer:
-    """Keeps the newest messages. Any thread may call it.
+    """Keeps the newest messages. Thread-safe.
 
-    Latched messages, and the newest one of the topics that are `lasting`, outlive the window: without the lens and the
-    mounting of the sensors a bag is of little use.
+    Latched messages and the newest message of each topic in `lasting` outlive the window, because a bag is of little
+    use without the intrinsics and extrinsics of the sensors.
 
     Args:
-        seconds: how far back it reaches.
-        most_bytes: of messages that are neither latched nor lasting.
-        lasting: topics whose newest message is kept however old it is.
+        seconds: length of the window.
+        most_bytes: maximum number of bytes within the window.
+        lasting: topics whose newest message is kept beyond the window.
     """
 
     def __init__(self, seconds: float, most_bytes: int, lasting: Sequence[str] = ()) -> None:
@@ -76,11 +76,11 @@ class RingBuffer:
 
     @property
     def bytes(self) -> int:
-        """Of the messages within the window."""
+        """Bytes of the messages within the window."""
         return self._bytes
 
     def add(self, message: BufferedMessage) -> None:
-        """Keep a message and let go of what is too old or too much. Stamps that jump back start the window anew."""
+        """Add a message and evict those beyond window or size. A backward jump by more than the window clears it."""
         with self._lock:
             known = (message.topic, message.raw) in self._latched
             if message.latched and (known or len(self._latched) < _LATCHED):
@@ -97,9 +97,9 @@ class RingBuffer:
                 self._evict()
 
     def contents(self) -> list[BufferedMessage]:
-        """What is kept, in the order of receipt; what outlived the window is stamped with its beginning.
+        """Return the messages in the order of receipt; those older than the window are stamped with its beginning.
 
-        A topic whose type changed begins with the new one: a bag knows one type per topic.
+        Of a topic whose type changed, only messages of the new type are returned: a bag has one type per topic.
         """
         with self._lock:
             recent = list(self._messages)
@@ -123,18 +123,18 @@ class RingBuffer:
 
 
 def write_snapshot(ring: RingBuffer, path: Path, given_up: Callable[[], bool] = lambda: False) -> int:
-    """Write what a ring holds as a bag, which appears whole or not at all.
+    """Write the contents of a ring buffer as a bag, atomically.
 
     Args:
-        ring: which goes on listening meanwhile.
-        path: of the bag's folder, which must not exist.
-        given_up: asked before every message whether to stop.
+        ring: ring buffer, which may receive messages meanwhile.
+        path: folder of the bag; must not exist.
+        given_up: called before every message; returns whether to abort.
 
     Returns:
-        how many messages were written.
+        number of messages written.
 
     Raises:
-        BagError: there is nothing to write, the folder exists, the disk is full or it was given up.
+        BagError: the buffer is empty, the folder exists, the disk is full, or writing was aborted.
     """
     contents = ring.contents()
     if not contents:
@@ -169,21 +169,21 @@ _DEPTH = 20
 
 
 class Snapshot:
-    """Keeps serialized messages while `snapshot_seconds` is not zero, and offers `~/save_snapshot` always.
+    """Buffers serialized messages if `snapshot_seconds` is not 0, and always provides the service `~/save_snapshot`.
 
-    It has subscriptions of its own to the sensors, which take bytes and unpack nothing. CameraInfo and transforms come
-    from the rig's by `keep`. The bag is written in a thread of its own.
+    It has separate raw subscriptions to the sensors. CameraInfo and transforms are passed to `keep` by the
+    `CalibrationListener`. The bag is written in a separate thread.
 
     Args:
-        node: whose topics are recorded.
-        parameters: as configured.
+        node: node whose topics are recorded.
+        parameters: parameters at configure.
     """
 
     def __init__(self, node: Node, parameters: NodeParameters) -> None:
         self._node = node
         self._folder = Path(parameters.snapshot_folder or ".")
         self._subscriptions: dict[str, Subscription[Any]] = {}
-        self._types: dict[str, str | None] = {}  # of the topics that are followed
+        self._types: dict[str, str | None] = {}  # topic → type of its subscription
         self._writing: threading.Thread | None = None
         self._closed = threading.Event()
         self._ring: RingBuffer | None = None
@@ -191,12 +191,12 @@ class Snapshot:
             infos = [node.resolve_topic_name(topic) for topic in _info_topics(parameters)]
             self._ring = RingBuffer(parameters.snapshot_seconds, parameters.snapshot_megabytes * _MEGABYTE, infos)
         (name,) = SERVICES
-        # A group of its own: while the answer is awaited, nothing else of the same group would be called.
+        # A separate group: the pending response would block other callbacks of the same group.
         group = MutuallyExclusiveCallbackGroup()
         self._service = node.create_service(Trigger, f"~/{name}", self._save, callback_group=group)
 
     def close(self) -> None:
-        """Stop listening; a bag that is being written is given up, for it may take minutes."""
+        """Destroy subscriptions and service; abort a bag that is being written, because it may take minutes."""
         self._closed.set()
         self._node.destroy_service(self._service)
         for subscription in self._subscriptions.values():
@@ -207,9 +207,9 @@ class Snapshot:
             self._writing.join()
 
     def follow(self, types: Mapping[str, str | None]) -> None:
-        """Record these topics from now on: topic → message type, None for one that is not listened to.
+        """Record these topics: topic → message type, None for topics without a subscription.
 
-        A process of DDS knows one type per topic: who went on listening to the old one would bar the new one.
+        A DDS participant has one type per topic, so the subscription of an old type is destroyed first.
         """
         if self._ring is None:
             return
@@ -231,13 +231,13 @@ class Snapshot:
         self._subscriptions[topic] = self._node.create_subscription(kind, topic, keep, qos, raw=True)
 
     def keep(self, topic: str, type_name: str, raw: bytes, latched: bool = False) -> None:
-        """Keep the bytes of a message, for ever where it is latched."""
+        """Buffer a serialized message, permanently if it is latched."""
         if self._ring is not None:
             now = int(self._node.get_clock().now().nanoseconds)
             self._ring.add(BufferedMessage(topic, type_name, now, bytes(raw), latched))
 
     async def _save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        """The service: sensors are read and masks made while the bag is written."""
+        """Handle the service request; the node continues to make masks while the bag is written."""
         if self._ring is None:
             response.message = "nothing is kept: snapshot_seconds is 0; set it while the node is unconfigured."
             return response
@@ -255,7 +255,7 @@ class Snapshot:
     def _write(self, ring: RingBuffer, path: Path, done: Future[tuple[bool, str]]) -> None:
         try:
             write_snapshot(ring, path, self._closed.is_set)
-        except Exception as error:  # whatever it was, somebody waits for the answer
+        except Exception as error:  # the service must respond after any error
             done.set_result((False, format_error(error)))
         else:
             done.set_result((True, str(path)))

@@ -1,4 +1,4 @@
-"""One sensor's subscription: finds out what its publisher sends, reads each message, remembers how it is doing."""
+"""Subscription to one sensor: selects the message type, reads each message and keeps statistics."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ from mlesam_ros.ros.compat import SimpleFilter, message_class, subscribe
 from mlesam_ros.sync import BoundedCounter
 from mlesam_ros.types import EVENT, LIDAR, NANOSECONDS, Modality, SensorFrame
 
-# The newest image is all that counts; an event packet that is skipped is lost for the window and for the decoder, and a
-# piece of a sweep for the turn.
+# Only the newest image is used. A dropped event packet is missing from the window and breaks the decoder, and a dropped
+# part of a LiDAR sweep is missing from the sweep.
 _DEPTH = {EVENT: 64, LIDAR: 32}
 _ARRIVALS = 32
-_SWITCHES = 2  # from one publisher to another among the last arrivals; a driver that starts again makes one
-_DELAYS = 7  # few, so that a change shows within a second
-_RECEIPTS = 4096  # more than the synchronizer lets wait
+_SWITCHES = 2  # changes of publisher among the last arrivals; a restarted driver causes one
+_DELAYS = 7  # messages in the median; few, so that a change shows within a second
+_RECEIPTS = 4096  # more frames than the synchronizer stores
 _INSTALL = "Install it where the node runs, or source the workspace that has it before starting the node."
 
 
 def queue_depth(modality: Modality) -> int:
-    """How many messages of a sensor wait at most."""
+    """Return the queue depth of a sensor's subscription in messages."""
     return _DEPTH.get(modality, 1)
 
 
 class SensorSubscriber(SimpleFilter):
-    """A filter whose output are the `SensorFrame`s of one sensor. It listens from the first `poll` on.
+    """Filter that emits the `SensorFrame`s of one sensor. The subscription is created by `poll`.
 
     Args:
-        node: who listens.
-        modality: which sensor.
-        sensor: its parameters.
-        depth: messages that wait at most; 0 for those that a mask has use for.
-        bind: gives each frame its lens and frame_id when it comes; see `RigBuilder.bind`.
-        event_window: seconds of events where the parameters leave it open, as the checkpoint was trained.
+        node: node that subscribes.
+        modality: modality of the sensor.
+        sensor: parameters of the sensor.
+        depth: queue depth; 0 for the `queue_depth` of the modality.
+        bind: adds intrinsics and frame_id to each received frame; see `RigBuilder.bind`.
+        event_window: window of events in seconds if the parameters do not set it, as in the checkpoint's training.
 
     Attributes:
-        modality: which sensor.
-        topic: the resolved topic.
-        type_name: the message type that is subscribed to; None as long as nobody publishes one that can be read.
-        received: messages that arrived.
-        lost: messages that the transport lost on the way, as far as the middleware tells.
-        refusals: why messages could not be read → how many.
-        obstacle: what stands between publisher and subscription; None when nothing is known to.
-        opened: `time.monotonic()` at which listening began.
-        frame_id: the TF frame of its newest frame; empty before the first.
+        modality: modality of the sensor.
+        topic: resolved topic name.
+        type_name: message type of the subscription; None without a publisher of a supported type.
+        received: number of received messages.
+        lost: number of messages lost in transport, if the middleware reports them.
+        refusals: reason why messages could not be read → count.
+        obstacle: problem that prevents reception; None if no problem was detected.
+        opened: `time.monotonic()` at construction.
+        frame_id: TF frame of the newest frame; before the first, the `frame_id` parameter.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class SensorSubscriber(SimpleFilter):
         self._subscription: Subscription[Any] | None = None
         self._reader: FrameReader | None = None
         self._arrivals: deque[float] = deque(maxlen=_ARRIVALS)
-        self._senders: deque[bytes] = deque(maxlen=_ARRIVALS)  # endpoints, as far as the middleware names them
-        self._receipts: OrderedDict[int, int] = OrderedDict()  # a frame's time → ROS time of its receipt, ns
+        self._senders: deque[bytes] = deque(maxlen=_ARRIVALS)  # GIDs, if the middleware has them
+        self._receipts: OrderedDict[int, int] = OrderedDict()  # time of a frame → ROS time of its receipt, ns
         self.modality = modality
         self.topic: str = node.resolve_topic_name(sensor.topic)
         self.type_name: str | None = None
@@ -91,14 +91,14 @@ class SensorSubscriber(SimpleFilter):
 
     @property
     def publishers(self) -> int:
-        """How many publish on the topic, whatever they send."""
+        """Number of publishers on the topic, of any message type."""
         return int(self._node.count_publishers(self.topic))
 
     @property
     def rivals(self) -> list[str]:
-        """Nodes of the publishers whose messages take turns on the topic; none where one alone sends.
+        """Nodes of several publishers whose messages alternate on the topic; empty for a single publisher.
 
-        Before Kilted a message does not tell its publisher: there everyone that publishes on the topic counts.
+        Before Kilted messages do not identify their publisher, so that all publishers on the topic are returned.
         """
         senders, infos = list(self._senders), self._node.get_publishers_info_by_topic(self.topic)
         if not senders:
@@ -107,44 +107,44 @@ class SensorSubscriber(SimpleFilter):
         if sum(one != other for one, other in pairwise(senders)) < _SWITCHES:
             return []
         known = {bytes(i.endpoint_gid): i for i in infos}
-        # A GID of a message is padded or cut, depending on the version of the middleware.
+        # The middleware pads or truncates the GID of a message, depending on its version.
         names = [next((i for gid, i in known.items() if gid[:16] == sender[:16]), None) for sender in {*senders}]
         return sorted(f"{i.node_namespace.rstrip('/')}/{i.node_name}" if i else "an unknown node" for i in names)
 
     @property
     def silence(self) -> float:
-        """Seconds since the newest message, or since listening began."""
+        """Seconds since the newest message, or since construction."""
         return time.monotonic() - (self._arrivals[-1] if self._arrivals else self.opened)
 
     @property
     def rate(self) -> float:
-        """Messages per second over the last few; 0 before the second one."""
+        """Messages per second over the last few; 0 before the second."""
         if len(self._arrivals) < 2:
             return 0.0
         return (len(self._arrivals) - 1) / max(self._arrivals[-1] - self._arrivals[0], 1e-9)
 
     @property
     def delay(self) -> float | None:
-        """Seconds of ROS time from a frame's time to its receipt, median of the last few; None before the first."""
+        """Median of the last few delays from a frame's time to its receipt, in s of ROS time; None before the first."""
         delays = [received - time for time, received in islice(reversed(self._receipts.items()), _DELAYS)]
         return median(delays) / NANOSECONDS if delays else None
 
     def received_at(self, time: int) -> int | None:
-        """ROS time in nanoseconds at which the frame of that time was received; None where that is forgotten."""
+        """Return the ROS time in ns at which the frame with this time was received; None if no longer stored."""
         return self._receipts.get(time)
 
     @property
     def found(self) -> dict[str, Found]:
-        """What its data turned out to be; see `FrameReader.found`."""
+        """Properties detected in the data; see `FrameReader.found`."""
         return self._reader.found if self._reader is not None else {}
 
     @property
     def decoded(self) -> dict[str, int]:
-        """What the decoder of an event camera counted; empty for other sensors."""
+        """Counters of an event camera's decoder; empty for other sensors."""
         return self._reader.counters if self._reader is not None else {}
 
     def poll(self) -> None:
-        """Look at what the topic's publishers send and subscribe to it. Call it now and then."""
+        """Subscribe with the message type of the topic's publishers. To be called periodically."""
         wanted = self._wanted_type()
         if wanted is None or wanted == self.type_name:
             return
@@ -157,7 +157,7 @@ class SensorSubscriber(SimpleFilter):
         self.obstacle = None
         try:
             self._open(wanted, message)
-        except Exception as error:  # an override that makes no sense, another type under this name in this process
+        except Exception as error:  # an invalid QoS override, or another type on this topic in this process
             self.obstacle = format_error(error)
 
     def _open(self, type_name: str, message: type) -> None:
@@ -170,14 +170,14 @@ class SensorSubscriber(SimpleFilter):
         self.type_name = type_name
 
     def close(self) -> None:
-        """Stop listening."""
+        """Destroy the subscription."""
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
         self._subscription = None
         self.type_name = None
 
     def _wanted_type(self) -> str | None:
-        """The type to subscribe to; None to leave things as they are."""
+        """Return the message type to subscribe to; None for no change."""
         offered = {info.topic_type for info in self._node.get_publishers_info_by_topic(self.topic)}
         if not offered or self.type_name in offered:
             return None if self._sensor.type == AUTO else self._sensor.type
@@ -189,7 +189,7 @@ class SensorSubscriber(SimpleFilter):
         return found[0]
 
     def _receive(self, raw: bytes, info: Mapping[str, Any]) -> None:
-        """Read a message and whatever else waits, so that a queue never stands in front of a busy executor."""
+        """Read a message and all others in the queue, so that a busy executor does not cause an overflow."""
         self._read(raw, info)
         subscription = self._subscription
         for _ in range(self._depth - 1):
@@ -208,7 +208,7 @@ class SensorSubscriber(SimpleFilter):
         try:
             kind = self._reader.type_name
             frame = self._reader.read(raw if kind in RAW_TYPES else deserialize(raw, kind))
-        except Exception as error:  # whatever is in a message, the node lives on
+        except Exception as error:  # an invalid message must not stop the node
             self.refusals.count(format_error(error))
             return
         self._receipts[frame.time] = self._receive_time(info)
@@ -219,7 +219,7 @@ class SensorSubscriber(SimpleFilter):
         self.signalMessage(frame)
 
     def _receive_time(self, info: Mapping[str, Any]) -> int:
-        """When the transport had the message, which a busy executor reads later; simulated time knows only now."""
+        """Return the time of receipt in ns: that of the transport, or with simulated time the current one."""
         clock = self._node.get_clock()
         now, noted = int(clock.now().nanoseconds), info.get("received_timestamp", 0)
         return noted if 0 < noted < now and not clock.ros_time_is_active else now

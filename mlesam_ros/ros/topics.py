@@ -1,4 +1,4 @@
-"""Topics that the node publishes, and suggestions for topics that have no publisher."""
+"""Topics and services of the node, and suggestions for sensor topics without a publisher."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class TopicSpec:
     """A topic that the node publishes.
 
     Attributes:
-        type_name: such as `sensor_msgs/msg/Image`.
-        meaning: what it says.
-        when: `ON_DEMAND`, or another word on when it is computed.
-        latched: transient local, for those who come late.
-        rate: when it is published.
+        type_name: message type, such as `sensor_msgs/msg/Image`.
+        meaning: description of the content.
+        rate: how often it is published.
+        when: condition under which it is computed, such as `ON_DEMAND`.
+        latched: whether its durability is transient local.
     """
 
     type_name: str
@@ -37,7 +37,7 @@ class TopicSpec:
 
     @property
     def qos(self) -> QoSProfile:
-        """Reliable; the newest five, or the last one for ever."""
+        """Reliable QoS with depth 5, or with depth 1 and transient-local durability if latched."""
         if self.latched:
             return QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         return QoSProfile(depth=5)
@@ -77,7 +77,7 @@ OUTPUTS = {
         True,
     ),
 }
-"""Topic below the node's name → what it is."""
+"""Topic below the node's name → its description."""
 
 DIAGNOSTICS = TopicSpec(
     "diagnostic_msgs/msg/DiagnosticArray",
@@ -90,7 +90,7 @@ DIAGNOSTICS = TopicSpec(
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service that the node offers beside those of every lifecycle node."""
+    """A service of the node, beside those of every lifecycle node."""
 
     type_name: str
     meaning: str
@@ -103,26 +103,26 @@ SERVICES = {
         "path, or with the reason why not.",
     ),
 }
-"""Service below the node's name → what it does."""
+"""Service below the node's name → its description."""
 
 
 _MOST = 3
 
 
 def suggest_topics(node: Node, modality: Modality, topic: str, taken: Collection[str]) -> list[str]:
-    """Look through the graph.
+    """Suggest topics of the graph for a sensor.
 
     Args:
-        node: whose graph it is.
-        modality: which sensor.
-        topic: where it is looked for.
-        taken: topics that other sensors are read from.
+        node: node that queries the graph.
+        modality: modality of the sensor.
+        topic: configured topic of the sensor.
+        taken: topics of other sensors.
 
     Returns:
-        topics that somebody publishes with one of its message types, a perception node's own left out; at most three,
-        the name that is most alike first.
+        at most three topics that have a publisher and a message type of the modality, except outputs of a perception
+        node, the most similar name first.
     """
-    pictures = MESSAGE_TYPES[CAMERA] if modality == EVENT else ()  # which can be event pictures, but hardly are
+    pictures = MESSAGE_TYPES[CAMERA] if modality == EVENT else ()  # images of events are possible, but rare
     types = {*MESSAGE_TYPES[modality]} - {*pictures}
     found = [
         name
@@ -136,5 +136,5 @@ def suggest_topics(node: Node, modality: Modality, topic: str, taken: Collection
 
 
 def instead(found: Collection[str]) -> str:
-    """Such topics as the end of an advice to set a parameter: ` to /points`; empty for none."""
+    """Format suggested topics as the end of a remedy, such as ` to /points`; empty for none."""
     return f" to {' or '.join(found)}" if found else ""
