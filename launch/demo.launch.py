@@ -1,8 +1,8 @@
-"""The simulated street, live, with the perception node.
+"""Launch the perception node with a simulated street.
 
     ros2 launch mlesam_ros demo.launch.py rviz:=true
 
-The street is rendered into a bag once, which takes a minute or two, and then played in a loop.
+The street is rendered into a bag once, which takes one to two minutes, and then played in a loop.
 """
 
 import os
@@ -27,11 +27,11 @@ from launch import LaunchContext, LaunchDescription
 from mlesam_ros.files import PARENT, expand_path
 from mlesam_ros.resources import resource_path
 
-WEATHERS = ["cloud", "fog", "night", "rain", "sun"]  # as mlesam_ros.simulation has them, which takes a second to import
+WEATHERS = ["cloud", "fog", "night", "rain", "sun"]  # those of mlesam_ros.simulation, whose import takes 1 s
 
 
 def arguments() -> list[DeclareLaunchArgument]:
-    """What can be said on the command line, besides the arguments of perception.launch.py, which are passed on."""
+    """Return the launch arguments. Those of perception.launch.py are accepted as well and passed on."""
     return [
         DeclareLaunchArgument(
             "bag",
@@ -48,18 +48,18 @@ def arguments() -> list[DeclareLaunchArgument]:
 
 
 def street(context: LaunchContext) -> Path:
-    """The bag."""
+    """Return the path of the bag."""
     weather = LaunchConfiguration("weather").perform(context)
     return expand_path(LaunchConfiguration("bag").perform(context) or f"~/.ros/mlesam_ros/street_{weather}")
 
 
 def unfinished(bag: Path) -> Path:
-    """Where it is rendered: a rendering that is broken off must not pass for a street."""
+    """Return the folder of the rendering in progress, so that an aborted one is not taken for a complete bag."""
     return bag.parent / f".rendering_{bag.name}"
 
 
 def prepare(context: LaunchContext) -> list[LogInfo]:
-    """Whatever can fail, before a process is started: what a launch that fails has started runs on without it."""
+    """Create the folder before any process is started, because a failing launch leaves its processes running."""
     bag = street(context)
     if bag.exists():
         return []
@@ -69,7 +69,7 @@ def prepare(context: LaunchContext) -> list[LogInfo]:
 
 
 def sensors(context: LaunchContext) -> list[ExecuteProcess]:
-    """The street, rendered first where that has not been done."""
+    """Return the process that plays the street, or renders it first if the bag does not exist."""
     bag = street(context)
     if bag.exists():
         return [mlesam("play", str(bag), "--loop")]
@@ -86,14 +86,14 @@ def sensors(context: LaunchContext) -> list[ExecuteProcess]:
 
 
 def mlesam(*words: str, **options: Any) -> ExecuteProcess:
-    """A process of our command."""
+    """Return a process of the command `mlesam`."""
     command = [ExecutableInPackage("mlesam", "mlesam_ros"), *words]
-    parent = {PARENT: str(os.getpid())}  # a launch that is killed takes its player along
+    parent = {PARENT: str(os.getpid())}  # ends the player with a killed launch
     return ExecuteProcess(cmd=command, output="screen", additional_env=parent, **options)
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Called by `ros2 launch`."""
+    """Entry point of `ros2 launch`."""
     perception = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(resource_path("launch/perception.launch.py"))),
     )

@@ -1,4 +1,4 @@
-"""The perception node on a robot.
+"""Launch the perception node on a robot.
 
 ros2 launch mlesam_ros perception.launch.py --show-args
 """
@@ -15,7 +15,7 @@ from mlesam_ros.files import expand_path
 from mlesam_ros.resources import resource_path
 from mlesam_ros.ros.middleware import transport_environment
 
-# Launch argument → parameter. An argument that is left empty leaves the parameter to params_file.
+# Launch argument → parameter. An empty argument leaves the parameter to params_file.
 OVERRIDES = {
     "checkpoint": "checkpoint",
     "base_weights": "base_weights",
@@ -33,12 +33,12 @@ OVERRIDES = {
 
 FILES = ("params_file", "checkpoint", "base_weights", "calibration_file")
 
-# Remapped to relative names, so that a namespaced robot has a tree of its own, as in nav2; unless global_tf says no.
+# Remapped to relative names, so that a namespaced robot has its own TF tree, as in nav2, unless global_tf is set.
 REMAPPINGS = [("/tf", "tf"), ("/tf_static", "tf_static")]
 
 
 def arguments() -> list[DeclareLaunchArgument]:
-    """What can be said on the command line."""
+    """Return the launch arguments."""
     flag = {"choices": ["true", "false"]}
     levels = ["debug", "info", "warn", "error", "fatal"]
     return [
@@ -93,7 +93,7 @@ def arguments() -> list[DeclareLaunchArgument]:
 
 
 def overriding_arguments() -> list[DeclareLaunchArgument]:
-    """Those that go before a parameter of the file."""
+    """Return the launch arguments that override parameters of params_file."""
     infos = "sensor_msgs/CameraInfo: lens and size of the "
     return [
         overriding("checkpoint", "Expert weights, a .safetensors file that mlesam train wrote."),
@@ -114,13 +114,13 @@ def overriding_arguments() -> list[DeclareLaunchArgument]:
 
 
 def overriding(name: str, description: str, **options: list[str]) -> DeclareLaunchArgument:
-    """An argument that leaves its parameter alone unless it is given."""
+    """Return an argument that overrides its parameter unless it is empty."""
     kept = f" Empty: {OVERRIDES[name]} of params_file."
     return DeclareLaunchArgument(name, default_value="", description=description + kept, **options)
 
 
 def misspelt(given: list[str]) -> list[LogInfo]:
-    """A word on each argument that nobody declared but that is nearly one: `ros2 launch` says nothing about it."""
+    """Return a log entry for each undeclared argument similar to a declared one; `ros2 launch` ignores it silently."""
     known = [argument.name for argument in arguments()]
     near = {name: get_close_matches(name, known, 1, 0.8) for name in given if name not in known}
     words = "there is no argument {}, so it has no effect; did you mean {}?"
@@ -128,16 +128,16 @@ def misspelt(given: list[str]) -> list[LogInfo]:
 
 
 def start(context: LaunchContext) -> list[LogInfo | SetEnvironmentVariable | Node]:
-    """The node, with those parameters that were really given, and a transport that carries images.
+    """Return the node with the parameters that were given, and the environment of a transport for images.
 
-    Whatever can fail comes first: what a launch that fails has started, it leaves running.
+    Errors are raised first, because a failing launch leaves its processes running.
     """
 
     def given(name: str) -> str:
         value = str(LaunchConfiguration(name).perform(context))
-        return str(expand_path(value)) if value and name in FILES else value  # no shell expands what follows :=
+        return str(expand_path(value)) if value and name in FILES else value  # the shell does not expand ~ after :=
 
-    if not Path(given("params_file")).is_file():  # launch_ros would warn, and start the node with its defaults
+    if not Path(given("params_file")).is_file():  # launch_ros only warns and starts the node with defaults
         raise RuntimeError(f"params_file:={given('params_file')} is not a file; leave it out, or see config/params")
 
     overrides = {parameter: given(name) for name, parameter in OVERRIDES.items() if given(name)}
@@ -164,7 +164,7 @@ def start(context: LaunchContext) -> list[LogInfo | SetEnvironmentVariable | Nod
 
 
 def rviz(namespace: str, use_sim_time: bool, remappings: list[tuple[str, str]]) -> Node:
-    """RViz with a view of everything that comes out."""
+    """Return RViz with a configuration that shows all outputs."""
     return Node(
         package="rviz2",
         executable="rviz2",
@@ -177,5 +177,5 @@ def rviz(namespace: str, use_sim_time: bool, remappings: list[tuple[str, str]]) 
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Called by `ros2 launch`."""
+    """Entry point of `ros2 launch`."""
     return LaunchDescription([*arguments(), OpaqueFunction(function=start)])

@@ -1,4 +1,4 @@
-"""A recording played to the perception node.
+"""Launch the perception node and play a bag to it.
 
 ros2 launch mlesam_ros replay.launch.py bag:=/path/to/bag rviz:=true
 """
@@ -25,12 +25,12 @@ from mlesam_ros.bags.reader import read_metadata
 from mlesam_ros.files import PARENT, expand_path
 from mlesam_ros.resources import resource_path
 
-CLOCK_RATE = "100"  # Hz; a set waits for up to one period of it
-PATIENCE = "60"  # seconds that our player gives the node to load and listen
+CLOCK_RATE = "100"  # Hz; delays a set by up to one period
+PATIENCE = "60"  # maximum seconds that `mlesam play` waits for the node to subscribe
 
 
 def arguments() -> list[DeclareLaunchArgument]:
-    """What can be said on the command line, besides the arguments of perception.launch.py, which are passed on."""
+    """Return the launch arguments. Those of perception.launch.py are accepted as well and passed on."""
     flag = {"choices": ["true", "false"]}
     return [
         DeclareLaunchArgument("bag", description="The recording: a rosbag2 folder, or a .mcap or .db3 file."),
@@ -54,7 +54,7 @@ def arguments() -> list[DeclareLaunchArgument]:
 
 
 def is_speed(text: str) -> bool:
-    """Whether it is a number at which something moves."""
+    """Whether the text is a positive finite number."""
     try:
         return 0 < float(text) < float("inf")
     except ValueError:
@@ -62,9 +62,10 @@ def is_speed(text: str) -> bool:
 
 
 def refuse(context: LaunchContext) -> None:
-    """Say now what a player would say while the node is loading, and before anything runs.
+    """Check the arguments before any process is started, because a failing launch leaves its processes running.
 
-    What a launch that fails has started, it leaves running.
+    Raises:
+        RuntimeError: the bag does not exist, the rate is invalid, or the player does not support the arguments.
     """
     given = values(context)
     bag, rate = recording(context), given["rate"]
@@ -77,19 +78,19 @@ def refuse(context: LaunchContext) -> None:
 
 
 def values(context: LaunchContext) -> dict[str, str]:
-    """What was given, by the argument's name."""
+    """Return argument → value."""
     return {argument.name: str(LaunchConfiguration(argument.name).perform(context)) for argument in arguments()}
 
 
 def recording(context: LaunchContext) -> Path:
-    """The bag; no shell expands what follows :=."""
+    """Return the path of the bag. The shell does not expand `~` after `:=`."""
     return expand_path(values(context)["bag"])
 
 
 def play(context: LaunchContext) -> list[ExecuteProcess]:
-    """The player; when it is through, so is the launch."""
+    """Return the player, whose exit shuts down the launch."""
     given, bag = values(context), recording(context)
-    whole = not read_metadata(bag).fault  # without its metadata rosbag2 opens no folder
+    whole = not read_metadata(bag).fault  # rosbag2 requires valid metadata
     rosbag2 = given["clock"] == "true" and find_spec("ros2bag") is not None and whole
     flags = ["--rate", given["rate"], *(["--loop"] if given["loop"] == "true" else [])]
     if given["player"] == "rosbag2" or (given["player"] == "auto" and rosbag2):
@@ -101,7 +102,7 @@ def play(context: LaunchContext) -> list[ExecuteProcess]:
     return [
         ExecuteProcess(
             cmd=command,
-            additional_env={PARENT: str(os.getpid())},  # a launch that is killed takes its player along
+            additional_env={PARENT: str(os.getpid())},  # ends the player with a killed launch
             on_exit=[EmitEvent(event=Shutdown(reason="the recording is over"))],
             output="screen",
         )
@@ -109,12 +110,12 @@ def play(context: LaunchContext) -> list[ExecuteProcess]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Called by `ros2 launch`."""
+    """Entry point of `ros2 launch`."""
     perception = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(resource_path("launch/perception.launch.py"))),
         launch_arguments={"use_sim_time": LaunchConfiguration("clock")}.items(),
     )
-    # A recording is nobody else's robot: its topics stay on this machine.
+    # Limit the topics of the bag to this host.
     local = SetEnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     before, after = OpaqueFunction(function=refuse), OpaqueFunction(function=play)
     return LaunchDescription([local, *arguments(), before, perception, after])
