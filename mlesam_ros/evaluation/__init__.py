@@ -1,1 +1,1 @@
-"""A bag in, evidence out: how good the masks are, what each sensor brought, what happens when one dies."""
+"""Evaluation of a bag: quality of the masks, contribution of each sensor, robustness to failed sensors."""

@@ -23,17 +23,17 @@ from mlesam_ros.types import CAMERA, NANOSECONDS, FrameSet, Modality
 
 @dataclass(frozen=True)
 class Options:
-    """What the user may say.
+    """Options of an evaluation.
 
     Attributes:
-        parameters: the sensors and the network, as the node is told them.
-        truth: topic with true labels, where guessing is not wanted.
-        labels: folder of true labels, called by stamp.
-        start, duration: seconds from the bag's beginning; None for all of it.
-        every: only every n-th set is segmented.
-        real_time: skip what this machine would skip if the bag were live.
-        drops: sensors to silence.
-        robustness: try every subset of each set's sensors, and damaged pictures, as well.
+        parameters: of the sensors and the network, as for the node.
+        truth: topic with ground-truth labels; None to guess it.
+        labels: folder of ground-truth labels, with stamps as file names.
+        start, duration: seconds from the bag's beginning, and of the bag; a duration of None is the rest of the bag.
+        every: segment only every n-th set.
+        real_time: skip the sets that this machine would skip with live sensors.
+        drops: outages of sensors to simulate.
+        robustness: also segment every subset of each set's sensors, and corrupted images.
     """
 
     parameters: NodeParameters = field(default_factory=NodeParameters)
@@ -47,10 +47,10 @@ class Options:
     robustness: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
+        """Validate the values.
 
         Raises:
-            ConfigError: with the value and what is accepted.
+            ConfigError: a value is out of range.
         """
         if not (math.isfinite(self.start) and self.start >= 0):
             raise ConfigError(f"start is {self.start:g} s; it must be 0 or more.")
@@ -60,10 +60,10 @@ class Options:
             raise ConfigError(f"every is {self.every}; 1 segments every set, 2 every other one.")
 
     def span(self, seconds: float) -> float:
-        """How many seconds of a bag that lasts `seconds` are evaluated.
+        """Seconds that are evaluated of a bag with a duration of `seconds`.
 
         Raises:
-            ConfigError: the bag is over before `start`.
+            ConfigError: the bag ends before `start`.
         """
         if self.start > seconds:
             raise ConfigError(
@@ -75,18 +75,18 @@ class Options:
 
 @dataclass
 class Evaluation:
-    """What came out.
+    """Result of an evaluation.
 
     Attributes:
         bag: its path.
-        topics: what was read from where.
-        sets: moments that were given to the pipeline; those skipped by `every` are not among them.
-        scores: everything that was counted.
-        counters: modality → fate → messages; `used` are those that a mask was made of.
-        refusals: modality → why messages of it were refused → messages.
+        topics: topics that the sensors and the ground truth were read from.
+        sets: sets given to the pipeline, without those skipped by `every`.
+        scores: scores of the masks.
+        counters: modality → outcome → messages; `used` counts those that a mask was made from.
+        refusals: modality → reason for refusal → messages.
         warnings: one sentence each.
-        rejected: modality → frames of sets that had no part in a mask.
-        interrupted: Ctrl-C or a full disk ended it early.
+        rejected: modality → frames that were in a set, but not used for its mask.
+        interrupted: whether Ctrl-C, an unreadable bag or a full disk ended the evaluation early.
     """
 
     bag: Path
@@ -101,17 +101,17 @@ class Evaluation:
 
 
 class NoMasksError(MlesamError):
-    """A bag of which not one mask could be made."""
+    """No mask could be made from a bag."""
 
 
 def check_bag(bag: str | Path, pipeline: Pipeline, options: Options) -> float:
-    """Whether a bag can be evaluated as asked, before anything is written.
+    """Check that a bag can be evaluated with these options, before anything is written.
 
     Returns:
-        how many seconds of it will be.
+        Seconds of the bag that will be evaluated.
 
     Raises:
-        MlesamError: it cannot; as `evaluate` says.
+        MlesamError: it cannot be evaluated; for the same reasons as in `evaluate`.
     """
     with BagReader(bag) as reader:
         seconds = options.span((reader.end - reader.start) / NANOSECONDS)
@@ -126,22 +126,22 @@ def evaluate(
     listeners: Sequence[MaskListener] = (),
     progress: Callable[[float], None] | None = None,
 ) -> Evaluation:
-    """Make the masks that the live node would make of this bag.
+    """Make the masks that the live node would make from this bag.
 
-    Ctrl-C ends it early, and so does a listener that cannot go on; what was counted until then is the result. Before
-    the first mask Ctrl-C is let through.
+    Ctrl-C, a BagError or a FileError ends the evaluation early with the scores so far. Before the first mask Ctrl-C
+    raises KeyboardInterrupt.
 
     Args:
         bag: rosbag2 folder or file.
-        pipeline: makes them.
+        pipeline: segments the sets.
         options: see `Options`.
-        listeners: told about every mask, and about every mask that meets its truth.
-        progress: told the seconds of the bag that are done, counted from `options.start`.
+        listeners: notified of every mask, and of every comparison with ground truth.
+        progress: called with the seconds of the bag that are done, counted from `options.start`.
 
     Raises:
         BagError: no bag, or no sensor in it.
-        CalibrationError, ConfigError: an option does not fit.
-        NoMasksError: not one mask could be made; with the reasons.
+        CalibrationError, ConfigError: an option does not fit the bag.
+        NoMasksError: no mask could be made; the message has the reasons.
     """
     options = options or Options()
     with BagReader(bag) as reader:
@@ -157,14 +157,14 @@ def evaluate(
             if not run.made:
                 raise
             interrupted = True
-        except (BagError, FileError) as error:  # nothing more can be written
+        except (BagError, FileError) as error:  # reading or writing cannot continue
             run.note(str(error))
             interrupted = True
         return run.conclude(interrupted)
 
 
 def topics_of(reader: BagReader, pipeline: Pipeline, options: Options) -> Topics:
-    """The topics of a bag that the network's sensors are read from.
+    """Find the topics of a bag for the network's sensors and the ground truth.
 
     Raises:
         BagError, ConfigError: see `find_topics`, `with_truth` and `NodeParameters.sensors`.
@@ -175,7 +175,7 @@ def topics_of(reader: BagReader, pipeline: Pipeline, options: Options) -> Topics
 
 
 class _Run:
-    """One bag's evaluation under way."""
+    """State of one bag's evaluation."""
 
     def __init__(
         self, reader: BagReader, pipeline: Pipeline, options: Options, listeners: Sequence[MaskListener] = ()
@@ -195,7 +195,7 @@ class _Run:
         self._sets = self._seen = 0
 
     def take(self, step: FrameSet | Truth) -> None:
-        """A set is ready, or true labels came."""
+        """Process a ready set, or ground-truth labels."""
         if isinstance(step, Truth):
             if self._folder is None:
                 self._scores.take_truth(step)
@@ -208,15 +208,19 @@ class _Run:
 
     @property
     def made(self) -> int:
-        """Masks so far."""
+        """Number of masks so far."""
         return len(self._scores.traces)
 
     def note(self, warning: str) -> None:
-        """Add a warning."""
+        """Add a warning once."""
         self._notes.setdefault(warning)
 
     def conclude(self, interrupted: bool) -> Evaluation:
-        """Everything, in the end."""
+        """Collect the result at the end of the replay.
+
+        Raises:
+            NoMasksError: no mask could be made.
+        """
         problems = {**self._calibration.problems, **self.replay.problems}
         warnings = [
             *self._reader.warnings,
@@ -250,7 +254,7 @@ class _Run:
         try:
             mask = self._pipeline.segment(frame_set, rig, self._enlarge)
             used = mask.used
-        except Exception as error:  # as in the node, an error costs one mask
+        except Exception as error:  # as in the node, an error skips one mask
             failure = format_error(error)
             self._notes.setdefault(failure)
             return

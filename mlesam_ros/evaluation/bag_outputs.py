@@ -1,4 +1,4 @@
-"""Evaluate several bags over several processes into output folders."""
+"""Find bags, distribute them over the processes of `torchrun`, and evaluate each into an output folder."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from mlesam_ros.files import end_with_torchrun
 from mlesam_ros.pipeline import Pipeline
 
 _PATIENCE = timedelta(days=7)
-"""A process that has finished its bags waits for the others, however long theirs are."""
+"""Timeout of collective operations: a process that has finished its bags waits for the slowest one."""
 
 
 class ProcessGroup:
-    """The processes. Without `torchrun` it is this one alone.
+    """The processes started by `torchrun`; a single one without it.
 
     Attributes:
-        rank: number of this process.
-        size: how many there are.
+        rank: index of this process.
+        size: number of processes.
     """
 
     def __init__(self) -> None:
-        """Join, if `torchrun` says that there are others."""
+        """Join the process group if `torchrun` started several processes."""
         self.rank, self.size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         if self.size > 1:
             end_with_torchrun()
@@ -54,19 +54,19 @@ class ProcessGroup:
 
     @property
     def device(self) -> str | None:
-        """This process's GPU where each has one; None leaves the choice to the pipeline."""
+        """This process's GPU if its local rank has one; None leaves the choice to the pipeline."""
         local = int(os.environ.get("LOCAL_RANK", "0"))
         return f"cuda:{local}" if self.size > 1 and torch.cuda.device_count() > local else None
 
     def told(self, value: Any) -> Any:
-        """What the first process says."""
+        """Broadcast the value of rank 0."""
         box = [value]
         if self.size > 1:
             distributed.broadcast_object_list(box)
         return box[0]
 
     def all_gather(self, value: Any) -> list[Any]:
-        """What every process says, in the order of their ranks."""
+        """Gather the values of all processes, in the order of their ranks."""
         everything = [value]
         if self.size > 1:
             everything = [None] * self.size
@@ -78,16 +78,16 @@ _SPLIT = re.compile(r"(?P<stem>.*)_\d+")
 
 
 def find_bags(paths: Iterable[Path]) -> list[Path]:
-    """The bags that are given, and those in the folders that are given.
+    """List the bags among the paths, and in folders among the paths.
 
-    A folder with `metadata.yaml` is a bag. One without it is a bag where its files are the parts of one recording
-    (`drive_0.mcap`, `drive_1.mcap`); otherwise each of its files is a bag, and so is whatever lies deeper.
+    A folder with `metadata.yaml` is a bag. A folder without it is a bag if its files are the parts of one recording
+    (`drive_0.mcap`, `drive_1.mcap`); otherwise each of its files is a bag, and its subfolders are searched.
 
     Returns:
-        each bag once, in the order given, those of a folder by name.
+        Each bag once, in the order given, those of a folder by name.
 
     Raises:
-        BagError: a path where there is no bag.
+        BagError: a path does not exist or holds no bag.
     """
     found: dict[str, Path] = {}
     for path in paths:
@@ -121,11 +121,11 @@ def _one_recording(files: Sequence[Path]) -> bool:
 
 
 def unique_names(bags: Sequence[Path]) -> dict[str, Path]:
-    """A name for each bag that can be a folder's: its own, numbered where two are called the same."""
+    """Name each bag for its output folder: the bag's own name, with a number if two names are equal."""
     names: dict[str, Path] = {}
     for bag in bags:
-        path, number = Path(os.path.abspath(bag)), 1  # of a link its own name, of `.` the folder's
-        stem = (_stem(path) if path.is_file() else path.name).strip(".") or "bag"  # of a hidden file; never a way up
+        path, number = Path(os.path.abspath(bag)), 1  # keeps the name of a link, resolves `.`
+        stem = (_stem(path) if path.is_file() else path.name).strip(".") or "bag"  # no leading dot, never `..`
         name = stem
         while name in names:
             number += 1
@@ -135,7 +135,7 @@ def unique_names(bags: Sequence[Path]) -> dict[str, Path]:
 
 
 def _stem(file: Path) -> str:
-    """`drive` of drive.mcap, and of drive.mcap.zstd."""
+    """Name without suffixes: `drive` of drive.mcap and of drive.mcap.zstd."""
     return file.name.split(".")[0] if file.name.count(".") > 1 else file.stem
 
 
@@ -144,12 +144,12 @@ RESULT_BAG, REPORT, METRICS, CLOUDS = "result", "report.html", "metrics.json", "
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is left behind besides `metrics.json`.
+    """Output files to write besides `metrics.json`.
 
     Attributes:
-        bag: the result bag.
-        report: `report.html`.
-        clouds: the form of the labeled clouds' files, `ply` or `pcd`; empty for none.
+        bag: whether to write the result bag.
+        report: whether to write `report.html`.
+        clouds: file format of the labeled point clouds, `ply` or `pcd`; empty for none.
     """
 
     bag: bool = True
@@ -157,10 +157,10 @@ class Outputs:
     clouds: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse another form of cloud.
+        """Validate the file format.
 
         Raises:
-            ConfigError: with what is accepted.
+            ConfigError: the format of the point clouds is not one of `FORMS`.
         """
         if self.clouds and self.clouds not in FORMS:
             raise ConfigError(f"clouds are asked for as {self.clouds!r}; accepted are {' and '.join(FORMS)}.")
@@ -174,18 +174,18 @@ def evaluate_to_folder(
     outputs: Outputs,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[Evaluation, dict[str, Any]]:
-    """Evaluate a bag and leave its files, but for `metrics.json`, in a folder.
+    """Evaluate a bag and write its output files, except `metrics.json`, to a folder.
 
     Args:
         folder: exists and is empty.
-        bag, pipeline, options, progress: as for `evaluate`; the errors too.
-        outputs: which files.
+        bag, pipeline, options, progress: as for `evaluate`, which also raises the same errors.
+        outputs: files to write.
 
     Returns:
-        What came out, and the same as `metrics` writes it.
+        The evaluation, and its figures as `metrics` returns them.
 
     Raises:
-        BagError: the disk is full; what was written before is good.
+        BagError: the disk is full; files written before are complete.
     """
     config = pipeline.config
     strip = SampleCollector(config.label_space, config.statistics)

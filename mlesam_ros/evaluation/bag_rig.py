@@ -1,4 +1,4 @@
-"""The calibration of a bag, and the camera in whose view masks are made."""
+"""Learn the calibration of a bag, and choose the reference camera of the masks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class BagRig:
     """Learns a rig from a bag's messages.
 
     Attributes:
-        topics: those that `hear` wants to be told about.
+        topics: topics whose messages `hear` reads.
     """
 
     def __init__(self, reader: BagReader, topics: Topics, parameters: NodeParameters | None = None) -> None:
-        """Learn what holds from the beginning: each first static transform, and each sensor's first CameraInfo.
+        """Learn the calibration at the bag's beginning: each first static transform, each sensor's first CameraInfo.
 
         Args:
             reader: the open bag.
@@ -40,7 +40,7 @@ class BagRig:
         parameters = parameters or NodeParameters()
         images = {modality: source.topic for modality, source in topics.sensors.items()}
         self._learner = RigBuilder(initial_rig(parameters), parameters, topics=images)
-        self._infos: dict[str, list[Modality]] = {}  # streams of one sensor, or of aligned ones, share a CameraInfo
+        self._infos: dict[str, list[Modality]] = {}  # aligned streams share a CameraInfo
         for modality, topic in topics.infos.items():
             self._infos.setdefault(topic, []).append(modality)
         carried = [topic for topic, kind in reader.topics.items() if kind == TRANSFORMS]
@@ -54,7 +54,7 @@ class BagRig:
                 break
 
     def _learn_first_statics(self) -> None:
-        """Learn the first static transform of each frame; a later one holds from its time on."""
+        """Learn the first static transform of each frame; later ones are learned at their time of recording."""
         known: set[str] = set()
         for topic, _, _, message in self._reader.messages(self._static) if self._static else ():
             new = [s for s in message.transforms if s.child_frame_id.lstrip("/") not in known]
@@ -62,23 +62,23 @@ class BagRig:
             self._learner.on_transforms(topic, SimpleNamespace(transforms=new))
 
     def catch_up(self, until: int) -> None:
-        """Learn the CameraInfo and static transforms that were recorded before a time, in nanoseconds."""
+        """Learn the CameraInfo and static transforms recorded before `until`, in nanoseconds."""
         lasting = {*self._infos, *self._static}
         for topic, _, _, message in self._reader.messages(lasting, stop=until) if lasting else ():
             self.hear(topic, message)
 
     @property
     def rig(self) -> Rig:
-        """What is known by now."""
+        """The rig learned so far."""
         return self._learner.rig
 
     @property
     def problems(self) -> dict[str, Problem]:
-        """Topic → what is wrong with one of its messages, or looks wrong."""
+        """Topic → error or doubt about one of its messages."""
         return self._learner.problems
 
     def hear(self, topic: str, message: Any) -> None:
-        """Learn from one message of one of `topics`; what is wrong with it goes to `problems`."""
+        """Learn from one message on one of `topics`; its errors go to `problems`."""
         for modality in self._infos.get(topic, ()):
             self._learner.on_camera_info(topic, modality, message)
         if topic not in self._infos:
@@ -90,22 +90,22 @@ class BagRig:
 
 
 _ASSUMED = 70.0
-"""Degrees that a camera without any calibration is taken to see from side to side."""
+"""Assumed horizontal field of view, in degrees, of a camera without any calibration."""
 
 
 def choose_reference_camera(rig: Rig, frame_set: FrameSet, calibrated: Collection[Modality]) -> str | None:
-    """Give a rig without a label camera one: another calibrated sensor, or a camera whose lens is assumed.
+    """Choose a reference camera for a rig without one: a calibrated sensor, else an assumed pinhole camera.
 
     Args:
-        rig: changed where its label camera is not known.
-        frame_set: the sensors at hand.
+        rig: modified if it has no camera.
+        frame_set: the sensors to choose from.
         calibrated: modalities with a CameraInfo in the bag.
 
     Returns:
-        what was assumed, in a sentence; None where nothing had to be.
+        The assumption in a sentence; None if the rig is unchanged.
     """
     if rig.has_camera or CAMERA in calibrated:
-        return None  # a CameraInfo that was refused or is still to come is for the pipeline to name, as in the node
+        return None  # the pipeline reports a refused or missing CameraInfo, as in the node
     frames = frame_set.frames
     for modality in calibrated:
         if modality in frames and modality in rig.lenses:
@@ -123,7 +123,7 @@ def choose_reference_camera(rig: Rig, frame_set: FrameSet, calibrated: Collectio
 
 
 def _size(frame: SensorFrame) -> tuple[int, int] | None:
-    """(width, height) of what has pixels."""
+    """(width, height) of an image or event window; None for other payloads and undecodable images."""
     payload = frame.payload
     if isinstance(payload, RawImage | EventWindow):
         return payload.width, payload.height

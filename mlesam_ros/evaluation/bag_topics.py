@@ -1,4 +1,4 @@
-"""Which topic of a bag is which sensor, from types and names."""
+"""Find the topic of each sensor and of the ground truth in a bag, by types and names."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Modality
 
 CAMERA_INFO, TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
 TRUTH = "truth"
-"""What a topic with true labels is called where modalities are named."""
+"""Name of ground-truth labels in options that take a modality."""
 _IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
-# Words of topic names, the parts between slashes, underscores, dots and hyphens.
+# Words of topic names: the parts between slashes, underscores, dots and hyphens.
 _DEPTH_WORDS = {"depth", "compresseddepth"}
 _EVENT_WORDS = {"event", "events", "dvs", "prophesee", "metavision"}
 _LABEL_WORDS = {"label", "labels", "semantic", "semantics", "segmentation", "mask", "masks", "annotation", "seg"}
@@ -33,7 +33,7 @@ _POINTS = (
     ({"infra", "infra1", "infra2", "ir", "thermal", "mono", "gray", "grey"}, -3), ({"filtered", "obstacle"}, -3),
     ({"downsample", "downsampled", "voxel", "cluster", "clusters", "objects", "ground", "segmentation"}, -3),
 )  # fmt: skip
-"""Which of several topics is meant: words, and how much one of them speaks for it or against it."""
+"""Weights for choosing between several topics: a set of words, and the points that a topic with any of them gets."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class TopicSource:
 
 @dataclass(frozen=True)
 class Topics:
-    """Where a bag keeps what.
+    """Topics of a bag.
 
     Attributes:
         sensors: modality → its topic.
-        infos: modality → the topic of its CameraInfo, where there is one; the camera's even where it is not read.
-        truth: the topic with true labels, `sensor_msgs/Image` of whole numbers or a PNG as `CompressedImage`.
-        notes: choices that were made where several topics would do, one sentence each.
+        infos: modality → topic of its CameraInfo, if any; includes the camera's even if the camera is not read.
+        truth: topic of ground-truth labels, `sensor_msgs/Image` of integers or a PNG as `CompressedImage`.
+        notes: choices between several candidate topics, one sentence each.
     """
 
     sensors: dict[Modality, TopicSource]
@@ -66,16 +66,15 @@ def find_topics(
     parameters: NodeParameters | None = None,
     modalities: Collection[Modality] = MODALITIES,
 ) -> Topics:
-    """Decide which topic each modality is read from; one is guessed where the parameters do not name it.
+    """Choose the topic of each modality; guess it if the parameters do not name one.
 
     Args:
         topics: topic → type, of the whole bag.
-        parameters: of the sensors; those that they disable are not looked for.
-        modalities: what is looked for.
+        parameters: of the sensors; disabled sensors are skipped.
+        modalities: modalities to find.
 
     Raises:
-        BagError: the bag has not the topic that was named or its type is another, it lacks a sensor that is required,
-            or it has no sensor at all.
+        BagError: a named topic is missing or has another type, a required sensor is missing, or the bag has no sensor.
     """
     parameters = parameters or NodeParameters()
     notes: list[str] = []
@@ -101,7 +100,7 @@ def find_topics(
         )
     seeing = [m for m in sensors if sensors[m].type not in MESSAGE_TYPES[LIDAR]]
     found_infos = {m: _info_topic(m, sensors[m].topic, parameters, topics, notes) for m in seeing}
-    if CAMERA not in sensors:  # as in the node, masks are made in its view all the same
+    if CAMERA not in sensors:  # as in the node, it is the reference camera even if it is not read
         topic = _guess(CAMERA, topics, MESSAGE_TYPES[CAMERA], [], "") or parameters.resolve(parameters.camera.topic)
         found_infos = {CAMERA: _info_topic(CAMERA, topic, parameters, topics, []), **found_infos}
     infos = {m: info for m, info in found_infos.items() if info is not None}
@@ -109,16 +108,16 @@ def find_topics(
 
 
 def with_truth(found: Topics, topics: Mapping[str, str], name: str | None, option: str) -> Topics:
-    """Add the topic of true labels.
+    """Add the topic of ground-truth labels.
 
     Args:
         found: the sensors' topics.
         topics: topic → type, of the whole bag.
         name: of the topic; None to guess it from types and names.
-        option: with which the user names it, for the note where several topics would do.
+        option: command-line option that names the topic, for the note about several candidates.
 
     Raises:
-        BagError: the bag has not the topic that was named, or its type is another.
+        BagError: the named topic is missing, or has another type.
     """
     notes = list(found.notes)
     truth = _guess(TRUTH, topics, _IMAGES, notes, option) if name is None else _checked(TRUTH, name, topics, _IMAGES)
@@ -133,7 +132,7 @@ def _named(
     accepted: Sequence[str],
     notes: list[str],
 ) -> str | None:
-    """The bag's topic that a parameter names; None, and a note, where a file names one that the bag has not."""
+    """Resolve a topic named by a parameter; None, and a note, if a file names one that the bag does not have."""
     full = topic if topic in topics else parameters.resolve(topic)
     if full in topics or name in parameters.overridden:
         return _checked(name, full, topics, accepted)
@@ -148,7 +147,7 @@ def _info_topic(
     if name not in parameters.given or not isinstance(sensor, CameraParameters):
         beside = _info_of(topic, topics)
         default = parameters.resolve(sensor.info_topic) if isinstance(sensor, CameraParameters) else ""
-        named = f"{modality}.topic" in parameters.given  # the node then keeps to the default
+        named = f"{modality}.topic" in parameters.given  # the node then uses the default
         return default if beside is None and named and topics.get(default) == CAMERA_INFO else beside
     return _named(name, sensor.info_topic, parameters, topics, (CAMERA_INFO,), notes) if sensor.info_topic else None
 
@@ -165,11 +164,11 @@ def _checked(what: str, topic: str, topics: Mapping[str, str], accepted: Sequenc
 
 
 def _guess(what: str, topics: Mapping[str, str], accepted: Sequence[str], notes: list[str], option: str) -> str | None:
-    """The best candidate, and a note where there are others, with the option that chooses."""
+    """Best candidate, or None; if there are several, add a note with the option that chooses."""
     candidates = [topic for topic, kind in topics.items() if kind in accepted and _name_matches(what, topic, kind)]
     candidates.sort(key=lambda topic: (*_rank(topic, topics[topic], accepted), len(topic), topic))
     best = candidates[0] if candidates else None
-    others = [topic for topic in candidates[1:] if not topic.startswith(f"{best}/")]  # not the same, compressed
+    others = [topic for topic in candidates[1:] if not topic.startswith(f"{best}/")]  # not its compressed variant
     if best is not None and others:
         notes.append(f"{what} is read from {best}; {', '.join(others)} would do as well: choose with {option}.")
     elif best is None and what == LIDAR and (clouds := [topic for topic, kind in topics.items() if kind in accepted]):
@@ -178,7 +177,7 @@ def _guess(what: str, topics: Mapping[str, str], accepted: Sequence[str], notes:
 
 
 def _name_matches(what: str, topic: str, kind: str) -> bool:
-    """Whether an image topic's name is that of such a sensor; most other types are clear by themselves."""
+    """Whether a topic's name fits a sensor; the names matter mostly for images, other types are specific."""
     found = words(topic)
     if found & _MADE_WORDS:
         return False
@@ -198,21 +197,21 @@ def _name_matches(what: str, topic: str, kind: str) -> bool:
 
 
 def _rank(topic: str, kind: str, accepted: Sequence[str]) -> tuple[int, int, int]:
-    """Fewer is better: a sensor's own type before pictures, then the name, then raw before compressed."""
+    """Sort key, lowest first: a sensor's own message type before images, then the name, then raw before compressed."""
     found = words(topic)
     points = sum(value for group, value in _POINTS if found & group)
     if "front" in found and found & {"left", "right"}:
-        points -= 3  # the corner of a ring of cameras, not its front
+        points -= 3  # the front corner of a camera ring, not its front
     return int(kind in _IMAGES and accepted[0] not in _IMAGES), -points, accepted.index(kind)
 
 
 def words(topic: str) -> set[str]:
-    """The parts of a topic's name, in lower case."""
+    """Parts of a topic's name, in lower case."""
     return set(re.split(r"[/_.\-]+", topic.lower())) - {""}
 
 
 def _info_of(topic: str, topics: Mapping[str, str]) -> str | None:
-    """The CameraInfo beside a picture: image_transport's convention is the same namespace, or the nearest above it."""
+    """CameraInfo topic of an image topic: in the same namespace, as in image_transport, or in the nearest parent."""
     infos = [info for info, kind in topics.items() if kind == CAMERA_INFO]
     beside = [info for info in infos if f"{topic}/".startswith(info.rsplit("/", 1)[0] + "/")]
     return max(beside, key=lambda info: (info.count("/"), info), default=None)

@@ -1,4 +1,4 @@
-"""True labels: from a bag's topic, or from a folder of pictures."""
+"""Read ground-truth labels from image messages or from a folder of label images."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _LAYOUTS = {
     "32SC1": PixelFormat("i4", 1),
 }
 _ASPECT = 0.01
-"""Share by which the ratio of the sides of labels and camera may differ, more than by rounding to whole pixels."""
+"""Largest relative difference of the aspect ratios of labels and camera, beyond rounding to whole pixels."""
 _JPEG = b"\xff\xd8"
 _STAMP = re.compile(r"\d{16,19}")
 
 
 @dataclass(frozen=True)
 class Truth:
-    """True labels of one moment.
+    """Ground-truth labels of one image.
 
     Attributes:
-        time: nanoseconds, that of the picture which was labeled: its stamp without the camera's offset.
+        time: nanoseconds, of the labeled image: its stamp without the camera's offset.
         labels: (H, W) uint8 ids.
     """
 
@@ -47,11 +47,11 @@ class Truth:
 
 
 def labels_of(picture: RawImage | CompressedImage, space: LabelSpace) -> Labels:
-    """The ids in an image of labels.
+    """Decode the ids of a label image.
 
     Args:
         picture: one channel of 8 to 32-bit integers, see `_LAYOUTS`, or a PNG of one channel.
-        space: what the ids mean.
+        space: label space of the ids.
 
     Returns:
         (H, W) uint8.
@@ -71,7 +71,7 @@ def labels_of(picture: RawImage | CompressedImage, space: LabelSpace) -> Labels:
 
 
 def check_aspect(labels: tuple[int, ...], camera: tuple[int, ...]) -> None:
-    """Refuse labels that cannot show what the camera shows.
+    """Refuse labels with another aspect ratio than the camera's.
 
     Args:
         labels: (H, W) of the labels.
@@ -90,17 +90,17 @@ def check_aspect(labels: tuple[int, ...], camera: tuple[int, ...]) -> None:
 
 
 class LabelFolder:
-    """A folder of label pictures, one PNG per moment, called by its stamp in nanoseconds (`1700000000123456789.png`).
+    """Folder of label images, one PNG each, with the stamp in nanoseconds as file name (`1700000000123456789.png`).
 
     Attributes:
-        stamps: of all pictures, in order.
+        stamps: of all label images, sorted.
     """
 
     def __init__(self, folder: str | Path, space: LabelSpace) -> None:
         """List the folder.
 
         Raises:
-            BagError: it does not exist, or holds no picture called by a stamp.
+            BagError: it does not exist, or holds no PNG with a stamp as name.
         """
         self._folder, self._space = Path(folder), space
         found = {int(m[0]): p for p in sorted(self._folder.glob("*.png")) if (m := _STAMP.search(p.stem))}
@@ -113,15 +113,15 @@ class LabelFolder:
         self.stamps = sorted(found)
 
     def near(self, time: int, tolerance: int, offset: int = 0) -> Truth | None:
-        """The labels of the picture nearest to a time, where there is one within the tolerance.
+        """Labels of the image nearest to a time; None if none is within the tolerance.
 
         Args:
             time: nanoseconds.
             tolerance: nanoseconds.
-            offset: nanoseconds by which the stamps that the pictures are called by are late.
+            offset: nanoseconds by which the stamps in the file names are late.
 
         Raises:
-            ImageError: the file is no picture.
+            ImageError: the file is no image.
             LabelError: an id that is neither a class nor 255.
         """
         stamp = time + offset

@@ -1,4 +1,4 @@
-"""A bag as the live node would hear it: the same readers, the same synchronizer, the recorded clock."""
+"""Replay a bag as the live node would receive it: the same readers and synchronizer, on the recorded clock."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ from mlesam_ros.types import NANOSECONDS, FrameSet, Modality, RawImage, SensorFr
 
 _DAMAGED = "its bytes are not what its type says"
 _TURNS = 3
-"""Times that the frame or the size on a topic may change before it counts as that of several sensors."""
+"""Changes of frame_id or image size on a topic, above which it counts as shared by several sensors."""
 
 
 class Replay:
     """Plays a bag into a synchronizer.
 
     Attributes:
-        synchronizer: counts what becomes of the frames until they are in a set.
-        account: what becomes of them then; whoever makes masks of the sets tells it.
-        unreadable: modality → why the content of messages is refused → messages.
-        problems: topic → what is wrong with its newest bad message.
-        warnings: one sentence for each thing that was got round.
-        heard: seconds of the bag that were listened to so far.
-        label_offset: nanoseconds by which the stamps of true labels are late, as those of the camera are, read or not.
+        synchronizer: counts the outcome of the frames until they are in a set.
+        account: counts the outcome of the frames in sets; updated by the caller that segments the sets.
+        unreadable: modality → reason for refusing a message's content → messages.
+        problems: topic → problem of its newest invalid message.
+        warnings: one sentence for each sensor clock that differs from the time of recording.
+        heard: seconds of the bag that are replayed so far.
+        label_offset: nanoseconds by which the stamps of ground-truth labels are late: the camera's offset, even if no
+            camera is read.
     """
 
     def __init__(
@@ -49,20 +50,20 @@ class Replay:
         drops: Sequence[Outage] = (),
         event_window: float = 0.0,
     ) -> None:
-        """Prepare; see whether the bag's clock can be used.
+        """Create the message readers and compare the sensors' clocks with the time of recording.
 
         Args:
             reader: the open bag.
             topics: of its sensors.
-            calibration: told about CameraInfo and TF as they come.
-            space: what the true labels mean.
+            calibration: receives CameraInfo and TF messages during the replay.
+            space: label space of the ground-truth labels.
             parameters: of the sensors.
-            drops: sensors to silence.
-            event_window: seconds of events where the parameters leave it open, as the checkpoint was trained.
+            drops: outages to simulate.
+            event_window: window of events in seconds, as in the checkpoint's training, if the parameters set none.
 
         Raises:
-            BagError: no sensor said anything.
-            ConfigError: a drop that silences nothing.
+            BagError: the bag has no message of any sensor.
+            ConfigError: an outage matches no sensor.
         """
         parameters = parameters or NodeParameters()
         self.synchronizer = Synchronizer(sync_config(parameters, topics.sensors))
@@ -86,11 +87,11 @@ class Replay:
 
     @property
     def rig(self) -> Rig:
-        """What is known about the mounting by now."""
+        """The rig learned so far."""
         return self._calibration.rig
 
     def steps(self, start: float = 0.0, duration: float | None = None) -> Iterator[FrameSet | Truth]:
-        """Sets as they become ready, and true labels as they come.
+        """Yield frame sets when they become ready, and ground-truth labels when they were recorded.
 
         Args:
             start: seconds from the bag's beginning.
@@ -119,7 +120,7 @@ class Replay:
         self.synchronizer.flush()
 
     def busy(self, seconds: float) -> None:
-        """The consumer of the set handed out last is busy for so long, by the bag's clock.
+        """Set how long, by the bag's clock, the consumer processes the last set.
 
         Sets that become ready meanwhile wait, and the newest of them supersedes the others, as in the live node.
         """
@@ -127,18 +128,18 @@ class Replay:
 
     @property
     def found(self) -> dict[Modality, dict[str, Found]]:
-        """Modality → what was found out about its data; see `FrameReader.found`."""
+        """Modality → detected properties of its data; see `FrameReader.found`."""
         return {frames.modality: frames.found for frames in self._frames.values()}
 
     @property
     def counters(self) -> dict[Modality, dict[str, int]]:
-        """Modality → what became of its messages; see `Account.counters`."""
+        """Modality → outcome → messages; see `Account.counters`."""
         refused = self._refused_before_sync
         return self.account.counters(self.synchronizer.counters, {m: why.total() for m, why in refused.items()})
 
     @property
     def refusals(self) -> dict[Modality, BoundedCounter]:
-        """Modality → why its messages were refused, in the node's words → messages."""
+        """Modality → reason for refusal, worded as in the node → messages."""
         synchronized, reasons = self.synchronizer.refusals, self.account.reasons
         return {
             m: BoundedCounter().add(synchronized[m], why, reasons.get(m, {}))
@@ -159,7 +160,7 @@ class Replay:
                 yield self._truth(message)
                 return
             frame = self._frames[topic].read(message)
-        except Exception as error:  # as in the node, whatever is in a message costs that message alone
+        except Exception as error:  # as in the node, an invalid message is skipped, whatever it raises
             problem = self.problems[topic] = format_error(error)
             if topic in self._frames:
                 self.unreadable[self._frames[topic].modality].count(problem)
@@ -173,7 +174,7 @@ class Replay:
                 yield found
 
     def _check_sender(self, topic: str, frame: SensorFrame) -> None:
-        """Note a topic with the messages of two sensors: other frames, or images of other sizes."""
+        """Record a problem if a topic alternates between frames or image sizes, as two sensors on it would."""
         payload = frame.payload
         size = f" of {payload.width}x{payload.height}" if isinstance(payload, RawImage) else ""
         sender, senders = f"{frame.frame_id!r}{size}", self._senders.setdefault(topic, [])
@@ -189,13 +190,13 @@ class Replay:
         return Truth(stamp_ns(message.header) - self.label_offset, labels_of(label_image(message), self._space))
 
     def _ready_sets(self, until: int | None = None) -> Iterator[FrameSet]:
-        """Sets that become ready between two messages: a sensor's max_wait ends, or the consumer is free again."""
+        """Yield sets that become ready between two messages, when a max_wait ends or the consumer is free again."""
         for taken, found in ready_sets(self.synchronizer, until, lambda: self._free):
             self._taken = taken
             yield found
 
     def _judged_clocks(self) -> Clocks:
-        """The sensors' clocks, with a warning of each sensor whose messages the synchronizer will refuse."""
+        """Compare the sensors' clocks; warn about each sensor whose messages the synchronizer will refuse."""
         pairs: dict[Modality, list[tuple[int, int]]] = {}
         for topic, frames in self._frames.items():
             for _, _, recorded, message in islice(self._reader.messages([topic]), GLANCE):
@@ -218,7 +219,7 @@ class Replay:
 
 
 def _drops_by_topic(drops: Sequence[Outage], topics: Topics) -> dict[str, list[Outage]]:
-    """Topic → its silences. A modality's name stands for its own topic here, whatever that is called."""
+    """Topic → its outages. An outage's target is a modality, which stands for its topic, or matches topic names."""
     sensors = {modality: source.topic for modality, source in topics.sensors.items()}
     found: dict[str, list[Outage]] = {}
     for drop in drops:

@@ -38,18 +38,18 @@ _PLY_NAMES = {"f": "float", "u": "uchar"}
 
 
 class CloudFiles(MaskListener):
-    """Writes the labeled cloud of every mask that a LiDAR took part in, called by its stamp."""
+    """Writes the labeled point cloud of every mask that used a LiDAR, with the stamp as file name."""
 
     def __init__(self, folder: Path, space: LabelSpace, form: str = "ply") -> None:
-        """Make the folder.
+        """Create the folder.
 
         Args:
-            folder: where to.
-            space: the colors.
+            folder: for the files.
+            space: label space with the colors.
             form: one of `FORMS`.
 
         Raises:
-            FileError: it cannot be made.
+            FileError: the folder cannot be created.
         """
         self._folder, self._space, self._form = folder, space, form
         try:
@@ -58,7 +58,7 @@ class CloudFiles(MaskListener):
             raise write_error(folder, error, 0) from error
 
     def take(self, made: MaskRecord) -> None:
-        """Write a cloud.
+        """Write a point cloud.
 
         Raises:
             FileError: the disk is full.
@@ -72,7 +72,7 @@ class CloudFiles(MaskListener):
 
 
 def points_of(made: MaskRecord, space: LabelSpace) -> npt.NDArray[np.void] | None:
-    """(M,) of `render.POINT`, the points that the label camera sees; None without a LiDAR."""
+    """(M,) of `visualization.POINT`, the points inside the label camera's image; None without a LiDAR."""
     sweep = made.frame_set.frames.get(LIDAR)
     if sweep is None or not isinstance(sweep.payload, PointCloud):
         return None
@@ -80,11 +80,11 @@ def points_of(made: MaskRecord, space: LabelSpace) -> npt.NDArray[np.void] | Non
 
 
 def write_ply(path: Path, points: npt.NDArray[np.void]) -> None:
-    """Binary PLY: x y z intensity (float), label red green blue (uchar).
+    """Write a binary PLY file: x y z intensity (float), label red green blue (uchar).
 
     Args:
         path: the file.
-        points: (M,) of `render.POINT`.
+        points: (M,) of `visualization.POINT`.
     """
     rows = np.zeros(len(points), _PLY)
     for name in ("x", "y", "z", "intensity", "label"):
@@ -97,14 +97,14 @@ def write_ply(path: Path, points: npt.NDArray[np.void]) -> None:
 
 
 def write_pcd(path: Path, points: npt.NDArray[np.void]) -> None:
-    """Binary PCD 0.7 with the fields x y z intensity label rgb, as PCL and RViz read them.
+    """Write a binary PCD 0.7 file with the fields x y z intensity label rgb, as PCL and RViz read them.
 
     Args:
         path: the file.
-        points: (M,) of `render.POINT`.
+        points: (M,) of `visualization.POINT`.
     """
     columns = _columns(points.dtype)
-    packed = np.dtype([(name, kind.newbyteorder("<")) for name, kind in columns])  # PCD knows no padding
+    packed = np.dtype([(name, kind.newbyteorder("<")) for name, kind in columns])  # PCD has no padding
     rows = np.zeros(len(points), packed)
     for name, _ in columns:
         rows[name] = points[name]
@@ -127,19 +127,19 @@ NODE = "/mlesam"
 
 
 class ResultBag(MaskListener):
-    """Writes what the node would publish, every mask, with the truth beside it. To be used in a `with` statement."""
+    """Writes the messages that the node would publish for every mask, and ground truth, to a bag; a context manager."""
 
     def __init__(self, path: str | Path, space: LabelSpace, topics: dict[Modality, str], alpha: float) -> None:
         """Create the bag.
 
         Args:
             path: its folder, which must not exist.
-            space: what the labels mean.
+            space: label space of the masks.
             topics: modality → topic, for the status.
             alpha: weight of the colors in the overlay.
 
         Raises:
-            BagError: it exists, or cannot be made.
+            BagError: the folder exists, or cannot be created.
         """
         self._writer = BagWriter(path)
         self._space, self._topics, self._alpha = space, topics, alpha
@@ -155,7 +155,7 @@ class ResultBag(MaskListener):
         self._writer.close()
 
     def take(self, made: MaskRecord) -> None:
-        """Write one mask in all its forms.
+        """Write all messages of one mask.
 
         Raises:
             BagError: the disk is full.
@@ -174,7 +174,7 @@ class ResultBag(MaskListener):
         add(f"{NODE}/status", STATUS, stamp, status(provenance, self._topics, made.counters, made.found))
 
     def compare(self, stamp: int, labels: Labels, truth: Labels) -> None:
-        """Write the truth, where the mask has met it.
+        """Write the ground truth of a mask.
 
         Raises:
             BagError: the disk is full.
@@ -182,7 +182,7 @@ class ResultBag(MaskListener):
         self._writer.add(f"{NODE}/truth", IMAGE, stamp, pixels(stamp, self._frame, truth, "mono8"))
 
     def _add_mounting(self, made: MaskRecord) -> None:
-        """Static transforms as they become known; the moving ones are in the bag that was evaluated."""
+        """Write new static transforms; dynamic ones are in the evaluated bag."""
         new = [entry for entry in made.rig.tree.static_transforms() if entry[1] not in self._known]
         if new:
             self._known.update(child for _, child, _ in new)

@@ -1,4 +1,4 @@
-"""`metrics.json`: an evaluation as numbers with stable keys; `docs/results.md` documents them."""
+"""Figures of an evaluation for `metrics.json`, with stable keys; `docs/results.md` documents them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STAGES = ("encode", "model", "decode")
 
 
 def metrics(evaluation: Evaluation, options: Options, pipeline: Pipeline) -> dict[str, Any]:
-    """Everything about one bag, with JSON types. Scores are in percent, times in milliseconds."""
+    """All figures of one bag, with JSON types. Scores are in percent, times in milliseconds."""
     return {
         "bag": str(evaluation.bag),
         "bag_sha256": bag_sha256(evaluation.bag),
@@ -40,12 +40,12 @@ def metrics(evaluation: Evaluation, options: Options, pipeline: Pipeline) -> dic
 
 
 def summary(parts: Mapping[str, Evaluation], options: Options, pipeline: Pipeline) -> dict[str, Any]:
-    """The same over several bags taken as one: every count and every mask of all of them, in the order given.
+    """Figures of several bags as one: all their counts and masks, in the order given.
 
     Args:
-        parts: what a bag is called → what came out of it.
-        options: as they were evaluated with.
-        pipeline: as they were evaluated with.
+        parts: name of a bag → its evaluation.
+        options: of all evaluations.
+        pipeline: of all evaluations.
     """
     space = pipeline.config.label_space
     scores = Scores(len(space))
@@ -63,7 +63,7 @@ def summary(parts: Mapping[str, Evaluation], options: Options, pipeline: Pipelin
 
 
 def figures(scores: Scores, space: LabelSpace) -> dict[str, Any]:
-    """What follows from the masks, and from their comparison with the truth where there was one."""
+    """Figures of the masks, and of their comparison with ground truth if there is any."""
     traces = scores.traces
     return {
         "masks": len(traces),
@@ -80,7 +80,7 @@ def figures(scores: Scores, space: LabelSpace) -> dict[str, Any]:
 
 
 def quality(scores: Scores, space: LabelSpace) -> dict[str, Any]:
-    """Comparison with the truth; every figure None where there was none."""
+    """Scores against ground truth; None or empty without ground truth."""
     found = scores.confusion.summary(space.names) if scores.compared else None
     keys = ("macc", "fwiou", "pixel_accuracy", "miou_all")
     return {
@@ -93,7 +93,7 @@ def quality(scores: Scores, space: LabelSpace) -> dict[str, Any]:
 
 
 def bag_sha256(bag: Path) -> str:
-    """SHA-256 over a bag's files in the order of their names."""
+    """SHA-256 of a bag's files in the order of their names."""
     digest = hashlib.sha256()
     for file in sorted(bag.iterdir()) if bag.is_dir() else [bag]:
         if file.is_file():
@@ -104,13 +104,13 @@ def bag_sha256(bag: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """What ran here."""
+    """Versions of Python and packages, and the machine's architecture."""
     packages = {name: version(name) for name in ("mlesam_ros", "torch", "numpy", "rosbags")}
     return {"python": platform.python_version(), "machine": platform.machine(), **packages}
 
 
 def configuration(options: Options, pipeline: Pipeline) -> dict[str, Any]:
-    """What the figures depend on besides the bag."""
+    """Configuration that the figures depend on besides the bag."""
     config = pipeline.config
     return {
         "device": pipeline.device, "precision": pipeline.precision, "backbone": config.backbone,
@@ -122,7 +122,7 @@ def configuration(options: Options, pipeline: Pipeline) -> dict[str, Any]:
 
 
 def _written(drop: Outage) -> str:
-    """As `--drop` reads it."""
+    """Format an outage as `--drop` reads it."""
     end = "" if math.isinf(drop.end) else f"{drop.end:g}"
     return f"{drop.target}@{drop.start:g}..{end}"
 
@@ -167,7 +167,7 @@ def _shares(scores: Scores, space: LabelSpace) -> dict[str, float]:
 
 
 def _router(traces: Sequence[MaskMetrics]) -> dict[str, dict[Modality, float]]:
-    """Level → modality → mean weight over the masks that it took part in."""
+    """Level → modality → mean weight over the masks that used it."""
     out: dict[str, dict[Modality, float]] = {}
     for level in traces[0].weights if traces else ():
         rows: dict[Modality, list[float]] = {}

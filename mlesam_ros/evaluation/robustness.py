@@ -1,7 +1,7 @@
-"""What a bag's masks are worth when sensors fail: every subset of them, pictures that are empty, holed or noisy.
+"""Evaluate masks with failed sensors: every subset of them, and images that are empty, partly zeroed or noisy.
 
-`ANY` runs the network on what is there, as a robot does that knows its sensor is dead. EMM, RMM and NM are the
-protocols of arXiv 2503.18445, see `mlesam_ros.corruptions`: damaged pictures are shown to the network as they are.
+`ANY` runs the network without the missing sensors, as on a robot that detects the failure. EMM, RMM and NM are the
+protocols of arXiv 2503.18445, see `mlesam_ros.corruptions`: the network reads the corrupted images.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ from mlesam_ros.types import DEPTH, LIDAR, FrameSet, Modality
 Labels = npt.NDArray[np.uint8]
 
 _RANGING = (DEPTH, LIDAR)
-"""Sensors whose distances another sensor's picture may be drawn with."""
+"""Sensors whose distances may be used to register another sensor's image."""
 
 
 class RobustnessResults:
-    """Counts what damaged sets were worth, apart for each set of sensors that was there before the damage."""
+    """Accumulates the scores of corrupted sets, separately for each combination of sensors before the corruption."""
 
     def __init__(self, classes: int) -> None:
-        """Nothing yet."""
+        """Start with empty counters for a label space of `classes`."""
         self._classes = classes
         self._confusions: dict[tuple[Subset, Corruption], Confusion] = {}
         self._agreements: dict[tuple[Subset, Corruption], npt.NDArray[np.int64]] = defaultdict(_no_counts)
 
     def agree(self, used: Subset, found: Mapping[Corruption, Labels]) -> None:
-        """Compare one set's damaged forms with its undamaged one.
+        """Count the pixels on which the corrupted forms of a set agree with the intact set.
 
         Args:
             used: its sensors.
-            found: of `RobustnessEvaluator`.
+            found: labels as `RobustnessEvaluator` returns them.
         """
         whole = found[Corruption(ANY, used)]
         for damage, labels in found.items():
             self._agreements[used, damage] += np.array((1, (labels == whole).sum(), labels.size))
 
     def compare(self, used: Subset, damage: Corruption, truth: Labels, labels: Labels) -> None:
-        """Compare a damaged set's labels with the truth."""
+        """Compare the labels of a corrupted set with ground truth."""
         self._confusions.setdefault((used, damage), Confusion(self._classes)).add(truth, labels)
 
     def merge(self, other: RobustnessResults) -> None:
-        """Add another bag's."""
+        """Add the counts of another bag."""
         for key, confusion in other._confusions.items():
             self._confusions.setdefault(key, Confusion(self._classes)).merge(confusion)
         for key, counts in other._agreements.items():
@@ -61,15 +61,15 @@ class RobustnessResults:
 
     @property
     def sensors(self) -> Subset:
-        """Of the sets that count: the most that any set had, and of equals the most frequent. Empty without trials.
+        """Sensors of the sets that are scored: the largest combination, of equal sizes the most frequent one.
 
-        Rows that average over different sets could not be compared with each other.
+        Empty without any set. Scoring one combination only keeps the rows comparable.
         """
         seen = {used: int(counts[0]) for (used, _), counts in self._agreements.items()}
         return max(seen, key=lambda used: (len(used), seen[used]), default=())
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per subset that is left: `sensors`, `masks`, and `miou` and `agreement` in percent."""
+        """One row per subset of the sensors: `sensors`, `masks`, and `miou` and `agreement` in percent."""
         sensors, rows = self.sensors, []
         for subset in subsets(sensors):
             damage = Corruption(ANY, subset)
@@ -79,7 +79,7 @@ class RobustnessResults:
         return rows
 
     def summary(self) -> dict[str, Any]:
-        """See `figures`; of the sets that count."""
+        """Averages over the sets with `sensors`; see `corruptions.figures`."""
         sensors = self.sensors
         found = {damage: c.miou_present for (used, damage), c in self._confusions.items() if used == sensors}
         return figures(found, sensors)
@@ -91,22 +91,22 @@ class RobustnessResults:
 
 
 class RobustnessEvaluator:
-    """Makes the masks of a set's damaged forms; the encoder sees each picture once per kind of damage."""
+    """Segments the corrupted forms of a set; the backbone encodes each image once per kind of corruption."""
 
     def __init__(self, pipeline: Pipeline) -> None:
-        """Use a pipeline."""
+        """Evaluate with `pipeline`."""
         self._pipeline = pipeline
 
     def __call__(self, frame_set: FrameSet, used: Subset, rig: Rig) -> dict[Corruption, Labels]:
-        """Try everything on one set.
+        """Segment all corrupted forms of one set.
 
         Args:
-            frame_set: that the pipeline has just segmented, without frames that it could not use.
+            frame_set: the set that the pipeline has just segmented, without unusable frames.
             used: its sensors, in the model's order.
-            rig: as the pipeline was told.
+            rig: the rig that the pipeline used.
 
         Returns:
-            damage → (h, w) uint8 labels of the network's size, the undamaged set as `Corruption(ANY, used)` among them.
+            Corruption → (h, w) uint8 labels of the network's size; the intact set is `Corruption(ANY, used)`.
         """
         images = dict(self._pipeline.images)
         intact = self._pipeline.features(images)
@@ -127,9 +127,9 @@ class RobustnessEvaluator:
     def _without_ranging(
         self, frame_set: FrameSet, used: Subset, rig: Rig, images: Mapping[Modality, Image], intact: Features
     ) -> Iterator[tuple[Subset, Features]]:
-        """Features for each subset of the ranging sensors.
+        """Yield the features for each subset of the ranging sensors.
 
-        A picture may be drawn with the distances that another sensor measured: without that one it is another picture.
+        An image that is registered with another sensor's distances changes without that sensor.
         """
         ranging = tuple(m for m in used if m in _RANGING)
         yield ranging, intact
@@ -143,5 +143,5 @@ class RobustnessEvaluator:
 
 
 def _no_counts() -> npt.NDArray[np.int64]:
-    """Masks, equal pixels, all pixels."""
+    """Zeros for (masks, equal pixels, all pixels)."""
     return np.zeros(3, np.int64)

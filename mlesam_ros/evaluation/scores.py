@@ -1,4 +1,4 @@
-"""Scores of masks: against ground truth and against the mask before, as listeners of an evaluation."""
+"""Score masks against ground truth and against the previous mask, and define the listener interface for masks."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ Subset = tuple[Modality, ...]
 on_match = Callable[[int, Labels, Labels], None]
 
 SLACK = 5_000_000
-"""Nanoseconds by which the stamp of true labels may miss that of the picture which they label."""
+"""Largest difference, in nanoseconds, between the stamps of ground-truth labels and of the image that they label."""
 _WAITING = 30
-"""Masks, and true labels, that wait for their partner."""
+"""Capacity of each buffer: masks without ground truth, and ground-truth labels without a mask."""
 
 
 @dataclass
 class MaskMetrics:
-    """One line per mask: small enough to keep for hours.
+    """Metrics of one mask, without its pixels.
 
     Attributes:
         stamp: nanoseconds.
-        used: modalities that took part.
+        used: modalities that the mask was made from.
         skews: modality → seconds.
         weights: level → modality → router weight.
-        confidence: mean over the picture, 0 to 1.
-        consistency: share of pixels with the label of the mask before; None for the first.
+        confidence: mean over the image, 0 to 1.
+        consistency: share of pixels with the same label as in the previous mask; None for the first mask.
         timings: stage → seconds.
-        miou: against the truth, over the classes present in it, 0 to 1; None without truth.
+        miou: mIoU over the classes present in the ground truth, 0 to 1; None without ground truth.
     """
 
     stamp: int
@@ -57,24 +57,24 @@ class MaskMetrics:
 
 
 class Scores:
-    """Takes masks and truths in any order and counts.
+    """Pairs masks with ground-truth labels, in any order of arrival, and accumulates their scores.
 
     Attributes:
         classes: size of the label space.
         traces: one per mask, in order.
-        confusion: masks against truths of the same stamp.
-        compared: masks that met their truth.
-        shares: (C + 1,) pixels per predicted class, the unlabeled last.
-        trials: what other masks of the same sets were worth; filled with `robustness`.
-        warnings: why true labels were not compared, each sentence once.
+        confusion: confusion matrix of masks and ground truth with the same stamp.
+        compared: number of masks that were compared with ground truth.
+        shares: (C + 1,) pixels per predicted class, unlabeled pixels last.
+        trials: scores of masks from degraded sets; filled if the option `robustness` is set.
+        warnings: reasons why ground-truth labels were not compared, each sentence once.
     """
 
     def __init__(self, classes: int, met: Sequence[on_match] = ()) -> None:
-        """Nothing yet.
+        """Start with empty counters.
 
         Args:
             classes: size of the label space.
-            met: told (stamp, labels, truth) of every mask that meets its truth.
+            met: called with (stamp, labels, ground-truth labels) for every mask that is compared.
         """
         self.classes = classes
         self.traces: list[MaskMetrics] = []
@@ -95,13 +95,13 @@ class Scores:
         others: Mapping[Corruption, Labels] | None = None,
         camera: tuple[int, int] | None = None,
     ) -> MaskMetrics:
-        """A mask was made.
+        """Add a mask.
 
         Args:
-            frame_set: what from.
-            mask: by all sensors of the set.
-            others: of `Ablation`.
-            camera: (H, W) of the camera's images; None where the mask has its size.
+            frame_set: the set that the mask was made from.
+            mask: from all sensors of the set.
+            others: labels from degraded sets, as `RobustnessEvaluator` returns them.
+            camera: (H, W) of the camera's images; None if the mask has the same size.
         """
         skews = {m: frame_set.skews[m] / NANOSECONDS for m in mask.used}
         consistency = None
@@ -121,16 +121,16 @@ class Scores:
         return trace
 
     def match(self, time: int) -> None:
-        """Compare the mask of the set of this time with its truth, if that came before it."""
+        """Compare the mask of the set at `time` with ground-truth labels that were received before it."""
         self._compare(time, _nearest(self._truths, time))
 
     def take_truth(self, truth: Truth) -> None:
-        """True labels came; the mask that they belong to may have come before or comes later, see `match`."""
+        """Add ground-truth labels; compare them with their mask now, or in `match` if the mask follows later."""
         _keep(self._truths, truth.time, truth.labels)
         self._compare(_nearest(self._masks, truth.time), truth.time)
 
     def merge(self, other: Scores) -> None:
-        """Add what was counted over another bag; its masks come after ours."""
+        """Add the scores of another bag; its masks are appended."""
         self.traces += other.traces
         self.confusion.merge(other.confusion)
         self.compared += other.compared
@@ -139,7 +139,7 @@ class Scores:
         self.warnings |= other.warnings
 
     def finish(self) -> None:
-        """No mask and no truth will come any more: let go of what waits and of those who were told."""
+        """End the evaluation: release unmatched masks, unmatched ground truth, and callbacks."""
         self._masks.clear()
         self._truths.clear()
         self._previous, self._met = None, ()
@@ -184,14 +184,14 @@ def _nearest(waiting: Iterable[int], time: int) -> int | None:
 
 
 def resized(labels: Labels, shape: tuple[int, ...]) -> Labels:
-    """Labels on the truth's pixels, so that no true pixel is invented or lost."""
+    """Resize labels to the shape of the ground truth, by nearest neighbor; the ground truth is never resampled."""
     if labels.shape == shape:
         return labels
     return resize_nearest(labels, (shape[0], shape[1]))
 
 
 def percentiles_ms(seconds: Iterable[float]) -> dict[str, float | None]:
-    """The 50th, 95th and 99th percentile in milliseconds; None without any."""
+    """50th, 95th and 99th percentile in milliseconds; None without values."""
     values = list(seconds)
     names: Sequence[str] = ("p50", "p95", "p99")
     if not values:
@@ -201,17 +201,17 @@ def percentiles_ms(seconds: Iterable[float]) -> dict[str, float | None]:
 
 @dataclass(frozen=True)
 class MaskRecord:
-    """One mask.
+    """A mask with its inputs and metrics.
 
     Attributes:
-        frame_set: what it was made from, frames that could not be used left out.
-        images: modality → (3, h, w) float32, the pictures that the network read.
+        frame_set: the set that the mask was made from, without unusable frames.
+        images: modality → (3, h, w) float32, the network's input images.
         mask: the mask.
-        rig: as it is known by now.
-        trace: its figures; a truth that comes later is added to it.
-        counters: modality → fate → messages so far.
+        rig: the calibration when the mask was made.
+        trace: metrics of the mask; `miou` is set later if the ground truth follows the mask.
+        counters: modality → outcome → messages so far.
         sequence: 1 for the first mask.
-        found: modality → what its data turned out to be; see `FrameReader.found`.
+        found: modality → detected properties of its data; see `FrameReader.found`.
     """
 
     frame_set: FrameSet
@@ -224,21 +224,21 @@ class MaskRecord:
     found: Mapping[Modality, Mapping[str, Found]] = field(default_factory=dict)
 
     def picture(self) -> npt.NDArray[np.uint8] | None:
-        """(H, W, 3) RGB of the camera's frame in the set; None where there is none."""
+        """(H, W, 3) RGB image of the camera in the set; None without a camera frame."""
         return camera_rgb(self.frame_set)
 
 
 class MaskListener:
-    """Whoever wants to see masks as they are made: the result bag, the report, the clouds."""
+    """Callback interface for finished masks, implemented by the result bag, the report and the point-cloud files."""
 
     def take(self, made: MaskRecord) -> None:
-        """A mask was made."""
+        """Handle a finished mask."""
 
     def compare(self, stamp: int, labels: Labels, truth: Labels) -> None:
-        """A mask met its truth, at once or some masks later.
+        """Handle a mask that was compared with ground truth, possibly after `take` of later masks.
 
         Args:
-            stamp: nanoseconds, the mask's.
-            labels: (H, W) uint8, the mask's.
-            truth: (h, w) uint8.
+            stamp: nanoseconds, of the mask.
+            labels: (H, W) uint8, of the mask.
+            truth: (h, w) uint8, ground-truth labels.
         """

@@ -1,1 +1,1 @@
-"""`report.html`: an evaluation as one page that needs nothing but a browser."""
+"""`report.html`: an evaluation as one self-contained HTML page."""

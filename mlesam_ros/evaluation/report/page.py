@@ -1,4 +1,4 @@
-"""The page itself: plots, tables and moments put into the template."""
+"""Fill the template of `report.html` with plots, tables and samples."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def write_report(
     moments: Sequence[ReportSample],
     space: LabelSpace,
 ) -> None:
-    """Write one bag's page.
+    """Write the page of one bag.
 
     Args:
         path: the file.
-        figures: of `metrics`.
+        figures: as `metrics` returns them.
         traces: one per mask.
-        moments: to look at.
+        moments: samples of masks to show.
         space: names and colors.
 
     Raises:
-        FileError: it cannot be written.
+        FileError: the file cannot be written.
     """
     name = Path(figures["bag"]).name
     parts = [
@@ -86,17 +86,17 @@ def write_report(
 def write_overview(
     path: Path, figures: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], space: LabelSpace
 ) -> None:
-    """Write the page of several bags: each with its figures and the way to its own page, and all of them as one.
+    """Write the page of several bags: figures of all of them, and of each with a link to its own page.
 
     Args:
         path: the file.
-        figures: of `summary`.
+        figures: as `summary` returns them.
         rows: per bag `bag`, and either `report` (a relative path), `masks`, `miou`, `latency_ms`, `consistency` and
             `warnings`, or `error`.
         space: names and colors.
 
     Raises:
-        FileError: it cannot be written.
+        FileError: the file cannot be written.
     """
     parts = [
         _headline(figures),

@@ -1,4 +1,4 @@
-"""Plots as SVG text. Colors are the page's CSS variables, so that they follow light and dark."""
+"""Plots as SVG text. Colors are CSS variables of the page, for light and dark mode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 WIDTH, HEIGHT = 560, 150
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 8, 8, 24
 _MOST = 300
-"""Points of a line; of more than that the least and the greatest of each stretch are drawn."""
+"""Maximum number of points of a line; longer lines are reduced to the minimum and maximum of each interval."""
 
 Values = npt.NDArray[np.float64]
 
@@ -25,7 +25,7 @@ class Line:
     Attributes:
         name: for the legend.
         color: a CSS color, such as `var(--camera)`.
-        values: one per moment, NaN where there is none.
+        values: one per timestamp, NaN where there is none.
     """
 
     name: str
@@ -35,11 +35,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Axes:
-    """Where numbers lie on the paper.
+    """Ranges of a plot's axes.
 
     Attributes:
-        start, end: seconds at the left and the right edge.
-        low, high: values at the lower and the upper edge.
+        start, end: seconds at the left and right edge.
+        low, high: values at the lower and upper edge.
     """
 
     start: float
@@ -60,13 +60,13 @@ class Axes:
 def line_plot(
     times: Values, lines: Sequence[Line], unit: str, low: float | None = None, high: float | None = None
 ) -> str:
-    """Lines over time, with a legend and a cursor that the page's script moves.
+    """Draw lines over time, with a legend and a cursor that the page's script moves.
 
     Args:
-        times: (n,) seconds, rising.
+        times: (n,) seconds, ascending.
         lines: each with n values.
         unit: of the values.
-        low, high: ends of the axis unless a value lies beyond; by default what the values need, 0 included.
+        low, high: ends of the axis unless a value lies beyond; by default the range of the values and 0.
     """
     axes = _axes(times, [line.values for line in lines], low, high)
     drawn = [
@@ -76,12 +76,12 @@ def line_plot(
 
 
 def stacked_plot(times: Values, lines: Sequence[Line], unit: str, high: float | None = None) -> str:
-    """Areas on top of each other over time; arguments as for `line_plot`, an absent value counts as 0."""
+    """Draw stacked areas over time; arguments as for `line_plot`, NaN counts as 0."""
     total = np.zeros(len(times))
     edges = [total := total + np.nan_to_num(line.values) for line in lines]
     axes = _axes(times, edges[-1:], 0.0, high)
     drawn = []
-    for number in range(len(lines) - 1, -1, -1):  # each area reaches down to 0, the lower ones are drawn over it
+    for number in range(len(lines) - 1, -1, -1):  # each area reaches down to 0 and is partly covered by the next ones
         points = _path(axes, times, edges[number])
         if points:
             first, last, floor = axes.x(times[0]), axes.x(times[-1]), axes.y(0)
@@ -91,7 +91,7 @@ def stacked_plot(times: Values, lines: Sequence[Line], unit: str, high: float | 
 
 
 def presence_plot(times: Values, lines: Sequence[Line]) -> str:
-    """A bar per line where its values are not 0: which sensors took part when."""
+    """Draw a bar per line while its values are above 0, such as the sensors used over time."""
     gap = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
     axes = Axes(float(times[0]), float(times[-1]) + gap, 0, 1)
     height, rows = 22, []
@@ -108,12 +108,12 @@ def presence_plot(times: Values, lines: Sequence[Line]) -> str:
 
 
 def heat_map(cells: Values, rows: Sequence[str], columns: Sequence[str], titles: Sequence[Sequence[str]]) -> str:
-    """A matrix of shades.
+    """Draw a matrix of shaded cells.
 
     Args:
         cells: (r, c) in 0 … 1.
         rows, columns: their names.
-        titles: r times c texts that are shown over a cell.
+        titles: r times c tooltips of the cells.
     """
     side, left, top = 26, 110, 96
     width, height = left + side * len(columns) + 4, top + side * len(rows) + 4
@@ -179,7 +179,7 @@ def _axes(times: Values, rows: Sequence[Values], low: float | None, high: float 
 
 
 def _path(axes: Axes, times: Values, values: Values) -> str:
-    """Moves and lines, broken where there are no values."""
+    """Path data of a line, interrupted at NaN values."""
     parts = []
     for first, last in _runs(np.isfinite(values)):
         xs, ys = _thinned(times[first : last + 1], values[first : last + 1])
@@ -199,13 +199,13 @@ def _thinned(times: Values, values: Values) -> tuple[Values, Values]:
 
 
 def _runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """(first, last) of every stretch that is set."""
+    """(first, last) index of every run of set flags."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
     return [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]
 
 
 def _ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round numbers between two values."""
+    """Round tick values between two limits."""
     raw = max(high - low, 1e-9) / count
     step = 10 ** math.floor(math.log10(raw))
     step *= next(factor for factor in (1, 2, 5, 10) if factor * step >= raw)

@@ -1,4 +1,4 @@
-"""Samples of masks for the report."""
+"""Collect samples of masks for the report: images, overlays, network inputs and labeled points as data URIs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from mlesam_ros.types import CAMERA, LIDAR, Modality, PointCloud
 from mlesam_ros.visualization import placed_cloud
 
 MOST = 40
-"""Moments that are kept at most; of a long bag every second, fourth, … one."""
-_SIDE, _SMALL = 640, 256  # px, the longer side of pictures and of what the experts read
+"""Maximum number of samples; of a long bag every second, fourth, … mask is kept."""
+_SIDE, _SMALL = 640, 256  # px, the longer side of camera images and of the experts' input images
 _POINTS = 4000
 _CENTIMETERS = 100
 _RED = (230, 30, 50)
-_FARTHEST = 300.0  # m; an int16 of centimeters reaches a little farther
+_FARTHEST = 300.0  # m; the range of int16 centimeters is 327 m
 
 Rgb = npt.NDArray[np.uint8]
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -33,17 +33,17 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 @dataclass
 class ReportSample:
-    """One of them; pictures are data URIs.
+    """One sample; images are data URIs.
 
     Attributes:
-        trace: its figures.
-        picture: of the camera; None where it was silent.
-        layers: what can be laid over it: `mask`, `confidence`, and with a truth `truth` and `wrong`.
-        inputs: modality → what its expert read.
-        cloud: labeled points, see `_packed`; None without a LiDAR.
+        trace: metrics of the mask.
+        picture: camera image; None without a camera frame.
+        layers: overlays of the image: `mask`, `confidence`, and with ground truth `truth` and `wrong`.
+        inputs: modality → input image of its expert.
+        cloud: labeled points, see `_cloud`; None without a LiDAR.
         size: (height, width) of the layers.
-        labels: the mask's at that size, until it met its truth.
-        classes: ids that occur in it.
+        labels: the mask's labels at that size; None once they are compared with ground truth.
+        classes: class ids that occur in the mask.
     """
 
     trace: MaskMetrics
@@ -56,10 +56,10 @@ class ReportSample:
     classes: list[int]
 
     def to_dict(self, start: int) -> dict[str, Any]:
-        """For the page's script.
+        """Convert to JSON types for the page's script.
 
         Args:
-            start: nanoseconds that count as 0 s.
+            start: nanoseconds of 0 s on the page.
         """
         trace = self.trace
         return {
@@ -72,26 +72,26 @@ class ReportSample:
 
 
 class SampleCollector(MaskListener):
-    """Keeps moments evenly spread over a bag whose length it does not know.
+    """Keeps samples evenly spread over a bag of unknown length.
 
     Attributes:
-        moments: in the order of time, at most `MOST`.
+        moments: samples in the order of time, at most `MOST`.
     """
 
     def __init__(self, space: LabelSpace, statistics: Mapping[Modality, Statistics] | None = None) -> None:
-        """Nothing yet.
+        """Start without samples.
 
         Args:
             space: names and colors.
-            statistics: modality → mean and standard deviation that its pictures were normalized with; those of the
-                camera show its colors as they are.
+            statistics: modality → mean and standard deviation of its normalization; only the camera's is undone, to
+                show its original colors.
         """
         self._space, self._statistics = space, dict(statistics or {})
         self._stride = 1
         self.moments: list[ReportSample] = []
 
     def take(self, made: MaskRecord) -> None:
-        """Keep it, if it is its turn."""
+        """Keep every n-th mask; double n when `MOST` is exceeded."""
         if (made.sequence - 1) % self._stride:
             return
         self.moments.append(self._moment(made))
@@ -100,7 +100,7 @@ class SampleCollector(MaskListener):
             self._stride *= 2
 
     def compare(self, stamp: int, labels: Labels, truth: Labels) -> None:
-        """Lay the truth over a moment that was kept."""
+        """Add the layers `truth` and `wrong` to the sample with this stamp, if it was kept."""
         for moment in reversed(self.moments):
             if moment.trace.stamp == stamp and moment.labels is not None:
                 true = resized(_smaller(truth), moment.size)
@@ -126,15 +126,15 @@ class SampleCollector(MaskListener):
 
 
 def visible(image: npt.NDArray[np.float32], statistics: Statistics | None = None) -> Rgb:
-    """An expert's picture for eyes.
+    """Convert an expert's input image to RGB for display.
 
     Args:
-        image: (3, h, w) float32, exactly 0 where the sensor says nothing.
-        statistics: mean and standard deviation to undo, for a result in 0 … 1; None stretches every channel to what it
-            holds, and gives one that is three times the same false colors.
+        image: (3, h, w) float32, exactly 0 where the sensor has no data.
+        statistics: mean and standard deviation to undo, for a result in 0 … 1; None stretches each channel from its 1st
+            to its 99th percentile, and applies a color map to an image of three equal channels.
 
     Returns:
-        (h, w, 3) uint8 RGB, black where the sensor says nothing.
+        (h, w, 3) uint8 RGB, black where the sensor has no data.
     """
     silent = np.asarray(~image.any(0))
     if statistics is not None:
@@ -157,7 +157,10 @@ def _stretched(channel: npt.NDArray[np.float32], said: npt.NDArray[np.bool_]) ->
 
 
 def _cloud(made: MaskRecord, space: LabelSpace) -> str | None:
-    """Points in the label camera's frame: int16 centimeters x y z each, then their classes, in base64."""
+    """Pack points in the label camera's frame in base64: int16 x y z in centimeters of each, then their uint8 classes.
+
+    At most `_POINTS` random points; None without a LiDAR or labeled points.
+    """
     sweep = made.frame_set.frames.get(LIDAR)
     if sweep is None or not isinstance(sweep.payload, PointCloud):
         return None
@@ -195,12 +198,12 @@ def _webp(pixels: Rgb, quality: int = 75) -> str:
 
 
 def _mask_uri(labels: Labels, space: LabelSpace) -> str:
-    """The classes' colors, transparent where there is none."""
+    """Encode labels as a PNG in the classes' colors, transparent where there is no class."""
     return _palette_uri(labels, space.palette, len(space))
 
 
 def _flag_uri(flags: npt.NDArray[np.bool_]) -> str:
-    """Red where set, transparent elsewhere."""
+    """Encode flags as a PNG, red where set, transparent elsewhere."""
     palette = np.zeros((256, 3), np.uint8)
     palette[0] = _RED
     return _palette_uri((~flags).astype(np.uint8), palette, 1)
@@ -208,7 +211,7 @@ def _flag_uri(flags: npt.NDArray[np.bool_]) -> str:
 
 def _palette_uri(ids: npt.NDArray[np.uint8], palette: Rgb, opaque: int) -> str:
     picture = Image.fromarray(ids, "L")
-    picture.putpalette(palette.tobytes())  # makes it one of mode P
+    picture.putpalette(palette.tobytes())  # changes its mode to P
     return _uri(picture, "png", optimize=True, transparency=bytes([255] * opaque + [0] * (256 - opaque)))
 
 

@@ -16,15 +16,15 @@ Figures = Mapping[str, Any]
 
 
 def number(value: float | None, digits: int = 1, unit: str = "") -> str:
-    """A figure for people; a dash where there is none."""
+    """Format a figure; a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}{unit}"
 
 
 def cards(entries: Iterable[tuple[str, str, str]]) -> str:
-    """The headline.
+    """Headline figures as cards.
 
     Args:
-        entries: (value, what it is, a remark).
+        entries: (value, name, remark).
     """
     return "".join(
         f'<div class="card"><b>{escape(value)}</b><span>{escape(name)}</span><small>{escape(remark)}</small></div>'
@@ -33,7 +33,7 @@ def cards(entries: Iterable[tuple[str, str, str]]) -> str:
 
 
 def class_bars(figures: Figures, space: LabelSpace) -> str:
-    """A bar per class that occurs: its IoU where there was a truth, else its share of the pixels."""
+    """A bar per class that occurs: its IoU if there is ground truth, else its share of the pixels."""
     scores = {n: v for n, v in figures["per_class"].items() if v is not None} if figures["compared"] else {}
     shares: Mapping[str, float] = figures["class_shares"]
     shown = scores or {name: share for name, share in shares.items() if name in space.names}
@@ -51,13 +51,16 @@ def class_bars(figures: Figures, space: LabelSpace) -> str:
 
 
 def bar(percent: float | None, color: str = "var(--accent)") -> str:
-    """A horizontal bar of 0 to 100."""
+    """A horizontal bar of 0 to 100 percent."""
     width = 0.0 if percent is None else min(max(percent, 0.0), 100.0)
     return f'<span class="track"><span style="width:{width:.1f}%;background:{color}"></span></span>'
 
 
 def confusion_map(figures: Figures, space: LabelSpace) -> str:
-    """Rows are true, columns predicted classes, in shares of the row; classes that never occur are left out."""
+    """Confusion matrix in shares of the row: rows are ground-truth classes, columns predicted ones.
+
+    Classes that never occur are left out.
+    """
     counts = np.array(figures["confusion"], np.int64)
     there = [c for c in range(len(space)) if counts[c].sum() or counts[:, c].sum()]
     columns = [*there, len(space)] if counts[:, len(space)].any() else there
@@ -95,7 +98,7 @@ def subset_table(figures: Figures) -> str:
 
 
 def protocol_table(figures: Figures) -> str:
-    """Averages over the subsets, with sensors left out and by the published protocols; empty where there are none."""
+    """Averages over the subsets without failed sensors and by the published protocols; empty without results."""
     entries = {"left out, as on a robot": figures["any_modal"], "EMM: shown empty": figures["emm"]}
     entries |= {
         f"RMM: {100 * float(level):g} % of their values zeroed": found for level, found in figures["rmm"].items()
@@ -117,7 +120,7 @@ def protocol_table(figures: Figures) -> str:
 
 
 def outcome_table(sensors: Figures) -> str:
-    """What became of every sensor's messages."""
+    """Outcomes of every sensor's messages."""
     rows = []
     for modality, entry in sensors.items():
         total = max(entry["received"], 1)
@@ -139,20 +142,20 @@ def outcome_table(sensors: Figures) -> str:
 
 
 def plain_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of texts under a head."""
+    """A table of texts with a header row."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table class="plain"><tr>{top}</tr>{body}</table></div>'
 
 
 def key_values(values: Mapping[str, Any]) -> str:
-    """Names and what they are."""
+    """Names and values as a description list."""
     pairs = (f"<div><dt>{escape(k.replace('_', ' '))}</dt><dd>{escape(_text(v))}</dd></div>" for k, v in values.items())
     return f'<dl class="facts">{"".join(pairs)}</dl>'
 
 
 def warning_list(warnings: Sequence[str]) -> str:
-    """A sentence each."""
+    """Warnings as a list, or a note that there are none."""
     if not warnings:
         return '<p class="good">Nothing to warn of.</p>'
     return f'<ul class="warnings">{"".join(f"<li>{escape(warning)}</li>" for warning in warnings)}</ul>'
