@@ -1,1 +1,1 @@
-"""What is wrong with a recording or a robot's topics, and what to do about it."""
+"""Diagnosis of a recording or of a robot's topics: findings and their remedies."""

@@ -1,4 +1,8 @@
-"""Check CameraInfo messages and extrinsics, the latter by the edges of images and depth."""
+"""Check CameraInfo messages, transforms and extrinsics.
+
+The extrinsic of a LiDAR is checked in two ways: by the spread of depth inside image segments, and by the alignment of
+depth outlines with image edges.
+"""
 
 from __future__ import annotations
 
@@ -24,52 +28,52 @@ from mlesam_ros.messages import stamp_ns
 from mlesam_ros.types import CAMERA, LIDAR, NANOSECONDS, Modality, SensorFrame
 
 _UNPLACED = 0.05
-"""Share of look-ups that fail, beyond which a finding tells."""
+"""Share of failed transform look-ups above which they are reported."""
 _UNCONNECTED = "no transform connects"
 _SILENCE = 0.5
-"""Seconds that a gap in a moving transform has at least, besides three periods."""
+"""Minimum seconds of a gap in a dynamic transform; it also exceeds three periods."""
 
 
 @dataclass
 class CalibrationMessages:
-    """What TF said, as far as the rig does not keep it.
+    """Timestamps of dynamic transforms, which the rig does not keep.
 
     Attributes:
-        moving: (parent, child) → nanoseconds of what came on /tf.
+        moving: (parent, child) → stamps in nanoseconds of its transforms on /tf.
     """
 
     moving: dict[tuple[str, str], list[int]] = field(default_factory=dict)
 
     def add_transforms(self, message: Any) -> None:
-        """A message on /tf."""
+        """Add a message on /tf."""
         for stamped in message.transforms:
             edge = stamped.header.frame_id.lstrip("/"), stamped.child_frame_id.lstrip("/")
             self.moving.setdefault(edge, []).append(stamp_ns(stamped.header))
 
 
 class Lookups:
-    """The sensors' transforms, looked up at the times of their frames as the network's inputs are.
+    """Looks up the sensors' transforms at the times of their frames, as for the network's inputs.
 
-    A set waits for its sensors, and transforms come meanwhile: a frame is looked up some time after it came.
+    A frame is looked up `max_wait` after its arrival: transforms may arrive while a set waits for its sensors.
     """
 
     def __init__(self, max_wait: float) -> None:
-        """Start without frames; `max_wait` is how long a set waits, in seconds."""
+        """Start without frames; `max_wait` is the longest wait of a set, in seconds."""
         self._wait = round(max_wait * NANOSECONDS)
         self._pending: deque[tuple[int, Modality, str, int]] = deque()  # due, modality, frame_id, time
         self._total: Counter[Modality] = Counter()
         self._failed: dict[Modality, Counter[Problem]] = {}
 
     def note(self, frame: SensorFrame, arrived: int) -> None:
-        """A frame came."""
+        """Add a frame that arrived at `arrived`, in nanoseconds."""
         self._pending.append((arrived + self._wait, frame.modality, frame.frame_id, frame.time))
 
     def advance(self, rig: Rig, now: int | None) -> None:
         """Look up the frames that are due.
 
         Args:
-            rig: as it is known now.
-            now: nanoseconds of the clock that frames arrive by; None for the end, when all are due.
+            rig: learned so far.
+            now: nanoseconds of the clock of arrival; None at the end, when all frames are due.
         """
         while self._pending and (now is None or self._pending[0][0] <= now):
             _, modality, frame_id, time = self._pending.popleft()
@@ -82,7 +86,7 @@ class Lookups:
                 self._failed.setdefault(modality, Counter())[_rounded(error.problem)] += 1
 
     def findings(self, rig: Rig) -> Iterator[Finding]:
-        """Sensors that are placed, but not at the times of their frames."""
+        """Report sensors whose transform exists, but not at the times of their frames."""
         for modality, reasons in self._failed.items():
             share = reasons.total() / self._total[modality]
             reason = reasons.most_common(1)[0][0]
@@ -92,7 +96,7 @@ class Lookups:
 
 
 def _rounded(problem: Problem) -> Problem:
-    """The reason without its number of seconds, so that equal ones are counted as one."""
+    """Remove the number of seconds from a reason, so that equal reasons are counted together."""
     return Problem(re.sub(r" for [0-9.]+ s (?=after|before)", " ", problem.message), problem.remedy)
 
 
@@ -104,15 +108,15 @@ def calibration_findings(
     sizes: Mapping[Modality, tuple[int, int]],
     begin: int,
 ) -> Iterator[Finding]:
-    """What is missing or contradicts the messages.
+    """Report calibration that is missing or contradicts the messages.
 
     Args:
         records: of the sensors.
-        infos: what was heard of them.
-        rig: as it is known in the end.
-        problems: topic → what is wrong with its newest message.
-        sizes: modality → (height, width) of its pictures.
-        begin: nanoseconds that positions in time are told from.
+        infos: timestamps of dynamic transforms.
+        rig: learned from all messages.
+        problems: topic → problem of its newest invalid message.
+        sizes: modality → (height, width) of its images.
+        begin: nanoseconds of 0 s in the findings.
     """
     spoken = {m: record for m, record in records.items() if record.frame_ids}
     pictures = {record.source.topic: m for m, record in records.items()}
@@ -150,11 +154,14 @@ def _problem(topic: str, problem: Problem, pictures_of: Modality | None) -> Find
 def _lens(
     modality: Modality, record: TopicStats, rig: Rig, size: tuple[int, int] | None, shared: Collection[str]
 ) -> Iterator[Finding]:
-    """Whether its lens is known and fits; one in a `shared` frame, the camera's, may be registered to the camera."""
+    """Check that a sensor has a CameraInfo of its image size.
+
+    An image in a `shared` frame, the camera's, may be registered to the camera and use its CameraInfo.
+    """
     own = rig.lenses.get(modality)
     registered = modality != CAMERA and record.frame_id in shared and rig.has_camera
     if registered and (own is None or own.model.shows_as(rig.camera)):
-        return  # the camera's lens is told with the camera
+        return  # the camera's CameraInfo is checked with the camera
     known = rig.cameras.get(record.frame_id) if own is None else own.model
     if known is None:
         if modality == CAMERA and record.frame_id and rig.has_camera:
@@ -168,7 +175,7 @@ def _lens(
 
 
 def _place(modality: Modality, record: TopicStats, rig: Rig) -> Iterator[Finding]:
-    """Whether a sensor is connected to the label camera."""
+    """Check that a transform connects a sensor to the label camera."""
     frame = record.frame_id
     if not frame:
         yield finding("no_frame_id", modality, modality=modality)
@@ -182,7 +189,7 @@ def _place(modality: Modality, record: TopicStats, rig: Rig) -> Iterator[Finding
 
 
 def _odd_mountings(records: Mapping[Modality, TopicStats], rig: Rig) -> Iterator[Finding]:
-    """What is odd about the sensors' own places; other frames of the robot are its own business."""
+    """Report implausible mountings of the sensors; other frames of the robot are not checked."""
     frames = {record.frame_id for record in records.values()} | {rig.camera_frame}
     subjects = {f"{kind} {frame}" for frame in frames for kind in ("camera", "frame")}
     models = {frame: model for frame, model in rig.cameras.items() if frame in frames}
@@ -204,19 +211,19 @@ def _transform_gaps(infos: CalibrationMessages, begin: int) -> Iterator[Finding]
 Pixels = npt.NDArray[np.intp]
 
 YAWS = (-2.0, -1.0, 0.0, 1.0, 2.0)
-"""Degrees that a calibration is turned by to see whether it was better before."""
+"""Yaw angles in degrees that are added to a calibration; the score is best at 0 if the calibration is right."""
 _NEAR = 1.0
-"""Meters along the camera's axis from which on points count: nearer ones are the robot itself."""
+"""Minimum depth of points in meters along the camera's axis; nearer points may be on the robot."""
 
 
 @dataclass(frozen=True, slots=True)
 class DepthSpread:
-    """A score.
+    """Spread of depth inside image segments.
 
     Attributes:
         score: median inter-quartile range of ln(meters) inside the segments; NaN without any.
-        segments: how many had enough points.
-        points: how many landed in the picture.
+        segments: number of segments with enough points.
+        points: number of points inside the image.
     """
 
     score: float
@@ -225,13 +232,13 @@ class DepthSpread:
 
 
 class Segments:
-    """The things in a picture, of a size that says something.
+    """Segments of an image, of a size suitable for scoring.
 
     Args:
-        partitions: each (H, W), either bool, one segment, or integer ids of segments, of which 0 is none.
-        smallest: pixels of the smallest segment that counts.
-        largest: pixels of the largest: the ground and the sky are no one thing.
-        least: points that a segment must have caught.
+        partitions: each (H, W), either bool, one segment, or integer ids of segments, 0 for none.
+        smallest: minimum pixels of a segment.
+        largest: maximum pixels of a segment; the ground and the sky are no single objects.
+        least: minimum points in a segment.
     """
 
     def __init__(
@@ -254,7 +261,7 @@ class Segments:
         return sum(int(counts.sum()) for _, counts in self._partitions)
 
     def coherence(self, rows: Pixels, cols: Pixels, depth: npt.NDArray[np.floating[Any]]) -> DepthSpread:
-        """Score points that landed.
+        """Score points inside the image.
 
         Args:
             rows: (N,) of their pixels.
@@ -280,12 +287,12 @@ class Segments:
 def rotate_extrinsic(
     camera_from_sensor: Transform, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0
 ) -> Transform:
-    """A mounting with a rotation added in the camera's optical frame, to see what an error looks like.
+    """Add a rotation in the camera's optical frame to an extrinsic, to simulate a calibration error.
 
     Args:
-        camera_from_sensor: the mounting.
-        yaw: degrees about y, which points down: what was ahead moves right.
-        pitch: degrees about x: what was ahead moves up.
+        camera_from_sensor: the extrinsic.
+        yaw: degrees about y, which points down: points ahead move right.
+        pitch: degrees about x: points ahead move up.
         roll: degrees about z: the scene turns clockwise.
     """
     (cy, cp, cr), (sy, sp, sr) = np.cos(np.radians([yaw, pitch, roll])), np.sin(np.radians([yaw, pitch, roll]))
@@ -302,17 +309,17 @@ def score_by_yaw(
     segments: Segments,
     yaws: Sequence[float] = YAWS,
 ) -> Mapping[float, DepthSpread]:
-    """The score with the mounting as it is and turned a little.
+    """Score an extrinsic with each of several added yaw angles.
 
     Args:
-        points: (N, 3) meters in the sensor's frame; float64 if they are to be counted to the last one.
-        camera_from_sensor: the mounting.
-        camera: of the picture.
-        segments: of the picture.
+        points: (N, 3) meters in the sensor's frame; float64 for an exact count of the points inside the image.
+        camera_from_sensor: the extrinsic.
+        camera: of the image.
+        segments: of the image.
         yaws: degrees.
 
     Returns:
-        added yaw → score.
+        Added yaw → score.
     """
     scores = {}
     for yaw in yaws:
@@ -324,7 +331,7 @@ def score_by_yaw(
 
 
 def best_yaw(scores: Mapping[float, DepthSpread]) -> float | None:
-    """The added yaw with the least score; None where no segment caught enough points."""
+    """Added yaw with the lowest score; None if no segment has enough points."""
     finite = {yaw: coherence.score for yaw, coherence in scores.items() if np.isfinite(coherence.score)}
     return min(finite, key=lambda yaw: (finite[yaw], abs(yaw)), default=None)
 
@@ -333,46 +340,46 @@ Floats = npt.NDArray[np.float64]
 Image = npt.NDArray[np.float32]
 
 SHIFTS = (-3, -2, -1, 0, 1, 2, 3)
-"""Sweeps by which the LiDAR is moved in time; the outermost only show that one before is a peak."""
+"""Trial shifts of the LiDAR in time, in sweeps; the outermost only confirm that an inner one is a peak."""
 _STEP = 0.25
 _YAWS = np.arange(-6.0, 6.01, _STEP)
-"""Degrees that the mounting is turned by."""
+"""Trial yaw angles of the mounting, in degrees."""
 _JUMP = 0.15
-"""In ln(meters): what stands out does so by a seventh of its distance."""
+"""Minimum step in ln(meters) between neighbors at an outline, about a seventh of the distance."""
 _ALIGNMENT_NEAR = 1.5
-"""Meters up to which returns may be the robot's own."""
+"""Meters up to which returns may come from the robot itself."""
 _ROW, _REACH = 0.2, 1.0
-"""Degrees of elevation that are one row of a sweep, and of azimuth up to which its points are neighbors."""
+"""Height of a sweep's row in degrees of elevation, and degrees of azimuth up to which points are neighbors."""
 _STEEP = 95
-"""Percentile of the picture's steepness that counts as an edge in full."""
+"""Percentile of the image's gradient that gives full edge strength."""
 _WIDTH = 640
-"""Pixels that wider pictures are made smaller to: an edge is one of them wide."""
+"""Pixels to which wider images are reduced; edges are about one pixel wide at this size."""
 _FINE = 95.0
-"""Focal length in pixels, of the picture as it is looked at, from which on a pixel is no more than 0.6 degrees."""
+"""Minimum focal length in pixels of the reduced image, at which a pixel covers at most 0.6 degrees."""
 _POINTS = 150
-"""Points on outlines in the pictures, over all views, below which nothing is said."""
+"""Minimum points on outlines in the images, over all views, for any result."""
 _APART = 1.5
-"""Degrees around the best angle that do not count as elsewhere."""
+"""Degrees around the best angle that are excluded from the background level."""
 _CLEAR = 4.0
-"""Times the spread elsewhere that the best must stand out by. Measured: docs/doctor.md."""
+"""Minimum height of a peak in standard deviations of the background. Measured: docs/doctor.md."""
 _HEIGHT = 0.05
-"""Share of the points on edges that the best has more than chance, at least."""
+"""Minimum height of a peak above the background, as share of points on edges."""
 _ADVANTAGE = 0.5
-"""Part of that height which the mounting as it is must lack."""
+"""Share of the peak's height that the current mounting must lack before a change is proposed."""
 _MANY, _MANY_POINTS = 6, 1000
-"""Views, no two of them alike, and points, from which on it means something that nothing stands out."""
+"""Minimum distinct views, and points, for the absence of a peak to be significant."""
 _CLARITY = 4.0
-"""That of pictures with little noise; in others nothing may stand out although all is well."""
+"""Minimum clarity of the images for the absence of a peak to be significant; noise may hide the peak."""
 _OFF = 0.75
-"""Degrees from which on a calibration is called wrong; a quarter is what the angles resolve."""
+"""Minimum degrees of a reported calibration error; the trial angles are a quarter of a degree apart."""
 
 
 class Edges(NamedTuple):
-    """Where a picture changes from left to right.
+    """Horizontal gradient of an image.
 
     Attributes:
-        strength: (h, w) float32 in [0, 1], of the whole picture, at most 640 wide.
-        clarity: how much steeper its edges are than the rest of it; that of mere noise is about 2.
+        strength: (h, w) float32 in [0, 1], of the whole image, at most 640 wide.
+        clarity: ratio of the gradient's 95th percentile to its median; about 2 for pure noise.
     """
 
     strength: Image
@@ -381,12 +388,12 @@ class Edges(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """One picture and the sweeps around it.
+    """One image and the sweeps around it.
 
     Attributes:
-        edges: of the picture.
+        edges: of the image.
         sweeps: shift → (N, 3) points on outlines, in the LiDAR's frame.
-        stamps: shift → nanoseconds of the sweep minus the picture's.
+        stamps: shift → nanoseconds from the image to the sweep.
     """
 
     edges: Edges
@@ -396,13 +403,12 @@ class View:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found.
+    """Result of the alignment check.
 
     Attributes:
-        yaw: degrees to add to the mounting, as `mlesam_ros.doctor.calibration_checks.rotate_extrinsic` takes them;
-            None where nothing stands out.
-        shift: seconds by which the LiDAR's stamps are late; None where they are not clearly so.
-        telling: whether there is enough to see for a calibration that is right to stand out.
+        yaw: degrees to add to the mounting, as in `rotate_extrinsic`; None without a clear peak.
+        shift: seconds by which the LiDAR's stamps are late; None without a clear shift.
+        telling: whether the views suffice for a correct calibration to show a peak.
     """
 
     yaw: float | None
@@ -411,12 +417,12 @@ class Verdict:
 
     @property
     def is_off(self) -> bool:
-        """Whether the mounting is wrong by more than the measurement."""
+        """Whether the error of the mounting exceeds the uncertainty of the check."""
         return self.yaw is not None and abs(self.yaw) >= _OFF
 
 
 def picture_edges(rgb: npt.NDArray[np.uint8]) -> Edges:
-    """Where a picture changes from left to right.
+    """Compute the horizontal gradient of an image in CIELAB.
 
     Args:
         rgb: (H, W, 3) uint8.
@@ -431,13 +437,13 @@ def picture_edges(rgb: npt.NDArray[np.uint8]) -> Edges:
 
 
 def sweep_outlines(xyz: npt.NDArray[np.floating[Any]]) -> Floats:
-    """The points that are much nearer than a neighbor in their row.
+    """Select the points that are much nearer than a neighbor in their row.
 
     Args:
         xyz: (N, 3) meters in the LiDAR's frame, z up.
 
     Returns:
-        (M, 3) of them.
+        (M, 3) float64 meters of these points.
     """
     xyz = xyz[np.isfinite(xyz).all(axis=1)].astype(np.float64)
     distance = np.linalg.norm(xyz, axis=1)
@@ -452,13 +458,13 @@ def sweep_outlines(xyz: npt.NDArray[np.floating[Any]]) -> Floats:
 
 
 def judge(views: Sequence[View], camera: CameraModel, camera_from_lidar: Transform) -> Verdict:
-    """Turn the mounting and move the sweeps in time, and see where the outlines meet.
+    """Try yaw angles of the mounting and shifts of the sweeps in time, and find the best match of outlines and edges.
 
-    Only what both halves of the views say is believed.
+    A result counts only if both halves of the views agree on it.
 
     Args:
-        views: of moments apart from each other.
-        camera: of the pictures.
+        views: at distinct times.
+        camera: of the images.
         camera_from_lidar: the mounting.
     """
     if camera.K[0, 0] * min(1.0, _WIDTH / camera.width) < _FINE:
@@ -482,25 +488,25 @@ def judge(views: Sequence[View], camera: CameraModel, camera_from_lidar: Transfo
 
 
 def _agree(rows: Floats, best: int, reach: int) -> bool:
-    """Whether both halves of the views find the same, within some trials."""
+    """Whether both halves of the views have their best trial within `reach` trials of `best`; True for few views."""
     halves = (rows[::2], rows[1::2])
     return len(rows) < _MANY or all(abs(int(_shares(half).argmax()) - best) <= reach for half in halves)
 
 
 def _counts(views: Sequence[View], camera: CameraModel, trials: Sequence[tuple[Transform, int]]) -> Floats:
-    """(views, trials, 2): sum of the edges under the outlines, and how many land; of views that have every trial."""
+    """(views, trials, 2): sum of edge strength at the outlines, and their count, of views that have every trial."""
     whole = [view for view in views if all(shift in view.sweeps for _, shift in trials)]
     return np.array([_count(view, camera, trials) for view in whole]).reshape(len(whole), len(trials), 2)
 
 
 def _shares(rows: Floats) -> Floats:
-    """(trials,) share of the outlines on edges, over the views."""
+    """(trials,) mean edge strength at the outlines, over the views."""
     edges, points = rows.sum(axis=0).T
     return np.asarray(edges / np.maximum(points, 1))
 
 
 def _count(view: View, camera: CameraModel, trials: Sequence[tuple[Transform, int]]) -> Floats:
-    """(trials, 2) of one view."""
+    """(trials, 2) of one view; see `_counts`."""
     out, (height, width) = [], view.edges.strength.shape
     for mounting, shift in trials:
         _, u, v = camera.project_visible(mounting.apply(view.sweeps[shift]), near=1.0)
@@ -511,7 +517,7 @@ def _count(view: View, camera: CameraModel, trials: Sequence[tuple[Transform, in
 
 
 def _best_yaw(shares: Floats) -> float | None:
-    """The angle that stands out; 0 where the mounting as it is does about as well; None where none does."""
+    """Yaw angle of a clear peak; 0 if the current mounting scores about as well; None without a peak."""
     at = int(shares.argmax())
     elsewhere = shares[np.abs(_YAWS - _YAWS[at]) > _APART]
     level, spread = _middle(elsewhere)
@@ -523,18 +529,18 @@ def _best_yaw(shares: Floats) -> float | None:
 
 
 def _best_shift(shares: Floats, by_yaw: Floats) -> int | None:
-    """Index of the shift whose sweeps clearly fit better; None where those of the same moment do as well."""
+    """Index of the shift whose sweeps clearly fit better; None if the unshifted sweeps fit about as well."""
     at, here = int(shares.argmax()), SHIFTS.index(0)
     level, spread = _middle(by_yaw)
     height = float(shares[at]) - level
     if at in (0, here, len(SHIFTS) - 1) or height < max(_CLEAR * spread, _HEIGHT):
         return None
     if shares[at] - shares[here] < _ADVANTAGE * height or shares[at] < by_yaw.max():
-        return None  # as it is, or turned, it is about as good
+        return None  # the unshifted sweeps, or another yaw, fit about as well
     return at
 
 
 def _middle(values: Floats) -> tuple[float, float]:
-    """Median, and the standard deviation that the median distance from it stands for."""
+    """Median, and the standard deviation estimated from the median absolute deviation."""
     level = float(np.median(values))
     return level, 1.4826 * float(np.median(np.abs(values - level)))

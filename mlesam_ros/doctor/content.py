@@ -1,4 +1,4 @@
-"""Sample the content of messages, and check it."""
+"""Sample the content of messages at some times of a recording, and check it."""
 
 from __future__ import annotations
 
@@ -36,40 +36,40 @@ from mlesam_ros.types import (
 Rgb = npt.NDArray[np.uint8]
 
 _MOMENTS = 12
-"""How many are enough: one alone may have no outline that both see."""
+"""Number of samples: a single one may have no outline in view of both camera and LiDAR."""
 _TOGETHER = 250_000_000
-"""Nanoseconds between a picture and a sweep that still are of one moment."""
+"""Maximum nanoseconds between an image and a sweep of the same sample."""
 _TURNS = NANOSECONDS
-"""Nanoseconds in which a LiDAR turns twice."""
+"""Nanoseconds that are read before a sweep sent in pieces: at least two turns of a LiDAR."""
 _APART = 5 * NANOSECONDS
-"""Nanoseconds that messages of one moment may arrive apart."""
+"""Maximum nanoseconds between the arrivals of messages of the same sample."""
 _FACTOR = 1.5
-"""Times by which depth camera and LiDAR may differ, whatever their errors and mountings."""
+"""Maximum factor between depth camera and LiDAR that errors and mountings explain."""
 _STEADY = 0.1
-"""Spread of a factor that is the same in all pixels."""
+"""Maximum spread of a factor that counts as the same in all pixels."""
 _COARSE = 256
-"""Pixels of the longer side at which they are compared."""
+"""Pixels of the longer side at which the depths of depth camera and LiDAR are compared."""
 _SHARED = 30
-"""Pixels that both must see."""
+"""Minimum pixels with depth from both sensors."""
 _EVEN = 2.0
-"""Standard deviation in gray levels of a picture with nothing in it."""
+"""Standard deviation in gray levels below which an image is blank."""
 
 
 @dataclass
 class ContentSamples:
-    """What was seen.
+    """Measurements of the sampled messages.
 
     Attributes:
-        looked: modality → messages looked at.
-        blank: modality → how many of them held nothing: no return, no valid depth, one even gray.
-        sizes: modality → (height, width) of pictures, decoded.
-        depths: median meters of each depth picture that has any.
-        landed: per cloud the share of its returns that land in the picture.
-        ratios: per moment the median of depth by the depth camera over depth by the LiDAR, and its spread: half of the
-            range of the middle half of the pixels, as a share.
-        unit: meters per count of the depth pictures as they are read.
-        refusals: modality → why a message could not be decoded, or why its place is not known.
-        views: for `mlesam_ros.doctor.calibration_checks`.
+        looked: modality → sampled messages.
+        blank: modality → blank ones among them: no return, no valid depth, or uniform gray.
+        sizes: modality → (height, width) of its decoded images.
+        depths: median meters of each depth image with valid pixels.
+        landed: share of returns inside the image, per point cloud.
+        ratios: median ratio of the depth camera's depth to the LiDAR's, per sample, and its relative spread: half of
+            the inter-quartile range of the pixels over their median.
+        unit: meters per count of the depth images as they are read.
+        refusals: modality → reason why a message could not be decoded, or its sensor has no transform.
+        views: for `mlesam_ros.doctor.calibration_checks.judge`.
     """
 
     looked: dict[Modality, int] = field(default_factory=dict)
@@ -84,18 +84,21 @@ class ContentSamples:
 
     @property
     def depth_factor(self) -> float:
-        """Depth by the depth camera over depth by the LiDAR, median of the moments whose pixels agree on it; else 1."""
+        """Ratio of the depth camera's depth to the LiDAR's: median of the samples with a small spread.
+
+        1 unless most samples have a small spread.
+        """
         steady = [ratio for ratio, spread in self.ratios if spread < _STEADY]
         return float(np.median(steady)) if 2 * len(steady) > len(self.ratios) else 1.0
 
     @property
     def depth_unit(self) -> float | None:
-        """The unit with which depth camera and LiDAR would agree; None where they do, or nothing tells."""
+        """Meters per count at which depth camera and LiDAR would agree; None if they agree or cannot be compared."""
         factor = self.depth_factor
         return None if 1 / _FACTOR < factor < _FACTOR else self.unit / factor
 
     def note(self, modality: Modality, blank: bool) -> None:
-        """A message was looked at."""
+        """Count a sampled message."""
         self.looked[modality] = self.looked.get(modality, 0) + 1
         self.blank[modality] = self.blank.get(modality, 0) + blank
 
@@ -106,13 +109,13 @@ def sample_content(
     rig: Rig,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> ContentSamples:
-    """Read what lies around some moments, evenly over the recording, and look at it.
+    """Read and measure the messages around some times, evenly over the recording.
 
     Args:
         reader: the open bag.
-        records: of its sensors, read once already.
-        rig: as the bag's end knows it.
-        progress: told how many moments are done, and of how many.
+        records: of its sensors, from a first pass over the bag.
+        rig: learned from the whole bag.
+        progress: called with the numbers of finished samples and of all samples.
     """
     looks = ContentSamples()
     lead = next((m for m in (CAMERA, LIDAR, DEPTH) if m in records and len(records[m].moments)), None)
@@ -130,7 +133,10 @@ def sample_content(
 def _frames_around(
     reader: BagReader, records: Mapping[Modality, TopicStats], lead: Modality, at: int
 ) -> dict[Modality, list[SensorFrame]]:
-    """The leader's message, the nearest of each other sensor, and the LiDAR's neighbors, in the order of stamps."""
+    """Read a message of the lead sensor, the nearest one of each other sensor, and the sweeps next to the LiDAR's.
+
+    The frames of each sensor are in the order of their times.
+    """
     moment = records[lead].moments[at]
     wanted: dict[str, tuple[FrameReader, set[int]]] = {}
     arrivals: list[int] = []
@@ -140,13 +146,13 @@ def _frames_around(
             continue
         nearest = int(np.abs(record.moments - moment).argmin())
         if abs(record.arrivals[nearest] - records[lead].arrivals[at]) > _APART:
-            continue  # stamps that say nothing
+            continue  # inconsistent stamps
         pieces = record.usual_pieces
         reach = max(SHIFTS) * pieces if modality == LIDAR else 0
         chosen = slice(max(nearest - reach, nearest % pieces), nearest + reach + 1, pieces)
         arrivals += record.arrivals[chosen].tolist()
         if pieces > 1:
-            arrivals.append(min(arrivals) - _TURNS)  # the reader has to know the sweep as one in pieces
+            arrivals.append(min(arrivals) - _TURNS)  # the reader needs earlier pieces to detect them
         times = set(record.moments[chosen].tolist())
         wanted[record.source.topic] = record.reader(), times
     frames: dict[Modality, list[SensorFrame]] = {}
@@ -155,8 +161,8 @@ def _frames_around(
         try:
             frame = parser.read(message)
             frame = records[frame.modality].bind(frame)
-        except Exception:  # its record has counted it
-            continue  # counted when it was read first
+        except Exception:
+            continue  # counted in the first pass
         if frame.time in times:
             frames.setdefault(frame.modality, []).append(frame)
     return {modality: sorted(found, key=lambda frame: frame.time) for modality, found in frames.items()}
@@ -220,7 +226,7 @@ def _depth(frame: SensorFrame, looks: ContentSamples) -> None:
 
 
 def _compare(frame: SensorFrame, sweep: SensorFrame, rig: Rig, looks: ContentSamples) -> None:
-    """Hold the depth camera's depth against the LiDAR's, where both see."""
+    """Compare the depth camera's depth with the LiDAR's in pixels where both are valid."""
     try:
         height, width = rig.camera.height, rig.camera.width
         size = round(height * _COARSE / max(height, width)), round(width * _COARSE / max(height, width))
@@ -234,28 +240,28 @@ def _compare(frame: SensorFrame, sweep: SensorFrame, rig: Rig, looks: ContentSam
 
 
 def _returns(sweep: SensorFrame) -> npt.NDArray[np.floating[Any]]:
-    """(N, 3) finite points that are not the sensor itself, as drivers write a ray without return."""
+    """(N, 3) finite points, without the zeros that drivers write for rays without return."""
     assert isinstance(sweep.payload, PointCloud)
     xyz = cloud_xyz(sweep.payload)
     return xyz[np.isfinite(xyz).all(axis=1) & (np.abs(xyz).max(axis=1) > 0)]
 
 
 _DEPTHS = (0.05, 200.0)
-"""Meters between which the median of a robot's depth pictures lies."""
+"""Plausible range of the median depth of a robot's depth images, in meters."""
 _IN_VIEW = 0.003
-"""Share of a sweep's returns that land in the picture even of a narrow lens."""
+"""Minimum share of a sweep's returns inside the image, even of a narrow lens."""
 _MANY = 0.25
-"""Share of the messages looked at that may be blank: a robot drives through the dark, or up to a wall."""
+"""Maximum share of blank samples: a robot may drive through the dark, or up to a wall."""
 _DRIVER = "Check the driver's settings and its log."
 _BLANK = {CAMERA: "picture_blank", DEPTH: "depth_empty", LIDAR: "cloud_empty"}
 
 
 def message_findings(records: Mapping[Modality, TopicStats], begin: int, config: SyncConfig) -> Iterator[Finding]:
-    """What is wrong with the sensors' messages, each sensor by itself.
+    """Report faults in the messages of each sensor, and stamps of all sensors that are ahead of their arrival.
 
     Args:
         records: of the sensors.
-        begin: nanoseconds that positions in time are told from.
+        begin: nanoseconds of 0 s in the findings.
         config: the node's.
     """
     lead = common_lead(records, config)
@@ -267,7 +273,7 @@ def message_findings(records: Mapping[Modality, TopicStats], begin: int, config:
 
 
 def content_findings(record: TopicStats) -> Iterator[Finding]:
-    """What could not be read, changing sizes, lost packets."""
+    """Report unreadable messages, changing sizes and frames, detected data properties, and lost packets."""
     modality, topic = record.modality, record.source.topic
     if not record.received:
         yield finding("sensor_silent", modality, topic=topic)
@@ -302,7 +308,7 @@ def _refusal(record: TopicStats) -> Finding:
 
 
 def sample_findings(looks: ContentSamples) -> Iterator[Finding]:
-    """What the closer look at a few moments showed."""
+    """Report faults in the sampled messages."""
     for modality, problem in looks.refusals.items():
         if modality not in looks.looked:
             values = {"reason": problem.message.rstrip("."), "remedy": problem.remedy or _DRIVER}

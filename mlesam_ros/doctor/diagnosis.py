@@ -26,20 +26,20 @@ from mlesam_ros.types import LIDAR, NANOSECONDS, Modality
 
 HEALTHY, USABLE, FAULTY, UNREADABLE = "healthy", "usable", "faulty", "unreadable"
 VERDICTS = {None: HEALTHY, NOTE: HEALTHY, WARNING: USABLE, ERROR: FAULTY}
-"""Gravest finding → verdict."""
+"""Severity of the gravest finding → verdict."""
 
 
 @dataclass
 class DoctorReport:
-    """The result.
+    """Result of a diagnosis.
 
     Attributes:
         name: of the recording or the node.
-        seconds: how long it lasted.
+        seconds: its duration.
         findings: the gravest first.
         sensors: modality → its figures; see `sensor_row`.
-        sets: figures of what the node makes of it; empty where nothing came about.
-        parameters: of the node, with values that would help.
+        sets: figures of the simulated synchronizer, see `set_figures`; empty without readable messages.
+        parameters: proposed values of the node's parameters.
     """
 
     name: str
@@ -55,7 +55,7 @@ class DoctorReport:
         return VERDICTS[worst(self.findings)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, keys as documented in `docs/results.md`."""
+        """Convert to JSON types, with the keys documented in `docs/results.md`."""
         return {
             "verdict": self.verdict,
             "findings": [finding.to_dict() for finding in self.findings],
@@ -68,12 +68,12 @@ class DoctorReport:
 
 
 def sorted_findings(findings: Iterable[Finding]) -> list[Finding]:
-    """Each once, the gravest first, otherwise in the order given."""
+    """Remove duplicates and sort the gravest first, otherwise in the order given."""
     return sorted(dict.fromkeys(findings), key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def sensor_row(record: TopicStats, rehearsal: Rehearsal | None) -> dict[str, Any]:
-    """A sensor's figures with JSON types; None where there is nothing to measure."""
+    """Figures of a sensor with JSON types; None where there is nothing to measure."""
     measured = rhythm(record)
     sizes = record.sizes.most_common(1)
     row: dict[str, Any] = {
@@ -96,7 +96,7 @@ def sensor_row(record: TopicStats, rehearsal: Rehearsal | None) -> dict[str, Any
 
 
 def set_figures(rehearsal: Rehearsal) -> dict[str, Any]:
-    """What comes about, with JSON types."""
+    """Figures of the simulated sets, with JSON types."""
     skews = {m: np.abs(values) / 1e6 for m, values in rehearsal.skews.items() if len(values)}
     return {
         "sets": rehearsal.sets,
@@ -109,7 +109,7 @@ def set_figures(rehearsal: Rehearsal) -> dict[str, Any]:
 
 
 def words_of(values: Mapping[str, float | list[str]]) -> list[str]:
-    """Parameters as lines of YAML."""
+    """Format parameters as lines of YAML."""
     return [f"{k}: [{', '.join(v)}]" if isinstance(v, list) else f"{k}: {v:g}" for k, v in values.items()]
 
 
@@ -132,16 +132,16 @@ def diagnose_bag(
     reading: Callable[[float], None] = lambda seconds: None,
     looking: Callable[[int, int], None] = lambda done, of: None,
 ) -> DoctorReport:
-    """Say what is wrong with a bag, what the node would make of it, and what would help.
+    """Diagnose a bag: report faults, simulate the node's synchronizer, and propose parameters.
 
     Args:
         bag: rosbag2 folder or file.
-        parameters: of the sensors, as the node is told them.
-        reading: told the seconds of the bag that are read.
-        looking: after that told how many moments have been looked at more closely, and of how many.
+        parameters: of the sensors, as for the node.
+        reading: called with the seconds of the bag that are read.
+        looking: called afterwards with the numbers of finished content samples and of all samples.
 
     Raises:
-        BagError: it cannot be read, or has not the topic that an override names.
+        BagError: the bag cannot be read, or lacks a topic that an override names.
         CalibrationError, ConfigError: the calibration file is not usable.
     """
     parameters = parameters or NodeParameters()
@@ -159,7 +159,7 @@ def diagnose_bag(
 
 
 class _Examination:
-    """One bag's."""
+    """State of one bag's diagnosis."""
 
     def __init__(self, reader: BagReader, topics: Topics, parameters: NodeParameters) -> None:
         self._reader, self._topics, self._parameters = reader, topics, parameters
@@ -170,7 +170,7 @@ class _Examination:
         self._records = {m: TopicStats(m, source, sensor(m), bind) for m, source in topics.sensors.items()}
 
     def result(self, reading: Callable[[float], None], looking: Callable[[int, int], None]) -> DoctorReport:
-        """Everything."""
+        """Read the bag, run all checks and collect the report."""
         reader = self._reader
         self._read(reading)
         spoken = {m: record for m, record in self._records.items() if len(record.moments)}
@@ -215,7 +215,7 @@ class _Examination:
                 yield finding("sensor_missing", modality)
 
     def _fit_findings(self, looks: ContentSamples) -> Iterator[Finding]:
-        """Whether calibration and content fit each other."""
+        """Check calibration and content, and whether they fit each other."""
         sizes = {m: record.sizes.most_common(1)[0][0] for m, record in self._records.items() if record.sizes}
         sizes.update(looks.sizes)
         known = self._known
@@ -225,7 +225,7 @@ class _Examination:
         yield from sample_findings(looks)
 
     def _alignment(self, looks: ContentSamples) -> tuple[list[Finding], dict[Modality, float]]:
-        """What LiDAR and picture say about each other, and by how much the LiDAR's stamps are late."""
+        """Check the alignment of LiDAR and image; also return the seconds by which the LiDAR's stamps are late."""
         rig, lidar = self._known.rig, self._records.get(LIDAR)
         if lidar is None or not looks.views or rig.tree.is_dynamic(rig.camera_frame, lidar.frame_id):
             return [], {}

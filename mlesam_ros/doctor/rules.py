@@ -1,4 +1,4 @@
-"""Rules of the doctor: message and remedy of each kind of finding."""
+"""Severity, message and remedy of each kind of finding."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Rule:
 
     Attributes:
         severity: see `mlesam_ros.findings`.
-        message: what is the matter, with the values in braces.
-        remedy: what to do about it.
+        message: description of the fault, a format string.
+        remedy: instruction that mends it, a format string; may be empty.
     """
 
     severity: str
@@ -24,7 +24,7 @@ class Rule:
 
 
 def finding(kind: str, subject: str, **values: object) -> Finding:
-    """A finding of a kind of `RULES`, its values filled in."""
+    """Create a finding of a kind in `RULES` with formatted values."""
     about = RULES[kind]
     return Finding(about.severity, subject, about.message.format(**values), about.remedy.format(**values))
 
@@ -38,7 +38,7 @@ RULES = {
     ),
     "topic_ambiguous": Rule(NOTE, "{sentence}", ""),
     "no_sensor": Rule(ERROR, "{sentence}", "Record the sensors' topics, or name them with -p SENSOR.topic:=TOPIC."),
-    # What a sensor says
+    # Content of a sensor's messages
     "sensor_missing": Rule(NOTE, "there is none among the topics; masks are made without it.", ""),
     "sensor_silent": Rule(WARNING, "{topic} has no message.", "See whether its driver ran; masks are made without it."),
     "all_unreadable": Rule(ERROR, "none of its {total} messages can be used: {reason}.", "{remedy}"),
@@ -204,7 +204,7 @@ RULES = {
     "alignment_unclear": Rule(
         NOTE, "whether it fits the picture could not be told: too few outlines that both see, or too much noise.", ""
     ),
-    # What the node would do
+    # Synchronization in the node
     "no_sets": Rule(
         ERROR,
         "not one set of frames comes about.",

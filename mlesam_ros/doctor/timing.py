@@ -25,18 +25,18 @@ Nanoseconds = npt.NDArray[np.int64]
 
 
 class TopicStats:
-    """A sensor's messages in the order of their arrival, without their payloads.
+    """Statistics of a sensor's messages in the order of arrival, without their payloads.
 
     Attributes:
-        modality: which sensor.
+        modality: of the sensor.
         source: its topic and type.
-        offset: nanoseconds by which its stamps are known to be late.
-        received: messages, those that cannot be read among them.
-        refusals: why a message cannot be read → how many.
+        offset: configured delay of its stamps, in nanoseconds.
+        received: number of messages, including unreadable ones.
+        refusals: reason why a message cannot be read → messages.
         frame_ids: frame → messages.
-        sizes: (height, width) → messages; of compressed pictures none.
-        pieces: messages of a LiDAR that make a sweep → sweeps.
-        found: what its data turned out to be; see `FrameReader.found`.
+        sizes: (height, width) → messages; empty for compressed images.
+        pieces: messages per sweep of a LiDAR → sweeps.
+        found: detected properties of its data; see `FrameReader.found`.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class TopicStats:
         sensor: SensorParameters | None = None,
         bind: Callable[[SensorFrame], SensorFrame] = lambda frame: frame,
     ) -> None:
-        """Start without messages; by default with the sensor's default parameters, `bind` is the rig's learner's."""
+        """Start without messages; `sensor` defaults to the default parameters, `bind` is that of the `RigBuilder`."""
         self.modality, self.source, self._sensor = modality, source, sensor or NodeParameters().sensor(modality)
         self.offset = round(self._sensor.offset * NANOSECONDS)
         self.bind = bind
@@ -60,23 +60,23 @@ class TopicStats:
         self._rows: list[tuple[int, int, int]] = []
 
     def reader(self) -> FrameReader:
-        """A new reader of its messages."""
+        """Create a new reader of its messages."""
         return frame_reader(self._sensor, self.modality, self.source.type)
 
     def hear(self, message: Any, arrived: int) -> SensorFrame | None:
-        """Note a message.
+        """Add a message.
 
         Args:
             message: as for `FrameReader.read`.
             arrived: nanoseconds at which it was recorded or received.
 
         Returns:
-            its frame; None where it cannot be read.
+            Its frame; None if it cannot be read.
         """
         self.received += 1
         try:
             frame = self.bind(self._reader.read(message))
-        except Exception as error:  # as in the node, whatever is in a message costs that message alone
+        except Exception as error:  # as in the node, an invalid message is skipped, whatever it raises
             self.refusals[format_error(error)] += 1
             return None
         self.found = self._reader.found
@@ -88,43 +88,43 @@ class TopicStats:
         return frame
 
     def note(self, stamp: int, moment: int, arrived: int, frame_id: str) -> None:
-        """A message that was read: its header's stamp, its frame's `time`, and its arrival."""
+        """Add a readable message: its header's stamp, its frame's `time` and its arrival, all in nanoseconds."""
         self._rows.append((stamp, moment, arrived))
         self.frame_ids[frame_id] += 1
 
     @property
     def stamps(self) -> Nanoseconds:
-        """(N,) nanoseconds of the headers of what can be read."""
+        """(N,) nanoseconds, the header stamps of readable messages."""
         return self._column(0)
 
     @property
     def moments(self) -> Nanoseconds:
-        """(N,) nanoseconds, the `time` of the frames; for events the end of their window."""
+        """(N,) nanoseconds, the `time` of the frames; for events the end of the window."""
         return self._column(1)
 
     @property
     def arrivals(self) -> Nanoseconds:
-        """(N,) nanoseconds of recording or receiving."""
+        """(N,) nanoseconds of recording or reception."""
         return self._column(2)
 
     @property
     def delays(self) -> npt.NDArray[np.float64]:
-        """(N,) seconds from a header's stamp, without the offset, to the arrival."""
+        """(N,) seconds from a header's stamp, without the offset, to the message's arrival."""
         return np.asarray((self.arrivals - self.stamps + self.offset) / NANOSECONDS)
 
     @property
     def counters(self) -> dict[str, int]:
-        """What happened to an event camera's packets; see `FrameReader.counters`."""
+        """Counters of an event camera's packets; see `FrameReader.counters`."""
         return self._reader.counters
 
     @property
     def usual_pieces(self) -> int:
-        """Messages that mostly make a sweep of a LiDAR; 1 for others."""
+        """Most frequent number of messages per sweep of a LiDAR; 1 for other sensors."""
         return self.pieces.most_common(1)[0][0] if self.pieces else 1
 
     @property
     def frame_id(self) -> str:
-        """The frame most of its messages are in; empty without any."""
+        """Most frequent frame_id; empty without messages."""
         return self.frame_ids.most_common(1)[0][0] if self.frame_ids else ""
 
     def _column(self, column: int) -> Nanoseconds:
@@ -132,30 +132,30 @@ class TopicStats:
 
 
 _FEW = 5
-"""Messages below which nothing is said about a rhythm."""
+"""Minimum messages for a check of the period."""
 _SILENCE = 0.25
-"""Seconds that a gap has at least, besides three periods."""
+"""Minimum seconds of a gap; it also exceeds three periods."""
 _LOST = 0.02
-"""Share of missing messages that is worth a word."""
+"""Share of missing messages above which they are reported."""
 _UNEVEN = 0.3
-"""Periods that one interval in twenty is off by before it is."""
+"""Jitter, in periods, above which it is reported."""
 _AHEAD = 0.020
-"""Seconds by which clocks of a robot's machines that NTP keeps may differ."""
+"""Maximum seconds between clocks that NTP synchronizes within a robot."""
 _DRIFT = (2e-4, 0.010)
-"""Slope, and seconds in all, from which on two clocks run apart; quartzes stay below the first by a factor of two."""
+"""Minimum slope, and minimum total in seconds, of a reported clock drift; the slope is twice the limit of quartzes."""
 _REPEATS = 0.01
-"""Share of repeated stamps that is worth a word; in an event stream packets of one moment are usual."""
+"""Share of repeated stamps above which they are reported; not for events, whose packets often share a stamp."""
 
 
 @dataclass(frozen=True, slots=True)
 class RateStats:
-    """How regularly a sensor speaks, by its stamps; seconds.
+    """Rate and regularity of a sensor's stamps; times in seconds.
 
     Attributes:
-        period: the usual time from one message to the next; NaN below three messages.
-        jitter: what one interval in twenty is off a multiple of the period by, or more; gaps left out.
+        period: median time from one message to the next; NaN below three messages.
+        jitter: 95th percentile of the intervals' deviation from a multiple of the period, without gaps.
         rate: messages per second from the first to the last.
-        delay: usual time from stamp to arrival.
+        delay: median time from stamp to arrival.
     """
 
     period: float
@@ -165,7 +165,7 @@ class RateStats:
 
 
 def rhythm(record: TopicStats) -> RateStats:
-    """Measure it."""
+    """Measure period, jitter, rate and delay of a sensor's stamps."""
     stamps, delay = np.unique(record.stamps[record.stamps > 0]), _median_delay(record)
     if len(stamps) < 3:
         return RateStats(float("nan"), float("nan"), 0.0, delay)
@@ -178,13 +178,13 @@ def rhythm(record: TopicStats) -> RateStats:
 
 
 def timing_findings(record: TopicStats, begin: int, config: SyncConfig, lead: float = 0.0) -> Iterator[Finding]:
-    """Faults of stamps and rhythm.
+    """Report faults of a sensor's stamps, clock and period.
 
     Args:
         record: of the sensor.
-        begin: nanoseconds that positions in time are told from.
+        begin: nanoseconds of 0 s in the findings.
         config: the node's.
-        lead: seconds by which the stamps of all sensors are ahead, which is no fault of this one.
+        lead: seconds by which the stamps of all sensors are ahead; subtracted, since it is no fault of this sensor.
     """
     stamps = record.stamps
     if not len(stamps):
@@ -205,7 +205,7 @@ def timing_findings(record: TopicStats, begin: int, config: SyncConfig, lead: fl
 
 
 def _foreign_clock(record: TopicStats, config: SyncConfig) -> ForeignClock | None:
-    """The clock of stamps that lie too far from the arrivals for a node; None where they do not."""
+    """Identify the clock of stamps that a node would refuse as too far from the arrivals; None for valid stamps."""
     timed = np.flatnonzero(record.stamps > 0)
     if not len(timed):
         return None
@@ -214,14 +214,14 @@ def _foreign_clock(record: TopicStats, config: SyncConfig) -> ForeignClock | Non
 
 
 def common_lead(records: Mapping[Modality, TopicStats], config: SyncConfig) -> float:
-    """Seconds by which the stamps of all sensors lie in the future, if there are several; 0 where not all do."""
+    """Seconds by which the stamps of all sensors, at least two, are ahead of their arrival; 0 unless all are."""
     own = [record for record in records.values() if len(record.stamps) and _foreign_clock(record, config) is None]
     leads = [-_median_delay(record) for record in own]
     return min(leads) if len(leads) > 1 and min(leads) > _AHEAD else 0.0
 
 
 def ahead_of_arrival(records: Mapping[Modality, TopicStats], config: SyncConfig) -> dict[Modality, float]:
-    """Modality → seconds that its stamps are further ahead of their arrival than those of all, if that is a fault."""
+    """Modality → seconds by which its stamps exceed the common lead of all sensors, if more than NTP explains."""
     common = common_lead(records, config)
     ahead = {m: -_median_delay(r) - common for m, r in records.items() if _foreign_clock(r, config) is None}
     return {modality: seconds for modality, seconds in ahead.items() if seconds > _AHEAD}
@@ -258,7 +258,7 @@ def _clock_faults(record: TopicStats, timed: np.ndarray, lead: float) -> Iterato
     seconds = (record.arrivals[timed] - record.arrivals[timed][0]) / NANOSECONDS
     if len(delays) < 10 * _FEW or seconds[-1] < _FEW:
         return
-    # The quickest messages show the clock, the others also the way; a line through the least delay of each tenth.
+    # The least delay shows the clock without the transport delay: fit a line to the minimum of each tenth.
     tenths = np.array_split(np.arange(len(delays)), 10)
     least = np.array([delays[part].min() for part in tenths])
     middle = np.array([seconds[part].mean() for part in tenths])
@@ -269,7 +269,7 @@ def _clock_faults(record: TopicStats, timed: np.ndarray, lead: float) -> Iterato
 
 
 def _gaps(record: TopicStats, begin: int) -> Iterator[Finding]:
-    """Silences, by arrival: a stamp that is wrong is no silence."""
+    """Report gaps between arrivals; stamps may be wrong."""
     arrivals = np.sort(record.arrivals)
     steps = np.diff(arrivals) / NANOSECONDS
     limit = max(3 * float(np.median(steps)), _SILENCE)
@@ -283,7 +283,10 @@ def _gaps(record: TopicStats, begin: int) -> Iterator[Finding]:
 
 
 def _unevenness(record: TopicStats) -> Iterator[Finding]:
-    """Missing messages and jitter. Event packets end when they are full; stamps that run back are told as such."""
+    """Report missing messages and jitter.
+
+    Skip events, whose packets have no period, and stamps that run back, which have a finding of their own.
+    """
     if record.modality == EVENT or (np.diff(record.stamps[record.stamps > 0]) < 0).any():
         return
     measured = rhythm(record)
@@ -292,7 +295,7 @@ def _unevenness(record: TopicStats) -> Iterator[Finding]:
         return
     stamps = np.unique(record.stamps[record.stamps > 0])
     steps: npt.NDArray[np.float64] = np.diff(stamps).astype(np.float64) / (NANOSECONDS * measured.period)
-    within = steps[steps * measured.period <= max(3 * measured.period, _SILENCE)]  # longer ones are told as gaps
+    within = steps[steps * measured.period <= max(3 * measured.period, _SILENCE)]  # longer ones are reported as gaps
     lost = int((np.round(within) - 1).clip(0).sum())
     total = lost + len(record.stamps)
     if lost >= 3 and lost > _LOST * total:

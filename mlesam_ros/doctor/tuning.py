@@ -23,17 +23,17 @@ _EMPTY = RawImage(0, 0, "", 0, np.zeros(0, np.uint8))
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What came of it.
+    """Result of a simulated synchronization.
 
     Attributes:
-        config: the synchronizer's.
-        sets: how many.
+        config: of the synchronizer.
+        sets: number of sets.
         parts: modality → sets that it is part of.
         complete: sets with every modality.
         seconds: from the first arrival to the last.
-        wait: usual seconds from a primary's arrival to its set.
-        counters, refusals: as the synchronizer has them.
-        skews: modality → (N,) nanoseconds within the sets.
+        wait: median seconds from a primary's arrival to its set.
+        counters, refusals: those of the synchronizer.
+        skews: modality → (N,) nanoseconds of its skews in the sets.
     """
 
     config: SyncConfig
@@ -53,9 +53,10 @@ class Rehearsal:
 
 
 def simulate_sync(records: Mapping[Modality, TopicStats], config: SyncConfig) -> Rehearsal:
-    """Push every message when it arrived and take every set when it is ready, as a network without latency would.
+    """Push every message at its arrival and take every set when it is ready, as a network without latency would.
 
-    Where the stamps of all are of another clock than the arrivals, they are the clock, as in `mlesam evaluate`.
+    If the stamps of all sensors are from another clock than the arrivals, the stamps are the clock, as in
+    `mlesam evaluate`.
     """
     synchronizer, found, arrived = Synchronizer(config), list[tuple[int, FrameSet]](), dict[tuple[Modality, int], int]()
     rows = _rows(records, config)
@@ -84,7 +85,7 @@ def simulate_sync(records: Mapping[Modality, TopicStats], config: SyncConfig) ->
 
 
 def _rows(records: Mapping[Modality, TopicStats], config: SyncConfig) -> list[tuple[int, Modality, int]]:
-    """(arrival, modality, moment), in the order of arrival."""
+    """(arrival, modality, frame time) in nanoseconds, in the order of arrival."""
     rows = [
         (int(arrival), m, int(moment), int(stamp))
         for m in config.modalities
@@ -98,15 +99,15 @@ def _rows(records: Mapping[Modality, TopicStats], config: SyncConfig) -> list[tu
 
 
 def sync_findings(rehearsal: Rehearsal, faulty: Collection[Modality] = ()) -> Iterator[Finding]:
-    """What is wrong whatever the settings.
+    """Report refused frames, and the absence of sets.
 
     Args:
-        rehearsal: with the settings as they are.
-        ill: modalities with errors, which explain why they are refused.
+        rehearsal: with the current settings.
+        faulty: modalities with errors, which explain their refused frames.
     """
     for modality, reasons in rehearsal.refusals.items():
         for reason, count in reasons.items():
-            if modality not in faulty and reason != DUPLICATE:  # told with the stamps
+            if modality not in faulty and reason != DUPLICATE:  # duplicates are reported with the stamps
                 total = rehearsal.counters[modality]["received"]
                 problem = reason if isinstance(reason, Problem) else Problem(reason, "See the errors above.")
                 told = {"reason": problem.message, "remedy": problem.remedy}
@@ -118,23 +119,23 @@ def sync_findings(rehearsal: Rehearsal, faulty: Collection[Modality] = ()) -> It
 Seconds = npt.NDArray[np.float64]
 
 _LACK = 0.1
-"""Share of the sets that a sensor may be missing from although its rate would allow more."""
+"""Share of the sets that a sensor may be missing from, below the share that its rate allows."""
 _GAIN = 0.05
-"""Share of the sets that a change must win."""
+"""Minimum gain of a change, as share of the sets."""
 _ROUND = 0.005
-"""Seconds that proposals are rounded up to."""
+"""Seconds to whose multiples proposals are rounded up."""
 _MOST_PATIENCE = 0.5
-"""Seconds; a mask that waits longer is no use to anyone."""
+"""Maximum proposed max_wait in seconds; a mask with a longer delay is of no use."""
 
 
 @dataclass
 class TuningResult:
-    """What would help.
+    """Proposed parameters.
 
     Attributes:
+        rehearsal: simulation with all of them.
         parameters: the node's parameter → value.
-        findings: why.
-        rehearsal: with all of them.
+        findings: reasons for the proposals, and faults that no parameter mends.
     """
 
     rehearsal: Rehearsal
@@ -148,13 +149,13 @@ def tune_sync(
     offsets: Mapping[Modality, float],
     faulty: Collection[Modality] = (),
 ) -> TuningResult:
-    """Find settings with which more sensors are part of more sets, each of them tried out.
+    """Find settings with which more sensors are part of more sets, by simulating each change.
 
     Args:
         records: of the sensors.
-        plain: the rehearsal with the settings as they are.
-        offsets: seconds that other findings say stamps are late by, beyond the offsets that are set.
-        ill: modalities with errors, which explain what they lack.
+        plain: simulation with the current settings.
+        offsets: seconds by which stamps are late according to other findings, beyond the configured offsets.
+        faulty: modalities with errors, which explain their absence from sets.
     """
     advice = TuningResult(plain)
     if offsets:
@@ -170,7 +171,7 @@ def tune_sync(
 
 
 def _help(modality: Modality, records: Mapping[Modality, TopicStats], advice: TuningResult) -> None:
-    """Raise tolerance or max_wait where a sensor is missing from sets that it could be part of."""
+    """Raise tolerance or max_wait of a sensor that is missing from sets that it could be part of."""
     now = advice.rehearsal
     possible = _possible(modality, records, now)
     share = now.parts[modality] / now.sets if now.sets else 0.0
@@ -192,14 +193,14 @@ def _help(modality: Modality, records: Mapping[Modality, TopicStats], advice: Tu
 
 
 def _possible(modality: Modality, records: Mapping[Modality, TopicStats], rehearsal: Rehearsal) -> float:
-    """Share of the sets that a sensor could be part of, each of its messages being of use once."""
+    """Share of the sets that a sensor could be part of, if each of its messages is used once."""
     return min(1.0, len(records[modality].moments) / rehearsal.sets) if rehearsal.sets else 0.0
 
 
 def _changes(
     modality: Modality, records: Mapping[Modality, TopicStats], rehearsal: Rehearsal
 ) -> Iterator[tuple[dict[str, Any], str]]:
-    """(changes of the configuration, the reason in words), the smallest first."""
+    """Yield (changes of the configuration, reason), the smallest change first."""
     config, primary = rehearsal.config, rehearsal.config.order[0]
     if primary == modality or not len(records[primary].moments):
         return
@@ -218,7 +219,7 @@ def _changes(
 
 
 def _nearest(primary: TopicStats, other: TopicStats, config: SyncConfig) -> tuple[Seconds, Seconds]:
-    """For every message of the primary the partner nearest in time: distance and later arrival, both in seconds."""
+    """Distance in time, and lag of arrival, of the nearest `other` message to each primary message, in seconds."""
     order, references = np.argsort(other.moments), _times(primary, config)
     moments, arrivals = _times(other, config)[order], other.arrivals[order]
     after = np.searchsorted(moments, references).clip(1, max(len(moments) - 1, 1))
@@ -230,7 +231,7 @@ def _nearest(primary: TopicStats, other: TopicStats, config: SyncConfig) -> tupl
 
 
 def _times(record: TopicStats, config: SyncConfig) -> Nanoseconds:
-    """(N,) nanoseconds, the frames' times, by the configuration's offset where it has one."""
+    """(N,) nanoseconds, the frames' times, with the configuration's offset if it sets one."""
     offset = config.offset_of(record.modality)
     return record.moments if offset is None else record.moments + record.offset - offset
 
@@ -242,7 +243,7 @@ def _fates(modality: Modality, rehearsal: Rehearsal) -> str:
 
 
 def _reorder(records: Mapping[Modality, TopicStats], advice: TuningResult) -> None:
-    """Another primary, where that gives more complete sets."""
+    """Propose another primary if it gives clearly more complete sets."""
     now = advice.rehearsal
     best, order = now, now.config.order
     for first in now.config.order[1:]:
@@ -262,10 +263,10 @@ def _by_modality(config: SyncConfig, name: str) -> dict[Modality, float]:
 
 
 def _parameters(modality: Modality, change: Mapping[str, Any]) -> dict[str, float]:
-    """A change of the configuration in the node's parameters."""
+    """Convert a change of the configuration to the node's parameters."""
     return {f"{modality}.{name}": float(values[modality]) for name, values in change.items()}
 
 
 def _ceil(seconds: float) -> float:
-    """A little more, rounded up."""
+    """Add 10 % and round up to a multiple of `_ROUND`."""
     return round(math.ceil(1.1 * seconds / _ROUND) * _ROUND, 3)
