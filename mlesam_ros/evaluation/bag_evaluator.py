@@ -29,7 +29,8 @@ class Options:
         parameters: of the sensors and the network, as for the node.
         truth: topic with ground-truth labels; None to guess it.
         labels: folder of ground-truth labels, with stamps as file names.
-        start, duration: seconds from the bag's beginning, and of the bag; a duration of None is the rest of the bag.
+        start: seconds from the bag's beginning.
+        duration: seconds from `start`; None for the rest of the bag.
         every: segment only every n-th set.
         real_time: skip the sets that this machine would skip with live sensors.
         drops: outages of sensors to simulate.
@@ -86,7 +87,7 @@ class Evaluation:
         refusals: modality → reason for refusal → messages.
         warnings: one sentence each.
         rejected: modality → frames that were in a set, but not used for its mask.
-        interrupted: whether Ctrl-C, an unreadable bag or a full disk ended the evaluation early.
+        interrupted: whether Ctrl-C, a BagError or a FileError ended the evaluation early, such as a full disk.
     """
 
     bag: Path

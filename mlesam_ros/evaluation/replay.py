@@ -34,7 +34,7 @@ class Replay:
         account: counts the outcome of the frames in sets; updated by the caller that segments the sets.
         unreadable: modality → reason for refusing a message's content → messages.
         problems: topic → problem of its newest invalid message.
-        warnings: one sentence for each sensor clock that differs from the time of recording.
+        warnings: about clocks that differ from the time of recording, one sentence each.
         heard: seconds of the bag that are replayed so far.
         label_offset: nanoseconds by which the stamps of ground-truth labels are late: the camera's offset, even if no
             camera is read.
