@@ -1,8 +1,8 @@
-"""MLE-SAM (arXiv 2412.04220): a frozen SAM encoder, one LoRA expert per sensor, a router, a two-path decoder.
+"""MLE-SAM (arXiv 2412.04220): a frozen SAM image encoder, one LoRA expert per modality, a router and two heads.
 
     images ─▶ backbone + experts ─▶ router ─▶ mask decoder ─▶ logits ─┐
                   (frozen)            │                              ├─▶ mask
                                       └────▶ auxiliary head ─▶ logits ┘
 
-Start reading at mlesam.py.
+The entry point is `mlesam.py`.
 """

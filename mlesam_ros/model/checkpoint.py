@@ -27,7 +27,7 @@ from mlesam_ros.resources import resource_path
 from mlesam_ros.types import Modality
 
 ENCODER, DECODER, PROMPTS = "image_encoder.", "sam_mask_decoder.", "sam_prompt_encoder."
-"""What the tensors of the backbone, of SAM's decoder and of its prompt encoder begin with in SAM 2's checkpoints."""
+"""Prefixes of the backbone's, mask decoder's and prompt encoder's tensors in SAM 2's checkpoints."""
 
 _TERMINAL = re.compile(r"\x1b\[[0-9;]*m")
 _FIRST_ENTRY = 512  # bytes that hold the name of an archive's first entry
@@ -37,14 +37,14 @@ _HYPERNETWORK = "output_hypernetworks_mlps.{}.layers.{}.{}"
 
 
 def resolve_base_weights(backbone: str, path: str | Path | None) -> Path:
-    """Where the frozen weights lie.
+    """Resolve the path of the frozen backbone weights.
 
     Args:
         backbone: a name in `BACKBONES`.
-        path: where the user says they are; None for those that ship with this package.
+        path: path given by the user; None for the weights that ship with this package.
 
     Raises:
-        CheckpointError: none ship for that backbone; says what to fetch.
+        CheckpointError: this package ships no weights for that backbone; the message names the file to fetch.
     """
     if path is not None:
         return Path(path)
@@ -60,7 +60,7 @@ def resolve_base_weights(backbone: str, path: str | Path | None) -> Path:
 
 
 def load_base(model: MLESAM, path: str | Path) -> None:
-    """Fill a model's backbone; from one of Meta's files also what its decoder shares with SAM's.
+    """Load a model's backbone weights; Meta's files also initialize the tensors that the decoder shares with SAM's.
 
     Raises:
         CheckpointError: see `load_backbone`.
@@ -72,18 +72,18 @@ def load_base(model: MLESAM, path: str | Path) -> None:
 
 
 def load_backbone(backbone: Backbone, path: str | Path) -> dict[str, Tensor]:
-    """Fill a backbone, strictly.
+    """Load backbone weights, strictly.
 
     Args:
         backbone: its weights are overwritten.
-        path: `.pt` or `.pth` as Meta publishes it, or our `.safetensors`.
+        path: `.pt` or `.pth` as Meta publishes it, or this package's `.safetensors`.
 
     Returns:
-        every tensor of the file, in SAM 2's names.
+        every tensor of the file, under SAM 2's names.
 
     Raises:
-        CheckpointError: unreadable, or of another architecture; says which tensors differ, what file was expected and,
-            if it is another backbone's, whose it is.
+        CheckpointError: the file is unreadable or of another architecture; the message lists the differing tensors, the
+            expected file and, where it is recognized, the backbone that the file belongs to.
     """
     state = to_sam2_keys(read_tensors(Path(path)))
     theirs = {name.removeprefix(ENCODER): t for name, t in state.items() if name.startswith(ENCODER)}
@@ -99,15 +99,16 @@ def load_backbone(backbone: Backbone, path: str | Path) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def init_decoder_from_sam(decoder: MaskDecoder, state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Start from SAM's decoder: copy what has the same shape, deal SAM's three mask tokens out to the classes.
+    """Initialize from SAM's decoder: copy tensors of equal shape, assign its three mask tokens to the classes in turn.
 
     Args:
-        decoder: its weights are overwritten. `conv_s0` and `conv_s1`, which SAM 1 lacks, stay as they are then.
-        state: tensors in SAM 2's names.
-        path: where they come from, for the message.
+        decoder: its weights are overwritten, except `conv_s0` and `conv_s1` where the file is SAM 1's, which lacks
+            them.
+        state: tensors under SAM 2's names.
+        path: file of the tensors, for the error message.
 
     Raises:
-        CheckpointError: tensors are missing or of another shape; says which.
+        CheckpointError: tensors are missing or of another shape; the message lists them.
     """
     theirs = {name.removeprefix(DECODER): t for name, t in state.items() if name.startswith(DECODER)}
     theirs |= {name: t for name, t in state.items() if name.startswith(PROMPTS)}
@@ -128,17 +129,17 @@ def init_decoder_from_sam(decoder: MaskDecoder, state: Mapping[str, Tensor], pat
 
 
 def save_backbone(path: str | Path, backbone: Backbone) -> None:
-    """Write a backbone of our own as safetensors.
+    """Write a backbone's weights as safetensors.
 
     Raises:
-        CheckpointError: the file cannot be written.
+        FileError: the file cannot be written.
     """
     tensors = {ENCODER + name: t.detach().cpu().contiguous() for name, t in backbone.state_dict().items()}
     write_tensors(Path(path), tensors, {"backbone": backbone.name})
 
 
 def base_sha256(backbone: Backbone) -> str:
-    """Fingerprint of the frozen weights: SHA-256 over the sorted names and the float32 bytes of all tensors."""
+    """SHA-256 of the frozen weights: over the sorted names and the float32 bytes of all tensors."""
     digest = hashlib.sha256()
     for name, tensor in sorted(backbone.state_dict().items()):
         digest.update(name.encode())
@@ -147,10 +148,10 @@ def base_sha256(backbone: Backbone) -> str:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.pt` or `.pth` (Meta's two layouts) or a `.safetensors` file, on the CPU, in the file's names.
+    """Read a `.pt` or `.pth` (Meta's two layouts) or `.safetensors` file: tensors on the CPU, under the file's names.
 
     Raises:
-        CheckpointError: it is not there, truncated, or something else.
+        CheckpointError: the file is missing, truncated or of another format.
     """
     try:
         if path.suffix == ".safetensors":
@@ -158,7 +159,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no weights file {path}.") from error
-    except Exception as error:  # either library raises whatever it trips over
+    except Exception as error:  # torch and safetensors raise many types
         raise unreadable(path, error) from error
     state = content.get("model", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not state or not all(isinstance(t, Tensor) for t in state.values()):
@@ -167,11 +168,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def unreadable(path: str | Path, error: Exception) -> CheckpointError:
-    """Describe a weights file that a library could not read: what it is instead, where that can be recognized.
+    """Build the error for a weights file that a library could not read, with the file's actual format where recognized.
 
     Args:
-        path: of the file.
-        error: of the library; its advice to load unsafely is not passed on.
+        path: the file.
+        error: the library's; its advice to load unsafely is not passed on.
     """
     path = Path(path)
     if path.is_dir():
@@ -193,13 +194,13 @@ def unreadable(path: str | Path, error: Exception) -> CheckpointError:
 
 
 def is_torch_archive(path: Path) -> bool:
-    """Whether a ZIP archive was begun by `torch.save`: its first entry is <name>/data.pkl."""
+    """Whether `torch.save` wrote a ZIP archive: its first entry is <name>/data.pkl."""
     with path.open("rb") as file:
         return b"/data.pkl" in file.read(_FIRST_ENTRY)
 
 
 def to_sam2_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """SAM 1's names of the parts that SAM 2 has too, as SAM 2's; other names stay."""
+    """Rename the tensors of the parts that SAM 1 and SAM 2 share from SAM 1's to SAM 2's names; keep all others."""
     return {_in_sam2_names(name): tensor for name, tensor in state.items()}
 
 
@@ -213,16 +214,15 @@ def _in_sam2_names(name: str) -> str:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write safetensors, whole or not at all.
+    """Write a safetensors file atomically.
 
     Args:
-        path: of the file; its folder is made.
+        path: the file; its folder is created.
         tensors: name → tensor.
-        metadata: at most one entry: safetensors writes several in an order that changes from call to call, and the same
-            weights shall be the same bytes.
+        metadata: at most one entry. safetensors writes several in varying order; equal weights must give equal bytes.
 
     Raises:
-        FileError: the folder or the disk does not take it.
+        FileError: the folder or file cannot be written.
     """
     assert len(metadata) <= 1
     try:
@@ -233,7 +233,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def describe_key_mismatch(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> str:
-    """What keeps `theirs` from being loaded as `ours`: counts, and the first few tensors that differ; or nothing."""
+    """Differences that prevent loading `theirs` as `ours`: counts and the first few tensors; empty for none."""
     shapes = sorted(n for n in theirs.keys() & ours.keys() if theirs[n].shape != ours[n].shape)
     parts = [
         _summarize_keys("missing", ours.keys() - theirs.keys()),
@@ -250,13 +250,13 @@ def _summarize_keys(kind: str, names: Iterable[str]) -> str:
 
 
 def _shapes(backbone: str) -> dict[str, Tensor]:
-    """The state of a backbone, without numbers."""
+    """State dict of a backbone on the meta device."""
     with on_meta_device():
         return build_backbone(backbone).state_dict()
 
 
 def _sam_shapes(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What SAM's checkpoint must have so that our decoder can be filled from it, without numbers."""
+    """Tensors on the meta device that SAM's checkpoint must have to initialize the decoder."""
     classes = ("class_tokens", "no_mask", "frequencies", "hypernetworks.")
     needed = {name: t for name, t in ours.items() if not name.startswith(classes)}
     width = ours["class_tokens"].shape[1]
@@ -280,21 +280,21 @@ FORMAT = 1
 _KEY = "mlesam"
 _AFRESH = "Give a checkpoint that agrees in it, or load this one afresh."
 _OWN = ("encoders", "statistics", "settings")
-"""Fields of the configuration that map modalities: each entry belongs to one expert."""
+"""Configuration fields that map modalities; each entry belongs to one expert."""
 _SHARED = tuple(f.name for f in fields(MLESAMConfig) if f.name not in ("modalities", "label_space", *_OWN))
-"""Fields that experts from different files must have in common, because router, heads and picture size are shared."""
+"""Configuration fields on which experts of different files must agree: they share router, heads, image size."""
 
 
 def save_checkpoint(path: str | Path, model: MLESAM, metrics: Mapping[str, Any] | None = None) -> None:
-    """Write what was trained.
+    """Write the trained weights plus the metadata that identifies their backbone and label space.
 
     Args:
-        path: ending in `.safetensors`; its folder is made.
+        path: ending in `.safetensors`; its folder is created.
         model: in float32.
-        metrics: JSON values worth knowing, such as `{"miou": 0.61}`.
+        metrics: JSON values to store, such as `{"miou": 0.61}`.
 
     Raises:
-        CheckpointError: the file cannot be written.
+        FileError: the file cannot be written.
     """
     tensors = {name: t.detach().cpu().contiguous() for name, t in trainable_state(model).items()}
     about = {
@@ -316,20 +316,20 @@ def load_checkpoint(
     device: str = "cpu",
     label_space: LabelSpace | None = None,
 ) -> MLESAM:
-    """Build the model that a checkpoint describes, on the very base weights that it was trained on.
+    """Build the model that a checkpoint describes, on the same base weights that it was trained on.
 
     Args:
-        path: a file that `save_checkpoint` wrote.
-        base_weights: Meta's `.pt`, or our backbone's `.safetensors`; None for those that ship with this package.
-        device: where to put it.
-        label_space: the label space that the caller goes by; None for whatever the checkpoint has.
+        path: a file written by `save_checkpoint`.
+        base_weights: Meta's `.pt`, or this package's `.safetensors`; None for the weights that ship with this package.
+        device: target device.
+        label_space: label space that the caller requires; None to accept the checkpoint's.
 
     Returns:
         the model in evaluation mode.
 
     Raises:
-        CheckpointError: missing, truncated, made for other base weights or another label space, or its tensors do not
-            fit its own configuration. Says both values.
+        CheckpointError: the file is missing, truncated, made for other base weights or another label space, or its
+            tensors contradict its own configuration. The message names both values.
     """
     about = _read_about(Path(path))
     config = _config(path, about)
@@ -342,11 +342,11 @@ def load_checkpoint(
 
 
 def load_trained(path: str | Path, model: MLESAM) -> None:
-    """Fill an existing model, in float32, with a checkpoint's tensors, for instance after another training run.
+    """Load a checkpoint's tensors into an existing float32 model.
 
     Raises:
-        CheckpointError: unreadable, or of another backbone, rank, label space, set of modalities or other base weights;
-            says both values.
+        CheckpointError: the file is unreadable, or of another backbone, rank, label space, set of modalities or other
+            base weights; the message names both values.
     """
     _, base = _check_compatible(path, model, ("backbone", "rank", "modalities"))
     state = _read_matching_state(path, model)
@@ -356,18 +356,19 @@ def load_trained(path: str | Path, model: MLESAM) -> None:
 
 
 def load_experts(path: str | Path, model: MLESAM, modalities: Sequence[Modality] | None = None) -> None:
-    """Take experts out of a checkpoint into a model that is in use: those it has are replaced, new ones are added.
+    """Load experts of a checkpoint into a model in use; existing ones are replaced, new ones are added.
 
-    Router and heads stay, so the file's configuration must be the model's in all that is not an expert's own. The model
-    may be merged, on any device and in any precision, and stays so.
+    Router and heads stay, so the file's configuration must equal the model's except for the experts' own fields. The
+    model may be merged, on any device and in any precision, and stays so.
 
     Args:
-        path: a file that `save_checkpoint` wrote.
-        model: filled by `load_checkpoint`.
-        modalities: which experts; None for all that the file has.
+        path: a file written by `save_checkpoint`.
+        model: loaded by `load_checkpoint`.
+        modalities: experts to load; None for all in the file.
 
     Raises:
-        CheckpointError: unreadable, or of another configuration, label space or other base weights; says both values.
+        CheckpointError: the file is unreadable, or of another configuration, label space or other base weights; the
+            message names both values.
         ConfigError: the file has no such expert.
     """
     config, _ = _check_compatible(path, model, _SHARED)
@@ -388,14 +389,14 @@ def load_experts(path: str | Path, model: MLESAM, modalities: Sequence[Modality]
 
 
 def describe_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What is inside, without building a model.
+    """Read a checkpoint's metadata, without building a model.
 
     Returns:
         backbone, modalities, rank, label_space {name, classes}, parameters {trainable, total}, base_sha256, metrics,
         config.
 
     Raises:
-        CheckpointError: missing, truncated, or not a checkpoint.
+        CheckpointError: the file is missing, truncated, or not a checkpoint.
     """
     about = _read_about(Path(path))
     config = _config(path, about)
@@ -412,13 +413,13 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _refuse_other_shapes(path: str | Path, config: MLESAMConfig) -> None:
-    """Refuse a configuration that is not its tensors', before it costs the memory that it asks for."""
+    """Refuse a configuration that contradicts the tensors, before memory is allocated for it."""
     with on_meta_device():
         _read_matching_state(path, MLESAM(config))
 
 
 def _read_matching_state(path: str | Path, model: MLESAM) -> dict[str, Tensor]:
-    """A checkpoint's tensors, which are all that a model of its configuration needs."""
+    """Read a checkpoint's tensors; require exactly those of a model of its configuration."""
     state = _read_trained(path)
     if differing := describe_key_mismatch(state, trainable_state(model)):
         raise CheckpointError(f"{path} contradicts its own configuration: of its {len(state)} tensors {differing}.")
@@ -426,7 +427,7 @@ def _read_matching_state(path: str | Path, model: MLESAM) -> dict[str, Tensor]:
 
 
 def _read_trained(path: str | Path) -> dict[str, Tensor]:
-    """A checkpoint's tensors, which are numbers all of them: others make masks of nothing, and no error."""
+    """Read a checkpoint's tensors; require finite float32: other values make wrong masks without an error."""
     state = read_tensors(Path(path))
     for name, tensor in state.items():
         if tensor.dtype != torch.float32:
@@ -438,19 +439,19 @@ def _read_trained(path: str | Path) -> dict[str, Tensor]:
 
 
 def trainable_state(model: MLESAM) -> dict[str, Tensor]:
-    """The part of the state that a checkpoint holds: all but the backbone."""
+    """State dict entries that a checkpoint stores: all except the backbone's."""
     return {name: t for name, t in model.state_dict().items() if not name.startswith("backbone.")}
 
 
 def _current_config(model: MLESAM) -> MLESAMConfig:
-    """The configuration with the experts that the model has by now."""
+    """Configuration with the model's current experts."""
     names, config = model.experts.modalities, model.config
     own: dict[str, Any] = {key: _only(getattr(config, key), names) for key in _OWN}
     return replace(config, modalities=names, rank=model.experts.rank, **own)
 
 
 def _with_experts(current: MLESAMConfig, source: MLESAMConfig, taken: Sequence[Modality]) -> MLESAMConfig:
-    """The configuration once some experts of another one are in use: nothing of those that they replace stays."""
+    """Configuration after some experts are taken from another one; entries of replaced experts are dropped."""
     kept = [m for m in current.modalities if m not in taken]
     own: dict[str, Any] = {
         key: {**_only(getattr(current, key), kept), **_only(getattr(source, key), taken)} for key in _OWN
@@ -463,15 +464,15 @@ def _only(mapping: Mapping[Modality, Any], names: Sequence[Modality]) -> dict[Mo
 
 
 def _check_compatible(path: str | Path, model: MLESAM, names: Sequence[str]) -> tuple[MLESAMConfig, str]:
-    """The configuration and the base weights' SHA-256 of a checkpoint that fits a model.
+    """Configuration and base weights' SHA-256 of a checkpoint that is compatible with a model.
 
     Args:
-        path: of the checkpoint.
-        model: that is to take some of it.
-        names: fields of the configuration in which they must agree.
+        path: the checkpoint.
+        model: the model to load into.
+        names: configuration fields on which they must agree.
 
     Raises:
-        CheckpointError: they differ in one of those, in the label space or in the base weights; says both values.
+        CheckpointError: one of these fields, the label space or the base weights differ; the message names both values.
     """
     about = _read_about(Path(path))
     config, current = _config(path, about), _current_config(model)
@@ -489,10 +490,11 @@ def _check_compatible(path: str | Path, model: MLESAM, names: Sequence[str]) -> 
 
 
 def refuse_stranger(path: str | Path, current: MLESAMConfig) -> None:
-    """Refuse a checkpoint that cannot stand in for the one in use, because outputs and inputs depend on the difference.
+    """Refuse a checkpoint whose inputs or outputs differ from those of the model in use.
 
     Raises:
-        CheckpointError: unreadable, or of another backbone, label space or other modalities; says both values.
+        CheckpointError: the file is unreadable, or of another backbone, label space or set of modalities; the message
+            names both values.
     """
     config = _config(path, _read_about(Path(path)))
     _refuse_other(path, config, current, ("backbone", "modalities"))
@@ -500,7 +502,7 @@ def refuse_stranger(path: str | Path, current: MLESAMConfig) -> None:
     _refuse_other_labels(path, theirs, ours)
     pairs = [(f"{theirs.name} with {n} as {tuple(a)}", f"{ours.name} with {n} as {tuple(b)}") for n, a, b in zip(
         theirs.names, theirs.colors, ours.colors, strict=True) if a != b or theirs.name != ours.name]  # fmt: skip
-    if pairs:  # its name and colors are announced once
+    if pairs:  # name and colors are published only once
         raise CheckpointError(f"{path} has label space {pairs[0][0]}, but the model has {pairs[0][1]}.", _AFRESH)
 
 
@@ -556,7 +558,7 @@ def _config(path: str | Path, about: Mapping[str, Any]) -> MLESAMConfig:
     try:
         config = dict(about["config"])
         if not isinstance(config.get("label_space"), dict):
-            raise ConfigError("its label_space is no mapping of name and classes.")  # not the name of a file to read
+            raise ConfigError("its label_space is no mapping of name and classes.")  # a text would name a file
         return MLESAMConfig.from_dict(config)
     except MlesamError as error:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Inference options: fused operations, CUDA graphs, and errors of missing memory."""
+"""Inference options of the network: merged weights, fused attention, CUDA graphs, and out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from mlesam_ros.types import Modality
 
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
-"""How torch's allocators name what they were asked for, the CPU's and CUDA's."""
+"""Requested size in the out-of-memory messages of torch's CPU and CUDA allocators."""
 
 
 @contextmanager
 def explain_oom(model: torch.nn.Module, device: str) -> Iterator[None]:
-    """Within it, an allocation that fails says how much the network needs.
+    """Context manager that turns a failed allocation into an error with the network's memory requirement.
 
     Args:
-        model: on the CPU still; its weights are counted before they move.
-        device: where it is to run.
+        model: still on the CPU; its weights are counted before they move.
+        device: target device.
 
     Raises:
-        ConfigError: there is too little memory; with what the network needs at least and what is free.
+        ConfigError: too little memory; the message has the minimum that the network needs and the free amount.
     """
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     try:
@@ -57,7 +57,7 @@ def _words(device: str, weights: int, more: float) -> str:
 
 
 def _held_and_free(device: str) -> tuple[int, int]:
-    """Bytes that this process's tensors hold on a device, as far as is known, and what is free there."""
+    """Bytes held by this process's tensors on a device (0 on the CPU, where torch counts none), and free bytes."""
     if device.startswith("cuda"):
         held, free = torch.cuda.memory_allocated(device), torch.cuda.mem_get_info(device)[0]
         torch.cuda.empty_cache()
@@ -66,24 +66,24 @@ def _held_and_free(device: str) -> tuple[int, int]:
 
 
 COMPILERS = ("", "inductor", "aot_eager")
-"""Backends of `torch.compile` that are accepted; none, code generation, and tracing alone, which tests need."""
+"""Accepted backends of `torch.compile`: none, code generation, and tracing alone, for tests."""
 
-_SHAPES = 64  # compiled variants of a block: its widths times how many modalities there are
+_SHAPES = 64  # compiled variants of a block: widths times numbers of modalities
 
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """Switches. Whatever they say, the masks are the same up to rounding.
+    """Inference switches. The masks are equal for all of them, up to rounding.
 
     Attributes:
-        merged: one Q/K/V matrix per modality rather than low-rank products.
-        keeps_position: Hiera's interpolated positional code is kept between pictures of one size.
-        folded: SAM 1's relative positions are part of a fused attention, see `attention.py`; nothing changes in Hiera,
-            whose attention is fused in Meta's code.
-        channels_last: the order of a feature map's numbers in memory.
-        graphs: on a GPU, a frame is one CUDA graph per subset of the modalities, see `graphs.py`; elsewhere no change.
-        compiler: backend of `torch.compile`, one of `COMPILERS`. Every subset of the modalities is a shape of its own,
-            which is traced when it is first met: 12 s of one core for the smallest backbone.
+        merged: one Q/K/V matrix per modality instead of low-rank products.
+        cache_pos_embed: cache Hiera's interpolated positional embedding between images of one size.
+        folded: fold SAM 1's relative positions into a fused attention, see `vit.py`. Hiera is unaffected: its attention
+            is already fused.
+        channels_last: memory format of the feature maps.
+        graphs: on a GPU, one CUDA graph per subset of the modalities, see `CudaGraphCache`; ignored elsewhere.
+        compiler: backend of `torch.compile`, one of `COMPILERS`. Every subset of the modalities has its own shape,
+            which is compiled at first use: 12 s on one core for the smallest backbone.
     """
 
     merged: bool = True
@@ -94,10 +94,10 @@ class InferenceOptions:
     compiler: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a compiler that there is not.
+        """Validate the compiler.
 
         Raises:
-            ConfigError: names the value and what is accepted.
+            ConfigError: names the value and the accepted ones.
         """
         if self.compiler not in COMPILERS:
             known = ", ".join(filter(None, COMPILERS))
@@ -105,19 +105,19 @@ class InferenceOptions:
 
 
 ALL = InferenceOptions()
-"""Those that need no compiler."""
+"""Every option that needs no compiler."""
 REFERENCE = InferenceOptions(merged=False, cache_pos_embed=False, folded=False, channels_last=False, graphs=False)
-"""None of them."""
+"""No option at all."""
 
 
 def prepare(model: MLESAM, device: str, dtype: torch.dtype, paths: InferenceOptions) -> MLESAM:
-    """Make a model ready for inference, in place.
+    """Prepare a model for inference, in place.
 
     Args:
         model: with float32 weights.
-        device: to move it to.
-        dtype: to round it to.
-        paths: what to use.
+        device: target device.
+        dtype: target dtype.
+        paths: options to apply.
     """
     if paths.merged:
         model.experts.merge()  # in float32, before rounding
@@ -135,16 +135,16 @@ def prepare(model: MLESAM, device: str, dtype: torch.dtype, paths: InferenceOpti
 
 
 def _compile(model: MLESAM, backend: str) -> None:
-    """Block by block: blocks of equal shapes share what is made, and the rest is too little to be worth the wait."""
+    """Compile block by block: blocks of equal shapes share the compiled code, and other layers gain too little."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _SHAPES)
     for block in model.backbone.blocks:
         block.compile(backend=backend, dynamic=False)
 
 
 DEVICES = ("cuda",)
-"""Kinds of devices that can record."""
+"""Device types that can capture CUDA graphs."""
 
-_FIRST_CALLS = 3  # before a recording, as torch asks for: libraries choose their kernels and allocate what they need
+_FIRST_CALLS = 3  # warm-up calls before a capture, as torch requires: libraries select kernels and allocate workspaces
 _MOST = 16  # every subset of four sensors
 
 Images = Mapping[Modality, Tensor]
@@ -152,14 +152,14 @@ Work = Callable[[Images], Tensor]
 
 
 class CudaGraphCache:
-    """Work that is recorded when a set of sensors is first seen, and played back from then on."""
+    """Captures a CUDA graph of the work per set of modalities at its first call, and replays it afterwards."""
 
     def __init__(self, work: Work) -> None:
-        """Record nothing yet.
+        """Start without graphs.
 
         Args:
-            work: modality → picture on the device, to a tensor there. It must ask the device for nothing, and decide by
-                nothing but which modalities there are and the pictures' shape.
+            work: modality → image on the device, to a tensor there. It must not synchronize with the device, and its
+                control flow may depend only on the modalities and the image shape.
         """
         self._work = work
         self._recordings: dict[tuple[Any, ...], CapturedGraph] = {}
@@ -168,17 +168,17 @@ class CudaGraphCache:
         self._plain = False
 
     def __call__(self, images: Images) -> Tensor:
-        """What the work gives; the next call writes over it.
+        """Return the result of the work; the next call overwrites it.
 
-        Work that cannot be recorded is done plainly from then on, with a warning that says why.
+        Work that cannot be captured runs eagerly from then on, after a warning with the reason.
 
         Args:
-            images: modality → picture on the device, all of one shape.
+            images: modality → image on the device, all of one shape.
         """
         if self._plain:
             return self._work(images)
         size = next(iter(images.values())).shape[-2:]
-        if size != self._size:  # what was kept for the old size, such as positional codes, may be gone
+        if size != self._size:  # tensors cached for the old size, such as positional embeddings, may be freed
             self.forget()
             self._size = size
         key = tuple(sorted((m, *image.shape) for m, image in images.items()))
@@ -187,7 +187,7 @@ class CudaGraphCache:
         return self._recordings[key](images)
 
     def forget(self) -> None:
-        """Drop every recording: weights have moved, or the pictures' size has changed."""
+        """Drop every captured graph, after a change of the weights or of the image size."""
         self._recordings, self._size, self._pool, self._plain = {}, None, None, False
 
     def _record(self, key: tuple[Any, ...], images: Images) -> Tensor:
@@ -207,15 +207,15 @@ class CudaGraphCache:
 
 
 class CapturedGraph:
-    """The work for one set of sensors and one size of their pictures."""
+    """CUDA graph of the work for one set of modalities and one image size."""
 
     def __init__(self, work: Work, images: Images, pool: Any) -> None:
-        """Record.
+        """Capture the graph.
 
         Args:
             work: see `CudaGraphCache`.
-            images: to record with.
-            pool: memory that recordings share, since only one is played at a time.
+            images: example inputs, which are copied.
+            pool: memory pool shared by all graphs, since only one is replayed at a time.
         """
         self._images = {m: image.clone() for m, image in images.items()}
         self._graph = torch.cuda.CUDAGraph()
@@ -229,7 +229,7 @@ class CapturedGraph:
             self._result = work(self._images)
 
     def __call__(self, images: Images) -> Tensor:
-        """Play it with other pictures."""
+        """Replay the graph with new images."""
         for modality, image in images.items():
             self._images[modality].copy_(image, non_blocking=True)
         self._graph.replay()

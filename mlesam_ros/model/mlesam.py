@@ -1,4 +1,4 @@
-"""MLE-SAM: pictures from any set of sensors in, one set of class logits out."""
+"""MLE-SAM network: images of any subset of the modalities in, one set of class logits out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mlesam_ros.types import Modality
 
 @dataclass(frozen=True)
 class Features:
-    """What the encoder made of some pictures, before anything is fused.
+    """Features of the experts' images before fusion.
 
     Attributes:
         modalities: those that are present, in the experts' order.
@@ -31,12 +31,12 @@ class Features:
     pyramid: Mapping[str, Tensor]
 
     def only(self, chosen: Collection[Modality]) -> Features:
-        """Those of a subset of the modalities, as if the other sensors had been silent."""
+        """Features of a subset of the modalities, as if the other sensors were missing."""
         rows = [i for i, m in enumerate(self.modalities) if m in chosen]
         return Features(tuple(self.modalities[i] for i in rows), {k: f[rows] for k, f in self.pyramid.items()})
 
     def exchanged(self, other: Features, chosen: Collection[Modality]) -> Features:
-        """The same with those of some modalities from elsewhere, which has the same modalities."""
+        """Features in which the chosen modalities are replaced by those of `other`, which has the same modalities."""
         mine = torch.tensor([m not in chosen for m in self.modalities])[:, None, None, None, None]
         pairs = {k: (mine.to(f.device), f, other.pyramid[k]) for k, f in self.pyramid.items()}
         return Features(self.modalities, {level: torch.where(*pair) for level, pair in pairs.items()})
@@ -44,14 +44,14 @@ class Features:
 
 @dataclass(frozen=True)
 class Output:
-    """What the network says.
+    """Output of the network.
 
     Attributes:
         logits: (B, C, H/4, W/4) of the mask decoder.
-        aux_logits: the same of the auxiliary head; None where there is none.
+        aux_logits: (B, C, H/4, W/4) of the auxiliary head; None without one.
         weights: level → (B, M) router weights, in the order of `modalities`.
         modalities: those that took part.
-        fuse: how `fused` makes one of the two, see `MLESAMConfig.fuse`.
+        fuse: combination of the two heads in `fused`, see `MLESAMConfig.fuse`.
     """
 
     logits: Tensor
@@ -81,11 +81,11 @@ class MLESAM(nn.Module):
     """A frozen backbone, one expert per modality, a router and two heads."""
 
     def __init__(self, config: MLESAMConfig) -> None:
-        """Build it with random weights; `checkpoint.load_checkpoint` fills them."""
+        """Build with random weights; `checkpoint.load_checkpoint` loads trained ones."""
         super().__init__()
         self.config = config
-        self.base_sha256: str | None = None  # of the base weights as they were loaded, whatever precision follows
-        self.base_weights: Path | None = None  # the file that they were loaded from
+        self.base_sha256: str | None = None  # of the base weights as loaded, before any change of precision
+        self.base_weights: Path | None = None  # their file
         size, classes = backbone_size(config.backbone), len(config.label_space)
         channels = level_channels(size.neck)
         self.backbone = build_backbone(config.backbone).requires_grad_(False)
@@ -99,21 +99,24 @@ class MLESAM(nn.Module):
         """Segment.
 
         Args:
-            images: modality → (B, 3, H, W) normalized picture in the camera's image plane; all of one shape, H and W
-                multiples of 32. Any non-empty subset of the experts; a missing sensor is simply not there.
+            images: modality → (B, 3, H, W) normalized image in the camera's image plane; all of one shape, H and W
+                multiples of 32. Any non-empty subset of the experts; a missing sensor is left out.
 
         Raises:
-            ImageError: no image, a modality without an expert, unequal shapes, sides that do not divide by 32, or, on
-                the CPU, values that are not finite. On a GPU looking at the values would stop the queue once per frame;
-                there whoever uploads the images looks first, with `check_finite`.
+            ImageError: no image, a modality without an expert, unequal shapes, sides that are not multiples of 32, or,
+                on the CPU, values that are not finite. On a GPU this check would synchronize once per frame; the caller
+                checks there before the upload, with `check_finite`.
         """
         return self.heads(self.features(images))
 
     def features(self, images: Mapping[Modality, Tensor]) -> Features:
-        """What the frozen encoder and each modality's expert make of its picture, whatever the other pictures are.
+        """Encode each image with the frozen backbone and its modality's expert, independently of the other images.
 
         Args:
-            images: as for `forward`; the errors too.
+            images: as for `forward`.
+
+        Raises:
+            ImageError: as for `forward`.
         """
         present = self.check(images)
         batch = torch.cat([images[m] for m in present])  # (M B, 3, H, W), modality-major
@@ -122,26 +125,30 @@ class MLESAM(nn.Module):
         return Features(present, {level: pyramid[level].unflatten(0, (len(present), -1)) for level in LEVELS})
 
     def heads(self, features: Features) -> Output:
-        """Router and decoders."""
+        """Fuse the features and decode them with both heads."""
         fused, weights = self.fuse(features.pyramid)
         logits, auxiliary = self.decode(fused)
         return Output(logits, auxiliary, weights, features.modalities, self.config.fuse)
 
     def encode(self, batch: Tensor) -> Pyramid:
-        """(M B, 3, H, W) to level → (M B, C, h, w), with the experts that are active."""
+        """(M B, 3, H, W) to level → (M B, C, h, w), with the active experts."""
         return self.decoder.project_high_res(self.backbone(batch))
 
     def fuse(self, pyramid: Mapping[str, Tensor]) -> tuple[Pyramid, Pyramid]:
-        """Level → (M, B, C, h, w) to the fused level → (B, C, h, w), and the router's level → (B, M)."""
+        """Level → (M, B, C, h, w) to fused level → (B, C, h, w), and router weights level → (B, M)."""
         found = {level: self.router(level, pyramid[level]) for level in LEVELS}
         return {level: pair[0] for level, pair in found.items()}, {level: pair[1] for level, pair in found.items()}
 
     def decode(self, fused: Pyramid) -> tuple[Tensor, Tensor | None]:
-        """(B, C, H/4, W/4) logits of both heads."""
+        """(B, C, H/4, W/4) logits of both heads; None for a missing auxiliary head."""
         return self.decoder(fused), None if self.auxiliary is None else self.auxiliary(fused)
 
     def check(self, images: Mapping[Modality, Tensor]) -> tuple[Modality, ...]:
-        """The modalities of a valid input, in the experts' order. Raises as `forward` says."""
+        """Validate the images and return their modalities, in the experts' order.
+
+        Raises:
+            ImageError: as for `forward`.
+        """
         known = self.experts.modalities
         foreign = [m for m in images if m not in known]
         if foreign or not images:
@@ -162,22 +169,22 @@ class MLESAM(nn.Module):
         return tuple(m for m in known if m in images)
 
     def train(self, mode: bool = True) -> MLESAM:
-        """Training mode for everything but the backbone, which stays as it is published."""
+        """Set the training mode of everything except the backbone, which stays in evaluation mode."""
         super().train(mode)
         self.backbone.eval()
         return self
 
 
 def check_finite(images: Mapping[Modality, Tensor]) -> None:
-    """Raise unless all values are finite.
+    """Require finite values.
 
-    One bad pixel becomes, by attention and by the router's mean, a mask of one class without a warning.
+    Through attention and the router's mean, one NaN pixel turns the whole mask into one class without an error.
 
     Raises:
-        ImageError: names the modality, and says how many values are NaN or infinite.
+        ImageError: names the modality and the number of NaN or infinite values.
     """
     for modality, image in images.items():
-        # One such value makes the sum another, and a sum is thirty times as fast as looking at each.
+        # A non-finite value makes the sum non-finite, and a sum is thirty times as fast as a check of each value.
         if not image.sum(dtype=torch.float32).isfinite() and (bad := int((~image.isfinite()).sum())):
             raise ImageError(
                 f"the {modality} image has {bad} NaN or infinite values of {image.numel()}.", "Fill them before."
@@ -185,9 +192,9 @@ def check_finite(images: Mapping[Modality, Tensor]) -> None:
 
 
 def build_mlesam(config: MLESAMConfig) -> MLESAM:
-    """A model with random weights.
+    """Build a model with random weights.
 
     Raises:
-        ConfigError: there is no such backbone.
+        ConfigError: no such backbone.
     """
     return MLESAM(config)

@@ -1,4 +1,4 @@
-"""What leaves the device after each frame: one transfer, so one wait, for everything that the network has to say."""
+"""Device-to-host transfer of the prediction: one packed tensor, so one synchronization per frame."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _FAR = 1e30
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of one moment, on the host.
+    """Output of the network for one frame set, on the host.
 
     Attributes:
-        labels: (h, w) uint8, the likeliest class.
+        labels: (h, w) uint8, the class of highest probability.
         confidence: (h, w) uint8, 255 times its probability.
         weights: level → modality → router weight.
         modalities: those that took part.
-        spoilt: those whose picture held NaN or infinite values, so that the rest of the answer is worth nothing.
+        nonfinite_modalities: those whose image has NaN or infinite values, which make the whole prediction invalid.
     """
 
     labels: Labels
@@ -40,20 +40,20 @@ class Prediction:
 
 
 def read(output: Output, size: tuple[int, int], images: Mapping[Modality, Tensor] | None = None) -> Prediction:
-    """Decide, and bring everything to the host at once; see `pack` and `unpack`."""
+    """Postprocess and copy to the host in one transfer; see `pack` and `unpack`."""
     return unpack(pack(output, size, images), size, output.modalities, tuple(output.weights))
 
 
 def pack(output: Output, size: tuple[int, int], images: Mapping[Modality, Tensor] | None = None) -> Tensor:
-    """Decide, on the device.
+    """Pack labels, confidence and router weights into one tensor on the device.
 
     Args:
-        output: of one moment.
+        output: of one frame set (batch size 1).
         size: (h, w) of the labels.
-        images: modality → (…, h, w), what the network read, if nobody has looked at the values yet.
+        images: modality → (…, h, w) input images to check for non-finite values; None where they are already checked.
 
     Returns:
-        (n,) uint8, all of an `Prediction`: the bytes of some float32 numbers, labels, confidence.
+        (n,) uint8, all of a `Prediction`: the bytes of the float32 router weights and image sums, labels, confidence.
     """
     weights = torch.stack([w[0] for w in output.weights.values()]).float()  # (levels, M)
     sums = [images[m].sum(dtype=torch.float32) for m in output.modalities] if images else []
@@ -64,13 +64,13 @@ def pack(output: Output, size: tuple[int, int], images: Mapping[Modality, Tensor
 def unpack(
     packet: Tensor, size: tuple[int, int], modalities: tuple[Modality, ...], levels: Sequence[str] = LEVELS
 ) -> Prediction:
-    """Bring what `pack` gives to the host, and wait for it.
+    """Copy the result of `pack` to the host, which synchronizes, and split it.
 
     Args:
-        packet: it.
+        packet: the result of `pack`.
         size: (h, w) of the labels.
         modalities: that took part, in the order of the output.
-        levels: that the router weighed, in its order.
+        levels: of the router weights, in their order.
     """
     whole = packet.cpu().numpy()
     pixels = 2 * size[0] * size[1]
@@ -89,13 +89,13 @@ def unpack(
 
 
 def argmax_with_confidence(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """(1, C, h', w') logits of a smaller picture to (2, h, w) uint8: the likeliest class, and 255 times how likely."""
+    """(1, C, h', w') logits to (2, h, w) uint8: the class of highest probability, and 255 times its probability."""
     logits = logits.float().contiguous()
     logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)[0]  # (C, h, w)
     logits -= logits.amax(0)
-    # The winner's index, without an arg max over the first axis or a comparison, which are both slow on a CPU: whatever
-    # is below zero falls far below any index.
+    # Index of the maximum, without an argmax over the first axis or a comparison, which are both slow on a CPU: every
+    # logit below the maximum (0) is pushed far below any index.
     ids = torch.arange(len(logits), dtype=torch.float32, device=logits.device)[:, None, None]
     labels = torch.add(ids, logits, alpha=_FAR).amax(0).byte()  # (h, w)
-    confidence = (255 / logits.exp_().sum(0)).round().byte()  # softmax of the winner alone
+    confidence = (255 / logits.exp_().sum(0)).round().byte()  # softmax of the maximum alone
     return torch.stack([labels, confidence])
