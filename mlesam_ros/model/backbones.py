@@ -1,14 +1,14 @@
-"""The frozen encoders: SAM 2's Hiera, SAM 1's ViT, and hiera_nano, SAM 2's classes at a size for laptops.
+"""Frozen image encoders: SAM 2's Hiera, SAM 1's ViT, and hiera_nano, a small Hiera for laptops.
 
-Every backbone turns a picture into three maps, in this order:
+Every backbone encodes an image into three feature maps, in this order:
 
                  SAM 2: all levels from its FPN neck           SAM 1: neck, second and first global block
     semantic     (B, D, H/16, W/16)                            (B, D, H/16, W/16)
     high_res_1   (B, D, H/8,  W/8)                             (B, C, H/16, W/16)
     high_res_0   (B, D, H/4,  W/4)                             (B, C, H/16, W/16)
 
-All of that is frozen. The decoder's `narrow`, which is trained, makes the same pyramid of either: D channels at stride
-16, D/4 at stride 8, D/8 at stride 4.
+All of it is frozen. The decoder's trained `project_high_res` maps both to the same pyramid: D channels at stride 16,
+D/4 at stride 8, D/8 at stride 4.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from mlesam_ros.model.vit import FusedRelPosAttention, ViT
 
 SEMANTIC, HIGH_RES_1, HIGH_RES_0 = "semantic", "high_res_1", "high_res_0"
 LEVELS = (SEMANTIC, HIGH_RES_1, HIGH_RES_0)
-"""The pyramid's levels, coarse to fine."""
+"""Pyramid levels, coarse to fine."""
 
 STRIDE = 32
-"""The sides of an image must be multiples of it: pixels per cell of Hiera's last stage. ViT would do with 16."""
+"""Divisor of an image's sides: pixels per cell of Hiera's last stage. ViT requires only 16."""
 
 Pyramid = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """One row of the size table: what both families have.
+    """Row of the size table: fields of both families.
 
     Attributes:
-        files: the names under which Meta publishes the weights; none for ours, which ship with this package.
+        files: names under which Meta publishes the weights; none for hiera_nano, which ships with this package.
         neck: D, the width of the semantic level and of the decoder.
         decoder_heads, decoder_mlp: of the decoder's transformer.
     """
@@ -55,14 +55,14 @@ class BackboneSpec:
 
 @dataclass(frozen=True)
 class HieraSpec(BackboneSpec):
-    """A row of SAM 2's family.
+    """Row of SAM 2's family.
 
     Attributes:
         width, heads: of the first stage; each of the three others doubles both.
         stages: blocks per stage.
-        globals: the blocks whose attention spans the picture rather than a window.
+        globals: the blocks whose attention spans the image rather than a window.
         windows: side of the attention windows per stage, in tokens.
-        position: side of the learned positional grid, which is interpolated to the picture.
+        position: side of the learned positional grid, which is interpolated to the image size.
     """
 
     width: int
@@ -75,7 +75,7 @@ class HieraSpec(BackboneSpec):
 
 @dataclass(frozen=True)
 class ViTSpec(BackboneSpec):
-    """A row of SAM 1's family; the attributes are those of `ViT`."""
+    """Row of SAM 1's family; the attributes are those of `ViT`."""
 
     width: int
     depth: int
@@ -103,14 +103,14 @@ BACKBONES: dict[str, HieraSpec | ViTSpec] = {
     "vit_h":           ViTSpec(1280, 32, 16, (7, 15, 23, 31), files=("sam_vit_h_4b8939.pth",)),
 }
 # fmt: on
-"""Name → size."""
+"""Backbone name → sizes."""
 
 
 def backbone_size(name: str) -> HieraSpec | ViTSpec:
-    """The row of a backbone.
+    """Row of a backbone in the size table.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: no backbone of that name.
     """
     if name not in BACKBONES:
         raise ConfigError(f"no backbone called {name!r}; there are {', '.join(BACKBONES)}.")
@@ -118,23 +118,23 @@ def backbone_size(name: str) -> HieraSpec | ViTSpec:
 
 
 def build_backbone(name: str) -> Backbone:
-    """A backbone with random weights and the parameter names of Meta's checkpoints.
+    """Build a backbone with random weights and the parameter names of Meta's checkpoints.
 
     Args:
         name: a key of `BACKBONES`.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: no backbone of that name.
     """
     size = backbone_size(name)
     return HieraBackbone(name, size) if isinstance(size, HieraSpec) else VitBackbone(name, size)
 
 
 class CachedHiera(Hiera):
-    """Hiera that in inference keeps its interpolated positional code.
+    """Hiera that caches its interpolated positional embedding in inference mode.
 
     Attributes:
-        keeps_position: whether it does.
+        cache_pos_embed: whether the cache is used.
     """
 
     cache_pos_embed = True
@@ -145,7 +145,7 @@ class CachedHiera(Hiera):
         changeable = not torch.is_inference_mode_enabled() or grid.is_inference() or window.is_inference()
         if changeable or not self.cache_pos_embed:
             return super()._get_pos_embed(hw)
-        key = (hw, grid.dtype, grid.device, grid._version, window._version)  # the version counts changes in place
+        key = (hw, grid.dtype, grid.device, grid._version, window._version)  # _version counts in-place changes
         if self._kept is None or self._kept[0] != key:
             self._kept = key, super()._get_pos_embed(hw)
         return self._kept[1]
@@ -157,7 +157,7 @@ class HieraBackbone(ImageEncoder):
     trunk: CachedHiera
 
     def __init__(self, name: str, size: HieraSpec) -> None:
-        """Build it with random weights."""
+        """Build with random weights."""
         trunk = CachedHiera(
             embed_dim=size.width,
             num_heads=size.heads,
@@ -166,7 +166,7 @@ class HieraBackbone(ImageEncoder):
             window_spec=size.windows,
             window_pos_embed_bkg_spatial_size=(size.position, size.position),
         )
-        # The neck's position code has no weights and feeds SAM 2's video memory, which is not built here.
+        # The neck's positional encoding has no weights and feeds SAM 2's video memory, which is not built here.
         neck = FpnNeck(
             nn.Identity(), size.neck, trunk.channel_list, fpn_interp_model="nearest", fpn_top_down_levels=[2, 3]
         )
@@ -188,7 +188,7 @@ class HieraBackbone(ImageEncoder):
             level → (B, D, h, w), in the dtype of the images.
         """
         fine_to_coarse = super().forward(images)["backbone_fpn"]
-        # The neck interpolates in float32, whatever comes in.
+        # The neck interpolates in float32 for any input dtype.
         return {level: f.to(images.dtype) for level, f in zip(LEVELS, fine_to_coarse[::-1], strict=True)}
 
 
@@ -196,7 +196,7 @@ class VitBackbone(ViT):
     """SAM 1's image encoder."""
 
     def __init__(self, name: str, size: ViTSpec) -> None:
-        """Build it with random weights."""
+        """Build with random weights."""
         super().__init__(size.width, size.depth, size.heads, size.globals, size.neck, size.position)
         for block in self.blocks:
             block.attn = FusedRelPosAttention.from_linear(block.attn)
@@ -218,7 +218,7 @@ Backbone: TypeAlias = HieraBackbone | VitBackbone
 
 
 class _LinspaceHere(TorchFunctionMode):
-    """Hiera takes numbers out of a `linspace` while it is built, and the meta device has none."""
+    """Run `torch.linspace` on the CPU: Hiera reads its values during construction, and the meta device has none."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -229,6 +229,6 @@ class _LinspaceHere(TorchFunctionMode):
 
 @contextmanager
 def on_meta_device() -> Iterator[None]:
-    """Within it models are built on the meta device: shapes without numbers, in no time and no memory."""
+    """Context manager that builds models on the meta device: shapes without values, at no cost of time or memory."""
     with torch.device("meta"), _LinspaceHere():
         yield

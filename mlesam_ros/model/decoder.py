@@ -1,4 +1,4 @@
-"""The two heads: SAM's mask decoder with one token per class and no prompts, and an auxiliary multi-scale head."""
+"""Heads: SAM's mask decoder with one token per class and no prompts, and an auxiliary multi-scale head."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from mlesam_ros.model.backbones import HIGH_RES_0, HIGH_RES_1, LEVELS, SEMANTIC,
 
 
 def level_channels(width: int) -> dict[str, int]:
-    """Level → channels of the pyramid that the heads read, for a neck of that width."""
+    """Level → channels of the pyramid that the heads read, for a neck of a width."""
     return {SEMANTIC: width, HIGH_RES_1: width // 4, HIGH_RES_0: width // 8}
 
 
 class MaskDecoder(nn.Module):
     """SAM's mask decoder, its prompts replaced by one learned token per class.
 
-    SAM 1's and SAM 2's are one network, but for the skips from the fine levels, which only SAM 2 has. Here both have
-    them; SAM 1's start at zero, so that with Meta's weights and before training its decoder is Meta's. Parameters that
-    SAM 2 has too keep its names and shapes. What only prompts, tracking or mask quality need (prompt encoder, object
-    score, IoU head, the single-mask token) is not built, and so neither are its traps.
+    SAM 1's and SAM 2's decoders are the same network, except for the skip connections from the fine levels, which only
+    SAM 2 has. Here both have them; SAM 1's are initialized to zero, so that with Meta's weights and before training its
+    decoder equals Meta's. Parameters shared with SAM 2 keep its names and shapes. Parts for prompts, tracking or mask
+    quality (prompt encoder, object score, IoU head, single-mask token) are not built.
     """
 
     def __init__(self, size: HieraSpec | ViTSpec, classes: int) -> None:
-        """Build it with random weights.
+        """Build with random weights.
 
         Args:
             size: of the backbone: D, the widths of its fine maps, and the transformer's heads and width.
@@ -51,11 +51,11 @@ class MaskDecoder(nn.Module):
         self.class_tokens = nn.Parameter(torch.randn(classes, width))
         self.hypernetworks = ClassMLPs(classes, (width, width, width, width // 8))
         self.no_mask = nn.Parameter(torch.randn(width))  # SAM's "no mask prompt was given"
-        self.register_buffer("frequencies", torch.randn(2, width // 2))  # of the positional code; never trained
+        self.register_buffer("frequencies", torch.randn(2, width // 2))  # of the positional encoding; never trained
         self.frequencies: Tensor
 
     def project_high_res(self, pyramid: Pyramid) -> Pyramid:
-        """Bring the fine levels to their widths and strides.
+        """Project the fine levels to their widths and strides.
 
         Args:
             pyramid: level → the backbone's maps.
@@ -67,7 +67,7 @@ class MaskDecoder(nn.Module):
         return {SEMANTIC: pyramid[SEMANTIC], **fine}
 
     def forward(self, pyramid: Pyramid) -> Tensor:
-        """Decode a narrowed, fused pyramid.
+        """Decode a projected, fused pyramid.
 
         Returns:
             (B, C, H/4, W/4) logits.
@@ -83,7 +83,7 @@ class MaskDecoder(nn.Module):
         return torch.einsum("bnc,bchw->bnhw", self.hypernetworks(tokens), x)
 
     def position(self, h: int, w: int) -> Tensor:
-        """SAM's positional code (1, D, h, w): random Fourier features (arXiv 2006.10739) of the cells' centers."""
+        """SAM's positional encoding (1, D, h, w): random Fourier features (arXiv 2006.10739) of the cell centers."""
         frequencies = self.frequencies.float()
         y = (torch.arange(h, device=frequencies.device) + 0.5) / h * 2 - 1
         x = (torch.arange(w, device=frequencies.device) + 0.5) / w * 2 - 1
@@ -92,11 +92,11 @@ class MaskDecoder(nn.Module):
 
 
 def build_high_res_convs(size: HieraSpec | ViTSpec) -> tuple[nn.Module, nn.Module]:
-    """What makes the two fine levels: (B, D/4, H/8, W/8) and (B, D/8, H/4, W/4).
+    """Layers that project the two fine levels, to (B, D/4, H/8, W/8) and (B, D/8, H/4, W/4).
 
     For SAM 2 its own 1x1 convolutions, in its order: `conv_s1`, `conv_s0`. For SAM 1, whose early maps are at stride
-    16, transposed convolutions as in ViTDet's simple pyramid (arXiv 2203.16527), on the maps that HQ-SAM (arXiv
-    2306.01567) found to carry the edges; the last one of each starts at zero.
+    16, transposed convolutions as in ViTDet's simple pyramid (arXiv 2203.16527), on the maps that carry the edges
+    according to HQ-SAM (arXiv 2306.01567); the last one of each is initialized to zero.
     """
     half, fine = size.neck // 4, size.neck // 8
     if isinstance(size, HieraSpec):
@@ -110,13 +110,13 @@ def build_high_res_convs(size: HieraSpec | ViTSpec) -> tuple[nn.Module, nn.Modul
 
 
 class ClassMLPs(nn.Module):
-    """One small MLP per class, all of them as batched products. SAM's hypernetworks."""
+    """One small MLP per class, as batched matrix products. SAM's hypernetworks."""
 
     def __init__(self, classes: int, widths: tuple[int, ...]) -> None:
         """Build with `nn.Linear`'s initialization.
 
         Args:
-            classes: C, how many MLPs.
+            classes: C, the number of MLPs.
             widths: input, hidden and output widths.
         """
         super().__init__()
@@ -128,7 +128,7 @@ class ClassMLPs(nn.Module):
             nn.init.uniform_(bias, -1 / math.sqrt(read), 1 / math.sqrt(read))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, C, D) tokens to (B, C, D/8): token c goes through MLP c."""
+        """(B, C, D) tokens to (B, C, D/8): token c is the input of MLP c."""
         x = tokens.transpose(0, 1)  # (C, B, D)
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, F.relu(x) if layer else x, weight)
@@ -136,17 +136,17 @@ class ClassMLPs(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """Per-pixel MLPs on every level, side by side at the finest, and a linear classifier.
+    """Per-pixel MLPs on every level, concatenated at the finest one, and a linear classifier.
 
-    The layers are those of the published descendant of the paper (arXiv 2505.01950); that one upsamples the features to
-    the full picture. We fuse at stride 4, where the finest level is, and upsample the logits: 16 times cheaper.
+    The layers are those of the published successor of the paper (arXiv 2505.01950), which upsamples the features to the
+    full image. This head fuses at stride 4, the finest level, and upsamples the logits: 16 times cheaper.
     """
 
     def __init__(self, channels: Mapping[str, int], classes: int, hidden: int = 32) -> None:
         """Build with random weights.
 
         Args:
-            channels: level → channels of the narrowed pyramid.
+            channels: level → channels of the projected pyramid.
             classes: C.
             hidden: width of the MLPs.
         """
@@ -156,7 +156,7 @@ class AuxiliaryHead(nn.Module):
         self.classify = nn.Conv2d(hidden * len(channels), classes, 1)
 
     def forward(self, pyramid: Pyramid) -> Tensor:
-        """Narrowed, fused pyramid to (B, C, H/4, W/4) logits."""
+        """(B, C, H/4, W/4) logits of a projected, fused pyramid."""
         size = pyramid[HIGH_RES_0].shape[-2:]
         levels = [self.mlps[level](pyramid[level]) for level in LEVELS]  # (B, 32, h, w) each
         grown = [F.interpolate(x, size, mode="bilinear", align_corners=False) for x in levels]

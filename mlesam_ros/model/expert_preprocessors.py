@@ -1,4 +1,4 @@
-"""The encoders of a model's experts: as they were trained, but for what is set otherwise."""
+"""Preprocessors of a model's experts: as in training, except for settings that override them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from mlesam_ros.types import EVENT, Modality
 def expert_encoders(
     config: MLESAMConfig, modalities: Sequence[Modality], preprocessing: Preprocessing
 ) -> dict[Modality, Preprocessor]:
-    """The encoders that make the images of some experts.
+    """Make the preprocessors of some experts' images.
 
     Args:
-        config: of the model, with the names, settings and statistics of its encoders.
+        config: of the model, with the names, settings and statistics of its preprocessors.
         modalities: of the experts.
-        preprocessing: settings of the sensors' data.
+        preprocessing: settings of the sensor data.
 
     Raises:
-        ConfigError: no encoder is known for a modality, or it has no such setting.
+        ConfigError: no preprocessor is known for a modality, or it has no such setting.
         CheckpointError: the experts were trained on images with other statistics.
     """
     names = {m: _encoder_name(config, m) for m in modalities}
@@ -35,14 +35,14 @@ def expert_encoders(
 
 
 def event_window(encoders: Mapping[Modality, Preprocessor], preprocessing: Preprocessing) -> float:
-    """Seconds of events that the readers gather: as set, else as the expert was trained."""
+    """Seconds of events that the readers gather: the setting, else the expert's training value."""
     return preprocessing.event_window or float(getattr(encoders.get(EVENT), "window", EVENT_WINDOW))
 
 
 def difference_from_training(
     config: MLESAMConfig, encoders: Mapping[Modality, Preprocessor], preprocessing: Preprocessing
 ) -> str:
-    """A sentence with what is set for events and what the expert was trained on; empty where the two agree."""
+    """Warning where the event settings differ from those that the expert was trained with; empty where they agree."""
     if EVENT not in encoders:
         return ""
     trained, used, found = _encoder_name(config, EVENT), encoders[EVENT].name, []

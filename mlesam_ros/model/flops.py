@@ -1,4 +1,4 @@
-"""What a backbone costs, counted on the meta device: shapes without numbers, so that the largest takes a second."""
+"""Multiply-accumulate and parameter counts of the backbones, on the meta device, which holds shapes without values."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 
 SIDES = (1024, 512)
-"""Sides in pixels of the square pictures that are counted."""
+"""Sides in pixels of the counted square images."""
 
-# Everything else that the counter knows is a product inside an attention.
+# All other counted operators are products inside an attention.
 _PROJECTIONS = (torch.ops.aten.convolution, torch.ops.aten.addmm, torch.ops.aten.mm)
 
 
 @dataclass(frozen=True)
 class MacCount:
-    """Multiply-accumulates of one picture through the frozen encoder.
+    """Multiply-accumulates of one image through the frozen encoder.
 
     Attributes:
-        projections: linear layers and convolutions, padding of the windows included.
+        projections: linear layers and convolutions, window padding included.
         attention: queries by keys and weights by values; with SAM 1 also queries by relative positions.
     """
 
@@ -33,20 +33,20 @@ class MacCount:
 
     @property
     def total(self) -> int:
-        """Both."""
+        """Sum of both."""
         return self.projections + self.attention
 
 
 @dataclass(frozen=True)
 class BackboneCost:
-    """What one backbone costs in the paper's configuration.
+    """Cost of one backbone in the paper's configuration.
 
     Attributes:
         name: of the backbone.
-        encoder: its parameters, all frozen.
-        macs: side of the picture → multiply-accumulates.
-        expert: parameters of one modality's expert.
-        trained: parameters of everything that is trained: experts, router, decoder, auxiliary head.
+        encoder: number of its parameters, all frozen.
+        macs: side of the image → multiply-accumulates.
+        expert: number of parameters of one modality's expert.
+        trained: number of trained parameters: experts, router, decoder, auxiliary head.
     """
 
     name: str
@@ -61,7 +61,7 @@ def backbone_cost(name: str, config: MLESAMConfig | None = None) -> BackboneCost
 
     Args:
         name: a key of `BACKBONES`.
-        config: rank, modalities, label space and heads; the paper's by default.
+        config: rank, modalities, label space and heads; None for the paper's.
     """
     config = config or MLESAMConfig.paper(backbone=name)
     with on_meta_device():
@@ -77,12 +77,12 @@ def backbone_cost(name: str, config: MLESAMConfig | None = None) -> BackboneCost
 
 
 def backbone_costs() -> list[BackboneCost]:
-    """All of them, in the table's order."""
+    """Count all backbones, in the table's order."""
     return [backbone_cost(name) for name in BACKBONES]
 
 
 def count_macs(name: str, side: int) -> MacCount:
-    """Multiply-accumulates of a (1, 3, side, side) picture through a frozen encoder."""
+    """Multiply-accumulates of a (1, 3, side, side) image through a frozen encoder."""
     with on_meta_device(), torch.no_grad():
         backbone = build_backbone(name)
         with FlopCounterMode(display=False) as counter:

@@ -30,17 +30,17 @@ from mlesam_ros.types import Modality
 
 
 class LoRAExpert(nn.Module):
-    """The LoRA weights of one modality, for every block.
+    """LoRA weights of one modality, for every block.
 
     No bias, no dropout, and no scaling (α = r), as in the code of the paper's group.
     """
 
     def __init__(self, widths: Sequence[tuple[int, int]], rank: int) -> None:
-        """Start as the identity: A is random, B zero.
+        """Initialize as the identity: A is random, B zero.
 
         Args:
-            widths: per block, the widths that its attention reads and writes. They differ at Hiera's stage
-                transitions, where Q and V are twice as wide as the tokens.
+            widths: per block, the input and output widths of its attention. They differ at Hiera's stage transitions,
+                where Q and V are twice as wide as the tokens.
             rank: r.
         """
         super().__init__()
@@ -53,7 +53,7 @@ class LoRAExpert(nn.Module):
 
 
 class LoRALinear(nn.Linear):
-    """A frozen qkv projection to which the active experts add their part. Its weights keep their names."""
+    """Frozen qkv projection plus the low-rank terms of the active experts. Its weights keep their names."""
 
     a: Tensor | None = None  # (M, C, 2r): the stacked form
     b: Tensor | None = None  # (M, 2r, 3D)
@@ -65,7 +65,7 @@ class LoRALinear(nn.Linear):
         """Share the weight and bias of a plain layer."""
         layer = cls(linear.in_features, linear.out_features, device="meta")
         layer.weight, layer.bias = linear.weight, linear.bias
-        # As a buffer, like the weights, since what else a CUDA graph reads is copied before every replay.
+        # A buffer, like the weights: other inputs of a CUDA graph are copied before every replay.
         layer.register_buffer("merged", None, persistent=False)
         return layer
 
@@ -90,10 +90,10 @@ class LoRALinear(nn.Linear):
 
 
 class ExpertBank(nn.Module):
-    """The experts of an encoder, by modality. They may be added, replaced and removed at any time."""
+    """Experts of a backbone, by modality. They may be added, replaced and removed at any time."""
 
     def __init__(self, blocks: Iterable[Any], modalities: Sequence[Modality], rank: int) -> None:
-        """Put an `LoRALinear` into every block of the encoder and make one fresh expert per modality.
+        """Replace every block's qkv projection by a `LoRALinear` and make one new expert per modality.
 
         Args:
             blocks: of Hiera or ViT, in order: each has one projection `attn.qkv` for queries, keys and values.
@@ -107,7 +107,7 @@ class ExpertBank(nn.Module):
             self.layers.append(block.attn.qkv)
         self.by_modality = nn.ModuleDict()
         self._merged: list[Tensor] | None = None
-        self._chosen: dict[tuple[int, ...], list[Tensor]] = {}  # of the merged form, the subsets met so far
+        self._chosen: dict[tuple[int, ...], list[Tensor]] = {}  # subset → its merged projections
         for modality in modalities:
             self.add(modality, self.new_expert(rank))
 
@@ -117,21 +117,21 @@ class ExpertBank(nn.Module):
         return tuple(self.by_modality)
 
     def new_expert(self, rank: int) -> LoRAExpert:
-        """A new expert that changes nothing yet."""
+        """Make a new expert, initialized as the identity."""
         return LoRAExpert([(layer.in_features, layer.out_features // 3) for layer in self.layers], rank)
 
     @property
     def rank(self) -> int:
-        """r, the same for all."""
+        """r, the same for all experts."""
         return self.expert(self.modalities[0]).rank
 
     def add(self, modality: Modality, expert: LoRAExpert) -> None:
-        """Add an expert, or replace the one of that modality. It moves to where the others are, in their precision.
+        """Add an expert, or replace the one of that modality. It moves to the others' device and precision.
 
-        In the merged form only its own projections are computed; the others' stay bit for bit.
+        In the merged form only its own projections are computed; the others' stay equal bit for bit.
 
         Raises:
-            ConfigError: its shapes do not fit the blocks, its rank differs from the others', or the name is no name.
+            ConfigError: its shapes do not match the blocks, its rank differs from the others', or the name is invalid.
         """
         self._refuse_misfit(modality, expert)
         rows = self._merged_rows()
@@ -142,10 +142,10 @@ class ExpertBank(nn.Module):
         expert.to(weight.dtype)
 
     def remove(self, modality: Modality) -> None:
-        """Forget the expert of a modality.
+        """Remove the expert of a modality.
 
         Raises:
-            ConfigError: there is none, or it is the last.
+            ConfigError: no such expert, or it is the last one.
         """
         if modality not in self.by_modality or len(self.by_modality) == 1:
             raise ConfigError(f"cannot remove the expert {modality!r} of {', '.join(self.modalities)}.")
@@ -159,22 +159,22 @@ class ExpertBank(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Precompute every modality's projections, so that `active` costs no low-rank product. For inference.
+        """Precompute every modality's projections, so that `active` computes no low-rank product. For inference.
 
-        The weights are remembered as they are now: an expert that is added after the model was rounded to another
-        precision is merged as one that was there before.
+        The current weights are kept as `exact`: an expert added after the model was rounded to another precision is
+        merged with the same values as one added before.
         """
         for layer in self.layers:
             layer.exact = layer.weight.data
         self._set_merged([self._merge(block, self.modalities) for block in range(len(self.layers))])
 
     def unmerge(self) -> None:
-        """Go back to the stacked form, which follows every change of the weights. For training."""
+        """Return to the stacked form, which follows every change of the weights. For training."""
         self._set_merged(None)
 
     @contextmanager
     def active(self, modalities: Sequence[Modality]) -> Iterator[None]:
-        """Within it the trunk reads batches whose runs belong to these modalities, in this order."""
+        """Context manager: the trunk applies these modalities' experts to the runs of a batch, in this order."""
         rows = tuple(self.modalities.index(m) for m in modalities)
         for block, layer in enumerate(self.layers):
             if self._merged is not None:
@@ -188,11 +188,11 @@ class ExpertBank(nn.Module):
                 layer.a = layer.b = layer.merged = None
 
     def _choose(self, rows: tuple[int, ...]) -> list[Tensor]:
-        """The merged projections of a subset. They stay where they are, so that a CUDA graph of it stays valid."""
+        """Merged projections of a subset. Their memory stays in place, so that captured CUDA graphs stay valid."""
         assert self._merged is not None
         if rows not in self._chosen:
             first, count = rows[0], len(rows)
-            neighbors = rows == tuple(range(first, first + count))  # a view will do
+            neighbors = rows == tuple(range(first, first + count))  # a view suffices
             self._chosen[rows] = [w[first : first + count] if neighbors else w[list(rows)] for w in self._merged]
         return self._chosen[rows]
 
@@ -214,7 +214,7 @@ class ExpertBank(nn.Module):
             )
 
     def _merge(self, block: int, modalities: Sequence[Modality]) -> Tensor:
-        """(M, C, 3D) weights that do what W and the low-rank terms do together; the sum is rounded once."""
+        """(M, C, 3D) weights: W transposed plus the low-rank products, summed in float32 and rounded once."""
         weight, exact = self.layers[block].weight, self.layers[block].exact
         assert exact is not None
         a, b = (x.to(exact.device, torch.float32) for x in self._stack(block, modalities))
@@ -224,14 +224,14 @@ class ExpertBank(nn.Module):
         self._merged, self._chosen = weights, {}
 
     def _merged_rows(self) -> dict[Modality, list[Tensor]]:
-        """Modality → its merged projections, block by block; nothing in the stacked form."""
+        """Modality → its merged projections, block by block; empty in the stacked form."""
         if self._merged is None:
             return {}
         return {m: [weights[row] for weights in self._merged] for row, m in enumerate(self.modalities)}
 
     @torch.no_grad()
     def _restore(self, rows: Mapping[Modality, Sequence[Tensor]]) -> None:
-        """After a change of the experts, the merged form again: what `rows` lacks is computed."""
+        """Rebuild the merged form after a change of the experts; projections that `rows` lacks are computed."""
         if self._merged is None:
             return
         self._set_merged(
@@ -250,7 +250,7 @@ class ExpertBank(nn.Module):
         return a, b
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ExpertBank:
-        # What `.to(...)` calls: the merged weights are no parameters, but must move along.
+        # Called by `.to(...)`: the merged weights are not parameters, but move with them.
         if self._merged is not None:
             self._set_merged([fn(weight) for weight in self._merged])
         super()._apply(fn, recurse)
@@ -258,5 +258,5 @@ class ExpertBank(nn.Module):
 
 
 def _run_lengths(widths: Sequence[tuple[int, int]]) -> str:
-    """Equal neighbors counted, so that 48 blocks fit into a sentence: `2 x 112→112, 1 x 112→224`."""
+    """Run-length encode widths, so that 48 blocks fit into a message: `2 x 112→112, 1 x 112→224`."""
     return ", ".join(f"{len(list(run))} x {read}→{write}" for (read, write), run in groupby(widths))

@@ -1,4 +1,4 @@
-"""What a model is made of. Where the paper is silent the choice is a field here, and its default is ours."""
+"""Model configuration. Choices that the paper leaves open are fields; their defaults are this package's."""
 
 from __future__ import annotations
 
@@ -22,46 +22,47 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "combine": ("mean", "sum", "concat"),
     "fuse": ("mean", "max_confidence", "main"),
 }
-"""Field → the words it accepts."""
+"""Field → accepted values."""
 
 _MOST = 1e6  # of a mean or standard deviation
 
 MODALITY_NAME_RULE = "any text without a dot that is not a method of torch's ModuleDict, such as keys or type"
-"""What may name a modality, in words."""
+"""Description of valid modality names."""
 
 
 def is_valid_modality(text: Any) -> bool:
-    """Whether a modality may have that name: its expert lies in a `ModuleDict` under it."""
+    """Whether a modality may have that name: it is the key of its expert in a `ModuleDict`."""
     return isinstance(text, str) and bool(text) and "." not in text and not hasattr(nn.ModuleDict, text)
 
 
 @dataclass(frozen=True)
 class MLESAMConfig:
-    """A model's configuration. The defaults describe the shipped model; `paper()` describes the paper's.
+    """Configuration of a model. The defaults describe the shipped model; `paper()` describes the paper's.
 
     Attributes:
         backbone: a name in `backbones.BACKBONES`.
-        modalities: the experts, in the order in which they are stacked; any distinct names without a dot.
-        label_space: what the C classes are.
+        modalities: the experts, in stacking order; any distinct names without a dot.
+        label_space: the C classes.
         rank: of the LoRA experts. Paper: 32.
-        image_size: long side in pixels of the images the network reads, a multiple of 32, see `network_size`. Paper:
+        image_size: long side in pixels of the network's input images, a multiple of 32, see `network_size`. Paper:
             1024.
-        encoders: modality → name of the encoder that makes its image; empty where someone else makes the images.
-        statistics: modality → what that encoder normalized with in training; checked before inference.
-        settings: modality → what that encoder's images were made with in training, such as the window of events; the
-            encoder's defaults where it says nothing, as in checkpoints of earlier versions.
-        gate: whether the router's scores pass a sigmoid before the softmax. The paper's Eq. 8 has a σ that can be read
-            either way; ours is the plain softmax.
-        router_width: hidden units of the router's scoring; 0 for one linear layer, as the paper's formula has it.
-        top_k: how many modalities a level keeps. Unknown in the paper.
-        renormalise: whether the weights that top-k keeps are scaled to sum to one, which is the same as a softmax over
-            the kept ones alone. Unknown in the paper.
-        features: what the decoder sees: the plain average over the modalities, the routed sum, or both.
-        combine: with both, their mean, their sum, or a trained 1x1 convolution of the two side by side that starts as
-            the mean. Unknown in the paper; the mean keeps the scale that SAM's decoder was trained on.
+        encoders: modality → name of its preprocessor; empty where the caller supplies the images.
+        statistics: modality → mean and standard deviation of the preprocessor's normalization in training; checked
+            before inference.
+        settings: modality → settings of its preprocessor in training, such as the window of events; the preprocessor's
+            defaults where an entry is missing, as in checkpoints of earlier versions.
+        gate: whether the router's scores pass a sigmoid before the softmax. The σ in the paper's Eq. 8 can be read
+            either way; the default is the plain softmax.
+        router_width: hidden units of the router's scoring; 0 for one linear layer, as in the paper's formula.
+        top_k: number of modalities that a level keeps. Unknown in the paper.
+        renormalise: whether the weights kept by top-k are scaled to sum to one, which equals a softmax over the kept
+            ones alone. Unknown in the paper.
+        features: input of the decoder: the plain average over the modalities, the routed sum, or both.
+        combine: with both, their mean, their sum, or a trained 1x1 convolution of their concatenation that is
+            initialized as the mean. Unknown in the paper; the mean keeps the scale that SAM's decoder was trained on.
         auxiliary: whether there is an auxiliary head.
-        fuse: how the two heads make one prediction: mean of the logits, per pixel the more confident head, or the
-            main head alone. Unknown in the paper.
+        fuse: combination of the two heads: mean of the logits, per pixel the more confident head, or the main head
+            alone. Unknown in the paper.
     """
 
     backbone: str = "hiera_nano"
@@ -82,10 +83,10 @@ class MLESAMConfig:
     fuse: str = "mean"
 
     def __post_init__(self) -> None:
-        """Refuse what no model can be built from.
+        """Validate the values.
 
         Raises:
-            ConfigError: names the value and what is accepted.
+            ConfigError: names the value and the accepted ones.
         """
         for name, accepted in {"backbone": tuple(BACKBONES), **CHOICES}.items():
             _check_choice(name, getattr(self, name), accepted)
@@ -114,18 +115,18 @@ class MLESAMConfig:
 
     @classmethod
     def paper(cls, **changes: Any) -> MLESAMConfig:
-        """The configuration of the paper, as far as it is known."""
+        """Configuration of the paper, where it is specified."""
         return cls(**{"backbone": "hiera_base_plus", "rank": 32, "image_size": 1024, **changes})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MLESAMConfig:
-        """From plain JSON or YAML types.
+        """Build from plain JSON or YAML types.
 
         Args:
             values: any of the fields; `label_space` is a shipped name, the path of a YAML file, or a mapping.
 
         Raises:
-            ConfigError: an unknown key or an impossible value.
+            ConfigError: an unknown key or an invalid value.
             LabelError: the label space is malformed.
         """
         for key in values:
@@ -138,7 +139,7 @@ class MLESAMConfig:
             raise ConfigError(f"the model's configuration has a value of the wrong kind: {error}.") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The inverse of `from_dict`, made of plain JSON types."""
+        """Convert to plain JSON types; inverse of `from_dict`."""
         values = asdict(self)
         values["modalities"] = list(self.modalities)
         values["label_space"] = self.label_space.to_dict()
@@ -151,8 +152,8 @@ class MLESAMConfig:
 def network_size(camera: tuple[int, int], image_size: int) -> tuple[int, int]:
     """(h, w) of the network's images for a camera of (height, width).
 
-    The long side is `image_size`; the short side is the one of the same shape, rounded to a multiple of 32 (a half up,
-    so that 16:9 at 256 becomes 256x160), and at least 32. Node, evaluation and training all ask here.
+    The long side is `image_size`; the short side keeps the aspect ratio, rounded to a multiple of 32 (halves up, so
+    that 16:9 at 256 becomes 256x160), and is at least 32. Node, evaluation and training all use this function.
     """
     longest = max(camera)
     cells = [max(1, (2 * side * image_size + longest * STRIDE) // (2 * longest * STRIDE)) for side in camera]
@@ -160,7 +161,7 @@ def network_size(camera: tuple[int, int], image_size: int) -> tuple[int, int]:
 
 
 def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain JSON values as the types of the fields."""
+    """Convert plain JSON values to the types of the fields."""
     ready = dict(values)
     if "modalities" in ready:
         ready["modalities"] = tuple(ready["modalities"])

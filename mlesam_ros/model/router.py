@@ -1,4 +1,4 @@
-"""The router: per image and pyramid level, how much each modality counts."""
+"""Router: weight of each modality per image and pyramid level."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from mlesam_ros.model.model_config import MLESAMConfig
 
 
 class Router(nn.Module):
-    """Weighs the modalities that are present and adds up their features.
+    """Weighted sum of the features of the present modalities.
 
-    With f^m the mean over the picture of modality m's features, w, b one linear layer per level that all modalities
-    share, and S the k best modalities of that image:
+    With f^m the spatial mean of modality m's features, w, b one linear layer per level that all modalities share, and S
+    the k modalities of highest score in that image:
 
         s^m = w · f^m + b        r^m = softmax(s)^m for m in S, else 0        Y = Σ_m (1/M + r^m) / 2 · Y^m
 
-    Sharing w makes it equivariant: permuting the modalities permutes the weights and changes nothing else. An absent
-    modality is not in the sums at all.
+    Sharing w makes the router equivariant: permuting the modalities permutes the weights and changes nothing else. An
+    absent modality is not part of the sums.
     """
 
     def __init__(self, config: MLESAMConfig, channels: Mapping[str, int]) -> None:
-        """One scoring per level.
+        """Build one scoring layer per level.
 
         Args:
             config: `gate`, `router_width`, `top_k`, `renormalise`, `features`, `combine`.
@@ -78,7 +78,7 @@ def _score(channels: int, width: int) -> nn.Module:
 
 
 def _mix(channels: int) -> nn.Conv2d:
-    """(B, 2C, h, w) average and routed features to (B, C, h, w); starts as their mean."""
+    """(B, 2C, h, w) average and routed features to (B, C, h, w); initialized as their mean."""
     layer = nn.Conv2d(2 * channels, channels, 1)
     with torch.no_grad():
         layer.weight.copy_(torch.eye(channels).repeat(1, 2)[..., None, None] / 2)

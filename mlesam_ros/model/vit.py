@@ -1,4 +1,4 @@
-"""The ViT image encoder of SAM with LoRA-ready attention."""
+"""SAM 1's ViT image encoder with LoRA-ready attention and an option to fuse the relative positions into it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _ALIAS = "_segment_anything_modeling"
 
 
 def _modeling() -> ModuleType:
-    """Meta's `segment_anything.modeling`, without its parent package.
+    """Import Meta's `segment_anything.modeling`, without its parent package.
 
-    `segment_anything/__init__.py` imports the interactive predictor and that torchvision, neither of which is of use
-    here. The modules of `modeling` only import each other, relatively, so the folder is a package of its own under any
-    name; whether torchvision is installed makes no difference.
+    `segment_anything/__init__.py` imports the interactive predictor, which imports torchvision; neither is used here.
+    The modules of `modeling` import only each other, relatively, so the folder can be loaded as a package of any name,
+    whether or not torchvision is installed.
 
     Raises:
         ModuleNotFoundError: segment-anything is not installed.
     """
-    parent = find_spec("segment_anything")  # looks for it, and does not import it
+    parent = find_spec("segment_anything")  # finds it without importing it
     if parent is None or not parent.submodule_search_locations:
         raise ModuleNotFoundError("segment_anything is missing: pip install segment-anything==1.0")
     folder = Path(parent.submodule_search_locations[0], "modeling")
@@ -44,22 +44,22 @@ ImageEncoderViT: Any = image_encoder.ImageEncoderViT
 
 
 class ViT(ImageEncoderViT):
-    """Meta's encoder, which also hands out two of its inner maps, and reads other sizes than the one it was made for.
+    """Meta's encoder with two intermediate maps as further outputs, and for images of any size.
 
-    Both positional codes are stretched to the picture: the absolute one here, the relative ones of the attention by
-    Meta's own code. At the reference size, 1024 pixels, neither changes and the output is Meta's bit for bit.
+    Both positional embeddings are interpolated to the image: the absolute one here, the relative ones of the attention
+    by Meta's code. At the reference size, 1024 pixels, neither changes and the output equals Meta's bit for bit.
     """
 
     def __init__(self, width: int, depth: int, heads: int, globals: tuple[int, ...], neck: int, position: int) -> None:
-        """Build it with random weights and the parameter names of Meta's checkpoints.
+        """Build with random weights and the parameter names of Meta's checkpoints.
 
         Args:
             width: C, of the tokens.
             depth: blocks.
             heads: of the attention.
-            globals: the blocks whose attention spans the picture rather than a window of 14 x 14 tokens.
+            globals: the blocks whose attention spans the image rather than a window of 14 x 14 tokens.
             neck: D, the width of the output.
-            position: side in tokens of the learned positional grid: 64 for pictures of 1024 pixels.
+            position: side in tokens of the learned positional grid: 64 for images of 1024 pixels.
         """
         super().__init__(
             img_size=16 * position,
@@ -81,7 +81,7 @@ class ViT(ImageEncoderViT):
             images: (B, 3, H, W) normalized; H and W multiples of 16.
 
         Returns:
-            what leaves the first and the second global block, (B, C, H/16, W/16) each, and the neck's output
+            the outputs of the first and the second global block, (B, C, H/16, W/16) each, and the neck's output
             (B, D, H/16, W/16).
         """
         x = self.patch_embed(images)  # (B, h, w, C)
@@ -95,21 +95,21 @@ class ViT(ImageEncoderViT):
         return first, second, self.neck(x.permute(0, 3, 1, 2))
 
     def position(self, h: int, w: int) -> Tensor:
-        """The absolute positional code for a grid: (1, h, w, C)."""
+        """The absolute positional embedding for a grid: (1, h, w, C)."""
         if (h, w) == self.pos_embed.shape[1:3]:
             return self.pos_embed
         grid = self.pos_embed.permute(0, 3, 1, 2)  # (1, C, 64, 64)
         return F.interpolate(grid, (h, w), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
 
 
-_MULTIPLE = 8  # fused kernels want the length of their vectors to be one of it
+_MULTIPLE = 8  # fused kernels require vectors of a multiple of this length
 
 
-class FusedRelPosAttention(image_encoder.Attention):  # type: ignore[misc]  # Meta's package has no types
-    """Meta's layer with a second way to compute the same.
+class FusedRelPosAttention(image_encoder.Attention):  # type: ignore[misc]  # Meta's package is untyped
+    """Meta's attention with an alternative implementation that computes relative positions inside a fused kernel.
 
     Attributes:
-        folds: whether it takes the second.
+        fused: whether the alternative is used.
     """
 
     fused = False
@@ -125,7 +125,7 @@ class FusedRelPosAttention(image_encoder.Attention):  # type: ignore[misc]  # Me
         return layer
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) tokens to the same."""
+        """(B, H, W, C) tokens to (B, H, W, C)."""
         if not self.fused:
             plain: Tensor = super().forward(x)
             return plain
@@ -143,11 +143,11 @@ class FusedRelPosAttention(image_encoder.Attention):  # type: ignore[misc]  # Me
         return projected
 
     def _tables(self, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-        """R (H, H, d), C (W, W, d), and the keys' unit vectors (HW, H + W and some zeros); kept in inference."""
+        """R (H, H, d), C (W, W, d), and the keys' unit vectors (HW, H + W, zero-padded); cached in inference mode."""
         tables = self.rel_pos_h, self.rel_pos_w
         if not torch.is_inference_mode_enabled() or any(t.is_inference() for t in tables):
             return self._make_tables(height, width)
-        key = (height, width, *((t.dtype, t.device, t._version) for t in tables))  # the version counts changes in place
+        key = (height, width, *((t.dtype, t.device, t._version) for t in tables))  # _version counts in-place changes
         if self._kept is None or self._kept[0] != key:
             self._kept = key, self._make_tables(height, width)
         return self._kept[1]
