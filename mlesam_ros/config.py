@@ -1,6 +1,6 @@
-"""The one description of the sensors and the network: read by the node, evaluate, training from bags, doctor, play.
+"""ROS parameters of the sensors and the network, shared by node, evaluation, training from bags, doctor and play.
 
-Each field of the dataclasses is a ROS parameter with its name, type, default, range, meaning and when it may change.
+Each dataclass field is a ROS parameter with its name, type, default, range, description and mutability.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LIVE = "live"
 
 PRECISIONS = (AUTO, "fp32", "bf16", "fp16")
 REPRESENTATIONS = tuple(name for name, encoder in PREPROCESSORS.items() if encoder.modality == EVENT)
-"""Encoders of events."""
+"""Event preprocessors."""
 NETWORK = "network"
 RESOLUTIONS = (CAMERA, NETWORK)
 _OF_ROS = ("qos_overrides.", "use_sim_time", "start_type_description_service")
@@ -54,14 +54,15 @@ def parameter(
     """Declare a dataclass field that is a ROS parameter.
 
     Args:
-        default: its value where nobody sets it; its type is the parameter's.
+        default: default value; its type is the parameter's.
         text: one line for `ros2 param describe`.
         change: START, CONFIGURE or LIVE.
-        low: least value of a number.
-        high: greatest value of a number.
-        choices: the only texts that are accepted, each of a list's once; any where there are none.
+        low: minimum of a number.
+        high: maximum of a number.
+        choices: accepted texts, each entry of a list at most once; empty for any.
         path: the text is the path of a file or folder; a relative one starts at the working directory.
-        encoding: whether a bag's encoded images may depend on it, so that training encodes anew where it changes.
+        encoding: whether a bag's cached training images depend on it, so that a change of it preprocesses the bag
+            again.
     """
     limits = None if low is None or high is None else (low, high)
     facts = {"text": text, "change": change, "range": limits, "choices": choices, "path": path, "encoding": encoding}
@@ -70,7 +71,7 @@ def parameter(
 
 @dataclass(frozen=True)
 class SensorParameters:
-    """One sensor. Topics are relative, so that a namespace moves them and remapping works."""
+    """Parameters of one sensor. Topics are relative, so that namespaces and remapping apply."""
 
     topic: str = parameter("", "Topic it is read from.")
     type: str = parameter(AUTO, "Message type, such as sensor_msgs/msg/Image; auto takes what the publisher sends.")
@@ -96,7 +97,7 @@ class SensorParameters:
 
 @dataclass(frozen=True)
 class CameraParameters(SensorParameters):
-    """A sensor with pixels, which has a lens."""
+    """Parameters of a sensor with pixels and a lens."""
 
     info_topic: str = parameter("", "Topic of its CameraInfo.")
     rectified: bool = parameter(False, "Its pictures are rectified: P and R of CameraInfo count, not K and D.")
@@ -108,7 +109,7 @@ class CameraParameters(SensorParameters):
 
 @dataclass(frozen=True)
 class ColorParameters(CameraParameters):
-    """The camera."""
+    """Parameters of the camera."""
 
     significant_bits: int = parameter(
         0, "Bits in use of 16-bit samples: 8, 10, 12, 14 or 16; 0: by the largest sample seen.", low=0, high=16
@@ -117,7 +118,7 @@ class ColorParameters(CameraParameters):
 
 @dataclass(frozen=True)
 class DepthParameters(CameraParameters):
-    """The depth camera."""
+    """Parameters of the depth camera."""
 
     unit: float = parameter(
         0.0,
@@ -134,7 +135,7 @@ class DepthParameters(CameraParameters):
 
 @dataclass(frozen=True)
 class EventParameters(CameraParameters):
-    """The event camera."""
+    """Parameters of the event camera."""
 
     window: float = parameter(
         0.0, "s of events in an image, at least 0.001; 0: as the checkpoint was trained.", low=0.0, high=WINDOWS[1]
@@ -146,7 +147,7 @@ class EventParameters(CameraParameters):
 
 @dataclass(frozen=True)
 class LidarParameters(SensorParameters):
-    """The LiDAR."""
+    """Parameters of the LiDAR."""
 
     time_unit: str = parameter(
         AUTO,
@@ -170,13 +171,13 @@ class LidarParameters(SensorParameters):
 
 @dataclass(frozen=True)
 class NodeParameters:
-    """Everything that can be set.
+    """All parameters of the node.
 
     Attributes:
-        given: names that a file or an override sets; no parameter itself.
-        overridden: those that an override sets; no parameter itself.
-        warnings: one sentence for each thing given that has no effect; no parameter itself.
-        node: full name of the node, whose namespace relative topics are in; no parameter itself.
+        given: names set by a file or an override; not a parameter.
+        overridden: names set by an override; not a parameter.
+        warnings: one sentence for each setting without effect; not a parameter.
+        node: full name of the node, which resolves relative topics; not a parameter.
     """
 
     autostart: bool = parameter(
@@ -280,12 +281,12 @@ class NodeParameters:
     node: str = field(default=NODE, compare=False, repr=False)
 
     def sensor(self, modality: Modality) -> SensorParameters:
-        """The parameters of one sensor."""
+        """Parameters of one sensor."""
         found: SensorParameters = getattr(self, modality)
         return found
 
     def resolve(self, topic: str) -> str:
-        """The full name of a topic, as the node resolves it without remappings."""
+        """Resolve a topic to its full name, as the node does without remappings."""
         space = self.node.rpartition("/")[0]
         words = {"node": self.node.rpartition("/")[2], "ns": space or "/", "namespace": space or "/"}
         for word, value in words.items():
@@ -295,7 +296,7 @@ class NodeParameters:
         return topic if topic.startswith("/") else f"{space}/{topic}"
 
     def sensors(self, experts: Collection[Modality]) -> tuple[Modality, ...]:
-        """The sensors that a network with these experts can listen to, whether they are enabled or not.
+        """Sensors that a network with these experts can use, enabled or not.
 
         Raises:
             ConfigError: none of them is enabled, one that is required has no expert, or none of `primary_order` has.
@@ -313,15 +314,15 @@ class NodeParameters:
         return self.max_wait if own < 0 else own
 
     def values(self) -> dict[str, Any]:
-        """Name → value of the parameters that were given, lists for tuples."""
+        """Name → value of the given parameters, tuples as lists."""
         listed = ((name, value) for name, _, value in iter_parameters(self) if name in self.given)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in listed}
 
     def check(self) -> None:
-        """Refuse values that no parameter's own type, range and choices catch.
+        """Refuse values that a parameter's type, range and choices accept, but that are invalid.
 
         Raises:
-            ConfigError: names the parameter, its value and what is accepted.
+            ConfigError: names the parameter, its value and the accepted ones.
         """
         if not re.fullmatch(f"{AUTO}|cpu|cuda(:[0-9]+)?", self.device):
             raise ConfigError(f"device is {self.device!r}; accepted are auto, cpu, cuda and cuda:<number>.")
@@ -334,10 +335,10 @@ class NodeParameters:
         preprocessing(self)
 
     def check_together(self) -> None:
-        """Refuse values that do not go together, though each may be set on the way to others that do.
+        """Refuse inconsistent values; separate from `check`, since parameters set one by one pass through such states.
 
         Raises:
-            ConfigError: names the parameters, their values and what is accepted.
+            ConfigError: names the parameters, their values and the accepted ones.
         """
         for modality in MODALITIES:
             sensor = self.sensor(modality)
@@ -367,7 +368,7 @@ class NodeParameters:
                 )
 
     def _check_sets(self, usable: Collection[Modality], reason: str, remedy: str) -> None:
-        """Refuse a required sensor that is not used and an order of such sensors: no mask would ever be made."""
+        """Refuse a required sensor or a whole `primary_order` that is not used: no mask would ever be made."""
         for modality in MODALITIES:
             if self.sensor(modality).required and modality not in usable:
                 raise ConfigError(
@@ -382,17 +383,17 @@ class NodeParameters:
 
 
 def initial_rig(parameters: NodeParameters) -> Rig:
-    """The rig before any message: that of the calibration file, where one is named.
+    """Rig before any message: that of the calibration file, if one is set.
 
     Raises:
-        CalibrationError, ConfigError: the file is not usable.
+        CalibrationError, ConfigError: the file is invalid.
     """
     path = parameters.calibration_file
     return load_rig(path) if path else Rig(parameters.camera.frame_id)
 
 
 def sync_config(parameters: NodeParameters, modalities: Collection[Modality]) -> SyncConfig:
-    """How the frames of these sensors are brought together."""
+    """Synchronizer configuration of these sensors."""
     modalities = tuple(modalities)
     return SyncConfig(
         modalities=modalities,
@@ -409,10 +410,10 @@ def sync_config(parameters: NodeParameters, modalities: Collection[Modality]) ->
 
 
 def preprocessing(parameters: NodeParameters) -> Preprocessing:
-    """Settings of the sensors' data, for the readers and encoders.
+    """Settings of the sensor data, for readers and preprocessors.
 
     Raises:
-        ConfigError: a value that means nothing; names the parameter and what is accepted.
+        ConfigError: an invalid value; names the parameter and the accepted values.
     """
     values: dict[str, Any] = {}
     for modality in MODALITIES:
@@ -421,7 +422,7 @@ def preprocessing(parameters: NodeParameters) -> Preprocessing:
 
 
 def _data_settings(sensor: SensorParameters) -> dict[str, Any]:
-    """The fields of `Preprocessing` that one sensor's parameters set."""
+    """Fields of `Preprocessing` that one sensor's parameters set."""
     if isinstance(sensor, ColorParameters):
         return {"significant_bits": sensor.significant_bits}
     if isinstance(sensor, DepthParameters):
@@ -437,13 +438,13 @@ def _data_settings(sensor: SensorParameters) -> dict[str, Any]:
 def frame_reader(
     sensor: SensorParameters, modality: Modality, type_name: str, event_window: float = 0.0
 ) -> FrameReader:
-    """The reader of a sensor's messages of one type, with all that its parameters say about them.
+    """Build the reader of a sensor's messages of one type, with the settings of its parameters.
 
     Args:
         sensor: its parameters.
-        modality: which sensor.
-        type_name: of the messages.
-        event_window: seconds of events where the parameters leave it open, as the checkpoint was trained.
+        modality: the sensor.
+        type_name: message type.
+        event_window: seconds of events where the parameter is 0: the checkpoint's training value.
     """
     values = _data_settings(sensor)
     if "event_window" in values:
@@ -463,13 +464,13 @@ def load_parameters(
     """Read a parameter file and overrides as the node does.
 
     Args:
-        path: of the file; None for the defaults.
+        path: the file; None for the defaults.
         overrides: `NAME:=VALUE` or `NODE:NAME:=VALUE` as for ROS's `-p`; see `read_node_parameters` for their order.
-        node: full name of the node whose sections count.
-        values: name → value, which count over both.
+        node: full name of the node whose sections apply.
+        values: name → value, with precedence over both.
 
     Raises:
-        ConfigError: the file or a rule cannot be read, or a value is not accepted.
+        ConfigError: the file or a rule cannot be read, or a value is invalid.
     """
     given = read_node_parameters(path, overrides, node)
     parameters = build_parameters({**given.values, **values}, node)
@@ -479,7 +480,7 @@ def load_parameters(
 
 
 def beaten_rules(path: str | Path | None, names: Sequence[str]) -> list[str]:
-    """A sentence for each parameter that a `-p` rule sets without effect."""
+    """Warnings for `-p` rules that a later section of the file overrides."""
     return [
         shorten(f"-p {name}:=… has no effect, as in ROS: a later section of {path} sets {name}. Change it there.")
         for name in names
@@ -487,21 +488,21 @@ def beaten_rules(path: str | Path | None, names: Sequence[str]) -> list[str]:
 
 
 def other_sections(path: str | Path | None, node: str, sections: Sequence[str]) -> list[str]:
-    """A sentence where a parameter file has sections, but none for this node."""
+    """Warning where a parameter file has sections, but none for this node."""
     listed = ", ".join(sections)
     words = f"{path} has no section for {node} and sets nothing; its sections are {listed}."
     return [shorten(words)] if sections else []
 
 
 def build_parameters(given: Mapping[str, Any], node: str = NODE) -> NodeParameters:
-    """The parameters with some values; names that no parameter has become warnings.
+    """Parameters with the given values; unknown names become warnings.
 
     Args:
         given: name → value.
-        node: full name of the node, whose namespace relative topics are in.
+        node: full name of the node, which resolves relative topics.
 
     Raises:
-        ConfigError: a value is not accepted, or some do not go together.
+        ConfigError: a value is invalid, or some are inconsistent.
     """
     specs = {name: parameter_spec(name, entry, default) for name, entry, default in iter_parameters()}
     values = {name: spec.take(given[name]) if name in given else spec.default for name, spec in specs.items()}
@@ -529,7 +530,7 @@ def iter_parameters(parameters: type | Any = NodeParameters, prefix: str = "") -
 
 
 def parameter_spec(name: str, entry: Field[Any], default: Any) -> ParameterSpec:
-    """What a parameter of `iter_parameters` accepts."""
+    """Specification of a parameter of `iter_parameters`."""
     modality, _, short = name.rpartition(".")
     choices = (AUTO, *MESSAGE_TYPES[modality]) if short == "type" else entry.metadata["choices"]
     topic, path = short in ("topic", "info_topic"), entry.metadata["path"]
@@ -537,7 +538,7 @@ def parameter_spec(name: str, entry: Field[Any], default: Any) -> ParameterSpec:
 
 
 def assemble(values: Mapping[str, Any]) -> NodeParameters:
-    """The parameters from the value of every one, already checked."""
+    """Build the parameters from checked values of all of them."""
     return _assembled(NodeParameters(), values, "")
 
 
@@ -553,17 +554,17 @@ def _assembled(tree: Any, values: Mapping[str, Any], prefix: str) -> Any:
 
 
 def mutability(name: str) -> str | None:
-    """START, CONFIGURE or LIVE; None where no parameter of ours has that name."""
+    """START, CONFIGURE or LIVE; None for an unknown name."""
     return next((str(entry.metadata["change"]) for known, entry, _ in iter_parameters() if known == name), None)
 
 
 def unknown_names(given: Iterable[str]) -> list[str]:
-    """One sentence for each name that no parameter has, with the nearest that exists."""
+    """One warning for each unknown name, with the nearest known one."""
     known = {name for name, _, _ in iter_parameters()}
     return [unknown_name(name) for name in given if name not in known and not name.startswith(_OF_ROS)]
 
 
 def unknown_name(name: str) -> str:
-    """The sentence for a name that no parameter has."""
+    """Warning for an unknown name."""
     near = difflib.get_close_matches(name, [known for known, _, _ in iter_parameters()], 1)
     return shorten(f"parameter {name} does not exist" + (f"; did you mean {near[0]}?" if near else "."))

@@ -1,7 +1,7 @@
-"""The errors that bad input raises.
+"""Errors raised for invalid input, each with a message and a remedy.
 
-The message is one sentence that names the value and what is accepted; the remedy is a field of its own. `str` joins the
-two, so that the command line can print an error bare. Anything else that escapes a decoder is a bug.
+The message is one sentence with the value and the accepted ones; the remedy is a field of its own. `str` joins the two,
+so that the command line can print an error bare. Any other exception that a decoder raises is a bug.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 LONGEST = 1_000
-"""Maximum number of characters of a message, of a remedy and of both; longer ones are cut in the middle."""
+"""Maximum number of characters of a message, of a remedy and of both together; longer text is cut in the middle."""
 
 
 class Problem(str):
-    """A message and its remedy in one line of at most `LONGEST` characters, with the two as fields of their own.
+    """Message and remedy joined in one line of at most `LONGEST` characters, with the two as fields of their own.
 
     Attributes:
-        message: one sentence that names the value at fault and what is accepted.
-        remedy: one imperative sentence that mends it; empty where there is none.
+        message: one sentence with the value at fault and the accepted ones.
+        remedy: one imperative sentence; empty if there is none.
     """
 
     message: str
     remedy: str
 
     def __new__(cls, message: str, remedy: str = "") -> Problem:
-        """Join the two."""
+        """Join message and remedy."""
         message, remedy = shorten(message), shorten(remedy)
         end = "" if message.endswith((".", "?", "!", "…")) else "."
         problem = super().__new__(cls, shorten(f"{message}{end} {remedy}" if remedy else message))
@@ -33,11 +33,11 @@ class Problem(str):
 
 
 class MlesamError(ValueError):
-    """Base of every error that a user's input can cause.
+    """Base class of all errors that a user's input can cause.
 
     Attributes:
-        message: one sentence that names the value at fault and what is accepted.
-        remedy: one imperative sentence that mends it; empty where there is none.
+        message: one sentence with the value at fault and the accepted ones.
+        remedy: one imperative sentence; empty if there is none.
     """
 
     def __init__(self, message: str = "", remedy: str = "") -> None:
@@ -51,16 +51,16 @@ class MlesamError(ValueError):
 
     @property
     def problem(self) -> Problem:
-        """Message and remedy without the exception, for where they are kept."""
+        """Message and remedy without the exception, to store them."""
         return Problem(self.message, self.remedy)
 
 
 class ConfigError(MlesamError):
-    """A parameter, YAML key or command-line value that is not accepted."""
+    """An invalid parameter, YAML key or command-line value."""
 
 
 class LabelError(MlesamError):
-    """A label space that is malformed, or a label outside it."""
+    """A malformed label space, or a label outside it."""
 
 
 class FileError(MlesamError):
@@ -68,11 +68,11 @@ class FileError(MlesamError):
 
 
 class ImageError(MlesamError):
-    """An image whose encoding, size, step or payload is not what it claims to be."""
+    """An image whose payload contradicts its encoding, size or step."""
 
 
 class CloudError(MlesamError):
-    """A point cloud whose fields, layout or payload is not what it claims to be."""
+    """A point cloud whose payload contradicts its fields or layout."""
 
 
 class PacketError(MlesamError):
@@ -92,16 +92,16 @@ class BagError(MlesamError):
 
 
 class DatasetError(MlesamError):
-    """A data set whose files are not where its published layout puts them."""
+    """A data set whose files do not follow its published layout."""
 
 
 def format_error(error: Exception) -> Problem:
-    """An error in one line; one that is not about the input keeps its type's name."""
+    """Format an error in one line; errors other than `MlesamError` keep their type's name."""
     return error.problem if isinstance(error, MlesamError) else Problem(f"{type(error).__name__}: {error}")
 
 
 def together(problems: Iterable[Problem], separator: str = " ") -> Problem:
-    """Several problems as one, what they share named once."""
+    """Join several problems into one; equal messages and remedies appear once."""
     known = list(problems)
     messages = dict.fromkeys(problem.message for problem in known)
     remedies = dict.fromkeys(problem.remedy for problem in known if problem.remedy)
@@ -109,6 +109,6 @@ def together(problems: Iterable[Problem], separator: str = " ") -> Problem:
 
 
 def shorten(text: str) -> str:
-    """A text without line breaks, shortened in the middle beyond `LONGEST` characters."""
+    """Remove line breaks, and cut text beyond `LONGEST` characters in the middle."""
     text = " ".join(text.split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[3 - LONGEST // 2 :]}"

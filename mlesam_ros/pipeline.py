@@ -1,4 +1,4 @@
-"""From a frame set to a mask on one device: encode, run the network, decode."""
+"""Inference pipeline on one device: frame set → preprocessed images → network → mask."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ from mlesam_ros.resources import resource_path
 from mlesam_ros.types import AUTO, EVENT, FrameSet, Modality, Segmentation
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Name → arithmetic of the network. `auto` is bf16 where the processor multiplies in it, and fp32 elsewhere."""
+"""Name → dtype of the network. `auto` is bf16 where the processor multiplies in it natively, else fp32."""
 
-_WARM_UP_CALLS = 3  # on a GPU the first one also records the CUDA graph; libraries tune themselves in the first ones
+_WARM_UP_CALLS = 3  # on a GPU the first one also captures the CUDA graph; libraries autotune in the first ones
 
 Image = npt.NDArray[np.float32]
 
 
 class Pipeline:
-    """Owns a device and a model on it. Use it from one thread at a time.
+    """Owns a device and a model on it. Not thread-safe, except where a method's docstring notes otherwise.
 
     Attributes:
-        config: the model's.
-        device: where it runs, such as `cpu` or `cuda`.
+        config: the model's configuration.
+        device: such as `cpu` or `cuda`.
         precision: one of `PRECISIONS`.
-        refusals: modality → why its frame was left out of the last set; empty when all of them took part.
-        notes: modality → what its picture in the last set had to be made without, such as the robot's own motion, and
-            what is set differently from training.
-        preprocessing: settings of the sensors' data for `FrameReader`, those from the checkpoint filled in.
-        encodes_on_device: whether pictures are made on the device where the encoder can; the CPU's are NumPy's.
+        refusals: modality → problem for which its frame was left out of the last set; empty when all of them took part.
+        notes: modality → limitation of its image in the last set, such as missing ego-motion, or a setting that differs
+            from training.
+        preprocessing: settings of the sensor data for `FrameReader`, completed from the checkpoint.
+        encodes_on_device: whether preprocessors run on the GPU where they support it; on the CPU they use NumPy.
     """
 
     _encoders: Mapping[Modality, Preprocessor]
@@ -66,20 +66,20 @@ class Pipeline:
         paths: InferenceOptions = ALL,
         settings: Preprocessing = DEFAULTS,
     ) -> None:
-        """Take over a model: move it, merge its experts and change its precision, all in place.
+        """Take ownership of a model: move it, merge its experts and change its precision, all in place.
 
         Args:
             model: with float32 weights.
-            device: None for a GPU if there is one.
+            device: None for a GPU if available, else the CPU.
             precision: one of `PRECISIONS`, or `auto`.
-            threads: of this process's arithmetic on the CPU; None for half of the cores, because threads that wait for
-                each other on cores that drivers and transport keep busy cost more than they bring.
-            paths: how the network runs.
-            settings: of the sensors' data.
+            threads: CPU threads of this process's tensor operations; None for half of the cores, since waiting for
+                threads on cores that drivers and transport keep busy costs more than the parallelism gains.
+            paths: inference options.
+            settings: of the sensor data.
 
         Raises:
-            ConfigError: a value that is not accepted, no such device, or a modality that no encoder reads.
-            CheckpointError: the model was trained on images that the encoders do not make.
+            ConfigError: an invalid value, no such device, or a modality without a preprocessor.
+            CheckpointError: the model was trained on images of other preprocessors.
         """
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
@@ -113,10 +113,10 @@ class Pipeline:
         return cls(load_checkpoint(path, base_weights), device, precision, threads, paths, settings)
 
     def warm_up(self, rig: Rig | None = None) -> None:
-        """Run the network on empty images, so that the first real set is no slower than the others.
+        """Run the network on blank images, so that the first frame set is as fast as later ones.
 
         Args:
-            rig: of the sets to come; None before it is known, for square pictures.
+            rig: rig of the expected frame sets, for the image size; None for square images.
         """
         size = (self.config.image_size,) * 2 if rig is None else self.network_size(rig)
         blank = np.zeros((3, *size), np.float32)
@@ -124,21 +124,21 @@ class Pipeline:
             self.infer(dict.fromkeys(self.config.modalities, blank))
 
     def segment(self, frame_set: FrameSet, rig: Rig, enlarge: bool = True) -> Segmentation:
-        """Make the mask of one moment.
+        """Compute the mask of one frame set.
 
-        A frame that cannot be encoded is left out and explained in `refusals`; the others still make a mask.
+        A frame that cannot be preprocessed is left out and recorded in `refusals`; the mask is made from the others.
 
         Args:
             frame_set: at most one frame per modality.
-            rig: with the label camera's model and the mounting of every sensor in the set.
-            enlarge: bring the mask to the label camera's resolution; else it stays in the network's.
+            rig: with the label camera's model and the extrinsics of every sensor in the set.
+            enlarge: whether the mask is resized to the label camera's resolution; else it has the network's.
 
         Returns:
-            the mask; timings has `encode`, `model`, which ends when its answer has left the device, and `decode`.
+            the mask; timings has `encode`, `model` (until its result is on the host) and `decode`, in seconds.
 
         Raises:
-            CalibrationError: the label camera is not known.
-            MlesamError: not one frame can be used; names the reason of each.
+            CalibrationError: the label camera is unknown.
+            MlesamError: no frame is usable; the message has the reason for each.
         """
         self.refusals = MappingProxyType({})
         rig = rig.of_set(frame_set)
@@ -167,21 +167,21 @@ class Pipeline:
         )
 
     def close(self) -> None:
-        """Give the device's memory back to other processes; the pipeline is of no use afterwards."""
+        """Release the device's memory for other processes; the pipeline cannot be used afterwards."""
         del self._model, self._graphs
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
     def encode(self, frame_set: FrameSet, rig: Rig) -> dict[Modality, Image]:
-        """The images that the network would read: modality → (3, h, w) float32.
+        """Preprocess a frame set: modality → (3, h, w) float32, the input images of the network.
 
         Raises:
-            MlesamError: a frame cannot be encoded.
+            MlesamError: a frame cannot be preprocessed.
         """
         return encode(frame_set, rig, self.network_size(rig), self._encoders)
 
     def infer(self, images: Mapping[Modality, Image | torch.Tensor]) -> Prediction:
-        """Run the network, and wait once: for the answer.
+        """Run the network, with one synchronization for the result.
 
         Args:
             images: modality → (3, h, w) float32, on the host or on the device.
@@ -194,7 +194,7 @@ class Pipeline:
             return unpack(packet, (height, width), modalities)
 
     def features(self, images: Mapping[Modality, Image]) -> Features:
-        """The costly part of the network alone, for those who try many subsets of the same pictures.
+        """Run only the frozen encoder, the expensive part, for callers that evaluate many subsets of the same images.
 
         Args:
             images: modality → (3, h, w) float32, such as `self.images`.
@@ -203,30 +203,30 @@ class Pipeline:
             return self._model.features(self._to_batch(self._to_device(images)))
 
     def labels(self, features: Features, rig: Rig) -> npt.NDArray[np.uint8]:
-        """The rest of it: (h, w) uint8 labels of the network's size, which `segment` copies to the camera's pixels."""
+        """Run router and heads: (h, w) uint8 labels at the network's size, which `segment` resizes to the camera's."""
         size = self.network_size(rig)
         with torch.inference_mode():
             return read(self._model.heads(features), size).labels
 
     @property
     def network(self) -> MLESAM:
-        """As it runs: on the device, in its precision, with its fast paths."""
+        """The model as it runs: on the device, in its precision, with its inference options."""
         return self._model
 
     @property
     def images(self) -> dict[Modality, Image]:
-        """Modality → (3, h, w) float32, the pictures that the network read for the last set."""
+        """Modality → (3, h, w) float32, the network's input images of the last set."""
         return {m: i.cpu().numpy() if isinstance(i, torch.Tensor) else i for m, i in self._images.items()}
 
     def swap_experts(self, path: str | Path, modalities: Sequence[Modality] | None = None) -> None:
-        """Replace or add experts between two sets, without a new start: the network stays merged and warm.
+        """Replace or add experts between two frame sets; the model stays loaded and merged.
 
         Args:
             path: a checkpoint on the same base weights.
-            modalities: which of its experts; None for all.
+            modalities: experts to load; None for all.
 
         Raises:
-            CheckpointError, ConfigError: see `load_experts` and `__init__`; nothing has changed then.
+            CheckpointError, ConfigError: see `load_experts` and `__init__`; the pipeline is unchanged then.
         """
         config = MLESAMConfig.from_dict(describe_checkpoint(path)["config"])
         wanted = [m for m in config.modalities if modalities is None or m in modalities]
@@ -235,13 +235,17 @@ class Pipeline:
         self.use(self._model)
 
     def swap_checkpoint(self, path: str | Path) -> None:
-        """`load_other` and `use` in one; where the former refuses, nothing has changed."""
+        """Load another checkpoint and use it; an error leaves the pipeline unchanged.
+
+        Raises:
+            CheckpointError, ConfigError: see `load_other`.
+        """
         self.use(self.load_other(path))
 
     def load_other(self, path: str | Path) -> MLESAM:
-        """The model of another checkpoint as a new pipeline would run it; any thread may call this.
+        """Load another checkpoint's model, prepared as in a new pipeline. Thread-safe.
 
-        Until it is put to use both models are in memory.
+        Both models are in memory until `use` replaces the current one.
 
         Args:
             path: a checkpoint on the same base weights, for the same modalities and label space.
@@ -256,27 +260,27 @@ class Pipeline:
             return self._prepared(model)
 
     def use(self, model: MLESAM) -> None:
-        """Run a prepared model from the next set on: what `load_other` gave, or the same one with other experts."""
+        """Use a prepared model from the next frame set on: from `load_other`, or the current one with other experts."""
         self._take(model)
         self._reset_graphs()
 
     def _prepared(self, model: MLESAM) -> MLESAM:
-        """The model on the device, refused before that if its encoders are not those that it was trained with."""
+        """Move a model to the device, after a check that its preprocessors are those of its training."""
         expert_encoders(model.config, model.config.modalities, self._given)
         return prepare(model, self.device, self._dtype, self._paths)
 
     def _take(self, model: MLESAM) -> None:
-        """Use a prepared model, and whatever follows from its configuration."""
+        """Use a prepared model and derive the state that depends on its configuration."""
         self._model, self.config = model, model.config
         self._encoders = expert_encoders(model.config, model.config.modalities, self._given)
         self.preprocessing = replace(self._given, event_window=event_window(self._encoders, self._given))
         self._difference = difference_from_training(self.config, self._encoders, self.preprocessing)
 
     def network_size(self, rig: Rig) -> tuple[int, int]:
-        """(h, w) of the network's images, see `model.config.network_size`.
+        """(h, w) of the network's images, see `model_config.network_size`.
 
         Raises:
-            CalibrationError: the label camera is not known.
+            CalibrationError: the label camera is unknown.
         """
         return network_size((rig.camera.height, rig.camera.width), self.config.image_size)
 
@@ -314,7 +318,7 @@ class Pipeline:
         return self._images
 
     def _drop_modalities(self, nonfinite_modalities: Sequence[Modality]) -> Mapping[Modality, Image | torch.Tensor]:
-        """The last set's pictures but some that hold NaN or infinite values, which only the device knew."""
+        """The last set's images without those that have NaN or infinite values, which were detected on the device."""
         why = Problem("its image has NaN or infinite values.", "Fill them before.")
         self.refusals = MappingProxyType({**self.refusals, **dict.fromkeys(nonfinite_modalities, why)})
         self._images = {m: image for m, image in self._images.items() if m not in nonfinite_modalities}
@@ -329,13 +333,13 @@ class Pipeline:
         return {m: image[None].to(self._dtype) for m, image in images.items()}
 
     def _infer_packed(self, images: Mapping[Modality, torch.Tensor]) -> torch.Tensor:
-        """Pictures on the device to `pack` there; nothing on this way waits for the device."""
+        """Images on the device to the result of `pack` there, without synchronization."""
         tensors = self._to_batch(images)
         height, width = next(iter(tensors.values())).shape[-2:]
         return pack(self._model(tensors), (height, width), tensors if self.encodes_on_device else None)
 
     def _reset_graphs(self) -> None:
-        """Weights have moved."""
+        """Invalidate captured CUDA graphs."""
         if self._graphs is not None:
             self._graphs.forget()
 
@@ -351,11 +355,11 @@ class Pipeline:
 
 
 def load_pipeline(parameters: NodeParameters, device: str | None = None) -> Pipeline:
-    """Load the network that the parameters describe, and warm it up.
+    """Load the network of the parameters, and warm it up.
 
     Args:
         parameters: of the node.
-        device: used where the parameters leave it open; None for the first GPU, else the CPU.
+        device: used where the parameters are `auto`; None for the first GPU, else the CPU.
 
     Raises:
         CheckpointError, ConfigError: see `Pipeline.from_checkpoint`.
@@ -370,12 +374,12 @@ def load_pipeline(parameters: NodeParameters, device: str | None = None) -> Pipe
 
 
 def checkpoint_path(given: str) -> str:
-    """The checkpoint that the parameter `checkpoint` names: by default the shipped one."""
+    """Path of the parameter `checkpoint`; the shipped checkpoint if empty."""
     return given or str(resource_path("weights/street.safetensors"))
 
 
 def keep_confident(segmentation: Segmentation, threshold: float) -> Segmentation:
-    """Unlabel the pixels whose winning class is less probable than a threshold."""
+    """Set pixels whose winning class has a probability below a threshold to `IGNORE`."""
     if threshold <= 0:
         return segmentation
     unsure = segmentation.confidence < round(255 * threshold)
@@ -383,25 +387,25 @@ def keep_confident(segmentation: Segmentation, threshold: float) -> Segmentation
 
 
 def pick_device(name: str | None) -> str:
-    """A device that works; None for a GPU if there is one.
+    """Check that a device works; None selects a GPU if available, else the CPU.
 
     Raises:
-        ConfigError: this one does not.
+        ConfigError: the device cannot be used.
     """
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+    except (RuntimeError, AssertionError) as error:  # torch raises an AssertionError if built without CUDA
         raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; cpu always can.") from error
     return name
 
 
 def pick_precision(name: str, device: str) -> str:
-    """One of `PRECISIONS`, which `auto` chooses by what the device multiplies in.
+    """Resolve `auto` by the formats that the device multiplies natively, and check other names.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: the name is none of `PRECISIONS`.
     """
     if name == AUTO:
         fast = torch.cuda.is_bf16_supported() if device.startswith("cuda") else _cpu_multiplies_bf16()

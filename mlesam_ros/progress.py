@@ -1,4 +1,4 @@
-"""Progress for people: a bar on a terminal, a line now and then elsewhere."""
+"""Progress reports on stderr: a bar on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-_SOON, _LATE = 1.0, 30.0  # s between lines: at least, and at most where a tenth takes longer
-_PARTS = 10  # lines for the whole, more or less
+_SOON, _LATE = 1.0, 30.0  # s between lines: minimum, and maximum where a tenth takes longer
+_PARTS = 10  # approximate number of lines in total
 
 
 class Show(Protocol):
-    """Shows how far something is."""
+    """Callback that reports progress."""
 
     def __call__(self, done: float, of: float, note: str = "") -> None:
-        """Take how many are done, how many there are, and what else there is to say of it."""
+        """Report the number done, the total, and an optional note."""
 
 
 @contextmanager
 def track(doing: str, total: float | None, unit: str, lines: bool = True, transient: bool = False) -> Iterator[Show]:
-    """Show how far something is, on stderr.
+    """Report progress on stderr.
 
     Args:
-        doing: such as "rendering".
-        total: how many there are; None where that has no end.
-        unit: of them, in the plural.
-        lines: whether there are lines where stderr is no terminal.
+        doing: description, such as "rendering".
+        total: number of items; None if unknown.
+        unit: of the items, in the plural.
+        lines: whether to print lines where stderr is not a terminal.
         transient: whether the bar disappears at the end.
 
     Yields:
-        to be called with how many are done and how many there are.
+        callback for the number done and the total.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -64,7 +64,7 @@ def _nothing(done: float, of: float, note: str = "") -> None:
 
 @contextmanager
 def busy(doing: str) -> Iterator[None]:
-    """Say on stderr that something goes on of which nobody knows how far it is: a spinner, elsewhere a line."""
+    """Report an operation of unknown duration on stderr: a spinner on a terminal, a line elsewhere."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         console.print(doing)

@@ -1,4 +1,4 @@
-"""Installed files of the package (configuration, label spaces, rigs, weights), and its BLAS threads."""
+"""Paths of installed files (configuration, label spaces, rigs, weights), and the number of BLAS threads."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mlesam_ros.errors import ConfigError
 
-# A source checkout has config/ beside the package; pip and colcon put it under <prefix>/share/mlesam_ros, and the
-# package itself somewhere below the same <prefix>. Walking up finds either, with no ament and no environment.
+# A source checkout has config/ beside the package; pip and colcon install it to <prefix>/share/mlesam_ros, and the
+# package below the same <prefix>. Walking up the parents finds either, without ament or environment variables.
 _CANDIDATES = (".", "share/mlesam_ros")
 
 
@@ -19,7 +19,7 @@ def resource_path(relative: str) -> Path:
         relative: such as `config/labels/deliver.yaml`.
 
     Raises:
-        ConfigError: it is in neither the source checkout nor the installation.
+        ConfigError: the file is in neither the source checkout nor the installation.
     """
     for folder in Path(__file__).resolve().parents[1:]:
         for candidate in _CANDIDATES:
@@ -32,11 +32,10 @@ def resource_path(relative: str) -> Path:
 
 
 def limit_blas_threads() -> None:
-    """Have NumPy multiply in the calling thread, unless the user has decided otherwise; before NumPy is imported.
+    """Set OpenBLAS to one thread, unless the user set another number. Call before NumPy is imported.
 
-    OpenBLAS splits a product between all cores, and each of its threads then turns in a circle for 2^26 cycles, in case
-    that there is another one (`THREAD_TIMEOUT` in https://github.com/OpenMathLib/OpenBLAS, Makefile.rule). The products
-    of a frame, points times a pose, are too small to gain from that: they take as long on one core, and half of the
-    processor time.
+    OpenBLAS splits a product between all cores, and each of its threads then busy-waits for 2^26 cycles for the next
+    one (`THREAD_TIMEOUT` in https://github.com/OpenMathLib/OpenBLAS, Makefile.rule). The products of a frame, points
+    times a pose, are too small to gain from that: they take as long on one core, and half of the processor time.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
