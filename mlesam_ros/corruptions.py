@@ -1,9 +1,9 @@
-"""Failing sensors: what is done to their pictures, and what a score under such damage is worth.
+"""Sensor failures: corruptions of the input images, and scores under them.
 
-EMM (entire modalities missing), RMM (random values of them missing) and NM (noise on all of them) are defined in
-arXiv 2503.18445; the any-modal protocol, which runs only what is there, by MAGIC (ECCV 2024). All of it is for any
-number of modalities. Two things that the benchmark leaves open are decided here: salt and pepper are the largest and
-smallest value of the picture they fall on, and the Gaussian noise comes after them.
+EMM (entire-missing modality: all its values), RMM (random-missing modality: random values) and NM (noisy modality:
+noise on all modalities) are defined in arXiv 2503.18445; the any-modal protocol, which runs only the present
+modalities, by MAGIC (ECCV 2024). All apply to any number of modalities. Two points that the benchmark leaves open are
+defined here: salt and pepper are the maximum and minimum of the image, and the Gaussian noise is added after them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from mlesam_ros.types import EVENT, Modality
 Subset = tuple[Modality, ...]
 
 FAILURE_RATES = (0.2, 0.1, 0.05)
-"""Probabilities with which every sensor fails by itself, of the expected scores."""
+"""Independent failure probabilities of each sensor, for the expected scores."""
 RMM_RATES = (0.25, 0.5, 0.75)
-"""RMM: shares of a damaged modality's values that are zeroed."""
+"""RMM: shares of a corrupted modality's values that are set to zero."""
 NM_LEVELS = {"low": (0.05, 0.1), "mid": (0.1, 0.2), "high": (0.2, 0.5)}
-"""NM: level → density of salt and pepper, deviation of the Gaussian noise."""
+"""NM: level → density of salt and pepper, standard deviation of the Gaussian noise."""
 
 ANY, EMM, RMM, NM = "any_modal", "emm", "rmm", "nm"
 
@@ -37,14 +37,14 @@ S = TypeVar("S")
 
 
 class Features(Protocol):
-    """What an encoder made of some images; see `mlesam_ros.model.mlesam.Features`."""
+    """Features of an image encoder; see `mlesam_ros.model.mlesam.Features`."""
 
     @property
     def modalities(self) -> Subset:
-        """Those that are present."""
+        """Modalities that are present."""
 
     def exchanged(self: S, other: S, chosen: Collection[Modality]) -> S:
-        """The same with those of some modalities from elsewhere."""
+        """Replace the chosen modalities' features by those of `other`."""
 
 
 F = TypeVar("F", bound=Features)
@@ -52,12 +52,12 @@ F = TypeVar("F", bound=Features)
 
 @dataclass(frozen=True)
 class Corruption:
-    """One way in which a set of images is damaged.
+    """One corruption of a set of images.
 
     Attributes:
         protocol: ANY, EMM, RMM or NM.
-        intact: the modalities that are not damaged; none with NM.
-        level: of the holes or the noise; empty with ANY and EMM.
+        intact: the modalities that are not corrupted; none with NM.
+        level: of RMM or NM; empty with ANY and EMM.
     """
 
     protocol: str
@@ -66,7 +66,7 @@ class Corruption:
 
 
 def damages(modalities: Sequence[Modality]) -> list[Corruption]:
-    """Everything that EMM, RMM and NM ask for; nothing damaged is among EMM's and RMM's."""
+    """All corruptions of EMM, RMM and NM; EMM and RMM include the full subset, without corruption."""
     every = subsets(modalities)
     emm = [Corruption(EMM, subset) for subset in every]
     rmm = [Corruption(RMM, subset, f"{share:g}") for share in RMM_RATES for subset in every]
@@ -79,17 +79,16 @@ def damaged_features(
     keys: Sequence[Any],
     intact: F,
 ) -> Iterator[tuple[Corruption, F]]:
-    """What the encoder makes of each of `damages`.
+    """Encode the images under each corruption of `damages`.
 
-    A damaged modality is not left out but shown to the network in its state, as the benchmark's own scripts do. The
-    encoder sees every image once per kind of damage; subsets are put together from features, since no modality's
-    features depend on another's image.
+    A corrupted modality stays in the network's input, as in the benchmark's own scripts. Every image is encoded once
+    per kind of corruption; subsets are combined from features, since no modality's features depend on another's image.
 
     Args:
-        encode: the encoder.
+        encode: the image encoder.
         images: modality → (B, 3, H, W) normalized.
-        keys: per sample, what its random damage follows from, so that it is the same in whatever batch and process.
-        intact: of the undamaged images.
+        keys: per sample, the seed of its random corruption, which is then equal in every batch and process.
+        intact: features of the uncorrupted images.
     """
     every = subsets(intact.modalities)
     for (protocol, level), damage in _KINDS.items():
@@ -102,15 +101,15 @@ def damaged_features(
 
 
 def figures(scores: Mapping[Corruption, float], sensors: Subset) -> dict[str, Any]:
-    """The protocols' figures in percent.
+    """Metrics of the protocols in percent.
 
     Args:
-        scores: damage → score from 0 to 1, such as mIoU; NaN where there was no truth.
+        scores: corruption → score from 0 to 1, such as mIoU; NaN without ground truth.
         sensors: the full set.
 
     Returns:
         `any_modal` and `emm` {average, expected}, `rmm` {share: {average, expected}}, `nm` {level: score}; a protocol
-        that was not tried, or without truth, is empty.
+        that was not evaluated, or without ground truth, is empty.
     """
     known = {damage: 100 * score for damage, score in scores.items() if not math.isnan(score)}
 
@@ -133,12 +132,12 @@ def subsets(modalities: Sequence[Modality]) -> list[Subset]:
 
 
 def average(scores: Mapping[Subset, float]) -> float:
-    """The plain mean over the subsets, the full one included: any two damages are equally likely."""
+    """Mean over all subsets, including the full one: all corruptions have equal probability."""
     return sum(scores.values()) / len(scores)
 
 
 def expected(scores: Mapping[Subset, float], failing: float) -> float:
-    """The score to expect when every modality fails by itself, given that not all of them do.
+    """Expected score when every modality fails independently, given that not all of them fail.
 
         E(p) = Σ_S p^(M - |S|) (1 - p)^|S| score_S / Σ_S p^(M - |S|) (1 - p)^|S|
 
@@ -152,7 +151,7 @@ def expected(scores: Mapping[Subset, float], failing: float) -> float:
 
 
 def expectation(scores: Mapping[Subset, float]) -> dict[str, Any]:
-    """`average`, and `expected` by probability; in the scores' unit, two decimals."""
+    """`average`, and `expected` by failure rate; in the scores' unit, two decimals."""
     return {
         "average": round(average(scores), 2),
         "expected": {f"{failing:g}": round(expected(scores, failing), 2) for failing in FAILURE_RATES},
@@ -160,17 +159,17 @@ def expectation(scores: Mapping[Subset, float]) -> dict[str, Any]:
 
 
 def drop_pixels(picture: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """RMM: every value of a (3, H, W) picture, channels apart, is zeroed with that probability."""
+    """RMM: set each value of a (3, H, W) image to zero with probability `share`, channels independently."""
     return picture * (torch.rand(picture.shape, generator=generator) >= share).to(picture)
 
 
 def add_noise(picture: Tensor, density: float, sigma: float, generator: torch.Generator) -> Tensor:
-    """NM: half of `density` of a (3, H, W) picture's values become its largest, half its smallest; then noise is added.
+    """NM: set half of `density` of a (3, H, W) image's values to its maximum, half to its minimum; then add noise.
 
     Args:
         picture: normalized.
-        density: share of the values that salt and pepper hit.
-        sigma: deviation of the Gaussian noise, 0 for none.
+        density: share of the values that salt and pepper replace.
+        sigma: standard deviation of the Gaussian noise, 0 for none.
         generator: on the CPU.
     """
     draw = torch.rand(picture.shape, generator=generator).to(picture.device)
@@ -180,11 +179,11 @@ def add_noise(picture: Tensor, density: float, sigma: float, generator: torch.Ge
 
 
 Inflict = Callable[[Modality, Tensor, torch.Generator], Tensor]
-"""Takes a modality, its (3, H, W) image and chance; gives the damaged image."""
+"""Modality, its (3, H, W) image and a random generator to the corrupted image."""
 
 
 def damaged_images(images: Mapping[Modality, Tensor], keys: Sequence[Any], damage: Inflict) -> dict[Modality, Tensor]:
-    """Every sample and modality by its own chance; see `damaged_features`."""
+    """Corrupt every sample and modality with its own random generator; see `damaged_features`."""
     return {
         name: torch.stack([damage(name, image, chance(key, name)) for key, image in zip(keys, batch, strict=True)])
         for name, batch in images.items()
@@ -192,7 +191,7 @@ def damaged_images(images: Mapping[Modality, Tensor], keys: Sequence[Any], damag
 
 
 def chance(key: Any, modality: Modality) -> torch.Generator:
-    """The generator of a sample's damage."""
+    """Random generator of a sample's corruption, seeded by its key and modality."""
     digest = hashlib.sha256(f"{key} {modality}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
@@ -214,4 +213,4 @@ _KINDS: dict[tuple[str, str], Inflict] = {
     **{(RMM, f"{share:g}"): partial(_holed, share) for share in RMM_RATES},
     **{(NM, level): partial(_noisy, *amounts) for level, amounts in NM_LEVELS.items()},
 }
-"""Protocol and level → what happens to a damaged image."""
+"""Protocol and level → corruption of an image."""

@@ -1,6 +1,6 @@
 """Errors raised for invalid input, each with a message and a remedy.
 
-The message is one sentence with the value and the accepted ones; the remedy is a field of its own. `str` joins the two,
+The message is one sentence with the value and the accepted ones; the remedy is a separate field. `str` joins the two,
 so that the command line can print an error bare. Any other exception that a decoder raises is a bug.
 """
 

@@ -1,4 +1,4 @@
-"""Files: atomic writes, path expansion, free space, and folders owned by one process."""
+"""Files: path expansion, atomic writes, file types, exclusive folders; child processes end with their parent."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from typing import Any
 from mlesam_ros.errors import ConfigError, FileError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Error numbers of a file for which the disk, the quota or the process's limit has no room."""
-_IN_PLACE = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EROFS)  # the folder takes no draft: a mounted single file
+"""Error numbers of writes that exceed the disk, the quota or the process's file size limit."""
+_IN_PLACE = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EROFS)  # no temporary file possible: a mounted single file
 _STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _DRAFT = ".part"
@@ -33,7 +33,7 @@ _DRAFT = ".part"
 def expand_path(text: str | os.PathLike[str]) -> Path:
     """Expand `~`, `~user`, `$NAME` and `${NAME}` as a shell would.
 
-    A path that exists as it is spelled is taken as it is, unless it begins with `~/`.
+    A path that exists literally is not expanded, unless it begins with `~/`.
 
     Raises:
         ConfigError: no such user or environment variable.
@@ -57,19 +57,19 @@ def expand_path(text: str | os.PathLike[str]) -> Path:
 
 
 def is_standard_output(target: str | os.PathLike[str]) -> bool:
-    """Whether a target for results is spelled as standard output: `-` or one of its device's names."""
+    """Whether an output path means standard output: `-` or one of its device paths."""
     return os.fspath(target) in _STANDARD_OUTPUT
 
 
 def check_writable(path: Path, made: Collection[Path] = ()) -> None:
-    """Refuse, before anything is computed, a file that could not be written.
+    """Check, before any computation, that a file can be written.
 
     Args:
-        path: of the file.
-        made: folders that may be missing yet.
+        path: the file.
+        made: folders that are created later.
 
     Raises:
-        FileError: the path is a folder, its own folder is missing, or there are no rights.
+        FileError: the path is a folder, its parent folder is missing, or permissions are missing.
     """
     if path.is_dir():
         raise FileError(f"{path} is a folder, not a file.", "Give the name of a file.")
@@ -85,17 +85,17 @@ def check_writable(path: Path, made: Collection[Path] = ()) -> None:
 
 
 def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
-    """Write a file whole: the old one stays until the new content is on the disk.
+    """Write a file atomically: the old content stays until the new content is on disk.
 
-    Only a regular file is replaced. A symbolic link stays and what it leads to is replaced; devices, FIFOs and open
-    descriptors are written into.
+    Only regular files are replaced. A symbolic link stays and its target is replaced; devices, FIFOs and open
+    descriptors are written in place.
 
     Args:
-        path: of the file; its folder exists.
-        content: bytes, or text; a character that UTF-8 cannot hold (of a path in another encoding) is escaped.
+        path: the file; its folder exists.
+        content: bytes, or text; characters that UTF-8 cannot encode (of a path in another encoding) are escaped.
 
     Raises:
-        FileError: it cannot be written; the old file is untouched and nothing is left of the attempt.
+        FileError: the file cannot be written; the old content is unchanged and no temporary file is left.
     """
     path = Path(path)
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
@@ -109,31 +109,31 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Remove what writers that were killed have left in a folder; only for the folder's owner."""
+    """Remove temporary files of killed writers from a folder; only for the folder's owner."""
     for draft in folder.glob(f".*.*{_DRAFT}"):
         if draft.is_file() and draft.name.split(".")[-2].isdigit():
             draft.unlink(missing_ok=True)
 
 
 def write_error(path: Path, error: OSError, size: int) -> FileError:
-    """Describe a file or folder that could not be written.
+    """Build the error for a file or folder that cannot be written.
 
     Args:
-        path: of it.
+        path: the file or folder.
         error: of the operating system.
-        size: bytes that it takes; 0 where that is not known.
+        size: bytes to write; 0 if unknown.
     """
     return _refusal(path, error, size)
 
 
 def foreign_file(path: Path) -> tuple[str, str] | None:
-    """Recognize a file that stands where weights, a bag or a picture should, by its first bytes.
+    """Detect by its first bytes a file of another type in place of weights, a bag or an image.
 
     Returns:
-        Noun phrase and remedy; None for anything else.
+        Noun phrase and remedy; None for an unknown type.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         head = file.read(_HEAD)
@@ -178,7 +178,7 @@ _FOREIGN = (
 
 
 def size_text(size: float) -> str:
-    """A number of bytes in a unit that shows it, such as `3.2 kB`."""
+    """Format a number of bytes with a suitable unit, such as `3.2 kB`."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000 or unit == "GB":
             break
@@ -187,7 +187,7 @@ def size_text(size: float) -> str:
 
 
 def _is_regular(path: Path) -> bool:
-    """Whether a path is a regular file or leads nowhere yet, and is no name of an open descriptor."""
+    """Whether a path is a regular file or does not exist yet, and is no path of an open descriptor."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return False
@@ -225,7 +225,7 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _overwrite(path: Path, data: bytes) -> None:
-    """Write into a file that cannot be replaced; what it held is put back where the new content does not fit."""
+    """Overwrite a file that cannot be replaced; its old content is restored if the new one does not fit."""
 
     def fill(content: bytes) -> None:
         file.seek(0)
@@ -261,27 +261,27 @@ def _refusal(path: Path, error: OSError, size: int) -> FileError:
 
 
 LOCK = ".lock"
-"""File in a folder that is owned; it holds the owner's process, host and command, and goes with the owner."""
+"""Lock file in an owned folder; it stores the owner's process, host and command, and is removed by the owner."""
 PARENT = "MLESAM_PARENT"
-"""Environment variable: number of the process with which a command ends."""
-_POLL, _GRACE = 0.5, 5.0  # s between looks at the parent, and from SIGTERM to the end
-_ATTEMPTS = 100  # at a lock file in a folder that comes and goes
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # of a file system
+"""Environment variable: process id of the parent with which a command ends."""
+_POLL, _GRACE = 0.5, 5.0  # s between checks of the parent, and from SIGTERM to the exit
+_ATTEMPTS = 100  # to lock a file while other processes create and remove its folder
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # errors of a file system without locks
 
 
 @contextmanager
 def owned(folder: Path, what: str) -> Iterator[None]:
-    """Own a folder; drafts that a killed owner left in it are removed.
+    """Own a folder exclusively; temporary files of a killed owner are removed.
 
-    The lock is the kernel's: it is free as soon as its owner is gone, however that ended. Where a file system has no
-    locks, the owner's process is looked for on its host.
+    The lock is the kernel's: it is released when its owner ends, even by SIGKILL. On file systems without locks,
+    the owner's process id is checked on its host.
 
     Args:
-        folder: it is made, and removed if it is empty at the end.
-        what: of work is done in it, such as `training`.
+        folder: created if missing, and then removed at the end if empty.
+        what: kind of the run, such as `training`.
 
     Raises:
-        FileError: another process owns it, or it cannot be written to.
+        FileError: another process owns the folder, or it cannot be written to.
     """
     path, is_new = folder / LOCK, not folder.exists()
     try:
@@ -302,19 +302,19 @@ def owned(folder: Path, what: str) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(lock)
-        if is_new:  # nothing came of it
+        if is_new:  # remove it if still empty
             with suppress(OSError):
                 folder.rmdir()
 
 
 def _locked(path: Path) -> int | None:
-    """A descriptor of the locked file, whose folder is made; None where another process has it."""
+    """Create the folder and lock the file: its descriptor; None if another process holds the lock."""
     failed = 0
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except (FileNotFoundError, FileExistsError):  # its last owner may just have removed the folder
+        except (FileNotFoundError, FileExistsError):  # race: the last owner may have removed the folder
             failed += 1
             if failed == _ATTEMPTS:
                 raise
@@ -334,7 +334,7 @@ def _locked(path: Path) -> int | None:
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock), path.stat()):
                 return lock
-        os.close(lock)  # its last owner has just removed it
+        os.close(lock)  # race: the last owner has removed it
 
 
 def _read_owner(path: Path) -> dict[str, Any]:
@@ -352,7 +352,7 @@ def _owner_text(owner: dict[str, Any]) -> str:
 
 
 def _is_alive(owner: dict[str, Any]) -> bool:
-    """Whether the process that a lock file names may still run; on another host it may."""
+    """Whether the process of a lock file may still run; always true for another host."""
     if not owner or owner.get("pid") == os.getpid():
         return False
     return owner.get("host") != socket.gethostname() or not isinstance(owner.get("pid"), int) or _exists(owner["pid"])
@@ -369,12 +369,12 @@ def _exists(process: int) -> bool:
 
 
 def end_with_parent(parent: int) -> None:
-    """End this process once its parent is gone, also where that was killed: SIGTERM, and after a while regardless.
+    """End this process when its parent ends, even by SIGKILL: SIGTERM first, exit after a grace period.
 
     Args:
-        parent: number of the process that started this one.
+        parent: process id of the process that started this one.
     """
-    direct = os.getppid() == parent  # else something stands between the two, such as a launch prefix
+    direct = os.getppid() == parent  # else there is a process between the two, such as a launch prefix
 
     def watch() -> None:
         while os.getppid() == parent if direct else _exists(parent):
@@ -387,18 +387,18 @@ def end_with_parent(parent: int) -> None:
 
 
 def end_with_named_parent() -> None:
-    """End with the process that `MLESAM_PARENT` names, where it is set; see `child_environment`."""
-    parent = os.environ.pop(PARENT, "")  # not for this process's own children
+    """End with the process of `MLESAM_PARENT`, if set; see `child_environment`."""
+    parent = os.environ.pop(PARENT, "")  # not inherited by this process's children
     if parent.isdigit():
         end_with_parent(int(parent))
 
 
 def end_with_torchrun() -> None:
-    """End with `torchrun` where that started this process: the others wait for hours for one that is gone."""
+    """End with `torchrun`, if it started this process: the other ranks wait for hours for a missing one."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with_parent(os.getppid())
 
 
 def child_environment() -> dict[str, str]:
-    """Environment of a command of ours that ends with this process."""
+    """Environment of a command of this package that ends with this process."""
     return {**os.environ, PARENT: str(os.getpid())}

@@ -1,4 +1,4 @@
-"""Parameter specifications (type, unit, range), and parameter files as rcl reads them."""
+"""Parameter specifications (type, unit, range), and parameter files as rcl parses them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.files import expand_path
 from mlesam_ros.strict_yaml import compose_yaml
 
-_LONGEST = 120  # characters of a value that a refusal quotes
+_LONGEST = 120  # characters of a value in an error message
 _NODE = "mlesam"
-_LONGEST_TOPIC = 247  # characters; rmw's limit, which leaves room for the middleware's prefix
+_LONGEST_TOPIC = 247  # characters; rmw's limit, 255 less 8 for the middleware's prefix
 _SUBSTITUTIONS = {"node": _NODE, "ns": "/", "namespace": "/"}
 
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """What one parameter accepts.
+    """Accepted values of one parameter.
 
     Attributes:
         name: the parameter, such as `lidar.tolerance`.
-        default: bool, int, float, str, or a tuple of int or str; the type of what is accepted.
-        limits: least and greatest value of a number, or of a list's.
-        choices: the only values of a text, or of a list's entries; any where there are none.
-        topic: the text is the name of a topic.
+        default: bool, int, float, str, or a tuple of int or str; its type is the parameter's.
+        limits: minimum and maximum of a number, or of a list's numbers.
+        choices: accepted values of a text, or of a list's entries; empty for any.
+        topic: the text is a topic name.
         path: the text is a path, which is expanded as a shell would.
     """
 
@@ -44,7 +44,7 @@ class ParameterSpec:
 
     @property
     def words(self) -> str:
-        """Accepted values in words, such as `numbers from 0 to 10`."""
+        """Description of the accepted values, such as `numbers from 0 to 10`."""
         if self.choices:
             entries = ", ".join(choice or '""' for choice in self.choices)
             return f"lists of {entries}, each once" if isinstance(self.default, tuple) else entries
@@ -55,10 +55,10 @@ class ParameterSpec:
         """Convert a value to the parameter's type: 5 to 5.0, lists to tuples.
 
         Args:
-            value: as rclpy or the parameter file gives it; None for a parameter without value or an empty list.
+            value: from rclpy or the parameter file; None for a parameter without value or an empty list.
 
         Raises:
-            ConfigError: the value is not accepted; names the parameter, the value and what is accepted.
+            ConfigError: the value is invalid; names the parameter, the value and the accepted ones.
         """
         taken = self._kind.take(value)
         if taken is None or not self._is_within(taken):
@@ -72,7 +72,7 @@ class ParameterSpec:
         return str(expand_path(taken)) if self.path and taken else taken
 
     def _is_within(self, taken: Any) -> bool:
-        """Whether numbers are in their range, lists of numbers as long as they should be, lists of choices sets."""
+        """Whether numbers are in range, lists of numbers have the required length, lists of choices no duplicates."""
         several = isinstance(taken, tuple)
         if several and self.choices:
             return 0 < len(taken) == len(set(taken))
@@ -94,13 +94,13 @@ class ParameterSpec:
         if near := difflib.get_close_matches(entry, self.choices, 1):
             return f"Did you mean {near[0]}?"
         if isinstance(self.default, str) and isinstance(value, bool | int | float):
-            # YAML makes numbers and booleans of bare words such as 5 and on.
+            # YAML parses unquoted 5 and on as a number and a boolean.
             return f"To mean a text write '{shown(value)}' in a file, and \"'{shown(value)}'\" in a shell."
         return ""
 
 
 def shown(value: Any) -> str:
-    """A value as YAML writes it, shortened where it is long."""
+    """Format a value as YAML, shortened if long."""
     if isinstance(value, bool):
         return str(value).lower()
     if not isinstance(value, str) and hasattr(value, "__iter__"):
@@ -111,7 +111,7 @@ def shown(value: Any) -> str:
 
 
 def topic_fault(name: str) -> str | None:
-    """Why ROS refuses the name of a topic, with the words of rcl and rmw; None for a name that ROS accepts.
+    """Reason for which ROS refuses a topic name, in the wording of rcl and rmw; None for a valid name.
 
     The rules of https://design.ros2.org/articles/topic_and_service_names.html as rcl_validate_topic_name,
     rcl_expand_topic_name for a node /mlesam, and rmw_validate_full_topic_name apply them.
@@ -139,7 +139,7 @@ _BRACES = "topic name must not have unmatched (unbalanced) curly braces '{}'"
 
 
 def _character_fault(name: str) -> str | None:
-    """The first character that may not stand where it stands."""
+    """First invalid character."""
     opened = -1
     for at, character in enumerate(name):
         inside = opened >= 0
@@ -163,7 +163,7 @@ def _character_fault(name: str) -> str | None:
 
 
 def _token_fault(name: str) -> str | None:
-    """As rcl: a tilde with one character after it passes."""
+    """As in rcl, a tilde with one character after it is accepted."""
     for at in range(len(name) - 1):
         if name[at] == "/":
             if name[at + 1] in "0123456789":
@@ -183,7 +183,7 @@ def _full_topic_fault(full: str) -> str | None:
 
 @dataclass(frozen=True)
 class _Kind:
-    """One type of parameter: in words, and the conversion of a value to that type or None."""
+    """One type of parameter: its description, and the conversion of a value to it (None if not convertible)."""
 
     words: str
     take: Callable[[Any], Any]
@@ -217,11 +217,11 @@ _KINDS: dict[Any, _Kind] = {
 
 
 NODE = "/mlesam"
-"""Full name of the node whose sections are read by default."""
+"""Default full name of the node whose sections are read."""
 _PARAMETERS = "ros__parameters"
 _TOKEN = r"[A-Za-z_][A-Za-z0-9_]*"
 _PART = r"[A-Za-z_/][A-Za-z0-9_/]*"
-"""Between two dots of a parameter's name; topics stand there as well: `qos_overrides./tf.subscription.depth`."""
+"""Part of a parameter's name between two dots; topics are allowed: `qos_overrides./tf.subscription.depth`."""
 _RULE = re.compile(rf"(?:({_TOKEN}):)?({_PART}(?:\.{_PART})*):=(.*)", re.DOTALL)
 _EXAMPLE = "Write NAME:=VALUE, such as lidar.offset:=0.05."
 _LAYOUT = f"Write the node's name or /**, below it {_PARAMETERS}, and below that the parameters."
@@ -234,16 +234,16 @@ _HEXADECIMAL = re.compile(r"[+-]?0[xX](?:[0-9a-fA-F]+\.?[0-9a-fA-F]*|\.[0-9a-fA-
 _NO_NUMBER = re.compile(r"([+-]?)\.?(?:(inf(?:inity)?)|nan)", re.IGNORECASE)
 _TEXT_TAG = re.compile(r"(?:&\S+\s+)?!!str\b")
 _SMALLEST = 2.2250738585072014e-308
-"""Smallest double with all its digits; below it strtod reports a range error, and rcl takes the text."""
+"""Smallest normal double; below it strtod reports a range error, and rcl keeps the text."""
 
 
 class Given(NamedTuple):
-    """What a parameter file and `-p` rules set for a node.
+    """Values that a parameter file and `-p` rules set for a node.
 
     Attributes:
         values: dotted name → value, None for an empty list.
         overridden: names whose value is that of a rule.
-        beaten: names that a rule sets in vain, because a later section of the file sets them.
+        beaten: names of rules without effect, because a later section of the file sets them.
         others: the sections of the file, if it has any and none is for this node.
     """
 
@@ -257,9 +257,9 @@ def read_node_parameters(path: str | Path | None, rules: Sequence[str], node: st
     """Read a parameter file and then `-p` rules as rcl does.
 
     Args:
-        path: YAML of node names, namespaces and wildcards, each with its `ros__parameters`, as `--params-file` takes;
+        path: YAML of node names, namespaces and wildcards, each with its `ros__parameters`, as for `--params-file`;
             None for no file.
-        rules: `NAME:=VALUE` or `NODE:NAME:=VALUE`, as `-p` takes.
+        rules: `NAME:=VALUE` or `NODE:NAME:=VALUE`, as for `-p`.
         node: full name, such as `/robot/mlesam`.
 
     Raises:
@@ -280,20 +280,20 @@ def read_node_parameters(path: str | Path | None, rules: Sequence[str], node: st
 
 
 def read_parameter_file(path: str | Path, node: str) -> tuple[dict[str, Any], list[str]]:
-    """Read what a parameter file sets for a node: `values` and `others` of `Given`.
+    """Read the values of a parameter file for a node: `values` and `others` of `Given`.
 
     Raises:
-        ConfigError: the file cannot be read, or is no parameter file.
+        ConfigError: the file cannot be read, or is not a parameter file.
     """
     given = read_node_parameters(path, (), node)
     return given.values, given.others
 
 
 def read_override(rule: str, node: str) -> dict[str, Any]:
-    """Read a `-p` rule alone: name → value; empty where it is for a node of another name.
+    """Read one `-p` rule: name → value; empty if it is for a node of another name.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: the rule cannot be read.
     """
     return read_node_parameters(None, [rule], node).values
 
@@ -306,7 +306,7 @@ def _read_sections(path: str | Path) -> dict[str, dict[str, Any]]:
         for name, parameters in _sections(tree, ()):
             sections.setdefault(name, {}).update(_flat(parameters, ""))
         return sections
-    except (OSError, yaml.YAMLError, ValueError) as error:  # a UnicodeDecodeError and a NUL in the path are ValueErrors
+    except (OSError, yaml.YAMLError, ValueError) as error:  # UnicodeDecodeError and a NUL in the path are ValueErrors
         reason = " ".join(str(error).split()).rstrip(".")
         remedy = _LAYOUT if isinstance(error, _LayoutError) else ""
         raise ConfigError(f"parameter file {path} cannot be read: {reason}.", remedy) from error
@@ -330,7 +330,7 @@ def _read_rule(rule: str) -> tuple[str, str, Any]:
 
 
 class _LayoutError(yaml.YAMLError):
-    """YAML that is no parameter file."""
+    """YAML that is not a parameter file."""
 
 
 def _refuse_aliases(tree: yaml.Node | None, seen: set[int]) -> None:
@@ -345,7 +345,7 @@ def _refuse_aliases(tree: yaml.Node | None, seen: set[int]) -> None:
 
 
 def _sections(tree: yaml.Node | None, names: tuple[str, ...]) -> Iterator[tuple[str, yaml.MappingNode]]:
-    """Names of nodes as they are written, namespaces in front, and the parameters below them."""
+    """Node names as written, with their namespaces, and the parameters below them."""
     if tree is None:
         return
     if not isinstance(tree, yaml.MappingNode):
@@ -363,7 +363,7 @@ def _sections(tree: yaml.Node | None, names: tuple[str, ...]) -> Iterator[tuple[
 
 
 def _is_for(section: str, node: str) -> bool:
-    """`*` is one name, `**` any number of them; https://design.ros2.org, rcl_yaml_param_parser's README."""
+    """Whether a section applies to a node: `*` is one name, `**` any number (rcl_yaml_param_parser's README)."""
     expression = re.escape(f"/{section.lstrip('/')}").replace(r"/\*\*", r"(/\w+)*").replace(r"/\*", r"/\w+")
     return re.fullmatch(expression, node) is not None
 
@@ -410,7 +410,7 @@ def _scalar(node: yaml.ScalarNode, name: str) -> Any:
 
 
 def parse_scalar(text: str) -> bool | int | float | str:
-    """An unquoted scalar as rcl takes it: boolean, strtol with base 0 (64 bits), strtod, else the text."""
+    """Parse an unquoted scalar as rcl does: boolean, strtol with base 0 (64 bits), strtod, else the text."""
     if text in _TRUE or text in _FALSE:
         return text in _TRUE
     if _INTEGER.fullmatch(text):

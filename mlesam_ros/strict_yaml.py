@@ -1,7 +1,7 @@
-"""YAML in which nothing is lost without a word, and which stays as small as it looks.
+"""Strict YAML loader: no duplicate keys, no arbitrary objects, and limits on size.
 
-A key that is given twice is an error, not the last one's victory. Aliases are what the file is worth written out: nine
-lines in which each is nine of the line before are half a billion words to whoever walks them. No tag makes an object.
+A duplicate key is an error; in PyYAML the last one wins. Aliases count as their expansion: nine lines, each with nine
+aliases of the line before, expand to half a billion values. No tag constructs an object.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from mlesam_ros.errors import ConfigError
 _REPR = Repr()
 _REPR.maxstring = _REPR.maxother = 60
 _LONGEST = 1_000_000
-"""Bytes. A calibration has a few thousand."""
+"""Characters. A calibration file has a few thousand."""
 _MOST = 200_000
-"""Values, aliases written out."""
+"""Values, aliases expanded."""
 _DEEPEST = 64
-"""Levels; the scanner's time goes with the square of them."""
+"""Levels; the scanner's time grows with their square."""
 _LARGEST = 1 << 64
-"""No number counts further; those that do are no sizes, lengths or seeds, and no array holds them."""
+"""Limit of integers; larger ones are no sizes, lengths or seeds, and fit no array."""
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses duplicate keys, and values beyond measure."""
+    """Safe loader that refuses duplicate keys and values beyond the limits."""
 
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """As the safe loader does it, down to a depth."""
+        """Compose as the safe loader, with a limit on depth."""
         self.depth += 1
         _check_depth(self.depth)
         node: yaml.Node | None = super().compose_node(parent, index)
@@ -41,19 +41,19 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def get_single_node(self) -> yaml.Node | None:
-        """As the safe loader does it, and then weighed."""
+        """Compose as the safe loader, with a limit on the number of values."""
         node: yaml.Node | None = super().get_single_node()
         if node is not None:
             _count_nodes(node, {})
         return node
 
     def fetch_flow_collection_start(self, kind: type[yaml.Token]) -> None:
-        """As the safe loader does it, down to a depth: it reads a thousand brackets before it hands out the first."""
+        """Scan as the safe loader, with a limit on depth: it reads a thousand brackets before the first token."""
         _check_depth(self.flow_level)
         super().fetch_flow_collection_start(kind)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """As the safe loader does it, after a look at the keys."""
+        """Construct as the safe loader, without duplicate keys."""
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
@@ -64,7 +64,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """As the safe loader does it, up to what 64 bits hold."""
+        """Construct as the safe loader, within 64 bits."""
         number: int = super().construct_yaml_int(node)
         if abs(number) >= _LARGEST:
             raise yaml.YAMLError(
@@ -82,7 +82,7 @@ def _check_depth(depth: int) -> None:
 
 
 def _count_nodes(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node is, aliases written out; `known` has those that were counted, 0 for those being so."""
+    """Number of values of a node, aliases expanded; `known` has the counts of visited nodes, 0 while in progress."""
     if id(node) in known:
         if not known[id(node)]:
             raise yaml.YAMLError(f"what begins in line {node.start_mark.line + 1} is a part of itself")
@@ -99,26 +99,26 @@ def _count_nodes(node: yaml.Node, known: dict[int, int]) -> int:
 
 
 def parse_yaml(text: str) -> Any:
-    """Plain data.
+    """Parse plain data.
 
     Args:
         text: at most a million characters.
 
     Raises:
-        yaml.YAMLError: not YAML, a key that is given twice, or more than a file of settings has.
+        yaml.YAMLError: invalid YAML, a duplicate key, or content beyond the limits.
     """
     _refuse_long(text)
     try:
-        return yaml.load(text, _Loader)  # a safe loader, by descent
-    except (ValueError, TypeError) as error:  # numbers and dates that are none
+        return yaml.load(text, _Loader)  # _Loader is a SafeLoader
+    except (ValueError, TypeError) as error:  # invalid numbers and dates
         raise yaml.YAMLError(str(error) or type(error).__name__) from error
 
 
 def compose_yaml(text: str) -> yaml.Node | None:
-    """The nodes of one document, with their positions and before any type is decided; None for an empty one.
+    """Compose the nodes of one document, with positions and before types are resolved; None for an empty one.
 
     Raises:
-        yaml.YAMLError: as `parse_yaml`; keys may be given twice.
+        yaml.YAMLError: as `parse_yaml`, except for duplicate keys.
     """
     _refuse_long(text)
     loader = _Loader(text)
@@ -134,21 +134,21 @@ def _refuse_long(text: str) -> None:
 
 
 def read_yaml(path: str | Path, what: str = "calibration file") -> Any:
-    """Plain data from a file.
+    """Read plain data from a file.
 
     Args:
-        path: of the file.
-        what: it is, for the message.
+        path: the file.
+        what: kind of the file, for the error message.
 
     Raises:
-        ConfigError: no such file, or `parse_yaml` refuses what is in it.
+        ConfigError: no such file, or `parse_yaml` refuses its content.
     """
     try:
         return parse_yaml(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, ValueError) as error:  # a UnicodeDecodeError and a NUL in the path are ValueErrors
+    except (OSError, yaml.YAMLError, ValueError) as error:  # UnicodeDecodeError and a NUL in the path are ValueErrors
         raise ConfigError(f"{what} {path} cannot be read: {' '.join(str(error).split())}.") from error
 
 
 def short_repr(value: Any) -> str:
-    """A value as a message can show it, however large or deep it is."""
+    """Representation of a value for a message, short for any size and depth."""
     return _REPR.repr(value)

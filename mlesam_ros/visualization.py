@@ -1,4 +1,4 @@
-"""Masks for eyes: colors, overlays and colored clouds."""
+"""Visualization of masks: colors, overlays, labeled and projected point clouds."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ POINT = np.dtype(
         "itemsize": 24,
     }
 )
-"""A labeled point: meters in the sensor's frame, the driver's intensity, a class id, and its color as PCL and RViz
-read it, the bits of the number 0x00RRGGBB in a float32."""
+"""A labeled point: meters in the sensor's frame, the driver's intensity, a class id, and its color as PCL and RViz read
+it, the bits of the number 0x00RRGGBB in a float32."""
 
 
 def colorize(labels: Labels, label_space: LabelSpace) -> Rgb:
     """Class ids (H, W) uint8 to their colors (H, W, 3) uint8 RGB; unlabeled pixels are black."""
-    # A table look-up per channel is several times faster than fancy indexing with rows of three.
+    # A lookup table per channel is several times faster than fancy indexing with rows of three.
     channels = [cv2.LUT(labels, channel) for channel in label_space.palette.T.copy()]
     return cv2.merge(channels).astype(np.uint8, copy=False)
 
 
 def overlay(rgb: Rgb | None, labels: Labels, label_space: LabelSpace, alpha: float = 0.5) -> Rgb:
-    """A mask on its picture.
+    """Blend a mask with its camera image.
 
     Args:
-        rgb: (H, W, 3) uint8; None where the camera is lost, for the colors on black.
-        labels: (h, w) uint8 of the same view; enlarged to the picture where it differs in size.
+        rgb: (H, W, 3) uint8; None without a camera image, for the colors on black.
+        labels: (h, w) uint8 of the same view; resized to the image where the sizes differ.
         label_space: the colors.
-        alpha: weight of the colors, 0 to 1. Unlabeled pixels show the picture alone.
+        alpha: weight of the colors, 0 to 1. Unlabeled pixels show only the image.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -72,23 +72,23 @@ def overlay(rgb: Rgb | None, labels: Labels, label_space: LabelSpace, alpha: flo
 def labeled_cloud(
     cloud: PointCloud, segmentation: Segmentation, rig: Rig, label_space: LabelSpace, frame: SensorFrame
 ) -> npt.NDArray[np.void]:
-    """The points that the label camera sees, each with the class of its pixel.
+    """Points in the label camera's view, each with the class of its pixel.
 
-    Where several points meet on a pixel only the nearest is seen, so that the class of a pole does not fall on the wall
-    behind it.
+    Of several points on one pixel only the nearest is kept, so that a wall behind a pole does not get the pole's class.
 
     Args:
         cloud: N points in the sensor's frame.
         segmentation: the mask.
-        rig: the lens of the label camera.
+        rig: with the label camera's model.
         label_space: the colors.
-        frame: whose payload the cloud is, one that the mask was made from. Its points are placed as they were for it.
+        frame: the frame of the point cloud, one that the mask was made from. Its points have the same placement as in
+            the mask.
 
     Returns:
-        (M,) of `POINT` with M <= N, in the cloud's order and in the sensor's frame.
+        (M,) of `POINT` with M <= N, in the point cloud's order and in the sensor's frame.
 
     Raises:
-        CalibrationError: the rig does not know the camera.
+        CalibrationError: the label camera is unknown.
     """
     return placed_cloud(cloud, segmentation, rig, label_space, frame)[0]
 
@@ -112,34 +112,34 @@ def placed_cloud(
     return points, placed[index]
 
 
-_FAR = 60.0  # m, where the colors of a range end
+_FAR = 60.0  # m, limits of the color scale
 _NEAR = 2.0
 
 
 def projected_cloud(
     rgb: Rgb | None, frame: SensorFrame, rig: Rig, size: tuple[int, int], placement: PointTransform
 ) -> Rgb:
-    """The points of a cloud on the label camera's picture, red near and blue far, for eyes that judge a calibration.
+    """Draw a point cloud on the label camera's image, red near and blue far, to check a calibration by eye.
 
     Args:
-        rgb: (H, W, 3) uint8; None where the camera is lost, for points on black.
-        frame: whose payload is a `PointCloud`.
-        rig: the lens of the label camera.
+        rgb: (H, W, 3) uint8; None without a camera image, for points on black.
+        frame: its payload is a `PointCloud`.
+        rig: with the label camera's model.
         size: (H, W) of the result.
-        placement: where the mask's encoder placed the points.
+        placement: of the points in the mask's preprocessor.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        CalibrationError: the rig does not know the camera.
+        CalibrationError: the label camera is unknown.
     """
     assert isinstance(frame.payload, PointCloud)
     picture = np.zeros((*size, 3), np.uint8) if rgb is None else rgb.copy()
     seen = project(cloud_xyz(frame.payload), placement, rig.camera, picture.shape[:2], dilation=max(size) // 640)
     if not len(seen.range):
         return picture  # OpenCV colors no empty array
-    # Equal steps of color for equal ratios of range, as the eye judges depth.
+    # Logarithmic color scale: equal ratios of range get equal color steps.
     nearness = 1 - np.log(np.clip(seen.range, _NEAR, _FAR) / _NEAR) / np.log(_FAR / _NEAR)
     bgr = cv2.applyColorMap((40 + 200 * nearness).astype(np.uint8)[:, None], cv2.COLORMAP_TURBO)
     picture[seen.rows, seen.cols] = bgr.reshape(-1, 3)[:, ::-1]
@@ -147,6 +147,6 @@ def projected_cloud(
 
 
 def _packed(label_space: LabelSpace) -> npt.NDArray[np.float32]:
-    """(256,) float32: the color of each id, packed as `POINT` says."""
+    """(256,) float32: the color of each id, packed as in `POINT`."""
     red, green, blue = label_space.palette.astype(np.uint32).T
     return (red << 16 | green << 8 | blue).view(np.float32)

@@ -490,7 +490,7 @@ def _check_compatible(path: str | Path, model: MLESAM, names: Sequence[str]) -> 
 
 
 def refuse_stranger(path: str | Path, current: MLESAMConfig) -> None:
-    """Refuse a checkpoint whose inputs or outputs differ from those of the model in use.
+    """Refuse a checkpoint with other inputs or outputs than the model in use.
 
     Raises:
         CheckpointError: the file is unreadable, or of another backbone, label space or set of modalities; the message
