@@ -1,1 +1,1 @@
-"""Bags without ROS: rosbag2 folders read and written with the real message types."""
+"""Read and write rosbag2 bags without ROS, with the real message types."""

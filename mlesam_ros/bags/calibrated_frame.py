@@ -1,4 +1,8 @@
-"""One calibrated frame of a folder: images, a PCD file and a calibration file."""
+"""Read a calibrated camera and LiDAR frame, and PCD files.
+
+A folder contains one image (.jpg, .jpeg or .png), one .pcd file and the calibration: calib.txt, or one
+*-intrinsic.json and one *-extrinsic.json.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +28,13 @@ _MOST_POINTS = 100_000_000
 
 
 def read_pcd(path: str | Path) -> npt.NDArray[np.void]:
-    """Read a .pcd file of any of the three encodings.
+    """Read a .pcd file: ascii, binary or binary_compressed.
 
     Returns:
-        (points,) or, organized, (height, width) structured array, packed, in the file's own field order and types.
+        (points,) or, organized, (height, width) structured array, packed, with the field order and types of the file.
 
     Raises:
-        CloudError: it cannot be read, or is not what it claims to be.
+        CloudError: the file cannot be read, or its header or data are invalid.
     """
     try:
         data = Path(path).read_bytes()
@@ -68,7 +72,7 @@ def _layout(head: dict[str, list[str]]) -> tuple[np.dtype[Any], int, int]:
     columns: list[Any] = []
     for number, (name, size, kind, count) in enumerate(zip(names, sizes, kinds, counts, strict=True)):
         code = {"F": "f", "I": "i", "U": "u"}[kind] + str(int(size))
-        # PCL names its padding "_"; NumPy wants every name once.
+        # PCL names its padding "_"; NumPy requires unique names.
         label = f"_{number}" if name == "_" else name
         columns.append((label, "<" + code) if int(count) == 1 else (label, "<" + code, (int(count),)))
     width, height = int(head["WIDTH"][0]), int(head.get("HEIGHT", ["1"])[0])
@@ -124,7 +128,7 @@ def _from_columns(data: bytes, layout: np.dtype[Any], count: int) -> npt.NDArray
 
 
 def decompress_lzf(data: bytes, size: int) -> bytes:
-    """Unpack one LZF block to exactly `size` bytes.
+    """Decompress one LZF block to exactly `size` bytes.
 
     Raises:
         CloudError: the block is damaged.
@@ -146,7 +150,7 @@ def decompress_lzf(data: bytes, size: int) -> bytes:
         position += 1
         if start < 0:
             raise CloudError("its compressed block refers to bytes before its beginning")
-        # A copy may run into what it has just written: then the bytes from `start` on repeat.
+        # A copy can overlap its own output; then the bytes from `start` on repeat.
         pattern, wanted = bytes(out[start : start + length + 2]), length + 2
         out += pattern if len(pattern) == wanted else (pattern * (wanted // len(pattern) + 1))[:wanted]
     if len(out) != size:
@@ -159,15 +163,15 @@ _PICTURES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True)
 class CalibratedFrame:
-    """A calibrated frame.
+    """An image and a point cloud with their calibration.
 
     Attributes:
         form: "jpeg" or "png".
-        picture: the file's bytes.
-        pixels: the same decoded, `rgb8`.
-        points: (n,) structured, in the LiDAR's frame.
-        camera: intrinsics for this picture.
-        camera_from_lidar: optical frame from LiDAR frame.
+        picture: bytes of the image file.
+        pixels: the decoded image, `rgb8`.
+        points: (n,) or, organized, (height, width) structured array in the LiDAR frame.
+        camera: intrinsics for this image.
+        camera_from_lidar: transform from the LiDAR frame to the optical frame.
     """
 
     form: str
@@ -179,16 +183,16 @@ class CalibratedFrame:
 
 
 def load_calibrated_frame(folder: str | Path, fit: str | None = None) -> CalibratedFrame:
-    """Read a folder.
+    """Read the calibrated frame of a folder.
 
     Args:
-        folder: see the module.
-        fit: how a picture of another size than its calibration's belongs to it, one of `FITS`; None to refuse it.
+        folder: its layout is described in the module.
+        fit: how to adapt the intrinsics to another image size, one of `FITS`; None to raise an error instead.
 
     Raises:
         BagError: a file is missing or cannot be read.
         CloudError: the point cloud is damaged.
-        CalibrationError: the calibration is damaged, or was made for pictures of another size.
+        CalibrationError: the calibration is damaged, or was made for another image size.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -234,7 +238,7 @@ def _guarded(folder: Path, read: Any) -> tuple[CameraModel, Transform]:
 
 
 def _still_from_text(folder: Path, size: tuple[int, int]) -> tuple[CameraModel, Transform]:
-    """calib.txt does not say for which size it was made; it goes with its picture."""
+    """Read calib.txt. It contains no image size; the size of the image is assumed."""
     lines = (folder / "calib.txt").read_text(encoding="utf-8").splitlines()
     numbers = {
         key.strip(): np.array(rest.split(), np.float64) for key, _, rest in (line.partition(":") for line in lines)

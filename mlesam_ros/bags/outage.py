@@ -1,4 +1,4 @@
-"""Sensors that fail on schedule: `camera@10..16` silences the camera from the 10th to the 16th second."""
+"""Scheduled sensor outages: `camera@10..16` withholds the camera's messages from second 10 to second 16."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _SYNTAX = re.compile(r"(?P<target>[\w/~-]+)(@(?P<start>[\d.]*)\.\.(?P<end>[\d.]*
 
 @dataclass(frozen=True)
 class Outage:
-    """One sensor's silence.
+    """The outage of one sensor.
 
     Attributes:
-        target: a modality such as `camera`, which stands for every topic with that word (or its plural) between its
-            slashes; or a topic such as `/camera/image_raw`, which stands for itself and what lies below it.
-        start, end: seconds from the beginning of the playback; the end is not part of it.
+        target: a modality such as `camera`, which matches every topic with that word (or its plural) between its
+            slashes; or a topic such as `/camera/image_raw`, which matches itself and all topics below it.
+        start, end: seconds from the start of playback, `start` inclusive, `end` exclusive.
     """
 
     target: str
@@ -26,21 +26,21 @@ class Outage:
     end: float = math.inf
 
     def suppresses(self, topic: str, seconds: float) -> bool:
-        """Whether a message of this topic at this moment of the playback is withheld."""
+        """Whether to withhold a message of this topic at this playback time in seconds."""
         return self.start <= seconds < self.end and self.matches(topic)
 
     def matches(self, topic: str) -> bool:
-        """Whether this is one of the target's topics."""
+        """Whether the target matches this topic."""
         if self.target.startswith("/"):
             return topic == self.target or topic.startswith(self.target.rstrip("/") + "/")
         return any(part in (self.target, self.target + "s") for part in topic.split("/"))
 
 
 def parse_drop(text: str) -> Outage:
-    """Read `TARGET`, `TARGET@FROM..TO`, `TARGET@FROM..` or `TARGET@..TO`, in seconds.
+    """Parse `TARGET`, `TARGET@FROM..TO`, `TARGET@FROM..` or `TARGET@..TO`, in seconds.
 
     Raises:
-        ConfigError: it is none of these, or the end does not come after the start.
+        ConfigError: the text has another form, or the end is not after the start.
     """
     match = _SYNTAX.fullmatch(text.strip())
     try:

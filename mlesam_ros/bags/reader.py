@@ -1,4 +1,7 @@
-"""Read bags of ROS 2 (MCAP, SQLite, compressed, damaged) as timestamped messages."""
+"""Read rosbag2 bags (MCAP or SQLite, compressed or damaged) as timestamped messages.
+
+`BagReader` reads a bag of one or more storage files, `BagFile` one storage file, `read_metadata` the metadata.yaml.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ class RawMessage(bytes):
 
     @property
     def header(self) -> SimpleNamespace:
-        """Its header's `stamp`, with `sec` and `nanosec`; 0 where the bytes end before it."""
+        """The header's `stamp` with `sec` and `nanosec`; missing bytes read as 0."""
         layout = "<iI" if self[1:2] == b"\x01" else ">iI"
         sec, nanosec = struct.unpack(layout, self[_STAMP : _STAMP + 8].ljust(8, b"\0"))
         return SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec))
@@ -55,12 +58,12 @@ _STORAGES = ("mcap", "sqlite3")
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is of use in it.
+    """The entries of a bag's metadata.yaml that the reader uses.
 
     Attributes:
-        fault: what is wrong with it, in words; empty when it can be believed.
-        files: names of the storage files that it lists, in order.
-        messages: how many messages it declares; None where it does not say.
+        fault: description of its first fault; empty when it is valid.
+        files: names of the listed storage files, in order.
+        messages: declared number of messages; None where it is missing.
     """
 
     fault: str
@@ -69,7 +72,7 @@ class Metadata:
 
 
 def read_metadata(folder: Path) -> Metadata:
-    """Read a folder's metadata; whatever is wrong with it is its `fault`."""
+    """Read a folder's metadata.yaml. A missing, unreadable or inconsistent file sets `fault`."""
     if not (folder / "metadata.yaml").exists():
         return Metadata("it has no metadata.yaml")
     try:
@@ -97,20 +100,21 @@ def _number(value: Any) -> int | None:
     return value if isinstance(value, int) else None
 
 
-_FAULTS = 3  # that are told
+_FAULTS = 3  # listed in a warning
 _LONGEST_REASON = 200
 
 
 class BagFile:
-    """A storage file.
+    """One storage file of a bag; falls back to recovery where it is damaged.
 
     Attributes:
-        path: as it was given.
-        warnings: what is wrong with it and was got round, one sentence each; it grows while messages are read.
+        path: path of the file.
+        connections: its topics.
+        warnings: faults that the reader worked around, one sentence each; the list grows while messages are read.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open it.
+        """Open the file.
 
         Raises:
             BagError: nothing in it can be read.
@@ -135,12 +139,12 @@ class BagFile:
 
     @property
     def start(self) -> int | None:
-        """Nanoseconds of the first message, None without any."""
+        """Timestamp of the first message in nanoseconds; None in a file without messages."""
         return self._storage.start_time if self._storage.message_count else None
 
     @property
     def end(self) -> int | None:
-        """Nanoseconds of the last message, None without any."""
+        """Timestamp of the last message in nanoseconds; None in a file without messages."""
         return self._storage.end_time - 1 if self._storage.message_count else None
 
     def _open(self) -> Storage:
@@ -149,25 +153,25 @@ class BagFile:
         try:
             reader = Reader(self._real)
             reader.open()
-        except Exception as error:  # rosbags raises whatever its parsers trip over
+        except Exception as error:  # rosbags raises arbitrary exceptions on damaged data
             return self._recover((), _reason(error))
         return reader
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file and delete its decompressed copy."""
         self._storage.close()
         self._forget()
 
     def messages(
         self, connections: Collection[Connection], start: int | None, stop: int | None
     ) -> Iterator[SerializedMessage]:
-        """Some topics' messages in the order of time; see `Storage.messages`.
+        """Yield the messages of some topics in order of time; see `Storage.messages`.
 
-        Where the file turns out to be damaged, what can be read without its index follows.
+        After a read error, or where the index leads to fewer messages than declared, continue without the index.
         """
         if not connections:
             return
-        newest: list[SerializedMessage] = []  # those with the latest stamp so far
+        newest: list[SerializedMessage] = []  # messages with the latest timestamp so far
         told, declared = 0, sum(connection.msgcount for connection in connections)
         try:
             for connection, stamp, raw in self._storage.messages(connections, start, stop):
@@ -177,7 +181,7 @@ class BagFile:
                 yield entry
             if start is None and stop is None and told < declared:
                 raise BagError(f"its index leads to {told} of {pluralize(declared, 'message')}")
-        except Exception as error:  # as above
+        except Exception as error:  # rosbags raises arbitrary exceptions on damaged data
             yield from self._resume_after(newest, error, connections, newest[0].stamp if newest else start, stop)
 
     def _resume_after(
@@ -188,7 +192,7 @@ class BagFile:
         start: int | None,
         stop: int | None,
     ) -> Iterator[SerializedMessage]:
-        """What comes after the entries that were told last, all of which have the stamp `start`."""
+        """Yield the messages from timestamp `start` on without the index, except those already yielded at `start`."""
         try:
             remains = self._recover(self.connections, _reason(error))
         except BagError as failure:
@@ -214,7 +218,7 @@ class BagFile:
         return remains
 
     def _expanded(self) -> Path:
-        """A file that is compressed as a whole, in a temporary folder."""
+        """Decompress the file into a temporary folder; return the path of the copy."""
         self._folder = TemporaryDirectory(prefix="mlesam_")
         target = Path(self._folder.name) / self.path.stem
         try:
@@ -239,17 +243,17 @@ def _reason(error: Exception) -> str:
 
 
 _LARGEST = 1 << 30
-"""Bytes of a message at most."""
+"""Maximum size of a decompressed message in bytes."""
 
 
 class BagMessage(NamedTuple):
     """One recorded message.
 
     Attributes:
-        topic: where it was recorded.
+        topic: name of the topic.
         type: such as `sensor_msgs/msg/Image`.
-        stamp: nanoseconds at which it was recorded.
-        message: with the fields of its type, numbers as NumPy arrays; a `RawMessage` for one of `messages.RAW_TYPES`.
+        stamp: recording time in nanoseconds.
+        message: deserialized, with numeric arrays as NumPy arrays; a `RawMessage` for types in `messages.RAW_TYPES`.
     """
 
     topic: str
@@ -259,26 +263,26 @@ class BagMessage(NamedTuple):
 
 
 class BagReader:
-    """A recording, to be used in a `with` statement. Whatever of it can be read is read.
+    """Reader of a bag, for use in a `with` statement. Reads the intact part of a damaged bag.
 
     Attributes:
-        path: as it was given.
-        files: the storage files that are read.
+        path: path of the bag.
+        files: paths of the storage files.
         topics: topic → type.
-        counts: topic → number of messages that its files declare.
-        latched: the topics that were recorded as transient local.
-        types: the types of its messages, as the bag itself defines them where it does.
-        damaged: topic → messages passed over because their bytes are not what their type says; it grows with reading.
+        counts: topic → number of messages that the storage files declare.
+        latched: topics recorded with transient local durability.
+        types: message types, from the definitions in the bag where present.
+        damaged: topic → number of messages skipped because deserialization failed; it grows while messages are read.
     """
 
     def __init__(self, path: str | Path) -> None:
         """Open a bag.
 
         Args:
-            path: a rosbag2 folder, or a bare .mcap or .db3 file.
+            path: a rosbag2 folder, or a single .mcap or .db3 file.
 
         Raises:
-            BagError: there is none, or nothing in it can be read.
+            BagError: there is no bag at `path`, or nothing in it can be read.
         """
         self.path, self._notes = Path(path), list[str]()
         self.damaged: Counter[str] = Counter()
@@ -308,7 +312,7 @@ class BagReader:
 
     @property
     def warnings(self) -> list[str]:
-        """What is wrong with the bag and was got round, one sentence each; more may come while messages are read."""
+        """Faults that the reader worked around, one sentence each; the list grows while messages are read."""
         passed_over = [
             f"{self.path}: {pluralize(number, 'message')} on {topic} passed over, damaged."
             for topic, number in self.damaged.items()
@@ -318,26 +322,26 @@ class BagReader:
 
     @property
     def start(self) -> int:
-        """Nanoseconds of the first message; 0 in a bag without any."""
+        """Timestamp of the first message in nanoseconds; 0 in a bag without messages."""
         return min((file.start for file in self._files if file.start is not None), default=0)
 
     @property
     def end(self) -> int:
-        """Nanoseconds of the last message; 0 in a bag without any."""
+        """Timestamp of the last message in nanoseconds; 0 in a bag without messages."""
         return max((file.end for file in self._files if file.end is not None), default=0)
 
     def messages(
         self, topics: Collection[str] | None = None, start: int | None = None, stop: int | None = None
     ) -> Iterator[BagMessage]:
-        """The messages in the order of recording, without those that are `damaged`.
+        """Yield the messages in order of recording time. Skips messages that cannot be deserialized (see `damaged`).
 
         Args:
-            topics: only these; by default all whose type is known.
-            start: nanoseconds; only messages from then on.
-            stop: nanoseconds; only messages before.
+            topics: topics to read; all with a known type by default.
+            start: first recording time in nanoseconds, inclusive.
+            stop: last recording time in nanoseconds, exclusive.
 
         Raises:
-            BagError: a topic that the bag has not or whose type is not known.
+            BagError: the bag does not contain a topic, or the type of a topic is not known.
         """
         if topics is None:
             topics = [topic for topic, kind in self.topics.items() if kind in self.types.fielddefs]
@@ -347,7 +351,7 @@ class BagReader:
         for topic, kind, stamp, raw in self.raw_messages(topics, start, stop):
             try:
                 message = RawMessage(raw) if kind in RAW_TYPES else self.types.deserialize_cdr(raw, kind)
-            except Exception:  # rosbags raises whatever its parsers trip over
+            except Exception:  # rosbags raises arbitrary exceptions on damaged data
                 self.damaged[topic] += 1
                 continue
             yield BagMessage(topic, kind, stamp, message)
@@ -355,14 +359,14 @@ class BagReader:
     def raw_messages(
         self, topics: Collection[str] | None = None, start: int | None = None, stop: int | None = None
     ) -> Iterator[tuple[str, str, int, bytes]]:
-        """(topic, type, stamp, CDR bytes) in the order of recording; arguments and errors as for `messages`."""
+        """Yield (topic, type, stamp, CDR bytes) in order of recording time; arguments and errors as for `messages`."""
         missing = [topic for topic in topics or () if topic not in self.topics]
         if missing:
             raise BagError(f"{self.path} has no topic {', '.join(missing)}; it has {', '.join(self.topics) or 'none'}.")
         wanted = [[c for c in file.connections if topics is None or c.topic in topics] for file in self._files]
         streams = [file.messages(few, start, stop) for file, few in zip(self._files, wanted, strict=True)]
         for connection, stamp, raw in heapq.merge(*streams, key=lambda entry: entry.stamp):
-            # Recorders can compress each message; CDR never begins like that.
+            # rosbag2 can compress single messages; a CDR encapsulation never starts with the zstd magic.
             content = decompress_partial("zstd", raw, _LARGEST)[0] if raw.startswith(ZSTD_MAGIC) else raw
             yield connection.topic, connection.msgtype, stamp, content
 
@@ -374,7 +378,7 @@ class BagReader:
     # Opening
 
     def _find_files(self, metadata: Metadata | None) -> list[Path]:
-        """The storage files, as the metadata lists them where it can be believed."""
+        """Storage files listed in valid metadata, otherwise the storage files in the folder."""
         path = self.path
         if not path.exists():
             raise BagError(f"{path} does not exist.", "Give a rosbag2 folder or a .mcap or .db3 file.")
@@ -398,7 +402,7 @@ class BagReader:
         return present
 
     def _open(self, paths: list[Path]) -> list[BagFile]:
-        """Those that can be opened; a file that cannot is a warning as long as there is another."""
+        """Open the files. A file that cannot be opened adds a warning; raise its error if no file can be opened."""
         files, failures = list[BagFile](), list[BagError]()
         for path in paths:
             try:
@@ -413,7 +417,7 @@ class BagReader:
         return files
 
     def _compare_counts(self, claimed: int | None) -> None:
-        """The metadata's count is a claim; the files know."""
+        """Warn if the message count in metadata.yaml differs from the count in the storage files."""
         real = sum(self.counts.values())
         if claimed not in (None, real):
             self._notes.append(f"{self.path}: metadata.yaml declares {claimed} messages, the files hold {real}.")

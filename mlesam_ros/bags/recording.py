@@ -1,8 +1,8 @@
-"""Real recordings put together: one calibrated camera and LiDAR frame and one event camera's bag become one bag.
+"""Assemble one bag from a calibrated camera and LiDAR frame and the bag of an event camera.
 
-The two were not recorded together: the frame stands still while the events move. The bag says so in its metadata. What
-is real are the bytes: picture, point layout, event packets and the calibration between camera and LiDAR. Where the
-event camera sits and its lens are stated here, not measured.
+The two were not recorded together: the frame is static while the events move. The bag's metadata contain a note about
+this. Image, point layout, event packets and camera-LiDAR calibration are real. The pose and the intrinsics of the event
+camera are assumed here, not measured.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ COMPRESSED_TOPIC = "/camera/image_raw/compressed"
 _PACKET, _INFO = "event_camera_msgs/msg/EventPacket", "sensor_msgs/msg/CameraInfo"
 _PERIOD = NANOSECONDS // 10
 _EVENT_OFFSET = np.array([0.06, 0.0, 0.0])
-"""Where the event camera is taken to sit: meters in the camera's optical frame, looking the same way."""
+"""Assumed position of the event camera in the camera's optical frame, meters; same orientation."""
 _EVENT_WIDTH = 70.0
-"""Horizontal field of view that the event camera is taken to have, degrees."""
+"""Assumed horizontal field of view of the event camera, degrees."""
 _NOTE = (
     "Camera and LiDAR frame {still} and event recording {events} do not belong together: the frame is one still moment "
     "repeated at 10 Hz over the time of the events. The event camera's pose and lens are stated, not measured."
@@ -42,7 +42,7 @@ _NOTE = (
 
 @dataclass(frozen=True)
 class Assembled:
-    """What an assembled bag holds: its folder, the numbers of frames and packets, and warnings of the event bag."""
+    """Result of an assembly: the bag's folder, the numbers of frames and packets, and warnings of the event bag."""
 
     path: Path
     frames: int
@@ -57,24 +57,24 @@ def assemble_real_bag(
     compressed: bool = True,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Assembled:
-    """Make one bag of a calibrated frame and a bag of event packets.
+    """Assemble one bag from a calibrated frame and a bag of event packets.
 
-    Topics: `/camera/image_raw/compressed` with the picture file's own bytes or `/camera/image_raw` with its pixels,
-    `/camera/camera_info`, `/lidar/points` with the point cloud file's own columns, `/events` with the recorded packets,
-    `/events/camera_info`, and `/tf_static`, which hangs both cameras on the LiDAR. All stamps lie in the time of the
-    event recording.
+    Topics: `/camera/image_raw/compressed` with the bytes of the image file or `/camera/image_raw` with its pixels,
+    `/camera/camera_info`, `/lidar/points` with the columns of the point cloud file, `/events` with the recorded
+    packets, `/events/camera_info`, and `/tf_static` with both cameras below the LiDAR frame. All stamps lie in the time
+    of the event recording.
 
     Args:
-        camera_lidar_folder: see `still.load_calibrated_frame`.
+        camera_lidar_folder: see `calibrated_frame.load_calibrated_frame`.
         event_bag: a rosbag2 folder or file with one topic of `event_camera_msgs/EventPacket`.
-        out: the new bag's folder, which must not exist.
-        compressed: whether the picture goes in as the file's own bytes (`sensor_msgs/CompressedImage`) or decoded
+        out: folder of the new bag; it must not exist.
+        compressed: whether to write the bytes of the image file (`sensor_msgs/CompressedImage`) or the decoded image
             (`sensor_msgs/Image`, rgb8).
-        progress: told how many packets are copied, of how many.
+        progress: called with the number of packets copied and their total.
 
     Raises:
         BagError: a file is missing or damaged, or `out` exists.
-        CalibrationError: the picture's size is not the one that its calibration was made for; with both.
+        CalibrationError: the image size differs from that of its calibration; the message names both.
         CloudError: the point cloud is damaged.
     """
     still = load_calibrated_frame(camera_lidar_folder)
@@ -125,7 +125,7 @@ def _merge(
     lens: CameraModel,
     progress: Callable[[int, int], None],
 ) -> tuple[int, int]:
-    """Copy the packets; whenever a period of theirs is over, add the still frame once more."""
+    """Copy the packets; add the static frame once per `_PERIOD`."""
     frames = packets = 0
     due = None
     for _, kind, recorded, packet in reader.messages([topic]):
@@ -155,7 +155,7 @@ def _add_still(writer: BagWriter, still: CalibratedFrame, compressed: bool, stam
 
 
 def _at(points: npt.NDArray[np.void], stamp: int) -> npt.NDArray[np.void]:
-    """The sweep with its absolute point times, if it has any, moved so that its newest point is at `stamp`."""
+    """The sweep with its `timestamp` column, if any, shifted so that the newest point is at `stamp` nanoseconds."""
     if "timestamp" not in (points.dtype.names or ()) or not len(points):
         return points
     moved = points.copy()

@@ -1,4 +1,7 @@
-"""Read damaged bags: MCAP and SQLite files that were cut off, and partly compressed files."""
+"""Read damaged storage files: truncated or corrupted MCAP, SQLite and compressed files.
+
+`McapRecoveryReader` and `SqliteRecoveryReader` read every intact message and list the faults of the file.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +31,11 @@ from mlesam_ros.files import foreign_file
 
 SUFFIXES = (".mcap", ".db3")
 COMPRESSED_SUFFIX = ".zstd"
-"""What compression of whole files adds to a name."""
+"""Suffix of a storage file that is compressed as a whole."""
 
 
 class SerializedMessage(NamedTuple):
-    """One serialized message: its connection, nanoseconds of its recording, CDR bytes."""
+    """One serialized message: its connection, recording time in nanoseconds, and CDR bytes."""
 
     connection: Connection
     stamp: int
@@ -40,43 +43,43 @@ class SerializedMessage(NamedTuple):
 
 
 class Storage(Protocol):
-    """One file; `rosbags.rosbag2.Reader` is one as well."""
+    """Interface of an open storage file; `rosbags.rosbag2.Reader` implements it as well."""
 
     @property
     def connections(self) -> list[Connection]:
-        """Its topics, with the numbers of messages it knows of."""
+        """Topics with their numbers of messages."""
 
     @property
     def start_time(self) -> int:
-        """Nanoseconds of the first message."""
+        """Timestamp of the first message in nanoseconds."""
 
     @property
     def end_time(self) -> int:
-        """Nanoseconds right after the last message."""
+        """Timestamp of the last message plus 1, in nanoseconds."""
 
     @property
     def message_count(self) -> int:
-        """Messages in all."""
+        """Total number of messages."""
 
     def messages(
         self, connections: Collection[Connection], start: int | None = None, stop: int | None = None
     ) -> Iterator[Any]:
-        """Some topics' messages (connection, stamp, bytes) in the order of time, from `start` to before `stop`."""
+        """Yield (connection, stamp, bytes) of some topics in order of time, `start` inclusive, `stop` exclusive."""
 
     def close(self) -> None:
         """Close the file."""
 
 
 def is_storage(path: Path) -> bool:
-    """Whether a file's name is one of a storage."""
+    """Whether a file name is that of a storage file, compressed or not."""
     return (Path(path.stem) if path.suffix == COMPRESSED_SUFFIX else path).suffix in SUFFIXES
 
 
 def refuse_foreign(path: Path) -> None:
-    """Refuse a file that is recognized as something else than a rosbag2 storage.
+    """Refuse a file that is recognized as another format than a rosbag2 storage file.
 
     Raises:
-        BagError: names what it is and the remedy.
+        BagError: the file has another format, which the message names, or it cannot be read.
     """
     try:
         foreign = foreign_file(path)
@@ -87,10 +90,10 @@ def refuse_foreign(path: Path) -> None:
 
 
 def refuse_ros1_folder(folder: Path) -> None:
-    """Refuse a folder without a rosbag2 storage where there is a ROS 1 bag in it.
+    """Refuse a folder that contains a ROS 1 bag.
 
     Raises:
-        BagError: names the file and the remedy.
+        BagError: the folder contains a ROS 1 bag; the message names the file.
     """
     for path in sorted(folder.glob("*.bag")):
         if path.is_file():
@@ -98,7 +101,7 @@ def refuse_ros1_folder(folder: Path) -> None:
 
 
 def pluralize(number: int, noun: str) -> str:
-    """`1 message`, `3 messages`."""
+    """Number and noun, such as `1 message` or `3 messages`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -109,20 +112,20 @@ else:
 
 _DECOMPRESSORS: dict[str, Callable[[], Any]] = {"zstd": ZstdDecompressor, "lz4": LZ4FrameDecompressor}
 _SLICE = 1 << 14
-"""Bytes that are lost at most in front of damaged ones, times the compression."""
+"""Compressed bytes per decompressor call; at most one slice is lost before a damaged byte."""
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 def decompress_partial(form: str, packed: bytes | memoryview, most: int) -> tuple[bytes, str]:
-    """Decompress as far as it goes.
+    """Decompress as many bytes as possible.
 
     Args:
-        form: `zstd`, `lz4`, or empty for data that is not compressed.
-        packed: the compressed bytes, or the first part of them.
-        most: bytes that are wanted at most.
+        form: `zstd`, `lz4`, or empty for uncompressed data.
+        packed: the compressed bytes, possibly truncated.
+        most: maximum number of bytes to return.
 
     Returns:
-        what came out, and why it is not all there, in a few words; empty when it is.
+        The decompressed bytes, and the reason why they are incomplete in a few words; empty when they are complete.
     """
     if not form:
         return bytes(packed[:most]), ""
@@ -135,7 +138,7 @@ def decompress_partial(form: str, packed: bytes | memoryview, most: int) -> tupl
             size += len(piece)
             if size > most:
                 return b"".join(pieces)[:most], "it holds more than it should"
-    except Exception as error:  # either library raises errors of its own
+    except Exception as error:  # both libraries raise their own exceptions
         return b"".join(pieces), " ".join(str(error).split()) or type(error).__name__
     return b"".join(pieces), ""
 
@@ -148,10 +151,10 @@ def _pieces(decompressor: Any, packed: bytes | memoryview) -> Iterator[bytes]:
 
 
 def decompress_file(source: Path, target: Path) -> str:
-    """Unpack a file that is compressed with zstd as a whole.
+    """Decompress a zstd file as far as possible.
 
     Returns:
-        why it is not all there, in a few words; empty when it is.
+        The reason why the target is incomplete in a few words; empty when it is complete.
 
     Raises:
         OSError: the target cannot be written.
@@ -163,7 +166,7 @@ def decompress_file(source: Path, target: Path) -> str:
                 decompressor = ZstdDecompressor()
             try:
                 content = decompressor.decompress(piece)
-            except Exception as error:  # the library's own
+            except Exception as error:  # the library raises its own exceptions
                 return " ".join(str(error).split())
             out.write(content)
     return "" if decompressor.eof else "it is cut off"
@@ -176,15 +179,15 @@ _CHUNK_LIKE = re.compile(rb"\x06.{8}.{28}(?:\x04\0\0\0zstd|\x03\0\0\0lz4|\0\0\0\
 _NONE = MessageDefinitionFormat.NONE
 _FORMATS = {"ros2msg": MessageDefinitionFormat.MSG, "ros2idl": MessageDefinitionFormat.IDL}
 _STRETCH = 1 << 20
-"""Bytes of messages outside of chunks that are kept in memory together."""
+"""Maximum size in bytes of a part of messages outside of chunks, which is read into memory at once."""
 _LARGEST = 1 << 30
-"""Bytes of a chunk that are believed; a damaged size asks for more."""
+"""Maximum decompressed size of a chunk in bytes; a damaged size field can declare more."""
 _END_OF_TIME = 1 << 64
 _Turn = tuple[int, SerializedMessage | None]
 
 
 class _Part(NamedTuple):
-    """Messages that are read together: a chunk's body, or messages that lie in the file as they are."""
+    """Messages that are read together: one chunk, or adjacent messages outside of chunks; times in ns, byte offsets."""
 
     start: int
     end: int
@@ -194,24 +197,24 @@ class _Part(NamedTuple):
 
 
 class McapRecoveryReader:
-    """An mcap file read without its index, damaged or not.
+    """Reader of an MCAP file, damaged or not, without use of its index.
 
     Attributes:
-        connections: its topics, with the messages found.
-        start_time, end_time: nanoseconds of the first and right after the last message.
-        message_count: messages found.
-        faults: what is wrong with it, one clause each.
+        connections: topics with the number of messages found.
+        start_time, end_time: timestamps of the first message, and of the last message plus 1, in nanoseconds.
+        message_count: number of messages found.
+        faults: faults of the file, one clause each.
     """
 
     def __init__(self, path: Path, known: Collection[Connection] = ()) -> None:
-        """Walk through the whole file once, to know what there is.
+        """Scan the whole file once for topics and messages.
 
         Args:
             path: the file.
-            known: topics that an index named, for those whose own record is damaged.
+            known: topics from the index, used where the Channel record of a topic is damaged.
 
         Raises:
-            BagError: not one topic can be read from it.
+            BagError: no topic can be read.
         """
         self.faults: list[str] = []
         self._parts: list[_Part] = []
@@ -239,13 +242,13 @@ class McapRecoveryReader:
     def messages(
         self, connections: Collection[Connection], start: int | None = None, stop: int | None = None
     ) -> Iterator[SerializedMessage]:
-        """See `Storage.messages`. Parts are opened when their time has come, so a few are in memory at once."""
+        """See `Storage.messages`. Decompresses each part at its start time, so that few are in memory at once."""
         wanted = {connection.id: connection for connection in connections}
         stop = _END_OF_TIME if stop is None else stop
         parts = [self._open_late(part, wanted, start or 0, stop) for part in self._parts]
         yield from (entry for _, entry in heapq.merge(*parts, key=lambda turn: turn[0]) if entry is not None)
 
-    # Walking
+    # Scan of the file
 
     def _walk(self) -> None:
         at, size = len(_MAGIC), len(self._bytes)
@@ -261,7 +264,7 @@ class McapRecoveryReader:
             self.faults.append("its end is missing")
 
     def _take_record(self, at: int, size: int) -> int | None:
-        """Learn from the record at an offset; where the next one begins, None where this one is damaged."""
+        """Process the record at an offset; return the offset of the next one, or None if this one is damaged."""
         if at + _RECORD.size > size:
             return None
         kind, length = _RECORD.unpack_from(self._bytes, at)
@@ -278,7 +281,7 @@ class McapRecoveryReader:
         return stop
 
     def _pass_over(self, at: int, size: int) -> int:
-        """What can be had of a damaged record; where the walk can go on."""
+        """Recover part of a damaged record if it is a chunk; return the offset of the next chunk, or the file size."""
         after = next(self._chunks_from(at + 1, size), size)
         self.faults.append(f"cut off after {size} bytes" if after == size else f"damaged at byte {at} of {size}")
         if self._bytes[at] == _CHUNK:
@@ -286,7 +289,7 @@ class McapRecoveryReader:
         return after
 
     def _chunks_from(self, at: int, size: int) -> Iterator[int]:
-        """Offsets of what looks like a whole chunk."""
+        """Yield the offsets of byte sequences that look like a complete chunk."""
         for match in _CHUNK_LIKE.finditer(self._bytes, at):
             _, length = _RECORD.unpack_from(self._bytes, match.start())
             packed = length - (match.end() - match.start() - _RECORD.size) - 8
@@ -295,7 +298,7 @@ class McapRecoveryReader:
                 yield match.start()
 
     def _take_chunk(self, body: int, stop: int) -> str:
-        """Learn what a chunk holds; what is wrong with it, in words."""
+        """Index the messages, schemas and channels of a chunk; return its fault in words, empty if there is none."""
         if stop - body < _CHUNK_HEAD.size:
             return "it ends too early"
         content, fault = self._content(body, stop)
@@ -312,7 +315,7 @@ class McapRecoveryReader:
         return fault
 
     def _take_bare(self, at: int, stop: int) -> None:
-        """A message outside of any chunk; neighbors become one part."""
+        """Index a message outside of chunks; adjacent messages become one part."""
         last = self._parts[-1] if self._parts else None
         channel, _, stamp, _ = _MESSAGE_HEAD.unpack_from(self._bytes, at + _RECORD.size)
         self._counts[channel] += 1
@@ -341,7 +344,7 @@ class McapRecoveryReader:
     # Reading
 
     def _content(self, body: int, stop: int) -> tuple[bytes, str]:
-        """What a chunk's body holds, as far as it can be unpacked, and what is wrong with it."""
+        """Content of a chunk as far as it can be decompressed, and its fault in words, empty if there is none."""
         *_, size, checksum, length = _CHUNK_HEAD.unpack_from(self._bytes, body)
         at = body + _CHUNK_HEAD.size + length
         form = self._bytes[body + _CHUNK_HEAD.size : at].decode("ascii", "replace")
@@ -353,7 +356,7 @@ class McapRecoveryReader:
         return content, "its checksum is wrong" if checksum and crc32(content) != checksum else ""
 
     def _records(self, content: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
-        """(kind, body) of the records that are whole."""
+        """Yield (kind, body) of the complete records."""
         view, at = memoryview(content), 0
         while at + _RECORD.size <= len(view):
             kind, length = _RECORD.unpack_from(view, at)
@@ -363,7 +366,7 @@ class McapRecoveryReader:
             yield kind, view[at - length : at]
 
     def _open_late(self, part: _Part, wanted: dict[int, Connection], start: int, stop: int) -> Iterator[_Turn]:
-        """The part's own time first, so that it is not unpacked before that has come."""
+        """Yield the start time of the part, then its messages; the first item delays decompression in `heapq.merge`."""
         if part.end < start or part.start >= stop:
             return
         yield part.start, None
@@ -382,7 +385,7 @@ def _number(body: memoryview, at: int) -> int:
 
 
 def _texts(body: memoryview, at: int) -> Iterator[str]:
-    """The strings from an offset on, each behind its length."""
+    """Yield the length-prefixed strings from an offset on."""
     while at + 4 <= len(body):
         length = int.from_bytes(body[at : at + 4], "little")
         yield bytes(body[at + 4 : at + 4 + length]).decode("utf-8", "replace")
@@ -390,21 +393,21 @@ def _texts(body: memoryview, at: int) -> Iterator[str]:
 
 
 def _profiles(body: memoryview, at: int) -> list[Qos]:
-    """What a channel's metadata, a map behind its length in bytes, says about quality of service."""
+    """QoS profiles in a channel's metadata, a length-prefixed map of strings."""
     pairs = [*_texts(body, at + 4)]
     told = dict(zip(pairs[::2], pairs[1::2], strict=False)).get("offered_qos_profiles")
-    with suppress(Exception):  # damaged, or of a recorder that wrote it in another way
+    with suppress(Exception):  # damaged, or in the format of another recorder
         return parse_qos(told) if told else []
     return []
 
 
 _HEADER = 100
 _HOPS = 40
-"""Failures in a row, each after a gap twice as wide, after which the rest of the rows is given up."""
+"""Maximum number of reads of the row table; after each failure in a row the gap in ids doubles."""
 
 
 class _WholePages(apsw.VFS):
-    """The file system with a file's last page left out if it is not all there; SQLite would fill it up with zeros."""
+    """VFS that hides an incomplete last page, which SQLite would fill up with zeros."""
 
     name = "mlesam_whole_pages"
 
@@ -426,29 +429,29 @@ _WHOLE_ROWS = (
     "select timestamp, id, topic_id, data from messages where id > ? and typeof(data) = 'blob' and "
     "typeof(timestamp) || typeof(id) || typeof(topic_id) = 'integerintegerinteger' order by id"
 )
-"""What a row may hold: SQLite keeps any type in any column, and a page that was zeroed reads as rows of nothing."""
+"""Rows with valid types only: SQLite stores any type in any column, and a zeroed page reads as empty rows."""
 
 _WHOLE_PAGES = _WholePages()
 
 
 class SqliteRecoveryReader:
-    """An sqlite3 file read row by row, damaged or not.
+    """Reader of an SQLite storage file, damaged or not, row by row.
 
     Attributes:
-        connections: its topics, with the messages found.
-        start_time, end_time: nanoseconds of the first and right after the last message.
-        message_count: messages found.
-        faults: what is wrong with it, one clause each.
+        connections: topics with the number of messages found.
+        start_time, end_time: timestamps of the first message, and of the last message plus 1, in nanoseconds.
+        message_count: number of messages found.
+        faults: faults of the file, one clause each.
     """
 
     def __init__(self, path: Path) -> None:
-        """Read every row once, to know which can be read.
+        """Scan all rows once for readable messages.
 
         Args:
-            path: the file. With a `-wal` file beside it, a copy of both is read, so that nothing is changed.
+            path: the file. With a `-wal` file beside it, a copy of both is read, so that neither is changed.
 
         Raises:
-            BagError: not even its list of topics can be read.
+            BagError: the file cannot be opened, or its table of topics cannot be read.
         """
         self.faults: list[str] = []
         self._folder: TemporaryDirectory[str] | None = None
@@ -499,7 +502,7 @@ class SqliteRecoveryReader:
             raise BagError(f"{path} cannot be opened: {error}.") from error
 
     def _address(self, path: Path) -> str:
-        """Where to read; a journal that was not worked in yet holds messages of its own."""
+        """URI of the file, or of a copy together with its write-ahead log, which can contain further messages."""
         journal = _journal(path)
         if has_journal(path):
             with suppress(OSError):
@@ -513,7 +516,7 @@ class SqliteRecoveryReader:
         return f"{path.absolute().as_uri()}?immutable=1"
 
     def _measure(self, path: Path) -> None:
-        """Compare the file's size with what its first page says."""
+        """Compare the file size with the size that the SQLite header declares."""
         size, expected = _sizes(path)
         if size < expected:
             self.faults.append(f"cut off after {size} of {expected} bytes")
@@ -533,7 +536,7 @@ class SqliteRecoveryReader:
         ]  # fmt: skip
 
     def _definitions(self) -> dict[str, MessageDefinition]:
-        """Type → its definition; bags before Iron have none."""
+        """Type → message definition; empty for bags recorded before Iron."""
         found = {}
         with suppress(apsw.Error, UnicodeDecodeError):
             for kind, form, text in self._database.execute(
@@ -543,7 +546,7 @@ class SqliteRecoveryReader:
         return found
 
     def _rows(self) -> Iterator[tuple[int, int, int]]:
-        """(stamp, id, topic) of every row that can be read whole; over damaged ones in ever wider hops."""
+        """Yield (stamp, id, topic) of every intact row; skip damaged rows with gaps that double at each failure."""
         read, after, hop = 0, -(1 << 62), 1
         for _ in range(_HOPS):
             try:
@@ -559,13 +562,13 @@ class SqliteRecoveryReader:
 
 
 def is_cut_off(path: Path) -> bool:
-    """Whether a file is shorter than it says; where its last page lacks an end, SQLite would read zeros."""
+    """Whether an SQLite file is shorter than its header declares. SQLite would read zeros for a partial last page."""
     size, expected = _sizes(path)
     return size < expected
 
 
 def _sizes(path: Path) -> tuple[int, int]:
-    """Bytes that a file has, and that it should have by its first page."""
+    """Size of an SQLite file in bytes, and the size that its header declares (page size times number of pages)."""
     with path.open("rb") as file:
         head = file.read(_HEADER)
     page, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
@@ -573,7 +576,7 @@ def _sizes(path: Path) -> tuple[int, int]:
 
 
 def has_journal(path: Path) -> bool:
-    """Whether there are changes beside a file that its recorder had no time to work into it."""
+    """Whether a nonempty write-ahead log (`-wal`) lies beside an SQLite file."""
     journal = _journal(path)
     return journal.exists() and journal.stat().st_size > 0
 
@@ -587,6 +590,6 @@ def _column(rows: list[tuple[int, int, int]], column: int) -> npt.NDArray[np.int
 
 
 def _sqlite_profiles(told: str) -> list[Qos]:
-    with suppress(Exception):  # damaged, or of a recorder that wrote it in another way
+    with suppress(Exception):  # damaged, or in the format of another recorder
         return parse_qos(told) if told else []
     return []

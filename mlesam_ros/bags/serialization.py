@@ -1,4 +1,7 @@
-"""Message definitions and values for serialization without ROS, and strict CDR deserialization."""
+"""Message types without ROS: definitions, field values of messages to serialize, and CDR deserialization.
+
+The functions from `header` to `event_packet` return the fields of a message for `BagWriter.add`.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,10 @@ _FOREIGN = Path(__file__).resolve().parents[1] / "interfaces"
 
 @lru_cache(maxsize=1)
 def typestore() -> Typestore:
-    """ROS 2's common interfaces with `msg/*.msg` and `interfaces/<package>/msg/*.msg` added. Shared: do not change it.
+    """The common interfaces of ROS 2 plus `msg/*.msg` and `interfaces/<package>/msg/*.msg`. Shared: do not change it.
 
     Raises:
-        ConfigError: our message files are not in the installation.
+        ConfigError: the message files of this package are not installed.
     """
     store = get_typestore(Stores.ROS2_JAZZY)
     folders = {PACKAGE: resource_path("msg"), **{path.parent.name: path for path in sorted(_FOREIGN.glob("*/msg"))}}
@@ -44,10 +47,10 @@ def typestore() -> Typestore:
 
 
 def typestore_of(connections: Iterable[Connection]) -> Typestore:
-    """The types of a recording: as it defines them itself, and as `typestore()` does where it does not.
+    """Message types of a bag: its own definitions, and those of `typestore()` for types without one.
 
-    A definition that cannot be parsed (IDL with includes, as some recorders embed) counts as none, and so do all of
-    them when they contradict ROS's own time or each other, as damaged ones may.
+    A definition that cannot be parsed (such as IDL with includes) is ignored. If the definitions contradict each other
+    or the ROS time types, as in a damaged bag, all are ignored.
     """
     types = {}
     for connection in connections:
@@ -69,18 +72,18 @@ def typestore_of(connections: Iterable[Connection]) -> Typestore:
 
 
 def deserialize(raw: bytes, type_name: str) -> Any:
-    """A message with the fields of its type, its arrays NumPy views of the bytes.
+    """Deserialize a message; its arrays are NumPy views of the bytes.
 
     Args:
         raw: the serialized message with its encapsulation, plain CDR in either byte order.
-        type_name: such as `sensor_msgs/msg/Image`, one that `typestore()` knows.
+        type_name: such as `sensor_msgs/msg/Image`, a type in `typestore()`.
 
     Raises:
-        PacketError: the bytes are not such a message.
+        PacketError: the bytes are not a message of this type.
     """
     try:
         return typestore().deserialize_cdr(memoryview(raw), type_name)
-    except Exception as error:  # rosbags names most of its own, but its parsers trip over others
+    except Exception as error:  # rosbags raises arbitrary exceptions on damaged data
         raise PacketError(
             f"{len(raw)} bytes are no {type_name}: {error}; its publisher sends something else or they are damaged."
         ) from error
@@ -88,12 +91,12 @@ def deserialize(raw: bytes, type_name: str) -> Any:
 
 Fields = dict[str, Any]
 
-# sensor_msgs/PointField's datatype numbers.
+# NumPy type → datatype of sensor_msgs/PointField.
 _DATATYPES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 8}
 
 
 def header(stamp: int, frame_id: str) -> Fields:
-    """A std_msgs/Header from nanoseconds and a frame."""
+    """A std_msgs/Header from a timestamp in nanoseconds and a frame."""
     seconds, nanoseconds = divmod(stamp, NANOSECONDS)
     return {"stamp": {"sec": seconds, "nanosec": nanoseconds}, "frame_id": frame_id}
 
@@ -114,7 +117,7 @@ def pixels(stamp: int, frame_id: str, values: npt.NDArray[np.uint8], encoding: s
 
 
 def compressed_image(stamp: int, frame_id: str, form: str, data: bytes) -> Fields:
-    """A sensor_msgs/CompressedImage from an encoded file's bytes."""
+    """A sensor_msgs/CompressedImage from the bytes of an encoded image file."""
     return {"header": header(stamp, frame_id), "format": form, "data": np.frombuffer(data, np.uint8)}
 
 
@@ -130,10 +133,10 @@ def camera_info(stamp: int, frame_id: str, model: CameraModel) -> Fields:
 
 
 def point_cloud(stamp: int, frame_id: str, points: npt.NDArray[np.void]) -> Fields:
-    """A sensor_msgs/PointCloud2 with the very memory layout of a structured array, (n,) or (rows, columns).
+    """A sensor_msgs/PointCloud2 with the memory layout of a structured array, (n,) or (rows, columns).
 
     Raises:
-        BagError: a column that PointField has no number for.
+        BagError: PointField has no datatype for the type of a column.
     """
     rows = points.reshape(1, -1) if points.ndim == 1 else points
     itemsize = points.dtype.itemsize
@@ -177,11 +180,11 @@ def event_packet(
     """An event_camera_msgs/EventPacket in EVT3.
 
     Args:
-        stamp: host time in nanoseconds of the packet's first event.
+        stamp: host time of the packet's first event in nanoseconds.
         frame_id: optical frame of the event camera.
         size: (height, width) of the sensor.
-        sequence: the packet's number.
-        evt3: (n,) uint8. EVT3 carries the sensor's own time, so `time_base` is 0, as drivers send it.
+        sequence: sequence number of the packet.
+        evt3: (n,) uint8. EVT3 contains the sensor time, so `time_base` is 0, as in the packets of drivers.
     """
     return {
         "header": header(stamp, frame_id), "height": size[0], "width": size[1], "seq": sequence, "time_base": 0,

@@ -1,4 +1,4 @@
-"""The simulated street as a bag, with the topics and types that a real car has."""
+"""Write the simulated street to a bag, with the topics and message types of a real vehicle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LABELS_TOPIC = "/ground_truth/labels"
 TOPICS = {CAMERA: "/camera/image_raw", DEPTH: "/depth/image_raw", LIDAR: "/lidar/points", EVENT: "/events"}
 """Modality → topic."""
 INFO_TOPICS = {CAMERA: "/camera/camera_info", DEPTH: "/depth/camera_info", EVENT: "/events/camera_info"}
-"""Modality → topic of its CameraInfo."""
+"""Modality → CameraInfo topic."""
 _IMAGE, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo"
 _CLOUD, _PACKET, _TRANSFORMS = (
     "sensor_msgs/msg/PointCloud2",
@@ -32,13 +32,13 @@ def write_simulated_bag(
     moments: Iterable[int] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
-    """Drive along a street and record it.
+    """Simulate a drive along a street and record it.
 
     Args:
-        path: the bag's folder, which must not exist.
+        path: folder of the bag; it must not exist.
         world: the street; its dropped sensors have no topic.
-        moments: numbers of the moments; all `len(world)` by default.
-        progress: called with the number of moments done after every one.
+        moments: indices of the simulation steps; all `len(world)` by default.
+        progress: called after every step with the number of steps done.
 
     Returns:
         The bag's folder.
@@ -64,7 +64,7 @@ def _add(writer: BagWriter, world: World, moment: SimFrame) -> None:
     stamp = moment.stamp
     writer.add("/tf", _TRANSFORMS, stamp, transforms([(ODOM_FRAME, BASE_FRAME, moment.pose)], stamp))
     for modality, topic in INFO_TOPICS.items():
-        if modality not in moment.frames and modality != CAMERA:  # the labels are the camera's even when it is silent
+        if modality not in moment.frames and modality != CAMERA:  # labels need the info of a dropped camera
             continue
         frame_id = EVENT_FRAME if modality == EVENT else CAMERA_FRAME
         writer.add(topic, _INFO, stamp, camera_info(stamp, frame_id, world.rig.model(frame_id)))

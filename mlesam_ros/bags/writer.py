@@ -1,4 +1,4 @@
-"""Write bags, and build their messages from plain values."""
+"""Write rosbag2 bags (MCAP, zstd), and build messages from plain values."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _Descriptor = tuple[Nodetype, Any]
 
 
 def build(store: Typestore, type_name: str, fields: Mapping[str, Any]) -> Any:
-    """A message of a type.
+    """Build a message.
 
     Args:
-        store: knows the type.
+        store: contains the type.
         type_name: such as `sensor_msgs/msg/Image`.
-        fields: field → value; a dict for a nested message, a list of dicts for a list of them, for numbers anything
-            that NumPy takes. Fields that are left out are zero, empty or false, as in ROS.
+        fields: field → value: a dict for a nested message, a list of dicts for a list of messages, any array-like for
+            numeric arrays. Missing fields are zero, empty or false, as in ROS.
 
     Raises:
-        BagError: a type or field that does not exist, or a value that does not fit.
+        BagError: a type or field does not exist, or a value does not fit its field.
     """
     if type_name not in store.fielddefs:
         raise BagError(f"message type {type_name!r} is not known.", "Put its .msg file into mlesam_ros/interfaces.")
@@ -97,7 +97,7 @@ def _list(store: Typestore, where: str, item: _Descriptor, length: int | None, g
 
 
 _VERSION: Literal[8] = 8
-"""Metadata version: what Humble to Lyrical read."""
+"""Metadata version that Humble to Lyrical read."""
 _FOR_EVER = QosTime(9223372036, 854775807)
 
 
@@ -110,17 +110,17 @@ def _qos(latched: bool) -> Qos:
 
 
 class BagWriter:
-    """A new bag, to be used in a `with` statement. What was added before an error stays readable."""
+    """Writer of a new bag, for use in a `with` statement. Messages added before an error stay readable."""
 
     def __init__(self, path: str | Path, notes: Mapping[str, str] | None = None) -> None:
         """Create the folder.
 
         Args:
-            path: where the bag's folder is made; it must not exist.
-            notes: kept in the bag's metadata as custom data.
+            path: folder of the bag; it must not exist.
+            notes: custom data for the bag's metadata.
 
         Raises:
-            BagError: it exists, or cannot be made.
+            BagError: the folder exists or cannot be created.
         """
         self.path = Path(path)
         self._store = typestore()
@@ -152,22 +152,22 @@ class BagWriter:
         Args:
             topic: such as `/camera/image_raw`.
             type_name: such as `sensor_msgs/msg/Image`; the same for all messages of a topic.
-            stamp: nanoseconds at which it was "received".
-            fields: as for `mlesam_ros.bags.writer.build`.
-            latched: the topic is transient local; counts on its first message.
+            stamp: recording time in nanoseconds.
+            fields: as for `build`.
+            latched: offer transient local durability; read at the first message of a topic only.
 
         Raises:
-            BagError: unknown type or field, a value that does not fit, two types on one topic, or the disk is full.
+            BagError: unknown type or field, a value that does not fit, a second type on a topic, or the disk is full.
         """
         self.add_message(topic, type_name, stamp, build(self._store, type_name, fields), latched)
 
     def add_message(self, topic: str, type_name: str, stamp: int, message: Any, latched: bool = False) -> None:
-        """Write one message as `BagReader` or `build` gives it; arguments and errors as for `add`."""
+        """Write one message from `BagReader` or `build`; arguments and errors as for `add`."""
         raw = message if isinstance(message, bytes) else self._store.serialize_cdr(message, type_name)
         self.add_raw(topic, type_name, stamp, raw, latched)
 
     def add_raw(self, topic: str, type_name: str, stamp: int, raw: bytes | memoryview, latched: bool = False) -> None:
-        """Write one message that is serialized (CDR) already; arguments and errors as for `add`."""
+        """Write one serialized (CDR) message; arguments and errors as for `add`."""
         connection = self._connections.get(topic)
         if connection is None:
             connection = self._writer.add_connection(
@@ -182,7 +182,7 @@ class BagWriter:
             raise BagError(f"{self.path} cannot be written any further: {_reason(error)}.") from error
 
     def close(self) -> None:
-        """Write the index; called by the `with` statement.
+        """Write the index and close the bag; called by the `with` statement.
 
         Raises:
             BagError: the disk is full.
