@@ -1,1 +1,1 @@
-"""A simulated street: four sensors and their labels, with no ROS, no download and no randomness beyond the seed."""
+"""A simulated street: four sensors and their labels, without ROS or downloads, deterministic for a given seed."""

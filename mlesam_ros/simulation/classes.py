@@ -1,4 +1,4 @@
-"""The ids of DELIVER's classes that the street is made of."""
+"""Ids of the DELIVER classes that occur in the simulated street."""
 
 from __future__ import annotations
 

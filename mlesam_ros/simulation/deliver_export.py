@@ -1,10 +1,10 @@
-"""The street in DELIVER's folder layout (Zhang et al., CVPR 2023), so that every loader of DELIVER reads it.
+"""Export the street in DELIVER's folder layout (Zhang et al., CVPR 2023), for any DELIVER loader.
 
     root / {img, depth, hha, event, lidar, semantic} / weather / split / MAP_n_pointk[_fault] / 000000_rgb_front.png
 
-All pictures are 8-bit PNGs. `hha` and `lidar` are what the encoders `hha` and `deliver_lidar` show; `event` paints
-brighter blue and darker red on black, as CARLA's documentation does; `depth` is coded as CARLA's depth camera does;
-`semantic` holds class + 1, so that 0 is unlabeled.
+All images are 8-bit PNGs. `hha` and `lidar` contain the output of the preprocessors `hha` and `deliver_lidar`. `event`
+shows positive events blue and negative events red on black, as in CARLA's documentation. `depth` has the encoding of
+CARLA's depth camera. `semantic` contains class + 1, so that 0 is unlabeled.
 """
 
 from __future__ import annotations
@@ -32,39 +32,39 @@ Pixels = npt.NDArray[np.uint8]
 SPLITS = ("train", "val", "test")
 RAW_DEPTH, LABELS = "raw_depth", "labels"
 FOLDERS = {CAMERA: "img", DEPTH: "hha", EVENT: "event", LIDAR: "lidar", LABELS: "semantic", RAW_DEPTH: "depth"}
-"""What is shown → its folder. The modality depth is read from the HHA pictures."""
+"""Image kind → folder. Loaders read the depth modality from the HHA images."""
 _WORDS = {CAMERA: "rgb", DEPTH: "depth", EVENT: "event", LIDAR: "lidar", LABELS: "semantic", RAW_DEPTH: "depth"}
 _ENCODERS = {DEPTH: HHA.name, LIDAR: DeliverLidar.name}
 _CARLA_FAR = 1000.0
-"""Meters at which all 24 bits of CARLA's depth are set: https://carla.readthedocs.io/en/latest/ref_sensors/."""
+"""Depth in meters at which all 24 bits of CARLA's depth are set: https://carla.readthedocs.io/en/latest/ref_sensors/."""
 
 
 def frame_path(root: Path, what: Modality, weather: str, split: str, scene: str, number: str) -> Path:
-    """Where the layout puts a file; `what` is a key of `FOLDERS`, `number` the frame's six digits."""
+    """Path of a file in the layout, for a key of `FOLDERS` and a frame number of six digits."""
     return root / FOLDERS[what] / weather / split / scene / f"{number}_{_WORDS[what]}_front.png"
 
 
 def scene_name(world: World) -> str:
-    """A street's scene: its seed is the number of the map."""
+    """Scene name of a street: map number = seed, plus the fault, if any."""
     return f"MAP_{world.seed}_point1" + (f"_{world.fault.name}" if world.fault.name != NO_FAULT else "")
 
 
 def write_deliver(root: str | Path, world: World, split: str, moments: Iterable[int]) -> list[Path]:
-    """Write moments of a street.
+    """Write simulation steps of a street.
 
     Args:
-        root: of the data set; made where it does not exist.
+        root: folder of the data set; created if it does not exist.
         world: the street, with all its sensors.
         split: train, val or test.
-        moments: numbers of the moments; they become the frames' numbers.
+        moments: indices of the simulation steps, used as frame numbers.
 
     Returns:
-        The camera's pictures.
+        Paths of the camera images.
 
     Raises:
-        ConfigError: no such split, or a sensor is dropped: the layout has no word for that.
-        DatasetError: the scene is there already.
-        FileError: the disk is full; nothing is left of the scene.
+        ConfigError: the split does not exist, or a sensor is dropped, which the layout cannot represent.
+        DatasetError: the scene exists already.
+        FileError: the disk is full; the files of the scene are removed.
     """
     if split not in SPLITS:
         raise ConfigError(f"split {split!r} is not known; DELIVER has {', '.join(SPLITS)}.")
@@ -83,7 +83,7 @@ def write_deliver(root: str | Path, world: World, split: str, moments: Iterable[
                 write_image(path, pixels)
                 if what == CAMERA:
                     written.append(path)
-    except BaseException:  # half a scene would block the next try
+    except BaseException:  # an incomplete scene would block the next export
         for folder in made:
             shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -91,7 +91,7 @@ def write_deliver(root: str | Path, world: World, split: str, moments: Iterable[
 
 
 def _pictures(world: World, moment: SimFrame) -> dict[str, Pixels]:
-    """What is shown → (H, W, 3) RGB, or (H, W) for labels."""
+    """Key of `FOLDERS` → (H, W, 3) RGB, or (H, W) for labels."""
     frames = moment.frames
     camera, depth, events = (frames[m].payload for m in (CAMERA, DEPTH, EVENT))
     assert isinstance(camera, RawImage) and isinstance(depth, RawImage) and isinstance(events, EventWindow)
@@ -106,29 +106,29 @@ def _pictures(world: World, moment: SimFrame) -> dict[str, Pixels]:
 
 
 def draw_events(events: EventWindow) -> Pixels:
-    """(H, W, 3) RGB: brighter blue, darker red, the last of a pixel's events on top."""
+    """(H, W, 3) RGB: positive events blue, negative red; the last event of a pixel wins."""
     picture = np.zeros((events.height, events.width, 3), np.uint8)
     picture[events.y, events.x] = np.where(events.polarity[:, None], (0, 0, 255), (255, 0, 0))
     return picture
 
 
 def _carla_depth(meters: npt.NDArray[Any]) -> Pixels:
-    """24 bits over red, green and blue, the lowest first; holes are as far as can be."""
+    """24-bit depth in red, green and blue, low byte first; holes have the maximum depth."""
     code = np.where(meters > 0, meters / _CARLA_FAR, 1.0) * (2**24 - 1)
     whole = np.rint(code).astype(np.uint32)
     return np.stack([whole & 255, (whole >> 8) & 255, whole >> 16], 2).astype(np.uint8)
 
 
 def write_image(path: Path, pixels: Pixels, *options: int) -> None:
-    """Write an image as its suffix says, whole or not at all; its folder is made.
+    """Write an image atomically, in the format of its suffix; create its folder.
 
     Args:
-        path: of the file.
+        path: path of the file.
         pixels: (H, W, 3) RGB, or (H, W).
-        options: of `cv2.imencode`.
+        options: parameters of `cv2.imencode`.
 
     Raises:
-        FileError: it cannot be written.
+        FileError: the file or its folder cannot be written.
     """
     _, encoded = cv2.imencode(path.suffix, pixels if pixels.ndim == 2 else pixels[..., ::-1], options)
     try:

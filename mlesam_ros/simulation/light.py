@@ -1,4 +1,4 @@
-"""Sunlight, lamps, and motion blur."""
+"""Sky, sunlight, street lamps, headlamps, reflections, and motion blur."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mlesam_ros.simulation.weather import Weather
 _SODIUM = as_float32([1.0, 0.74, 0.42])[:, None]
 _XENON = as_float32([1.0, 0.95, 0.85])[:, None]
 _BEAM = np.array([1.9, 0.0, 0.68])
-"""Where the ego car's headlamps are, meters in base_link."""
+"""Position of the ego vehicle's headlamps in base_link, meters."""
 _LAYER = 60.0
-"""Thickness in meters of fog and rain over the street, as far as the sky is concerned."""
+"""Thickness in meters of the layer of fog or rain between the street and the sky."""
 
 
 def sky(directions: Floats, weather: Weather) -> Floats:
@@ -46,7 +46,7 @@ def _channels(color: Color) -> Floats:
 
 
 def _gradient(up: Floats, weather: Weather) -> Floats:
-    """The clear sky, (3, n), at (n,) sines of the elevation."""
+    """Radiance (3, n) of the clear sky at (n,) sines of the elevation."""
     blend = np.sqrt(up)
     return _channels(weather.horizon) * (1 - blend) + _channels(weather.zenith) * blend
 
@@ -60,16 +60,16 @@ def radiance(
     plan: StreetLayout,
     ego: Transform,
 ) -> Floats:
-    """Light (n, 3) that comes back along n rays.
+    """Radiance (n, 3) along n rays.
 
     Args:
-        hits: what the rays met.
-        look: its surface.
+        hits: nearest hits of the rays.
+        look: surface of the hits.
         directions: (n, 3) unit directions of all rays.
-        snapshot: what throws shadows.
-        weather: the light.
-        plan: where the street lamps stand.
-        ego: odom_from_base, where the headlamps are.
+        snapshot: the scene, for shadows and reflections.
+        weather: the light and the air.
+        plan: street layout, for the positions of the street lamps.
+        ego: odom_from_base, for the position of the headlamps.
     """
     light = _ambient(hits, weather)
     light += _sun(hits, snapshot, weather)
@@ -90,7 +90,7 @@ def radiance(
 
 
 def _ambient(hits: Hits, weather: Weather) -> Floats:
-    """Sky from above, a little of the ground's light from below, less of both where walls meet the ground."""
+    """Irradiance (3, k) from the sky above and the ground below, less of both where walls meet the ground."""
     up = 0.5 + 0.5 * hits.normal[:, 2]
     open_air = 1 - 0.45 * (1 - up) * np.exp(-1.2 * np.maximum(hits.point[:, 2], 0))
     bounce = 0.12 * (as_float32(weather.sunlight) * max(weather.sun[2], 0) + as_float32(weather.skylight))
@@ -111,12 +111,12 @@ def _sun(hits: Hits, snapshot: Snapshot, weather: Weather) -> Floats:
 
 
 def _dot(a: Sequence[Any] | Floats, b: Sequence[Any] | Floats) -> Floats:
-    """The scalar product of vectors given as x, y and z."""
+    """Scalar product of vectors given as x, y and z."""
     return as_float32(a[0] * b[0] + a[1] * b[1] + a[2] * b[2])
 
 
 def _street_lamps(hits: Hits, plan: StreetLayout, weather: Weather) -> Floats:
-    """The two nearest lamps along the street, each a downward lamp with inverse-square fall-off."""
+    """Irradiance (3, k) of the two nearest lamps along the street, directed downwards, with inverse-square falloff."""
     total = np.zeros(len(hits.point), np.float32)
     nearest = np.floor((hits.point[:, 0] - 17.0) / LAMP_PITCH)
     for number in (nearest, nearest + 1):
@@ -131,7 +131,7 @@ def _street_lamps(hits: Hits, plan: StreetLayout, weather: Weather) -> Floats:
 
 
 def _headlamps(hits: Hits, ego: Transform, weather: Weather) -> Floats:
-    """A dipped beam: wide to the sides, cut off above the horizon."""
+    """Irradiance (3, k) of the low beam: wide to the sides, cut off above the horizon."""
     lamp = ego.apply(_BEAM[None])[0].astype(np.float32)
     way = [here - there for here, there in zip(hits.point.T, lamp, strict=True)]
     square = _dot(way, way) + 0.3
@@ -143,7 +143,7 @@ def _headlamps(hits: Hits, ego: Transform, weather: Weather) -> Floats:
 
 
 def _mirror(color: Floats, hits: Hits, look: Surface, directions: Floats, snapshot: Snapshot, weather: Weather) -> None:
-    """Glossy surfaces show the sky (Schlick's approximation); wet ones also that something dark stands before it."""
+    """Add the reflection of the sky on glossy surfaces (Schlick's approximation), in rain darkened where occluded."""
     shiny = np.flatnonzero(look.gloss > 0)
     ray, normal, gloss = directions[hits.ray[shiny]], hits.normal[shiny], look.gloss[shiny]
     cosine = -np.einsum("ij,ij->i", ray, normal)
@@ -159,9 +159,9 @@ def _mirror(color: Floats, hits: Hits, look: Surface, directions: Floats, snapsh
 
 
 _TAPS = 5
-"""Samples of each of two passes, the second within the steps of the first: 25 in all."""
+"""Samples of each of two passes; the second pass subdivides the steps of the first: 25 in total."""
 _LONGEST = 0.2
-"""Of the picture's width: what moves further is a smear anyhow."""
+"""Maximum length of a motion vector as a share of the image width."""
 _FAR = 1e4
 _NEAREST = 0.3
 
@@ -169,17 +169,17 @@ _NEAREST = 0.3
 def flow(
     hits: Hits, directions: Floats, model: CameraModel, odom_from_camera: tuple[Transform, Transform], shutter: float
 ) -> Floats:
-    """How far each pixel's content moves while the shutter is open.
+    """Motion of each pixel's content during the exposure.
 
     Args:
-        hits: what the pixels' rays met at mid-exposure.
-        directions: (h * w, 3) of all rays, from about the camera's place.
+        hits: nearest hits of the pixels' rays at mid-exposure.
+        directions: (h * w, 3) directions of all rays.
         model: the camera; undistorted.
-        odom_from_camera: when the shutter opens, and when it closes.
-        shutter: seconds in between.
+        odom_from_camera: camera poses at shutter opening and closing.
+        shutter: exposure time in seconds.
 
     Returns:
-        (h, w, 2) pixels, x and y.
+        (h, w, 2) motion vectors in pixels, x and y.
     """
     middle = (odom_from_camera[0].translation + odom_from_camera[1].translation) / 2
     points = as_float32(middle + _FAR * directions)
@@ -198,12 +198,12 @@ def flow(
 
 
 def _pixels(points: np.ndarray, model: CameraModel) -> np.ndarray:
-    """(n, 2) pixels of (n, 3) points in the camera's frame; what is beside or behind it is held in front of it."""
+    """(n, 2) pixels from the principal point of (n, 3) points in the camera frame; z is clamped to `_NEAREST`."""
     return points[:, :2] / np.maximum(points[:, 2:], _NEAREST) * [model.K[0, 0], model.K[1, 1]]
 
 
 def motion_blur(light: Floats, way: Floats) -> Floats:
-    """(H, W, 3) radiance averaged along each pixel's (H, W, 2) way."""
+    """(H, W, 3) radiance averaged along the (H, W, 2) motion vectors of `flow`."""
     way = as_float32(cv2.blur(way, (5, 5)))
     for scale in (1.0, 1.0 / _TAPS):
         light = _along(light, way * np.float32(scale))

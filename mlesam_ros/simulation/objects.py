@@ -1,4 +1,4 @@
-"""Meshes of buildings, furniture, people, plants and vehicles."""
+"""Meshes of buildings, street furniture, people, plants and vehicles, with random shapes and colors."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ from mlesam_ros.simulation.textures import (
 
 
 def building(rng: np.random.Generator, width: float, x: float, y: float, heading: float) -> Instance:
-    """A house whose front's middle stands at (x, y) on the ground and looks along -y of its own frame.
+    """A building with the middle of its front at (x, y) on the ground; the front faces -y of its local frame.
 
     Args:
-        rng: decides height, roof and colors.
-        width: meters of street front.
+        rng: draws height, roof and colors.
+        width: width of the front, meters.
         x: meters.
         y: meters.
-        heading: turns its front, radians.
+        heading: rotation about z, radians.
     """
     depth = rng.uniform(9.0, 14.0)
     height = float(rng.integers(2, 8)) * 3.2 + 0.9
@@ -90,7 +90,7 @@ def _balconies(rng: np.random.Generator, width: float, height: float) -> list[Me
 
 
 def wall(rng: np.random.Generator, length: float, x: float, y: float, heading: float) -> Instance:
-    """A garden wall of brick or concrete, `length` meters about (x, y)."""
+    """A garden wall of brick or concrete, `length` meters long, centered at (x, y)."""
     height = rng.uniform(1.1, 2.4)
     material = Material.BRICK if rng.uniform() < 0.6 else Material.CONCRETE
     parts = [
@@ -101,7 +101,7 @@ def wall(rng: np.random.Generator, length: float, x: float, y: float, heading: f
 
 
 def fence(rng: np.random.Generator, length: float, x: float, y: float, heading: float) -> Instance:
-    """A picket or railing fence that one can look through, `length` meters about (x, y)."""
+    """A see-through picket or railing fence, `length` meters long, centered at (x, y)."""
     height, pitch = rng.uniform(0.9, 1.9), rng.uniform(0.16, 0.24)
     wooden = rng.uniform() < 0.5
     material, thick = (Material.WOOD, 0.1) if wooden else (Material.METAL, 0.045)
@@ -117,7 +117,7 @@ def fence(rng: np.random.Generator, length: float, x: float, y: float, heading: 
 
 
 def lamp(rng: np.random.Generator, x: float, y: float, side: int, heading: float, reach: float) -> Instance:
-    """A street lamp at (x, y) whose arm reaches `reach` meters towards the road; side +1 stands on the left."""
+    """A street lamp at (x, y) with an arm of `reach` meters towards the road; `side` is +1 on the left, else -1."""
     arm = -side * reach
     parts = [
         rod((0, 0, 0), (0, 0, LAMP_HEIGHT), (0.1, 0.06), Material.METAL, classes.POLE),
@@ -156,12 +156,12 @@ def signals(rng: np.random.Generator, x: float, y: float, heading: float, reach:
     """A traffic light with a second head on an arm that reaches `reach` meters over the road (0: none).
 
     Args:
-        rng: decides its color.
+        rng: draws the tone of the pole.
         x: meters.
         y: meters.
-        heading: what it faces away from, radians.
-        reach: signed meters along its own y.
-        phase: which of red, amber, green is lit.
+        heading: rotation about z, radians; the lenses face -x of the local frame.
+        reach: signed meters along y of the local frame.
+        phase: index of the lit lens: 0 red, 1 amber, 2 green.
     """
     heads = [(-0.2, 0.0, 3.0)] + ([(-0.2, reach, 5.6)] if reach else [])
     height = 6.0 if reach else 3.5
@@ -177,7 +177,7 @@ def signals(rng: np.random.Generator, x: float, y: float, heading: float, reach:
 
 
 def clutter(rng: np.random.Generator, x: float, y: float, heading: float) -> Instance:
-    """A bin, bench, kiosk column, crate or cabinet."""
+    """A bin, bench, advertising column, cabinet or stack of crates."""
     make = (_bin, _bench, _column, _cabinet, _crates)[int(rng.integers(5))]
     first, second = pick(rng, STATICS, 0.3), pick(rng, FENCES, 0.3)
     return Instance(make(), x, y, 0.1, heading, float(rng.uniform()), first, second)
@@ -210,14 +210,14 @@ def _crates() -> Mesh:
 
 
 def bollards(rng: np.random.Generator, x: float, y: float, heading: float) -> Instance:
-    """Five bollards in a row along the curb."""
+    """A row of five bollards along the curb."""
     posts = [rod((1.6 * n, 0, 0), (1.6 * n, 0, 0.9), (0.09, 0.07), Material.METAL, classes.POLE, 7) for n in range(5)]
     color = pick(rng, POLES)
     return Instance(join(posts), x, y, 0.1, heading, float(rng.uniform()), color, color)
 
 
 def shelter(rng: np.random.Generator, x: float, y: float, heading: float) -> Instance:
-    """A bus shelter, open towards -y of its own frame."""
+    """A bus shelter, open towards -y of its local frame."""
     parts = [
         box((4.0, 1.5, 0.1), (0, 0.2, 2.45), Material.METAL, classes.STATIC),
         box((4.0, 0.05, 1.9), (0, 0.85, 1.3), Material.GLASS, classes.STATIC),
@@ -235,7 +235,7 @@ BUILDS = ("adult", "tall", "child", "coat", "bag")
 
 @cache
 def person(build: str) -> Mesh:
-    """A walker of one of `BUILDS`, about 1.75 m tall, legs and arms ready to swing."""
+    """A pedestrian of one of `BUILDS`, about 1.75 m tall, with swinging legs and arms."""
     label = classes.PEDESTRIAN
     legs = [
         swinging(rod((0, y, 0.0), (0, y, 0.86), (0.075, 0.1), Material.TROUSERS, label, 7), 0.86, sign)
@@ -265,14 +265,14 @@ def person(build: str) -> Mesh:
 def draw_person(
     rng: np.random.Generator, x: float, y: float, z: float, heading: float, stride: float = 0.0
 ) -> Instance:
-    """A random person at (x, y, z) meters who looks along `heading` radians; `stride` swings the limbs."""
+    """A random pedestrian at (x, y, z) meters, facing `heading` radians; `stride` as in `Instance`."""
     build = person(BUILDS[int(rng.integers(len(BUILDS)))])
     top, trousers = vivid(rng), pick(rng, STATICS + CARS[2:8], 0.3)
     return Instance(build, x, y, z, heading, float(rng.uniform()), top, trousers, stride)
 
 
 def tree(rng: np.random.Generator, x: float, y: float, size: float | None = None) -> Instance:
-    """A tree with a crown of several lumps; `size` meters tall, else 5 to 10."""
+    """A tree with a crown of several ellipsoids, `size` meters tall, by default 5 to 10."""
     height = size or rng.uniform(5.0, 10.0)
     stem = height * rng.uniform(0.3, 0.42)
     girth = 0.018 * height + 0.05
@@ -295,7 +295,7 @@ def tree(rng: np.random.Generator, x: float, y: float, size: float | None = None
 
 
 def hedge(rng: np.random.Generator, length: float, x: float, y: float, heading: float) -> Instance:
-    """A clipped hedge, `length` meters about (x, y)."""
+    """A clipped hedge, `length` meters long, centered at (x, y)."""
     height, deep = rng.uniform(0.8, 2.0), rng.uniform(0.6, 1.1)
     pieces = max(1, int(length / 1.2))
     along = (np.arange(pieces) + 0.5) * (length / pieces) - length / 2
@@ -313,7 +313,7 @@ def bush(rng: np.random.Generator, x: float, y: float) -> Instance:
     return Instance(rough(lump, 0.12 * radius, rng), x, y, 0.1, 0.0, float(rng.uniform()), pick(rng, LEAVES, 0.25))
 
 
-# Side views as (nose, tail, bonnet height, sill, glass from, glass to, roof from, roof to, roof height, width), meters.
+# Side views as (nose, tail, hood height, sill, glass from, glass to, roof from, roof to, roof height, width), meters.
 _BODIES = {
     "hatchback": (2.0, -1.95, 0.92, 0.28, 1.0, -1.85, 0.25, -1.45, 1.48, 1.74),
     "saloon": (2.3, -2.25, 0.9, 0.28, 1.05, -1.65, 0.3, -0.95, 1.45, 1.8),
@@ -412,7 +412,7 @@ def bus(kind: str) -> Mesh:
 
 @cache
 def truck(kind: str) -> Mesh:
-    """A lorry; `kind` "box" carries a body, "flat" a low load."""
+    """A truck; `kind` "box" has a box body, "flat" a flatbed with crates."""
     label = classes.TRUCK
     cab = [(3.9, 0.5), (4.0, 1.5), (3.8, 2.7), (2.2, 2.9), (2.2, 0.5)]
     parts = [
@@ -431,7 +431,7 @@ def truck(kind: str) -> Mesh:
 
 @cache
 def two_wheeler(kind: str) -> Mesh:
-    """A "bicycle" or "motorbike"; "rider" appended to the kind puts someone on it."""
+    """A "bicycle" or "motorbike"; `kind` "bicycle rider" or "motorbike rider" adds a rider."""
     label = classes.TWO_WHEELER
     heavy = kind.startswith("motorbike")
     radius, thick = (0.31, 0.13) if heavy else (0.34, 0.05)
@@ -464,14 +464,14 @@ def _rider() -> list[Mesh]:
 
 
 Maker = Callable[[str], Mesh]
-# What drives and parks: (share, maker, kinds, length in meters).
+# Vehicles that drive and park: (share, maker, kinds, length in meters).
 _FLEET: tuple[tuple[float, Maker, tuple[str, ...], float], ...] = (
     (0.86, car, CAR_KINDS, 4.8), (0.08, truck, ("box", "flat"), 8.2), (0.06, bus, ("long", "short"), 12.0)
 )  # fmt: skip
 
 
 def draw_vehicle(rng: np.random.Generator, longest: float = 99.0) -> tuple[Mesh, float, Color, Color]:
-    """A random vehicle no longer than `longest` meters: its mesh, length and two colors."""
+    """A random vehicle of at most `longest` meters: its mesh, length in meters and two colors."""
     choices = [entry for entry in _FLEET if entry[3] <= longest]
     weights = np.array([entry[0] for entry in choices])
     _, make, kinds, length = choices[int(rng.choice(len(choices), p=weights / weights.sum()))]

@@ -1,4 +1,8 @@
-"""Meshes, materials and the scene that Open3D traces rays in."""
+"""Meshes, materials, and the scene for ray casting with Open3D.
+
+A `Mesh` is built from boxes, rods and ellipsoids, an `Instance` places it in the world, a `Batch` joins instances into
+arrays, a `Layer` is a batch with its ray caster, and a `Snapshot` casts rays at several layers.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ import numpy.typing as npt
 import open3d as o3d
 
 Floats = npt.NDArray[np.floating[Any]]
-"""float32 in fact; the type checker takes arithmetic with Python numbers for double precision."""
+"""float32 at run time; the type checker infers float64 for arithmetic with Python numbers."""
 
 
 def as_float32(values: npt.ArrayLike) -> Floats:
@@ -22,7 +26,7 @@ def as_float32(values: npt.ArrayLike) -> Floats:
 
 
 class Material(enum.IntEnum):
-    """How a triangle is textured (`texture.py`)."""
+    """Material of a triangle; selects its texture in `textures.py`."""
 
     GROUND = 0
     SLAB = 1
@@ -51,8 +55,8 @@ class Material(enum.IntEnum):
     POST = 24
 
 
-# Reflectance of the usual 905 nm LiDAR on each material at normal incidence; ours, in the order of magnitude of the
-# data sheets' 10 % (asphalt, rubber) and 80 % (white paint, foliage) targets; retro-reflecting signs exceed 1.
+# Reflectance of each material at normal incidence for a 905 nm LiDAR. Assumed values, in the order of magnitude of the
+# 10 % (asphalt, rubber) and 80 % (white paint, foliage) targets of data sheets; retroreflecting signs exceed 1.
 _REFLECTANCE = {
     Material.GROUND: 0.16, Material.SLAB: 0.32, Material.GRASS: 0.5, Material.FACADE: 0.4, Material.ROOF: 0.25,
     Material.LEAF: 0.6, Material.BARK: 0.3, Material.PAINT: 0.55, Material.GLASS: 0.05, Material.RUBBER: 0.04,
@@ -62,7 +66,7 @@ _REFLECTANCE = {
     Material.POST: 0.5,
 }  # fmt: skip
 
-# Share of the sky that a surface mirrors when looked at straight on (Schlick's F0, exaggerated for car paint).
+# Share of the sky that a surface reflects at normal incidence (Schlick's F0, exaggerated for car paint).
 _GLOSS = {Material.GLASS: 0.22, Material.PAINT: 0.05, Material.COACH: 0.05, Material.METAL: 0.06}
 
 
@@ -73,7 +77,7 @@ def _table(values: dict[Material, float]) -> Floats:
 REFLECTANCE = _table(_REFLECTANCE)
 """(materials,) float32: LiDAR reflectance at normal incidence."""
 GLOSS = _table(_GLOSS)
-"""(materials,) float32: mirrored share of the sky at normal incidence."""
+"""(materials,) float32: reflected share of the sky at normal incidence."""
 
 
 Point = tuple[float, float, float]
@@ -81,14 +85,14 @@ Point = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """Triangles that know their class and material.
+    """Triangles with a class and a material each.
 
     Attributes:
         vertices: (V, 3) float32, meters, x forward, y left, z up.
-        triangles: (T, 3) uint32 vertex numbers; the winding is free, normals are turned to whoever looks.
+        triangles: (T, 3) uint32 vertex indices in any winding; `Snapshot.cast` turns normals towards the ray origin.
         material: (T,) uint8 `Material` ids.
         classes: (T,) uint8 label ids.
-        swing: (V,) float32, how far a vertex moves along x per unit of stride: legs and arms of walkers.
+        swing: (V,) float32 displacement of a vertex along x per unit of stride, for legs and arms of pedestrians.
     """
 
     vertices: Floats
@@ -99,7 +103,7 @@ class Mesh:
 
 
 def mesh(vertices: npt.ArrayLike, triangles: npt.ArrayLike, material: Material, label: int) -> Mesh:
-    """A mesh of one material and one class from (V, 3) vertices and (T, 3) vertex numbers."""
+    """A mesh of one material and one class from (V, 3) vertices and (T, 3) vertex indices."""
     points = np.asarray(vertices, np.float32).reshape(-1, 3)
     faces = np.asarray(triangles, np.uint32).reshape(-1, 3)
     count = len(faces)
@@ -108,7 +112,7 @@ def mesh(vertices: npt.ArrayLike, triangles: npt.ArrayLike, material: Material, 
 
 
 def join(parts: Sequence[Mesh]) -> Mesh:
-    """One mesh out of several."""
+    """Join several meshes into one."""
     offsets = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
     triangles = [part.triangles + np.uint32(offset) for part, offset in zip(parts, offsets, strict=True)]
     return Mesh(
@@ -121,14 +125,14 @@ def join(parts: Sequence[Mesh]) -> Mesh:
 
 
 def moved(part: Mesh, x: float = 0.0, y: float = 0.0, z: float = 0.0, heading: float = 0.0) -> Mesh:
-    """The mesh turned by `heading` radians about z, then shifted by meters."""
+    """The mesh rotated by `heading` radians about z, then translated by (x, y, z) meters."""
     c, s = np.cos(heading), np.sin(heading)
     turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], np.float32)
     return replace(part, vertices=part.vertices @ turn.T + np.array([x, y, z], np.float32))
 
 
 def swinging(part: Mesh, pivot: float, amount: float) -> Mesh:
-    """The mesh as a limb that swings about the height `pivot`: `amount` is the shear per meter below it."""
+    """The mesh as a limb that swings about the height `pivot`; `amount` is the shear per meter below the pivot."""
     return replace(part, swing=((pivot - part.vertices[:, 2]) * amount).astype(np.float32))
 
 
@@ -145,14 +149,14 @@ def box(size: Point, center: Point, material: Material, label: int) -> Mesh:
 
 
 def boxes(size: Point, centers: npt.ArrayLike, material: Material, label: int) -> Mesh:
-    """Many equal boxes at (n, 3) centers: pickets, bollards, steps."""
+    """Equal boxes at (n, 3) centers, such as pickets."""
     where = np.asarray(centers, np.float32).reshape(-1, 1, 3)
     faces = _BOX[None] + (8 * np.arange(len(where), dtype=np.uint32))[:, None, None]
     return mesh(_CORNERS * as_float32(size) + where, faces, material, label)
 
 
 def frustum(bottom: npt.ArrayLike, top: npt.ArrayLike, material: Material, label: int) -> Mesh:
-    """A solid between two rings of the same number of points, (n, 3) each, closed by fans."""
+    """A solid between two rings of n points each, (n, 3), closed by triangle fans."""
     low, high = np.asarray(bottom, np.float32), np.asarray(top, np.float32)
     n = len(low)
     i = np.arange(n)
@@ -172,7 +176,7 @@ def slab(profile: npt.ArrayLike, width: float, material: Material, label: int) -
 
 
 def rod(start: Point, end: Point, radii: tuple[float, float], material: Material, label: int, sides: int = 8) -> Mesh:
-    """A round bar, tapering from radii[0] at `start` to radii[1] at `end`."""
+    """A truncated cone of radius radii[0] at `start` and radii[1] at `end`."""
     a, b = as_float32(start), as_float32(end)
     axis = (b - a) / max(float(np.linalg.norm(b - a)), 1e-6)
     across = np.cross(axis, [1.0, 0.0, 0.0] if abs(axis[0]) < 0.9 else [0.0, 1.0, 0.0])
@@ -213,7 +217,7 @@ def ball(radii: Point, center: Point, material: Material, label: int, rings: int
 
 
 def rough(part: Mesh, amount: float, rng: np.random.Generator) -> Mesh:
-    """The mesh with every vertex pushed about by up to `amount` meters."""
+    """The mesh with every vertex coordinate displaced by up to ± `amount` meters."""
     push = rng.uniform(-amount, amount, part.vertices.shape).astype(np.float32)
     return replace(part, vertices=part.vertices + push)
 
@@ -225,16 +229,16 @@ COLUMNS = 14
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A mesh put somewhere, with its own colors.
+    """A mesh at a pose in the world, with its own colors.
 
     Attributes:
-        mesh: in its local frame.
-        x, y, z: its origin in the world, meters.
-        heading: radians about z.
-        seed: in [0, 1), what makes its texture different from its neighbor's.
-        first, second: linear RGB in [0, 1].
-        stride: how far along x a walker's limbs have swung, meters per meter of limb.
-        lit: whether its lamps burn at night.
+        mesh: the mesh in its local frame.
+        x, y, z: origin in the world, meters.
+        heading: rotation about z, radians.
+        seed: in [0, 1), varies the texture between instances; signs store a height in it.
+        first, second: colors, linear RGB in [0, 1].
+        stride: swing of a pedestrian's limbs along x, meters per meter of limb.
+        lit: whether its lamps are on.
         speed: meters per second along its heading.
     """
 
@@ -253,7 +257,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Instances as the arrays that a ray caster wants: see `Mesh`; `instance` (T,) numbers the rows of `table`."""
+    """Instances as arrays for a ray caster, fields as in `Mesh`; `instance` (T,) indexes the rows of `table`."""
 
     vertices: Floats
     triangles: npt.NDArray[np.uint32]
@@ -264,7 +268,7 @@ class Batch:
 
 
 def place(instances: Sequence[Instance]) -> Batch:
-    """Put instances into the world."""
+    """Transform instances into the world and join them into one batch."""
     if not instances:
         return Batch(
             np.empty((0, 3), np.float32), np.empty((0, 3), np.uint32), np.empty(0, np.uint8), np.empty(0, np.uint8),
@@ -283,7 +287,7 @@ def place(instances: Sequence[Instance]) -> Batch:
 
 
 def merge(batches: Sequence[Batch]) -> Batch:
-    """One batch out of several."""
+    """Join several batches into one."""
     vertices = np.cumsum([0, *(len(batch.vertices) for batch in batches[:-1])])
     rows = np.cumsum([0, *(len(batch.table) for batch in batches[:-1])])
     return Batch(
@@ -298,11 +302,11 @@ def merge(batches: Sequence[Batch]) -> Batch:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """What n rays met.
+    """Nearest hits of n rays.
 
     Attributes:
-        distance: (n,) float32 in units of the ray's direction vector, inf where nothing was met.
-        ray: (k,) int64, the rays that met something; in order of material; everything below has k rows.
+        distance: (n,) float32 in units of the ray's direction vector, inf for a ray without a hit.
+        ray: (k,) int64 indices of the rays with a hit, sorted by material; the fields below have k rows.
         point: (k, 3) float32 in the world.
         normal: (k, 3) float32, unit, turned towards the ray's origin.
         material, classes: (k,) uint8.
@@ -319,10 +323,10 @@ class Hits:
 
 
 class Layer:
-    """A batch that rays can be cast at."""
+    """A batch with its ray caster."""
 
     def __init__(self, batch: Batch, threads: int) -> None:
-        """Build the ray caster's tree; `threads` as Embree counts them, 0 for all cores."""
+        """Build the acceleration structure of the ray caster; `threads` is its number of threads, 0 for all cores."""
         self.batch = batch
         self.caster = o3d.t.geometry.RaycastingScene(nthreads=threads)
         if len(batch.triangles):
@@ -332,10 +336,10 @@ class Layer:
 
 
 class Snapshot:
-    """The world at one instant: what stands still and what moves."""
+    """The scene at one time: layers of static and moving objects."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
-        """Layers without triangles are left out; one at least must have some."""
+        """Combine layers; those without triangles are ignored, and at least one must have triangles."""
         self.layers = [layer for layer in layers if len(layer.batch.triangles)]
         batches = [layer.batch for layer in self.layers]
         rows = np.cumsum([0, *(len(batch.table) for batch in batches[:-1])])
@@ -350,7 +354,7 @@ class Snapshot:
         ray = np.flatnonzero(distance < np.inf)
         material = self._material[triangle[ray]]
         ray = ray[np.argsort(material, kind="stable")]
-        # take(): NumPy gathers rows by it several times faster than by an index.
+        # NumPy gathers rows several times faster with take() than with an index.
         triangle, t = triangle.take(ray), distance.take(ray)
         normal, way = normal.take(ray, axis=0), directions.take(ray, axis=0)
         start = np.broadcast_to(origins, directions.shape) if origins.ndim == 1 else origins.take(ray, axis=0)
@@ -366,7 +370,7 @@ class Snapshot:
         return Hits(distance, ray, point, normal, self._material.take(triangle), self._classes.take(triangle), rows)
 
     def _nearest(self, rays: Floats) -> tuple[Floats, npt.NDArray[np.uint32], Floats]:
-        """Distance (n,), triangle number (n,) among all layers, and normal (n, 3) of the nearest hit of every ray."""
+        """Distance (n,), triangle index (n,) over all layers, and normal (n, 3) of the nearest hit of every ray."""
         tensor, first = o3d.core.Tensor.from_numpy(rays), 0
         for number, layer in enumerate(self.layers):
             answer = layer.caster.cast_rays(tensor)
@@ -381,7 +385,7 @@ class Snapshot:
         return distance, triangles, normal
 
     def occluded(self, origins: Floats, direction: Floats) -> npt.NDArray[np.bool_]:
-        """Whether anything lies on the way from (n, 3) points towards one (3,) direction, or (n, 3) of them."""
+        """Whether rays from (n, 3) points along one (3,) direction, or (n, 3) directions, hit anything; (n,) bool."""
         rays = _rays(origins, np.broadcast_to(direction, origins.shape))
         blocked = np.zeros(len(rays), bool)
         for layer in self.layers:

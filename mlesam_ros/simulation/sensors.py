@@ -1,4 +1,8 @@
-"""The simulated camera, depth sensor, event camera and LiDAR, and their rig."""
+"""The simulated camera, depth sensor, event camera and LiDAR, and their rig.
+
+Each sensor model turns rendered light or ray hits into measurements: `expose` (camera), `simulate_depth`, `sweep`
+(LiDAR) and `crossings` (event camera).
+"""
 
 from __future__ import annotations
 
@@ -27,10 +31,10 @@ _OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
 
 def street_rig(size: tuple[int, int], event_size: tuple[int, int] | None = None) -> Rig:
-    """The street's rig for pictures of (height, width) pixels, 90 degrees wide; the event camera may have others.
+    """The rig for images of (height, width) pixels, 90 degrees wide; `event_size` is the size of the event camera.
 
-    The camera and the registered depth share `camera_optical_frame`; the event camera looks through the same lens
-    by a beam splitter, so its frame coincides; the LiDAR spins on the roof behind them.
+    The camera and the registered depth share `camera_optical_frame`. The event camera shares the lens of the camera by
+    a beam splitter, so its frame coincides. The LiDAR is mounted on the roof behind them.
     """
     height, width = size
     focal = width / 2
@@ -46,13 +50,13 @@ def street_rig(size: tuple[int, int], event_size: tuple[int, int] | None = None)
 
 
 DEPTH_RANGE = 40.0
-"""Meters beyond which the depth sensor sees a hole."""
+"""Range of the depth sensor in meters; pixels beyond it are holes."""
 _LEVELS = 4096
 _GAMMA = (255.0 * (np.arange(_LEVELS) / (_LEVELS - 1)) ** (1 / 2.2) + 0.5).astype(np.uint8)
 
 
 def pixel_rays(model: CameraModel, size: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Unit rays (h * w, 3) of an undistorted camera's pixels at another size, optical frame, and their z (h * w,)."""
+    """Unit rays (h * w, 3) of an undistorted camera's pixels at a given size, optical frame, and their z (h * w,)."""
     height, width = size
     u, v = np.meshgrid(
         (np.arange(width) + 0.5) * model.width / width, (np.arange(height) + 0.5) * model.height / height
@@ -66,7 +70,7 @@ def pixel_rays(model: CameraModel, size: tuple[int, int]) -> tuple[Floats, Float
 
 
 def turned(rays: Floats, pose: Transform) -> Floats:
-    """(n, 3) directions turned into the pose's target frame; BLAS does not promise to round alike on every machine."""
+    """(n, 3) directions rotated into the pose's target frame, without BLAS, as its rounding differs by platform."""
     out = np.empty_like(rays)
     x, y, z = rays.T
     for axis, row in enumerate(pose.rotation.astype(np.float32)):
@@ -75,7 +79,7 @@ def turned(rays: Floats, pose: Transform) -> Floats:
 
 
 def expose(light: Floats, weather: Weather, rng: np.random.Generator) -> RawImage:
-    """Expose (H, W, 3) linear radiance: lens blur, shot and read noise, saturation, gamma; `rgb8`."""
+    """Camera image of (H, W, 3) linear radiance: lens blur, saturation, shot and read noise, gamma; `rgb8`."""
     height, width = light.shape[:2]
     signal = as_float32(cv2.GaussianBlur(light, (3, 3), 0.45 * max(width / 512, 0.5)))
     signal *= weather.exposure
@@ -91,16 +95,16 @@ def expose(light: Floats, weather: Weather, rng: np.random.Generator) -> RawImag
 
 
 def simulate_depth(depth: Floats, gloss: Floats, weather: Weather, rng: np.random.Generator) -> RawImage:
-    """A depth picture in millimeters, `16UC1`, 0 where there is no answer.
+    """A depth image in millimeters, `16UC1`, 0 for holes.
 
-    Noise grows with the square of the distance, as in stereo. Holes: beyond `DEPTH_RANGE`, at depth edges, in mirrors
-    and by chance.
+    Noise grows with the square of the distance, as in stereo. Holes occur beyond `DEPTH_RANGE`, at depth edges, on
+    glossy surfaces, in fog and rain, and at random.
 
     Args:
-        depth: (H, W) true z in meters, inf where nothing is.
-        gloss: (H, W) mirrored share.
-        weather: how many pixels fail, and how far the sensor sees through fog and rain.
-        rng: this frame's chance.
+        depth: (H, W) ground truth z in meters, inf without a surface.
+        gloss: (H, W) reflected share of the sky at normal incidence.
+        weather: share of failing pixels, and extinction of fog and rain.
+        rng: random generator of this frame.
     """
     height, width = depth.shape
     z = np.where(np.isfinite(depth), depth, 0).astype(np.float32)
@@ -109,7 +113,7 @@ def simulate_depth(depth: Floats, gloss: Floats, weather: Weather, rng: np.rando
     near, far = cv2.erode(z, np.ones((3, 3), np.uint8)), cv2.dilate(z, np.ones((3, 3), np.uint8))
     edge = (far - near > 0.12 * z + 0.15) & (chance < 0.5)
     lost = weather.depth_holes + 2.5 * gloss
-    if weather.murk:  # light that fog scatters carries no contrast to match
+    if weather.murk:  # scattered light has no contrast for stereo matching
         lost = lost + (1 - np.exp(-weather.murk * z)) ** 2
     hole = (z <= 0.3) | (z > DEPTH_RANGE) | edge | (chance < lost)
     millimeters = np.where(hole, 0, np.clip(1000 * (z + noise), 1, 65535)).astype("<u2")
@@ -117,19 +121,19 @@ def simulate_depth(depth: Floats, gloss: Floats, weather: Weather, rng: np.rando
 
 
 POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4"), ("ring", "<u2"), ("time", "<f4")])
-"""One return: meters in the sensor's frame, intensity 0 … 255, beam number from below, seconds after the stamp."""
+"""One return: meters in the sensor frame, intensity 0 … 255, beam number from below, seconds after the stamp."""
 
 
 @dataclass(frozen=True)
 class SpinningLidar:
-    """The sensor's geometry.
+    """Geometry of the LiDAR.
 
     Attributes:
-        beams: number of lasers, evenly spread over `lowest` … `highest`.
+        beams: number of lasers, evenly spaced over `lowest` … `highest`.
         steps: firings per turn.
         lowest, highest: elevations in degrees.
         turn: seconds per turn. The front is measured at the stamp, the rear half a turn before and after.
-        reach: meters.
+        reach: maximum range in meters.
     """
 
     beams: int = 32
@@ -140,7 +144,7 @@ class SpinningLidar:
     reach: float = 100.0
 
     def rays(self) -> tuple[Floats, Floats]:
-        """Unit rays (steps * beams, 3) in the sensor's frame and their times (steps * beams,) in seconds."""
+        """Unit rays (steps * beams, 3) in the sensor frame and their times (steps * beams,) in seconds."""
         share = (np.arange(self.steps) + 0.5) / self.steps - 0.5
         azimuth = -2 * np.pi * share[:, None]
         elevation = np.radians(np.linspace(self.lowest, self.highest, self.beams))[None]
@@ -161,19 +165,19 @@ def sweep(
     weather: Weather,
     rng: np.random.Generator,
 ) -> PointCloud:
-    """What the receiver makes of a turn.
+    """Point cloud of one turn.
 
-    The signal is reflectance over squared range; weak ones are lost by chance. Intensity is calibrated for range.
+    The signal is reflectance over squared range; weak signals are lost at random. Intensity is calibrated for range.
 
     Args:
-        spinner: the sensor.
-        rays: of `spinner.rays()`, all firings.
-        times: of `spinner.rays()`.
+        spinner: geometry of the sensor.
+        rays: rays of `spinner.rays()`, all firings.
+        times: times of `spinner.rays()`.
         world_rays: (steps * beams, 3) the same directions in the world.
-        hits: what they met.
-        look: its surface.
-        weather: what the air and wet ground take.
-        rng: this turn's chance.
+        hits: nearest hits of the rays.
+        look: surface of the hits.
+        weather: attenuation by the air and by wet ground.
+        rng: random generator of this turn.
     """
     distance = hits.distance[hits.ray]
     facing = -np.einsum("ij,ij->i", world_rays[hits.ray], hits.normal)
@@ -202,20 +206,20 @@ def sweep(
 
 
 def jitter_pose(spread: tuple[float, float], rng: np.random.Generator) -> Transform:
-    """A loose mounting's error at one instant: small rotations and translations that nobody knows of.
+    """Random pose error of a loose mounting, absent from the calibration: a small rotation and translation.
 
     Args:
         spread: standard deviations about and along each axis, radians and meters.
-        rng: the chance.
+        rng: random generator.
     """
     x, y, z = rng.normal(0, spread[0], 3)
     turn = np.array([[1, -z, y], [z, 1, -x], [-y, x, 1]])
-    rotation, _ = np.linalg.qr(turn)  # the nearest that is one, up to the signs of its columns
+    rotation, _ = np.linalg.qr(turn)  # orthonormal, up to the signs of the columns
     return Transform(rotation * np.sign(np.diag(rotation)), rng.normal(0, spread[1], 3))
 
 
 def _wet(hits: Hits, rain: float) -> Floats:
-    """Water on flat ground throws the beam forwards: (k,) what is left of the echo."""
+    """Remaining share (k,) of each echo; water on flat ground reflects the beam away from the sensor."""
     paved = (hits.material == Material.GROUND) | (hits.material == Material.SLAB)
     return 1 - np.float32(0.65 * rain) * (paved & (hits.normal[:, 2] > 0.7))
 
@@ -224,16 +228,16 @@ def _attenuate(
     ray: npt.NDArray[np.int64], measured: Floats, strength: Floats, distance: Floats, weather: Weather,
     rng: np.random.Generator,
 ) -> tuple[npt.NDArray[np.int64], Floats, Floats]:  # fmt: skip
-    """Drops answer instead of what is behind them: weak echoes within a few meters.
+    """Add weak echoes of fog and rain drops within a few meters; each replaces the echo of its ray.
 
     Args:
-        ray, measured, strength: the echoes without drops.
-        distance: (n,) of what every ray would meet.
-        weather: the denser the air and the harder the rain, the more.
-        rng: this turn's chance.
+        ray, measured, strength: echoes without drops: ray index, range in meters, intensity.
+        distance: (n,) range of the nearest hit of every ray, meters.
+        weather: the number of drop echoes grows with extinction and rain.
+        rng: random generator of this turn.
 
     Returns:
-        The echoes with them.
+        `ray`, `measured` and `strength` with the echoes of drops.
     """
     share = 1 - np.exp(-weather.murk - 0.02 * weather.rain)
     spread = 1.5 + 4.0 / (1 + 40 * weather.murk)
@@ -251,16 +255,16 @@ def _attenuate(
 
 
 THRESHOLD = 0.22
-"""Change of ln(light) that makes an event; about 25 %."""
+"""Change of ln(luminance) that triggers an event; about 25 %."""
 _MISMATCH = 0.04
 _MOST = 12
-"""Events of one pixel within one segment; more are lost, as in a sensor's refractory time."""
+"""Maximum number of events of one pixel in one segment; further events are lost, as in the refractory period."""
 _LUMA = as_float32([0.2126, 0.7152, 0.0722])
 
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """n events in order of time.
+    """n events, sorted by time.
 
     Attributes:
         x, y: (n,) uint16 pixels.
@@ -275,13 +279,13 @@ class EventBatch:
 
 
 def log_light(light: Floats, weather: Weather) -> Floats:
-    """ln(luminance + floor) of (h, w, 3) radiance: what a pixel compares."""
+    """Log intensity (h, w) of (h, w, 3) radiance, ln(luminance + floor); its changes trigger events."""
     luma: Floats = light @ _LUMA
     return np.log(luma + np.float32(weather.event_floor))
 
 
 def draw_thresholds(size: tuple[int, int], rng: np.random.Generator) -> Floats:
-    """Every pixel's own threshold, (H, W): no two are quite alike."""
+    """Random event threshold of every pixel, (H, W)."""
     return np.float32(THRESHOLD) * (1 + np.float32(_MISMATCH) * rng.standard_normal(size, np.float32))
 
 
@@ -290,15 +294,15 @@ def crossings(
 ) -> EventBatch:
     """The events between two renderings.
 
-    Every pixel starts at a random place between its thresholds, which is where a sensor that has run for a while is.
+    Every pixel starts at a random phase between two thresholds, as in a sensor that has been running for a while.
 
     Args:
-        before: (H, W) of `log_light`.
-        after: the same, later.
-        thresholds: (H, W) of `draw_thresholds`.
-        duration: nanoseconds between them; beyond 65 ms times come in steps of 2 microseconds, and so on.
-        weather: the background noise, and the rain.
-        rng: this segment's chance.
+        before: (H, W) result of `log_light` at the start.
+        after: (H, W) result of `log_light` at the end.
+        thresholds: (H, W) result of `draw_thresholds`.
+        duration: nanoseconds between the renderings; from 65 ms on, event times are multiples of 2 us, and so on.
+        weather: background noise and rain.
+        rng: random generator of this segment.
     """
     change = (after - before).ravel()
     threshold = thresholds.ravel()
@@ -318,7 +322,7 @@ def crossings(
         drops = splashes((before.shape[0], before.shape[1]), weather.rain, duration, rng)
         pixel, time = np.concatenate([pixel, drops.pixel]), np.concatenate([time, drops.share])
         polarity = np.concatenate([polarity, drops.polarity])
-    # A live sensor's clock ticks in microseconds, EVT3 carries no less; 16 bits are sorted fastest.
+    # Event cameras and EVT3 have a resolution of 1 us; 16-bit times are sorted fastest.
     step = 1 + duration // (1000 << 16)
     ticks = (time * ((duration // 1000 - 1) // step)).astype(np.uint16)
     order = np.argsort(ticks, kind="stable")

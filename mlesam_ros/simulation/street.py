@@ -1,4 +1,7 @@
-"""The tiles of a street and the traffic on it."""
+"""The tiles of a street and its traffic.
+
+`tile` furnishes a piece of the street with static objects, `movers` places vehicles, cyclists and pedestrians.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +35,12 @@ from mlesam_ros.simulation.street_layout import CURB, LAMP_PITCH, SIDE_STREET, T
 from mlesam_ros.simulation.textures import STATICS, pick, vivid
 
 _REACH = 130.0
-"""How far the ground goes to either side, meters."""
+"""Extent of the ground to either side, meters."""
 _SIDES = (1, -1)
 
 
 def tile(plan: StreetLayout, seed: int, number: int) -> Batch:
-    """Furnish tile `number`, TILE * number … TILE * (number + 1) meters; the same for the same arguments."""
+    """Furnish tile `number`, TILE * number … TILE * (number + 1) meters; deterministic for given arguments."""
     rng = np.random.default_rng([seed, 101, number + 1_000_000])
     start = TILE * number
     open_left, open_right = (bool(rng.uniform() < 0.22) for _ in _SIDES)
@@ -57,7 +60,7 @@ def tile(plan: StreetLayout, seed: int, number: int) -> Batch:
 
 
 def _at(plan: StreetLayout, s: float, d: float) -> tuple[float, float, float]:
-    """World x, y and heading of street coordinates."""
+    """World x, y and heading of street coordinates (s, d)."""
     heading = plan.heading(s)
     return float(s - d * np.sin(heading)), float(plan.bend(s) + d * np.cos(heading)), heading
 
@@ -72,7 +75,7 @@ def _ground(plan: StreetLayout, start: float, openings: tuple[bool, bool, bool],
 def _strip(
     plan: StreetLayout, s0: float, s1: float, d0: float, d1: float, height: float, material: Material, label: int
 ) -> Instance:
-    """A raised strip that follows the bend."""
+    """A raised strip that follows the bend of the street, `s0` … `s1` by `d0` … `d1` meters."""
     stations = np.linspace(s0, s1, max(2, int((s1 - s0) / 6) + 1))
     pieces = []
     for a, b in pairwise(stations):
@@ -88,7 +91,7 @@ def _pavement(plan: StreetLayout, s0: float, s1: float, side: int, rng: np.rando
 
 
 def _plots(plan: StreetLayout, s0: float, s1: float, side: int, rng: np.random.Generator) -> list[Instance]:
-    """Houses and gardens from curb-side view left to right."""
+    """Houses and gardens on one side, in order of s."""
     things: list[Instance] = []
     s = s0 + 0.2
     while s < s1 - 5:
@@ -136,7 +139,7 @@ def _garden(plan: StreetLayout, s: float, width: float, side: int, rng: np.rando
 
 
 def _curbside(plan: StreetLayout, s0: float, s1: float, side: int, rng: np.random.Generator) -> list[Instance]:
-    """Trees, signs, bins, bollards and bicycles along the curb, one every few meters."""
+    """Trees, signs, bins, bollards, bicycles and bus shelters along the curb, one every few meters."""
     things: list[Instance] = []
     avenue = rng.uniform() < 0.5
     s = s0 + rng.uniform(2, 6)
@@ -206,7 +209,7 @@ def _standing(plan: StreetLayout, s0: float, s1: float, side: int, rng: np.rando
 
 
 def _crossing(plan: StreetLayout, start: float, rng: np.random.Generator) -> list[Instance]:
-    """Traffic lights (or none) and people who wait at a pedestrian crossing."""
+    """Optional traffic lights, and pedestrians waiting at a crossing."""
     things: list[Instance] = []
     lights, phase = rng.uniform() < 0.8, int(rng.integers(3))
     for side in _SIDES:
@@ -222,7 +225,7 @@ def _crossing(plan: StreetLayout, start: float, rng: np.random.Generator) -> lis
 
 
 def _skyline(plan: StreetLayout, start: float, rng: np.random.Generator) -> list[Instance]:
-    """Taller houses and trees behind the front row."""
+    """Buildings and trees behind the front row."""
     things: list[Instance] = []
     for side in _SIDES:
         for _ in range(3):
@@ -236,9 +239,9 @@ def _skyline(plan: StreetLayout, start: float, rng: np.random.Generator) -> list
 
 
 BEHIND, AHEAD = 45.0, 130.0
-"""How far from the ego car movers are placed, meters along the street."""
+"""Distances from the ego vehicle within which movers are placed, meters along the street."""
 _CLEAR = 9.0
-"""No vehicle of the ego car's own lane comes closer than this, meters."""
+"""Minimum distance in meters between the ego vehicle and vehicles in its lane."""
 
 
 @dataclass(frozen=True)
@@ -246,12 +249,12 @@ class Stream:
     """Movers of one kind in one lane.
 
     Attributes:
-        number: tells streams of a street apart.
+        number: index of the stream; seeds its movers.
         kind: "vehicle", "cycle" or "person".
         d: meters to the left of the center line.
         speed: meters per second, negative against x.
-        pitch: mean meters from one to the next.
-        share: part of the places that is taken.
+        pitch: mean distance between places, meters.
+        share: share of occupied places.
     """
 
     number: int
@@ -263,7 +266,7 @@ class Stream:
 
 
 def draw_streams(plan: StreetLayout, ego: Ego, rng: np.random.Generator) -> tuple[Stream, ...]:
-    """The streams of a random street. The ego car's lane moves at its speed, so nobody is run over."""
+    """Random streams of a street. The ego vehicle's lane moves at its speed, so that there are no collisions."""
     lanes = [side * (lane + 0.5) * plan.lane for side in (1, -1) for lane in range(plan.lanes)]
     streams: list[Stream] = []
     for d in lanes:
@@ -285,13 +288,13 @@ def draw_streams(plan: StreetLayout, ego: Ego, rng: np.random.Generator) -> tupl
 
 
 def movers(plan: StreetLayout, ego: Ego, streams: tuple[Stream, ...], seed: int, t: float) -> Batch:
-    """All movers near the ego car at t seconds."""
+    """All movers near the ego vehicle at t seconds."""
     return place([thing for stream in streams for thing in _members(plan, ego, stream, seed, t)])
 
 
 @lru_cache(maxsize=4096)
 def _looks(seed: int, stream: Stream, k: int) -> tuple[bool, float, float, Instance]:
-    """Whether place k of a stream is taken, its two jitters in [-1, 1], and what it looks like at the origin."""
+    """Whether place k of a stream is occupied, its two jitters in [-1, 1], and its instance at the origin."""
     rng = np.random.default_rng([seed, 202, stream.number, k + 1_000_000])
     taken, along, across = bool(rng.uniform() < stream.share), *(float(j) for j in rng.uniform(-1, 1, 2))
     if stream.kind == "person":

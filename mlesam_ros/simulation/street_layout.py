@@ -1,4 +1,4 @@
-"""Layout of a street from a seed, and the motion of the vehicle along it."""
+"""Random layout of a street, and the motion of the ego vehicle along it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.simulation.scene import Floats
 
 TILE = 48.0
-"""Length in meters of the pieces that the street is furnished in."""
+"""Length in meters of a tile, the piece in which the street is furnished."""
 LAMP_PITCH = 24.0
-"""Meters along the street from one lamp to the next; they alternate between the sides."""
+"""Distance in meters along the street between lamps, which alternate between the sides."""
 LAMP_HEIGHT = 6.6
-"""Meters above the road."""
+"""Height of the lamp heads above the road, meters."""
 SIDE_STREET = 9.0
 """Width in meters of a side street, which opens at the start of a tile."""
 ZEBRA = (11.0, 14.0)
-"""Where in a tile a pedestrian crossing lies, meters from its start."""
+"""Start and end of a pedestrian crossing in a tile, meters from the start of the tile."""
 CURB = 0.13
-"""Height of the pavement above the road, meters."""
+"""Height of the sidewalk above the road, meters."""
 
 
 @dataclass(frozen=True)
 class StreetLayout:
-    """Street coordinates are s along x and d to the left of the center line; the line is y = bend(x).
+    """Layout of a street. Street coordinates: s along x, d to the left of the center line y = bend(x).
 
     Attributes:
-        lanes: per direction, 1 or 2; traffic keeps right.
+        lanes: lanes per direction, 1 or 2; traffic keeps right.
         lane: width of a lane, meters.
         parking: width of the strip between lanes and curb on either side, meters; cars park where it is wide enough.
-        pavement: width of the pavements, meters.
+        pavement: width of the sidewalks, meters.
         sway: ((amplitude m, meters per radian, phase), …) of the sines that bend the center line.
-        wear: 0 … 1, how patched the asphalt and how faded the paint is.
+        wear: 0 … 1, share of patches in the asphalt and fading of the markings.
         brightness: albedo of the asphalt.
         urban: 0 … 1, share of plots with buildings.
     """
@@ -84,7 +84,7 @@ class StreetLayout:
         return self.curb + self.pavement
 
     def bend(self, x: Any) -> Any:
-        """The center line's y in meters at x meters, a number or an array."""
+        """Center line y in meters at x meters, a number or an array."""
         return sum(amplitude * np.sin(x / scale + phase) for amplitude, scale, phase in self.sway)
 
     def heading(self, x: float) -> float:
@@ -92,11 +92,11 @@ class StreetLayout:
         return float(np.arctan(sum(a / scale * np.cos(x / scale + phase) for a, scale, phase in self.sway)))
 
     def lateral(self, point: Floats) -> Floats:
-        """D in meters of (n, 3) world points."""
+        """Coordinate d in meters of (n, 3) world points."""
         return (point[:, 1] - self.bend(point[:, 0])).astype(np.float32)
 
     def lamp(self, number: Any) -> tuple[Any, Any, Any]:
-        """World position in meters of the heads of the street lamps with these numbers."""
+        """World position in meters of the street lamp heads with these numbers."""
         x = number * LAMP_PITCH + 17.0
         side = 1 - 2 * (number % 2)
         return x, self.bend(x) + side * (self.curb - 0.7), np.full_like(x, LAMP_HEIGHT)
@@ -104,14 +104,14 @@ class StreetLayout:
 
 @dataclass(frozen=True)
 class Ego:
-    """A car that keeps its lane.
+    """Motion of the ego vehicle, which keeps its lane.
 
     Attributes:
-        plan: the street it drives along.
+        plan: layout of the street.
         start: meters along the street at t = 0.
         speed: meters per second along x.
-        lane: d of its lane's middle, meters, negative: right of the center line.
-        phases: three phases of its swaying, pitching and rolling, radians.
+        lane: d of the lane center, meters; negative, right of the center line.
+        phases: phases of sway, pitch and roll, radians.
     """
 
     plan: StreetLayout
@@ -122,7 +122,7 @@ class Ego:
 
     @classmethod
     def draw(cls, plan: StreetLayout, rng: np.random.Generator) -> Ego:
-        """A random driver."""
+        """A random start, speed, lane and phases."""
         lane = -(int(rng.integers(plan.lanes)) + 0.5) * plan.lane
         a, b, c = (float(p) for p in rng.uniform(0, 2 * np.pi, 3))
         return cls(plan, float(rng.uniform(0, 2000)), float(rng.uniform(5, 11)), lane, (a, b, c))
@@ -132,7 +132,7 @@ class Ego:
         return self.start + self.speed * t
 
     def pose(self, t: float) -> Transform:
-        """odom_from_base at t seconds: base_link lies on the road, x forward, z up."""
+        """odom_from_base at t seconds; base_link lies on the road, x forward, z up."""
         x, (a, b, c) = self.along(t), self.phases
         y = self.plan.bend(x) + self.lane + 0.18 * np.sin(0.35 * t + a)
         yaw = self.plan.heading(x) + 0.18 * 0.35 / self.speed * np.cos(0.35 * t + a)

@@ -1,4 +1,7 @@
-"""Procedural textures of ground, walls and objects."""
+"""Procedural textures: color palettes, noise, and one texture function per `Material`.
+
+A texture function fills the `Surface` views of a `ShadingBatch` in place.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def linear(red: float, green: float, blue: float) -> Color:
 
 
 def pick(rng: np.random.Generator, palette: Sequence[Color], spread: float = 0.12) -> Color:
-    """One color of a palette, every channel scaled by up to ± spread."""
+    """A random color of a palette, every channel scaled by 1 ± spread at most."""
     color = palette[int(rng.integers(len(palette)))]
     r, g, b = (
         float(np.clip(c * s, 0.004, 0.95)) for c, s in zip(color, rng.uniform(1 - spread, 1 + spread, 3), strict=True)
@@ -30,7 +33,7 @@ def pick(rng: np.random.Generator, palette: Sequence[Color], spread: float = 0.1
 
 
 def vivid(rng: np.random.Generator) -> Color:
-    """Any hue, as clothes and vans come in."""
+    """A random color of any hue."""
     rgb = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.1, 0.9), rng.uniform(0.15, 0.95))
     return linear(*(255 * c for c in rgb))
 
@@ -59,12 +62,12 @@ SIGNALS = [linear(*c) for c in ((255, 40, 30), (255, 170, 30), (40, 240, 120))]
 
 
 SIZE = 512
-"""Texels per side; a power of two, the tile repeats."""
+"""Texels per side of a noise tile, a power of two; the tile repeats."""
 
 
 @lru_cache(maxsize=1)
 def _tiles() -> tuple[Floats, Floats]:
-    """A fine and a smooth tile, each (SIZE * SIZE,) float32 of mean 0 and deviation 1."""
+    """A fine and a smooth noise tile, each (SIZE * SIZE,) float32 of mean 0 and standard deviation 1."""
     rng = np.random.default_rng(20241206)
     spectrum = np.fft.rfft2(rng.standard_normal((SIZE, SIZE)))
     frequency = np.hypot(np.fft.fftfreq(SIZE)[:, None], np.fft.rfftfreq(SIZE)[None]) + 1 / SIZE
@@ -76,12 +79,12 @@ def _tiles() -> tuple[Floats, Floats]:
 
 
 def grain(u: Floats, v: Floats, per_meter: float) -> Floats:
-    """Fine noise at (n,) positions in meters, `per_meter` texels to the meter: mean 0, deviation 1."""
+    """Fine noise at (n,) positions in meters, `per_meter` texels per meter; mean 0, standard deviation 1."""
     return _tiles()[0][_index(u * np.float32(per_meter), v * np.float32(per_meter))]
 
 
 def cloudy(u: Floats, v: Floats, per_unit: float) -> Floats:
-    """Smooth noise, interpolated between texels: mean 0, deviation 1."""
+    """Smooth noise at (n,) positions, bilinear between texels; mean 0, standard deviation 1."""
     tile = _tiles()[1]
     a, b = u * np.float32(per_unit), v * np.float32(per_unit)
     fa, fb = a - np.floor(a), b - np.floor(b)
@@ -91,7 +94,7 @@ def cloudy(u: Floats, v: Floats, per_unit: float) -> Floats:
 
 
 def hashed(a: Floats, b: Floats) -> Floats:
-    """A number in [0, 1) for every pair of cell numbers, the same for the same pair."""
+    """Hash of every pair of cell indices as a number in [0, 1)."""
     x = np.floor(a).astype(np.int32).astype(np.uint32) * np.uint32(0x9E3779B1)
     x ^= np.floor(b).astype(np.int32).astype(np.uint32) * np.uint32(0x85EBCA77)
     x ^= x >> np.uint32(15)
@@ -109,18 +112,18 @@ def _index(a: Floats, b: Floats) -> npt.NDArray[np.int32]:
 
 @dataclass(frozen=True, slots=True)
 class ShadingBatch:
-    """The points of one material, in the frame of the thing that they belong to; all (n,) unless said otherwise.
+    """Input and output of a texture function: surface points of one material; arrays are (n,) unless noted.
 
     Attributes:
-        plan: the street.
-        lamps: whether it is dark enough for lamps.
-        world: (n, 3) meters.
-        x, y, z: meters in the thing's own frame.
-        normal: (n, 3) in the thing's own frame; textures may roughen it in place.
-        blur: meters that a pixel covers there.
-        seed, lit: of the thing.
-        first, second: (n, 3) its colors.
-        albedo, emission, gloss, classes: views of the `Surface` to fill; albedo is unset, the others hold defaults.
+        plan: layout of the street.
+        lamps: whether lamps are on.
+        world: (n, 3) positions in the world, meters.
+        x, y, z: positions in the local frame of the instance, meters.
+        normal: (n, 3) in the local frame, for `Material.LEAF` a view in the world; `leaf` changes it in place.
+        blur: width of a pixel at the point, meters.
+        seed, lit: attributes of the instance.
+        first, second: (n, 3) colors of the instance.
+        albedo, emission, gloss, classes: views of the `Surface` to fill; albedo is unset, the others have defaults.
     """
 
     plan: StreetLayout
@@ -141,7 +144,7 @@ class ShadingBatch:
     classes: npt.NDArray[np.uint8]
 
     def fade(self, size: float) -> Floats:
-        """How much of a detail `size` meters wide survives at this distance, 1 near to 0 far: it must not alias."""
+        """Contrast of a detail `size` meters wide at this distance, from 1 (near) to 0 (far), against aliasing."""
         return 1 / (1 + (self.blur * np.float32(2 / size)) ** 2)
 
     def tint(self, base: Floats, factor: Floats) -> None:
@@ -149,17 +152,17 @@ class ShadingBatch:
         np.multiply(base, np.maximum(factor, 0.05)[:, None], out=self.albedo)
 
     def put(self, where: npt.NDArray[np.bool_], color: npt.ArrayLike) -> None:
-        """Set the albedo where a mask (n,) holds, to one color (3,) or to rows of (n, 3) colors."""
+        """Set the albedo where a mask (n,) is true, to one color (3,) or to rows of (n, 3) colors."""
         value = np.asarray(color, np.float32)
         self.albedo[where] = value[where] if value.ndim == 2 else value
 
     def along(self) -> Floats:
-        """The horizontal coordinate along an upright face."""
+        """Horizontal coordinate along a vertical face."""
         return np.where(np.abs(self.normal[:, 0]) > np.abs(self.normal[:, 1]), self.y, self.x)
 
 
 def ground(p: ShadingBatch) -> None:
-    """Asphalt between the curbs and in side streets, rough grass beyond."""
+    """Asphalt with markings between the curbs and in side streets, rough grass beyond."""
     d = p.plan.lateral(p.world)
     far = np.abs(d)
     side_street = (p.x < SIDE_STREET) & (np.where(d > 0, p.first[:, 0], p.first[:, 1]) > 0.5)
@@ -207,7 +210,7 @@ def slab(p: ShadingBatch) -> None:
 
 
 def grass(p: ShadingBatch) -> None:
-    """Lawn, greener and drier in patches."""
+    """Lawn with green and dry patches."""
     blade, patch = grain(p.world[:, 0], p.world[:, 1], 50.0), cloudy(p.world[:, 0], p.world[:, 1], 6.0)
     tone = 1 + 0.35 * blade * p.fade(0.03) + 0.22 * patch
     dry = np.clip(0.35 + 0.3 * patch, 0, 1)[:, None]
@@ -215,7 +218,7 @@ def grass(p: ShadingBatch) -> None:
 
 
 def facade(p: ShadingBatch) -> None:
-    """Storeys of windows in brick or plaster; some ground floors are shops; by night some windows are lit."""
+    """Floors of windows in brick or plaster; some ground floors are shops; at night some windows are lit."""
     u, style = p.along(), np.mod(p.seed * 97.0, 1.0)
     stain = 0.1 * cloudy(u + 50 * p.seed, p.z, 3.0)
     plaster = 1 + stain + 0.05 * grain(u, p.z, 30.0) * p.fade(0.04)
@@ -258,14 +261,14 @@ def _panes(p: ShadingBatch, pane: npt.NDArray[np.bool_], a: Floats, dice: Floats
 
 
 def roof(p: ShadingBatch) -> None:
-    """Rows of tiles."""
+    """Rows of roof tiles."""
     rows = np.mod(np.abs(p.y) * 3.0, 1.0)
     tone = 1 + 0.25 * (rows - 0.5) * p.fade(0.3) + 0.1 * grain(p.x, p.y + p.z, 12.0) * p.fade(0.1)
     p.tint(p.second, tone)
 
 
 def _masonry(p: ShadingBatch, u: Floats) -> Floats:
-    """The relief of bricks or plaster, about 1."""
+    """Brightness factor of brickwork, about 1."""
     course = p.z / 0.085
     across = u / 0.25 + 0.5 * np.mod(np.floor(course), 2)
     joint = (course - np.floor(course) < 0.16) | (across - np.floor(across) < 0.06)
@@ -279,7 +282,7 @@ def brick(p: ShadingBatch) -> None:
 
 
 def concrete(p: ShadingBatch) -> None:
-    """Weathered concrete with a little of the first color."""
+    """Weathered concrete, tinted with the first color."""
     u = p.along()
     p.tint(0.4 * p.first + 0.18, 1 + 0.1 * grain(u, p.z + p.y, 25.0) * p.fade(0.05) + 0.12 * cloudy(u, p.z, 8.0))
 
@@ -288,7 +291,7 @@ _SKINS = np.array(SKINS, np.float32)
 
 
 def leaf(p: ShadingBatch) -> None:
-    """Foliage: leaves of many shades with dark gaps, and normals that point about."""
+    """Foliage: leaves of many shades with dark gaps and scattered normals."""
     x, y, z = np.abs(p.normal).T
     flat = z > 0.65
     u = np.where(flat | (y > x), p.world[:, 0], p.world[:, 1]) + 7 * p.seed
@@ -309,7 +312,7 @@ def bark(p: ShadingBatch) -> None:
 
 
 def paint(p: ShadingBatch) -> None:
-    """Lacquer, dusty towards the ground, with the line of a door."""
+    """Car paint, dusty towards the ground, with door seams."""
     dust = np.clip(0.55 - p.z, 0, 0.5)[:, None]
     p.albedo[:] = p.first * (1 - dust) + as_float32([0.12, 0.11, 0.09]) * dust
     seam = (np.abs(np.mod(p.x + 0.3, 1.1) - 0.55) < 0.012) & (np.abs(p.normal[:, 1]) > 0.7)
@@ -317,44 +320,44 @@ def paint(p: ShadingBatch) -> None:
 
 
 def glass(p: ShadingBatch) -> None:
-    """Panes: dark, but for what they mirror."""
+    """Window panes: dark except for reflections."""
     p.albedo[:] = as_float32([0.02, 0.024, 0.026])
 
 
 def rubber(p: ShadingBatch) -> None:
-    """Tyres, and everything else that is nearly black."""
+    """Tires and other nearly black parts."""
     p.tint(as_float32([0.025, 0.024, 0.024]), 1 + 0.2 * grain(p.x, p.z, 40.0) * p.fade(0.03))
 
 
 def headlamp(p: ShadingBatch) -> None:
-    """Headlamps, burning on whatever drives."""
+    """Headlamps, on for moving vehicles."""
     p.albedo[:] = as_float32([0.8, 0.8, 0.78])
     p.emission[:] = (2.5 if p.lamps else 0.5) * p.lit
 
 
 def taillamp(p: ShadingBatch) -> None:
-    """Tail lamps, burning on whatever drives."""
+    """Tail lamps, on for moving vehicles."""
     p.albedo[:] = as_float32([0.5, 0.02, 0.02])
     p.emission[:] = (0.5 if p.lamps else 0.25) * p.lit
 
 
 def wood(p: ShadingBatch) -> None:
-    """Boards in the second color."""
+    """Wooden boards in the second color."""
     p.tint(p.second, 1 + 0.2 * grain(p.x * 2 + p.y * 2, p.z * 0.3, 30.0) * p.fade(0.05))
 
 
 def metal(p: ShadingBatch) -> None:
-    """Dull lacquered metal in the first color."""
+    """Dull painted metal in the first color."""
     p.tint(0.7 * p.first + 0.08, 1 + 0.06 * grain(p.x + p.y, p.z, 20.0) * p.fade(0.06))
 
 
 def post(p: ShadingBatch) -> None:
-    """Galvanised steel."""
+    """Galvanized steel."""
     p.tint(as_float32([0.22, 0.23, 0.23]), 0.6 + np.mod(p.seed * 57, 1.0))
 
 
 def sign(p: ShadingBatch) -> None:
-    """A rim and a glyph on the face; the back is bare metal. Number plates are white."""
+    """Traffic sign: rim and glyph on the face, bare metal on the back. License plates are white."""
     height = p.z - 4 * p.seed
     rim = np.hypot(p.y, height) > 0.27
     glyph = (np.abs(p.y) < 0.05 + 0.08 * np.mod(p.seed * 31, 1.0)) & (np.abs(height) < 0.15)
@@ -384,7 +387,7 @@ def trousers(p: ShadingBatch) -> None:
 
 
 def skin(p: ShadingBatch) -> None:
-    """Faces."""
+    """Skin in one of `SKINS`."""
     p.albedo[:] = _SKINS[(p.seed * len(_SKINS)).astype(int)]
 
 
@@ -395,7 +398,7 @@ def streetlamp(p: ShadingBatch) -> None:
 
 
 def cargo(p: ShadingBatch) -> None:
-    """Printed panels: lorry bodies and advertisements."""
+    """Printed panels: truck bodies and advertisements."""
     u = p.along()
     block = hashed(u / 0.9 + 100 * p.seed, p.z / 0.7) < 0.35
     banner = (np.mod(p.z + p.seed, 1.7) < 0.5) & (p.seed > 0.4)
@@ -404,7 +407,7 @@ def cargo(p: ShadingBatch) -> None:
 
 
 def coach(p: ShadingBatch) -> None:
-    """A bus: a band of windows between pillars, and a stripe."""
+    """Bus body: a band of windows between pillars, and a stripe."""
     u = p.along()
     p.albedo[:] = p.first
     p.put((p.z > 0.8) & (p.z < 1.15), p.second)
@@ -419,14 +422,13 @@ def coach(p: ShadingBatch) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """k surface points.
+    """Optical properties of k surface points.
 
     Attributes:
-        albedo: (k, 3) float32 linear RGB; where `emission` is not 0 also the color of its light.
+        albedo: (k, 3) float32 linear RGB; where `emission` is not 0 also the color of the emitted light.
         emission: (k,) float32 radiance.
-        gloss: (k,) float32, mirrored share of the sky at normal incidence.
-        sheen: (k,) float32, how much of what gloss and grazing light mirror is left by roughness: 1 on dry things,
-            whose gloss says it all.
+        gloss: (k,) float32, reflected share of the sky at normal incidence.
+        sheen: (k,) float32, factor of roughness on the whole reflection, Fresnel term included; 1 on dry surfaces.
         classes: (k,) uint8 label ids.
     """
 
@@ -438,13 +440,13 @@ class Surface:
 
 
 def surface(hits: Hits, plan: StreetLayout, pixel: float, lamps: bool) -> Surface:
-    """Texture what rays met.
+    """Texture the hits of rays.
 
     Args:
-        hits: in order of material; normals of rough materials are bent in place.
-        plan: the street, for its ground.
+        hits: hits sorted by material; normals of foliage are changed in place.
+        plan: layout of the street, for the ground.
         pixel: angle between neighboring rays, radians.
-        lamps: whether it is dark enough for lamps.
+        lamps: whether lamps are on.
     """
     k = len(hits.ray)
     dark, matt = np.zeros(k, np.float32), np.ones(k, np.float32)

@@ -1,4 +1,4 @@
-"""Weather, rain, and faults of sensors."""
+"""Weather, sensor faults, and the effects of rain on surfaces, images and events."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from mlesam_ros.simulation.scene import Color, Floats, Hits, Material, as_float3
 from mlesam_ros.simulation.textures import Surface, cloudy
 
 WEATHERS = ("cloud", "fog", "night", "rain", "sun")
-"""DELIVER's five, in its order."""
+"""The five weather conditions of DELIVER, in its order."""
 _SYNONYMS = {"day": "sun"}
 
 
 @dataclass(frozen=True)
 class Weather:
-    """Light in linear units in which a white wall in the noon sun sends out about 3.
+    """Light, air and noise; in its linear units a white wall in the noon sun has a radiance of about 3.
 
     Attributes:
         name: one of `WEATHERS`.
         sun: unit vector towards the sun (or moon).
-        sunlight: linear RGB irradiance of a surface that faces it.
+        sunlight: linear RGB irradiance of a surface facing the sun.
         skylight: linear RGB irradiance from the open sky.
         zenith, horizon: linear RGB of the sky.
-        clouds: share of the sky that clouds cover.
+        clouds: share of the sky covered by clouds.
         haze: extinction of the air for visible light, 1/m.
         lamps: strength of street lamps; 0 by day.
-        headlamps: strength of the ego car's headlamps; 0 by day.
+        headlamps: strength of the ego vehicle's headlamps; 0 by day.
         exposure: factor from radiance to the camera's full well.
         camera_noise: read noise, as a share of the full well.
         shot_noise: noise per root of the signal, both as shares of the full well.
-        event_floor: radiance below which the event camera's pixels see nothing.
+        event_floor: radiance added to the luminance before the logarithm; masks changes of darker light.
         event_noise: spurious events per pixel and second.
-        depth_holes: share of the depth camera's pixels that fail for no visible reason.
-        murk: extinction of the air for active sensors, 1/m; 0 where only the eye would notice any.
-        rain: 0 … 1, how hard it rains.
-        shadows: whether the sun throws any; where clouds spread its light it does not.
+        depth_holes: share of the depth sensor's pixels that fail at random.
+        murk: extinction of the air for depth sensor, LiDAR and the view of the sky, 1/m; 0 for ordinary haze.
+        rain: strength of the rain, 0 … 1.
+        shadows: whether the sun casts shadows; false where clouds or fog diffuse its light.
     """
 
     name: str
@@ -65,10 +65,10 @@ class Weather:
 
 
 def weather_name(name: str) -> str:
-    """The weather's own name; `day` is a synonym of `sun`.
+    """Name of the weather in `WEATHERS`; `day` is a synonym of `sun`.
 
     Raises:
-        ConfigError: no such weather.
+        ConfigError: the weather does not exist.
     """
     own = _SYNONYMS.get(name, name)
     if own not in WEATHERS:
@@ -80,7 +80,7 @@ def draw_weather(name: str, rng: np.random.Generator) -> Weather:
     """Random weather of one kind.
 
     Raises:
-        ConfigError: no such weather.
+        ConfigError: the weather does not exist.
     """
     return _DRAW[weather_name(name)](rng)
 
@@ -126,7 +126,7 @@ def _night(rng: np.random.Generator) -> Weather:
 
 
 def _cloud(rng: np.random.Generator) -> Weather:
-    """Heavy clouds from horizon to horizon: little sun, flat light."""
+    """Overcast sky: little sun, diffuse light."""
     dim = float(rng.uniform(0.45, 0.8))
     return Weather(
         name="cloud", sun=_towards(float(rng.uniform(0.4, 1.1)), float(rng.uniform(0, 2 * np.pi))),
@@ -139,7 +139,7 @@ def _cloud(rng: np.random.Generator) -> Weather:
 
 
 def _fog(rng: np.random.Generator) -> Weather:
-    """Fog in which things keep 5 % of their contrast at 40 to 85 m (Koschmieder: 3 over the extinction)."""
+    """Fog with a visual range of 40 to 85 m: 5 % contrast at 3 / extinction (Koschmieder)."""
     murk, dim = float(rng.uniform(0.035, 0.08)), float(rng.uniform(0.5, 0.8))
     white = _tint((0.86, 0.89, 0.92), dim)
     return Weather(
@@ -152,7 +152,7 @@ def _fog(rng: np.random.Generator) -> Weather:
 
 
 def _rain(rng: np.random.Generator) -> Weather:
-    """A dark sky, wet streets, drops in front of every lens."""
+    """Rain: dark sky, wet streets, drops in front of every sensor."""
     rain, dim = float(rng.uniform(0.5, 1.0)), float(rng.uniform(0.3, 0.55))
     return Weather(
         name="rain", sun=_towards(float(rng.uniform(0.4, 1.1)), float(rng.uniform(0, 2 * np.pi))),
@@ -172,22 +172,22 @@ _DRAW: dict[str, Callable[[np.random.Generator], Weather]] = {
 
 NO_FAULT = "none"
 FAULTS = (NO_FAULT, "motionblur", "overexposure", "underexposure", "lidarjitter", "eventlowres")
-"""No fault, then DELIVER's five under the names of its folders."""
+"""No fault, then the five faults of DELIVER, named as its folders."""
 _LOW_RES = 512 / 1042
-"""DELIVER's low-resolution events have 512 pixels where its pictures have 1042."""
+"""Ratio of the low event resolution to the image resolution of DELIVER: 512 to 1042 pixels."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong.
+    """A sensor fault.
 
     Attributes:
         name: one of `FAULTS`.
         exposure: factor on the camera's exposure.
         gain_noise: factor on the camera's read noise.
-        shutter: seconds for which the camera's shutter stays open, 0 for an instant.
+        shutter: exposure time of the camera in seconds, 0 for no motion blur.
         shake: standard deviation of the LiDAR's rotation, radians, and of its translation, meters, about each axis.
-        event_share: pixels per side of the event camera, as a share of the camera's.
+        event_share: ratio of the event camera's resolution per side to the camera's.
     """
 
     name: str = NO_FAULT
@@ -198,16 +198,16 @@ class Fault:
     event_share: float = 1.0
 
     def exposed(self, weather: Weather) -> Weather:
-        """The weather as a camera with this fault exposes it."""
+        """The weather with the exposure and read noise of a camera with this fault."""
         noise = weather.camera_noise * self.gain_noise
         return replace(weather, exposure=weather.exposure * self.exposure, camera_noise=noise)
 
 
 def fault_name(name: str) -> str:
-    """The name itself.
+    """Check and return the name of a fault.
 
     Raises:
-        ConfigError: no such fault.
+        ConfigError: the fault does not exist.
     """
     if name not in FAULTS:
         raise ConfigError(f"fault {name!r} is not known; the street has {', '.join(FAULTS)}.")
@@ -218,7 +218,7 @@ def draw_fault(name: str, rng: np.random.Generator) -> Fault:
     """A fault of random severity.
 
     Raises:
-        ConfigError: no such fault.
+        ConfigError: the fault does not exist.
     """
     fault_name(name)
     if name == "motionblur":
@@ -234,11 +234,11 @@ def draw_fault(name: str, rng: np.random.Generator) -> Fault:
 
 _PAVED = (Material.GROUND, Material.SLAB, Material.CONCRETE, Material.ROOF)
 _WIND = 0.18
-"""Sideways pixels of a falling drop per pixel downwards."""
+"""Horizontal motion of a falling drop in pixels per pixel downwards."""
 
 
 def wet_surfaces(look: Surface, hits: Hits, rain: float) -> None:
-    """Darken what is wet, and let what lies flat and is paved mirror the sky, puddles most; in place.
+    """Darken wet surfaces, and make flat paved surfaces reflect the sky, most in puddles; changes `look` in place.
 
     Wet porous surfaces reflect about half as much as dry ones (Lekner and Dorf, "Why some things are darker when wet",
     Applied Optics 1988).
@@ -253,13 +253,13 @@ def wet_surfaces(look: Surface, hits: Hits, rain: float) -> None:
 
 
 def add_rain_streaks(light: Floats, weather: Weather, rng: np.random.Generator, lens: np.random.Generator) -> Floats:
-    """Falling drops as bright streaks, and a few that sit on the lens and blur what is behind them.
+    """Add falling drops as bright streaks, and drops on the lens, which blur the image behind them.
 
     Args:
         light: (H, W, 3) radiance.
-        weather: how hard it rains, and the sky's light in the drops.
-        rng: chance of this moment, for the streaks.
-        lens: chance of a stretch of moments, for the drops on the lens.
+        weather: strength of the rain, and color of the horizon, which the drops show.
+        rng: random generator of this simulation step, for the streaks.
+        lens: random generator of several consecutive steps, for the drops on the lens.
     """
     height, width = light.shape[:2]
     cover = _lines((height, width), weather.rain, rng)[..., None]
@@ -271,7 +271,7 @@ def add_rain_streaks(light: Floats, weather: Weather, rng: np.random.Generator, 
 
 
 def _lines(size: tuple[int, int], rain: float, rng: np.random.Generator) -> Floats:
-    """(H, W) how much of each pixel streaks cover: many short thin ones far away, a few long ones near."""
+    """(H, W) share of each pixel covered by streaks: many short faint ones far away, a few long ones near."""
     height, width = size
     cover = np.zeros(size, np.float32)
     for per_row, longest, strength in ((1.5, 0.035, 0.11), (0.5, 0.08, 0.17), (0.1, 0.16, 0.22)):
@@ -289,7 +289,7 @@ def _lines(size: tuple[int, int], rain: float, rng: np.random.Generator) -> Floa
 
 
 def _drops(size: tuple[int, int], rain: float, rng: np.random.Generator) -> Floats:
-    """(H, W) 0 … 1: drops on the lens."""
+    """(H, W) share of each pixel covered by drops on the lens, 0 … 1."""
     height, width = size
     cover = np.zeros(size, np.float32)
     for _ in range(int(14 * rain)):
@@ -301,7 +301,7 @@ def _drops(size: tuple[int, int], rain: float, rng: np.random.Generator) -> Floa
 
 @dataclass(frozen=True, slots=True)
 class Splash:
-    """n events that drops cause: flat `pixel`, `share` of the segment's time in [0, 1], `polarity`."""
+    """n events caused by drops: flat `pixel` index, `share` of the segment's duration in [0, 1], `polarity`."""
 
     pixel: npt.NDArray[np.int64]
     share: npt.NDArray[np.float64]
@@ -309,13 +309,13 @@ class Splash:
 
 
 def splashes(size: tuple[int, int], rain: float, duration: int, rng: np.random.Generator) -> Splash:
-    """Drops fall through the event camera's picture: each pixel on their way brightens, then darkens again.
+    """Events of drops falling through the view of the event camera: each pixel on their path brightens, then darkens.
 
     Args:
         size: (H, W).
-        rain: 0 … 1.
-        duration: of the segment, nanoseconds.
-        rng: this segment's chance.
+        rain: strength of the rain, 0 … 1.
+        duration: duration of the segment in nanoseconds.
+        rng: random generator of this segment.
     """
     height, width = size
     count = int(rng.poisson(rain * 3e-6 * height * width * duration * 1e-6))
@@ -323,7 +323,7 @@ def splashes(size: tuple[int, int], rain: float, duration: int, rng: np.random.G
     steps = np.arange(length)
     x, y, start = rng.uniform(0, width, count), rng.uniform(-length, height, count), rng.uniform(0, 1, count)
     rows, columns = (y[:, None] + steps).astype(np.int64), (x[:, None] + _WIND * steps).astype(np.int64)
-    share = start[:, None] + steps * (10e6 / length / duration)  # a drop takes 10 ms for its way
+    share = start[:, None] + steps * (10e6 / length / duration)  # a drop takes 10 ms for its path
     inside = (rows >= 0) & (rows < height) & (columns < width) & (share < 1) & (rng.random(rows.shape) < 0.7)
     pixel, time = (rows * width + columns)[inside], share[inside]
     late = np.minimum(time + 1e6 / duration, 1)

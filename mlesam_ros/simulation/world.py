@@ -1,4 +1,4 @@
-"""The simulated world: one SimFrame of all sensors per time step."""
+"""The simulated world: one `SimFrame` of all sensors per simulation step."""
 
 from __future__ import annotations
 
@@ -62,24 +62,24 @@ from mlesam_ros.types import (
 )
 
 EPOCH = 1_700_000_000_000_000_000
-"""Nanoseconds of ROS time at which every street begins."""
+"""ROS time in nanoseconds of simulation step 0."""
 PERIOD = 100_000_000
-"""Nanoseconds from one moment to the next: 10 Hz."""
+"""Nanoseconds between simulation steps: 10 Hz."""
 SENSOR_ZERO = EPOCH - 1_000_000_000
-"""Host time in nanoseconds at which the event camera's own microsecond clock reads 0."""
+"""Host time in nanoseconds at which the event camera's microsecond clock is 0."""
 
 
 @dataclass(frozen=True)
 class SimFrame:
-    """One tick of all sensors.
+    """Output of all sensors at one simulation step.
 
     Attributes:
-        index: its number.
+        index: index of the simulation step.
         stamp: nanoseconds, `EPOCH + index * PERIOD`.
-        frames: modality → frame. The event frame holds the last 30 ms.
+        frames: modality → frame. The event frame contains the last 30 ms.
         labels: (H, W) uint8 DELIVER ids of the camera's pixels.
         pose: odom_from_base_link.
-        simulate_period: makes `period_events`.
+        simulate_period: renders `period_events`.
     """
 
     index: int
@@ -91,45 +91,45 @@ class SimFrame:
 
     @cached_property
     def period_events(self) -> EventWindow:
-        """All events since the moment before; they end with those of the event frame. Rendered when first asked for."""
+        """All events since the previous simulation step, with those of the event frame. Rendered on first access."""
         return self.simulate_period()
 
     @property
     def packet_stamp(self) -> int:
-        """Host time in nanoseconds of the first of `period_events`: the stamp of their packet's header."""
+        """Host time in nanoseconds of the first of `period_events`, the stamp in the header of their packet."""
         events = self.period_events
         return int(events.t[0]) if len(events.t) else events.start
 
     @cached_property
     def evt3(self) -> npt.NDArray[np.uint8]:
-        """`period_events` as the bytes of one EVT3 packet, on the sensor's microsecond clock (see `SENSOR_ZERO`)."""
+        """`period_events` as the bytes of one EVT3 packet, with the sensor's microsecond clock (see `SENSOR_ZERO`)."""
         events = self.period_events
         return encode_evt3(events.x, events.y, (events.t - SENSOR_ZERO) // 1000, events.polarity)
 
 
 _SEGMENTS = ((-100, -30), (-30, 0))
-"""Milliseconds before a moment between which events are simulated; the last one is the event frame's window."""
+"""Segments of event simulation, milliseconds relative to the stamp; the last one is the window of the event frame."""
 _EVENT_DETAIL = 256
-"""Longest side in pixels at which the event camera's light is rendered; finer sensors interpolate."""
+"""Maximum side in pixels of the event camera's renderings; larger sensors interpolate."""
 _TILES = (-1, 4)
 _SMALLEST = 32
 _FRAMES = {CAMERA: CAMERA_FRAME, DEPTH: CAMERA_FRAME, EVENT: EVENT_FRAME, LIDAR: LIDAR_FRAME}
 _DROPS_STAY = 12
-"""Moments for which the same drops sit on the lens."""
+"""Number of consecutive simulation steps with the same drops on the lens."""
 
 
 class World:
-    """A street that goes on for ever, with a car on it that carries the sensors.
+    """An endless street with a vehicle that carries the sensors.
 
-    Everything is a function of (seed, weather, fault, size, index): any moment can be asked for in any order and
-    process. Weather and fault change what the sensors see of a street, never the street.
+    The output is a function of (seed, weather, fault, size, index), so simulation steps can be rendered in any order
+    and process. Weather and fault change the sensor data, but not the street.
 
     Attributes:
-        seed, size, length, dropped: as they were given.
+        seed, size, length, dropped: arguments of the constructor.
         weather: the light and the air.
-        fault: what is wrong with a sensor.
+        fault: the sensor fault.
         event_size: (height, width) of the event camera.
-        rig: where the sensors sit, and their lenses.
+        rig: poses and intrinsics of the sensors.
     """
 
     def __init__(
@@ -142,19 +142,19 @@ class World:
         fault: str = NO_FAULT,
         dropped: Sequence[Modality] = (),
     ) -> None:
-        """Plan a street; it is furnished as the car comes by.
+        """Draw the layout of a street; its tiles are furnished when the vehicle approaches them.
 
         Args:
-            seed: not negative.
+            seed: seed of the street, at least 0.
             weather: one of `WEATHERS`; "day" is a synonym of "sun".
-            size: (height, width) of the camera, depth and event pictures, at least 32 pixels each.
-            length: number of moments that `len()` and players go through, 0.1 s each.
-            threads: of the ray caster, 0 for all cores.
+            size: (height, width) of the camera, depth and event images, at least 32 pixels each.
+            length: number of simulation steps for `len()` and players, 0.1 s each.
+            threads: threads of the ray caster, 0 for all cores.
             fault: one of `FAULTS`.
-            dropped: modalities that say nothing at all; the others are what they would be anyhow.
+            dropped: modalities without any output; the output of the others does not change.
 
         Raises:
-            ConfigError: a value outside these.
+            ConfigError: a value is out of range or does not exist.
         """
         if seed < 0 or length < 1 or min(size) < _SMALLEST:
             raise ConfigError(
@@ -188,10 +188,10 @@ class World:
         return self.length
 
     def moment(self, index: int) -> SimFrame:
-        """All sensors at tick `index`, any integer from 0; beyond `length` the street simply goes on.
+        """Simulate all sensors at step `index`, any integer from 0; it can exceed `length`.
 
         Raises:
-            ConfigError: a negative index.
+            ConfigError: `index` is negative.
         """
         if index < 0:
             raise ConfigError(f"moment {index} lies before the street's beginning; the first is 0.")
@@ -205,7 +205,7 @@ class World:
         return SimFrame(index, stamp, frames, labels, pose, lambda: self._events(index, _SEGMENTS))
 
     def _others(self, index: int, snapshot: Snapshot) -> dict[Modality, Payload]:
-        """What does not come through the camera's rays; a dropped sensor is not simulated."""
+        """Payloads of event camera and LiDAR; a dropped sensor is not simulated."""
         payloads: dict[Modality, Payload] = {}
         if EVENT not in self.dropped:
             payloads[EVENT] = self._events(index, _SEGMENTS[-1:])
@@ -213,7 +213,7 @@ class World:
             payloads[LIDAR] = self._sweep(index, snapshot)
         return payloads
 
-    # The world at an instant
+    # Scene at a time
 
     def _populate_tile(self, number: int) -> Batch:
         return tile(self.plan, self.seed, number)
@@ -233,7 +233,7 @@ class World:
     # Sensors
 
     def _look(self, snapshot: Snapshot, pose: Transform, rays: Floats, pixel: float) -> tuple[Hits, Surface, Floats]:
-        """Cast the camera's rays; hits, their surface, and the light of every ray (n, 3)."""
+        """Cast the camera's rays; return the hits, their surface, and the radiance (n, 3) of every ray."""
         eye = pose @ self._base_from_camera
         directions = turned(rays, eye)
         hits = snapshot.cast(eye.translation.astype(np.float32), directions)
@@ -245,7 +245,7 @@ class World:
     def _pictures(
         self, index: int, snapshot: Snapshot, pose: Transform
     ) -> tuple[RawImage, RawImage, npt.NDArray[np.uint8]]:
-        """Camera picture, depth picture and labels."""
+        """Camera image, depth image and labels."""
         hits, look, light = self._look(snapshot, pose, self._rays, 2 / self.size[1])
         labels = np.full(self._rays.shape[0], classes.SKY, np.uint8)
         labels[hits.ray] = look.classes
@@ -257,7 +257,7 @@ class World:
         return picture, measured, labels.reshape(self.size)
 
     def _photograph(self, index: int, pose: Transform, hits: Hits, light: Floats) -> RawImage:
-        """The camera's picture of the light, with whatever fault and rain do to it."""
+        """Camera image of the radiance, with the effects of fault and rain."""
         if self.fault.shutter:
             now, half = index * PERIOD / NANOSECONDS, self.fault.shutter / 2
             opens, closes = (self.ego.pose(now + shift) @ self._base_from_camera for shift in (-half, half))
@@ -269,7 +269,7 @@ class World:
         return expose(light, self._exposed, self._chance(index, 0))
 
     def _sweep(self, index: int, snapshot: Snapshot) -> PointCloud:
-        """The car drives on during the turn, so every column of the sweep has its own pose."""
+        """LiDAR sweep. The vehicle moves during the turn; every 16 columns of the sweep have their own pose."""
         rays, times = self.spinner.rays()
         origins, directions = np.empty_like(rays), np.empty_like(rays)
         beams, now = self.spinner.beams, index * PERIOD / NANOSECONDS
