@@ -1,1 +1,1 @@
-"""Raw sensor data made into the three-channel pictures that the experts read."""
+"""Conversion of raw sensor data to the three-channel images that the experts read."""

@@ -1,4 +1,4 @@
-"""The Preprocessor interface, its normalization, and checks that all preprocessors share."""
+"""The Preprocessor interface, the reference timestamp of a frame set, and checks that all preprocessors share."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
 
 
 class Reference:
-    """One set's moment.
+    """Reference timestamp of one frame set, with its point placements and notes.
 
     Attributes:
-        time: nanoseconds; every picture shows the world as it was then.
+        time: nanoseconds to which every image of the set is motion-compensated.
     """
 
     def __init__(self, time: int) -> None:
-        """Nothing is noted yet."""
+        """Start without notes and placements."""
         self.time = time
         self._notes: dict[Modality, str] = {}
         self._placements: dict[Modality, tuple[SensorFrame, PointTransform]] = {}
 
     @property
     def notes(self) -> Mapping[Modality, str]:
-        """Modality → what an encoder had to do without, in one sentence; its picture is the best there can be."""
+        """Modality → inputs that its preprocessor lacked, in one sentence; the image is made without them."""
         return MappingProxyType(self._notes)
 
     @property
     def placements(self) -> dict[Modality, PointTransform]:
-        """Modality → where the points of its frame were placed."""
+        """Modality → transform from its frame's points to the label camera."""
         return {modality: placement for modality, (_, placement) in self._placements.items()}
 
     def placement(self, frame: SensorFrame, place: Callable[[], PointTransform]) -> PointTransform:
-        """The placement of one of the set's frames, computed once for all that ask for it.
+        """Return the placement of one of the set's frames, computed once per frame.
 
         Args:
-            frame: whose points are placed.
-            place: computes it.
+            frame: the frame that holds the points.
+            place: computes the placement.
         """
         known = self._placements.get(frame.modality)
         if known is None or known[0] is not frame:
@@ -54,33 +54,33 @@ class Reference:
         return known[1]
 
     def note(self, modality: Modality, reason: str) -> None:
-        """Add what an image had to be made without; several reasons make one text."""
+        """Add a reason to the notes of a modality; several reasons are joined into one text."""
         known = self._notes.get(modality, "")
         if reason not in known:
             self._notes[modality] = f"{known} {reason}".strip()
 
 
 def wrong_payload(frame: SensorFrame, accepted: str) -> ImageError:
-    """The error for a frame whose payload an encoder cannot read."""
+    """The error for a frame with a payload type that its preprocessor cannot read."""
     return ImageError(f"a {frame.modality} frame holds {type(frame.payload).__name__}; it must hold {accepted}.")
 
 
 def other_camera(frame: SensorFrame, have: tuple[int, int], rig: Rig) -> CameraModel | None:
-    """The camera that took a frame, where that is another than the label camera.
+    """The camera model of an image that is not registered to the label camera.
 
-    A picture in the label camera's frame without a CameraInfo of its own is taken as registered to it. With one it is
-    what that says: the label camera's picture at another size, or a picture of another lens from the same place.
+    An image in the label camera's frame without its own CameraInfo counts as registered. With its own CameraInfo, it is
+    the label camera's image at another size, or an image of another lens at the same position.
 
     Args:
-        frame: where the picture comes from.
-        have: (H, W) of the picture.
-        rig: knows both cameras, unless the frame is the label camera's own.
+        frame: the frame that holds the image.
+        have: (H, W) of the image.
+        rig: contains both cameras, unless the frame is the label camera's own.
 
     Returns:
-        None where the picture, resized, is the label camera's.
+        None if the image only needs resizing.
 
     Raises:
-        CalibrationError: the picture's size contradicts its calibration, or the rig does not know its camera.
+        CalibrationError: the image size contradicts its calibration, or the rig has no calibration of its camera.
     """
     if frame.frame_id == rig.camera_frame:
         own = None if frame.modality == rig.view else rig.own_model(frame)
@@ -93,10 +93,10 @@ def other_camera(frame: SensorFrame, have: tuple[int, int], rig: Rig) -> CameraM
 
 
 def check_aspect(frame: SensorFrame, have: tuple[int, int], rig: Rig) -> None:
-    """Refuse a picture that claims the label camera's frame but cannot show what that camera shows.
+    """Reject an image in the label camera's frame with another aspect ratio.
 
     Raises:
-        CalibrationError: the sides' ratios differ by more than 1 %.
+        CalibrationError: the aspect ratios differ by more than 1 %.
     """
     camera = rig.camera
     if abs(have[1] * camera.height / (have[0] * camera.width) - 1) > 0.01:
@@ -109,18 +109,18 @@ def check_aspect(frame: SensorFrame, have: tuple[int, int], rig: Rig) -> None:
 
 Image = npt.NDArray[np.float32]
 Normalization = tuple[tuple[float, float, float], tuple[float, float, float]]
-"""Mean and standard deviation per channel, in the encoder's own units."""
+"""Mean and standard deviation per channel, in the preprocessor's units."""
 
 
 class Preprocessor(Protocol):
-    """Makes a sensor's frames comparable: same plane, same size, about the same range of numbers.
+    """Converts frames of one modality to normalized images in the label camera's image plane.
 
-    Training and inference call the very same object, so that neither can drift from the other.
+    Training and inference use the same implementation.
 
     Attributes:
-        modality: whose frames it reads.
-        name: what configurations and checkpoints call it.
-        statistics: what it normalizes with.
+        modality: modality of the frames that it reads.
+        name: its name in configurations and checkpoints.
+        statistics: mean and standard deviation of its normalization.
     """
 
     modality: ClassVar[Modality]
@@ -128,19 +128,19 @@ class Preprocessor(Protocol):
     statistics: ClassVar[Normalization]
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
-        """Encode a frame.
+        """Convert a frame to an image.
 
         Args:
-            frame: of this encoder's modality.
-            rig: where the sensors sit and how their lenses bend light.
-            size: (h, w) of the network's pictures; they show what the label camera sees, scaled to this size.
-            context: what surrounds the frame in its set; None for a frame on its own, which is its own moment.
+            frame: a frame of this preprocessor's modality.
+            rig: extrinsics of the sensors and camera models.
+            size: (h, w) of the network input, which covers the label camera's field of view.
+            context: shared data of the frame's set; None for a single frame, which is its own time reference.
 
         Returns:
-            (3, h, w) float32, normalized; exactly 0 where the sensor says nothing.
+            (3, h, w) float32, normalized; exactly 0 where the sensor has no measurement.
 
         Raises:
-            MlesamError: the frame cannot be read, or the rig does not tell where it belongs.
+            MlesamError: the frame cannot be read, or the rig has no calibration or transform for it.
         """
         ...
 
@@ -151,13 +151,13 @@ def scatter_to_image(
     size: tuple[int, int],
     statistics: Normalization,
 ) -> Image:
-    """A picture of a few normalized pixels.
+    """Normalize sparse pixel values and scatter them into an image.
 
     Args:
-        values: (3, n) in the encoder's units.
+        values: (3, n) in the preprocessor's units.
         pixels: (rows, cols), each (n,).
         size: (h, w).
-        statistics: what to normalize with.
+        statistics: mean and standard deviation per channel.
 
     Returns:
         (3, h, w) float32, 0 elsewhere.

@@ -1,4 +1,4 @@
-"""What surrounds a frame in its set: the moment that the set is about, and how far away things are."""
+"""Data shared by the preprocessors of one frame set: the reference timestamp and the depth per pixel."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from mlesam_ros.types import DEPTH, LIDAR, FrameSet, Modality, SensorFrame
 
 
 class Context(Reference):
-    """One set's surroundings, shared by the encoders of its frames. Use it from one thread."""
+    """Reference timestamp and depth images of one frame set, computed at most once. Not thread-safe."""
 
     def __init__(self, frame_set: FrameSet) -> None:
-        """Remember a set; nothing is computed yet."""
+        """Keep a frame set; depth is computed on demand."""
         super().__init__(frame_set.time)
         self._frames = frame_set.frames
         self._depths: dict[tuple[int, int], Meters | None] = {}
         self._pictures: dict[tuple[int, int], Meters] = {}
 
     def depth(self, rig: Rig, size: tuple[int, int]) -> Meters | None:
-        """How far away each pixel's thing is: by the depth camera, and by the LiDAR in each pixel where that is blind.
+        """Depth per pixel: from the depth camera, and from the LiDAR in pixels without a depth camera measurement.
 
-        Computed at most once per size. A frame that cannot be read counts as absent; its own encoder says why.
+        Computed at most once per size. A frame that cannot be read counts as absent; its own preprocessor raises the
+        error.
 
         Args:
-            rig: knows where the two sit.
+            rig: extrinsics of both sensors.
             size: (h, w).
 
         Returns:
-            (h, w) float32 meters along the label camera's axis, NaN where unknown; read only. None if all of it is.
+            (h, w) float32 meters along the label camera's axis, NaN where unknown; read-only. None if every pixel is
+            unknown.
         """
         if size not in self._depths:
             self._depths[size] = self._merged(rig, size)
@@ -50,10 +52,10 @@ class Context(Reference):
         return meters
 
     def depth_picture(self, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Meters:
-        """`depth_from_picture` of the set's own frame: read only, and computed once for all who ask for it.
+        """`depth_from_picture`, cached per size and read-only for the set's own depth frame.
 
         Raises:
-            MlesamError: as that.
+            MlesamError: as `depth_from_picture`.
         """
         if frame is not self._frames.get(DEPTH):
             return depth_from_picture(frame, rig, size, self)
@@ -79,7 +81,7 @@ class Context(Reference):
 
 
 def depth_of(frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None) -> Meters:
-    """`depth_from_picture`, by way of the context where there is one; the result is read only then."""
+    """`depth_from_picture`, or the cached, read-only result of the context if there is one."""
     if context is None:
         return depth_from_picture(frame, rig, size)
     return context.depth_picture(frame, rig, size)

@@ -24,30 +24,30 @@ from mlesam_ros.types import PointCloud, SensorFrame
 
 
 class AsyncUploader:
-    """Brings NumPy arrays to one device.
+    """Copies NumPy arrays to one device.
 
-    To a GPU they go from page-locked memory on a stream of their own, while this thread reads the next sensor and the
-    device still works on the one before; the device's own queue waits for each before it is used.
+    Copies to a GPU are asynchronous, from page-locked memory on a separate stream. They overlap the CPU preprocessing
+    of the next sensor and the kernels of the previous one. The current stream waits for each copy.
 
     Attributes:
-        device: such as `cuda`.
+        device: torch device name, such as `cuda`.
     """
 
     def __init__(self, device: str) -> None:
-        """Nothing is allocated yet but a stream, on a GPU."""
+        """Create the upload stream if the device is a GPU."""
         self.device = device
         self._stream = torch.cuda.Stream(device) if device.startswith("cuda") else None
 
     def __call__(self, array: npt.NDArray[Any]) -> torch.Tensor:
-        """The array as a tensor there; on the CPU it shares the array's memory."""
-        here = torch.from_numpy(array if array.flags.writeable else array.copy())  # torch knows no memory to read only
+        """The array as a tensor on the device; on the CPU it shares the memory of a writable array."""
+        here = torch.from_numpy(array if array.flags.writeable else array.copy())  # torch has no read-only tensors
         if self._stream is None:
             return here.to(self.device)
         with torch.cuda.stream(self._stream):
             there = here.pin_memory().to(self.device, non_blocking=True)
         queue = torch.cuda.current_stream(self.device)
         queue.wait_stream(self._stream)
-        there.record_stream(queue)  # its memory is not given to the next upload before the queue has read it
+        there.record_stream(queue)  # the allocator reuses the memory only after the current stream has read it
         return there
 
 
@@ -57,11 +57,11 @@ _ENTRY = 0xFFFF_FFFF
 
 @dataclass(frozen=True, eq=False)
 class ZBuffer:
-    """What each pixel shows, on the device.
+    """Nearest point of each pixel, on the device.
 
     Attributes:
         hit: (h, w) bool, whether a point covers the pixel.
-        index: (h, w) int64 row of the point that wins it; 0 where none does.
+        index: (h, w) int64 row of the nearest point; 0 where no point covers the pixel.
         range, depth: (h, w) float32 meters from the camera's center, and along its axis, of that point.
     """
 
@@ -79,23 +79,24 @@ def encode_torch(
     size: tuple[int, int],
     context: Context | None = None,
 ) -> Tensor:
-    """What `encoder(frame, rig, size, context)` gives, as a tensor on a device.
+    """Return the image of `encoder(frame, rig, size, context)` as a tensor on a device.
 
-    Encoders that have nothing to gain there work as ever, and their picture is moved.
+    RangeIntensityHeight, LogDepth and RGB are computed on the device. Other preprocessors run on the CPU and their
+    image is uploaded.
 
     Args:
-        upload: to the device.
-        encoder: any.
-        frame: as for the encoder.
-        rig: as for the encoder.
-        size: as for the encoder.
-        context: as for the encoder.
+        upload: the uploader to the device.
+        encoder: any preprocessor.
+        frame: as for `Preprocessor`.
+        rig: as for `Preprocessor`.
+        size: as for `Preprocessor`.
+        context: as for `Preprocessor`.
 
     Returns:
         (3, h, w) float32.
 
     Raises:
-        MlesamError: as the encoder.
+        MlesamError: as the preprocessor.
     """
     if type(encoder) is RangeIntensityHeight:
         return _range_intensity_height(upload, encoder, frame, rig, size, context)
@@ -114,10 +115,10 @@ def project_torch(
     near: float = 0.0,
     dilation: int = 0,
 ) -> ZBuffer:
-    """What `project_points` does, as whole pictures on a device.
+    """`project_points` on a device, with dense images as the result.
 
     Args:
-        upload: to the device.
+        upload: the uploader to the device.
         points: (N, 3) meters in the camera's optical frame.
         camera: as for `project_points`.
         size: as for `project_points`.
@@ -127,12 +128,12 @@ def project_torch(
     height, width = size
     scaled = camera.scaled(height, width)
     if not len(points):
-        points = np.full((1, 3), np.nan, np.float32)  # so that there is a row 0
+        points = np.full((1, 3), np.nan, np.float32)  # index 0 must exist
     there, turn = upload(points), scaled.rectification
     keep, u, v = scaled.project_masked(there if turn is None else upload(turn.apply(points)), near)
     row, col = ((x + 0.5).floor().where(keep, 0).long() for x in (v, u))
     x, y, z = there.T
-    # By way of float64, since a float32 root is only nearly rounded on some devices, and ties would differ.
+    # float64, since float32 square roots are not correctly rounded on some devices and ties would differ.
     distance = (x * x + y * y + z * z).double().sqrt().float()
     pixel = torch.where(keep, row * width + col, height * width)
     index, hit = _nearest(pixel, distance, size, dilation)
@@ -140,7 +141,7 @@ def project_torch(
 
 
 def _nearest(pixel: Tensor, distance: Tensor, size: tuple[int, int], dilation: int) -> tuple[Tensor, Tensor]:
-    """The entry that wins each pixel, the smallest (distance, entry) as in `projection`, and whether any does."""
+    """Entry with the smallest (distance, entry) of each pixel, as in `projection`, and whether the pixel has one."""
     entry = torch.arange(len(distance), device=distance.device)
     keys = (distance.view(torch.int32).long() << 32) | entry
     buffer = keys.new_full((size[0] * size[1] + 1,), _EMPTY)
@@ -153,7 +154,7 @@ def _nearest(pixel: Tensor, distance: Tensor, size: tuple[int, int], dilation: i
 
 
 def _spread(keys: Tensor, reach: int) -> Tensor:
-    """The smallest key within `reach` pixels of each: along rows, then along columns of that."""
+    """Minimum filter of (2 * reach + 1) squared pixels, separable: along rows, then along columns."""
     for axis in (1, 0):
         smallest, length = keys.clone(), keys.shape[axis]
         for shift in range(1, min(reach, length - 1) + 1):
@@ -165,9 +166,9 @@ def _spread(keys: Tensor, reach: int) -> Tensor:
 
 
 def _placed(channels: tuple[Tensor, ...], known: Tensor, encoder: Preprocessor) -> Tensor:
-    """(3, h, w) normalized channels, exactly 0 where nothing is known.
+    """(3, h, w) normalized channels, exactly 0 in unknown pixels.
 
-    The statistics are handed over as numbers, since a tensor made of them would have to be uploaded first.
+    The statistics are Python floats, since a tensor would need an upload.
     """
     normal = [
         (c - float(np.float32(m))) / float(np.float32(s)) for c, m, s in zip(channels, *encoder.statistics, strict=True)
@@ -213,20 +214,20 @@ def _log_depth(
 
 
 def _rgb(upload: AsyncUploader, encoder: RGB, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Tensor:
-    """The bytes go there as they came; averaging over areas is a matrix product along each side."""
+    """Upload the full-size uint8 image; area averaging is a matrix product along each axis."""
     rgb = decode_full(frame, rig)
     if not is_downscale(rgb.shape, size):
         return upload(encoder(frame, rig, size))
     (height, width, _), there = rgb.shape, upload(np.ascontiguousarray(rgb)).float()
     rows, cols = (_areas(upload, new, old) for new, old in zip(size, (height, width), strict=True))
     there = (rows @ there.flatten(1)).unflatten(1, (width, 3))  # (h, W, 3)
-    there = (there.permute(2, 0, 1) @ cols.T).round()  # (3, h, w), whole numbers as OpenCV has them
+    there = (there.permute(2, 0, 1) @ cols.T).round()  # (3, h, w), rounded as in OpenCV
     return _placed(tuple(there / 255), torch.ones((), dtype=torch.bool, device=there.device), encoder)
 
 
 @lru_cache(maxsize=16)
 def _areas(upload: AsyncUploader, new: int, old: int) -> Tensor:
-    """(new, old) float32: what part of each new pixel each old one is."""
+    """(new, old) float32: weight of each old pixel in each new pixel."""
     edges = np.linspace(0, old, new + 1)[:, None]
     covered = np.clip(np.minimum(edges[1:], np.arange(1, old + 1)) - np.maximum(edges[:-1], np.arange(old)), 0, None)
     return upload((covered * (new / old)).astype(np.float32))

@@ -1,4 +1,4 @@
-"""Depth preprocessors: logarithmic depth, and HHA (Gupta et al., ECCV 2014) with its gravity direction."""
+"""Depth preprocessors: logarithmic depth, and HHA (Gupta et al., ECCV 2014) with its gravity estimation."""
 
 from __future__ import annotations
 
@@ -23,45 +23,45 @@ Normals = npt.NDArray[np.float32]
 
 _BASES = ("base_link", "base_footprint")
 _ROUNDS = ((45.0, 5), (15.0, 5))
-"""Degrees within which a surface counts as level or upright, and how often the direction is sought with them."""
+"""Per round: degrees within which a surface counts as level or upright, and number of iterations."""
 _MOST = 10_000
-"""Surfaces that are asked; more bring nothing."""
+"""Normals that are sampled; more do not improve the estimate."""
 
 
 def gravity_from_tf(rig: Rig, stamp: int) -> Vector | None:
-    """Down by the transform tree: against z of the fixed frame, or of the robot's base where that is not known.
+    """Down direction by the transform tree: -z of the fixed frame, or of the robot's base frame without a fixed frame.
 
-    Odom and map have z up (REP 105); a base has it upright on level ground (REP 103).
+    The z axis of odom and map points up (REP 105); that of a base frame points up on level ground (REP 103).
 
     Args:
-        rig: knows how the label camera hangs on either.
+        rig: holds the transform tree and the label camera's frame.
         stamp: nanoseconds.
 
     Returns:
-        (3,) float64 unit vector in the label camera's optical frame; None if the tree knows neither.
+        (3,) float64 unit vector in the label camera's optical frame; None if the tree connects neither frame.
     """
     for frame in (rig.fixed_frame_or_default, *_BASES):
         if frame is not None:
             try:
                 return -rig.tree.lookup(rig.camera_frame, frame, stamp).rotation[:, 2]
             except CalibrationError:
-                continue  # the next one may be known
+                continue  # try the next frame
     return None
 
 
 def gravity_from_normals(normals: Normals, start: npt.ArrayLike = (0.0, 1.0, 0.0)) -> Vector:
-    """Down by the surfaces themselves: what most of them are level with or upright to.
+    """Down direction by surface normals: the direction to which most surfaces are level or upright.
 
-    Each round splits surfaces into level and upright ones by the direction so far, and then takes the direction that is
-    most parallel to the normals of the level ones and most perpendicular to those of the upright ones.
+    Each iteration splits the surfaces into level and upright ones by the current direction. It then takes the direction
+    that is most parallel to the normals of the level ones and most perpendicular to those of the upright ones.
     Source: S. Gupta, P. Arbeláez, J. Malik, CVPR 2013, section 4.1.
 
     Args:
-        normals: (3, ...) unit vectors; NaN ones are passed over.
-        start: (3,) where to begin, within 45 degrees of the truth; by default the picture's own down.
+        normals: (3, ...) unit vectors; NaN vectors are ignored.
+        start: (3,) initial direction, within 45 degrees of gravity; by default the image's own down.
 
     Returns:
-        (3,) float64 unit vector; the start where no surface tells.
+        (3,) float64 unit vector; the start if no surface is level or upright.
     """
     flat = normals.reshape(3, -1)
     some = np.asarray(flat[:, :: max(flat.shape[1] // _MOST, 1)], np.float64)
@@ -86,23 +86,23 @@ def _refined(normals: Vector, down: Vector, threshold: float) -> Vector:
 class LogDepth:
     """ln(meters along the camera's axis) in all three channels.
 
-    A picture that shows what the label camera shows is resized; any other is re-projected from its own camera with a
+    A depth image registered to the label camera is resized. Any other is re-projected from its own camera with a
     z-buffer.
 
     Attributes:
-        nearest, farthest: meters that values are clipped to.
+        nearest, farthest: meters to which depth is clipped.
     """
 
     modality: ClassVar[Modality] = DEPTH
     name: ClassVar[str] = "log_depth"
     statistics: ClassVar[Normalization] = ((2.0, 2.0, 2.0), (1.0, 1.0, 1.0))
-    """Ours: 7.4 m, and a factor of e. A street's measured pixels have about mean 1.6 to 2.3 and deviation 0.9."""
+    """Chosen here: 7.4 m, and a factor of e. Measured pixels of streets have mean 1.6 to 2.3 and deviation 0.9."""
 
     nearest: float = 0.1
     farthest: float = 200.0
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
-        """Encode a `Picture` or `CompressedImage`; see `Encoder`. Holes are 0."""
+        """Convert a depth `RawImage` or `CompressedImage`; see `Preprocessor`. Holes are 0."""
         meters = depth_of(frame, rig, size, context)
         pixels = np.nonzero(meters > 0)
         logs = np.log(np.clip(meters[pixels], self.nearest, self.farthest))
@@ -111,40 +111,39 @@ class LogDepth:
 
 _TREE, _DOWN = "tf", "down"
 _NEAREST = 100.0
-"""Centimeters; what is nearer has the disparity of this."""
+"""Centimeters; nearer depths have the disparity of this one."""
 _DISPARITY = 31000.0
 _UPRIGHT = 128.0
-"""Count of a surface that is upright; a level one that is seen from above has 38, from below 218."""
+"""Count of an upright surface; a level one seen from above has 38, from below 218."""
 _LOWEST_SHARE = 1.0
 """Percent of the pixels that may lie below the ground: noise, and holes in the road."""
 
 
 @dataclass(frozen=True)
 class HHA:
-    """Whole counts from 0 to 255 over 255, as in DELIVER's `hha` folder, which was made with Depth2HHA-python.
+    """Integer counts from 0 to 255, divided by 255, as in DELIVER's `hha` folder, which Depth2HHA-python generated.
 
     Red: 31000 / depth in centimeters. Green: centimeters above the ground. Blue: degrees between the surface's normal,
     away from the camera, and gravity, plus 38. Source: S. Gupta, R. Girshick, P. Arbeláez, J. Malik, "Learning rich
     features from RGB-D images", ECCV 2014; constants from https://github.com/charlesCXK/Depth2HHA-python.
 
-    Down is against z of the fixed frame or the robot's base if the transform tree knows one, else `down`, else what the
-    surfaces tell; `gravity` chooses one of the three. The ground is the height that 1 % of the measured pixels lie
-    below (Depth2HHA: the very lowest), but where nothing as low as `least_height` is in view the camera is taken to be
-    `usual_height` above it, as there.
+    Gravity is -z of the fixed frame or the robot's base frame if the transform tree has one, else `down`, else the
+    estimate from surface normals; `gravity` selects one of the three. The ground is the height below which 1 % of the
+    measured pixels lie (Depth2HHA: the lowest pixel). If the ground is less than `least_height` below the camera, the
+    camera is assumed to be `usual_height` above the ground, as in Depth2HHA.
 
     Attributes:
-        down: gravity in the label camera's optical frame, of any length; None if it is not known.
-        gravity: where down is from: `auto` as above, `tf` for the transform tree alone, `down` for that direction
-            alone, `normals` for the surfaces alone. Where the transform tree does not know it the surfaces tell, and a
-            note says so.
-        radius: pixels to every side of the window that a normal is fitted in.
+        down: gravity in the label camera's optical frame, of any length; None if unknown.
+        gravity: source of the direction: `auto` as above, `tf` for the transform tree, `down` for that direction,
+            `normals` for the surface normals. Without a transform, `tf` falls back to the normals and adds a note.
+        radius: pixels to every side of the window in which a normal is fitted.
         least_height, usual_height: meters.
     """
 
     modality: ClassVar[Modality] = DEPTH
     name: ClassVar[str] = "hha"
     statistics: ClassVar[Normalization] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    """CMNeXt's for DELIVER: counts over 255, and nothing else."""
+    """As CMNeXt for DELIVER: counts divided by 255, without further normalization."""
 
     down: tuple[float, float, float] | None = field(default=None, metadata=SENSOR)
     gravity: str = field(default=AUTO, metadata=SENSOR)
@@ -153,10 +152,10 @@ class HHA:
     usual_height: float = 1.3
 
     def __post_init__(self) -> None:
-        """Refuse a direction that is none.
+        """Check the direction and its source.
 
         Raises:
-            ConfigError: down is not three finite numbers of some length, or the source of gravity is not known.
+            ConfigError: down is not a finite vector of nonzero length, or the source of gravity is not accepted.
         """
         if self.gravity not in (*GRAVITY, _DOWN) or (self.gravity == _DOWN and self.down is None):
             raise ConfigError(f"gravity is {self.gravity!r}; accepted are {', '.join(GRAVITY)}, and {_DOWN} with one.")
@@ -166,7 +165,7 @@ class HHA:
             )
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
-        """Encode a `Picture` or `CompressedImage`; see `Encoder`. Holes are 0, the edges of things included."""
+        """Convert a depth `RawImage` or `CompressedImage`; see `Preprocessor`. Holes and object edges are 0."""
         meters = depth_of(frame, rig, size, context)
         camera = rig.camera.scaled(*size)
         normals = surface_normals(meters, camera, self.radius)
@@ -181,7 +180,7 @@ class HHA:
         return np.asarray(image / 255, np.float32)
 
     def _down(self, normals: Normals, camera: CameraModel, rig: Rig, time: int, context: Context | None) -> Vector:
-        """Gravity in the picture's own frame, which is turned against the optical frame where it is rectified."""
+        """Gravity in the image's frame, which differs from the optical frame by the rectifying rotation."""
         down = None
         if self.gravity in (AUTO, _TREE):
             down = gravity_from_tf(rig, time if context is None else context.time)

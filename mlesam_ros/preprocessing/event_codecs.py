@@ -1,4 +1,4 @@
-"""Decoders of event packets: mono, libcaer, libcaer_cmp, and the EventArray messages."""
+"""Decoders of mono, libcaer and libcaer_cmp event packets and of EventArray messages, with shared word operations."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from mlesam_ros.types import NANOSECONDS
 
 Words = npt.NDArray[np.uint16]
 Places = npt.NDArray[np.intp]
-"""Positions in a run of words, ascending."""
+"""Indices into a run of words, ascending."""
 Decoded = tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16], npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 """(x, y, t, polarity), each (n,), in order of arrival."""
 
 LONGEST_RUN = (1 << 15) - 1
-"""Words that `running_ranks` counts at once: four ranks of 15 bits share 64, and a run fits in the L2 cache."""
+"""Words per run of `running_ranks`: four ranks of 15 bits share an int64, and a run fits in the L2 cache."""
 
 BITS = ((np.arange(4096)[:, None] >> np.arange(12)) & 1).astype(np.bool_)
-"""(4096, 12): the bits of each mask, the lowest first."""
+"""(4096, 12): the bits of each mask, lowest first."""
 COUNT = BITS.sum(axis=1).astype(np.uint8)
-"""(4096,): how many bits each mask has."""
+"""(4096,): number of set bits of each mask."""
 
 
 def as_words(data: npt.NDArray[np.uint8], encoding: str, order: str = "<") -> Words:
-    """A packet's bytes as words in this machine's order; a view where that is the packet's own.
+    """A packet's bytes as words in native byte order; a view if the packet has that order.
 
     Raises:
         PacketError: the packet is not a whole number of words.
@@ -41,12 +41,12 @@ def as_words(data: npt.NDArray[np.uint8], encoding: str, order: str = "<") -> Wo
 
 
 def chunks(words: Words) -> list[Words]:
-    """The words cut into runs of at most `LONGEST_RUN`; one empty run for none."""
+    """The words split into runs of at most `LONGEST_RUN`; one empty run for an empty packet."""
     return [words[start : start + LONGEST_RUN] for start in range(0, max(len(words), 1), LONGEST_RUN)]
 
 
 def joined(parts: Sequence[Decoded]) -> Decoded:
-    """The events of consecutive runs as one."""
+    """Concatenate the events of consecutive runs."""
     if len(parts) == 1:
         return parts[0]
     x, y, t, polarity = zip(*parts, strict=True)
@@ -54,7 +54,7 @@ def joined(parts: Sequence[Decoded]) -> Decoded:
 
 
 def by_kind(words: Words) -> list[Places]:
-    """Where the words of each of the sixteen kinds are."""
+    """Indices of the words of each of the sixteen kinds (bits 12 to 15)."""
     kind = (words >> 12).astype(np.uint8)
     order = np.argsort(kind, kind="stable")
     ends = kind[order].searchsorted(_KINDS, side="right").tolist()
@@ -65,19 +65,19 @@ _KINDS = np.arange(16, dtype=np.uint8)
 
 
 def merge_sorted(first: Places, second: Places) -> Places:
-    """Both in ascending order."""
+    """Merge two index arrays in ascending order."""
     if not len(first) or not len(second):
         return first if len(first) else second
     return np.sort(np.concatenate((first, second)), kind="stable")
 
 
 def running_ranks(at: Places, length: int, kinds: Sequence[Places]) -> list[Places]:
-    """How many words of each kind come before each of some words.
+    """Count the words of each kind before each of the given words.
 
     Args:
-        at: the words in question, of none of these kinds.
-        length: of the run, at most `LONGEST_RUN`.
-        kinds: at most four.
+        at: indices of the given words, which are of none of these kinds.
+        length: words in the run, at most `LONGEST_RUN`.
+        kinds: indices of the words of at most four kinds.
 
     Returns:
         One (len(at),) per kind; 0 before the first word of the kind.
@@ -91,7 +91,7 @@ def running_ranks(at: Places, length: int, kinds: Sequence[Places]) -> list[Plac
 
 
 def hold_table(carried: int, values: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """(1 + n,): what to look up by rank. The value carried over from before the run, then those of the run."""
+    """(1 + n,) table to index by rank: the value carried over from the previous run, then the values of this run."""
     table = np.empty(len(values) + 1, dtype)
     table[0] = carried
     table[1:] = values
@@ -101,16 +101,16 @@ def hold_table(carried: int, values: npt.NDArray[Any], dtype: npt.DTypeLike) -> 
 def expand_vectors(
     decoded: Decoded, vector: npt.NDArray[np.bool_], masks: Words, axis: int
 ) -> tuple[Decoded, npt.NDArray[np.uint8]]:
-    """Vectors as the events of their masks' bits.
+    """Expand vector words to one event per set bit of their masks.
 
     Args:
-        decoded: one entry per word that gives events, a vector's first pixel among them.
-        vector: (n,) which of these are vectors.
-        masks: of the vectors.
-        axis: 0 where a vector's pixels lie along x, 1 along y.
+        decoded: one entry per event word; for a vector, its first pixel.
+        vector: (n,) whether an entry is a vector.
+        masks: masks of the vectors.
+        axis: 0 if a vector's pixels lie along x, 1 along y.
 
     Returns:
-        The events, and how many of them each word gave.
+        The events, and the number of events of each word.
     """
     counts = np.ones(len(vector), np.uint8)
     counts[vector] = COUNT[masks]
@@ -121,13 +121,13 @@ def expand_vectors(
 
 
 def skip_first(decoded: Decoded, count: int) -> Decoded:
-    """All events but the first few."""
+    """Drop the first `count` events."""
     x, y, t, polarity = decoded
     return (x[count:], y[count:], t[count:], polarity[count:]) if count else decoded
 
 
 def clip_to_sensor(decoded: Decoded, size: tuple[int, int]) -> tuple[Decoded, int]:
-    """The events within a sensor of (height, width), and how many were not."""
+    """The events within a sensor of (height, width), and the number of events outside it."""
     x, y, t, polarity = decoded
     if not len(x) or (x.max() < size[1] and y.max() < size[0]):
         return decoded, 0
@@ -158,20 +158,20 @@ def decode_mono(data: npt.NDArray[np.uint8], is_bigendian: bool) -> Decoded:
 
 _EVENT = np.dtype([("data", "<u4"), ("time", "<u4")])
 _WRAP = 1 << 31
-"""Microseconds after which an event's own clock starts again; the driver then moves the packet's time base on."""
+"""Microseconds after which an event's time wraps; the driver then advances the packet's time base."""
 
 
 def decode_libcaer(data: npt.NDArray[np.uint8]) -> Decoded:
-    """Decode a packet. Its byte order is little-endian on every machine.
+    """Decode a packet, which is always little-endian.
 
-    An event's first half holds x in bits 17-31, y in 2-16 and polarity in 1; its second half microseconds.
+    The first 32 bits of an event hold x in bits 17-31, y in 2-16 and polarity in 1; the second 32 bits microseconds.
 
     Args:
         data: (8 * n,) uint8.
 
     Returns:
-        x, y uint16 pixels; t int64 nanoseconds since the packet's time base, whose wrap within the packet is undone;
-        polarity bool.
+        x, y uint16 pixels; t int64 nanoseconds since the packet's time base, unwrapped within the packet; polarity
+        bool.
 
     Raises:
         PacketError: the packet is not a whole number of events.
@@ -198,7 +198,7 @@ class LibcaerCmpDecoder:
     """Decodes the packets of one sensor, in order.
 
     Attributes:
-        counters: words of `unknown` kind, which gave no event.
+        counters: words of `unknown` kind, which are ignored.
     """
 
     def __init__(self) -> None:
@@ -206,7 +206,7 @@ class LibcaerCmpDecoder:
         self.reset()
 
     def reset(self) -> None:
-        """Forget column and vector base, as after packets were lost; the counters stay."""
+        """Reset column and vector base after lost packets; the counters are kept."""
         self._column = self._base = _OUTSIDE
         self._base_sign = False
         self._start_packet()
@@ -249,10 +249,10 @@ class LibcaerCmpDecoder:
         return self._with_vectors(decoded, singles >> 12 == _VECTOR, words, kinds)
 
     def _ticks(self, values: Words) -> npt.NDArray[np.int64]:
-        """(1 + n,) counts of 4096 µs since the packet's time base: the one carried over, then one per TIME_HIGH.
+        """(1 + n,) counts of 4096 µs since the packet's time base: the value carried over, then one per TIME_HIGH.
 
-        Time never runs back within a packet, so a smaller value is a wrap. The driver keeps but 16 bits of the time and
-        so writes values below 16 only; a driver that fills the word's twelve bits wraps at 4096.
+        Time never decreases within a packet, so a smaller value is a wrap. The driver keeps 16 bits of the time and
+        therefore writes values below 16; a driver that fills the word's twelve bits wraps at 4096.
         """
         chain = hold_table(self._high, values, np.int64)
         back = np.diff(chain) < 0
@@ -264,11 +264,11 @@ class LibcaerCmpDecoder:
     def _with_vectors(
         self, decoded: Decoded, vector: npt.NDArray[np.bool_], words: Words, kinds: list[Places]
     ) -> Decoded:
-        """The events with each vector spread over its mask's bits; `vector` tells which of them are vectors."""
+        """Expand the vectors to one event per set bit of their masks; `vector` marks the entries that are vectors."""
         base, vectors = kinds[_BASE], kinds[_VECTOR]
         rows = hold_table(self._base, words[base] & _COORDINATE, np.int64)
         signs = hold_table(self._base_sign, (words[base] & _POLARITY) != 0, np.bool_)
-        origins = hold_table(0, vectors.searchsorted(base), np.int64)  # how many vectors came before each base
+        origins = hold_table(0, vectors.searchsorted(base), np.int64)  # number of vectors before each base
         current = base.searchsorted(vectors)
         since = np.arange(len(vectors)) - origins[current]
         decoded[1][vector] = np.minimum(rows[current] + 8 * since, _OUTSIDE)
@@ -282,19 +282,19 @@ _ENCAPSULATION = 4
 _ORDERS = {b"\x00\x00": ">", b"\x00\x01": "<"}
 _STRIDE = 16
 _PADDING = 3
-"""Bytes that a middleware may add to fill the last word."""
+"""Most bytes that a middleware adds to pad the last word."""
 
 
 @dataclass(frozen=True)
 class EventArray:
-    """A message's fields.
+    """Fields of an `EventArray` message.
 
     Attributes:
-        stamp: the header's, nanoseconds.
-        frame_id: the header's.
-        height, width: of the sensor in pixels.
-        events: (n,) structured array, a view of the message: `sec`, `nanosec`, `polarity`, and `x` and `y`, which for
-            the first event lie two bytes later: `first`.
+        stamp: stamp of the header in nanoseconds.
+        frame_id: frame_id of the header.
+        height, width: size of the sensor in pixels.
+        events: (n,) structured array, a view of the message: `sec`, `nanosec`, `polarity`, `x` and `y`. The x and y of
+            the first event lie two bytes later in the message and are in `first`.
         first: x and y of the first event; (0, 0) without events.
     """
 
@@ -307,7 +307,7 @@ class EventArray:
 
     @property
     def columns(self) -> Decoded:
-        """x, y uint16; t int64 nanoseconds as the driver gave them; polarity bool. Copies."""
+        """Copies of x, y uint16; t int64 nanoseconds on the driver's clock; polarity bool."""
         x, y = self.events["x"].astype(np.uint16), self.events["y"].astype(np.uint16)
         x[:1], y[:1] = self.first
         t = self.events["sec"].astype(np.int64)
@@ -317,13 +317,13 @@ class EventArray:
 
 
 def read_event_array(raw: bytes | bytearray | memoryview) -> EventArray:
-    """A message's fields and a view of its events.
+    """Parse a serialized `EventArray` into its fields and a view of its events.
 
     Args:
         raw: the serialized message with its encapsulation, in either byte order.
 
     Raises:
-        PacketError: it is cut off, longer than its events, or not plain CDR.
+        PacketError: the message is truncated, longer than its events, or not plain CDR.
     """
     order = _ORDERS.get(bytes(raw[:2]))
     if order is None or len(raw) < _ENCAPSULATION:
@@ -351,11 +351,11 @@ def _fields(raw: bytes | bytearray | memoryview, layout: str, at: int, what: str
 def _events(
     raw: bytes | bytearray | memoryview, order: str, at: int, count: int
 ) -> tuple[npt.NDArray[np.void], tuple[int, int]]:
-    """The events and the first one's x and y.
+    """The events, and x and y of the first one.
 
-    Behind a count, which ends on a multiple of four, the first event's x, y, sec, nanosec and polarity lie without gaps
-    in 13 bytes. Every other event starts two bytes after a multiple of four and so has a gap of two before its sec:
-    from sec on all of them are 16 bytes apart.
+    The count ends on a multiple of four bytes. After it, x, y, sec, nanosec and polarity of the first event take 13
+    bytes without gaps. Every other event starts two bytes after a multiple of four and has two padding bytes before
+    its sec. From sec on, events are 16 bytes apart.
     """
     end = at + count * _STRIDE - 3 if count else at
     if not end <= len(raw) <= end + _PADDING:

@@ -1,4 +1,4 @@
-"""Gather event packets into the time window before a timestamp."""
+"""Accumulate event packets into a sliding time window on the host's clock."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ from mlesam_ros.preprocessing.settings import EVENT_WINDOW, WINDOWS
 from mlesam_ros.types import NANOSECONDS, EventWindow
 
 DRIFT = 200e-6
-"""Seconds per second by which the two clocks may part: two crystals of 100 ppm each."""
+"""Largest clock drift in seconds per second: two crystals of 100 ppm each."""
 LATE = 10_000_000
-"""Nanoseconds. What comes later than this against the others shows a clock that was set, not a delay."""
+"""Nanoseconds. A larger deviation from the expected offset is a clock step, not a transport delay."""
 
 
 class SensorClock:
-    """Follows the offset between one sensor's clock and the host's.
+    """Estimates the offset between one sensor's clock and the host's.
 
     Attributes:
-        jumps: how often one of the clocks was set; also counts up while a recording is played at another speed.
+        jumps: number of clock steps; also increases while a recording is played at another rate.
     """
 
     def __init__(self, wrap: int = 0) -> None:
-        """Know nothing yet.
+        """Start without an offset.
 
         Args:
-            wrap: nanoseconds after which the sensor's clock may have started again unseen; 0 for never.
+            wrap: period in nanoseconds at which the sensor's clock may wrap unnoticed; 0 for never.
         """
         self.jumps = 0
         self._wrap = wrap
         self.reset()
 
     def reset(self) -> None:
-        """Forget the offset, as after the sensor was started anew."""
+        """Discard the offset after a restart of the sensor."""
         self._offset: int | None = None
         self._stamp = 0
 
     def offset(self, stamp: int, sensor: int) -> int:
-        """What to add to the sensor times of the packet at hand.
+        """Update the offset with a packet and return the nanoseconds to add to its sensor times.
 
         Args:
-            stamp: when one of its events reached the host, nanoseconds on the host's clock.
-            sensor: the same event's time, nanoseconds on the sensor's clock.
+            stamp: arrival time of one of its events, nanoseconds on the host's clock.
+            sensor: time of the same event, nanoseconds on the sensor's clock.
 
         Returns:
-            Nanoseconds; never more than stamp - sensor.
+            Nanoseconds; at most stamp - sensor.
         """
         seen = stamp - sensor
         if self._offset is not None:
@@ -73,19 +73,19 @@ class SensorClock:
 
 
 class EventBuffer:
-    """Events in order of time, appended at one end and dropped at the other.
+    """Time-ordered queue of events in contiguous arrays.
 
-    What has been handed out is never written again: when the arrays are full the live part moves to new ones.
+    Returned views are never overwritten: when the arrays are full, the live events are copied to new ones.
 
     Attributes:
-        newest: time of the event appended last, nanoseconds; far in the past before the first.
+        newest: time of the last appended event in nanoseconds; far in the past before the first.
     """
 
     def __init__(self, capacity: int) -> None:
         """Start empty.
 
         Args:
-            capacity: most events kept, the newest.
+            capacity: largest number of events; the newest are kept.
         """
         self._capacity = capacity
         self._arrays = _empty(0)
@@ -100,14 +100,14 @@ class EventBuffer:
         return x[live], y[live], t[live], polarity[live]
 
     def extend(self, events: Decoded, since: int) -> int:
-        """Append events, drop those before `since`.
+        """Append events and drop those before `since`.
 
         Args:
-            events: in order of time, none before `newest`.
+            events: events in order of time, none before `newest`.
             since: nanoseconds.
 
         Returns:
-            How many of the rest were dropped because there were too many.
+            Number of further events dropped because of the capacity.
         """
         self._start += int(np.searchsorted(self.columns[2], since))
         fresh = int(np.searchsorted(events[2], since))
@@ -147,19 +147,19 @@ ENCODINGS = ("evt3", "libcaer_cmp", "libcaer", "mono")
 
 _ARRAY = "event array"
 _MOST_EVENTS = 4_000_000
-"""Events kept at most, whatever the stamps say: more than any sensor sends in 30 ms."""
+"""Capacity of the event buffer, regardless of stamps: more than any sensor sends in 30 ms."""
 _LONGEST_PACKET = 10 * NANOSECONDS
-"""Drivers send many packets per second."""
+"""Nanoseconds. Longest plausible time span of a packet; drivers send many packets per second."""
 _LATEST_BASE = 1 << 62
-"""Nanoseconds, the year 2116."""
+"""Nanoseconds. Upper limit of time_base, in the year 2116."""
 _CONTAINER = NANOSECONDS // 100
-"""What libcaer gathers before it hands events on, by default; its driver sends one such container per message."""
+"""Nanoseconds of events in a libcaer container by default; the driver sends one container per message."""
 _SAME_CLOCK = NANOSECONDS
-"""An array whose events lie no further from its stamp has them on the host's clock."""
+"""Nanoseconds. Events of an array within this distance of its stamp are on the host's clock."""
 
 
 class EventWindower:
-    """Gathers the messages of one event camera, in order."""
+    """Accumulates the messages of one event camera, in order, into windows."""
 
     def __init__(self, window: float = EVENT_WINDOW) -> None:
         """Start without history.
@@ -183,11 +183,11 @@ class EventWindower:
 
     @property
     def counters(self) -> dict[str, int]:
-        """What happened so far.
+        """Totals since construction.
 
-        `packets` read, `lost` by gaps in seq, `resets` by a driver or recording that started again, `clock_jumps` as
-        `SensorClock` counts them, `overflow` events that were one too many, and what `Evt3Decoder` counts; of these
-        `unknown` and `outside` in every encoding.
+        `packets` read, `lost` by gaps in seq, `resets` by a restarted driver or recording, `clock_jumps` of
+        `SensorClock`, `overflow` events dropped by the capacity, and the counters of `Evt3Decoder`. Of these, `unknown`
+        and `outside` count in every encoding.
         """
         total = self._counters | self._evt3.counters
         total["outside"] += self._counters["outside"]
@@ -211,17 +211,17 @@ class EventWindower:
             data: (n,) uint8, the packet's `events`.
             encoding: one of `ENCODINGS`.
             size: (height, width) of the sensor in pixels.
-            stamp: the header's, nanoseconds on the host's clock.
-            seq: the packet's number.
-            is_bigendian: byte order of `mono` and `libcaer_cmp`; the others are little-endian always.
-            time_base: nanoseconds that the packet's times count from; EVT3 has no use for it.
+            stamp: stamp of the header, nanoseconds on the host's clock.
+            seq: sequence number of the packet.
+            is_bigendian: byte order of `mono` and `libcaer_cmp`; the others are always little-endian.
+            time_base: origin of the packet's times in nanoseconds; not used by EVT3.
 
         Returns:
-            The events of the window that ends with the newest one, or with the stamp when nothing moves. The arrays are
-            views of memory that is not written again.
+            The events of the window that ends with the newest event, or with the stamp if the packet has no event. The
+            arrays are views that are never overwritten.
 
         Raises:
-            PacketError: encoding, size, time base or data are not what they must be.
+            PacketError: encoding, size, time base or data are invalid.
         """
         _check(encoding, time_base)
         self._reset_on_change(encoding, size)
@@ -234,7 +234,7 @@ class EventWindower:
         return self._add((x, y, t, polarity), stamp)
 
     def push_array(self, array: EventArray) -> EventWindow:
-        """Add an `EventArray`; returns and raises what `push` does."""
+        """Add an `EventArray`; see `push` for the result and errors."""
         self._reset_on_change(_ARRAY, (array.height, array.width))
         x, y, t, polarity = array.columns
         _check_span(t)
@@ -243,7 +243,7 @@ class EventWindower:
         return self._add((x, y, t, polarity), array.stamp)
 
     def _reset_on_change(self, encoding: str, size: tuple[int, int]) -> None:
-        """With another sensor or encoding everything before is history."""
+        """Discard decoder state, clock offset and events if the sensor size or encoding changes."""
         if not all(0 < side <= 0xFFFF for side in size):
             raise PacketError(f"event sensor is {size[1]}x{size[0]} pixels; both must be 1 to 65535.")
         if self._camera == (encoding, size):
@@ -256,8 +256,8 @@ class EventWindower:
         self._buffer = EventBuffer(_MOST_EVENTS)
 
     def _check_sequence(self, seq: int) -> None:
-        """After lost packets the decoder's row is stale; after a restart of the driver its clock is, too."""
-        # A seq that stays the same is a simulator's that does not count.
+        """Reset the decoders after lost packets, and the clock offset after a restart of the driver."""
+        # Some simulators send a constant seq.
         gap = 0 if self._seq in (None, seq) else seq - self._seq - 1
         if gap:
             self._counters["lost"] += max(gap, 0)
@@ -271,7 +271,7 @@ class EventWindower:
         self._libcaer_cmp.reset()
 
     def _decode(self, data: npt.NDArray[np.uint8], encoding: str, is_bigendian: bool) -> Decoded:
-        """Events in the order of the packet, t in nanoseconds of the sensor's clock or since the packet's time base."""
+        """Events in packet order, t in nanoseconds of the sensor's clock or since the packet's time base."""
         try:
             if encoding == "evt3":
                 x, y, t, polarity = self._evt3.decode(data)
@@ -287,7 +287,7 @@ class EventWindower:
         return x, y, t, polarity
 
     def _add(self, events: Decoded, stamp: int) -> EventWindow:
-        """The window, once events with host times are added to it."""
+        """Append events on the host's clock and return the window."""
         assert self._camera is not None
         size = self._camera[1]
         self._counters["packets"] += 1
@@ -298,7 +298,7 @@ class EventWindower:
         self._counters["outside"] += outside
         end = max(stamp, self._buffer.newest)
         if len(t):
-            # Time does not run back, neither for a packet that came faster than all before nor for damaged bytes.
+            # Keep times from decreasing, after a packet with a shorter delay than all before or with damaged bytes.
             t = np.maximum.accumulate(np.maximum(t, self._buffer.newest))
             end = int(t[-1])
         self._counters["overflow"] += self._buffer.extend((x, y, t, polarity), end - self._window)
@@ -317,7 +317,7 @@ def _check(encoding: str, time_base: int) -> None:
 
 
 def _stamped_index(t: npt.NDArray[np.int64], encoding: str) -> int:
-    """Which of a packet's events the stamp is about."""
+    """Index of the event that the packet's stamp refers to."""
     return int(t.searchsorted(t[0] + _CONTAINER, side="right")) - 1 if encoding.startswith("libcaer") else 0
 
 

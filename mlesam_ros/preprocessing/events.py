@@ -1,4 +1,4 @@
-"""Event preprocessors: counts per pixel, polarity, and time surfaces."""
+"""Event preprocessors: counts per pixel, polarity of the newest event, and time surfaces."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from mlesam_ros.types import EVENT, CompressedImage, EventWindow, Modality, RawI
 
 
 def bin_indices(events: EventWindow, part: slice, size: tuple[int, int]) -> npt.NDArray[np.intp]:
-    """The cells of some events, as places in a flat (h, w, 2) array: brighter, darker.
+    """Indices of events into a flat (h, w, 2) array: brighter, darker.
 
-    Plain arithmetic on 32-bit numbers, which runs several to an instruction; a table per axis takes twice as long.
+    Uses 32-bit integer arithmetic, which NumPy vectorizes; a lookup table per axis takes twice as long.
 
     Args:
         events: the events.
-        part: which of them.
-        size: (h, w) of the picture, at most the sensor's; a sensor pixel belongs to the cell that its center is in.
+        part: the slice of events to use.
+        size: (h, w) of the image, at most the sensor's; a sensor pixel belongs to the cell that contains its center.
 
     Raises:
-        PacketError: one of them lies outside the sensor.
+        PacketError: an event lies outside the sensor.
     """
     x, y = events.x[part], events.y[part]
     if len(x) and (x.max() >= events.width or y.max() >= events.height):
@@ -46,12 +46,12 @@ def bin_indices(events: EventWindow, part: slice, size: tuple[int, int]) -> npt.
 
 
 def pixels_per_bin(pixels: int, cells: int) -> npt.NDArray[np.float32]:
-    """How many of a side's pixels each of its cells has, (cells,)."""
+    """(cells,) number of sensor pixels in each cell along one axis."""
     return np.bincount(_along(np.arange(pixels), pixels, cells).astype(np.intp), minlength=cells).astype(np.float32)
 
 
 def _along(pixel: npt.NDArray[Any], pixels: int, cells: int) -> Any:
-    """The cell of each pixel along one side: its center, (pixel + 1/2) · cells / pixels, rounded down."""
+    """The cell of each pixel along one axis: its center, (pixel + 1/2) · cells / pixels, rounded down."""
     cell: Any = pixel.astype(np.uint32 if 2 * pixels * cells < 1 << 32 else np.uint64)
     if cells != pixels:
         cell *= 2 * cells
@@ -62,27 +62,27 @@ def _along(pixel: npt.NDArray[Any], pixels: int, cells: int) -> Any:
 
 Counts = npt.NDArray[np.float32]
 _BATCH = 1 << 15
-"""Events counted at once: their cells stay in a core's own cache."""
+"""Events counted at once, so that their cells stay in the cache of a core."""
 
 
 @dataclass(frozen=True)
 class EventCounts:
-    """Brighter and darker events of the window per pixel of the sensor; the third channel is 0.
+    """Counts of brighter and darker events of the window per sensor pixel; the third channel is 0.
 
-    A network pixel shows the mean count of the sensor's pixels that it covers, so numbers mean the same at every size.
-    A ready-made picture of events (a renderer's) counts as one event where a channel is 255.
+    A network pixel holds the mean count of the sensor pixels that it covers, so values do not depend on the size. In a
+    rendered event image, a channel value of 255 counts as one event.
 
     Attributes:
-        most: counts are cut off here: a flickering lamp must not drown the street.
-        window: seconds of events that the reader gathers for it.
-        brighter, darker: channels of a ready-made RGB picture that hold the two polarities. CARLA's documentation
-            (DELIVER comes from CARLA) paints brighter blue and darker red. Gray pictures fill both.
+        most: upper limit of a count, so that flickering lamps do not dominate the image.
+        window: seconds of events in the input.
+        brighter, darker: channels of a rendered RGB event image with the two polarities. CARLA, from which DELIVER
+            comes, draws brighter in blue and darker in red according to its documentation. Gray images fill both.
     """
 
     modality: ClassVar[Modality] = EVENT
     name: ClassVar[str] = "event_counts"
     statistics: ClassVar[Normalization] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    """Ours: a count is its own scale, and no event is 0. A street's pixels with events have about 0.6 +- 1.4."""
+    """Chosen here: counts are not scaled, and no event is 0. Pixels of streets with events have about 0.6 +- 1.4."""
 
     most: float = 10.0
     window: float = EVENT_WINDOW
@@ -93,13 +93,13 @@ class EventCounts:
         """Check the channels.
 
         Raises:
-            ConfigError: brighter or darker is no channel of an RGB image.
+            ConfigError: brighter or darker is not a channel of an RGB image.
         """
         if not {self.brighter, self.darker} <= {0, 1, 2}:
             raise ConfigError(f"brighter and darker are {self.brighter} and {self.darker}; accepted are 0, 1 and 2.")
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
-        """Encode `EventWindow`, or a `RawImage` or `CompressedImage` of them; see `Encoder`."""
+        """Convert an `EventWindow`, or a `RawImage` or `CompressedImage` of rendered events; see `Preprocessor`."""
         counts: Counts
         if isinstance(frame.payload, EventWindow):
             view = warp_by_depth(frame, (frame.payload.height, frame.payload.width), rig, size, context)
@@ -116,16 +116,16 @@ class EventCounts:
         return image
 
     def reduce(self, events: EventWindow, size: tuple[int, int]) -> Counts:
-        """(h, w, 2) float32: what the cells of a reduced sensor show; see `count_events`."""
+        """(h, w, 2) float32: mean counts per cell; see `count_events`."""
         return count_events(events, size)
 
 
 @dataclass(frozen=True)
 class EventPolarity(EventCounts):
-    """The polarity of the newest event of each pixel of the sensor: 1 in its channel, 0 in the other two.
+    """Polarity of the newest event of each sensor pixel: 1 in its channel, 0 in the other two.
 
-    So CARLA draws its event camera (https://carla.readthedocs.io/en/latest/ref_sensors/), and DELIVER's files over 255
-    are this image. A network pixel shows the mean of the sensor's pixels that it covers.
+    Same as the event images of CARLA (https://carla.readthedocs.io/en/latest/ref_sensors/) and as DELIVER's files
+    divided by 255. A network pixel holds the mean of the sensor pixels that it covers.
     """
 
     name: ClassVar[str] = "event_polarity"
@@ -133,22 +133,22 @@ class EventPolarity(EventCounts):
     most: float = 1.0
 
     def reduce(self, events: EventWindow, size: tuple[int, int]) -> Counts:
-        """(h, w, 2) float32: the share of each cell's pixels whose newest event is brighter, and darker."""
+        """(h, w, 2) float32: share of each cell's pixels with a brighter, and with a darker newest event."""
         full = (events.height, events.width)
         newest = np.zeros((events.height * events.width, 2), np.float32)
         cells = bin_indices(events, slice(None), full)
-        # Times do not decrease, and of several values for one place NumPy keeps the last: the newest.
+        # Times do not decrease, and NumPy keeps the last of several values for one index: the newest event.
         newest[cells >> 1] = np.stack([cells % 2 == 0, cells % 2 == 1], axis=1)
         image = newest.reshape(*full, 2)
         return image if size == full else np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA))
 
 
 def count_events(events: EventWindow, size: tuple[int, int]) -> Counts:
-    """How often the pixels reported.
+    """Mean number of events per sensor pixel of each cell.
 
     Args:
         events: the events.
-        size: (h, w) of the result, at most the sensor's; each sensor pixel belongs to the cell that its center is in.
+        size: (h, w) of the result, at most the sensor's; a sensor pixel belongs to the cell that contains its center.
 
     Returns:
         (h, w, 2) float32: brighter, darker events per sensor pixel of the cell.
@@ -171,27 +171,27 @@ class TimeSurface:
     """exp(-age / decay) of the newest brighter and the newest darker event of each pixel; the third channel is 0.
 
     X. Lagorce et al., "HOTS: A Hierarchy of Event-Based Time-Surfaces for Pattern Recognition", IEEE TPAMI 39(7),
-    2017, equation 3. Age counts back from the end of the window. A network pixel shows the newest event of the sensor's
-    pixels that it covers. Where counts tell how much an edge stands out, a surface tells which way it moved, and a
-    flickering lamp is no brighter than anything else.
+    2017, equation 3. Age is measured from the end of the window. A network pixel holds the newest event of the sensor
+    pixels that it covers. Counts show the contrast of an edge; a time surface shows its direction of motion, and
+    flickering lamps do not dominate it.
 
-    A ready-made picture of events has no times: it is refused, `event_counts` reads it.
+    A rendered event image has no times and is rejected; use `event_counts` for it.
 
     Attributes:
-        decay: seconds after which an event counts 1/e; a third of the 30 ms window by default.
-        window: seconds of events that the reader gathers for it.
+        decay: seconds after which the value of an event is 1/e; a third of the 30 ms window by default.
+        window: seconds of events in the input.
     """
 
     modality: ClassVar[Modality] = EVENT
     name: ClassVar[str] = "time_surface"
     statistics: ClassVar[Normalization] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    """A surface is between 0 and 1 by itself, and no event is 0."""
+    """Not normalized: values are between 0 and 1, and no event is 0."""
 
     decay: float = 0.010
     window: float = EVENT_WINDOW
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
-        """Encode `EventWindow`; see `Encoder`."""
+        """Convert an `EventWindow`; see `Preprocessor`."""
         events = frame.payload
         if not isinstance(events, EventWindow):
             raise wrong_payload(frame, "Events for a time surface; a ready-made picture is read by event_counts")
@@ -202,11 +202,11 @@ class TimeSurface:
 
 
 def time_surface(events: EventWindow, size: tuple[int, int], decay: float) -> npt.NDArray[np.float32]:
-    """How recent the newest event of each cell is.
+    """Exponentially decayed age of the newest event of each cell.
 
     Args:
         events: the events.
-        size: (h, w) of the result, at most the sensor's; each sensor pixel belongs to the cell that its center is in.
+        size: (h, w) of the result, at most the sensor's; a sensor pixel belongs to the cell that contains its center.
         decay: seconds.
 
     Returns:
@@ -217,6 +217,6 @@ def time_surface(events: EventWindow, size: tuple[int, int], decay: float) -> np
     """
     surface = np.zeros(2 * size[0] * size[1], np.float32)
     age = (events.end - events.t).astype(np.float32)
-    # Times do not decrease, and of several values for one place NumPy keeps the last: the newest.
+    # Times do not decrease, and NumPy keeps the last of several values for one index: the newest event.
     surface[bin_indices(events, slice(None), size)] = np.exp(age * np.float32(-1e-9 / decay))
     return surface.reshape(*size, 2)

@@ -32,18 +32,18 @@ _TWELVE, _EIGHT = np.uint16(0xFFF), np.uint16(0xFF)
 _OUTSIDE = 0xFFF
 """A coordinate beyond every sensor."""
 _SMALL_STEP = 10
-"""Ticks of TIME_HIGH. A step back of no more than this is no wrap of the clock (as in event_camera_codecs)."""
+"""Ticks of TIME_HIGH. A smaller or equal step back is not a wrap of the clock (as in event_camera_codecs)."""
 
 WRAP = 1 << 24
-"""Microseconds after which the sensor's clock starts again."""
+"""Microseconds after which the sensor's clock wraps."""
 
 
 class Evt3Decoder:
     """Decodes the packets of one sensor, in order.
 
     Attributes:
-        counters: what gave no event: words of `unknown` type, external `triggers`, events `outside` the sensor,
-            events `untimed` because the clock was not known yet, and `clock_errors`, TIME_HIGH words not believed.
+        counters: ignored words of `unknown` type, external `triggers`, events `outside` the sensor, events `untimed`
+            before the first clock value, and `clock_errors`, TIME_HIGH words rejected as bit errors.
     """
 
     def __init__(self, width: int = 2048, height: int = 2048) -> None:
@@ -58,7 +58,7 @@ class Evt3Decoder:
         self.reset()
 
     def reset(self) -> None:
-        """Forget row, clock and vector base, as after packets were lost; the counters stay."""
+        """Reset row, clock and vector base after lost packets; the counters are kept."""
         self._clock = _Clock()
         self._low = 0
         self._timed = False  # a TIME_LOW has come after the first TIME_HIGH
@@ -68,18 +68,18 @@ class Evt3Decoder:
 
     @property
     def now(self) -> int | None:
-        """The sensor's clock after the last packet in microseconds, None before it is known."""
+        """The sensor's clock after the last packet in microseconds; None before the first clock value."""
         return (self._clock.ticks << 12) | self._low if self._timed else None
 
     def decode(self, data: npt.NDArray[np.uint8]) -> Decoded:
-        """Decode the next packet. A stream may be cut into packets between any two words.
+        """Decode the next packet. A stream may be split into packets between any two words.
 
         Args:
             data: (2 * words,) uint8.
 
         Returns:
-            x, y (n,) uint16 pixels; t (n,) int64 microseconds of the sensor's clock, whose wrap after 16.777 s is
-            undone since the first packet; polarity (n,) bool.
+            x, y (n,) uint16 pixels; t (n,) int64 microseconds of the sensor's clock, which wraps after 16.777 s and is
+            unwrapped since the first packet; polarity (n,) bool.
 
         Raises:
             PacketError: the packet is not a whole number of words; the decoder's state is then unchanged.
@@ -92,7 +92,7 @@ class Evt3Decoder:
         return decoded
 
     def _decode(self, words: Words) -> Decoded:
-        """The events of a run, inside the sensor or not."""
+        """The events of a run, before events outside the sensor are dropped."""
         kinds = by_kind(words)
         self.counters["triggers"] += len(kinds[_TRIGGER])
         self.counters["unknown"] += sum([len(kinds[kind]) for kind in _UNKNOWN])
@@ -109,7 +109,7 @@ class Evt3Decoder:
         return skip_first(decoded, skipped)
 
     def _first_timed(self, kinds: list[Places], length: int) -> int:
-        """Where in the run the clock is known from."""
+        """Index of the word in the run from which the clock is valid; `length` if there is none."""
         low, high = kinds[_TIME_LOW], kinds[_TIME_HIGH]
         if not self._clock.started:
             low = low[low > high[0]] if len(high) else low[:0]
@@ -134,14 +134,14 @@ class Evt3Decoder:
     def _with_vectors(
         self, decoded: Decoded, vector: npt.NDArray[np.bool_], words: Words, vectors: Places, base: Places
     ) -> tuple[Decoded, npt.NDArray[np.uint8]]:
-        """The events with each vector spread over its mask's bits, and how many events each word gave.
+        """Expand the vectors to one event per set bit of their masks; return the events and their number per word.
 
         Args:
-            decoded: one entry per word that gives events.
-            vector: which of these are vectors.
+            decoded: one entry per event word.
+            vector: whether an entry is a vector.
             words: the run.
-            vectors: where its vectors are.
-            base: where their bases are.
+            vectors: indices of the vector words.
+            base: indices of the vector base words.
         """
         twelve = words[vectors] >> 12 == _VECTOR12
         masks = words[vectors] & np.where(twelve, _TWELVE, _EIGHT)
@@ -151,7 +151,7 @@ class Evt3Decoder:
     def _vector_starts(
         self, words: Words, base: Places, vectors: Places, lengths: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """First column and polarity of each vector: the base moves on by the length of every vector after it."""
+        """First column and polarity of each vector: each vector advances the base by its length."""
         columns = hold_table(self._base, words[base] & _COORDINATE, np.int64)
         signs = hold_table(self._base_sign, (words[base] & _POLARITY) != 0, np.bool_)
         traveled = hold_table(0, np.cumsum(lengths), np.int64)
@@ -165,10 +165,10 @@ class Evt3Decoder:
 
 @dataclass
 class _Clock:
-    """TIME_HIGH as a count of 4096 µs that does not wrap, and that a flipped bit does not upset.
+    """TIME_HIGH as an unwrapped count of 4096 µs that is robust against bit errors.
 
-    A sensor repeats TIME_HIGH many times per tick. A value one flipped bit away from the expected one is therefore not
-    believed until a second word does not return to it: a true jump of the clock costs one word, an error costs nothing.
+    A sensor repeats TIME_HIGH many times per tick. A value that differs from the expected one by a single bit is
+    therefore rejected once. If the next word does not return to the expected value, it is accepted as a clock jump.
     """
 
     ticks: int = 0
@@ -177,7 +177,7 @@ class _Clock:
     errors: int = 0
 
     def follow(self, values: Words) -> npt.NDArray[np.int64]:
-        """The count after each of the (n,) 12-bit values, (n,) int64; `errors` of these were not believed."""
+        """The count after each of the (n,) 12-bit values, (n,) int64; sets `errors` to the number of rejections."""
         self.errors = 0
         if not len(values):
             return np.empty(0, np.int64)
@@ -207,22 +207,22 @@ class _Clock:
 
 _EVT3_ENCODE_Y, _EVT3_ENCODE_X, _EVT3_ENCODE_TIME_LOW, _EVT3_ENCODE_TIME_HIGH = 0x0000, 0x2000, 0x6000, 0x8000
 _LONGEST_GAP = 16_000_000
-"""Microseconds. The 24-bit clock wraps after 16.777 s, so a longer gap between two events would be lost."""
+"""Microseconds. The 24-bit clock wraps after 16.777 s, so a decoder cannot recover a longer gap between two events."""
 
 
 def encode_evt3(
     x: npt.ArrayLike, y: npt.ArrayLike, t_us: npt.ArrayLike, polarity: npt.ArrayLike
 ) -> npt.NDArray[np.uint8]:
-    """One self-contained packet: it starts with its own time and row, whatever packet went before.
+    """Encode one self-contained packet, which starts with time and row and does not depend on earlier packets.
 
-    Only single-event words are written. TIME_HIGH comes twice, as sensors repeat it, so that a decoder can tell a
-    jump of the clock from a bit error.
+    Only single-event words are written. TIME_HIGH is written twice, as sensors repeat it, so that a decoder can
+    distinguish a clock jump from a bit error.
 
     Args:
         x: (n,) columns, 0 to 2047.
         y: (n,) rows, 0 to 2047.
         t_us: (n,) microseconds, not decreasing, not negative; only the lowest 24 bits are transmitted.
-        polarity: (n,) true where the light became brighter.
+        polarity: (n,) true for an increase of brightness.
 
     Returns:
         (2 * words,) uint8; empty for no events.

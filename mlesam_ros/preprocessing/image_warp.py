@@ -1,4 +1,4 @@
-"""Warp images between cameras: by depth where it is known, at infinity elsewhere."""
+"""Warp images to the label camera: by depth where it is known, at infinity elsewhere."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from mlesam_ros.types import SensorFrame
 
 Floats = npt.NDArray[np.float32]
 INFINITE_DEPTH_M = 1e6
-"""Meters that count as infinitely far."""
+"""Meters at which a point counts as infinitely far."""
 SAME_LENS_TOLERANCE_PX = 0.25
-"""Pixels of the network by which two lenses may differ and still count as one."""
+"""Largest difference in network pixels at which two lenses count as the same."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageWarp:
-    """How another camera's picture becomes the label camera's.
+    """Resampling of another camera's image to the label camera's pixels.
 
     Attributes:
-        coarse: (h', w') that its picture is to be reduced to first, by averaging; never more than it has.
-        size: (h, w) of the network.
-        maps: where on the reduced picture each pixel of the network looks; None where a change of size is all.
+        coarse: (h', w') to which the caller first reduces the image by averaging; at most its own size.
+        size: (h, w) of the network input.
+        maps: `cv2.remap` maps from network pixels to the reduced image; None if only the size changes.
     """
 
     coarse: tuple[int, int]
@@ -40,13 +40,13 @@ class ImageWarp:
     maps: tuple[Floats, Floats] | None = None
 
     def warp(self, values: Floats) -> Floats:
-        """Values on the label camera's pixels.
+        """Resample values to the label camera's pixels.
 
         Args:
             values: (h', w', C) float32.
 
         Returns:
-            (h, w, C) float32; 0 where the other camera does not look.
+            (h, w, C) float32; 0 outside the other camera's field of view.
         """
         if self.maps is not None:
             warped = cv2.remap(values, *self.maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
@@ -58,16 +58,16 @@ class ImageWarp:
 
 
 def warp_at_infinity(frame: SensorFrame, have: tuple[int, int], rig: Rig, size: tuple[int, int]) -> ImageWarp:
-    """How the label camera sees a picture.
+    """Warp of an image to the label camera for points at infinity.
 
     Args:
-        frame: where the picture comes from and when.
-        have: (H, W) of the picture.
-        rig: knows both cameras, unless the frame is the label camera's own.
-        size: (h, w) of the network.
+        frame: the frame that holds the image.
+        have: (H, W) of the image.
+        rig: contains both cameras, unless the frame is the label camera's own.
+        size: (h, w) of the network input.
 
     Raises:
-        CalibrationError: the picture's size contradicts its calibration, or the rig does not know its camera.
+        CalibrationError: the image size contradicts its calibration, or the rig has no calibration of its camera.
     """
     model = other_camera(frame, have, rig)
     if model is None:
@@ -89,7 +89,7 @@ def _turned_view(model: CameraModel, camera: CameraModel, size: tuple[int, int],
 
 
 def antialias_size(model: CameraModel, target: CameraModel) -> tuple[int, int]:
-    """(h', w') at which a camera's pixels are no finer than the target's, so that none of them is jumped over."""
+    """(h', w') at which a camera's pixels are no finer than the target's, so that resampling skips none of them."""
     shrink = max(model.K[0, 0] / target.K[0, 0], model.K[1, 1] / target.K[1, 1], 1.0)
     return max(round(model.height / shrink), 1), max(round(model.width / shrink), 1)
 
@@ -100,29 +100,29 @@ def _grid(size: tuple[int, int]) -> npt.NDArray[np.float64]:
 
 
 _NEAR = 0.5
-"""Meters. What is nearer than this may be off by more than `SAME_LENS_TOLERANCE_PX` when two lenses count as one."""
+"""Meters. Parallax is ignored if it is below `SAME_LENS_TOLERANCE_PX` at this distance; nearer points may exceed it."""
 _FINEST = 384
-"""Pixels of the longer side at which parallax is worked out; a larger network gets the nearest of these."""
+"""Longest side in pixels of the grid on which parallax is computed; for a larger network it is resized by nearest."""
 _NOWHERE = -1e4
-"""A place that stays outside every picture, whatever parallax is added to it."""
+"""Pixel coordinate outside every image, even with parallax added."""
 _REACH = 6
-"""Pixels over which a hole in the depth takes the nearest reading: the rows between a LiDAR's beams, and no more."""
+"""Pixels over which a hole in the depth is filled with the nearest depth: the rows between the beams of a LiDAR."""
 
 
 def warp_by_depth(
     frame: SensorFrame, have: tuple[int, int], rig: Rig, size: tuple[int, int], context: Context | None
 ) -> ImageWarp:
-    """How the label camera sees a picture, as well as the set tells.
+    """Warp of an image to the label camera, by the depth of the frame set as far as it is known.
 
     Args:
-        frame: where the picture comes from and when.
-        have: (H, W) of the picture.
-        rig: knows both cameras, unless the frame is the label camera's own.
-        size: (h, w) of the network.
-        context: knows the depth; None to take everything as infinitely far away.
+        frame: the frame that holds the image.
+        have: (H, W) of the image.
+        rig: contains both cameras, unless the frame is the label camera's own.
+        size: (h, w) of the network input.
+        context: source of the depth; None to assume points at infinity.
 
     Raises:
-        CalibrationError: the picture's size contradicts its calibration, or the rig does not know its camera.
+        CalibrationError: the image size contradicts its calibration, or the rig has no calibration of its camera.
     """
     at_infinity = warp_at_infinity(frame, have, rig, size)
     if frame.frame_id == rig.camera_frame or context is None:
@@ -135,7 +135,7 @@ def warp_by_depth(
 
 
 def _view(model: CameraModel, camera: CameraModel, pose: Transform, depth: Floats) -> ImageWarp:
-    """The view by a depth without holes, of the network's size."""
+    """The warp by a depth image without holes, of the network's size."""
     size = depth.shape[0], depth.shape[1]
     coarse = antialias_size(model, camera.scaled(*size))
     other = model.scaled(*coarse)
@@ -151,20 +151,20 @@ def _view(model: CameraModel, camera: CameraModel, pose: Transform, depth: Float
 
 
 def _limit_size(most: int, size: tuple[int, int]) -> tuple[int, int]:
-    """The size, shrunk to a longer side of at most that many pixels."""
+    """The size, reduced so that the longer side has at most `most` pixels."""
     factor = min(most / max(size), 1.0)
     return max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)
 
 
 @lru_cache(maxsize=8)
 def _far(other: CameraModel, camera: CameraModel, size: tuple[int, int], turn: bytes) -> tuple[Floats, Floats]:
-    """Where each pixel looks if everything is infinitely far away."""
+    """The remap maps for points at infinity."""
     pose = Transform(np.frombuffer(turn).reshape(3, 3), np.zeros(3))
     return _project_grid(other, camera, pose, np.full(size, INFINITE_DEPTH_M, np.float32))
 
 
 def _project_grid(other: CameraModel, camera: CameraModel, pose: Transform, depth: Floats) -> tuple[Floats, Floats]:
-    """Where each of the label camera's pixels looks on the other's picture; far outside where that sees none of it."""
+    """The remap maps from the label camera to the other camera; `_NOWHERE` for points that it does not observe."""
     points = camera.scaled(*depth.shape).unproject(depth).reshape(-1, 3)
     seen = pose.inverse().apply(points)
     index, u, v = other.project_visible(seen, bounded=False)
@@ -176,7 +176,7 @@ def _project_grid(other: CameraModel, camera: CameraModel, pose: Transform, dept
 
 
 def _fill_holes(depth: Floats) -> Floats:
-    """Depth with its small holes filled by the nearest reading, the rest infinitely far away."""
+    """Depth with small holes filled with the nearest depth, and all others at infinity."""
     hole = ~np.isfinite(depth)
     if not hole.any():
         return depth
@@ -191,14 +191,14 @@ def _fill_holes(depth: Floats) -> Floats:
 def _visible(
     u: npt.NDArray[Any], v: npt.NDArray[Any], parallax: npt.NDArray[Any], size: tuple[int, int]
 ) -> npt.NDArray[np.bool_]:
-    """Whether nothing that the label camera sees stands before a point in the other camera's picture of that size.
+    """Whether each point is unoccluded by the other points in the other camera's image of that size.
 
-    Two points on one pixel differ by more than a pixel of parallax only if one of them hides the other; neighbors on
-    a slope share a pixel as well.
+    Points on one pixel occlude each other only if their parallax differs by more than a pixel, since neighbors on a
+    slope share a pixel as well.
     """
     height, width = size
     inside = (u >= -0.5) & (u < width - 0.5) & (v >= -0.5) & (v < height - 0.5)
-    pixel = np.full(len(u), height * width)  # one place more for all that is outside
+    pixel = np.full(len(u), height * width)  # the extra element collects points outside
     pixel[inside] = (v[inside] + 0.5).astype(np.intp) * width + (u[inside] + 0.5).astype(np.intp)
     largest = np.zeros(height * width + 1)
     np.maximum.at(largest, pixel, parallax)

@@ -1,4 +1,4 @@
-"""Decode sensor_msgs Image and CompressedImage data into NumPy arrays, RVL-compressed depth included."""
+"""Decode sensor_msgs Image and CompressedImage data, including RVL-compressed depth, into RGB and depth in meters."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.types import CompressedImage, RawImage
 
 MOST_PIXELS = 1 << 26
-"""More than the camera of any robot has."""
+"""Upper limit of the announced pixels, above any robot's camera."""
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-"""JPEG markers that carry the size."""
+"""JPEG frame headers, which hold the size."""
 _BARE = {0x00, 0x01, 0xFF, *range(0xD0, 0xD9)}
-"""What may follow 0xFF in a JPEG and has no content: no marker, filling, markers that stand alone."""
+"""Bytes after 0xFF in a JPEG without a segment: byte stuffing, fill bytes, and standalone markers."""
 _SCAN = 0xDA
 _BIT_DEPTH = 24
 """Byte of a PNG that holds its bit depth: after signature, length and name of IHDR, width and height."""
 
 
 def check_declared_size(data: bytes) -> None:
-    """Refuse what announces more than there is, or than any camera has; the rest is the decoder's to find.
+    """Reject a file that announces more data than it has or more than `MOST_PIXELS`; the decoder finds other damage.
 
     Args:
         data: the file.
 
     Raises:
-        ImageError: it is neither JPEG nor PNG, announces too many pixels, or a chunk of a PNG ends behind the file.
+        ImageError: the file is neither JPEG nor PNG, announces too many pixels, or has a PNG chunk beyond its end.
     """
     if data.startswith(_PNG):
         size = _png_size(data)
@@ -78,7 +78,7 @@ def _png_size(data: bytes) -> tuple[int, int]:
 def _jpeg_size(data: bytes) -> tuple[int, int]:
     """(width, height) of the largest frame header before the first scan; (0, 0) without one."""
     at, size = 2, (0, 0)
-    while 0 <= (at := data.find(b"\xff", at)) <= len(data) - 4:  # decoders pass over what lies between segments, too
+    while 0 <= (at := data.find(b"\xff", at)) <= len(data) - 4:  # like decoders, skip bytes between segments
         marker = data[at + 1]
         if marker in _BARE:
             at += 1
@@ -93,9 +93,13 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 class PixelFormat(NamedTuple):
-    """Sample type, channels, and the OpenCV code that makes RGB of it; None where it needs none.
+    """Memory layout of an encoding.
 
-    `lines` is how many rows lie in memory per row of the picture: more than one where color has planes of its own.
+    Attributes:
+        dtype: NumPy type of a sample.
+        channels: samples per pixel.
+        to_rgb: OpenCV code of the conversion to RGB; None without a conversion.
+        lines: rows in memory per row of the image; more than one for separate color planes.
     """
 
     dtype: str
@@ -105,19 +109,19 @@ class PixelFormat(NamedTuple):
 
 
 def image_view(picture: RawImage, layouts: Mapping[str, PixelFormat], what: str) -> npt.NDArray[Any]:
-    """A picture's samples where they lie.
+    """View an image's samples without a copy.
 
     Args:
-        picture: the picture.
-        layouts: encoding → layout, the encodings that are accepted.
-        what: how the message calls a picture with one of these encodings.
+        picture: the image.
+        layouts: accepted encoding → layout.
+        what: noun phrase in error messages for an image with one of these encodings.
 
     Returns:
-        (H, W, channels), or (H, W) for one channel, in the picture's own byte order; a view. With color planes
-        (H * lines, W), the planes one below the other.
+        (H, W, channels), or (H, W) for one channel, in the image's byte order; a view. (H * lines, W) with color
+        planes, one below the other.
 
     Raises:
-        ImageError: with the field at fault, its value and what is accepted.
+        ImageError: a field is invalid; the message has its value and the accepted ones.
     """
     layout = layouts.get(picture.encoding)
     if layout is None:
@@ -131,7 +135,7 @@ def image_view(picture: RawImage, layouts: Mapping[str, PixelFormat], what: str)
     if rows != height * layout.lines:
         raise ImageError(f"image is {width}x{height} pixels; {picture.encoding} needs an even height.")
     if len(picture.data) == rows * width * pixel:
-        step = width * pixel  # rows without padding: the field is redundant, and not set by every driver
+        step = width * pixel  # rows without padding: step is redundant, and some drivers do not set it
     if step < width * pixel:
         raise ImageError(f"step is {step} bytes; {width} pixels of {picture.encoding} need at least {width * pixel}.")
     if len(picture.data) != rows * step:
@@ -150,14 +154,14 @@ def _accepted(encoding: str, layouts: Mapping[str, PixelFormat]) -> str:
 
 
 def decode_compressed(data: npt.NDArray[np.uint8], flags: int) -> npt.NDArray[Any]:
-    """The picture in a compressed file.
+    """Decode a compressed image file.
 
     Args:
-        data: (n,) uint8, the file: JPEG or PNG.
+        data: (n,) uint8, the JPEG or PNG file.
         flags: OpenCV's `IMREAD_` flags.
 
     Raises:
-        ImageError: it is of another kind, too large, or OpenCV can make nothing of it.
+        ImageError: the file is of another format, too large, or OpenCV cannot decode it.
     """
     check_declared_size(data.tobytes())
     try:
@@ -171,23 +175,23 @@ def decode_compressed(data: npt.NDArray[np.uint8], flags: int) -> npt.NDArray[An
 
 _HEADER = 8
 _MOST_PIXELS = 1 << 25
-"""A few bytes can claim any number of zeros; no depth sensor has so many pixels."""
+"""Upper limit of the announced pixels, above any depth sensor: a few bytes can encode any number of zeros."""
 _LONGEST = 10
-"""Groups of three bits in a number of 29 bits, more than which nothing here needs."""
+"""Groups of three bits in a number of 29 bits, the longest that a valid image needs."""
 _SHIFTS = np.arange(28, -1, -4, dtype=np.uint32)
 
 
 def decode_rvl(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
-    """The counts of a picture.
+    """Decode the counts of an RVL-compressed depth image.
 
     Args:
-        data: (n,) uint8, from the width on.
+        data: (n,) uint8, starting with the width.
 
     Returns:
         (H, W) uint16.
 
     Raises:
-        ImageError: the size is absurd, or the data end before the picture does.
+        ImageError: the size is not accepted, or the data are truncated or damaged.
     """
     if len(data) < _HEADER:
         raise ImageError(f"RVL picture has {len(data)} bytes; its size alone has {_HEADER}.")
@@ -196,7 +200,7 @@ def decode_rvl(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
         raise ImageError(f"RVL picture claims {width}x{height} pixels; 1 to {_MOST_PIXELS} in all are accepted.")
     numbers = _numbers(data[_HEADER:])
     runs, used = _runs(numbers, width * height)
-    inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)  # (H * W,) which pixels are not zero
+    inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)  # (H * W,) whether a pixel is nonzero
     headers = np.concatenate([[0], np.cumsum(runs[1::2] + 2)[:-1]])
     told = np.ones(used, np.bool_)
     told[headers], told[headers + 1] = False, False
@@ -207,7 +211,7 @@ def decode_rvl(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
 
 
 def _numbers(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """All whole numbers of the stream; the last one may be padding."""
+    """All integers of the stream; the last one may be padding."""
     words = np.ascontiguousarray(data[: len(data) // 4 * 4]).view("<u4")
     groups = ((words[:, None] >> _SHIFTS) & np.uint32(15)).astype(np.uint8).ravel()
     ends = np.flatnonzero(groups < 8)
@@ -222,7 +226,7 @@ def _numbers(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
 
 
 def _runs(numbers: npt.NDArray[np.int64], pixels: int) -> tuple[npt.NDArray[np.int64], int]:
-    """Lengths of the runs, zeros and others by turns, and how many numbers they and their differences take."""
+    """Lengths of the runs, alternately of zeros and nonzeros, and the count of numbers they and their deltas take."""
     runs, at, left = [], 0, pixels
     while left > 0:
         if at + 1 >= len(numbers):
@@ -240,9 +244,9 @@ Rgb = npt.NDArray[np.uint8]
 Meters = npt.NDArray[np.float32]
 
 SIGNIFICANT_BITS = (8, 10, 12, 14, 16)
-"""Depths of the converters of cameras, whose samples come in 16 bits."""
+"""Bit depths of camera converters: significant bits of 16-bit samples."""
 MILLIMETER = 0.001
-"""Meters per count of a 16-bit depth picture, after REP-118."""
+"""Meters per count of a 16-bit depth image (REP 118)."""
 
 _COLOR: dict[str, tuple[int, int | None]] = {
     "rgb": (3, None),
@@ -258,7 +262,7 @@ _COLOR: dict[str, tuple[int, int | None]] = {
 CAMERA_LAYOUTS: dict[str, PixelFormat] = {
     **{f"{name}8": PixelFormat("u1", *rest) for name, rest in _COLOR.items()},
     **{f"{name}16": PixelFormat("u2", *rest) for name, rest in _COLOR.items()},
-    # Untyped names mean what cv_bridge takes them for.
+    # Untyped names as cv_bridge interprets them.
     "8UC1": PixelFormat("u1", 1, cv2.COLOR_GRAY2RGB),
     "8UC3": PixelFormat("u1", 3, cv2.COLOR_BGR2RGB),
     "8UC4": PixelFormat("u1", 4, cv2.COLOR_BGRA2RGB),
@@ -266,7 +270,7 @@ CAMERA_LAYOUTS: dict[str, PixelFormat] = {
     "yuv422": PixelFormat("u1", 2, cv2.COLOR_YUV2RGB_UYVY),
     "yuyv": PixelFormat("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
     "yuv422_yuy2": PixelFormat("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
-    # Brightness first, then pairs of U and V (V and U in nv21), for every 2x2 pixels or (nv24) for each.
+    # A plane of Y, then a plane of UV pairs (VU in nv21), one per 2x2 pixels or (nv24) one per pixel.
     "nv12": PixelFormat("u1", 1, cv2.COLOR_YUV2RGB_NV12, 1.5),
     "nv21": PixelFormat("u1", 1, cv2.COLOR_YUV2RGB_NV21, 1.5),
     "nv24": PixelFormat("u1", 1, None, 3),
@@ -278,29 +282,29 @@ DEPTH_LAYOUTS: dict[str, PixelFormat] = {
 }
 
 _MOSAIC = re.compile(r"(bayer_(?:rggb|bggr|gbrg|grbg))(?:8|16)\b", re.IGNORECASE)
-"""The encoding of a Bayer mosaic at the beginning of a format."""
+"""Encoding of a Bayer mosaic at the beginning of `format`."""
 
 _NEAREST, _FARTHEST = 1e-4, 1e5
-"""Meters between which a depth is one. Beyond lie zeros, infinities, and huge numbers that mean them."""
+"""Meters. Range of valid depths; zeros, infinities and huge placeholder values lie outside."""
 
 _YUV_TO_RGB = np.array([[1.164, 0.0, 1.596, -222.912], [1.164, -0.391, -0.813, 135.488], [1.164, 2.018, 0.0, -276.928]])
-"""ITU-R BT.601, studio range (Y 16 to 235), as OpenCV has it; the last column holds the offsets."""
+"""ITU-R BT.601, studio range (Y 16 to 235), as in OpenCV; the last column holds the offsets."""
 
 _DEPTH_HEADER = np.dtype([("codec", "<i4"), ("a", "<f4"), ("b", "<f4")])
-"""What compressedDepth puts before the file."""
+"""Header of compressedDepth before the file."""
 
 
 def to_rgb(picture: RawImage | CompressedImage) -> Rgb:
-    """A camera's picture as RGB.
+    """Convert a camera image to RGB.
 
     Args:
-        picture: any of `CAMERA_LAYOUTS`, or a file that OpenCV reads (jpeg, png), see `decode_camera`.
+        picture: an image with one of `CAMERA_LAYOUTS`, or a jpeg or png file; see `decode_camera`.
 
     Returns:
-        (H, W, 3) uint8; for rgb8 a view of the picture's bytes. Of 16-bit samples the upper 8 of the significant bits.
+        (H, W, 3) uint8; for rgb8 a view of the image's bytes. 16-bit samples keep the upper 8 of the significant bits.
 
     Raises:
-        ImageError: encoding, size, step or data do not fit each other.
+        ImageError: encoding, size, step or data are inconsistent.
     """
     if isinstance(picture, CompressedImage):
         picture = decode_camera(picture)
@@ -322,17 +326,17 @@ def to_rgb(picture: RawImage | CompressedImage) -> Rgb:
 
 
 def decode_camera(picture: CompressedImage) -> RawImage:
-    """The uncompressed image in a file, with the encoding that it had before it was compressed.
+    """Decode a compressed camera image and determine the encoding of its samples.
 
-    `compressed_image_transport` writes color images as bgr8 or bgr16 and leaves a Bayer mosaic as it is, in one
-    channel; the first word of the format is the encoding of the image that was compressed. A file's EXIF orientation
-    is ignored, since the calibration describes the sensor as it is mounted.
+    `compressed_image_transport` writes color images as bgr8 or bgr16 and keeps a Bayer mosaic unchanged, in one
+    channel; the first word of `format` is the encoding before compression. The EXIF orientation is ignored, since the
+    calibration describes the sensor as mounted.
 
     Args:
-        picture: a camera's; format such as `bayer_rggb8; png compressed `, `rgb8; jpeg compressed bgr8` or `jpeg`.
+        picture: a camera image; format such as `bayer_rggb8; png compressed `, `rgb8; jpeg compressed bgr8` or `jpeg`.
 
     Raises:
-        ImageError: it is a depth picture, or cannot be decoded.
+        ImageError: the image is a depth image, or cannot be decoded.
     """
     if "compressedDepth" in picture.format:
         raise ImageError(f"format {picture.format[:40]!r} is a depth picture; a camera's is jpeg or png.")
@@ -352,18 +356,18 @@ def decode_camera(picture: CompressedImage) -> RawImage:
 
 
 def find_significant_bits(samples: npt.NDArray[Any], least: int = 8) -> int:
-    """How many bits of 16-bit samples are in use: 8, 10, 12, 14 or 16, by the largest of them.
+    """Number of bits in use in 16-bit samples: 8, 10, 12, 14 or 16, by the largest sample.
 
     Args:
-        samples: of one image, uint16 of any byte order.
-        least: bits that are known to be in use.
+        samples: samples of one image, uint16 of any byte order.
+        least: lower limit of the result.
     """
     largest = int(samples.max(initial=0))
     return next(bits for bits in SIGNIFICANT_BITS if bits >= least and largest < 1 << bits)
 
 
 def _from_nv24(picture: RawImage, step: int) -> Rgb:
-    """A row of color pairs lies in two rows of memory, each `step` bytes long; OpenCV has no code for it."""
+    """Convert nv24, for which OpenCV has no code: a row of UV pairs takes two rows of `step` bytes."""
     data, size = np.ascontiguousarray(picture.data), (picture.height, picture.width)
     brightness = np.ndarray(size, np.uint8, data, 0, (step, 1))
     color = np.ndarray((*size, 2), np.uint8, data, picture.height * step, (2 * step, 2, 1))
@@ -372,12 +376,12 @@ def _from_nv24(picture: RawImage, step: int) -> Rgb:
 
 @dataclass(frozen=True, eq=False)
 class DepthSamples:
-    """A depth picture before its counts are made meters.
+    """A depth image before the conversion of its counts to meters.
 
     Attributes:
-        counts: (H, W) of any byte order: floats or uint16.
+        counts: (H, W) float or uint16 of any byte order.
         unit: meters per count; 0 for millimeters in uint16 and meters in floats.
-        inverse: (a, b) where uint16 counts hold inverse depth, meters = a / (count - b); else None.
+        inverse: (a, b) if uint16 counts hold inverse depth, meters = a / (count - b); else None.
     """
 
     counts: npt.NDArray[Any]
@@ -392,22 +396,22 @@ class DepthSamples:
 
     @property
     def meters_per_count(self) -> float:
-        """The unit that is in use."""
+        """The unit, with the default for 0 resolved."""
         is_metric = self.counts.dtype.kind == "f" or self.inverse is not None
         return self.unit or (1.0 if is_metric else MILLIMETER)
 
     def meters(self, size: tuple[int, int] | None = None) -> Meters:
-        """The depth along the camera's axis, NaN where nothing was measured.
+        """The depth along the camera's axis, NaN in pixels without a measurement.
 
         Args:
-            size: (h, w) to sample the picture at, pixel by nearest pixel so that no depth is invented; None for all.
+            size: (h, w) to resize to by nearest neighbor, so that depths are not mixed; None for the full size.
 
         Returns:
             (H, W) or (h, w) float32.
         """
         counts = self.counts
         if size is not None:
-            counts = resize_nearest(counts, size, alternate=False)  # uneven steps would make a slope look rippled
+            counts = resize_nearest(counts, size, alternate=False)  # uneven steps would ripple slopes
         if self.inverse is not None:
             a, b = self.inverse
             with np.errstate(divide="ignore"):
@@ -423,13 +427,13 @@ class DepthSamples:
 
 
 def parse_depth(picture: RawImage | CompressedImage) -> DepthSamples:
-    """A depth picture, checked but not yet converted.
+    """Check and decode a depth image without converting its counts.
 
     Args:
-        picture: any of `DEPTH_LAYOUTS`, compressedDepth (png or rvl), or a 16-bit gray png.
+        picture: an image with one of `DEPTH_LAYOUTS`, compressedDepth (png or rvl), or a 16-bit gray png.
 
     Raises:
-        ImageError: encoding, size, step or data do not fit each other.
+        ImageError: encoding, size, step or data are inconsistent.
     """
     if isinstance(picture, RawImage):
         return DepthSamples(image_view(picture, DEPTH_LAYOUTS, "a depth picture"), picture.unit)
@@ -454,15 +458,15 @@ def parse_depth(picture: RawImage | CompressedImage) -> DepthSamples:
 
 
 def depth_to_meters(picture: RawImage | CompressedImage) -> Meters:
-    """A depth picture in meters.
+    """Convert a depth image to meters.
 
     Args:
         picture: as for `parse_depth`.
 
     Returns:
-        (H, W) float32 meters along the camera's axis; NaN where nothing was measured.
+        (H, W) float32 meters along the camera's axis; NaN in pixels without a measurement.
 
     Raises:
-        ImageError: encoding, size, step or data do not fit each other.
+        ImageError: encoding, size, step or data are inconsistent.
     """
     return parse_depth(picture).meters()

@@ -18,25 +18,25 @@ from mlesam_ros.types import LIDAR, Modality, PointCloud, SensorFrame
 
 @dataclass(frozen=True)
 class RangeIntensityHeight:
-    """Meters from the camera's center, strength of the echo from 0 to 255, meters above the LiDAR.
+    """Range in meters from the camera's center, intensity from 0 to 255, height in meters above the LiDAR.
 
     The nearest point of a pixel wins. Height is z in the LiDAR's own frame, which points up on a level sensor
     (REP 103): the ground lies at minus the mounting height.
 
-    The channels are those of the SDK of MUSES (https://github.com/timbroed/MUSES, processing/utils.py) but for details:
-    its range counts from the LiDAR and begins at 1 m, where several points meet the last one wins, and a 2x2 dilation
-    takes the largest number of each channel by itself. Its pictures are float32, or uint16 as (value + 100) · 150.
+    The channels follow the SDK of MUSES (https://github.com/timbroed/MUSES, processing/utils.py). There, range is
+    measured from the LiDAR and starts at 1 m, the last point of a pixel wins, and a 2x2 dilation takes the maximum of
+    each channel separately. Its images are float32, or uint16 as (value + 100) · 150.
 
     Attributes:
-        dilation: pixels to every side that a point covers as well; 1 (3x3) closes much of the gap between the rings of
-            32 beams, at the cost of one pixel at silhouettes.
-        near: meters along the camera's axis; nearer points are the robot itself.
+        dilation: additional pixels to every side that a point covers; 1 (3x3) closes much of the gap between the rings
+            of 32 beams, at the cost of one pixel at silhouettes.
+        near: meters along the camera's axis; nearer points belong to the robot.
     """
 
     modality: ClassVar[Modality] = LIDAR
     name: ClassVar[str] = "range_intensity_height"
     statistics: ClassVar[Normalization] = ((20.0, 45.0, -0.7), (16.0, 32.0, 2.0))
-    """Ours, of pixels with a point, from real and simulated streets. CAFuser's for MUSES count empty pixels too."""
+    """Of pixels with a point, from real and simulated streets. CAFuser's for MUSES include empty pixels."""
 
     dilation: int = 1
     near: float = 0.5
@@ -44,7 +44,7 @@ class RangeIntensityHeight:
     highest: ClassVar[float] = 20.0
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
-        """Encode a `PointCloud`; see `Encoder`. Pixels without a point are 0."""
+        """Convert a `PointCloud`; see `Preprocessor`. Pixels without a point are 0."""
         cloud = frame.payload
         if not isinstance(cloud, PointCloud):
             raise wrong_payload(frame, "a PointCloud")
@@ -55,11 +55,11 @@ class RangeIntensityHeight:
         return scatter_to_image(np.stack(values), (seen.rows, seen.cols), size, self.statistics)
 
     def channels(self, range: Any, intensity: Any, height: Any) -> tuple[Any, Any, Any]:
-        """The three channels of points, before they are normalized; NumPy arrays and torch tensors alike.
+        """The three channels of points before normalization, as NumPy arrays or torch tensors.
 
         Args:
             range: (n,) float32 meters.
-            intensity: (n,) float32 strength of the echo, 255 at full strength.
+            intensity: (n,) float32, 255 at full strength.
             height: (n,) float32 meters.
         """
         return range.clip(None, self.farthest), intensity.clip(0, 255), height.clip(-self.highest, self.highest)
@@ -70,27 +70,27 @@ SHOWN = ("attenuation", "range", "intensity")
 
 @dataclass(frozen=True)
 class DeliverLidar:
-    """Gray dots on black, one number in all three channels, over 255.
+    """Gray points on black, the same value in all three channels, divided by 255.
 
-    Unconfirmed: DELIVER publishes no code that drew its `*_lidar_front.png`. What is known: 8 bits, in one channel or
-    in three that are read as they are (its own loader); black where there is no point, and brighter where points matter
-    more, since CAFuser thickens them by a maximum and refuses to do so to the colored variant (its loader); drawn in
-    CARLA, whose LiDAR reports exp(-0.004 · range) as intensity (https://carla.readthedocs.io/en/latest/ref_sensors/).
-    So the default is ours: CARLA's intensity, computed from the range, which any LiDAR measures. Hold a picture of your
-    copy against one of these before you trust experts that were trained on it, and set `shows` if it differs.
+    Unconfirmed: DELIVER publishes no code that generates its `*_lidar_front.png`. Known facts: 8 bits, in one channel
+    or in three that are used unchanged (DELIVER's loader). Black without a point, and brighter for the points that
+    take precedence, since CAFuser's loader dilates them by a maximum and rejects the colored variant. Rendered in
+    CARLA; its LiDAR reports exp(-0.004 · range) as intensity (https://carla.readthedocs.io/en/latest/ref_sensors/).
+    The default is therefore chosen here: CARLA's intensity, computed from the range, which any LiDAR measures. Compare
+    an image of your copy with one of these before using experts trained on it, and set `shows` if they differ.
 
     Attributes:
-        shows: `attenuation` (255 · exp(-rate · range), what CARLA calls intensity), `range` (255 at `farthest`) or
-            `intensity` (the driver's own).
+        shows: `attenuation` (255 · exp(-rate · range), CARLA's intensity), `range` (255 at `farthest`) or `intensity`
+            (the driver's own).
         rate: per meter; CARLA's default.
-        farthest: meters; farther points are left out. CARLA's examples set 100.
-        dilation: pixels to every side that a point covers as well; 0 in the files, 1 is CAFuser's kernel of 3.
+        farthest: meters; farther points are omitted. CARLA's examples set 100.
+        dilation: additional pixels to every side that a point covers; 0 in the files, 1 is CAFuser's kernel of 3.
     """
 
     modality: ClassVar[Modality] = LIDAR
     name: ClassVar[str] = "deliver_lidar"
     statistics: ClassVar[Normalization] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    """CMNeXt's for DELIVER: counts over 255, and nothing else."""
+    """As CMNeXt for DELIVER: counts divided by 255, without further normalization."""
 
     shows: str = "attenuation"
     rate: float = 0.004
@@ -98,16 +98,16 @@ class DeliverLidar:
     dilation: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be shown.
+        """Check `shows`.
 
         Raises:
-            ConfigError: with the accepted names.
+            ConfigError: the name is not accepted.
         """
         if self.shows not in SHOWN:
             raise ConfigError(f"shows is {self.shows!r}; accepted are {', '.join(SHOWN)}.")
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
-        """Encode a `PointCloud`; see `Encoder`. Pixels without a point are 0."""
+        """Convert a `PointCloud`; see `Preprocessor`. Pixels without a point are 0."""
         if not isinstance(frame.payload, PointCloud):
             raise wrong_payload(frame, "a PointCloud")
         placement = cloud_to_camera(frame, rig, context)
@@ -117,11 +117,11 @@ class DeliverLidar:
         return scatter_to_image(np.broadcast_to(gray, (3, len(gray))), (seen.rows, seen.cols), size, self.statistics)
 
     def gray(self, range: Any, intensity: Any = None) -> Any:
-        """Whole counts over 255 of points, 0 for those beyond `farthest`.
+        """Integer counts of points, divided by 255; 0 beyond `farthest`.
 
         Args:
             range: (n,) float32 meters.
-            intensity: (n,) float32 strength of the echo, 255 at full strength; read only where it is shown.
+            intensity: (n,) float32, 255 at full strength; used only if `shows` is `intensity`.
         """
         if self.shows == "attenuation":
             count = 255 * np.exp(-self.rate * range)

@@ -1,4 +1,4 @@
-"""Read PointCloud2 fields and point times, and transform points into the camera frame."""
+"""Read coordinates, intensities and times of PointCloud2 points, and place the points in the label camera's frame."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ _INTENSITIES = (
     "refl",
     "echo_intensity",
 )
-"""What drivers call the strength of the echo, the most usual first."""
+"""Field names of the echo intensity in drivers, the most common first."""
 NO_INTENSITY = "Set lidar.intensity_field to a field of it, or let the driver send one."
-"""Remedy for a cloud without the field that intensity is read from."""
+"""Remedy for a point cloud without the intensity field."""
 _USUAL = 255.0
-"""Full strength of most drivers, and of the encoders."""
+"""Intensity at full strength of most drivers, and of the preprocessors."""
 _SAMPLE = 2048
-"""Values at least of those that are read to find a scale."""
+"""Fewest intensities that are sampled to find a scale."""
 _OUTLIERS = 0.001
-"""Share of a sweep's intensities that may lie beyond the range of its scale."""
+"""Share of a sweep's intensities that may exceed the range of its scale."""
 _LARGEST_POINT = 65535
 _MOST_FIELDS = 256
 
 
 class Field(Protocol):
-    """What a `sensor_msgs/PointField` has, whichever library made it."""
+    """The fields of a `sensor_msgs/PointField` of any library."""
 
     name: str
     offset: int
@@ -61,22 +61,22 @@ def cloud_from_fields(
     is_bigendian: bool,
     data: npt.NDArray[np.uint8],
 ) -> PointCloud:
-    """View a PointCloud2's bytes as points; nothing is copied.
+    """View a PointCloud2's bytes as points without a copy.
 
     Args:
         fields: name, byte offset, datatype and count of each field, in any order, with any gaps.
-        height: rows; 1 for a cloud that is not organized.
-        width: points per row; 0 makes an empty cloud.
-        point_step: bytes from one point to the next; 0 where the number of bytes is to tell.
-        row_step: bytes from one row to the next. It is redundant, and not read, where the data hold exactly the points.
+        height: rows; 1 for an unorganized point cloud.
+        width: points per row; 0 for an empty point cloud.
+        point_step: bytes from one point to the next; 0 to derive it from the length of the data.
+        row_step: bytes from one row to the next. It is redundant and ignored if the data have no padding.
         is_bigendian: byte order of the fields.
         data: (height * row_step,) or (height * width * point_step,) uint8.
 
     Returns:
-        A cloud of shape (width,), or (height, width) if it is organized.
+        A point cloud of shape (width,), or (height, width) if it is organized.
 
     Raises:
-        CloudError: with the field at fault, its value and what is accepted.
+        CloudError: a field is invalid; the message has its value and the accepted ones.
     """
     if height < 0 or width < 0:
         raise CloudError(f"cloud is {width}x{height} points; neither can be negative.")
@@ -124,7 +124,7 @@ def _format(field: Field, point_step: int, is_bigendian: bool) -> np.dtype[Any]:
     if field.datatype not in _TYPES:
         raise CloudError(f"field {name!r} has the datatype {field.datatype}; PointField knows 1 to 8.")
     single = np.dtype(_TYPES[field.datatype]).newbyteorder(">" if is_bigendian else "<")
-    # Drivers older than the count field leave it 0.
+    # Drivers older than the count field set it to 0.
     size = single.itemsize * max(field.count, 1)
     if field.offset < 0 or field.offset + size > point_step:
         raise CloudError(
@@ -134,11 +134,11 @@ def _format(field: Field, point_step: int, is_bigendian: bool) -> np.dtype[Any]:
 
 
 def cloud_xyz(cloud: PointCloud) -> npt.NDArray[np.float32]:
-    """Coordinates row for row with `cloud.points.ravel()`, those of earlier pieces after them.
+    """Coordinates in the order of `cloud.points.ravel()`, followed by those of earlier pieces.
 
     Returns:
-        (N, 3) float32 meters in the sensor's frame. Points without a return stay in, as (NaN, NaN, NaN) whatever the
-        driver wrote (NaN, infinity), so that indices hold; projection drops them.
+        (N, 3) float32 meters in the sensor's frame. Points without a return (NaN or infinite coordinates) are kept as
+        (NaN, NaN, NaN), so that indices stay valid; projection drops them.
     """
     if cloud.earlier:
         return np.concatenate([cloud_xyz(piece) for piece in cloud.pieces])
@@ -147,7 +147,7 @@ def cloud_xyz(cloud: PointCloud) -> npt.NDArray[np.float32]:
     with np.errstate(over="ignore", invalid="ignore"):
         for column, axis in enumerate("xyz"):
             xyz[:, column] = points[axis].ravel()
-        # A sum is not finite if a term is not; far cheaper than a test along rows.
+        # A sum is not finite if a term is not; faster than np.isfinite(...).all(axis=1).
         finite = np.isfinite(xyz[:, 0] + xyz[:, 1] + xyz[:, 2])
     if not finite.all():
         xyz[~finite] = np.nan
@@ -155,11 +155,11 @@ def cloud_xyz(cloud: PointCloud) -> npt.NDArray[np.float32]:
 
 
 def find_intensity_field(points: npt.NDArray[np.void], wanted: str = "") -> str | None:
-    """The name of the field with the strength of the echoes; None where the cloud has none.
+    """The name of the intensity field; None if the point cloud has none.
 
     Args:
-        points: a cloud's.
-        wanted: the field's name, exact or in another case; empty for the first of the known names in any case.
+        points: points of a `PointCloud`.
+        wanted: name of the field, case-insensitive if no exact match exists; empty for the first known name.
     """
     single = [name for name in points.dtype.names or () if points[name].ndim == points.ndim]
     for name in [wanted] if wanted else _INTENSITIES:
@@ -170,21 +170,21 @@ def find_intensity_field(points: npt.NDArray[np.void], wanted: str = "") -> str 
 
 
 def find_intensity_scale(values: npt.NDArray[Any]) -> float:
-    """The value that counts as full strength, by the type of a field and the range of one sweep.
+    """The intensity at full strength, by the type of the field and the range of one sweep.
 
-    uint8 is 255. Any other type is 65535 if values exceed 255, 1 if they are fractions of at most 1, else 255. One
-    value in a thousand may lie beyond a range. Of many values a few thousand, evenly spread, are read.
+    255 for uint8. For any other type, 65535 if values exceed 255, 1 if they are fractions of at most 1, else 255. One
+    value in a thousand may exceed a range. Of many values, a few thousand at even spacing are read.
 
     Args:
-        values: of any shape, of one sweep.
+        values: intensities of one sweep, of any shape.
 
     Returns:
-        1, 255 or 65535; 0 where the sweep does not tell: no finite value, or only 0 and 1 in floats.
+        1, 255 or 65535; 0 if the sweep is inconclusive: no finite value, or only 0 and 1 in floats.
     """
     if values.dtype == np.uint8:
         return 255.0
     for axis, most in enumerate((_SAMPLE,) if values.ndim == 1 else (math.isqrt(_SAMPLE),) * values.ndim):
-        # An odd step, so that it does not follow one ring of a LiDAR with 16 or 32.
+        # An odd step, to avoid sampling a single ring of a LiDAR with 16 or 32.
         values = values[(slice(None),) * axis + (slice(None, None, values.shape[axis] // most | 1),)]
     values = values.ravel()
     if values.dtype.kind == "f":
@@ -198,9 +198,9 @@ def find_intensity_scale(values: npt.NDArray[Any]) -> float:
 
 
 class IntensityFinder:
-    """Finds field and scale of the intensity of one topic, stable from sweep to sweep.
+    """Detects intensity field and scale of one topic.
 
-    The scale never falls: a dark sweep after a bright one keeps the scale of the bright one.
+    The scale never decreases, so that a dark sweep keeps the scale of an earlier bright one.
 
     Attributes:
         found: the field, its type and its scale; None before the first sweep.
@@ -211,14 +211,14 @@ class IntensityFinder:
 
         Args:
             field: name of the field; empty for the known names.
-            scale: value at full strength; 0 to find it.
+            scale: intensity at full strength; 0 to detect it.
         """
         self._field, self._given = field, scale
         self._scale = 0.0
         self.found: Found | None = None
 
     def describe(self, cloud: PointCloud) -> PointCloud:
-        """The cloud with its field and scale named, as far as this and earlier sweeps tell."""
+        """Return the point cloud with intensity field and scale, as far as detected in this and earlier sweeps."""
         field = find_intensity_field(cloud.points, self._field)
         if field is None:
             self.found = Found(no_intensity(cloud.points, self._field), absent=True)
@@ -235,16 +235,16 @@ class IntensityFinder:
 
 
 def no_intensity(points: npt.NDArray[np.void], wanted: str = "") -> str:
-    """Why a cloud has no intensity, in one phrase with its fields."""
+    """Phrase for a point cloud without intensity, with its field names."""
     name = f"field {wanted}" if wanted else "field of a known name"
     return f"no {name} among {', '.join(points.dtype.names or ())[:200]}"
 
 
 def cloud_intensity(cloud: PointCloud) -> npt.NDArray[np.float32]:
-    """Strength of the echoes row for row with `cloud_xyz`.
+    """Intensities in the order of `cloud_xyz`.
 
     Returns:
-        (N,) float32 in the driver's own scale; 0 where the cloud has none or it is not finite.
+        (N,) float32 in the driver's scale; 0 if not finite or without an intensity field.
     """
     if cloud.earlier:
         return np.concatenate([cloud_intensity(piece) for piece in cloud.pieces])
@@ -259,14 +259,14 @@ def cloud_intensity(cloud: PointCloud) -> npt.NDArray[np.float32]:
 
 
 def echo_strength(cloud: PointCloud, reference: Reference | None = None) -> npt.NDArray[np.float32]:
-    """Strength of the echoes in one scale for all drivers, row for row with `cloud_xyz`.
+    """Intensities normalized to 255 at full strength, in the order of `cloud_xyz`.
 
     Args:
         cloud: the sweep.
-        reference: is told where the cloud has no intensity.
+        reference: receives a note if the point cloud has no intensity.
 
     Returns:
-        (N,) float32; 255 is full strength, 0 where the cloud has no intensity.
+        (N,) float32; 255 at full strength, 0 without intensity.
     """
     points = cloud.points
     name = find_intensity_field(points, cloud.intensity_field)
@@ -281,32 +281,32 @@ def echo_strength(cloud: PointCloud, reference: Reference | None = None) -> npt.
 Times = npt.NDArray[np.int64]
 
 FIELDS = ("t", "time", "timestamp", "time_stamp", "offset_time", "time_offset")
-"""The names under which times are looked for, in this order."""
+"""Known names of the time field, in order of precedence."""
 UNITS = {"s": NANOSECONDS, "ms": 1_000_000, "us": 1000, "ns": 1}
 """Unit → nanoseconds."""
 LONGEST = NANOSECONDS
-"""Nanoseconds. A sweep takes 50 to 200 ms; what claims more than a second is no sweep, or no time."""
+"""Nanoseconds. Longest accepted time span of a sweep, which usually takes 50 to 200 ms."""
 _BRIEF = 1_000_000
-"""Nanoseconds. A sweep that is shorter by the usual unit may be told in another one."""
+"""Nanoseconds. A sweep that is shorter in the default unit may have times in another unit."""
 _DAY = 86_400 * NANOSECONDS
 _SHORTEST = 10_000_000
-"""Nanoseconds that a sweep takes at least by a unit other than the usual one."""
+"""Nanoseconds. Shortest accepted sweep in a unit other than the default."""
 
 
 def cloud_times(cloud: PointCloud, stamp: int, offset: int = 0) -> Times | None:
-    """When the points were measured, row for row with `cloud_xyz`.
+    """Measurement times of the points, in the order of `cloud_xyz`.
 
     Args:
         cloud: the sweep.
-        stamp: nanoseconds, of its frame.
-        offset: nanoseconds by which the stamp, and with it the points' times, are late.
+        stamp: stamp of its frame in nanoseconds.
+        offset: nanoseconds by which the stamp and the points' times are late.
 
     Returns:
-        (N,) int64 nanoseconds on the host's clock, the frame's time for points without a return; None if neither a
-        field nor the stamps of pieces tell.
+        (N,) int64 nanoseconds on the host's clock, the frame's time for points without a return; None without a time
+        field and without pieces.
 
     Raises:
-        CloudError: there is such a field, but its values cannot be the times of one sweep around the stamp.
+        CloudError: the values of the time field cannot be the times of one sweep around the stamp.
     """
     if not cloud.earlier:
         return _times(cloud, stamp, offset, LONGEST)
@@ -318,11 +318,11 @@ def cloud_times(cloud: PointCloud, stamp: int, offset: int = 0) -> Times | None:
 
 
 def _times(cloud: PointCloud, stamp: int, offset: int, longest: int) -> Times | None:
-    """`cloud_times` of one message that takes so many nanoseconds at most."""
+    """`cloud_times` of one message of at most `longest` nanoseconds."""
     points, name = cloud.points, _field(cloud)
     if name is None:
         return None
-    # Drivers leave the times of points without a return at anything.
+    # The times of points without a return are arbitrary in some drivers.
     measured = _measured(cloud)
     times = np.full(points.size, stamp - offset, np.int64)
     times[measured] += _after_stamp(points[name].ravel()[measured], stamp, name, cloud.time_unit, longest)
@@ -330,7 +330,7 @@ def _times(cloud: PointCloud, stamp: int, offset: int, longest: int) -> Times | 
 
 
 def _field(cloud: PointCloud) -> str | None:
-    """The name of the field with the points' times; None without one."""
+    """The name of the time field; None without one."""
     points = cloud.points
     name = next((n for n in FIELDS if n in (points.dtype.names or ())), None)
     if name is not None and points[name].ndim != points.ndim:
@@ -339,15 +339,15 @@ def _field(cloud: PointCloud) -> str | None:
 
 
 def move_times(cloud: PointCloud, stamp: int, delta: int) -> bool:
-    """Move points' times in place, where they count from the epoch of the stamp's clock.
+    """Shift the points' times in place if they count from the epoch of the stamp's clock.
 
     Args:
-        cloud: one message whose bytes may be written.
-        stamp: nanoseconds, as it was when the times were measured.
+        cloud: one message with writable bytes.
+        stamp: original stamp of the message in nanoseconds.
         delta: nanoseconds to add.
 
     Returns:
-        Whether there are such times.
+        Whether times were shifted.
     """
     try:
         name = _field(cloud)
@@ -366,11 +366,11 @@ def move_times(cloud: PointCloud, stamp: int, delta: int) -> bool:
 
 
 def piece_times(cloud: PointCloud, time: int) -> Times | None:
-    """When the points were measured, by the stamps of a sweep's pieces alone.
+    """Measurement times of the points by the stamps of the sweep's pieces.
 
     Args:
         cloud: the sweep.
-        time: nanoseconds, of its newest piece.
+        time: time of its newest piece in nanoseconds.
 
     Returns:
         (N,) int64 nanoseconds; None for a sweep in one piece.
@@ -382,7 +382,7 @@ def piece_times(cloud: PointCloud, time: int) -> Times | None:
 
 
 def _measured(cloud: PointCloud) -> npt.NDArray[np.bool_]:
-    """(N,) which points have a return."""
+    """(N,) whether a point has a return."""
     x, y, z = (cloud.points[axis] for axis in "xyz")
     with np.errstate(over="ignore", invalid="ignore"):
         return np.isfinite(x + y + z).ravel()
@@ -395,15 +395,15 @@ def _after_stamp(values: npt.NDArray[Any], stamp: int, name: str, unit: str, lon
     scale, zero = _found(values, stamp, name, unit, longest)
     if scale == 1 or values.dtype.kind != "f":
         return np.asarray(values.astype(np.int64) * scale - zero, np.int64)
-    # Subtracting before converting keeps the digits that an epoch in float64 still has.
+    # Subtract before scaling, to keep the precision of an epoch in float64.
     return np.asarray((values.astype(np.float64) - zero / scale) * scale, np.float64).astype(np.int64)
 
 
 def _found(values: npt.NDArray[Any], stamp: int, name: str, unit: str, longest: int) -> tuple[int, int]:
-    """Nanoseconds of the unit, and nanoseconds from which the numbers count.
+    """Nanoseconds per unit, and the zero: the stamp for times since the epoch, 0 for times since the stamp.
 
     Raises:
-        CloudError: the numbers cannot be the times of a message of at most `longest` nanoseconds.
+        CloudError: the values cannot be the times of a message of at most `longest` nanoseconds.
     """
     least, most = values.min().item(), values.max().item()
     if not math.isfinite(most - least):
@@ -419,7 +419,7 @@ def _found(values: npt.NDArray[Any], stamp: int, name: str, unit: str, longest: 
 def _reading(
     least: float, most: float, stamp: int, usual: int, choices: list[int], longest: int
 ) -> tuple[int, int] | None:
-    """As `_found`, with the usual unit and those that may be found; None where nothing fits."""
+    """As `_found`, for the default unit and the candidate units; None if none fits."""
 
     def fits(scale: int, zero: int) -> bool:
         from_zero = abs(least * scale - zero) if zero else max(-least, most) * scale
@@ -439,7 +439,7 @@ def _reading(
 
 
 def _refusal(least: float, most: float, stamp: int, name: str, usual: int, choices: list[int]) -> CloudError:
-    """Why numbers are no times of a sweep around the stamp, by the unit that brings them nearest to it."""
+    """The error for values that are not times of a sweep around the stamp, in the unit that brings them nearest."""
     scale = min(choices, key=lambda scale: abs(least * scale - stamp))
     if len(choices) > 1 and abs(least * scale - stamp) > _DAY:
         scale = usual
@@ -459,21 +459,21 @@ def _refusal(least: float, most: float, stamp: int, name: str, usual: int, choic
 
 
 _MOMENT = 1_000_000
-"""Nanoseconds that count as one moment: 3 cm at 30 m/s."""
+"""Nanoseconds. Largest lag without motion compensation: 3 cm at 30 m/s."""
 
 
 def sensor_to_camera(frame: SensorFrame, rig: Rig, reference: Reference | None = None) -> PointTransform:
-    """How to bring a frame's points, all measured at its time, before the label camera.
+    """Transform from a frame's points, all measured at its time, to the label camera.
 
-    Where the robot's motion is not known the mounting alone counts, and the reference notes why.
+    Without the robot's motion, only the extrinsic transform is applied, and the reference receives a note.
 
     Args:
-        frame: where the points come from and when.
-        rig: knows the sensors and, by odometry, the robot's motion.
-        reference: the set's moment, which remembers the result; None for a frame on its own, which is its own moment.
+        frame: the frame that holds the points.
+        rig: extrinsics of the sensors and, by odometry, the robot's motion.
+        reference: reference timestamp of the set, which caches the result; None to use the frame's own time.
 
     Raises:
-        CalibrationError: the rig does not tell where the sensor sits.
+        CalibrationError: the rig has no transform to the sensor.
     """
     if reference is None:
         return _placed(frame, rig, None, None)
@@ -481,17 +481,17 @@ def sensor_to_camera(frame: SensorFrame, rig: Rig, reference: Reference | None =
 
 
 def cloud_to_camera(frame: SensorFrame, rig: Rig, reference: Reference | None = None) -> PointTransform:
-    """How to bring a sweep before the label camera, each point from where the LiDAR was when it measured it.
+    """Transform from a sweep to the label camera, with motion compensation per point.
 
-    Times that cannot be are left aside, and the reference notes why.
+    Invalid times are ignored, and the reference receives a note.
 
     Args:
-        frame: holds a `PointCloud`.
+        frame: a frame with a `PointCloud`.
         rig: as for `sensor_to_camera`.
         reference: as for `sensor_to_camera`.
 
     Raises:
-        CalibrationError: the rig does not tell where the LiDAR sits.
+        CalibrationError: the rig has no transform to the LiDAR.
     """
     if reference is None:
         return _placed(frame, rig, None, _placement_times(frame, None))
@@ -521,7 +521,7 @@ def _placed(frame: SensorFrame, rig: Rig, reference: Reference | None, times: Ti
         try:
             return sensor_motion(rig, frame.frame_id, times, moment)
         except CalibrationError as error:
-            mounting = rig.extrinsic(frame.frame_id, frame.time)  # if not even that is known, that is the error
+            mounting = rig.extrinsic(frame.frame_id, frame.time)  # raises if the transform is unknown as well
             if reference is not None:
                 reason = f"motion over {lag / 1e6:.0f} ms is not compensated: {error.message}"
                 reference.note(frame.modality, Problem(reason, error.remedy))

@@ -1,4 +1,4 @@
-"""The preprocessors by name, the one of camera images among them, and the preprocessing of a whole set."""
+"""The RGB preprocessor, the registry of all preprocessors by name, and the preprocessing of a frame set."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class RGB:
     statistics: ClassVar[Normalization] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
-        """Encode a `RawImage` or `CompressedImage` of the label camera; see `Encoder`.
+        """Convert a `RawImage` or `CompressedImage` of the label camera; see `Preprocessor`.
 
-        Shrinking averages over areas, so that thin things fade instead of flickering.
+        Downscaling averages over areas, so that thin objects do not flicker.
         """
         rgb = decode_full(frame, rig)
         if rgb.shape[:2] != size:
@@ -59,11 +59,11 @@ class RGB:
 
 
 def decode_full(frame: SensorFrame, rig: Rig) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) uint8, the label camera's picture as it came.
+    """(H, W, 3) uint8, the label camera's image at full size.
 
     Raises:
-        ImageError: it cannot be read.
-        CalibrationError: its size contradicts its calibration.
+        ImageError: the image cannot be read.
+        CalibrationError: the image size contradicts the calibration.
     """
     if not isinstance(frame.payload, RawImage | CompressedImage):
         raise wrong_payload(frame, "a RawImage or CompressedImage")
@@ -73,7 +73,7 @@ def decode_full(frame: SensorFrame, rig: Rig) -> npt.NDArray[np.uint8]:
 
 
 def is_downscale(have: tuple[int, ...], size: tuple[int, int]) -> bool:
-    """Whether a picture of (H, W, …) becomes smaller to both sides, or stays."""
+    """Whether an image of (H, W, …) becomes smaller or stays equal along both axes."""
     return size[0] <= have[0] and size[1] <= have[1]
 
 
@@ -81,7 +81,7 @@ PREPROCESSORS: dict[str, type[Preprocessor]] = {
     cls.name: cls
     for cls in (RGB, LogDepth, HHA, EventCounts, EventPolarity, TimeSurface, RangeIntensityHeight, DeliverLidar)
 }
-"""Name → class; called without arguments it makes an encoder with the stated defaults."""
+"""Name → class; each class has defaults for all of its arguments."""
 
 DEFAULT_PREPROCESSORS: dict[Modality, str] = {
     CAMERA: RGB.name,
@@ -94,7 +94,7 @@ DEFAULT_PREPROCESSORS: dict[Modality, str] = {
 _MOST, _MOST_WHOLE = 1e6, 64
 
 Settings = Mapping[Modality, Mapping[str, Any]]
-"""Modality → the settings of its encoder's image; the defaults where they say nothing."""
+"""Modality → settings of its preprocessor's image; missing settings have their defaults."""
 
 
 def make_preprocessors(
@@ -102,15 +102,15 @@ def make_preprocessors(
     settings: Settings | None = None,
     preprocessing: Preprocessing = DEFAULTS,
 ) -> dict[Modality, Preprocessor]:
-    """Encoders by name.
+    """Create preprocessors by name.
 
     Args:
-        names: modality → encoder name, such as `DEFAULT_PREPROCESSORS` or a model's configuration.
-        settings: of their images, such as a model's configuration has them; see `image_settings`.
-        preprocessing: settings of the sensors' data; `event_representation` replaces the encoder of events.
+        names: modality → preprocessor name, such as `DEFAULT_PREPROCESSORS` or those of a model's configuration.
+        settings: settings of their images, such as those of a model's configuration; see `image_settings`.
+        preprocessing: settings of the sensor data; `event_representation` replaces the preprocessor of events.
 
     Raises:
-        ConfigError: no encoder has that name, it reads another modality, or it has no such setting.
+        ConfigError: a name is unknown, its preprocessor reads another modality, or a setting is not accepted.
     """
     encoders, replaced = {}, preprocessing.event_representation
     for modality, trained in names.items():
@@ -141,7 +141,7 @@ def make_preprocessors(
 
 
 def image_settings(encoders: Mapping[Modality, Preprocessor]) -> dict[Modality, dict[str, Any]]:
-    """The settings that decide over the images that experts are trained on, of each encoder that has any."""
+    """The settings that determine the images that experts are trained on, of each preprocessor with settings."""
     found = {m: {name: getattr(e, name) for name in _image_fields(type(e))} for m, e in encoders.items()}
     return {modality: values for modality, values in found.items() if values}
 
@@ -151,7 +151,7 @@ def _image_fields(encoder: type[Preprocessor]) -> list[str]:
 
 
 def _check_setting(encoder: str, key: str, value: Any, default: Any) -> None:
-    """Refuse a setting that is not of its default's kind: text, a positive number, or a small whole number from 0."""
+    """Reject a setting of another type than its default: text, a positive number, or an integer from 0 to 64."""
     most = WINDOWS[1] if key == "window" else _MOST
     if isinstance(default, str):
         kind, fits = "text", isinstance(value, str)
@@ -168,19 +168,19 @@ def _check_setting(encoder: str, key: str, value: Any, default: Any) -> None:
 def encode(
     frame_set: FrameSet, rig: Rig, size: tuple[int, int], encoders: Mapping[Modality, Preprocessor]
 ) -> dict[Modality, Image]:
-    """Encode the frames of a set, in the encoders' order; frames without an encoder are passed over.
+    """Convert the frames of a set in the order of the preprocessors; frames without a preprocessor are skipped.
 
     Args:
         frame_set: the frames.
         rig: as for `Preprocessor`.
-        size: (h, w) of the network's pictures.
-        encoders: modality → encoder.
+        size: (h, w) of the network input.
+        encoders: modality → preprocessor.
 
     Returns:
         modality → (3, h, w) float32.
 
     Raises:
-        MlesamError: a frame cannot be encoded. Encode the others by leaving it out of the set.
+        MlesamError: a frame cannot be converted. Remove it from the set to convert the others.
     """
     frames, context, rig = frame_set.frames, Context(frame_set), rig.of_set(frame_set)
     return {

@@ -1,4 +1,4 @@
-"""Depth from wherever it was measured, on the label camera's pixels."""
+"""Registration of depth images and LiDAR sweeps to the label camera's pixels."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def depth_from_picture(
     reference: Reference | None = None,
     painter: Rasterizer | None = None,
 ) -> Meters:
-    """The label camera's depth as a depth camera measured it.
+    """Register a depth image to the label camera.
 
-    A picture that shows what the label camera shows is resized; any other is re-projected from its own camera with a
-    z-buffer.
+    A depth image that is registered already is resized. Any other is re-projected from its own camera with a z-buffer.
 
     Args:
-        frame: holds a depth `RawImage` or `CompressedImage`.
-        rig: knows both cameras.
+        frame: a frame with a depth `RawImage` or `CompressedImage`.
+        rig: contains both cameras.
         size: (h, w) of the result.
-        reference: the moment to see it at; None for the frame's own.
-        painter: who projects points on another device; None for NumPy.
+        reference: reference timestamp for motion compensation; None for the frame's own time.
+        painter: rasterizer of points on another device; None for NumPy.
 
     Returns:
-        (h, w) float32 meters along the label camera's axis, NaN where unknown; where the painter leaves them.
+        (h, w) float32 meters along the label camera's axis, NaN where unknown; the painter's own array type for a
+        re-projected image.
 
     Raises:
-        ImageError: the picture cannot be read.
-        CalibrationError: its size contradicts its calibration, or the rig does not tell where its camera is.
+        ImageError: the image cannot be read.
+        CalibrationError: the image size contradicts its calibration, or the rig has no transform to its camera.
     """
     if not isinstance(frame.payload, RawImage | CompressedImage):
         raise wrong_payload(frame, "a RawImage or CompressedImage")
@@ -61,20 +61,20 @@ def depth_from_picture(
 def depth_from_cloud(
     frame: SensorFrame, rig: Rig, size: tuple[int, int], dilation: int = 1, reference: Reference | None = None
 ) -> Meters:
-    """The label camera's depth as a LiDAR measured it.
+    """Project a LiDAR sweep to a depth image of the label camera.
 
     Args:
-        frame: holds a `PointCloud`.
-        rig: knows the camera and where the LiDAR sits.
+        frame: a frame with a `PointCloud`.
+        rig: contains the label camera and the extrinsics of the LiDAR.
         size: (h, w) of the result.
-        dilation: pixels to every side that a point covers as well.
-        reference: the moment to see it at; None for the frame's own.
+        dilation: additional pixels to every side that a point covers.
+        reference: reference timestamp for motion compensation; None for the frame's own time.
 
     Returns:
         (h, w) float32 meters along the label camera's axis; NaN where unknown.
 
     Raises:
-        CalibrationError: the rig does not tell where the LiDAR is.
+        CalibrationError: the rig has no transform to the LiDAR.
     """
     if not isinstance(frame.payload, PointCloud):
         raise wrong_payload(frame, "a PointCloud")
@@ -97,7 +97,7 @@ def _depths(seen: Projection, size: tuple[int, int]) -> Meters:
 def _source_points(
     samples: DepthSamples, model: CameraModel, rig: Rig, size: tuple[int, int]
 ) -> tuple[npt.NDArray[np.floating[Any]], int]:
-    """What a depth camera elsewhere measured, (N, 3) meters in its own frame, and the dilation that closes the gaps."""
+    """Points of an unregistered depth image, (N, 3) meters in its own frame, and the dilation that closes the gaps."""
     model = _thinned(model, size)
     points = model.unproject(samples.meters((model.height, model.width))).reshape(-1, 3)
     camera = rig.camera.scaled(*size)
@@ -106,6 +106,6 @@ def _source_points(
 
 
 def _thinned(model: CameraModel, size: tuple[int, int]) -> CameraModel:
-    """The depth camera with no more than 1.5 times the network's pixels to a side: more would only hide each other."""
+    """The depth camera, scaled down until a side has 1.5 times the network's pixels; more only occlude each other."""
     factor = max(min(model.height / (1.5 * size[0]), model.width / (1.5 * size[1])), 1)
     return model.scaled(round(model.height / factor), round(model.width / factor))

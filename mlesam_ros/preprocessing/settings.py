@@ -1,4 +1,4 @@
-"""Settings of the sensors' data that preprocessors need."""
+"""Settings of the sensor data for the preprocessors."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ WINDOWS = (0.001, 10.0)
 DEPTH_UNITS = (1e-6, 1000.0)
 """Smallest and largest unit of depth in meters per count."""
 INTENSITY_SCALES = (1e-6, 1e9)
-"""Smallest and largest intensity at full strength."""
+"""Smallest and largest accepted intensity at full strength."""
 GRAVITY = (AUTO, "tf", "normals")
 """Sources of gravity by name; a fixed direction is three numbers."""
 SENSOR = {"sensor": True}
-"""Metadata of an encoder's field that is about the sensor, not about the image that an expert is trained on."""
+"""Metadata of a preprocessor's field that describes the sensor, not the image that an expert is trained on."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Settings of the sensors' data; the defaults find everything out, or take it from the checkpoint.
+    """Settings of the sensor data; by default detected from the messages or taken from the checkpoint.
 
     Attributes:
-        significant_bits: `camera.significant_bits`, of 16-bit samples; 0 to find them by the largest sample seen.
+        significant_bits: `camera.significant_bits`, of 16-bit samples; 0 to detect them by the largest sample so far.
         depth_unit: `depth.unit`, meters per count; 0 for millimeters in integers and meters in floats.
         gravity: `depth.gravity`, one of `GRAVITY`, or the direction in the label camera's optical frame: `0, 1, 0`.
         intensity_field: `lidar.intensity_field`; auto for the first known name.
-        intensity_scale: `lidar.intensity_scale`, the value at full strength; 0 to find it.
-        time_unit: `lidar.time_unit`, of the points' times; auto to find it.
-        gather: `lidar.gather`, seconds of messages that make a sweep; 0 for whole sweeps, negative to find it.
-        event_window: `event.window`, seconds; 0 for what the checkpoint was trained with.
-        event_representation: `event.representation`, name of an encoder; auto for what the checkpoint was trained with.
+        intensity_scale: `lidar.intensity_scale`, the intensity at full strength; 0 to detect it.
+        time_unit: `lidar.time_unit`, of the points' times; auto to detect it.
+        gather: `lidar.gather`, seconds of messages in a sweep; 0 for whole sweeps, negative to detect it.
+        event_window: `event.window`, seconds; 0 for the window of the checkpoint.
+        event_representation: `event.representation`, name of a preprocessor; auto for that of the checkpoint.
     """
 
     significant_bits: int = 0
@@ -51,10 +51,10 @@ class Preprocessing:
     event_representation: str = AUTO
 
     def __post_init__(self) -> None:
-        """Refuse values that mean nothing.
+        """Check the values.
 
         Raises:
-            ConfigError: names the parameter, its value and what is accepted.
+            ConfigError: a value is not accepted; the message has the parameter, its value and the accepted ones.
         """
         if self.significant_bits not in (0, *SIGNIFICANT_BITS):
             raise ConfigError(
@@ -69,17 +69,17 @@ class Preprocessing:
 
     @property
     def cloud_field(self) -> str:
-        """The intensity field by name; empty for the known names."""
+        """Name of the intensity field; empty for the known names."""
         return "" if self.intensity_field in ("", AUTO) else self.intensity_field
 
 
 @dataclass(frozen=True)
 class Found:
-    """A fact about a topic's data that is not announced in its messages.
+    """A property of a topic's data that was detected, since its messages do not declare it.
 
     Attributes:
-        words: the fact in one phrase.
-        usual: whether it is that of most drivers, and nothing is set.
+        words: the property in one phrase.
+        usual: whether it is that of most drivers and no parameter is set.
         absent: whether the data lack it.
     """
 
@@ -100,7 +100,7 @@ def direction(text: str) -> tuple[float, float, float]:
     """The direction of gravity in a text such as `0, 1, 0`.
 
     Raises:
-        ConfigError: it is not three finite numbers of some length.
+        ConfigError: the text is not a finite vector of nonzero length.
     """
     try:
         x, y, z = (float(part) for part in text.replace(",", " ").split())
@@ -115,4 +115,4 @@ def direction(text: str) -> tuple[float, float, float]:
 
 
 DEFAULTS = Preprocessing()
-"""Everything found out, or taken from the checkpoint."""
+"""All settings detected or taken from the checkpoint."""

@@ -1,9 +1,8 @@
-"""Sweeps that a driver sends in pieces: each piece is handed on together with those that complete it to a turn.
+"""Assembly of LiDAR sweeps that a driver publishes in pieces: each piece is joined with the earlier ones of its turn.
 
-Some drivers send a turn as segments (SICK), partial azimuths (Isaac Sim) or packets. Such pieces are recognized by
-their azimuths: one piece does not overlap the one before it, and a later one returns to where an earlier one was. A
-LiDAR whose messages are whole sweeps, of a full turn or of a narrow field of view, overlaps itself at every message and
-is untouched.
+Some drivers publish a turn as segments (SICK), partial azimuths (Isaac Sim) or packets. Pieces are detected by their
+azimuths: a piece does not overlap the previous one, and a later piece overlaps an earlier one again. Messages with
+whole sweeps, of a full turn or of a narrow field of view, overlap the previous message and are not changed.
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ import numpy.typing as npt
 from mlesam_ros.types import NANOSECONDS, Piece, PointCloud, SensorFrame
 
 Arc = tuple[float, float]
-"""Start and width of an interval of azimuths, radians."""
+"""Start and width of an interval of azimuths in radians."""
 
 GATHER_AUTO = -1.0
 _SAMPLE = 1024
-"""Points of a message that are looked at."""
+"""Points of a message that are sampled."""
 _FEW = 8
-"""Returns below which a message has no azimuths of its own."""
+"""Fewest returns in a message to determine its azimuths."""
 _LONGEST = NANOSECONDS
-"""Nanoseconds of a turn at most."""
+"""Longest turn in nanoseconds."""
 _MOST = 4000
-"""Pieces of a turn at most; a packet of a spinning LiDAR covers a fifth of a degree."""
+"""Most pieces of a turn; a packet of a spinning LiDAR covers a fifth of a degree."""
 _LOST = 8
-"""Pieces that may be missing in a row."""
+"""Consecutive pieces that may be missing."""
 _SAME = 0.5
-"""Share of the narrower of two arcs from which on they are of the same place."""
+"""Overlap, as a share of the narrower arc, above which two arcs count as the same azimuths."""
 _LEAST = math.radians(90)
-"""Azimuths that pieces cover at least all together."""
+"""Radians. Smallest total width of the pieces of a sweep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class _Message:
 
 
 class SweepGatherer:
-    """Gathers the messages of one LiDAR, in order.
+    """Joins the messages of one LiDAR, in order, into sweeps.
 
     Attributes:
         pieces: messages in the newest sweep; 1 for whole sweeps.
@@ -55,7 +54,7 @@ class SweepGatherer:
         """Start without messages.
 
         Args:
-            seconds: how long the messages of a sweep take; 0 leaves messages as they are, negative finds it out.
+            seconds: duration of the messages of a sweep; 0 to leave messages unchanged, negative to detect it.
         """
         self._seconds = seconds
         self.pieces = 1
@@ -69,8 +68,8 @@ class SweepGatherer:
         """Add a message.
 
         Returns:
-            The frame itself, or with the earlier pieces of its turn, the newest first; its time is the turn's middle.
-            Pieces with one stamp are told apart by a nanosecond of their time.
+            The frame itself, or the frame with the earlier pieces of its turn, newest first, and the middle of the turn
+            as its time. Frames with equal stamps get times one nanosecond apart.
         """
         cloud = frame.payload
         if self._seconds == 0 or not isinstance(cloud, PointCloud):
@@ -96,13 +95,13 @@ class SweepGatherer:
         return replace(frame, payload=replace(cloud, earlier=earlier), lag=middle - self._same)
 
     def _place(self, message: _Message) -> None:
-        """Let go of the messages that a new one replaces."""
+        """Drop the messages that a new one replaces."""
         self._drop_before(message.stamp - (self._period * 5 // 4 if self._period else _LONGEST))
         if message.arc is None:
             return
         before = next((m.arc for m in reversed(self._messages) if m.arc is not None), None)
         if before is not None and _overlap(before, message.arc) > _SAME:
-            self._messages.clear()  # it is a sweep of its own
+            self._messages.clear()  # the message is a whole sweep
             self._period = 0
             return
         replaced = 0
@@ -114,7 +113,7 @@ class SweepGatherer:
             self._messages.popleft()
 
     def _is_sweep(self, arc: Arc | None) -> bool:
-        """Whether what waits and the new message make a sweep: something has come round, and it is wide enough."""
+        """Whether the kept messages and the new one form a sweep: the period is known and the arcs are wide enough."""
         widths = [m.arc[1] for m in self._messages if m.arc is not None]
         return self._period > 0 and sum(widths) + (arc[1] if arc else 0.0) >= _LEAST
 
@@ -124,12 +123,12 @@ class SweepGatherer:
 
 
 def _arc(points: npt.NDArray[np.void]) -> Arc | None:
-    """The azimuths of a message: all but the widest gap between its returns; None with too few of them."""
+    """The azimuths of a message: all but the widest gap between its returns; None with too few returns."""
     some = points
     for axis, size in enumerate(points.shape):
         step = max(1, math.ceil(size / (_SAMPLE if points.ndim == 1 else math.isqrt(_SAMPLE) * (1 + 3 * axis))))
         some = some[(slice(None),) * axis + (slice(None, None, step),)]
-    with np.errstate(invalid="ignore"):  # signalling NaNs
+    with np.errstate(invalid="ignore"):  # signaling NaNs
         x, y = (some[axis].ravel().astype(np.float64) for axis in "xy")
     seen = np.isfinite(x) & np.isfinite(y) & ((x != 0) | (y != 0))
     if seen.sum() < _FEW:
@@ -141,7 +140,7 @@ def _arc(points: npt.NDArray[np.void]) -> Arc | None:
 
 
 def _overlap(a: Arc, b: Arc) -> float:
-    """Share of the narrower of two arcs that the other covers."""
+    """Overlap of two arcs as a share of the narrower one."""
     apart = (b[0] - a[0]) % (2 * math.pi)
     common = max(0.0, min(a[1] - apart, b[1])) + max(0.0, min(b[1] - (2 * math.pi - apart), a[1]))
     return min(common / max(min(a[1], b[1]), 1e-6), 1.0)
