@@ -12,8 +12,8 @@ from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.labels import IGNORE, load_label_space
-from mlesam_ros.preprocessing.base import Reference
 from mlesam_ros.preprocessing.point_cloud import cloud_to_camera
+from mlesam_ros.preprocessing.reference import Reference
 from mlesam_ros.types import PointCloud, Segmentation, SensorFrame
 from mlesam_ros.visualization import POINT, colorize, labeled_cloud, overlay, projected_cloud
 

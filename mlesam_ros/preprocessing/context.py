@@ -6,8 +6,8 @@ import numpy as np
 
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.preprocessing.base import Reference
 from mlesam_ros.preprocessing.images import Meters
+from mlesam_ros.preprocessing.reference import Reference
 from mlesam_ros.preprocessing.registration import depth_from_cloud, depth_from_picture
 from mlesam_ros.types import DEPTH, LIDAR, FrameSet, Modality, SensorFrame
 

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.preprocessing.base import Preprocessor, wrong_payload
+from mlesam_ros.preprocessing.base import Preprocessor
 from mlesam_ros.preprocessing.context import Context
 from mlesam_ros.preprocessing.depth import LogDepth
 from mlesam_ros.preprocessing.lidar import RangeIntensityHeight
 from mlesam_ros.preprocessing.point_cloud import cloud_to_camera, cloud_xyz, echo_strength
 from mlesam_ros.preprocessing.preprocessors import RGB, decode_full, is_downscale
+from mlesam_ros.preprocessing.reference import wrong_payload
 from mlesam_ros.preprocessing.registration import depth_from_picture
 from mlesam_ros.types import PointCloud, SensorFrame
 

@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import ConfigError, PacketError
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.preprocessing.base import Image, Normalization, wrong_payload
+from mlesam_ros.preprocessing.base import Image, Normalization
 from mlesam_ros.preprocessing.context import Context
 from mlesam_ros.preprocessing.image_warp import warp_by_depth
 from mlesam_ros.preprocessing.images import to_rgb
+from mlesam_ros.preprocessing.reference import wrong_payload
 from mlesam_ros.preprocessing.settings import EVENT_WINDOW
 from mlesam_ros.types import EVENT, CompressedImage, EventWindow, Modality, RawImage, SensorFrame
 

@@ -14,8 +14,8 @@ from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
-from mlesam_ros.preprocessing.base import other_camera
 from mlesam_ros.preprocessing.context import Context
+from mlesam_ros.preprocessing.reference import other_camera
 from mlesam_ros.types import SensorFrame
 
 Floats = npt.NDArray[np.float32]

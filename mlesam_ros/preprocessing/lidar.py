@@ -10,9 +10,10 @@ import numpy as np
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.geometry.projection import project
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.preprocessing.base import Image, Normalization, scatter_to_image, wrong_payload
+from mlesam_ros.preprocessing.base import Image, Normalization, scatter_to_image
 from mlesam_ros.preprocessing.context import Context
 from mlesam_ros.preprocessing.point_cloud import cloud_to_camera, cloud_xyz, echo_strength
+from mlesam_ros.preprocessing.reference import wrong_payload
 from mlesam_ros.types import LIDAR, Modality, PointCloud, SensorFrame
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import CalibrationError, CloudError, Problem
 from mlesam_ros.geometry.rig import PointTransform, Rig, sensor_motion
-from mlesam_ros.preprocessing.base import Reference
+from mlesam_ros.preprocessing.reference import Reference
 from mlesam_ros.preprocessing.settings import Found
 from mlesam_ros.types import AUTO, LIDAR, NANOSECONDS, PointCloud, SensorFrame
 

@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.preprocessing.base import Image, Normalization, Preprocessor, wrong_payload
+from mlesam_ros.preprocessing.base import Image, Normalization, Preprocessor
 from mlesam_ros.preprocessing.context import Context
 from mlesam_ros.preprocessing.depth import HHA, LogDepth
 from mlesam_ros.preprocessing.events import EventCounts, EventPolarity, TimeSurface
 from mlesam_ros.preprocessing.images import to_rgb
 from mlesam_ros.preprocessing.lidar import DeliverLidar, RangeIntensityHeight
+from mlesam_ros.preprocessing.reference import wrong_payload
 from mlesam_ros.preprocessing.settings import DEFAULTS, GRAVITY, WINDOWS, Preprocessing, direction
 from mlesam_ros.strict_yaml import short_repr
 from mlesam_ros.types import (

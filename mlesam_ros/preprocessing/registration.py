@@ -12,9 +12,9 @@ import numpy.typing as npt
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.projection import Projection, project, project_points
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.preprocessing.base import Reference, other_camera, wrong_payload
 from mlesam_ros.preprocessing.images import DepthSamples, Meters, parse_depth
 from mlesam_ros.preprocessing.point_cloud import cloud_to_camera, cloud_xyz, sensor_to_camera
+from mlesam_ros.preprocessing.reference import Reference, other_camera, wrong_payload
 from mlesam_ros.types import CompressedImage, PointCloud, RawImage, SensorFrame
 
 Rasterizer = Callable[[npt.NDArray[np.floating[Any]], CameraModel, tuple[int, int], int], Meters]

@@ -18,8 +18,8 @@ from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.evaluation.scores import MaskListener
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.labels import load_label_space
-from mlesam_ros.preprocessing.base import Reference
 from mlesam_ros.preprocessing.point_cloud import cloud_to_camera
+from mlesam_ros.preprocessing.reference import Reference
 from mlesam_ros.types import LIDAR, FrameSet, RawImage
 
 TF = "tf2_msgs/msg/TFMessage"

@@ -9,10 +9,10 @@ from mlesam_ros.errors import CalibrationError
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import PiecewiseMotion, Rig
 from mlesam_ros.geometry.transforms import Transform
-from mlesam_ros.preprocessing.base import Reference
 from mlesam_ros.preprocessing.context import Context
 from mlesam_ros.preprocessing.point_cloud import cloud_to_camera, sensor_to_camera
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, make_preprocessors
+from mlesam_ros.preprocessing.reference import Reference
 from mlesam_ros.types import CAMERA, DEPTH, LIDAR, FrameSet, PointCloud, RawImage, SensorFrame
 
 STAMP = 1_700_000_000_000_000_000
