@@ -1,23 +1,23 @@
-"""The synchronizer: which readings belong to one moment, when some come late, twice, or not at all.
+"""Synchronizer: group the frames of all modalities into sets although some arrive late, twice, or not at all.
 
     push(frame) ──▶ one sorted buffer per modality ──▶ take() ──▶ FrameSet
                                        │
                                        └──▶ superseded, late, unmatched, refused
 
-The state is the buffers and nothing else. One modality is *primary*: each of its waiting frames is an open set, and the
-others' frames nearest to it are its partners, chosen when the set is taken. A set is *ready* as soon as no frame still
-to come could be a nearer partner, and at the latest when its max_wait runs out.
+One modality is *primary*. Each of its waiting frames is an open set. The nearest frames of the other modalities are its
+partners, chosen when the set is taken. A set is *ready* as soon as no frame still to arrive could be a nearer partner,
+and at the latest when its `max_wait` expires.
 
-Whether something is still to come is judged from each stream itself: a modality that has been silent longer than the
-time-out is not waited for (or every set would cost the whole max_wait), nor is one whose next frame, going by its usual
-period and delay, would be too far off, belong to the next set, or come too late. So a dead sensor costs nothing, and a
-slow one costs nothing in the sets between its frames. What says nothing new counts as silent: a stamp that stands
-still, frames so late that waiting for them to catch up would take longer than the time-out.
+The history of each stream decides whether a frame is still expected. A modality that has been silent for longer than
+the time-out is not waited for, else every set would take the whole `max_wait`. Neither is a modality with a next frame
+that, by its usual period and delay, would lie outside the tolerance, belong to the next set, or arrive too late. A dead
+sensor therefore adds no latency, and a slow sensor adds none to the sets between its frames. A stream counts as silent
+if it repeats its stamp, or if its frames are so late that catching up would take longer than the time-out.
 
-When it falls silent the primary fails over to the next living modality of `primary_order`, and back with its first new
-frame. The waiting frames of the new primary are open sets from that instant: nothing is lost in the change.
+A silent primary fails over to the next living modality of `primary_order`, and back with its first new frame. The
+waiting frames of the new primary become open sets at once, so that the change loses none.
 
-`now` and the stamps are nanoseconds of the same clock. Not safe for threads: the caller holds one lock around it all.
+`now` and the stamps are nanoseconds of the same clock. Not thread-safe: the caller holds one lock around all calls.
 """
 
 from mlesam_ros.sync.account import COUNTERS, Account, BoundedCounter

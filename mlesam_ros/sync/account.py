@@ -1,4 +1,4 @@
-"""What became of each message from its topic to the mask: one account for the node, evaluation and the doctor."""
+"""Message counters from topic to mask, shared by the node, evaluation and the doctor."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from mlesam_ros.sync.synchronizer import OUTCOMES, REFUSED, SUPERSEDED, USED
 from mlesam_ros.types import FrameSet, Modality
 
 COUNTERS = ("received", *OUTCOMES)
-_REASONS = 16  # kinds of reasons that are counted apart; words may hold numbers that never repeat
+_REASONS = 16  # most reasons counted separately; a reason may contain numbers that never repeat
 _OTHER = "other reasons"
 
 
 class BoundedCounter(Counter[str]):
-    """Reason of refusal → messages. Bounded, whatever is in the words."""
+    """Reason of refusal → messages, with a bounded number of reasons."""
 
     def count(self, words: str, times: int = 1) -> None:
-        """Count a reason; under a common name once there are too many kinds."""
+        """Count a reason; as `other reasons` once the bound is reached."""
         self[words if words in self or len(self) < _REASONS else _OTHER] += times
 
     def add(self, *others: Mapping[str, int]) -> BoundedCounter:
-        """Count what others counted, too."""
+        """Add the counts of other counters."""
         for other in others:
             for words, times in dict(other).items():
                 if times:
@@ -31,14 +31,14 @@ class BoundedCounter(Counter[str]):
 
 
 class Account:
-    """Adds to the synchronizer's counters what happens before and after it.
+    """Extends the synchronizer's counters to the stages before and after it.
 
-    The synchronizer counts each frame of a set as used. Here a frame is `used` only when a mask was made of it.
+    The synchronizer counts each frame of a set as used. Here a frame is `used` only if it contributed to a mask.
 
     Attributes:
-        rejected: modality → frames of sets that had no part in a mask.
-        reasons: modality → why.
-        skipped: modality → frames of sets of which no mask was wanted.
+        rejected: modality → frames of sets that did not contribute to a mask.
+        reasons: modality → reason → rejected frames.
+        skipped: modality → frames of sets that were passed over for a later one.
     """
 
     def __init__(self) -> None:
@@ -49,13 +49,13 @@ class Account:
     def judge(
         self, frame_set: FrameSet, used: Collection[Modality], refusals: Mapping[Modality, Problem], failure: Problem
     ) -> None:
-        """Count the frames of a set that had no part in its mask.
+        """Count the frames of a set that did not contribute to its mask.
 
         Args:
             frame_set: the set.
-            used: the modalities of its mask; empty when none was made.
-            refusals: modality → why its frame could not be used; see `Pipeline.refusals`.
-            failure: why there is no mask, for the frames that have no reason of their own.
+            used: the modalities of its mask; empty without a mask.
+            refusals: modality → reason why its frame was not used; see `Pipeline.refusals`.
+            failure: reason why there is no mask, for the frames that `refusals` does not list.
         """
         for modality in frame_set.frames:
             if modality not in used:
@@ -69,11 +69,11 @@ class Account:
     def counters(
         self, synchronized: Mapping[Modality, Mapping[str, int]], unreadable: Mapping[Modality, int]
     ) -> dict[Modality, dict[str, int]]:
-        """Modality → each of `COUNTERS` → messages; received is the sum of the others and of those that still wait.
+        """Modality → each of `COUNTERS` → messages; received is the sum of the others and of the waiting frames.
 
         Args:
             synchronized: `Synchronizer.counters`.
-            unreadable: modality → messages whose content was refused before the synchronizer.
+            unreadable: modality → messages refused for their content before the synchronizer.
         """
         found = {modality: dict(counts) for modality, counts in synchronized.items()}
         for modality, counts in found.items():

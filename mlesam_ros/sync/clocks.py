@@ -1,6 +1,6 @@
-"""Which clock a sensor stamps by: one criterion and one name for it, live, in recordings and in the doctor.
+"""Detection of foreign sensor clocks, live, in recordings and in the doctor, and the replay clock of a recording.
 
-A sensor's clock is foreign when its times lie farther from the time of arrival than `max_age` and `max_future` allow.
+A sensor's clock is foreign if its times lie farther from their arrival than `max_age` and `max_future` allow.
 Constant distances: TAI - UTC = 37 s and GPS - UTC = 18 s since 2017 (IERS Bulletin C), GPS epoch 1980-01-06.
 """
 
@@ -20,30 +20,30 @@ _CONSTANTS = {
     "UTC where the host's clock is GPS time": -18.0,
     "seconds since 1980, the epoch of GPS": 18.0 - 315_964_800.0,
 }
-"""Clock → seconds that it lies ahead of the host's."""
+"""Clock → seconds by which it lies ahead of the host clock."""
 _BOOT = 10 * 365.25 * 86400
-"""Seconds. No host's clock stands before 1980; a stamp that does counts from the start of something."""
+"""Seconds since 1970. No host clock is earlier; an earlier stamp counts from the start of the sensor or simulation."""
 _LATE = 1.5
-"""Seconds that an arrival may be late against a constant distance."""
+"""Seconds of transport delay accepted in the comparison with a constant distance."""
 _EARLY = 0.2
-"""Seconds that an unsynchronized clock may be ahead besides."""
+"""Seconds by which an unsynchronized clock may be ahead of a constant distance."""
 _QUARTER = 900.0
-"""Seconds; time zones differ by multiples."""
+"""Seconds; time zones differ by multiples of it."""
 _ZONES = 14 * 3600.0
 """Seconds; the farthest time zone."""
 GLANCE = 50
-"""Messages of a sensor of a recording by which its clock is judged."""
+"""Messages of a sensor that determine its clock in a recording."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignClock:
-    """A clock that is not the host's.
+    """A sensor clock that differs from the host clock.
 
     Attributes:
-        ahead: seconds that its times lie ahead of the host's.
-        cause: what clock it is, as a noun phrase.
-        offset: seconds by which its stamps are late where that is a constant of the clock; None where it is not.
-        mend: an imperative sentence for a clock without a constant.
+        ahead: seconds by which its times lie ahead of the host's.
+        cause: description of the clock, as a noun phrase.
+        offset: seconds by which its stamps are late, if they are a constant of the clock; None otherwise.
+        mend: remedy in the imperative for a clock without a constant.
     """
 
     ahead: float
@@ -53,7 +53,7 @@ class ForeignClock:
 
     @property
     def distance(self) -> str:
-        """Where its times lie, such as `37.0 s ahead of` or `3 days behind`."""
+        """Position of its times, such as `37.0 s ahead of` or `3 days behind`."""
         seconds, side = abs(self.ahead), "ahead of" if self.ahead > 0 else "behind"
         for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
             if seconds >= 2 * size:
@@ -61,11 +61,11 @@ class ForeignClock:
         return f"{seconds:.1f} s {side}"
 
     def remedy(self, modality: Modality, known: float = 0.0) -> str:
-        """One imperative sentence that makes the sensor usable.
+        """Remedy that makes the sensor usable, one sentence in the imperative.
 
         Args:
             modality: the sensor's.
-            known: seconds of its `offset` as it is set.
+            known: the `offset` parameter of the sensor as it is set, in seconds.
         """
         if self.offset is None:
             return self.mend
@@ -74,12 +74,12 @@ class ForeignClock:
 
 
 def foreign_clock(ahead: float, time: float, config: SyncConfig) -> ForeignClock | None:
-    """Name the clock of times that lie too far from their arrival; None where they do not.
+    """Identify the clock of a time that lies too far from its arrival; None if it does not.
 
     Args:
-        ahead: seconds that a sensor's time, without its offset, lies ahead of the host's clock at its arrival.
+        ahead: seconds by which a sensor's time, without its offset, lies ahead of the host clock at arrival.
         time: the sensor's time in seconds.
-        config: `max_age` and `max_future` count.
+        config: source of `max_age` and `max_future`.
     """
     if -config.oldest <= ahead <= config.max_future:
         return None
@@ -103,7 +103,7 @@ def foreign_clock(ahead: float, time: float, config: SyncConfig) -> ForeignClock
 
 
 def _is(constant: float, ahead: float) -> bool:
-    """Whether a distance, less a delay of the transport, is a constant."""
+    """Whether a distance equals a constant, up to the transport delay."""
     return constant - _LATE <= ahead <= constant + _EARLY
 
 
@@ -112,9 +112,9 @@ class Clocks:
     """The clocks of the sensors of a recording.
 
     Attributes:
-        leaders: the sensors whose times are the clock of the replay; empty where the time of recording is.
-        ahead: seconds by which the leaders' times lie ahead of the time of recording, in the middle.
-        foreign: modality → its clock, of those that the replay refuses.
+        leaders: the sensors that drive the replay clock; empty if the time of recording drives it.
+        ahead: seconds by which the leaders' times lie ahead of the time of recording: the largest of their medians.
+        foreign: modality → its clock, for the sensors that the replay refuses.
     """
 
     leaders: frozenset[Modality]
@@ -125,15 +125,15 @@ class Clocks:
 def judge_clocks(
     pairs: Mapping[Modality, Sequence[tuple[int, int]]], offsets: Mapping[Modality, int], config: SyncConfig
 ) -> Clocks:
-    """Judge each sensor of a recording by itself.
+    """Compare the times of each sensor of a recording with the time of recording.
 
-    Where the times of no sensor go with the time of recording, those of the most sensors that go with each other are
-    the clock.
+    If no sensor agrees with the time of recording, the largest group of sensors that agree with each other drives the
+    replay clock.
 
     Args:
-        pairs: modality → stamp and time of recording of its first messages, nanoseconds; `GLANCE` of them count.
+        pairs: modality → stamp and time of recording of its first messages, nanoseconds; the first `GLANCE` are used.
         offsets: modality → nanoseconds by which its stamps are late.
-        config: `max_age`, `max_future` and `primary_order` count.
+        config: source of `max_age`, `max_future` and `primary_order`.
     """
     timed = {m: [(stamp - offsets[m], at) for stamp, at in some[:GLANCE] if stamp > 0] for m, some in pairs.items()}
     ahead = {m: median(time - at for time, at in some) / NANOSECONDS for m, some in timed.items() if some}
@@ -144,7 +144,7 @@ def judge_clocks(
         return Clocks(frozenset(), 0.0, foreign)
     order = [*(m for m in config.order if m in ahead), *(m for m in ahead if m not in config.order)]
     groups = [[m for m in order if _together(ahead[m] - ahead[first], config)] for first in order]
-    leaders = max(groups, key=len)  # of equally large ones that of the first in the order
+    leaders = max(groups, key=len)  # among equally large groups, the first in the order
     lead = max(ahead[m] for m in leaders)
     rest = {m: foreign_clock(ahead[m] - lead, times[m], config) for m in order if m not in leaders}
     return Clocks(frozenset(leaders), lead, {m: clock for m, clock in rest.items() if clock is not None})
@@ -155,23 +155,23 @@ def _together(apart: float, config: SyncConfig) -> bool:
 
 
 class ReplayClock:
-    """The time at which the messages of a recording are taken to arrive.
+    """Arrival times for the messages of a recording.
 
-    It is the time of recording, or where the stamps of all sensors are of another clock that of the leaders' times.
+    The time of recording, or the leaders' times if the stamps of all sensors belong to another clock.
     """
 
     def __init__(self, clocks: Clocks) -> None:
-        """Start before the first message."""
+        """Initialize the clock before the first message."""
         self._leaders, self._lead = clocks.leaders, round(clocks.ahead * NANOSECONDS)
         self._now = 0
 
     def advance(self, recorded: int, modality: Modality | None = None, time: int = 0) -> int:
-        """Now in nanoseconds, as the next message is heard.
+        """Advance to the next message and return its arrival time in nanoseconds.
 
         Args:
-            recorded: nanoseconds.
-            modality: the sensor's that sent it; None for what is no sensor's.
-            time: nanoseconds, its stamp without the offset.
+            recorded: its time of recording, nanoseconds.
+            modality: the modality of its sensor; None for other messages.
+            time: its stamp without the offset, nanoseconds.
         """
         if not self._leaders:
             self._now = recorded

@@ -1,4 +1,4 @@
-"""What a user can tell the synchronizer."""
+"""Parameters of the synchronizer."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, NANOSECONDS, Modality
 
 DELAYS = 0.5
-"""Seconds that delays of sensors may differ by, which a frame waits besides `longest_wait`."""
+"""Seconds by which the delays of sensors may differ; a frame waits that much beyond `longest_wait`."""
 Seconds = float | Mapping[Modality, float]
-"""One number for all modalities, or one for each that differs from the default."""
+"""One number for all modalities, or a number for each modality that differs from the default."""
 
 
 @dataclass(frozen=True)
 class SyncConfig:
-    """How frames are brought together. All times in seconds.
+    """Parameters of the synchronizer. All times in seconds.
 
     Attributes:
-        modalities: those that are synchronized, in the model's order.
-        primary_order: who opens the sets, and who when that one is silent; modalities that are not synchronized are
-            skipped.
+        modalities: synchronized modalities, in the model's order.
+        primary_order: preferred primary first, then its fallbacks; modalities that are not synchronized are skipped.
         primary_timeout: silence after which a modality counts as dead: it is not waited for, and the primary fails
-            over. One that is slower by nature is given one and a half of its own periods.
-        tolerance: farthest a partner may lie from the primary, per modality.
-        offset: what a modality's stamps are late by, per modality, in place of its frames' own `offset`; None, or a
-            modality that is not named, leaves the frames as they are.
-        max_wait: longest a set waits for a modality after its primary came, per modality.
+            over. At least one and a half periods of the modality.
+        tolerance: largest distance of a partner from the primary, per modality.
+        offset: delay of a modality's stamps, per modality, in place of its frames' own `offset`; None, or a modality
+            that is not listed, leaves the frames unchanged.
+        max_wait: longest time that a set waits for a modality after the arrival of its primary, per modality.
         required: modalities without which there is no set; all others are optional.
-        history: longest a frame waits for a primary that belongs to it; never less than `longest_wait` and `DELAYS`.
-        max_age, max_future: times farther from now are refused as another clock's; the first as for history.
+        history: longest time that a frame waits for its primary; at least `longest_wait` plus `DELAYS`.
+        max_age, max_future: largest distance of a frame's time from now; farther ones are refused as times of another
+            clock. `max_age` is at least `longest_wait` plus `DELAYS`.
         capacity: most frames that wait per modality and second of history.
     """
 
@@ -48,10 +48,10 @@ class SyncConfig:
     capacity: int = 256
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work.
+        """Validate the parameters.
 
         Raises:
-            ConfigError: a modality that is not synchronized, or a number out of range.
+            ConfigError: a modality is not synchronized, or a number is out of range.
         """
         if not self.modalities or len(set(self.modalities)) != len(self.modalities):
             raise ConfigError(f"modalities are {list(self.modalities)}.", "Name at least one, and each once.")
@@ -77,24 +77,24 @@ class SyncConfig:
 
     @property
     def longest_wait(self) -> float:
-        """Seconds that a frame may have to wait for its set: the longest max_wait and tolerance of a modality."""
+        """Longest wait of a frame for its set in seconds: the largest `max_wait` plus `tolerance` of a modality."""
         waits = (self.nanoseconds("max_wait", m) + self.nanoseconds("tolerance", m) for m in self.modalities)
         return max(waits) / NANOSECONDS
 
     @property
     def oldest(self) -> float:
-        """Seconds that a frame's time may lie behind now: `max_age`, or more where frames wait for longer."""
+        """Seconds by which a frame's time may lie behind now: `max_age`, at least `longest_wait` plus `DELAYS`."""
         return max(self.max_age, self.longest_wait + DELAYS)
 
     def nanoseconds(self, name: str, modality: Modality) -> int:
-        """The value of `tolerance` or `max_wait` for a modality."""
+        """Nanoseconds of `tolerance` or `max_wait` for a modality."""
         value = getattr(self, name)
         if isinstance(value, Mapping):
             value = value.get(modality, getattr(SyncConfig, name))
         return round(value * NANOSECONDS)
 
     def offset_of(self, modality: Modality) -> int | None:
-        """Nanoseconds that a modality's frames are given as their offset; None to leave them as they are."""
+        """Offset for a modality's frames in nanoseconds; None to leave them unchanged."""
         value = self.offset.get(modality) if isinstance(self.offset, Mapping) else self.offset
         return None if value is None else round(value * NANOSECONDS)
 

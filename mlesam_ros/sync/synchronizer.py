@@ -20,15 +20,15 @@ LATE = "late"
 UNMATCHED = "unmatched"
 REFUSED = "refused"
 OUTCOMES = (USED, SUPERSEDED, LATE, UNMATCHED, REFUSED)
-"""What becomes of a frame: it went into a set; a newer one was there before it was needed; its moment had already been
-segmented; no partner came within its tolerance; it was not acceptable at all."""
+"""Outcomes of a frame. Used: part of a set. Superseded: replaced by a newer frame before a set needed it. Late: a newer
+set had already been taken. Unmatched: without a set within its tolerance. Refused: not acceptable at all."""
 
 _by_reference = attrgetter("reference")
 
 
 @dataclass(frozen=True, slots=True)
 class BufferedFrame:
-    """A frame in a buffer; `reference` is its time, `arrived` the time it was pushed."""
+    """A frame in a buffer; `reference` is its time, `arrived` the time of its push, in nanoseconds."""
 
     frame: SensorFrame
     reference: int
@@ -36,7 +36,7 @@ class BufferedFrame:
 
 
 class ModalityBuffer:
-    """The frames of one modality that wait, the habits of their source, and what became of the others.
+    """Waiting frames of one modality, period and delay of their stream, and counters of the outcomes.
 
     Args:
         modality: its name.
@@ -50,45 +50,45 @@ class ModalityBuffer:
         self.timeout = timeout
         self.counts: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
-        self.heard = 0  # when a frame last came, or when listening began
+        self.heard = 0  # arrival of the newest frame, or the first call
         self.forget()
 
     def forget(self) -> None:
-        """Start afresh, with nothing waiting."""
-        self.waiting: list[BufferedFrame] = []  # by reference, rising
+        """Reset the buffer and the stream statistics; the counters stay."""
+        self.waiting: list[BufferedFrame] = []  # ascending by reference
         self.newest: int | None = None  # highest reference so far
-        self.used: int | None = None  # highest reference that went into a set
-        self.offset = 0  # from the reference of its newest frame to its stamp
-        self.period: int | None = None  # usual distance of references
+        self.used: int | None = None  # highest reference in a set
+        self.offset = 0  # stamp minus reference of the newest frame
+        self.period: int | None = None  # usual distance between references
         self.delay = 0  # usual time from reference to arrival
 
     @property
     def longest_silence(self) -> int:
-        """How long it may be silent: the time-out, or more where it is slow by nature."""
+        """Silence after which it counts as dead: the time-out, or one and a half periods if that is longer."""
         return max(self.timeout, (self.period or 0) * 3 // 2)
 
     @property
     def expires(self) -> int:
-        """The last moment at which it still counts as alive."""
+        """Latest time at which it still counts as alive."""
         return self.heard + self.longest_silence
 
     def insert(self, item: BufferedFrame) -> None:
-        """Let a frame wait."""
+        """Add a frame to the buffer."""
         self.waiting.insert(self.at(item.reference), item)
 
     def learn(self, item: BufferedFrame) -> None:
-        """Learn the stream's habits from a frame."""
+        """Update the stream's period and delay from a frame."""
         self.heard, self.offset = item.arrived, item.frame.stamp - item.reference
         delay = item.arrived - item.reference
         if self.newest is None:
             self.newest, self.delay = item.reference, delay
         elif item.reference > self.newest:
             step, usual = item.reference - self.newest, self.period or self.timeout // 2
-            # A gap counts as two periods at most: mostly frames were lost, it is not a stream that became slow.
+            # A gap counts as two periods at most: usually frames were lost, and the stream did not become slower.
             step = min(step, 2 * usual)
             self.period = step if self.period is None else (3 * self.period + step) // 4
             self.newest = item.reference
-            # A clock that was set right, or a line that is free again, is no matter of habit.
+            # After a clock step or cleared congestion, adopt the new delay instead of averaging.
             self.delay = delay if delay < self.delay - self.timeout else (3 * self.delay + delay) // 4
 
     def at(self, reference: int) -> int:
@@ -96,11 +96,11 @@ class ModalityBuffer:
         return bisect_left(self.waiting, reference, key=_by_reference)
 
     def nearest(self, reference: int, rival: int | None) -> BufferedFrame | None:
-        """The waiting frame that belongs to a reference.
+        """The nearest waiting frame within tolerance of a reference; None without one.
 
         Args:
-            reference: that of the set.
-            rival: reference of the next open set, which keeps what lies nearer to it.
+            reference: the reference of the set.
+            rival: the reference of the next open set, which keeps the frames nearer to it.
         """
         after = self.at(reference)
         around = [w for w in self.waiting[max(after - 1, 0) : after + 1] if self.fits(w.reference, reference, rival)]
@@ -112,13 +112,13 @@ class ModalityBuffer:
         return gap <= self.tolerance and (rival is None or gap <= abs(candidate - rival))
 
     def is_final(self, reference: int, rival: int | None, until: int, now: int) -> bool:
-        """Whether no frame that is still to come could be a nearer partner and arrive in time.
+        """Whether no frame still to arrive could be a nearer partner and arrive in time.
 
         Args:
-            reference: that of the set.
-            rival: that of the next open set.
-            until: when the set's max_wait with this modality ends.
-            now: the time.
+            reference: the reference of the set.
+            rival: the reference of the next open set.
+            until: end of the set's `max_wait` for this modality, nanoseconds.
+            now: nanoseconds.
         """
         if now >= min(until, self.expires + 1):
             return True
@@ -126,7 +126,7 @@ class ModalityBuffer:
             return True
         if self.newest is None or self.period is None:
             return False
-        # The usual delay varies; only what would be late by another whole max_wait is given up.
+        # The delay varies: give up only frames that would be late by another whole max_wait.
         latest = until + self.max_wait - self.delay
         expected = self._expected(reference, self.newest, self.period)
         coming = [abs(e - reference) for e in expected if e <= latest and self.fits(e, reference, rival)]
@@ -137,17 +137,17 @@ class ModalityBuffer:
 
     @staticmethod
     def _expected(reference: int, newest: int, period: int) -> tuple[int, int]:
-        """The references to come around another; of two half a period away perhaps only the earlier comes in time."""
+        """The next references around another. Of two that are half a period away, only the earlier may be in time."""
         before = newest + max(1, (reference - newest) // period) * period
         return before, before + period
 
     def drop(self, count: int, fate: str) -> None:
-        """Take the oldest frames out."""
+        """Remove the oldest frames and count their outcome."""
         self.counts[fate] += count
         del self.waiting[:count]
 
     def use(self, item: BufferedFrame) -> None:
-        """Put a waiting frame into a set; what waited before it is superseded."""
+        """Move a waiting frame into a set; older waiting frames are superseded."""
         self.drop(self.at(item.reference), SUPERSEDED)
         self.drop(1, USED)
         self.used = item.reference
@@ -155,19 +155,19 @@ class ModalityBuffer:
 
 PENDING = "pending"
 
-_RESTART = NANOSECONDS  # a stamp that far behind its source's newest is a restart, not a late frame
+_RESTART = NANOSECONDS  # a stamp that far behind the stream's newest is a restart, not a late frame
 _THREADS = NANOSECONDS // 10  # `now` may step back this far when push and take are called from two threads
 
 
 class Synchronizer:
-    """Brings frames together.
+    """Groups the frames of several modalities into sets.
 
     Args:
         config: see `SyncConfig`.
 
     Attributes:
-        primary: the modality that opens the sets at present.
-        jumps: how often the clock jumped back and the state was cleared.
+        primary: the modality that currently opens the sets.
+        jumps: number of backward clock jumps, each of which cleared the state.
     """
 
     def __init__(self, config: SyncConfig | None = None) -> None:
@@ -185,17 +185,17 @@ class Synchronizer:
         self.primary: Modality = config.order[0]
         self.jumps = 0
 
-    # The three calls
+    # Input and output
 
     def push(self, frame: SensorFrame, now: int) -> str:
-        """Hand in a frame as it arrives.
+        """Add a frame on its arrival.
 
         Args:
-            frame: of one of the configured modalities.
+            frame: a frame of one of the configured modalities.
             now: nanoseconds.
 
         Returns:
-            `pending`, or at once its fate: `late` or `refused` (`refusals` counts why).
+            `pending`, or its outcome if it is already decided: `late` or `refused` (`refusals` counts the reasons).
 
         Raises:
             ConfigError: the modality is not synchronized.
@@ -230,7 +230,7 @@ class Synchronizer:
         return PENDING
 
     def take(self, now: int) -> FrameSet | None:
-        """Take the newest set that is ready, if any; older ones are superseded by it.
+        """Take the newest ready set, if any; it supersedes the older ones.
 
         Call it after each push and at `next_deadline`, as soon as the consumer is free.
 
@@ -253,14 +253,14 @@ class Synchronizer:
         return None
 
     def flush(self) -> None:
-        """End of the stream: whatever still waits is unmatched."""
+        """End the stream: count all waiting frames as unmatched."""
         for stream in self._streams.values():
             stream.drop(len(stream.waiting), UNMATCHED)
 
-    # What can be asked
+    # State
 
     def next_deadline(self) -> int | None:
-        """When, in nanoseconds, `take` could answer differently although nothing was pushed; None if never."""
+        """Time in nanoseconds at which `take` may return another result without a push; None if never."""
         if self._now is None:
             return None
         primary = self._select_primary(self._now)
@@ -270,13 +270,13 @@ class Synchronizer:
         return min(moments, default=None)
 
     def alive(self, modality: Modality, now: int) -> bool:
-        """Whether a modality spoke within its time-out."""
+        """Whether a frame of a modality arrived within its time-out."""
         stream = self._streams[modality]
         return stream.newest is not None and now <= stream.expires
 
     @property
     def counters(self) -> dict[Modality, dict[str, int]]:
-        """Modality → received and each of `OUTCOMES` → frames. Received is the sum of the fates and `waiting`."""
+        """Modality → received and each of `OUTCOMES` → frames. Received is the sum of the outcomes and `waiting`."""
         return {m: {name: s.counts[name] for name in ("received", *OUTCOMES)} for m, s in self._streams.items()}
 
     @property
@@ -286,13 +286,13 @@ class Synchronizer:
 
     @property
     def waiting(self) -> dict[Modality, int]:
-        """Modality → frames whose fate is still open."""
+        """Modality → frames without an outcome yet."""
         return {m: len(s.waiting) for m, s in self._streams.items()}
 
     # Admission
 
     def _reject_reason(self, frame: SensorFrame, now: int) -> str:
-        """Why a frame is refused, with times to one digit so that the reasons stay few; empty if it is not."""
+        """Reason of a frame's refusal, with times to one digit so that reasons stay few; empty if it is accepted."""
         if now <= 0:
             return "the clock stands at zero: is /clock published?"
         if frame.stamp <= 0:
@@ -302,7 +302,7 @@ class Synchronizer:
         return self._foreign(frame, now)
 
     def _foreign(self, frame: SensorFrame, now: int) -> str:
-        """The refusal of a frame whose time is another clock's, with the clock's name and a remedy."""
+        """Reason of the refusal of a frame with a foreign clock, with the clock's name and a remedy."""
         ahead = frame.time - now
         clock = foreign_clock(ahead / NANOSECONDS, frame.time / NANOSECONDS, self.config)
         where = f"stamp {_round_duration(abs(ahead))} {'in the future' if ahead > 0 else 'old'}"
@@ -311,7 +311,7 @@ class Synchronizer:
         return Problem(f"{where}: {clock.cause}", clock.remedy(frame.modality, frame.offset / NANOSECONDS))
 
     def _duplicate(self, stream: ModalityBuffer, item: BufferedFrame) -> str:
-        """Whether it came before; a source whose stamp stands still says nothing new, and so it falls silent."""
+        """Reason of the refusal of a repeated stamp; empty if new. A stream that repeats its stamp counts as silent."""
         if item.reference == stream.newest:
             return "duplicate stamp"
         at = stream.at(item.reference)
@@ -319,18 +319,18 @@ class Synchronizer:
         return "duplicate stamp" if same else ""
 
     def _too_late(self, stream: ModalityBuffer, item: BufferedFrame, now: int) -> bool:
-        """Whether no set that is still to come may hold the frame."""
+        """Whether no later set can contain the frame."""
         if self._last is None:
             return False
         earliest = self._earliest(stream) if stream is self._select_primary(now) else self._last[1] - stream.tolerance
         return item.reference < earliest or (stream.used is not None and item.reference <= stream.used)
 
     def _is_stale(self, stream: ModalityBuffer, item: BufferedFrame) -> bool:
-        """Whether a late frame is no sign of life.
+        """Whether a late frame does not count as a sign of life.
 
-        A primary that comes back has to catch up with the sets that were made without it, and nobody makes sets
-        meanwhile. One that is further behind than it may be silent would leave a longer gap than if it stayed away,
-        unless the sets are to wait for it that long.
+        A primary that returns has to catch up with the sets made without it, and no sets are made meanwhile. If it is
+        further behind than its longest silence, it would leave a longer gap than a dead primary, unless `max_wait`
+        accepts that delay.
         """
         accepted = max(stream.longest_silence, stream.max_wait)
         return self._last is not None and item.reference < self._last[1] - accepted
@@ -338,20 +338,20 @@ class Synchronizer:
     # Time
 
     def _advance(self, now: int) -> None:
-        """Notice jumps of the clock, and let go of frames that waited for too long."""
+        """Detect backward clock jumps, and drop frames that have waited longer than `history`."""
         if self._now is None:
             for stream in self._streams.values():
                 stream.heard = now
         elif now < self._now - _THREADS:
             self._jump_back(now)
         self._now = max(now, self._now or now)
-        behind = bool(self._streams[self.primary].waiting)  # there are sets that nobody took
+        behind = bool(self._streams[self.primary].waiting)  # there are sets not yet taken
         for stream in self._streams.values():
             while stream.waiting and stream.waiting[0].arrived < self._now - self._history:
                 stream.drop(1, SUPERSEDED if behind else UNMATCHED)
 
     def _on_stamp_jump(self, stream: ModalityBuffer, now: int) -> None:
-        """A source restarted or was set right: the primary's takes everything with it, another's only itself."""
+        """Handle a restart or clock step of a stream: for the primary clear the whole state, else only the stream."""
         if stream is self._select_primary(now):
             self._jump_back(now)
         else:
@@ -359,7 +359,7 @@ class Synchronizer:
             stream.forget()
 
     def _jump_back(self, now: int) -> None:
-        """Clear the state; modalities that were alive are given their time-out again, dead ones stay dead."""
+        """Clear the state; living modalities get a new time-out, dead ones stay dead."""
         for stream in self._streams.values():
             alive = self._now is not None and self._now <= stream.expires
             stream.drop(len(stream.waiting), UNMATCHED)
@@ -371,7 +371,7 @@ class Synchronizer:
     # Sets
 
     def _select_primary(self, now: int) -> ModalityBuffer:
-        """The first living modality in the order; the present one if none lives."""
+        """Select the first living modality in the order; keep the current one if none is alive."""
         elected = next((s for s in self._order if now <= s.expires), self._streams[self.primary])
         self.primary = elected.modality
         return elected
@@ -380,10 +380,10 @@ class Synchronizer:
         return [s for s in self._streams.values() if s is not primary]
 
     def _earliest(self, primary: ModalityBuffer) -> int:
-        """Smallest reference of a frame of the primary that is after the newest set handed out.
+        """Smallest reference of a primary's frame after the newest set handed out.
 
-        Published stamps rise as well, unless the primary's offset is so much smaller than the last one's that its
-        frames would all be late until it counts as dead.
+        Published stamps rise as well, unless the primary's offset is so much smaller than the previous primary's that
+        all its frames would be late until it counts as dead.
         """
         stamp, reference = self._last or (0, 0)
         by_stamp = stamp - primary.offset
@@ -422,12 +422,12 @@ class Synchronizer:
 def ready_sets(
     synchronizer: Synchronizer, until: int | None = None, free: Callable[[], int] = lambda: 0
 ) -> Iterator[tuple[int, FrameSet]]:
-    """Take the sets that become ready although nothing is pushed, each at its own time.
+    """Take the sets that become ready without a push, each at its own time.
 
     Args:
-        synchronizer: after its newest push.
-        until: nanoseconds, inclusive; without end by default.
-        free: nanoseconds before which the consumer takes no set; called again after each set.
+        synchronizer: the synchronizer after its newest push.
+        until: nanoseconds, inclusive; unlimited by default.
+        free: returns the nanoseconds before which the consumer takes no set; called again after each set.
 
     Yields:
         Time of the take in nanoseconds, and the set.
