@@ -1,4 +1,4 @@
-"""One semantic mask from the sensors that are alive. Start reading at `types.py`, then `pipeline.py`."""
+"""Semantic segmentation from any available subset of sensors. Start reading at `types.py`, then `pipeline.py`."""
 
 from pkgutil import extend_path
 

@@ -1,4 +1,4 @@
-"""The label space: what the numbers in a mask mean."""
+"""Label spaces: names and colors of the class ids in a mask."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlesam_ros.resources import resource_path
 from mlesam_ros.strict_yaml import read_yaml
 
 IGNORE = 255
-"""The id of pixels without a label, as in `vision_msgs` and in every data set read here."""
+"""Id of unlabeled pixels, as in `vision_msgs` and in all supported data sets."""
 _LAYOUT = "It needs name and classes: [{name, color: [r, g, b]}, …]."
 
 
@@ -25,10 +25,10 @@ class LabelSpace:
     """Names and colors of the classes 0 … C-1.
 
     Attributes:
-        name: such as `deliver`.
+        name: name of the label space, such as `deliver`.
         names: C class names.
         colors: C (red, green, blue) triples of 0 … 255.
-        ignore: the id that means "no label"; always 255.
+        ignore: the id of unlabeled pixels; always 255.
     """
 
     name: str
@@ -37,10 +37,10 @@ class LabelSpace:
     ignore: int = IGNORE
 
     def __post_init__(self) -> None:
-        """Refuse what a mask of uint8 ids cannot express.
+        """Validate that uint8 ids can express the label space.
 
         Raises:
-            LabelError: no class, more than 255, a double name, a malformed color, or unequal counts.
+            LabelError: no class, more than 255 classes, a duplicate name, a malformed color, or unequal counts.
         """
         if not 1 <= len(self.names) <= IGNORE:
             raise LabelError(f"label space {self.name} has {len(self.names)} classes; a uint8 mask holds 1 to 255.")
@@ -64,14 +64,14 @@ class LabelSpace:
         return palette
 
     def check(self, labels: npt.NDArray[np.uint8], source: str = "label image") -> None:
-        """Refuse a label image with values outside the space.
+        """Check that a label image has only values of the label space.
 
         Args:
             labels: uint8 of any shape.
-            source: where it came from, for the message.
+            source: origin of the image, for the error message.
 
         Raises:
-            LabelError: with the offending values.
+            LabelError: a value is outside the label space; the message lists all such values.
         """
         present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
         foreign = [int(v) for v in present if v >= len(self) and v != self.ignore]
@@ -82,7 +82,7 @@ class LabelSpace:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> LabelSpace:
-        """From `{name, classes: [{name, color: [r, g, b]}, …]}`, the layout of `config/labels/*.yaml`.
+        """Create from `{name, classes: [{name, color: [r, g, b]}, …]}`, the layout of `config/labels/*.yaml`.
 
         Raises:
             LabelError: a key is missing, or `__post_init__` refuses the values.
@@ -101,17 +101,17 @@ class LabelSpace:
         return cls(str(fields["name"]), names, tuple(tuple(entry["color"]) for entry in classes))
 
     def to_dict(self) -> dict[str, Any]:
-        """The inverse of `from_dict`, made of plain JSON types."""
+        """The inverse of `from_dict`, in plain JSON types."""
         classes = [{"name": n, "color": list(c)} for n, c in zip(self.names, self.colors, strict=True)]
         return {"name": self.name, "classes": classes}
 
 
 def refuse_palette(head: bytes, source: str) -> None:
-    """Refuse a PNG whose pixels are indices into a palette: decoders turn them into colors, which are no labels.
+    """Refuse a palette PNG: decoders convert its indices to colors, which are not labels.
 
     Args:
-        head: its first 26 bytes or more.
-        source: where it came from, for the message.
+        head: the first 26 bytes of the file or more.
+        source: origin of the file, for the error message.
 
     Raises:
         LabelError: its color type is 3 (ISO/IEC 15948, 11.2.2).
@@ -128,7 +128,7 @@ def _color_fault(color: Any, name: str) -> str:
 
 
 def _color_remedy(color: Any) -> str:
-    """How a color in web notation, #ff0000 or 0xff0000, is written here."""
+    """Remedy for a malformed color; converts web notation, #ff0000 or 0xff0000, to a list."""
     digits = f"{color:06x}" if type(color) is int else str(color).lstrip("#")
     if not re.fullmatch("[0-9a-fA-F]{6}", digits):
         return "Write it as [255, 0, 0]."
@@ -142,8 +142,8 @@ def load_label_space(name_or_path: str | Path) -> LabelSpace:
         name_or_path: a shipped name (`deliver`, `muses`, `mcubes`, `cityscapes`) or the path of a YAML file.
 
     Raises:
-        ConfigError: no such file, or it is not YAML.
-        LabelError: it is YAML but not a label space.
+        ConfigError: the file does not exist or is not YAML.
+        LabelError: the file is YAML but not a label space.
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):

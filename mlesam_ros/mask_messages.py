@@ -1,4 +1,4 @@
-"""The messages of one mask, as fields: the node publishes them, the result bag of `mlesam evaluate` records them."""
+"""Output messages of one mask as fields, published by the node and recorded by `mlesam evaluate`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MASK_TYPES = {
     "projected_lidar": IMAGE,
     "semantic_points": CLOUD,
 }
-"""Topic below the node's name → message type, of what `mask_messages` makes."""
+"""Topic below the node's name → message type, for the messages of `mask_messages`."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Times:
 
     Attributes:
         received, taken, published: nanoseconds at which the primary's message was received, the set was taken from
-            the synchronizer and the mask was published; received is None where it is not known.
+            the synchronizer and the mask was published; received is None if unknown.
         publishing: seconds of the machine's clock that publishing took.
     """
 
@@ -62,12 +62,12 @@ class Times:
 
 @dataclass(frozen=True)
 class MaskReport:
-    """One mask and where it came from.
+    """One mask with its input frames and times.
 
     Attributes:
         segmentation: the mask.
-        frame_set: the frames that it was made from, without those that could not be used.
-        sequence: masks since activation, this one included.
+        frame_set: the frames that contributed to it, without the refused ones.
+        sequence: number of masks since activation, this one included.
         times: None for a mask that is not published live.
     """
 
@@ -78,9 +78,10 @@ class MaskReport:
 
     @property
     def latencies(self) -> dict[str, float]:
-        """Stage → seconds: the pipeline's stages; live also the stages before and after them, and all in all.
+        """Stage → seconds: the pipeline's stages; live also the stages before and after them, and `stamp_to_mask`.
 
-        `receive`, `synchronize` and `stamp_to_mask` are differences of ROS time; the others are the machine's time.
+        The stages before the pipeline and `stamp_to_mask`, the total, are differences of ROS time; the others are
+        measured by the machine's clock.
         """
         measured, times = self.frame_set.time, self.times
         if times is None:
@@ -95,7 +96,7 @@ class MaskReport:
         }
 
     def age(self, modality: Modality) -> float:
-        """Seconds from the time of a used sensor's frame to the publication of the mask; NaN where not published."""
+        """Seconds from the time of a used sensor's frame to the publication of the mask; NaN if not published."""
         published = None if self.times is None else self.times.published
         return math.nan if published is None else _seconds(published - self.frame_set.frames[modality].time)
 
@@ -103,17 +104,18 @@ class MaskReport:
 def mask_messages(
     segmentation: Segmentation, frame_set: FrameSet, rig: Rig, space: LabelSpace, alpha: float
 ) -> dict[str, Callable[[], Fields]]:
-    """The messages of one mask, each computed when its function is called.
+    """Prepare the messages of one mask; each is computed when its function is called.
 
     Args:
         segmentation: the mask.
-        frame_set: the frames that it was made from.
+        frame_set: the frames that contributed to it.
         rig: lenses and mounting of the sensors.
         space: names and colors of the labels.
         alpha: weight of the colors in the overlay.
 
     Returns:
-        Topic below the node's name → function that makes its fields. Without LiDAR, the topics of the LiDAR are absent.
+        Topic below the node's name → function that returns its fields. Without LiDAR, the topics of the LiDAR are
+        absent.
     """
     stamp, frame_id, labels = segmentation.stamp, segmentation.frame_id, segmentation.labels
     rgb = cache(lambda: camera_rgb(frame_set))
@@ -135,7 +137,7 @@ def mask_messages(
 
 
 def camera_rgb(frame_set: FrameSet) -> npt.NDArray[np.uint8] | None:
-    """(H, W, 3) RGB of the camera's frame; None without one."""
+    """(H, W, 3) RGB of the camera's frame; None without a camera frame."""
     frame = frame_set.frames.get(CAMERA)
     if frame is None or not isinstance(frame.payload, RawImage | CompressedImage):
         return None
@@ -143,7 +145,7 @@ def camera_rgb(frame_set: FrameSet) -> npt.NDArray[np.uint8] | None:
 
 
 def label_space(space: LabelSpace, stamp: int) -> Fields:
-    """An mlesam_ros/LabelSpace."""
+    """Fields of an mlesam_ros/LabelSpace message."""
     classes = [
         {"id": index, "name": name, "red": red, "green": green, "blue": blue}
         for index, (name, (red, green, blue)) in enumerate(zip(space.names, space.colors, strict=True))
@@ -157,13 +159,13 @@ def status(
     counters: Mapping[Modality, Mapping[str, int]],
     found: Mapping[Modality, Mapping[str, Found]] = MappingProxyType({}),
 ) -> Fields:
-    """An mlesam_ros/Status.
+    """Fields of an mlesam_ros/Status message.
 
     Args:
         mask: the mask.
         topics: the resolved topic of every configured sensor.
-        counters: modality → counters of its messages, see `Account.counters`; zeros where absent.
-        found: modality → what its data turned out to be; see `FrameReader.found`.
+        counters: modality → counters of its messages, see `Account.counters`; zeros if absent.
+        found: modality → detected properties of its data; see `FrameReader.found`.
     """
     return {
         "header": header(mask.segmentation.stamp, mask.segmentation.frame_id),

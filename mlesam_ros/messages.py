@@ -1,6 +1,7 @@
-"""ROS messages as the data that flows, the same for the messages of rclpy and of rosbags.
+"""Conversion of ROS messages, of rclpy and rosbags alike, to sensor frames, camera models and transforms.
 
-Nothing here imports ROS: a message is any object with the fields of its type. Payloads are views of a message's bytes.
+This module does not import ROS: a message is any object with the fields of its type. Payloads are views of a message's
+bytes.
 """
 
 from __future__ import annotations
@@ -54,17 +55,17 @@ MESSAGE_TYPES: dict[Modality, tuple[str, ...]] = {
     EVENT: (_PACKET, *_ARRAYS, _IMAGE, _COMPRESSED),
     LIDAR: (_CLOUD,),
 }
-"""Modality → the message types that are read, the preferred one first."""
+"""Modality → the supported message types, the preferred one first."""
 
 RAW_TYPES = frozenset(_ARRAYS)
-"""The types that are read from a message's serialized bytes, because unpacking makes an object of every event."""
+"""Types that are read from the serialized bytes, because deserialization creates an object for every event."""
 
 
 class FrameReader:
     """Reads the messages of one topic, in order.
 
-    What is found out about the data (scale of the intensity, significant bits) is kept from message to message and
-    handed on with each frame, so that all consumers of the topic agree.
+    The detected properties of the data (scale of the intensity, significant bits) are kept from message to message and
+    passed on with each frame, so that all consumers of the topic use the same.
 
     Attributes:
         modality: the modality of the frames.
@@ -75,16 +76,16 @@ class FrameReader:
     def __init__(
         self, modality: Modality, type_name: str, settings: Preprocessing = DEFAULTS, offset: float = 0.0
     ) -> None:
-        """Prepare for one type of message.
+        """Initialize the reader for one message type.
 
         Args:
             modality: a key of `MESSAGE_TYPES`.
             type_name: one of its types.
-            settings: of the sensors' data.
+            settings: preprocessing parameters of the sensors.
             offset: seconds by which the stamps are late, for the frames' `time`.
 
         Raises:
-            ConfigError: the modality or the type is not read.
+            ConfigError: the modality or the type is not supported.
         """
         if modality not in MESSAGE_TYPES:
             raise ConfigError(f"modality {modality!r} has no messages; accepted are {', '.join(MESSAGE_TYPES)}.")
@@ -103,17 +104,17 @@ class FrameReader:
 
     @property
     def pieces(self) -> int:
-        """Messages in the newest sweep of a LiDAR; 1 where each message is whole."""
+        """Messages in the newest sweep of a LiDAR; 1 if each message is a whole sweep."""
         return self._sweeps.pieces
 
     @property
     def counters(self) -> dict[str, int]:
-        """What happened to the messages of an event camera so far; empty for types that are not events."""
+        """Counters of an event camera's messages so far; empty for other types."""
         return self._stream.counters if self.type_name == _PACKET or self.type_name in RAW_TYPES else {}
 
     @property
     def found(self) -> dict[str, Found]:
-        """What is known about the data by now: `intensity` of a LiDAR, `significant_bits` of a 16-bit camera."""
+        """Properties of the data detected so far: `intensity` of a LiDAR, `significant_bits` of a 16-bit camera."""
         found = {"intensity": self._intensity.found} if self._intensity.found else {}
         if self._bits:
             how = "as set" if self._bits_given else "by the largest sample"
@@ -121,18 +122,18 @@ class FrameReader:
         return found
 
     def read(self, message: Any) -> SensorFrame:
-        """The frame that a message holds.
+        """Convert a message to a frame.
 
         Args:
-            message: of the type announced, its serialized bytes where that is one of `RAW_TYPES`; events in the order
-                in which they were sent.
+            message: a message of `type_name`, or its serialized bytes for `RAW_TYPES`; event messages in the order of
+                their publication.
 
         Returns:
-            A frame whose payload is a view of the message; for events the window up to the end of this packet, for a
-            sweep that is sent in pieces the turn up to this one.
+            A frame with a view of the message as payload; for events the window up to the end of this packet, for a
+            sweep that is sent in pieces the turn up to this piece.
 
         Raises:
-            MlesamError: the message's fields do not fit each other.
+            MlesamError: the message's fields are inconsistent.
         """
         if self.type_name in RAW_TYPES:
             array = read_event_array(message)
@@ -168,13 +169,13 @@ class FrameReader:
         return self._settings.depth_unit if self.modality == DEPTH else 0.0
 
     def _compressed(self, picture: CompressedImage) -> RawImage | CompressedImage:
-        """As it is; a camera's of 16 bits decoded, since the bits in use are known only then."""
+        """Decode 16-bit camera images, since their significant bits require the samples; return others unchanged."""
         if self.modality == DEPTH or not announces_16_bits(picture.data):
             return picture
         return self._measured(decode_camera(picture))
 
     def _measured(self, picture: RawImage) -> RawImage:
-        """With the significant bits of this topic so far, where a camera's samples have 16; the number never falls."""
+        """Set the significant bits of a 16-bit camera image to the topic's so far; the number never decreases."""
         layout = CAMERA_LAYOUTS.get(picture.encoding)
         if self.modality == DEPTH or layout is None or layout.dtype != "u2":
             return picture
@@ -185,7 +186,7 @@ class FrameReader:
 
 
 def label_image(message: Any) -> RawImage | CompressedImage:
-    """The image of a topic with true labels, of whatever encoding; unlike a camera's its samples are class ids."""
+    """Convert a ground-truth label image of any encoding; its samples are class ids."""
     if hasattr(message, "format"):
         return CompressedImage(message.format, _bytes(message.data))
     big = bool(message.is_bigendian)
@@ -193,12 +194,12 @@ def label_image(message: Any) -> RawImage | CompressedImage:
 
 
 def type_problem(name: str, offered: Collection[str], accepted: Sequence[str]) -> Problem:
-    """The problem of a topic with messages that are not read.
+    """Problem of a topic with an unsupported message type.
 
     Args:
-        name: parameter that names the topic.
-        offered: types of the messages.
-        accepted: types that are read.
+        name: parameter of the topic.
+        offered: types of the publishers.
+        accepted: supported types.
     """
     return Problem(
         f"publisher sends {', '.join(sorted(offered))}; accepted are {', '.join(accepted)}",
@@ -212,22 +213,22 @@ def stamp_ns(header: Any) -> int:
 
 
 def camera_model(message: Any) -> CameraModel:
-    """The camera that a `sensor_msgs/msg/CameraInfo` describes; its raw pictures, with ROI and binning.
+    """Camera model of the raw images of a `sensor_msgs/msg/CameraInfo`, with ROI and binning.
 
     Raises:
-        CalibrationError: with the field and the value that is not accepted.
+        CalibrationError: a field has a value that is not accepted; the message names both.
     """
     return CameraModel.from_info(message)
 
 
 def transforms(message: Any) -> list[tuple[str, str, Transform, int]]:
-    """What a `tf2_msgs/msg/TFMessage` says.
+    """Transforms of a `tf2_msgs/msg/TFMessage`.
 
     Returns:
         (parent, child, parent_from_child, stamp in nanoseconds) per transform.
 
     Raises:
-        CalibrationError: a rotation or translation is none.
+        CalibrationError: a rotation or translation is invalid.
     """
     return [_transform(stamped) for stamped in message.transforms]
 
@@ -262,7 +263,7 @@ def _cloud(message: Any) -> PointCloud:
 
 
 def _bytes(data: Any) -> npt.NDArray[np.uint8]:
-    """The bytes of a `uint8[]` field: rclpy gives array.array, rosbags NumPy, tests and converters bytes."""
+    """Bytes of a `uint8[]` field: array.array in rclpy, a NumPy array in rosbags, bytes in tests and converters."""
     if isinstance(data, bytes | bytearray | memoryview):
         return np.frombuffer(data, np.uint8)
     return np.asarray(data, np.uint8)

@@ -1,10 +1,10 @@
-"""How good a segmentation is: one confusion matrix, and every number that follows from it.
+"""Segmentation metrics from one confusion matrix.
 
-What a class that does not occur does to a mean is where toolkits differ. Per class a ratio without a denominator is
-NaN. Three means of the IoU follow, each with its name: `miou_present` over the classes that are true somewhere, which
-is what this package prints as mIoU; `miou` over those that are true or predicted, as torchmetrics has it; `miou_all`
-over the whole label space with NaN as 0, as DELIVER's scripts have it. `mean_accuracy` is the mean recall of the
-classes that are true; what the BDD100K toolkit prints as mAcc is the mean of `precision`.
+Toolkits differ in the treatment of absent classes in a mean. Here a per-class ratio with a zero denominator is NaN.
+There are three means of the IoU. `miou_present` averages the classes with ground truth pixels; this package prints it
+as mIoU. `miou` averages the classes with ground truth or predicted pixels, as torchmetrics does. `miou_all` averages
+the whole label space with NaN as 0, as DELIVER's scripts do. `mean_accuracy` is the mean recall of the classes with
+ground truth pixels; the mAcc of the BDD100K toolkit is the mean of `precision`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Floats = npt.NDArray[np.float64]
 
 
 class Confusion:
-    """Counts of pixels by true and predicted class.
+    """Confusion matrix: counts of pixels by ground truth and predicted class.
 
     Attributes:
-        counts: (C, C + 1) int64, row = truth, column = prediction. The last column holds labeled pixels to which the
-            prediction gave no class of the space; they are misses of their true class and a false alarm of none.
+        counts: (C, C + 1) int64, row = ground truth, column = prediction. The last column counts labeled pixels with a
+            prediction outside the label space: false negatives of their class, false positives of none.
     """
 
     def __init__(self, classes: int) -> None:
-        """An empty matrix for the classes 0 … classes - 1."""
+        """Create an empty matrix for the classes 0 … classes - 1."""
         self.classes = classes
         self.counts = np.zeros((classes, classes + 1), np.int64)
 
@@ -38,11 +38,11 @@ class Confusion:
         """Count a pair of label images.
 
         Args:
-            truth: ids of any shape; pixels with the ignore id (255) do not count.
-            prediction: ids of the same shape; ids outside the space count as no prediction.
+            truth: ground truth ids of any shape; pixels with the ignore id (255) do not count.
+            prediction: ids of the same shape; ids outside the label space count as no prediction.
 
         Raises:
-            LabelError: the shapes differ, or the truth holds an id that is neither a class nor 255.
+            LabelError: the shapes differ, or a ground truth id is neither a class nor 255.
         """
         if truth.shape != prediction.shape:
             raise LabelError(
@@ -64,65 +64,65 @@ class Confusion:
 
     @property
     def pixels(self) -> Floats:
-        """(C,) labeled pixels per true class."""
+        """(C,) labeled pixels per ground truth class."""
         return self.counts.sum(1).astype(np.float64)
 
     @property
     def hits(self) -> Floats:
-        """(C,) pixels per class on which both agree."""
+        """(C,) true positives per class."""
         return np.diagonal(self.counts).astype(np.float64)
 
     @property
     def iou(self) -> Floats:
-        """(C,) intersection over union in [0, 1]; NaN for a class that is neither true nor predicted anywhere."""
+        """(C,) intersection over union in [0, 1]; NaN for a class without ground truth or predicted pixels."""
         predicted = self.counts[:, : self.classes].sum(0)
         return _ratio(self.hits, self.pixels + predicted - self.hits)
 
     @property
     def accuracy(self) -> Floats:
-        """(C,) share of the true pixels that were found, in [0, 1]; NaN for a class without true pixels."""
+        """(C,) recall in [0, 1]; NaN for a class without ground truth pixels."""
         return _ratio(self.hits, self.pixels)
 
     @property
     def precision(self) -> Floats:
-        """(C,) share of the pixels given to a class that are right, in [0, 1]; NaN for a class never predicted.
+        """(C,) precision in [0, 1]; NaN for a class without predicted pixels.
 
-        The mean of this, not of `accuracy`, is what the BDD100K toolkit prints as mAcc.
+        Its mean, not that of `accuracy`, is the mAcc of the BDD100K toolkit.
         """
         return _ratio(self.hits, self.counts[:, : self.classes].sum(0))
 
     @property
     def miou(self) -> float:
-        """Mean IoU over the classes that are true or predicted somewhere, in [0, 1]; NaN when nothing was counted."""
+        """Mean IoU over the classes with ground truth or predicted pixels, in [0, 1]; NaN for an empty matrix."""
         return _mean(self.iou)
 
     @property
     def miou_all(self) -> float:
-        """Mean IoU over all C classes, absent ones counted as 0, the convention of DELIVER's evaluation script."""
+        """Mean IoU over all C classes, with 0 for absent ones, the convention of DELIVER's evaluation script."""
         return float(np.nan_to_num(self.iou).mean())
 
     @property
     def miou_present(self) -> float:
-        """Mean IoU over the classes with true pixels, in [0, 1]; NaN when nothing was counted."""
+        """Mean IoU over the classes with ground truth pixels, in [0, 1]; NaN for an empty matrix."""
         return _mean(self.iou[self.pixels > 0])
 
     @property
     def mean_accuracy(self) -> float:
-        """Mean of `accuracy` over the classes with true pixels; NaN when nothing was counted."""
+        """Mean of `accuracy` over the classes with ground truth pixels; NaN for an empty matrix."""
         return _mean(self.accuracy)
 
     @property
     def fwiou(self) -> float:
-        """IoU weighted by how often a class is true (Long et al., CVPR 2015); NaN when nothing was counted."""
+        """IoU weighted by the ground truth pixels of each class (Long et al., CVPR 2015); NaN for an empty matrix."""
         return float(_ratio((np.nan_to_num(self.iou) * self.pixels).sum(), self.pixels.sum()))
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of all labeled pixels that are right; NaN when nothing was counted."""
+        """Fraction of the labeled pixels with a correct prediction; NaN for an empty matrix."""
         return float(_ratio(self.hits.sum(), self.pixels.sum()))
 
     def summary(self, names: Sequence[str]) -> dict[str, Any]:
-        """Everything as percentages with JSON types; a class without a value is None."""
+        """All metrics as percentages with JSON types; None for a class without a value."""
         scores = {
             "miou": self.miou, "miou_present": self.miou_present, "miou_all": self.miou_all, "macc": self.mean_accuracy,
             "fwiou": self.fwiou, "pixel_accuracy": self.pixel_accuracy,

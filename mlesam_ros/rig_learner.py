@@ -1,4 +1,4 @@
-"""The rig as CameraInfo and TF describe it, live and from a bag alike."""
+"""Builder of the rig from CameraInfo and TF messages, live or from a bag, and selection of the TF topics."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from mlesam_ros.messages import transforms
 from mlesam_ros.types import CAMERA, DEPTH, EventWindow, Modality, RawImage, SensorFrame
 
 _MOST_LENSES = 8
-"""Different CameraInfo messages that are remembered per stream: a camera may switch, and come back."""
+"""Most distinct CameraInfo messages kept per stream; a camera may switch between them."""
 
 
 class RigBuilder:
-    """Fills a rig from messages. What it knew before holds until a message says otherwise.
+    """Updates a rig from messages. Earlier values hold until a message replaces them.
 
-    A CameraInfo describes the stream that it is published for, whatever its frame is called; `bind` gives each frame of
-    a stream the lens that was valid when it came.
+    A CameraInfo describes the stream that it is published for, independently of its frame_id. `bind` adds to each frame
+    of a stream the lens that was valid at its arrival.
 
     Attributes:
-        rig: what is known by now. One thread may read it while another writes it here.
-        heard: topics with transforms that a message came on.
+        rig: the rig. One thread may read it while another updates it.
+        heard: topics of the transform messages received so far.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class RigBuilder:
         report: Callable[[str, Problem], None] = lambda topic, problem: None,
         topics: Mapping[Modality, str] = MappingProxyType({}),
     ) -> None:
-        """Start from a rig.
+        """Start from an existing rig.
 
         Args:
-            rig: to be filled, from a calibration file or empty.
-            parameters: the description of the sensors; None for the defaults.
-            report: called with topic and problem when a problem is new.
+            rig: the rig to update, from a calibration file or empty.
+            parameters: parameters of the sensors; None for the defaults.
+            report: called with topic and problem for each new problem.
             topics: modality → full name of its topic.
         """
         self.rig = rig
@@ -51,24 +51,24 @@ class RigBuilder:
         self._report = report
         self._topics = topics
         self._problems: dict[str, Problem] = {}
-        self._outside: dict[str, Problem] = {}  # transforms that are there, but in another namespace
+        self._outside: dict[str, Problem] = {}  # transform topics outside the sensors' namespace
         self._contents: dict[Modality, dict[tuple[Any, ...], Lens]] = {}  # content of a CameraInfo → its lens
         self._newest: dict[Modality, tuple[Any, ...]] = {}
         self._frames: set[str] = set()
 
     @property
     def problems(self) -> dict[str, Problem]:
-        """Topic → fault of a message of it: its newest CameraInfo, its last bad transform, a contradiction."""
+        """Topic → problem: of its newest CameraInfo, its last invalid transform, or a contradiction."""
         return {**self._doubts(), **self._outside, **self._problems, **self.rig.tree.conflicts(self._frames)}
 
     def on_camera_info(self, topic: str, modality: Modality, info: Any) -> None:
-        """Learn the lens of a stream; the camera's names the frame that masks are expressed in.
+        """Update the lens of a stream; the camera's frame_id becomes the frame of the masks.
 
         Args:
-            topic: where it was published.
-            modality: the sensor whose stream it describes.
-            info: a `sensor_msgs/CameraInfo`. One with the content of an earlier one costs nothing, and leaves the model
-                as it is: encoders prepare everything anew for another.
+            topic: topic of the message.
+            modality: the modality of the stream.
+            info: a `sensor_msgs/CameraInfo`. A repeated one is cheap and keeps the same model object, since
+                preprocessors prepare everything again for a new one.
         """
         content = _content(info)
         if self._newest.get(modality) == content:
@@ -76,11 +76,11 @@ class RigBuilder:
         known = self._contents.setdefault(modality, {})
         try:
             lens = known.pop(content, None) or self._lens(modality, info)
-        except Exception as error:  # whatever is in a message, a node lives on
+        except Exception as error:  # no message content may stop the node
             self._newest[modality] = content
             self.note(topic, format_error(error))
             return
-        known[content] = lens  # the newest last
+        known[content] = lens  # newest last
         if len(known) > _MOST_LENSES:
             del known[next(iter(known))]
         self._newest[modality] = content
@@ -91,16 +91,16 @@ class RigBuilder:
             self._frames.add(lens.frame_id)
 
     def on_transforms(self, topic: str, message: Any, static: bool | None = None) -> None:
-        """Learn from a `tf2_msgs/TFMessage`; static transforms, and those with a zero stamp, hold for ever.
+        """Add the transforms of a `tf2_msgs/TFMessage`; static ones and those with a zero stamp hold at any time.
 
         Args:
-            topic: where it was published.
-            message: with any number of transforms.
-            static: whether they hold for ever; None to tell by the topic's name.
+            topic: topic of the message.
+            message: a message with any number of transforms.
+            static: whether the transforms are static; None to decide by the topic's name.
         """
         self.heard.add(topic)
         static = is_static(topic) if static is None else static
-        for stamped in message.transforms:  # one by one, so that a bad one does not take the others with it
+        for stamped in message.transforms:  # one by one: an invalid transform must not affect the others
             try:
                 for parent, child, transform, stamp in transforms(SimpleNamespace(transforms=[stamped])):
                     self.rig.tree.set(parent, child, transform, None if static else stamp, topic)
@@ -108,7 +108,7 @@ class RigBuilder:
                 self.note(topic, format_error(error))
 
     def choose_topics(self, carried: Iterable[str], sensors: Iterable[str]) -> list[str]:
-        """`transform_topics`, and a problem for as long as there are some but none describes the sensors."""
+        """Return `transform_topics`; report a problem while there are such topics but none describes the sensors."""
         carried = list(carried)
         chosen = transform_topics(carried, sensors)
         outside = {}
@@ -123,10 +123,10 @@ class RigBuilder:
         return chosen
 
     def bind(self, frame: SensorFrame) -> SensorFrame:
-        """A frame with the frame_id that its parameters state, and with its stream's lens of this moment.
+        """Set the frame_id of the sensor's parameters and the current lens of the stream.
 
-        Where the stream carries the CameraInfo of several cameras, the one with the frame's own frame_id and size is
-        taken, else the newest. A lens that changes later does not reinterpret the frame.
+        If the stream carries the CameraInfo of several cameras, the one with the frame's frame_id and size is used,
+        else the newest. A later change of the lens does not affect the frame.
         """
         frame_id = self._parameters.sensor(frame.modality).frame_id or frame.frame_id
         if frame_id not in self._frames:
@@ -139,13 +139,13 @@ class RigBuilder:
         return replace(frame, frame_id=frame_id, lens=lens)
 
     def note(self, topic: str, problem: Problem) -> None:
-        """Keep the fault of a message of a topic, and report it when it is new."""
+        """Store the problem of a topic, and report it if it is new."""
         if self._problems.get(topic) != problem:
             self._report(topic, problem)
         self._problems[topic] = problem
 
     def _doubts(self) -> dict[str, Problem]:
-        """Topic of images → contradiction between `rectified` and what its name or the camera's CameraInfo says."""
+        """Image topic → contradiction between `rectified` and the topic's name or the camera's CameraInfo."""
         doubts = {}
         contents, rectified = self._newest, self._is_rectified
         for modality in contents.keys() & self.rig.lenses.keys() & self._topics.keys():
@@ -177,7 +177,7 @@ class RigBuilder:
             content, lens = entry
             return content[0] == frame.frame_id, size in (None, (lens.model.height, lens.model.width))
 
-        return max(reversed(known.items()), key=fits)[1]  # of equals the newest
+        return max(reversed(known.items()), key=fits)[1]  # the newest of equal ones
 
     def _lens(self, modality: Modality, info: Any) -> Lens:
         sensor = self._parameters.sensor(modality)
@@ -193,7 +193,7 @@ class RigBuilder:
 
 
 def _content(info: Any) -> tuple[Any, ...]:
-    """Everything in a CameraInfo but its stamp, its frame first."""
+    """All fields of a CameraInfo except its stamp, frame_id first."""
     numbers = (tuple(numbers) for numbers in (info.d, info.k, info.r, info.p))
     frame = info.header.frame_id.lstrip("/")
     roi = info.roi
@@ -202,26 +202,26 @@ def _content(info: Any) -> tuple[Any, ...]:
     return (frame, *size, region, *numbers)
 
 
-# Topics of transforms
+# TF topics
 
 
 def is_static(topic: str) -> bool:
-    """Whether the transforms of a topic hold for ever, by its name: `/tf_static`, in any namespace."""
+    """Whether a topic carries static transforms, by its name: `/tf_static`, in any namespace."""
     return "static" in topic.rsplit("/", 1)[-1]
 
 
 def transform_topics(carried: Iterable[str], sensors: Iterable[str]) -> list[str]:
-    """The topics of transforms that describe some sensors.
+    """Select the TF topics that describe some sensors.
 
-    For moving and static transforms alike: those of the sensors' own namespace or the nearest above it, so that /tf is
-    the last. Those of another namespace may be another robot's.
+    For moving and for static transforms, select the topics in the sensors' own namespace or in the nearest one above
+    it; /tf is the last choice. Topics in another namespace may belong to another robot.
 
     Args:
-        carried: absolute names of the topics with transforms that are there.
+        carried: absolute names of the available TF topics.
         sensors: absolute names of the sensors' topics.
 
     Returns:
-        a part of `carried`, in its order.
+        The selected part of `carried`, in its order.
     """
     carried, sensors = list(carried), list(sensors)
     chosen: set[str] = set()
@@ -236,5 +236,5 @@ def transform_topics(carried: Iterable[str], sensors: Iterable[str]) -> list[str
 
 
 def _namespace(topic: str) -> str:
-    """With its last slash."""
+    """Namespace of a topic, with the last slash."""
     return topic.rsplit("/", 1)[0] + "/"

@@ -1,11 +1,11 @@
-"""The data that flows: what a sensor said, what belongs together, and what the network made of it.
+"""Data types of the pipeline: sensor frames, sets of frames, and masks.
 
     message ──▶ SensorFrame ──▶ FrameSet ──▶ Segmentation ──▶ topics, bags, reports
 
-Times are integers in nanoseconds of the host's ROS clock. Payloads are views of the message's bytes; nothing copies.
+Times are integers in nanoseconds of the host's ROS clock. Payloads are views of the message's bytes, without a copy.
 
-A frame has two of them. `stamp` is the driver's, and is only for publishing. `time` is the stamp without the sensor's
-offset, the time of the measurement; everything that compares times, moves points or looks up transforms uses this one.
+A frame has two times. `stamp` is the driver's and is only for publishing. `time` is the stamp without the sensor's
+offset, the time of the measurement; all code that compares times, moves points or looks up transforms uses `time`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 Modality = str
-"""A modality's name. The model takes any ordered set of names; these four have encoders."""
+"""Name of a modality. The model takes any ordered set of names; the four below have preprocessors."""
 CAMERA: Modality = "camera"
 DEPTH: Modality = "depth"
 EVENT: Modality = "event"
@@ -25,9 +25,9 @@ LIDAR: Modality = "lidar"
 MODALITIES: tuple[Modality, ...] = (CAMERA, DEPTH, EVENT, LIDAR)
 
 AUTO = "auto"
-"""A setting that is found from the messages."""
+"""Value of a setting that is determined from the messages."""
 NANOSECONDS = 1_000_000_000
-"""Nanoseconds in a second."""
+"""Nanoseconds per second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class RawImage:
         step: bytes per row, padding included.
         data: (height * step,) uint8, a view of the message's bytes.
         is_bigendian: byte order of samples wider than one byte.
-        significant_bits: of 16-bit color samples; 0 to find them by the largest sample of this image.
+        significant_bits: of 16-bit color samples; 0 to derive them from the largest sample of this image.
         unit: meters per count of a depth image; 0 for millimeters in integers and meters in floats.
     """
 
@@ -56,7 +56,7 @@ class RawImage:
 
 @dataclass(frozen=True, slots=True)
 class CompressedImage:
-    """A picture as `sensor_msgs/CompressedImage` carries it.
+    """A compressed image as `sensor_msgs/CompressedImage` carries it.
 
     Attributes:
         format: the message's format string, such as `jpeg` or `rgb8; png compressed bgr8`.
@@ -75,7 +75,7 @@ class Piece(NamedTuple):
 
     Attributes:
         points: as in `PointCloud`.
-        lag: nanoseconds that its stamp lies before that of the sweep's newest message.
+        lag: nanoseconds by which its stamp lies before the stamp of the sweep's newest message.
     """
 
     points: npt.NDArray[np.void]
@@ -89,10 +89,10 @@ class PointCloud:
     Attributes:
         points: structured array of any shape with at least the float fields `x`, `y`, `z` (meters, in the sensor's
             frame), a view of the message's bytes in its own byte order. `intensity` and per-point times are optional.
-        time_unit: unit of the per-point times, `s`, `ms`, `us` or `ns`; `auto` finds it.
+        time_unit: unit of the per-point times, `s`, `ms`, `us` or `ns`; `auto` detects it.
         intensity_field: name of the field with the strength of the echoes; empty for the first known name.
-        intensity_scale: the value of that field at full strength; 0 to find it by type and range of this sweep.
-        earlier: the other messages of a sweep that is sent in pieces, the newest first; `points` are the last one's.
+        intensity_scale: the value of that field at full strength; 0 to derive it from type and range of this sweep.
+        earlier: the other messages of a sweep that is sent in pieces, newest first; `points` are the last message's.
     """
 
     points: npt.NDArray[np.void]
@@ -103,19 +103,19 @@ class PointCloud:
 
     @property
     def pieces(self) -> list[PointCloud]:
-        """The messages of the sweep, the newest first."""
+        """The messages of the sweep, newest first."""
         return [replace(self, earlier=()), *(replace(self, points=p.points, earlier=()) for p in self.earlier)]
 
 
 @dataclass(frozen=True, slots=True)
 class EventWindow:
-    """The events of one window of time.
+    """The events of one time window.
 
     Attributes:
         width, height: sensor size in pixels.
         x, y: (n,) uint16 pixel coordinates.
         t: (n,) int64 nanoseconds on the host's clock, not decreasing.
-        polarity: (n,) bool, true where the light became brighter.
+        polarity: (n,) bool, true where the brightness increased.
         start, end: the window [start, end] in nanoseconds on the host's clock.
     """
 
@@ -134,16 +134,16 @@ Payload = RawImage | CompressedImage | PointCloud | EventWindow
 
 @dataclass(frozen=True, slots=True)
 class SensorFrame:
-    """One reading of one sensor.
+    """One measurement of one sensor.
 
     Attributes:
-        modality: which expert reads it.
-        stamp: the driver's, nanoseconds; for events, the end of their window.
-        frame_id: the TF frame that the payload is expressed in; optical (z forward) for everything with pixels.
-        payload: what the sensor said.
+        modality: the modality, which selects the expert.
+        stamp: the driver's stamp, nanoseconds; for events, the end of their window.
+        frame_id: the TF frame that the payload is expressed in; optical (z forward) for all payloads with pixels.
+        payload: the data of the sensor.
         offset: nanoseconds by which the sensor's stamps are late.
-        lens: the `geometry.rig.Lens` of its stream when it came; None where no CameraInfo was known.
-        lag: nanoseconds that the stamp lies after the middle of a sweep that was gathered from pieces; 0 for others.
+        lens: the `geometry.rig.Lens` of its stream at its arrival; None without CameraInfo.
+        lag: nanoseconds by which the stamp lies after the middle of a sweep gathered from pieces; 0 for others.
     """
 
     modality: Modality
@@ -162,11 +162,11 @@ class SensorFrame:
 
 @dataclass(frozen=True, slots=True)
 class FrameSet:
-    """The readings that belong to one moment: at most one per modality, at least one in all.
+    """The synchronized frames of one timestamp: at most one per modality, at least one in all.
 
     Attributes:
         stamp: the stamp of the primary's frame, nanoseconds; masks are published with it.
-        primary: the modality that set the reference.
+        primary: the modality of the reference frame.
         frames: modality → its frame, in the model's modality order.
         skews: modality → its frame's time minus the set's, in nanoseconds.
         offset: nanoseconds by which the stamp is later than the time of the primary's frame.
@@ -186,19 +186,19 @@ class FrameSet:
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """What the network made of one `FrameSet`.
+    """The segmentation of one `FrameSet`.
 
     Attributes:
-        stamp: the reference moment of the set, nanoseconds.
-        frame_id: the camera's optical frame, the one that the labels are expressed in even when no camera frame came.
-        labels: (H, W) uint8 class ids at camera resolution, or the network's where that was asked for; the label
-            space's ignore id where unlabeled.
+        stamp: the stamp of the set, nanoseconds.
+        frame_id: the camera's optical frame, in which the labels are expressed even without a camera frame.
+        labels: (H, W) uint8 class ids at camera resolution, or at the network's on request; the label space's ignore
+            id where unlabeled.
         confidence: (H, W) uint8, the winning class's probability times 255.
         weights: pyramid level → modality → router weight in [0, 1]; absent modalities are not listed.
-        used: the modalities that took part, in model order.
-        skews: modality → nanoseconds, from the set.
+        used: the modalities that contributed, in model order.
+        skews: the skews of the set, modality → nanoseconds.
         timings: stage → seconds, in the order of execution.
-        placements: modality → the `geometry.motion.Placement` with which its points were brought before the camera.
+        placements: modality → the `geometry.rig.PointTransform` that moved its points into the camera's frame.
     """
 
     stamp: int
