@@ -1,1 +1,1 @@
-"""Camera models, transforms, and projection into the image plane. NumPy only."""
+"""Camera models, distortion, rigid transforms, the rig, and projection into the image plane."""

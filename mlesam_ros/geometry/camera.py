@@ -1,4 +1,4 @@
-"""The camera model: the pixel of each point, and the ray of each pixel."""
+"""Camera model: projection of points to pixels, the ray of each pixel, and validation of intrinsics."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from mlesam_ros.strict_yaml import short_repr
 
 Floats = npt.NDArray[np.float64]
 
-_STEP = 8  # pixels between two nodes
+_STEP = 8  # pixels between two nodes of the initial grid
 _STEPS = 4
 _CLOSE = 2e-4
-"""Pixels by which the ray of a pixel may miss it."""
+"""Largest reprojection error of a pixel's ray in pixels."""
 
 
 def all_rays(width: int, height: int, intrinsics: Floats, lens: Distortion) -> npt.NDArray[np.float32]:
@@ -30,10 +30,10 @@ def all_rays(width: int, height: int, intrinsics: Floats, lens: Distortion) -> n
         width: pixels.
         height: pixels.
         intrinsics: (3, 3) camera matrix.
-        lens: how rays are bent.
+        lens: distortion model.
 
     Returns:
-        (height, width, 2) float32; NaN where no ray inside the lens's valid radius arrives.
+        (height, width, 2) float32; NaN for pixels that no ray inside the valid radius of the lens reaches.
     """
     fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
     u, v = np.arange(width), np.arange(height)
@@ -45,7 +45,7 @@ def all_rays(width: int, height: int, intrinsics: Floats, lens: Distortion) -> n
     lines = nodes[:, :, cell] + slope * along  # (2, rows, width)
     rays = np.empty((height, width, 2), np.float32)
     bent = np.empty((height, width), np.bool_)
-    for row, top in enumerate(range(0, height, _STEP)):  # a band at a time stays in the processor's cache
+    for row, top in enumerate(range(0, height, _STEP)):  # one band at a time fits into the CPU cache
         band = slice(top, min(top + _STEP, height))
         fall = (lines[:, row + 1] - lines[:, row]) / _STEP
         xy = lines[:, None, row] + fall[:, None] * (v[band] - top)[:, None]
@@ -58,7 +58,7 @@ def all_rays(width: int, height: int, intrinsics: Floats, lens: Distortion) -> n
             xy[0] += slope[0, row] * off_u + fall[0] * off_v
             xy[1] += slope[1, row] * off_u + fall[1] * off_v
         rays[band, :, 0], rays[band, :, 1] = xy
-        # A step may also have landed beyond the valid radius, where the lens leads to the same pixel once more.
+        # A step may end beyond the valid radius, where the distortion maps another ray to the same pixel.
         bent[band] = ~((off <= _CLOSE) & (xy[0] * xy[0] + xy[1] * xy[1] <= lens.limit**2))
     rows, columns = np.nonzero(bent)
     rays[rows, columns] = np.stack(lens.invert((columns - cx) / fx, (rows - cy) / fy), axis=-1)
@@ -66,10 +66,10 @@ def all_rays(width: int, height: int, intrinsics: Floats, lens: Distortion) -> n
 
 
 def camera_matrix(value: Any) -> npt.NDArray[np.float64]:
-    """(3, 3) from what a file may say: a 3x3 matrix, its 9 numbers, or fx, fy, cx, cy; its values are not checked.
+    """(3, 3) camera matrix from a 3x3 matrix, its 9 numbers, or fx, fy, cx, cy; its values are not checked.
 
     Raises:
-        CalibrationError: not numbers.
+        CalibrationError: the value is not numeric.
     """
     try:
         k = np.asarray(value, np.float64)
@@ -81,10 +81,10 @@ def camera_matrix(value: Any) -> npt.NDArray[np.float64]:
 
 
 def picture_size(value: Any) -> tuple[int, int]:
-    """(width, height) from a file.
+    """(width, height) from the `picture` key of a calibration file.
 
     Raises:
-        CalibrationError: not two whole numbers.
+        CalibrationError: the value is not two integers.
     """
     try:
         width, height = (int(side) for side in value)
@@ -96,15 +96,15 @@ def picture_size(value: Any) -> tuple[int, int]:
 
 
 _FOCAL = (0.05, 200)
-"""Focal lengths in pictures' sides: from a fisheye of 180 degrees on a long picture to a telescope."""
+"""Range of focal lengths relative to the image side: from a 180-degree fisheye on a long image to a telescope."""
 _FULL = "Give K in pixels of the full picture."
 
 
 def intrinsics_faults(k: Floats) -> Iterator[Problem]:
-    """Why a matrix is no camera matrix.
+    """Check that a matrix is a camera matrix; yield one problem per fault.
 
     Args:
-        k: what should be (3, 3) in pixels.
+        k: (3, 3) in pixels; other shapes are a fault.
     """
     if k.shape != (3, 3) or not np.isfinite(k).all():
         yield Problem(f"K must be 3x3 finite numbers, not {k.tolist()}.")
@@ -117,12 +117,12 @@ def intrinsics_faults(k: Floats) -> Iterator[Problem]:
 
 
 def picture_faults(k: Floats, width: int, height: int) -> Iterator[Problem]:
-    """Why a camera matrix cannot be that of a whole sensor: it was given in meters, or for another size.
+    """Check a camera matrix against the image size; a fault hints at a matrix in meters or for another size.
 
     Args:
         k: (3, 3) camera matrix without `intrinsics_faults`.
-        width: pixels of the calibrated picture.
-        height: pixels of the calibrated picture.
+        width: pixels of the calibrated image.
+        height: pixels of the calibrated image.
     """
     for axis, size, name in ((0, width, "width"), (1, height, "height")):
         focal, center = k[axis, axis], k[axis, 2]
@@ -133,9 +133,9 @@ def picture_faults(k: Floats, width: int, height: int) -> Iterator[Problem]:
 
 
 FITS = ("rescale", "crop_top", "crop_centre", "crop_bottom")
-"""How pictures may come from calibrated ones of another size; see `CameraModel.fitted`."""
+"""Ways to adapt a calibration to images of another size; see `CameraModel.adapt_to_size`."""
 _SAME_VIEW = 0.25
-"""Pixels."""
+"""Largest deviation in pixels of two cameras with the same view."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,13 +143,13 @@ class CameraModel:
     """A calibrated camera.
 
     Attributes:
-        width, height: size of its pictures in pixels.
+        width, height: size of its images in pixels.
         K: (3, 3) float64 intrinsic matrix in pixels.
         D: (n,) float64 distortion coefficients.
         model: `pinhole`, `plumb_bob`, `rational_polynomial` or `equidistant` (alias `fisheye`).
-        rectification: rectified_from_optical where the picture is a rectified one whose rays are turned or shifted
-            against the optical frame (R and the last column of P in CameraInfo); None where it is not.
-        distortion: what `model` and `D` mean.
+        rectification: rectified_from_optical for a rectified image with rays rotated or shifted against the optical
+            frame (R and the last column of P in CameraInfo); None otherwise.
+        distortion: the distortion of `model` and `D`.
     """
 
     width: int
@@ -161,10 +161,10 @@ class CameraModel:
     distortion: Distortion = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Normalize the types and refuse what cannot be a camera.
+        """Normalize the types and validate the values.
 
         Raises:
-            CalibrationError: size, K or D is impossible.
+            CalibrationError: size, K or D is invalid.
         """
         intrinsics = np.array(self.K, np.float64)
         coefficients = np.array(self.D, np.float64).ravel()
@@ -182,16 +182,17 @@ class CameraModel:
 
     @classmethod
     def from_info(cls, info: Any, rectified: bool = False) -> CameraModel:
-        """From a `sensor_msgs/CameraInfo` of ROS 2, whichever library made it, with its ROI and binning applied.
+        """Create from a ROS 2 `sensor_msgs/CameraInfo` of any library, with its ROI and binning applied.
 
-        Binning divides the focal length and center as `image_geometry` does: K and D are those of the full sensor.
+        K and D of CameraInfo are those of the full sensor. Binning divides the focal length and center as
+        `image_geometry` does.
 
         Args:
-            info: any object with CameraInfo's fields.
-            rectified: the pictures are `image_rect`: P and R count instead of K and D.
+            info: any object with the fields of CameraInfo.
+            rectified: whether the images are `image_rect`, for which P and R are used instead of K and D.
 
         Raises:
-            CalibrationError: with the field and the value that is not accepted.
+            CalibrationError: a field has a value that is not accepted; the message names both.
         """
         height, width = int(info.height), int(info.width)
         if height < 1 or width < 1:
@@ -205,12 +206,12 @@ class CameraModel:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> CameraModel:
-        """The inverse of `to_dict`; K may also be given as [fx, fy, cx, cy], and D and model left out for a pinhole.
+        """The inverse of `to_dict`. K may also be [fx, fy, cx, cy]; D and model are optional for a pinhole.
 
-        `picture` [width, height] with `fit` makes it the camera of pictures of that size; see `fitted`.
+        `picture` [width, height] and `fit` adapt the camera to images of that size; see `adapt_to_size`.
 
         Raises:
-            CalibrationError: a field is missing or impossible.
+            CalibrationError: a field is missing or invalid.
         """
         try:
             k = camera_matrix(fields["K"])
@@ -233,7 +234,7 @@ class CameraModel:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types that `from_dict` reads; the rectification is a matter of the stream and is not kept."""
+        """Plain JSON types for `from_dict`. The rectification belongs to the stream and is not included."""
         return {
             "width": self.width,
             "height": self.height,
@@ -243,9 +244,9 @@ class CameraModel:
         }
 
     def scaled(self, height: int, width: int) -> CameraModel:
-        """The same camera with its pictures resized to (height, width), pixel edges on pixel edges.
+        """The camera with its images resized to (height, width), pixel edges on pixel edges.
 
-        The result is kept, since the caller asks for the same few sizes at every frame.
+        The result is cached, since callers request the same few sizes for every frame.
         """
         if (height, width) == (self.height, self.width):
             return self
@@ -260,18 +261,18 @@ class CameraModel:
         return self._scaled[height, width]
 
     def adapt_to_size(self, height: int, width: int, fit: str) -> CameraModel:
-        """The camera of pictures that are not of the calibrated size, on the user's word for how they came about.
+        """The camera for images of another than the calibrated size, by the relation that the user states.
 
-        `rescale`: they show all that the calibrated ones show. `crop_top`, `crop_center` and `crop_bottom`: pixel for
-        pixel, the smaller one is the upper, middle or lower part of the larger one, and the middle of its columns.
+        `rescale`: the images show the full calibrated view. `crop_top`, `crop_centre` and `crop_bottom`: pixel for
+        pixel, the smaller image is the upper, middle or lower part of the larger one, and the middle of its columns.
 
         Args:
-            height: rows of the pictures.
-            width: columns of the pictures.
+            height: rows of the images.
+            width: columns of the images.
             fit: one of `FITS`.
 
         Raises:
-            CalibrationError: there is no such fit, or the size is empty.
+            CalibrationError: the fit is unknown, or the size is empty.
         """
         if fit not in FITS:
             raise CalibrationError(f"fit is {short_repr(fit)}; accepted are {', '.join(FITS)}.")
@@ -285,10 +286,10 @@ class CameraModel:
         return replace(self, width=width, height=height, K=k)
 
     def cropped(self, top: int, left: int, height: int, width: int) -> CameraModel:
-        """The camera of a part of the picture.
+        """The camera of a region of the image.
 
         Raises:
-            CalibrationError: the part is empty or reaches outside.
+            CalibrationError: the region is empty or extends outside the image.
         """
         inside = 0 <= top <= self.height - height and 0 <= left <= self.width - width
         if height < 1 or width < 1 or not inside:
@@ -310,15 +311,15 @@ class CameraModel:
     # Use
 
     def check(self, height: int, width: int, what: str = "picture") -> None:
-        """Refuse a picture that this calibration is not for.
+        """Check that an image has the size of the calibration.
 
         Args:
-            height: rows of the picture.
-            width: columns of the picture.
-            what: how the message calls it.
+            height: rows of the image.
+            width: columns of the image.
+            what: name of the image in the error message.
 
         Raises:
-            CalibrationError: with both sizes.
+            CalibrationError: the sizes differ; the message names both.
         """
         if (height, width) != (self.height, self.width):
             raise CalibrationError(
@@ -327,7 +328,7 @@ class CameraModel:
             )
 
     def shows_as(self, other: CameraModel) -> bool:
-        """Whether its image, resized, is the other's from the same place, to a quarter of the other's pixels."""
+        """Whether its resized image equals the other camera's from the same position, within 0.25 pixels."""
         return _same_view(self, other)
 
     def project(
@@ -338,11 +339,11 @@ class CameraModel:
         Args:
             points: (N, 3) meters in the optical frame; NaN and infinite ones are not valid.
             near: points with z at or below it, in meters, are not valid.
-            bounded: points that land outside the picture are not valid either.
+            bounded: whether points outside the image are not valid either.
 
         Returns:
             (N, 2) float64 (u, v), NaN where not valid, and (N,) bool: in front of the camera, inside the distortion
-            model's valid radius, and inside the picture if `bounded`.
+            model's valid radius, and inside the image if `bounded`.
         """
         index, u, v = self.project_visible(points, near, bounded)
         uv = np.full((len(points), 2), np.nan)
@@ -357,25 +358,25 @@ class CameraModel:
     ) -> tuple[npt.NDArray[np.intp], Floats, Floats]:
         """`project` without the points that are not valid.
 
-        Only what may land in the picture is divided and distorted, in float64; the cull runs in the points' own type.
+        The frustum cull runs in the points' dtype; the remaining points are divided and distorted in float64.
 
         Returns:
-            (M,) indices into points, rising, and their (M,) u and v.
+            (M,) ascending indices into points, and their (M,) u and v.
         """
         if self.rectification is not None:
             points = self.rectification.apply(points)
         return self.project_rectified(points, near, bounded)
 
     def project_rectified(self, points: Any, near: float = 0.0, bounded: bool = True) -> tuple[Any, Any, Any]:
-        """`land` for points in the frame of the picture, the rectified one where it is rectified.
+        """`project_visible` for points in the frame of the image, which is the rectified frame for a rectified image.
 
         Args:
             points: (N, 3) meters, as a NumPy array or as a torch tensor on any device.
-            near: as for `land`.
-            bounded: as for `land`.
+            near: as for `project`.
+            bounded: as for `project`.
 
         Returns:
-            as for `land`, of the same library and on the same device.
+            As for `project_visible`, from the same library and on the same device.
         """
         with np.errstate(invalid="ignore", over="ignore"):
             index = self._frustum_cull(points, near, bounded)
@@ -390,14 +391,14 @@ class CameraModel:
         return index[keep], u[keep], v[keep]
 
     def project_masked(self, points: Any, near: float = 0.0) -> tuple[Any, Any, Any]:
-        """`land_aligned` without leaving any point out, for devices that others would have to wait for to count them.
+        """`project_rectified` with a mask instead of indices: no data-dependent shape, so no device synchronization.
 
         Args:
-            points: as for `land_aligned`.
-            near: as for `land`.
+            points: as for `project_rectified`.
+            near: as for `project`.
 
         Returns:
-            (N,) bool, which points land in the picture, and their (N,) u and v, which mean nothing where they do not.
+            (N,) bool, true for points inside the image, and (N,) u and v, which are undefined for the other points.
         """
         with np.errstate(all="ignore"):
             keep = (points[:, 2] > near) & (points[:, 2] < np.inf) & self._in_window(points)
@@ -421,7 +422,7 @@ class CameraModel:
         return keep
 
     def _pixels(self, x: Any, y: Any) -> tuple[Any, Any]:
-        """From normalized coordinates, through the lens."""
+        """(u, v) of undistorted normalized coordinates."""
         xd, yd = self.distortion.apply(x, y)
         return float(self.K[0, 0]) * xd + float(self.K[0, 2]), float(self.K[1, 1]) * yd + float(self.K[1, 2])
 
@@ -429,17 +430,17 @@ class CameraModel:
         return (u >= -0.5) & (u < self.width - 0.5) & (v >= -0.5) & (v < self.height - 0.5)
 
     def unproject(self, depth: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
-        """Points of a depth picture.
+        """Points of a depth image.
 
         Args:
             depth: (H, W) meters along z, at the camera's size; NaN where unknown.
 
         Returns:
-            (H, W, 3) of depth's type, meters in the optical frame; NaN where the depth is, or where no ray inside the
-            distortion model's valid radius reaches the pixel.
+            (H, W, 3) of depth's dtype, meters in the optical frame; NaN where the depth is NaN, or where no ray inside
+            the distortion model's valid radius reaches the pixel.
 
         Raises:
-            CalibrationError: the picture has another size.
+            CalibrationError: the image has another size.
         """
         self.check(depth.shape[0], depth.shape[1], "depth picture")
         rays = self.rays
@@ -453,7 +454,7 @@ class CameraModel:
 
     @cached_property
     def rays(self) -> npt.NDArray[np.float32]:
-        """(H, W, 2) float32: x/z and y/z of the ray of each pixel; NaN where there is none. Computed once."""
+        """(H, W, 2) float32: x/z and y/z of the ray of each pixel; NaN for a pixel without a ray. Computed once."""
         return all_rays(self.width, self.height, self.K, self.distortion)
 
     def _undistorted(self, u: Floats, v: Floats) -> tuple[Floats, Floats]:
@@ -461,10 +462,10 @@ class CameraModel:
 
     @cached_property
     def _window(self) -> tuple[float, float, float, float]:
-        """Left, right, top, bottom of a box in (x/z, y/z) that every ray into the picture lies in.
+        """Left, right, top, bottom of a box in (x/z, y/z) that contains every ray into the image.
 
-        Its sides are those of the picture's outline seen backwards through the lens. Where the outline has no ray the
-        valid radius bounds the box instead.
+        It bounds the undistorted outline of the image. If a pixel of the outline has no ray, the valid radius bounds
+        the box instead.
         """
         u = np.linspace(-0.5, self.width - 0.5, 65)
         v = np.linspace(-0.5, self.height - 0.5, 65)
@@ -474,7 +475,7 @@ class CameraModel:
         if not np.isfinite(x).all():
             reach = self.distortion.limit
             return -reach, reach, -reach, reach
-        # Between two samples the outline bulges by less than this: its curvature over 1/64 of a side.
+        # Upper bound of the outline's bulge between two samples, from its curvature over 1/64 of a side.
         margin = 1e-3 * max(np.ptp(x), np.ptp(y))
         return float(x.min() - margin), float(x.max() + margin), float(y.min() - margin), float(y.max() + margin)
 

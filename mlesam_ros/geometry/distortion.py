@@ -1,4 +1,7 @@
-"""Lens distortion models of sensor_msgs/CameraInfo: plumb_bob, rational_polynomial, equidistant and their inverses."""
+"""Lens distortion models of sensor_msgs/CameraInfo, plumb_bob, rational_polynomial and equidistant, and their inverses.
+
+The array helpers take NumPy arrays and torch tensors.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +17,22 @@ from mlesam_ros.strict_yaml import short_repr
 
 
 def to_float64(values: Any) -> Any:
-    """As float64."""
+    """Convert an array or tensor to float64."""
     return values.astype(np.float64) if isinstance(values, np.ndarray) else values.double()
 
 
 def indices(mask: Any) -> Any:
-    """(M,) where an (N,) mask is true, rising."""
+    """(M,) ascending indices of the true elements of an (N,) mask."""
     return np.flatnonzero(mask) if isinstance(mask, np.ndarray) else mask.nonzero()[:, 0]
 
 
 def ones_like(values: Any) -> Any:
-    """Ones of the same shape and type, in the same place."""
+    """Ones of the same shape and dtype, on the same device."""
     return np.ones_like(values) if isinstance(values, np.ndarray) else values.new_ones(values.shape)
 
 
 def arctan(values: Any) -> Any:
-    """Radians."""
+    """Arc tangent in radians."""
     return np.arctan(values) if isinstance(values, np.ndarray) else values.arctan()
 
 
@@ -43,40 +46,41 @@ _COUNTS: dict[str, tuple[int, ...]] = {
 }
 _ALIASES = {"": "pinhole", "none": "pinhole", "fisheye": "equidistant", "kannala_brandt": "equidistant"}
 MODELS = tuple(_COUNTS)
-"""The accepted model names; `fisheye` is read as `equidistant`, an empty name without coefficients as `pinhole`."""
+"""Accepted model names. `fisheye` is an alias of `equidistant`, an empty name without coefficients of `pinhole`."""
 
 _TABLE = 4096
-_WILDEST = 1e6  # rational models fitted to too few points reach thousands
-_FAR = 1e3  # tan of 89.94 degrees: no planar-image model is meant beyond it
+_WILDEST = 1e6  # largest accepted coefficient; rational models fitted to too few points reach thousands
+_FAR = 1e3  # tan of 89.94 degrees, the limit of planar-image models
 
 
 class Distortion(ABC):
-    """A radial curve plus a small remainder.
+    """A radial distortion plus a small non-radial remainder.
 
     Attributes:
-        limit: undistorted radius sqrt(x² + y²) of normalized coordinates up to which it is one to one; may be inf.
+        limit: undistorted radius sqrt(x² + y²) of normalized coordinates up to which the map is one to one; may be inf.
     """
 
     limit: float
 
     @abstractmethod
     def apply(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Distorted coordinates of undistorted ones, both normalized and of any one shape; torch tensors do as well."""
+        """Distort normalized coordinates, two arrays or torch tensors of equal shape."""
 
     @abstractmethod
     def radial(self, r: Floats) -> Floats:
-        """The distorted radius of an undistorted one, without the remainder; monotone on [0, limit]."""
+        """Distorted radius of an undistorted one, without the remainder; monotone on [0, limit]."""
 
     def invert(self, xd: Floats, yd: Floats, iterations: int = 12) -> tuple[Floats, Floats]:
-        """Undistorted coordinates of distorted ones; NaN where no ray inside the valid radius arrives.
+        """Undistort normalized coordinates; NaN where no ray inside the valid radius exists.
 
-        In distorted space the model is the identity plus its non-radial remainder, which is small, so the fixed-point
-        iteration `radial part = target - remainder` contracts by about the size of the tangential coefficients a step.
+        In distorted space the model is the identity plus its small non-radial remainder. The fixed-point iteration
+        `radial part = target - remainder` therefore contracts by about the size of the tangential coefficients per
+        step.
 
         Args:
-            xd: distorted normalized coordinates, of any shape.
-            yd: the same, of the same shape.
-            iterations: upper bound; a point is left alone once its residual is below 1e-10 or shrinks no more.
+            xd: distorted normalized x coordinates, of any shape.
+            yd: distorted normalized y coordinates, of the same shape.
+            iterations: upper bound; a point is final once its residual is below 1e-10 or no longer halves in a step.
         """
         target = np.stack([xd.ravel(), yd.ravel()])
         radial = target.copy()
@@ -96,14 +100,14 @@ class Distortion(ABC):
         return found[0].reshape(xd.shape), found[1].reshape(xd.shape)
 
     def _invert_radial(self, distorted: Floats) -> Floats:
-        """(2, n) undistorted coordinates of distorted ones, for a lens without remainder."""
+        """Undistort (2, n) normalized coordinates by the radial part alone."""
         radii, table = self._table
         rd = np.hypot(*distorted)
         r: Floats = np.asarray(np.interp(rd, table, radii, right=np.nan))
-        for _ in range(2):  # the table is good to 1e-7; Newton doubles the digits
+        for _ in range(2):  # the table is accurate to 1e-7; a Newton step doubles the digits
             step = 1e-6 * r + 1e-9
             slope = (self.radial(r + step) - self.radial(r - step)) / (2 * step)
-            steep = slope * r > 1e-3 * rd  # near the turning point Newton would leap, and the table is good enough
+            steep = slope * r > 1e-3 * rd  # near the turning point Newton would overshoot; keep the table
             r = np.clip(r - (self.radial(r) - rd) / np.where(steep, slope, np.inf), 0.0, radii[-1])
         return np.asarray(distorted * np.divide(r, rd, out=np.ones_like(rd), where=rd > 1e-12))
 
@@ -158,10 +162,10 @@ class BrownConrady(Distortion):
         return (xd, yd) if self.identity else super().invert(xd, yd, iterations)
 
     def _fold_radius(self) -> float:
-        """Radius within `limit` at which the tangential and prism terms first fold the plane in some direction.
+        """Radius within `limit` at which the tangential and prism terms first fold the plane in any direction.
 
-        The determinant of the map's Jacobian is positive where it is one to one; it is followed outwards along 32
-        directions in steps of less than a fifth of a degree.
+        The map is one to one where the determinant of its Jacobian is positive. The determinant is sampled outwards
+        along 32 directions in steps of less than 0.2 degrees.
         """
         radius = np.tan(np.linspace(0.0, np.arctan(min(self.limit, _FAR)), 512)[1:])[:, None]
         angle = np.linspace(0.0, 2 * np.pi, 32, endpoint=False)
@@ -179,10 +183,10 @@ class BrownConrady(Distortion):
 
 
 class KannalaBrandt(Distortion):
-    """The equidistant fisheye: the distorted radius is a polynomial in the angle off the axis.
+    """Equidistant fisheye: the distorted radius is a polynomial in the angle off the axis.
 
     Args:
-        coefficients: k1 … k4 of θd = θ (1 + k1 θ² + k2 θ⁴ + k3 θ⁶ + k4 θ⁸); none for zeros, an ideal lens.
+        coefficients: k1 … k4 of θd = θ (1 + k1 θ² + k2 θ⁴ + k3 θ⁶ + k4 θ⁸); empty for zeros, the ideal fisheye.
     """
 
     def __init__(self, coefficients: Floats) -> None:
@@ -205,20 +209,21 @@ class KannalaBrandt(Distortion):
 
 
 def make_distortion(model: str, coefficients: npt.ArrayLike) -> Distortion:
-    """The distortion of a model's name and coefficients.
+    """Create the distortion of a model name and its coefficients.
 
     Args:
         model: one of `MODELS` or an alias.
-        coefficients: as many as the model takes; zeros beyond them are ignored. None, or zeros only, are accepted by
-            every model: no distortion, which for `equidistant` is the ideal fisheye θd = θ.
+        coefficients: as many as the model takes; additional zeros are ignored. Every model accepts an empty list or
+            zeros only, for no distortion; for `equidistant` this is the ideal fisheye θd = θ.
 
     Raises:
-        CalibrationError: unknown model, wrong number of coefficients, or one that is not finite.
+        CalibrationError: the model is unknown or a tilted sensor, the number of coefficients is wrong, or a coefficient
+            is not finite or too large.
     """
     return _make_distortion(model, tuple(np.asarray(coefficients, np.float64).ravel().tolist()))
 
 
-@lru_cache(maxsize=64)  # CameraInfo comes with every picture
+@lru_cache(maxsize=64)  # CameraInfo arrives with every image
 def _make_distortion(model: str, coefficients: tuple[float, ...]) -> Distortion:
     d = np.array(coefficients)
     name = canonical_model(model, d)
@@ -248,10 +253,10 @@ def _make_distortion(model: str, coefficients: tuple[float, ...]) -> Distortion:
 
 
 def canonical_model(model: str, coefficients: Floats) -> str:
-    """The name in `MODELS` that a `distortion_model` string means.
+    """Name in `MODELS` of a `distortion_model` string.
 
     Raises:
-        CalibrationError: it means none, or it is empty although there are coefficients.
+        CalibrationError: the name is unknown, or empty although there are coefficients.
     """
     lowered = model.strip().lower()
     name = _ALIASES.get(lowered, lowered)
@@ -266,7 +271,7 @@ def canonical_model(model: str, coefficients: Floats) -> str:
 
 
 def _horner(coefficients: tuple[float, ...], t: Floats) -> Floats:
-    """1 + c0 t + c1 t² + …, skipping the highest terms that are zero."""
+    """1 + c0 t + c1 t² + …, without the highest terms that are zero."""
     used = len(coefficients)
     while used and coefficients[used - 1] == 0.0:
         used -= 1
@@ -281,7 +286,7 @@ def _horner(coefficients: tuple[float, ...], t: Floats) -> Floats:
 
 
 def _radial_limit(numerator: tuple[float, ...], denominator: tuple[float, ...]) -> float:
-    """Radius at which r N(r²)/D(r²) stops rising, or where its denominator vanishes if that comes first.
+    """Radius at which r N(r²)/D(r²) stops increasing or its denominator vanishes, the smaller of the two.
 
     With s = r², d/dr (r N/D) has the sign of N D + 2 s (N' D - N D').
     """
@@ -294,10 +299,10 @@ def _radial_limit(numerator: tuple[float, ...], denominator: tuple[float, ...]) 
 
 
 def _smallest_positive_root(ascending: npt.ArrayLike) -> float:
-    """Of a polynomial 1 + a1 s + a2 s² + …; inf if there is none.
+    """Smallest positive root of a polynomial 1 + a1 s + a2 s² + …; inf without one.
 
-    Its roots are the reciprocals of those of tⁿ + a1 tⁿ⁻¹ + … + an, which is monic, so that coefficients next to
-    nothing do no harm. A root of s beyond 1e12 is as good as none.
+    Its roots are the reciprocals of those of tⁿ + a1 tⁿ⁻¹ + … + an, which is monic and thus robust to tiny leading
+    coefficients. Roots of s beyond 1e12 are ignored.
     """
     reciprocals = np.roots(np.asarray(ascending, np.float64))
     real = reciprocals.real[np.abs(reciprocals.imag) <= 1e-9 * np.abs(reciprocals)]

@@ -1,4 +1,4 @@
-"""Pixel centers: which pixel of one grid lies under each pixel of another over the same view."""
+"""Nearest-neighbor resizing by pixel centers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy.typing as npt
 
 @lru_cache(maxsize=256)
 def nearest_pixels(source: int, target: int, alternate: bool = True) -> npt.NDArray[np.intp]:
-    """Nearest-neighbor indices of one side that is resized edge on edge, read only.
+    """Nearest-neighbor indices for one axis, resized edge on edge. The array is read-only.
 
     The center of target pixel i lies at (i + 1/2) · source / target, as in OpenCV's INTER_NEAREST_EXACT and PyTorch's
-    `nearest-exact`; INTER_NEAREST takes its upper left corner instead. A center on the edge between two source pixels,
-    as all of them are when a side is halved, is as near to the one as to the other.
+    `nearest-exact`; INTER_NEAREST uses its upper left corner instead. A center on the edge between two source pixels,
+    as all centers are when an axis is halved, is equally near to both.
 
     Args:
-        source: pixels of the side that is sampled.
-        target: pixels of the side to fill.
-        alternate: whether centers on an edge take the two sides in turns, so that on average nothing is shifted; else
-            all of them take the higher one, which keeps the steps between samples even.
+        source: pixels of the sampled axis.
+        target: pixels of the resized axis.
+        alternate: whether centers on an edge alternate between both neighbors, so that the mean shift is zero; else
+            all of them use the higher one, which keeps the steps between samples even.
 
     Returns:
         (target,) indices from 0 to source - 1, not decreasing.
@@ -36,9 +36,9 @@ def nearest_pixels(source: int, target: int, alternate: bool = True) -> npt.NDAr
 
 
 def _turns(count: int) -> npt.NDArray[np.bool_]:
-    """The first terms of the Thue-Morse sequence: both values equally often, and so at every second, fourth, … term.
+    """First terms of the Thue-Morse sequence: both values equally often, also at every second, fourth, … term.
 
-    Plain alternation would be in step with grids that are coarser by a power of two, such as that of the logits.
+    Plain alternation would be in phase with grids that are coarser by a power of two, such as that of the logits.
     """
     parity = np.arange(count, dtype=np.uint32)
     for shift in (16, 8, 4, 2, 1):
@@ -47,7 +47,7 @@ def _turns(count: int) -> npt.NDArray[np.bool_]:
 
 
 def resize_nearest(image: npt.NDArray[Any], size: tuple[int, int], alternate: bool = True) -> npt.NDArray[Any]:
-    """(H, W, …) to (h, w, …) by `nearest_pixels`, for labels and measurements, which may be copied but not blended."""
+    """Resize (H, W, …) to (h, w, …) by `nearest_pixels`, for labels and measurements, which must not be blended."""
     if image.shape[:2] == size:
         return image
     rows, columns = (nearest_pixels(have, want, alternate) for have, want in zip(image.shape, size, strict=False))

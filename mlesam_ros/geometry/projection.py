@@ -1,4 +1,4 @@
-"""Points of a sensor on the pixels of a camera (z-buffer, nearest wins), and surface normals of a depth image."""
+"""Projection of points into an image with a z-buffer, and surface normals of a depth image."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _ENTRY = np.uint64(0xFFFF_FFFF)
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """What each hit pixel shows: at most one entry per pixel.
+    """The visible point of each hit pixel: at most one entry per pixel.
 
-    The nearest point wins; of several that are equally far, as float32 meters, the first in the array.
+    The nearest point wins; among points at equal distance, as float32 meters, the first in the array.
 
     Attributes:
         rows, cols: (M,) intp pixel.
-        index: (M,) intp row of the point in the array that was projected.
+        index: (M,) intp row of the point in the projected array.
         range: (M,) float32 meters from the camera's center to the point.
         depth: (M,) float32 meters along the camera's axis.
     """
@@ -46,15 +46,15 @@ def project(
     near: float = 0.0,
     dilation: int = 0,
 ) -> Projection:
-    """Project points into a picture of any size with a z-buffer.
+    """Project points into an image of any size with a z-buffer.
 
     Args:
         points_xyz: (N, 3) meters in the sensor's frame; NaN and infinite ones are skipped.
-        target_from_sensor: the sensor's frame to the camera's optical frame, a `Transform` or a `Motion`.
-        camera: the model of the full picture.
-        size: (height, width) of the picture to fill; the camera is scaled to it.
+        target_from_sensor: the sensor's frame to the camera's optical frame, a `Transform` or a `PiecewiseMotion`.
+        camera: the model of the full image.
+        size: (height, width) of the output image; the camera is scaled to it.
         near: points with z at or below it, in meters, are dropped.
-        dilation: each point also covers this many pixels to every side; nearest wins there too.
+        dilation: pixels to every side that each point also covers; the nearest point wins there too.
     """
     return project_points(target_from_sensor.apply(points_xyz), camera, size, near, dilation)
 
@@ -66,7 +66,7 @@ def project_points(
     near: float = 0.0,
     dilation: int = 0,
 ) -> Projection:
-    """`project` for points that are in the camera's optical frame already.
+    """`project` for points in the camera's optical frame.
 
     Args:
         points: (N, 3) meters.
@@ -80,10 +80,10 @@ def project_points(
     cols = np.floor(u + 0.5).astype(np.intp)
     rows = np.floor(v + 0.5).astype(np.intp)
     x, y, z = points[index].T
-    with np.errstate(over="ignore"):  # rubbish coordinates are merely far away
+    with np.errstate(over="ignore"):  # corrupt coordinates only become infinitely far
         distance = np.sqrt(x * x + y * y + z * z).astype(np.float32)
     pixel, winner = _nearest(rows, cols, distance, size, dilation)
-    row = pixel // width  # by far faster than divmod
+    row = pixel // width  # much faster than divmod
     return Projection(row, pixel - row * width, index[winner], distance[winner], z[winner].astype(np.float32))
 
 
@@ -94,10 +94,10 @@ def _nearest(
     size: tuple[int, int],
     dilation: int,
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Flat pixels that are hit, and the entry that is nearest on each; the first one of equals.
+    """Flat indices of the hit pixels, and the nearest entry of each, the first among equals.
 
-    The bits of a positive float32 order as the numbers do, so (distance, entry) packs into one uint64 whose minimum per
-    pixel is the answer; a scatter of minima is faster than a sort.
+    The bits of positive float32 numbers have the order of the numbers. So (distance, entry) packs into one uint64, and
+    its minimum per pixel is the nearest entry; a scatter of minima is faster than a sort.
     """
     height, width = size
     pixel = rows * width + cols
@@ -113,7 +113,7 @@ def _nearest(
 
 
 def _spread(keys: npt.NDArray[np.uint64], reach: int) -> npt.NDArray[np.uint64]:
-    """The smallest key within `reach` pixels of each: along rows, then along columns of that."""
+    """Smallest key within `reach` pixels of each pixel: first along rows, then along columns."""
     for axis in (1, 0):
         source = np.moveaxis(keys, axis, 0)
         keys = keys.copy()
@@ -128,16 +128,16 @@ Floats = npt.NDArray[np.float32]
 
 
 def surface_normals(meters: Floats, camera: CameraModel, radius: int) -> Floats:
-    """Normals of what a depth picture shows.
+    """Surface normals of a depth image.
 
     Args:
         meters: (H, W) float32 along z, at the camera's size; NaN where unknown.
-        camera: whose picture it is.
-        radius: pixels to every side that the window reaches; pixels without depth in it do not count.
+        camera: the camera of the depth image.
+        radius: half size of the window in pixels; its pixels without depth do not count.
 
     Returns:
-        (3, H, W) float32 unit vectors away from the camera, in the frame of the picture (the rectified one, where it
-        is); NaN where fewer than three pixels of the window, or none off one line, tell.
+        (3, H, W) float32 unit vectors away from the camera, in the frame of the image (the rectified frame for a
+        rectified image); NaN where fewer than three pixels of the window have depth, or all of them lie on one line.
     """
     ones = np.ones(2 * radius + 1, np.float32)
     ramp = np.arange(-radius, radius + 1, dtype=np.float32)
@@ -162,7 +162,7 @@ def surface_normals(meters: Floats, camera: CameraModel, radius: int) -> Floats:
 
 
 def _unit(along_u: Floats, along_v: Floats, center: Floats, camera: CameraModel) -> Floats:
-    """(3, H, W) normals from how inverse depth changes per pixel, and its value at the pixel itself."""
+    """(3, H, W) normals from the gradient of inverse depth per pixel, and its value at the pixel."""
     (ux, uy), (vx, vy) = _pixels_per_ray(camera)
     x, y = camera.rays[..., 0], camera.rays[..., 1]
     normals = np.empty((3, *center.shape), np.float32)

@@ -1,4 +1,25 @@
-"""The rig: lenses, extrinsics, and the motion between the timestamps of two sensors."""
+"""The rig: camera models, extrinsics, the calibration file, and the motion between the timestamps of two sensors.
+
+The node fills the rig from CameraInfo and TF. Without them, and offline, a calibration file describes it:
+
+    camera: camera_optical_frame          # the frame of the masks; one of the cameras below
+    cameras:                              # by TF frame
+      camera_optical_frame:
+        width: 1920
+        height: 1200
+        model: plumb_bob                  # pinhole, plumb_bob, rational_polynomial, equidistant (or fisheye)
+        K: [2152.8, 2155.5, 971.3, 605.9] # fx, fy, cx, cy; or the 3x3 matrix, or its 9 numbers
+        D: [-0.1192, 0.162, 0.00073985, 0.0014]
+        picture: [1920, 1080]             # size of the images, only if it differs from the calibrated size; then also
+        fit: crop_centre                  # their relation: rescale, crop_top, crop_centre or crop_bottom
+    transforms:                           # pose of the child in the parent, as in TF
+      - parent: base_link
+        child: lidar
+        translation: [0.0, 0.0, 1.8]      # meters
+        quaternion: [0.0, 0.0, 0.0, 1.0]  # x, y, z, w; or rpy: [r, p, y] in radians about fixed axes, as in URDF;
+                                          # or rotation: 3x3; or, including the translation, matrix: 3x4 or 4x4
+    fixed_frame: odom                     # only if the odometry frame is not called odom or map
+"""
 
 from __future__ import annotations
 
@@ -22,38 +43,38 @@ Stamps = npt.NDArray[np.int64]
 
 _MOST_KNOTS = 33
 _KNOT = NANOSECONDS // 100
-"""Nanoseconds between knots at most: as fine as odometry usually comes."""
+"""Largest distance of knots in nanoseconds, the usual period of odometry."""
 _TURN = 0.009
-"""Radians between knots: a point 100 m away is cut off the arc by 1 mm."""
+"""Largest rotation between knots in radians: the chord of a point 100 m away deviates from its arc by 1 mm."""
 
 
 class PointTransform(Protocol):
-    """Puts a sensor's points into the label camera's frame: a `Transform`, or a `PiecewiseMotion`."""
+    """Interface for moving a sensor's points into the label camera's frame: `Transform` or `PiecewiseMotion`."""
 
     def apply(self, points: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
-        """(N, 3) meters in the sensor's frame to (N, 3) meters of the same floating type in the camera's."""
+        """Move (N, 3) meters in the sensor's frame to (N, 3) meters of the same dtype in the camera's."""
         ...
 
 
 class PiecewiseMotion:
-    """A placement that differs from point to point, by the time at which each was measured.
+    """A transform per point, by its time of measurement.
 
-    Between two knots a point moves on the straight line between where the two would put it.
+    Between two knots, the position of a point is interpolated linearly between its positions by both transforms.
     """
 
     def __init__(self, times: Stamps, start: int, end: int, knots: list[Transform]) -> None:
-        """Remember the knots.
+        """Precompute the interpolation.
 
         Args:
-            times: (N,) nanoseconds, one per point, within start and end.
+            times: (N,) nanoseconds, one per point, from start to end.
             start: nanoseconds of the first knot.
-            end: nanoseconds of the last.
-            knots: target_from_source at equal distances of time; at least two.
+            end: nanoseconds of the last knot.
+            knots: target_from_source at equidistant times; at least two.
         """
         position = (times - start) * ((len(knots) - 1) / (end - start))
         segment = np.clip(position, 0, len(knots) - 2).astype(np.uint8)
         fraction = (position - segment).astype(np.float32)
-        # Sweeps mostly come in order of time. The others are brought into it, and back.
+        # Most sweeps are ordered by time. Others are sorted here, and `apply` restores their order.
         self._order = None
         if (segment[1:] < segment[:-1]).any():
             self._order = np.argsort(segment, kind="stable")
@@ -67,10 +88,10 @@ class PiecewiseMotion:
         """See `PointTransform`.
 
         Args:
-            points: (N, 3) meters, row for row with the times.
+            points: (N, 3) meters, one row per time.
         """
-        # (x, y, z, 1) and the fraction's multiple of it: one matrix per segment does both ends and the line between.
-        terms = np.empty((8, len(points)), points.dtype)  # each row in one piece, which is several times faster
+        # (x, y, z, 1) and its product with the fraction: one matrix per segment interpolates between both ends.
+        terms = np.empty((8, len(points)), points.dtype)  # contiguous rows are several times faster
         terms[:3], terms[3] = points.T if self._order is None else points.T[:, self._order], 1
         np.multiply(terms[:4], self._fraction, out=terms[4:])
         moved = np.empty((3, len(points)), points.dtype)
@@ -82,16 +103,18 @@ class PiecewiseMotion:
 
 
 def sensor_motion(rig: Rig, frame_id: str, times: Stamps, reference: int) -> PointTransform:
-    """How points measured at different times look from the label camera at one moment.
+    """Transform from points measured at different times to the label camera's frame at a reference time.
+
+    The robot's motion is compensated through a fixed frame (REP 105: odom, map). Moving objects are not compensated.
 
     Args:
-        rig: knows the sensors and the robot's motion.
+        rig: the rig, with the robot's motion in its tree.
         frame_id: the sensor's frame.
-        times: (N,) nanoseconds, one per point; one of them stands for all if they are equal.
-        reference: nanoseconds of the moment to see them at.
+        times: (N,) nanoseconds, one per point; a single one is enough if all are equal.
+        reference: time of the label camera's frame, nanoseconds.
 
     Raises:
-        CalibrationError: no fixed frame is known, or the tree does not cover the moments.
+        CalibrationError: no fixed frame is known, or the tree does not cover the times.
     """
     fixed = rig.fixed_frame_or_default
     if fixed is None:
@@ -129,16 +152,16 @@ CAMERA_KEYS = ("width", "height", "model", "K", "D", "picture", "fit")
 TRANSFORM_KEYS = ("parent", "child", "translation", "quaternion", "rpy", "rotation", "matrix")
 
 _FIXED = ("odom", "map")
-"""The smooth one first: map jumps when the robot finds out where it is."""
+"""Continuous frame first: the robot's pose in map jumps at a relocalization."""
 
 
 @dataclass(frozen=True, eq=False)
 class Lens:
-    """What a CameraInfo says of the stream that it describes.
+    """Optical frame and camera model of a stream, from its CameraInfo.
 
     Attributes:
-        frame_id: the optical frame that it names; may be empty.
-        model: the camera of the stream's images.
+        frame_id: the optical frame; may be empty.
+        model: the camera model of the stream's images.
     """
 
     frame_id: str
@@ -147,16 +170,16 @@ class Lens:
 
 @dataclass
 class Rig:
-    """What is known about the mounting of the sensors. Filled as messages come; never replaced while in use.
+    """Camera models and extrinsics of the sensors. Messages update it in place; it is never replaced while in use.
 
     Attributes:
-        camera_frame: the optical frame of the picture that masks are expressed in.
-        models: TF frame → its camera model, from a calibration file. A lens of the stream itself counts over it.
-        tree: where the frames sit.
-        fixed_frame: the frame that the world stands still in while the robot moves; None to find it by name.
+        camera_frame: the optical frame of the label camera, in which masks are expressed.
+        models: TF frame → its camera model, from a calibration file. The lens of a stream takes precedence.
+        tree: the transforms between the frames.
+        fixed_frame: the frame in which the world is static while the robot moves; None to find it by name.
         lenses: modality → the newest lens of its stream. Two streams may share a frame and have different lenses, such
-            as an image and depth registered to it. Replaced, not changed, when another lens comes.
-        view: the modality whose stream the label camera is.
+            as an image and depth registered to it. A new lens replaces the dictionary instead of changing it.
+        view: the modality of the label camera's stream.
     """
 
     camera_frame: str
@@ -167,33 +190,33 @@ class Rig:
     view: Modality = CAMERA
 
     def __post_init__(self) -> None:
-        """A fixed frame of any name is no part of the robot."""
+        """Register the fixed frame as an anchor of the tree, so that it never counts as rigidly mounted."""
         if self.fixed_frame:
             self.tree.anchors.add(self.fixed_frame)
 
     @property
     def camera(self) -> CameraModel:
-        """The model of the label camera.
+        """Model of the label camera.
 
         Raises:
-            CalibrationError: none is known yet.
+            CalibrationError: the model is not known yet.
         """
         lens = self.lenses.get(self.view)
         return self.model(self.camera_frame) if lens is None else lens.model
 
     @property
     def has_camera(self) -> bool:
-        """Whether the label camera is known."""
+        """Whether the model of the label camera is known."""
         return self.view in self.lenses or self.camera_frame in self.models
 
     @property
     def cameras(self) -> dict[str, CameraModel]:
-        """TF frame → camera model, the label camera's where several streams share a frame."""
+        """TF frame → camera model; the label camera's if several streams share its frame."""
         found = self.models | {lens.frame_id: lens.model for lens in self.lenses.values() if lens.frame_id}
         return found | ({self.camera_frame: self.camera} if self.has_camera else {})
 
     def of_set(self, frame_set: FrameSet) -> Rig:
-        """The rig for one set: the label camera is the one that took the set's image, whatever came since."""
+        """Rig for one set, with the lens of the set's image as label camera, independent of later CameraInfo."""
         lenses, frame = self.lenses, frame_set.frames.get(self.view)
         lens = lenses.get(self.view) if frame is None or frame.lens is None else frame.lens
         if not isinstance(lens, Lens):
@@ -202,23 +225,23 @@ class Rig:
         return replace(self, camera_frame=camera_frame, lenses=lenses | {self.view: lens})
 
     def own_model(self, frame: SensorFrame) -> CameraModel | None:
-        """The camera of a frame's stream by its CameraInfo; None where none has come."""
+        """Camera model of a frame's stream from its CameraInfo; None without CameraInfo."""
         lens = frame.lens or self.lenses.get(frame.modality)
         return lens.model if isinstance(lens, Lens) else None
 
     def model_of(self, frame: SensorFrame) -> CameraModel:
-        """The camera that took a frame: its stream's, else the one that the calibration file has for its frame.
+        """Camera model of a frame, from its stream's CameraInfo or else from the calibration file by its frame_id.
 
         Raises:
-            CalibrationError: none is known yet.
+            CalibrationError: the model is not known yet.
         """
         return self.own_model(frame) or self.model(frame.frame_id)
 
     def model(self, frame_id: str) -> CameraModel:
-        """The model of the camera with that optical frame.
+        """Camera model of an optical frame, from the calibration file.
 
         Raises:
-            CalibrationError: none is known yet.
+            CalibrationError: the calibration file has no such frame.
         """
         model = self.models.get(frame_id)
         if model is None:
@@ -234,26 +257,26 @@ class Rig:
 
         Args:
             frame_id: the sensor's frame.
-            stamp: nanoseconds; None for the newest. Rigid mountings ignore it.
+            stamp: nanoseconds; None for the newest transform. Rigid mountings ignore it.
 
         Raises:
-            CalibrationError: the tree does not connect the two at that moment.
+            CalibrationError: the tree does not connect the two frames at that time.
         """
         return self.tree.lookup(self.camera_frame, frame_id, stamp)
 
     @property
     def fixed_frame_or_default(self) -> str | None:
-        """`fixed_frame`, or else odom, or else map (REP 105), if the label camera moves against it; None if not."""
+        """`fixed_frame` if set, else odom or map (REP 105), if the label camera moves against it; None otherwise."""
         names = (self.fixed_frame,) if self.fixed_frame else _FIXED
         return next((name for name in names if self.tree.is_dynamic(self.camera_frame, name)), None)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Rig:
-        """From the layout in this module's docstring.
+        """Create from the layout in this module's docstring.
 
         Raises:
             ConfigError: a key is unknown or missing.
-            CalibrationError: a value is impossible.
+            CalibrationError: a value is invalid.
         """
         _check_keys(fields, KEYS, "calibration", ("camera", "cameras"))
         if not isinstance(fields["cameras"], Mapping) or not fields["cameras"]:
@@ -275,7 +298,7 @@ class Rig:
         return rig
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types that `from_dict` reads: the cameras, the rigid transforms, a named fixed frame."""
+        """Plain JSON types for `from_dict`: the cameras, the static transforms, and `fixed_frame` if set."""
         transforms = [
             {"parent": p, "child": c, "translation": t.translation.tolist(), "quaternion": t.to_quaternion().tolist()}
             for p, c, t in self.tree.static_transforms()
@@ -289,15 +312,15 @@ def load_rig(path: str | Path) -> Rig:
     """Read a calibration file.
 
     Raises:
-        ConfigError: no such file, not YAML, or a key is unknown, missing or given twice.
-        CalibrationError: a value is impossible.
+        ConfigError: the file does not exist or is not YAML, or a key is unknown, missing or given twice.
+        CalibrationError: a value is invalid.
     """
     fields = read_yaml(path)
     return _with_context(str(path), Rig.from_dict, fields)
 
 
 def _with_context(name: str, make: Callable[[Any], T], fields: Any) -> T:
-    """What `make` makes of the fields; its complaint starts with the name of the thing at fault."""
+    """Call `make` on the fields and prefix its error message with a name."""
     try:
         return make(fields)
     except (CalibrationError, ConfigError) as error:
@@ -305,7 +328,7 @@ def _with_context(name: str, make: Callable[[Any], T], fields: Any) -> T:
 
 
 def key_faults(fields: Any, accepted: tuple[str, ...], what: str, required: tuple[str, ...]) -> Iterator[Problem]:
-    """What is wrong with the keys of a part of the file, one problem each."""
+    """Check the keys of a section of the file; yield one problem per fault."""
     if not isinstance(fields, Mapping):
         yield Problem(f"{what} is {short_repr(fields)}; it must be a mapping with the keys {', '.join(accepted)}.")
         return
@@ -331,8 +354,8 @@ def transform_from(entry: Mapping[str, Any]) -> Transform:
     """parent_from_child of an entry of `transforms`.
 
     Raises:
-        ConfigError: the forms that it is given in do not fit together.
-        CalibrationError: a value is impossible.
+        ConfigError: the combination of keys is invalid.
+        CalibrationError: a value is invalid.
     """
     forms = [key for key in ("quaternion", "rpy", "rotation", "matrix") if key in entry]
     if len(forms) != 1:

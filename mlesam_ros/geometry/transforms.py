@@ -1,4 +1,4 @@
-"""Rigid transforms, unit quaternions (x, y, z, w), and the tree of frames that they connect."""
+"""Rigid transforms, unit quaternions (x, y, z, w), and the tree of TF frames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def to_matrix(q: Floats) -> Floats:
-    """(3, 3) rotation matrix of a (4,) quaternion, which is normalized first."""
+    """(3, 3) rotation matrix of a (4,) quaternion, normalized first."""
     x, y, z, w = q / np.linalg.norm(q)
     return np.array(
         [
@@ -32,7 +32,7 @@ def to_matrix(q: Floats) -> Floats:
 def from_matrix(m: Floats) -> Floats:
     """(4,) unit quaternion of a (3, 3) rotation matrix.
 
-    The largest of the four components is computed first, so that no division is by a small number
+    The largest of the four components is computed first, to avoid division by a small number
     (S. W. Shepperd, "Quaternion from rotation matrix", J. Guidance and Control 1(3), 1978).
     """
     diagonal = np.array([m[0, 0], m[1, 1], m[2, 2], np.trace(m)])
@@ -50,7 +50,7 @@ def from_matrix(m: Floats) -> Floats:
 
 
 def slerp(a: Floats, b: Floats, t: float) -> Floats:
-    """The rotation a fraction t of the shorter way from a to b, at constant angular velocity.
+    """Spherical linear interpolation: a fraction t of the shorter rotation from a to b, at constant angular velocity.
 
     Source: K. Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.
     """
@@ -66,7 +66,7 @@ def slerp(a: Floats, b: Floats, t: float) -> Floats:
 
 
 _FARTHEST = 1e9
-"""Meters. Nothing on a robot's map is farther away, and sums of what is still are numbers."""
+"""Exclusive bound of a translation in meters, beyond any robot's map; sums of such translations stay finite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +82,10 @@ class Transform:
     translation: Floats
 
     def __post_init__(self) -> None:
-        """Refuse what is not a rigid motion.
+        """Validate that the values are a rigid transform.
 
         Raises:
-            CalibrationError: not finite or absurdly far, or the matrix is no rotation.
+            CalibrationError: a value is not finite or too large, or the matrix is not a rotation.
         """
         rotation = np.asarray(self.rotation, np.float64)
         translation = np.asarray(self.translation, np.float64).ravel()
@@ -107,15 +107,15 @@ class Transform:
 
     @classmethod
     def identity(cls) -> Transform:
-        """The transform that moves nothing."""
+        """Identity transform."""
         return cls(np.eye(3), np.zeros(3))
 
     @classmethod
     def from_quaternion(cls, translation: npt.ArrayLike, rotation: npt.ArrayLike) -> Transform:
-        """From meters and a unit quaternion (x, y, z, w).
+        """Create from meters and a unit quaternion (x, y, z, w).
 
         Raises:
-            CalibrationError: not finite, or the quaternion's length is not 1 within 1 %.
+            CalibrationError: a value is not finite, or the quaternion's length is not 1 within 1 %.
         """
         q = np.asarray(rotation, np.float64).ravel()
         if q.shape != (4,) or not (np.abs(q) < 2).all() or abs(np.linalg.norm(q) - 1.0) > 0.01:
@@ -127,7 +127,7 @@ class Transform:
         return from_matrix(self.rotation)
 
     def inverse(self) -> Transform:
-        """The way back."""
+        """Inverse transform."""
         return _unchecked(self.rotation.T, -self.rotation.T @ self.translation)
 
     def __matmul__(self, other: Transform) -> Transform:
@@ -135,27 +135,27 @@ class Transform:
         return _unchecked(self.rotation @ other.rotation, self.rotation @ other.translation + self.translation)
 
     def apply(self, points: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
-        """Move points.
+        """Transform points.
 
         Args:
             points: (N, 3) meters.
 
         Returns:
-            (N, 3) meters of the same floating type.
+            (N, 3) meters of the same dtype.
         """
         moved = points @ self.rotation.T.astype(points.dtype)
         for axis, offset in enumerate(self.translation.astype(points.dtype)):
-            moved[..., axis] += offset  # one by one; with rows of three NumPy takes three times as long
+            moved[..., axis] += offset  # per axis: three times as fast in NumPy as broadcasting over rows of three
         return moved
 
     def interpolate(self, other: Transform, t: float) -> Transform:
-        """The motion a fraction t of the way to `other`: translation linear, rotation at constant angular velocity."""
+        """Interpolate a fraction t of the way to `other`: translation linearly, rotation by slerp."""
         q = slerp(self.to_quaternion(), other.to_quaternion(), t)
         return _unchecked(to_matrix(q), (1 - t) * self.translation + t * other.translation)
 
 
 def _unchecked(rotation: Floats, translation: Floats) -> Transform:
-    """A transform made of such that have been checked: the tree is asked many times for a sweep."""
+    """Create a transform from validated ones without validation, since a sweep needs many lookups."""
     made = object.__new__(Transform)
     object.__setattr__(made, "rotation", rotation)
     object.__setattr__(made, "translation", translation)
@@ -163,23 +163,23 @@ def _unchecked(rotation: Floats, translation: Floats) -> Transform:
 
 
 _JUMP = NANOSECONDS // 2
-"""Nanoseconds by which a frame's stamps go back when its clock has jumped; what arrives out of order goes back less."""
+"""Backward step of a frame's stamps in nanoseconds from which on its clock has jumped; reordered messages step less."""
 _EQUAL = 1e-4
-"""Meters and entries of a rotation matrix within which two transforms are the same one."""
+"""Tolerance of equal transforms, in meters and in entries of the rotation matrix."""
 _DIFFERENT = 1e-3
-"""The same, beyond which two static transforms contradict each other."""
+"""Difference beyond which two static transforms contradict each other, in the same units."""
 
 
 @dataclass
 class _Edge:
-    """How a frame hangs on a parent: one transform for ever, or one per stamp in rising order.
+    """Edge from a frame to a parent: one static transform, or stamped transforms in ascending order.
 
     Attributes:
         parent: the parent frame.
-        source: topic that it was published on; empty for a calibration file.
-        static: parent_from_child for ever; None for a stamped one.
-        rigid: what all stamped ones have been so far; None once one of them differed.
-        stamps, moving: nanoseconds, and parent_from_child at each.
+        source: topic of the transforms; empty for a calibration file.
+        static: the static parent_from_child; None for stamped transforms.
+        rigid: the common value of all stamped transforms so far; None once one of them differed.
+        stamps, moving: nanoseconds, and parent_from_child at each of them.
     """
 
     parent: str
@@ -191,36 +191,36 @@ class _Edge:
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether the frame has been seen to move, or belongs to odometry."""
+        """Whether the frame has moved, or belongs to odometry."""
         return self.static is None and self.rigid is None
 
     @property
     def newest(self) -> Transform | None:
-        """parent_from_child as it was last published."""
+        """The newest parent_from_child."""
         return self.static or (self.moving[-1] if self.moving else self.rigid)
 
 
 _Steps = tuple[tuple[str, _Edge], ...]
-"""(child, its edge) of each step from a frame up to one of its ancestors."""
+"""(child, its edge) for each step from a frame up to one of its ancestors."""
 
 
 class TransformTree:
-    """Which frame sits where, and when.
+    """Time-dependent tree of the transforms between frames.
 
-    Live it is fed from /tf and /tf_static, offline from a bag, without TF from a calibration file. Safe to write in one
-    thread and read in another.
+    Its sources are /tf and /tf_static, live or from a bag, and a calibration file. Thread-safe: one writer, many
+    readers.
 
-    A stamped transform that has never changed is a rigid mounting that is published on /tf: it holds at any stamp. A
-    transform to or from one of the `anchors` is a robot's motion, also while the robot stands still.
+    A stamped transform that has never changed counts as a rigid mounting published on /tf and holds at any stamp. A
+    transform to or from one of the `anchors` always counts as robot motion, even at standstill.
 
     Args:
         history: seconds of moving transforms that are kept.
-        tolerance: seconds by which a lookup may lie outside what is known; the nearest transform is used there.
-            Beyond it the lookup is refused: nothing is extrapolated.
-        capacity: most transforms kept per moving frame, whatever their rate.
+        tolerance: seconds by which a lookup may lie outside the known stamps; it returns the nearest transform. A
+            lookup farther outside raises an error: transforms are not extrapolated.
+        capacity: most transforms kept per moving frame, independent of their rate.
 
     Attributes:
-        anchors: names, without their prefix, of frames that the world stands still in (REP 105).
+        anchors: names, without prefix, of frames in which the world is static (REP 105).
     """
 
     def __init__(self, history: float = 10.0, tolerance: float = 0.1, capacity: int = 4096) -> None:
@@ -228,30 +228,30 @@ class TransformTree:
         self._history = int(history * NANOSECONDS)
         self._tolerance = int(tolerance * NANOSECONDS)
         self._capacity = capacity
-        self._edges: dict[str, list[_Edge]] = {}  # child → its edges, the one that counts first
+        self._edges: dict[str, list[_Edge]] = {}  # child → its edges, the valid one first
         self._conflicts: dict[str, tuple[str, Problem]] = {}  # child → topic, problem
         self._filed: dict[str, tuple[str, Transform]] = {}  # child → parent and transform of a calibration file
-        self._movers: set[tuple[str, str]] = set()  # (parent, child) that have been seen to move
+        self._movers: set[tuple[str, str]] = set()  # (parent, child) that have moved
         self._lock = Lock()
 
     def set(self, parent: str, child: str, transform: Transform, stamp: int | None = None, source: str = "") -> None:
-        """Learn that parent_from_child is `transform`.
+        """Add or update the transform parent_from_child.
 
-        A child that had another parent is moved to the new one, as TF does. Where two topics, or two publishers of one,
-        keep contradicting each other, both parents are kept and `conflicts` names them.
+        A child with another parent moves to the new one, as in TF. If two topics, or two publishers of one topic, keep
+        contradicting each other, both parents are kept and `conflicts` reports them.
 
-        A stamp that lies half a second before the frame's newest one is a clock that jumped back: everything that
-        moves is forgotten.
+        A stamp more than half a second before the edge's newest one is a backward clock jump: if the frame moves, all
+        moving transforms are removed.
 
         Args:
             parent: frame name; a leading slash is ignored.
-            child: frame name.
+            child: frame name; a leading slash is ignored.
             transform: parent_from_child.
-            stamp: nanoseconds at which it holds; None or 0 for always.
-            source: topic that it comes from; empty for a calibration file, which any topic overrides.
+            stamp: nanoseconds; None or 0 for a static transform.
+            source: topic of the transform; empty for a calibration file, which any topic overrides.
 
         Raises:
-            CalibrationError: an empty name, or the two frames would form a circle.
+            CalibrationError: a name is empty, or the frames would form a cycle.
         """
         parent, child = parent.lstrip("/"), child.lstrip("/")
         with self._lock:
@@ -265,15 +265,15 @@ class TransformTree:
                 self._insert(edge, child, transform, stamp)
 
     def lookup(self, target: str, source: str, stamp: int | None = None) -> Transform:
-        """target_from_source at a moment.
+        """target_from_source at a stamp.
 
         Args:
-            target: the frame to go to.
-            source: the frame to come from.
-            stamp: nanoseconds; None means the newest known. Frames that never move ignore it.
+            target: target frame.
+            source: source frame.
+            stamp: nanoseconds; None for the newest transform. Static and rigid transforms ignore it.
 
         Raises:
-            CalibrationError: a frame is unknown, the two are not connected, or the moment is not covered.
+            CalibrationError: a frame is unknown, the frames are not connected, or the stamp is not covered.
         """
         target, source = target.lstrip("/"), source.lstrip("/")
         if target == source:
@@ -291,24 +291,25 @@ class TransformTree:
         return root_from_target.inverse() @ root_from_source
 
     def lookup_full(self, target: str, target_stamp: int, source: str, source_stamp: int, fixed: str) -> Transform:
-        """target_from_source between two moments: where what source saw then is for target now.
+        """target_from_source between two stamps, through a fixed frame.
 
-        As tf2's `lookup_transform_full`: what stands still in `fixed` is carried from one moment to the other.
+        As tf2's `lookup_transform_full`: points that are static in `fixed` move from source at `source_stamp` to target
+        at `target_stamp`.
 
         Args:
-            target: the frame to go to.
-            target_stamp: nanoseconds at which target is meant.
-            source: the frame to come from.
-            source_stamp: nanoseconds at which source is meant.
-            fixed: a frame that the world stands still in, such as `odom` (REP 105).
+            target: target frame.
+            target_stamp: nanoseconds for the target frame.
+            source: source frame.
+            source_stamp: nanoseconds for the source frame.
+            fixed: a frame in which the world is static, such as `odom` (REP 105).
 
         Raises:
-            CalibrationError: as for `lookup`, at either moment.
+            CalibrationError: as for `lookup`, at either stamp.
         """
         return self.lookup(target, fixed, target_stamp) @ self.lookup(fixed, source, source_stamp)
 
     def is_dynamic(self, target: str, source: str) -> bool:
-        """Whether the two frames are connected, and move against each other."""
+        """Whether two frames are connected and move against each other."""
         target, source = target.lstrip("/"), source.lstrip("/")
         with self._lock:
             up, down = self._ancestors(target), self._ancestors(source)
@@ -316,12 +317,12 @@ class TransformTree:
             return common is not None and any(edge.is_dynamic for _, edge in (*up[common], *down[common]))
 
     def clear_moving(self) -> None:
-        """Forget every transform that moves, as after a clock that jumped; static and rigid ones stay."""
+        """Remove all moving transforms, for example after a clock jump; static and rigid ones stay."""
         with self._lock:
             self._forget_moving()
 
     def forget(self, source: str) -> None:
-        """Forget every transform that came from a topic; those of a calibration file that it overrode hold again."""
+        """Remove all transforms of a topic; restore those of a calibration file that it overrode."""
         with self._lock:
             for child, edges in list(self._edges.items()):
                 edges[:] = [edge for edge in edges if edge.source != source]
@@ -331,7 +332,7 @@ class TransformTree:
                     self._edges[child] = [_Edge(parent, static=transform)]
 
     def clock_jumped_to(self, now: int) -> None:
-        """Forget every transform that moves, if some of them are from before a clock jumped back.
+        """Remove all moving transforms if any of them predates a backward clock jump.
 
         Args:
             now: nanoseconds of the clock after the jump.
@@ -341,7 +342,7 @@ class TransformTree:
                 self._forget_moving()
 
     def conflicts(self, frames: Iterable[str]) -> dict[str, Problem]:
-        """Topic → contradiction between the transforms that some frames, or their ancestors, hang by."""
+        """Topic → contradiction between the transforms of some frames or their ancestors."""
         with self._lock:
             if not self._conflicts:
                 return {}
@@ -350,12 +351,12 @@ class TransformTree:
 
     @property
     def frames(self) -> tuple[str, ...]:
-        """Every frame named so far, sorted."""
+        """All frames of the tree, sorted."""
         with self._lock:
             return self._frames()
 
     def static_transforms(self) -> list[tuple[str, str, Transform]]:
-        """(parent, child, parent_from_child) of every frame that never moves, in the order they were learnt."""
+        """(parent, child, parent_from_child) of all static transforms, in the order of their first insertion."""
         with self._lock:
             pairs = [(child, edge) for child, edges in self._edges.items() for edge in edges]
             return [(edge.parent, child, edge.static) for child, edge in pairs if edge.static is not None]
@@ -374,7 +375,7 @@ class TransformTree:
             raise CalibrationError(f"making {parent!r} the parent of {child!r} closes a circle of frames.")
 
     def _edge(self, parent: str, child: str, static: bool, source: str) -> _Edge:
-        """The edge that a transform belongs to, put first among the child's unless it contradicts a better one."""
+        """Edge of a new transform; it becomes the child's first one unless it contradicts a valid edge."""
         edges = self._edges.setdefault(child, [])
         if source:
             edges[:] = [edge for edge in edges if edge.source]  # any topic overrides a calibration file
@@ -387,7 +388,7 @@ class TransformTree:
             self._conflicts.pop(child, None)
             return edge
         if child not in self._conflicts:
-            # Of two that are published with stamps the old one may have ended; it comes again where both go on.
+            # Of two stamped edges the old one may have ended; it is a conflict once the old one is published again.
             if static or any(other.static is not None for other in others) or (at is not None and edges[0] is not edge):
                 self._conflicts[child] = source, _two_parents(child, edge, others[0])
             else:
@@ -400,7 +401,7 @@ class TransformTree:
         return edge
 
     def _fix(self, edge: _Edge, child: str, transform: Transform) -> None:
-        """A transform for ever."""
+        """Make an edge static; report a contradiction with its earlier static transform."""
         if edge.source and edge.static is not None and not _same(edge.static, transform, _DIFFERENT):
             apart = np.linalg.norm(edge.static.translation - transform.translation)
             turn = edge.static.rotation.T @ transform.rotation
@@ -415,7 +416,7 @@ class TransformTree:
         edge.moving.clear()
 
     def _ancestors(self, frame: str) -> dict[str, _Steps]:
-        """Every frame above one, itself first and the nearest next → the steps up to it."""
+        """Ancestor → the steps up to it, nearest first, starting with the frame itself."""
         found: dict[str, _Steps] = {frame: ()}
         todo = [frame]
         for child in todo:
@@ -427,7 +428,7 @@ class TransformTree:
         return found
 
     def _compose_chain(self, steps: _Steps, stamp: int | None) -> Transform:
-        """ancestor_from_first for a chain of frames, each the child of the next."""
+        """ancestor_from_frame: the product of the transforms of a chain at a stamp."""
         result = Transform.identity()
         for child, edge in steps:
             result = self._at(child, edge, stamp) @ result
@@ -492,7 +493,7 @@ class TransformTree:
             self._tidy(child, edges)
 
     def _tidy(self, child: str, edges: list[_Edge]) -> None:
-        """After some of a child's edges went."""
+        """Clean up after the removal of some of a child's edges."""
         if len(edges) < 2:
             self._conflicts.pop(child, None)
         if not edges:
@@ -500,7 +501,7 @@ class TransformTree:
 
 
 def _bare(frame: str) -> str:
-    """A frame's name without the prefix of its robot."""
+    """Name of a frame without its robot's prefix."""
     return frame.rsplit("/", 1)[-1]
 
 

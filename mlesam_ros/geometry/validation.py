@@ -1,4 +1,4 @@
-"""Validation of lenses, mountings and whole calibration files: every fault, not the first."""
+"""Validation of camera models, mountings and calibration files; reports every fault, not only the first."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from mlesam_ros.strict_yaml import short_repr
 Floats = npt.NDArray[np.float64]
 
 _AHEAD = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
-"""body_from_optical of a camera that looks forward."""
+"""body_from_optical of a forward-facing camera."""
 _LIKE, _UNLIKE = 20.0, 45.0
-"""Degrees within which a rotation is taken for a mistake's, and from which on it is not a sensible mounting's."""
+"""Degrees: a rotation within the first of a common mistake is suspect, unless within the second of a sensible one."""
 _FAR = 20.0
-"""Meters. No sensor sits farther from the camera on a robot; in millimeters nearly every one does."""
+"""Largest plausible distance from the camera in meters; translations in millimeters nearly always exceed it."""
 
 
 def mounting_findings(camera: str, models: Mapping[str, CameraModel], tree: TransformTree) -> Iterator[Finding]:
-    """What is odd about where the sensors sit.
+    """Find implausible mountings of the sensors.
 
     Args:
         camera: frame of the label camera.
-        models: frame → its camera, as far as they are good.
-        tree: the transforms, as far as they are good.
+        models: frame → its camera model, the valid ones.
+        tree: the valid transforms.
     """
     sizes = {f"{frame} {model.width}x{model.height}": (model.width, model.height) for frame, model in models.items()}
     if len(set(sizes.values())) > 1:
@@ -63,7 +63,7 @@ def _disconnected(camera: str, frames: list[str], tree: TransformTree) -> Iterat
 
 
 def _rotated(camera: str, bodies: list[str], tree: TransformTree) -> Iterator[Finding]:
-    """A camera whose rotation against a body's or a LiDAR's frame is that of a mistake; the first such."""
+    """Report a camera rotated against a body or LiDAR frame as by a common mistake; only for the first such frame."""
     for body in bodies:
         if "optical" in body:
             continue
@@ -92,27 +92,27 @@ def _rotated(camera: str, bodies: list[str], tree: TransformTree) -> Iterator[Fi
 
 
 def _angle_error(turn: Floats, like: Floats) -> float:
-    """Degrees between a rotation and the nearest of another's, turned about the z axis of the frame it leads to.
+    """Smallest angle in degrees between two rotations, over all rotations of one about the z axis of its target frame.
 
-    The trace of Rz(a) M is (m00 + m11) cos a + (m10 - m01) sin a + m22, greatest where the two are in phase.
+    The trace of Rz(a) M is (m00 + m11) cos a + (m10 - m01) sin a + m22, with the maximum where both terms are in phase.
     """
     m = like @ turn.T
     trace = np.hypot(m[0, 0] + m[1, 1], m[1, 0] - m[0, 1]) + m[2, 2]
     return float(np.degrees(np.arccos(np.clip((trace - 1) / 2, -1.0, 1.0))))
 
 
-_SQUARE = 0.1  # fx and fy of nearly every sensor agree within this
-_CENTRAL = 0.15  # parts of the picture by which the principal point may be off its middle
+_SQUARE = 0.1  # largest relative difference of fx and fy for nearly all sensors
+_CENTRAL = 0.15  # largest distance of the principal point from the center, relative to the image side
 
 
 def validate_rig(fields: Any) -> list[Finding]:
-    """Everything that is to be said about a calibration.
+    """Find all faults of a calibration file.
 
     Args:
-        fields: what a file of the layout in `mlesam_ros.geometry.rig` holds, as `read_yaml` gives it.
+        fields: content of a file with the layout in `mlesam_ros.geometry.rig`, as returned by `read_yaml`.
 
     Returns:
-        errors, with which it does not load; warnings; notes; in the order of the file.
+        Errors, which prevent loading, warnings and notes, in the order of the file.
     """
     faults = key_faults(fields, KEYS, "calibration", ("camera", "cameras"))
     findings = [Finding.from_problem(ERROR, "file", fault) for fault in faults]
@@ -136,13 +136,13 @@ def validate_rig(fields: Any) -> list[Finding]:
 
 
 def picture_findings(fields: Any, frame: str | None, size: tuple[int, int], name: str) -> list[Finding]:
-    """Whether a picture is one of a camera's.
+    """Check that an image has the size of a camera.
 
     Args:
-        fields: as for `validate_rig`; a camera with errors of its own is passed over.
-        frame: the camera's; None for the label camera.
-        size: (height, width) of the picture.
-        name: of the picture.
+        fields: as for `validate_rig`.
+        frame: frame of the camera; None for the label camera.
+        size: (height, width) of the image.
+        name: name of the image.
     """
     frame = frame or str(fields["camera"])
     try:
@@ -170,7 +170,7 @@ def _camera_findings(frame: str, fields: Any, models: dict[str, CameraModel]) ->
 
 
 def _value_faults(fields: Mapping[str, Any]) -> Iterator[Problem]:
-    """What is wrong with the numbers of a camera, one by one."""
+    """Check the numbers of a camera; yield one problem per fault."""
     sides = [fields[key] for key in ("width", "height") if key in fields]
     whole = [isinstance(side, int) and side > 0 for side in sides]
     if not all(whole):
@@ -194,7 +194,7 @@ def _value_faults(fields: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _implausible(fields: Mapping[str, Any], camera: CameraModel) -> Iterator[tuple[str, str, str]]:
-    """(severity, message, remedy) of what loads but looks odd."""
+    """(severity, message, remedy) of values that load but are implausible."""
     k, width, height = camera_matrix(fields["K"]), int(fields["width"]), int(fields["height"])
     ratio = k[0, 0] / k[1, 1]
     if abs(ratio - 1) > _SQUARE:
@@ -271,7 +271,7 @@ def _quaternion_findings(subject: str, entry: Mapping[str, Any]) -> Iterator[Fin
         with np.errstate(over="ignore"):
             length = float(np.linalg.norm(np.asarray(entry.get("quaternion", (1,)), np.float64)))
     except (TypeError, ValueError):
-        return  # an error already
+        return  # reported as an error elsewhere
     if 1e-3 < abs(length - 1) <= 0.01:
         yield Finding(
             WARNING, subject, f"the quaternion's length is {length:.4f} and is made 1.", "Write it with more digits."
