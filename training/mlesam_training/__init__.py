@@ -1,1 +1,1 @@
-"""The offline trainer, imported as `mlesam_training`. Start reading at train.py, then loop.py."""
+"""Offline trainer. Entry points: `train_run.train` and `trainer.run`."""

@@ -1,4 +1,4 @@
-"""Activation checkpointing, and attention kernels for training on a CPU."""
+"""Activation checkpointing of backbone blocks, and attention for training on a CPU."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mlesam_ros.model.lora import LoRALinear
 
 
 class CpuAttention(TorchFunctionMode):
-    """Within it `F.scaled_dot_product_attention` without mask and dropout is softmax(q kᵀ / √d) v, written out."""
+    """Context in which `F.scaled_dot_product_attention` without mask and dropout computes softmax(q kᵀ / √d) v."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Stand in for that one function."""
+        """Replace this function; call all others unchanged."""
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention and not any(kwargs.values()):
             return _attend(*args)
@@ -27,9 +27,9 @@ class CpuAttention(TorchFunctionMode):
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """(..., L, d), (..., S, d) and (..., S, e) to (..., L, e)."""
+    """Attention of (..., L, d), (..., S, d) and (..., S, e), with result (..., L, e)."""
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-    with torch.autocast("cpu", enabled=False):  # which would write float32; the kernel itself adds up in float32 anyhow
+    with torch.autocast("cpu", enabled=False):  # autocast would output float32; the kernel accumulates in float32
         shares = scores.softmax(-1)
     return shares @ value
 
@@ -39,10 +39,10 @@ CHECKPOINTING = (NONE, BLOCKS)
 
 
 def checkpoint_blocks(blocks: Iterable[nn.Module]) -> None:
-    """Make the blocks of a backbone work that way whenever gradients are asked for; in inference nothing changes.
+    """Enable activation checkpointing of backbone blocks while gradients are enabled; inference is unchanged.
 
     Args:
-        blocks: of Hiera or ViT, with or without experts; changed in place.
+        blocks: blocks of Hiera or ViT, with or without experts; changed in place.
     """
     for block in blocks:
         layers = [layer for layer in block.modules() if isinstance(layer, LoRALinear)]
@@ -50,7 +50,7 @@ def checkpoint_blocks(blocks: Iterable[nn.Module]) -> None:
 
 
 class _Block:
-    """A block's forward pass."""
+    """Checkpointed forward pass of a block."""
 
     def __init__(self, forward: Callable[[Tensor], Tensor], layers: list[LoRALinear]) -> None:
         self._forward = forward
@@ -64,7 +64,7 @@ class _Block:
         return result
 
     def _as_now(self, x: Tensor) -> AbstractContextManager[None]:
-        """The second pass comes when the experts are no longer active and the modes of the first one have ended."""
+        """Context that restores the active experts and the attention mode for recomputation in the backward pass."""
         active = [(layer, layer.a, layer.b) for layer in self._layers]
 
         @contextmanager
@@ -80,7 +80,7 @@ class _Block:
 
 
 def _attention(x: Tensor) -> AbstractContextManager[Any]:
-    """The same in both passes, whatever stands around the first one."""
+    """Attention mode by device, identical in the forward pass and the recomputation."""
     return CpuAttention() if x.device.type == "cpu" else nullcontext()
 
 

@@ -1,8 +1,8 @@
-"""Augmentation that leaves encoded pictures physically sensible.
+"""Physically plausible augmentation of encoded images.
 
-Mirroring holds for every encoding we have (none knows left from right). A magnified crop is what a longer lens would
-see: ranges and heights stay, pixels grow. Values that are measurements are copied, never blended, so that a sparse
-return does not smear into its empty neighbors. Only the camera's picture is interpolated and changes its colors.
+Horizontal flips are valid for every encoding, as none depends on left and right. A magnified crop matches a longer
+focal length: ranges and heights are unchanged. Measured values are resampled by nearest neighbor, so that a sparse
+return does not blend into its empty neighbors. Only the camera image is interpolated bilinearly and changes its colors.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ SPARSE = (LIDAR, EVENT)
 
 
 class Augment:
-    """Varies a batch; the same generator state gives the same result."""
+    """Augments a batch, reproducibly for a given generator state."""
 
     def __init__(self, options: Augmentation, camera_statistics: tuple[Tensor, Tensor]) -> None:
-        """Remember how much to vary, and the (3,) mean and deviation that the camera's encoder normalized with."""
+        """Set the options, and the (3,) mean and standard deviation of the camera normalization."""
         self.options = options
         self.mean, self.std = (torch.as_tensor(s, dtype=torch.float32).view(3, 1, 1) for s in camera_statistics)
 
     def __call__(self, images: Images, labels: Tensor, generator: torch.Generator) -> tuple[Images, Tensor]:
-        """Vary every sample of a batch on its own, all its modalities alike.
+        """Augment every sample of a batch independently, with the same geometry for all its modalities.
 
         Args:
             images: modality → (B, 3, H, W) float32 normalized.
             labels: (B, H, W) uint8.
-            generator: where the chance comes from.
+            generator: source of randomness.
 
         Returns:
             New tensors of the same shapes.
@@ -64,7 +64,7 @@ class Augment:
         return out, cut(labels[b : b + 1], "nearest")[0]
 
     def _recolor(self, picture: Tensor, generator: torch.Generator) -> Tensor:
-        """Brightness, contrast and saturation of a normalized (3, H, W) picture, each by its own factor."""
+        """Scale brightness, contrast and saturation of a normalized (3, H, W) image by a random factor each."""
         if not self.options.jitter:
             return picture
         change = 2 * torch.rand(3, generator=generator) - 1
@@ -76,6 +76,6 @@ class Augment:
 
 
 def random_drop(picture: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Drop a share of the pixels of a (3, H, W) sparse picture, as dust and rain do to returns."""
+    """Drop a share of the pixels of a (3, H, W) sparse image, as dust and rain drop returns."""
     keep = torch.rand(picture.shape[-2:], generator=generator) >= share
     return picture * keep

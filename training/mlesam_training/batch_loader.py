@@ -1,4 +1,4 @@
-"""Load batches in background threads, with seeded randomness per sample."""
+"""Batch loading in background threads, with a seeded generator per sample."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from mlesam_training.datasets.labelled_dataset import LabeledDataset
 from mlesam_training.distributed import local_slice, world_size
 from mlesam_training.recipe import Recipe
 
-_PLACES = 65_537  # places in a batch, plus one for the step as a whole
+_PLACES = 65_537  # largest batch, plus one for the step itself
 
 
 def sample_generator(seed: int, step: int, place: int | None = None) -> torch.Generator:
-    """A fresh generator of a step as a whole, or of the sample at a place of its batch."""
+    """Create the generator of a step or, with `place`, of one sample of its batch."""
     number = (seed * 1_000_003 + step) * _PLACES + (0 if place is None else 1 + place)
     return torch.Generator().manual_seed(number % 2**63)
 
 
 class SeededDropout2d(TorchFunctionMode):
-    """Within it 2-D dropout draws every sample's channels from that sample's generator."""
+    """Context in which `F.dropout2d` draws the channels of each sample from the generator of that sample."""
 
     def __init__(self, generators: Sequence[torch.Generator]) -> None:
-        """One generator per sample of the batch."""
+        """Set one generator per sample of the batch."""
         super().__init__()
         self._generators = generators
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Stand in for `F.dropout2d`."""
+        """Replace `F.dropout2d`."""
         if func is F.dropout2d:
             return self._drop(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
@@ -51,23 +51,23 @@ class SeededDropout2d(TorchFunctionMode):
 
 Images = dict[str, Tensor]
 Augmentation = Callable[[Images, Tensor, torch.Generator], tuple[Images, Tensor]]
-"""Takes (B, 3, H, W) pictures by modality and (B, H, W) labels; gives others of one size."""
+"""Takes (B, 3, H, W) images by modality and (B, H, W) labels; returns augmented ones of a common size."""
 ModalityPlan = Callable[[torch.Generator, Sequence[torch.Generator]], Sequence[tuple[Modality, ...]]]
-"""Takes the chance of a step and of each of its samples; gives the modalities that each sample shall hold."""
+"""Takes the generators of a step and of each of its samples; returns the modalities of each sample."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What is trained on at once: all of a step, or one of the parts that it is cut into.
+    """The samples of one forward pass: a whole step or one accumulated part of it.
 
     Attributes:
-        step: it belongs to.
-        rows: of the data set.
+        step: number of the step.
+        rows: rows of the data set.
         samples: per row, modality → (3, H, W) float32.
-        labels: (B, h, w) uint8, every n-th row and column of the pictures' pixels, n being the recipe's `label_stride`.
-        generators: one per sample, for what the model leaves to chance.
-        first: row and column of the first label, drawn for every step: none is left out for good, or has a say in where
-            edges lie.
+        labels: (B, h, w) uint8, every n-th row and column of the image pixels, n being the recipe's `label_stride`.
+        generators: one per sample, for the dropout of the model.
+        first: row and column of the first label, drawn per step, so that all pixels are used over time without a
+            constant offset.
     """
 
     step: int
@@ -78,20 +78,21 @@ class Batch:
     first: tuple[int, int] = (0, 0)
 
     def stacked(self) -> Images:
-        """Modality → (B, 3, H, W), where all samples hold the same modalities."""
+        """Modality → (B, 3, H, W). Requires the same modalities in all samples."""
         return {name: torch.stack([sample[name] for sample in self.samples]) for name in self.samples[0]}
 
 
 class BatchLoader:
-    """Makes this process' share of every batch."""
+    """Loads the share of this process in every batch."""
 
     def __init__(
         self, recipe: Recipe, dataset: LabeledDataset, vary: Augmentation, plan: ModalityPlan, device: torch.device
     ) -> None:
-        """Remember what to make batches of.
+        """Set the data set, augmentation and modality plan.
 
         Raises:
-            ConfigError: the batch has fewer moments than there are processes, or than the data set.
+            ConfigError: a part of the batch has fewer samples than there are processes, or the data set has fewer rows
+                than the batch.
         """
         self._recipe, self._dataset, self._vary, self._plan, self._device = recipe, dataset, vary, plan, device
         part = recipe.batch // recipe.accumulate
@@ -104,7 +105,7 @@ class BatchLoader:
             raise ConfigError(f"batch is {recipe.batch}, but the data set has {len(dataset)} moments.", "Take fewer.")
 
     def steps(self, first: int) -> Iterator[list[Batch]]:
-        """The batches of every step from `first` to the last, prepared by `recipe.workers` threads if there are any."""
+        """Yield the batches of every step from `first` to the last, loaded by `recipe.workers` threads if any."""
         numbers = range(first, self._recipe.steps)
         if not self._recipe.workers:
             yield from map(self.step, numbers)
@@ -122,7 +123,7 @@ class BatchLoader:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def step(self, step: int) -> list[Batch]:
-        """The parts of one step's batch."""
+        """Load the parts of the batch of one step."""
         recipe = self._recipe
         rows = epoch_rows(recipe.seed, len(self._dataset), recipe.batch, step)
         chances = [sample_generator(recipe.seed, step, place) for place in range(recipe.batch)]
@@ -139,7 +140,7 @@ class BatchLoader:
     ) -> Batch:  # fmt: skip
         found: dict[int, tuple[Images, Tensor]] = {}
         for names in dict.fromkeys(plan[place] for place in places):
-            alike = [place for place in places if plan[place] == names]  # read together: files decode side by side
+            alike = [place for place in places if plan[place] == names]  # one read, so that files decode in parallel
             images, labels = self._dataset.batch([rows[place] for place in alike], names)
             for b, place in enumerate(alike):
                 one = {name: picture[b : b + 1] for name, picture in images.items()}
@@ -159,7 +160,7 @@ class BatchLoader:
 
 
 def epoch_rows(seed: int, count: int, batch: int, step: int) -> list[int]:
-    """The rows of a step: every epoch is one random order of all, its incomplete last batch left out."""
+    """Rows of a step. Every epoch is one random permutation of all rows without its incomplete last batch."""
     epoch, place = divmod(step, count // batch)
     order = torch.randperm(count, generator=sample_generator(seed + 1, epoch))
     return order[place * batch : (place + 1) * batch].tolist()

@@ -1,8 +1,8 @@
-"""The published recipes' augmentation, for pictures that are larger than what the network sees.
+"""Augmentation of the published recipes, for images larger than the input size of the network.
 
-As in the loaders of DELIVER and MCubeS (jamycheung/DELIVER, semseg/augmentations_mm.py and semseg/datasets/mcubes.py),
-which the papers on those sets share; but no crop begins a pixel beyond the picture, and every blur is 3x3. Data sets
-say which modalities are measurements: those are copied, never blended.
+Follows the loaders of DELIVER and MCubeS, which the papers on those data sets share (jamycheung/DELIVER,
+semseg/augmentations_mm.py and semseg/datasets/mcubes.py), with two differences: no crop begins one pixel outside the
+image, and every blur kernel is 3x3. Modalities that a data set lists as sparse are resampled by nearest neighbor.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _GRAY = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class CropRecipe:
-    """How samples are varied and cut.
+    """Options of `RandomCrops`.
 
     Attributes:
-        crop: height and width of what the network sees in training.
-        scales: smallest and largest scale; at 1 a picture has the size at which it is evaluated, see `full_size`.
-        flip: probability of a mirrored sample.
-        jitter: probability that the camera's brightness, contrast and saturation change, each by 0.5 … 1.5.
-        blur: probability of a blurred picture.
-        blurred: modalities that are blurred.
-        sigma: of the blur in pixels; None for one drawn from 0 … 1.
+        crop: height and width of the crop, the input size of the network in training.
+        scales: smallest and largest scale; at 1 an image has its evaluation size, see `full_size`.
+        flip: probability of a horizontal flip.
+        jitter: probability of color jitter: brightness, contrast and saturation of the camera, each by 0.5 … 1.5.
+        blur: probability of a blur.
+        blurred: modalities to blur.
+        sigma: standard deviation of the blur in pixels; None for a random value in 0 … 1.
     """
 
     crop: int
@@ -47,12 +47,12 @@ class CropRecipe:
 
 
 def full_size(shape: torch.Size | tuple[int, ...], image_size: int, square: bool) -> tuple[int, int]:
-    """(h, w) to which a whole picture is brought, with `image_size` the long side of what the network reads of it.
+    """(h, w) to which a full image is resized, so that the long side of the network input is `image_size`.
 
     Args:
-        shape: (…, H, W) of the picture.
+        shape: (…, H, W) of the image.
         image_size: of the model, see `MLESAMConfig`.
-        square: the network reads a square from the center, see `LabeledDataset`: its side is the picture's short side.
+        square: the network input is a center square, see `LabeledDataset`; its side is the short side of the image.
     """
     height, width = shape[-2], shape[-1]
     if not square:
@@ -61,25 +61,25 @@ def full_size(shape: torch.Size | tuple[int, ...], image_size: int, square: bool
 
 
 class RandomCrops:
-    """Varies a batch of large pictures; the same generator state gives the same result."""
+    """Augments and crops a batch of large images, reproducibly for a given generator state."""
 
     def __init__(self, recipe: CropRecipe, dataset: LabeledDataset, image_size: int) -> None:
-        """Remember how much to vary, what the data set says of its modalities, and the model's `image_size`."""
+        """Set the options, the modality properties of the data set, and the model's `image_size`."""
         self.recipe, self._image_size, self._square = recipe, image_size, dataset.square
         self._sparse, self._blanks = dataset.sparse, dict(dataset.blanks)
         mean, std = dataset.statistics.get(CAMERA, ((0.0,) * 3, (1.0,) * 3))
         self._mean, self._std = (torch.tensor(s).view(3, 1, 1) for s in (mean, std))
 
     def __call__(self, images: Images, labels: Tensor, generator: torch.Generator) -> tuple[Images, Tensor]:
-        """Vary every sample of a batch on its own, all its modalities alike.
+        """Augment every sample of a batch independently, with the same geometry for all its modalities.
 
         Args:
             images: modality → (B, 3, H, W) float32 normalized.
             labels: (B, H, W) uint8.
-            generator: where the chance comes from.
+            generator: source of randomness.
 
         Returns:
-            modality → (B, 3, crop, crop), and (B, crop, crop); beyond the picture blank and unlabeled.
+            Modality → (B, 3, crop, crop), and labels (B, crop, crop). Padding is blank and unlabeled.
         """
         samples = [self._sample({m: p[b] for m, p in images.items()}, labels[b], generator) for b in range(len(labels))]
         varied = {name: torch.stack([sample[name] for sample, _ in samples]) for name in images}
@@ -111,7 +111,7 @@ class RandomCrops:
         return torch.stack([_padded(channel, crop, value) for channel, value in zip(part, blank, strict=True)])
 
     def _recolored(self, picture: Tensor, draw: list[float]) -> Tensor:
-        """Brightness, then contrast about the mean gray, then saturation, each clipped to 0 … 1."""
+        """Change brightness, then contrast about the mean gray, then saturation, each clipped to 0 … 1."""
         brightness, contrast, saturation = (0.5 + d for d in draw)
         colors = ((picture * self._std + self._mean) * brightness).clamp(0, 1)
         weights = torch.tensor(_GRAY).view(3, 1, 1)
@@ -122,14 +122,14 @@ class RandomCrops:
 
 
 class ResizeForEval:
-    """Brings whole pictures to the size at which they are evaluated, with nothing left to chance."""
+    """Resizes full images to their evaluation size, without randomness."""
 
     def __init__(self, dataset: LabeledDataset, image_size: int) -> None:
-        """Remember which of the data set's modalities are measurements, and the model's `image_size`."""
+        """Set the sparse modalities of the data set, and the model's `image_size`."""
         self._sparse, self._square, self._image_size = dataset.sparse, dataset.square, image_size
 
     def __call__(self, images: Images, labels: Tensor) -> tuple[Images, Tensor]:
-        """(B, 3, H, W) pictures and (B, H, W) labels, resized."""
+        """Resize (B, 3, H, W) images and (B, H, W) labels; crop the center square if the data set is `square`."""
         size = full_size(labels.shape, self._image_size, self._square)
         large = {m: resized(p, size, "nearest" if m in self._sparse else "bilinear") for m, p in images.items()}
         truth = resized(labels, size, "nearest")
@@ -140,7 +140,7 @@ class ResizeForEval:
 
 
 def resized(picture: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """(..., H, W) to (h, w): `nearest_pixels`, or `bilinear` without anti-aliasing as the published loaders have it."""
+    """Resize (..., H, W) to (h, w): `nearest` by `nearest_pixels`, else bilinear without anti-aliasing as published."""
     if picture.shape[-2:] == size:
         return picture
     if mode == "nearest":
@@ -156,12 +156,12 @@ def _times(size: tuple[int, int], factor: float) -> tuple[int, int]:
 
 
 def _padded(picture: Tensor, side: int, value: float) -> Tensor:
-    """(h, w) filled up to (side, side) on the right and below."""
+    """Pad (h, w) to (side, side) at the right and bottom."""
     return F.pad(picture, (0, side - picture.shape[1], 0, side - picture.shape[0]), value=value)
 
 
 def _blurred(picture: Tensor, sigma: float) -> Tensor:
-    """A 3x3 Gaussian over (3, H, W), the edges repeated."""
+    """Blur (3, H, W) with a 3x3 Gaussian and replicated edges."""
     if sigma <= 0:
         return picture
     side = torch.exp(torch.tensor(-0.5 / sigma**2))

@@ -1,4 +1,4 @@
-"""Open the data of a recipe as training and held-out splits."""
+"""Opening of the data of a recipe as training and held-out splits."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from mlesam_training.street_dataset import Report, prepare
 
 @dataclass(frozen=True)
 class DataSplits:
-    """Data for a run.
+    """Data of a run.
 
     Attributes:
-        train, held_out: the rows; no row of one is in the other.
+        train, held_out: disjoint splits.
         vary: augmentation.
-        fit: brings held-out pictures to the network's size; None where they have it.
-        words: what the held-out rows are, for who reads the figures.
+        fit: resizes held-out images to the network's input size; None if they already have it.
+        words: description of the held-out rows, for the reported scores.
     """
 
     train: LabeledDataset
@@ -47,16 +47,16 @@ class DataSplits:
 
 
 def open_source(recipe: Recipe, config: MLESAMConfig) -> DataSplits:
-    """Render or encode what is missing, and open it. Of many processes the first does so, the others wait.
+    """Render or encode missing rows and open the data. Only the first process does so; the others wait.
 
     Args:
-        recipe: of a street or of bags.
-        config: of the model, whose encoders make the pictures.
+        recipe: recipe with simulated streets or bags.
+        config: model configuration, which names the preprocessors.
 
     Raises:
-        BagError: a bag that cannot be read.
-        DatasetError: the folder holds something else, or a bag has no labels.
-        LabelError: a label outside the space.
+        BagError: a bag cannot be read.
+        DatasetError: the folder holds other data, or a bag has no labels.
+        LabelError: a label outside the label space.
     """
     if is_first():
         what = "rendering streets" if isinstance(recipe.data, Data) else "encoding bags"
@@ -75,15 +75,15 @@ def open_source(recipe: Recipe, config: MLESAMConfig) -> DataSplits:
 
 
 def open_published(data: PublishedData, model: dict[str, Any]) -> DataSplits:
-    """Both splits of a published set; every file is there.
+    """Open both splits of a published data set and check that every file exists.
 
     Args:
-        data: which.
-        model: the recipe's; its modalities are read, or where it says nothing those of the set.
+        data: data set and splits.
+        model: model section of the recipe; its modalities are read, or those of the data set if it names none.
 
     Raises:
-        ConfigError: no folder is named, or an option or modality that the set does not have.
-        DatasetError: a file is not where the layout puts it.
+        ConfigError: the root folder is missing, or the data set has no such option or modality.
+        DatasetError: a file of the expected layout is missing.
     """
     if not data.root:
         raise ConfigError(f"the recipe does not say where {data.kind} lies.", "Give its folder as --data.")
@@ -100,15 +100,15 @@ def open_published(data: PublishedData, model: dict[str, Any]) -> DataSplits:
 
 
 def verify_files(source: DataSplits, one_size: bool) -> None:
-    """Look at every file of a published set once: what would stop the run at some row is known before its first step.
+    """Check every file of a published data set, so that a damaged file fails before the first step.
 
     Args:
-        source: of a published set.
-        one_size: whether several rows are read at once, which must then have one size.
+        source: splits of a published data set.
+        one_size: whether all rows must have the same size, as for batches of several rows.
 
     Raises:
-        DatasetError: a file is damaged, or its picture has another size than the labels.
-        LabelError: a label outside the space.
+        DatasetError: a file is damaged, or its image differs in size from the labels.
+        LabelError: a label outside the label space.
     """
     with _progress("looking at every file") as report:
         for part, dataset in (("train", source.train), ("held_out", source.held_out)):
@@ -133,7 +133,7 @@ def _bag_options(data: BagData, part: str, config: MLESAMConfig) -> BagOptions:
 
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[str], Report]]:
-    """A progress bar per part, made when its first piece is done."""
+    """Context with one progress bar per split, created at its first report."""
     with ExitStack() as shown:
 
         def report(part: str) -> Report:

@@ -1,4 +1,7 @@
-"""Evaluate a checkpoint on a data set: every subset of modalities, and the EMM, RMM and NM protocols."""
+"""Evaluate a checkpoint on a data set: every subset of modalities, and the EMM, RMM and NM protocols.
+
+Includes the tables and the content of `evaluation.json`.
+"""
 
 from __future__ import annotations
 
@@ -34,18 +37,18 @@ from mlesam_training.trainer import autocast
 
 K = TypeVar("K", bound=Hashable)
 Predict = Callable[[dict[Modality, Tensor], Sequence[int]], Iterator[tuple[K, Tensor]]]
-"""Takes (B, 3, H, W) pictures by modality and their rows; gives (what was tried, (B, C, h, w) logits) for every try."""
+"""Takes (B, 3, H, W) images by modality and their rows; yields (case, (B, C, h, w) logits) for every case."""
 Fit = Callable[[dict[Modality, Tensor], Tensor], tuple[dict[Modality, Tensor], Tensor]]
-"""Brings whole pictures and their labels to the size that the network sees."""
+"""Resizes full images and their labels to the input size of the network."""
 
 
 @dataclass
 class Score:
-    """What was counted of one try.
+    """Confusion matrices of one evaluated case, such as a subset of the sensors.
 
     Attributes:
         whole: over all rows.
-        conditions: kind → name → over the rows of that condition, such as weather → fog.
+        conditions: kind → name, such as weather → fog → over the rows of that condition.
     """
 
     whole: Confusion
@@ -54,14 +57,14 @@ class Score:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """How an evaluation runs; of these only `precision` and `fit` change what comes out.
+    """Options of an evaluation. Only `precision` and `fit` affect the scores.
 
     Attributes:
-        batch: rows at a time.
+        batch: rows per batch.
         precision: `fp32` or `bf16` (autocast).
-        device: where the model is.
-        fit: None for pictures that are as the network sees them.
-        report: told (rows done, rows in all); of many processes' own shares.
+        device: device of the model.
+        fit: resizes images and labels; None for images that already have the input size of the network.
+        report: called with (batches done, batches in total) of this process.
     """
 
     batch: int = 8
@@ -77,14 +80,14 @@ def evaluate(
     """Compare predictions with the labels at the size of the labels.
 
     Args:
-        predict: gives logits for every one of `tries`.
-        dataset: rows that the model was not trained on.
-        modalities: that are read of every row.
-        tries: such as the subsets of the sensors.
+        predict: yields logits for every one of `tries`.
+        dataset: held-out rows.
+        modalities: modalities to read from every row.
+        tries: cases to evaluate, such as the subsets of the sensors.
         how: see `EvalConfig`.
 
     Returns:
-        try → what was counted, in the order of `tries`.
+        case → score, in the order of `tries`.
 
     Raises:
         DatasetError, LabelError: a row cannot be read.
@@ -109,7 +112,7 @@ def evaluate(
 
 
 def subset_predictor(model: MLESAM, chosen: Sequence[Subset]) -> Predict[Subset]:
-    """The any-modal protocol: only what is there runs. The encoder runs once for all subsets."""
+    """Predictor of the any-modal protocol. The encoder of the model runs once for all subsets."""
 
     def predict(images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Subset, Tensor]]:
         features = model.features(images)
@@ -120,7 +123,7 @@ def subset_predictor(model: MLESAM, chosen: Sequence[Subset]) -> Predict[Subset]
 
 
 def most_likely(logits: Tensor, size: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """(B, H, W) ids of the best class of (B, C, h, w) logits, interpolated bilinearly to the (H, W) of `size`."""
+    """(B, H, W) class ids: argmax of (B, C, h, w) logits, interpolated bilinearly to the (H, W) of `size`."""
     large = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
     return large.max(1).indices.to(torch.uint8).cpu().numpy()  # on a CPU six times as fast as argmax
 
@@ -155,17 +158,17 @@ def _add_up(score: Score, device: torch.device) -> None:
 
 
 FORMAT = 2
-"""Of `evaluation.json`."""
+"""Format version of `evaluation.json`."""
 Scores = Mapping[Subset, Score]
 
 
 def to_json(scores: Scores, space: LabelSpace, data: str) -> dict[str, Any]:
-    """Everything about the subsets; `docs/results.md` documents the keys. All scores are in percent.
+    """Scores of all subsets in percent, as plain JSON types; `docs/results.md` documents the keys.
 
     Args:
-        scores: subset → what was counted.
-        space: what the labels mean.
-        data: what it was measured on, in words.
+        scores: subset → score.
+        space: label space.
+        data: description of the held-out rows.
     """
     entries = [_entry(subset, score, space.names) for subset, score in scores.items()]
     out = {
@@ -181,7 +184,7 @@ def to_json(scores: Scores, space: LabelSpace, data: str) -> dict[str, Any]:
 
 
 def tables(scores: Scores, title: str) -> list[Table]:
-    """For the terminal, in percent: scores per subset of the sensors, and mIoU per condition where there are any."""
+    """Terminal tables in percent: scores per subset of the sensors, and mIoU per condition if there are any."""
     made, columns = [_rich(title, "sensors", _SCORES, _subset_rows(scores))], _columns(scores)
     if rows := _condition_rows(scores, columns):
         made.append(_rich("mIoU by condition", "condition", list(columns), rows))
@@ -189,7 +192,7 @@ def tables(scores: Scores, title: str) -> list[Table]:
 
 
 def robustness_table(summary: Mapping[str, Any]) -> Table:
-    """EMM, RMM and NM as the benchmark prints them: mIoU in percent."""
+    """Terminal table of EMM, RMM and NM in the layout of the benchmark: mIoU in percent."""
     made = Table(title="failing sensors, mIoU", title_justify="left")
     for heading in ("protocol", "average", *(f"E(p={p})" for p in summary["emm"]["expected"])):
         made.add_column(heading, justify="left" if heading == "protocol" else "right")
@@ -209,7 +212,7 @@ def _entry(subset: Subset, score: Score, names: Sequence[str]) -> dict[str, Any]
 
 
 def _summary(matrix: Confusion, names: Sequence[str]) -> dict[str, Any]:
-    """`miou` over the classes present in the truth; `miou_predicted` over those predicted somewhere as well."""
+    """Scores of a matrix: `miou` over the classes in the ground truth, `miou_predicted` also over predicted classes."""
     found = matrix.summary(names)
     return {"miou": found["miou_present"], "miou_predicted": found["miou"], **{
         key: found[key] for key in ("miou_all", "macc", "fwiou", "pixel_accuracy", "per_class")
@@ -239,7 +242,7 @@ def _values(matrix: Confusion) -> list[float]:
 
 
 def _condition_rows(scores: Scores, columns: Mapping[str, Subset]) -> list[list[str]]:
-    """Kinds of conditions of which only one occurs say nothing and have no row."""
+    """One row per condition. Kinds of conditions with a single value are left out."""
     kinds = next(iter(scores.values())).conditions
     names = [(kind, name) for kind, parts in kinds.items() if len(parts) > 1 for name in parts]
     return [
@@ -249,7 +252,7 @@ def _condition_rows(scores: Scores, columns: Mapping[str, Subset]) -> list[list[
 
 
 def _columns(scores: Scores) -> dict[str, Subset]:
-    """Heading → subset: all sensors, and one."""
+    """Heading → subset: all sensors, and each single sensor."""
     full = max(scores, key=len)
     out = {"all": full} if len(full) > 1 else {}
     out |= {name: (name,) for name in dict.fromkeys(m for subset in scores for m in subset)}
@@ -276,23 +279,23 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def robustness(model: MLESAM, dataset: LabeledDataset, how: EvalConfig) -> dict[Corruption, Score]:
-    """Try everything that the three protocols ask for.
+    """Evaluate every corruption of the EMM, RMM and NM protocols.
 
     Args:
-        model: in evaluation mode.
-        dataset: rows that the model was not trained on.
-        how: see `evaluate.EvalConfig`.
+        model: model in evaluation mode.
+        dataset: held-out rows.
+        how: see `EvalConfig`.
     """
     modalities = model.config.modalities
     return evaluate(damage_predictor(model), dataset, modalities, damages(modalities), how)
 
 
 def summary(scores: Mapping[Corruption, Score]) -> dict[str, Any]:
-    """The protocols' figures, mIoU in percent over the classes present in the truth.
+    """Results of the protocols: mIoU in percent over the classes in the ground truth.
 
     Returns:
-        `emm`, `rmm` and `nm` of `figures`; and `over_all_classes`: the same three over all of the label space with
-        absent classes as 0, as the published figures are.
+        `emm`, `rmm` and `nm` of `figures`; and `over_all_classes`: the same three over the whole label space with
+        absent classes as 0, as in the published figures.
     """
     sensors = max((damage.intact for damage in scores), key=len)
     present = figures({damage: score.whole.miou_present for damage, score in scores.items()}, sensors)
@@ -302,7 +305,7 @@ def summary(scores: Mapping[Corruption, Score]) -> dict[str, Any]:
 
 
 def damage_predictor(model: MLESAM) -> Predict[Corruption]:
-    """Random damage follows from the row."""
+    """Predictor of all corruptions. The row number seeds random damage."""
 
     def predict(images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Corruption, Tensor]]:
         for damage, features in damaged_features(model.features, images, rows, model.features(images)):
@@ -312,21 +315,21 @@ def damage_predictor(model: MLESAM) -> Predict[Corruption]:
 
 
 Track = Callable[[int], AbstractContextManager[Callable[[int, int], None]]]
-"""How many batches there are → within it, told (batches done, batches in all)."""
+"""Takes the number of batches; the context manager yields a callback (batches done, batches in total)."""
 
 
 @dataclass(frozen=True)
 class DatasetEvalConfig:
-    """What a checkpoint is measured on, and how.
+    """Data set and options of the evaluation of a checkpoint.
 
     Attributes:
         name: deliver, muses or mcubes.
-        root: the folder in which the set lies.
-        split: as the set calls it.
-        options: whatever else the set's class takes, such as weather or protocol.
-        robustness: whether missing, holed and noisy sensors are tried as well.
+        root: folder of the data set.
+        split: name of the split in the data set.
+        options: further arguments of the data set's class, such as weather or protocol.
+        robustness: whether to evaluate the EMM, RMM and NM protocols as well.
         device: `auto`, `cpu` or `cuda`.
-        precision: `fp32`, `bf16` (autocast), or `auto` for bf16 where the processor multiplies in it.
+        precision: `fp32`, `bf16` (autocast), or `auto` for bf16 if the hardware multiplies in bf16.
     """
 
     name: str
@@ -341,20 +344,22 @@ class DatasetEvalConfig:
 def evaluate_checkpoint(
     checkpoint: Path, base_weights: Path | None, exam: DatasetEvalConfig, track: Track
 ) -> tuple[dict[str, Any], list[Table]]:
-    """Score every subset of the checkpoint's sensors. Under `torchrun` the processes share the rows out, exactly.
+    """Score every subset of the checkpoint's sensors. Under `torchrun` the processes share the rows exactly.
+
+    Images are resized to the input size of the model.
 
     Args:
-        checkpoint: what `mlesam train` wrote.
-        base_weights: the frozen backbone that it was trained on; None for those that ship with this package.
-        exam: what to measure on.
-        track: shows how far it is.
+        checkpoint: file written by `mlesam train`.
+        base_weights: file of the frozen backbone of the checkpoint; None for the one shipped with this package.
+        exam: data set and options.
+        track: progress display.
 
     Returns:
-        the keys of `evaluation.json`, and the same as tables. Pictures are brought to the size of the model's.
+        The content of `evaluation.json`, and the same as tables.
 
     Raises:
-        CheckpointError: the files do not belong together, or the experts read other pictures than the set holds.
-        ConfigError, DatasetError, LabelError: see `open_dataset`; or a row that cannot be read.
+        CheckpointError: the files do not belong together, or the data set holds images from other preprocessors.
+        ConfigError, DatasetError, LabelError: see `open_dataset`; or a row cannot be read.
     """
     device = pick_device(exam.device)
     precision = pick_precision(exam.precision, str(device))
@@ -377,10 +382,12 @@ def evaluate_checkpoint(
 
 
 def refuse_other_pictures(config: MLESAMConfig, dataset: FileDataset) -> None:
-    """Hold what the experts were trained on against what the set holds; a difference would ruin masks silently.
+    """Check that the data set has the preprocessors, settings and statistics that the experts were trained with.
+
+    A difference would degrade the masks without an error.
 
     Raises:
-        CheckpointError: names modality, both encoders or both statistics, and what to do.
+        CheckpointError: names the modality, both values and the remedy.
     """
     for modality in config.modalities:
         ours, theirs = config.encoders.get(modality), dataset.encoders.get(modality)
@@ -407,5 +414,5 @@ def refuse_other_pictures(config: MLESAMConfig, dataset: FileDataset) -> None:
 
 
 def _settings(source: MLESAMConfig | FileDataset) -> dict[Modality, dict[str, Any]]:
-    """Modality → every setting of its encoder's images; a data set is made with the defaults."""
+    """Modality → every image setting of its preprocessor; data sets use the defaults."""
     return image_settings(make_preprocessors(source.encoders, getattr(source, "settings", {})))

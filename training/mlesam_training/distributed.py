@@ -1,8 +1,8 @@
-"""Many processes, one run: `torchrun` starts them, each trains on its share of every batch and evaluates its share.
+"""Data-parallel training and evaluation under `torchrun`: each process takes its share of every batch.
 
-Gradients are added up once per step in one message: the trained part is small beside the frozen one, so there is little
-to gain from sending it piece by piece, and no wrapper stands between the loop and the model. Without `torchrun` every
-function here does what it would do for one process.
+Gradients are summed once per step in a single all-reduce. The trainable part is small beside the frozen backbone, so
+bucketed communication gains little, and the model needs no DDP wrapper. Without `torchrun` all functions work as for
+one process.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from torch import Tensor
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.files import end_with_torchrun
 
-_PATIENCE = timedelta(hours=12)  # the first process renders while the others wait
+_PATIENCE = timedelta(hours=12)  # barrier timeout: the first process renders while the others wait
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """Rank of this process, from 0."""
     return dist.get_rank() if _many() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     return dist.get_world_size() if _many() else 1
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes; also before the processes have met, and after."""
+    """Whether this process has rank 0 and writes files; valid without a process group as well."""
     return rank() == 0 and int(os.environ.get("RANK", "0")) == 0
 
 
 def local_slice(count: int) -> range:
-    """This process' part of `count` things; parts differ by one at most."""
+    """Slice of `count` items for this process; sizes differ by at most one."""
     here, every = rank(), world_size()
     return range(count * here // every, count * (here + 1) // every)
 
 
 def barrier() -> None:
-    """Until all processes are here."""
+    """Wait for all processes."""
     if _many():
         dist.barrier()
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:
-    """The sum over all processes, without gradient."""
+    """Sum a tensor over all processes, without gradient."""
     value = value.detach().clone()
     if _many():
         dist.all_reduce(value)
@@ -58,7 +58,7 @@ def all_reduce_sum(value: Tensor) -> Tensor:
 
 
 def global_topk(values: Tensor, count: int) -> Tensor:
-    """The largest of all processes' values together, in descending order: (count,) or all that there are."""
+    """Largest values over all processes in descending order: (count,), or all values if there are fewer."""
     mine = values.flatten().topk(min(count, values.numel())).values
     if not _many():
         return mine
@@ -67,11 +67,11 @@ def global_topk(values: Tensor, count: int) -> Tensor:
     found = [torch.empty_like(padded) for _ in range(world_size())]
     dist.all_gather(found, padded)
     best = torch.cat(found).topk(count).values
-    return best[best != -torch.inf]  # NaN, which `topk` takes for the largest, stays
+    return best[best != -torch.inf]  # NaN, which `topk` ranks highest, is kept
 
 
 def all_reduce_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Replace every gradient by its sum over the processes; all must have used the same parameters."""
+    """Replace every gradient by its sum over the processes. Requires gradients of the same parameters in each."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not _many() or not gradients:
         return
@@ -84,13 +84,13 @@ def all_reduce_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The device of this process.
+    """Select the device of this process.
 
     Args:
-        wanted: `auto`, `cpu` or `cuda`; under `torchrun` every process of a machine gets a GPU of its own.
+        wanted: `auto`, `cpu` or `cuda`; under `torchrun` every process of a host gets its own GPU.
 
     Raises:
-        ConfigError: `cuda` is wanted and there is none for this process.
+        ConfigError: `cuda` is requested, but there is no GPU for this process.
     """
     local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if wanted == "cuda" and local >= there:
@@ -103,7 +103,7 @@ def pick_device(wanted: str) -> torch.device:
 
 @contextmanager
 def processes(device: torch.device) -> Iterator[None]:
-    """Join the other processes where `torchrun` started several, and leave them again."""
+    """Context with a process group if `torchrun` started several processes."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _many():
         yield
         return

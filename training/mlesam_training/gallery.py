@@ -1,6 +1,6 @@
-"""Masks of held-out moments for the eye: `python -m mlesam_training.gallery config/training/street.yaml OUT.png`.
+"""Image of masks on held-out samples: `python -m mlesam_training.gallery config/training/street.yaml OUT.png`.
 
-A row per weather: the camera's picture, the truth, then the masks of subsets of the sensors, each with its mIoU.
+One row per weather: camera image, ground truth, then the masks of subsets of the sensors, each with its mIoU.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ Rgb = npt.NDArray[np.uint8]
 
 
 def gallery(model: MLESAM, dataset: EncodedDataset, rows: Sequence[int]) -> Rgb:
-    """Draw some moments.
+    """Draw camera image, ground truth and masks of some rows.
 
     Args:
-        model: in evaluation mode.
-        dataset: that it was not trained on.
-        rows: of it.
+        model: model in evaluation mode.
+        dataset: held-out data.
+        rows: rows to draw.
 
     Returns:
         (rows × S, (2 + subsets) × S, 3) uint8 RGB.
@@ -54,7 +54,7 @@ def gallery(model: MLESAM, dataset: EncodedDataset, rows: Sequence[int]) -> Rgb:
 
 
 def one_of_each_weather(dataset: EncodedDataset) -> list[int]:
-    """The middle moment of each weather without a fault, or of the weather as a whole where all have one."""
+    """Middle row of each weather, among its rows without a fault if there are any."""
     weathers = sorted({c["weather"] for c in dataset.conditions})
     rows = []
     for weather in weathers:
@@ -79,7 +79,7 @@ def _row(model: MLESAM, dataset: EncodedDataset, row: int) -> Rgb:
 
 
 def _seen(dataset: EncodedDataset, picture: torch.Tensor) -> Rgb:
-    """The camera's picture from what the network reads of it."""
+    """Recover the camera image from the normalized network input."""
     mean, std = (np.asarray(part, np.float32)[:, None, None] for part in dataset.statistics[CAMERA])
     colors = np.clip((picture.numpy() * std + mean) * 255, 0, 255)
     return np.ascontiguousarray(colors.transpose(1, 2, 0).astype(np.uint8))

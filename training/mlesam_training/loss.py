@@ -1,4 +1,4 @@
-"""The loss: cross-entropy on the pixels that are still hard, for both heads."""
+"""The loss: cross-entropy with online hard example mining, summed over the heads."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mlesam_ros.labels import IGNORE
 from mlesam_training.distributed import all_reduce_sum, global_topk
 
 THRESHOLD = -math.log(0.7)
-"""A pixel is hard while its true class has a probability below 0.7."""
+"""A pixel is hard if the probability of its ground-truth class is below 0.7."""
 SHARE = 16
-"""At least one labeled pixel in so many counts, however easy they all are."""
+"""At least one in `SHARE` labeled pixels is selected, also if none is hard."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which pixels of a batch count, decided over all of its parts and all processes.
+    """Selected pixels of a batch, chosen over all of its parts and all processes.
 
     Attributes:
-        least: smallest loss that counts.
-        hard: whether that one itself is too easy.
-        weight: () float32, what the pixels that count weigh together; the loss is their sum over it.
+        least: threshold on the pixel loss.
+        hard: whether the threshold is exclusive (loss > least) or inclusive (loss >= least).
+        weight: () float32, total weight of the selected pixels, by which their weighted sum is divided.
     """
 
     least: Tensor
@@ -34,23 +34,23 @@ class Selection:
     weight: Tensor
 
     def counts(self, losses: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-        """(B, H, W) float32: what each pixel weighs, 0 for one that does not count."""
+        """(B, H, W) float32 weight of each pixel; 0 for a pixel that is not selected."""
         chosen = (losses > self.least if self.hard else losses >= self.least) & (labels != IGNORE)
         if weights is None:
             return chosen.float()
         return chosen.float() * weights.to(losses)[labels.long().clamp(max=len(weights) - 1)]
 
     def mean(self, losses: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-        """The part of the batch's loss that these pixels have."""
+        """Share of these pixels in the loss of the batch."""
         return (losses * self.counts(losses.detach(), labels, weights)).sum() / self.weight.clamp(min=1e-6)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Which pixels of a picture have labels: every n-th row and column.
+    """Labeled pixels of an image: every n-th row and column.
 
     Attributes:
-        size: (H, W) of the picture.
+        size: (H, W) of the image.
         stride: n.
         first: first row and column.
     """
@@ -64,9 +64,9 @@ def pixel_losses(logits: Tensor, labels: Tensor, grid: Grid | None = None) -> Te
     """Cross-entropy per pixel, 0 where unlabeled.
 
     Args:
-        logits: (B, C, h, w) of the whole picture; interpolated bilinearly at the centers of the labels' pixels.
+        logits: (B, C, h, w) of the whole image; interpolated bilinearly at the centers of the labeled pixels.
         labels: (B, H', W') integer ids; 255 is ignored.
-        grid: the pixels that they belong to; None for all of a picture of their size.
+        grid: pixels of the labels; None if the image has the size of the labels.
 
     Returns:
         (B, H', W') float32.
@@ -80,7 +80,7 @@ def pixel_losses(logits: Tensor, labels: Tensor, grid: Grid | None = None) -> Te
 
 
 def _interpolated(logits: Tensor, grid: Grid) -> Tensor:
-    """(B, C, h, w) at the pixels of a grid, without making the others: bilinear weights are a product of two."""
+    """Interpolate (B, C, h, w) bilinearly at the pixels of a grid only. Bilinear weights are separable."""
     rows, columns = (
         F.interpolate(torch.eye(have, device=logits.device)[None], size=want, mode="linear", align_corners=False)[0][
             :, first :: grid.stride
@@ -92,12 +92,12 @@ def _interpolated(logits: Tensor, grid: Grid) -> Tensor:
 
 
 def select(losses: Sequence[Tensor], labels: Sequence[Tensor], weights: Tensor | None = None) -> Selection:
-    """Choose the pixels that count.
+    """Select the hard pixels of a batch.
 
     Args:
-        losses: of every part of the batch that this process has, (B, H, W) without gradient.
-        labels: of every part, (B, H, W).
-        weights: (C,) factor per true class; None for all ones.
+        losses: per part of the batch in this process, (B, H, W) without gradient.
+        labels: per part, (B, H, W).
+        weights: (C,) factor per ground-truth class; None for all ones.
     """
     labeled = torch.cat([part[truth != IGNORE] for part, truth in zip(losses, labels, strict=True)])
     found, pixels = all_reduce_sum(
@@ -114,17 +114,17 @@ def select(losses: Sequence[Tensor], labels: Sequence[Tensor], weights: Tensor |
 def batch_loss(
     losses: Sequence[Tensor], labels: Tensor, weights: Tensor | None = None, chosen: Sequence[Selection] | None = None
 ) -> Tensor:
-    """Cross-entropy by online hard example mining, as DELIVER's trainers have it, summed over the heads.
+    """Cross-entropy with online hard example mining, as in DELIVER's trainers, summed over the heads.
 
-    Pixels whose cross-entropy exceeds -log 0.7 count; if these are fewer than a sixteenth of the labeled ones, the
-    hardest sixteenth does. The mean is over the pixels that count. Where several processes share a batch, both are
-    decided over all of it, and each process returns its part of the sum: what one process would return, split up.
+    Pixels with a cross-entropy above -log 0.7 are selected; if these are fewer than a sixteenth of the labeled pixels,
+    the hardest sixteenth is selected. The mean is over the selected pixels. If several processes share a batch,
+    selection and mean are over the whole batch, and each process returns its share of the sum.
 
     Args:
         losses: per head, (B, H, W) of `pixel_losses`.
         labels: (B, H, W) integer ids; 255 is ignored.
-        weights: (C,) factor per true class, applied after the hard pixels are chosen; None for all ones.
-        chosen: per head, what `select` chose over all parts of the batch; None for a batch in one part.
+        weights: (C,) factor per ground-truth class, applied after the selection; None for all ones.
+        chosen: per head, selection over all parts of the batch by `select`; None for a batch in one part.
 
     Returns:
         A scalar in float32; zero, with a gradient of zero, when no pixel is labeled.

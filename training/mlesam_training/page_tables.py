@@ -1,7 +1,7 @@
-"""The tables of docs/training.md: `python -m mlesam_training.page_tables` makes them from the files beside the weights.
+"""Generated tables of docs/training.md: `python -m mlesam_training.page_tables` rewrites them.
 
-The page holds `<!-- table:NAME -->` and `<!-- /table -->`; what lies between is one of `TABLES`, made of
-weights/evaluation.json or weights/ablation.json, as a run left them.
+The text between `<!-- table:NAME -->` and `<!-- /table -->` on the page is one of `TABLES`, made from
+weights/evaluation.json or weights/ablation.json as written by a run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def subset_table(evaluation: Json) -> str:
 
 
 def condition_table(evaluation: Json) -> str:
-    """What every weather and fault leaves, as mIoU of all sensors, all but one, and one."""
+    """Mean IoU per weather and fault with all sensors, all but one, and a single one."""
     shown = _shown(evaluation)
     kinds = shown["all"]["conditions"]
     rows = [
@@ -40,7 +40,7 @@ def condition_table(evaluation: Json) -> str:
 
 
 def class_table(evaluation: Json) -> str:
-    """IoU of every class that occurs, the best first."""
+    """IoU of every class in the ground truth, in descending order."""
     shown = _shown(evaluation)
     best = sorted(shown["all"]["per_class"].items(), key=lambda item: -(item[1] or 0))
     names = [name for name, iou in best if iou is not None]
@@ -48,7 +48,7 @@ def class_table(evaluation: Json) -> str:
 
 
 def protocol_table(evaluation: Json) -> str:
-    """Sensors that fail: left out, empty, full of holes or noisy. Averages, and what failure rates let expect."""
+    """Average and expected mIoU with failing sensors: left out, empty, with holes or noisy."""
     emm = evaluation["emm"]
     unknown = [None] * len(emm["expected"])
     rows: list[list[str | float | None]] = [
@@ -78,14 +78,14 @@ TABLES: dict[str, tuple[str, Callable[[Json], str]]] = {
     "protocols": ("evaluation.json", protocol_table),
     "ablation": ("ablation.json", ablation_table),
 }
-"""Name → the file that it is made of, and how."""
+"""Table name → source file, and function that formats it."""
 
 
 def filled(page: str, folder: Path) -> str:
-    """A page with its tables as the files in the folder have them.
+    """Fill the tables of a page from the files in a folder.
 
     Raises:
-        ConfigError: the page names a table that there is not, or its file is missing.
+        ConfigError: a table of the page is unknown, or its file is missing.
     """
 
     def block(match: re.Match[str]) -> str:
@@ -100,7 +100,7 @@ def filled(page: str, folder: Path) -> str:
 
 
 def _shown(evaluation: Json) -> dict[str, Json]:
-    """Heading → entry: all sensors, all but one, one."""
+    """Heading → entry: all sensors, all but one, and each single sensor."""
     entries = {frozenset(entry["sensors"]): entry for entry in evaluation["subsets"]}
     full = max(entries, key=len)
     names = sorted(full)
@@ -127,7 +127,7 @@ def _cell(value: str | float | None) -> str:
 
 
 def main() -> None:
-    """Rewrite the page of the checkout that this module lies in."""
+    """Rewrite the tables of docs/training.md."""
     page = Path(__file__).resolve().parents[2] / "docs" / "training.md"
     page.write_text(filled(page.read_text(encoding="utf-8"), resource_path("weights")), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Checks before the first step: memory, data, and one step on the largest batch."""
+"""Checks before the first step: memory estimate, data files, augmentation of a sample, evaluation of a batch."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from mlesam_training.stages import ExpertStage, PretrainStage
 from mlesam_training.trainer import autocast
 
 _WEIGHT, _TRAINED = 4, 16
-"""Bytes per frozen parameter; and per trained one, with its gradient and AdamW's two averages."""
+"""Bytes per frozen parameter, and per trained parameter with its gradient and the two moments of AdamW."""
 
 
 def estimate_training_memory(
     config: MLESAMConfig, side: int, moments: int, precision: str, checkpointing: str = NONE
 ) -> int:
-    """Bytes of one step of stage `experts`.
+    """Estimate the memory of one step of stage `experts` in bytes.
 
     Args:
-        config: of the model.
-        side: height and width in pixels of what the network sees.
-        moments: that are in memory at once.
+        config: model configuration.
+        side: height and width in pixels of the network input.
+        moments: samples in memory at a time.
         precision: `fp32` or `bf16`.
-        checkpointing: as in the recipe; of blocks that are done twice only the largest is there as a whole.
+        checkpointing: as in the recipe; of recomputed blocks only the largest counts in full.
     """
     with on_meta_device():
         model = MLESAM(config)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model.to_empty(device="cpu")  # autocast knows this device, not the one without numbers
+        model.to_empty(device="cpu")  # autocast supports the device cpu, not meta
         kept = {p.untyped_storage()._cdata: p.numel() * _cost(p) for p in (*model.parameters(), *model.buffers())}
         count = len(config.modalities)
         batch = torch.zeros(count * moments, 3, side, side)
@@ -65,19 +65,19 @@ def estimate_training_memory(
                     pyramid = {level: p.unflatten(0, (count, -1)) for level, p in model.encode(batch).items()}
                 output = model.heads(Features(config.modalities, pyramid))
             graph = [_loss(logits, labels) for logits in (output.logits, output.aux_logits) if logits is not None]
-        del graph  # what is kept stays alive until here, so that no two of them have one address
+        del graph  # alive until here, so that no two saved tensors share an address
     return sum(kept.values()) + largest.bytes
 
 
 class _Largest:
-    """What the most costly of some blocks keeps beyond what it reads."""
+    """Bytes of saved tensors of the largest checkpointed block, without its input."""
 
     def __init__(self, kept: Mapping[int, int], keep: Callable[[Tensor], Tensor]) -> None:
         self.bytes = 0
         self._kept, self._keep, self._graphs = kept, keep, []  # type: ignore[var-annotated]
 
     def run(self, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """The block on what it reads, which stays."""
+        """Run a block. Its input is kept."""
         inside: dict[int, int] = {}
 
         def keep(tensor: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class _Largest:
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             result = forward(x)
         self.bytes = max(self.bytes, sum(inside.values()))
-        self._graphs.append(result)  # alive, so that no two tensors have one address
+        self._graphs.append(result)  # alive, so that no two tensors share an address
         return result
 
 
@@ -104,7 +104,7 @@ def _loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class _Fused(torch.autograd.Function):
-    """Keeps what a fused kernel keeps: its inputs and its output."""
+    """Saves the tensors of a fused attention kernel: inputs and output."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class _Fused(torch.autograd.Function):
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Attention without the table of weights that it has on a CPU."""
+    """Replaces attention by `_Fused`, without the attention matrix of the CPU kernel."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:
@@ -126,16 +126,16 @@ _GIB = 2**30
 
 
 def preflight(recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSplits) -> None:
-    """Say what the run will take, look at every file, vary a sample, evaluate a batch.
+    """Print length and memory of the run, check every file, augment a sample, and evaluate a batch.
 
     Args:
-        recipe: its length in steps.
-        stage: its model is moved to the device.
-        source: pictures of any size.
+        recipe: recipe with its length in steps.
+        stage: stage to check; its model is moved to the device.
+        source: splits of a published data set.
 
     Raises:
         ConfigError: the GPU has too little memory for a step.
-        DatasetError, LabelError: see `source.verify_files`; or a row that cannot be read.
+        DatasetError, LabelError: see `data_config.verify_files`; or a row cannot be read.
     """
     device = pick_device(recipe.device)
     needed = needed_bytes(recipe, stage, source)
@@ -155,7 +155,7 @@ def preflight(recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSp
 
 
 def needed_bytes(recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSplits) -> int:
-    """Memory of a step in one process; 0 where it is not known, which is in stage `pretrain`."""
+    """Memory of a step in one process in bytes; 0 if unknown, such as in stage `pretrain`."""
     side = getattr(getattr(source.vary, "recipe", None), "crop", 0)
     if not side or not isinstance(stage, ExpertStage):
         return 0
@@ -164,7 +164,7 @@ def needed_bytes(recipe: Recipe, stage: PretrainStage | ExpertStage, source: Dat
 
 
 def summary(recipe: Recipe, source: DataSplits, needed: int) -> str:
-    """Length and memory of a run, in words."""
+    """Describe length and memory of a run in one line."""
     each = len(source.train) // recipe.batch
     length = (
         f"{len(source.train)} moments to train on, {each} steps of {recipe.batch} per epoch, {recipe.steps} steps; "
@@ -174,10 +174,10 @@ def summary(recipe: Recipe, source: DataSplits, needed: int) -> str:
 
 
 def check_gpu_memory(needed: int, there: int) -> None:
-    """Refuse a step for which the GPU is too small.
+    """Check that a step fits into the memory of the GPU.
 
     Raises:
-        ConfigError: with both sizes and the remedy.
+        ConfigError: names both sizes and the remedy.
     """
     if needed > there:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Training recipes: strict YAML to dataclasses."""
+"""Training recipes: dataclasses, their loading from strict YAML, and the comparison of two recipes."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from mlesam_training.crops import CropRecipe
 
 T = TypeVar("T")
 PathText = Annotated[str, expand_path]
-"""A text that is a path: expanded as a shell would; a relative one starts at the working directory."""
+"""A path, expanded as in a shell. A relative path starts at the working directory."""
 
 
 def check_choice(what: str, value: Any, accepted: Iterable[str]) -> None:
-    """Refuse a word that is not among the accepted ones.
+    """Check that a value is one of the accepted words.
 
     Raises:
-        ConfigError: with the nearest match, or all that are accepted.
+        ConfigError: the value is not accepted; names the nearest match, or all accepted words.
     """
     words = tuple(accepted)
     if value not in words:
@@ -42,15 +42,15 @@ def check_choice(what: str, value: Any, accepted: Iterable[str]) -> None:
 
 
 def from_mapping(kind: type[T], content: Any, where: str) -> T:
-    """A dataclass from a mapping, nested ones included.
+    """Build a dataclass, including nested dataclasses, from a mapping.
 
     Args:
-        kind: the dataclass.
-        content: what YAML made of the file.
-        where: where it came from, for the message.
+        kind: dataclass to build.
+        content: parsed YAML.
+        where: source of the mapping, for the error message.
 
     Raises:
-        ConfigError: a key or value that is not accepted, or one that is missing.
+        ConfigError: a key or value is not accepted, or a required key is missing.
     """
     if not isinstance(content, dict):
         raise ConfigError(f"{where} is {content!r}; it must be a mapping.")
@@ -65,7 +65,7 @@ def from_mapping(kind: type[T], content: Any, where: str) -> T:
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
-    """The value, if it is of the type; integers are taken for floats."""
+    """Convert a value to the annotated type. Integers are accepted as floats."""
     if is_dataclass(hint):
         return from_mapping(hint, value, where)  # type: ignore[arg-type]
     if get_origin(hint) is Annotated:
@@ -88,7 +88,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 
 def _meant(kinds: list[Any], value: Any, where: str) -> Any:
-    """Of several dataclasses the one among whose `kinds` the value's key `kind` is; the first where it says nothing."""
+    """Select the dataclass whose `kinds` contains the value of the key `kind`; the first one without that key."""
     if len(kinds) == 1 or not isinstance(value, dict) or "kind" not in value:
         return kinds[0]
     check_choice(f"{where}: kind", value["kind"], [word for kind in kinds for word in kind.kinds])
@@ -96,7 +96,7 @@ def _meant(kinds: list[Any], value: Any, where: str) -> Any:
 
 
 def _items(hints: tuple[Any, ...], values: Any, where: str) -> tuple[Any, ...]:
-    """A YAML list as a tuple of one type, or of as many as are named."""
+    """Convert a YAML list to a tuple, of one element type or of a fixed number of them."""
     if hints[-1] is Ellipsis:
         hints = hints[:1] * len(values)
     if len(values) != len(hints):
@@ -111,15 +111,14 @@ _SIDE = 32
 
 @dataclass(frozen=True)
 class PublishedData:
-    """A published set. Its modalities are the model's; encoders, statistics and label space are the set's own.
+    """A published data set. The model sets the modalities; the data set sets preprocessors, statistics and label space.
 
     Attributes:
         kind: deliver, muses or mcubes.
-        crops: how its pictures are varied; their size at scale 1 and in evaluation follows from the model's
-            `image_size`.
-        root: the folder in which it lies; `mlesam train --data`.
+        crops: augmentation; the image size at scale 1 and in evaluation follows from the model's `image_size`.
+        root: folder of the data set; `mlesam train --data`.
         train, held_out: two of its splits.
-        options: whatever else the set's class takes, such as weather, source or protocol.
+        options: further arguments of the data set's class, such as weather, source or protocol.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("deliver", "muses", "mcubes")
@@ -132,10 +131,10 @@ class PublishedData:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse a test on what was trained on, and crops that no network reads.
+        """Check that the splits differ and that the crops are valid.
 
         Raises:
-            ConfigError: names the value and what is accepted.
+            ConfigError: names the value and the accepted values.
         """
         if self.train == self.held_out:
             raise ConfigError(f"train and held_out are both {self.train}; a held-out split must be one never seen.")
@@ -148,19 +147,19 @@ class PublishedData:
 
 @dataclass(frozen=True)
 class BagData:
-    """Bags with a topic of true labels. See `datasets.bag.BagOptions`.
+    """Bags with a ground-truth label topic. See `datasets.labelled_bags.BagOptions`.
 
     Attributes:
         kind: bags.
-        folder: where the encoded arrays are kept.
-        train, held_out: bags, folders or files; none may be in both.
-        size: height and width of the encoded pictures and labels: what a node of that `image_size`, the longer of the
-            two, makes of the bags' camera.
+        folder: folder of the encoded arrays.
+        train, held_out: bags, as folders or files; no bag in both.
+        size: (height, width) of the encoded images and labels: the size that a node with `image_size` equal to the
+            longer side produces from the camera of the bags.
         space: name or file of the label space.
-        truth: topic of the labels, where the bags' names do not say enough.
+        truth: topic of the labels, if it does not follow from the topic names of the bags.
         params: parameter file of the node, which describes the sensors; relative to the recipe.
-        parameters: parameter → value, such as `lidar.offset: 0.05`, over those of the file.
-        node: full name of the node whose sections of the file count.
+        parameters: parameter → value, such as `lidar.offset: 0.05`; overrides the file.
+        node: fully qualified name of the node whose sections of the file apply.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("bags",)
@@ -177,10 +176,10 @@ class BagData:
     node: str = NODE
 
     def __post_init__(self) -> None:
-        """Refuse a test on what was trained on, and pictures that no network reads.
+        """Check that the bags of the two splits differ and that the size is valid.
 
         Raises:
-            ConfigError: names the value and what is accepted.
+            ConfigError: names the value and the accepted values.
         """
         for name in ("train", "held_out"):
             if not getattr(self, name):
@@ -194,18 +193,18 @@ class BagData:
             _check_side("size", side)
 
     def description(self) -> NodeParameters:
-        """The parameters of the sensors.
+        """Load the sensor parameters.
 
         Raises:
-            ConfigError: the file or a value is not accepted; as the node refuses it.
+            ConfigError: the file or a value is not accepted, by the rules of the node.
         """
         return load_parameters(self.params, (), self.node, self.parameters)
 
 
 def _real_paths(bag: str) -> list[str]:
-    """Paths without links of a bag and, where it is a folder, of its storage files."""
+    """Paths, with symbolic links resolved, of a bag and, if it is a folder, of its storage files."""
     paths = [Path(bag)]
-    with suppress(OSError):  # no folder, or one that is gone: its arrays may still be there
+    with suppress(OSError):  # a file, or a missing bag whose encoded arrays may still exist
         paths += [path for path in sorted(paths[0].iterdir()) if is_storage(path)]
     return [os.path.realpath(path) for path in paths]
 
@@ -226,12 +225,12 @@ def _check_side(name: str, side: int) -> None:
 
 @dataclass(frozen=True)
 class Split:
-    """A part of the street. See `conditions` for which street has which weather and fault.
+    """A split of the simulated streets. `street_dataset.street_conditions` assigns weather and fault to each street.
 
     Attributes:
-        first_seed: seed of the first street; they are numbered upwards from it.
-        streets: how many.
-        moments: moments taken from each, spread over its length.
+        first_seed: seed of the first street; the others follow in ascending order.
+        streets: number of streets.
+        moments: samples per street, spread evenly over its length.
         weathers: weather → share of the streets.
         faults: fault, or `none` → share of the streets of each weather.
     """
@@ -243,10 +242,10 @@ class Split:
     faults: dict[str, float] = field(default_factory=lambda: {NO_FAULT: 1.0})
 
     def __post_init__(self) -> None:
-        """Refuse what is no part of a street.
+        """Check the counts and shares.
 
         Raises:
-            ConfigError: names the value and what is accepted.
+            ConfigError: names the value and the accepted values.
         """
         for name, least in (("first_seed", 0), ("streets", 1), ("moments", 1)):
             if getattr(self, name) < least:
@@ -257,14 +256,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """What to render and where to keep it.
+    """Simulated streets to render, and the folder of the result.
 
     Attributes:
-        folder: of the rendered arrays; relative to the working directory.
-        size: height and width in pixels of the encoded pictures and labels.
-        world_size: height and width in pixels that the simulated cameras have.
-        train, held_out: the parts; their seeds must not overlap.
-        processes: that render side by side; it does not change the data.
+        folder: folder of the rendered arrays; relative to the working directory.
+        size: height and width in pixels of the encoded images and labels.
+        world_size: height and width in pixels of the simulated cameras.
+        train, held_out: the splits; their seeds must not overlap.
+        processes: number of rendering processes; does not change the data.
         kind: street.
     """
 
@@ -279,10 +278,10 @@ class Data:
     kind: str = "street"
 
     def __post_init__(self) -> None:
-        """Refuse a test on streets that the network has seen, and pictures that no network reads.
+        """Check that the streets of the two splits differ and that the size is valid.
 
         Raises:
-            ConfigError: names the value and what is accepted.
+            ConfigError: names the value and the accepted values.
         """
         if self.size < 32 or self.size % 32:
             raise ConfigError(f"size is {self.size}; it must be a multiple of 32.")
@@ -295,13 +294,13 @@ class Data:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How samples are varied. See `transforms.Augment`.
+    """Options of `augmentation.Augment`.
 
     Attributes:
-        flip: probability of a mirrored sample.
-        zoom: largest factor by which a random crop is magnified; 1 for none.
-        jitter: largest relative change of brightness, contrast and saturation of the camera's picture.
-        thin: largest share of sparse returns (LiDAR, events) that are dropped.
+        flip: probability of a horizontal flip.
+        zoom: largest magnification of a random crop; 1 for none.
+        jitter: largest relative change of brightness, contrast and saturation of the camera image.
+        thin: largest share of pixels of sparse modalities (LiDAR, events) to drop.
     """
 
     flip: float = 0.5
@@ -315,28 +314,29 @@ class Recipe:
     """A training run.
 
     Attributes:
-        stage: `pretrain` makes a backbone, `experts` makes experts, routers and decoder on a frozen one.
-        data: the data set; its key `kind` is street where it is not said.
+        stage: `pretrain` trains a backbone; `experts` trains experts, routers and decoder on a frozen backbone.
+        data: the data set; its key `kind` defaults to street.
         model: the model's configuration, see `mlesam_ros.model.model_config.MLESAMConfig`.
         backbone: file of the frozen backbone's weights; for the stage `experts`.
-        start: file that the stage made before, to begin with instead of random weights.
-        steps, batch: length of the run, and moments per step over all processes.
-        epochs, warmup_epochs: the length and the warm-up in passes through the data, instead of `steps` and `warmup`.
-        accumulate: parts into which a batch is cut where it does not fit into memory at once.
-        lr, weight_decay, warmup, power, clip: AdamW, the schedule, and the largest norm of the gradient.
-        mixture: for `pretrain`, modality → share of the pictures.
-        full_share: for `experts`, share of the steps with every modality; the others see a random subset.
-        balance: exponent on the inverse class frequency that weighs the loss; 0 for equal weights.
-        label_stride: the loss looks at every n-th row and column of the labels; 4 is as many as the logits have.
-        ema: decay of the running average of the weights that is measured and saved; 0 for the weights themselves.
+        start: weights file of an earlier run of the same stage, to start from instead of random weights.
+        steps, batch: length of the run, and samples per step over all processes.
+        epochs, warmup_epochs: length and warm-up in epochs, instead of `steps` and `warmup`.
+        accumulate: number of parts of a batch (gradient accumulation).
+        lr, weight_decay, warmup, power, clip: AdamW, the learning rate schedule, and the largest gradient norm.
+        mixture: for `pretrain`, modality → share of the images.
+        full_share: for `experts`, share of the steps with every modality; the other steps use a random subset.
+        balance: exponent on the inverse class frequency that weights the loss; 0 for equal weights.
+        label_stride: the loss reads every n-th row and column of the labels; 4 is the resolution of the logits.
+        ema: decay of the exponential moving average of the weights, which is evaluated and saved; 0 for the weights
+            themselves.
         precision: `fp32` or `bf16` (autocast).
-        checkpointing: `none`, or `blocks` for less memory and more time; see `checkpointing`.
-        seed: of weights, order, augmentation and modality dropout.
-        robustness: whether the evaluation tries missing, holed and noisy sensors as well.
+        checkpointing: `none`, or `blocks` for less memory and more time; see `activation_checkpointing`.
+        seed: seed of weights, sample order, augmentation and modality dropout.
+        robustness: whether the evaluation includes the EMM, RMM and NM protocols.
         device: `auto`, `cpu` or `cuda`.
-        threads: of the CPU.
-        workers: threads that read and vary the next batches meanwhile; 0 for none.
-        log_every, checkpoint_minutes: steps and minutes between what is written.
+        threads: CPU threads.
+        workers: threads that load and augment the next batches in the background; 0 for none.
+        log_every, checkpoint_minutes: steps between log entries and minutes between checkpoints.
     """
 
     stage: str
@@ -371,10 +371,10 @@ class Recipe:
     checkpoint_minutes: float = 2.0
 
     def __post_init__(self) -> None:
-        """Refuse what could not run to its end.
+        """Check the values and their combinations.
 
         Raises:
-            ConfigError: with the value and what is accepted.
+            ConfigError: names the value and the accepted values.
         """
         check_choice("stage", self.stage, ("pretrain", "experts"))
         check_choice("precision", self.precision, ("fp32", "bf16"))
@@ -400,15 +400,15 @@ FREE = (
     "threads", "workers", "device", "checkpointing", "log_every", "checkpoint_minutes", "backbone", "robustness",
     "data.folder", "data.processes", "data.root", "data.held_out", "data.kind", "epochs", "warmup_epochs",
 )  # fmt: skip
-"""What may change between a killed run and the one that resumes it: a published set is known by its fingerprint, and
-the length of a run counts in steps."""
+"""Keys that may differ between a run and its resumption. A published data set is identified by its fingerprint, and the
+length of a run is compared in steps."""
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe.
+    """Read a recipe and, for bags, check its parameter file.
 
     Raises:
-        ConfigError: no such file, not YAML, or a key or value that is not accepted, its parameter file's among them.
+        ConfigError: a file is missing or not YAML, or a key or value is not accepted.
     """
     recipe = from_mapping(Recipe, read_yaml(path, "recipe"), f"recipe {path}")
     data = recipe.data
@@ -421,7 +421,7 @@ def load_recipe(path: str | Path) -> Recipe:
 
 
 def scheduled(recipe: Recipe, rows: int) -> Recipe:
-    """The same run with its length in steps: an epoch is as many as there are whole batches in the data."""
+    """Convert the length of a run from epochs to steps. An epoch has one step per complete batch."""
     if not recipe.epochs:
         return recipe
     each = rows // recipe.batch
@@ -432,12 +432,12 @@ def scheduled(recipe: Recipe, rows: int) -> Recipe:
 
 
 def recipe_dict(recipe: Recipe) -> dict[str, Any]:
-    """Plain JSON types that `load_recipe` would accept as YAML."""
+    """Convert a recipe to plain JSON types that `load_recipe` accepts as YAML."""
     return asdict(recipe)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Keys, dotted, on which two recipes make different things."""
+    """Dotted keys outside `FREE` in which two recipes differ."""
     return [key for key in _different(old, new) if key not in FREE]
 
 

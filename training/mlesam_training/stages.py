@@ -1,4 +1,4 @@
-"""Training stages: pretraining of the backbone, and the experts."""
+"""Training stages: pretraining of the backbone, and training of the experts on a frozen one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LightHead(nn.Module):
     """Class logits from the sum of the pyramid's levels."""
 
     def __init__(self, width: int, classes: int) -> None:
-        """`width` is the pyramid's."""
+        """Build the head for a pyramid with `width` channels."""
         super().__init__()
         self.lateral = nn.ModuleDict({level: nn.Conv2d(width, width, 1) for level in LEVELS})
         self.mix = nn.Conv2d(width, width, 3, padding=1)
@@ -42,36 +42,36 @@ class Pretraining(nn.Module):
     """Backbone and light head."""
 
     def __init__(self, name: str, classes: int) -> None:
-        """A backbone of that name with random weights."""
+        """Build the named backbone with random weights."""
         super().__init__()
         self.backbone = build_backbone(name)
         self.head = LightHead(backbone_size(name).neck, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, classes, H/4, W/4) logits of (B, 3, H, W) pictures of whatever modality."""
+        """(B, classes, H/4, W/4) logits of (B, 3, H, W) images of any modality."""
         return self.head(self.backbone(images))
 
 
 class PretrainStage:
-    """Every picture of a batch is one modality's, drawn from the recipe's mixture; the backbone never learns which."""
+    """Backbone pretraining: each sample has one modality, drawn from the mixture and unknown to the backbone."""
 
     def __init__(self, name: str, classes: int, mixture: dict[Modality, float], weights: Tensor | None) -> None:
-        """A new model.
+        """Build a new model.
 
         Args:
-            name: of the backbone.
-            classes: of the label space.
-            mixture: modality → share of the pictures.
-            weights: (classes,) of the loss, None for equal ones.
+            name: name of the backbone.
+            classes: number of classes of the label space.
+            mixture: modality → share of the images.
+            weights: (classes,) class weights of the loss; None for equal weights.
         """
         self.model = Pretraining(name, classes)
         self.names = tuple(mixture)
         self.shares = torch.tensor([mixture[modality] for modality in self.names])
         self.weights = weights
-        self.origin: dict[str, str] = {}  # all that it has is trained
+        self.origin: dict[str, str] = {}  # no frozen weights
 
     def plan(self, step: torch.Generator, samples: Sequence[torch.Generator]) -> Sequence[tuple[Modality, ...]]:
-        """One modality per sample; the others are not even read."""
+        """Draw one modality per sample; the others are not read."""
         return [(self.names[int(torch.multinomial(self.shares, 1, generator=each))],) for each in samples]
 
     def heads(self, batch: Batch) -> list[Tensor]:
@@ -80,35 +80,35 @@ class PretrainStage:
 
     @property
     def subsets(self) -> list[Subset]:
-        """What the evaluation tries: every modality of the mixture alone."""
+        """Subsets to evaluate: each modality of the mixture alone."""
         return [(name,) for name in self.names]
 
     @property
     def inputs(self) -> tuple[Modality, ...]:
-        """What the evaluation reads of every row."""
+        """Modalities that the evaluation reads from every row."""
         return self.names
 
     def predict(self, images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Subset, Tensor]]:
-        """See `evaluate.Predict`."""
+        """See `dataset_evaluation.Predict`."""
         for subset in self.subsets:
             yield subset, self.model(images[subset[0]])
 
 
 class ExpertStage:
-    """Modality dropout: some steps see every sensor, the others a random subset, all of a batch the same.
+    """Expert training with modality dropout: all modalities, or one random subset for the whole batch of a step.
 
     Attributes:
-        origin: the frozen base weights, which a resumed run must have too; see `loop.Stage`.
+        origin: SHA-256 of the frozen base weights, which must match in a resumed run; see `trainer.Stage`.
     """
 
     def __init__(self, config: MLESAMConfig, backbone: str, full_share: float, weights: Tensor | None) -> None:
-        """A new model on existing base weights.
+        """Build a new model on existing base weights.
 
         Args:
-            config: of the model.
+            config: model configuration.
             backbone: file of the base weights.
             full_share: share of the steps with all modalities.
-            weights: (C,) of the loss, None for equal ones.
+            weights: (C,) class weights of the loss; None for equal weights.
 
         Raises:
             CheckpointError: the base weights are missing or of another architecture.
@@ -120,31 +120,31 @@ class ExpertStage:
         self.origin = {"base weights with SHA-256": base_sha256(self.model.backbone)}
 
     def plan(self, step: torch.Generator, samples: Sequence[torch.Generator]) -> Sequence[tuple[Modality, ...]]:
-        """One subset for all samples of this step."""
+        """Draw one subset for all samples of a step."""
         return [draw_subset(self.model.config.modalities, self.full_share, step)] * len(samples)
 
     def heads(self, batch: Batch) -> list[Tensor]:
-        """Logits of the decoder and, where there is one, of the auxiliary head."""
+        """Logits of the decoder and of the auxiliary head, if any."""
         output = self.model(batch.stacked())
         return [logits for logits in (output.logits, output.aux_logits) if logits is not None]
 
     @property
     def subsets(self) -> list[Subset]:
-        """What the evaluation tries: every non-empty subset of the modalities."""
+        """Subsets to evaluate: every non-empty subset of the modalities."""
         return subsets(self.model.config.modalities)
 
     @property
     def inputs(self) -> tuple[Modality, ...]:
-        """What the evaluation reads of every row."""
+        """Modalities that the evaluation reads from every row."""
         return self.model.config.modalities
 
     def predict(self, images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Subset, Tensor]]:
-        """See `evaluate.Predict`."""
+        """See `dataset_evaluation.Predict`."""
         return subset_predictor(self.model, self.subsets)(images, rows)
 
 
 def draw_subset(names: Sequence[Modality], full_share: float, generator: torch.Generator) -> tuple[Modality, ...]:
-    """All names with probability `full_share`, else any non-empty subset, each as likely as the next."""
+    """Draw all names with probability `full_share`, else a non-empty subset with uniform probability."""
     if torch.rand((), generator=generator).item() < full_share:
         return tuple(names)
     bits = int(torch.randint(1, 2 ** len(names), (), generator=generator))

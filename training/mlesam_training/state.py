@@ -1,4 +1,4 @@
-"""A run's state on disk: everything that the next step needs."""
+"""Training state: parameters, optimizer and weight average, with checkpoints on disk."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ _SPARED = (
 
 
 def packed(content: dict[str, Any]) -> bytes:
-    """Serialize as `torch.save` does, in memory: the size is known before the disk is asked for room."""
+    """Serialize as `torch.save` does, in memory, so that the size is known before writing."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that training changes, by name."""
+    """Trainable parameters by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def decays(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay acts on a parameter: on the matrices of layers and experts alone.
+    """Whether weight decay applies to a parameter: only to the matrices of layers and experts.
 
-    timm's rule (`param_groups_weight_decay`, and the `no_weight_decay` lists of its ViT, Swin and Hiera): not on
-    biases, norms and whatever else has one dimension, nor on position codes and learned tokens. Here some biases are
-    stacked.
+    Follows timm (`param_groups_weight_decay`, and the `no_weight_decay` lists of its ViT, Swin and Hiera): no decay of
+    biases, norms and other one-dimensional parameters, position embeddings and learned tokens. Some biases are stacked
+    here and are therefore excluded by name.
     """
     words = [word for word in name.split(".") if not word.isdigit()]
     return parameter.ndim > 1 and words[-1] not in _SPARED
 
 
 class TrainState:
-    """A model that learns, its optimizer, and the running average of its weights.
+    """A model, its optimizer, and the exponential moving average of its weights.
 
     Attributes:
-        model: its parameters that require a gradient are changed in place.
-        optimizer: AdamW with weight decay where `decays`.
-        average: name → running average of a trained parameter; empty without `recipe.ema`.
+        model: the model; its trainable parameters are changed in place.
+        optimizer: AdamW with weight decay as in `decays`.
+        average: name → moving average of a trainable parameter; empty without `recipe.ema`.
     """
 
     def __init__(self, recipe: Recipe, model: nn.Module) -> None:
-        """Set up for the first step; the model is on its device."""
+        """Set up for the first step. The model must be on its device."""
         self._recipe, self.model = recipe, model
         parameters = trained(model).items()
         groups = [
@@ -66,32 +66,32 @@ class TrainState:
 
     @torch.no_grad()
     def step(self, number: int, rate: float) -> None:
-        """Change the weights by their gradients, and the average after them."""
+        """Update the weights from their gradients, then the average."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        decay = min(self._recipe.ema, (1 + number) / (10 + number))  # the first weights are soon forgotten
+        decay = min(self._recipe.ema, (1 + number) / (10 + number))  # small at first, to discard the initial weights
         parameters = trained(self.model)
         for name, mean in self.average.items():
             mean.lerp_(parameters[name].detach(), 1 - decay)
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Give the model its average weights, where there are any."""
+        """Copy the average weights, if any, into the model."""
         for name, parameter in trained(self.model).items():
             if name in self.average:
                 parameter.copy_(self.average[name])
 
     def save(self, path: Path, step: int, origin: Mapping[str, str]) -> None:
-        """Write everything that the next step needs. The old state stays until the new one is whole on the disk.
+        """Write the state for the next step. The old file is replaced only after the new one is complete.
 
         Args:
-            path: of the state.
-            step: the next one.
-            origin: what the run began with besides its recipe, name → value or SHA-256; see `run_origin`.
+            path: file of the state.
+            step: the next step.
+            origin: inputs of the run besides its recipe, name → value or SHA-256; see `trainer.run_origin`.
 
         Raises:
-            FileError: it cannot be written, see `atomic_write`.
+            FileError: the file cannot be written, see `atomic_write`.
         """
         state = {
             "recipe": recipe_dict(self._recipe), "origin": dict(origin), "step": step,
@@ -102,18 +102,18 @@ class TrainState:
         atomic_write(path, packed(state))
 
     def restore(self, path: Path, origin: Mapping[str, str]) -> int:
-        """Load a state where there is one.
+        """Load the state if the file exists.
 
         Args:
-            path: of the state.
-            origin: what this run begins with; see `save`.
+            path: file of the state.
+            origin: inputs of this run; see `save`.
 
         Returns:
-            The step to go on with; 0 where there is no state.
+            The next step; 0 without a file.
 
         Raises:
-            CheckpointError: it is damaged, or was made with a recipe, data or base weights that make something else;
-                names both values.
+            CheckpointError: the file is damaged, or belongs to another recipe, data set or base weights; names the
+                difference.
         """
         if not path.exists():
             return 0
@@ -125,7 +125,7 @@ class TrainState:
             if not changed and not other:
                 self._take(state)
                 return int(state["step"])
-        except Exception as error:  # torch raises whatever it trips over
+        except Exception as error:  # torch raises errors of many types
             reason = (str(error) or "it is empty").splitlines()[0].split(". ")[0].rstrip(".")
             raise CheckpointError(
                 f"{path} is truncated or not a training state ({reason}).", "Start afresh with --restart."

@@ -1,4 +1,4 @@
-"""The data set of rendered streets: conditions, rendering in processes, rows."""
+"""The data set of simulated streets: conditions per street, parallel rendering, and encoded rows."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ from mlesam_training.recipe import Data, Split
 
 @dataclass(frozen=True)
 class Conditions:
-    """What one street is like: one of the world's `WEATHERS`, one of its `FAULTS`."""
+    """Weather (one of `WEATHERS`) and fault (one of `FAULTS`) of one street."""
 
     weather: str
     fault: str
 
     def names(self) -> dict[str, str]:
-        """Kind of condition → its name, as data sets tell it of every row."""
+        """Kind of condition → value, as in `LabeledDataset.conditions`."""
         return {"weather": self.weather, "fault": self.fault}
 
 
 def street_conditions(split: Split) -> list[Conditions]:
-    """The conditions of a part's streets, in the order of their seeds.
+    """Conditions of the streets of a split, in the order of their seeds.
 
-    They follow from a street's seed and the shares alone, so that a part that grows keeps the streets it had. Every
-    stretch of seeds has every condition about as often as its share says; every weather deals the faults out by itself.
+    They depend only on the seed and the shares, so that a larger split keeps its earlier streets. Every range of seeds
+    has each condition approximately in proportion to its share. Faults are allocated per weather.
     """
     last = split.first_seed + split.streets
     dealt = {weather: iter(allocate_by_share(split.faults, last)) for weather in split.weathers}
@@ -63,13 +63,13 @@ def street_conditions(split: Split) -> list[Conditions]:
 
 
 def allocate_by_share(shares: Mapping[str, float], count: int) -> list[str]:
-    """Names in an order in which each is due as often as its share says, after any number of them."""
+    """Sequence of `count` names in which every prefix has each name in proportion to its share."""
     total = sum(shares.values())
     exact = {name: Fraction(share / total).limit_denominator(1000) for name, share in shares.items()}
     due, dealt = dict.fromkeys(shares, Fraction(0)), []
     for _ in range(count):
         due = {name: owed + exact[name] for name, owed in due.items()}
-        name = max(due, key=lambda each: due[each])  # of equals the first
+        name = max(due, key=lambda each: due[each])  # the first among equals
         due[name] -= 1
         dealt.append(name)
     return dealt
@@ -80,7 +80,7 @@ _SMALL = (64, 64)
 
 @dataclass(frozen=True)
 class Street:
-    """The work of one process at a time: a street, and the rows that its moments fill."""
+    """Rendering task: a street, and the rows to fill with its samples."""
 
     folder: str
     seed: int
@@ -91,14 +91,14 @@ class Street:
     world_size: int
     encoders: tuple[tuple[Modality, str], ...]
     settings: str = "{}"
-    """JSON of the encoders' image settings."""
+    """JSON of the image settings of the preprocessors."""
 
 
 def render_streets(streets: Sequence[Street], processes: int) -> Iterator[int]:
-    """Fill the rows of streets, several processes side by side.
+    """Render streets in parallel processes.
 
     Yields:
-        how many rows a street had, as the streets are done.
+        Number of rows of each street, in the order of completion.
 
     Raises:
         DatasetError: a process died.
@@ -128,7 +128,7 @@ def fingerprint(
     encoders: tuple[tuple[Modality, str], ...],
     settings: str = "{}",
 ) -> str:
-    """SHA-256 of a small picture of every condition: what a change of the world or the encoders would change."""
+    """SHA-256 of a small sample per condition; changes with the simulation and the preprocessors."""
     digest, made = hashlib.sha256(), make_preprocessors(dict(encoders), json.loads(settings))
     for weather, fault in dict.fromkeys([(w, NO_FAULT) for w in weathers] + [(weathers[0], f) for f in faults]):
         world = World(7, weather, _SMALL, threads=1, fault=fault)
@@ -140,7 +140,11 @@ def fingerprint(
 
 
 def _render(street: Street) -> int:
-    """Fill a street's rows; how many they were."""
+    """Render the rows of a street.
+
+    Returns:
+        Number of rows.
+    """
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     size = (street.size, street.size)
@@ -156,7 +160,7 @@ def _render(street: Street) -> int:
 
 
 def _index(length: int, number: int, count: int) -> int:
-    """Which of a street's moments to take as the number-th of count, the middles of equal stretches."""
+    """Simulation step of sample `number` of `count`: the middle of one of `count` equal intervals."""
     return int((number + 0.5) * length / count)
 
 
@@ -165,7 +169,7 @@ def _frame_set(moment: SimFrame) -> FrameSet:
 
 
 Report = Callable[[int, int], None]
-"""Told (moments done, moments in all) after each street."""
+"""Called with (samples done, samples in total) after each street."""
 
 
 def prepare(
@@ -175,18 +179,18 @@ def prepare(
     report: Report | None = None,
     settings: Settings = MappingProxyType({}),
 ) -> EncodedDataset:
-    """Render what is missing of a part and open it.
+    """Render the missing rows of a split and open it.
 
     Args:
-        data: what to render; `data.folder` is made where it does not exist.
+        data: streets to render; `data.folder` is created if missing.
         part: `train` or `held_out`.
-        encoders: modality → encoder name; None for the default encoder of all four.
-        report: told about the progress.
-        settings: of the encoders' images; their defaults where it says nothing.
+        encoders: modality → preprocessor name; None for the default preprocessors of all four modalities.
+        report: progress callback.
+        settings: image settings per modality; defaults apply to missing ones.
 
     Raises:
-        DatasetError: the folder holds something else, or a process that renders died.
-        FileError: another process renders there, or there is too little room.
+        DatasetError: the folder holds other data, or a rendering process died.
+        FileError: another process renders into the folder, or the disk has too little space.
     """
     split: Split = getattr(data, part)
     names = dict(encoders or {modality: DEFAULT_PREPROCESSORS[modality] for modality in MODALITIES})
@@ -215,7 +219,7 @@ def _dataset_render(
 
 
 def _manifest(data: Data, split: Split, encoders: dict[Modality, str], settings: str) -> dict[str, Any]:
-    """Everything that decides what is rendered, as JSON types."""
+    """Inputs that determine the rendered rows, as JSON types."""
     statistics = statistics_of(make_preprocessors(encoders, json.loads(settings)))
     return {
         "split": asdict(split), "size": data.size, "world_size": data.world_size, "encoders": encoders,
@@ -227,7 +231,7 @@ def _manifest(data: Data, split: Split, encoders: dict[Modality, str], settings:
 def _streets(
     folder: Path, data: Data, split: Split, encoders: dict[Modality, str], done: npt.NDArray[np.bool_], settings: str
 ) -> Iterator[Street]:
-    """The streets that still lack rows."""
+    """Streets with missing rows."""
     names, sizes = tuple(encoders.items()), (data.size, data.world_size)
     for number, conditions in enumerate(street_conditions(split)):
         first = number * split.moments

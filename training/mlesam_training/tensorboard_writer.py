@@ -1,9 +1,9 @@
-"""Scalars in the file format that TensorBoard reads, so that looking at a run takes no package at training time.
+"""Writer of scalars in the event file format of TensorBoard, without a dependency.
 
 A file is a sequence of records (tensorflow/core/lib/io/record_writer.h): length as uint64, its masked CRC-32C, the
-bytes, their masked CRC-32C. The bytes are an `Event` message (tensorflow/core/util/event.proto) in protobuf's wire
-format, of which these few fields are used: wall_time 1, step 2, file_version 3, summary 5; in the summary value 1; in
-the value tag 1, simple_value 2.
+payload, its masked CRC-32C. The payload is an `Event` message (tensorflow/core/util/event.proto) in protobuf wire
+format with these field numbers: wall_time 1, step 2, file_version 3, summary 5; in Summary: value 1; in Value: tag 1,
+simple_value 2.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def crc32c(data: bytes) -> int:
 
 
 class ScalarFile:
-    """An event file; every call appends and is on its way to the disk at once."""
+    """An event file. Every call opens the file, appends a record and closes it."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        """Begin a file. A resumed run begins one of its own; TensorBoard shows what it wrote last of a step.
+        """Create a file. A resumed run creates its own file; TensorBoard shows the last value of a step.
 
         Args:
-            folder: where TensorBoard is to look.
-            first_step: the step that this run begins with; part of the file's name, and so of the order.
+            folder: log directory of TensorBoard; created if missing.
+            first_step: first step of the run; part of the file name.
         """
         folder.mkdir(parents=True, exist_ok=True)
         now = time.time()
@@ -49,7 +49,7 @@ class ScalarFile:
         self._append(now, 0, _bytes(3, b"brain.Event:2"))
 
     def add(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Write what is true at a step."""
+        """Append the scalars of a step."""
         values = b"".join(_bytes(1, _bytes(1, tag.encode()) + _float(2, value)) for tag, value in scalars.items())
         self._append(time.time(), step, _bytes(5, values))
 

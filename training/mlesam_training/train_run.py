@@ -1,4 +1,4 @@
-"""Run a recipe from data to evaluated weights; ablations."""
+"""Run a recipe from data to evaluated weights, and the ablation of feature fusion."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ _CAP = 4.0
 
 @dataclass(frozen=True)
 class Result:
-    """What a run made.
+    """Result of a run.
 
     Attributes:
         weights: `<out>/<backbone>.safetensors` of stage `pretrain`, `<out>/experts.safetensors` of stage `experts`.
         evaluation: path of `evaluation.json`.
-        scores: subset → what was counted on the held-out rows.
+        scores: subset → score on the held-out rows.
     """
 
     weights: Path
@@ -64,16 +64,16 @@ class Result:
 
 
 def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> Result:
-    """Render what is missing of the data, train, measure on what was held out, write the weights.
+    """Prepare missing data, train, evaluate on the held-out split, and write the weights.
 
     Args:
-        recipe: a file like those in `config/training`, or what was read from one.
-        out: folder for the training state, `log.jsonl`, `tensorboard/`, `evaluation.json` and the weights; it is made.
-        resume: go on with a run that was killed in that folder.
+        recipe: a recipe, or the path of one, such as those in `config/training`.
+        out: folder of the training state, `log.jsonl`, `tensorboard/`, `evaluation.json` and the weights; created.
+        resume: continue an interrupted run in that folder.
 
     Raises:
-        FileError: another run has the folder.
-        MlesamError: a recipe, data folder, state or weights file that does not fit; before the first step.
+        FileError: another run holds the folder.
+        MlesamError: recipe, data folder, state or weights file do not match; raised before the first step.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     data = recipe.data
@@ -81,7 +81,7 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
     config, out = model_config(recipe, published), expand_path(out)
     with owned(out, "training") if is_first() else nullcontext(), processes(pick_device(recipe.device)):
         torch.manual_seed(recipe.seed)
-        stage = make_stage(recipe, config)  # first: weights that do not fit are known before hours of rendering
+        stage = make_stage(recipe, config)  # first: report wrong weights before hours of rendering
         source = published or open_source(recipe, config)
         recipe = scheduled(recipe, len(source.train))
         if published:
@@ -98,14 +98,14 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
 
 
 def model_config(recipe: Recipe, published: DataSplits | None = None) -> MLESAMConfig:
-    """The recipe's model, its encoders named and their statistics written down.
+    """Model configuration of a recipe, with explicit preprocessors, settings and statistics.
 
     Args:
-        recipe: of the run.
-        published: the data set, where it says itself what was encoded how and what the labels mean.
+        recipe: recipe of the run.
+        published: published data set, which sets preprocessors, statistics and label space; None for other data.
 
     Raises:
-        ConfigError: an unknown key, backbone, modality or encoder; or one that contradicts the data set.
+        ConfigError: a key, backbone, modality or preprocessor is unknown or contradicts the data set.
     """
     if published is not None:
         return _published_config(recipe, published)
@@ -135,7 +135,7 @@ def model_config(recipe: Recipe, published: DataSplits | None = None) -> MLESAMC
 
 
 def _with_events(config: MLESAMConfig, event: EventParameters) -> MLESAMConfig:
-    """The configuration with the window and representation of events that the sensors' parameters set."""
+    """Apply the event window and representation of the sensor parameters to the configuration."""
     if EVENT not in config.modalities:
         return config
     settings = dict(config.settings.get(EVENT, {}))
@@ -170,7 +170,7 @@ def _published_config(recipe: Recipe, published: DataSplits) -> MLESAMConfig:
 def class_weights(dataset: LabeledDataset, classes: int, balance: float) -> Tensor | None:
     """(classes,) weights (median / frequency) ** balance, between 1/4 and 4; 1 for a class that never occurs.
 
-    Reads every label, whatever `balance` is, so that one outside the space is known before the first step.
+    Reads every label, also with `balance` 0, to report one outside the label space before the first step.
     """
     counts = torch.from_numpy(dataset.class_counts(classes)).double()
     if not balance:
@@ -182,7 +182,7 @@ def class_weights(dataset: LabeledDataset, classes: int, balance: float) -> Tens
 
 
 def headline(scores: Mapping[Subset, Score], words: str) -> dict[str, Any]:
-    """What a checkpoint says about itself: mIoU of all sensors together, in percent, and of all subsets on average."""
+    """Scores stored in a checkpoint: mIoU in percent of all sensors, per condition, and averaged over all subsets."""
     full = next(iter(scores.values()))
     parts = {f"miou_{name}": part for names in full.conditions.values() for name, part in names.items()}
     found = {"miou": full.whole.miou_present, **{key: part.miou_present for key, part in parts.items()}}
@@ -191,10 +191,10 @@ def headline(scores: Mapping[Subset, Score], words: str) -> dict[str, Any]:
 
 
 def make_stage(recipe: Recipe, config: MLESAMConfig) -> PretrainStage | ExpertStage:
-    """The model, on the weights that the recipe names.
+    """Build the stage and load the weights named in the recipe.
 
     Raises:
-        CheckpointError: they are missing or of another architecture.
+        CheckpointError: the weights are missing or belong to another architecture.
     """
     if recipe.stage == "pretrain":
         stage: PretrainStage | ExpertStage = PretrainStage(
@@ -214,7 +214,7 @@ def make_stage(recipe: Recipe, config: MLESAMConfig) -> PretrainStage | ExpertSt
 def _measure(
     recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSplits, out: Path
 ) -> Mapping[Subset, Score]:
-    """Scores on the held-out rows, written and shown."""
+    """Evaluate on the held-out rows; write `evaluation.json` and print the tables."""
     how = EvalConfig(recipe.batch // recipe.accumulate, recipe.precision, pick_device(recipe.device), source.fit)
     scores = evaluate(stage.predict, source.held_out, stage.inputs, stage.subsets, how)
     content, shown = to_json(scores, source.held_out.space, source.words), tables(scores, source.words)
@@ -241,23 +241,23 @@ ROWS: dict[str, dict[str, Any]] = {
     "both": {"features": "both", "auxiliary": False},
     "both_and_auxiliary": {"features": "both", "auxiliary": True},
 }
-"""Name → what it changes of the recipe's model."""
+"""Name → changed keys of the recipe's model."""
 ABLATION = "ablation.json"
 
 
 def ablate(recipe: Recipe, out: str | Path, resume: bool = True) -> Path:
-    """Train and measure the four rows, each in a folder of its own; what is finished is not done again.
+    """Train and evaluate the four rows of the ablation, each in its own folder. Finished training is not repeated.
 
     Args:
-        recipe: of stage `experts`.
-        out: folder of the four, and of `ablation.json`.
-        resume: go on with rows that were killed.
+        recipe: recipe of stage `experts`.
+        out: folder of the four runs and of `ablation.json`.
+        resume: continue interrupted rows.
 
     Returns:
         Path of `ablation.json`.
 
     Raises:
-        ConfigError: a recipe of another stage.
+        ConfigError: the recipe is of another stage.
         MlesamError: see `train`.
     """
     if recipe.stage != "experts":
@@ -290,7 +290,7 @@ def _row(name: str, result: Result) -> dict[str, Any]:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Of the conditions, which are in the file, a terminal has no room for all."""
+    """Terminal table without the conditions, which are in `ablation.json` only."""
     made = Table(title="ablation, mIoU", title_justify="left")
     for heading in ("features", "all sensors", "mean of all subsets"):
         made.add_column(heading, justify="left" if heading == "features" else "right")

@@ -1,4 +1,4 @@
-"""The training loop: learning rate schedule, log, steps, evaluation and checkpoints."""
+"""The training loop: learning rate schedule, log, optimizer steps and checkpoints."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def poly(step: int, steps: int, warmup: int, power: float = 0.9, start: float = 
 
     Args:
         step: 0 … steps - 1.
-        steps: of the whole run, warm-up included.
+        steps: length of the run, including warm-up.
         warmup: steps over which the factor grows from `start` to 1.
-        power: of the decay (1 - progress) ** power.
-        start: the factor of step 0 where there is a warm-up.
+        power: exponent of the decay (1 - progress) ** power.
+        start: factor of step 0, if there is a warm-up.
 
     Returns:
         A factor in (0, 1].
@@ -53,13 +53,12 @@ SCALARS = "tensorboard"
 
 @contextmanager
 def logging(out: Path, first: int, recipe: Recipe) -> Iterator[Log]:
-    """A progress bar, and figures every `recipe.log_every` steps. Of many processes only the first says anything.
+    """Show a progress bar and log every `recipe.log_every` steps. Only the first process logs.
 
     Args:
-        out: folder of `log.jsonl`, whose lines of steps that a resumed run does again are dropped, and of
-            `tensorboard/`.
-        first: the step that the run begins with.
-        recipe: of the run.
+        out: folder of `log.jsonl` and `tensorboard/`. Lines of steps that a resumed run repeats are dropped.
+        first: first step of the run.
+        recipe: recipe of the run.
 
     Raises:
         FileError: the disk is full.
@@ -75,7 +74,7 @@ def logging(out: Path, first: int, recipe: Recipe) -> Iterator[Log]:
 
 
 class _Writer:
-    """Keeps the mean loss since the last line."""
+    """Writes the mean loss since the last log entry."""
 
     def __init__(self, out: Path, first: int, recipe: Recipe, show: Show) -> None:
         self._recipe, self._first, self._show = recipe, first, show
@@ -107,7 +106,7 @@ class _Writer:
 
 
 def _forget(path: Path, first: int) -> None:
-    """Drop the lines of steps that are done again, and one that was cut short."""
+    """Drop truncated lines and the lines of steps from `first`, which are repeated."""
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
@@ -123,24 +122,24 @@ BAD_BATCH = "bad_batch.pt"
 
 
 class Stage(Protocol):
-    """What is trained: a model whose heads are compared with the labels.
+    """Interface of a training stage: a model, its inputs and its heads.
 
     Attributes:
-        weights: (C,) of the loss, None for equal ones.
+        weights: (C,) class weights of the loss; None for equal weights.
     """
 
     weights: Tensor | None
 
     @property
     def origin(self) -> Mapping[str, str]:
-        """What does not follow from the recipe and stays as it is: name → value or SHA-256."""
+        """Fixed inputs outside the recipe: name → value or SHA-256."""
 
     @property
     def model(self) -> nn.Module:
-        """What learns; parameters that need no gradient stay as they are."""
+        """Model to train; parameters without `requires_grad` are frozen."""
 
     def plan(self, step: torch.Generator, samples: Sequence[torch.Generator]) -> Sequence[tuple[Modality, ...]]:
-        """The modalities that each sample of a step's batch shall hold."""
+        """Choose the modalities of each sample of a batch."""
 
     def heads(self, batch: Batch) -> Sequence[Tensor]:
         """(B, C, h, w) logits of every head."""
@@ -152,17 +151,18 @@ def run(
     """Train to the last step of the recipe.
 
     Args:
-        recipe: how.
-        stage: what; its model's parameters that require a gradient are changed in place.
-        dataset: on what.
-        vary: changes the samples by chance.
+        recipe: recipe of the run.
+        stage: stage to train; the trainable parameters of its model are changed in place.
+        dataset: training rows.
+        vary: augmentation.
         out: folder of `state.pt`, `log.jsonl` and `tensorboard/`.
-        resume: go on from `out/state.pt` where there is one.
+        resume: continue from `out/state.pt` if it exists.
 
     Raises:
-        CheckpointError: the state belongs to another recipe, or is damaged, or cannot be written.
-        ConfigError: the batch does not fit the processes, the data or the device.
-        MlesamError: the loss or its gradient is not a number; the batch is in `out/bad_batch.pt`.
+        CheckpointError: the state belongs to another recipe or is damaged.
+        ConfigError: the batch does not fit the processes or the data, or the device is not available.
+        FileError: the state or the log cannot be written.
+        MlesamError: the loss or its gradient norm is not finite; the batch is saved in `out/bad_batch.pt`.
     """
     torch.set_num_threads(recipe.threads)
     device = pick_device(recipe.device)
@@ -184,7 +184,7 @@ def run(
 
 
 def run_origin(stage: Stage, dataset: LabeledDataset) -> dict[str, str]:
-    """What a run begins with besides its recipe, by what files contain rather than where they lie: name → value."""
+    """Inputs of a run besides its recipe, identified by file content instead of path: name → value."""
     encoding = {m: [dataset.encoders.get(m), dataset.statistics.get(m)] for m in dataset.modalities}
     return {
         "data set": dataset.fingerprint,
@@ -197,7 +197,14 @@ def run_origin(stage: Stage, dataset: LabeledDataset) -> dict[str, str]:
 def train_step(
     recipe: Recipe, stage: Stage, learner: TrainState, batches: Sequence[Batch], rate: float, out: Path
 ) -> tuple[float, float]:
-    """One step; its loss and the norm of its gradient."""
+    """Run one optimizer step.
+
+    Returns:
+        The loss, and the gradient norm before clipping.
+
+    Raises:
+        MlesamError: one of them is not finite.
+    """
     learner.optimizer.zero_grad(set_to_none=True)
     losses = _backward(recipe, stage, batches)
     parameters = list(trained(stage.model).values())
@@ -211,10 +218,13 @@ def train_step(
 
 
 def _backward(recipe: Recipe, stage: Stage, batches: Sequence[Batch]) -> list[Tensor]:
-    """Gradients of the loss of a batch that comes in parts; each part's share of that loss, which is their sum.
+    """Accumulate gradients over the parts of a batch.
 
-    Which pixels count, and what they weigh together, is decided over all parts, so that the gradients are those of the
-    batch in one piece. Of all parts but the last that takes a pass without gradients before.
+    Pixels and total weight are selected over all parts, so that the gradients equal those of an undivided batch. All
+    parts but the last therefore need an additional forward pass without gradients.
+
+    Returns:
+        Share of each part in the loss; their sum is the loss of the batch.
     """
     states = [[each.get_state() for each in batch.generators] for batch in batches]
     with torch.no_grad():
@@ -246,7 +256,7 @@ def _pixel_losses(recipe: Recipe, stage: Stage, batch: Batch) -> list[Tensor]:
 
 
 def _refuse(recipe: Recipe, batches: Sequence[Batch], losses: Sequence[Tensor], norm: float, out: Path) -> None:
-    """Keep the batch that spoilt the loss, and stop."""
+    """Save the batch with the non-finite loss and raise `MlesamError`."""
     path = out / (BAD_BATCH if is_first() else f"{rank()}_{BAD_BATCH}")
     worst = next((i for i, loss in enumerate(losses) if not torch.isfinite(loss)), 0)
     batch, loss = batches[worst], float(losses[worst])
@@ -265,7 +275,7 @@ def _refuse(recipe: Recipe, batches: Sequence[Batch], losses: Sequence[Tensor], 
 
 @contextmanager
 def autocast(precision: str, device: torch.device) -> Iterator[None]:
-    """Autocast where `precision` is `bf16`, and on a CPU attention whose backward pass is fast."""
+    """Enable autocast if `precision` is `bf16`, and on a CPU `CpuAttention`, which has a faster backward pass."""
     with ExitStack() as stack:
         if device.type == "cpu":
             stack.enter_context(CpuAttention())
