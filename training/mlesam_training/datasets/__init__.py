@@ -1,1 +1,1 @@
-"""Labeled frames from disk: published data sets in their own layouts, and bags. Start reading at frames.py."""
+"""Labeled data sets: published ones in their own layouts, and encoded arrays of bags or simulated streets."""

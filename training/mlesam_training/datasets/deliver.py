@@ -1,10 +1,10 @@
-"""DELIVER (Zhang et al., CVPR 2023) as its authors publish it, and as `mlesam simulate --deliver` writes it.
+"""DELIVER (Zhang et al., CVPR 2023) in its published layout, as also written by `mlesam simulate --deliver`.
 
     root / {img, depth, hha, event, lidar, semantic} / weather / split / MAP_n_pointk[_fault] / 000000_rgb_front.png
 
-Reading as in the authors' own loader: 8-bit pictures, all but the camera's divided by 255 and nothing else; depth is
-read from the HHA folder; events of low resolution are enlarged by nearest neighbor. One thing is ours: the colors of
-events become channels in the order of the live encoder, brighter first, so that what is trained here runs on a robot.
+Follows the loader of the authors: 8-bit images divided by 255, of which only the camera image is normalized; depth from
+the HHA folder; low-resolution events enlarged by nearest neighbor. Unlike there, event colors become channels in the
+order of the live preprocessor, brighter first, so that the trained weights run on a robot.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ class Deliver(FileDataset):
         """Find the frames.
 
         Args:
-            root: the folder that holds img, hha, event, lidar and semantic.
+            root: folder of img, hha, event, lidar and semantic.
             split: train, val or test.
             modalities: some of camera, depth, event, lidar.
-            weather: only this one of DELIVER's five.
-            fault: only this one of its five, or only frames without: none.
+            weather: one of DELIVER's five; None for all.
+            fault: one of DELIVER's five, or `none` for frames without a fault; None for all.
 
         Raises:
-            ConfigError: a name that is not accepted.
-            DatasetError: a file is not where the layout puts it.
+            ConfigError: a name is not accepted.
+            DatasetError: a file of the expected layout is missing.
         """
         root = Path(root)
         _one_of("split", split, SPLITS)
@@ -70,7 +70,7 @@ class Deliver(FileDataset):
         return {modality: self._image(entry, modality) for modality in modalities}
 
     def same_size(self, entry: SampleFiles) -> list[Path]:
-        """All but the events, which may be of low resolution."""
+        """All files but the events, which may have a lower resolution."""
         return [path for name, path in entry.files.items() if name != EVENT]
 
     def _image(self, entry: SampleFiles, modality: Modality) -> Image:
@@ -83,7 +83,7 @@ class Deliver(FileDataset):
         return self.readings[modality].normalized(unit_scaled(picture))
 
     def labels(self, entry: SampleFiles) -> Labels:
-        """See `FileDataset`: 1 … 25 in the file are the classes, 0 and 255 are unlabeled."""
+        """See `FileDataset`. In the file, 1 … 25 are the classes; 0 and 255 are unlabeled."""
         picture = read_picture(entry.files[LABELS])
         raw = np.asarray(picture if picture.ndim == 2 else picture[..., 0])
         if raw.dtype != np.uint8:
@@ -104,7 +104,7 @@ def _entries(
         scene, sky, number = path.parent.name, path.parents[2].name, path.name.removesuffix("_rgb_front.png")
         wrong = next((name for name in FAULTS if scene.endswith(name)), NO_FAULT)
         if weather in (None, sky) and fault in (None, wrong):
-            # The camera's picture says how large low-resolution events have to become.
+            # The camera image sets the size to which low-resolution events are enlarged.
             files = {m: frame_path(root, m, sky, split, scene, number) for m in (CAMERA, *modalities, LABELS)}
             entries.append(SampleFiles(f"{sky}/{split}/{scene}/{number}", files, {"weather": sky, "fault": wrong}))
     if not entries:

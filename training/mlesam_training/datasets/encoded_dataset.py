@@ -1,13 +1,13 @@
-"""Encoded frames as arrays on disk: what is rendered, or read from a bag, is encoded once and read many times.
+"""Encoded samples as arrays on disk: simulated streets and bags are encoded once and read many times.
 
-In a folder:
+Files of a folder:
 
-- `manifest.json`: everything that decides over the content, with the encoders' statistics; a folder that has rows of
-  something else is refused;
-- `camera.npy` and so on, one per modality: (N, 3, H, W) float16, as the expert reads it;
+- `manifest.json`: the inputs that determine the content, and the statistics of the preprocessors; a folder with rows of
+  another manifest is refused;
+- `camera.npy` and so on, one per modality: (N, 3, H, W) float16, the input of the expert;
 - `labels.npy`: (N, H, W) uint8 class ids;
 - `conditions.json`: per row, condition → value;
-- `done.npy`: (N,) bool, the rows that are written; work that was killed goes on where it was.
+- `done.npy`: (N,) bool, the written rows, from which an interrupted encoding resumes.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ from mlesam_training.datasets.labelled_dataset import Blank
 _MANIFEST, _CONDITIONS, _LABELS, _DONE = "manifest.json", "conditions.json", "labels.npy", "done.npy"
 _AGAIN = "Give another folder, or remove this one to make it again."
 _OF_THE_WORK = ("rows", "warnings")
-"""Keys of a manifest that follow from the others."""
+"""Keys of a manifest that follow from the other keys."""
 LABEL_SAMPLING = "pixel centers"
-"""How labels are brought to the network's size; earlier versions took the pixel at the upper left corner."""
+"""Sampling of the labels to the network's input size; earlier versions sampled at the upper left pixel corners."""
 
 
 class EncodedDataset:
-    """Frames that are encoded already; satisfies `LabeledDataset`.
+    """Encoded samples of a folder; implements `LabeledDataset`.
 
     Attributes:
-        manifest: what was encoded.
-        images: modality → (N, 3, H, W) float16, read from disk as needed.
+        manifest: content of `manifest.json`.
+        images: modality → (N, 3, H, W) float16, memory-mapped.
         labels: (N, H, W) uint8.
         space, modalities, encoders, statistics, blanks, sparse, square, names, conditions, fingerprint: see
             `LabeledDataset`.
-        warnings: what was in doubt when they were encoded, one sentence each.
+        warnings: warnings of the encoding, one sentence each.
     """
 
     def __init__(self, folder: Path) -> None:
         """Open a folder.
 
         Raises:
-            DatasetError: a file is missing or another's, or the encoding was not finished.
+            DatasetError: a file is missing or inconsistent with the others, or the encoding is incomplete.
         """
         self._folder = folder
         try:
@@ -94,7 +94,7 @@ class EncodedDataset:
         return len(self.labels)
 
     def batch(self, rows: Sequence[int], modalities: Sequence[Modality]) -> tuple[dict[Modality, Tensor], Tensor]:
-        """Some moments: modality → (B, 3, H, W) float32, and the labels (B, H, W) uint8."""
+        """Read rows: modality → (B, 3, H, W) float32, and the labels (B, H, W) uint8."""
         order = list(rows)
         images = {name: torch.from_numpy(self.images[name][order].astype(np.float32)) for name in modalities}
         return images, torch.from_numpy(self.labels[order])
@@ -103,7 +103,7 @@ class EncodedDataset:
         """(classes,) labeled pixels per class.
 
         Raises:
-            LabelError: a label outside the space.
+            LabelError: a label outside the label space.
         """
         counts = np.bincount(np.asarray(self.labels).ravel(), minlength=IGNORE + 1)
         if foreign := [int(value) for value in np.flatnonzero(counts[:IGNORE]) if value >= classes]:
@@ -114,22 +114,22 @@ class EncodedDataset:
 
 
 def statistics_of(encoders: Mapping[Modality, Preprocessor]) -> dict[Modality, list[list[float]]]:
-    """Modality → mean and deviation of an encoder's images, as JSON types."""
+    """Modality → mean and standard deviation of the images of a preprocessor, as JSON types."""
     return {name: [list(part) for part in encoder.statistics] for name, encoder in encoders.items()}
 
 
 def find_made(folder: Path, wanted: Mapping[str, Any]) -> npt.NDArray[np.bool_] | None:
-    """Look for arrays that were made, or begun, for the same thing.
+    """Look for complete or partial arrays with the same manifest.
 
     Args:
-        folder: as above.
-        wanted: what decides over the content; the keys of the manifest that count.
+        folder: folder of the arrays.
+        wanted: keys of the manifest to compare.
 
     Returns:
-        (N,) bool, the rows that are written; None where nothing was begun, or something else without a single row.
+        (N,) bool, the written rows; None if the folder has no manifest, or another manifest without a written row.
 
     Raises:
-        DatasetError: the folder holds rows of something else.
+        DatasetError: the folder holds rows of another manifest.
     """
     path = folder / _MANIFEST
     if not path.exists():
@@ -140,7 +140,7 @@ def find_made(folder: Path, wanted: Mapping[str, Any]) -> npt.NDArray[np.bool_] 
     except (OSError, ValueError, TypeError) as error:
         raise DatasetError(f"{path} cannot be read ({error}).", f"Remove {folder} to make it again.") from error
     other = list(_differences(found, wanted))
-    if other and len(done) and not done.any():  # begun and never filled, such as by a command that failed at once
+    if other and len(done) and not done.any():  # allocated, but never filled
         return None
     if other == ["fingerprint"]:
         raise DatasetError(f"the street, or what the encoders make of it, has changed since {folder} was made.", _AGAIN)
@@ -150,11 +150,11 @@ def find_made(folder: Path, wanted: Mapping[str, Any]) -> npt.NDArray[np.bool_] 
 
 
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
-    """Names of what two manifests differ in, a parameter or file by its own."""
+    """Names of the keys, parameters and bags in which two manifests differ."""
     for key, value in wanted.items():
         known = found.get(key)
         if isinstance(known, dict) and key in ("parameters", "content"):
-            names = sorted({*known, *value})  # None: a bag that is not there any more
+            names = sorted({*known, *value})  # None: a bag that was deleted
             yield from (name for name in names if value.get(name, "?") not in (known.get(name), None))
         elif known != value and key not in _OF_THE_WORK:
             yield key
@@ -163,19 +163,19 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterato
 def allocate(
     folder: Path, manifest: Mapping[str, Any], conditions: Sequence[Mapping[str, str]], size: tuple[int, int]
 ) -> npt.NDArray[np.bool_]:
-    """Make a folder of empty rows, with all the room that they take.
+    """Create a folder of empty rows and allocate their disk space.
 
     Args:
-        folder: it is made; arrays of something else in it have no row and are removed.
-        manifest: what will be in it, with `encoders` and `statistics`.
-        conditions: of each row.
-        size: (height, width).
+        folder: created if missing; arrays of an earlier manifest, which have no written row, are removed.
+        manifest: manifest of the rows, with `encoders` and `statistics`.
+        conditions: conditions of each row.
+        size: (height, width) of images and labels.
 
     Returns:
-        (N,) bool, the rows that are written: none.
+        (N,) bool, the written rows: all False.
 
     Raises:
-        FileError: the disk has too little room; nothing is left of the attempt.
+        FileError: the disk has too little space; created files are removed.
     """
     count = len(conditions)
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
@@ -192,7 +192,7 @@ def allocate(
         folder.mkdir(parents=True, exist_ok=True)
         for name, (shape, kind) in shapes.items():
             open_memmap(folder / name, "w+", kind, shape).flush()
-            with (folder / name).open("r+b") as file:  # a full disk would end whoever fills the array with SIGBUS
+            with (folder / name).open("r+b") as file:  # else writing to the array on a full disk raises SIGBUS
                 os.posix_fallocate(file.fileno(), 0, (folder / name).stat().st_size)
         np.save(folder / _DONE, np.zeros(count, bool))
     except OSError as error:
@@ -205,7 +205,7 @@ def allocate(
 
 
 class Writer:
-    """Fills rows of an allocated folder; several processes may fill rows of their own."""
+    """Writes rows of an allocated folder. Several processes may write disjoint rows."""
 
     def __init__(self, folder: Path, modalities: Sequence[Modality]) -> None:
         """Open the arrays."""
@@ -213,12 +213,12 @@ class Writer:
         self._labels, self._done = (np.load(folder / name, "r+") for name in (_LABELS, _DONE))
 
     def put(self, row: int, images: Mapping[Modality, npt.NDArray[np.float32]], labels: npt.NDArray[np.uint8]) -> None:
-        """Write a row; it counts as done once it is on disk.
+        """Write a row and mark it as done after the flush to disk.
 
         Args:
-            row: its number.
+            row: row number.
             images: modality → (3, h, w).
-            labels: (H, W) of the camera's pixels or of the network's; brought to the latter by `resize_nearest`.
+            labels: (H, W) at any size; resized to (h, w) by `resize_nearest`.
         """
         for name, array in self._images.items():
             array[row] = images[name]

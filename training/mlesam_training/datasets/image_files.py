@@ -1,4 +1,4 @@
-"""Read images of published data sets, and their sizes from the file header alone."""
+"""Reading of images, arrays and lists of published data sets, and of image sizes from file headers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def read_picture(path: Path) -> npt.NDArray[Any]:
-    """A PNG as it is: (H, W) or (H, W, channels), uint8 or uint16, colors in the order RGB.
+    """Read a PNG unchanged: (H, W) or (H, W, channels), uint8 or uint16, colors in RGB order.
 
     Raises:
-        DatasetError: no such file, or none that can be decoded.
+        DatasetError: the file is missing or cannot be decoded.
     """
     picture = read_stored(path)
     if picture.ndim == 3:
@@ -30,7 +30,7 @@ def read_picture(path: Path) -> npt.NDArray[Any]:
 
 
 def read_stored(path: Path) -> npt.NDArray[Any]:
-    """A PNG with its channels as OpenCV wrote them: data that somebody saved with `cv2.imwrite` comes back in order.
+    """Read a PNG in the channel order of OpenCV, the inverse of `cv2.imwrite`.
 
     Raises:
         DatasetError: see `read_picture`.
@@ -46,10 +46,10 @@ def read_stored(path: Path) -> npt.NDArray[Any]:
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """(height, width) of a PNG, from its header alone (ISO/IEC 15948, 11.2.2).
+    """(height, width) of a PNG, from its header (ISO/IEC 15948, 11.2.2).
 
     Raises:
-        DatasetError: no such file, or no PNG.
+        DatasetError: the file is missing or not a PNG.
     """
     try:
         with path.open("rb") as file:
@@ -63,24 +63,24 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def three_channels(picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """(H, W, 3): the first three channels, or the only one three times."""
+    """Convert to (H, W, 3): the first three channels, or the first channel repeated."""
     if picture.ndim == 2:
         picture = picture[..., None]
     return picture[..., :3] if picture.shape[2] >= 3 else np.repeat(picture[..., :1], 3, axis=2)
 
 
 def unit_scaled(picture: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Integer samples as 0 … 1 of their type's full scale; floats as they are."""
+    """Scale unsigned integers to 0 … 1 of their full range as float32; other types are only cast."""
     if picture.dtype.kind == "u":
         return picture.astype(np.float32) / np.float32(np.iinfo(picture.dtype).max)
     return picture.astype(np.float32)
 
 
 def read_array(path: Path) -> npt.NDArray[Any]:
-    """The array in a .npy file, or the first one of a .npz file.
+    """Read the array of a .npy file, or the first array of a .npz file.
 
     Raises:
-        DatasetError: no such file, or none that can be read.
+        DatasetError: the file is missing or cannot be read.
     """
     try:
         content = np.load(path)
@@ -90,10 +90,10 @@ def read_array(path: Path) -> npt.NDArray[Any]:
 
 
 def listed(path: Path) -> list[str]:
-    """The first word of each line of a list file.
+    """Read the first word of each line of a list file.
 
     Raises:
-        DatasetError: no such file, or an empty one.
+        DatasetError: the file is missing, cannot be read, or is empty.
     """
     try:
         names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -105,10 +105,10 @@ def listed(path: Path) -> list[str]:
 
 
 def require_folder(root: Path, inside: str, what: str) -> Path:
-    """A folder of a data set's layout.
+    """Check that a folder of a data set's layout exists, and return it.
 
     Raises:
-        DatasetError: with what is there instead.
+        DatasetError: the folder is missing; names the content of `root`.
     """
     folder = root / inside
     if not folder.is_dir():
@@ -120,15 +120,15 @@ def require_folder(root: Path, inside: str, what: str) -> Path:
 
 Shape = tuple[int, int]
 _END = b"IEND\xaeB`\x82"
-"""The last bytes of a PNG: type and checksum of its empty last chunk (ISO/IEC 15948, 11.2.5)."""
+"""Last bytes of a PNG: type and checksum of the empty IEND chunk (ISO/IEC 15948, 11.2.5)."""
 _TAIL = 64
 
 
 def stored_shape(path: Path) -> Shape | None:
-    """(height, width) of a PNG, .npy or .npz file; None for other files.
+    """(height, width) of a PNG, .npy or .npz file from its header; None for other files.
 
     Raises:
-        DatasetError: no such file, one that is cut short, or not what its name says.
+        DatasetError: the file is missing, truncated, or does not match its suffix.
     """
     read = _READERS.get(path.suffix)
     try:

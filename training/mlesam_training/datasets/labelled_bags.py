@@ -1,6 +1,7 @@
-"""Bags with a topic of true labels, as the live node would have heard them.
+"""Encoding of bags with a ground-truth label topic into an `EncodedDataset`.
 
-Reading a bag is sequential and encoding costs time, so every labeled set is encoded once into a folder of arrays.
+A replay forms the same frame sets as the live node. Each labeled frame set is encoded once into a folder of arrays, as
+reading a bag is sequential and encoding is slow.
 """
 
 from __future__ import annotations
@@ -45,23 +46,23 @@ from mlesam_training.datasets.labelled_dataset import Image, Labels, Progress
 
 _END = 1 << 16  # bytes
 _SLACK = NANOSECONDS // 100
-"""A label picture belongs to the set whose reference lies this near; its stamp should be the very camera picture's."""
+"""Largest time difference (ns) of a label image and the reference stamp of its frame set; normally 0."""
 
 
 @dataclass(frozen=True)
 class BagOptions:
-    """What to read, and how.
+    """Bags to encode, and options of the encoding.
 
     Attributes:
         bags: folders or files.
-        folder: where the encoded arrays are kept.
-        size: (height, width) of the encoded pictures and labels.
-        space: name or file of the label space of the labels.
-        modalities: that every row must have; sets that lack one are left out.
-        encoders: modality → encoder; the default ones where it says nothing.
-        settings: of the encoders' images; their defaults where it says nothing.
-        truth: topic of the labels, where the bag's names do not say enough.
-        parameters: of the sensors, as the node is told them.
+        folder: folder of the encoded arrays.
+        size: (height, width) of the encoded images and labels.
+        space: name or file of the label space.
+        modalities: modalities of every row; frame sets that lack one are left out.
+        encoders: modality → preprocessor; defaults apply to missing ones.
+        settings: image settings per modality; defaults apply to missing ones.
+        truth: topic of the labels, if it does not follow from the topic names of the bag.
+        parameters: sensor parameters, as of the node.
     """
 
     bags: tuple[str, ...]
@@ -75,7 +76,7 @@ class BagOptions:
     settings: Settings = field(default_factory=dict)
 
     def manifest(self) -> dict[str, Any]:
-        """What decides over the arrays' content."""
+        """Inputs that determine the content of the arrays, as JSON types."""
         made = self.made()
         return {
             "bags": list(self.bags), "content": {bag: _content(Path(bag)) for bag in self.bags},
@@ -86,12 +87,12 @@ class BagOptions:
         }  # fmt: skip
 
     def made(self) -> dict[Modality, Preprocessor]:
-        """Modality → its encoder, in the order of the modalities."""
+        """Modality → preprocessor, in the order of `modalities`."""
         encoders = {m: self.encoders.get(m, DEFAULT_PREPROCESSORS[m]) for m in self.modalities}
         return make_preprocessors(encoders, self.settings, preprocessing(self.parameters))
 
     def _parameters(self) -> dict[str, Any]:
-        """The parameters that encoded images depend on: topics where they are named, a file by its content."""
+        """Parameters that affect encoded images: topics only if set explicitly, the calibration file by its SHA-256."""
         found: dict[str, Any] = {}
         for name, entry, value in iter_parameters(self.parameters):
             if not entry.metadata["encoding"] or (name.endswith("topic") and name not in self.parameters.given):
@@ -104,17 +105,18 @@ class BagOptions:
 
 
 def prepare_bags(options: BagOptions, report: Progress | None = None) -> EncodedDataset:
-    """Encode the labeled sets, unless that has been done, and open them.
+    """Encode the labeled frame sets that are missing, and open the folder.
 
     Args:
-        options: what to read.
-        report: told about the progress, in label pictures.
+        options: bags and options.
+        report: progress callback, called per row.
 
     Raises:
-        BagError: a bag that cannot be read.
-        DatasetError: a bag without labels, or none of them meets a complete set; or the folder holds something else.
-        FileError: another process encodes there, or there is too little room.
-        LabelError: a label outside the space, or labels of another aspect ratio than the camera's.
+        BagError: a bag cannot be read.
+        ConfigError: the size does not match the camera of a bag, or the calibration file cannot be read.
+        DatasetError: a bag has no labels, or no label matches a complete frame set; or the folder holds other data.
+        FileError: another process encodes into the folder, or the disk has too little space.
+        LabelError: a label outside the label space, or labels with an aspect ratio other than the camera's.
     """
     folder, manifest = Path(options.folder), options.manifest()
     done = find_made(folder, manifest)
@@ -125,7 +127,7 @@ def prepare_bags(options: BagOptions, report: Progress | None = None) -> Encoded
 
 
 def _encode(options: BagOptions, manifest: dict[str, Any], folder: Path, report: Progress | None) -> None:
-    """Count first, so that the arrays have their final length; then encode."""
+    """Replay twice: count the rows to allocate the arrays, then encode."""
     space = load_label_space(options.space)
     warnings: dict[str, None] = {}
     rows = [(bag, stamp) for bag in options.bags for stamp in _stamps(bag, options, space, warnings)]
@@ -148,7 +150,7 @@ def _encode(options: BagOptions, manifest: dict[str, Any], folder: Path, report:
 
 
 def _check_size(bag: str, size: tuple[int, int], rig: Rig) -> None:
-    """Refuse a size at which the node will never run.
+    """Check that the node would encode this camera at the same size.
 
     Raises:
         ConfigError: names both sizes.
@@ -163,7 +165,7 @@ def _check_size(bag: str, size: tuple[int, int], rig: Rig) -> None:
 
 
 def _stamps(bag: str, options: BagOptions, space: LabelSpace, warnings: dict[str, None]) -> list[int]:
-    """Timestamps of the labeled sets of a bag, all of which can be encoded at the size that is wanted."""
+    """Timestamps of the labeled frame sets of a bag, with `_check_size` for each."""
     stamps = []
     for frame_set, _, rig in _labeled(bag, options, space, warnings):
         _check_size(bag, options.size, rig)
@@ -178,9 +180,9 @@ def _stamps(bag: str, options: BagOptions, space: LabelSpace, warnings: dict[str
 
 
 def _content(bag: Path) -> str | None:
-    """SHA-256 over names, sizes, and both ends of a bag's files: another recording of the same name has another.
+    """SHA-256 over names, sizes, and first and last 64 KiB of the storage files of a bag, to detect another recording.
 
-    None for a bag that is not there: its arrays are as good as they were.
+    None for a missing bag, whose arrays remain valid.
     """
     if not bag.exists():
         return None
@@ -206,7 +208,7 @@ def _sha256(path: Path) -> str:
 def _labeled(
     bag: str, options: BagOptions, space: LabelSpace, warnings: dict[str, None]
 ) -> Iterator[tuple[FrameSet, Labels, Rig]]:
-    """The complete sets of a bag that have labels, with the mounting as it is known at that time."""
+    """Yield the complete labeled frame sets of a bag, with the labels and the rig at that time."""
     with BagReader(bag) as reader:
         topics = find_topics(reader.topics, options.parameters, options.modalities)
         topics = with_truth(topics, reader.topics, options.truth, "truth: TOPIC in the recipe's data")
@@ -240,7 +242,7 @@ def _missing(bag: str, silent: Sequence[Modality], parameters: NodeParameters) -
 
 
 def _pairs(steps: Iterator[FrameSet | Truth], modalities: Sequence[Modality]) -> Iterator[tuple[FrameSet, Truth]]:
-    """Sets and labels of the same moment, whichever of the two comes first; each is used once."""
+    """Pair frame sets and labels by time, in any order of arrival. Each is used once."""
     sets: dict[int, FrameSet] = {}
     truths: dict[int, Truth] = {}
     for step in steps:

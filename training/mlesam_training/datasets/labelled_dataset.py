@@ -1,4 +1,4 @@
-"""What the trainer eats: labeled frames, by row."""
+"""Interface of labeled data sets, and the base class of published data sets in files."""
 
 from __future__ import annotations
 
@@ -27,43 +27,43 @@ Image = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
 Blank = tuple[float, float, float]
 Progress = Callable[[int, int], None]
-"""Told (rows done, rows in all)."""
+"""Called with (rows done, rows in total)."""
 
 
 class LabeledDataset(Protocol):
-    """Any data set, from disk or rendered."""
+    """Interface of all data sets: labeled samples by row."""
 
     @property
     def space(self) -> LabelSpace:
-        """What the labels mean."""
+        """Label space."""
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """What every row has."""
+        """Modalities of every row."""
 
     @property
     def encoders(self) -> Mapping[Modality, str]:
-        """Modality → the encoder that reads a live sensor as this set was read; none for what no live sensor has."""
+        """Modality → equivalent preprocessor of a live sensor. Modalities without one are missing."""
 
     @property
     def statistics(self) -> Mapping[Modality, Normalization]:
-        """Modality → mean and deviation that its pictures were normalized with."""
+        """Modality → mean and standard deviation of the normalization."""
 
     @property
     def blanks(self) -> Mapping[Modality, Blank]:
-        """Modality → what a pixel without anything is, per channel."""
+        """Modality → normalized value per channel of an empty pixel."""
 
     @property
     def sparse(self) -> frozenset[Modality]:
-        """Modalities whose pixels are measurements to be copied, never blended."""
+        """Modalities of sparse measurements, which are resampled by nearest neighbor only."""
 
     @property
     def square(self) -> bool:
-        """Whether the network reads a square from the center of each row, as the set's published loader cuts it."""
+        """Whether the network input is the center square of each image, as in the published loader of the data set."""
 
     @property
     def names(self) -> Sequence[str]:
-        """A name per row: its path within the set, without suffix."""
+        """Name per row: path within the data set, without suffix."""
 
     @property
     def conditions(self) -> Sequence[Mapping[str, str]]:
@@ -71,13 +71,13 @@ class LabeledDataset(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what decides over the rows; sets with the same one may continue each other's run."""
+        """SHA-256 of the inputs that determine the rows. A run resumes only with an equal fingerprint."""
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
 
     def batch(self, rows: Sequence[int], modalities: Sequence[Modality]) -> tuple[dict[Modality, Tensor], Tensor]:
-        """Some rows: modality → (B, 3, H, W) float32 normalized, and the labels (B, H, W) uint8."""
+        """Read rows: modality → (B, 3, H, W) float32 normalized, and the labels (B, H, W) uint8."""
 
     def class_counts(self, classes: int) -> npt.NDArray[np.int64]:
         """(classes,) labeled pixels per class."""
@@ -85,13 +85,13 @@ class LabeledDataset(Protocol):
 
 @dataclass(frozen=True)
 class ModalityFormat:
-    """How one modality's files become numbers.
+    """Format of the images of one modality.
 
     Attributes:
-        statistics: mean and deviation per channel, in the reading's units.
-        encoder: the live encoder that says the same; None where there is none.
-        sparse: whether its pixels are measurements with nothing in between.
-        blank: a pixel without anything, normalized.
+        statistics: mean and standard deviation per channel, in the units of the values.
+        encoder: equivalent live preprocessor; None if there is none.
+        sparse: whether pixels are sparse measurements.
+        blank: normalized value per channel of an empty pixel.
     """
 
     statistics: Normalization
@@ -100,25 +100,25 @@ class ModalityFormat:
     blank: Blank = (0.0, 0.0, 0.0)
 
     def normalized(self, values: npt.NDArray[np.generic]) -> Image:
-        """(H, W, 3) values in the reading's units as a (3, H, W) normalized picture."""
+        """Normalize (H, W, 3) values to a (3, H, W) float32 image."""
         mean, std = (np.array(s, np.float32)[:, None, None] for s in self.statistics)
         return np.ascontiguousarray((values.transpose(2, 0, 1).astype(np.float32) - mean) / std)
 
 
 def published(statistics: Normalization = ((0.0,) * 3, (1.0,) * 3), encoder: str | None = None) -> ModalityFormat:
-    """The published reading of an 8-bit picture: 0 … 1, then normalized; black is what padding is made of."""
+    """Format of an image scaled to 0 … 1 and normalized, as in the published loaders; padding is black."""
     blank = tuple(-m / s for m, s in zip(*statistics, strict=True))
     return ModalityFormat(statistics, encoder, blank=(blank[0], blank[1], blank[2]))
 
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """One row.
+    """Files of one row.
 
     Attributes:
-        name: path within the set, without suffix.
-        files: modality → its file; `labels` → the label picture.
-        conditions: such as weather → fog.
+        name: path within the data set, without suffix.
+        files: modality → its file; `labels` → the label image.
+        conditions: kind → value, such as weather → fog.
     """
 
     name: str
@@ -131,7 +131,7 @@ _HEAD = 26  # bytes of a PNG up to its color type
 
 
 class FileDataset(ABC):
-    """A published set in its own layout; satisfies `LabeledDataset`."""
+    """Base class of a published data set in its own layout; implements `LabeledDataset`."""
 
     square: ClassVar[bool] = False
 
@@ -142,16 +142,16 @@ class FileDataset(ABC):
         entries: Sequence[SampleFiles],
         workers: int = 2,
     ) -> None:
-        """Check that every file is there.
+        """Set the rows and check that every file exists.
 
         Args:
-            space: what the labels mean.
-            readings: modality → how it is read.
-            entries: the rows.
-            workers: threads that decode files side by side; they change nothing else.
+            space: label space.
+            readings: modality → format.
+            entries: files per row.
+            workers: threads that decode files in parallel; no effect on the result.
 
         Raises:
-            DatasetError: there is no row, or a file is not where the layout puts it.
+            DatasetError: a file is missing.
         """
         self.space, self.readings, self.entries, self.workers = space, dict(readings), tuple(entries), workers
         self.modalities = tuple(readings)
@@ -170,9 +170,9 @@ class FileDataset(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of how the set is read, its rows' names, their labels, and the sizes of their files in bytes.
+        """SHA-256 of the formats, the names of the rows, their labels, and the sizes of their files in bytes.
 
-        Reads every label when first asked; see `survey`.
+        The first call reads every label; see `survey`.
         """
         self.survey()
         rules = [type(self).__name__, self.space.to_dict(), sorted(map(repr, self.readings.items())), self.names]
@@ -180,18 +180,18 @@ class FileDataset(ABC):
 
     @abstractmethod
     def images(self, entry: SampleFiles, modalities: Sequence[Modality]) -> dict[Modality, Image]:
-        """Modality → (3, H, W) float32 normalized pictures of a row."""
+        """Read the images of a row: modality → (3, H, W) float32 normalized."""
 
     @abstractmethod
     def labels(self, entry: SampleFiles) -> Labels:
-        """(H, W) uint8 class ids of a row, 255 where unlabeled."""
+        """Read the labels of a row: (H, W) uint8 class ids, 255 where unlabeled."""
 
     def sample(self, row: int, modalities: Sequence[Modality]) -> tuple[dict[Modality, Image], Labels]:
-        """One row: modality → (3, H, W) float32 normalized, and the labels (H, W) uint8.
+        """Read one row: modality → (3, H, W) float32 normalized, and the labels (H, W) uint8.
 
         Raises:
-            DatasetError: a file cannot be read, or its picture has another size than the labels.
-            LabelError: a label outside the space.
+            DatasetError: a file cannot be read, or its image differs in size from the labels.
+            LabelError: a label outside the label space.
         """
         entry = self.entries[row]
         labels, images = self.checked_labels(entry), self.images(entry, modalities)
@@ -201,14 +201,14 @@ class FileDataset(ABC):
         return images, labels
 
     def same_size(self, entry: SampleFiles) -> Iterable[Path]:
-        """The files of a row whose pictures must be as large as its labels'; where sizes may differ, none."""
+        """Files of a row whose images must have the size of its labels."""
         return entry.files.values()
 
     def checked_labels(self, entry: SampleFiles) -> Labels:
-        """The labels of a row, all of them within the space.
+        """Read the labels of a row and check them against the label space.
 
         Raises:
-            LabelError: with the file and the values.
+            LabelError: a label outside the label space; names the file and the values.
         """
         with entry.files[LABELS].open("rb") as file:
             refuse_palette(file.read(_HEAD), str(entry.files[LABELS]))
@@ -217,7 +217,7 @@ class FileDataset(ABC):
         return labels
 
     def batch(self, rows: Sequence[int], modalities: Sequence[Modality]) -> tuple[dict[Modality, Tensor], Tensor]:
-        """Some rows: modality → (B, 3, H, W) float32 normalized, and the labels (B, H, W) uint8.
+        """Read rows: modality → (B, 3, H, W) float32 normalized, and the labels (B, H, W) uint8.
 
         Raises:
             DatasetError: see `sample`; or the rows differ in size.
@@ -232,22 +232,22 @@ class FileDataset(ABC):
         return images, torch.from_numpy(np.stack([labels for _, labels in samples]))
 
     def survey(self, report: Progress | None = None, one_size: bool = False) -> npt.NDArray[np.int64]:
-        """Read every label, and what every other file says of itself, before the first step; once is enough.
+        """Check all files of the data set. The result is cached.
 
-        Labels are decoded whole. Of the other files the header and, of a PNG, the end are read: damage in between is
-        found when their row is.
+        Labels are decoded completely. Of other files only the header and, for a PNG, the end are read: other damage is
+        detected when the row is read.
 
         Args:
-            report: told about the progress.
-            one_size: whether all rows must have one size, as those of a batch must.
+            report: progress callback.
+            one_size: whether all rows must have the same size, as in a batch.
 
         Returns:
             (classes,) labeled pixels per class.
 
         Raises:
-            DatasetError: a file that cannot be read or was cut short, or a picture of another size than its labels, or
-                than those of the other rows.
-            LabelError: a label outside the space, or none at all within the set.
+            DatasetError: a file cannot be read or is truncated, or an image differs in size from its labels or, with
+                `one_size`, labels from those of the other rows.
+            LabelError: a label outside the label space, or no labeled pixel in the data set.
         """
         if self._counts is not None:
             return self._counts
@@ -267,9 +267,11 @@ class FileDataset(ABC):
         return self._counts
 
     def _surveyed(self, entry: SampleFiles) -> tuple[npt.NDArray[np.int64], Any, bytes]:
-        """(256,) pixels per label of a row whose files are sound, (height, width) of its labels, SHA-256 of both.
+        """Check the files of a row.
 
-        The digest is of the labels themselves and of the other files' sizes in bytes.
+        Returns:
+            (256,) pixels per label, (height, width) of the labels, and the SHA-256 of the labels and of the sizes in
+            bytes of the other files.
         """
         shapes = {path: stored_shape(path) for path in entry.files.values()}
         wanted, equal = shapes[entry.files[LABELS]], set(self.same_size(entry))
@@ -282,7 +284,7 @@ class FileDataset(ABC):
         return np.bincount(labels.ravel(), minlength=IGNORE + 1), labels.shape, digest
 
     def class_counts(self, classes: int) -> npt.NDArray[np.int64]:
-        """(classes,) labeled pixels per class; reads every label when first asked."""
+        """(classes,) labeled pixels per class. The first call reads every label."""
         return self.survey()[:classes]
 
     @cached_property
@@ -291,7 +293,7 @@ class FileDataset(ABC):
 
 
 def _other_size(paths: Mapping[Any, Sequence[Path]]) -> DatasetError:
-    """Name the first row of the rarest size, and that of the most common one."""
+    """Error that names the first row of the rarest size and of the most common size."""
     by_number = sorted(paths, key=lambda size: len(paths[size]))
     rare, common = (
         f"{paths[size][0]}{f' and {len(paths[size]) - 1} more are' if len(paths[size]) > 1 else ' is'} "
@@ -305,16 +307,16 @@ def _other_size(paths: Mapping[Any, Sequence[Path]]) -> DatasetError:
 
 
 def _unequal(path: Path, shape: Any, entry: SampleFiles, labels: Any) -> str:
-    """A sentence for a picture that is not as large as its labels."""
+    """Error message for an image that differs in size from its labels."""
     sizes = [f"{width}x{height}" for height, width in (shape, labels)]
     return f"{path} is {sizes[0]}; the labels {entry.files[LABELS]} are {sizes[1]}; both must show the same pixels."
 
 
 def _check_present(entries: Sequence[SampleFiles]) -> None:
-    """Name the first file that is missing, and how many are.
+    """Check that all files exist.
 
     Raises:
-        DatasetError: one is.
+        DatasetError: names the first missing file and the number of missing files.
     """
     wanted = [path for entry in entries for path in entry.files.values()]
     missing = [path for path in wanted if not path.is_file()]

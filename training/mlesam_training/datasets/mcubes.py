@@ -1,11 +1,12 @@
-"""MCubeS (Liang et al., CVPR 2022): materials, seen in color, polarisation and near infrared.
+"""MCubeS (Liang et al., CVPR 2022): material segmentation from color, polarization and near infrared.
 
     root / polL_color / NAME.png     root / polL_aolp_sin, polL_aolp_cos, polL_dolp / NAME.npy
     root / NIR_warped / NAME.png     root / GT / NAME.png (0 … 19, 255)     root / list_folder / {train, val, test}.txt
 
-Reading as published (kyotovision-public, CMNeXt): the left 192 columns, where the cameras do not overlap, are dropped;
-the angle of polarisation is (sin, cos, sin); its degree and the infrared are repeated three times; only the colors are
-normalized. The papers' loaders read test.txt when asked for val, so their numbers are those of `split: test`.
+Follows the published loaders (kyotovision-public, CMNeXt): the left 192 columns, where the cameras do not overlap, are
+dropped; the angle of polarization is (sin, cos, sin); its degree and the infrared are repeated three times; only the
+color image is normalized. The loaders of the papers read test.txt for val, so that their scores are those of
+`split: test`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ SPLITS = ("train", "val", "test")
 AOLP, DOLP, NIR = "aolp", "dolp", "nir"
 MODALITIES = (CAMERA, AOLP, DOLP, NIR)
 OVERLAP = 192
-"""Columns on the left that not all cameras see."""
+"""Number of columns on the left outside the common field of view of the cameras."""
 _COSINE = "aolp_cos"
 _PLACES = {
     CAMERA: ("polL_color", ".png"), AOLP: ("polL_aolp_sin", ".npy"), _COSINE: ("polL_aolp_cos", ".npy"),
@@ -45,13 +46,13 @@ class MCubeS(FileDataset):
         """Find the frames.
 
         Args:
-            root: the folder multimodal_dataset, which holds polL_color and list_folder.
+            root: folder multimodal_dataset, with polL_color and list_folder.
             split: train, val or test.
             modalities: some of camera, aolp, dolp, nir.
 
         Raises:
-            ConfigError: a name that is not accepted.
-            DatasetError: a file is not where the layout puts it.
+            ConfigError: a name is not accepted.
+            DatasetError: a file of the expected layout is missing.
         """
         for what, value, accepted in (("split", split, SPLITS), *(("modality", m, MODALITIES) for m in modalities)):
             if value not in accepted:

@@ -1,4 +1,4 @@
-"""The MUSES data set, raw and projected."""
+"""The MUSES data set, from raw sensor files or from the projections of its SDK."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ from mlesam_training.datasets.labelled_dataset import (
 
 RADAR: Modality = "radar"
 _SHIFT, _SCALE = 100.0, 150.0
-"""A PNG of the SDK holds (value + 100) * 150 as uint16, so that "nothing" is 15000."""
+"""A PNG of the SDK holds (value + 100) * 150 as uint16; a pixel without a return is 15000."""
 _SQUASHED = (1024, 1024)
 
 
 def projected(path: Path, modality: Modality) -> npt.NDArray[np.float32]:
-    """A file of the SDK's projection script.
+    """Read a file of the SDK's projection script.
 
     Returns:
-        (H, W, 3) float32: for LiDAR and radar range (m), intensity and height (m; 0 for radar), for events the counts
-        of brighter and darker ones, cut off as the live encoder does, and 0.
+        (H, W, 3) float32: for LiDAR and radar range (m), intensity and height (m; 0 for radar); for events the counts
+        of brighter and darker events, clipped as in the live preprocessor, and 0.
 
     Raises:
-        DatasetError: it cannot be read, or holds something else.
+        DatasetError: the file cannot be read, or has another shape or dtype.
     """
     stored = read_stored(path) if path.suffix == ".png" else read_array(path)
     if stored.ndim != 3 or stored.shape[2] != 3:
@@ -73,10 +73,10 @@ def projected(path: Path, modality: Modality) -> npt.NDArray[np.float32]:
 
 
 def squashed(path: Path) -> Image:
-    """The any-modal papers' reading: as 8-bit RGB, squashed to 1024x1024, 0 … 255; (3, H, W).
+    """Read an image as in the any-modal papers: 8-bit RGB, resized to 1024x1024, 0 … 255; (3, H, W).
 
     Raises:
-        DatasetError: no such file, or no picture.
+        DatasetError: the file is missing or not an image.
     """
     try:
         with Pillow.open(path) as picture:
@@ -87,43 +87,43 @@ def squashed(path: Path) -> Image:
 
 
 def squashed_labels(path: Path) -> Labels:
-    """The same papers' labels: 1024x1024, and what is unlabeled becomes road."""
+    """Read labels as in the any-modal papers: resized to 1024x1024, with unlabeled pixels as road."""
     labels = read_picture(path)
     small = resize_nearest(labels if labels.ndim == 2 else labels[..., 0], _SQUASHED)
     return np.where(small == IGNORE, 0, small).astype(np.uint8)
 
 
 CAMERA_SIZE, EVENT_SIZE = (1080, 1920), (720, 1280)
-"""(height, width). The event camera's is not in the calibration; HD sensors have this one, and its K fits it."""
+"""(height, width). The calibration lacks the event camera's size; 720x1280 is that of HD sensors and fits its K."""
 WINDOW = 30_000
-"""Microseconds of events that count, as in the SDK."""
+"""Length of the event window in microseconds, as in the SDK."""
 _CAMERA_FRAME, _FRAMES = "rgb", {LIDAR: "lidar", EVENT: "event"}
 _POINT = np.dtype([("x", "<f8"), ("y", "<f8"), ("z", "<f8"), ("intensity", "<f8"), ("ring", "<f8"), ("time", "<f8")])
 _FILTERS = "hdf5plugin"
-"""Registers the compressions that the files may be written with; a package of its own, and a large one."""
+"""Optional package that registers the compression filters of the HDF5 files."""
 _COLUMNS = [name for name in _POINT.names or () if name != "time"]
 _MICROSECOND = 1000
 
 
 class RawMuses:
-    """Encodes raw LiDAR and event files in the camera's picture.
+    """Encodes raw LiDAR and event files in the camera image plane.
 
     Attributes:
-        rig: of calib.json: undistorted cameras, and what the SDK calls lidar2rgb and event2rgb.
+        rig: rig of calib.json: undistorted cameras, and the SDK's transforms lidar2rgb and event2rgb.
     """
 
     def __init__(self, calibration: Path) -> None:
         """Read calib.json.
 
         Raises:
-            DatasetError: no such file.
-            CalibrationError: it lacks a key, or a value is impossible.
+            DatasetError: the file is missing.
+            CalibrationError: the file is not JSON, a key is missing, or a value is invalid.
         """
         self.rig = _rig(calibration)
         self._encoders = make_preprocessors({m: DEFAULT_PREPROCESSORS[m] for m in _FRAMES})
 
     def images(self, files: Mapping[Modality, Path]) -> dict[Modality, Image]:
-        """Modality → (3, 1080, 1920) float32 pictures of one moment's raw files.
+        """Encode the raw files of one sample: modality → (3, 1080, 1920) float32.
 
         Raises:
             DatasetError: a file cannot be read.
@@ -134,10 +134,10 @@ class RawMuses:
 
 
 def read_cloud(path: Path) -> SensorFrame:
-    """A .bin file's sweep.
+    """Read the LiDAR sweep of a .bin file.
 
     Raises:
-        DatasetError: it cannot be read, or its length fits no rows of six float64.
+        DatasetError: the file cannot be read, or its size is not a multiple of six float64.
     """
     try:
         data = np.fromfile(path, np.uint8)
@@ -145,15 +145,15 @@ def read_cloud(path: Path) -> SensorFrame:
         raise DatasetError(f"{path} cannot be read: {error}.") from error
     if len(data) % _POINT.itemsize or not len(data):
         raise DatasetError(f"{path} has {len(data)} bytes; a sweep is rows of six float64, {_POINT.itemsize} bytes.")
-    # Its times are those of the recording's own clock, which nothing else here refers to.
+    # The time column is left out: it is in the clock of the recording, unused here.
     return SensorFrame(LIDAR, 0, _FRAMES[LIDAR], PointCloud(data.view(_POINT)[_COLUMNS]))
 
 
 def read_events(path: Path) -> SensorFrame:
-    """The last 30 ms of a .h5 file's events; those beside the sensor, which undistortion leaves, are dropped.
+    """Read the last 30 ms of events of a .h5 file. Events that undistortion moved outside the image are dropped.
 
     Raises:
-        DatasetError: it cannot be read, or is written with a compression that is not installed.
+        DatasetError: the file cannot be read, or its compression filter is not installed.
     """
     if importlib.util.find_spec(_FILTERS):
         importlib.import_module(_FILTERS)
@@ -208,7 +208,7 @@ PROTOCOLS = ("official", "anyseg")
 FOLDERS = {CAMERA: "frame_camera", LIDAR: "lidar", EVENT: "event_camera", RADAR: "radar"}
 _RAW_SUFFIX = {LIDAR: ".bin", EVENT: ".h5"}
 _PROJECTED_SUFFIXES = (".npz", ".npy", ".png")
-# CAFuser's statistics of the projected radar: github.com/timbroed/CAFuser.
+# Statistics of the projected radar from CAFuser: github.com/timbroed/CAFuser.
 _READINGS = {
     CAMERA: published(RGB.statistics, RGB.name),
     LIDAR: ModalityFormat(RangeIntensityHeight.statistics, RangeIntensityHeight.name, sparse=True),
@@ -235,21 +235,21 @@ class Muses(FileDataset):
         """Find the frames.
 
         Args:
-            root: the folder that holds frame_camera, gt_semantic and so on.
+            root: folder of frame_camera, gt_semantic and so on.
             split: train or val; the labels of test are withheld.
             modalities: some of camera, event, lidar, radar.
-            weather: only clear, fog, rain or snow.
-            time: only day or night.
-            source: raw files, the SDK's projected ones, or per modality what is there (projected first). Radar is read
-                projected.
-            protocol: `official`; or `anyseg`, which repeats the loader of the any-modal papers for comparison: all
-                pictures squashed to 1024x1024 and left at 0 … 255, those of other sensors found beside the camera's,
-                and unlabeled pixels counted as road.
-            projected_folder: where the SDK's script wrote to.
+            weather: clear, fog, rain or snow; None for all.
+            time: day or night; None for both.
+            source: `raw`, `projected` (by the SDK), or `auto`: per modality the projected file if it exists, else the
+                raw file. Radar is always projected.
+            protocol: `official`; or `anyseg`, the loader of the any-modal papers for comparison: all images resized to
+                1024x1024 without normalization (0 … 255), read as PNG from the sensor folders, and unlabeled pixels
+                counted as road.
+            projected_folder: output folder of the SDK's script.
 
         Raises:
-            ConfigError: a name that is not accepted.
-            DatasetError: a file is not where the layout puts it.
+            ConfigError: a name is not accepted.
+            DatasetError: a file of the expected layout is missing.
             CalibrationError: calib.json is malformed; raw files only.
         """
         self.root, self.protocol, self._projected = Path(root), protocol, projected_folder
@@ -278,7 +278,7 @@ class Muses(FileDataset):
         return {m: encoded[m] if m in encoded else self._picture(entry, m) for m in modalities}
 
     def same_size(self, entry: SampleFiles) -> list[Path]:
-        """All that are pictures of the camera's view; `anyseg` squashes whatever there is."""
+        """All files; none for `anyseg`, which resizes every image."""
         return [] if self.protocol == "anyseg" else list(entry.files.values())
 
     def _picture(self, entry: SampleFiles, modality: Modality) -> Image:

@@ -1,4 +1,4 @@
-"""The published data sets by name, as recipes ask for them."""
+"""Registry of the published data sets by name."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ DATASETS: dict[str, Callable[..., FileDataset]] = {"deliver": Deliver, "muses": 
 
 
 def open_dataset(name: str, split: str, options: Mapping[str, Any]) -> FileDataset:
-    """One split of a published set.
+    """Open one split of a published data set.
 
     Args:
         name: deliver, muses or mcubes.
-        split: as the set calls it.
-        options: `root`, and whatever else that set's class takes, such as modalities, weather or protocol.
+        split: name of the split in the data set.
+        options: `root`, and further arguments of the data set's class, such as modalities, weather or protocol.
 
     Raises:
-        ConfigError: an unknown name or option, or a value that is not accepted.
-        DatasetError: a file is not where the layout puts it.
+        ConfigError: a name or option is unknown, or a value is not accepted.
+        DatasetError: a file of the expected layout is missing.
     """
     if name not in DATASETS:
         raise ConfigError(f"data set {name!r} is not known; {_nearest(name, DATASETS)}")
