@@ -1,4 +1,4 @@
-"""`mlesam demo`: four sensors, a street, and what happens when some of them fail."""
+"""`mlesam demo`: segment a simulated street with four sensors and drop some of them on the way."""
 
 from mlesam_ros.cli.demo.command import register
 

@@ -1,4 +1,8 @@
-"""Collect the masks of the demo and score them."""
+"""The demo's script of phases, its scores and the collector of the node's messages.
+
+`Phase` is an interval with one lighting and one set of sensors, `Score` compares masks with ground truth labels per
+phase, and `DemoCollector` feeds it from serialized messages.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +23,21 @@ from mlesam_ros.metrics import Confusion
 from mlesam_ros.types import CAMERA, LIDAR, MODALITIES, NANOSECONDS, Modality
 
 PERIOD = NANOSECONDS // 10
-"""Nanoseconds between two moments of the street."""
+"""Nanoseconds between two simulation steps."""
 _SHORTEST = 3.0
 _SCENES = ("day", "night")
 _ACTS: tuple[tuple[float, Modality | None], ...] = ((0.4, None), (0.3, CAMERA), (0.3, LIDAR))
-"""Share of a scene, and which sensor is lost in it."""
+"""(share of a scene's duration, sensor that is dropped in it)."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of the demo with one light and one set of living sensors.
+    """An interval of the demo with one lighting condition and one set of active sensors.
 
     Attributes:
         daylight: "day" or "night".
-        lost: the sensor that is silent, if any.
-        start, end: nanoseconds from the beginning of the playback; the end is not part of it.
+        lost: the dropped sensor; None if all sensors are active.
+        start, end: nanoseconds from the start of the playback; `end` is exclusive.
     """
 
     daylight: str
@@ -43,22 +47,22 @@ class Phase:
 
     @property
     def name(self) -> str:
-        """Such as `night_camera_lost`; names files and keys results."""
+        """Identifier for files and results, such as `night_camera_lost`."""
         return f"{self.daylight}_{f'{self.lost}_lost' if self.lost else 'all_sensors'}"
 
     @property
     def title(self) -> str:
-        """The name for people."""
+        """The name for display, such as `night, camera lost`."""
         return f"{self.daylight}, {f'{self.lost} lost' if self.lost else 'all sensors'}"
 
     @property
     def sensors(self) -> list[Modality]:
-        """Who is alive."""
+        """The active sensors."""
         return [modality for modality in MODALITIES if modality != self.lost]
 
     @property
     def drop(self) -> str | None:
-        """The player's option that makes it so."""
+        """Value of the player's `--drop` option for this phase; None if no sensor is dropped."""
         if self.lost is None:
             return None
         return f"{self.lost}@{self.start / NANOSECONDS}..{self.end / NANOSECONDS}"
@@ -68,10 +72,10 @@ def write_script(seconds: float) -> list[Phase]:
     """The phases of a demo: by day and by night, with all sensors, without the camera, without the LiDAR.
 
     Args:
-        seconds: length of the whole; phases begin and end on moments of the street.
+        seconds: total duration; phases start and end on simulation steps.
 
     Raises:
-        ConfigError: too short for six phases.
+        ConfigError: `seconds` is too short for six phases.
     """
     if seconds < _SHORTEST:
         raise ConfigError(f"a demo of {seconds} s has no room for six phases.", f"Give at least {_SHORTEST:g} seconds.")
@@ -87,26 +91,26 @@ def write_script(seconds: float) -> list[Phase]:
 
 
 def phase_at(phases: Sequence[Phase], offset: int) -> Phase | None:
-    """The phase at this many nanoseconds from the beginning, or nothing before and after."""
+    """Return the phase at `offset` nanoseconds from the start; None before the first and after the last phase."""
     return next((phase for phase in phases if phase.start <= offset < phase.end), None)
 
 
 Labels = npt.NDArray[np.uint8]
 
-_WAITING = 30  # label images of either kind that wait for their partner
-_SLACK = PERIOD // 20  # ns by which a stamp may miss its moment's exact time
+_WAITING = 30  # label images of each kind kept until their counterpart arrives
+_SLACK = PERIOD // 20  # ns; tolerance between a stamp and its exact simulation time
 
 
 @dataclass
 class PhaseScore:
-    """One phase's figures.
+    """Measurements of one phase.
 
     Attributes:
-        phase: which.
-        confusion: masks against the truth of the same stamp.
-        arrivals: host times in nanoseconds at which its masks arrived.
+        phase: the phase.
+        confusion: confusion matrix of masks against the ground truth of the same stamp.
+        arrivals: host times in nanoseconds at which the masks arrived.
         latencies: nanoseconds from a mask's stamp to its arrival.
-        offered: moments that the player offered.
+        offered: number of ground truth images received, one per simulation step.
     """
 
     phase: Phase
@@ -117,25 +121,25 @@ class PhaseScore:
 
     @property
     def miou(self) -> float | None:
-        """Mean IoU in percent over the classes present in the truth; None before anything was compared."""
+        """Mean IoU in percent over the classes present in the ground truth; None before the first comparison."""
         return _percent(self.confusion)
 
 
 class Score:
-    """Counts, times and compares.
+    """Scores of all phases: mask counts, latencies, gaps and mean IoU.
 
     Attributes:
-        start: ROS time in nanoseconds at which the playback began, 0 before.
-        phases: the script's phases with their figures.
-        published: moments that the player says it offered; None until it has said so.
+        start: ROS time in nanoseconds at which the playback started; 0 before.
+        phases: one score per phase of the script.
+        published: number of ground truth images that the player published; None until its final report is read.
     """
 
     def __init__(self, phases: Sequence[Phase], classes: int) -> None:
-        """Nothing yet.
+        """Initialize an empty score.
 
         Args:
             phases: the script.
-            classes: size of the label space.
+            classes: number of classes of the label space.
         """
         self.start = 0
         self.published: int | None = None
@@ -146,19 +150,19 @@ class Score:
         self._early: list[tuple[int, Labels]] = []
 
     def begin(self, start: int) -> None:
-        """The player began at this ROS time in nanoseconds; the news comes late, so truths may have come already."""
+        """Set the ROS time in nanoseconds at which the playback started and process the labels received before."""
         self.start = start
         early, self._early = self._early, []
         for stamp, labels in early:
             self.take_truth(stamp, labels)
 
     def phase_of(self, stamp: int) -> PhaseScore | None:
-        """Where a stamp belongs, if the script covers it."""
+        """Return the score of the phase that contains the stamp; None outside the script."""
         phase = phase_at([score.phase for score in self.phases], stamp - self.start + _SLACK) if self.start else None
         return next((score for score in self.phases if score.phase is phase), None)
 
     def take_mask(self, stamp: int, arrival: int, labels: Labels) -> None:
-        """A mask has arrived."""
+        """Add a mask of the node."""
         score = self.phase_of(stamp)
         if score is None:
             return
@@ -168,7 +172,7 @@ class Score:
         self._compare(stamp, score)
 
     def take_truth(self, stamp: int, labels: Labels) -> None:
-        """The truth of a moment has arrived, which is also how moments on offer are counted."""
+        """Add the ground truth labels of a simulation step and count the step as offered."""
         if not self.start:
             self._early.append((stamp, labels))
             return
@@ -180,7 +184,10 @@ class Score:
         self._compare(stamp, score)
 
     def longest_gap(self, score: PhaseScore) -> float:
-        """Seconds without a mask, at most, in a phase; the silence that its beginning caused included."""
+        """Longest interval without a mask in a phase, in seconds.
+
+        It includes the interval from the last mask of the previous phases to the first mask of this phase.
+        """
         end = self.start + score.phase.end
         before = [time for other in self.phases for time in other.arrivals if other.phase.start < score.phase.start]
         times = [*before[-1:], *score.arrivals]
@@ -197,7 +204,7 @@ class Score:
         return _percent(total)
 
     def summary(self) -> dict[str, Any]:
-        """The results with the keys that `docs/results.md` documents."""
+        """The results with the keys documented in `docs/results.md`."""
         arrivals = [time for score in self.phases for time in score.arrivals]
         seconds = (max(arrivals) - min(arrivals)) / NANOSECONDS if len(arrivals) > 1 else 0.0
         return {
@@ -226,7 +233,7 @@ class Score:
 
 
 def latency_ms(latencies: Sequence[int]) -> dict[str, float | None]:
-    """Percentiles in milliseconds of latencies in nanoseconds; None without any."""
+    """Convert latencies in nanoseconds to percentiles in milliseconds; the percentiles are None without latencies."""
     if not latencies:
         return {"p50": None, "p95": None, "p99": None}
     values = np.percentile(latencies, (50, 95, 99)) / 1e6
@@ -256,32 +263,32 @@ ALWAYS = {
     "/tf": "tf2_msgs/msg/TFMessage",
     "/tf_static": "tf2_msgs/msg/TFMessage",
 }
-"""Topic → type of what is heard from beginning to end."""
+"""Topic → type of the topics that are subscribed throughout the demo."""
 NOW_AND_THEN = {f"{NODE}/overlay": IMAGE, f"{NODE}/semantic_points": "sensor_msgs/msg/PointCloud2"}
-"""What the node makes only for listeners; heard for a while in the middle of each phase."""
+"""Topic → type of outputs that the node computes only while subscribed; subscribed around the middle of each phase."""
 LATCHED = {f"{NODE}/label_info", "/tf_static"}
 
 _RECENT = 3 * NANOSECONDS
 _NEWS = NANOSECONDS
-_KEEP_EVERY = 2  # masks, for the pictures
+_KEEP_EVERY = 2  # every n-th mask is kept for the images
 
 
 class DemoCollector:
-    """Takes what the observer hears.
+    """Processes the messages that the demo subscribes to.
 
     Attributes:
-        score: the figures.
-        kept: stamp → mask for the pictures, the first of each phase and then every second one.
-        truths: stamp → truth of the masks that were kept.
+        score: the scores.
+        kept: stamp → mask for the images: the first mask of each phase and every second one after it.
+        truths: stamp → ground truth labels of the kept masks.
     """
 
     def __init__(self, phases: Sequence[Phase], classes: int, record: Callable[[str, int, bytes], None]) -> None:
-        """Nothing heard yet.
+        """Initialize without messages.
 
         Args:
             phases: the script.
-            classes: size of the label space.
-            record: gets every message: topic, host time of arrival in nanoseconds, serialized message.
+            classes: number of classes of the label space.
+            record: called with every message: topic, host time of arrival in nanoseconds, serialized message.
         """
         self.score = Score(phases, classes)
         self._status: tuple[int, Any] = (0, None)
@@ -293,7 +300,7 @@ class DemoCollector:
         self._stages: defaultdict[str, list[float]] = defaultdict(list)
 
     def hear(self, topic: str, arrival: int, raw: bytes) -> None:
-        """One message."""
+        """Process one serialized message."""
         self._record(topic, arrival, raw)
         if topic == f"{NODE}/labels":
             self._hear_mask(arrival, raw)
@@ -308,22 +315,22 @@ class DemoCollector:
                 self._stages[latency.stage].append(latency.seconds)
 
     def status(self, now: int) -> Any | None:
-        """The newest status message, with the fields of `msg/Status.msg`; None when it is no news any more."""
+        """The newest status message, with the fields of `msg/Status.msg`; None if it is older than one second."""
         arrival, message = self._status
         return message if now - arrival < _NEWS else None
 
     def rate(self, now: int) -> float:
-        """Masks per second over the last three."""
+        """Masks per second, averaged over the last three seconds."""
         while self._arrivals and self._arrivals[0][0] < now - _RECENT:
             self._arrivals.popleft()
         return len(self._arrivals) * NANOSECONDS / _RECENT
 
     def recent_latencies(self) -> list[int]:
-        """Nanoseconds from stamp to arrival of the masks of the last three seconds."""
+        """Latencies from stamp to arrival, in nanoseconds, of the masks of the last three seconds."""
         return [latency for _, latency in self._arrivals]
 
     def stages_ms(self) -> dict[str, float]:
-        """Median milliseconds of every stage that the node reports, in the order of execution."""
+        """Median duration in milliseconds of every stage that the node reports, in the order of execution."""
         return {stage: round(1e3 * median(seconds), 2) for stage, seconds in self._stages.items()}
 
     def _hear_mask(self, arrival: int, raw: bytes) -> None:

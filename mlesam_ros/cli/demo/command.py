@@ -1,4 +1,4 @@
-"""The `demo` command and the order of events in it."""
+"""The `demo` command."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def demo(
     side: Annotated[int, typer.Option(help="Height and width of the pictures in pixels.")] = 512,
     json: JsonOption = None,
 ) -> None:
-    """See a four-sensor robot segment its street, lose a sensor, and go on.
+    """Segment a simulated street with four sensors and go on while the camera or the LiDAR is lost.
 
     Renders a street by day and by night (once), plays it to the node in another process, drops the camera and the LiDAR
-    on the way, compares every mask with the truth, and leaves a folder with the result bag, the figures and pictures.
+    on the way, compares every mask with the ground truth, and writes a folder with the result bag, metrics and images.
     """
     prepare_own_domain()
     from mlesam_ros.cli.demo.runner import DemoRunner

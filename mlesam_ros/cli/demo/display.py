@@ -1,4 +1,4 @@
-"""Display of the demo: terminal view, images and the report."""
+"""Display of the demo: terminal view, images and animations of the masks, and the final results."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ _LINE = 1.0  # s between lines where there is no terminal to redraw
 
 
 class View:
-    """A live table on a terminal, a line a second elsewhere."""
+    """Progress view: a live table on a terminal, otherwise one line per second."""
 
     def __init__(self, console: Console, witness: DemoCollector, live: bool) -> None:
-        """Show nothing yet.
+        """Initialize without output.
 
         Args:
-            console: where to.
-            witness: what to show.
-            live: redraw in place instead of adding lines.
+            console: the output console.
+            witness: source of the displayed scores and status.
+            live: redraw in place instead of printing lines.
         """
         self._console = console
         self._witness = witness
@@ -60,12 +60,12 @@ class View:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Clear it away; the figures are printed afterwards."""
+        """Stop and clear the live table."""
         if self._live:
             self._live.stop()
 
     def show(self) -> None:
-        """Bring it up to date, if it is time."""
+        """Update the view if the refresh interval has elapsed and the playback has started."""
         if time.monotonic() < self._next or not self._witness.score.start:
             return
         self._next = time.monotonic() + (_REDRAW if self._live else _LINE)
@@ -133,7 +133,7 @@ class View:
 
 
 def phase_row(entry: PhaseScore, gap: float | None) -> Sequence[str]:
-    """One phase's figures as text: name, masks, moments offered, mIoU, median latency, longest gap."""
+    """Format one phase as text: name, masks, offered simulation steps, mIoU, median latency, longest gap."""
     return (
         entry.phase.title,
         str(len(entry.arrivals)),
@@ -149,7 +149,7 @@ def _sensors(status: Any) -> Sequence[Any]:
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """A figure with so many decimals; a dash for one that there is not."""
+    """Format a value with the given number of decimals; a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
@@ -170,14 +170,14 @@ _INK, _PAPER = (235, 235, 235), (24, 24, 28)
 
 
 class Gallery:
-    """Draws one moment as three panels: what the camera saw, what the node made of it, what is true."""
+    """Draws one stamp as three panels: camera image, overlay of the node's mask, ground truth labels."""
 
     def __init__(self, label_space: LabelSpace, camera: Mapping[int, Picture]) -> None:
-        """Prepare.
+        """Initialize.
 
         Args:
-            label_space: names and colors.
-            camera: stamp → (H, W, 3) RGB as the node got it; absent where the camera was silent.
+            label_space: class names and colors.
+            camera: stamp → (H, W, 3) RGB image that the node received; no entry where the camera was dropped.
         """
         self._space = label_space
         self._camera = camera
@@ -191,17 +191,17 @@ class Gallery:
         truths: Mapping[int, Labels],
         fps: float,
     ) -> list[Path]:
-        """Write `<name>.png`, the moment in the middle, and `<name>.webp`, all of them; nothing without masks.
+        """Write `<name>.png` with the middle stamp and the animation `<name>.webp` with all stamps.
 
         Args:
-            folder: where to.
-            name: of the files.
-            caption: written into the pictures.
+            folder: output folder.
+            name: stem of the file names.
+            caption: text drawn into the images.
             masks, truths: stamp → (H, W) uint8.
             fps: frames per second of the animation.
 
         Returns:
-            the files.
+            the written files; empty if no mask has a ground truth.
         """
         stamps = [stamp for stamp in sorted(masks) if stamp in truths]
         if not stamps:
@@ -242,17 +242,17 @@ _FPS = 5.0
 def write_results(
     witness: DemoCollector, label_space: LabelSpace, streets: Sequence[Path], folder: Path, console: Console
 ) -> dict[str, Any]:
-    """Write `metrics.json` and the pictures, print the table and the closing line.
+    """Write `metrics.json` and the images, print the table of phases and a summary line.
 
     Args:
-        witness: what was seen.
-        label_space: names and colors.
-        streets: the bags that were played, for the camera's pictures.
-        folder: where to.
-        console: for people.
+        witness: the collected masks and scores.
+        label_space: class names and colors.
+        streets: the played bags, from which the camera images are read.
+        folder: output folder.
+        console: the output console.
 
     Returns:
-        the result with the keys that `docs/results.md` documents.
+        the result with the keys documented in `docs/results.md`.
     """
     result = {**witness.score.summary(), "stages_ms": witness.stages_ms(), "output_dir": str(folder)}
     write_json(result, folder / "metrics.json")
@@ -278,7 +278,7 @@ def _print_phases(witness: DemoCollector, console: Console) -> None:
 
 
 def _draw(witness: DemoCollector, label_space: LabelSpace, streets: Sequence[Path], folder: Path) -> None:
-    """A still and an animation per phase; the camera's pictures are read back from the street, phase by phase."""
+    """Draw an image and an animation per phase; camera images are read back from the bags phase by phase."""
     scores = {score.phase.name: score for score in witness.score.phases}
     drawn = 0
     with track("drawing", len(scores), "phases") as progress:
@@ -293,7 +293,7 @@ def _draw(witness: DemoCollector, label_space: LabelSpace, streets: Sequence[Pat
 
 
 def _camera(witness: DemoCollector, streets: Sequence[Path]) -> Iterator[tuple[str, int, Picture]]:
-    """(phase, stamp as it was played, RGB) of every camera picture whose mask was kept."""
+    """Yield (phase name, stamp as played, RGB image) for every camera image whose mask was kept."""
     store, playlist = typestore(), Playlist(streets)
     try:
         for message in playlist.stream(topics={TOPICS[CAMERA]}):

@@ -1,4 +1,8 @@
-"""Run the demo: node, player and recorder as processes."""
+"""Run the demo: child processes for rendering, node and player, and a thread that records the result bag.
+
+`ChildProcess` runs one `mlesam` command, `Recorder` writes messages into a bag, `Recording` and `render` provide the
+cached streets, and `DemoRunner` starts all of them and observes the node.
+"""
 
 from __future__ import annotations
 
@@ -45,29 +49,29 @@ from mlesam_ros.resources import resource_path
 from mlesam_ros.ros.raw_topics import RawSubscriber
 from mlesam_ros.types import NANOSECONDS
 
-_PATIENCE = 5.0  # s for each way of asking a process to end
+_PATIENCE = 5.0  # s to wait after each of SIGINT, SIGTERM and SIGKILL
 
 
 class ProcessError(MlesamError):
-    """A process of the demo ended before its time."""
+    """A child process of the demo exited unexpectedly."""
 
 
 class ChildProcess:
-    """One `mlesam` command in a process of its own, its output in a log file."""
+    """One `mlesam` command in a child process that writes its output to a log file."""
 
     def __init__(self, name: str, arguments: Sequence[str], log: Path) -> None:
-        """Start it.
+        """Start the process.
 
         Args:
-            name: for messages.
-            arguments: what follows `mlesam`.
-            log: takes stdout and stderr.
+            name: name for error messages.
+            arguments: command-line arguments after `mlesam`.
+            log: file that receives stdout and stderr.
         """
         self.name = name
         self.log = log
         command = [sys.executable, "-m", "mlesam_ros.cli", *arguments]
         with log.open("wb") as out:
-            # A session of its own: Ctrl-C reaches only the demo, which then ends its children in the right order.
+            # In a new session, Ctrl-C reaches only the demo, which then stops its children in the right order.
             self._process = subprocess.Popen(
                 command, stdout=out, stderr=out, start_new_session=True, env=_environment()
             )
@@ -76,7 +80,7 @@ class ChildProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it if it has not ended by itself."""
+        """Stop the process if it still runs."""
         for ask in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             if self.ended:
                 return
@@ -85,24 +89,24 @@ class ChildProcess:
 
     @property
     def ended(self) -> bool:
-        """Whether it is gone."""
+        """Whether the process has exited."""
         return self._process.poll() is not None
 
     def wait(self, seconds: float) -> None:
-        """Give it this long to end."""
+        """Wait at most this many seconds for the process to exit."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return
 
     def check(self, may_be_done: bool = False) -> None:
-        """Make sure that all is well.
+        """Check that the process has not failed.
 
         Args:
-            may_be_done: ending with exit code 0 is well.
+            may_be_done: accept an exit with code 0.
 
         Raises:
-            ProcessError: it ended otherwise; with its last words.
+            ProcessError: the process exited otherwise; the message has the last lines of its log.
         """
         code = self._process.poll()
         if code is None or (may_be_done and code == 0):
@@ -110,28 +114,28 @@ class ChildProcess:
         raise ProcessError(f"the {self.name} ended with code {code}: {self.log_tail()} (all its words: {self.log}).")
 
     def log_tail(self, lines: int = 3) -> str:
-        """The end of its log, on one line."""
+        """Join the last non-empty lines of the log into one line; `none` for an empty log."""
         said = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
         return " / ".join([line.strip() for line in said if line.strip()][-lines:]) or "none"
 
 
 def _environment() -> dict[str, str]:
-    """This process's, with the very package that runs here before any other copy, whatever the working directory."""
+    """Environment in which a child process imports this copy of the package, whatever its working directory."""
     package = str(Path(__file__).resolve().parents[3])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**child_environment(), "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
 
 
 class Recorder:
-    """Writes serialized messages into an mcap bag, compressed chunk by chunk."""
+    """Writes serialized messages into an MCAP bag in a background thread; chunks are compressed."""
 
     def __init__(self, path: Path, types: Mapping[str, str], latched: Collection[str]) -> None:
-        """Begin a bag.
+        """Create a bag and start the writer thread.
 
         Args:
             path: folder that does not exist yet.
-            types: topic → type of everything that may come.
-            latched: the topics among them that are transient local.
+            types: topic → message type of all topics that can be recorded.
+            latched: those topics whose durability is transient local.
 
         Raises:
             BagError: the folder exists or cannot be made.
@@ -148,10 +152,10 @@ class Recorder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Write what is left and finish the file.
+        """Write the queued messages and close the bag.
 
         Raises:
-            BagError: the disk did not take it.
+            BagError: the bag could not be written.
         """
         self._queue.put(None)
         self._thread.join()
@@ -159,12 +163,12 @@ class Recorder:
             raise self._failure
 
     def record(self, topic: str, time: int, raw: bytes) -> None:
-        """Take a message; returns at once.
+        """Queue a message without blocking.
 
         Args:
-            topic: one of the types' topics.
-            time: nanoseconds, the time of recording.
-            raw: CDR with encapsulation.
+            topic: one of the topics in `types`.
+            time: time of recording in nanoseconds.
+            raw: CDR with encapsulation header.
         """
         self._queue.put((topic, time, raw))
 
@@ -174,11 +178,11 @@ class Recorder:
                 while (message := self._queue.get()) is not None:
                     topic, time, raw = message
                     writer.add_raw(topic, self._types[topic], time, raw, latched=topic in self._latched)
-        except Exception as error:  # whatever it was belongs to the thread that asked for the recording
+        except Exception as error:  # re-raised by __exit__ in the recording thread
             self._failure = error
 
 
-_FIRST_SEED = 9000  # training stays below
+_FIRST_SEED = 9000  # training uses smaller seeds
 _POLL = 0.2  # s
 _DONE = re.compile(r"(\d+) of \d+ moments")
 _CODE = (
@@ -192,13 +196,13 @@ _CODE = (
 
 @dataclass(frozen=True)
 class Recording:
-    """A stretch of street, as a bag.
+    """A simulated street that is rendered into a bag.
 
     Attributes:
-        daylight: "day" or "night"; any weather of the street would do.
-        moments: how many, at 10 Hz.
-        side: height and width of the pictures in pixels.
-        seed: of the street.
+        daylight: "day" or "night"; the `--weather` of the simulation.
+        moments: number of simulation steps, at 10 Hz.
+        side: height and width of the images in pixels.
+        seed: seed of the street.
     """
 
     daylight: str
@@ -208,11 +212,11 @@ class Recording:
 
     @property
     def name(self) -> str:
-        """What it is called, whatever version of the code made it."""
+        """Name of the recording, independent of the code version."""
         return f"street_{self.daylight}_{self.seed}_{self.moments}_{self.side}"
 
     def path(self, cache: Path) -> Path:
-        """Where it is kept; another version of the code has another place."""
+        """Path of the bag in the cache; it contains a hash of the source files in `_CODE`."""
         digest = hashlib.sha256()
         package = Path(__file__).resolve().parents[2]
         for pattern in _CODE:
@@ -221,7 +225,7 @@ class Recording:
         return cache / f"{self.name}_{digest.hexdigest()[:12]}"
 
     def arguments(self, out: Path) -> list[str]:
-        """The command that renders it."""
+        """Command-line arguments that render the bag to `out`."""
         return [
             "simulate", str(out), "--seed", str(self.seed), "--weather", self.daylight,
             "--moments", str(self.moments), "--side", str(self.side),
@@ -229,27 +233,27 @@ class Recording:
 
 
 def default_cache() -> Path:
-    """The user's cache folder, as the XDG base directory specification has it."""
+    """Cache folder of the user, according to the XDG Base Directory Specification."""
     return expand_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mlesam_ros"
 
 
 def recordings_for(scenes: Sequence[tuple[str, int]], side: int) -> list[Recording]:
-    """One recording per (daylight, moments), on streets that no training has seen."""
+    """Return one recording per (daylight, moments), on streets with seeds that training does not use."""
     return [Recording(daylight, moments, side, _FIRST_SEED + i) for i, (daylight, moments) in enumerate(scenes)]
 
 
 def render(recordings: Sequence[Recording], cache: Path) -> list[Path]:
-    """Render what is not there yet, each recording in a process of its own.
+    """Render the recordings that are not in the cache yet, each in its own process.
 
     Args:
-        recordings: what is wanted.
-        cache: folder in which they are kept.
+        recordings: the required recordings.
+        cache: folder of the bags.
 
     Returns:
-        the bags.
+        the paths of the bags.
 
     Raises:
-        ProcessError: a renderer failed; nothing half-done stays.
+        ProcessError: a renderer failed; incomplete bags are deleted.
     """
     cache.mkdir(parents=True, exist_ok=True)
     missing = [recording for recording in recordings if not recording.path(cache).exists()]
@@ -290,15 +294,15 @@ def _done(child: ChildProcess) -> int:
     return int(match[1]) if match else 0
 
 
-_NODE_PATIENCE = 60.0  # s from the node's start to its being active
-_PLAYER_PATIENCE = 20.0  # s for the node to find the sensors
-_GLIMPSE = NANOSECONDS  # ns before and after the middle of a phase in which the node's overlay and cloud are recorded
+_NODE_PATIENCE = 60.0  # s from the node's start to its active state
+_PLAYER_PATIENCE = 20.0  # s for the node to subscribe to the sensors' topics
+_GLIMPSE = NANOSECONDS  # ns around a phase's middle in which overlay and point cloud are recorded
 _DRAIN = 0.5  # s for the last masks to arrive
 _STEP = 0.05  # s
 
 
 class DemoRunner:
-    """The simulated robot's drive and what it takes: recordings, the node, the player; this process is the observer."""
+    """Runs the demo: renders the streets, starts the node and the player, and observes the node in this process."""
 
     def __init__(
         self,
@@ -310,20 +314,20 @@ class DemoRunner:
         base_weights: Path | None,
         live: bool,
     ) -> None:
-        """Plan it; nothing is started yet.
+        """Prepare the demo without starting a process.
 
         Args:
-            seconds: length.
-            side: height and width of the street's pictures in pixels.
-            cache: where rendered streets are kept; the user's cache folder by default.
-            output: folder in which the results' folder is made.
+            seconds: duration of the drive.
+            side: height and width of the images in pixels.
+            cache: folder of the rendered streets; the user's cache folder by default.
+            output: parent folder of the result folder.
             checkpoint: experts; the shipped ones by default.
-            base_weights: the frozen backbone that they were trained on; the shipped one by default.
-            live: redraw the view in place where the terminal can.
+            base_weights: frozen backbone that the experts were trained on; the shipped one by default.
+            live: redraw the view in place if the output is a terminal.
 
         Raises:
-            ConfigError: too short, or the checkpoint speaks of other classes than the street's truth.
-            CheckpointError: the checkpoint is not one.
+            ConfigError: `seconds` is too short, or the classes of the checkpoint differ from those of the street.
+            CheckpointError: the file is not a valid checkpoint.
         """
         self.phases = write_script(seconds)
         self._side = side
@@ -334,17 +338,17 @@ class DemoRunner:
         self._label_space = _label_space(checkpoint or resource_path("weights/street.safetensors"))
 
     def run(self, quiet: bool) -> dict[str, Any]:
-        """Do it.
+        """Run the demo and write its results.
 
         Args:
-            quiet: say nothing on standard output.
+            quiet: print nothing to standard output.
 
         Returns:
-            the result with the keys that `docs/results.md` documents.
+            the result with the keys documented in `docs/results.md`.
 
         Raises:
             ProcessError: the renderer, the node or the player failed.
-            KeyboardInterrupt: Ctrl-C; what was seen until then is in the folder.
+            KeyboardInterrupt: Ctrl-C or SIGTERM; the results until then are written.
         """
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         console = Console(stderr=quiet)
@@ -403,7 +407,7 @@ class DemoRunner:
         player.check(may_be_done=True)
 
     def _record_optional_topics(self, observer: RawSubscriber, witness: DemoCollector) -> None:
-        """Listen to what is made only for listeners, for a while in the middle of each phase."""
+        """Subscribe to the on-demand outputs around the middle of each phase, unsubscribe otherwise."""
         offset = time.time_ns() - witness.score.start
         if any(abs(offset - _middle(phase)) < _GLIMPSE for phase in self.phases):
             for topic, type_name in NOW_AND_THEN.items():
