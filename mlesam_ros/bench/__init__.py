@@ -1,6 +1,7 @@
-"""How long things take, ours and the alternative in turn in the same run, on a machine that is described.
+"""Benchmarks that time this package and an alternative in turn within the same run.
 
-A benchmark is a module with `run(repeats) -> list[Row]`; `BENCHES` names them. The network's take `Options` as well.
+A benchmark is a module with `run(repeats) -> list[BenchmarkResult]`, listed in `BENCHES`. Those of the network also
+take `Options`.
 """
 
 BENCHES: dict[str, str] = {
@@ -11,4 +12,4 @@ BENCHES: dict[str, str] = {
     "node": "mlesam_ros.bench.node",
     "training": "mlesam_ros.bench.training",
 }
-"""`mlesam bench NAME` → its module. None is imported before it is run."""
+"""Name in `mlesam bench NAME` → module, imported only when the benchmark runs."""

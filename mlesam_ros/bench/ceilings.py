@@ -1,4 +1,4 @@
-"""How fast a device can multiply and move at all, measured: what every figure of the network is held against."""
+"""Measured roofline of a device and the FLOPs and bytes of the network, for lower bounds of its duration."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ _CLOCKS = {"cpu": time.process_time}
 
 @dataclass(frozen=True)
 class Roofline:
-    """Of one device in one precision, with as many threads as are in use.
+    """Measured peak rates of one device in one precision with the current number of threads.
 
     Attributes:
-        flops: per second, of a large square matrix product.
-        bytes: per second, read and written by a large copy.
+        flops: floating point operations per second of a large square matrix product.
+        bytes: bytes per second, read plus written, of a large copy.
     """
 
     flops: float
     bytes: float
 
     def least_seconds(self, flops: float, moved: float) -> float:
-        """What so much arithmetic and so many bytes take at least."""
+        """Lower bound in seconds for `flops` operations and `moved` bytes (roofline model)."""
         return max(flops / self.flops, moved / self.bytes)
 
 
 @lru_cache(maxsize=8)
 def ceilings(device: str, dtype: torch.dtype, threads: int) -> Roofline:
-    """Measure; the best of a few, since whatever else the machine does only makes it slower.
+    """Measure the roofline of a device.
 
-    On the CPU it is processor time that counts, for the same reason.
+    The minimum of several repeats, and processor time on the CPU, exclude the load of other processes.
 
     Args:
         device: such as `cpu` or `cuda`.
-        dtype: of the product.
-        threads: as set with torch, so that another number is measured anew.
+        dtype: dtype of the matrix product.
+        threads: number of threads set with torch; part of the cache key.
     """
     kind = torch.device(device).type
     side = _SIDE.get(kind, 2048)
@@ -69,22 +69,24 @@ def _best(work: Callable[[], object], device: str, threads: int) -> float:
 
 
 def wait(device: str) -> None:
-    """Until the device has done what was asked of it."""
+    """Synchronize with a CUDA device; return immediately on the CPU."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
 
 
 def network_work(config: MLESAMConfig, sensors: int, itemsize: int) -> tuple[int, int]:
-    """Floating point operations of a moment, and the fewest bytes: every weight once, pictures in, logits out.
+    """Return the FLOPs and the minimum bytes of one forward pass.
+
+    The bytes are those of every weight read once, the input images and the output logits.
 
     Args:
-        config: of the network; pictures are square.
-        sensors: that are present.
+        config: configuration of the network; images are square.
+        sensors: number of present sensors.
         itemsize: bytes per number.
     """
     side = config.image_size
     with on_meta_device(), torch.no_grad():
-        model = MLESAM(config).eval().requires_grad_(False)  # the counter looks for gradients
+        model = MLESAM(config).eval().requires_grad_(False)  # FlopCounterMode checks requires_grad
         with FlopCounterMode(display=False) as counter:
             pyramid = model.encode(torch.empty(sensors, 3, side, side))
             fused, _ = model.fuse({level: maps.unflatten(0, (sensors, 1)) for level, maps in pyramid.items()})

@@ -1,4 +1,4 @@
-"""What a function asks of a device, counted rather than timed: the same on every machine, busy or not."""
+"""Count the operations, transfers, synchronizations and allocations of a function, independent of machine load."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 _WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique", "_unique2"}
-"""Operations whose result, or its shape, the host must know: a GPU's queue runs empty at each."""
+"""Operations whose value or output shape is needed on the host: each one synchronizes with the GPU."""
 
 
 _WHOLE = {"scaled_dot_product_attention"}
-"""One fused kernel on a GPU and on the CPU; only the meta device takes it apart."""
+"""Operations with one fused kernel on GPU and CPU; only the meta device decomposes them."""
 
 
 class OpCounter(TorchDispatchMode):
-    """Counts what runs within it.
+    """Dispatch mode that counts the operations executed within it.
 
-    On the meta device, whose tensors have shapes but no numbers, it shows what a GPU would be asked for, without one:
-    whatever needs a number fails there, but for transfers to the host, which give zeros.
+    On the meta device, whose tensors have shapes but no values, it shows the work of a GPU without having one. There,
+    operations that need a value fail, except for transfers to the host, which return zeros.
 
     Attributes:
-        operations: those that compute or move something; each is a kernel launch on a GPU, or a few.
-        views: those that only look at memory in another way.
-        waits: name → how often the host asked for something that only the device knows, other than by a transfer.
-        uploads, reads: transfers from the host to a device, and back; bytes in `uploaded` and `read`.
-        allocations: new blocks of memory for results, and their bytes in `allocated`.
-        peak: most bytes of them that were alive at once.
+        operations: operations that compute or move data; each one is at least one kernel launch on a GPU.
+        views: operations that return only views.
+        waits: operation name → number of host synchronizations, transfers excluded.
+        uploads, reads: number of transfers from host to device and back; their bytes in `uploaded` and `read`.
+        allocations: number of new storages for results; their bytes in `allocated`.
+        peak: maximum bytes of these storages that were alive at once.
     """
 
     def __init__(self) -> None:
-        """All zero."""
+        """Set all counters to zero."""
         super().__init__()
         self.operations = self.views = self.uploads = self.uploaded = self.reads = self.read = 0
         self.allocations = self.allocated = self.alive = self.peak = 0
@@ -44,15 +44,15 @@ class OpCounter(TorchDispatchMode):
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Let it run, and count."""
+        """Execute an operation and count it."""
         name = func.overloadpacket.__name__
         if name not in _WHOLE:
-            with self:  # in inference mode an operation that is made of others comes whole
+            with self:  # in inference mode composite operations arrive undecomposed
                 parts = func.decompose(*args, **(kwargs or {}))
             if parts is not NotImplemented:
                 return parts
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        by_mask = name.startswith("index") and any(t.dtype == torch.bool for t in given[1:])  # how many are true?
+        by_mask = name.startswith("index") and any(t.dtype == torch.bool for t in given[1:])  # the mask sets the shape
         self.waits.update([name] if name in _WAITS or by_mask else [])
         for tensor in given:
             self._know(tensor)
@@ -68,7 +68,7 @@ class OpCounter(TorchDispatchMode):
         return result
 
     def _moved(self, func: Any, given: list[Tensor], args: Any, kwargs: Any) -> Any:
-        """Run, and see whether anything changes places."""
+        """Execute an operation and count a transfer if a tensor changes its device."""
         name, target = func.overloadpacket.__name__, kwargs.get("device")
         if name == "_to_copy" and target is not None and torch.device(target).type != given[0].device.type:
             self._transfer(given[0])
@@ -87,7 +87,7 @@ class OpCounter(TorchDispatchMode):
             self.read += tensor.nbytes
 
     def _know(self, tensor: Tensor) -> bool:
-        """Whether its memory is new to us."""
+        """Register the storage of a tensor; whether it was new."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._known:
@@ -110,7 +110,7 @@ class OpCounter(TorchDispatchMode):
 
 
 def count(work: Callable[[], object]) -> OpCounter:
-    """What one call asks for."""
+    """Count one call of `work`."""
     with OpCounter() as counting:
         work()
     return counting

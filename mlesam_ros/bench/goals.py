@@ -1,4 +1,4 @@
-"""What this project wants to be as fast as, and which committed result says how fast it is."""
+"""Performance targets and optimizations, with the benchmark results that measure them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NODE = "1080p, 131072 points, 300000 events"
 
 
 def times(row: Row) -> float:
-    """How many times ours is as fast: by processor time where that was looked at, which others' work does not touch."""
+    """Speedup over the alternative: by processor time where it was measured, otherwise by wall-clock time."""
     if row.get("cpu") and row.get("alternative_cpu"):
         return float(row["alternative_cpu"] / row["cpu"])
     return float(row["ratio"])
@@ -24,19 +24,19 @@ def times(row: Row) -> float:
 
 @dataclass(frozen=True)
 class Target:
-    """One of them.
+    """A performance target and the benchmark row that measures it.
 
     Attributes:
-        words: what is asked.
-        limit: and how much of it.
-        result: the file in benchmarks/results/ without its ending; none where there is no benchmark.
-        row, alternative: how the row's name and that of its alternative begin.
-        figure: of the row.
-        unit: of the figure.
-        least, most: between which it has to lie.
-        gpu: whether only a GPU's figure counts.
-        core: whether a CPU's figure is then processor time.
-        remark: what else there is to say.
+        words: description of the target.
+        limit: the limit as text.
+        result: file in benchmarks/results/ without suffix; empty if there is no benchmark.
+        row, alternative: prefixes of the row's name and of its alternative.
+        figure: computes the measured value from the row.
+        unit: unit of the value.
+        least, most: inclusive range of accepted values.
+        gpu: whether only a result measured on a GPU counts.
+        core: whether a result from a CPU is then shown as processor time.
+        remark: additional text for the table.
     """
 
     words: str
@@ -53,16 +53,16 @@ class Target:
     remark: str = ""
 
     def found(self, result: Result) -> Row:
-        """The row.
+        """Return the row that measures the target.
 
         Raises:
-            StopIteration: there is none.
+            StopIteration: no row matches.
         """
         rows: list[Row] = [r for r in result["rows"] if r["name"].startswith(self.row)]
         return next(r for r in rows if (r["alternative"] or "").startswith(self.alternative))
 
     def verdict(self, result: Result | None) -> tuple[str, str]:
-        """Whether it is reached, in words, and the figure."""
+        """Return whether the target is reached, as text, and the formatted value."""
         if result is None:
             return ("not measured" if self.gpu else ""), ""
         row, config = self.found(result), result["config"]
@@ -117,15 +117,15 @@ GOALS = (
 
 @dataclass(frozen=True)
 class OptionResult:
-    """A way that is faster than the plain one.
+    """An optimization that can be turned off, its test and its measured speedup.
 
     Attributes:
-        name: what turns it off.
-        words: what it is.
-        test: that it gives what the plain way gives.
-        tolerance: to which.
-        rows: (result, how the row's name ends) that say what it brings.
-        unmeasured: why nothing says so.
+        name: the option that turns it off.
+        words: description.
+        test: test that compares its output with that of the plain implementation.
+        tolerance: tolerance of this comparison.
+        rows: (result, suffix of the row's name) pairs that measure its speedup.
+        unmeasured: why there is no measurement; empty if there is one.
     """
 
     name: str
@@ -136,7 +136,7 @@ class OptionResult:
     unmeasured: str = ""
 
     def speedup(self, results: Mapping[str, Result]) -> str:
-        """In words."""
+        """Format the measured speedups and memory as text."""
         told = []
         for name, end in self.rows:
             row = next(r for r in results[name]["rows"] if r["name"].endswith(end))

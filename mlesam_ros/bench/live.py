@@ -1,4 +1,4 @@
-"""The node at work: a robot, the node and a listener, three processes that hear each other over DDS on this machine."""
+"""Run the node live: robot, node and listener are three processes on one machine, connected over DDS."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OTHERS = {
     f"{NODE}/projected_lidar": _IMAGE,
     f"{NODE}/semantic_points": _CLOUD,
 }
-"""Topic → type of what the node makes for whoever asks, besides the mask and its status."""
+"""Topic → type of the outputs that the node publishes on demand, besides labels and status."""
 
 _PATIENCE = 90.0  # s
 _SETTLE = 2.0  # s
@@ -38,21 +38,21 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 
 class LiveError(MlesamError):
-    """The node did not do what was to be measured."""
+    """The node published no masks to measure."""
 
 
 @dataclass
 class Run:
-    """What was heard of some seconds.
+    """Measurements of one listening interval.
 
     Attributes:
-        stages: stage → seconds of every mask, in order; `stamp_to_mask` is the whole way.
-        stamps: nanoseconds, of every mask.
-        complete: how many of the masks were made of all four sensors.
-        seconds: how long it was.
-        cores: how many cores the node kept busy, transport included.
-        memory: bytes that the node held at the end.
-        faults: pages that the system had to find for the node.
+        stages: stage → seconds per mask, in order; `stamp_to_mask` is the end-to-end latency.
+        stamps: stamp of every mask in nanoseconds.
+        complete: number of masks computed from all four sensors.
+        seconds: duration of the interval.
+        cores: mean number of cores used by the node, transport included.
+        memory: resident bytes of the node at the end.
+        faults: minor page faults of the node.
         ready: seconds from the start of the node's process to the first mask of all four sensors.
     """
 
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def offered(self) -> int:
-        """Moments between the first and the last mask, both included."""
+        """Number of frame periods from the first to the last mask, both included."""
         return round((self.stamps[-1] - self.stamps[0]) / PERIOD) + 1
 
     @property
@@ -76,15 +76,15 @@ class Run:
         return (len(self.stamps) - 1) * NANOSECONDS / (self.stamps[-1] - self.stamps[0])
 
     def overhead(self) -> list[float]:
-        """Seconds of every mask's way that were not the network's."""
+        """End-to-end latency of every mask without the network, in seconds."""
         return [whole - model for whole, model in zip(self.stages["stamp_to_mask"], self.stages["model"], strict=True)]
 
 
 class Listener:
-    """Hears masks and how they came about.
+    """Collects the node's status messages.
 
     Attributes:
-        run: what was heard since the last `restart`.
+        run: measurements since the last `restart`.
     """
 
     def __init__(self) -> None:
@@ -92,12 +92,12 @@ class Listener:
         self._types = typestore()
 
     def restart(self) -> Run:
-        """Begin a new run; the one that ends."""
+        """Start a new run and return the previous one."""
         ended, self.run = self.run, Run()
         return ended
 
     def hear(self, topic: str, arrival: int, raw: bytes) -> None:
-        """One message; pictures and clouds need only arrive."""
+        """Process one message; only status messages are deserialized."""
         if topic != STATUS:
             return
         status: Any = self._types.deserialize_cdr(raw, "mlesam_ros/msg/Status")
@@ -109,18 +109,18 @@ class Listener:
 
 
 def drive(robot: str, seconds: float, parameters: Sequence[str] = ()) -> tuple[Run, Run]:
-    """Let a robot drive, and listen to the node twice.
+    """Start robot and node and measure the node twice.
 
     Args:
         robot: a key of `mlesam_ros.bench.robot.ROBOTS`.
-        seconds: how long it is listened to each time; a little longer where there are not two masks yet.
-        parameters: of the node, such as `threads:=1`.
+        seconds: duration of each measurement; extended until there are two masks.
+        parameters: parameters of the node, such as `threads:=1`.
 
     Returns:
-        while masks and status are listened to, and while every topic is.
+        the run with labels and status subscribed, and the run with every topic subscribed.
 
     Raises:
-        LiveError: no masks.
+        LiveError: the node published no masks in time.
     """
     given = [argument for parameter in parameters for argument in ("-p", parameter)]
     listener, begun = Listener(), time.monotonic()
@@ -161,7 +161,7 @@ def _until(observer: RawSubscriber, enough: Callable[[], bool], what: str) -> No
 
 @contextmanager
 def child(module: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python module of this very package in a process of its own, ended with the block."""
+    """Run a Python module of this copy of the package in a child process that is stopped at the end of the block."""
     package = str(Path(__file__).resolve().parents[2])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**child_environment(), "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
@@ -178,7 +178,7 @@ def child(module: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Seconds that a process's threads have worked, the system's on their behalf included."""
+    """User plus system CPU time of a process in seconds."""
     return (_stat(pid, 14) + _stat(pid, 15)) / _TICK
 
 
@@ -187,7 +187,7 @@ def _faults(pid: int) -> int:
 
 
 def _stat(pid: int, field: int) -> int:
-    """A number of /proc/pid/stat, counted as in proc(5)."""
+    """Return a field of /proc/pid/stat, numbered as in proc(5)."""
     after_name = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
     return int(after_name[field - 3])
 

@@ -1,4 +1,4 @@
-"""The machine that figures were taken on: what it is, and how fast it moves bytes."""
+"""Description of the machine that results were measured on, and its memory copy speed."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _PACKAGES = ("mlesam_ros", "numpy", "opencv-python-headless", "torch")
 
 
 def device() -> str:
-    """Processor, the number of cores that this process may use, and the first GPU if there is one."""
+    """Processor name, number of cores available to this process, and the first GPU if there is one."""
     cores = f"{_processor()}, {len(os.sched_getaffinity(0))} cores"
     return f"{cores}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else cores
 
 
 def load() -> float:
-    """How many processes have wanted a core in the last minute, ours and whoever else's (Linux's load average)."""
+    """System load average over the last minute."""
     return round(os.getloadavg()[0], 1)
 
 
 def versions() -> dict[str, str]:
-    """Python and the libraries that do the work."""
+    """Versions of Python, this package and the libraries that dominate the run time."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -39,7 +39,7 @@ def versions() -> dict[str, str]:
 
 
 def least_seconds(*arrays: np.ndarray) -> float:
-    """Seconds in which one core moves some arrays' bytes, were nothing computed: it copies half of them to the rest."""
+    """Lower bound in seconds for moving the arrays' bytes on one core: the duration of copying half of them."""
     return _copy_seconds(max(sum(array.nbytes for array in arrays) // 2, 1))
 
 

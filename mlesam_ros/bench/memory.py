@@ -1,4 +1,4 @@
-"""How much memory something takes at its worst moment."""
+"""Peak memory of a function: allocations that it requests, or growth of the process or of the GPU."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _RESET_PEAK = "5"  # proc(5), /proc/pid/clear_refs
 
 
 def asked_bytes(work: Callable[[], object], device: str = "cpu") -> int:
-    """Most bytes that were alive at once of what the work asked for: the same each time, on a busy machine as well.
+    """Peak of the bytes that `work` requests; deterministic, also on a loaded machine.
 
-    Arrays and other Python objects, and what torch's operations on the device give. What a library needs for itself is
-    not seen on the CPU; on a GPU, where its allocator counts, it is.
+    Counts arrays, other Python objects and the results of torch operations on the device. Internal buffers of libraries
+    are not counted on the CPU; on a GPU the caching allocator includes them.
 
     Args:
-        work: to be done once.
-        device: that torch is asked to use, such as `cpu` or `cuda`.
+        work: called once.
+        device: device that torch uses, such as `cpu` or `cuda`.
     """
-    count(lambda: torch.zeros(1).neg())  # loads what counting itself needs, which is more than most works ask for
+    count(lambda: torch.zeros(1).neg())  # imports of the counter itself would dominate most results
     tracemalloc.start()
     try:
         there = _gpu_bytes(work, device) if device.startswith("cuda") else count(work).peak
@@ -34,9 +34,9 @@ def asked_bytes(work: Callable[[], object], device: str = "cpu") -> int:
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """Bytes that the work takes beyond what was held before: of the GPU where there is one, else of this process.
+    """Peak memory of `work` in bytes above the level before: of the GPU if there is one, otherwise of this process.
 
-    A process that has held more before and kept it for later seems to take less; ask a fresh one.
+    Memory that the process has freed but not returned to the system hides growth: measure in a new process.
     """
     if torch.cuda.is_available():
         return _gpu_bytes(work, "cuda")
@@ -54,6 +54,6 @@ def _gpu_bytes(work: Callable[[], object], device: str) -> int:
 
 
 def _status(name: str) -> int:
-    """Bytes of an entry in /proc/self/status."""
+    """Return an entry of /proc/self/status in bytes; 0 if it is missing."""
     found = re.search(rf"^{name}:\s+(\d+) kB$", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
     return int(found[1]) * 1024 if found else 0

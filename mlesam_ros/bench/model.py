@@ -1,4 +1,8 @@
-"""The network: all sensors as one batch, beside one after the other, beside the frozen encoder alone, beside one."""
+"""Benchmark of the network with all sensors in one batch.
+
+Alternatives: one sensor after the other, the frozen encoder alone, and a single sensor. Also measures the stages, the
+memory and the startup.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +32,15 @@ _FEW = 5  # repeats
 
 @dataclass(frozen=True)
 class Options:
-    """What is measured. The weights are random, which makes no difference to the time.
+    """Options of the network benchmarks. The weights are random, which does not affect the duration.
 
     Attributes:
         backbone: a name in `BACKBONES`.
-        size: side in pixels of the square pictures.
-        modalities: the sensors; the first is the one that is also measured alone.
-        precision: of our way; the plain way is fp32.
-        device: None for a GPU if there is one.
-        threads: on the CPU; None as for `Pipeline`.
+        size: side in pixels of the square images.
+        modalities: the sensors; the first one is also measured alone.
+        precision: precision of the pipeline; the plain implementation runs in fp32.
+        device: torch device; None for the first GPU, or the CPU without one.
+        threads: CPU threads; None for the default of `Pipeline`.
         compiler: as for `InferenceOptions`.
     """
 
@@ -49,40 +53,40 @@ class Options:
     compiler: str = ""
 
     def config(self) -> MLESAMConfig:
-        """Of the network.
+        """Configuration of the network.
 
         Raises:
-            ConfigError: a value that is not accepted.
+            ConfigError: a value is not accepted.
         """
         return MLESAMConfig(
             backbone=self.backbone,
             image_size=self.size,
             modalities=self.modalities,
-            rank=16 if self.backbone == "hiera_nano" else 32,  # as shipped, and as in the paper
+            rank=16 if self.backbone == "hiera_nano" else 32,  # shipped checkpoint; paper
         )
 
     def network(self) -> MLESAM:
-        """With random weights, in training form."""
+        """Build the network with random weights, not prepared for inference."""
         torch.manual_seed(0)
         return build_mlesam(self.config())
 
     def pipeline(self, network: MLESAM, paths: InferenceOptions) -> Pipeline:
-        """That runs the network."""
+        """Create the pipeline that runs the network."""
         return Pipeline(network, self.device, self.precision, self.threads, paths)
 
     def images(self) -> dict[Modality, Tensor]:
-        """Modality → (3, h, w) float32 on the device."""
+        """Random images: modality → (3, h, w) float32 on the device."""
         device = pick_device(self.device)
         return {m: torch.rand(3, self.size, self.size, device=device) for m in self.modalities}
 
     @property
     def name(self) -> str:
-        """In words."""
+        """Backbone and image size as text."""
         return f"{self.backbone} {self.size}x{self.size}"
 
 
 def facts(options: Options) -> dict[str, Any]:
-    """For the result: what was measured, and the ceilings of the device, in units of 10⁹ per second."""
+    """Return the configuration and the measured ceilings of the device, in units of 10⁹ per second."""
     device = pick_device(options.device)
     precision = pick_precision(options.precision, device)
     top = ceilings(device, PRECISIONS[precision], torch.get_num_threads())
@@ -94,17 +98,17 @@ def facts(options: Options) -> dict[str, Any]:
 
 
 def run(repeats: int, options: Options | None = None) -> list[BenchmarkResult]:
-    """All comparisons in turn, the stages, memory and the start.
+    """Measure all comparisons, the stages, the memory and the startup.
 
     Args:
-        repeats: how often each is timed.
-        options: what is measured.
+        repeats: number of timed calls of each.
+        options: options of the benchmark.
     """
     return list(_Bench(options or Options()).rows(repeats))
 
 
 def warm_up(repeats: int) -> int:
-    """Calls that are not timed: what was done before will do where a call takes half a minute and few are timed."""
+    """Number of untimed warm-up calls; none for few repeats, where the calls before suffice."""
     return 2 if repeats > _FEW else 0
 
 
@@ -159,7 +163,7 @@ class _Bench:
         return top.least_seconds(*network_work(self.options.config(), sensors, self.dtype.itemsize))
 
     def _stages(self, name: str, repeats: int) -> Iterator[BenchmarkResult]:
-        """Each with a wait behind it, so that on a GPU they add up to more than the whole."""
+        """Time each stage with a device synchronization after it; on a GPU the sum exceeds the whole."""
         network, size = self.pipeline.network, (self.options.size, self.options.size)
         images: Mapping[Modality, Tensor] = {m: image[None].to(self.dtype) for m, image in self.images.items()}
         with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The node between real processes, and everything in it that is not the network, step by step."""
+"""Benchmark of the node: live between separate processes, and its parts other than the network in one process."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from mlesam_ros.ros.publishers import message_from
 from mlesam_ros.sync import Synchronizer
 from mlesam_ros.types import CAMERA, EVENT, MODALITIES, NANOSECONDS, FrameSet, Modality, SensorFrame
 
-_SECONDS = 0.3  # of driving per repeat, so that 60 repeats are 18 s
+_SECONDS = 0.3  # s of driving per repeat: 60 repeats are 18 s
 _ROBOTS = {"street": "512x512, street robot", "large": "1080p, 131072 points, 300000 events"}
 _STAGES = ("receive", "synchronise", "encode", "model", "decode", "publish")
-_SIZES = (256, 1024)  # longer side of the network's pictures: hiera_nano's as shipped, and the paper's
+_SIZES = (256, 1024)  # longer side of the network's images: shipped hiera_nano, and paper
 _CLASSES = 25
 _CAMERA = (1080, 1920)
 _IMAGE = "sensor_msgs/msg/Image"
 
 
 def run(repeats: int) -> list[BenchmarkResult]:
-    """The shipped network behind two robots, live; then the parts of a set at 1080p without transport."""
+    """Measure the shipped network live with two robots, then each part of the node at 1080p without transport."""
     rows = [row for robot, words in _ROBOTS.items() for row in _live(robot, words, repeats)]
     return [*rows, *_parts(repeats)]
 
@@ -45,7 +45,7 @@ def run(repeats: int) -> list[BenchmarkResult]:
 
 
 def _live(robot: str, words: str, repeats: int) -> Iterator[BenchmarkResult]:
-    """Masks and status heard; beside it, every topic heard."""
+    """Compare subscriptions to labels and status only with subscriptions to every topic."""
     runs = drive(robot, max(_SECONDS * repeats, 1.0))
     offered = NANOSECONDS / PERIOD
     yield _rate(f"{words}: masks at {offered:.1f} Hz", *runs)
@@ -126,7 +126,7 @@ def _copied(message: Any) -> object:
 
 
 def _events(packets: list[Message], repeats: int) -> BenchmarkResult:
-    """Every repeat decodes the packets of one moment, each with a clock that went on."""
+    """Time the decoding of one window's packets; stamps, numbers and sensor clock advance with every repeat."""
     reader, moments = FrameReader(EVENT, packets[0].type_name), iter(range(1, 1 << 30))
     waiting: list[Any] = []
 
@@ -146,7 +146,10 @@ def _synchronize(frames: Mapping[Modality, SensorFrame]) -> FrameSet | None:
 
 
 def _encode(robot: TrafficGenerator, size: tuple[int, int], where: str, repeats: int) -> Iterator[BenchmarkResult]:
-    """All sensors, and each by itself: for the events everything is far away then, since nobody knows the depth."""
+    """Time the preprocessors of all sensors together and of each sensor alone.
+
+    Events alone are projected at infinity, since no sensor provides their depth.
+    """
     encoders = make_preprocessors(DEFAULT_PREPROCESSORS)
     picture, few = np.empty((3, *size), np.float32), max(repeats // 2, 3)
     for chosen in (MODALITIES, *((m,) for m in MODALITIES)):

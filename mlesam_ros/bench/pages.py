@@ -1,7 +1,7 @@
-"""Results as tables in pages: `python -m mlesam_ros.bench.pages` brings docs/ up to date with benchmarks/results/.
+"""Benchmark tables in the docs: `python -m mlesam_ros.bench.pages` updates docs/ from benchmarks/results/.
 
-A page holds `<!-- bench:NAME -->` and `<!-- /bench -->`, and the table of benchmarks/results/NAME.json goes between.
-Two names are tables that several results make: `goals`, and `switches`, the fast paths.
+The table of benchmarks/results/NAME.json is inserted between `<!-- bench:NAME -->` and `<!-- /bench -->`. Two names
+combine several results: `goals`, the performance targets, and `switches`, the optimizations.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _SWITCHES = "| Switch | What it is | What it brings | Held to the plain way by |
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """A result of `mlesam bench` as Markdown, with the machine below."""
+    """Format a result of `mlesam bench` as a Markdown table with a caption that describes the machine."""
     lines = [_line(row) for row in result["rows"]]
     return _HEAD + "".join(lines) + f"\n{_caption(result)}\n"
 
 
 def filled(page: str, results: Path) -> str:
-    """A page with its tables as the results are now.
+    """Replace the tables of a page by those of the current results.
 
     Raises:
-        ConfigError: a page names a result that is not there.
+        ConfigError: the page refers to a result that does not exist.
     """
 
     def block(match: re.Match[str]) -> str:
@@ -56,7 +56,7 @@ def _read(results: Path, name: str) -> dict[str, Any]:
 
 
 def _caption(result: Mapping[str, Any]) -> str:
-    """Where, with what, when, how busy, and how to do it again."""
+    """Caption with device, versions, date, load, ceilings and the command that reproduces the result."""
     told = [result["device"], ", ".join(f"{name} {number}" for name, number in result["versions"].items())]
     if "date" in result:
         busy = "load not noted" if result["load"] is None else f"load {result['load']:g} at the start"
@@ -112,7 +112,7 @@ def _figure(value: float | None) -> str:
 
 
 def main() -> None:
-    """Rewrite the pages of the checkout that this module lies in."""
+    """Update the pages of the source checkout that contains this module and print the changed paths."""
     checkout = Path(__file__).resolve().parents[2]
     for page in sorted((checkout / "docs").glob("*.md")):
         before = page.read_text(encoding="utf-8")

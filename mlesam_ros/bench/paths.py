@@ -1,4 +1,4 @@
-"""What every fast path of the network brings: all of them together, beside all but one, in turn."""
+"""Benchmark of the network's inference optimizations: all of them against all but one."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _WORDS = {
 
 
 def run(repeats: int, options: Options | None = None) -> list[BenchmarkResult]:
-    """Time each.
+    """Measure every optimization that applies to the backbone and the device.
 
     Args:
-        repeats: how often.
-        options: what is measured; with a compiler, that is one of the paths.
+        repeats: number of timed calls of each.
+        options: options of the benchmark; a compiler counts as one of the optimizations.
     """
     options = options or Options()
     paths = InferenceOptions(compiler=options.compiler)
@@ -54,7 +54,7 @@ def _without(paths: InferenceOptions, name: str) -> InferenceOptions:
 
 
 def _switches(options: Options) -> list[str]:
-    """Those that make a difference to this backbone on this device."""
+    """Names of the inference options that affect this backbone on this device."""
     hiera = isinstance(backbone_size(options.backbone), HieraSpec)
     gpu = pick_device(options.device).startswith("cuda")
     matters = {"cache_pos_embed": hiera, "folded": not hiera, "graphs": gpu, "compiler": bool(options.compiler)}

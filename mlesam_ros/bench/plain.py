@@ -1,7 +1,7 @@
-"""The plain way to run several sensors, for comparison: one after the other, eager, float32, low-rank layers by name.
+"""Baseline implementation for comparison: one sensor after the other, eager, float32, unmerged LoRA layers.
 
-It is how public code with a LoRA per modality runs SAM's encoder: a wrapper around each projection, with two small
-linear layers for the queries and two for the values, added to their parts of the result.
+Public code with a LoRA per modality runs SAM's encoder this way: a wrapper around each Q/K/V projection adds the output
+of two small linear layers to the queries and of two more to the values.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mlesam_ros.types import Modality
 
 
 class PlainLora(nn.Module):
-    """A frozen projection and one modality's update of its queries and values."""
+    """A frozen Q/K/V projection with one modality's LoRA on queries and values."""
 
     a_q: nn.Linear
     b_q: nn.Linear
@@ -30,7 +30,7 @@ class PlainLora(nn.Module):
     b_v: nn.Linear
 
     def __init__(self, base: LoRALinear, expert: LoRAExpert, block: int) -> None:
-        """Copy an expert's matrices into layers."""
+        """Copy an expert's matrices into linear layers."""
         super().__init__()
         self.base = base
         for name, part in (("q", 0), ("v", 1)):
@@ -40,7 +40,7 @@ class PlainLora(nn.Module):
                 setattr(self, f"{letter}_{name}", layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, C) tokens to (…, 3D)."""
+        """Project (…, C) tokens to (…, 3D)."""
         qkv: Tensor = self.base(x)
         width = qkv.shape[-1] // 3
         qkv[..., :width] += self.b_q(self.a_q(x))
@@ -50,12 +50,12 @@ class PlainLora(nn.Module):
 
 @dataclass(frozen=True)
 class PlainAnswer:
-    """What it says, on the host.
+    """Output of `BaselineModel`, on the host.
 
     Attributes:
         labels: (h, w) int64.
         confidence: (h, w) float32.
-        weights: level → (M,) router weights.
+        weights: level → M router weights.
     """
 
     labels: Tensor
@@ -64,10 +64,10 @@ class PlainAnswer:
 
 
 class BaselineModel:
-    """A model run the plain way."""
+    """A model that runs one modality after another without the inference optimizations."""
 
     def __init__(self, model: MLESAM, device: str) -> None:
-        """Copy a model that is not merged; the frozen layers are shared by all modalities."""
+        """Copy a model whose LoRA is not merged; all modalities share the frozen layers."""
         self._model = prepare(copy.deepcopy(model), device, torch.float32, REFERENCE)
         experts = self._model.experts
         self._layers = {
@@ -77,7 +77,7 @@ class BaselineModel:
 
     @torch.inference_mode()
     def infer(self, images: Mapping[Modality, Tensor]) -> PlainAnswer:
-        """Segment pictures (3, h, w) on the device."""
+        """Segment images, (3, h, w) each, on the device."""
         pyramids = [self._encode(modality, image[None]) for modality, image in images.items()]
         stacked = {level: torch.stack([pyramid[level] for pyramid in pyramids]) for level in LEVELS}
         fused, weights = self._model.fuse(stacked)

@@ -1,4 +1,4 @@
-"""One moment of a well-equipped robot, made up: what the sensor benchmarks work on."""
+"""Synthetic frames of four sensors, the input of the sensor benchmarks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POINTS = 131_072
 EVENTS = 300_000
 STAMP = 1_700_000_000 * NANOSECONDS
 POINT = np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4"), ("intensity", "f4"), ("ring", "u2"), ("t", "u4")])
-"""A driver's packed layout, as most LiDARs send it."""
+"""Packed point layout, as most LiDAR drivers publish it."""
 
 _AHEAD = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])  # optical_from_body
 _SWEEP = NANOSECONDS // 10
@@ -37,12 +37,12 @@ _SWEEP = NANOSECONDS // 10
 
 @dataclass(frozen=True)
 class SyntheticFrame:
-    """1080p camera, 1280x720 event camera, 848x480 depth camera, a spinning LiDAR, and a car at 15 m/s.
+    """Frames of a 1080p, a 1280x720 event and an 848x480 depth camera and a spinning LiDAR, on a car at 15 m/s.
 
     Attributes:
-        rig: where they sit; the car's motion included.
-        frames: modality → what it said.
-        xyz: (POINTS, 3) float32 of the LiDAR's frame.
+        rig: camera models and transforms, including the motion of the car.
+        frames: modality → frame.
+        xyz: (POINTS, 3) float32 meters in the LiDAR's frame.
     """
 
     rig: Rig
@@ -51,7 +51,7 @@ class SyntheticFrame:
 
 
 def make_readings(seed: int = 0) -> SyntheticFrame:
-    """The same for the same seed."""
+    """Generate the frames; deterministic for a seed."""
     rng = np.random.default_rng(seed)
     points = _sweep(rng)
     picture = cv2.resize(rng.integers(0, 256, (68, 120, 3), np.uint8), (1920, 1080), interpolation=cv2.INTER_CUBIC)
@@ -68,7 +68,7 @@ def make_readings(seed: int = 0) -> SyntheticFrame:
 
 
 def make_events(rng: np.random.Generator, height: int = 720, width: int = 1280) -> EventWindow:
-    """EVENTS of 30 ms along the edges of moving things: in clusters, as cameras see them."""
+    """Generate a window of EVENTS events over 30 ms, clustered like the events of moving edges."""
     edges = rng.uniform(0, 1, (200, 2))
     which = rng.integers(0, len(edges), EVENTS)
     x, y = np.clip(edges[which] + rng.normal(0, 0.02, (EVENTS, 2)), 0, 0.9999).T
@@ -81,7 +81,7 @@ def make_events(rng: np.random.Generator, height: int = 720, width: int = 1280) 
 
 
 def _sweep(rng: np.random.Generator) -> npt.NDArray[np.void]:
-    """128 rings of 1024 columns, in the order of time."""
+    """Generate a sweep of 128 rings with 1024 columns, ordered by time."""
     azimuth = np.repeat(np.linspace(np.pi, -np.pi, POINTS // 128, endpoint=False), 128)
     elevation = np.tile(np.radians(np.linspace(-25, 15, 128)), POINTS // 128)
     reach = np.minimum(rng.uniform(4, 80, POINTS), 1.8 / np.maximum(-np.sin(elevation), 1e-3))
@@ -104,7 +104,7 @@ def _rig() -> Rig:
     for frame, place in ((CAMERA, (1.2, 0.0, 1.4)), (DEPTH, (1.2, 0.05, 1.4)), (EVENT, (1.2, -0.06, 1.4))):
         rig.tree.set("base_link", frame, Transform(_AHEAD.T, np.array(place)))
     rig.tree.set("base_link", LIDAR, Transform(np.eye(3), np.array([1.1, 0.0, 1.8])))
-    for step in range(-20, 21):  # two seconds on either side, at 10 Hz
+    for step in range(-20, 21):  # two seconds before and after STAMP, at 10 Hz
         turn = 0.02 * step
         heading = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
         rig.tree.set("odom", "base_link", Transform(heading, np.array([1.5 * step, 0, 0])), STAMP + step * _SWEEP)

@@ -1,7 +1,7 @@
-"""The robots of the node's benchmark: `python -m mlesam_ros.bench.robot large` speaks until it is ended.
+"""Traffic generators of the node benchmark: `python -m mlesam_ros.bench.robot large` publishes until it is stopped.
 
-Every message is packed before the first is sent; while driving only stamps are written into the bytes, so that the
-robot leaves the machine to the node.
+All messages are serialized before the first is published. While driving, only stamps, sequence numbers and sensor
+clocks are patched into the bytes, which leaves the CPU to the node.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from mlesam_ros.ros.raw_topics import RawPublisher
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import EVENT, LIDAR, NANOSECONDS, EventWindow, Modality, PointCloud, RawImage, SensorFrame
 
-_TICK = 4_096_000  # ns that EVT3's upper time words count in
+_TICK = 4_096_000  # ns per unit of EVT3's upper time words
 PERIOD = 24 * _TICK
-"""Nanoseconds between moments, a little less than 100 ms, so that only EVT3's upper time words change."""
-_PACKET = 1_000_000  # ns of events in a message
-_SWEEP = 50_000_000  # ns, of a LiDAR that turns 20 times a second; its stamp is the sweep's begin
+"""Nanoseconds per period: slightly less than 100 ms, so that only EVT3's upper time words change."""
+_PACKET = 1_000_000  # ns of events per message
+_SWEEP = 50_000_000  # ns; a LiDAR at 20 Hz whose stamp is the start of the sweep
 _SPEED = 15.0  # m/s
-_ODOMETRY = (80, 60, 40, 20, 0)  # ms before the moment
-_HIGH = 0x8000  # EVT3's word for the upper 12 of 24 bits of time
-_MARK = 0x1122_3344_5566_7788  # a number that can be found again in a packed message
+_ODOMETRY = (80, 60, 40, 20, 0)  # ms before the stamp of the period
+_HIGH = 0x8000  # EVT3 word type EVT_TIME_HIGH: upper 12 of 24 bits of time
+_MARK = 0x1122_3344_5566_7788  # placeholder that is searched for in a serialized message
 _TRANSFORMS = "tf2_msgs/msg/TFMessage"
 _TYPES: dict[type, str] = {
     CameraModel: "sensor_msgs/msg/CameraInfo",
@@ -51,12 +51,12 @@ _TYPES: dict[type, str] = {
 
 @dataclass(frozen=True)
 class Message:
-    """What is sent once per moment.
+    """A message that is published once per period.
 
     Attributes:
-        topic, type_name: of it.
-        offset: nanoseconds from the moment to its stamp.
-        raw: CDR with encapsulation; a header comes first.
+        topic, type_name: topic and message type.
+        offset: nanoseconds from the stamp of the period to the stamp of the message.
+        raw: CDR with encapsulation header; the message starts with a `std_msgs/Header`.
     """
 
     topic: str
@@ -65,19 +65,19 @@ class Message:
     raw: npt.NDArray[np.uint8]
 
     def at(self, moment: int, number: int) -> bytes:
-        """Its bytes for the moment with that number; moments are asked for in order."""
+        """Return the bytes for period `number` at stamp `moment`; calls must be in order of the periods."""
         self.raw[4:12] = _bytes("<iI", *divmod(moment + self.offset, NANOSECONDS))
         return self.raw.tobytes()
 
 
 @dataclass(frozen=True)
 class Packet(Message):
-    """A message of events.
+    """An event packet.
 
     Attributes:
-        sequence: (first number, packets per moment).
-        sequence_at: place of the number in `raw`.
-        clock_at: places in `raw` of EVT3's upper time words.
+        sequence: (first sequence number, packets per period).
+        sequence_at: byte offset of the sequence number in `raw`.
+        clock_at: byte offsets in `raw` of EVT3's upper time words.
     """
 
     sequence: tuple[int, int]
@@ -85,7 +85,7 @@ class Packet(Message):
     clock_at: npt.NDArray[np.intp]
 
     def at(self, moment: int, number: int) -> bytes:
-        """See `Message`; the sensor's own clock and the packets' numbers go on as well."""
+        """See `Message.at`; also advances the sensor clock and the sequence number."""
         first, each = self.sequence
         self.raw[self.sequence_at : self.sequence_at + 8] = _bytes("<Q", first + each * number)
         if number:
@@ -98,18 +98,18 @@ class Packet(Message):
 
 @dataclass(frozen=True)
 class TrafficGenerator:
-    """Sensors and where they sit.
+    """Source of a robot's messages.
 
     Attributes:
-        rig: lenses and mountings.
-        frames: modality → reading.
+        rig: camera models and transforms.
+        frames: modality → frame that is published in every period.
     """
 
     rig: Rig
     frames: Mapping[Modality, SensorFrame]
 
     def messages(self) -> list[Message]:
-        """What it says once per moment, in this order."""
+        """Serialize the messages of one period, in the order of publication."""
         infos = [
             _message(INFO_TOPICS[m], CameraModel, 0, camera_info(1, f.frame_id, self.rig.model(f.frame_id)))
             for m, f in self.frames.items()
@@ -119,13 +119,13 @@ class TrafficGenerator:
 
 
 def street() -> TrafficGenerator:
-    """The robot of `mlesam demo`: 512 x 512 pixels, depth in the camera's own frame."""
+    """The robot of `mlesam demo`: 512 x 512 pixels, depth in the camera's frame."""
     world = World(9000, size=(512, 512))
     return TrafficGenerator(world.rig, world.moment(5).frames)
 
 
 def large() -> TrafficGenerator:
-    """1080p, 131,072 points with times of their own, 300,000 events in 30 ms, and depth from a camera elsewhere."""
+    """1080p images, 131,072 points with individual times, 300,000 events in 30 ms, and a separate depth camera."""
     readings = make_readings()
     lidar = readings.frames[LIDAR]
     assert isinstance(lidar.payload, PointCloud)
@@ -178,7 +178,7 @@ def _packed(type_name: str, content: Mapping[str, Any]) -> bytes:
 
 
 def _odometry(moment: int, start: int) -> bytes:
-    """Where the car was during the last moment."""
+    """Serialize the poses of the car during the last period as a TFMessage."""
     entries = []
     for early in _ODOMETRY:
         stamp = moment - early * 1_000_000
@@ -189,7 +189,7 @@ def _odometry(moment: int, start: int) -> bytes:
 
 
 def drive(robot: TrafficGenerator) -> None:
-    """Speak for ever, one moment per period."""
+    """Publish the robot's messages once per period, without end."""
     messages = robot.messages()
     types = {"/tf": _TRANSFORMS, "/tf_static": _TRANSFORMS, **{m.topic: m.type_name for m in messages}}
     with RawPublisher(types, latched=("/tf_static",), depth=64) as speaker:
@@ -202,7 +202,7 @@ def drive(robot: TrafficGenerator) -> None:
 
 
 def _moments(start: int) -> Iterator[int]:
-    """When each moment is due, once it is; one that is missed is left out."""
+    """Yield the stamp of every period when it is due; a late period is yielded at once."""
     due = start
     while True:
         time.sleep(max(due - time.time_ns(), 0) / NANOSECONDS)
@@ -211,7 +211,7 @@ def _moments(start: int) -> Iterator[int]:
 
 
 def main() -> None:
-    """Drive the robot that is named on the command line until SIGTERM or SIGINT."""
+    """Run the robot named on the command line until SIGTERM or SIGINT."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
     drive(ROBOTS[sys.argv[1]]())

@@ -1,4 +1,4 @@
-"""One line of a benchmark's table."""
+"""Rows of a benchmark's result, and functions that measure them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _SCALES = {"ms": 1e3, "us": 1e6}
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkResult:
-    """A figure, and what it is to be compared with.
+    """One row of a benchmark: a measurement and its comparison.
 
     Attributes:
-        name: what was done, on how much.
-        unit: of the figures; `ms` and `us` are better when less, rates such as `Mevents/s` when more.
-        median, p99: ours; the p99 of a rate is the slow end.
-        spread: half of the distance between the quartiles, as a part of the median.
-        repeats: how many calls were timed.
-        alternative: how others do the same; None where there is nothing to compare with.
-        alternative_median: its median, in the same unit.
-        ratio: how many times ours is as fast.
-        bound: what copying as many bytes would allow, or for the network the arithmetic, in the same unit; None where
-            neither is what costs.
-        cpu, alternative_cpu: median processor time, in the same unit: what would have been needed on a machine that is
-            not shared, by one thread.
-        memory, alternative_memory: MB (10⁶ bytes) that a call asks for at most.
+        name: the measured operation and its input size.
+        unit: unit of the values; `ms` and `us` are better when smaller, rates such as `Mevents/s` when larger.
+        median, p99: of this package; the p99 of a rate is its slow end.
+        spread: half of the inter-quartile range, as a fraction of the median.
+        repeats: number of timed calls.
+        alternative: the compared implementation; None without one.
+        alternative_median: median of the alternative, in the same unit.
+        ratio: speedup over the alternative by wall-clock time.
+        bound: limit set by copying the same bytes, or by the arithmetic of the network, in the same unit; None if
+            neither dominates.
+        cpu, alternative_cpu: median processor time summed over the threads, in the same unit; independent of the
+            load of other processes.
+        memory, alternative_memory: peak MB (10⁶ bytes) requested by a call.
     """
 
     name: str
@@ -50,7 +50,7 @@ class BenchmarkResult:
     alternative_memory: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, with as many digits as mean something."""
+        """Convert to JSON types; numbers are rounded to four significant digits."""
         return {key: _short(value) if isinstance(value, float) else value for key, value in asdict(self).items()}
 
 
@@ -66,14 +66,14 @@ def compare(
     bound: float | None = None,
     unit: str = "ms",
 ) -> BenchmarkResult:
-    """Time ours and the alternative in turn.
+    """Time a function and its alternative in turn.
 
     Args:
-        name: of the row.
-        ours: the work.
-        repeats: how often.
-        alternative: what others do, in words and as a function that does the same work.
-        bound: seconds that the machine needs at least.
+        name: name of the row.
+        ours: the measured function.
+        repeats: number of timed calls of each.
+        alternative: name and function of an implementation that does the same work.
+        bound: lower bound of the duration on this machine, in seconds.
         unit: `ms` or `us`.
     """
     works = [ours, alternative[1]] if alternative else [ours]
@@ -91,7 +91,7 @@ def row(
     bound: float | None = None,
     memory: Sequence[int] = (),
 ) -> BenchmarkResult:
-    """A row of what was measured already; `scale` turns seconds into the unit, memory is bytes, ours first."""
+    """Build a row from timings; `scale` converts seconds to the unit, `memory` is in bytes, ours first."""
     return BenchmarkResult(
         name, unit, ours.median * scale, ours.p99 * scale, ours.spread, ours.repeats,
         alternative=other[0] if other else None,
@@ -106,15 +106,15 @@ def row(
 
 
 def rate(name: str, ours: Callable[[], object], count: int, what: str, repeats: int, least: float) -> BenchmarkResult:
-    """How many millions of something are done per second.
+    """Measure a throughput in millions of items per second.
 
     Args:
-        name: of the row.
-        ours: the work.
-        count: how many a call does.
-        what: they are.
-        repeats: how often.
-        least: seconds that the machine needs at least for a call.
+        name: name of the row.
+        ours: the measured function.
+        count: items per call.
+        what: name of the items.
+        repeats: number of timed calls.
+        least: lower bound of the duration of a call on this machine, in seconds.
     """
     (timing,) = interleaved([ours], repeats)
     per_second = count / 1e6

@@ -1,4 +1,4 @@
-"""What it costs to bring sensors into the camera's plane, beside the usual way of doing the same."""
+"""Benchmark of preprocessing: projection into the camera, events, images and whole preprocessors."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, PREPRO
 from mlesam_ros.types import CAMERA, LIDAR, EventWindow, FrameSet, RawImage, SensorFrame
 
 _PACKET = 1_200
-_SIZE = (576, 1024)  # of the network's pictures at 1080p
+_SIZE = (576, 1024)  # size of the network's images at 1080p
 _CONVERSIONS = {"bgr8": cv2.COLOR_BGR2RGB, "bayer_rggb8": cv2.COLOR_BayerRGGB2RGB, "yuyv": cv2.COLOR_YUV2RGB_YUY2}
 
 
 def run(repeats: int) -> list[BenchmarkResult]:
-    """Projection, events, pictures, rays, motion, and every encoder on one moment of a well-equipped robot."""
+    """Measure projection, events, images, rays, motion compensation and every preprocessor on synthetic frames."""
     readings = make_readings()
     parts = (_projection, _events, _pictures, _lenses, _motion, _encoders)
     return [row for part in parts for row in part(readings, repeats)]
@@ -71,7 +71,7 @@ def _projection(readings: SyntheticFrame, repeats: int) -> Iterator[BenchmarkRes
 
 
 def _sorted_scatter(points: npt.NDArray[np.float32], project_points: Any) -> npt.NDArray[np.float32]:
-    """The usual z-buffer: far points first, near ones over them."""
+    """Z-buffer by sorting: far points are written first, near points overwrite them."""
     uv = project_points(points)[0][:, 0] * [_SIZE[1] / 1920, _SIZE[0] / 1080]
     keep = (points[:, 0] > 0) & (uv >= 0).all(axis=1) & (uv < _SIZE[::-1]).all(axis=1)
     cols, rows = np.zeros((2, len(uv)), np.intp)
@@ -110,7 +110,7 @@ def _events(readings: SyntheticFrame, repeats: int) -> Iterator[BenchmarkResult]
 
 
 def _add_at(events: EventWindow) -> npt.NDArray[np.float32]:
-    """As public code writes it."""
+    """Count events with `np.add.at`, as in public code."""
     image = np.zeros((2, events.height, events.width), np.float32)
     np.add.at(image, (events.polarity.astype(np.intp), events.y, events.x), 1)
     return image
@@ -183,7 +183,7 @@ def _encode(encoder: Preprocessor, frame: SensorFrame, rig: Rig, frame_set: Fram
 
 
 def _encoders(readings: SyntheticFrame, repeats: int) -> Iterator[BenchmarkResult]:
-    """Whole encoders, the z-buffers and alignments between sensors included; nothing to compare with."""
+    """Time whole preprocessors, including z-buffers and alignment between sensors; without an alternative."""
     rig, frame_set = readings.rig, FrameSet(STAMP, CAMERA, readings.frames, dict.fromkeys(readings.frames, 0))
     repeats = max(repeats // 3, 5)
     for name, cls in PREPROCESSORS.items():

@@ -1,4 +1,4 @@
-"""The rule of the stock Python `ApproximateTimeSynchronizer` of message_filters, for comparison.
+"""Policy of the Python `ApproximateTimeSynchronizer` of message_filters, for comparison.
 
 Each topic keeps its newest `queue` messages by stamp, the smallest stamp leaving first. On each arrival, the stamps of
 the other topics that lie strictly within `slop` of the new one are tried in nearest-first order, and the first
@@ -12,12 +12,12 @@ from collections.abc import Iterable
 
 
 class StockPolicy:
-    """Stamps in, sets of stamps out.
+    """Approximate time synchronization of stamps without messages.
 
     Args:
-        topics: every one of them is in every set.
-        slop: a set's stamps lie closer together than this, nanoseconds.
-        queue: most stamps kept per topic.
+        topics: topics of a set; every set has a stamp of each.
+        slop: exclusive upper bound of the spread of a set's stamps, in nanoseconds.
+        queue: maximum number of stamps kept per topic.
     """
 
     def __init__(self, topics: Iterable[str], slop: int, queue: int = 10) -> None:
@@ -26,7 +26,7 @@ class StockPolicy:
         self.size = queue
 
     def push(self, topic: str, stamp: int) -> dict[str, int] | None:
-        """Topic → stamp of a set, if the arrival completes one."""
+        """Add a stamp; return topic → stamp of the set that it completes, otherwise None."""
         mine = self.queues[topic]
         mine.add(stamp)
         if len(mine) > self.size:

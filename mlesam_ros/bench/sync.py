@@ -1,4 +1,4 @@
-"""What the synchronizer costs per message, beside the stock policy on the very same stream."""
+"""Benchmark of the synchronizer per message, against the stock policy on the same stream."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _SLOP = 60_000_000
 
 
 def run(repeats: int) -> list[BenchmarkResult]:
-    """Four modalities at two rates; every message of every repeat is timed by itself."""
+    """Measure four modalities at two sets of rates; every message is timed individually."""
     return [_compare(f"message of 4 modalities, {name}", rates, repeats) for name, rates in _RATES]
 
 
 def stream(rates: dict[Modality, int], seed: int = 0) -> list[Arrival]:
-    """Arrivals in order: (nanoseconds, frame) with jitter in stamps and delays."""
+    """Generate (arrival in nanoseconds, frame) pairs ordered by arrival, with jitter in stamps and delays."""
     rng = np.random.default_rng(seed)
     arrivals = []
     for modality, rate in rates.items():
         for i in range(_SECONDS * rate):
             stamp = _START + round((i / rate + rng.uniform(-0.003, 0.003)) * NANOSECONDS)
             delay = max(rng.normal(_DELAYS[modality], 0.003), 0.0001)
-            frame = SensorFrame(modality, stamp, modality, None)  # type: ignore[arg-type]  # nobody looks at payloads
+            frame = SensorFrame(modality, stamp, modality, None)  # type: ignore[arg-type]  # payload unused
             arrivals.append((stamp + round(delay * NANOSECONDS), frame))
     return sorted(arrivals, key=lambda arrival: arrival[0])
 
@@ -57,7 +57,7 @@ def _ours() -> Callable[[int, SensorFrame], object]:
     sync = Synchronizer()
 
     def push(now: int, frame: SensorFrame) -> None:
-        """As the node does it: file the frame, take what is ready, ask when to wake up."""
+        """Push the frame, take a ready set and query the next deadline, as the node does."""
         sync.push(frame, now)
         sync.take(now)
         sync.next_deadline()

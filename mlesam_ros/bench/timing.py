@@ -1,4 +1,4 @@
-"""Timing that a busy machine disturbs as little as can be: contenders take turns, and medians are compared."""
+"""Interleaved timing: functions run in turn and medians are compared, which reduces the effect of machine load."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ _WARM_UP = 2
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long something took, seconds.
+    """Statistics of a duration in seconds.
 
     Attributes:
-        median, p99: of the repeats.
-        spread: half of the distance between the quartiles, as a part of the median.
-        repeats: how many.
-        cpu: median of the seconds that this process's threads were at work, as nearly as the system counts them; less
-            than `median` where others had the cores. None where it was not looked at.
+        median, p99: percentiles of the repeats.
+        spread: half of the inter-quartile range, as a fraction of the median.
+        repeats: number of timed calls.
+        cpu: median processor time of this process, summed over its threads; None if not measured.
     """
 
     median: float
@@ -32,14 +31,14 @@ class Timing:
 
 
 def interleaved(contenders: Sequence[Callable[[], object]], repeats: int, warm_up: int = _WARM_UP) -> list[Timing]:
-    """Time some functions in turn: a, b, a, b, so that whatever else the machine does falls on all of them.
+    """Time functions in turn, so that the load of other processes affects all of them alike.
 
-    The garbage collector waits, since its pauses belong to whoever made the garbage.
+    The garbage collector is disabled, since its pauses cannot be attributed to one function.
 
     Args:
-        contenders: each does the same work its own way.
-        repeats: how often each is timed.
-        warm_up: calls before, which are not timed.
+        contenders: functions that do the same work.
+        repeats: number of timed calls of each function.
+        warm_up: untimed calls of each function before.
     """
     seconds, cpu = np.empty((2, repeats, len(contenders)))
     for _ in range(warm_up):
@@ -62,6 +61,6 @@ def interleaved(contenders: Sequence[Callable[[], object]], repeats: int, warm_u
 
 
 def summary(seconds: Sequence[float] | np.ndarray) -> Timing:
-    """Median, p99 and spread of some durations."""
+    """Compute median, p99 and spread of durations in seconds."""
     low, median, high, p99 = np.percentile(seconds, (25, 50, 75, 99))
     return Timing(float(median), float(p99), float((high - low) / 2 / median), len(seconds))

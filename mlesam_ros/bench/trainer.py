@@ -1,4 +1,4 @@
-"""A trainer on made-up pictures: `python -m mlesam_ros.bench.trainer '{"threads": 1}'` says what its steps took."""
+"""Training worker on random images: `python -m mlesam_ros.bench.trainer '{"threads": 1}'` prints its step durations."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from mlesam_training.trainer import train_step
 
 _RATE, _CLIP, _DECAY = 1e-4, 1.0, 0.01
 _STRIDE = 2
-"""Of the rows and columns that have labels."""
+"""Stride in rows and columns of the label grid."""
 
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What is done.
+    """Configuration of a training worker.
 
     Attributes:
-        side: height and width of the pictures.
-        moments: per step, over all processes; each has a picture of every modality.
+        side: height and width of the images.
+        moments: samples per step over all processes; each has an image of every modality.
         precision, checkpointing: as in a recipe.
-        threads: of a process.
-        steps: that are timed, after one that is not.
+        threads: CPU threads per process.
+        steps: number of timed steps, after an untimed one.
         device: as in a recipe.
     """
 
@@ -58,14 +58,14 @@ class WorkerConfig:
 
 
 class Trainer:
-    """Stage `experts` of the shipped backbone, as the loop takes its steps.
+    """Trainer of stage `experts` with the shipped backbone, using the step of the training loop.
 
     Attributes:
-        images: pictures per step, over all processes.
+        images: images per step over all processes.
     """
 
     def __init__(self, work: WorkerConfig) -> None:
-        """A new model, and this process' part of a batch."""
+        """Create the model and this process's part of a batch."""
         torch.manual_seed(0)
         self._recipe = _recipe(work)
         self._device = pick_device(work.device)
@@ -80,17 +80,17 @@ class Trainer:
         self.images = work.moments * len(self.config.modalities)
 
     def step(self) -> None:
-        """Forward, backward, the sum over the processes, and the change of the weights."""
+        """Run forward, backward, gradient reduction over the processes and the optimizer step."""
         train_step(self._recipe, self._stage, self._learner, [self._batch], _RATE, Path(tempfile.gettempdir()))
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
 
 class PlainTrainer:
-    """The same step as one would write it first: float32, one modality after another, PyTorch's defaults."""
+    """Baseline of the same step: float32, one modality after another, PyTorch's defaults."""
 
     def __init__(self, work: WorkerConfig) -> None:
-        """A new model and a batch."""
+        """Create the model and a batch."""
         torch.manual_seed(0)
         device = pick_device(work.device)
         config = MLESAMConfig.from_dict(describe_checkpoint(resource_path("weights/street.safetensors"))["config"])
@@ -102,7 +102,7 @@ class PlainTrainer:
         self._device = device
 
     def step(self) -> None:
-        """See `Trainer.step`."""
+        """Run forward, backward and the optimizer step."""
         self._optimizer.zero_grad()
         images = self._batch.stacked()
         pyramids = [self._encode(modality, images[modality]) for modality in images]
@@ -127,7 +127,7 @@ class PlainTrainer:
 
 
 def _recipe(work: WorkerConfig) -> Recipe:
-    """A recipe whose data nobody looks at."""
+    """Recipe whose data section is unused."""
     data = Data(folder="", train=Split(0, 1, 1), held_out=Split(1, 1, 1))
     return Recipe(
         stage="experts", data=data, model={}, backbone="hiera_nano.safetensors", steps=1, batch=work.moments,
@@ -137,7 +137,7 @@ def _recipe(work: WorkerConfig) -> Recipe:
 
 
 def _batch(work: WorkerConfig, modalities: tuple[str, ...], classes: int, device: torch.device) -> Batch:
-    """This process' part of a batch: noise, and labels at every n-th row and column."""
+    """This process's part of a batch: noise images, and random labels with a stride of `_STRIDE`."""
     mine = part(work.moments)
     rows = len(range(0, work.side, _STRIDE))
     samples = tuple({m: torch.randn(3, work.side, work.side).to(device) for m in modalities} for _ in mine)
@@ -146,7 +146,7 @@ def _batch(work: WorkerConfig, modalities: tuple[str, ...], classes: int, device
 
 
 def main() -> None:
-    """Do the work that is named on the command line; the first process prints seconds per step and bytes at most."""
+    """Run the steps of the `WorkerConfig` given as JSON; the first process prints seconds per step and peak bytes."""
     work = WorkerConfig(**json.loads(sys.argv[1]))
     torch.set_num_threads(work.threads)
     with processes(pick_device(work.device)):

@@ -1,4 +1,4 @@
-"""A step of training beside the plain loop, what checkpointing saves and costs, and two processes beside one."""
+"""Benchmark of a training step: against the plain loop, with activation checkpointing, and with two processes."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from mlesam_training.activation_checkpointing import BLOCKS
 from mlesam_training.distributed import pick_device
 
 _REPEATS_PER_STEP = 12
-_BOTH = 4  # moments per step where two processes share them
+_BOTH = 4  # samples per step where two processes share them
 _MIB = 2**20
 
 
 class WorkerError(MlesamError):
-    """A process that was to train ended before its time."""
+    """A training worker failed."""
 
 
 def run(repeats: int, work: WorkerConfig | None = None) -> list[BenchmarkResult]:
-    """Pictures per second of the step, its parts on and off, its memory, and its scaling.
+    """Measure images per second of the step with its options on and off, its memory and its scaling.
 
     Args:
-        repeats: a twelfth of it is how many steps of each kind are timed, at least two.
-        work: what a step is.
+        repeats: twelve times the number of timed steps of each kind; at least two steps are timed.
+        work: configuration of a step.
     """
     work = replace(work or WorkerConfig(), steps=max(repeats // _REPEATS_PER_STEP, 2))
     rows = [*_steps(work), *_memory(work)]
@@ -66,7 +66,7 @@ def _rate(name: str, images: int, ours: Timing, other: tuple[str, Timing]) -> Be
 
 
 def _memory(work: WorkerConfig) -> Iterator[BenchmarkResult]:
-    """Each in a process of its own, since one that has held memory once keeps it."""
+    """Measure the memory of each configuration in a new process, since freed memory stays with its process."""
     for precision in ("fp32", "bf16"):
         kinds = [replace(work, precision=precision, checkpointing=c, steps=1) for c in (BLOCKS, "none")]
         saving, plain = (found[0]["bytes"] / _MIB for found in map(workers, kinds))
@@ -77,7 +77,7 @@ def _memory(work: WorkerConfig) -> Iterator[BenchmarkResult]:
 
 
 def _scaling(work: WorkerConfig) -> Iterator[BenchmarkResult]:
-    """One process after the other: together they would take each other's cores."""
+    """Measure one configuration after the other, since concurrent ones would share the cores."""
     images = work.moments * 4
     one = summary(workers(work)[0]["seconds"])
     single = f"one process, {_threads(1)}", one
@@ -95,17 +95,17 @@ def _threads(count: int) -> str:
 
 
 def workers(work: WorkerConfig, count: int = 1) -> list[dict[str, Any]]:
-    """What processes that train together say, as torchrun would start them, over the loopback interface.
+    """Run workers of one process group over the loopback interface, with the environment that torchrun sets.
 
     Args:
-        work: of each.
-        count: how many.
+        work: configuration of every worker.
+        count: number of workers.
 
     Returns:
-        what the first of them measured.
+        the JSON results; only the first worker prints one.
 
     Raises:
-        WorkerError: one of them failed.
+        WorkerError: a worker failed.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
