@@ -1,4 +1,4 @@
-"""The `mlesam` command: one file per subcommand, nothing heavy imported before it is needed."""
+"""The `mlesam` command: one module per subcommand; heavy imports happen only inside the commands."""
 
 import sys
 from typing import NoReturn

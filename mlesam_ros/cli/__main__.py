@@ -1,4 +1,4 @@
-"""`python -m mlesam_ros.cli` is `mlesam`."""
+"""Run `mlesam` as `python -m mlesam_ros.cli`."""
 
 from mlesam_ros.cli import main
 

@@ -1,4 +1,4 @@
-"""The `mlesam` application: its commands, and how every one of them fails."""
+"""The `mlesam` typer application: registration and error handling of all commands."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from mlesam_ros.files import expand_path
 
 
 class _Commands(TyperGroup):
-    """Commands that end in one sentence when the input is bad."""
+    """Command group that reports an `MlesamError` as one line."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Let `--debug` stand anywhere, where people add it: at the end of the line that failed."""
+        """Accept `--debug` at any position of the command line."""
         if "--debug" in args:
             args = ["--debug", *(arg for arg in args if arg != "--debug")]
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> object:
-        """Run a command; what its input caused becomes a sentence on stderr and exit code 2."""
+        """Run a command; an `MlesamError` becomes one line on stderr and exit code 2."""
         try:
             return super().invoke(ctx)
         except MlesamError as error:
@@ -57,7 +57,7 @@ def _root(
 
 
 def _expands_paths(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A command whose paths are expanded, no shell expands `--out=~/x`, and whose `--json` is known to be writable."""
+    """Wrap a command: expand its paths (the shell does not expand `--out=~/x`) and check that `--json` is writable."""
 
     def expanded(value: Any) -> Any:
         if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""`mlesam assemble`: real recordings become one bag."""
+"""`mlesam assemble`: combine a real camera and LiDAR frame and an event recording in one bag."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mlesam bench`: how fast, beside what, and how fast it could be."""
+"""`mlesam bench`: measure speed, compare it with alternatives and with the limits of the machine."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def register(app: typer.Typer) -> None:
 
 
 def sensors(repeats: Repeats = _REPEATS, json: JsonOption = None) -> None:
-    """Projection, events, pictures and every encoder, on 1080p, 131,072 points and 300,000 events."""
+    """Projection, events, images and every preprocessor, on 1080p, 131,072 points and 300,000 events."""
     _bench("sensors", repeats, json)
 
 
 def sync(repeats: Repeats = _REPEATS, json: JsonOption = None) -> None:
-    """The synchronizer, per message of four modalities, beside the stock policy on the same stream."""
+    """The synchronizer, per message of four modalities, against the stock policy on the same stream."""
     _bench("sync", repeats, json)
 
 
@@ -58,10 +58,10 @@ def model(
     compiler: Compiler = _MODEL["compiler"],
     json: JsonOption = None,
 ) -> None:
-    """The network with four sensors, beside one sensor after the other, the frozen encoder alone, and one sensor.
+    """The network with four sensors, against one sensor after the other, the frozen encoder alone, and one sensor.
 
-    Its stages, its memory, how long it takes to be ready; against the arithmetic and the bytes that the device manages.
-    The weights are random, which makes no difference to the time.
+    Also measures its stages, its memory and its startup, against the arithmetic and memory speed of the device. The
+    weights are random, which does not affect the duration.
     """
     options = {"backbone": backbone, "size": size, "precision": precision, "device": device, "threads": threads}
     _bench("model", repeats, json, {**options, "compiler": compiler})
@@ -77,26 +77,26 @@ def paths(
     compiler: Compiler = _MODEL["compiler"],
     json: JsonOption = None,
 ) -> None:
-    """What each fast path of the network brings: all of them, beside all but one.
+    """Speedup of each inference optimization of the network: all of them against all but one.
 
-    With a compiler, that is one of them.
+    A compiler counts as one of them.
     """
     options = {"backbone": backbone, "size": size, "precision": precision, "device": device, "threads": threads}
     _bench("paths", repeats, json, {**options, "compiler": compiler})
 
 
 def node(repeats: Repeats = _REPEATS, json: JsonOption = None) -> None:
-    """The shipped network in the full node: robot, node and listener are processes of their own, at 10 Hz; 3 minutes.
+    """The shipped network in the full node: robot, node and listener are separate processes, at 10 Hz; 3 minutes.
 
-    Rate, stamp to publish, each stage, CPU, losses; beside it the same while every topic is listened to. Then what is
-    not the network, part by part. Discovery stays on this machine, in a domain of its own.
+    Measures rate, stamp to publish, each stage, CPU and losses, against the same with every topic subscribed. Then
+    measures the parts other than the network. Discovery stays on this machine, in its own domain.
     """
     prepare_own_domain()
     _bench("node", repeats, json)
 
 
 def training(repeats: Repeats = _REPEATS, json: JsonOption = None) -> None:
-    """Pictures per second of a training step beside the plain loop, what checkpointing saves, two processes beside one.
+    """Images per second of a training step against the plain loop, memory with checkpointing, and two processes.
 
     Times five steps of each kind, a twelfth of the repeats; 4 minutes on two cores.
     """
@@ -129,7 +129,7 @@ def _bench(name: str, repeats: int, json: str | None, given: dict[str, Any] | No
 
 
 def _typed(name: str, given: dict[str, Any]) -> str:
-    """The command, without what is said anyway."""
+    """Command line of the benchmark, without options at their default."""
     usual = {"repeats": _REPEATS, **_MODEL}
     return " ".join([f"mlesam bench {name}", *(f"--{k} {v}" for k, v in given.items() if v != usual[k])])
 

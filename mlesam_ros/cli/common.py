@@ -1,4 +1,4 @@
-"""Options, help texts and environment shared by the commands."""
+"""Options, help texts, ROS environment, result files and parameter reading shared by the commands."""
 
 from __future__ import annotations
 
@@ -26,31 +26,30 @@ if TYPE_CHECKING:
 
 
 def epilog(*examples: str) -> str:
-    """The closing lines of a help page: commands that can be typed as they stand."""
+    """Format examples for the end of a help page."""
     return "\n".join(["[bold]Examples[/bold]", *(f"  [cyan]$ {example}[/cyan]" for example in examples)])
 
 
 def format_help(command: Callable[..., Any]) -> str:
-    """A command's docstring with each paragraph on one line, so that the terminal's width decides where it breaks."""
+    """Return a command's docstring with each paragraph on one line, to be wrapped at the width of the terminal."""
     paragraphs = (inspect.getdoc(command) or "").split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 DOMAINS = range(100, 0, -1)
-"""0 is everybody's; above 101 the ports of Linux' own outgoing connections begin."""
+"""Without the default domain 0; domains above 101 use ports in Linux's ephemeral range."""
 
 _CLAIM = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-"""A file of our own: others may write to the machine's temporary folder, too, and a link of theirs leads elsewhere."""
+"""Flags of a lock file. `O_NOFOLLOW` since other users can create symbolic links in the temporary folder."""
 
 
 def allocate_domain(folder: Path | None = None) -> int:
-    """A domain that nobody else who asked this function has.
+    """Return a ROS domain that no other caller of this function has claimed.
 
-    The claim is a lock on a file in the machine's temporary folder. The system drops it when this process ends, however
-    that comes about.
+    The claim is a lock on a file in the temporary folder. The system releases it when this process ends.
 
     Args:
-        folder: where the locks lie; one per user by default.
+        folder: folder of the lock files; one per user by default.
 
     Raises:
         ConfigError: all domains are claimed.
@@ -58,7 +57,7 @@ def allocate_domain(folder: Path | None = None) -> int:
     folder = folder or Path(tempfile.gettempdir()) / f"mlesam_ros_domains_{os.getuid()}"
     folder.mkdir(exist_ok=True)
     for domain in DOMAINS:
-        claim = os.open(folder / str(domain), _CLAIM, 0o600)  # open until the process ends
+        claim = os.open(folder / str(domain), _CLAIM, 0o600)  # stays open until the process ends
         try:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -69,10 +68,10 @@ def allocate_domain(folder: Path | None = None) -> int:
 
 
 def configure_ros_env() -> None:
-    """Keep discovery on this machine and give Fast DDS room for images, unless the user has decided otherwise.
+    """Restrict discovery to this machine and enlarge Fast DDS's buffers for images, unless already configured.
 
     Raises:
-        ConfigError: a variable with which no ROS process starts.
+        ConfigError: an environment variable has a value with which no ROS process starts.
     """
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     check_environment()
@@ -80,21 +79,21 @@ def configure_ros_env() -> None:
 
 
 def prepare_own_domain() -> None:
-    """Like `configure_ros_env`, in a domain apart from other robots on this machine unless one was chosen."""
+    """Like `configure_ros_env`, in a newly allocated domain unless `ROS_DOMAIN_ID` is set."""
     if not os.environ.get("ROS_DOMAIN_ID"):
         os.environ["ROS_DOMAIN_ID"] = str(allocate_domain())
     configure_ros_env()
 
 
 def new_run_dir(parent: Path, kind: str = "demo") -> Path:
-    """Make `<kind>-<date>-<time>` and point `latest` at it.
+    """Create the folder `<kind>-<date>-<time>` and point the link `latest` to it.
 
     Args:
-        parent: folder that collects results.
-        kind: of result.
+        parent: parent folder of results.
+        kind: prefix of the folder name.
 
     Raises:
-        ConfigError: it cannot be written to.
+        ConfigError: `parent` is not writable.
     """
     stem = f"{kind}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
     folder, number = parent / stem, 1
@@ -114,7 +113,7 @@ def new_run_dir(parent: Path, kind: str = "demo") -> Path:
 
 
 def _made(folder: Path) -> bool:
-    """Whether it was this process that made it, of several that may try at once."""
+    """Create a folder; False if it exists already, such as by a concurrent process."""
     try:
         folder.mkdir()
     except FileExistsError:
@@ -129,17 +128,17 @@ JsonOption = Annotated[
 
 
 def json_target(value: str, made: Collection[Path]) -> str:
-    """Expand the value of `--json`, and know that it can be written before anything is computed.
+    """Expand the value of `--json` and check that the file is writable before the command computes anything.
 
     Args:
-        value: as given.
-        made: folders that the command may make.
+        value: value of the option.
+        made: folders that the command can create.
 
     Returns:
-        `-` for standard output, however it is spelled; else the path.
+        `-` for standard output in any spelling; otherwise the path.
 
     Raises:
-        FileError: the file could not be written.
+        FileError: the file is not writable.
     """
     if is_standard_output(value):
         return "-"
@@ -149,9 +148,9 @@ def json_target(value: str, made: Collection[Path]) -> str:
 
 
 def write_json(result: dict[str, Any], target: str | Path) -> None:
-    """Write a result where `--json` says.
+    """Write a result to the target of `--json`.
 
-    A file appears whole or not at all, so that another process may wait for it.
+    A file is written atomically, so that another process can wait for it.
 
     Raises:
         FileError: the file cannot be written.
@@ -159,13 +158,13 @@ def write_json(result: dict[str, Any], target: str | Path) -> None:
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
     if target == "-":
         sys.stdout.write(text)
-        sys.stdout.flush()  # a reader that waits for it has it now
+        sys.stdout.flush()
         return
     atomic_write(target, text)
 
 
 TRUTH = "truth"
-"""Name of the topic with true labels beside the sensors'; no parameter of the node."""
+"""Name of the ground truth topic in `--topic` pairs; not a parameter of the node."""
 
 ParamsOption = Annotated[
     Path | None,
@@ -199,18 +198,18 @@ def read_parameters(
     others: Sequence[str] = (),
     **values: Any,
 ) -> NodeParameters:
-    """The description of the sensors as a command was told it; its warnings go to standard error.
+    """Read the node parameters from the options of a command; warnings go to standard error.
 
     Args:
         params: parameter file.
         param: `-p` rules.
         node: full name of the node.
         topic: `--topic` pairs.
-        others: names beside the sensors' that the command reads from the pairs itself.
-        values: parameter → value of an option of its own; None where it was not given.
+        others: names in the pairs that are not sensors; the command reads these itself.
+        values: parameter → value of the command's own option; None if not given.
 
     Raises:
-        ConfigError: as the node refuses it.
+        ConfigError: the node would reject the parameters.
     """
     from mlesam_ros.config import load_parameters
 
@@ -222,14 +221,14 @@ def read_parameters(
 
 
 def read_topics(pairs: Sequence[str] | None, others: Sequence[str] = ()) -> dict[str, str]:
-    """`SENSOR:=TOPIC` pairs as sensor → topic.
+    """Parse `SENSOR:=TOPIC` pairs into sensor → topic.
 
     Args:
-        pairs: as they were typed.
-        others: accepted besides the sensors.
+        pairs: the pairs as typed.
+        others: names that are accepted besides the sensors.
 
     Raises:
-        ConfigError: a pair that cannot be read, or that names no sensor.
+        ConfigError: a pair is malformed or its name is not accepted.
     """
     found = {}
     accepted = (*MODALITIES, *others)

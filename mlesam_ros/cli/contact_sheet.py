@@ -1,4 +1,4 @@
-"""The simulated street on one page: every sensor in every weather, then every fault."""
+"""Contact sheet of the simulated street: one row of sensors per weather, then one tile per fault."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Rgb = npt.NDArray[np.uint8]
 _SIDE = 272  # pixels of a tile
 _CAPTION = 22
 _INK, _PAPER = (235, 235, 235), (24, 24, 28)
-_FARTHEST = 60.0  # meters: blue
+_FARTHEST = 60.0  # meters; drawn blue
 _COLUMNS = (CAMERA, DEPTH, LIDAR, EVENT, "labels")
-_HURT = {"lidarjitter": LIDAR, "eventlowres": EVENT}  # the others hurt the camera
+_HURT = {"lidarjitter": LIDAR, "eventlowres": EVENT}  # other faults affect the camera
 
 
 TILES = len(WEATHERS) * len(_COLUMNS) + len(FAULTS) - 1
@@ -34,17 +34,17 @@ TILES = len(WEATHERS) * len(_COLUMNS) + len(FAULTS) - 1
 def write_contact_sheet(
     path: Path, seed: int, index: int, side: int = 512, progress: Callable[[int, int], None] = lambda done, of: None
 ) -> None:
-    """Draw one moment of a street under every condition.
+    """Draw one simulation step of a street under every condition.
 
     Args:
-        path: the picture to write; its suffix says in which format.
-        seed: the street.
-        index: the moment.
-        side: height and width in pixels at which it is rendered.
-        progress: told how many tiles are drawn, of how many.
+        path: output image; its suffix selects the format.
+        seed: seed of the street.
+        index: simulation step.
+        side: height and width of the rendered images in pixels.
+        progress: called with the number of drawn tiles and their total.
 
     Raises:
-        ConfigError: the suffix names no format that can be written, or the folder cannot be written to.
+        ConfigError: OpenCV cannot write the format of the suffix, or the folder does not exist.
     """
     if not (cv2.haveImageWriter(path.name) and path.parent.is_dir()):
         raise ConfigError(f"{path} cannot be written.", "Name a .jpg or .png file in a folder that exists.")
@@ -104,7 +104,7 @@ def _draw_cloud(world: World, cloud: PointCloud) -> Rgb:
 
 
 def _near_to_far(meters: npt.NDArray[np.float32]) -> Rgb:
-    """Orange near, blue far, black where nothing is known."""
+    """Colorize distances: orange near, blue far, black without a value."""
     share = np.clip(np.log1p(meters) / np.log1p(_FARTHEST), 0, 1)
     colors = cv2.applyColorMap((235 - 215 * share).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
     return np.where(meters[..., None] > 0, colors, 0).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""`mlesam doctor`: diagnose a bag or a running system."""
+"""`mlesam doctor`: diagnose a bag or a running system, and print the report."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ _COLUMNS = (
 
 
 def show(checkup: DoctorReport, console: Console | None = None) -> None:
-    """Print it: the figures, the findings, and last the verdict with what to change.
+    """Print a report: figures, findings, verdict and recommended parameters.
 
     Args:
-        checkup: what was found.
-        console: where to; standard output by default.
+        checkup: the report.
+        console: output console; standard output by default.
     """
     console = console or Console(highlight=False)
     console.print(f"{checkup.name}, {checkup.seconds:.1f} s", markup=False)
@@ -130,13 +130,13 @@ def doctor(
     seconds: Annotated[float, typer.Option(min=0.5, max=600, help="Live: how long to listen.")] = 5.0,
     json: JsonOption = None,
 ) -> None:
-    """Examine a recording, or the topics that are live, and say what to change.
+    """Examine a recording, or the topics that are live, and recommend changes.
 
-    Of a recording it tells rates, gaps, jitter, stamps, lost packets, lenses, transforms, whether LiDAR and picture
-    fit each other, what the node would make of it and which parameters would help. Live it tells publishers, types,
-    QoS, rates, stamps, calibration and what the node itself reports.
+    For a recording it reports rates, gaps, jitter, stamps, lost packets, lenses, transforms, whether LiDAR and image
+    fit each other, the sets that the node would make of it and which parameters would help. Live it reports publishers,
+    types, QoS, rates, stamps, calibration and the node's own status.
 
-    Exit code 0: nothing is wrong, or warnings only. 1: something is. 2: it cannot be read.
+    Exit code 0: no errors, warnings at most. 1: there are errors. 2: it cannot be read.
     """
     parameters = read_parameters(params, param, node, topic, calibration_file=calibration)
     if bag is None:
@@ -191,7 +191,7 @@ def _live(settings: dict[str, Any], params: Path | None, node: str, seconds: flo
 
 
 def _whole(show: Callable[[int, int], None], of: int) -> Callable[[float], None]:
-    """Tell whole seconds, each once."""
+    """Wrap a progress callback: report each whole second once."""
     told = -1
 
     def tell(seconds: float) -> None:

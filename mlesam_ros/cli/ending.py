@@ -1,4 +1,4 @@
-"""How `mlesam` ends: Ctrl-C, an error that nobody foresaw, a reader that went away. Imports nothing heavy."""
+"""Exit handling of `mlesam`: Ctrl-C, unexpected exceptions and closed pipes. Imports only the standard library."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections.abc import Callable
 from types import FrameType
 
 USER_ERROR, BUG, INTERRUPTED = 2, 70, 130
-"""Exit codes: what the input or the machine caused; what should not have happened; Ctrl-C."""
+"""Exit codes: bad input or environment; unexpected exception; Ctrl-C."""
 _READER_GONE = 1
-_AGAIN = 0.05  # s until an interrupt that came at a bad moment is tried again
+_AGAIN = 0.05  # s until an interrupt during an import is retried
 
 
 def run_cli(start: Callable[[], None]) -> int:
-    """Run a command line to its end.
+    """Run a command and map its outcome to an exit code.
 
-    No end leaves a traceback, unless `--debug` asks for it: what was not foreseen becomes a sentence on stderr.
+    Without `--debug`, an unexpected exception becomes one line on stderr instead of a traceback.
 
     Args:
-        start: parses the command line and runs the command; it may raise `SystemExit`.
+        start: parses the command line and runs the command; can raise `SystemExit`.
 
     Returns:
         the exit code.
@@ -29,19 +29,19 @@ def run_cli(start: Callable[[], None]) -> int:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         struck.append(number)
-        if _loading(frame):  # extension modules abort, or seem broken, when they are interrupted while they load
+        if _loading(frame):  # extension modules abort or fail to load when interrupted during their import
             if struck.count(signal.SIGINT) > 1:
-                os._exit(INTERRUPTED)  # who asks twice does not want to wait
+                os._exit(INTERRUPTED)  # the second Ctrl-C exits at once
             signal.setitimer(signal.ITIMER_REAL, _AGAIN)
         else:
             raise KeyboardInterrupt
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it was told to ignore Ctrl-C
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise the caller ignores SIGINT
         signal.signal(signal.SIGINT, interrupt)
         signal.signal(signal.SIGALRM, interrupt)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a dash that the terminal does not know
+            stream.reconfigure(errors="replace")  # for characters that the terminal cannot encode
     try:
         code = _run(start)
     except KeyboardInterrupt:
@@ -57,7 +57,7 @@ def run_cli(start: Callable[[], None]) -> int:
 
 
 def _loading(frame: FrameType | None) -> bool:
-    """Whether a module is being imported here."""
+    """Whether a module is being imported in this frame or one of its callers."""
     while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
         frame = frame.f_back
     return frame is not None
@@ -72,19 +72,19 @@ def _run(start: Callable[[], None]) -> int:
 
 
 def _flushed(code: int) -> int:
-    """The exit code once all that was said is out."""
+    """Flush standard output and return the exit code."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        with open(os.devnull, "w") as nowhere:  # or Python tries again at its very end, and complains
+        with open(os.devnull, "w") as nowhere:  # otherwise Python flushes again at exit and reports the error
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return code or (_READER_GONE if isinstance(error, BrokenPipeError) else _report_error(error))
     return code
 
 
 def _report_error(error: Exception) -> int:
-    """Say on stderr what came up; the exit code."""
+    """Print an exception as one line on stderr and return the exit code."""
     text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("mlesam_ros"):
         said, code = f"the Python package {error.name} is needed for this and is not installed here.", USER_ERROR

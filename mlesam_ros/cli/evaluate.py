@@ -1,4 +1,7 @@
-"""`mlesam evaluate`: evaluate bags, or a checkpoint on a data set."""
+"""`mlesam evaluate`: evaluate bags, or a checkpoint on a data set, and print the results.
+
+Several bags are distributed over the processes that torchrun started.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ Figures = Mapping[str, Any]
 
 
 def show_bag(figures: Figures, console: Console) -> None:
-    """One bag: its warnings, its sensors, its masks, and where the rest lies."""
+    """Print the results of one bag: warnings, message counts per sensor, metrics and the result folder."""
     _warn(figures["warnings"])
     fates = [fate for fate in COUNTERS if fate in COUNTERS[:2] or any(e[fate] for e in figures["sensors"].values())]
     (_sensor_table if console.is_terminal else _sensor_lines)(figures, fates, console)
@@ -60,7 +63,7 @@ def show_bag(figures: Figures, console: Console) -> None:
 
 
 def _sensor_lines(figures: Figures, fates: list[str], console: Console) -> None:
-    """For files and pipes: a line each, whole whatever its length."""
+    """Print one unwrapped line per sensor, for output to files and pipes."""
     for modality, entry in figures["sensors"].items():
         counts = ", ".join(f"{fate} {entry[fate]}" for fate in fates)
         _say(f"{modality} {entry['topic']}: {counts}", console)
@@ -77,7 +80,7 @@ def _sensor_table(figures: Figures, fates: list[str], console: Console) -> None:
 
 
 def show_bags(figures: Figures, console: Console) -> None:
-    """Several bags: a line each, then all of them as one."""
+    """Print the results of several bags: one line each, then the metrics over all of them."""
     _warn(figures["warnings"])
     (_bag_table if console.is_terminal else _bag_lines)(figures, console)
     for row in figures["bags"]:
@@ -138,21 +141,21 @@ def _number(value: float | None, unit: str) -> str:
 
 
 _OF_NETWORK = {"checkpoint", "base_weights", "device", "precision"}
-"""Parameters that count for a data set."""
+"""Node parameters that apply to a data set; all others are for bags."""
 
 
 def run_dataset(
     checkpoint: Path, base_weights: Path | None, exam: DatasetEvalConfig, output: Path, quiet: bool
 ) -> dict[str, Any] | None:
-    """Measure, show, and leave `metrics.json` in a folder of its own.
+    """Evaluate a checkpoint on a data set, print the result and write `metrics.json` into a new folder.
 
     Args:
         checkpoint, base_weights, exam: see `evaluate_checkpoint`.
-        output: folder in which the result's folder is made.
-        quiet: say nothing on standard output.
+        output: parent folder of the result folder.
+        quiet: print nothing to standard output.
 
     Returns:
-        what `docs/results.md` documents as `evaluation.json`; None in all processes but the first.
+        the result documented in `docs/results.md` as `evaluation.json`; None in all processes but the first.
 
     Raises:
         MlesamError: see `evaluate_checkpoint`.
@@ -171,15 +174,15 @@ def run_dataset(
 
 
 def refuse_bags_only(options: Mapping[str, Any], parameters: NodeParameters, file: Path | None) -> None:
-    """Refuse what makes sense for bags alone.
+    """Reject options and parameters that apply only to bags.
 
     Args:
-        options: option → its value, of those for bags.
-        parameters: as they were read.
-        file: parameter file that was named.
+        options: options for bags: name → value.
+        parameters: the node parameters.
+        file: parameter file given by `--params`.
 
     Raises:
-        ConfigError: names the option, the `-p` rule, or the file and what it sets.
+        ConfigError: names the option, the `-p` rule, or the file and the parameter that it sets.
     """
     rules = [(f"-p {name}", name) for name in sorted(parameters.overridden - _OF_NETWORK)]
     for typed, name in [*((f"--{name}", name) for name, value in options.items() if value), *rules]:
@@ -192,17 +195,17 @@ def refuse_bags_only(options: Mapping[str, Any], parameters: NodeParameters, fil
 
 
 def exam(dataset: str, paths: Sequence[Path], split: str, options: Sequence[str], **how: Any) -> DatasetEvalConfig:
-    """What was asked for, in words.
+    """Build the configuration of a data set evaluation from the command line.
 
     Args:
-        dataset: name of the set.
-        paths: its folder, and nothing else.
-        split: of the set.
-        options: KEY=VALUE each.
+        dataset: name of the data set.
+        paths: exactly one path, the folder of the data set.
+        split: split of the data set.
+        options: options of the data set, KEY=VALUE each.
         how: the other attributes of `DatasetEvalConfig`.
 
     Raises:
-        ConfigError: not one folder, an option without a value, or one that a data set does not have.
+        ConfigError: not exactly one folder, an option without value, or one that the data set does not have.
     """
     if len(paths) != 1:
         raise ConfigError(f"{len(paths)} folders are given; a data set lies in one.")
@@ -217,13 +220,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for.
+    """An evaluation of one or several bags.
 
     Attributes:
         paths: bags, and folders of bags.
-        load: this process's GPU, or None → the pipeline.
-        options, outputs: of every bag.
-        output: folder in which the result's folder is made.
+        load: loads the pipeline on a device; None for the device of the parameters.
+        options, outputs: options and outputs of every bag.
+        output: parent folder of the result folder.
     """
 
     paths: tuple[Path, ...]
@@ -234,17 +237,17 @@ class Request:
 
 
 def run(request: Request, quiet: bool) -> dict[str, Any] | None:
-    """Do it, and tell people.
+    """Evaluate the bags, print the results and write them.
 
     Args:
-        request: what to do.
-        quiet: say nothing on standard output.
+        request: the bags and options.
+        quiet: print nothing to standard output.
 
     Returns:
-        the result with the keys that `docs/results.md` documents; None in all processes but the first.
+        the result with the keys documented in `docs/results.md`; None in all processes but the first.
 
     Raises:
-        MlesamError: bad input, or not one bag could be evaluated.
+        MlesamError: invalid input, or no bag could be evaluated.
     """
     names = unique_names(find_bags(request.paths))
     console = Console(stderr=quiet)
@@ -305,12 +308,12 @@ def _run_many(
 
 @dataclass
 class _Share:
-    """What one process did.
+    """Results of one process.
 
     Attributes:
-        found: bag's name → what came out, and its figures.
-        failed: bag's name → why.
-        interrupted: not all of its bags were tried to their end.
+        found: bag name → (evaluation, figures).
+        failed: bag name → error message.
+        interrupted: whether the process was interrupted before the end of its last bag.
     """
 
     found: dict[str, tuple[Evaluation, dict[str, Any]]]
@@ -319,7 +322,7 @@ class _Share:
 
 
 def _evaluate_all(request: Request, folder: Path, bags: Mapping[str, Path], pipeline: Pipeline) -> _Share:
-    """One after the other; a bag that cannot be used does not keep the others from being."""
+    """Evaluate bags one after the other; a bag that fails does not stop the others."""
     share = _Share({}, {})
     for name, bag in bags.items():
         own = folder / name
@@ -364,7 +367,10 @@ def _evaluate(
 
 @contextmanager
 def _polite_end() -> Iterator[Callable[[], bool]]:
-    """The first SIGINT or SIGTERM is waited with until a mask is written whole; the second one is not."""
+    """Defer the first SIGINT or SIGTERM: yield a function that returns whether it was caught.
+
+    The caller checks it after each mask. The second signal raises `KeyboardInterrupt` at once.
+    """
     caught: list[int] = []
 
     def remember(number: int, _: object) -> None:
@@ -390,7 +396,7 @@ def _row(name: str, figures: Mapping[str, Any], outputs: Outputs) -> Row:
 
 
 def _discard(folder: Path) -> None:
-    """Nothing came of it: leave nothing behind."""
+    """Delete the folder of a failed run, and `latest` if it points to it."""
     shutil.rmtree(folder)
     latest = folder.parent / "latest"
     if latest.is_symlink() and not latest.exists():
@@ -462,16 +468,17 @@ def evaluate(
     ] = None,
     json: JsonOption = None,
 ) -> None:
-    """Make the masks that the live node would make of a bag, and say how good they are.
+    """Make the masks that the live node would make of a bag, and measure their quality.
 
-    Needs no ROS. Leaves a folder with the result bag, metrics.json and report.html, and `latest` pointing to it.
-    Without true labels it still reports class shares, consistency, confidence, skews, drops and latency. Ctrl-C ends it
-    early and keeps what was done.
+    Needs no ROS. Writes a folder with the result bag, metrics.json and report.html, and points `latest` to it. Without
+    true labels it still reports class shares, consistency, confidence, skews, drops and latency. Ctrl-C ends it early
+    and keeps the results until then.
 
-    The sensors are described as to the node: by --params and -p. Topics that these do not name are guessed.
+    The sensors are described as for the node: by --params and -p. Topics that these do not name are guessed.
 
-    Of several bags each gets a folder of its own, beside a summary of them all. Under torchrun they are shared out
-    among the processes. With --dataset it is a published set in its own folders, with every subset of the sensors.
+    Each of several bags gets its own folder, beside a summary of them all. Under torchrun they are distributed over the
+    processes. With --dataset the input is a published data set in its own folders, evaluated with every subset of the
+    sensors.
     """
     from mlesam_ros.bags.outage import parse_drop
     from mlesam_ros.cli.evaluate import Request, exam, refuse_bags_only, run, run_dataset

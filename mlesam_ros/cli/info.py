@@ -1,4 +1,4 @@
-"""`mlesam info`: what is in a checkpoint, and what the backbones cost."""
+"""`mlesam info`: content of a checkpoint, and parameters and operations of the backbones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def info(
     ] = False,
     json: JsonOption = None,
 ) -> None:
-    """Show what a checkpoint was made for and what it holds."""
+    """Show the configuration and the content of a checkpoint."""
     if backbones == (file is not None):
         raise typer.BadParameter("give either a checkpoint FILE or --backbones.")
     if file is None:
@@ -68,7 +68,7 @@ def _info_backbones(json: str | None) -> None:
 
 
 def backbone_table(costs: Sequence[BackboneCost]) -> Table:
-    """The costs as a table that is valid Markdown."""
+    """Format the costs as a table in Markdown."""
     from rich.box import MARKDOWN
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""`mlesam node`: the perception node without `ros2 run`."""
+"""`mlesam node`: run the perception node without `ros2 run`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def node(context: typer.Context) -> None:
-    """Run the perception node; everything after the command goes to ROS.
+    """Run the perception node; all arguments after the command go to ROS.
 
     It is a lifecycle node. On a machine with ROS 2 prefer `ros2 launch mlesam_ros perception.launch.py`.
     """

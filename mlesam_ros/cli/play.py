@@ -1,4 +1,4 @@
-"""`mlesam play`: a recording becomes live sensors."""
+"""`mlesam play`: publish recordings in real time."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def play(
     node: NodeOption = NODE,
     json: JsonOption = None,
 ) -> None:
-    """Play recordings on their topics in real time, stamped with today's time.
+    """Play recordings on their topics in real time, stamped with the current time.
 
-    Where --params or -p name the topic of a sensor, --drop of the sensor silences this topic.
+    If --params or -p name the topic of a sensor, --drop of the sensor silences this topic.
 
     A --json file is written when the first message goes out and again at the end.
     """
@@ -91,7 +91,7 @@ def play(
 
 
 def _on_topic(drop: Outage, parameters: NodeParameters) -> Outage:
-    """The drop of a sensor as that of the topic that the parameters name for it."""
+    """Replace a sensor as the target of a drop by the topic that the parameters name for it."""
     if f"{drop.target}.topic" not in parameters.given:
         return drop
     return replace(drop, target=parameters.resolve(parameters.sensor(drop.target).topic))

@@ -1,4 +1,4 @@
-"""`mlesam simulate`: the simulated street as a bag, as live sensors, as a data set, or on one page."""
+"""`mlesam simulate`: render the simulated street into a bag, live topics, a data set or a contact sheet."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def simulate(
 ) -> None:
     """Render a street with four sensors and its true labels into a bag.
 
-    Weather and fault change what the sensors see; the street of a seed stays the same. With --deliver several of them
-    may be given, separated by commas, or all; each weather with each fault is a scene of its own.
+    Weather and fault change the sensor data; the street of a seed stays the same. With --deliver several of them can be
+    given, separated by commas, or all; each weather with each fault is a separate scene.
 
-    With --play its sensors are live afterwards, in real time: two cores cannot render and segment ten moments a second
+    With --play the bag is played afterwards, in real time: two cores cannot render and segment ten moments a second
     at once.
     """
     if sum(given is not None for given in (out, deliver, contact_sheet)) != 1:
@@ -90,7 +90,7 @@ def _write_bag(out: Path, seed: int, weather: str, fault: str, drop: list[str], 
         with track("rendering", moments, "moments") as progress:
             write_simulated_bag(out, world, progress=lambda done: progress(done, moments))
     except BaseException as error:
-        if is_new:  # half a street would block the next try
+        if is_new:  # an incomplete bag would block the next run
             shutil.rmtree(out, ignore_errors=True)
         if isinstance(error, BagError) and isinstance(error.__cause__, OSError):
             raise write_error(out, error.__cause__, 0) from error
@@ -100,7 +100,7 @@ def _write_bag(out: Path, seed: int, weather: str, fault: str, drop: list[str], 
 def _write_deliver(
     root: Path, split: str, seeds: range, conditions: tuple[str, str], moments: range, side: int, drop: list[str]
 ) -> int:
-    """How many frames were written."""
+    """Write the scenes in DELIVER's layout and return the number of frames."""
     from mlesam_ros.simulation.deliver_export import write_deliver
     from mlesam_ros.simulation.weather import FAULTS, WEATHERS, fault_name, weather_name
     from mlesam_ros.simulation.world import World

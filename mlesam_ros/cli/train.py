@@ -1,4 +1,4 @@
-"""`mlesam train`: a recipe becomes weights."""
+"""`mlesam train`: train weights from a recipe."""
 
 from __future__ import annotations
 
@@ -56,11 +56,12 @@ def train(
     ] = False,
     json: JsonOption = None,
 ) -> None:
-    """Train a backbone or experts, and measure them on data they have not seen.
+    """Train a backbone or experts, and evaluate them on held-out data.
 
-    Bags are read with the sensors that the recipe's params describe; --params and -p count over them.
+    Bags are read with the sensors that the recipe's params describe; --params and -p override them.
 
-    Ended at any moment, the same command goes on as if it had not been. Started by torchrun it shares the work.
+    After an interruption, the same command resumes with the same result as without it. Started by torchrun it
+    distributes the work.
     """
     from mlesam_training.distributed import is_first
     from mlesam_training.train_run import ABLATION, ablate
@@ -83,7 +84,7 @@ def train(
 
 
 def _recipe_file(file: Path | None, recipe: str | None) -> Path:
-    """The recipe that is meant: a file, or one of the package's by name."""
+    """Resolve the recipe: a file, or a shipped recipe by name."""
     from mlesam_ros.resources import resource_path
     from mlesam_training.recipe import check_choice
 
@@ -104,7 +105,7 @@ def _asked(
     params: Path | None,
     rules: list[str],
 ) -> Recipe:
-    """The recipe, changed as the options say."""
+    """Load the recipe and apply the options."""
     from mlesam_ros.errors import ConfigError
     from mlesam_training.recipe import PublishedData, load_recipe
 
@@ -123,7 +124,7 @@ def _asked(
 
 
 def _described(recipe: Recipe, params: Path | None, rules: list[str]) -> Recipe:
-    """The recipe with another description of its bags' sensors."""
+    """Replace the description of the bags' sensors in a recipe; its warnings go to standard error."""
     from mlesam_ros.config import beaten_rules
     from mlesam_ros.errors import ConfigError
     from mlesam_ros.parameter_file import read_node_parameters

@@ -1,4 +1,4 @@
-"""`mlesam sensors`: is the calibration right, and what do the sensors show?"""
+"""`mlesam sensors`: check a calibration, and draw sensor data with it."""
 
 import typer
 

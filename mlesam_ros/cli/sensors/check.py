@@ -1,4 +1,4 @@
-"""`mlesam sensors check`: everything that is wrong with a calibration file."""
+"""`mlesam sensors check`: errors and warnings of a calibration file."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def check(
     ] = None,
     json: JsonOption = None,
 ) -> None:
-    """Print everything that is wrong with a calibration file, and what looks wrong.
+    """Print all errors and warnings of a calibration file.
 
-    Errors are what no robot can use: unknown keys, impossible numbers, frames that are not connected. Warnings are what
-    loads but hardly any robot has: a lens that folds over inside the picture, a camera that is turned like a body, a
-    transform that looks inverted. The exit code is 1 if there is an error.
+    Errors make the file unusable: unknown keys, impossible numbers, frames that are not connected. Warnings are
+    valid but improbable: a lens that folds over inside the image, a camera with the axes of a body frame, a transform
+    that looks inverted. The exit code is 1 if there is an error.
     """
     calibration = _named(calibration, read_parameters(params, param, node))
     findings = _findings(calibration, image or [])
@@ -98,13 +98,13 @@ def _findings(calibration: Path, images: list[str]) -> list[Finding]:
 
 
 def _split(image: str) -> tuple[str | None, Path]:
-    """FRAME=FILE or FILE; a file whose own name has an equals sign is a file."""
+    """Parse FRAME=FILE or FILE; an existing file whose name has an equals sign is a FILE."""
     frame, _, path = image.rpartition("=")
     return (frame, expand_path(path)) if frame and not Path(image).exists() else (None, expand_path(image))
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """(height, width); the pixels are not decoded."""
+    """Return (height, width) without decoding the pixels."""
     from PIL import Image
 
     try:

@@ -1,4 +1,8 @@
-"""Choose frames of a bag or a running system and project one sensor into another."""
+"""Load a camera and LiDAR frame from a folder or a bag and score how well their calibration fits.
+
+`mask_segments` and `outline_segments` divide the image into segments; `Scene` projects the points and computes the
+depth spread inside the segments.
+"""
 
 from __future__ import annotations
 
@@ -31,18 +35,18 @@ from mlesam_ros.preprocessing.point_cloud import cloud_to_camera, cloud_xyz
 from mlesam_ros.types import CAMERA, LIDAR, CompressedImage, FrameSet, PointCloud, RawImage, SensorFrame
 
 _CELLS = (48, 64, 96)
-"""Pixels between the seeds, on a picture 1920 pixels wide: several sizes, since things have several."""
+"""Pixels between the watershed seeds in an image 1920 pixels wide; several, for objects of several sizes."""
 _WIDTH = 1920
 _LEAST = 8
-"""Points in a cell: it is smaller than a mask."""
+"""Minimum points in a cell; fewer than for a mask, since cells are smaller."""
 
 
 def mask_segments(folder: str | Path, size: tuple[int, int]) -> Segments | None:
-    """The masks in a folder, one picture each, anything but black inside; None if there is no such folder.
+    """Read the masks in a folder, one image each, nonzero inside; None if there is no folder or no mask.
 
     Args:
-        folder: with .png files.
-        size: (height, width) of the picture that they are for.
+        folder: folder of .png files.
+        size: (height, width) of the image that the masks belong to.
 
     Raises:
         BagError: a mask cannot be read or has another size.
@@ -62,9 +66,9 @@ def mask_segments(folder: str | Path, size: tuple[int, int]) -> Segments | None:
 
 
 def outline_segments(rgb: npt.NDArray[np.uint8]) -> Segments:
-    """Cells that grow from a grid of seeds and meet on the picture's edges (a watershed).
+    """Segment an image into watershed cells that grow from a grid of seeds to the image's edges.
 
-    They are smaller than things and know nothing of them, so their score is a hint where that of masks is a measure.
+    The cells are smaller than objects and have no semantics, so their score is less reliable than that of masks.
 
     Args:
         rgb: (H, W, 3) uint8.
@@ -76,7 +80,7 @@ def outline_segments(rgb: npt.NDArray[np.uint8]) -> Segments:
 
 
 def _cells(steepness: npt.NDArray[np.uint8], spacing: int) -> npt.NDArray[np.int32]:
-    """(H, W) ids from 1 on; 0 on the lines between."""
+    """Return (H, W) int32 cell ids from 1; 0 on the lines between cells."""
     seeds, count, reach = np.zeros(steepness.shape, np.int32), 0, spacing // 3
     for y in range(spacing // 2, steepness.shape[0], spacing):
         for x in range(spacing // 2, steepness.shape[1], spacing):
@@ -89,26 +93,26 @@ def _cells(steepness: npt.NDArray[np.uint8], spacing: int) -> npt.NDArray[np.int
 
 
 NEAR = 1.0
-"""Meters along the camera's axis up to which nothing is drawn: the robot itself."""
+"""Minimum depth in meters of drawn points; nearer points lie on the robot itself."""
 _MOST_SETS = 50
-"""Moments of a bag that are looked through for one with all sensors."""
+"""Maximum number of frame sets that are searched for one with all sensors."""
 _CAMERA_FRAME, _LIDAR_FRAME = "camera_optical_frame", "lidar"
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What is drawn.
+    """A camera image and a LiDAR sweep with their calibration.
 
     Attributes:
-        name: of the folder or bag.
+        name: name of the folder or bag.
         rgb: (H, W, 3) uint8.
-        points: (N, 3) float64 meters in the camera's optical frame at the set's time, as encoders place them.
-        camera: of the picture.
-        turn: the rotation that was added in the optical frame.
-        masks: folder of its masks; None where it can have none.
-        frames: the set that picture and sweep come from.
-        rig: for the encoders; without what was added.
-        added: such as `yaw +1°`; empty where nothing was.
+        points: (N, 3) float64 meters in the camera's optical frame at the set's time, as preprocessors place them.
+        camera: camera model of the image.
+        turn: rotation added in the optical frame.
+        masks: folder of the image's masks; None for a bag.
+        frames: frame set of the image and the sweep.
+        rig: rig for the preprocessors, without the added rotation.
+        added: the added angles, such as `yaw +1 deg`; empty without.
     """
 
     name: str
@@ -122,14 +126,14 @@ class Scene:
     added: str = ""
 
     def turned(self, yaw: float, pitch: float, roll: float) -> Scene:
-        """The same with degrees added to the mounting."""
+        """Return the scene with angles in degrees added to the extrinsic rotation."""
         angles = {"yaw": yaw, "pitch": pitch, "roll": roll}
         added = ", ".join(f"{name} {angle:+g} deg" for name, angle in angles.items() if angle)
         return replace(self, turn=rotate_extrinsic(self.turn, **angles), added=added)
 
     @cached_property
     def projected(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-        """Rows, columns and meters from the camera of the points that land."""
+        """(rows, columns, meters from the camera) of the points that project into the image."""
         optical = self.turn.apply(self.points)
         index, u, v = self.camera.project_visible(optical, NEAR)
         rows, cols = np.floor(v + 0.5).astype(np.intp), np.floor(u + 0.5).astype(np.intp)
@@ -137,7 +141,7 @@ class Scene:
 
     @property
     def landed(self) -> int:
-        """How many points land in the picture."""
+        """Number of points that project into the image."""
         return len(self.projected[0])
 
     @cached_property
@@ -146,36 +150,36 @@ class Scene:
 
     @cached_property
     def segments(self) -> Segments:
-        """The things in the picture."""
+        """Segments of the image: its masks, otherwise its outlines."""
         return self._masks or outline_segments(self.rgb)
 
     @property
     def segments_from(self) -> str:
-        """Where they come from."""
+        """Source of the segments: `masks` or `outlines`."""
         return "masks" if self._masks else "outlines"
 
     @cached_property
     def scores(self) -> Mapping[float, DepthSpread]:
-        """Added yaw → how well the two sensors agree."""
+        """Added yaw in degrees → depth spread inside the segments."""
         return score_by_yaw(self.points, self.turn, self.camera, self.segments)
 
     @property
     def best_yaw(self) -> float | None:
-        """The added yaw that makes them agree best."""
+        """Added yaw in degrees with the lowest depth spread; None if no segment has enough points."""
         return best_yaw(self.scores)
 
 
 def open_scene(
     path: Path, fit: str | None, calibration: Path | None, parameters: NodeParameters, after: float
 ) -> Scene:
-    """Read a folder or a bag.
+    """Read a scene from a folder or a bag.
 
     Args:
         path: a folder of `mlesam_ros.bags.calibrated_frame`, or a bag.
-        fit: how a picture of another size than its calibration's belongs to it; None to refuse it.
-        calibration: a rig file that counts before the bag's own.
-        parameters: of the bag's sensors.
-        after: seconds into the bag.
+        fit: relation of an image to a calibration of another size; None to reject it.
+        calibration: calibration file that overrides the bag's own calibration.
+        parameters: node parameters that describe the bag's sensors.
+        after: start in seconds from the beginning of the bag.
 
     Raises:
         MlesamError: a file is missing or damaged, or the sensors do not fit together.
@@ -228,7 +232,7 @@ def _from_bag(path: Path, fit: str | None, calibration: Path | None, parameters:
 
 
 def _fullest(sets: Iterable[FrameSet], sensors: int) -> FrameSet | None:
-    """The first set with all sensors, or the one with most."""
+    """Return the first set with all sensors, otherwise the first one with the most sensors; None without sets."""
     best: FrameSet | None = None
     for frame_set in sets:
         if best is None or len(frame_set.frames) > len(best.frames):
@@ -239,7 +243,7 @@ def _fullest(sets: Iterable[FrameSet], sensors: int) -> FrameSet | None:
 
 
 def _override(rig: Rig, calibration: Rig) -> None:
-    """What a bag says gives way to a file: here it is the file that is judged."""
+    """Override the calibration of a bag by that of a file, which is the one to be examined."""
     if CAMERA not in rig.lenses:
         rig.camera_frame = calibration.camera_frame
     rig.models.update(calibration.models)

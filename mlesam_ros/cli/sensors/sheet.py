@@ -1,4 +1,4 @@
-"""The pictures of `mlesam sensors show`."""
+"""Images drawn by `mlesam sensors show`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Picture = npt.NDArray[np.uint8]
 
 _INK, _PAPER = (235, 235, 235), (24, 24, 28)
 _NEAREST, _FARTHEST = 2.0, 100.0
-"""Meters at the two ends of the colors, whatever the scene, so that pictures can be compared."""
+"""Meters at the two ends of the color map; fixed, so that images of different scenes are comparable."""
 _TICKS = (2, 5, 10, 20, 50, 100)
 _DIM = 0.65
-"""How bright the picture stays under the points."""
+"""Brightness factor of the image under the points."""
 _LEAST_WIDTH = 1000
-"""Pixels; smaller pictures are enlarged by a whole number, so that points are smaller than what they lie on."""
+"""Pixels; narrower images are enlarged by an integer factor, so that points stay small relative to objects."""
 _LONG_SIDE = 768
-"""Pixels of an encoded picture; experts read theirs at a size like this."""
+"""Pixels of the longer side of an encoded image, close to the input size of the experts."""
 
 
 def projection_sheet(scene: Scene) -> Picture:
-    """The points over the picture, nearest on top, with a caption and a legend: (H, W, 3) uint8 RGB."""
+    """Draw the points over the image, nearest on top, with caption and legend: (H, W, 3) uint8 RGB."""
     factor = -(-_LEAST_WIDTH // scene.rgb.shape[1])
     canvas = (np.repeat(np.repeat(scene.rgb, factor, axis=0), factor, axis=1) * _DIM).astype(np.uint8)
     rows, cols, meters = scene.projected
@@ -43,9 +43,10 @@ def projection_sheet(scene: Scene) -> Picture:
 
 
 def encoding_sheets(scene: Scene) -> dict[str, Picture]:
-    """What each expert reads: `camera_rgb` and so on → (h, w, 3) uint8, from the smallest value to the largest.
+    """Draw the input of each expert: name, such as `camera_rgb` → (h, w, 3) uint8.
 
-    What cannot be encoded is a picture that says why.
+    Colors span the 0.5th to the 99.5th percentile of each channel. A sensor that cannot be encoded gives an image with
+    the error message.
     """
     height, width = scene.rgb.shape[:2]
     size = (round(height * _LONG_SIDE / max(height, width)), round(width * _LONG_SIDE / max(height, width)))
@@ -71,7 +72,7 @@ def _encoded(scene: Scene, modality: Modality, name: str, size: tuple[int, int])
 
 
 def _dots(canvas: Picture, rows: npt.NDArray[np.intp], cols: npt.NDArray[np.intp], colors: Picture) -> None:
-    """Round dots, the later ones over the earlier ones; their size follows the picture's."""
+    """Draw round dots in order, later ones on top; their radius is proportional to the width of the canvas."""
     height, width = canvas.shape[:2]
     radius = max(width / 1200, 1.5)
     reach = int(radius)
@@ -87,7 +88,7 @@ def _dots(canvas: Picture, rows: npt.NDArray[np.intp], cols: npt.NDArray[np.intp
 
 
 def _colors(meters: npt.NDArray[np.floating]) -> Picture:
-    """(N, 3) uint8: red near, blue far, by the logarithm of the distance."""
+    """Return (N, 3) uint8 RGB colors by the logarithm of the distance: red near, blue far."""
     place = np.log(np.clip(meters, _NEAREST, _FARTHEST) / _NEAREST) / np.log(_FARTHEST / _NEAREST)
     table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)[:, 0, ::-1]
     return np.asarray(table[np.round(255 * (1 - place)).astype(np.intp)], np.uint8)

@@ -1,4 +1,4 @@
-"""`mlesam sensors show`: the LiDAR's points on the camera's picture, so that eyes can judge a calibration."""
+"""`mlesam sensors show`: draw LiDAR points over the camera image for a visual check of the calibration."""
 
 from __future__ import annotations
 
@@ -64,11 +64,12 @@ def show(
     encodings: Annotated[bool, typer.Option("--encodings", help="Also what each expert reads.")] = False,
     json: JsonOption = None,
 ) -> None:
-    """Draw the LiDAR's points over the camera's picture, colored by distance, and score how well the two agree.
+    """Draw the LiDAR's points over the camera's image, colored by distance, and score how well the two agree.
 
-    Where the calibration is right, colors change where things end. The score is the spread of depth inside things (the
-    inter-quartile range of its logarithm): lower is better, and it should be lowest with no yaw added. The things are
-    the masks in a frame's folder `masks/`; without them the picture's own outlines, which are a hint and no measure.
+    With a correct calibration, colors change at the edges of objects. The score is the spread of depth inside segments
+    (the inter-quartile range of its logarithm): lower is better, and it should be lowest with no yaw added. The
+    segments are the masks in a frame's folder `masks/`; without them the image's own outlines, whose score is only a
+    hint.
     """
     from mlesam_ros.cli.sensors.scenes import open_scene
     from mlesam_ros.cli.sensors.sheet import encoding_sheets, projection_sheet
