@@ -87,7 +87,7 @@ class OpCounter(TorchDispatchMode):
             self.read += tensor.nbytes
 
     def _know(self, tensor: Tensor) -> bool:
-        """Register the storage of a tensor; whether it was new."""
+        """Register the storage of a tensor and return whether it was new."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._known:

@@ -112,7 +112,7 @@ GOALS = (
          "message of 4 modalities, 30 Hz", "", _median, "µs", most=50),
     Target("Memory of the node over an hour", "flat", remark="`make soak`: [reliability.md](reliability.md)"),
 )  # fmt: skip
-"""In the order of the page."""
+"""Performance targets, in the order of the docs page."""
 
 
 @dataclass(frozen=True)
@@ -175,4 +175,4 @@ SWITCHES = (
            "test/preprocessing/test_on_device.py::test_any_lens_size_and_dilation",
            "the same winner at every pixel on a CPU; a GPU may round at a pixel's edge", unmeasured=_NO_GPU),
 )  # fmt: skip
-"""In the order of the page."""
+"""Optimizations, in the order of the docs page."""

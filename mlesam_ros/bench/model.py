@@ -27,7 +27,7 @@ from mlesam_ros.model.postprocess import read
 from mlesam_ros.pipeline import PRECISIONS, Pipeline, pick_device, pick_precision
 from mlesam_ros.types import AUTO, MODALITIES, Modality
 
-_FEW = 5  # repeats
+_FEW = 5  # repeats; up to this number there is no warm-up
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def assemble(
 ) -> None:
     """Put a calibrated camera and LiDAR frame and an event recording into one bag with real message types.
 
-    The frame stands still while the events move; the bag's metadata says so.
+    The same frame is repeated at 10 Hz over the duration of the events; the bag's metadata notes this.
     """
     from mlesam_ros.bags.recording import assemble_real_bag
 
