@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 from typer.models import CommandInfo
 
-from mlesam_ros.cli import assemble, bench, demo, doctor, evaluate, info, node, play, sensors, simulate, train
+from mlesam_ros.cli import bench, demo, doctor, evaluate, info, node, play, sensors, simulate, train
 from mlesam_ros.cli.common import epilog, json_target
 from mlesam_ros.cli.ending import USER_ERROR
 from mlesam_ros.errors import MlesamError
@@ -81,7 +81,7 @@ def _commands(group: typer.Typer) -> Iterator[CommandInfo]:
             yield from _commands(inner.typer_instance)
 
 
-for _module in (demo, node, play, evaluate, doctor, sensors, simulate, assemble, train, info, bench):
+for _module in (demo, node, play, evaluate, doctor, sensors, simulate, train, info, bench):
     _module.register(app)
 for _command in _commands(app):
     if _command.callback is not None:

@@ -1,4 +1,4 @@
-"""`mlesam simulate`: render the simulated street into a bag, live topics, a data set or a contact sheet."""
+"""`mlesam simulate`: render the simulated street into a bag, live topics, or a data set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ _EXAMPLES = epilog(
     "mlesam simulate blind_street/ --weather night --drop camera",
     "mlesam simulate street/ --play",
     "mlesam simulate --deliver data/STREET --split train --weather all --fault all --streets 4 --moments 10 --every 20",
-    "mlesam simulate --contact-sheet street.jpg",
 )
 
 
@@ -43,9 +42,6 @@ def simulate(
     split: Annotated[str, typer.Option(help="With --deliver: train, val or test.")] = "train",
     streets: Annotated[int, typer.Option(help="With --deliver: how many streets, of seeds from --seed on.")] = 1,
     every: Annotated[int, typer.Option(help="With --deliver: how many moments from one frame to the next.")] = 1,
-    contact_sheet: Annotated[
-        Path | None, typer.Option(help="Instead: a picture of every sensor under every condition.")
-    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Render a street with four sensors and its true labels into a bag.
@@ -56,15 +52,9 @@ def simulate(
     With --play the bag is played afterwards, in real time: two cores cannot render and segment ten moments a second
     at once.
     """
-    if sum(given is not None for given in (out, deliver, contact_sheet)) != 1:
-        raise ConfigError("simulate writes one thing.", "Name a bag, or give --deliver or --contact-sheet.")
-    if contact_sheet is not None:
-        from mlesam_ros.cli.contact_sheet import TILES, write_contact_sheet
-
-        with track("drawing", TILES, "pictures") as progress:
-            write_contact_sheet(contact_sheet, seed, moments // 2, side, progress)
-        written, count = contact_sheet, 1
-    elif deliver is not None:
+    if (out is None) == (deliver is None):
+        raise ConfigError("simulate writes one thing.", "Name a bag, or give --deliver.")
+    if deliver is not None:
         if min(streets, every, moments) < 1:
             raise ConfigError(f"streets {streets}, every {every} and moments {moments} must be at least 1.")
         numbers = range(0, moments * every, every)

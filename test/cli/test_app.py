@@ -17,7 +17,7 @@ COMMANDS = sorted(command.callback.__name__ for command in app.registered_comman
 
 def test_all_commands_are_there(mlesam):
     shown = mlesam("--help").stdout
-    for name in ("demo", "node", "play", "simulate", "assemble", "train", "info"):
+    for name in ("demo", "node", "play", "simulate", "train", "info"):
         assert f" {name} " in shown
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from analytic_scene import on, write
 
-from mlesam_ros.cli.doctor import show
+from mlesam_ros.cli.doctor_report import show
 from mlesam_ros.doctor.diagnosis import diagnose_bag
 
 

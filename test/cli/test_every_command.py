@@ -113,21 +113,13 @@ def test_results_alone_are_on_standard_output(run, tmp_path):
     assert "\x1b" not in said and "rendering: 2 of 2 moments" in said and len(said.splitlines()) <= 3
 
 
-def test_a_bag_that_is_put_together_says_what_is_in_it(run, tmp_path, shared_data):
-    parts = shared_data / "camera_lidar/opencalib_ours_1", shared_data / "events/test_events_2"
-    code, out, said = run("assemble", *parts, tmp_path / "bag", "--json", "-")
-    made = json.loads(out)
-    assert code == 0 and made["packets"] == 100 and "names the storage ''" in made["warnings"][0]
-    assert "copying: 100 of 100 event packets" in said
-
-
 @pytest.fixture(scope="module")
 def street(tmp_path_factory):
     return write_simulated_bag(tmp_path_factory.mktemp("bag") / "street", World(0, "day", (64, 64)), range(1))
 
 
 @pytest.mark.parametrize("place", ["under a file", "/proc/nowhere"])
-@pytest.mark.parametrize("command", ["simulate", "deliver", "sheet", "evaluate", "info"])
+@pytest.mark.parametrize("command", ["simulate", "deliver", "evaluate", "info"])
 def test_a_place_that_cannot_be_written_is_a_sentence(run, place, command, street, tmp_path, tiny_checkpoint):
     (tmp_path / "file").write_text("")
     target = tmp_path / "file" / "below" if place == "under a file" else Path(place)
@@ -136,7 +128,6 @@ def test_a_place_that_cannot_be_written_is_a_sentence(run, place, command, stree
     arguments = {
         "simulate": ["simulate", target, *small],
         "deliver": ["simulate", "--deliver", target, *small],
-        "sheet": ["simulate", "--contact-sheet", target / "a.png", *small],
         "evaluate": ["evaluate", street, "--output", target, *weights],
         "info": ["info", tiny_checkpoint.path, "--json", target / "info.json"],
     }

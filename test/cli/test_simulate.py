@@ -2,7 +2,6 @@
 
 import os
 
-import cv2
 import pytest
 from full_disk import run_on_a_small_disk
 
@@ -34,17 +33,6 @@ def test_a_data_set_of_several_streets_and_conditions(mlesam, tmp_path):
     assert again.exit_code == 2 and "exists already" in again.stderr
 
 
-def test_the_contact_sheet_is_a_picture_of_everything(mlesam, tmp_path):
-    path = tmp_path / "sheet.png"
-    assert mlesam("simulate", "--contact-sheet", str(path), *SMALL).exit_code == 0
-    sheet = cv2.imread(str(path))
-    rows, columns = 6, 5
-    height, width = sheet.shape[0] // rows, sheet.shape[1] // columns
-    for tile in range(rows * columns):
-        top, left = tile // columns * height, tile % columns * width
-        assert sheet[top + 24 : top + height, left : left + width].std() > 10, f"tile {tile} is blank"
-
-
 @pytest.mark.parametrize("arguments", [("{}/street",), ("--deliver", "{}/D")], ids=["bag", "deliver"])
 def test_a_full_disk_leaves_nothing_that_blocks_the_next_try(tmp_path, arguments):
     """Kind: a full disk; sizes are said in a unit that shows them."""
@@ -61,24 +49,23 @@ def test_a_full_disk_leaves_nothing_that_blocks_the_next_try(tmp_path, arguments
 def test_a_folder_whose_name_is_no_utf8(mlesam, tmp_path):
     """Kind: names from outside that no text holds; files are written there all the same."""
     folder = tmp_path / os.fsdecode(b"stra\xdfe")
-    for arguments in (("street",), ("--deliver", "D"), ("--contact-sheet", "sheet.png")):
+    for arguments in (("street",), ("--deliver", "D")):
         result = mlesam("simulate", *arguments[:-1], folder / arguments[-1], *SMALL)
         assert result.exit_code == 0, result.stderr
-    assert len(Deliver(folder / "D", "train")) == 2 and (folder / "sheet.png").stat().st_size
+    assert len(Deliver(folder / "D", "train")) == 2
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ([], "one thing"),
-        (["street", "--contact-sheet", "a.png"], "one thing"),
+        (["street", "--deliver", "D"], "one thing"),
         (["street", "--fault", "dirt"], "motionblur"),
         (["street", "--drop", "radar"], "radar"),
         (["--deliver", "D", "--weather", "rain,snow"], "snow"),
         (["--deliver", "D", "--split", "half"], "half"),
         (["--deliver", "D", "--drop", "lidar"], "lidar dropped"),
         (["--deliver", "D", "--every", "0"], "every 0"),
-        (["--contact-sheet", "sheet.words"], "sheet.words"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(mlesam, tmp_path, monkeypatch, arguments, said):

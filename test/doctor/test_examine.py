@@ -17,8 +17,8 @@ from analytic_scene import (
     turned_lidar,
     write,
 )
+from assembled_bag import assemble_real_bag
 
-from mlesam_ros.bags.recording import assemble_real_bag
 from mlesam_ros.bags.serialization import header
 from mlesam_ros.bags.simulated_bag import write_simulated_bag
 from mlesam_ros.config import load_parameters

@@ -10,9 +10,9 @@ import time
 import numpy as np
 import pytest
 import torch
+from assembled_bag import CAMERA_FRAME, LIDAR_FRAME, assemble_real_bag
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.recording import CAMERA_FRAME, LIDAR_FRAME, assemble_real_bag
 from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.model.checkpoint import save_backbone, save_checkpoint
 from mlesam_ros.model.mlesam import build_mlesam

@@ -5,10 +5,10 @@ import json
 import cv2
 import numpy as np
 import pytest
+from assembled_bag import COMPRESSED_TOPIC, assemble_real_bag
 
 from mlesam_ros.bags.calibrated_frame import load_calibrated_frame
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.recording import COMPRESSED_TOPIC, assemble_real_bag
 from mlesam_ros.errors import BagError, CalibrationError
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transforms import TransformTree

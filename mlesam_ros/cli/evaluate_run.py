@@ -1,0 +1,392 @@
+"""Evaluate bags, or a checkpoint on a data set, and print the results, for `mlesam evaluate`.
+
+Several bags are distributed over the processes that torchrun started.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mlesam_ros.cli.common import (
+    new_run_dir,
+    write_json,
+)
+from mlesam_ros.config import NodeParameters
+from mlesam_ros.errors import BagError, ConfigError, MlesamError
+from mlesam_ros.evaluation.bag_evaluator import Evaluation, NoMasksError, Options, check_bag
+from mlesam_ros.evaluation.bag_outputs import (
+    METRICS,
+    REPORT,
+    Outputs,
+    ProcessGroup,
+    evaluate_to_folder,
+    find_bags,
+    unique_names,
+)
+from mlesam_ros.evaluation.report.page import write_overview
+from mlesam_ros.evaluation.results import summary
+from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.progress import busy, track
+from mlesam_ros.sync import COUNTERS
+from mlesam_training.dataset_evaluation import DatasetEvalConfig, evaluate_checkpoint
+from mlesam_training.distributed import is_first
+
+Figures = Mapping[str, Any]
+
+
+def show_bag(figures: Figures, console: Console) -> None:
+    """Print the results of one bag: warnings, message counts per sensor, metrics and the result folder."""
+    _warn(figures["warnings"])
+    fates = [fate for fate in COUNTERS if fate in COUNTERS[:2] or any(e[fate] for e in figures["sensors"].values())]
+    (_sensor_table if console.is_terminal else _sensor_lines)(figures, fates, console)
+    _print_figures(figures, console)
+
+
+def _sensor_lines(figures: Figures, fates: list[str], console: Console) -> None:
+    """Print one unwrapped line per sensor, for output to files and pipes."""
+    for modality, entry in figures["sensors"].items():
+        counts = ", ".join(f"{fate} {entry[fate]}" for fate in fates)
+        _say(f"{modality} {entry['topic']}: {counts}", console)
+
+
+def _sensor_table(figures: Figures, fates: list[str], console: Console) -> None:
+    table = Table(title=Path(figures["bag"]).name, title_justify="left")
+    for heading in ("sensor", "topic", *fates):
+        table.add_column(heading, justify="right" if heading in fates else "left", no_wrap=heading in fates)
+    for modality, entry in figures["sensors"].items():
+        counts = (entry[fate] for fate in fates)
+        table.add_row(modality, entry["topic"], *map(str, counts))
+    console.print(table)
+
+
+def show_bags(figures: Figures, console: Console) -> None:
+    """Print the results of several bags: one line each, then the metrics over all of them."""
+    _warn(figures["warnings"])
+    (_bag_table if console.is_terminal else _bag_lines)(figures, console)
+    for row in figures["bags"]:
+        if "error" in row:
+            _say(f"{row['bag']}: {row['error']}", console)
+    _print_figures(figures, console)
+
+
+def _bag_lines(figures: Figures, console: Console) -> None:
+    for row in figures["bags"]:
+        if "error" not in row:
+            found = f"{row['masks']} masks, mIoU {_number(row['miou'], ' %')}"
+            _say(f"{row['bag']}: {found}, {_number(row['latency_ms']['p50'], ' ms')} each in the median", console)
+
+
+def _bag_table(figures: Figures, console: Console) -> None:
+    table = Table(title=f"{len(figures['bags'])} bags", title_justify="left")
+    for heading in ("bag", "masks", "mIoU", "p50 latency", "warnings"):
+        table.add_column(heading, justify="left" if heading == "bag" else "right")
+    for row in figures["bags"]:
+        if "error" in row:
+            table.add_row(row["bag"], "failed", "–", "–", "–")
+        else:
+            latency = _number(row["latency_ms"]["p50"], " ms")
+            table.add_row(row["bag"], str(row["masks"]), _number(row["miou"], " %"), latency, str(row["warnings"]))
+    console.print(table)
+
+
+def _print_figures(figures: Figures, console: Console) -> None:
+    latency = figures["latency_ms"]
+    lines = [
+        f"{figures['masks']} masks, {_number(latency['p50'], ' ms')} each in the median, "
+        f"{_number(latency['p95'], ' ms')} at the 95th percentile",
+        f"consistency {_number(figures['consistency'], ' %')}, confidence {_number(figures['confidence'], ' %')}",
+    ]
+    if figures["compared"]:
+        lines.insert(0, f"mIoU {_number(figures['miou'], ' %')} over {figures['compared']} masks with a truth")
+    if figures["any_modal"]:
+        lines.append(f"average over every subset of the sensors: mIoU {_number(figures['any_modal']['average'], ' %')}")
+    if figures["interrupted"]:
+        lines.append("interrupted: what was done until then is kept")
+    lines.append(f"results are in {figures['output_dir']}")
+    for line in lines:
+        _say(line, console)
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        _say(f"warning: {warning}", Console(stderr=True))
+
+
+def _say(line: str, console: Console) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _number(value: float | None, unit: str) -> str:
+    return "–" if value is None else f"{value:.1f}{unit}"
+
+
+_OF_NETWORK = {"checkpoint", "base_weights", "device", "precision"}
+"""Node parameters that apply to a data set; all others are for bags."""
+
+
+def run_dataset(
+    checkpoint: Path, base_weights: Path | None, exam: DatasetEvalConfig, output: Path, quiet: bool
+) -> dict[str, Any] | None:
+    """Evaluate a checkpoint on a data set, print the result and write `metrics.json` into a new folder.
+
+    Args:
+        checkpoint, base_weights, exam: see `evaluate_checkpoint`.
+        output: parent folder of the result folder.
+        quiet: print nothing to standard output.
+
+    Returns:
+        the result documented in `docs/results.md` as `evaluation.json`; None in all processes but the first.
+
+    Raises:
+        MlesamError: see `evaluate_checkpoint`.
+    """
+    figures, shown = evaluate_checkpoint(
+        checkpoint, base_weights, exam, lambda batches: track(f"segmenting {exam.name}", batches, "batches")
+    )
+    if not is_first():
+        return None
+    folder = new_run_dir(output, "evaluate")
+    figures["output_dir"] = str(folder)
+    write_json(figures, folder / METRICS)
+    console = Console(stderr=quiet, highlight=False)
+    console.print(*shown, f"results are in {folder}", sep="\n")
+    return figures
+
+
+def refuse_bags_only(options: Mapping[str, Any], parameters: NodeParameters, file: Path | None) -> None:
+    """Reject options and parameters that apply only to bags.
+
+    Args:
+        options: options for bags: name → value.
+        parameters: the node parameters.
+        file: parameter file given by `--params`.
+
+    Raises:
+        ConfigError: names the option, the `-p` rule, or the file and the parameter that it sets.
+    """
+    rules = [(f"-p {name}", name) for name in sorted(parameters.overridden - _OF_NETWORK)]
+    for typed, name in [*((f"--{name}", name) for name, value in options.items() if value), *rules]:
+        raise ConfigError(f"{typed} is for bags; a data set has no {name}.", f"Leave {typed} out.")
+    for name in sorted(parameters.given - parameters.overridden - _OF_NETWORK):
+        raise ConfigError(
+            f"{file} sets {name}, which is for bags; a data set has no {name}.",
+            f"Leave --params {file} out and name the network by --checkpoint and --base-weights.",
+        )
+
+
+def exam(dataset: str, paths: Sequence[Path], split: str, options: Sequence[str], **how: Any) -> DatasetEvalConfig:
+    """Build the configuration of a data set evaluation from the command line.
+
+    Args:
+        dataset: name of the data set.
+        paths: exactly one path, the folder of the data set.
+        split: split of the data set.
+        options: options of the data set, KEY=VALUE each.
+        how: the other attributes of `DatasetEvalConfig`.
+
+    Raises:
+        ConfigError: not exactly one folder, an option without value, or one that the data set does not have.
+    """
+    if len(paths) != 1:
+        raise ConfigError(f"{len(paths)} folders are given; a data set lies in one.")
+    if wrong := [pair for pair in options if "=" not in pair.strip("=")]:
+        raise ConfigError(f"option {wrong[0]!r} cannot be read.", "Write KEY=VALUE, such as weather=night.")
+    return DatasetEvalConfig(dataset, paths[0], split, dict(pair.split("=", 1) for pair in options), **how)
+
+
+SUMMARY = "summary.json"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """An evaluation of one or several bags.
+
+    Attributes:
+        paths: bags, and folders of bags.
+        load: loads the pipeline on a device; None for the device of the parameters.
+        options, outputs: options and outputs of every bag.
+        output: parent folder of the result folder.
+    """
+
+    paths: tuple[Path, ...]
+    load: Callable[[str | None], Pipeline]
+    options: Options
+    outputs: Outputs
+    output: Path
+
+
+def run(request: Request, quiet: bool) -> dict[str, Any] | None:
+    """Evaluate the bags, print the results and write them.
+
+    Args:
+        request: the bags and options.
+        quiet: print nothing to standard output.
+
+    Returns:
+        the result with the keys documented in `docs/results.md`; None in all processes but the first.
+
+    Raises:
+        MlesamError: invalid input, or no bag could be evaluated.
+    """
+    names = unique_names(find_bags(request.paths))
+    console = Console(stderr=quiet)
+    if len(names) == 1:
+        return _run_one(request, next(iter(names.values())), console)
+    with ProcessGroup() as team:
+        return _run_many(request, names, team, console)
+
+
+def _run_one(request: Request, bag: Path, console: Console) -> dict[str, Any]:
+    with busy("loading the model"):
+        pipeline = request.load(None)
+    seconds = check_bag(bag, pipeline, request.options)
+    folder = new_run_dir(request.output, "evaluate")
+    try:
+        _, figures = _evaluate(request, folder, bag, pipeline, seconds)
+    except (NoMasksError, KeyboardInterrupt):
+        _discard(folder)
+        raise
+    figures["output_dir"] = str(folder)
+    write_json(figures, folder / METRICS)
+    show_bag(figures, console)
+    return figures
+
+
+def _run_many(
+    request: Request, names: Mapping[str, Path], team: ProcessGroup, console: Console
+) -> dict[str, Any] | None:
+    with busy("loading the model"):
+        pipeline = request.load(team.device)
+    folder = Path(team.told(str(new_run_dir(request.output, "evaluate")) if team.rank == 0 else None))
+    mine = dict(list(names.items())[team.rank :: team.size])
+    shared = team.all_gather(_evaluate_all(request, folder, mine, pipeline))
+    if team.rank:
+        return None
+    found = {name: part.found[name] for name in names for part in shared if name in part.found}
+    failed = {name: part.failed[name] for name in names for part in shared if name in part.failed}
+    interrupted = any(part.interrupted for part in shared)
+    if not found:
+        _discard(folder)
+        if interrupted:
+            raise KeyboardInterrupt
+        raise BagError("not one bag could be evaluated: " + " ".join(failed.values()))
+    evaluations = {name: evaluation for name, (evaluation, _) in found.items()}
+    rows = [
+        _row(name, found[name][1], request.outputs) if name in found else {"bag": name, "error": failed[name]}
+        for name in names
+        if name in found or name in failed
+    ]
+    result = {**summary(evaluations, request.options, pipeline), "bags": rows, "output_dir": str(folder)}
+    result["interrupted"] = interrupted
+    write_json(result, folder / SUMMARY)
+    if request.outputs.report:
+        write_overview(folder / REPORT, result, rows, pipeline.config.label_space)
+    show_bags(result, console)
+    return result
+
+
+@dataclass
+class _Share:
+    """Results of one process.
+
+    Attributes:
+        found: bag name → (evaluation, figures).
+        failed: bag name → error message.
+        interrupted: whether the process was interrupted before the end of its last bag.
+    """
+
+    found: dict[str, tuple[Evaluation, dict[str, Any]]]
+    failed: dict[str, str]
+    interrupted: bool = False
+
+
+def _evaluate_all(request: Request, folder: Path, bags: Mapping[str, Path], pipeline: Pipeline) -> _Share:
+    """Evaluate bags one after the other; a bag that fails does not stop the others."""
+    share = _Share({}, {})
+    for name, bag in bags.items():
+        own = folder / name
+        try:
+            seconds = check_bag(bag, pipeline, request.options)
+            own.mkdir()
+            evaluation, figures = _evaluate(request, own, bag, pipeline, seconds)
+        except MlesamError as error:
+            share.failed[name] = str(error)
+            if isinstance(error, NoMasksError):
+                shutil.rmtree(own)
+            continue
+        except KeyboardInterrupt:
+            shutil.rmtree(own, ignore_errors=True)
+            share.interrupted = True
+            break
+        write_json({**figures, "output_dir": str(own)}, own / METRICS)
+        share.found[name] = evaluation, figures
+        if evaluation.interrupted:
+            share.interrupted = True
+            break
+    return share
+
+
+def _evaluate(
+    request: Request, folder: Path, bag: Path, pipeline: Pipeline, seconds: float
+) -> tuple[Evaluation, dict[str, Any]]:
+    total = max(1, round(seconds))
+    with _polite_end() as ended, track(f"segmenting {bag.name}", total, "seconds") as show:
+        shown = -1
+
+        def progress(done: float) -> None:
+            nonlocal shown
+            if (second := min(round(done), total)) != shown:
+                shown = second
+                show(second, total)
+            if ended():
+                raise KeyboardInterrupt
+
+        return evaluate_to_folder(folder, bag, pipeline, request.options, request.outputs, progress)
+
+
+@contextmanager
+def _polite_end() -> Iterator[Callable[[], bool]]:
+    """Defer the first SIGINT or SIGTERM: yield a function that returns whether it was caught.
+
+    The caller checks it after each mask. The second signal raises `KeyboardInterrupt` at once.
+    """
+    caught: list[int] = []
+
+    def remember(number: int, _: object) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _row(name: str, figures: Mapping[str, Any], outputs: Outputs) -> Row:
+    return {
+        "bag": name, "path": figures["bag"], "report": f"{name}/{REPORT}" if outputs.report else None,
+        "metrics": f"{name}/{METRICS}", "masks": figures["masks"], "miou": figures["miou"],
+        "latency_ms": figures["latency_ms"], "consistency": figures["consistency"],
+        "warnings": len(figures["warnings"]),
+    }  # fmt: skip
+
+
+def _discard(folder: Path) -> None:
+    """Delete the folder of a failed run, and `latest` if it points to it."""
+    shutil.rmtree(folder)
+    latest = folder.parent / "latest"
+    if latest.is_symlink() and not latest.exists():
+        latest.unlink()
