@@ -20,10 +20,10 @@ waiting frames of the new primary become open sets at once, so that the change l
 `now` and the stamps are nanoseconds of the same clock. Not thread-safe: the caller holds one lock around all calls.
 """
 
-from mlesam_ros.sync.account import COUNTERS, Account, BoundedCounter
 from mlesam_ros.sync.clocks import GLANCE, Clocks, ForeignClock, ReplayClock, foreign_clock, judge_clocks
 from mlesam_ros.sync.sync_config import SyncConfig
 from mlesam_ros.sync.synchronizer import (
+    COUNTERS,
     LATE,
     OUTCOMES,
     PENDING,
@@ -31,6 +31,8 @@ from mlesam_ros.sync.synchronizer import (
     SUPERSEDED,
     UNMATCHED,
     USED,
+    Account,
+    BoundedCounter,
     Synchronizer,
     ready_sets,
 )

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("rclpy")
 from mlesam_ros.errors import Problem
 from mlesam_ros.ros.diagnostics import ERROR, OK, WARN, DiagnosticBuilder, PipelineHealth, SensorHealth
-from mlesam_ros.ros.pipeline_statistics import PipelineStatistics
+from mlesam_ros.ros.runtime import PipelineStatistics
 
 COUNTS = {"received": 5, "used": 5, "superseded": 0, "late": 0, "unmatched": 0, "refused": 0}
 
@@ -212,7 +212,7 @@ def test_the_pipeline_in_words(health, level, words):
 def test_a_slow_camera_makes_no_error_flicker_and_the_time_out_is_named(monkeypatch):
     """Kind: a limit that no message names. Masks at 10 Hz by the LiDAR, then at 1 Hz by the camera that came back."""
     now = [100.0]
-    monkeypatch.setattr("mlesam_ros.ros.pipeline_statistics.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("mlesam_ros.ros.runtime.time", SimpleNamespace(monotonic=lambda: now[0]))
     ledger, reporter, told = PipelineStatistics(lambda words: None), DiagnosticBuilder("/mlesam", lambda: now[0]), []
     mask = SimpleNamespace(used=("camera",), skews={})
     for begin, period, count in ((100.0, 0.1, 30), (103.0, 1.0, 30)):

@@ -1,4 +1,4 @@
-"""Generator of the tables in `docs/node.md`. Usage: python -m mlesam_ros.ros.reference docs/node.md.
+"""Generator of the tables in `docs/node.md`. Usage: python -m mlesam_ros.ros.node_page docs/node.md.
 
 Replaces the text between `<!-- begin NAME -->` and `<!-- end NAME -->` by the table of that name.
 """

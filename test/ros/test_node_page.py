@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("rclpy")
 from mlesam_ros.config import iter_parameters
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.ros import reference
+from mlesam_ros.ros import node_page as reference
 from mlesam_ros.ros.diagnostics import PIPELINE_MESSAGES, SENSOR_MESSAGES
 from mlesam_ros.ros.topics import OUTPUTS, SERVICES
 
@@ -16,7 +16,7 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "node.md"
 
 def test_the_tables_are_fresh():
     text = DOCUMENT.read_text(encoding="utf-8")
-    assert reference.refreshed(text) == text, "make them anew: python -m mlesam_ros.ros.reference docs/node.md"
+    assert reference.refreshed(text) == text, "make them anew: python -m mlesam_ros.ros.node_page docs/node.md"
 
 
 def test_nothing_is_left_out():
