@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,9 +21,6 @@ from mlesam_ros.cli.common import (
     read_topics,
     write_json,
 )
-
-if TYPE_CHECKING:
-    from mlesam_ros.pipeline import Pipeline
 
 _INTERRUPTED = 130
 _SOME_FAILED = 1
@@ -101,45 +99,39 @@ def evaluate(
     processes. With --dataset the input is a published data set in its own folders, evaluated with every subset of the
     sensors.
     """
-    from mlesam_ros.bags.outage import parse_drop
-    from mlesam_ros.cli.evaluate_run import Request, exam, refuse_bags_only, run, run_dataset
-    from mlesam_ros.evaluation.bag_evaluator import Options
-    from mlesam_ros.evaluation.bag_outputs import Outputs
-    from mlesam_ros.pipeline import checkpoint_path, load_pipeline
-
     parameters = read_parameters(
         params, param, node, topic, (TRUTH,), checkpoint=checkpoint, base_weights=base_weights, device=device,
         precision=precision, threads=threads, calibration_file=calibration,
     )  # fmt: skip
     if dataset is not None:
+        from mlesam_ros.cli.evaluate_run import dataset_config, refuse_bags_only, run_dataset
+
         bags_only = {
             "threads": threads is not None, "calibration": calibration, "topic": topic, "labels": labels,
             "start": start, "duration": duration, "every": every > 1, "real-time": real_time, "drop": drop,
             "clouds": clouds,
         }  # fmt: skip
         refuse_bags_only(bags_only, parameters, params)
-        asked = exam(dataset, bags, split, option or (),
-                     robustness=robustness, device=parameters.device, precision=parameters.precision)  # fmt: skip
-        base = Path(parameters.base_weights) if parameters.base_weights else None
-        figures = run_dataset(Path(checkpoint_path(parameters.checkpoint)), base, asked, output, quiet=json == "-")
-        if figures is not None and json is not None:
-            write_json(figures, json)
-        return
-    options = Options(
-        parameters=parameters, truth=read_topics(topic, (TRUTH,)).get(TRUTH), labels=labels, start=start,
-        duration=duration, every=every, real_time=real_time, drops=tuple(map(parse_drop, drop or ())),
-        robustness=robustness,
-    )  # fmt: skip
+        config = dataset_config(dataset, bags, split, option or (), robustness, parameters)
+        result = run_dataset(config, parameters, output, quiet=json == "-")
+    else:
+        from mlesam_ros.bags.outage import parse_drop
+        from mlesam_ros.cli.evaluate_run import Outputs, bag_request, run
 
-    def load(own_device: str | None) -> Pipeline:
-        return load_pipeline(parameters, own_device)
-
-    result = run(Request(tuple(bags), load, options, Outputs(bag_out, report, clouds), output), quiet=json == "-")
-    if result is None:
-        return
-    if json is not None:
+        options = {
+            "truth": read_topics(topic, (TRUTH,)).get(TRUTH), "labels": labels, "start": start, "duration": duration,
+            "every": every, "real_time": real_time, "drops": tuple(map(parse_drop, drop or ())),
+            "robustness": robustness,
+        }  # fmt: skip
+        result = run(bag_request(bags, parameters, options, Outputs(bag_out, report, clouds), output), json == "-")
+    if result is not None and json is not None:
         write_json(result, json)
-    if result["interrupted"]:
+    _exit(result or {})
+
+
+def _exit(result: Mapping[str, Any]) -> None:
+    """Exit with an error code if the evaluation was interrupted or a bag failed."""
+    if result.get("interrupted"):
         raise typer.Exit(_INTERRUPTED)
     if any("error" in row for row in result.get("bags", ())):
         raise typer.Exit(_SOME_FAILED)

@@ -34,7 +34,7 @@ from mlesam_ros.evaluation.bag_outputs import (
 )
 from mlesam_ros.evaluation.report.page import write_overview
 from mlesam_ros.evaluation.results import summary
-from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.pipeline import Pipeline, checkpoint_path, load_pipeline
 from mlesam_ros.progress import busy, track
 from mlesam_ros.sync import COUNTERS
 from mlesam_training.dataset_evaluation import DatasetEvalConfig, evaluate_checkpoint
@@ -134,12 +134,13 @@ _OF_NETWORK = {"checkpoint", "base_weights", "device", "precision"}
 
 
 def run_dataset(
-    checkpoint: Path, base_weights: Path | None, exam: DatasetEvalConfig, output: Path, quiet: bool
+    config: DatasetEvalConfig, parameters: NodeParameters, output: Path, quiet: bool
 ) -> dict[str, Any] | None:
     """Evaluate a checkpoint on a data set, print the result and write `metrics.json` into a new folder.
 
     Args:
-        checkpoint, base_weights, exam: see `evaluate_checkpoint`.
+        config: the data set and how it is evaluated.
+        parameters: name the checkpoint and its base weights.
         output: parent folder of the result folder.
         quiet: print nothing to standard output.
 
@@ -149,9 +150,11 @@ def run_dataset(
     Raises:
         MlesamError: see `evaluate_checkpoint`.
     """
+    base_weights = Path(parameters.base_weights) if parameters.base_weights else None
     figures, shown = evaluate_checkpoint(
-        checkpoint, base_weights, exam, lambda batches: track(f"segmenting {exam.name}", batches, "batches")
-    )
+        Path(checkpoint_path(parameters.checkpoint)), base_weights, config,
+        lambda batches: track(f"segmenting {config.name}", batches, "batches"),
+    )  # fmt: skip
     if not is_first():
         return None
     folder = new_run_dir(output, "evaluate")
@@ -183,7 +186,14 @@ def refuse_bags_only(options: Mapping[str, Any], parameters: NodeParameters, fil
         )
 
 
-def exam(dataset: str, paths: Sequence[Path], split: str, options: Sequence[str], **how: Any) -> DatasetEvalConfig:
+def dataset_config(
+    dataset: str,
+    paths: Sequence[Path],
+    split: str,
+    options: Sequence[str],
+    robustness: bool,
+    parameters: NodeParameters,
+) -> DatasetEvalConfig:
     """Build the configuration of a data set evaluation from the command line.
 
     Args:
@@ -191,7 +201,8 @@ def exam(dataset: str, paths: Sequence[Path], split: str, options: Sequence[str]
         paths: exactly one path, the folder of the data set.
         split: split of the data set.
         options: options of the data set, KEY=VALUE each.
-        how: the other attributes of `DatasetEvalConfig`.
+        robustness: whether to evaluate missing and corrupted modalities as well.
+        parameters: name the device and the precision.
 
     Raises:
         ConfigError: not exactly one folder, an option without value, or one that the data set does not have.
@@ -200,7 +211,10 @@ def exam(dataset: str, paths: Sequence[Path], split: str, options: Sequence[str]
         raise ConfigError(f"{len(paths)} folders are given; a data set lies in one.")
     if wrong := [pair for pair in options if "=" not in pair.strip("=")]:
         raise ConfigError(f"option {wrong[0]!r} cannot be read.", "Write KEY=VALUE, such as weather=night.")
-    return DatasetEvalConfig(dataset, paths[0], split, dict(pair.split("=", 1) for pair in options), **how)
+    given = dict(pair.split("=", 1) for pair in options)
+    return DatasetEvalConfig(
+        dataset, paths[0], split, given, robustness, device=parameters.device, precision=parameters.precision
+    )
 
 
 SUMMARY = "summary.json"
@@ -223,6 +237,17 @@ class Request:
     options: Options
     outputs: Outputs
     output: Path
+
+
+def bag_request(
+    bags: Sequence[Path], parameters: NodeParameters, options: Mapping[str, Any], outputs: Outputs, output: Path
+) -> Request:
+    """Build the request of `mlesam evaluate` for bags; `options` are attributes of `Options`."""
+
+    def load(device: str | None) -> Pipeline:
+        return load_pipeline(parameters, device)
+
+    return Request(tuple(bags), load, Options(parameters=parameters, **options), outputs, output)
 
 
 def run(request: Request, quiet: bool) -> dict[str, Any] | None:

@@ -122,7 +122,7 @@ def test_torchrun_shares_the_bags_and_merges_exactly(evaluate, streets, tiny_che
 
 
 def test_ctrl_c_among_many_bags_keeps_those_that_are_done(evaluate, streets, tmp_path, monkeypatch):
-    from mlesam_ros.cli import evaluate as run
+    from mlesam_ros.cli import evaluate_run as run
 
     whole, calls = run.evaluate_to_folder, []
 
@@ -132,7 +132,7 @@ def test_ctrl_c_among_many_bags_keeps_those_that_are_done(evaluate, streets, tmp
             raise KeyboardInterrupt
         return whole(*arguments)
 
-    monkeypatch.setattr(run, "evaluate_into", second_is_interrupted)
+    monkeypatch.setattr(run, "evaluate_to_folder", second_is_interrupted)
     good = [streets / f"street_{seed}" for seed in range(3)]
     result = evaluate(*good, "--json", tmp_path / "all.json", *QUICK)
     assert result.exit_code == 130, result.stderr
