@@ -235,7 +235,7 @@ def test_each_parameter_reaches_each_command(name, tmp_path, monkeypatch):
         seen.append(parameters)
         raise MlesamError("seen.")
 
-    monkeypatch.setattr("mlesam_ros.pipeline.load_pipeline", caught)
+    monkeypatch.setattr("mlesam_ros.cli.evaluate_run.load_pipeline", caught)
     monkeypatch.setattr("mlesam_ros.doctor.diagnosis.diagnose_bag", lambda bag, parameters, **_: caught(parameters))
     monkeypatch.setattr(
         "mlesam_ros.cli.sensors.scenes.open_scene", lambda path, fit, rig, parameters, at: caught(parameters)

@@ -63,7 +63,7 @@ def test_none_where_nothing_tells(rig, frames):
 
 def test_depth_is_computed_once_per_size(rig, monkeypatch):
     calls = []
-    monkeypatch.setattr(registered, "open_depth", lambda *args: calls.append(args) or parse_depth(*args))
+    monkeypatch.setattr(registered, "parse_depth", lambda *args: calls.append(args) or parse_depth(*args))
     context = Context(a_set(depth_frame(4)))
     assert not calls
     first = context.depth(rig, SIZE)
@@ -74,7 +74,7 @@ def test_depth_is_computed_once_per_size(rig, monkeypatch):
 
 def test_the_depth_encoder_and_those_who_ask_for_depth_share_one_reading(rig, monkeypatch):
     calls = []
-    monkeypatch.setattr(registered, "open_depth", lambda *args: calls.append(args) or parse_depth(*args))
+    monkeypatch.setattr(registered, "parse_depth", lambda *args: calls.append(args) or parse_depth(*args))
     frame = depth_frame(4)
     context = Context(a_set(frame))
     alone = LogDepth()(frame, rig, SIZE)

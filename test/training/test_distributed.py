@@ -212,7 +212,7 @@ def test_parts_differ_by_one_at_most(monkeypatch):
     from mlesam_training import distributed
 
     for processes in range(1, 9):
-        monkeypatch.setattr(distributed, "ranks", lambda processes=processes: processes)
+        monkeypatch.setattr(distributed, "world_size", lambda processes=processes: processes)
         parts = []
         for here in range(processes):
             monkeypatch.setattr(distributed, "rank", lambda here=here: here)
