@@ -176,7 +176,7 @@ def test_every_fast_path_names_its_parity_test(switch):
 
 def test_every_fast_path_is_on_the_page():
     named = " ".join(switch.name for switch in SWITCHES)
-    assert all(f"FastPaths.{field.name}`" in named for field in fields(InferenceOptions))
+    assert all(f"InferenceOptions.{field.name}`" in named for field in fields(InferenceOptions))
 
 
 @pytest.mark.parametrize("page", sorted((CHECKOUT / "docs").glob("*.md")), ids=lambda page: page.stem)

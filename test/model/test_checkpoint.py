@@ -275,7 +275,7 @@ def test_a_backbone_file_is_no_checkpoint(files):
     [
         (lambda about: about.update(format=99), "format 99"),
         (lambda about: about.pop("base_sha256"), "lacking base_sha256"),
-        (lambda about: about["config"].update(color="red"), "cannot be built: model key 'colour' is unknown"),
+        (lambda about: about["config"].update(color="red"), "cannot be built: model key 'color' is unknown"),
         (lambda about: about["config"].update(backbone="resnet"), "resnet"),
         (lambda about: about["config"].update(statistics=[1]), "wrong kind"),
         (lambda about: about.update(config=5), "cannot be built"),

@@ -28,8 +28,7 @@ from mlesam_ros.types import CAMERA, DEPTH, LIDAR, FrameSet, PointCloud, RawImag
 POINT = np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4"), ("intensity", "f4")])
 OVER = 1.1  # array.array grows by a sixteenth more than it is asked to
 MADE = {
-    fields: ("pixels", "point_cloud"),
-    mask_messages: ("overlay", "labelled_cloud", "projected_cloud", "to_rgb"),
+    mask_messages: ("overlay", "labeled_cloud", "projected_cloud", "to_rgb", "pixels", "point_cloud"),
     outputs: ("health_markers",),
 }
 
@@ -172,7 +171,7 @@ def test_nothing_is_made_for_topics_that_nobody_hears(publish):
         ("confidence", ["pixels"]),
         ("overlay", ["to_rgb", "overlay", "pixels"]),
         ("projected_lidar", ["to_rgb", "projected_cloud", "pixels"]),
-        ("semantic_points", ["labelled_cloud", "point_cloud"]),
+        ("semantic_points", ["labeled_cloud", "point_cloud"]),
         ("status", ["status"]),
         ("sensor_health", ["health_markers"]),
     ],
