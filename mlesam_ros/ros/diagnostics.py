@@ -426,10 +426,12 @@ class DiagnosticBuilder:
         refused = health.counts["refused"] - health.blocked
         counts = {**health.counts, "refused": refused, "lost": listening.lost, **health.reasons}
         fresh = self._news.setdefault(listening.modality, CounterDelta(self._clock)).since(counts)
+        content = _content(health, fresh)
         level, problem = (
             _silence(listening, health, timeout, fresh["lost"])
+            or (content if content is not None and content[0] == ERROR else None)  # an error before any warning
             or _uniqueness(listening)
-            or _content(health, fresh)
+            or content
             or _transport(listening, fresh["lost"])
             or _check_latency(listening, health, timeout)
             or _check_matching(listening, fresh)

@@ -65,6 +65,11 @@ class Robot:
             transforms.append(stamped)
         self._static.publish(TFMessage(transforms=transforms))
 
+    def leave(self) -> None:
+        """End the publishers of its sensors, so that another robot is their only one."""
+        for publisher in self._publishers.values():
+            self._node.destroy_publisher(publisher)
+
     def now(self) -> int:
         """The node's time in nanoseconds."""
         return self._node.get_clock().now().nanoseconds

@@ -67,6 +67,12 @@ def test_a_silent_sensor_says_why(facts, level, words):
     assert status.level == level and words in status.message
 
 
+@pytest.mark.parametrize(("level", "words"), [(ERROR, "no transform"), (WARN, "2 publishers")])
+def test_an_error_comes_before_the_warning_of_several_publishers(level, words):
+    status = report(lidar(rivals=["/a", "/b"]), unplaced=(level, Problem("no transform to the camera.", "Publish it.")))
+    assert status.level == level and words in status.message
+
+
 def test_where_a_sensor_may_be_instead_is_part_of_the_advice():
     status = report(lidar(publishers=0, received=0, silence=3.0), elsewhere=["/points", "/rear/points"])
     assert "set lidar.topic to /points or /rear/points, or" in status.message

@@ -291,6 +291,7 @@ def test_what_calibration_lacks_is_waited_for_and_then_an_error(graph, start, ro
     assert listener.reports["pipeline"].level == DiagnosticStatus.ERROR
     reasons = {pair.key for pair in listener.reports["lidar"].values}
     assert any(key.startswith("refused: no CameraInfo yet") for key in reasons)
+    robot.leave()
     other = Robot(graph.node("other"), frames=(CAMERA_FRAME, EVENT_FRAME))
     drive(graph, other, lambda: "waited" in listener.words("lidar") and "'lidar'" in listener.words("lidar"))
     assert listener.reports["lidar"].level == DiagnosticStatus.ERROR
