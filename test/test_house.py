@@ -1,6 +1,7 @@
 """The structure: which package imports which, where ROS appears, and no import cycles."""
 
 import ast
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -95,3 +96,20 @@ def test_no_import_cycles():
 def test_file_names_of_tests_are_unique():
     names = Counter(path.name for path in (CHECKOUT / "test").rglob("*.py") if path.name != "conftest.py")
     assert max(names.values()) == 1, f"pytest imports tests by name: {names.most_common(3)}"
+
+
+def test_pages_name_files_that_exist():
+    names = {
+        path.name
+        for path in [
+            *SOURCES,
+            *(CHECKOUT / "test").rglob("*.py"),
+            *CHECKOUT.glob("*.py"),
+            *(CHECKOUT / "launch").glob("*.py"),
+        ]
+    }
+    pages = [CHECKOUT / "README.md", *(CHECKOUT / "docs").glob("*.md")]
+    named = {
+        (page.name, name) for page in pages for name in re.findall(r"`[\w/]*?(\w+\.py)\b", page.read_text("utf-8"))
+    }
+    assert sorted((page, name) for page, name in named if name not in names) == []
