@@ -83,7 +83,7 @@ def _layout(head: dict[str, list[str]]) -> tuple[np.dtype[Any], int, int]:
 
 def _decode(encoding: str, body: bytes, layout: np.dtype[Any], count: int) -> npt.NDArray[np.void]:
     if encoding == "ascii":
-        return _from_text(body, layout, count)
+        return _points_from_text(body, layout, count)
     if encoding == "binary":
         return np.frombuffer(_enough(body, count * layout.itemsize), layout, count).copy()
     if encoding == "binary_compressed":
@@ -100,7 +100,7 @@ def _enough(body: bytes, size: int) -> bytes:
     return body[:size]
 
 
-def _from_text(body: bytes, layout: np.dtype[Any], count: int) -> npt.NDArray[np.void]:
+def _points_from_text(body: bytes, layout: np.dtype[Any], count: int) -> npt.NDArray[np.void]:
     lines = body.decode("ascii", "replace").split("\n", count)[:count]
     values = [line.split() for line in lines if line.strip()]
     if len(values) != count:
@@ -206,7 +206,7 @@ def load_calibrated_frame(folder: str | Path, fit: str | None = None) -> Calibra
         raise BagError(f"{path} is no picture that can be read: {error}") from error
     height, width = pixels.shape[:2]
     text = folder / "calib.txt"
-    read = _still_from_text if text.exists() else _from_json
+    read = _calibration_from_text if text.exists() else _calibration_from_json
     camera, pose = _guarded(folder, lambda: read(folder, (height, width)))
     if fit is not None:
         camera = camera.adapt_to_size(height, width, fit)
@@ -237,7 +237,7 @@ def _guarded(folder: Path, read: Any) -> tuple[CameraModel, Transform]:
     return camera, pose
 
 
-def _still_from_text(folder: Path, size: tuple[int, int]) -> tuple[CameraModel, Transform]:
+def _calibration_from_text(folder: Path, size: tuple[int, int]) -> tuple[CameraModel, Transform]:
     """Read calib.txt. It contains no image size; the size of the image is assumed."""
     lines = (folder / "calib.txt").read_text(encoding="utf-8").splitlines()
     numbers = {
@@ -248,7 +248,7 @@ def _still_from_text(folder: Path, size: tuple[int, int]) -> tuple[CameraModel, 
     return camera, Transform(pose[:, :3], pose[:, 3])
 
 
-def _from_json(folder: Path, size: tuple[int, int]) -> tuple[CameraModel, Transform]:
+def _calibration_from_json(folder: Path, size: tuple[int, int]) -> tuple[CameraModel, Transform]:
     inner = _only(folder, "calib.txt or *-intrinsic.json", list(folder.glob("*-intrinsic.json")))
     outer = _only(folder, "*-extrinsic.json", list(folder.glob("*-extrinsic.json")))
     intrinsic, extrinsic = _parameters(inner), _parameters(outer)

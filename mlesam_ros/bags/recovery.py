@@ -338,7 +338,9 @@ class McapRecoveryReader:
             return
         channel = _number(body, 0)
         name, definition = self._schemas.get(_number(body, 2), ("", MessageDefinition(_NONE, "")))
-        extension = ConnectionExtRosbag2(encoding, _profiles(body, 4 + 4 + len(topic.encode()) + 4 + len(encoding)))
+        extension = ConnectionExtRosbag2(
+            encoding, _qos_of_channel(body, 4 + 4 + len(topic.encode()) + 4 + len(encoding))
+        )
         self._channels[channel] = Connection(channel, topic, name, definition, "", 0, extension, self)
 
     # Reading
@@ -392,7 +394,7 @@ def _texts(body: memoryview, at: int) -> Iterator[str]:
         at += 4 + length
 
 
-def _profiles(body: memoryview, at: int) -> list[Qos]:
+def _qos_of_channel(body: memoryview, at: int) -> list[Qos]:
     """QoS profiles in a channel's metadata, a length-prefixed map of strings."""
     pairs = [*_texts(body, at + 4)]
     told = dict(zip(pairs[::2], pairs[1::2], strict=False)).get("offered_qos_profiles")
@@ -528,7 +530,7 @@ class SqliteRecoveryReader:
         return [
             Connection(
                 number, topic, kind, definitions.get(kind, MessageDefinition(MessageDefinitionFormat.NONE, "")), "", 0,
-                ConnectionExtRosbag2(form, _sqlite_profiles(told)), self,
+                ConnectionExtRosbag2(form, _qos_of_row(told)), self,
             )
             for number, topic, kind, form, told in self._database.execute(
                 f"select id, name, type, serialization_format, {profiles} from topics"
@@ -589,7 +591,7 @@ def _column(rows: list[tuple[int, int, int]], column: int) -> npt.NDArray[np.int
     return np.fromiter((row[column] for row in rows), np.int64, len(rows))
 
 
-def _sqlite_profiles(told: str) -> list[Qos]:
+def _qos_of_row(told: str) -> list[Qos]:
     with suppress(Exception):  # damaged, or in the format of another recorder
         return parse_qos(told) if told else []
     return []

@@ -346,7 +346,7 @@ _YAWS = np.arange(-6.0, 6.01, _STEP)
 """Trial yaw angles of the mounting, in degrees."""
 _JUMP = 0.15
 """Minimum step in ln(meters) between neighbors at an outline, about a seventh of the distance."""
-_ALIGNMENT_NEAR = 1.5
+_MIN_DISTANCE_M = 1.5
 """Meters up to which returns may come from the robot itself."""
 _ROW, _REACH = 0.2, 1.0
 """Height of a sweep's row in degrees of elevation, and degrees of azimuth up to which points are neighbors."""
@@ -447,7 +447,7 @@ def sweep_outlines(xyz: npt.NDArray[np.floating[Any]]) -> Floats:
     """
     xyz = xyz[np.isfinite(xyz).all(axis=1)].astype(np.float64)
     distance = np.linalg.norm(xyz, axis=1)
-    xyz, distance = xyz[distance > _ALIGNMENT_NEAR], distance[distance > _ALIGNMENT_NEAR]
+    xyz, distance = xyz[distance > _MIN_DISTANCE_M], distance[distance > _MIN_DISTANCE_M]
     azimuth = np.degrees(np.arctan2(xyz[:, 1], xyz[:, 0]))
     row = np.round(np.degrees(np.arcsin(xyz[:, 2] / distance)) / _ROW)
     order = np.lexsort((azimuth, row))

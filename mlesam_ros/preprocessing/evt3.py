@@ -205,7 +205,6 @@ class _Clock:
         return self.ticks
 
 
-_EVT3_ENCODE_Y, _EVT3_ENCODE_X, _EVT3_ENCODE_TIME_LOW, _EVT3_ENCODE_TIME_HIGH = 0x0000, 0x2000, 0x6000, 0x8000
 _LONGEST_GAP = 16_000_000
 """Microseconds. The 24-bit clock wraps after 16.777 s, so a decoder cannot recover a longer gap between two events."""
 
@@ -239,10 +238,10 @@ def encode_evt3(
         return np.empty(0, np.uint8)
     _check(columns, rows, times)
     words = np.empty((len(times), 5), "<u2")
-    words[:, 0] = words[:, 1] = _EVT3_ENCODE_TIME_HIGH | ((times >> 12) & 0xFFF)
-    words[:, 2] = _EVT3_ENCODE_TIME_LOW | (times & 0xFFF)
-    words[:, 3] = _EVT3_ENCODE_Y | rows
-    words[:, 4] = _EVT3_ENCODE_X | columns | (signs << 11)
+    words[:, 0] = words[:, 1] = _TIME_HIGH << 12 | ((times >> 12) & 0xFFF)
+    words[:, 2] = _TIME_LOW << 12 | (times & 0xFFF)
+    words[:, 3] = _Y << 12 | rows
+    words[:, 4] = _X << 12 | columns | (signs << 11)
     needed = np.ones(words.shape, np.bool_)
     needed[1:, 0] = needed[1:, 1] = np.diff(times >> 12) != 0
     needed[1:, 2] = np.diff(times) != 0

@@ -494,11 +494,11 @@ def cloud_to_camera(frame: SensorFrame, rig: Rig, reference: Reference | None = 
         CalibrationError: the rig has no transform to the LiDAR.
     """
     if reference is None:
-        return _placed(frame, rig, None, _placement_times(frame, None))
-    return reference.placement(frame, lambda: _placed(frame, rig, reference, _placement_times(frame, reference)))
+        return _placed(frame, rig, None, _point_times(frame, None))
+    return reference.placement(frame, lambda: _placed(frame, rig, reference, _point_times(frame, reference)))
 
 
-def _placement_times(frame: SensorFrame, reference: Reference | None) -> Times | None:
+def _point_times(frame: SensorFrame, reference: Reference | None) -> Times | None:
     """(N,) nanoseconds of each point; None if all were measured at the frame's time."""
     assert isinstance(frame.payload, PointCloud)
     times = None

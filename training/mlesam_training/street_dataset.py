@@ -204,11 +204,11 @@ def prepare(
             if done is None:
                 each = [street.names() for street in street_conditions(split) for _ in range(split.moments)]
                 done = allocate(folder, manifest, each, (data.size, data.size))
-            _dataset_render(_streets(folder, data, split, names, done, own), data.processes, done, report)
+            _render_missing(_streets(folder, data, split, names, done, own), data.processes, done, report)
     return EncodedDataset(folder)
 
 
-def _dataset_render(
+def _render_missing(
     streets: Iterator[Street], processes: int, done: npt.NDArray[np.bool_], report: Report | None
 ) -> None:
     finished = int(done.sum())
