@@ -33,7 +33,7 @@ LIVE = "live"
 """May be set at any time and acts on the next mask."""
 
 PRECISIONS = (AUTO, "fp32", "bf16", "fp16")
-REPRESENTATIONS = tuple(name for name, encoder in PREPROCESSORS.items() if encoder.modality == EVENT)
+REPRESENTATIONS = tuple(name for name, preprocessor in PREPROCESSORS.items() if preprocessor.modality == EVENT)
 """Event preprocessors."""
 NETWORK = "network"
 RESOLUTIONS = (CAMERA, NETWORK)
@@ -128,8 +128,8 @@ class DepthParameters(CameraParameters):
     )
     gravity: str = parameter(
         AUTO,
-        "Where encoder hha takes gravity from: auto, tf, normals, or a direction in the camera's optical frame such as "
-        "'0, 1, 0'.",
+        "Where preprocessor hha takes gravity from: auto, tf, normals, or a direction in the camera's optical frame "
+        "such as '0, 1, 0'.",
     )
 
 

@@ -20,7 +20,7 @@ from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import IGNORE
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint, load_experts, refuse_stranger
-from mlesam_ros.model.expert_preprocessors import difference_from_training, event_window, expert_encoders
+from mlesam_ros.model.expert_preprocessors import difference_from_training, event_window, make_expert_preprocessors
 from mlesam_ros.model.inference import ALL, DEVICES, CudaGraphCache, InferenceOptions, explain_oom, prepare
 from mlesam_ros.model.mlesam import MLESAM, Features, check_finite
 from mlesam_ros.model.model_config import MLESAMConfig, network_size
@@ -55,7 +55,7 @@ class Pipeline:
         encodes_on_device: whether preprocessors run on the GPU where they support it; on the CPU they use NumPy.
     """
 
-    _encoders: Mapping[Modality, Preprocessor]
+    _preprocessors: Mapping[Modality, Preprocessor]
 
     def __init__(
         self,
@@ -178,7 +178,7 @@ class Pipeline:
         Raises:
             MlesamError: a frame cannot be preprocessed.
         """
-        return encode(frame_set, rig, self.network_size(rig), self._encoders)
+        return encode(frame_set, rig, self.network_size(rig), self._preprocessors)
 
     def infer(self, images: Mapping[Modality, Image | torch.Tensor]) -> Prediction:
         """Run the network, with one synchronization for the result.
@@ -266,15 +266,15 @@ class Pipeline:
 
     def _prepared(self, model: MLESAM) -> MLESAM:
         """Move a model to the device, after a check that its preprocessors are those of its training."""
-        expert_encoders(model.config, model.config.modalities, self._given)
+        make_expert_preprocessors(model.config, model.config.modalities, self._given)
         return prepare(model, self.device, self._dtype, self._paths)
 
     def _take(self, model: MLESAM) -> None:
         """Use a prepared model and derive the state that depends on its configuration."""
         self._model, self.config = model, model.config
-        self._encoders = expert_encoders(model.config, model.config.modalities, self._given)
-        self.preprocessing = replace(self._given, event_window=event_window(self._encoders, self._given))
-        self._difference = difference_from_training(self.config, self._encoders, self.preprocessing)
+        self._preprocessors = make_expert_preprocessors(model.config, model.config.modalities, self._given)
+        self.preprocessing = replace(self._given, event_window=event_window(self._preprocessors, self._given))
+        self._difference = difference_from_training(self.config, self._preprocessors, self.preprocessing)
 
     def network_size(self, rig: Rig) -> tuple[int, int]:
         """(h, w) of the network's images, see `model_config.network_size`.
@@ -292,16 +292,16 @@ class Pipeline:
         if self._difference:
             context.note(EVENT, self._difference)
         for modality, frame in frame_set.frames.items():
-            if modality not in self._encoders:
-                reason = f"the model has no expert for {modality}; it has {', '.join(self._encoders)}."
+            if modality not in self._preprocessors:
+                reason = f"the model has no expert for {modality}; it has {', '.join(self._preprocessors)}."
                 refusals[modality] = Problem(reason, f"Take {modality} out of modalities.")
                 continue
-            encoder = self._encoders[modality]
+            preprocessor = self._preprocessors[modality]
             try:
                 if self.encodes_on_device:
-                    images[modality] = encode_torch(self._upload, encoder, frame, rig, size, context)
+                    images[modality] = encode_torch(self._upload, preprocessor, frame, rig, size, context)
                 else:
-                    image = encoder(frame, rig, size, context)
+                    image = preprocessor(frame, rig, size, context)
                     check_finite({modality: torch.from_numpy(image)})
                     images[modality] = image
             except MlesamError as error:
@@ -344,9 +344,9 @@ class Pipeline:
             self._graphs.forget()
 
     def _refuse_other_window(self, path: str | Path, config: MLESAMConfig, modalities: Sequence[Modality]) -> None:
-        encoders = expert_encoders(config, modalities, self._given)
-        window = event_window(encoders, self._given)
-        if EVENT in encoders and EVENT in self._encoders and window != self.preprocessing.event_window:
+        preprocessors = make_expert_preprocessors(config, modalities, self._given)
+        window = event_window(preprocessors, self._given)
+        if EVENT in preprocessors and EVENT in self._preprocessors and window != self.preprocessing.event_window:
             raise CheckpointError(
                 f"{path} was trained with an event window of {window:g} s, but {self.preprocessing.event_window:g} s "
                 "are gathered.",

@@ -85,7 +85,9 @@ def test_a_mask_in_camera_resolution(pipeline, frame_set, world):
 def test_the_fast_way_is_the_plain_way(pipeline, frame_set, world, modalities):
     """Against the stacked model, a softmax, an arg max and indexing, step by step."""
     chosen = subset(frame_set, *modalities)
-    images = {m: encoder(chosen.frames[m], world.rig, (96, 128)) for m, encoder in plain_encoders(modalities).items()}
+    images = {
+        m: encoder(chosen.frames[m], world.rig, (96, 128)) for m, encoder in plain_preprocessors(modalities).items()
+    }
     with torch.no_grad():
         output = make_model()({m: torch.from_numpy(image)[None] for m, image in images.items()})
         logits = F.interpolate(output.fused, (96, 128), mode="bilinear", align_corners=False)[0]
@@ -145,7 +147,7 @@ def test_what_a_picture_was_made_without_is_noted(pipeline, world, frame_set):
     assert not pipeline.notes
 
 
-def plain_encoders(modalities):
+def plain_preprocessors(modalities):
     return make_preprocessors({m: DEFAULT_PREPROCESSORS[m] for m in modalities})
 
 
@@ -190,8 +192,8 @@ def test_a_sensor_without_expert_is_left_out_with_its_reason(frame_set, world):
 
 def test_a_picture_that_is_not_finite_is_left_out_with_its_reason(frame_set, world):
     pipeline = Pipeline(make_model(), "cpu", "fp32")
-    encoder = pipeline._encoders["event"]
-    pipeline._encoders["event"] = lambda *arguments: np.where(encoder(*arguments) > 0, np.float32("nan"), 0)
+    encoder = pipeline._preprocessors["event"]
+    pipeline._preprocessors["event"] = lambda *arguments: np.where(encoder(*arguments) > 0, np.float32("nan"), 0)
     mask = pipeline.segment(frame_set, world.rig)
     assert mask.used == ("camera", "depth", "lidar")
     assert "the event image has" in pipeline.refusals["event"]
@@ -231,7 +233,7 @@ class TestTakingExperts:
         pipeline.warm_up(world.rig)
 
     def test_other_statistics_change_nothing(self, tmp_path, frame_set, world):
-        odd = make_model(statistics={"lidar": ((9, 9, 9), (1, 1, 1))})
+        odd = make_model(normalization={"lidar": ((9, 9, 9), (1, 1, 1))})
         save_checkpoint(tmp_path / "odd.safetensors", odd)
         pipeline = Pipeline(make_model(), "cpu", "fp32")
         before = pipeline.segment(frame_set, world.rig)
@@ -264,7 +266,7 @@ class TestTakingACheckpoint:
     """Kind: state that is exchanged in part. The oracle is the same file in a new pipeline."""
 
     CHANGES = (
-        {"top_k": 1}, {"renormalise": False}, {"gate": "sigmoid"}, {"features": "routed"}, {"features": "average"},
+        {"top_k": 1}, {"renormalize": False}, {"gate": "sigmoid"}, {"features": "routed"}, {"features": "average"},
         {"combine": "sum"}, {"combine": "concat"}, {"fuse": "main"}, {"fuse": "max_confidence"}, {"auxiliary": False},
         {"router_width": 8}, {"rank": 4}, {"image_size": 128}, {"top_k": 3, "image_size": 64},
     )  # fmt: skip
@@ -284,9 +286,11 @@ class TestTakingACheckpoint:
         assert np.array_equal(ours.confidence, theirs.confidence)
 
     def test_takes_its_encoders(self, tmp_path, frame_set, world):
-        encoders = {**DEFAULT_PREPROCESSORS, "depth": "hha"}
-        statistics = {m: e.statistics for m, e in make_preprocessors(encoders).items()}
-        path = with_settings(tmp_path / "hha.safetensors", {"encoders": encoders, "statistics": statistics})
+        preprocessors = {**DEFAULT_PREPROCESSORS, "depth": "hha"}
+        normalization = {m: e.normalization for m, e in make_preprocessors(preprocessors).items()}
+        path = with_settings(
+            tmp_path / "hha.safetensors", {"preprocessors": preprocessors, "normalization": normalization}
+        )
         fresh, live = Pipeline.from_checkpoint(path), Pipeline.from_checkpoint("weights/street.safetensors")
         live.swap_checkpoint(path)
         ours, theirs = live.segment(frame_set, world.rig), fresh.segment(frame_set, world.rig)
@@ -347,12 +351,12 @@ class TestTakingACheckpoint:
 
     def test_nothing_of_a_replaced_expert_stays(self, tmp_path):
         bare = load_checkpoint("weights/street.safetensors")
-        bare.config = replace(bare.config, encoders={}, statistics={})
+        bare.config = replace(bare.config, preprocessors={}, normalization={})
         save_checkpoint(tmp_path / "bare.safetensors", bare)
         live = Pipeline.from_checkpoint("weights/street.safetensors")
         live.swap_experts(tmp_path / "bare.safetensors", ["lidar"])
-        assert "lidar" not in live.config.encoders and "lidar" not in live.config.statistics
-        assert set(live.config.statistics) == {"camera", "depth", "event"}
+        assert "lidar" not in live.config.preprocessors and "lidar" not in live.config.normalization
+        assert set(live.config.normalization) == {"camera", "depth", "event"}
 
 
 def same_answers(ours, theirs):
@@ -421,8 +425,8 @@ def test_half_a_cell_is_rounded_up(camera, image_size, size):
 class TestFromCheckpoint:
     @pytest.fixture
     def files(self, tmp_path):
-        statistics = {m: encoder.statistics for m, encoder in plain_encoders(MODALITIES).items()}
-        model = make_model(statistics=statistics)
+        normalization = {m: encoder.normalization for m, encoder in plain_preprocessors(MODALITIES).items()}
+        model = make_model(normalization=normalization)
         save_backbone(tmp_path / "base.safetensors", model.backbone)
         save_checkpoint(tmp_path / "trained.safetensors", model)
         return tmp_path / "trained.safetensors", tmp_path / "base.safetensors"
@@ -436,7 +440,7 @@ class TestFromCheckpoint:
     def test_other_statistics_are_refused_with_both_values(self, files):
         path, base = files
         config = make_model().config.to_dict()
-        config["statistics"] = {"depth": [[9.0, 9.0, 9.0], [1.0, 1.0, 1.0]]}
+        config["normalization"] = {"depth": [[9.0, 9.0, 9.0], [1.0, 1.0, 1.0]]}
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["mlesam"])
         save_file(load_file(path), path, {"mlesam": json.dumps({**about, "config": config})})

@@ -21,7 +21,7 @@ def write_tiny_model(
     seed: int = 0,
     image_size: int = 64,
     sharpness: float = 0.0,
-    encoders: Mapping[str, str] = MappingProxyType({}),
+    preprocessors: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str | int]:
     """Write it; the node's parameters that name it.
 
@@ -32,12 +32,12 @@ def write_tiny_model(
         image_size: long side of the images it reads.
         sharpness: deviation of the auxiliary head's logits between the pixels of noise; 0 for fresh weights, whose
             labels hardly depend on what is seen.
-        encoders: modality → encoder, where it is not the default one.
+        preprocessors: modality → encoder, where it is not the default one.
     """
     torch.manual_seed(seed)
-    names = DEFAULT_PREPROCESSORS | dict(encoders)
-    statistics = {m: PREPROCESSORS[name]().statistics for m, name in names.items()}
-    model = build_mlesam(MLESAMConfig(rank=2, image_size=image_size, encoders=names, statistics=statistics))
+    names = DEFAULT_PREPROCESSORS | dict(preprocessors)
+    normalization = {m: PREPROCESSORS[name]().normalization for m, name in names.items()}
+    model = build_mlesam(MLESAMConfig(rank=2, image_size=image_size, preprocessors=names, normalization=normalization))
     if sharpness:
         _sharpen(model, sharpness)
     if base is None:

@@ -150,13 +150,13 @@ def _encode(robot: TrafficGenerator, size: tuple[int, int], where: str, repeats:
 
     Events alone are projected at infinity, since no sensor provides their depth.
     """
-    encoders = make_preprocessors(DEFAULT_PREPROCESSORS)
+    preprocessors = make_preprocessors(DEFAULT_PREPROCESSORS)
     picture, few = np.empty((3, *size), np.float32), max(repeats // 2, 3)
     for chosen in (MODALITIES, *((m,) for m in MODALITIES)):
         frames = {m: robot.frames[m] for m in chosen}
         moment = FrameSet(robot.frames[CAMERA].stamp, CAMERA, frames, dict.fromkeys(frames, 0))
         name = "four sensors to pictures" if len(chosen) > 1 else f"{chosen[0]} to a picture"
-        work = partial(encode, moment, robot.rig, size, encoders)
+        work = partial(encode, moment, robot.rig, size, preprocessors)
         yield compare(f"{name} {where}", work, few, bound=least_seconds(*[picture] * len(chosen)))
 
 

@@ -33,7 +33,7 @@ _CONVERSIONS = {"bgr8": cv2.COLOR_BGR2RGB, "bayer_rggb8": cv2.COLOR_BayerRGGB2RG
 def run(repeats: int) -> list[BenchmarkResult]:
     """Measure projection, events, images, rays, motion compensation and every preprocessor on synthetic frames."""
     readings = make_readings()
-    parts = (_projection, _events, _pictures, _lenses, _motion, _encoders)
+    parts = (_projection, _events, _pictures, _lenses, _motion, _preprocessors)
     return [row for part in parts for row in part(readings, repeats)]
 
 
@@ -178,11 +178,11 @@ def _motion(readings: SyntheticFrame, repeats: int) -> Iterator[BenchmarkResult]
     )
 
 
-def _encode(encoder: Preprocessor, frame: SensorFrame, rig: Rig, frame_set: FrameSet) -> Image:
-    return encoder(frame, rig, _SIZE, Context(frame_set))
+def _encode(preprocessor: Preprocessor, frame: SensorFrame, rig: Rig, frame_set: FrameSet) -> Image:
+    return preprocessor(frame, rig, _SIZE, Context(frame_set))
 
 
-def _encoders(readings: SyntheticFrame, repeats: int) -> Iterator[BenchmarkResult]:
+def _preprocessors(readings: SyntheticFrame, repeats: int) -> Iterator[BenchmarkResult]:
     """Time whole preprocessors, including z-buffers and alignment between sensors; without an alternative."""
     rig, frame_set = readings.rig, FrameSet(STAMP, CAMERA, readings.frames, dict.fromkeys(readings.frames, 0))
     repeats = max(repeats // 3, 5)
@@ -192,5 +192,5 @@ def _encoders(readings: SyntheticFrame, repeats: int) -> Iterator[BenchmarkResul
             partial(_encode, cls(), readings.frames[cls.modality], rig, frame_set),
             repeats,
         )
-    encoders = make_preprocessors(DEFAULT_PREPROCESSORS)
-    yield compare("encode a set of four sensors", lambda: encode(frame_set, rig, _SIZE, encoders), repeats)
+    preprocessors = make_preprocessors(DEFAULT_PREPROCESSORS)
+    yield compare("encode a set of four sensors", lambda: encode(frame_set, rig, _SIZE, preprocessors), repeats)

@@ -103,7 +103,7 @@ def _show(file: Path, described: dict[str, Any]) -> None:
 
     config = described["config"]
     shown = {key: value for key, value in described.items() if key != "config"}
-    shown["image_size"], shown["encoders"] = config["image_size"], config["encoders"]
+    shown["image_size"], shown["preprocessors"] = config["image_size"], config["preprocessors"]
     console = Console()
     if not console.is_terminal:
         for key, value in shown.items():

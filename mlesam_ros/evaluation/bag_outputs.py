@@ -188,7 +188,7 @@ def evaluate_to_folder(
         BagError: the disk is full; files written before are complete.
     """
     config = pipeline.config
-    strip = SampleCollector(config.label_space, config.statistics)
+    strip = SampleCollector(config.label_space, config.normalization)
     listeners: list[MaskListener] = [strip] if outputs.report else []
     if outputs.clouds:
         listeners.append(CloudFiles(folder / CLOUDS, config.label_space, outputs.clouds))

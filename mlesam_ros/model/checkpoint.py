@@ -276,10 +276,11 @@ def _files(backbone: str) -> str:
     return "Meta's " + " or ".join(files) if files else f"weights/{backbone}.safetensors of this package"
 
 
-FORMAT = 1
-_KEY = "mlesam"
+FORMAT = 2
+"""Version of the metadata; see `mlesam_ros.model.convert_checkpoint`."""
+METADATA_KEY = "mlesam"
 _AFRESH = "Give a checkpoint that agrees in it, or load this one afresh."
-_OWN = ("encoders", "statistics", "settings")
+_OWN = ("preprocessors", "normalization", "settings")
 """Configuration fields that map modalities; each entry belongs to one expert."""
 _SHARED = tuple(f.name for f in fields(MLESAMConfig) if f.name not in ("modalities", "label_space", *_OWN))
 """Configuration fields on which experts of different files must agree: they share router, heads, image size."""
@@ -307,7 +308,7 @@ def save_checkpoint(path: str | Path, model: MLESAM, metrics: Mapping[str, Any] 
         },
         "metrics": dict(metrics or {}),
     }
-    write_tensors(Path(path), tensors, {_KEY: json.dumps(about)})
+    write_tensors(Path(path), tensors, {METADATA_KEY: json.dumps(about)})
 
 
 def load_checkpoint(
@@ -529,7 +530,7 @@ def _read_about(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"there is no checkpoint {path}.")
     try:
         with safe_open(path, "np") as file:
-            text = (file.metadata() or {}).get(_KEY)
+            text = (file.metadata() or {}).get(METADATA_KEY)
     except (OSError, SafetensorError) as error:
         if is_torch_archive(path):
             raise CheckpointError(
@@ -545,6 +546,11 @@ def _read_about(path: Path) -> dict[str, Any]:
         about = dict(json.loads(text))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"the description in {path} is not a JSON object: {error}.") from error
+    if about.get("format") == FORMAT - 1:
+        raise CheckpointError(
+            f"{path} is of checkpoint format {FORMAT - 1}; this version reads format {FORMAT}.",
+            f"Convert it: python -m mlesam_ros.model.convert_checkpoint {path} NEW.safetensors",
+        )
     missing = {"format", "config", "base_sha256", "parameters", "metrics"} - set(about)
     if missing or about["format"] != FORMAT:
         raise CheckpointError(

@@ -14,62 +14,62 @@ from mlesam_ros.preprocessing.settings import EVENT_WINDOW, Preprocessing
 from mlesam_ros.types import EVENT, Modality
 
 
-def expert_encoders(
+def make_expert_preprocessors(
     config: MLESAMConfig, modalities: Sequence[Modality], preprocessing: Preprocessing
 ) -> dict[Modality, Preprocessor]:
     """Make the preprocessors of some experts' images.
 
     Args:
-        config: of the model, with the names, settings and statistics of its preprocessors.
+        config: of the model, with the names, settings and normalization of its preprocessors.
         modalities: of the experts.
         preprocessing: settings of the sensor data.
 
     Raises:
         ConfigError: no preprocessor is known for a modality, or it has no such setting.
-        CheckpointError: the experts were trained on images with other statistics.
+        CheckpointError: the experts were trained on images with other normalization.
     """
-    names = {m: _encoder_name(config, m) for m in modalities}
-    encoders = make_preprocessors(names, config.settings, preprocessing)
-    _check_statistics(config, encoders)
-    return encoders
+    names = {m: _preprocessor_name(config, m) for m in modalities}
+    preprocessors = make_preprocessors(names, config.settings, preprocessing)
+    _check_normalization(config, preprocessors)
+    return preprocessors
 
 
-def event_window(encoders: Mapping[Modality, Preprocessor], preprocessing: Preprocessing) -> float:
+def event_window(preprocessors: Mapping[Modality, Preprocessor], preprocessing: Preprocessing) -> float:
     """Seconds of events that the readers gather: the setting, else the expert's training value."""
-    return preprocessing.event_window or float(getattr(encoders.get(EVENT), "window", EVENT_WINDOW))
+    return preprocessing.event_window or float(getattr(preprocessors.get(EVENT), "window", EVENT_WINDOW))
 
 
 def difference_from_training(
-    config: MLESAMConfig, encoders: Mapping[Modality, Preprocessor], preprocessing: Preprocessing
+    config: MLESAMConfig, preprocessors: Mapping[Modality, Preprocessor], preprocessing: Preprocessing
 ) -> str:
     """Warning where the event settings differ from those that the expert was trained with; empty where they agree."""
-    if EVENT not in encoders:
+    if EVENT not in preprocessors:
         return ""
-    trained, used, found = _encoder_name(config, EVENT), encoders[EVENT].name, []
+    trained, used, found = _preprocessor_name(config, EVENT), preprocessors[EVENT].name, []
     if used != trained:
         found.append(f"event.representation is {used}, but the expert was trained on {trained}")
     window = float(config.settings.get(EVENT, {}).get("window", EVENT_WINDOW))
-    if (now := event_window(encoders, preprocessing)) != window:
+    if (now := event_window(preprocessors, preprocessing)) != window:
         found.append(f"event.window is {now:g} s, but the expert was trained on {window:g} s")
     return f"{' and '.join(found)}; masks may be worse." if found else ""
 
 
-def _encoder_name(config: MLESAMConfig, modality: Modality) -> str:
-    name = config.encoders.get(modality, DEFAULT_PREPROCESSORS.get(modality))
+def _preprocessor_name(config: MLESAMConfig, modality: Modality) -> str:
+    name = config.preprocessors.get(modality, DEFAULT_PREPROCESSORS.get(modality))
     if name is None:
         raise ConfigError(
-            f"no encoder is known for modality {modality!r}; those of {', '.join(DEFAULT_PREPROCESSORS)} are.",
-            "Name its encoder under encoders in the model's configuration.",
+            f"no preprocessor is known for modality {modality!r}; those of {', '.join(DEFAULT_PREPROCESSORS)} are.",
+            "Name its preprocessor under preprocessors in the model's configuration.",
         )
     return name
 
 
-def _check_statistics(config: MLESAMConfig, encoders: Mapping[Modality, Preprocessor]) -> None:
-    for modality in config.statistics.keys() & encoders.keys():
-        statistics, encoder = config.statistics[modality], encoders[modality]
-        if not np.allclose(statistics, encoder.statistics):
+def _check_normalization(config: MLESAMConfig, preprocessors: Mapping[Modality, Preprocessor]) -> None:
+    for modality in config.normalization.keys() & preprocessors.keys():
+        normalization, preprocessor = config.normalization[modality], preprocessors[modality]
+        if not np.allclose(normalization, preprocessor.normalization):
             raise CheckpointError(
-                f"the {modality} expert was trained on images normalised with {statistics}, but encoder "
-                f"{encoder.name} uses {encoder.statistics}.",
+                f"the {modality} expert was trained on images normalized with {normalization}, but preprocessor "
+                f"{preprocessor.name} uses {preprocessor.normalization}.",
                 "Train the expert again, or use the version of mlesam_ros that it was trained with.",
             )

@@ -46,8 +46,8 @@ class MLESAMConfig:
         rank: of the LoRA experts. Paper: 32.
         image_size: long side in pixels of the network's input images, a multiple of 32, see `network_size`. Paper:
             1024.
-        encoders: modality → name of its preprocessor; empty where the caller supplies the images.
-        statistics: modality → mean and standard deviation of the preprocessor's normalization in training; checked
+        preprocessors: modality → name of its preprocessor; empty where the caller supplies the images.
+        normalization: modality → mean and standard deviation of the preprocessor's normalization in training; checked
             before inference.
         settings: modality → settings of its preprocessor in training, such as the window of events; the preprocessor's
             defaults where an entry is missing, as in checkpoints of earlier versions.
@@ -55,7 +55,7 @@ class MLESAMConfig:
             either way; the default is the plain softmax.
         router_width: hidden units of the router's scoring; 0 for one linear layer, as in the paper's formula.
         top_k: number of modalities that a level keeps. Unknown in the paper.
-        renormalise: whether the weights kept by top-k are scaled to sum to one, which equals a softmax over the kept
+        renormalize: whether the weights kept by top-k are scaled to sum to one, which equals a softmax over the kept
             ones alone. Unknown in the paper.
         features: input of the decoder: the plain average over the modalities, the routed sum, or both.
         combine: with both, their mean, their sum, or a trained 1x1 convolution of their concatenation that is
@@ -70,13 +70,13 @@ class MLESAMConfig:
     label_space: LabelSpace = field(default_factory=lambda: load_label_space("deliver"))
     rank: int = 16
     image_size: int = 256
-    encoders: Mapping[Modality, str] = field(default_factory=dict)
-    statistics: Mapping[Modality, Normalization] = field(default_factory=dict)
+    preprocessors: Mapping[Modality, str] = field(default_factory=dict)
+    normalization: Mapping[Modality, Normalization] = field(default_factory=dict)
     settings: Mapping[Modality, Mapping[str, Any]] = field(default_factory=dict)
     gate: str = "linear"
     router_width: int = 0
     top_k: int = 2
-    renormalise: bool = True
+    renormalize: bool = True
     features: str = "both"
     combine: str = "mean"
     auxiliary: bool = True
@@ -99,17 +99,19 @@ class MLESAMConfig:
         names = list(self.modalities)
         if not names or len(set(names)) < len(names) or not all(map(is_valid_modality, names)):
             raise ConfigError(f"modalities are {names}.", f"Give one or more distinct names: {MODALITY_NAME_RULE}.")
-        for key in ("encoders", "statistics", "settings"):
+        for key in ("preprocessors", "normalization", "settings"):
             foreign = sorted(set(getattr(self, key)) - set(names))
             if foreign:
                 raise ConfigError(f"{key} names {', '.join(foreign)}, but the modalities are {', '.join(names)}.")
-        for modality, encoder in self.encoders.items():
-            if not isinstance(encoder, str):
-                raise ConfigError(f"encoders names {short_repr(encoder)} for {modality}; accepted is the name of one.")
-        for modality, pair in self.statistics.items():
-            if not _are_statistics(pair):
+        for modality, preprocessor in self.preprocessors.items():
+            if not isinstance(preprocessor, str):
                 raise ConfigError(
-                    f"statistics of {modality} are {short_repr(pair)}; they must be two times three finite numbers, "
+                    f"preprocessors names {short_repr(preprocessor)} for {modality}; accepted is the name of one."
+                )
+        for modality, pair in self.normalization.items():
+            if not _is_normalization(pair):
+                raise ConfigError(
+                    f"normalization of {modality} is {short_repr(pair)}; it must be two times three finite numbers, "
                     "mean and standard deviation, the second above 0."
                 )
 
@@ -143,9 +145,9 @@ class MLESAMConfig:
         values = asdict(self)
         values["modalities"] = list(self.modalities)
         values["label_space"] = self.label_space.to_dict()
-        values["encoders"] = dict(self.encoders)
+        values["preprocessors"] = dict(self.preprocessors)
         values["settings"] = {m: dict(own) for m, own in self.settings.items()}
-        values["statistics"] = {m: [list(mean), list(std)] for m, (mean, std) in self.statistics.items()}
+        values["normalization"] = {m: [list(mean), list(std)] for m, (mean, std) in self.normalization.items()}
         return values
 
 
@@ -168,14 +170,14 @@ def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
     if "label_space" in ready:
         space = ready["label_space"]
         ready["label_space"] = LabelSpace.from_dict(space) if isinstance(space, dict) else load_label_space(space)
-    if "statistics" in ready:
-        ready["statistics"] = {m: (tuple(mean), tuple(std)) for m, (mean, std) in ready["statistics"].items()}
+    if "normalization" in ready:
+        ready["normalization"] = {m: (tuple(mean), tuple(std)) for m, (mean, std) in ready["normalization"].items()}
     if "settings" in ready:
         ready["settings"] = {m: dict(own) for m, own in ready["settings"].items()}
     return ready
 
 
-def _are_statistics(pair: Any) -> bool:
+def _is_normalization(pair: Any) -> bool:
     """Whether a pair is (mean, standard deviation) of three channels."""
     numbers = [value for values in pair for value in values]
     if len(pair) != 2 or [len(values) for values in pair] != [3, 3]:

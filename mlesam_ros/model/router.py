@@ -27,7 +27,7 @@ class Router(nn.Module):
         """Build one scoring layer per level.
 
         Args:
-            config: `gate`, `router_width`, `top_k`, `renormalise`, `features`, `combine`.
+            config: `gate`, `router_width`, `top_k`, `renormalize`, `features`, `combine`.
             channels: level → channels of its features.
         """
         super().__init__()
@@ -66,7 +66,7 @@ class Router(nn.Module):
         scores = scores.sigmoid() if self.config.gate == "sigmoid" else scores
         weights = scores.softmax(-1)
         best, index = weights.topk(min(self.config.top_k, weights.shape[-1]))  # (B, k)
-        best = best / best.sum(-1, keepdim=True) if self.config.renormalise else best
+        best = best / best.sum(-1, keepdim=True) if self.config.renormalize else best
         return torch.zeros_like(weights).scatter(-1, index, best)
 
 

@@ -24,12 +24,12 @@ class Preprocessor(Protocol):
     Attributes:
         modality: modality of the frames that it reads.
         name: its name in configurations and checkpoints.
-        statistics: mean and standard deviation of its normalization.
+        normalization: mean and standard deviation of its normalization.
     """
 
     modality: ClassVar[Modality]
     name: ClassVar[str]
-    statistics: ClassVar[Normalization]
+    normalization: ClassVar[Normalization]
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
         """Convert a frame to an image.
@@ -53,7 +53,7 @@ def scatter_to_image(
     values: npt.NDArray[np.floating[Any]],
     pixels: tuple[npt.NDArray[np.intp], ...],
     size: tuple[int, int],
-    statistics: Normalization,
+    normalization: Normalization,
 ) -> Image:
     """Normalize sparse pixel values and scatter them into an image.
 
@@ -61,13 +61,13 @@ def scatter_to_image(
         values: (3, n) in the preprocessor's units.
         pixels: (rows, cols), each (n,).
         size: (h, w).
-        statistics: mean and standard deviation per channel.
+        normalization: mean and standard deviation per channel.
 
     Returns:
         (3, h, w) float32, 0 elsewhere.
     """
     image = np.zeros((3, *size), np.float32)
     at = pixels[0] * size[1] + pixels[1]
-    for channel, numbers, mean, std in zip(image.reshape(3, -1), values, *statistics, strict=True):
+    for channel, numbers, mean, std in zip(image.reshape(3, -1), values, *normalization, strict=True):
         channel[at] = (numbers - np.float32(mean)) / np.float32(std)
     return image

@@ -74,20 +74,20 @@ class ZBuffer:
 
 def encode_torch(
     upload: AsyncUploader,
-    encoder: Preprocessor,
+    preprocessor: Preprocessor,
     frame: SensorFrame,
     rig: Rig,
     size: tuple[int, int],
     context: Context | None = None,
 ) -> Tensor:
-    """Return the image of `encoder(frame, rig, size, context)` as a tensor on a device.
+    """Return the image of `preprocessor(frame, rig, size, context)` as a tensor on a device.
 
     RangeIntensityHeight, LogDepth and RGB are computed on the device. Other preprocessors run on the CPU and their
     image is uploaded.
 
     Args:
         upload: the uploader to the device.
-        encoder: any preprocessor.
+        preprocessor: any preprocessor.
         frame: as for `Preprocessor`.
         rig: as for `Preprocessor`.
         size: as for `Preprocessor`.
@@ -99,13 +99,13 @@ def encode_torch(
     Raises:
         MlesamError: as the preprocessor.
     """
-    if type(encoder) is RangeIntensityHeight:
-        return _range_intensity_height(upload, encoder, frame, rig, size, context)
-    if type(encoder) is LogDepth:
-        return _log_depth(upload, encoder, frame, rig, size, context)
-    if type(encoder) is RGB:
-        return _rgb(upload, encoder, frame, rig, size)
-    return upload(encoder(frame, rig, size, context))
+    if type(preprocessor) is RangeIntensityHeight:
+        return _range_intensity_height(upload, preprocessor, frame, rig, size, context)
+    if type(preprocessor) is LogDepth:
+        return _log_depth(upload, preprocessor, frame, rig, size, context)
+    if type(preprocessor) is RGB:
+        return _rgb(upload, preprocessor, frame, rig, size)
+    return upload(preprocessor(frame, rig, size, context))
 
 
 def project_torch(
@@ -166,20 +166,21 @@ def _spread(keys: Tensor, reach: int) -> Tensor:
     return keys
 
 
-def _placed(channels: tuple[Tensor, ...], known: Tensor, encoder: Preprocessor) -> Tensor:
+def _placed(channels: tuple[Tensor, ...], known: Tensor, preprocessor: Preprocessor) -> Tensor:
     """(3, h, w) normalized channels, exactly 0 in unknown pixels.
 
     The statistics are Python floats, since a tensor would need an upload.
     """
     normal = [
-        (c - float(np.float32(m))) / float(np.float32(s)) for c, m, s in zip(channels, *encoder.statistics, strict=True)
+        (c - float(np.float32(m))) / float(np.float32(s))
+        for c, m, s in zip(channels, *preprocessor.normalization, strict=True)
     ]
     return torch.stack(normal).where(known, 0.0)
 
 
 def _range_intensity_height(
     upload: AsyncUploader,
-    encoder: RangeIntensityHeight,
+    preprocessor: RangeIntensityHeight,
     frame: SensorFrame,
     rig: Rig,
     size: tuple[int, int],
@@ -189,16 +190,16 @@ def _range_intensity_height(
         raise wrong_payload(frame, "a PointCloud")
     xyz = cloud_xyz(frame.payload)
     points = cloud_to_camera(frame, rig, context).apply(xyz)
-    seen = project_torch(upload, points, rig.camera, size, encoder.near, encoder.dilation)
+    seen = project_torch(upload, points, rig.camera, size, preprocessor.near, preprocessor.dilation)
     if not len(xyz):
         return torch.zeros((3, *size), device=upload.device)
     intensity, height = upload(np.stack([echo_strength(frame.payload, context), xyz[:, 2]]))[:, seen.index]
-    return _placed(encoder.channels(seen.range, intensity, height), seen.hit, encoder)
+    return _placed(preprocessor.channels(seen.range, intensity, height), seen.hit, preprocessor)
 
 
 def _log_depth(
     upload: AsyncUploader,
-    encoder: LogDepth,
+    preprocessor: LogDepth,
     frame: SensorFrame,
     rig: Rig,
     size: tuple[int, int],
@@ -210,20 +211,20 @@ def _log_depth(
 
     meters = depth_from_picture(frame, rig, size, context, paint)
     there = meters if isinstance(meters, Tensor) else upload(meters)
-    logs = there.clip(encoder.nearest, encoder.farthest).log()
-    return _placed((logs, logs, logs), there > 0, encoder)
+    logs = there.clip(preprocessor.nearest, preprocessor.farthest).log()
+    return _placed((logs, logs, logs), there > 0, preprocessor)
 
 
-def _rgb(upload: AsyncUploader, encoder: RGB, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Tensor:
+def _rgb(upload: AsyncUploader, preprocessor: RGB, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Tensor:
     """Upload the full-size uint8 image; area averaging is a matrix product along each axis."""
     rgb = decode_full(frame, rig)
     if not is_downscale(rgb.shape, size):
-        return upload(encoder(frame, rig, size))
+        return upload(preprocessor(frame, rig, size))
     (height, width, _), there = rgb.shape, upload(np.ascontiguousarray(rgb)).float()
     rows, cols = (_areas(upload, new, old) for new, old in zip(size, (height, width), strict=True))
     there = (rows @ there.flatten(1)).unflatten(1, (width, 3))  # (h, W, 3)
     there = (there.permute(2, 0, 1) @ cols.T).round()  # (3, h, w), rounded as in OpenCV
-    return _placed(tuple(there / 255), torch.ones((), dtype=torch.bool, device=there.device), encoder)
+    return _placed(tuple(there / 255), torch.ones((), dtype=torch.bool, device=there.device), preprocessor)
 
 
 @lru_cache(maxsize=16)

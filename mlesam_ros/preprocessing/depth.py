@@ -95,7 +95,7 @@ class LogDepth:
 
     modality: ClassVar[Modality] = DEPTH
     name: ClassVar[str] = "log_depth"
-    statistics: ClassVar[Normalization] = ((2.0, 2.0, 2.0), (1.0, 1.0, 1.0))
+    normalization: ClassVar[Normalization] = ((2.0, 2.0, 2.0), (1.0, 1.0, 1.0))
     """Chosen here: 7.4 m, and a factor of e. Measured pixels of streets have mean 1.6 to 2.3 and deviation 0.9."""
 
     nearest: float = 0.1
@@ -106,7 +106,7 @@ class LogDepth:
         meters = depth_of(frame, rig, size, context)
         pixels = np.nonzero(meters > 0)
         logs = np.log(np.clip(meters[pixels], self.nearest, self.farthest))
-        return scatter_to_image(np.broadcast_to(logs, (3, len(logs))), pixels, size, self.statistics)
+        return scatter_to_image(np.broadcast_to(logs, (3, len(logs))), pixels, size, self.normalization)
 
 
 _TREE, _DOWN = "tf", "down"
@@ -142,7 +142,7 @@ class HHA:
 
     modality: ClassVar[Modality] = DEPTH
     name: ClassVar[str] = "hha"
-    statistics: ClassVar[Normalization] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    normalization: ClassVar[Normalization] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     """As CMNeXt for DELIVER: counts divided by 255, without further normalization."""
 
     down: tuple[float, float, float] | None = field(default=None, metadata=SENSOR)

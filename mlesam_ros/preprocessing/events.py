@@ -82,7 +82,7 @@ class EventCounts:
 
     modality: ClassVar[Modality] = EVENT
     name: ClassVar[str] = "event_counts"
-    statistics: ClassVar[Normalization] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    normalization: ClassVar[Normalization] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     """Chosen here: counts are not scaled, and no event is 0. Pixels of streets with events have about 0.6 +- 1.4."""
 
     most: float = 10.0
@@ -185,7 +185,7 @@ class TimeSurface:
 
     modality: ClassVar[Modality] = EVENT
     name: ClassVar[str] = "time_surface"
-    statistics: ClassVar[Normalization] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    normalization: ClassVar[Normalization] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     """Not normalized: values are between 0 and 1, and no event is 0."""
 
     decay: float = 0.010

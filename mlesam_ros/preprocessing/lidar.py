@@ -36,7 +36,7 @@ class RangeIntensityHeight:
 
     modality: ClassVar[Modality] = LIDAR
     name: ClassVar[str] = "range_intensity_height"
-    statistics: ClassVar[Normalization] = ((20.0, 45.0, -0.7), (16.0, 32.0, 2.0))
+    normalization: ClassVar[Normalization] = ((20.0, 45.0, -0.7), (16.0, 32.0, 2.0))
     """Of pixels with a point, from real and simulated streets. CAFuser's for MUSES include empty pixels."""
 
     dilation: int = 1
@@ -53,7 +53,7 @@ class RangeIntensityHeight:
         camera_from_lidar = cloud_to_camera(frame, rig, context)
         seen = project(xyz, camera_from_lidar, rig.camera, size, self.near, self.dilation)
         values = self.channels(seen.range, echo_strength(cloud, context)[seen.index], xyz[seen.index, 2])
-        return scatter_to_image(np.stack(values), (seen.rows, seen.cols), size, self.statistics)
+        return scatter_to_image(np.stack(values), (seen.rows, seen.cols), size, self.normalization)
 
     def channels(self, range: Any, intensity: Any, height: Any) -> tuple[Any, Any, Any]:
         """The three channels of points before normalization, as NumPy arrays or torch tensors.
@@ -90,7 +90,7 @@ class DeliverLidar:
 
     modality: ClassVar[Modality] = LIDAR
     name: ClassVar[str] = "deliver_lidar"
-    statistics: ClassVar[Normalization] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    normalization: ClassVar[Normalization] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     """As CMNeXt for DELIVER: counts divided by 255, without further normalization."""
 
     shows: str = "attenuation"
@@ -115,7 +115,7 @@ class DeliverLidar:
         seen = project(cloud_xyz(frame.payload), placement, rig.camera, size, dilation=self.dilation)
         strength = echo_strength(frame.payload, context)[seen.index] if self.shows == "intensity" else None
         gray = self.gray(seen.range, strength)
-        return scatter_to_image(np.broadcast_to(gray, (3, len(gray))), (seen.rows, seen.cols), size, self.statistics)
+        return scatter_to_image(np.broadcast_to(gray, (3, len(gray))), (seen.rows, seen.cols), size, self.normalization)
 
     def gray(self, range: Any, intensity: Any = None) -> Any:
         """Integer counts of points, divided by 255; 0 beyond `farthest`.

@@ -41,7 +41,7 @@ class RGB:
 
     modality: ClassVar[Modality] = CAMERA
     name: ClassVar[str] = "rgb"
-    statistics: ClassVar[Normalization] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    normalization: ClassVar[Normalization] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
     def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
         """Convert a `RawImage` or `CompressedImage` of the label camera; see `Preprocessor`.
@@ -52,7 +52,7 @@ class RGB:
         if rgb.shape[:2] != size:
             how = cv2.INTER_AREA if is_downscale(rgb.shape, size) else cv2.INTER_LINEAR
             rgb = np.asarray(cv2.resize(rgb, size[::-1], interpolation=how), np.uint8)
-        mean, std = (np.array(s, np.float32)[:, None, None] for s in self.statistics)
+        mean, std = (np.array(s, np.float32)[:, None, None] for s in self.normalization)
         image = np.empty((3, *size), np.float32)
         np.multiply(rgb.transpose(2, 0, 1), 1 / (255 * std), out=image)
         image -= mean / std
@@ -113,22 +113,22 @@ def make_preprocessors(
     Raises:
         ConfigError: a name is unknown, its preprocessor reads another modality, or a setting is not accepted.
     """
-    encoders, replaced = {}, preprocessing.event_representation
+    preprocessors, replaced = {}, preprocessing.event_representation
     for modality, trained in names.items():
         name = replaced if modality == EVENT and replaced != AUTO else trained
         if name not in PREPROCESSORS:
             near = difflib.get_close_matches(name, PREPROCESSORS, 1)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise ConfigError(f"no encoder is called {name!r}; {hint}accepted are {', '.join(PREPROCESSORS)}.")
+            raise ConfigError(f"no preprocessor is called {name!r}; {hint}accepted are {', '.join(PREPROCESSORS)}.")
         if PREPROCESSORS[name].modality != modality:
             raise ConfigError(
-                f"encoder {name} reads {PREPROCESSORS[name].modality}, not {modality}.", "Choose another."
+                f"preprocessor {name} reads {PREPROCESSORS[name].modality}, not {modality}.", "Choose another."
             )
         given = dict((settings or {}).get(modality, {})) if name == trained else {}
         known = _image_fields(PREPROCESSORS[name])
         if foreign := [key for key in given if key not in known]:
             raise ConfigError(
-                f"encoder {name} has no setting {foreign[0]!r}; accepted are {', '.join(known) or 'none'}.",
+                f"preprocessor {name} has no setting {foreign[0]!r}; accepted are {', '.join(known) or 'none'}.",
                 "Take it out of settings, or use the version that the checkpoint was trained with.",
             )
         for key, value in given.items():
@@ -137,21 +137,21 @@ def make_preprocessors(
             given |= {"gravity": "down", "down": direction(preprocessing.gravity)}
         elif name == HHA.name:
             given |= {"gravity": preprocessing.gravity}
-        encoders[modality] = PREPROCESSORS[name](**given)
-    return encoders
+        preprocessors[modality] = PREPROCESSORS[name](**given)
+    return preprocessors
 
 
-def image_settings(encoders: Mapping[Modality, Preprocessor]) -> dict[Modality, dict[str, Any]]:
+def image_settings(preprocessors: Mapping[Modality, Preprocessor]) -> dict[Modality, dict[str, Any]]:
     """The settings that determine the images that experts are trained on, of each preprocessor with settings."""
-    found = {m: {name: getattr(e, name) for name in _image_fields(type(e))} for m, e in encoders.items()}
+    found = {m: {name: getattr(e, name) for name in _image_fields(type(e))} for m, e in preprocessors.items()}
     return {modality: values for modality, values in found.items() if values}
 
 
-def _image_fields(encoder: type[Preprocessor]) -> list[str]:
-    return [f.name for f in fields(encoder) if not f.metadata] if is_dataclass(encoder) else []
+def _image_fields(preprocessor: type[Preprocessor]) -> list[str]:
+    return [f.name for f in fields(preprocessor) if not f.metadata] if is_dataclass(preprocessor) else []
 
 
-def _check_setting(encoder: str, key: str, value: Any, default: Any) -> None:
+def _check_setting(preprocessor: str, key: str, value: Any, default: Any) -> None:
     """Reject a setting of another type than its default: text, a positive number, or an integer from 0 to 64."""
     most = WINDOWS[1] if key == "window" else _MOST
     if isinstance(default, str):
@@ -163,11 +163,11 @@ def _check_setting(encoder: str, key: str, value: Any, default: Any) -> None:
         kind = f"a number above 0 and up to {most:g}"
         fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= most
     if not fits:
-        raise ConfigError(f"setting {key!r} of encoder {encoder} is {short_repr(value)}; accepted is {kind}.")
+        raise ConfigError(f"setting {key!r} of preprocessor {preprocessor} is {short_repr(value)}; accepted is {kind}.")
 
 
 def encode(
-    frame_set: FrameSet, rig: Rig, size: tuple[int, int], encoders: Mapping[Modality, Preprocessor]
+    frame_set: FrameSet, rig: Rig, size: tuple[int, int], preprocessors: Mapping[Modality, Preprocessor]
 ) -> dict[Modality, Image]:
     """Convert the frames of a set in the order of the preprocessors; frames without a preprocessor are skipped.
 
@@ -175,7 +175,7 @@ def encode(
         frame_set: the frames.
         rig: as for `Preprocessor`.
         size: (h, w) of the network input.
-        encoders: modality → preprocessor.
+        preprocessors: modality → preprocessor.
 
     Returns:
         modality → (3, h, w) float32.
@@ -185,7 +185,7 @@ def encode(
     """
     frames, context, rig = frame_set.frames, Context(frame_set), rig.of_set(frame_set)
     return {
-        modality: encoder(frames[modality], rig, size, context)
-        for modality, encoder in encoders.items()
+        modality: preprocessor(frames[modality], rig, size, context)
+        for modality, preprocessor in preprocessors.items()
         if modality in frames
     }

@@ -34,7 +34,7 @@ RAW_DEPTH, LABELS = "raw_depth", "labels"
 FOLDERS = {CAMERA: "img", DEPTH: "hha", EVENT: "event", LIDAR: "lidar", LABELS: "semantic", RAW_DEPTH: "depth"}
 """Image kind → folder. Loaders read the depth modality from the HHA images."""
 _WORDS = {CAMERA: "rgb", DEPTH: "depth", EVENT: "event", LIDAR: "lidar", LABELS: "semantic", RAW_DEPTH: "depth"}
-_ENCODERS = {DEPTH: HHA.name, LIDAR: DeliverLidar.name}
+_PREPROCESSORS = {DEPTH: HHA.name, LIDAR: DeliverLidar.name}
 _CARLA_FAR = 1000.0
 """Depth in meters at which all 24 bits of CARLA's depth are set: https://carla.readthedocs.io/en/latest/ref_sensors/."""
 
@@ -96,7 +96,7 @@ def _pictures(world: World, moment: SimFrame) -> dict[str, Pixels]:
     camera, depth, events = (frames[m].payload for m in (CAMERA, DEPTH, EVENT))
     assert isinstance(camera, RawImage) and isinstance(depth, RawImage) and isinstance(events, EventWindow)
     frame_set = FrameSet(moment.stamp, CAMERA, frames, dict.fromkeys(frames, 0))
-    encoded = encode(frame_set, world.rig, world.size, make_preprocessors(_ENCODERS))
+    encoded = encode(frame_set, world.rig, world.size, make_preprocessors(_PREPROCESSORS))
     shown = {m: np.rint(255 * image).astype(np.uint8).transpose(1, 2, 0) for m, image in encoded.items()}
     meters = depth.data.view("<u2").reshape(world.size) / 1000
     return {

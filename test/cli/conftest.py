@@ -39,7 +39,7 @@ def mlesam():
 def tiny_checkpoint(tmp_path_factory) -> Weights:
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
-    model = build_mlesam(MLESAMConfig(rank=4, image_size=64, encoders=DEFAULT_PREPROCESSORS))
+    model = build_mlesam(MLESAMConfig(rank=4, image_size=64, preprocessors=DEFAULT_PREPROCESSORS))
     save_checkpoint(folder / "experts.safetensors", model)
     save_backbone(folder / "base.safetensors", model.backbone)
     return Weights(folder / "experts.safetensors", folder / "base.safetensors")

@@ -54,7 +54,7 @@ class Quick(Pipeline):
 @cache
 def pipeline() -> Quick:
     torch.manual_seed(0)
-    model = build_mlesam(MLESAMConfig(rank=2, image_size=64, encoders=DEFAULT_PREPROCESSORS))
+    model = build_mlesam(MLESAMConfig(rank=2, image_size=64, preprocessors=DEFAULT_PREPROCESSORS))
     return Quick(model.eval(), "cpu", "fp32", 1)
 
 

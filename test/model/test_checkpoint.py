@@ -22,7 +22,7 @@ from mlesam_ros.model.checkpoint import (
 @pytest.fixture
 def files(make_model, tmp_path):
     """A model, its base weights and its checkpoint."""
-    model = make_model(statistics={"camera": ((0.1, 0.2, 0.3), (1.0, 1.0, 1.0))})
+    model = make_model(normalization={"camera": ((0.1, 0.2, 0.3), (1.0, 1.0, 1.0))})
     base, path = tmp_path / "base.safetensors", tmp_path / "trained.safetensors"
     save_backbone(base, model.backbone)
     save_checkpoint(path, model, {"miou": 0.5})
@@ -116,7 +116,7 @@ def test_live_changes_of_experts_are_saved(files, make_images, tmp_path):
     save_checkpoint(tmp_path / "changed.safetensors", model)
     again = load_checkpoint(tmp_path / "changed.safetensors", base)
     assert again.config.modalities == ("depth", "event", "lidar", "sonar")
-    assert "camera" not in again.config.statistics
+    assert "camera" not in again.config.normalization
     images = make_images(("lidar", "sonar"))
     with torch.inference_mode():
         assert torch.equal(again(images).fused, model(images).fused)
@@ -130,7 +130,9 @@ class TestExpertsFromAFile:
         """Other experts for the same backbone, one of them new, and their file."""
         model, _, _ = files
         other = make_model(
-            modalities=("lidar", "sonar"), encoders={"sonar": "rgb"}, statistics={"sonar": ((0, 0, 0), (1, 1, 1))}
+            modalities=("lidar", "sonar"),
+            preprocessors={"sonar": "rgb"},
+            normalization={"sonar": ((0, 0, 0), (1, 1, 1))},
         )
         other.backbone.load_state_dict(model.backbone.state_dict())
         save_checkpoint(tmp_path / "more.safetensors", other)
@@ -155,8 +157,8 @@ class TestExpertsFromAFile:
         model, base, _ = files
         load_experts(source[1], model, ["sonar"])
         assert model.config.modalities[-1] == "sonar"
-        assert model.config.encoders == {"sonar": "rgb"}
-        assert set(model.config.statistics) == {"camera", "sonar"}
+        assert model.config.preprocessors == {"sonar": "rgb"}
+        assert set(model.config.normalization) == {"camera", "sonar"}
         save_checkpoint(tmp_path / "both.safetensors", model)
         assert load_checkpoint(tmp_path / "both.safetensors", base).config == model.config
 
@@ -209,7 +211,7 @@ def umask():
 
 def test_loading_into_a_merged_model_takes_effect(files, make_model, make_images):
     model, _, path = files
-    other, images = make_model(statistics=model.config.statistics), make_images()
+    other, images = make_model(normalization=model.config.normalization), make_images()
     other.backbone.load_state_dict(model.backbone.state_dict())
     other.experts.merge()
     load_trained(path, other)
@@ -277,7 +279,7 @@ def test_a_backbone_file_is_no_checkpoint(files):
         (lambda about: about.pop("base_sha256"), "lacking base_sha256"),
         (lambda about: about["config"].update(color="red"), "cannot be built: model key 'color' is unknown"),
         (lambda about: about["config"].update(backbone="resnet"), "resnet"),
-        (lambda about: about["config"].update(statistics=[1]), "wrong kind"),
+        (lambda about: about["config"].update(normalization=[1]), "wrong kind"),
         (lambda about: about.update(config=5), "cannot be built"),
     ],
 )

@@ -16,7 +16,7 @@ configs = st.builds(
     image_size=st.integers(1, 40).map(lambda n: 32 * n),
     top_k=st.integers(1, 6),
     router_width=st.integers(0, 8),
-    renormalise=st.booleans(),
+    renormalize=st.booleans(),
     auxiliary=st.booleans(),
     **{name: st.sampled_from(words) for name, words in CHOICES.items()},
 )
@@ -28,7 +28,7 @@ def test_survives_json(config):
 
 
 def test_statistics_survive_json():
-    config = MLESAMConfig(encoders={"camera": "rgb"}, statistics={"camera": ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))})
+    config = MLESAMConfig(preprocessors={"camera": "rgb"}, normalization={"camera": ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))})
     assert MLESAMConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
@@ -49,13 +49,13 @@ def test_a_misspelt_key_is_refused_with_the_nearest():
 @pytest.mark.parametrize(
     "values",
     [
-        {"encoders": {"camera": ["rgb"]}},
-        {"statistics": {"camera": [[0, 0, [0]], [1, 1, 1]]}},
-        {"statistics": {"camera": [["a", 0, 0], [1, 1, 1]]}},
-        {"statistics": {"camera": [[0, 0, 0], [1, 1, None]]}},
-        {"statistics": {"camera": [[0, 0, 0], [1, 1, float("nan")]]}},
-        {"statistics": {"camera": [[0, 0, 0], [1, 1, 0]]}},
-        {"statistics": {"camera": [[0, 0], [1, 1]]}},
+        {"preprocessors": {"camera": ["rgb"]}},
+        {"normalization": {"camera": [[0, 0, [0]], [1, 1, 1]]}},
+        {"normalization": {"camera": [["a", 0, 0], [1, 1, 1]]}},
+        {"normalization": {"camera": [[0, 0, 0], [1, 1, None]]}},
+        {"normalization": {"camera": [[0, 0, 0], [1, 1, float("nan")]]}},
+        {"normalization": {"camera": [[0, 0, 0], [1, 1, 0]]}},
+        {"normalization": {"camera": [[0, 0], [1, 1]]}},
     ],
 )
 def test_an_encoder_or_statistics_of_the_wrong_kind_are_refused(values):
@@ -64,7 +64,9 @@ def test_an_encoder_or_statistics_of_the_wrong_kind_are_refused(values):
         MLESAMConfig.from_dict(values)
 
 
-@pytest.mark.parametrize("values", [{"modalities": 5}, {"statistics": [1]}, {"label_space": 7}, {"encoders": 3}])
+@pytest.mark.parametrize(
+    "values", [{"modalities": 5}, {"normalization": [1]}, {"label_space": 7}, {"preprocessors": 3}]
+)
 def test_values_of_the_wrong_kind_are_refused(values):
     with pytest.raises(ConfigError, match="wrong kind"):
         MLESAMConfig.from_dict(values)
@@ -84,7 +86,7 @@ def test_values_of_the_wrong_kind_are_refused(values):
         ({"modalities": ("near.infrared",)}, "without a dot"),
         ({"modalities": ("keys",)}, "not a method of torch's ModuleDict"),
         ({"router_width": -1}, "router_width is -1; it must be a whole number of at least 0"),
-        ({"encoders": {"sonar": "rgb"}}, "encoders names sonar"),
+        ({"preprocessors": {"sonar": "rgb"}}, "preprocessors names sonar"),
     ],
 )
 def test_impossible_values_are_refused(changes, words):

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.model.expert_preprocessors import difference_from_training, event_window, expert_encoders
+from mlesam_ros.model.expert_preprocessors import difference_from_training, event_window, make_expert_preprocessors
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.preprocessing.preprocessors import (
     DEFAULT_PREPROCESSORS,
@@ -21,26 +21,30 @@ from mlesam_ros.preprocessing.preprocessors import (
 from mlesam_ros.preprocessing.settings import DEFAULTS, Preprocessing
 from mlesam_ros.types import DEPTH, EVENT, MODALITIES
 
-OLD = MLESAMConfig(encoders=DEFAULT_PREPROCESSORS)
+OLD = MLESAMConfig(preprocessors=DEFAULT_PREPROCESSORS)
 """A checkpoint of an earlier version: it says nothing about settings."""
 LONG = replace(OLD, settings={EVENT: {"window": 0.05, "most": 4.0}})
 
 
 def made(config, **settings):
     preprocessing = Preprocessing(**settings)
-    encoders = expert_encoders(config, MODALITIES, preprocessing)
-    return encoders, event_window(encoders, preprocessing), difference_from_training(config, encoders, preprocessing)
+    preprocessors = make_expert_preprocessors(config, MODALITIES, preprocessing)
+    return (
+        preprocessors,
+        event_window(preprocessors, preprocessing),
+        difference_from_training(config, preprocessors, preprocessing),
+    )
 
 
 def test_earlier_checkpoints_count_as_the_defaults():
-    encoders, window, difference = made(OLD)
-    assert image_settings(encoders) == image_settings(make_preprocessors(DEFAULT_PREPROCESSORS))
+    preprocessors, window, difference = made(OLD)
+    assert image_settings(preprocessors) == image_settings(make_preprocessors(DEFAULT_PREPROCESSORS))
     assert (window, difference) == (0.03, "")
 
 
 def test_what_the_checkpoint_was_trained_with_is_used():
-    encoders, window, difference = made(LONG)
-    assert (encoders[EVENT].window, encoders[EVENT].most, window, difference) == (0.05, 4.0, 0.05, "")
+    preprocessors, window, difference = made(LONG)
+    assert (preprocessors[EVENT].window, preprocessors[EVENT].most, window, difference) == (0.05, 4.0, 0.05, "")
 
 
 @pytest.mark.parametrize(("config", "given", "trained"), [(OLD, 0.05, 0.03), (LONG, 0.03, 0.05)])
@@ -55,8 +59,8 @@ def test_the_window_as_trained_is_no_difference():
 
 
 def test_another_representation_is_said_with_both_names():
-    encoders, _, difference = made(OLD, event_representation="time_surface")
-    assert encoders[EVENT] == PREPROCESSORS["time_surface"]()
+    preprocessors, _, difference = made(OLD, event_representation="time_surface")
+    assert preprocessors[EVENT] == PREPROCESSORS["time_surface"]()
     assert "event.representation is time_surface, but the expert was trained on event_counts" in difference
     assert made(OLD, event_representation="event_counts")[2] == ""
 

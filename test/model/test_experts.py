@@ -121,7 +121,7 @@ class TestBf16:
     """What the forms cost in half precision, against float32 with the very same (rounded) weights and pictures.
 
     A whole encoder rounds its tokens some hundred times, and one rounding that falls the other way re-rolls all later
-    ones. So two encoders that are equally right differ by about as much as either differs from the truth.
+    ones. So two preprocessors that are equally right differ by about as much as either differs from the truth.
     """
 
     @pytest.fixture

@@ -39,12 +39,12 @@ def test_permuting_modalities_permutes_weights_and_nothing_else(order, top_k, ho
 
 
 @settings(deadline=None, max_examples=40)
-@given(count=st.integers(1, 5), top_k=st.integers(1, 6), renormalise=st.booleans())
-def test_keeps_the_k_best(count, top_k, renormalise):
-    _, weights = router(top_k=top_k, renormalise=renormalise)("semantic", features(count))
+@given(count=st.integers(1, 5), top_k=st.integers(1, 6), renormalize=st.booleans())
+def test_keeps_the_k_best(count, top_k, renormalize):
+    _, weights = router(top_k=top_k, renormalize=renormalize)("semantic", features(count))
     assert weights.shape == (3, count)
     assert ((weights > 0).sum(1) == min(top_k, count)).all()
-    if renormalise or top_k >= count:
+    if renormalize or top_k >= count:
         torch.testing.assert_close(weights.sum(1), torch.ones(3))
     else:
         assert (weights.sum(1) < 1).all()
@@ -67,7 +67,7 @@ def test_renormalised_top_k_is_a_softmax_over_the_kept_ones():
     # The two readings of "softmax and top-k" are one.
     scores = torch.randn(5, 4)
     kept = scores.masked_fill(scores < scores.topk(2).values[:, -1:], -torch.inf)
-    torch.testing.assert_close(router(top_k=2, renormalise=True).gate(scores), kept.softmax(-1))
+    torch.testing.assert_close(router(top_k=2, renormalize=True).gate(scores), kept.softmax(-1))
 
 
 def test_concat_starts_as_the_mean_and_is_trained():

@@ -30,10 +30,10 @@ def evaluated(bag: Path, pipeline: Pipeline, parameters: Path, folder: Path) -> 
     return outcome((name, message) for name, message in entries if name in OUTPUTS)
 
 
-def training_options(bag: Path, parameters: Path, encoders: Mapping[str, str], folder: Path) -> BagOptions:
+def training_options(bag: Path, parameters: Path, preprocessors: Mapping[str, str], folder: Path) -> BagOptions:
     """How training encodes a bag, at the scene's own size."""
     described = load_parameters(parameters)
-    return BagOptions((str(bag),), str(folder), (HEIGHT, WIDTH), encoders=encoders, parameters=described)
+    return BagOptions((str(bag),), str(folder), (HEIGHT, WIDTH), preprocessors=preprocessors, parameters=described)
 
 
 def encoded(options: BagOptions) -> dict[int, dict[str, np.ndarray]]:

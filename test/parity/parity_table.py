@@ -71,7 +71,7 @@ class Entry:
         check: what the outcome must be, live and offline.
         arrays: what training's arrays must be.
         beside: further parameters, which the run without `set` has as well.
-        encoders: modality → encoder of the network's image that is not the default one.
+        preprocessors: modality → encoder of the network's image that is not the default one.
         unheard: topics to which the node does not listen.
         since: milliseconds from which on both outcomes have to be the same: at first the node waits for a primary
             that is not there, where `evaluate` knows what a bag lacks; when another takes over, a busy machine may be
@@ -84,7 +84,7 @@ class Entry:
     check: Callable[[Outcome], None]
     arrays: Callable[[Rows], None] = lambda rows: None
     beside: dict[str, Any] = field(default_factory=dict)
-    encoders: dict[str, str] = field(default_factory=dict)
+    preprocessors: dict[str, str] = field(default_factory=dict)
     unheard: frozenset[str] = frozenset()
     since: int = 0
     judged: bool = True
@@ -477,7 +477,7 @@ ENTRIES = [
     # what the numbers mean
     Entry(_changed(CAMERA, mono16), {"camera.significant_bits": 12}, _gray, _dark),
     Entry(_changed(DEPTH, partial(in_units, 0.002)), {"depth.unit": 0.002}, all_used, partial(depths, NEAR, FAR)),
-    Entry(Scene(), {"depth.gravity": "0, 0, 1"}, all_used, _facing_down, encoders={DEPTH: "hha"}),
+    Entry(Scene(), {"depth.gravity": "0, 0, 1"}, all_used, _facing_down, preprocessors={DEPTH: "hha"}),
     Entry(Scene(), {"event.window": 0.15}, all_used, _counts),
     Entry(Scene(), {"event.representation": "time_surface"}, all_used, _ages),
     Entry(_changed(LIDAR, partial(with_columns, _signal)), {"lidar.intensity_field": "signal"}, all_used,

@@ -39,15 +39,15 @@ def _quick_bags() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
-    """Parameters that name a tiny model with some encoders that are not the default ones.
+    """Parameters that name a tiny model with some preprocessors that are not the default ones.
 
     It reads images of the scene's own size, so that no resampling blurs what is compared.
     """
 
     @cache
-    def write(*encoders: tuple[str, str]) -> dict[str, Any]:
+    def write(*preprocessors: tuple[str, str]) -> dict[str, Any]:
         folder = tmp_path_factory.mktemp("weights")
-        return write_tiny_model(folder, image_size=WIDTH, sharpness=4.0, encoders=dict(encoders))
+        return write_tiny_model(folder, image_size=WIDTH, sharpness=4.0, preprocessors=dict(preprocessors))
 
     return write
 
@@ -147,7 +147,7 @@ def test_parity(
     evaluate_plain: Callable[[Path, Path], Outcome],
     tmp_path: Path,
 ):
-    beside = weights(*entry.encoders.items()) | entry.beside
+    beside = weights(*entry.preprocessors.items()) | entry.beside
     values = beside | {name: str(rig) if value == "{rig}" else value for name, value in entry.set.items()}
     bag, described = record(entry.scene), parameter_file(tmp_path / "rig.params.yaml", values)
     plain = parameter_file(tmp_path / "plain.params.yaml", beside)
@@ -156,7 +156,7 @@ def test_parity(
     heard = live.segment(bag, values, entry.unheard, entry.due(offline))
     entry.check(heard)
     compare(heard, offline, entry.since)
-    options, others = (training_options(bag, p, entry.encoders, tmp_path / "encoded") for p in (described, plain))
+    options, others = (training_options(bag, p, entry.preprocessors, tmp_path / "encoded") for p in (described, plain))
     assert (options.manifest() != others.manifest()) == entry.changes_arrays
     if entry.changes_arrays:
         rows = encoded(options)

@@ -69,7 +69,7 @@ def cloud(*points):
 
 def raw(image, encoder):
     """Back to the encoder's own units; absent pixels come out as the mean."""
-    mean, std = (np.array(s)[:, None, None] for s in encoder.statistics)
+    mean, std = (np.array(s)[:, None, None] for s in encoder.normalization)
     return image * std + mean
 
 
@@ -112,8 +112,8 @@ def test_only_frames_with_an_encoder_are_encoded(full_set):
 def test_names_and_classes_agree():
     for name, cls in PREPROCESSORS.items():
         assert cls().name == name
-        assert np.shape(cls.statistics) == (2, 3)
-        assert min(cls.statistics[1]) > 0
+        assert np.shape(cls.normalization) == (2, 3)
+        assert min(cls.normalization[1]) > 0
     assert (
         {PREPROCESSORS[name].modality for name in DEFAULT_PREPROCESSORS.values()}
         == set(DEFAULT_PREPROCESSORS)

@@ -33,7 +33,7 @@ LENSES = {
 }
 POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4"), ("time", "<f4")])
 OPTICAL = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
-LEVEL = 1.01 / 255 / min(RGB.statistics[1])
+LEVEL = 1.01 / 255 / min(RGB.normalization[1])
 """One of the camera's 256, normalized."""
 SIZES = st.sampled_from([(60, 80), (30, 40), (17, 23), (1, 1), (96, 128)])
 

@@ -1,4 +1,4 @@
-"""The robot's motion in the encoders: what was measured elsewhere and earlier is shown where it is now."""
+"""The robot's motion in the preprocessors: what was measured elsewhere and earlier is shown where it is now."""
 
 from dataclasses import replace
 
@@ -52,17 +52,17 @@ def depth(stamp):
 
 def encoded(rig, *frames):
     frame_set = FrameSet(STAMP, CAMERA, {f.modality: f for f in frames}, {f.modality: 0 for f in frames})
-    encoders, context = make_preprocessors(DEFAULT_PREPROCESSORS), Context(frame_set)
+    preprocessors, context = make_preprocessors(DEFAULT_PREPROCESSORS), Context(frame_set)
     return (
-        {f.modality: encoders[f.modality](f, rig, SIZE, context) for f in frames},
+        {f.modality: preprocessors[f.modality](f, rig, SIZE, context) for f in frames},
         context,
-        encode(frame_set, rig, SIZE, encoders),
+        encode(frame_set, rig, SIZE, preprocessors),
     )
 
 
 def shown(image, modality):
     encoder = make_preprocessors(DEFAULT_PREPROCESSORS)[modality]
-    (mean, *_), (std, *_) = encoder.statistics
+    (mean, *_), (std, *_) = encoder.normalization
     values = image[0][image[0] != 0] * std + mean
     return np.exp(values) if modality == DEPTH else values
 

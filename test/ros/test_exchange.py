@@ -24,10 +24,16 @@ def trained(
     folder: Path, weights: dict, name: str, modalities=MODALITIES, base: bool = True, seed: int = 1, **changes
 ) -> str:
     """A checkpoint on the tiny base weights, trained by nobody."""
-    encoders = {m: DEFAULT_PREPROCESSORS[m] for m in modalities}
-    statistics = {m: PREPROCESSORS[e]().statistics for m, e in encoders.items()}
+    preprocessors = {m: DEFAULT_PREPROCESSORS[m] for m in modalities}
+    normalization = {m: PREPROCESSORS[e]().normalization for m, e in preprocessors.items()}
     torch.manual_seed(seed)
-    values = {"rank": 2, "image_size": 64, "modalities": modalities, "encoders": encoders, "statistics": statistics}
+    values = {
+        "rank": 2,
+        "image_size": 64,
+        "modalities": modalities,
+        "preprocessors": preprocessors,
+        "normalization": normalization,
+    }
     model = build_mlesam(MLESAMConfig(**{**values, **changes}))
     if base:
         load_base(model, weights["base_weights"])

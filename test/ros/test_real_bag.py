@@ -48,7 +48,7 @@ def heard(shared_data, tmp_path_factory):
     data = shared_data / "camera_lidar" / "opencalib_ours_1", shared_data / "events" / "test_events_1"
     assemble_real_bag(*data, folder / "bag")
     torch.manual_seed(0)
-    model = build_mlesam(MLESAMConfig(rank=4, encoders=DEFAULT_PREPROCESSORS))
+    model = build_mlesam(MLESAMConfig(rank=4, preprocessors=DEFAULT_PREPROCESSORS))
     save_checkpoint(folder / "experts.safetensors", model)
     save_backbone(folder / "base.safetensors", model.backbone)
     messages, told = {topic: [] for topic in TOPICS}, folder / "play.json"

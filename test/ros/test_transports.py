@@ -89,7 +89,7 @@ def expected(node, sensor):
     frame = SensorFrame(sensor, 0, LIDAR_FRAME if sensor == LIDAR else CAMERA_FRAME, payload)
     pipeline, rig = node._perception._pipeline, node._perception._rig_feed.rig
     return encode(
-        FrameSet(0, sensor, {sensor: frame}, {sensor: 0}), rig, pipeline.network_size(rig), pipeline._encoders
+        FrameSet(0, sensor, {sensor: frame}, {sensor: 0}), rig, pipeline.network_size(rig), pipeline._preprocessors
     )
 
 

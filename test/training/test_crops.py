@@ -17,7 +17,7 @@ DATASET = SimpleNamespace(
     sparse=frozenset({LIDAR}),
     square=False,
     blanks={CAMERA: BLACK, DEPTH: (0, 0, 0), LIDAR: (0, 0, 0)},
-    statistics=STATISTICS,
+    normalization=STATISTICS,
 )
 STILL = CropRecipe(64, (1.0, 1.0), 0.0, 0.0, 0.0, (CAMERA,), 0.8)
 LIVELY = {

@@ -57,7 +57,7 @@ def test_a_row_has_the_weather_and_the_fault_that_it_says(smoke, tmp_path):
 
 def test_a_street_is_one_of_the_trainers_data_sets(street):
     assert street.modalities == MODALITIES and len(street.names) == len(street.conditions) == len(street) == 8
-    assert street.statistics["camera"][0][0] == pytest.approx(0.485) and street.space.name == "deliver"
+    assert street.normalization["camera"][0][0] == pytest.approx(0.485) and street.space.name == "deliver"
     assert "camera" not in street.sparse and set(street.blanks) == set(MODALITIES)
 
 
@@ -153,21 +153,21 @@ def test_a_street_that_has_changed_since_is_refused(street, smoke, tmp_path):
 
 
 def test_the_fingerprint_follows_the_encoders_and_the_world(monkeypatch):
-    encoders = tuple(DEFAULT_PREPROCESSORS.items())
-    found = fingerprint(("sun",), ("none",), encoders)
+    preprocessors = tuple(DEFAULT_PREPROCESSORS.items())
+    found = fingerprint(("sun",), ("none",), preprocessors)
     fingerprint.cache_clear()
-    assert fingerprint(("sun",), ("none",), encoders) == found
-    assert fingerprint(("night",), ("none",), encoders) != found
+    assert fingerprint(("sun",), ("none",), preprocessors) == found
+    assert fingerprint(("night",), ("none",), preprocessors) != found
     fingerprint.cache_clear()
-    monkeypatch.setattr(LogDepth, "statistics", ((0.0,) * 3, (1.0,) * 3))
-    assert fingerprint(("sun",), ("none",), encoders) != found
+    monkeypatch.setattr(LogDepth, "normalization", ((0.0,) * 3, (1.0,) * 3))
+    assert fingerprint(("sun",), ("none",), preprocessors) != found
     fingerprint.cache_clear()
 
 
 def test_a_folder_without_a_street_is_refused(tmp_path):
     with pytest.raises(DatasetError, match="holds no encoded frames"):
         EncodedDataset(tmp_path)
-    (tmp_path / "manifest.json").write_text(json.dumps({"encoders": {"camera": "rgb"}, "statistics": {}}))
+    (tmp_path / "manifest.json").write_text(json.dumps({"preprocessors": {"camera": "rgb"}, "normalization": {}}))
     (tmp_path / "camera.npy").write_bytes(b"garbage")
     with pytest.raises(DatasetError, match="holds no encoded frames"):
         EncodedDataset(tmp_path)

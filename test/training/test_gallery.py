@@ -21,7 +21,7 @@ def test_a_row_holds_picture_truth_and_masks(street):
     clear = slice(side - 20, side)  # below the captions
     truth = drawn[:side][clear, side : 2 * side]
     assert np.array_equal(truth, street.space.palette[street.labels[rows[0]][clear]])
-    mean, std = (np.asarray(part)[:, None] for part in street.statistics[CAMERA])
+    mean, std = (np.asarray(part)[:, None] for part in street.normalization[CAMERA])
     seen = street.images[CAMERA][rows[0]].astype(float)[:, -1]  # the last row of pixels
     assert np.abs(drawn[side - 1, :side].T - np.clip((seen * std + mean) * 255, 0, 255)).max() <= 1
     assert SHOWN[0] == MODALITIES

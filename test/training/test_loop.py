@@ -164,8 +164,16 @@ def test_another_recipe_or_other_data_does_not_resume(smoke, street, tmp_path, m
         trained(recipe, street, tmp_path)
     monkeypatch.undo()
     for name, value, words in (
-        ("encoders", {**street.encoders, "lidar": "deliver_lidar"}, r"encoders .*range_intensity.*deliver_lidar"),
-        ("statistics", {**street.statistics, "lidar": ((0, 0, 0), (1, 1, 1))}, r"encoders .*20\.0.*this run has"),
+        (
+            "preprocessors",
+            {**street.preprocessors, "lidar": "deliver_lidar"},
+            r"preprocessors .*range_intensity.*deliver_lidar",
+        ),
+        (
+            "normalization",
+            {**street.normalization, "lidar": ((0, 0, 0), (1, 1, 1))},
+            r"preprocessors .*20\.0.*this run has",
+        ),
         ("space", load_label_space("mcubes"), r"label space .*Building.*this run has .*asphalt"),
     ):
         with monkeypatch.context() as patched:

@@ -47,7 +47,7 @@ def test_experts_train_and_the_backbone_does_not_move(expert_file, pretrained, t
     assert hashlib.sha256(pretrained.read_bytes()).hexdigest() == before
     model = load_checkpoint(path, pretrained)  # refuses, unless the backbone is bit for bit the one in the file
     assert any(b.any() for b in model.experts.state_dict().values())
-    assert model.config.encoders["lidar"] and model.config.statistics["camera"][0][0] == pytest.approx(0.485)
+    assert model.config.preprocessors["lidar"] and model.config.normalization["camera"][0][0] == pytest.approx(0.485)
     assert model.config.image_size == 64
     content = json.loads((tmp_path / EVALUATION).read_text())
     assert len(content["subsets"]) == 15 and content["any_modal"]["expected"].keys() == {"0.2", "0.1", "0.05"}

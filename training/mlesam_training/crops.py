@@ -67,7 +67,7 @@ class RandomCrops:
         """Set the options, the modality properties of the data set, and the model's `image_size`."""
         self.recipe, self._image_size, self._square = recipe, image_size, dataset.square
         self._sparse, self._blanks = dataset.sparse, dict(dataset.blanks)
-        mean, std = dataset.statistics.get(CAMERA, ((0.0,) * 3, (1.0,) * 3))
+        mean, std = dataset.normalization.get(CAMERA, ((0.0,) * 3, (1.0,) * 3))
         self._mean, self._std = (torch.tensor(s).view(3, 1, 1) for s in (mean, std))
 
     def __call__(self, images: Images, labels: Tensor, generator: torch.Generator) -> tuple[Images, Tensor]:

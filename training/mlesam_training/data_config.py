@@ -68,7 +68,7 @@ def open_source(recipe: Recipe, config: MLESAMConfig) -> DataSplits:
     if is_first():
         for warning in (words for part in (train, held_out) for words in part.warnings):
             Console(stderr=True).print(f"warning: {warning}", markup=False, soft_wrap=True)
-    mean, std = config.statistics.get(CAMERA, ((0.0,) * 3, (1.0,) * 3))
+    mean, std = config.normalization.get(CAMERA, ((0.0,) * 3, (1.0,) * 3))
     vary = Augment(recipe.augmentation, (torch.tensor(mean), torch.tensor(std)))
     words = "held-out simulated streets" if isinstance(recipe.data, Data) else "held-out bags"
     return DataSplits(train, held_out, vary, None, words)
@@ -119,15 +119,15 @@ def verify_files(source: DataSplits, one_size: bool) -> None:
 def _prepare(recipe: Recipe, config: MLESAMConfig, part: str, report: Report | None = None) -> EncodedDataset:
     data = recipe.data
     if isinstance(data, Data):
-        return prepare(data, part, config.encoders, report, config.settings)
+        return prepare(data, part, config.preprocessors, report, config.settings)
     assert isinstance(data, BagData)
     return prepare_bags(_bag_options(data, part, config), report)
 
 
 def _bag_options(data: BagData, part: str, config: MLESAMConfig) -> BagOptions:
     return BagOptions(
-        getattr(data, part), str(Path(data.folder) / part), data.size, data.space, config.modalities, config.encoders,
-        data.truth, data.description(), config.settings,
+        getattr(data, part), str(Path(data.folder) / part), data.size, data.space, config.modalities,
+        config.preprocessors, data.truth, data.description(), config.settings,
     )  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def evaluate(
 
 
 def subset_predictor(model: MLESAM, chosen: Sequence[Subset]) -> Predict[Subset]:
-    """Predictor of the any-modal protocol. The encoder of the model runs once for all subsets."""
+    """Predictor of the any-modal protocol. The image encoder of the model runs once for all subsets."""
 
     def predict(images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Subset, Tensor]]:
         features = model.features(images)
@@ -390,11 +390,11 @@ def refuse_other_pictures(config: MLESAMConfig, dataset: FileDataset) -> None:
         CheckpointError: names the modality, both values and the remedy.
     """
     for modality in config.modalities:
-        ours, theirs = config.encoders.get(modality), dataset.encoders.get(modality)
+        ours, theirs = config.preprocessors.get(modality), dataset.preprocessors.get(modality)
         if ours != theirs:
             raise CheckpointError(
-                f"the {modality} expert reads pictures made by {ours or 'no encoder'}, and those of the data set "
-                f"are {theirs or 'of no encoder'}.",
+                f"the {modality} expert reads pictures made by {ours or 'no preprocessor'}, and those of the data set "
+                f"are {theirs or 'of no preprocessor'}.",
                 "Take a checkpoint that was trained on this set.",
             )
         ours_made, theirs_made = (own.get(modality, {}) for own in (_settings(config), _settings(dataset)))
@@ -404,7 +404,7 @@ def refuse_other_pictures(config: MLESAMConfig, dataset: FileDataset) -> None:
                 f"made with {theirs_made}.",
                 "Take a checkpoint that was trained on this set.",
             )
-        wanted, there = config.statistics.get(modality), dataset.statistics[modality]
+        wanted, there = config.normalization.get(modality), dataset.normalization[modality]
         if wanted is not None and not np.allclose(wanted, there):
             raise CheckpointError(
                 f"the {modality} expert was trained on pictures normalised with {wanted}, and those of the data "
@@ -415,4 +415,4 @@ def refuse_other_pictures(config: MLESAMConfig, dataset: FileDataset) -> None:
 
 def _settings(source: MLESAMConfig | FileDataset) -> dict[Modality, dict[str, Any]]:
     """Modality → every image setting of its preprocessor; data sets use the defaults."""
-    return image_settings(make_preprocessors(source.encoders, getattr(source, "settings", {})))
+    return image_settings(make_preprocessors(source.preprocessors, getattr(source, "settings", {})))

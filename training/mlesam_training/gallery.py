@@ -80,7 +80,7 @@ def _row(model: MLESAM, dataset: EncodedDataset, row: int) -> Rgb:
 
 def _seen(dataset: EncodedDataset, picture: torch.Tensor) -> Rgb:
     """Recover the camera image from the normalized network input."""
-    mean, std = (np.asarray(part, np.float32)[:, None, None] for part in dataset.statistics[CAMERA])
+    mean, std = (np.asarray(part, np.float32)[:, None, None] for part in dataset.normalization[CAMERA])
     colors = np.clip((picture.numpy() * std + mean) * 255, 0, 255)
     return np.ascontiguousarray(colors.transpose(1, 2, 0).astype(np.uint8))
 

@@ -33,7 +33,7 @@ from mlesam_training.datasets.encoded_dataset import (
     Writer,
     allocate,
     find_made,
-    statistics_of,
+    normalization_of,
 )
 from mlesam_training.recipe import Data, Split
 
@@ -89,7 +89,7 @@ class Street:
     moments: int
     size: int
     world_size: int
-    encoders: tuple[tuple[Modality, str], ...]
+    preprocessors: tuple[tuple[Modality, str], ...]
     settings: str = "{}"
     """JSON of the image settings of the preprocessors."""
 
@@ -125,11 +125,11 @@ def render_streets(streets: Sequence[Street], processes: int) -> Iterator[int]:
 def fingerprint(
     weathers: tuple[str, ...],
     faults: tuple[str, ...],
-    encoders: tuple[tuple[Modality, str], ...],
+    preprocessors: tuple[tuple[Modality, str], ...],
     settings: str = "{}",
 ) -> str:
     """SHA-256 of a small sample per condition; changes with the simulation and the preprocessors."""
-    digest, made = hashlib.sha256(), make_preprocessors(dict(encoders), json.loads(settings))
+    digest, made = hashlib.sha256(), make_preprocessors(dict(preprocessors), json.loads(settings))
     for weather, fault in dict.fromkeys([(w, NO_FAULT) for w in weathers] + [(weathers[0], f) for f in faults]):
         world = World(7, weather, _SMALL, threads=1, fault=fault)
         moment = world.moment(_index(world.length, 0, 1))
@@ -148,13 +148,13 @@ def _render(street: Street) -> int:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     size = (street.size, street.size)
-    encoders = make_preprocessors(dict(street.encoders), json.loads(street.settings))
-    writer = Writer(Path(street.folder), tuple(encoders))
+    preprocessors = make_preprocessors(dict(street.preprocessors), json.loads(street.settings))
+    writer = Writer(Path(street.folder), tuple(preprocessors))
     conditions, shape = street.conditions, (street.world_size, street.world_size)
     world = World(street.seed, conditions.weather, shape, threads=1, fault=conditions.fault)
     for row in street.rows:
         moment = world.moment(_index(world.length, row % street.moments, street.moments))
-        pictures = encode(_frame_set(moment), world.rig, size, encoders)
+        pictures = encode(_frame_set(moment), world.rig, size, preprocessors)
         writer.put(row, pictures, moment.labels)
     return len(street.rows)
 
@@ -175,7 +175,7 @@ Report = Callable[[int, int], None]
 def prepare(
     data: Data,
     part: str,
-    encoders: Mapping[Modality, str] | None = None,
+    preprocessors: Mapping[Modality, str] | None = None,
     report: Report | None = None,
     settings: Settings = MappingProxyType({}),
 ) -> EncodedDataset:
@@ -184,7 +184,7 @@ def prepare(
     Args:
         data: streets to render; `data.folder` is created if missing.
         part: `train` or `held_out`.
-        encoders: modality → preprocessor name; None for the default preprocessors of all four modalities.
+        preprocessors: modality → preprocessor name; None for the default preprocessors of all four modalities.
         report: progress callback.
         settings: image settings per modality; defaults apply to missing ones.
 
@@ -193,7 +193,7 @@ def prepare(
         FileError: another process renders into the folder, or the disk has too little space.
     """
     split: Split = getattr(data, part)
-    names = dict(encoders or {modality: DEFAULT_PREPROCESSORS[modality] for modality in MODALITIES})
+    names = dict(preprocessors or {modality: DEFAULT_PREPROCESSORS[modality] for modality in MODALITIES})
     folder = Path(data.folder) / part
     own = json.dumps({m: dict(settings[m]) for m in sorted(settings)}, sort_keys=True)
     manifest = _manifest(data, split, names, own)
@@ -218,21 +218,26 @@ def _render_missing(
             report(finished, len(done))
 
 
-def _manifest(data: Data, split: Split, encoders: dict[Modality, str], settings: str) -> dict[str, Any]:
+def _manifest(data: Data, split: Split, preprocessors: dict[Modality, str], settings: str) -> dict[str, Any]:
     """Inputs that determine the rendered rows, as JSON types."""
-    statistics = statistics_of(make_preprocessors(encoders, json.loads(settings)))
+    normalization = normalization_of(make_preprocessors(preprocessors, json.loads(settings)))
     return {
-        "split": asdict(split), "size": data.size, "world_size": data.world_size, "encoders": encoders,
-        "statistics": statistics, "labels": LABEL_SAMPLING,
-        "fingerprint": fingerprint(tuple(split.weathers), tuple(split.faults), tuple(encoders.items()), settings),
+        "split": asdict(split), "size": data.size, "world_size": data.world_size, "preprocessors": preprocessors,
+        "normalization": normalization, "labels": LABEL_SAMPLING,
+        "fingerprint": fingerprint(tuple(split.weathers), tuple(split.faults), tuple(preprocessors.items()), settings),
     }  # fmt: skip
 
 
 def _streets(
-    folder: Path, data: Data, split: Split, encoders: dict[Modality, str], done: npt.NDArray[np.bool_], settings: str
+    folder: Path,
+    data: Data,
+    split: Split,
+    preprocessors: dict[Modality, str],
+    done: npt.NDArray[np.bool_],
+    settings: str,
 ) -> Iterator[Street]:
     """Streets with missing rows."""
-    names, sizes = tuple(encoders.items()), (data.size, data.world_size)
+    names, sizes = tuple(preprocessors.items()), (data.size, data.world_size)
     for number, conditions in enumerate(street_conditions(split)):
         first = number * split.moments
         rows = tuple(row for row in range(first, first + split.moments) if not done[row])

@@ -119,19 +119,19 @@ def model_config(recipe: Recipe, published: DataSplits | None = None) -> MLESAMC
     if isinstance(recipe.data, BagData):
         config = replace(config, label_space=load_label_space(recipe.data.space))
     config = replace(config, image_size=size)
-    if foreign := [m for m in config.modalities if m not in {**DEFAULT_PREPROCESSORS, **config.encoders}]:
+    if foreign := [m for m in config.modalities if m not in {**DEFAULT_PREPROCESSORS, **config.preprocessors}]:
         raise ConfigError(f"no sensor is called {foreign[0]}; accepted are {', '.join(DEFAULT_PREPROCESSORS)}.")
     if isinstance(recipe.data, BagData):
         config = _with_events(config, recipe.data.description().event)
-    encoders = {m: config.encoders.get(m, DEFAULT_PREPROCESSORS[m]) for m in config.modalities}
-    made = make_preprocessors(encoders, config.settings)
+    preprocessors = {m: config.preprocessors.get(m, DEFAULT_PREPROCESSORS[m]) for m in config.modalities}
+    made = make_preprocessors(preprocessors, config.settings)
     if isinstance(recipe.data, Data) and getattr(made.get(EVENT), "window", EVENT_WINDOW) != EVENT_WINDOW:
         raise ConfigError(
             f"model.settings.event.window is not {EVENT_WINDOW:g} s, which the simulated street has.",
             "Leave window out, or train on bags.",
         )
-    statistics = {modality: encoder.statistics for modality, encoder in made.items()}
-    return replace(config, encoders=encoders, statistics=statistics, settings=image_settings(made))
+    normalization = {modality: preprocessor.normalization for modality, preprocessor in made.items()}
+    return replace(config, preprocessors=preprocessors, normalization=normalization, settings=image_settings(made))
 
 
 def _with_events(config: MLESAMConfig, event: EventParameters) -> MLESAMConfig:
@@ -140,30 +140,30 @@ def _with_events(config: MLESAMConfig, event: EventParameters) -> MLESAMConfig:
         return config
     settings = dict(config.settings.get(EVENT, {}))
     given = {
-        "event.representation": (event.representation, AUTO, config.encoders.get(EVENT)),
+        "event.representation": (event.representation, AUTO, config.preprocessors.get(EVENT)),
         "event.window": (event.window, 0.0, settings.get("window")),
     }
     for name, (value, unset, own) in given.items():
         if unset != value != own and own is not None:
             raise ConfigError(f"{name} is {value}, but the recipe's model has {own}.", f"Take {name} out of one.")
-    encoders = dict(config.encoders)
+    preprocessors = dict(config.preprocessors)
     if event.representation != AUTO:
-        encoders[EVENT] = event.representation
+        preprocessors[EVENT] = event.representation
     if event.window:
         settings["window"] = event.window
-    return replace(config, encoders=encoders, settings={**config.settings, EVENT: settings})
+    return replace(config, preprocessors=preprocessors, settings={**config.settings, EVENT: settings})
 
 
 def _published_config(recipe: Recipe, published: DataSplits) -> MLESAMConfig:
     data, dataset = recipe.data, published.train
     assert isinstance(data, PublishedData)
-    for key in ("label_space", "encoders", "statistics", "settings"):
+    for key in ("label_space", "preprocessors", "normalization", "settings"):
         if key in recipe.model:
             raise ConfigError(f"model has {key}; with {data.kind} the data set decides.", f"Take {key} out of model.")
     return replace(
         MLESAMConfig.from_dict({**recipe.model, "modalities": dataset.modalities}),
-        label_space=dataset.space, encoders=dict(dataset.encoders), statistics=dict(dataset.statistics),
-        settings=image_settings(make_preprocessors(dataset.encoders)),
+        label_space=dataset.space, preprocessors=dict(dataset.preprocessors), normalization=dict(dataset.normalization),
+        settings=image_settings(make_preprocessors(dataset.preprocessors)),
     )  # fmt: skip
 
 

@@ -185,11 +185,11 @@ def run(
 
 def run_origin(stage: Stage, dataset: LabeledDataset) -> dict[str, str]:
     """Inputs of a run besides its recipe, identified by file content instead of path: name → value."""
-    encoding = {m: [dataset.encoders.get(m), dataset.statistics.get(m)] for m in dataset.modalities}
+    encoding = {m: [dataset.preprocessors.get(m), dataset.normalization.get(m)] for m in dataset.modalities}
     return {
         "data set": dataset.fingerprint,
         "label space": f"{dataset.space.name} ({', '.join(dataset.space.names)})",
-        "encoders": json.dumps(encoding),
+        "preprocessors": json.dumps(encoding),
         **stage.origin,
     }
 

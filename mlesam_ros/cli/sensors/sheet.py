@@ -55,12 +55,12 @@ def encoding_sheets(scene: Scene) -> dict[str, Picture]:
 
 
 def _encoded(scene: Scene, modality: Modality, name: str, size: tuple[int, int]) -> Picture:
-    encoder = make_preprocessors({modality: name})[modality]
+    preprocessor = make_preprocessors({modality: name})[modality]
     try:
-        image = encoder(scene.frames.frames[modality], scene.rig, size, Context(scene.frames)).transpose(1, 2, 0)
+        image = preprocessor(scene.frames.frames[modality], scene.rig, size, Context(scene.frames)).transpose(1, 2, 0)
     except MlesamError as error:
         return _caption(str(error), size[1], 0.5)
-    mean, std = np.array(encoder.statistics[0]), np.array(encoder.statistics[1])
+    mean, std = np.array(preprocessor.normalization[0]), np.array(preprocessor.normalization[1])
     said = (image != 0).any(axis=2)
     values = image * std + mean
     low, high = np.percentile(values[said], (0.5, 99.5), axis=0) if said.any() else (mean, mean + 1)

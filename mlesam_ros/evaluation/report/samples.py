@@ -78,15 +78,15 @@ class SampleCollector(MaskListener):
         moments: samples in the order of time, at most `MOST`.
     """
 
-    def __init__(self, space: LabelSpace, statistics: Mapping[Modality, Statistics] | None = None) -> None:
+    def __init__(self, space: LabelSpace, normalization: Mapping[Modality, Statistics] | None = None) -> None:
         """Start without samples.
 
         Args:
             space: names and colors.
-            statistics: modality → mean and standard deviation of its normalization; only the camera's is undone, to
+            normalization: modality → mean and standard deviation of its normalization; only the camera's is undone, to
                 show its original colors.
         """
-        self._space, self._statistics = space, dict(statistics or {})
+        self._space, self._normalization = space, dict(normalization or {})
         self._stride = 1
         self.moments: list[ReportSample] = []
 
@@ -122,28 +122,28 @@ class SampleCollector(MaskListener):
         return ReportSample(made.trace, seen, layers, inputs, _cloud(made, self._space), size, labels, classes)
 
     def _known(self, modality: Modality) -> Statistics | None:
-        return self._statistics.get(modality) if modality == CAMERA else None
+        return self._normalization.get(modality) if modality == CAMERA else None
 
 
-def visible(image: npt.NDArray[np.float32], statistics: Statistics | None = None) -> Rgb:
+def visible(image: npt.NDArray[np.float32], normalization: Statistics | None = None) -> Rgb:
     """Convert an expert's input image to RGB for display.
 
     Args:
         image: (3, h, w) float32, exactly 0 where the sensor has no data.
-        statistics: mean and standard deviation to undo, for a result in 0 … 1; None stretches each channel from its 1st
-            to its 99th percentile, and applies a color map to an image of three equal channels.
+        normalization: mean and standard deviation to undo, for a result in 0 … 1; None stretches each channel from its
+            1st to its 99th percentile, and applies a color map to an image of three equal channels.
 
     Returns:
         (h, w, 3) uint8 RGB, black where the sensor has no data.
     """
     silent = np.asarray(~image.any(0))
-    if statistics is not None:
-        mean, deviation = (np.array(s, np.float32)[:, None, None] for s in statistics)
+    if normalization is not None:
+        mean, deviation = (np.array(s, np.float32)[:, None, None] for s in normalization)
         shown = image * deviation + mean
     else:
         shown = np.stack([_stretched(channel, ~silent) for channel in image])
     pixels = np.ascontiguousarray((shown.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0))
-    if statistics is None and np.array_equal(image[0], image[1]) and np.array_equal(image[0], image[2]):
+    if normalization is None and np.array_equal(image[0], image[1]) and np.array_equal(image[0], image[2]):
         pixels = _rgb(cv2.applyColorMap(pixels[:, :, 0], cv2.COLORMAP_TURBO))
     pixels[silent] = 0
     return pixels

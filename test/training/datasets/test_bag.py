@@ -48,7 +48,7 @@ def dataset(options):
 
 
 def test_rows_are_the_labeled_sets(dataset, street):
-    assert len(dataset) == 6 and dataset.modalities == MODALITIES and dataset.encoders == DEFAULT_PREPROCESSORS
+    assert len(dataset) == 6 and dataset.modalities == MODALITIES and dataset.preprocessors == DEFAULT_PREPROCESSORS
     assert dataset.names[2] == f"drive/{street.moment(2).stamp}"
     assert dataset.conditions[0] == {"bag": "drive"} and dataset.space.name == "deliver"
 
@@ -125,7 +125,7 @@ def bag_recipe(tmp_path, street, **data):
 def test_bags_are_trained_on_and_measured(tmp_path, street):
     result = train(bag_recipe(tmp_path, street), tmp_path / "out")
     described = describe_checkpoint(result.weights)
-    assert described["config"]["image_size"] == 96 and described["config"]["encoders"] == DEFAULT_PREPROCESSORS
+    assert described["config"]["image_size"] == 96 and described["config"]["preprocessors"] == DEFAULT_PREPROCESSORS
     assert described["config"]["settings"] == image_settings(make_preprocessors(DEFAULT_PREPROCESSORS))
     assert described["config"]["settings"]["event"]["window"] == 0.03
     assert described["metrics"]["data"] == "held-out bags" and len(result.scores) == 15
@@ -187,7 +187,7 @@ def test_a_folder_without_a_single_row_is_made_again_for_anything_else(options, 
     other = prepare_bags(replace(own, modalities=(CAMERA, DEPTH)))
     assert other.modalities == (CAMERA, DEPTH) and len(other) == 6 and other.images[CAMERA][5].any()
     assert not (tmp_path / "arrays" / "lidar.npy").exists()
-    with pytest.raises(DatasetError, match="another encoders"):
+    with pytest.raises(DatasetError, match="other preprocessors"):
         prepare_bags(own)
 
 

@@ -64,17 +64,17 @@ def test_a_row_is_what_the_live_encoders_make_of_the_moment(val):
     images, labels = val.sample(3, MODALITIES)
     assert np.array_equal(labels, moment.labels)
     frame_set = FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))
-    expected = encode(frame_set, world.rig, SIZE, make_preprocessors(val.encoders))
+    expected = encode(frame_set, world.rig, SIZE, make_preprocessors(val.preprocessors))
     for modality in MODALITIES:
         assert np.allclose(images[modality], expected[modality], atol=1e-6)
     assert set(np.unique(images[EVENT])) == {0, 1}, "events are drawn, not counted"
 
 
 def test_readings_are_normalized_as_their_live_encoders_are(val):
-    assert val.encoders == {CAMERA: "rgb", DEPTH: "hha", EVENT: "event_polarity", LIDAR: "deliver_lidar"}
-    for modality, name in val.encoders.items():
+    assert val.preprocessors == {CAMERA: "rgb", DEPTH: "hha", EVENT: "event_polarity", LIDAR: "deliver_lidar"}
+    for modality, name in val.preprocessors.items():
         assert PREPROCESSORS[name].modality == modality
-        assert val.statistics[modality] == PREPROCESSORS[name].statistics
+        assert val.normalization[modality] == PREPROCESSORS[name].normalization
 
 
 def test_events_of_low_resolution_are_enlarged_by_nearest_neighbor(val, written):

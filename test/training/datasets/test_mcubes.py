@@ -29,7 +29,7 @@ def test_channels_are_the_published_ones(root):
     infrared = cv2.imread(str(root / "NIR_warped" / f"{NAME}.png"), cv2.IMREAD_UNCHANGED)[:, 192:]
     assert np.allclose(images[NIR], infrared / 255)
     colors = cv2.imread(str(root / "polL_color" / f"{NAME}.png"), cv2.IMREAD_UNCHANGED)[:, 192:, ::-1]
-    mean, std = (np.array(s) for s in dataset.statistics[CAMERA])
+    mean, std = (np.array(s) for s in dataset.normalization[CAMERA])
     assert np.allclose(images[CAMERA].transpose(1, 2, 0), (colors / 65535 - mean) / std, atol=1e-5)
     assert labels.shape == (64, 96) and np.all(labels[0] == 255) and labels[1:].max() < 20
 
@@ -37,7 +37,7 @@ def test_channels_are_the_published_ones(root):
 def test_rows_follow_the_list(root):
     (root / "list_folder" / "test.txt").write_text(f"{NAME} more words\n\n")
     dataset = MCubeS(root, "test", [CAMERA])
-    assert dataset.names == [NAME] and dataset.encoders == {CAMERA: "rgb"}
+    assert dataset.names == [NAME] and dataset.preprocessors == {CAMERA: "rgb"}
     assert dataset.survey().sum() == 63 * 96
 
 

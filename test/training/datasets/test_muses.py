@@ -1,4 +1,4 @@
-"""MUSES: raw files through the live encoders, the SDK's projections in the same units, the any-modal papers' quirks."""
+"""MUSES: raw files through live preprocessors, the SDK's projections in their units, the rules of any-modal papers."""
 
 import json
 import shutil
@@ -59,7 +59,7 @@ def project_as_the_sdk(root, folder=INSIDE, suffix=".npz"):
 def test_rows_and_conditions(raw):
     assert raw.names == ["train/clear/day/" + NAME, "train/fog/night/" + NAME]
     assert raw.conditions == [{"weather": "clear", "time": "day"}, {"weather": "fog", "time": "night"}]
-    assert raw.encoders == {m: DEFAULT_PREPROCESSORS[m] for m in (CAMERA, EVENT, LIDAR)}
+    assert raw.preprocessors == {m: DEFAULT_PREPROCESSORS[m] for m in (CAMERA, EVENT, LIDAR)}
     assert raw.sparse == {EVENT, LIDAR}
 
 
@@ -104,7 +104,7 @@ def test_projected_lidar_has_the_units_of_the_raw_one(copy, raw):
     dataset = Muses(copy, "train", [LIDAR], weather="clear")
     assert dataset.entries[0].files[LIDAR].suffix == ".npz", "what is projected is preferred"
     values = dataset.sample(0, [LIDAR])[0][LIDAR]
-    mean, std = (np.array(s)[:, None, None] for s in dataset.statistics[LIDAR])
+    mean, std = (np.array(s)[:, None, None] for s in dataset.normalization[LIDAR])
     seen = picture.any(2)
     assert np.allclose((values * std + mean)[:, seen], picture[seen].T, atol=1e-3)
     assert not values[:, ~seen].any()
@@ -118,7 +118,7 @@ def test_projected_lidar_has_the_units_of_the_raw_one(copy, raw):
 def test_sixteen_bit_pictures_hold_the_same_values(copy):
     picture = project_as_the_sdk(copy, suffix=".png")
     values = Muses(copy, "train", [LIDAR], weather="clear", source="projected").sample(0, [LIDAR])[0][LIDAR]
-    mean, std = (np.array(s)[:, None, None] for s in Muses(copy, "train", [LIDAR]).statistics[LIDAR])
+    mean, std = (np.array(s)[:, None, None] for s in Muses(copy, "train", [LIDAR]).normalization[LIDAR])
     seen = picture.any(2)
     assert np.allclose((values * std + mean)[:, seen], picture[seen].T, atol=1 / 150 + 1e-3)
     assert not values[:, ~seen].any(), "code 15000 is nothing"
@@ -165,7 +165,7 @@ def test_anyseg_squashes_leaves_numbers_as_they_are_and_scores_the_unlabeled_as_
     assert all(image.shape == (1, 3, 1024, 1024) for image in images.values())
     assert torch.all(images[LIDAR] == 7) and torch.all(images[EVENT] == 200)
     assert images[CAMERA].max() > 200, "0 to 255"
-    assert not any_modal.encoders, "no live encoder reads like that"
+    assert not any_modal.preprocessors, "no live encoder reads like that"
 
 
 def test_the_official_protocol_does_none_of_that(raw):

@@ -65,7 +65,7 @@ def test_the_shipped_recipe_is_the_papers_model_and_the_groups_training(name):
 def test_image_size_is_the_long_side_in_training_evaluation_and_node(name, pictures, read):
     """Kind: a rule written twice. The sizes are those that the group's recipes give, worked out by hand."""
     recipe = load_recipe(resource_path(f"config/training/{name}.yaml"))
-    dataset = SimpleNamespace(sparse=frozenset(), blanks={}, statistics={}, square=DATASETS[name].square)
+    dataset = SimpleNamespace(sparse=frozenset(), blanks={}, normalization={}, square=DATASETS[name].square)
     labels = torch.zeros(1, *pictures, dtype=torch.uint8)
     size = recipe.model["image_size"]
     assert ResizeForEval(dataset, size)({}, labels)[1].shape[1:] == read
@@ -91,7 +91,7 @@ def test_one_command_from_files_to_weights(name, roots, tmp_path):
     config = load_checkpoint(weights, BACKBONE).config
     space = MLESAMConfig.from_dict({"label_space": name}).label_space
     assert config.modalities == RUNS[name] and config.label_space == space and config.image_size == 64
-    assert set(config.statistics) == set(RUNS[name]) and config.encoders[CAMERA] == "rgb"
+    assert set(config.normalization) == set(RUNS[name]) and config.preprocessors[CAMERA] == "rgb"
     content = json.loads((tmp_path / "o" / "evaluation.json").read_text())
     assert len(content["subsets"]) == 2 ** len(RUNS[name]) - 1 and content["label_space"] == name
     kinds = {"deliver": {"weather", "fault"}, "muses": {"weather", "time"}, "mcubes": set()}[name]

@@ -27,7 +27,7 @@ from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Modality
 from mlesam_training.datasets.image_files import picture_size, read_picture, require_folder, three_channels, unit_scaled
 from mlesam_training.datasets.labelled_dataset import LABELS, FileDataset, Image, Labels, SampleFiles, published
 
-_ENCODERS = {DEPTH: HHA.name, EVENT: EventPolarity.name, LIDAR: DeliverLidar.name}
+_PREPROCESSORS = {DEPTH: HHA.name, EVENT: EventPolarity.name, LIDAR: DeliverLidar.name}
 _BRIGHTER, _DARKER = EventPolarity.brighter, EventPolarity.darker
 
 
@@ -61,8 +61,8 @@ class Deliver(FileDataset):
         _one_of("fault", fault, (None, *FAULTS))
         for modality in modalities:
             _one_of("modality of DELIVER", modality, MODALITIES)
-        rgb = published(RGB.statistics, RGB.name)
-        readings = {m: rgb if m == CAMERA else published(encoder=_ENCODERS.get(m)) for m in modalities}
+        rgb = published(RGB.normalization, RGB.name)
+        readings = {m: rgb if m == CAMERA else published(preprocessor=_PREPROCESSORS.get(m)) for m in modalities}
         super().__init__(load_label_space("deliver"), readings, _entries(root, split, modalities, weather, fault))
 
     def images(self, entry: SampleFiles, modalities: Sequence[Modality]) -> dict[Modality, Image]:

@@ -48,7 +48,7 @@ class EncodedDataset:
         manifest: content of `manifest.json`.
         images: modality → (N, 3, H, W) float16, memory-mapped.
         labels: (N, H, W) uint8.
-        space, modalities, encoders, statistics, blanks, sparse, square, names, conditions, fingerprint: see
+        space, modalities, preprocessors, normalization, blanks, sparse, square, names, conditions, fingerprint: see
             `LabeledDataset`.
         warnings: warnings of the encoding, one sentence each.
     """
@@ -62,11 +62,11 @@ class EncodedDataset:
         self._folder = folder
         try:
             self.manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-            self.encoders: dict[Modality, str] = self.manifest["encoders"]
-            self.statistics: dict[Modality, Normalization] = {
-                m: (tuple(mean), tuple(std)) for m, (mean, std) in self.manifest["statistics"].items()
+            self.preprocessors: dict[Modality, str] = self.manifest["preprocessors"]
+            self.normalization: dict[Modality, Normalization] = {
+                m: (tuple(mean), tuple(std)) for m, (mean, std) in self.manifest["normalization"].items()
             }
-            self.images = {name: np.load(folder / f"{name}.npy", "r") for name in self.encoders}
+            self.images = {name: np.load(folder / f"{name}.npy", "r") for name in self.preprocessors}
             self.labels, done = np.load(folder / _LABELS, "r"), np.load(folder / _DONE)
             self.conditions: Sequence[Mapping[str, str]] = json.loads((folder / _CONDITIONS).read_text("utf-8"))
             space = self.manifest.get("space", "deliver")
@@ -83,8 +83,8 @@ class EncodedDataset:
         self.fingerprint = hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
         self.names: Sequence[str] = self.manifest.get("rows", [f"{folder.name}/{row:06d}" for row in range(len(done))])
         self.warnings: Sequence[str] = self.manifest.get("warnings", [])
-        self.modalities, self.square = tuple(self.encoders), False
-        black = tuple(-m / s for m, s in zip(*self.statistics.get(CAMERA, ((0.0,) * 3, (1.0,) * 3)), strict=True))
+        self.modalities, self.square = tuple(self.preprocessors), False
+        black = tuple(-m / s for m, s in zip(*self.normalization.get(CAMERA, ((0.0,) * 3, (1.0,) * 3)), strict=True))
         self.blanks: dict[Modality, Blank] = {
             m: (black[0], black[1], black[2]) if m == CAMERA else (0.0, 0.0, 0.0) for m in self.modalities
         }
@@ -113,9 +113,9 @@ class EncodedDataset:
         return counts[:classes]
 
 
-def statistics_of(encoders: Mapping[Modality, Preprocessor]) -> dict[Modality, list[list[float]]]:
+def normalization_of(preprocessors: Mapping[Modality, Preprocessor]) -> dict[Modality, list[list[float]]]:
     """Modality → mean and standard deviation of the images of a preprocessor, as JSON types."""
-    return {name: [list(part) for part in encoder.statistics] for name, encoder in encoders.items()}
+    return {name: [list(part) for part in preprocessor.normalization] for name, preprocessor in preprocessors.items()}
 
 
 def find_made(folder: Path, wanted: Mapping[str, Any]) -> npt.NDArray[np.bool_] | None:
@@ -143,7 +143,9 @@ def find_made(folder: Path, wanted: Mapping[str, Any]) -> npt.NDArray[np.bool_] 
     if other and len(done) and not done.any():  # allocated, but never filled
         return None
     if other == ["fingerprint"]:
-        raise DatasetError(f"the street, or what the encoders make of it, has changed since {folder} was made.", _AGAIN)
+        raise DatasetError(
+            f"the street, or what the preprocessors make of it, has changed since {folder} was made.", _AGAIN
+        )
     if other:
         raise DatasetError(f"{folder} was made with another {' and '.join(other)}.", _AGAIN)
     return done
@@ -167,7 +169,7 @@ def allocate(
 
     Args:
         folder: created if missing; arrays of an earlier manifest, which have no written row, are removed.
-        manifest: manifest of the rows, with `encoders` and `statistics`.
+        manifest: manifest of the rows, with `preprocessors` and `normalization`.
         conditions: conditions of each row.
         size: (height, width) of images and labels.
 
@@ -179,14 +181,14 @@ def allocate(
     """
     count = len(conditions)
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
-        f"{name}.npy": ((count, 3, *size), np.float16) for name in manifest["encoders"]
+        f"{name}.npy": ((count, 3, *size), np.float16) for name in manifest["preprocessors"]
     }
     shapes[_LABELS] = (count, *size), np.uint8
     room = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in shapes.values())
     made = [folder / name for name in (*shapes, _DONE, _CONDITIONS)]
     try:
         if (manifest_file := folder / _MANIFEST).exists():
-            begun = json.loads(manifest_file.read_text(encoding="utf-8")).get("encoders", ())
+            begun = json.loads(manifest_file.read_text(encoding="utf-8")).get("preprocessors", ())
             for path in (manifest_file, *(folder / f"{name}.npy" for name in begun)):  # the manifest first
                 path.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ from mlesam_training.datasets.encoded_dataset import (
     Writer,
     allocate,
     find_made,
-    statistics_of,
+    normalization_of,
 )
 from mlesam_training.datasets.labelled_dataset import Image, Labels, Progress
 
@@ -59,7 +59,7 @@ class BagOptions:
         size: (height, width) of the encoded images and labels.
         space: name or file of the label space.
         modalities: modalities of every row; frame sets that lack one are left out.
-        encoders: modality → preprocessor; defaults apply to missing ones.
+        preprocessors: modality → preprocessor; defaults apply to missing ones.
         settings: image settings per modality; defaults apply to missing ones.
         truth: topic of the labels, if it does not follow from the topic names of the bag.
         parameters: sensor parameters, as of the node.
@@ -70,7 +70,7 @@ class BagOptions:
     size: tuple[int, int]
     space: str = "deliver"
     modalities: tuple[Modality, ...] = MODALITIES
-    encoders: Mapping[Modality, str] = field(default_factory=dict)
+    preprocessors: Mapping[Modality, str] = field(default_factory=dict)
     truth: str | None = None
     parameters: NodeParameters = field(default_factory=NodeParameters)
     settings: Settings = field(default_factory=dict)
@@ -81,15 +81,15 @@ class BagOptions:
         return {
             "bags": list(self.bags), "content": {bag: _content(Path(bag)) for bag in self.bags},
             "size": list(self.size), "space": load_label_space(self.space).to_dict(), "labels": LABEL_SAMPLING,
-            "encoders": {m: encoder.name for m, encoder in made.items()}, "statistics": statistics_of(made),
+            "preprocessors": {m: p.name for m, p in made.items()}, "normalization": normalization_of(made),
             "truth": self.truth, "parameters": self._parameters(),
             "settings": image_settings(made),
         }  # fmt: skip
 
     def made(self) -> dict[Modality, Preprocessor]:
         """Modality → preprocessor, in the order of `modalities`."""
-        encoders = {m: self.encoders.get(m, DEFAULT_PREPROCESSORS[m]) for m in self.modalities}
-        return make_preprocessors(encoders, self.settings, preprocessing(self.parameters))
+        preprocessors = {m: self.preprocessors.get(m, DEFAULT_PREPROCESSORS[m]) for m in self.modalities}
+        return make_preprocessors(preprocessors, self.settings, preprocessing(self.parameters))
 
     def _parameters(self) -> dict[str, Any]:
         """Parameters that affect encoded images: topics only if set explicitly, the calibration file by its SHA-256."""
@@ -137,12 +137,12 @@ def _encode(options: BagOptions, manifest: dict[str, Any], folder: Path, report:
         conditions = [{"bag": Path(bag).name} for bag, _ in rows]
         made = {**manifest, "rows": names, "warnings": list(warnings)}
         done = allocate(folder, made, conditions, options.size)
-    writer, encoders = Writer(folder, options.modalities), options.made()
+    writer, preprocessors = Writer(folder, options.modalities), options.made()
     row = 0
     for bag in options.bags:
         for frame_set, labels, rig in _labeled(bag, options, space, {}):
             if not done[row]:
-                images: dict[Modality, Image] = encode(frame_set, rig, options.size, encoders)
+                images: dict[Modality, Image] = encode(frame_set, rig, options.size, preprocessors)
                 writer.put(row, images, labels)
             row += 1
             if report:

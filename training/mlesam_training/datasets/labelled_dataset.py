@@ -42,11 +42,11 @@ class LabeledDataset(Protocol):
         """Modalities of every row."""
 
     @property
-    def encoders(self) -> Mapping[Modality, str]:
+    def preprocessors(self) -> Mapping[Modality, str]:
         """Modality → equivalent preprocessor of a live sensor. Modalities without one are missing."""
 
     @property
-    def statistics(self) -> Mapping[Modality, Normalization]:
+    def normalization(self) -> Mapping[Modality, Normalization]:
         """Modality → mean and standard deviation of the normalization."""
 
     @property
@@ -88,27 +88,29 @@ class ModalityFormat:
     """Format of the images of one modality.
 
     Attributes:
-        statistics: mean and standard deviation per channel, in the units of the values.
-        encoder: equivalent live preprocessor; None if there is none.
+        normalization: mean and standard deviation per channel, in the units of the values.
+        preprocessor: equivalent live preprocessor; None if there is none.
         sparse: whether pixels are sparse measurements.
         blank: normalized value per channel of an empty pixel.
     """
 
-    statistics: Normalization
-    encoder: str | None = None
+    normalization: Normalization
+    preprocessor: str | None = None
     sparse: bool = False
     blank: Blank = (0.0, 0.0, 0.0)
 
     def normalized(self, values: npt.NDArray[np.generic]) -> Image:
         """Normalize (H, W, 3) values to a (3, H, W) float32 image."""
-        mean, std = (np.array(s, np.float32)[:, None, None] for s in self.statistics)
+        mean, std = (np.array(s, np.float32)[:, None, None] for s in self.normalization)
         return np.ascontiguousarray((values.transpose(2, 0, 1).astype(np.float32) - mean) / std)
 
 
-def published(statistics: Normalization = ((0.0,) * 3, (1.0,) * 3), encoder: str | None = None) -> ModalityFormat:
+def published(
+    normalization: Normalization = ((0.0,) * 3, (1.0,) * 3), preprocessor: str | None = None
+) -> ModalityFormat:
     """Format of an image scaled to 0 … 1 and normalized, as in the published loaders; padding is black."""
-    blank = tuple(-m / s for m, s in zip(*statistics, strict=True))
-    return ModalityFormat(statistics, encoder, blank=(blank[0], blank[1], blank[2]))
+    blank = tuple(-m / s for m, s in zip(*normalization, strict=True))
+    return ModalityFormat(normalization, preprocessor, blank=(blank[0], blank[1], blank[2]))
 
 
 @dataclass(frozen=True)
@@ -155,8 +157,8 @@ class FileDataset(ABC):
         """
         self.space, self.readings, self.entries, self.workers = space, dict(readings), tuple(entries), workers
         self.modalities = tuple(readings)
-        self.encoders = {m: r.encoder for m, r in readings.items() if r.encoder}
-        self.statistics = {m: r.statistics for m, r in readings.items()}
+        self.preprocessors = {m: r.preprocessor for m, r in readings.items() if r.preprocessor}
+        self.normalization = {m: r.normalization for m, r in readings.items()}
         self.blanks = {m: r.blank for m, r in readings.items()}
         self.sparse = frozenset(m for m, r in readings.items() if r.sparse)
         self.names = [entry.name for entry in self.entries]

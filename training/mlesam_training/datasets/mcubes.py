@@ -57,7 +57,7 @@ class MCubeS(FileDataset):
         for what, value, accepted in (("split", split, SPLITS), *(("modality", m, MODALITIES) for m in modalities)):
             if value not in accepted:
                 raise ConfigError(f"{what} {value!r} is not known in MCubeS; accepted are {', '.join(accepted)}.")
-        rgb = published(RGB.statistics, RGB.name)
+        rgb = published(RGB.normalization, RGB.name)
         readings = {m: rgb if m == CAMERA else published() for m in modalities}
         wanted = [*modalities, *([_COSINE] if AOLP in modalities else []), LABELS]
         names = listed(Path(root) / "list_folder" / f"{split}.txt")

@@ -120,7 +120,7 @@ class RawMuses:
             CalibrationError: the file is not JSON, a key is missing, or a value is invalid.
         """
         self.rig = _rig(calibration)
-        self._encoders = make_preprocessors({m: DEFAULT_PREPROCESSORS[m] for m in _FRAMES})
+        self._preprocessors = make_preprocessors({m: DEFAULT_PREPROCESSORS[m] for m in _FRAMES})
 
     def images(self, files: Mapping[Modality, Path]) -> dict[Modality, Image]:
         """Encode the raw files of one sample: modality → (3, 1080, 1920) float32.
@@ -130,7 +130,7 @@ class RawMuses:
         """
         frames = {m: _FRAME[m](path) for m, path in files.items()}
         frame_set = FrameSet(0, next(iter(frames)), frames, dict.fromkeys(frames, 0))
-        return encode(frame_set, self.rig, CAMERA_SIZE, {m: self._encoders[m] for m in frames})
+        return encode(frame_set, self.rig, CAMERA_SIZE, {m: self._preprocessors[m] for m in frames})
 
 
 def read_cloud(path: Path) -> SensorFrame:
@@ -210,9 +210,9 @@ _RAW_SUFFIX = {LIDAR: ".bin", EVENT: ".h5"}
 _PROJECTED_SUFFIXES = (".npz", ".npy", ".png")
 # Statistics of the projected radar from CAFuser: github.com/timbroed/CAFuser.
 _READINGS = {
-    CAMERA: published(RGB.statistics, RGB.name),
-    LIDAR: ModalityFormat(RangeIntensityHeight.statistics, RangeIntensityHeight.name, sparse=True),
-    EVENT: ModalityFormat(EventCounts.statistics, EventCounts.name, sparse=True),
+    CAMERA: published(RGB.normalization, RGB.name),
+    LIDAR: ModalityFormat(RangeIntensityHeight.normalization, RangeIntensityHeight.name, sparse=True),
+    EVENT: ModalityFormat(EventCounts.normalization, EventCounts.name, sparse=True),
     RADAR: ModalityFormat(((4.004, 9.343, 0.0), (14.607, 19.294, 1.0)), sparse=True),
 }
 _UNSCALED = ModalityFormat(((0.0,) * 3, (1.0,) * 3))
