@@ -18,10 +18,9 @@ from mlesam_ros.geometry.camera import FITS
 from mlesam_ros.geometry.rig import Rig, load_rig
 from mlesam_ros.messages import MESSAGE_TYPES, FrameReader
 from mlesam_ros.parameter_file import NODE, ParameterSpec, read_node_parameters
-from mlesam_ros.preprocessing.point_cloud import UNITS
+from mlesam_ros.preprocessing.base import DEPTH_UNITS, INTENSITY_SCALES, WINDOWS, Preprocessing
+from mlesam_ros.preprocessing.point_cloud import GATHER_AUTO, TIME_UNITS
 from mlesam_ros.preprocessing.preprocessors import PREPROCESSORS
-from mlesam_ros.preprocessing.settings import DEPTH_UNITS, INTENSITY_SCALES, WINDOWS, Preprocessing
-from mlesam_ros.preprocessing.sweep_gatherer import GATHER_AUTO
 from mlesam_ros.sync import SyncConfig
 from mlesam_ros.types import AUTO, CAMERA, EVENT, MODALITIES, Modality
 
@@ -152,7 +151,7 @@ class LidarParameters(SensorParameters):
     time_unit: str = parameter(
         AUTO,
         "Unit of its points' times; auto takes the one that makes a sweep around the stamp.",
-        choices=(AUTO, *UNITS),
+        choices=(AUTO, *TIME_UNITS),
     )
     gather: float = parameter(
         GATHER_AUTO,

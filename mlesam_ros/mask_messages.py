@@ -16,13 +16,13 @@ from mlesam_ros.bags.serialization import Fields, header, pixels, point_cloud
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.preprocessing.images import to_rgb
-from mlesam_ros.preprocessing.settings import Found
 from mlesam_ros.sync import COUNTERS, USED
 from mlesam_ros.types import (
     CAMERA,
     LIDAR,
     NANOSECONDS,
     CompressedImage,
+    DetectedProperty,
     FrameSet,
     Modality,
     PointCloud,
@@ -157,7 +157,7 @@ def status(
     mask: MaskReport,
     topics: Mapping[Modality, str],
     counters: Mapping[Modality, Mapping[str, int]],
-    found: Mapping[Modality, Mapping[str, Found]] = MappingProxyType({}),
+    found: Mapping[Modality, Mapping[str, DetectedProperty]] = MappingProxyType({}),
 ) -> Fields:
     """Fields of an mlesam_ros/Status message.
 
@@ -177,7 +177,7 @@ def status(
 
 
 def _sensor(
-    mask: MaskReport, modality: Modality, topic: str, counts: Mapping[str, int], found: Mapping[str, Found]
+    mask: MaskReport, modality: Modality, topic: str, counts: Mapping[str, int], found: Mapping[str, DetectedProperty]
 ) -> dict[str, Any]:
     used = modality in mask.segmentation.used
     levels = mask.segmentation.weights.items() if used else ()
@@ -190,7 +190,7 @@ def _sensor(
         "weights": [
             {"level": level, "weight": float(weight[modality])} for level, weight in levels if modality in weight
         ],
-        "data": "; ".join(f"{name.replace('_', ' ')}: {fact.words}" for name, fact in found.items()),
+        "data": "; ".join(f"{name.replace('_', ' ')}: {fact.text}" for name, fact in found.items()),
         "used_total": counts.get(USED, 0),
         **{name: counts.get(name, 0) for name in COUNTERS if name != USED},
     }

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from mlesam_ros.errors import ConfigError, Problem
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transforms import Transform
+from mlesam_ros.preprocessing.base import DEFAULTS, EVENT_WINDOW, Preprocessing
 from mlesam_ros.preprocessing.event_codecs import read_event_array
 from mlesam_ros.preprocessing.event_stream import EventWindower
 from mlesam_ros.preprocessing.images import (
@@ -26,9 +27,7 @@ from mlesam_ros.preprocessing.images import (
     find_significant_bits,
     image_view,
 )
-from mlesam_ros.preprocessing.point_cloud import IntensityFinder, cloud_from_fields
-from mlesam_ros.preprocessing.settings import DEFAULTS, EVENT_WINDOW, Found, Preprocessing
-from mlesam_ros.preprocessing.sweep_gatherer import SweepGatherer
+from mlesam_ros.preprocessing.point_cloud import IntensityFinder, SweepGatherer, cloud_from_fields
 from mlesam_ros.types import (
     CAMERA,
     DEPTH,
@@ -36,6 +35,7 @@ from mlesam_ros.types import (
     LIDAR,
     NANOSECONDS,
     CompressedImage,
+    DetectedProperty,
     EventWindow,
     Modality,
     PointCloud,
@@ -113,12 +113,14 @@ class FrameReader:
         return self._stream.counters if self.type_name == _PACKET or self.type_name in RAW_TYPES else {}
 
     @property
-    def found(self) -> dict[str, Found]:
+    def found(self) -> dict[str, DetectedProperty]:
         """Properties of the data detected so far: `intensity` of a LiDAR, `significant_bits` of a 16-bit camera."""
         found = {"intensity": self._intensity.found} if self._intensity.found else {}
         if self._bits:
             how = "as set" if self._bits_given else "by the largest sample"
-            found["significant_bits"] = Found(f"{self._bits} of 16, {how}", self._bits == 16 and not self._bits_given)
+            found["significant_bits"] = DetectedProperty(
+                f"{self._bits} of 16, {how}", self._bits == 16 and not self._bits_given
+            )
         return found
 
     def read(self, message: Any) -> SensorFrame:

@@ -25,11 +25,10 @@ from mlesam_ros.model.inference import ALL, DEVICES, CudaGraphCache, InferenceOp
 from mlesam_ros.model.mlesam import MLESAM, Features, check_finite
 from mlesam_ros.model.model_config import MLESAMConfig, network_size
 from mlesam_ros.model.postprocess import Prediction, pack, read, unpack
-from mlesam_ros.preprocessing.base import Preprocessor
-from mlesam_ros.preprocessing.context import Context
+from mlesam_ros.preprocessing.base import DEFAULTS, Preprocessing, Preprocessor
 from mlesam_ros.preprocessing.cuda import AsyncUploader, encode_torch
 from mlesam_ros.preprocessing.preprocessors import encode
-from mlesam_ros.preprocessing.settings import DEFAULTS, Preprocessing
+from mlesam_ros.preprocessing.registration import FrameContext
 from mlesam_ros.resources import resource_path
 from mlesam_ros.types import AUTO, EVENT, FrameSet, Modality, Segmentation
 
@@ -145,7 +144,7 @@ class Pipeline:
         size = self.network_size(rig)
         resolution = (rig.camera.height, rig.camera.width) if enlarge else size
         start = time.perf_counter()
-        context = Context(frame_set)
+        context = FrameContext(frame_set.time, frame_set.frames)
         images = self._encode_available(frame_set, rig, context)
         encoded = time.perf_counter()
         answer = self.infer(images)
@@ -285,7 +284,7 @@ class Pipeline:
         return network_size((rig.camera.height, rig.camera.width), self.config.image_size)
 
     def _encode_available(
-        self, frame_set: FrameSet, rig: Rig, context: Context
+        self, frame_set: FrameSet, rig: Rig, context: FrameContext
     ) -> Mapping[Modality, Image | torch.Tensor]:
         images: dict[Modality, Image | torch.Tensor] = {}
         size, refusals = self.network_size(rig), dict[Modality, Problem]()

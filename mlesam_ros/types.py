@@ -161,6 +161,21 @@ class SensorFrame:
 
 
 @dataclass(frozen=True, slots=True)
+class DetectedProperty:
+    """A property of a topic's data that was detected, since its messages do not declare it.
+
+    Attributes:
+        text: the property in one phrase.
+        usual: whether it is that of most drivers and no parameter is set.
+        absent: whether the data lack it.
+    """
+
+    text: str
+    usual: bool = False
+    absent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class FrameSet:
     """The synchronized frames of one timestamp: at most one per modality, at least one in all.
 

@@ -21,9 +21,9 @@ from mlesam_ros.model.checkpoint import base_sha256, load_base, load_checkpoint,
 from mlesam_ros.model.mlesam import build_mlesam
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.pipeline import PRECISIONS, Pipeline, network_size
+from mlesam_ros.preprocessing.base import Preprocessing
 from mlesam_ros.preprocessing.cuda import encode_torch
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, make_preprocessors
-from mlesam_ros.preprocessing.settings import Preprocessing
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import MODALITIES, FrameSet, RawImage, SensorFrame
 

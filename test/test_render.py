@@ -12,8 +12,7 @@ from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.labels import IGNORE, load_label_space
-from mlesam_ros.preprocessing.point_cloud import cloud_to_camera
-from mlesam_ros.preprocessing.reference import Reference
+from mlesam_ros.preprocessing.registration import FrameContext, cloud_to_camera
 from mlesam_ros.types import PointCloud, Segmentation, SensorFrame
 from mlesam_ros.visualization import POINT, colorize, labeled_cloud, overlay, projected_cloud
 
@@ -193,7 +192,7 @@ def test_points_of_a_moving_robot_take_the_class_of_where_they_are_in_the_mask(t
     """The kind: the same geometry computed twice. 50 ms at 1 rad/s and 8 m/s mislabel more than half of the points."""
     frame, _ = poles_seen(lag, spread)
     mask = pole_mask(turning_rig.camera)
-    context = Reference(MASK)
+    context = FrameContext(MASK)
     cloud_to_camera(frame, turning_rig, context)
     made = Segmentation(MASK, "eye", mask, mask, {}, ("lidar",), placements=context.placements)
     points = labeled_cloud(frame.payload, made, turning_rig, SPACE, frame)
@@ -209,7 +208,7 @@ def test_the_picture_of_the_cloud_shows_it_where_the_mask_saw_it(turning_rig):
     frame, pole = poles_seen(0.05)
     points = frame.payload.points[pole]
     frame = replace(frame, payload=PointCloud(points))
-    context = Reference(MASK)
+    context = FrameContext(MASK)
     cloud_to_camera(frame, turning_rig, context)
     expected = cv2.dilate(pole_mask(turning_rig.camera), np.ones((1, 5))) == 4  # points are drawn 3 pixels wide
     mounting = turning_rig.extrinsic("lidar", frame.time)

@@ -17,12 +17,12 @@ from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.projection import project
 from mlesam_ros.geometry.rig import Rig, sensor_motion
 from mlesam_ros.preprocessing.base import Image, Preprocessor
-from mlesam_ros.preprocessing.context import Context
 from mlesam_ros.preprocessing.event_stream import EventWindower
 from mlesam_ros.preprocessing.events import count_events
 from mlesam_ros.preprocessing.evt3 import Evt3Decoder, encode_evt3
 from mlesam_ros.preprocessing.images import to_rgb
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, PREPROCESSORS, encode, make_preprocessors
+from mlesam_ros.preprocessing.registration import FrameContext
 from mlesam_ros.types import CAMERA, LIDAR, EventWindow, FrameSet, RawImage, SensorFrame
 
 _PACKET = 1_200
@@ -179,7 +179,7 @@ def _motion(readings: SyntheticFrame, repeats: int) -> Iterator[BenchmarkResult]
 
 
 def _encode(preprocessor: Preprocessor, frame: SensorFrame, rig: Rig, frame_set: FrameSet) -> Image:
-    return preprocessor(frame, rig, _SIZE, Context(frame_set))
+    return preprocessor(frame, rig, _SIZE, FrameContext(frame_set.time, frame_set.frames))
 
 
 def _preprocessors(readings: SyntheticFrame, repeats: int) -> Iterator[BenchmarkResult]:

@@ -19,7 +19,7 @@ from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.messages import FrameReader
 from mlesam_ros.preprocessing.images import parse_depth, to_rgb
 from mlesam_ros.preprocessing.point_cloud import cloud_xyz
-from mlesam_ros.preprocessing.registration import depth_from_cloud, depth_from_picture
+from mlesam_ros.preprocessing.registration import depth_from_cloud, depth_from_image
 from mlesam_ros.sync import SyncConfig
 from mlesam_ros.types import (
     CAMERA,
@@ -230,7 +230,7 @@ def _compare(frame: SensorFrame, sweep: SensorFrame, rig: Rig, looks: ContentSam
     try:
         height, width = rig.camera.height, rig.camera.width
         size = round(height * _COARSE / max(height, width)), round(width * _COARSE / max(height, width))
-        by_camera, by_lidar = depth_from_picture(frame, rig, size), depth_from_cloud(sweep, rig, size, dilation=0)
+        by_camera, by_lidar = depth_from_image(frame, rig, size), depth_from_cloud(sweep, rig, size, dilation=0)
     except MlesamError:
         return
     both = np.isfinite(by_camera) & np.isfinite(by_lidar)
@@ -285,9 +285,9 @@ def content_findings(record: TopicStats) -> Iterator[Finding]:
         yield finding("size_changes", modality, sizes=sizes)
     for name, found in record.found.items():
         if found.absent:
-            yield finding("intensity_missing", modality, words=found.words)
+            yield finding("intensity_missing", modality, words=found.text)
         elif not found.usual:
-            yield finding("data_found", modality, name=name.replace("_", " "), words=found.words)
+            yield finding("data_found", modality, name=name.replace("_", " "), words=found.text)
     if record.usual_pieces > 1:
         yield finding("sweep_pieces", modality, pieces=record.usual_pieces)
     if len(record.frame_ids) > 1:

@@ -87,7 +87,7 @@ def sensor_row(record: TopicStats, rehearsal: Rehearsal | None) -> dict[str, Any
         "longest_gap_s": _longest_gap(record),
         "frame_id": record.frame_id,
         "size": f"{sizes[0][0][1]}x{sizes[0][0][0]}" if sizes else None,
-        **{name: found.words for name, found in record.found.items()},
+        **{name: found.text for name, found in record.found.items()},
     }
     if rehearsal is not None and record.modality in rehearsal.counters:
         unreadable = {record.modality: record.received - len(record.moments)}

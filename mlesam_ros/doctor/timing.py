@@ -17,9 +17,17 @@ from mlesam_ros.errors import Problem, format_error
 from mlesam_ros.evaluation.bag_topics import TopicSource
 from mlesam_ros.findings import Finding
 from mlesam_ros.messages import FrameReader, stamp_ns
-from mlesam_ros.preprocessing.settings import Found
 from mlesam_ros.sync import ForeignClock, SyncConfig, foreign_clock
-from mlesam_ros.types import EVENT, NANOSECONDS, EventWindow, Modality, PointCloud, RawImage, SensorFrame
+from mlesam_ros.types import (
+    EVENT,
+    NANOSECONDS,
+    DetectedProperty,
+    EventWindow,
+    Modality,
+    PointCloud,
+    RawImage,
+    SensorFrame,
+)
 
 Nanoseconds = npt.NDArray[np.int64]
 
@@ -55,7 +63,7 @@ class TopicStats:
         self.frame_ids: Counter[str] = Counter()
         self.sizes: Counter[tuple[int, int]] = Counter()
         self.pieces: Counter[int] = Counter()
-        self.found: dict[str, Found] = {}
+        self.found: dict[str, DetectedProperty] = {}
         self._reader = self.reader()
         self._rows: list[tuple[int, int, int]] = []
 

@@ -17,9 +17,8 @@ from mlesam_ros.evaluation.ground_truth import Truth, labels_of
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.messages import label_image, stamp_ns
-from mlesam_ros.preprocessing.settings import Found
 from mlesam_ros.sync import GLANCE, Account, BoundedCounter, Clocks, ReplayClock, Synchronizer, judge_clocks, ready_sets
-from mlesam_ros.types import NANOSECONDS, FrameSet, Modality, RawImage, SensorFrame
+from mlesam_ros.types import NANOSECONDS, DetectedProperty, FrameSet, Modality, RawImage, SensorFrame
 
 _DAMAGED = "its bytes are not what its type says"
 _TURNS = 3
@@ -127,7 +126,7 @@ class Replay:
         self._free = self._taken + round(seconds * NANOSECONDS)
 
     @property
-    def found(self) -> dict[Modality, dict[str, Found]]:
+    def found(self) -> dict[Modality, dict[str, DetectedProperty]]:
         """Modality → detected properties of its data; see `FrameReader.found`."""
         return {frames.modality: frames.found for frames in self._frames.values()}
 

@@ -18,8 +18,7 @@ from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.mask_messages import camera_rgb
 from mlesam_ros.metrics import Confusion
-from mlesam_ros.preprocessing.settings import Found
-from mlesam_ros.types import NANOSECONDS, FrameSet, Modality, Segmentation
+from mlesam_ros.types import NANOSECONDS, DetectedProperty, FrameSet, Modality, Segmentation
 
 Labels = npt.NDArray[np.uint8]
 Subset = tuple[Modality, ...]
@@ -221,7 +220,7 @@ class MaskRecord:
     trace: MaskMetrics
     counters: Mapping[Modality, Mapping[str, int]]
     sequence: int
-    found: Mapping[Modality, Mapping[str, Found]] = field(default_factory=dict)
+    found: Mapping[Modality, Mapping[str, DetectedProperty]] = field(default_factory=dict)
 
     def picture(self) -> npt.NDArray[np.uint8] | None:
         """(H, W, 3) RGB image of the camera in the set; None without a camera frame."""

@@ -8,9 +8,8 @@ import numpy as np
 
 from mlesam_ros.errors import CheckpointError, ConfigError
 from mlesam_ros.model.model_config import MLESAMConfig
-from mlesam_ros.preprocessing.base import Preprocessor
+from mlesam_ros.preprocessing.base import EVENT_WINDOW, Preprocessing, Preprocessor
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, make_preprocessors
-from mlesam_ros.preprocessing.settings import EVENT_WINDOW, Preprocessing
 from mlesam_ros.types import EVENT, Modality
 
 

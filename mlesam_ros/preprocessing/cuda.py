@@ -14,13 +14,11 @@ from torch import Tensor
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.preprocessing.base import Preprocessor
-from mlesam_ros.preprocessing.context import Context
 from mlesam_ros.preprocessing.depth import LogDepth
-from mlesam_ros.preprocessing.lidar import RangeIntensityHeight
-from mlesam_ros.preprocessing.point_cloud import cloud_to_camera, cloud_xyz, echo_strength
+from mlesam_ros.preprocessing.lidar import RangeIntensityHeight, echo_strength
+from mlesam_ros.preprocessing.point_cloud import cloud_xyz
 from mlesam_ros.preprocessing.preprocessors import RGB, decode_full, is_downscale
-from mlesam_ros.preprocessing.reference import wrong_payload
-from mlesam_ros.preprocessing.registration import depth_from_picture
+from mlesam_ros.preprocessing.registration import FrameContext, cloud_to_camera, depth_from_image, wrong_payload
 from mlesam_ros.types import PointCloud, SensorFrame
 
 
@@ -78,7 +76,7 @@ def encode_torch(
     frame: SensorFrame,
     rig: Rig,
     size: tuple[int, int],
-    context: Context | None = None,
+    context: FrameContext | None = None,
 ) -> Tensor:
     """Return the image of `preprocessor(frame, rig, size, context)` as a tensor on a device.
 
@@ -184,7 +182,7 @@ def _range_intensity_height(
     frame: SensorFrame,
     rig: Rig,
     size: tuple[int, int],
-    context: Context | None,
+    context: FrameContext | None,
 ) -> Tensor:
     if not isinstance(frame.payload, PointCloud):
         raise wrong_payload(frame, "a PointCloud")
@@ -203,13 +201,13 @@ def _log_depth(
     frame: SensorFrame,
     rig: Rig,
     size: tuple[int, int],
-    context: Context | None,
+    context: FrameContext | None,
 ) -> Tensor:
     def paint(points: npt.NDArray[np.floating[Any]], camera: CameraModel, size: tuple[int, int], dilation: int) -> Any:
         seen = project_torch(upload, points, camera, size, dilation=dilation)
         return seen.depth.where(seen.hit, torch.nan)
 
-    meters = depth_from_picture(frame, rig, size, context, paint)
+    meters = depth_from_image(frame, rig, size, context, paint)
     there = meters if isinstance(meters, Tensor) else upload(meters)
     logs = there.clip(preprocessor.nearest, preprocessor.farthest).log()
     return _placed((logs, logs, logs), there > 0, preprocessor)

@@ -12,10 +12,9 @@ from mlesam_ros.errors import CalibrationError, ConfigError
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.projection import surface_normals
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.preprocessing.base import Image, Normalization, scatter_to_image
-from mlesam_ros.preprocessing.context import Context, depth_of
+from mlesam_ros.preprocessing.base import GRAVITY, SENSOR, Image, Normalization, scatter_to_image
 from mlesam_ros.preprocessing.images import Meters
-from mlesam_ros.preprocessing.settings import GRAVITY, SENSOR
+from mlesam_ros.preprocessing.registration import FrameContext
 from mlesam_ros.types import AUTO, DEPTH, Modality, SensorFrame
 
 Vector = npt.NDArray[np.float64]
@@ -101,9 +100,11 @@ class LogDepth:
     nearest: float = 0.1
     farthest: float = 200.0
 
-    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
+    def __call__(
+        self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: FrameContext | None = None
+    ) -> Image:
         """Convert a depth `RawImage` or `CompressedImage`; see `Preprocessor`. Holes are 0."""
-        meters = depth_of(frame, rig, size, context)
+        meters = (context or FrameContext(frame.time)).depth_image(frame, rig, size)
         pixels = np.nonzero(meters > 0)
         logs = np.log(np.clip(meters[pixels], self.nearest, self.farthest))
         return scatter_to_image(np.broadcast_to(logs, (3, len(logs))), pixels, size, self.normalization)
@@ -164,12 +165,15 @@ class HHA:
                 f"down is {self.down}; it must be a direction in the camera's optical frame, as (0, 1, 0)."
             )
 
-    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
+    def __call__(
+        self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: FrameContext | None = None
+    ) -> Image:
         """Convert a depth `RawImage` or `CompressedImage`; see `Preprocessor`. Holes and object edges are 0."""
-        meters = depth_of(frame, rig, size, context)
+        context = context or FrameContext(frame.time)
+        meters = context.depth_image(frame, rig, size)
         camera = rig.camera.scaled(*size)
         normals = surface_normals(meters, camera, self.radius)
-        down = self._down(normals, camera, rig, frame.time, context)
+        down = self._down(normals, camera, rig, context)
         with np.errstate(invalid="ignore"):
             cosine = np.einsum("chw,c->hw", normals, down.astype(np.float32))
             red = _DISPARITY / np.maximum(100 * meters, _NEAREST)
@@ -179,12 +183,12 @@ class HHA:
         image[:, ~np.isfinite(image).all(axis=0)] = 0
         return np.asarray(image / 255, np.float32)
 
-    def _down(self, normals: Normals, camera: CameraModel, rig: Rig, time: int, context: Context | None) -> Vector:
+    def _down(self, normals: Normals, camera: CameraModel, rig: Rig, context: FrameContext) -> Vector:
         """Gravity in the image's frame, which differs from the optical frame by the rectifying rotation."""
         down = None
         if self.gravity in (AUTO, _TREE):
-            down = gravity_from_tf(rig, time if context is None else context.time)
-            if down is None and self.gravity == _TREE and context is not None:
+            down = gravity_from_tf(rig, context.time)
+            if down is None and self.gravity == _TREE:
                 context.note(DEPTH, "gravity is found by the surfaces: no transform to the fixed frame or the base.")
         if down is None and self.down is not None and self.gravity in (AUTO, _DOWN):
             down = np.asarray(self.down) / np.linalg.norm(self.down)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import PacketError
+from mlesam_ros.preprocessing.base import EVENT_WINDOW, WINDOWS
 from mlesam_ros.preprocessing.event_codecs import (
     Decoded,
     EventArray,
@@ -18,7 +19,6 @@ from mlesam_ros.preprocessing.event_codecs import (
     decode_mono,
 )
 from mlesam_ros.preprocessing.evt3 import WRAP, Evt3Decoder
-from mlesam_ros.preprocessing.settings import EVENT_WINDOW, WINDOWS
 from mlesam_ros.types import NANOSECONDS, EventWindow
 
 DRIFT = 200e-6

@@ -11,12 +11,10 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import ConfigError, PacketError
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.preprocessing.base import Image, Normalization
-from mlesam_ros.preprocessing.context import Context
+from mlesam_ros.preprocessing.base import EVENT_WINDOW, Image, Normalization
 from mlesam_ros.preprocessing.image_warp import warp_by_depth
 from mlesam_ros.preprocessing.images import to_rgb
-from mlesam_ros.preprocessing.reference import wrong_payload
-from mlesam_ros.preprocessing.settings import EVENT_WINDOW
+from mlesam_ros.preprocessing.registration import FrameContext, wrong_payload
 from mlesam_ros.types import EVENT, CompressedImage, EventWindow, Modality, RawImage, SensorFrame
 
 
@@ -99,7 +97,9 @@ class EventCounts:
         if not {self.brighter, self.darker} <= {0, 1, 2}:
             raise ConfigError(f"brighter and darker are {self.brighter} and {self.darker}; accepted are 0, 1 and 2.")
 
-    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
+    def __call__(
+        self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: FrameContext | None = None
+    ) -> Image:
         """Convert an `EventWindow`, or a `RawImage` or `CompressedImage` of rendered events; see `Preprocessor`."""
         counts: Counts
         if isinstance(frame.payload, EventWindow):
@@ -191,7 +191,9 @@ class TimeSurface:
     decay: float = 0.010
     window: float = EVENT_WINDOW
 
-    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
+    def __call__(
+        self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: FrameContext | None = None
+    ) -> Image:
         """Convert an `EventWindow`; see `Preprocessor`."""
         events = frame.payload
         if not isinstance(events, EventWindow):

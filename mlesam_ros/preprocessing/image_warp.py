@@ -14,8 +14,7 @@ from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
-from mlesam_ros.preprocessing.context import Context
-from mlesam_ros.preprocessing.reference import other_camera
+from mlesam_ros.preprocessing.registration import FrameContext, other_camera
 from mlesam_ros.types import SensorFrame
 
 Floats = npt.NDArray[np.float32]
@@ -110,7 +109,7 @@ _REACH = 6
 
 
 def warp_by_depth(
-    frame: SensorFrame, have: tuple[int, int], rig: Rig, size: tuple[int, int], context: Context | None
+    frame: SensorFrame, have: tuple[int, int], rig: Rig, size: tuple[int, int], context: FrameContext | None
 ) -> ImageWarp:
     """Warp of an image to the label camera, by the depth of the frame set as far as it is known.
 

@@ -6,14 +6,22 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from mlesam_ros.errors import ConfigError
+from mlesam_ros.errors import ConfigError, Problem
 from mlesam_ros.geometry.projection import project
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.preprocessing.base import Image, Normalization, scatter_to_image
-from mlesam_ros.preprocessing.context import Context
-from mlesam_ros.preprocessing.point_cloud import cloud_to_camera, cloud_xyz, echo_strength
-from mlesam_ros.preprocessing.reference import wrong_payload
+from mlesam_ros.preprocessing.point_cloud import (
+    FULL_STRENGTH,
+    NO_INTENSITY,
+    cloud_intensity,
+    cloud_xyz,
+    find_intensity_field,
+    find_intensity_scale,
+    no_intensity,
+)
+from mlesam_ros.preprocessing.registration import FrameContext, cloud_to_camera, wrong_payload
 from mlesam_ros.types import LIDAR, Modality, PointCloud, SensorFrame
 
 
@@ -44,7 +52,9 @@ class RangeIntensityHeight:
     farthest: ClassVar[float] = 120.0
     highest: ClassVar[float] = 20.0
 
-    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
+    def __call__(
+        self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: FrameContext | None = None
+    ) -> Image:
         """Convert a `PointCloud`; see `Preprocessor`. Pixels without a point are 0."""
         cloud = frame.payload
         if not isinstance(cloud, PointCloud):
@@ -64,6 +74,26 @@ class RangeIntensityHeight:
             height: (n,) float32 meters.
         """
         return range.clip(None, self.farthest), intensity.clip(0, 255), height.clip(-self.highest, self.highest)
+
+
+def echo_strength(cloud: PointCloud, context: FrameContext | None = None) -> npt.NDArray[np.float32]:
+    """Intensities normalized to 255 at full strength, in the order of `cloud_xyz`.
+
+    Args:
+        cloud: the sweep.
+        context: receives a note if the point cloud has no intensity.
+
+    Returns:
+        (N,) float32; 255 at full strength, 0 without intensity.
+    """
+    points = cloud.points
+    name = find_intensity_field(points, cloud.intensity_field)
+    if name is None and context is not None:
+        reason = no_intensity(points, cloud.intensity_field)
+        context.note(LIDAR, Problem(f"intensity is taken as 0: {reason}.", NO_INTENSITY))
+    strength = cloud_intensity(cloud)
+    scale = cloud.intensity_scale or (find_intensity_scale(points[name]) if name else 0.0) or FULL_STRENGTH
+    return strength if scale == FULL_STRENGTH else strength * np.float32(FULL_STRENGTH / scale)
 
 
 SHOWN = ("attenuation", "range", "intensity")
@@ -107,7 +137,9 @@ class DeliverLidar:
         if self.shows not in SHOWN:
             raise ConfigError(f"shows is {self.shows!r}; accepted are {', '.join(SHOWN)}.")
 
-    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
+    def __call__(
+        self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: FrameContext | None = None
+    ) -> Image:
         """Convert a `PointCloud`; see `Preprocessor`. Pixels without a point are 0."""
         if not isinstance(frame.payload, PointCloud):
             raise wrong_payload(frame, "a PointCloud")

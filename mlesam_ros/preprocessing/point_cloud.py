@@ -1,24 +1,27 @@
-"""Read coordinates, intensities and times of PointCloud2 points, and place the points in the label camera's frame."""
+"""PointCloud2 data: coordinates, intensities and times of the points, and sweeps that a driver publishes in pieces.
+
+Some drivers publish a turn as segments (SICK), partial azimuths (Isaac Sim) or packets. Pieces are detected by their
+azimuths: a piece does not overlap the previous one, and a later piece overlaps an earlier one again. Messages with
+whole sweeps, of a full turn or of a narrow field of view, overlap the previous message and are not changed.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.errors import CalibrationError, CloudError, Problem
-from mlesam_ros.geometry.rig import PointTransform, Rig, sensor_motion
-from mlesam_ros.preprocessing.reference import Reference
-from mlesam_ros.preprocessing.settings import Found
-from mlesam_ros.types import AUTO, LIDAR, NANOSECONDS, PointCloud, SensorFrame
+from mlesam_ros.errors import CloudError
+from mlesam_ros.types import AUTO, NANOSECONDS, DetectedProperty, Piece, PointCloud, SensorFrame
 
-_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
+_NUMPY_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
 """`PointField.datatype` → NumPy type."""
-_INTENSITIES = (
+_INTENSITY_FIELDS = (
     "intensity",
     "intensities",
     "reflectivity",
@@ -33,14 +36,14 @@ _INTENSITIES = (
 """Field names of the echo intensity in drivers, the most common first."""
 NO_INTENSITY = "Set lidar.intensity_field to a field of it, or let the driver send one."
 """Remedy for a point cloud without the intensity field."""
-_USUAL = 255.0
+FULL_STRENGTH = 255.0
 """Intensity at full strength of most drivers, and of the preprocessors."""
-_SAMPLE = 2048
+_SAMPLED_INTENSITIES = 2048
 """Fewest intensities that are sampled to find a scale."""
-_OUTLIERS = 0.001
+_OUTLIER_SHARE = 0.001
 """Share of a sweep's intensities that may exceed the range of its scale."""
-_LARGEST_POINT = 65535
-_MOST_FIELDS = 256
+_MAX_POINT_STEP = 65535
+_MAX_FIELDS = 256
 
 
 class Field(Protocol):
@@ -97,10 +100,10 @@ def cloud_from_fields(
 
 
 def _point_dtype(fields: Sequence[Field], point_step: int, is_bigendian: bool) -> np.dtype[np.void]:
-    if not 0 < point_step <= _LARGEST_POINT:
-        raise CloudError(f"point_step is {point_step} bytes; 1 to {_LARGEST_POINT} are accepted.")
-    if len(fields) > _MOST_FIELDS:
-        raise CloudError(f"cloud has {len(fields)} fields; at most {_MOST_FIELDS} are accepted.")
+    if not 0 < point_step <= _MAX_POINT_STEP:
+        raise CloudError(f"point_step is {point_step} bytes; 1 to {_MAX_POINT_STEP} are accepted.")
+    if len(fields) > _MAX_FIELDS:
+        raise CloudError(f"cloud has {len(fields)} fields; at most {_MAX_FIELDS} are accepted.")
     formats: dict[str, tuple[np.dtype[Any], int]] = {}
     for field in fields:
         if not field.name:
@@ -121,9 +124,9 @@ def _point_dtype(fields: Sequence[Field], point_step: int, is_bigendian: bool) -
 
 def _format(field: Field, point_step: int, is_bigendian: bool) -> np.dtype[Any]:
     name = field.name[:40]
-    if field.datatype not in _TYPES:
+    if field.datatype not in _NUMPY_TYPES:
         raise CloudError(f"field {name!r} has the datatype {field.datatype}; PointField knows 1 to 8.")
-    single = np.dtype(_TYPES[field.datatype]).newbyteorder(">" if is_bigendian else "<")
+    single = np.dtype(_NUMPY_TYPES[field.datatype]).newbyteorder(">" if is_bigendian else "<")
     # Drivers older than the count field set it to 0.
     size = single.itemsize * max(field.count, 1)
     if field.offset < 0 or field.offset + size > point_step:
@@ -162,7 +165,7 @@ def find_intensity_field(points: npt.NDArray[np.void], wanted: str = "") -> str 
         wanted: name of the field, case-insensitive if no exact match exists; empty for the first known name.
     """
     single = [name for name in points.dtype.names or () if points[name].ndim == points.ndim]
-    for name in [wanted] if wanted else _INTENSITIES:
+    for name in [wanted] if wanted else _INTENSITY_FIELDS:
         found = [n for n in single if n == name] or [n for n in single if n.lower() == name.lower()]
         if found:
             return found[0]
@@ -183,13 +186,15 @@ def find_intensity_scale(values: npt.NDArray[Any]) -> float:
     """
     if values.dtype == np.uint8:
         return 255.0
-    for axis, most in enumerate((_SAMPLE,) if values.ndim == 1 else (math.isqrt(_SAMPLE),) * values.ndim):
+    for axis, most in enumerate(
+        (_SAMPLED_INTENSITIES,) if values.ndim == 1 else (math.isqrt(_SAMPLED_INTENSITIES),) * values.ndim
+    ):
         # An odd step, to avoid sampling a single ring of a LiDAR with 16 or 32.
         values = values[(slice(None),) * axis + (slice(None, None, values.shape[axis] // most | 1),)]
     values = values.ravel()
     if values.dtype.kind == "f":
         values = values[np.isfinite(values)]
-    few = _OUTLIERS * values.size
+    few = _OUTLIER_SHARE * values.size
     if np.count_nonzero(values > 255) > few:
         return 65535.0
     if np.count_nonzero(values > 1) > few:
@@ -215,22 +220,22 @@ class IntensityFinder:
         """
         self._field, self._given = field, scale
         self._scale = 0.0
-        self.found: Found | None = None
+        self.found: DetectedProperty | None = None
 
     def describe(self, cloud: PointCloud) -> PointCloud:
         """Return the point cloud with intensity field and scale, as far as detected in this and earlier sweeps."""
         field = find_intensity_field(cloud.points, self._field)
         if field is None:
-            self.found = Found(no_intensity(cloud.points, self._field), absent=True)
+            self.found = DetectedProperty(no_intensity(cloud.points, self._field), absent=True)
             return replace(cloud, intensity_field=self._field, intensity_scale=self._given)
         values = cloud.points[field]
         if not self._given:
             self._scale = max(self._scale, find_intensity_scale(values))
         scale = self._given or self._scale
         given = " as set" if self._given else "" if self._scale else " until a sweep tells"
-        words = f"field {field}, {values.dtype.name}, scale {scale or _USUAL:g}{given}"
-        usual = field == _INTENSITIES[0] and not self._given and scale in (0.0, _USUAL)
-        self.found = Found(words, usual)
+        text = f"field {field}, {values.dtype.name}, scale {scale or FULL_STRENGTH:g}{given}"
+        usual = field == _INTENSITY_FIELDS[0] and not self._given and scale in (0.0, FULL_STRENGTH)
+        self.found = DetectedProperty(text, usual)
         return replace(cloud, intensity_field=field, intensity_scale=scale)
 
 
@@ -258,39 +263,19 @@ def cloud_intensity(cloud: PointCloud) -> npt.NDArray[np.float32]:
     return intensity
 
 
-def echo_strength(cloud: PointCloud, reference: Reference | None = None) -> npt.NDArray[np.float32]:
-    """Intensities normalized to 255 at full strength, in the order of `cloud_xyz`.
-
-    Args:
-        cloud: the sweep.
-        reference: receives a note if the point cloud has no intensity.
-
-    Returns:
-        (N,) float32; 255 at full strength, 0 without intensity.
-    """
-    points = cloud.points
-    name = find_intensity_field(points, cloud.intensity_field)
-    if name is None and reference is not None:
-        reason = no_intensity(points, cloud.intensity_field)
-        reference.note(LIDAR, Problem(f"intensity is taken as 0: {reason}.", NO_INTENSITY))
-    strength = cloud_intensity(cloud)
-    scale = cloud.intensity_scale or (find_intensity_scale(points[name]) if name else 0.0) or _USUAL
-    return strength if scale == _USUAL else strength * np.float32(_USUAL / scale)
-
-
 Times = npt.NDArray[np.int64]
 
-FIELDS = ("t", "time", "timestamp", "time_stamp", "offset_time", "time_offset")
+TIME_FIELDS = ("t", "time", "timestamp", "time_stamp", "offset_time", "time_offset")
 """Known names of the time field, in order of precedence."""
-UNITS = {"s": NANOSECONDS, "ms": 1_000_000, "us": 1000, "ns": 1}
+TIME_UNITS = {"s": NANOSECONDS, "ms": 1_000_000, "us": 1000, "ns": 1}
 """Unit → nanoseconds."""
-LONGEST = NANOSECONDS
-"""Nanoseconds. Longest accepted time span of a sweep, which usually takes 50 to 200 ms."""
-_BRIEF = 1_000_000
-"""Nanoseconds. A sweep that is shorter in the default unit may have times in another unit."""
-_DAY = 86_400 * NANOSECONDS
-_SHORTEST = 10_000_000
-"""Nanoseconds. Shortest accepted sweep in a unit other than the default."""
+MAX_SWEEP_NS = NANOSECONDS
+"""Longest accepted time span of a sweep, which usually takes 50 to 200 ms."""
+_SUSPECT_SPAN_NS = 1_000_000
+"""A sweep that is shorter in the default unit may have times in another unit."""
+_DAY_NS = 86_400 * NANOSECONDS
+_MIN_SWEEP_NS = 10_000_000
+"""Shortest accepted sweep in a unit other than the default."""
 
 
 def cloud_times(cloud: PointCloud, stamp: int, offset: int = 0) -> Times | None:
@@ -309,30 +294,32 @@ def cloud_times(cloud: PointCloud, stamp: int, offset: int = 0) -> Times | None:
         CloudError: the values of the time field cannot be the times of one sweep around the stamp.
     """
     if not cloud.earlier:
-        return _times(cloud, stamp, offset, LONGEST)
+        return _message_times(cloud, stamp, offset, MAX_SWEEP_NS)
     lags = [0, *(piece.lag for piece in cloud.earlier)]
-    longest = min(max(4 * lags[-1] // len(lags), 1), LONGEST) if lags[-1] else LONGEST  # pieces may share a stamp
-    found = [_times(piece, stamp - lag, offset, longest) for piece, lag in zip(cloud.pieces, lags, strict=True)]
+    longest = (
+        min(max(4 * lags[-1] // len(lags), 1), MAX_SWEEP_NS) if lags[-1] else MAX_SWEEP_NS
+    )  # pieces may share a stamp
+    found = [_message_times(piece, stamp - lag, offset, longest) for piece, lag in zip(cloud.pieces, lags, strict=True)]
     known = [times for times in found if times is not None]
     return np.concatenate(known) if len(known) == len(found) else piece_times(cloud, stamp - offset)
 
 
-def _times(cloud: PointCloud, stamp: int, offset: int, longest: int) -> Times | None:
+def _message_times(cloud: PointCloud, stamp: int, offset: int, longest: int) -> Times | None:
     """`cloud_times` of one message of at most `longest` nanoseconds."""
-    points, name = cloud.points, _field(cloud)
+    points, name = cloud.points, _time_field(cloud)
     if name is None:
         return None
     # The times of points without a return are arbitrary in some drivers.
-    measured = _measured(cloud)
+    measured = _has_return(cloud)
     times = np.full(points.size, stamp - offset, np.int64)
     times[measured] += _after_stamp(points[name].ravel()[measured], stamp, name, cloud.time_unit, longest)
     return times
 
 
-def _field(cloud: PointCloud) -> str | None:
+def _time_field(cloud: PointCloud) -> str | None:
     """The name of the time field; None without one."""
     points = cloud.points
-    name = next((n for n in FIELDS if n in (points.dtype.names or ())), None)
+    name = next((n for n in TIME_FIELDS if n in (points.dtype.names or ())), None)
     if name is not None and points[name].ndim != points.ndim:
         raise CloudError(f"field {name!r} has several numbers per point; times are one per point.")
     return name
@@ -350,12 +337,12 @@ def move_times(cloud: PointCloud, stamp: int, delta: int) -> bool:
         Whether times were shifted.
     """
     try:
-        name = _field(cloud)
+        name = _time_field(cloud)
         if name is None:
             return False
-        measured = _measured(cloud).reshape(cloud.points.shape)
+        measured = _has_return(cloud).reshape(cloud.points.shape)
         values = cloud.points[name][measured]
-        scale, zero = _found(values, stamp, name, cloud.time_unit, LONGEST) if len(values) else (1, 0)
+        scale, zero = _time_scale(values, stamp, name, cloud.time_unit, MAX_SWEEP_NS) if len(values) else (1, 0)
     except CloudError:
         return False
     if not zero:
@@ -381,7 +368,7 @@ def piece_times(cloud: PointCloud, time: int) -> Times | None:
     return np.repeat(np.array([time, *(time - piece.lag for piece in cloud.earlier)], np.int64), sizes)
 
 
-def _measured(cloud: PointCloud) -> npt.NDArray[np.bool_]:
+def _has_return(cloud: PointCloud) -> npt.NDArray[np.bool_]:
     """(N,) whether a point has a return."""
     x, y, z = (cloud.points[axis] for axis in "xyz")
     with np.errstate(over="ignore", invalid="ignore"):
@@ -392,14 +379,14 @@ def _after_stamp(values: npt.NDArray[Any], stamp: int, name: str, unit: str, lon
     """(n,) int64 nanoseconds after the stamp."""
     if not len(values):
         return np.zeros(0, np.int64)
-    scale, zero = _found(values, stamp, name, unit, longest)
+    scale, zero = _time_scale(values, stamp, name, unit, longest)
     if scale == 1 or values.dtype.kind != "f":
         return np.asarray(values.astype(np.int64) * scale - zero, np.int64)
     # Subtract before scaling, to keep the precision of an epoch in float64.
     return np.asarray((values.astype(np.float64) - zero / scale) * scale, np.float64).astype(np.int64)
 
 
-def _found(values: npt.NDArray[Any], stamp: int, name: str, unit: str, longest: int) -> tuple[int, int]:
+def _time_scale(values: npt.NDArray[Any], stamp: int, name: str, unit: str, longest: int) -> tuple[int, int]:
     """Nanoseconds per unit, and the zero: the stamp for times since the epoch, 0 for times since the stamp.
 
     Raises:
@@ -409,23 +396,23 @@ def _found(values: npt.NDArray[Any], stamp: int, name: str, unit: str, longest: 
     if not math.isfinite(most - least):
         raise CloudError(f"field {name!r} holds times that are not finite; every point with a return needs one.")
     usual = NANOSECONDS if values.dtype.kind == "f" else 1
-    choices = list(UNITS.values()) if unit == AUTO else [UNITS[unit]]
-    found = _reading(least, most, stamp, usual if unit == AUTO else UNITS[unit], choices, longest)
+    choices = list(TIME_UNITS.values()) if unit == AUTO else [TIME_UNITS[unit]]
+    found = _fitting_scale(least, most, stamp, usual if unit == AUTO else TIME_UNITS[unit], choices, longest)
     if found is None:
-        raise _refusal(least, most, stamp, name, usual, choices)
+        raise _time_error(least, most, stamp, name, usual, choices)
     return found
 
 
-def _reading(
+def _fitting_scale(
     least: float, most: float, stamp: int, usual: int, choices: list[int], longest: int
 ) -> tuple[int, int] | None:
-    """As `_found`, for the default unit and the candidate units; None if none fits."""
+    """As `_time_scale`, for the default unit and the candidate units; None if none fits."""
 
     def fits(scale: int, zero: int) -> bool:
         from_zero = abs(least * scale - zero) if zero else max(-least, most) * scale
-        return (most - least) * scale <= longest and from_zero <= LONGEST
+        return (most - least) * scale <= longest and from_zero <= MAX_SWEEP_NS
 
-    brief = (most - least) * usual < min(_BRIEF, longest // 100)
+    brief = (most - least) * usual < min(_SUSPECT_SPAN_NS, longest // 100)
     relative = fits(usual, 0)
     if relative and not brief:
         return usual, 0
@@ -433,18 +420,18 @@ def _reading(
         if fits(scale, stamp):
             return scale, stamp
     for scale in choices:
-        if fits(scale, 0) and (most - least) * scale >= min(_SHORTEST, longest // 100):
+        if fits(scale, 0) and (most - least) * scale >= min(_MIN_SWEEP_NS, longest // 100):
             return scale, 0
     return (usual, 0) if relative else None
 
 
-def _refusal(least: float, most: float, stamp: int, name: str, usual: int, choices: list[int]) -> CloudError:
+def _time_error(least: float, most: float, stamp: int, name: str, usual: int, choices: list[int]) -> CloudError:
     """The error for values that are not times of a sweep around the stamp, in the unit that brings them nearest."""
     scale = min(choices, key=lambda scale: abs(least * scale - stamp))
-    if len(choices) > 1 and abs(least * scale - stamp) > _DAY:
+    if len(choices) > 1 and abs(least * scale - stamp) > _DAY_NS:
         scale = usual
     seconds = scale / NANOSECONDS
-    if (most - least) * seconds > LONGEST / NANOSECONDS:
+    if (most - least) * seconds > MAX_SWEEP_NS / NANOSECONDS:
         return CloudError(
             f"field {name!r} spans {(most - least) * seconds:.3g} s; a sweep takes a second at most.",
             "Name the unit that the driver writes with lidar.time_unit."
@@ -458,72 +445,134 @@ def _refusal(least: float, most: float, stamp: int, name: str, usual: int, choic
     )
 
 
-_MOMENT = 1_000_000
-"""Nanoseconds. Largest lag without motion compensation: 3 cm at 30 m/s."""
+Arc = tuple[float, float]
+"""Start and width of an interval of azimuths in radians."""
+
+GATHER_AUTO = -1.0
+"""Value of `lidar.gather` for which the pieces of a sweep are detected."""
+_SAMPLED_POINTS = 1024
+"""Points of a message that are sampled."""
+_MIN_RETURNS = 8
+"""Fewest returns in a message to determine its azimuths."""
+_MAX_TURN_NS = NANOSECONDS
+"""Longest turn."""
+_MAX_PIECES = 4000
+"""Most pieces of a turn; a packet of a spinning LiDAR covers a fifth of a degree."""
+_MAX_MISSING_PIECES = 8
+"""Consecutive pieces that may be missing."""
+_MIN_OVERLAP = 0.5
+"""Overlap, as a share of the narrower arc, above which two arcs count as the same azimuths."""
+_MIN_SWEEP_RAD = math.radians(90)
+"""Smallest total width of the pieces of a sweep."""
 
 
-def sensor_to_camera(frame: SensorFrame, rig: Rig, reference: Reference | None = None) -> PointTransform:
-    """Transform from a frame's points, all measured at its time, to the label camera.
+@dataclass(frozen=True, slots=True)
+class _SweepPiece:
+    stamp: int
+    points: npt.NDArray[np.void]
+    arc: Arc | None
 
-    Without the robot's motion, only the extrinsic transform is applied, and the reference receives a note.
 
-    Args:
-        frame: the frame that holds the points.
-        rig: extrinsics of the sensors and, by odometry, the robot's motion.
-        reference: reference timestamp of the set, which caches the result; None to use the frame's own time.
+class SweepGatherer:
+    """Joins the messages of one LiDAR, in order, into sweeps.
 
-    Raises:
-        CalibrationError: the rig has no transform to the sensor.
+    Attributes:
+        pieces: messages in the newest sweep; 1 for whole sweeps.
     """
-    if reference is None:
-        return _placed(frame, rig, None, None)
-    return reference.placement(frame, lambda: _placed(frame, rig, reference, None))
+
+    def __init__(self, seconds: float = GATHER_AUTO) -> None:
+        """Start without messages.
+
+        Args:
+            seconds: duration of the messages of a sweep; 0 to leave messages unchanged, negative to detect it.
+        """
+        self._seconds = seconds
+        self.pieces = 1
+        self._reset()
+
+    def _reset(self) -> None:
+        self._messages: deque[_SweepPiece] = deque()
+        self._frame_id, self._period, self._repeated = "", 0, 0
+
+    def gather(self, frame: SensorFrame) -> SensorFrame:
+        """Add a message.
+
+        Returns:
+            The frame itself, or the frame with the earlier pieces of its turn, newest first, and the middle of the turn
+            as its time. Frames with equal stamps get times one nanosecond apart.
+        """
+        cloud = frame.payload
+        if self._seconds == 0 or not isinstance(cloud, PointCloud):
+            return frame
+        last = self._messages[-1].stamp if self._messages else frame.stamp
+        if frame.frame_id != self._frame_id or not 0 <= frame.stamp - last <= _MAX_TURN_NS:
+            self._reset()
+            self._frame_id = frame.frame_id
+        arc = _arc(cloud.points) if self._seconds < 0 else None
+        message = _SweepPiece(frame.stamp, cloud.points, arc)
+        if self._seconds > 0:
+            self._drop_before(frame.stamp - round(self._seconds * NANOSECONDS))
+        else:
+            self._drop_replaced(message)
+        self._repeated = self._repeated + 1 if self._messages and frame.stamp == last else 0
+        complete = self._seconds > 0 or self._is_sweep(arc)
+        earlier = tuple(Piece(m.points, frame.stamp - m.stamp) for m in reversed(self._messages)) if complete else ()
+        self._messages.append(message)
+        self.pieces = 1 + len(earlier)
+        if not earlier:
+            return frame
+        middle = earlier[-1].lag // 2
+        return replace(frame, payload=replace(cloud, earlier=earlier), lag=middle - self._repeated)
+
+    def _drop_replaced(self, message: _SweepPiece) -> None:
+        """Drop the messages that a new one replaces."""
+        self._drop_before(message.stamp - (self._period * 5 // 4 if self._period else _MAX_TURN_NS))
+        if message.arc is None:
+            return
+        before = next((m.arc for m in reversed(self._messages) if m.arc is not None), None)
+        if before is not None and _overlap(before, message.arc) > _MIN_OVERLAP:
+            self._messages.clear()  # the message is a whole sweep
+            self._period = 0
+            return
+        replaced = 0
+        for index in range(min(len(self._messages), _MAX_MISSING_PIECES)):
+            old = self._messages[index]
+            if old.arc is not None and _overlap(old.arc, message.arc) > _MIN_OVERLAP:
+                self._period, replaced = message.stamp - old.stamp, index + 1
+        for _ in range(replaced):
+            self._messages.popleft()
+
+    def _is_sweep(self, arc: Arc | None) -> bool:
+        """Whether the kept messages and the new one form a sweep: the period is known and the arcs are wide enough."""
+        widths = [m.arc[1] for m in self._messages if m.arc is not None]
+        return self._period > 0 and sum(widths) + (arc[1] if arc else 0.0) >= _MIN_SWEEP_RAD
+
+    def _drop_before(self, stamp: int) -> None:
+        while self._messages and (self._messages[0].stamp <= stamp or len(self._messages) >= _MAX_PIECES):
+            self._messages.popleft()
 
 
-def cloud_to_camera(frame: SensorFrame, rig: Rig, reference: Reference | None = None) -> PointTransform:
-    """Transform from a sweep to the label camera, with motion compensation per point.
-
-    Invalid times are ignored, and the reference receives a note.
-
-    Args:
-        frame: a frame with a `PointCloud`.
-        rig: as for `sensor_to_camera`.
-        reference: as for `sensor_to_camera`.
-
-    Raises:
-        CalibrationError: the rig has no transform to the LiDAR.
-    """
-    if reference is None:
-        return _placed(frame, rig, None, _point_times(frame, None))
-    return reference.placement(frame, lambda: _placed(frame, rig, reference, _point_times(frame, reference)))
-
-
-def _point_times(frame: SensorFrame, reference: Reference | None) -> Times | None:
-    """(N,) nanoseconds of each point; None if all were measured at the frame's time."""
-    assert isinstance(frame.payload, PointCloud)
-    times = None
-    try:
-        times = cloud_times(frame.payload, frame.stamp, frame.offset)
-    except CloudError as error:
-        if reference is not None:
-            reason = f"times of points are left aside: {error.message}"
-            reference.note(frame.modality, Problem(reason, error.remedy))
-        times = piece_times(frame.payload, frame.stamp - frame.offset)
-    return times
+def _arc(points: npt.NDArray[np.void]) -> Arc | None:
+    """The azimuths of a message: all but the widest gap between its returns; None with too few returns."""
+    some = points
+    for axis, size in enumerate(points.shape):
+        step = max(
+            1, math.ceil(size / (_SAMPLED_POINTS if points.ndim == 1 else math.isqrt(_SAMPLED_POINTS) * (1 + 3 * axis)))
+        )
+        some = some[(slice(None),) * axis + (slice(None, None, step),)]
+    with np.errstate(invalid="ignore"):  # signaling NaNs
+        x, y = (some[axis].ravel().astype(np.float64) for axis in "xy")
+    seen = np.isfinite(x) & np.isfinite(y) & ((x != 0) | (y != 0))
+    if seen.sum() < _MIN_RETURNS:
+        return None
+    azimuths = np.sort(np.arctan2(y[seen], x[seen]))
+    gaps = np.diff(azimuths, append=azimuths[0] + 2 * np.pi)
+    widest = int(gaps.argmax())
+    return float(azimuths[(widest + 1) % len(azimuths)]), float(2 * np.pi - gaps[widest])
 
 
-def _placed(frame: SensorFrame, rig: Rig, reference: Reference | None, times: Times | None) -> PointTransform:
-    moment = frame.time if reference is None else reference.time
-    if times is None or not len(times):
-        times = np.array([frame.time])
-    lag = max(int(times.max()) - moment, moment - int(times.min()))
-    if lag > _MOMENT:
-        try:
-            return sensor_motion(rig, frame.frame_id, times, moment)
-        except CalibrationError as error:
-            mounting = rig.extrinsic(frame.frame_id, frame.time)  # raises if the transform is unknown as well
-            if reference is not None:
-                reason = f"motion over {lag / 1e6:.0f} ms is not compensated: {error.message}"
-                reference.note(frame.modality, Problem(reason, error.remedy))
-            return mounting
-    return rig.extrinsic(frame.frame_id, frame.time)
+def _overlap(a: Arc, b: Arc) -> float:
+    """Overlap of two arcs as a share of the narrower one."""
+    apart = (b[0] - a[0]) % (2 * math.pi)
+    common = max(0.0, min(a[1] - apart, b[1])) + max(0.0, min(b[1] - (2 * math.pi - apart), a[1]))
+    return min(common / max(min(a[1], b[1]), 1e-6), 1.0)

@@ -13,14 +13,21 @@ import numpy.typing as npt
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.preprocessing.base import Image, Normalization, Preprocessor
-from mlesam_ros.preprocessing.context import Context
+from mlesam_ros.preprocessing.base import (
+    DEFAULTS,
+    GRAVITY,
+    WINDOWS,
+    Image,
+    Normalization,
+    Preprocessing,
+    Preprocessor,
+    direction,
+)
 from mlesam_ros.preprocessing.depth import HHA, LogDepth
 from mlesam_ros.preprocessing.events import EventCounts, EventPolarity, TimeSurface
 from mlesam_ros.preprocessing.images import to_rgb
 from mlesam_ros.preprocessing.lidar import DeliverLidar, RangeIntensityHeight
-from mlesam_ros.preprocessing.reference import wrong_payload
-from mlesam_ros.preprocessing.settings import DEFAULTS, GRAVITY, WINDOWS, Preprocessing, direction
+from mlesam_ros.preprocessing.registration import FrameContext, wrong_payload
 from mlesam_ros.strict_yaml import short_repr
 from mlesam_ros.types import (
     AUTO,
@@ -43,7 +50,9 @@ class RGB:
     name: ClassVar[str] = "rgb"
     normalization: ClassVar[Normalization] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
-    def __call__(self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: Context | None = None) -> Image:
+    def __call__(
+        self, frame: SensorFrame, rig: Rig, size: tuple[int, int], context: FrameContext | None = None
+    ) -> Image:
         """Convert a `RawImage` or `CompressedImage` of the label camera; see `Preprocessor`.
 
         Downscaling averages over areas, so that thin objects do not flicker.
@@ -183,7 +192,7 @@ def encode(
     Raises:
         MlesamError: a frame cannot be converted. Remove it from the set to convert the others.
     """
-    frames, context, rig = frame_set.frames, Context(frame_set), rig.of_set(frame_set)
+    frames, context, rig = frame_set.frames, FrameContext(frame_set.time, frame_set.frames), rig.of_set(frame_set)
     return {
         modality: preprocessor(frames[modality], rig, size, context)
         for modality, preprocessor in preprocessors.items()

@@ -14,10 +14,9 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from mlesam_ros.doctor.rules import RULES
 from mlesam_ros.errors import Problem, together
-from mlesam_ros.preprocessing.settings import Found
 from mlesam_ros.ros.middleware import transport_remedy
 from mlesam_ros.ros.topics import instead
-from mlesam_ros.types import Modality
+from mlesam_ros.types import DetectedProperty, Modality
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 TRANSITIONS = {"unconfigured": "configure", "inactive": "activate"}
@@ -306,7 +305,7 @@ class SubscriptionStats(Protocol):
         """Messages per second."""
 
     @property
-    def found(self) -> Mapping[str, Found]:
+    def found(self) -> Mapping[str, DetectedProperty]:
         """Properties detected in the data, such as field and scale of a LiDAR's intensity."""
 
     @property
@@ -450,7 +449,7 @@ class DiagnosticBuilder:
             **health.counts,
             "lost_on_the_way": listening.lost,
             **{f"refused: {reason}": count for reason, count in health.reasons.items()},
-            **{name: fact.words for name, fact in listening.found.items()},
+            **{name: fact.text for name, fact in listening.found.items()},
             **{f"decoded: {what}": count for what, count in listening.decoded.items()},
         }
         return self._status(listening.modality, level, problem, values)

@@ -26,8 +26,8 @@ from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import NodeParameters
 from mlesam_ros.errors import BagError, ConfigError
 from mlesam_ros.messages import FrameReader, stamp_ns
+from mlesam_ros.preprocessing.base import Preprocessing
 from mlesam_ros.preprocessing.point_cloud import move_times
-from mlesam_ros.preprocessing.settings import Preprocessing
 from mlesam_ros.ros.compat import message_class
 from mlesam_ros.types import AUTO, LIDAR, NANOSECONDS, PointCloud
 

@@ -17,10 +17,9 @@ from mlesam_ros.bags.serialization import deserialize
 from mlesam_ros.config import AUTO, SensorParameters, frame_reader
 from mlesam_ros.errors import Problem, format_error
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, type_problem
-from mlesam_ros.preprocessing.settings import Found
 from mlesam_ros.ros.compat import SimpleFilter, message_class, subscribe
 from mlesam_ros.sync import BoundedCounter
-from mlesam_ros.types import EVENT, LIDAR, NANOSECONDS, Modality, SensorFrame
+from mlesam_ros.types import EVENT, LIDAR, NANOSECONDS, DetectedProperty, Modality, SensorFrame
 
 # Only the newest image is used. A dropped event packet is missing from the window and breaks the decoder, and a dropped
 # part of a LiDAR sweep is missing from the sweep.
@@ -134,7 +133,7 @@ class SensorSubscriber(SimpleFilter):
         return self._receipts.get(time)
 
     @property
-    def found(self) -> dict[str, Found]:
+    def found(self) -> dict[str, DetectedProperty]:
         """Properties detected in the data; see `FrameReader.found`."""
         return self._reader.found if self._reader is not None else {}
 

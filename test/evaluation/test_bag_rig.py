@@ -18,8 +18,7 @@ from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.evaluation.scores import MaskListener
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.labels import load_label_space
-from mlesam_ros.preprocessing.point_cloud import cloud_to_camera
-from mlesam_ros.preprocessing.reference import Reference
+from mlesam_ros.preprocessing.registration import FrameContext, cloud_to_camera
 from mlesam_ros.types import LIDAR, FrameSet, RawImage
 
 TF = "tf2_msgs/msg/TFMessage"
@@ -58,7 +57,7 @@ def replayed(path):
             assert isinstance(step, FrameSet)
             rig = known.rig.of_set(step)
             try:
-                placed.append((step, rig, cloud_to_camera(step.frames[LIDAR], rig, Reference(step.time))))
+                placed.append((step, rig, cloud_to_camera(step.frames[LIDAR], rig, FrameContext(step.time))))
             except CalibrationError as error:
                 placed.append((step, rig, str(error)))
         return placed, known.problems

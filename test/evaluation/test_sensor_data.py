@@ -154,7 +154,7 @@ def test_the_doctor_and_the_status_say_what_was_found(street, pipeline, tmp_path
     assert checkup.sensors[LIDAR]["intensity"] == words
     listener = Images()
     evaluate(bag, pipeline, listeners=[listener])
-    assert listener.made[-1].found[LIDAR]["intensity"].words == words
+    assert listener.made[-1].found[LIDAR]["intensity"].text == words
 
 
 def test_an_absent_intensity_is_a_warning(street, pipeline, tmp_path):

@@ -24,9 +24,9 @@ from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import TransformTree
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, transforms
-from mlesam_ros.preprocessing.context import Context
 from mlesam_ros.preprocessing.preprocessors import PREPROCESSORS
-from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, FrameSet, SensorFrame
+from mlesam_ros.preprocessing.registration import FrameContext
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, SensorFrame
 
 DEFAULT = 1_000
 CASES = max(int(os.environ.get("MLESAM_FUZZ", "0")) // 50, DEFAULT)
@@ -68,7 +68,7 @@ def encode_all(frame: SensorFrame) -> None:
     """Every encoder of the frame's modality; not each of them reads every payload."""
     refusals = []
     for name in ENCODER_NAMES[frame.modality]:
-        context = Context(FrameSet(frame.stamp, frame.modality, {frame.modality: frame}, {frame.modality: 0}))
+        context = FrameContext(frame.stamp, {frame.modality: frame})
         try:
             image = PREPROCESSORS[name]()(frame, RIG, SIZE, context)
         except MlesamError as error:

@@ -12,13 +12,13 @@ import pytest
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.expert_preprocessors import difference_from_training, event_window, make_expert_preprocessors
 from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.preprocessing.base import DEFAULTS, Preprocessing
 from mlesam_ros.preprocessing.preprocessors import (
     DEFAULT_PREPROCESSORS,
     PREPROCESSORS,
     image_settings,
     make_preprocessors,
 )
-from mlesam_ros.preprocessing.settings import DEFAULTS, Preprocessing
 from mlesam_ros.types import DEPTH, EVENT, MODALITIES
 
 OLD = MLESAMConfig(preprocessors=DEFAULT_PREPROCESSORS)

@@ -6,9 +6,9 @@ import pytest
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
-from mlesam_ros.preprocessing.context import Context
 from mlesam_ros.preprocessing.cuda import AsyncUploader, encode_torch
 from mlesam_ros.preprocessing.preprocessors import PREPROCESSORS, encode, make_preprocessors
+from mlesam_ros.preprocessing.registration import FrameContext
 from mlesam_ros.types import DEPTH, EVENT, LIDAR, EventWindow, FrameSet, PointCloud, RawImage, SensorFrame
 
 HEIGHT, WIDTH, FOCAL, BASELINE = 60, 80, 70.0, 0.2
@@ -109,7 +109,7 @@ def test_a_mask_of_nothing_but_holes_is_infinity():
 
 @pytest.mark.parametrize(("frame", "baseline"), [("front", BASELINE), ("dvs", 0.0), ("dvs", 1e-4)])
 def test_one_lens_never_asks_for_depth_and_keeps_its_bytes(frame, baseline, monkeypatch):
-    monkeypatch.setattr(Context, "depth", lambda *_: pytest.fail("depth was asked for"))
+    monkeypatch.setattr(FrameContext, "depth", lambda *_: pytest.fail("depth was asked for"))
     rng = np.random.default_rng(0)
     events = events_at(rng.integers(0, WIDTH, 500), rng.integers(0, HEIGHT, 500))
     alone = PREPROCESSORS["event_counts"]()(SensorFrame(EVENT, STAMP, frame, events), rig(baseline), (HEIGHT, WIDTH))[0]
@@ -148,7 +148,7 @@ def test_the_lidar_tells_the_distance_of_each_pixel_whose_depth_is_blind(on_devi
         DEPTH: SensorFrame(DEPTH, STAMP, "front", picture),
         LIDAR: SensorFrame(LIDAR, STAMP, "lidar", PointCloud(points)),
     }
-    made, context = rig(), Context(FrameSet(STAMP, EVENT, frames, dict.fromkeys(frames, 0)))
+    made, context = rig(), FrameContext(STAMP, frames)
     made.tree.set("front", "lidar", Transform.identity())
     encoder = make_preprocessors({EVENT: "event_counts"})[EVENT]
     if on_device:

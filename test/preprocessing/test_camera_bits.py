@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from mlesam_ros.messages import FrameReader
+from mlesam_ros.preprocessing.base import Preprocessing
 from mlesam_ros.preprocessing.images import to_rgb
-from mlesam_ros.preprocessing.settings import Found, Preprocessing
-from mlesam_ros.types import CAMERA, EVENT
+from mlesam_ros.types import CAMERA, EVENT, DetectedProperty
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CODES = {  # cv_bridge/src/cv_bridge.cpp, getConversionCode
@@ -127,7 +127,7 @@ def test_the_bits_do_not_flicker_with_dark_images(kind):
     first, second = (to_rgb(reader.read(as_message(samples)).payload)[..., 0] for samples in (bright, dark))
     np.testing.assert_array_equal(first, MOSAIC)
     np.testing.assert_array_equal(second, MOSAIC >> 3)
-    assert reader.found == {"significant_bits": Found("12 of 16, by the largest sample")}
+    assert reader.found == {"significant_bits": DetectedProperty("12 of 16, by the largest sample")}
 
 
 def test_bits_as_set():
@@ -136,7 +136,7 @@ def test_bits_as_set():
     np.testing.assert_array_equal(rgb_of(image(dark, "mono16"), IMAGE, settings)[..., 0], MOSAIC >> 4)
     reader = FrameReader(CAMERA, IMAGE, settings)
     reader.read(image(dark, "mono16"))
-    assert reader.found == {"significant_bits": Found("12 of 16, as set")}
+    assert reader.found == {"significant_bits": DetectedProperty("12 of 16, as set")}
 
 
 def test_8_bit_cameras_have_no_bits_to_find():

@@ -9,10 +9,10 @@ from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.preprocessing import registration as registered
-from mlesam_ros.preprocessing.context import Context
 from mlesam_ros.preprocessing.depth import LogDepth
 from mlesam_ros.preprocessing.images import parse_depth
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, make_preprocessors
+from mlesam_ros.preprocessing.registration import FrameContext
 from mlesam_ros.types import CAMERA, DEPTH, LIDAR, FrameSet, PointCloud, RawImage, SensorFrame
 
 STAMP = 1_700_000_000_000_000_000
@@ -41,8 +41,12 @@ def a_set(*frames):
     return FrameSet(STAMP, CAMERA, {f.modality: f for f in frames}, {f.modality: 0 for f in frames})
 
 
+def context_of(*frames):
+    return FrameContext(STAMP, {f.modality: f for f in frames})
+
+
 def test_the_depth_camera_is_asked_first(rig):
-    meters = Context(a_set(depth_frame(4), lidar_frame(7))).depth(rig, SIZE)
+    meters = context_of(depth_frame(4), lidar_frame(7)).depth(rig, SIZE)
     assert (meters.shape, meters.dtype) == (SIZE, np.float32)
     np.testing.assert_allclose(meters, 4)
     assert not meters.flags.writeable
@@ -50,7 +54,7 @@ def test_the_depth_camera_is_asked_first(rig):
 
 @pytest.mark.parametrize("other", [(), (depth_frame(4, "nowhere"),), (depth_frame(0),)])
 def test_the_lidar_where_the_depth_camera_says_nothing(rig, other):
-    meters = Context(a_set(lidar_frame(7), *other)).depth(rig, SIZE)
+    meters = context_of(lidar_frame(7), *other).depth(rig, SIZE)
     known = np.isfinite(meters)
     assert known[14, 19] and 1 < known.sum() <= 9
     np.testing.assert_allclose(meters[known], 7)
@@ -58,13 +62,13 @@ def test_the_lidar_where_the_depth_camera_says_nothing(rig, other):
 
 @pytest.mark.parametrize("frames", [(), (depth_frame(4, "nowhere"), lidar_frame(7, "nowhere")), (lidar_frame(-7),)])
 def test_none_where_nothing_tells(rig, frames):
-    assert Context(a_set(*frames)).depth(rig, SIZE) is None
+    assert context_of(*frames).depth(rig, SIZE) is None
 
 
 def test_depth_is_computed_once_per_size(rig, monkeypatch):
     calls = []
     monkeypatch.setattr(registered, "parse_depth", lambda *args: calls.append(args) or parse_depth(*args))
-    context = Context(a_set(depth_frame(4)))
+    context = context_of(depth_frame(4))
     assert not calls
     first = context.depth(rig, SIZE)
     assert context.depth(rig, SIZE) is first
@@ -76,7 +80,7 @@ def test_the_depth_encoder_and_those_who_ask_for_depth_share_one_reading(rig, mo
     calls = []
     monkeypatch.setattr(registered, "parse_depth", lambda *args: calls.append(args) or parse_depth(*args))
     frame = depth_frame(4)
-    context = Context(a_set(frame))
+    context = context_of(frame)
     alone = LogDepth()(frame, rig, SIZE)
     calls.clear()
     np.testing.assert_array_equal(LogDepth()(frame, rig, SIZE, context), alone)
@@ -88,7 +92,7 @@ def test_the_depth_encoder_and_those_who_ask_for_depth_share_one_reading(rig, mo
 
 def test_depth_is_read_in_the_unit_of_its_sensor(rig):
     frame = depth_frame(4)
-    context = Context(a_set(replace(frame, payload=replace(frame.payload, unit=0.002))))
+    context = context_of(replace(frame, payload=replace(frame.payload, unit=0.002)))
     np.testing.assert_allclose(context.depth(rig, SIZE), 8)
 
 

@@ -10,7 +10,7 @@ from mlesam_ros.geometry.projection import surface_normals
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.preprocessing.depth import HHA, gravity_from_normals, gravity_from_tf
-from mlesam_ros.preprocessing.registration import depth_from_picture
+from mlesam_ros.preprocessing.registration import depth_from_image
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import DEPTH, RawImage, SensorFrame
 
@@ -164,7 +164,7 @@ def test_the_street_tells_which_way_is_down(seed):
         moment = world.moment(index)
         reading = moment.frames[DEPTH]
         rig = Rig(world.rig.camera_frame, world.rig.models)
-        normals = surface_normals(depth_from_picture(reading, rig, (128, 160)), rig.camera.scaled(128, 160), 3)
+        normals = surface_normals(depth_from_image(reading, rig, (128, 160)), rig.camera.scaled(128, 160), 3)
         estimated = gravity_from_normals(normals)
         for parent, child, pose in world.rig.tree.static_transforms():
             rig.tree.set(parent, child, pose)
@@ -184,8 +184,10 @@ def test_a_recorded_desk_tells_which_way_is_down(shared_data, number):
     samples = cv2.imread(str(shared_data / "rgbd_tum" / f"{number}_depth.png"), cv2.IMREAD_UNCHANGED)
     # The calibration that TUM publishes for the second Kinect, https://cvg.cit.tum.de/data/datasets/rgbd-dataset
     camera = CameraModel(640, 480, np.array([[520.9, 0, 325.1], [0, 521.0, 249.7], [0, 0, 1]]), np.zeros(0), "pinhole")
-    reading = SensorFrame(DEPTH, STAMP, "c", RawImage(480, 640, "16UC1", 1280, samples.view(np.uint8).ravel()))
-    meters = depth_from_picture(reading, Rig("c", {"c": camera}), (480, 640), 1 / 5000)
+    reading = SensorFrame(
+        DEPTH, STAMP, "c", RawImage(480, 640, "16UC1", 1280, samples.view(np.uint8).ravel(), unit=1 / 5000)
+    )
+    meters = depth_from_image(reading, Rig("c", {"c": camera}), (480, 640))
     down = gravity_from_normals(surface_normals(meters, camera, 3))
     points = camera.unproject(meters).reshape(-1, 3)
     left = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points[np.isfinite(points[:, 0])]))

@@ -16,12 +16,13 @@ from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.messages import FrameReader
-from mlesam_ros.preprocessing.context import Context
+from mlesam_ros.preprocessing.base import Preprocessing
 from mlesam_ros.preprocessing.cuda import AsyncUploader, encode_torch
-from mlesam_ros.preprocessing.point_cloud import cloud_from_fields, echo_strength
+from mlesam_ros.preprocessing.lidar import echo_strength
+from mlesam_ros.preprocessing.point_cloud import cloud_from_fields
 from mlesam_ros.preprocessing.preprocessors import make_preprocessors
-from mlesam_ros.preprocessing.settings import Preprocessing
-from mlesam_ros.types import LIDAR, FrameSet
+from mlesam_ros.preprocessing.registration import FrameContext
+from mlesam_ros.types import LIDAR
 
 CLOUD = "sensor_msgs/msg/PointCloud2"
 TYPES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 8}
@@ -51,7 +52,7 @@ def message(values, name="intensity", kind="f4", stamp=1):
 
 def strengths(messages, settings=None):
     reader = FrameReader(LIDAR, CLOUD, settings or Preprocessing())
-    return [echo_strength(reader.read(each).payload) for each in messages], reader.found["intensity"].words
+    return [echo_strength(reader.read(each).payload) for each in messages], reader.found["intensity"].text
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_absence_is_noted(name, wanted, words, on_device, encoder):
     frame = FrameReader(LIDAR, CLOUD, Preprocessing(intensity_field=wanted)).read(message(ECHOES, name))
     rig = Rig("front", {"front": CameraModel(64, 48, np.array([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]]), np.zeros(0))})
     rig.tree.set("front", "lidar", Transform.identity())
-    context = Context(FrameSet(1, LIDAR, {LIDAR: frame}, {LIDAR: 0}))
+    context = FrameContext(1, {LIDAR: frame})
     made = make_preprocessors({LIDAR: encoder})[LIDAR]
     if on_device:
         encode_torch(AsyncUploader("cpu"), made, frame, rig, (48, 64), context)

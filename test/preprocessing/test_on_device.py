@@ -11,12 +11,12 @@ from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.projection import project_points
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
-from mlesam_ros.preprocessing.context import Context
 from mlesam_ros.preprocessing.cuda import AsyncUploader, encode_torch, project_torch
 from mlesam_ros.preprocessing.depth import LogDepth
 from mlesam_ros.preprocessing.lidar import RangeIntensityHeight
 from mlesam_ros.preprocessing.preprocessors import PREPROCESSORS, RGB
-from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, EventWindow, FrameSet, PointCloud, RawImage, SensorFrame
+from mlesam_ros.preprocessing.registration import FrameContext
+from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, EventWindow, PointCloud, RawImage, SensorFrame
 
 HERE = AsyncUploader("cpu")
 STAMP = 1_700_000_000_000_000_000
@@ -114,7 +114,7 @@ def frames(late):
 )
 def test_whole_pictures_with_the_robots_motion(key, encoder, size, late):
     rig, frame = car(), frames(late)[key]
-    contexts = [Context(FrameSet(STAMP, CAMERA, {frame.modality: frame}, {frame.modality: 0})) for _ in range(2)]
+    contexts = [FrameContext(STAMP, {frame.modality: frame}) for _ in range(2)]
     ours, theirs = encoder(frame, rig, size, contexts[0]), encode_torch(HERE, encoder, frame, rig, size, contexts[1])
     assert (theirs.dtype, tuple(theirs.shape), theirs.is_contiguous()) == (torch.float32, ours.shape, True)
     np.testing.assert_array_equal(ours != 0, theirs.numpy() != 0)

@@ -9,10 +9,8 @@ from mlesam_ros.errors import CalibrationError
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import PiecewiseMotion, Rig
 from mlesam_ros.geometry.transforms import Transform
-from mlesam_ros.preprocessing.context import Context
-from mlesam_ros.preprocessing.point_cloud import cloud_to_camera, sensor_to_camera
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, make_preprocessors
-from mlesam_ros.preprocessing.reference import Reference
+from mlesam_ros.preprocessing.registration import FrameContext, cloud_to_camera, sensor_to_camera
 from mlesam_ros.types import CAMERA, DEPTH, LIDAR, FrameSet, PointCloud, RawImage, SensorFrame
 
 STAMP = 1_700_000_000_000_000_000
@@ -52,7 +50,7 @@ def depth(stamp):
 
 def encoded(rig, *frames):
     frame_set = FrameSet(STAMP, CAMERA, {f.modality: f for f in frames}, {f.modality: 0 for f in frames})
-    preprocessors, context = make_preprocessors(DEFAULT_PREPROCESSORS), Context(frame_set)
+    preprocessors, context = make_preprocessors(DEFAULT_PREPROCESSORS), FrameContext(frame_set.time, frame_set.frames)
     return (
         {f.modality: preprocessors[f.modality](f, rig, SIZE, context) for f in frames},
         context,
@@ -92,7 +90,7 @@ def test_stamps_that_are_late_by_a_known_offset_show_the_wall_where_it_was_measu
 
 @pytest.mark.parametrize("offset", [50, -120])
 def test_a_camera_whose_stamps_are_late_by_a_known_offset_sets_the_time_of_its_set(offset):
-    """Kind: as above; here the reference, which is the primary's time and not its stamp."""
+    """Kind: as above; here the context, which is the primary's time and not its stamp."""
     late = offset * MS
     frame_set = FrameSet(STAMP + late, CAMERA, {LIDAR: sweep(STAMP)}, {LIDAR: 0}, late)
     image = encode(frame_set, car(), SIZE, make_preprocessors(DEFAULT_PREPROCESSORS))[LIDAR]
@@ -126,15 +124,15 @@ def test_without_odometry_the_mounting_counts_and_a_note_says_why():
 
 def test_odometry_that_ended_is_noted():
     rig, old = car(), STAMP + 10_000 * MS
-    reference = Reference(old)
-    assert isinstance(sensor_to_camera(sweep(old - 50 * MS), rig, reference), Transform)
-    assert "after the newest one known" in reference.notes[LIDAR]
+    context = FrameContext(old)
+    assert isinstance(sensor_to_camera(sweep(old - 50 * MS), rig, context), Transform)
+    assert "after the newest one known" in context.notes[LIDAR]
 
 
 def test_times_that_cannot_be_are_noted_and_left_aside():
-    reference = Reference(STAMP)
-    assert isinstance(cloud_to_camera(sweep(STAMP, (0, 0.5, 3.0)), car(), reference), Transform)
-    assert reference.notes[LIDAR].startswith("times of points are left aside: field 'time' spans 3 s")
+    context = FrameContext(STAMP)
+    assert isinstance(cloud_to_camera(sweep(STAMP, (0, 0.5, 3.0)), car(), context), Transform)
+    assert context.notes[LIDAR].startswith("times of points are left aside: field 'time' spans 3 s")
 
 
 def test_a_frame_on_its_own_is_its_own_moment():
@@ -147,11 +145,11 @@ def test_a_frame_on_its_own_is_its_own_moment():
 
 
 def test_a_sensor_of_unknown_place_is_refused_not_noted():
-    reference = Reference(STAMP)
+    context = FrameContext(STAMP)
     lost = SensorFrame(LIDAR, STAMP - 50 * MS, "nowhere", sweep(STAMP).payload)
     with pytest.raises(CalibrationError, match="'nowhere'"):
-        cloud_to_camera(lost, car(), reference)
-    assert not reference.notes
+        cloud_to_camera(lost, car(), context)
+    assert not context.notes
 
 
 def test_a_placement_is_computed_once_per_frame_and_set():

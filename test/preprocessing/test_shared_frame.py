@@ -14,7 +14,7 @@ from mlesam_ros.errors import CalibrationError
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.preprocessing.depth import LogDepth
 from mlesam_ros.preprocessing.events import EventCounts
-from mlesam_ros.preprocessing.registration import depth_from_picture
+from mlesam_ros.preprocessing.registration import depth_from_image
 from mlesam_ros.rig_learner import RigBuilder
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, EventWindow, RawImage, SensorFrame
 
@@ -78,7 +78,7 @@ def test_registered_depth_of_any_lens_and_size_lands_where_opencv_says(size, k, 
     """The kind: identity by frame name."""
     bind, rig = learnt(info(d=camera_d), info(size, k, d))
     frame = bind(depth_frame(board(rays(k, d, size))))
-    found = depth_from_picture(frame, rig, SIZE)
+    found = depth_from_image(frame, rig, SIZE)
     expected = board(rays(K, camera_d, SIZE))
     assert np.isfinite(found).mean() > 0.7
     assert wrong_share(found, expected) < 0.01
@@ -95,7 +95,7 @@ def test_depth_of_a_rectified_camera_in_its_raw_cameras_frame():
     seen = rays(p[:, :3], D * 0, SIZE)
     optical = np.concatenate([seen, np.ones((*SIZE, 1))], -1) @ turn  # R maps optical rays to rectified ones
     along = board(optical[..., :2] / optical[..., 2:]) / optical[..., 2]  # z in the rectified frame
-    found = depth_from_picture(bind(depth_frame(along)), rig, SIZE)
+    found = depth_from_image(bind(depth_frame(along)), rig, SIZE)
     assert wrong_share(found, board(rays(K, D, SIZE))) < 0.01
 
 
@@ -115,7 +115,7 @@ def test_depth_with_the_cameras_own_info_is_taken_pixel_by_pixel_at_any_size():
 def test_a_picture_that_contradicts_its_own_info_is_refused_with_the_numbers():
     bind, rig = learnt(info(), info((60, 80), HALF, D))
     with pytest.raises(CalibrationError, match="depth picture is 160x120 but its calibration is for 80x60"):
-        depth_from_picture(bind(depth_frame(np.full(SIZE, 5.0))), rig, SIZE)
+        depth_from_image(bind(depth_frame(np.full(SIZE, 5.0))), rig, SIZE)
 
 
 def test_an_event_camera_that_shares_the_frame_is_seen_through_its_own_lens():

@@ -19,8 +19,8 @@ from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.labels import load_label_space
-from mlesam_ros.preprocessing.point_cloud import cloud_intensity, cloud_times, cloud_to_camera, cloud_xyz
-from mlesam_ros.preprocessing.sweep_gatherer import SweepGatherer
+from mlesam_ros.preprocessing.point_cloud import SweepGatherer, cloud_intensity, cloud_times, cloud_xyz
+from mlesam_ros.preprocessing.registration import cloud_to_camera
 from mlesam_ros.types import LIDAR, FrameSet, PointCloud, RawImage, SensorFrame
 
 START, MS = 1_700_000_000_000_000_000, 1_000_000

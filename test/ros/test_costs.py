@@ -19,7 +19,7 @@ from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.messages import FrameReader
 from mlesam_ros.preprocessing.images import to_rgb
-from mlesam_ros.preprocessing.point_cloud import cloud_to_camera
+from mlesam_ros.preprocessing.registration import cloud_to_camera
 from mlesam_ros.ros import publishers as outputs
 from mlesam_ros.ros.compat import message_class
 from mlesam_ros.ros.publishers import MaskPublisher, byte_array, header_message, message_from

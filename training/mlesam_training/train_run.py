@@ -21,8 +21,8 @@ from mlesam_ros.files import atomic_write, expand_path, owned
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.checkpoint import load_backbone, load_trained, save_backbone, save_checkpoint
 from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.preprocessing.base import EVENT_WINDOW
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, image_settings, make_preprocessors
-from mlesam_ros.preprocessing.settings import EVENT_WINDOW
 from mlesam_ros.types import AUTO, EVENT
 from mlesam_training.activation_checkpointing import BLOCKS, checkpoint_blocks
 from mlesam_training.data_config import DataSplits, open_published, open_source

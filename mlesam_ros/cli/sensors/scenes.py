@@ -29,9 +29,9 @@ from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Lens, Rig, load_rig
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.labels import load_label_space
-from mlesam_ros.preprocessing.context import Context
 from mlesam_ros.preprocessing.images import to_rgb
-from mlesam_ros.preprocessing.point_cloud import cloud_to_camera, cloud_xyz
+from mlesam_ros.preprocessing.point_cloud import cloud_xyz
+from mlesam_ros.preprocessing.registration import FrameContext, cloud_to_camera
 from mlesam_ros.types import CAMERA, LIDAR, CompressedImage, FrameSet, PointCloud, RawImage, SensorFrame
 
 _CELLS = (48, 64, 96)
@@ -271,7 +271,8 @@ def _scene(path: Path, frame_set: FrameSet, rig: Rig, camera: CameraModel, masks
     sweep = frame_set.frames[LIDAR]
     if not isinstance(sweep.payload, PointCloud):
         raise BagError(f"the LiDAR's payload is {type(sweep.payload).__name__}; it must be a cloud.")
-    placement, xyz = cloud_to_camera(sweep, rig, Context(frame_set)), cloud_xyz(sweep.payload)
+    context = FrameContext(frame_set.time, frame_set.frames)
+    placement, xyz = cloud_to_camera(sweep, rig, context), cloud_xyz(sweep.payload)
     points = placement.apply(xyz.astype(np.float64)).astype(np.float64, copy=False)
     rgb = _rgb(frame_set.frames[CAMERA])
     return Scene(path.stem, rgb, points, camera, Transform.identity(), masks, frame_set, rig)

@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from mlesam_ros.cli.sensors.scenes import Scene
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.preprocessing.context import Context
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, make_preprocessors
+from mlesam_ros.preprocessing.registration import FrameContext
 from mlesam_ros.types import Modality
 
 Picture = npt.NDArray[np.uint8]
@@ -57,7 +57,9 @@ def encoding_sheets(scene: Scene) -> dict[str, Picture]:
 def _encoded(scene: Scene, modality: Modality, name: str, size: tuple[int, int]) -> Picture:
     preprocessor = make_preprocessors({modality: name})[modality]
     try:
-        image = preprocessor(scene.frames.frames[modality], scene.rig, size, Context(scene.frames)).transpose(1, 2, 0)
+        image = preprocessor(
+            scene.frames.frames[modality], scene.rig, size, FrameContext(scene.frames.time, scene.frames.frames)
+        ).transpose(1, 2, 0)
     except MlesamError as error:
         return _caption(str(error), size[1], 0.5)
     mean, std = np.array(preprocessor.normalization[0]), np.array(preprocessor.normalization[1])
