@@ -105,7 +105,7 @@ def test_pages_name_files_that_exist():
             *SOURCES,
             *(CHECKOUT / "test").rglob("*.py"),
             *CHECKOUT.glob("*.py"),
-            *(CHECKOUT / "launch").glob("*.py"),
+            *(path for folder in ("launch", "tools", "benchmarks") for path in (CHECKOUT / folder).glob("*.py")),
         ]
     }
     pages = [CHECKOUT / "README.md", *(CHECKOUT / "docs").glob("*.md")]

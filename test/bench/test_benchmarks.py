@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from goals import SWITCHES, Target
 
-from mlesam_ros.bench import BENCHES, pages
-from mlesam_ros.bench.goals import SWITCHES, Target
+from mlesam_ros.bench import BENCHES
 from mlesam_ros.bench.machine import device, least_seconds, versions
 from mlesam_ros.bench.model import Options, facts
 from mlesam_ros.bench.readings import EVENTS, POINTS, make_events, make_readings
@@ -21,7 +21,6 @@ from mlesam_ros.bench.sensors import _add_at, _bincount
 from mlesam_ros.bench.stock_policy import StockPolicy
 from mlesam_ros.bench.sync import stream
 from mlesam_ros.bench.timing import interleaved, summary
-from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.inference import InferenceOptions
 from mlesam_ros.preprocessing.events import count_events
 from mlesam_ros.types import CAMERA, LIDAR
@@ -139,20 +138,6 @@ def test_memory_is_what_arrays_and_tensors_ask_for_at_once():
     assert row.alternative_memory == pytest.approx(0.524288, rel=0.05)
 
 
-def test_a_page_gets_its_tables(tmp_path):
-    row = dict.fromkeys(KEYS) | {"name": "work", "unit": "ms", "median": 1.23456, "p99": 2.0}
-    row |= {"spread": 0.1, "repeats": 9, "alternative": "other", "alternative_median": 3.0, "ratio": 2.44}
-    result = {"device": "a machine", "versions": {"python": "3"}, "command": "mlesam bench x", "rows": [row]}
-    (tmp_path / "x.json").write_text(json.dumps(result))
-    page = "before\n<!-- bench:x -->\nold\n<!-- /bench -->\nafter\n"
-    filled = pages.filled(page, tmp_path)
-    assert "| work | 1.23 ms | 2 | 10 % |  | other | 3 |  | 2.44 |  |  |  |  |\n" in filled and "old" not in filled
-    assert filled.startswith("before\n") and filled.endswith("<!-- /bench -->\nafter\n")
-    assert pages.filled(filled, tmp_path) == filled
-    with pytest.raises(ConfigError, match="bench:y"):
-        pages.filled(page.replace("bench:x", "bench:y"), tmp_path)
-
-
 def test_a_goal_is_reached_not_reached_or_not_measured():
     row = dict.fromkeys(KEYS) | {"name": "work on much", "median": 4.0, "ratio": 3.0, "alternative": "other"}
     result = {"rows": [row], "config": {"device": "cpu", "backbone": "any", "size": 64}}
@@ -177,12 +162,6 @@ def test_every_fast_path_names_its_parity_test(switch):
 def test_every_fast_path_is_on_the_page():
     named = " ".join(switch.name for switch in SWITCHES)
     assert all(f"InferenceOptions.{field.name}`" in named for field in fields(InferenceOptions))
-
-
-@pytest.mark.parametrize("page", sorted((CHECKOUT / "docs").glob("*.md")), ids=lambda page: page.stem)
-def test_no_page_shows_stale_figures(page):
-    text = page.read_text(encoding="utf-8")
-    assert pages.filled(text, RESULTS) == text, "run python -m mlesam_ros.bench.pages"
 
 
 @pytest.mark.parametrize("name", sorted({*BENCHES, *(path.stem for path in RESULTS.glob("*.json"))}))

@@ -4,4 +4,4 @@ import sys
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "test"), str(CHECKOUT / "test" / "ros")]
+sys.path[:0] = [str(CHECKOUT / folder) for folder in (".", "tools", "benchmarks", "test", "test/ros")]

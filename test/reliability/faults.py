@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from checkout import CHECKOUT
-from document import fill, table
+from pages import table, write_recorded
 
 from mlesam_ros.bench.machine import device, versions
 from mlesam_ros.cli.common import prepare_own_domain
@@ -137,7 +137,8 @@ def written(result: dict[str, Any]) -> str:
         f"cores every figure has its share of that. A case in which the listener itself got no processor for {PAUSE:g} "
         f"s was run again, up to {_TRIES} times; {disturbed} were disturbed every time. Ten seconds without a fault: "
         f"longest gap {_worst([health], 'gap')} s, {health['equal']} of {health['compared']} masks equal.\n\n"
-        f"{table(heads, rows)}\n{_slow(cases)}\n\nNot as it should be: {'; '.join(wrong) or 'nothing'}.\n"
+        f"{table(heads, rows, range(1, len(heads)))}\n{_slow(cases)}\n\n"
+        f"Not as it should be: {'; '.join(wrong) or 'nothing'}.\n"
     )
 
 
@@ -213,7 +214,7 @@ def main() -> None:
 
     run([case for case in chosen(given.kinds, given.most) if case not in done], tell)
     if given.page:
-        fill(given.page, "faults", written(result))
+        write_recorded(given.page, "faults", written(result))
     wrong = sum(bool(case["wrong"]) for case in result["cases"])
     raise SystemExit(f"{wrong} of {len(result['cases'])} cases are not as they should be" if wrong else 0)
 

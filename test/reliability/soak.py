@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from checkout import CHECKOUT
-from document import fill, table
+from pages import table, write_recorded
 from trend import BLOCKS, trend
 
 from mlesam_ros.bags.serialization import typestore
@@ -242,8 +242,9 @@ def written(result: dict[str, Any]) -> str:
         f"machine's load was {load[1]:.1f} in the median, {load[0]:.1f} to {load[2]:.1f}; the node itself took "
         f"{result['node_cores']:.2f} cores. {result['offered_hz']:.1f} moments a second were offered and "
         f"{result['masks_hz']:.1f} masks a second came: {totals['heard']} heard, {totals['complete']} of all sensors, "
-        f"{totals['missed']} missed by the listener, {totals['disordered']} out of order.\n\n{table(heads, rows)}\n"
-        f"{table(('sensor', 'received', *_NAMED), fates)}\n"
+        f"{totals['missed']} missed by the listener, {totals['disordered']} out of order.\n\n"
+        f"{table(heads, rows, range(1, 5))}\n"
+        f"{table(('sensor', 'received', *_NAMED), fates, range(1, 7))}\n"
         f"Statuses on /diagnostics other than OK, in {totals['reports']} reports: {warned}.\n"
     )
 
@@ -273,7 +274,7 @@ def main() -> None:
     given.json.parent.mkdir(exist_ok=True)
     given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if given.page:
-        fill(given.page, "soak", written(result))
+        write_recorded(given.page, "soak", written(result))
     print(json.dumps({name: result[name] for name in ("masks_hz", "load", "trends", "totals")}, indent=1))
     grows = [name for name, found in result["trends"].items() if found["grows"] and "latency" not in name]
     raise SystemExit(f"grows: {', '.join(grows)}" if grows else 0)

@@ -6,11 +6,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-from document import fill
 from soak import GRAINS, soak, written
 from trend import BLOCKS, trend
-
-from mlesam_ros.errors import ConfigError
 
 HOUR = np.arange(0.0, 3600.0, 5.0)
 
@@ -47,16 +44,6 @@ def test_a_thread_more_is_found_and_a_step_of_the_allocator_is_not():
 def test_too_short_a_run_is_refused():
     with pytest.raises(ValueError, match="run longer"):
         trend(HOUR[: BLOCKS - 1], HOUR[: BLOCKS - 1])
-
-
-def test_a_text_goes_into_its_place_and_nowhere_else(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("before\n<!-- begin soak -->\nold\n<!-- end soak -->\nafter\n")
-    for text in ("new", "newer\n"):
-        fill(page, "soak", text)
-    assert page.read_text() == "before\n<!-- begin soak -->\nnewer\n<!-- end soak -->\nafter\n"
-    with pytest.raises(ConfigError, match="begin faults"):
-        fill(page, "faults", "new")
 
 
 def test_some_seconds_of_it():

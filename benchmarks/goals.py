@@ -15,7 +15,7 @@ _PLAIN = "one sensor after the other"
 _NODE = "1080p, 131072 points, 300000 events"
 
 
-def times(row: Row) -> float:
+def speedup_of(row: Row) -> float:
     """Speedup over the alternative: by processor time where it was measured, otherwise by wall-clock time."""
     if row.get("cpu") and row.get("alternative_cpu"):
         return float(row["alternative_cpu"] / row["cpu"])
@@ -44,7 +44,7 @@ class Target:
     result: str = ""
     row: str = ""
     alternative: str = ""
-    figure: Callable[[Row], float] = times
+    figure: Callable[[Row], float] = speedup_of
     unit: str = "times"
     least: float = -math.inf
     most: float = math.inf
@@ -87,7 +87,7 @@ def _seconds(row: Row) -> float:
 
 
 def _part(row: Row) -> float:
-    return 1 / times(row)
+    return 1 / speedup_of(row)
 
 
 GOALS = (
@@ -142,7 +142,7 @@ class OptionResult:
             row = next(r for r in results[name]["rows"] if r["name"].endswith(end))
             memory = f", {row['memory']:.3g} MB instead of {row['alternative_memory']:.3g}"
             where = row["name"].partition(":")[0]
-            told.append(f"{where}: {times(row):.2f} times as fast{memory}")
+            told.append(f"{where}: {speedup_of(row):.2f} times as fast{memory}")
         return "; ".join([*told, *filter(None, [self.unmeasured])])
 
 

@@ -1,0 +1,128 @@
+"""tools/pages.py: the generated tables of docs/ are up to date."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+pytest.importorskip("rclpy")
+import pages
+from pages import TABLES, benchmark_table, classes, conditions, fill, protocols, subsets, write_recorded
+
+from mlesam_ros.config import iter_parameters
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.ros.diagnostics import PIPELINE_MESSAGES, SENSOR_MESSAGES
+from mlesam_ros.ros.topics import OUTPUTS, SERVICES
+
+
+def test_docs_are_up_to_date():
+    assert [page.name for page, _ in pages.stale_pages()] == [], "run python tools/pages.py"
+
+
+def test_every_table_is_on_one_page():
+    names = [name for page in pages.DOCS.glob("*.md") for name in re.findall(r"<!-- begin (\w+) -->", page.read_text())]
+    unused = {f"bench_{path.stem}" for path in pages.RESULTS.glob("paths*.json")}  # the source of table `switches`
+    assert sorted(names) == sorted(TABLES.keys() - unused | pages.RECORDED)
+
+
+@pytest.mark.parametrize("name", TABLES.keys() - {"backbones"})
+def test_every_row_has_every_column(name):
+    rows = [line for line in TABLES[name]().splitlines() if line.startswith("|")]
+    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
+
+
+def test_node_tables_are_complete():
+    text = (pages.DOCS / "node.md").read_text(encoding="utf-8")
+    for name, _, _ in iter_parameters():
+        sensor, _, short = name.rpartition(".")
+        assert (f"`<sensor>.{short}`" if sensor else f"`{name}`") in text
+    assert all(f"`~/{name}`" in text for name in (*OUTPUTS, *SERVICES))
+    for template in (*SENSOR_MESSAGES.values(), *PIPELINE_MESSAGES.values()):
+        assert template.message.replace(".message}", "}") in text and template.cause.endswith(".")
+        assert template.remedy or template.level == b"\0"
+
+
+def test_fill_replaces_tables_and_keeps_the_rest():
+    page = "a\n<!-- begin one -->\nold\n<!-- end one -->\nb\n<!-- begin soak -->\nrecorded\n<!-- end soak -->\n"
+    filled = fill(page, {"one": lambda: "| new |\n\n"})
+    assert filled == page.replace("old", "| new |")
+    assert fill(filled, {"one": lambda: "| new |"}) == filled
+
+
+@pytest.mark.parametrize(
+    ("page", "error"),
+    [
+        ("<!-- begin other -->\n<!-- end other -->", "table other is unknown"),
+        ("<!-- begin one -->\n", "no counterpart"),
+        ("<!-- begin one -->\n<!-- end two -->", "no counterpart"),
+    ],
+)
+def test_wrong_markers_are_refused(page, error):
+    with pytest.raises(ConfigError, match=error):
+        fill(page, {"one": lambda: ""})
+
+
+def test_recorded_table_is_written_into_its_place(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- begin soak -->\nold\n<!-- end soak -->\nafter\n")
+    for text in ("new", "newer\n"):
+        write_recorded(page, "soak", text)
+    assert page.read_text() == "before\n<!-- begin soak -->\nnewer\n<!-- end soak -->\nafter\n"
+    with pytest.raises(ConfigError, match="begin faults"):
+        write_recorded(page, "faults", "new")
+
+
+def test_benchmark_table():
+    row = {"name": "work", "unit": "ms", "median": 1.23456, "p99": 2.0, "spread": 0.1, "repeats": 9}
+    row |= {"alternative": "other", "alternative_median": 3.0, "ratio": 2.44}
+    result = {"device": "a machine", "versions": {"python": "3"}, "date": "2026-11-28", "load": 1.0}
+    text = benchmark_table({**result, "command": "mlesam bench x", "rows": [row]})
+    assert "| work | 1.23 ms | 2 | 10 % |  | other | 3 |  | 2.44 |  |  |  |  |\n" in text
+    assert text.endswith("\n\na machine; python 3; 2026-11-28, load 1 at the start. `mlesam bench x`.\n")
+
+
+def entry(sensors, miou):
+    figures = dict.fromkeys(("miou_all", "macc", "fwiou", "pixel_accuracy"), 2 * miou)
+    by_condition = {"weather": {"night": {"miou": miou - 1}, "sun": {"miou": miou + 1}}}
+    return {"sensors": sensors, "miou": miou, **figures, "conditions": by_condition,
+            "per_class": {"Bus": 2 * miou, "Road": 90.0, "Water": None}}  # fmt: skip
+
+
+FAILING = {"average": 20.0, "expected": {"0.2": 25.0, "0.1": 30.0}}
+EVALUATION = {
+    "subsets": [entry(["camera", "lidar"], 30.0), entry(["camera"], 20.0), entry(["lidar"], 10.0)],
+    "any_modal": FAILING,
+    "emm": FAILING,
+    "rmm": {"0.25": FAILING},
+    "nm": {"low": 7.0},
+}
+
+
+def cells(table):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+def test_subset_table_has_a_row_per_subset_and_the_mean():
+    rows = cells(subsets(EVALUATION))[2:]
+    assert [row[:2] for row in rows] == [
+        ["camera + lidar", "30.0"], ["camera", "20.0"], ["lidar", "10.0"], ["mean of the 3", "20.0"],
+    ]  # fmt: skip
+
+
+def test_condition_and_class_tables_have_columns_for_all_but_one_and_single_sensors():
+    headings, _, night, sun = cells(conditions(EVALUATION))
+    assert headings == ["condition", "all", "no camera", "no lidar", "camera", "lidar"]
+    assert night == ["weather: night", "29.0", "9.0", "19.0", "19.0", "9.0"] and sun[1] == "31.0"
+    assert [row[:2] for row in cells(classes(EVALUATION))[2:]] == [["Road", "90.0"], ["Bus", "60.0"]]
+
+
+def test_protocol_table_has_a_row_per_failure():
+    rows = cells(protocols(EVALUATION))
+    assert rows[0] == ["sensors that fail are", "average", "p = 0.2", "p = 0.1"]
+    assert rows[2:] == [
+        ["left out (any-modal)", "20.0", "25.0", "30.0"],
+        ["empty (EMM)", "20.0", "25.0", "30.0"],
+        ["25% holes (RMM)", "20.0", "25.0", "30.0"],
+        ["low noise in all (NM)", "7.0", "", ""],
+    ]

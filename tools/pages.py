@@ -1,0 +1,371 @@
+"""Generated tables of docs/: `python tools/pages.py` rewrites them, `--check` only reports stale pages.
+
+A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; NAME is a key of `TABLES` or one of `RECORDED`.
+Sources are the code (docs/node.md, docs/model.md), benchmarks/results/*.json (docs/performance.md, docs/sensors.md) and
+weights/*.json (docs/training.md). The tables of docs/reliability.md are written by the runs that measure them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(CHECKOUT / folder) for folder in (".", "training", "benchmarks")]
+
+from goals import GOALS, SWITCHES, speedup_of
+from rich.console import Console
+
+from mlesam_ros.cli.info import backbone_table
+from mlesam_ros.config import CameraParameters, NodeParameters, iter_parameters
+from mlesam_ros.errors import ConfigError
+from mlesam_ros.messages import MESSAGE_TYPES
+from mlesam_ros.model.flops import backbone_costs
+from mlesam_ros.ros.diagnostics import LEVELS, PIPELINE_MESSAGES, SENSOR_MESSAGES, DiagnosticTemplate
+from mlesam_ros.ros.subscribers import queue_depth
+from mlesam_ros.ros.topics import DIAGNOSTICS, OUTPUTS, SERVICES, TopicSpec
+from mlesam_ros.types import MODALITIES
+
+Json = Mapping[str, Any]
+Cell = str | float | None
+
+DOCS, RESULTS, WEIGHTS = CHECKOUT / "docs", CHECKOUT / "benchmarks" / "results", CHECKOUT / "weights"
+RECORDED = frozenset({"faults", "soak"})
+"""Tables that `make faults` and `make soak` write; their sources are not in the checkout."""
+
+_TABLE = re.compile(r"<!-- begin (\w+) -->\n(.*?)<!-- end \1 -->", re.DOTALL)
+_MARKER = re.compile(r"<!-- (?:begin|end) \w+ -->")
+
+
+def fill(page: str, tables: Mapping[str, Callable[[], str]]) -> str:
+    """Replace the tables of a page that are in `tables`.
+
+    Args:
+        page: Markdown with markers.
+        tables: table name → function that formats it.
+
+    Raises:
+        ConfigError: a table is unknown, or a marker has no counterpart.
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        name, old = match.groups()
+        if name not in tables and name not in RECORDED:
+            raise ConfigError(f"table {name} is unknown.", f"Known are {', '.join([*tables, *sorted(RECORDED)])}.")
+        new = f"{tables[name]().strip()}\n" if name in tables else old
+        return f"<!-- begin {name} -->\n{new}<!-- end {name} -->"
+
+    filled, count = _TABLE.subn(replaced, page)
+    if len(_MARKER.findall(page)) != 2 * count:
+        raise ConfigError("a marker has no counterpart.", "A table needs <!-- begin NAME --> and <!-- end NAME -->.")
+    return filled
+
+
+def write_recorded(page: Path, name: str, text: str) -> None:
+    """Write one of the tables in `RECORDED` into a page.
+
+    Raises:
+        ConfigError: the page has no place for the table.
+    """
+    place = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+    new, count = place.subn(lambda match: f"{match[1]}{text.strip()}\n{match[2]}", page.read_text(encoding="utf-8"))
+    if not count:
+        marked = f"<!-- begin {name} --> and <!-- end {name} -->"
+        raise ConfigError(f"{page} has no {marked}.", "Put them on lines of their own where the table belongs.")
+    page.write_text(new, encoding="utf-8")
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> str:
+    """Format a Markdown table.
+
+    Args:
+        heads: heading of each column.
+        rows: cells of each row.
+        numbers: indices of the columns that are aligned to the right.
+    """
+    right = set(numbers)
+    rule = ["--:" if column in right else "---" for column in range(len(heads))]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (heads, rule, *rows))
+
+
+# docs/node.md
+
+_REMEDY, _IN_MESSAGE = re.compile(r"\{\w+\.remedy\}"), "As the message says."
+_TYPES = {bool: "bool", int: "int", float: "double", str: "string", tuple: "list"}
+
+
+def published() -> str:
+    """Topics that the node publishes."""
+    topics = {**{f"~/{name}": output for name, output in OUTPUTS.items()}, "/diagnostics": DIAGNOSTICS}
+    return table(
+        ("topic", "type", "published", "computed", "QoS", "what it says"),
+        [(f"`{name}`", _short(o.type_name), o.rate, o.when, _qos(o), o.meaning) for name, o in topics.items()],
+    )
+
+
+def subscribed() -> str:
+    """Topics that the node subscribes to."""
+    rows: list[tuple[str, str, str, str]] = []
+    for modality in MODALITIES:
+        sensor = NodeParameters().sensor(modality)
+        types = ", ".join(_short(name) for name in MESSAGE_TYPES[modality])
+        rows.append((f"`{sensor.topic}`", f"`{modality}.topic`", types, f"best effort, {queue_depth(modality)}"))
+        if isinstance(sensor, CameraParameters):
+            info = _short("sensor_msgs/msg/CameraInfo")
+            rows.append((f"`{sensor.info_topic}`", f"`{modality}.info_topic`", info, "best effort"))
+    transforms = _short("tf2_msgs/msg/TFMessage")
+    rows.append(("`/tf`", "", transforms, "reliable, else as published"))
+    rows.append(("`/tf_static`", "", transforms, "reliable, transient local, else as published"))
+    return table(("topic", "parameter", "types", "QoS"), rows)
+
+
+def parameters() -> str:
+    """Parameters of the node; each sensor parameter once for all sensors."""
+    rows = []
+    listed = set()
+    for name, entry, default in iter_parameters():
+        modality, _, short = name.rpartition(".")
+        meta = entry.metadata
+        limits = ", ".join(choice or '""' for choice in meta["choices"])
+        if meta["range"] is not None:
+            limits = "{:.10g} to {:.10g}".format(*meta["range"])
+        facts = _TYPES[type(default)], limits, meta["change"], meta["text"].replace("|", "\\|")
+        if not modality:
+            rows.append((f"`{name}`", f"`{_yaml(default)}`", *facts))
+        elif short not in listed:
+            listed.add(short)
+            by_sensor = short in ("topic", "info_topic") or _yaml(default) == ""
+            rows.append((f"`<sensor>.{short}`", "by sensor" if by_sensor else f"`{_yaml(default)}`", *facts))
+    return table(("parameter", "default", "type", "accepted", "set", "meaning"), rows)
+
+
+def services() -> str:
+    """Services of the node."""
+    rows = [(f"`~/{name}`", _short(service.type_name), service.meaning) for name, service in SERVICES.items()]
+    return table(("service", "type", "what it does"), rows)
+
+
+def messages(templates: Mapping[Any, DiagnosticTemplate]) -> str:
+    """Messages of a status on `/diagnostics`."""
+    rows = [
+        (LEVELS[t.level], f"`{t.message.replace('.message}', '}')}`", t.cause, _REMEDY.sub(_IN_MESSAGE, t.remedy))
+        for t in templates.values()
+    ]
+    return table(("level", "message", "cause", "remedy"), rows)
+
+
+def _short(type_name: str) -> str:
+    return f"`{type_name.replace('/msg/', '/').replace('/srv/', '/')}`"
+
+
+def _qos(output: TopicSpec) -> str:
+    return "reliable, transient local, 1" if output.latched else f"reliable, {output.qos.depth}"
+
+
+def _yaml(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return str(value).lower() if isinstance(value, bool) else '""' if value == "" else str(value)
+
+
+# docs/model.md
+
+
+def backbones() -> str:
+    """What `mlesam info --backbones` prints."""
+    console = Console(file=io.StringIO(), width=120)
+    console.print(backbone_table(backbone_costs()))
+    return "\n".join(line.strip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
+
+
+# docs/performance.md, docs/sensors.md
+
+_RESULT_HEADS = (
+    "", "median", "p99", "spread", "CPU", "alternative", "its median", "its CPU", "times as fast", "by CPU", "bound",
+    "MB", "its MB",
+)  # fmt: skip
+_WORDS, _ALTERNATIVE = 0, 5
+
+
+def benchmark_table(result: Json) -> str:
+    """Rows of a benchmark's result, and a caption that names machine, versions, date, load and command."""
+    numbers = set(range(len(_RESULT_HEADS))) - {_WORDS, _ALTERNATIVE}
+    return f"{table(_RESULT_HEADS, [_result_row(row) for row in result['rows']], numbers)}\n{_caption(result)}\n"
+
+
+def _result_row(row: Json) -> list[str]:
+    by_cpu = speedup_of(row) if row.get("alternative_cpu") else None
+    return [
+        row["name"],
+        f"{_figure(row['median'])} {row['unit']}",
+        _figure(row["p99"]),
+        f"{100 * row['spread']:.0f} %" if row["repeats"] > 1 else "once",
+        _figure(row.get("cpu")),
+        row["alternative"] or "",
+        _figure(row["alternative_median"]),
+        *(_figure(row.get(key)) for key in ("alternative_cpu", "ratio")),
+        _figure(by_cpu),
+        *(_figure(row.get(key)) for key in ("bound", "memory", "alternative_memory")),
+    ]
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{float(f'{value:.3g}'):g}"
+
+
+def _caption(result: Json) -> str:
+    parts = [result["device"], ", ".join(f"{name} {number}" for name, number in result["versions"].items())]
+    parts.append(f"{result['date']}, load {result['load']:g} at the start")
+    if "ceilings" in result:
+        top = result["ceilings"]
+        parts.append(f"ceilings {top['gflops']:.4g} GFLOP/s, {top['gbytes']:.3g} GB/s")
+    return "; ".join(parts) + f". `{result['command']}`."
+
+
+def goals(results: Mapping[str, Json]) -> str:
+    """Performance targets beside the measured figures."""
+    rows = []
+    for goal in GOALS:
+        result = results[goal.result] if goal.result else None
+        standing, figure = goal.verdict(result)
+        remark = "; ".join(filter(None, [f"`{result['command']}`" if result else "", goal.remark]))
+        rows.append((goal.words, goal.limit, figure, standing, remark))
+    return table(("Goal", "", "Found", "Standing", ""), rows)
+
+
+def switches(results: Mapping[str, Json]) -> str:
+    """Optimizations that can be turned off, their speedups and their parity tests."""
+    heads = "Switch", "What it is", "What it brings", "Held to the plain way by", "Tolerance"
+    rows = [(s.name, s.words, s.speedup(results), f"`{s.test}`", s.tolerance) for s in SWITCHES]
+    names = dict.fromkeys(name for switch in SWITCHES for name, _ in switch.rows)
+    commands = ", ".join(f"`{results[name]['command']}`" for name in names)
+    return f"{table(heads, rows)}\nBy processor time, each turned off by itself: {commands}.\n"
+
+
+# docs/training.md
+
+_SCORES = {"miou": "mIoU", "miou_all": "over all classes", "macc": "mAcc", "fwiou": "fwIoU", "pixel_accuracy": "pixels"}
+
+
+def subsets(evaluation: Json) -> str:
+    """Scores of every subset of the sensors, in percent, and their mean."""
+    rows = [[" + ".join(entry["sensors"]), *(entry[key] for key in _SCORES)] for entry in evaluation["subsets"]]
+    means = [sum(column) / len(rows) for column in zip(*(row[1:] for row in rows), strict=True)]
+    return _scores(["sensors", *_SCORES.values()], [*rows, [f"mean of the {len(rows)}", *means]])
+
+
+def conditions(evaluation: Json) -> str:
+    """Mean IoU per weather and fault with all sensors, all but one, and a single one."""
+    shown = _shown(evaluation)
+    rows = [
+        [f"{kind}: {name}", *(entry["conditions"][kind][name]["miou"] for entry in shown.values())]
+        for kind, names in shown["all"]["conditions"].items()
+        for name in names
+    ]
+    return _scores(["condition", *shown], rows)
+
+
+def classes(evaluation: Json) -> str:
+    """IoU of every class in the ground truth, in descending order."""
+    shown = _shown(evaluation)
+    best = sorted(shown["all"]["per_class"].items(), key=lambda item: -(item[1] or 0))
+    names = [name for name, iou in best if iou is not None]
+    return _scores(["class", *shown], [[name, *(e["per_class"][name] for e in shown.values())] for name in names])
+
+
+def protocols(evaluation: Json) -> str:
+    """Average and expected mIoU with failing sensors: left out, empty, with holes or noisy."""
+    emm = evaluation["emm"]
+    failing = {
+        "left out (any-modal)": evaluation["any_modal"],
+        "empty (EMM)": emm,
+        **{f"{float(ratio):.0%} holes (RMM)": found for ratio, found in evaluation["rmm"].items()},
+    }
+    rows: list[list[Cell]] = [[name, f["average"], *f["expected"].values()] for name, f in failing.items()]
+    unknown = [None] * len(emm["expected"])
+    rows += [[f"{level} noise in all (NM)", miou, *unknown] for level, miou in evaluation["nm"].items()]
+    return _scores(["sensors that fail are", "average", *(f"p = {p}" for p in emm["expected"])], rows)
+
+
+def ablation(found: Json) -> str:
+    """The four rows of the paper's ablation."""
+    names = found["rows"][0]["conditions"]
+    rows = [
+        [row["name"].replace("_", " "), row["miou"], *(row["conditions"][n] for n in names), row["mean_of_subsets"]]
+        for row in found["rows"]
+    ]
+    return _scores(["features", "all sensors", *names, "mean of all subsets"], rows)
+
+
+def _shown(evaluation: Json) -> dict[str, Json]:
+    """Heading → entry: all sensors, all but one, and each single sensor."""
+    entries = {frozenset(entry["sensors"]): entry for entry in evaluation["subsets"]}
+    full = max(entries, key=len)
+    names = sorted(full)
+    wanted = {"all": full, **{f"no {n}": full - {n} for n in names}, **{n: frozenset({n}) for n in names}}
+    return {heading: entries[subset] for heading, subset in wanted.items() if subset in entries}
+
+
+def _scores(heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    def text(value: Cell) -> str:
+        return value if isinstance(value, str) else "" if value is None else f"{value:.1f}"
+
+    return table(heads, [[text(value) for value in row] for row in rows], range(1, len(heads)))
+
+
+# All pages
+
+
+def _load(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _tables() -> dict[str, Callable[[], str]]:
+    results = {path.stem: _load(path) for path in sorted(RESULTS.glob("*.json"))}
+    evaluation, ablated = _load(WEIGHTS / "evaluation.json"), _load(WEIGHTS / "ablation.json")
+    return {
+        **{make.__name__: make for make in (published, subscribed, parameters, services, backbones)},
+        "sensor_messages": partial(messages, SENSOR_MESSAGES),
+        "pipeline_messages": partial(messages, PIPELINE_MESSAGES),
+        **{f"bench_{name}": partial(benchmark_table, result) for name, result in results.items()},
+        **{make.__name__: partial(make, results) for make in (goals, switches)},
+        **{make.__name__: partial(make, evaluation) for make in (subsets, conditions, classes, protocols)},
+        "ablation": partial(ablation, ablated),
+    }
+
+
+TABLES = _tables()
+"""Table name → function that formats it."""
+
+
+def stale_pages() -> Iterator[tuple[Path, str]]:
+    """Yield (page, new text) of every page of docs/ that has a stale table."""
+    for page in sorted(DOCS.glob("*.md")):
+        old = page.read_text(encoding="utf-8")
+        if (new := fill(old, TABLES)) != old:
+            yield page, new
+
+
+def main() -> None:
+    """Rewrite stale pages, or with `--check` exit with an error that names them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with an error on a stale page")
+    check = parser.parse_args().check
+    stale = dict(stale_pages())
+    for page, text in stale.items():
+        if not check:
+            page.write_text(text, encoding="utf-8")
+        print(f"{'stale' if check else 'rewritten'}: {page.relative_to(CHECKOUT)}")
+    raise SystemExit(check and bool(stale))
+
+
+if __name__ == "__main__":
+    main()
