@@ -16,7 +16,7 @@ from mlesam_ros.labels import LabelSpace
 from mlesam_ros.preprocessing.point_cloud import cloud_intensity, cloud_xyz
 from mlesam_ros.types import PointCloud, Segmentation, SensorFrame
 
-Rgb = npt.NDArray[np.uint8]
+RGBImage = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.uint8]
 
 POINT = np.dtype(
@@ -31,14 +31,14 @@ POINT = np.dtype(
 it, the bits of the number 0x00RRGGBB in a float32."""
 
 
-def colorize(labels: Labels, label_space: LabelSpace) -> Rgb:
+def colorize(labels: Labels, label_space: LabelSpace) -> RGBImage:
     """Class ids (H, W) uint8 to their colors (H, W, 3) uint8 RGB; unlabeled pixels are black."""
     # A lookup table per channel is several times faster than fancy indexing with rows of three.
     channels = [cv2.LUT(labels, channel) for channel in label_space.palette.T.copy()]
     return cv2.merge(channels).astype(np.uint8, copy=False)
 
 
-def overlay(rgb: Rgb | None, labels: Labels, label_space: LabelSpace, alpha: float = 0.5) -> Rgb:
+def overlay(rgb: RGBImage | None, labels: Labels, label_space: LabelSpace, alpha: float = 0.5) -> RGBImage:
     """Blend a mask with its camera image.
 
     Args:
@@ -59,7 +59,7 @@ def overlay(rgb: Rgb | None, labels: Labels, label_space: LabelSpace, alpha: flo
     if rgb is None:
         return colorize(labels, label_space)
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-        raise ImageError(f"the overlay's picture is {rgb.dtype} of shape {rgb.shape}; it must be uint8 (H, W, 3).")
+        raise ImageError(f"the overlay's camera image is {rgb.dtype} of shape {rgb.shape}; it must be uint8 (H, W, 3).")
     if labels.shape != rgb.shape[:2]:
         labels = resize_nearest(labels, rgb.shape[:2])
     mixed = cv2.addWeighted(rgb, 1 - alpha, colorize(labels, label_space), alpha, 0).astype(np.uint8)
@@ -90,35 +90,35 @@ def labeled_cloud(
     Raises:
         CalibrationError: the label camera is unknown.
     """
-    return placed_cloud(cloud, segmentation, rig, label_space, frame)[0]
+    return labeled_cloud_in_camera(cloud, segmentation, rig, label_space, frame)[0]
 
 
-def placed_cloud(
+def labeled_cloud_in_camera(
     cloud: PointCloud, segmentation: Segmentation, rig: Rig, label_space: LabelSpace, frame: SensorFrame
 ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.floating[Any]]]:
     """`labeled_cloud`, and (M, 3) meters of its points in the label camera's frame at the time of the mask."""
     xyz = cloud_xyz(cloud)
     placed = segmentation.placements[frame.modality].apply(xyz)
-    seen = project_points(placed, rig.camera, segmentation.labels.shape)
-    order = np.argsort(seen.index)
-    index = seen.index[order]
-    labels = segmentation.labels[seen.rows[order], seen.cols[order]]
+    projected = project_points(placed, rig.camera, segmentation.labels.shape)
+    order = np.argsort(projected.index)
+    index = projected.index[order]
+    labels = segmentation.labels[projected.rows[order], projected.cols[order]]
     points = np.zeros(len(index), POINT)
     for axis, column in zip("xyz", xyz[index].T, strict=True):
         points[axis] = column
     points["intensity"] = cloud_intensity(cloud)[index]
     points["label"] = labels
-    points["rgb"] = _packed(label_space)[labels]
+    points["rgb"] = _pack_colors(label_space)[labels]
     return points, placed[index]
 
 
-_FAR = 60.0  # m, limits of the color scale
-_NEAR = 2.0
+_MAX_RANGE_M = 60.0  # m, limits of the color scale
+_MIN_RANGE_M = 2.0
 
 
 def projected_cloud(
-    rgb: Rgb | None, frame: SensorFrame, rig: Rig, size: tuple[int, int], placement: PointTransform
-) -> Rgb:
+    rgb: RGBImage | None, frame: SensorFrame, rig: Rig, size: tuple[int, int], placement: PointTransform
+) -> RGBImage:
     """Draw a point cloud on the label camera's image, red near and blue far, to check a calibration by eye.
 
     Args:
@@ -135,18 +135,20 @@ def projected_cloud(
         CalibrationError: the label camera is unknown.
     """
     assert isinstance(frame.payload, PointCloud)
-    picture = np.zeros((*size, 3), np.uint8) if rgb is None else rgb.copy()
-    seen = project(cloud_xyz(frame.payload), placement, rig.camera, picture.shape[:2], dilation=max(size) // 640)
-    if not len(seen.range):
-        return picture  # OpenCV colors no empty array
+    image = np.zeros((*size, 3), np.uint8) if rgb is None else rgb.copy()
+    projected = project(cloud_xyz(frame.payload), placement, rig.camera, image.shape[:2], dilation=max(size) // 640)
+    if not len(projected.range):
+        return image  # OpenCV colors no empty array
     # Logarithmic color scale: equal ratios of range get equal color steps.
-    nearness = 1 - np.log(np.clip(seen.range, _NEAR, _FAR) / _NEAR) / np.log(_FAR / _NEAR)
+    nearness = 1 - np.log(np.clip(projected.range, _MIN_RANGE_M, _MAX_RANGE_M) / _MIN_RANGE_M) / np.log(
+        _MAX_RANGE_M / _MIN_RANGE_M
+    )
     bgr = cv2.applyColorMap((40 + 200 * nearness).astype(np.uint8)[:, None], cv2.COLORMAP_TURBO)
-    picture[seen.rows, seen.cols] = bgr.reshape(-1, 3)[:, ::-1]
-    return picture
+    image[projected.rows, projected.cols] = bgr.reshape(-1, 3)[:, ::-1]
+    return image
 
 
-def _packed(label_space: LabelSpace) -> npt.NDArray[np.float32]:
+def _pack_colors(label_space: LabelSpace) -> npt.NDArray[np.float32]:
     """(256,) float32: the color of each id, packed as in `POINT`."""
     red, green, blue = label_space.palette.astype(np.uint32).T
     return (red << 16 | green << 8 | blue).view(np.float32)

@@ -18,12 +18,12 @@ import numpy.typing as npt
 from mlesam_ros.bags.calibrated_frame import CalibratedFrame, load_calibrated_frame
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.serialization import Fields, camera_info, compressed_image, image, point_cloud, transforms
-from mlesam_ros.bags.simulated_bag import INFO_TOPICS, TOPICS
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.errors import BagError
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.messages import stamp_ns
+from mlesam_ros.simulation.export import INFO_TOPICS, TOPICS
 from mlesam_ros.types import CAMERA, EVENT, LIDAR, NANOSECONDS
 
 LIDAR_FRAME, CAMERA_FRAME, EVENT_FRAME = "lidar", "camera_optical_frame", "event_camera_optical_frame"

@@ -17,9 +17,9 @@ LAYERS = (
     ("bench",),
     ("ros", "mlesam_training"),
     ("doctor",),
-    ("evaluation",),
+    ("evaluation", "simulation"),
     ("bags",),
-    ("model", "simulation"),
+    ("model",),
     ("preprocessing", "sync"),
     ("geometry",),
 )

@@ -35,7 +35,7 @@ def world():
 
 @pytest.fixture(scope="module")
 def frame_set(world):
-    moment = world.moment(3)
+    moment = world.sample(3)
     frames = {m: moment.frames[m] for m in MODALITIES}
     return FrameSet(moment.stamp, "camera", frames, dict.fromkeys(frames, 0))
 

@@ -10,8 +10,10 @@ import pytest
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.evaluation.bag_outputs import unique_names
-from mlesam_ros.evaluation.report import tables
-from mlesam_ros.evaluation.report.plots import Line, heat_map, line_plot, presence_plot
+from mlesam_ros.evaluation.plots import Line, heat_map, line_plot, presence_plot
+from mlesam_ros.evaluation.report import write_overview, write_report
+from mlesam_ros.evaluation.scores import MaskMetrics
+from mlesam_ros.labels import load_label_space
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FOLDERS = ("mlesam_ros", "training", "launch", "requirements")
@@ -126,26 +128,35 @@ class Tags(HTMLParser):
         self.text += data
 
 
-def is_harmless(page: str) -> bool:
-    """Whether the evil words are only shown."""
-    found = Tags(page)
-    runs = any(tag in ("script", "img") or "onerror" in names for tag, names in found.tags)
-    return not runs and "<script>" in found.text
+def pages(folder: Path, text: str) -> list[Tags]:
+    """The pages of one bag and of two, with a text in every place that a bag or a path can fill."""
+    milliseconds = {"p50": 1.0, "p95": 2.0, "p99": None}
+    outcomes = dict.fromkeys(("received", "used", "superseded", "late", "unmatched", "refused"), 1)
+    sensor = {"topic": f"/{text}", "type": text, "unusable": 0, "skew_ms": milliseconds, **outcomes}
+    row = {"bag": text, "masks": 1, "miou": None, "consistency": None, "latency_ms": milliseconds, "warnings": 1}
+    figures = {
+        "bag": f"/{text}", "bag_sha256": text, "masks": 2, "sets": 2, "compared": 0, "miou": None, "confidence": 50.0,
+        "consistency": None, "latency_ms": milliseconds, "counters": outcomes, "per_class": {}, "class_shares": {},
+        "subsets": [], "nm": {}, "sensors": {text: sensor}, "warnings": [text],
+        "config": {text: text, "list": [text], "map": {text: [text]}}, "versions": {text: text},
+    }  # fmt: skip
+    masks = [
+        MaskMetrics(n, (text,), {text: 0.0}, {text: {"camera": 1.0}}, 0.5, None, {"model": 0.01}) for n in range(2)
+    ]
+    space = load_label_space("deliver")
+    write_report(folder / "one.html", figures, masks, [], space)
+    write_overview(folder / "all.html", figures, [{**row, "report": f"{text}/"}, {"bag": text, "error": text}], space)
+    return [Tags((folder / name).read_text()) for name in ("one.html", "all.html")]
 
 
-def test_the_report_shows_what_a_bag_says_and_does_not_run_it():
-    skew = {"p50": 0.0, "p95": 0.0}
-    fates = dict.fromkeys(("used", "superseded", "late", "unmatched", "refused"), 1)
-    entry = {"topic": f"/{EVIL}", "type": EVIL, "received": 5, "unusable": 0, "skew_ms": skew, **fates}
-    pieces = {
-        "warnings": tables.warning_list([EVIL]),
-        "facts": tables.key_values({EVIL: EVIL, "list": [EVIL], "map": {EVIL: EVIL}}),
-        "fates": tables.outcome_table({EVIL: entry}),
-        "cards": tables.cards([(EVIL, EVIL, EVIL)]),
-        "table": tables.plain_table([EVIL], [[EVIL]]),
-        "heat": heat_map(np.ones((1, 1)), [EVIL], [EVIL], [[EVIL]]),
-        "lines": line_plot(np.arange(2.0), [Line(EVIL, "red", np.arange(2.0))], EVIL),
-        "presence": presence_plot(np.arange(2.0), [Line(EVIL, "red", np.ones(2))]),
-    }
-    for name, piece in pieces.items():
-        assert is_harmless(piece), name
+def test_report_shows_text_of_a_bag_and_does_not_run_it(tmp_path):
+    plots = [
+        heat_map(np.ones((1, 1)), [EVIL], [EVIL], [[EVIL]]),
+        line_plot(np.arange(2.0), [Line(EVIL, "red", np.arange(2.0))], EVIL),
+        presence_plot(np.arange(2.0), [Line(EVIL, "red", np.ones(2))]),
+    ]
+    for page in map(Tags, plots):
+        assert EVIL in page.text
+        assert not any(tag in ("script", "img") or "onerror" in names for tag, names in page.tags)
+    for page, harmless in zip(pages(tmp_path, EVIL), pages(tmp_path, "text"), strict=True):
+        assert page.tags == harmless.tags and EVIL in page.text

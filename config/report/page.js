@@ -1,12 +1,12 @@
 "use strict";
 (() => {
-  const { moments, palette } = JSON.parse(document.getElementById("data").textContent);
-  if (!moments.length) return;
+  const { samples, palette } = JSON.parse(document.getElementById("data").textContent);
+  if (!samples.length) return;
   const get = (id) => document.getElementById(id);
-  const at = get("at"), which = get("which"), opacity = get("opacity"), layer = get("layer"), picture = get("picture");
+  const at = get("at"), which = get("which"), opacity = get("opacity"), layer = get("layer"), camera = get("camera");
   const figures = [...document.querySelectorAll(".inputs figure")];
   const plots = [...document.querySelectorAll("svg.plot")];
-  const span = moments[moments.length - 1].t - moments[0].t;
+  const span = samples[samples.length - 1].t - samples[0].t;
 
   const put = (image, source) => {
     image.hidden = !source;
@@ -15,39 +15,39 @@
   };
 
   function show() {
-    const moment = moments[at.value];
-    const shape = `${moment.size[0]} / ${moment.size[1]}`;
+    const sample = samples[at.value];
+    const shape = `${sample.size[0]} / ${sample.size[1]}`;
     document.querySelector(".stack").style.aspectRatio = shape;
-    put(picture, moment.picture);
-    put(layer, moment.layers[which.value]);
-    layer.style.opacity = moment.picture ? opacity.value / 100 : 1;
-    get("time").textContent = `${moment.t.toFixed(span < 60 ? 1 : 0)} s`;
-    const facts = [`${moment.used.join(" + ")}`, `confidence ${moment.confidence} %`, `${moment.ms} ms`];
-    if (moment.miou !== null) facts.unshift(`mIoU ${moment.miou} %`);
-    if (!moment.picture) facts.push("no camera picture");
-    get("said").textContent = facts.join(" · ");
+    put(camera, sample.image);
+    put(layer, sample.layers[which.value]);
+    layer.style.opacity = sample.image ? opacity.value / 100 : 1;
+    get("time").textContent = `${sample.t.toFixed(span < 60 ? 1 : 0)} s`;
+    const facts = [`${sample.used.join(" + ")}`, `confidence ${sample.confidence} %`, `${sample.ms} ms`];
+    if (sample.miou !== null) facts.unshift(`mIoU ${sample.miou} %`);
+    if (!sample.image) facts.push("no camera image");
+    get("caption").textContent = facts.join(" · ");
     for (const figure of figures) {
       figure.style.setProperty("--shape", shape);
-      put(figure.querySelector("img"), moment.inputs[figure.dataset.modality]);
+      put(figure.querySelector("img"), sample.inputs[figure.dataset.modality]);
     }
     for (const plot of plots) {
       const { start, end, left, right } = plot.dataset;
-      const x = +left + ((moment.t - start) / Math.max(end - start, 1e-9)) * (right - left);
+      const x = +left + ((sample.t - start) / Math.max(end - start, 1e-9)) * (right - left);
       const cursor = plot.querySelector(".cursor");
       cursor.setAttribute("transform", `translate(${x - left} 0)`);
       cursor.style.opacity = 0.7;
     }
-    cloud.load(moment.cloud);
+    cloud.load(sample.cloud);
   }
 
-  // A click on a plot goes to the nearest moment.
+  // A click on a plot shows the nearest sample.
   for (const plot of plots) {
     plot.style.cursor = "pointer";
     plot.addEventListener("click", (event) => {
       const box = plot.getBoundingClientRect(), { start, end, left, right } = plot.dataset;
       const x = ((event.clientX - box.left) / box.width) * plot.viewBox.baseVal.width;
       const t = +start + ((x - left) / (right - left)) * (end - start);
-      const gaps = moments.map((moment) => Math.abs(moment.t - t));
+      const gaps = samples.map((sample) => Math.abs(sample.t - t));
       at.value = gaps.indexOf(Math.min(...gaps));
       show();
     });
@@ -58,13 +58,13 @@
   get("play").addEventListener("click", () => {
     if (timer) return stop();
     get("play").textContent = "⏸";
-    timer = setInterval(() => { at.value = (+at.value + 1) % moments.length; show(); }, 250);
+    timer = setInterval(() => { at.value = (+at.value + 1) % samples.length; show(); }, 250);
   });
   at.addEventListener("input", () => { stop(); show(); });
   which.addEventListener("input", show);
   opacity.addEventListener("input", show);
 
-  // The cloud: a camera that turns around a point ahead of the car. x right, y down, z forward, in metres.
+  // The point cloud, in an orbit camera around a point ahead of the vehicle: x right, y down, z forward, meters.
   const cloud = (() => {
     const canvas = document.querySelector(".cloud canvas");
     if (!canvas) return { load() {} };
@@ -79,7 +79,7 @@
         pen.fillStyle = "#8a93a3";
         pen.font = "26px sans-serif";
         pen.textAlign = "center";
-        return pen.fillText("no LiDAR at this moment", width / 2, height / 2);
+        return pen.fillText("no LiDAR in this sample", width / 2, height / 2);
       }
       const cy = Math.cos(yaw), sy = Math.sin(yaw), cp = Math.cos(pitch), sp = Math.sin(pitch), focal = width * 0.62;
       const drawn = [];
@@ -133,6 +133,6 @@
     return { load };
   })();
 
-  at.value = Math.floor((moments.length - 1) / 2);
+  at.value = Math.floor((samples.length - 1) / 2);
   show();
 })();

@@ -23,8 +23,8 @@ from mlesam_ros.preprocessing.images import decode_compressed
 from mlesam_ros.types import RawImage
 
 _KEYS = ("VERSION", "FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "VIEWPOINT", "POINTS", "DATA")
-_LONGEST_HEADER = 4096
-_MOST_POINTS = 100_000_000
+_MAX_HEADER_BYTES = 4096
+_MAX_POINTS = 100_000_000
 
 
 def read_pcd(path: str | Path) -> npt.NDArray[np.void]:
@@ -41,20 +41,20 @@ def read_pcd(path: str | Path) -> npt.NDArray[np.void]:
     except OSError as error:
         raise CloudError(f"{path} cannot be read: {error.strerror}.") from error
     try:
-        head, body = _split(data)
-        layout, height, width = _layout(head)
-        points = _decode(head["DATA"][0], body, layout, height * width)
+        head, body = _split_header(data)
+        layout, height, width = _point_layout(head)
+        points = _decode_points(head["DATA"][0], body, layout, height * width)
     except (KeyError, ValueError, IndexError, TypeError, struct.error) as error:
         what = f"its header has no {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
         raise CloudError(f"{path} is no usable PCD file: {what}.") from error
     return points if height == 1 else points.reshape(height, width)
 
 
-def _split(data: bytes) -> tuple[dict[str, list[str]], bytes]:
+def _split_header(data: bytes) -> tuple[dict[str, list[str]], bytes]:
     head: dict[str, list[str]] = {}
     position = 0
     while "DATA" not in head:
-        end = data.find(b"\n", position, _LONGEST_HEADER)
+        end = data.find(b"\n", position, _MAX_HEADER_BYTES)
         if end < 0:
             raise CloudError("it has no DATA line in its first bytes")
         words = data[position:end].decode("ascii", "replace").split()
@@ -64,7 +64,7 @@ def _split(data: bytes) -> tuple[dict[str, list[str]], bytes]:
     return head, data[position:]
 
 
-def _layout(head: dict[str, list[str]]) -> tuple[np.dtype[Any], int, int]:
+def _point_layout(head: dict[str, list[str]]) -> tuple[np.dtype[Any], int, int]:
     names, sizes, kinds = head["FIELDS"], head["SIZE"], head["TYPE"]
     counts = head.get("COUNT", ["1"] * len(names))
     if not names or not len(names) == len(sizes) == len(kinds) == len(counts):
@@ -76,25 +76,25 @@ def _layout(head: dict[str, list[str]]) -> tuple[np.dtype[Any], int, int]:
         label = f"_{number}" if name == "_" else name
         columns.append((label, "<" + code) if int(count) == 1 else (label, "<" + code, (int(count),)))
     width, height = int(head["WIDTH"][0]), int(head.get("HEIGHT", ["1"])[0])
-    if width < 0 or height < 1 or not width * height <= _MOST_POINTS:
+    if width < 0 or height < 1 or not width * height <= _MAX_POINTS:
         raise CloudError(f"its size {width}x{height} is impossible")
     return np.dtype(columns), height, width
 
 
-def _decode(encoding: str, body: bytes, layout: np.dtype[Any], count: int) -> npt.NDArray[np.void]:
+def _decode_points(encoding: str, body: bytes, layout: np.dtype[Any], count: int) -> npt.NDArray[np.void]:
     if encoding == "ascii":
         return _points_from_text(body, layout, count)
     if encoding == "binary":
-        return np.frombuffer(_enough(body, count * layout.itemsize), layout, count).copy()
+        return np.frombuffer(_take_bytes(body, count * layout.itemsize), layout, count).copy()
     if encoding == "binary_compressed":
         packed, unpacked = struct.unpack_from("<II", body)
         if unpacked != count * layout.itemsize:
             raise CloudError(f"it unpacks to {unpacked} bytes where {count} points need {count * layout.itemsize}")
-        return _from_columns(decompress_lzf(_enough(body[8:], packed), unpacked), layout, count)
+        return _from_columns(decompress_lzf(_take_bytes(body[8:], packed), unpacked), layout, count)
     raise CloudError(f"DATA is {encoding!r}; known are ascii, binary and binary_compressed")
 
 
-def _enough(body: bytes, size: int) -> bytes:
+def _take_bytes(body: bytes, size: int) -> bytes:
     if len(body) < size:
         raise CloudError(f"it holds {len(body)} bytes of points where {size} are declared; it is truncated")
     return body[:size]
@@ -158,7 +158,7 @@ def decompress_lzf(data: bytes, size: int) -> bytes:
     return bytes(out)
 
 
-_PICTURES = (".jpg", ".jpeg", ".png")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -197,8 +197,8 @@ def load_calibrated_frame(folder: str | Path, fit: str | None = None) -> Calibra
     folder = Path(folder)
     if not folder.is_dir():
         raise BagError(f"{folder} is no folder.", "Give one with a picture, a .pcd file and its calibration.")
-    path = _only(folder, "picture", [p for suffix in _PICTURES for p in folder.glob(f"*{suffix}")])
-    cloud = _only(folder, ".pcd file", list(folder.glob("*.pcd")))
+    path = _only_file(folder, "picture", [p for suffix in _IMAGE_SUFFIXES for p in folder.glob(f"*{suffix}")])
+    cloud = _only_file(folder, ".pcd file", list(folder.glob("*.pcd")))
     data = path.read_bytes()
     try:
         pixels = decode_compressed(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -207,7 +207,7 @@ def load_calibrated_frame(folder: str | Path, fit: str | None = None) -> Calibra
     height, width = pixels.shape[:2]
     text = folder / "calib.txt"
     read = _calibration_from_text if text.exists() else _calibration_from_json
-    camera, pose = _guarded(folder, lambda: read(folder, (height, width)))
+    camera, pose = _with_calibration_errors(folder, lambda: read(folder, (height, width)))
     if fit is not None:
         camera = camera.adapt_to_size(height, width, fit)
     try:
@@ -219,14 +219,14 @@ def load_calibrated_frame(folder: str | Path, fit: str | None = None) -> Calibra
     return CalibratedFrame("png" if path.suffix == ".png" else "jpeg", data, picture, read_pcd(cloud), camera, pose)
 
 
-def _only(folder: Path, what: str, found: list[Path]) -> Path:
+def _only_file(folder: Path, what: str, found: list[Path]) -> Path:
     if len(found) != 1:
         names = ", ".join(sorted(path.name for path in found)) or "none"
         raise BagError(f"{folder} must hold exactly one {what}; it holds {names}.")
     return found[0]
 
 
-def _guarded(folder: Path, read: Any) -> tuple[CameraModel, Transform]:
+def _with_calibration_errors(folder: Path, read: Any) -> tuple[CameraModel, Transform]:
     try:
         camera, pose = read()
     except MlesamError:
@@ -249,9 +249,9 @@ def _calibration_from_text(folder: Path, size: tuple[int, int]) -> tuple[CameraM
 
 
 def _calibration_from_json(folder: Path, size: tuple[int, int]) -> tuple[CameraModel, Transform]:
-    inner = _only(folder, "calib.txt or *-intrinsic.json", list(folder.glob("*-intrinsic.json")))
-    outer = _only(folder, "*-extrinsic.json", list(folder.glob("*-extrinsic.json")))
-    intrinsic, extrinsic = _parameters(inner), _parameters(outer)
+    inner = _only_file(folder, "calib.txt or *-intrinsic.json", list(folder.glob("*-intrinsic.json")))
+    outer = _only_file(folder, "*-extrinsic.json", list(folder.glob("*-extrinsic.json")))
+    intrinsic, extrinsic = _json_parameters(inner), _json_parameters(outer)
     pose = np.array(extrinsic["sensor_calib"]["data"], np.float64)
     camera = CameraModel(
         int(intrinsic["img_dist_w"]), int(intrinsic["img_dist_h"]), np.array(intrinsic["cam_K"]["data"]),
@@ -260,7 +260,7 @@ def _calibration_from_json(folder: Path, size: tuple[int, int]) -> tuple[CameraM
     return camera, Transform(pose[:3, :3], pose[:3, 3])
 
 
-def _parameters(path: Path) -> dict[str, Any]:
+def _json_parameters(path: Path) -> dict[str, Any]:
     (entry,) = json.loads(path.read_text(encoding="utf-8")).values()
     parameters: dict[str, Any] = entry["param"]
     return parameters

@@ -1,11 +1,14 @@
 """Read rosbag2 bags (MCAP or SQLite, compressed or damaged) as timestamped messages.
 
-`BagReader` reads a bag of one or more storage files, `BagFile` one storage file, `read_metadata` the metadata.yaml.
+`BagReader` reads a bag of one or more storage files, `BagFile` one storage file, `read_metadata` the metadata.yaml. An
+`Outage` withholds the messages of one sensor for some seconds of the playback.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
+import re
 import struct
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -39,7 +42,7 @@ from mlesam_ros.errors import BagError, ConfigError, shorten
 from mlesam_ros.messages import RAW_TYPES
 from mlesam_ros.strict_yaml import read_yaml
 
-_STAMP = 4
+_STAMP_OFFSET = 4
 
 
 class RawMessage(bytes):
@@ -49,7 +52,7 @@ class RawMessage(bytes):
     def header(self) -> SimpleNamespace:
         """The header's `stamp` with `sec` and `nanosec`; missing bytes read as 0."""
         layout = "<iI" if self[1:2] == b"\x01" else ">iI"
-        sec, nanosec = struct.unpack(layout, self[_STAMP : _STAMP + 8].ljust(8, b"\0"))
+        sec, nanosec = struct.unpack(layout, self[_STAMP_OFFSET : _STAMP_OFFSET + 8].ljust(8, b"\0"))
         return SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec))
 
 
@@ -78,30 +81,30 @@ def read_metadata(folder: Path) -> Metadata:
     try:
         about = read_yaml(folder / "metadata.yaml", "metadata")["rosbag2_bagfile_information"]
         files = tuple(Path(str(name)).name for name in about["relative_file_paths"])
-        return Metadata(_fault(about, files, folder), files, _number(about.get("message_count")))
+        return Metadata(_metadata_fault(about, files, folder), files, _optional_int(about.get("message_count")))
     except (ConfigError, KeyError, TypeError, AttributeError, ValueError):
         return Metadata("its metadata.yaml cannot be read")
 
 
-def _fault(about: dict[str, Any], files: tuple[str, ...], folder: Path) -> str:
+def _metadata_fault(about: dict[str, Any], files: tuple[str, ...], folder: Path) -> str:
     strange = [name for name in files if not is_storage(Path(name))]
     if strange:
         return f"metadata.yaml lists {', '.join(map(repr, strange))}, which is no .mcap or .db3 file"
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
-        return f"metadata.yaml lists {', '.join(missing)}, which is not there"
+        return f"metadata.yaml lists {', '.join(missing)}, which does not exist"
     if not files:
         return "metadata.yaml lists no file"
     storage = about.get("storage_identifier")
     return "" if storage in _STORAGES else f"metadata.yaml names the storage {storage!r}"
 
 
-def _number(value: Any) -> int | None:
+def _optional_int(value: Any) -> int | None:
     return value if isinstance(value, int) else None
 
 
-_FAULTS = 3  # listed in a warning
-_LONGEST_REASON = 200
+_MAX_LISTED_FAULTS = 3  # listed in a warning
+_MAX_REASON_CHARS = 200
 
 
 class BagFile:
@@ -121,19 +124,19 @@ class BagFile:
         """
         self.path, self.warnings = path, list[str]()
         self._folder: TemporaryDirectory[str] | None = None
-        self._real = self._expanded() if path.suffix == COMPRESSED_SUFFIX else path
+        self._real = self._decompress() if path.suffix == COMPRESSED_SUFFIX else path
         if self._real.stat().st_size == 0:
-            self._forget()
+            self._delete_copy()
             raise BagError(f"{path} is empty (0 bytes); the recording was never written.")
         try:
             refuse_foreign(self._real)
         except BagError:
-            self._forget()
+            self._delete_copy()
             raise
         try:
             self._storage = self._open()
         except BagError:
-            self._forget()
+            self._delete_copy()
             raise
         self.connections = list(self._storage.connections)
 
@@ -160,7 +163,7 @@ class BagFile:
     def close(self) -> None:
         """Close the file and delete its decompressed copy."""
         self._storage.close()
-        self._forget()
+        self._delete_copy()
 
     def messages(
         self, connections: Collection[Connection], start: int | None, stop: int | None
@@ -171,22 +174,22 @@ class BagFile:
         """
         if not connections:
             return
-        newest: list[SerializedMessage] = []  # messages with the latest timestamp so far
-        told, declared = 0, sum(connection.msgcount for connection in connections)
+        latest: list[SerializedMessage] = []  # messages with the latest timestamp so far
+        count, declared = 0, sum(connection.msgcount for connection in connections)
         try:
             for connection, stamp, raw in self._storage.messages(connections, start, stop):
                 entry = SerializedMessage(connection, stamp, bytes(raw))
-                newest = [*newest, entry] if newest and newest[0].stamp == stamp else [entry]
-                told += 1
+                latest = [*latest, entry] if latest and latest[0].stamp == stamp else [entry]
+                count += 1
                 yield entry
-            if start is None and stop is None and told < declared:
-                raise BagError(f"its index leads to {told} of {pluralize(declared, 'message')}")
+            if start is None and stop is None and count < declared:
+                raise BagError(f"its index leads to {count} of {pluralize(declared, 'message')}")
         except Exception as error:  # rosbags raises arbitrary exceptions on damaged data
-            yield from self._resume_after(newest, error, connections, newest[0].stamp if newest else start, stop)
+            yield from self._resume_after(latest, error, connections, latest[0].stamp if latest else start, stop)
 
     def _resume_after(
         self,
-        told: list[SerializedMessage],
+        yielded: list[SerializedMessage],
         error: Exception,
         connections: Collection[Connection],
         start: int | None,
@@ -194,55 +197,55 @@ class BagFile:
     ) -> Iterator[SerializedMessage]:
         """Yield the messages from timestamp `start` on without the index, except those already yielded at `start`."""
         try:
-            remains = self._recover(self.connections, _reason(error))
+            recovered = self._recover(self.connections, _reason(error))
         except BagError as failure:
             self.warnings.append(str(failure))
             return
-        known = [(entry.connection.id, entry.stamp, entry.raw) for entry in told]
+        known = [(entry.connection.id, entry.stamp, entry.raw) for entry in yielded]
         try:
-            for entry in remains.messages(connections, start, stop):
+            for entry in recovered.messages(connections, start, stop):
                 if (here := (entry.connection.id, entry.stamp, entry.raw)) in known:
                     known.remove(here)
                 else:
                     yield entry
         finally:
-            remains.close()
+            recovered.close()
 
     def _recover(self, known: Collection[Connection], reason: str) -> McapRecoveryReader | SqliteRecoveryReader:
         is_mcap = self._real.suffix == ".mcap"
-        remains = McapRecoveryReader(self._real, known) if is_mcap else SqliteRecoveryReader(self._real)
-        faults = remains.faults or [reason]
-        more = [f"{len(faults) - _FAULTS} faults more"] if len(faults) > _FAULTS else []
-        found = pluralize(remains.message_count, "message")
-        self.warnings.append(f"{self.path}: {', '.join([*faults[:_FAULTS], *more])}; {found} can be read.")
-        return remains
+        recovered = McapRecoveryReader(self._real, known) if is_mcap else SqliteRecoveryReader(self._real)
+        faults = recovered.faults or [reason]
+        more = [f"{len(faults) - _MAX_LISTED_FAULTS} more faults"] if len(faults) > _MAX_LISTED_FAULTS else []
+        found = pluralize(recovered.message_count, "message")
+        self.warnings.append(f"{self.path}: {', '.join([*faults[:_MAX_LISTED_FAULTS], *more])}; {found} can be read.")
+        return recovered
 
-    def _expanded(self) -> Path:
+    def _decompress(self) -> Path:
         """Decompress the file into a temporary folder; return the path of the copy."""
         self._folder = TemporaryDirectory(prefix="mlesam_")
         target = Path(self._folder.name) / self.path.stem
         try:
             fault = decompress_file(self.path, target)
         except OSError as error:
-            self._forget()
+            self._delete_copy()
             raise BagError(
-                f"{self.path} cannot be unpacked: {error.strerror}.", "Set TMPDIR to a roomy folder."
+                f"{self.path} cannot be decompressed: {error.strerror}.", "Set TMPDIR to a folder with more space."
             ) from error
         if fault:
-            self.warnings.append(f"{self.path}: it can be unpacked in part only, {fault}.")
+            self.warnings.append(f"{self.path}: decompressed in part only, {fault}.")
         return target
 
-    def _forget(self) -> None:
+    def _delete_copy(self) -> None:
         if self._folder is not None:
             self._folder.cleanup()
 
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + " …"
+    return text if len(text) <= _MAX_REASON_CHARS else text[:_MAX_REASON_CHARS] + " …"
 
 
-_LARGEST = 1 << 30
+_MAX_MESSAGE_BYTES = 1 << 30
 """Maximum size of a decompressed message in bytes."""
 
 
@@ -284,7 +287,7 @@ class BagReader:
         Raises:
             BagError: there is no bag at `path`, or nothing in it can be read.
         """
-        self.path, self._notes = Path(path), list[str]()
+        self.path, self._own_warnings = Path(path), list[str]()
         self.damaged: Counter[str] = Counter()
         metadata = read_metadata(self.path) if self.path.is_dir() else None
         self._files = self._open(self._find_files(metadata))
@@ -296,8 +299,8 @@ class BagReader:
         for connection in connections:
             self.counts[connection.topic] += connection.msgcount
         self.latched = {c.topic for c in connections if _is_latched(c)}
-        self._compare_counts(metadata.messages if metadata else None)
-        self._name_unknown_types()
+        self._check_message_count(metadata.messages if metadata else None)
+        self._warn_of_unknown_types()
 
     def __enter__(self) -> BagReader:
         return self
@@ -313,12 +316,12 @@ class BagReader:
     @property
     def warnings(self) -> list[str]:
         """Faults that the reader worked around, one sentence each; the list grows while messages are read."""
-        passed_over = [
-            f"{self.path}: {pluralize(number, 'message')} on {topic} passed over, damaged."
+        damaged = [
+            f"{self.path}: skipped {pluralize(number, 'damaged message')} on {topic}."
             for topic, number in self.damaged.items()
         ]
-        told = [*self._notes, *(warning for file in self._files for warning in file.warnings), *passed_over]
-        return [shorten(warning) for warning in told]
+        warnings = [*self._own_warnings, *(warning for file in self._files for warning in file.warnings), *damaged]
+        return [shorten(warning) for warning in warnings]
 
     @property
     def start(self) -> int:
@@ -347,7 +350,7 @@ class BagReader:
             topics = [topic for topic, kind in self.topics.items() if kind in self.types.fielddefs]
         unknown = [topic for topic in topics if self.topics.get(topic, "") not in ("", *self.types.fielddefs)]
         if unknown:
-            raise BagError(f"{self.path}: the type of {', '.join(unknown)} is not known, so nothing can be read there.")
+            raise BagError(f"{self.path}: the message type of {', '.join(unknown)} is unknown; it cannot be read.")
         for topic, kind, stamp, raw in self.raw_messages(topics, start, stop):
             try:
                 message = RawMessage(raw) if kind in RAW_TYPES else self.types.deserialize_cdr(raw, kind)
@@ -364,10 +367,10 @@ class BagReader:
         if missing:
             raise BagError(f"{self.path} has no topic {', '.join(missing)}; it has {', '.join(self.topics) or 'none'}.")
         wanted = [[c for c in file.connections if topics is None or c.topic in topics] for file in self._files]
-        streams = [file.messages(few, start, stop) for file, few in zip(self._files, wanted, strict=True)]
+        streams = [file.messages(chosen, start, stop) for file, chosen in zip(self._files, wanted, strict=True)]
         for connection, stamp, raw in heapq.merge(*streams, key=lambda entry: entry.stamp):
             # rosbag2 can compress single messages; a CDR encapsulation never starts with the zstd magic.
-            content = decompress_partial("zstd", raw, _LARGEST)[0] if raw.startswith(ZSTD_MAGIC) else raw
+            content = decompress_partial("zstd", raw, _MAX_MESSAGE_BYTES)[0] if raw.startswith(ZSTD_MAGIC) else raw
             yield connection.topic, connection.msgtype, stamp, content
 
     def close(self) -> None:
@@ -389,14 +392,14 @@ class BagReader:
             return [path]
         present = sorted(file for file in path.iterdir() if is_storage(file) and file.is_file())
         if not metadata.fault:
-            strangers = [file.name for file in present if file.name not in metadata.files]
-            if strangers:
-                self._notes.append(f"{path}: metadata.yaml does not list {', '.join(strangers)}; left out.")
+            unlisted = [file.name for file in present if file.name not in metadata.files]
+            if unlisted:
+                self._own_warnings.append(f"{path}: metadata.yaml does not list {', '.join(unlisted)}; skipped.")
             return [path / name for name in metadata.files]
         if not present:
             refuse_ros1_folder(path)
             raise BagError(f"{path} is no bag: {metadata.fault}, and there is no .mcap or .db3 file in it.")
-        self._notes.append(
+        self._own_warnings.append(
             f"{path}: {metadata.fault}; reading {', '.join(file.name for file in present)} by extension."
         )
         return present
@@ -413,20 +416,22 @@ class BagReader:
                 failures.append(BagError(str(error)))
         if not files:
             raise failures[0]
-        self._notes.extend(map(str, failures))
+        self._own_warnings.extend(map(str, failures))
         return files
 
-    def _compare_counts(self, claimed: int | None) -> None:
+    def _check_message_count(self, claimed: int | None) -> None:
         """Warn if the message count in metadata.yaml differs from the count in the storage files."""
         real = sum(self.counts.values())
         if claimed not in (None, real):
-            self._notes.append(f"{self.path}: metadata.yaml declares {claimed} messages, the files hold {real}.")
+            self._own_warnings.append(
+                f"{self.path}: metadata.yaml declares {claimed} messages, the files contain {real}."
+            )
 
-    def _name_unknown_types(self) -> None:
+    def _warn_of_unknown_types(self) -> None:
         for topic, kind in self.topics.items():
             if kind not in self.types.fielddefs:
-                self._notes.append(
-                    f"{self.path}: {topic} is left out, its type {kind} is neither defined in the bag nor known."
+                self._own_warnings.append(
+                    f"{self.path}: {topic} is skipped: its type {kind} is neither defined in the bag nor known."
                 )
 
 
@@ -434,3 +439,52 @@ def _is_latched(connection: Connection) -> bool:
     extension = connection.ext
     profiles = extension.offered_qos_profiles if isinstance(extension, ConnectionExtRosbag2) else []
     return any(profile.durability == QosDurability.TRANSIENT_LOCAL for profile in profiles)
+
+
+_OUTAGE_SYNTAX = re.compile(r"(?P<target>[\w/~-]+)(@(?P<start>[\d.]*)\.\.(?P<end>[\d.]*))?")
+
+
+@dataclass(frozen=True)
+class Outage:
+    """The outage of one sensor.
+
+    Attributes:
+        target: a modality such as `camera`, which matches every topic with that word (or its plural) between its
+            slashes; or a topic such as `/camera/image_raw`, which matches itself and all topics below it.
+        start, end: seconds from the start of playback, `start` inclusive, `end` exclusive.
+    """
+
+    target: str
+    start: float = 0.0
+    end: float = math.inf
+
+    def suppresses(self, topic: str, seconds: float) -> bool:
+        """Whether to withhold a message of this topic at this playback time in seconds."""
+        return self.start <= seconds < self.end and self.matches(topic)
+
+    def matches(self, topic: str) -> bool:
+        """Whether the target matches this topic."""
+        if self.target.startswith("/"):
+            return topic == self.target or topic.startswith(self.target.rstrip("/") + "/")
+        return any(part in (self.target, self.target + "s") for part in topic.split("/"))
+
+
+def parse_outage(text: str) -> Outage:
+    """Parse `TARGET`, `TARGET@FROM..TO`, `TARGET@FROM..` or `TARGET@..TO`, in seconds.
+
+    Raises:
+        ConfigError: the text has another form, or the end is not after the start.
+    """
+    match = _OUTAGE_SYNTAX.fullmatch(text.strip())
+    try:
+        if match is None:
+            raise ValueError
+        outage = Outage(match["target"], float(match["start"] or 0), float(match["end"] or math.inf))
+    except ValueError:
+        raise ConfigError(
+            f"drop {text!r} cannot be read.",
+            "Write a modality or topic and seconds, such as camera@10..16 or lidar@20..",
+        ) from None
+    if outage.end <= outage.start:
+        raise ConfigError(f"drop {text!r} ends before it starts.", "Write the earlier second first.")
+    return outage

@@ -111,43 +111,43 @@ else:
     from backports.zstd import ZstdDecompressor
 
 _DECOMPRESSORS: dict[str, Callable[[], Any]] = {"zstd": ZstdDecompressor, "lz4": LZ4FrameDecompressor}
-_SLICE = 1 << 14
+_SLICE_BYTES = 1 << 14
 """Compressed bytes per decompressor call; at most one slice is lost before a damaged byte."""
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
-def decompress_partial(form: str, packed: bytes | memoryview, most: int) -> tuple[bytes, str]:
+def decompress_partial(form: str, packed: bytes | memoryview, max_size: int) -> tuple[bytes, str]:
     """Decompress as many bytes as possible.
 
     Args:
         form: `zstd`, `lz4`, or empty for uncompressed data.
         packed: the compressed bytes, possibly truncated.
-        most: maximum number of bytes to return.
+        max_size: maximum number of bytes to return.
 
     Returns:
         The decompressed bytes, and the reason why they are incomplete in a few words; empty when they are complete.
     """
     if not form:
-        return bytes(packed[:most]), ""
+        return bytes(packed[:max_size]), ""
     if form not in _DECOMPRESSORS:
-        return b"", f"compression {form[:20]!r} is unknown"
+        return b"", f"unknown compression {form[:20]!r}"
     pieces, size = [], 0
     try:
         for piece in _pieces(_DECOMPRESSORS[form](), packed):
             pieces.append(piece)
             size += len(piece)
-            if size > most:
-                return b"".join(pieces)[:most], "it holds more than it should"
+            if size > max_size:
+                return b"".join(pieces)[:max_size], "more data than declared"
     except Exception as error:  # both libraries raise their own exceptions
         return b"".join(pieces), " ".join(str(error).split()) or type(error).__name__
     return b"".join(pieces), ""
 
 
 def _pieces(decompressor: Any, packed: bytes | memoryview) -> Iterator[bytes]:
-    for at in range(0, len(packed), _SLICE):
+    for at in range(0, len(packed), _SLICE_BYTES):
         if decompressor.eof:
             return
-        yield decompressor.decompress(packed[at : at + _SLICE])
+        yield decompressor.decompress(packed[at : at + _SLICE_BYTES])
 
 
 def decompress_file(source: Path, target: Path) -> str:
@@ -161,7 +161,7 @@ def decompress_file(source: Path, target: Path) -> str:
     """
     decompressor: Any = ZstdDecompressor()
     with source.open("rb") as packed, target.open("wb") as out:
-        while piece := packed.read(_SLICE):
+        while piece := packed.read(_SLICE_BYTES):
             if decompressor.eof:
                 decompressor = ZstdDecompressor()
             try:
@@ -169,7 +169,7 @@ def decompress_file(source: Path, target: Path) -> str:
             except Exception as error:  # the library raises its own exceptions
                 return " ".join(str(error).split())
             out.write(content)
-    return "" if decompressor.eof else "it is cut off"
+    return "" if decompressor.eof else "it is truncated"
 
 
 _MAGIC = b"\x89MCAP0\r\n"
@@ -178,12 +178,12 @@ _RECORD, _CHUNK_HEAD, _MESSAGE_HEAD = struct.Struct("<BQ"), struct.Struct("<QQQI
 _CHUNK_LIKE = re.compile(rb"\x06.{8}.{28}(?:\x04\0\0\0zstd|\x03\0\0\0lz4|\0\0\0\0)", re.DOTALL)
 _NONE = MessageDefinitionFormat.NONE
 _FORMATS = {"ros2msg": MessageDefinitionFormat.MSG, "ros2idl": MessageDefinitionFormat.IDL}
-_STRETCH = 1 << 20
+_MAX_PART_BYTES = 1 << 20
 """Maximum size in bytes of a part of messages outside of chunks, which is read into memory at once."""
-_LARGEST = 1 << 30
+_MAX_CHUNK_BYTES = 1 << 30
 """Maximum decompressed size of a chunk in bytes; a damaged size field can declare more."""
-_END_OF_TIME = 1 << 64
-_Turn = tuple[int, SerializedMessage | None]
+_MAX_STAMP = 1 << 64
+_MergeItem = tuple[int, SerializedMessage | None]
 
 
 class _Part(NamedTuple):
@@ -223,10 +223,10 @@ class McapRecoveryReader:
         self._channels = {connection.id: connection for connection in known}
         with path.open("rb") as file:
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._walk()
-        orphans = sum(number for channel, number in self._counts.items() if channel not in self._channels)
-        if orphans:
-            self.faults.append(f"{pluralize(orphans, 'message')} of unknown topics")
+        self._scan()
+        unknown = sum(number for channel, number in self._counts.items() if channel not in self._channels)
+        if unknown:
+            self.faults.append(f"{pluralize(unknown, 'message')} of unknown topics")
         self.connections = [c._replace(msgcount=self._counts[c.id], owner=self) for c in self._channels.values()]
         if not self.connections:
             self.close()
@@ -244,26 +244,26 @@ class McapRecoveryReader:
     ) -> Iterator[SerializedMessage]:
         """See `Storage.messages`. Decompresses each part at its start time, so that few are in memory at once."""
         wanted = {connection.id: connection for connection in connections}
-        stop = _END_OF_TIME if stop is None else stop
-        parts = [self._open_late(part, wanted, start or 0, stop) for part in self._parts]
+        stop = _MAX_STAMP if stop is None else stop
+        parts = [self._part_messages(part, wanted, start or 0, stop) for part in self._parts]
         yield from (entry for _, entry in heapq.merge(*parts, key=lambda turn: turn[0]) if entry is not None)
 
     # Scan of the file
 
-    def _walk(self) -> None:
+    def _scan(self) -> None:
         at, size = len(_MAGIC), len(self._bytes)
         if self._bytes[:at] != _MAGIC:
-            self.faults.append("it does not begin like an mcap file")
+            self.faults.append("it does not begin with the MCAP magic bytes")
             at = 0
         while at < size and not (at == size - len(_MAGIC) and self._bytes[at:] == _MAGIC):
-            stop = self._take_record(at, size)
+            stop = self._read_record(at, size)
             if stop is None:
-                stop = self._pass_over(at, size)
+                stop = self._skip_damage(at, size)
             at = stop
         if self._bytes[-len(_MAGIC) :] != _MAGIC and not self.faults:
             self.faults.append("its end is missing")
 
-    def _take_record(self, at: int, size: int) -> int | None:
+    def _read_record(self, at: int, size: int) -> int | None:
         """Process the record at an offset; return the offset of the next one, or None if this one is damaged."""
         if at + _RECORD.size > size:
             return None
@@ -272,23 +272,23 @@ class McapRecoveryReader:
         if _LAST < kind < _PRIVATE or not kind or stop > size:
             return None
         if kind == _CHUNK:
-            fault = self._take_chunk(body, stop)
+            fault = self._index_chunk(body, stop)
             self.faults.extend([f"a chunk at byte {at} of {size} is damaged: {fault}"] if fault else [])
         elif kind == _MESSAGE and length >= _MESSAGE_HEAD.size:
-            self._take_bare(at, stop)
+            self._index_message(at, stop)
         else:
-            self._learn(kind, memoryview(self._bytes)[body:stop])
+            self._read_definition(kind, memoryview(self._bytes)[body:stop])
         return stop
 
-    def _pass_over(self, at: int, size: int) -> int:
+    def _skip_damage(self, at: int, size: int) -> int:
         """Recover part of a damaged record if it is a chunk; return the offset of the next chunk, or the file size."""
-        after = next(self._chunks_from(at + 1, size), size)
+        after = next(self._find_chunks(at + 1, size), size)
         self.faults.append(f"cut off after {size} bytes" if after == size else f"damaged at byte {at} of {size}")
         if self._bytes[at] == _CHUNK:
-            self._take_chunk(at + _RECORD.size, after)
+            self._index_chunk(at + _RECORD.size, after)
         return after
 
-    def _chunks_from(self, at: int, size: int) -> Iterator[int]:
+    def _find_chunks(self, at: int, size: int) -> Iterator[int]:
         """Yield the offsets of byte sequences that look like a complete chunk."""
         for match in _CHUNK_LIKE.finditer(self._bytes, at):
             _, length = _RECORD.unpack_from(self._bytes, match.start())
@@ -297,11 +297,11 @@ class McapRecoveryReader:
             if 0 <= packed == stated and match.end() + 8 + packed <= size:
                 yield match.start()
 
-    def _take_chunk(self, body: int, stop: int) -> str:
+    def _index_chunk(self, body: int, stop: int) -> str:
         """Index the messages, schemas and channels of a chunk; return its fault in words, empty if there is none."""
         if stop - body < _CHUNK_HEAD.size:
-            return "it ends too early"
-        content, fault = self._content(body, stop)
+            return "it is truncated"
+        content, fault = self._chunk_content(body, stop)
         stamps = []
         for kind, record in self._records(content):
             if kind == _MESSAGE and len(record) >= _MESSAGE_HEAD.size:
@@ -309,52 +309,50 @@ class McapRecoveryReader:
                 self._counts[channel] += 1
                 stamps.append(stamp)
             else:
-                self._learn(kind, record)
+                self._read_definition(kind, record)
         if stamps:
             self._parts.append(_Part(min(stamps), max(stamps), body, stop, True))
         return fault
 
-    def _take_bare(self, at: int, stop: int) -> None:
+    def _index_message(self, at: int, stop: int) -> None:
         """Index a message outside of chunks; adjacent messages become one part."""
         last = self._parts[-1] if self._parts else None
         channel, _, stamp, _ = _MESSAGE_HEAD.unpack_from(self._bytes, at + _RECORD.size)
         self._counts[channel] += 1
-        if last and not last.is_chunk and last.stop == at and stop - last.offset < _STRETCH:
+        if last and not last.is_chunk and last.stop == at and stop - last.offset < _MAX_PART_BYTES:
             self._parts[-1] = _Part(min(last.start, stamp), max(last.end, stamp), last.offset, stop, False)
         else:
             self._parts.append(_Part(stamp, stamp, at, stop, False))
 
-    def _learn(self, kind: int, body: memoryview) -> None:
+    def _read_definition(self, kind: int, body: memoryview) -> None:
         if kind == _SCHEMA:
-            name, encoding, text, *_ = (*_texts(body, 2), "", "", "")
-            self._schemas[_number(body, 0)] = name, MessageDefinition(_FORMATS.get(encoding, _NONE), text)
+            name, encoding, text, *_ = (*_strings(body, 2), "", "", "")
+            self._schemas[_uint16(body, 0)] = name, MessageDefinition(_FORMATS.get(encoding, _NONE), text)
         elif kind == _CHANNEL:
-            self._learn_channel(body)
+            self._read_channel(body)
 
-    def _learn_channel(self, body: memoryview) -> None:
-        topic, encoding, *_ = (*_texts(body, 4), "", "")
+    def _read_channel(self, body: memoryview) -> None:
+        topic, encoding, *_ = (*_strings(body, 4), "", "")
         if encoding != "cdr":
-            self.faults.append(f"{topic} is in {encoding!r}, which is not ROS 2's CDR")
+            self.faults.append(f"{topic} is encoded as {encoding!r}, not as ROS 2's CDR")
             return
-        channel = _number(body, 0)
-        name, definition = self._schemas.get(_number(body, 2), ("", MessageDefinition(_NONE, "")))
-        extension = ConnectionExtRosbag2(
-            encoding, _qos_of_channel(body, 4 + 4 + len(topic.encode()) + 4 + len(encoding))
-        )
+        channel = _uint16(body, 0)
+        name, definition = self._schemas.get(_uint16(body, 2), ("", MessageDefinition(_NONE, "")))
+        extension = ConnectionExtRosbag2(encoding, _channel_qos(body, 4 + 4 + len(topic.encode()) + 4 + len(encoding)))
         self._channels[channel] = Connection(channel, topic, name, definition, "", 0, extension, self)
 
     # Reading
 
-    def _content(self, body: int, stop: int) -> tuple[bytes, str]:
+    def _chunk_content(self, body: int, stop: int) -> tuple[bytes, str]:
         """Content of a chunk as far as it can be decompressed, and its fault in words, empty if there is none."""
         *_, size, checksum, length = _CHUNK_HEAD.unpack_from(self._bytes, body)
         at = body + _CHUNK_HEAD.size + length
         form = self._bytes[body + _CHUNK_HEAD.size : at].decode("ascii", "replace")
         content, fault = decompress_partial(
-            form, memoryview(self._bytes)[min(at + 8, stop) : stop], min(size, _LARGEST)
+            form, memoryview(self._bytes)[min(at + 8, stop) : stop], min(size, _MAX_CHUNK_BYTES)
         )
         if fault or len(content) < size:
-            return content, fault or "it ends too early"
+            return content, fault or "it is truncated"
         return content, "its checksum is wrong" if checksum and crc32(content) != checksum else ""
 
     def _records(self, content: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
@@ -367,12 +365,15 @@ class McapRecoveryReader:
                 return
             yield kind, view[at - length : at]
 
-    def _open_late(self, part: _Part, wanted: dict[int, Connection], start: int, stop: int) -> Iterator[_Turn]:
+    def _part_messages(self, part: _Part, wanted: dict[int, Connection], start: int, stop: int) -> Iterator[_MergeItem]:
         """Yield the start time of the part, then its messages; the first item delays decompression in `heapq.merge`."""
         if part.end < start or part.start >= stop:
             return
         yield part.start, None
-        content = self._content(part.offset, part.stop)[0] if part.is_chunk else self._bytes[part.offset : part.stop]
+        if part.is_chunk:
+            content, _ = self._chunk_content(part.offset, part.stop)
+        else:
+            content = self._bytes[part.offset : part.stop]
         found = []
         for kind, body in self._records(content):
             if kind == _MESSAGE and len(body) >= _MESSAGE_HEAD.size:
@@ -382,11 +383,11 @@ class McapRecoveryReader:
         yield from ((entry.stamp, entry) for entry in sorted(found, key=lambda entry: entry.stamp))
 
 
-def _number(body: memoryview, at: int) -> int:
+def _uint16(body: memoryview, at: int) -> int:
     return int.from_bytes(body[at : at + 2], "little")
 
 
-def _texts(body: memoryview, at: int) -> Iterator[str]:
+def _strings(body: memoryview, at: int) -> Iterator[str]:
     """Yield the length-prefixed strings from an offset on."""
     while at + 4 <= len(body):
         length = int.from_bytes(body[at : at + 4], "little")
@@ -394,21 +395,25 @@ def _texts(body: memoryview, at: int) -> Iterator[str]:
         at += 4 + length
 
 
-def _qos_of_channel(body: memoryview, at: int) -> list[Qos]:
+def _channel_qos(body: memoryview, at: int) -> list[Qos]:
     """QoS profiles in a channel's metadata, a length-prefixed map of strings."""
-    pairs = [*_texts(body, at + 4)]
-    told = dict(zip(pairs[::2], pairs[1::2], strict=False)).get("offered_qos_profiles")
-    with suppress(Exception):  # damaged, or in the format of another recorder
-        return parse_qos(told) if told else []
+    pairs = [*_strings(body, at + 4)]
+    return _parse_qos(dict(zip(pairs[::2], pairs[1::2], strict=False)).get("offered_qos_profiles", ""))
+
+
+def _parse_qos(profiles: str) -> list[Qos]:
+    """QoS profiles in YAML; none if they are damaged or in the format of another recorder."""
+    with suppress(Exception):
+        return parse_qos(profiles) if profiles else []
     return []
 
 
-_HEADER = 100
-_HOPS = 40
+_SQLITE_HEADER_BYTES = 100
+_MAX_QUERIES = 40
 """Maximum number of reads of the row table; after each failure in a row the gap in ids doubles."""
 
 
-class _WholePages(apsw.VFS):
+class _WholePagesVFS(apsw.VFS):
     """VFS that hides an incomplete last page, which SQLite would fill up with zeros."""
 
     name = "mlesam_whole_pages"
@@ -423,17 +428,17 @@ class _WholePages(apsw.VFS):
 class _WholePagesFile(apsw.VFSFile):
     def xFileSize(self) -> int:  # noqa: N802
         size = super().xFileSize()
-        page = int.from_bytes(self.xRead(2, 16), "big") if size >= _HEADER else 0
+        page = int.from_bytes(self.xRead(2, 16), "big") if size >= _SQLITE_HEADER_BYTES else 0
         return size - size % (page if page > 1 else 1 << 16)
 
 
-_WHOLE_ROWS = (
+_VALID_ROWS = (
     "select timestamp, id, topic_id, data from messages where id > ? and typeof(data) = 'blob' and "
     "typeof(timestamp) || typeof(id) || typeof(topic_id) = 'integerintegerinteger' order by id"
 )
 """Rows with valid types only: SQLite stores any type in any column, and a zeroed page reads as empty rows."""
 
-_WHOLE_PAGES = _WholePages()
+_WHOLE_PAGES = _WholePagesVFS()
 
 
 class SqliteRecoveryReader:
@@ -457,10 +462,10 @@ class SqliteRecoveryReader:
         """
         self.faults: list[str] = []
         self._folder: TemporaryDirectory[str] | None = None
-        self._database = self._opened(path)
+        self._database = self._open(path)
         try:
             self._database.execute("pragma writable_schema = on")
-            self._measure(path)
+            self._check_size(path)
             topics = self._topics()
         except (apsw.Error, UnicodeDecodeError) as error:
             self.close()
@@ -476,9 +481,9 @@ class SqliteRecoveryReader:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
-        self._forget()
+        self._delete_copy()
 
-    def _forget(self) -> None:
+    def _delete_copy(self) -> None:
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -495,45 +500,45 @@ class SqliteRecoveryReader:
                 for (raw,) in self._database.execute("select data from messages where id = ?", (int(self._ids[at]),)):
                     yield SerializedMessage(connection, int(self._stamps[at]), raw)
 
-    def _opened(self, path: Path) -> apsw.Connection:
-        address, flags = self._address(path), apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    def _open(self, path: Path) -> apsw.Connection:
+        address, flags = self._file_uri(path), apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
         try:
             return apsw.Connection(address, flags, vfs=None if self._folder else _WHOLE_PAGES.name)
         except apsw.Error as error:
-            self._forget()
+            self._delete_copy()
             raise BagError(f"{path} cannot be opened: {error}.") from error
 
-    def _address(self, path: Path) -> str:
+    def _file_uri(self, path: Path) -> str:
         """URI of the file, or of a copy together with its write-ahead log, which can contain further messages."""
-        journal = _journal(path)
+        journal = _journal_path(path)
         if has_journal(path):
             with suppress(OSError):
                 self._folder = TemporaryDirectory(prefix="mlesam_")
                 copy = Path(self._folder.name) / path.name
                 for source in (path, journal):
                     shutil.copyfile(source, copy.with_name(source.name))
-                self.faults.append(f"its end is still in {journal.name}")
+                self.faults.append(f"its newest messages are in {journal.name}")
                 return copy.as_uri()
-            self.faults.append(f"there is no room for a copy to read {journal.name} in")
+            self.faults.append(f"no disk space for the copy that reading {journal.name} takes")
         return f"{path.absolute().as_uri()}?immutable=1"
 
-    def _measure(self, path: Path) -> None:
+    def _check_size(self, path: Path) -> None:
         """Compare the file size with the size that the SQLite header declares."""
-        size, expected = _sizes(path)
+        size, expected = _file_sizes(path)
         if size < expected:
             self.faults.append(f"cut off after {size} of {expected} bytes")
 
     def _topics(self) -> list[Connection]:
         columns = {row[1] for row in self._database.execute("pragma table_info(topics)")}
-        profiles = "offered_qos_profiles" if "offered_qos_profiles" in columns else "''"
+        qos_column = "offered_qos_profiles" if "offered_qos_profiles" in columns else "''"
         definitions = self._definitions()
         return [
             Connection(
                 number, topic, kind, definitions.get(kind, MessageDefinition(MessageDefinitionFormat.NONE, "")), "", 0,
-                ConnectionExtRosbag2(form, _qos_of_row(told)), self,
+                ConnectionExtRosbag2(form, _parse_qos(profiles)), self,
             )
-            for number, topic, kind, form, told in self._database.execute(
-                f"select id, name, type, serialization_format, {profiles} from topics"
+            for number, topic, kind, form, profiles in self._database.execute(
+                f"select id, name, type, serialization_format, {qos_column} from topics"
             )
         ]  # fmt: skip
 
@@ -549,49 +554,43 @@ class SqliteRecoveryReader:
 
     def _rows(self) -> Iterator[tuple[int, int, int]]:
         """Yield (stamp, id, topic) of every intact row; skip damaged rows with gaps that double at each failure."""
-        read, after, hop = 0, -(1 << 62), 1
-        for _ in range(_HOPS):
+        count, last_id, gap = 0, -(1 << 62), 1
+        for _ in range(_MAX_QUERIES):
             try:
-                for row in self._database.execute(_WHOLE_ROWS, (after,)):
-                    after, read, hop = row[1], read + 1, 1
+                for row in self._database.execute(_VALID_ROWS, (last_id,)):
+                    last_id, count, gap = row[1], count + 1, 1
                     yield row[:3]
             except apsw.Error as error:
-                if hop == 1:
-                    self.faults.append(f"after {pluralize(read, 'message')}: {error}")
+                if gap == 1:
+                    self.faults.append(f"after {pluralize(count, 'message')}: {error}")
             else:
                 return
-            after, hop = max(after, 0) + hop, hop * 2
+            last_id, gap = max(last_id, 0) + gap, gap * 2
 
 
 def is_cut_off(path: Path) -> bool:
     """Whether an SQLite file is shorter than its header declares. SQLite would read zeros for a partial last page."""
-    size, expected = _sizes(path)
+    size, expected = _file_sizes(path)
     return size < expected
 
 
-def _sizes(path: Path) -> tuple[int, int]:
+def _file_sizes(path: Path) -> tuple[int, int]:
     """Size of an SQLite file in bytes, and the size that its header declares (page size times number of pages)."""
     with path.open("rb") as file:
-        head = file.read(_HEADER)
+        head = file.read(_SQLITE_HEADER_BYTES)
     page, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
     return path.stat().st_size, pages * (page if page > 1 else 1 << 16)
 
 
 def has_journal(path: Path) -> bool:
     """Whether a nonempty write-ahead log (`-wal`) lies beside an SQLite file."""
-    journal = _journal(path)
+    journal = _journal_path(path)
     return journal.exists() and journal.stat().st_size > 0
 
 
-def _journal(path: Path) -> Path:
+def _journal_path(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
 
 
 def _column(rows: list[tuple[int, int, int]], column: int) -> npt.NDArray[np.int64]:
     return np.fromiter((row[column] for row in rows), np.int64, len(rows))
-
-
-def _qos_of_row(told: str) -> list[Qos]:
-    with suppress(Exception):  # damaged, or in the format of another recorder
-        return parse_qos(told) if told else []
-    return []

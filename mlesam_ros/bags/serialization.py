@@ -24,7 +24,7 @@ from mlesam_ros.resources import resource_path
 from mlesam_ros.types import NANOSECONDS, RawImage
 
 PACKAGE = "mlesam_ros"
-_FOREIGN = Path(__file__).resolve().parents[1] / "interfaces"
+_INTERFACES = Path(__file__).resolve().parents[1] / "interfaces"
 
 
 @lru_cache(maxsize=1)
@@ -35,7 +35,7 @@ def typestore() -> Typestore:
         ConfigError: the message files of this package are not installed.
     """
     store = get_typestore(Stores.ROS2_JAZZY)
-    folders = {PACKAGE: resource_path("msg"), **{path.parent.name: path for path in sorted(_FOREIGN.glob("*/msg"))}}
+    folders = {PACKAGE: resource_path("msg"), **{path.parent.name: path for path in sorted(_INTERFACES.glob("*/msg"))}}
     types = {}
     for package, folder in folders.items():
         for path in sorted(folder.glob("*.msg")):

@@ -96,16 +96,16 @@ def _list(store: Typestore, where: str, item: _Descriptor, length: int | None, g
     return result
 
 
-_VERSION: Literal[8] = 8
+_METADATA_VERSION: Literal[8] = 8
 """Metadata version that Humble to Lyrical read."""
-_FOR_EVER = QosTime(9223372036, 854775807)
+_INFINITE = QosTime(9223372036, 854775807)
 
 
 def _qos(latched: bool) -> Qos:
     durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
     return Qos(
-        QosHistory.KEEP_LAST, 1 if latched else 10, QosReliability.RELIABLE, durability, _FOR_EVER, _FOR_EVER,
-        QosLiveliness.AUTOMATIC, _FOR_EVER, False,
+        QosHistory.KEEP_LAST, 1 if latched else 10, QosReliability.RELIABLE, durability, _INFINITE, _INFINITE,
+        QosLiveliness.AUTOMATIC, _INFINITE, False,
     )  # fmt: skip
 
 
@@ -130,7 +130,7 @@ class BagWriter:
                 f"{self.path} exists already.", "Give another name or remove it first, bags are never overwritten."
             )
         try:
-            self._writer = Writer(self.path, version=_VERSION, storage_plugin=StoragePlugin.MCAP)
+            self._writer = Writer(self.path, version=_METADATA_VERSION, storage_plugin=StoragePlugin.MCAP)
             self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
             for key, value in (notes or {}).items():
                 self._writer.set_custom_data(key, value)

@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.bags.serialization import camera_info, event_packet, image, point_cloud, transforms, typestore
-from mlesam_ros.bags.simulated_bag import INFO_TOPICS, TOPICS
 from mlesam_ros.bags.writer import build
 from mlesam_ros.bench.readings import POINT, make_readings
 from mlesam_ros.files import end_with_named_parent
@@ -28,6 +27,7 @@ from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.preprocessing.evt3 import encode_evt3
 from mlesam_ros.ros.raw_topics import RawPublisher
+from mlesam_ros.simulation.export import INFO_TOPICS, TOPICS
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import EVENT, LIDAR, NANOSECONDS, EventWindow, Modality, PointCloud, RawImage, SensorFrame
 
@@ -121,7 +121,7 @@ class TrafficGenerator:
 def street() -> TrafficGenerator:
     """The robot of `mlesam demo`: 512 x 512 pixels, depth in the camera's frame."""
     world = World(9000, size=(512, 512))
-    return TrafficGenerator(world.rig, world.moment(5).frames)
+    return TrafficGenerator(world.rig, world.sample(5).frames)
 
 
 def large() -> TrafficGenerator:

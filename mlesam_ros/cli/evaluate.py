@@ -115,13 +115,13 @@ def evaluate(
         config = dataset_config(dataset, bags, split, option or (), robustness, parameters)
         result = run_dataset(config, parameters, output, quiet=json == "-")
     else:
-        from mlesam_ros.bags.outage import parse_drop
+        from mlesam_ros.bags.reader import parse_outage
         from mlesam_ros.cli.evaluate_run import Outputs, bag_request, run
 
         options = {
-            "truth": read_topics(topic, (TRUTH,)).get(TRUTH), "labels": labels, "start": start, "duration": duration,
-            "every": every, "real_time": real_time, "drops": tuple(map(parse_drop, drop or ())),
-            "robustness": robustness,
+            "ground_truth": read_topics(topic, (TRUTH,)).get(TRUTH), "labels": labels, "start": start,
+            "duration": duration, "every": every, "real_time": real_time, "robustness": robustness,
+            "outages": tuple(map(parse_outage, drop or ())),
         }  # fmt: skip
         result = run(bag_request(bags, parameters, options, Outputs(bag_out, report, clouds), output), json == "-")
     if result is not None and json is not None:

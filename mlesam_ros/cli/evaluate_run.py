@@ -22,7 +22,7 @@ from mlesam_ros.cli.common import (
 )
 from mlesam_ros.config import NodeParameters
 from mlesam_ros.errors import BagError, ConfigError, MlesamError
-from mlesam_ros.evaluation.bag_evaluator import Evaluation, NoMasksError, Options, check_bag
+from mlesam_ros.evaluation.bag_evaluator import Evaluation, EvaluationOptions, NoMasksError, check_bag
 from mlesam_ros.evaluation.bag_outputs import (
     METRICS,
     REPORT,
@@ -32,7 +32,7 @@ from mlesam_ros.evaluation.bag_outputs import (
     find_bags,
     unique_names,
 )
-from mlesam_ros.evaluation.report.page import write_overview
+from mlesam_ros.evaluation.report import write_overview
 from mlesam_ros.evaluation.results import summary
 from mlesam_ros.pipeline import Pipeline, checkpoint_path, load_pipeline
 from mlesam_ros.progress import busy, track
@@ -234,7 +234,7 @@ class Request:
 
     paths: tuple[Path, ...]
     load: Callable[[str | None], Pipeline]
-    options: Options
+    options: EvaluationOptions
     outputs: Outputs
     output: Path
 
@@ -242,12 +242,12 @@ class Request:
 def bag_request(
     bags: Sequence[Path], parameters: NodeParameters, options: Mapping[str, Any], outputs: Outputs, output: Path
 ) -> Request:
-    """Build the request of `mlesam evaluate` for bags; `options` are attributes of `Options`."""
+    """Build the request of `mlesam evaluate` for bags; `options` are attributes of `EvaluationOptions`."""
 
     def load(device: str | None) -> Pipeline:
         return load_pipeline(parameters, device)
 
-    return Request(tuple(bags), load, Options(parameters=parameters, **options), outputs, output)
+    return Request(tuple(bags), load, EvaluationOptions(parameters=parameters, **options), outputs, output)
 
 
 def run(request: Request, quiet: bool) -> dict[str, Any] | None:
@@ -292,7 +292,7 @@ def _run_many(
 ) -> dict[str, Any] | None:
     with busy("loading the model"):
         pipeline = request.load(team.device)
-    folder = Path(team.told(str(new_run_dir(request.output, "evaluate")) if team.rank == 0 else None))
+    folder = Path(team.broadcast(str(new_run_dir(request.output, "evaluate")) if team.rank == 0 else None))
     mine = dict(list(names.items())[team.rank :: team.size])
     shared = team.all_gather(_evaluate_all(request, folder, mine, pipeline))
     if team.rank:

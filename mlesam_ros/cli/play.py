@@ -24,7 +24,7 @@ from mlesam_ros.progress import track
 from mlesam_ros.types import NANOSECONDS
 
 if TYPE_CHECKING:
-    from mlesam_ros.bags.outage import Outage
+    from mlesam_ros.bags.reader import Outage
     from mlesam_ros.config import NodeParameters
     from mlesam_ros.ros.player import PlayReport
 
@@ -68,12 +68,12 @@ def play(
     A --json file is written when the first message goes out and again at the end.
     """
     configure_ros_env()
-    from mlesam_ros.bags.outage import parse_drop
+    from mlesam_ros.bags.reader import parse_outage
     from mlesam_ros.ros.player import Playlist, PlayOptions
     from mlesam_ros.ros.player import play as play_bags
 
     parameters = read_parameters(params, param, node)
-    drops = tuple(_on_topic(parse_drop(text), parameters) for text in drop or ())
+    drops = tuple(_on_topic(parse_outage(text), parameters) for text in drop or ())
     options = PlayOptions(rate, loop, clock, drops, wait, tuple(listener or ()))
     playlist = Playlist(bags, parameters)
 

@@ -72,7 +72,7 @@ def simulate(
 
 
 def _write_bag(out: Path, seed: int, weather: str, fault: str, drop: list[str], moments: int, side: int) -> None:
-    from mlesam_ros.bags.simulated_bag import write_simulated_bag
+    from mlesam_ros.simulation.export import write_simulated_bag
     from mlesam_ros.simulation.world import World
 
     world, is_new = World(seed, weather, (side, side), length=moments, fault=fault, dropped=drop), not out.exists()
@@ -91,7 +91,7 @@ def _write_deliver(
     root: Path, split: str, seeds: range, conditions: tuple[str, str], moments: range, side: int, drop: list[str]
 ) -> int:
     """Write the scenes in DELIVER's layout and return the number of frames."""
-    from mlesam_ros.simulation.deliver_export import write_deliver
+    from mlesam_ros.simulation.export import write_deliver_scene
     from mlesam_ros.simulation.weather import FAULTS, WEATHERS, fault_name, weather_name
     from mlesam_ros.simulation.world import World
 
@@ -102,7 +102,7 @@ def _write_deliver(
     with track("rendering", total, "frames") as progress:
         for seed, weather, fault in scenes:
             world = World(seed, weather, (side, side), fault=fault, dropped=drop)
-            done += len(write_deliver(root, world, split, moments))
+            done += len(write_deliver_scene(root, world, split, moments))
             progress(done, total)
     return done
 

@@ -17,8 +17,7 @@ from mlesam_ros.doctor.rules import finding
 from mlesam_ros.doctor.timing import TopicStats, ahead_of_arrival, rhythm
 from mlesam_ros.doctor.tuning import Rehearsal, simulate_sync, sync_findings, tune_sync
 from mlesam_ros.errors import BagError
-from mlesam_ros.evaluation.bag_rig import BagRig
-from mlesam_ros.evaluation.bag_topics import Topics, find_topics
+from mlesam_ros.evaluation.bag_sensors import BagRig, Topics, find_topics
 from mlesam_ros.findings import ERROR, NOTE, SEVERITIES, WARNING, Finding, worst
 from mlesam_ros.rig_learner import is_static
 from mlesam_ros.sync import Account
@@ -201,7 +200,7 @@ class _Examination:
                 if (frame := by_topic[topic].hear(message, recorded)) is not None:
                     self._lookups.note(frame, recorded)
             else:
-                self._known.hear(topic, message)
+                self._known.on_message(topic, message)
                 if topic not in self._topics.infos.values() and not is_static(topic):
                     self._infos.add_transforms(message)
             reading((recorded - begin) / NANOSECONDS)

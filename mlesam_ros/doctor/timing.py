@@ -14,7 +14,7 @@ from mlesam_ros.bags.recovery import pluralize
 from mlesam_ros.config import NodeParameters, SensorParameters, frame_reader
 from mlesam_ros.doctor.rules import finding
 from mlesam_ros.errors import Problem, format_error
-from mlesam_ros.evaluation.bag_topics import TopicSource
+from mlesam_ros.evaluation.bag_sensors import TopicSource
 from mlesam_ros.findings import Finding
 from mlesam_ros.messages import FrameReader, stamp_ns
 from mlesam_ros.sync import ForeignClock, SyncConfig, foreign_clock

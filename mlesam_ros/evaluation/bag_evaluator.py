@@ -7,44 +7,48 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mlesam_ros.bags.outage import Outage
-from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.reader import BagReader, Outage
 from mlesam_ros.config import NodeParameters
 from mlesam_ros.errors import BagError, ConfigError, FileError, MlesamError, Problem, format_error
-from mlesam_ros.evaluation.bag_rig import BagRig, choose_reference_camera
-from mlesam_ros.evaluation.bag_topics import TRUTH, Topics, find_topics, with_truth
-from mlesam_ros.evaluation.ground_truth import LabelFolder, Truth
+from mlesam_ros.evaluation.bag_sensors import (
+    GROUND_TRUTH,
+    BagRig,
+    Topics,
+    choose_reference_camera,
+    find_topics,
+    with_ground_truth,
+)
+from mlesam_ros.evaluation.ground_truth import GroundTruth, LabelFolder
 from mlesam_ros.evaluation.replay import Replay
-from mlesam_ros.evaluation.robustness import RobustnessEvaluator
-from mlesam_ros.evaluation.scores import SLACK, MaskListener, MaskRecord, Scores
+from mlesam_ros.evaluation.scores import MAX_LABEL_OFFSET_NS, MaskListener, MaskRecord, RobustnessEvaluator, Scores
 from mlesam_ros.pipeline import Pipeline, keep_confident
 from mlesam_ros.types import CAMERA, NANOSECONDS, FrameSet, Modality
 
 
 @dataclass(frozen=True)
-class Options:
+class EvaluationOptions:
     """Options of an evaluation.
 
     Attributes:
         parameters: of the sensors and the network, as for the node.
-        truth: topic with ground-truth labels; None to guess it.
+        ground_truth: topic with ground-truth labels; None to guess it.
         labels: folder of ground-truth labels, with stamps as file names.
         start: seconds from the bag's beginning.
         duration: seconds from `start`; None for the rest of the bag.
         every: segment only every n-th set.
         real_time: skip the sets that this machine would skip with live sensors.
-        drops: outages of sensors to simulate.
+        outages: outages of sensors to simulate.
         robustness: also segment every subset of each set's sensors, and corrupted images.
     """
 
     parameters: NodeParameters = field(default_factory=NodeParameters)
-    truth: str | None = None
+    ground_truth: str | None = None
     labels: Path | None = None
     start: float = 0.0
     duration: float | None = None
     every: int = 1
     real_time: bool = False
-    drops: tuple[Outage, ...] = ()
+    outages: tuple[Outage, ...] = ()
     robustness: bool = False
 
     def __post_init__(self) -> None:
@@ -105,7 +109,7 @@ class NoMasksError(MlesamError):
     """No mask could be made from a bag."""
 
 
-def check_bag(bag: str | Path, pipeline: Pipeline, options: Options) -> float:
+def check_bag(bag: str | Path, pipeline: Pipeline, options: EvaluationOptions) -> float:
     """Check that a bag can be evaluated with these options, before anything is written.
 
     Returns:
@@ -116,14 +120,14 @@ def check_bag(bag: str | Path, pipeline: Pipeline, options: Options) -> float:
     """
     with BagReader(bag) as reader:
         seconds = options.span((reader.end - reader.start) / NANOSECONDS)
-        _Run(reader, pipeline, options)
+        _BagEvaluation(reader, pipeline, options)
         return seconds
 
 
 def evaluate(
     bag: str | Path,
     pipeline: Pipeline,
-    options: Options | None = None,
+    options: EvaluationOptions | None = None,
     listeners: Sequence[MaskListener] = (),
     progress: Callable[[float], None] | None = None,
 ) -> Evaluation:
@@ -135,7 +139,7 @@ def evaluate(
     Args:
         bag: rosbag2 folder or file.
         pipeline: segments the sets.
-        options: see `Options`.
+        options: see `EvaluationOptions`.
         listeners: notified of every mask, and of every comparison with ground truth.
         progress: called with the seconds of the bag that are done, counted from `options.start`.
 
@@ -144,148 +148,152 @@ def evaluate(
         CalibrationError, ConfigError: an option does not fit the bag.
         NoMasksError: no mask could be made; the message has the reasons.
     """
-    options = options or Options()
+    options = options or EvaluationOptions()
     with BagReader(bag) as reader:
         options.span((reader.end - reader.start) / NANOSECONDS)
-        run = _Run(reader, pipeline, options, listeners)
+        run = _BagEvaluation(reader, pipeline, options, listeners)
         interrupted = False
         try:
             for step in run.replay.steps(options.start, options.duration):
-                run.take(step)
+                run.process(step)
                 if progress is not None:
-                    progress(run.replay.heard - options.start)
+                    progress(run.replay.elapsed - options.start)
         except KeyboardInterrupt:
-            if not run.made:
+            if not run.mask_count:
                 raise
             interrupted = True
         except (BagError, FileError) as error:  # reading or writing cannot continue
-            run.note(str(error))
+            run.warn(str(error))
             interrupted = True
-        return run.conclude(interrupted)
+        return run.result(interrupted)
 
 
-def topics_of(reader: BagReader, pipeline: Pipeline, options: Options) -> Topics:
+def find_evaluation_topics(reader: BagReader, pipeline: Pipeline, options: EvaluationOptions) -> Topics:
     """Find the topics of a bag for the network's sensors and the ground truth.
 
     Raises:
-        BagError, ConfigError: see `find_topics`, `with_truth` and `NodeParameters.sensors`.
+        BagError, ConfigError: see `find_topics`, `with_ground_truth` and `NodeParameters.sensors`.
     """
     wanted = options.parameters.sensors(pipeline.config.modalities)
     found = find_topics(reader.topics, options.parameters, wanted)
-    return with_truth(found, reader.topics, options.truth, f"--topic {TRUTH}:=TOPIC")
+    return with_ground_truth(found, reader.topics, options.ground_truth, f"--topic {GROUND_TRUTH}:=TOPIC")
 
 
-class _Run:
+class _BagEvaluation:
     """State of one bag's evaluation."""
 
     def __init__(
-        self, reader: BagReader, pipeline: Pipeline, options: Options, listeners: Sequence[MaskListener] = ()
+        self, reader: BagReader, pipeline: Pipeline, options: EvaluationOptions, listeners: Sequence[MaskListener] = ()
     ) -> None:
         self._reader, self._pipeline, self._options, self._listeners = reader, pipeline, options, tuple(listeners)
         config = pipeline.config
         parameters, space = options.parameters, config.label_space
-        self.topics = topics_of(reader, pipeline, options)
-        self._calibration = BagRig(reader, self.topics, parameters)
+        self.topics = find_evaluation_topics(reader, pipeline, options)
+        self._rig_learner = BagRig(reader, self.topics, parameters)
         window = pipeline.preprocessing.event_window
-        self.replay = Replay(reader, self.topics, self._calibration, space, parameters, options.drops, window)
-        self._enlarge = parameters.labels_resolution == CAMERA
+        self.replay = Replay(reader, self.topics, self._rig_learner, space, parameters, options.outages, window)
+        self._at_camera_size = parameters.labels_resolution == CAMERA
         self._folder = LabelFolder(options.labels, config.label_space) if options.labels else None
-        self._ablation = RobustnessEvaluator(pipeline) if options.robustness else None
-        self._scores = Scores(len(config.label_space), [listener.compare for listener in self._listeners])
-        self._notes: dict[str, None] = {}
-        self._sets = self._seen = 0
+        self._robustness = RobustnessEvaluator(pipeline) if options.robustness else None
+        self._scores = Scores(len(config.label_space), [listener.on_match for listener in self._listeners])
+        self._warnings: dict[str, None] = {}
+        self._set_count = self._step_count = 0
 
-    def take(self, step: FrameSet | Truth) -> None:
+    def process(self, step: FrameSet | GroundTruth) -> None:
         """Process a ready set, or ground-truth labels."""
-        if isinstance(step, Truth):
+        if isinstance(step, GroundTruth):
             if self._folder is None:
-                self._scores.take_truth(step)
+                self._scores.add_ground_truth(step)
             return
-        self._seen += 1
-        if (self._seen - 1) % self._options.every == 0:
+        self._step_count += 1
+        if (self._step_count - 1) % self._options.every == 0:
             self._segment(step)
         else:
             self.replay.account.skip(step)
 
     @property
-    def made(self) -> int:
+    def mask_count(self) -> int:
         """Number of masks so far."""
-        return len(self._scores.traces)
+        return len(self._scores.masks)
 
-    def note(self, warning: str) -> None:
+    def warn(self, warning: str) -> None:
         """Add a warning once."""
-        self._notes.setdefault(warning)
+        self._warnings.setdefault(warning)
 
-    def conclude(self, interrupted: bool) -> Evaluation:
+    def result(self, interrupted: bool) -> Evaluation:
         """Collect the result at the end of the replay.
 
         Raises:
             NoMasksError: no mask could be made.
         """
-        problems = {**self._calibration.problems, **self.replay.problems}
+        problems = {**self._rig_learner.problems, **self.replay.problems}
         warnings = [
             *self._reader.warnings,
             *self.topics.notes,
             *self.replay.warnings,
             *(f"{topic}: {problem}" for topic, problem in problems.items()),
             *self._scores.warnings,
-            *self._notes,
+            *self._warnings,
         ]
         if interrupted:
-            warnings.append(f"interrupted after {self.replay.heard:.1f} s of the bag; the rest was not evaluated.")
-        if not self.made:
+            warnings.append(f"interrupted after {self.replay.elapsed:.1f} s of the bag; the rest was not evaluated.")
+        if not self.mask_count:
             raise NoMasksError(
-                f"not one mask could be made of {self._reader.path}: {' '.join(warnings) or 'no set came about.'}"
+                f"no mask could be made from {self._reader.path}: {' '.join(warnings) or 'no complete set.'}"
             )
         self._scores.finish()
         path, replay = self._reader.path, self.replay
         return Evaluation(
-            path, self.topics, self._sets, self._scores, replay.counters, replay.refusals, warnings,
+            path, self.topics, self._set_count, self._scores, replay.counters, replay.refusals, warnings,
             replay.account.rejected, interrupted,
         )  # fmt: skip
 
     def _segment(self, frame_set: FrameSet) -> None:
-        self._sets += 1
+        self._set_count += 1
         rig = self.replay.rig
         if (note := choose_reference_camera(rig, frame_set, self.topics.infos)) is not None:
-            self._notes.setdefault(note)
+            self._warnings.setdefault(note)
         rig = rig.of_set(frame_set)
         used: Collection[Modality] = ()
         failure = Problem("")
         try:
-            mask = self._pipeline.segment(frame_set, rig, self._enlarge)
+            mask = self._pipeline.segment(frame_set, rig, self._at_camera_size)
             used = mask.used
         except Exception as error:  # as in the node, an error skips one mask
             failure = format_error(error)
-            self._notes.setdefault(failure)
+            self._warnings.setdefault(failure)
             return
         finally:
             self.replay.account.judge(frame_set, used, self._pipeline.refusals, failure)
-            self._note_remarks()
+            self._warn_of_pipeline()
         mask = keep_confident(mask, self._options.parameters.confidence_threshold)
         if self._options.real_time:
-            self.replay.busy(sum(mask.timings.values()))
+            self.replay.set_busy(sum(mask.timings.values()))
         usable = replace(frame_set, frames={m: frame_set.frames[m] for m in mask.used})
         images = dict(self._pipeline.images)
-        others = self._ablation(usable, mask.used, rig) if self._ablation is not None else None
-        trace = self._scores.take_mask(frame_set, mask, others, (rig.camera.height, rig.camera.width))
-        made = MaskRecord(usable, images, mask, rig, trace, self.replay.counters, self.made, self.replay.found)
+        corrupted = self._robustness(usable, mask.used, rig) if self._robustness is not None else None
+        metrics = self._scores.add_mask(frame_set, mask, corrupted, (rig.camera.height, rig.camera.width))
+        record = MaskRecord(
+            usable, images, mask, rig, metrics, self.replay.counters, self.mask_count, self.replay.found
+        )
         for listener in self._listeners:
-            listener.take(made)
+            listener.on_mask(record)
         self._scores.match(frame_set.time)
-        self._look_up_truth(frame_set.time)
+        self._add_folder_labels(frame_set.time)
 
-    def _look_up_truth(self, time: int) -> None:
-        try:
-            truth = None if self._folder is None else self._folder.near(time, SLACK, self.replay.label_offset)
-        except MlesamError as error:
-            self._notes.setdefault(str(error))
+    def _add_folder_labels(self, time: int) -> None:
+        if self._folder is None:
             return
-        if truth is not None:
-            self._scores.take_truth(truth)
+        try:
+            labels = self._folder.nearest(time, MAX_LABEL_OFFSET_NS, self.replay.label_offset)
+        except MlesamError as error:
+            self._warnings.setdefault(str(error))
+            return
+        if labels is not None:
+            self._scores.add_ground_truth(labels)
 
-    def _note_remarks(self) -> None:
+    def _warn_of_pipeline(self) -> None:
         for modality, reason in self._pipeline.refusals.items():
-            self._notes.setdefault(f"{modality}: {reason}")
-        for modality, remark in self._pipeline.notes.items():
-            self._notes.setdefault(f"{modality}: {remark}")
+            self._warnings.setdefault(f"{modality}: {reason}")
+        for modality, note in self._pipeline.notes.items():
+            self._warnings.setdefault(f"{modality}: {note}")

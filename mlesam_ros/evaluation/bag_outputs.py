@@ -17,16 +17,14 @@ from torch import distributed
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.recovery import is_storage, refuse_ros1_folder
 from mlesam_ros.errors import BagError, ConfigError
-from mlesam_ros.evaluation.bag_evaluator import Evaluation, Options, evaluate, topics_of
-from mlesam_ros.evaluation.report.page import write_report
-from mlesam_ros.evaluation.report.samples import SampleCollector
-from mlesam_ros.evaluation.result_files import FORMS, CloudFiles, ResultBag
-from mlesam_ros.evaluation.results import metrics
+from mlesam_ros.evaluation.bag_evaluator import Evaluation, EvaluationOptions, evaluate, find_evaluation_topics
+from mlesam_ros.evaluation.report import SampleCollector, write_report
+from mlesam_ros.evaluation.results import CLOUD_FORMATS, CloudWriter, ResultBag, bag_metrics
 from mlesam_ros.evaluation.scores import MaskListener
 from mlesam_ros.files import end_with_torchrun
 from mlesam_ros.pipeline import Pipeline
 
-_PATIENCE = timedelta(days=7)
+_COLLECTIVE_TIMEOUT = timedelta(days=7)
 """Timeout of collective operations: a process that has finished its bags waits for the slowest one."""
 
 
@@ -43,7 +41,7 @@ class ProcessGroup:
         self.rank, self.size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         if self.size > 1:
             end_with_torchrun()
-            distributed.init_process_group("gloo", timeout=_PATIENCE)
+            distributed.init_process_group("gloo", timeout=_COLLECTIVE_TIMEOUT)
 
     def __enter__(self) -> ProcessGroup:
         return self
@@ -58,7 +56,7 @@ class ProcessGroup:
         local = int(os.environ.get("LOCAL_RANK", "0"))
         return f"cuda:{local}" if self.size > 1 and torch.cuda.device_count() > local else None
 
-    def told(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Broadcast the value of rank 0."""
         box = [value]
         if self.size > 1:
@@ -95,24 +93,24 @@ def find_bags(paths: Iterable[Path]) -> list[Path]:
             raise BagError(
                 f"{path} does not exist.", "Give a rosbag2 folder, a .mcap or .db3 file, or a folder of bags."
             )
-        bags = [path] if path.is_file() else _below(path)
+        bags = [path] if path.is_file() else _bags_in_folder(path)
         if not bags:
             refuse_ros1_folder(path)
-            raise BagError(f"{path} holds no bag, nor does any folder in it; bags are *.mcap and *.db3.")
+            raise BagError(f"{path} contains no bag, nor does any folder in it; bags are *.mcap and *.db3.")
         for bag in bags:
             found.setdefault(os.path.realpath(bag), bag)
     return list(found.values())
 
 
-def _below(folder: Path) -> list[Path]:
+def _bags_in_folder(folder: Path) -> list[Path]:
     files = sorted(file for file in folder.iterdir() if is_storage(file) and file.is_file())
-    if (folder / "metadata.yaml").exists() or (files and _one_recording(files)):
+    if (folder / "metadata.yaml").exists() or (files and _is_one_recording(files)):
         return [folder]
     deeper = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    return [*files, *(bag for entry in deeper if not entry.is_symlink() for bag in _below(entry))]
+    return [*files, *(bag for entry in deeper if not entry.is_symlink() for bag in _bags_in_folder(entry))]
 
 
-def _one_recording(files: Sequence[Path]) -> bool:
+def _is_one_recording(files: Sequence[Path]) -> bool:
     if len(files) == 1:
         return True
     names = [_stem(file) for file in files]
@@ -144,7 +142,7 @@ RESULT_BAG, REPORT, METRICS, CLOUDS = "result", "report.html", "metrics.json", "
 
 @dataclass(frozen=True)
 class Outputs:
-    """Output files to write besides `metrics.json`.
+    """Output files to write besides `bag_metrics.json`.
 
     Attributes:
         bag: whether to write the result bag.
@@ -160,21 +158,21 @@ class Outputs:
         """Validate the file format.
 
         Raises:
-            ConfigError: the format of the point clouds is not one of `FORMS`.
+            ConfigError: the format of the point clouds is not one of `CLOUD_FORMATS`.
         """
-        if self.clouds and self.clouds not in FORMS:
-            raise ConfigError(f"clouds are asked for as {self.clouds!r}; accepted are {' and '.join(FORMS)}.")
+        if self.clouds and self.clouds not in CLOUD_FORMATS:
+            raise ConfigError(f"clouds is {self.clouds!r}; accepted are {' and '.join(CLOUD_FORMATS)}.")
 
 
 def evaluate_to_folder(
     folder: Path,
     bag: Path,
     pipeline: Pipeline,
-    options: Options,
+    options: EvaluationOptions,
     outputs: Outputs,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[Evaluation, dict[str, Any]]:
-    """Evaluate a bag and write its output files, except `metrics.json`, to a folder.
+    """Evaluate a bag and write its output files, except `bag_metrics.json`, to a folder.
 
     Args:
         folder: exists and is empty.
@@ -182,20 +180,20 @@ def evaluate_to_folder(
         outputs: files to write.
 
     Returns:
-        The evaluation, and its figures as `metrics` returns them.
+        The evaluation, and its figures as `bag_metrics` returns them.
 
     Raises:
         BagError: the disk is full; files written before are complete.
     """
     config = pipeline.config
-    strip = SampleCollector(config.label_space, config.normalization)
-    listeners: list[MaskListener] = [strip] if outputs.report else []
+    collector = SampleCollector(config.label_space, config.normalization)
+    listeners: list[MaskListener] = [collector] if outputs.report else []
     if outputs.clouds:
-        listeners.append(CloudFiles(folder / CLOUDS, config.label_space, outputs.clouds))
+        listeners.append(CloudWriter(folder / CLOUDS, config.label_space, outputs.clouds))
     with ExitStack() as stack:
         if outputs.bag:
             with BagReader(bag) as reader:
-                sensors = topics_of(reader, pipeline, options).sensors
+                sensors = find_evaluation_topics(reader, pipeline, options).sensors
             parameters = options.parameters
             configured = parameters.sensors(config.modalities)
             names = {m: parameters.resolve(parameters.sensor(m).topic) for m in configured}
@@ -203,7 +201,7 @@ def evaluate_to_folder(
             alpha = parameters.overlay_alpha
             listeners.append(stack.enter_context(ResultBag(folder / RESULT_BAG, config.label_space, names, alpha)))
         evaluation = evaluate(bag, pipeline, options, listeners, progress)
-    figures = metrics(evaluation, options, pipeline)
+    figures = bag_metrics(evaluation, options, pipeline)
     if outputs.report:
-        write_report(folder / REPORT, figures, evaluation.scores.traces, strip.moments, config.label_space)
+        write_report(folder / REPORT, figures, evaluation.scores.masks, collector.samples, config.label_space)
     return evaluation, figures

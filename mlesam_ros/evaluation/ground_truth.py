@@ -18,7 +18,7 @@ from mlesam_ros.types import CompressedImage, RawImage
 
 Labels = npt.NDArray[np.uint8]
 
-_LAYOUTS = {
+_PIXEL_FORMATS = {
     "mono8": PixelFormat("u1", 1),
     "8UC1": PixelFormat("u1", 1),
     "8SC1": PixelFormat("i1", 1),
@@ -27,14 +27,14 @@ _LAYOUTS = {
     "16SC1": PixelFormat("i2", 1),
     "32SC1": PixelFormat("i4", 1),
 }
-_ASPECT = 0.01
+_MAX_ASPECT_DIFFERENCE = 0.01
 """Largest relative difference of the aspect ratios of labels and camera, beyond rounding to whole pixels."""
-_JPEG = b"\xff\xd8"
-_STAMP = re.compile(r"\d{16,19}")
+_JPEG_MAGIC = b"\xff\xd8"
+_STAMP_PATTERN = re.compile(r"\d{16,19}")
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """Ground-truth labels of one image.
 
     Attributes:
@@ -46,11 +46,11 @@ class Truth:
     labels: Labels
 
 
-def labels_of(picture: RawImage | CompressedImage, space: LabelSpace) -> Labels:
+def decode_labels(image: RawImage | CompressedImage, space: LabelSpace) -> Labels:
     """Decode the ids of a label image.
 
     Args:
-        picture: one channel of 8 to 32-bit integers, see `_LAYOUTS`, or a PNG of one channel.
+        image: one channel of 8 to 32-bit integers, see `_PIXEL_FORMATS`, or a PNG of one channel.
         space: label space of the ids.
 
     Returns:
@@ -60,18 +60,18 @@ def labels_of(picture: RawImage | CompressedImage, space: LabelSpace) -> Labels:
         ImageError: another encoding, or fields that do not fit each other.
         LabelError: an id that is neither a class nor 255, more than one channel, or a JPEG, which alters ids.
     """
-    if isinstance(picture, RawImage):
-        samples = image_view(picture, _LAYOUTS, "a picture of labels")
-        return _checked(samples, space, f"the picture of labels ({picture.encoding})")
-    if "jpeg" in picture.format or "jpg" in picture.format or picture.data[:2].tobytes() == _JPEG:
+    if isinstance(image, RawImage):
+        samples = image_view(image, _PIXEL_FORMATS, "a label image")
+        return _check_ids(samples, space, f"label image ({image.encoding})")
+    if "jpeg" in image.format or "jpg" in image.format or image.data[:2].tobytes() == _JPEG_MAGIC:
         raise LabelError(
-            f"labels are compressed as {picture.format[:40]!r}, which alters ids.", "Send them as png, or as Image."
+            f"labels are compressed as {image.format[:40]!r}, which alters ids.", "Publish them as png, or as Image."
         )
-    return _decoded(picture.data, space, f"the picture of labels ({picture.format[:40]})")
+    return _decode_png(image.data, space, f"label image ({image.format[:40]})")
 
 
 def check_aspect(labels: tuple[int, ...], camera: tuple[int, ...]) -> None:
-    """Refuse labels with another aspect ratio than the camera's.
+    """Reject labels with another aspect ratio than the camera's.
 
     Args:
         labels: (H, W) of the labels.
@@ -81,10 +81,10 @@ def check_aspect(labels: tuple[int, ...], camera: tuple[int, ...]) -> None:
         LabelError: the ratio of the sides differs by more than 1 % and by a pixel or more.
     """
     height = camera[0] * labels[1] / camera[1]
-    if abs(labels[0] - height) > max(_ASPECT * height, 1.0):
+    if abs(labels[0] - height) > max(_MAX_ASPECT_DIFFERENCE * height, 1.0):
         raise LabelError(
-            f"true labels are {labels[1]}x{labels[0]} pixels, but the camera has {camera[1]}x{camera[0]}: another "
-            "aspect ratio, so they are not compared.",
+            f"ground-truth labels are {labels[1]}x{labels[0]} pixels, but the camera has {camera[1]}x{camera[0]}: "
+            "another aspect ratio, so they are not compared.",
             "Give labels of the camera's image, at any size of its aspect ratio.",
         )
 
@@ -103,16 +103,16 @@ class LabelFolder:
             BagError: it does not exist, or holds no PNG with a stamp as name.
         """
         self._folder, self._space = Path(folder), space
-        found = {int(m[0]): p for p in sorted(self._folder.glob("*.png")) if (m := _STAMP.search(p.stem))}
+        found = {int(m[0]): p for p in sorted(self._folder.glob("*.png")) if (m := _STAMP_PATTERN.search(p.stem))}
         if not found:
             raise BagError(
-                f"{folder} holds no label pictures; they must be called by their stamps in nanoseconds, such as "
+                f"{folder} has no label images; their file names must be stamps in nanoseconds, such as "
                 "1700000000123456789.png."
             )
         self._files = found
         self.stamps = sorted(found)
 
-    def near(self, time: int, tolerance: int, offset: int = 0) -> Truth | None:
+    def nearest(self, time: int, tolerance: int, offset: int = 0) -> GroundTruth | None:
         """Labels of the image nearest to a time; None if none is within the tolerance.
 
         Args:
@@ -130,22 +130,23 @@ class LabelFolder:
         if abs(nearest - stamp) > tolerance:
             return None
         path = self._files[nearest]
-        return Truth(time, _decoded(np.fromfile(path, np.uint8), self._space, str(path)))
+        return GroundTruth(time, _decode_png(np.fromfile(path, np.uint8), self._space, str(path)))
 
 
-def _decoded(data: npt.NDArray[np.uint8], space: LabelSpace, source: str) -> Labels:
+def _decode_png(data: npt.NDArray[np.uint8], space: LabelSpace, source: str) -> Labels:
     refuse_palette(data[:26].tobytes(), source)
     samples = decode_compressed(data, cv2.IMREAD_UNCHANGED)
     if samples.ndim != 2:
-        raise LabelError(f"{source} has {samples.shape[2]} channels; a label picture has one, the ids.")
-    return _checked(samples, space, source)
+        raise LabelError(f"{source} has {samples.shape[2]} channels; a label image has one, the ids.")
+    return _check_ids(samples, space, source)
 
 
-def _checked(samples: npt.NDArray[Any], space: LabelSpace, source: str) -> Labels:
-    foreign = np.unique(samples[(samples > space.ignore) | (samples < 0)])
-    if foreign.size:
+def _check_ids(samples: npt.NDArray[Any], space: LabelSpace, source: str) -> Labels:
+    invalid = np.unique(samples[(samples > space.ignore) | (samples < 0)])
+    if invalid.size:
         raise LabelError(
-            f"{source} holds {foreign[:5].tolist()}; label space {space.name} has 0 to {len(space) - 1} and 255."
+            f"{source} contains the ids {invalid[:5].tolist()}; "
+            f"label space {space.name} has 0 to {len(space) - 1} and 255."
         )
     labels = np.ascontiguousarray(samples, np.uint8)
     space.check(labels, source)

@@ -7,21 +7,19 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from mlesam_ros.bags.outage import Outage
-from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.reader import BagReader, Outage
 from mlesam_ros.config import NodeParameters, frame_reader, sync_config
 from mlesam_ros.errors import BagError, ConfigError, Problem, format_error
-from mlesam_ros.evaluation.bag_rig import BagRig
-from mlesam_ros.evaluation.bag_topics import Topics
-from mlesam_ros.evaluation.ground_truth import Truth, labels_of
+from mlesam_ros.evaluation.bag_sensors import BagRig, Topics
+from mlesam_ros.evaluation.ground_truth import GroundTruth, decode_labels
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.messages import label_image, stamp_ns
 from mlesam_ros.sync import GLANCE, Account, BoundedCounter, Clocks, ReplayClock, Synchronizer, judge_clocks, ready_sets
 from mlesam_ros.types import NANOSECONDS, DetectedProperty, FrameSet, Modality, RawImage, SensorFrame
 
-_DAMAGED = "its bytes are not what its type says"
-_TURNS = 3
+_DESERIALIZATION_ERROR = "its bytes cannot be deserialized as its type"
+_MAX_SENDER_CHANGES = 3
 """Changes of frame_id or image size on a topic, above which it counts as shared by several sensors."""
 
 
@@ -34,7 +32,7 @@ class Replay:
         unreadable: modality → reason for refusing a message's content → messages.
         problems: topic → problem of its newest invalid message.
         warnings: about clocks that differ from the time of recording, one sentence each.
-        heard: seconds of the bag that are replayed so far.
+        elapsed: seconds of the bag that are replayed so far.
         label_offset: nanoseconds by which the stamps of ground-truth labels are late: the camera's offset, even if no
             camera is read.
     """
@@ -46,7 +44,7 @@ class Replay:
         calibration: BagRig,
         space: LabelSpace,
         parameters: NodeParameters | None = None,
-        drops: Sequence[Outage] = (),
+        outages: Sequence[Outage] = (),
         event_window: float = 0.0,
     ) -> None:
         """Create the message readers and compare the sensors' clocks with the time of recording.
@@ -57,7 +55,7 @@ class Replay:
             calibration: receives CameraInfo and TF messages during the replay.
             space: label space of the ground-truth labels.
             parameters: of the sensors.
-            drops: outages to simulate.
+            outages: outages to simulate.
             event_window: window of events in seconds, as in the checkpoint's training, if the parameters set none.
 
         Raises:
@@ -71,25 +69,25 @@ class Replay:
         self.problems: dict[str, Problem] = {}
         self.warnings: list[str] = []
         self._senders: dict[str, list[str]] = {}
-        self.heard = 0.0
-        self._reader, self._calibration, self._space = reader, calibration, space
-        self._drops = _drops_by_topic(drops, topics)
+        self.elapsed = 0.0
+        self._reader, self._rig_learner, self._space = reader, calibration, space
+        self._outages = _outages_by_topic(outages, topics)
         self._frames = {
             source.topic: frame_reader(parameters.sensor(m), m, source.type, event_window)
             for m, source in topics.sensors.items()
         }
         self.label_offset = round(parameters.camera.offset * NANOSECONDS)
-        self._truth_topic = topics.truth
-        self._free = self._taken = 0
+        self._ground_truth_topic = topics.ground_truth
+        self._busy_until = self._taken_at = 0
         self._damaged_before = Counter(reader.damaged)
-        self._clocks = self._judged_clocks()
+        self._clocks = self._judge_sensor_clocks()
 
     @property
     def rig(self) -> Rig:
         """The rig learned so far."""
-        return self._calibration.rig
+        return self._rig_learner.rig
 
-    def steps(self, start: float = 0.0, duration: float | None = None) -> Iterator[FrameSet | Truth]:
+    def steps(self, start: float = 0.0, duration: float | None = None) -> Iterator[FrameSet | GroundTruth]:
         """Yield frame sets when they become ready, and ground-truth labels when they were recorded.
 
         Args:
@@ -101,29 +99,29 @@ class Replay:
         last = None if duration is None else first + round(duration * NANOSECONDS)
         self._damaged_before = Counter(self._reader.damaged)
         if start > 0:
-            self._calibration.catch_up(first)
-        wanted = {*self._frames, *self._calibration.topics, *filter(None, [self._truth_topic])}
+            self._rig_learner.learn_until(first)
+        wanted = {*self._frames, *self._rig_learner.topics, *filter(None, [self._ground_truth_topic])}
         for topic, _, recorded, message in self._reader.messages(wanted, first, last):
-            self.heard = (recorded - begin) / NANOSECONDS
-            if topic in self._calibration.topics:
-                self._calibration.hear(topic, message)
+            self.elapsed = (recorded - begin) / NANOSECONDS
+            if topic in self._rig_learner.topics:
+                self._rig_learner.on_message(topic, message)
                 continue
             if (frames := self._frames.get(topic)) is None:
                 now = clock.advance(recorded)
             else:
                 now = clock.advance(recorded, frames.modality, stamp_ns(message.header) - frames.offset)
             yield from self._ready_sets(now)
-            if not any(drop.start <= self.heard < drop.end for drop in self._drops.get(topic, ())):
-                yield from self._hear(topic, message, now)
+            if not any(outage.start <= self.elapsed < outage.end for outage in self._outages.get(topic, ())):
+                yield from self._on_message(topic, message, now)
         yield from self._ready_sets()
         self.synchronizer.flush()
 
-    def busy(self, seconds: float) -> None:
+    def set_busy(self, seconds: float) -> None:
         """Set how long, by the bag's clock, the consumer processes the last set.
 
         Sets that become ready meanwhile wait, and the newest of them supersedes the others, as in the live node.
         """
-        self._free = self._taken + round(seconds * NANOSECONDS)
+        self._busy_until = self._taken_at + round(seconds * NANOSECONDS)
 
     @property
     def found(self) -> dict[Modality, dict[str, DetectedProperty]]:
@@ -149,14 +147,16 @@ class Replay:
     def _refused_before_sync(self) -> dict[Modality, BoundedCounter]:
         damaged = self._reader.damaged - self._damaged_before
         return {
-            frames.modality: BoundedCounter().add(self.unreadable.get(frames.modality, {}), {_DAMAGED: damaged[topic]})
+            frames.modality: BoundedCounter().add(
+                self.unreadable.get(frames.modality, {}), {_DESERIALIZATION_ERROR: damaged[topic]}
+            )
             for topic, frames in self._frames.items()
         }
 
-    def _hear(self, topic: str, message: Any, now: int) -> Iterator[FrameSet | Truth]:
+    def _on_message(self, topic: str, message: Any, now: int) -> Iterator[FrameSet | GroundTruth]:
         try:
-            if topic == self._truth_topic:
-                yield self._truth(message)
+            if topic == self._ground_truth_topic:
+                yield self._ground_truth(message)
                 return
             frame = self._frames[topic].read(message)
         except Exception as error:  # as in the node, an invalid message is skipped, whatever it raises
@@ -166,11 +166,11 @@ class Replay:
             return
         if frame is not None:
             self._check_sender(topic, frame)
-            frame = self._calibration.bind(frame)
+            frame = self._rig_learner.bind(frame)
             self.synchronizer.push(frame, now)
-            if now >= self._free and (found := self.synchronizer.take(now)) is not None:
-                self._taken = now
-                yield found
+            if now >= self._busy_until and (frame_set := self.synchronizer.take(now)) is not None:
+                self._taken_at = now
+                yield frame_set
 
     def _check_sender(self, topic: str, frame: SensorFrame) -> None:
         """Record a problem if a topic alternates between frames or image sizes, as two sensors on it would."""
@@ -179,22 +179,24 @@ class Replay:
         sender, senders = f"{frame.frame_id!r}{size}", self._senders.setdefault(topic, [])
         if sender not in senders[-1:]:
             senders.append(sender)
-        if len(senders) > _TURNS:
+        if len(senders) > _MAX_SENDER_CHANGES:
             names = sorted({*senders})
-            message = f"its messages are in turn in {' and '.join(names)}: {len(names)} sensors share the topic."
+            message = f"its messages alternate between {' and '.join(names)}: {len(names)} sensors share the topic."
             self.problems[topic] = Problem(message, "Record each sensor on a topic of its own.")
-            del senders[:-_TURNS]
+            del senders[:-_MAX_SENDER_CHANGES]
 
-    def _truth(self, message: Any) -> Truth:
-        return Truth(stamp_ns(message.header) - self.label_offset, labels_of(label_image(message), self._space))
+    def _ground_truth(self, message: Any) -> GroundTruth:
+        return GroundTruth(
+            stamp_ns(message.header) - self.label_offset, decode_labels(label_image(message), self._space)
+        )
 
     def _ready_sets(self, until: int | None = None) -> Iterator[FrameSet]:
         """Yield sets that become ready between two messages, when a max_wait ends or the consumer is free again."""
-        for taken, found in ready_sets(self.synchronizer, until, lambda: self._free):
-            self._taken = taken
-            yield found
+        for taken, frame_set in ready_sets(self.synchronizer, until, lambda: self._busy_until):
+            self._taken_at = taken
+            yield frame_set
 
-    def _judged_clocks(self) -> Clocks:
+    def _judge_sensor_clocks(self) -> Clocks:
         """Compare the sensors' clocks; warn about each sensor whose messages the synchronizer will refuse."""
         pairs: dict[Modality, list[tuple[int, int]]] = {}
         for topic, frames in self._frames.items():
@@ -206,27 +208,27 @@ class Replay:
         clocks = judge_clocks(pairs, offsets, self.synchronizer.config)
         if clocks.leaders:
             self.warnings.append(
-                f"the stamps lie {abs(clocks.ahead):.3g} s {'behind' if clocks.ahead < 0 else 'ahead of'} the time of "
-                "recording; here they are taken as the clock, a node that hears the bag played would refuse them."
+                f"the stamps are {abs(clocks.ahead):.3g} s {'behind' if clocks.ahead < 0 else 'ahead of'} the times of "
+                "recording; the evaluation uses the stamps as its clock, a live node would refuse these messages."
             )
         for modality, clock in clocks.foreign.items():
             self.warnings.append(
-                f"{modality}: its times lie {clock.distance} the host's clock, and its messages are refused: "
+                f"{modality}: its stamps are {clock.distance} the host's clock, and its messages are refused: "
                 f"{clock.cause}. {clock.remedy(modality, offsets[modality] / NANOSECONDS)}"
             )
         return clocks
 
 
-def _drops_by_topic(drops: Sequence[Outage], topics: Topics) -> dict[str, list[Outage]]:
+def _outages_by_topic(outages: Sequence[Outage], topics: Topics) -> dict[str, list[Outage]]:
     """Topic → its outages. An outage's target is a modality, which stands for its topic, or matches topic names."""
     sensors = {modality: source.topic for modality, source in topics.sensors.items()}
     found: dict[str, list[Outage]] = {}
-    for drop in drops:
-        own = sensors.get(drop.target)
-        hit = [own] if own is not None else [topic for topic in sensors.values() if drop.matches(topic)]
-        if not hit:
+    for outage in outages:
+        own = sensors.get(outage.target)
+        matching = [own] if own is not None else [topic for topic in sensors.values() if outage.matches(topic)]
+        if not matching:
             listed = ", ".join(f"{modality} ({topic})" for modality, topic in sensors.items())
-            raise ConfigError(f"drop {drop.target!r} silences no sensor of this bag; it has {listed}.")
-        for topic in hit:
-            found.setdefault(topic, []).append(drop)
+            raise ConfigError(f"drop {outage.target!r} matches no sensor of this bag; it has {listed}.")
+        for topic in matching:
+            found.setdefault(topic, []).append(outage)
     return found

@@ -1,32 +1,160 @@
-"""Score masks against ground truth and against the previous mask, and define the listener interface for masks."""
+"""Score masks against ground truth and the previous mask, also with failed sensors; listener interface for masks.
+
+Failed sensors: every subset of a set, and images that are empty, partly zeroed or noisy. `ANY` runs the network without
+the missing sensors, as on a robot that detects the failure. EMM, RMM and NM are the protocols of arXiv 2503.18445, see
+`mlesam_ros.corruptions`: the network reads the corrupted images.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from mlesam_ros.corruptions import Corruption
+from mlesam_ros.corruptions import ANY, Corruption, Subset, damaged_features, figures, subsets
 from mlesam_ros.errors import LabelError
-from mlesam_ros.evaluation.ground_truth import Truth, check_aspect
-from mlesam_ros.evaluation.robustness import RobustnessResults
+from mlesam_ros.evaluation.ground_truth import GroundTruth, check_aspect
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.mask_messages import camera_rgb
 from mlesam_ros.metrics import Confusion
-from mlesam_ros.types import NANOSECONDS, DetectedProperty, FrameSet, Modality, Segmentation
+from mlesam_ros.model.mlesam import Features
+from mlesam_ros.pipeline import Image, Pipeline
+from mlesam_ros.types import DEPTH, LIDAR, NANOSECONDS, DetectedProperty, FrameSet, Modality, Segmentation
 
 Labels = npt.NDArray[np.uint8]
-Subset = tuple[Modality, ...]
-on_match = Callable[[int, Labels, Labels], None]
 
-SLACK = 5_000_000
+_RANGING = (DEPTH, LIDAR)
+"""Sensors whose distances may be used to register another sensor's image."""
+
+
+class RobustnessResults:
+    """Accumulates the scores of corrupted sets, separately for each combination of sensors before the corruption."""
+
+    def __init__(self, classes: int) -> None:
+        """Start with empty counters for a label space of `classes`."""
+        self._classes = classes
+        self._confusions: dict[tuple[Subset, Corruption], Confusion] = {}
+        # Masks, equal pixels, all pixels.
+        self._agreements: dict[tuple[Subset, Corruption], npt.NDArray[np.int64]] = {}
+
+    def agree(self, used: Subset, found: Mapping[Corruption, Labels]) -> None:
+        """Count the pixels on which the corrupted forms of a set agree with the intact set.
+
+        Args:
+            used: its sensors.
+            found: labels as `RobustnessEvaluator` returns them.
+        """
+        whole = found[Corruption(ANY, used)]
+        for corruption, labels in found.items():
+            counts = self._agreements.setdefault((used, corruption), np.zeros(3, np.int64))
+            counts += np.array((1, (labels == whole).sum(), labels.size))
+
+    def compare(self, used: Subset, corruption: Corruption, ground_truth: Labels, labels: Labels) -> None:
+        """Compare the labels of a corrupted set with ground truth."""
+        self._confusions.setdefault((used, corruption), Confusion(self._classes)).add(ground_truth, labels)
+
+    def merge(self, other: RobustnessResults) -> None:
+        """Add the counts of another bag."""
+        for key, confusion in other._confusions.items():
+            self._confusions.setdefault(key, Confusion(self._classes)).merge(confusion)
+        for key, counts in other._agreements.items():
+            self._agreements[key] = self._agreements.get(key, 0) + counts
+
+    @property
+    def sensors(self) -> Subset:
+        """Sensors of the sets that are scored: the largest combination, of equal sizes the most frequent one.
+
+        Empty without any set. Scoring one combination only keeps the rows comparable.
+        """
+        seen = {used: int(counts[0]) for (used, _), counts in self._agreements.items()}
+        return max(seen, key=lambda used: (len(used), seen[used]), default=())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per subset of the sensors: `sensors`, `masks`, and `miou` and `agreement` in percent."""
+        sensors, rows = self.sensors, []
+        for subset in subsets(sensors):
+            corruption = Corruption(ANY, subset)
+            masks, equal, pixels = map(int, self._agreements[sensors, corruption])
+            agreement = round(100 * equal / pixels, 2)
+            rows.append(
+                {"sensors": list(subset), "miou": self._miou(corruption), "agreement": agreement, "masks": masks}
+            )
+        return rows
+
+    def summary(self) -> dict[str, Any]:
+        """Averages over the sets with `sensors`; see `corruptions.figures`."""
+        sensors = self.sensors
+        found = {corruption: c.miou_present for (used, corruption), c in self._confusions.items() if used == sensors}
+        return figures(found, sensors)
+
+    def _miou(self, corruption: Corruption) -> float | None:
+        confusion = self._confusions.get((self.sensors, corruption))
+        miou = np.nan if confusion is None else confusion.miou_present
+        return None if np.isnan(miou) else round(100 * float(miou), 2)
+
+
+class RobustnessEvaluator:
+    """Segments the corrupted forms of a set; the backbone encodes each image once per kind of corruption."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        """Evaluate with `pipeline`."""
+        self._pipeline = pipeline
+
+    def __call__(self, frame_set: FrameSet, used: Subset, rig: Rig) -> dict[Corruption, Labels]:
+        """Segment all corrupted forms of one set.
+
+        Args:
+            frame_set: the set that the pipeline has just segmented, without unusable frames.
+            used: its sensors, in the model's order.
+            rig: the rig that the pipeline used.
+
+        Returns:
+            Corruption → (h, w) uint8 labels of the network's size; the intact set is `Corruption(ANY, used)`.
+        """
+        images = dict(self._pipeline.images)
+        intact = self._pipeline.features(images)
+        whole = self._pipeline.labels(intact, rig)
+        found = {Corruption(ANY, used): whole}
+        for ranging, features in self._without_ranging(frame_set, used, rig, images, intact):
+            for subset in subsets(used)[1:]:
+                if tuple(m for m in subset if m in _RANGING) == ranging:
+                    found[Corruption(ANY, subset)] = self._pipeline.labels(features.only(subset), rig)
+        batch = {m: torch.from_numpy(image)[None] for m, image in images.items()}
+        for corruption, features in damaged_features(self._encode, batch, [frame_set.stamp], intact):
+            found[corruption] = self._pipeline.labels(features, rig)
+        return found
+
+    def _encode(self, images: Mapping[Modality, torch.Tensor]) -> Features:
+        return self._pipeline.features({m: batch[0].numpy() for m, batch in images.items()})
+
+    def _without_ranging(
+        self, frame_set: FrameSet, used: Subset, rig: Rig, images: Mapping[Modality, Image], intact: Features
+    ) -> Iterator[tuple[Subset, Features]]:
+        """Yield the features for each subset of the ranging sensors.
+
+        An image that is registered with another sensor's distances changes without that sensor.
+        """
+        ranging = tuple(m for m in used if m in _RANGING)
+        yield ranging, intact
+        for chosen in [*subsets(ranging)[1:], ()] if ranging else []:
+            kept = [m for m in used if m not in ranging or m in chosen]
+            if kept:
+                alone = replace(frame_set, frames={m: frame_set.frames[m] for m in kept})
+                drawn = self._pipeline.encode(alone, rig)
+                same = all(np.array_equal(drawn[m], images[m]) for m in kept)
+                yield chosen, intact if same else self._pipeline.features(drawn)
+
+
+OnMatch = Callable[[int, Labels, Labels], None]
+
+MAX_LABEL_OFFSET_NS = 5_000_000
 """Largest difference, in nanoseconds, between the stamps of ground-truth labels and of the image that they label."""
-_WAITING = 30
+_MAX_UNMATCHED = 30
 """Capacity of each buffer: masks without ground truth, and ground-truth labels without a mask."""
 
 
@@ -60,38 +188,38 @@ class Scores:
 
     Attributes:
         classes: size of the label space.
-        traces: one per mask, in order.
+        masks: metrics of each mask, in order.
         confusion: confusion matrix of masks and ground truth with the same stamp.
         compared: number of masks that were compared with ground truth.
         shares: (C + 1,) pixels per predicted class, unlabeled pixels last.
-        trials: scores of masks from degraded sets; filled if the option `robustness` is set.
+        robustness: scores of masks from corrupted sets; filled if the option `robustness` is set.
         warnings: reasons why ground-truth labels were not compared, each sentence once.
     """
 
-    def __init__(self, classes: int, met: Sequence[on_match] = ()) -> None:
+    def __init__(self, classes: int, callbacks: Sequence[OnMatch] = ()) -> None:
         """Start with empty counters.
 
         Args:
             classes: size of the label space.
-            met: called with (stamp, labels, ground-truth labels) for every mask that is compared.
+            callbacks: called with (stamp, labels, ground-truth labels) for every mask that is compared.
         """
         self.classes = classes
-        self.traces: list[MaskMetrics] = []
+        self.masks: list[MaskMetrics] = []
         self.confusion = Confusion(classes)
         self.compared = 0
         self.shares = np.zeros(classes + 1, np.int64)
-        self.trials = RobustnessResults(classes)
+        self.robustness = RobustnessResults(classes)
         self.warnings: dict[str, None] = {}
-        self._met = tuple(met)
-        self._masks: OrderedDict[int, _Waiting] = OrderedDict()
-        self._truths: OrderedDict[int, Labels] = OrderedDict()
+        self._callbacks = tuple(callbacks)
+        self._unmatched_masks: OrderedDict[int, _UnmatchedMask] = OrderedDict()
+        self._unmatched_labels: OrderedDict[int, Labels] = OrderedDict()
         self._previous: Labels | None = None
 
-    def take_mask(
+    def add_mask(
         self,
         frame_set: FrameSet,
         mask: Segmentation,
-        others: Mapping[Corruption, Labels] | None = None,
+        corrupted: Mapping[Corruption, Labels] | None = None,
         camera: tuple[int, int] | None = None,
     ) -> MaskMetrics:
         """Add a mask.
@@ -99,7 +227,7 @@ class Scores:
         Args:
             frame_set: the set that the mask was made from.
             mask: from all sensors of the set.
-            others: labels from degraded sets, as `RobustnessEvaluator` returns them.
+            corrupted: labels from corrupted sets, as `RobustnessEvaluator` returns them.
             camera: (H, W) of the camera's images; None if the mask has the same size.
         """
         skews = {m: frame_set.skews[m] / NANOSECONDS for m in mask.used}
@@ -107,82 +235,82 @@ class Scores:
         if self._previous is not None and self._previous.shape == mask.labels.shape:
             consistency = float((self._previous == mask.labels).mean())
         confidence = float(mask.confidence.mean()) / 255
-        trace = MaskMetrics(mask.stamp, mask.used, skews, mask.weights, confidence, consistency, mask.timings)
-        self.traces.append(trace)
+        metrics = MaskMetrics(mask.stamp, mask.used, skews, mask.weights, confidence, consistency, mask.timings)
+        self.masks.append(metrics)
         self._previous = mask.labels
         counts = np.bincount(mask.labels.ravel(), minlength=256)
         self.shares += np.append(counts[: self.classes], counts[self.classes :].sum())
-        if others is not None:
-            self.trials.agree(mask.used, others)
-        _keep(
-            self._masks, frame_set.time, _Waiting(trace, mask.labels, camera or mask.labels.shape, dict(others or {}))
-        )
-        return trace
+        if corrupted is not None:
+            self.robustness.agree(mask.used, corrupted)
+        unmatched = _UnmatchedMask(metrics, mask.labels, camera or mask.labels.shape, dict(corrupted or {}))
+        _add_bounded(self._unmatched_masks, frame_set.time, unmatched)
+        return metrics
 
     def match(self, time: int) -> None:
         """Compare the mask of the set at `time` with ground-truth labels that were received before it."""
-        self._compare(time, _nearest(self._truths, time))
+        self._compare(time, _nearest(self._unmatched_labels, time))
 
-    def take_truth(self, truth: Truth) -> None:
+    def add_ground_truth(self, ground_truth: GroundTruth) -> None:
         """Add ground-truth labels; compare them with their mask now, or in `match` if the mask follows later."""
-        _keep(self._truths, truth.time, truth.labels)
-        self._compare(_nearest(self._masks, truth.time), truth.time)
+        _add_bounded(self._unmatched_labels, ground_truth.time, ground_truth.labels)
+        self._compare(_nearest(self._unmatched_masks, ground_truth.time), ground_truth.time)
 
     def merge(self, other: Scores) -> None:
         """Add the scores of another bag; its masks are appended."""
-        self.traces += other.traces
+        self.masks += other.masks
         self.confusion.merge(other.confusion)
         self.compared += other.compared
         self.shares += other.shares
-        self.trials.merge(other.trials)
+        self.robustness.merge(other.robustness)
         self.warnings |= other.warnings
 
     def finish(self) -> None:
         """End the evaluation: release unmatched masks, unmatched ground truth, and callbacks."""
-        self._masks.clear()
-        self._truths.clear()
-        self._previous, self._met = None, ()
+        self._unmatched_masks.clear()
+        self._unmatched_labels.clear()
+        self._previous, self._callbacks = None, ()
 
-    def _compare(self, time: int | None, true_time: int | None) -> None:
-        if time is None or true_time is None:
+    def _compare(self, time: int | None, labels_time: int | None) -> None:
+        if time is None or labels_time is None:
             return
-        waiting, truth = self._masks.pop(time), self._truths.pop(true_time)
+        unmatched, ground_truth = self._unmatched_masks.pop(time), self._unmatched_labels.pop(labels_time)
         try:
-            check_aspect(truth.shape, waiting.camera)
+            check_aspect(ground_truth.shape, unmatched.camera)
         except LabelError as error:
             self.warnings.setdefault(str(error))
             return
         alone = Confusion(self.classes)
-        alone.add(truth, resized(waiting.labels, truth.shape))
-        waiting.trace.miou = None if np.isnan(alone.miou_present) else alone.miou_present
+        alone.add(ground_truth, resize_labels(unmatched.labels, ground_truth.shape))
+        unmatched.metrics.miou = None if np.isnan(alone.miou_present) else alone.miou_present
         self.confusion.merge(alone)
         self.compared += 1
-        for damage, labels in waiting.others.items():
-            self.trials.compare(waiting.trace.used, damage, truth, resized(labels, truth.shape))
-        for tell in self._met:
-            tell(waiting.trace.stamp, waiting.labels, truth)
+        for corruption, labels in unmatched.corrupted.items():
+            resized = resize_labels(labels, ground_truth.shape)
+            self.robustness.compare(unmatched.metrics.used, corruption, ground_truth, resized)
+        for callback in self._callbacks:
+            callback(unmatched.metrics.stamp, unmatched.labels, ground_truth)
 
 
 @dataclass
-class _Waiting:
-    trace: MaskMetrics
+class _UnmatchedMask:
+    metrics: MaskMetrics
     labels: Labels
     camera: tuple[int, ...]
-    others: dict[Corruption, Labels] = field(default_factory=dict)
+    corrupted: dict[Corruption, Labels] = field(default_factory=dict)
 
 
-def _keep(waiting: OrderedDict[int, Any], time: int, item: Any) -> None:
-    waiting[time] = item
-    while len(waiting) > _WAITING:
-        waiting.popitem(last=False)
+def _add_bounded(unmatched: OrderedDict[int, Any], time: int, item: Any) -> None:
+    unmatched[time] = item
+    while len(unmatched) > _MAX_UNMATCHED:
+        unmatched.popitem(last=False)
 
 
-def _nearest(waiting: Iterable[int], time: int) -> int | None:
-    found = min(waiting, key=lambda other: abs(other - time), default=None)
-    return None if found is None or abs(found - time) > SLACK else found
+def _nearest(times: Iterable[int], time: int) -> int | None:
+    found = min(times, key=lambda other: abs(other - time), default=None)
+    return None if found is None or abs(found - time) > MAX_LABEL_OFFSET_NS else found
 
 
-def resized(labels: Labels, shape: tuple[int, ...]) -> Labels:
+def resize_labels(labels: Labels, shape: tuple[int, ...]) -> Labels:
     """Resize labels to the shape of the ground truth, by nearest neighbor; the ground truth is never resampled."""
     if labels.shape == shape:
         return labels
@@ -207,7 +335,7 @@ class MaskRecord:
         images: modality → (3, h, w) float32, the network's input images.
         mask: the mask.
         rig: the calibration when the mask was made.
-        trace: metrics of the mask; `miou` is set later if the ground truth follows the mask.
+        metrics: metrics of the mask; `miou` is set later if the ground truth follows the mask.
         counters: modality → outcome → messages so far.
         sequence: 1 for the first mask.
         found: modality → detected properties of its data; see `FrameReader.found`.
@@ -217,27 +345,23 @@ class MaskRecord:
     images: Mapping[Modality, npt.NDArray[np.float32]]
     mask: Segmentation
     rig: Rig
-    trace: MaskMetrics
+    metrics: MaskMetrics
     counters: Mapping[Modality, Mapping[str, int]]
     sequence: int
     found: Mapping[Modality, Mapping[str, DetectedProperty]] = field(default_factory=dict)
-
-    def picture(self) -> npt.NDArray[np.uint8] | None:
-        """(H, W, 3) RGB image of the camera in the set; None without a camera frame."""
-        return camera_rgb(self.frame_set)
 
 
 class MaskListener:
     """Callback interface for finished masks, implemented by the result bag, the report and the point-cloud files."""
 
-    def take(self, made: MaskRecord) -> None:
+    def on_mask(self, record: MaskRecord) -> None:
         """Handle a finished mask."""
 
-    def compare(self, stamp: int, labels: Labels, truth: Labels) -> None:
-        """Handle a mask that was compared with ground truth, possibly after `take` of later masks.
+    def on_match(self, stamp: int, labels: Labels, ground_truth: Labels) -> None:
+        """Handle a mask that was compared with ground truth, possibly after `on_mask` of later masks.
 
         Args:
             stamp: nanoseconds, of the mask.
             labels: (H, W) uint8, of the mask.
-            truth: (h, w) uint8, ground-truth labels.
+            ground_truth: (h, w) uint8, ground-truth labels.
         """

@@ -27,7 +27,7 @@ from mlesam_ros.doctor.diagnosis import DoctorReport, sensor_row, set_figures, s
 from mlesam_ros.doctor.rules import finding
 from mlesam_ros.doctor.timing import TopicStats, ahead_of_arrival
 from mlesam_ros.doctor.tuning import simulate_sync, sync_findings, tune_sync
-from mlesam_ros.evaluation.bag_topics import TopicSource
+from mlesam_ros.evaluation.bag_sensors import TopicSource
 from mlesam_ros.findings import ERROR, Finding
 from mlesam_ros.parameter_file import read_parameter_file
 from mlesam_ros.ros import parameters as declared

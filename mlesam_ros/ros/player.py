@@ -21,8 +21,7 @@ from rclpy.signals import SignalHandlerOptions
 from rosbags.typesys.store import Typestore
 from rosgraph_msgs.msg import Clock
 
-from mlesam_ros.bags.outage import Outage
-from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.reader import BagReader, Outage
 from mlesam_ros.config import NodeParameters
 from mlesam_ros.errors import BagError, ConfigError
 from mlesam_ros.messages import FrameReader, stamp_ns

@@ -7,10 +7,10 @@ from functools import cache
 
 import numpy as np
 
-from mlesam_ros.simulation import classes
 from mlesam_ros.simulation.scene import (
     Color,
     Instance,
+    Label,
     Material,
     Mesh,
     ball,
@@ -54,12 +54,12 @@ def building(rng: np.random.Generator, width: float, x: float, y: float, heading
     """
     depth = rng.uniform(9.0, 14.0)
     height = float(rng.integers(2, 8)) * 3.2 + 0.9
-    parts = [box((width, depth, height), (0, depth / 2, height / 2), Material.FACADE, classes.BUILDING)]
+    parts = [box((width, depth, height), (0, depth / 2, height / 2), Material.FACADE, Label.BUILDING)]
     gabled = height < 14 and rng.uniform() < 0.6
     parts += [_gable(width, depth, height)] if gabled else [_parapet(width, depth, height)]
     if not gabled and rng.uniform() < 0.5:
         place = (rng.uniform(-0.25, 0.25) * width, depth * 0.6, height + 1.1)
-        parts.append(box((2.6, 2.2, 2.2), place, Material.CONCRETE, classes.BUILDING))
+        parts.append(box((2.6, 2.2, 2.2), place, Material.CONCRETE, Label.BUILDING))
     parts += _balconies(rng, width, height) if rng.uniform() < 0.35 else []
     first, second = pick(rng, FACADES), pick(rng, TRIMS if not gabled else ROOFS)
     return Instance(join(parts), x, y, 0.0, heading, float(rng.uniform()), first, second)
@@ -70,11 +70,11 @@ def _gable(width: float, depth: float, height: float) -> Mesh:
     x, y0, y1 = width / 2 + 0.1, -over, depth + over
     eaves = [(-x, y0, height), (x, y0, height), (x, y1, height), (-x, y1, height)]
     ridge = [(-x, depth / 2, height + rise), (x, depth / 2, height + rise)]
-    return frustum(eaves, [ridge[0], ridge[1], ridge[1], ridge[0]], Material.ROOF, classes.BUILDING)
+    return frustum(eaves, [ridge[0], ridge[1], ridge[1], ridge[0]], Material.ROOF, Label.BUILDING)
 
 
 def _parapet(width: float, depth: float, height: float) -> Mesh:
-    return box((width + 0.3, depth + 0.3, 0.5), (0, depth / 2, height + 0.1), Material.CONCRETE, classes.BUILDING)
+    return box((width + 0.3, depth + 0.3, 0.5), (0, depth / 2, height + 0.1), Material.CONCRETE, Label.BUILDING)
 
 
 def _balconies(rng: np.random.Generator, width: float, height: float) -> list[Mesh]:
@@ -84,8 +84,8 @@ def _balconies(rng: np.random.Generator, width: float, height: float) -> list[Me
         return []
     rails = [(x, -0.98, z + 0.5) for x, _, z in where]
     return [
-        boxes((2.2, 1.0, 0.14), where, Material.CONCRETE, classes.BUILDING),
-        boxes((2.2, 0.06, 0.9), rails, Material.METAL, classes.BUILDING),
+        boxes((2.2, 1.0, 0.14), where, Material.CONCRETE, Label.BUILDING),
+        boxes((2.2, 0.06, 0.9), rails, Material.METAL, Label.BUILDING),
     ]
 
 
@@ -94,8 +94,8 @@ def wall(rng: np.random.Generator, length: float, x: float, y: float, heading: f
     height = rng.uniform(1.1, 2.4)
     material = Material.BRICK if rng.uniform() < 0.6 else Material.CONCRETE
     parts = [
-        box((length, 0.28, height), (0, 0, height / 2), material, classes.WALL),
-        box((length + 0.05, 0.38, 0.1), (0, 0, height + 0.05), Material.CONCRETE, classes.WALL),
+        box((length, 0.28, height), (0, 0, height / 2), material, Label.WALL),
+        box((length + 0.05, 0.38, 0.1), (0, 0, height + 0.05), Material.CONCRETE, Label.WALL),
     ]
     return Instance(join(parts), x, y, 0.0, heading, float(rng.uniform()), pick(rng, WALLS))
 
@@ -109,8 +109,8 @@ def fence(rng: np.random.Generator, length: float, x: float, y: float, heading: 
     pickets = np.stack([along, np.zeros_like(along), np.full_like(along, height / 2)], 1)
     rails = [(0, 0.03, 0.2), (0, 0.03, height - 0.15)]
     parts = [
-        boxes((thick, 0.03, height), pickets, material, classes.FENCE),
-        boxes((length, 0.05, 0.08), rails, material, classes.FENCE),
+        boxes((thick, 0.03, height), pickets, material, Label.FENCE),
+        boxes((length, 0.05, 0.08), rails, material, Label.FENCE),
     ]
     color = pick(rng, FENCES)
     return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), color, color)
@@ -120,9 +120,9 @@ def lamp(rng: np.random.Generator, x: float, y: float, side: int, heading: float
     """A street lamp at (x, y) with an arm of `reach` meters towards the road; `side` is +1 on the left, else -1."""
     arm = -side * reach
     parts = [
-        rod((0, 0, 0), (0, 0, LAMP_HEIGHT), (0.1, 0.06), Material.METAL, classes.POLE),
-        rod((0, 0, LAMP_HEIGHT - 0.1), (0, arm, LAMP_HEIGHT + 0.15), (0.05, 0.04), Material.METAL, classes.POLE, 6),
-        box((0.28, 0.7, 0.12), (0, arm, LAMP_HEIGHT + 0.1), Material.STREETLAMP, classes.POLE),
+        rod((0, 0, 0), (0, 0, LAMP_HEIGHT), (0.1, 0.06), Material.METAL, Label.POLE),
+        rod((0, 0, LAMP_HEIGHT - 0.1), (0, arm, LAMP_HEIGHT + 0.15), (0.05, 0.04), Material.METAL, Label.POLE, 6),
+        box((0.28, 0.7, 0.12), (0, arm, LAMP_HEIGHT + 0.1), Material.STREETLAMP, Label.POLE),
     ]
     color = pick(rng, POLES)
     return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), color, color)
@@ -132,7 +132,7 @@ def _plate(sides: int, radius: float, z: float, turn: float = 0.0) -> Mesh:
     angle = np.arange(sides) * (2 * np.pi / sides) + turn
     ring = np.stack([np.full(sides, -0.07), radius * np.sin(angle), z + radius * np.cos(angle)], 1)
     fan = np.stack([np.zeros(sides - 2, int), np.arange(1, sides - 1), np.arange(2, sides)], 1)
-    return mesh(ring, fan, Material.SIGN, classes.TRAFFIC_SIGN)
+    return mesh(ring, fan, Material.SIGN, Label.TRAFFIC_SIGN)
 
 
 _RED, _WHITE, _BLUE, _YELLOW = (linear(*c) for c in ((190, 24, 30), (235, 235, 232), (24, 70, 160), (236, 190, 40)))
@@ -144,9 +144,9 @@ def sign(rng: np.random.Generator, x: float, y: float, heading: float) -> Instan
     kind = int(rng.integers(5))
     face = [
         _plate(16, 0.36, top), _plate(3, 0.5, top), _plate(8, 0.4, top, np.pi / 8), _plate(4, 0.5, top, np.pi / 4),
-        box((0.04, 1.2, 0.5), (-0.07, 0, top), Material.SIGN, classes.TRAFFIC_SIGN),
+        box((0.04, 1.2, 0.5), (-0.07, 0, top), Material.SIGN, Label.TRAFFIC_SIGN),
     ][kind]  # fmt: skip
-    post = rod((0, 0, 0), (0, 0, top + 0.3), (0.035, 0.035), Material.POST, classes.POLE, 6)
+    post = rod((0, 0, 0), (0, 0, top + 0.3), (0.035, 0.035), Material.POST, Label.POLE, 6)
     first = (_WHITE, _WHITE, _RED, _BLUE, _YELLOW)[kind]
     second = (_RED, _RED, _WHITE, _WHITE, linear(20, 20, 20))[kind]
     return Instance(join([post, face]), x, y, 0.1, heading, top / 4, first, second)
@@ -165,14 +165,14 @@ def signals(rng: np.random.Generator, x: float, y: float, heading: float, reach:
     """
     heads = [(-0.2, 0.0, 3.0)] + ([(-0.2, reach, 5.6)] if reach else [])
     height = 6.0 if reach else 3.5
-    parts = [rod((0, 0, 0), (0, 0, height), (0.09, 0.07), Material.POST, classes.POLE)]
+    parts = [rod((0, 0, 0), (0, 0, height), (0.09, 0.07), Material.POST, Label.POLE)]
     if reach:
-        parts.append(rod((0, 0, 5.8), (0, reach, 5.9), (0.06, 0.05), Material.POST, classes.POLE, 6))
-    parts.append(boxes((0.26, 0.36, 1.0), heads, Material.RUBBER, classes.TRAFFIC_LIGHT))
+        parts.append(rod((0, 0, 5.8), (0, reach, 5.9), (0.06, 0.05), Material.POST, Label.POLE, 6))
+    parts.append(boxes((0.26, 0.36, 1.0), heads, Material.RUBBER, Label.TRAFFIC_LIGHT))
     for number in range(3):
         lit = Material.SIGNAL if number == phase else Material.GLASS
         lenses = [(hx - 0.14, hy, hz + 0.31 * (1 - number)) for hx, hy, hz in heads]
-        parts.append(boxes((0.06, 0.22, 0.22), lenses, lit, classes.TRAFFIC_LIGHT))
+        parts.append(boxes((0.06, 0.22, 0.22), lenses, lit, Label.TRAFFIC_LIGHT))
     return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), SIGNALS[phase], pick(rng, POLES))
 
 
@@ -184,34 +184,34 @@ def clutter(rng: np.random.Generator, x: float, y: float, heading: float) -> Ins
 
 
 def _bin() -> Mesh:
-    parts = [rod((0, 0, 0), (0, 0, 0.95), (0.26, 0.3), Material.PAINT, classes.STATIC, 10)]
-    return join([*parts, rod((0, 0, 0.95), (0, 0, 1.05), (0.32, 0.2), Material.RUBBER, classes.STATIC, 10)])
+    parts = [rod((0, 0, 0), (0, 0, 0.95), (0.26, 0.3), Material.PAINT, Label.STATIC, 10)]
+    return join([*parts, rod((0, 0, 0.95), (0, 0, 1.05), (0.32, 0.2), Material.RUBBER, Label.STATIC, 10)])
 
 
 def _bench() -> Mesh:
-    seat = boxes((0.13, 1.7, 0.05), [(-0.2, 0, 0.45), (0, 0, 0.45), (0.2, 0, 0.45)], Material.WOOD, classes.STATIC)
-    back = boxes((0.05, 1.7, 0.13), [(0.28, 0, 0.65), (0.3, 0, 0.85)], Material.WOOD, classes.STATIC)
-    legs = boxes((0.5, 0.07, 0.45), [(0, -0.7, 0.22), (0, 0.7, 0.22)], Material.METAL, classes.STATIC)
+    seat = boxes((0.13, 1.7, 0.05), [(-0.2, 0, 0.45), (0, 0, 0.45), (0.2, 0, 0.45)], Material.WOOD, Label.STATIC)
+    back = boxes((0.05, 1.7, 0.13), [(0.28, 0, 0.65), (0.3, 0, 0.85)], Material.WOOD, Label.STATIC)
+    legs = boxes((0.5, 0.07, 0.45), [(0, -0.7, 0.22), (0, 0.7, 0.22)], Material.METAL, Label.STATIC)
     return join([seat, back, legs])
 
 
 def _column() -> Mesh:
-    body = rod((0, 0, 0.2), (0, 0, 2.7), (0.6, 0.6), Material.CARGO, classes.STATIC, 14)
-    return join([body, rod((0, 0, 0), (0, 0, 0.2), (0.7, 0.7), Material.CONCRETE, classes.STATIC, 14)])
+    body = rod((0, 0, 0.2), (0, 0, 2.7), (0.6, 0.6), Material.CARGO, Label.STATIC, 14)
+    return join([body, rod((0, 0, 0), (0, 0, 0.2), (0.7, 0.7), Material.CONCRETE, Label.STATIC, 14)])
 
 
 def _cabinet() -> Mesh:
-    return box((0.45, 1.1, 1.3), (0, 0, 0.65), Material.PAINT, classes.STATIC)
+    return box((0.45, 1.1, 1.3), (0, 0, 0.65), Material.PAINT, Label.STATIC)
 
 
 def _crates() -> Mesh:
     where = [(0, 0, 0.35), (0.1, 0.8, 0.35), (0, 0.35, 1.0)]
-    return boxes((0.8, 0.75, 0.65), where, Material.WOOD, classes.STATIC)
+    return boxes((0.8, 0.75, 0.65), where, Material.WOOD, Label.STATIC)
 
 
 def bollards(rng: np.random.Generator, x: float, y: float, heading: float) -> Instance:
     """A row of five bollards along the curb."""
-    posts = [rod((1.6 * n, 0, 0), (1.6 * n, 0, 0.9), (0.09, 0.07), Material.METAL, classes.POLE, 7) for n in range(5)]
+    posts = [rod((1.6 * n, 0, 0), (1.6 * n, 0, 0.9), (0.09, 0.07), Material.METAL, Label.POLE, 7) for n in range(5)]
     color = pick(rng, POLES)
     return Instance(join(posts), x, y, 0.1, heading, float(rng.uniform()), color, color)
 
@@ -219,13 +219,16 @@ def bollards(rng: np.random.Generator, x: float, y: float, heading: float) -> In
 def shelter(rng: np.random.Generator, x: float, y: float, heading: float) -> Instance:
     """A bus shelter, open towards -y of its local frame."""
     parts = [
-        box((4.0, 1.5, 0.1), (0, 0.2, 2.45), Material.METAL, classes.STATIC),
-        box((4.0, 0.05, 1.9), (0, 0.85, 1.3), Material.GLASS, classes.STATIC),
+        box((4.0, 1.5, 0.1), (0, 0.2, 2.45), Material.METAL, Label.STATIC),
+        box((4.0, 0.05, 1.9), (0, 0.85, 1.3), Material.GLASS, Label.STATIC),
         boxes(
-            (0.09, 0.09, 2.4), [(-1.95, 0.85, 1.2), (1.95, 0.85, 1.2), (0, 0.85, 1.2)], Material.METAL, classes.STATIC
+            (0.09, 0.09, 2.4),
+            [(-1.95, 0.85, 1.2), (1.95, 0.85, 1.2), (0, 0.85, 1.2)],
+            Material.METAL,
+            Label.STATIC,
         ),
-        box((0.1, 1.3, 1.7), (1.95, 0.15, 1.3), Material.CARGO, classes.STATIC),
-        box((2.4, 0.4, 0.08), (-0.4, 0.55, 0.5), Material.WOOD, classes.STATIC),
+        box((0.1, 1.3, 1.7), (1.95, 0.15, 1.3), Material.CARGO, Label.STATIC),
+        box((2.4, 0.4, 0.08), (-0.4, 0.55, 0.5), Material.WOOD, Label.STATIC),
     ]
     return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), vivid(rng), pick(rng, FENCES))
 
@@ -236,7 +239,7 @@ BUILDS = ("adult", "tall", "child", "coat", "bag")
 @cache
 def person(build: str) -> Mesh:
     """A pedestrian of one of `BUILDS`, about 1.75 m tall, with swinging legs and arms."""
-    label = classes.PEDESTRIAN
+    label = Label.PEDESTRIAN
     legs = [
         swinging(rod((0, y, 0.0), (0, y, 0.86), (0.075, 0.1), Material.TROUSERS, label, 7), 0.86, sign)
         for y, sign in ((-0.1, 1.0), (0.1, -1.0))
@@ -277,7 +280,7 @@ def tree(rng: np.random.Generator, x: float, y: float, size: float | None = None
     stem = height * rng.uniform(0.3, 0.42)
     girth = 0.018 * height + 0.05
     lean = rng.uniform(-0.25, 0.25, 2)
-    parts = [rod((0, 0, 0), (lean[0], lean[1], stem + 0.8), (girth, girth * 0.6), Material.BARK, classes.VEGETATION, 7)]
+    parts = [rod((0, 0, 0), (lean[0], lean[1], stem + 0.8), (girth, girth * 0.6), Material.BARK, Label.VEGETATION, 7)]
     slim = rng.uniform() < 0.25
     spread, rise = (0.14, 0.36) if slim else (rng.uniform(0.2, 0.27), 0.26)
     for number in range(2 if slim else int(rng.integers(5, 9))):
@@ -288,7 +291,7 @@ def tree(rng: np.random.Generator, x: float, y: float, size: float | None = None
             stem + height * (rise + (0.0 if number == 0 else rng.uniform(-0.14, 0.2))),
         )
         scale = height * (1.0 if number == 0 else rng.uniform(0.55, 0.8))
-        lump = ball((spread * scale, spread * scale, rise * scale), center, Material.LEAF, classes.VEGETATION, 7)
+        lump = ball((spread * scale, spread * scale, rise * scale), center, Material.LEAF, Label.VEGETATION, 7)
         parts.append(rough(lump, 0.028 * height, rng))
     leaf = pick(rng, LEAVES, 0.25)
     return Instance(join(parts), x, y, 0.1, float(rng.uniform(0, 6.28)), float(rng.uniform()), leaf, linear(96, 82, 68))
@@ -300,7 +303,7 @@ def hedge(rng: np.random.Generator, length: float, x: float, y: float, heading: 
     pieces = max(1, int(length / 1.2))
     along = (np.arange(pieces) + 0.5) * (length / pieces) - length / 2
     parts = [
-        rough(box((length / pieces, deep, height), (a, 0, height / 2), Material.LEAF, classes.VEGETATION), 0.08, rng)
+        rough(box((length / pieces, deep, height), (a, 0, height / 2), Material.LEAF, Label.VEGETATION), 0.08, rng)
         for a in along
     ]
     return Instance(join(parts), x, y, 0.1, heading, float(rng.uniform()), pick(rng, LEAVES, 0.2))
@@ -309,7 +312,7 @@ def hedge(rng: np.random.Generator, length: float, x: float, y: float, heading: 
 def bush(rng: np.random.Generator, x: float, y: float) -> Instance:
     """A low round bush."""
     radius = rng.uniform(0.5, 1.2)
-    lump = ball((radius, radius, radius * 0.8), (0, 0, radius * 0.6), Material.LEAF, classes.VEGETATION, 6)
+    lump = ball((radius, radius, radius * 0.8), (0, 0, radius * 0.6), Material.LEAF, Label.VEGETATION, 6)
     return Instance(rough(lump, 0.12 * radius, rng), x, y, 0.1, 0.0, float(rng.uniform()), pick(rng, LEAVES, 0.25))
 
 
@@ -355,7 +358,7 @@ def _ring(x0: float, x1: float, half: float, z: float) -> list[tuple[float, floa
 def car(kind: str) -> Mesh:
     """A car or van of one of `CAR_KINDS`."""
     nose, tail, belt, sill, glass0, glass1, roof0, roof1, roof, width = _BODIES[kind]
-    label, half = classes.CARS, width / 2
+    label, half = Label.CARS, width / 2
     side = [
         (nose - 0.12, sill), (nose, sill + 0.2), (nose - 0.1, belt - 0.2), (nose - 0.55, belt - 0.06), (glass0, belt),
         (glass1, belt), (tail + 0.05, belt - 0.08), (tail, sill + 0.25), (tail + 0.1, sill),
@@ -400,7 +403,7 @@ def car(kind: str) -> Mesh:
 def bus(kind: str) -> Mesh:
     """A city bus; `kind` "long" or "short"."""
     length = 11.8 if kind == "long" else 8.6
-    half, label = length / 2, classes.BUS
+    half, label = length / 2, Label.BUS
     parts = [
         box((length, 2.5, 2.6), (0, 0, 1.65), Material.COACH, label),
         box((length - 0.6, 2.2, 0.22), (0, 0, 3.05), Material.PAINT, label),
@@ -413,7 +416,7 @@ def bus(kind: str) -> Mesh:
 @cache
 def truck(kind: str) -> Mesh:
     """A truck; `kind` "box" has a box body, "flat" a flatbed with crates."""
-    label = classes.TRUCK
+    label = Label.TRUCK
     cab = [(3.9, 0.5), (4.0, 1.5), (3.8, 2.7), (2.2, 2.9), (2.2, 0.5)]
     parts = [
         slab(cab, 2.35, Material.PAINT, label),
@@ -432,7 +435,7 @@ def truck(kind: str) -> Mesh:
 @cache
 def two_wheeler(kind: str) -> Mesh:
     """A "bicycle" or "motorbike"; `kind` "bicycle rider" or "motorbike rider" adds a rider."""
-    label = classes.TWO_WHEELER
+    label = Label.TWO_WHEELER
     heavy = kind.startswith("motorbike")
     radius, thick = (0.31, 0.13) if heavy else (0.34, 0.05)
     parts = [
@@ -454,7 +457,7 @@ def two_wheeler(kind: str) -> Mesh:
 
 
 def _rider() -> list[Mesh]:
-    label = classes.TWO_WHEELER
+    label = Label.TWO_WHEELER
     limbs = [((-0.18, 0.1, 0.95), (0.18, 0.13, 0.7)), ((0.18, 0.13, 0.7), (0.08, 0.13, 0.3)),
              ((-0.18, -0.1, 0.95), (0.2, -0.13, 0.78)), ((0.2, -0.13, 0.78), (0.12, -0.13, 0.45))]  # fmt: skip
     parts = [rod(a, b, (0.09, 0.07), Material.TROUSERS, label, 7) for a, b in limbs]

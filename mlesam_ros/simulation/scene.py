@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import open3d as o3d
 
+from mlesam_ros.labels import load_label_space
+
 Floats = npt.NDArray[np.floating[Any]]
 """float32 at run time; the type checker infers float64 for arithmetic with Python numbers."""
 
@@ -23,6 +25,32 @@ Floats = npt.NDArray[np.floating[Any]]
 def as_float32(values: npt.ArrayLike) -> Floats:
     """Numbers as a float32 array."""
     return np.asarray(values, np.float32)
+
+
+_CLASS_IDS = {name: number for number, name in enumerate(load_label_space("deliver").names)}
+
+
+class Label:
+    """Ids of the DELIVER classes that occur in the street, plain integers."""
+
+    BUILDING = _CLASS_IDS["Building"]
+    FENCE = _CLASS_IDS["Fence"]
+    PEDESTRIAN = _CLASS_IDS["Pedestrian"]
+    POLE = _CLASS_IDS["Pole"]
+    ROAD_LINE = _CLASS_IDS["RoadLine"]
+    ROAD = _CLASS_IDS["Road"]
+    SIDEWALK = _CLASS_IDS["SideWalk"]
+    VEGETATION = _CLASS_IDS["Vegetation"]
+    CARS = _CLASS_IDS["Cars"]
+    WALL = _CLASS_IDS["Wall"]
+    TRAFFIC_SIGN = _CLASS_IDS["TrafficSign"]
+    SKY = _CLASS_IDS["Sky"]
+    TRAFFIC_LIGHT = _CLASS_IDS["TrafficLight"]
+    STATIC = _CLASS_IDS["Static"]
+    TERRAIN = _CLASS_IDS["Terrain"]
+    TWO_WHEELER = _CLASS_IDS["TwoWheeler"]
+    BUS = _CLASS_IDS["Bus"]
+    TRUCK = _CLASS_IDS["Truck"]
 
 
 class Material(enum.IntEnum):

@@ -1,7 +1,7 @@
 """The simulated camera, depth sensor, event camera and LiDAR, and their rig.
 
-Each sensor model turns rendered light or ray hits into measurements: `expose` (camera), `simulate_depth`, `sweep`
-(LiDAR) and `crossings` (event camera).
+Each sensor model turns rendered light or ray hits into measurements: `expose` (camera), `simulate_depth`,
+`simulate_sweep` (LiDAR) and `simulate_events` (event camera).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def pixel_rays(model: CameraModel, size: tuple[int, int]) -> tuple[Floats, Float
     return rays.astype(np.float32), rays[:, 2].astype(np.float32)
 
 
-def turned(rays: Floats, pose: Transform) -> Floats:
+def rotate(rays: Floats, pose: Transform) -> Floats:
     """(n, 3) directions rotated into the pose's target frame, without BLAS, as its rounding differs by platform."""
     out = np.empty_like(rays)
     x, y, z = rays.T
@@ -155,13 +155,13 @@ class SpinningLidar:
         return rays.astype(np.float32), times.astype(np.float32)
 
 
-def sweep(
-    spinner: SpinningLidar,
+def simulate_sweep(
+    lidar: SpinningLidar,
     rays: Floats,
     times: Floats,
     world_rays: Floats,
     hits: Hits,
-    look: Surface,
+    shading: Surface,
     weather: Weather,
     rng: np.random.Generator,
 ) -> PointCloud:
@@ -170,37 +170,37 @@ def sweep(
     The signal is reflectance over squared range; weak signals are lost at random. Intensity is calibrated for range.
 
     Args:
-        spinner: geometry of the sensor.
+        lidar: geometry of the sensor.
         rays: rays of `spinner.rays()`, all firings.
         times: times of `spinner.rays()`.
         world_rays: (steps * beams, 3) the same directions in the world.
         hits: nearest hits of the rays.
-        look: surface of the hits.
+        shading: surface of the hits.
         weather: attenuation by the air and by wet ground.
         rng: random generator of this turn.
     """
     distance = hits.distance[hits.ray]
     facing = -np.einsum("ij,ij->i", world_rays[hits.ray], hits.normal)
-    shade = 0.55 + 0.9 * look.albedo.mean(axis=1)
+    shade = 0.55 + 0.9 * shading.albedo.mean(axis=1)
     reflectance = REFLECTANCE[hits.material] * shade * (0.3 + 0.7 * facing)
     if weather.rain:
-        reflectance = reflectance * _wet(hits, weather.rain)
+        reflectance = reflectance * _wet_ground_share(hits, weather.rain)
     budget = reflectance * (40.0 / np.maximum(distance, 5.0)) ** 2
     if weather.murk:
         budget = budget * np.exp(-2 * weather.murk * distance)
-    kept = (distance < spinner.reach) & (rng.random(len(distance)) > 0.015 + np.exp(-5 * budget))
+    kept = (distance < lidar.reach) & (rng.random(len(distance)) > 0.015 + np.exp(-5 * budget))
     kept &= distance > 1.0
     ray = hits.ray[kept]
     measured = distance[kept] + rng.normal(0, 0.018, len(ray))
     speckle = rng.normal(1, 0.06, len(ray))
     strength = np.clip(255 * np.minimum(reflectance[kept] * speckle, 1.0), 1, 255).round()
     if weather.murk:
-        ray, measured, strength = _attenuate(ray, measured, strength, hits.distance, weather, rng)
+        ray, measured, strength = _add_drop_echoes(ray, measured, strength, hits.distance, weather, rng)
     points = np.zeros(len(ray), POINT)
     xyz = rays[ray] * measured[:, None].astype(np.float32)
     points["x"], points["y"], points["z"] = xyz.T
     points["intensity"] = strength
-    points["ring"] = ray % spinner.beams
+    points["ring"] = ray % lidar.beams
     points["time"] = times[ray]
     return PointCloud(points[np.argsort(ray, kind="stable")])
 
@@ -218,13 +218,13 @@ def jitter_pose(spread: tuple[float, float], rng: np.random.Generator) -> Transf
     return Transform(rotation * np.sign(np.diag(rotation)), rng.normal(0, spread[1], 3))
 
 
-def _wet(hits: Hits, rain: float) -> Floats:
+def _wet_ground_share(hits: Hits, rain: float) -> Floats:
     """Remaining share (k,) of each echo; water on flat ground reflects the beam away from the sensor."""
     paved = (hits.material == Material.GROUND) | (hits.material == Material.SLAB)
     return 1 - np.float32(0.65 * rain) * (paved & (hits.normal[:, 2] > 0.7))
 
 
-def _attenuate(
+def _add_drop_echoes(
     ray: npt.NDArray[np.int64], measured: Floats, strength: Floats, distance: Floats, weather: Weather,
     rng: np.random.Generator,
 ) -> tuple[npt.NDArray[np.int64], Floats, Floats]:  # fmt: skip
@@ -256,8 +256,8 @@ def _attenuate(
 
 THRESHOLD = 0.22
 """Change of ln(luminance) that triggers an event; about 25 %."""
-_MISMATCH = 0.04
-_MOST = 12
+_THRESHOLD_MISMATCH = 0.04
+_MAX_EVENTS_PER_PIXEL = 12
 """Maximum number of events of one pixel in one segment; further events are lost, as in the refractory period."""
 _LUMA = as_float32([0.2126, 0.7152, 0.0722])
 
@@ -286,10 +286,10 @@ def log_light(light: Floats, weather: Weather) -> Floats:
 
 def draw_thresholds(size: tuple[int, int], rng: np.random.Generator) -> Floats:
     """Random event threshold of every pixel, (H, W)."""
-    return np.float32(THRESHOLD) * (1 + np.float32(_MISMATCH) * rng.standard_normal(size, np.float32))
+    return np.float32(THRESHOLD) * (1 + np.float32(_THRESHOLD_MISMATCH) * rng.standard_normal(size, np.float32))
 
 
-def crossings(
+def simulate_events(
     before: Floats, after: Floats, thresholds: Floats, duration: int, weather: Weather, rng: np.random.Generator
 ) -> EventBatch:
     """The events between two renderings.
@@ -308,7 +308,7 @@ def crossings(
     threshold = thresholds.ravel()
     phase = np.float32(0.999) * threshold * rng.random(change.shape, np.float32)
     count = ((np.abs(change) + phase) / threshold).astype(np.int32)
-    count = np.minimum(count, _MOST)
+    count = np.minimum(count, _MAX_EVENTS_PER_PIXEL)
     active = np.flatnonzero(count)
     repeats = count[active]
     pixel = np.repeat(active, repeats)

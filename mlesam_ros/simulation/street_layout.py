@@ -107,25 +107,25 @@ class Ego:
     """Motion of the ego vehicle, which keeps its lane.
 
     Attributes:
-        plan: layout of the street.
+        layout: layout of the street.
         start: meters along the street at t = 0.
         speed: meters per second along x.
         lane: d of the lane center, meters; negative, right of the center line.
         phases: phases of sway, pitch and roll, radians.
     """
 
-    plan: StreetLayout
+    layout: StreetLayout
     start: float
     speed: float
     lane: float
     phases: tuple[float, float, float]
 
     @classmethod
-    def draw(cls, plan: StreetLayout, rng: np.random.Generator) -> Ego:
+    def draw(cls, layout: StreetLayout, rng: np.random.Generator) -> Ego:
         """A random start, speed, lane and phases."""
-        lane = -(int(rng.integers(plan.lanes)) + 0.5) * plan.lane
+        lane = -(int(rng.integers(layout.lanes)) + 0.5) * layout.lane
         a, b, c = (float(p) for p in rng.uniform(0, 2 * np.pi, 3))
-        return cls(plan, float(rng.uniform(0, 2000)), float(rng.uniform(5, 11)), lane, (a, b, c))
+        return cls(layout, float(rng.uniform(0, 2000)), float(rng.uniform(5, 11)), lane, (a, b, c))
 
     def along(self, t: float) -> float:
         """Meters along the street at t seconds."""
@@ -134,8 +134,8 @@ class Ego:
     def pose(self, t: float) -> Transform:
         """odom_from_base at t seconds; base_link lies on the road, x forward, z up."""
         x, (a, b, c) = self.along(t), self.phases
-        y = self.plan.bend(x) + self.lane + 0.18 * np.sin(0.35 * t + a)
-        yaw = self.plan.heading(x) + 0.18 * 0.35 / self.speed * np.cos(0.35 * t + a)
+        y = self.layout.bend(x) + self.lane + 0.18 * np.sin(0.35 * t + a)
+        yaw = self.layout.heading(x) + 0.18 * 0.35 / self.speed * np.cos(0.35 * t + a)
         pitch, roll = 0.006 * np.sin(5.1 * t + b), 0.007 * np.sin(3.3 * t + c)
         return Transform(_rotation(float(yaw), float(pitch), float(roll)), np.array([x, y, 0.0]))
 

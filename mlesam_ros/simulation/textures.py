@@ -13,8 +13,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.simulation import classes
-from mlesam_ros.simulation.scene import GLOSS, Color, Floats, Hits, Material, as_float32
+from mlesam_ros.simulation.scene import GLOSS, Color, Floats, Hits, Label, Material, as_float32
 from mlesam_ros.simulation.street_layout import SIDE_STREET, ZEBRA, StreetLayout
 
 
@@ -115,7 +114,7 @@ class ShadingBatch:
     """Input and output of a texture function: surface points of one material; arrays are (n,) unless noted.
 
     Attributes:
-        plan: layout of the street.
+        layout: layout of the street.
         lamps: whether lamps are on.
         world: (n, 3) positions in the world, meters.
         x, y, z: positions in the local frame of the instance, meters.
@@ -126,7 +125,7 @@ class ShadingBatch:
         albedo, emission, gloss, classes: views of the `Surface` to fill; albedo is unset, the others have defaults.
     """
 
-    plan: StreetLayout
+    layout: StreetLayout
     lamps: bool
     world: Floats
     x: Floats
@@ -163,49 +162,49 @@ class ShadingBatch:
 
 def ground(p: ShadingBatch) -> None:
     """Asphalt with markings between the curbs and in side streets, rough grass beyond."""
-    d = p.plan.lateral(p.world)
+    d = p.layout.lateral(p.world)
     far = np.abs(d)
     side_street = (p.x < SIDE_STREET) & (np.where(d > 0, p.first[:, 0], p.first[:, 1]) > 0.5)
-    road = (far < p.plan.curb) | side_street
+    road = (far < p.layout.curb) | side_street
     fine, coarse = grain(p.world[:, 0], p.world[:, 1], 45.0), cloudy(p.world[:, 0], p.world[:, 1], 5.0)
-    patched = hashed(p.world[:, 0] / 7.3, d / 2.1) < 0.18 * p.plan.wear
-    tone = p.plan.brightness * (1 + 0.16 * fine * p.fade(0.03) + 0.1 * coarse - 0.28 * patched)
+    patched = hashed(p.world[:, 0] / 7.3, d / 2.1) < 0.18 * p.layout.wear
+    tone = p.layout.brightness * (1 + 0.16 * fine * p.fade(0.03) + 0.1 * coarse - 0.28 * patched)
     p.tint(np.array([1.0, 0.99, 0.96], np.float32), tone)
     line = road & _markings(p, d, far)
-    worn = fine * p.fade(0.03) + 0.7 * coarse < 2.4 - 2.2 * p.plan.wear
+    worn = fine * p.fade(0.03) + 0.7 * coarse < 2.4 - 2.2 * p.layout.wear
     p.put(line & worn, as_float32([0.62, 0.62, 0.58]))
     grass = 1 + 0.3 * fine * p.fade(0.03) + 0.25 * coarse
     p.put(~road, as_float32([0.11, 0.13, 0.05]) * grass[:, None])
-    p.classes[line] = classes.ROAD_LINE
-    p.classes[~road] = classes.TERRAIN
+    p.classes[line] = Label.ROAD_LINE
+    p.classes[~road] = Label.TERRAIN
 
 
 def _markings(p: ShadingBatch, d: Floats, far: Floats) -> npt.NDArray[np.bool_]:
-    plan, x = p.plan, p.world[:, 0]
+    layout, x = p.layout, p.world[:, 0]
     dashed = np.mod(x, 7.0) < 3.2
     lines = (far < 0.075) & (dashed | (np.mod(x, 96.0) < 30))
-    lines |= np.abs(far - plan.carriageway) < 0.06
-    if plan.lanes > 1:
-        lines |= (np.abs(far - plan.lane) < 0.07) & dashed
-    if plan.parks:
-        lines |= (far > plan.carriageway) & (np.mod(x, 6.0) < 0.12)
+    lines |= np.abs(far - layout.carriageway) < 0.06
+    if layout.lanes > 1:
+        lines |= (np.abs(far - layout.lane) < 0.07) & dashed
+    if layout.parks:
+        lines |= (far > layout.carriageway) & (np.mod(x, 6.0) < 0.12)
     crossing = p.first[:, 2] > 0.5
     zebra = (p.x > ZEBRA[0]) & (p.x < ZEBRA[1])
-    lines = np.where(crossing & zebra, (np.mod(d, 1.05) < 0.55) & (far < plan.carriageway), lines)
+    lines = np.where(crossing & zebra, (np.mod(d, 1.05) < 0.55) & (far < layout.carriageway), lines)
     stop = np.where(d < 0, ZEBRA[0] - 1.3 - p.x, p.x - ZEBRA[1] - 1.0)
-    lines |= crossing & (stop > 0) & (stop < 0.35) & (far < plan.carriageway)
-    return lines & (far < plan.curb)
+    lines |= crossing & (stop > 0) & (stop < 0.35) & (far < layout.carriageway)
+    return lines & (far < layout.curb)
 
 
 def slab(p: ShadingBatch) -> None:
     """Paving stones and a curb stone."""
-    d = p.plan.lateral(p.world)
+    d = p.layout.lateral(p.world)
     u, v = p.world[:, 0] / 0.6, d / 0.6
     joint = np.maximum(np.abs(u - np.round(u)), np.abs(v - np.round(v))) > 0.47
     tone = 1 + 0.12 * grain(p.x, p.y, 40.0) * p.fade(0.03) + 0.16 * (hashed(u + 0.5, v + 0.5) - 0.5) * p.fade(0.6)
     tone += 0.08 * cloudy(p.x, p.y, 4.0)
     p.tint(p.first, tone - 0.4 * joint * p.fade(0.04))
-    curb = np.abs(d) < p.plan.curb + 0.2
+    curb = np.abs(d) < p.layout.curb + 0.2
     p.put(curb, as_float32([0.36, 0.36, 0.35]) * tone[:, None])
 
 
@@ -364,7 +363,7 @@ def sign(p: ShadingBatch) -> None:
     p.albedo[:] = p.first
     p.put(rim, p.second)
     p.put(glyph, np.where(p.first[:, :1] > 0.3, np.float32(0.02), np.float32(0.8)) * np.ones(3, np.float32))
-    plate = p.classes != classes.TRAFFIC_SIGN
+    plate = p.classes != Label.TRAFFIC_SIGN
     p.put(plate, as_float32([0.65, 0.64, 0.55]))
     p.put(~plate & (p.normal[:, 0] > 0.3), as_float32([0.22, 0.23, 0.24]))
 
@@ -439,12 +438,12 @@ class Surface:
     classes: npt.NDArray[np.uint8]
 
 
-def surface(hits: Hits, plan: StreetLayout, pixel: float, lamps: bool) -> Surface:
+def surface(hits: Hits, layout: StreetLayout, pixel: float, lamps: bool) -> Surface:
     """Texture the hits of rays.
 
     Args:
         hits: hits sorted by material; normals of foliage are changed in place.
-        plan: layout of the street, for the ground.
+        layout: layout of the street, for the ground.
         pixel: angle between neighboring rays, radians.
         lamps: whether lamps are on.
     """
@@ -455,11 +454,11 @@ def surface(hits: Hits, plan: StreetLayout, pixel: float, lamps: bool) -> Surfac
     for material in Material:
         part = slice(int(edges[material]), int(edges[material + 1]))
         if part.start < part.stop:
-            _TEXTURES[material](_patch(hits, out, part, plan, pixel, lamps))
+            _TEXTURES[material](_patch(hits, out, part, layout, pixel, lamps))
     return out
 
 
-def _patch(hits: Hits, out: Surface, part: slice, plan: StreetLayout, pixel: float, lamps: bool) -> ShadingBatch:
+def _patch(hits: Hits, out: Surface, part: slice, layout: StreetLayout, pixel: float, lamps: bool) -> ShadingBatch:
     rows, world = hits.rows[part], hits.point[part]
     dx, dy = world[:, 0] - rows[:, 0], world[:, 1] - rows[:, 1]
     c, s = rows[:, 3], rows[:, 4]
@@ -467,7 +466,7 @@ def _patch(hits: Hits, out: Surface, part: slice, plan: StreetLayout, pixel: flo
     normal[:, 0] = c * hits.normal[part, 0] + s * hits.normal[part, 1]
     normal[:, 1] = c * hits.normal[part, 1] - s * hits.normal[part, 0]
     return ShadingBatch(
-        plan, lamps, world, c * dx + s * dy, c * dy - s * dx, world[:, 2] - rows[:, 2],
+        layout, lamps, world, c * dx + s * dy, c * dy - s * dx, world[:, 2] - rows[:, 2],
         hits.normal[part] if hits.material[part.start] == Material.LEAF else normal,
         hits.distance[hits.ray[part]] * np.float32(pixel), rows[:, 5], rows[:, 12], rows[:, 6:9], rows[:, 9:12],
         out.albedo[part], out.emission[part], out.gloss[part], out.classes[part],

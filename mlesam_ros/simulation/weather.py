@@ -1,16 +1,20 @@
-"""Weather, sensor faults, and the effects of rain on surfaces, images and events."""
+"""Weather, light, sensor faults, and their effects on surfaces, images and events."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.simulation.scene import Color, Floats, Hits, Material, as_float32
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.geometry.transforms import Transform
+from mlesam_ros.simulation.scene import Color, Floats, Hits, Material, Snapshot, as_float32
+from mlesam_ros.simulation.street_layout import LAMP_PITCH, StreetLayout
 from mlesam_ros.simulation.textures import Surface, cloudy
 
 WEATHERS = ("cloud", "fog", "night", "rain", "sun")
@@ -85,7 +89,7 @@ def draw_weather(name: str, rng: np.random.Generator) -> Weather:
     return _DRAW[weather_name(name)](rng)
 
 
-def _towards(elevation: float, azimuth: float) -> tuple[float, float, float]:
+def _unit_vector(elevation: float, azimuth: float) -> tuple[float, float, float]:
     flat = np.cos(elevation)
     return float(flat * np.cos(azimuth)), float(flat * np.sin(azimuth)), float(np.sin(elevation))
 
@@ -102,7 +106,7 @@ def _sun(rng: np.random.Generator) -> Weather:
     sun = float(2.6 * (1 - 0.93 * overcast))
     sky = blue * (1 - overcast) + gray * overcast
     return Weather(
-        name="sun", sun=_towards(height, float(rng.uniform(0, 2 * np.pi))),
+        name="sun", sun=_unit_vector(height, float(rng.uniform(0, 2 * np.pi))),
         sunlight=_tint((1.0, float(0.95 - 0.2 * warm), float(0.86 - 0.5 * warm)), sun),
         skylight=_tint((0.74, 0.86, 1.0), float(0.55 + 0.45 * overcast)),
         zenith=(float(sky[0]), float(sky[1]), float(sky[2])),
@@ -116,7 +120,7 @@ def _sun(rng: np.random.Generator) -> Weather:
 def _night(rng: np.random.Generator) -> Weather:
     glow = float(rng.uniform(0.4, 1.2))
     return Weather(
-        name="night", sun=_towards(float(rng.uniform(0.5, 1.2)), float(rng.uniform(0, 2 * np.pi))),
+        name="night", sun=_unit_vector(float(rng.uniform(0.5, 1.2)), float(rng.uniform(0, 2 * np.pi))),
         sunlight=_tint((0.7, 0.85, 1.0), 0.0012), skylight=_tint((0.8, 0.85, 1.0), 0.0018 * glow),
         zenith=_tint((0.3, 0.42, 0.8), 0.0006 * glow), horizon=_tint((1.0, 0.72, 0.45), 0.0022 * glow),
         clouds=float(rng.uniform(0, 1)), haze=float(rng.uniform(0.0008, 0.004)), lamps=float(rng.uniform(0.1, 1.0)),
@@ -129,7 +133,7 @@ def _cloud(rng: np.random.Generator) -> Weather:
     """Overcast sky: little sun, diffuse light."""
     dim = float(rng.uniform(0.45, 0.8))
     return Weather(
-        name="cloud", sun=_towards(float(rng.uniform(0.4, 1.1)), float(rng.uniform(0, 2 * np.pi))),
+        name="cloud", sun=_unit_vector(float(rng.uniform(0.4, 1.1)), float(rng.uniform(0, 2 * np.pi))),
         sunlight=_tint((1.0, 0.93, 0.84), 0.1 * dim), skylight=_tint((0.84, 0.9, 1.0), dim),
         zenith=_tint((0.52, 0.58, 0.66), dim), horizon=_tint((0.8, 0.84, 0.9), dim),
         clouds=float(rng.uniform(0.8, 1.0)), haze=float(rng.uniform(0.002, 0.006)), lamps=0.0, headlamps=0.0,
@@ -143,7 +147,7 @@ def _fog(rng: np.random.Generator) -> Weather:
     murk, dim = float(rng.uniform(0.035, 0.08)), float(rng.uniform(0.5, 0.8))
     white = _tint((0.86, 0.89, 0.92), dim)
     return Weather(
-        name="fog", sun=_towards(float(rng.uniform(0.4, 1.1)), float(rng.uniform(0, 2 * np.pi))),
+        name="fog", sun=_unit_vector(float(rng.uniform(0.4, 1.1)), float(rng.uniform(0, 2 * np.pi))),
         sunlight=_tint((1.0, 0.95, 0.9), 0.04 * dim), skylight=_tint((0.92, 0.95, 1.0), 0.85 * dim),
         zenith=_tint((0.9, 0.93, 0.98), 1.1 * dim), horizon=white, clouds=0.0, haze=murk, lamps=0.0, headlamps=0.0,
         exposure=float(rng.uniform(0.9, 1.2)), camera_noise=0.005, shot_noise=0.015,
@@ -155,7 +159,7 @@ def _rain(rng: np.random.Generator) -> Weather:
     """Rain: dark sky, wet streets, drops in front of every sensor."""
     rain, dim = float(rng.uniform(0.5, 1.0)), float(rng.uniform(0.3, 0.55))
     return Weather(
-        name="rain", sun=_towards(float(rng.uniform(0.4, 1.1)), float(rng.uniform(0, 2 * np.pi))),
+        name="rain", sun=_unit_vector(float(rng.uniform(0.4, 1.1)), float(rng.uniform(0, 2 * np.pi))),
         sunlight=_tint((1.0, 0.95, 0.9), 0.02 * dim), skylight=_tint((0.86, 0.92, 1.0), dim),
         zenith=_tint((0.5, 0.55, 0.62), dim), horizon=_tint((0.8, 0.85, 0.92), dim),
         clouds=float(rng.uniform(0.8, 1.0)), haze=0.004 + 0.008 * rain, lamps=0.0, headlamps=0.0,
@@ -173,7 +177,7 @@ _DRAW: dict[str, Callable[[np.random.Generator], Weather]] = {
 NO_FAULT = "none"
 FAULTS = (NO_FAULT, "motionblur", "overexposure", "underexposure", "lidarjitter", "eventlowres")
 """No fault, then the five faults of DELIVER, named as its folders."""
-_LOW_RES = 512 / 1042
+_LOW_EVENT_SHARE = 512 / 1042
 """Ratio of the low event resolution to the image resolution of DELIVER: 512 to 1042 pixels."""
 
 
@@ -229,7 +233,7 @@ def draw_fault(name: str, rng: np.random.Generator) -> Fault:
         return Fault(name, exposure=float(rng.uniform(0.03, 0.07)), gain_noise=1.5)
     if name == "lidarjitter":
         return Fault(name, shake=(float(np.radians(rng.uniform(0.6, 1.2))), 0.02))
-    return Fault(name, event_share=_LOW_RES) if name == "eventlowres" else Fault()
+    return Fault(name, event_share=_LOW_EVENT_SHARE) if name == "eventlowres" else Fault()
 
 
 _PAVED = (Material.GROUND, Material.SLAB, Material.CONCRETE, Material.ROOF)
@@ -237,19 +241,19 @@ _WIND = 0.18
 """Horizontal motion of a falling drop in pixels per pixel downwards."""
 
 
-def wet_surfaces(look: Surface, hits: Hits, rain: float) -> None:
-    """Darken wet surfaces, and make flat paved surfaces reflect the sky, most in puddles; changes `look` in place.
+def wet_surfaces(shading: Surface, hits: Hits, rain: float) -> None:
+    """Darken wet surfaces, and make flat paved surfaces reflect the sky, most in puddles; changes `shading` in place.
 
     Wet porous surfaces reflect about half as much as dry ones (Lekner and Dorf, "Why some things are darker when wet",
     Applied Optics 1988).
     """
     flat = np.clip(hits.normal[:, 2], 0, 1) ** 4
-    look.albedo[:] *= (1 - np.float32(rain) * (0.12 + 0.4 * flat))[:, None]
+    shading.albedo[:] *= (1 - np.float32(rain) * (0.12 + 0.4 * flat))[:, None]
     where = np.flatnonzero(np.isin(hits.material, _PAVED) & (flat > 0.5))
     point = hits.point[where]
     puddle = np.clip(0.7 * cloudy(point[:, 0], point[:, 1], 2.2) - 0.2, 0, 1)
-    look.gloss[where] = np.float32(rain) * (0.012 + 0.05 * puddle)
-    look.sheen[where] = np.float32(rain) * (0.5 + 0.5 * puddle)
+    shading.gloss[where] = np.float32(rain) * (0.012 + 0.05 * puddle)
+    shading.sheen[where] = np.float32(rain) * (0.5 + 0.5 * puddle)
 
 
 def add_rain_streaks(light: Floats, weather: Weather, rng: np.random.Generator, lens: np.random.Generator) -> Floats:
@@ -262,15 +266,15 @@ def add_rain_streaks(light: Floats, weather: Weather, rng: np.random.Generator, 
         lens: random generator of several consecutive steps, for the drops on the lens.
     """
     height, width = light.shape[:2]
-    cover = _lines((height, width), weather.rain, rng)[..., None]
+    cover = _streaks((height, width), weather.rain, rng)[..., None]
     glow = as_float32(weather.horizon) * np.float32(0.75)
     out = light * (1 - cover) + glow * cover
     soft = cv2.blur(out, (max(3, width // 14),) * 2)
-    drops = _drops((height, width), weather.rain, lens)[..., None]
+    drops = _lens_drops((height, width), weather.rain, lens)[..., None]
     return as_float32(out * (1 - drops) + soft * np.float32(0.95) * drops)
 
 
-def _lines(size: tuple[int, int], rain: float, rng: np.random.Generator) -> Floats:
+def _streaks(size: tuple[int, int], rain: float, rng: np.random.Generator) -> Floats:
     """(H, W) share of each pixel covered by streaks: many short faint ones far away, a few long ones near."""
     height, width = size
     cover = np.zeros(size, np.float32)
@@ -288,7 +292,7 @@ def _lines(size: tuple[int, int], rain: float, rng: np.random.Generator) -> Floa
     return as_float32(cv2.GaussianBlur(cover, (3, 3), 0.6 * max(width / 512, 0.5)))
 
 
-def _drops(size: tuple[int, int], rain: float, rng: np.random.Generator) -> Floats:
+def _lens_drops(size: tuple[int, int], rain: float, rng: np.random.Generator) -> Floats:
     """(H, W) share of each pixel covered by drops on the lens, 0 … 1."""
     height, width = size
     cover = np.zeros(size, np.float32)
@@ -331,3 +335,212 @@ def splashes(size: tuple[int, int], rain: float, duration: int, rng: np.random.G
         np.concatenate([pixel, pixel]), np.concatenate([time, late]),
         np.concatenate([np.ones(len(pixel), bool), np.zeros(len(pixel), bool)]),
     )  # fmt: skip
+
+
+_SODIUM = as_float32([1.0, 0.74, 0.42])[:, None]
+_XENON = as_float32([1.0, 0.95, 0.85])[:, None]
+_HEADLAMP_POSITION = np.array([1.9, 0.0, 0.68])
+"""Position of the ego vehicle's headlamps in base_link, meters."""
+_FOG_LAYER_M = 60.0
+"""Thickness in meters of the layer of fog or rain between the street and the sky."""
+
+
+def sky(directions: Floats, weather: Weather) -> Floats:
+    """Radiance (n, 3) of the open sky along (n, 3) unit directions."""
+    up = np.clip(directions[:, 2], 0.0, 1.0)
+    color = _gradient(up, weather)
+    reach = 1 / (up + 0.12)
+    billow = cloudy(directions[:, 0] * reach, directions[:, 1] * reach, 26.0)
+    cover = np.clip((billow - 1.6 + 3.2 * weather.clouds) * 0.7, 0, 1) * np.clip(up * 6, 0, 1)
+    white = _channels(weather.horizon) * (0.75 + 0.15 * np.clip(billow, -2, 2))
+    color = color * (1 - 0.85 * cover) + white * (0.85 * cover)
+    near = np.clip(directions @ as_float32(weather.sun), 0, 1)
+    glow = (0.35 * near**24 + 3.0 * (near > 0.9994)) * (1 - 0.8 * cover)
+    color = color + glow * _channels(weather.sunlight)
+    if weather.murk:
+        clear = np.exp(-weather.murk * _FOG_LAYER_M / (up + 0.05))
+        color = color * clear + _channels(weather.horizon) * (1 - clear)
+    return color.T.astype(np.float32)
+
+
+def _channels(color: Color) -> Floats:
+    return as_float32(color)[:, None]
+
+
+def _gradient(up: Floats, weather: Weather) -> Floats:
+    """Radiance (3, n) of the clear sky at (n,) sines of the elevation."""
+    blend = np.sqrt(up)
+    return _channels(weather.horizon) * (1 - blend) + _channels(weather.zenith) * blend
+
+
+def radiance(
+    hits: Hits,
+    shading: Surface,
+    directions: Floats,
+    snapshot: Snapshot,
+    weather: Weather,
+    layout: StreetLayout,
+    ego: Transform,
+) -> Floats:
+    """Radiance (n, 3) along n rays.
+
+    Args:
+        hits: nearest hits of the rays.
+        shading: surface of the hits.
+        directions: (n, 3) unit directions of all rays.
+        snapshot: the scene, for shadows and reflections.
+        weather: the light and the air.
+        layout: street layout, for the positions of the street lamps.
+        ego: odom_from_base, for the position of the headlamps.
+    """
+    light = _ambient(hits, weather)
+    light += _sunlight(hits, snapshot, weather)
+    if weather.lamps or weather.headlamps:
+        light += _street_lamps(hits, layout, weather) + _headlamps(hits, ego, weather)
+    albedo = np.ascontiguousarray(shading.albedo.T)
+    color = albedo * light
+    color += albedo * shading.emission
+    _add_reflections(color, hits, shading, directions, snapshot, weather)
+    fog = np.exp(hits.distance[hits.ray] * np.float32(-weather.haze))
+    color *= fog
+    color += _channels(weather.horizon) * (1 - fog)
+    out = np.empty_like(directions)
+    out[hits.ray] = color.T
+    miss = np.flatnonzero(~np.isfinite(hits.distance))
+    out[miss] = sky(directions[miss], weather)
+    return out
+
+
+def _ambient(hits: Hits, weather: Weather) -> Floats:
+    """Irradiance (3, k) from the sky above and the ground below, less of both where walls meet the ground."""
+    up = 0.5 + 0.5 * hits.normal[:, 2]
+    open_air = 1 - 0.45 * (1 - up) * np.exp(-1.2 * np.maximum(hits.point[:, 2], 0))
+    bounce = 0.12 * (as_float32(weather.sunlight) * max(weather.sun[2], 0) + as_float32(weather.skylight))
+    light = up * _channels(weather.skylight) + (1 - up) * bounce[:, None]
+    return light * open_air
+
+
+def _sunlight(hits: Hits, snapshot: Snapshot, weather: Weather) -> Floats:
+    towards = as_float32(weather.sun)
+    facing = hits.normal @ towards
+    if not weather.shadows:
+        return np.maximum(facing, 0) * _channels(weather.sunlight)
+    bright = np.flatnonzero(facing > 0)
+    start = hits.point[bright] + 0.015 * hits.normal[bright]
+    facing[facing < 0] = 0
+    facing[bright[snapshot.occluded(start, towards)]] = 0
+    return facing * _channels(weather.sunlight)
+
+
+def _dot(a: Sequence[Any] | Floats, b: Sequence[Any] | Floats) -> Floats:
+    """Scalar product of vectors given as x, y and z."""
+    return as_float32(a[0] * b[0] + a[1] * b[1] + a[2] * b[2])
+
+
+def _street_lamps(hits: Hits, layout: StreetLayout, weather: Weather) -> Floats:
+    """Irradiance (3, k) of the two nearest lamps along the street, directed downwards, with inverse-square falloff."""
+    total = np.zeros(len(hits.point), np.float32)
+    nearest = np.floor((hits.point[:, 0] - 17.0) / LAMP_PITCH)
+    for number in (nearest, nearest + 1):
+        way = [(lamp - here).astype(np.float32) for lamp, here in zip(layout.lamp(number), hits.point.T, strict=True)]
+        square = _dot(way, way)
+        inverse = 1 / np.sqrt(square)
+        facing = np.clip(_dot(way, hits.normal.T) * inverse, 0, 1)
+        down = np.clip(way[2] * inverse, 0, 1)
+        working = np.mod(number * 0.618, 1.0) < 0.75
+        total += working * facing * down**2 * (13.0 * weather.lamps) / square
+    return total * _SODIUM
+
+
+def _headlamps(hits: Hits, ego: Transform, weather: Weather) -> Floats:
+    """Irradiance (3, k) of the low beam: wide to the sides, cut off above the horizon."""
+    lamp = ego.apply(_HEADLAMP_POSITION[None])[0].astype(np.float32)
+    way = [here - there for here, there in zip(hits.point.T, lamp, strict=True)]
+    square = _dot(way, way) + 0.3
+    inverse = 1 / np.sqrt(square)
+    x, y, z = (_dot(way, axis) * inverse for axis in ego.rotation.T.astype(np.float32))
+    beam = np.exp(12 * np.minimum(z, 0) - (y / 0.42) ** 2) * (x > 0) / (1 + np.exp(np.clip(60 * (z - 0.01), -30, 30)))
+    facing = np.clip(-_dot(way, hits.normal.T) * inverse, 0, 1)
+    return ((28.0 * weather.headlamps) * beam * facing / square) * _XENON
+
+
+def _add_reflections(
+    color: Floats, hits: Hits, shading: Surface, directions: Floats, snapshot: Snapshot, weather: Weather
+) -> None:
+    """Add the reflection of the sky on glossy surfaces (Schlick's approximation), in rain darkened where occluded."""
+    shiny = np.flatnonzero(shading.gloss > 0)
+    ray, normal, gloss = directions[hits.ray[shiny]], hits.normal[shiny], shading.gloss[shiny]
+    cosine = -np.einsum("ij,ij->i", ray, normal)
+    bounced = ray + 2 * cosine[:, None] * normal
+    share = gloss + (1 - gloss) * np.clip(1 - cosine, 0, 1) ** 5
+    above = _gradient(np.clip(bounced[:, 2], 0.0, 1.0), weather)
+    below = np.clip(0.25 + 2.5 * bounced[:, 2], 0.25, 1.0)
+    if weather.rain:
+        share *= shading.sheen[shiny]
+        hidden = snapshot.occluded(hits.point[shiny] + 0.02 * normal, bounced)
+        below = np.where(hidden, np.float32(0.16), np.float32(1.0))
+    color[:, shiny] = color[:, shiny] * (1 - share) + share * above * below
+
+
+_BLUR_SAMPLES = 5
+"""Samples of each of two passes; the second pass subdivides the steps of the first: 25 in total."""
+_MAX_MOTION_SHARE = 0.2
+"""Maximum length of a motion vector as a share of the image width."""
+_SKY_DISTANCE_M = 1e4
+_MIN_DEPTH_M = 0.3
+
+
+def flow(
+    hits: Hits, directions: Floats, model: CameraModel, odom_from_camera: tuple[Transform, Transform], shutter: float
+) -> Floats:
+    """Motion of each pixel's content during the exposure.
+
+    Args:
+        hits: nearest hits of the pixels' rays at mid-exposure.
+        directions: (h * w, 3) directions of all rays.
+        model: the camera; undistorted.
+        odom_from_camera: camera poses at shutter opening and closing.
+        shutter: exposure time in seconds.
+
+    Returns:
+        (h, w, 2) motion vectors in pixels, x and y.
+    """
+    middle = (odom_from_camera[0].translation + odom_from_camera[1].translation) / 2
+    points = as_float32(middle + _SKY_DISTANCE_M * directions)
+    points[hits.ray] = hits.point
+    step = np.zeros((len(points), 2), np.float32)
+    step[hits.ray] = hits.rows[:, 3:5] * (hits.rows[:, 13:14] * np.float32(shutter / 2))
+    ends = []
+    for camera, sign in zip(odom_from_camera, (-1, 1), strict=True):
+        moved = points.astype(np.float64)
+        moved[:, :2] += sign * step
+        ends.append(_pixels(camera.inverse().apply(moved), model))
+    way = as_float32(ends[1] - ends[0])
+    longest = np.float32(_MAX_MOTION_SHARE * model.width)
+    way *= np.minimum(1, longest / np.maximum(np.hypot(way[:, 0], way[:, 1]), 1e-6))[:, None]
+    return way.reshape(model.height, model.width, 2)
+
+
+def _pixels(points: np.ndarray, model: CameraModel) -> np.ndarray:
+    """(n, 2) pixels from the principal point of (n, 3) points in the camera frame; z is clamped to `_MIN_DEPTH_M`."""
+    return points[:, :2] / np.maximum(points[:, 2:], _MIN_DEPTH_M) * [model.K[0, 0], model.K[1, 1]]
+
+
+def motion_blur(light: Floats, way: Floats) -> Floats:
+    """(H, W, 3) radiance averaged along the (H, W, 2) motion vectors of `flow`."""
+    way = as_float32(cv2.blur(way, (5, 5)))
+    for scale in (1.0, 1.0 / _BLUR_SAMPLES):
+        light = _average_along(light, way * np.float32(scale))
+    return light
+
+
+def _average_along(light: Floats, way: Floats) -> Floats:
+    height, width = light.shape[:2]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    total = np.zeros_like(light)
+    for share in (np.arange(_BLUR_SAMPLES, dtype=np.float32) + np.float32(0.5)) / np.float32(
+        _BLUR_SAMPLES
+    ) - np.float32(0.5):
+        there = (x + way[..., 0] * share, y + way[..., 1] * share)
+        total += cv2.remap(light, *there, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return total / np.float32(_BLUR_SAMPLES)

@@ -14,9 +14,7 @@ import numpy.typing as npt
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.preprocessing.evt3 import encode_evt3
-from mlesam_ros.simulation import classes
-from mlesam_ros.simulation.light import flow, motion_blur, radiance
-from mlesam_ros.simulation.scene import Batch, Floats, Hits, Layer, Snapshot, as_float32, merge
+from mlesam_ros.simulation.scene import Batch, Floats, Hits, Label, Layer, Snapshot, as_float32, merge
 from mlesam_ros.simulation.sensors import (
     BASE_FRAME,
     CAMERA_FRAME,
@@ -24,16 +22,16 @@ from mlesam_ros.simulation.sensors import (
     LIDAR_FRAME,
     EventBatch,
     SpinningLidar,
-    crossings,
     draw_thresholds,
     expose,
     jitter_pose,
     log_light,
     pixel_rays,
+    rotate,
     simulate_depth,
+    simulate_events,
+    simulate_sweep,
     street_rig,
-    sweep,
-    turned,
 )
 from mlesam_ros.simulation.street import draw_streams, movers, tile
 from mlesam_ros.simulation.street_layout import TILE, Ego, StreetLayout
@@ -43,6 +41,9 @@ from mlesam_ros.simulation.weather import (
     add_rain_streaks,
     draw_fault,
     draw_weather,
+    flow,
+    motion_blur,
+    radiance,
     weather_name,
     wet_surfaces,
 )
@@ -107,14 +108,15 @@ class SimFrame:
         return encode_evt3(events.x, events.y, (events.t - SENSOR_ZERO) // 1000, events.polarity)
 
 
-_SEGMENTS = ((-100, -30), (-30, 0))
+_EVENT_SEGMENTS_MS = ((-100, -30), (-30, 0))
 """Segments of event simulation, milliseconds relative to the stamp; the last one is the window of the event frame."""
-_EVENT_DETAIL = 256
+_MAX_EVENT_RENDER_SIDE_PX = 256
 """Maximum side in pixels of the event camera's renderings; larger sensors interpolate."""
 _TILES = (-1, 4)
-_SMALLEST = 32
+"""Range of tiles around the vehicle's tile that are in the scene."""
+_MIN_IMAGE_SIDE_PX = 32
 _FRAMES = {CAMERA: CAMERA_FRAME, DEPTH: CAMERA_FRAME, EVENT: EVENT_FRAME, LIDAR: LIDAR_FRAME}
-_DROPS_STAY = 12
+_LENS_DROP_STEPS = 12
 """Number of consecutive simulation steps with the same drops on the lens."""
 
 
@@ -156,59 +158,59 @@ class World:
         Raises:
             ConfigError: a value is out of range or does not exist.
         """
-        if seed < 0 or length < 1 or min(size) < _SMALLEST:
+        if seed < 0 or length < 1 or min(size) < _MIN_IMAGE_SIDE_PX:
             raise ConfigError(
-                f"a street of seed {seed}, {length} moments and {size[1]}x{size[0]} pixels cannot be; the seed is 0 or "
-                f"more, the length 1 or more and the pictures at least {_SMALLEST} pixels either way."
+                f"invalid street: seed {seed}, {length} steps, {size[1]}x{size[0]} pixels; the seed must be 0 or more, "
+                f"the length at least 1 and each side at least {_MIN_IMAGE_SIDE_PX} pixels."
             )
-        self.seed, self.size, self.length, self.dropped = seed, size, length, _checked(dropped)
+        self.seed, self.size, self.length, self.dropped = seed, size, length, _check_dropped(dropped)
         rng = np.random.default_rng([seed, 7])
-        self.plan = StreetLayout.draw(rng)
-        self.ego = Ego.draw(self.plan, rng)
-        self.streams = draw_streams(self.plan, self.ego, rng)
+        self.layout = StreetLayout.draw(rng)
+        self.ego = Ego.draw(self.layout, rng)
+        self.streams = draw_streams(self.layout, self.ego, rng)
         self.weather = draw_weather(weather_name(weather), np.random.default_rng([seed, 9]))
         self.fault = draw_fault(fault, np.random.default_rng([seed, 10]))
         self.event_size = (round(size[0] * self.fault.event_share), round(size[1] * self.fault.event_share))
         self.rig = street_rig(size, self.event_size)
-        self.spinner = SpinningLidar()
+        self.lidar = SpinningLidar()
         self._threads = threads
-        self._exposed = self.fault.exposed(self.weather)
+        self._camera_weather = self.fault.exposed(self.weather)
         self._rays, self._cosine = pixel_rays(self.rig.camera, size)
-        shrink = min(1.0, _EVENT_DETAIL / max(size))
+        shrink = min(1.0, _MAX_EVENT_RENDER_SIDE_PX / max(size))
         self._event_detail = (round(size[0] * shrink), round(size[1] * shrink))
         self._event_rays, _ = pixel_rays(self.rig.camera, self._event_detail)
         self._thresholds = draw_thresholds(self.event_size, np.random.default_rng([seed, 8]))
         self._base_from_camera = self.rig.tree.lookup(BASE_FRAME, CAMERA_FRAME)
         self._base_from_lidar = self.rig.tree.lookup(BASE_FRAME, LIDAR_FRAME)
         self._tile = lru_cache(maxsize=8)(self._populate_tile)
-        self._standing = lru_cache(maxsize=2)(self._build)
+        self._static_layer = lru_cache(maxsize=2)(self._build_static_layer)
         self._log_light = lru_cache(maxsize=4)(self._render_log_light)
 
     def __len__(self) -> int:
         return self.length
 
-    def moment(self, index: int) -> SimFrame:
+    def sample(self, index: int) -> SimFrame:
         """Simulate all sensors at step `index`, any integer from 0; it can exceed `length`.
 
         Raises:
             ConfigError: `index` is negative.
         """
         if index < 0:
-            raise ConfigError(f"moment {index} lies before the street's beginning; the first is 0.")
+            raise ConfigError(f"simulation step {index} is negative; the first is 0.")
         stamp = EPOCH + index * PERIOD
         snapshot, pose = self._snapshot(index * PERIOD), self.ego.pose(index * PERIOD / NANOSECONDS)
         with ThreadPoolExecutor(1) as helper:
-            others = helper.submit(self._others, index, snapshot)
-            picture, depth, labels = self._pictures(index, snapshot, pose)
-            payloads: dict[Modality, Payload] = {CAMERA: picture, DEPTH: depth, **others.result()}
+            other_payloads = helper.submit(self._other_payloads, index, snapshot)
+            image, depth, labels = self._camera_payloads(index, snapshot, pose)
+            payloads: dict[Modality, Payload] = {CAMERA: image, DEPTH: depth, **other_payloads.result()}
         frames = {m: SensorFrame(m, stamp, _FRAMES[m], payloads[m]) for m in MODALITIES if m not in self.dropped}
-        return SimFrame(index, stamp, frames, labels, pose, lambda: self._events(index, _SEGMENTS))
+        return SimFrame(index, stamp, frames, labels, pose, lambda: self._events(index, _EVENT_SEGMENTS_MS))
 
-    def _others(self, index: int, snapshot: Snapshot) -> dict[Modality, Payload]:
+    def _other_payloads(self, index: int, snapshot: Snapshot) -> dict[Modality, Payload]:
         """Payloads of event camera and LiDAR; a dropped sensor is not simulated."""
         payloads: dict[Modality, Payload] = {}
         if EVENT not in self.dropped:
-            payloads[EVENT] = self._events(index, _SEGMENTS[-1:])
+            payloads[EVENT] = self._events(index, _EVENT_SEGMENTS_MS[-1:])
         if LIDAR not in self.dropped:
             payloads[LIDAR] = self._sweep(index, snapshot)
         return payloads
@@ -216,80 +218,81 @@ class World:
     # Scene at a time
 
     def _populate_tile(self, number: int) -> Batch:
-        return tile(self.plan, self.seed, number)
+        return tile(self.layout, self.seed, number)
 
-    def _build(self, here: int) -> Layer:
-        return Layer(merge([self._tile(number) for number in range(here + _TILES[0], here + _TILES[1])]), self._threads)
+    def _build_static_layer(self, tile_index: int) -> Layer:
+        tiles = [self._tile(tile_index + offset) for offset in range(*_TILES)]
+        return Layer(merge(tiles), self._threads)
 
     def _snapshot(self, time: int) -> Snapshot:
         seconds = time / NANOSECONDS
-        standing = self._standing(int(self.ego.along(seconds) // TILE))
-        moving = movers(self.plan, self.ego, self.streams, self.seed, seconds)
-        return Snapshot([standing, Layer(moving, self._threads)])
+        static = self._static_layer(int(self.ego.along(seconds) // TILE))
+        moving = movers(self.layout, self.ego, self.streams, self.seed, seconds)
+        return Snapshot([static, Layer(moving, self._threads)])
 
-    def _chance(self, index: int, sensor: int) -> np.random.Generator:
+    def _rng(self, index: int, sensor: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, 303, index, sensor])
 
     # Sensors
 
-    def _look(self, snapshot: Snapshot, pose: Transform, rays: Floats, pixel: float) -> tuple[Hits, Surface, Floats]:
+    def _render(self, snapshot: Snapshot, pose: Transform, rays: Floats, pixel: float) -> tuple[Hits, Surface, Floats]:
         """Cast the camera's rays; return the hits, their surface, and the radiance (n, 3) of every ray."""
         eye = pose @ self._base_from_camera
-        directions = turned(rays, eye)
+        directions = rotate(rays, eye)
         hits = snapshot.cast(eye.translation.astype(np.float32), directions)
-        look = surface(hits, self.plan, pixel, self.weather.lamps > 0)
+        shading = surface(hits, self.layout, pixel, self.weather.lamps > 0)
         if self.weather.rain:
-            wet_surfaces(look, hits, self.weather.rain)
-        return hits, look, radiance(hits, look, directions, snapshot, self.weather, self.plan, pose)
+            wet_surfaces(shading, hits, self.weather.rain)
+        return hits, shading, radiance(hits, shading, directions, snapshot, self.weather, self.layout, pose)
 
-    def _pictures(
+    def _camera_payloads(
         self, index: int, snapshot: Snapshot, pose: Transform
     ) -> tuple[RawImage, RawImage, npt.NDArray[np.uint8]]:
         """Camera image, depth image and labels."""
-        hits, look, light = self._look(snapshot, pose, self._rays, 2 / self.size[1])
-        labels = np.full(self._rays.shape[0], classes.SKY, np.uint8)
-        labels[hits.ray] = look.classes
+        hits, shading, light = self._render(snapshot, pose, self._rays, 2 / self.size[1])
+        labels = np.full(self._rays.shape[0], Label.SKY, np.uint8)
+        labels[hits.ray] = shading.classes
         gloss = np.zeros(labels.shape, np.float32)
-        gloss[hits.ray] = look.gloss
+        gloss[hits.ray] = shading.gloss
         depth = (hits.distance * self._cosine).reshape(self.size)
-        picture = self._photograph(index, pose, hits, light.reshape(*self.size, 3))
-        measured = simulate_depth(depth, gloss.reshape(self.size), self.weather, self._chance(index, 1))
-        return picture, measured, labels.reshape(self.size)
+        image = self._camera_image(index, pose, hits, light.reshape(*self.size, 3))
+        measured = simulate_depth(depth, gloss.reshape(self.size), self.weather, self._rng(index, 1))
+        return image, measured, labels.reshape(self.size)
 
-    def _photograph(self, index: int, pose: Transform, hits: Hits, light: Floats) -> RawImage:
+    def _camera_image(self, index: int, pose: Transform, hits: Hits, light: Floats) -> RawImage:
         """Camera image of the radiance, with the effects of fault and rain."""
         if self.fault.shutter:
             now, half = index * PERIOD / NANOSECONDS, self.fault.shutter / 2
             opens, closes = (self.ego.pose(now + shift) @ self._base_from_camera for shift in (-half, half))
-            directions = turned(self._rays, pose @ self._base_from_camera)
+            directions = rotate(self._rays, pose @ self._base_from_camera)
             light = motion_blur(light, flow(hits, directions, self.rig.camera, (opens, closes), self.fault.shutter))
         if self.weather.rain:
-            lens = np.random.default_rng([self.seed, 304, index // _DROPS_STAY])
-            light = add_rain_streaks(light, self.weather, self._chance(index, 3), lens)
-        return expose(light, self._exposed, self._chance(index, 0))
+            lens = np.random.default_rng([self.seed, 304, index // _LENS_DROP_STEPS])
+            light = add_rain_streaks(light, self.weather, self._rng(index, 3), lens)
+        return expose(light, self._camera_weather, self._rng(index, 0))
 
     def _sweep(self, index: int, snapshot: Snapshot) -> PointCloud:
         """LiDAR sweep. The vehicle moves during the turn; every 16 columns of the sweep have their own pose."""
-        rays, times = self.spinner.rays()
+        rays, times = self.lidar.rays()
         origins, directions = np.empty_like(rays), np.empty_like(rays)
-        beams, now = self.spinner.beams, index * PERIOD / NANOSECONDS
-        shaken = self._chance(index, 4) if any(self.fault.shake) else None
+        beams, now = self.lidar.beams, index * PERIOD / NANOSECONDS
+        jitter_rng = self._rng(index, 4) if any(self.fault.shake) else None
         for first in range(0, len(rays), beams * 16):
             part = slice(first, first + beams * 16)
             eye = self.ego.pose(now + float(times[part].mean())) @ self._base_from_lidar
-            if shaken is not None:
-                eye = eye @ jitter_pose(self.fault.shake, shaken)
-            origins[part], directions[part] = eye.translation, turned(rays[part], eye)
+            if jitter_rng is not None:
+                eye = eye @ jitter_pose(self.fault.shake, jitter_rng)
+            origins[part], directions[part] = eye.translation, rotate(rays[part], eye)
         hits = snapshot.cast(origins, directions)
-        look = surface(hits, self.plan, 0.003, False)
-        return sweep(self.spinner, rays, times, directions, hits, look, self.weather, self._chance(index, 2))
+        shading = surface(hits, self.layout, 0.003, False)
+        return simulate_sweep(self.lidar, rays, times, directions, hits, shading, self.weather, self._rng(index, 2))
 
     def _render_log_light(self, time: int) -> Floats:
         pose = self.ego.pose(time / NANOSECONDS)
-        _, _, light = self._look(self._snapshot(time), pose, self._event_rays, 2 / self._event_detail[1])
-        picture = log_light(light.reshape(*self._event_detail, 3), self.weather)
+        _, _, light = self._render(self._snapshot(time), pose, self._event_rays, 2 / self._event_detail[1])
+        image = log_light(light.reshape(*self._event_detail, 3), self.weather)
         height, width = self.event_size
-        return as_float32(cv2.resize(cv2.GaussianBlur(picture, (3, 3), 0.5), (width, height)))
+        return as_float32(cv2.resize(cv2.GaussianBlur(image, (3, 3), 0.5), (width, height)))
 
     def _events(self, index: int, segments: tuple[tuple[int, int], ...]) -> EventWindow:
         parts = [self._segment(index, segment) for segment in segments]
@@ -303,15 +306,15 @@ class World:
     def _segment(self, index: int, edges: tuple[int, int]) -> EventBatch:
         start, end = (index * PERIOD + edge * 1_000_000 for edge in edges)
         before, after = self._log_light(start), self._log_light(end)
-        rng = self._chance(index, 10 - edges[0])
-        found = crossings(before, after, self._thresholds, end - start, self.weather, rng)
+        rng = self._rng(index, 10 - edges[0])
+        found = simulate_events(before, after, self._thresholds, end - start, self.weather, rng)
         return EventBatch(found.x, found.y, found.t + (EPOCH + start), found.polarity)
 
 
-def _checked(dropped: Sequence[Modality]) -> tuple[Modality, ...]:
+def _check_dropped(dropped: Sequence[Modality]) -> tuple[Modality, ...]:
     for modality in dropped:
         if modality not in MODALITIES:
-            raise ConfigError(f"dropped sensor {modality!r} is not known; the car has {', '.join(MODALITIES)}.")
+            raise ConfigError(f"dropped sensor {modality!r} is not known; the vehicle has {', '.join(MODALITIES)}.")
     if len(set(dropped)) == len(MODALITIES):
-        raise ConfigError(f"all of {', '.join(MODALITIES)} are dropped; one sensor at least must stay.")
+        raise ConfigError(f"all of {', '.join(MODALITIES)} are dropped; at least one sensor must remain.")
     return tuple(modality for modality in MODALITIES if modality in dropped)

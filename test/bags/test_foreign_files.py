@@ -1,4 +1,4 @@
-"""Files that people give in place of a rosbag2: each is named for what it is, with a remedy that works."""
+"""Files of other formats in place of a rosbag2: the error names the format and a remedy that works."""
 
 import shlex
 import subprocess
@@ -35,7 +35,7 @@ def refusal(path):
     return refused.value
 
 
-def test_a_ros1_bag_and_the_remedy_helps(ros1_bag):
+def test_remedy_for_a_ros1_bag_works(ros1_bag):
     refused = refusal(ros1_bag)
     assert "is a ROS 1 bag" in refused.message
     command = shlex.split(refused.remedy.removeprefix("Convert it: ").removesuffix("."))
@@ -45,7 +45,7 @@ def test_a_ros1_bag_and_the_remedy_helps(ros1_bag):
         assert bag.topics == {"/chatter": "std_msgs/msg/String"}
 
 
-def test_a_folder_with_a_ros1_bag(ros1_bag):
+def test_folder_with_a_ros1_bag_is_rejected(ros1_bag):
     assert "a drive.bag is a ROS 1 bag" in refusal(ros1_bag.parent).message
     with pytest.raises(BagError, match=r"a drive\.bag is a ROS 1 bag.* rosbags-convert"):
         find_bags([ros1_bag.parent])
@@ -67,13 +67,13 @@ def test_a_folder_with_a_ros1_bag(ros1_bag):
         ("bag.bag", b"", "an empty file"),
     ],
 )
-def test_what_it_is_and_what_to_do(tmp_path, name, content, what):
+def test_foreign_format_is_named_with_a_remedy(tmp_path, name, content, what):
     (tmp_path / name).write_bytes(content)
     refused = refusal(tmp_path / name)
     assert f"{name} is {what}" in refused.message and refused.message.count(". ") == 0 and refused.remedy
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "image.bin"])
-def test_anything_else_is_no_bag(tmp_path, name):
+def test_unknown_format_is_rejected(tmp_path, name):
     (tmp_path / name).write_bytes(np.arange(100, dtype=np.uint8).tobytes())
     assert f"{name} is no bag" in str(refusal(tmp_path / name))

@@ -1,4 +1,4 @@
-"""A disk that is full while a bag, a snapshot or an evaluation is written."""
+"""A full disk while a bag, a snapshot or an evaluation is written."""
 
 from full_disk import run_on_a_small_disk
 
@@ -41,7 +41,7 @@ except BagError as error:
 """
 
 
-def test_what_a_bag_had_is_kept_and_the_reason_is_told(tmp_path):
+def test_full_disk_keeps_written_messages_and_is_reported(tmp_path):
     done = run_on_a_small_disk(tmp_path, 4000, "-c", BAG, str(tmp_path))
     reason, counted, left = done.stdout.splitlines()[-3:]
     assert done.returncode == 0 and "No space left on device" in reason, done.stderr
@@ -50,7 +50,7 @@ def test_what_a_bag_had_is_kept_and_the_reason_is_told(tmp_path):
     assert left == "left: bag/bag.mcap"
 
 
-def test_a_snapshot_is_whole_or_not_there(tmp_path):
+def test_snapshot_is_complete_or_absent(tmp_path):
     done = run_on_a_small_disk(tmp_path, 2000, "-c", SNAPSHOT, str(tmp_path))
     assert done.returncode == 0, done.stderr
     reason, left = done.stdout.splitlines()
@@ -63,16 +63,23 @@ import numpy as np
 from pathlib import Path
 from mlesam_ros.cli.common import write_json
 from mlesam_ros.errors import MlesamError
-from mlesam_ros.evaluation.result_files import write_ply
-from mlesam_ros.evaluation.report.page import _write
+from mlesam_ros.evaluation.results import write_ply
+from mlesam_ros.evaluation.report import write_overview
+from mlesam_ros.labels import load_label_space
 from mlesam_ros.visualization import POINT
 
 folder = Path(sys.argv[1])
 (folder / "metrics.json").write_text("old")
+milliseconds = {"p50": 1.0, "p95": 2.0, "p99": 3.0}
+figures = {
+    "masks": 1, "sets": 1, "compared": 0, "confidence": 50.0, "consistency": None, "latency_ms": milliseconds,
+    "counters": {"received": 1, "used": 1}, "per_class": {}, "class_shares": {}, "subsets": [],
+    "warnings": ["x" * 500_000], "config": {}, "versions": {},
+}
 for write in (
     lambda: write_json({"long": "x" * 500_000}, folder / "metrics.json"),
     lambda: write_ply(folder / "1.ply", np.zeros(50_000, POINT)),
-    lambda: _write(folder / "report.html", "title", ["x" * 500_000], {}),
+    lambda: write_overview(folder / "report.html", figures, [], load_label_space("deliver")),
 ):
     try:
         write()
@@ -82,7 +89,7 @@ print((folder / "metrics.json").read_text())
 """
 
 
-def test_results_clouds_and_reports_are_whole_or_as_before(tmp_path):
+def test_outputs_are_complete_or_unchanged(tmp_path):
     done = run_on_a_small_disk(tmp_path, 300, "-c", WHOLE, str(tmp_path))
     assert done.returncode == 0, done.stderr
     *reasons, old, left = done.stdout.splitlines()

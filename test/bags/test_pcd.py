@@ -55,7 +55,7 @@ def encode(cloud, encoding):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "binary", "binary_compressed"])
-def test_every_column_comes_back(tmp_path, encoding):
+def test_pcd_columns_round_trip(tmp_path, encoding):
     cloud = points()
     (tmp_path / "a.pcd").write_bytes(encode(cloud, encoding))
     again = read_pcd(tmp_path / "a.pcd")
@@ -63,7 +63,7 @@ def test_every_column_comes_back(tmp_path, encoding):
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_files_that_open3d_wrote(tmp_path, compressed):
+def test_pcd_files_of_open3d_are_read(tmp_path, compressed):
     xyz = np.round(np.random.default_rng(0).normal(0, 1, (3000, 3)), 1).astype(np.float32)
     cloud = o3d.t.geometry.PointCloud(o3d.core.Tensor.from_numpy(xyz))
     o3d.t.io.write_point_cloud(str(tmp_path / "a.pcd"), cloud, write_ascii=False, compressed=compressed)
@@ -72,14 +72,14 @@ def test_files_that_open3d_wrote(tmp_path, compressed):
     assert np.array_equal(np.stack([again[n] for n in "xyz"], 1), xyz)
 
 
-def test_organized_clouds_keep_their_rows(tmp_path):
+def test_organized_pcd_keeps_its_rows(tmp_path):
     data = encode(points(6), "binary").replace(b"WIDTH 6\nHEIGHT 1", b"WIDTH 3\nHEIGHT 2")
     (tmp_path / "a.pcd").write_bytes(data)
     assert read_pcd(tmp_path / "a.pcd").shape == (2, 3)
 
 
 @given(st.binary(min_size=1, max_size=8), st.integers(1, 600))
-def test_a_copy_that_overlaps_itself_repeats(pattern, length):
+def test_overlapping_lzf_copy_repeats(pattern, length):
     """The run-length case of LZF: a reference into the bytes that it is writing."""
     length = max(length, 3)
     out, packed = bytearray(pattern), bytearray([len(pattern) - 1]) + pattern
@@ -96,7 +96,7 @@ def test_a_copy_that_overlaps_itself_repeats(pattern, length):
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=300), st.integers(0, 400))
-def test_any_bytes_unpack_to_the_declared_size_or_are_refused(tmp_path_factory, data, size):
+def test_lzf_gives_the_declared_size_or_an_error(tmp_path_factory, data, size):
     cloud = points(1)
     path = tmp_path_factory.getbasetemp() / "fuzz.pcd"
     path.write_bytes(header(cloud, "binary_compressed") + struct.pack("<II", len(data), cloud.nbytes) + data)
@@ -107,7 +107,7 @@ def test_any_bytes_unpack_to_the_declared_size_or_are_refused(tmp_path_factory, 
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "binary", "binary_compressed"])
-def test_a_file_cut_anywhere_is_refused(tmp_path, encoding):
+def test_truncated_pcd_is_rejected(tmp_path, encoding):
     data = encode(points(5), encoding)
     for length in range(len(data) - 5):
         (tmp_path / "a.pcd").write_bytes(data[:length])
@@ -115,7 +115,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, encoding):
             read_pcd(tmp_path / "a.pcd")
 
 
-def test_real_clouds(shared_data):
+def test_recorded_pcd_files_are_read(shared_data):
     ours = read_pcd(shared_data / "camera_lidar/opencalib_ours_1/calib.pcd")
     assert ours.dtype.names == ("x", "y", "z", "intensity", "ring", "timestamp") and ours.dtype.itemsize == 26
     truth = o3d.t.io.read_point_cloud(str(shared_data / "camera_lidar/opencalib_ours_1/calib.pcd"))

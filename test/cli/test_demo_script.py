@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlesam_ros.bags.outage import parse_drop
+from mlesam_ros.bags.reader import parse_outage
 from mlesam_ros.cli.demo.collector import PERIOD, phase_at, write_script
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.types import NANOSECONDS
@@ -39,7 +39,7 @@ def test_player_drops_exactly_the_moments_of_the_phase(seconds, moment):
     phases = write_script(seconds)
     phase = phase_at(phases, moment * PERIOD)
     seconds = moment * PERIOD / NANOSECONDS
-    lost = {p.lost for p in phases if p.drop and parse_drop(p.drop).suppresses(f"/{p.lost}/x", seconds)}
+    lost = {p.lost for p in phases if p.drop and parse_outage(p.drop).suppresses(f"/{p.lost}/x", seconds)}
     assert lost == ({phase.lost} - {None} if phase else set())
     if phase:
         assert phase.lost not in phase.sensors

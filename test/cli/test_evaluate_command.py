@@ -14,7 +14,7 @@ import pytest
 from analytic_scene import LIDAR_FRAME, without_place, write
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.simulated_bag import write_simulated_bag
+from mlesam_ros.simulation.export import write_simulated_bag
 from mlesam_ros.simulation.world import World
 
 QUICK = ("--no-bag", "--no-report", "--device", "cpu", "--precision", "fp32", "--threads", "1")
@@ -173,7 +173,7 @@ def test_an_interrupted_evaluation_keeps_what_was_done(long_street, tiny_checkpo
         (["BAG", "--drop", "radar"], "radar"),
         (["BAG", "--start", "99"], "start is 99 s"),
         (["BAG", "--clouds", "las"], "las"),
-        (["BAG", "--labels", "nowhere"], "no label pictures"),
+        (["BAG", "--labels", "nowhere"], "no label images"),
         (["BAG", "--calibration", "nowhere.yaml"], "nowhere.yaml"),
         (["BAG", "-p", "lidar.offset=0.05"], "Write NAME:=VALUE, such as lidar.offset:=0.05."),
         (["BAG", "-p", "lidar.offset:=soon"], "lidar.offset is 'soon'; accepted are numbers from"),

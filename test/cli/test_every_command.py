@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from mlesam_ros.bags.simulated_bag import write_simulated_bag
 from mlesam_ros.cli.app import app
 from mlesam_ros.cli.ending import run_cli
+from mlesam_ros.simulation.export import write_simulated_bag
 from mlesam_ros.simulation.world import World
 
 ROOT = typer.main.get_command(app)

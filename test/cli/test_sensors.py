@@ -102,7 +102,7 @@ def test_help_shows_examples_of_the_command_itself(mlesam, command):
 
 @pytest.fixture(scope="module")
 def street(tmp_path_factory):
-    from mlesam_ros.bags.simulated_bag import write_simulated_bag
+    from mlesam_ros.simulation.export import write_simulated_bag
     from mlesam_ros.simulation.world import World
 
     path = tmp_path_factory.mktemp("bag") / "street"

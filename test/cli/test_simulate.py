@@ -6,7 +6,7 @@ import pytest
 from full_disk import run_on_a_small_disk
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.simulated_bag import TOPICS
+from mlesam_ros.simulation.export import TOPICS
 from mlesam_training.datasets.deliver import Deliver
 
 SMALL = ("--side", "64", "--moments", "2")

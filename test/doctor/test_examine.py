@@ -20,12 +20,12 @@ from analytic_scene import (
 from assembled_bag import assemble_real_bag
 
 from mlesam_ros.bags.serialization import header
-from mlesam_ros.bags.simulated_bag import write_simulated_bag
 from mlesam_ros.config import load_parameters
 from mlesam_ros.doctor.diagnosis import diagnose_bag
 from mlesam_ros.doctor.rules import RULES
 from mlesam_ros.errors import BagError
 from mlesam_ros.findings import ERROR, NOTE, WARNING
+from mlesam_ros.simulation.export import write_simulated_bag
 from mlesam_ros.simulation.world import World
 
 IMAGE, DEPTH, LIDAR, EVENTS, INFO = (

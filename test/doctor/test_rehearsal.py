@@ -12,8 +12,7 @@ from mlesam_ros.doctor.content import message_findings
 from mlesam_ros.doctor.diagnosis import diagnose_bag
 from mlesam_ros.doctor.timing import TopicStats, rhythm, timing_findings
 from mlesam_ros.doctor.tuning import simulate_sync, tune_sync
-from mlesam_ros.evaluation.bag_rig import BagRig
-from mlesam_ros.evaluation.bag_topics import TopicSource, find_topics
+from mlesam_ros.evaluation.bag_sensors import BagRig, TopicSource, find_topics
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.sync import OUTCOMES, SyncConfig, Synchronizer

@@ -1,13 +1,13 @@
-"""A short street as a bag, and a network that has learnt nothing but answers differently to every sensor."""
+"""A short street as a bag, and an untrained network whose masks depend on every sensor."""
 
 import pytest
 import torch
 from drive import MOMENTS
 
-from mlesam_ros.bags.simulated_bag import write_simulated_bag
 from mlesam_ros.model.mlesam import build_mlesam
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.simulation.export import write_simulated_bag
 from mlesam_ros.simulation.world import World
 
 

@@ -1,4 +1,4 @@
-"""Small drives as bags: a camera and a LiDAR at 10 Hz with their labels, and whatever goes wrong with them."""
+"""Small drives as bags: a camera and a LiDAR at 10 Hz with labels, and faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOMENTS = 12
 """Of the simulated street in conftest.py."""
 CAMERA = CameraModel(WIDTH, HEIGHT, np.array([[20.0, 0, 15.5], [0, 20.0, 11.5], [0, 0, 1]]), np.zeros(5), "plumb_bob")
 POSE = Transform.from_quaternion((0.0, 0.0, 0.0), (0.5, -0.5, 0.5, -0.5))
-"""camera from LiDAR: x forward becomes z forward."""
+"""camera_from_lidar: x forward becomes z forward."""
 IMAGE, CLOUD, INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/CameraInfo"
 Change = Callable[[str, int, Fields], Fields | None]
 
@@ -50,7 +50,7 @@ def write_drive(
     lidar_topic: str = "/lidar/points",
     camera_topic: str = "/camera/image_raw",
 ) -> Path:
-    """Record.
+    """Record a drive.
 
     Args:
         path: the bag's folder.

@@ -1,4 +1,4 @@
-"""Memory does not grow with the bag: what one moment needed is given back before the next but a few."""
+"""Memory does not grow with the length of the bag."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from drive import INFO, PERIOD, START
 
 from mlesam_ros.bags.serialization import camera_info, image, point_cloud
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.evaluation.bag_evaluator import Options
+from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions
 from mlesam_ros.evaluation.bag_outputs import Outputs, evaluate_to_folder
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.types import RawImage
@@ -23,7 +23,7 @@ MEGABYTE = 1 << 20
 
 
 def write_long(path: Path) -> Path:
-    """Pictures, labels and sweeps of 1.3 MB a moment that compress to next to nothing."""
+    """Images, labels and sweeps of 1.3 MB per step that compress well."""
     lens = CameraModel(
         WIDTH, HEIGHT, np.array([[400.0, 0, 319.5], [0, 400.0, 239.5], [0, 0, 1]]), np.zeros(0), "pinhole"
     )
@@ -43,13 +43,13 @@ def write_long(path: Path) -> Path:
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory."""
+    """Resident memory of this process in bytes."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_memory_stays_flat_over_a_long_bag(tmp_path, pipeline):
-    """One kept mask in camera resolution a moment would be 26 MB at the end, one kept picture 78 MB."""
+def test_resident_memory_stays_constant_over_a_long_bag(tmp_path, pipeline):
+    """Keeping one mask per step would take 26 MB at the end, one image 78 MB."""
     bag, held = write_long(tmp_path / "bag"), {}
 
     def measure(seconds: float) -> None:
@@ -58,6 +58,6 @@ def test_memory_stays_flat_over_a_long_bag(tmp_path, pipeline):
             held.setdefault(moment, resident())
 
     (tmp_path / "out").mkdir()
-    found, _ = evaluate_to_folder(tmp_path / "out", bag, pipeline, Options(), Outputs(), measure)
+    found, _ = evaluate_to_folder(tmp_path / "out", bag, pipeline, EvaluationOptions(), Outputs(), measure)
     assert found.sets == MOMENTS and found.scores.compared == MOMENTS
     assert held[MOMENTS - 10] - held[WARM] < 20 * MEGABYTE, {moment: b // MEGABYTE for moment, b in held.items()}

@@ -11,9 +11,8 @@ from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.doctor.diagnosis import diagnose_bag
 from mlesam_ros.errors import CalibrationError
-from mlesam_ros.evaluation.bag_evaluator import NoMasksError, Options, evaluate
-from mlesam_ros.evaluation.bag_rig import BagRig
-from mlesam_ros.evaluation.bag_topics import find_topics
+from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, NoMasksError, evaluate
+from mlesam_ros.evaluation.bag_sensors import BagRig, find_topics
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.evaluation.scores import MaskListener
 from mlesam_ros.geometry.transforms import Transform
@@ -73,8 +72,8 @@ def found_by_doctor(path):
 
 @pytest.mark.parametrize("every", [10, 1000])
 @pytest.mark.parametrize("zero", [False, True])
-def test_a_rigid_mounting_on_tf_is_used_however_rarely_it_is_published(tmp_path, every, zero):
-    """The kind: at 1 Hz, once, or with a zero stamp; evaluate uses every sweep, and the doctor has nothing to say."""
+def test_constant_transform_on_tf_is_used_at_any_rate(tmp_path, every, zero):
+    """At 1 Hz, once, or with a zero stamp; the evaluation uses every sweep, and the doctor has no finding."""
 
     def each(add, index, stamp):
         if index % every == 0:
@@ -94,8 +93,8 @@ def turret(index):
 
 
 @pytest.mark.parametrize(("every", "named"), [(10, True), (1, False)])
-def test_the_doctor_looks_up_what_moves_at_the_times_of_the_frames_and_its_remedy_helps(tmp_path, every, named):
-    """The kind: a doctor that asks another question than the product. A turret at 1 Hz, then as advised."""
+def test_doctor_looks_up_moving_transforms_at_frame_times_and_its_remedy_helps(tmp_path, every, named):
+    """A turret at 1 Hz, then at the recommended rate."""
 
     def each(add, index, stamp):
         if index % every == 0:
@@ -111,8 +110,8 @@ def test_the_doctor_looks_up_what_moves_at_the_times_of_the_frames_and_its_remed
 
 @pytest.mark.parametrize("where", [0, 15, 29])
 @pytest.mark.parametrize("static", ["/tf_static", "/robot/tf_static"])
-def test_what_is_said_once_holds_wherever_it_is_in_the_bag(tmp_path, where, static):
-    """The kind: metadata published once."""
+def test_calibration_published_once_applies_to_the_whole_bag(tmp_path, where, static):
+    """At the beginning, in the middle or at the end of the bag."""
     space = static.removesuffix("/tf_static")
 
     def each(add, index, stamp):
@@ -126,8 +125,8 @@ def test_what_is_said_once_holds_wherever_it_is_in_the_bag(tmp_path, where, stat
 
 
 @pytest.mark.parametrize("model", ["plumb_bob", "rational_polynomial", ""])
-def test_an_empty_d_is_no_distortion(tmp_path, model):
-    """The kind: absence."""
+def test_empty_d_is_no_distortion(tmp_path, model):
+    """For every distortion model."""
 
     def each(add, index, stamp):
         about = fields.camera_info(stamp, "camera", CAMERA) | {"d": np.zeros(0), "distortion_model": model}
@@ -141,7 +140,7 @@ def test_an_empty_d_is_no_distortion(tmp_path, model):
     np.testing.assert_allclose(placed[0][1].camera.project(point)[0][0], expected)
 
 
-def test_an_uncalibrated_camera_is_called_that(tmp_path):
+def test_uncalibrated_camera_is_a_problem(tmp_path):
     def each(add, index, stamp):
         add("/camera/camera_info", INFO, fields.camera_info(stamp, "camera", CAMERA) | {"k": np.zeros(9)})
 
@@ -149,8 +148,8 @@ def test_an_uncalibrated_camera_is_called_that(tmp_path):
     assert "not calibrated" in problems["/camera/camera_info"]
 
 
-def test_the_second_pass_of_a_looped_bag_does_not_use_the_odometry_of_the_first(tmp_path):
-    """The kind: a backward clock jump. 10 m/s in the first pass; in the second the robot stands still at 0."""
+def test_second_pass_of_a_looped_bag_ignores_odometry_of_the_first(tmp_path):
+    """A backward clock jump. 10 m/s in the first pass; in the second the robot stands still at 0."""
     lag = PERIOD // 4
 
     def stamp_of(index):
@@ -176,8 +175,8 @@ def test_the_second_pass_of_a_looped_bag_does_not_use_the_odometry_of_the_first(
                 continue
 
 
-def test_one_frame_with_two_parents_is_named_with_both_and_the_static_one_is_used(tmp_path):
-    """The kind: silent replacement. evaluate and the doctor say the same."""
+def test_frame_with_two_parents_is_a_problem_and_the_static_parent_is_used(tmp_path):
+    """The evaluation and the doctor give the same message."""
 
     def each(add, index, stamp):
         if index == 0:
@@ -195,8 +194,8 @@ def test_one_frame_with_two_parents_is_named_with_both_and_the_static_one_is_use
 
 
 @pytest.mark.parametrize(("spaces", "expected"), [(("/r1", "/r2"), 1.0), (("/r2", "/r1"), 1.0), (("", "/r2"), 9.0)])
-def test_the_mounting_is_that_of_the_sensors_own_robot(tmp_path, spaces, expected):
-    """The kind: sources merged by message type. Two robots in one bag, the same frames, 4 m apart."""
+def test_transforms_of_the_sensors_namespace_are_used(tmp_path, spaces, expected):
+    """Two robots in one bag, the same frames, 4 m apart."""
     sent = {"/r1": 1.0, "/r2": 5.0, "": 9.0}
 
     def each(add, index, stamp):
@@ -207,7 +206,7 @@ def test_the_mounting_is_that_of_the_sensors_own_robot(tmp_path, spaces, expecte
     assert translations(placed) == [[0.0, 0.0, expected]] * 5 and not problems
 
 
-def test_transforms_of_another_robot_alone_are_named_and_not_used(tmp_path):
+def test_transforms_of_another_namespace_only_are_a_problem_and_unused(tmp_path):
     path = write(tmp_path / "bag", lambda add, i, stamp: add("/r2/tf_static", TF, mounted(stamp)), 5, space="/r1")
     placed, problems = replayed(path)
     assert translations(placed) == [None] * 5
@@ -215,8 +214,8 @@ def test_transforms_of_another_robot_alone_are_named_and_not_used(tmp_path):
 
 
 @pytest.mark.parametrize(("k", "view"), [(CAMERA.K.ravel(), "camera"), (np.zeros(9), None), (None, "depth")])
-def test_a_camera_whose_info_is_refused_gives_its_view_to_no_other_sensor(tmp_path, pipeline, k, view):
-    """The kind: live and offline decide apart. As in the node no mask is made until the camera's lens is known."""
+def test_camera_with_rejected_info_remains_the_reference_camera(tmp_path, pipeline, k, view):
+    """As in the node, no mask is made until the camera's intrinsics are known."""
 
     def each(add, index, stamp):
         if k is not None:
@@ -230,18 +229,18 @@ def test_a_camera_whose_info_is_refused_gives_its_view_to_no_other_sensor(tmp_pa
 
     path, made = write(tmp_path / "bag", each, 3, info=False), []
     listener = MaskListener()
-    listener.take = made.append
+    listener.on_mask = made.append
     if view is None:
         with pytest.raises(NoMasksError, match=r"/camera/camera_info: .*not calibrated"):
-            evaluate(path, pipeline, Options(), [listener])
+            evaluate(path, pipeline, EvaluationOptions(), [listener])
     else:
-        evaluate(path, pipeline, Options(), [listener])
+        evaluate(path, pipeline, EvaluationOptions(), [listener])
     assert {one.rig.view for one in made} == ({view} if view else set())
 
 
 @pytest.mark.parametrize("change", [{"row_step": 0}, {"row_step": 77_777}, {"is_dense": True}, {"is_dense": False}])
-def test_a_sweep_with_a_redundant_field_that_is_wrong_is_used(tmp_path, change):
-    """The kind: redundant fields."""
+def test_sweep_with_a_wrong_redundant_field_is_used(tmp_path, change):
+    """PointCloud2 fields that follow from others."""
 
     def each(add, index, stamp):
         add("/tf_static", TF, mounted(stamp))
@@ -253,8 +252,8 @@ def test_a_sweep_with_a_redundant_field_that_is_wrong_is_used(tmp_path, change):
         assert list(replay.steps()) and not replay.problems and not replay.unreadable
 
 
-def test_two_cameras_on_one_topic_keep_their_own_lenses(tmp_path):
-    """The kind: uniqueness assumed. Every mask is made with the lens of the image in its set."""
+def test_two_cameras_on_one_topic_keep_their_intrinsics(tmp_path):
+    """Every mask uses the intrinsics of the image in its set."""
     other = SimpleNamespace(frame="camera2", model=CAMERA.scaled(CAMERA.height * 2, CAMERA.width * 2))
 
     def each(add, index, stamp):
@@ -277,8 +276,8 @@ def test_two_cameras_on_one_topic_keep_their_own_lenses(tmp_path):
 
 
 @pytest.mark.parametrize("second", ["events", "depth"])
-def test_a_camera_info_that_two_streams_share_describes_both(tmp_path, pipeline, second):
-    """The kind: one sensor per topic assumed. A DAVIS, and a depth image beside the camera's; masks are the camera's.
+def test_camera_info_shared_by_two_streams_applies_to_both(tmp_path, pipeline, second):
+    """A DAVIS, and a depth image beside the camera's; masks are in the camera's view.
 
     The second stream is called by another frame, half a meter beside the camera.
     """
@@ -304,7 +303,7 @@ def test_a_camera_info_that_two_streams_share_describes_both(tmp_path, pipeline,
             each(lambda topic, kind, made, at=stamp: writer.add(topic, kind, at, made), index, stamp)
     seen = MaskListener()
     seen.made = []
-    seen.take = seen.made.append
+    seen.on_mask = seen.made.append
     found = evaluate(path, pipeline, listeners=[seen])
     point = np.array([[0.5, -0.25, 2.0]])
     expected = CAMERA.K[:2, :2] @ point[0, :2] / 2 + CAMERA.K[:2, 2]
@@ -326,8 +325,8 @@ def remounted(path):
     return write(path, each)
 
 
-def test_a_mounting_that_is_published_anew_holds_from_then_on(tmp_path):
-    """The kind: the future read first. The doctor says that there are two values, and counts no motion."""
+def test_republished_transform_applies_from_its_time(tmp_path):
+    """The doctor reports two values and no motion."""
     path = remounted(tmp_path / "bag")
     placed, problems = replayed(path)
     assert translations(placed) == [[0, 0, 0.3]] * 15 + [[0, 0, 0.9]] * 15
@@ -336,13 +335,13 @@ def test_a_mounting_that_is_published_anew_holds_from_then_on(tmp_path):
 
 
 @pytest.mark.parametrize(("start", "expected"), [(0.5, 0.3), (2.0, 0.9)])
-def test_an_evaluation_from_the_middle_knows_what_was_published_before(tmp_path, pipeline, start, expected):
-    """The kind: the future read first. A part of a bag is judged with the mounting of that time."""
+def test_evaluation_from_the_middle_uses_earlier_calibration(tmp_path, pipeline, start, expected):
+    """A part of a bag is evaluated with the calibration of its time."""
     path = remounted(tmp_path / "bag")
     seen = []
     listener = MaskListener()
-    listener.take = seen.append
-    evaluate(path, pipeline, Options(start=start, duration=0.5), listeners=[listener])
+    listener.on_mask = seen.append
+    evaluate(path, pipeline, EvaluationOptions(start=start, duration=0.5), listeners=[listener])
     assert len(seen) == 5
     for made in seen:
         np.testing.assert_allclose(made.mask.placements[LIDAR].translation, [0, 0, expected], atol=1e-6)

@@ -1,4 +1,4 @@
-"""Every subset's masks are those that the pipeline makes of the subset; the sums are those of the protocols."""
+"""Masks of subsets equal the pipeline's; averages are those of the protocols."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mlesam_ros.corruptions import ANY, EMM, NM, RMM, Corruption, subsets
-from mlesam_ros.evaluation.bag_evaluator import Options, evaluate
-from mlesam_ros.evaluation.robustness import RobustnessEvaluator, RobustnessResults
+from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, evaluate
+from mlesam_ros.evaluation.scores import RobustnessEvaluator, RobustnessResults
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import MODALITIES, FrameSet
@@ -21,7 +21,7 @@ def world():
 
 @pytest.fixture(scope="module")
 def frame_set(world):
-    moment = world.moment(4)
+    moment = world.sample(4)
     return FrameSet(moment.stamp, "camera", dict(moment.frames), dict.fromkeys(moment.frames, 0))
 
 
@@ -33,7 +33,7 @@ def small(labels, size):
     return cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def test_every_subset_is_what_the_pipeline_makes_of_it(world, frame_set, pipeline):
+def test_subset_masks_equal_the_pipelines_masks_of_the_subset(world, frame_set, pipeline):
     pipeline.segment(frame_set, world.rig)
     found = RobustnessEvaluator(pipeline)(frame_set, MODALITIES, world.rig)
     size = pipeline.network_size(world.rig)
@@ -42,7 +42,7 @@ def test_every_subset_is_what_the_pipeline_makes_of_it(world, frame_set, pipelin
         assert (found[Corruption(ANY, chosen)] == small(alone, size)).mean() > 0.995, chosen
 
 
-def test_nothing_damaged_is_the_whole_set_in_every_protocol(world, frame_set, pipeline):
+def test_all_sensors_give_the_intact_mask_in_every_protocol(world, frame_set, pipeline):
     pipeline.segment(frame_set, world.rig)
     found = RobustnessEvaluator(pipeline)(frame_set, MODALITIES, world.rig)
     whole = found[Corruption(ANY, MODALITIES)]
@@ -55,7 +55,7 @@ def test_nothing_damaged_is_the_whole_set_in_every_protocol(world, frame_set, pi
     assert all(np.array_equal(found[d], labels) for d, labels in again(frame_set, MODALITIES, world.rig).items())
 
 
-def test_the_encoder_runs_once_per_kind_of_damage(world, frame_set, pipeline, monkeypatch):
+def test_backbone_runs_once_per_corruption(world, frame_set, pipeline, monkeypatch):
     calls, features = [], MLESAM.features
     monkeypatch.setattr(MLESAM, "features", lambda self, images: calls.append(tuple(images)) or features(self, images))
     pipeline.segment(frame_set, world.rig)
@@ -64,7 +64,7 @@ def test_the_encoder_runs_once_per_kind_of_damage(world, frame_set, pipeline, mo
     assert calls == [tuple(MODALITIES)] * (1 + 1 + 3 + 3)
 
 
-def test_emm_shows_an_empty_picture(world, frame_set, pipeline):
+def test_emm_uses_empty_images(world, frame_set, pipeline):
     pipeline.segment(frame_set, world.rig)
     images = dict(pipeline.images)
     found = RobustnessEvaluator(pipeline)(frame_set, MODALITIES, world.rig)
@@ -74,7 +74,7 @@ def test_emm_shows_an_empty_picture(world, frame_set, pipeline):
 
 
 def filled(scores):
-    """Trials in which subset S hits scores[S] of 100 pixels of class 0, the others being class 1."""
+    """Results in which subset S predicts class 0, the true one, for scores[S] of 100 pixels and class 1 elsewhere."""
     trials, truth = RobustnessResults(2), np.zeros(100, np.uint8)
     for chosen, hits in scores.items():
         labels = np.repeat(np.array([0, 1], np.uint8), [hits, 100 - hits])
@@ -83,7 +83,7 @@ def filled(scores):
     return trials
 
 
-def test_average_and_expectation_by_hand():
+def test_average_and_expectation_equal_manual_values():
     trials = filled({("a", "b"): 80, ("a",): 60, ("b",): 10})
     assert [row["miou"] for row in trials.rows()] == [80.0, 60.0, 10.0]
     found = trials.summary()[ANY]
@@ -92,7 +92,7 @@ def test_average_and_expectation_by_hand():
     assert found["expected"]["0.1"] == round(((1 - p) ** 2 * 80 + p * (1 - p) * (60 + 10)) / (1 - p**2), 2)
 
 
-def test_rows_are_of_the_richest_sets_only():
+def test_rows_are_of_the_largest_sets_only():
     trials, truth = filled({("a", "b"): 80, ("a",): 60, ("b",): 10}), np.zeros(100, np.uint8)
     for _ in range(50):
         trials.agree(("a",), {Corruption(ANY, ("a",)): truth})
@@ -101,17 +101,17 @@ def test_rows_are_of_the_richest_sets_only():
     assert [row["miou"] for row in trials.rows()] == [80.0, 60.0, 10.0]
 
 
-def test_without_trials_everything_is_empty():
+def test_results_are_empty_without_sets():
     assert RobustnessResults(3).rows() == []
     assert RobustnessResults(3).summary() == {ANY: {}, EMM: {}, RMM: {}, NM: {}}
 
 
-def test_on_a_bag_agreement_needs_no_truth(street, pipeline):
-    found = evaluate(street, pipeline, Options(robustness=True, every=6))
-    rows = found.scores.trials.rows()
+def test_agreement_needs_no_ground_truth(street, pipeline):
+    found = evaluate(street, pipeline, EvaluationOptions(robustness=True, every=6))
+    rows = found.scores.robustness.rows()
     assert [tuple(row["sensors"]) for row in rows] == subsets(MODALITIES)
     assert rows[0]["agreement"] == 100.0
     assert all(row["masks"] == 2 for row in rows)
     assert min(row["agreement"] for row in rows) < 100
-    summary = found.scores.trials.summary()
+    summary = found.scores.robustness.summary()
     assert set(summary[RMM]) == {"0.25", "0.5", "0.75"} and set(summary[NM]) == {"low", "mid", "high"}

@@ -1,6 +1,6 @@
-"""Bags whose data have another scale, name, unit or depth give the images of the usual ones, found out or as set.
+"""Data with another scale, field name, unit or bit depth give the usual images, detected or configured.
 
-Kind: options that no door reaches. The oracle is the same street in the usual form, in `evaluate` and in training.
+The oracle is the same street in the usual form, in `evaluate` and in training.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import load_parameters
 from mlesam_ros.doctor.diagnosis import diagnose_bag
-from mlesam_ros.evaluation.bag_evaluator import Options, evaluate
+from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, evaluate
 from mlesam_ros.evaluation.scores import MaskListener
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
@@ -30,7 +30,7 @@ class Images(MaskListener):
     def __init__(self):
         self.made = []
 
-    def take(self, made):
+    def on_mask(self, made):
         self.made.append(made)
 
 
@@ -43,7 +43,7 @@ def changed(street, path, topic, change):
 
 
 def intensity(factor, name="intensity", kind=F4):
-    """The sweep with its intensities in another scale, type and field."""
+    """Sweeps with intensities in another scale, type and field."""
 
     def change(message):
         points = np.array(message.data).reshape(-1, message.point_step)
@@ -61,7 +61,7 @@ def intensity(factor, name="intensity", kind=F4):
 
 
 def fifths(message):
-    """16UC1 in fifths of a millimeter, as in the TUM RGB-D data set; what is beyond 13 m is a hole."""
+    """16UC1 in fifths of a millimeter, as in the TUM RGB-D data set; values beyond 13 m are holes."""
     counts = np.array(message.data).view("<u2").astype(np.int64) * 5
     return replace(message, data=np.where(counts < 65536, counts, 0).astype("<u2").view(np.uint8))
 
@@ -97,18 +97,18 @@ def case(request, street, tmp_path_factory):
     return plain, changed(street, folder / "other", topic, change), modality, load_parameters(None, rules)
 
 
-def test_evaluate_makes_the_same_images(case, pipeline):
+def test_evaluation_gives_the_same_images(case, pipeline):
     plain, other, modality, parameters = case
     usual, found = Images(), Images()
     evaluate(plain, pipeline, listeners=[usual])
-    result = evaluate(other, pipeline, Options(parameters=parameters), listeners=[found])
+    result = evaluate(other, pipeline, EvaluationOptions(parameters=parameters), listeners=[found])
     assert result.warnings == []
     for theirs, ours in zip(usual.made, found.made, strict=True):
         assert theirs.images[modality].any()
         np.testing.assert_allclose(ours.images[modality], theirs.images[modality], atol=0.02)
 
 
-def test_training_reads_the_same_arrays(case, tmp_path):
+def test_training_gives_the_same_arrays(case, tmp_path):
     plain, other, modality, parameters = case
     usual = prepare_bags(BagOptions((str(plain),), str(tmp_path / "usual"), SIZE))
     found = prepare_bags(BagOptions((str(other),), str(tmp_path / "found"), SIZE, parameters=parameters))
@@ -120,14 +120,14 @@ def test_training_reads_the_same_arrays(case, tmp_path):
 
 
 @pytest.mark.parametrize(("rule", "share"), [("event.window:=0.015", 0.5), ("event.window:=0.06", 2.0)])
-def test_the_window_of_events_in_evaluate_and_training(street, pipeline, tmp_path, rule, share):
-    """At an even rate there are half as many events in half of the window; the last window is cut off at 10."""
+def test_event_window_applies_in_evaluation_and_training(street, pipeline, tmp_path, rule, share):
+    """At a constant rate half of the window has half as many events; the last window is limited to 10."""
     parameters, listener = load_parameters(None, [rule]), Images()
     usual = Images()
     evaluate(street, pipeline, listeners=[usual])
     window = float(rule.partition(":=")[2])
     other = Pipeline(pipeline.network, "cpu", "fp32", 1, settings=replace(pipeline.preprocessing, event_window=window))
-    found = evaluate(street, other, Options(parameters=parameters), listeners=[listener])
+    found = evaluate(street, other, EvaluationOptions(parameters=parameters), listeners=[listener])
     assert f"event.window is {window:g} s, but the expert was trained on 0.03 s" in " ".join(found.warnings)
     few, many = (sum(made.images[EVENT].sum() for made in each.made[2:]) for each in (listener, usual))
     assert few / many == pytest.approx(share, rel=0.35)
@@ -137,7 +137,7 @@ def test_the_window_of_events_in_evaluate_and_training(street, pipeline, tmp_pat
         np.testing.assert_allclose(arrays[row], made.images[EVENT], atol=0.01)
 
 
-def test_the_doctor_names_the_unit_and_it_helps(street, tmp_path):
+def test_doctor_finds_the_depth_unit_and_its_remedy_helps(street, tmp_path):
     bag = changed(street, tmp_path / "bag", "/depth/image_raw", fifths)
     checkup = diagnose_bag(bag)
     (found,) = (entry for entry in checkup.findings if entry.subject == DEPTH and entry.severity == "error")
@@ -146,7 +146,7 @@ def test_the_doctor_names_the_unit_and_it_helps(street, tmp_path):
     assert not [entry for entry in mended.findings if entry.subject == DEPTH and entry.severity == "error"]
 
 
-def test_the_doctor_and_the_status_say_what_was_found(street, pipeline, tmp_path):
+def test_doctor_and_status_report_the_detected_intensity(street, pipeline, tmp_path):
     bag = changed(street, tmp_path / "bag", "/lidar/points", intensity(257, "reflectivity", U2))
     words = "field reflectivity, uint16, scale 65535"
     checkup = diagnose_bag(bag)
@@ -157,9 +157,9 @@ def test_the_doctor_and_the_status_say_what_was_found(street, pipeline, tmp_path
     assert listener.made[-1].found[LIDAR]["intensity"].text == words
 
 
-def test_an_absent_intensity_is_a_warning(street, pipeline, tmp_path):
+def test_missing_intensity_is_a_warning(street, pipeline, tmp_path):
     bag = changed(street, tmp_path / "bag", "/lidar/points", intensity(1, "gain"))
     found = evaluate(bag, pipeline)
-    assert found.scores.traces[-1].used == tuple(MODALITIES)
+    assert found.scores.masks[-1].used == tuple(MODALITIES)
     (warning,) = found.warnings
     assert warning.startswith("lidar: intensity is taken as 0: no field of a known name among x, y, z, gain")

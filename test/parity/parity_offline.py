@@ -12,7 +12,7 @@ from parity_scene import HEIGHT, START, WIDTH
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import load_parameters
 from mlesam_ros.errors import DatasetError
-from mlesam_ros.evaluation.bag_evaluator import NoMasksError, Options
+from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, NoMasksError
 from mlesam_ros.evaluation.bag_outputs import RESULT_BAG, Outputs, evaluate_to_folder
 from mlesam_ros.pipeline import Pipeline
 from mlesam_training.datasets.labelled_bags import BagOptions, prepare_bags
@@ -22,7 +22,7 @@ def evaluated(bag: Path, pipeline: Pipeline, parameters: Path, folder: Path) -> 
     """What `mlesam evaluate --params` makes of a bag, read from its result bag; empty where it makes no mask."""
     folder.mkdir()
     try:
-        evaluate_to_folder(folder, bag, pipeline, Options(load_parameters(parameters)), Outputs(report=False))
+        evaluate_to_folder(folder, bag, pipeline, EvaluationOptions(load_parameters(parameters)), Outputs(report=False))
     except NoMasksError:
         return {}
     with BagReader(folder / RESULT_BAG) as reader:

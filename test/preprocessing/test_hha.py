@@ -161,7 +161,7 @@ def test_the_street_tells_which_way_is_down(seed):
     """Against the car's true attitude, which sways by half a degree; and the road is at the camera's true height."""
     world = World(seed, "day", (128, 160))
     for index in (5, 120):
-        moment = world.moment(index)
+        moment = world.sample(index)
         reading = moment.frames[DEPTH]
         rig = Rig(world.rig.camera_frame, world.rig.models)
         normals = surface_normals(depth_from_image(reading, rig, (128, 160)), rig.camera.scaled(128, 160), 3)

@@ -12,8 +12,7 @@ from mlesam_ros.bags import serialization as fields
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.doctor.diagnosis import diagnose_bag
-from mlesam_ros.evaluation.bag_rig import BagRig
-from mlesam_ros.evaluation.bag_topics import find_topics
+from mlesam_ros.evaluation.bag_sensors import BagRig, find_topics
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig

@@ -28,7 +28,7 @@ from mlesam_ros.doctor.rules import RULES
 from mlesam_ros.doctor.timing import TopicStats
 from mlesam_ros.doctor.tuning import simulate_sync
 from mlesam_ros.errors import Problem
-from mlesam_ros.evaluation.bag_topics import TopicSource
+from mlesam_ros.evaluation.bag_sensors import TopicSource
 from mlesam_ros.findings import Finding
 from mlesam_ros.ros.diagnostics import OK, PIPELINE_MESSAGES, SENSOR_MESSAGES, WARN, DiagnosticBuilder, SensorHealth
 from mlesam_ros.ros.live_doctor import diagnose_live

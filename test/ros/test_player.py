@@ -19,7 +19,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from small_bag import PERIOD, START, STORE, TYPES, image, write_small_bag
 
-from mlesam_ros.bags.outage import Outage
+from mlesam_ros.bags.reader import Outage
 from mlesam_ros.errors import BagError, ConfigError
 from mlesam_ros.ros.compat import message_class
 from mlesam_ros.ros.player import Playlist, PlayOptions, play

@@ -16,8 +16,7 @@ from tf2_msgs.msg import TFMessage
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.serialization import transforms
 from mlesam_ros.config import NodeParameters
-from mlesam_ros.evaluation.bag_rig import BagRig
-from mlesam_ros.evaluation.bag_topics import find_topics
+from mlesam_ros.evaluation.bag_sensors import BagRig, find_topics
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.ros.node import PerceptionNode
 from mlesam_ros.ros.publishers import message_from

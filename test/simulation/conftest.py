@@ -1,4 +1,4 @@
-"""One small street by day and one by night, rendered once."""
+"""A small street by day and by night, rendered once."""
 
 import pytest
 
@@ -19,9 +19,9 @@ def night():
 
 @pytest.fixture(scope="session")
 def noon(day):
-    return day.moment(12)
+    return day.sample(12)
 
 
 @pytest.fixture(scope="session")
 def midnight(night):
-    return night.moment(12)
+    return night.sample(12)

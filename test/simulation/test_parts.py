@@ -1,4 +1,4 @@
-"""The parts of the street: materials that are all textured, sensors that fail as stated, plans that repeat."""
+"""Parts of the simulation: textures, sensor models, deterministic tiles."""
 
 import dataclasses
 
@@ -46,7 +46,7 @@ def test_every_material_has_a_texture_within_physical_bounds(lamps):
     assert np.all(REFLECTANCE > 0)
 
 
-def test_tiles_repeat_and_stay_in_their_stretch():
+def test_tiles_are_deterministic_and_stay_in_their_range():
     first, again = tile(PLAN, 9, 3), tile(PLAN, 9, 3)
     assert np.array_equal(first.vertices, again.vertices) and np.array_equal(first.table, again.table)
     assert not np.array_equal(first.table[:5], tile(PLAN, 10, 3).table[:5])
@@ -55,7 +55,7 @@ def test_tiles_repeat_and_stay_in_their_stretch():
 
 
 @given(st.integers(-(10**6), 10**6), st.integers(-(10**6), 10**6))
-def test_cell_dice_depend_on_the_cell_alone(a, b):
+def test_hash_depends_on_the_cell_only(a, b):
     inside = np.float32([0.25, 0.75])
     dice = hashed(np.float64(a) + inside, np.float64(b) + inside)
     assert dice[0] == dice[1] and 0 <= dice[0] < 1
@@ -72,13 +72,13 @@ def test_noise_is_centered_and_cloudy_is_smooth():
 def test_depth_noise_grows_with_the_square_of_distance(meters):
     quiet = dataclasses.replace(DAY, depth_holes=0.0)
     flat = np.full((64, 64), meters, np.float32)
-    picture = simulate_depth(flat, np.zeros_like(flat), quiet, np.random.default_rng(0))
-    values = picture.data.view("<u2").astype(float) / 1000
+    image = simulate_depth(flat, np.zeros_like(flat), quiet, np.random.default_rng(0))
+    values = image.data.view("<u2").astype(float) / 1000
     assert np.all(values > 0)
     assert values.std() == pytest.approx(0.004 + 0.0011 * meters**2, rel=0.1)
 
 
-def test_depth_holes_beyond_range_in_mirrors_and_at_edges():
+def test_depth_has_holes_beyond_range_on_gloss_and_at_edges():
     depth = np.full((64, 64), 5.0, np.float32)
     depth[:, 32:] = DEPTH_RANGE + 1
     gloss = np.zeros_like(depth)
@@ -103,7 +103,7 @@ def test_pixel_rays_go_through_the_centers_of_the_pixels():
     assert valid.all() and np.abs(uv - np.stack([u, v], 1)).max() < 1e-3
 
 
-def test_the_spinner_fires_front_at_the_stamp_and_covers_a_turn():
+def test_lidar_measures_the_front_at_the_stamp_and_covers_a_turn():
     spinner = SpinningLidar()
     rays, times = spinner.rays()
     assert len(rays) == spinner.beams * spinner.steps and np.allclose(np.linalg.norm(rays, axis=1), 1, atol=1e-6)

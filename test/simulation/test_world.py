@@ -1,4 +1,4 @@
-"""The street as a whole: the same everywhere, in any order; its sensors agree with each other and with the truth."""
+"""The whole street: deterministic in any order; sensors agree with each other and with the ground truth."""
 
 import hashlib
 import os
@@ -11,35 +11,35 @@ import pytest
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.preprocessing.evt3 import Evt3Decoder
-from mlesam_ros.simulation import classes
+from mlesam_ros.simulation.scene import Label
 from mlesam_ros.simulation.world import EPOCH, PERIOD, SENSOR_ZERO, World
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, NANOSECONDS
 
 
-def digest(moment):
-    everything = hashlib.sha256(moment.labels.tobytes())
+def digest(sample):
+    everything = hashlib.sha256(sample.labels.tobytes())
     for modality in (CAMERA, DEPTH):
-        everything.update(moment.frames[modality].payload.data.tobytes())
-    everything.update(moment.frames[LIDAR].payload.points.tobytes())
-    everything.update(moment.evt3.tobytes())
+        everything.update(sample.frames[modality].payload.data.tobytes())
+    everything.update(sample.frames[LIDAR].payload.points.tobytes())
+    everything.update(sample.evt3.tobytes())
     return everything.hexdigest()
 
 
-def rgb(moment):
-    picture = moment.frames[CAMERA].payload
-    return picture.data.reshape(picture.height, picture.width, 3)
+def rgb(sample):
+    image = sample.frames[CAMERA].payload
+    return image.data.reshape(image.height, image.width, 3)
 
 
-def depth(moment):
-    picture = moment.frames[DEPTH].payload
-    return picture.data.view("<u2").reshape(picture.height, picture.width) / 1000
+def depth(sample):
+    image = sample.frames[DEPTH].payload
+    return image.data.view("<u2").reshape(image.height, image.width) / 1000
 
 
-def test_another_process_renders_the_same_bytes():
+def test_sample_is_equal_in_another_process():
     code = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
         "from test_world import digest\nfrom mlesam_ros.simulation.world import World\n"
-        "print(digest(World(11, 'night', (48, 64)).moment(5)))"
+        "print(digest(World(11, 'night', (48, 64)).sample(5)))"
     )
     here = os.path.dirname(__file__)
     done = subprocess.run(
@@ -47,18 +47,18 @@ def test_another_process_renders_the_same_bytes():
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == digest(World(11, "night", (48, 64)).moment(5))
+    assert done.stdout.strip() == digest(World(11, "night", (48, 64)).sample(5))
 
 
-def test_a_moment_does_not_depend_on_what_was_asked_before():
+def test_sample_is_independent_of_previous_samples():
     wandering, direct = World(7, size=(48, 48)), World(7, size=(48, 48))
     for index in (3, 300, 8, 9):
-        wandering.moment(index)
-    assert digest(wandering.moment(40)) == digest(direct.moment(40))
+        wandering.sample(index)
+    assert digest(wandering.sample(40)) == digest(direct.sample(40))
 
 
 def test_seeds_and_weathers_differ(noon, midnight):
-    assert digest(World(5, size=(48, 48)).moment(0)) != digest(World(6, size=(48, 48)).moment(0))
+    assert digest(World(5, size=(48, 48)).sample(0)) != digest(World(6, size=(48, 48)).sample(0))
     assert np.array_equal(noon.labels, midnight.labels), "night changes the light, not the street"
     assert not np.array_equal(rgb(noon), rgb(midnight))
 
@@ -72,17 +72,17 @@ def test_stamps_frames_and_sizes(day, noon):
         day.rig.extrinsic(frame.frame_id)
 
 
-def test_labels_are_deliver_ids_and_a_street_is_there():
+def test_labels_are_deliver_ids_of_a_street():
     space, seen = load_label_space("deliver"), set()
     for seed in range(8):
-        labels = World(seed, size=(64, 64)).moment(seed * 9).labels
+        labels = World(seed, size=(64, 64)).sample(seed * 9).labels
         space.check(labels)
         seen |= {space.names[i] for i in np.unique(labels)}
         assert {"Road", "Sky", "Building", "Vegetation"} <= {space.names[i] for i in np.unique(labels)}
     assert len(seen) >= 15
 
 
-def test_the_ground_lies_where_the_depth_sensor_says(day, noon):
+def test_depth_of_the_road_lies_on_the_ground_plane(day, noon):
     """Road pixels unproject onto the plane that base_link stands on."""
     points = day.rig.camera.unproject(depth(noon))
     base = day.rig.tree.lookup("base_link", noon.frames[DEPTH].frame_id)
@@ -90,13 +90,13 @@ def test_the_ground_lies_where_the_depth_sensor_says(day, noon):
     # The lowest quarter of the picture is within a few meters, where noise is millimeters.
     near = np.zeros(day.size, bool)
     near[-day.size[0] // 4 :] = True
-    road = near & (noon.labels == classes.ROAD) & (depth(noon) > 0)
+    road = near & (noon.labels == Label.ROAD) & (depth(noon) > 0)
     assert road.sum() > 500
     assert abs(np.median(flat[road][:, 2])) < 0.01
     assert np.abs(flat[road][:, 2]).max() < 0.15
 
 
-def test_lidar_and_depth_see_the_same_street(day, noon):
+def test_lidar_and_depth_agree(day, noon):
     points = noon.frames[LIDAR].payload.points
     xyz = np.stack([points[axis] for axis in "xyz"], 1).astype(np.float64)
     seen = day.rig.extrinsic(noon.frames[LIDAR].frame_id).apply(xyz)
@@ -113,19 +113,19 @@ def test_lidar_and_depth_see_the_same_street(day, noon):
 
 def test_depth_has_holes_in_the_sky_and_beyond_its_range(noon):
     meters = depth(noon)
-    assert not meters[noon.labels == classes.SKY].any()
+    assert not meters[noon.labels == Label.SKY].any()
     assert meters[meters > 0].min() > 0 and meters.max() <= 45
-    assert 0 < np.mean(meters[noon.labels != classes.SKY] == 0) < 0.5
+    assert 0 < np.mean(meters[noon.labels != Label.SKY] == 0) < 0.5
 
 
-def test_night_is_dark_for_the_camera_alone(noon, midnight):
+def test_night_darkens_the_camera_only(noon, midnight):
     assert rgb(midnight).mean() < 0.35 * rgb(noon).mean()
-    lidar = [len(moment.frames[LIDAR].payload.points) for moment in (noon, midnight)]
+    lidar = [len(sample.frames[LIDAR].payload.points) for sample in (noon, midnight)]
     assert lidar[1] == pytest.approx(lidar[0], rel=0.02)
     assert len(midnight.period_events.t) > 1000
 
 
-def test_the_event_frame_is_the_end_of_the_period(noon):
+def test_event_frame_is_the_end_of_the_period(noon):
     window, period = noon.frames[EVENT].payload, noon.period_events
     assert (window.end, window.end - window.start) == (noon.stamp, 30_000_000)
     assert (period.end, period.end - period.start) == (noon.stamp, PERIOD)
@@ -138,7 +138,7 @@ def test_the_event_frame_is_the_end_of_the_period(noon):
     assert period.x.max() < period.width and period.y.max() < period.height
 
 
-def test_the_packet_is_the_period_in_evt3(noon):
+def test_packet_is_the_period_in_evt3(noon):
     period = noon.period_events
     x, y, t, polarity = Evt3Decoder(period.width, period.height).decode(noon.evt3)
     assert np.array_equal(x, period.x) and np.array_equal(y, period.y) and np.array_equal(polarity, period.polarity)
@@ -147,8 +147,8 @@ def test_the_packet_is_the_period_in_evt3(noon):
     assert (period.t[0] - SENSOR_ZERO) % 1000 == 0
 
 
-def test_the_car_drives_on(day):
-    poses = [day.moment(index).pose.translation for index in (0, 10)]
+def test_vehicle_moves_at_its_speed(day):
+    poses = [day.sample(index).pose.translation for index in (0, 10)]
     assert np.linalg.norm(poses[1] - poses[0]) == pytest.approx(day.ego.speed * 10 * PERIOD / NANOSECONDS, rel=0.1)
 
 
@@ -157,18 +157,18 @@ def test_the_car_drives_on(day):
     [
         ({"seed": -1}, "-1"),
         ({"size": (16, 512)}, "512x16"),
-        ({"length": 0}, "0 moments"),
+        ({"length": 0}, "0 steps"),
         ({"weather": "dusk"}, "dusk"),
         ({"fault": "blur"}, "motionblur"),
         ({"dropped": ["radar"]}, "radar"),
-        ({"dropped": list(MODALITIES)}, "one sensor at least"),
+        ({"dropped": list(MODALITIES)}, "at least one sensor"),
     ],
 )
-def test_impossible_streets_are_refused(arguments, word):
+def test_invalid_arguments_are_rejected(arguments, word):
     with pytest.raises(ConfigError, match=word):
         World(**arguments)
 
 
-def test_moments_before_the_beginning_are_refused(day):
+def test_negative_steps_are_rejected(day):
     with pytest.raises(ConfigError, match="-1"):
-        day.moment(-1)
+        day.sample(-1)

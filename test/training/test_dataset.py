@@ -27,7 +27,7 @@ from mlesam_training.street_dataset import fingerprint, prepare
 def test_a_row_is_what_the_pipeline_would_encode(street, smoke):
     row = 5  # the second moment of street 1, which is at night
     world = World(1, "night", (smoke.data.world_size,) * 2)
-    moment = world.moment(int(1.5 * world.length / 4))
+    moment = world.sample(int(1.5 * world.length / 4))
     frame_set = FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))
     expected = encode(frame_set, world.rig, (64, 64), make_preprocessors(DEFAULT_PREPROCESSORS))
     images, labels = street.batch([row], MODALITIES)
@@ -49,7 +49,7 @@ def test_a_row_has_the_weather_and_the_fault_that_it_says(smoke, tmp_path):
     foggy = prepare(replace(smoke.data, folder=str(tmp_path), train=split), "train")
     assert foggy.conditions == [{"weather": "fog", "fault": "underexposure"}]
     world = World(0, "fog", (64, 64), fault="underexposure")
-    moment = world.moment(world.length // 2)
+    moment = world.sample(world.length // 2)
     frame_set = FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))
     expected = encode(frame_set, world.rig, (64, 64), make_preprocessors(DEFAULT_PREPROCESSORS))
     np.testing.assert_allclose(foggy.images["camera"][0], expected["camera"], rtol=1e-3, atol=1e-3)

@@ -132,7 +132,7 @@ def fingerprint(
     digest, made = hashlib.sha256(), make_preprocessors(dict(preprocessors), json.loads(settings))
     for weather, fault in dict.fromkeys([(w, NO_FAULT) for w in weathers] + [(weathers[0], f) for f in faults]):
         world = World(7, weather, _SMALL, threads=1, fault=fault)
-        moment = world.moment(_index(world.length, 0, 1))
+        moment = world.sample(_index(world.length, 0, 1))
         digest.update(moment.labels.tobytes())
         for picture in encode(_frame_set(moment), world.rig, _SMALL, made).values():
             digest.update(picture.astype(np.float16).tobytes())
@@ -153,7 +153,7 @@ def _render(street: Street) -> int:
     conditions, shape = street.conditions, (street.world_size, street.world_size)
     world = World(street.seed, conditions.weather, shape, threads=1, fault=conditions.fault)
     for row in street.rows:
-        moment = world.moment(_index(world.length, row % street.moments, street.moments))
+        moment = world.sample(_index(world.length, row % street.moments, street.moments))
         pictures = encode(_frame_set(moment), world.rig, size, preprocessors)
         writer.put(row, pictures, moment.labels)
     return len(street.rows)

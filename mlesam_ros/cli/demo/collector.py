@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.bags.serialization import typestore
-from mlesam_ros.bags.simulated_bag import LABELS_TOPIC
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.metrics import Confusion
+from mlesam_ros.simulation.export import LABELS_TOPIC
 from mlesam_ros.types import CAMERA, LIDAR, MODALITIES, NANOSECONDS, Modality
 
 PERIOD = NANOSECONDS // 10

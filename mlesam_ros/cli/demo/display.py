@@ -21,12 +21,12 @@ from rich.table import Table
 from rich.text import Text
 
 from mlesam_ros.bags.serialization import typestore
-from mlesam_ros.bags.simulated_bag import TOPICS
 from mlesam_ros.cli.common import write_json
 from mlesam_ros.cli.demo.collector import IMAGE, DemoCollector, Labels, PhaseScore, latency_ms
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.progress import track
 from mlesam_ros.ros.player import Playlist
+from mlesam_ros.simulation.export import TOPICS
 from mlesam_ros.types import CAMERA, MODALITIES, NANOSECONDS
 from mlesam_ros.visualization import colorize, overlay
 

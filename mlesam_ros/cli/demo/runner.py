@@ -25,7 +25,6 @@ from typing import Any
 
 from rich.console import Console
 
-from mlesam_ros.bags.simulated_bag import TOPICS
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.cli.common import new_run_dir
 from mlesam_ros.cli.demo.collector import (
@@ -47,6 +46,7 @@ from mlesam_ros.model.checkpoint import describe_checkpoint
 from mlesam_ros.progress import track
 from mlesam_ros.resources import resource_path
 from mlesam_ros.ros.raw_topics import RawSubscriber
+from mlesam_ros.simulation.export import TOPICS
 from mlesam_ros.types import NANOSECONDS
 
 _PATIENCE = 5.0  # s to wait after each of SIGINT, SIGTERM and SIGKILL
@@ -188,7 +188,6 @@ _DONE = re.compile(r"(\d+) of \d+ moments")
 _CODE = (
     "simulation/*.py",
     "preprocessing/evt3.py",
-    "bags/simulated_bag.py",
     "bags/serialization.py",
     "bags/writer.py",
 )

@@ -22,8 +22,7 @@ from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import NodeParameters
 from mlesam_ros.doctor.calibration_checks import DepthSpread, Segments, best_yaw, rotate_extrinsic, score_by_yaw
 from mlesam_ros.errors import BagError
-from mlesam_ros.evaluation.bag_rig import BagRig
-from mlesam_ros.evaluation.bag_topics import find_topics
+from mlesam_ros.evaluation.bag_sensors import BagRig, find_topics
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Lens, Rig, load_rig

@@ -35,7 +35,7 @@ def muses_rig():
 
 def muses(root, scenes=(("train", "clear", "day"), ("train", "fog", "night"), ("val", "rain", "day")), raw=True):
     """One frame per (split, weather, time); returns the moment that all of them show."""
-    moment = MUSES_CAMERA.moment(3)
+    moment = MUSES_CAMERA.sample(3)
     (root / "calib.json").write_text(json.dumps(muses_rig()))
     for split, weather, time in scenes:
         inside, name = f"{split}/{weather}/{time}", "REC0001_frame_000123"

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import yaml
 
-from mlesam_ros.bags.simulated_bag import TOPICS, write_simulated_bag
 from mlesam_ros.config import load_parameters
 from mlesam_ros.errors import BagError, ConfigError, DatasetError, FileError, LabelError, MlesamError
 from mlesam_ros.files import owned
 from mlesam_ros.model.checkpoint import describe_checkpoint
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, image_settings, make_preprocessors
 from mlesam_ros.resources import resource_path
+from mlesam_ros.simulation.export import TOPICS, write_simulated_bag
 from mlesam_ros.simulation.sensors import CAMERA_FRAME
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import CAMERA, DEPTH, LIDAR, MODALITIES, FrameSet
@@ -49,12 +49,12 @@ def dataset(options):
 
 def test_rows_are_the_labeled_sets(dataset, street):
     assert len(dataset) == 6 and dataset.modalities == MODALITIES and dataset.preprocessors == DEFAULT_PREPROCESSORS
-    assert dataset.names[2] == f"drive/{street.moment(2).stamp}"
+    assert dataset.names[2] == f"drive/{street.sample(2).stamp}"
     assert dataset.conditions[0] == {"bag": "drive"} and dataset.space.name == "deliver"
 
 
 def test_a_row_is_what_the_pipeline_would_encode(dataset, street):
-    moment = street.moment(3)
+    moment = street.sample(3)
     images, labels = dataset.batch([3], MODALITIES)
     frame_set = FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))
     expected = encode(frame_set, street.rig, SIZE, make_preprocessors(DEFAULT_PREPROCESSORS))
@@ -240,12 +240,12 @@ def test_a_bag_of_rectified_images_is_trained_on_as_such(tmp_path, monkeypatch):
     The same images with a CameraInfo without D say what is right.
     """
     street = World(8, "rain", WORLD_SIZE)
-    street.moment(0)
+    street.sample(0)
     plain = prepare_bags(
         BagOptions((str(write_simulated_bag(tmp_path / "plain", street, range(2))),), str(tmp_path / "a"), SIZE)
     )
     street.rig.models[CAMERA_FRAME] = replace(street.rig.camera, D=np.array([-0.25, 0.05, 0.0, 0.0, 0.0]))
-    monkeypatch.setattr("mlesam_ros.bags.simulated_bag.TOPICS", {**TOPICS, CAMERA: "/camera/image_rect"})
+    monkeypatch.setattr("mlesam_ros.simulation.export.TOPICS", {**TOPICS, CAMERA: "/camera/image_rect"})
     bag = str(write_simulated_bag(tmp_path / "rectified", street, range(2)))
     rules = ["camera.rectified:=true", "depth.rectified:=true"]
     told = prepare_bags(BagOptions((bag,), str(tmp_path / "b"), SIZE, parameters=load_parameters(overrides=rules)))

@@ -9,7 +9,7 @@ import torch
 
 from mlesam_ros.errors import ConfigError, DatasetError, LabelError
 from mlesam_ros.preprocessing.preprocessors import PREPROCESSORS, encode, make_preprocessors
-from mlesam_ros.simulation.deliver_export import write_deliver
+from mlesam_ros.simulation.export import write_deliver_scene
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, FrameSet
 from mlesam_training.datasets.deliver import Deliver
@@ -23,7 +23,7 @@ SCENES = [("sun", "none", "val"), ("rain", "eventlowres", "val"), ("night", "mot
 def written(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "DELIVER"
     for weather, fault, split in SCENES:
-        write_deliver(root, World(5, weather, SIZE, fault=fault), split, [0, 7])
+        write_deliver_scene(root, World(5, weather, SIZE, fault=fault), split, [0, 7])
     return root
 
 
@@ -60,7 +60,7 @@ def test_filters(written, filters, count):
 
 def test_a_row_is_what_the_live_encoders_make_of_the_moment(val):
     world = World(5, "sun", SIZE)
-    moment = world.moment(7)
+    moment = world.sample(7)
     images, labels = val.sample(3, MODALITIES)
     assert np.array_equal(labels, moment.labels)
     frame_set = FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))
@@ -99,7 +99,7 @@ def test_batches_and_counts(val):
 def test_raw_depth_is_coded_as_carla_codes_it(written):
     blue, green, red = cv2.split(cv2.imread(str(written / "depth/sun/val/MAP_5_point1/000000_depth_front.png")))
     meters = (red + 256.0 * green + 65536.0 * blue) / (2**24 - 1) * 1000
-    truth = World(5, "sun", SIZE).moment(0).frames[DEPTH].payload.data.view("<u2").reshape(SIZE) / 1000
+    truth = World(5, "sun", SIZE).sample(0).frames[DEPTH].payload.data.view("<u2").reshape(SIZE) / 1000
     assert np.allclose(np.where(truth > 0, truth, 1000), meters, atol=1e-3)
 
 
@@ -190,14 +190,14 @@ def test_fingerprints_tell_sets_apart(written, val):
 
 def test_a_scene_is_never_written_over(written):
     with pytest.raises(DatasetError, match="exists already"):
-        write_deliver(written, World(5, "sun", SIZE), "val", [9])
+        write_deliver_scene(written, World(5, "sun", SIZE), "val", [9])
 
 
 def test_what_the_layout_cannot_say_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="lidar dropped"):
-        write_deliver(tmp_path, World(5, "sun", SIZE, dropped=[LIDAR]), "val", [0])
+        write_deliver_scene(tmp_path, World(5, "sun", SIZE, dropped=[LIDAR]), "val", [0])
     with pytest.raises(ConfigError, match="half"):
-        write_deliver(tmp_path, World(5, "sun", SIZE), "half", [0])
+        write_deliver_scene(tmp_path, World(5, "sun", SIZE), "half", [0])
     assert not list(tmp_path.iterdir())
 
 

@@ -20,7 +20,7 @@ from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
 from mlesam_ros.model.model_config import MLESAMConfig, network_size
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.resources import resource_path
-from mlesam_ros.simulation.deliver_export import write_deliver
+from mlesam_ros.simulation.export import write_deliver_scene
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import CAMERA, MODALITIES, FrameSet
 from mlesam_training.crops import RandomCrops, ResizeForEval
@@ -103,7 +103,7 @@ def test_one_command_from_files_to_weights(name, roots, tmp_path):
 def test_what_was_trained_on_the_published_layout_segments_live_sensors(roots, tmp_path):
     weights = train(tiny("deliver", roots["deliver"], tmp_path / "r.yaml"), tmp_path / "o").weights
     world = World(5, "sun", SIZE)
-    moment = world.moment(3)
+    moment = world.sample(3)
     frames = FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))
     result = Pipeline(load_checkpoint(weights, BACKBONE)).segment(frames, world.rig)
     assert result.labels.shape == SIZE and result.used == MODALITIES
@@ -156,7 +156,7 @@ def test_a_finished_run_is_measured_on_another_split(roots, deliver, tmp_path):
     path = tiny("deliver", deliver, tmp_path / "r.yaml")
     train(path, tmp_path / "o")
     log = (tmp_path / "o" / "log.jsonl").read_text()
-    write_deliver(deliver, World(6, "fog", SIZE), "test", [0])
+    write_deliver_scene(deliver, World(6, "fog", SIZE), "test", [0])
     tiny("deliver", deliver, path, data={"held_out": "test"})
     result = train(path, tmp_path / "o")
     assert set(result.scores[MODALITIES].conditions["weather"]) == {"fog"}

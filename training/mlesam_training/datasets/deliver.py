@@ -21,7 +21,7 @@ from mlesam_ros.preprocessing.depth import HHA
 from mlesam_ros.preprocessing.events import EventPolarity
 from mlesam_ros.preprocessing.lidar import DeliverLidar
 from mlesam_ros.preprocessing.preprocessors import RGB
-from mlesam_ros.simulation.deliver_export import FOLDERS, SPLITS, frame_path
+from mlesam_ros.simulation.export import FOLDERS, SPLITS, frame_path
 from mlesam_ros.simulation.weather import FAULTS, NO_FAULT, WEATHERS
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Modality
 from mlesam_training.datasets.image_files import picture_size, read_picture, require_folder, three_channels, unit_scaled

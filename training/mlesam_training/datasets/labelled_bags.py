@@ -17,9 +17,8 @@ from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.recovery import is_storage
 from mlesam_ros.config import NodeParameters, iter_parameters, preprocessing
 from mlesam_ros.errors import ConfigError, DatasetError
-from mlesam_ros.evaluation.bag_rig import BagRig
-from mlesam_ros.evaluation.bag_topics import find_topics, with_truth
-from mlesam_ros.evaluation.ground_truth import Truth, check_aspect
+from mlesam_ros.evaluation.bag_sensors import BagRig, find_topics, with_ground_truth
+from mlesam_ros.evaluation.ground_truth import GroundTruth, check_aspect
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.files import owned
 from mlesam_ros.geometry.rig import Rig
@@ -211,8 +210,8 @@ def _labeled(
     """Yield the complete labeled frame sets of a bag, with the labels and the rig at that time."""
     with BagReader(bag) as reader:
         topics = find_topics(reader.topics, options.parameters, options.modalities)
-        topics = with_truth(topics, reader.topics, options.truth, "truth: TOPIC in the recipe's data")
-        if topics.truth is None:
+        topics = with_ground_truth(topics, reader.topics, options.truth, "truth: TOPIC in the recipe's data")
+        if topics.ground_truth is None:
             raise DatasetError(f"{bag} has no topic of labels.", "Name one in the recipe's data, as truth: /topic.")
         silent = [m for m in options.modalities if m not in topics.sensors]
         if silent:
@@ -241,21 +240,23 @@ def _missing(bag: str, silent: Sequence[Modality], parameters: NodeParameters) -
     return DatasetError(f"{bag} has no topic for {listed}.", f"{without} set {silent[0]}.topic to one that {bag} has.")
 
 
-def _pairs(steps: Iterator[FrameSet | Truth], modalities: Sequence[Modality]) -> Iterator[tuple[FrameSet, Truth]]:
+def _pairs(
+    steps: Iterator[FrameSet | GroundTruth], modalities: Sequence[Modality]
+) -> Iterator[tuple[FrameSet, GroundTruth]]:
     """Pair frame sets and labels by time, in any order of arrival. Each is used once."""
     sets: dict[int, FrameSet] = {}
-    truths: dict[int, Truth] = {}
+    truths: dict[int, GroundTruth] = {}
     for step in steps:
-        if isinstance(step, Truth):
+        if isinstance(step, GroundTruth):
             truths[step.time] = step
         elif all(m in step.frames for m in modalities):
             sets[step.time] = step
         else:
             continue
-        others: Mapping[int, Any] = sets if isinstance(step, Truth) else truths
+        others: Mapping[int, Any] = sets if isinstance(step, GroundTruth) else truths
         near = min(others, key=lambda time: abs(time - step.time), default=None)
         if near is not None and abs(near - step.time) <= _SLACK:
-            first, second = (near, step.time) if isinstance(step, Truth) else (step.time, near)
+            first, second = (near, step.time) if isinstance(step, GroundTruth) else (step.time, near)
             yield sets.pop(first), truths.pop(second)
         for old in [time for time in (*sets, *truths) if time < step.time - NANOSECONDS]:
             sets.pop(old, None)

@@ -1,4 +1,4 @@
-"""Bags written and read back, bags that are damaged, and files that are none."""
+"""Round trips of bags, damaged bags, and files that are no bags."""
 
 import sqlite3
 
@@ -49,7 +49,7 @@ def frames(path):
 
 @settings(max_examples=20, deadline=None)
 @given(stamps=st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 2**62)), min_size=1, max_size=30))
-def test_messages_come_back_in_the_order_of_time(tmp_path_factory, stamps):
+def test_messages_are_read_in_order_of_time(tmp_path_factory, stamps):
     path = tmp_path_factory.mktemp("bag") / "bag"
     with BagWriter(path) as writer:
         for topic, stamp in stamps:
@@ -74,8 +74,8 @@ def test_selection_by_topic_and_time(tmp_path):
     assert "made for a test" in (tmp_path / "bag/metadata.yaml").read_text()
 
 
-def test_arrays_of_events_come_back_as_bytes(tmp_path):
-    """Unpacked they would be an object per event; so no step between the bag and the frame unpacks them."""
+def test_event_arrays_are_read_as_bytes(tmp_path):
+    """Deserialized they would be an object per event; so nothing between the bag and the frame deserializes them."""
     arrays = "dvs_msgs/msg/EventArray"
     events = [build(typestore(), "dvs_msgs/msg/Event", {"x": n, "y": 2, "polarity": True}) for n in range(3)]
     with BagWriter(tmp_path / "bag") as writer:
@@ -91,35 +91,35 @@ def test_arrays_of_events_come_back_as_bytes(tmp_path):
         assert list(reader) == [entry]
 
 
-def test_latched_topics_are_known_as_such(tmp_path):
+def test_latched_topics_are_detected(tmp_path):
     with BagReader(write(tmp_path / "latched", latched=True)) as reader:
         assert reader.latched == {"/a"}
     with BagReader(write(tmp_path / "plain")) as reader:
         assert reader.latched == set()
 
 
-def test_nothing_is_overwritten(tmp_path):
+def test_existing_bag_is_not_overwritten(tmp_path):
     write(tmp_path / "bag")
     with pytest.raises(BagError, match="exists already"):
         BagWriter(tmp_path / "bag")
     assert frames(tmp_path / "bag") == ["1", "2", "3"]
 
 
-def test_two_types_on_one_topic_are_refused_and_what_was_written_stays(tmp_path):
+def test_second_type_on_a_topic_is_rejected_and_the_bag_stays_readable(tmp_path):
     with pytest.raises(BagError, match=r"/a carries std_msgs/msg/Header"), BagWriter(tmp_path / "bag") as writer:
         writer.add("/a", HEADER, 1, {"frame_id": "kept"})
         writer.add("/a", IMAGE, 2, {})
     assert frames(tmp_path / "bag") == ["kept"]
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
+def test_error_names_an_unwritable_path(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BagError, match="file"):
         BagWriter(tmp_path / "file" / "bag")
 
 
 @pytest.mark.parametrize("make", [write, write_sqlite])
-def test_bare_files_are_read(tmp_path, make):
+def test_files_without_metadata_are_read(tmp_path, make):
     folder = make(tmp_path / "bag")
     (file,) = [path for path in folder.iterdir() if path.suffix in (".mcap", ".db3")]
     assert frames(file) == ["1", "2", "3"]
@@ -129,7 +129,7 @@ def test_bare_files_are_read(tmp_path, make):
 @pytest.mark.parametrize(
     "changes", [{"storage_identifier": ""}, {"relative_file_paths": []}, {"relative_file_paths": ["gone"]}]
 )
-def test_metadata_that_is_wrong_is_got_round_with_a_warning(tmp_path, make, changes):
+def test_invalid_metadata_is_a_warning(tmp_path, make, changes):
     path = make(tmp_path / "bag")
     edit(path, **changes)
     with BagReader(path) as reader:
@@ -137,7 +137,7 @@ def test_metadata_that_is_wrong_is_got_round_with_a_warning(tmp_path, make, chan
         assert len(reader.warnings) == 1 and "by extension" in reader.warnings[0]
 
 
-def test_missing_and_garbled_metadata_too(tmp_path):
+def test_missing_or_damaged_metadata_is_ignored(tmp_path):
     path = write(tmp_path / "bag")
     (path / "metadata.yaml").write_bytes(b"\xff{{{")
     assert frames(path) == ["1", "2", "3"]
@@ -145,7 +145,7 @@ def test_missing_and_garbled_metadata_too(tmp_path):
     assert frames(path) == ["1", "2", "3"]
 
 
-def test_a_wrong_count_is_a_warning(tmp_path):
+def test_wrong_message_count_is_a_warning(tmp_path):
     path = write(tmp_path / "bag")
     edit(path, message_count=176)
     with BagReader(path) as reader:
@@ -153,14 +153,14 @@ def test_a_wrong_count_is_a_warning(tmp_path):
         assert "176" in reader.warnings[0] and "3" in reader.warnings[0]
 
 
-def test_several_files_merge_by_time(tmp_path):
+def test_several_files_are_merged_by_time(tmp_path):
     first, second = write(tmp_path / "one", (1, 4, 5)), write(tmp_path / "two", (2, 3, 6), topic="/b")
     (second / "two.mcap").rename(first / "two.mcap")
     edit(first, storage_identifier="")
     assert frames(first) == ["1", "2", "3", "4", "5", "6"]
 
 
-def test_a_topic_of_an_unknown_type_is_left_out_with_a_warning(tmp_path):
+def test_topic_of_unknown_type_is_skipped_with_a_warning(tmp_path):
     path = write_sqlite(tmp_path / "bag")
     file = path / "bag.db3"
     with sqlite3.connect(file) as database:
@@ -186,7 +186,7 @@ def test_a_topic_of_an_unknown_type_is_left_out_with_a_warning(tmp_path):
         ("empty.mcap", b"", "0 bytes"),
     ],
 )
-def test_what_is_no_bag_gets_one_sentence(tmp_path, name, content, word):
+def test_error_of_a_non_bag_is_one_line(tmp_path, name, content, word):
     path = tmp_path / name
     if isinstance(content, dict):
         path.mkdir()
@@ -200,7 +200,7 @@ def test_what_is_no_bag_gets_one_sentence(tmp_path, name, content, word):
 
 
 @pytest.mark.parametrize("make", [write, write_sqlite])
-def test_a_bag_cut_anywhere_is_an_error_and_never_a_crash(tmp_path, make):
+def test_truncated_bag_never_crashes(tmp_path, make):
     path = make(tmp_path / "bag")
     (file,) = [entry for entry in path.iterdir() if entry.suffix in (".mcap", ".db3")]
     data = file.read_bytes()
@@ -215,7 +215,7 @@ def test_a_bag_cut_anywhere_is_an_error_and_never_a_crash(tmp_path, make):
 
 
 @pytest.mark.parametrize("name", ["..", "", "/dev/zero", "metadata.yaml", "."])
-def test_what_metadata_lists_beside_storage_files_is_not_opened(tmp_path, name):
+def test_metadata_entries_that_are_no_storage_files_are_not_opened(tmp_path, name):
     path = write(tmp_path / "bag")
     edit(path, relative_file_paths=[name])
     with BagReader(path) as reader:
@@ -224,14 +224,14 @@ def test_what_metadata_lists_beside_storage_files_is_not_opened(tmp_path, name):
 
 
 @pytest.mark.parametrize("prefix", ["../", "../other/", "{other}/", "./x/../../other/"])
-def test_what_metadata_lists_elsewhere_is_not_read(tmp_path, prefix):
+def test_metadata_entries_outside_the_folder_are_not_read(tmp_path, prefix):
     write(tmp_path / "other", stamps=(7, 8, 9))
     path = write(tmp_path / "bag")
     edit(path, relative_file_paths=[prefix.format(other=tmp_path / "other") + "other.mcap"])
     assert frames(path) == ["1", "2", "3"]
 
 
-def test_a_warning_is_a_line_of_bearable_length(tmp_path):
+def test_warning_is_one_line_of_limited_length(tmp_path):
     path = write(tmp_path / "bag")
     edit(path, storage_identifier="x\n" * 5000)
     with BagReader(path) as reader:

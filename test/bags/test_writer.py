@@ -1,4 +1,4 @@
-"""Messages from plain fields: complete, typed, and clear about what does not fit."""
+"""Messages from plain fields: complete, typed, with clear errors."""
 
 import numpy as np
 import pytest
@@ -20,13 +20,13 @@ NAMES = sorted(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_type_can_be_built_empty_and_survives_the_wire(name):
+def test_every_type_can_be_built_empty_and_round_trips(name):
     raw = STORE.serialize_cdr(build(STORE, name, {}), name)
     again = STORE.deserialize_cdr(raw, name)
     assert bytes(STORE.serialize_cdr(again, name)) == bytes(raw)
 
 
-def test_our_own_and_the_foreign_types_are_there():
+def test_own_and_foreign_types_are_known():
     ours = {f"mlesam_ros/msg/{path.stem}" for path in resource_path("msg").glob("*.msg")}
     assert len(ours) >= 6 and ours <= set(STORE.fielddefs)
     for name in ("event_camera_msgs/msg/EventPacket", "tf2_msgs/msg/TFMessage", "vision_msgs/msg/LabelInfo"):
@@ -34,7 +34,7 @@ def test_our_own_and_the_foreign_types_are_there():
 
 
 @given(st.binary(max_size=40), st.integers(0, 2**32 - 1), st.text(max_size=10))
-def test_values_arrive(data, width, frame):
+def test_values_round_trip(data, width, frame):
     fields = {"header": {"frame_id": frame}, "width": width, "data": np.frombuffer(data, np.uint8)}
     message = build(STORE, "sensor_msgs/msg/Image", fields)
     raw = STORE.serialize_cdr(message, "sensor_msgs/msg/Image")
@@ -51,7 +51,7 @@ def test_values_arrive(data, width, frame):
         ({"header": {"stamp": {"secs": 1}}}, ["Time", "secs", "sec"]),
     ],
 )
-def test_what_does_not_fit_is_named(fields, words):
+def test_error_names_the_invalid_field(fields, words):
     with pytest.raises(BagError) as error:
         build(STORE, "sensor_msgs/msg/Image", fields)
     assert all(word in str(error.value) for word in words)
@@ -67,14 +67,14 @@ def test_unknown_types_are_refused():
         build(STORE, "no_msgs/msg/Such", {})
 
 
-def test_the_event_packet_is_the_real_one(shared_data):
-    """The type hash that a real recorder wrote next to its packets."""
+def test_event_packet_definition_matches_recorded_bags(shared_data):
+    """The type hash that a recorder wrote beside its packets."""
     metadata = (shared_data / "events/test_events_1/metadata.yaml").read_text()
     assert STORE.hash_rihs01("event_camera_msgs/msg/EventPacket") in metadata
 
 
 @pytest.mark.parametrize(("model", "coefficients"), [("pinhole", 0), ("plumb_bob", 5), ("equidistant", 4)])
-def test_a_cameras_info_gives_the_same_camera(model, coefficients):
+def test_camera_info_round_trips(model, coefficients):
     k = np.array([[40.0, 0, 19.5], [0, 41.0, 14.5], [0, 0, 1]])
     camera = CameraModel(40, 30, k, np.linspace(0.01, 0.02, coefficients), model)
     name = "sensor_msgs/msg/CameraInfo"

@@ -1,11 +1,11 @@
-"""True labels from messages and from folders."""
+"""Ground-truth labels from messages and from folders."""
 
 import cv2
 import numpy as np
 import pytest
 
 from mlesam_ros.errors import BagError, ImageError, LabelError
-from mlesam_ros.evaluation.ground_truth import LabelFolder, check_aspect, labels_of
+from mlesam_ros.evaluation.ground_truth import LabelFolder, check_aspect, decode_labels
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.types import CompressedImage, RawImage
 
@@ -17,10 +17,10 @@ STAMP = 1_700_000_000_123_456_789
         ("mono8", "u1"), ("8UC1", "u1"), ("mono16", "<u2"), ("16UC1", "<u2"), ("16SC1", "<i2"), ("32SC1", "<i4"),
     ],
 )  # fmt: skip
-def test_ids_of_any_picture_of_labels(encoding, kind):
+def test_label_images_of_every_encoding_are_decoded(encoding, kind):
     ids = np.array([[0, 24, 255], [3, 3, 7]])
     data = np.frombuffer(ids.astype(kind).tobytes(), np.uint8)
-    found = labels_of(RawImage(2, 3, encoding, 3 * np.dtype(kind).itemsize, data), SPACE)
+    found = decode_labels(RawImage(2, 3, encoding, 3 * np.dtype(kind).itemsize, data), SPACE)
     assert found.dtype == np.uint8
     assert np.array_equal(found, ids)
 
@@ -36,15 +36,15 @@ def test_ids_of_any_picture_of_labels(encoding, kind):
         ("<i4", "32SC1", 70_000),
     ],
 )
-def test_an_id_outside_the_space_is_refused(kind, encoding, worst):
+def test_id_outside_the_label_space_is_rejected(kind, encoding, worst):
     data = np.frombuffer(np.full(4, worst, kind).tobytes(), np.uint8)
     with pytest.raises(LabelError, match=str(worst)):
-        labels_of(RawImage(2, 2, encoding, 2 * np.dtype(kind).itemsize, data), SPACE)
+        decode_labels(RawImage(2, 2, encoding, 2 * np.dtype(kind).itemsize, data), SPACE)
 
 
-def test_a_color_picture_is_no_picture_of_labels():
+def test_color_image_is_no_label_image():
     with pytest.raises(ImageError, match="rgb8"):
-        labels_of(RawImage(1, 1, "rgb8", 3, np.zeros(3, np.uint8)), SPACE)
+        decode_labels(RawImage(1, 1, "rgb8", 3, np.zeros(3, np.uint8)), SPACE)
 
 
 @pytest.fixture
@@ -67,45 +67,45 @@ def folder(tmp_path):
         (201_000_000, 2),
     ],
 )
-def test_the_nearest_picture_of_a_folder(folder, offset, found):
-    truth = folder.near(STAMP + offset, 5_000_000)
+def test_nearest_label_image_of_a_folder_is_found(folder, offset, found):
+    truth = folder.nearest(STAMP + offset, 5_000_000)
     assert (truth is None) == (found is None)
     if truth is not None:
         assert truth.time == STAMP + offset
         assert truth.labels.tolist() == [[found] * 3] * 2
 
 
-def test_a_folder_without_labels_says_how_they_are_called(tmp_path):
+def test_error_of_an_empty_folder_has_the_naming_scheme(tmp_path):
     cv2.imwrite(str(tmp_path / "0001.png"), np.zeros((2, 2), np.uint8))
     with pytest.raises(BagError, match=r"1700000000123456789\.png"):
         LabelFolder(tmp_path, SPACE)
 
 
-def test_a_colored_label_picture_is_refused(tmp_path):
+def test_label_image_with_three_channels_is_rejected(tmp_path):
     cv2.imwrite(str(tmp_path / f"{STAMP}.png"), np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(LabelError, match="3 channels"):
-        LabelFolder(tmp_path, SPACE).near(STAMP, 0)
+        LabelFolder(tmp_path, SPACE).nearest(STAMP, 0)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-def test_labels_in_a_png(kind):
+def test_png_labels_are_decoded(kind):
     ids = np.array([[0, 24, 255], [3, 3, 7]], kind)
     file = CompressedImage("16UC1; png compressed ", np.frombuffer(cv2.imencode(".png", ids)[1].tobytes(), np.uint8))
-    assert np.array_equal(labels_of(file, SPACE), ids)
+    assert np.array_equal(decode_labels(file, SPACE), ids)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "mono8; jpeg compressed ", ""])
-def test_labels_in_a_jpeg_are_refused(kind):
+def test_jpeg_labels_are_rejected(kind):
     data = np.frombuffer(cv2.imencode(".jpg", np.zeros((8, 8), np.uint8))[1].tobytes(), np.uint8)
     with pytest.raises(LabelError, match="alters ids"):
-        labels_of(CompressedImage(kind, data), SPACE)
+        decode_labels(CompressedImage(kind, data), SPACE)
 
 
 @pytest.mark.parametrize(
     ("labels", "camera"),
     [((128, 160), (128, 160)), ((64, 80), (128, 160)), ((75, 100), (720, 960)), ((34, 60), (1080, 1920))],
 )
-def test_labels_of_any_size_of_the_same_aspect(labels, camera):
+def test_labels_of_the_same_aspect_ratio_are_accepted(labels, camera):
     check_aspect(labels, camera)
     check_aspect(camera, labels)
 
@@ -113,7 +113,7 @@ def test_labels_of_any_size_of_the_same_aspect(labels, camera):
 @pytest.mark.parametrize(
     ("labels", "camera"), [((60, 160), (128, 160)), ((480, 640), (720, 1280)), ((160, 128), (128, 160))]
 )
-def test_labels_of_another_aspect_are_refused_with_both_sizes(labels, camera):
-    """Kind: one reader for two meanings; an image that is stretched instead of refused."""
+def test_error_of_another_aspect_ratio_has_both_sizes(labels, camera):
+    """Labels are not stretched to fit."""
     with pytest.raises(LabelError, match=f"{labels[1]}x{labels[0]} .* {camera[1]}x{camera[0]}"):
         check_aspect(labels, camera)

@@ -1,4 +1,4 @@
-"""Bags that were cut off, overwritten or lost a part: what is readable is read, and what is wrong is said."""
+"""Truncated, overwritten and incomplete bags: readable messages are read, faults are reported."""
 
 import os
 import random
@@ -60,7 +60,7 @@ def compressed(path, numbers, storage, mode):
 
 
 def read(path) -> tuple[list[int], list[str]]:
-    """The numbers of the messages that are read, and the warnings; a refusal is a warning and no message."""
+    """Numbers of the messages that are read, and the warnings; an error counts as a warning without messages."""
     try:
         with BagReader(path) as reader:
             return [entry.message.stamp.nanosec for entry in reader], reader.warnings
@@ -69,7 +69,7 @@ def read(path) -> tuple[list[int], list[str]]:
 
 
 @pytest.mark.parametrize("packing", ["", "zstd", "lz4"])
-def test_mcap_cut_at_every_byte(tmp_path, packing):
+def test_mcap_truncated_at_every_byte(tmp_path, packing):
     content, ends = chunks(packing)
     file = tmp_path / "bag.mcap"
     file.write_bytes(content)
@@ -112,7 +112,7 @@ def small_sqlite(path, count) -> tuple[bytes, list[int]]:
     return path.read_bytes(), needed
 
 
-def test_sqlite_cut_at_every_byte(tmp_path):
+def test_sqlite_truncated_at_every_byte(tmp_path):
     content, needed = small_sqlite(tmp_path / "bag.db3", 30)
     file = tmp_path / "cut.db3"
     file.write_bytes(content)
@@ -124,7 +124,7 @@ def test_sqlite_cut_at_every_byte(tmp_path):
         assert len(warnings) == 1 and str(file) in warnings[0] and len(warnings[0]) < 400
 
 
-def test_the_warning_says_what_there_is(tmp_path):
+def test_warning_has_the_position_and_the_message_count(tmp_path):
     content, ends = chunks("zstd")
     file = tmp_path / "bag.mcap"
     file.write_bytes(content[: ends[1] + 20])
@@ -132,7 +132,7 @@ def test_the_warning_says_what_there_is(tmp_path):
 
 
 @pytest.mark.parametrize("storage", list(StoragePlugin))
-def test_larger_bags_cut_at_random(tmp_path, storage):
+def test_large_bags_truncated_at_random(tmp_path, storage):
     path = record(tmp_path / "bag", range(3000), storage)
     (file,) = [entry for entry in path.iterdir() if entry.suffix != ".yaml"]
     data, generator = file.read_bytes(), random.Random(1)
@@ -146,7 +146,7 @@ def test_larger_bags_cut_at_random(tmp_path, storage):
     assert max(found.values()) > 2000 and sorted(found.values()) == list(found.values())
 
 
-def test_a_chunk_that_is_damaged_costs_no_other(tmp_path):
+def test_damaged_chunk_does_not_affect_others(tmp_path):
     content, ends = chunks("zstd", (200, 200, 200))
     bad = bytearray(content)
     bad[ends[0] + 100 : ends[1] - 100] = bytes(len(range(ends[0] + 100, ends[1] - 100)))
@@ -156,7 +156,7 @@ def test_a_chunk_that_is_damaged_costs_no_other(tmp_path):
     assert f"a chunk at byte {ends[0]}" in warnings[0]
 
 
-def test_a_length_that_is_damaged_costs_no_other_chunk(tmp_path):
+def test_damaged_length_does_not_affect_other_chunks(tmp_path):
     content, ends = chunks("lz4")
     bad = bytearray(content)
     bad[ends[0] + 1 : ends[0] + 9] = b"\xff" * 8
@@ -165,8 +165,8 @@ def test_a_length_that_is_damaged_costs_no_other_chunk(tmp_path):
     assert {0, 1, 2, 6, 7} <= {*numbers} and f"damaged at byte {ends[0]}" in warnings[0]
 
 
-def test_an_index_that_leads_astray_is_left_behind_on_the_way(tmp_path):
-    """rosbags reads by the index at the end; where that fails the rest follows, nothing twice and nothing left out."""
+def test_reading_continues_without_a_wrong_index(tmp_path):
+    """rosbags reads by the index at the end; where it fails the rest is read without it, nothing twice or missing."""
     path = record(tmp_path / "bag", [n // 2 for n in range(60_000)])
     (file,) = path.glob("*.mcap")
     data = bytearray(file.read_bytes())
@@ -182,16 +182,16 @@ def test_an_index_that_leads_astray_is_left_behind_on_the_way(tmp_path):
     assert stamps == sorted([*whole, *whole])
 
 
-def test_bytes_that_are_not_the_types_cost_one_message(tmp_path):
+def test_undeserializable_message_is_skipped(tmp_path):
     file = tmp_path / "bag.mcap"
     records = mcap_file.schema(1, HEADER, DEFINITION) + mcap_file.channel(1, "/a")
     records += b"".join(mcap_file.message(1, n, raw(n)[: 9 if n == 1 else 99]) for n in range(3))
     file.write_bytes(mcap_file.header() + mcap_file.chunk(records, 0, 2, "") + mcap_file.footer())
-    assert read(file) == ([0, 2], [f"{file}: 1 message on /a passed over, damaged."])
+    assert read(file) == ([0, 2], [f"{file}: skipped 1 damaged message on /a."])
 
 
 @pytest.mark.parametrize("storage", list(StoragePlugin))
-def test_a_random_bit_never_ends_in_a_crash(tmp_path, storage):
+def test_random_bit_flips_never_crash(tmp_path, storage):
     path = record(tmp_path / "bag", range(4), storage)
     (file,) = [entry for entry in path.iterdir() if entry.suffix != ".yaml"]
     data, generator = file.read_bytes(), random.Random(2)
@@ -219,7 +219,7 @@ def split(tmp_path):
     return path
 
 
-def test_split_bags(tmp_path):
+def test_split_bag_with_a_damaged_file(tmp_path):
     path = split(tmp_path)
     assert read(path) == ([*range(9)], [])
     (path / "two.mcap").write_bytes(b"")
@@ -230,18 +230,18 @@ def test_split_bags(tmp_path):
     assert read(path)[0] == [0, 2, 3, 5, 6, 8] and "two.mcap cannot be read" in read(path)[1][0]
     (path / "two.mcap").unlink()
     numbers, warnings = read(path)
-    assert numbers == [0, 2, 3, 5, 6, 8] and "lists two.mcap, which is not there" in warnings[0]
+    assert numbers == [0, 2, 3, 5, 6, 8] and "lists two.mcap, which does not exist" in warnings[0]
 
 
-def test_a_file_that_the_metadata_does_not_know_is_somebody_elses(tmp_path):
+def test_file_not_in_the_metadata_is_skipped(tmp_path):
     path = record(tmp_path / "bag", range(3))
     shutil.copy(path / "bag.mcap", path / "copy.mcap")
-    assert read(path) == ([0, 1, 2], [f"{path}: metadata.yaml does not list copy.mcap; left out."])
+    assert read(path) == ([0, 1, 2], [f"{path}: metadata.yaml does not list copy.mcap; skipped."])
 
 
 @pytest.mark.parametrize("mode", [CompressionMode.MESSAGE, CompressionMode.FILE])
 @pytest.mark.parametrize("storage", list(StoragePlugin))
-def test_compressed_bags_without_their_metadata(tmp_path, storage, mode):
+def test_compressed_bags_without_metadata_are_read(tmp_path, storage, mode):
     path = compressed(tmp_path / "bag", range(5), storage, mode)
     assert read(path) == ([*range(5)], [])
     (path / "metadata.yaml").unlink()
@@ -249,18 +249,18 @@ def test_compressed_bags_without_their_metadata(tmp_path, storage, mode):
     assert numbers == [*range(5)] and "no metadata.yaml" in warnings[0]
 
 
-def test_a_file_compressed_as_a_whole_and_cut_off(tmp_path):
+def test_truncated_compressed_file_is_read_in_part(tmp_path):
     content, _ = chunks("", (3000, 3000))
     packed = zstd.compress(content)
     (tmp_path / "bag.mcap.zstd").write_bytes(packed[: len(packed) * 3 // 4])
     numbers, warnings = read(tmp_path / "bag.mcap.zstd")
     assert numbers == [*range(len(numbers))] and len(numbers) > 2000
-    assert "unpacked in part only, it is cut off" in warnings[0] and "can be read" in warnings[1]
+    assert "decompressed in part only, it is truncated" in warnings[0] and "can be read" in warnings[1]
     (tmp_path / "bag.mcap.zstd").write_bytes(packed[:9])
     assert "empty" in read(tmp_path / "bag.mcap.zstd")[1][0]
 
 
-def test_messages_that_never_left_the_journal(tmp_path):
+def test_messages_in_the_write_ahead_log_are_read(tmp_path):
     """A recorder that is killed leaves its last messages in SQLite's write-ahead log; the files are not touched."""
     path = record(tmp_path / "bag", range(3), StoragePlugin.SQLITE3)
     database = sqlite3.connect(path / "bag.db3")
@@ -277,7 +277,7 @@ def test_messages_that_never_left_the_journal(tmp_path):
     assert {file.name: file.read_bytes() for file in killed.iterdir()} == before
 
 
-def test_rows_after_a_damaged_page_are_found(tmp_path):
+def test_rows_after_a_damaged_page_are_read(tmp_path):
     path = record(tmp_path / "bag", range(3000), StoragePlugin.SQLITE3)
     file = path / "bag.db3"
     data = bytearray(file.read_bytes())
@@ -288,7 +288,7 @@ def test_rows_after_a_damaged_page_are_found(tmp_path):
     assert {*range(1300), *range(1700, 3000)} <= {*numbers} and numbers == sorted(numbers) and warnings
 
 
-def test_rows_with_words_or_bytes_where_numbers_belong_cost_no_other(tmp_path):
+def test_rows_of_wrong_types_are_skipped(tmp_path):
     """SQLite keeps any type in any column, and text that is none."""
     record(tmp_path / "bag", range(6), StoragePlugin.SQLITE3)
     database = sqlite3.connect(tmp_path / "bag" / "bag.db3")
@@ -302,7 +302,7 @@ def test_rows_with_words_or_bytes_where_numbers_belong_cost_no_other(tmp_path):
     remains.close()
 
 
-def test_messages_outside_of_chunks_come_in_the_order_of_time(tmp_path):
+def test_messages_outside_of_chunks_are_in_order_of_time(tmp_path):
     file = tmp_path / "bag.mcap"
     order = (3, 1, 2, 0)
     records = mcap_file.schema(1, HEADER, DEFINITION) + mcap_file.channel(1, "/a")
@@ -313,7 +313,7 @@ def test_messages_outside_of_chunks_come_in_the_order_of_time(tmp_path):
     remains.close()
 
 
-def test_quality_of_service_and_foreign_encodings(tmp_path):
+def test_qos_is_read_and_foreign_encodings_are_rejected(tmp_path):
     profiles = "- history: 1\n  depth: 1\n  reliability: 1\n  durability: 1\n" + "".join(
         f"  {name}:\n    sec: 0\n    nsec: 0\n" for name in ("deadline", "lifespan", "liveliness_lease_duration")
     )
@@ -323,10 +323,10 @@ def test_quality_of_service_and_foreign_encodings(tmp_path):
     (tmp_path / "bag.mcap").write_bytes(mcap_file.header() + records)
     with BagReader(tmp_path / "bag.mcap") as reader:
         assert reader.latched == {"/a"} and reader.topics == {"/a": HEADER}
-        assert "/json is in 'json'" in reader.warnings[0]
+        assert "/json is encoded as 'json'" in reader.warnings[0]
 
 
-def test_a_compression_with_a_damaged_name_is_named_in_a_few_words():
+def test_fault_of_an_unknown_compression_is_short():
     content, reason = decompress_partial("zs\0d" * 3000, b"packed", 100)
     assert content == b""
-    assert reason.startswith("compression 'zs") and len(reason) < 100
+    assert reason.startswith("unknown compression 'zs") and len(reason) < 100

@@ -1,4 +1,4 @@
-"""Where bags are, what they are called."""
+"""Search for bags, and names of output folders."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def found(tree, *names):
     return [str(bag.relative_to(tree)) for bag in find_bags([tree / name for name in names])]
 
 
-def test_bags_below_a_folder(tree):
+def test_bags_in_a_folder_are_found(tree):
     assert found(tree, "") == ["a", "b/deep", "loose/monday.mcap", "loose/tuesday.db3", "packed", "parts"]
 
 
@@ -40,12 +40,12 @@ def test_bags_below_a_folder(tree):
         (["a", "a"], ["a"]),
     ],
 )
-def test_each_bag_once_in_the_order_given(tree, given, bags):
+def test_each_bag_is_listed_once_in_order(tree, given, bags):
     assert found(tree, *given) == bags
 
 
-def test_a_bag_that_is_spelled_in_two_ways_is_one(tree, monkeypatch):
-    """Kind: paths compared as text: the same masks would count twice in the summary."""
+def test_two_paths_of_one_bag_are_one_bag(tree, monkeypatch):
+    """Otherwise the same masks would count twice in the summary."""
     monkeypatch.chdir(tree)
     (tree / "link").symlink_to(tree / "a")
     given = [Path("a"), tree / "a", tree / "link", tree / "loose" / ".." / "a"]
@@ -53,14 +53,14 @@ def test_a_bag_that_is_spelled_in_two_ways_is_one(tree, monkeypatch):
     assert find_bags(given[::-1]) == [given[3]]
 
 
-def test_no_bag_is_a_sentence(tree):
-    with pytest.raises(BagError, match="holds no bag"):
+def test_missing_bag_is_an_error(tree):
+    with pytest.raises(BagError, match="contains no bag"):
         find_bags([tree / "empty"])
     with pytest.raises(BagError, match="does not exist"):
         find_bags([tree / "nowhere"])
 
 
-def test_names_are_those_of_the_recordings_and_unique(tree):
+def test_output_names_are_the_bags_names_and_unique(tree):
     (tree / "loose" / "a.db3").write_bytes(b"x")
     bags = [tree / name for name in ("a", "loose/a.db3", "loose/monday.mcap", "packed/run.mcap.zstd")]
     assert list(unique_names(bags).items()) == list(zip(["a", "a-2", "monday", "run"], bags, strict=True))

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: the result bag, the clouds, `metrics.json`'s object."""
+"""Results of an evaluation: the result bag, the point clouds, the metrics."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from drive import MOMENTS
 from rosbags.highlevel import AnyReader
 
 from mlesam_ros.bags.calibrated_frame import read_pcd
-from mlesam_ros.bags.outage import parse_drop
-from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.reader import BagReader, parse_outage
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.evaluation.bag_evaluator import Options
+from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions
 from mlesam_ros.evaluation.bag_outputs import Outputs, evaluate_to_folder
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.metrics import Confusion
@@ -24,7 +23,7 @@ from mlesam_ros.resources import resource_path
 from mlesam_ros.types import MODALITIES
 
 SPACE = load_label_space("deliver")
-OPTIONS = Options(drops=(parse_drop("camera@0.55..0.95"),))
+OPTIONS = EvaluationOptions(outages=(parse_outage("camera@0.55..0.95"),))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,7 @@ def pixels(message):
     return message.data.reshape(message.height, message.width, -1).squeeze()
 
 
-def test_the_result_bag_has_the_nodes_topics(made, by_topic):
+def test_result_bag_has_the_nodes_topics(made, by_topic):
     pictures = ("labels", "confidence", "overlay", "projected_lidar", "truth")
     per_mask = (*pictures, "camera_info", "semantic_points", "status")
     masks = made[2]["masks"]
@@ -58,7 +57,7 @@ def test_the_result_bag_has_the_nodes_topics(made, by_topic):
     }  # fmt: skip
 
 
-def test_rviz_shows_the_result_bag(by_topic):
+def test_rviz_configuration_matches_the_result_bag(by_topic):
     text = resource_path("config/rviz/perception.rviz").read_text()
     displays = yaml.safe_load(text)["Visualization Manager"]["Displays"]
     shown = {d["Topic"]["Value"] for d in displays if "Topic" in d and "mlesam" in d["Topic"]["Value"]}
@@ -66,7 +65,7 @@ def test_rviz_shows_the_result_bag(by_topic):
     assert live_only < shown and {f"/{topic}" for topic in shown - live_only} <= set(by_topic)
 
 
-def test_another_reader_reads_it(made):
+def test_rosbags_reads_the_result_bag(made):
     with AnyReader([made[0] / "result"]) as reader:
         assert reader.message_count == 8 * made[2]["masks"] + 2
         latched = [c.topic for c in reader.connections if _durability(c) == "TRANSIENT_LOCAL"]
@@ -77,7 +76,7 @@ def _durability(connection):
     return connection.ext.offered_qos_profiles[0].durability.name
 
 
-def test_the_figures_follow_from_the_result_bag(made, by_topic):
+def test_metrics_follow_from_the_result_bag(made, by_topic):
     confusion = Confusion(25)
     for labels, truth in zip(by_topic["/mlesam/labels"], by_topic["/mlesam/truth"], strict=True):
         assert labels.message.header == truth.message.header
@@ -85,7 +84,7 @@ def test_the_figures_follow_from_the_result_bag(made, by_topic):
     assert confusion.counts.tolist() == made[2]["confusion"]
 
 
-def test_the_status_counts_to_the_end(made, by_topic):
+def test_status_counters_are_complete(made, by_topic):
     last = by_topic["/mlesam/status"][-1].message
     assert last.sequence == made[2]["masks"]
     sensors = {sensor.modality: sensor for sensor in last.sensors}
@@ -96,7 +95,7 @@ def test_the_status_counts_to_the_end(made, by_topic):
     assert [s["camera"] for s in used].count(False) >= 2 and used[0]["camera"] and used[-1]["camera"]
 
 
-def test_clouds_are_files_that_others_read(made, by_topic):
+def test_open3d_reads_the_ply_files(made, by_topic):
     files = sorted((made[0] / "clouds").glob("*.ply"))
     assert [int(file.stem) for file in files] == [entry.stamp for entry in by_topic["/mlesam/semantic_points"]]
     cloud = o3d.t.io.read_point_cloud(str(files[3]))
@@ -108,9 +107,9 @@ def test_clouds_are_files_that_others_read(made, by_topic):
     assert np.array_equal(cloud.point.colors.numpy(), SPACE.palette[labels])
 
 
-def test_clouds_as_pcd(street, pipeline, tmp_path):
+def test_pcd_files_are_written(street, pipeline, tmp_path):
     evaluate_to_folder(
-        tmp_path, street, pipeline, Options(duration=0.15), Outputs(bag=False, report=False, clouds="pcd")
+        tmp_path, street, pipeline, EvaluationOptions(duration=0.15), Outputs(bag=False, report=False, clouds="pcd")
     )
     first = sorted((tmp_path / "clouds").glob("*.pcd"))[0]
     points = read_pcd(first)
@@ -122,12 +121,12 @@ def test_clouds_as_pcd(street, pipeline, tmp_path):
     assert not (tmp_path / "result").exists()
 
 
-def test_another_form_of_cloud_is_refused():
+def test_unknown_cloud_format_is_rejected():
     with pytest.raises(ConfigError, match="'las'; accepted are ply and pcd"):
         Outputs(clouds="las")
 
 
-def test_figures_are_json_and_documented(made):
+def test_metrics_are_json_and_documented(made):
     json.dumps(made[2], allow_nan=False)
     page = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
     section = page.split("## `mlesam evaluate`")[1].split("\n## ")[0]
@@ -135,7 +134,7 @@ def test_figures_are_json_and_documented(made):
     assert not undocumented
 
 
-def test_counts_are_the_messages_of_the_bag(made, street):
+def test_counters_match_the_messages_of_the_bag(made, street):
     figures = made[2]
     with BagReader(street) as reader:
         for modality, entry in figures["sensors"].items():

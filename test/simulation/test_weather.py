@@ -1,4 +1,4 @@
-"""Weathers, faults and lost sensors: what each takes from which sensor, and that the street stays the same."""
+"""Weather, faults and dropped sensors: their effect on each sensor; the street stays the same."""
 
 from pathlib import Path
 
@@ -7,10 +7,9 @@ import pytest
 
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transforms import Transform
-from mlesam_ros.simulation.light import flow, motion_blur
 from mlesam_ros.simulation.scene import COLUMNS, Hits
 from mlesam_ros.simulation.sensors import jitter_pose
-from mlesam_ros.simulation.weather import FAULTS, WEATHERS, draw_fault, draw_weather
+from mlesam_ros.simulation.weather import FAULTS, WEATHERS, draw_fault, draw_weather, flow, motion_blur
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 
@@ -18,39 +17,39 @@ SIZE, SEED, INDEX = (96, 128), 4, 12
 
 
 @pytest.fixture(scope="module")
-def moments():
-    """Condition → moment, of one street."""
+def samples():
+    """Condition → sample, of one street."""
     worlds = {name: World(SEED, name, SIZE) for name in WEATHERS}
     worlds |= {name: World(SEED, "sun", SIZE, fault=name) for name in FAULTS}
-    return {name: world.moment(INDEX) for name, world in worlds.items()}
+    return {name: world.sample(INDEX) for name, world in worlds.items()}
 
 
-def rgb(moment):
-    picture = moment.frames[CAMERA].payload
-    return picture.data.reshape(picture.height, picture.width, 3).astype(float)
+def rgb(sample):
+    image = sample.frames[CAMERA].payload
+    return image.data.reshape(image.height, image.width, 3).astype(float)
 
 
-def meters(moment):
-    picture = moment.frames[DEPTH].payload
-    return picture.data.view("<u2").reshape(picture.height, picture.width) / 1000
+def meters(sample):
+    image = sample.frames[DEPTH].payload
+    return image.data.view("<u2").reshape(image.height, image.width) / 1000
 
 
-def points(moment):
-    cloud = moment.frames[LIDAR].payload.points
+def points(sample):
+    cloud = sample.frames[LIDAR].payload.points
     return np.stack([cloud[axis] for axis in "xyz"], 1)
 
 
-def ranges(moment):
+def ranges(sample):
     """Meters of each beam at each step of the turn, NaN without a return."""
-    cloud, out = moment.frames[LIDAR].payload.points, np.full((32, 1024), np.nan)
+    cloud, out = sample.frames[LIDAR].payload.points, np.full((32, 1024), np.nan)
     step = np.round((cloud["time"] / 0.1 + 0.5) * 1024 - 0.5).astype(int)
-    out[cloud["ring"], step] = np.linalg.norm(points(moment), axis=1)
+    out[cloud["ring"], step] = np.linalg.norm(points(sample), axis=1)
     return out
 
 
-def contrast(moment, rows=slice(0, 48)):
-    """Mean step between neighbors in the upper half, in gray levels."""
-    return np.abs(np.diff(rgb(moment).mean(2)[rows], axis=1)).mean()
+def contrast(sample, rows=slice(0, 48)):
+    """Mean difference of neighboring pixels in the upper half, in gray levels."""
+    return np.abs(np.diff(rgb(sample).mean(2)[rows], axis=1)).mean()
 
 
 def payload_bytes(frame):
@@ -61,28 +60,28 @@ def payload_bytes(frame):
 
 
 @pytest.mark.parametrize("weather", ["sun", "night"])
-def test_day_and_night_are_what_the_shipped_weights_were_trained_on(moments, weather):
-    """The rounding of a machine's own exp and sin may differ; the street may not."""
+def test_day_and_night_equal_the_training_data_of_the_shipped_weights(samples, weather):
+    """Rounding of exp and sin may differ between machines; the street may not."""
     stored = np.load(Path(__file__).with_name("street_as_trained.npz"))
-    moment = moments[weather]
-    assert np.mean(moment.labels != stored[f"{weather}_labels"]) < 0.001
-    assert np.mean(np.abs(rgb(moment) - stored[f"{weather}_camera"]) > 1) < 0.002
-    assert np.mean(np.abs(meters(moment) - stored[f"{weather}_depth"] / 1000) > 0.002) < 0.002
-    events, counts = moment.frames[EVENT].payload, np.zeros((2, *SIZE))
+    sample = samples[weather]
+    assert np.mean(sample.labels != stored[f"{weather}_labels"]) < 0.001
+    assert np.mean(np.abs(rgb(sample) - stored[f"{weather}_camera"]) > 1) < 0.002
+    assert np.mean(np.abs(meters(sample) - stored[f"{weather}_depth"] / 1000) > 0.002) < 0.002
+    events, counts = sample.frames[EVENT].payload, np.zeros((2, *SIZE))
     np.add.at(counts, (events.polarity.astype(int), events.y, events.x), 1)
     assert np.mean(counts != stored[f"{weather}_events"]) < 0.01
-    cloud = moment.frames[LIDAR].payload.points[::40]
+    cloud = sample.frames[LIDAR].payload.points[::40]
     found = np.stack([cloud[name] for name in ("x", "y", "z", "intensity")], 1)
     if len(found) == len(stored[f"{weather}_lidar"]):  # a single return more or less shifts all that follow
         assert np.mean(np.abs(found - stored[f"{weather}_lidar"]).max(1) > 0.01) < 0.01
     assert abs(len(found) - len(stored[f"{weather}_lidar"])) <= 1
 
 
-def test_the_street_is_the_same_under_every_condition(moments):
-    assert set(moments) == {*WEATHERS, *FAULTS}
-    for moment in moments.values():
-        assert np.array_equal(moment.labels, moments["sun"].labels)
-        assert tuple(moment.frames) == MODALITIES
+def test_labels_are_the_same_in_every_condition(samples):
+    assert set(samples) == {*WEATHERS, *FAULTS}
+    for sample in samples.values():
+        assert np.array_equal(sample.labels, samples["sun"].labels)
+        assert tuple(sample.frames) == MODALITIES
 
 
 @pytest.mark.parametrize(
@@ -90,14 +89,14 @@ def test_the_street_is_the_same_under_every_condition(moments):
     [("motionblur", CAMERA), ("overexposure", CAMERA), ("underexposure", CAMERA), ("lidarjitter", LIDAR),
      ("eventlowres", EVENT)],
 )  # fmt: skip
-def test_a_fault_hurts_one_sensor_and_no_other(moments, fault, hurt):
+def test_fault_changes_one_sensor_only(samples, fault, hurt):
     for modality in MODALITIES:
-        same = payload_bytes(moments[fault].frames[modality]) == payload_bytes(moments["none"].frames[modality])
+        same = payload_bytes(samples[fault].frames[modality]) == payload_bytes(samples["none"].frames[modality])
         assert same == (modality != hurt)
 
 
-def test_fog_swallows_range_for_every_eye(moments):
-    fog, clear = moments["fog"], moments["sun"]
+def test_fog_reduces_the_range_of_every_sensor(samples):
+    fog, clear = samples["fog"], samples["sun"]
     assert contrast(fog) < 0.5 * contrast(clear)
     for reading in (lambda m: np.linalg.norm(points(m), axis=1), lambda m: meters(m)[meters(m) > 0]):
         far, near = (np.sum(reading(fog) > 25) / np.sum(reading(clear) > 25), np.sum(reading(fog) < 12))
@@ -107,86 +106,86 @@ def test_fog_swallows_range_for_every_eye(moments):
 
 
 @pytest.mark.parametrize("weather", ["fog", "rain"])
-def test_drops_answer_before_the_street_does(moments, weather):
-    """Some firings return something weak that is nearer than what the same firing meets in clear air."""
-    wet, clear = ranges(moments[weather]), ranges(moments["sun"])
+def test_drops_give_weak_near_echoes(samples, weather):
+    """Some firings return a weak echo nearer than their echo in clear air."""
+    wet, clear = ranges(samples[weather]), ranges(samples["sun"])
     ghosts = wet < clear - 0.5
     assert 0.005 < ghosts.mean() < 0.15
     assert np.median(wet[ghosts]) < 6
 
 
-def test_rain_wets_the_road_for_the_lidar_and_veils_the_camera(moments):
-    rain, clear = moments["rain"], moments["sun"]
+def test_rain_reduces_lidar_intensity_and_camera_contrast(samples):
+    rain, clear = samples["rain"], samples["sun"]
     strength = [np.median(m.frames[LIDAR].payload.points["intensity"][points(m)[:, 2] < -1.7]) for m in (rain, clear)]
     assert strength[0] < 0.7 * strength[1]
     assert contrast(rain) < contrast(clear)
     assert len(points(rain)) < len(points(clear))
 
 
-def test_night_blinds_the_camera_and_leaves_the_lidar(moments):
-    assert rgb(moments["night"]).mean() < 0.5 * min(rgb(moments[name]).mean() for name in ("cloud", "fog", "rain"))
-    assert np.array_equal(points(moments["night"]), points(moments["sun"]))
+def test_night_darkens_the_camera_and_not_the_lidar(samples):
+    assert rgb(samples["night"]).mean() < 0.5 * min(rgb(samples[name]).mean() for name in ("cloud", "fog", "rain"))
+    assert np.array_equal(points(samples["night"]), points(samples["sun"]))
 
 
-def test_clouds_throw_no_shadows(moments):
-    assert rgb(moments["cloud"]).std() < rgb(moments["sun"]).std()
+def test_overcast_sky_has_no_shadows(samples):
+    assert rgb(samples["cloud"]).std() < rgb(samples["sun"]).std()
     assert draw_weather("sun", np.random.default_rng(0)).shadows
     assert not draw_weather("cloud", np.random.default_rng(0)).shadows
 
 
-def test_exposure_saturates_and_starves(moments):
-    over, under = rgb(moments["overexposure"]), rgb(moments["underexposure"])
+def test_exposure_faults_saturate_and_darken(samples):
+    over, under = rgb(samples["overexposure"]), rgb(samples["underexposure"])
     assert np.mean(over > 250) > 0.3
-    assert np.mean(rgb(moments["sun"]) > 250) < 0.1
-    assert under.mean() < 0.45 * rgb(moments["sun"]).mean()
+    assert np.mean(rgb(samples["sun"]) > 250) < 0.1
+    assert under.mean() < 0.45 * rgb(samples["sun"]).mean()
 
 
-def test_motion_blur_takes_detail_that_moves(moments):
+def test_motion_blur_reduces_contrast_of_moving_content(samples):
     low = slice(60, 96)  # the road right before the car streams past
-    assert contrast(moments["motionblur"], low) < 0.7 * contrast(moments["sun"], low)
+    assert contrast(samples["motionblur"], low) < 0.7 * contrast(samples["sun"], low)
 
 
-def test_jitter_displaces_points_by_about_a_degree(moments):
+def test_jitter_displaces_points_by_about_one_degree(samples):
     """On flat ground, a beam 20 degrees down that tilts by 1 degree meets it about 5 % nearer or further."""
-    clean, shaken = (ranges(moments[name])[2:6, 480:544] for name in ("none", "lidarjitter"))
+    clean, shaken = (ranges(samples[name])[2:6, 480:544] for name in ("none", "lidarjitter"))
     error = np.abs(shaken / clean - 1)
     assert 0.01 < np.nanmedian(error) < 0.1
 
 
-def test_a_shake_is_a_rotation():
+def test_jitter_pose_is_a_rotation():
     for seed in range(20):
         error = jitter_pose((0.02, 0.01), np.random.default_rng(seed))
         assert np.allclose(error.rotation @ error.rotation.T, np.eye(3)) and np.linalg.det(error.rotation) > 0
         assert np.abs(error.rotation - np.eye(3)).max() < 0.15
 
 
-def test_low_resolution_events_have_their_own_camera(moments):
+def test_low_resolution_events_have_their_own_camera_model(samples):
     world = World(SEED, "sun", SIZE, fault="eventlowres")
-    events = moments["eventlowres"].frames[EVENT].payload
+    events = samples["eventlowres"].frames[EVENT].payload
     assert (events.height, events.width) == world.event_size == (47, 63)
-    model = world.rig.model(moments["eventlowres"].frames[EVENT].frame_id)
+    model = world.rig.model(samples["eventlowres"].frames[EVENT].frame_id)
     assert (model.height, model.width) == world.event_size
     assert events.x.max() < 63 and events.y.max() < 47
 
 
 @pytest.mark.parametrize("lost", MODALITIES)
-def test_a_lost_sensor_is_silent_and_the_others_do_not_notice(moments, lost):
-    moment = World(SEED, "rain", SIZE, dropped=[lost]).moment(INDEX)
-    assert set(moment.frames) == set(MODALITIES) - {lost}
-    for modality, frame in moment.frames.items():
-        assert payload_bytes(frame) == payload_bytes(moments["rain"].frames[modality])
+def test_dropped_sensor_does_not_change_the_others(samples, lost):
+    sample = World(SEED, "rain", SIZE, dropped=[lost]).sample(INDEX)
+    assert set(sample.frames) == set(MODALITIES) - {lost}
+    for modality, frame in sample.frames.items():
+        assert payload_bytes(frame) == payload_bytes(samples["rain"].frames[modality])
 
 
-def test_conditions_repeat(moments):
-    again = World(SEED, "rain", SIZE, fault="motionblur").moment(INDEX)
+def test_conditions_are_deterministic(samples):
+    again = World(SEED, "rain", SIZE, fault="motionblur").sample(INDEX)
     other = World(SEED, "rain", SIZE, fault="motionblur")
-    other.moment(3)
-    for modality, frame in other.moment(INDEX).frames.items():
+    other.sample(3)
+    for modality, frame in other.sample(INDEX).frames.items():
         assert payload_bytes(frame) == payload_bytes(again.frames[modality])
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_faults_vary_in_severity_and_repeat(fault):
+def test_fault_severity_is_random_and_deterministic(fault):
     drawn = [draw_fault(fault, np.random.default_rng(seed)) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1]
     assert (drawn[0] == drawn[2]) == (fault in ("none", "eventlowres"))
@@ -220,13 +219,13 @@ def test_flow_is_the_difference_of_two_projections():
     assert np.abs(way.reshape(-1, 2)[1:]).max() < 1e-2, "the sky stands still for a car that drives straight on"
 
 
-def test_who_drives_along_is_not_blurred():
+def test_content_at_the_cameras_speed_is_not_blurred():
     directions = np.tile(np.float32([1, 0, 0]), (48 * 64, 1))
     way = flow(one_hit((10.0, 2.0, 0.0), speed=8.0), directions, CAMERA_64, driving(0.8), 0.1)
     assert np.abs(way[0, 0]).max() < 1e-3
 
 
-def test_blur_spreads_a_dot_along_its_way_and_keeps_its_light():
+def test_blur_spreads_a_dot_and_keeps_its_total_light():
     light = np.zeros((48, 64, 3), np.float32)
     light[24, 32] = 1
     way = np.zeros((48, 64, 2), np.float32)

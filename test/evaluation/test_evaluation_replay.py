@@ -1,4 +1,4 @@
-"""What the synchronizer is given is what a live node would have been given."""
+"""The replay gives the synchronizer the same input as a live node."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ import pytest
 from drive import CAMERA, INFO, PERIOD, START, labels, write_drive
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
-from mlesam_ros.bags.outage import parse_drop
-from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.reader import BagReader, parse_outage
 from mlesam_ros.bags.serialization import camera_info
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import NodeParameters, load_parameters, sync_config
 from mlesam_ros.doctor.diagnosis import diagnose_bag
 from mlesam_ros.errors import BagError, ConfigError
-from mlesam_ros.evaluation.bag_rig import BagRig
-from mlesam_ros.evaluation.bag_topics import find_topics, with_truth
-from mlesam_ros.evaluation.ground_truth import Truth
+from mlesam_ros.evaluation.bag_sensors import BagRig, find_topics, with_ground_truth
+from mlesam_ros.evaluation.ground_truth import GroundTruth
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.messages import FrameReader
@@ -30,29 +28,31 @@ SPACE = load_label_space("deliver")
 
 def replayed(path, drops=(), parameters=None, busy=0.0, **span):
     with BagReader(path) as reader:
-        topics = with_truth(find_topics(reader.topics), reader.topics, None, "--topic truth:=TOPIC")
-        replay = Replay(reader, topics, BagRig(reader, topics), SPACE, parameters, [parse_drop(drop) for drop in drops])
+        topics = with_ground_truth(find_topics(reader.topics), reader.topics, None, "--topic truth:=TOPIC")
+        replay = Replay(
+            reader, topics, BagRig(reader, topics), SPACE, parameters, [parse_outage(drop) for drop in drops]
+        )
         steps = []
         for step in replay.steps(**span):
             steps.append(step)
             if busy and isinstance(step, FrameSet):
-                replay.busy(busy)
-    return replay, [s for s in steps if isinstance(s, FrameSet)], [s for s in steps if isinstance(s, Truth)]
+                replay.set_busy(busy)
+    return replay, [s for s in steps if isinstance(s, FrameSet)], [s for s in steps if isinstance(s, GroundTruth)]
 
 
-def every_fate_is_counted(counters):
+def check_counters(counters):
     for counts in counters.values():
-        assert counts["received"] == sum(counts[fate] for fate in OUTCOMES)
+        assert counts["received"] == sum(counts[outcome] for outcome in OUTCOMES)
 
 
-def test_every_moment_becomes_a_set_and_every_label_a_truth(tmp_path):
+def test_every_stamp_gives_a_set_and_ground_truth(tmp_path):
     replay, sets, truths = replayed(write_drive(tmp_path / "bag"))
     assert [s.stamp for s in sets] == [t.time for t in truths] == [START + i * PERIOD for i in range(10)]
     assert all(tuple(s.frames) == ("camera", "lidar") for s in sets)
     assert all(s.skews == {"camera": 0, "lidar": 20_000_000} for s in sets)
     assert all(np.array_equal(t.labels, labels(i)) for i, t in enumerate(truths))
     assert replay.warnings == []
-    every_fate_is_counted(replay.counters)
+    check_counters(replay.counters)
 
 
 def by_hand(path, sync):
@@ -82,7 +82,7 @@ def by_hand(path, sync):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_sets_are_those_of_a_synchronizer_that_hears_the_same_at_the_same_time(tmp_path, seed):
+def test_sets_equal_those_of_a_synchronizer_with_the_same_arrivals(tmp_path, seed):
     chance = np.random.default_rng(seed)
     lost = chance.random((2, 30)) < 0.25
 
@@ -93,10 +93,10 @@ def test_sets_are_those_of_a_synchronizer_that_hears_the_same_at_the_same_time(t
     sync = sync_config(NodeParameters(), ("camera", "lidar"))
     replay, sets, _ = replayed(path)
     assert [(s.stamp, s.primary, tuple(s.frames), s.skews) for s in sets] == by_hand(path, sync)
-    every_fate_is_counted(replay.counters)
+    check_counters(replay.counters)
 
 
-def test_a_dropped_sensor_is_neither_heard_nor_counted(tmp_path):
+def test_messages_during_an_outage_are_not_counted(tmp_path):
     path = write_drive(tmp_path / "bag", 20)
     replay, sets, truths = replayed(path, drops=["camera@0.45..1.05"])
     assert replay.counters["camera"]["received"] == 14
@@ -106,33 +106,33 @@ def test_a_dropped_sensor_is_neither_heard_nor_counted(tmp_path):
     assert silent and all(s.primary == "lidar" for s in silent)
 
 
-def test_a_drop_by_modality_silences_its_topic_whatever_it_is_called(tmp_path):
+def test_outage_of_a_modality_applies_to_its_topic(tmp_path):
     path = write_drive(tmp_path / "bag", lidar_topic="/velodyne_points")
     for target in ("lidar", "/velodyne_points"):
         replay, sets, _ = replayed(path, drops=[target])
         assert {tuple(s.frames) for s in sets} == {("camera",)}
         assert replay.counters["lidar"]["received"] == 0
-    with pytest.raises(ConfigError, match=r"drop 'event' silences no sensor of this bag; it has camera \(/camera"):
+    with pytest.raises(ConfigError, match=r"drop 'event' matches no sensor of this bag; it has camera \(/camera"):
         replayed(path, drops=["event"])
 
 
-def test_start_and_duration_cut_the_bag(tmp_path):
+def test_start_and_duration_limit_the_replay(tmp_path):
     _, sets, _ = replayed(write_drive(tmp_path / "bag", 20), start=0.5, duration=0.6)
     assert [round((s.stamp - START) / PERIOD) for s in sets] == [5, 6, 7, 8, 9, 10]
 
 
-def test_a_slow_consumer_gets_the_newest_sets_only(tmp_path):
+def test_slow_consumer_gets_the_newest_sets_only(tmp_path):
     replay, sets, _ = replayed(write_drive(tmp_path / "bag", 30), busy=0.35)
     steps = np.diff([s.stamp for s in sets]) / PERIOD
     assert 3 <= np.median(steps) <= 4
     assert replay.counters["camera"]["superseded"] > 10
-    every_fate_is_counted(replay.counters)
+    check_counters(replay.counters)
 
 
 @pytest.mark.parametrize(
     ("delay", "said"), [(3600_000_000_000, "3.6e+03 s behind"), (-50_000_000_000, "50 s ahead of")]
 )
-def test_a_foreign_clock_is_taken_for_the_clock_and_said(tmp_path, delay, said):
+def test_common_clock_offset_is_used_as_clock_with_a_warning(tmp_path, delay, said):
     replay, sets, _ = replayed(write_drive(tmp_path / "bag", delay=delay))
     assert len(sets) == 10
     assert said in replay.warnings[0]
@@ -142,10 +142,8 @@ def test_a_foreign_clock_is_taken_for_the_clock_and_said(tmp_path, delay, said):
 @pytest.mark.parametrize("sensor", ["lidar", "camera"])
 @pytest.mark.parametrize(("seconds", "cause"), [(37, "TAI"), (18, "GPS"), (-3600, "time zone")])
 @pytest.mark.parametrize("delay", [0, 3_000_000_000_000])
-def test_a_foreign_clock_is_judged_per_sensor_and_named_with_a_remedy_that_helps(
-    tmp_path, sensor, seconds, cause, delay
-):
-    """Kind: criteria that are written twice. With a LiDAR on TAI evaluate refused the camera, doctor the LiDAR."""
+def test_foreign_clock_of_one_sensor_is_named_and_its_remedy_helps(tmp_path, sensor, seconds, cause, delay):
+    """The evaluation and the doctor reject the same sensor."""
     topic, other = {"lidar": ("/lidar/points", "camera"), "camera": ("/camera/image_raw", "lidar")}[sensor]
 
     def shifted(at, index, made):
@@ -175,7 +173,7 @@ def test_a_foreign_clock_is_judged_per_sensor_and_named_with_a_remedy_that_helps
     assert all(s.skews["lidar"] == 20_000_000 for s in sets) and len(replay.warnings) == bool(delay)
 
 
-def test_one_sensor_with_a_foreign_clock_is_refused_as_in_the_node(tmp_path):
+def test_messages_with_an_unknown_clock_are_refused(tmp_path):
     def stray(topic, index, made):
         if topic == "/lidar/points":
             made["header"]["stamp"]["sec"] -= 1000
@@ -186,7 +184,7 @@ def test_one_sensor_with_a_foreign_clock_is_refused_as_in_the_node(tmp_path):
     assert replay.counters["lidar"]["refused"] == 10
 
 
-def test_messages_that_cannot_be_read_are_counted_with_their_reason(tmp_path):
+def test_unreadable_messages_are_counted_by_reason(tmp_path):
     def break_some(topic, index, made):
         if topic == "/camera/image_raw" and index % 3 == 0:
             made["encoding"] = "rgb17"
@@ -199,10 +197,10 @@ def test_messages_that_cannot_be_read_are_counted_with_their_reason(tmp_path):
     assert "rgb17" in replay.problems["/camera/image_raw"]
     assert "[99]" in replay.problems["/ground_truth/labels"]
     assert len(truths) == 9
-    every_fate_is_counted(replay.counters)
+    check_counters(replay.counters)
 
 
-def test_bytes_that_are_no_message_are_counted_once(tmp_path):
+def test_undeserializable_bytes_are_counted_once(tmp_path):
     write_drive(tmp_path / "whole")
     with (
         Reader(tmp_path / "whole") as reader,
@@ -220,18 +218,18 @@ def test_bytes_that_are_no_message_are_counted_once(tmp_path):
     replay, _, _ = replayed(tmp_path / "broken")
     assert replay.counters["lidar"]["received"] == 10
     assert replay.counters["lidar"]["refused"] == 2
-    every_fate_is_counted(replay.counters)
+    check_counters(replay.counters)
 
 
-def test_a_bag_whose_sensors_are_silent_is_refused(tmp_path):
+def test_bag_without_sensor_messages_is_rejected(tmp_path):
     with BagWriter(tmp_path / "bag") as writer:
         writer.add("/camera/camera_info", INFO, START, camera_info(START, "camera", CAMERA))
-    with pytest.raises(BagError, match="none of the bag's topics is a sensor"):
+    with pytest.raises(BagError, match="no topic of the bag is a sensor"):
         replayed(tmp_path / "bag")
 
 
-def test_two_sensors_on_one_topic_are_named(tmp_path):
-    """Kind: uniqueness that is assumed. Every other image is another camera's."""
+def test_two_sensors_on_one_topic_are_a_problem(tmp_path):
+    """Every other image is of another camera."""
 
     def mixed(at, index, made):
         if at == "/camera/image_raw" and index % 2:

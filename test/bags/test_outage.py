@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlesam_ros.bags.outage import Outage, parse_drop
+from mlesam_ros.bags.reader import Outage, parse_outage
 from mlesam_ros.errors import ConfigError
 
 
@@ -20,16 +20,16 @@ from mlesam_ros.errors import ConfigError
         ("/front/image_raw@1..2", Outage("/front/image_raw", 1, 2)),
     ],
 )
-def test_syntax(text, drop):
-    assert parse_drop(text) == drop
+def test_outage_syntax(text, drop):
+    assert parse_outage(text) == drop
 
 
 @pytest.mark.parametrize(
     "text", ["", "camera@", "camera@3", "camera@a..b", "camera@5..3", "camera@2..2", "camera@1.2.3..4", "@1..2"]
 )
-def test_what_cannot_be_read_is_named(text):
+def test_invalid_outage_is_named(text):
     with pytest.raises(ConfigError, match="drop"):
-        parse_drop(text)
+        parse_outage(text)
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def test_what_cannot_be_read_is_named(text):
         ("/lidar/points", "/lidar/points", True),
     ],
 )
-def test_who_is_concerned(target, topic, concerned):
+def test_outage_matches_topics(target, topic, concerned):
     assert Outage(target).matches(topic) is concerned
 
 
 @given(start=st.floats(0, 100), length=st.floats(0.01, 100), at=st.floats(0, 300))
-def test_hides_from_start_to_just_before_the_end(start, length, at):
+def test_outage_suppresses_until_before_its_end(start, length, at):
     drop = Outage("camera", start, start + length)
     assert drop.suppresses("/camera/image_raw", at) is (start <= at < start + length)
     assert not drop.suppresses("/lidar/points", at)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 WIDTH, HEIGHT = 560, 150
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 8, 8, 24
-_MOST = 300
+_MAX_LINE_POINTS = 300
 """Maximum number of points of a line; longer lines are reduced to the minimum and maximum of each interval."""
 
 Values = npt.NDArray[np.float64]
@@ -70,7 +70,8 @@ def line_plot(
     """
     axes = _axes(times, [line.values for line in lines], low, high)
     drawn = [
-        f'<path class="line" style="stroke:{line.color}" d="{_path(axes, times, line.values)}"/>' for line in lines
+        f'<path class="line" style="stroke:{escape(line.color)}" d="{_path(axes, times, line.values)}"/>'
+        for line in lines
     ]
     return _plot(axes, unit, lines, drawn)
 
@@ -86,7 +87,7 @@ def stacked_plot(times: Values, lines: Sequence[Line], unit: str, high: float | 
         if points:
             first, last, floor = axes.x(times[0]), axes.x(times[-1]), axes.y(0)
             closed = f"{points}L{last:.1f},{floor:.1f}L{first:.1f},{floor:.1f}Z"
-            drawn.append(f'<path class="area" style="fill:{lines[number].color}" d="{closed}"/>')
+            drawn.append(f'<path class="area" style="fill:{escape(lines[number].color)}" d="{closed}"/>')
     return _plot(axes, unit, lines, drawn)
 
 
@@ -96,11 +97,11 @@ def presence_plot(times: Values, lines: Sequence[Line]) -> str:
     axes = Axes(float(times[0]), float(times[-1]) + gap, 0, 1)
     height, rows = 22, []
     for row, line in enumerate(lines):
-        for first, last in _runs(line.values > 0):
+        for first, last in _run_bounds(line.values > 0):
             x, end = axes.x(times[first]), axes.x(min(times[last] + gap, axes.end))
             rows.append(
                 f'<rect x="{x:.1f}" y="{row * height + 4}" width="{max(end - x, 1):.1f}" height="{height - 8}" rx="3" '
-                f'style="fill:{line.color}"/>'
+                f'style="fill:{escape(line.color)}"/>'
             )
         rows.append(f'<text x="{_LEFT - 6}" y="{row * height + 15}" class="end">{escape(line.name)}</text>')
     size = height * len(lines) + _BOTTOM
@@ -151,7 +152,9 @@ def _plot(axes: Axes, unit: str, lines: Sequence[Line], drawn: Sequence[str]) ->
         grid.append(f'<path class="grid" d="M{_LEFT},{y:.1f}H{WIDTH - _RIGHT}"/>')
         grid.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" class="end">{tick:g}</text>')
     names = "".join(
-        f'<span><i style="background:{line.color}"></i>{escape(line.name)}</span>' for line in lines if line.name
+        f'<span><i style="background:{escape(line.color)}"></i>{escape(line.name)}</span>'
+        for line in lines
+        if line.name
     )
     legend = f'<div class="legend">{names}<em>{escape(unit)}</em></div>'
     return _svg(HEIGHT, [*grid, *drawn, *_seconds(axes, HEIGHT)], axes) + legend
@@ -181,24 +184,24 @@ def _axes(times: Values, rows: Sequence[Values], low: float | None, high: float 
 def _path(axes: Axes, times: Values, values: Values) -> str:
     """Path data of a line, interrupted at NaN values."""
     parts = []
-    for first, last in _runs(np.isfinite(values)):
-        xs, ys = _thinned(times[first : last + 1], values[first : last + 1])
+    for first, last in _run_bounds(np.isfinite(values)):
+        xs, ys = _thin(times[first : last + 1], values[first : last + 1])
         points = [f"{axes.x(x):.1f},{axes.y(y):.1f}" for x, y in zip(xs, ys, strict=True)]
         parts.append("M" + "L".join(points if len(points) > 1 else points * 2))
     return "".join(parts)
 
 
-def _thinned(times: Values, values: Values) -> tuple[Values, Values]:
-    if len(times) <= _MOST:
+def _thin(times: Values, values: Values) -> tuple[Values, Values]:
+    if len(times) <= _MAX_LINE_POINTS:
         return times, values
     keep: set[int] = {0, len(times) - 1}
-    for part in np.array_split(np.arange(len(times)), _MOST // 2):
+    for part in np.array_split(np.arange(len(times)), _MAX_LINE_POINTS // 2):
         keep.update((int(part[values[part].argmin()]), int(part[values[part].argmax()])))
     chosen = sorted(keep)
     return times[chosen], values[chosen]
 
 
-def _runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+def _run_bounds(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     """(first, last) index of every run of set flags."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
     return [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]

@@ -1,13 +1,13 @@
-"""The street's bag says exactly what the street said, through the readers that live topics go through."""
+"""The street's bag round trips through the readers of live topics."""
 
 import numpy as np
 import pytest
 
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.simulated_bag import INFO_TOPICS, LABELS_TOPIC, TOPICS, write_simulated_bag
 from mlesam_ros.errors import BagError
 from mlesam_ros.geometry.transforms import TransformTree
 from mlesam_ros.messages import FrameReader, camera_model, transforms
+from mlesam_ros.simulation.export import INFO_TOPICS, LABELS_TOPIC, TOPICS, write_simulated_bag
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR
 
@@ -35,7 +35,7 @@ def by_topic(bag):
     return topics
 
 
-def test_every_topic_has_a_message_per_moment(by_topic):
+def test_every_topic_has_a_message_per_step(by_topic):
     once = {"/tf_static"}
     expected = {"/tf", LABELS_TOPIC, *TOPICS.values(), *INFO_TOPICS.values(), *once}
     assert set(by_topic) == expected
@@ -43,59 +43,59 @@ def test_every_topic_has_a_message_per_moment(by_topic):
 
 
 @pytest.mark.parametrize("modality", [CAMERA, DEPTH])
-def test_pictures_come_back_byte_for_byte(street, by_topic, modality):
+def test_images_round_trip(street, by_topic, modality):
     for index, entry in zip(range(4, 7), by_topic[TOPICS[modality]], strict=True):
-        frame, truth = FrameReader(modality, entry.type).read(entry.message), street.moment(index).frames[modality]
+        frame, truth = FrameReader(modality, entry.type).read(entry.message), street.sample(index).frames[modality]
         assert (frame.stamp, frame.frame_id) == (truth.stamp, truth.frame_id) == (entry.stamp, truth.frame_id)
         for name in ("height", "width", "encoding", "step", "is_bigendian"):
             assert getattr(frame.payload, name) == getattr(truth.payload, name)
         assert np.array_equal(frame.payload.data, truth.payload.data)
 
 
-def test_clouds_come_back_with_every_column(street, by_topic):
+def test_clouds_round_trip(street, by_topic):
     entry = by_topic[TOPICS[LIDAR]][0]
     cloud = FrameReader(LIDAR, entry.type).read(entry.message).payload.points.reshape(-1)
-    truth = street.moment(4).frames[LIDAR].payload.points
+    truth = street.sample(4).frames[LIDAR].payload.points
     assert entry.message.point_step == truth.dtype.itemsize
     for name in truth.dtype.names:
         assert np.array_equal(cloud[name], truth[name])
 
 
-def test_events_come_back_on_the_host_clock(street, by_topic):
+def test_events_round_trip_on_the_host_clock(street, by_topic):
     reader = FrameReader(EVENT, by_topic[TOPICS[EVENT]][0].type)
     for index, entry in zip(range(4, 7), by_topic[TOPICS[EVENT]], strict=True):
-        frame, truth = reader.read(entry.message), street.moment(index).frames[EVENT]
+        frame, truth = reader.read(entry.message), street.sample(index).frames[EVENT]
         assert abs(frame.stamp - truth.stamp) < 1_000_000
         common = frame.payload.t >= truth.payload.start
         for name in ("x", "y", "t", "polarity"):
             assert np.array_equal(getattr(frame.payload, name)[common], getattr(truth.payload, name))
 
 
-def test_labels_and_calibration_come_back(street, by_topic):
+def test_labels_and_calibration_round_trip(street, by_topic):
     entry = by_topic[LABELS_TOPIC][2]
     assert entry.message.encoding == "mono8"
-    assert np.array_equal(entry.message.data.reshape(64, 80), street.moment(6).labels)
+    assert np.array_equal(entry.message.data.reshape(64, 80), street.sample(6).labels)
     for modality, topic in INFO_TOPICS.items():
         message = by_topic[topic][0].message
-        assert message.header.frame_id == street.moment(4).frames[modality].frame_id
+        assert message.header.frame_id == street.sample(4).frames[modality].frame_id
         assert np.array_equal(camera_model(message).K, street.rig.camera.K)
 
 
-def test_transforms_rebuild_the_rig_and_the_drive(street, by_topic):
+def test_transforms_round_trip(street, by_topic):
     tree = TransformTree()
     for parent, child, pose, _ in transforms(by_topic["/tf_static"][0].message):
         tree.set(parent, child, pose)
     for entry in by_topic["/tf"]:
         for parent, child, pose, stamp in transforms(entry.message):
             tree.set(parent, child, pose, stamp)
-    moment = street.moment(5)
-    truth = moment.pose @ street.rig.tree.lookup("base_link", "lidar")
-    found = tree.lookup("odom", "lidar", moment.stamp)
+    sample = street.sample(5)
+    truth = sample.pose @ street.rig.tree.lookup("base_link", "lidar")
+    found = tree.lookup("odom", "lidar", sample.stamp)
     assert np.allclose(found.translation, truth.translation, atol=1e-6)
     assert np.allclose(found.rotation, truth.rotation, atol=1e-6)
 
 
-def test_an_existing_folder_is_left_alone(tmp_path, street):
+def test_existing_folder_is_not_changed(tmp_path, street):
     (tmp_path / "mine").write_text("precious")
     with pytest.raises(BagError, match="exists already"):
         write_simulated_bag(tmp_path / "mine", street, [0])

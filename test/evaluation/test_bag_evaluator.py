@@ -1,4 +1,4 @@
-"""A bag from beginning to end: the masks are the pipeline's, the figures are those of the masks."""
+"""Evaluation of whole bags: masks equal the pipeline's, metrics follow from the masks."""
 
 from __future__ import annotations
 
@@ -15,39 +15,37 @@ import yaml
 from drive import CAMERA, MOMENTS, PERIOD, POSE, START, write_drive
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 
-from mlesam_ros.bags.outage import parse_drop
-from mlesam_ros.bags.reader import BagReader
+from mlesam_ros.bags.reader import BagReader, parse_outage
 from mlesam_ros.bags.serialization import transforms
-from mlesam_ros.bags.simulated_bag import LABELS_TOPIC
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import load_parameters
 from mlesam_ros.doctor.diagnosis import diagnose_bag
 from mlesam_ros.errors import BagError, ConfigError, MlesamError
-from mlesam_ros.evaluation.bag_evaluator import Options, evaluate
-from mlesam_ros.evaluation.report.samples import SampleCollector
-from mlesam_ros.evaluation.result_files import ResultBag
-from mlesam_ros.evaluation.results import metrics
+from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, evaluate
+from mlesam_ros.evaluation.report import SampleCollector
+from mlesam_ros.evaluation.results import ResultBag, bag_metrics
 from mlesam_ros.evaluation.scores import MaskListener
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.messages import FrameReader, stamp_ns
 from mlesam_ros.metrics import Confusion
+from mlesam_ros.simulation.export import LABELS_TOPIC
 from mlesam_ros.types import MODALITIES, Segmentation
 
 
 def described(*rules):
-    return Options(load_parameters(overrides=rules))
+    return EvaluationOptions(load_parameters(overrides=rules))
 
 
 class Memory(MaskListener):
     def __init__(self, pipeline=None):
         self.pipeline, self.made, self.pairs, self.again = pipeline, [], [], []
 
-    def take(self, made):
+    def on_mask(self, made):
         self.made.append(made)
         if self.pipeline is not None:  # now, for the rig goes on learning
             self.again.append(self.pipeline.segment(made.frame_set, made.rig).labels)
 
-    def compare(self, stamp, labels, truth):
+    def on_match(self, stamp, labels, truth):
         self.pairs.append((stamp, labels, truth))
 
 
@@ -57,74 +55,74 @@ def truths_of(bag):
     return {stamp: m.data.reshape(m.height, m.width) for stamp, m in pictures}
 
 
-def test_masks_and_figures_are_those_of_the_pipeline_and_the_truth(street, pipeline):
+def test_masks_equal_the_pipelines_and_metrics_follow_from_them(street, pipeline):
     memory = Memory(pipeline)
     found = evaluate(street, pipeline, listeners=[memory])
     assert len(memory.made) == found.sets == MOMENTS
-    truths, confusion = truths_of(street), Confusion(25)
+    labels_by_stamp, confusion = truths_of(street), Confusion(25)
     for made, again in zip(memory.made, memory.again, strict=True):
         assert np.array_equal(again, made.mask.labels)
         assert made.mask.used == tuple(MODALITIES) == tuple(made.images)
-        confusion.add(truths[made.mask.stamp], made.mask.labels)
+        confusion.add(labels_by_stamp[made.mask.stamp], made.mask.labels)
     assert np.array_equal(found.scores.confusion.counts, confusion.counts)
-    assert [pair[0] for pair in memory.pairs] == sorted(truths)
+    assert [pair[0] for pair in memory.pairs] == sorted(labels_by_stamp)
     assert found.scores.compared == MOMENTS
     assert found.warnings == []
     shares = np.bincount(np.concatenate([m.mask.labels.ravel() for m in memory.made]), minlength=26)[:26]
     assert np.array_equal(found.scores.shares, shares)
-    figures = metrics(found, Options(), pipeline)
+    figures = bag_metrics(found, EvaluationOptions(), pipeline)
     assert figures["miou"] == round(100 * confusion.miou_present, 2)
     kept = [(a.mask.labels == b.mask.labels).mean() for a, b in pairwise(memory.made)]
     assert figures["consistency"] == round(100 * np.mean(kept), 2)
 
 
 def test_every_nth_set_is_segmented(street, pipeline):
-    found = evaluate(street, pipeline, Options(every=5))
-    stamps = [trace.stamp for trace in found.scores.traces]
+    found = evaluate(street, pipeline, EvaluationOptions(every=5))
+    stamps = [trace.stamp for trace in found.scores.masks]
     assert len(stamps) == found.sets == found.scores.compared == 3
     assert np.diff(stamps).tolist() == [5 * PERIOD] * 2
     camera = found.counters["camera"]
     assert (camera["received"], camera["used"], camera["superseded"]) == (MOMENTS, 3, MOMENTS - 3)
 
 
-def test_a_lost_sensor_is_missing_from_the_masks_only_while_it_is_lost(street, pipeline):
-    found = evaluate(street, pipeline, Options(drops=(parse_drop("lidar@0.35..0.75"),)))
-    without = [i for i, trace in enumerate(found.scores.traces) if "lidar" not in trace.used]
+def test_sensor_is_missing_from_the_masks_during_its_outage(street, pipeline):
+    found = evaluate(street, pipeline, EvaluationOptions(outages=(parse_outage("lidar@0.35..0.75"),)))
+    without = [i for i, trace in enumerate(found.scores.masks) if "lidar" not in trace.used]
     assert without in (
         [4, 5, 6, 7],
         [4, 5, 6, 7, 8],
     )  # the first set after it need not wait for it
-    levels = found.scores.traces[4].weights.values()
+    levels = found.scores.masks[4].weights.values()
     assert all(set(weights) == {"camera", "depth", "event"} for weights in levels)
 
 
-def test_real_time_skips_what_this_machine_would_skip(street, pipeline, monkeypatch):
+def test_real_time_skips_sets_while_the_pipeline_is_busy(street, pipeline, monkeypatch):
     segment = pipeline.segment
     monkeypatch.setattr(pipeline, "segment", lambda *a: replace(segment(*a), timings={"model": 0.25}))
-    found = evaluate(street, pipeline, Options(real_time=True))
+    found = evaluate(street, pipeline, EvaluationOptions(real_time=True))
     assert found.sets <= MOMENTS / 2
     assert found.counters["camera"]["superseded"] >= MOMENTS / 2 - 1
 
 
-def test_progress_counts_seconds_from_the_start(street, pipeline):
+def test_progress_is_in_seconds_from_the_start(street, pipeline):
     done = []
-    evaluate(street, pipeline, Options(start=0.5, duration=0.4), progress=done.append)
+    evaluate(street, pipeline, EvaluationOptions(start=0.5, duration=0.4), progress=done.append)
     assert done == sorted(done)
     assert 0 <= done[0] < done[-1] <= 0.4
 
 
-def test_ctrl_c_keeps_what_was_done(street, pipeline):
+def test_ctrl_c_keeps_the_results_so_far(street, pipeline):
     def interrupt(seconds):
         if seconds > 0.55:
             raise KeyboardInterrupt
 
     found = evaluate(street, pipeline, progress=interrupt)
     assert found.interrupted
-    assert 4 <= len(found.scores.traces) < MOMENTS
+    assert 4 <= len(found.scores.masks) < MOMENTS
     assert "interrupted after 0.6 s" in found.warnings[-1]
 
 
-def test_a_full_disk_keeps_what_was_done(street, pipeline, tmp_path, monkeypatch):
+def test_full_disk_keeps_the_results_so_far(street, pipeline, tmp_path, monkeypatch):
     add, room = BagWriter.add_raw, iter(range(40))
 
     def until_full(self, *arguments):
@@ -137,30 +135,30 @@ def test_a_full_disk_keeps_what_was_done(street, pipeline, tmp_path, monkeypatch
         found = evaluate(street, pipeline, listeners=[result])
     assert found.interrupted
     assert found.warnings[-2:] == ["the disk is full.", found.warnings[-1]]
-    assert 4 <= len(found.scores.traces) <= 6
+    assert 4 <= len(found.scores.masks) <= 6
     with BagReader(tmp_path / "result") as reader:
         assert reader.warnings == [] and sum(1 for _ in reader) == 40
 
 
-def test_labels_from_a_folder_are_those_of_the_topic(street, pipeline, tmp_path):
+def test_labels_from_a_folder_equal_those_from_the_topic(street, pipeline, tmp_path):
     for stamp, truth in truths_of(street).items():
         cv2.imwrite(str(tmp_path / f"{stamp + 1000}.png"), truth)
-    ours = evaluate(street, pipeline, Options(labels=tmp_path))
+    ours = evaluate(street, pipeline, EvaluationOptions(labels=tmp_path))
     assert np.array_equal(ours.scores.confusion.counts, evaluate(street, pipeline).scores.confusion.counts)
 
 
-def test_a_bad_file_among_the_labels_is_a_warning(street, pipeline, tmp_path):
+def test_unreadable_label_file_is_a_warning(street, pipeline, tmp_path):
     first, second, *_ = truths_of(street)
     cv2.imwrite(str(tmp_path / f"{first}.png"), np.zeros((64, 96), np.uint8))
     (tmp_path / f"{second}.png").write_bytes(b"no picture")
-    found = evaluate(street, pipeline, Options(labels=tmp_path, duration=0.5))
+    found = evaluate(street, pipeline, EvaluationOptions(labels=tmp_path, duration=0.5))
     assert found.scores.compared == 1
     assert any(f"{second}" in warning or "picture" in warning for warning in found.warnings)
 
 
-def test_truth_is_left_alone_where_the_bag_has_none(tmp_path, pipeline):
+def test_bag_without_ground_truth_has_no_ground_truth_metrics(tmp_path, pipeline):
     found = evaluate(write_drive(tmp_path / "bag", truth=False), pipeline)
-    figures = metrics(found, Options(), pipeline)
+    figures = bag_metrics(found, EvaluationOptions(), pipeline)
     assert figures["compared"] == 0
     assert figures["miou"] is figures["confusion"] is figures["macc"] is None
     assert figures["per_class"] == {}
@@ -199,16 +197,16 @@ def stored_again(source, target, storage, mode=CompressionMode.NONE):
     ],
     ids=lambda value: value.name.lower(),
 )
-def test_any_storage_gives_the_same(street, pipeline, tmp_path, storage, mode):
-    ours = evaluate(stored_again(street, tmp_path / "bag", storage, mode), pipeline, Options(duration=0.5))
-    reference = evaluate(street, pipeline, Options(duration=0.5))
+def test_every_storage_gives_the_same_result(street, pipeline, tmp_path, storage, mode):
+    ours = evaluate(stored_again(street, tmp_path / "bag", storage, mode), pipeline, EvaluationOptions(duration=0.5))
+    reference = evaluate(street, pipeline, EvaluationOptions(duration=0.5))
     assert np.array_equal(ours.scores.confusion.counts, reference.scores.confusion.counts)
     assert ours.counters == reference.counters
     assert ours.warnings == []
 
 
-def test_a_split_bag_is_one_bag(street, pipeline, tmp_path):
-    """Two files under one metadata.yaml, as `ros2 bag record --max-bag-duration` leaves them."""
+def test_split_bag_is_evaluated_as_one(street, pipeline, tmp_path):
+    """Two files with one metadata.yaml, as `ros2 bag record --max-bag-duration` writes them."""
     whole, folder = tmp_path / "whole", tmp_path / "split"
     stored_again(street, whole, StoragePlugin.MCAP)
     folder.mkdir()
@@ -251,19 +249,19 @@ transforms:
 """
 
 
-def test_a_bag_without_calibration_is_seen_through_an_assumed_lens_and_said(tmp_path, pipeline):
+def test_bag_without_calibration_uses_an_assumed_lens_with_a_warning(tmp_path, pipeline):
     memory = Memory()
     found = evaluate(write_drive(tmp_path / "bag", calibrated=False), pipeline, listeners=[memory])
     assert {made.mask.used for made in memory.made} == {("camera",)}
     assert memory.made[0].mask.labels.shape == (24, 32)
-    assert any("lens taken to see 70 degrees" in warning for warning in found.warnings)
+    assert any("assumed field of view of 70 degrees" in warning for warning in found.warnings)
     assert any(warning.startswith("lidar: ") for warning in found.warnings)
     assert found.rejected == {"lidar": 10}
     for counts in (found.counters["lidar"], memory.made[-1].counters["lidar"]):
         assert counts["used"] == 0 and counts["refused"] >= 9 and not counts["unmatched"]
 
 
-def test_a_calibration_file_stands_in_for_what_the_bag_does_not_say(tmp_path, pipeline):
+def test_calibration_file_replaces_missing_calibration(tmp_path, pipeline):
     camera = {"k": [20.0, 20.0, 15.5, 11.5], "d": CAMERA.D.tolist(), "width": CAMERA.width, "height": CAMERA.height}
     (tmp_path / "rig.yaml").write_text(RIG.format(**camera))
     memory = Memory()
@@ -276,8 +274,8 @@ def test_a_calibration_file_stands_in_for_what_the_bag_does_not_say(tmp_path, pi
 
 
 @pytest.mark.parametrize("topic", ["/tf", "/tf_static"])
-def test_a_topic_overrides_a_calibration_file_without_a_warning(tmp_path, pipeline, topic):
-    """Kind: a source of lower rank taken for an earlier value. A mounting that is published once, 5 mm elsewhere."""
+def test_topic_overrides_a_calibration_file_without_a_warning(tmp_path, pipeline, topic):
+    """A transform that is published once and differs from the file by 5 mm."""
     camera = {"k": [20.0, 20.0, 15.5, 11.5], "d": CAMERA.D.tolist(), "width": CAMERA.width, "height": CAMERA.height}
     (tmp_path / "rig.yaml").write_text(RIG.format(**camera))
     bag = tmp_path / "bag"
@@ -296,19 +294,19 @@ def test_a_topic_overrides_a_calibration_file_without_a_warning(tmp_path, pipeli
     assert found.warnings == []
 
 
-def test_camera_info_that_lies_is_a_warning_and_the_other_sensors_go_on(tmp_path, pipeline):
+def test_camera_info_of_another_size_is_a_warning_and_masks_use_the_other_sensors(tmp_path, pipeline):
     def lie(topic, index, made):
         if topic == "/camera/image_raw" and index >= 5:
             made.update(height=12, data=made["data"][: 12 * made["step"]])
         return made
 
     found = evaluate(write_drive(tmp_path / "bag", change=lie), pipeline)
-    assert [trace.used for trace in found.scores.traces] == [("camera", "lidar")] * 5 + [("lidar",)] * 5
+    assert [trace.used for trace in found.scores.masks] == [("camera", "lidar")] * 5 + [("lidar",)] * 5
     assert found.rejected == {"camera": 5}
     assert any("camera: " in warning and "12" in warning for warning in found.warnings)
 
 
-def test_rectified_pictures_are_read_through_p(tmp_path, pipeline):
+def test_rectified_images_use_the_projection_matrix(tmp_path, pipeline):
     def crooked(topic, index, made):
         if topic == "/camera/camera_info":
             made["d"], made["p"] = (
@@ -321,11 +319,11 @@ def test_rectified_pictures_are_read_through_p(tmp_path, pipeline):
     evaluate(path, pipeline, described("camera.rectified:=true"), [memory])
     model = memory.made[0].rig.camera
     assert model.K[0, 0] == 15 and not model.D.any()
-    evaluate(path, pipeline, Options(), [memory])
+    evaluate(path, pipeline, EvaluationOptions(), [memory])
     assert memory.made[-1].rig.camera.D.any()
 
 
-def test_a_rectified_picture_with_a_distortion_is_doubted(tmp_path, pipeline):
+def test_distortion_of_a_rectified_topic_is_a_warning(tmp_path, pipeline):
     def crooked(topic, index, made):
         if topic == "/camera/camera_info":
             made["d"] = np.array([-0.3, 0.1, 0, 0, 0])
@@ -337,9 +335,9 @@ def test_a_rectified_picture_with_a_distortion_is_doubted(tmp_path, pipeline):
     assert evaluate(path, pipeline, described("camera.rectified:=true")).warnings == []
 
 
-def test_events_alone_are_seen_from_where_they_are(shared_data, pipeline):
+def test_events_alone_are_segmented_in_the_event_cameras_view(shared_data, pipeline):
     memory = Memory()
-    found = evaluate(shared_data / "events" / "test_events_1", pipeline, Options(every=60), [memory])
+    found = evaluate(shared_data / "events" / "test_events_1", pipeline, EvaluationOptions(every=60), [memory])
     assert {made.mask.used for made in memory.made} == {("event",)}
     assert memory.made[0].mask.labels.shape == (480, 640)
     assert any("in the view of event" in warning for warning in found.warnings)
@@ -357,42 +355,42 @@ def test_events_alone_are_seen_from_where_they_are(shared_data, pipeline):
         ({"every": 0}, "every is 0"),
     ],
 )
-def test_options_that_cannot_be_meant(change, said):
+def test_options_out_of_range_are_rejected(change, said):
     with pytest.raises(ConfigError, match=said):
-        Options(**change)
+        EvaluationOptions(**change)
 
 
-def test_a_start_behind_the_end_is_refused(street, pipeline):
+def test_start_after_the_end_is_rejected(street, pipeline):
     with pytest.raises(ConfigError, match=r"the bag lasts 1\.1 s"):
-        evaluate(street, pipeline, Options(start=60.0))
+        evaluate(street, pipeline, EvaluationOptions(start=60.0))
 
 
-def test_no_bag_is_a_sentence(tmp_path, pipeline):
+def test_missing_bag_is_an_error(tmp_path, pipeline):
     with pytest.raises(BagError, match="does not exist"):
         evaluate(tmp_path / "nowhere", pipeline)
 
 
-def test_not_one_mask_says_why(tmp_path, pipeline):
+def test_error_without_masks_has_the_reason(tmp_path, pipeline):
     def blind(topic, index, made):
         if topic == "/camera/image_raw":
             made["encoding"] = "rgb17"
         return None if topic == "/lidar/points" else made
 
-    with pytest.raises(MlesamError, match=r"not one mask could be made of .*rgb17"):
+    with pytest.raises(MlesamError, match=r"no mask could be made from .*rgb17"):
         evaluate(write_drive(tmp_path / "bag", change=blind), pipeline)
 
 
-def test_the_synchronizer_is_told_in_the_nodes_words(street, pipeline):
+def test_synchronization_parameters_are_used(street, pipeline):
     options = described("max_wait:=0.2", "lidar.offset:=0.3", "primary_order:=[depth, camera]")
     found = evaluate(street, pipeline, options)
-    assert all("lidar" not in trace.used for trace in found.scores.traces[:2])
+    assert all("lidar" not in trace.used for trace in found.scores.masks[:2])
 
 
 # Memory
 
 
 def test_memory_does_not_grow_with_the_bag(tmp_path, pipeline, monkeypatch):
-    """A mask may leave its line of figures, some kilobytes; its pixels, half a megabyte here, may not stay."""
+    """Of a mask only its metrics stay, some kilobytes; its pixels are half a megabyte."""
     size = (600, 800)
 
     def segment(frame_set, rig, enlarge=True):
@@ -405,7 +403,7 @@ def test_memory_does_not_grow_with_the_bag(tmp_path, pipeline, monkeypatch):
     used = []
 
     class Scale(MaskListener):
-        def take(self, made):
+        def on_mask(self, made):
             if made.sequence in (104, 208):  # when the strip holds as many moments
                 gc.collect()
                 used.append(tracemalloc.get_traced_memory()[0])
@@ -422,7 +420,7 @@ def test_memory_does_not_grow_with_the_bag(tmp_path, pipeline, monkeypatch):
 
 
 def with_labels(street, path, change):
-    """The street with its true labels changed: (H, W) uint8 → (encoding, array)."""
+    """The street with changed ground-truth labels: (H, W) uint8 → (encoding, array)."""
     with BagReader(street) as source, BagWriter(path) as bag:
         for entry in source.messages():
             message = entry.message
@@ -438,27 +436,27 @@ def with_labels(street, path, change):
 
 
 @pytest.mark.parametrize(("encoding", "kind"), [("16UC1", "<u2"), ("mono16", "<u2"), ("8UC1", "u1"), ("32SC1", "<i4")])
-def test_true_labels_of_every_depth_are_compared(street, pipeline, tmp_path, encoding, kind):
-    """Kind: one reader for two meanings, a camera's image and class ids."""
+def test_labels_of_every_bit_depth_are_compared(street, pipeline, tmp_path, encoding, kind):
+    """Camera images and class ids have different decoders."""
     bag = with_labels(street, tmp_path / "bag", lambda ids: (encoding, ids.astype(kind)))
     found, expected = evaluate(bag, pipeline), evaluate(street, pipeline)
     assert np.array_equal(found.scores.confusion.counts, expected.scores.confusion.counts)
     assert found.scores.compared == MOMENTS and found.warnings == []
 
 
-def test_true_labels_of_another_aspect_are_refused_by_name(street, pipeline, tmp_path):
-    """Kind: stretched to fit instead of refused."""
+def test_labels_of_another_aspect_ratio_are_a_warning(street, pipeline, tmp_path):
+    """Labels are not stretched to fit."""
     bag = with_labels(street, tmp_path / "bag", lambda ids: ("mono8", ids[: len(ids) // 2]))
     found = evaluate(bag, pipeline)
     assert found.scores.compared == 0 and found.scores.confusion.counts.sum() == 0
     (warning,) = found.warnings
-    assert "true labels are 96x32 pixels, but the camera has 96x64" in warning
+    assert "ground-truth labels are 96x32 pixels, but the camera has 96x64" in warning
 
 
 @pytest.mark.parametrize("robustness", [False, True])
-def test_masks_in_the_networks_size_are_compared_as_those_in_the_cameras(street, pipeline, robustness):
-    """Kind: one size taken for another. The network's 64x32 of a 96x64 camera is another aspect ratio than the truth's;
-    its pixels are copied to the true ones as they are to the camera's."""
+def test_masks_at_network_and_camera_resolution_have_the_same_scores(street, pipeline, robustness):
+    """The network's 64x32 of a 96x64 camera has another aspect ratio than the ground truth; masks are resized to the
+    ground truth as to the camera's image."""
     options = [
         replace(described(f"labels_resolution:={size}"), robustness=robustness) for size in ("network", "camera")
     ]
@@ -467,23 +465,21 @@ def test_masks_in_the_networks_size_are_compared_as_those_in_the_cameras(street,
     assert memory.made[0].mask.labels.shape == (32, 64) and truths_of(street).popitem()[1].shape == (64, 96)
     assert found.scores.compared == MOMENTS and found.warnings == []
     assert np.array_equal(found.scores.confusion.counts, expected.scores.confusion.counts)
-    assert found.scores.trials.rows() == expected.scores.trials.rows()
+    assert found.scores.robustness.rows() == expected.scores.robustness.rows()
 
 
-def test_true_labels_of_another_aspect_than_the_cameras_are_refused_in_the_networks_size(street, pipeline, tmp_path):
-    """Those of the network's own 2:1 among them."""
+def test_labels_are_checked_against_the_camera_size_at_network_resolution(street, pipeline, tmp_path):
+    """Including those of the network's own ratio 2:1."""
     bag = with_labels(street, tmp_path / "bag", lambda ids: ("mono8", ids[:32, :64].copy()))
     found = evaluate(bag, pipeline, described("labels_resolution:=network"))
     assert found.scores.compared == 0
-    assert "true labels are 64x32 pixels, but the camera has 96x64" in found.warnings[0]
+    assert "ground-truth labels are 64x32 pixels, but the camera has 96x64" in found.warnings[0]
 
 
 @pytest.mark.parametrize("where", ["topic", "folder"])
 @pytest.mark.parametrize("modalities", ["[lidar]", "[camera, lidar]"])
-def test_true_labels_are_late_as_the_cameras_images_whether_these_are_read_or_not(
-    tmp_path, pipeline, where, modalities
-):
-    """Kind: a correction that one reader leaves out. The camera's stamps, and with them the labels', are 50 ms late."""
+def test_camera_offset_applies_to_labels_even_without_the_camera(tmp_path, pipeline, where, modalities):
+    """The camera's stamps, and with them the labels', are 50 ms late."""
 
     def late(topic, index, made):
         if topic in ("/camera/image_raw", "/ground_truth/labels"):
@@ -499,14 +495,14 @@ def test_true_labels_are_late_as_the_cameras_images_whether_these_are_read_or_no
             )
         options = replace(options, labels=tmp_path)
     found = evaluate(bag, pipeline, options)
-    assert found.scores.compared == len(found.scores.traces) >= 9
+    assert found.scores.compared == len(found.scores.masks) >= 9
     pairs = Memory()
     evaluate(bag, pipeline, options, [pairs])
     assert all((truth == (stamp - START) // PERIOD).all() for stamp, _, truth in pairs.pairs)
 
 
-def test_an_unforeseen_error_of_a_decoder_costs_one_frame(tmp_path, pipeline, monkeypatch):
-    """Kind: an error that one consumer survives and another does not; the node goes on."""
+def test_unexpected_decoder_error_costs_one_frame(tmp_path, pipeline, monkeypatch):
+    """As in the node, the evaluation continues."""
     bag = write_drive(tmp_path / "bag", lidar_late=0)
     read = FrameReader.read
 
@@ -517,14 +513,14 @@ def test_an_unforeseen_error_of_a_decoder_costs_one_frame(tmp_path, pipeline, mo
 
     monkeypatch.setattr(FrameReader, "read", fail)
     found = evaluate(bag, pipeline)
-    assert len(found.scores.traces) == 10 and found.counters["lidar"]["used"] == 9
+    assert len(found.scores.masks) == 10 and found.counters["lidar"]["used"] == 9
     assert found.refusals["lidar"] == {"IndexError: unforeseen": 1}
     assert "/lidar/points: IndexError: unforeseen" in found.warnings
     assert any("IndexError: unforeseen" in finding.message for finding in diagnose_bag(bag).findings)
 
 
-def test_an_unforeseen_error_of_the_pipeline_costs_one_mask(tmp_path, pipeline, monkeypatch):
-    """Kind: an error that one consumer survives and another does not; the node goes on."""
+def test_unexpected_pipeline_error_costs_one_mask(tmp_path, pipeline, monkeypatch):
+    """As in the node, the evaluation continues."""
     segment, calls = pipeline.segment, []
 
     def fail(*arguments):
@@ -535,5 +531,5 @@ def test_an_unforeseen_error_of_the_pipeline_costs_one_mask(tmp_path, pipeline, 
 
     monkeypatch.setattr(pipeline, "segment", fail)
     found = evaluate(write_drive(tmp_path / "bag", lidar_late=0), pipeline)
-    assert len(found.scores.traces) == 9 and "RuntimeError: unforeseen" in found.warnings
+    assert len(found.scores.masks) == 9 and "RuntimeError: unforeseen" in found.warnings
     assert found.counters["camera"]["used"] == 9

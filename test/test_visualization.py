@@ -26,36 +26,36 @@ def test_colorize_looks_up_the_palette(labels):
 
 
 @given(masks, st.floats(0, 1), st.integers(0, 255))
-def test_overlay_mixes(labels, alpha, gray):
+def test_overlay_blends(labels, alpha, gray):
     rgb = np.full((*labels.shape, 3), gray, np.uint8)
     expected = np.where((labels < 25)[..., None], (1 - alpha) * gray + alpha * SPACE.palette[labels], gray)
     assert np.abs(overlay(rgb, labels, SPACE, alpha) - expected).max() <= 0.51
 
 
-def test_overlay_without_a_camera_is_colors_on_black():
+def test_overlay_without_camera_image_is_colors_on_black():
     labels = np.array([[0, 6, IGNORE]], np.uint8)
     assert overlay(None, labels, SPACE).tolist() == [[[70, 70, 70], list(SPACE.colors[6]), [0, 0, 0]]]
 
 
-def test_overlay_fits_a_mask_of_another_size():
+def test_overlay_resizes_the_mask():
     labels = np.array([[1, 2], [3, 4]], np.uint8)
     grown = np.kron(labels, np.ones((3, 2), np.uint8))
     assert np.array_equal(overlay(np.zeros((6, 4, 3), np.uint8), labels, SPACE, 1), SPACE.palette[grown])
 
 
-def test_overlay_leaves_its_inputs_alone():
+def test_overlay_does_not_modify_its_inputs():
     rgb, labels = np.zeros((4, 4, 3), np.uint8), np.full((4, 4), IGNORE, np.uint8)
     rgb.flags.writeable = labels.flags.writeable = False
     assert overlay(rgb, labels, SPACE) is not rgb
 
 
 @pytest.mark.parametrize("rgb", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8)])
-def test_overlay_refuses_other_pictures(rgb):
+def test_overlay_rejects_other_arrays(rgb):
     with pytest.raises(ImageError, match="must be uint8"):
         overlay(rgb, np.zeros((4, 4), np.uint8), SPACE)
 
 
-def test_overlay_refuses_other_weights():
+def test_overlay_rejects_other_weights():
     with pytest.raises(ConfigError, match=r"alpha is 1\.5"):
         overlay(None, np.zeros((4, 4), np.uint8), SPACE, 1.5)
 
@@ -83,7 +83,7 @@ class TestLabeledCloud:
         mask = Segmentation(5, "camera", labels, labels, {}, ("lidar",), placements=placements)
         return labeled_cloud(cloud, mask, rig, SPACE, SensorFrame("lidar", 5, "lidar", cloud))
 
-    def test_takes_the_class_of_its_pixel(self, rig):
+    def test_point_has_the_class_of_its_pixel(self, rig):
         labels = np.zeros((48, 64), np.uint8)
         labels[14, 42] = 6
         points = self.label([(1, 0, 0), (1, -0.1, 0.1)], rig, labels, intensity=[3, 9])
@@ -91,12 +91,12 @@ class TestLabeledCloud:
         assert points["intensity"].tolist() == [3, 9]
         np.testing.assert_allclose(points["y"], [0, -0.1])
 
-    def test_drops_what_the_camera_does_not_see(self, rig):
+    def test_points_outside_the_view_are_dropped(self, rig):
         behind, aside, nowhere = (-1, 0, 0), (1, 5, 0), (np.nan, 0, 0)
         points = self.label([behind, (1, 0, 0), aside, nowhere], rig, np.zeros((48, 64), np.uint8))
         assert points["x"].tolist() == [1]
 
-    def test_a_class_does_not_fall_through_to_what_is_behind(self, rig):
+    def test_occluded_points_get_no_class(self, rig):
         points = self.label([(9, 0, 0), (2, 0, 0), (5, 0, 0)], rig, np.full((48, 64), 4, np.uint8))
         assert points["x"].tolist() == [2]
 
@@ -110,13 +110,13 @@ class TestLabeledCloud:
         assert points["label"].tolist() == [IGNORE]
 
     @pytest.mark.parametrize("points", [[], [(-1.0, 0, 0)]])
-    def test_nothing_seen_is_an_empty_cloud(self, rig, points):
+    def test_cloud_outside_the_view_is_empty(self, rig, points):
         cloud = self.label(points, rig, np.zeros((48, 64), np.uint8))
         assert cloud.shape == (0,)
         assert cloud.dtype == POINT
 
 
-def test_projected_points_are_red_near_and_blue_far_and_the_picture_stays_elsewhere():
+def test_projected_points_are_red_near_and_blue_far():
     focal = np.array([[10.0, 0, 9.5], [0, 10.0, 4.5], [0, 0, 1]])
     points = np.zeros(2, [("x", "f4"), ("y", "f4"), ("z", "f4")])
     points["x"], points["z"] = (-1.0, 20.0), (2.5, 50.0)
@@ -188,8 +188,8 @@ def pole_mask(camera):
 
 
 @pytest.mark.parametrize(("lag", "spread"), [(0.0, 0.0), (0.05, 0.0), (-0.05, 0.0), (0.1, 0.1), (0.0, 0.1)])
-def test_points_of_a_moving_robot_take_the_class_of_where_they_are_in_the_mask(turning_rig, lag, spread):
-    """The kind: the same geometry computed twice. 50 ms at 1 rad/s and 8 m/s mislabel more than half of the points."""
+def test_points_of_a_moving_robot_are_placed_at_the_masks_time(turning_rig, lag, spread):
+    """50 ms at 1 rad/s and 8 m/s mislabel more than half of the points."""
     frame, _ = poles_seen(lag, spread)
     mask = pole_mask(turning_rig.camera)
     context = FrameContext(MASK)
@@ -204,7 +204,7 @@ def test_points_of_a_moving_robot_take_the_class_of_where_they_are_in_the_mask(t
         assert ((wrong["label"] == 4) != (wrong["intensity"] > 0.5)).mean() > 0.2
 
 
-def test_the_picture_of_the_cloud_shows_it_where_the_mask_saw_it(turning_rig):
+def test_projected_cloud_uses_the_masks_placement(turning_rig):
     frame, pole = poles_seen(0.05)
     points = frame.payload.points[pole]
     frame = replace(frame, payload=PointCloud(points))

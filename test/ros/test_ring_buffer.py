@@ -1,4 +1,4 @@
-"""The ring: bounded, and what it holds becomes a bag with lens and mounting."""
+"""The ring buffer is bounded; its snapshot contains CameraInfo and static transforms."""
 
 import pytest
 from hypothesis import given
@@ -23,7 +23,7 @@ def said(topic: str, stamp: int, words: str = "", latched: bool = False) -> Buff
 
 
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 40)), min_size=1, max_size=60), st.integers(1, 90))
-def test_it_never_holds_more_than_it_may(messages, most):
+def test_buffer_is_bounded(messages, most):
     ring = RingBuffer(2.0, most)
     now = 0
     for gap, size in messages:
@@ -36,7 +36,7 @@ def test_it_never_holds_more_than_it_may(messages, most):
     assert bool(kept) == (newest <= most), "the newest is there unless it alone is too much"
 
 
-def test_lens_and_mounting_outlive_the_window(tmp_path):
+def test_camera_info_and_static_transforms_outlive_the_window(tmp_path):
     ring = RingBuffer(1.0, 10_000, ["/info"])
     ring.add(said("/info", SECOND, "old lens"))
     ring.add(said("/tf_static", SECOND, "mounting", latched=True))
@@ -52,8 +52,8 @@ def test_lens_and_mounting_outlive_the_window(tmp_path):
     assert [words for topic, _, words in found if topic == "/picture"] == [str(n) for n in range(49, 60)]
 
 
-def test_a_static_transform_that_comes_again_and_again_is_the_newest_to_the_end():
-    """The kind: a bound that keeps the oldest. 2,000 messages that hold for ever, each with a stamp of its own."""
+def test_newest_static_transform_is_kept():
+    """2,000 latched messages, each with its own stamp."""
     ring = RingBuffer(1.0, 10_000)
     for number in range(2000):
         ring.add(said("/tf_static", number * SECOND // 10, str(number), latched=True))
@@ -61,14 +61,14 @@ def test_a_static_transform_that_comes_again_and_again_is_the_newest_to_the_end(
     assert kept[-1] == 1999 * SECOND // 10 and len(kept) < 1100
 
 
-def test_a_clock_that_jumps_back_starts_anew():
+def test_backward_clock_jump_clears_the_buffer():
     ring = RingBuffer(1.0, 10_000)
     ring.add(said("/a", 100 * SECOND))
     ring.add(said("/a", 5 * SECOND))
     assert [m.stamp for m in ring.contents()] == [5 * SECOND]
 
 
-def test_nothing_to_write_and_no_place_to_write_are_sentences(tmp_path):
+def test_empty_buffer_and_existing_folder_are_errors(tmp_path):
     ring = RingBuffer(1.0, 10_000)
     with pytest.raises(BagError, match="no message was kept yet"):
         write_snapshot(ring, tmp_path / "bag")
@@ -78,7 +78,7 @@ def test_nothing_to_write_and_no_place_to_write_are_sentences(tmp_path):
         write_snapshot(ring, tmp_path / "file" / "bag")
 
 
-def test_one_that_is_given_up_leaves_nothing_behind(tmp_path):
+def test_aborted_snapshot_leaves_no_files(tmp_path):
     ring = RingBuffer(100.0, 10_000)
     for second in range(1, 9):
         ring.add(said("/a", second * SECOND, "words"))
@@ -92,7 +92,7 @@ def test_one_that_is_given_up_leaves_nothing_behind(tmp_path):
     assert [path.name for path in (tmp_path / "bags").iterdir()] == ["snapshot"]
 
 
-def test_a_topic_whose_type_changed_begins_with_the_new_one(tmp_path):
+def test_changed_type_discards_older_messages(tmp_path):
     ring = RingBuffer(5.0, 10_000)
     ring.add(BufferedMessage("/a", "std_msgs/msg/Empty", 1 * SECOND, b"\0\1\0\0\0"))
     ring.add(said("/b", 2 * SECOND, "other"))

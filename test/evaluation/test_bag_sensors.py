@@ -4,7 +4,7 @@ import pytest
 
 from mlesam_ros.config import load_parameters
 from mlesam_ros.errors import BagError
-from mlesam_ros.evaluation.bag_topics import find_topics, with_truth
+from mlesam_ros.evaluation.bag_sensors import find_topics, with_ground_truth
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR
 
 IMAGE, SMALL = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -88,40 +88,40 @@ def described(*rules):
 
 
 @pytest.mark.parametrize("robot", ROBOTS)
-def test_what_people_mean(robot):
+def test_topics_of_known_robots_are_found(robot):
     topics, meant = ROBOTS[robot]
-    found = with_truth(find_topics(topics), topics, None, "--topic truth:=TOPIC")
+    found = with_ground_truth(find_topics(topics), topics, None, "--topic truth:=TOPIC")
     assert {
         **{m: s.topic for m, s in found.sensors.items()},
-        **({"truth": found.truth} if found.truth else {}),
+        **({"truth": found.ground_truth} if found.ground_truth else {}),
     } == meant
 
 
-def test_a_choice_beats_the_guess():
+def test_parameter_overrides_the_guess():
     found = find_topics(NUSCENES, described("camera.topic:=/CAM_BACK/image_rect_compressed"))
     assert found.sensors[CAMERA].topic == "/CAM_BACK/image_rect_compressed"
     assert found.infos[CAMERA] == "/CAM_BACK/camera_info"
 
 
-def test_every_other_candidate_is_listed():
+def test_other_candidates_are_in_a_note():
     (note,) = [note for note in find_topics(NUSCENES).notes if note.startswith("camera")]
     assert note.startswith("camera is read from /CAM_FRONT/image_rect_compressed; ")
     assert all(f"/CAM_{side}/image_rect_compressed" in note for side in ("BACK", "FRONT_LEFT", "BACK_RIGHT"))
-    assert "choose with -p camera.topic:=TOPIC." in note
+    assert "Choose with -p camera.topic:=TOPIC." in note
 
 
-def test_true_labels_are_looked_for_only_where_they_are_wanted():
-    """Kind: a note whose remedy is an option that the command does not have."""
+def test_ground_truth_topic_is_searched_on_request_only():
+    """The note names an option that the command has."""
     two = {**OURS, "/annotations/labels": IMAGE}
-    assert find_topics(two).truth is None and find_topics(two).notes == ()
-    found = with_truth(find_topics(two), two, None, "truth: TOPIC in the recipe's data")
-    assert found.truth == "/annotations/labels", "the shorter name of two as good"
-    assert found.notes[0].endswith("would do as well: choose with truth: TOPIC in the recipe's data.")
-    named = with_truth(find_topics(two), two, "/annotations/labels", "--topic truth:=TOPIC")
-    assert (named.truth, named.notes) == ("/annotations/labels", ())
+    assert find_topics(two).ground_truth is None and find_topics(two).notes == ()
+    found = with_ground_truth(find_topics(two), two, None, "truth: TOPIC in the recipe's data")
+    assert found.ground_truth == "/annotations/labels", "the shorter name of two as good"
+    assert found.notes[0].endswith(". Choose with truth: TOPIC in the recipe's data.")
+    named = with_ground_truth(find_topics(two), two, "/annotations/labels", "--topic truth:=TOPIC")
+    assert (named.ground_truth, named.notes) == ("/annotations/labels", ())
 
 
-def test_the_same_picture_compressed_is_no_other_candidate():
+def test_compressed_variant_is_no_other_candidate():
     topics = {"/camera/image_raw": IMAGE, "/camera/image_raw/compressed": SMALL}
     found = find_topics(topics)
     assert found.sensors[CAMERA].topic == "/camera/image_raw"
@@ -129,7 +129,7 @@ def test_the_same_picture_compressed_is_no_other_candidate():
     assert find_topics({"/camera/image_raw/compressed": SMALL}).sensors[CAMERA].type == SMALL
 
 
-def test_a_depth_cameras_cloud_is_no_lidar_but_said():
+def test_cloud_of_a_depth_camera_is_a_note_and_no_lidar():
     (note,) = [note for note in find_topics(REALSENSE).notes if "LiDAR" in note]
     assert "/camera/camera/depth/color/points" in note
 
@@ -147,7 +147,7 @@ def test_a_depth_cameras_cloud_is_no_lidar_but_said():
     ],
     ids=["ours", "realsense", "zed", "root", "stranger"],
 )  # fmt: skip
-def test_the_camera_info_beside_a_picture(robot, infos):
+def test_camera_info_topic_is_the_one_beside_the_image(robot, infos):
     assert find_topics(robot).infos == infos
 
 
@@ -160,52 +160,52 @@ def test_the_camera_info_beside_a_picture(robot, infos):
          f"camera.topic is /camera/image_raw: publisher sends {IMAGE}; accepted are {SMALL}."),
         (["camera.info_topic:=/lens"], None, "camera.info_topic is /lens"),
         ([], "/events", f"accepted are {IMAGE}, {SMALL}."),
-        ([], "/nowhere", "truth is /nowhere, and the bag has no such topic"),
+        ([], "/nowhere", "truth is /nowhere, but the bag has no such topic"),
     ],
 )  # fmt: skip
-def test_a_choice_that_cannot_be_is_refused(rules, truth, said):
+def test_invalid_topic_choice_is_rejected(rules, truth, said):
     with pytest.raises(BagError, match=r"[.?]$") as caught:
-        with_truth(find_topics(OURS, described(*rules)), OURS, truth, "--topic truth:=TOPIC")
+        with_ground_truth(find_topics(OURS, described(*rules)), OURS, truth, "--topic truth:=TOPIC")
     assert said in str(caught.value)
 
 
-def test_a_topic_of_a_file_that_the_bag_lacks_is_noted_and_one_that_is_required_refused(tmp_path):
+def test_missing_topic_of_a_parameter_file_is_a_note_unless_required(tmp_path):
     """A rig's file serves a recording of some of its sensors."""
     file = tmp_path / "rig.yaml"
     file.write_text("/**: {ros__parameters: {lidar: {topic: /roof/points}, depth: {info_topic: /lens}}}\n")
     found = find_topics(OURS, load_parameters(file))
     assert set(found.sensors) == {CAMERA, DEPTH, EVENT} and DEPTH not in found.infos
     assert found.notes == (
-        "the bag has no topic /roof/points, which lidar.topic names; nothing is read from it.",
-        "the bag has no topic /lens, which depth.info_topic names; nothing is read from it.",
+        "the bag has no topic /roof/points, which lidar.topic names; it is ignored.",
+        "the bag has no topic /lens, which depth.info_topic names; it is ignored.",
     )
-    with pytest.raises(BagError, match="lidar is required, and the bag has no topic of it"):
+    with pytest.raises(BagError, match="lidar is required, but the bag has no topic of it"):
         find_topics(OURS, load_parameters(file, ["lidar.required:=true"]))
 
 
-def test_a_type_chooses_among_topics_and_disabled_sensors_are_not_looked_for():
+def test_type_parameter_selects_the_topic_and_disabled_sensors_are_skipped():
     both = {"/camera/image_raw": IMAGE, "/camera/image_raw/compressed": SMALL, "/lidar/points": CLOUD}
     found = find_topics(both, described(f"camera.type:={SMALL}", "modalities:=[camera]"))
     assert {m: s.topic for m, s in found.sensors.items()} == {CAMERA: "/camera/image_raw/compressed"}
 
 
-def test_relative_names_are_those_of_the_node():
+def test_relative_names_resolve_as_in_the_node():
     topics = {"/robot/front/image": IMAGE, "/robot/front/lens": INFO, "/camera/image_raw": IMAGE}
     rules = "camera.topic:=front/image", "camera.info_topic:=front/lens"
     found = find_topics(topics, load_parameters(None, rules, "/robot/mlesam"))
     assert found.sensors[CAMERA].topic == "/robot/front/image" and found.infos == {CAMERA: "/robot/front/lens"}
 
 
-def test_a_bag_without_any_sensor_says_what_it_has():
+def test_error_without_sensors_lists_the_topics():
     with pytest.raises(BagError, match=r"/imu \(sensor_msgs/msg/Imu\)"):
         find_topics({"/imu": IMU})
 
 
-def test_what_has_no_message_type_is_not_looked_for():
+def test_modality_without_message_type_is_skipped():
     assert set(find_topics(OURS, modalities=(CAMERA, "near_infrared")).sensors) == {CAMERA}
 
 
-def test_our_own_results_are_not_taken_for_sensors():
+def test_output_topics_of_the_node_are_no_sensors():
     results = {
         "/mlesam/overlay": IMAGE,
         "/mlesam/labels": IMAGE,

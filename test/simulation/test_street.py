@@ -1,28 +1,28 @@
-"""Movers: nobody is driven through, whatever the street and the time."""
+"""Traffic: no collisions with the ego vehicle."""
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlesam_ros.simulation import classes
+from mlesam_ros.simulation.scene import Label
 from mlesam_ros.simulation.street import draw_streams, movers
 from mlesam_ros.simulation.street_layout import Ego, StreetLayout
 
-ON_WHEELS = (classes.CARS, classes.BUS, classes.TRUCK)
+ON_WHEELS = (Label.CARS, Label.BUS, Label.TRUCK)
 
 
 def street(seed):
     rng = np.random.default_rng(seed)
-    plan = StreetLayout.draw(rng)
-    ego = Ego.draw(plan, rng)
-    return plan, ego, draw_streams(plan, ego, rng)
+    layout = StreetLayout.draw(rng)
+    ego = Ego.draw(layout, rng)
+    return layout, ego, draw_streams(layout, ego, rng)
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), t=st.floats(0, 600))
-def test_no_vehicle_touches_the_ego_car(seed, t):
-    plan, ego, streams = street(seed)
-    batch = movers(plan, ego, streams, seed, t)
+def test_no_vehicle_collides_with_the_ego_vehicle(seed, t):
+    layout, ego, streams = street(seed)
+    batch = movers(layout, ego, streams, seed, t)
     vertices = batch.vertices[np.unique(batch.triangles[np.isin(batch.classes, ON_WHEELS)])]
     pose = ego.pose(t)
     local = (vertices - pose.translation) @ pose.rotation
@@ -31,9 +31,9 @@ def test_no_vehicle_touches_the_ego_car(seed, t):
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10_000), t=st.floats(0, 600))
-def test_movers_move_on_by_their_speed(seed, t):
-    plan, ego, streams = street(seed)
-    first, second = (movers(plan, ego, streams, seed, time).table for time in (t, t + 0.01))
+def test_movers_move_at_their_speed(seed, t):
+    layout, ego, streams = street(seed)
+    first, second = (movers(layout, ego, streams, seed, time).table for time in (t, t + 0.01))
     # Matched by their looks: seed and first color; who left or entered the stretch in between has no partner.
     looks = {tuple(row[5:9]): row for row in first}
     pairs = [(looks[tuple(row[5:9])], row) for row in second if tuple(row[5:9]) in looks]

@@ -1,1 +1,0 @@
-"""`report.html`: an evaluation as one self-contained HTML page."""
