@@ -45,8 +45,8 @@ def read_pcd(path: str | Path) -> npt.NDArray[np.void]:
         layout, height, width = _point_layout(head)
         points = _decode_points(head["DATA"][0], body, layout, height * width)
     except (KeyError, ValueError, IndexError, TypeError, struct.error) as error:
-        what = f"its header has no {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
-        raise CloudError(f"{path} is no usable PCD file: {what}.") from error
+        kind = f"its header has no {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
+        raise CloudError(f"{path} is no usable PCD file: {kind}.") from error
     return points if height == 1 else points.reshape(height, width)
 
 
@@ -96,7 +96,7 @@ def _decode_points(encoding: str, body: bytes, layout: np.dtype[Any], count: int
 
 def _take_bytes(body: bytes, size: int) -> bytes:
     if len(body) < size:
-        raise CloudError(f"it holds {len(body)} bytes of points where {size} are declared; it is truncated")
+        raise CloudError(f"truncated: {len(body)} bytes of points, {size} are declared")
     return body[:size]
 
 
@@ -104,7 +104,7 @@ def _points_from_text(body: bytes, layout: np.dtype[Any], count: int) -> npt.NDA
     lines = body.decode("ascii", "replace").split("\n", count)[:count]
     values = [line.split() for line in lines if line.strip()]
     if len(values) != count:
-        raise CloudError(f"it holds {len(values)} lines of points where {count} are declared; it is truncated")
+        raise CloudError(f"truncated: {len(values)} lines of points, {count} are declared")
     table = np.array(values, np.float64).reshape(count, -1)
     points = np.zeros(count, layout)
     column = 0
@@ -196,14 +196,14 @@ def load_calibrated_frame(folder: str | Path, fit: str | None = None) -> Calibra
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise BagError(f"{folder} is no folder.", "Give one with a picture, a .pcd file and its calibration.")
-    path = _only_file(folder, "picture", [p for suffix in _IMAGE_SUFFIXES for p in folder.glob(f"*{suffix}")])
+        raise BagError(f"{folder} is no folder.", "Give a folder with an image, a .pcd file and the calibration.")
+    path = _only_file(folder, "image", [p for suffix in _IMAGE_SUFFIXES for p in folder.glob(f"*{suffix}")])
     cloud = _only_file(folder, ".pcd file", list(folder.glob("*.pcd")))
     data = path.read_bytes()
     try:
         pixels = decode_compressed(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except ImageError as error:
-        raise BagError(f"{path} is no picture that can be read: {error}") from error
+        raise BagError(f"{path} is no readable image: {error}") from error
     height, width = pixels.shape[:2]
     text = folder / "calib.txt"
     read = _calibration_from_text if text.exists() else _calibration_from_json
@@ -219,10 +219,10 @@ def load_calibrated_frame(folder: str | Path, fit: str | None = None) -> Calibra
     return CalibratedFrame("png" if path.suffix == ".png" else "jpeg", data, picture, read_pcd(cloud), camera, pose)
 
 
-def _only_file(folder: Path, what: str, found: list[Path]) -> Path:
+def _only_file(folder: Path, kind: str, found: list[Path]) -> Path:
     if len(found) != 1:
         names = ", ".join(sorted(path.name for path in found)) or "none"
-        raise BagError(f"{folder} must hold exactly one {what}; it holds {names}.")
+        raise BagError(f"{folder} must contain exactly one {kind}; it contains {names}.")
     return found[0]
 
 

@@ -101,11 +101,11 @@ def header(stamp: int, frame_id: str) -> Fields:
     return {"stamp": {"sec": seconds, "nanosec": nanoseconds}, "frame_id": frame_id}
 
 
-def image(stamp: int, frame_id: str, picture: RawImage) -> Fields:
+def image(stamp: int, frame_id: str, raw: RawImage) -> Fields:
     """A sensor_msgs/Image."""
     return {
-        "header": header(stamp, frame_id), "height": picture.height, "width": picture.width,
-        "encoding": picture.encoding, "is_bigendian": picture.is_bigendian, "step": picture.step, "data": picture.data,
+        "header": header(stamp, frame_id), "height": raw.height, "width": raw.width,
+        "encoding": raw.encoding, "is_bigendian": raw.is_bigendian, "step": raw.step, "data": raw.data,
     }  # fmt: skip
 
 

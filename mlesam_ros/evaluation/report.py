@@ -72,7 +72,8 @@ def write_overview(path: Path, figures: Figures, bags: Sequence[Mapping[str, Any
     Raises:
         FileError: the file cannot be written.
     """
-    facts, data = {**figures["config"], **figures["versions"]}, {"samples": [], "palette": []}
+    facts = {**figures["config"], **figures["versions"]}
+    data: dict[str, Any] = {"samples": [], "palette": []}
     title = f"{len(bags)} bags – evaluation"
     _write(path, title, figures, space, facts, data, json_name="summary.json", bags=bags)
 
