@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mlesam_ros.bags.calibrated_frame import CalibratedFrame, load_calibrated_frame
 from mlesam_ros.bags.reader import BagReader
-from mlesam_ros.bags.serialization import Fields, camera_info, compressed_image, image, point_cloud, transforms
+from mlesam_ros.bags.serialization import Fields, camera_info, header, image, point_cloud, transforms
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.errors import BagError
 from mlesam_ros.geometry.camera import CameraModel
@@ -88,7 +88,9 @@ def assemble_real_bag(
             start = stamp_ns(first.message.header)
             lens = _event_lens(int(first.message.width), int(first.message.height))
             writer.add("/tf_static", "tf2_msgs/msg/TFMessage", start, _mounting(still, start), latched=True)
-            add_still = partial(_add_still, writer, still, compressed)
+            add_still = partial(
+                _add_still, writer, still, _image_file(Path(camera_lidar_folder)) if compressed else None
+            )
             frames, packets = _merge(writer, reader, topic, add_still, lens, progress)
         return Assembled(Path(out), frames, packets, tuple(reader.warnings))
 
@@ -142,13 +144,18 @@ def _merge(
     return frames, packets
 
 
-def _add_still(writer: BagWriter, still: CalibratedFrame, compressed: bool, stamp: int) -> None:
+def _image_file(folder: Path) -> Path:
+    return next(path for path in folder.iterdir() if path.suffix in (".jpg", ".jpeg", ".png"))
+
+
+def _add_still(writer: BagWriter, still: CalibratedFrame, compressed: Path | None, stamp: int) -> None:
     writer.add(INFO_TOPICS[CAMERA], _INFO, stamp, camera_info(stamp, CAMERA_FRAME, still.camera))
     if compressed:
-        packed = compressed_image(stamp, CAMERA_FRAME, still.form, still.picture)
-        writer.add(COMPRESSED_TOPIC, "sensor_msgs/msg/CompressedImage", stamp, packed)
+        form = "png" if compressed.suffix == ".png" else "jpeg"
+        fields = {"header": header(stamp, CAMERA_FRAME), "format": form, "data": np.fromfile(compressed, np.uint8)}
+        writer.add(COMPRESSED_TOPIC, "sensor_msgs/msg/CompressedImage", stamp, fields)
     else:
-        plain = image(stamp, CAMERA_FRAME, still.pixels)
+        plain = image(stamp, CAMERA_FRAME, still.image)
         writer.add(TOPICS[CAMERA], "sensor_msgs/msg/Image", stamp, plain)
     sweep = point_cloud(stamp, LIDAR_FRAME, _at(still.points, stamp))
     writer.add(TOPICS[LIDAR], "sensor_msgs/msg/PointCloud2", stamp, sweep)

@@ -113,7 +113,7 @@ def as_json(folder, **changes):
 
 def test_a_still_is_read_without_any_shared_data(tmp_path):
     still = load_calibrated_frame(make_still(tmp_path / "still"))
-    assert (still.form, still.pixels.width, still.pixels.height, len(still.points)) == ("png", 40, 30, 1)
+    assert (still.image.width, still.image.height, len(still.points)) == (40, 30, 1)
     seen = still.camera_from_lidar.apply(np.array([[5.0, 0, 0]]))
     assert np.allclose(still.camera.project(seen)[0], [[20, 15]])
 
@@ -121,7 +121,7 @@ def test_a_still_is_read_without_any_shared_data(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "error", "word"),
     [
-        (lambda f: (f / "a.png").unlink(), BagError, "picture"),
+        (lambda f: (f / "a.png").unlink(), BagError, "image"),
         (lambda f: (f / "a.png").write_bytes(b"no"), BagError, "neither jpeg nor png"),
         (lambda f: (f / "a.pcd").unlink(), BagError, ".pcd"),
         (lambda f: (f / "calib.txt").unlink(), BagError, "intrinsic"),

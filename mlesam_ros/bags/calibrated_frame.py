@@ -166,17 +166,13 @@ class CalibratedFrame:
     """An image and a point cloud with their calibration.
 
     Attributes:
-        form: "jpeg" or "png".
-        picture: bytes of the image file.
-        pixels: the decoded image, `rgb8`.
+        image: `rgb8`.
         points: (n,) or, organized, (height, width) structured array in the LiDAR frame.
         camera: intrinsics for this image.
         camera_from_lidar: transform from the LiDAR frame to the optical frame.
     """
 
-    form: str
-    picture: bytes
-    pixels: RawImage
+    image: RawImage
     points: npt.NDArray[np.void]
     camera: CameraModel
     camera_from_lidar: Transform
@@ -199,9 +195,8 @@ def load_calibrated_frame(folder: str | Path, fit: str | None = None) -> Calibra
         raise BagError(f"{folder} is no folder.", "Give a folder with an image, a .pcd file and the calibration.")
     path = _only_file(folder, "image", [p for suffix in _IMAGE_SUFFIXES for p in folder.glob(f"*{suffix}")])
     cloud = _only_file(folder, ".pcd file", list(folder.glob("*.pcd")))
-    data = path.read_bytes()
     try:
-        pixels = decode_compressed(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        pixels = decode_compressed(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     except ImageError as error:
         raise BagError(f"{path} is no readable image: {error}") from error
     height, width = pixels.shape[:2]
@@ -215,8 +210,8 @@ def load_calibrated_frame(folder: str | Path, fit: str | None = None) -> Calibra
     except CalibrationError as error:
         raise CalibrationError(f"{folder.name} cannot be used: {error.message}", error.remedy) from error
     rgb = np.ascontiguousarray(pixels[:, :, ::-1], np.uint8).reshape(-1)
-    picture = RawImage(height, width, "rgb8", 3 * width, rgb)
-    return CalibratedFrame("png" if path.suffix == ".png" else "jpeg", data, picture, read_pcd(cloud), camera, pose)
+    image = RawImage(height, width, "rgb8", 3 * width, rgb)
+    return CalibratedFrame(image, read_pcd(cloud), camera, pose)
 
 
 def _only_file(folder: Path, kind: str, found: list[Path]) -> Path:

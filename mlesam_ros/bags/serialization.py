@@ -116,11 +116,6 @@ def pixels(stamp: int, frame_id: str, values: npt.NDArray[np.uint8], encoding: s
     return image(stamp, frame_id, RawImage(height, width, encoding, rows.strides[0], rows.reshape(-1)))
 
 
-def compressed_image(stamp: int, frame_id: str, form: str, data: bytes) -> Fields:
-    """A sensor_msgs/CompressedImage from the bytes of an encoded image file."""
-    return {"header": header(stamp, frame_id), "format": form, "data": np.frombuffer(data, np.uint8)}
-
-
 def camera_info(stamp: int, frame_id: str, model: CameraModel) -> Fields:
     """A sensor_msgs/CameraInfo of an unrectified camera."""
     projection = np.hstack([model.K, np.zeros((3, 1))])

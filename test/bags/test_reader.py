@@ -199,21 +199,6 @@ def test_error_of_a_non_bag_is_one_line(tmp_path, name, content, word):
     assert "\n" not in str(error.value) and len(str(error.value)) < 500
 
 
-@pytest.mark.parametrize("make", [write, write_sqlite])
-def test_truncated_bag_never_crashes(tmp_path, make):
-    path = make(tmp_path / "bag")
-    (file,) = [entry for entry in path.iterdir() if entry.suffix in (".mcap", ".db3")]
-    data = file.read_bytes()
-    for length in range(0, len(data), max(1, len(data) // 60)):
-        file.write_bytes(data[:length])
-        try:
-            got = frames(path)
-        except BagError as error:
-            assert str(path) in str(error)
-        else:
-            assert got == ["1", "2", "3"][: len(got)]
-
-
 @pytest.mark.parametrize("name", ["..", "", "/dev/zero", "metadata.yaml", "."])
 def test_metadata_entries_that_are_no_storage_files_are_not_opened(tmp_path, name):
     path = write(tmp_path / "bag")

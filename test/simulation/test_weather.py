@@ -125,6 +125,7 @@ def test_rain_reduces_lidar_intensity_and_camera_contrast(samples):
 def test_night_darkens_the_camera_and_not_the_lidar(samples):
     assert rgb(samples["night"]).mean() < 0.5 * min(rgb(samples[name]).mean() for name in ("cloud", "fog", "rain"))
     assert np.array_equal(points(samples["night"]), points(samples["sun"]))
+    assert len(samples["night"].period_events.t) > 1000
 
 
 def test_overcast_sky_has_no_shadows(samples):

@@ -193,7 +193,7 @@ def _from_still(folder: Path, fit: str | None) -> Scene:
     rig = Rig(_CAMERA_FRAME, {_CAMERA_FRAME: still.camera})
     rig.tree.set(_CAMERA_FRAME, _LIDAR_FRAME, still.camera_from_lidar)
     payloads: list[tuple[str, str, Any]] = [
-        (CAMERA, _CAMERA_FRAME, still.pixels),
+        (CAMERA, _CAMERA_FRAME, still.image),
         (LIDAR, _LIDAR_FRAME, PointCloud(still.points)),
     ]
     frames = {modality: SensorFrame(modality, 0, frame, payload) for modality, frame, payload in payloads}
