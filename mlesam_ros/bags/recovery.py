@@ -29,6 +29,11 @@ from rosbags.rosbag2.metadata import parse_qos
 from mlesam_ros.errors import BagError
 from mlesam_ros.files import foreign_file
 
+if sys.version_info >= (3, 14):
+    from compression.zstd import ZstdDecompressor
+else:
+    from backports.zstd import ZstdDecompressor
+
 SUFFIXES = (".mcap", ".db3")
 COMPRESSED_SUFFIX = ".zstd"
 """Suffix of a storage file that is compressed as a whole."""
@@ -104,11 +109,6 @@ def pluralize(number: int, noun: str) -> str:
     """Number and noun, such as `1 message` or `3 messages`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
-
-if sys.version_info >= (3, 14):
-    from compression.zstd import ZstdDecompressor
-else:
-    from backports.zstd import ZstdDecompressor
 
 _DECOMPRESSORS: dict[str, Callable[[], Any]] = {"zstd": ZstdDecompressor, "lz4": LZ4FrameDecompressor}
 _SLICE_BYTES = 1 << 14

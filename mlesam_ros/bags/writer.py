@@ -136,7 +136,7 @@ class BagWriter:
                 self._writer.set_custom_data(key, value)
             self._writer.open()
         except (OSError, WriterError) as error:
-            raise BagError(f"{self.path} cannot be made: {_reason(error)}.") from error
+            raise BagError(f"{self.path} cannot be created: {_reason(error)}.") from error
 
     def __enter__(self) -> BagWriter:
         return self
@@ -175,11 +175,11 @@ class BagWriter:
             )
             self._connections[topic] = connection
         if connection.msgtype != type_name:
-            raise BagError(f"{topic} carries {connection.msgtype}; a {type_name} needs a topic of its own.")
+            raise BagError(f"{topic} has the type {connection.msgtype}; a {type_name} needs another topic.")
         try:
             self._writer.write(connection, stamp, raw)
         except OSError as error:
-            raise BagError(f"{self.path} cannot be written any further: {_reason(error)}.") from error
+            raise BagError(f"{self.path} cannot be written: {_reason(error)}.") from error
 
     def close(self) -> None:
         """Write the index and close the bag; called by the `with` statement.

@@ -85,7 +85,7 @@ def find_bags(paths: Iterable[Path]) -> list[Path]:
         Each bag once, in the order given, those of a folder by name.
 
     Raises:
-        BagError: a path does not exist or holds no bag.
+        BagError: a path does not exist or contains no bag.
     """
     found: dict[str, Path] = {}
     for path in paths:

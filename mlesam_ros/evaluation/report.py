@@ -17,8 +17,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from mlesam_ros.evaluation.ground_truth import Labels
 from mlesam_ros.evaluation.plots import Line, heat_map, line_plot, presence_plot, stacked_plot
-from mlesam_ros.evaluation.scores import Labels, MaskListener, MaskMetrics, MaskRecord, resize_labels
+from mlesam_ros.evaluation.scores import MaskListener, MaskMetrics, MaskRecord, resize_labels
 from mlesam_ros.files import atomic_write
 from mlesam_ros.labels import IGNORE, LabelSpace
 from mlesam_ros.mask_messages import camera_rgb

@@ -19,7 +19,8 @@ from mlesam_ros.bags.serialization import camera_info, pixels, transforms
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.evaluation.bag_evaluator import Evaluation, EvaluationOptions
 from mlesam_ros.evaluation.bag_sensors import CAMERA_INFO, TRANSFORMS
-from mlesam_ros.evaluation.scores import Labels, MaskListener, MaskMetrics, MaskRecord, Scores, percentiles_ms
+from mlesam_ros.evaluation.ground_truth import Labels
+from mlesam_ros.evaluation.scores import MaskListener, MaskMetrics, MaskRecord, Scores, percentiles_ms
 from mlesam_ros.files import atomic_write, write_error
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.mask_messages import (

@@ -18,15 +18,13 @@ import torch
 
 from mlesam_ros.corruptions import ANY, Corruption, Subset, damaged_features, figures, subsets
 from mlesam_ros.errors import LabelError
-from mlesam_ros.evaluation.ground_truth import GroundTruth, check_aspect
+from mlesam_ros.evaluation.ground_truth import GroundTruth, Labels, check_aspect
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.metrics import Confusion
 from mlesam_ros.model.mlesam import Features
 from mlesam_ros.pipeline import Image, Pipeline
 from mlesam_ros.types import DEPTH, LIDAR, NANOSECONDS, DetectedProperty, FrameSet, Modality, Segmentation
-
-Labels = npt.NDArray[np.uint8]
 
 _RANGING = (DEPTH, LIDAR)
 """Sensors whose distances may be used to register another sensor's image."""

@@ -38,11 +38,8 @@ TOPICS = {CAMERA: "/camera/image_raw", DEPTH: "/depth/image_raw", LIDAR: "/lidar
 INFO_TOPICS = {CAMERA: "/camera/camera_info", DEPTH: "/depth/camera_info", EVENT: "/events/camera_info"}
 """Modality → CameraInfo topic."""
 _IMAGE, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo"
-_CLOUD, _PACKET, _TRANSFORMS = (
-    "sensor_msgs/msg/PointCloud2",
-    "event_camera_msgs/msg/EventPacket",
-    "tf2_msgs/msg/TFMessage",
-)
+_CLOUD, _PACKET = "sensor_msgs/msg/PointCloud2", "event_camera_msgs/msg/EventPacket"
+_TRANSFORMS = "tf2_msgs/msg/TFMessage"
 
 
 def write_simulated_bag(

@@ -74,10 +74,7 @@ def weather_name(name: str) -> str:
     Raises:
         ConfigError: the weather does not exist.
     """
-    own = _SYNONYMS.get(name, name)
-    if own not in WEATHERS:
-        raise ConfigError(f"weather {name!r} is not known; the street has {', '.join(WEATHERS)}.")
-    return own
+    return _check_name("weather", _SYNONYMS.get(name, name), WEATHERS)
 
 
 def draw_weather(name: str, rng: np.random.Generator) -> Weather:
@@ -213,8 +210,12 @@ def fault_name(name: str) -> str:
     Raises:
         ConfigError: the fault does not exist.
     """
-    if name not in FAULTS:
-        raise ConfigError(f"fault {name!r} is not known; the street has {', '.join(FAULTS)}.")
+    return _check_name("fault", name, FAULTS)
+
+
+def _check_name(kind: str, name: str, known: Sequence[str]) -> str:
+    if name not in known:
+        raise ConfigError(f"{kind} {name!r} is not known; the street has {', '.join(known)}.")
     return name
 
 

@@ -106,7 +106,7 @@ def test_existing_bag_is_not_overwritten(tmp_path):
 
 
 def test_second_type_on_a_topic_is_rejected_and_the_bag_stays_readable(tmp_path):
-    with pytest.raises(BagError, match=r"/a carries std_msgs/msg/Header"), BagWriter(tmp_path / "bag") as writer:
+    with pytest.raises(BagError, match=r"/a has the type std_msgs/msg/Header"), BagWriter(tmp_path / "bag") as writer:
         writer.add("/a", HEADER, 1, {"frame_id": "kept"})
         writer.add("/a", IMAGE, 2, {})
     assert frames(tmp_path / "bag") == ["kept"]
@@ -175,7 +175,7 @@ def test_topic_of_unknown_type_is_skipped_with_a_warning(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "word"),
+    ("name", "content", "text"),
     [
         ("none", None, "does not exist"),
         ("folder", {}, "no metadata.yaml"),
@@ -186,7 +186,7 @@ def test_topic_of_unknown_type_is_skipped_with_a_warning(tmp_path):
         ("empty.mcap", b"", "0 bytes"),
     ],
 )
-def test_error_of_a_non_bag_is_one_line(tmp_path, name, content, word):
+def test_error_of_a_non_bag_is_one_line(tmp_path, name, content, text):
     path = tmp_path / name
     if isinstance(content, dict):
         path.mkdir()
@@ -194,7 +194,7 @@ def test_error_of_a_non_bag_is_one_line(tmp_path, name, content, word):
             (path / file).write_bytes(data)
     elif content is not None:
         path.write_bytes(content)
-    with pytest.raises(BagError, match=word) as error:
+    with pytest.raises(BagError, match=text) as error:
         BagReader(path)
     assert "\n" not in str(error.value) and len(str(error.value)) < 500
 

@@ -43,7 +43,7 @@ def test_values_round_trip(data, width, frame):
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "texts"),
     [
         ({"hight": 3}, ["hight", "did you mean height"]),
         ({"height": -1}, ["Image.height", "-1", "0 to 4294967295"]),
@@ -51,10 +51,10 @@ def test_values_round_trip(data, width, frame):
         ({"header": {"stamp": {"secs": 1}}}, ["Time", "secs", "sec"]),
     ],
 )
-def test_error_names_the_invalid_field(fields, words):
+def test_error_names_the_invalid_field(fields, texts):
     with pytest.raises(BagError) as error:
         build(STORE, "sensor_msgs/msg/Image", fields)
-    assert all(word in str(error.value) for word in words)
+    assert all(word in str(error.value) for word in texts)
 
 
 def test_fixed_arrays_keep_their_length():

@@ -347,7 +347,7 @@ def test_events_alone_are_segmented_in_the_event_cameras_view(shared_data, pipel
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "text"),
     [
         ({"start": -1.0}, "start is -1 s"),
         ({"start": float("nan")}, "start is nan s"),
@@ -355,8 +355,8 @@ def test_events_alone_are_segmented_in_the_event_cameras_view(shared_data, pipel
         ({"every": 0}, "every is 0"),
     ],
 )
-def test_options_out_of_range_are_rejected(change, said):
-    with pytest.raises(ConfigError, match=said):
+def test_options_out_of_range_are_rejected(change, text):
+    with pytest.raises(ConfigError, match=text):
         EvaluationOptions(**change)
 
 

@@ -25,7 +25,7 @@ MOUNTING = Transform(POSE.rotation, np.array([0.1, -0.2, 0.3]))
 
 
 def write(path, each=lambda add, index, stamp: None, moments=30, space="", info=True, first=START):
-    """A camera and a LiDAR at 10 Hz; `each` adds what else is said at a moment."""
+    """A camera and a LiDAR at 10 Hz; `each` adds further messages at each step."""
     with BagWriter(path) as writer:
         for index in range(moments):
             stamp = first(index) if callable(first) else first + index * PERIOD
@@ -82,8 +82,8 @@ def test_constant_transform_on_tf_is_used_at_any_rate(tmp_path, every, zero):
     path = write(tmp_path / "bag", each)
     placed, problems = replayed(path)
     assert translations(placed) == [[0.1, -0.2, 0.3]] * 30 and not problems
-    said = " ".join(found.message for found in found_by_doctor(path))
-    assert "connects" not in said and "cannot be placed" not in said
+    text = " ".join(found.message for found in found_by_doctor(path))
+    assert "connects" not in text and "cannot be placed" not in text
 
 
 def turret(index):
@@ -186,9 +186,9 @@ def test_frame_with_two_parents_is_a_problem_and_the_static_parent_is_used(tmp_p
     path = write(tmp_path / "bag", each)
     placed, problems = replayed(path)
     assert translations(placed) == [[0.1, -0.2, 0.3]] * 30
-    told = [str(problem) for problem in problems.values()] + [f.message for f in found_by_doctor(path)]
+    messages = [str(problem) for problem in problems.values()] + [f.message for f in found_by_doctor(path)]
     both = [
-        words for words in told if "'lidar'" in words and "'camera' on /tf_static" in words and "'base_link'" in words
+        text for text in messages if "'lidar'" in text and "'camera' on /tf_static" in text and "'base_link'" in text
     ]
     assert len(both) == 2
 

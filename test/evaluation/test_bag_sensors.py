@@ -152,7 +152,7 @@ def test_camera_info_topic_is_the_one_beside_the_image(robot, infos):
 
 
 @pytest.mark.parametrize(
-    ("rules", "truth", "said"),
+    ("rules", "truth", "text"),
     [
         (["camera.topic:=/camera/image_rwa"], None, "Did you mean /camera/image_raw?"),
         (["camera.topic:=/depth/camera_info"], None, f"publisher sends {INFO}; accepted are {IMAGE}, {SMALL}."),
@@ -163,10 +163,10 @@ def test_camera_info_topic_is_the_one_beside_the_image(robot, infos):
         ([], "/nowhere", "truth is /nowhere, but the bag has no such topic"),
     ],
 )  # fmt: skip
-def test_invalid_topic_choice_is_rejected(rules, truth, said):
+def test_invalid_topic_choice_is_rejected(rules, truth, text):
     with pytest.raises(BagError, match=r"[.?]$") as caught:
         with_ground_truth(find_topics(OURS, described(*rules)), OURS, truth, "--topic truth:=TOPIC")
-    assert said in str(caught.value)
+    assert text in str(caught.value)
 
 
 def test_missing_topic_of_a_parameter_file_is_a_note_unless_required(tmp_path):

@@ -130,12 +130,12 @@ def test_slow_consumer_gets_the_newest_sets_only(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("delay", "said"), [(3600_000_000_000, "3.6e+03 s behind"), (-50_000_000_000, "50 s ahead of")]
+    ("delay", "text"), [(3600_000_000_000, "3.6e+03 s behind"), (-50_000_000_000, "50 s ahead of")]
 )
-def test_common_clock_offset_is_used_as_clock_with_a_warning(tmp_path, delay, said):
+def test_common_clock_offset_is_used_as_clock_with_a_warning(tmp_path, delay, text):
     replay, sets, _ = replayed(write_drive(tmp_path / "bag", delay=delay))
     assert len(sets) == 10
-    assert said in replay.warnings[0]
+    assert text in replay.warnings[0]
     assert replay.counters["camera"]["refused"] == 0
 
 

@@ -148,13 +148,13 @@ def test_doctor_finds_the_depth_unit_and_its_remedy_helps(street, tmp_path):
 
 def test_doctor_and_status_report_the_detected_intensity(street, pipeline, tmp_path):
     bag = changed(street, tmp_path / "bag", "/lidar/points", intensity(257, "reflectivity", U2))
-    words = "field reflectivity, uint16, scale 65535"
+    description = "field reflectivity, uint16, scale 65535"
     checkup = diagnose_bag(bag)
-    assert f"intensity: {words}." in [entry.message for entry in checkup.findings]
-    assert checkup.sensors[LIDAR]["intensity"] == words
+    assert f"intensity: {description}." in [entry.message for entry in checkup.findings]
+    assert checkup.sensors[LIDAR]["intensity"] == description
     listener = Images()
     evaluate(bag, pipeline, listeners=[listener])
-    assert listener.made[-1].found[LIDAR]["intensity"].text == words
+    assert listener.made[-1].found[LIDAR]["intensity"].text == description
 
 
 def test_missing_intensity_is_a_warning(street, pipeline, tmp_path):
