@@ -225,7 +225,7 @@ def test_split_bag_with_a_damaged_file(tmp_path):
     (path / "two.mcap").write_bytes(b"")
     numbers, warnings = read(path)
     assert numbers == [0, 2, 3, 5, 6, 8]
-    assert "two.mcap is empty (0 bytes)" in warnings[0] and "declares 9 messages, the files hold 6" in warnings[1]
+    assert "two.mcap is empty (0 bytes)" in warnings[0] and "declares 9 messages, the files contain 6" in warnings[1]
     (path / "two.mcap").write_bytes(b"no mcap at all" * 9)
     assert read(path)[0] == [0, 2, 3, 5, 6, 8] and "two.mcap cannot be read" in read(path)[1][0]
     (path / "two.mcap").unlink()
