@@ -24,7 +24,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.substitutions import ExecutableInPackage
 
 from launch import LaunchContext, LaunchDescription
-from mlesam_ros.files import PARENT, expand_path
+from mlesam_ros.files import PARENT_VARIABLE, expand_path
 from mlesam_ros.resources import resource_path
 
 WEATHERS = ["cloud", "fog", "night", "rain", "sun"]  # those of mlesam_ros.simulation, whose import takes 1 s
@@ -88,7 +88,7 @@ def sensors(context: LaunchContext) -> list[ExecuteProcess]:
 def mlesam(*words: str, **options: Any) -> ExecuteProcess:
     """Return a process of the command `mlesam`."""
     command = [ExecutableInPackage("mlesam", "mlesam_ros"), *words]
-    parent = {PARENT: str(os.getpid())}  # ends the player with a killed launch
+    parent = {PARENT_VARIABLE: str(os.getpid())}  # ends the player with a killed launch
     return ExecuteProcess(cmd=command, output="screen", additional_env=parent, **options)
 
 

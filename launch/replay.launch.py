@@ -22,7 +22,7 @@ from launch_ros.substitutions import ExecutableInPackage
 
 from launch import LaunchContext, LaunchDescription
 from mlesam_ros.bags.reader import read_metadata
-from mlesam_ros.files import PARENT, expand_path
+from mlesam_ros.files import PARENT_VARIABLE, expand_path
 from mlesam_ros.resources import resource_path
 
 CLOCK_RATE = "100"  # Hz; delays a set by up to one period
@@ -102,7 +102,7 @@ def play(context: LaunchContext) -> list[ExecuteProcess]:
     return [
         ExecuteProcess(
             cmd=command,
-            additional_env={PARENT: str(os.getpid())},  # ends the player with a killed launch
+            additional_env={PARENT_VARIABLE: str(os.getpid())},  # ends the player with a killed launch
             on_exit=[EmitEvent(event=Shutdown(reason="the recording is over"))],
             output="screen",
         )

@@ -1,19 +1,20 @@
-"""Errors raised for invalid input, each with a message and a remedy.
+"""Errors raised for invalid input and findings of a check, each with a message and a remedy.
 
-The message is one sentence with the value and the accepted ones; the remedy is a separate field. `str` joins the two,
-so that the command line can print an error bare. Any other exception that a decoder raises is a bug.
+The message is one sentence with the value and the accepted ones; the remedy is a separate field. `str` of an error
+joins the two for the command line. Any other exception that a decoder raises is a bug.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 
-LONGEST = 1_000
+MAX_TEXT_LENGTH = 1_000
 """Maximum number of characters of a message, of a remedy and of both together; longer text is cut in the middle."""
 
 
 class Problem(str):
-    """Message and remedy joined in one line of at most `LONGEST` characters, with the two as fields of their own.
+    """One line of at most `MAX_TEXT_LENGTH` characters: message and remedy joined; both are also attributes.
 
     Attributes:
         message: one sentence with the value at fault and the accepted ones.
@@ -46,7 +47,7 @@ class MlesamError(ValueError):
         self.remedy = shorten(remedy)
 
     def __str__(self) -> str:
-        """Message and remedy in one line of at most `LONGEST` characters."""
+        """Message and remedy in one line of at most `MAX_TEXT_LENGTH` characters."""
         return str(self.problem)
 
     @property
@@ -100,7 +101,7 @@ def format_error(error: Exception) -> Problem:
     return error.problem if isinstance(error, MlesamError) else Problem(f"{type(error).__name__}: {error}")
 
 
-def together(problems: Iterable[Problem], separator: str = " ") -> Problem:
+def join_problems(problems: Iterable[Problem], separator: str = " ") -> Problem:
     """Join several problems into one; equal messages and remedies appear once."""
     known = list(problems)
     messages = dict.fromkeys(problem.message for problem in known)
@@ -109,6 +110,53 @@ def together(problems: Iterable[Problem], separator: str = " ") -> Problem:
 
 
 def shorten(text: str) -> str:
-    """Remove line breaks, and cut text beyond `LONGEST` characters in the middle."""
+    """Remove line breaks, and cut text beyond `MAX_TEXT_LENGTH` characters in the middle."""
     text = " ".join(text.split())
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[3 - LONGEST // 2 :]}"
+    half = MAX_TEXT_LENGTH // 2
+    return text if len(text) <= MAX_TEXT_LENGTH else f"{text[:half]} … {text[3 - half :]}"
+
+
+ERROR = "error"
+"""Does not work, or the result is wrong."""
+WARNING = "warning"
+"""Works, but is probably a mistake."""
+NOTE = "note"
+"""Information."""
+SEVERITIES = (ERROR, WARNING, NOTE)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One finding.
+
+    Attributes:
+        severity: one of `SEVERITIES`.
+        subject: the checked item, such as `camera front_optical_frame`.
+        message: description of the problem, with the values.
+        remedy: action to take; empty if none is needed.
+    """
+
+    severity: str
+    subject: str
+    message: str
+    remedy: str = ""
+
+    def __post_init__(self) -> None:
+        """Shorten fields that quote long text of a file."""
+        for name in ("subject", "message", "remedy"):
+            object.__setattr__(self, name, shorten(getattr(self, name)))
+
+    @classmethod
+    def from_problem(cls, severity: str, subject: str, problem: Problem) -> Finding:
+        """Build from an error's message and remedy."""
+        return cls(severity, subject, problem.message.rstrip(".") + ".", problem.remedy)
+
+    def to_dict(self) -> dict[str, str]:
+        """Convert to a dictionary for JSON."""
+        return asdict(self)
+
+
+def worst(findings: Iterable[Finding]) -> str | None:
+    """Highest severity among some findings; None without findings."""
+    found = {finding.severity for finding in findings}
+    return next((severity for severity in SEVERITIES if severity in found), None)

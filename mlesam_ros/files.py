@@ -22,12 +22,13 @@ from typing import Any
 
 from mlesam_ros.errors import ConfigError, FileError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of writes that exceed the disk, the quota or the process's file size limit."""
-_IN_PLACE = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EROFS)  # no temporary file possible: a mounted single file
+_NO_REPLACE_ERRORS = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EROFS)
+"""Errors if no temporary file can replace the file, such as a single mounted file."""
 _STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
-_DRAFT = ".part"
+_TEMP_SUFFIX = ".part"
 
 
 def expand_path(text: str | os.PathLike[str]) -> Path:
@@ -44,14 +45,14 @@ def expand_path(text: str | os.PathLike[str]) -> Path:
     expanded = os.path.expanduser(given)
     if given.startswith("~") and expanded == given:
         raise ConfigError(
-            f"the path {given!r} begins with a home folder that is not known here.",
-            "Set HOME, or spell the path out; a name that begins with ~ is written ./~.",
+            f"the home folder in the path {given!r} is unknown.",
+            "Set HOME, or write the full path; write ./~ for a file name that begins with ~.",
         )
     for braced, bare in _VARIABLE.findall(given):
         if (braced or bare) not in os.environ:
             raise ConfigError(
-                f"the path {given!r} names the environment variable {braced or bare}, which is not set.",
-                "Set it, or spell the path out.",
+                f"the environment variable {braced or bare} in the path {given!r} is not set.",
+                "Set it, or write the full path.",
             )
     return Path(_VARIABLE.sub(lambda found: os.environ[found[1] or found[2]], expanded))
 
@@ -61,27 +62,27 @@ def is_standard_output(target: str | os.PathLike[str]) -> bool:
     return os.fspath(target) in _STANDARD_OUTPUT
 
 
-def check_writable(path: Path, made: Collection[Path] = ()) -> None:
+def check_writable(path: Path, creatable: Collection[Path] = ()) -> None:
     """Check, before any computation, that a file can be written.
 
     Args:
         path: the file.
-        made: folders that are created later.
+        creatable: folders that are created later.
 
     Raises:
         FileError: the path is a folder, its parent folder is missing, or permissions are missing.
     """
     if path.is_dir():
-        raise FileError(f"{path} is a folder, not a file.", "Give the name of a file.")
+        raise FileError(f"{path} is a folder, not a file.", "Give a file name.")
     if path.exists() and os.access(path, os.W_OK):
         return
     folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
-    if folder != path.absolute().parent and not {p.absolute() for p in made} & {*path.absolute().parents}:
-        raise _refusal(path, OSError(errno.ENOENT, os.strerror(errno.ENOENT)), 0)
+    if folder != path.absolute().parent and not {p.absolute() for p in creatable} & {*path.absolute().parents}:
+        raise write_error(path, OSError(errno.ENOENT, os.strerror(errno.ENOENT)))
     if not folder.is_dir():
-        raise _refusal(path, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)), 0)
+        raise write_error(path, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
     if path.exists() or not os.access(folder, os.W_OK | os.X_OK):
-        raise _refusal(path, OSError(errno.EACCES, os.strerror(errno.EACCES)), 0)
+        raise write_error(path, OSError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
@@ -103,30 +104,19 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
         if _is_regular(path):
             _replace(Path(os.path.realpath(path)), data)
         else:
-            _write_into(path, data)
+            _append(path, data)
     except OSError as error:
-        raise _refusal(path, error, len(data)) from error
+        raise write_error(path, error, len(data)) from error
 
 
-def remove_drafts(folder: Path) -> None:
+def _remove_temp_files(folder: Path) -> None:
     """Remove temporary files of killed writers from a folder; only for the folder's owner."""
-    for draft in folder.glob(f".*.*{_DRAFT}"):
-        if draft.is_file() and draft.name.split(".")[-2].isdigit():
-            draft.unlink(missing_ok=True)
+    for temporary in folder.glob(f".*.*{_TEMP_SUFFIX}"):
+        if temporary.is_file() and temporary.name.split(".")[-2].isdigit():
+            temporary.unlink(missing_ok=True)
 
 
-def write_error(path: Path, error: OSError, size: int) -> FileError:
-    """Build the error for a file or folder that cannot be written.
-
-    Args:
-        path: the file or folder.
-        error: of the operating system.
-        size: bytes to write; 0 if unknown.
-    """
-    return _refusal(path, error, size)
-
-
-def foreign_file(path: Path) -> tuple[str, str] | None:
+def detect_file_type(path: Path) -> tuple[str, str] | None:
     """Detect by its first bytes a file of another type in place of weights, a bag or an image.
 
     Returns:
@@ -136,48 +126,53 @@ def foreign_file(path: Path) -> tuple[str, str] | None:
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        head = file.read(_HEAD)
+        head = file.read(_HEAD_BYTES)
     if not head:
-        return "an empty file (0 bytes)", "Fetch it again."
+        return "an empty file (0 bytes)", "Download it again."
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     starts = (head.lower(), text)
-    found = next(((what, remedy) for magic, what, remedy in _FOREIGN if any(s.startswith(magic) for s in starts)), None)
-    return found and (found[0], found[1].format(path=shlex.quote(str(path)), folder=shlex.quote(f"{path}_ros2")))
+    for magic, name, remedy in _FILE_TYPES:
+        if any(start.startswith(magic) for start in starts):
+            return name, remedy.format(path=shlex.quote(str(path)), folder=shlex.quote(f"{path}_ros2"))
+    return None
 
 
-_HEAD = 512  # bytes
-_PAGE = "an HTML page, which a download leaves that met a login or an error", "Download the file itself again."
-_CAPTURE = "a capture of network packets", "Play it through the sensor's driver and record that: ros2 bag record -a."
-_FOREIGN = (
+_HEAD_BYTES = 512
+_HTML_PAGE = "an HTML page, such as of a login or a download error", "Download the file itself."
+_PACKET_CAPTURE = (
+    "a capture of network packets",
+    "Play it to the sensor's driver and record: ros2 bag record -a.",
+)
+_FILE_TYPES = (
     (
         b"version https://git-lfs.github.com/spec/",
         "a Git LFS pointer, not the file itself",
-        "Run git lfs pull where it was cloned, or download the file itself.",
+        "Run git lfs pull in the clone, or download the file itself.",
     ),
-    (b"<!doctype html", *_PAGE),
-    (b"<html", *_PAGE),
-    (b"<?xml", *_PAGE),
+    (b"<!doctype html", *_HTML_PAGE),
+    (b"<html", *_HTML_PAGE),
+    (b"<?xml", *_HTML_PAGE),
     (
         b"#rosbag v",
         "a ROS 1 bag",
         "Convert it: rosbags-convert --src {path} --dst {folder}.",
     ),
-    (b"\xd4\xc3\xb2\xa1", *_CAPTURE),
-    (b"\xa1\xb2\xc3\xd4", *_CAPTURE),
-    (b"m<\xb2\xa1", *_CAPTURE),
-    (b"\xa1\xb2<m", *_CAPTURE),
-    (b"\n\r\r\n", *_CAPTURE),
-    (b"pk\x03\x04", "a ZIP archive", "Unpack it and give what is inside."),
-    (b"\x1f\x8b", "a gzip archive", "Unpack it and give what is inside."),
-    (b"\xfd7zxz\x00", "an xz archive", "Unpack it and give what is inside."),
-    (b"bzh", "a bzip2 archive", "Unpack it and give what is inside."),
-    (b"7z\xbc\xaf", "a 7z archive", "Unpack it and give what is inside."),
-    (b"rar!", "a RAR archive", "Unpack it and give what is inside."),
+    (b"\xd4\xc3\xb2\xa1", *_PACKET_CAPTURE),
+    (b"\xa1\xb2\xc3\xd4", *_PACKET_CAPTURE),
+    (b"m<\xb2\xa1", *_PACKET_CAPTURE),
+    (b"\xa1\xb2<m", *_PACKET_CAPTURE),
+    (b"\n\r\r\n", *_PACKET_CAPTURE),
+    (b"pk\x03\x04", "a ZIP archive", "Unpack it and give its content."),
+    (b"\x1f\x8b", "a gzip archive", "Unpack it and give its content."),
+    (b"\xfd7zxz\x00", "an xz archive", "Unpack it and give its content."),
+    (b"bzh", "a bzip2 archive", "Unpack it and give its content."),
+    (b"7z\xbc\xaf", "a 7z archive", "Unpack it and give its content."),
+    (b"rar!", "a RAR archive", "Unpack it and give its content."),
 )
 """First bytes in lower case, noun phrase, remedy."""
 
 
-def size_text(size: float) -> str:
+def format_size(size: float) -> str:
     """Format a number of bytes with a suitable unit, such as `3.2 kB`."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000 or unit == "GB":
@@ -200,28 +195,28 @@ def _is_regular(path: Path) -> bool:
     return True
 
 
-def _write_into(path: Path, data: bytes) -> None:
+def _append(path: Path, data: bytes) -> None:
     with open(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as file:
         file.write(data)
 
 
 def _replace(path: Path, data: bytes) -> None:
-    draft = path.with_name(f".{os.fsdecode(os.fsencode(path.name)[:200])}.{os.getpid()}{_DRAFT}")
+    temporary = path.with_name(f".{os.fsdecode(os.fsencode(path.name)[:200])}.{os.getpid()}{_TEMP_SUFFIX}")
     try:
-        with draft.open("wb") as file:
+        with temporary.open("wb") as file:
             if path.exists():
                 os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(draft, path)
+        os.replace(temporary, path)
     except OSError as error:
-        if error.errno not in _IN_PLACE or not path.is_file():
+        if error.errno not in _NO_REPLACE_ERRORS or not path.is_file():
             raise
         _overwrite(path, data)
     finally:
-        if draft.exists():
-            draft.unlink()
+        if temporary.exists():
+            temporary.unlink()
 
 
 def _overwrite(path: Path, data: bytes) -> None:
@@ -244,60 +239,70 @@ def _overwrite(path: Path, data: bytes) -> None:
             raise
 
 
-def _refusal(path: Path, error: OSError, size: int) -> FileError:
+def write_error(path: Path, error: OSError, size: int = 0) -> FileError:
+    """Build the error for a file or folder that cannot be written.
+
+    Args:
+        path: the file or folder.
+        error: of the operating system.
+        size: bytes to write; 0 if unknown.
+    """
     reason = error.strerror or str(error)
     folder = path.parent
-    if error.errno in FULL:
-        there = next(parent for parent in path.absolute().parents if parent.exists())
-        takes = f"{path} takes {size_text(size)}" if size else f"{path} takes more"
-        kept = f"; the {path.name} that was there is untouched" if path.is_file() else ""
+    if error.errno in _NO_SPACE_ERRORS:
+        existing = next(parent for parent in path.absolute().parents if parent.exists())
+        needed = format_size(size) if size else "more space"
+        kept = f"; the old {path.name} is unchanged" if path.is_file() else ""
         return FileError(
-            f"{takes} and {size_text(shutil.disk_usage(there).free)} are free ({reason}){kept}.",
-            "Make room and give the same command again.",
+            f"{path} needs {needed}, {format_size(shutil.disk_usage(existing).free)} are free ({reason}){kept}.",
+            "Free disk space and repeat the command.",
         )
     if error.errno == errno.ENOENT and not folder.exists():
-        return FileError(f"{path} cannot be written: the folder {folder} does not exist.", "Make it, or give another.")
-    return FileError(f"{path} cannot be written: {reason}.", "Give another place, or make room or rights there.")
+        return FileError(
+            f"{path} cannot be written: the folder {folder} does not exist.", "Create it, or choose another path."
+        )
+    return FileError(f"{path} cannot be written: {reason}.", "Choose another path, or change its permissions.")
 
 
-LOCK = ".lock"
+LOCK_FILE = ".lock"
 """Lock file in an owned folder; it stores the owner's process, host and command, and is removed by the owner."""
-PARENT = "MLESAM_PARENT"
+PARENT_VARIABLE = "MLESAM_PARENT"
 """Environment variable: process id of the parent with which a command ends."""
-_POLL, _GRACE = 0.5, 5.0  # s between checks of the parent, and from SIGTERM to the exit
-_ATTEMPTS = 100  # to lock a file while other processes create and remove its folder
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # errors of a file system without locks
+_POLL_S, _GRACE_S = 0.5, 5.0  # between checks of the parent, and from SIGTERM to the exit
+_MAX_ATTEMPTS = 100  # to lock a file while other processes create and remove its folder
+_NO_LOCK_ERRORS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+"""Errors of a file system without locks."""
 
 
 @contextmanager
-def owned(folder: Path, what: str) -> Iterator[None]:
-    """Own a folder exclusively; temporary files of a killed owner are removed.
+def exclusive_folder(folder: Path, kind: str) -> Iterator[None]:
+    """Lock a folder for one process; temporary files of a killed owner are removed.
 
     The lock is the kernel's: it is released when its owner ends, even by SIGKILL. On file systems without locks,
     the owner's process id is checked on its host.
 
     Args:
         folder: created if missing, and then removed at the end if empty.
-        what: kind of the run, such as `training`.
+        kind: of the run, such as `training`.
 
     Raises:
         FileError: another process owns the folder, or it cannot be written to.
     """
-    path, is_new = folder / LOCK, not folder.exists()
+    path, is_new = folder / LOCK_FILE, not folder.exists()
     try:
-        lock = _locked(path)
+        lock = _lock(path)
     except OSError as error:
-        raise write_error(path, error, 0) from error
+        raise write_error(path, error) from error
     if lock is None:
         raise FileError(
-            f"{folder} is in use by another {what} run{_owner_text(_read_owner(path))}.",
-            "Wait for that process to end, or give another folder.",
+            f"{folder} is in use by another {kind} run{_owner_text(_read_owner(path))}.",
+            "Wait for that process to end, or choose another folder.",
         )
     try:
         os.truncate(lock, 0)
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv)}
         os.write(lock, json.dumps(owner).encode())
-        remove_drafts(folder)
+        _remove_temp_files(folder)
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -307,7 +312,7 @@ def owned(folder: Path, what: str) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _locked(path: Path) -> int | None:
+def _lock(path: Path) -> int | None:
     """Create the folder and lock the file: its descriptor; None if another process holds the lock."""
     failed = 0
     while True:
@@ -316,7 +321,7 @@ def _locked(path: Path) -> int | None:
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except (FileNotFoundError, FileExistsError):  # race: the last owner may have removed the folder
             failed += 1
-            if failed == _ATTEMPTS:
+            if failed == _MAX_ATTEMPTS:
                 raise
             continue
         try:
@@ -325,7 +330,7 @@ def _locked(path: Path) -> int | None:
             os.close(lock)
             return None
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in _NO_LOCK_ERRORS:
                 os.close(lock)
                 raise
             if _is_alive(_read_owner(path)):
@@ -378,9 +383,9 @@ def end_with_parent(parent: int) -> None:
 
     def watch() -> None:
         while os.getppid() == parent if direct else _exists(parent):
-            time.sleep(_POLL)
+            time.sleep(_POLL_S)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_GRACE)
+        time.sleep(_GRACE_S)
         os._exit(1)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
@@ -388,7 +393,7 @@ def end_with_parent(parent: int) -> None:
 
 def end_with_named_parent() -> None:
     """End with the process of `MLESAM_PARENT`, if set; see `child_environment`."""
-    parent = os.environ.pop(PARENT, "")  # not inherited by this process's children
+    parent = os.environ.pop(PARENT_VARIABLE, "")  # not inherited by this process's children
     if parent.isdigit():
         end_with_parent(int(parent))
 
@@ -401,4 +406,4 @@ def end_with_torchrun() -> None:
 
 def child_environment() -> dict[str, str]:
     """Environment of a command of this package that ends with this process."""
-    return {**os.environ, PARENT: str(os.getpid())}
+    return {**os.environ, PARENT_VARIABLE: str(os.getpid())}

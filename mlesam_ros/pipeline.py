@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from mlesam_ros.config import NodeParameters, preprocessing
-from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError, Problem, together
+from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError, Problem, join_problems
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import IGNORE
@@ -312,7 +312,7 @@ class Pipeline:
 
     def _require_images(self) -> Mapping[Modality, Image | torch.Tensor]:
         if not self._images:
-            problem = together(self.refusals.values())
+            problem = join_problems(self.refusals.values())
             raise MlesamError(f"not one sensor of the set can be used: {problem.message}", problem.remedy)
         return self._images
 

@@ -4,16 +4,16 @@ import re
 
 from mlesam_ros.doctor.diagnosis import DoctorReport
 from mlesam_ros.doctor.rules import RULES
-from mlesam_ros.findings import Finding
+from mlesam_ros.errors import Finding
 
 LIVE = {
-    "no_publisher", "alone", "not_understood", "no_message", "qos_mismatch", "no_clock", "clock_unused",
-    "several_publishers", "two_nodes", "lost_on_the_way", "node_inactive",
+    "no_publisher", "empty_graph", "unreadable_type", "no_message", "qos_mismatch", "no_clock", "clock_unused",
+    "several_publishers", "two_nodes", "transport_loss", "node_inactive",
 }  # fmt: skip
 """Kinds whose remedy test/ros/test_live_remedies.py tries."""
 
 
-def of_kind(checkup: DoctorReport, kind: str) -> list[Finding]:
+def of_kind(report: DoctorReport, kind: str) -> list[Finding]:
     """Findings whose severity, message and remedy are the kind's."""
     about = RULES[kind]
 
@@ -22,7 +22,7 @@ def of_kind(checkup: DoctorReport, kind: str) -> list[Finding]:
 
     return [
         found
-        for found in checkup.findings
+        for found in report.findings
         if found.severity == about.severity
         and re.fullmatch(pattern(about.message), found.message)
         and re.fullmatch(pattern(about.remedy), found.remedy)

@@ -18,7 +18,7 @@ from mlesam_ros import errors
 from mlesam_ros.bags.calibrated_frame import read_pcd
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import load_parameters
-from mlesam_ros.errors import LONGEST, MlesamError, format_error
+from mlesam_ros.errors import MAX_TEXT_LENGTH, MlesamError, format_error
 from mlesam_ros.geometry.rig import load_rig
 from mlesam_ros.geometry.validation import validate_rig
 from mlesam_ros.labels import load_label_space
@@ -40,9 +40,9 @@ def test_a_name_with_line_breaks_does_not_break_the_sentence(kind):
 @pytest.mark.parametrize("kind", [MlesamError, RuntimeError])
 def test_a_name_of_any_length_leaves_beginning_and_remedy(kind):
     text = format_error(kind(f"model {'x' * 100_000} is unknown; use plumb_bob."))
-    assert len(text) < LONGEST + 50 and "model xxx" in text and text.endswith("xxx is unknown; use plumb_bob.")
-    exact = "y" * LONGEST
-    assert str(MlesamError(exact)) == exact and len(str(MlesamError(exact + "y"))) == LONGEST
+    assert len(text) < MAX_TEXT_LENGTH + 50 and "model xxx" in text and text.endswith("xxx is unknown; use plumb_bob.")
+    exact = "y" * MAX_TEXT_LENGTH
+    assert str(MlesamError(exact)) == exact and len(str(MlesamError(exact + "y"))) == MAX_TEXT_LENGTH
 
 
 LONG = st.text(min_size=1, max_size=20).map(lambda text: (text * 10_000)[:10_000])
@@ -98,13 +98,13 @@ READERS = {
 
 
 def check_said(read: Any, *arguments: Any) -> None:
-    """Whatever a reader says is one line of at most `LONGEST` characters."""
+    """Whatever a reader says is one line of at most `MAX_TEXT_LENGTH` characters."""
     try:
         said = read(*arguments) or []
     except MlesamError as error:
         said = [str(error), error.message, error.remedy]
     for text in said:
-        assert len(text) <= LONGEST and len(text.splitlines()) <= 1, (len(text), text[:200])
+        assert len(text) <= MAX_TEXT_LENGTH and len(text.splitlines()) <= 1, (len(text), text[:200])
 
 
 @settings(max_examples=200, deadline=None, phases=(Phase.generate,))

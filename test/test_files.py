@@ -18,7 +18,7 @@ from mlesam_ros import files
 from mlesam_ros.cli.app import app
 from mlesam_ros.config import load_parameters
 from mlesam_ros.errors import ConfigError, FileError
-from mlesam_ros.files import atomic_write, check_writable, expand_path, size_text
+from mlesam_ros.files import atomic_write, check_writable, expand_path, format_size
 from mlesam_ros.resources import resource_path
 
 root = pytest.mark.skipif(os.getuid() != 0, reason="only root makes device nodes, or is held up by nothing")
@@ -133,7 +133,7 @@ class TestAtomicWrite:
         with pytest.raises(FileError) as refused:
             atomic_write(tmp_path / "none" / "x", b"x")
         assert f"the folder {tmp_path / 'none'} does not exist" in refused.value.message
-        assert refused.value.remedy == "Make it, or give another."
+        assert refused.value.remedy == "Create it, or choose another path."
 
     @pytest.mark.parametrize("name", ["n" * 255, os.fsdecode(b"stra\xdfe")], ids=["longest", "not UTF-8"])
     def test_every_name_that_a_file_may_have(self, tmp_path, name):
@@ -152,18 +152,18 @@ class TestAtomicWrite:
 
         path = tmp_path / "weights"
         path.write_bytes(b"good")
-        refused = pytest.raises(FileError, match=r"takes 2\.0 MB and .*No space left.*untouched")
+        refused = pytest.raises(FileError, match=r"needs 2\.0 MB, .*No space left.*unchanged")
         with monkeypatch.context() as patched, refused as told:
             patched.setattr(Path, "open", lambda path, mode: Full(path, "w"))
             atomic_write(path, bytes(2_000_000))
-        assert told.value.remedy == "Make room and give the same command again."
+        assert told.value.remedy == "Free disk space and repeat the command."
         assert path.read_bytes() == b"good" and [p.name for p in tmp_path.iterdir()] == ["weights"]
 
     def test_a_limit_of_the_process_is_told_with_sizes_that_are_not_nothing(self, tmp_path):
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
         try:
-            with pytest.raises(FileError, match=r"x takes 2\.0 kB and [1-9].* are free"):
+            with pytest.raises(FileError, match=r"x needs 2\.0 kB, [1-9].* are free"):
                 atomic_write(tmp_path / "x", bytes(2_000))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -196,7 +196,7 @@ class TestAtomicWrite:
 
         monkeypatch.setattr(files.os, "replace", busy)
         try:
-            with pytest.raises(FileError, match="untouched"):
+            with pytest.raises(FileError, match="unchanged"):
                 atomic_write(path, bytes(2_000))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -338,4 +338,4 @@ class TestExpandPath:
     ("size", "said"), [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (2.3e6, "2.3 MB"), (5e12, "5000.0 GB")]
 )
 def test_sizes_are_said_in_a_unit_that_shows_them(size, said):
-    assert size_text(size) == said
+    assert format_size(size) == said

@@ -238,10 +238,10 @@ def test_each_parameter_reaches_each_command(name, tmp_path, monkeypatch):
     monkeypatch.setattr("mlesam_ros.cli.evaluate_run.load_pipeline", caught)
     monkeypatch.setattr("mlesam_ros.doctor.diagnosis.diagnose_bag", lambda bag, parameters, **_: caught(parameters))
     monkeypatch.setattr(
-        "mlesam_ros.cli.sensors.scenes.open_scene", lambda path, fit, rig, parameters, at: caught(parameters)
+        "mlesam_ros.cli.sensors_scene.open_scene", lambda path, fit, rig, parameters, at: caught(parameters)
     )
     monkeypatch.setattr("mlesam_ros.cli.play._on_topic", lambda drop, parameters: caught(parameters))
-    monkeypatch.setattr("mlesam_ros.cli.sensors.check._named", lambda calibration, parameters: caught(parameters))
+    monkeypatch.setattr("mlesam_ros.cli.sensors._calibration_file", lambda calibration, parameters: caught(parameters))
     monkeypatch.setattr("mlesam_training.train_run.train", lambda recipe, *_, **__: caught(recipe.data.description()))
     bag = write_small(tmp_path)
     for command, line in commands(tmp_path, path).items():

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from mlesam_ros.errors import FileError
-from mlesam_ros.files import LOCK, owned
+from mlesam_ros.files import LOCK_FILE, exclusive_folder
 
 CHECKOUT = Path(__file__).parents[1]
 OWNER = """
 import sys, time
 from pathlib import Path
-from mlesam_ros.files import owned
-with owned(Path(sys.argv[1]), "training"):
+from mlesam_ros.files import exclusive_folder
+with exclusive_folder(Path(sys.argv[1]), "training"):
     print("owned", flush=True)
     time.sleep(120)
 """
@@ -100,7 +100,7 @@ class TestOwned:
     def test_another_process_is_named(self, tmp_path):
         owner = start(OWNER, tmp_path / "run", tmp_path)
         try:
-            with pytest.raises(FileError) as refused, owned(tmp_path / "run", "training"):
+            with pytest.raises(FileError) as refused, exclusive_folder(tmp_path / "run", "training"):
                 pytest.fail("two owners")
             message = refused.value.message
             assert "another training run" in message and f"process {owner.pid} on {socket.gethostname()}" in message
@@ -111,23 +111,23 @@ class TestOwned:
     def test_a_killed_owner_holds_nothing_and_its_drafts_go(self, tmp_path):
         folder = tmp_path / "run"
         kill(start(OWNER, folder, tmp_path))
-        assert (folder / LOCK).exists()
+        assert (folder / LOCK_FILE).exists()
         for name in (".state.pt.123.part", "state.pt", ".profile.part"):
             (folder / name).write_text("")
-        with owned(folder, "training"):
-            assert json.loads((folder / LOCK).read_text())["pid"] == os.getpid()
+        with exclusive_folder(folder, "training"):
+            assert json.loads((folder / LOCK_FILE).read_text())["pid"] == os.getpid()
         assert sorted(os.listdir(folder)) == [".profile.part", "state.pt"]
 
     def test_it_is_free_after_an_error(self, tmp_path):
-        with pytest.raises(KeyError), owned(tmp_path, "training"):
+        with pytest.raises(KeyError), exclusive_folder(tmp_path, "training"):
             raise KeyError
-        with owned(tmp_path, "training"):
+        with exclusive_folder(tmp_path, "training"):
             pass
         assert not os.listdir(tmp_path)
 
     def test_a_lock_file_of_another_host_is_no_lock_where_the_kernel_says_so(self, tmp_path):
-        (tmp_path / LOCK).write_text(json.dumps({"pid": 1, "host": "elsewhere", "command": "x"}))
-        with owned(tmp_path, "training"):
+        (tmp_path / LOCK_FILE).write_text(json.dumps({"pid": 1, "host": "elsewhere", "command": "x"}))
+        with exclusive_folder(tmp_path, "training"):
             pass
 
     @pytest.mark.parametrize(("owner", "free"), [({"pid": 2**22 + 1}, True), ({"pid": 1}, False), ({}, True)])
@@ -137,12 +137,12 @@ class TestOwned:
 
         monkeypatch.setattr("mlesam_ros.files.fcntl.flock", no_locks)
         text = json.dumps({"host": socket.gethostname(), "command": "x", **owner}) if owner else "garbage"
-        (tmp_path / LOCK).write_text(text)
+        (tmp_path / LOCK_FILE).write_text(text)
         if free:
-            with owned(tmp_path, "training"):
+            with exclusive_folder(tmp_path, "training"):
                 pass
         else:
-            with pytest.raises(FileError, match="process 1 on"), owned(tmp_path, "training"):
+            with pytest.raises(FileError, match="process 1 on"), exclusive_folder(tmp_path, "training"):
                 pytest.fail("two owners")
 
     def test_an_owner_that_leaves_meanwhile_is_no_error(self, tmp_path, monkeypatch):
@@ -159,20 +159,24 @@ class TestOwned:
 
             return acting
 
-        for where, name, path in ((Path, "is_dir", folder), (os, "open", folder / LOCK), (Path, "stat", folder / LOCK)):
+        for where, name, path in (
+            (Path, "is_dir", folder),
+            (os, "open", folder / LOCK_FILE),
+            (Path, "stat", folder / LOCK_FILE),
+        ):
             monkeypatch.setattr(where, name, leaves_before(getattr(where, name), path))
-        with owned(folder, "training"):
-            assert json.loads((folder / LOCK).read_text())["pid"] == os.getpid()
+        with exclusive_folder(folder, "training"):
+            assert json.loads((folder / LOCK_FILE).read_text())["pid"] == os.getpid()
         assert len(steps) == 3
 
     def test_a_lock_file_that_cannot_be_made_is_named(self, tmp_path):
-        (tmp_path / LOCK).symlink_to(tmp_path / "nowhere" / "x")
-        with pytest.raises(FileError, match="cannot be written"), owned(tmp_path, "training"):
+        (tmp_path / LOCK_FILE).symlink_to(tmp_path / "nowhere" / "x")
+        with pytest.raises(FileError, match="cannot be written"), exclusive_folder(tmp_path, "training"):
             pass
 
     def test_a_file_for_a_folder_is_named(self, tmp_path):
         (tmp_path / "x").write_text("")
-        with pytest.raises(FileError, match="cannot be written"), owned(tmp_path / "x", "training"):
+        with pytest.raises(FileError, match="cannot be written"), exclusive_folder(tmp_path / "x", "training"):
             pass
 
 

@@ -27,7 +27,7 @@ from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefiniti
 from rosbags.rosbag2.metadata import parse_qos
 
 from mlesam_ros.errors import BagError
-from mlesam_ros.files import foreign_file
+from mlesam_ros.files import detect_file_type
 
 if sys.version_info >= (3, 14):
     from compression.zstd import ZstdDecompressor
@@ -87,7 +87,7 @@ def refuse_foreign(path: Path) -> None:
         BagError: the file has another format, which the message names, or it cannot be read.
     """
     try:
-        foreign = foreign_file(path)
+        foreign = detect_file_type(path)
     except OSError as error:
         raise BagError(f"{path} cannot be read: {error.strerror}.", "Give another file, or rights to it.") from error
     if foreign is not None:

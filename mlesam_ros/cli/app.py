@@ -11,9 +11,8 @@ import typer
 from typer.core import TyperGroup
 from typer.models import CommandInfo
 
-from mlesam_ros.cli import bench, demo, doctor, evaluate, info, node, play, sensors, simulate, train
+from mlesam_ros.cli import USER_ERROR, bench, demo, doctor, evaluate, info, node, play, sensors, simulate, train
 from mlesam_ros.cli.common import epilog, json_target
-from mlesam_ros.cli.ending import USER_ERROR
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.files import expand_path
 

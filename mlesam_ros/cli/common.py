@@ -1,4 +1,4 @@
-"""Options, help texts, ROS environment, result files and parameter reading shared by the commands."""
+"""Shared by the commands: options, help texts, ROS environment, result files and the reading of parameters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,8 +39,8 @@ def format_help(command: Callable[..., Any]) -> str:
 DOMAINS = range(100, 0, -1)
 """Without the default domain 0; domains above 101 use ports in Linux's ephemeral range."""
 
-_CLAIM = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-"""Flags of a lock file. `O_NOFOLLOW` since other users can create symbolic links in the temporary folder."""
+_LOCK_FLAGS = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+"""`O_NOFOLLOW` since other users can create symbolic links in the temporary folder."""
 
 
 def allocate_domain(folder: Path | None = None) -> int:
@@ -57,14 +57,14 @@ def allocate_domain(folder: Path | None = None) -> int:
     folder = folder or Path(tempfile.gettempdir()) / f"mlesam_ros_domains_{os.getuid()}"
     folder.mkdir(exist_ok=True)
     for domain in DOMAINS:
-        claim = os.open(folder / str(domain), _CLAIM, 0o600)  # stays open until the process ends
+        lock = os.open(folder / str(domain), _LOCK_FLAGS, 0o600)  # stays open until the process ends
         try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(claim)
+            os.close(lock)
         else:
             return domain
-    raise ConfigError(f"all {len(DOMAINS)} ROS domains are claimed in {folder}.", "End a demo, or set ROS_DOMAIN_ID.")
+    raise ConfigError(f"all {len(DOMAINS)} ROS domains are claimed in {folder}.", "Stop a demo, or set ROS_DOMAIN_ID.")
 
 
 def configure_ros_env() -> None:
@@ -99,20 +99,18 @@ def new_run_dir(parent: Path, kind: str = "demo") -> Path:
     folder, number = parent / stem, 1
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        while not _made(folder):
+        while not _create(folder):
             number += 1
             folder = parent / f"{stem}-{number}"
         link = parent / f".latest.{os.getpid()}"
         link.symlink_to(folder.name)
         link.replace(parent / "latest")
     except OSError as error:
-        raise ConfigError(
-            f"results cannot be written to {parent}: {error.strerror}.", "Give another --output."
-        ) from error
+        raise ConfigError(f"{parent} is not writable: {error.strerror}.", "Choose another --output.") from error
     return folder
 
 
-def _made(folder: Path) -> bool:
+def _create(folder: Path) -> bool:
     """Create a folder; False if it exists already, such as by a concurrent process."""
     try:
         folder.mkdir()
@@ -122,17 +120,16 @@ def _made(folder: Path) -> bool:
 
 
 JsonOption = Annotated[
-    str | None,
-    typer.Option("--json", metavar="FILE", help="Write the result as JSON to this file, or to standard output with -."),
+    str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON to a file; - is standard output.")
 ]
 
 
-def json_target(value: str, made: Collection[Path]) -> str:
+def json_target(value: str, creatable: Collection[Path]) -> str:
     """Expand the value of `--json` and check that the file is writable before the command computes anything.
 
     Args:
         value: value of the option.
-        made: folders that the command can create.
+        creatable: folders that the command can create.
 
     Returns:
         `-` for standard output in any spelling; otherwise the path.
@@ -143,7 +140,7 @@ def json_target(value: str, made: Collection[Path]) -> str:
     if is_standard_output(value):
         return "-"
     path = expand_path(value)
-    check_writable(path, made)
+    check_writable(path, creatable)
     return str(path)
 
 
@@ -163,30 +160,41 @@ def write_json(result: dict[str, Any], target: str | Path) -> None:
     atomic_write(target, text)
 
 
-TRUTH = "truth"
+GROUND_TRUTH = "truth"
 """Name of the ground truth topic in `--topic` pairs; not a parameter of the node."""
 
 ParamsOption = Annotated[
     Path | None,
     typer.Option(
-        "--params", "--params-file", metavar="FILE", help="Parameter file of the node, the description of the sensors."
+        "--params", "--params-file", metavar="FILE", help="Parameter file of the node; it describes the sensors."
     ),
 ]
 ParamOption = Annotated[
     list[str] | None,
     typer.Option(
-        "-p",
-        "--param",
-        metavar="NAME:=VALUE",
-        help="One parameter of the node, such as lidar.offset:=0.05; repeatable.",
+        "-p", "--param", metavar="NAME:=VALUE", help="Set a node parameter, such as lidar.offset:=0.05; repeatable."
     ),
 ]
 NodeOption = Annotated[
-    str, typer.Option("--node", metavar="NAME", help="Full name of the node, whose sections of the file count.")
+    str, typer.Option("--node", metavar="NAME", help="Full name of the node; selects the sections of --params.")
 ]
 TopicOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="SENSOR:=TOPIC", help="Short for -p SENSOR.topic:=TOPIC; repeatable."),
+    typer.Option("--topic", metavar="SENSOR:=TOPIC", help="Short for -p SENSOR.topic:=TOPIC; repeatable."),
+]
+CalibrationOption = Annotated[
+    Path | None, typer.Option("--calibration", metavar="FILE", help="Short for -p calibration_file:=FILE.")
+]
+DropOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--drop",
+        metavar="WHAT@FROM..TO",
+        help="Drop a modality or topic in an interval, in seconds from the start; repeatable.",
+    ),
+]
+OutputOption = Annotated[
+    Path, typer.Option("--output", metavar="FOLDER", help="Parent folder of the new result folder.")
 ]
 
 
@@ -205,7 +213,7 @@ def read_parameters(
         param: `-p` rules.
         node: full name of the node.
         topic: `--topic` pairs.
-        others: names in the pairs that are not sensors; the command reads these itself.
+        others: names in the pairs that are not sensors; the command reads them itself.
         values: parameter → value of the command's own option; None if not given.
 
     Raises:
@@ -213,8 +221,9 @@ def read_parameters(
     """
     from mlesam_ros.config import load_parameters
 
-    topics = {f"{what}.topic": name for what, name in read_topics(topic, others).items() if what not in others}
-    parameters = load_parameters(params, param or (), node, {**topics, **_given(values)})
+    given = {name: str(v) if isinstance(v, Path) else v for name, v in values.items() if v is not None}
+    topics = {f"{sensor}.topic": name for sensor, name in read_topics(topic, others).items() if sensor not in others}
+    parameters = load_parameters(params, param or (), node, {**topics, **given})
     for warning in parameters.warnings:
         typer.echo(f"warning: {warning}", err=True)
     return parameters
@@ -233,16 +242,12 @@ def read_topics(pairs: Sequence[str] | None, others: Sequence[str] = ()) -> dict
     found = {}
     accepted = (*MODALITIES, *others)
     for pair in pairs or ():
-        what, _, name = pair.partition(":=")
-        if not name:
+        name, _, topic = pair.partition(":=")
+        if not topic:
             raise ConfigError(
-                f"--topic {pair!r} is no sensor and topic.", "Write SENSOR:=TOPIC, such as camera:=/image_raw."
+                f"--topic {pair!r} is not SENSOR:=TOPIC.", "Write SENSOR:=TOPIC, such as camera:=/image_raw."
             )
-        if what not in accepted:
-            raise ConfigError(f"--topic {pair!r} is for {what!r}; accepted are {', '.join(accepted)}.")
-        found[what] = name
+        if name not in accepted:
+            raise ConfigError(f"--topic {pair!r} is for {name!r}; accepted are {', '.join(accepted)}.")
+        found[name] = topic
     return found
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: str(v) if isinstance(v, Path) else v for name, v in values.items() if v is not None}

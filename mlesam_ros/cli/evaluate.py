@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from mlesam_ros.cli import INTERRUPTED
 from mlesam_ros.cli.common import (
+    GROUND_TRUTH,
     NODE,
-    TRUTH,
+    CalibrationOption,
+    DropOption,
     JsonOption,
     NodeOption,
+    OutputOption,
     ParamOption,
     ParamsOption,
     epilog,
@@ -22,8 +25,8 @@ from mlesam_ros.cli.common import (
     write_json,
 )
 
-_INTERRUPTED = 130
-_SOME_FAILED = 1
+_BAG_FAILED = 1
+"""Exit code."""
 _EXAMPLES = epilog(
     "mlesam evaluate drive/",
     "mlesam evaluate drive/ --drop camera@10..16 --robustness --every 5",
@@ -44,7 +47,7 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     bags: Annotated[
         list[Path],
-        typer.Argument(help="rosbag2 folders, .mcap or .db3 files, folders of such bags; or the folder of a data set."),
+        typer.Argument(help="rosbag2 folders, .mcap or .db3 files, folders of them; or the folder of a data set."),
     ],
     params: ParamsOption = None,
     param: ParamOption = None,
@@ -57,50 +60,50 @@ def evaluate(
     topic: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SENSOR:=TOPIC", help="Short for -p SENSOR.topic:=TOPIC; truth:=TOPIC has true labels; repeatable."
+            metavar="SENSOR:=TOPIC",
+            help="Short for -p SENSOR.topic:=TOPIC; truth:=TOPIC names the ground truth labels; repeatable.",
         ),
     ] = None,
-    calibration: Annotated[Path | None, typer.Option(help="Short for -p calibration_file:=FILE.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Folder of true labels, PNGs called by their stamps.")] = None,
+    calibration: CalibrationOption = None,
+    labels: Annotated[Path | None, typer.Option(help="Folder of ground truth PNGs, named by their stamps.")] = None,
     start: Annotated[float, typer.Option(help="Seconds to skip at the beginning.")] = 0.0,
-    duration: Annotated[float | None, typer.Option(help="Seconds to evaluate.")] = None,
+    duration: Annotated[float | None, typer.Option(help="Seconds to evaluate; up to the end if omitted.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Segment only every n-th set.")] = 1,
     real_time: Annotated[
-        bool, typer.Option("--real-time", help="Skip the sets that this machine would skip live.")
+        bool, typer.Option("--real-time", help="Skip the sets that the live node would skip on this machine.")
     ] = False,
-    drop: Annotated[
-        list[str] | None,
-        typer.Option(metavar="WHAT@FROM..TO", help="Silence a modality or topic, seconds from the start; repeatable."),
-    ] = None,
+    drop: DropOption = None,
     robustness: Annotated[
-        bool, typer.Option("--robustness", help="Also segment every set with sensors missing, holed and noisy.")
+        bool, typer.Option("--robustness", help="Also segment every set with missing, incomplete and noisy sensors.")
     ] = False,
-    output: Annotated[Path, typer.Option(help="Folder in which the result's folder is made.")] = Path("runs"),
+    output: OutputOption = Path("runs"),
     bag_out: Annotated[bool, typer.Option("--bag/--no-bag", help="Write the result bag.")] = True,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html.")] = True,
-    clouds: Annotated[str, typer.Option(metavar="FORM", help="Save every labelled cloud as ply or pcd.")] = "",
-    dataset: Annotated[str | None, typer.Option(help="A published set, not bags: deliver, muses or mcubes.")] = None,
-    split: Annotated[str, typer.Option(help="Of the data set: val, test, train.")] = "val",
+    clouds: Annotated[str, typer.Option(metavar="FORMAT", help="Save every labeled point cloud as ply or pcd.")] = "",
+    dataset: Annotated[
+        str | None, typer.Option(help="Evaluate a published data set instead of bags: deliver, muses or mcubes.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="With --dataset: split, val, test or train.")] = "val",
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Of the data set, such as weather=night; repeatable."),
+        typer.Option(metavar="KEY=VALUE", help="With --dataset: its option, such as weather=night; repeatable."),
     ] = None,
     json: JsonOption = None,
 ) -> None:
-    """Make the masks that the live node would make of a bag, and measure their quality.
+    """Segment bags as the live node would, and measure the quality of the masks.
 
-    Needs no ROS. Writes a folder with the result bag, metrics.json and report.html, and points `latest` to it. Without
-    true labels it still reports class shares, consistency, confidence, skews, drops and latency. Ctrl-C ends it early
-    and keeps the results until then.
+    Needs no ROS. Writes a folder with the result bag, metrics.json and report.html, and points the link `latest` to it.
+    Without ground truth it still reports class shares, consistency, confidence, skews, dropped messages and latency.
+    Ctrl-C ends the evaluation early and keeps the results.
 
-    The sensors are described as for the node: by --params and -p. Topics that these do not name are guessed.
+    --params and -p describe the sensors, as for the node. Topics that they do not set are found by name and type.
 
-    Each of several bags gets its own folder, beside a summary of them all. Under torchrun they are distributed over the
-    processes. With --dataset the input is a published data set in its own folders, evaluated with every subset of the
+    Each of several bags gets its own folder, beside a summary of all. Under torchrun the bags are distributed over the
+    processes. With --dataset the input is the folder of a published data set, evaluated with every subset of the
     sensors.
     """
     parameters = read_parameters(
-        params, param, node, topic, (TRUTH,), checkpoint=checkpoint, base_weights=base_weights, device=device,
+        params, param, node, topic, (GROUND_TRUTH,), checkpoint=checkpoint, base_weights=base_weights, device=device,
         precision=precision, threads=threads, calibration_file=calibration,
     )  # fmt: skip
     if dataset is not None:
@@ -116,22 +119,19 @@ def evaluate(
         result = run_dataset(config, parameters, output, quiet=json == "-")
     else:
         from mlesam_ros.bags.reader import parse_outage
-        from mlesam_ros.cli.evaluate_run import Outputs, bag_request, run
+        from mlesam_ros.cli.evaluate_run import run_bags
+        from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions
+        from mlesam_ros.evaluation.bag_outputs import Outputs
 
-        options = {
-            "ground_truth": read_topics(topic, (TRUTH,)).get(TRUTH), "labels": labels, "start": start,
-            "duration": duration, "every": every, "real_time": real_time, "robustness": robustness,
-            "outages": tuple(map(parse_outage, drop or ())),
-        }  # fmt: skip
-        result = run(bag_request(bags, parameters, options, Outputs(bag_out, report, clouds), output), json == "-")
+        options = EvaluationOptions(
+            parameters=parameters, ground_truth=read_topics(topic, (GROUND_TRUTH,)).get(GROUND_TRUTH), labels=labels,
+            start=start, duration=duration, every=every, real_time=real_time, robustness=robustness,
+            outages=tuple(map(parse_outage, drop or ())),
+        )  # fmt: skip
+        result = run_bags(bags, options, Outputs(bag_out, report, clouds), output, quiet=json == "-")
     if result is not None and json is not None:
         write_json(result, json)
-    _exit(result or {})
-
-
-def _exit(result: Mapping[str, Any]) -> None:
-    """Exit with an error code if the evaluation was interrupted or a bag failed."""
-    if result.get("interrupted"):
-        raise typer.Exit(_INTERRUPTED)
-    if any("error" in row for row in result.get("bags", ())):
-        raise typer.Exit(_SOME_FAILED)
+    if result is not None and result.get("interrupted"):
+        raise typer.Exit(INTERRUPTED)
+    if any("error" in row for row in (result or {}).get("bags", ())):
+        raise typer.Exit(_BAG_FAILED)

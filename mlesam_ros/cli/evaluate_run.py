@@ -16,10 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mlesam_ros.cli.common import (
-    new_run_dir,
-    write_json,
-)
+from mlesam_ros.cli.common import new_run_dir, write_json
 from mlesam_ros.config import NodeParameters
 from mlesam_ros.errors import BagError, ConfigError, MlesamError
 from mlesam_ros.evaluation.bag_evaluator import Evaluation, EvaluationOptions, NoMasksError, check_bag
@@ -46,24 +43,28 @@ Figures = Mapping[str, Any]
 def show_bag(figures: Figures, console: Console) -> None:
     """Print the results of one bag: warnings, message counts per sensor, metrics and the result folder."""
     _warn(figures["warnings"])
-    fates = [fate for fate in COUNTERS if fate in COUNTERS[:2] or any(e[fate] for e in figures["sensors"].values())]
-    (_sensor_table if console.is_terminal else _sensor_lines)(figures, fates, console)
+    outcomes = [
+        outcome
+        for outcome in COUNTERS
+        if outcome in COUNTERS[:2] or any(e[outcome] for e in figures["sensors"].values())
+    ]
+    (_sensor_table if console.is_terminal else _sensor_lines)(figures, outcomes, console)
     _print_figures(figures, console)
 
 
-def _sensor_lines(figures: Figures, fates: list[str], console: Console) -> None:
+def _sensor_lines(figures: Figures, outcomes: list[str], console: Console) -> None:
     """Print one unwrapped line per sensor, for output to files and pipes."""
     for modality, entry in figures["sensors"].items():
-        counts = ", ".join(f"{fate} {entry[fate]}" for fate in fates)
-        _say(f"{modality} {entry['topic']}: {counts}", console)
+        counts = ", ".join(f"{outcome} {entry[outcome]}" for outcome in outcomes)
+        _print_line(f"{modality} {entry['topic']}: {counts}", console)
 
 
-def _sensor_table(figures: Figures, fates: list[str], console: Console) -> None:
+def _sensor_table(figures: Figures, outcomes: list[str], console: Console) -> None:
     table = Table(title=Path(figures["bag"]).name, title_justify="left")
-    for heading in ("sensor", "topic", *fates):
-        table.add_column(heading, justify="right" if heading in fates else "left", no_wrap=heading in fates)
+    for heading in ("sensor", "topic", *outcomes):
+        table.add_column(heading, justify="right" if heading in outcomes else "left", no_wrap=heading in outcomes)
     for modality, entry in figures["sensors"].items():
-        counts = (entry[fate] for fate in fates)
+        counts = (entry[outcome] for outcome in outcomes)
         table.add_row(modality, entry["topic"], *map(str, counts))
     console.print(table)
 
@@ -74,15 +75,17 @@ def show_bags(figures: Figures, console: Console) -> None:
     (_bag_table if console.is_terminal else _bag_lines)(figures, console)
     for row in figures["bags"]:
         if "error" in row:
-            _say(f"{row['bag']}: {row['error']}", console)
+            _print_line(f"{row['bag']}: {row['error']}", console)
     _print_figures(figures, console)
 
 
 def _bag_lines(figures: Figures, console: Console) -> None:
     for row in figures["bags"]:
         if "error" not in row:
-            found = f"{row['masks']} masks, mIoU {_number(row['miou'], ' %')}"
-            _say(f"{row['bag']}: {found}, {_number(row['latency_ms']['p50'], ' ms')} each in the median", console)
+            latency = _format(row["latency_ms"]["p50"], " ms")
+            _print_line(
+                f"{row['bag']}: {row['masks']} masks, mIoU {_format(row['miou'], ' %')}, latency p50 {latency}", console
+            )
 
 
 def _bag_table(figures: Figures, console: Console) -> None:
@@ -93,43 +96,42 @@ def _bag_table(figures: Figures, console: Console) -> None:
         if "error" in row:
             table.add_row(row["bag"], "failed", "–", "–", "–")
         else:
-            latency = _number(row["latency_ms"]["p50"], " ms")
-            table.add_row(row["bag"], str(row["masks"]), _number(row["miou"], " %"), latency, str(row["warnings"]))
+            latency = _format(row["latency_ms"]["p50"], " ms")
+            table.add_row(row["bag"], str(row["masks"]), _format(row["miou"], " %"), latency, str(row["warnings"]))
     console.print(table)
 
 
 def _print_figures(figures: Figures, console: Console) -> None:
     latency = figures["latency_ms"]
     lines = [
-        f"{figures['masks']} masks, {_number(latency['p50'], ' ms')} each in the median, "
-        f"{_number(latency['p95'], ' ms')} at the 95th percentile",
-        f"consistency {_number(figures['consistency'], ' %')}, confidence {_number(figures['confidence'], ' %')}",
+        f"{figures['masks']} masks, latency p50 {_format(latency['p50'], ' ms')}, p95 {_format(latency['p95'], ' ms')}",
+        f"consistency {_format(figures['consistency'], ' %')}, confidence {_format(figures['confidence'], ' %')}",
     ]
     if figures["compared"]:
-        lines.insert(0, f"mIoU {_number(figures['miou'], ' %')} over {figures['compared']} masks with a truth")
+        lines.insert(0, f"mIoU {_format(figures['miou'], ' %')} over {figures['compared']} masks with ground truth")
     if figures["any_modal"]:
-        lines.append(f"average over every subset of the sensors: mIoU {_number(figures['any_modal']['average'], ' %')}")
+        lines.append(f"mIoU {_format(figures['any_modal']['average'], ' %')}, mean over all subsets of the sensors")
     if figures["interrupted"]:
-        lines.append("interrupted: what was done until then is kept")
+        lines.append("interrupted: the results until then are kept")
     lines.append(f"results are in {figures['output_dir']}")
     for line in lines:
-        _say(line, console)
+        _print_line(line, console)
 
 
 def _warn(warnings: list[str]) -> None:
     for warning in warnings:
-        _say(f"warning: {warning}", Console(stderr=True))
+        _print_line(f"warning: {warning}", Console(stderr=True))
 
 
-def _say(line: str, console: Console) -> None:
+def _print_line(line: str, console: Console) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _number(value: float | None, unit: str) -> str:
+def _format(value: float | None, unit: str) -> str:
     return "–" if value is None else f"{value:.1f}{unit}"
 
 
-_OF_NETWORK = {"checkpoint", "base_weights", "device", "precision"}
+_NETWORK_PARAMETERS = {"checkpoint", "base_weights", "device", "precision"}
 """Node parameters that apply to a data set; all others are for bags."""
 
 
@@ -176,13 +178,13 @@ def refuse_bags_only(options: Mapping[str, Any], parameters: NodeParameters, fil
     Raises:
         ConfigError: names the option, the `-p` rule, or the file and the parameter that it sets.
     """
-    rules = [(f"-p {name}", name) for name in sorted(parameters.overridden - _OF_NETWORK)]
+    rules = [(f"-p {name}", name) for name in sorted(parameters.overridden - _NETWORK_PARAMETERS)]
     for typed, name in [*((f"--{name}", name) for name, value in options.items() if value), *rules]:
-        raise ConfigError(f"{typed} is for bags; a data set has no {name}.", f"Leave {typed} out.")
-    for name in sorted(parameters.given - parameters.overridden - _OF_NETWORK):
+        raise ConfigError(f"{typed} is for bags; a data set has no {name}.", f"Omit {typed}.")
+    for name in sorted(parameters.given - parameters.overridden - _NETWORK_PARAMETERS):
         raise ConfigError(
             f"{file} sets {name}, which is for bags; a data set has no {name}.",
-            f"Leave --params {file} out and name the network by --checkpoint and --base-weights.",
+            f"Omit --params {file} and give --checkpoint and --base-weights.",
         )
 
 
@@ -208,9 +210,9 @@ def dataset_config(
         ConfigError: not exactly one folder, an option without value, or one that the data set does not have.
     """
     if len(paths) != 1:
-        raise ConfigError(f"{len(paths)} folders are given; a data set lies in one.")
+        raise ConfigError(f"{len(paths)} folders are given; --dataset takes one.")
     if wrong := [pair for pair in options if "=" not in pair.strip("=")]:
-        raise ConfigError(f"option {wrong[0]!r} cannot be read.", "Write KEY=VALUE, such as weather=night.")
+        raise ConfigError(f"--option {wrong[0]!r} is not KEY=VALUE.", "Write KEY=VALUE, such as weather=night.")
     given = dict(pair.split("=", 1) for pair in options)
     return DatasetEvalConfig(
         dataset, paths[0], split, given, robustness, device=parameters.device, precision=parameters.precision
@@ -222,39 +224,33 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Request:
+class _Request:
     """An evaluation of one or several bags.
 
     Attributes:
-        paths: bags, and folders of bags.
-        load: loads the pipeline on a device; None for the device of the parameters.
-        options, outputs: options and outputs of every bag.
+        options, outputs: of every bag.
         output: parent folder of the result folder.
     """
 
-    paths: tuple[Path, ...]
-    load: Callable[[str | None], Pipeline]
     options: EvaluationOptions
     outputs: Outputs
     output: Path
 
-
-def bag_request(
-    bags: Sequence[Path], parameters: NodeParameters, options: Mapping[str, Any], outputs: Outputs, output: Path
-) -> Request:
-    """Build the request of `mlesam evaluate` for bags; `options` are attributes of `EvaluationOptions`."""
-
-    def load(device: str | None) -> Pipeline:
-        return load_pipeline(parameters, device)
-
-    return Request(tuple(bags), load, EvaluationOptions(parameters=parameters, **options), outputs, output)
+    def load(self, device: str | None = None) -> Pipeline:
+        """Load the pipeline on a device; by default that of the parameters."""
+        with busy("loading the model"):
+            return load_pipeline(self.options.parameters, device)
 
 
-def run(request: Request, quiet: bool) -> dict[str, Any] | None:
-    """Evaluate the bags, print the results and write them.
+def run_bags(
+    paths: Sequence[Path], options: EvaluationOptions, outputs: Outputs, output: Path, quiet: bool
+) -> dict[str, Any] | None:
+    """Evaluate bags, print the results and write them.
 
     Args:
-        request: the bags and options.
+        paths: bags, and folders of bags.
+        options, outputs: of every bag.
+        output: parent folder of the result folder.
         quiet: print nothing to standard output.
 
     Returns:
@@ -263,17 +259,16 @@ def run(request: Request, quiet: bool) -> dict[str, Any] | None:
     Raises:
         MlesamError: invalid input, or no bag could be evaluated.
     """
-    names = unique_names(find_bags(request.paths))
+    request, names = _Request(options, outputs, output), unique_names(find_bags(paths))
     console = Console(stderr=quiet)
     if len(names) == 1:
         return _run_one(request, next(iter(names.values())), console)
-    with ProcessGroup() as team:
-        return _run_many(request, names, team, console)
+    with ProcessGroup() as group:
+        return _run_many(request, names, group, console)
 
 
-def _run_one(request: Request, bag: Path, console: Console) -> dict[str, Any]:
-    with busy("loading the model"):
-        pipeline = request.load(None)
+def _run_one(request: _Request, bag: Path, console: Console) -> dict[str, Any]:
+    pipeline = request.load()
     seconds = check_bag(bag, pipeline, request.options)
     folder = new_run_dir(request.output, "evaluate")
     try:
@@ -288,23 +283,22 @@ def _run_one(request: Request, bag: Path, console: Console) -> dict[str, Any]:
 
 
 def _run_many(
-    request: Request, names: Mapping[str, Path], team: ProcessGroup, console: Console
+    request: _Request, names: Mapping[str, Path], group: ProcessGroup, console: Console
 ) -> dict[str, Any] | None:
-    with busy("loading the model"):
-        pipeline = request.load(team.device)
-    folder = Path(team.broadcast(str(new_run_dir(request.output, "evaluate")) if team.rank == 0 else None))
-    mine = dict(list(names.items())[team.rank :: team.size])
-    shared = team.all_gather(_evaluate_all(request, folder, mine, pipeline))
-    if team.rank:
+    pipeline = request.load(group.device)
+    folder = Path(group.broadcast(str(new_run_dir(request.output, "evaluate")) if group.rank == 0 else None))
+    mine = dict(list(names.items())[group.rank :: group.size])
+    parts = group.all_gather(_evaluate_all(request, folder, mine, pipeline))
+    if group.rank:
         return None
-    found = {name: part.found[name] for name in names for part in shared if name in part.found}
-    failed = {name: part.failed[name] for name in names for part in shared if name in part.failed}
-    interrupted = any(part.interrupted for part in shared)
+    found = {name: part.found[name] for name in names for part in parts if name in part.found}
+    failed = {name: part.failed[name] for name in names for part in parts if name in part.failed}
+    interrupted = any(part.interrupted for part in parts)
     if not found:
         _discard(folder)
         if interrupted:
             raise KeyboardInterrupt
-        raise BagError("not one bag could be evaluated: " + " ".join(failed.values()))
+        raise BagError("no bag could be evaluated: " + " ".join(failed.values()))
     evaluations = {name: evaluation for name, (evaluation, _) in found.items()}
     rows = [
         _row(name, found[name][1], request.outputs) if name in found else {"bag": name, "error": failed[name]}
@@ -321,7 +315,7 @@ def _run_many(
 
 
 @dataclass
-class _Share:
+class _ProcessResult:
     """Results of one process.
 
     Attributes:
@@ -335,9 +329,9 @@ class _Share:
     interrupted: bool = False
 
 
-def _evaluate_all(request: Request, folder: Path, bags: Mapping[str, Path], pipeline: Pipeline) -> _Share:
+def _evaluate_all(request: _Request, folder: Path, bags: Mapping[str, Path], pipeline: Pipeline) -> _ProcessResult:
     """Evaluate bags one after the other; a bag that fails does not stop the others."""
-    share = _Share({}, {})
+    result = _ProcessResult({}, {})
     for name, bag in bags.items():
         own = folder / name
         try:
@@ -345,27 +339,27 @@ def _evaluate_all(request: Request, folder: Path, bags: Mapping[str, Path], pipe
             own.mkdir()
             evaluation, figures = _evaluate(request, own, bag, pipeline, seconds)
         except MlesamError as error:
-            share.failed[name] = str(error)
+            result.failed[name] = str(error)
             if isinstance(error, NoMasksError):
                 shutil.rmtree(own)
             continue
         except KeyboardInterrupt:
             shutil.rmtree(own, ignore_errors=True)
-            share.interrupted = True
+            result.interrupted = True
             break
         write_json({**figures, "output_dir": str(own)}, own / METRICS)
-        share.found[name] = evaluation, figures
+        result.found[name] = evaluation, figures
         if evaluation.interrupted:
-            share.interrupted = True
+            result.interrupted = True
             break
-    return share
+    return result
 
 
 def _evaluate(
-    request: Request, folder: Path, bag: Path, pipeline: Pipeline, seconds: float
+    request: _Request, folder: Path, bag: Path, pipeline: Pipeline, seconds: float
 ) -> tuple[Evaluation, dict[str, Any]]:
     total = max(1, round(seconds))
-    with _polite_end() as ended, track(f"segmenting {bag.name}", total, "seconds") as show:
+    with _deferred_interrupt() as interrupted, track(f"segmenting {bag.name}", total, "seconds") as show:
         shown = -1
 
         def progress(done: float) -> None:
@@ -373,14 +367,14 @@ def _evaluate(
             if (second := min(round(done), total)) != shown:
                 shown = second
                 show(second, total)
-            if ended():
+            if interrupted():
                 raise KeyboardInterrupt
 
         return evaluate_to_folder(folder, bag, pipeline, request.options, request.outputs, progress)
 
 
 @contextmanager
-def _polite_end() -> Iterator[Callable[[], bool]]:
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Defer the first SIGINT or SIGTERM: yield a function that returns whether it was caught.
 
     The caller checks it after each mask. The second signal raises `KeyboardInterrupt` at once.

@@ -28,13 +28,13 @@ def register(app: typer.Typer) -> None:
 
 
 def info(
-    file: Annotated[Path | None, typer.Argument(help="A checkpoint: experts, routers and decoder.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="Checkpoint: experts, routers and decoder.")] = None,
     backbones: Annotated[
-        bool, typer.Option("--backbones", help="Instead: parameters and operations of every backbone.")
+        bool, typer.Option("--backbones", help="Show parameters and operations of every backbone instead.")
     ] = False,
     json: JsonOption = None,
 ) -> None:
-    """Show the configuration and the content of a checkpoint."""
+    """Show the configuration and content of a checkpoint."""
     if backbones == (file is not None):
         raise typer.BadParameter("give either a checkpoint FILE or --backbones.")
     if file is None:

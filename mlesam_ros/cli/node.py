@@ -15,14 +15,14 @@ _EXAMPLES = epilog(
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    passes_on = {"allow_extra_args": True, "ignore_unknown_options": True}
-    app.command(help=format_help(node), epilog=_EXAMPLES, context_settings=passes_on)(node)
+    pass_through = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command(help=format_help(node), epilog=_EXAMPLES, context_settings=pass_through)(node)
 
 
 def node(context: typer.Context) -> None:
-    """Run the perception node; all arguments after the command go to ROS.
+    """Run the perception node, a lifecycle node; all arguments after the command are passed to ROS.
 
-    It is a lifecycle node. On a machine with ROS 2 prefer `ros2 launch mlesam_ros perception.launch.py`.
+    With ROS 2 installed, prefer `ros2 launch mlesam_ros perception.launch.py`.
     """
     configure_ros_env()
     from mlesam_ros.ros.node import main

@@ -10,6 +10,7 @@ import typer
 
 from mlesam_ros.cli.common import (
     NODE,
+    DropOption,
     JsonOption,
     NodeOption,
     ParamOption,
@@ -42,19 +43,16 @@ def register(app: typer.Typer) -> None:
 
 
 def play(
-    bags: Annotated[list[Path], typer.Argument(help="rosbag2 folders or files, played one after the other.")],
-    rate: Annotated[float, typer.Option(help="Speed; 1 is real time.")] = 1.0,
-    loop: Annotated[bool, typer.Option("--loop", help="Start again at the end, until Ctrl-C.")] = False,
-    drop: Annotated[
-        list[str] | None,
-        typer.Option(metavar="WHAT@FROM..TO", help="Silence a modality or topic, seconds from the start; repeatable."),
-    ] = None,
+    bags: Annotated[list[Path], typer.Argument(help="rosbag2 folders or files, played in this order.")],
+    rate: Annotated[float, typer.Option(help="Speed factor; 1 is real time.")] = 1.0,
+    loop: Annotated[bool, typer.Option("--loop", help="Repeat until Ctrl-C.")] = False,
+    drop: DropOption = None,
     clock: Annotated[
-        bool, typer.Option("--clock", help="Keep recorded stamps and publish /clock, for use_sim_time.")
+        bool, typer.Option("--clock", help="Keep the recorded stamps and publish /clock, for use_sim_time.")
     ] = False,
-    wait: Annotated[float, typer.Option(help="Seconds to wait at most for subscribers.")] = 5.0,
+    wait: Annotated[float, typer.Option(help="Maximum seconds to wait for subscribers.")] = 5.0,
     listener: Annotated[
-        list[str] | None, typer.Option(metavar="TOPIC", help="Wait until somebody listens to this topic; repeatable.")
+        list[str] | None, typer.Option(metavar="TOPIC", help="Wait for a subscriber on this topic; repeatable.")
     ] = None,
     params: ParamsOption = None,
     param: ParamOption = None,
@@ -63,9 +61,9 @@ def play(
 ) -> None:
     """Play recordings on their topics in real time, stamped with the current time.
 
-    If --params or -p name the topic of a sensor, --drop of the sensor silences this topic.
+    --drop SENSOR applies to the topic that --params or -p set for the sensor, if they set one.
 
-    A --json file is written when the first message goes out and again at the end.
+    The --json file is written when the first message is published, and again at the end.
     """
     configure_ros_env()
     from mlesam_ros.bags.reader import parse_outage
@@ -77,21 +75,21 @@ def play(
     options = PlayOptions(rate, loop, clock, drops, wait, tuple(listener or ()))
     playlist = Playlist(bags, parameters)
 
-    def begun(report: PlayReport) -> None:
+    def on_start(report: PlayReport) -> None:
         typer.echo(f"playing {', '.join(str(bag) for bag in bags)}", err=True)
         if json not in (None, "-"):
             write_json(report.to_dict(), json)
 
     seconds = playlist.duration / NANOSECONDS
     with track("playing", None if loop else seconds, "s", lines=False, transient=True) as show:
-        report = play_bags(playlist, options, begun, lambda done: show(done, seconds))
+        report = play_bags(playlist, options, on_start, lambda done: show(done, seconds))
     if json is not None:
         write_json(report.to_dict(), json)
     _summarize(report)
 
 
 def _on_topic(drop: Outage, parameters: NodeParameters) -> Outage:
-    """Replace a sensor as the target of a drop by the topic that the parameters name for it."""
+    """Replace a sensor as the target of a drop by its topic, if the parameters set one."""
     if f"{drop.target}.topic" not in parameters.given:
         return drop
     return replace(drop, target=parameters.resolve(parameters.sensor(drop.target).topic))
@@ -101,7 +99,7 @@ def _summarize(report: PlayReport) -> None:
     for warning in report.warnings:
         typer.echo(f"warning: {warning}", err=True)
     for name in report.skipped:
-        typer.echo(f"not played, its package is not installed here: {name}", err=True)
-    withheld = f", {report.dropped.total()} withheld" if report.dropped else ""
-    sent = f"{report.published.total()} messages on {len(report.published)} topics"
-    typer.echo(f"played {sent} in {report.seconds:.1f} s{withheld}", err=True)
+        typer.echo(f"warning: {name} is not played: the package of its type is not installed", err=True)
+    dropped = f", {report.dropped.total()} dropped" if report.dropped else ""
+    published = f"{report.published.total()} messages on {len(report.published)} topics"
+    typer.echo(f"published {published} in {report.seconds:.1f} s{dropped}", err=True)

@@ -28,32 +28,31 @@ def register(app: typer.Typer) -> None:
 
 
 def simulate(
-    out: Annotated[Path | None, typer.Argument(help="The bag to write, a folder that does not exist yet.")] = None,
-    seed: Annotated[int, typer.Option(help="Which street.")] = 0,
+    out: Annotated[Path | None, typer.Argument(help="Folder of the new bag; it must not exist yet.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the street.")] = 0,
     weather: Annotated[str, typer.Option(help="cloud, fog, night, rain or sun.")] = "sun",
     fault: Annotated[
         str, typer.Option(help="none, motionblur, overexposure, underexposure, lidarjitter or eventlowres.")
     ] = "none",
-    drop: Annotated[list[str] | None, typer.Option(help="A sensor that says nothing; may be given again.")] = None,
-    moments: Annotated[int, typer.Option(help="How many moments, ten a second.")] = 200,
-    side: Annotated[int, typer.Option(help="Height and width of the pictures in pixels.")] = 512,
-    play: Annotated[bool, typer.Option("--play", help="Then play it in a loop, until Ctrl-C.")] = False,
-    deliver: Annotated[Path | None, typer.Option(help="Instead: write into a folder with DELIVER's layout.")] = None,
+    drop: Annotated[list[str] | None, typer.Option(help="Omit a sensor; repeatable.")] = None,
+    moments: Annotated[int, typer.Option(help="Number of time steps, at 10 Hz.")] = 200,
+    side: Annotated[int, typer.Option(help="Height and width of the images in pixels.")] = 512,
+    play: Annotated[bool, typer.Option("--play", help="Play the bag afterwards in a loop, until Ctrl-C.")] = False,
+    deliver: Annotated[Path | None, typer.Option(help="Write a data set in DELIVER's layout instead.")] = None,
     split: Annotated[str, typer.Option(help="With --deliver: train, val or test.")] = "train",
-    streets: Annotated[int, typer.Option(help="With --deliver: how many streets, of seeds from --seed on.")] = 1,
-    every: Annotated[int, typer.Option(help="With --deliver: how many moments from one frame to the next.")] = 1,
+    streets: Annotated[int, typer.Option(help="With --deliver: number of streets, with seeds from --seed on.")] = 1,
+    every: Annotated[int, typer.Option(help="With --deliver: time steps from one frame to the next.")] = 1,
     json: JsonOption = None,
 ) -> None:
-    """Render a street with four sensors and its true labels into a bag.
+    """Render a street with four sensors and its ground truth labels into a bag.
 
-    Weather and fault change the sensor data; the street of a seed stays the same. With --deliver several of them can be
-    given, separated by commas, or all; each weather with each fault is a separate scene.
+    Weather and fault change the sensor data; a seed always gives the same street. With --deliver, --weather and --fault
+    accept several values, separated by commas, or all; each combination is a separate scene.
 
-    With --play the bag is played afterwards, in real time: two cores cannot render and segment ten moments a second
-    at once.
+    With --play the bag is played afterwards in real time: two cores cannot render and segment at 10 Hz at once.
     """
     if (out is None) == (deliver is None):
-        raise ConfigError("simulate writes one thing.", "Name a bag, or give --deliver.")
+        raise ConfigError("simulate writes either a bag or a data set.", "Give the folder of a bag, or --deliver.")
     if deliver is not None:
         if min(streets, every, moments) < 1:
             raise ConfigError(f"streets {streets}, every {every} and moments {moments} must be at least 1.")
@@ -77,7 +76,7 @@ def _write_bag(out: Path, seed: int, weather: str, fault: str, drop: list[str], 
 
     world, is_new = World(seed, weather, (side, side), length=moments, fault=fault, dropped=drop), not out.exists()
     try:
-        with track("rendering", moments, "moments") as progress:
+        with track("rendering", moments, "steps") as progress:
             write_simulated_bag(out, world, progress=lambda done: progress(done, moments))
     except BaseException as error:
         if is_new:  # an incomplete bag would block the next run
@@ -95,8 +94,8 @@ def _write_deliver(
     from mlesam_ros.simulation.weather import FAULTS, WEATHERS, fault_name, weather_name
     from mlesam_ros.simulation.world import World
 
-    weathers = [weather_name(name) for name in _several(conditions[0], WEATHERS)]
-    faults = [fault_name(name) for name in _several(conditions[1], FAULTS)]
+    weathers = [weather_name(name) for name in _split_names(conditions[0], WEATHERS)]
+    faults = [fault_name(name) for name in _split_names(conditions[1], FAULTS)]
     scenes = [(seed, weather, fault) for seed in seeds for weather in weathers for fault in faults]
     total, done = len(scenes) * len(moments), 0
     with track("rendering", total, "frames") as progress:
@@ -107,7 +106,7 @@ def _write_deliver(
     return done
 
 
-def _several(names: str, known: tuple[str, ...]) -> list[str]:
+def _split_names(names: str, known: tuple[str, ...]) -> list[str]:
     return list(known) if names == "all" else [name.strip() for name in names.split(",")]
 
 
@@ -116,5 +115,5 @@ def _play(bag: Path) -> None:
     from mlesam_ros.ros.player import Playlist, PlayOptions
     from mlesam_ros.ros.player import play as play_bags
 
-    typer.echo(f"playing {bag}; Ctrl-C ends it", err=True)
+    typer.echo(f"playing {bag} until Ctrl-C", err=True)
     play_bags(Playlist([bag]), PlayOptions(loop=True))

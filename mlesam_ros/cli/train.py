@@ -30,57 +30,53 @@ def register(app: typer.Typer) -> None:
 def train(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="RECIPE", help="What to train on what, a file like those in config/training."),
+        typer.Argument(metavar="RECIPE", help="Recipe file, such as those in config/training."),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Instead of a file one that comes with this package: deliver, muses or mcubes.")
+        str | None, typer.Option(help="Name of a shipped recipe instead of a file: deliver, muses or mcubes.")
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of the published data set, instead of the recipe's.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the published data set; overrides the recipe.")] = None,
     backbone: Annotated[
-        Path | None, typer.Option(help="Frozen weights, such as Meta's SAM 2, instead of the recipe's.")
+        Path | None, typer.Option(help="Frozen weights, such as Meta's SAM 2; overrides the recipe.")
     ] = None,
     params: ParamsOption = None,
     param: ParamOption = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for state, log, evaluation and weights; runs/<recipe> by default.")
+        Path | None, typer.Option(help="Folder of state, log, evaluation and weights; runs/<recipe> if omitted.")
     ] = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Begin again instead of going on where it was ended.")
-    ] = False,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda, instead of the recipe's.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Start over instead of resuming.")] = False,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda; overrides the recipe.")] = None,
     ablation: Annotated[
         bool,
-        typer.Option("--ablation", help="Train four: averaged features, routed, both, both with auxiliary head."),
+        typer.Option("--ablation", help="Train four models: averaged, routed, both, both with auxiliary head."),
     ] = False,
     json: JsonOption = None,
 ) -> None:
     """Train a backbone or experts, and evaluate them on held-out data.
 
-    Bags are read with the sensors that the recipe's params describe; --params and -p override them.
+    The recipe's params describe the sensors of bags; --params and -p override them.
 
-    After an interruption, the same command resumes with the same result as without it. Started by torchrun it
-    distributes the work.
+    After an interruption, the same command resumes; the result is the same as without interruption. Under torchrun the
+    work is distributed over the processes.
     """
     from mlesam_training.distributed import is_first
     from mlesam_training.train_run import ABLATION, ablate
     from mlesam_training.train_run import train as run
 
     path = _recipe_file(file, recipe)
-    wanted, folder = _asked(path, data, backbone, device, params, param or []), out or Path("runs") / path.stem
+    loaded = _load_recipe(path, data, backbone, device, params, param or [])
+    folder = out or Path("runs") / (f"{path.stem}_ablation" if ablation else path.stem)
     if ablation:
-        folder = out or Path("runs") / f"{path.stem}_ablation"
-        result = {"ablation": str(ablate(wanted, folder, resume=not restart))}
-        said = f"the four rows are in {folder / ABLATION}"
+        result = {"ablation": str(ablate(loaded, folder, resume=not restart))}
+        summary = f"ablation table: {folder / ABLATION}"
     else:
-        made = run(wanted, folder, resume=not restart)
-        result = {"weights": str(made.weights), "evaluation": str(made.evaluation)}
-        said = f"weights are in {made.weights}, their evaluation is in {made.evaluation}"
+        trained = run(loaded, folder, resume=not restart)
+        result = {"weights": str(trained.weights), "evaluation": str(trained.evaluation)}
+        summary = f"weights: {trained.weights}, evaluation: {trained.evaluation}"
     if json is not None and is_first():
         write_json(result, json)
     if json != "-" and is_first():
-        typer.echo(said)
+        typer.echo(summary)
 
 
 def _recipe_file(file: Path | None, recipe: str | None) -> Path:
@@ -97,7 +93,7 @@ def _recipe_file(file: Path | None, recipe: str | None) -> Path:
     return shipped[str(recipe)]
 
 
-def _asked(
+def _load_recipe(
     path: Path,
     data: Path | None,
     backbone: Path | None,
@@ -109,21 +105,21 @@ def _asked(
     from mlesam_ros.errors import ConfigError
     from mlesam_training.recipe import PublishedData, load_recipe
 
-    wanted = load_recipe(path)
+    recipe = load_recipe(path)
     if data is not None:
-        if not isinstance(wanted.data, PublishedData):
+        if not isinstance(recipe.data, PublishedData):
             raise ConfigError(
-                f"--data is for published sets; the data of {path} is {wanted.data.kind}.", "Leave --data out."
+                f"--data is for published data sets; the data of {path} is {recipe.data.kind}.", "Omit --data."
             )
-        wanted = replace(wanted, data=replace(wanted.data, root=str(data)))
+        recipe = replace(recipe, data=replace(recipe.data, root=str(data)))
     if params is not None or rules:
-        wanted = _described(wanted, params, rules)
+        recipe = _override_sensors(recipe, params, rules)
     if backbone is not None:
-        wanted = replace(wanted, backbone=str(backbone))
-    return replace(wanted, device=device) if device else wanted
+        recipe = replace(recipe, backbone=str(backbone))
+    return replace(recipe, device=device) if device else recipe
 
 
-def _described(recipe: Recipe, params: Path | None, rules: list[str]) -> Recipe:
+def _override_sensors(recipe: Recipe, params: Path | None, rules: list[str]) -> Recipe:
     """Replace the description of the bags' sensors in a recipe; its warnings go to standard error."""
     from mlesam_ros.config import beaten_rules
     from mlesam_ros.errors import ConfigError
@@ -133,13 +129,13 @@ def _described(recipe: Recipe, params: Path | None, rules: list[str]) -> Recipe:
     data = recipe.data
     if not isinstance(data, BagData):
         raise ConfigError(
-            f"--params and -p describe the sensors of bags; the data of the recipe is {data.kind}.", "Leave them out."
+            f"--params and -p describe the sensors of bags; the data of the recipe is {data.kind}.", "Omit them."
         )
     file = data.params if params is None else str(params)
     given = read_node_parameters(file, rules, data.node)
     changed = {name: given.values[name] for name in given.overridden}
     data = replace(data, params=file, parameters={**data.parameters, **changed})
-    beaten = beaten_rules(file, [name for name in given.beaten if name not in data.parameters])
-    for warning in (*beaten, *data.description().warnings):
+    overruled = beaten_rules(file, [name for name in given.beaten if name not in data.parameters])
+    for warning in (*overruled, *data.description().warnings):
         typer.echo(f"warning: {warning}", err=True)
     return replace(recipe, data=data)

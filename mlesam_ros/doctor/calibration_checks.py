@@ -18,8 +18,7 @@ import numpy.typing as npt
 
 from mlesam_ros.doctor.rules import finding
 from mlesam_ros.doctor.timing import TopicStats
-from mlesam_ros.errors import CalibrationError, Problem
-from mlesam_ros.findings import WARNING, Finding
+from mlesam_ros.errors import WARNING, CalibrationError, Finding, Problem
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
@@ -27,31 +26,31 @@ from mlesam_ros.geometry.validation import mounting_findings
 from mlesam_ros.messages import stamp_ns
 from mlesam_ros.types import CAMERA, LIDAR, NANOSECONDS, Modality, SensorFrame
 
-_UNPLACED = 0.05
+_MAX_FAILED_SHARE = 0.05
 """Share of failed transform look-ups above which they are reported."""
-_UNCONNECTED = "no transform connects"
-_SILENCE = 0.5
-"""Minimum seconds of a gap in a dynamic transform; it also exceeds three periods."""
+_NOT_CONNECTED = "no transform connects"
+_MIN_GAP_S = 0.5
+"""Minimum duration of a gap in a dynamic transform; it also exceeds three periods."""
 
 
 @dataclass
-class CalibrationMessages:
+class DynamicTransforms:
     """Timestamps of dynamic transforms, which the rig does not keep.
 
     Attributes:
-        moving: (parent, child) → stamps in nanoseconds of its transforms on /tf.
+        stamps: (parent, child) → stamps in nanoseconds of its transforms on /tf.
     """
 
-    moving: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    stamps: dict[tuple[str, str], list[int]] = field(default_factory=dict)
 
     def add_transforms(self, message: Any) -> None:
         """Add a message on /tf."""
         for stamped in message.transforms:
             edge = stamped.header.frame_id.lstrip("/"), stamped.child_frame_id.lstrip("/")
-            self.moving.setdefault(edge, []).append(stamp_ns(stamped.header))
+            self.stamps.setdefault(edge, []).append(stamp_ns(stamped.header))
 
 
-class Lookups:
+class TransformLookups:
     """Looks up the sensors' transforms at the times of their frames, as for the network's inputs.
 
     A frame is looked up `max_wait` after its arrival: transforms may arrive while a set waits for its sensors.
@@ -64,9 +63,9 @@ class Lookups:
         self._total: Counter[Modality] = Counter()
         self._failed: dict[Modality, Counter[Problem]] = {}
 
-    def note(self, frame: SensorFrame, arrived: int) -> None:
-        """Add a frame that arrived at `arrived`, in nanoseconds."""
-        self._pending.append((arrived + self._wait, frame.modality, frame.frame_id, frame.time))
+    def add(self, frame: SensorFrame, arrival: int) -> None:
+        """Add a frame that arrived at `arrival`, in nanoseconds."""
+        self._pending.append((arrival + self._wait, frame.modality, frame.frame_id, frame.time))
 
     def advance(self, rig: Rig, now: int | None) -> None:
         """Look up the frames that are due.
@@ -90,7 +89,7 @@ class Lookups:
         for modality, reasons in self._failed.items():
             share = reasons.total() / self._total[modality]
             reason = reasons.most_common(1)[0][0]
-            if share > _UNPLACED and not reason.startswith(_UNCONNECTED):
+            if share > _MAX_FAILED_SHARE and not reason.startswith(_NOT_CONNECTED):
                 values = {"share": 100 * share, "reason": reason.message.rstrip(".")}
                 yield finding("transform_late", modality, **values)
 
@@ -102,7 +101,7 @@ def _rounded(problem: Problem) -> Problem:
 
 def calibration_findings(
     records: Mapping[Modality, TopicStats],
-    infos: CalibrationMessages,
+    transforms: DynamicTransforms,
     rig: Rig,
     problems: Mapping[str, Problem],
     sizes: Mapping[Modality, tuple[int, int]],
@@ -112,46 +111,46 @@ def calibration_findings(
 
     Args:
         records: of the sensors.
-        infos: timestamps of dynamic transforms.
+        transforms: timestamps of dynamic transforms.
         rig: learned from all messages.
         problems: topic → problem of its newest invalid message.
         sizes: modality → (height, width) of its images.
         begin: nanoseconds of 0 s in the findings.
     """
-    spoken = {m: record for m, record in records.items() if record.frame_ids}
-    pictures = {record.source.topic: m for m, record in records.items()}
+    received = {m: record for m, record in records.items() if record.frame_ids}
+    image_topics = {record.source.topic: m for m, record in records.items()}
     for topic, problem in problems.items():
-        yield _problem(topic, problem, pictures.get(topic))
+        yield _invalid_message(topic, problem, image_topics.get(topic))
     if not rig.has_camera and not problems:
-        yield finding("no_label_camera", CAMERA)
-    named, camera = rig.lenses.get(CAMERA), spoken.get(CAMERA)
-    stranger = named is not None and camera is not None and _frame_mismatch(camera, named.frame_id)
-    if stranger:
-        values = {"picture": spoken[CAMERA].frame_id, "info": rig.camera_frame, "modality": CAMERA}
+        yield finding("no_camera_info", CAMERA)
+    named, camera = rig.lenses.get(CAMERA), received.get(CAMERA)
+    mismatch = named is not None and camera is not None and _frame_mismatch(camera, named.frame_id)
+    if mismatch:
+        values = {"image": received[CAMERA].frame_id, "info": rig.camera_frame, "modality": CAMERA}
         yield finding("info_frame", CAMERA, **values)
     shared = {rig.camera_frame, *((camera.frame_id,) if camera is not None else ())}
-    for modality, record in spoken.items():
+    for modality, record in received.items():
         if modality != LIDAR:
-            yield from _lens(modality, record, rig, sizes.get(modality), shared)
-        if not stranger:
-            yield from _place(modality, record, rig)
-    yield from _odd_mountings(spoken, rig)
-    yield from _transform_gaps(infos, begin)
+            yield from _check_camera_info(modality, record, rig, sizes.get(modality), shared)
+        if not mismatch:
+            yield from _check_transform(modality, record, rig)
+    yield from _implausible_mountings(received, rig)
+    yield from _transform_gaps(transforms, begin)
 
 
 def _frame_mismatch(record: TopicStats, info_frame: str) -> bool:
     return bool(record.frame_id and info_frame) and record.frame_id != info_frame
 
 
-def _problem(topic: str, problem: Problem, pictures_of: Modality | None) -> Finding:
+def _invalid_message(topic: str, problem: Problem, image_of: Modality | None) -> Finding:
     remedy = problem.remedy or "Correct it where it is published."
     values = {"reason": problem.message.rstrip("."), "remedy": remedy}
-    if pictures_of is not None:
-        return finding("doubtful_lens", pictures_of, **values)
+    if image_of is not None:
+        return finding("doubtful_info", image_of, **values)
     return finding("bad_transform" if "tf" in topic.rsplit("/", 1)[-1] else "bad_info", topic, **values)
 
 
-def _lens(
+def _check_camera_info(
     modality: Modality, record: TopicStats, rig: Rig, size: tuple[int, int] | None, shared: Collection[str]
 ) -> Iterator[Finding]:
     """Check that a sensor has a CameraInfo of its image size.
@@ -165,16 +164,16 @@ def _lens(
     known = rig.cameras.get(record.frame_id) if own is None else own.model
     if known is None:
         if modality == CAMERA and record.frame_id and rig.has_camera:
-            yield finding("info_frame", modality, picture=record.frame_id, info=rig.camera_frame, modality=modality)
+            yield finding("info_frame", modality, image=record.frame_id, info=rig.camera_frame, modality=modality)
         elif modality != CAMERA and rig.has_camera:
-            yield finding("no_info", modality)
+            yield finding("no_sensor_info", modality)
         return
     if size is not None and size != (known.height, known.width):
-        values = {"picture": f"{size[1]}x{size[0]}", "info": f"{known.width}x{known.height}"}
+        values = {"image": f"{size[1]}x{size[0]}", "info": f"{known.width}x{known.height}"}
         yield finding("info_size", modality, **values)
 
 
-def _place(modality: Modality, record: TopicStats, rig: Rig) -> Iterator[Finding]:
+def _check_transform(modality: Modality, record: TopicStats, rig: Rig) -> Iterator[Finding]:
     """Check that a transform connects a sensor to the label camera."""
     frame = record.frame_id
     if not frame:
@@ -188,7 +187,7 @@ def _place(modality: Modality, record: TopicStats, rig: Rig) -> Iterator[Finding
         yield finding("no_transform", modality, frame=frame, camera=rig.camera_frame)
 
 
-def _odd_mountings(records: Mapping[Modality, TopicStats], rig: Rig) -> Iterator[Finding]:
+def _implausible_mountings(records: Mapping[Modality, TopicStats], rig: Rig) -> Iterator[Finding]:
     """Report implausible mountings of the sensors; other frames of the robot are not checked."""
     frames = {record.frame_id for record in records.values()} | {rig.camera_frame}
     subjects = {f"{kind} {frame}" for frame in frames for kind in ("camera", "frame")}
@@ -198,11 +197,11 @@ def _odd_mountings(records: Mapping[Modality, TopicStats], rig: Rig) -> Iterator
             yield found
 
 
-def _transform_gaps(infos: CalibrationMessages, begin: int) -> Iterator[Finding]:
-    for (parent, child), stamps in infos.moving.items():
+def _transform_gaps(transforms: DynamicTransforms, begin: int) -> Iterator[Finding]:
+    for (parent, child), stamps in transforms.stamps.items():
         times = np.unique(np.array(stamps, np.int64))
         steps = np.diff(times) / NANOSECONDS
-        if len(steps) < 3 or steps.max() <= max(3 * float(np.median(steps)), _SILENCE):
+        if len(steps) < 3 or steps.max() <= max(3 * float(np.median(steps)), _MIN_GAP_S):
             continue
         at = (times[steps.argmax()] - begin) / NANOSECONDS
         yield finding("transform_gaps", "/tf", parent=parent, child=child, longest=steps.max(), at=at)
@@ -212,8 +211,8 @@ Pixels = npt.NDArray[np.intp]
 
 YAWS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 """Yaw angles in degrees that are added to a calibration; the score is best at 0 if the calibration is right."""
-_NEAR = 1.0
-"""Minimum depth of points in meters along the camera's axis; nearer points may be on the robot."""
+_MIN_DEPTH_M = 1.0
+"""Minimum depth of points along the camera's axis; nearer points may be on the robot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +323,7 @@ def score_by_yaw(
     scores = {}
     for yaw in yaws:
         optical = rotate_extrinsic(camera_from_sensor, yaw).apply(points)
-        index, u, v = camera.project_visible(optical, near=_NEAR)
+        index, u, v = camera.project_visible(optical, near=_MIN_DEPTH_M)
         rows, cols = np.floor(v + 0.5).astype(np.intp), np.floor(u + 0.5).astype(np.intp)
         scores[yaw] = segments.coherence(rows, cols, optical[index, 2])
     return scores
@@ -341,37 +340,37 @@ Image = npt.NDArray[np.float32]
 
 SHIFTS = (-3, -2, -1, 0, 1, 2, 3)
 """Trial shifts of the LiDAR in time, in sweeps; the outermost only confirm that an inner one is a peak."""
-_STEP = 0.25
-_YAWS = np.arange(-6.0, 6.01, _STEP)
-"""Trial yaw angles of the mounting, in degrees."""
-_JUMP = 0.15
+_YAW_STEP_DEG = 0.25
+_TRIAL_YAWS_DEG = np.arange(-6.0, 6.01, _YAW_STEP_DEG)
+"""Trial yaw angles of the mounting."""
+_MIN_LOG_STEP = 0.15
 """Minimum step in ln(meters) between neighbors at an outline, about a seventh of the distance."""
 _MIN_DISTANCE_M = 1.5
-"""Meters up to which returns may come from the robot itself."""
-_ROW, _REACH = 0.2, 1.0
-"""Height of a sweep's row in degrees of elevation, and degrees of azimuth up to which points are neighbors."""
-_STEEP = 95
+"""Nearer returns may come from the robot itself."""
+_ROW_DEG, _MAX_NEIGHBOR_DEG = 0.2, 1.0
+"""Height of a sweep's row in elevation, and maximum azimuth between neighbors in a row."""
+_FULL_STRENGTH_PERCENTILE = 95
 """Percentile of the image's gradient that gives full edge strength."""
-_WIDTH = 640
-"""Pixels to which wider images are reduced; edges are about one pixel wide at this size."""
-_FINE = 95.0
-"""Minimum focal length in pixels of the reduced image, at which a pixel covers at most 0.6 degrees."""
-_POINTS = 150
+_MAX_WIDTH_PX = 640
+"""Wider images are reduced to this width, at which edges are about one pixel wide."""
+_MIN_FOCAL_LENGTH_PX = 95.0
+"""Minimum focal length of the reduced image: a pixel covers at most 0.6 degrees."""
+_MIN_OUTLINE_POINTS = 150
 """Minimum points on outlines in the images, over all views, for any result."""
-_APART = 1.5
-"""Degrees around the best angle that are excluded from the background level."""
-_CLEAR = 4.0
+_PEAK_RADIUS_DEG = 1.5
+"""Angles this close to the best one are excluded from the background level."""
+_MIN_PEAK_SIGMAS = 4.0
 """Minimum height of a peak in standard deviations of the background. Measured: docs/doctor.md."""
-_HEIGHT = 0.05
+_MIN_PEAK_HEIGHT = 0.05
 """Minimum height of a peak above the background, as share of points on edges."""
-_ADVANTAGE = 0.5
+_MIN_ADVANTAGE = 0.5
 """Share of the peak's height that the current mounting must lack before a change is proposed."""
-_MANY, _MANY_POINTS = 6, 1000
+_MIN_VIEWS, _MIN_TOTAL_POINTS = 6, 1000
 """Minimum distinct views, and points, for the absence of a peak to be significant."""
-_CLARITY = 4.0
+_MIN_CLARITY = 4.0
 """Minimum clarity of the images for the absence of a peak to be significant; noise may hide the peak."""
-_OFF = 0.75
-"""Minimum degrees of a reported calibration error; the trial angles are a quarter of a degree apart."""
+_MIN_YAW_ERROR_DEG = 0.75
+"""Minimum reported calibration error; the trial angles are a quarter of a degree apart."""
 
 
 class Edges(NamedTuple):
@@ -387,7 +386,7 @@ class Edges(NamedTuple):
 
 
 @dataclass(frozen=True)
-class View:
+class AlignmentView:
     """One image and the sweeps around it.
 
     Attributes:
@@ -402,36 +401,36 @@ class View:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Alignment:
     """Result of the alignment check.
 
     Attributes:
         yaw: degrees to add to the mounting, as in `rotate_extrinsic`; None without a clear peak.
         shift: seconds by which the LiDAR's stamps are late; None without a clear shift.
-        telling: whether the views suffice for a correct calibration to show a peak.
+        is_conclusive: whether a correct calibration would show a peak in these views.
     """
 
     yaw: float | None
     shift: float | None
-    telling: bool = False
+    is_conclusive: bool = False
 
     @property
     def is_off(self) -> bool:
         """Whether the error of the mounting exceeds the uncertainty of the check."""
-        return self.yaw is not None and abs(self.yaw) >= _OFF
+        return self.yaw is not None and abs(self.yaw) >= _MIN_YAW_ERROR_DEG
 
 
-def picture_edges(rgb: npt.NDArray[np.uint8]) -> Edges:
+def image_edges(rgb: npt.NDArray[np.uint8]) -> Edges:
     """Compute the horizontal gradient of an image in CIELAB.
 
     Args:
         rgb: (H, W, 3) uint8.
     """
-    scale = min(1.0, _WIDTH / rgb.shape[1])
+    scale = min(1.0, _MAX_WIDTH_PX / rgb.shape[1])
     small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     smooth = cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2LAB), (0, 0), 1.0).astype(np.float32)
     steep = np.abs(cv2.Sobel(smooth, cv2.CV_32F, 1, 0)).max(axis=2)
-    usual, full = np.maximum(np.percentile(steep, (50, _STEEP)), (1.0, 1e-6))
+    usual, full = np.maximum(np.percentile(steep, (50, _FULL_STRENGTH_PERCENTILE)), (1.0, 1e-6))
     strength = cv2.GaussianBlur(np.minimum(steep / np.float32(full), 1.0), (0, 0), 1.0)
     return Edges(np.asarray(strength, np.float32), float(full / usual))
 
@@ -449,15 +448,16 @@ def sweep_outlines(xyz: npt.NDArray[np.floating[Any]]) -> Floats:
     distance = np.linalg.norm(xyz, axis=1)
     xyz, distance = xyz[distance > _MIN_DISTANCE_M], distance[distance > _MIN_DISTANCE_M]
     azimuth = np.degrees(np.arctan2(xyz[:, 1], xyz[:, 0]))
-    row = np.round(np.degrees(np.arcsin(xyz[:, 2] / distance)) / _ROW)
+    row = np.round(np.degrees(np.arcsin(xyz[:, 2] / distance)) / _ROW_DEG)
     order = np.lexsort((azimuth, row))
-    near = (np.diff(row[order]) == 0) & (np.diff(azimuth[order]) < _REACH)
+    near = (np.diff(row[order]) == 0) & (np.diff(azimuth[order]) < _MAX_NEIGHBOR_DEG)
     step = np.diff(np.log(distance[order]))
-    nearer = np.concatenate([[False], near & (step < -_JUMP)]) | np.concatenate([near & (step > _JUMP), [False]])
+    behind, ahead = near & (step < -_MIN_LOG_STEP), near & (step > _MIN_LOG_STEP)
+    nearer = np.concatenate([[False], behind]) | np.concatenate([ahead, [False]])
     return xyz[order[nearer[: len(order)]]]
 
 
-def judge(views: Sequence[View], camera: CameraModel, camera_from_lidar: Transform) -> Verdict:
+def check_alignment(views: Sequence[AlignmentView], camera: CameraModel, camera_from_lidar: Transform) -> Alignment:
     """Try yaw angles of the mounting and shifts of the sweeps in time, and find the best match of outlines and edges.
 
     A result counts only if both halves of the views agree on it.
@@ -467,46 +467,47 @@ def judge(views: Sequence[View], camera: CameraModel, camera_from_lidar: Transfo
         camera: of the images.
         camera_from_lidar: the mounting.
     """
-    if camera.K[0, 0] * min(1.0, _WIDTH / camera.width) < _FINE:
-        return Verdict(None, None)
-    turns = [(rotate_extrinsic(camera_from_lidar, yaw=float(yaw)), 0) for yaw in _YAWS]
+    if camera.K[0, 0] * min(1.0, _MAX_WIDTH_PX / camera.width) < _MIN_FOCAL_LENGTH_PX:
+        return Alignment(None, None)
+    turns = [(rotate_extrinsic(camera_from_lidar, yaw=float(yaw)), 0) for yaw in _TRIAL_YAWS_DEG]
     shifts = [(camera_from_lidar, shift) for shift in SHIFTS]
-    rows, moved = _counts(views, camera, turns), _counts(views, camera, shifts)
-    if not len(rows) or rows[..., 1].sum(axis=0).min() < _POINTS:
-        return Verdict(None, None)
-    by_yaw = _shares(rows)
-    shift = _best_shift(_shares(moved), by_yaw) if len(moved) else None
-    if shift is not None and _agree(moved, shift, 0):
+    rows, moved = _edge_sums(views, camera, turns), _edge_sums(views, camera, shifts)
+    if not len(rows) or rows[..., 1].sum(axis=0).min() < _MIN_OUTLINE_POINTS:
+        return Alignment(None, None)
+    by_yaw = _mean_strengths(rows)
+    shift = _best_shift(_mean_strengths(moved), by_yaw) if len(moved) else None
+    if shift is not None and _halves_agree(moved, shift, 0):
         offsets = [view.stamps[SHIFTS[shift]] for view in views if SHIFTS[shift] in view.stamps]
-        return Verdict(None, float(np.median(offsets)) / NANOSECONDS)
+        return Alignment(None, float(np.median(offsets)) / NANOSECONDS)
     best = _best_yaw(by_yaw)
-    believed = best is not None and _agree(rows, int(by_yaw.argmax()), round(_OFF / _STEP))
+    reach = round(_MIN_YAW_ERROR_DEG / _YAW_STEP_DEG)
+    is_confirmed = best is not None and _halves_agree(rows, int(by_yaw.argmax()), reach)
     distinct = len(np.unique(rows[:, :, 0].round(6), axis=0))
-    enough = distinct >= _MANY and rows[..., 1].sum(axis=0).min() >= _MANY_POINTS
-    clear = float(np.median([view.edges.clarity for view in views])) >= _CLARITY
-    return Verdict(best if believed else None, None, enough and clear)
+    enough = distinct >= _MIN_VIEWS and rows[..., 1].sum(axis=0).min() >= _MIN_TOTAL_POINTS
+    clear = float(np.median([view.edges.clarity for view in views])) >= _MIN_CLARITY
+    return Alignment(best if is_confirmed else None, None, enough and clear)
 
 
-def _agree(rows: Floats, best: int, reach: int) -> bool:
+def _halves_agree(rows: Floats, best: int, reach: int) -> bool:
     """Whether both halves of the views have their best trial within `reach` trials of `best`; True for few views."""
     halves = (rows[::2], rows[1::2])
-    return len(rows) < _MANY or all(abs(int(_shares(half).argmax()) - best) <= reach for half in halves)
+    return len(rows) < _MIN_VIEWS or all(abs(int(_mean_strengths(half).argmax()) - best) <= reach for half in halves)
 
 
-def _counts(views: Sequence[View], camera: CameraModel, trials: Sequence[tuple[Transform, int]]) -> Floats:
+def _edge_sums(views: Sequence[AlignmentView], camera: CameraModel, trials: Sequence[tuple[Transform, int]]) -> Floats:
     """(views, trials, 2): sum of edge strength at the outlines, and their count, of views that have every trial."""
     whole = [view for view in views if all(shift in view.sweeps for _, shift in trials)]
-    return np.array([_count(view, camera, trials) for view in whole]).reshape(len(whole), len(trials), 2)
+    return np.array([_edge_sums_of_view(view, camera, trials) for view in whole]).reshape(len(whole), len(trials), 2)
 
 
-def _shares(rows: Floats) -> Floats:
+def _mean_strengths(rows: Floats) -> Floats:
     """(trials,) mean edge strength at the outlines, over the views."""
     edges, points = rows.sum(axis=0).T
     return np.asarray(edges / np.maximum(points, 1))
 
 
-def _count(view: View, camera: CameraModel, trials: Sequence[tuple[Transform, int]]) -> Floats:
-    """(trials, 2) of one view; see `_counts`."""
+def _edge_sums_of_view(view: AlignmentView, camera: CameraModel, trials: Sequence[tuple[Transform, int]]) -> Floats:
+    """(trials, 2) of one view; see `_edge_sums`."""
     out, (height, width) = [], view.edges.strength.shape
     for mounting, shift in trials:
         _, u, v = camera.project_visible(mounting.apply(view.sweeps[shift]), near=1.0)
@@ -519,28 +520,29 @@ def _count(view: View, camera: CameraModel, trials: Sequence[tuple[Transform, in
 def _best_yaw(shares: Floats) -> float | None:
     """Yaw angle of a clear peak; 0 if the current mounting scores about as well; None without a peak."""
     at = int(shares.argmax())
-    elsewhere = shares[np.abs(_YAWS - _YAWS[at]) > _APART]
-    level, spread = _middle(elsewhere)
+    elsewhere = shares[np.abs(_TRIAL_YAWS_DEG - _TRIAL_YAWS_DEG[at]) > _PEAK_RADIUS_DEG]
+    level, spread = _median_and_spread(elsewhere)
     height = float(shares[at]) - level
-    if at in (0, len(_YAWS) - 1) or height < max(_CLEAR * spread, _HEIGHT) or shares[at] <= elsewhere.max():
+    is_clear = height >= max(_MIN_PEAK_SIGMAS * spread, _MIN_PEAK_HEIGHT) and shares[at] > elsewhere.max()
+    if at in (0, len(_TRIAL_YAWS_DEG) - 1) or not is_clear:
         return None
-    as_it_is = float(shares[np.abs(_YAWS).argmin()])
-    return float(_YAWS[at]) if shares[at] - as_it_is > _ADVANTAGE * height else 0.0
+    current = float(shares[np.abs(_TRIAL_YAWS_DEG).argmin()])
+    return float(_TRIAL_YAWS_DEG[at]) if shares[at] - current > _MIN_ADVANTAGE * height else 0.0
 
 
 def _best_shift(shares: Floats, by_yaw: Floats) -> int | None:
     """Index of the shift whose sweeps clearly fit better; None if the unshifted sweeps fit about as well."""
     at, here = int(shares.argmax()), SHIFTS.index(0)
-    level, spread = _middle(by_yaw)
+    level, spread = _median_and_spread(by_yaw)
     height = float(shares[at]) - level
-    if at in (0, here, len(SHIFTS) - 1) or height < max(_CLEAR * spread, _HEIGHT):
+    if at in (0, here, len(SHIFTS) - 1) or height < max(_MIN_PEAK_SIGMAS * spread, _MIN_PEAK_HEIGHT):
         return None
-    if shares[at] - shares[here] < _ADVANTAGE * height or shares[at] < by_yaw.max():
+    if shares[at] - shares[here] < _MIN_ADVANTAGE * height or shares[at] < by_yaw.max():
         return None  # the unshifted sweeps, or another yaw, fit about as well
     return at
 
 
-def _middle(values: Floats) -> tuple[float, float]:
+def _median_and_spread(values: Floats) -> tuple[float, float]:
     """Median, and the standard deviation estimated from the median absolute deviation."""
     level = float(np.median(values))
     return level, 1.4826 * float(np.median(np.abs(values - level)))

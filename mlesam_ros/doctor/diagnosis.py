@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,21 +11,25 @@ import numpy as np
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import NodeParameters, sync_config
-from mlesam_ros.doctor.calibration_checks import CalibrationMessages, Lookups, calibration_findings, judge
+from mlesam_ros.doctor.calibration_checks import (
+    DynamicTransforms,
+    TransformLookups,
+    calibration_findings,
+    check_alignment,
+)
 from mlesam_ros.doctor.content import ContentSamples, message_findings, sample_content, sample_findings
 from mlesam_ros.doctor.rules import finding
-from mlesam_ros.doctor.timing import TopicStats, ahead_of_arrival, rhythm
-from mlesam_ros.doctor.tuning import Rehearsal, simulate_sync, sync_findings, tune_sync
-from mlesam_ros.errors import BagError
+from mlesam_ros.doctor.timing import TopicStats, ahead_of_arrival, rate_stats
+from mlesam_ros.doctor.tuning import SyncSimulation, simulate_sync, sync_findings, tune_sync
+from mlesam_ros.errors import ERROR, NOTE, SEVERITIES, WARNING, BagError, Finding, worst
 from mlesam_ros.evaluation.bag_sensors import BagRig, Topics, find_topics
-from mlesam_ros.findings import ERROR, NOTE, SEVERITIES, WARNING, Finding, worst
 from mlesam_ros.rig_learner import is_static
 from mlesam_ros.sync import Account
 from mlesam_ros.types import LIDAR, NANOSECONDS, Modality
 
 HEALTHY, USABLE, FAULTY, UNREADABLE = "healthy", "usable", "faulty", "unreadable"
 VERDICTS = {None: HEALTHY, NOTE: HEALTHY, WARNING: USABLE, ERROR: FAULTY}
-"""Severity of the gravest finding → verdict."""
+"""Highest severity of the findings → verdict."""
 
 
 @dataclass
@@ -35,7 +39,7 @@ class DoctorReport:
     Attributes:
         name: of the recording or the node.
         seconds: its duration.
-        findings: the gravest first.
+        findings: the most severe first.
         sensors: modality → its figures; see `sensor_row`.
         sets: figures of the simulated synchronizer, see `set_figures`; empty without readable messages.
         parameters: proposed values of the node's parameters.
@@ -67,13 +71,13 @@ class DoctorReport:
 
 
 def sorted_findings(findings: Iterable[Finding]) -> list[Finding]:
-    """Remove duplicates and sort the gravest first, otherwise in the order given."""
+    """Remove duplicates and sort by severity, then in the order given."""
     return sorted(dict.fromkeys(findings), key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def sensor_row(record: TopicStats, rehearsal: Rehearsal | None) -> dict[str, Any]:
+def sensor_row(record: TopicStats, simulation: SyncSimulation | None) -> dict[str, Any]:
     """Figures of a sensor with JSON types; None where there is nothing to measure."""
-    measured = rhythm(record)
+    measured = rate_stats(record)
     sizes = record.sizes.most_common(1)
     row: dict[str, Any] = {
         "topic": record.source.topic,
@@ -88,28 +92,23 @@ def sensor_row(record: TopicStats, rehearsal: Rehearsal | None) -> dict[str, Any
         "size": f"{sizes[0][0][1]}x{sizes[0][0][0]}" if sizes else None,
         **{name: found.text for name, found in record.found.items()},
     }
-    if rehearsal is not None and record.modality in rehearsal.counters:
-        unreadable = {record.modality: record.received - len(record.moments)}
-        row.update(Account().counters(rehearsal.counters, unreadable)[record.modality])
+    if simulation is not None and record.modality in simulation.counters:
+        unreadable = {record.modality: record.received - len(record.times)}
+        row.update(Account().counters(simulation.counters, unreadable)[record.modality])
     return row
 
 
-def set_figures(rehearsal: Rehearsal) -> dict[str, Any]:
+def set_figures(simulation: SyncSimulation) -> dict[str, Any]:
     """Figures of the simulated sets, with JSON types."""
-    skews = {m: np.abs(values) / 1e6 for m, values in rehearsal.skews.items() if len(values)}
+    skews = {m: np.abs(values) / 1e6 for m, values in simulation.skews.items() if len(values)}
     return {
-        "sets": rehearsal.sets,
-        "rate_hz": _number(rehearsal.rate, 3),
-        "complete": rehearsal.complete,
-        "wait_ms": _number(1e3 * rehearsal.wait, 2),
-        "parts": rehearsal.parts,
+        "sets": simulation.sets,
+        "rate_hz": _number(simulation.rate, 3),
+        "complete": simulation.complete,
+        "wait_ms": _number(1e3 * simulation.wait, 2),
+        "parts": simulation.parts,
         "skew_ms": {m: {"p50": _percentile(v, 50), "p99": _percentile(v, 99)} for m, v in skews.items()},
     }
-
-
-def words_of(values: Mapping[str, float | list[str]]) -> list[str]:
-    """Format parameters as lines of YAML."""
-    return [f"{k}: [{', '.join(v)}]" if isinstance(v, list) else f"{k}: {v:g}" for k, v in values.items()]
 
 
 def _longest_gap(record: TopicStats) -> float | None:
@@ -129,7 +128,7 @@ def diagnose_bag(
     bag: str | Path,
     parameters: NodeParameters | None = None,
     reading: Callable[[float], None] = lambda seconds: None,
-    looking: Callable[[int, int], None] = lambda done, of: None,
+    sampling: Callable[[int, int], None] = lambda done, of: None,
 ) -> DoctorReport:
     """Diagnose a bag: report faults, simulate the node's synchronizer, and propose parameters.
 
@@ -137,7 +136,7 @@ def diagnose_bag(
         bag: rosbag2 folder or file.
         parameters: of the sensors, as for the node.
         reading: called with the seconds of the bag that are read.
-        looking: called afterwards with the numbers of finished content samples and of all samples.
+        sampling: called afterwards with the numbers of finished content samples and of all samples.
 
     Raises:
         BagError: the bag cannot be read, or lacks a topic that an override names.
@@ -154,57 +153,57 @@ def diagnose_bag(
             return DoctorReport(
                 str(bag), seconds, [*_bag_findings(reader), finding("no_sensor", "topics", sentence=error)]
             )
-        return _Examination(reader, topics, parameters).result(reading, looking)
+        return _BagDiagnosis(reader, topics, parameters).result(reading, sampling)
 
 
-class _Examination:
+class _BagDiagnosis:
     """State of one bag's diagnosis."""
 
     def __init__(self, reader: BagReader, topics: Topics, parameters: NodeParameters) -> None:
         self._reader, self._topics, self._parameters = reader, topics, parameters
-        self._known = BagRig(reader, topics, parameters)
+        self._bag_rig = BagRig(reader, topics, parameters)
         max_wait = max(parameters.max_wait_of(m) for m in topics.sensors)
-        self._infos, self._lookups = CalibrationMessages(), Lookups(max_wait)
-        sensor, bind = parameters.sensor, self._known.bind
+        self._transforms, self._lookups = DynamicTransforms(), TransformLookups(max_wait)
+        sensor, bind = parameters.sensor, self._bag_rig.bind
         self._records = {m: TopicStats(m, source, sensor(m), bind) for m, source in topics.sensors.items()}
 
-    def result(self, reading: Callable[[float], None], looking: Callable[[int, int], None]) -> DoctorReport:
+    def result(self, reading: Callable[[float], None], sampling: Callable[[int, int], None]) -> DoctorReport:
         """Read the bag, run all checks and collect the report."""
         reader = self._reader
         self._read(reading)
-        spoken = {m: record for m, record in self._records.items() if len(record.moments)}
-        looks = sample_content(reader, spoken, self._known.rig, looking)
+        received = {m: record for m, record in self._records.items() if len(record.times)}
+        samples = sample_content(reader, received, self._bag_rig.rig, sampling)
         config = sync_config(self._parameters, self._records)
-        said = [*message_findings(self._records, reader.start, config)]
-        aligned, offsets = self._alignment(looks)
-        findings = [*self._topic_findings(), *said, *self._fit_findings(looks), *aligned]
-        checkup = DoctorReport(str(reader.path), (reader.end - reader.start) / NANOSECONDS, findings)
-        plain = simulate_sync(spoken, sync_config(self._parameters, spoken)) if spoken else None
-        if plain is not None:
-            faulty = {found.subject for found in said if found.severity == ERROR}
-            advice = tune_sync(spoken, plain, {**ahead_of_arrival(spoken, config), **offsets}, faulty)
-            findings += [*sync_findings(plain, faulty), *advice.findings]
-            checkup.parameters, checkup.sets = advice.parameters, set_figures(plain)
-        if looks.depth_unit is not None:
-            checkup.parameters["depth.unit"] = float(f"{looks.depth_unit:.3g}")
-        checkup.sensors = {m: sensor_row(record, plain) for m, record in self._records.items()}
-        checkup.findings = sorted_findings([*_bag_findings(reader), *findings])
-        return checkup
+        message_faults = [*message_findings(self._records, reader.start, config)]
+        aligned, offsets = self._alignment(samples)
+        findings = [*self._topic_findings(), *message_faults, *self._fit_findings(samples), *aligned]
+        report = DoctorReport(str(reader.path), (reader.end - reader.start) / NANOSECONDS, findings)
+        current = simulate_sync(received, sync_config(self._parameters, received)) if received else None
+        if current is not None:
+            faulty = {found.subject for found in message_faults if found.severity == ERROR}
+            tuning = tune_sync(received, current, {**ahead_of_arrival(received, config), **offsets}, faulty)
+            findings += [*sync_findings(current, faulty), *tuning.findings]
+            report.parameters, report.sets = tuning.parameters, set_figures(current)
+        if samples.depth_unit is not None:
+            report.parameters["depth.unit"] = float(f"{samples.depth_unit:.3g}")
+        report.sensors = {m: sensor_row(record, current) for m, record in self._records.items()}
+        report.findings = sorted_findings([*_bag_findings(reader), *findings])
+        return report
 
     def _read(self, reading: Callable[[float], None]) -> None:
         by_topic = {record.source.topic: record for record in self._records.values()}
         begin = self._reader.start
-        for topic, _, recorded, message in self._reader.messages({*by_topic, *self._known.topics}):
-            self._lookups.advance(self._known.rig, recorded)
+        for topic, _, recorded, message in self._reader.messages({*by_topic, *self._bag_rig.topics}):
+            self._lookups.advance(self._bag_rig.rig, recorded)
             if topic in by_topic:
-                if (frame := by_topic[topic].hear(message, recorded)) is not None:
-                    self._lookups.note(frame, recorded)
+                if (frame := by_topic[topic].read(message, recorded)) is not None:
+                    self._lookups.add(frame, recorded)
             else:
-                self._known.on_message(topic, message)
+                self._bag_rig.on_message(topic, message)
                 if topic not in self._topics.infos.values() and not is_static(topic):
-                    self._infos.add_transforms(message)
+                    self._transforms.add_transforms(message)
             reading((recorded - begin) / NANOSECONDS)
-        self._lookups.advance(self._known.rig, None)
+        self._lookups.advance(self._bag_rig.rig, None)
 
     def _topic_findings(self) -> Iterator[Finding]:
         for sentence in self._topics.notes:
@@ -213,32 +212,32 @@ class _Examination:
             if modality not in self._records:
                 yield finding("sensor_missing", modality)
 
-    def _fit_findings(self, looks: ContentSamples) -> Iterator[Finding]:
+    def _fit_findings(self, samples: ContentSamples) -> Iterator[Finding]:
         """Check calibration and content, and whether they fit each other."""
         sizes = {m: record.sizes.most_common(1)[0][0] for m, record in self._records.items() if record.sizes}
-        sizes.update(looks.sizes)
-        known = self._known
+        sizes.update(samples.sizes)
+        bag_rig = self._bag_rig
         begin = self._reader.start
-        yield from calibration_findings(self._records, self._infos, known.rig, known.problems, sizes, begin)
-        yield from self._lookups.findings(known.rig)
-        yield from sample_findings(looks)
+        yield from calibration_findings(self._records, self._transforms, bag_rig.rig, bag_rig.problems, sizes, begin)
+        yield from self._lookups.findings(bag_rig.rig)
+        yield from sample_findings(samples)
 
-    def _alignment(self, looks: ContentSamples) -> tuple[list[Finding], dict[Modality, float]]:
+    def _alignment(self, samples: ContentSamples) -> tuple[list[Finding], dict[Modality, float]]:
         """Check the alignment of LiDAR and image; also return the seconds by which the LiDAR's stamps are late."""
-        rig, lidar = self._known.rig, self._records.get(LIDAR)
-        if lidar is None or not looks.views or rig.tree.is_dynamic(rig.camera_frame, lidar.frame_id):
+        rig, lidar = self._bag_rig.rig, self._records.get(LIDAR)
+        if lidar is None or not samples.views or rig.tree.is_dynamic(rig.camera_frame, lidar.frame_id):
             return [], {}
-        verdict = judge(looks.views, rig.camera, rig.extrinsic(lidar.frame_id))
-        if verdict.shift is not None:
-            side = "before" if verdict.shift > 0 else "after"
-            total = verdict.shift + lidar.offset / NANOSECONDS
-            values = {"offset": 1e3 * abs(verdict.shift), "side": side, "parameter": total}
-            return [finding("shifted", LIDAR, **values)], {LIDAR: verdict.shift}
-        if verdict.is_off and verdict.yaw is not None:
-            side = "right" if verdict.yaw > 0 else "left"
-            return [finding("turned", LIDAR, size=abs(verdict.yaw), side=side, angle=verdict.yaw)], {}
-        unclear = "unaligned" if verdict.telling else "alignment_unclear"
-        return [finding(unclear, LIDAR)] if verdict.yaw is None else [], {}
+        alignment = check_alignment(samples.views, rig.camera, rig.extrinsic(lidar.frame_id))
+        if alignment.shift is not None:
+            side = "before" if alignment.shift > 0 else "after"
+            total = alignment.shift + lidar.offset / NANOSECONDS
+            values = {"offset": 1e3 * abs(alignment.shift), "side": side, "parameter": total}
+            return [finding("shifted", LIDAR, **values)], {LIDAR: alignment.shift}
+        if alignment.is_off and alignment.yaw is not None:
+            side = "right" if alignment.yaw > 0 else "left"
+            return [finding("rotated", LIDAR, size=abs(alignment.yaw), side=side, angle=alignment.yaw)], {}
+        rule = "unaligned" if alignment.is_conclusive else "alignment_unclear"
+        return [finding(rule, LIDAR)] if alignment.yaw is None else [], {}
 
 
 def _bag_findings(reader: BagReader) -> Iterator[Finding]:

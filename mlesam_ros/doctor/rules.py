@@ -1,21 +1,21 @@
-"""Severity, message and remedy of each kind of finding."""
+"""Severity, message and remedy of each rule of the doctor."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlesam_ros.findings import ERROR, NOTE, WARNING, Finding
+from mlesam_ros.errors import ERROR, NOTE, WARNING, Finding
 from mlesam_ros.preprocessing.point_cloud import NO_INTENSITY
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One kind of finding.
+    """Template of a finding.
 
     Attributes:
-        severity: see `mlesam_ros.findings`.
-        message: description of the fault, a format string.
-        remedy: instruction that mends it, a format string; may be empty.
+        severity: one of `mlesam_ros.errors.SEVERITIES`.
+        message: description of the fault, a format string without the subject.
+        remedy: instruction that fixes it, a format string; may be empty.
     """
 
     severity: str
@@ -23,10 +23,10 @@ class Rule:
     remedy: str
 
 
-def finding(kind: str, subject: str, **values: object) -> Finding:
-    """Create a finding of a kind in `RULES` with formatted values."""
-    about = RULES[kind]
-    return Finding(about.severity, subject, about.message.format(**values), about.remedy.format(**values))
+def finding(name: str, subject: str, /, **values: object) -> Finding:
+    """Create the finding of a rule with formatted values."""
+    rule = RULES[name]
+    return Finding(rule.severity, subject, rule.message.format(**values), rule.remedy.format(**values))
 
 
 RULES = {
@@ -34,244 +34,243 @@ RULES = {
     "bag_damaged": Rule(
         WARNING,
         "{sentence}",
-        "What can be read is used; record again where the rest matters, and end a recorder with Ctrl-C.",
+        "The readable part is used. Record again if the rest matters; stop a recorder with Ctrl-C.",
     ),
     "topic_ambiguous": Rule(NOTE, "{sentence}", ""),
-    "no_sensor": Rule(ERROR, "{sentence}", "Record the sensors' topics, or name them with -p SENSOR.topic:=TOPIC."),
+    "no_sensor": Rule(ERROR, "{sentence}", "Record the sensors' topics, or set them with -p SENSOR.topic:=TOPIC."),
     # Content of a sensor's messages
-    "sensor_missing": Rule(NOTE, "there is none among the topics; masks are made without it.", ""),
-    "sensor_silent": Rule(WARNING, "{topic} has no message.", "See whether its driver ran; masks are made without it."),
-    "all_unreadable": Rule(ERROR, "none of its {total} messages can be used: {reason}.", "{remedy}"),
-    "some_unreadable": Rule(
-        WARNING, "{count} of {total} messages cannot be used, the last because {reason}.", "{remedy}"
+    "sensor_missing": Rule(NOTE, "no topic found; masks are made without this sensor.", ""),
+    "sensor_silent": Rule(
+        WARNING, "no messages on {topic}; masks are made without this sensor.", "Check that its driver was running."
     ),
-    "no_frame_id": Rule(ERROR, "its messages name no frame.", "Set the driver's frame_id, or {modality}.frame_id."),
-    "size_changes": Rule(WARNING, "its pictures have several sizes: {sizes}.", "Set the driver to one resolution."),
-    "sweep_pieces": Rule(NOTE, "its sweeps are sent in pieces, {pieces} to a turn, and are put together.", ""),
+    "all_unreadable": Rule(ERROR, "none of {total} messages is usable: {reason}.", "{remedy}"),
+    "some_unreadable": Rule(
+        WARNING, "{count} of {total} messages are unusable, most often because {reason}.", "{remedy}"
+    ),
+    "no_frame_id": Rule(
+        ERROR, "header.frame_id of its messages is empty.", "Set frame_id in the driver, or {modality}.frame_id."
+    ),
+    "size_changes": Rule(WARNING, "images have several sizes: {sizes}.", "Set the driver to one resolution."),
+    "split_sweeps": Rule(NOTE, "each sweep arrives in {messages} messages, which are merged.", ""),
     "several_frames": Rule(
         WARNING,
-        "its messages come in several frames, {frames}: two sensors share {topic}.",
-        "Publish, or record, each sensor on a topic of its own; with one sensor, set {modality}.frame_id.",
+        "messages have several frame_ids, {frames}: two sensors may share {topic}.",
+        "Publish or record each sensor on a topic of its own; for a single sensor, set {modality}.frame_id.",
     ),
     "packets_lost": Rule(
         WARNING,
-        "{lost} of {total} event packets are missing, by their numbers.",
-        "Record events in a process of their own, with a deeper queue, or let the driver send larger packets.",
+        "{lost} of {total} event packets are missing, according to their sequence numbers.",
+        "Record events in a separate process with a deeper queue, or configure larger packets in the driver.",
     ),
-    "picture_blank": Rule(
-        WARNING,
-        "{count} of {total} pictures looked at are one even grey.",
-        "Take off the cap, or see to exposure and the driver.",
+    "image_blank": Rule(
+        WARNING, "{count} of {total} sampled images are uniform.", "Check the lens cap, the exposure and the driver."
     ),
     "cloud_empty": Rule(
         ERROR,
-        "{count} of {total} clouds looked at have no return at all.",
-        "See whether the LiDAR spins and its driver decodes.",
+        "{count} of {total} sampled point clouds have no valid return.",
+        "Check that the LiDAR spins and that its driver decodes the packets.",
     ),
     "cloud_out_of_view": Rule(
         ERROR,
-        "of its returns {share:.1f} % land in the picture, by the calibration.",
-        "Check the transform between the two: the LiDAR does not look where the camera looks.",
+        "only {share:.1f} % of its returns project into the image with this calibration.",
+        "Check the transform between LiDAR and camera.",
     ),
     "depth_empty": Rule(
         ERROR,
-        "{count} of {total} depth pictures looked at have no valid pixel.",
-        "See to the sensor, its range and its driver.",
+        "{count} of {total} sampled depth images have no valid pixel.",
+        "Check the sensor, its range and its driver.",
     ),
     "depth_unit": Rule(
         ERROR,
-        "its median depth is {meters:.4g} m, which is no robot's: the unit is another.",
-        "Send 32FC1 in metres or 16UC1 in millimetres, or set depth.unit to the metres per count.",
+        "the median depth is {meters:.4g} m, which is implausible: the unit is wrong.",
+        "Publish 32FC1 in meters or 16UC1 in millimeters, or set depth.unit to the meters per count.",
     ),
     "depth_scale": Rule(
         ERROR,
-        "its depth is {factor:.3g} times the LiDAR's, in pixel after pixel: the unit is another.",
+        "its depth is {factor:.3g} times the LiDAR's throughout the image: the unit is wrong.",
         "Set depth.unit: {unit:.3g}.",
     ),
-    "intensity_missing": Rule(
-        NOTE,
-        "its intensity is taken as 0: {words}.",
-        NO_INTENSITY,
-    ),
-    "data_found": Rule(NOTE, "{name}: {words}.", ""),
+    "intensity_missing": Rule(NOTE, "intensity is taken as 0: {reason}.", NO_INTENSITY),
+    "data_found": Rule(NOTE, "{name}: {value}.", ""),
     # Time
     "gaps": Rule(
         WARNING,
-        "{silences} longer than {limit:.2f} s; the longest is {longest:.2f} s, from {at:.1f} s on.",
-        "Look at the driver and the recorder's load at that moment.",
+        "{gaps} longer than {limit:.2f} s; the longest is {longest:.2f} s, from {at:.1f} s on.",
+        "Check the driver, and the load of the recorder at that time.",
     ),
-    "quiet_events": Rule(NOTE, "{silences}; the longest is {longest:.2f} s, from {at:.1f} s on.", ""),
+    "event_gaps": Rule(NOTE, "{gaps} without events; the longest is {longest:.2f} s, from {at:.1f} s on.", ""),
     "messages_lost": Rule(
         WARNING,
-        "about {lost} of {total} messages are missing, by its period of {period:.0f} ms.",
-        "Record with a larger cache or fewer topics, and give large messages room: docs/doctor.md.",
+        "about {lost} of {total} messages are missing, given the period of {period:.0f} ms.",
+        "Record with a larger cache or fewer topics, and enlarge the transport's buffers for large messages.",
     ),
     "jitter": Rule(
         WARNING,
-        "its stamps come unevenly: one in twenty is {jitter:.0f} ms or more off its period of {period:.0f} ms.",
-        "Let the driver stamp when it measures, not when it publishes.",
+        "stamps are irregular: 5 % deviate by {jitter:.0f} ms or more from the period of {period:.0f} ms.",
+        "Stamp messages at the time of measurement in the driver, not at the time of publication.",
     ),
     "stamp_zero": Rule(
-        ERROR,
-        "{count} of {total} messages have no stamp.",
-        "Let the driver fill header.stamp; such messages are refused.",
+        ERROR, "{count} of {total} messages have no stamp and are refused.", "Set header.stamp in the driver."
     ),
-    "stamp_back": Rule(
+    "stamp_backward": Rule(
         WARNING,
-        "{count} of {total} stamps lie before the one they follow.",
-        "Look for two publishers on {topic}, or a clock that was set.",
+        "{count} of {total} stamps are earlier than the stamp before.",
+        "Check for two publishers on {topic}, or a clock that was set back.",
     ),
-    "stamp_twice": Rule(
+    "stamp_repeated": Rule(
         WARNING,
-        "{count} of {total} stamps occur twice.",
-        "Look for two publishers on {topic}; the second of a kind is refused.",
+        "{count} of {total} stamps repeat the stamp before; such messages are refused.",
+        "Check for two publishers on {topic}.",
     ),
-    "clock_foreign": Rule(
+    "foreign_clock": Rule(
         ERROR,
-        "its stamps lie {distance} the clock by which they arrive, and a node refuses every message: {cause}.",
+        "stamps are {distance} the clock of arrival, so the node refuses every message: {cause}.",
         "{remedy}",
     ),
     "stamp_ahead": Rule(
         ERROR,
-        "its stamps lie {ahead:.0f} ms ahead of their own arrival: they are later than the measurement.",
-        "Synchronise its clock (PTP, NTP), or set {modality}.offset: {offset:.3f}.",
+        "stamps are {ahead:.0f} ms ahead of their arrival: they are later than the measurement.",
+        "Synchronize its clock (PTP, NTP), or set {modality}.offset: {offset:.3f}.",
     ),
     "clock_ahead": Rule(
         WARNING,
-        "the stamps of all sensors lie {ahead:.0f} ms ahead of the machine that hears them.",
-        "Synchronise the clocks of the two machines (PTP, NTP).",
+        "stamps of all sensors are {ahead:.0f} ms ahead of the receiving machine's clock.",
+        "Synchronize the clocks of the two machines (PTP, NTP).",
     ),
     "clock_drift": Rule(
         WARNING,
-        "its clock runs away from the host's by {drift:.1f} ms a minute.",
-        "Let the driver convert to the host's time, or synchronise the clocks (PTP).",
+        "its clock drifts from the host's by {drift:.1f} ms per minute.",
+        "Convert stamps to the host's time in the driver, or synchronize the clocks (PTP).",
     ),
     # Calibration
-    "no_label_camera": Rule(
+    "no_camera_info": Rule(
         ERROR,
-        "there is no CameraInfo of the camera: its masks would be made without knowing its lens.",
-        "Publish it beside the picture, or give a calibration file.",
+        "no CameraInfo of the camera: masks are made without its calibration.",
+        "Publish CameraInfo beside the images, or give a calibration file.",
     ),
-    "no_info": Rule(
+    "no_sensor_info": Rule(
         WARNING,
-        "there is no CameraInfo of it, so it cannot be used beside another camera.",
-        "Publish it beside the picture, or give a calibration file.",
+        "no CameraInfo of this sensor: it cannot be registered to the camera.",
+        "Publish CameraInfo beside the images, or give a calibration file.",
     ),
-    "bad_info": Rule(ERROR, "its CameraInfo cannot be used: {reason}.", "{remedy}"),
-    "doubtful_lens": Rule(WARNING, "{reason}.", "{remedy}"),
+    "bad_info": Rule(ERROR, "CameraInfo is unusable: {reason}.", "{remedy}"),
+    "doubtful_info": Rule(WARNING, "{reason}.", "{remedy}"),
     "info_size": Rule(
         ERROR,
-        "its pictures are {picture}, its CameraInfo is for {info}.",
-        "Calibrate at the resolution that is sent, or set the driver back to it.",
+        "images are {image}, CameraInfo is for {info}.",
+        "Calibrate at the published resolution, or set the driver back to the calibrated one.",
     ),
     "info_frame": Rule(
         ERROR,
-        "its pictures are in frame {picture!r}, its CameraInfo in {info!r}.",
-        "Give both the same header.frame_id, or set {modality}.frame_id to the CameraInfo's.",
+        "images are in frame {image!r}, CameraInfo in {info!r}.",
+        "Use the same header.frame_id for both, or set {modality}.frame_id to the CameraInfo's.",
     ),
     "no_transform": Rule(
         ERROR,
-        "nothing connects its frame {frame!r} to the camera's {camera!r}: it cannot be used.",
+        "no transform connects its frame {frame!r} to the camera's {camera!r}: it cannot be used.",
         "Publish the transform on /tf_static, or give a calibration file.",
     ),
     "transform_late": Rule(
         ERROR,
-        "{share:.0f} % of its messages cannot be placed at their time: {reason}.",
-        "Publish what moves at the sensor's rate or more, and a rigid mounting on /tf_static.",
+        "no transform is available at the time of {share:.0f} % of its messages: {reason}.",
+        "Publish moving transforms at the sensor's rate or faster, and rigid mountings on /tf_static.",
     ),
     "bad_transform": Rule(ERROR, "{reason}.", "{remedy}"),
     "transform_gaps": Rule(
         WARNING,
-        "{parent} to {child} was silent for up to {longest:.2f} s, from {at:.1f} s on.",
-        "Publish it at the sensors' rate or more; without it motion between the sensors is not made up for.",
+        "no transform from {parent} to {child} for up to {longest:.2f} s, from {at:.1f} s on.",
+        "Publish it at the sensors' rate or faster; motion is not compensated in a gap.",
     ),
-    "turned": Rule(
+    "rotated": Rule(
         ERROR,
-        "its outlines meet the picture's when turned {size:.1f} degrees to the {side}: the calibration is off.",
-        "Calibrate again, or turn its mounting by as much to the {side}; see it with: mlesam sensors show BAG "
-        "--yaw {angle:.1f} --out pictures/",
+        "depth edges match the image's edges when rotated {size:.1f} degrees to the {side}: the calibration is wrong.",
+        "Calibrate again, or rotate its mounting by that angle to the {side}. Check with: mlesam sensors show BAG "
+        "--yaw {angle:.1f} --out images/",
     ),
     "shifted": Rule(
         ERROR,
-        "its sweeps fit the pictures taken {offset:.0f} ms {side} best: one of the two has its stamps wrong.",
-        "Set lidar.offset: {parameter:.3f}, or make the driver stamp the moment of the measurement.",
+        "sweeps match the images taken {offset:.0f} ms {side} best: the stamps of one of the two are wrong.",
+        "Set lidar.offset: {parameter:.3f}, or stamp at the time of measurement in the driver.",
     ),
     "unaligned": Rule(
         WARNING,
-        "its outlines meet the picture's nowhere within 6 degrees of the calibration.",
-        "Look at it with: mlesam sensors show BAG --out pictures/; the mounting, or the stamps, may be far off.",
+        "depth edges match the image's edges nowhere within 6 degrees of the calibration.",
+        "Check with: mlesam sensors show BAG --out images/; the mounting or the stamps may be far off.",
     ),
     "alignment_unclear": Rule(
-        NOTE, "whether it fits the picture could not be told: too few outlines that both see, or too much noise.", ""
+        NOTE, "alignment with the image is undetermined: too few edges in view of both, or too much noise.", ""
     ),
     # Synchronization in the node
     "no_sets": Rule(
         ERROR,
-        "not one set of frames comes about.",
-        "See the errors above; without them, name the topics with -p SENSOR.topic:=TOPIC.",
+        "the node would make no set.",
+        "Fix the errors above; if there are none, set the topics with -p SENSOR.topic:=TOPIC.",
     ),
-    "few_partners": Rule(
+    "few_sets": Rule(
         WARNING,
-        "it is part of {share:.0f} % of the sets, where its rate would allow {possible:.0f} %: {why}.",
+        "it is part of {share:.0f} % of the sets; its rate would allow {possible:.0f} %: {reason}.",
         "{remedy}",
     ),
     "frames_refused": Rule(ERROR, "{count} of {total} messages are refused: {reason}.", "{remedy}"),
-    "primary_poor": Rule(
+    "poor_primary": Rule(
         WARNING,
-        "as the first of primary_order it gives {now:.1f} complete sets a second; {other} would give {then:.1f}.",
+        "as the primary sensor it gives {now:.1f} complete sets per second; {other} would give {then:.1f}.",
         "Set primary_order: [{order}].",
     ),
     # The live graph
-    "node_absent": Rule(NOTE, "it does not run; the topics are looked at with the settings that it would have.", ""),
-    "node_inactive": Rule(
-        WARNING, "it is {state}, so it makes no masks.", "Bring it on: ros2 lifecycle set {node} {transition}"
+    "node_absent": Rule(
+        NOTE, "the node is not running; the topics are checked with the settings that it would have.", ""
     ),
-    "node_fails": Rule(ERROR, "it reports of {part}: {words}.", "{remedy}"),
-    "node_warns": Rule(WARNING, "it reports of {part}: {words}.", "{remedy}"),
+    "node_inactive": Rule(
+        WARNING, "the node is {state}, so it makes no masks.", "Run: ros2 lifecycle set {node} {transition}"
+    ),
+    "node_error": Rule(ERROR, "the node reports for {part}: {message}.", "{remedy}"),
+    "node_warning": Rule(WARNING, "the node reports for {part}: {message}.", "{remedy}"),
     "no_publisher": Rule(
         WARNING,
-        "nobody publishes on {topic}.",
-        "Start its driver, set {modality}.topic{instead}, or take {modality} out of modalities.",
+        "no publisher on {topic}.",
+        "Start its driver, set {modality}.topic{instead}, or remove {modality} from modalities.",
     ),
     "several_publishers": Rule(
         WARNING,
-        "{count} publishers send on {topic}: {publishers}.",
+        "{count} publishers on {topic}: {publishers}.",
         "Stop all but one of them, or remap the others to topics of their own.",
     ),
     "two_nodes": Rule(
         WARNING,
-        "{count} nodes have this name, and their masks come on the same topics.",
-        "Stop one of them, or give it another name: --ros-args -r __node:=mlesam2",
+        "{count} nodes have this name and publish masks on the same topics.",
+        "Stop one of them, or rename it: --ros-args -r __node:=mlesam2",
     ),
-    "alone": Rule(
+    "empty_graph": Rule(
         WARNING,
-        "not one sensor's topic has a publisher, as seen from ROS_DOMAIN_ID={domain}{range}.",
-        "Start drivers, node and this command with the same of these variables; ros2 topic list shows the rest.",
+        "no sensor topic has a publisher, as seen from ROS_DOMAIN_ID={domain}{range}.",
+        "Start drivers, node and this command with the same values of these variables; ros2 topic list shows the "
+        "visible topics.",
     ),
-    "not_understood": Rule(ERROR, "{topic}: {reason}.", "{remedy}"),
+    "unreadable_type": Rule(ERROR, "{topic}: {reason}.", "{remedy}"),
     "no_message": Rule(
         ERROR,
-        "{topic} has a publisher, but in {seconds:.0f} s not one message came.",
-        "See with ros2 topic hz whether the driver sends. {transport}",
+        "{topic} has a publisher, but no message arrived in {seconds:.0f} s.",
+        "Check with ros2 topic hz whether the driver sends. {transport}",
     ),
-    "lost_on_the_way": Rule(
+    "transport_loss": Rule(
         ERROR,
-        "{lost} of {total} messages were sent and did not arrive: the transport lost them.",
-        "{transport} Over a network send compressed images, or run the node beside the driver.",
+        "the transport lost {lost} of {total} messages.",
+        "{transport} Over a network, send compressed images or run the node on the driver's machine.",
     ),
     "qos_mismatch": Rule(
         ERROR,
-        "on {topic} {publisher} offers {offered} and {subscriber} asks for {asked}: nothing gets across.",
+        "incompatible QoS on {topic}: {publisher} offers {offered}, {subscriber} requests {requested}.",
         "{remedy}",
     ),
     "no_clock": Rule(
         ERROR,
-        "use_sim_time is set, but nothing comes on /clock: time stands still.",
-        "Publish /clock (mlesam play --clock, ros2 bag play --clock, a simulator) or unset use_sim_time.",
+        "use_sim_time is set, but there is no message on /clock: time stands still.",
+        "Publish /clock (mlesam play --clock, ros2 bag play --clock, a simulator), or unset use_sim_time.",
     ),
     "clock_unused": Rule(
         WARNING,
-        "/clock is published, but the node goes by the machine's time.",
-        "Set use_sim_time where the sensors are simulated or played with their own stamps.",
+        "/clock is published, but use_sim_time of the node is off.",
+        "Set use_sim_time if the sensors are simulated, or played back with their own stamps.",
     ),
 }

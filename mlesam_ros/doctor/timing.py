@@ -13,9 +13,8 @@ import numpy.typing as npt
 from mlesam_ros.bags.recovery import pluralize
 from mlesam_ros.config import NodeParameters, SensorParameters, frame_reader
 from mlesam_ros.doctor.rules import finding
-from mlesam_ros.errors import Problem, format_error
+from mlesam_ros.errors import Finding, Problem, format_error
 from mlesam_ros.evaluation.bag_sensors import TopicSource
-from mlesam_ros.findings import Finding
 from mlesam_ros.messages import FrameReader, stamp_ns
 from mlesam_ros.sync import ForeignClock, SyncConfig, foreign_clock
 from mlesam_ros.types import (
@@ -43,7 +42,7 @@ class TopicStats:
         refusals: reason why a message cannot be read → messages.
         frame_ids: frame → messages.
         sizes: (height, width) → messages; empty for compressed images.
-        pieces: messages per sweep of a LiDAR → sweeps.
+        sweep_sizes: messages per sweep of a LiDAR → sweeps.
         found: detected properties of its data; see `FrameReader.found`.
     """
 
@@ -62,7 +61,7 @@ class TopicStats:
         self.refusals: Counter[Problem] = Counter()
         self.frame_ids: Counter[str] = Counter()
         self.sizes: Counter[tuple[int, int]] = Counter()
-        self.pieces: Counter[int] = Counter()
+        self.sweep_sizes: Counter[int] = Counter()
         self.found: dict[str, DetectedProperty] = {}
         self._reader = self.reader()
         self._rows: list[tuple[int, int, int]] = []
@@ -71,12 +70,12 @@ class TopicStats:
         """Create a new reader of its messages."""
         return frame_reader(self._sensor, self.modality, self.source.type)
 
-    def hear(self, message: Any, arrived: int) -> SensorFrame | None:
-        """Add a message.
+    def read(self, message: Any, arrival: int) -> SensorFrame | None:
+        """Parse and add a message.
 
         Args:
             message: as for `FrameReader.read`.
-            arrived: nanoseconds at which it was recorded or received.
+            arrival: nanoseconds at which it was recorded or received.
 
         Returns:
             Its frame; None if it cannot be read.
@@ -88,16 +87,16 @@ class TopicStats:
             self.refusals[format_error(error)] += 1
             return None
         self.found = self._reader.found
-        self.note(stamp_ns(message.header), frame.time, arrived, frame.frame_id)
+        self.add(stamp_ns(message.header), frame.time, arrival, frame.frame_id)
         if isinstance(frame.payload, PointCloud):
-            self.pieces[1 + len(frame.payload.earlier)] += 1
+            self.sweep_sizes[1 + len(frame.payload.earlier)] += 1
         if isinstance(frame.payload, RawImage | EventWindow):
             self.sizes[frame.payload.height, frame.payload.width] += 1
         return frame
 
-    def note(self, stamp: int, moment: int, arrived: int, frame_id: str) -> None:
+    def add(self, stamp: int, time: int, arrival: int, frame_id: str) -> None:
         """Add a readable message: its header's stamp, its frame's `time` and its arrival, all in nanoseconds."""
-        self._rows.append((stamp, moment, arrived))
+        self._rows.append((stamp, time, arrival))
         self.frame_ids[frame_id] += 1
 
     @property
@@ -106,7 +105,7 @@ class TopicStats:
         return self._column(0)
 
     @property
-    def moments(self) -> Nanoseconds:
+    def times(self) -> Nanoseconds:
         """(N,) nanoseconds, the `time` of the frames; for events the end of the window."""
         return self._column(1)
 
@@ -126,9 +125,9 @@ class TopicStats:
         return self._reader.counters
 
     @property
-    def usual_pieces(self) -> int:
+    def messages_per_sweep(self) -> int:
         """Most frequent number of messages per sweep of a LiDAR; 1 for other sensors."""
-        return self.pieces.most_common(1)[0][0] if self.pieces else 1
+        return self.sweep_sizes.most_common(1)[0][0] if self.sweep_sizes else 1
 
     @property
     def frame_id(self) -> str:
@@ -139,19 +138,19 @@ class TopicStats:
         return np.fromiter((row[column] for row in self._rows), np.int64, len(self._rows))
 
 
-_FEW = 5
+_MIN_MESSAGES = 5
 """Minimum messages for a check of the period."""
-_SILENCE = 0.25
-"""Minimum seconds of a gap; it also exceeds three periods."""
-_LOST = 0.02
+_MIN_GAP_S = 0.25
+"""Minimum duration of a gap; it also exceeds three periods."""
+_MAX_LOST_SHARE = 0.02
 """Share of missing messages above which they are reported."""
-_UNEVEN = 0.3
+_MAX_JITTER_PERIODS = 0.3
 """Jitter, in periods, above which it is reported."""
-_AHEAD = 0.020
-"""Maximum seconds between clocks that NTP synchronizes within a robot."""
-_DRIFT = (2e-4, 0.010)
-"""Minimum slope, and minimum total in seconds, of a reported clock drift; the slope is twice the limit of quartzes."""
-_REPEATS = 0.01
+_MAX_CLOCK_OFFSET_S = 0.020
+"""Maximum difference of clocks that NTP synchronizes within a robot."""
+_MIN_DRIFT_RATE, _MIN_DRIFT_S = 2e-4, 0.010
+"""Minimum slope and minimum total of a reported clock drift; the slope is twice the limit of quartz clocks."""
+_MAX_REPEATED_SHARE = 0.01
 """Share of repeated stamps above which they are reported; not for events, whose packets often share a stamp."""
 
 
@@ -172,7 +171,7 @@ class RateStats:
     delay: float
 
 
-def rhythm(record: TopicStats) -> RateStats:
+def rate_stats(record: TopicStats) -> RateStats:
     """Measure period, jitter, rate and delay of a sensor's stamps."""
     stamps, delay = np.unique(record.stamps[record.stamps > 0]), _median_delay(record)
     if len(stamps) < 3:
@@ -204,12 +203,12 @@ def timing_findings(record: TopicStats, begin: int, config: SyncConfig, lead: fl
     clock = _foreign_clock(record, config)
     if clock is not None:
         remedy = clock.remedy(record.modality, record.offset / NANOSECONDS)
-        yield finding("clock_foreign", record.modality, distance=clock.distance, cause=clock.cause, remedy=remedy)
+        yield finding("foreign_clock", record.modality, distance=clock.distance, cause=clock.cause, remedy=remedy)
     else:
         yield from _clock_faults(record, timed, lead)
-    if timed.sum() >= _FEW:
+    if timed.sum() >= _MIN_MESSAGES:
         yield from _gaps(record, begin)
-        yield from _unevenness(record)
+        yield from _period_faults(record)
 
 
 def _foreign_clock(record: TopicStats, config: SyncConfig) -> ForeignClock | None:
@@ -225,14 +224,14 @@ def common_lead(records: Mapping[Modality, TopicStats], config: SyncConfig) -> f
     """Seconds by which the stamps of all sensors, at least two, are ahead of their arrival; 0 unless all are."""
     own = [record for record in records.values() if len(record.stamps) and _foreign_clock(record, config) is None]
     leads = [-_median_delay(record) for record in own]
-    return min(leads) if len(leads) > 1 and min(leads) > _AHEAD else 0.0
+    return min(leads) if len(leads) > 1 and min(leads) > _MAX_CLOCK_OFFSET_S else 0.0
 
 
 def ahead_of_arrival(records: Mapping[Modality, TopicStats], config: SyncConfig) -> dict[Modality, float]:
     """Modality → seconds by which its stamps exceed the common lead of all sensors, if more than NTP explains."""
     common = common_lead(records, config)
     ahead = {m: -_median_delay(r) - common for m, r in records.items() if _foreign_clock(r, config) is None}
-    return {modality: seconds for modality, seconds in ahead.items() if seconds > _AHEAD}
+    return {modality: seconds for modality, seconds in ahead.items() if seconds > _MAX_CLOCK_OFFSET_S}
 
 
 def _median_delay(record: TopicStats) -> float:
@@ -245,17 +244,17 @@ def _stamp_faults(record: TopicStats, stamps: Nanoseconds) -> Iterator[Finding]:
     if zeros := int((stamps <= 0).sum()):
         yield finding("stamp_zero", record.modality, count=zeros, total=total)
     steps = np.diff(stamps[stamps > 0])
-    if back := int((steps < 0).sum()):
-        yield finding("stamp_back", record.modality, count=back, total=total, topic=topic)
-    twice = int((steps == 0).sum())
-    if twice > _REPEATS * total and record.modality != EVENT:
-        yield finding("stamp_twice", record.modality, count=twice, total=total, topic=topic)
+    if backward := int((steps < 0).sum()):
+        yield finding("stamp_backward", record.modality, count=backward, total=total, topic=topic)
+    repeated = int((steps == 0).sum())
+    if repeated > _MAX_REPEATED_SHARE * total and record.modality != EVENT:
+        yield finding("stamp_repeated", record.modality, count=repeated, total=total, topic=topic)
 
 
 def _clock_faults(record: TopicStats, timed: np.ndarray, lead: float) -> Iterator[Finding]:
     delays = record.delays[timed]
     ahead = -float(np.median(delays)) - lead
-    if ahead > _AHEAD:
+    if ahead > _MAX_CLOCK_OFFSET_S:
         yield finding(
             "stamp_ahead",
             record.modality,
@@ -264,7 +263,7 @@ def _clock_faults(record: TopicStats, timed: np.ndarray, lead: float) -> Iterato
             modality=record.modality,
         )
     seconds = (record.arrivals[timed] - record.arrivals[timed][0]) / NANOSECONDS
-    if len(delays) < 10 * _FEW or seconds[-1] < _FEW:
+    if len(delays) < 10 * _MIN_MESSAGES or seconds[-1] < _MIN_MESSAGES:
         return
     # The least delay shows the clock without the transport delay: fit a line to the minimum of each tenth.
     tenths = np.array_split(np.arange(len(delays)), 10)
@@ -272,7 +271,7 @@ def _clock_faults(record: TopicStats, timed: np.ndarray, lead: float) -> Iterato
     middle = np.array([seconds[part].mean() for part in tenths])
     slope, _ = np.polyfit(middle, least, 1)
     straight = np.abs(least - np.polyval(np.polyfit(middle, least, 1), middle)).max() < abs(slope) * seconds[-1] / 4
-    if abs(slope) > _DRIFT[0] and abs(slope) * seconds[-1] > _DRIFT[1] and straight:
+    if abs(slope) > _MIN_DRIFT_RATE and abs(slope) * seconds[-1] > _MIN_DRIFT_S and straight:
         yield finding("clock_drift", record.modality, drift=60e3 * abs(slope))
 
 
@@ -280,31 +279,31 @@ def _gaps(record: TopicStats, begin: int) -> Iterator[Finding]:
     """Report gaps between arrivals; stamps may be wrong."""
     arrivals = np.sort(record.arrivals)
     steps = np.diff(arrivals) / NANOSECONDS
-    limit = max(3 * float(np.median(steps)), _SILENCE)
+    limit = max(3 * float(np.median(steps)), _MIN_GAP_S)
     gaps = np.flatnonzero(steps > limit)
     if not len(gaps):
         return
     longest = gaps[steps[gaps].argmax()]
-    kind = "quiet_events" if record.modality == EVENT else "gaps"
+    kind = "event_gaps" if record.modality == EVENT else "gaps"
     values = {"longest": steps[longest], "at": (arrivals[longest] - begin) / NANOSECONDS, "limit": limit}
-    yield finding(kind, record.modality, silences=pluralize(len(gaps), "silence"), **values)
+    yield finding(kind, record.modality, gaps=pluralize(len(gaps), "gap"), **values)
 
 
-def _unevenness(record: TopicStats) -> Iterator[Finding]:
+def _period_faults(record: TopicStats) -> Iterator[Finding]:
     """Report missing messages and jitter.
 
     Skip events, whose packets have no period, and stamps that run back, which have a finding of their own.
     """
     if record.modality == EVENT or (np.diff(record.stamps[record.stamps > 0]) < 0).any():
         return
-    measured = rhythm(record)
-    if measured.jitter > _UNEVEN * measured.period:
+    measured = rate_stats(record)
+    if measured.jitter > _MAX_JITTER_PERIODS * measured.period:
         yield finding("jitter", record.modality, jitter=1e3 * measured.jitter, period=1e3 * measured.period)
         return
     stamps = np.unique(record.stamps[record.stamps > 0])
     steps: npt.NDArray[np.float64] = np.diff(stamps).astype(np.float64) / (NANOSECONDS * measured.period)
-    within = steps[steps * measured.period <= max(3 * measured.period, _SILENCE)]  # longer ones are reported as gaps
+    within = steps[steps * measured.period <= max(3 * measured.period, _MIN_GAP_S)]  # longer ones are reported as gaps
     lost = int((np.round(within) - 1).clip(0).sum())
     total = lost + len(record.stamps)
-    if lost >= 3 and lost > _LOST * total:
+    if lost >= 3 and lost > _MAX_LOST_SHARE * total:
         yield finding("messages_lost", record.modality, lost=lost, total=total, period=1e3 * measured.period)

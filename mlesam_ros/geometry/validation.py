@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.errors import CalibrationError, ConfigError, Problem
-from mlesam_ros.findings import ERROR, NOTE, WARNING, Finding
+from mlesam_ros.errors import ERROR, NOTE, WARNING, CalibrationError, ConfigError, Finding, Problem
 from mlesam_ros.geometry.camera import CameraModel, camera_matrix, intrinsics_faults, picture_faults
 from mlesam_ros.geometry.distortion import make_distortion
 from mlesam_ros.geometry.rig import CAMERA_KEYS, KEYS, TRANSFORM_KEYS, key_faults, transform_from

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
-from mlesam_ros.files import atomic_write, foreign_file, write_error
+from mlesam_ros.files import atomic_write, detect_file_type, write_error
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.model.backbones import BACKBONES, Backbone, backbone_size, build_backbone, on_meta_device
 from mlesam_ros.model.decoder import MaskDecoder
@@ -178,7 +178,7 @@ def unreadable(path: str | Path, error: Exception) -> CheckpointError:
     if path.is_dir():
         return CheckpointError(f"{path} is a folder, not a weights file.", "Give the file in it.")
     try:
-        foreign = foreign_file(path)
+        foreign = detect_file_type(path)
     except OSError as failure:
         return CheckpointError(f"{path} cannot be read: {failure.strerror}.", "Give another file, or rights to it.")
     if found := re.search(r"(?:GLOBAL|global) ([\w.]+\.\w+)", str(error)):

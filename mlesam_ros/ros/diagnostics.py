@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from mlesam_ros.doctor.rules import RULES
-from mlesam_ros.errors import Problem, together
+from mlesam_ros.errors import Problem, join_problems
 from mlesam_ros.ros.middleware import transport_remedy
 from mlesam_ros.ros.topics import instead
 from mlesam_ros.types import DetectedProperty, Modality
@@ -116,7 +116,7 @@ SENSOR_MESSAGES = {
         "{count} messages on {topic} were lost on the way in the last second",
         "They were sent and the transport dropped them: mostly images and clouds that do not fit the publisher's "
         "shared-memory segment, or a network that is too slow for them.",
-        RULES["lost_on_the_way"].remedy,
+        RULES["transport_loss"].remedy,
     ),
     "belated": DiagnosticTemplate(
         WARN,
@@ -552,7 +552,7 @@ def _content(health: SensorHealth, fresh: Mapping[str, int]) -> tuple[bytes, Pro
     if fresh["refused"] > 0:
         reasons = [reason for reason in health.reasons if fresh[reason] > 0]
         known = [as_problem(reason) for reason in reasons] or [Problem("the reasons are in ~/status")]
-        reason = together(known, ", ")
+        reason = join_problems(known, ", ")
         return SENSOR_MESSAGES["refused"].format(count=fresh["refused"], reason=reason)
     return None
 

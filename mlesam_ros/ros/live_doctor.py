@@ -21,14 +21,14 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from mlesam_ros.config import CameraParameters, NodeParameters, iter_parameters, sync_config
-from mlesam_ros.doctor.calibration_checks import CalibrationMessages, Lookups, calibration_findings
+from mlesam_ros.doctor.calibration_checks import DynamicTransforms, TransformLookups, calibration_findings
 from mlesam_ros.doctor.content import content_findings, message_findings
 from mlesam_ros.doctor.diagnosis import DoctorReport, sensor_row, set_figures, sorted_findings
 from mlesam_ros.doctor.rules import finding
 from mlesam_ros.doctor.timing import TopicStats, ahead_of_arrival
 from mlesam_ros.doctor.tuning import simulate_sync, sync_findings, tune_sync
+from mlesam_ros.errors import ERROR, Finding
 from mlesam_ros.evaluation.bag_sensors import TopicSource
-from mlesam_ros.findings import ERROR, Finding
 from mlesam_ros.parameter_file import read_parameter_file
 from mlesam_ros.ros import parameters as declared
 from mlesam_ros.ros.calibration_listener import CalibrationListener
@@ -61,7 +61,7 @@ def qos_findings(
             if (each or pair[1] not in heard) and verdict == QoSCompatibility.ERROR and pair not in told:
                 told.add(pair)
                 offered, asked, remedy = _words(topic, publisher.qos_profile, listener.qos_profile, reason)
-                values = {"offered": offered, "asked": asked, "remedy": remedy}
+                values = {"offered": offered, "requested": asked, "remedy": remedy}
                 yield finding("qos_mismatch", subject, topic=topic, publisher=pair[0], subscriber=pair[1], **values)
 
 
@@ -79,9 +79,9 @@ def _words(topic: str, offered: QoSProfile, asked: QoSProfile, reason: str) -> t
         remedy = (
             "Publish it with durability transient_local; ros2 bag play takes --qos-profile-overrides-path for that."
         )
-        return "volatile messages", "those sent before it came (transient local)", remedy
+        return "volatile", "transient local", remedy
     words = " ".join(reason.split()).rstrip(".;") or "another profile"
-    return "one profile", f"another ({words})", f"Match the two, with {override}.*"
+    return "its profile", f"another ({words})", f"Match the two profiles with {override}.*"
 
 
 _DISCOVERY = 1.5, 3.0
@@ -231,7 +231,7 @@ class _LiveDiagnosis:
             m: SensorSubscriber(node, m, self._parameters.sensor(m), _QUEUE, self._feed.bind) for m in listed
         }
         self._records: dict[Modality, TopicStats] = {}
-        self._lookups = Lookups(max(self._parameters.max_wait_of(m) for m in listed))
+        self._lookups = TransformLookups(max(self._parameters.max_wait_of(m) for m in listed))
         for modality, source in self._inputs.items():
             source.registerCallback(partial(self._hear, modality))
 
@@ -252,22 +252,22 @@ class _LiveDiagnosis:
         said += message_findings({m: record for m, record in self._records.items() if m not in untimed}, begin, config)
         findings = [*self._node_findings(), *self._transport(seconds), *said, *self._calibration_findings(begin)]
         findings += self._reports({found.subject for found in findings})
-        spoken = {m: record for m, record in self._records.items() if len(record.moments)}
-        checkup = DoctorReport(self._probe.name, seconds, [])
-        plain = simulate_sync(spoken, sync_config(self._parameters, tuple(spoken))) if spoken else None
-        if plain is not None:
+        received = {m: record for m, record in self._records.items() if len(record.times)}
+        report = DoctorReport(self._probe.name, seconds, [])
+        current = simulate_sync(received, sync_config(self._parameters, tuple(received))) if received else None
+        if current is not None:
             faulty = {found.subject for found in said if found.severity == ERROR}
-            checkup.sets = set_figures(plain)
+            report.sets = set_figures(current)
             if not self._stands_still:
-                findings += sync_findings(plain, faulty)
+                findings += sync_findings(current, faulty)
             if not untimed:  # no parameter compensates for lost messages
-                advice = tune_sync(spoken, plain, ahead_of_arrival(spoken, config), faulty)
-                findings += advice.findings
-                checkup.parameters = advice.parameters
-        checkup.sensors = {m: sensor_row(record, plain) for m, record in self._records.items()}
-        checkup.findings = sorted_findings(findings)
+                tuning = tune_sync(received, current, ahead_of_arrival(received, config), faulty)
+                findings += tuning.findings
+                report.parameters = tuning.parameters
+        report.sensors = {m: sensor_row(record, current) for m, record in self._records.items()}
+        report.findings = sorted_findings(findings)
         self._feed.close()
-        return checkup
+        return report
 
     def _listen(self, seconds: float, progress: Callable[[float], None]) -> None:
         begin = time.monotonic()
@@ -285,8 +285,8 @@ class _LiveDiagnosis:
     def _hear(self, modality: Modality, frame: SensorFrame) -> None:
         record = self._record(modality)
         arrived = self._inputs[modality].received_at(frame.time) or self._now()
-        record.note(frame.stamp, frame.time, arrived, frame.frame_id)
-        self._lookups.note(frame, self._now())
+        record.add(frame.stamp, frame.time, arrived, frame.frame_id)
+        self._lookups.add(frame, self._now())
         if isinstance(frame.payload, RawImage | EventWindow):
             record.sizes[frame.payload.height, frame.payload.width] += 1
 
@@ -332,16 +332,16 @@ class _LiveDiagnosis:
     def _reports(self, told: Collection[str]) -> Iterator[Finding]:
         """Yield the warnings and errors of the node's diagnostics, except for sensors that already have a finding."""
         for part, status in self._probe.reports.items():
-            kind = {DiagnosticStatus.ERROR: "node_fails", DiagnosticStatus.WARN: "node_warns"}.get(status.level)
+            kind = {DiagnosticStatus.ERROR: "node_error", DiagnosticStatus.WARN: "node_warning"}.get(status.level)
             if kind is not None and part not in told:
                 said = message_of(status)
-                values = {"words": said.message.rstrip("."), "remedy": said.remedy or "See the node's log."}
+                values = {"message": said.message.rstrip("."), "remedy": said.remedy or "See the node's log."}
                 yield finding(kind, self._probe.name, part=part, **values)
 
     def _transport(self, seconds: float) -> Iterator[Finding]:
         """Yield findings on publishers, message types and QoS of every topic that the node subscribes to."""
         if not any(source.publishers for source in self._inputs.values()):
-            yield finding("alone", "graph", domain=self._node.context.get_domain_id(), range=_discovery_range())
+            yield finding("empty_graph", "graph", domain=self._node.context.get_domain_id(), range=_discovery_range())
         subscribers = {self._probe.name.rpartition("/")[2]} if self._probe.runs else {NAME}
         for modality, source in self._inputs.items():
             mismatches = [*qos_findings(self._node, source.topic, modality, subscribers)]
@@ -354,10 +354,10 @@ class _LiveDiagnosis:
                 yield finding("several_publishers", modality, **values)
             elif lost := self._loss(modality):
                 values = {"lost": lost, "total": lost + source.received, "transport": transport_remedy()}
-                yield finding("lost_on_the_way", modality, **values)
+                yield finding("transport_loss", modality, **values)
             elif source.obstacle and not source.received and not mismatches:
                 values = {"reason": source.obstacle.message, "remedy": source.obstacle.remedy}
-                yield finding("not_understood", modality, topic=source.topic, **values)
+                yield finding("unreadable_type", modality, topic=source.topic, **values)
             elif not source.received and not mismatches:
                 values = {"topic": source.topic, "seconds": seconds, "transport": transport_remedy()}
                 yield finding("no_message", modality, **values)
@@ -373,6 +373,6 @@ class _LiveDiagnosis:
     def _calibration_findings(self, begin: int) -> Iterator[Finding]:
         sizes = {m: record.sizes.most_common(1)[0][0] for m, record in self._records.items() if record.sizes}
         yield from calibration_findings(
-            self._records, CalibrationMessages(), self._feed.rig, self._feed.problems, sizes, begin
+            self._records, DynamicTransforms(), self._feed.rig, self._feed.problems, sizes, begin
         )
         yield from self._lookups.findings(self._feed.rig)

@@ -11,7 +11,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.bags.writer import BagWriter, build
-from mlesam_ros.errors import LONGEST, BagError
+from mlesam_ros.errors import MAX_TEXT_LENGTH, BagError
 from mlesam_ros.messages import FrameReader, stamp_ns
 from mlesam_ros.types import EVENT
 
@@ -221,4 +221,4 @@ def test_warning_is_one_line_of_limited_length(tmp_path):
     edit(path, storage_identifier="x\n" * 5000)
     with BagReader(path) as reader:
         (warning,) = reader.warnings
-    assert "\n" not in warning and len(warning) <= LONGEST
+    assert "\n" not in warning and len(warning) <= MAX_TEXT_LENGTH

@@ -38,7 +38,7 @@ def test_help_shows_examples_of_the_command_itself(mlesam, command):
         (["play", "nowhere", "--drop", "camera@9..1"], "camera@9..1"),
         (["play", "nowhere", "--rate", "0"], "rate"),
         (["simulate", "street", "--weather", "dusk"], "dusk"),
-        (["demo", "--seconds", "1"], "1.0 s"),
+        (["demo", "--seconds", "1"], "seconds is 1.0"),
         (["demo", "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
         (["train", "nowhere.yaml"], "nowhere.yaml"),
     ],

@@ -63,14 +63,14 @@ def test_result_bag_has_the_masks_and_what_they_are_judged_by(demo):
         counts, latched = reader.counts, reader.latched
         status = [message.message for message in reader.messages(["/mlesam/status"])]
         masks = {stamp(m.message.header): m.message for m in reader.messages(["/mlesam/labels"])}
-        truths = {stamp(m.message.header) for m in reader.messages(["/ground_truth/labels"])}
+        ground_truths = {stamp(m.message.header) for m in reader.messages(["/ground_truth/labels"])}
     assert set(counts) == {
         *(f"/mlesam/{name}" for name in ("labels", "confidence", "status", "label_info", "overlay", "semantic_points")),
         *("/ground_truth/labels", "/camera/camera_info", "/tf", "/tf_static"),
     }
     assert latched == {"/mlesam/label_info", "/tf_static"}
     assert len(masks) == counts["/mlesam/confidence"] >= result["masks"]
-    assert set(masks) <= truths
+    assert set(masks) <= ground_truths
     assert {(mask.height, mask.width, mask.encoding) for mask in masks.values()} == {(SIDE, SIDE, "mono8")}
     used = {tuple(sorted(s.modality for s in message.sensors if s.used)) for message in status}
     assert any("camera" not in sensors for sensors in used)

@@ -20,7 +20,7 @@ def wait_for_end(child):
 def test_last_words_are_in_the_error(tmp_path):
     with ChildProcess("node", ["info", "nowhere.safetensors"], tmp_path / "log") as child:
         wait_for_end(child)
-        with pytest.raises(ProcessError, match=r"node ended with code 2: .*nowhere\.safetensors"):
+        with pytest.raises(ProcessError, match=r"node exited with code 2: .*nowhere\.safetensors"):
             child.check()
         with pytest.raises(ProcessError):
             child.check(may_be_done=True)
@@ -45,7 +45,7 @@ def test_children_run_the_code_of_their_parent(tmp_path, monkeypatch):
 
 
 def test_no_child_outlives_its_block(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "_PATIENCE", 3.0)
+    monkeypatch.setattr(processes, "_STOP_TIMEOUT_S", 3.0)
     with ChildProcess(
         "renderer", ["simulate", str(tmp_path / "street"), "--side", "64", "--moments", "5000"], tmp_path / "log"
     ) as child:

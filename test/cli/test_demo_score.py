@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from mlesam_ros.cli.demo.collector import PERIOD, Score, latency_ms, write_script
+from mlesam_ros.cli.demo.collector import STEP_NS, Score, latency_ms, make_phases
 from mlesam_ros.types import NANOSECONDS
 
 START = 1_700_000_000_000_000_000
-PHASES = write_script(10)  # 2 s, 1.5 s, 1.5 s, twice
+PHASES = make_phases(10)  # 2 s, 1.5 s, 1.5 s, twice
 MS = 1_000_000
 
 
@@ -23,11 +23,11 @@ def score():
 
 
 def test_masks_are_compared_with_the_truth_of_their_own_stamp(score):
-    score.take_truth(START, image([0, 0, 1, 1]))
-    score.take_mask(START, START + 50 * MS, image([0, 1, 1, 1]))
-    score.take_mask(START + PERIOD, START + PERIOD, image([2, 2, 2, 2]))  # its truth is late
+    score.add_ground_truth(START, image([0, 0, 1, 1]))
+    score.add_mask(START, START + 50 * MS, image([0, 1, 1, 1]))
+    score.add_mask(START + STEP_NS, START + STEP_NS, image([2, 2, 2, 2]))  # its truth is late
     assert score.phases[0].miou == pytest.approx(100 * (1 / 2 + 2 / 3) / 2, abs=0.01)
-    score.take_truth(START + PERIOD, image([2, 2, 2, 255]))
+    score.add_ground_truth(START + STEP_NS, image([2, 2, 2, 255]))
     assert score.phases[0].miou == pytest.approx(100 * (1 / 2 + 2 / 3 + 1) / 3, abs=0.01)
     assert score.miou == score.phases[0].miou
     assert score.phases[1].miou is None
@@ -35,18 +35,18 @@ def test_masks_are_compared_with_the_truth_of_their_own_stamp(score):
 
 def test_masks_count_where_their_stamp_belongs(score):
     # The third is a nanosecond early, which is still its moment.
-    for stamp in (START, PHASES[1].start + START, PHASES[1].start + START - 1, PHASES[5].end + START - PERIOD):
-        score.take_mask(stamp, stamp + MS, image([0]))
+    for stamp in (START, PHASES[1].start + START, PHASES[1].start + START - 1, PHASES[5].end + START - STEP_NS):
+        score.add_mask(stamp, stamp + MS, image([0]))
     assert [len(entry.arrivals) for entry in score.phases] == [1, 2, 0, 0, 0, 1]
-    score.take_mask(START + PHASES[5].end, START + PHASES[5].end, image([0]))
-    score.take_mask(START - PERIOD, START, image([0]))
+    score.add_mask(START + PHASES[5].end, START + PHASES[5].end, image([0]))
+    score.add_mask(START - STEP_NS, START, image([0]))
     assert score.summary()["masks"] == 4
 
 
 def test_gap_at_a_drop_belongs_to_the_phase_it_begins(score):
     arrivals = [0.1, 0.2, 0.5, 1.9, 2.4, 2.5]  # s; the second phase begins at 2
     for time in arrivals:
-        score.take_mask(START + round(time * NANOSECONDS), START + round(time * NANOSECONDS), image([0]))
+        score.add_mask(START + round(time * NANOSECONDS), START + round(time * NANOSECONDS), image([0]))
     assert score.longest_gap(score.phases[0]) == pytest.approx(1.4)
     assert score.longest_gap(score.phases[1]) == pytest.approx(0.5)
     assert score.longest_gap(score.phases[2]) == pytest.approx(5.0 - 2.5)  # not one mask: to its very end
@@ -55,10 +55,10 @@ def test_gap_at_a_drop_belongs_to_the_phase_it_begins(score):
 
 def test_summary_has_the_documented_keys(score):
     for index in range(100):
-        stamp = START + index * PERIOD
-        score.take_truth(stamp, image([0, 1]))
+        stamp = START + index * STEP_NS
+        score.add_ground_truth(stamp, image([0, 1]))
         if index % 2 == 0:
-            score.take_mask(stamp, stamp + 80 * MS, image([0, 1]))
+            score.add_mask(stamp, stamp + 80 * MS, image([0, 1]))
     result = score.summary()
     assert (result["sets_offered"], result["masks"], result["rate_hz"]) == (100, 50, 5.0)
     assert result["latency_ms"] == {"p50": 80.0, "p95": 80.0, "p99": 80.0}
@@ -71,10 +71,10 @@ def test_summary_has_the_documented_keys(score):
 
 def test_truths_that_come_before_the_news_of_the_beginning_count():
     made = Score(PHASES, classes=3)
-    made.take_truth(START - PERIOD, image([0]))
-    made.take_truth(START, image([0]))
+    made.add_ground_truth(START - STEP_NS, image([0]))
+    made.add_ground_truth(START, image([0]))
     made.begin(START)
-    made.take_mask(START, START + MS, image([0]))
+    made.add_mask(START, START + MS, image([0]))
     assert (made.phases[0].offered, made.phases[0].miou) == (1, 100.0)
 
 
@@ -86,5 +86,5 @@ def test_nothing_seen_is_no_number():
 
 def test_unpaired_images_do_not_pile_up(score):
     for index in range(300):
-        score.take_truth(START + index, image([0]))
-    assert len(score._truths) < 50
+        score.add_ground_truth(START + index, image([0]))
+    assert len(score._ground_truths) < 50

@@ -13,14 +13,22 @@ from rich.console import Console
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.bags.writer import build
-from mlesam_ros.cli.demo.collector import ALWAYS, IMAGE, LATCHED, PERIOD, TRUTH, DemoCollector, write_script
+from mlesam_ros.cli.demo.collector import (
+    GROUND_TRUTH,
+    IMAGE,
+    LATCHED,
+    RECORDED_TOPICS,
+    STEP_NS,
+    DemoCollector,
+    make_phases,
+)
 from mlesam_ros.cli.demo.display import Gallery, View
 from mlesam_ros.cli.demo.runner import Recorder
 from mlesam_ros.errors import BagError
 from mlesam_ros.labels import load_label_space
 
 LABELS, STATUS = "/mlesam/labels", "/mlesam/status"
-PHASES = write_script(40)
+PHASES = make_phases(40)
 
 
 def serialized(kind: str, **fields) -> bytes:
@@ -42,35 +50,35 @@ def status() -> bytes:
         {"modality": "camera", "used": True, "age": 0.081, "weights": weights},
         {"modality": "lidar", "used": False, "age": float("nan")},
     ]
-    return serialized(ALWAYS[STATUS], sensors=sensors, latencies=[{"stage": "model", "seconds": 0.05}])
+    return serialized(RECORDED_TOPICS[STATUS], sensors=sensors, latencies=[{"stage": "model", "seconds": 0.05}])
 
 
 @pytest.fixture
-def witness():
+def collector():
     """Ten moments seen, half of every mask wrong, as if the playback had begun a second ago."""
     heard = DemoCollector(PHASES, 25, lambda *message: None)
     start = time.time_ns() - 10**9
     heard.score.begin(start)
     truth = np.repeat(np.array([[2], [3]], np.uint8), 8, axis=1)
     for index in range(10):
-        stamp = start + index * PERIOD
-        heard.hear(TRUTH, stamp, image(stamp, truth, padding=3))
-        heard.hear(LABELS, stamp + 80_000_000, image(stamp, np.full((2, 8), 2, np.uint8)))
-        heard.hear(STATUS, stamp + 81_000_000, status())
+        stamp = start + index * STEP_NS
+        heard.add(GROUND_TRUTH, stamp, image(stamp, truth, padding=3))
+        heard.add(LABELS, stamp + 80_000_000, image(stamp, np.full((2, 8), 2, np.uint8)))
+        heard.add(STATUS, stamp + 81_000_000, status())
     return heard
 
 
-def test_images_are_unpacked_without_their_padding(witness):
-    assert witness.score.phases[0].miou == pytest.approx(100 * (0.5 + 0) / 2)
-    assert len(witness.kept) == 5
-    assert set(witness.kept) == set(witness.truths)
-    assert {mask.shape for mask in witness.kept.values()} == {(2, 8)}
-    assert witness.stages_ms() == {"model": 50.0}
+def test_images_are_unpacked_without_their_padding(collector):
+    assert collector.score.phases[0].miou == pytest.approx(100 * (0.5 + 0) / 2)
+    assert len(collector.masks) == 5
+    assert set(collector.masks) == set(collector.ground_truths)
+    assert {mask.shape for mask in collector.masks.values()} == {(2, 8)}
+    assert collector.stages_ms() == {"model": 50.0}
 
 
-def test_lines_where_there_is_no_terminal(witness):
+def test_lines_where_there_is_no_terminal(collector):
     out = io.StringIO()
-    with View(Console(file=out, width=60), witness, live=False) as view:
+    with View(Console(file=out, width=60), collector, live=False) as view:
         view.show()
         view.show()
     (line,) = out.getvalue().splitlines()
@@ -80,25 +88,25 @@ def test_lines_where_there_is_no_terminal(witness):
     assert line.endswith("camera")
 
 
-def test_live_view_shows_who_is_alive_and_how_the_router_weighs(witness):
+def test_live_view_shows_who_is_alive_and_how_the_router_weighs(collector):
     out = io.StringIO()
     console = Console(file=out, width=110, height=40, force_terminal=True, color_system=None)
-    with View(console, witness, live=True) as view:
+    with View(console, collector, live=True) as view:
         view.show()
     shown = {line.split()[1]: line for line in out.getvalue().splitlines() if line.startswith("│   ")}
-    assert "● alive" in shown["camera"]
+    assert "● used" in shown["camera"]
     assert "81 ms" in shown["camera"]
     assert "████████░░ 0.75" in shown["camera"]
-    assert "○ silent" in shown["lidar"]
-    assert "○ silent" in shown["event"]
+    assert "○ missing" in shown["lidar"]
+    assert "○ missing" in shown["event"]
 
 
 def test_recorder_writes_what_was_heard_as_it_came(tmp_path):
     raw = image(5, np.ones((2, 2), np.uint8))
-    with Recorder(tmp_path / "bag", ALWAYS, LATCHED) as recorder:
+    with Recorder(tmp_path / "bag", RECORDED_TOPICS, LATCHED) as recorder:
         for time_ns in range(100):
             recorder.record(LABELS, time_ns, raw)
-        recorder.record("/mlesam/label_info", 100, serialized(ALWAYS["/mlesam/label_info"], name="deliver"))
+        recorder.record("/mlesam/label_info", 100, serialized(RECORDED_TOPICS["/mlesam/label_info"], name="deliver"))
     with BagReader(tmp_path / "bag") as reader:
         assert reader.counts == {LABELS: 100, "/mlesam/label_info": 1}
         assert reader.latched == {"/mlesam/label_info"}
@@ -110,7 +118,7 @@ def test_recorder_does_not_swallow_a_failure(tmp_path):
     with pytest.raises(Exception, match="no_such_msgs"), recorder:
         recorder.record(LABELS, 1, b"")
     with pytest.raises(BagError, match="exists"):
-        Recorder(tmp_path / "bag", ALWAYS, LATCHED)
+        Recorder(tmp_path / "bag", RECORDED_TOPICS, LATCHED)
 
 
 def test_pictures_show_camera_mask_and_truth(tmp_path):
@@ -118,9 +126,9 @@ def test_pictures_show_camera_mask_and_truth(tmp_path):
     road, sky = (space.names.index(name) for name in ("Road", "Sky"))
     stamps = range(1, 6)
     masks = dict.fromkeys(stamps, np.full((64, 64), road, np.uint8))
-    truths = dict.fromkeys(stamps, np.full((64, 64), sky, np.uint8))
+    ground_truths = dict.fromkeys(stamps, np.full((64, 64), sky, np.uint8))
     camera = {stamp: np.full((64, 64, 3), 100 + 30 * stamp, np.uint8) for stamp in stamps if stamp != 3}
-    still, animation = Gallery(space, camera).save(tmp_path, "day", "day", masks, truths, fps=5)
+    still, animation = Gallery(space, camera).save(tmp_path, "day", "day", masks, ground_truths, fps=5)
     panels = np.asarray(Image.open(still))[28:]  # below the captions; the moment in the middle, without a camera
     assert panels.shape == (64, 192, 3)
     assert panels[:, :64].max() < 40

@@ -5,7 +5,7 @@ import json
 import pytest
 from analytic_scene import on, write
 
-from mlesam_ros.cli.doctor_report import show
+from mlesam_ros.cli.doctor import print_report
 from mlesam_ros.doctor.diagnosis import diagnose_bag
 
 
@@ -33,16 +33,19 @@ def test_what_would_help_comes_last(mlesam, late):
     assert lines[0].startswith(f"{late}, ") and "lidar /lidar/points: messages 20, Hz 10.0" in result.stdout
     assert "The node would make 20 sets of it" in result.stdout
     assert lines[-3:] == [
-        "usable: it works, but look at the warnings",
-        "These parameters of the node would help:",
+        "usable: masks are made; check the warnings",
+        "Recommended node parameters:",
         "    lidar.max_wait: 0.09",
     ]
-    assert "reading: 0 of 2 seconds" in result.stderr and "looking closer: 12 of 12 moments" in result.stderr
+    assert (
+        "reading: 0 of 2 seconds" in result.stderr
+        and "checking images and point clouds: 12 of 12 samples" in result.stderr
+    )
 
 
 def test_an_error_is_an_exit_code(mlesam, faulty, tmp_path):
     result = mlesam("doctor", faulty, "--json", tmp_path / "found.json")
-    assert result.exit_code == 1 and "error lidar: nothing connects" in result.stdout
+    assert result.exit_code == 1 and "error lidar: no transform connects" in result.stdout
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["verdict"] == "faulty" and found["findings"][0]["severity"] == "error"
     assert set(found) == {"verdict", "findings", "name", "seconds", "sensors", "sets", "parameters"}
@@ -83,6 +86,6 @@ def test_a_terminal_gets_a_table(late):
     from rich.console import Console
 
     screen = StringIO()
-    show(diagnose_bag(late), Console(file=screen, force_terminal=True, width=170, highlight=False))
+    print_report(diagnose_bag(late), Console(file=screen, force_terminal=True, width=170, highlight=False))
     text = screen.getvalue()
     assert "longest gap s" in text and "\x1b[" in text and "max_wait: 0.09" in text

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from mlesam_ros.cli.ending import run_cli
+from mlesam_ros.cli import run_cli
 
 
 def ended(start, capsys, *arguments):
@@ -86,7 +86,7 @@ def test_the_second_interrupt_does_not_wait_for_a_module(tmp_path):
     strike = "os.kill(os.getpid(), signal.SIGINT)"
     (tmp_path / "slow_to_load.py").write_text(f"import os, signal\n{strike}\n{strike}\nprint('not reached')")
     load = "lambda: importlib.import_module('slow_to_load')"
-    code = f"import importlib; from mlesam_ros.cli.ending import run_cli; run_cli({load})"
+    code = f"import importlib; from mlesam_ros.cli import run_cli; run_cli({load})"
     command, path = [sys.executable, "-c", code], os.pathsep.join([str(tmp_path), *sys.path])
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=60, check=False

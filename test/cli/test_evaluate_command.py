@@ -192,10 +192,10 @@ def test_bad_input_is_a_sentence_and_leaves_nothing(evaluate, streets, tmp_path,
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--topic", "camera:=/x"], "--topic is for bags; a data set has no topic. Leave --topic out."),
-        (["--threads", "0"], "--threads is for bags; a data set has no threads. Leave --threads out."),
-        (["-p", "camera.topic:=/x"], "-p camera.topic is for bags; a data set has no camera.topic. Leave -p"),
-        (["--params", "FILE"], "rig.yaml sets camera.topic, which is for bags; a data set has no camera.topic. Leave"),
+        (["--topic", "camera:=/x"], "--topic is for bags; a data set has no topic. Omit --topic."),
+        (["--threads", "0"], "--threads is for bags; a data set has no threads. Omit --threads."),
+        (["-p", "camera.topic:=/x"], "-p camera.topic is for bags; a data set has no camera.topic. Omit -p"),
+        (["--params", "FILE"], "rig.yaml sets camera.topic, which is for bags; a data set has no camera.topic. Omit"),
         (["--params", "FILE", "-p", "lidar.offset:=0.1"], "-p lidar.offset is for bags"),
     ],
 )

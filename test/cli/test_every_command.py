@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from mlesam_ros.cli import run_cli
 from mlesam_ros.cli.app import app
-from mlesam_ros.cli.ending import run_cli
 from mlesam_ros.simulation.export import write_simulated_bag
 from mlesam_ros.simulation.world import World
 
@@ -110,7 +110,7 @@ def test_shell_completion_knows_commands_and_options():
 def test_results_alone_are_on_standard_output(run, tmp_path):
     code, out, said = run("simulate", tmp_path / "street", "--moments", 2, "--side", 64, "--json", "-")
     assert code == 0 and json.loads(out)["written"] == str(tmp_path / "street")
-    assert "\x1b" not in said and "rendering: 2 of 2 moments" in said and len(said.splitlines()) <= 3
+    assert "\x1b" not in said and "rendering: 2 of 2 steps" in said and len(said.splitlines()) <= 3
 
 
 @pytest.fixture(scope="module")

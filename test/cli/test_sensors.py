@@ -10,7 +10,7 @@ from PIL import Image
 
 from mlesam_ros.bags import serialization as fields
 from mlesam_ros.bags.writer import BagWriter
-from mlesam_ros.cli.sensors.scenes import open_scene
+from mlesam_ros.cli.sensors_scene import open_scene
 from mlesam_ros.config import load_parameters
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transforms import Transform
@@ -66,8 +66,8 @@ def test_pictures_are_held_against_their_camera(mlesam, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["check", "nowhere.yaml"], "nowhere.yaml is no file"),
-        (["check", EXAMPLE, "--image", "nowhere.png"], "nowhere.png is no picture"),
+        (["check", "nowhere.yaml"], "nowhere.yaml is not a file"),
+        (["check", EXAMPLE, "--image", "nowhere.png"], "nowhere.png is not a readable image"),
         (["show", "nowhere", "--out", "out"], "nowhere does not exist"),
         (["show", ".", "--out", "out"], ". is no bag"),
         (["show", ".", "--out", "out", "--topic", "lidar"], "Write SENSOR:=TOPIC"),
@@ -177,14 +177,14 @@ def test_a_right_calibration_lands_where_it_belongs_on_a_robot_that_moves(tmp_pa
     _, columns, meters = scene.projected
     assert columns.tolist() == np.floor(u + 0.5).tolist()
     np.testing.assert_allclose(meters, np.hypot(depth, points["y"]), atol=1e-3)
-    assert scene.turned(yaw=90.0, pitch=0.0, roll=0.0).landed == 0
+    assert scene.rotated(yaw=90.0, pitch=0.0, roll=0.0).landed == 0
 
 
 def test_a_file_counts_before_the_bag(mlesam, street, tmp_path):
     calibration = damaged(tmp_path)
     result = mlesam("sensors", "show", street, "--calibration", calibration, "--out", tmp_path / "out")
     assert result.exit_code == 2
-    assert "camera picture is 128x128 but its calibration is for 1920x1200" in result.stderr
+    assert "camera image is 128x128 but its calibration is for 1920x1200" in result.stderr
 
 
 def test_the_real_frames(mlesam, shared_data, tmp_path):
@@ -206,4 +206,4 @@ def test_the_mismatched_frame_is_refused_and_accepted_on_request(mlesam, shared_
     )
     accepted = mlesam("sensors", "show", frame, "--fit", "crop_top", "--out", tmp_path)
     assert accepted.exit_code == 0
-    assert "9,964 of 78,238 points land" in accepted.stdout
+    assert "9,964 of 78,238 points are inside the image" in accepted.stdout

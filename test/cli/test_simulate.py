@@ -42,7 +42,7 @@ def test_a_full_disk_leaves_nothing_that_blocks_the_next_try(tmp_path, arguments
     done = run_on_a_small_disk(tmp_path / "disk", 300, "-m", "mlesam_ros.cli", "simulate", *arguments, *more)
     assert done.returncode == 2 and done.stdout.splitlines()[-1] == "left:", done.stdout + done.stderr
     last = done.stderr.splitlines()[-1]
-    assert "No space left on device" in last and "Make room and give the same command again." in last
+    assert "No space left on device" in last and "Free disk space and repeat the command." in last
     assert " 0.0 " not in last
 
 
@@ -58,8 +58,8 @@ def test_a_folder_whose_name_is_no_utf8(mlesam, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "one thing"),
-        (["street", "--deliver", "D"], "one thing"),
+        ([], "either a bag or a data set"),
+        (["street", "--deliver", "D"], "either a bag or a data set"),
         (["street", "--fault", "dirt"], "motionblur"),
         (["street", "--drop", "radar"], "radar"),
         (["--deliver", "D", "--weather", "rain,snow"], "snow"),

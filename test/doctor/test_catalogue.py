@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlesam_ros.doctor.rules import RULES, finding
-from mlesam_ros.findings import SEVERITIES
+from mlesam_ros.errors import SEVERITIES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE = (CHECKOUT / "docs/doctor.md").read_text(encoding="utf-8")
@@ -25,7 +25,7 @@ def test_every_finding_is_explained(name):
     label, message, cause, remedy = (cell.strip() for cell in row.strip("|").split(" | "))
     assert label == f"`{name}`, {kind.severity}" and kind.severity in SEVERITIES
     assert message == shown(kind.message)
-    assert remedy == (shown(kind.remedy) or "nothing need be done")
+    assert remedy == (shown(kind.remedy) or "none needed")
     assert len(cause) > 20 and cause.endswith((".", "`"))
 
 
@@ -49,7 +49,7 @@ def test_an_error_or_a_warning_has_a_remedy():
 
 def test_what_is_missing_is_missed():
     found = finding("no_publisher", "lidar", topic="/points", modality="lidar", instead="")
-    assert found.message == "nobody publishes on /points." and "lidar.topic" in found.remedy
+    assert found.message == "no publisher on /points." and "lidar.topic" in found.remedy
     with pytest.raises(KeyError):
         finding("no_publisher", "lidar")
     with pytest.raises(KeyError):

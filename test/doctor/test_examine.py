@@ -23,8 +23,7 @@ from mlesam_ros.bags.serialization import header
 from mlesam_ros.config import load_parameters
 from mlesam_ros.doctor.diagnosis import diagnose_bag
 from mlesam_ros.doctor.rules import RULES
-from mlesam_ros.errors import BagError
-from mlesam_ros.findings import ERROR, NOTE, WARNING
+from mlesam_ros.errors import ERROR, NOTE, WARNING, BagError
 from mlesam_ros.simulation.export import write_simulated_bag
 from mlesam_ros.simulation.world import World
 
@@ -72,7 +71,7 @@ FAULTS = {
     "mounted backwards": (turned_lidar(40.0), [(WARNING, "lidar", "nowhere within 6 degrees")]),
     "stamps ahead": (
         on(LIDAR, lambda stamp, message: (stamp, restamped(message, 0.1))),
-        [(ERROR, "lidar", "100 ms ahead of their own arrival"), (ERROR, "lidar", "taken 100 ms before")],
+        [(ERROR, "lidar", "100 ms ahead of their arrival"), (ERROR, "lidar", "taken 100 ms before")],
     ),
     "stamps behind": (
         on(LIDAR, lambda stamp, message: (stamp, restamped(message, -0.1))),
@@ -92,15 +91,15 @@ FAULTS = {
     ),
     "clock set back": (
         on(IMAGE, lambda stamp, message: (stamp, restamped(message, -0.25 if number(stamp) % 7 == 6 else 0))),
-        [(WARNING, "camera", "4 of 30 stamps lie before")],
+        [(WARNING, "camera", "4 of 30 stamps are earlier")],
     ),
     "stamps twice": (
         on(IMAGE, lambda stamp, message: (stamp, restamped(message, -0.1 if number(stamp) % 5 == 4 else 0))),
-        [(WARNING, "camera", "6 of 30 stamps occur twice"), (WARNING, "camera", "are missing")],
+        [(WARNING, "camera", "6 of 30 stamps repeat"), (WARNING, "camera", "are missing")],
     ),
     "uneven stamps": (
         on(IMAGE, lambda stamp, message: (stamp, restamped(message, -0.04 * (number(stamp) % 2)))),
-        [(WARNING, "camera", "come unevenly")],
+        [(WARNING, "camera", "stamps are irregular")],
     ),
     "gap": (
         on(IMAGE, lambda stamp, message: None if 10 <= number(stamp) < 20 else (stamp, message)),
@@ -115,14 +114,14 @@ FAULTS = {
         [(WARNING, "event", "5 of 30 event packets are missing")],
     ),
     "no CameraInfo": (without(INFO), [(ERROR, "camera", "no CameraInfo of the camera")]),
-    "no CameraInfo of events": (without("/events/camera_info"), [(WARNING, "event", "no CameraInfo of it")]),
+    "no CameraInfo of events": (without("/events/camera_info"), [(WARNING, "event", "no CameraInfo of this sensor")]),
     "CameraInfo of another size": (
         on(INFO, grown),
-        [(ERROR, "camera", "pictures are 320x120, its CameraInfo is for 640x480")],
+        [(ERROR, "camera", "images are 320x120, CameraInfo is for 640x480")],
     ),
     "CameraInfo in another frame": (
         on(INFO, lambda stamp, message: (stamp, framed(message, "cam"))),
-        [(ERROR, "camera", "its CameraInfo in 'cam'")],
+        [(ERROR, "camera", "CameraInfo in 'cam'")],
     ),
     "no calibration": (
         on(INFO, lambda stamp, message: (stamp, {**message, "k": np.zeros(9)})),
@@ -134,16 +133,19 @@ FAULTS = {
     ),
     "no transforms": (
         without("/tf_static"),
-        [(ERROR, "event", "nothing connects"), (ERROR, "lidar", "nothing connects")],
+        [(ERROR, "event", "no transform connects"), (ERROR, "lidar", "no transform connects")],
     ),
-    "no frame": (on(LIDAR, lambda stamp, message: (stamp, framed(message, ""))), [(ERROR, "lidar", "name no frame")]),
+    "no frame": (
+        on(LIDAR, lambda stamp, message: (stamp, framed(message, ""))),
+        [(ERROR, "lidar", "header.frame_id")],
+    ),
     "unknown encoding": (
         on(IMAGE, lambda stamp, message: (stamp, {**message, "encoding": "rgb13"})),
-        [(ERROR, "camera", "none of its 30 messages can be used: encoding 'rgb13'")],
+        [(ERROR, "camera", "none of 30 messages is usable: encoding 'rgb13'")],
     ),
     "some garbage": (
         on(LIDAR, lambda stamp, message: (stamp, {**message, "point_step": 7 if number(stamp) == 4 else 12})),
-        [(WARNING, "lidar", "1 of 30 messages cannot be used")],
+        [(WARNING, "lidar", "1 of 30 messages are unusable")],
     ),
     "two sizes": (
         on(
@@ -155,11 +157,11 @@ FAULTS = {
         ),
         [(WARNING, "depth", "several sizes: 320x120, 320x60")],
     ),
-    "cap on": (on(IMAGE, blank(9)), [(WARNING, "camera", "even grey")]),
-    "no return": (on(LIDAR, blank(0)), [(ERROR, "lidar", "no return at all")]),
+    "cap on": (on(IMAGE, blank(9)), [(WARNING, "camera", "are uniform")]),
+    "no return": (on(LIDAR, blank(0)), [(ERROR, "lidar", "no valid return")]),
     "no depth": (on(DEPTH, blank(0)), [(ERROR, "depth", "no valid pixel")]),
     "another unit": (on(DEPTH, in_fifths), [(ERROR, "depth", "is 5 times the LiDAR's")]),
-    "millimetres": (on(DEPTH, in_millimeters), [(ERROR, "depth", "the unit is another")]),
+    "millimetres": (on(DEPTH, in_millimeters), [(ERROR, "depth", "the unit is wrong")]),
     "silent": (
         lambda entry: [] if entry[0] == LIDAR and number(entry[2]) else [entry],
         [],  # one message is no silence, and nothing can be said about its rhythm
@@ -167,28 +169,28 @@ FAULTS = {
 }
 
 
-def told(checkup):
-    return [(found.severity, found.subject, found.message) for found in checkup.findings if found.severity != NOTE]
+def told(report):
+    return [(found.severity, found.subject, found.message) for found in report.findings if found.severity != NOTE]
 
 
 def test_a_healthy_recording_is_healthy(tmp_path):
-    checkup = diagnose_bag(write(tmp_path / "bag"))
-    assert told(checkup) == [] and checkup.verdict == "healthy" and checkup.parameters == {}
-    assert checkup.sets["sets"] == checkup.sets["complete"] == 30
-    assert checkup.sensors["camera"]["rate_hz"] == 10.0 and checkup.sensors["lidar"]["used"] == 30
-    assert checkup.sensors["camera"]["size"] == f"{WIDTH}x{HEIGHT}"
+    report = diagnose_bag(write(tmp_path / "bag"))
+    assert told(report) == [] and report.verdict == "healthy" and report.parameters == {}
+    assert report.sets["sets"] == report.sets["complete"] == 30
+    assert report.sensors["camera"]["rate_hz"] == 10.0 and report.sensors["lidar"]["used"] == 30
+    assert report.sensors["camera"]["size"] == f"{WIDTH}x{HEIGHT}"
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_named_and_no_other(tmp_path, name):
     change, expected = FAULTS[name]
-    checkup = diagnose_bag(write(tmp_path / "bag", change))
-    found = told(checkup)
+    report = diagnose_bag(write(tmp_path / "bag", change))
+    found = told(report)
     for severity, subject, words in expected:
         assert any((severity, subject) == entry[:2] and words in entry[2] for entry in found), found
     assert len(found) == len(expected), found
     worst = min((("error", "warning").index(severity) for severity, _, _ in expected), default=2)
-    assert checkup.verdict == ("faulty", "usable", "healthy")[worst]
+    assert report.verdict == ("faulty", "usable", "healthy")[worst]
 
 
 def test_what_would_help_is_a_number_that_was_tried(tmp_path):
@@ -230,17 +232,17 @@ def test_a_name_that_contradicts_its_lens_is_a_doubt(tmp_path):
 def test_a_sensor_that_is_disabled_is_no_finding(tmp_path):
     """Kind: a sensor that the user disabled, reported as missing. The bag has its topic."""
     bag = write(tmp_path / "bag", moments=8)
-    checkup = diagnose_bag(bag, load_parameters(None, ["modalities:=[camera, lidar]"]))
-    assert not {found.subject for found in checkup.findings} & {"depth", "event"}
+    report = diagnose_bag(bag, load_parameters(None, ["modalities:=[camera, lidar]"]))
+    assert not {found.subject for found in report.findings} & {"depth", "event"}
     without_depth = write(tmp_path / "without", without(DEPTH, EVENTS), 8)
-    checkup = diagnose_bag(without_depth, load_parameters(None, ["modalities:=[camera, depth]"]))
-    assert [f.subject for f in checkup.findings if "none among the topics" in f.message] == ["depth"]
+    report = diagnose_bag(without_depth, load_parameters(None, ["modalities:=[camera, depth]"]))
+    assert [f.subject for f in report.findings if "no topic found" in f.message] == ["depth"]
 
 
 def test_recordings_without_sensors_and_none_at_all(tmp_path):
     bag = write(tmp_path / "bag", without(IMAGE, DEPTH, LIDAR, EVENTS))
-    checkup = diagnose_bag(bag)
-    assert checkup.verdict == "faulty" and checkup.findings[0].message.startswith("none of the bag's topics")
+    report = diagnose_bag(bag)
+    assert report.verdict == "faulty" and report.findings[0].message.startswith("none of the bag's topics")
     with pytest.raises(BagError, match="Did you mean /camera/image_raw"):
         diagnose_bag(write(tmp_path / "whole"), load_parameters(overrides=["camera.topic:=/camera/image"]))
     with pytest.raises(BagError, match="does not exist"):
@@ -251,9 +253,9 @@ def test_a_damaged_recording_is_examined_as_far_as_it_goes(tmp_path):
     bag = write(tmp_path / "bag")
     (file,) = bag.glob("*.mcap")
     file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
-    checkup = diagnose_bag(bag)
-    assert checkup.verdict == "usable" and any("cut off after" in message for _, _, message in told(checkup))
-    assert 10 < checkup.sensors["camera"]["messages"] < 30
+    report = diagnose_bag(bag)
+    assert report.verdict == "usable" and any("cut off after" in message for _, _, message in told(report))
+    assert 10 < report.sensors["camera"]["messages"] < 30
 
 
 def test_the_result_is_json_and_every_finding_is_in_the_catalog(tmp_path):
@@ -273,8 +275,8 @@ def test_real_recordings(tmp_path, shared_data):
     """A street and its LiDAR sweep, an event camera; and the same with the mounting written down 2 degrees wrong."""
     frame, events = shared_data / "camera_lidar" / "opencalib_ours_1", shared_data / "events" / "test_events_1"
     assemble_real_bag(frame, events, tmp_path / "bag")
-    checkup = diagnose_bag(tmp_path / "bag")
-    assert told(checkup) == [] and checkup.sets["complete"] == 21
+    report = diagnose_bag(tmp_path / "bag")
+    assert told(report) == [] and report.sets["complete"] == 21
     alone = diagnose_bag(events)
     assert [found[:2] for found in told(alone)] == [(ERROR, "camera")]
     foreign = diagnose_bag(shared_data / "events" / "test_data_evt3_trigger")

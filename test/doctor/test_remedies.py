@@ -1,6 +1,6 @@
 """Every remedy of the doctor's catalog is tried: the fault comes, the remedy is applied, the finding goes.
 
-The kind: advice that cannot help. The recordings are drawn by `posts`; a remedy that names a parameter, an option or a
+The kind: tuning that cannot help. The recordings are drawn by `posts`; a remedy that names a parameter, an option or a
 command is read from the finding's own text; one for the driver is applied to the faulty messages.
 """
 
@@ -35,7 +35,7 @@ from mlesam_ros.doctor.rules import RULES
 from mlesam_ros.geometry.transforms import Transform
 
 BY_HAND = {
-    "picture_blank": "a cap is taken off, an exposure set",
+    "image_blank": "a cap is taken off, an exposure set",
     "cloud_empty": "a LiDAR's motor is looked at",
     "depth_empty": "a camera is turned to something within its range",
     "bag_damaged": "a recording is made again",
@@ -44,12 +44,12 @@ BY_HAND = {
     "packets_lost": "a recorder of another package is set",
     "clock_drift": "clocks of machines are synchronized",
     "sensor_silent": "a driver's log is looked at",
-    "unaligned": "the printed command shows pictures to look at; test_the_printed_commands_run runs it",
+    "unaligned": "the printed command draws images to look at; test_the_printed_commands_run runs it",
 }
 """Kinds whose remedy no test can apply, and why."""
 
 WITHOUT_REMEDY = {name for name, kind in RULES.items() if not kind.remedy}
-THROUGH_OTHERS = {"primary_poor", "no_sets", "frames_refused", "node_fails", "node_warns"}
+THROUGH_OTHERS = {"poor_primary", "no_sets", "frames_refused", "node_error", "node_warning"}
 """Kinds that hand on the remedy of another finding or report, or that `advise` has tried before it prints them."""
 
 Setting = tuple[Callable, list[str]]
@@ -97,10 +97,10 @@ def calibration_file(remedy: str) -> Setting:
 
 
 def yaw(was: float) -> Callable[[str], Setting]:
-    """`turn its mounting by as much to the right`: the angle is that of `--yaw`; REP 103 counts yaw to the left."""
+    """`rotate its mounting by that angle to the right`: that of `--yaw`; REP 103 counts yaw to the left."""
 
     def apply(remedy: str) -> Setting:
-        side, angle = re.search(r"by as much to the (right|left); .* --yaw (-?[\d.]+)", remedy).groups()
+        side, angle = re.search(r"by that angle to the (right|left)\. .* --yaw (-?[\d.]+)", remedy).groups()
         return turned_lidar(was + {"left": 1, "right": -1}[side] * abs(float(angle))), []
 
     return apply
@@ -116,7 +116,7 @@ def override(remedy: str) -> Setting:
 
 
 def topic_option(remedy: str) -> Setting:
-    """`name them with -p SENSOR.topic:=TOPIC`."""
+    """`set them with -p SENSOR.topic:=TOPIC`."""
     rule = re.search(r"with -p (SENSOR\S*TOPIC)\.$", remedy)[1]
     return same, [rule.replace("SENSOR", "lidar").replace("TOPIC", "/radar/returns")]
 
@@ -213,20 +213,20 @@ transforms:
 """
 
 TRIALS = [
-    Trial("few_partners", FAULTS["late"][0], parameter),
+    Trial("few_sets", FAULTS["late"][0], parameter),
     Trial("stamp_ahead", FAULTS["stamps ahead"][0], parameter),
     Trial("shifted", FAULTS["stamps behind"][0], parameter),
-    Trial("no_label_camera", FAULTS["no CameraInfo"][0], calibration_file),
-    Trial("no_info", FAULTS["no CameraInfo of events"][0], calibration_file),
+    Trial("no_camera_info", FAULTS["no CameraInfo"][0], calibration_file),
+    Trial("no_sensor_info", FAULTS["no CameraInfo of events"][0], calibration_file),
     Trial("no_transform", FAULTS["no transforms"][0], calibration_file),
-    Trial("turned", turned_lidar(2.0), yaw(2.0)),
-    Trial("turned", turned_lidar(-3.0), yaw(-3.0)),
+    Trial("rotated", turned_lidar(2.0), yaw(2.0)),
+    Trial("rotated", turned_lidar(-3.0), yaw(-3.0)),
     Trial("cloud_out_of_view", turned_lidar(180.0), driver("transform", turned_lidar(0.0))),
     Trial("stamp_zero", on(DEPTH, unstamped), driver("header.stamp", on(DEPTH, stamped))),
-    Trial("clock_foreign", FAULTS["foreign clock"][0], driver("clock", on(LIDAR, stamped))),
-    Trial("jitter", FAULTS["uneven stamps"][0], driver("stamp when it measures", on(IMAGE, stamped))),
-    Trial("stamp_back", FAULTS["clock set back"][0], driver("clock that was set", on(IMAGE, stamped))),
-    Trial("stamp_twice", FAULTS["stamps twice"][0], driver("two publishers", on(IMAGE, stamped))),
+    Trial("foreign_clock", FAULTS["foreign clock"][0], driver("clock", on(LIDAR, stamped))),
+    Trial("jitter", FAULTS["uneven stamps"][0], driver("at the time of measurement", on(IMAGE, stamped))),
+    Trial("stamp_backward", FAULTS["clock set back"][0], driver("clock that was set back", on(IMAGE, stamped))),
+    Trial("stamp_repeated", FAULTS["stamps twice"][0], driver("two publishers", on(IMAGE, stamped))),
     Trial("clock_ahead", all_ahead, driver("clocks", synchronized)),
     Trial(
         "no_frame_id",
@@ -266,7 +266,7 @@ TRIALS = [
     Trial("several_frames", two_cameras, driver("topic of its own", apart)),
     Trial("depth_scale", FAULTS["another unit"][0], parameter),
     Trial("intensity_missing", same, a_field),
-    Trial("depth_unit", meters_without_lidar, driver("16UC1 in millimetres", on(DEPTH, in_millimeters))),
+    Trial("depth_unit", meters_without_lidar, driver("16UC1 in millimeters", on(DEPTH, in_millimeters))),
     Trial("transform_late", moving_lidar(8), driver("the sensor's rate", moving_lidar(30))),
     Trial("transform_gaps", moving_camera(True), driver("sensors' rate", moving_camera(False))),
     Trial(
@@ -275,7 +275,7 @@ TRIALS = [
         topic_option,
     ),
     Trial(
-        "doubtful_lens",
+        "doubtful_info",
         lambda entry: [
             ("/camera/image_rect", *entry[1:])
             if entry[0] == IMAGE
@@ -314,16 +314,16 @@ def test_a_printed_remedy_helps(tmp_path, trial):
     assert not [f for f in of_kind(after, trial.kind) if f.subject in subjects]
 
 
-@pytest.mark.parametrize(("fault", "kind"), [("yaw", "turned"), ("mounted backwards", "unaligned")])
+@pytest.mark.parametrize(("fault", "kind"), [("yaw", "rotated"), ("mounted backwards", "unaligned")])
 def test_the_printed_commands_run(tmp_path, monkeypatch, fault, kind):
-    """`mlesam sensors show BAG … --out pictures/`, as printed, on the faulty recording."""
+    """`mlesam sensors show BAG … --out images/`, as printed, on the faulty recording."""
     bag = write(tmp_path / "bag", FAULTS[fault][0])
     (found,) = of_kind(diagnose_bag(bag), kind)
-    words = re.search(r"mlesam (sensors show BAG.*?pictures/)", found.remedy)[1].replace("BAG", str(bag)).split()
+    words = re.search(r"mlesam (sensors show BAG.*?images/)", found.remedy)[1].replace("BAG", str(bag)).split()
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    assert list((tmp_path / "pictures").iterdir())
+    assert list((tmp_path / "images").iterdir())
 
 
 def test_every_kind_is_tried_or_said_to_be_for_hands():
@@ -343,4 +343,4 @@ def test_transforms_may_come_while_a_set_waits_for_any_of_its_sensors(tmp_path, 
             yield topic, kind, stamp + (200_000_000 if topic == "/tf" else 0), message
 
     found = diagnose_bag(write(tmp_path / "bag", change), load_parameters(overrides=[rule])).findings
-    assert any("cannot be placed at their time" in entry.message for entry in found) == late
+    assert any("no transform is available at the time" in entry.message for entry in found) == late

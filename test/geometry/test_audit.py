@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_rig import GOOD, changed, turned
 
-from mlesam_ros.errors import MlesamError, Problem
-from mlesam_ros.findings import ERROR, NOTE, WARNING, Finding, worst
+from mlesam_ros.errors import ERROR, NOTE, WARNING, Finding, MlesamError, Problem, worst
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.validation import picture_findings, validate_rig
 from mlesam_ros.resources import resource_path

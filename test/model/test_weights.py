@@ -334,7 +334,7 @@ class TestForeignFiles:
         [
             (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "a Git LFS pointer", "git lfs pull"),
             (b"\n<!DOCTYPE html><html>Log in</html>", "an HTML page", "Download the file itself"),
-            (b"", "an empty file", "Fetch it again"),
+            (b"", "an empty file", "Download it again"),
             (b"\x1f\x8b\x08\x00rest", "a gzip archive", "Unpack"),
         ],
     )

@@ -16,8 +16,7 @@ from test_end_to_end import launch  # noqa: F401 (a fixture)
 from typer.testing import CliRunner
 
 from mlesam_ros.cli.app import app
-from mlesam_ros.errors import ConfigError, Problem
-from mlesam_ros.findings import NOTE
+from mlesam_ros.errors import NOTE, ConfigError, Problem
 from mlesam_ros.ros.live_doctor import diagnose_live
 
 HERE = Path(__file__).resolve().parent
@@ -43,13 +42,13 @@ def drive():
 
 
 def examined(expected, settings=None, seconds=1.2):
-    """The checkup whose findings, notes left out, are these (subject, words); a busy machine gets several tries."""
+    """The report whose findings, notes left out, are these (subject, words); a busy machine gets several tries."""
     for _ in range(6):
-        checkup = diagnose_live(NODE, settings or {}, None, seconds)
-        found = [(f.subject, f.message) for f in checkup.findings if f.severity != NOTE]
+        report = diagnose_live(NODE, settings or {}, None, seconds)
+        found = [(f.subject, f.message) for f in report.findings if f.severity != NOTE]
         named = [any(s == subject and words in message for s, message in found) for subject, words in expected]
         if all(named) and len(found) == len(expected):
-            return checkup
+            return report
     pytest.fail(f"found were {found}")
 
 
@@ -63,26 +62,26 @@ def until(condition):
 
 def test_a_robot_that_is_well(drive):
     drive()
-    checkup = examined([])
-    assert checkup.verdict == "healthy" and {*checkup.sensors} == {"camera", "depth", "event", "lidar"}
-    assert all(5 < row["rate_hz"] < 15 for row in checkup.sensors.values())
-    assert checkup.sensors["lidar"]["topic"] == "/lidar/points" and checkup.sensors["camera"]["size"] == "64x48"
-    assert checkup.sets["complete"] > 5
-    assert "does not run" in checkup.findings[0].message
+    report = examined([])
+    assert report.verdict == "healthy" and {*report.sensors} == {"camera", "depth", "event", "lidar"}
+    assert all(5 < row["rate_hz"] < 15 for row in report.sensors.values())
+    assert report.sensors["lidar"]["topic"] == "/lidar/points" and report.sensors["camera"]["size"] == "64x48"
+    assert report.sets["complete"] > 5
+    assert "the node is not running" in report.findings[0].message
 
 
 UNWELL = {
-    "nobody": (None, [(m, "nobody publishes") for m in ("camera", "depth", "event", "lidar")]),
+    "nobody": (None, [(m, "no publisher on") for m in ("camera", "depth", "event", "lidar")]),
     "no lens": ({"infos": False}, [("camera", "no CameraInfo of the camera")]),
     "several things": (
         {"frames": [CAMERA_FRAME, LIDAR_FRAME], "silent": ["lidar"], "clock": True},
         [
-            ("event", f"nothing connects its frame '{EVENT_FRAME}'"),
+            ("event", f"no transform connects its frame '{EVENT_FRAME}'"),
             ("lidar", "/lidar/points has a publisher, but"),
-            ("/clock", "goes by the machine's time"),
+            ("/clock", "use_sim_time of the node is off"),
         ],
     ),
-    "ahead": ({"lead": 0.2}, [("clock", "all sensors lie")]),
+    "ahead": ({"lead": 0.2}, [("clock", "all sensors are")]),
 }
 
 
@@ -90,7 +89,7 @@ UNWELL = {
 def test_a_robot_that_is_not(drive, name):
     about, expected = UNWELL[name]
     if about is None:
-        expected = [("camera", "no CameraInfo"), ("graph", "not one sensor's topic has a publisher"), *expected]
+        expected = [("camera", "no CameraInfo"), ("graph", "no sensor topic has a publisher"), *expected]
     else:
         drive(**about)
     examined(expected)
@@ -101,9 +100,9 @@ def test_who_offers_less_than_is_asked_for(drive):
     lidar = "qos_overrides./lidar/points.subscription.reliability"
     found = examined(
         [
-            ("lidar", "/robot offers best effort and /mlesam_doctor asks for reliable"),
-            ("/tf_static", "/robot offers volatile messages and /mlesam_doctor asks for those sent before it came"),
-            ("event", "nothing connects"),
+            ("lidar", "/robot offers best effort, /mlesam_doctor requests reliable"),
+            ("/tf_static", "/robot offers volatile, /mlesam_doctor requests transient local"),
+            ("event", "no transform connects"),
         ],
         {lidar: "reliable"},
     ).findings
@@ -115,14 +114,14 @@ def test_messages_that_the_transport_loses_are_nobody_elses_fault():
     driver = subprocess.Popen([sys.executable, str(HERE / "oversize_publisher.py"), "/camera/image_raw"])
     try:
         for _ in range(6):
-            checkup = diagnose_live(NODE, {"modalities": ["camera"]}, None, 2.0)
-            found = {f.message: f for f in checkup.findings if f.subject == "camera"}
-            torn = [f for words, f in found.items() if "did not arrive" in words]
+            report = diagnose_live(NODE, {"modalities": ["camera"]}, None, 2.0)
+            found = {f.message: f for f in report.findings if f.subject == "camera"}
+            torn = [f for words, f in found.items() if "the transport lost" in words]
             if torn:
                 break
         assert torn and "_DEFAULT_PROFILES_FILE" in torn[0].remedy
-        assert not any(words in message for message in found for words in ("silence", "unevenly", "part of"))
-        assert checkup.parameters == {}
+        assert not any(words in message for message in found for words in ("gap", "irregular", "part of"))
+        assert report.parameters == {}
     finally:
         driver.kill()
         driver.wait()
@@ -130,34 +129,34 @@ def test_messages_that_the_transport_loses_are_nobody_elses_fault():
 
 def test_time_that_stands_still(drive):
     drive()
-    checkup = diagnose_live(NODE, {"use_sim_time": True}, None, 2.0)
-    assert ("/clock", "error") in [(found.subject, found.severity) for found in checkup.findings]
-    assert not any("clock by which they arrive" in found.message for found in checkup.findings), "of no stamp's fault"
-    assert checkup.sensors and checkup.parameters == {}
+    report = diagnose_live(NODE, {"use_sim_time": True}, None, 2.0)
+    assert ("/clock", "error") in [(found.subject, found.severity) for found in report.findings]
+    assert not any("clock of arrival" in found.message for found in report.findings), "of no stamp's fault"
+    assert report.sensors and report.parameters == {}
 
 
 def test_the_node_that_runs_is_asked_for_its_settings(drive, launch):  # noqa: F811
     drive()
     node = launch(**{"camera.topic": "/nowhere"})
     until(lambda: node.said("active"))
-    checkup = examined([("camera", "nobody publishes on /nowhere")])
-    remedy = "Start its driver, set camera.topic to /camera/image_raw, or take camera out of modalities."
-    assert checkup.findings[0].remedy == remedy
-    assert checkup.sets["parts"].keys() == {"depth", "event", "lidar"}
+    report = examined([("camera", "no publisher on /nowhere")])
+    remedy = "Start its driver, set camera.topic to /camera/image_raw, or remove camera from modalities."
+    assert report.findings[0].remedy == remedy
+    assert report.sets["parts"].keys() == {"depth", "event", "lidar"}
 
 
 def test_a_node_that_is_not_active(drive, launch):  # noqa: F811
     drive()
     launch(autostart=False)
-    (finding, *_) = examined([(NODE, "it is unconfigured")]).findings
-    assert finding.remedy == "Bring it on: ros2 lifecycle set /mlesam configure"
+    (finding, *_) = examined([(NODE, "the node is unconfigured")]).findings
+    assert finding.remedy == "Run: ros2 lifecycle set /mlesam configure"
 
 
 def test_settings_come_from_a_file_and_bad_ones_are_refused(drive, tmp_path):
     settings = tmp_path / "robot.yaml"
     settings.write_text("/**:\n  ros__parameters:\n    modalities: [lidar]\n    lidar:\n      topic: /none\n")
-    checkup = diagnose_live(NODE, {}, settings, 0.5)
-    assert [f.message for f in checkup.findings if f.subject == "lidar"] == ["nobody publishes on /none."]
+    report = diagnose_live(NODE, {}, settings, 0.5)
+    assert [f.message for f in report.findings if f.subject == "lidar"] == ["no publisher on /none."]
     settings.write_text("{{{")
     with pytest.raises(ConfigError, match=r"robot\.yaml"):
         diagnose_live(NODE, {}, settings, 0.5)
@@ -184,6 +183,6 @@ def test_each_reason_of_a_refusal_is_counted_and_the_usual_one_is_named(monkeypa
 
     monkeypatch.setattr("mlesam_ros.ros.live_doctor._LiveDiagnosis._listen", listen)
     found = diagnose_live(NODE, {"modalities": ["lidar"]}, None, 0.0).findings
-    (refused,) = [f for f in found if f.message.startswith("none of its 9 messages can be used")]
+    (refused,) = [f for f in found if f.message.startswith("none of 9 messages is usable")]
     assert "usual reason" in refused.message and "newest" not in refused.message
     assert "Mend it." in refused.remedy

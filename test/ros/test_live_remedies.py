@@ -1,6 +1,6 @@
 """Every remedy that the doctor and /diagnostics print of a live graph is tried: with it the fault goes.
 
-The kind: advice that cannot help, or names what is set already. Parameters, variables and commands are parsed from it.
+The kind: tuning that cannot help, or names what is set already. Parameters, variables and commands are parsed from it.
 """
 
 import json
@@ -27,9 +27,8 @@ from mlesam_ros.doctor.diagnosis import DoctorReport
 from mlesam_ros.doctor.rules import RULES
 from mlesam_ros.doctor.timing import TopicStats
 from mlesam_ros.doctor.tuning import simulate_sync
-from mlesam_ros.errors import Problem
+from mlesam_ros.errors import Finding, Problem
 from mlesam_ros.evaluation.bag_sensors import TopicSource
-from mlesam_ros.findings import Finding
 from mlesam_ros.ros.diagnostics import OK, PIPELINE_MESSAGES, SENSOR_MESSAGES, WARN, DiagnosticBuilder, SensorHealth
 from mlesam_ros.ros.live_doctor import diagnose_live
 from mlesam_ros.sync import SyncConfig
@@ -76,8 +75,8 @@ def setting(remedy: str, world: World) -> World:
 
 
 def without(remedy: str, world: World) -> World:
-    """`take SENSOR_MESSAGES out of modalities`."""
-    taken = re.search(r"take (\w+) out of modalities", remedy)[1]
+    """`remove SENSOR from modalities`."""
+    taken = re.search(r"remove (\w+) from modalities", remedy)[1]
     return replace(world, settings={**world.settings, "modalities": [m for m in MODALITIES if m != taken]})
 
 
@@ -106,12 +105,12 @@ TRIALS = [
     Live("no_publisher", World(settings={"camera.topic": "/nowhere"}), setting),
     Live("no_publisher", World(settings={"camera.topic": "/nowhere"}), without),
     Live(
-        "alone",
+        "empty_graph",
         World(environment={"ROS_DOMAIN_ID": str(allocate_domain())}),
-        said("the same of these variables", World()),
+        said("the same values of these variables", World()),
     ),
     Live(
-        "not_understood",
+        "unreadable_type",
         World(settings={"lidar.topic": "/camera/camera_info"}),
         said("Set lidar.topic", World(settings={"lidar.topic": "/lidar/points"})),
     ),
@@ -121,7 +120,7 @@ TRIALS = [
     Live("no_message", World([{"silent": ["lidar"]}]), said("whether the driver sends", World())),
     Live("qos_mismatch", World([{"reliability": "BEST_EFFORT"}], settings={OVERRIDE: "reliable"}), setting),
     Live("clock_unused", World(CLOCK), said("Set use_sim_time", World(CLOCK, settings={"use_sim_time": True}))),
-    Live("lost_on_the_way", World(robots=[], flood={}, settings={"modalities": ["camera"]}), profile),
+    Live("transport_loss", World(robots=[], flood={}, settings={"modalities": ["camera"]}), profile),
 ]
 
 
@@ -192,35 +191,35 @@ def look(world: World, done: Callable[[DoctorReport], bool], seconds: float = 1.
             patch.setattr("mlesam_ros.ros.live_doctor._ANSWER", 0.2)
         for attempt in range(1, 7):
             patch.setattr("mlesam_ros.ros.live_doctor._DISCOVERY", (0.5 * attempt, 0.5 * attempt))
-            checkup = diagnose_live(NODE, world.settings, None, seconds * attempt)
-            if done(checkup):
+            report = diagnose_live(NODE, world.settings, None, seconds * attempt)
+            if done(report):
                 break
-    return checkup
+    return report
 
 
-def delivers(checkup: DoctorReport, world: World) -> bool:
+def delivers(report: DoctorReport, world: World) -> bool:
     """Whether messages of every sensor arrived, and every node of the world was seen."""
-    sensors = {modality for modality, row in checkup.sensors.items() if row["messages"]}
-    seen = not (world.doubles and of_kind(checkup, "node_absent"))
+    sensors = {modality for modality, row in report.sensors.items() if row["messages"]}
+    seen = not (world.doubles and of_kind(report, "node_absent"))
     return sensors == {*world.settings.get("modalities", MODALITIES)} and seen
 
 
 @pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.kind)
 def test_a_printed_remedy_helps(stage, trial):
     stage.enter(trial.fault)
-    found = of_kind(look(trial.fault, lambda checkup: bool(of_kind(checkup, trial.kind))), trial.kind)
+    found = of_kind(look(trial.fault, lambda report: bool(of_kind(report, trial.kind))), trial.kind)
     assert found, trial.kind
     mended = trial.apply(found[0].remedy, trial.fault)
     assert mended != trial.fault
     stage.enter(mended)
     subjects = {f.subject for f in found}
 
-    def left(checkup: DoctorReport) -> list[Finding]:
-        return [f for f in of_kind(checkup, trial.kind) if f.subject in subjects]
+    def left(report: DoctorReport) -> list[Finding]:
+        return [f for f in of_kind(report, trial.kind) if f.subject in subjects]
 
-    checkup = look(mended, lambda checkup: delivers(checkup, mended) and not left(checkup))
-    assert not left(checkup)
-    assert delivers(checkup, mended), checkup.sensors
+    report = look(mended, lambda report: delivers(report, mended) and not left(report))
+    assert not left(report)
+    assert delivers(report, mended), report.sensors
 
 
 def test_the_printed_transition_makes_the_node_active():
@@ -239,15 +238,15 @@ def test_the_printed_transition_makes_the_node_active():
     )  # fmt: skip
     try:
         for transition, state in (("configure", "unconfigured"), ("activate", "inactive")):
-            checkup = look(World(), lambda checkup: bool(of_kind(checkup, "node_inactive")), 0.2)
-            (found,) = of_kind(checkup, "node_inactive")
-            assert f"it is {state}" in found.message
+            report = look(World(), lambda report: bool(of_kind(report, "node_inactive")), 0.2)
+            (found,) = of_kind(report, "node_inactive")
+            assert f"the node is {state}" in found.message
             name, printed = re.search(r"ros2 lifecycle set (\S+) (\w+)$", found.remedy).groups()
             assert (name, printed) == (NODE, transition)
             assert getattr(node, f"trigger_{printed}")() == TransitionCallbackReturn.SUCCESS
         kinds = "node_inactive", "node_absent"
-        checkup = look(World(), lambda checkup: not any(of_kind(checkup, kind) for kind in kinds), 0.2)
-        assert not any(of_kind(checkup, kind) for kind in kinds)
+        report = look(World(), lambda report: not any(of_kind(report, kind) for kind in kinds), 0.2)
+        assert not any(of_kind(report, kind) for kind in kinds)
     finally:
         done.append(True)
         spinning.join()
@@ -256,7 +255,7 @@ def test_the_printed_transition_makes_the_node_active():
 
 DOCTORS = {
     "no_publisher": "no_publisher", "never_heard": "no_message", "several_publishers": "several_publishers",
-    "lost": "lost_on_the_way", "idle": "node_inactive", "no_time": "no_clock", "two_nodes": "two_nodes",
+    "lost": "transport_loss", "idle": "node_inactive", "no_time": "no_clock", "two_nodes": "two_nodes",
 }  # fmt: skip
 """Words of /diagnostics → the kind above whose remedy is theirs."""
 HANDED_ON = {
@@ -289,8 +288,8 @@ def test_a_parameter_that_diagnostics_name_helps():
     for late, apart, limit in ((8 * 10**7, 0, "max_wait"), (0, 9 * 10**7, "lidar.tolerance")):
         records = {m: TopicStats(m, TopicSource(f"/{m}", TYPES[m])) for m in ("camera", "lidar")}
         for moment in moments:
-            records["camera"].note(moment, moment, moment, "camera")
-            records["lidar"].note(moment - apart, moment - apart, moment + late, "lidar")
+            records["camera"].add(moment, moment, moment, "camera")
+            records["lidar"].add(moment - apart, moment - apart, moment + late, "lidar")
         config = SyncConfig(modalities=("camera", "lidar"), tolerance=0.005)
         before = simulate_sync(records, config).counters["lidar"]
         reporter = DiagnosticBuilder(NODE, iter((0.0, 0.0, 2.0, 2.0, 2.0)).__next__)

@@ -13,7 +13,7 @@ import pytest
 from full_disk import run_on_a_small_disk
 
 from mlesam_ros.errors import DatasetError, FileError, LabelError
-from mlesam_ros.files import owned
+from mlesam_ros.files import exclusive_folder
 from mlesam_ros.preprocessing.depth import LogDepth
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, make_preprocessors
 from mlesam_ros.simulation.world import World
@@ -118,7 +118,7 @@ def test_too_little_room_is_known_before_the_rendering(smoke_file, tmp_path):
     arguments = ("-c", _ON_A_SMALL_DISK, str(tmp_path / "disk"), str(smoke_file))
     done = run_on_a_small_disk(tmp_path / "disk", 500, *arguments)
     reason, left = done.stdout.splitlines()
-    assert re.search(r"street/train takes 819\.\d kB and \d[\d.]* (kB|bytes) are free .*No space.*Make room", reason)
+    assert re.search(r"street/train needs 819\.\d kB, \d[\d.]* (kB|bytes) are free .*No space.*Free disk space", reason)
     assert left == "left:"
 
 
@@ -130,7 +130,7 @@ def test_a_remnant_of_a_rendering_that_was_killed_does_not_block_the_next(smoke,
 
 
 def test_two_renderings_in_one_folder_are_refused(smoke, tmp_path):
-    with owned(tmp_path / "train", "rendering"), pytest.raises(FileError, match="another rendering run"):
+    with exclusive_folder(tmp_path / "train", "rendering"), pytest.raises(FileError, match="another rendering run"):
         prepare(replace(smoke.data, folder=str(tmp_path)), "train")
 
 

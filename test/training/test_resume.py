@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from mlesam_ros.errors import CheckpointError, FileError
-from mlesam_ros.files import LOCK
+from mlesam_ros.files import LOCK_FILE
 from mlesam_ros.model.backbones import build_backbone
 from mlesam_ros.model.checkpoint import base_sha256, describe_checkpoint, load_backbone, save_backbone
 from mlesam_ros.resources import resource_path
@@ -72,7 +72,7 @@ def test_killed_within_a_save_and_at_a_random_moment_it_ends_with_the_same_bytes
     within_a_save = started(recipe_file, out, _DIE_IN_THE_THIRD_SAVE)
     assert within_a_save.wait(120) == -signal.SIGKILL
     draft = f".{STATE}.{within_a_save.pid}.part"
-    assert sorted(p.name for p in out.iterdir()) == [LOCK, draft, LOG, STATE, "tensorboard"]
+    assert sorted(p.name for p in out.iterdir()) == [LOCK_FILE, draft, LOG, STATE, "tensorboard"]
 
     at_random = started(recipe_file, out)
     here = steps(out)
@@ -88,7 +88,7 @@ def test_killed_within_a_save_and_at_a_random_moment_it_ends_with_the_same_bytes
     assert (out / EVALUATION).read_bytes() == (tmp_path / "whole" / EVALUATION).read_bytes()
     lines = [[line.split('"lr"')[0] for line in (d / LOG).read_text().splitlines()] for d in (tmp_path / "whole", out)]
     assert lines[0] == lines[1], "steps, losses and norms of the gradient"
-    assert not [p for p in out.iterdir() if p.name == LOCK or p.suffix == ".part"]
+    assert not [p for p in out.iterdir() if p.name == LOCK_FILE or p.suffix == ".part"]
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_full_disk_leaves_the_last_state_and_says_what_is_needed(learner, tmp_
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)  # no file of this process may grow beyond it
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(good) // 2, limits[1]))
     try:
-        with pytest.raises(FileError, match=rf"takes {len(good) / 1e3:.1f} kB and .*B are free .*untouched"):
+        with pytest.raises(FileError, match=rf"needs {len(good) / 1e3:.1f} kB, .*B are free .*unchanged"):
             learner.save(path, 2, {"data set": "data"})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

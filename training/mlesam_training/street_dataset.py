@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 
 from mlesam_ros.errors import DatasetError
-from mlesam_ros.files import end_with_parent, owned
+from mlesam_ros.files import end_with_parent, exclusive_folder
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, Settings, encode, make_preprocessors
 from mlesam_ros.simulation.weather import NO_FAULT
 from mlesam_ros.simulation.world import SimFrame, World
@@ -199,7 +199,7 @@ def prepare(
     manifest = _manifest(data, split, names, own)
     done = find_made(folder, manifest)
     if done is None or not done.all():
-        with owned(folder, "rendering"):
+        with exclusive_folder(folder, "rendering"):
             done = find_made(folder, manifest)
             if done is None:
                 each = [street.names() for street in street_conditions(split) for _ in range(split.moments)]

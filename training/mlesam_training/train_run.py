@@ -17,7 +17,7 @@ from torch import Tensor
 from mlesam_ros.config import EventParameters
 from mlesam_ros.corruptions import Subset
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.files import atomic_write, expand_path, owned
+from mlesam_ros.files import atomic_write, exclusive_folder, expand_path
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.checkpoint import load_backbone, load_trained, save_backbone, save_checkpoint
 from mlesam_ros.model.model_config import MLESAMConfig
@@ -79,7 +79,7 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
     data = recipe.data
     published = open_published(data, recipe.model) if isinstance(data, PublishedData) else None
     config, out = model_config(recipe, published), expand_path(out)
-    with owned(out, "training") if is_first() else nullcontext(), processes(pick_device(recipe.device)):
+    with exclusive_folder(out, "training") if is_first() else nullcontext(), processes(pick_device(recipe.device)):
         torch.manual_seed(recipe.seed)
         stage = make_stage(recipe, config)  # first: report wrong weights before hours of rendering
         source = published or open_source(recipe, config)

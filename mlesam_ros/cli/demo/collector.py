@@ -22,9 +22,9 @@ from mlesam_ros.metrics import Confusion
 from mlesam_ros.simulation.export import LABELS_TOPIC
 from mlesam_ros.types import CAMERA, LIDAR, MODALITIES, NANOSECONDS, Modality
 
-PERIOD = NANOSECONDS // 10
+STEP_NS = NANOSECONDS // 10
 """Nanoseconds between two simulation steps."""
-_SHORTEST = 3.0
+_MIN_SECONDS = 3.0
 _SCENES = ("day", "night")
 _ACTS: tuple[tuple[float, Modality | None], ...] = ((0.4, None), (0.3, CAMERA), (0.3, LIDAR))
 """(share of a scene's duration, sensor that is dropped in it)."""
@@ -36,40 +36,40 @@ class Phase:
 
     Attributes:
         daylight: "day" or "night".
-        lost: the dropped sensor; None if all sensors are active.
+        dropped: the dropped sensor; None if all sensors are active.
         start, end: nanoseconds from the start of the playback; `end` is exclusive.
     """
 
     daylight: str
-    lost: Modality | None
+    dropped: Modality | None
     start: int
     end: int
 
     @property
     def name(self) -> str:
         """Identifier for files and results, such as `night_camera_lost`."""
-        return f"{self.daylight}_{f'{self.lost}_lost' if self.lost else 'all_sensors'}"
+        return f"{self.daylight}_{f'{self.dropped}_lost' if self.dropped else 'all_sensors'}"
 
     @property
     def title(self) -> str:
         """The name for display, such as `night, camera lost`."""
-        return f"{self.daylight}, {f'{self.lost} lost' if self.lost else 'all sensors'}"
+        return f"{self.daylight}, {f'{self.dropped} lost' if self.dropped else 'all sensors'}"
 
     @property
     def sensors(self) -> list[Modality]:
         """The active sensors."""
-        return [modality for modality in MODALITIES if modality != self.lost]
+        return [modality for modality in MODALITIES if modality != self.dropped]
 
     @property
     def drop(self) -> str | None:
         """Value of the player's `--drop` option for this phase; None if no sensor is dropped."""
-        if self.lost is None:
+        if self.dropped is None:
             return None
-        return f"{self.lost}@{self.start / NANOSECONDS}..{self.end / NANOSECONDS}"
+        return f"{self.dropped}@{self.start / NANOSECONDS}..{self.end / NANOSECONDS}"
 
 
-def write_script(seconds: float) -> list[Phase]:
-    """The phases of a demo: by day and by night, with all sensors, without the camera, without the LiDAR.
+def make_phases(seconds: float) -> list[Phase]:
+    """Return the phases of a demo: by day and by night, with all sensors, without the camera, without the LiDAR.
 
     Args:
         seconds: total duration; phases start and end on simulation steps.
@@ -77,16 +77,18 @@ def write_script(seconds: float) -> list[Phase]:
     Raises:
         ConfigError: `seconds` is too short for six phases.
     """
-    if seconds < _SHORTEST:
-        raise ConfigError(f"a demo of {seconds} s has no room for six phases.", f"Give at least {_SHORTEST:g} seconds.")
+    if seconds < _MIN_SECONDS:
+        raise ConfigError(
+            f"seconds is {seconds}; a demo of six phases takes at least {_MIN_SECONDS:g}.", "Increase --seconds."
+        )
     phases = []
-    scene = round(seconds * NANOSECONDS / len(_SCENES) / PERIOD) * PERIOD
+    scene = round(seconds * NANOSECONDS / len(_SCENES) / STEP_NS) * STEP_NS
     for number, daylight in enumerate(_SCENES):
         begin, share = number * scene, 0.0
-        for part, lost in _ACTS:
-            start = begin + round(scene * share / PERIOD) * PERIOD
+        for part, dropped in _ACTS:
+            start = begin + round(scene * share / STEP_NS) * STEP_NS
             share += part
-            phases.append(Phase(daylight, lost, start, begin + round(scene * share / PERIOD) * PERIOD))
+            phases.append(Phase(daylight, dropped, start, begin + round(scene * share / STEP_NS) * STEP_NS))
     return phases
 
 
@@ -97,8 +99,10 @@ def phase_at(phases: Sequence[Phase], offset: int) -> Phase | None:
 
 Labels = npt.NDArray[np.uint8]
 
-_WAITING = 30  # label images of each kind kept until their counterpart arrives
-_SLACK = PERIOD // 20  # ns; tolerance between a stamp and its exact simulation time
+_MAX_UNPAIRED = 30
+"""Maximum number of masks, and of ground truth images, that are kept until their counterpart arrives."""
+_STAMP_TOLERANCE_NS = STEP_NS // 20
+"""Tolerance between a stamp and its exact simulation time."""
 
 
 @dataclass
@@ -146,7 +150,7 @@ class Score:
         self.phases = [PhaseScore(phase, Confusion(classes)) for phase in phases]
         self._classes = classes
         self._masks: OrderedDict[int, Labels] = OrderedDict()
-        self._truths: OrderedDict[int, Labels] = OrderedDict()
+        self._ground_truths: OrderedDict[int, Labels] = OrderedDict()
         self._early: list[tuple[int, Labels]] = []
 
     def begin(self, start: int) -> None:
@@ -154,24 +158,26 @@ class Score:
         self.start = start
         early, self._early = self._early, []
         for stamp, labels in early:
-            self.take_truth(stamp, labels)
+            self.add_ground_truth(stamp, labels)
 
     def phase_of(self, stamp: int) -> PhaseScore | None:
         """Return the score of the phase that contains the stamp; None outside the script."""
-        phase = phase_at([score.phase for score in self.phases], stamp - self.start + _SLACK) if self.start else None
+        if not self.start:
+            return None
+        phase = phase_at([score.phase for score in self.phases], stamp - self.start + _STAMP_TOLERANCE_NS)
         return next((score for score in self.phases if score.phase is phase), None)
 
-    def take_mask(self, stamp: int, arrival: int, labels: Labels) -> None:
+    def add_mask(self, stamp: int, arrival: int, labels: Labels) -> None:
         """Add a mask of the node."""
         score = self.phase_of(stamp)
         if score is None:
             return
         score.arrivals.append(arrival)
         score.latencies.append(arrival - stamp)
-        _keep(self._masks, stamp, labels)
+        _add_unpaired(self._masks, stamp, labels)
         self._compare(stamp, score)
 
-    def take_truth(self, stamp: int, labels: Labels) -> None:
+    def add_ground_truth(self, stamp: int, labels: Labels) -> None:
         """Add the ground truth labels of a simulation step and count the step as offered."""
         if not self.start:
             self._early.append((stamp, labels))
@@ -180,7 +186,7 @@ class Score:
         if score is None:
             return
         score.offered += 1
-        _keep(self._truths, stamp, labels)
+        _add_unpaired(self._ground_truths, stamp, labels)
         self._compare(stamp, score)
 
     def longest_gap(self, score: PhaseScore) -> float:
@@ -228,8 +234,8 @@ class Score:
         }
 
     def _compare(self, stamp: int, score: PhaseScore) -> None:
-        if stamp in self._masks and stamp in self._truths:
-            score.confusion.add(self._truths.pop(stamp), self._masks.pop(stamp))
+        if stamp in self._masks and stamp in self._ground_truths:
+            score.confusion.add(self._ground_truths.pop(stamp), self._masks.pop(stamp))
 
 
 def latency_ms(latencies: Sequence[int]) -> dict[str, float | None]:
@@ -240,9 +246,9 @@ def latency_ms(latencies: Sequence[int]) -> dict[str, float | None]:
     return {name: round(float(value), 1) for name, value in zip(("p50", "p95", "p99"), values, strict=True)}
 
 
-def _keep(waiting: OrderedDict[int, Labels], stamp: int, labels: Labels) -> None:
+def _add_unpaired(waiting: OrderedDict[int, Labels], stamp: int, labels: Labels) -> None:
     waiting[stamp] = labels
-    while len(waiting) > _WAITING:
+    while len(waiting) > _MAX_UNPAIRED:
         waiting.popitem(last=False)
 
 
@@ -251,26 +257,26 @@ def _percent(confusion: Confusion) -> float | None:
 
 
 NODE = "/mlesam"
-TRUTH = LABELS_TOPIC
+GROUND_TRUTH = LABELS_TOPIC
 IMAGE = "sensor_msgs/msg/Image"
-ALWAYS = {
+RECORDED_TOPICS = {
     f"{NODE}/labels": IMAGE,
     f"{NODE}/confidence": IMAGE,
     f"{NODE}/status": "mlesam_ros/msg/Status",
     f"{NODE}/label_info": "mlesam_ros/msg/LabelSpace",
-    TRUTH: IMAGE,
+    GROUND_TRUTH: IMAGE,
     "/camera/camera_info": "sensor_msgs/msg/CameraInfo",
     "/tf": "tf2_msgs/msg/TFMessage",
     "/tf_static": "tf2_msgs/msg/TFMessage",
 }
 """Topic → type of the topics that are subscribed throughout the demo."""
-NOW_AND_THEN = {f"{NODE}/overlay": IMAGE, f"{NODE}/semantic_points": "sensor_msgs/msg/PointCloud2"}
+ON_DEMAND = {f"{NODE}/overlay": IMAGE, f"{NODE}/semantic_points": "sensor_msgs/msg/PointCloud2"}
 """Topic → type of outputs that the node computes only while subscribed; subscribed around the middle of each phase."""
 LATCHED = {f"{NODE}/label_info", "/tf_static"}
 
-_RECENT = 3 * NANOSECONDS
-_NEWS = NANOSECONDS
-_KEEP_EVERY = 2  # every n-th mask is kept for the images
+_WINDOW_NS = 3 * NANOSECONDS
+_MAX_STATUS_AGE_NS = NANOSECONDS
+_KEEP_EVERY = 2  # every n-th mask of a phase is kept for the images
 
 
 class DemoCollector:
@@ -278,7 +284,7 @@ class DemoCollector:
 
     Attributes:
         score: the scores.
-        kept: stamp → mask for the images: the first mask of each phase and every second one after it.
+        masks: stamp → mask for the images: the first mask of each phase and every second one after it.
         truths: stamp → ground truth labels of the kept masks.
     """
 
@@ -292,24 +298,24 @@ class DemoCollector:
         """
         self.score = Score(phases, classes)
         self._status: tuple[int, Any] = (0, None)
-        self.kept: dict[int, Labels] = {}
-        self.truths: dict[int, Labels] = {}
+        self.masks: dict[int, Labels] = {}
+        self.ground_truths: dict[int, Labels] = {}
         self._record = record
         self._types = typestore()
         self._arrivals: deque[tuple[int, int]] = deque()
         self._stages: defaultdict[str, list[float]] = defaultdict(list)
 
-    def hear(self, topic: str, arrival: int, raw: bytes) -> None:
+    def add(self, topic: str, arrival: int, raw: bytes) -> None:
         """Process one serialized message."""
         self._record(topic, arrival, raw)
         if topic == f"{NODE}/labels":
-            self._hear_mask(arrival, raw)
-        elif topic == TRUTH:
-            stamp, truth = self._image(raw)
-            self.truths[stamp] = truth
-            self.score.take_truth(stamp, truth)
+            self._add_mask(arrival, raw)
+        elif topic == GROUND_TRUTH:
+            stamp, labels = self._decode(raw)
+            self.ground_truths[stamp] = labels
+            self.score.add_ground_truth(stamp, labels)
         elif topic == f"{NODE}/status":
-            status: Any = self._types.deserialize_cdr(raw, ALWAYS[topic])
+            status: Any = self._types.deserialize_cdr(raw, RECORDED_TOPICS[topic])
             self._status = arrival, status
             for latency in status.latencies:
                 self._stages[latency.stage].append(latency.seconds)
@@ -317,13 +323,13 @@ class DemoCollector:
     def status(self, now: int) -> Any | None:
         """The newest status message, with the fields of `msg/Status.msg`; None if it is older than one second."""
         arrival, message = self._status
-        return message if now - arrival < _NEWS else None
+        return message if now - arrival < _MAX_STATUS_AGE_NS else None
 
     def rate(self, now: int) -> float:
         """Masks per second, averaged over the last three seconds."""
-        while self._arrivals and self._arrivals[0][0] < now - _RECENT:
+        while self._arrivals and self._arrivals[0][0] < now - _WINDOW_NS:
             self._arrivals.popleft()
-        return len(self._arrivals) * NANOSECONDS / _RECENT
+        return len(self._arrivals) * NANOSECONDS / _WINDOW_NS
 
     def recent_latencies(self) -> list[int]:
         """Latencies from stamp to arrival, in nanoseconds, of the masks of the last three seconds."""
@@ -333,17 +339,17 @@ class DemoCollector:
         """Median duration in milliseconds of every stage that the node reports, in the order of execution."""
         return {stage: round(1e3 * median(seconds), 2) for stage, seconds in self._stages.items()}
 
-    def _hear_mask(self, arrival: int, raw: bytes) -> None:
-        stamp, labels = self._image(raw)
+    def _add_mask(self, arrival: int, raw: bytes) -> None:
+        stamp, labels = self._decode(raw)
         self._arrivals.append((arrival, arrival - stamp))
-        self.score.take_mask(stamp, arrival, labels)
+        self.score.add_mask(stamp, arrival, labels)
         score = self.score.phase_of(stamp)
         if score is not None and len(score.arrivals) % _KEEP_EVERY == 1:
-            self.kept[stamp] = labels
+            self.masks[stamp] = labels
         else:
-            self.truths.pop(stamp, None)
+            self.ground_truths.pop(stamp, None)
 
-    def _image(self, raw: bytes) -> tuple[int, Labels]:
+    def _decode(self, raw: bytes) -> tuple[int, Labels]:
         message: Any = self._types.deserialize_cdr(raw, IMAGE)
         stamp = message.header.stamp
         rows = np.asarray(message.data).reshape(message.height, message.step)

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.cli.common import write_json
-from mlesam_ros.cli.demo.collector import IMAGE, DemoCollector, Labels, PhaseScore, latency_ms
+from mlesam_ros.cli.demo.collector import IMAGE, DemoCollector, Labels, PhaseScore, Score, latency_ms
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.progress import track
 from mlesam_ros.ros.player import Playlist
@@ -30,16 +30,16 @@ from mlesam_ros.simulation.export import TOPICS
 from mlesam_ros.types import CAMERA, MODALITIES, NANOSECONDS
 from mlesam_ros.visualization import colorize, overlay
 
-_BAR = 10
+_BAR_WIDTH = 10
 _WIDTH = 100
-_REDRAW = 0.25  # s
-_LINE = 1.0  # s between lines where there is no terminal to redraw
+_REDRAW_S = 0.25
+_LINE_INTERVAL_S = 1.0  # without a terminal
 
 
 class View:
     """Progress view: a live table on a terminal, otherwise one line per second."""
 
-    def __init__(self, console: Console, witness: DemoCollector, live: bool) -> None:
+    def __init__(self, console: Console, collector: DemoCollector, live: bool) -> None:
         """Initialize without output.
 
         Args:
@@ -48,7 +48,7 @@ class View:
             live: redraw in place instead of printing lines.
         """
         self._console = console
-        self._witness = witness
+        self._collector = collector
         self._live = Live(console=console, auto_refresh=False, transient=True) if live else None
         self._next = 0.0
 
@@ -66,82 +66,81 @@ class View:
 
     def show(self) -> None:
         """Update the view if the refresh interval has elapsed and the playback has started."""
-        if time.monotonic() < self._next or not self._witness.score.start:
+        if time.monotonic() < self._next or not self._collector.score.start:
             return
-        self._next = time.monotonic() + (_REDRAW if self._live else _LINE)
+        self._next = time.monotonic() + (_REDRAW_S if self._live else _LINE_INTERVAL_S)
         now = time.time_ns()
         if self._live:
-            self._live.update(self._picture(now), refresh=True)
+            self._live.update(self._table(now), refresh=True)
         else:
             self._console.print(self._line(now), highlight=False, soft_wrap=True)
 
     def _line(self, now: int) -> str:
-        witness = self._witness
-        score = witness.score.phase_of(now)
-        latency = latency_ms(witness.recent_latencies())
-        used = [sensor.modality for sensor in _sensors(witness.status(now)) if sensor.used]
+        collector = self._collector
+        score = collector.score.phase_of(now)
+        latency = latency_ms(collector.recent_latencies())
+        used = [sensor.modality for sensor in _sensors(collector.status(now)) if sensor.used]
         return (
-            f"{(now - witness.score.start) / NANOSECONDS:5.1f} s  {score.phase.title if score else 'end':18}"
-            f"  {witness.rate(now):4.1f} Hz  p50 {number(latency['p50'])} ms  p95 {number(latency['p95'])} ms"
+            f"{(now - collector.score.start) / NANOSECONDS:5.1f} s  {score.phase.title if score else 'end':18}"
+            f"  {collector.rate(now):4.1f} Hz  p50 {number(latency['p50'])} ms  p95 {number(latency['p95'])} ms"
             f"  mIoU {number(score.miou if score else None)} %  {' '.join(used)}"
         )
 
-    def _picture(self, now: int) -> Group:
-        witness, score = self._witness, self._witness.score
+    def _table(self, now: int) -> Group:
+        collector, score = self._collector, self._collector.score
         phase = score.phase_of(now)
-        latency = latency_ms(witness.recent_latencies())
+        latency = latency_ms(collector.recent_latencies())
         head = Table.grid(padding=(0, 3))
         head.add_row(
             Text(phase.phase.title if phase else "end", style="bold"),
-            f"{witness.rate(now):4.1f} Hz",
+            f"{collector.rate(now):4.1f} Hz",
             f"stamp to mask p50 {number(latency['p50'], 0)} ms, p95 {number(latency['p95'], 0)} ms",
-            f"mIoU {number(phase.miou if phase else None)} % (so far {number(score.miou)} %)",
+            f"mIoU {number(phase.miou if phase else None)} % (overall {number(score.miou)} %)",
         )
         total = score.phases[-1].phase.end
         done = ProgressBar(total=total, completed=min(total, now - score.start), width=_WIDTH - 6)
-        return Group(
-            Panel(Group(head, done, Text(), self._sensors(now)), title="mlesam demo", width=_WIDTH), self._phases(phase)
-        )
+        phases = phase_table(score, [entry for entry in score.phases if entry.offered], phase)
+        phases.width = _WIDTH
+        return Group(Panel(Group(head, done, Text(), self._sensors(now)), title="mlesam demo", width=_WIDTH), phases)
 
     def _sensors(self, now: int) -> Table:
         table = Table(box=None, padding=(0, 2), header_style="dim")
-        sensors = {sensor.modality: sensor for sensor in _sensors(self._witness.status(now))}
+        sensors = {sensor.modality: sensor for sensor in _sensors(self._collector.status(now))}
         levels = list(dict.fromkeys(w.level for sensor in sensors.values() for w in sensor.weights))
         for title in ("sensor", "", "age", *levels):
             table.add_column(title, justify="right" if title == "age" else "left", no_wrap=True)
         for modality in MODALITIES:
             sensor = sensors.get(modality)
-            alive = sensor is not None and sensor.used
-            mark = Text("● alive", style="green") if alive else Text("○ silent", style="red")
-            age = f"{sensor.age * 1e3:.0f} ms" if sensor is not None and alive else "–"
+            is_used = sensor is not None and sensor.used
+            mark = Text("● used", style="green") if is_used else Text("○ missing", style="red")
+            age = f"{sensor.age * 1e3:.0f} ms" if sensor is not None and is_used else "–"
             weights = {w.level: w.weight for w in sensor.weights} if sensor is not None else {}
             table.add_row(modality, mark, age, *(_bar(weights.get(level)) for level in levels))
         return table
 
-    def _phases(self, current: PhaseScore | None) -> Table:
-        table = Table(box=None, padding=(0, 2), header_style="dim", width=_WIDTH)
-        for title in ("phase", "masks", "of", "mIoU", "p50", "longest gap"):
-            table.add_column(title, justify="left" if title == "phase" else "right")
-        score = self._witness.score
-        for entry in score.phases:
-            if entry.offered:
-                style = "bold" if entry is current else ""
-                table.add_row(
-                    *phase_row(entry, score.longest_gap(entry) if entry is not current else None), style=style
-                )
-        return table
 
+def phase_table(score: Score, phases: Sequence[PhaseScore], current: PhaseScore | None = None) -> Table:
+    """Table of phases: name, masks, offered simulation steps, mIoU, median latency, longest gap.
 
-def phase_row(entry: PhaseScore, gap: float | None) -> Sequence[str]:
-    """Format one phase as text: name, masks, offered simulation steps, mIoU, median latency, longest gap."""
-    return (
-        entry.phase.title,
-        str(len(entry.arrivals)),
-        str(entry.offered),
-        f"{number(entry.miou)} %",
-        f"{number(latency_ms(entry.latencies)['p50'])} ms",
-        "–" if gap is None else f"{gap:.2f} s",
-    )
+    Args:
+        score: of the demo.
+        phases: to show.
+        current: printed bold, without its gap, which is still open.
+    """
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for title in ("phase", "masks", "of", "mIoU", "p50", "longest gap"):
+        table.add_column(title, justify="left" if title == "phase" else "right")
+    for entry in phases:
+        table.add_row(
+            entry.phase.title,
+            str(len(entry.arrivals)),
+            str(entry.offered),
+            f"{number(entry.miou)} %",
+            f"{number(latency_ms(entry.latencies)['p50'])} ms",
+            "–" if entry is current else f"{score.longest_gap(entry):.2f} s",
+            style="bold" if entry is current else "",
+        )
+    return table
 
 
 def _sensors(status: Any) -> Sequence[Any]:
@@ -156,23 +155,22 @@ def number(value: float | None, digits: int = 1) -> str:
 def _bar(weight: float | None) -> Text:
     if weight is None:
         return Text("–", style="dim")
-    filled = round(weight * _BAR)
-    return (
-        Text("█" * filled, style="cyan").append("░" * (_BAR - filled), style="dim").append(f" {weight:.2f}", style="")
-    )
+    filled = round(weight * _BAR_WIDTH)
+    bar = Text("█" * filled, style="cyan").append("░" * (_BAR_WIDTH - filled), style="dim")
+    return bar.append(f" {weight:.2f}", style="")
 
 
-Picture = npt.NDArray[np.uint8]
+RGB = npt.NDArray[np.uint8]
 
-_SIDE = 320  # pixels of one panel in an animation
-_CAPTION = 28  # pixels
-_INK, _PAPER = (235, 235, 235), (24, 24, 28)
+_PANEL_WIDTH_PX = 320  # in animations
+_CAPTION_HEIGHT_PX = 28
+_FOREGROUND, _BACKGROUND = (235, 235, 235), (24, 24, 28)
 
 
 class Gallery:
     """Draws one stamp as three panels: camera image, overlay of the node's mask, ground truth labels."""
 
-    def __init__(self, label_space: LabelSpace, camera: Mapping[int, Picture]) -> None:
+    def __init__(self, label_space: LabelSpace, camera: Mapping[int, RGB]) -> None:
         """Initialize.
 
         Args:
@@ -188,7 +186,7 @@ class Gallery:
         name: str,
         caption: str,
         masks: Mapping[int, Labels],
-        truths: Mapping[int, Labels],
+        ground_truths: Mapping[int, Labels],
         fps: float,
     ) -> list[Path]:
         """Write `<name>.png` with the middle stamp and the animation `<name>.webp` with all stamps.
@@ -203,36 +201,37 @@ class Gallery:
         Returns:
             the written files; empty if no mask has a ground truth.
         """
-        stamps = [stamp for stamp in sorted(masks) if stamp in truths]
+        stamps = [stamp for stamp in sorted(masks) if stamp in ground_truths]
         if not stamps:
             return []
         still, animation = folder / f"{name}.png", folder / f"{name}.webp"
         middle = stamps[len(stamps) // 2]
-        Image.fromarray(self._panels(middle, masks, truths, caption, masks[middle].shape[1])).save(still)
-        frames = [Image.fromarray(self._panels(stamp, masks, truths, caption, _SIDE)) for stamp in stamps]
+        Image.fromarray(self._panels(middle, masks, ground_truths, caption, masks[middle].shape[1])).save(still)
+        panels = (self._panels(stamp, masks, ground_truths, caption, _PANEL_WIDTH_PX) for stamp in stamps)
+        frames = list(map(Image.fromarray, panels))
         frames[0].save(
             animation, save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0, quality=70, method=1
         )
         return [still, animation]
 
     def _panels(
-        self, stamp: int, masks: Mapping[int, Labels], truths: Mapping[int, Labels], caption: str, width: int
-    ) -> Picture:
+        self, stamp: int, masks: Mapping[int, Labels], ground_truths: Mapping[int, Labels], caption: str, width: int
+    ) -> RGB:
         mask, camera = masks[stamp], self._camera.get(stamp)
         size = (width, round(mask.shape[0] * width / mask.shape[1]))
-        seen = np.full((*mask.shape, 3), _PAPER, np.uint8) if camera is None else camera
+        seen = np.full((*mask.shape, 3), _BACKGROUND, np.uint8) if camera is None else camera
         panels = [
             _panel(seen, size, "camera" if camera is not None else "camera lost"),
             _panel(overlay(camera, mask, self._space), size, caption),
-            _panel(colorize(truths[stamp], self._space), size, "truth"),
+            _panel(colorize(ground_truths[stamp], self._space), size, "ground truth"),
         ]
         return np.concatenate(panels, axis=1)
 
 
-def _panel(picture: Picture, size: tuple[int, int], caption: str) -> Picture:
-    panel = np.full((size[1] + _CAPTION, size[0], 3), _PAPER, np.uint8)
-    panel[_CAPTION:] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    cv2.putText(panel, caption, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.48, _INK, 1, cv2.LINE_AA)
+def _panel(image: RGB, size: tuple[int, int], caption: str) -> RGB:
+    panel = np.full((size[1] + _CAPTION_HEIGHT_PX, size[0], 3), _BACKGROUND, np.uint8)
+    panel[_CAPTION_HEIGHT_PX:] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    cv2.putText(panel, caption, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.48, _FOREGROUND, 1, cv2.LINE_AA)
     return panel
 
 
@@ -240,7 +239,7 @@ _FPS = 5.0
 
 
 def write_results(
-    witness: DemoCollector, label_space: LabelSpace, streets: Sequence[Path], folder: Path, console: Console
+    collector: DemoCollector, label_space: LabelSpace, streets: Sequence[Path], folder: Path, console: Console
 ) -> dict[str, Any]:
     """Write `metrics.json` and the images, print the table of phases and a summary line.
 
@@ -254,54 +253,45 @@ def write_results(
     Returns:
         the result with the keys documented in `docs/results.md`.
     """
-    result = {**witness.score.summary(), "stages_ms": witness.stages_ms(), "output_dir": str(folder)}
+    result = {**collector.score.summary(), "stages_ms": collector.stages_ms(), "output_dir": str(folder)}
     write_json(result, folder / "metrics.json")
-    _print_phases(witness, console)
-    _draw(witness, label_space, streets, folder)
+    console.print(phase_table(collector.score, collector.score.phases))
+    _draw_phases(collector, label_space, streets, folder)
     p50, p95 = (number(result["latency_ms"][name]) for name in ("p50", "p95"))
     console.print(
         f"{result['masks']} masks for {result['sets_offered']} sets at {result['rate_hz']:.1f} Hz, "
-        f"stamp to mask p50 {p50} ms, p95 {p95} ms; pictures, metrics.json and the result bag are in {folder}",
+        f"stamp to mask p50 {p50} ms, p95 {p95} ms; images, metrics.json and the result bag are in {folder}",
         highlight=False,
         soft_wrap=True,
     )
     return result
 
 
-def _print_phases(witness: DemoCollector, console: Console) -> None:
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    for title in ("phase", "masks", "of", "mIoU", "p50", "longest gap"):
-        table.add_column(title, justify="left" if title == "phase" else "right")
-    for score in witness.score.phases:
-        table.add_row(*phase_row(score, witness.score.longest_gap(score)))
-    console.print(table)
-
-
-def _draw(witness: DemoCollector, label_space: LabelSpace, streets: Sequence[Path], folder: Path) -> None:
+def _draw_phases(collector: DemoCollector, label_space: LabelSpace, streets: Sequence[Path], folder: Path) -> None:
     """Draw an image and an animation per phase; camera images are read back from the bags phase by phase."""
-    scores = {score.phase.name: score for score in witness.score.phases}
+    scores = {score.phase.name: score for score in collector.score.phases}
     drawn = 0
     with track("drawing", len(scores), "phases") as progress:
-        for name, pictures in groupby(_camera(witness, streets), key=lambda picture: picture[0]):
+        for name, images in groupby(_camera_images(collector, streets), key=lambda image: image[0]):
             score = scores[name]
-            seen = {stamp: rgb for _, stamp, rgb in pictures}
-            gallery = Gallery(label_space, {} if score.phase.lost == CAMERA else seen)
-            masks = {stamp: mask for stamp, mask in witness.kept.items() if witness.score.phase_of(stamp) is score}
-            gallery.save(folder, name, _caption(score), masks, witness.truths, _FPS)
+            seen = {stamp: rgb for _, stamp, rgb in images}
+            gallery = Gallery(label_space, {} if score.phase.dropped == CAMERA else seen)
+            masks = {stamp: mask for stamp, mask in collector.masks.items() if collector.score.phase_of(stamp) is score}
+            gallery.save(folder, name, _caption(score), masks, collector.ground_truths, _FPS)
             drawn += 1
             progress(drawn, len(scores))
 
 
-def _camera(witness: DemoCollector, streets: Sequence[Path]) -> Iterator[tuple[str, int, Picture]]:
+def _camera_images(collector: DemoCollector, streets: Sequence[Path]) -> Iterator[tuple[str, int, RGB]]:
     """Yield (phase name, stamp as played, RGB image) for every camera image whose mask was kept."""
     store, playlist = typestore(), Playlist(streets)
     try:
         for message in playlist.stream(topics={TOPICS[CAMERA]}):
             image: Any = store.deserialize_cdr(message.raw, IMAGE)
             recorded = image.header.stamp.sec * NANOSECONDS + image.header.stamp.nanosec
-            stamp = recorded - message.origin + witness.score.start
-            score = witness.score.phase_of(stamp)
-            if score is not None and stamp in witness.kept:
+            stamp = recorded - message.origin + collector.score.start
+            score = collector.score.phase_of(stamp)
+            if score is not None and stamp in collector.masks:
                 yield score.phase.name, stamp, np.asarray(image.data).reshape(image.height, image.width, 3)
     finally:
         playlist.close()

@@ -1,7 +1,7 @@
 """Run the demo: child processes for rendering, node and player, and a thread that records the result bag.
 
-`ChildProcess` runs one `mlesam` command, `Recorder` writes messages into a bag, `Recording` and `render` provide the
-cached streets, and `DemoRunner` starts all of them and observes the node.
+`ChildProcess` runs one `mlesam` command, `Recorder` writes messages into a bag, `StreetRecording` and `render` provide
+the cached streets, and `DemoRunner` starts all of them and observes the node.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from rich.console import Console
 from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.cli.common import new_run_dir
 from mlesam_ros.cli.demo.collector import (
-    ALWAYS,
+    GROUND_TRUTH,
     LATCHED,
     NODE,
-    NOW_AND_THEN,
-    PERIOD,
-    TRUTH,
+    ON_DEMAND,
+    RECORDED_TOPICS,
+    STEP_NS,
     DemoCollector,
     Phase,
-    write_script,
+    make_phases,
 )
 from mlesam_ros.cli.demo.display import View, write_results
 from mlesam_ros.errors import ConfigError, MlesamError
@@ -49,7 +49,7 @@ from mlesam_ros.ros.raw_topics import RawSubscriber
 from mlesam_ros.simulation.export import TOPICS
 from mlesam_ros.types import NANOSECONDS
 
-_PATIENCE = 5.0  # s to wait after each of SIGINT, SIGTERM and SIGKILL
+_STOP_TIMEOUT_S = 5.0  # after each of SIGINT, SIGTERM and SIGKILL
 
 
 class ProcessError(MlesamError):
@@ -81,11 +81,11 @@ class ChildProcess:
 
     def __exit__(self, *_: object) -> None:
         """Stop the process if it still runs."""
-        for ask in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             if self.ended:
                 return
-            self._process.send_signal(ask)
-            self.wait(_PATIENCE)
+            self._process.send_signal(number)
+            self.wait(_STOP_TIMEOUT_S)
 
     @property
     def ended(self) -> bool:
@@ -111,12 +111,12 @@ class ChildProcess:
         code = self._process.poll()
         if code is None or (may_be_done and code == 0):
             return
-        raise ProcessError(f"the {self.name} ended with code {code}: {self.log_tail()} (all its words: {self.log}).")
+        raise ProcessError(f"the {self.name} exited with code {code}: {self.log_tail()}.", f"See {self.log}.")
 
     def log_tail(self, lines: int = 3) -> str:
-        """Join the last non-empty lines of the log into one line; `none` for an empty log."""
-        said = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
-        return " / ".join([line.strip() for line in said if line.strip()][-lines:]) or "none"
+        """Join the last non-empty lines of the log into one line; `no output` for an empty log."""
+        output = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
+        return " / ".join([line.strip() for line in output if line.strip()][-lines:]) or "no output"
 
 
 def _environment() -> dict[str, str]:
@@ -183,9 +183,9 @@ class Recorder:
 
 
 _FIRST_SEED = 9000  # training uses smaller seeds
-_POLL = 0.2  # s
-_DONE = re.compile(r"(\d+) of \d+ moments")
-_CODE = (
+_POLL_S = 0.2
+_PROGRESS = re.compile(r"(\d+) of \d+ steps")
+_CACHE_SOURCES = (
     "simulation/*.py",
     "preprocessing/evt3.py",
     "bags/serialization.py",
@@ -194,31 +194,31 @@ _CODE = (
 
 
 @dataclass(frozen=True)
-class Recording:
+class StreetRecording:
     """A simulated street that is rendered into a bag.
 
     Attributes:
         daylight: "day" or "night"; the `--weather` of the simulation.
-        moments: number of simulation steps, at 10 Hz.
+        steps: number of simulation steps, at 10 Hz.
         side: height and width of the images in pixels.
         seed: seed of the street.
     """
 
     daylight: str
-    moments: int
+    steps: int
     side: int
     seed: int
 
     @property
     def name(self) -> str:
         """Name of the recording, independent of the code version."""
-        return f"street_{self.daylight}_{self.seed}_{self.moments}_{self.side}"
+        return f"street_{self.daylight}_{self.seed}_{self.steps}_{self.side}"
 
     def path(self, cache: Path) -> Path:
-        """Path of the bag in the cache; it contains a hash of the source files in `_CODE`."""
+        """Path of the bag in the cache; it contains a hash of the source files in `_CACHE_SOURCES`."""
         digest = hashlib.sha256()
         package = Path(__file__).resolve().parents[2]
-        for pattern in _CODE:
+        for pattern in _CACHE_SOURCES:
             for source in sorted(package.glob(pattern)):
                 digest.update(source.read_bytes())
         return cache / f"{self.name}_{digest.hexdigest()[:12]}"
@@ -227,7 +227,7 @@ class Recording:
         """Command-line arguments that render the bag to `out`."""
         return [
             "simulate", str(out), "--seed", str(self.seed), "--weather", self.daylight,
-            "--moments", str(self.moments), "--side", str(self.side),
+            "--moments", str(self.steps), "--side", str(self.side),
         ]  # fmt: skip
 
 
@@ -236,12 +236,12 @@ def default_cache() -> Path:
     return expand_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mlesam_ros"
 
 
-def recordings_for(scenes: Sequence[tuple[str, int]], side: int) -> list[Recording]:
-    """Return one recording per (daylight, moments), on streets with seeds that training does not use."""
-    return [Recording(daylight, moments, side, _FIRST_SEED + i) for i, (daylight, moments) in enumerate(scenes)]
+def recordings_for(scenes: Sequence[tuple[str, int]], side: int) -> list[StreetRecording]:
+    """Return one recording per (daylight, steps), on streets with seeds that training does not use."""
+    return [StreetRecording(daylight, steps, side, _FIRST_SEED + i) for i, (daylight, steps) in enumerate(scenes)]
 
 
-def render(recordings: Sequence[Recording], cache: Path) -> list[Path]:
+def render(recordings: Sequence[StreetRecording], cache: Path) -> list[Path]:
     """Render the recordings that are not in the cache yet, each in its own process.
 
     Args:
@@ -261,21 +261,21 @@ def render(recordings: Sequence[Recording], cache: Path) -> list[Path]:
     return [recording.path(cache) for recording in recordings]
 
 
-def _render(missing: Sequence[Recording], cache: Path) -> None:
+def _render(missing: Sequence[StreetRecording], cache: Path) -> None:
     partial = {recording: cache / f".{recording.daylight}.{os.getpid()}" for recording in missing}
-    total = sum(recording.moments for recording in missing)
+    total = sum(recording.steps for recording in missing)
     try:
         with ExitStack() as stack:
-            progress = stack.enter_context(track("rendering the street, once", total, "moments"))
+            progress = stack.enter_context(track("rendering the street (first run only)", total, "steps"))
             renderers = [
                 stack.enter_context(ChildProcess("renderer", recording.arguments(out), out.with_suffix(".log")))
                 for recording, out in partial.items()
             ]
             while not all(child.ended for child in renderers):
-                progress(sum(_done(child) for child in renderers), total)
+                progress(sum(_steps_done(child) for child in renderers), total)
                 for child in renderers:
                     child.check(may_be_done=True)
-                time.sleep(_POLL)
+                time.sleep(_POLL_S)
             for child in renderers:
                 child.check(may_be_done=True)
         for recording, out in partial.items():
@@ -288,16 +288,16 @@ def _render(missing: Sequence[Recording], cache: Path) -> None:
             out.with_suffix(".log").unlink(missing_ok=True)
 
 
-def _done(child: ChildProcess) -> int:
-    match = _DONE.search(child.log_tail(1))
+def _steps_done(child: ChildProcess) -> int:
+    match = _PROGRESS.search(child.log_tail(1))
     return int(match[1]) if match else 0
 
 
-_NODE_PATIENCE = 60.0  # s from the node's start to its active state
-_PLAYER_PATIENCE = 20.0  # s for the node to subscribe to the sensors' topics
-_GLIMPSE = NANOSECONDS  # ns around a phase's middle in which overlay and point cloud are recorded
-_DRAIN = 0.5  # s for the last masks to arrive
-_STEP = 0.05  # s
+_NODE_TIMEOUT_S = 60.0  # from the node's start to its active state
+_PLAYER_TIMEOUT_S = 20.0  # for the node to subscribe to the sensors' topics
+_ON_DEMAND_NS = NANOSECONDS  # around a phase's middle in which overlay and point cloud are recorded
+_DRAIN_S = 0.5  # for the last masks to arrive
+_STEP_S = 0.05
 
 
 class DemoRunner:
@@ -328,7 +328,7 @@ class DemoRunner:
             ConfigError: `seconds` is too short, or the classes of the checkpoint differ from those of the street.
             CheckpointError: the file is not a valid checkpoint.
         """
-        self.phases = write_script(seconds)
+        self.phases = make_phases(seconds)
         self._side = side
         self._cache = cache or default_cache()
         self._output = output
@@ -354,13 +354,13 @@ class DemoRunner:
         streets = self._render()
         folder = new_run_dir(self._output)
         interrupted = False
-        with Recorder(folder / "result", {**ALWAYS, **NOW_AND_THEN}, LATCHED) as recorder:
-            witness = DemoCollector(self.phases, len(self._label_space), recorder.record)
+        with Recorder(folder / "result", {**RECORDED_TOPICS, **ON_DEMAND}, LATCHED) as recorder:
+            collector = DemoCollector(self.phases, len(self._label_space), recorder.record)
             try:
-                self._observe(witness, streets, folder, console)
+                self._observe(collector, streets, folder, console)
             except KeyboardInterrupt:
                 interrupted = True
-        result = write_results(witness, self._label_space, streets, folder, console)
+        result = write_results(collector, self._label_space, streets, folder, console)
         if interrupted:
             raise KeyboardInterrupt
         return result
@@ -368,51 +368,51 @@ class DemoRunner:
     def _render(self) -> list[Path]:
         scenes: dict[str, int] = {}
         for phase in self.phases:
-            scenes[phase.daylight] = scenes.get(phase.daylight, 0) + (phase.end - phase.start) // PERIOD
+            scenes[phase.daylight] = scenes.get(phase.daylight, 0) + (phase.end - phase.start) // STEP_NS
         return render(recordings_for(list(scenes.items()), self._side), self._cache)
 
-    def _observe(self, witness: DemoCollector, streets: list[Path], folder: Path, console: Console) -> None:
+    def _observe(self, collector: DemoCollector, streets: list[Path], folder: Path, console: Console) -> None:
         report = folder / "player.json"
         with ExitStack() as stack:
             node = stack.enter_context(ChildProcess("node", self._node_arguments(), folder / "node.log"))
-            observer = stack.enter_context(RawSubscriber(witness.hear))
+            observer = stack.enter_context(RawSubscriber(collector.add))
             _wait_until_active(observer, node, console)
-            for topic, type_name in ALWAYS.items():
+            for topic, type_name in RECORDED_TOPICS.items():
                 observer.listen(topic, type_name, latched=topic in LATCHED)
             player = stack.enter_context(
                 ChildProcess("player", self._player_arguments(streets, report), folder / "player.log")
             )
-            view = stack.enter_context(View(console, witness, self._live and console.is_terminal))
-            self._watch(observer, witness, view, report, (node, player))
-            observer.hear(_DRAIN)
-        witness.score.published = _read(report)["published"].get(TRUTH, 0)
+            view = stack.enter_context(View(console, collector, self._live and console.is_terminal))
+            self._watch(observer, collector, view, report, (node, player))
+            observer.hear(_DRAIN_S)
+        collector.score.published = _read(report)["published"].get(GROUND_TRUTH, 0)
 
     def _watch(
         self,
         observer: RawSubscriber,
-        witness: DemoCollector,
+        collector: DemoCollector,
         view: View,
         report: Path,
         children: tuple[ChildProcess, ChildProcess],
     ) -> None:
         node, player = children
         while not player.ended:
-            observer.hear(_STEP)
+            observer.hear(_STEP_S)
             node.check()
-            if not witness.score.start and report.exists():
-                witness.score.begin(_read(report)["start_ns"])
-            self._record_optional_topics(observer, witness)
+            if not collector.score.start and report.exists():
+                collector.score.begin(_read(report)["start_ns"])
+            self._record_optional_topics(observer, collector)
             view.show()
         player.check(may_be_done=True)
 
-    def _record_optional_topics(self, observer: RawSubscriber, witness: DemoCollector) -> None:
+    def _record_optional_topics(self, observer: RawSubscriber, collector: DemoCollector) -> None:
         """Subscribe to the on-demand outputs around the middle of each phase, unsubscribe otherwise."""
-        offset = time.time_ns() - witness.score.start
-        if any(abs(offset - _middle(phase)) < _GLIMPSE for phase in self.phases):
-            for topic, type_name in NOW_AND_THEN.items():
+        offset = time.time_ns() - collector.score.start
+        if any(abs(offset - _middle(phase)) < _ON_DEMAND_NS for phase in self.phases):
+            for topic, type_name in ON_DEMAND.items():
                 observer.listen(topic, type_name)
         else:
-            observer.unsubscribe(NOW_AND_THEN)
+            observer.unsubscribe(ON_DEMAND)
 
     def _node_arguments(self) -> list[str]:
         given = {name: path.resolve() for name, path in self._weights.items() if path is not None}
@@ -420,8 +420,8 @@ class DemoRunner:
 
     def _player_arguments(self, streets: list[Path], report: Path) -> list[str]:
         drops = [option for phase in self.phases if phase.drop for option in ("--drop", phase.drop)]
-        listeners = [option for topic in (*TOPICS.values(), TRUTH) for option in ("--listener", topic)]
-        return ["play", *map(str, streets), *drops, *listeners, "--wait", str(_PLAYER_PATIENCE), "--json", str(report)]
+        listeners = [option for topic in (*TOPICS.values(), GROUND_TRUTH) for option in ("--listener", topic)]
+        return ["play", *map(str, streets), *drops, *listeners, "--wait", str(_PLAYER_TIMEOUT_S), "--json", str(report)]
 
 
 def _read(report: Path) -> dict[str, Any]:
@@ -434,21 +434,22 @@ def _middle(phase: Phase) -> int:
 
 
 def _label_space(checkpoint: Path) -> LabelSpace:
-    truth = load_label_space("deliver")
-    space = describe_checkpoint(checkpoint)["label_space"]
-    if tuple(space["classes"]) != truth.names:
+    street = load_label_space("deliver")
+    trained = describe_checkpoint(checkpoint)["label_space"]
+    if tuple(trained["classes"]) != street.names:
         raise ConfigError(
-            f"{checkpoint} speaks {space['name']}, the street's truth {truth.name}.", "Give experts for it."
+            f"{checkpoint} has the label space {trained['name']}; the street's is {street.name}.",
+            f"Give a checkpoint with the label space {street.name}.",
         )
-    return truth
+    return street
 
 
 def _wait_until_active(observer: RawSubscriber, node: ChildProcess, console: Console) -> None:
     with console.status("loading the model"):
-        begun = time.monotonic()
+        start = time.monotonic()
         while (state := observer.lifecycle_state(NODE)) != "active":
             node.check()
-            if state == "unconfigured" or time.monotonic() - begun > _NODE_PATIENCE:
-                raise ProcessError(f"the node is {state or 'silent'}: {node.log_tail()} (all its words: {node.log}).")
-            time.sleep(_STEP)
-    console.print(f"the node is active after {time.monotonic() - begun:.1f} s", highlight=False)
+            if state == "unconfigured" or time.monotonic() - start > _NODE_TIMEOUT_S:
+                raise ProcessError(f"the node is {state or 'not responding'}: {node.log_tail()}.", f"See {node.log}.")
+            time.sleep(_STEP_S)
+    console.print(f"the node is active after {time.monotonic() - start:.1f} s", highlight=False)

@@ -11,7 +11,7 @@ import yaml
 
 from mlesam_ros.config import load_parameters
 from mlesam_ros.errors import BagError, ConfigError, DatasetError, FileError, LabelError, MlesamError
-from mlesam_ros.files import owned
+from mlesam_ros.files import exclusive_folder
 from mlesam_ros.model.checkpoint import describe_checkpoint
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, image_settings, make_preprocessors
 from mlesam_ros.resources import resource_path
@@ -230,7 +230,7 @@ def test_encoding_that_was_killed_goes_on_where_it_was(tmp_path, street, monkeyp
 
 def test_two_encodings_in_one_folder_are_refused(options, tmp_path):
     own = replace(options, folder=str(tmp_path / "arrays"))
-    with owned(tmp_path / "arrays", "encoding"), pytest.raises(FileError, match="another encoding run"):
+    with exclusive_folder(tmp_path / "arrays", "encoding"), pytest.raises(FileError, match="another encoding run"):
         prepare_bags(own)
 
 

@@ -20,7 +20,7 @@ from mlesam_ros.errors import ConfigError, DatasetError
 from mlesam_ros.evaluation.bag_sensors import BagRig, find_topics, with_ground_truth
 from mlesam_ros.evaluation.ground_truth import GroundTruth, check_aspect
 from mlesam_ros.evaluation.replay import Replay
-from mlesam_ros.files import owned
+from mlesam_ros.files import exclusive_folder
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.model_config import network_size
@@ -120,7 +120,7 @@ def prepare_bags(options: BagOptions, report: Progress | None = None) -> Encoded
     folder, manifest = Path(options.folder), options.manifest()
     done = find_made(folder, manifest)
     if done is None or not done.all():
-        with owned(folder, "encoding"):
+        with exclusive_folder(folder, "encoding"):
             _encode(options, manifest, folder, report)
     return EncodedDataset(folder)
 
