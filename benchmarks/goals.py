@@ -146,8 +146,8 @@ class OptionResult:
         return "; ".join([*told, *filter(None, [self.unmeasured])])
 
 
-_FAST = "test/model/test_fast_paths.py"
-_EACH = f"{_FAST}::test_each_path_says_what_the_plain_way_says"
+_FAST = "test/model/test_inference.py"
+_EACH = f"{_FAST}::test_each_option_equals_the_reference"
 _ROUNDING = "1e-5 of the largest logit, 1e-5 of a weight, fp32"
 _NO_GPU = "does nothing on a CPU; not measured, no GPU was at hand"
 
@@ -156,20 +156,17 @@ SWITCHES = (
            (("paths", "merged"),)),
     OptionResult("`InferenceOptions.cache_pos_embed`", "Hiera's interpolated positional code is kept", _EACH, _ROUNDING,
            (("paths", "cache_pos_embed"),)),
-    OptionResult("`InferenceOptions.folded`", "SAM 1's relative positions inside a fused attention", _EACH, _ROUNDING,
-           (("paths_vit_b", "folded"),)),
+    OptionResult("`InferenceOptions.fused_rel_pos`", "SAM 1's relative positions inside a fused attention", _EACH,
+           _ROUNDING, (("paths_vit_b", "fused_rel_pos"),)),
     OptionResult("`InferenceOptions.channels_last`", "the numbers of a pixel lie side by side", _EACH, _ROUNDING,
            (("paths", "channels_last"),)),
     OptionResult("`InferenceOptions.graphs`", "a frame is one CUDA graph per subset of the sensors",
-           "test/model/test_graphs.py::test_every_subset_is_recorded_once_and_says_what_the_plain_way_says",
+           "test/model/test_inference.py::test_every_subset_is_captured_once_and_equals_the_reference",
            "labels but for 1 pixel in 1000 where classes tie, confidence 1/255, weights 1e-5", unmeasured=_NO_GPU),
-    OptionResult("`InferenceOptions.compiler`, off by default", "`torch.compile` of each block",
-           f"{_FAST}::test_a_compiled_model_says_what_the_plain_way_says", _ROUNDING, (("paths_inductor", "compiler"),),
-           "each subset of the sensors is compiled when it is first met; kept for a first measurement on a GPU"),
     OptionResult("`precision`", "bf16 where the device multiplies in it",
-           f"{_FAST}::test_in_low_precision_the_paths_are_as_near_to_the_truth_as_the_plain_way",
+           f"{_FAST}::test_options_add_little_error_in_bf16",
            "1.5 of what bf16 alone costs, below 10 %", (("paths", "precision"),)),
-    OptionResult("all of these", "none of them", f"{_FAST}::test_all_paths_together_say_what_the_plain_way_says",
+    OptionResult("all of these", "none of them", f"{_FAST}::test_all_options_together_equal_the_reference",
            _ROUNDING, (("paths", "all of these"), ("paths_vit_b", "all of these"))),
     OptionResult("`Pipeline.encodes_on_device`", "range, intensity, height, depth made on the device",
            "test/preprocessing/test_on_device.py::test_any_lens_size_and_dilation",

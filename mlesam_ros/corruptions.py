@@ -43,7 +43,7 @@ class Features(Protocol):
     def modalities(self) -> Subset:
         """Modalities that are present."""
 
-    def exchanged(self: S, other: S, chosen: Collection[Modality]) -> S:
+    def replace(self: S, other: S, chosen: Collection[Modality]) -> S:
         """Replace the chosen modalities' features by those of `other`."""
 
 
@@ -65,7 +65,7 @@ class Corruption:
     level: str = ""
 
 
-def damages(modalities: Sequence[Modality]) -> list[Corruption]:
+def all_corruptions(modalities: Sequence[Modality]) -> list[Corruption]:
     """All corruptions of EMM, RMM and NM; EMM and RMM include the full subset, without corruption."""
     every = subsets(modalities)
     emm = [Corruption(EMM, subset) for subset in every]
@@ -73,13 +73,13 @@ def damages(modalities: Sequence[Modality]) -> list[Corruption]:
     return [*emm, *rmm, *(Corruption(NM, (), level) for level in NM_LEVELS)]
 
 
-def damaged_features(
+def corrupted_features(
     encode: Callable[[dict[Modality, Tensor]], F],
     images: Mapping[Modality, Tensor],
     keys: Sequence[Any],
     intact: F,
 ) -> Iterator[tuple[Corruption, F]]:
-    """Encode the images under each corruption of `damages`.
+    """Encode the images under each corruption of `all_corruptions`.
 
     A corrupted modality stays in the network's input, as in the benchmark's own scripts. Every image is encoded once
     per kind of corruption; subsets are combined from features, since no modality's features depend on another's image.
@@ -91,16 +91,16 @@ def damaged_features(
         intact: features of the uncorrupted images.
     """
     every = subsets(intact.modalities)
-    for (protocol, level), damage in _KINDS.items():
-        damaged = encode(damaged_images(images, keys, damage))
+    for (protocol, level), corruption in _KINDS.items():
+        corrupted = encode(corrupted_images(images, keys, corruption))
         if protocol == NM:
-            yield Corruption(NM, (), level), damaged
+            yield Corruption(NM, (), level), corrupted
             continue
         for subset in every:
-            yield Corruption(protocol, subset, level), damaged.exchanged(intact, subset)
+            yield Corruption(protocol, subset, level), corrupted.replace(intact, subset)
 
 
-def figures(scores: Mapping[Corruption, float], sensors: Subset) -> dict[str, Any]:
+def protocol_scores(scores: Mapping[Corruption, float], sensors: Subset) -> dict[str, Any]:
     """Metrics of the protocols in percent.
 
     Args:
@@ -111,12 +111,12 @@ def figures(scores: Mapping[Corruption, float], sensors: Subset) -> dict[str, An
         `any_modal` and `emm` {average, expected}, `rmm` {share: {average, expected}}, `nm` {level: score}; a protocol
         that was not evaluated, or without ground truth, is empty.
     """
-    known = {damage: 100 * score for damage, score in scores.items() if not math.isnan(score)}
+    known = {corruption: 100 * score for corruption, score in scores.items() if not math.isnan(score)}
 
     def sums(protocol: str, level: str = "") -> dict[str, Any]:
         tried = [Corruption(protocol, subset, level) for subset in subsets(sensors)]
-        complete = tried and all(damage in known for damage in tried)
-        return expectation({damage.intact: known[damage] for damage in tried}) if complete else {}
+        complete = tried and all(corruption in known for corruption in tried)
+        return average_and_expected({corruption.intact: known[corruption] for corruption in tried}) if complete else {}
 
     rmm = {f"{share:g}": sums(RMM, f"{share:g}") for share in RMM_RATES}
     nm = {level: known.get(Corruption(NM, (), level)) for level in NM_LEVELS}
@@ -136,81 +136,85 @@ def average(scores: Mapping[Subset, float]) -> float:
     return sum(scores.values()) / len(scores)
 
 
-def expected(scores: Mapping[Subset, float], failing: float) -> float:
+def expected(scores: Mapping[Subset, float], rate: float) -> float:
     """Expected score when every modality fails independently, given that not all of them fail.
 
         E(p) = Σ_S p^(M - |S|) (1 - p)^|S| score_S / Σ_S p^(M - |S|) (1 - p)^|S|
 
     Args:
         scores: intact subset S → score, of every non-empty subset of the M modalities.
-        failing: p, in (0, 1).
+        rate: p, in (0, 1).
     """
     count = max(map(len, scores))
-    chances = {subset: failing ** (count - len(subset)) * (1 - failing) ** len(subset) for subset in scores}
+    chances = {subset: rate ** (count - len(subset)) * (1 - rate) ** len(subset) for subset in scores}
     return sum(chances[subset] * score for subset, score in scores.items()) / sum(chances.values())
 
 
-def expectation(scores: Mapping[Subset, float]) -> dict[str, Any]:
+def average_and_expected(scores: Mapping[Subset, float]) -> dict[str, Any]:
     """`average`, and `expected` by failure rate; in the scores' unit, two decimals."""
     return {
         "average": round(average(scores), 2),
-        "expected": {f"{failing:g}": round(expected(scores, failing), 2) for failing in FAILURE_RATES},
+        "expected": {f"{rate:g}": round(expected(scores, rate), 2) for rate in FAILURE_RATES},
     }
 
 
-def drop_pixels(picture: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def drop_pixels(image: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """RMM: set each value of a (3, H, W) image to zero with probability `share`, channels independently."""
-    return picture * (torch.rand(picture.shape, generator=generator) >= share).to(picture)
+    return image * (torch.rand(image.shape, generator=generator) >= share).to(image)
 
 
-def add_noise(picture: Tensor, density: float, sigma: float, generator: torch.Generator) -> Tensor:
+def add_noise(image: Tensor, density: float, sigma: float, generator: torch.Generator) -> Tensor:
     """NM: set half of `density` of a (3, H, W) image's values to its maximum, half to its minimum; then add noise.
 
     Args:
-        picture: normalized.
+        image: normalized.
         density: share of the values that salt and pepper replace.
         sigma: standard deviation of the Gaussian noise, 0 for none.
         generator: on the CPU.
     """
-    draw = torch.rand(picture.shape, generator=generator).to(picture.device)
-    noisy = picture.where(draw >= density / 2, picture.max())
-    noisy = noisy.where((draw < density / 2) | (draw >= density), picture.min())
-    return noisy + sigma * torch.randn(picture.shape, generator=generator).to(picture) if sigma else noisy
+    draw = torch.rand(image.shape, generator=generator).to(image.device)
+    noisy = image.where(draw >= density / 2, image.max())
+    noisy = noisy.where((draw < density / 2) | (draw >= density), image.min())
+    return noisy + sigma * torch.randn(image.shape, generator=generator).to(image) if sigma else noisy
 
 
-Inflict = Callable[[Modality, Tensor, torch.Generator], Tensor]
+Corrupt = Callable[[Modality, Tensor, torch.Generator], Tensor]
 """Modality, its (3, H, W) image and a random generator to the corrupted image."""
 
 
-def damaged_images(images: Mapping[Modality, Tensor], keys: Sequence[Any], damage: Inflict) -> dict[Modality, Tensor]:
-    """Corrupt every sample and modality with its own random generator; see `damaged_features`."""
+def corrupted_images(
+    images: Mapping[Modality, Tensor], keys: Sequence[Any], corruption: Corrupt
+) -> dict[Modality, Tensor]:
+    """Corrupt every sample and modality with its own random generator; see `corrupted_features`."""
     return {
-        name: torch.stack([damage(name, image, chance(key, name)) for key, image in zip(keys, batch, strict=True)])
+        name: torch.stack(
+            [corruption(name, image, corruption_generator(key, name)) for key, image in zip(keys, batch, strict=True)]
+        )
         for name, batch in images.items()
     }
 
 
-def chance(key: Any, modality: Modality) -> torch.Generator:
+def corruption_generator(key: Any, modality: Modality) -> torch.Generator:
     """Random generator of a sample's corruption, seeded by its key and modality."""
     digest = hashlib.sha256(f"{key} {modality}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
 
-def _emptied(modality: Modality, image: Tensor, generator: torch.Generator) -> Tensor:
+def _zero(modality: Modality, image: Tensor, generator: torch.Generator) -> Tensor:
     return torch.zeros_like(image)
 
 
-def _holed(share: float, modality: Modality, image: Tensor, generator: torch.Generator) -> Tensor:
+def _drop(share: float, modality: Modality, image: Tensor, generator: torch.Generator) -> Tensor:
     return drop_pixels(image, share, generator)
 
 
-def _noisy(density: float, sigma: float, modality: Modality, image: Tensor, generator: torch.Generator) -> Tensor:
+def _add_noise(density: float, sigma: float, modality: Modality, image: Tensor, generator: torch.Generator) -> Tensor:
     return add_noise(image, density, 0.0 if modality == EVENT else sigma, generator)
 
 
-_KINDS: dict[tuple[str, str], Inflict] = {
-    (EMM, ""): _emptied,
-    **{(RMM, f"{share:g}"): partial(_holed, share) for share in RMM_RATES},
-    **{(NM, level): partial(_noisy, *amounts) for level, amounts in NM_LEVELS.items()},
+_KINDS: dict[tuple[str, str], Corrupt] = {
+    (EMM, ""): _zero,
+    **{(RMM, f"{share:g}"): partial(_drop, share) for share in RMM_RATES},
+    **{(NM, level): partial(_add_noise, *amounts) for level, amounts in NM_LEVELS.items()},
 }
 """Protocol and level → corruption of an image."""

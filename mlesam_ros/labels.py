@@ -48,7 +48,7 @@ class LabelSpace:
             twice = sorted({name for name in self.names if self.names.count(name) > 1})
             raise LabelError(f"label space {self.name} names {', '.join(twice)} twice; names must be unique.")
         if len(self.colors) != len(self.names):
-            raise LabelError(f"label space {self.name} has {len(self.names)} names but {len(self.colors)} colours.")
+            raise LabelError(f"label space {self.name} has {len(self.names)} names but {len(self.colors)} colors.")
         for name, color in zip(self.names, self.colors, strict=True):
             if len(color) != 3 or not all(type(c) is int and 0 <= c <= 255 for c in color):
                 raise LabelError(_color_fault(list(color), name))
@@ -77,7 +77,7 @@ class LabelSpace:
         foreign = [int(v) for v in present if v >= len(self) and v != self.ignore]
         if foreign:
             raise LabelError(
-                f"{source} holds {foreign}; label space {self.name} has 0 to {len(self) - 1} and {self.ignore}."
+                f"{source} has the ids {foreign}; label space {self.name} has 0 to {len(self) - 1} and {self.ignore}."
             )
 
     @classmethod
@@ -106,7 +106,7 @@ class LabelSpace:
         return {"name": self.name, "classes": classes}
 
 
-def refuse_palette(head: bytes, source: str) -> None:
+def check_not_palette(head: bytes, source: str) -> None:
     """Refuse a palette PNG: decoders convert its indices to colors, which are not labels.
 
     Args:
@@ -118,13 +118,13 @@ def refuse_palette(head: bytes, source: str) -> None:
     """
     if head[:8] == b"\x89PNG\r\n\x1a\n" and head[25:26] == b"\x03":
         raise LabelError(
-            f"{source} is a palette PNG; a label image is grey, its values are the ids.",
-            "Save the indices as grey values: PIL.Image.fromarray(numpy.array(PIL.Image.open(FILE))).save(FILE).",
+            f"{source} is a palette PNG; a label image is grayscale, and its values are the ids.",
+            "Save the indices as gray values: PIL.Image.fromarray(numpy.array(PIL.Image.open(FILE))).save(FILE).",
         )
 
 
 def _color_fault(color: Any, name: str) -> str:
-    return f"colour {color!r} of class {name} is not three integers from 0 to 255."
+    return f"color {color!r} of class {name} is not three integers from 0 to 255."
 
 
 def _color_remedy(color: Any) -> str:
@@ -150,7 +150,7 @@ def load_label_space(name_or_path: str | Path) -> LabelSpace:
         path = _shipped(str(name_or_path))
     fields = read_yaml(path, "label space file")
     if not isinstance(fields, dict):
-        raise LabelError(f"{path} holds no mapping; a label space needs name and classes.")
+        raise LabelError(f"{path} is not a mapping; a label space needs name and classes.")
     return LabelSpace.from_dict(fields)
 
 

@@ -34,25 +34,26 @@ class Confusion:
         self.classes = classes
         self.counts = np.zeros((classes, classes + 1), np.int64)
 
-    def add(self, truth: npt.NDArray[np.integer[Any]], prediction: npt.NDArray[np.integer[Any]]) -> None:
+    def add(self, ground_truth: npt.NDArray[np.integer[Any]], prediction: npt.NDArray[np.integer[Any]]) -> None:
         """Count a pair of label images.
 
         Args:
-            truth: ground truth ids of any shape; pixels with the ignore id (255) do not count.
+            ground_truth: ids of any shape; pixels with the ignore id (255) do not count.
             prediction: ids of the same shape; ids outside the label space count as no prediction.
 
         Raises:
             LabelError: the shapes differ, or a ground truth id is neither a class nor 255.
         """
-        if truth.shape != prediction.shape:
+        if ground_truth.shape != prediction.shape:
             raise LabelError(
-                f"truth is {truth.shape} and prediction is {prediction.shape}.", "Bring both to the same size first."
+                f"ground truth is {ground_truth.shape} and prediction is {prediction.shape}.",
+                "Bring both to the same size first.",
             )
-        labeled = truth != IGNORE
-        rows = truth[labeled].astype(np.int64)
+        labeled = ground_truth != IGNORE
+        rows = ground_truth[labeled].astype(np.int64)
         if rows.size and not 0 <= rows.min() <= rows.max() < self.classes:
             foreign = np.unique(rows[(rows < 0) | (rows >= self.classes)]).tolist()
-            raise LabelError(f"truth holds the ids {foreign}; accepted are 0 to {self.classes - 1} and {IGNORE}.")
+            raise LabelError(f"ground truth has the ids {foreign}; accepted are 0 to {self.classes - 1} and {IGNORE}.")
         columns = prediction[labeled].astype(np.int64)
         columns[(columns < 0) | (columns >= self.classes)] = self.classes
         flat = np.bincount(rows * (self.classes + 1) + columns, minlength=self.counts.size)

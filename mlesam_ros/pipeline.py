@@ -19,15 +19,24 @@ from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError, Problem
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import IGNORE
-from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint, load_experts, refuse_stranger
-from mlesam_ros.model.expert_preprocessors import difference_from_training, event_window, make_expert_preprocessors
-from mlesam_ros.model.inference import ALL, DEVICES, CudaGraphCache, InferenceOptions, explain_oom, prepare
+from mlesam_ros.model.checkpoint import check_replacement, describe_checkpoint, load_checkpoint, load_experts
+from mlesam_ros.model.inference import (
+    ALL,
+    DEVICES,
+    CudaGraphCache,
+    InferenceOptions,
+    Prediction,
+    explain_oom,
+    pack,
+    postprocess,
+    prepare,
+    unpack,
+)
 from mlesam_ros.model.mlesam import MLESAM, Features, check_finite
 from mlesam_ros.model.model_config import MLESAMConfig, network_size
-from mlesam_ros.model.postprocess import Prediction, pack, read, unpack
-from mlesam_ros.preprocessing.base import DEFAULTS, Preprocessing, Preprocessor
+from mlesam_ros.preprocessing.base import DEFAULTS, EVENT_WINDOW, Preprocessing, Preprocessor
 from mlesam_ros.preprocessing.cuda import AsyncUploader, encode_torch
-from mlesam_ros.preprocessing.preprocessors import encode
+from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, make_preprocessors
 from mlesam_ros.preprocessing.registration import FrameContext
 from mlesam_ros.resources import resource_path
 from mlesam_ros.types import AUTO, EVENT, FrameSet, Modality, Segmentation
@@ -62,7 +71,7 @@ class Pipeline:
         device: str | None = None,
         precision: str = AUTO,
         threads: int | None = None,
-        paths: InferenceOptions = ALL,
+        options: InferenceOptions = ALL,
         settings: Preprocessing = DEFAULTS,
     ) -> None:
         """Take ownership of a model: move it, merge its experts and change its precision, all in place.
@@ -73,7 +82,7 @@ class Pipeline:
             precision: one of `PRECISIONS`, or `auto`.
             threads: CPU threads of this process's tensor operations; None for half of the cores, since waiting for
                 threads on cores that drivers and transport keep busy costs more than the parallelism gains.
-            paths: inference options.
+            options: inference options.
             settings: of the sensor data.
 
         Raises:
@@ -83,10 +92,12 @@ class Pipeline:
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         _set_threads(threads)
-        self._dtype, self._paths, self._given = PRECISIONS[self.precision], paths, settings
+        self._dtype, self._options, self._settings = PRECISIONS[self.precision], options, settings
         self._upload = AsyncUploader(self.device)
-        self._graphs = CudaGraphCache(self._infer_packed) if paths.graphs and self.device.startswith(DEVICES) else None
-        self._take(self._prepared(model))
+        self._graphs = (
+            CudaGraphCache(self._infer_packed) if options.graphs and self.device.startswith(DEVICES) else None
+        )
+        self._set_model(self._prepared(model))
         self.refusals: Mapping[Modality, Problem] = MappingProxyType({})
         self.notes: Mapping[Modality, str] = MappingProxyType({})
         self.encodes_on_device = not self.device.startswith("cpu")
@@ -100,7 +111,7 @@ class Pipeline:
         device: str | None = None,
         precision: str = AUTO,
         threads: int | None = None,
-        paths: InferenceOptions = ALL,
+        options: InferenceOptions = ALL,
         settings: Preprocessing = DEFAULTS,
     ) -> Pipeline:
         """Load a checkpoint and its base weights; see `load_checkpoint` and `__init__`.
@@ -109,7 +120,7 @@ class Pipeline:
             CheckpointError: the files are missing, damaged or do not belong together.
             ConfigError: see `__init__`.
         """
-        return cls(load_checkpoint(path, base_weights), device, precision, threads, paths, settings)
+        return cls(load_checkpoint(path, base_weights), device, precision, threads, options, settings)
 
     def warm_up(self, rig: Rig | None = None) -> None:
         """Run the network on blank images, so that the first frame set is as fast as later ones.
@@ -147,19 +158,19 @@ class Pipeline:
         context = FrameContext(frame_set.time, frame_set.frames)
         images = self._encode_available(frame_set, rig, context)
         encoded = time.perf_counter()
-        answer = self.infer(images)
-        if answer.nonfinite_modalities:
-            answer = self.infer(self._drop_modalities(answer.nonfinite_modalities))
+        prediction = self.infer(images)
+        if prediction.nonfinite_modalities:
+            prediction = self.infer(self._drop_modalities(prediction.nonfinite_modalities))
         ran = time.perf_counter()
-        labels, confidence = (resize_nearest(picture, resolution) for picture in (answer.labels, answer.confidence))
+        labels, confidence = (resize_nearest(image, resolution) for image in (prediction.labels, prediction.confidence))
         done = time.perf_counter()
         return Segmentation(
             stamp=frame_set.stamp,
             frame_id=rig.camera_frame,
             labels=labels,
             confidence=confidence,
-            weights=answer.weights,
-            used=answer.modalities,
+            weights=prediction.weights,
+            used=prediction.modalities,
             skews=dict(frame_set.skews),
             timings={"encode": encoded - start, "model": ran - encoded, "decode": done - ran},
             placements=context.placements,
@@ -187,10 +198,10 @@ class Pipeline:
         """
         with torch.inference_mode():
             there = self._to_device(images)
-            packet = self._infer_packed(there) if self._graphs is None else self._graphs(there)
+            packed = self._infer_packed(there) if self._graphs is None else self._graphs(there)
             height, width = next(iter(there.values())).shape[-2:]
             modalities = tuple(m for m in self._model.experts.modalities if m in there)
-            return unpack(packet, (height, width), modalities)
+            return unpack(packed, (height, width), modalities)
 
     def features(self, images: Mapping[Modality, Image]) -> Features:
         """Run only the frozen encoder, the expensive part, for callers that evaluate many subsets of the same images.
@@ -205,7 +216,7 @@ class Pipeline:
         """Run router and heads: (h, w) uint8 labels at the network's size, which `segment` resizes to the camera's."""
         size = self.network_size(rig)
         with torch.inference_mode():
-            return read(self._model.heads(features), size).labels
+            return postprocess(self._model.heads(features), size).labels
 
     @property
     def network(self) -> MLESAM:
@@ -229,7 +240,7 @@ class Pipeline:
         """
         config = MLESAMConfig.from_dict(describe_checkpoint(path)["config"])
         wanted = [m for m in config.modalities if modalities is None or m in modalities]
-        self._refuse_other_window(path, config, wanted)
+        self._check_event_window(path, config, wanted)
         load_experts(path, self._model, modalities)
         self.use(self._model)
 
@@ -250,30 +261,30 @@ class Pipeline:
             path: a checkpoint on the same base weights, for the same modalities and label space.
 
         Raises:
-            CheckpointError, ConfigError: see `refuse_stranger`, `load_checkpoint` and `__init__`.
+            CheckpointError, ConfigError: see `check_replacement`, `load_checkpoint` and `__init__`.
         """
-        refuse_stranger(path, self.config)
+        check_replacement(path, self.config)
         model = load_checkpoint(path, self._model.base_weights)
-        self._refuse_other_window(path, model.config, model.config.modalities)
+        self._check_event_window(path, model.config, model.config.modalities)
         with explain_oom(model, self.device):
             return self._prepared(model)
 
     def use(self, model: MLESAM) -> None:
         """Use a prepared model from the next frame set on: from `load_other`, or the current one with other experts."""
-        self._take(model)
+        self._set_model(model)
         self._reset_graphs()
 
     def _prepared(self, model: MLESAM) -> MLESAM:
         """Move a model to the device, after a check that its preprocessors are those of its training."""
-        make_expert_preprocessors(model.config, model.config.modalities, self._given)
-        return prepare(model, self.device, self._dtype, self._paths)
+        make_expert_preprocessors(model.config, model.config.modalities, self._settings)
+        return prepare(model, self.device, self._dtype, self._options)
 
-    def _take(self, model: MLESAM) -> None:
+    def _set_model(self, model: MLESAM) -> None:
         """Use a prepared model and derive the state that depends on its configuration."""
         self._model, self.config = model, model.config
-        self._preprocessors = make_expert_preprocessors(model.config, model.config.modalities, self._given)
-        self.preprocessing = replace(self._given, event_window=event_window(self._preprocessors, self._given))
-        self._difference = difference_from_training(self.config, self._preprocessors, self.preprocessing)
+        self._preprocessors = make_expert_preprocessors(model.config, model.config.modalities, self._settings)
+        self.preprocessing = replace(self._settings, event_window=event_window(self._preprocessors, self._settings))
+        self._mismatch = training_mismatch(self.config, self._preprocessors, self.preprocessing)
 
     def network_size(self, rig: Rig) -> tuple[int, int]:
         """(h, w) of the network's images, see `model_config.network_size`.
@@ -288,8 +299,8 @@ class Pipeline:
     ) -> Mapping[Modality, Image | torch.Tensor]:
         images: dict[Modality, Image | torch.Tensor] = {}
         size, refusals = self.network_size(rig), dict[Modality, Problem]()
-        if self._difference:
-            context.note(EVENT, self._difference)
+        if self._mismatch:
+            context.note(EVENT, self._mismatch)
         for modality, frame in frame_set.frames.items():
             if modality not in self._preprocessors:
                 reason = f"the model has no expert for {modality}; it has {', '.join(self._preprocessors)}."
@@ -313,7 +324,7 @@ class Pipeline:
     def _require_images(self) -> Mapping[Modality, Image | torch.Tensor]:
         if not self._images:
             problem = join_problems(self.refusals.values())
-            raise MlesamError(f"not one sensor of the set can be used: {problem.message}", problem.remedy)
+            raise MlesamError(f"no sensor of the set can be used: {problem.message}", problem.remedy)
         return self._images
 
     def _drop_modalities(self, nonfinite_modalities: Sequence[Modality]) -> Mapping[Modality, Image | torch.Tensor]:
@@ -340,11 +351,11 @@ class Pipeline:
     def _reset_graphs(self) -> None:
         """Invalidate captured CUDA graphs."""
         if self._graphs is not None:
-            self._graphs.forget()
+            self._graphs.reset()
 
-    def _refuse_other_window(self, path: str | Path, config: MLESAMConfig, modalities: Sequence[Modality]) -> None:
-        preprocessors = make_expert_preprocessors(config, modalities, self._given)
-        window = event_window(preprocessors, self._given)
+    def _check_event_window(self, path: str | Path, config: MLESAMConfig, modalities: Sequence[Modality]) -> None:
+        preprocessors = make_expert_preprocessors(config, modalities, self._settings)
+        window = event_window(preprocessors, self._settings)
         if EVENT in preprocessors and EVENT in self._preprocessors and window != self.preprocessing.event_window:
             raise CheckpointError(
                 f"{path} was trained with an event window of {window:g} s, but {self.preprocessing.event_window:g} s "
@@ -396,7 +407,9 @@ def pick_device(name: str | None) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # torch raises an AssertionError if built without CUDA
-        raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; cpu always can.") from error
+        raise ConfigError(
+            f"device {name!r} cannot be used: {str(error).splitlines()[0]}.", "Set device to cpu."
+        ) from error
     return name
 
 
@@ -428,3 +441,64 @@ def _set_threads(threads: int | None) -> None:
     if threads < 1:
         raise ConfigError(f"threads is {threads}; it must be at least 1.")
     torch.set_num_threads(threads)
+
+
+def make_expert_preprocessors(
+    config: MLESAMConfig, modalities: Sequence[Modality], preprocessing: Preprocessing
+) -> dict[Modality, Preprocessor]:
+    """Make the preprocessors of some experts' images.
+
+    Args:
+        config: of the model, with the names, settings and normalization of its preprocessors.
+        modalities: of the experts.
+        preprocessing: settings of the sensor data.
+
+    Raises:
+        ConfigError: no preprocessor is known for a modality, or it has no such setting.
+        CheckpointError: the experts were trained on images with other normalization.
+    """
+    names = {m: _preprocessor_name(config, m) for m in modalities}
+    preprocessors = make_preprocessors(names, config.settings, preprocessing)
+    _check_normalization(config, preprocessors)
+    return preprocessors
+
+
+def event_window(preprocessors: Mapping[Modality, Preprocessor], preprocessing: Preprocessing) -> float:
+    """Seconds of events that the readers gather: the setting, else the expert's training value."""
+    return preprocessing.event_window or float(getattr(preprocessors.get(EVENT), "window", EVENT_WINDOW))
+
+
+def training_mismatch(
+    config: MLESAMConfig, preprocessors: Mapping[Modality, Preprocessor], preprocessing: Preprocessing
+) -> str:
+    """Warning where the event settings differ from those that the expert was trained with; empty where they agree."""
+    if EVENT not in preprocessors:
+        return ""
+    trained, used, found = _preprocessor_name(config, EVENT), preprocessors[EVENT].name, []
+    if used != trained:
+        found.append(f"event.representation is {used}, but the expert was trained on {trained}")
+    window = float(config.settings.get(EVENT, {}).get("window", EVENT_WINDOW))
+    if (now := event_window(preprocessors, preprocessing)) != window:
+        found.append(f"event.window is {now:g} s, but the expert was trained on {window:g} s")
+    return f"{' and '.join(found)}; masks may be worse." if found else ""
+
+
+def _preprocessor_name(config: MLESAMConfig, modality: Modality) -> str:
+    name = config.preprocessors.get(modality, DEFAULT_PREPROCESSORS.get(modality))
+    if name is None:
+        raise ConfigError(
+            f"no preprocessor is known for modality {modality!r}; those of {', '.join(DEFAULT_PREPROCESSORS)} are.",
+            "Name its preprocessor under preprocessors in the model's configuration.",
+        )
+    return name
+
+
+def _check_normalization(config: MLESAMConfig, preprocessors: Mapping[Modality, Preprocessor]) -> None:
+    for modality in config.normalization.keys() & preprocessors.keys():
+        normalization, preprocessor = config.normalization[modality], preprocessors[modality]
+        if not np.allclose(normalization, preprocessor.normalization):
+            raise CheckpointError(
+                f"the {modality} expert was trained on images normalized with {normalization}, but preprocessor "
+                f"{preprocessor.name} uses {preprocessor.normalization}.",
+                "Train the expert again, or use the version of mlesam_ros that it was trained with.",
+            )

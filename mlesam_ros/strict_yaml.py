@@ -6,7 +6,8 @@ aliases of the line before, expand to half a billion values. No tag constructs a
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import difflib
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from reprlib import Repr
 from typing import Any
@@ -152,3 +153,16 @@ def read_yaml(path: str | Path, what: str = "calibration file") -> Any:
 def short_repr(value: Any) -> str:
     """Representation of a value for a message, short for any size and depth."""
     return _REPR.repr(value)
+
+
+def check_choice(what: str, value: Any, accepted: Iterable[str]) -> None:
+    """Check that a value is one of the accepted words.
+
+    Raises:
+        ConfigError: the value is not accepted; names the accepted words, and the nearest match if there is one.
+    """
+    words = tuple(accepted)
+    if value not in words:
+        near = difflib.get_close_matches(str(value), words, 1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise ConfigError(f"{what} {value!r} is unknown; accepted are {', '.join(words)}{hint}")

@@ -12,7 +12,7 @@ from mlesam_ros.bench.counting import count
 from mlesam_ros.bench.readings import STAMP, make_readings
 from mlesam_ros.model.backbones import on_meta_device
 from mlesam_ros.model.inference import ALL
-from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, FrameSet
@@ -25,10 +25,10 @@ def readings():
     return make_readings()
 
 
-def make_pipeline(backbone, **paths):
+def make_pipeline(backbone, **options):
     with on_meta_device():
-        model = build_mlesam(MLESAMConfig(backbone=backbone, rank=4, image_size=256))
-    return Pipeline(model, "meta", "bf16", threads=1, paths=replace(ALL, **paths))
+        model = MLESAM(MLESAMConfig(backbone=backbone, rank=4, image_size=256))
+    return Pipeline(model, "meta", "bf16", threads=1, options=replace(ALL, **options))
 
 
 @pytest.fixture(scope="module", params=["hiera_nano", "vit_b"])
@@ -107,7 +107,9 @@ def test_a_path_saves_operations(backbone, path, saved, readings):
 
 
 def test_folded_attention_stores_no_scores_and_uploads_no_indices(readings):
-    found = {folds: segment(make_pipeline("vit_b", folded=folds), readings, SUBSETS[0]) for folds in (False, True)}
+    found = {
+        folds: segment(make_pipeline("vit_b", fused_rel_pos=folds), readings, SUBSETS[0]) for folds in (False, True)
+    }
     assert found[False].uploads - found[True].uploads == 2 * 12  # Meta's code looks its tables up by a host's index
     assert found[True].peak < 0.8 * found[False].peak
     assert found[True].operations < found[False].operations

@@ -33,7 +33,7 @@ def test_ids_names_and_colors_follow_the_data_sets(space, index, name, color):
     assert tuple(space.palette[index]) == color
 
 
-def test_a_space_survives_its_own_dictionary():
+def test_label_space_round_trip_through_dict():
     space = load_label_space("deliver")
     assert LabelSpace.from_dict(space.to_dict()) == space
 
@@ -95,10 +95,10 @@ def test_labels_outside_the_space_are_named():
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ("{name: car, color: 0xff0000}", "colour 16711680 of class car is not three .* Write it as \\[255, 0, 0\\]"),
-        ("{name: car, color: '#00ff10'}", "colour '#00ff10' of class car is not three .* Write it as \\[0, 255, 16\\]"),
-        ("{name: car, color: red}", "colour 'red' of class car is not three .* Write it as"),
-        ("{name: car, color: null}", "colour None of class car"),
+        ("{name: car, color: 0xff0000}", "color 16711680 of class car is not three .* Write it as \\[255, 0, 0\\]"),
+        ("{name: car, color: '#00ff10'}", "color '#00ff10' of class car is not three .* Write it as \\[0, 255, 16\\]"),
+        ("{name: car, color: red}", "color 'red' of class car is not three .* Write it as"),
+        ("{name: car, color: null}", "color None of class car"),
         ("{name: car, color: [1, 2]}", "is not three integers"),
         ("{name: car, color: [true, false, true]}", "is not three integers"),
         ("{name: car, color: [0.5, 0, 0]}", "is not three integers"),
@@ -107,7 +107,7 @@ def test_labels_outside_the_space_are_named():
         ("{name: car}", "class 0 of label space x is"),
     ],
 )
-def test_a_class_that_is_none_is_refused_in_our_own_words(tmp_path, entry, words):
+def test_invalid_class_is_refused_with_a_remedy(tmp_path, entry, words):
     """Kind: an error that ends in a sentence of Python's."""
     path = tmp_path / "labels.yaml"
     path.write_text(f"name: x\nclasses: [{entry}]\n")

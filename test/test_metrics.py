@@ -45,7 +45,7 @@ def test_a_missing_prediction_counts_as_misses_as_the_bdd_toolkit_does(shared_da
     assert 100 * confusion.miou == pytest.approx(31.91, abs=0.005)
 
 
-def test_a_table_made_by_hand():
+def test_values_computed_by_hand():
     truth = np.array([0, 0, 0, 1, 1, 2, 255, 255], np.uint8)
     prediction = np.array([0, 0, 1, 1, 9, 0, 0, 2], np.uint8)
     confusion = Confusion(4)
@@ -70,7 +70,7 @@ def test_nothing_counted_is_not_a_number_and_none_in_the_summary():
     assert summary["miou"] is None and summary["per_class"] == {"a": None, "b": None}
 
 
-def test_a_summary_speaks_in_percent():
+def test_summary_is_in_percent():
     confusion = Confusion(2)
     confusion.add(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]))
     assert confusion.summary(["a", "b"])["per_class"] == {"a": 50.0, "b": 66.67}
@@ -97,7 +97,7 @@ def test_parts_sum_to_the_whole_and_the_matrix_counts_pairs(truth, prediction):
 
 @settings(deadline=None)
 @given(arrays(np.uint8, 40, elements=st.sampled_from([0, 1, 2, 255])))
-def test_the_truth_itself_is_perfect(truth):
+def test_ground_truth_as_prediction_is_perfect(truth):
     confusion = Confusion(3)
     confusion.add(truth, truth)
     assert np.isnan(confusion.miou) if (truth == 255).all() else confusion.miou == 1
@@ -136,7 +136,7 @@ def test_torchmetrics_counts_the_same(data):
     np.testing.assert_allclose(precision, confusion.precision[predicted], atol=1e-6)
 
 
-def test_what_becomes_of_a_class_that_is_absent():
+def test_absent_class_is_nan_and_left_out_of_means():
     """0 is true and found, 1 true and never predicted, 2 predicted and never true, 3 neither."""
     confusion = Confusion(4)
     confusion.add(np.array([0, 0, 1, 1]), np.array([0, 0, 2, 2]))
@@ -149,7 +149,7 @@ def test_what_becomes_of_a_class_that_is_absent():
     assert confusion.fwiou == 0.5
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_unequal_shapes_and_foreign_ids_are_refused():
     with pytest.raises(LabelError, match=r"\(4,\).*\(5,\)"):
         Confusion(2).add(np.zeros(4, np.uint8), np.zeros(5, np.uint8))
     with pytest.raises(LabelError, match=r"\[7\].*0 to 1"):

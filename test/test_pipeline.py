@@ -18,7 +18,7 @@ from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.checkpoint import base_sha256, load_base, load_checkpoint, save_backbone, save_checkpoint
-from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.pipeline import PRECISIONS, Pipeline, network_size
 from mlesam_ros.preprocessing.base import Preprocessing
@@ -42,7 +42,7 @@ def frame_set(world):
 
 def make_model(**changes):
     torch.manual_seed(5)
-    model = build_mlesam(MLESAMConfig(**{"rank": 4, "image_size": 128, **changes})).eval()
+    model = MLESAM(MLESAMConfig(**{"rank": 4, "image_size": 128, **changes})).eval()
     with torch.no_grad():
         for modality in model.experts.modalities:
             for b in model.experts.expert(modality).b:
@@ -82,7 +82,7 @@ def test_a_mask_in_camera_resolution(pipeline, frame_set, world):
 
 
 @pytest.mark.parametrize("modalities", [MODALITIES, ("depth", "lidar"), ("event",)], ids="-".join)
-def test_the_fast_way_is_the_plain_way(pipeline, frame_set, world, modalities):
+def test_segment_equals_a_step_by_step_computation(pipeline, frame_set, world, modalities):
     """Against the stacked model, a softmax, an arg max and indexing, step by step."""
     chosen = subset(frame_set, *modalities)
     images = {
@@ -103,7 +103,7 @@ def test_the_fast_way_is_the_plain_way(pipeline, frame_set, world, modalities):
         np.testing.assert_allclose(list(weights.values()), output.weights[level][0], atol=1e-5)
 
 
-def test_pictures_made_on_the_device_give_the_same_mask(world, frame_set):
+def test_encoding_on_the_device_gives_the_same_mask(world, frame_set):
     pipeline = Pipeline(make_model(), "cpu", "fp32")
     assert not pipeline.encodes_on_device
     plain, pictures = pipeline.segment(frame_set, world.rig), pipeline.images
@@ -118,7 +118,7 @@ def test_pictures_made_on_the_device_give_the_same_mask(world, frame_set):
     assert list(pipeline.refusals) == ["depth"]
 
 
-def test_a_picture_that_the_device_spoils_is_left_out_with_its_reason(world, frame_set, monkeypatch):
+def test_nonfinite_image_on_the_device_is_left_out_with_the_reason(world, frame_set, monkeypatch):
     """There nobody looks at pictures before the network does; its answer says which of them held no numbers."""
     spoils = {"depth"}
 
@@ -136,11 +136,11 @@ def test_a_picture_that_the_device_spoils_is_left_out_with_its_reason(world, fra
     alone = pipeline.segment(subset(frame_set, "camera", "event", "lidar"), world.rig)
     assert np.array_equal(mask.labels, alone.labels) and not pipeline.refusals
     spoils.update(MODALITIES)
-    with pytest.raises(MlesamError, match="not one sensor of the set can be used: its image has NaN"):
+    with pytest.raises(MlesamError, match="no sensor of the set can be used: its image has NaN"):
         pipeline.segment(frame_set, world.rig)
 
 
-def test_what_a_picture_was_made_without_is_noted(pipeline, world, frame_set):
+def test_missing_ego_motion_is_noted(pipeline, world, frame_set):
     pipeline.segment(frame_set, world.rig)
     assert "motion over 50 ms is not compensated" in pipeline.notes["lidar"]  # half a turn, and nobody tells odometry
     pipeline.segment(subset(frame_set, "camera"), world.rig)
@@ -152,7 +152,7 @@ def plain_preprocessors(modalities):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_lower_precisions_say_nearly_the_same(pipeline, frame_set, world, precision):
+def test_lower_precisions_give_nearly_the_same_mask(pipeline, frame_set, world, precision):
     exact = pipeline.segment(frame_set, world.rig)
     rounded = Pipeline(make_model(), "cpu", precision).segment(frame_set, world.rig)
     # Random weights leave most pixels undecided; the confidence shows how far the logits moved.
@@ -167,7 +167,7 @@ def test_in_the_resolution_of_any_camera(pipeline, frame_set, world):
 
 
 @given(st.tuples(st.integers(1, 50), st.integers(1, 50)), st.tuples(st.integers(1, 90), st.integers(1, 90)))
-def test_enlarging_takes_the_pixel_under_the_center(small, large):
+def test_resize_nearest_takes_the_pixel_under_the_center(small, large):
     picture = torch.randint(256, small, dtype=torch.uint8)
     oracle = F.interpolate(picture[None, None].float(), large, mode="nearest-exact")[0, 0].byte()
     centers = [(np.arange(n) + 0.5) * m / n for n, m in zip(large, small, strict=True)]
@@ -175,7 +175,7 @@ def test_enlarging_takes_the_pixel_under_the_center(small, large):
     assert np.array_equal(resize_nearest(picture.numpy(), large)[np.ix_(*clear)], oracle.numpy()[np.ix_(*clear)])
 
 
-def test_a_frame_that_cannot_be_read_is_left_out_with_its_reason(pipeline, frame_set, world):
+def test_undecodable_frame_is_left_out_with_the_reason(pipeline, frame_set, world):
     mask = pipeline.segment(broken(frame_set, "camera"), world.rig)
     assert mask.used == ("depth", "event", "lidar")
     assert list(pipeline.refusals) == ["camera"]
@@ -184,13 +184,13 @@ def test_a_frame_that_cannot_be_read_is_left_out_with_its_reason(pipeline, frame
     assert not pipeline.refusals
 
 
-def test_a_sensor_without_expert_is_left_out_with_its_reason(frame_set, world):
+def test_modality_without_expert_is_left_out_with_the_reason(frame_set, world):
     pipeline = Pipeline(make_model(modalities=("camera", "lidar")), "cpu", "fp32")
     assert pipeline.segment(frame_set, world.rig).used == ("camera", "lidar")
     assert "no expert for event; it has camera, lidar" in pipeline.refusals["event"]
 
 
-def test_a_picture_that_is_not_finite_is_left_out_with_its_reason(frame_set, world):
+def test_nonfinite_image_is_left_out_with_the_reason(frame_set, world):
     pipeline = Pipeline(make_model(), "cpu", "fp32")
     encoder = pipeline._preprocessors["event"]
     pipeline._preprocessors["event"] = lambda *arguments: np.where(encoder(*arguments) > 0, np.float32("nan"), 0)
@@ -214,7 +214,7 @@ class TestTakingExperts:
         return tmp_path / "other.safetensors"
 
     @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-    def test_replaces_those_that_are_named(self, file, frame_set, world, precision):
+    def test_swap_replaces_the_named_experts(self, file, frame_set, world, precision):
         model = make_model()
         model.base_sha256 = base_sha256(model.backbone)  # as loading notes it, before any rounding
         pipeline = Pipeline(model, "cpu", precision)
@@ -225,19 +225,19 @@ class TestTakingExperts:
         assert np.array_equal(after[0], before[0])
         assert not np.array_equal(after[1], before[1])
 
-    def test_adds_those_that_it_lacked(self, file, frame_set, world):
+    def test_swap_adds_missing_experts(self, file, frame_set, world):
         pipeline = Pipeline(make_model(modalities=("camera",)), "cpu", "fp32")
         assert pipeline.segment(frame_set, world.rig).used == ("camera",)
         pipeline.swap_experts(file, ["lidar", "event"])
         assert set(pipeline.segment(frame_set, world.rig).used) == {"camera", "event", "lidar"}
         pipeline.warm_up(world.rig)
 
-    def test_other_statistics_change_nothing(self, tmp_path, frame_set, world):
+    def test_refused_swap_leaves_the_pipeline_unchanged(self, tmp_path, frame_set, world):
         odd = make_model(normalization={"lidar": ((9, 9, 9), (1, 1, 1))})
         save_checkpoint(tmp_path / "odd.safetensors", odd)
         pipeline = Pipeline(make_model(), "cpu", "fp32")
         before = pipeline.segment(frame_set, world.rig)
-        with pytest.raises(CheckpointError, match="lidar expert was trained on images normalised with"):
+        with pytest.raises(CheckpointError, match="lidar expert was trained on images normalized with"):
             pipeline.swap_experts(tmp_path / "odd.safetensors")
         assert np.array_equal(pipeline.segment(frame_set, world.rig).confidence, before.confidence)
 
@@ -248,7 +248,7 @@ def with_settings(path, changes):
     for name, value in changes.items():
         if name in ("router_width", "auxiliary", "rank") or value in ("concat", "average"):
             torch.manual_seed(3)
-            fresh = build_mlesam(replace(model.config, **changes))
+            fresh = MLESAM(replace(model.config, **changes))
             load_base(fresh, model.base_weights)
             model = fresh
     model.config = model.router.config = replace(model.config, **changes)
@@ -273,7 +273,7 @@ class TestTakingACheckpoint:
 
     @pytest.mark.parametrize("precision", ["fp32", "bf16"])
     @pytest.mark.parametrize("changes", CHANGES, ids=str)
-    def test_gives_the_masks_of_a_fresh_load(self, tmp_path, images, frame_set, world, changes, precision):
+    def test_swapped_checkpoint_equals_a_fresh_load(self, tmp_path, images, frame_set, world, changes, precision):
         path = with_settings(tmp_path / "other.safetensors", changes)
         fresh = Pipeline.from_checkpoint(path, device="cpu", precision=precision)
         live = Pipeline.from_checkpoint("weights/street.safetensors", device="cpu", precision=precision)
@@ -285,7 +285,7 @@ class TestTakingACheckpoint:
         assert ours.labels.shape == theirs.labels.shape
         assert np.array_equal(ours.confidence, theirs.confidence)
 
-    def test_takes_its_encoders(self, tmp_path, frame_set, world):
+    def test_swapped_checkpoint_brings_its_preprocessors(self, tmp_path, frame_set, world):
         preprocessors = {**DEFAULT_PREPROCESSORS, "depth": "hha"}
         normalization = {m: e.normalization for m, e in make_preprocessors(preprocessors).items()}
         path = with_settings(
@@ -297,7 +297,7 @@ class TestTakingACheckpoint:
         assert np.array_equal(live.images["depth"], fresh.images["depth"])
         assert np.array_equal(ours.confidence, theirs.confidence)
 
-    def test_refuses_another_window_of_events(self, tmp_path):
+    def test_checkpoint_with_another_event_window_is_refused(self, tmp_path):
         """The readers gather what the first checkpoint was trained with."""
         path = with_settings(tmp_path / "long.safetensors", {"settings": {"event": {"window": 0.05}}})
         live = Pipeline.from_checkpoint("weights/street.safetensors")
@@ -308,13 +308,13 @@ class TestTakingACheckpoint:
         assert live.network is before
         assert Pipeline.from_checkpoint(path).preprocessing.event_window == 0.05
 
-    def test_says_what_is_set_otherwise_than_the_experts_were_trained(self, frame_set, world):
+    def test_settings_other_than_in_training_are_noted(self, frame_set, world):
         settings = Preprocessing(event_window=0.05)
         live = Pipeline.from_checkpoint("weights/street.safetensors", settings=settings)
         live.segment(frame_set, world.rig)
         assert "event.window is 0.05 s, but the expert was trained on 0.03 s" in live.notes["event"]
 
-    def test_refuses_other_colors_of_the_same_classes(self, tmp_path):
+    def test_checkpoint_with_other_colors_is_refused(self, tmp_path):
         space = load_label_space("deliver").to_dict()
         space["classes"][0]["color"] = [1, 2, 3]
         path = with_settings(tmp_path / "c.safetensors", {"label_space": LabelSpace.from_dict(space)})
@@ -328,7 +328,7 @@ class TestTakingACheckpoint:
         assert live.network is before
 
     @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-    def test_experts_alone_are_those_of_a_model_that_had_them_from_the_start(self, tmp_path, images, precision):
+    def test_swapped_experts_equal_a_fresh_load(self, tmp_path, images, precision):
         donor = load_checkpoint("weights/street.safetensors")
         with torch.no_grad():
             for parameter in donor.experts.parameters():
@@ -342,14 +342,14 @@ class TestTakingACheckpoint:
         same_answers(live.infer(images), fresh.infer(images))
 
     @pytest.mark.parametrize("changes", [c for c in CHANGES if len(c) == 1], ids=str)
-    def test_experts_alone_are_refused_where_router_heads_or_size_differ(self, tmp_path, changes):
+    def test_experts_of_another_router_head_or_size_are_refused(self, tmp_path, changes):
         path = with_settings(tmp_path / "other.safetensors", changes)
         live, ((name, value),) = Pipeline.from_checkpoint("weights/street.safetensors"), changes.items()
         ours = getattr(live.config, name)
         with pytest.raises(CheckpointError, match=f"has {name} {value}, but the model has {ours}"):
             live.swap_experts(path)
 
-    def test_nothing_of_a_replaced_expert_stays(self, tmp_path):
+    def test_entries_of_a_replaced_expert_are_dropped(self, tmp_path):
         bare = load_checkpoint("weights/street.safetensors")
         bare.config = replace(bare.config, preprocessors={}, normalization={})
         save_checkpoint(tmp_path / "bare.safetensors", bare)
@@ -365,22 +365,22 @@ def same_answers(ours, theirs):
     assert ours.weights == theirs.weights
 
 
-def test_nothing_readable_raises_with_every_reason(pipeline, frame_set, world):
+def test_no_usable_frame_raises_with_every_reason(pipeline, frame_set, world):
     hopeless = subset(broken(broken(frame_set, "camera"), "depth"), "camera", "depth")
-    with pytest.raises(MlesamError, match="not one sensor of the set") as error:
+    with pytest.raises(MlesamError, match="no sensor of the set") as error:
         pipeline.segment(hopeless, world.rig)
     assert all(reason in str(error.value) for reason in pipeline.refusals.values())
     assert set(pipeline.refusals) == {"camera", "depth"}
 
 
-def test_a_sensor_that_nobody_placed_is_left_out(pipeline, frame_set, world):
+def test_sensor_without_extrinsics_is_left_out(pipeline, frame_set, world):
     lost = replace(frame_set.frames["lidar"], frame_id="nowhere")
     mask = pipeline.segment(replace(frame_set, frames={**frame_set.frames, "lidar": lost}), world.rig)
     assert "lidar" not in mask.used
     assert "nowhere" in pipeline.refusals["lidar"]
 
 
-def test_an_unknown_label_camera_is_said(pipeline, frame_set):
+def test_unknown_label_camera_is_refused(pipeline, frame_set):
     with pytest.raises(CalibrationError, match="elsewhere"):
         pipeline.segment(frame_set, Rig("elsewhere"))
 
@@ -417,7 +417,7 @@ def test_network_size(camera, image_size):
         ((10, 4000), 256, (32, 256)),
     ],
 )
-def test_half_a_cell_is_rounded_up(camera, image_size, size):
+def test_network_size_rounds_halves_up(camera, image_size, size):
     """Kind: rounding. Python's own rounds half to even, which squeezed every 16:9 camera at 256 into 128 rows."""
     assert network_size(camera, image_size) == size
 
@@ -431,13 +431,13 @@ class TestFromCheckpoint:
         save_checkpoint(tmp_path / "trained.safetensors", model)
         return tmp_path / "trained.safetensors", tmp_path / "base.safetensors"
 
-    def test_is_the_same_pipeline(self, files, pipeline, frame_set, world):
+    def test_from_checkpoint_equals_the_constructor(self, files, pipeline, frame_set, world):
         loaded = Pipeline.from_checkpoint(*files, device="cpu", precision="fp32", threads=torch.get_num_threads())
         assert np.array_equal(
             loaded.segment(frame_set, world.rig).labels, pipeline.segment(frame_set, world.rig).labels
         )
 
-    def test_other_statistics_are_refused_with_both_values(self, files):
+    def test_other_normalization_is_refused_with_both_values(self, files):
         path, base = files
         config = make_model().config.to_dict()
         config["normalization"] = {"depth": [[9.0, 9.0, 9.0], [1.0, 1.0, 1.0]]}
@@ -461,7 +461,7 @@ def test_wrong_arguments_are_refused(arguments, words):
         Pipeline(make_model(), **arguments)
 
 
-def test_closing_lets_go_of_the_weights(frame_set, world):
+def test_close_frees_the_weights(frame_set, world):
     pipeline = Pipeline(make_model(), "cpu", "fp32", 1)
     pipeline.segment(frame_set, world.rig)
     parameters = [weakref.ref(p) for p in pipeline._model.parameters()]
@@ -470,7 +470,7 @@ def test_closing_lets_go_of_the_weights(frame_set, world):
     assert not any(parameter() is not None for parameter in parameters)
 
 
-def test_leaves_cores_to_others_unless_told():
+def test_default_threads_are_half_of_the_cores():
     Pipeline(make_model())
     assert torch.get_num_threads() == max(1, len(os.sched_getaffinity(0)) // 2)
     Pipeline(make_model(), threads=2)
@@ -478,12 +478,12 @@ def test_leaves_cores_to_others_unless_told():
     Pipeline(make_model(), threads=1)
 
 
-def test_auto_takes_a_precision_that_exists():
+def test_auto_precision_is_valid():
     assert Pipeline(make_model(), "cpu").precision in ("bf16", "fp32")
 
 
-def test_a_modality_that_no_encoder_reads_is_refused():
-    with pytest.raises(ConfigError, match="no encoder is known for modality 'sonar'"):
+def test_modality_without_preprocessor_is_refused():
+    with pytest.raises(ConfigError, match="no preprocessor is known for modality 'sonar'"):
         Pipeline(make_model(modalities=("camera", "sonar")))
 
 
@@ -502,7 +502,7 @@ def freeze(frame: SensorFrame) -> SensorFrame:
     return frame
 
 
-def test_features_and_labels_are_what_segment_does_in_one(pipeline, world, frame_set):
+def test_features_and_labels_equal_segment(pipeline, world, frame_set):
     def assert_same(features, mask):
         labels = pipeline.labels(features, world.rig)
         assert (resize_nearest(labels, mask.labels.shape) == mask.labels).mean() > 0.999
@@ -511,5 +511,5 @@ def test_features_and_labels_are_what_segment_does_in_one(pipeline, world, frame
     features = pipeline.features(pipeline.images)
     assert_same(features, mask)
     few = pipeline.segment(subset(frame_set, "depth", "event"), world.rig)
-    assert_same(features.only(few.used), few)
+    assert_same(features.select(few.used), few)
     assert tuple(pipeline.images) == few.used

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mlesam_ros.model.checkpoint import load_base, save_backbone, save_checkpoint
-from mlesam_ros.model.mlesam import MLESAM, build_mlesam
+from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, PREPROCESSORS
 
@@ -37,7 +37,7 @@ def write_tiny_model(
     torch.manual_seed(seed)
     names = DEFAULT_PREPROCESSORS | dict(preprocessors)
     normalization = {m: PREPROCESSORS[name]().normalization for m, name in names.items()}
-    model = build_mlesam(MLESAMConfig(rank=2, image_size=image_size, preprocessors=names, normalization=normalization))
+    model = MLESAM(MLESAMConfig(rank=2, image_size=image_size, preprocessors=names, normalization=normalization))
     if sharpness:
         _sharpen(model, sharpness)
     if base is None:

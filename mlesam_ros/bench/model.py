@@ -20,10 +20,9 @@ from mlesam_ros.bench.memory import asked_bytes
 from mlesam_ros.bench.plain import BaselineModel
 from mlesam_ros.bench.row import BenchmarkResult, row
 from mlesam_ros.bench.timing import Timing, interleaved
-from mlesam_ros.model.inference import InferenceOptions, prepare
-from mlesam_ros.model.mlesam import MLESAM, build_mlesam
+from mlesam_ros.model.inference import ALL, InferenceOptions, postprocess, prepare
+from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
-from mlesam_ros.model.postprocess import read
 from mlesam_ros.pipeline import PRECISIONS, Pipeline, pick_device, pick_precision
 from mlesam_ros.types import AUTO, MODALITIES, Modality
 
@@ -41,7 +40,6 @@ class Options:
         precision: precision of the pipeline; the plain implementation runs in fp32.
         device: torch device; None for the first GPU, or the CPU without one.
         threads: CPU threads; None for the default of `Pipeline`.
-        compiler: as for `InferenceOptions`.
     """
 
     backbone: str = "hiera_nano"
@@ -50,7 +48,6 @@ class Options:
     precision: str = AUTO
     device: str | None = None
     threads: int | None = None
-    compiler: str = ""
 
     def config(self) -> MLESAMConfig:
         """Configuration of the network.
@@ -68,11 +65,11 @@ class Options:
     def network(self) -> MLESAM:
         """Build the network with random weights, not prepared for inference."""
         torch.manual_seed(0)
-        return build_mlesam(self.config())
+        return MLESAM(self.config())
 
-    def pipeline(self, network: MLESAM, paths: InferenceOptions) -> Pipeline:
+    def pipeline(self, network: MLESAM, inference: InferenceOptions) -> Pipeline:
         """Create the pipeline that runs the network."""
-        return Pipeline(network, self.device, self.precision, self.threads, paths)
+        return Pipeline(network, self.device, self.precision, self.threads, inference)
 
     def images(self) -> dict[Modality, Tensor]:
         """Random images: modality → (3, h, w) float32 on the device."""
@@ -118,14 +115,12 @@ class _Bench:
         self.plain = BaselineModel(network, pick_device(options.device))
         frozen = copy.deepcopy(network)
         begun = time.perf_counter()
-        self.pipeline = options.pipeline(network, InferenceOptions(compiler=options.compiler))
+        self.pipeline = options.pipeline(network, ALL)
         self.pipeline.warm_up()
         self.start = time.perf_counter() - begun
         self.device = self.pipeline.device
         self.dtype = PRECISIONS[self.pipeline.precision]
-        self.frozen = prepare(
-            frozen, self.device, self.dtype, InferenceOptions(merged=False, compiler=options.compiler)
-        )
+        self.frozen = prepare(frozen, self.device, self.dtype, InferenceOptions(merged=False))
         self.images = options.images()
         self.batch = torch.stack(list(self.images.values())).to(self.dtype)
 
@@ -174,7 +169,7 @@ class _Bench:
             "encode": lambda: network.features(images),
             "route": lambda: network.fuse(features.pyramid),
             "decode": lambda: network.decode(fused),
-            "decide and read": lambda: read(output, size),
+            "decide and read": lambda: postprocess(output, size),
         }
         timings = interleaved([self._waited(s) for s in stages.values()], repeats, warm_up(repeats))
         for stage, timing in zip(stages, timings, strict=True):

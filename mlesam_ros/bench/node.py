@@ -18,8 +18,8 @@ from mlesam_ros.bench.row import BenchmarkResult, compare, row
 from mlesam_ros.bench.timing import summary
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.messages import FrameReader
+from mlesam_ros.model.inference import argmax_with_confidence
 from mlesam_ros.model.model_config import network_size
-from mlesam_ros.model.postprocess import argmax_with_confidence
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, make_preprocessors
 from mlesam_ros.ros.compat import message_class
 from mlesam_ros.ros.publishers import message_from

@@ -10,7 +10,7 @@ from mlesam_ros.bench.model import Options, facts, warm_up
 from mlesam_ros.bench.row import BenchmarkResult, row
 from mlesam_ros.bench.timing import interleaved
 from mlesam_ros.model.backbones import HieraSpec, backbone_size
-from mlesam_ros.model.inference import REFERENCE, InferenceOptions
+from mlesam_ros.model.inference import ALL, REFERENCE, InferenceOptions
 from mlesam_ros.pipeline import pick_device, pick_precision
 
 __all__ = ["Options", "facts", "run"]
@@ -18,10 +18,9 @@ __all__ = ["Options", "facts", "run"]
 _WORDS = {
     "merged": "low-rank products beside the frozen ones",
     "cache_pos_embed": "Hiera's positional code made for each picture",
-    "folded": "SAM 1's attention as Meta writes it",
+    "fused_rel_pos": "SAM 1's attention as Meta writes it",
     "channels_last": "feature maps channel by channel",
     "graphs": "every kernel launched by the host",
-    "compiler": "eager",
     "precision": "fp32",
     "all of these": "none of them, fp32, same batch",
 }
@@ -32,15 +31,14 @@ def run(repeats: int, options: Options | None = None) -> list[BenchmarkResult]:
 
     Args:
         repeats: number of timed calls of each.
-        options: options of the benchmark; a compiler counts as one of the optimizations.
+        options: options of the benchmark.
     """
     options = options or Options()
-    paths = InferenceOptions(compiler=options.compiler)
-    ways = {name: (options, _without(paths, name)) for name in _switches(options)}
+    ways = {name: (options, replace(ALL, **{name: False})) for name in _switches(options)}  # type: ignore[arg-type]
     if pick_precision(options.precision, pick_device(options.device)) != "fp32":
-        ways["precision"] = replace(options, precision="fp32"), paths
+        ways["precision"] = replace(options, precision="fp32"), ALL
     ways["all of these"] = replace(options, precision="fp32"), REFERENCE
-    frames = [_frame(*way) for way in ((options, paths), *ways.values())]
+    frames = [_frame(*way) for way in ((options, ALL), *ways.values())]
     memory, *theirs = [asked_bytes(frame, pick_device(options.device)) for frame in frames]
     ours, *others = interleaved(frames, repeats, warm_up(repeats))
     return [
@@ -49,15 +47,11 @@ def run(repeats: int, options: Options | None = None) -> list[BenchmarkResult]:
     ]
 
 
-def _without(paths: InferenceOptions, name: str) -> InferenceOptions:
-    return replace(paths, compiler="") if name == "compiler" else replace(paths, **{name: False})  # type: ignore[arg-type]
-
-
 def _switches(options: Options) -> list[str]:
     """Names of the inference options that affect this backbone on this device."""
     hiera = isinstance(backbone_size(options.backbone), HieraSpec)
     gpu = pick_device(options.device).startswith("cuda")
-    matters = {"cache_pos_embed": hiera, "folded": not hiera, "graphs": gpu, "compiler": bool(options.compiler)}
+    matters = {"cache_pos_embed": hiera, "fused_rel_pos": not hiera, "graphs": gpu}
     return [field.name for field in fields(InferenceOptions) if matters.get(field.name, True)]
 
 

@@ -20,15 +20,14 @@ from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.checkpoint import describe_checkpoint
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.resources import resource_path
-from mlesam_training.activation_checkpointing import BLOCKS, NONE, checkpoint_blocks
 from mlesam_training.batch_loader import Batch, sample_generator
 from mlesam_training.distributed import local_slice as part
 from mlesam_training.distributed import pick_device, processes, world_size
 from mlesam_training.loss import batch_loss, pixel_losses
-from mlesam_training.recipe import Data, Recipe, Split
+from mlesam_training.recipe import BLOCKS, NONE, Recipe, Split, StreetData
 from mlesam_training.stages import ExpertStage
 from mlesam_training.state import TrainState
-from mlesam_training.trainer import train_step
+from mlesam_training.trainer import checkpoint_blocks, train_step
 
 _RATE, _CLIP, _DECAY = 1e-4, 1.0, 0.01
 _STRIDE = 2
@@ -128,7 +127,7 @@ class PlainTrainer:
 
 def _recipe(work: WorkerConfig) -> Recipe:
     """Recipe whose data section is unused."""
-    data = Data(folder="", train=Split(0, 1, 1), held_out=Split(1, 1, 1))
+    data = StreetData(folder="", train=Split(0, 1, 1), held_out=Split(1, 1, 1))
     return Recipe(
         stage="experts", data=data, model={}, backbone="hiera_nano.safetensors", steps=1, batch=work.moments,
         lr=_RATE, clip=_CLIP, weight_decay=_DECAY, precision=work.precision, checkpointing=work.checkpointing,

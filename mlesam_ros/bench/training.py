@@ -19,8 +19,8 @@ from mlesam_ros.bench.timing import Timing, interleaved, summary
 from mlesam_ros.bench.trainer import PlainTrainer, Trainer, WorkerConfig
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.files import child_environment
-from mlesam_training.activation_checkpointing import BLOCKS
 from mlesam_training.distributed import pick_device
+from mlesam_training.recipe import BLOCKS
 
 _REPEATS_PER_STEP = 12
 _BOTH = 4  # samples per step where two processes share them

@@ -10,7 +10,7 @@ from mlesam_ros.cli.common import JsonOption, epilog, format_help, prepare_own_d
 
 _REPEATS = 60
 _MODEL: dict[str, Any] = {
-    "backbone": "hiera_nano", "size": 256, "precision": "auto", "device": None, "threads": None, "compiler": "",
+    "backbone": "hiera_nano", "size": 256, "precision": "auto", "device": None, "threads": None,
 }  # fmt: skip
 Repeats = Annotated[int, typer.Option(help="How often each thing is timed.", min=1)]
 Backbone = Annotated[str, typer.Option(help="See mlesam info --backbones.")]
@@ -18,7 +18,6 @@ Size = Annotated[int, typer.Option(help="Side in pixels of the square pictures."
 Precision = Annotated[str, typer.Option(help="Ours: auto, fp32, bf16 or fp16; the plain way is fp32.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the first GPU by default.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; half of the cores by default.")]
-Compiler = Annotated[str, typer.Option(help="Backend of torch.compile for the blocks, such as inductor.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -55,7 +54,6 @@ def model(
     precision: Precision = _MODEL["precision"],
     device: Device = _MODEL["device"],
     threads: Threads = _MODEL["threads"],
-    compiler: Compiler = _MODEL["compiler"],
     json: JsonOption = None,
 ) -> None:
     """The network with four sensors, against one sensor after the other, the frozen encoder alone, and one sensor.
@@ -64,7 +62,7 @@ def model(
     weights are random, which does not affect the duration.
     """
     options = {"backbone": backbone, "size": size, "precision": precision, "device": device, "threads": threads}
-    _bench("model", repeats, json, {**options, "compiler": compiler})
+    _bench("model", repeats, json, options)
 
 
 def paths(
@@ -74,15 +72,11 @@ def paths(
     precision: Precision = _MODEL["precision"],
     device: Device = _MODEL["device"],
     threads: Threads = _MODEL["threads"],
-    compiler: Compiler = _MODEL["compiler"],
     json: JsonOption = None,
 ) -> None:
-    """Speedup of each inference optimization of the network: all of them against all but one.
-
-    A compiler counts as one of them.
-    """
+    """Speedup of each inference optimization of the network: all of them against all but one."""
     options = {"backbone": backbone, "size": size, "precision": precision, "device": device, "threads": threads}
-    _bench("paths", repeats, json, {**options, "compiler": compiler})
+    _bench("paths", repeats, json, options)
 
 
 def node(repeats: Repeats = _REPEATS, json: JsonOption = None) -> None:

@@ -82,7 +82,7 @@ def train(
 def _recipe_file(file: Path | None, recipe: str | None) -> Path:
     """Resolve the recipe: a file, or a shipped recipe by name."""
     from mlesam_ros.resources import resource_path
-    from mlesam_training.recipe import check_choice
+    from mlesam_ros.strict_yaml import check_choice
 
     if (file is None) == (recipe is None):
         raise typer.BadParameter("give either a RECIPE file or --recipe NAME.")

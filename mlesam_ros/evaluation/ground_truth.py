@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import BagError, LabelError
-from mlesam_ros.labels import LabelSpace, refuse_palette
+from mlesam_ros.labels import LabelSpace, check_not_palette
 from mlesam_ros.preprocessing.images import PixelFormat, decode_compressed, image_view
 from mlesam_ros.types import CompressedImage, RawImage
 
@@ -134,7 +134,7 @@ class LabelFolder:
 
 
 def _decode_png(data: npt.NDArray[np.uint8], space: LabelSpace, source: str) -> Labels:
-    refuse_palette(data[:26].tobytes(), source)
+    check_not_palette(data[:26].tobytes(), source)
     samples = decode_compressed(data, cv2.IMREAD_UNCHANGED)
     if samples.ndim != 2:
         raise LabelError(f"{source} has {samples.shape[2]} channels; a label image has one, the ids.")

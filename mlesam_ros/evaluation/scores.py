@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mlesam_ros.corruptions import ANY, Corruption, Subset, damaged_features, figures, subsets
+from mlesam_ros.corruptions import ANY, Corruption, Subset, corrupted_features, protocol_scores, subsets
 from mlesam_ros.errors import LabelError
 from mlesam_ros.evaluation.ground_truth import GroundTruth, Labels, check_aspect
 from mlesam_ros.geometry.pixels import resize_nearest
@@ -85,10 +85,10 @@ class RobustnessResults:
         return rows
 
     def summary(self) -> dict[str, Any]:
-        """Averages over the sets with `sensors`; see `corruptions.figures`."""
+        """Averages over the sets with `sensors`; see `corruptions.protocol_scores`."""
         sensors = self.sensors
         found = {corruption: c.miou_present for (used, corruption), c in self._confusions.items() if used == sensors}
-        return figures(found, sensors)
+        return protocol_scores(found, sensors)
 
     def _miou(self, corruption: Corruption) -> float | None:
         confusion = self._confusions.get((self.sensors, corruption))
@@ -121,9 +121,9 @@ class RobustnessEvaluator:
         for ranging, features in self._without_ranging(frame_set, used, rig, images, intact):
             for subset in subsets(used)[1:]:
                 if tuple(m for m in subset if m in _RANGING) == ranging:
-                    found[Corruption(ANY, subset)] = self._pipeline.labels(features.only(subset), rig)
+                    found[Corruption(ANY, subset)] = self._pipeline.labels(features.select(subset), rig)
         batch = {m: torch.from_numpy(image)[None] for m, image in images.items()}
-        for corruption, features in damaged_features(self._encode, batch, [frame_set.stamp], intact):
+        for corruption, features in corrupted_features(self._encode, batch, [frame_set.stamp], intact):
             found[corruption] = self._pipeline.labels(features, rig)
         return found
 

@@ -29,8 +29,8 @@ from mlesam_ros.types import Modality
 ENCODER, DECODER, PROMPTS = "image_encoder.", "sam_mask_decoder.", "sam_prompt_encoder."
 """Prefixes of the backbone's, mask decoder's and prompt encoder's tensors in SAM 2's checkpoints."""
 
-_TERMINAL = re.compile(r"\x1b\[[0-9;]*m")
-_FIRST_ENTRY = 512  # bytes that hold the name of an archive's first entry
+_ANSI_ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+_HEAD_BYTES = 512  # bytes that hold the name of an archive's first entry
 _SAM1_NAMES = {"mask_decoder.": DECODER, "prompt_encoder.": PROMPTS}
 _SAM1_LAYERS = {".mlp.lin1.": ".mlp.layers.0.", ".mlp.lin2.": ".mlp.layers.1."}
 _HYPERNETWORK = "output_hypernetworks_mlps.{}.layers.{}.{}"
@@ -163,7 +163,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise unreadable(path, error) from error
     state = content.get("model", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not state or not all(isinstance(t, Tensor) for t in state.values()):
-        raise CheckpointError(f"{path} holds no tensors, by name or under the key 'model', as Meta's files do.")
+        raise CheckpointError(f"{path} has no tensors, by name or under the key 'model', as Meta's files do.")
     return dict(state)
 
 
@@ -180,15 +180,17 @@ def unreadable(path: str | Path, error: Exception) -> CheckpointError:
     try:
         foreign = detect_file_type(path)
     except OSError as failure:
-        return CheckpointError(f"{path} cannot be read: {failure.strerror}.", "Give another file, or rights to it.")
+        return CheckpointError(
+            f"{path} cannot be read: {failure.strerror}.", "Give another file, or grant read permission."
+        )
     if found := re.search(r"(?:GLOBAL|global) ([\w.]+\.\w+)", str(error)):
         return CheckpointError(
-            f"{path} holds Python objects besides tensors ({found[1]}), and loading those can run foreign code.",
+            f"{path} has Python objects besides tensors ({found[1]}), and loading them can run arbitrary code.",
             "Save the tensors alone where it was made: torch.save({'model': model.state_dict()}, FILE).",
         )
     if foreign is not None and not is_torch_archive(path):
         return CheckpointError(f"{path} is {foreign[0]}.", foreign[1])
-    reason = (_TERMINAL.sub("", str(error)).splitlines() or ["it is empty"])[0].split(". ")[0].rstrip(".")
+    reason = (_ANSI_ESCAPE.sub("", str(error)).splitlines() or ["it is empty"])[0].split(". ")[0].rstrip(".")
     reason = reason if "weights_only" not in reason else "its pickle cannot be read"
     return CheckpointError(f"{path} is truncated or not a weights file: {reason}.", "Fetch it again.")
 
@@ -196,15 +198,15 @@ def unreadable(path: str | Path, error: Exception) -> CheckpointError:
 def is_torch_archive(path: Path) -> bool:
     """Whether `torch.save` wrote a ZIP archive: its first entry is <name>/data.pkl."""
     with path.open("rb") as file:
-        return b"/data.pkl" in file.read(_FIRST_ENTRY)
+        return b"/data.pkl" in file.read(_HEAD_BYTES)
 
 
 def to_sam2_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the tensors of the parts that SAM 1 and SAM 2 share from SAM 1's to SAM 2's names; keep all others."""
-    return {_in_sam2_names(name): tensor for name, tensor in state.items()}
+    return {_to_sam2_key(name): tensor for name, tensor in state.items()}
 
 
-def _in_sam2_names(name: str) -> str:
+def _to_sam2_key(name: str) -> str:
     prefix = next((p for p in _SAM1_NAMES if name.startswith(p)), None)
     if prefix is None:
         return name
@@ -279,10 +281,12 @@ def _files(backbone: str) -> str:
 FORMAT = 2
 """Version of the metadata; see `mlesam_ros.model.convert_checkpoint`."""
 METADATA_KEY = "mlesam"
-_AFRESH = "Give a checkpoint that agrees in it, or load this one afresh."
-_OWN = ("preprocessors", "normalization", "settings")
+_REMEDY = "Give a checkpoint with the same value, or start again with this one."
+_EXPERT_FIELDS = ("preprocessors", "normalization", "settings")
 """Configuration fields that map modalities; each entry belongs to one expert."""
-_SHARED = tuple(f.name for f in fields(MLESAMConfig) if f.name not in ("modalities", "label_space", *_OWN))
+_SHARED_FIELDS = tuple(
+    f.name for f in fields(MLESAMConfig) if f.name not in ("modalities", "label_space", *_EXPERT_FIELDS)
+)
 """Configuration fields on which experts of different files must agree: they share router, heads, image size."""
 
 
@@ -298,7 +302,7 @@ def save_checkpoint(path: str | Path, model: MLESAM, metrics: Mapping[str, Any] 
         FileError: the file cannot be written.
     """
     tensors = {name: t.detach().cpu().contiguous() for name, t in trainable_state(model).items()}
-    about = {
+    metadata = {
         "format": FORMAT,
         "config": _current_config(model).to_dict(),
         "base_sha256": base_sha256(model.backbone),
@@ -308,13 +312,12 @@ def save_checkpoint(path: str | Path, model: MLESAM, metrics: Mapping[str, Any] 
         },
         "metrics": dict(metrics or {}),
     }
-    write_tensors(Path(path), tensors, {METADATA_KEY: json.dumps(about)})
+    write_tensors(Path(path), tensors, {METADATA_KEY: json.dumps(metadata)})
 
 
 def load_checkpoint(
     path: str | Path,
     base_weights: str | Path | None = None,
-    device: str = "cpu",
     label_space: LabelSpace | None = None,
 ) -> MLESAM:
     """Build the model that a checkpoint describes, on the same base weights that it was trained on.
@@ -322,24 +325,23 @@ def load_checkpoint(
     Args:
         path: a file written by `save_checkpoint`.
         base_weights: Meta's `.pt`, or this package's `.safetensors`; None for the weights that ship with this package.
-        device: target device.
         label_space: label space that the caller requires; None to accept the checkpoint's.
 
     Returns:
-        the model in evaluation mode.
+        the model on the CPU, in evaluation mode.
 
     Raises:
         CheckpointError: the file is missing, truncated, made for other base weights or another label space, or its
             tensors contradict its own configuration. The message names both values.
     """
-    about = _read_about(Path(path))
-    config = _config(path, about)
-    _refuse_other_labels(path, config.label_space, label_space or config.label_space)
-    _refuse_other_shapes(path, config)
+    metadata = _read_metadata(Path(path))
+    config = _parse_config(path, metadata)
+    _check_labels(path, config.label_space, label_space or config.label_space)
+    _check_shapes(path, config)
     model = MLESAM(config)
     load_base(model, resolve_base_weights(config.backbone, base_weights))
     load_trained(path, model)
-    return model.to(device).eval()
+    return model.eval()
 
 
 def load_trained(path: str | Path, model: MLESAM) -> None:
@@ -372,7 +374,7 @@ def load_experts(path: str | Path, model: MLESAM, modalities: Sequence[Modality]
             message names both values.
         ConfigError: the file has no such expert.
     """
-    config, _ = _check_compatible(path, model, _SHARED)
+    config, _ = _check_compatible(path, model, _SHARED_FIELDS)
     wanted = config.modalities if modalities is None else tuple(modalities)
     if foreign := [m for m in wanted if m not in config.modalities]:
         raise ConfigError(f"{path} has no expert for {', '.join(foreign)}; it has {', '.join(config.modalities)}.")
@@ -399,21 +401,21 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, truncated, or not a checkpoint.
     """
-    about = _read_about(Path(path))
-    config = _config(path, about)
+    metadata = _read_metadata(Path(path))
+    config = _parse_config(path, metadata)
     return {
         "backbone": config.backbone,
         "modalities": list(config.modalities),
         "rank": config.rank,
         "label_space": {"name": config.label_space.name, "classes": list(config.label_space.names)},
-        "parameters": about["parameters"],
-        "base_sha256": about["base_sha256"],
-        "metrics": about["metrics"],
+        "parameters": metadata["parameters"],
+        "base_sha256": metadata["base_sha256"],
+        "metrics": metadata["metrics"],
         "config": config.to_dict(),
     }
 
 
-def _refuse_other_shapes(path: str | Path, config: MLESAMConfig) -> None:
+def _check_shapes(path: str | Path, config: MLESAMConfig) -> None:
     """Refuse a configuration that contradicts the tensors, before memory is allocated for it."""
     with on_meta_device():
         _read_matching_state(path, MLESAM(config))
@@ -435,7 +437,7 @@ def _read_trained(path: str | Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path} has {name} in {tensor.dtype}; a checkpoint's tensors are float32.")
         if not tensor.isfinite().all():
             count = int((~tensor.isfinite()).sum())
-            raise CheckpointError(f"{path} has {count} values in {name} that are no finite numbers.", "Fetch it again.")
+            raise CheckpointError(f"{path} has {count} values in {name} that are not finite.", "Fetch it again.")
     return state
 
 
@@ -447,7 +449,7 @@ def trainable_state(model: MLESAM) -> dict[str, Tensor]:
 def _current_config(model: MLESAM) -> MLESAMConfig:
     """Configuration with the model's current experts."""
     names, config = model.experts.modalities, model.config
-    own: dict[str, Any] = {key: _only(getattr(config, key), names) for key in _OWN}
+    own: dict[str, Any] = {key: _only(getattr(config, key), names) for key in _EXPERT_FIELDS}
     return replace(config, modalities=names, rank=model.experts.rank, **own)
 
 
@@ -455,7 +457,7 @@ def _with_experts(current: MLESAMConfig, source: MLESAMConfig, taken: Sequence[M
     """Configuration after some experts are taken from another one; entries of replaced experts are dropped."""
     kept = [m for m in current.modalities if m not in taken]
     own: dict[str, Any] = {
-        key: {**_only(getattr(current, key), kept), **_only(getattr(source, key), taken)} for key in _OWN
+        key: {**_only(getattr(current, key), kept), **_only(getattr(source, key), taken)} for key in _EXPERT_FIELDS
     }
     return replace(current, **own)
 
@@ -475,48 +477,48 @@ def _check_compatible(path: str | Path, model: MLESAM, names: Sequence[str]) -> 
     Raises:
         CheckpointError: one of these fields, the label space or the base weights differ; the message names both values.
     """
-    about = _read_about(Path(path))
-    config, current = _config(path, about), _current_config(model)
-    _refuse_other(path, config, current, names)
-    _refuse_other_labels(path, config.label_space, current.label_space)
+    metadata = _read_metadata(Path(path))
+    config, current = _parse_config(path, metadata), _current_config(model)
+    _check_fields(path, config, current, names)
+    _check_labels(path, config.label_space, current.label_space)
     exact = all(p.dtype == torch.float32 for p in model.backbone.parameters())
     found = model.base_sha256 if model.base_sha256 and not exact else base_sha256(model.backbone)
-    if found != about["base_sha256"]:
+    if found != metadata["base_sha256"]:
         raise CheckpointError(
-            f"{path} was trained on {config.backbone} weights with SHA-256 {about['base_sha256']}, but the ones "
+            f"{path} was trained on {config.backbone} weights with SHA-256 {metadata['base_sha256']}, but the ones "
             f"loaded have {found}.",
             "Give the base weights it was trained on.",
         )
     return config, found
 
 
-def refuse_stranger(path: str | Path, current: MLESAMConfig) -> None:
+def check_replacement(path: str | Path, current: MLESAMConfig) -> None:
     """Refuse a checkpoint with other inputs or outputs than the model in use.
 
     Raises:
         CheckpointError: the file is unreadable, or of another backbone, label space or set of modalities; the message
             names both values.
     """
-    config = _config(path, _read_about(Path(path)))
-    _refuse_other(path, config, current, ("backbone", "modalities"))
+    config = _parse_config(path, _read_metadata(Path(path)))
+    _check_fields(path, config, current, ("backbone", "modalities"))
     theirs, ours = config.label_space, current.label_space
-    _refuse_other_labels(path, theirs, ours)
+    _check_labels(path, theirs, ours)
     pairs = [(f"{theirs.name} with {n} as {tuple(a)}", f"{ours.name} with {n} as {tuple(b)}") for n, a, b in zip(
         theirs.names, theirs.colors, ours.colors, strict=True) if a != b or theirs.name != ours.name]  # fmt: skip
     if pairs:  # name and colors are published only once
-        raise CheckpointError(f"{path} has label space {pairs[0][0]}, but the model has {pairs[0][1]}.", _AFRESH)
+        raise CheckpointError(f"{path} has label space {pairs[0][0]}, but the model has {pairs[0][1]}.", _REMEDY)
 
 
-def _refuse_other(path: str | Path, theirs: MLESAMConfig, ours: MLESAMConfig, names: Sequence[str]) -> None:
+def _check_fields(path: str | Path, theirs: MLESAMConfig, ours: MLESAMConfig, names: Sequence[str]) -> None:
     for name in names:
         if getattr(theirs, name) != getattr(ours, name):
             raise CheckpointError(
                 f"{path} has {name} {getattr(theirs, name)}, but the model has {getattr(ours, name)}.",
-                _AFRESH,
+                _REMEDY,
             )
 
 
-def _refuse_other_labels(path: str | Path, theirs: LabelSpace, ours: LabelSpace) -> None:
+def _check_labels(path: str | Path, theirs: LabelSpace, ours: LabelSpace) -> None:
     for index, (name, other) in enumerate(zip_longest(theirs.names, ours.names)):
         if name != other:
             raise CheckpointError(
@@ -525,7 +527,7 @@ def _refuse_other_labels(path: str | Path, theirs: LabelSpace, ours: LabelSpace)
             )
 
 
-def _read_about(path: Path) -> dict[str, Any]:
+def _read_metadata(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}.")
     try:
@@ -539,32 +541,30 @@ def _read_about(path: Path) -> dict[str, Any]:
             ) from error
         raise unreadable(path, error) from error
     if text is None:
-        raise CheckpointError(
-            f"{path} holds tensors but no experts' description.", "Give a checkpoint made by training."
-        )
+        raise CheckpointError(f"{path} has tensors but no checkpoint metadata.", "Give a checkpoint made by training.")
     try:
-        about = dict(json.loads(text))
+        metadata = dict(json.loads(text))
     except (ValueError, TypeError) as error:
-        raise CheckpointError(f"the description in {path} is not a JSON object: {error}.") from error
-    if about.get("format") == FORMAT - 1:
+        raise CheckpointError(f"the metadata of {path} is not a JSON object: {error}.") from error
+    if metadata.get("format") == FORMAT - 1:
         raise CheckpointError(
             f"{path} is of checkpoint format {FORMAT - 1}; this version reads format {FORMAT}.",
             f"Convert it: python -m mlesam_ros.model.convert_checkpoint {path} NEW.safetensors",
         )
-    missing = {"format", "config", "base_sha256", "parameters", "metrics"} - set(about)
-    if missing or about["format"] != FORMAT:
+    missing = {"format", "config", "base_sha256", "parameters", "metrics"} - set(metadata)
+    if missing or metadata["format"] != FORMAT:
         raise CheckpointError(
-            f"{path} is of checkpoint format {about.get('format')}, lacking {', '.join(sorted(missing)) or 'nothing'}; "
-            f"this version reads format {FORMAT}."
+            f"{path} is of checkpoint format {metadata.get('format')} and lacks "
+            f"{', '.join(sorted(missing)) or 'nothing'}; this version reads format {FORMAT}."
         )
-    return about
+    return metadata
 
 
-def _config(path: str | Path, about: Mapping[str, Any]) -> MLESAMConfig:
+def _parse_config(path: str | Path, metadata: Mapping[str, Any]) -> MLESAMConfig:
     try:
-        config = dict(about["config"])
+        config = dict(metadata["config"])
         if not isinstance(config.get("label_space"), dict):
-            raise ConfigError("its label_space is no mapping of name and classes.")  # a text would name a file
+            raise ConfigError("its label_space is not a mapping of name and classes.")  # a string would name a file
         return MLESAMConfig.from_dict(config)
     except MlesamError as error:
         raise CheckpointError(

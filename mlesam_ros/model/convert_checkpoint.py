@@ -36,21 +36,21 @@ def convert_checkpoint(old: Path, new: Path) -> None:
     tensors = read_tensors(old)
     try:
         with safe_open(old, "np") as file:
-            about = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(
             f"{old} has no readable metadata: {error}.", "Give a checkpoint made by training."
         ) from error
-    found = about.get("format") if isinstance(about, dict) else None
-    if found != 1 or not isinstance(about.get("config"), dict):
+    found = metadata.get("format") if isinstance(metadata, dict) else None
+    if found != 1 or not isinstance(metadata.get("config"), dict):
         raise CheckpointError(
             f"{old} is of checkpoint format {found}; only format 1 is converted.",
             f"Format {FORMAT} needs no conversion.",
         )
-    about["format"] = 2
-    about["config"] = {RENAMED_KEYS.get(key, key): value for key, value in about["config"].items()}
-    MLESAMConfig.from_dict(about["config"])
-    write_tensors(new, tensors, {METADATA_KEY: json.dumps(about)})
+    metadata["format"] = 2
+    metadata["config"] = {RENAMED_KEYS.get(key, key): value for key, value in metadata["config"].items()}
+    MLESAMConfig.from_dict(metadata["config"])
+    write_tensors(new, tensors, {METADATA_KEY: json.dumps(metadata)})
 
 
 def main() -> int:

@@ -56,14 +56,9 @@ class BackboneCost:
     trained: int
 
 
-def backbone_cost(name: str, config: MLESAMConfig | None = None) -> BackboneCost:
-    """Count one backbone.
-
-    Args:
-        name: a key of `BACKBONES`.
-        config: rank, modalities, label space and heads; None for the paper's.
-    """
-    config = config or MLESAMConfig.paper(backbone=name)
+def backbone_cost(name: str) -> BackboneCost:
+    """Count one backbone, a key of `BACKBONES`."""
+    config = MLESAMConfig.paper(backbone=name)
     with on_meta_device():
         model = MLESAM(config)
     experts = [_parameters(model.experts.expert(m)) for m in config.modalities]

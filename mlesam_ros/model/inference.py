@@ -1,21 +1,24 @@
-"""Inference options of the network: merged weights, fused attention, CUDA graphs, and out-of-memory errors."""
+"""Inference: merged weights, fused attention, CUDA graphs, the packed result, and out-of-memory errors."""
 
 from __future__ import annotations
 
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.model.backbones import HieraBackbone
-from mlesam_ros.model.mlesam import MLESAM
+from mlesam_ros.model.backbones import LEVELS, HieraBackbone
+from mlesam_ros.model.mlesam import MLESAM, Output
 from mlesam_ros.model.vit import FusedRelPosAttention
 from mlesam_ros.types import Modality
 
@@ -43,16 +46,17 @@ def explain_oom(model: torch.nn.Module, device: str) -> Iterator[None]:
         if asked is None and not isinstance(error, MemoryError | torch.OutOfMemoryError):
             raise
         more = float(asked[1]) * _UNITS[asked[2]] if asked else 0.0
-        raise ConfigError(_words(device, weights, more)) from error
+        raise _oom_error(device, weights, more) from error
 
 
-def _words(device: str, weights: int, more: float) -> str:
+def _oom_error(device: str, weights: int, more: float) -> ConfigError:
     held, free = _held_and_free(device)
     needed = max(held, weights) + more
-    return (
+    return ConfigError(
         f"the network does not fit into the memory of {device}: it needs at least {needed / 1e6:.0f} MB there, "
-        f"{weights / 1e6:.0f} MB of them weights in fp32, and {free / 1e6:.0f} MB are free; end what else uses it, or "
-        "set device to another, precision to bf16, or checkpoint to one on a smaller backbone."
+        f"{weights / 1e6:.0f} MB of them weights in fp32, and {free / 1e6:.0f} MB are free.",
+        "End other processes that use it, or set device to another, precision to bf16, or checkpoint to one on a "
+        "smaller backbone.",
     )
 
 
@@ -65,12 +69,6 @@ def _held_and_free(device: str) -> tuple[int, int]:
     return 0, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-COMPILERS = ("", "inductor", "aot_eager")
-"""Accepted backends of `torch.compile`: none, code generation, and tracing alone, for tests."""
-
-_SHAPES = 64  # compiled variants of a block: widths times numbers of modalities
-
-
 @dataclass(frozen=True)
 class InferenceOptions:
     """Inference switches. The masks are equal for all of them, up to rounding.
@@ -78,74 +76,54 @@ class InferenceOptions:
     Attributes:
         merged: one Q/K/V matrix per modality instead of low-rank products.
         cache_pos_embed: cache Hiera's interpolated positional embedding between images of one size.
-        folded: fold SAM 1's relative positions into a fused attention, see `vit.py`. Hiera is unaffected: its attention
-            is already fused.
+        fused_rel_pos: fold SAM 1's relative positions into a fused attention, see `vit.py`. Hiera is unaffected: its
+            attention is already fused.
         channels_last: memory format of the feature maps.
         graphs: on a GPU, one CUDA graph per subset of the modalities, see `CudaGraphCache`; ignored elsewhere.
-        compiler: backend of `torch.compile`, one of `COMPILERS`. Every subset of the modalities has its own shape,
-            which is compiled at first use: 12 s on one core for the smallest backbone.
     """
 
     merged: bool = True
     cache_pos_embed: bool = True
-    folded: bool = True
+    fused_rel_pos: bool = True
     channels_last: bool = True
     graphs: bool = True
-    compiler: str = ""
-
-    def __post_init__(self) -> None:
-        """Validate the compiler.
-
-        Raises:
-            ConfigError: names the value and the accepted ones.
-        """
-        if self.compiler not in COMPILERS:
-            known = ", ".join(filter(None, COMPILERS))
-            raise ConfigError(f"compiler {self.compiler!r} is unknown; accepted are {known}, or nothing for none.")
 
 
 ALL = InferenceOptions()
-"""Every option that needs no compiler."""
-REFERENCE = InferenceOptions(merged=False, cache_pos_embed=False, folded=False, channels_last=False, graphs=False)
+"""Every option."""
+REFERENCE = InferenceOptions(
+    merged=False, cache_pos_embed=False, fused_rel_pos=False, channels_last=False, graphs=False
+)
 """No option at all."""
 
 
-def prepare(model: MLESAM, device: str, dtype: torch.dtype, paths: InferenceOptions) -> MLESAM:
+def prepare(model: MLESAM, device: str, dtype: torch.dtype, options: InferenceOptions) -> MLESAM:
     """Prepare a model for inference, in place.
 
     Args:
         model: with float32 weights.
         device: target device.
         dtype: target dtype.
-        paths: options to apply.
+        options: what to apply.
     """
-    if paths.merged:
+    if options.merged:
         model.experts.merge()  # in float32, before rounding
     model.eval().to(device, dtype)
-    if paths.channels_last:
+    if options.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack it
     if isinstance(model.backbone, HieraBackbone):
-        model.backbone.trunk.cache_pos_embed = paths.cache_pos_embed
+        model.backbone.trunk.cache_pos_embed = options.cache_pos_embed
     for block in model.backbone.blocks:
         if isinstance(block.attn, FusedRelPosAttention):
-            block.attn.fused = paths.folded
-    if paths.compiler:
-        _compile(model, paths.compiler)
+            block.attn.fused = options.fused_rel_pos
     return model
-
-
-def _compile(model: MLESAM, backend: str) -> None:
-    """Compile block by block: blocks of equal shapes share the compiled code, and other layers gain too little."""
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _SHAPES)
-    for block in model.backbone.blocks:
-        block.compile(backend=backend, dynamic=False)
 
 
 DEVICES = ("cuda",)
 """Device types that can capture CUDA graphs."""
 
-_FIRST_CALLS = 3  # warm-up calls before a capture, as torch requires: libraries select kernels and allocate workspaces
-_MOST = 16  # every subset of four sensors
+_WARM_UP_CALLS = 3  # before a capture, as torch requires: libraries select kernels and allocate workspaces
+_MAX_GRAPHS = 16  # every subset of four sensors
 
 Images = Mapping[Modality, Tensor]
 Work = Callable[[Images], Tensor]
@@ -162,10 +140,10 @@ class CudaGraphCache:
                 control flow may depend only on the modalities and the image shape.
         """
         self._work = work
-        self._recordings: dict[tuple[Any, ...], CapturedGraph] = {}
+        self._graphs: dict[tuple[Any, ...], CapturedGraph] = {}
         self._size: torch.Size | None = None
         self._pool: Any = None
-        self._plain = False
+        self._eager = False
 
     def __call__(self, images: Images) -> Tensor:
         """Return the result of the work; the next call overwrites it.
@@ -175,35 +153,37 @@ class CudaGraphCache:
         Args:
             images: modality → image on the device, all of one shape.
         """
-        if self._plain:
+        if self._eager:
             return self._work(images)
         size = next(iter(images.values())).shape[-2:]
         if size != self._size:  # tensors cached for the old size, such as positional embeddings, may be freed
-            self.forget()
+            self.reset()
             self._size = size
         key = tuple(sorted((m, *image.shape) for m, image in images.items()))
-        if key not in self._recordings:
-            return self._record(key, images)
-        return self._recordings[key](images)
+        if key not in self._graphs:
+            return self._capture(key, images)
+        return self._graphs[key](images)
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Drop every captured graph, after a change of the weights or of the image size."""
-        self._recordings, self._size, self._pool, self._plain = {}, None, None, False
+        self._graphs, self._size, self._pool, self._eager = {}, None, None, False
 
-    def _record(self, key: tuple[Any, ...], images: Images) -> Tensor:
-        if len(self._recordings) == _MOST:
-            self._recordings.pop(next(iter(self._recordings)))
+    def _capture(self, key: tuple[Any, ...], images: Images) -> Tensor:
+        if len(self._graphs) == _MAX_GRAPHS:
+            self._graphs.pop(next(iter(self._graphs)))
         try:
             with torch.cuda.device(next(iter(images.values())).device):
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
-                recording = self._recordings[key] = CapturedGraph(self._work, images, self._pool)
+                graph = self._graphs[key] = CapturedGraph(self._work, images, self._pool)
         except RuntimeError as error:
-            self.forget()
-            self._plain = True
+            self.reset()
+            self._eager = True
             reason = str(error).partition("\n")[0]
-            warnings.warn(f"frames are not recorded as CUDA graphs, and take longer: {reason}", RuntimeWarning, 2)
+            warnings.warn(
+                f"CUDA graphs cannot be captured, so frames run eagerly and take longer: {reason}", RuntimeWarning, 2
+            )
             return self._work(images)
-        return recording(images)
+        return graph(images)
 
 
 class CapturedGraph:
@@ -222,7 +202,7 @@ class CapturedGraph:
         queue, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(queue)
         with torch.cuda.stream(aside):
-            for _ in range(_FIRST_CALLS):
+            for _ in range(_WARM_UP_CALLS):
                 work(self._images)
         queue.wait_stream(aside)
         with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
@@ -234,3 +214,89 @@ class CapturedGraph:
             self._images[modality].copy_(image, non_blocking=True)
         self._graph.replay()
         return self._result
+
+
+Labels = npt.NDArray[np.uint8]
+
+_SUPPRESSION = 1e30
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Output of the network for one frame set, on the host.
+
+    Attributes:
+        labels: (h, w) uint8, the class of highest probability.
+        confidence: (h, w) uint8, 255 times its probability.
+        weights: level → modality → router weight.
+        modalities: those that took part.
+        nonfinite_modalities: those whose image has NaN or infinite values, which make the whole prediction invalid.
+    """
+
+    labels: Labels
+    confidence: Labels
+    weights: dict[str, dict[Modality, float]]
+    modalities: tuple[Modality, ...]
+    nonfinite_modalities: tuple[Modality, ...]
+
+
+def postprocess(output: Output, size: tuple[int, int], images: Mapping[Modality, Tensor] | None = None) -> Prediction:
+    """Postprocess and copy to the host in one transfer; see `pack` and `unpack`."""
+    return unpack(pack(output, size, images), size, output.modalities, tuple(output.weights))
+
+
+def pack(output: Output, size: tuple[int, int], images: Mapping[Modality, Tensor] | None = None) -> Tensor:
+    """Pack labels, confidence and router weights into one tensor on the device.
+
+    Args:
+        output: of one frame set (batch size 1).
+        size: (h, w) of the labels.
+        images: modality → (…, h, w) input images to check for non-finite values; None where they are already checked.
+
+    Returns:
+        (n,) uint8, all of a `Prediction`: the bytes of the float32 router weights and image sums, labels, confidence.
+    """
+    weights = torch.stack([w[0] for w in output.weights.values()]).float()  # (levels, M)
+    sums = [images[m].sum(dtype=torch.float32) for m in output.modalities] if images else []
+    numbers = torch.cat([weights.flatten(), *(s[None] for s in sums)])  # a NaN or infinite value passes into its sum
+    return torch.cat([numbers.view(torch.uint8), argmax_with_confidence(output.fused, size).flatten()])
+
+
+def unpack(
+    packed: Tensor, size: tuple[int, int], modalities: tuple[Modality, ...], levels: Sequence[str] = LEVELS
+) -> Prediction:
+    """Copy the result of `pack` to the host, which synchronizes, and split it.
+
+    Args:
+        packed: the result of `pack`.
+        size: (h, w) of the labels.
+        modalities: that took part, in the order of the output.
+        levels: of the router weights, in their order.
+    """
+    whole = packed.cpu().numpy()
+    pixels = 2 * size[0] * size[1]
+    numbers = whole[:-pixels].view(np.float32)
+    labels, confidence = whole[-pixels:].reshape(2, *size)
+    weights, sums = np.split(numbers, [len(levels) * len(modalities)])
+    rows = zip(levels, weights.reshape(len(levels), -1).tolist(), strict=True)
+    finite = zip(modalities, np.isfinite(sums), strict=False)
+    return Prediction(
+        labels,
+        confidence,
+        {level: dict(zip(modalities, row, strict=True)) for level, row in rows},
+        modalities,
+        tuple(m for m, fine in finite if not fine),
+    )
+
+
+def argmax_with_confidence(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """(1, C, h', w') logits to (2, h, w) uint8: the class of highest probability, and 255 times its probability."""
+    logits = logits.float().contiguous()
+    logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)[0]  # (C, h, w)
+    logits -= logits.amax(0)
+    # Index of the maximum, without an argmax over the first axis or a comparison, which are both slow on a CPU: every
+    # logit below the maximum (0) is pushed far below any index.
+    ids = torch.arange(len(logits), dtype=torch.float32, device=logits.device)[:, None, None]
+    labels = torch.add(ids, logits, alpha=_SUPPRESSION).amax(0).byte()  # (h, w)
+    confidence = (255 / logits.exp_().sum(0)).round().byte()  # softmax of the maximum alone
+    return torch.stack([labels, confidence])

@@ -133,7 +133,7 @@ class ExpertBank(nn.Module):
         Raises:
             ConfigError: its shapes do not match the blocks, its rank differs from the others', or the name is invalid.
         """
-        self._refuse_misfit(modality, expert)
+        self._check_expert(modality, expert)
         rows = self._merged_rows()
         weight = self.layers[0].weight
         self.by_modality[modality] = expert.to(weight.device)
@@ -196,7 +196,7 @@ class ExpertBank(nn.Module):
             self._chosen[rows] = [w[first : first + count] if neighbors else w[list(rows)] for w in self._merged]
         return self._chosen[rows]
 
-    def _refuse_misfit(self, modality: Modality, expert: LoRAExpert) -> None:
+    def _check_expert(self, modality: Modality, expert: LoRAExpert) -> None:
         if not is_valid_modality(modality):
             raise ConfigError(f"a modality cannot be called {modality!r}; {MODALITY_NAME_RULE}.")
         ours = [(layer.in_features, layer.out_features // 3) for layer in self.layers]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,82 @@ from mlesam_ros.model.backbones import LEVELS, STRIDE, Pyramid, backbone_size, b
 from mlesam_ros.model.decoder import AuxiliaryHead, MaskDecoder, level_channels
 from mlesam_ros.model.lora import ExpertBank
 from mlesam_ros.model.model_config import MLESAMConfig
-from mlesam_ros.model.router import Router
 from mlesam_ros.types import Modality
+
+
+class Router(nn.Module):
+    """Weighted sum of the features of the present modalities.
+
+    With f^m the spatial mean of modality m's features, w, b one linear layer per level that all modalities share, and S
+    the k modalities of highest score in that image:
+
+        s^m = w · f^m + b        r^m = softmax(s)^m for m in S, else 0        Y = Σ_m (1/M + r^m) / 2 · Y^m
+
+    Sharing w makes the router equivariant: permuting the modalities permutes the weights and changes nothing else. An
+    absent modality is not part of the sums.
+    """
+
+    def __init__(self, config: MLESAMConfig, channels: Mapping[str, int]) -> None:
+        """Build one scoring layer per level.
+
+        Args:
+            config: `gate`, `router_width`, `top_k`, `renormalize`, `features`, `combine`.
+            channels: level → channels of its features.
+        """
+        super().__init__()
+        self.config = config
+        width = config.router_width
+        routed, concat = config.features != "average", (config.features, config.combine) == ("both", "concat")
+        self.scores = nn.ModuleDict({level: _scorer(c, width) for level, c in channels.items()} if routed else {})
+        self.mixes = nn.ModuleDict({level: _mixer(c) for level, c in channels.items()} if concat else {})
+
+    def forward(self, level: str, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Fuse one level.
+
+        Args:
+            level: its name.
+            features: (M, B, C, h, w).
+
+        Returns:
+            (B, C, h, w) fused features, and (B, M) router weights: uniform when nothing is routed.
+        """
+        count = len(features)
+        uniform = features.new_full((features.shape[1], count), 1 / count)  # (B, M)
+        if self.config.features == "average":
+            return features.mean(0), uniform
+        weights = self.gate(self.scores[level](features.mean((-2, -1)))[..., 0].T)  # (M, B, C) -> (B, M)
+        if level in self.mixes:
+            routed = torch.einsum("bm,mbchw->bchw", weights, features)
+            return self.mixes[level](torch.cat((features.mean(0), routed), 1)), weights  # (B, 2C, h, w) -> (B, C, h, w)
+        share = weights
+        if self.config.features == "both":
+            share = uniform + weights
+            share = share / 2 if self.config.combine == "mean" else share
+        return torch.einsum("bm,mbchw->bchw", share, features), weights
+
+    def gate(self, scores: Tensor) -> Tensor:
+        """Scores (B, M) to weights (B, M)."""
+        scores = scores.sigmoid() if self.config.gate == "sigmoid" else scores
+        weights = scores.softmax(-1)
+        best, index = weights.topk(min(self.config.top_k, weights.shape[-1]))  # (B, k)
+        best = best / best.sum(-1, keepdim=True) if self.config.renormalize else best
+        return torch.zeros_like(weights).scatter(-1, index, best)
+
+
+def _scorer(channels: int, width: int) -> nn.Module:
+    """(…, C) pooled features to (…, 1) scores."""
+    if not width:
+        return nn.Linear(channels, 1)
+    return nn.Sequential(nn.Linear(channels, width), nn.GELU(), nn.Linear(width, 1))
+
+
+def _mixer(channels: int) -> nn.Conv2d:
+    """(B, 2C, h, w) average and routed features to (B, C, h, w); initialized as their mean."""
+    layer = nn.Conv2d(2 * channels, channels, 1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(channels).repeat(1, 2)[..., None, None] / 2)
+        nn.init.zeros_(cast(Tensor, layer.bias))
+    return layer
 
 
 @dataclass(frozen=True)
@@ -30,12 +105,12 @@ class Features:
     modalities: tuple[Modality, ...]
     pyramid: Mapping[str, Tensor]
 
-    def only(self, chosen: Collection[Modality]) -> Features:
+    def select(self, chosen: Collection[Modality]) -> Features:
         """Features of a subset of the modalities, as if the other sensors were missing."""
         rows = [i for i, m in enumerate(self.modalities) if m in chosen]
         return Features(tuple(self.modalities[i] for i in rows), {k: f[rows] for k, f in self.pyramid.items()})
 
-    def exchanged(self, other: Features, chosen: Collection[Modality]) -> Features:
+    def replace(self, other: Features, chosen: Collection[Modality]) -> Features:
         """Features in which the chosen modalities are replaced by those of `other`, which has the same modalities."""
         mine = torch.tensor([m not in chosen for m in self.modalities])[:, None, None, None, None]
         pairs = {k: (mine.to(f.device), f, other.pyramid[k]) for k, f in self.pyramid.items()}
@@ -156,15 +231,17 @@ class MLESAM(nn.Module):
                 f"images are given for {', '.join(images) or 'no modality'}; "
                 f"this model takes one or more of {', '.join(known)}."
             )
-        if whole := [m for m, image in images.items() if not image.is_floating_point()]:
-            raise ImageError(f"the {whole[0]} image is {images[whole[0]].dtype}; it must be normalised floating point.")
+        if integer := [m for m, image in images.items() if not image.is_floating_point()]:
+            raise ImageError(
+                f"the {integer[0]} image is {images[integer[0]].dtype}; it must be normalized floating point."
+            )
         shapes = {m: tuple(image.shape) for m, image in images.items()}
         shape = next(iter(shapes.values()))
         if len(set(shapes.values())) > 1:
             raise ImageError(f"images have the shapes {shapes}; all modalities of a call must have the same.")
         if len(shape) != 4 or shape[1] != 3 or 0 in shape or shape[2] % STRIDE or shape[3] % STRIDE:
             raise ImageError(f"images have the shape {shape}; it must be (B, 3, H, W), H and W multiples of {STRIDE}.")
-        if next(iter(images.values())).device.type == "cpu" and not torch.compiler.is_compiling():
+        if next(iter(images.values())).device.type == "cpu":
             check_finite(images)
         return tuple(m for m in known if m in images)
 
@@ -189,12 +266,3 @@ def check_finite(images: Mapping[Modality, Tensor]) -> None:
             raise ImageError(
                 f"the {modality} image has {bad} NaN or infinite values of {image.numel()}.", "Fill them before."
             )
-
-
-def build_mlesam(config: MLESAMConfig) -> MLESAM:
-    """Build a model with random weights.
-
-    Raises:
-        ConfigError: no such backbone.
-    """
-    return MLESAM(config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -13,7 +12,7 @@ from mlesam_ros.errors import ConfigError, MlesamError
 from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.backbones import BACKBONES, STRIDE
 from mlesam_ros.preprocessing.base import Normalization
-from mlesam_ros.strict_yaml import short_repr
+from mlesam_ros.strict_yaml import check_choice, short_repr
 from mlesam_ros.types import MODALITIES, Modality
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -24,7 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 """Field → accepted values."""
 
-_MOST = 1e6  # of a mean or standard deviation
+_MAX_ABS = 1e6  # of a mean or standard deviation
 
 MODALITY_NAME_RULE = "any text without a dot that is not a method of torch's ModuleDict, such as keys or type"
 """Description of valid modality names."""
@@ -89,7 +88,7 @@ class MLESAMConfig:
             ConfigError: names the value and the accepted ones.
         """
         for name, accepted in {"backbone": tuple(BACKBONES), **CHOICES}.items():
-            _check_choice(name, getattr(self, name), accepted)
+            check_choice(name, getattr(self, name), accepted)
         for name, least in {"rank": 1, "top_k": 1, "image_size": 1, "router_width": 0}.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -132,9 +131,9 @@ class MLESAMConfig:
             LabelError: the label space is malformed.
         """
         for key in values:
-            _check_choice("model key", key, tuple(f.name for f in fields(cls)))
+            check_choice("model key", key, tuple(f.name for f in fields(cls)))
         try:
-            return cls(**_typed(values))
+            return cls(**_convert(values))
         except MlesamError:
             raise
         except (TypeError, ValueError, AttributeError) as error:  # a list where a mapping belongs, and the like
@@ -162,7 +161,7 @@ def network_size(camera: tuple[int, int], image_size: int) -> tuple[int, int]:
     return cells[0] * STRIDE, cells[1] * STRIDE
 
 
-def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
+def _convert(values: Mapping[str, Any]) -> dict[str, Any]:
     """Convert plain JSON values to the types of the fields."""
     ready = dict(values)
     if "modalities" in ready:
@@ -183,12 +182,4 @@ def _is_normalization(pair: Any) -> bool:
     if len(pair) != 2 or [len(values) for values in pair] != [3, 3]:
         return False
     real = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in numbers)
-    return real and all(-_MOST <= value <= _MOST for value in numbers) and min(pair[1]) > 0
-
-
-def _check_choice(name: str, value: Any, accepted: tuple[str, ...]) -> None:
-    if value in accepted:
-        return
-    near = difflib.get_close_matches(str(value), accepted, n=1)
-    hint = f"; did you mean {near[0]}?" if near else "."
-    raise ConfigError(f"{name} {value!r} is unknown; accepted are {', '.join(accepted)}{hint}")
+    return real and all(-_MAX_ABS <= value <= _MAX_ABS for value in numbers) and min(pair[1]) > 0

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from mlesam_ros.cli.app import app
 from mlesam_ros.model.checkpoint import save_backbone, save_checkpoint
-from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS
 
@@ -39,7 +39,7 @@ def mlesam():
 def tiny_checkpoint(tmp_path_factory) -> Weights:
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
-    model = build_mlesam(MLESAMConfig(rank=4, image_size=64, preprocessors=DEFAULT_PREPROCESSORS))
+    model = MLESAM(MLESAMConfig(rank=4, image_size=64, preprocessors=DEFAULT_PREPROCESSORS))
     save_checkpoint(folder / "experts.safetensors", model)
     save_backbone(folder / "base.safetensors", model.backbone)
     return Weights(folder / "experts.safetensors", folder / "base.safetensors")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from drive import MOMENTS
 
-from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.simulation.export import write_simulated_bag
@@ -19,7 +19,7 @@ def street(tmp_path_factory):
 @pytest.fixture(scope="session")
 def pipeline():
     torch.manual_seed(5)
-    model = build_mlesam(MLESAMConfig(rank=4, image_size=64)).eval()
+    model = MLESAM(MLESAMConfig(rank=4, image_size=64)).eval()
     with torch.no_grad():
         for modality in model.experts.modalities:
             for b in model.experts.expert(modality).b:

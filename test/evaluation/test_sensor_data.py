@@ -19,7 +19,7 @@ from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, evaluate
 from mlesam_ros.evaluation.scores import MaskListener
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
-from mlesam_training.datasets.labelled_bags import BagOptions, prepare_bags
+from mlesam_training.labeled_bags import BagOptions, prepare_bags
 
 SIZE = (64, 96)
 FIELD = get_typestore(Stores.ROS2_JAZZY).types["sensor_msgs/msg/PointField"]

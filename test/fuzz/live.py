@@ -18,9 +18,9 @@ from mlesam_ros.errors import MlesamError
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import IGNORE
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader
-from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.inference import Prediction
+from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
-from mlesam_ros.model.postprocess import Prediction
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS
 from mlesam_ros.rig_learner import RigBuilder
@@ -54,7 +54,7 @@ class Quick(Pipeline):
 @cache
 def pipeline() -> Quick:
     torch.manual_seed(0)
-    model = build_mlesam(MLESAMConfig(rank=2, image_size=64, preprocessors=DEFAULT_PREPROCESSORS))
+    model = MLESAM(MLESAMConfig(rank=2, image_size=64, preprocessors=DEFAULT_PREPROCESSORS))
     return Quick(model.eval(), "cpu", "fp32", 1)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mlesam_ros.model.backbones import BACKBONES, ViTSpec
-from mlesam_ros.model.mlesam import MLESAM, build_mlesam
+from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.types import MODALITIES
 
@@ -56,7 +56,7 @@ def make_model() -> Callable[..., MLESAM]:
     """A small model in evaluation mode whose experts are not the identity that fresh ones are, nor its skips zero."""
 
     def make(**changes: object) -> MLESAM:
-        model = build_mlesam(MLESAMConfig(**{"rank": 4, **changes})).eval()
+        model = MLESAM(MLESAMConfig(**{"rank": 4, **changes})).eval()
         with torch.no_grad():
             for modality in model.experts.modalities:
                 for b in model.experts.expert(modality).b:

@@ -45,7 +45,7 @@ def test_nano_is_small(nano):
 
 
 class TestKeptPositionalCode:
-    def test_is_the_computed_one(self, nano):
+    def test_cached_embedding_equals_the_computed_one(self, nano):
         for size in ((16, 16), (8, 24), (16, 16)):
             with torch.inference_mode():
                 kept = [nano.trunk._get_pos_embed(size) for _ in range(2)]
@@ -53,7 +53,7 @@ class TestKeptPositionalCode:
             assert torch.equal(kept[0], Hiera._get_pos_embed(nano.trunk, size))
 
     @pytest.mark.parametrize("name", ["pos_embed", "pos_embed_window"])
-    def test_follows_the_weights(self, name):
+    def test_cache_follows_the_weights(self, name):
         trunk = build_backbone("hiera_nano").trunk
         with torch.inference_mode():
             trunk._get_pos_embed((16, 16))
@@ -62,13 +62,13 @@ class TestKeptPositionalCode:
         with torch.inference_mode():
             assert torch.equal(trunk._get_pos_embed((16, 16)), Hiera._get_pos_embed(trunk, (16, 16)))
 
-    def test_follows_the_precision(self):
+    def test_cache_follows_the_precision(self):
         trunk = build_backbone("hiera_nano").trunk
         with torch.inference_mode():
             trunk._get_pos_embed((16, 16))
             assert trunk.bfloat16()._get_pos_embed((16, 16)).dtype == torch.bfloat16
 
-    def test_is_not_kept_in_training(self):
+    def test_cache_is_not_used_in_training(self):
         trunk = build_backbone("hiera_nano").trunk
         with torch.inference_mode():
             trunk._get_pos_embed((16, 16))
@@ -80,6 +80,6 @@ class TestKeptPositionalCode:
             assert build_backbone("hiera_nano")(torch.randn(1, 3, 32, 32))[SEMANTIC].shape == (1, 96, 2, 2)
 
 
-def test_an_unknown_name_is_refused_with_the_known_ones():
+def test_unknown_backbone_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError, match=f"'hiera_huge'; there are {', '.join(BACKBONES)}"):
         build_backbone("hiera_huge")

@@ -37,7 +37,7 @@ def rewrite(path, change):
     save_file(load_file(path), path, {"mlesam": json.dumps(about)})
 
 
-def test_the_model_comes_back_bit_for_bit(files, make_images):
+def test_checkpoint_round_trip_is_exact(files, make_images):
     model, base, path = files
     again, images = load_checkpoint(path, base), make_images()
     assert again.config == model.config
@@ -46,14 +46,14 @@ def test_the_model_comes_back_bit_for_bit(files, make_images):
         assert torch.equal(again(images).fused, model(images).fused)
 
 
-def test_holds_only_what_was_trained(files):
+def test_checkpoint_has_only_trained_tensors(files):
     model, _, path = files
     names = set(load_file(path))
     assert not any(name.startswith("backbone") for name in names)
     assert names == {n for n, p in model.named_parameters() if p.requires_grad} | {"decoder.frequencies"}
 
 
-def test_described_without_a_model(files):
+def test_describe_checkpoint_needs_no_model(files):
     model, _, path = files
     about = describe_checkpoint(path)
     assert about["backbone"] == "hiera_nano"
@@ -104,7 +104,7 @@ def test_another_label_space_is_refused(files):
         ),
     ],
 )
-def test_a_model_of_another_make_is_refused(files, make_model, changes, words):
+def test_checkpoint_of_another_configuration_is_refused(files, make_model, changes, words):
     with pytest.raises(CheckpointError, match=words):
         load_trained(files[2], make_model(**changes))
 
@@ -139,7 +139,7 @@ class TestExpertsFromAFile:
         return other, tmp_path / "more.safetensors"
 
     @pytest.mark.parametrize("merged", [False, True])
-    def test_take_effect_without_rebuilding(self, files, source, make_images, distance, merged):
+    def test_loaded_experts_take_effect(self, files, source, make_images, distance, merged):
         model, other = files[0], source[0]
         images = make_images(("camera", "lidar", "sonar"))
         if merged:
@@ -153,7 +153,7 @@ class TestExpertsFromAFile:
             pyramid["semantic"][1:], theirs.pyramid["semantic"], rtol=1e-4, atol=1e-4 * float(pyramid["semantic"].max())
         )
 
-    def test_are_described_and_saved_with_their_encoders(self, files, source, tmp_path):
+    def test_loaded_experts_bring_their_preprocessors(self, files, source, tmp_path):
         model, base, _ = files
         load_experts(source[1], model, ["sonar"])
         assert model.config.modalities[-1] == "sonar"
@@ -168,7 +168,7 @@ class TestExpertsFromAFile:
         load_experts(source[1], model, ["sonar"])
         assert {p.dtype for p in model.experts.parameters()} == {torch.bfloat16}
 
-    def test_what_the_file_lacks_is_refused(self, files, source):
+    def test_missing_expert_is_refused(self, files, source):
         with pytest.raises(ConfigError, match="no expert for radar; it has lidar, sonar"):
             load_experts(source[1], files[0], ["radar"])
 
@@ -181,7 +181,7 @@ class TestExpertsFromAFile:
             ({}, "trained on hiera_nano weights with SHA-256 [0-9a-f]{64}, but the ones loaded have [0-9a-f]{64}"),
         ],
     )
-    def test_strangers_are_refused(self, source, make_model, shrunk_vit, changes, words):
+    def test_incompatible_experts_are_refused(self, source, make_model, shrunk_vit, changes, words):
         model = make_model(**changes)
         before = model.experts.modalities
         for load in (load_experts, load_trained) if "backbone" in changes else (load_experts,):
@@ -199,7 +199,7 @@ def test_another_rank_of_the_only_expert_is_saved(files, tmp_path):
     assert load_checkpoint(tmp_path / "seven.safetensors", base).config.rank == 7
 
 
-def test_others_can_read_what_is_written(files):
+def test_written_file_follows_the_umask(files):
     assert files[2].stat().st_mode & 0o777 == 0o666 & ~umask()
 
 
@@ -219,14 +219,14 @@ def test_loading_into_a_merged_model_takes_effect(files, make_model, make_images
         assert torch.equal(other(images).fused, model(images).fused)
 
 
-def test_tensors_that_contradict_the_description(files):
+def test_tensors_that_contradict_the_configuration_are_refused(files):
     _, base, path = files
     rewrite(path, lambda about: about["config"].update(rank=5))
     with pytest.raises(CheckpointError, match=r"of another shape \(experts.*\[2, 32, 4\] for \[2, 32, 5\]"):
         load_checkpoint(path, base)
 
 
-def test_a_configuration_beyond_all_memory_is_refused_before_it_costs_any(files):
+def test_huge_configuration_is_refused_before_allocation(files):
     _, base, path = files
     rewrite(path, lambda about: about["config"].update(rank=10**12))
     with pytest.raises(CheckpointError, match=r"contradicts its own configuration.*1000000000000\]"):
@@ -236,12 +236,12 @@ def test_a_configuration_beyond_all_memory_is_refused_before_it_costs_any(files)
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda t: t.view(-1)[3].fill_(float("nan")), r"has 1 values in experts\.\S+ that are no finite numbers"),
-        (lambda t: t.fill_(float("inf")), r"has \d+ values in experts\.\S+ that are no finite numbers"),
+        (lambda t: t.view(-1)[3].fill_(float("nan")), r"has 1 values in experts\.\S+ that are not finite"),
+        (lambda t: t.fill_(float("inf")), r"has \d+ values in experts\.\S+ that are not finite"),
         (lambda t: t.to(torch.int32), r"has experts\.\S+ in torch\.int32; a checkpoint's tensors are float32"),
     ],
 )
-def test_weights_that_would_make_masks_of_nothing_are_refused(files, make_model, spoil, words):
+def test_nonfinite_or_non_float_weights_are_refused(files, make_model, spoil, words):
     model, base, path = files
     state = load_file(path)
     name = next(name for name in state if name.startswith("experts."))
@@ -257,18 +257,18 @@ def test_weights_that_would_make_masks_of_nothing_are_refused(files, make_model,
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_checkpoint_names_no_other_file_to_read(files, tmp_path):
+def test_label_space_by_name_is_refused_in_a_checkpoint(files, tmp_path):
     path = files[2]
     labels = tmp_path / "labels.yaml"
     labels.write_text("name: mine\nclasses: [{name: a, color: [1, 2, 3]}]\n")
     for name in (str(labels), "deliver"):
         rewrite(path, lambda about, name=name: about["config"].update(label_space=name))
-        with pytest.raises(CheckpointError, match="its label_space is no mapping of name and classes"):
+        with pytest.raises(CheckpointError, match="its label_space is not a mapping of name and classes"):
             describe_checkpoint(path)
 
 
-def test_a_backbone_file_is_no_checkpoint(files):
-    with pytest.raises(CheckpointError, match="no experts' description"):
+def test_backbone_file_is_refused_as_checkpoint(files):
+    with pytest.raises(CheckpointError, match="no checkpoint metadata"):
         describe_checkpoint(files[1])
 
 
@@ -276,14 +276,14 @@ def test_a_backbone_file_is_no_checkpoint(files):
     ("change", "words"),
     [
         (lambda about: about.update(format=99), "format 99"),
-        (lambda about: about.pop("base_sha256"), "lacking base_sha256"),
+        (lambda about: about.pop("base_sha256"), "lacks base_sha256"),
         (lambda about: about["config"].update(color="red"), "cannot be built: model key 'color' is unknown"),
         (lambda about: about["config"].update(backbone="resnet"), "resnet"),
         (lambda about: about["config"].update(normalization=[1]), "wrong kind"),
         (lambda about: about.update(config=5), "cannot be built"),
     ],
 )
-def test_a_foreign_description_is_refused(files, change, words):
+def test_invalid_metadata_is_refused(files, change, words):
     _, base, path = files
     rewrite(path, change)
     with pytest.raises(CheckpointError, match=words):
@@ -291,7 +291,7 @@ def test_a_foreign_description_is_refused(files, change, words):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "7", "null"])
-def test_a_description_that_is_no_object_is_refused(files, text):
+def test_metadata_that_is_not_a_json_object_is_refused(files, text):
     path = files[2]
     save_file(load_file(path), path, {"mlesam": text})
     with pytest.raises(CheckpointError, match="not a JSON object"):

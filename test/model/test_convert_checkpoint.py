@@ -35,7 +35,7 @@ def metadata(path):
         return json.loads(file.metadata()["mlesam"])
 
 
-def test_the_refusal_names_the_command_and_the_command_helps(format_1, make_images, tmp_path):
+def test_error_names_the_command_that_converts(format_1, make_images, tmp_path):
     model, base, path = format_1
     with pytest.raises(CheckpointError, match="is of checkpoint format 1; this version reads format 2") as refused:
         load_checkpoint(path, base)
@@ -49,7 +49,7 @@ def test_the_refusal_names_the_command_and_the_command_helps(format_1, make_imag
         assert torch.equal(again(images).fused, model(images).fused)
 
 
-def test_tensors_and_all_other_metadata_stay(format_1, tmp_path):
+def test_conversion_keeps_tensors_and_other_metadata(format_1, tmp_path):
     _, _, path = format_1
     convert_checkpoint(path, new := tmp_path / "new.safetensors")
     before, after = load_file(path), load_file(new)
@@ -68,7 +68,7 @@ def test_tensors_and_all_other_metadata_stay(format_1, tmp_path):
         ({"config": 3}, "only format 1"),
     ],
 )
-def test_everything_else_is_refused_and_nothing_is_written(format_1, tmp_path, change, sentence):
+def test_other_files_are_refused_and_nothing_is_written(format_1, tmp_path, change, sentence):
     _, _, path = format_1
     save_file(load_file(path), path, {"mlesam": json.dumps(metadata(path) | change)})
     with pytest.raises(CheckpointError, match=sentence):

@@ -24,7 +24,7 @@ def test_one_logit_map_per_class_at_stride_four():
     assert MaskDecoder(NANO, 25)(pyramid()).shape == (2, 25, 16, 24)
 
 
-def test_narrow_thins_the_fine_levels():
+def test_project_high_res_gives_the_channels_of_each_level():
     full = {name: torch.randn(1, 96, s, s) for name, s in (("semantic", 2), ("high_res_1", 4), ("high_res_0", 8))}
     narrowed = MaskDecoder(NANO, 3).project_high_res(full)
     assert {name: x.shape[1] for name, x in narrowed.items()} == level_channels(96)
@@ -52,11 +52,11 @@ class TestOnSam1:
         early = {level: torch.randn(2, 64, 4, 6) for level in ("high_res_1", "high_res_0")}
         return {"semantic": torch.randn(2, 256, 4, 6), **early}
 
-    def test_narrow_makes_the_same_pyramid(self, decoder, maps):
+    def test_project_high_res_of_sam1_gives_the_same_pyramid(self, decoder, maps):
         shapes = {level: tuple(x.shape) for level, x in decoder.project_high_res(maps).items()}
         assert shapes == {"semantic": (2, 256, 4, 6), "high_res_1": (2, 64, 8, 12), "high_res_0": (2, 32, 16, 24)}
 
-    def test_the_skips_start_shut_and_open_in_training(self, decoder, maps):
+    def test_skips_start_at_zero_and_are_trained(self, decoder, maps):
         shut = decoder.project_high_res(maps)
         assert not shut["high_res_1"].any()
         assert not shut["high_res_0"].any()
@@ -70,13 +70,13 @@ class TestOnSam1:
 
 
 @pytest.mark.parametrize("size", [(4, 4), (3, 7)])
-def test_the_positional_code_is_sams(size):
+def test_positional_encoding_equals_sams(size):
     decoder, theirs = MaskDecoder(NANO, 2), PositionEmbeddingRandom(48)
     theirs.positional_encoding_gaussian_matrix = decoder.frequencies
     torch.testing.assert_close(decoder.position(*size)[0], theirs(size))
 
 
-def test_nothing_but_classes_is_built():
+def test_parts_for_prompts_are_not_built():
     names = {name.split(".")[0] for name, _ in MaskDecoder(NANO, 25).named_parameters()}
     assert names == {
         "transformer",
@@ -120,7 +120,7 @@ def test_negative_evidence_is_not_replaced_by_a_constant():
     assert logits.std((2, 3)).min() > 0
 
 
-def test_the_auxiliary_head_speaks_at_the_finest_level():
+def test_auxiliary_head_has_the_finest_resolution():
     head = AuxiliaryHead(level_channels(96), 25)
     assert head(pyramid()).shape == (2, 25, 16, 24)
 

@@ -1,12 +1,16 @@
+"""The network and its router."""
+
 from itertools import combinations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlesam_ros.errors import ImageError
 from mlesam_ros.model.backbones import LEVELS, on_meta_device
 from mlesam_ros.model.checkpoint import base_sha256
-from mlesam_ros.model.mlesam import MLESAM
+from mlesam_ros.model.mlesam import MLESAM, Router
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.types import MODALITIES
 
@@ -14,7 +18,7 @@ SUBSETS = [subset for n in range(1, 5) for subset in combinations(MODALITIES, n)
 
 
 @pytest.mark.parametrize("subset", SUBSETS, ids="-".join)
-def test_any_set_of_sensors(make_model, make_images, family, subset):
+def test_every_subset_of_modalities_gives_logits_and_weights(make_model, make_images, family, subset):
     with torch.inference_mode():
         output = make_model(backbone=family)(make_images(subset, size=(64, 96)))
     assert output.logits.shape == output.aux_logits.shape == output.fused.shape == (2, 25, 16, 24)
@@ -25,7 +29,7 @@ def test_any_set_of_sensors(make_model, make_images, family, subset):
         torch.testing.assert_close(weights.sum(1), torch.ones(2))
 
 
-def test_any_names(make_model, make_images):
+def test_modalities_may_have_any_names(make_model, make_images):
     names = ("near_infrared", "polarisation_angle")
     with torch.inference_mode():
         assert make_model(modalities=names)(make_images(names)).modalities == names
@@ -68,7 +72,7 @@ def test_the_order_of_the_experts_does_not_matter(make_model, make_images, dista
 
 
 @pytest.mark.parametrize("subset", [MODALITIES, ("depth", "lidar"), ("camera",)], ids="-".join)
-def test_merged_is_stacked(make_model, make_images, distance, subset):
+def test_merged_form_equals_stacked_form(make_model, make_images, distance, subset):
     # The router's choice of the best k is a step: compare where both forms chose alike, which is nearly always.
     model, images = make_model(top_k=4), make_images(subset)
     with torch.inference_mode():
@@ -78,7 +82,7 @@ def test_merged_is_stacked(make_model, make_images, distance, subset):
     assert distance(merged.fused, stacked.fused) < 1e-5
 
 
-def test_each_image_of_a_batch_is_on_its_own(make_model, make_images, distance):
+def test_batch_rows_are_independent(make_model, make_images, distance):
     model, images = make_model(), make_images(batch=3)
     with torch.inference_mode():
         whole = model(images).fused
@@ -86,7 +90,7 @@ def test_each_image_of_a_batch_is_on_its_own(make_model, make_images, distance):
     assert distance(alone, whole[1:2]) < 1e-5
 
 
-def test_the_four_ablation_rows_are_values(make_model, make_images):
+def test_ablation_rows_are_model_configurations(make_model, make_images):
     rows = [
         {"features": "average", "auxiliary": False},
         {"features": "routed", "auxiliary": False},
@@ -105,7 +109,7 @@ def test_the_four_ablation_rows_are_values(make_model, make_images):
     assert counts[0] < counts[1] == counts[2] < counts[3]
 
 
-def test_fusing_the_heads(make_model, make_images):
+def test_fuse_option_combines_the_heads(make_model, make_images):
     images, fused = make_images(), {}
     for fuse in ("mean", "max_confidence", "main"):
         torch.manual_seed(0)
@@ -180,7 +184,7 @@ def test_values_that_are_not_finite_are_refused_with_their_sensor_and_number(mak
         make_model()(images)
 
 
-def test_elsewhere_than_on_the_cpu_nothing_waits_for_the_values(make_model):
+def test_values_are_not_checked_off_the_cpu(make_model):
     # The meta device has no values to look at, and says so when somebody looks.
     with on_meta_device():
         model = MLESAM(MLESAMConfig(rank=4))
@@ -188,12 +192,12 @@ def test_elsewhere_than_on_the_cpu_nothing_waits_for_the_values(make_model):
     assert output.logits.shape == (1, 25, 16, 16)
 
 
-def test_whole_numbers_are_refused(make_model):
-    with pytest.raises(ImageError, match=r"lidar image is torch\.uint8; it must be normalised"):
+def test_integer_images_are_refused(make_model):
+    with pytest.raises(ImageError, match=r"lidar image is torch\.uint8; it must be normalized"):
         make_model()({"lidar": torch.zeros(1, 3, 64, 64, dtype=torch.uint8)})
 
 
-def test_what_is_trained_on_the_papers_backbone():
+def test_parameter_counts_of_the_papers_model():
     # The paper's 20.8 M most likely count SAM 2's memory modules too, which a picture never reaches.
     with on_meta_device():
         model = MLESAM(MLESAMConfig.paper())
@@ -210,18 +214,134 @@ def test_what_is_trained_on_the_papers_backbone():
 
 
 @pytest.mark.parametrize("subset", SUBSETS, ids="-".join)
-def test_features_of_a_subset_are_those_of_its_pictures_alone(make_model, make_images, distance, subset):
+def test_selected_features_equal_those_of_the_subset_alone(make_model, make_images, distance, subset):
     model, images = make_model(), make_images()
     with torch.inference_mode():
-        chosen = model.heads(model.features(images).only(subset))
+        chosen = model.heads(model.features(images).select(subset))
         alone = model({m: images[m] for m in subset})
     assert chosen.modalities == alone.modalities == subset
     assert distance(chosen.fused, alone.fused) < 1e-5
 
 
-def test_exchanged_features_are_those_of_exchanged_pictures(make_model, make_images, distance):
+def test_replaced_features_equal_those_of_replaced_images(make_model, make_images, distance):
     model, images, others = make_model(), make_images(), make_images()
     with torch.inference_mode():
-        mixed = model.features(images).exchanged(model.features(others), ("event", "lidar"))
+        mixed = model.features(images).replace(model.features(others), ("event", "lidar"))
         expected = model({**images, "event": others["event"], "lidar": others["lidar"]})
         assert distance(model.heads(mixed).fused, expected.fused) < 1e-5
+
+
+CHANNELS = {"semantic": 12}
+
+
+def router(**changes):
+    torch.manual_seed(1)
+    return Router(MLESAMConfig(**changes), CHANNELS)
+
+
+def features(count, batch=3):
+    return torch.randn(count, batch, 12, 4, 5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    order=st.integers(1, 5).flatmap(lambda n: st.permutations(range(n))),
+    top_k=st.integers(1, 5),
+    how=st.sampled_from(["average", "routed", "both"]),
+    gate=st.sampled_from(["linear", "sigmoid"]),
+    combine=st.sampled_from(["mean", "sum", "concat"]),
+    width=st.sampled_from([0, 3]),
+    seed=st.integers(0, 1000),
+)
+def test_permuting_modalities_permutes_weights_and_nothing_else(order, top_k, how, gate, combine, width, seed):
+    module = router(top_k=top_k, features=how, gate=gate, combine=combine, router_width=width)
+    torch.manual_seed(seed)
+    x = features(len(order))
+    fused, weights = module("semantic", x)
+    permuted_fused, permuted_weights = module("semantic", x[list(order)])
+    torch.testing.assert_close(permuted_fused, fused)
+    torch.testing.assert_close(permuted_weights, weights[:, list(order)])
+
+
+@settings(deadline=None, max_examples=40)
+@given(count=st.integers(1, 5), top_k=st.integers(1, 6), renormalize=st.booleans())
+def test_top_k_keeps_the_k_largest_weights(count, top_k, renormalize):
+    _, weights = router(top_k=top_k, renormalize=renormalize)("semantic", features(count))
+    assert weights.shape == (3, count)
+    assert ((weights > 0).sum(1) == min(top_k, count)).all()
+    if renormalize or top_k >= count:
+        torch.testing.assert_close(weights.sum(1), torch.ones(3))
+    else:
+        assert (weights.sum(1) < 1).all()
+
+
+def test_router_equals_the_formula():
+    module, x = router(top_k=2, features="both", combine="sum"), features(3, batch=1)
+    layer = module.scores["semantic"]
+    scores = torch.stack([layer.weight[0] @ x[m, 0].mean((1, 2)) + layer.bias[0] for m in range(3)])
+    share = scores.exp() / scores.exp().sum()
+    share[share.argmin()] = 0
+    share = share / share.sum()
+    expected = sum((1 / 3 + share[m]) * x[m, 0] for m in range(3))
+    fused, weights = module("semantic", x)
+    torch.testing.assert_close(weights[0], share)
+    torch.testing.assert_close(fused[0], expected)
+
+
+def test_renormalized_top_k_is_a_softmax_over_the_kept_ones():
+    # The two readings of "softmax and top-k" are one.
+    scores = torch.randn(5, 4)
+    kept = scores.masked_fill(scores < scores.topk(2).values[:, -1:], -torch.inf)
+    torch.testing.assert_close(router(top_k=2, renormalize=True).gate(scores), kept.softmax(-1))
+
+
+def test_concat_starts_as_the_mean_and_is_trained():
+    x = features(4)
+    mean, weights = router(combine="mean")("semantic", x)
+    module = router(combine="concat")
+    fused, same = module("semantic", x)
+    torch.testing.assert_close(fused, mean)
+    assert torch.equal(same, weights)
+    fused.square().mean().backward()
+    assert module.mixes["semantic"].weight.grad.abs().sum() > 0
+    assert not list(router(combine="concat", features="average").parameters())
+
+
+def test_hidden_units_of_the_scoring():
+    module = router(router_width=5)
+    assert sum(p.numel() for p in module.parameters()) == (12 * 5 + 5) + (5 + 1)
+
+
+def test_a_sigmoid_gate_bounds_how_far_weights_differ():
+    x = 100 * features(2)
+    _, linear = router(gate="linear")("semantic", x)
+    _, sigmoid = router(gate="sigmoid")("semantic", x)
+    assert linear.max() > 0.99
+    assert sigmoid.max() < 0.74  # e / (1 + e)
+
+
+@pytest.mark.parametrize("how", ["average", "routed", "both"])
+def test_a_single_modality_passes_unchanged(how):
+    x = features(1)
+    fused, weights = router(features=how)("semantic", x)
+    torch.testing.assert_close(fused, x[0])
+    assert (weights == 1).all()
+
+
+def test_features_option_selects_average_routed_or_both():
+    x = features(4)
+    average, uniform = router(features="average")("semantic", x)
+    routed, weights = router(features="routed")("semantic", x)
+    both, _ = router(features="both", combine="mean")("semantic", x)
+    torch.testing.assert_close(average, x.mean(0))
+    torch.testing.assert_close(uniform, torch.full((3, 4), 0.25))
+    torch.testing.assert_close(both, (average + routed) / 2)
+    assert not torch.allclose(weights, uniform)
+    assert not list(router(features="average").parameters())
+
+
+def test_router_gets_gradients():
+    module, x = router(top_k=4), features(4)
+    fused, _ = module("semantic", x)
+    fused.square().mean().backward()
+    assert module.scores["semantic"].weight.grad.abs().sum() > 0

@@ -33,7 +33,7 @@ def shrunk(shrunk_vit):
     return build_backbone(shrunk_vit).eval()
 
 
-def test_at_1024_it_is_metas_encoder_bit_for_bit(shrunk):
+def test_vit_equals_metas_exactly_at_1024(shrunk):
     theirs, image = reference(1024), torch.randn(1, 3, 1024, 1024)
     shrunk.load_state_dict(theirs.state_dict())
     early = []
@@ -46,7 +46,7 @@ def test_at_1024_it_is_metas_encoder_bit_for_bit(shrunk):
     assert torch.equal(ours[HIGH_RES_1], early[1])
 
 
-def test_at_another_size_it_is_metas_encoder_with_stretched_positional_codes(shrunk):
+def test_vit_interpolates_positions_at_other_sizes(shrunk):
     theirs, image = reference(1024), torch.randn(2, 3, 256, 256)
     shrunk.load_state_dict(theirs.state_dict())
     state, small = theirs.state_dict(), reference(256)
@@ -76,7 +76,7 @@ def test_stays_in_the_precision_of_its_images(shrunk):
 
 
 @pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])
-def test_the_table_is_metas(sam1, name):
+def test_sizes_equal_metas(sam1, name):
     with on_meta_device():
         theirs = sam1.sam_model_registry[name]().image_encoder
         ours = build_backbone(name)
@@ -98,7 +98,7 @@ class TestWithoutItsParentPackage:
             [sys.executable, "-c", self.PROGRAM], env=environment, capture_output=True, text=True, check=True
         ).stdout.strip()
 
-    def test_torchvision_makes_no_difference(self, tmp_path):
+    def test_broken_torchvision_is_not_imported(self, tmp_path):
         # One that cannot be imported, as beside another build of PyTorch; with it, the first import would fail.
         (tmp_path / "torchvision").mkdir()
         (tmp_path / "torchvision" / "__init__.py").write_text("raise RuntimeError('operator nms does not exist')")

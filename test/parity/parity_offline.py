@@ -15,7 +15,7 @@ from mlesam_ros.errors import DatasetError
 from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, NoMasksError
 from mlesam_ros.evaluation.bag_outputs import RESULT_BAG, Outputs, evaluate_to_folder
 from mlesam_ros.pipeline import Pipeline
-from mlesam_training.datasets.labelled_bags import BagOptions, prepare_bags
+from mlesam_training.labeled_bags import BagOptions, prepare_bags
 
 
 def evaluated(bag: Path, pipeline: Pipeline, parameters: Path, folder: Path) -> Outcome:

@@ -12,7 +12,7 @@ from rclpy.parameter import Parameter
 from robot import Robot
 
 from mlesam_ros.model.checkpoint import load_base, save_checkpoint
-from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, PREPROCESSORS
@@ -34,7 +34,7 @@ def trained(
         "preprocessors": preprocessors,
         "normalization": normalization,
     }
-    model = build_mlesam(MLESAMConfig(**{**values, **changes}))
+    model = MLESAM(MLESAMConfig(**{**values, **changes}))
     if base:
         load_base(model, weights["base_weights"])
     path = folder / f"{name}.safetensors"

@@ -86,7 +86,7 @@ def test_lifecycle_in_order_and_twice(graph, start, robot, listener):
     ("wrong", "words"),
     [
         ({"checkpoint": "/nowhere/street.safetensors"}, "there is no checkpoint /nowhere/street.safetensors"),
-        ({"checkpoint": "{base_weights}"}, "no experts' description"),
+        ({"checkpoint": "{base_weights}"}, "no checkpoint metadata"),
         ({"base_weights": "{checkpoint}"}, "base weights"),
         ({"calibration_file": "/nowhere/rig.yaml"}, "/nowhere/rig.yaml cannot be read"),
         ({"device": "cuda:77"}, "cuda"),

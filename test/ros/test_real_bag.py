@@ -15,7 +15,7 @@ from assembled_bag import CAMERA_FRAME, LIDAR_FRAME, assemble_real_bag
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.model.checkpoint import save_backbone, save_checkpoint
-from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS
 from mlesam_ros.ros.raw_topics import RawSubscriber
@@ -48,7 +48,7 @@ def heard(shared_data, tmp_path_factory):
     data = shared_data / "camera_lidar" / "opencalib_ours_1", shared_data / "events" / "test_events_1"
     assemble_real_bag(*data, folder / "bag")
     torch.manual_seed(0)
-    model = build_mlesam(MLESAMConfig(rank=4, preprocessors=DEFAULT_PREPROCESSORS))
+    model = MLESAM(MLESAMConfig(rank=4, preprocessors=DEFAULT_PREPROCESSORS))
     save_checkpoint(folder / "experts.safetensors", model)
     save_backbone(folder / "base.safetensors", model.backbone)
     messages, told = {topic: [] for topic in TOPICS}, folder / "play.json"

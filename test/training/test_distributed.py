@@ -28,9 +28,10 @@ from mlesam_training.recipe import load_recipe
 from mlesam_training.stages import ExpertStage, PretrainStage
 from mlesam_training.state import TrainState
 from mlesam_training.train_run import EVALUATION, EXPERTS, model_config, train
-from mlesam_training.trainer import LOG, SCALARS, STATE
+from mlesam_training.trainer import LOG, STATE, TENSORBOARD
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+SOURCES = (str(CHECKOUT), str(CHECKOUT / "training"))
 STAGES = {"pretrain": "hiera_nano.safetensors", "experts": EXPERTS}
 _PROGRAM = """
 import os, sys, torch
@@ -69,7 +70,12 @@ def run(recipes, out):
     both = []
     for rank in range(2):
         variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(SOURCES),
+            "OMP_NUM_THREADS": "1",
+            "GLOO_SOCKET_IFNAME": "lo",
+        }
         environment |= {key: str(value) for key, value in variables.items()}
         command = [sys.executable, "-c", _PROGRAM, *map(str, recipes), str(out)]
         both.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
@@ -96,6 +102,7 @@ def alone(smoke_file, street, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     fields = yaml.safe_load(smoke_file.read_text())
     fields |= {"steps": 3, "log_every": 1, "batch": 5, "lr": 1e-4, "device": "cpu", "checkpoint_minutes": 0.0}
+    fields["tensorboard"] = True
     weights = str(folder / "pretrain" / "hiera_nano.safetensors")
     stages = {"pretrain": {}, "experts": {"stage": "experts", "backbone": weights, "balance": 0.4, "ema": 0.5}}
     with pytest.MonkeyPatch.context() as patched:
@@ -128,7 +135,7 @@ def together(alone, given, tmp_path_factory):
     return out
 
 
-def test_every_process_has_its_part(together):
+def test_work_is_split_over_the_processes(together):
     parts = [torch.load(together / f"rank{rank}.pt") for rank in range(2)]
     assert [part["mine"] for part in parts] == [[[0, 1], []], [[2, 3, 4], [0]]]
     assert [part["best"].tolist() for part in parts] == [[12, 11, 10, 2, 1]] * 2
@@ -176,8 +183,8 @@ def test_two_processes_train_what_one_trains(together, alone, smoke, stage, fold
 
 def test_only_the_first_process_writes(together):
     folder = together / "begun" / "experts"
-    assert {path.name for path in folder.iterdir()} == {STATE, LOG, SCALARS, EVALUATION, STAGES["experts"]}
-    assert len(list((folder / SCALARS).iterdir())) == 1
+    assert {path.name for path in folder.iterdir()} == {STATE, LOG, TENSORBOARD, EVALUATION, STAGES["experts"]}
+    assert len(list((folder / TENSORBOARD).iterdir())) == 1
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -187,7 +194,7 @@ def test_two_processes_resume_what_one_began_and_count_the_same(together, alone,
         assert (together / "finished" / stage / name).read_bytes() == (alone / stage / name).read_bytes()
 
 
-def test_one_process_is_all_of_them():
+def test_functions_work_for_one_process():
     value = torch.tensor([3.0, 1.0, 2.0])
     assert list(local_slice(7)) == list(range(7)) and torch.equal(all_reduce_sum(value), value)
     assert global_topk(value, 2).tolist() == [3, 2] and global_topk(value, 9).tolist() == [3, 2, 1]
@@ -197,7 +204,7 @@ def test_one_process_is_all_of_them():
     assert parameter.grad.tolist() == [5, 5] and is_first()
 
 
-def test_the_device_of_a_process(monkeypatch):
+def test_pick_device_per_process(monkeypatch):
     assert pick_device("cpu").type == "cpu"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "1")

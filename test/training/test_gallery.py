@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.types import CAMERA, MODALITIES
 from mlesam_training.gallery import SHOWN, gallery, one_of_each_weather
 
 
-def test_a_row_holds_picture_truth_and_masks(street):
+def test_row_has_camera_image_ground_truth_and_masks(street):
     torch.manual_seed(0)
-    model = build_mlesam(MLESAMConfig(rank=2)).eval()
+    model = MLESAM(MLESAMConfig(rank=2)).eval()
     rows = one_of_each_weather(street)
     assert {street.conditions[row]["weather"] for row in rows} == {c["weather"] for c in street.conditions}
     drawn, side = gallery(model, street, rows), street.labels.shape[-1]

@@ -104,7 +104,7 @@ def test_a_part_without_labels_takes_nothing_from_the_others():
 @pytest.mark.parametrize(
     ("size", "stride", "first"), [((32, 48), 2, (0, 1)), ((32, 48), 4, (3, 2)), ((32, 47), 3, (1, 0))]
 )
-def test_a_stride_leaves_pixels_out_and_moves_none(size, stride, first):
+def test_label_stride_moves_no_pixel(size, stride, first):
     """Kind: half-pixel conventions. The oracle is the loss of all pixels, of which every n-th is looked at."""
     torch.manual_seed(4)
     logits, labels = torch.randn(2, 3, 8, 12), torch.randint(0, 3, (2, *size))

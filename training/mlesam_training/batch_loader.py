@@ -15,16 +15,16 @@ from torch.overrides import TorchFunctionMode
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.types import Modality
-from mlesam_training.datasets.labelled_dataset import LabeledDataset
 from mlesam_training.distributed import local_slice, world_size
+from mlesam_training.labeled_dataset import LabeledDataset
 from mlesam_training.recipe import Recipe
 
-_PLACES = 65_537  # largest batch, plus one for the step itself
+_MAX_SEEDS_PER_STEP = 65_537  # largest batch, plus one for the step itself
 
 
 def sample_generator(seed: int, step: int, place: int | None = None) -> torch.Generator:
     """Create the generator of a step or, with `place`, of one sample of its batch."""
-    number = (seed * 1_000_003 + step) * _PLACES + (0 if place is None else 1 + place)
+    number = (seed * 1_000_003 + step) * _MAX_SEEDS_PER_STEP + (0 if place is None else 1 + place)
     return torch.Generator().manual_seed(number % 2**63)
 
 
@@ -50,7 +50,7 @@ class SeededDropout2d(TorchFunctionMode):
 
 
 Images = dict[str, Tensor]
-Augmentation = Callable[[Images, Tensor, torch.Generator], tuple[Images, Tensor]]
+AugmentBatch = Callable[[Images, Tensor, torch.Generator], tuple[Images, Tensor]]
 """Takes (B, 3, H, W) images by modality and (B, H, W) labels; returns augmented ones of a common size."""
 ModalityPlan = Callable[[torch.Generator, Sequence[torch.Generator]], Sequence[tuple[Modality, ...]]]
 """Takes the generators of a step and of each of its samples; returns the modalities of each sample."""
@@ -86,7 +86,7 @@ class BatchLoader:
     """Loads the share of this process in every batch."""
 
     def __init__(
-        self, recipe: Recipe, dataset: LabeledDataset, vary: Augmentation, plan: ModalityPlan, device: torch.device
+        self, recipe: Recipe, dataset: LabeledDataset, vary: AugmentBatch, plan: ModalityPlan, device: torch.device
     ) -> None:
         """Set the data set, augmentation and modality plan.
 
@@ -98,11 +98,11 @@ class BatchLoader:
         part = recipe.batch // recipe.accumulate
         if part < world_size():
             raise ConfigError(
-                f"batch {recipe.batch} in {recipe.accumulate} parts gives {world_size()} processes {part} moments; "
-                "every process needs one."
+                f"batch {recipe.batch} in {recipe.accumulate} parts has {part} samples per part for {world_size()} "
+                "processes; every process needs at least one."
             )
         if len(dataset) < recipe.batch:
-            raise ConfigError(f"batch is {recipe.batch}, but the data set has {len(dataset)} moments.", "Take fewer.")
+            raise ConfigError(f"batch is {recipe.batch}, but the data set has {len(dataset)} samples.", "Reduce batch.")
 
     def steps(self, first: int) -> Iterator[list[Batch]]:
         """Yield the batches of every step from `first` to the last, loaded by `recipe.workers` threads if any."""
@@ -126,31 +126,31 @@ class BatchLoader:
         """Load the parts of the batch of one step."""
         recipe = self._recipe
         rows = epoch_rows(recipe.seed, len(self._dataset), recipe.batch, step)
-        chances = [sample_generator(recipe.seed, step, place) for place in range(recipe.batch)]
-        plan = self._plan(sample_generator(recipe.seed, step), chances)
+        generators = [sample_generator(recipe.seed, step, place) for place in range(recipe.batch)]
+        plan = self._plan(sample_generator(recipe.seed, step), generators)
         size = recipe.batch // recipe.accumulate
         return [
-            self._batch(step, rows, plan, chances, [first + place for place in local_slice(size)])
+            self._batch(step, rows, plan, generators, [first + place for place in local_slice(size)])
             for first in range(0, recipe.batch, size)
         ]
 
     def _batch(
         self, step: int, rows: Sequence[int], plan: Sequence[tuple[Modality, ...]],
-        chances: Sequence[torch.Generator], places: Sequence[int],
+        generators: Sequence[torch.Generator], places: Sequence[int],
     ) -> Batch:  # fmt: skip
         found: dict[int, tuple[Images, Tensor]] = {}
         for names in dict.fromkeys(plan[place] for place in places):
             alike = [place for place in places if plan[place] == names]  # one read, so that files decode in parallel
             images, labels = self._dataset.batch([rows[place] for place in alike], names)
             for b, place in enumerate(alike):
-                one = {name: picture[b : b + 1] for name, picture in images.items()}
-                varied, truth = self._vary(one, labels[b : b + 1], chances[place])
-                found[place] = {name: picture[0] for name, picture in varied.items()}, truth[0]
+                one = {name: image[b : b + 1] for name, image in images.items()}
+                augmented, ground_truth = self._vary(one, labels[b : b + 1], generators[place])
+                found[place] = {name: image[0] for name, image in augmented.items()}, ground_truth[0]
         stride, labels = self._recipe.label_stride, torch.stack([found[place][1] for place in places])
         first = torch.randint(stride, (2,), generator=sample_generator(self._recipe.seed + 2, step)).tolist()
         labels = labels[:, first[0] :: stride, first[1] :: stride]
         samples = tuple({name: self._upload(p) for name, p in found[place][0].items()} for place in places)
-        taken, drawn = tuple(rows[place] for place in places), tuple(chances[place] for place in places)
+        taken, drawn = tuple(rows[place] for place in places), tuple(generators[place] for place in places)
         return Batch(step, taken, samples, self._upload(labels), drawn, (first[0], first[1]))
 
     def _upload(self, tensor: Tensor) -> Tensor:

@@ -15,16 +15,15 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.progress import Show, track
 from mlesam_ros.types import CAMERA
-from mlesam_training.augmentation import Augment
-from mlesam_training.batch_loader import Augmentation
-from mlesam_training.crops import RandomCrops, ResizeForEval
+from mlesam_training.augmentation import Augment, RandomCrops, ResizeForEval
+from mlesam_training.batch_loader import AugmentBatch
 from mlesam_training.dataset_evaluation import Fit
-from mlesam_training.datasets.encoded_dataset import EncodedDataset
-from mlesam_training.datasets.labelled_bags import BagOptions, prepare_bags
-from mlesam_training.datasets.labelled_dataset import FileDataset, LabeledDataset
-from mlesam_training.datasets.registry import open_dataset
+from mlesam_training.datasets import open_dataset
 from mlesam_training.distributed import barrier, is_first
-from mlesam_training.recipe import BagData, Data, PublishedData, Recipe
+from mlesam_training.encoded_dataset import EncodedDataset
+from mlesam_training.labeled_bags import BagOptions, prepare_bags
+from mlesam_training.labeled_dataset import FileDataset, LabeledDataset
+from mlesam_training.recipe import BagData, PublishedData, Recipe, StreetData
 from mlesam_training.street_dataset import Report, prepare
 
 
@@ -41,7 +40,7 @@ class DataSplits:
 
     train: LabeledDataset
     held_out: LabeledDataset
-    vary: Augmentation
+    vary: AugmentBatch
     fit: Fit | None
     words: str
 
@@ -59,7 +58,7 @@ def open_source(recipe: Recipe, config: MLESAMConfig) -> DataSplits:
         LabelError: a label outside the label space.
     """
     if is_first():
-        what = "rendering streets" if isinstance(recipe.data, Data) else "encoding bags"
+        what = "rendering streets" if isinstance(recipe.data, StreetData) else "encoding bags"
         with _progress(what) as report:
             for part in ("train", "held_out"):
                 _prepare(recipe, config, part, report(part))
@@ -70,7 +69,7 @@ def open_source(recipe: Recipe, config: MLESAMConfig) -> DataSplits:
             Console(stderr=True).print(f"warning: {warning}", markup=False, soft_wrap=True)
     mean, std = config.normalization.get(CAMERA, ((0.0,) * 3, (1.0,) * 3))
     vary = Augment(recipe.augmentation, (torch.tensor(mean), torch.tensor(std)))
-    words = "held-out simulated streets" if isinstance(recipe.data, Data) else "held-out bags"
+    words = "held-out simulated streets" if isinstance(recipe.data, StreetData) else "held-out bags"
     return DataSplits(train, held_out, vary, None, words)
 
 
@@ -86,10 +85,10 @@ def open_published(data: PublishedData, model: dict[str, Any]) -> DataSplits:
         DatasetError: a file of the expected layout is missing.
     """
     if not data.root:
-        raise ConfigError(f"the recipe does not say where {data.kind} lies.", "Give its folder as --data.")
+        raise ConfigError(f"data.root is empty, so the folder of {data.kind} is unknown.", "Give it as --data.")
     if data.options.get("protocol") == "anyseg" and (data.crops.jitter or data.crops.blur):
         raise ConfigError(
-            "protocol anyseg leaves pictures at 0 … 255 and unvaried.", "Set jitter and blur of crops to 0."
+            "protocol anyseg keeps images at 0 … 255 and without augmentation.", "Set jitter and blur of crops to 0."
         )
     options = {**data.options, "root": data.root}
     options |= {"modalities": tuple(model["modalities"])} if "modalities" in model else {}
@@ -110,7 +109,7 @@ def verify_files(source: DataSplits, one_size: bool) -> None:
         DatasetError: a file is damaged, or its image differs in size from the labels.
         LabelError: a label outside the label space.
     """
-    with _progress("looking at every file") as report:
+    with _progress("checking every file") as report:
         for part, dataset in (("train", source.train), ("held_out", source.held_out)):
             if isinstance(dataset, FileDataset):
                 dataset.survey(report(part) if is_first() else None, one_size)
@@ -118,7 +117,7 @@ def verify_files(source: DataSplits, one_size: bool) -> None:
 
 def _prepare(recipe: Recipe, config: MLESAMConfig, part: str, report: Report | None = None) -> EncodedDataset:
     data = recipe.data
-    if isinstance(data, Data):
+    if isinstance(data, StreetData):
         return prepare(data, part, config.preprocessors, report, config.settings)
     assert isinstance(data, BagData)
     return prepare_bags(_bag_options(data, part, config), report)
@@ -139,13 +138,13 @@ def _progress(what: str) -> Iterator[Callable[[str], Report]]:
         def report(part: str) -> Report:
             shows: list[Show] = []
 
-            def told(done: int, count: int) -> None:
+            def show(done: int, count: int) -> None:
                 if not shows:
                     shown.close()
-                    doing = f"{what} ({part.replace('_', ' ')})"
-                    shows.append(shown.enter_context(track(doing, count, "moments", transient=True)))
+                    title = f"{what} ({part.replace('_', ' ')})"
+                    shows.append(shown.enter_context(track(title, count, "samples", transient=True)))
                 shows[0](done, count)
 
-            return told
+            return show
 
         yield report

@@ -18,7 +18,18 @@ import torch.nn.functional as F
 from rich.table import Table
 from torch import Tensor
 
-from mlesam_ros.corruptions import ANY, EMM, NM, RMM, Corruption, Subset, damaged_features, damages, figures, subsets
+from mlesam_ros.corruptions import (
+    ANY,
+    EMM,
+    NM,
+    RMM,
+    Corruption,
+    Subset,
+    all_corruptions,
+    corrupted_features,
+    protocol_scores,
+    subsets,
+)
 from mlesam_ros.errors import CheckpointError
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.metrics import Confusion
@@ -27,12 +38,12 @@ from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.pipeline import pick_precision
 from mlesam_ros.preprocessing.preprocessors import image_settings, make_preprocessors
+from mlesam_ros.strict_yaml import check_choice
 from mlesam_ros.types import Modality
-from mlesam_training.crops import ResizeForEval
-from mlesam_training.datasets.labelled_dataset import FileDataset, LabeledDataset
-from mlesam_training.datasets.registry import open_dataset
+from mlesam_training.augmentation import ResizeForEval
+from mlesam_training.datasets import open_dataset
 from mlesam_training.distributed import all_reduce_sum, pick_device, processes, rank, world_size
-from mlesam_training.recipe import check_choice
+from mlesam_training.labeled_dataset import FileDataset, LabeledDataset
 from mlesam_training.trainer import autocast
 
 K = TypeVar("K", bound=Hashable)
@@ -75,35 +86,35 @@ class EvalConfig:
 
 
 def evaluate(
-    predict: Predict[K], dataset: LabeledDataset, modalities: Sequence[Modality], tries: Sequence[K], how: EvalConfig
+    predict: Predict[K], dataset: LabeledDataset, modalities: Sequence[Modality], cases: Sequence[K], how: EvalConfig
 ) -> dict[K, Score]:
     """Compare predictions with the labels at the size of the labels.
 
     Args:
-        predict: yields logits for every one of `tries`.
+        predict: yields logits for every one of `cases`.
         dataset: held-out rows.
         modalities: modalities to read from every row.
-        tries: cases to evaluate, such as the subsets of the sensors.
+        cases: cases to evaluate, such as the subsets of the sensors.
         how: see `EvalConfig`.
 
     Returns:
-        case → score, in the order of `tries`.
+        case → score, in the order of `cases`.
 
     Raises:
         DatasetError, LabelError: a row cannot be read.
     """
     kinds = _kinds(dataset)
-    scores = {each: _empty(len(dataset.space), kinds) for each in tries}
+    scores = {each: _empty(len(dataset.space), kinds) for each in cases}
     firsts = range(0, len(dataset), how.batch)[rank() :: world_size()]
     for number, first in enumerate(firsts):
         rows = list(range(first, min(first + how.batch, len(dataset))))
-        images, truth = dataset.batch(rows, modalities)
+        images, ground_truth = dataset.batch(rows, modalities)
         if how.fit:
-            images, truth = how.fit(images, truth)
-        images = {name: picture.to(how.device) for name, picture in images.items()}
+            images, ground_truth = how.fit(images, ground_truth)
+        images = {name: image.to(how.device) for name, image in images.items()}
         with torch.inference_mode(), autocast(how.precision, how.device):
             for each, logits in predict(images, rows):
-                _count(scores[each], dataset, rows, truth.numpy(), most_likely(logits, truth.shape[-2:]))
+                _count(scores[each], dataset, rows, ground_truth.numpy(), most_likely(logits, ground_truth.shape[-2:]))
         if how.report:
             how.report(number + 1, len(firsts))
     for score in scores.values():
@@ -117,7 +128,7 @@ def subset_predictor(model: MLESAM, chosen: Sequence[Subset]) -> Predict[Subset]
     def predict(images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Subset, Tensor]]:
         features = model.features(images)
         for subset in chosen:
-            yield subset, model.heads(features.only(subset)).fused
+            yield subset, model.heads(features.select(subset)).fused
 
     return predict
 
@@ -140,10 +151,10 @@ def _empty(classes: int, kinds: Mapping[str, Sequence[str]]) -> Score:
 
 
 def _count(
-    score: Score, dataset: LabeledDataset, rows: Sequence[int], truth: npt.NDArray[np.uint8],
+    score: Score, dataset: LabeledDataset, rows: Sequence[int], ground_truth: npt.NDArray[np.uint8],
     predicted: npt.NDArray[np.uint8],
 ) -> None:  # fmt: skip
-    for row, labels, mask in zip(rows, truth, predicted, strict=True):
+    for row, labels, mask in zip(rows, ground_truth, predicted, strict=True):
         one = Confusion(score.whole.classes)
         one.add(labels, mask)
         score.whole.merge(one)
@@ -179,29 +190,29 @@ def to_json(scores: Scores, space: LabelSpace, data: str) -> dict[str, Any]:
     out["mean_of_subsets"] = means
     if _complete(scores):
         found = {Corruption(ANY, subset): score.whole.miou_present for subset, score in scores.items()}
-        out[ANY] = figures(found, max(scores, key=len))[ANY]
+        out[ANY] = protocol_scores(found, max(scores, key=len))[ANY]
     return out
 
 
 def tables(scores: Scores, title: str) -> list[Table]:
     """Terminal tables in percent: scores per subset of the sensors, and mIoU per condition if there are any."""
-    made, columns = [_rich(title, "sensors", _SCORES, _subset_rows(scores))], _columns(scores)
+    found, columns = [_table(title, "sensors", _SCORES, _subset_rows(scores))], _columns(scores)
     if rows := _condition_rows(scores, columns):
-        made.append(_rich("mIoU by condition", "condition", list(columns), rows))
-    return made
+        found.append(_table("mIoU by condition", "condition", list(columns), rows))
+    return found
 
 
 def robustness_table(summary: Mapping[str, Any]) -> Table:
     """Terminal table of EMM, RMM and NM in the layout of the benchmark: mIoU in percent."""
-    made = Table(title="failing sensors, mIoU", title_justify="left")
+    table = Table(title="failing sensors, mIoU", title_justify="left")
     for heading in ("protocol", "average", *(f"E(p={p})" for p in summary["emm"]["expected"])):
-        made.add_column(heading, justify="left" if heading == "protocol" else "right")
+        table.add_column(heading, justify="left" if heading == "protocol" else "right")
     rows = {"EMM": summary["emm"], **{f"RMM r={share}": each for share, each in summary["rmm"].items()}}
     for name, row in rows.items():
-        made.add_row(name, f"{row['average']:.2f}", *(f"{value:.2f}" for value in row["expected"].values()))
+        table.add_row(name, f"{row['average']:.2f}", *(f"{value:.2f}" for value in row["expected"].values()))
     for level, miou in summary["nm"].items():
-        made.add_row(f"NM {level}", f"{miou:.2f}")
-    return made
+        table.add_row(f"NM {level}", f"{miou:.2f}")
+    return table
 
 
 def _entry(subset: Subset, score: Score, names: Sequence[str]) -> dict[str, Any]:
@@ -259,14 +270,14 @@ def _columns(scores: Scores) -> dict[str, Subset]:
     return {heading: subset for heading, subset in out.items() if subset in scores}
 
 
-def _rich(title: str, first: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    made = Table(title=title, title_justify="left")
-    made.add_column(first, no_wrap=True)
+def _table(title: str, first: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(first, no_wrap=True)
     for heading in headings:
-        made.add_column(heading, justify="right")
+        table.add_column(heading, justify="right")
     for row in rows:
-        made.add_row(*row)
-    return made
+        table.add_row(*row)
+    return table
 
 
 def _percent(value: float) -> str:
@@ -287,29 +298,29 @@ def robustness(model: MLESAM, dataset: LabeledDataset, how: EvalConfig) -> dict[
         how: see `EvalConfig`.
     """
     modalities = model.config.modalities
-    return evaluate(damage_predictor(model), dataset, modalities, damages(modalities), how)
+    return evaluate(corruption_predictor(model), dataset, modalities, all_corruptions(modalities), how)
 
 
 def summary(scores: Mapping[Corruption, Score]) -> dict[str, Any]:
     """Results of the protocols: mIoU in percent over the classes in the ground truth.
 
     Returns:
-        `emm`, `rmm` and `nm` of `figures`; and `over_all_classes`: the same three over the whole label space with
-        absent classes as 0, as in the published figures.
+        `emm`, `rmm` and `nm` of `protocol_scores`; and `over_all_classes`: the same three over the whole label space
+        with absent classes as 0, as in the published figures.
     """
-    sensors = max((damage.intact for damage in scores), key=len)
-    present = figures({damage: score.whole.miou_present for damage, score in scores.items()}, sensors)
-    every = figures({damage: score.whole.miou_all for damage, score in scores.items()}, sensors)
+    sensors = max((corruption.intact for corruption in scores), key=len)
+    present = protocol_scores({corruption: score.whole.miou_present for corruption, score in scores.items()}, sensors)
+    every = protocol_scores({corruption: score.whole.miou_all for corruption, score in scores.items()}, sensors)
     names = (EMM, RMM, NM)
     return {**{n: present[n] for n in names}, "over_all_classes": {n: every[n] for n in names}}
 
 
-def damage_predictor(model: MLESAM) -> Predict[Corruption]:
+def corruption_predictor(model: MLESAM) -> Predict[Corruption]:
     """Predictor of all corruptions. The row number seeds random damage."""
 
     def predict(images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Corruption, Tensor]]:
-        for damage, features in damaged_features(model.features, images, rows, model.features(images)):
-            yield damage, model.heads(features).fused
+        for corruption, features in corrupted_features(model.features, images, rows, model.features(images)):
+            yield corruption, model.heads(features).fused
 
     return predict
 
@@ -323,7 +334,7 @@ class DatasetEvalConfig:
     """Data set and options of the evaluation of a checkpoint.
 
     Attributes:
-        name: deliver, muses or mcubes.
+        name: one of `datasets.DATASETS`.
         root: folder of the data set.
         split: name of the split in the data set.
         options: further arguments of the data set's class, such as weather or protocol.
@@ -342,7 +353,7 @@ class DatasetEvalConfig:
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, base_weights: Path | None, exam: DatasetEvalConfig, track: Track
+    checkpoint: Path, base_weights: Path | None, request: DatasetEvalConfig, track: Track
 ) -> tuple[dict[str, Any], list[Table]]:
     """Score every subset of the checkpoint's sensors. Under `torchrun` the processes share the rows exactly.
 
@@ -351,7 +362,7 @@ def evaluate_checkpoint(
     Args:
         checkpoint: file written by `mlesam train`.
         base_weights: file of the frozen backbone of the checkpoint; None for the one shipped with this package.
-        exam: data set and options.
+        request: data set and options.
         track: progress display.
 
     Returns:
@@ -361,27 +372,31 @@ def evaluate_checkpoint(
         CheckpointError: the files do not belong together, or the data set holds images from other preprocessors.
         ConfigError, DatasetError, LabelError: see `open_dataset`; or a row cannot be read.
     """
-    device = pick_device(exam.device)
-    precision = pick_precision(exam.precision, str(device))
+    device = pick_device(request.device)
+    precision = pick_precision(request.precision, str(device))
     check_choice("precision", precision, ("fp32", "bf16"))
     config = MLESAMConfig.from_dict(describe_checkpoint(checkpoint)["config"])
-    dataset = open_dataset(exam.name, exam.split, {**exam.options, "root": exam.root, "modalities": config.modalities})
-    refuse_other_pictures(config, dataset)
+    dataset = open_dataset(
+        request.name, request.split, {**request.options, "root": request.root, "modalities": config.modalities}
+    )
+    check_encoding(config, dataset)
     dataset.survey()
     model = load_checkpoint(checkpoint, base_weights, label_space=dataset.space).to(device)
     chosen = subsets(config.modalities)
-    words = " ".join([exam.name, exam.split, *(f"{key}={value}" for key, value in sorted(exam.options.items()))])
+    words = " ".join(
+        [request.name, request.split, *(f"{key}={value}" for key, value in sorted(request.options.items()))]
+    )
     with processes(device), track(len(dataset)) as report:
         how = EvalConfig(1, precision, device, ResizeForEval(dataset, config.image_size), report)
         scores = evaluate(subset_predictor(model, chosen), dataset, config.modalities, chosen, how)
         content, shown = to_json(scores, dataset.space, words), tables(scores, words)
-        if exam.robustness:
+        if request.robustness:
             found = summary(robustness(model, dataset, how))
             content, shown = content | found, [*shown, robustness_table(found)]
     return content, shown
 
 
-def refuse_other_pictures(config: MLESAMConfig, dataset: FileDataset) -> None:
+def check_encoding(config: MLESAMConfig, dataset: FileDataset) -> None:
     """Check that the data set has the preprocessors, settings and statistics that the experts were trained with.
 
     A difference would degrade the masks without an error.
@@ -393,23 +408,23 @@ def refuse_other_pictures(config: MLESAMConfig, dataset: FileDataset) -> None:
         ours, theirs = config.preprocessors.get(modality), dataset.preprocessors.get(modality)
         if ours != theirs:
             raise CheckpointError(
-                f"the {modality} expert reads pictures made by {ours or 'no preprocessor'}, and those of the data set "
-                f"are {theirs or 'of no preprocessor'}.",
-                "Take a checkpoint that was trained on this set.",
+                f"the {modality} expert was trained on images of {ours or 'no preprocessor'}, but those of the data "
+                f"set are of {theirs or 'no preprocessor'}.",
+                "Use a checkpoint that was trained on this data set.",
             )
         ours_made, theirs_made = (own.get(modality, {}) for own in (_settings(config), _settings(dataset)))
         if ours_made != theirs_made:
             raise CheckpointError(
-                f"the {modality} expert was trained on images made with {ours_made}, and those of the data set are "
+                f"the {modality} expert was trained on images made with {ours_made}, but those of the data set are "
                 f"made with {theirs_made}.",
-                "Take a checkpoint that was trained on this set.",
+                "Use a checkpoint that was trained on this data set.",
             )
         wanted, there = config.normalization.get(modality), dataset.normalization[modality]
         if wanted is not None and not np.allclose(wanted, there):
             raise CheckpointError(
-                f"the {modality} expert was trained on pictures normalised with {wanted}, and those of the data "
-                f"set are with {there}.",
-                "Take a checkpoint that was trained on this set with these options.",
+                f"the {modality} expert was trained on images normalized with {wanted}, but those of the data set "
+                f"are normalized with {there}.",
+                "Use a checkpoint that was trained on this data set with these options.",
             )
 
 

@@ -19,17 +19,17 @@ from torch import Tensor
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.files import end_with_torchrun
 
-_PATIENCE = timedelta(hours=12)  # barrier timeout: the first process renders while the others wait
+_BARRIER_TIMEOUT = timedelta(hours=12)  # barrier timeout: the first process renders while the others wait
 
 
 def rank() -> int:
     """Rank of this process, from 0."""
-    return dist.get_rank() if _many() else 0
+    return dist.get_rank() if _is_distributed() else 0
 
 
 def world_size() -> int:
     """Number of processes."""
-    return dist.get_world_size() if _many() else 1
+    return dist.get_world_size() if _is_distributed() else 1
 
 
 def is_first() -> bool:
@@ -45,14 +45,14 @@ def local_slice(count: int) -> range:
 
 def barrier() -> None:
     """Wait for all processes."""
-    if _many():
+    if _is_distributed():
         dist.barrier()
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:
     """Sum a tensor over all processes, without gradient."""
     value = value.detach().clone()
-    if _many():
+    if _is_distributed():
         dist.all_reduce(value)
     return value
 
@@ -60,7 +60,7 @@ def all_reduce_sum(value: Tensor) -> Tensor:
 def global_topk(values: Tensor, count: int) -> Tensor:
     """Largest values over all processes in descending order: (count,), or all values if there are fewer."""
     mine = values.flatten().topk(min(count, values.numel())).values
-    if not _many():
+    if not _is_distributed():
         return mine
     padded = mine.new_full((count,), -torch.inf)
     padded[: len(mine)] = mine
@@ -73,7 +73,7 @@ def global_topk(values: Tensor, count: int) -> Tensor:
 def all_reduce_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replace every gradient by its sum over the processes. Requires gradients of the same parameters in each."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    if not _many() or not gradients:
+    if not _is_distributed() or not gradients:
         return
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
@@ -104,18 +104,18 @@ def pick_device(wanted: str) -> torch.device:
 @contextmanager
 def processes(device: torch.device) -> Iterator[None]:
     """Context with a process group if `torchrun` started several processes."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _many():
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _is_distributed():
         yield
         return
     end_with_torchrun()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_BARRIER_TIMEOUT)
     try:
         yield
     finally:
         dist.destroy_process_group()
 
 
-def _many() -> bool:
+def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()

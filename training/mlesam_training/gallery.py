@@ -22,8 +22,8 @@ from mlesam_ros.resources import resource_path
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 from mlesam_ros.visualization import colorize
 from mlesam_training.dataset_evaluation import most_likely, subset_predictor
-from mlesam_training.datasets.encoded_dataset import EncodedDataset
-from mlesam_training.recipe import Data, load_recipe
+from mlesam_training.encoded_dataset import EncodedDataset
+from mlesam_training.recipe import StreetData, load_recipe
 from mlesam_training.street_dataset import prepare
 
 SHOWN: tuple[Subset, ...] = (
@@ -35,7 +35,7 @@ SHOWN: tuple[Subset, ...] = (
     (EVENT,),
     (LIDAR,),
 )
-_INK = (255, 255, 255)
+_FOREGROUND = (255, 255, 255)
 Rgb = npt.NDArray[np.uint8]
 
 
@@ -65,36 +65,36 @@ def one_of_each_weather(dataset: EncodedDataset) -> list[int]:
 
 
 def _row(model: MLESAM, dataset: EncodedDataset, row: int) -> Rgb:
-    images, truth = dataset.batch([row], MODALITIES)
-    camera = _tile(_seen(dataset, images[CAMERA][0]), dataset.conditions[row]["weather"])
-    tiles = [camera, _tile(colorize(truth[0].numpy(), dataset.space), "truth")]
+    images, ground_truth = dataset.batch([row], MODALITIES)
+    camera = _tile(_camera_image(dataset, images[CAMERA][0]), dataset.conditions[row]["weather"])
+    tiles = [camera, _tile(colorize(ground_truth[0].numpy(), dataset.space), "ground truth")]
     with torch.inference_mode():
         for subset, logits in subset_predictor(model, SHOWN)(images, [row]):
-            mask = most_likely(logits, truth.shape[-2:])[0]
+            mask = most_likely(logits, ground_truth.shape[-2:])[0]
             score = Confusion(len(dataset.space))
-            score.add(truth[0].numpy(), mask)
+            score.add(ground_truth[0].numpy(), mask)
             name = "all" if subset == MODALITIES else " ".join(subset)
             tiles.append(_tile(colorize(mask, dataset.space), f"{name} {100 * score.miou_present:.0f}"))
     return np.hstack(tiles)
 
 
-def _seen(dataset: EncodedDataset, picture: torch.Tensor) -> Rgb:
+def _camera_image(dataset: EncodedDataset, image: torch.Tensor) -> Rgb:
     """Recover the camera image from the normalized network input."""
     mean, std = (np.asarray(part, np.float32)[:, None, None] for part in dataset.normalization[CAMERA])
-    colors = np.clip((picture.numpy() * std + mean) * 255, 0, 255)
+    colors = np.clip((image.numpy() * std + mean) * 255, 0, 255)
     return np.ascontiguousarray(colors.transpose(1, 2, 0).astype(np.uint8))
 
 
-def _tile(picture: Rgb, caption: str) -> Rgb:
-    cv2.putText(picture, caption, (5, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(picture, caption, (5, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, _INK, 1, cv2.LINE_AA)
-    return picture
+def _tile(image: Rgb, caption: str) -> Rgb:
+    cv2.putText(image, caption, (5, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.putText(image, caption, (5, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, _FOREGROUND, 1, cv2.LINE_AA)
+    return image
 
 
 def main() -> None:
     """Draw the shipped weights on the recipe's held-out streets."""
     recipe, path = load_recipe(sys.argv[1]), Path(sys.argv[2])
-    assert isinstance(recipe.data, Data)
+    assert isinstance(recipe.data, StreetData)
     dataset = prepare(recipe.data, "held_out")
     model = load_checkpoint(resource_path("weights/street.safetensors")).eval()
     cv2.imwrite(str(path), gallery(model, dataset, one_of_each_weather(dataset))[..., ::-1])

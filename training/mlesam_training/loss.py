@@ -99,7 +99,7 @@ def select(losses: Sequence[Tensor], labels: Sequence[Tensor], weights: Tensor |
         labels: per part, (B, H, W).
         weights: (C,) factor per ground-truth class; None for all ones.
     """
-    labeled = torch.cat([part[truth != IGNORE] for part, truth in zip(losses, labels, strict=True)])
+    labeled = torch.cat([part[ground_truth != IGNORE] for part, ground_truth in zip(losses, labels, strict=True)])
     found, pixels = all_reduce_sum(
         torch.stack([(labeled > THRESHOLD).sum(), torch.tensor(len(labeled)).to(labeled.device)])
     ).tolist()
@@ -107,7 +107,9 @@ def select(losses: Sequence[Tensor], labels: Sequence[Tensor], weights: Tensor |
     enough = found >= few
     least = labeled.new_tensor(THRESHOLD) if enough else global_topk(labeled, few)[-1]
     chosen = Selection(least, enough, labeled.new_zeros(()))
-    weight = sum(chosen.counts(part, truth, weights).sum() for part, truth in zip(losses, labels, strict=True))
+    weight = sum(
+        chosen.counts(part, ground_truth, weights).sum() for part, ground_truth in zip(losses, labels, strict=True)
+    )
     return replace(chosen, weight=all_reduce_sum(torch.as_tensor(weight)))
 
 

@@ -18,10 +18,9 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.backbones import on_meta_device
 from mlesam_ros.model.mlesam import MLESAM, Features
 from mlesam_ros.model.model_config import MLESAMConfig
-from mlesam_training.activation_checkpointing import BLOCKS, NONE
 from mlesam_training.data_config import DataSplits, verify_files
 from mlesam_training.distributed import is_first, pick_device, world_size
-from mlesam_training.recipe import Recipe
+from mlesam_training.recipe import BLOCKS, NONE, Recipe
 from mlesam_training.stages import ExpertStage, PretrainStage
 from mlesam_training.trainer import autocast
 
@@ -30,14 +29,14 @@ _WEIGHT, _TRAINED = 4, 16
 
 
 def estimate_training_memory(
-    config: MLESAMConfig, side: int, moments: int, precision: str, checkpointing: str = NONE
+    config: MLESAMConfig, side: int, samples: int, precision: str, checkpointing: str = NONE
 ) -> int:
     """Estimate the memory of one step of stage `experts` in bytes.
 
     Args:
         config: model configuration.
         side: height and width in pixels of the network input.
-        moments: samples in memory at a time.
+        samples: samples in memory at a time.
         precision: `fp32` or `bf16`.
         checkpointing: as in the recipe; of recomputed blocks only the largest counts in full.
     """
@@ -47,8 +46,8 @@ def estimate_training_memory(
         model.to_empty(device="cpu")  # autocast supports the device cpu, not meta
         kept = {p.untyped_storage()._cdata: p.numel() * _cost(p) for p in (*model.parameters(), *model.buffers())}
         count = len(config.modalities)
-        batch = torch.zeros(count * moments, 3, side, side)
-        labels = torch.zeros(moments, side, side, dtype=torch.long)
+        batch = torch.zeros(count * samples, 3, side, side)
+        labels = torch.zeros(samples, side, side, dtype=torch.long)
 
         def keep(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
@@ -146,11 +145,11 @@ def preflight(recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSp
     verify_files(source, one_size=recipe.batch > recipe.accumulate)
     source.vary(*source.train.batch([0], stage.inputs), torch.Generator().manual_seed(recipe.seed))
     rows = range(min(recipe.batch // recipe.accumulate, len(source.held_out)))
-    images, truth = source.held_out.batch(rows, stage.inputs)
-    images = source.fit(images, truth)[0] if source.fit else images
+    images, ground_truth = source.held_out.batch(rows, stage.inputs)
+    images = source.fit(images, ground_truth)[0] if source.fit else images
     stage.model.eval().to(device)
     with torch.inference_mode(), autocast(recipe.precision, device):
-        for _ in stage.predict({name: picture.to(device) for name, picture in images.items()}, rows):
+        for _ in stage.predict({name: image.to(device) for name, image in images.items()}, rows):
             continue
 
 
@@ -159,18 +158,16 @@ def needed_bytes(recipe: Recipe, stage: PretrainStage | ExpertStage, source: Dat
     side = getattr(getattr(source.vary, "recipe", None), "crop", 0)
     if not side or not isinstance(stage, ExpertStage):
         return 0
-    moments = -(-recipe.batch // recipe.accumulate // world_size())
-    return estimate_training_memory(stage.model.config, side, moments, recipe.precision, recipe.checkpointing)
+    samples = -(-recipe.batch // recipe.accumulate // world_size())
+    return estimate_training_memory(stage.model.config, side, samples, recipe.precision, recipe.checkpointing)
 
 
 def summary(recipe: Recipe, source: DataSplits, needed: int) -> str:
     """Describe length and memory of a run in one line."""
     each = len(source.train) // recipe.batch
-    length = (
-        f"{len(source.train)} moments to train on, {each} steps of {recipe.batch} per epoch, {recipe.steps} steps; "
-    )
+    length = f"{len(source.train)} training samples, {each} steps of {recipe.batch} per epoch, {recipe.steps} steps; "
     memory = f"; a step takes at least {needed / _GIB:.1f} GiB" if needed else ""
-    return f"{length}{len(source.held_out)} moments to measure on ({source.words}){memory}"
+    return f"{length}{len(source.held_out)} held-out samples ({source.words}){memory}"
 
 
 def check_gpu_memory(needed: int, there: int) -> None:

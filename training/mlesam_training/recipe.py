@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from math import isfinite
@@ -18,27 +17,13 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.files import expand_path
 from mlesam_ros.parameter_file import NODE
 from mlesam_ros.simulation.weather import FAULTS, NO_FAULT, WEATHERS
-from mlesam_ros.strict_yaml import read_yaml
+from mlesam_ros.strict_yaml import check_choice, read_yaml
 from mlesam_ros.types import MODALITIES
-from mlesam_training.activation_checkpointing import CHECKPOINTING, NONE
-from mlesam_training.crops import CropRecipe
+from mlesam_training.datasets import DATASETS
 
 T = TypeVar("T")
 PathText = Annotated[str, expand_path]
 """A path, expanded as in a shell. A relative path starts at the working directory."""
-
-
-def check_choice(what: str, value: Any, accepted: Iterable[str]) -> None:
-    """Check that a value is one of the accepted words.
-
-    Raises:
-        ConfigError: the value is not accepted; names the nearest match, or all accepted words.
-    """
-    words = tuple(accepted)
-    if value not in words:
-        near = difflib.get_close_matches(str(value), words, 1)
-        hint = f"did you mean {near[0]}?" if near else f"accepted are {', '.join(words)}."
-        raise ConfigError(f"{what} {value!r} is not known; {hint}")
 
 
 def from_mapping(kind: type[T], content: Any, where: str) -> T:
@@ -74,7 +59,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return str(convert(given)) if given else given
     if get_origin(hint) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(hint) if kind is not type(None)]
-        return None if value is None else _value(_meant(kinds, value, where), value, where)
+        return None if value is None else _value(_select_kind(kinds, value, where), value, where)
     kind = get_origin(hint) or hint
     if kind is tuple and isinstance(value, list | tuple):
         return _items(get_args(hint), value, where)
@@ -87,7 +72,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _meant(kinds: list[Any], value: Any, where: str) -> Any:
+def _select_kind(kinds: list[Any], value: Any, where: str) -> Any:
     """Select the dataclass whose `kinds` contains the value of the key `kind`; the first one without that key."""
     if len(kinds) == 1 or not isinstance(value, dict) or "kind" not in value:
         return kinds[0]
@@ -106,7 +91,34 @@ def _items(hints: tuple[Any, ...], values: Any, where: str) -> tuple[Any, ...]:
     )
 
 
-_SIDE = 32
+_SIDE_MULTIPLE = 32
+
+NONE, BLOCKS = "none", "blocks"
+CHECKPOINTING = (NONE, BLOCKS)
+"""Kinds of activation checkpointing, see `Recipe`."""
+
+
+@dataclass(frozen=True)
+class CropRecipe:
+    """Options of `RandomCrops`.
+
+    Attributes:
+        crop: height and width of the crop, the input size of the network in training.
+        scales: smallest and largest scale; at 1 an image has its evaluation size, see `full_size`.
+        flip: probability of a horizontal flip.
+        jitter: probability of color jitter: brightness, contrast and saturation of the camera, each by 0.5 … 1.5.
+        blur: probability of a blur.
+        blurred: modalities to blur.
+        sigma: standard deviation of the blur in pixels; None for a random value in 0 … 1.
+    """
+
+    crop: int
+    scales: tuple[float, float]
+    flip: float
+    jitter: float
+    blur: float
+    blurred: tuple[str, ...]
+    sigma: float | None
 
 
 @dataclass(frozen=True)
@@ -114,14 +126,14 @@ class PublishedData:
     """A published data set. The model sets the modalities; the data set sets preprocessors, statistics and label space.
 
     Attributes:
-        kind: deliver, muses or mcubes.
+        kind: name of the data set, one of `datasets.DATASETS`.
         crops: augmentation; the image size at scale 1 and in evaluation follows from the model's `image_size`.
         root: folder of the data set; `mlesam train --data`.
         train, held_out: two of its splits.
         options: further arguments of the data set's class, such as weather, source or protocol.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("deliver", "muses", "mcubes")
+    kinds: ClassVar[tuple[str, ...]] = DATASETS
 
     kind: str
     crops: CropRecipe
@@ -137,17 +149,17 @@ class PublishedData:
             ConfigError: names the value and the accepted values.
         """
         if self.train == self.held_out:
-            raise ConfigError(f"train and held_out are both {self.train}; a held-out split must be one never seen.")
+            raise ConfigError(f"train and held_out are both {self.train}; the splits must differ.")
         if taken := [key for key in ("root", "modalities", "split") if key in self.options]:
             raise ConfigError(
-                f"options has {taken[0]}.", "Say it as data.root, model.modalities, data.train or held_out."
+                f"options has {taken[0]}.", "Set data.root, model.modalities, data.train or data.held_out instead."
             )
         _check_crops(self.crops)
 
 
 @dataclass(frozen=True)
 class BagData:
-    """Bags with a ground-truth label topic. See `datasets.labelled_bags.BagOptions`.
+    """Bags with a ground-truth label topic. See `labeled_bags.BagOptions`.
 
     Attributes:
         kind: bags.
@@ -188,7 +200,7 @@ class BagData:
         for bag in self.held_out:
             if both := [trained[path] for path in _real_paths(bag) if path in trained]:
                 also = "" if both[0] == bag else f", there as {both[0]}"
-                raise ConfigError(f"{bag} is in held_out and in train{also}; a held-out bag must be one never seen.")
+                raise ConfigError(f"{bag} is in held_out and in train{also}; the bags of the two splits must differ.")
         for side in self.size:
             _check_side("size", side)
 
@@ -219,8 +231,8 @@ def _check_crops(crops: CropRecipe) -> None:
 
 
 def _check_side(name: str, side: int) -> None:
-    if side < _SIDE or side % _SIDE:
-        raise ConfigError(f"{name} is {side}; it must be a multiple of {_SIDE}.")
+    if side < _SIDE_MULTIPLE or side % _SIDE_MULTIPLE:
+        raise ConfigError(f"{name} is {side}; it must be a multiple of {_SIDE_MULTIPLE}.")
 
 
 @dataclass(frozen=True)
@@ -255,7 +267,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Data:
+class StreetData:
     """Simulated streets to render, and the folder of the result.
 
     Attributes:
@@ -288,7 +300,7 @@ class Data:
         first, second = sorted((self.train, self.held_out), key=lambda split: split.first_seed)
         if first.first_seed + first.streets > second.first_seed:
             raise ConfigError(
-                f"train and held_out share the seed {second.first_seed}; a held-out street must be one never seen."
+                f"train and held_out share the seed {second.first_seed}; the streets of the two splits must differ."
             )
 
 
@@ -330,17 +342,18 @@ class Recipe:
         ema: decay of the exponential moving average of the weights, which is evaluated and saved; 0 for the weights
             themselves.
         precision: `fp32` or `bf16` (autocast).
-        checkpointing: `none`, or `blocks` for less memory and more time; see `activation_checkpointing`.
+        checkpointing: `none`, or `blocks` for less memory and more time; see `trainer.checkpoint_blocks`.
         seed: seed of weights, sample order, augmentation and modality dropout.
         robustness: whether the evaluation includes the EMM, RMM and NM protocols.
         device: `auto`, `cpu` or `cuda`.
         threads: CPU threads.
         workers: threads that load and augment the next batches in the background; 0 for none.
         log_every, checkpoint_minutes: steps between log entries and minutes between checkpoints.
+        tensorboard: whether the log is also written for TensorBoard; needs the package `tensorboard`.
     """
 
     stage: str
-    data: Data | PublishedData | BagData
+    data: StreetData | PublishedData | BagData
     model: dict[str, Any]
     steps: int = 0
     epochs: int = 0
@@ -369,6 +382,7 @@ class Recipe:
     workers: int = 0
     log_every: int = 20
     checkpoint_minutes: float = 2.0
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         """Check the values and their combinations.
@@ -388,7 +402,9 @@ class Recipe:
             if getattr(self, name) < value:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {value}.")
         if self.batch % self.accumulate:
-            raise ConfigError(f"batch is {self.batch}; with accumulate {self.accumulate} it must be a multiple of it.")
+            raise ConfigError(
+                f"batch is {self.batch}; with accumulate {self.accumulate} it must be a multiple of that."
+            )
         for name in ("ema", "full_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 0 to 1.")
@@ -396,9 +412,9 @@ class Recipe:
             raise ConfigError("a recipe of stage experts needs backbone: the file of the frozen backbone's weights.")
 
 
-FREE = (
-    "threads", "workers", "device", "checkpointing", "log_every", "checkpoint_minutes", "backbone", "robustness",
-    "data.folder", "data.processes", "data.root", "data.held_out", "data.kind", "epochs", "warmup_epochs",
+MUTABLE_KEYS = (
+    "threads", "workers", "device", "checkpointing", "log_every", "checkpoint_minutes", "tensorboard", "backbone",
+    "robustness", "data.folder", "data.processes", "data.root", "data.held_out", "data.kind", "epochs", "warmup_epochs",
 )  # fmt: skip
 """Keys that may differ between a run and its resumption. A published data set is identified by its fingerprint, and the
 length of a run is compared in steps."""
@@ -426,7 +442,7 @@ def scheduled(recipe: Recipe, rows: int) -> Recipe:
         return recipe
     each = rows // recipe.batch
     if not each:
-        raise ConfigError(f"batch is {recipe.batch}, but the data set has {rows} moments.", "Take fewer.")
+        raise ConfigError(f"batch is {recipe.batch}, but the data set has {rows} samples.", "Reduce batch.")
     steps, warmup = recipe.epochs * each, round(recipe.warmup_epochs * each)
     return replace(recipe, steps=steps, epochs=0, warmup=warmup, warmup_epochs=0.0)
 
@@ -437,8 +453,8 @@ def recipe_dict(recipe: Recipe) -> dict[str, Any]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Dotted keys outside `FREE` in which two recipes differ."""
-    return [key for key in _different(old, new) if key not in FREE]
+    """Dotted keys outside `MUTABLE_KEYS` in which two recipes differ."""
+    return [key for key in _different(old, new) if key not in MUTABLE_KEYS]
 
 
 def _different(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mlesam_ros.corruptions import Subset, subsets
 from mlesam_ros.model.backbones import HIGH_RES_0, LEVELS, Pyramid, backbone_size, build_backbone
 from mlesam_ros.model.checkpoint import base_sha256, load_base
-from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.types import Modality
 from mlesam_training.batch_loader import Batch
@@ -76,7 +76,7 @@ class PretrainStage:
 
     def heads(self, batch: Batch) -> list[Tensor]:
         """Logits of the light head."""
-        return [self.model(torch.stack([picture for sample in batch.samples for picture in sample.values()]))]
+        return [self.model(torch.stack([image for sample in batch.samples for image in sample.values()]))]
 
     @property
     def subsets(self) -> list[Subset]:
@@ -113,7 +113,7 @@ class ExpertStage:
         Raises:
             CheckpointError: the base weights are missing or of another architecture.
         """
-        self.model = build_mlesam(config)
+        self.model = MLESAM(config)
         load_base(self.model, backbone)
         self.full_share = full_share
         self.weights = weights

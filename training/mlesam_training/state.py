@@ -14,24 +14,24 @@ from mlesam_ros.errors import CheckpointError
 from mlesam_ros.files import atomic_write
 from mlesam_training.recipe import Recipe, differences, recipe_dict
 
-_SPARED = (
+_NO_DECAY = (
     "bias", "biases", "pos_embed", "pos_embed_window", "rel_pos_h", "rel_pos_w", "class_tokens", "no_mask",
 )  # fmt: skip
 
 
-def packed(content: dict[str, Any]) -> bytes:
+def serialize(content: dict[str, Any]) -> bytes:
     """Serialize as `torch.save` does, in memory, so that the size is known before writing."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
 
 
-def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Trainable parameters by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def decays(name: str, parameter: Tensor) -> bool:
+def has_weight_decay(name: str, parameter: Tensor) -> bool:
     """Whether weight decay applies to a parameter: only to the matrices of layers and experts.
 
     Follows timm (`param_groups_weight_decay`, and the `no_weight_decay` lists of its ViT, Swin and Hiera): no decay of
@@ -39,7 +39,7 @@ def decays(name: str, parameter: Tensor) -> bool:
     here and are therefore excluded by name.
     """
     words = [word for word in name.split(".") if not word.isdigit()]
-    return parameter.ndim > 1 and words[-1] not in _SPARED
+    return parameter.ndim > 1 and words[-1] not in _NO_DECAY
 
 
 class TrainState:
@@ -47,22 +47,22 @@ class TrainState:
 
     Attributes:
         model: the model; its trainable parameters are changed in place.
-        optimizer: AdamW with weight decay as in `decays`.
+        optimizer: AdamW with weight decay as in `has_weight_decay`.
         average: name → moving average of a trainable parameter; empty without `recipe.ema`.
     """
 
     def __init__(self, recipe: Recipe, model: nn.Module) -> None:
         """Set up for the first step. The model must be on its device."""
         self._recipe, self.model = recipe, model
-        parameters = trained(model).items()
+        parameters = trainable_parameters(model).items()
         groups = [
-            {"params": [p for name, p in parameters if decays(name, p) == wanted], "weight_decay": decay}
+            {"params": [p for name, p in parameters if has_weight_decay(name, p) == wanted], "weight_decay": decay}
             for wanted, decay in ((True, recipe.weight_decay), (False, 0.0))
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
         self.average: dict[str, Tensor] = {}
         if recipe.ema:
-            self.average = {name: p.detach().clone() for name, p in trained(model).items()}
+            self.average = {name: p.detach().clone() for name, p in trainable_parameters(model).items()}
 
     @torch.no_grad()
     def step(self, number: int, rate: float) -> None:
@@ -71,14 +71,14 @@ class TrainState:
             group["lr"] = rate
         self.optimizer.step()
         decay = min(self._recipe.ema, (1 + number) / (10 + number))  # small at first, to discard the initial weights
-        parameters = trained(self.model)
+        parameters = trainable_parameters(self.model)
         for name, mean in self.average.items():
             mean.lerp_(parameters[name].detach(), 1 - decay)
 
     @torch.no_grad()
     def finish(self) -> None:
         """Copy the average weights, if any, into the model."""
-        for name, parameter in trained(self.model).items():
+        for name, parameter in trainable_parameters(self.model).items():
             if name in self.average:
                 parameter.copy_(self.average[name])
 
@@ -95,11 +95,11 @@ class TrainState:
         """
         state = {
             "recipe": recipe_dict(self._recipe), "origin": dict(origin), "step": step,
-            "parameters": {name: p.detach() for name, p in trained(self.model).items()},
+            "parameters": {name: p.detach() for name, p in trainable_parameters(self.model).items()},
             "buffers": dict(self.model.named_buffers()), "optimiser": self.optimizer.state_dict(),
             "average": self.average,
         }  # fmt: skip
-        atomic_write(path, packed(state))
+        atomic_write(path, serialize(state))
 
     def restore(self, path: Path, origin: Mapping[str, str]) -> int:
         """Load the state if the file exists.
@@ -123,24 +123,24 @@ class TrainState:
             before: dict[str, str] = {} if changed else dict(state["origin"])
             other = [name for name in sorted({*before, *origin}) if before.get(name) != origin.get(name)]
             if not changed and not other:
-                self._take(state)
+                self._load(state)
                 return int(state["step"])
         except Exception as error:  # torch raises errors of many types
             reason = (str(error) or "it is empty").splitlines()[0].split(". ")[0].rstrip(".")
             raise CheckpointError(
-                f"{path} is truncated or not a training state ({reason}).", "Start afresh with --restart."
+                f"{path} is truncated or not a training state ({reason}).", "Start again with --restart."
             ) from error
         if changed:
             what = f"another {' and '.join(changed)}"
         else:
             what = "; ".join(f"{name} {before.get(name)}, and this run has {origin.get(name)}" for name in other)
         raise CheckpointError(
-            f"{path} was made with {what}.", "Use what it was made with, another folder, or --restart to start afresh."
+            f"{path} was made with {what}.", "Use what it was made with, another folder, or --restart to start again."
         )
 
     @torch.no_grad()
-    def _take(self, state: dict[str, Any]) -> None:
-        for name, parameter in trained(self.model).items():
+    def _load(self, state: dict[str, Any]) -> None:
+        for name, parameter in trainable_parameters(self.model).items():
             parameter.copy_(state["parameters"][name])
         for name, buffer in self.model.named_buffers():
             buffer.copy_(state["buffers"][name])

@@ -27,15 +27,15 @@ from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, Settin
 from mlesam_ros.simulation.weather import NO_FAULT
 from mlesam_ros.simulation.world import SimFrame, World
 from mlesam_ros.types import CAMERA, MODALITIES, FrameSet, Modality
-from mlesam_training.datasets.encoded_dataset import (
+from mlesam_training.encoded_dataset import (
     LABEL_SAMPLING,
     EncodedDataset,
     Writer,
     allocate,
-    find_made,
+    find_encoded,
     normalization_of,
 )
-from mlesam_training.recipe import Data, Split
+from mlesam_training.recipe import Split, StreetData
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def allocate_by_share(shares: Mapping[str, float], count: int) -> list[str]:
     return dealt
 
 
-_SMALL = (64, 64)
+_FINGERPRINT_SIZE = (64, 64)
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ def render_streets(streets: Sequence[Street], processes: int) -> Iterator[int]:
                 yield done.result()
         except BrokenProcessPool as error:
             raise DatasetError(
-                "a process that renders the street died, of too little memory or disk perhaps; what is done is kept.",
-                "Lower processes and give the same command again.",
+                "a rendering process died, possibly from too little memory or disk; finished rows are kept.",
+                "Lower processes and run the same command again.",
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
@@ -131,11 +131,11 @@ def fingerprint(
     """SHA-256 of a small sample per condition; changes with the simulation and the preprocessors."""
     digest, made = hashlib.sha256(), make_preprocessors(dict(preprocessors), json.loads(settings))
     for weather, fault in dict.fromkeys([(w, NO_FAULT) for w in weathers] + [(weathers[0], f) for f in faults]):
-        world = World(7, weather, _SMALL, threads=1, fault=fault)
-        moment = world.sample(_index(world.length, 0, 1))
-        digest.update(moment.labels.tobytes())
-        for picture in encode(_frame_set(moment), world.rig, _SMALL, made).values():
-            digest.update(picture.astype(np.float16).tobytes())
+        world = World(7, weather, _FINGERPRINT_SIZE, threads=1, fault=fault)
+        frame = world.sample(_sample_index(world.length, 0, 1))
+        digest.update(frame.labels.tobytes())
+        for image in encode(_frame_set(frame), world.rig, _FINGERPRINT_SIZE, made).values():
+            digest.update(image.astype(np.float16).tobytes())
     return digest.hexdigest()
 
 
@@ -153,19 +153,19 @@ def _render(street: Street) -> int:
     conditions, shape = street.conditions, (street.world_size, street.world_size)
     world = World(street.seed, conditions.weather, shape, threads=1, fault=conditions.fault)
     for row in street.rows:
-        moment = world.sample(_index(world.length, row % street.moments, street.moments))
-        pictures = encode(_frame_set(moment), world.rig, size, preprocessors)
-        writer.put(row, pictures, moment.labels)
+        frame = world.sample(_sample_index(world.length, row % street.moments, street.moments))
+        images = encode(_frame_set(frame), world.rig, size, preprocessors)
+        writer.put(row, images, frame.labels)
     return len(street.rows)
 
 
-def _index(length: int, number: int, count: int) -> int:
+def _sample_index(length: int, number: int, count: int) -> int:
     """Simulation step of sample `number` of `count`: the middle of one of `count` equal intervals."""
     return int((number + 0.5) * length / count)
 
 
-def _frame_set(moment: SimFrame) -> FrameSet:
-    return FrameSet(moment.stamp, CAMERA, moment.frames, dict.fromkeys(moment.frames, 0))
+def _frame_set(frame: SimFrame) -> FrameSet:
+    return FrameSet(frame.stamp, CAMERA, frame.frames, dict.fromkeys(frame.frames, 0))
 
 
 Report = Callable[[int, int], None]
@@ -173,7 +173,7 @@ Report = Callable[[int, int], None]
 
 
 def prepare(
-    data: Data,
+    data: StreetData,
     part: str,
     preprocessors: Mapping[Modality, str] | None = None,
     report: Report | None = None,
@@ -197,10 +197,10 @@ def prepare(
     folder = Path(data.folder) / part
     own = json.dumps({m: dict(settings[m]) for m in sorted(settings)}, sort_keys=True)
     manifest = _manifest(data, split, names, own)
-    done = find_made(folder, manifest)
+    done = find_encoded(folder, manifest)
     if done is None or not done.all():
         with exclusive_folder(folder, "rendering"):
-            done = find_made(folder, manifest)
+            done = find_encoded(folder, manifest)
             if done is None:
                 each = [street.names() for street in street_conditions(split) for _ in range(split.moments)]
                 done = allocate(folder, manifest, each, (data.size, data.size))
@@ -218,7 +218,7 @@ def _render_missing(
             report(finished, len(done))
 
 
-def _manifest(data: Data, split: Split, preprocessors: dict[Modality, str], settings: str) -> dict[str, Any]:
+def _manifest(data: StreetData, split: Split, preprocessors: dict[Modality, str], settings: str) -> dict[str, Any]:
     """Inputs that determine the rendered rows, as JSON types."""
     normalization = normalization_of(make_preprocessors(preprocessors, json.loads(settings)))
     return {
@@ -230,7 +230,7 @@ def _manifest(data: Data, split: Split, preprocessors: dict[Modality, str], sett
 
 def _streets(
     folder: Path,
-    data: Data,
+    data: StreetData,
     split: Split,
     preprocessors: dict[Modality, str],
     done: npt.NDArray[np.bool_],

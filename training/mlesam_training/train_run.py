@@ -24,7 +24,6 @@ from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.preprocessing.base import EVENT_WINDOW
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, image_settings, make_preprocessors
 from mlesam_ros.types import AUTO, EVENT
-from mlesam_training.activation_checkpointing import BLOCKS, checkpoint_blocks
 from mlesam_training.data_config import DataSplits, open_published, open_source
 from mlesam_training.dataset_evaluation import (
     EvalConfig,
@@ -36,16 +35,16 @@ from mlesam_training.dataset_evaluation import (
     tables,
     to_json,
 )
-from mlesam_training.datasets.labelled_dataset import LabeledDataset
 from mlesam_training.distributed import barrier, is_first, pick_device, processes
+from mlesam_training.labeled_dataset import LabeledDataset
 from mlesam_training.preflight import preflight
-from mlesam_training.recipe import BagData, Data, PublishedData, Recipe, load_recipe, scheduled
+from mlesam_training.recipe import BLOCKS, BagData, PublishedData, Recipe, StreetData, load_recipe, scheduled
 from mlesam_training.stages import ExpertStage, PretrainStage
-from mlesam_training.trainer import run
+from mlesam_training.trainer import check_tensorboard, checkpoint_blocks, run
 
 EVALUATION = "evaluation.json"
 EXPERTS = "experts.safetensors"
-_CAP = 4.0
+_MAX_CLASS_WEIGHT = 4.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
 
     Args:
         recipe: a recipe, or the path of one, such as those in `config/training`.
-        out: folder of the training state, `log.jsonl`, `tensorboard/`, `evaluation.json` and the weights; created.
+        out: folder of the training state, `log.jsonl`, `evaluation.json` and the weights; created.
         resume: continue an interrupted run in that folder.
 
     Raises:
@@ -76,6 +75,7 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
         MlesamError: recipe, data folder, state or weights file do not match; raised before the first step.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    check_tensorboard(recipe)
     data = recipe.data
     published = open_published(data, recipe.model) if isinstance(data, PublishedData) else None
     config, out = model_config(recipe, published), expand_path(out)
@@ -89,10 +89,10 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
         stage.weights = class_weights(source.train, len(config.label_space), recipe.balance)
         run(recipe, stage, source.train, source.vary, out, resume)
         stage.model.eval()
-        scores = _measure(recipe, stage, source, out)
+        scores = _evaluate(recipe, stage, source, out)
         path = out / (EXPERTS if recipe.stage == "experts" else f"{config.backbone}.safetensors")
         if is_first():
-            _write(path, stage, scores, source)
+            _write_weights(path, stage, scores, source)
         barrier()
     return Result(path, out / EVALUATION, scores)
 
@@ -110,7 +110,7 @@ def model_config(recipe: Recipe, published: DataSplits | None = None) -> MLESAMC
     if published is not None:
         return _published_config(recipe, published)
     config = MLESAMConfig.from_dict(recipe.model)
-    size = recipe.data.size if isinstance(recipe.data, Data) else max(recipe.data.size)  # type: ignore[union-attr]
+    size = recipe.data.size if isinstance(recipe.data, StreetData) else max(recipe.data.size)  # type: ignore[union-attr]
     if recipe.model.get("image_size", size) != size:
         raise ConfigError(
             f"model.image_size is {recipe.model['image_size']}, but data.size makes images with a long side of {size}.",
@@ -120,12 +120,12 @@ def model_config(recipe: Recipe, published: DataSplits | None = None) -> MLESAMC
         config = replace(config, label_space=load_label_space(recipe.data.space))
     config = replace(config, image_size=size)
     if foreign := [m for m in config.modalities if m not in {**DEFAULT_PREPROCESSORS, **config.preprocessors}]:
-        raise ConfigError(f"no sensor is called {foreign[0]}; accepted are {', '.join(DEFAULT_PREPROCESSORS)}.")
+        raise ConfigError(f"no modality is called {foreign[0]!r}; accepted are {', '.join(DEFAULT_PREPROCESSORS)}.")
     if isinstance(recipe.data, BagData):
         config = _with_events(config, recipe.data.description().event)
     preprocessors = {m: config.preprocessors.get(m, DEFAULT_PREPROCESSORS[m]) for m in config.modalities}
     made = make_preprocessors(preprocessors, config.settings)
-    if isinstance(recipe.data, Data) and getattr(made.get(EVENT), "window", EVENT_WINDOW) != EVENT_WINDOW:
+    if isinstance(recipe.data, StreetData) and getattr(made.get(EVENT), "window", EVENT_WINDOW) != EVENT_WINDOW:
         raise ConfigError(
             f"model.settings.event.window is not {EVENT_WINDOW:g} s, which the simulated street has.",
             "Leave window out, or train on bags.",
@@ -178,7 +178,7 @@ def class_weights(dataset: LabeledDataset, classes: int, balance: float) -> Tens
     present = counts > 0
     weights = torch.ones(classes, dtype=torch.float64)
     weights[present] = (counts[present].median() / counts[present]) ** balance
-    return weights.clamp(1 / _CAP, _CAP).float()
+    return weights.clamp(1 / _MAX_CLASS_WEIGHT, _MAX_CLASS_WEIGHT).float()
 
 
 def headline(scores: Mapping[Subset, Score], words: str) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def make_stage(recipe: Recipe, config: MLESAMConfig) -> PretrainStage | ExpertSt
     return stage
 
 
-def _measure(
+def _evaluate(
     recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSplits, out: Path
 ) -> Mapping[Subset, Score]:
     """Evaluate on the held-out rows; write `evaluation.json` and print the tables."""
@@ -227,7 +227,9 @@ def _measure(
     return scores
 
 
-def _write(path: Path, stage: PretrainStage | ExpertStage, scores: Mapping[Subset, Score], source: DataSplits) -> None:
+def _write_weights(
+    path: Path, stage: PretrainStage | ExpertStage, scores: Mapping[Subset, Score], source: DataSplits
+) -> None:
     stage.model.to("cpu")
     if isinstance(stage, ExpertStage):
         save_checkpoint(path, stage.model, headline(scores, source.words))
@@ -235,7 +237,7 @@ def _write(path: Path, stage: PretrainStage | ExpertStage, scores: Mapping[Subse
         save_backbone(path, stage.model.backbone)
 
 
-ROWS: dict[str, dict[str, Any]] = {
+ABLATION_ROWS: dict[str, dict[str, Any]] = {
     "average": {"features": "average", "auxiliary": False},
     "routed": {"features": "routed", "auxiliary": False},
     "both": {"features": "both", "auxiliary": False},
@@ -266,7 +268,7 @@ def ablate(recipe: Recipe, out: str | Path, resume: bool = True) -> Path:
             "Give a recipe of stage experts.",
         )
     with processes(pick_device(recipe.device)):
-        models = {name: {**recipe.model, **change} for name, change in ROWS.items()}
+        models = {name: {**recipe.model, **change} for name, change in ABLATION_ROWS.items()}
         results = {
             name: train(replace(recipe, model=model), Path(out) / name, resume) for name, model in models.items()
         }
@@ -282,7 +284,7 @@ def _row(name: str, result: Result) -> dict[str, Any]:
     kinds = full.conditions.values()
     return {
         "name": name,
-        "model": ROWS[name],
+        "model": ABLATION_ROWS[name],
         "miou": _percent(full.whole.miou_present),
         "conditions": {condition: _percent(part.miou_present) for parts in kinds for condition, part in parts.items()},
         "mean_of_subsets": _percent(sum(s.whole.miou_present for s in result.scores.values()) / len(result.scores)),

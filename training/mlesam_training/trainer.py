@@ -1,30 +1,33 @@
-"""The training loop: learning rate schedule, log, optimizer steps and checkpoints."""
+"""The training loop: learning rate schedule, log, optimizer steps, activation checkpointing and checkpoints on disk."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
-from mlesam_ros.errors import MlesamError
+from mlesam_ros.errors import ConfigError, MlesamError
 from mlesam_ros.files import atomic_write, write_error
+from mlesam_ros.model.lora import LoRALinear
 from mlesam_ros.progress import Show, track
 from mlesam_ros.types import Modality
-from mlesam_training.activation_checkpointing import CpuAttention
-from mlesam_training.batch_loader import Augmentation, Batch, BatchLoader, SeededDropout2d
-from mlesam_training.datasets.labelled_dataset import LabeledDataset
+from mlesam_training.batch_loader import AugmentBatch, Batch, BatchLoader, SeededDropout2d
 from mlesam_training.distributed import all_reduce_gradients, all_reduce_sum, is_first, pick_device, rank
+from mlesam_training.labeled_dataset import LabeledDataset
 from mlesam_training.loss import Grid, batch_loss, pixel_losses, select
 from mlesam_training.recipe import Recipe, recipe_dict
-from mlesam_training.state import TrainState, packed, trained
-from mlesam_training.tensorboard_writer import ScalarFile
+from mlesam_training.state import TrainState, serialize, trainable_parameters
 
 
 def poly(step: int, steps: int, warmup: int, power: float = 0.9, start: float = 0.1) -> float:
@@ -48,15 +51,29 @@ def poly(step: int, steps: int, warmup: int, power: float = 0.9, start: float = 
 Log = Callable[[int, float, float, float], None]
 """Takes (step, loss, gradient norm, learning rate) after every step."""
 LOG = "log.jsonl"
-SCALARS = "tensorboard"
+TENSORBOARD = "tensorboard"
+
+
+def check_tensorboard(recipe: Recipe) -> None:
+    """Check that the optional package `tensorboard` is installed if the recipe asks for it.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    if recipe.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError(
+            "the recipe has tensorboard: true, but the package tensorboard is not installed.",
+            "Install it with pip install tensorboard, or take tensorboard out of the recipe.",
+        )
 
 
 @contextmanager
-def logging(out: Path, first: int, recipe: Recipe) -> Iterator[Log]:
+def training_log(out: Path, first: int, recipe: Recipe) -> Iterator[Log]:
     """Show a progress bar and log every `recipe.log_every` steps. Only the first process logs.
 
     Args:
-        out: folder of `log.jsonl` and `tensorboard/`. Lines of steps that a resumed run repeats are dropped.
+        out: folder of `log.jsonl` and, with `recipe.tensorboard`, of `tensorboard/`. Entries of steps that a resumed
+            run repeats are dropped.
         first: first step of the run.
         recipe: recipe of the run.
 
@@ -67,20 +84,32 @@ def logging(out: Path, first: int, recipe: Recipe) -> Iterator[Log]:
         yield lambda *_: None
         return
     try:
-        with track(recipe.stage, recipe.steps, "steps", lines=False) as show:
-            yield _Writer(out, first, recipe, show)
+        with track(recipe.stage, recipe.steps, "steps", lines=False) as show, _scalars(out, first, recipe) as scalars:
+            yield _Writer(out, first, recipe, show, scalars)
     except OSError as error:
         raise write_error(out / LOG, error, 0) from error
+
+
+@contextmanager
+def _scalars(out: Path, first: int, recipe: Recipe) -> Iterator[Any]:
+    """Context with a TensorBoard `SummaryWriter`; None unless the recipe asks for one."""
+    if not recipe.tensorboard:
+        yield None
+        return
+    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # an optional package
+
+    with SummaryWriter(str(out / TENSORBOARD), purge_step=first or None) as writer:
+        yield writer
 
 
 class _Writer:
     """Writes the mean loss since the last log entry."""
 
-    def __init__(self, out: Path, first: int, recipe: Recipe, show: Show) -> None:
+    def __init__(self, out: Path, first: int, recipe: Recipe, show: Show, scalars: Any) -> None:
         self._recipe, self._first, self._show = recipe, first, show
         self._path = out / LOG
-        _forget(self._path, first)
-        self._scalars = ScalarFile(out / SCALARS, first)
+        _drop_entries_from(self._path, first)
+        self._scalars = scalars
         self._begun = self._since = time.monotonic()
         self._losses: list[float] = []
 
@@ -88,24 +117,27 @@ class _Writer:
         recipe, now = self._recipe, time.monotonic()
         self._losses.append(loss)
         speed = recipe.batch * len(self._losses) / max(now - self._since, 1e-9)
-        note = f"loss {loss:.3f}  lr {rate:.1e}  {speed:.1f} moments/s"
+        note = f"loss {loss:.3f}  lr {rate:.1e}  {speed:.1f} samples/s"
         self._show(step + 1, recipe.steps, note)
         if (step + 1) % recipe.log_every and step + 1 != recipe.steps:
             return
         mean = sum(self._losses) / len(self._losses)
         entry = {"step": step, "loss": mean, "gradient_norm": norm, "lr": rate, "moments_per_s": speed}
-        self._scalars.add(step, {tag: value for tag, value in entry.items() if tag != "step"})
+        if self._scalars is not None:
+            for tag in ("loss", "gradient_norm", "lr", "moments_per_s"):
+                self._scalars.add_scalar(tag, entry[tag], step)
+            self._scalars.flush()
         entry["elapsed_s"] = now - self._begun
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({k: round(v, 7) for k, v in entry.items()}) + "\n")
         if not sys.stderr.isatty():
             left = (now - self._begun) / (step + 1 - self._first) * (recipe.steps - step - 1) / 60
-            said = f"{recipe.stage} {step + 1}/{recipe.steps}: {note}, {left:.1f} min left"
-            print(said, file=sys.stderr, flush=True)  # standard output is for results
+            line = f"{recipe.stage} {step + 1}/{recipe.steps}: {note}, {left:.1f} min left"
+            print(line, file=sys.stderr, flush=True)  # standard output is for results
         self._losses, self._since = [], now
 
 
-def _forget(path: Path, first: int) -> None:
+def _drop_entries_from(path: Path, first: int) -> None:
     """Drop truncated lines and the lines of steps from `first`, which are repeated."""
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -146,7 +178,7 @@ class Stage(Protocol):
 
 
 def run(
-    recipe: Recipe, stage: Stage, dataset: LabeledDataset, vary: Augmentation, out: Path, resume: bool = True
+    recipe: Recipe, stage: Stage, dataset: LabeledDataset, vary: AugmentBatch, out: Path, resume: bool = True
 ) -> None:
     """Train to the last step of the recipe.
 
@@ -155,7 +187,7 @@ def run(
         stage: stage to train; the trainable parameters of its model are changed in place.
         dataset: training rows.
         vary: augmentation.
-        out: folder of `state.pt`, `log.jsonl` and `tensorboard/`.
+        out: folder of `state.pt`, `log.jsonl` and `tensorboard/`, see `training_log`.
         resume: continue from `out/state.pt` if it exists.
 
     Raises:
@@ -167,20 +199,20 @@ def run(
     torch.set_num_threads(recipe.threads)
     device = pick_device(recipe.device)
     stage.model.train().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    learner, origin = TrainState(recipe, stage.model), run_origin(stage, dataset)
-    first = learner.restore(out / STATE, origin) if resume else 0
-    feed = BatchLoader(recipe, dataset, vary, stage.plan, device)
+    state, origin = TrainState(recipe, stage.model), run_origin(stage, dataset)
+    first = state.restore(out / STATE, origin) if resume else 0
+    loader = BatchLoader(recipe, dataset, vary, stage.plan, device)
     saved = time.monotonic()
-    with logging(out, first, recipe) as log:
-        for step, batches in enumerate(feed.steps(first), first):
+    with training_log(out, first, recipe) as log:
+        for step, batches in enumerate(loader.steps(first), first):
             rate = recipe.lr * poly(step, recipe.steps, recipe.warmup, recipe.power)
-            loss, norm = train_step(recipe, stage, learner, batches, rate, out)
+            loss, norm = train_step(recipe, stage, state, batches, rate, out)
             log(step, loss, norm, rate)
             last = step + 1 == recipe.steps
             if is_first() and (last or time.monotonic() - saved > 60 * recipe.checkpoint_minutes):
-                learner.save(out / STATE, step + 1, origin)
+                state.save(out / STATE, step + 1, origin)
                 saved = time.monotonic()
-    learner.finish()
+    state.finish()
 
 
 def run_origin(stage: Stage, dataset: LabeledDataset) -> dict[str, str]:
@@ -195,7 +227,7 @@ def run_origin(stage: Stage, dataset: LabeledDataset) -> dict[str, str]:
 
 
 def train_step(
-    recipe: Recipe, stage: Stage, learner: TrainState, batches: Sequence[Batch], rate: float, out: Path
+    recipe: Recipe, stage: Stage, state: TrainState, batches: Sequence[Batch], rate: float, out: Path
 ) -> tuple[float, float]:
     """Run one optimizer step.
 
@@ -205,15 +237,15 @@ def train_step(
     Raises:
         MlesamError: one of them is not finite.
     """
-    learner.optimizer.zero_grad(set_to_none=True)
+    state.optimizer.zero_grad(set_to_none=True)
     losses = _backward(recipe, stage, batches)
-    parameters = list(trained(stage.model).values())
+    parameters = list(trainable_parameters(stage.model).values())
     all_reduce_gradients(parameters)
     norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
     whole = all_reduce_sum(torch.stack(losses).sum())
     if not bool(torch.isfinite(whole) & torch.isfinite(norm)):
-        _refuse(recipe, batches, losses, float(norm), out)
-    learner.step(batches[0].step, rate)
+        _raise_nonfinite(recipe, batches, losses, float(norm), out)
+    state.step(batches[0].step, rate)
     return float(whole), float(norm)
 
 
@@ -255,7 +287,9 @@ def _pixel_losses(recipe: Recipe, stage: Stage, batch: Batch) -> list[Tensor]:
         return [pixel_losses(logits, batch.labels, grid) for logits in stage.heads(batch)]
 
 
-def _refuse(recipe: Recipe, batches: Sequence[Batch], losses: Sequence[Tensor], norm: float, out: Path) -> None:
+def _raise_nonfinite(
+    recipe: Recipe, batches: Sequence[Batch], losses: Sequence[Tensor], norm: float, out: Path
+) -> None:
     """Save the batch with the non-finite loss and raise `MlesamError`."""
     path = out / (BAD_BATCH if is_first() else f"{rank()}_{BAD_BATCH}")
     worst = next((i for i, loss in enumerate(losses) if not torch.isfinite(loss)), 0)
@@ -265,10 +299,10 @@ def _refuse(recipe: Recipe, batches: Sequence[Batch], losses: Sequence[Tensor], 
         "samples": [{name: p.cpu() for name, p in sample.items()} for sample in batch.samples],
         "labels": batch.labels.cpu(), "recipe": recipe_dict(recipe),
     }  # fmt: skip
-    atomic_write(path, packed(content))
+    atomic_write(path, serialize(content))
     raise MlesamError(
-        f"the loss of step {batch.step} is {loss:g} and the norm of its gradient {norm:g}; its batch is in {path}, the "
-        "last state is from before it.",
+        f"the loss of step {batch.step} is {loss:g} and the norm of its gradient {norm:g}; its batch is saved in "
+        f"{path}, and the last state precedes it.",
         "Lower lr or clip, or train in fp32.",
     )
 
@@ -281,3 +315,72 @@ def autocast(precision: str, device: torch.device) -> Iterator[None]:
             stack.enter_context(CpuAttention())
         stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"))
         yield
+
+
+class CpuAttention(TorchFunctionMode):
+    """Context in which `F.scaled_dot_product_attention` without mask and dropout computes softmax(q kᵀ / √d) v."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Replace this function; call all others unchanged."""
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention and not any(kwargs.values()):
+            return _attend(*args)
+        return func(*args, **kwargs)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention of (..., L, d), (..., S, d) and (..., S, e), with result (..., L, e)."""
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    with torch.autocast("cpu", enabled=False):  # autocast would output float32; the kernel accumulates in float32
+        shares = scores.softmax(-1)
+    return shares @ value
+
+
+def checkpoint_blocks(blocks: Iterable[nn.Module]) -> None:
+    """Enable activation checkpointing of backbone blocks while gradients are enabled; inference is unchanged.
+
+    Args:
+        blocks: blocks of Hiera or ViT, with or without experts; changed in place.
+    """
+    for block in blocks:
+        layers = [layer for layer in block.modules() if isinstance(layer, LoRALinear)]
+        block.forward = _Block(block.forward, layers)
+
+
+class _Block:
+    """Checkpointed forward pass of a block."""
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], layers: list[LoRALinear]) -> None:
+        self._forward = forward
+        self._layers = layers
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return self._forward(x)
+        both = _attention(x), self._as_now(x)
+        result: Tensor = checkpoint(self._forward, x, use_reentrant=False, context_fn=lambda: both)
+        return result
+
+    def _as_now(self, x: Tensor) -> AbstractContextManager[None]:
+        """Context that restores the active experts and the attention mode for recomputation in the backward pass."""
+        active = [(layer, layer.a, layer.b) for layer in self._layers]
+
+        @contextmanager
+        def restored() -> Iterator[None]:
+            with ExitStack() as stack:
+                stack.enter_context(_attention(x))
+                for layer, a, b in active:
+                    stack.callback(_set, layer, layer.a, layer.b)
+                    _set(layer, a, b)
+                yield
+
+        return restored()
+
+
+def _attention(x: Tensor) -> AbstractContextManager[Any]:
+    """Attention mode by device, identical in the forward pass and the recomputation."""
+    return CpuAttention() if x.device.type == "cpu" else nullcontext()
+
+
+def _set(layer: LoRALinear, a: Any, b: Any) -> None:
+    layer.a, layer.b = a, b

@@ -12,8 +12,8 @@ from mlesam_ros.preprocessing.preprocessors import PREPROCESSORS, encode, make_p
 from mlesam_ros.simulation.export import write_deliver_scene
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, FrameSet
+from mlesam_training.datasets import open_dataset
 from mlesam_training.datasets.deliver import Deliver
-from mlesam_training.datasets.registry import open_dataset
 
 SIZE = (64, 80)
 SCENES = [("sun", "none", "val"), ("rain", "eventlowres", "val"), ("night", "motionblur", "train")]
@@ -37,7 +37,7 @@ def val(written):
     return Deliver(written, "val")
 
 
-def test_rows_are_named_by_path_and_tell_their_conditions(val, written):
+def test_rows_have_paths_and_conditions(val, written):
     assert val.names == [
         "rain/val/MAP_5_point1_eventlowres/000000", "rain/val/MAP_5_point1_eventlowres/000007",
         "sun/val/MAP_5_point1/000000", "sun/val/MAP_5_point1/000007",
@@ -58,7 +58,7 @@ def test_filters(written, filters, count):
     assert all(filters.items() <= dict(condition).items() for condition in chosen.conditions)
 
 
-def test_a_row_is_what_the_live_encoders_make_of_the_moment(val):
+def test_row_equals_the_live_preprocessors(val):
     world = World(5, "sun", SIZE)
     moment = world.sample(7)
     images, labels = val.sample(3, MODALITIES)
@@ -70,7 +70,7 @@ def test_a_row_is_what_the_live_encoders_make_of_the_moment(val):
     assert set(np.unique(images[EVENT])) == {0, 1}, "events are drawn, not counted"
 
 
-def test_readings_are_normalized_as_their_live_encoders_are(val):
+def test_normalization_equals_the_live_preprocessors(val):
     assert val.preprocessors == {CAMERA: "rgb", DEPTH: "hha", EVENT: "event_polarity", LIDAR: "deliver_lidar"}
     for modality, name in val.preprocessors.items():
         assert PREPROCESSORS[name].modality == modality
@@ -141,7 +141,7 @@ def test_labels_outside_the_space_are_named(copy):
 def test_sets_without_a_single_label_are_refused(copy):
     for path in (copy / "semantic/sun/val").rglob("*.png"):
         cv2.imwrite(str(path), np.zeros(SIZE, np.uint8))
-    with pytest.raises(LabelError, match="empty"):
+    with pytest.raises(LabelError, match="all 2 label images have no labeled pixel"):
         Deliver(copy, "val", weather="sun").survey()
 
 
@@ -179,7 +179,7 @@ def test_names_that_are_not_accepted(written, arguments, word):
         Deliver(written, **arguments)
 
 
-def test_fingerprints_tell_sets_apart(written, val):
+def test_fingerprint_depends_on_the_content(written, val):
     assert Deliver(written, "val").fingerprint == val.fingerprint
     assert len({val.fingerprint, *(Deliver(written, "val", **f).fingerprint for f in (
         {"weather": "sun"}, {"modalities": [CAMERA]}))}) == 3  # fmt: skip
@@ -188,12 +188,12 @@ def test_fingerprints_tell_sets_apart(written, val):
 # The writer's own refusals
 
 
-def test_a_scene_is_never_written_over(written):
+def test_existing_scene_is_not_overwritten(written):
     with pytest.raises(DatasetError, match="exists already"):
         write_deliver_scene(written, World(5, "sun", SIZE), "val", [9])
 
 
-def test_what_the_layout_cannot_say_is_refused(tmp_path):
+def test_unsupported_export_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="lidar dropped"):
         write_deliver_scene(tmp_path, World(5, "sun", SIZE, dropped=[LIDAR]), "val", [0])
     with pytest.raises(ConfigError, match="half"):
@@ -209,10 +209,10 @@ def test_what_the_layout_cannot_say_is_refused(tmp_path):
     [("delivery", {"root": "x"}, "did you mean deliver"), ("deliver", {"roots": "x"}, "did you mean root"),
      ("deliver", {}, "lacks root"), ("deliver", {"root": "nowhere"}, "nowhere")],
 )  # fmt: skip
-def test_the_catalog_names_what_is_wrong(name, options, word):
+def test_open_dataset_names_the_error(name, options, word):
     with pytest.raises((ConfigError, DatasetError), match=word):
         open_dataset(name, "val", options)
 
 
-def test_the_catalog_opens_it(written, val):
+def test_open_dataset_opens_deliver(written, val):
     assert open_dataset("deliver", "val", {"root": str(written)}).names == val.names

@@ -53,7 +53,7 @@ def test_what_is_wrong_is_named(root):
         with pytest.raises(ConfigError, match=word):
             MCubeS(root, *options)
     layouts.png(root / "GT" / f"{NAME}.png", np.full((64, 288), 20, np.uint8))
-    with pytest.raises(LabelError, match=rf"GT/{NAME}\.png holds \[20\]"):
+    with pytest.raises(LabelError, match=rf"GT/{NAME}\.png has the ids \[20\]"):
         MCubeS(root, "train").survey()
     np.save(root / "polL_aolp_cos" / f"{NAME}.npy", np.zeros((64, 250), np.float32))
     with pytest.raises(DatasetError, match="must be alike"):

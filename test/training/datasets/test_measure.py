@@ -22,7 +22,7 @@ def asked(name, root, *more):
     return CliRunner().invoke(app, ["evaluate", str(root), "--dataset", name, *map(str, more)])
 
 
-def test_the_figures_are_those_of_the_training_run(trained, tmp_path):
+def test_scores_equal_those_of_the_training_run(trained, tmp_path):
     name, root, made = trained
     split = "test" if name == "mcubes" else "val"
     done = asked(name, root, "--split", split, "--checkpoint", made.weights, "--precision", "fp32", "--robustness",
@@ -61,14 +61,14 @@ def test_other_conditions_are_other_rows(roots, tmp_path):
         (["more"], "2 folders"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_sentence(arguments, words, roots, tmp_path):
+def test_invalid_options_are_refused(arguments, words, roots, tmp_path):
     done = asked("deliver", roots["deliver"], "--output", tmp_path, *arguments)
     assert done.exit_code == 2
     assert words in " ".join(done.output.split())
 
 
-def test_experts_of_other_pictures_are_refused(roots, tmp_path):
+def test_experts_of_other_encodings_are_refused(roots, tmp_path):
     done = asked("deliver", roots["deliver"], "--output", tmp_path)
     assert done.exit_code == 2
     said = " ".join(done.output.split())
-    assert "the depth expert reads pictures made by log_depth, and those of the data set are hha" in said
+    assert "trained on images of log_depth, but those of the data set are of hha" in said

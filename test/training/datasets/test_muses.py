@@ -159,7 +159,7 @@ def any_modal(copy):
     return Muses(copy, "val", protocol="anyseg")
 
 
-def test_anyseg_squashes_leaves_numbers_as_they_are_and_scores_the_unlabeled_as_road(any_modal):
+def test_anyseg_resizes_without_normalization_and_counts_unlabeled_as_road(any_modal):
     images, labels = any_modal.batch([0], (CAMERA, EVENT, LIDAR))
     assert labels.shape == (1, 1024, 1024) and set(labels.unique().tolist()) == {0, 10}
     assert all(image.shape == (1, 3, 1024, 1024) for image in images.values())
@@ -168,7 +168,7 @@ def test_anyseg_squashes_leaves_numbers_as_they_are_and_scores_the_unlabeled_as_
     assert not any_modal.preprocessors, "no live encoder reads like that"
 
 
-def test_the_official_protocol_does_none_of_that(raw):
+def test_official_protocol_keeps_size_and_labels(raw):
     counts = raw.survey()
     assert counts[0] == 0 and counts[10] == 2 * 540 * 1920
 
@@ -199,7 +199,7 @@ def test_events_that_are_no_events_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "error", "word"),
     [(lambda path: path.unlink(), DatasetError, "calib.json is missing"),
-     (lambda path: path.write_text("{"), CalibrationError, "no JSON"),
+     (lambda path: path.write_text("{"), CalibrationError, "is not JSON"),
      (lambda path: path.write_text("{}"), CalibrationError, "intrinsics"),
      (lambda path: path.write_text(path.read_text().replace("lidar2rgb", "lidar2gnss")), CalibrationError, "lidar2rgb"),
      ],
@@ -222,7 +222,7 @@ def test_the_withheld_split_and_unknown_names(made):
 
 def test_labels_outside_the_space_are_named(copy):
     layouts.png(copy / f"gt_semantic/{INSIDE}/{NAME}_gt_labelTrainIds.png", np.full(layouts.MUSES_SIZE, 33, np.uint8))
-    with pytest.raises(LabelError, match=r"gt_labelTrainIds.png holds \[33\]"):
+    with pytest.raises(LabelError, match=r"gt_labelTrainIds.png has the ids \[33\]"):
         Muses(copy, "train", [CAMERA], weather="clear").survey()
 
 

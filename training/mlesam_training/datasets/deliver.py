@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlesam_ros.errors import ConfigError, DatasetError, LabelError
+from mlesam_ros.errors import DatasetError, LabelError
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.labels import IGNORE, load_label_space
 from mlesam_ros.preprocessing.depth import HHA
@@ -23,9 +23,10 @@ from mlesam_ros.preprocessing.lidar import DeliverLidar
 from mlesam_ros.preprocessing.preprocessors import RGB
 from mlesam_ros.simulation.export import FOLDERS, SPLITS, frame_path
 from mlesam_ros.simulation.weather import FAULTS, NO_FAULT, WEATHERS
+from mlesam_ros.strict_yaml import check_choice
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, Modality
-from mlesam_training.datasets.image_files import picture_size, read_picture, require_folder, three_channels, unit_scaled
-from mlesam_training.datasets.labelled_dataset import LABELS, FileDataset, Image, Labels, SampleFiles, published
+from mlesam_training.image_files import png_size, read_image, require_folder, scale_to_unit, three_channels
+from mlesam_training.labeled_dataset import LABELS, FileDataset, Image, Labels, SampleFiles, published
 
 _PREPROCESSORS = {DEPTH: HHA.name, EVENT: EventPolarity.name, LIDAR: DeliverLidar.name}
 _BRIGHTER, _DARKER = EventPolarity.brighter, EventPolarity.darker
@@ -56,14 +57,15 @@ class Deliver(FileDataset):
             DatasetError: a file of the expected layout is missing.
         """
         root = Path(root)
-        _one_of("split", split, SPLITS)
-        _one_of("weather", weather, (None, *WEATHERS))
-        _one_of("fault", fault, (None, *FAULTS))
+        check_choice("split", split, SPLITS)
+        for what, value, accepted in (("weather", weather, WEATHERS), ("fault", fault, FAULTS)):
+            if value is not None:
+                check_choice(what, value, accepted)
         for modality in modalities:
-            _one_of("modality of DELIVER", modality, MODALITIES)
+            check_choice("modality of DELIVER", modality, MODALITIES)
         rgb = published(RGB.normalization, RGB.name)
-        readings = {m: rgb if m == CAMERA else published(preprocessor=_PREPROCESSORS.get(m)) for m in modalities}
-        super().__init__(load_label_space("deliver"), readings, _entries(root, split, modalities, weather, fault))
+        formats = {m: rgb if m == CAMERA else published(preprocessor=_PREPROCESSORS.get(m)) for m in modalities}
+        super().__init__(load_label_space("deliver"), formats, _entries(root, split, modalities, weather, fault))
 
     def images(self, entry: SampleFiles, modalities: Sequence[Modality]) -> dict[Modality, Image]:
         """See `FileDataset`."""
@@ -74,24 +76,24 @@ class Deliver(FileDataset):
         return [path for name, path in entry.files.items() if name != EVENT]
 
     def _image(self, entry: SampleFiles, modality: Modality) -> Image:
-        picture = three_channels(read_picture(entry.files[modality]))
+        image = three_channels(read_image(entry.files[modality]))
         if modality == EVENT:
-            height, width = picture_size(entry.files[CAMERA])
-            picture = resize_nearest(picture, (height, width))
+            height, width = png_size(entry.files[CAMERA])
+            image = resize_nearest(image, (height, width))
             nothing = np.zeros((height, width), np.uint8)
-            picture = np.stack([picture[..., _BRIGHTER], picture[..., _DARKER], nothing], axis=2)
-        return self.readings[modality].normalized(unit_scaled(picture))
+            image = np.stack([image[..., _BRIGHTER], image[..., _DARKER], nothing], axis=2)
+        return self.formats[modality].normalized(scale_to_unit(image))
 
     def labels(self, entry: SampleFiles) -> Labels:
         """See `FileDataset`. In the file, 1 … 25 are the classes; 0 and 255 are unlabeled."""
-        picture = read_picture(entry.files[LABELS])
-        raw = np.asarray(picture if picture.ndim == 2 else picture[..., 0])
+        image = read_image(entry.files[LABELS])
+        raw = np.asarray(image if image.ndim == 2 else image[..., 0])
         if raw.dtype != np.uint8:
-            raise DatasetError(f"{entry.files[LABELS]} holds {raw.dtype}; DELIVER's labels are 8 bits deep.")
+            raise DatasetError(f"{entry.files[LABELS]} is {raw.dtype}; DELIVER's labels are 8 bits deep.")
         foreign = np.flatnonzero(np.bincount(raw.ravel(), minlength=256)[len(self.space) + 1 : IGNORE])
         if foreign.size:
             values = (foreign + len(self.space) + 1).tolist()
-            raise LabelError(f"{entry.files[LABELS]} holds {values}; DELIVER's labels are 0 to 25 and 255.")
+            raise LabelError(f"{entry.files[LABELS]} has the ids {values}; DELIVER's labels are 0 to 25 and 255.")
         return np.where(raw == IGNORE, np.uint8(IGNORE), raw - np.uint8(1))
 
 
@@ -115,7 +117,4 @@ def _entries(
     return entries
 
 
-def _one_of(what: str, value: str | None, accepted: Sequence[str | None]) -> None:
-    if value not in accepted:
-        names = ", ".join(name for name in accepted if name)
-        raise ConfigError(f"{what} {value!r} is not known; accepted are {names}.")
+DATASET = Deliver

@@ -18,12 +18,13 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from mlesam_ros.errors import ConfigError, DatasetError
+from mlesam_ros.errors import DatasetError
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.preprocessing.preprocessors import RGB
+from mlesam_ros.strict_yaml import check_choice
 from mlesam_ros.types import CAMERA, Modality
-from mlesam_training.datasets.image_files import listed, read_array, read_picture, three_channels, unit_scaled
-from mlesam_training.datasets.labelled_dataset import LABELS, FileDataset, Image, Labels, SampleFiles, published
+from mlesam_training.image_files import read_array, read_image, read_list, scale_to_unit, three_channels
+from mlesam_training.labeled_dataset import LABELS, FileDataset, Image, Labels, SampleFiles, published
 
 SPLITS = ("train", "val", "test")
 AOLP, DOLP, NIR = "aolp", "dolp", "nir"
@@ -54,20 +55,20 @@ class MCubeS(FileDataset):
             ConfigError: a name is not accepted.
             DatasetError: a file of the expected layout is missing.
         """
-        for what, value, accepted in (("split", split, SPLITS), *(("modality", m, MODALITIES) for m in modalities)):
-            if value not in accepted:
-                raise ConfigError(f"{what} {value!r} is not known in MCubeS; accepted are {', '.join(accepted)}.")
+        check_choice("split", split, SPLITS)
+        for modality in modalities:
+            check_choice("modality of MCubeS", modality, MODALITIES)
         rgb = published(RGB.normalization, RGB.name)
-        readings = {m: rgb if m == CAMERA else published() for m in modalities}
+        formats = {m: rgb if m == CAMERA else published() for m in modalities}
         wanted = [*modalities, *([_COSINE] if AOLP in modalities else []), LABELS]
-        names = listed(Path(root) / "list_folder" / f"{split}.txt")
+        names = read_list(Path(root) / "list_folder" / f"{split}.txt")
         files = [{m: Path(root) / _PLACES[m][0] / (name + _PLACES[m][1]) for m in wanted} for name in names]
         entries = [SampleFiles(name, paths) for name, paths in zip(names, files, strict=True)]
-        super().__init__(load_label_space("mcubes"), readings, entries)
+        super().__init__(load_label_space("mcubes"), formats, entries)
 
     def images(self, entry: SampleFiles, modalities: Sequence[Modality]) -> dict[Modality, Image]:
         """See `FileDataset`."""
-        return {m: self.readings[m].normalized(self._values(entry, m)) for m in modalities}
+        return {m: self.formats[m].normalized(self._values(entry, m)) for m in modalities}
 
     def _values(self, entry: SampleFiles, modality: Modality) -> npt.NDArray[np.float32]:
         path = entry.files[modality]
@@ -76,12 +77,15 @@ class MCubeS(FileDataset):
             if sine.shape != cosine.shape:
                 raise DatasetError(f"{path} is {sine.shape}, its cosine {cosine.shape}; they must be alike.")
             return np.stack([sine, cosine, sine], axis=-1)[:, OVERLAP:].astype(np.float32)
-        picture = read_array(path) if modality == DOLP else read_picture(path)
-        return unit_scaled(three_channels(picture))[:, OVERLAP:]
+        image = read_array(path) if modality == DOLP else read_image(path)
+        return scale_to_unit(three_channels(image))[:, OVERLAP:]
 
     def labels(self, entry: SampleFiles) -> Labels:
         """See `FileDataset`."""
-        labels = read_picture(entry.files[LABELS])
+        labels = read_image(entry.files[LABELS])
         if labels.dtype != np.uint8:
-            raise DatasetError(f"{entry.files[LABELS]} holds {labels.dtype}; MCubeS' labels are 8 bits deep.")
+            raise DatasetError(f"{entry.files[LABELS]} is {labels.dtype}; MCubeS' labels are 8 bits deep.")
         return np.ascontiguousarray((labels if labels.ndim == 2 else labels[..., 0])[:, OVERLAP:])
+
+
+DATASET = MCubeS

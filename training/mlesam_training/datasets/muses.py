@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
 
-from mlesam_ros.errors import CalibrationError, ConfigError, DatasetError
+from mlesam_ros.errors import CalibrationError, DatasetError
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.geometry.rig import Rig
@@ -23,32 +23,25 @@ from mlesam_ros.labels import IGNORE, load_label_space
 from mlesam_ros.preprocessing.events import EventCounts
 from mlesam_ros.preprocessing.lidar import RangeIntensityHeight
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, RGB, encode, make_preprocessors
+from mlesam_ros.strict_yaml import check_choice
 from mlesam_ros.types import CAMERA, EVENT, LIDAR, EventWindow, FrameSet, Modality, PointCloud, SensorFrame
-from mlesam_training.datasets.image_files import (
+from mlesam_training.image_files import (
     read_array,
-    read_picture,
-    read_stored,
+    read_image,
+    read_image_bgr,
     require_folder,
+    scale_to_unit,
     three_channels,
-    unit_scaled,
 )
-from mlesam_training.datasets.labelled_dataset import (
-    LABELS,
-    FileDataset,
-    Image,
-    Labels,
-    ModalityFormat,
-    SampleFiles,
-    published,
-)
+from mlesam_training.labeled_dataset import LABELS, FileDataset, Image, Labels, ModalityFormat, SampleFiles, published
 
 RADAR: Modality = "radar"
 _SHIFT, _SCALE = 100.0, 150.0
 """A PNG of the SDK holds (value + 100) * 150 as uint16; a pixel without a return is 15000."""
-_SQUASHED = (1024, 1024)
+_ANYSEG_SIZE = (1024, 1024)
 
 
-def projected(path: Path, modality: Modality) -> npt.NDArray[np.float32]:
+def read_projected(path: Path, modality: Modality) -> npt.NDArray[np.float32]:
     """Read a file of the SDK's projection script.
 
     Returns:
@@ -58,7 +51,7 @@ def projected(path: Path, modality: Modality) -> npt.NDArray[np.float32]:
     Raises:
         DatasetError: the file cannot be read, or has another shape or dtype.
     """
-    stored = read_stored(path) if path.suffix == ".png" else read_array(path)
+    stored = read_image_bgr(path) if path.suffix == ".png" else read_array(path)
     if stored.ndim != 3 or stored.shape[2] != 3:
         raise DatasetError(f"{path} has the shape {stored.shape}; the SDK projects to (height, width, 3).")
     values = stored.astype(np.float32)
@@ -66,30 +59,30 @@ def projected(path: Path, modality: Modality) -> npt.NDArray[np.float32]:
         return np.minimum(values, np.float32(EventCounts.most))
     if path.suffix == ".png":
         if stored.dtype != np.uint16:
-            raise DatasetError(f"{path} holds {stored.dtype}; the SDK's pictures of {modality} are 16 bits deep.")
+            raise DatasetError(f"{path} is {stored.dtype}; the SDK's images of {modality} are 16 bits deep.")
         values = values / np.float32(_SCALE) - np.float32(_SHIFT)
         values[stored == round(_SHIFT * _SCALE)] = 0
     return values
 
 
-def squashed(path: Path) -> Image:
+def read_anyseg_image(path: Path) -> Image:
     """Read an image as in the any-modal papers: 8-bit RGB, resized to 1024x1024, 0 … 255; (3, H, W).
 
     Raises:
         DatasetError: the file is missing or not an image.
     """
     try:
-        with Pillow.open(path) as picture:
-            small = np.asarray(picture.convert("RGB").resize(_SQUASHED))
+        with Pillow.open(path) as image:
+            small = np.asarray(image.convert("RGB").resize(_ANYSEG_SIZE))
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error}.") from error
     return np.ascontiguousarray(small.transpose(2, 0, 1), np.float32)
 
 
-def squashed_labels(path: Path) -> Labels:
+def read_anyseg_labels(path: Path) -> Labels:
     """Read labels as in the any-modal papers: resized to 1024x1024, with unlabeled pixels as road."""
-    labels = read_picture(path)
-    small = resize_nearest(labels if labels.ndim == 2 else labels[..., 0], _SQUASHED)
+    labels = read_image(path)
+    small = resize_nearest(labels if labels.ndim == 2 else labels[..., 0], _ANYSEG_SIZE)
     return np.where(small == IGNORE, 0, small).astype(np.uint8)
 
 
@@ -99,10 +92,10 @@ WINDOW = 30_000
 """Length of the event window in microseconds, as in the SDK."""
 _CAMERA_FRAME, _FRAMES = "rgb", {LIDAR: "lidar", EVENT: "event"}
 _POINT = np.dtype([("x", "<f8"), ("y", "<f8"), ("z", "<f8"), ("intensity", "<f8"), ("ring", "<f8"), ("time", "<f8")])
-_FILTERS = "hdf5plugin"
+_FILTER_PACKAGE = "hdf5plugin"
 """Optional package that registers the compression filters of the HDF5 files."""
 _COLUMNS = [name for name in _POINT.names or () if name != "time"]
-_MICROSECOND = 1000
+_NS_PER_US = 1000
 
 
 class RawMuses:
@@ -155,22 +148,22 @@ def read_events(path: Path) -> SensorFrame:
     Raises:
         DatasetError: the file cannot be read, or its compression filter is not installed.
     """
-    if importlib.util.find_spec(_FILTERS):
-        importlib.import_module(_FILTERS)
+    if importlib.util.find_spec(_FILTER_PACKAGE):
+        importlib.import_module(_FILTER_PACKAGE)
     try:
         with h5py.File(path, "r") as file:
             x, y, t, p = (np.asarray(file[f"events/{name}"]) for name in "xytp")
     except (OSError, KeyError) as error:
-        hint = "" if importlib.util.find_spec(_FILTERS) else f"; if it is compressed, install {_FILTERS}"
+        hint = "" if importlib.util.find_spec(_FILTER_PACKAGE) else f"; if it is compressed, install {_FILTER_PACKAGE}"
         raise DatasetError(f"{path} cannot be read as HDF5 with events/x, y, t and p ({error}){hint}.") from error
     height, width = EVENT_SIZE
     chosen = (t >= t.max(initial=0) - WINDOW) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
     order = np.flatnonzero(chosen)[np.argsort(t[chosen], kind="stable")]
-    end = int(t.max(initial=0)) * _MICROSECOND
-    nanoseconds = t[order].astype(np.int64) * _MICROSECOND - end
+    end = int(t.max(initial=0)) * _NS_PER_US
+    nanoseconds = t[order].astype(np.int64) * _NS_PER_US - end
     events = EventWindow(
         width, height, x[order].astype(np.uint16), y[order].astype(np.uint16), nanoseconds, p[order] > 0,
-        -WINDOW * _MICROSECOND, 0,
+        -WINDOW * _NS_PER_US, 0,
     )  # fmt: skip
     return SensorFrame(EVENT, 0, _FRAMES[EVENT], events)
 
@@ -182,9 +175,9 @@ def _rig(path: Path) -> Rig:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DatasetError(f"{path} is missing; raw sensor files are of no use without the calibration.") from error
+        raise DatasetError(f"{path} is missing; raw sensor files need the calibration.") from error
     except ValueError as error:
-        raise CalibrationError(f"{path} is no JSON: {error}.") from error
+        raise CalibrationError(f"{path} is not JSON: {error}.") from error
     rig = Rig(_CAMERA_FRAME)
     try:
         intrinsics, extrinsics = content["intrinsics"], content["extrinsics"]
@@ -209,7 +202,7 @@ FOLDERS = {CAMERA: "frame_camera", LIDAR: "lidar", EVENT: "event_camera", RADAR:
 _RAW_SUFFIX = {LIDAR: ".bin", EVENT: ".h5"}
 _PROJECTED_SUFFIXES = (".npz", ".npy", ".png")
 # Statistics of the projected radar from CAFuser: github.com/timbroed/CAFuser.
-_READINGS = {
+_FORMATS = {
     CAMERA: published(RGB.normalization, RGB.name),
     LIDAR: ModalityFormat(RangeIntensityHeight.normalization, RangeIntensityHeight.name, sparse=True),
     EVENT: ModalityFormat(EventCounts.normalization, EventCounts.name, sparse=True),
@@ -254,23 +247,24 @@ class Muses(FileDataset):
         """
         self.root, self.protocol, self._projected = Path(root), protocol, projected_folder
         for what, value, accepted in (
-            ("split", split, SPLITS), ("weather", weather, (None, *WEATHERS)), ("time", time, (None, *TIMES)),
+            ("split", split, SPLITS), ("weather", weather, WEATHERS), ("time", time, TIMES),
             ("source", source, SOURCES), ("protocol", protocol, PROTOCOLS),
             *(("modality of MUSES", m, tuple(FOLDERS)) for m in modalities),
         ):  # fmt: skip
-            _one_of(what, value, accepted)
+            if value is not None:
+                check_choice(what, value, accepted)
         if split == "test":
             raise DatasetError("MUSES withholds the labels of its test split.", "Take val, or its benchmark server.")
-        readings = {m: _UNSCALED if protocol == "anyseg" else _READINGS[m] for m in modalities}
+        formats = {m: _UNSCALED if protocol == "anyseg" else _FORMATS[m] for m in modalities}
         entries = [self._entry(path, modalities, source) for path in self._cameras(split, weather, time)]
-        super().__init__(load_label_space("muses"), readings, entries)
+        super().__init__(load_label_space("muses"), formats, entries)
         raw = any(entry.files[m].suffix == _RAW_SUFFIX.get(m) for entry in entries for m in modalities)
         self._raw = RawMuses(self.root / "calib.json") if raw else None
 
     def images(self, entry: SampleFiles, modalities: Sequence[Modality]) -> dict[Modality, Image]:
         """See `FileDataset`."""
         if self.protocol == "anyseg":
-            return {m: squashed(entry.files[m]) for m in modalities}
+            return {m: read_anyseg_image(entry.files[m]) for m in modalities}
         raw = [m for m in modalities if entry.files[m].suffix == _RAW_SUFFIX.get(m)]
         encoded: dict[Modality, Image] = {}
         if raw and self._raw is not None:
@@ -284,17 +278,17 @@ class Muses(FileDataset):
     def _picture(self, entry: SampleFiles, modality: Modality) -> Image:
         path = entry.files[modality]
         if modality == CAMERA:
-            return self.readings[modality].normalized(unit_scaled(three_channels(read_picture(path))))
-        values = projected(path, modality)
-        image = self.readings[modality].normalized(values)
+            return self.formats[modality].normalized(scale_to_unit(three_channels(read_image(path))))
+        values = read_projected(path, modality)
+        image = self.formats[modality].normalized(values)
         image[:, ~values.any(axis=2)] = 0
         return image
 
     def labels(self, entry: SampleFiles) -> Labels:
         """See `FileDataset`."""
         if self.protocol == "anyseg":
-            return squashed_labels(entry.files[LABELS])
-        labels = read_picture(entry.files[LABELS])
+            return read_anyseg_labels(entry.files[LABELS])
+        labels = read_image(entry.files[LABELS])
         return labels if labels.ndim == 2 else labels[..., 0]
 
     def _cameras(self, split: str, weather: str | None, time: str | None) -> list[Path]:
@@ -326,7 +320,4 @@ class Muses(FileDataset):
         return plain / (stem + _RAW_SUFFIX[modality])
 
 
-def _one_of(what: str, value: str | None, accepted: Sequence[str | None]) -> None:
-    if value not in accepted:
-        names = ", ".join(name for name in accepted if name)
-        raise ConfigError(f"{what} {value!r} is not known; accepted are {names}.")
+DATASET = Muses

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from mlesam_ros.errors import ConfigError
-from mlesam_ros.model.expert_preprocessors import difference_from_training, event_window, make_expert_preprocessors
 from mlesam_ros.model.model_config import MLESAMConfig
+from mlesam_ros.pipeline import event_window, make_expert_preprocessors, training_mismatch
 from mlesam_ros.preprocessing.base import DEFAULTS, Preprocessing
 from mlesam_ros.preprocessing.preprocessors import (
     DEFAULT_PREPROCESSORS,
@@ -32,23 +32,23 @@ def made(config, **settings):
     return (
         preprocessors,
         event_window(preprocessors, preprocessing),
-        difference_from_training(config, preprocessors, preprocessing),
+        training_mismatch(config, preprocessors, preprocessing),
     )
 
 
-def test_earlier_checkpoints_count_as_the_defaults():
+def test_checkpoint_without_settings_uses_the_defaults():
     preprocessors, window, difference = made(OLD)
     assert image_settings(preprocessors) == image_settings(make_preprocessors(DEFAULT_PREPROCESSORS))
     assert (window, difference) == (0.03, "")
 
 
-def test_what_the_checkpoint_was_trained_with_is_used():
+def test_settings_of_the_checkpoint_are_used():
     preprocessors, window, difference = made(LONG)
     assert (preprocessors[EVENT].window, preprocessors[EVENT].most, window, difference) == (0.05, 4.0, 0.05, "")
 
 
 @pytest.mark.parametrize(("config", "given", "trained"), [(OLD, 0.05, 0.03), (LONG, 0.03, 0.05)])
-def test_another_window_is_said_with_both_values(config, given, trained):
+def test_another_window_is_noted_with_both_values(config, given, trained):
     _, window, difference = made(config, event_window=given)
     assert window == given
     assert f"event.window is {given:g} s, but the expert was trained on {trained:g} s" in difference
@@ -58,14 +58,14 @@ def test_the_window_as_trained_is_no_difference():
     assert made(LONG, event_window=0.05)[2] == ""
 
 
-def test_another_representation_is_said_with_both_names():
+def test_another_representation_is_noted_with_both_names():
     preprocessors, _, difference = made(OLD, event_representation="time_surface")
     assert preprocessors[EVENT] == PREPROCESSORS["time_surface"]()
     assert "event.representation is time_surface, but the expert was trained on event_counts" in difference
     assert made(OLD, event_representation="event_counts")[2] == ""
 
 
-def test_settings_survive_the_way_through_a_file():
+def test_settings_round_trip_through_the_configuration():
     config = replace(LONG, settings=image_settings(made(LONG)[0]))
     assert MLESAMConfig.from_dict(config.to_dict()) == config
     assert config.settings[EVENT]["window"] == 0.05 and config.settings[DEPTH] == {"nearest": 0.1, "farthest": 200.0}
@@ -73,7 +73,9 @@ def test_settings_survive_the_way_through_a_file():
 
 
 def test_an_unknown_setting_is_refused_by_name():
-    with pytest.raises(ConfigError, match="encoder event_counts has no setting 'windw'; accepted are most, window"):
+    with pytest.raises(
+        ConfigError, match="preprocessor event_counts has no setting 'windw'; accepted are most, window"
+    ):
         made(replace(OLD, settings={EVENT: {"windw": 0.05}}))
 
 
@@ -87,7 +89,7 @@ def test_the_source_of_gravity(gravity):
 
 
 @pytest.mark.parametrize("gravity", ["", "down", "0, 0, 0", "1, 2", "nan 0 0", "a b c"])
-def test_a_source_of_gravity_that_is_none_is_refused(gravity):
+def test_invalid_gravity_is_refused(gravity):
     with pytest.raises(ConfigError, match=r"depth\.gravity is"):
         Preprocessing(gravity=gravity)
 
@@ -101,6 +103,6 @@ def test_a_source_of_gravity_that_is_none_is_refused(gravity):
         ({"significant_bits": 11}, "camera.significant_bits"),
     ],
 )
-def test_values_that_mean_nothing_are_refused(values, name):
+def test_invalid_settings_are_refused(values, name):
     with pytest.raises(ConfigError, match=name.replace(".", r"\.")):
         Preprocessing(**values)

@@ -78,7 +78,7 @@ def encode(trunk, experts, images):
     return [stage.unflatten(0, (len(images), -1)) for stage in stages]  # (M, B, C, h, w)
 
 
-def test_fresh_experts_change_not_one_bit(plain):
+def test_new_experts_are_the_identity(plain):
     trunk = copy.deepcopy(plain)
     experts = ExpertBank(trunk.blocks, MODALITIES, 8)
     images = {m: torch.randn(2, 3, 96, 64) for m in MODALITIES}
@@ -95,7 +95,7 @@ def test_without_active_experts_the_trunk_is_the_frozen_one(trunk, plain, expert
 
 
 @pytest.mark.parametrize("subset", SUBSETS, ids="-".join)
-def test_stacked_is_one_at_a_time_is_merged_is_plain_lora(trunk, plain, experts, distance, subset):
+def test_stacked_single_and_merged_forms_equal_plain_lora(trunk, plain, experts, distance, subset):
     # Sides at which windows need padding, and odd batches.
     batch, size = 1 + len(subset) % 3, (96, 160) if len(subset) % 2 else (64, 64)
     images = {m: torch.randn(batch, 3, *size) for m in subset}
@@ -308,7 +308,7 @@ class TestLive:
             assert rounded.dtype == torch.bfloat16
             assert off(rounded, truth) < 3e-2
 
-    def test_a_newcomer_takes_the_precision_of_the_others(self, parts, lively):
+    def test_added_expert_takes_the_precision_of_the_others(self, parts, lively):
         trunk, experts = parts
         expert = lively()
         trunk.bfloat16()
@@ -328,7 +328,7 @@ class TestLive:
         experts.remove("camera")
         assert experts.modalities == ("lidar", "sonar")
 
-    def test_refuses_another_rank_and_another_trunk(self, parts):
+    def test_expert_of_another_rank_or_backbone_is_refused(self, parts):
         _, experts = parts
         with pytest.raises(ConfigError, match="has rank 5, but the others have 4"):
             experts.add("sonar", experts.new_expert(5))
@@ -338,11 +338,11 @@ class TestLive:
             experts.add("sonar", short)
 
     @pytest.mark.parametrize("name", ["", "a.b", "keys"])
-    def test_refuses_what_is_no_name(self, parts, name):
+    def test_invalid_modality_name_is_refused(self, parts, name):
         with pytest.raises(ConfigError, match="cannot be called"):
             parts[1].add(name, parts[1].new_expert(4))
 
-    def test_refuses_to_remove_what_is_not_there_or_the_last(self, parts):
+    def test_removing_a_missing_or_the_last_expert_is_refused(self, parts):
         _, experts = parts
         with pytest.raises(ConfigError, match="'sonar' of camera, lidar"):
             experts.remove("sonar")
@@ -351,7 +351,7 @@ class TestLive:
             experts.remove("lidar")
 
 
-def test_the_merged_projections_of_a_subset_stay_where_they_are(experts):
+def test_merged_projections_of_a_subset_keep_their_memory(experts):
     """A CUDA graph reads them there. Only a change of the experts moves them."""
     experts = copy.deepcopy(experts)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlesam_ros.errors import DatasetError
-from mlesam_training.datasets.image_files import stored_shape
+from mlesam_training.image_files import stored_shape
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
@@ -29,7 +29,7 @@ def test_size_is_height_and_width(tmp_path, suffix):
     assert stored_shape(written(tmp_path / f"x{suffix}")) == (20, 30)
 
 
-def test_what_is_no_picture_has_no_size(tmp_path):
+def test_file_that_is_not_an_image_has_no_size(tmp_path):
     assert stored_shape(written(tmp_path / "x.h5")) is None
     assert stored_shape(tmp_path / "x.bin") is None
 
@@ -50,7 +50,7 @@ def test_a_missing_file_is_named(tmp_path, suffix):
         stored_shape(tmp_path / f"x{suffix}")
 
 
-def test_an_array_without_columns_is_no_picture(tmp_path):
+def test_array_without_columns_is_refused(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros(5))
     with pytest.raises(DatasetError, match=r"x\.npy"):
         stored_shape(tmp_path / "x.npy")

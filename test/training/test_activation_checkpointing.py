@@ -7,14 +7,14 @@ import torch
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.backbones import build_backbone
-from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
-from mlesam_training.activation_checkpointing import BLOCKS, NONE, checkpoint_blocks
 from mlesam_training.batch_loader import SeededDropout2d, sample_generator
 from mlesam_training.loss import batch_loss, pixel_losses
 from mlesam_training.preflight import estimate_training_memory
+from mlesam_training.recipe import BLOCKS, NONE
 from mlesam_training.train_run import make_stage, model_config
-from mlesam_training.trainer import autocast
+from mlesam_training.trainer import autocast, checkpoint_blocks
 
 CONFIG = MLESAMConfig(rank=4, modalities=("camera", "lidar"))
 SIDE = 64
@@ -22,7 +22,7 @@ SIDE = 64
 
 def new_model():
     torch.manual_seed(0)
-    model = build_mlesam(CONFIG).train()
+    model = MLESAM(CONFIG).train()
     with torch.no_grad():
         for modality in CONFIG.modalities:
             for b in model.experts.expert(modality).b:
@@ -86,13 +86,13 @@ def test_a_backbone_that_learns_gets_the_same_gradients():
         assert torch.equal(gradient, found[1][name]), name
 
 
-def test_less_is_kept():
+def test_checkpointing_keeps_less_memory():
     plain, saving = new_model(), new_model()
     checkpoint_blocks(saving.backbone.blocks)
     assert kept(saving) < 0.7 * kept(plain)
 
 
-def test_nothing_is_done_twice_in_inference():
+def test_inference_is_not_checkpointed():
     model = new_model().eval()
     checkpoint_blocks(model.backbone.blocks)
     calls = []
@@ -104,20 +104,20 @@ def test_nothing_is_done_twice_in_inference():
     assert calls == [1] and torch.equal(output.logits, expected.logits)
 
 
-def test_the_experts_rest_again_after_the_second_pass():
+def test_experts_are_inactive_after_recomputation():
     model = new_model()
     checkpoint_blocks(model.backbone.blocks)
     step(model, "fp32")
     assert all(layer.a is None and layer.b is None for layer in model.experts.layers)
 
 
-def test_the_memory_that_is_announced_shrinks_with_it():
+def test_memory_estimate_accounts_for_checkpointing():
     plain, saving = (estimate_training_memory(CONFIG, 128, 2, "fp32", how) for how in (NONE, BLOCKS))
-    weights = sum(p.numel() for p in build_mlesam(CONFIG).parameters()) * 4
+    weights = sum(p.numel() for p in MLESAM(CONFIG).parameters()) * 4
     assert weights < saving < 0.8 * plain
 
 
-def test_the_recipe_decides(smoke):
+def test_recipe_enables_checkpointing(smoke):
     recipe = replace(smoke, checkpointing=BLOCKS)
     blocks = make_stage(recipe, model_config(recipe)).model.backbone.blocks
     assert all("forward" in vars(block) for block in blocks)

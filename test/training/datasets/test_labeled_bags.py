@@ -19,8 +19,8 @@ from mlesam_ros.simulation.export import TOPICS, write_simulated_bag
 from mlesam_ros.simulation.sensors import CAMERA_FRAME
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import CAMERA, DEPTH, LIDAR, MODALITIES, FrameSet
-from mlesam_training.datasets.encoded_dataset import EncodedDataset
-from mlesam_training.datasets.labelled_bags import BagOptions, prepare_bags
+from mlesam_training.encoded_dataset import EncodedDataset
+from mlesam_training.labeled_bags import BagOptions, prepare_bags
 from mlesam_training.recipe import BagData
 from mlesam_training.train_run import train
 
@@ -77,7 +77,7 @@ def test_a_folder_with_something_else_is_refused(options, dataset):
         prepare_bags(BagOptions(options.bags, options.folder, (32, 32)))
 
 
-def test_a_sensor_that_fails_costs_its_rows(street, tmp_path):
+def test_rows_without_a_modality_are_left_out(street, tmp_path):
     write_simulated_bag(tmp_path / "all", street, range(3))
     write_simulated_bag(tmp_path / "blind", World(8, "rain", WORLD_SIZE, dropped=[LIDAR]), range(3))
     with pytest.raises(DatasetError, match="no topic for lidar"):
@@ -150,7 +150,7 @@ def test_bags_that_cannot_be_trained_on_are_refused(tmp_path, street, data, word
 
 
 @pytest.mark.parametrize("spelled", ["relative", "link", "file", "folder of links"])
-def test_a_held_out_bag_is_none_of_those_trained_on_however_it_is_spelled(tmp_path, bag, monkeypatch, spelled):
+def test_bag_in_both_splits_is_refused_for_any_spelling(tmp_path, bag, monkeypatch, spelled):
     """Kind: paths compared as text. The same recording by another path is still no test."""
     monkeypatch.chdir(Path(bag).parent)
     (tmp_path / "link").symlink_to(bag)
@@ -167,7 +167,7 @@ def test_a_held_out_bag_is_none_of_those_trained_on_however_it_is_spelled(tmp_pa
     BagData("bags", "arrays", (bag,), (f"{bag}2",), SIZE)
 
 
-def test_the_size_that_a_refusal_names_is_taken_in_the_same_folder(tmp_path, street):
+def test_size_named_by_the_error_is_accepted(tmp_path, street):
     """Kind: a printed remedy that does not help: the refusal had left a folder of its own size behind."""
     recipe = bag_recipe(tmp_path, street, size=[96, 96])
     with pytest.raises(ConfigError) as refused:
@@ -177,11 +177,11 @@ def test_the_size_that_a_refusal_names_is_taken_in_the_same_folder(tmp_path, str
     train(bag_recipe(tmp_path / "again", street, size=size, folder=str(tmp_path / "arrays")), tmp_path / "out")
 
 
-def test_a_folder_without_a_single_row_is_made_again_for_anything_else(options, tmp_path, monkeypatch):
+def test_empty_folder_is_reused_for_another_manifest(options, tmp_path, monkeypatch):
     """Kind: what a failed command leaves behind stands in the way of the next one; arrays of no use go with it."""
     own = replace(options, folder=str(tmp_path / "arrays"))
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("mlesam_training.datasets.labelled_bags.encode", interrupted)
+        patched.setattr("mlesam_training.labeled_bags.encode", interrupted)
         prepare_bags(own)
     assert (tmp_path / "arrays" / "lidar.npy").exists()
     other = prepare_bags(replace(own, modalities=(CAMERA, DEPTH)))
@@ -195,7 +195,7 @@ def interrupted(*_):
     raise KeyboardInterrupt
 
 
-def test_a_bag_that_was_recorded_anew_is_not_taken_for_the_old_one(tmp_path):
+def test_rerecorded_bag_is_detected(tmp_path):
     """Kind: a store that does not say everything that decides over its content."""
     write_simulated_bag(tmp_path / "bag", World(8, "rain", WORLD_SIZE), range(2))
     options = BagOptions((str(tmp_path / "bag"),), str(tmp_path / "arrays"), SIZE)
@@ -207,7 +207,7 @@ def test_a_bag_that_was_recorded_anew_is_not_taken_for_the_old_one(tmp_path):
         prepare_bags(options)
 
 
-def test_encoding_that_was_killed_goes_on_where_it_was(tmp_path, street, monkeypatch):
+def test_killed_encoding_resumes(tmp_path, street, monkeypatch):
     write_simulated_bag(tmp_path / "bag", street, range(3))
     options = BagOptions((str(tmp_path / "bag"),), str(tmp_path / "arrays"), SIZE)
     whole = prepare_bags(replace(options, folder=str(tmp_path / "whole")))
@@ -217,7 +217,7 @@ def test_encoding_that_was_killed_goes_on_where_it_was(tmp_path, street, monkeyp
 
     with pytest.raises(KeyboardInterrupt):
         prepare_bags(options, interrupt)
-    with pytest.raises(DatasetError, match="1 of 3 moments"):
+    with pytest.raises(DatasetError, match="1 of 3 samples"):
         EncodedDataset(tmp_path / "arrays")
     camera = np.load(tmp_path / "arrays" / "camera.npy", "r+")
     camera[0] = 0
@@ -234,7 +234,7 @@ def test_two_encodings_in_one_folder_are_refused(options, tmp_path):
         prepare_bags(own)
 
 
-def test_a_bag_of_rectified_images_is_trained_on_as_such(tmp_path, monkeypatch):
+def test_rectified_bag_is_encoded_as_rectified(tmp_path, monkeypatch):
     """Kind: the node can be told and the trainer cannot. Images without distortion, beside the D of the raw lens.
 
     The same images with a CameraInfo without D say what is right.

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_training.preflight import estimate_training_memory
 
@@ -14,7 +14,7 @@ SIDE, MOMENTS = 64, 3
 
 def kept_by_a_real_step():
     """Bytes of the tensors that the backward pass of a real step holds on to, weights aside."""
-    model = build_mlesam(CONFIG)
+    model = MLESAM(CONFIG)
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     kept = {}
 
@@ -42,13 +42,13 @@ def test_activations_are_those_of_a_real_step():
     assert activations("fp32") == pytest.approx(kept_by_a_real_step(), rel=0.1)
 
 
-def test_halves_take_less():
+def test_bf16_takes_less_memory():
     assert activations("bf16") < 0.8 * activations("fp32")
 
 
 def test_trained_weights_cost_more_than_frozen_ones():
     weights = estimate_training_memory(CONFIG, SIDE, MOMENTS, "fp32") - activations("fp32")
-    model = build_mlesam(CONFIG)
+    model = MLESAM(CONFIG)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in model.parameters()) - trained
     assert weights == pytest.approx(16 * trained + 4 * frozen, rel=0.05)

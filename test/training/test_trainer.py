@@ -1,5 +1,6 @@
-"""The loop: it learns, its options do what they say, and what is not a number stops it."""
+"""The training loop: learning, options, learning rate, log, and values that are not finite."""
 
+import importlib.util
 import json
 import re
 from dataclasses import replace
@@ -7,23 +8,34 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional as F
 
 from mlesam_ros.errors import CheckpointError, ConfigError, MlesamError
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.model.backbones import on_meta_device
-from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.inference import argmax_with_confidence
+from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig, network_size
-from mlesam_ros.model.postprocess import argmax_with_confidence
 from mlesam_ros.resources import resource_path
-from mlesam_training.activation_checkpointing import CpuAttention
 from mlesam_training.augmentation import Augment
 from mlesam_training.batch_loader import BatchLoader, SeededDropout2d, epoch_rows, sample_generator
 from mlesam_training.loss import Grid, pixel_losses
 from mlesam_training.stages import ExpertStage, Pretraining, PretrainStage
 from mlesam_training.state import TrainState
-from mlesam_training.trainer import BAD_BATCH, LOG, SCALARS, STATE, poly, run, train_step
+from mlesam_training.train_run import train
+from mlesam_training.trainer import (
+    BAD_BATCH,
+    LOG,
+    STATE,
+    TENSORBOARD,
+    CpuAttention,
+    poly,
+    run,
+    train_step,
+    training_log,
+)
 
 STATISTICS = (torch.zeros(3), torch.ones(3))
 
@@ -44,21 +56,21 @@ def losses(out):
     return [json.loads(line)["loss"] for line in (out / LOG).read_text().splitlines()]
 
 
-def test_the_loss_goes_down(smoke, street, tmp_path):
+def test_loss_decreases(smoke, street, tmp_path):
     trained(replace(smoke, steps=30, log_every=5), street, tmp_path)
     assert len(losses(tmp_path)) == 6
     assert losses(tmp_path)[-1] < 0.8 * losses(tmp_path)[0]
 
 
-def test_what_is_written_while_it_goes(smoke, street, tmp_path, capsys):
+def test_log_entries(smoke, street, tmp_path, capsys):
     trained(replace(smoke, steps=2, log_every=1), street, tmp_path)
     entry = json.loads((tmp_path / LOG).read_text().splitlines()[1])
     assert set(entry) == {"step", "loss", "gradient_norm", "lr", "moments_per_s", "elapsed_s"}
     assert "pretrain 2/2: loss" in capsys.readouterr().err
-    assert len(list((tmp_path / SCALARS).iterdir())) == 1
+    assert not (tmp_path / TENSORBOARD).exists()
 
 
-def test_threads_that_read_ahead_change_nothing(smoke, street, tmp_path):
+def test_workers_do_not_change_the_result(smoke, street, tmp_path):
     recipe = replace(smoke, steps=5)
     alone, ahead = (trained(replace(recipe, workers=w), street, tmp_path / str(w)) for w in (0, 2))
     assert all(torch.equal(alone[name], ahead[name]) for name in alone)
@@ -120,7 +132,7 @@ def test_weight_decay_acts_on_matrices_alone(smoke, backbone):
     """timm's rule, by name: no biases, norms, position codes or learned tokens; for both stages."""
     config = MLESAMConfig(backbone=backbone, modalities=("bias", "camera"), router_width=8, combine="concat")
     with on_meta_device():
-        models = [build_mlesam(config), Pretraining(backbone, 25)]
+        models = [MLESAM(config), Pretraining(backbone, 25)]
     decayed = set()
     for model in models:
         (with_decay, without), names = TrainState(smoke, model).optimizer.param_groups, {}
@@ -188,7 +200,7 @@ def test_a_batch_that_cannot_be_filled_is_refused(smoke, street, tmp_path):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_batch(smoke, street, tmp_path, accumulate):
+def test_nonfinite_loss_stops_the_run_and_saves_the_batch(smoke, street, tmp_path, accumulate):
     recipe, stage = replace(smoke, accumulate=accumulate), new_stage(smoke)
     heads, seen = stage.heads, []
 
@@ -210,7 +222,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_batch(smoke, st
     assert all(p.isfinite().all() for p in stage.model.parameters()), "the nonfinite_modalities step was taken"
 
 
-def test_a_gradient_that_is_not_a_number_stops_the_run_too(smoke, street, tmp_path):
+def test_nonfinite_gradient_stops_the_run(smoke, street, tmp_path):
     stage = new_stage(smoke)
     stage.model.head.classify.bias.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(MlesamError, match="norm of its gradient"):
@@ -219,7 +231,7 @@ def test_a_gradient_that_is_not_a_number_stops_the_run_too(smoke, street, tmp_pa
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_plain_attention_is_attention(dtype):
+def test_cpu_attention_equals_attention(dtype):
     q, k, v = (torch.randn(2, 3, n, 16, dtype=dtype, requires_grad=True) for n in (5, 7, 7))
     expected = F.scaled_dot_product_attention(q.float(), k.float(), v.float())
     with CpuAttention():
@@ -231,7 +243,7 @@ def test_plain_attention_is_attention(dtype):
     torch.testing.assert_close(masked, causal)
 
 
-def test_dropout_of_a_sample_does_not_know_its_neighbors():
+def test_dropout_depends_on_the_sample_alone():
     drop, x = torch.nn.Dropout2d(0.5), torch.ones(4, 50, 2, 2)
     with SeededDropout2d([sample_generator(0, 7, place) for place in range(4)]):
         whole = drop(x)
@@ -278,3 +290,53 @@ def test_masks_that_fit_the_labels_lie_where_the_scene_lies(size, stride):
         agreement = [(np.roll(mask, -shift, axis)[inner] == scene[inner]).mean() for shift in shifts]
         bend, slope, _ = np.polyfit(shifts, agreement, 2)
         assert abs(-slope / 2 / bend) < 0.06 and max(agreement) > 0.95
+
+
+def test_warm_up_is_linear_from_a_tenth_to_one():
+    assert [poly(step, 100, 10) for step in (0, 5, 10)] == pytest.approx([0.1, 0.55, 1.0])
+
+
+def test_rate_decays_by_the_power():
+    assert poly(55, 100, 10) == pytest.approx(0.5**0.9)
+    assert poly(55, 100, 10, power=2) == pytest.approx(0.25)
+
+
+def test_rate_stays_positive_to_the_last_step():
+    factors = [poly(step, 50, 0) for step in range(50)]
+    assert factors[0] == 1 and min(factors) > 0 and factors == sorted(factors, reverse=True)
+
+
+def read(out):
+    """Tag → (steps, values)."""
+    events = EventAccumulator(str(out / TENSORBOARD)).Reload()
+    scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+    return {tag: ([e.step for e in found], [e.value for e in found]) for tag, found in scalars.items()}
+
+
+def test_tensorboard_has_the_entries_of_the_log(smoke, tmp_path):
+    recipe = replace(smoke, steps=3, log_every=1, tensorboard=True)
+    with training_log(tmp_path, 0, recipe) as log:
+        for step in range(3):
+            log(step, 1.5 - step, 0.25, 1e-3 * step)
+    entries = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    found = read(tmp_path)
+    assert found.keys() == {"loss", "gradient_norm", "lr", "moments_per_s"}
+    for tag, (steps, values) in found.items():
+        assert steps == [0, 1, 2] and values == pytest.approx([entry[tag] for entry in entries], rel=1e-5, abs=1e-7)
+
+
+def test_steps_that_a_resumed_run_repeats_are_replaced(smoke, tmp_path):
+    recipe = replace(smoke, steps=4, log_every=1, tensorboard=True)
+    for first, loss in ((0, 1.0), (2, 5.0)):
+        with training_log(tmp_path, first, recipe) as log:
+            for step in range(first, 4 if first else 3):
+                log(step, loss, 1.0, 1.0)
+    assert read(tmp_path)["loss"] == ([0, 1, 2, 3], [1, 1, 5, 5])
+
+
+def test_missing_package_is_refused_before_anything_is_written(smoke, tmp_path, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else found(name))
+    with pytest.raises(ConfigError, match=r"tensorboard is not installed.*pip install tensorboard"):
+        train(replace(smoke, tensorboard=True), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

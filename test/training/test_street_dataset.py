@@ -1,9 +1,10 @@
-"""The rendered street: the pipeline's own encodings, resumable, and refused when it is something else."""
+"""Rendered streets: conditions, encodings, resumption, and refusal of folders with other content."""
 
 import json
 import os
 import re
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,17 +12,20 @@ import cv2
 import numpy as np
 import pytest
 from full_disk import run_on_a_small_disk
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlesam_ros.errors import DatasetError, FileError, LabelError
 from mlesam_ros.files import exclusive_folder
 from mlesam_ros.preprocessing.depth import LogDepth
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, encode, make_preprocessors
+from mlesam_ros.simulation.weather import FAULTS, WEATHERS
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import CAMERA, MODALITIES, FrameSet
 from mlesam_training import street_dataset as rendering
-from mlesam_training.datasets.encoded_dataset import EncodedDataset
+from mlesam_training.encoded_dataset import EncodedDataset
 from mlesam_training.recipe import Split
-from mlesam_training.street_dataset import fingerprint, prepare
+from mlesam_training.street_dataset import allocate_by_share, fingerprint, prepare, street_conditions
 
 
 def test_a_row_is_what_the_pipeline_would_encode(street, smoke):
@@ -36,7 +40,7 @@ def test_a_row_is_what_the_pipeline_would_encode(street, smoke):
     assert (labels[0].numpy() == cv2.resize(moment.labels, (64, 64), interpolation=cv2.INTER_NEAREST)).all()
 
 
-def test_by_default_every_second_street_is_at_night(street):
+def test_default_weather_alternates_sun_and_night(street):
     night = np.array([conditions["weather"] == "night" for conditions in street.conditions])
     assert night.tolist() == [False] * 4 + [True] * 4
     assert {conditions["fault"] for conditions in street.conditions} == {"none"}
@@ -44,7 +48,7 @@ def test_by_default_every_second_street_is_at_night(street):
     assert camera[~night].min() > camera[night].max()
 
 
-def test_a_row_has_the_weather_and_the_fault_that_it_says(smoke, tmp_path):
+def test_row_has_its_weather_and_fault(smoke, tmp_path):
     split = Split(0, 1, 1, {"fog": 1.0}, {"underexposure": 1.0})
     foggy = prepare(replace(smoke.data, folder=str(tmp_path), train=split), "train")
     assert foggy.conditions == [{"weather": "fog", "fault": "underexposure"}]
@@ -55,7 +59,7 @@ def test_a_row_has_the_weather_and_the_fault_that_it_says(smoke, tmp_path):
     np.testing.assert_allclose(foggy.images["camera"][0], expected["camera"], rtol=1e-3, atol=1e-3)
 
 
-def test_a_street_is_one_of_the_trainers_data_sets(street):
+def test_encoded_street_implements_labeled_dataset(street):
     assert street.modalities == MODALITIES and len(street.names) == len(street.conditions) == len(street) == 8
     assert street.normalization["camera"][0][0] == pytest.approx(0.485) and street.space.name == "deliver"
     assert "camera" not in street.sparse and set(street.blanks) == set(MODALITIES)
@@ -71,7 +75,7 @@ def test_class_counts_add_up(street):
     assert counts.sum() == street.labels.size and counts[6] > 0.2 * counts.sum()
 
 
-def test_a_killed_rendering_goes_on_where_it_was(street, smoke, tmp_path):
+def test_killed_rendering_resumes(street, smoke, tmp_path):
     copy = tmp_path / "train"
     shutil.copytree(Path(smoke.data.folder) / "train", copy)
     done = np.load(copy / "done.npy")
@@ -80,7 +84,7 @@ def test_a_killed_rendering_goes_on_where_it_was(street, smoke, tmp_path):
     camera[6] = camera[2] = 0
     camera.flush()
     np.save(copy / "done.npy", done)
-    with pytest.raises(DatasetError, match="7 of 8 moments"):
+    with pytest.raises(DatasetError, match="7 of 8 samples"):
         EncodedDataset(copy)
     again = prepare(replace(smoke.data, folder=str(tmp_path)), "train")
     assert (again.images["camera"][6] == street.images["camera"][6]).all()
@@ -93,7 +97,7 @@ def _die(street):
 
 def test_a_process_that_dies_ends_the_rendering_with_a_sentence(smoke, tmp_path, monkeypatch):
     monkeypatch.setattr(rendering, "_render", _die)
-    with pytest.raises(DatasetError, match="a process that renders the street died"):
+    with pytest.raises(DatasetError, match="a rendering process died"):
         prepare(replace(smoke.data, folder=str(tmp_path)), "train")
 
 
@@ -112,7 +116,7 @@ if __name__ == "__main__":
 """
 
 
-def test_too_little_room_is_known_before_the_rendering(smoke_file, tmp_path):
+def test_full_disk_is_detected_before_rendering(smoke_file, tmp_path):
     """Kind: a full disk. Both sizes are said in a unit that shows them, and nothing is left to block the next try."""
     (tmp_path / "disk").mkdir()
     arguments = ("-c", _ON_A_SMALL_DISK, str(tmp_path / "disk"), str(smoke_file))
@@ -122,7 +126,7 @@ def test_too_little_room_is_known_before_the_rendering(smoke_file, tmp_path):
     assert left == "left:"
 
 
-def test_a_remnant_of_a_rendering_that_was_killed_does_not_block_the_next(smoke, tmp_path):
+def test_leftover_of_a_killed_rendering_is_replaced(smoke, tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "camera.npy").write_bytes(b"half of a header")
     split = Split(0, 1, 1)
@@ -165,9 +169,33 @@ def test_the_fingerprint_follows_the_encoders_and_the_world(monkeypatch):
 
 
 def test_a_folder_without_a_street_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match="holds no encoded frames"):
+    with pytest.raises(DatasetError, match="has no encoded samples"):
         EncodedDataset(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"preprocessors": {"camera": "rgb"}, "normalization": {}}))
     (tmp_path / "camera.npy").write_bytes(b"garbage")
-    with pytest.raises(DatasetError, match="holds no encoded frames"):
+    with pytest.raises(DatasetError, match="has no encoded samples"):
         EncodedDataset(tmp_path)
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 9), min_size=1), st.integers(1, 60))
+def test_allocation_follows_the_shares(shares, count):
+    dealt = Counter(allocate_by_share(shares, count))
+    assert dealt.total() == count
+    for name, share in shares.items():
+        assert abs(dealt[name] - count * share / sum(shares.values())) < len(shares)
+
+
+def test_larger_split_keeps_its_streets():
+    shares = {"weathers": dict.fromkeys(WEATHERS, 0.2), "faults": dict.fromkeys(FAULTS, 1.0)}
+    large, small = (street_conditions(Split(10, streets, 1, **shares)) for streets in (40, 25))
+    assert large[:25] == small
+    assert street_conditions(Split(20, 10, 1, **shares)) == large[10:20]
+
+
+def test_thirty_streets_hold_every_weather_with_every_fault():
+    split = Split(900, 30, 1, dict.fromkeys(WEATHERS, 0.2), dict.fromkeys(FAULTS, 1.0))
+    assert len(set(street_conditions(split))) == len(WEATHERS) * len(FAULTS) == 30
+
+
+def test_without_shares_odd_seeds_are_at_night():
+    assert [c.weather for c in street_conditions(Split(101, 4, 1))] == ["night", "sun", "night", "sun"]

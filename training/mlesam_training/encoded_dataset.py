@@ -31,11 +31,11 @@ from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.labels import IGNORE, LabelSpace, load_label_space
 from mlesam_ros.preprocessing.base import Normalization, Preprocessor
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, Modality
-from mlesam_training.datasets.labelled_dataset import Blank
+from mlesam_training.labeled_dataset import Blank
 
 _MANIFEST, _CONDITIONS, _LABELS, _DONE = "manifest.json", "conditions.json", "labels.npy", "done.npy"
-_AGAIN = "Give another folder, or remove this one to make it again."
-_OF_THE_WORK = ("rows", "warnings")
+_REMEDY = "Give another folder, or remove this one to make it again."
+_DERIVED_KEYS = ("rows", "warnings")
 """Keys of a manifest that follow from the other keys."""
 LABEL_SAMPLING = "pixel centers"
 """Sampling of the labels to the network's input size; earlier versions sampled at the upper left pixel corners."""
@@ -72,13 +72,13 @@ class EncodedDataset:
             space = self.manifest.get("space", "deliver")
             self.space = LabelSpace.from_dict(space) if isinstance(space, dict) else load_label_space(space)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DatasetError(f"{folder} holds no encoded frames ({error}).", _AGAIN) from error
+            raise DatasetError(f"{folder} has no encoded samples ({error}).", _REMEDY) from error
         counts = {len(self.labels), len(done), len(self.conditions), *map(len, self.images.values())}
         if len(counts) > 1:
-            raise DatasetError(f"the files in {folder} have {sorted(counts)} rows.", _AGAIN)
+            raise DatasetError(f"the files in {folder} have {sorted(counts)} rows.", _REMEDY)
         if not done.all():
             raise DatasetError(
-                f"{folder} has {int(done.sum())} of {len(done)} moments.", "Give the command again that made it."
+                f"{folder} has {int(done.sum())} of {len(done)} samples.", "Run the command that made it again."
             )
         self.fingerprint = hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
         self.names: Sequence[str] = self.manifest.get("rows", [f"{folder.name}/{row:06d}" for row in range(len(done))])
@@ -108,7 +108,7 @@ class EncodedDataset:
         counts = np.bincount(np.asarray(self.labels).ravel(), minlength=IGNORE + 1)
         if foreign := [int(value) for value in np.flatnonzero(counts[:IGNORE]) if value >= classes]:
             raise LabelError(
-                f"the labels in {self._folder} hold {foreign}; accepted are 0 to {classes - 1} and {IGNORE}."
+                f"the labels in {self._folder} have the ids {foreign}; accepted are 0 to {classes - 1} and {IGNORE}."
             )
         return counts[:classes]
 
@@ -118,7 +118,7 @@ def normalization_of(preprocessors: Mapping[Modality, Preprocessor]) -> dict[Mod
     return {name: [list(part) for part in preprocessor.normalization] for name, preprocessor in preprocessors.items()}
 
 
-def find_made(folder: Path, wanted: Mapping[str, Any]) -> npt.NDArray[np.bool_] | None:
+def find_encoded(folder: Path, wanted: Mapping[str, Any]) -> npt.NDArray[np.bool_] | None:
     """Look for complete or partial arrays with the same manifest.
 
     Args:
@@ -143,11 +143,9 @@ def find_made(folder: Path, wanted: Mapping[str, Any]) -> npt.NDArray[np.bool_] 
     if other and len(done) and not done.any():  # allocated, but never filled
         return None
     if other == ["fingerprint"]:
-        raise DatasetError(
-            f"the street, or what the preprocessors make of it, has changed since {folder} was made.", _AGAIN
-        )
+        raise DatasetError(f"the simulation or a preprocessor has changed since {folder} was made.", _REMEDY)
     if other:
-        raise DatasetError(f"{folder} was made with another {' and '.join(other)}.", _AGAIN)
+        raise DatasetError(f"{folder} was made with another {' and '.join(other)}.", _REMEDY)
     return done
 
 
@@ -158,7 +156,7 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterato
         if isinstance(known, dict) and key in ("parameters", "content"):
             names = sorted({*known, *value})  # None: a bag that was deleted
             yield from (name for name in names if value.get(name, "?") not in (known.get(name), None))
-        elif known != value and key not in _OF_THE_WORK:
+        elif known != value and key not in _DERIVED_KEYS:
             yield key
 
 

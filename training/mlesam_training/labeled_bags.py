@@ -33,18 +33,18 @@ from mlesam_ros.preprocessing.preprocessors import (
     make_preprocessors,
 )
 from mlesam_ros.types import EVENT, MODALITIES, NANOSECONDS, FrameSet, Modality
-from mlesam_training.datasets.encoded_dataset import (
+from mlesam_training.encoded_dataset import (
     LABEL_SAMPLING,
     EncodedDataset,
     Writer,
     allocate,
-    find_made,
+    find_encoded,
     normalization_of,
 )
-from mlesam_training.datasets.labelled_dataset import Image, Labels, Progress
+from mlesam_training.labeled_dataset import Image, Labels, Progress
 
-_END = 1 << 16  # bytes
-_SLACK = NANOSECONDS // 100
+_DIGEST_BYTES = 1 << 16  # bytes
+_MAX_LABEL_OFFSET_NS = NANOSECONDS // 100
 """Largest time difference (ns) of a label image and the reference stamp of its frame set; normally 0."""
 
 
@@ -118,7 +118,7 @@ def prepare_bags(options: BagOptions, report: Progress | None = None) -> Encoded
         LabelError: a label outside the label space, or labels with an aspect ratio other than the camera's.
     """
     folder, manifest = Path(options.folder), options.manifest()
-    done = find_made(folder, manifest)
+    done = find_encoded(folder, manifest)
     if done is None or not done.all():
         with exclusive_folder(folder, "encoding"):
             _encode(options, manifest, folder, report)
@@ -130,7 +130,7 @@ def _encode(options: BagOptions, manifest: dict[str, Any], folder: Path, report:
     space = load_label_space(options.space)
     warnings: dict[str, None] = {}
     rows = [(bag, stamp) for bag in options.bags for stamp in _stamps(bag, options, space, warnings)]
-    done = find_made(folder, manifest)
+    done = find_encoded(folder, manifest)
     if done is None:
         names = [f"{Path(bag).name}/{stamp}" for bag, stamp in rows]
         conditions = [{"bag": Path(bag).name} for bag, _ in rows]
@@ -172,7 +172,7 @@ def _stamps(bag: str, options: BagOptions, space: LabelSpace, warnings: dict[str
     if not stamps:
         wanted = ", ".join(options.modalities)
         raise DatasetError(
-            f"{bag} has no label within {_SLACK / 1e6:.0f} ms of a set with {wanted}.",
+            f"{bag} has no label within {_MAX_LABEL_OFFSET_NS / 1e6:.0f} ms of a set with {wanted}.",
             "Give the labels the timestamps of the images that they are of.",
         )
     return stamps
@@ -191,9 +191,9 @@ def _content(bag: Path) -> str | None:
             size = path.stat().st_size
             digest.update(f"{os.fsencode(path.name)!r} {size}".encode())
             with path.open("rb") as file:
-                digest.update(file.read(_END))
-                file.seek(max(size - _END, 0))
-                digest.update(file.read(_END))
+                digest.update(file.read(_DIGEST_BYTES))
+                file.seek(max(size - _DIGEST_BYTES, 0))
+                digest.update(file.read(_DIGEST_BYTES))
     return digest.hexdigest()
 
 
@@ -225,8 +225,10 @@ def _labeled(
             yield frame_set, truth.labels, rig
         for topic, problem in replay.problems.items():
             raise DatasetError(f"{bag}: {topic}: {problem}")
-        doubts = (f"{topic}: {doubt}" for topic, doubt in calibration.problems.items())
-        warnings.update(dict.fromkeys(f"{bag}: {words}" for words in (*topics.notes, *replay.warnings, *doubts)))
+        warnings_of_rig = (f"{topic}: {doubt}" for topic, doubt in calibration.problems.items())
+        warnings.update(
+            dict.fromkeys(f"{bag}: {words}" for words in (*topics.notes, *replay.warnings, *warnings_of_rig))
+        )
 
 
 def _missing(bag: str, silent: Sequence[Modality], parameters: NodeParameters) -> DatasetError:
@@ -255,7 +257,7 @@ def _pairs(
             continue
         others: Mapping[int, Any] = sets if isinstance(step, GroundTruth) else truths
         near = min(others, key=lambda time: abs(time - step.time), default=None)
-        if near is not None and abs(near - step.time) <= _SLACK:
+        if near is not None and abs(near - step.time) <= _MAX_LABEL_OFFSET_NS:
             first, second = (near, step.time) if isinstance(step, GroundTruth) else (step.time, near)
             yield sets.pop(first), truths.pop(second)
         for old in [time for time in (*sets, *truths) if time < step.time - NANOSECONDS]:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlesam_ros.corruptions import add_noise, average, drop_pixels, expectation, expected, subsets
+from mlesam_ros.corruptions import add_noise, average, average_and_expected, drop_pixels, expected, subsets
 
 FOUR = ("r", "d", "e", "l")
 
@@ -82,12 +82,12 @@ def test_published_means_of_the_any_modal_protocol(name):
     assert average(scores) == pytest.approx(printed, abs=0.006)
 
 
-def test_a_table_made_by_hand():
+def test_values_computed_by_hand():
     scores = {("a",): 10.0, ("b",): 20.0, ("a", "b"): 40.0}
     assert average(scores) == pytest.approx(70 / 3)
     # p = 0.2: a alone and b alone have weight 0.16 each, both 0.64; nothing at all, 0.04, is left out.
     assert expected(scores, 0.2) == pytest.approx((0.16 * 10 + 0.16 * 20 + 0.64 * 40) / 0.96)
-    assert expectation(scores) == {"average": 23.33, "expected": {"0.2": 31.67, "0.1": 35.45, "0.05": 37.62}}
+    assert average_and_expected(scores) == {"average": 23.33, "expected": {"0.2": 31.67, "0.1": 35.45, "0.05": 37.62}}
 
 
 @given(st.integers(1, 5), st.floats(0.01, 0.99), st.floats(0, 100))
@@ -96,7 +96,7 @@ def test_chances_sum_to_one_whatever_the_number_of_modalities(count, failing, sc
     assert expected(scores, failing) == pytest.approx(score) == pytest.approx(average(scores))
 
 
-def test_holes_are_single_values():
+def test_drop_pixels_drops_channels_independently():
     picture = torch.ones(3, 200, 200)
     out = drop_pixels(picture, 0.25, torch.Generator().manual_seed(0))
     assert set(out.unique().tolist()) == {0.0, 1.0}
@@ -104,7 +104,7 @@ def test_holes_are_single_values():
     assert not torch.equal(out[0], out[1]), "channels fall out apart"
 
 
-def test_salt_and_pepper_are_the_extremes_of_the_picture():
+def test_salt_and_pepper_are_the_extremes_of_the_image():
     picture = torch.rand(3, 200, 200) * 0.5 + 0.25
     low, high = picture.min().item(), picture.max().item()
     out = add_noise(picture, 0.2, 0.0, torch.Generator().manual_seed(0))
@@ -114,6 +114,6 @@ def test_salt_and_pepper_are_the_extremes_of_the_picture():
     assert torch.equal(out[~salt & ~pepper], picture[~salt & ~pepper])
 
 
-def test_gaussian_noise_has_its_deviation():
+def test_gaussian_noise_has_the_given_deviation():
     out = add_noise(torch.zeros(3, 200, 200), 0.0, 0.5, torch.Generator().manual_seed(0))
     assert out.std().item() == pytest.approx(0.5, abs=0.01) and out.mean().item() == pytest.approx(0, abs=0.01)

@@ -20,7 +20,7 @@ from mlesam_ros.model.checkpoint import (
     save_backbone,
 )
 from mlesam_ros.model.decoder import ClassMLPs, MaskDecoder
-from mlesam_ros.model.mlesam import build_mlesam
+from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 
 SIX = LabelSpace("six", tuple("abcdef"), ((0, 0, 0),) * 6)
@@ -43,7 +43,7 @@ def published(sam2, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(published):
-    model = build_mlesam(MLESAMConfig(backbone="hiera_tiny", label_space=SIX, rank=2)).eval()
+    model = MLESAM(MLESAMConfig(backbone="hiera_tiny", label_space=SIX, rank=2)).eval()
     load_base(model, published)
     return model
 
@@ -60,7 +60,7 @@ def older(tmp_path_factory):
 
 def test_sam_2_0_loads_too(older):
     sam, path = older
-    model = build_mlesam(MLESAMConfig(backbone="hiera_tiny", label_space=SIX, rank=2)).eval()
+    model = MLESAM(MLESAMConfig(backbone="hiera_tiny", label_space=SIX, rank=2)).eval()
     load_base(model, path)
     assert base_sha256(model.backbone) == fingerprint(sam.image_encoder)
     assert torch.equal(model.decoder.no_mask, sam.sam_prompt_encoder.no_mask_embed.weight[0])
@@ -109,14 +109,14 @@ def first_file(first, tmp_path_factory):
 class TestSam1sCheckpoint:
     @pytest.fixture
     def model(self, shrunk_vit, first_file):
-        model = build_mlesam(MLESAMConfig(backbone=shrunk_vit, label_space=SIX, rank=2)).eval()
+        model = MLESAM(MLESAMConfig(backbone=shrunk_vit, label_space=SIX, rank=2)).eval()
         load_base(model, first_file)
         return model
 
-    def test_the_encoder_is_metas(self, model, first):
+    def test_encoder_equals_metas(self, model, first):
         assert base_sha256(model.backbone) == fingerprint(first.image_encoder)
 
-    def test_before_training_the_decoder_is_metas(self, model, first):
+    def test_untrained_decoder_equals_metas(self, model, first):
         # Seen as classes, SAM's quality token and its four mask tokens make the same token set; then all must be equal.
         decoder, theirs = model.decoder, first.mask_decoder
         decoder.class_tokens.data[0] = theirs.iou_token.weight[0]
@@ -139,7 +139,7 @@ class TestSam1sCheckpoint:
             )
             torch.testing.assert_close(decoder(pyramid)[:, 1:], masks, rtol=1e-4, atol=1e-5)
 
-    def test_its_tokens_are_dealt_out_too(self, model, first):
+    def test_mask_tokens_of_sam1_are_assigned_in_turn(self, model, first):
         assert torch.equal(model.decoder.class_tokens, first.mask_decoder.mask_tokens.weight[[1, 2, 3, 1, 2, 3]])
 
     def test_another_size_is_refused_by_name(self, first_file):
@@ -157,7 +157,7 @@ class TestSam1sCheckpoint:
 
 
 class TestMetasCheckpoint:
-    def test_the_pyramid_is_meta_s(self, model, sam2):
+    def test_pyramid_equals_metas(self, model, sam2):
         images = torch.randn(2, 3, 96, 128)
         with torch.no_grad():
             s0, s1, semantic = sam2.forward_image(images)["backbone_fpn"]
@@ -166,7 +166,7 @@ class TestMetasCheckpoint:
         assert torch.equal(ours[HIGH_RES_1], s1)
         assert torch.equal(ours[HIGH_RES_0], s0)
 
-    def test_the_decoder_is_meta_s(self, model, sam2):
+    def test_decoder_equals_metas(self, model, sam2):
         # Seen as classes, SAM's object, quality and four mask tokens make the same token set; then all must be equal.
         decoder: MaskDecoder = copy.deepcopy(model.decoder)
         theirs = sam2.sam_mask_decoder
@@ -200,12 +200,12 @@ class TestMetasCheckpoint:
         for name, tensor in model.state_dict().items():
             assert torch.equal(other.state_dict()[name], tensor)
 
-    def test_mask_tokens_are_dealt_out_to_the_classes(self, model, sam2):
+    def test_mask_tokens_are_assigned_to_the_classes_in_turn(self, model, sam2):
         # 1 to 3 are SAM's multi-mask outputs; 0, its single-mask output, is for clicks.
         expected = sam2.sam_mask_decoder.mask_tokens.weight[[1, 2, 3, 1, 2, 3]]
         assert torch.equal(model.decoder.class_tokens, expected)
 
-    def test_what_is_trained_is_counted_without_meta_s_unused_modules(self, model, sam2):
+    def test_unused_modules_of_meta_are_not_counted(self, model, sam2):
         trained = sum(p.numel() for n, p in model.named_parameters() if not n.startswith("backbone."))
         decoder = sum(p.numel() for p in model.decoder.parameters())
         theirs = sum(p.numel() for p in sam2.sam_mask_decoder.parameters())
@@ -219,7 +219,7 @@ class TestMetasCheckpoint:
         ):
             load_backbone(build_backbone("hiera_nano"), published)
 
-    def test_a_file_cut_short_is_refused(self, published, tmp_path):
+    def test_truncated_file_is_refused(self, published, tmp_path):
         cut = tmp_path / "cut.pt"
         cut.write_bytes(published.read_bytes()[:1_000_000])
         with pytest.raises(CheckpointError, match=r"cut\.pt is truncated or not a weights file"):
@@ -232,14 +232,14 @@ def nano():
 
 
 class TestOurs:
-    def test_comes_back_bit_for_bit(self, nano, tmp_path):
+    def test_backbone_file_round_trip_is_exact(self, nano, tmp_path):
         save_backbone(tmp_path / "nano.safetensors", nano)
         other = build_backbone("hiera_nano")
         assert base_sha256(other) != base_sha256(nano)
         load_backbone(other, tmp_path / "nano.safetensors")
         assert base_sha256(other) == base_sha256(nano)
 
-    def test_no_bit_may_change_unnoticed(self, nano):
+    def test_fingerprint_detects_one_changed_bit(self, nano):
         before = base_sha256(nano)
         with torch.no_grad():
             weight = nano.trunk.blocks[3].mlp.layers[0].bias
@@ -247,7 +247,7 @@ class TestOurs:
         assert base_sha256(nano) != before
 
     def test_experts_do_not_change_the_fingerprint(self, nano):
-        model = build_mlesam(MLESAMConfig())
+        model = MLESAM(MLESAMConfig())
         model.backbone.load_state_dict(nano.state_dict())
         assert base_sha256(model.backbone) == base_sha256(nano)
 
@@ -306,7 +306,7 @@ def test_code_in_a_checkpoint_is_not_run(nano, tmp_path):
 
 
 def test_a_decoder_that_is_not_sams_is_refused(tmp_path):
-    model = build_mlesam(MLESAMConfig())
+    model = MLESAM(MLESAMConfig())
     tensors = {f"image_encoder.{name}": t for name, t in model.backbone.state_dict().items()}
     torch.save({"model": {**tensors, "sam_mask_decoder.iou_token.weight": torch.zeros(1, 96)}}, tmp_path / "odd.pt")
     with pytest.raises(CheckpointError, match=r"odd\.pt has a mask decoder that is not SAM's: \d+ are missing"):
@@ -338,20 +338,20 @@ class TestForeignFiles:
             (b"\x1f\x8b\x08\x00rest", "a gzip archive", "Unpack"),
         ],
     )
-    def test_is_named(self, tmp_path, suffix, content, what, remedy):
+    def test_foreign_file_type_is_named(self, tmp_path, suffix, content, what, remedy):
         path = tmp_path / f"w{suffix}"
         path.write_bytes(content)
         with pytest.raises(CheckpointError) as refused:
             read_tensors(path)
         assert what in refused.value.message and remedy in refused.value.remedy
 
-    def test_a_zip_is_no_torch_archive(self, tmp_path):
+    def test_zip_archive_is_refused(self, tmp_path):
         with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
             archive.writestr("weights.bin", b"x" * 1000)
         with pytest.raises(CheckpointError, match="is a ZIP archive"):
             read_tensors(tmp_path / "w.pt")
 
-    def test_objects_besides_tensors_and_the_remedy_helps(self, nano, tmp_path):
+    def test_python_objects_are_refused_with_a_working_remedy(self, nano, tmp_path):
         state = {f"image_encoder.{name}": tensor for name, tensor in nano.state_dict().items()}
         torch.save({"model": state, "args": argparse.Namespace(lr=1)}, tmp_path / "tuned.pt")
         with pytest.raises(CheckpointError) as refused:

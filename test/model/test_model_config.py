@@ -23,11 +23,11 @@ configs = st.builds(
 
 
 @given(configs)
-def test_survives_json(config):
+def test_config_round_trip_through_json(config):
     assert MLESAMConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_statistics_survive_json():
+def test_normalization_round_trip_through_json():
     config = MLESAMConfig(preprocessors={"camera": "rgb"}, normalization={"camera": ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))})
     assert MLESAMConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
@@ -58,7 +58,7 @@ def test_a_misspelt_key_is_refused_with_the_nearest():
         {"normalization": {"camera": [[0, 0], [1, 1]]}},
     ],
 )
-def test_an_encoder_or_statistics_of_the_wrong_kind_are_refused(values):
+def test_invalid_preprocessors_and_normalization_are_refused(values):
     """Kind: metadata of a damaged checkpoint. Every value is named before anything computes with it."""
     with pytest.raises(ConfigError, match="camera"):
         MLESAMConfig.from_dict(values)

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from mlesam_ros.errors import DatasetError, LabelError
-from mlesam_ros.labels import IGNORE, LabelSpace, refuse_palette
+from mlesam_ros.labels import IGNORE, LabelSpace, check_not_palette
 from mlesam_ros.preprocessing.base import Normalization
 from mlesam_ros.types import Modality
-from mlesam_training.datasets.image_files import stored_shape
+from mlesam_training.image_files import stored_shape
 
 Image = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
@@ -129,7 +129,7 @@ class SampleFiles:
 
 
 LABELS = "labels"
-_HEAD = 26  # bytes of a PNG up to its color type
+_PNG_HEAD_BYTES = 26  # bytes of a PNG up to its color type
 
 
 class FileDataset(ABC):
@@ -140,7 +140,7 @@ class FileDataset(ABC):
     def __init__(
         self,
         space: LabelSpace,
-        readings: Mapping[Modality, ModalityFormat],
+        formats: Mapping[Modality, ModalityFormat],
         entries: Sequence[SampleFiles],
         workers: int = 2,
     ) -> None:
@@ -148,19 +148,19 @@ class FileDataset(ABC):
 
         Args:
             space: label space.
-            readings: modality → format.
+            formats: modality → format.
             entries: files per row.
             workers: threads that decode files in parallel; no effect on the result.
 
         Raises:
             DatasetError: a file is missing.
         """
-        self.space, self.readings, self.entries, self.workers = space, dict(readings), tuple(entries), workers
-        self.modalities = tuple(readings)
-        self.preprocessors = {m: r.preprocessor for m, r in readings.items() if r.preprocessor}
-        self.normalization = {m: r.normalization for m, r in readings.items()}
-        self.blanks = {m: r.blank for m, r in readings.items()}
-        self.sparse = frozenset(m for m, r in readings.items() if r.sparse)
+        self.space, self.formats, self.entries, self.workers = space, dict(formats), tuple(entries), workers
+        self.modalities = tuple(formats)
+        self.preprocessors = {m: r.preprocessor for m, r in formats.items() if r.preprocessor}
+        self.normalization = {m: r.normalization for m, r in formats.items()}
+        self.blanks = {m: r.blank for m, r in formats.items()}
+        self.sparse = frozenset(m for m, r in formats.items() if r.sparse)
         self.names = [entry.name for entry in self.entries]
         self.conditions = [entry.conditions for entry in self.entries]
         self._counts: npt.NDArray[np.int64] | None = None
@@ -177,7 +177,7 @@ class FileDataset(ABC):
         The first call reads every label; see `survey`.
         """
         self.survey()
-        rules = [type(self).__name__, self.space.to_dict(), sorted(map(repr, self.readings.items())), self.names]
+        rules = [type(self).__name__, self.space.to_dict(), sorted(map(repr, self.formats.items())), self.names]
         return hashlib.sha256(json.dumps([*rules, self._content]).encode()).hexdigest()
 
     @abstractmethod
@@ -213,7 +213,7 @@ class FileDataset(ABC):
             LabelError: a label outside the label space; names the file and the values.
         """
         with entry.files[LABELS].open("rb") as file:
-            refuse_palette(file.read(_HEAD), str(entry.files[LABELS]))
+            check_not_palette(file.read(_PNG_HEAD_BYTES), str(entry.files[LABELS]))
         labels = self.labels(entry)
         self.space.check(labels, str(entry.files[LABELS]))
         return labels
@@ -264,7 +264,9 @@ class FileDataset(ABC):
         if one_size and len(paths) > 1:
             raise _other_size(paths)
         if not counts[: len(self.space)].any():
-            raise LabelError(f"all {len(self)} label pictures are empty, such as {self.entries[0].files[LABELS]}.")
+            raise LabelError(
+                f"all {len(self)} label images have no labeled pixel, such as {self.entries[0].files[LABELS]}."
+            )
         self._counts, self._content = counts[: len(self.space)], content.hexdigest()
         return self._counts
 

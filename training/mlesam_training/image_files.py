@@ -17,35 +17,35 @@ from mlesam_ros.errors import DatasetError
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def read_picture(path: Path) -> npt.NDArray[Any]:
+def read_image(path: Path) -> npt.NDArray[Any]:
     """Read a PNG unchanged: (H, W) or (H, W, channels), uint8 or uint16, colors in RGB order.
 
     Raises:
         DatasetError: the file is missing or cannot be decoded.
     """
-    picture = read_stored(path)
-    if picture.ndim == 3:
-        picture = picture[..., [2, 1, 0, *range(3, picture.shape[2])]]
-    return picture
+    image = read_image_bgr(path)
+    if image.ndim == 3:
+        image = image[..., [2, 1, 0, *range(3, image.shape[2])]]
+    return image
 
 
-def read_stored(path: Path) -> npt.NDArray[Any]:
+def read_image_bgr(path: Path) -> npt.NDArray[Any]:
     """Read a PNG in the channel order of OpenCV, the inverse of `cv2.imwrite`.
 
     Raises:
-        DatasetError: see `read_picture`.
+        DatasetError: see `read_image`.
     """
     try:
         data = np.fromfile(path, np.uint8)
-        picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
+        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
     except (OSError, cv2.error) as error:
         raise DatasetError(f"{path} cannot be read: {error}.") from error
-    if picture is None:
-        raise DatasetError(f"{path} is no picture that can be decoded; it has {len(data)} bytes.")
-    return np.asarray(picture)
+    if image is None:
+        raise DatasetError(f"{path} cannot be decoded as an image; it has {len(data)} bytes.")
+    return np.asarray(image)
 
 
-def picture_size(path: Path) -> tuple[int, int]:
+def png_size(path: Path) -> tuple[int, int]:
     """(height, width) of a PNG, from its header (ISO/IEC 15948, 11.2.2).
 
     Raises:
@@ -57,23 +57,23 @@ def picture_size(path: Path) -> tuple[int, int]:
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error}.") from error
     if len(head) < 24 or head[:8] != _SIGNATURE:
-        raise DatasetError(f"{path} is no PNG.")
+        raise DatasetError(f"{path} is not a PNG.")
     width, height = (int.from_bytes(head[at : at + 4], "big") for at in (16, 20))
     return height, width
 
 
-def three_channels(picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def three_channels(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Convert to (H, W, 3): the first three channels, or the first channel repeated."""
-    if picture.ndim == 2:
-        picture = picture[..., None]
-    return picture[..., :3] if picture.shape[2] >= 3 else np.repeat(picture[..., :1], 3, axis=2)
+    if image.ndim == 2:
+        image = image[..., None]
+    return image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
 
 
-def unit_scaled(picture: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def scale_to_unit(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Scale unsigned integers to 0 … 1 of their full range as float32; other types are only cast."""
-    if picture.dtype.kind == "u":
-        return picture.astype(np.float32) / np.float32(np.iinfo(picture.dtype).max)
-    return picture.astype(np.float32)
+    if image.dtype.kind == "u":
+        return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
+    return image.astype(np.float32)
 
 
 def read_array(path: Path) -> npt.NDArray[Any]:
@@ -89,7 +89,7 @@ def read_array(path: Path) -> npt.NDArray[Any]:
         raise DatasetError(f"{path} cannot be read as a NumPy array: {error}.") from error
 
 
-def listed(path: Path) -> list[str]:
+def read_list(path: Path) -> list[str]:
     """Read the first word of each line of a list file.
 
     Raises:
@@ -100,7 +100,7 @@ def listed(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} cannot be read: {error}.") from error
     if not names:
-        raise DatasetError(f"{path} lists no frame.")
+        raise DatasetError(f"{path} lists no sample.")
     return names
 
 
@@ -140,7 +140,7 @@ def stored_shape(path: Path) -> Shape | None:
 
 
 def _png(path: Path) -> Shape:
-    size = picture_size(path)
+    size = png_size(path)
     with path.open("rb") as file:
         file.seek(-min(_TAIL, path.stat().st_size), 2)
         if _END not in file.read():

@@ -1,4 +1,4 @@
-"""From a recipe to weights: both stages, on a street of a few tiny moments."""
+"""From a recipe to weights: both stages and the ablation, on a street of a few tiny samples."""
 
 import hashlib
 import json
@@ -8,14 +8,16 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
-from mlesam_ros.errors import MlesamError
+from mlesam_ros.cli.app import app
+from mlesam_ros.errors import ConfigError, MlesamError
 from mlesam_ros.model.checkpoint import describe_checkpoint, load_checkpoint
 from mlesam_ros.types import MODALITIES
 from mlesam_training.data_config import open_source
 from mlesam_training.recipe import load_recipe
 from mlesam_training.stages import ExpertStage, draw_subset
-from mlesam_training.train_run import EVALUATION, model_config, train
+from mlesam_training.train_run import ABLATION_ROWS, EVALUATION, EXPERTS, ablate, model_config, train
 from mlesam_training.trainer import LOG, run
 
 
@@ -83,7 +85,7 @@ def test_only_experts_routers_and_heads_learn(expert_file, tmp_path):
         ({"batch": 64}, "batch is 64, but the data set has 8"),
     ],
 )
-def test_what_does_not_fit_is_named_before_the_first_step(expert_file, tmp_path, changes, words):
+def test_invalid_recipe_is_refused_before_the_first_step(expert_file, tmp_path, changes, words):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(expert_file.read_text()) | changes))
     with pytest.raises(MlesamError, match=words):
@@ -105,8 +107,29 @@ def test_modality_dropout_draws_every_subset():
     assert drawn[MODALITIES] / 3000 == pytest.approx(0.4 + 0.6 / 15, abs=0.03)
 
 
-def test_a_run_can_start_from_what_an_earlier_one_made(smoke_file, pretrained, tmp_path):
+def test_run_starts_from_given_weights(smoke_file, pretrained, tmp_path):
     fields = yaml.safe_load(smoke_file.read_text()) | {"start": str(pretrained), "lr": 0.0, "steps": 1, "log_every": 1}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(fields))
     assert train(path, tmp_path / "out").weights.read_bytes() == pretrained.read_bytes()
+
+
+def test_ablation_writes_one_table(smoke_file, tmp_path):
+    fields = yaml.safe_load(smoke_file.read_text()) | {"steps": 1}
+    pretrain, experts = tmp_path / "pretrain.yaml", tmp_path / "experts.yaml"
+    pretrain.write_text(yaml.safe_dump(fields))
+    weights = train(pretrain, tmp_path / "pretrain").weights
+    experts.write_text(yaml.safe_dump(fields | {"stage": "experts", "backbone": str(weights)}))
+    out, result = tmp_path / "out", tmp_path / "result.json"
+    told = CliRunner().invoke(app, ["train", str(experts), "--ablation", "--out", str(out), "--json", str(result)])
+    assert told.exit_code == 0, told.output
+    content = json.loads((out / "ablation.json").read_text())
+    assert json.loads(result.read_text()) == {"ablation": str(out / "ablation.json")}
+    assert [row["name"] for row in content["rows"]] == list(ABLATION_ROWS) and content["steps"] == 1
+    assert set(content["rows"][0]["conditions"]) == {"night", "none", "sun"}
+    configs = {name: describe_checkpoint(out / name / EXPERTS)["config"] for name in ABLATION_ROWS}
+    assert [(c["features"], c["auxiliary"]) for c in configs.values()] == [
+        ("average", False), ("routed", False), ("both", False), ("both", True)
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="Give a recipe of stage experts"):
+        ablate(load_recipe(pretrain), tmp_path)
