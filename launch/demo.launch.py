@@ -36,44 +36,44 @@ def arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             "bag",
             default_value="",
-            description="Where the rendered street lies, or will lie. Empty: ~/.ros/mlesam_ros/street_<weather>.",
+            description="Bag of the street; rendered if it does not exist. Empty: ~/.ros/mlesam_ros/street_<weather>.",
         ),
         DeclareLaunchArgument(
             "weather",
             default_value="sun",
-            description="Of the street; one that was rendered already, under the name given as bag, keeps its own.",
+            description="Weather of the street; has no effect on a bag that exists.",
             choices=WEATHERS,
         ),
     ]
 
 
-def street(context: LaunchContext) -> Path:
+def bag_path(context: LaunchContext) -> Path:
     """Return the path of the bag."""
     weather = LaunchConfiguration("weather").perform(context)
     return expand_path(LaunchConfiguration("bag").perform(context) or f"~/.ros/mlesam_ros/street_{weather}")
 
 
-def unfinished(bag: Path) -> Path:
+def draft_folder(bag: Path) -> Path:
     """Return the folder of the rendering in progress, so that an aborted one is not taken for a complete bag."""
     return bag.parent / f".rendering_{bag.name}"
 
 
-def prepare(context: LaunchContext) -> list[LogInfo]:
+def create_folder(context: LaunchContext) -> list[LogInfo]:
     """Create the folder before any process is started, because a failing launch leaves its processes running."""
-    bag = street(context)
+    bag = bag_path(context)
     if bag.exists():
         return []
-    shutil.rmtree(unfinished(bag), ignore_errors=True)
-    unfinished(bag).mkdir(parents=True)
-    return [LogInfo(msg=f"rendering a street into {bag}, this once; until it is played the node misses its sensors")]
+    shutil.rmtree(draft_folder(bag), ignore_errors=True)
+    draft_folder(bag).mkdir(parents=True)
+    return [LogInfo(msg=f"rendering a street into {bag}; the sensors have no publisher until it is complete")]
 
 
-def sensors(context: LaunchContext) -> list[ExecuteProcess]:
+def player(context: LaunchContext) -> list[ExecuteProcess]:
     """Return the process that plays the street, or renders it first if the bag does not exist."""
-    bag = street(context)
+    bag = bag_path(context)
     if bag.exists():
         return [mlesam("play", str(bag), "--loop")]
-    new = unfinished(bag) / bag.name
+    new = draft_folder(bag) / bag.name
 
     def rendered(event: ProcessExited, context: LaunchContext) -> ExecuteProcess | None:
         if event.returncode == 0:
@@ -98,5 +98,5 @@ def generate_launch_description() -> LaunchDescription:
         PythonLaunchDescriptionSource(str(resource_path("launch/perception.launch.py"))),
     )
     local = SetEnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    before, after = OpaqueFunction(function=prepare), OpaqueFunction(function=sensors)
+    before, after = OpaqueFunction(function=create_folder), OpaqueFunction(function=player)
     return LaunchDescription([local, *arguments(), before, perception, after])

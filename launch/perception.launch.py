@@ -45,47 +45,47 @@ def arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             "namespace",
             default_value="",
-            description="Put before the node, its relative topics and tf: left makes /left/mlesam, "
-            "/left/camera/image_raw and /left/tf of them.",
+            description="Namespace of the node, its relative topics and TF: left gives /left/mlesam, "
+            "/left/camera/image_raw and /left/tf.",
         ),
         DeclareLaunchArgument(
             "global_tf",
             default_value="false",
-            description="Leave /tf and /tf_static out of the namespace: true for several cameras of one robot, false "
+            description="Keep /tf and /tf_static out of the namespace: true for several cameras of one robot, false "
             "for several robots.",
             **flag,
         ),
         DeclareLaunchArgument(
             "params_file",
             default_value=str(resource_path("config/params/default.yaml")),
-            description="YAML file with the node's parameters; one per kind of rig lies beside the default. What is "
-            "given to the arguments below counts more.",
+            description="YAML file with the node's parameters; files for several rigs are beside the default. The "
+            "arguments below override it.",
         ),
         DeclareLaunchArgument(
             "use_sim_time",
             default_value="false",
-            description="Take the time from /clock, as simulators need it.",
+            description="Use the time of /clock, as simulators require.",
             **flag,
         ),
         DeclareLaunchArgument(
             "autostart",
             default_value="true",
-            description="Configure and activate at start; false leaves that to a lifecycle manager.",
+            description="Configure and activate at start; false: leave that to a lifecycle manager.",
             **flag,
         ),
         DeclareLaunchArgument(
-            "respawn", default_value="false", description="Start the node again, after 2 s, when it ends.", **flag
+            "respawn", default_value="false", description="Restart the node 2 s after it ends.", **flag
         ),
         DeclareLaunchArgument(
             "log_level",
             default_value="info",
-            description="How much is logged; debug includes what ROS's own libraries say.",
+            description="Log level; debug includes messages of the ROS libraries.",
             choices=levels,
         ),
         DeclareLaunchArgument(
             "rviz",
             default_value="false",
-            description="Start RViz, too, with a view of everything that comes out.",
+            description="Start RViz with a view of all outputs.",
             **flag,
         ),
         *overriding_arguments(),
@@ -94,20 +94,18 @@ def arguments() -> list[DeclareLaunchArgument]:
 
 def overriding_arguments() -> list[DeclareLaunchArgument]:
     """Return the launch arguments that override parameters of params_file."""
-    infos = "sensor_msgs/CameraInfo: lens and size of the "
+    infos = "sensor_msgs/CameraInfo: intrinsics and size of the "
     return [
         overriding("checkpoint", "Expert weights, a .safetensors file that mlesam train wrote."),
         overriding("base_weights", "Frozen backbone weights that the checkpoint was trained on."),
-        overriding(
-            "device", "Where the network runs: cpu, cuda, cuda:1 and so on; auto takes the first GPU, else the CPU."
-        ),
-        overriding("precision", "Arithmetic of the network.", choices=["", "auto", "fp32", "bf16", "fp16"]),
-        overriding("calibration_file", "Rig file (YAML) for what CameraInfo and TF do not say."),
+        overriding("device", "Device of the network: cpu, cuda, cuda:1 and so on; auto: the first GPU, else the CPU."),
+        overriding("precision", "Precision of the network.", choices=["", "auto", "fp32", "bf16", "fp16"]),
+        overriding("calibration_file", "Rig file (YAML) for calibration that CameraInfo and TF do not contain."),
         overriding("camera_topic", "Camera: sensor_msgs/Image or CompressedImage."),
         overriding("camera_info_topic", f"{infos}camera."),
         overriding("depth_topic", "Depth camera: sensor_msgs/Image or CompressedImage (compressedDepth)."),
         overriding("depth_info_topic", f"{infos}depth camera."),
-        overriding("event_topic", "Event camera: EventPacket or EventArray of any driver, or pictures of events."),
+        overriding("event_topic", "Event camera: EventPacket or EventArray of any driver, or images of events."),
         overriding("event_info_topic", f"{infos}event camera."),
         overriding("lidar_topic", "LiDAR: sensor_msgs/PointCloud2."),
     ]
@@ -119,11 +117,11 @@ def overriding(name: str, description: str, **options: list[str]) -> DeclareLaun
     return DeclareLaunchArgument(name, default_value="", description=description + kept, **options)
 
 
-def misspelt(given: list[str]) -> list[LogInfo]:
+def misspelled(given: list[str]) -> list[LogInfo]:
     """Return a log entry for each undeclared argument similar to a declared one; `ros2 launch` ignores it silently."""
     known = [argument.name for argument in arguments()]
     near = {name: get_close_matches(name, known, 1, 0.8) for name in given if name not in known}
-    words = "there is no argument {}, so it has no effect; did you mean {}?"
+    words = "argument {} does not exist and has no effect; did you mean {}?"
     return [LogInfo(msg=words.format(name, found[0])) for name, found in near.items() if found]
 
 
@@ -145,7 +143,7 @@ def start(context: LaunchContext) -> list[LogInfo | SetEnvironmentVariable | Nod
     remappings = [] if given("global_tf") == "true" else REMAPPINGS
     transport = transport_environment(dict(context.environment))
     return [
-        *misspelt(list(context.launch_configurations)),
+        *misspelled(list(context.launch_configurations)),
         *(SetEnvironmentVariable(name, value) for name, value in transport.items()),
         *([rviz(given("namespace"), flags["use_sim_time"], remappings)] if given("rviz") == "true" else []),
         Node(

@@ -26,34 +26,34 @@ from mlesam_ros.files import PARENT_VARIABLE, expand_path
 from mlesam_ros.resources import resource_path
 
 CLOCK_RATE = "100"  # Hz; delays a set by up to one period
-PATIENCE = "60"  # maximum seconds that `mlesam play` waits for the node to subscribe
+MAX_WAIT_S = "60"  # maximum seconds that `mlesam play` waits for the node to subscribe
 
 
 def arguments() -> list[DeclareLaunchArgument]:
     """Return the launch arguments. Those of perception.launch.py are accepted as well and passed on."""
     flag = {"choices": ["true", "false"]}
     return [
-        DeclareLaunchArgument("bag", description="The recording: a rosbag2 folder, or a .mcap or .db3 file."),
+        DeclareLaunchArgument("bag", description="Recording: a rosbag2 folder, or a .mcap or .db3 file."),
         DeclareLaunchArgument("rate", default_value="1.0", description="Speed, above 0; 1.0 is real time."),
         DeclareLaunchArgument("loop", default_value="false", description="Start again at the end.", **flag),
         DeclareLaunchArgument(
             "clock",
             default_value="true",
-            description="Keep the recorded stamps, publish /clock and set use_sim_time, whatever is given for that; "
-            "false: stamp everything with today's time.",
+            description="Keep the recorded stamps, publish /clock and set use_sim_time, whatever its value; false: "
+            "shift all stamps to the present.",
             **flag,
         ),
         DeclareLaunchArgument(
             "player",
             default_value="auto",
-            description="rosbag2 is ros2 bag play, mlesam is mlesam play, which reads damaged bags too and is the one "
-            "that can stamp with today's time; auto takes rosbag2 where it is installed and can do what is asked.",
+            description="rosbag2: ros2 bag play; mlesam: mlesam play, which reads damaged bags and can shift stamps "
+            "to the present; auto: rosbag2 if it is installed and supports the bag and the arguments.",
             choices=["auto", "rosbag2", "mlesam"],
         ),
     ]
 
 
-def is_speed(text: str) -> bool:
+def is_positive_number(text: str) -> bool:
     """Whether the text is a positive finite number."""
     try:
         return 0 < float(text) < float("inf")
@@ -61,7 +61,7 @@ def is_speed(text: str) -> bool:
         return False
 
 
-def refuse(context: LaunchContext) -> None:
+def check_arguments(context: LaunchContext) -> None:
     """Check the arguments before any process is started, because a failing launch leaves its processes running.
 
     Raises:
@@ -71,10 +71,10 @@ def refuse(context: LaunchContext) -> None:
     bag, rate = recording(context), given["rate"]
     if not bag.exists():
         raise RuntimeError(f"bag:={bag} does not exist; give a rosbag2 folder, or a .mcap or .db3 file")
-    if not is_speed(rate):
-        raise RuntimeError(f"rate:={rate} does not play; give a number above 0, such as 0.5")
+    if not is_positive_number(rate):
+        raise RuntimeError(f"rate:={rate} is not a positive number; give one, such as 0.5")
     if given["player"] == "rosbag2" and given["clock"] == "false":
-        raise RuntimeError("player:=rosbag2 keeps the recorded stamps; add clock:=true, or take player:=mlesam")
+        raise RuntimeError("player:=rosbag2 keeps the recorded stamps; set clock:=true or player:=mlesam")
 
 
 def values(context: LaunchContext) -> dict[str, str]:
@@ -97,13 +97,13 @@ def play(context: LaunchContext) -> list[ExecuteProcess]:
         latched = ["--qos-profile-overrides-path", str(resource_path("config/replay_qos.yaml"))]
         command = ["ros2", "bag", "play", str(bag), "--clock", CLOCK_RATE, *flags, *latched]
     else:
-        flags += ["--wait", PATIENCE, *(["--clock"] if given["clock"] == "true" else [])]
+        flags += ["--wait", MAX_WAIT_S, *(["--clock"] if given["clock"] == "true" else [])]
         command = [ExecutableInPackage("mlesam", "mlesam_ros"), "play", str(bag), *flags]
     return [
         ExecuteProcess(
             cmd=command,
             additional_env={PARENT_VARIABLE: str(os.getpid())},  # ends the player with a killed launch
-            on_exit=[EmitEvent(event=Shutdown(reason="the recording is over"))],
+            on_exit=[EmitEvent(event=Shutdown(reason="the playback has ended"))],
             output="screen",
         )
     ]
@@ -117,5 +117,5 @@ def generate_launch_description() -> LaunchDescription:
     )
     # Limit the topics of the bag to this host.
     local = SetEnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    before, after = OpaqueFunction(function=refuse), OpaqueFunction(function=play)
+    before, after = OpaqueFunction(function=check_arguments), OpaqueFunction(function=play)
     return LaunchDescription([local, *arguments(), before, perception, after])

@@ -36,7 +36,7 @@ REPRESENTATIONS = tuple(name for name, preprocessor in PREPROCESSORS.items() if 
 """Event preprocessors."""
 NETWORK = "network"
 RESOLUTIONS = (CAMERA, NETWORK)
-_OF_ROS = ("qos_overrides.", "use_sim_time", "start_type_description_service")
+_RCLPY_PARAMETERS = ("qos_overrides.", "use_sim_time", "start_type_description_service")
 """Parameters that rclpy declares."""
 
 
@@ -72,20 +72,26 @@ def parameter(
 class SensorParameters:
     """Parameters of one sensor. Topics are relative, so that namespaces and remapping apply."""
 
-    topic: str = parameter("", "Topic it is read from.")
-    type: str = parameter(AUTO, "Message type, such as sensor_msgs/msg/Image; auto takes what the publisher sends.")
-    frame_id: str = parameter("", "TF frame used instead of the one in its messages; empty: theirs.")
-    required: bool = parameter(False, "No mask without it.")
-    tolerance: float = parameter(SyncConfig.tolerance, "s its stamp may differ from the mask's.", low=0.0, high=10.0)
-    offset: float = parameter(0.0, "s its stamps are late (positive) or early by construction.", low=-1e10, high=1e10)
-    max_wait: float = parameter(-1.0, "s to wait for it instead of max_wait; negative: max_wait.", low=-1.0, high=10.0)
+    topic: str = parameter("", "Topic of its messages.")
+    type: str = parameter(AUTO, "Message type, such as sensor_msgs/msg/Image; auto: that of the publisher.")
+    frame_id: str = parameter("", "TF frame to use instead of that in its messages; empty: that in its messages.")
+    required: bool = parameter(False, "No mask is made without it.")
+    tolerance: float = parameter(
+        SyncConfig.tolerance, "Maximum difference between its stamp and the mask's in s.", low=0.0, high=10.0
+    )
+    offset: float = parameter(
+        0.0, "Constant error of its stamps in s, positive if they are late.", low=-1e10, high=1e10
+    )
+    max_wait: float = parameter(
+        -1.0, "Maximum wait for it in s, instead of max_wait; negative: max_wait.", low=-1.0, high=10.0
+    )
     rate: float = parameter(
-        0.0, "Hz expected of it; /diagnostics warns below four fifths of it. 0: unknown.", LIVE, low=0.0, high=10000.0,
+        0.0, "Expected rate in Hz; /diagnostics warns below 80 % of it. 0: unknown.", LIVE, low=0.0, high=10000.0,
         encoding=False,
     )  # fmt: skip
     skew: float = parameter(
         0.0,
-        "s that its stamps are expected to differ from the masks' at most, in the median; /diagnostics warns beyond. "
+        "Maximum expected median difference between its stamps and the masks' in s; /diagnostics warns above it. "
         "0: unknown.",
         LIVE,
         low=0.0,
@@ -99,10 +105,10 @@ class CameraParameters(SensorParameters):
     """Parameters of a sensor with pixels and a lens."""
 
     info_topic: str = parameter("", "Topic of its CameraInfo.")
-    rectified: bool = parameter(False, "Its pictures are rectified: P and R of CameraInfo count, not K and D.")
-    fit: str = parameter("", "How pictures of another size than CameraInfo's come from it.", choices=("", *FITS))
+    rectified: bool = parameter(False, "Its images are rectified: P and R of CameraInfo apply, not K and D.")
+    fit: str = parameter("", "How images of another size than CameraInfo's are derived from it.", choices=("", *FITS))
     picture_size: tuple[int, ...] = parameter(
-        (0, 0), "Width and height of those pictures; 0, 0 without fit.", low=0, high=65535
+        (0, 0), "Width and height of those images; 0, 0 without fit.", low=0, high=65535
     )
 
 
@@ -111,7 +117,7 @@ class ColorParameters(CameraParameters):
     """Parameters of the camera."""
 
     significant_bits: int = parameter(
-        0, "Bits in use of 16-bit samples: 8, 10, 12, 14 or 16; 0: by the largest sample seen.", low=0, high=16
+        0, "Significant bits of 16-bit samples: 8, 10, 12, 14 or 16; 0: by the largest sample so far.", low=0, high=16
     )
 
 
@@ -121,14 +127,14 @@ class DepthParameters(CameraParameters):
 
     unit: float = parameter(
         0.0,
-        "m per count of its images, at least 1e-6; 0: 0.001 for integers, 1 for floats.",
+        "Meters per count of its images, at least 1e-6; 0: 0.001 for integers, 1 for floats.",
         low=0.0,
         high=DEPTH_UNITS[1],
     )
     gravity: str = parameter(
         AUTO,
-        "Where preprocessor hha takes gravity from: auto, tf, normals, or a direction in the camera's optical frame "
-        "such as '0, 1, 0'.",
+        "Source of gravity for preprocessor hha: auto, tf, normals, or a direction in the camera's optical frame such "
+        "as '0, 1, 0'.",
     )
 
 
@@ -137,10 +143,13 @@ class EventParameters(CameraParameters):
     """Parameters of the event camera."""
 
     window: float = parameter(
-        0.0, "s of events in an image, at least 0.001; 0: as the checkpoint was trained.", low=0.0, high=WINDOWS[1]
+        0.0,
+        "Duration of the events in an image in s, at least 0.001; 0: that of the checkpoint's training.",
+        low=0.0,
+        high=WINDOWS[1],
     )
     representation: str = parameter(
-        AUTO, "Encoder of its images; auto: as the checkpoint was trained.", choices=(AUTO, *REPRESENTATIONS)
+        AUTO, "Preprocessor of its images; auto: that of the checkpoint's training.", choices=(AUTO, *REPRESENTATIONS)
     )
 
 
@@ -150,20 +159,21 @@ class LidarParameters(SensorParameters):
 
     time_unit: str = parameter(
         AUTO,
-        "Unit of its points' times; auto takes the one that makes a sweep around the stamp.",
+        "Unit of the times of its points; auto: the unit with which the sweep lies around its stamp.",
         choices=(AUTO, *TIME_UNITS),
     )
     gather: float = parameter(
         GATHER_AUTO,
-        "s of its messages that make a sweep, where it is sent in pieces; 0: each is whole; negative: by the azimuths.",
+        "Duration in s of the messages that make a sweep, if it is sent in pieces; 0: each message is a sweep; "
+        "negative: by the azimuths.",
         low=-1.0,
         high=10.0,
     )
     intensity_field: str = parameter(
-        AUTO, "Field with the strength of the echoes; auto: the first of the usual names, such as intensity, signal."
+        AUTO, "Field of the intensity; auto: the first of the usual names, such as intensity, signal."
     )
     intensity_scale: float = parameter(
-        0.0, "Value of that field at full strength, at least 1e-6; 0: 1, 255 or 65535 by its type and range.",
+        0.0, "Value of that field at full intensity, at least 1e-6; 0: 1, 255 or 65535 by its type and range.",
         low=0.0, high=INTENSITY_SCALES[1],
     )  # fmt: skip
 
@@ -184,51 +194,54 @@ class NodeParameters:
     )
     checkpoint: str = parameter(
         "",
-        "Expert weights (.safetensors); empty: the shipped street weights. While the node is configured, another on "
-        "the same backbone, with the same sensors and classes.",
+        "Expert weights (.safetensors); empty: the shipped street weights. While the node is configured, only weights "
+        "for the same backbone, sensors and classes are accepted.",
         LIVE,
         path=True,
         encoding=False,
     )
     base_weights: str = parameter(
-        "", "Frozen backbone weights; empty: those that the checkpoint names, as shipped.", path=True, encoding=False
+        "", "Frozen backbone weights; empty: the shipped ones that the checkpoint names.", path=True, encoding=False
     )
-    device: str = parameter(
-        AUTO, "cpu, cuda, cuda:1 and so on; auto takes the first GPU, else the CPU.", encoding=False
-    )
+    device: str = parameter(AUTO, "cpu, cuda, cuda:1 and so on; auto: the first GPU, else the CPU.", encoding=False)
     precision: str = parameter(
-        AUTO, "Of the network; auto takes bf16 where the device multiplies in it.", choices=PRECISIONS, encoding=False
+        AUTO,
+        "Precision of the network; auto: bf16 if the device has bf16 arithmetic.",
+        choices=PRECISIONS,
+        encoding=False,
     )
-    threads: int = parameter(
-        0, "CPU threads of the network; 0 takes half of the cores.", low=0, high=256, encoding=False
+    threads: int = parameter(0, "CPU threads of the network; 0: half of the cores.", low=0, high=256, encoding=False)
+    calibration_file: str = parameter(
+        "", "Rig file for calibration that CameraInfo and TF do not contain; empty: none.", path=True
     )
-    calibration_file: str = parameter("", "Rig file for what CameraInfo and TF do not say; empty: none.", path=True)
     modalities: tuple[str, ...] = parameter(
-        MODALITIES, "Sensors that are listened to.", LIVE, choices=MODALITIES, encoding=False
+        MODALITIES, "Sensors that are used.", LIVE, choices=MODALITIES, encoding=False
     )
     primary_order: tuple[str, ...] = parameter(
         SyncConfig.primary_order,
-        "Whose stamp a mask takes: the first of these that is alive.",
+        "Sensors whose stamp a mask has, in order of preference: the first that is alive.",
         choices=MODALITIES,
     )
     primary_timeout: float = parameter(
-        SyncConfig.primary_timeout, "s of silence after which the next takes over.", low=0.01, high=60.0
+        SyncConfig.primary_timeout, "Silence in s after which the next of them is used.", low=0.01, high=60.0
     )
     max_wait: float = parameter(
-        SyncConfig.max_wait, "s to wait for the others once the primary is there.", low=0.0, high=10.0
+        SyncConfig.max_wait, "Maximum wait in s for the other sensors after the primary.", low=0.0, high=10.0
     )
     history: float = parameter(
-        0.0, "s a message waits for a mask's stamp it belongs to; 0: derived from max_wait and tolerance.", low=0.0,
+        0.0, "Time in s that a message is kept for a mask; 0: derived from max_wait and tolerance.", low=0.0,
         high=60.0,
     )  # fmt: skip
     max_age: float = parameter(
-        0.0, "s that stamps may lie behind now; older ones are another clock's. 0: 5 s, or more with long waits.",
+        0.0, "Maximum age of a stamp in s; older ones are those of another clock. 0: 5 s, or more with long waits.",
         low=0.0, high=3600.0,
     )  # fmt: skip
-    max_future: float = parameter(SyncConfig.max_future, "s that stamps may lie ahead of now.", low=0.0, high=3600.0)
+    max_future: float = parameter(
+        SyncConfig.max_future, "Maximum time in s that stamps are ahead of now.", low=0.0, high=3600.0
+    )
     sensor_timeout: float = parameter(
         0.6,
-        "s of silence, or from stamp to receipt, that /diagnostics reports.",
+        "Silence, or delay from stamp to receipt, in s that /diagnostics reports.",
         LIVE,
         low=0.1,
         high=3600.0,
@@ -236,7 +249,7 @@ class NodeParameters:
     )
     calibration_timeout: float = parameter(
         10.0,
-        "s that CameraInfo and transforms may take after activation before they count as missing.",
+        "Time in s after activation before missing CameraInfo and transforms are errors.",
         LIVE,
         low=0.0,
         high=3600.0,
@@ -244,29 +257,27 @@ class NodeParameters:
     )
     labels_resolution: str = parameter(
         CAMERA,
-        "Size of the mask: camera for the camera's, network for that of the network's pictures.",
+        "Size of the mask: camera for that of the camera, network for that of the network's input.",
         LIVE,
         choices=RESOLUTIONS,
         encoding=False,
     )
     confidence_threshold: float = parameter(
-        0.0, "Pixels whose winning class is less probable than this are unlabelled (255).", LIVE, low=0.0, high=1.0,
+        0.0, "Pixels whose class has a lower probability are unlabeled (255).", LIVE, low=0.0, high=1.0,
         encoding=False,
     )  # fmt: skip
-    overlay_alpha: float = parameter(
-        0.5, "Weight of the colours in ~/overlay.", LIVE, low=0.0, high=1.0, encoding=False
-    )
+    overlay_alpha: float = parameter(0.5, "Weight of the colors in ~/overlay.", LIVE, low=0.0, high=1.0, encoding=False)
     snapshot_seconds: float = parameter(
         0.0,
-        "s of sensor messages kept in memory for ~/save_snapshot; 0 keeps none.",
+        "Duration in s of the sensor messages in memory for ~/save_snapshot; 0: none.",
         low=0.0,
         high=600.0,
         encoding=False,
     )
-    snapshot_megabytes: int = parameter(500, "Most memory that these may take.", low=1, high=1_000_000, encoding=False)
+    snapshot_megabytes: int = parameter(500, "Maximum memory for them in MB.", low=1, high=1_000_000, encoding=False)
     snapshot_folder: str = parameter(
         "",
-        "Where ~/save_snapshot puts its bags; empty: the process's working folder.",
+        "Folder for the bags of ~/save_snapshot; empty: the working directory of the process.",
         path=True,
         encoding=False,
     )
@@ -329,7 +340,7 @@ class NodeParameters:
             if not self.sensor(modality).topic:
                 raise ConfigError(
                     f"{modality}.topic is empty; accepted are names of topics.",
-                    "To do without the sensor take it out of modalities.",
+                    "To disable the sensor, take it out of modalities.",
                 )
         preprocessing(self)
 
@@ -346,7 +357,7 @@ class NodeParameters:
                 if min(size) <= 0 if sensor.fit else any(size):
                     raise ConfigError(
                         f"{modality}.picture_size is {list(size)} with {modality}.fit {sensor.fit!r}; it is the width "
-                        "and height of the pictures with a fit, and 0, 0 without."
+                        "and height of the images with a fit, and 0, 0 without."
                     )
         self._check_sets(self.modalities, f"modalities is {list(self.modalities)}", "add it to modalities")
         topics: dict[str, Modality] = {}
@@ -354,7 +365,7 @@ class NodeParameters:
             topic = self.resolve(self.sensor(modality).topic)
             if (other := topics.setdefault(topic, modality)) != modality:
                 raise ConfigError(
-                    f"{other}.topic and {modality}.topic are both {topic}; its messages can be read as one of the two.",
+                    f"{other}.topic and {modality}.topic are both {topic}; each sensor needs its own topic.",
                     f"Set {modality}.topic to another topic, or take {modality} out of modalities.",
                 )
         for name in ("history", "max_age"):
@@ -473,12 +484,13 @@ def load_parameters(
     """
     given = read_node_parameters(path, overrides, node)
     parameters = build_parameters({**given.values, **values}, node)
-    beaten = [name for name in given.beaten if name not in values]
-    warnings = (*other_sections(path, node, given.others), *beaten_rules(path, beaten), *parameters.warnings)
-    return replace(parameters, overridden=given.overridden | frozenset(values), warnings=warnings)
+    ineffective = [name for name in given.ineffective if name not in values]
+    warnings = section_warnings(path, node, given.other_sections) + ineffective_rules(path, ineffective)
+    overridden = given.overridden | frozenset(values)
+    return replace(parameters, overridden=overridden, warnings=(*warnings, *parameters.warnings))
 
 
-def beaten_rules(path: str | Path | None, names: Sequence[str]) -> list[str]:
+def ineffective_rules(path: str | Path | None, names: Sequence[str]) -> list[str]:
     """Warnings for `-p` rules that a later section of the file overrides."""
     return [
         shorten(f"-p {name}:=… has no effect, as in ROS: a later section of {path} sets {name}. Change it there.")
@@ -486,10 +498,10 @@ def beaten_rules(path: str | Path | None, names: Sequence[str]) -> list[str]:
     ]
 
 
-def other_sections(path: str | Path | None, node: str, sections: Sequence[str]) -> list[str]:
+def section_warnings(path: str | Path | None, node: str, sections: Sequence[str]) -> list[str]:
     """Warning where a parameter file has sections, but none for this node."""
     listed = ", ".join(sections)
-    words = f"{path} has no section for {node} and sets nothing; its sections are {listed}."
+    words = f"{path} has no section for {node} and sets no parameter; its sections are {listed}."
     return [shorten(words)] if sections else []
 
 
@@ -504,7 +516,7 @@ def build_parameters(given: Mapping[str, Any], node: str = NODE) -> NodeParamete
         ConfigError: a value is invalid, or some are inconsistent.
     """
     specs = {name: parameter_spec(name, entry, default) for name, entry, default in iter_parameters()}
-    values = {name: spec.take(given[name]) if name in given else spec.default for name, spec in specs.items()}
+    values = {name: spec.validate(given[name]) if name in given else spec.default for name, spec in specs.items()}
     warnings = tuple(unknown_names(given))
     parameters = replace(assemble(values), node=node, given=frozenset(given), warnings=warnings)
     parameters.check()
@@ -560,7 +572,7 @@ def mutability(name: str) -> str | None:
 def unknown_names(given: Iterable[str]) -> list[str]:
     """One warning for each unknown name, with the nearest known one."""
     known = {name for name, _, _ in iter_parameters()}
-    return [unknown_name(name) for name in given if name not in known and not name.startswith(_OF_ROS)]
+    return [unknown_name(name) for name in given if name not in known and not name.startswith(_RCLPY_PARAMETERS)]
 
 
 def unknown_name(name: str) -> str:

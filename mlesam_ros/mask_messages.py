@@ -45,7 +45,7 @@ MASK_TYPES = {
 
 
 @dataclass(frozen=True)
-class Times:
+class MaskTimes:
     """ROS times of one mask.
 
     Attributes:
@@ -74,7 +74,7 @@ class MaskReport:
     segmentation: Segmentation
     frame_set: FrameSet
     sequence: int
-    times: Times | None = None
+    times: MaskTimes | None = None
 
     @property
     def latencies(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Conversion of ROS messages, of rclpy and rosbags alike, to sensor frames, camera models and transforms.
+"""Conversion of ROS messages, of rclpy and rosbags alike, to sensor frames and transforms.
 
 This module does not import ROS: a message is any object with the fields of its type. Payloads are views of a message's
 bytes.
@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import ConfigError, Problem
-from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.preprocessing.base import DEFAULTS, EVENT_WINDOW, Preprocessing
 from mlesam_ros.preprocessing.event_codecs import read_event_array
@@ -99,7 +98,7 @@ class FrameReader:
         self._settings = settings
         self._stream = EventWindower(settings.event_window or EVENT_WINDOW)
         self._intensity = IntensityFinder(settings.cloud_field, settings.intensity_scale)
-        self._bits = self._bits_given = settings.significant_bits if modality == CAMERA else 0
+        self._bits = self._bits_set = settings.significant_bits if modality == CAMERA else 0
         self._sweeps = SweepGatherer(settings.gather)
 
     @property
@@ -117,9 +116,9 @@ class FrameReader:
         """Properties of the data detected so far: `intensity` of a LiDAR, `significant_bits` of a 16-bit camera."""
         found = {"intensity": self._intensity.found} if self._intensity.found else {}
         if self._bits:
-            how = "as set" if self._bits_given else "by the largest sample"
+            how = "as set" if self._bits_set else "by the largest sample"
             found["significant_bits"] = DetectedProperty(
-                f"{self._bits} of 16, {how}", self._bits == 16 and not self._bits_given
+                f"{self._bits} of 16, {how}", self._bits == 16 and not self._bits_set
             )
         return found
 
@@ -150,7 +149,7 @@ class FrameReader:
 
     def _payload(self, message: Any) -> RawImage | CompressedImage | PointCloud | EventWindow:
         if self.type_name == _IMAGE:
-            return self._measured(_picture(message, self.modality, self._unit))
+            return self._with_significant_bits(_image(message, self.modality, self._unit))
         if self.type_name == _COMPRESSED:
             return self._compressed(CompressedImage(message.format, _bytes(message.data), unit=self._unit))
         if self.type_name == _CLOUD:
@@ -170,21 +169,21 @@ class FrameReader:
     def _unit(self) -> float:
         return self._settings.depth_unit if self.modality == DEPTH else 0.0
 
-    def _compressed(self, picture: CompressedImage) -> RawImage | CompressedImage:
+    def _compressed(self, image: CompressedImage) -> RawImage | CompressedImage:
         """Decode 16-bit camera images, since their significant bits require the samples; return others unchanged."""
-        if self.modality == DEPTH or not announces_16_bits(picture.data):
-            return picture
-        return self._measured(decode_camera(picture))
+        if self.modality == DEPTH or not announces_16_bits(image.data):
+            return image
+        return self._with_significant_bits(decode_camera(image))
 
-    def _measured(self, picture: RawImage) -> RawImage:
+    def _with_significant_bits(self, image: RawImage) -> RawImage:
         """Set the significant bits of a 16-bit camera image to the topic's so far; the number never decreases."""
-        layout = CAMERA_LAYOUTS.get(picture.encoding)
+        layout = CAMERA_LAYOUTS.get(image.encoding)
         if self.modality == DEPTH or layout is None or layout.dtype != "u2":
-            return picture
-        if not self._bits_given:
-            samples = image_view(picture, CAMERA_LAYOUTS, "a camera picture")
+            return image
+        if not self._bits_set:
+            samples = image_view(image, CAMERA_LAYOUTS, "a camera image")
             self._bits = self._bits if self._bits == 16 else find_significant_bits(samples, self._bits or 8)
-        return replace(picture, significant_bits=self._bits)
+        return replace(image, significant_bits=self._bits)
 
 
 def label_image(message: Any) -> RawImage | CompressedImage:
@@ -214,15 +213,6 @@ def stamp_ns(header: Any) -> int:
     return int(header.stamp.sec) * NANOSECONDS + int(header.stamp.nanosec)
 
 
-def camera_model(message: Any) -> CameraModel:
-    """Camera model of the raw images of a `sensor_msgs/msg/CameraInfo`, with ROI and binning.
-
-    Raises:
-        CalibrationError: a field has a value that is not accepted; the message names both.
-    """
-    return CameraModel.from_info(message)
-
-
 def transforms(message: Any) -> list[tuple[str, str, Transform, int]]:
     """Transforms of a `tf2_msgs/msg/TFMessage`.
 
@@ -242,14 +232,14 @@ def _transform(stamped: Any) -> tuple[str, str, Transform, int]:
     return parent, child, transform, stamp_ns(stamped.header)
 
 
-def _picture(message: Any, modality: Modality, unit: float) -> RawImage:
+def _image(message: Any, modality: Modality, unit: float) -> RawImage:
     data, big = _bytes(message.data), bool(message.is_bigendian)
-    picture = RawImage(message.height, message.width, message.encoding, message.step, data, big, unit=unit)
+    image = RawImage(message.height, message.width, message.encoding, message.step, data, big, unit=unit)
     if modality == DEPTH:
-        image_view(picture, DEPTH_LAYOUTS, "a depth picture")
+        image_view(image, DEPTH_LAYOUTS, "a depth image")
     else:
-        image_view(picture, CAMERA_LAYOUTS, "a camera picture")
-    return picture
+        image_view(image, CAMERA_LAYOUTS, "a camera image")
+    return image
 
 
 def _cloud(message: Any) -> PointCloud:

@@ -16,9 +16,9 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.files import expand_path
 from mlesam_ros.strict_yaml import compose_yaml
 
-_LONGEST = 120  # characters of a value in an error message
+_MAX_VALUE_CHARACTERS = 120  # characters of a value in an error message
 _NODE = "mlesam"
-_LONGEST_TOPIC = 247  # characters; rmw's limit, 255 less 8 for the middleware's prefix
+_MAX_TOPIC_CHARACTERS = 247  # characters; rmw's limit, 255 less 8 for the middleware's prefix
 _SUBSTITUTIONS = {"node": _NODE, "ns": "/", "namespace": "/"}
 
 
@@ -43,15 +43,15 @@ class ParameterSpec:
     path: bool = False
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """Description of the accepted values, such as `numbers from 0 to 10`."""
         if self.choices:
             entries = ", ".join(choice or '""' for choice in self.choices)
             return f"lists of {entries}, each once" if isinstance(self.default, tuple) else entries
-        words = self._kind.words.format(count=len(self.default) if isinstance(self.default, tuple) else 1)
+        words = self._type.description.format(count=len(self.default) if isinstance(self.default, tuple) else 1)
         return words + ("" if self.limits is None else " from {:.10g} to {:.10g}".format(*self.limits))
 
-    def take(self, value: Any) -> Any:
+    def validate(self, value: Any) -> Any:
         """Convert a value to the parameter's type: 5 to 5.0, lists to tuples.
 
         Args:
@@ -60,54 +60,54 @@ class ParameterSpec:
         Raises:
             ConfigError: the value is invalid; names the parameter, the value and the accepted ones.
         """
-        taken = self._kind.take(value)
-        if taken is None or not self._is_within(taken):
+        converted = self._type.convert(value)
+        if converted is None or not self._is_within(converted):
             raise self._refusal(value)
-        for entry in taken if isinstance(taken, tuple) else (taken,):
+        for entry in converted if isinstance(converted, tuple) else (converted,):
             if self.choices and entry not in self.choices:
                 raise self._refusal(value, entry)
-        if self.topic and taken and (fault := topic_fault(taken)):
-            words = f"{self.name} is {shown(value)}; accepted are names of topics, such as {self.default}: {fault}."
-            raise ConfigError(words)
-        return str(expand_path(taken)) if self.path and taken else taken
+        if self.topic and converted and (reason := topic_fault(converted)):
+            accepted = f"accepted are names of topics, such as {self.default}"
+            raise ConfigError(f"{self.name} is {format_value(value)}; {accepted}: {reason}.")
+        return str(expand_path(converted)) if self.path and converted else converted
 
-    def _is_within(self, taken: Any) -> bool:
+    def _is_within(self, converted: Any) -> bool:
         """Whether numbers are in range, lists of numbers have the required length, lists of choices no duplicates."""
-        several = isinstance(taken, tuple)
-        if several and self.choices:
-            return 0 < len(taken) == len(set(taken))
-        numbers = taken if several else (taken,)
-        if several and len(numbers) != len(self.default):
+        is_list = isinstance(converted, tuple)
+        if is_list and self.choices:
+            return 0 < len(converted) == len(set(converted))
+        numbers = converted if is_list else (converted,)
+        if is_list and len(numbers) != len(self.default):
             return False
         return self.limits is None or all(self.limits[0] <= number <= self.limits[1] for number in numbers)
 
     @property
-    def _kind(self) -> _Kind:
+    def _type(self) -> _ParameterType:
         default = self.default
-        return _KINDS[(type(default[0]),) if isinstance(default, tuple) else type(default)]
+        return _PARAMETER_TYPES[(type(default[0]),) if isinstance(default, tuple) else type(default)]
 
     def _refusal(self, value: Any, entry: str = "") -> ConfigError:
-        given = "has no value" if value is None else f"is {shown(value)}"
-        return ConfigError(f"{self.name} {given}; accepted are {self.words}.", self._remedy(value, entry))
+        given = "has no value" if value is None else f"is {format_value(value)}"
+        return ConfigError(f"{self.name} {given}; accepted are {self.description}.", self._remedy(value, entry))
 
     def _remedy(self, value: Any, entry: str) -> str:
         if near := difflib.get_close_matches(entry, self.choices, 1):
             return f"Did you mean {near[0]}?"
         if isinstance(self.default, str) and isinstance(value, bool | int | float):
             # YAML parses unquoted 5 and on as a number and a boolean.
-            return f"To mean a text write '{shown(value)}' in a file, and \"'{shown(value)}'\" in a shell."
+            return f"For a string write '{format_value(value)}' in a file, and \"'{format_value(value)}'\" in a shell."
         return ""
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Format a value as YAML, shortened if long."""
     if isinstance(value, bool):
         return str(value).lower()
     if not isinstance(value, str) and hasattr(value, "__iter__"):
-        text = f"[{', '.join(map(shown, value))}]"
+        text = f"[{', '.join(map(format_value, value))}]"
     else:
         text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return text if len(text) <= _MAX_VALUE_CHARACTERS else f"{text[: _MAX_VALUE_CHARACTERS - 1]}…"
 
 
 def topic_fault(name: str) -> str | None:
@@ -122,10 +122,10 @@ def topic_fault(name: str) -> str | None:
         return _NUMBER
     if name.endswith("/"):
         return "topic name must not end with a forward slash"
-    if fault := _character_fault(name):
-        return fault
-    if fault := _token_fault(name):
-        return fault
+    if reason := _character_fault(name):
+        return reason
+    if reason := _token_fault(name):
+        return reason
     full = f"/{_NODE}{name[1:]}" if name.startswith("~") else name
     for word in re.findall(r"\{(\w*)\}", full):
         if word not in _SUBSTITUTIONS:
@@ -178,18 +178,18 @@ def _full_topic_fault(full: str) -> str | None:
         return "topic name must not end with a '/'"
     if bad := re.search("/[/0-9]", full):
         return "topic name must not contain repeated '/'" if bad[0] == "//" else _NUMBER
-    return "topic length should not exceed '255U - 8U'" if len(full) > _LONGEST_TOPIC else None
+    return "topic length should not exceed '255U - 8U'" if len(full) > _MAX_TOPIC_CHARACTERS else None
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _ParameterType:
     """One type of parameter: its description, and the conversion of a value to it (None if not convertible)."""
 
-    words: str
-    take: Callable[[Any], Any]
+    description: str
+    convert: Callable[[Any], Any]
 
 
-def _only(kind: type) -> Callable[[Any], Any]:
+def _exactly(kind: type) -> Callable[[Any], Any]:
     return lambda value: value if type(value) is kind else None
 
 
@@ -198,21 +198,21 @@ def _number(value: Any) -> float | None:
 
 
 def _list_of(kind: type) -> Callable[[Any], Any]:
-    def take(value: Any) -> tuple[Any, ...] | None:
+    def convert(value: Any) -> tuple[Any, ...] | None:
         if not isinstance(value, list | tuple | array):
             return None
         return tuple(value) if all(type(entry) is kind for entry in value) else None
 
-    return take
+    return convert
 
 
-_KINDS: dict[Any, _Kind] = {
-    bool: _Kind("true and false", _only(bool)),
-    int: _Kind("whole numbers", _only(int)),
-    float: _Kind("numbers", _number),
-    str: _Kind("texts", _only(str)),
-    (str,): _Kind("lists of {count} texts", _list_of(str)),
-    (int,): _Kind("lists of {count} whole numbers", _list_of(int)),
+_PARAMETER_TYPES: dict[Any, _ParameterType] = {
+    bool: _ParameterType("true and false", _exactly(bool)),
+    int: _ParameterType("integers", _exactly(int)),
+    float: _ParameterType("numbers", _number),
+    str: _ParameterType("strings", _exactly(str)),
+    (str,): _ParameterType("lists of {count} strings", _list_of(str)),
+    (int,): _ParameterType("lists of {count} integers", _list_of(int)),
 }
 
 
@@ -231,29 +231,29 @@ _FALSE = frozenset(("N", "n", "no", "No", "NO", "false", "False", "FALSE", "off"
 _INTEGER = re.compile(r"[+-]?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _HEXADECIMAL = re.compile(r"[+-]?0[xX](?:[0-9a-fA-F]+\.?[0-9a-fA-F]*|\.[0-9a-fA-F]+)(?:[pP][+-]?[0-9]+)?")
-_NO_NUMBER = re.compile(r"([+-]?)\.?(?:(inf(?:inity)?)|nan)", re.IGNORECASE)
+_INFINITY_OR_NAN = re.compile(r"([+-]?)\.?(?:(inf(?:inity)?)|nan)", re.IGNORECASE)
 _TEXT_TAG = re.compile(r"(?:&\S+\s+)?!!str\b")
-_SMALLEST = 2.2250738585072014e-308
+_MIN_NORMAL_DOUBLE = 2.2250738585072014e-308
 """Smallest normal double; below it strtod reports a range error, and rcl keeps the text."""
 
 
-class Given(NamedTuple):
+class GivenParameters(NamedTuple):
     """Values that a parameter file and `-p` rules set for a node.
 
     Attributes:
         values: dotted name → value, None for an empty list.
         overridden: names whose value is that of a rule.
-        beaten: names of rules without effect, because a later section of the file sets them.
-        others: the sections of the file, if it has any and none is for this node.
+        ineffective: names of rules without effect, because a later section of the file sets them.
+        other_sections: the sections of the file, if it has any and none is for this node.
     """
 
     values: dict[str, Any]
     overridden: frozenset[str]
-    beaten: list[str]
-    others: list[str]
+    ineffective: list[str]
+    other_sections: list[str]
 
 
-def read_node_parameters(path: str | Path | None, rules: Sequence[str], node: str) -> Given:
+def read_node_parameters(path: str | Path | None, rules: Sequence[str], node: str) -> GivenParameters:
     """Read a parameter file and then `-p` rules as rcl does.
 
     Args:
@@ -266,27 +266,27 @@ def read_node_parameters(path: str | Path | None, rules: Sequence[str], node: st
         ConfigError: the file or a rule cannot be read.
     """
     sections = {} if path is None else _read_sections(path)
-    others = [] if any(_is_for(name, node) for name in sections) else list(sections)
+    other_sections = [] if any(_applies_to(name, node) for name in sections) else list(sections)
     ruled: dict[str, set[str]] = {}
     for rule in rules:
         section, name, value = _read_rule(rule)
         sections.setdefault(section, {})[name] = value
         ruled.setdefault(section, set()).add(name)
-    origins = {name: section for section, values in sections.items() if _is_for(section, node) for name in values}
+    origins = {name: section for section, values in sections.items() if _applies_to(section, node) for name in values}
     values = {name: sections[section][name] for name, section in origins.items()}
-    wanted = {name for section, names in ruled.items() if _is_for(section, node) for name in names}
+    wanted = {name for section, names in ruled.items() if _applies_to(section, node) for name in names}
     overridden = frozenset(name for name in wanted if name in ruled.get(origins[name], ()))
-    return Given(values, overridden, sorted(wanted - overridden), others)
+    return GivenParameters(values, overridden, sorted(wanted - overridden), other_sections)
 
 
 def read_parameter_file(path: str | Path, node: str) -> tuple[dict[str, Any], list[str]]:
-    """Read the values of a parameter file for a node: `values` and `others` of `Given`.
+    """Read the values of a parameter file for a node: `values` and `other_sections` of `GivenParameters`.
 
     Raises:
         ConfigError: the file cannot be read, or is not a parameter file.
     """
     given = read_node_parameters(path, (), node)
-    return given.values, given.others
+    return given.values, given.other_sections
 
 
 def read_override(rule: str, node: str) -> dict[str, Any]:
@@ -301,10 +301,10 @@ def read_override(rule: str, node: str) -> dict[str, Any]:
 def _read_sections(path: str | Path) -> dict[str, dict[str, Any]]:
     try:
         tree = compose_yaml(Path(path).read_text(encoding="utf-8-sig"))
-        _refuse_aliases(tree, set())
+        _check_aliases(tree, set())
         sections: dict[str, dict[str, Any]] = {}
         for name, parameters in _sections(tree, ()):
-            sections.setdefault(name, {}).update(_flat(parameters, ""))
+            sections.setdefault(name, {}).update(_flatten(parameters, ""))
         return sections
     except (OSError, yaml.YAMLError, ValueError) as error:  # UnicodeDecodeError and a NUL in the path are ValueErrors
         reason = " ".join(str(error).split()).rstrip(".")
@@ -316,7 +316,7 @@ def _read_rule(rule: str) -> tuple[str, str, Any]:
     """Section, name and value of a `-p` rule."""
     parts = _RULE.fullmatch(rule)
     if parts is None:
-        raise ConfigError(f"-p {rule!r} is no name and value.", _EXAMPLE)
+        raise ConfigError(f"-p {rule!r} is not NAME:=VALUE.", _EXAMPLE)
     section, name, text = parts.groups()
     try:
         tree = compose_yaml(text)
@@ -333,15 +333,15 @@ class _LayoutError(yaml.YAMLError):
     """YAML that is not a parameter file."""
 
 
-def _refuse_aliases(tree: yaml.Node | None, seen: set[int]) -> None:
+def _check_aliases(tree: yaml.Node | None, seen: set[int]) -> None:
     if tree is None or not tree.value:
         return
     if id(tree) in seen:
-        raise _LayoutError(f"what begins in line {_line(tree)} has an alias, and ROS supports none")
+        raise _LayoutError(f"the node in line {_line(tree)} has an alias, which ROS does not support")
     seen.add(id(tree))
     for part in tree.value if isinstance(tree, yaml.CollectionNode) else ():
         for node in part if isinstance(part, tuple) else (part,):
-            _refuse_aliases(node, seen)
+            _check_aliases(node, seen)
 
 
 def _sections(tree: yaml.Node | None, names: tuple[str, ...]) -> Iterator[tuple[str, yaml.MappingNode]]:
@@ -356,30 +356,30 @@ def _sections(tree: yaml.Node | None, names: tuple[str, ...]) -> Iterator[tuple[
             yield from _sections(below, (*names, name))
             continue
         if not isinstance(below, yaml.MappingNode):
-            raise _LayoutError(f"{_PARAMETERS} in line {_line(key)} is no mapping of names and values")
+            raise _LayoutError(f"{_PARAMETERS} in line {_line(key)} is not a mapping")
         if not re.fullmatch(rf"/?(?:{_TOKEN}|\*\*?)(?:/(?:{_TOKEN}|\*\*?))*", "/".join(names)):
-            raise _LayoutError(f"{'/'.join(names)!r} above {_PARAMETERS} in line {_line(key)} is no name of a node")
+            raise _LayoutError(f"{'/'.join(names)!r} above {_PARAMETERS} in line {_line(key)} is not a node name")
         yield "/".join(names), below
 
 
-def _is_for(section: str, node: str) -> bool:
+def _applies_to(section: str, node: str) -> bool:
     """Whether a section applies to a node: `*` is one name, `**` any number (rcl_yaml_param_parser's README)."""
     expression = re.escape(f"/{section.lstrip('/')}").replace(r"/\*\*", r"(/\w+)*").replace(r"/\*", r"/\w+")
     return re.fullmatch(expression, node) is not None
 
 
-def _flat(tree: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, Any]]:
+def _flatten(tree: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, Any]]:
     for key, below in tree.value:
         name = prefix + _key(key)
         if isinstance(below, yaml.MappingNode) and below.value:
-            yield from _flat(below, f"{name}.")
+            yield from _flatten(below, f"{name}.")
         else:
             yield name, None if isinstance(below, yaml.MappingNode) else _value(below, name)
 
 
 def _key(node: yaml.Node) -> str:
     if not isinstance(node, yaml.ScalarNode) or not node.value:
-        raise _LayoutError(f"line {_line(node)} has a key that is no name")
+        raise _LayoutError(f"line {_line(node)} has a key that is not a string")
     return str(node.value)
 
 
@@ -388,14 +388,14 @@ def _value(node: yaml.Node, name: str) -> Any:
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node, name)
     if isinstance(node, yaml.MappingNode):
-        raise _LayoutError(f"{name} in line {_line(node)} has names and values where a value belongs")
+        raise _LayoutError(f"{name} in line {_line(node)} is a mapping instead of a value")
     entries = []
     for entry in node.value:
         if not isinstance(entry, yaml.ScalarNode):
-            raise _LayoutError(f"{name} in line {_line(node)} has a list or names within a list")
+            raise _LayoutError(f"{name} in line {_line(node)} has a list or a mapping within a list")
         entries.append(_scalar(entry, name))
     if len({type(entry) for entry in entries}) > 1:
-        raise _LayoutError(f"{name} in line {_line(node)} is a list of values of several types")
+        raise _LayoutError(f"{name} in line {_line(node)} is a list of different types")
     return entries or None
 
 
@@ -419,7 +419,7 @@ def parse_scalar(text: str) -> bool | int | float | str:
         number = int(digits, 8 if octal else 0) * (-1 if text.startswith("-") else 1)
         if -(2**63) <= number < 2**63:
             return number
-    if parts := _NO_NUMBER.fullmatch(text):
+    if parts := _INFINITY_OR_NAN.fullmatch(text):
         return float(f"{parts[1]}inf") if parts[2] else float("nan")
     if _DECIMAL.fullmatch(text) or _HEXADECIMAL.fullmatch(text):
         try:
@@ -427,7 +427,7 @@ def parse_scalar(text: str) -> bool | int | float | str:
         except OverflowError:
             return text
         zero = not re.search("[1-9a-fA-F]", re.split("[eEpP]", text)[0]) if "x" not in text.lower() else real == 0
-        return real if zero or _SMALLEST <= abs(real) < float("inf") else text
+        return real if zero or _MIN_NORMAL_DOUBLE <= abs(real) < float("inf") else text
     return text
 
 

@@ -18,17 +18,17 @@ from mlesam_ros.errors import ConfigError
 
 _REPR = Repr()
 _REPR.maxstring = _REPR.maxother = 60
-_LONGEST = 1_000_000
+_MAX_CHARACTERS = 1_000_000
 """Characters. A calibration file has a few thousand."""
-_MOST = 200_000
+_MAX_VALUES = 200_000
 """Values, aliases expanded."""
-_DEEPEST = 64
+_MAX_DEPTH = 64
 """Levels; the scanner's time grows with their square."""
-_LARGEST = 1 << 64
+_INTEGER_LIMIT = 1 << 64
 """Limit of integers; larger ones are no sizes, lengths or seeds, and fit no array."""
 
 
-class _Loader(yaml.SafeLoader):
+class _StrictLoader(yaml.SafeLoader):
     """Safe loader that refuses duplicate keys and values beyond the limits."""
 
     depth = 0
@@ -60,41 +60,39 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
                     line = key.start_mark.line + 1
-                    raise yaml.YAMLError(f"key {short_repr(key.value)} is given a second time in line {line}")
+                    raise yaml.YAMLError(f"key {short_repr(key.value)} is duplicated in line {line}")
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         """Construct as the safe loader, within 64 bits."""
         number: int = super().construct_yaml_int(node)
-        if abs(number) >= _LARGEST:
-            raise yaml.YAMLError(
-                f"{short_repr(node.value)} in line {node.start_mark.line + 1} is more than 64 bits hold"
-            )
+        if abs(number) >= _INTEGER_LIMIT:
+            raise yaml.YAMLError(f"{short_repr(node.value)} in line {node.start_mark.line + 1} exceeds 64 bits")
         return number
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.construct_yaml_int)
 
 
 def _check_depth(depth: int) -> None:
-    if depth > _DEEPEST:
-        raise yaml.YAMLError(f"it is nested more than {_DEEPEST} levels deep")
+    if depth > _MAX_DEPTH:
+        raise yaml.YAMLError(f"it is nested deeper than {_MAX_DEPTH} levels")
 
 
 def _count_nodes(node: yaml.Node, known: dict[int, int]) -> int:
     """Number of values of a node, aliases expanded; `known` has the counts of visited nodes, 0 while in progress."""
     if id(node) in known:
         if not known[id(node)]:
-            raise yaml.YAMLError(f"what begins in line {node.start_mark.line + 1} is a part of itself")
+            raise yaml.YAMLError(f"the node in line {node.start_mark.line + 1} contains itself")
         return known[id(node)]
     known[id(node)], weight = 0, 1
     if isinstance(node, yaml.MappingNode):
         weight += sum(_count_nodes(part, known) for pair in node.value for part in pair)
     elif isinstance(node, yaml.SequenceNode):
         weight += sum(_count_nodes(part, known) for part in node.value)
-    if weight > _MOST:
-        raise yaml.YAMLError(f"it has more than {_MOST} values, aliases written out")
+    if weight > _MAX_VALUES:
+        raise yaml.YAMLError(f"it has more than {_MAX_VALUES} values with aliases expanded")
     known[id(node)] = weight
     return weight
 
@@ -108,9 +106,9 @@ def parse_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: invalid YAML, a duplicate key, or content beyond the limits.
     """
-    _refuse_long(text)
+    _check_length(text)
     try:
-        return yaml.load(text, _Loader)  # _Loader is a SafeLoader
+        return yaml.load(text, _StrictLoader)  # _StrictLoader is a SafeLoader
     except (ValueError, TypeError) as error:  # invalid numbers and dates
         raise yaml.YAMLError(str(error) or type(error).__name__) from error
 
@@ -121,17 +119,17 @@ def compose_yaml(text: str) -> yaml.Node | None:
     Raises:
         yaml.YAMLError: as `parse_yaml`, except for duplicate keys.
     """
-    _refuse_long(text)
-    loader = _Loader(text)
+    _check_length(text)
+    loader = _StrictLoader(text)
     try:
         return loader.get_single_node()
     finally:
         loader.dispose()
 
 
-def _refuse_long(text: str) -> None:
-    if len(text) > _LONGEST:
-        raise yaml.YAMLError(f"it has {len(text)} characters, more than {_LONGEST}")
+def _check_length(text: str) -> None:
+    if len(text) > _MAX_CHARACTERS:
+        raise yaml.YAMLError(f"it has {len(text)} characters, more than {_MAX_CHARACTERS}")
 
 
 def read_yaml(path: str | Path, what: str = "calibration file") -> Any:

@@ -12,7 +12,7 @@ from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.errors import BagError, CalibrationError
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transforms import TransformTree
-from mlesam_ros.messages import FrameReader, camera_model, transforms
+from mlesam_ros.messages import FrameReader, transforms
 from mlesam_ros.types import CAMERA, EVENT, LIDAR
 
 
@@ -61,7 +61,7 @@ def test_the_mounting_projects_the_published_number_of_points(bag, folders):
     with BagReader(bag) as reader:
         for parent, child, pose, _ in transforms(next(reader.messages(["/tf_static"])).message):
             tree.set(parent, child, pose)
-        info = camera_model(next(reader.messages(["/camera/camera_info"])).message)
+        info = CameraModel.from_info(next(reader.messages(["/camera/camera_info"])).message)
         cloud = FrameReader(LIDAR, reader.topics["/lidar/points"]).read(
             next(reader.messages(["/lidar/points"])).message
         )

@@ -1,4 +1,4 @@
-"""The status of a mask is the same for rclpy and for a bag: where the mask came from, and counters that add up."""
+"""Status messages of a mask."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 
 from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.bags.writer import build
-from mlesam_ros.mask_messages import MaskReport, Times, status
+from mlesam_ros.mask_messages import MaskReport, MaskTimes, status
 from mlesam_ros.types import CAMERA, LIDAR, FrameSet, PointCloud, Segmentation, SensorFrame
 
 COUNTS = {"received": 9, "used": 3, "superseded": 2, "late": 1, "unmatched": 1, "refused": 2}
@@ -40,7 +40,7 @@ def content(live):
     frame = SensorFrame(LIDAR, STAMP + 5_000_000, "lidar", CLOUD)
     frame_set = FrameSet(STAMP, LIDAR, {LIDAR: frame}, {LIDAR: 5_000_000, CAMERA: 0})
     # The simulated clock runs at a tenth of the machine's pace: 42 ms of work are 4 ms of it.
-    times = Times(STAMP + 12_000_000, STAMP + 20_000_000, STAMP + 24_000_000, 0.002)
+    times = MaskTimes(STAMP + 12_000_000, STAMP + 20_000_000, STAMP + 24_000_000, 0.002)
     mask = MaskReport(segmentation, frame_set, 7, times if live else None)
     return status(mask, {CAMERA: "/image", LIDAR: "/points"}, {CAMERA: COUNTS, LIDAR: COUNTS})
 
@@ -55,7 +55,7 @@ def message(make):
     return make(content(live=True))
 
 
-def test_used_and_unused_sensors_are_both_there(message):
+def test_status_has_used_and_unused_sensors(message):
     camera, lidar = message.sensors
     assert (camera.modality, camera.topic, camera.used, list(camera.weights)) == (CAMERA, "/image", False, [])
     assert math.isnan(camera.skew) and math.isnan(camera.age)
@@ -64,19 +64,19 @@ def test_used_and_unused_sensors_are_both_there(message):
     assert (message.sequence, message.primary, message.header.frame_id) == (7, LIDAR, "camera")
 
 
-def test_counters_are_passed_on(message):
+def test_status_has_counters(message):
     lidar = message.sensors[1]
     fates = lidar.used_total + lidar.superseded + lidar.late + lidar.unmatched + lidar.refused
     assert (lidar.received, fates) == (9, 9)
 
 
-def test_no_stage_is_negative_on_a_slow_simulated_clock(message):
+def test_latencies_are_not_negative_on_a_slow_simulated_clock(message):
     stages = {entry.stage: entry.seconds for entry in message.latencies}
     own = {"encode": 0.01, "model": 0.03, "publish": 0.002}
     assert stages == {"receive": 0.012, "synchronise": 0.008, **own, "stamp_to_mask": 0.024}
 
 
-def test_a_mask_that_is_not_published_has_neither_ages_nor_the_latencies_of_publishing(make):
+def test_offline_status_has_no_ages_and_no_publish_latency(make):
     message = make(content(live=False))
     assert math.isnan(message.sensors[1].age) and message.sensors[1].skew == 0.005
     assert {entry.stage: entry.seconds for entry in message.latencies} == {"encode": 0.01, "model": 0.03}

@@ -1,4 +1,4 @@
-"""The same frames from rclpy's messages, from rosbags' and from bytes that mean nothing."""
+"""Frames from messages of rclpy, of rosbags, and from random bytes."""
 
 import array
 from importlib import import_module
@@ -17,7 +17,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, Poi
 from tf2_msgs.msg import TFMessage
 
 from mlesam_ros.errors import CalibrationError, CloudError, ConfigError, ImageError, MlesamError, PacketError
-from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, camera_model, stamp_ns, transforms
+from mlesam_ros.geometry.camera import CameraModel
+from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, stamp_ns, transforms
 from mlesam_ros.preprocessing.evt3 import encode_evt3
 from mlesam_ros.resources import resource_path
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, EventWindow, PointCloud, RawImage
@@ -63,7 +64,7 @@ def packet(seq=0):
 
 
 def both(message, type_name, store):
-    """The message as rclpy has it, and as rosbags reads it from the wire."""
+    """The message of rclpy, and of rosbags from its serialized bytes."""
     return message, store.deserialize_cdr(serialize_message(message), type_name)
 
 
@@ -106,7 +107,7 @@ def test_event_packets(store):
         assert reader.counters["packets"] == 1
 
 
-def test_an_event_reader_remembers_the_packets_before():
+def test_event_reader_keeps_previous_packets():
     reader = FrameReader(EVENT, PACKET)
     reader.read(packet(0))
     later = packet(1)
@@ -115,7 +116,7 @@ def test_an_event_reader_remembers_the_packets_before():
 
 
 @pytest.mark.parametrize("type_name", sorted(RAW_TYPES))
-def test_arrays_of_events_are_read_from_their_bytes(type_name):
+def test_event_arrays_are_read_from_their_bytes(type_name):
     package = type_name.partition("/")[0]
     types = import_module(f"{package}.msg")
     message = stamped(types.EventArray(height=480, width=640), "/dvs")
@@ -132,7 +133,7 @@ def test_arrays_of_events_are_read_from_their_bytes(type_name):
     assert reader.counters["packets"] == 1
 
 
-def test_an_event_picture_is_a_frame_without_counters():
+def test_event_image_is_a_frame_without_counters():
     reader = FrameReader(EVENT, IMAGE)
     assert isinstance(reader.read(image("mono8", 2, 3, 3)).payload, RawImage)
     assert reader.counters == {}
@@ -151,13 +152,13 @@ def test_payloads_are_views_of_the_message(message, modality, type_name, read, s
         assert np.shares_memory(read(FrameReader(modality, type_name).read(each)), np.asarray(each.data))
 
 
-def test_bytes_are_read_as_well():
+def test_bytes_payload_is_accepted():
     message = SimpleNamespace(header=image().header, height=1, width=2, encoding="mono8", step=2, is_bigendian=0)
     message.data = b"\x01\x02"
     assert FrameReader(CAMERA, IMAGE).read(message).payload.data.tolist() == [1, 2]
 
 
-def test_an_empty_message_of_each_type_is_refused_in_words():
+def test_empty_messages_are_refused_with_a_reason():
     for modality, types in MESSAGE_TYPES.items():
         for type_name, message in ((IMAGE, Image()), (CLOUD, PointCloud2()), (PACKET, EventPacket())):
             if type_name in types:
@@ -165,13 +166,13 @@ def test_an_empty_message_of_each_type_is_refused_in_words():
                     FrameReader(modality, type_name).read(message)
 
 
-def test_a_depth_picture_is_no_camera_picture():
-    with pytest.raises(ImageError, match="'16UC1' is not a camera picture"):
+def test_depth_image_is_refused_as_camera_image():
+    with pytest.raises(ImageError, match="'16UC1' is not a camera image"):
         FrameReader(CAMERA, IMAGE).read(image("16UC1", 2, 3, 12))
     assert FrameReader(DEPTH, IMAGE).read(image("16UC1", 2, 3, 12)).payload.encoding == "16UC1"
 
 
-def test_what_has_no_reader_is_refused():
+def test_unsupported_type_is_refused():
     with pytest.raises(ConfigError, match="'sonar' has no messages; accepted are camera, depth, event, lidar"):
         FrameReader("sonar", IMAGE)
     with pytest.raises(ConfigError, match=r"cannot be read from sensor_msgs/msg/Image\. Use sensor_msgs/msg/Point"):
@@ -182,10 +183,10 @@ def test_camera_info(store):
     message = stamped(CameraInfo(height=480, width=640, distortion_model="plumb_bob", d=[0.1, 0, 0, 0, 0]))
     message.k = [500.0, 0, 320, 0, 510, 240, 0, 0, 1]
     for each in both(message, "sensor_msgs/msg/CameraInfo", store):
-        camera = camera_model(each)
+        camera = CameraModel.from_info(each)
         assert (camera.width, camera.height, camera.K[1, 1], camera.D[0]) == (640, 480, 510, 0.1)
     with pytest.raises(CalibrationError):
-        camera_model(CameraInfo())
+        CameraModel.from_info(CameraInfo())
 
 
 def test_transforms(store):
@@ -267,7 +268,7 @@ ANY = {
 @pytest.mark.parametrize(("modality", "type_name"), [(m, t) for m, types in MESSAGE_TYPES.items() for t in types])
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_any_message_is_a_frame_or_a_refusal(modality, type_name, data):
+def test_any_message_is_a_frame_or_an_error(modality, type_name, data):
     reader = FrameReader(modality, type_name)
     for message in data.draw(st.lists(ANY[type_name], min_size=1, max_size=3)):
         try:

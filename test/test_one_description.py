@@ -28,7 +28,7 @@ from mlesam_ros.config import (
 from mlesam_ros.errors import ConfigError, MlesamError
 from mlesam_ros.parameter_file import read_parameter_file
 from mlesam_ros.resources import resource_path
-from mlesam_ros.ros import parameters as declared
+from mlesam_ros.ros.parameters import declare_parameters, read_parameters
 from mlesam_ros.ros.process import spin_node
 from mlesam_ros.types import MODALITIES
 from mlesam_training.recipe import load_recipe
@@ -143,14 +143,14 @@ def commands(folder: Path, path: Path) -> dict[str, list[object]]:
 
 @pytest.mark.parametrize("text", VALUES.values(), ids=VALUES)
 def test_a_value_is_refused_by_node_and_commands_in_one_sentence(text, tmp_path, node):
-    """Kind: a parameter file that one of them refuses and another takes."""
+    """Node and commands raise the same error."""
     text = text if text.startswith("{") else f"{{{text}}}"
     path = write(tmp_path, f"/**:\n  ros__parameters: {text}\n")
     expected = refusal(path)
     given = read_parameter_file(path, "/mlesam")[0]
     node._parameter_overrides = {name: Parameter(name, value=value) for name, value in given.items()}
     with pytest.raises(ConfigError) as caught:
-        declared.declare(node)
+        declare_parameters(node)
     assert str(caught.value) == expected
     said = {name: said_by(line) for name, line in commands(tmp_path, path).items()}
     assert said == dict.fromkeys(said, expected)
@@ -162,7 +162,7 @@ def test_a_value_is_refused_by_node_and_commands_in_one_sentence(text, tmp_path,
     ids=["relative", "full", "other"],
 )
 def test_topics_are_compared_as_a_node_in_a_namespace_resolves_them(topic, same, graph_node):
-    """Kind: a namespace that is left out of a check. The oracle is rclpy's resolution of the two names."""
+    """The reference is the name resolution of rclpy."""
     made = graph_node(namespace="robot", parameter_overrides=[Parameter("camera.topic", value=topic)])
     assert (made.resolve_topic_name(topic) == made.resolve_topic_name("events")) == same
     rules = [f"camera.topic:={topic}"]
@@ -170,11 +170,11 @@ def test_topics_are_compared_as_a_node_in_a_namespace_resolves_them(topic, same,
         with pytest.raises(ConfigError, match=r"camera\.topic and event\.topic are both /robot/events"):
             load_parameters(None, rules, "/robot/mlesam")
         with pytest.raises(ConfigError, match=r"camera\.topic and event\.topic are both /robot/events"):
-            declared.declare(made)
+            declare_parameters(made)
         return
     assert load_parameters(None, rules, "/robot/mlesam").camera.topic == topic
-    declared.declare(made)
-    declared.read(made).check_together()
+    declare_parameters(made)
+    read_parameters(made).check_together()
 
 
 @pytest.mark.parametrize("text", FILES.values(), ids=FILES)
@@ -216,7 +216,7 @@ def other_value(name):
 
 
 def together(name):
-    """With what belongs to it."""
+    """Return the value with the parameters it depends on."""
     sensor = name.rpartition(".")[0]
     pair = (f"{sensor}.fit", f"{sensor}.picture_size")
     return {n: other_value(n) for n in (pair if name in pair else (name,))}
@@ -224,7 +224,7 @@ def together(name):
 
 @pytest.mark.parametrize("name", SPECS)
 def test_each_parameter_reaches_each_command(name, tmp_path, monkeypatch):
-    """Kind: what one of them can be told and another cannot. The list is the dataclass's: none can be forgotten."""
+    """All fields of the dataclass."""
     given = together(name)
     expected = build_parameters(given)
     assert expected != NodeParameters()
@@ -258,7 +258,7 @@ def write_small(folder: Path) -> Path:
 
 
 def test_training_encodes_anew_for_all_but_what_images_do_not_depend_on():
-    """Kind: a parameter that changes encoded images and is missing from their manifest."""
+    """Every parameter that changes encoded images is in their manifest."""
     free = {name for name, entry, _ in iter_parameters() if not entry.metadata["encoding"]}
     sensors = {f"{m}.{short}" for m in MODALITIES for short in ("rate", "skew")}
     assert free == sensors | {
@@ -277,10 +277,10 @@ def test_the_file_gives_way_to_rules_and_they_to_later_ones(tmp_path):
 
 
 def test_what_has_no_effect_is_a_warning(tmp_path):
-    """Kind: a misspelt name, or a file for another node, that is taken without a word."""
+    """A misspelled name, or a file for another node."""
     path = write(tmp_path, "/robot/mlesam:\n  ros__parameters: {max_wait: 0.3, lidar: {ofset: 1.0}}\n")
     assert load_parameters(path).warnings == (
-        f"{path} has no section for /mlesam and sets nothing; its sections are /robot/mlesam.",
+        f"{path} has no section for /mlesam and sets no parameter; its sections are /robot/mlesam.",
     )
     found = load_parameters(path, (), "/robot/mlesam")
     assert found.max_wait == 0.3
@@ -303,7 +303,7 @@ def test_a_recipe_names_the_file_beside_it(tmp_path):
 
 @pytest.mark.parametrize("name", [n for n, s in SPECS.items() if isinstance(s.default, float | int) and s.limits])
 def test_no_accepted_number_contradicts_another_limit(name):
-    """Kind: two limits that must agree. Each number's ends are usable with all others at their defaults."""
+    """The limits of each number are usable with all others at their defaults."""
     for value in map(type(SPECS[name].default), SPECS[name].limits):
         try:
             parameters = build_parameters({name: value})

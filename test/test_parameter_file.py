@@ -1,4 +1,4 @@
-"""Parameter files and -p rules against rcl's own reader, which a node of the same name asks."""
+"""Parameter files and -p rules compared with rcl's parser."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ FILES = {
 
 @pytest.mark.parametrize("namespace", ["", "/robot", "/big/robot"])
 @pytest.mark.parametrize("text", FILES.values(), ids=FILES)
-def test_it_reads_what_rcl_reads(text, namespace, tmp_path):
+def test_values_equal_those_of_rcl(text, namespace, tmp_path):
     path = tmp_path / "robot.yaml"
     path.write_text(text)
     assert read_parameter_file(path, f"{namespace}/mlesam")[0] == by_rcl(["--params-file", str(path)], namespace)
@@ -97,7 +97,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("text", BAD.values(), ids=BAD)
-def test_what_rcl_refuses_is_refused_by_name(text, tmp_path):
+def test_files_refused_by_rcl_are_refused_with_their_name(text, tmp_path):
     path = tmp_path / "robot.yaml"
     path.write_text(text, encoding="latin-1")
     with pytest.raises(ConfigError, match=r"robot\.yaml"):
@@ -110,14 +110,14 @@ def test_what_rcl_refuses_is_refused_by_name(text, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["a: [[1]]", "a: [{b: 1}]"])
-def test_lists_within_lists_are_refused_which_rcl_flattens(text, tmp_path):
+def test_nested_lists_are_refused(text, tmp_path):
     path = tmp_path / "robot.yaml"
     path.write_text(f"/**:\n  ros__parameters: {{{text}}}\n")
-    with pytest.raises(ConfigError, match="a list or names within a list"):
+    with pytest.raises(ConfigError, match="a list or a mapping within a list"):
         read_parameter_file(path, "/mlesam")
 
 
-def test_an_empty_list_is_no_value_as_in_a_node(tmp_path):
+def test_empty_list_is_no_value(tmp_path):
     path = tmp_path / "robot.yaml"
     path.write_text("/**:\n  ros__parameters: {modalities: [], lidar: {}}\n")
     assert read_parameter_file(path, "/mlesam")[0] == {"modalities": None, "lidar": None}
@@ -147,7 +147,7 @@ RULES = [
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_rule_is_read_or_refused_as_rcl_does(rule):
+def test_rule_is_read_or_refused_as_by_rcl(rule):
     try:
         expected = by_rcl(["-p", rule])
     except RuntimeError:
@@ -162,15 +162,15 @@ def test_a_rule_is_read_or_refused_as_rcl_does(rule):
     "rules", [["a:=9"], ["mlesam:a:=9"], ["mlesam:a:=8", "a:=9"], ["a:=8", "mlesam:a:=9", "a:=7", "rate:=6"]], ids=str
 )
 @pytest.mark.parametrize("text", FILES.values(), ids=FILES)
-def test_a_rule_behind_a_file_counts_where_it_does_for_rcl(text, rules, namespace, tmp_path):
-    """The kind: -p that a section of the file beats live and not offline, or the other way round."""
+def test_precedence_of_rules_and_file_equals_that_of_rcl(text, rules, namespace, tmp_path):
+    """Precedence of sections and -p rules."""
     path = tmp_path / "robot.yaml"
     path.write_text(text)
     arguments = ["--params-file", str(path), *(word for rule in rules for word in ("-p", rule))]
     assert read_node_parameters(path, rules, f"{namespace}/mlesam").values == by_rcl(arguments, namespace)
 
 
-def test_a_rule_without_effect_is_a_warning_whose_remedy_helps(tmp_path):
+def test_rule_without_effect_is_a_warning_whose_remedy_helps(tmp_path):
     path = tmp_path / "robot.yaml"
     path.write_text("/**: {ros__parameters: {max_wait: 0.2}}\n/mlesam: {ros__parameters: {max_wait: 0.3}}\n")
     parameters = load_parameters(path, ["max_wait:=0.4", "sensor_timeout:=3.0"])
@@ -197,7 +197,7 @@ words = st.text("0123456789+-.eExXpPinfatyYNo_:~ ", min_size=1, max_size=8).map(
 @example("09")
 @example("-0")
 @example("-9223372036854775809")
-def test_a_scalar_has_the_type_that_rcl_gives_it(text):
+def test_scalar_types_equal_those_of_rcl(text):
     try:
         (expected,) = by_rcl(["-p", f"x:={text}"]).values()
     except RuntimeError:
@@ -210,7 +210,7 @@ def test_a_scalar_has_the_type_that_rcl_gives_it(text):
     assert type(found) is type(expected) and same
 
 
-def test_a_file_for_other_nodes_names_its_sections(tmp_path):
+def test_file_for_other_nodes_lists_its_sections(tmp_path):
     path = tmp_path / "robot.yaml"
     path.write_text("/robot/mlesam:\n  ros__parameters: {a: 1}\n/other:\n  ros__parameters: {a: 1}\n")
     assert read_parameter_file(path, "/mlesam") == ({}, ["/robot/mlesam", "/other"])

@@ -1,4 +1,4 @@
-"""Names of topics: accepted and refused as rclpy's own validators do, in their words."""
+"""Topic names: validation and messages compared with those of rclpy."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def by_rclpy(name: str) -> str | None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_is_refused_in_the_words_of_rcl(name):
+def test_invalid_topic_has_the_message_of_rcl(name):
     assert topic_fault(name) == by_rclpy(name)
 
 
 @settings(max_examples=3000, deadline=None)
 @given(st.text("a9_/~{} node-", max_size=12))
 @example("{ns}{node}")
-def test_any_name_is_refused_in_the_words_of_rcl(name):
+def test_any_topic_is_validated_as_by_rcl(name):
     assert topic_fault(name) == by_rclpy(name)

@@ -29,8 +29,9 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.messages import MESSAGE_TYPES
 from mlesam_ros.model.flops import backbone_costs
 from mlesam_ros.ros.diagnostics import LEVELS, PIPELINE_MESSAGES, SENSOR_MESSAGES, DiagnosticTemplate
+from mlesam_ros.ros.publishers import DIAGNOSTICS, OUTPUTS, TopicSpec
+from mlesam_ros.ros.snapshot import SERVICES
 from mlesam_ros.ros.subscribers import queue_depth
-from mlesam_ros.ros.topics import DIAGNOSTICS, OUTPUTS, SERVICES, TopicSpec
 from mlesam_ros.types import MODALITIES
 
 Json = Mapping[str, Any]

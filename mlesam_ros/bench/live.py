@@ -18,7 +18,7 @@ from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.bench.robot import PERIOD
 from mlesam_ros.errors import MlesamError
 from mlesam_ros.files import child_environment
-from mlesam_ros.ros.raw_topics import RawSubscriber
+from mlesam_ros.ros.subscribers import RawSubscriber
 from mlesam_ros.types import NANOSECONDS
 
 NODE = "/mlesam"
@@ -128,21 +128,21 @@ def drive(robot: str, seconds: float, parameters: Sequence[str] = ()) -> tuple[R
         node = stack.enter_context(child("mlesam_ros.cli", "node", "--ros-args", "--log-level", "fatal", *given))
         stack.enter_context(child("mlesam_ros.bench.robot", robot))
         observer = stack.enter_context(RawSubscriber(listener.hear))
-        observer.listen(STATUS, "mlesam_ros/msg/Status")
-        observer.listen(LABELS, _IMAGE)
+        observer.subscribe(STATUS, "mlesam_ros/msg/Status")
+        observer.subscribe(LABELS, _IMAGE)
         _until(observer, lambda: listener.run.complete > 0, "a mask of all four sensors")
         ready = time.monotonic() - begun
         alone = replace(_measure(observer, listener, node, seconds), ready=ready)
         for topic, type_name in OTHERS.items():
-            observer.listen(topic, type_name)
+            observer.subscribe(topic, type_name)
         return alone, _measure(observer, listener, node, seconds)
 
 
 def _measure(observer: RawSubscriber, listener: Listener, node: subprocess.Popen[bytes], seconds: float) -> Run:
-    observer.hear(_SETTLE)
+    observer.spin_for(_SETTLE)
     listener.restart()
     begun, worked, faults = time.monotonic(), _cpu_seconds(node.pid), _faults(node.pid)
-    observer.hear(seconds)
+    observer.spin_for(seconds)
     _until(observer, lambda: len(listener.run.stamps) > 1, "two masks")
     run = listener.restart()
     run.seconds = time.monotonic() - begun
@@ -156,7 +156,7 @@ def _until(observer: RawSubscriber, enough: Callable[[], bool], what: str) -> No
     while not enough():
         if time.monotonic() > end:
             raise LiveError(f"the node did not make {what} in {_PATIENCE:.0f} s; see what it says with mlesam demo.")
-        observer.hear(0.1)
+        observer.spin_for(0.1)
 
 
 @contextmanager

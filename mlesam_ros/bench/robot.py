@@ -26,7 +26,7 @@ from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.preprocessing.evt3 import encode_evt3
-from mlesam_ros.ros.raw_topics import RawPublisher
+from mlesam_ros.ros.publishers import RawPublisher
 from mlesam_ros.simulation.export import INFO_TOPICS, TOPICS
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import EVENT, LIDAR, NANOSECONDS, EventWindow, Modality, PointCloud, RawImage, SensorFrame

@@ -121,7 +121,7 @@ def _load_recipe(
 
 def _override_sensors(recipe: Recipe, params: Path | None, rules: list[str]) -> Recipe:
     """Replace the description of the bags' sensors in a recipe; its warnings go to standard error."""
-    from mlesam_ros.config import beaten_rules
+    from mlesam_ros.config import ineffective_rules
     from mlesam_ros.errors import ConfigError
     from mlesam_ros.parameter_file import read_node_parameters
     from mlesam_training.recipe import BagData
@@ -135,7 +135,7 @@ def _override_sensors(recipe: Recipe, params: Path | None, rules: list[str]) -> 
     given = read_node_parameters(file, rules, data.node)
     changed = {name: given.values[name] for name in given.overridden}
     data = replace(data, params=file, parameters={**data.parameters, **changed})
-    overruled = beaten_rules(file, [name for name in given.beaten if name not in data.parameters])
+    overruled = ineffective_rules(file, [name for name in given.ineffective if name not in data.parameters])
     for warning in (*overruled, *data.description().warnings):
         typer.echo(f"warning: {warning}", err=True)
     return replace(recipe, data=data)

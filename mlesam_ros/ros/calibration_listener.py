@@ -20,11 +20,12 @@ from mlesam_ros.config import CameraParameters, NodeParameters, initial_rig
 from mlesam_ros.errors import PacketError, Problem, format_error
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.rig_learner import RigBuilder, is_static
+from mlesam_ros.ros.subscribers import endpoint_name
 from mlesam_ros.types import MODALITIES, Modality, SensorFrame
 
 _OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
-_INFO, _TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
-_DEFAULTS = {False: "/tf", True: "/tf_static"}
+_CAMERA_INFO, _TF_MESSAGE = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
+_DEFAULT_TOPICS = {False: "/tf", True: "/tf_static"}
 """Whether transforms are static → default topic, used unless the sensors' namespace has its own."""
 
 
@@ -55,7 +56,7 @@ class TopicListener:
         """Add a subscription for each publisher that no existing one receives completely."""
         for publisher in self._node.get_publishers_info_by_topic(self._topic):
             offered = publisher.qos_profile
-            if not any(_hears_all(subscription.qos_profile, offered) for subscription in self._subscriptions):
+            if not any(_receives_all(subscription.qos_profile, offered) for subscription in self._subscriptions):
                 kinds = {"durability": offered.durability, "reliability": offered.reliability}
                 self._subscriptions.append(self._create(QoSProfile(depth=self._depth, **kinds)))
 
@@ -66,16 +67,16 @@ class TopicListener:
         self._subscriptions.clear()
 
 
-def _hears_all(asked: QoSProfile, offered: QoSProfile) -> bool:
+def _receives_all(requested: QoSProfile, offered: QoSProfile) -> bool:
     """Whether a subscription receives all messages of a publisher, latched ones included."""
     latched = offered.durability == DurabilityPolicy.TRANSIENT_LOCAL
-    wants_latched = asked.durability == DurabilityPolicy.TRANSIENT_LOCAL
+    wants_latched = requested.durability == DurabilityPolicy.TRANSIENT_LOCAL
     lossy = offered.reliability == ReliabilityPolicy.BEST_EFFORT
     if latched and not lossy:
-        return wants_latched and asked.reliability == ReliabilityPolicy.RELIABLE
+        return wants_latched and requested.reliability == ReliabilityPolicy.RELIABLE
     if offered.durability == DurabilityPolicy.VOLATILE and wants_latched:
         return False
-    return not (lossy and asked.reliability == ReliabilityPolicy.RELIABLE)
+    return not (lossy and requested.reliability == ReliabilityPolicy.RELIABLE)
 
 
 class CalibrationListener:
@@ -96,7 +97,7 @@ class CalibrationListener:
         self,
         node: Node,
         parameters: NodeParameters,
-        keep: Callable[[str, str, bytes, bool], None] = lambda topic, type_name, raw, lasting: None,
+        keep: Callable[[str, str, bytes, bool], None] = lambda topic, type_name, raw, static: None,
     ) -> None:
         self._node, self._keep = node, keep
         self._parameters = parameters
@@ -104,10 +105,10 @@ class CalibrationListener:
         self._learner = RigBuilder(initial_rig(parameters), parameters, self._report, topics)
         self._infos = self._info_listeners()
         self._transforms = {
-            static: {topic: self._transform_listener(topic, static)} for static, topic in _DEFAULTS.items()
+            static: {topic: self._transform_listener(topic, static)} for static, topic in _DEFAULT_TOPICS.items()
         }
-        back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
-        self._jumps = node.get_clock().create_jump_callback(back, post_callback=self._on_clock_jump)
+        backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
+        self._jumps = node.get_clock().create_jump_callback(backward, post_callback=self._on_clock_jump)
 
     @property
     def rig(self) -> Rig:
@@ -120,7 +121,7 @@ class CalibrationListener:
         return self._learner.problems
 
     @property
-    def heard(self) -> set[str]:
+    def received_topics(self) -> set[str]:
         """Transform topics on which a message was received."""
         return self._learner.heard
 
@@ -129,14 +130,14 @@ class CalibrationListener:
         return self._learner.bind(frame)
 
     @property
-    def rivals(self) -> Problem | None:
+    def competing_publishers(self) -> Problem | None:
         """Problem of several nodes that publish one CameraInfo; None otherwise. A restarted driver keeps its name."""
         for modality in MODALITIES:
             sensor = self._parameters.sensor(modality)
             if isinstance(sensor, CameraParameters) and sensor.info_topic:
                 topic = self._node.resolve_topic_name(sensor.info_topic)
                 infos = self._node.get_publishers_info_by_topic(topic)
-                names = sorted({f"{i.node_namespace.rstrip('/')}/{i.node_name}" for i in infos})
+                names = sorted({endpoint_name(info) for info in infos})
                 if len(names) > 1:
                     message = f"{len(names)} publishers on {topic}: {', '.join(names)}."
                     return Problem(message, f"Stop all but one of them, or set {modality}.info_topic to another topic.")
@@ -179,7 +180,7 @@ class CalibrationListener:
                 self._node,
                 sensor.info_topic,
                 CameraInfo,
-                partial(self._on_info, modality, sensor),
+                partial(self._on_camera_info, modality, sensor),
                 QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT),
             )
             for modality, sensor in cameras.items()
@@ -199,16 +200,20 @@ class CalibrationListener:
         are remapped to are never replaced.
         """
         node = self._node
-        defaults = {static: topic for static, topic in _DEFAULTS.items() if node.resolve_topic_name(topic) == topic}
-        carried = [t for t, types in node.get_topic_names_and_types() if _TRANSFORMS in types]
-        carried = [topic for topic in carried if node.count_publishers(topic)]
+        defaults = {
+            static: topic for static, topic in _DEFAULT_TOPICS.items() if node.resolve_topic_name(topic) == topic
+        }
+        available = [t for t, types in node.get_topic_names_and_types() if _TF_MESSAGE in types]
+        available = [topic for topic in available if node.count_publishers(topic)]
         followed = [topic for static in defaults for topic in self._transforms[static]]
-        carried += [topic for topic in followed if topic in self.heard or topic not in _DEFAULTS.values()]
-        carried = [topic for topic in dict.fromkeys(carried) if is_static(topic) in defaults]
+        available += [
+            topic for topic in followed if topic in self.received_topics or topic not in _DEFAULT_TOPICS.values()
+        ]
+        available = [topic for topic in dict.fromkeys(available) if is_static(topic) in defaults]
         sensors = [node.resolve_topic_name(self._parameters.sensor(m).topic) for m in self._parameters.modalities]
-        described = self._learner.choose_topics(carried, sensors)
+        chosen = self._learner.choose_topics(available, sensors)
         for static, default in defaults.items():
-            wanted = [topic for topic in described if is_static(topic) == static] or [default]
+            wanted = [topic for topic in chosen if is_static(topic) == static] or [default]
             listeners = self._transforms[static]
             for topic in [topic for topic in listeners if topic not in wanted]:
                 listeners.pop(topic).close()
@@ -217,21 +222,21 @@ class CalibrationListener:
                 if topic not in listeners:
                     listeners[topic] = self._transform_listener(topic, static)
 
-    def _on_info(self, modality: Modality, sensor: CameraParameters, raw: bytes) -> None:
+    def _on_camera_info(self, modality: Modality, sensor: CameraParameters, raw: bytes) -> None:
         topic = self._node.resolve_topic_name(sensor.info_topic)
-        self._keep(topic, _INFO, raw, False)
-        if (info := self._unpacked(topic, raw, _INFO)) is not None:
+        self._keep(topic, _CAMERA_INFO, raw, False)
+        if (info := self._deserialize(topic, raw, _CAMERA_INFO)) is not None:
             self._learner.on_camera_info(topic, modality, info)
 
     def _on_transforms(self, topic: str, static: bool, raw: bytes) -> None:
-        self._keep(topic, _TRANSFORMS, raw, static)
-        if (message := self._unpacked(topic, raw, _TRANSFORMS)) is not None:
+        self._keep(topic, _TF_MESSAGE, raw, static)
+        if (message := self._deserialize(topic, raw, _TF_MESSAGE)) is not None:
             self._learner.on_transforms(topic, message, static)
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         self.rig.tree.clock_jumped_to(int(self._node.get_clock().now().nanoseconds))
 
-    def _unpacked(self, topic: str, raw: bytes, type_name: str) -> Any:
+    def _deserialize(self, topic: str, raw: bytes, type_name: str) -> Any:
         """Deserialize a message; on failure note the problem and return None."""
         try:
             return deserialize(raw, type_name)

@@ -15,7 +15,6 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from mlesam_ros.doctor.rules import RULES
 from mlesam_ros.errors import Problem, join_problems
 from mlesam_ros.ros.middleware import transport_remedy
-from mlesam_ros.ros.topics import instead
 from mlesam_ros.types import DetectedProperty, Modality
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -54,29 +53,27 @@ SENSOR_MESSAGES = {
     "no_publisher": DiagnosticTemplate(
         WARN,
         "no publisher on {topic}{last}",
-        "The sensor's topic has no publisher. Topics that have one, of a fitting type, are named.",
+        "The topic of the sensor has no publisher. The remedy names topics of a matching type that have one.",
         RULES["no_publisher"].remedy,
     ),
-    "obstacle": DiagnosticTemplate(
+    "problem": DiagnosticTemplate(
         ERROR,
-        "no message on {topic}, publisher present, {obstacle.message}",
-        "Publisher and node cannot talk: QoS that does not fit, a message type that is not read, or one whose package "
-        "is not installed.",
-        "{obstacle.remedy}",
+        "no message on {topic}, publisher present, {problem.message}",
+        "Incompatible QoS, an unsupported message type, or a message package that is not installed.",
+        "{problem.remedy}",
     ),
-    "never_heard": DiagnosticTemplate(
+    "no_message": DiagnosticTemplate(
         ERROR,
         "no message for {silence:.1f} s on {topic}, publisher present",
-        "A publisher is there and nothing ever came: the driver sends nothing, or messages that do not fit the "
-        "shared-memory segment.",
+        "No message was ever received: the driver sends nothing, or messages larger than the shared-memory segment.",
         RULES["no_message"].remedy,
     ),
     "silent": DiagnosticTemplate(
         WARN,
         "no message for {silence:.1f} s on {topic}, publisher present, sensor_timeout is {timeout:g} s",
-        "The sensor was heard and fell silent for longer than `sensor_timeout`, and than one and a half of its periods "
-        "or those of its `rate`; masks go on without it.",
-        "See the driver's log, its cable and its power; where the sensor is slower by nature, set {modality}.rate or "
+        "No message for longer than `sensor_timeout` and for longer than 1.5 periods of the sensor, measured or set by "
+        "`rate`. Masks are made without it.",
+        "Check the driver's log, the cable and the power; if the sensor is slow by design, set {modality}.rate or "
         "raise sensor_timeout.",
     ),
     "several_publishers": DiagnosticTemplate(
@@ -85,72 +82,71 @@ SENSOR_MESSAGES = {
         "Two drivers, or one that was started twice, publish on one topic; their messages would be mixed.",
         RULES["several_publishers"].remedy,
     ),
-    "waiting_place": DiagnosticTemplate(
+    "waiting_extrinsic": DiagnosticTemplate(
         WARN,
-        "waiting since {waited:.0f} s: {unplaced.message}",
-        "TF does not connect the sensor's frame to the camera's yet, and `calibration_timeout` is not over; masks are "
-        "made without it. While the robot is still starting nothing need be done.",
-        "{unplaced.remedy} A frame with a wrong name is corrected by {modality}.frame_id.",
+        "waiting for {waited:.0f} s: {missing_extrinsic.message}",
+        "TF does not connect the sensor's frame to the camera's yet, and `calibration_timeout` has not passed. Masks "
+        "are made without it. No action is required while the robot starts.",
+        "{missing_extrinsic.remedy} If the name of the frame is wrong, set {modality}.frame_id.",
     ),
-    "no_place": DiagnosticTemplate(
+    "no_extrinsic": DiagnosticTemplate(
         ERROR,
-        "waited {waited:.0f} s: {unplaced.message}",
-        "TF does not connect the sensor's frame to the camera's after `calibration_timeout`; masks lack it.",
-        "{unplaced.remedy} A frame with a wrong name is corrected by {modality}.frame_id.",
+        "waited {waited:.0f} s: {missing_extrinsic.message}",
+        "TF does not connect the sensor's frame to the camera's after `calibration_timeout`. Masks lack the sensor.",
+        "{missing_extrinsic.remedy} If the name of the frame is wrong, set {modality}.frame_id.",
     ),
     "unusable": DiagnosticTemplate(
         WARN,
         "{recent_error.message}",
-        "The newest frame could not be put into the camera's plane: no lens, a size that does not match, damaged "
-        "content. The message is the reason.",
+        "The newest frame could not be used: no intrinsics, another size or damaged content. The message says why.",
         "{recent_error.remedy}",
     ),
     "refused": DiagnosticTemplate(
         WARN,
         "{count} messages refused in the last second: {reason.message}",
-        "Messages could not be read, or carry a stamp of another clock.",
+        "The messages are damaged, or their stamps are those of another clock.",
         "{reason.remedy}",
     ),
     "lost": DiagnosticTemplate(
         WARN,
-        "{count} messages on {topic} were lost on the way in the last second",
-        "They were sent and the transport dropped them: mostly images and clouds that do not fit the publisher's "
-        "shared-memory segment, or a network that is too slow for them.",
+        "{count} messages on {topic} lost in transport in the last second",
+        "The transport dropped messages larger than the publisher's shared-memory segment, or the network is slow.",
         RULES["transport_loss"].remedy,
     ),
-    "belated": DiagnosticTemplate(
+    "delayed": DiagnosticTemplate(
         WARN,
-        "messages on {topic} come {delay:.1f} s after their stamps",
-        "Their stamps are older on arrival than `sensor_timeout`: the driver or the network is late, or its clock is.",
-        "See the driver's load and the network, synchronize the clocks (chrony, PTP), or set {modality}.offset to what "
-        "its stamps are off by.",
+        "messages on {topic} arrive {delay:.1f} s after their stamps",
+        "The delay from stamp to arrival exceeds `sensor_timeout`: the driver or the network is slow, or the clock of "
+        "the sensor is behind.",
+        "Check the load of the driver and the network, synchronize the clocks (chrony, PTP), or set {modality}.offset "
+        "to the error of the stamps.",
     ),
-    "useless": DiagnosticTemplate(
+    "unmatched": DiagnosticTemplate(
         WARN,
-        "of the last second's messages on {topic} {late} came too late and {unmatched} found no partner",
-        "Most of its messages belong to no mask: they come after `max_wait`, or their stamps lie farther from the "
-        "others' than `tolerance`. Compare `stamp_to_receipt_ms` of the sensors.",
-        "Raise max_wait or {modality}.tolerance, or correct its clock or {modality}.offset.",
+        "{late} messages on {topic} too late and {unmatched} without a matching set in the last second",
+        "Most messages of the sensor belong to no mask: they arrive after `max_wait`, or their stamps differ from "
+        "those of the other sensors by more than `tolerance`. Compare `stamp_to_receipt_ms` of the sensors.",
+        "Raise max_wait or {modality}.tolerance, or correct the clock of the sensor or {modality}.offset.",
     ),
     "slow": DiagnosticTemplate(
         WARN,
         "{rate:.1f} Hz on {topic}, {expected:g} Hz expected",
-        "It comes with less than four fifths of the rate that parameter `rate` promises.",
-        "See the driver's settings and the load, or set {modality}.rate to what it sends.",
+        "The rate is below 80 % of parameter `rate`.",
+        "Check the settings and the load of the driver, or set {modality}.rate to the actual rate.",
     ),
     "skewed": DiagnosticTemplate(
         WARN,
-        "{skew:.0f} ms off the masks' stamps in the median, {expected:.0f} ms expected",
-        "Its stamps lie farther from the masks' than parameter `skew` promises. `mlesam doctor` measures the offset.",
+        "median skew {skew:.0f} ms to the masks' stamps, {expected:.0f} ms expected",
+        "The stamps differ from those of the masks by more than parameter `skew`. `mlesam doctor` measures the offset.",
         "Synchronize the clocks (chrony, PTP), or set {modality}.offset or {modality}.skew.",
     ),
-    "without": DiagnosticTemplate(
+    "degraded": DiagnosticTemplate(
         OK,
-        "{rate:.1f} Hz on {topic}; {note.message}",
-        "It is used, but its image had to be made without something, such as the robot's own motion.",
-        "{note.remedy}",
+        "{rate:.1f} Hz on {topic}; {degradation.message}",
+        "The sensor is used, but its image was made without an input, such as the motion of the robot.",
+        "{degradation.remedy}",
     ),
-    "well": DiagnosticTemplate(OK, "{rate:.1f} Hz on {topic}", "It is heard and used."),
+    "ok": DiagnosticTemplate(OK, "{rate:.1f} Hz on {topic}", "The sensor is used."),
 }
 """Messages of a sensor's status. The first that applies is reported."""
 
@@ -158,73 +154,73 @@ PIPELINE_MESSAGES = {
     "failed": DiagnosticTemplate(
         ERROR,
         "configure failed: {failure.message}",
-        "Weights, calibration file, device or a parameter is not usable; the message says which.",
-        "{failure.remedy} Then: ros2 lifecycle set {node} configure, and activate after it",
+        "The weights, the calibration file, the device or a parameter is invalid; the message says which.",
+        "{failure.remedy} Then: ros2 lifecycle set {node} configure && ros2 lifecycle set {node} activate",
     ),
     "idle": DiagnosticTemplate(
         OK,
-        "{state}, so it makes no masks",
-        "The node is not active; this is its lifecycle state. With `autostart` it configures and activates itself.",
+        "{state}, no masks are made",
+        "The node is not active. With `autostart` it configures and activates itself.",
         RULES["node_inactive"].remedy,
     ),
-    "state": DiagnosticTemplate(OK, "{state}", "The node is about to end; this is its lifecycle state."),
+    "state": DiagnosticTemplate(OK, "{state}", "The node is shutting down; the message is its lifecycle state."),
     "no_time": DiagnosticTemplate(
         ERROR,
-        "no time yet: use_sim_time is set and nothing came on /clock",
-        "Simulated time was asked for and no message came on /clock.",
+        "no time: use_sim_time is true and no message on /clock",
+        "The node uses simulated time and has received no message on /clock.",
         RULES["no_clock"].remedy,
     ),
     "waiting_calibration": DiagnosticTemplate(
         WARN,
-        "waiting since {waited:.0f} s: {missing.message}",
-        "The label camera's size and lens are not known yet, and `calibration_timeout` is not over. While the driver "
-        "is still starting nothing need be done.",
+        "waiting for {waited:.0f} s: {missing.message}",
+        "The size and the intrinsics of the label camera are unknown, and `calibration_timeout` has not passed. No "
+        "action is required while the driver starts.",
         "{missing.remedy}",
     ),
     "no_calibration": DiagnosticTemplate(
         ERROR,
         "waited {waited:.0f} s: {missing.message}",
-        "The label camera's size and lens are not known after `calibration_timeout`.",
+        "The size and the intrinsics of the label camera are unknown after `calibration_timeout`.",
         "{missing.remedy}",
     ),
     "error": DiagnosticTemplate(
         ERROR,
         "{error.message}",
-        "The last mask broke off, for instance for lack of GPU memory. The message is the reason.",
+        "The last mask failed, for example for lack of GPU memory. The message is the reason.",
         "{error.remedy}",
     ),
     "several_infos": DiagnosticTemplate(
         WARN,
-        "{rivals.message}",
-        "Several nodes publish the CameraInfo of one camera; the lens is that of the newest, or of the image's frame.",
-        "{rivals.remedy}",
+        "{competing_publishers.message}",
+        "Several nodes publish the CameraInfo of one camera; the newest is used, or that with the image's frame.",
+        "{competing_publishers.remedy}",
     ),
     "two_nodes": DiagnosticTemplate(
         WARN,
-        "{count} nodes are called {node}",
-        "A second node of this name runs: both publish masks on the same topics.",
+        "{count} nodes are named {node}",
+        "Another node of this name runs; both publish masks on the same topics.",
         RULES["two_nodes"].remedy,
     ),
     "no_mask": DiagnosticTemplate(
         ERROR,
-        "no mask for {silence:.1f} s, sensor_timeout is {timeout:g} s: no sensor delivers anything usable",
-        "Longer than `sensor_timeout` without a mask, and than one and a half of their usual distance.",
-        "See the statuses of the sensors; where all of them are slower by nature, raise sensor_timeout.",
+        "no mask for {silence:.1f} s, sensor_timeout is {timeout:g} s: no sensor delivers usable messages",
+        "No mask for longer than `sensor_timeout` and for longer than 1.5 times the recent interval between masks.",
+        "See the statuses of the sensors; if all of them are slow by design, raise sensor_timeout.",
     ),
-    "waiting": DiagnosticTemplate(OK, "waiting for the first mask", "It is active and has made none yet."),
-    "well": DiagnosticTemplate(
+    "waiting": DiagnosticTemplate(OK, "waiting for the first mask", "The node is active and has made no mask yet."),
+    "ok": DiagnosticTemplate(
         OK, "{rate:.1f} masks/s from {used}, {delay:.0f} ms from stamp to mask", "Masks are being published."
     ),
 }
 """Messages of the pipeline's status. The first that applies is reported."""
 
 
-_STEADY = 2
+_MIN_REPORTS = 2
 """Consecutive reports at a new level before the change is logged, so that transients under one second are not."""
 
 
 @dataclass
-class _Part:
+class _LoggedLevel:
     """Logged level of one status, its current level, and the number of consecutive reports at the current level."""
 
     logged: bytes = OK
@@ -241,39 +237,39 @@ class DiagnosticLogger:
 
     def __init__(self, logger: RcutilsLogger) -> None:
         self._logger = logger
-        self._parts: dict[str, _Part] = {}
+        self._parts: dict[str, _LoggedLevel] = {}
 
-    def hear(self, reports: Iterable[DiagnosticStatus], at_once: bool = False) -> None:
+    def update(self, reports: Iterable[DiagnosticStatus], at_once: bool = False) -> None:
         """Process one round of reports; a status that is absent from it is reset to OK.
 
         Args:
             reports: the statuses.
             at_once: log all of them, whether or not their level changed.
         """
-        known, self._parts = self._parts, {}
+        previous, self._parts = self._parts, {}
         for status in reports:
-            part = self._parts[status.name] = known.get(status.name) or _Part()
+            part = self._parts[status.name] = previous.get(status.name) or _LoggedLevel()
             part.times = part.times + 1 if status.level == part.level else 1
             part.level = status.level
-            if at_once or (part.level != part.logged and part.times >= _STEADY):
+            if at_once or (part.level != part.logged and part.times >= _MIN_REPORTS):
                 part.logged = part.level
                 self._log(status)
 
     def _log(self, status: DiagnosticStatus) -> None:
-        words = f"{status.name.rpartition(': ')[2]}: {status.message}"
+        entry = f"{status.name.rpartition(': ')[2]}: {status.message}"
         # One call site per severity: rclpy raises if the severity of a call site changes.
         if status.level == ERROR:
-            self._logger.error(words)
+            self._logger.error(entry)
         elif status.level == OK:
-            self._logger.info(words)
+            self._logger.info(entry)
         else:
-            self._logger.warning(words)
+            self._logger.warning(entry)
 
 
-_SLOW = 0.8  # of the expected rate
-_NEWS = 1.0  # s over which counter increments are reported
-_OVERDUE = 1.5  # usual periods after which a slow sensor counts as silent
-_FEW = 3  # messages without a set that are tolerated
+_MIN_RATE_RATIO = 0.8  # of the expected rate
+_DELTA_WINDOW_S = 1.0  # s over which counter increments are reported
+_OVERDUE_PERIODS = 1.5  # usual periods after which a slow sensor counts as silent
+_MAX_UNMATCHED = 3  # messages without a set that are tolerated
 REMEDY = "remedy"
 """Key of the remedy among the values of a status; the message ends with the same remedy."""
 
@@ -286,14 +282,14 @@ class SubscriptionStats(Protocol):
     type_name: str | None
     received: int
     lost: int
-    obstacle: Problem | None
+    problem: Problem | None
 
     @property
     def publishers(self) -> int:
         """Number of publishers on the topic."""
 
     @property
-    def rivals(self) -> Sequence[str]:
+    def competing_publishers(self) -> Sequence[str]:
         """Nodes of several publishers whose messages alternate; empty for a single publisher."""
 
     @property
@@ -321,27 +317,27 @@ class SensorHealth:
         counts: counter → messages since activation, unreadable ones included.
         reasons: reason why messages or frames were dropped → count.
         blocked: refused frames for lack of the label camera, which the pipeline's status reports.
-        unplaced: level and reason of a missing extrinsic; None when the extrinsic is available.
+        missing_extrinsic: level and reason of a missing extrinsic; None when the extrinsic is available.
         recent_error: reason why the newest frame could not be used; empty when it was used.
-        note: input that the newest image was made without; empty for none.
+        degradation: input that the newest image was made without; empty for none.
         rate: expected rate in Hz; 0 for no expectation.
         skew: median of the last few differences between its stamps and the masks' in s; None before the first.
         expected_skew: accepted skew in s; 0 for no expectation.
         delay: median of the last few delays from stamp to receipt in s; None before the first.
-        elsewhere: suggested topics if the configured one has no publisher.
+        suggested_topics: suggested topics if the configured one has no publisher.
     """
 
     counts: Mapping[str, int]
     reasons: Mapping[str, int] = field(default_factory=dict)
     blocked: int = 0
-    unplaced: tuple[bytes, Problem] | None = None
+    missing_extrinsic: tuple[bytes, Problem] | None = None
     recent_error: str = ""
-    note: str = ""
+    degradation: str = ""
     rate: float = 0.0
     skew: float | None = None
     expected_skew: float = 0.0
     delay: float | None = None
-    elsewhere: Sequence[str] = ()
+    suggested_topics: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -352,7 +348,7 @@ class PipelineHealth:
         state: label of the lifecycle state.
         failure: reason why the last configure failed; empty when it succeeded.
         blocking_reason: level and reason why no mask can be made; None when masks can be made.
-        rivals: several publishers of one CameraInfo; None for a single publisher.
+        competing_publishers: several publishers of one CameraInfo; None for a single publisher.
         error: recent error of a mask; empty for none.
         silence: seconds since the newest mask, or since activation.
         rate: masks per second.
@@ -366,7 +362,7 @@ class PipelineHealth:
     state: str
     failure: str = ""
     blocking_reason: tuple[bytes, Problem] | None = None
-    rivals: Problem | None = None
+    competing_publishers: Problem | None = None
     error: str = ""
     silence: float = 0.0
     rate: float = 0.0
@@ -393,9 +389,9 @@ class CounterDelta:
         now = self._clock()
         if self._seen and any(count < self._seen[-1][1].get(name, 0) for name, count in counts.items()):
             self._seen.clear()
-        while len(self._seen) > 1 and self._seen[1][0] <= now - _NEWS:
+        while len(self._seen) > 1 and self._seen[1][0] <= now - _DELTA_WINDOW_S:
             self._seen.popleft()
-        old = bool(self._seen) and self._seen[0][0] <= now - _NEWS
+        old = bool(self._seen) and self._seen[0][0] <= now - _DELTA_WINDOW_S
         before = self._seen[0][1] if old else {}
         self._seen.append((now, dict(counts)))
         return {name: count - before.get(name, 0) for name, count in counts.items()}
@@ -412,47 +408,47 @@ class DiagnosticBuilder:
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._name = name
         self._clock = clock
-        self._news: dict[Modality, CounterDelta] = {}
+        self._deltas: dict[Modality, CounterDelta] = {}
 
-    def sensor(self, listening: SubscriptionStats, health: SensorHealth, timeout: float) -> DiagnosticStatus:
+    def sensor(self, subscription: SubscriptionStats, health: SensorHealth, timeout: float) -> DiagnosticStatus:
         """Build the status of one sensor.
 
         Args:
-            listening: subscription of the sensor.
+            subscription: subscription of the sensor.
             health: state of the sensor.
             timeout: seconds without a message after which to warn.
         """
         refused = health.counts["refused"] - health.blocked
-        counts = {**health.counts, "refused": refused, "lost": listening.lost, **health.reasons}
-        fresh = self._news.setdefault(listening.modality, CounterDelta(self._clock)).since(counts)
-        content = _content(health, fresh)
+        counts = {**health.counts, "refused": refused, "lost": subscription.lost, **health.reasons}
+        delta = self._deltas.setdefault(subscription.modality, CounterDelta(self._clock)).since(counts)
+        content = _check_content(health, delta)
         level, problem = (
-            _silence(listening, health, timeout, fresh["lost"])
+            _check_messages(subscription, health, timeout, delta["lost"])
             or (content if content is not None and content[0] == ERROR else None)  # an error before any warning
-            or _uniqueness(listening)
+            or _check_publishers(subscription)
             or content
-            or _transport(listening, fresh["lost"])
-            or _check_latency(listening, health, timeout)
-            or _check_matching(listening, fresh)
-            or _check_rate(listening, health)
+            or _check_transport(subscription, delta["lost"])
+            or _check_latency(subscription, health, timeout)
+            or _check_matching(subscription, delta)
+            or _check_rate(subscription, health)
         )
         values: dict[str, object] = {
-            "topic": listening.topic,
-            "type": listening.type_name or "not known yet",
-            "rate_hz": f"{listening.rate:.2f}",
-            "silence_s": f"{listening.silence:.3f}",
-            "publishers": listening.publishers,
+            "topic": subscription.topic,
+            "type": subscription.type_name or "not previous yet",
+            "rate_hz": f"{subscription.rate:.2f}",
+            "silence_s": f"{subscription.silence:.3f}",
+            "publishers": subscription.publishers,
             **({} if health.delay is None else {"stamp_to_receipt_ms": f"{1e3 * health.delay:.1f}"}),
             **({} if health.skew is None else {"skew_ms": f"{1e3 * health.skew:.1f}"}),
             **({"expected_rate_hz": f"{health.rate:g}"} if health.rate else {}),
             **({"expected_skew_ms": f"{1e3 * health.expected_skew:g}"} if health.expected_skew else {}),
             **health.counts,
-            "lost_on_the_way": listening.lost,
+            "lost_on_the_way": subscription.lost,
             **{f"refused: {reason}": count for reason, count in health.reasons.items()},
-            **{name: fact.text for name, fact in listening.found.items()},
-            **{f"decoded: {what}": count for what, count in listening.decoded.items()},
+            **{name: fact.text for name, fact in subscription.found.items()},
+            **{f"decoded: {what}": count for what, count in subscription.decoded.items()},
         }
-        return self._status(listening.modality, level, problem, values)
+        return self._status(subscription.modality, level, problem, values)
 
     def pipeline(self, health: PipelineHealth, timeout: float) -> DiagnosticStatus:
         """Build the status of the pipeline.
@@ -461,13 +457,13 @@ class DiagnosticBuilder:
             health: state of the pipeline.
             timeout: seconds without a mask after which to report an error.
         """
-        level, problem = self._pipeline_words(health, timeout)
+        level, problem = self._pipeline_problem(health, timeout)
         values: dict[str, object] = {"state": health.state, "rate_hz": f"{health.rate:.2f}", **health.values}
         if health.latencies:
             values["stamp_to_mask_ms"] = f"{1e3 * median(health.latencies):.1f}"
         return self._status("pipeline", level, problem, values)
 
-    def _pipeline_words(self, health: PipelineHealth, timeout: float) -> tuple[bytes, Problem]:
+    def _pipeline_problem(self, health: PipelineHealth, timeout: float) -> tuple[bytes, Problem]:
         if health.failure:
             return PIPELINE_MESSAGES["failed"].format(failure=as_problem(health.failure), node=self._name)
         if health.state in TRANSITIONS:
@@ -482,14 +478,14 @@ class DiagnosticBuilder:
             return PIPELINE_MESSAGES["error"].format(error=as_problem(health.error))
         if _overdue(health.silence, max(health.gap, _period(health.rate)), timeout):
             return PIPELINE_MESSAGES["no_mask"].format(silence=health.silence, timeout=timeout)
-        if health.rivals is not None:
-            return PIPELINE_MESSAGES["several_infos"].format(rivals=health.rivals)
+        if health.competing_publishers is not None:
+            return PIPELINE_MESSAGES["several_infos"].format(competing_publishers=health.competing_publishers)
         if health.namesakes > 1:
             return PIPELINE_MESSAGES["two_nodes"].format(count=health.namesakes, node=self._name)
         if not health.latencies:
             return PIPELINE_MESSAGES["waiting"].format()
         delay = 1e3 * median(health.latencies)
-        return PIPELINE_MESSAGES["well"].format(rate=health.rate, used=", ".join(health.used), delay=delay)
+        return PIPELINE_MESSAGES["ok"].format(rate=health.rate, used=", ".join(health.used), delay=delay)
 
     def _status(self, part: str, level: bytes, problem: Problem, values: Mapping[str, object]) -> DiagnosticStatus:
         remedy = {REMEDY: problem.remedy} if problem.remedy else {}
@@ -505,91 +501,96 @@ def message_of(status: DiagnosticStatus) -> Problem:
 
 
 def _overdue(silence: float, period: float, timeout: float) -> bool:
-    """Whether the silence exceeds both the timeout and `_OVERDUE` periods; all in seconds."""
-    return silence > max(timeout, _OVERDUE * period)
+    """Whether the silence exceeds both the timeout and `_OVERDUE_PERIODS` periods; all in seconds."""
+    return silence > max(timeout, _OVERDUE_PERIODS * period)
 
 
 def _period(rate: float) -> float:
-    """Return the period in seconds; 0 for an unknown rate."""
-    return 1 / rate if rate else 0.0
+    return 1 / rate if rate else 0.0  # s
 
 
-def _silence(
-    listening: SubscriptionStats, health: SensorHealth, timeout: float, lost: int
+def _check_messages(
+    subscription: SubscriptionStats, health: SensorHealth, timeout: float, lost: int
 ) -> tuple[bytes, Problem] | None:
     """Check for missing publishers and messages; None if messages arrive, are lost in transport or are not overdue."""
-    topic, silence = listening.topic, listening.silence
-    if listening.publishers == 0:
-        last = f"; the last message came {silence:.1f} s ago" if listening.received else ""
-        advice = {"modality": listening.modality, "instead": instead(health.elsewhere)}
+    topic, silence = subscription.topic, subscription.silence
+    if subscription.publishers == 0:
+        last = f"; last message {silence:.1f} s ago" if subscription.received else ""
+        advice = {"modality": subscription.modality, "instead": instead(health.suggested_topics)}
         return SENSOR_MESSAGES["no_publisher"].format(topic=topic, last=last, **advice)
-    if listening.obstacle:
-        return SENSOR_MESSAGES["obstacle"].format(topic=topic, obstacle=listening.obstacle)
-    if lost or not _overdue(silence, max(_period(listening.rate), _period(health.rate)), timeout):
+    if subscription.problem:
+        return SENSOR_MESSAGES["problem"].format(topic=topic, problem=subscription.problem)
+    if lost or not _overdue(silence, max(_period(subscription.rate), _period(health.rate)), timeout):
         return None
-    values = {"silence": silence, "topic": topic, "timeout": timeout, "modality": listening.modality}
-    return SENSOR_MESSAGES["silent" if listening.received else "never_heard"].format(
+    values = {"silence": silence, "topic": topic, "timeout": timeout, "modality": subscription.modality}
+    return SENSOR_MESSAGES["silent" if subscription.received else "no_message"].format(
         **values, transport=transport_remedy()
     )
 
 
-def _uniqueness(listening: SubscriptionStats) -> tuple[bytes, Problem] | None:
+def _check_publishers(subscription: SubscriptionStats) -> tuple[bytes, Problem] | None:
     """Check for several publishers on one topic, whose messages would be mixed; None for a single publisher."""
-    if not listening.rivals:
+    if not subscription.competing_publishers:
         return None
-    names = ", ".join(listening.rivals)
-    return SENSOR_MESSAGES["several_publishers"].format(
-        count=len(listening.rivals), topic=listening.topic, publishers=names
-    )
+    names = subscription.competing_publishers
+    values = {"count": len(names), "topic": subscription.topic, "publishers": ", ".join(names)}
+    return SENSOR_MESSAGES["several_publishers"].format(**values)
 
 
-def _content(health: SensorHealth, fresh: Mapping[str, int]) -> tuple[bytes, Problem] | None:
+def _check_content(health: SensorHealth, delta: Mapping[str, int]) -> tuple[bytes, Problem] | None:
     """Check for received messages that cannot be used; None if they can."""
-    if health.unplaced is not None:
-        return health.unplaced
+    if health.missing_extrinsic is not None:
+        return health.missing_extrinsic
     if health.recent_error:
         return SENSOR_MESSAGES["unusable"].format(recent_error=as_problem(health.recent_error))
-    if fresh["refused"] > 0:
-        reasons = [reason for reason in health.reasons if fresh[reason] > 0]
-        known = [as_problem(reason) for reason in reasons] or [Problem("the reasons are in ~/status")]
-        reason = join_problems(known, ", ")
-        return SENSOR_MESSAGES["refused"].format(count=fresh["refused"], reason=reason)
+    if delta["refused"] > 0:
+        reasons = [reason for reason in health.reasons if delta[reason] > 0]
+        problems = [as_problem(reason) for reason in reasons] or [Problem("the reasons are in ~/status")]
+        reason = join_problems(problems, ", ")
+        return SENSOR_MESSAGES["refused"].format(count=delta["refused"], reason=reason)
     return None
 
 
-def _transport(listening: SubscriptionStats, lost: int) -> tuple[bytes, Problem] | None:
+def _check_transport(subscription: SubscriptionStats, lost: int) -> tuple[bytes, Problem] | None:
     """Check for messages that the transport lost; None if there are none."""
-    return (
-        SENSOR_MESSAGES["lost"].format(count=lost, topic=listening.topic, transport=transport_remedy())
-        if lost
-        else None
-    )
+    if not lost:
+        return None
+    return SENSOR_MESSAGES["lost"].format(count=lost, topic=subscription.topic, transport=transport_remedy())
 
 
-def _check_latency(listening: SubscriptionStats, health: SensorHealth, timeout: float) -> tuple[bytes, Problem] | None:
+def _check_latency(
+    subscription: SubscriptionStats, health: SensorHealth, timeout: float
+) -> tuple[bytes, Problem] | None:
     """Check for messages whose delay from stamp to receipt exceeds the timeout; None if it does not."""
     if health.delay is None or health.delay <= timeout:
         return None
-    return SENSOR_MESSAGES["belated"].format(delay=health.delay, topic=listening.topic, modality=listening.modality)
-
-
-def _check_matching(listening: SubscriptionStats, fresh: Mapping[str, int]) -> tuple[bytes, Problem] | None:
-    """Check for messages most of which belong to no set; None if most belong to one."""
-    late, unmatched = fresh["late"], fresh["unmatched"]
-    if late + unmatched <= max(_FEW, fresh["used"] + fresh["superseded"]):
-        return None
-    return SENSOR_MESSAGES["useless"].format(
-        late=late, unmatched=unmatched, topic=listening.topic, modality=listening.modality
+    return SENSOR_MESSAGES["delayed"].format(
+        delay=health.delay, topic=subscription.topic, modality=subscription.modality
     )
 
 
-def _check_rate(listening: SubscriptionStats, health: SensorHealth) -> tuple[bytes, Problem]:
+def _check_matching(subscription: SubscriptionStats, delta: Mapping[str, int]) -> tuple[bytes, Problem] | None:
+    """Check for messages most of which belong to no set; None if most belong to one."""
+    late, unmatched = delta["late"], delta["unmatched"]
+    if late + unmatched <= max(_MAX_UNMATCHED, delta["used"] + delta["superseded"]):
+        return None
+    return SENSOR_MESSAGES["unmatched"].format(
+        late=late, unmatched=unmatched, topic=subscription.topic, modality=subscription.modality
+    )
+
+
+def _check_rate(subscription: SubscriptionStats, health: SensorHealth) -> tuple[bytes, Problem]:
     """Compare the rate and skew of a sensor in use with the expected values."""
-    values = {"topic": listening.topic, "modality": listening.modality, "rate": listening.rate}
-    if listening.received > 1 and listening.rate < _SLOW * health.rate:
+    values = {"topic": subscription.topic, "modality": subscription.modality, "rate": subscription.rate}
+    if subscription.received > 1 and subscription.rate < _MIN_RATE_RATIO * health.rate:
         return SENSOR_MESSAGES["slow"].format(**values, expected=health.rate)
     if health.skew is not None and 0 < health.expected_skew < health.skew:
         return SENSOR_MESSAGES["skewed"].format(**values, skew=1e3 * health.skew, expected=1e3 * health.expected_skew)
-    if health.note:
-        return SENSOR_MESSAGES["without"].format(**values, note=as_problem(health.note))
-    return SENSOR_MESSAGES["well"].format(**values)
+    if health.degradation:
+        return SENSOR_MESSAGES["degraded"].format(**values, degradation=as_problem(health.degradation))
+    return SENSOR_MESSAGES["ok"].format(**values)
+
+
+def instead(found: Sequence[str]) -> str:
+    """Format suggested topics as the end of a remedy, such as ` to /points`; empty for none."""
+    return f" to {' or '.join(found)}" if found else ""

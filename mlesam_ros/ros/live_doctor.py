@@ -18,7 +18,6 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
 from rclpy.signals import SignalHandlerOptions
-from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from mlesam_ros.config import CameraParameters, NodeParameters, iter_parameters, sync_config
 from mlesam_ros.doctor.calibration_checks import DynamicTransforms, TransformLookups, calibration_findings
@@ -30,12 +29,11 @@ from mlesam_ros.doctor.tuning import simulate_sync, sync_findings, tune_sync
 from mlesam_ros.errors import ERROR, Finding
 from mlesam_ros.evaluation.bag_sensors import TopicSource
 from mlesam_ros.parameter_file import read_parameter_file
-from mlesam_ros.ros import parameters as declared
 from mlesam_ros.ros.calibration_listener import CalibrationListener
-from mlesam_ros.ros.diagnostics import TRANSITIONS, as_problem, message_of
+from mlesam_ros.ros.diagnostics import TRANSITIONS, as_problem, instead, message_of
 from mlesam_ros.ros.middleware import transport_remedy
-from mlesam_ros.ros.subscribers import SensorSubscriber
-from mlesam_ros.ros.topics import instead, suggest_topics
+from mlesam_ros.ros.parameters import declare_parameters
+from mlesam_ros.ros.subscribers import SensorSubscriber, call_service, endpoint_name, suggest_topics
 from mlesam_ros.types import EventWindow, Modality, RawImage, SensorFrame
 
 
@@ -51,31 +49,28 @@ def qos_findings(
         subscribers: names of the nodes whose subscriptions are checked.
         each: report an incompatible subscription even if another one of the same node is compatible.
     """
-    listeners = [info for info in node.get_subscriptions_info_by_topic(topic) if info.node_name in subscribers]
-    told = set()
+    subscriptions = [info for info in node.get_subscriptions_info_by_topic(topic) if info.node_name in subscribers]
+    reported = set()
     for publisher in node.get_publishers_info_by_topic(topic):
-        verdicts = [(one, *qos_check_compatible(publisher.qos_profile, one.qos_profile)) for one in listeners]
-        heard = {_name(one) for one, verdict, _ in verdicts if verdict != QoSCompatibility.ERROR}
-        for listener, verdict, reason in verdicts:
-            pair = _name(publisher), _name(listener)
-            if (each or pair[1] not in heard) and verdict == QoSCompatibility.ERROR and pair not in told:
-                told.add(pair)
-                offered, asked, remedy = _words(topic, publisher.qos_profile, listener.qos_profile, reason)
-                values = {"offered": offered, "requested": asked, "remedy": remedy}
+        verdicts = [(one, *qos_check_compatible(publisher.qos_profile, one.qos_profile)) for one in subscriptions]
+        compatible = {endpoint_name(one) for one, verdict, _ in verdicts if verdict != QoSCompatibility.ERROR}
+        for subscription, verdict, reason in verdicts:
+            pair = endpoint_name(publisher), endpoint_name(subscription)
+            if (each or pair[1] not in compatible) and verdict == QoSCompatibility.ERROR and pair not in reported:
+                reported.add(pair)
+                offered, requested, remedy = _describe_mismatch(
+                    topic, publisher.qos_profile, subscription.qos_profile, reason
+                )
+                values = {"offered": offered, "requested": requested, "remedy": remedy}
                 yield finding("qos_mismatch", subject, topic=topic, publisher=pair[0], subscriber=pair[1], **values)
 
 
-def _name(endpoint: TopicEndpointInfo) -> str:
-    space = endpoint.node_namespace.rstrip("/")
-    return f"{space}/{endpoint.node_name}"
-
-
-def _words(topic: str, offered: QoSProfile, asked: QoSProfile, reason: str) -> tuple[str, str, str]:
+def _describe_mismatch(topic: str, offered: QoSProfile, requested: QoSProfile, reason: str) -> tuple[str, str, str]:
     """Return offered QoS, requested QoS and remedy as phrases."""
     override = f"qos_overrides.{topic}.subscription"
-    if asked.reliability == ReliabilityPolicy.RELIABLE and offered.reliability == ReliabilityPolicy.BEST_EFFORT:
+    if requested.reliability == ReliabilityPolicy.RELIABLE and offered.reliability == ReliabilityPolicy.BEST_EFFORT:
         return "best effort", "reliable", f"Publish it reliably, or set {override}.reliability: best_effort"
-    if asked.durability == DurabilityPolicy.TRANSIENT_LOCAL and offered.durability == DurabilityPolicy.VOLATILE:
+    if requested.durability == DurabilityPolicy.TRANSIENT_LOCAL and offered.durability == DurabilityPolicy.VOLATILE:
         remedy = (
             "Publish it with durability transient_local; ros2 bag play takes --qos-profile-overrides-path for that."
         )
@@ -84,11 +79,11 @@ def _words(topic: str, offered: QoSProfile, asked: QoSProfile, reason: str) -> t
     return "its profile", f"another ({words})", f"Match the two profiles with {override}.*"
 
 
-_DISCOVERY = 1.5, 3.0
+_DISCOVERY_S = 1.5, 3.0
 """Seconds that discovery of nodes on one host takes: usual time, and maximum time on a loaded host."""
-_ANSWER = 3.0
+_SERVICE_TIMEOUT_S = 3.0
 """Seconds to wait for a service of a running node."""
-_REPORT = 2.5
+_DIAGNOSTICS_TIMEOUT_S = 2.5
 """Seconds to wait for the diagnostics of a running node."""
 
 
@@ -112,19 +107,19 @@ class NodeClient:
     def __init__(self, node: Node, executor: SingleThreadedExecutor, name: str) -> None:
         self.node, self._executor, self.name = node, executor, name
         self.reports: dict[str, DiagnosticStatus] = {}
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._hear, 10)
-        begin, (usual, latest) = time.monotonic(), _DISCOVERY
-        while (passed := time.monotonic() - begin) < usual or (passed < latest and not self._is_there()):
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        begin, (usual, latest) = time.monotonic(), _DISCOVERY_S
+        while (passed := time.monotonic() - begin) < usual or (passed < latest and not self._exists()):
             executor.spin_once(timeout_sec=0.05)
         self.namesakes = self._names().count(name)
         self.runs = self.namesakes > 0
-        answer = self._call(GetState, "get_state", GetState.Request()) if self.runs else None
-        self.state = str(answer.current_state.label) if answer else ""
-        deadline = time.monotonic() + _REPORT
+        response = self._call(GetState, "get_state", GetState.Request()) if self.runs else None
+        self.state = str(response.current_state.label) if response else ""
+        deadline = time.monotonic() + _DIAGNOSTICS_TIMEOUT_S
         while self.runs and "pipeline" not in self.reports and time.monotonic() < deadline:
             executor.spin_once(timeout_sec=0.05)
 
-    def _is_there(self) -> bool:
+    def _exists(self) -> bool:
         return self.name in self._names()
 
     def _names(self) -> list[str]:
@@ -133,10 +128,12 @@ class NodeClient:
     def parameters(self) -> dict[str, Any]:
         """Return the node's parameters with remapped topics; empty if the node does not run or respond."""
         names = ["use_sim_time", *(name for name, _, _ in iter_parameters())]
-        answer = self._call(GetParameters, "get_parameters", GetParameters.Request(names=names)) if self.runs else None
-        if answer is None or len(answer.values) != len(names):
+        response = (
+            self._call(GetParameters, "get_parameters", GetParameters.Request(names=names)) if self.runs else None
+        )
+        if response is None or len(response.values) != len(names):
             return {}
-        found = {n: parameter_value_to_python(v) for n, v in zip(names, answer.values, strict=True)}
+        found = {n: parameter_value_to_python(v) for n, v in zip(names, response.values, strict=True)}
         for part, status in self.reports.items():
             topics = [pair.value for pair in status.values if pair.key == "topic"]
             if topics and f"{part}.topic" in found:
@@ -144,17 +141,9 @@ class NodeClient:
         return {name: value for name, value in found.items() if value is not None}
 
     def _call(self, kind: Any, service: str, request: Any) -> Any:
-        client = self.node.create_client(kind, f"{self.name}/{service}")
-        try:
-            if not client.wait_for_service(_ANSWER):
-                return None
-            answer = client.call_async(request)
-            self._executor.spin_until_future_complete(answer, _ANSWER)
-            return answer.result() if answer.done() else None
-        finally:
-            self.node.destroy_client(client)
+        return call_service(self.node, self._executor, kind, f"{self.name}/{service}", request, _SERVICE_TIMEOUT_S)
 
-    def _hear(self, message: DiagnosticArray) -> None:
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if status.hardware_id == self.name:
                 self.reports[status.name.rpartition(": ")[2]] = status
@@ -162,9 +151,9 @@ class NodeClient:
 
 NAME = "mlesam_doctor"
 _DISCOVERY_VARIABLES = "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "RMW_IMPLEMENTATION"
-_QUEUE = 20
+_QUEUE_DEPTH = 20
 """Queue depth of a subscription, so that a busy doctor does not cause gaps."""
-_LOSS = 0.05
+_MAX_LOSS_RATIO = 0.05
 """Fraction of lost messages above which a finding is reported."""
 
 
@@ -193,13 +182,13 @@ def diagnose_live(
     executor = SingleThreadedExecutor(context=context)
     nodes: list[Node] = []
     try:
-        probe = NodeClient(_join(nodes, executor, f"{NAME}_probe", context=context), executor, node)
+        client = NodeClient(_create_node(nodes, executor, f"{NAME}_client", context=context), executor, node)
         from_file = read_parameter_file(params, node)[0] if params else {}
-        overrides = {**from_file, **probe.parameters(), **settings}
+        overrides = {**from_file, **client.parameters(), **settings}
         given = [Parameter(name, value=value) for name, value in overrides.items()]
         space = node.rpartition("/")[0] or "/"
-        own = _join(nodes, executor, NAME, context=context, namespace=space, parameter_overrides=given)
-        return _LiveDiagnosis(own, executor, probe).result(seconds, progress)
+        own = _create_node(nodes, executor, NAME, context=context, namespace=space, parameter_overrides=given)
+        return _LiveDiagnosis(own, executor, client).result(seconds, progress)
     finally:
         executor.shutdown()
         for made in nodes:
@@ -207,7 +196,7 @@ def diagnose_live(
         rclpy.try_shutdown(context=context)
 
 
-def _join(nodes: list[Node], executor: SingleThreadedExecutor, name: str, **options: Any) -> Node:
+def _create_node(nodes: list[Node], executor: SingleThreadedExecutor, name: str, **options: Any) -> Node:
     nodes.append(rclpy.create_node(name, **options))
     executor.add_node(nodes[-1])
     return nodes[-1]
@@ -215,76 +204,84 @@ def _join(nodes: list[Node], executor: SingleThreadedExecutor, name: str, **opti
 
 def _discovery_range() -> str:
     """Return the environment variables that limit discovery as text; empty if none is set."""
-    told = [f"{name}={os.environ[name]}" for name in _DISCOVERY_VARIABLES if os.environ.get(name)]
-    return f" and {', '.join(told)}" if told else ""
+    reported = [f"{name}={os.environ[name]}" for name in _DISCOVERY_VARIABLES if os.environ.get(name)]
+    return f" and {', '.join(reported)}" if reported else ""
 
 
 class _LiveDiagnosis:
     """One run of the live diagnosis."""
 
-    def __init__(self, node: Node, executor: SingleThreadedExecutor, probe: NodeClient) -> None:
-        self._node, self._executor, self._probe = node, executor, probe
-        self._parameters: NodeParameters = declared.declare(node)
-        self._feed = CalibrationListener(node, self._parameters)
+    def __init__(self, node: Node, executor: SingleThreadedExecutor, client: NodeClient) -> None:
+        self._node, self._executor, self._client = node, executor, client
+        self._parameters: NodeParameters = declare_parameters(node)
+        self._calibration = CalibrationListener(node, self._parameters)
         listed = self._parameters.modalities
-        self._inputs = {
-            m: SensorSubscriber(node, m, self._parameters.sensor(m), _QUEUE, self._feed.bind) for m in listed
+        self._subscribers = {
+            m: SensorSubscriber(node, m, self._parameters.sensor(m), _QUEUE_DEPTH, self._calibration.bind)
+            for m in listed
         }
         self._records: dict[Modality, TopicStats] = {}
         self._lookups = TransformLookups(max(self._parameters.max_wait_of(m) for m in listed))
-        for modality, source in self._inputs.items():
-            source.registerCallback(partial(self._hear, modality))
+        for modality, source in self._subscribers.items():
+            source.registerCallback(partial(self._on_frame, modality))
 
     def result(self, seconds: float, progress: Callable[[float], None]) -> DoctorReport:
         """Receive messages for some seconds and build the report."""
-        self._listen(seconds, progress)
-        for modality, source in self._inputs.items():
+        self._spin(seconds, progress)
+        for modality, source in self._subscribers.items():
             if source.received:
                 self._record(modality).received = source.received
                 self._record(modality).found = source.found
             for words, times in source.refusals.items():
                 self._record(modality).refusals[as_problem(words)] += times
         begin = min((int(r.arrivals[0]) for r in self._records.values() if len(r.arrivals)), default=0)
-        torn = {m: record for m, record in self._records.items() if self._loss(m)}
-        untimed = self._records if self._stands_still else torn
-        said = [found for record in untimed.values() for found in content_findings(record)]
-        config = sync_config(self._parameters, self._inputs)
-        said += message_findings({m: record for m, record in self._records.items() if m not in untimed}, begin, config)
-        findings = [*self._node_findings(), *self._transport(seconds), *said, *self._calibration_findings(begin)]
-        findings += self._reports({found.subject for found in findings})
+        lossy = {m: record for m, record in self._records.items() if self._lost_messages(m)}
+        untimed = self._records if self._clock_stopped else lossy
+        content = [found for record in untimed.values() for found in content_findings(record)]
+        config = sync_config(self._parameters, self._subscribers)
+        content += message_findings(
+            {m: record for m, record in self._records.items() if m not in untimed}, begin, config
+        )
+        findings = [
+            *self._node_findings(),
+            *self._transport_findings(seconds),
+            *content,
+            *self._calibration_findings(begin),
+        ]
+        findings += self._diagnostic_findings({found.subject for found in findings})
         received = {m: record for m, record in self._records.items() if len(record.times)}
-        report = DoctorReport(self._probe.name, seconds, [])
-        current = simulate_sync(received, sync_config(self._parameters, tuple(received))) if received else None
-        if current is not None:
-            faulty = {found.subject for found in said if found.severity == ERROR}
-            report.sets = set_figures(current)
-            if not self._stands_still:
-                findings += sync_findings(current, faulty)
+        report = DoctorReport(self._client.name, seconds, [])
+        plain = simulate_sync(received, sync_config(self._parameters, tuple(received))) if received else None
+        if plain is not None:
+            faulty = {found.subject for found in content if found.severity == ERROR}
+            report.sets = set_figures(plain)
+            if not self._clock_stopped:
+                findings += sync_findings(plain, faulty)
             if not untimed:  # no parameter compensates for lost messages
-                tuning = tune_sync(received, current, ahead_of_arrival(received, config), faulty)
-                findings += tuning.findings
-                report.parameters = tuning.parameters
-        report.sensors = {m: sensor_row(record, current) for m, record in self._records.items()}
+                advice = tune_sync(received, plain, ahead_of_arrival(received, config), faulty)
+                findings += advice.findings
+                report.parameters = advice.parameters
+        report.sensors = {m: sensor_row(record, plain) for m, record in self._records.items()}
         report.findings = sorted_findings(findings)
-        self._feed.close()
+        self._calibration.close()
         return report
 
-    def _listen(self, seconds: float, progress: Callable[[float], None]) -> None:
+    def _spin(self, seconds: float, progress: Callable[[float], None]) -> None:
         begin = time.monotonic()
-        polled = 0.0
+        next_poll = 0.0
         while (passed := time.monotonic() - begin) < seconds:
-            if passed >= polled:
-                polled += 0.25
-                self._feed.poll()
-                self._lookups.advance(self._feed.rig, self._now())
-                for source in self._inputs.values():
+            if passed >= next_poll:
+                next_poll += 0.25
+                self._calibration.poll()
+                self._lookups.advance(self._calibration.rig, self._now())
+                for source in self._subscribers.values():
                     source.poll()
                 progress(passed)
             self._executor.spin_once(timeout_sec=0.05)
 
-    def _hear(self, modality: Modality, frame: SensorFrame) -> None:
+    def _on_frame(self, modality: Modality, frame: SensorFrame) -> None:
         record = self._record(modality)
-        arrived = self._inputs[modality].received_at(frame.time) or self._now()
+        arrived = self._subscribers[modality].received_at(frame.time) or self._now()
         record.add(frame.stamp, frame.time, arrived, frame.frame_id)
         self._lookups.add(frame, self._now())
         if isinstance(frame.payload, RawImage | EventWindow):
@@ -292,7 +289,7 @@ class _LiveDiagnosis:
 
     def _record(self, modality: Modality) -> TopicStats:
         if modality not in self._records:
-            source = self._inputs[modality]
+            source = self._subscribers[modality]
             topic = TopicSource(source.topic, source.type_name or "")
             self._records[modality] = TopicStats(modality, topic, self._parameters.sensor(modality))
         return self._records[modality]
@@ -305,58 +302,64 @@ class _LiveDiagnosis:
         return bool(self._node.get_parameter("use_sim_time").value)
 
     @property
-    def _stands_still(self) -> bool:
+    def _clock_stopped(self) -> bool:
         """Whether `use_sim_time` is set and /clock has no message; stamps cannot be checked then."""
         return self._simulated and self._now() == 0
 
-    def _loss(self, modality: Modality) -> int:
-        """Return the messages that the transport lost; 0 for a fraction of at most `_LOSS`."""
-        source = self._inputs[modality]
-        return source.lost if source.lost > _LOSS * (source.lost + source.received) else 0
+    def _lost_messages(self, modality: Modality) -> int:
+        """Return the messages that the transport lost; 0 for a fraction of at most `_MAX_LOSS_RATIO`."""
+        source = self._subscribers[modality]
+        return source.lost if source.lost > _MAX_LOSS_RATIO * (source.lost + source.received) else 0
 
     # Findings
 
     def _node_findings(self) -> Iterator[Finding]:
-        probe, name = self._probe, self._probe.name
-        if not probe.runs and not probe.reports:
+        client, name = self._client, self._client.name
+        if not client.runs and not client.reports:
             yield finding("node_absent", name)
-        elif probe.state in TRANSITIONS:
-            yield finding("node_inactive", name, state=probe.state, node=name, transition=TRANSITIONS[probe.state])
-        if probe.namesakes > 1:
-            yield finding("two_nodes", name, count=probe.namesakes)
-        if self._stands_still:
+        elif client.state in TRANSITIONS:
+            yield finding("node_inactive", name, state=client.state, node=name, transition=TRANSITIONS[client.state])
+        if client.namesakes > 1:
+            yield finding("two_nodes", name, count=client.namesakes)
+        if self._clock_stopped:
             yield finding("no_clock", "/clock")
         elif not self._simulated and self._node.count_publishers("/clock"):
             yield finding("clock_unused", "/clock")
 
-    def _reports(self, told: Collection[str]) -> Iterator[Finding]:
+    def _diagnostic_findings(self, reported: Collection[str]) -> Iterator[Finding]:
         """Yield the warnings and errors of the node's diagnostics, except for sensors that already have a finding."""
-        for part, status in self._probe.reports.items():
+        for part, status in self._client.reports.items():
             kind = {DiagnosticStatus.ERROR: "node_error", DiagnosticStatus.WARN: "node_warning"}.get(status.level)
-            if kind is not None and part not in told:
-                said = message_of(status)
-                values = {"message": said.message.rstrip("."), "remedy": said.remedy or "See the node's log."}
-                yield finding(kind, self._probe.name, part=part, **values)
+            if kind is not None and part not in reported:
+                content = message_of(status)
+                values = {"message": content.message.rstrip("."), "remedy": content.remedy or "See the node's log."}
+                yield finding(kind, self._client.name, part=part, **values)
 
-    def _transport(self, seconds: float) -> Iterator[Finding]:
+    def _transport_findings(self, seconds: float) -> Iterator[Finding]:
         """Yield findings on publishers, message types and QoS of every topic that the node subscribes to."""
-        if not any(source.publishers for source in self._inputs.values()):
+        if not any(source.publishers for source in self._subscribers.values()):
             yield finding("empty_graph", "graph", domain=self._node.context.get_domain_id(), range=_discovery_range())
-        subscribers = {self._probe.name.rpartition("/")[2]} if self._probe.runs else {NAME}
-        for modality, source in self._inputs.items():
+        subscribers = {self._client.name.rpartition("/")[2]} if self._client.runs else {NAME}
+        for modality, source in self._subscribers.items():
             mismatches = [*qos_findings(self._node, source.topic, modality, subscribers)]
             yield from mismatches
             if not source.publishers:
-                found = suggest_topics(self._node, modality, source.topic, {s.topic for s in self._inputs.values()})
+                found = suggest_topics(
+                    self._node, modality, source.topic, {s.topic for s in self._subscribers.values()}
+                )
                 yield finding("no_publisher", modality, topic=source.topic, modality=modality, instead=instead(found))
-            elif rivals := source.rivals:
-                values = {"count": len(rivals), "topic": source.topic, "publishers": ", ".join(rivals)}
+            elif competing_publishers := source.competing_publishers:
+                values = {
+                    "count": len(competing_publishers),
+                    "topic": source.topic,
+                    "publishers": ", ".join(competing_publishers),
+                }
                 yield finding("several_publishers", modality, **values)
-            elif lost := self._loss(modality):
+            elif lost := self._lost_messages(modality):
                 values = {"lost": lost, "total": lost + source.received, "transport": transport_remedy()}
                 yield finding("transport_loss", modality, **values)
-            elif source.obstacle and not source.received and not mismatches:
-                values = {"reason": source.obstacle.message, "remedy": source.obstacle.remedy}
+            elif source.problem and not source.received and not mismatches:
+                values = {"reason": source.problem.message, "remedy": source.problem.remedy}
                 yield finding("unreadable_type", modality, topic=source.topic, **values)
             elif not source.received and not mismatches:
                 values = {"topic": source.topic, "seconds": seconds, "transport": transport_remedy()}
@@ -367,12 +370,12 @@ class _LiveDiagnosis:
                 yield from qos_findings(self._node, info, modality, subscribers)
         for topic in ("/tf", "/tf_static"):
             name = self._node.resolve_topic_name(topic)
-            silent = topic == "/tf_static" and name not in self._feed.heard
+            silent = topic == "/tf_static" and name not in self._calibration.received_topics
             yield from qos_findings(self._node, name, topic, subscribers, each=silent)
 
     def _calibration_findings(self, begin: int) -> Iterator[Finding]:
         sizes = {m: record.sizes.most_common(1)[0][0] for m, record in self._records.items() if record.sizes}
         yield from calibration_findings(
-            self._records, DynamicTransforms(), self._feed.rig, self._feed.problems, sizes, begin
+            self._records, DynamicTransforms(), self._calibration.rig, self._calibration.problems, sizes, begin
         )
-        yield from self._lookups.findings(self._feed.rig)
+        yield from self._lookups.findings(self._calibration.rig)

@@ -55,14 +55,14 @@ def check_environment(environment: Mapping[str, str] | None = None) -> None:
     domain = environment.get("ROS_DOMAIN_ID", "")
     if domain and not (domain.isascii() and domain.isdigit() and int(domain) in _DOMAINS):
         raise ConfigError(
-            f"ROS_DOMAIN_ID is {domain!r}; accepted are whole numbers from 0 to {_DOMAINS[-1]}.",
+            f"ROS_DOMAIN_ID is {domain!r}; accepted are integers from 0 to {_DOMAINS[-1]}.",
             "Set it to one of them, the same for the whole robot, or unset it.",
         )
     _check_middleware(environment)
     for name in PROFILE_VARIABLES:
         if (path := environment.get(name)) and not Path(path).is_file():
             raise ConfigError(
-                f"{name} is {path!r}, which is no file.", "Set it to a Fast DDS profile that exists, or unset it."
+                f"{name} is {path!r}, which is not a file.", "Set it to a Fast DDS profile that exists, or unset it."
             )
     _check_log_folder(environment)
 

@@ -14,15 +14,15 @@ from rclpy.parameter import Parameter
 
 from mlesam_ros.config import CONFIGURE, NodeParameters, mutability, unknown_names
 from mlesam_ros.errors import ConfigError, MlesamError, format_error
-from mlesam_ros.ros import parameters as declared
 from mlesam_ros.ros.diagnostics import DiagnosticBuilder, DiagnosticLogger, PipelineHealth
+from mlesam_ros.ros.parameters import coerce, declare_parameters, read_parameters
 from mlesam_ros.ros.process import exit_fast, spin_node
+from mlesam_ros.ros.publishers import DIAGNOSTICS
 from mlesam_ros.ros.runtime import SegmentationRuntime
-from mlesam_ros.ros.topics import DIAGNOSTICS
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-_POLL_PERIOD = 0.1  # s between polls of publishers and levels; a poll takes 1 ms
-_REPORT_PERIOD = 1.0  # s between messages on /diagnostics without a change of level
+_POLL_PERIOD_S = 0.1  # s between polls of publishers and levels; a poll takes 1 ms
+_REPORT_PERIOD_S = 1.0  # s between messages on /diagnostics without a change of level
 
 
 class PerceptionNode(LifecycleNode):
@@ -41,21 +41,21 @@ class PerceptionNode(LifecycleNode):
 
     def __init__(self, name: str = "mlesam", **options: Any) -> None:
         super().__init__(name, **options)
-        self.parameters = declared.declare(self)
-        for words in unknown_names(n for n in self._parameter_overrides if not self.has_parameter(n)):
-            self.get_logger().warning(words)
-        self._perception: SegmentationRuntime | None = None
+        self.parameters = declare_parameters(self)
+        for warning in unknown_names(n for n in self._parameter_overrides if not self.has_parameter(n)):
+            self.get_logger().warning(warning)
+        self._runtime: SegmentationRuntime | None = None
         self._failure = ""
         self._levels: list[bytes] = []
         self._namesakes = 1
-        self._reporter = DiagnosticBuilder(self.get_fully_qualified_name())
-        self._announcer = DiagnosticLogger(self.get_logger())
+        self._builder = DiagnosticBuilder(self.get_fully_qualified_name())
+        self._diagnostic_logger = DiagnosticLogger(self.get_logger())
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS.qos)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         # Steady time: a simulated clock may stand still, which must be reported.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(_POLL_PERIOD, self._poll, clock=steady)
-        self.create_timer(_REPORT_PERIOD, self._report, clock=steady)
+        self.create_timer(_POLL_PERIOD_S, self._poll, clock=steady)
+        self.create_timer(_REPORT_PERIOD_S, self._report, clock=steady)
 
     @property
     def state(self) -> str:
@@ -71,35 +71,35 @@ class PerceptionNode(LifecycleNode):
 
     def close(self) -> None:
         """Stop the worker and free the device, in any state."""
-        perception, self._perception = self._perception, None
-        if perception is not None:
-            perception.close()
+        runtime, self._runtime = self._runtime, None
+        if runtime is not None:
+            runtime.close()
 
     # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the network, warm up and subscribe to calibration."""
-        self.parameters = declared.read(self)
+        self.parameters = read_parameters(self)
         self.get_logger().info("configuring: loading the network")
         try:
             self.parameters.check_together()
-            self._perception = SegmentationRuntime(self, self.parameters)
+            self._runtime = SegmentationRuntime(self, self.parameters)
         except Exception as error:
             # Report any exception and allow another configure; rclpy would discard it.
             self._failure = format_error(error)
             self._report(at_once=True)
             return FAILURE
         self._failure = ""
-        self.get_logger().info(f"configured: {self._perception.summary}")
+        self.get_logger().info(f"configured: {self._runtime.summary}")
         return SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the sensors and start the worker."""
         result = super().on_activate(state)
-        if self._perception is None or result != SUCCESS:
+        if self._runtime is None or result != SUCCESS:
             return FAILURE
         try:
-            self._perception.activate()
+            self._runtime.activate()
         except Exception as error:
             self.get_logger().error(f"activate failed: {format_error(error)}")
             self.on_deactivate(state)
@@ -109,8 +109,8 @@ class PerceptionNode(LifecycleNode):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop the worker and keep the weights."""
-        if self._perception is not None:
-            self._perception.deactivate()
+        if self._runtime is not None:
+            self._runtime.deactivate()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -140,43 +140,43 @@ class PerceptionNode(LifecycleNode):
         A rejection lists the accepted values. Both parameter services call this method.
         """
         try:
-            changes = [declared.cast(self, change) for change in parameter_list]
+            changes = [coerce(self, change) for change in parameter_list]
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return super().set_parameters_atomically(changes)
 
     def _on_set_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
         """Validate all changes; apply all of them or none."""
-        ours = {change.name: change.value for change in changes if mutability(change.name) is not None}
-        if not ours:
+        own_changes = {change.name: change.value for change in changes if mutability(change.name) is not None}
+        if not own_changes:
             return SetParametersResult(successful=True)
         try:
-            self._refuse_too_late(ours)
-            candidate = declared.read(self, ours)
+            self._check_mutability(own_changes)
+            candidate = read_parameters(self, own_changes)
             candidate.check()
-            if self._perception is not None:
-                self._perception.check(candidate)
-            self._exchange(candidate.checkpoint)
+            if self._runtime is not None:
+                self._runtime.check(candidate)
+            self._swap_checkpoint(candidate.checkpoint)
         except MlesamError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self._take(candidate)
+        self._apply(candidate)
         return SetParametersResult(successful=True)
 
-    def _refuse_too_late(self, changes: dict[str, Any]) -> None:
-        late = [name for name in changes if mutability(name) == CONFIGURE]
-        if late and self._perception is not None:
+    def _check_mutability(self, changes: dict[str, Any]) -> None:
+        locked = [name for name in changes if mutability(name) == CONFIGURE]
+        if locked and self._runtime is not None:
             raise ConfigError(
-                f"{', '.join(late)} is read by configure and the node is {self.state}.",
+                f"{', '.join(locked)} is read by configure and the node is {self.state}.",
                 f"Clean it up first: ros2 lifecycle set {self.get_fully_qualified_name()} cleanup (deactivate "
                 "before, if it is active).",
             )
 
-    def _exchange(self, checkpoint: str) -> None:
+    def _swap_checkpoint(self, checkpoint: str) -> None:
         """Load a changed checkpoint into a configured pipeline; do nothing before configure."""
-        if self._perception is None or checkpoint == self.parameters.checkpoint:
+        if self._runtime is None or checkpoint == self.parameters.checkpoint:
             return
         try:
-            self._perception.exchange(checkpoint)
+            self._runtime.swap_checkpoint(checkpoint)
         except MlesamError as error:
             raise ConfigError(
                 f"checkpoint cannot be exchanged, the one in use stays: {error.message}",
@@ -184,35 +184,35 @@ class PerceptionNode(LifecycleNode):
             ) from error
         self.get_logger().info(f"checkpoint exchanged: {checkpoint or 'the shipped one'}")
 
-    def _take(self, parameters: NodeParameters) -> None:
+    def _apply(self, parameters: NodeParameters) -> None:
         self.parameters = parameters
-        if self._perception is not None:
-            self._perception.update_parameters(parameters)
+        if self._runtime is not None:
+            self._runtime.update_parameters(parameters)
 
     # Reports
 
     def _poll(self) -> None:
         """Poll the runtime, and publish diagnostics at once if a level changed."""
-        if self._perception is None:
+        if self._runtime is None:
             return
-        self._perception.poll()
-        status = self._look()
+        self._runtime.poll()
+        status = self._statuses()
         if [entry.level for entry in status] != self._levels:
             self._publish(status)
 
     def _report(self, at_once: bool = False) -> None:
         own = self.get_name(), self.get_namespace()
         self._namesakes = self.get_node_names_and_namespaces().count(own)
-        status = self._look()
+        status = self._statuses()
         self._publish(status)
-        self._announcer.hear(status, at_once)
+        self._diagnostic_logger.update(status, at_once)
 
-    def _look(self) -> list[DiagnosticStatus]:
-        perception, timeout = self._perception, self.parameters.sensor_timeout
-        health = PipelineHealth(self.state, self._failure) if perception is None else perception.health(self.state)
-        status = [self._reporter.pipeline(replace(health, namesakes=self._namesakes), timeout)]
-        if perception is not None:
-            status += perception.sensor_reports(self._reporter, timeout)
+    def _statuses(self) -> list[DiagnosticStatus]:
+        runtime, timeout = self._runtime, self.parameters.sensor_timeout
+        health = PipelineHealth(self.state, self._failure) if runtime is None else runtime.health(self.state)
+        status = [self._builder.pipeline(replace(health, namesakes=self._namesakes), timeout)]
+        if runtime is not None:
+            status += runtime.sensor_statuses(self._builder, timeout)
         return status
 
     def _publish(self, status: list[DiagnosticStatus]) -> None:
@@ -220,8 +220,8 @@ class PerceptionNode(LifecycleNode):
         message = DiagnosticArray(status=status)
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
-        if self._perception is not None:
-            self._perception.mark(status[1:])
+        if self._runtime is not None:
+            self._runtime.publish_markers(status[1:])
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Declaration, reading and casting of the ROS parameters that `mlesam_ros.config` defines."""
+"""Declaration, reading and conversion of the ROS parameters that `mlesam_ros.config` defines."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _USE_SIM_TIME = ParameterSpec("use_sim_time", False)
 """Declared and read by rclpy, whose errors have neither the parameter's name nor its value."""
 
 
-def declare(node: Node) -> NodeParameters:
+def declare_parameters(node: Node) -> NodeParameters:
     """Declare every parameter on a node with its description and range, and return the values.
 
     Raises:
@@ -48,8 +48,8 @@ def declare(node: Node) -> NodeParameters:
     return parameters
 
 
-def cast(node: Node, change: Parameter[Any]) -> Parameter[Any]:
-    """Cast a change of a parameter to the declared type, such as 5 to 5.0.
+def coerce(node: Node, change: Parameter[Any]) -> Parameter[Any]:
+    """Convert a change of a parameter to the declared type, such as 5 to 5.0.
 
     Parameters that other code has declared on the node, such as QoS overrides, are returned unchanged.
 
@@ -70,10 +70,10 @@ def cast(node: Node, change: Parameter[Any]) -> Parameter[Any]:
         return change
     else:
         raise ConfigError(unknown_name(change.name))
-    return Parameter(change.name, value=_plain(spec.take(change.value)))
+    return Parameter(change.name, value=_plain(spec.validate(change.value)))
 
 
-def read(node: Node, changes: Mapping[str, Any] | None = None) -> NodeParameters:
+def read_parameters(node: Node, changes: Mapping[str, Any] | None = None) -> NodeParameters:
     """Return the node's parameters, with some changes if given."""
     changes = changes or {}
     values: dict[str, Any] = {}
@@ -86,8 +86,8 @@ def read(node: Node, changes: Mapping[str, Any] | None = None) -> NodeParameters
 def _descriptor(entry: Field[Any], spec: ParameterSpec) -> ParameterDescriptor:
     meta = entry.metadata
     descriptor = ParameterDescriptor(description=meta["text"], read_only=meta["change"] == START)
-    said = f"Accepted are {spec.words}. " if spec.choices else ""
-    descriptor.additional_constraints = said + WHEN[meta["change"]]
+    accepted = f"Accepted are {spec.description}. " if spec.choices else ""
+    descriptor.additional_constraints = accepted + WHEN[meta["change"]]
     if spec.limits is not None:
         low, high = spec.limits
         if isinstance(spec.default, float):

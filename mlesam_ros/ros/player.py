@@ -127,7 +127,7 @@ class _Transforms:
             return raw
 
 
-_PAUSE = NANOSECONDS // 10
+_PAUSE_NS = NANOSECONDS // 10
 """Nanoseconds between the last message of a bag and the first of the next: one period of a 10 Hz sensor."""
 
 
@@ -194,9 +194,9 @@ class Playlist:
     @property
     def duration(self) -> int:
         """Length of the stream in nanoseconds, from the first message to the last, pauses between bags included."""
-        return sum(self._length(reader) for reader in self._readers) - _PAUSE
+        return sum(self._length(reader) for reader in self._readers) - _PAUSE_NS
 
-    def once(self) -> Iterator[Message]:
+    def latched_messages(self) -> Iterator[Message]:
         """Yield the latched messages of all bags with offset 0."""
         for reader in self._readers:
             for topic, recorded, raw, restamp in self._read(reader, latched=True):
@@ -225,7 +225,7 @@ class Playlist:
             reader.close()
 
     def _length(self, reader: BagReader) -> int:
-        return reader.end - reader.start + _PAUSE
+        return reader.end - reader.start + _PAUSE_NS
 
     def _read(
         self, reader: BagReader, latched: bool, topics: Collection[str] | None = None
@@ -239,14 +239,14 @@ class Playlist:
     def _time_unit(self, topic: str) -> str:
         """Return the unit of the times of points on a topic."""
         parameters, lidar = self._parameters, self._parameters.lidar
-        others = "lidar.topic" in parameters.given and parameters.resolve(lidar.topic) != topic
-        return AUTO if others else lidar.time_unit
+        is_other_topic = "lidar.topic" in parameters.given and parameters.resolve(lidar.topic) != topic
+        return AUTO if is_other_topic else lidar.time_unit
 
 
-_CLOCK_PERIOD = NANOSECONDS // 100
-_READ_AHEAD = NANOSECONDS // 4
-_LINGER = 0.2  # s for the delivery of the last messages before their publishers are destroyed
-_SETTLED = 0.5  # s without a new subscriber after which discovery counts as complete
+_CLOCK_PERIOD_NS = NANOSECONDS // 100
+_READ_AHEAD_NS = NANOSECONDS // 4
+_LINGER_S = 0.2  # s for the delivery of the last messages before their publishers are destroyed
+_DISCOVERY_QUIET_S = 0.5  # s without a new subscriber after which discovery counts as complete
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,7 @@ class PlayOptions:
             ConfigError: the rate is not above 0.
         """
         if not self.rate > 0:
-            raise ConfigError(f"rate {self.rate} does not play.", "Give a number above 0, such as 0.5.")
+            raise ConfigError(f"rate {self.rate} is not above 0.", "Set a positive number, such as 0.5.")
 
 
 @dataclass
@@ -290,7 +290,7 @@ class PlayReport:
         published, dropped: topic → messages published, messages withheld by the outages.
         skipped: message types that cannot be published because their package is not installed.
         warnings: recoverable faults of the bags.
-        latest: maximum delay of a message behind its due time, in seconds.
+        max_delay: maximum delay of a message behind its due time, in seconds.
     """
 
     start: int = 0
@@ -299,7 +299,7 @@ class PlayReport:
     dropped: Counter[str] = field(default_factory=Counter)
     skipped: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    latest: float = 0.0
+    max_delay: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to JSON types, with the keys documented in `docs/results.md`."""
@@ -310,7 +310,7 @@ class PlayReport:
             "dropped": dict(self.dropped),
             "skipped": self.skipped,
             "warnings": self.warnings,
-            "latest_ms": self.latest * 1e3,
+            "latest_ms": self.max_delay * 1e3,
         }
 
 
@@ -334,10 +334,10 @@ class Player:
         self._clock_due = 0
         for drop in options.drops:
             if not any(drop.matches(topic) for topic in self._publishers):
-                raise ConfigError(f"drop {drop.target} concerns no topic; there are {', '.join(self._publishers)}.")
+                raise ConfigError(f"drop {drop.target} matches no topic; the topics are {', '.join(self._publishers)}.")
         for topic in options.listeners:
             if topic not in self._publishers:
-                raise ConfigError(f"nobody can listen to {topic}; there are {', '.join(self._publishers)}.")
+                raise ConfigError(f"listener {topic} matches no topic; the topics are {', '.join(self._publishers)}.")
 
     def stop(self) -> None:
         """Stop the playback. May be called from a signal handler and from any thread."""
@@ -345,29 +345,29 @@ class Player:
 
     def play(
         self,
-        begun: Callable[[PlayReport], None] = lambda report: None,
+        on_start: Callable[[PlayReport], None] = lambda report: None,
         progress: Callable[[float], None] = lambda seconds: None,
     ) -> PlayReport:
         """Play to the end, or until stopped.
 
         Args:
-            begun: called once, before the first message that is not latched.
+            on_start: called once, before the first message that is not latched.
             progress: called after every message with the seconds of recording that have been played.
         """
-        for message in self._playlist.once():
+        for message in self._playlist.latched_messages():
             self._publish(message)
         self._wait_for_subscribers()
         self._start = time.monotonic_ns()
         self.report.start = time.time_ns()
-        begun(self.report)
+        on_start(self.report)
         for message in self._when_due():
             self._publish(message)
             progress(message.offset / NANOSECONDS)
         self.report.seconds = (time.monotonic_ns() - self._start) / NANOSECONDS
         self.report.warnings = self._playlist.warnings
-        self._stop.wait(_LINGER)
+        self._stop.wait(_LINGER_S)
         for publisher in self._publishers.values():
-            publisher.wait_for_all_acked(Duration(seconds=_LINGER))
+            publisher.wait_for_all_acked(Duration(seconds=_LINGER_S))
         return self.report
 
     def _advertise(self, node: rclpy.node.Node) -> dict[str, Any]:
@@ -393,7 +393,7 @@ class Player:
         )
 
     def _wait_for_subscribers(self) -> None:
-        """Wait for the required subscribers, and until no new subscriber has been discovered for `_SETTLED` seconds."""
+        """Wait for the required subscribers, and until none has been discovered for `_DISCOVERY_QUIET_S` seconds."""
         needed = [self._publishers[topic] for topic in self._options.listeners]
         deadline = time.monotonic() + self._options.wait
         seen, since = 0, time.monotonic()
@@ -402,21 +402,21 @@ class Player:
             if count != seen:
                 seen, since = count, time.monotonic()
             complete = all(publisher.get_subscription_count() for publisher in needed)
-            if seen and complete and time.monotonic() - since > _SETTLED:
+            if seen and complete and time.monotonic() - since > _DISCOVERY_QUIET_S:
                 return
 
     def _when_due(self) -> Iterator[Message]:
-        """Yield every message when it is due; read the next `_READ_AHEAD` nanoseconds in advance."""
+        """Yield every message when it is due; read the next `_READ_AHEAD_NS` nanoseconds in advance."""
         source = self._playlist.stream(self._options.loop)
-        ahead: deque[Message] = deque()
+        read_ahead: deque[Message] = deque()
         for message in source:
-            ahead.append(message)
-            while ahead and (message.offset - self._now() > _READ_AHEAD or ahead[0].offset <= self._now()):
-                if not self._sleep_until(ahead[0]):
+            read_ahead.append(message)
+            while read_ahead and (message.offset - self._now() > _READ_AHEAD_NS or read_ahead[0].offset <= self._now()):
+                if not self._sleep_until(read_ahead[0]):
                     return
-                yield ahead.popleft()
-        while ahead and self._sleep_until(ahead[0]):
-            yield ahead.popleft()
+                yield read_ahead.popleft()
+        while read_ahead and self._sleep_until(read_ahead[0]):
+            yield read_ahead.popleft()
 
     def _now(self) -> int:
         """Return the position in the stream in nanoseconds."""
@@ -426,10 +426,10 @@ class Player:
         """Sleep until the message is due and publish /clock if enabled; return False once stopped."""
         while (left := (message.offset - self._now()) / self._options.rate) > 0 and not self._stop.is_set():
             if self._clock:
-                left = min(left, _CLOCK_PERIOD)
+                left = min(left, _CLOCK_PERIOD_NS)
                 self._clock.publish(_clock(self._now() + message.origin))
             self._stop.wait(left / NANOSECONDS)
-        self.report.latest = max(self.report.latest, -left / NANOSECONDS)
+        self.report.max_delay = max(self.report.max_delay, -left / NANOSECONDS)
         return not self._stop.is_set()
 
     def _publish(self, message: Message) -> None:
@@ -453,7 +453,7 @@ class Player:
 def play(
     playlist: Playlist,
     options: PlayOptions,
-    begun: Callable[[PlayReport], None] = lambda report: None,
+    on_start: Callable[[PlayReport], None] = lambda report: None,
     progress: Callable[[float], None] = lambda seconds: None,
 ) -> PlayReport:
     """Create a node, play bags until the end or a signal, and close them.
@@ -461,7 +461,7 @@ def play(
     Args:
         playlist: bags to play.
         options: options of the playback.
-        begun, progress: see `Player.play`.
+        on_start, progress: see `Player.play`.
 
     Raises:
         BagError: no topic has an installed message type, or a bag is damaged; messages before the damage were played.
@@ -473,7 +473,7 @@ def play(
         player = Player(node, playlist, options)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: player.stop())
-        return player.play(begun, progress)
+        return player.play(on_start, progress)
     finally:
         node.destroy_node()
         rclpy.try_shutdown()

@@ -22,7 +22,7 @@ from rclpy.exceptions import (
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
-from mlesam_ros.config import other_sections
+from mlesam_ros.config import section_warnings
 from mlesam_ros.errors import ConfigError, MlesamError
 from mlesam_ros.parameter_file import NODE, read_override, read_parameter_file
 from mlesam_ros.ros.middleware import REFUSED, check_environment, memory_problem, transport_environment
@@ -81,19 +81,14 @@ def spin_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) 
         files = _parameter_files(sys.argv[1:] if args is None else args)
         rclpy.init(args=list(args) if args is not None else None)
     except MlesamError as error:
-        print(f"mlesam_ros: {error}", file=sys.stderr)
-        return 1
+        return _fail(str(error))
     except RuntimeError as error:  # rclpy does not export its name
-        print(f"mlesam_ros: what follows --ros-args is refused: {_without_source(str(error))}", file=sys.stderr)
-        return 1
+        return _fail(f"invalid arguments after --ros-args: {_without_source(str(error))}")
     gc.freeze()  # exempt the objects of modules: saves 0.1 s in the last garbage collection
     node: Node | None = None
     try:
         node = make_node()
-        for path in files:
-            name = node.get_fully_qualified_name()
-            for words in other_sections(path, name, read_parameter_file(path, name)[1]):
-                node.get_logger().warning(words)
+        _warn_of_unused_files(node, files)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         getattr(node, "start", _nothing)()
@@ -102,20 +97,29 @@ def spin_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) 
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except _REFUSED as error:
-        print(f"mlesam_ros: {error}", file=sys.stderr)
-        return 1
+        return _fail(str(error))
     except Exception:
         if rclpy.ok():
             raise  # otherwise a signal invalidated the context between two steps of the executor
     finally:
-        # Signals must not interrupt the joining of threads.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if node is not None:
-            getattr(node, "close", _nothing)()
-            node.destroy_node()
-        rclpy.try_shutdown()
+        _close(node)
     return 0
+
+
+def _fail(message: str) -> int:
+    """Print an error in one line and return exit code 1."""
+    print(f"mlesam_ros: {message}", file=sys.stderr)
+    return 1
+
+
+def _close(node: Node | None) -> None:
+    """Close and destroy the node and shut down rclpy; signals must not interrupt the joining of threads."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if node is not None:
+        getattr(node, "close", _nothing)()
+        node.destroy_node()
+    rclpy.try_shutdown()
 
 
 def _environment_is_usable() -> bool:
@@ -145,6 +149,14 @@ def _parameter_files(args: Sequence[str]) -> list[str]:
         elif ours and option in ("-p", "--param"):
             read_override(value, NODE)
     return files
+
+
+def _warn_of_unused_files(node: Node, files: Sequence[str]) -> None:
+    """Log a warning for each parameter file without a section for the node."""
+    name = node.get_fully_qualified_name()
+    for path in files:
+        for warning in section_warnings(path, name, read_parameter_file(path, name)[1]):
+            node.get_logger().warning(warning)
 
 
 def _without_source(words: str) -> str:

@@ -1,28 +1,107 @@
-"""Publishers of masks, overlays, point clouds, markers and status, and the conversion of fields to messages."""
+"""Topics that the node publishes, their publishers, and publishers of serialized messages."""
 
 from __future__ import annotations
 
 import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from mlesam_ros.bags.serialization import Fields, header
+from mlesam_ros.errors import ConfigError
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.mask_messages import label_space, mask_messages
+from mlesam_ros.mask_messages import LABEL_SPACE, MASK_TYPES, STATUS, label_space, mask_messages
 from mlesam_ros.ros.compat import message_class
 from mlesam_ros.ros.diagnostics import message_of
-from mlesam_ros.ros.topics import OUTPUTS
 from mlesam_ros.types import FrameSet, Segmentation
+
+ON_DEMAND = "while it has a subscriber"
+ALWAYS = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic that the node publishes.
+
+    Attributes:
+        type_name: message type, such as `sensor_msgs/msg/Image`.
+        meaning: description of the content.
+        rate: how often it is published.
+        when: condition under which it is computed, such as `ON_DEMAND`.
+        latched: whether its durability is transient local.
+    """
+
+    type_name: str
+    meaning: str
+    rate: str = "per mask"
+    when: str = ON_DEMAND
+    latched: bool = False
+
+    @property
+    def qos(self) -> QoSProfile:
+        """Reliable QoS with depth 5, or with depth 1 and transient-local durability if latched."""
+        if self.latched:
+            return QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        return QoSProfile(depth=5)
+
+
+OUTPUTS = {
+    "labels": TopicSpec(
+        MASK_TYPES["labels"],
+        "mono8: class id per pixel, 255 if unlabeled; stamp and frame of the camera, size of the camera or of the "
+        "network (`labels_resolution`).",
+    ),
+    "confidence": TopicSpec(MASK_TYPES["confidence"], "mono8: probability of that class times 255."),
+    "overlay": TopicSpec(MASK_TYPES["overlay"], "rgb8: colors of the classes on the camera image, for display."),
+    "projected_lidar": TopicSpec(
+        MASK_TYPES["projected_lidar"],
+        "rgb8: LiDAR points on the camera image, red near and blue far, to check the calibration.",
+    ),
+    "semantic_points": TopicSpec(
+        MASK_TYPES["semantic_points"],
+        "x y z intensity label rgb: LiDAR points in the camera's view with their class, in the LiDAR's frame.",
+    ),
+    "status": TopicSpec(
+        STATUS,
+        "Provenance of the mask: used sensors, skews, ages, router weights, counters, latencies.",
+    ),
+    "sensor_health": TopicSpec(
+        "visualization_msgs/msg/MarkerArray",
+        "A sphere and the message of /diagnostics at each sensor's frame: green, yellow or red.",
+        "every second",
+    ),
+    "label_info": TopicSpec(LABEL_SPACE, "Names, ids and colors of the classes.", "at activation", ALWAYS, True),
+    "vision_label_info": TopicSpec(
+        "vision_msgs/msg/LabelInfo",
+        "The names and ids as a vision_msgs message.",
+        "at activation",
+        "if vision_msgs is installed",
+        True,
+    ),
+}
+"""Topic below the node's name → its description."""
+
+DIAGNOSTICS = TopicSpec(
+    "diagnostic_msgs/msg/DiagnosticArray",
+    "A status for the pipeline and for each sensor, with message and remedy.",
+    "every second",
+    ALWAYS,
+)
+"""`/diagnostics`, in every state of the lifecycle."""
+
 
 T = TypeVar("T")
 
@@ -41,18 +120,6 @@ def message_from(kind: type[T], content: Mapping[str, Any]) -> T:
     message = kind()
     _fill_message(message, content)
     return message
-
-
-def header_message(stamp: int, frame_id: str) -> Header:
-    """Build a `std_msgs/Header` from a stamp in nanoseconds and a TF frame."""
-    return message_from(Header, header(stamp, frame_id))
-
-
-def byte_array(data: npt.NDArray[Any]) -> array.array[int]:
-    """Copy an array once into a byte array that message setters accept without a check of each element."""
-    filled = array.array("B")
-    fill(filled, data)
-    return filled
 
 
 def fill(field: array.array[int], data: npt.NDArray[Any]) -> None:
@@ -93,8 +160,8 @@ _COLORS = {
     DiagnosticStatus.WARN: (1.0, 0.8, 0.1),
     DiagnosticStatus.ERROR: (0.95, 0.2, 0.2),
 }
-_BALL, _TEXT = 0.12, 0.1  # sphere diameter and text height, m
-_LIFE = 3  # s, lifetime of a marker without a new report
+_SPHERE_DIAMETER_M, _TEXT_HEIGHT_M = 0.12, 0.1
+_MARKER_LIFETIME_S = 3  # without a new report
 
 
 def health_markers(reports: Iterable[tuple[DiagnosticStatus, str]]) -> MarkerArray:
@@ -106,29 +173,30 @@ def health_markers(reports: Iterable[tuple[DiagnosticStatus, str]]) -> MarkerArr
     markers = []
     for number, (status, frame) in enumerate(reports):
         if frame:
-            ball, text = _marker(status, frame, Marker.SPHERE), _marker(status, frame, Marker.TEXT_VIEW_FACING)
-            ball.id, text.id = 2 * number, 2 * number + 1
-            ball.scale.x = ball.scale.y = ball.scale.z = _BALL
-            text.scale.z, text.text = _TEXT, f"{status.name.rpartition(': ')[2]}: {_short(message_of(status).message)}"
+            sphere, text = _marker(status, frame, Marker.SPHERE), _marker(status, frame, Marker.TEXT_VIEW_FACING)
+            sphere.id, text.id = 2 * number, 2 * number + 1
+            sphere.scale.x = sphere.scale.y = sphere.scale.z = _SPHERE_DIAMETER_M
+            text.scale.z = _TEXT_HEIGHT_M
+            text.text = f"{status.name.rpartition(': ')[2]}: {_shorten(message_of(status).message)}"
             # Stack the texts of sensors in one frame, such as depth registered to the camera.
-            text.pose.position.z = _BALL + 1.5 * _TEXT * number
-            markers += [ball, text]
+            text.pose.position.z = _SPHERE_DIAMETER_M + 1.5 * _TEXT_HEIGHT_M * number
+            markers += [sphere, text]
     return MarkerArray(markers=markers)
 
 
 def _marker(status: DiagnosticStatus, frame: str, kind: int) -> Marker:
     red, green, blue = _COLORS[status.level]
     # A zero stamp selects the newest transform.
-    marker = Marker(header=header_message(0, frame), ns="sensor_health", type=kind, action=Marker.ADD)
+    marker = Marker(header=Header(frame_id=frame), ns="sensor_health", type=kind, action=Marker.ADD)
     marker.color = ColorRGBA(r=red, g=green, b=blue, a=1.0)
     marker.pose.orientation.w = 1.0
-    marker.lifetime.sec = _LIFE
+    marker.lifetime.sec = _MARKER_LIFETIME_S
     marker.frame_locked = True
     return marker
 
 
-def _short(message: str, most: int = 60) -> str:
-    return message if len(message) <= most else message[: most - 1] + "…"
+def _shorten(message: str, max_length: int = 60) -> str:
+    return message if len(message) <= max_length else message[: max_length - 1] + "…"
 
 
 class MaskPublisher:
@@ -159,9 +227,9 @@ class MaskPublisher:
             stamp: stamp in nanoseconds.
             threshold: confidence below which pixels are unlabeled.
         """
-        self._send("label_info", label_space(self._label_space, stamp))
+        self._publish_fields("label_info", label_space(self._label_space, stamp))
         if "vision_label_info" in self._types:
-            self._send("vision_label_info", vision_fields(self._label_space, stamp, threshold))
+            self._publish_fields("vision_label_info", vision_fields(self._label_space, stamp, threshold))
 
     def publish(self, segmentation: Segmentation, frame_set: FrameSet, rig: Rig, alpha: float) -> None:
         """Publish one mask on every topic that has a subscription, the labels first.
@@ -174,17 +242,17 @@ class MaskPublisher:
         """
         makers = mask_messages(segmentation, frame_set, rig, self._label_space, alpha)
         for name, make in makers.items():
-            if self._heard(name):
-                self._send(name, make())
+            if self._is_subscribed(name):
+                self._publish_fields(name, make())
 
     def publish_status(self, make: Callable[[], Fields]) -> None:
         """Publish the status of the newest mask, if the topic has a subscription."""
-        if self._heard("status"):
-            self._send("status", make())
+        if self._is_subscribed("status"):
+            self._publish_fields("status", make())
 
     def publish_health(self, reports: Iterable[tuple[DiagnosticStatus, str]]) -> None:
         """Publish markers of the sensors' statuses, if the topic has a subscription. See `health_markers`."""
-        if self._heard("sensor_health"):
+        if self._is_subscribed("sensor_health"):
             self._publishers["sensor_health"].publish(health_markers(reports))
 
     def _publisher(self, message: type, name: str) -> Any:
@@ -192,10 +260,10 @@ class MaskPublisher:
         create = self._node.create_lifecycle_publisher
         return create(message, f"~/{name}", OUTPUTS[name].qos, qos_overriding_options=options)
 
-    def _heard(self, name: str) -> bool:
+    def _is_subscribed(self, name: str) -> bool:
         return bool(self._publishers[name].get_subscription_count())
 
-    def _send(self, name: str, content: Fields) -> None:
+    def _publish_fields(self, name: str, content: Fields) -> None:
         self._publishers[name].publish(message_from(self._types[name], content))
 
 
@@ -203,3 +271,49 @@ def vision_fields(space: LabelSpace, stamp: int, threshold: float) -> Fields:
     """Return the fields of a `vision_msgs/LabelInfo`."""
     classes = [{"class_id": index, "class_name": name} for index, name in enumerate(space.names)]
     return {"header": header(stamp, ""), "class_map": classes, "threshold": threshold}
+
+
+class RawPublisher:
+    """Reliable publishers of serialized messages, with their own rclpy context."""
+
+    def __init__(self, types: Mapping[str, str], latched: Collection[str] = (), depth: int = 10) -> None:
+        """Create the node and its publishers.
+
+        Args:
+            types: topic → message type, such as `sensor_msgs/msg/Image`.
+            latched: topics with transient-local durability.
+            depth: queue depth.
+
+        Raises:
+            ConfigError: the package of a message type is not installed.
+        """
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self._node = rclpy.create_node("mlesam_raw_publisher", context=self._context)
+        self._publishers = {
+            topic: self._publisher(topic, type_name, topic in latched, depth) for topic, type_name in types.items()
+        }
+
+    def __enter__(self) -> RawPublisher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Destroy the node and its context."""
+        self._node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+    def publish(self, topic: str, raw: bytes) -> None:
+        """Publish a message.
+
+        Args:
+            topic: a key of `types`.
+            raw: serialized message, CDR with encapsulation.
+        """
+        self._publishers[topic].publish(raw)
+
+    def _publisher(self, topic: str, type_name: str, latched: bool, depth: int) -> Any:
+        message_type = message_class(type_name)
+        if message_type is None:
+            raise ConfigError(f"{topic} cannot be published: {type_name} is not installed.", "Install its package.")
+        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+        return self._node.create_publisher(message_type, topic, QoSProfile(depth=depth, durability=durability))

@@ -1,4 +1,4 @@
-"""The worker behind the node: synchronize frames, segment sets, publish masks, and count what happened."""
+"""Runtime of the node: synchronize frames, segment sets, publish masks, and keep statistics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rclpy.lifecycle import LifecycleNode
 from mlesam_ros.config import NodeParameters, sync_config
 from mlesam_ros.errors import CalibrationError, MlesamError, Problem, format_error
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.mask_messages import MaskReport, Times, status
+from mlesam_ros.mask_messages import MaskReport, MaskTimes, status
 from mlesam_ros.pipeline import checkpoint_path, keep_confident, load_pipeline
 from mlesam_ros.ros.calibration_listener import CalibrationListener
 from mlesam_ros.ros.compat import SimpleFilter
@@ -31,15 +31,14 @@ from mlesam_ros.ros.diagnostics import (
 from mlesam_ros.ros.middleware import memory_problem
 from mlesam_ros.ros.publishers import MaskPublisher
 from mlesam_ros.ros.snapshot import Snapshot
-from mlesam_ros.ros.subscribers import SensorSubscriber
-from mlesam_ros.ros.topics import suggest_topics
+from mlesam_ros.ros.subscribers import SensorSubscriber, suggest_topics
 from mlesam_ros.sync import Account, BoundedCounter, SyncConfig, Synchronizer
 from mlesam_ros.types import CAMERA, NANOSECONDS, FrameSet, Modality, Segmentation, SensorFrame
 
-_RECENT = 32  # masks in the window of rates, latencies and skews
-_FEW = 8  # masks in the window of the longest interval
-_FRESH = 1.5  # s for which an error of one mask is reported
-_NONE = Problem("")
+_STATISTICS_WINDOW = 32  # masks in the window of rates, latencies and skews
+_GAP_WINDOW = 8  # masks in the window of the longest interval
+_ERROR_LIFETIME_S = 1.5  # s for which an error of one mask is reported
+_NO_PROBLEM = Problem("")
 
 
 class PipelineStatistics:
@@ -58,52 +57,52 @@ class PipelineStatistics:
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log
         self._started = time.monotonic()
-        self._masks: deque[tuple[float, float]] = deque(maxlen=_RECENT)
-        self._skews: dict[Modality, deque[int]] = defaultdict(lambda: deque(maxlen=_RECENT))
-        self._troubles: dict[Modality | None, tuple[float, Problem]] = {}
-        self._notes: Mapping[Modality, str] = {}
+        self._masks: deque[tuple[float, float]] = deque(maxlen=_STATISTICS_WINDOW)
+        self._skews: dict[Modality, deque[int]] = defaultdict(lambda: deque(maxlen=_STATISTICS_WINDOW))
+        self._errors: dict[Modality | None, tuple[float, Problem]] = {}
+        self._degradations: Mapping[Modality, str] = {}
         self.sequence = 0
         self.used: tuple[Modality, ...] = ()
         self.account = Account()
         self.blocked: Counter[Modality] = Counter()
 
-    def enter(self, segmentation: Segmentation, latency: float, notes: Mapping[Modality, str]) -> None:
+    def record_mask(self, segmentation: Segmentation, latency: float, degradations: Mapping[Modality, str]) -> None:
         """Record a published mask.
 
         Args:
             segmentation: the mask.
             latency: seconds from stamp to mask.
-            notes: modality → input that its image was made without.
+            degradations: modality → input that its image was made without.
         """
         self.sequence += 1
-        self.used, self._notes = segmentation.used, notes
+        self.used, self._degradations = segmentation.used, degradations
         self._masks.append((time.monotonic(), latency))
         for modality in segmentation.used:
             self._skews[modality].append(abs(segmentation.skews.get(modality, 0)))
 
-    def judge(
+    def record_set(
         self, frame_set: FrameSet, used: Collection[Modality], refusals: Mapping[Modality, Problem], failure: Problem
     ) -> None:
         """Count the frames of a set that were not used for its mask, and record their problems; see `Account.judge`."""
         self.account.judge(frame_set, used, refusals, failure)
         for modality, problem in refusals.items():
-            self.note(modality, problem)
+            self.record_error(modality, problem)
         self.blocked.update({*frame_set.frames} - {*used} - {*refusals})
 
-    def note(self, modality: Modality | None, problem: Problem) -> None:
+    def record_error(self, modality: Modality | None, problem: Problem) -> None:
         """Record an error of a sensor or, for None, of the pipeline, which is also logged when it begins."""
         if modality is None and not self.recent_error(None):
             self._log(f"pipeline: {problem}")
-        self._troubles[modality] = (time.monotonic(), problem)
+        self._errors[modality] = (time.monotonic(), problem)
 
     def recent_error(self, modality: Modality | None) -> Problem:
-        """Return the error of the last `_FRESH` seconds; empty for none."""
-        when, problem = self._troubles.get(modality, (0.0, _NONE))
-        return problem if time.monotonic() - when < _FRESH else _NONE
+        """Return the error of the last `_ERROR_LIFETIME_S` seconds; empty for none."""
+        when, problem = self._errors.get(modality, (0.0, _NO_PROBLEM))
+        return problem if time.monotonic() - when < _ERROR_LIFETIME_S else _NO_PROBLEM
 
-    def without(self, modality: Modality) -> str:
+    def degradation(self, modality: Modality) -> str:
         """Return the input that the newest image of a sensor was made without; empty for none."""
-        return self._notes.get(modality, "") if modality in self.used else ""
+        return self._degradations.get(modality, "") if modality in self.used else ""
 
     def skew(self, modality: Modality) -> float | None:
         """Return the median of a sensor's last skews against the masks' stamps in s; None before the first."""
@@ -123,7 +122,7 @@ class PipelineStatistics:
     @property
     def gap(self) -> float:
         """Longest interval between the last few masks in s, which follows a lower rate; 0 before the second."""
-        times = [time for time, _ in list(self._masks)[-_FEW:]]
+        times = [time for time, _ in list(self._masks)[-_GAP_WINDOW:]]
         return max((later - time for time, later in pairwise(times)), default=0.0)
 
     @property
@@ -139,7 +138,7 @@ class PipelineStatistics:
         return [latency for _, latency in list(self._masks)]
 
 
-_NAP = 0.5  # s, the longest sleep without a notification
+_MAX_SLEEP_S = 0.5  # s, the longest sleep without a notification
 
 
 class SyncFilter(SimpleFilter):
@@ -173,8 +172,8 @@ class SyncFilter(SimpleFilter):
 
     def connectInput(self, *inputs: SimpleFilter) -> None:  # noqa: N802 (upstream's name)
         """Register `add` as a callback of these filters."""
-        for source in inputs:
-            source.registerCallback(self.add)
+        for subscriber in inputs:
+            subscriber.registerCallback(self.add)
 
     def add(self, frame: SensorFrame) -> None:
         """Push a frame to the synchronizer."""
@@ -215,27 +214,27 @@ class SyncFilter(SimpleFilter):
         """Wait for the next set; return None when stopped."""
         with self._changed:
             while not self._stopping:
-                nap = _NAP
+                timeout = _MAX_SLEEP_S
                 try:
                     now = self._clock()
                     frame_set = self._synchronizer.take(now) if now else None
                     if frame_set is not None:
                         return frame_set
-                    nap = self._nap()
+                    timeout = self._wait_timeout()
                 except Exception as error:  # keep the thread alive; the stored frames would fail again
                     self._synchronizer.flush()
                     self._report(format_error(error))
-                self._changed.wait(nap)
+                self._changed.wait(timeout)
         return None
 
-    def _nap(self) -> float:
+    def _wait_timeout(self) -> float:
         """Return the seconds until `take` may return a set without a new frame."""
         deadline = self._synchronizer.next_deadline()
         if deadline is None:
-            return _NAP
+            return _MAX_SLEEP_S
         if self._simulated():
             return 0.01
-        return min(max((deadline - self._clock()) / NANOSECONDS, 0.001), _NAP)
+        return min(max((deadline - self._clock()) / NANOSECONDS, 0.001), _MAX_SLEEP_S)
 
 
 class SegmentationRuntime:
@@ -261,13 +260,13 @@ class SegmentationRuntime:
         with ExitStack() as made:
             self._snapshot = Snapshot(node, parameters)
             made.callback(self._snapshot.close)
-            self._rig_feed = CalibrationListener(node, parameters, self._snapshot.keep)
-            made.callback(self._rig_feed.close)
-            self._outputs = MaskPublisher(node, self._pipeline.config.label_space)
+            self._calibration = CalibrationListener(node, parameters, self._snapshot.keep)
+            made.callback(self._calibration.close)
+            self._publisher = MaskPublisher(node, self._pipeline.config.label_space)
             made.pop_all()
         self._memory_problem = memory_problem()
         self._sync: SyncFilter | None = None
-        self._inputs: dict[Modality, SensorSubscriber] = {}
+        self._subscribers: dict[Modality, SensorSubscriber] = {}
 
     @property
     def summary(self) -> str:
@@ -282,37 +281,37 @@ class SegmentationRuntime:
 
     def activate(self) -> None:
         """Reset the statistics, subscribe and start the worker."""
-        self._ledger = PipelineStatistics(self._node.get_logger().warning)
-        self._outputs.publish_label_info(self._now(), self._parameters.confidence_threshold)
+        self._statistics = PipelineStatistics(self._node.get_logger().warning)
+        self._publisher.publish_label_info(self._now(), self._parameters.confidence_threshold)
         self._sync = SyncFilter(self._sync_config, self._now, self._simulated, self._note)
         self._sync.registerCallback(self._segment)
-        bind, sensor = self._rig_feed.bind, self._parameters.sensor
+        bind, sensor = self._calibration.bind, self._parameters.sensor
         window = self._pipeline.preprocessing.event_window
-        self._inputs = {
+        self._subscribers = {
             m: SensorSubscriber(self._node, m, sensor(m), bind=bind, event_window=window) for m in self._modalities
         }
-        self._sync.connectInput(*self._inputs.values())
+        self._sync.connectInput(*self._subscribers.values())
         self.poll()
         self._sync.start()
 
     def deactivate(self) -> None:
         """Destroy the sensors' subscriptions and join the worker."""
-        for source in self._inputs.values():
-            source.close()
+        for subscriber in self._subscribers.values():
+            subscriber.close()
         if self._sync is not None:
             self._sync.stop()
             self._sync = None
-        self._inputs.clear()
+        self._subscribers.clear()
 
     def close(self) -> None:
         """Release publishers, subscriptions and the device's memory."""
         self.deactivate()
-        self._rig_feed.close()
+        self._calibration.close()
         self._snapshot.close()
-        self._outputs.close()
+        self._publisher.close()
         self._pipeline.close()
 
-    def exchange(self, checkpoint: str) -> None:
+    def swap_checkpoint(self, checkpoint: str) -> None:
         """Use another checkpoint from the next set on; masks are still made while it is loaded.
 
         Raises:
@@ -339,17 +338,17 @@ class SegmentationRuntime:
             return
         self.poll()
         if parameters.confidence_threshold != threshold:
-            self._outputs.publish_label_info(self._now(), parameters.confidence_threshold)
+            self._publisher.publish_label_info(self._now(), parameters.confidence_threshold)
 
     def poll(self) -> None:
         """Subscribe to enabled sensors that have a publisher, and close disabled ones. To be called periodically."""
-        for modality, source in self._inputs.items():
+        for modality, subscriber in self._subscribers.items():
             if modality in self._parameters.modalities:
-                source.poll()
+                subscriber.poll()
             else:
-                source.close()
-        self._rig_feed.poll()
-        self._snapshot.follow({s.topic: s.type_name for s in self._inputs.values()})
+                subscriber.close()
+        self._calibration.poll()
+        self._snapshot.follow({s.topic: s.type_name for s in self._subscribers.values()})
 
     # Worker thread
 
@@ -363,30 +362,30 @@ class SegmentationRuntime:
     def _note(self, problem: Problem) -> None:
         """Report an error of the worker to the log and /diagnostics."""
         if self._node.context.ok():
-            self._ledger.note(None, problem)
+            self._statistics.record_error(None, problem)
 
     def _publish(self, frame_set: FrameSet, taken: int) -> None:
-        rig, parameters = self._rig_feed.rig.of_set(frame_set), self._parameters
+        rig, parameters = self._calibration.rig.of_set(frame_set), self._parameters
         segmentation = self._segment_set(frame_set, rig)
         if segmentation is None:
             return
         usable = replace(frame_set, frames={m: frame_set.frames[m] for m in segmentation.used})
         segmentation = keep_confident(segmentation, parameters.confidence_threshold)
         begin = time.perf_counter()
-        self._outputs.publish(segmentation, usable, rig, parameters.overlay_alpha)
+        self._publisher.publish(segmentation, usable, rig, parameters.overlay_alpha)
         publishing = time.perf_counter() - begin
-        received = self._inputs[frame_set.primary].received_at(frame_set.time)
-        times = Times(received, taken, self._now(), publishing)
-        mask = MaskReport(segmentation, usable, self._ledger.sequence + 1, times)
-        self._ledger.enter(segmentation, mask.latencies["stamp_to_mask"], self._pipeline.notes)
+        received = self._subscribers[frame_set.primary].received_at(frame_set.time)
+        times = MaskTimes(received, taken, self._now(), publishing)
+        mask = MaskReport(segmentation, usable, self._statistics.sequence + 1, times)
+        self._statistics.record_mask(segmentation, mask.latencies["stamp_to_mask"], self._pipeline.notes)
         topics = {m: self._topic(m) for m in self._modalities}
-        found = {m: source.found for m, source in self._inputs.items()}
-        self._outputs.publish_status(lambda: status(mask, topics, self._counters(), found))
+        found = {m: subscriber.found for m, subscriber in self._subscribers.items()}
+        self._publisher.publish_status(lambda: status(mask, topics, self._counters(), found))
 
     def _segment_set(self, frame_set: FrameSet, rig: Rig) -> Segmentation | None:
         """Make the mask of a set and count the frames that were not used; return None if no frame could be used."""
-        if missing := self._rig_feed.missing:
-            self._ledger.judge(frame_set, (), {}, missing)
+        if missing := self._calibration.missing:
+            self._statistics.record_set(frame_set, (), {}, missing)
             return None
         used: tuple[Modality, ...] = ()
         failure = Problem("")
@@ -402,7 +401,7 @@ class SegmentationRuntime:
                 return None  # `refusals` has the reason for each frame
             raise
         finally:
-            self._ledger.judge(frame_set, used, self._pipeline.refusals, failure)
+            self._statistics.record_set(frame_set, used, self._pipeline.refusals, failure)
 
     # Reports
 
@@ -410,96 +409,102 @@ class SegmentationRuntime:
         """Return the state of the pipeline."""
         if self._sync is None:
             return PipelineHealth(state)
-        ledger = self._ledger
+        statistics = self._statistics
         return PipelineHealth(
             state,
             blocking_reason=self._blocking_reason(),
-            rivals=self._rig_feed.rivals,
-            error=ledger.recent_error(None),
-            silence=ledger.silence,
-            rate=ledger.rate,
-            gap=ledger.gap,
-            latencies=ledger.latencies,
-            used=ledger.used,
+            competing_publishers=self._calibration.competing_publishers,
+            error=statistics.recent_error(None),
+            silence=statistics.silence,
+            rate=statistics.rate,
+            gap=statistics.gap,
+            latencies=statistics.latencies,
+            used=statistics.used,
             values={
-                "masks": ledger.sequence,
+                "masks": statistics.sequence,
                 "device": self._pipeline.device,
                 **({"shared_memory": self._memory_problem} if self._memory_problem else {}),
-                **self._rig_feed.problems,
+                **self._calibration.problems,
             },
         )
 
-    def sensor_reports(self, reporter: DiagnosticBuilder, timeout: float) -> list[DiagnosticStatus]:
+    def sensor_statuses(self, builder: DiagnosticBuilder, timeout: float) -> list[DiagnosticStatus]:
         """Return one status per enabled sensor; empty while inactive."""
         if self._sync is None:
             return []
         counters, refusals = self._counters(), self._sync.refusals()
         return [
-            reporter.sensor(source, self._sensor_health(source, counters[m], refusals[m]), timeout)
-            for m, source in self._listening().items()
+            builder.sensor(subscriber, self._sensor_health(subscriber, counters[m], refusals[m]), timeout)
+            for m, subscriber in self._enabled_subscribers().items()
         ]
 
-    def mark(self, reports: list[DiagnosticStatus]) -> None:
+    def publish_markers(self, reports: list[DiagnosticStatus]) -> None:
         """Publish the sensors' statuses as markers in their TF frames, if the topic has a subscriber."""
-        self._outputs.publish_health(zip(reports, (s.frame_id for s in self._listening().values()), strict=False))
+        self._publisher.publish_health(
+            zip(reports, (s.frame_id for s in self._enabled_subscribers().values()), strict=False)
+        )
 
-    def _listening(self) -> dict[Modality, SensorSubscriber]:
-        return {m: source for m, source in self._inputs.items() if m in self._parameters.modalities}
+    def _enabled_subscribers(self) -> dict[Modality, SensorSubscriber]:
+        return {m: subscriber for m, subscriber in self._subscribers.items() if m in self._parameters.modalities}
 
     def _sensor_health(
-        self, source: SensorSubscriber, counts: dict[str, int], refusals: dict[str, int]
+        self, subscriber: SensorSubscriber, counts: dict[str, int], refusals: dict[str, int]
     ) -> SensorHealth:
-        modality, ledger = source.modality, self._ledger
-        reasons = BoundedCounter().add(refusals, source.refusals, ledger.account.reasons[modality])
+        modality, statistics = subscriber.modality, self._statistics
+        reasons = BoundedCounter().add(refusals, subscriber.refusals, statistics.account.reasons[modality])
         expected = self._parameters.sensor(modality)
         return SensorHealth(
             counts,
             reasons,
-            blocked=ledger.blocked[modality],
-            unplaced=self._missing_extrinsic(source),
-            recent_error=ledger.recent_error(modality),
-            note=ledger.without(modality),
+            blocked=statistics.blocked[modality],
+            missing_extrinsic=self._missing_extrinsic(subscriber),
+            recent_error=statistics.recent_error(modality),
+            degradation=statistics.degradation(modality),
             rate=expected.rate,
-            skew=ledger.skew(modality),
+            skew=statistics.skew(modality),
             expected_skew=expected.skew,
-            delay=source.delay,
-            elsewhere=self._suggested_topics(source),
+            delay=subscriber.delay,
+            suggested_topics=self._suggested_topics(subscriber),
         )
 
-    def _suggested_topics(self, source: SensorSubscriber) -> list[str]:
-        if source.publishers:
+    def _suggested_topics(self, subscriber: SensorSubscriber) -> list[str]:
+        if subscriber.publishers:
             return []
-        return suggest_topics(self._node, source.modality, source.topic, {s.topic for s in self._inputs.values()})
+        return suggest_topics(
+            self._node, subscriber.modality, subscriber.topic, {s.topic for s in self._subscribers.values()}
+        )
 
     def _blocking_reason(self) -> tuple[bytes, Problem] | None:
         if self._now() == 0:
             return PIPELINE_MESSAGES["no_time"].format()
-        if not self._rig_feed.missing:
+        if not self._calibration.missing:
             return None
-        saying = PIPELINE_MESSAGES["waiting_calibration" if self._waiting else "no_calibration"]
-        return saying.format(missing=self._rig_feed.missing, waited=self._ledger.age)
+        template = PIPELINE_MESSAGES["waiting_calibration" if self._waiting else "no_calibration"]
+        return template.format(missing=self._calibration.missing, waited=self._statistics.age)
 
-    def _missing_extrinsic(self, source: SensorSubscriber) -> tuple[bytes, Problem] | None:
+    def _missing_extrinsic(self, subscriber: SensorSubscriber) -> tuple[bytes, Problem] | None:
         """Return level and reason if the extrinsic of a received sensor frame is missing; None otherwise."""
-        if not source.frame_id or self._rig_feed.missing:
+        if not subscriber.frame_id or self._calibration.missing:
             return None
         try:
-            self._rig_feed.rig.extrinsic(source.frame_id)
+            self._calibration.rig.extrinsic(subscriber.frame_id)
         except CalibrationError as error:
-            saying = SENSOR_MESSAGES["waiting_place" if self._waiting else "no_place"]
-            return saying.format(unplaced=error.problem, waited=self._ledger.age, modality=source.modality)
+            template = SENSOR_MESSAGES["waiting_extrinsic" if self._waiting else "no_extrinsic"]
+            return template.format(
+                missing_extrinsic=error.problem, waited=self._statistics.age, modality=subscriber.modality
+            )
         return None
 
     @property
     def _waiting(self) -> bool:
         """Whether `calibration_timeout` has not passed since activation."""
-        return self._ledger.age < self._parameters.calibration_timeout
+        return self._statistics.age < self._parameters.calibration_timeout
 
     def _counters(self) -> dict[Modality, dict[str, int]]:
         """Return the counters of messages since activation; see `Account.counters`."""
         counters = self._sync.counters() if self._sync is not None else {}
-        unreadable = {m: source.refusals.total() for m, source in self._inputs.items()}
-        return self._ledger.account.counters(counters, unreadable)
+        unreadable = {m: subscriber.refusals.total() for m, subscriber in self._subscribers.items()}
+        return self._statistics.account.counters(counters, unreadable)
 
     def _topic(self, modality: Modality) -> str:
         return self._node.resolve_topic_name(self._parameters.sensor(modality).topic)

@@ -23,10 +23,9 @@ from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import CameraParameters, NodeParameters
 from mlesam_ros.errors import BagError, format_error
 from mlesam_ros.ros.compat import message_class
-from mlesam_ros.ros.topics import SERVICES
 from mlesam_ros.types import MODALITIES, NANOSECONDS
 
-_LATCHED = 1000
+_MAX_LATCHED = 1000
 """Maximum number of latched messages that are kept permanently, enough for hundreds of static transforms. Further ones,
 such as those republished with new stamps, are kept like other messages."""
 
@@ -52,19 +51,19 @@ class BufferedMessage:
 class RingBuffer:
     """Keeps the newest messages. Thread-safe.
 
-    Latched messages and the newest message of each topic in `lasting` outlive the window, because a bag is of little
+    Latched messages and the newest message of each topic in `keep_last` outlive the window, because a bag is of little
     use without the intrinsics and extrinsics of the sensors.
 
     Args:
         seconds: length of the window.
-        most_bytes: maximum number of bytes within the window.
-        lasting: topics whose newest message is kept beyond the window.
+        max_bytes: maximum number of bytes within the window.
+        keep_last: topics whose newest message is kept beyond the window.
     """
 
-    def __init__(self, seconds: float, most_bytes: int, lasting: Sequence[str] = ()) -> None:
+    def __init__(self, seconds: float, max_bytes: int, keep_last: Sequence[str] = ()) -> None:
         self._window = round(seconds * NANOSECONDS)
-        self._most = most_bytes
-        self._lasting = frozenset(lasting)
+        self._max_bytes = max_bytes
+        self._keep_last = frozenset(keep_last)
         self._messages: deque[BufferedMessage] = deque()
         self._bytes = 0
         self._latched: dict[tuple[str, bytes], BufferedMessage] = {}
@@ -83,7 +82,7 @@ class RingBuffer:
         """Add a message and evict those beyond window or size. A backward jump by more than the window clears it."""
         with self._lock:
             known = (message.topic, message.raw) in self._latched
-            if message.latched and (known or len(self._latched) < _LATCHED):
+            if message.latched and (known or len(self._latched) < _MAX_LATCHED):
                 self._latched.setdefault((message.topic, message.raw), message)
                 return
             if self._messages and message.stamp < self._messages[-1].stamp - self._window:
@@ -92,7 +91,7 @@ class RingBuffer:
             self._messages.append(message)
             self._bytes += len(message.raw)
             while self._messages and (
-                self._bytes > self._most or message.stamp - self._messages[0].stamp > self._window
+                self._bytes > self._max_bytes or message.stamp - self._messages[0].stamp > self._window
             ):
                 self._evict()
 
@@ -116,19 +115,19 @@ class RingBuffer:
     def _evict(self) -> None:
         message = self._messages.popleft()
         self._bytes -= len(message.raw)
-        if message.topic in self._lasting:
+        if message.topic in self._keep_last:
             self._newest[message.topic] = message
         if not self._messages:
             self._bytes = 0
 
 
-def write_snapshot(ring: RingBuffer, path: Path, given_up: Callable[[], bool] = lambda: False) -> int:
+def write_snapshot(ring: RingBuffer, path: Path, is_aborted: Callable[[], bool] = lambda: False) -> int:
     """Write the contents of a ring buffer as a bag, atomically.
 
     Args:
         ring: ring buffer, which may receive messages meanwhile.
         path: folder of the bag; must not exist.
-        given_up: called before every message; returns whether to abort.
+        is_aborted: called before every message; returns whether to abort.
 
     Returns:
         number of messages written.
@@ -138,11 +137,11 @@ def write_snapshot(ring: RingBuffer, path: Path, given_up: Callable[[], bool] = 
     """
     contents = ring.contents()
     if not contents:
-        raise BagError("no message was kept yet.", "Wait until the sensors have been heard.")
+        raise BagError("the buffer has no message yet.", "Wait until messages of the sensors arrive.")
     draft = path.with_name(f".{path.name}.part")
     try:
         draft.mkdir(parents=True, exist_ok=True)
-        _write(contents, draft / path.name, given_up)
+        _write(contents, draft / path.name, is_aborted)
         if path.exists():
             raise BagError(f"{path} exists already; bags are never overwritten.", f"Remove {path} first.")
         (draft / path.name).rename(path)
@@ -150,22 +149,39 @@ def write_snapshot(ring: RingBuffer, path: Path, given_up: Callable[[], bool] = 
         full = error if isinstance(error, OSError) else error.__cause__
         if not isinstance(full, OSError):
             raise
-        raise BagError(f"{path} cannot be made: {full.strerror}.", "Set snapshot_folder to another.") from error
+        raise BagError(f"{path} cannot be written: {full.strerror}.", "Set snapshot_folder to another.") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return len(contents)
 
 
-def _write(contents: Sequence[BufferedMessage], path: Path, given_up: Callable[[], bool]) -> None:
+def _write(contents: Sequence[BufferedMessage], path: Path, is_aborted: Callable[[], bool]) -> None:
     with BagWriter(path) as bag:
         for message in contents:
-            if given_up():
-                raise BagError("the snapshot was given up: the node ends.")
+            if is_aborted():
+                raise BagError("snapshot aborted: the node is shutting down.")
             bag.add_raw(message.topic, message.type_name, message.stamp, message.raw, message.latched)
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service of the node, beside those of every lifecycle node."""
+
+    type_name: str
+    meaning: str
+
+
+SERVICES = {
+    "save_snapshot": Service(
+        "std_srvs/srv/Trigger",
+        "Writes the sensor messages, CameraInfo and TF of the last `snapshot_seconds` as a bag. The response has its "
+        "path, or the reason for a failure.",
+    ),
+}
+"""Service below the node's name → its description."""
+
 _MEGABYTE = 1_000_000
-_DEPTH = 20
+_QUEUE_DEPTH = 20
 
 
 class Snapshot:
@@ -223,12 +239,12 @@ class Snapshot:
             self._types[topic] = type_name
 
     def _listen(self, topic: str, type_name: str) -> None:
-        kind = message_class(type_name)
-        if kind is None:
+        message = message_class(type_name)
+        if message is None:
             return
-        qos = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
+        qos = QoSProfile(depth=_QUEUE_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
         keep = partial(self.keep, self._node.resolve_topic_name(topic), type_name)
-        self._subscriptions[topic] = self._node.create_subscription(kind, topic, keep, qos, raw=True)
+        self._subscriptions[topic] = self._node.create_subscription(message, topic, keep, qos, raw=True)
 
     def keep(self, topic: str, type_name: str, raw: bytes, latched: bool = False) -> None:
         """Buffer a serialized message, permanently if it is latched."""
@@ -239,10 +255,10 @@ class Snapshot:
     async def _save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Handle the service request; the node continues to make masks while the bag is written."""
         if self._ring is None:
-            response.message = "nothing is kept: snapshot_seconds is 0; set it while the node is unconfigured."
+            response.message = "no message is buffered: snapshot_seconds is 0; set it while the node is unconfigured."
             return response
         if self._writing is not None and self._writing.is_alive():
-            response.message = "a snapshot is being written; ask again when it is done."
+            response.message = "a snapshot is being written; call again when it is complete."
             return response
         done: Future[tuple[bool, str]] = Future(executor=self._node.executor)
         path = (self._folder / f"snapshot_{datetime.now():%Y%m%d_%H%M%S_%f}").absolute()

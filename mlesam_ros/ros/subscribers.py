@@ -1,39 +1,51 @@
-"""Subscription to one sensor: selects the message type, reads each message and keeps statistics."""
+"""Subscriptions to the sensors, and to serialized messages of any topic; names of topics and of their publishers."""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from difflib import SequenceMatcher
 from itertools import islice, pairwise
 from statistics import median
 from typing import Any
 
+import rclpy
+from lifecycle_msgs.srv import GetState
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from mlesam_ros.bags.serialization import deserialize
 from mlesam_ros.config import AUTO, SensorParameters, frame_reader
-from mlesam_ros.errors import Problem, format_error
+from mlesam_ros.errors import ConfigError, Problem, format_error
 from mlesam_ros.messages import MESSAGE_TYPES, RAW_TYPES, FrameReader, type_problem
 from mlesam_ros.ros.compat import SimpleFilter, message_class, subscribe
+from mlesam_ros.ros.publishers import OUTPUTS
 from mlesam_ros.sync import BoundedCounter
-from mlesam_ros.types import EVENT, LIDAR, NANOSECONDS, DetectedProperty, Modality, SensorFrame
+from mlesam_ros.types import CAMERA, EVENT, LIDAR, NANOSECONDS, DetectedProperty, Modality, SensorFrame
 
 # Only the newest image is used. A dropped event packet is missing from the window and breaks the decoder, and a dropped
 # part of a LiDAR sweep is missing from the sweep.
-_DEPTH = {EVENT: 64, LIDAR: 32}
-_ARRIVALS = 32
-_SWITCHES = 2  # changes of publisher among the last arrivals; a restarted driver causes one
-_DELAYS = 7  # messages in the median; few, so that a change shows within a second
-_RECEIPTS = 4096  # more frames than the synchronizer stores
-_INSTALL = "Install it where the node runs, or source the workspace that has it before starting the node."
+_QUEUE_DEPTHS = {EVENT: 64, LIDAR: 32}
+_RATE_WINDOW = 32
+_MIN_PUBLISHER_CHANGES = 2  # changes of publisher among the last arrivals; a restarted driver causes one
+_DELAY_WINDOW = 7  # messages in the median; few, so that a change shows within a second
+_MAX_RECEIPTS = 4096  # more frames than the synchronizer stores
+_INSTALL_REMEDY = "Install it where the node runs, or source the workspace that has it before starting the node."
+
+
+def endpoint_name(endpoint: TopicEndpointInfo) -> str:
+    """Return the full name of the node of a publisher or subscription."""
+    return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
 
 
 def queue_depth(modality: Modality) -> int:
     """Return the queue depth of a sensor's subscription in messages."""
-    return _DEPTH.get(modality, 1)
+    return _QUEUE_DEPTHS.get(modality, 1)
 
 
 class SensorSubscriber(SimpleFilter):
@@ -54,7 +66,7 @@ class SensorSubscriber(SimpleFilter):
         received: number of received messages.
         lost: number of messages lost in transport, if the middleware reports them.
         refusals: reason why messages could not be read → count.
-        obstacle: problem that prevents reception; None if no problem was detected.
+        problem: problem that prevents reception; None if no problem was detected.
         opened: `time.monotonic()` at construction.
         frame_id: TF frame of the newest frame; before the first, the `frame_id` parameter.
     """
@@ -75,8 +87,8 @@ class SensorSubscriber(SimpleFilter):
         self._sensor = sensor
         self._subscription: Subscription[Any] | None = None
         self._reader: FrameReader | None = None
-        self._arrivals: deque[float] = deque(maxlen=_ARRIVALS)
-        self._senders: deque[bytes] = deque(maxlen=_ARRIVALS)  # GIDs, if the middleware has them
+        self._arrivals: deque[float] = deque(maxlen=_RATE_WINDOW)
+        self._senders: deque[bytes] = deque(maxlen=_RATE_WINDOW)  # GIDs, if the middleware has them
         self._receipts: OrderedDict[int, int] = OrderedDict()  # time of a frame → ROS time of its receipt, ns
         self.modality = modality
         self.topic: str = node.resolve_topic_name(sensor.topic)
@@ -84,7 +96,7 @@ class SensorSubscriber(SimpleFilter):
         self.received = 0
         self.lost = 0
         self.refusals = BoundedCounter()
-        self.obstacle: Problem | None = None
+        self.problem: Problem | None = None
         self.opened = time.monotonic()
         self.frame_id = sensor.frame_id
 
@@ -94,7 +106,7 @@ class SensorSubscriber(SimpleFilter):
         return int(self._node.count_publishers(self.topic))
 
     @property
-    def rivals(self) -> list[str]:
+    def competing_publishers(self) -> list[str]:
         """Nodes of several publishers whose messages alternate on the topic; empty for a single publisher.
 
         Before Kilted messages do not identify their publisher, so that all publishers on the topic are returned.
@@ -102,13 +114,13 @@ class SensorSubscriber(SimpleFilter):
         senders, infos = list(self._senders), self._node.get_publishers_info_by_topic(self.topic)
         if not senders:
             several = self.received and len(infos) > 1
-            return sorted(f"{i.node_namespace.rstrip('/')}/{i.node_name}" for i in infos) if several else []
-        if sum(one != other for one, other in pairwise(senders)) < _SWITCHES:
+            return sorted(map(endpoint_name, infos)) if several else []
+        if sum(one != other for one, other in pairwise(senders)) < _MIN_PUBLISHER_CHANGES:
             return []
         known = {bytes(i.endpoint_gid): i for i in infos}
         # The middleware pads or truncates the GID of a message, depending on its version.
         names = [next((i for gid, i in known.items() if gid[:16] == sender[:16]), None) for sender in {*senders}]
-        return sorted(f"{i.node_namespace.rstrip('/')}/{i.node_name}" if i else "an unknown node" for i in names)
+        return sorted(endpoint_name(i) if i else "an unknown node" for i in names)
 
     @property
     def silence(self) -> float:
@@ -125,7 +137,7 @@ class SensorSubscriber(SimpleFilter):
     @property
     def delay(self) -> float | None:
         """Median of the last few delays from a frame's time to its receipt, in s of ROS time; None before the first."""
-        delays = [received - time for time, received in islice(reversed(self._receipts.items()), _DELAYS)]
+        delays = [received - time for time, received in islice(reversed(self._receipts.items()), _DELAY_WINDOW)]
         return median(delays) / NANOSECONDS if delays else None
 
     def received_at(self, time: int) -> int | None:
@@ -150,22 +162,24 @@ class SensorSubscriber(SimpleFilter):
         message = message_class(wanted)
         if message is None:
             package = wanted.partition("/")[0]
-            self.obstacle = Problem(f"messages are {wanted}, but package {package} is not installed here", _INSTALL)
+            self.problem = Problem(
+                f"messages are {wanted}, but package {package} is not installed here", _INSTALL_REMEDY
+            )
             return
         self.close()
-        self.obstacle = None
+        self.problem = None
         try:
             self._open(wanted, message)
         except Exception as error:  # an invalid QoS override, or another type on this topic in this process
-            self.obstacle = format_error(error)
+            self.problem = format_error(error)
 
     def _open(self, type_name: str, message: type) -> None:
         self._reader = frame_reader(self._sensor, self.modality, type_name, self._event_window)
         keep = HistoryPolicy.KEEP_LAST
         qos = QoSProfile(history=keep, depth=self._depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         topic = self._sensor.topic
-        told = self._on_incompatible, self._on_lost
-        self._subscription = subscribe(self._node, message, topic, self._receive, qos, *told, raw=True)
+        callbacks = self._on_incompatible, self._on_lost
+        self._subscription = subscribe(self._node, message, topic, self._receive, qos, *callbacks, raw=True)
         self.type_name = type_name
 
     def close(self) -> None:
@@ -183,7 +197,7 @@ class SensorSubscriber(SimpleFilter):
         accepted = MESSAGE_TYPES[self.modality] if self._sensor.type == AUTO else (self._sensor.type,)
         found = [name for name in accepted if name in offered]
         if not found:
-            self.obstacle = type_problem(f"{self.modality}.topic", offered, accepted)
+            self.problem = type_problem(f"{self.modality}.topic", offered, accepted)
             return None
         return found[0]
 
@@ -203,15 +217,15 @@ class SensorSubscriber(SimpleFilter):
         if sender := info.get("publisher_gid"):
             self._senders.append(bytes(sender["data"]))
         self.received += 1
-        self.obstacle = None
+        self.problem = None
         try:
-            kind = self._reader.type_name
-            frame = self._reader.read(raw if kind in RAW_TYPES else deserialize(raw, kind))
+            type_name = self._reader.type_name
+            frame = self._reader.read(raw if type_name in RAW_TYPES else deserialize(raw, type_name))
         except Exception as error:  # an invalid message must not stop the node
             self.refusals.count(format_error(error))
             return
         self._receipts[frame.time] = self._receive_time(info)
-        if len(self._receipts) > _RECEIPTS:
+        if len(self._receipts) > _MAX_RECEIPTS:
             self._receipts.popitem(last=False)
         frame = self._bind(frame)
         self.frame_id = frame.frame_id
@@ -226,7 +240,149 @@ class SensorSubscriber(SimpleFilter):
     def _on_incompatible(self, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
         override = f"qos_overrides.{self.topic}.subscription.{policy}"
-        self.obstacle = Problem(f"QoS incompatible: {policy}", f"Match the publisher's with {override}.")
+        self.problem = Problem(f"QoS incompatible: {policy}", f"Match the publisher's with {override}.")
 
     def _on_lost(self, event: Any) -> None:
         self.lost += event.total_count_change
+
+
+_MAX_SUGGESTIONS = 3
+
+
+def suggest_topics(node: Node, modality: Modality, topic: str, taken: Collection[str]) -> list[str]:
+    """Suggest topics of the graph for a sensor.
+
+    Args:
+        node: node that queries the graph.
+        modality: modality of the sensor.
+        topic: configured topic of the sensor.
+        taken: topics of other sensors.
+
+    Returns:
+        at most three topics that have a publisher and a message type of the modality, except outputs of a perception
+        node, the most similar name first.
+    """
+    images = MESSAGE_TYPES[CAMERA] if modality == EVENT else ()  # images of events are possible, but rare
+    types = {*MESSAGE_TYPES[modality]} - {*images}
+    found = [
+        name
+        for name, offered in node.get_topic_names_and_types()
+        if types & {*offered}
+        and name not in taken
+        and name.rpartition("/")[2] not in OUTPUTS
+        and node.count_publishers(name)
+    ]
+    return sorted(found, key=lambda name: -SequenceMatcher(None, topic, name).ratio())[:_MAX_SUGGESTIONS]
+
+
+MessageCallback = Callable[[str, int, bytes], None]
+"""(topic, host time in nanoseconds at which the message arrived, serialized message)."""
+
+
+class RawSubscriber:
+    """Subscriptions to serialized messages, with their own rclpy context.
+
+    The time of arrival is that of the transport, so that the duration of the callback does not count as latency. The
+    callback must still return soon: the queues hold a few seconds.
+    """
+
+    def __init__(self, callback: MessageCallback) -> None:
+        """Create the node, without subscriptions.
+
+        Args:
+            callback: callback for every message, called from within `spin_for`.
+        """
+        self._callback = callback
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self._node = rclpy.create_node("mlesam_raw_subscriber", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._subscriptions: dict[str, Subscription[Any]] = {}
+
+    def __enter__(self) -> RawSubscriber:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Destroy the node, its executor and its context."""
+        self._executor.shutdown()
+        self._node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+    def subscribe(
+        self, topic: str, type_name: str, latched: bool = False, reliable: bool = True, depth: int = 30
+    ) -> None:
+        """Subscribe to a topic, unless there is a subscription already.
+
+        Args:
+            topic: absolute topic name.
+            type_name: message type, such as `sensor_msgs/msg/Image`.
+            latched: request transient-local durability, to receive earlier messages.
+            reliable: request reliable instead of best-effort delivery; the publisher must offer it.
+            depth: queue depth.
+
+        Raises:
+            ConfigError: the package of the message type is not installed.
+        """
+        if topic in self._subscriptions:
+            return
+        message_type = message_class(type_name)
+        if message_type is None:
+            raise ConfigError(f"{topic} cannot be subscribed: {type_name} is not installed.", "Install its package.")
+        qos = QoSProfile(
+            depth=depth,
+            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+        )
+
+        def receive(raw: bytes, info: dict[str, Any]) -> None:
+            self._callback(topic, info["received_timestamp"], raw)
+
+        self._subscriptions[topic] = self._node.create_subscription(message_type, topic, receive, qos, raw=True)
+
+    def unsubscribe(self, topics: Iterable[str]) -> None:
+        """Destroy the subscriptions to some topics."""
+        for topic in topics:
+            subscription = self._subscriptions.pop(topic, None)
+            if subscription is not None:
+                self._node.destroy_subscription(subscription)
+
+    def spin_for(self, seconds: float) -> None:
+        """Spin for some seconds and pass received messages to the callback."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
+    def lifecycle_state(self, node: str, max_wait: float = 1.0) -> str:
+        """Return the lifecycle state of a node, such as `active`; empty without a response in time.
+
+        Args:
+            node: absolute name, such as `/mlesam`.
+            max_wait: seconds to wait for the service, and again for its response.
+        """
+        response = call_service(self._node, self._executor, GetState, f"{node}/get_state", GetState.Request(), max_wait)
+        return str(response.current_state.label) if response else ""
+
+
+def call_service(
+    node: Node, executor: SingleThreadedExecutor, service_type: Any, name: str, request: Any, timeout: float
+) -> Any:
+    """Call a service and return its response; None without a response in time.
+
+    Args:
+        node: node that calls.
+        executor: executor that spins `node`.
+        service_type: service class.
+        name: full name of the service.
+        request: the request.
+        timeout: seconds to wait for the service, and again for its response.
+    """
+    client = node.create_client(service_type, name)
+    try:
+        if not client.wait_for_service(timeout):
+            return None
+        response = client.call_async(request)
+        executor.spin_until_future_complete(response, timeout)
+        return response.result() if response.done() else None
+    finally:
+        node.destroy_client(client)

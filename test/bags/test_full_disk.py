@@ -54,7 +54,7 @@ def test_snapshot_is_complete_or_absent(tmp_path):
     done = run_on_a_small_disk(tmp_path, 2000, "-c", SNAPSHOT, str(tmp_path))
     assert done.returncode == 0, done.stderr
     reason, left = done.stdout.splitlines()
-    assert "snapshot cannot be made: No space left on device" in reason and left == "left:"
+    assert "snapshot cannot be written: No space left on device" in reason and left == "left:"
 
 
 WHOLE = """

@@ -9,7 +9,6 @@ from mlesam_ros.bags.serialization import camera_info, typestore
 from mlesam_ros.bags.writer import build
 from mlesam_ros.errors import BagError
 from mlesam_ros.geometry.camera import CameraModel
-from mlesam_ros.messages import camera_model
 from mlesam_ros.resources import resource_path
 
 STORE = typestore()
@@ -81,6 +80,6 @@ def test_camera_info_round_trips(model, coefficients):
     message = STORE.deserialize_cdr(
         STORE.serialize_cdr(build(STORE, name, camera_info(1, "front", camera)), name), name
     )
-    again = camera_model(message)
+    again = CameraModel.from_info(message)
     pixels = np.array([[0.1, 0.2, 1.0], [-0.3, 0.1, 2.0]])
     np.testing.assert_allclose(again.project(pixels)[0], camera.project(pixels)[0], atol=1e-9)

@@ -301,7 +301,7 @@ def nameless(message, name):
 
 
 @pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.kind)
-def test_a_printed_remedy_helps(tmp_path, trial):
+def test_printed_remedy_helps(tmp_path, trial):
     before = diagnose_bag(write(tmp_path / "faulty", trial.fault))
     found = of_kind(before, trial.kind)
     assert found and all(f.remedy[:1].isupper() for f in found), before.findings

@@ -146,7 +146,7 @@ def test_a_rig_grows_as_messages_come():
 def test_a_key_given_twice_is_refused_and_not_the_last_one_taken(tmp_path):
     path = tmp_path / "rig.yaml"
     path.write_text("camera: cam\ncameras:\n  cam: {width: 640}\n  cam: {width: 320}\n")
-    with pytest.raises(ConfigError, match="key 'cam' is given a second time in line 4"):
+    with pytest.raises(ConfigError, match="key 'cam' is duplicated in line 4"):
         load_rig(path)
 
 

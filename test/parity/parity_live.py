@@ -1,4 +1,4 @@
-"""One node in a process of its own, fed over DDS by the very bytes of a bag, on the bag's clock."""
+"""Live side: a node in a separate process that receives the messages of a bag over DDS, on the bag's clock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rosgraph_msgs.msg import Clock
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.config import CONFIGURE, LIVE, iter_parameters
 from mlesam_ros.ros.compat import message_class
-from mlesam_ros.ros.topics import OUTPUTS as TYPES
+from mlesam_ros.ros.publishers import OUTPUTS as TYPES
 
 _STEP = PERIOD // 10  # ns of the clock between its messages
 _TAIL = 45  # steps after the last message: another sensor may replace the camera after 0.35 s
@@ -31,7 +31,7 @@ _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class LiveNode:
-    """The node and its robot.
+    """A node process and the publishers of its sensors.
 
     Args:
         log: for the node's output.
@@ -57,7 +57,7 @@ class LiveNode:
         assert self._spin_until(lambda: self._state.service_is_ready() and self._parameters.service_is_ready(), 60)
 
     def close(self) -> None:
-        """End both."""
+        """End the node and destroy the publishers."""
         self.process.kill()
         self._executor.shutdown()
         self._node.destroy_node()
@@ -96,7 +96,7 @@ class LiveNode:
     # The bag
 
     def _offer(self, reader: BagReader) -> None:
-        """A publisher for every topic, and none for what only an earlier bag had."""
+        """Create a publisher for every topic of the bag and destroy the others."""
         for topic in set(self._publishers) - set(reader.topics):
             self._node.destroy_publisher(self._publishers.pop(topic))
         new = {*reader.topics} - {*self._publishers}
@@ -139,7 +139,7 @@ class LiveNode:
         self._spin(0.004)
 
     def _settle(self, messages: Collection[tuple[str, int]]) -> None:
-        """Until these have come: the clock must not overtake the network."""
+        """Wait for these outputs, so that the clock does not overtake the network."""
         came = self._spin_until(lambda: {*messages} <= self._came, _LONG)
         assert came, f"`evaluate` makes more than the node: {sorted({*messages} - self._came)}"
 

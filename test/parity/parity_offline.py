@@ -1,4 +1,4 @@
-"""The same recording in `mlesam evaluate` and in training from bags, told by the same parameter file."""
+"""Offline side: `mlesam evaluate` and training from bags with the same recording and parameter file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlesam_training.labeled_bags import BagOptions, prepare_bags
 
 
 def evaluated(bag: Path, pipeline: Pipeline, parameters: Path, folder: Path) -> Outcome:
-    """What `mlesam evaluate --params` makes of a bag, read from its result bag; empty where it makes no mask."""
+    """Masks of `mlesam evaluate --params` from its result bag; empty if it makes none."""
     folder.mkdir()
     try:
         evaluate_to_folder(folder, bag, pipeline, EvaluationOptions(load_parameters(parameters)), Outputs(report=False))

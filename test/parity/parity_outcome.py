@@ -1,4 +1,4 @@
-"""What came of a recording, read from the node's topics, live or in a result bag, in the same way."""
+"""Outcome of a recording, read from the topics of the node or from a result bag."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def milliseconds(stamp: Any) -> int:
 
 
 def compare(live: Outcome, offline: Outcome, since: int = 0) -> None:
-    """Nothing but ages, latencies and counters of what is still under way may differ.
+    """Compare two outcomes; ages, latencies and counters of messages in transit may differ.
 
     Args:
         live, offline: to be compared.

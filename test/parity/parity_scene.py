@@ -1,4 +1,4 @@
-"""A robot of few, known numbers, as a bag: what every sensor measures is written down here, nothing is rendered.
+"""Bags of an analytic scene: every measurement is given here in numbers, nothing is rendered.
 
 The camera's lens is 80 pixels long with its center at (48, 32), so that a point (x, y, z) meters ahead, to the left and
 up lands on column 48 - 80 y / x and row 32 - 80 z / x.

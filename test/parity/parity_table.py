@@ -1,4 +1,4 @@
-"""For every parameter of a sensor a value that changes the result, and what geometry or arithmetic say it must be."""
+"""For every sensor parameter a value that changes the result, and the result expected from geometry or arithmetic."""
 
 from __future__ import annotations
 
@@ -507,7 +507,7 @@ ENTRIES = [
 ELSEWHERE = {
     **dict.fromkeys(
         ("autostart", "checkpoint", "base_weights", "device", "precision", "threads"),
-        "of the process and the network: test/ros/test_node.py, test_exchange.py, test/test_pipeline.py",
+        "of the process and the network: test/ros/test_node.py, test_checkpoint_swap.py, test/test_pipeline.py",
     ),
     **dict.fromkeys(
         ("snapshot_seconds", "snapshot_megabytes", "snapshot_folder"), "what is recorded: test/ros/test_snapshot.py"

@@ -176,7 +176,7 @@ def _labeled(stamp: int, entry: Entry) -> bool:
 
 
 def _network_agrees(pipeline: Pipeline, images: dict[str, np.ndarray], mask: Mask) -> None:
-    """The network makes that mask of training's arrays, but for their 16 bits."""
+    """Check that the network makes this mask from training's arrays, within their 16 bits."""
     answer = pipeline.infer(images)
     off = np.abs(answer.confidence.astype(int) - mask.images["confidence"])
     assert off.mean() < 0.5, off.mean()

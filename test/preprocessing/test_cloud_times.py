@@ -1,4 +1,4 @@
-"""Times of points, from what real drivers write; what cannot be a sweep's times is refused in words."""
+"""MaskTimes of points, from what real drivers write; what cannot be a sweep's times is refused in words."""
 
 import itertools
 

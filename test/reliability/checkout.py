@@ -1,4 +1,4 @@
-"""Lets a script of this folder find the package of its own checkout, and what the tests share."""
+"""Import paths for the scripts of this folder: the checkout and the shared helpers of the tests."""
 
 import sys
 from pathlib import Path

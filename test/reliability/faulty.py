@@ -1,4 +1,4 @@
-"""A robot whose sensors fail on command, a process for each: `python faulty.py LOG`.
+"""Robot whose sensors fail on command, one process per sensor: `python faulty.py LOG`.
 
 Every line on standard input is a JSON object, sensor → name of a fault or null, and is answered with the nanoseconds at
 which the last of them took effect. LOG gets a line for every message that was sent.
@@ -25,12 +25,11 @@ from geometry_msgs.msg import TransformStamped
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from readings import FRAMES, OFFSETS, PERIOD, Sent
-from robot import LATCHED, OPTICAL, TOPICS, TYPES, camera_info
+from robot import LATCHED, OPTICAL, TOPICS, TYPES, camera_info, header_message
 from sensor_msgs.msg import CameraInfo
 from stale_shm import sweep
 from tf2_msgs.msg import TFMessage
 
-from mlesam_ros.ros.publishers import header_message
 from mlesam_ros.types import CAMERA, EVENT, MODALITIES
 
 HOURS = 3 * 3600 * 10**9
@@ -67,7 +66,7 @@ RELIABLE = {f"qos_overrides./{topic}.subscription.reliability": "reliable" for t
 
 
 class Driver:
-    """One sensor, until its pipe says otherwise."""
+    """Driver of one sensor; takes orders from its pipe."""
 
     def __init__(self, modality: str, log: Path) -> None:
         self._modality = modality
@@ -85,7 +84,7 @@ class Driver:
         self._waiting: deque[tuple[int, Sent]] = deque()
 
     def run(self, orders: Connection, wanted: Callable[[], bool]) -> None:
-        """Drive as long as that is wanted; each order is a fault and is answered when it holds."""
+        """Publish until the end; each order is a fault and is acknowledged when it is in effect."""
         moment = time.time_ns() // PERIOD + 1
         while wanted():
             due = moment * PERIOD + OFFSETS[self._modality]
@@ -120,7 +119,7 @@ class Driver:
         self._publisher = self._node.create_publisher(TYPES[self._modality], TOPICS[self._modality], qos)
 
     def _place(self) -> None:
-        """Where the sensor sits, latched."""
+        """Publish the latched extrinsic of the sensor."""
         self._static = self._node.create_publisher(TFMessage, "/tf_static", LATCHED)
         stamped = TransformStamped(header=header_message(0, "base_link"), child_frame_id=FRAMES[self._modality])
         if "optical" in stamped.child_frame_id:
@@ -156,7 +155,7 @@ class Robot:
             self._start(modality)
 
     def order(self, modality: str, fault: str | None) -> int:
-        """Let a sensor fail or be well; nanoseconds at which it was."""
+        """Set or clear the fault of a sensor; return the nanoseconds at which it took effect."""
         if fault in (KILLED, ENDED):
             return self._end(modality, fault)
         if modality not in self._drivers:
@@ -190,7 +189,7 @@ class Robot:
 
 
 def _drive(modality: str, log: Path, orders: Connection, parent: int) -> None:
-    """Until a SIGTERM, or the robot's end, whatever that was: drivers that nobody orders disturb who comes next."""
+    """Run until SIGTERM or the end of the robot, so that no driver is left over for the next test."""
     ended: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
     driver = Driver(modality, log)

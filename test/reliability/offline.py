@@ -1,4 +1,4 @@
-"""What the offline pipeline makes of the messages that a faulty robot sent: the same sets, the same masks."""
+"""Offline masks of the messages that a faulty robot sent, to compare with those of the node."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 from geometry_msgs.msg import TransformStamped
 from readings import FRAMES, Sent
-from robot import CAMERA_FRAME, EVENT_FRAME, OPTICAL, camera_info
+from robot import CAMERA_FRAME, EVENT_FRAME, OPTICAL, camera_info, header_message
 from tf2_msgs.msg import TFMessage
 
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.messages import MESSAGE_TYPES, FrameReader, stamp_ns
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.rig_learner import RigBuilder
-from mlesam_ros.ros.publishers import header_message
 from mlesam_ros.types import CAMERA, EVENT, NANOSECONDS, FrameSet, SensorFrame
 
 

@@ -1,4 +1,4 @@
-"""How the node took a fault, and which faults it may take without a word."""
+"""Outcome of a fault case, and the faults that need not be reported."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ WENT_ON = 3  # masks during a fault that show that they go on
 
 
 def tolerated(faults: Faults) -> set[str]:
-    """Sensors that need not be named: a mask is as late as its primary, and as long as that is shorter than
-    `sensor_timeout` nobody calls it a fault; what is late beside it comes in time."""
+    """Sensors that need not be reported: a mask is as late as its primary, which is no fault below `sensor_timeout`,
+    and other sensors with the same delay are in time for it.
+    """
     primary = next((m for m in SyncConfig().order if faults.get(m) in (None, *INSTEAD, *LATE)), None)
     if primary is None or faults.get(primary) not in LATE:
         return set()
@@ -27,7 +28,7 @@ def tolerated(faults: Faults) -> set[str]:
 
 @dataclass
 class Outcome:
-    """How the node took one case. Times in seconds; infinite for what did not happen.
+    """Outcome of one case. Times in seconds; infinite for what did not happen.
 
     Attributes:
         faults: what failed.
@@ -59,11 +60,11 @@ class Outcome:
 
     @property
     def told(self) -> bool:
-        """Whether there was anything that had to be named."""
+        """Whether a fault had to be reported."""
         return bool(set(self.faults) - tolerated(self.faults))
 
     def wrong(self, gap: float) -> list[str]:
-        """What must not be, in words; empty where all is as it should.
+        """Describe what is wrong; empty if nothing is.
 
         Args:
             gap: seconds without a mask that are too many.

@@ -1,4 +1,4 @@
-"""What the sensors of the faulty robot say: the same message again, byte for byte, for whoever knows what was sent."""
+"""Messages of the faulty robot, reproducible byte for byte from the record of what was sent."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from functools import cache
 
 import numpy as np
 from event_camera_msgs.msg import EventPacket
-from robot import CAMERA_FRAME, EVENT_FRAME, HEIGHT, LIDAR_FRAME, WIDTH
+from robot import CAMERA_FRAME, EVENT_FRAME, HEIGHT, LIDAR_FRAME, WIDTH, byte_array, header_message
 from sensor_msgs.msg import Image, PointCloud2, PointField
 
 from mlesam_ros.bags.serialization import pixels
 from mlesam_ros.preprocessing.evt3 import encode_evt3
-from mlesam_ros.ros.publishers import byte_array, header_message, message_from
+from mlesam_ros.ros.publishers import message_from
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 
 PERIOD = 100_000_000  # ns between the moments of all four

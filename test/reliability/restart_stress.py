@@ -1,4 +1,4 @@
-"""The node's end and its next beginning, over and over: `python test/reliability/restart_stress.py --endings 60`.
+"""Repeated starts and ends of the node: `python test/reliability/restart_stress.py --endings 60`.
 
 A robot drives all the time. The node is started, asked for snapshots without a break, and ended by SIGINT or SIGTERM at
 a random moment: every second time while it loads, from its first line of Python on.
@@ -37,7 +37,7 @@ _LOAD = 5.0  # s that loading takes until it was measured
 
 @dataclass
 class Ending:
-    """How the node ended.
+    """One end of the node.
 
     Attributes:
         signal: which it got.
@@ -107,7 +107,7 @@ class Node:
 
 @contextmanager
 def asking_for_snapshots() -> Iterator[None]:
-    """Ask for one after the other, whether there is a node or not."""
+    """Request snapshots continuously, with or without a node."""
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions

@@ -1,4 +1,4 @@
-"""The node for an hour: `python test/reliability/soak.py --page docs/reliability.md`.
+"""Soak test of the node for an hour: `python test/reliability/soak.py --page docs/reliability.md`.
 
 Three processes: the street robot of `mlesam bench`, whose messages are packed beforehand; the node with the shipped
 weights; and this one, which listens to every topic and writes down every few seconds what the node takes.
@@ -29,7 +29,7 @@ from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.bench.live import LABELS, NODE, OTHERS, STATUS, child
 from mlesam_ros.bench.machine import device, versions
 from mlesam_ros.bench.robot import PERIOD
-from mlesam_ros.ros.raw_topics import RawSubscriber
+from mlesam_ros.ros.subscribers import RawSubscriber
 from mlesam_ros.types import MODALITIES
 
 _STATUS_TYPE, _DIAGNOSTICS_TYPE = "mlesam_ros/msg/Status", "diagnostic_msgs/msg/DiagnosticArray"
@@ -61,7 +61,7 @@ _WORDS = {
 
 
 class Ear:
-    """What was heard since the last sample, and ever."""
+    """Counters of received messages, since the last sample and in total."""
 
     def __init__(self) -> None:
         self.latencies: list[float] = []
@@ -94,7 +94,7 @@ class Ear:
 
 
 def sample(pid: int, ear: Ear, seconds: float, since: float) -> dict[str, float]:
-    """What the node takes now, and what it did in the last `since` seconds."""
+    """Sample memory, CPU time and counters of the last `since` seconds."""
     latencies, ear.latencies = ear.latencies, []
     masks, ear.masks = ear.masks, 0
     timed = dict(zip(("p50", "p99"), np.quantile(latencies, (0.5, 0.99)) * 1e3, strict=True)) if latencies else {}
@@ -153,9 +153,9 @@ def soak(minutes: float, parameters: Sequence[str] = (), period: float = _PERIOD
         stack.enter_context(child("mlesam_ros.bench.robot", "street"))
         observer = stack.enter_context(RawSubscriber(ear.hear))
         for topic, kind in {STATUS: _STATUS_TYPE, LABELS: "sensor_msgs/msg/Image", **OTHERS}.items():
-            observer.listen(topic, kind)
-        observer.listen("/diagnostics", _DIAGNOSTICS_TYPE)
-        observer.listen(f"{NODE}/sensor_health", "visualization_msgs/msg/MarkerArray")
+            observer.subscribe(topic, kind)
+        observer.subscribe("/diagnostics", _DIAGNOSTICS_TYPE)
+        observer.subscribe(f"{NODE}/sensor_health", "visualization_msgs/msg/MarkerArray")
         _until_complete(observer, ear)
         samples = _sampled(observer, ear, node, minutes * 60, period)
     return summed_up(samples, ear, minutes)
@@ -165,7 +165,7 @@ def _until_complete(observer: RawSubscriber, ear: Ear) -> None:
     end = time.monotonic() + _START
     while not ear.complete:
         assert time.monotonic() < end, f"no mask of all sensors in {_START:.0f} s"
-        observer.hear(0.1)
+        observer.spin_for(0.1)
 
 
 def _sampled(
@@ -176,7 +176,7 @@ def _sampled(
     ear.masks = 0
     samples = []
     while last - begin < seconds:
-        observer.hear(period)
+        observer.spin_for(period)
         now = time.monotonic()
         assert node.poll() is None, f"the node ended with code {node.returncode} after {now - begin:.0f} s"
         samples.append(sample(node.pid, ear, now - begin, now - last))

@@ -1,6 +1,6 @@
-"""Sensors fail, alone and in pairs, in processes of their own: masks go on, the fault is named, all comes back.
+"""Failing sensors, alone and in pairs, in separate processes: masks continue, faults are reported, sensors recover.
 
-Times are what `make faults` measures. Here only the order of things counts, so a busy machine fails nothing.
+`make faults` measures times. This test checks only the order of events, so that it passes on a busy machine.
 """
 
 import pytest
@@ -38,20 +38,20 @@ def watch(tmp_path_factory, weights):
 
 
 @pytest.mark.parametrize("faults", CASES, ids=lambda faults: ", ".join(" ".join(f) for f in faults.items()))
-def test_masks_go_on_the_fault_is_named_and_all_comes_back(watch, faults):
-    """Every mask that is made again offline is the same to the last pixel."""
+def test_masks_continue_the_fault_is_reported_and_the_sensor_recovers(watch, faults):
+    """Masks repeated offline are equal to the last pixel."""
     outcome = watch.case(faults, most=30.0, max_wait=60.0)
     assert outcome.wrong(NO_GAP) == []
     assert all(outcome.words[sensor] for sensor in set(faults) - tolerated(faults))
 
 
-def test_every_fault_of_every_sensor_and_every_pair_is_a_case():
+def test_cases_cover_every_fault_and_pair():
     assert len(singles()) == len(FAULTS) * len(MODALITIES)
     assert len(same()) == len(FAULTS) * 6 and all(len(case) == 2 for case in same())
     assert len({tuple(case.values()) for case in mixed()}) == len(FAULTS) * (len(FAULTS) - 1)
 
 
-def test_only_what_is_late_beside_a_late_primary_is_tolerated():
+def test_only_delay_beside_a_delayed_primary_is_tolerated():
     late = "delayed 0.3 s"
     assert tolerated({CAMERA: late}) == {CAMERA}
     assert tolerated({LIDAR: late}) == set()
@@ -61,7 +61,7 @@ def test_only_what_is_late_beside_a_late_primary_is_tolerated():
     assert tolerated({CAMERA: "duplicated", LIDAR: late}) == set()
 
 
-def test_the_report_shows_the_worst_and_says_what_must_not_be():
+def test_report_has_the_worst_cases_and_failures():
     well = Outcome({CAMERA: "stopped"}, 0.3, 9, 0.2, 0.7, {CAMERA: "no message"}, 0.1, 0.2, 0.0, 20, 6, 6)
     late = Outcome({CAMERA: "delayed 0.3 s"}, 0.4, 9, 0.0, 0.0, {CAMERA: ""}, 0.1, 0.2, 0.0, 20, 6, 6)
     bad = Outcome({CAMERA: "stopped", LIDAR: "stopped"}, 5.0, 0, 0.2, masks=3, compared=6, equal=5)

@@ -1,4 +1,4 @@
-"""The robot that the other tests let fail: it must not outlive them, or it drives on beside whoever comes next."""
+"""The faulty robot must not outlive its test."""
 
 import os
 import signal
@@ -44,7 +44,7 @@ def gone(log):
         time.sleep(0.05)
 
 
-def test_it_ends_with_whoever_started_it(tmp_path):
+def test_process_ends_with_its_parent(tmp_path):
     log = tmp_path / "robot.jsonl"
     paths = os.pathsep.join([str(Path(watch.__file__).parent), *filter(None, sys.path)])
     command = [sys.executable, "-c", STARTER, str(log)]
@@ -57,7 +57,7 @@ def test_it_ends_with_whoever_started_it(tmp_path):
     gone(log)
 
 
-def test_a_driver_that_dies_by_itself_ends_it_instead_of_letting_everyone_wait(tmp_path):
+def test_crashed_driver_ends_the_process(tmp_path):
     log = tmp_path / "robot.jsonl"
     robot = watch.RobotProcess(log)
     for pid in set(robots(log)) - {robot.pid}:

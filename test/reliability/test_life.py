@@ -1,4 +1,4 @@
-"""Ends and beginnings at random moments, and other experts in the middle of the work, beside a robot that drives on."""
+"""Restarts of the node at random times and checkpoint swaps, while a robot publishes."""
 
 import itertools
 import signal
@@ -26,15 +26,15 @@ def robot(tmp_path_factory):
     made.close()
 
 
-def test_signals_at_random_moments_end_it_cleanly(robot, weights, tmp_path):
-    """Exit code 0, no traceback, and of the snapshots that are asked for all the time none but whole ones."""
+def test_signals_at_random_times_end_the_node_cleanly(robot, weights, tmp_path):
+    """Exit code 0, no traceback, and only complete snapshots."""
     found = endings(6, tmp_path, weights, lambda ending: print(vars(ending)))
     assert all(ending.clean for ending in found), [vars(ending) for ending in found]
     assert {ending.phase for ending in found} == set(PHASES)
     assert summed_up(found).count(" s at most") == 2
 
 
-def test_killed_and_started_again_it_makes_masks_without_touching_the_sensors(robot, weights, tmp_path):
+def test_restarted_node_makes_masks_again(robot, weights, tmp_path):
     watch = Watch(robot, Offline(robot.log, weights))
     try:
         for number in range(2):
@@ -47,7 +47,7 @@ def test_killed_and_started_again_it_makes_masks_without_touching_the_sensors(ro
         watch.close()
 
 
-def test_experts_are_exchanged_under_load_and_no_mask_is_lost_or_of_both(robot, weights, tmp_path):
+def test_checkpoint_swap_under_load_loses_no_mask(robot, weights, tmp_path):
     (tmp_path / "other").mkdir()
     other = write_tiny_model(tmp_path / "other", weights["base_weights"], seed=7)
     sets = {name: Offline(robot.log, files) for name, files in (("first", weights), ("second", other))}

@@ -1,4 +1,4 @@
-"""The soak's arithmetic finds what grows and nothing else; the soak itself, for some seconds."""
+"""The statistics of the soak detect growth and nothing else; a soak of some seconds."""
 
 import json
 
@@ -22,31 +22,31 @@ def walk(seed: int) -> np.ndarray:
     return noise
 
 
-def test_a_leak_is_found_in_the_noise():
+def test_leak_is_detected_in_noise():
     for seed in range(20):
         found = trend(HOUR, 600 + walk(seed) + 20 * HOUR / 3600)
         assert found.grows(8.0) and found.slope == pytest.approx(20, abs=3 * max(found.error, 1))
 
 
-def test_noise_does_not_grow():
+def test_noise_is_not_a_leak():
     grows = [trend(HOUR, 600 + walk(seed)).grows(8.0) for seed in range(200)]
     assert sum(grows) == 0
     beyond = [abs(f.slope) > f.error for f in (trend(HOUR, 600 + walk(seed)) for seed in range(200))]
     assert 0 < sum(beyond) < 30, "the interval holds about 95 of 100 slopes that are none"
 
 
-def test_a_thread_more_is_found_and_a_step_of_the_allocator_is_not():
+def test_extra_thread_is_detected_and_an_allocator_step_is_not():
     one_more = np.where(HOUR > 1800, 20.0, 19.0)
     assert trend(HOUR, one_more).grows(GRAINS["threads"])
     assert not trend(HOUR, 600 + np.where(HOUR > 1800, 4.0, 0.0)).grows(GRAINS["rss_mib"])
 
 
-def test_too_short_a_run_is_refused():
+def test_short_run_is_refused():
     with pytest.raises(ValueError, match="run longer"):
         trend(HOUR[: BLOCKS - 1], HOUR[: BLOCKS - 1])
 
 
-def test_some_seconds_of_it():
+def test_short_soak():
     result = soak(0.15, period=0.5)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert set(result["trends"]) >= {"rss_mib", "threads", "fds", "latency_p50_ms", "latency_p99_ms"}

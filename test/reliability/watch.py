@@ -1,4 +1,4 @@
-"""Who watches the node while its sensors fail, and says afterwards how it took it."""
+"""Observer of the node while its sensors fail; records the outcome of each case."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from outcome import WENT_ON, Faults, Outcome, tolerated
 
 from mlesam_ros.bags.serialization import typestore
 from mlesam_ros.messages import stamp_ns
-from mlesam_ros.ros.raw_topics import RawSubscriber
+from mlesam_ros.ros.subscribers import RawSubscriber
 from mlesam_ros.types import MODALITIES
 
 HERE = Path(__file__).parent
@@ -55,7 +55,7 @@ class RobotProcess:
 
     @property
     def pid(self) -> int:
-        """Whose children the drivers are."""
+        """Process whose children are the drivers."""
         return self._process.pid
 
     def close(self) -> None:
@@ -82,7 +82,7 @@ class Watch:
         self._types = typestore()
         self._observer = RawSubscriber(self._hear)
         for topic, kind in _TYPES.items():
-            self._observer.listen(topic, kind, depth=100)
+            self._observer.subscribe(topic, kind, depth=100)
         self.forget()
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class Watch:
             if time.monotonic() > end:
                 return False
             begin = time.monotonic()
-            self._observer.hear(_TURN)
+            self._observer.spin_for(_TURN)
             self.paused = max(self.paused, time.monotonic() - begin - _TURN)
         return True
 
@@ -149,7 +149,7 @@ class Watch:
             self.reports.append((arrival, parts))
 
     def _named(self, outcome: Outcome, begun: int) -> bool:
-        """Whether both channels have named every fault; notes when."""
+        """Whether status and diagnostics have reported every fault; record when."""
         sensors = set(outcome.faults) - tolerated(outcome.faults)
         outcome.status = max((self._in_status(sensor, begun, outcome.faults) for sensor in sensors), default=0.0)
         found = {sensor: self._in_diagnostics(sensor, begun) for sensor in outcome.faults}
@@ -158,7 +158,7 @@ class Watch:
         return max(outcome.status, outcome.diagnostics) < float("inf")
 
     def _went_on(self, outcome: Outcome, begun: int) -> bool:
-        """Whether masks are made although the fault lasts; notes how many."""
+        """Whether masks are made during the fault; record how many."""
         outcome.during = sum(arrival > begun + _SETTLED for arrival, _ in self.masks)
         return outcome.during >= WENT_ON
 
@@ -181,7 +181,7 @@ class Watch:
         return float("inf"), ""
 
     def _recovered(self, outcome: Outcome, mended: int) -> bool:
-        """Whether all is well again; notes since when."""
+        """Whether all sensors have recovered; record since when."""
         for arrival, status in self.statuses:
             fresh = stamp_ns(status.header) >= mended and all(s.used for s in status.sensors)
             if fresh and outcome.recovered == float("inf"):

@@ -1,4 +1,4 @@
-"""Everything that a sensor may send, each kind on a topic of its own, ten times a second, until the process is ended.
+"""Publisher of every supported message type, each on its own topic, at 10 Hz until the process is ended.
 
 `KINDS` names them; topics are such as `reliable/camera/rgb8`. All kinds of one sensor show the same scene. The first
 kind of each is also published best effort and latched, below `best_effort/` and `latched/`.
@@ -19,12 +19,22 @@ from builtin_interfaces.msg import Time
 from event_camera_msgs.msg import EventPacket
 from geometry_msgs.msg import TransformStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from robot import CAMERA_FRAME, EVENT_FRAME, HEIGHT, LATCHED, LIDAR_FRAME, OPTICAL, WIDTH, camera_info
+from robot import (
+    CAMERA_FRAME,
+    EVENT_FRAME,
+    HEIGHT,
+    LATCHED,
+    LIDAR_FRAME,
+    OPTICAL,
+    WIDTH,
+    byte_array,
+    camera_info,
+    header_message,
+)
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from tf2_msgs.msg import TFMessage
 
 from mlesam_ros.preprocessing.evt3 import encode_evt3
-from mlesam_ros.ros.publishers import byte_array, header_message
 
 Make = Callable[[int], object]
 ROWS, COLS = np.mgrid[:HEIGHT, :WIDTH]

@@ -1,4 +1,4 @@
-"""A driver of the old kind, in a process of its own: `array_driver.py PACKAGE TOPIC COUNT` publishes arrays of events.
+"""Driver process that publishes event arrays: `array_driver.py PACKAGE TOPIC COUNT`.
 
 It waits for a word on standard input and for a listener, and sends: an event per millisecond, ten to a message.
 """

@@ -1,4 +1,4 @@
-"""Stand-ins for `launch` and `launch_ros`, which have no wheel: what the launch files call, and no more.
+"""Stand-ins for `launch` and `launch_ros`, which have no wheel, with the API that the launch files use.
 
 `execute` does what `ros2 launch` would do up to the point of starting processes: it takes arguments, refuses wrong
 ones, follows includes, and gives back the actions with everything substituted.
@@ -103,7 +103,7 @@ class ProcessExited:
 
 @dataclass
 class Result:
-    """What a launch came to: its arguments by name, its processes, its environment, its words."""
+    """Result of a launch: arguments by name, processes, environment, log entries."""
 
     arguments: dict[str, DeclareLaunchArgument] = field(default_factory=dict)
     processes: list[Action] = field(default_factory=list)

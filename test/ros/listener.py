@@ -1,4 +1,4 @@
-"""Keeps what the node publishes."""
+"""Subscriber to the outputs of the node."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class Listener:
             self.reports[status.name.split(": ")[1]] = status
 
     def words(self, part: str) -> str:
-        """What /diagnostics last said about a part of the node."""
+        """Newest message of /diagnostics on a part of the node."""
         return self.reports[part].message if part in self.reports else ""
 
     def stamps(self, output: str) -> list[int]:
-        """Stamps of what came on a topic."""
+        """Stamps of the messages received on a topic."""
         return [stamp_ns(message.header) for message in self.got[output]]
 
     def masks_from(self, *sensors: str) -> list:

@@ -1,4 +1,4 @@
-"""Run a command in the network namespace we were started in, behind a card whose packets we read and count.
+"""Run a command in this network namespace with a network card whose packets are counted.
 
     unshare --net --map-root-user python network_card.py COMMAND…
 

@@ -1,4 +1,4 @@
-"""A driver without the transport profile that sends more than its segment holds: python oversize_publisher.py TOPIC
+"""Driver without the transport profile whose images exceed its segment: python oversize_publisher.py TOPIC
 [NAME=VALUE].
 
 Bursts of images of three megabytes, until it is ended; `driving` on standard output after the first.

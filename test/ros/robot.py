@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import array
+
 import numpy as np
 from event_camera_msgs.msg import EventPacket
 from geometry_msgs.msg import TransformStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from mlesam_ros.bags import serialization as fields
 from mlesam_ros.preprocessing.evt3 import encode_evt3
-from mlesam_ros.ros.publishers import byte_array, header_message, message_from
+from mlesam_ros.ros.publishers import message_from
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 
 HEIGHT, WIDTH = 48, 64
@@ -22,15 +25,25 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 OPTICAL = (-0.5, 0.5, -0.5, 0.5)  # x, y, z, w of an optical frame in one with x forward
 
 
-class Robot:
-    """Publishes what it is told to, when it is told to.
+def header_message(stamp, frame_id):
+    """std_msgs/Header from a stamp in nanoseconds and a TF frame."""
+    return message_from(Header, fields.header(stamp, frame_id))
 
-    Args:
-        node: whose publishers they are.
-        qos: of the sensors.
-        frames: the sensor frames that TF knows.
-        infos: whether CameraInfo is published.
-        static: QoS of /tf_static.
+
+def byte_array(data):
+    """Bytes of an array as an array that message setters accept without a check of each element."""
+    return array.array("B", data.tobytes())
+
+
+class Robot:
+    """Publishers of all sensors, CameraInfo and TF, controlled by the test.
+
+        Args:
+    node: node of the publishers.
+            qos: of the sensors.
+            frames: the sensor frames that TF knows.
+            infos: whether CameraInfo is published.
+            static: QoS of /tf_static.
     """
 
     def __init__(
@@ -50,11 +63,11 @@ class Robot:
 
     @property
     def heard(self) -> bool:
-        """Whether somebody listens to every sensor."""
+        """Whether every sensor topic has a subscription."""
         return all(publisher.get_subscription_count() for publisher in self._publishers.values())
 
     def place(self, frames) -> None:
-        """Publish where these frames sit."""
+        """Publish the extrinsics of these frames."""
         optical = {CAMERA_FRAME, EVENT_FRAME}
         transforms = []
         for frame in frames:
@@ -66,7 +79,7 @@ class Robot:
         self._static.publish(TFMessage(transforms=transforms))
 
     def leave(self) -> None:
-        """End the publishers of its sensors, so that another robot is their only one."""
+        """Destroy the publishers, so that those of another robot are the only ones."""
         for publisher in self._publishers.values():
             self._node.destroy_publisher(publisher)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
 
 
 class Graph:
@@ -23,6 +24,13 @@ class Graph:
         self._nodes.append(node)
         self.executor.add_node(node)
         return node
+
+    def perception_node(self, parameters: dict, name: str = "mlesam", **options):
+        """Create a `PerceptionNode` with these parameters."""
+        from mlesam_ros.ros.node import PerceptionNode
+
+        overrides = [Parameter(parameter, value=value) for parameter, value in parameters.items()]
+        return self.node(name, PerceptionNode, parameter_overrides=overrides, **options)
 
     def spin_until(self, condition: Callable[[], object], timeout: float = 60.0) -> bool:
         """Spin until the condition holds; whether it did."""

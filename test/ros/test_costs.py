@@ -1,4 +1,4 @@
-"""What a frame costs, counted: bytes copied, pages found, work for topics that nobody hears. No seconds."""
+"""Cost of a frame in bytes copied, page faults and work for topics without subscribers; no times."""
 
 import gc
 import subprocess
@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 from rclpy.serialization import deserialize_message, serialize_message
+from robot import byte_array, header_message
 from sensor_msgs.msg import Image, PointCloud2
 
 from mlesam_ros import mask_messages
@@ -22,7 +23,7 @@ from mlesam_ros.preprocessing.images import to_rgb
 from mlesam_ros.preprocessing.registration import cloud_to_camera
 from mlesam_ros.ros import publishers as outputs
 from mlesam_ros.ros.compat import message_class
-from mlesam_ros.ros.publishers import MaskPublisher, byte_array, header_message, message_from
+from mlesam_ros.ros.publishers import MaskPublisher, message_from
 from mlesam_ros.types import CAMERA, DEPTH, LIDAR, FrameSet, PointCloud, RawImage, Segmentation, SensorFrame
 
 POINT = np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4"), ("intensity", "f4")])
@@ -34,7 +35,7 @@ MADE = {
 
 
 def peak(work):
-    """Bytes that Python allocates at most while it works."""
+    """Peak bytes that Python allocates during the call."""
     gc.collect()
     tracemalloc.start()
     try:
@@ -44,7 +45,7 @@ def peak(work):
         tracemalloc.stop()
 
 
-def test_a_mask_of_1080p_is_allocated_once_on_its_way_into_a_message():
+def test_mask_is_copied_once_into_its_message():
     labels = np.ones((1080, 1920), np.uint8)
 
     def make():
@@ -54,7 +55,7 @@ def test_a_mask_of_1080p_is_allocated_once_on_its_way_into_a_message():
     assert labels.nbytes <= peak(make) <= OVER * labels.nbytes
 
 
-def test_so_is_a_cloud():
+def test_cloud_is_copied_once_into_its_message():
     points = np.ones(131_072, POINT)
 
     def make():
@@ -64,13 +65,13 @@ def test_so_is_a_cloud():
     assert peak(make) <= OVER * points.nbytes
 
 
-def test_a_picture_with_another_order_of_bytes_is_copied_into_order_once():
+def test_strided_image_is_copied_once_into_its_message():
     turned = np.ones((1080, 1920, 3), np.uint8)[:, ::-1]
-    assert peak(lambda: byte_array(turned)) <= (1 + OVER) * turned.nbytes
+    assert peak(lambda: message_from(Image, {"data": turned})) <= (1 + OVER) * turned.nbytes
 
 
 def received(message):
-    """A message as rclpy hands it over."""
+    """Return the message as received by rclpy."""
     return deserialize_message(serialize_message(message), type(message))
 
 
@@ -82,7 +83,7 @@ def picture(encoding, channels, kind=np.uint8):
 
 
 @pytest.mark.parametrize(("modality", "encoding", "channels"), [(CAMERA, "rgb8", 3), (DEPTH, "32FC1", 4)])
-def test_a_frame_is_a_view_of_its_picture_message(modality, encoding, channels):
+def test_frame_is_a_view_of_its_image_message(modality, encoding, channels):
     message = picture(encoding, channels)
     reader = FrameReader(modality, "sensor_msgs/msg/Image")
     frame = reader.read(message)
@@ -90,13 +91,13 @@ def test_a_frame_is_a_view_of_its_picture_message(modality, encoding, channels):
     assert peak(lambda: reader.read(message)) < 20_000
 
 
-def test_rgb_is_a_view_as_well():
+def test_rgb_is_a_view_of_its_image_message():
     message = picture("rgb8", 3)
     frame = FrameReader(CAMERA, "sensor_msgs/msg/Image").read(message)
     assert np.shares_memory(to_rgb(frame.payload), np.frombuffer(message.data, np.uint8))
 
 
-def test_a_frame_is_a_view_of_its_cloud_message():
+def test_frame_is_a_view_of_its_cloud_message():
     message = received(message_from(PointCloud2, fields.point_cloud(1, "lidar", np.ones(131_072, POINT))))
     assert isinstance(message, PointCloud2)
     reader = FrameReader(LIDAR, "sensor_msgs/msg/PointCloud2")
@@ -107,7 +108,7 @@ def test_a_frame_is_a_view_of_its_cloud_message():
 
 
 class Publisher:
-    """Counts what it is given."""
+    """Records what is published."""
 
     def __init__(self, listeners):
         self.listeners, self.sent = listeners, []
@@ -120,7 +121,7 @@ class Publisher:
 
 
 def counted(function, made, name):
-    """The function, noting its name in `made`."""
+    """Wrap a function to record its name in `made`."""
 
     def run(*arguments):
         made.append(name)
@@ -131,7 +132,7 @@ def counted(function, made, name):
 
 @pytest.fixture
 def publish(monkeypatch):
-    """Publish one mask to listeners of some topics: what was made, and what was sent where."""
+    """Publish one mask to subscribers of some topics; return the calls and the topics."""
     made = []
     for module, names in MADE.items():
         for name in names:
@@ -160,7 +161,7 @@ def publish(monkeypatch):
     return run
 
 
-def test_nothing_is_made_for_topics_that_nobody_hears(publish):
+def test_topics_without_subscribers_cost_nothing(publish):
     assert publish() == ([], set())
 
 
@@ -176,11 +177,11 @@ def test_nothing_is_made_for_topics_that_nobody_hears(publish):
         ("sensor_health", ["health_markers"]),
     ],
 )
-def test_a_topic_that_is_heard_costs_its_own_work_only(publish, topic, work):
+def test_subscribed_topic_costs_only_its_own_work(publish, topic, work):
     assert publish(topic) == (work, {topic})
 
 
-def test_the_camera_is_converted_once_for_all_topics(publish):
+def test_camera_image_is_converted_once_for_all_topics(publish):
     made, sent = publish("overlay", "projected_lidar")
     assert made.count("to_rgb") == 1 and sent == {"overlay", "projected_lidar"}
 
@@ -201,7 +202,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10)
 """
 
 
-def test_a_received_picture_finds_its_memory_again():
+def test_received_image_reuses_freed_memory():
     given, kept = (
         float(subprocess.run([sys.executable, "-c", _RECEIVE, how], capture_output=True, text=True, check=True).stdout)
         for how in ("given back", "kept")

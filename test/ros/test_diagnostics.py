@@ -1,12 +1,22 @@
-"""The reports say in words what is wrong and what to do."""
+"""Diagnostics: level, message, remedy and values of each status, and the log of changes."""
 
 from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("rclpy")
+from diagnostic_msgs.msg import DiagnosticStatus
+
 from mlesam_ros.errors import Problem
-from mlesam_ros.ros.diagnostics import ERROR, OK, WARN, DiagnosticBuilder, PipelineHealth, SensorHealth
+from mlesam_ros.ros.diagnostics import (
+    ERROR,
+    OK,
+    WARN,
+    DiagnosticBuilder,
+    DiagnosticLogger,
+    PipelineHealth,
+    SensorHealth,
+)
 from mlesam_ros.ros.runtime import PipelineStatistics
 
 COUNTS = {"received": 5, "used": 5, "superseded": 0, "late": 0, "unmatched": 0, "refused": 0}
@@ -20,9 +30,9 @@ def lidar(**changes):
         "received": 5,
         "lost": 0,
         "refusal": "",
-        "obstacle": None,
+        "problem": None,
         "publishers": 1,
-        "rivals": [],
+        "competing_publishers": [],
         "silence": 0.05,
         "rate": 10.0,
         "decoded": {},
@@ -35,13 +45,13 @@ def report(listening, **health):
     return DiagnosticBuilder("/mlesam").sensor(listening, SensorHealth(COUNTS, **health), 1.0)
 
 
-def test_a_sensor_that_is_well():
+def test_sensor_without_problems_is_ok():
     status = report(lidar())
     assert (status.level, status.name, status.message) == (OK, "mlesam: lidar", "10.0 Hz on /lidar/points")
     assert {pair.key: pair.value for pair in status.values}["rate_hz"] == "10.00"
 
 
-def test_what_a_decoder_counted_is_among_the_values():
+def test_decoder_counters_are_among_the_values():
     status = report(lidar(modality="event", decoded={"lost": 3, "unknown": 7}))
     values = {pair.key: pair.value for pair in status.values}
     assert (values["decoded: lost"], values["decoded: unknown"]) == ("3", "7")
@@ -52,33 +62,36 @@ def test_what_a_decoder_counted_is_among_the_values():
     [
         ({"silence": 1.4}, WARN, "no message for 1.4 s on /lidar/points, publisher present"),
         ({"publishers": 0, "received": 0, "silence": 3.0}, WARN, "no publisher on /lidar/points. Start its driver"),
-        ({"publishers": 0, "silence": 3.0}, WARN, "the last message came 3.0 s ago"),
-        ({"publishers": 0, "silence": 0.2}, WARN, "the last message came 0.2 s ago"),
+        ({"publishers": 0, "silence": 3.0}, WARN, "last message 3.0 s ago"),
+        ({"publishers": 0, "silence": 0.2}, WARN, "last message 0.2 s ago"),
         ({"received": 0, "silence": 2.0}, ERROR, "_DEFAULT_PROFILES_FILE"),
         (
-            {"received": 0, "silence": 0.1, "obstacle": Problem("QoS incompatible: reliability", "Match.")},
+            {"received": 0, "silence": 0.1, "problem": Problem("QoS incompatible: reliability", "Match.")},
             ERROR,
             "publisher present, QoS incompatible: reliability",
         ),
     ],
 )
-def test_a_silent_sensor_says_why(facts, level, words):
+def test_silent_sensor_has_a_reason(facts, level, words):
     status = report(lidar(**facts))
     assert status.level == level and words in status.message
 
 
 @pytest.mark.parametrize(("level", "words"), [(ERROR, "no transform"), (WARN, "2 publishers")])
-def test_an_error_comes_before_the_warning_of_several_publishers(level, words):
-    status = report(lidar(rivals=["/a", "/b"]), unplaced=(level, Problem("no transform to the camera.", "Publish it.")))
+def test_error_precedes_the_warning_of_several_publishers(level, words):
+    status = report(
+        lidar(competing_publishers=["/a", "/b"]),
+        missing_extrinsic=(level, Problem("no transform to the camera.", "Publish it.")),
+    )
     assert status.level == level and words in status.message
 
 
-def test_where_a_sensor_may_be_instead_is_part_of_the_advice():
-    status = report(lidar(publishers=0, received=0, silence=3.0), elsewhere=["/points", "/rear/points"])
+def test_remedy_suggests_topics():
+    status = report(lidar(publishers=0, received=0, silence=3.0), suggested_topics=["/points", "/rear/points"])
     assert "set lidar.topic to /points or /rear/points, or" in status.message
 
 
-def test_messages_lost_on_the_way_are_news_once_and_begin_anew_with_an_activation():
+def test_lost_messages_are_reported_once_and_counted_anew_after_activation():
     now = [0.0]
     reporter, health = DiagnosticBuilder("/mlesam", lambda: now[0]), SensorHealth(COUNTS)
     words = []
@@ -86,7 +99,7 @@ def test_messages_lost_on_the_way_are_news_once_and_begin_anew_with_an_activatio
         now[0] = second
         status = reporter.sensor(lidar(lost=lost), health, 1.0)
         values = {pair.key: pair.value for pair in status.values}
-        assert status.level == (WARN if "lost on the way" in status.message else OK)
+        assert status.level == (WARN if "lost in transport" in status.message else OK)
         assert values["lost_on_the_way"] == str(lost)
         words.append(status.message.partition(" on ")[0])
     assert words == ["4 messages", "10.0 Hz", "2 messages", "10.0 Hz", "1 messages"]
@@ -94,16 +107,18 @@ def test_messages_lost_on_the_way_are_news_once_and_begin_anew_with_an_activatio
 
 
 @pytest.mark.parametrize("received", [0, 5])
-def test_a_sensor_that_is_silent_because_all_is_lost_says_so(received):
-    assert "9 messages on /lidar/points were lost" in report(lidar(lost=9, silence=4.0, received=received)).message
+def test_loss_precedes_silence(received):
+    assert (
+        "9 messages on /lidar/points lost in transport" in report(lidar(lost=9, silence=4.0, received=received)).message
+    )
 
 
-def test_a_frame_that_cannot_be_used_says_why():
+def test_unusable_frame_has_its_reason():
     status = report(lidar(), recent_error="no transform connects 'lidar' to 'camera'.")
     assert (status.level, status.message) == (WARN, "no transform connects 'lidar' to 'camera'.")
 
 
-def test_refusals_are_news_for_a_second():
+def test_refusals_are_reported_for_one_second():
     now = [0.0]
     reporter = DiagnosticBuilder("/mlesam", lambda: now[0])
     counts = {**COUNTS, "refused": 3}
@@ -128,7 +143,7 @@ def test_refusals_are_news_for_a_second():
         ({"unmatched": 2, "late": 2}, WARN),
     ],
 )
-def test_messages_of_which_most_find_no_set_are_named(fates, level):
+def test_mostly_unmatched_messages_are_a_warning(fates, level):
     now = [0.0]
     reporter = DiagnosticBuilder("/mlesam", lambda: now[0])
     assert reporter.sensor(lidar(), SensorHealth(COUNTS), 1.0).level == OK
@@ -136,19 +151,19 @@ def test_messages_of_which_most_find_no_set_are_named(fates, level):
     counts = {name: count + fates.get(name, 0) for name, count in COUNTS.items()}
     status = reporter.sensor(lidar(), SensorHealth(counts), 1.0)
     assert status.level == level
-    words = f"{fates.get('late', 0)} came too late and {fates.get('unmatched', 0)} found no partner"
+    words = f"messages on /lidar/points too late and {fates.get('unmatched', 0)} without a matching set"
     assert (words in status.message) == (level == WARN)
     now[0] = 2.0
     assert reporter.sensor(lidar(), SensorHealth(counts), 1.0).level == OK
 
 
-def test_stamps_that_are_old_on_arrival_are_named():
+def test_delay_above_the_timeout_is_a_warning():
     status = report(lidar(), delay=1.53)
-    assert status.level == WARN and "messages on /lidar/points come 1.5 s after their stamps" in status.message
+    assert status.level == WARN and "messages on /lidar/points arrive 1.5 s after their stamps" in status.message
     assert report(lidar(), delay=0.9).level == report(lidar(), delay=-0.9).level == OK
 
 
-def test_what_is_slow_by_nature_is_not_silent():
+def test_slow_sensor_is_not_silent():
     assert report(lidar(rate=0.5, silence=2.9)).level == OK
     assert report(lidar(rate=0.5, silence=3.1)).level == WARN
     assert report(lidar(rate=0.0, received=1, silence=1.1)).level == WARN
@@ -156,7 +171,7 @@ def test_what_is_slow_by_nature_is_not_silent():
     assert DiagnosticBuilder("/mlesam").pipeline(slow, 1.0).level == OK
 
 
-def test_what_all_sensors_wait_for_is_not_each_ones_trouble():
+def test_frames_without_label_camera_are_not_the_sensors_refusals():
     counts = {**COUNTS, "refused": 3}
     assert report(lidar()).level == OK
     assert DiagnosticBuilder("/mlesam").sensor(lidar(), SensorHealth(counts, blocked=3), 1.0).level == OK
@@ -170,18 +185,18 @@ def test_what_all_sensors_wait_for_is_not_each_ones_trouble():
         ({"rate": 7.9}, {"rate": 10.0}, WARN, "7.9 Hz on /lidar/points, 10 Hz expected"),
         ({"rate": 8.1}, {"rate": 10.0}, OK, "8.1 Hz on /lidar/points"),
         ({"rate": 0.0, "received": 1}, {"rate": 10.0}, OK, "0.0 Hz"),
-        ({}, {"skew": 0.021, "expected_skew": 0.02}, WARN, "21 ms off the masks' stamps in the median, 20 ms expected"),
+        ({}, {"skew": 0.021, "expected_skew": 0.02}, WARN, "median skew 21 ms to the masks' stamps, 20 ms expected"),
         ({}, {"skew": 0.019, "expected_skew": 0.02}, OK, "10.0 Hz"),
         ({}, {"skew": 5.0}, OK, "10.0 Hz"),
-        ({}, {"note": "no odometry."}, OK, "10.0 Hz on /lidar/points; no odometry."),
+        ({}, {"degradation": "no odometry."}, OK, "10.0 Hz on /lidar/points; no odometry."),
     ],
 )
-def test_what_was_promised_is_held_against_what_comes(facts, health, level, words):
+def test_rate_and_skew_are_compared_with_expectations(facts, health, level, words):
     status = report(lidar(**facts), **health)
     assert status.level == level and words in status.message
 
 
-def test_figures_of_a_sensor_are_among_the_values():
+def test_rates_delays_and_reasons_are_among_the_values():
     status = report(lidar(), skew=0.0042, delay=0.0123, rate=10.0, reasons={"stamp is zero": 2})
     values = {pair.key: pair.value for pair in status.values}
     assert (values["skew_ms"], values["stamp_to_receipt_ms"], values["expected_rate_hz"]) == ("4.2", "12.3", "10")
@@ -210,13 +225,13 @@ def test_figures_of_a_sensor_are_among_the_values():
         ),
     ],
 )
-def test_the_pipeline_in_words(health, level, words):
+def test_pipeline_status(health, level, words):
     status = DiagnosticBuilder("/mlesam").pipeline(health, 1.0)
     assert status.level == level and words in status.message
 
 
-def test_a_slow_camera_makes_no_error_flicker_and_the_time_out_is_named(monkeypatch):
-    """Kind: a limit that no message names. Masks at 10 Hz by the LiDAR, then at 1 Hz by the camera that came back."""
+def test_slow_camera_causes_one_error_at_most(monkeypatch):
+    """Masks at 10 Hz with the LiDAR as primary, then at 1 Hz with the camera."""
     now = [100.0]
     monkeypatch.setattr("mlesam_ros.ros.runtime.time", SimpleNamespace(monotonic=lambda: now[0]))
     ledger, reporter, told = PipelineStatistics(lambda words: None), DiagnosticBuilder("/mlesam", lambda: now[0]), []
@@ -224,7 +239,7 @@ def test_a_slow_camera_makes_no_error_flicker_and_the_time_out_is_named(monkeypa
     for begin, period, count in ((100.0, 0.1, 30), (103.0, 1.0, 30)):
         for index in range(count):
             now[0] = begin + index * period
-            ledger.enter(mask, 0.05, {})
+            ledger.record_mask(mask, 0.05, {})
             for tenth in range(1, round(10 * period) + 1):
                 now[0] = begin + index * period + tenth / 10 - 0.001
                 figures = {"silence": ledger.silence, "rate": ledger.rate, "gap": ledger.gap}
@@ -239,8 +254,49 @@ def test_a_slow_camera_makes_no_error_flicker_and_the_time_out_is_named(monkeypa
     assert reporter.pipeline(health, 0.6).level == ERROR  # really silent
 
 
-def test_a_promised_rate_makes_a_slow_sensor_no_silent_one():
+def test_expected_rate_extends_the_timeout():
     slow = lidar(received=1, rate=0.0, silence=0.9)
     status = DiagnosticBuilder("/mlesam").sensor(slow, SensorHealth(COUNTS), 0.6)
     assert status.level == WARN and "set lidar.rate or raise sensor_timeout" in status.message
     assert DiagnosticBuilder("/mlesam").sensor(slow, SensorHealth(COUNTS, rate=1.0), 0.6).level == OK
+
+
+@pytest.fixture
+def log():
+    return []
+
+
+@pytest.fixture
+def announcer(log):
+    severities = {name: (lambda words, name=name: log.append((name, words))) for name in ("info", "warning", "error")}
+    return DiagnosticLogger(SimpleNamespace(**severities))
+
+
+def lidar_status(level, words="words"):
+    return DiagnosticStatus(level=level, name="robot/mlesam: lidar", message=words)
+
+
+def test_lasting_level_is_logged_once_and_so_is_its_end(announcer, log):
+    for level in (OK, OK, WARN, WARN, WARN, ERROR, ERROR, ERROR, OK, OK, OK):
+        announcer.update([lidar_status(level)])
+    assert log == [("warning", "lidar: words"), ("error", "lidar: words"), ("info", "lidar: words")]
+
+
+def test_transient_level_is_not_logged(announcer, log):
+    for level in (OK, WARN, OK, WARN, OK, OK):
+        announcer.update([lidar_status(level)])
+    assert log == []
+
+
+def test_immediate_reports_are_logged_each_time(announcer, log):
+    for words in ("no such file", "no such device"):
+        announcer.update([lidar_status(ERROR, words)], at_once=True)
+        for _ in range(3):
+            announcer.update([lidar_status(ERROR, words)])
+    assert log == [("error", "lidar: no such file"), ("error", "lidar: no such device")]
+
+
+def test_absent_status_is_reset(announcer, log):
+    for reports in ([lidar_status(WARN)], [lidar_status(WARN)], [], [lidar_status(WARN)], [lidar_status(WARN)]):
+        announcer.update(reports)
+    assert [words for _, words in log] == ["lidar: words"] * 2

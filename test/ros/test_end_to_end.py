@@ -1,4 +1,4 @@
-"""The node as a process of its own, its sensors and its listeners in this one: everything over the real transport."""
+"""The node in a separate process, publishers and subscribers in this one, over the real transport."""
 
 import math
 import os
@@ -42,7 +42,7 @@ def launch(tmp_path, weights):
 
 
 class Drive:
-    """A robot that drives at 10 Hz while somebody watches."""
+    """Robot that publishes at 10 Hz until a condition holds."""
 
     def __init__(self, graph) -> None:
         self.graph = graph
@@ -67,7 +67,7 @@ def weight_sums(status) -> list[float]:
     return list(levels.values())
 
 
-def test_four_sensors_in_everything_out(graph, launch):
+def test_four_sensors_give_all_outputs(graph, launch):
     node, drive = launch(), Drive(graph)
     got = drive.listener.got
     vision: list = []
@@ -127,7 +127,7 @@ def test_four_sensors_in_everything_out(graph, launch):
     assert node.end(signal.SIGINT) == 0
 
 
-def test_the_camera_stops_and_the_masks_go_on_and_it_comes_back(graph, launch):
+def test_masks_continue_while_the_camera_is_silent(graph, launch):
     launch()
     drive = Drive(graph)
     drive.until(lambda: drive.listener.masks_from(*MODALITIES))
@@ -153,7 +153,7 @@ def test_the_camera_stops_and_the_masks_go_on_and_it_comes_back(graph, launch):
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM,)], ids=["sigints", "sigterm"])
-def test_signals_while_it_works(graph, launch, signals):
+def test_signals_end_an_active_node_cleanly(graph, launch, signals):
     node, drive = launch(), Drive(graph)
     drive.until(lambda: drive.listener.got["labels"])
     drive.robot.sense()
@@ -162,7 +162,7 @@ def test_signals_while_it_works(graph, launch, signals):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["sigint", "sigterm"])
-def test_signals_while_it_loads(graph, launch, number):
+def test_signals_end_a_loading_node_cleanly(graph, launch, number):
     node = launch()
     assert graph.spin_until(lambda: node.said("loading the network"), 120)
     assert node.end(number) == 0
@@ -176,7 +176,7 @@ def call(graph, client, request):
 
 
 def connect(graph, client, harmless) -> None:
-    """Ask something harmless until it is answered: an answer is lost as long as only one side knows the other."""
+    """Repeat a harmless request until it is answered: responses are lost until discovery is complete on both sides."""
     for _ in range(60):
         future = client.call_async(harmless)
         if graph.spin_until(future.done, 2):
@@ -184,7 +184,7 @@ def connect(graph, client, harmless) -> None:
     pytest.fail(f"no answer from {client.srv_name}")
 
 
-def test_a_snapshot_and_another_checkpoint_while_it_works(graph, launch, weights, tmp_path):
+def test_snapshot_and_checkpoint_swap_while_masks_are_made(graph, launch, weights, tmp_path):
     node, drive = launch(snapshot_seconds=10.0, snapshot_folder=tmp_path), Drive(graph)
     drive.until(lambda: drive.listener.masks_from(*MODALITIES))
     asker = graph.node("asker")
@@ -210,7 +210,7 @@ def test_a_snapshot_and_another_checkpoint_while_it_works(graph, launch, weights
     assert node.end(signal.SIGINT) == 0 and not node.said("Traceback")
 
 
-def test_a_lifecycle_manager_configures_it_in_the_end(graph, launch, weights):
+def test_lifecycle_manager_configures_after_a_failed_start(graph, launch, weights):
     node = launch(checkpoint="/nowhere/street.safetensors")
     drive, manager = Drive(graph), graph.node("manager")
     state = manager.create_client(GetState, "/mlesam/get_state")

@@ -1,4 +1,4 @@
-"""The launch files: their arguments, what they start, and what they leave alone."""
+"""Launch files: arguments, processes and environment."""
 
 import json
 from argparse import ArgumentParser
@@ -14,7 +14,7 @@ from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import iter_parameters
 from mlesam_ros.resources import resource_path
 from mlesam_ros.ros.middleware import PROFILE_VARIABLES
-from mlesam_ros.ros.topics import OUTPUTS
+from mlesam_ros.ros.publishers import OUTPUTS
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 PERCEPTION, REPLAY, DEMO = (LAUNCH / f"{name}.launch.py" for name in ("perception", "replay", "demo"))
@@ -40,7 +40,7 @@ def test_perception_starts_the_node_with_the_shipped_parameters():
     assert ("/tf", "tf") in node.options["remappings"]
 
 
-def test_only_what_was_given_goes_before_the_file():
+def test_only_given_arguments_override_the_file():
     result = stand_ins.execute(
         PERCEPTION,
         namespace="left",
@@ -56,13 +56,13 @@ def test_only_what_was_given_goes_before_the_file():
     assert node.options["arguments"] == ["--ros-args", "--log-level", "debug"]
 
 
-def test_cameras_of_one_robot_share_its_tf():
+def test_global_tf_disables_the_remapping_of_tf():
     for given, remapped in (({}, True), ({"global_tf": "true"}, False)):
         for process in stand_ins.execute(PERCEPTION, namespace="left", rviz="true", **given).processes:
             assert (("/tf_static", "tf_static") in process.options["remappings"]) == remapped
 
 
-def test_every_override_is_a_parameter_and_every_argument_explains_itself():
+def test_overrides_are_parameters_and_arguments_are_described():
     result = stand_ins.execute(PERCEPTION)
     overrides = __import__("runpy").run_path(str(PERCEPTION))["OVERRIDES"]
     assert set(overrides) <= set(result.arguments)
@@ -75,19 +75,19 @@ def test_every_override_is_a_parameter_and_every_argument_explains_itself():
     ("name", "value"),
     [("autostart", "yes"), ("use_sim_time", "1"), ("log_level", "loud"), ("precision", "fp8"), ("rviz", "maybe")],
 )
-def test_wrong_choices_are_refused(name, value):
+def test_invalid_choices_are_refused(name, value):
     with pytest.raises(RuntimeError, match=name):
         stand_ins.execute(PERCEPTION, **{name: value})
 
 
-def test_a_parameter_file_that_is_not_there_is_refused(tmp_path):
-    """launch_ros itself warns and goes on without."""
+def test_missing_parameter_file_is_refused(tmp_path):
+    """launch_ros itself only warns."""
     for path in (tmp_path / "robot.yaml", tmp_path):
         with pytest.raises(RuntimeError, match=f"params_file:={path} is not a file"):
             stand_ins.execute(PERCEPTION, params_file=str(path))
 
 
-def test_files_may_lie_at_home(tmp_path, monkeypatch):
+def test_tilde_in_paths_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "robot.yaml").touch()
     (node,) = stand_ins.execute(PERCEPTION, params_file="~/robot.yaml", checkpoint="~/night.safetensors").processes
@@ -97,13 +97,13 @@ def test_files_may_lie_at_home(tmp_path, monkeypatch):
     assert player.options["cmd"][2] == str(tmp_path / "robot.yaml")
 
 
-def test_a_misspelt_argument_is_not_passed_over_in_silence():
+def test_misspelled_argument_is_logged():
     (said,) = stand_ins.execute(PERCEPTION, lidar_topc="/points", bag="of a launch file around this one").said
-    assert said == "there is no argument lidar_topc, so it has no effect; did you mean lidar_topic?"
+    assert said == "argument lidar_topc does not exist and has no effect; did you mean lidar_topic?"
     assert not stand_ins.execute(PERCEPTION, lidar_topic="/points").said
 
 
-def test_on_a_robot_the_discovery_range_is_the_users():
+def test_perception_keeps_the_discovery_range():
     for environment in ({}, {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}):
         result = stand_ins.execute(PERCEPTION, environment)
         assert result.environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == environment.get(
@@ -152,13 +152,13 @@ def test_foxglove_shows_topics_that_exist():
     assert sorted(used) == sorted(panels), "every panel is in the layout, once"
 
 
-def test_without_rviz_nothing_is_left_running(monkeypatch):
+def test_missing_rviz_fails_before_any_process(monkeypatch):
     monkeypatch.setattr(stand_ins, "ABSENT", {"rviz2"})
     with pytest.raises(LookupError, match="rviz2"):
         stand_ins.execute(PERCEPTION, rviz="true")
 
 
-def test_the_demo_stays_on_this_machine_and_renders_only_once(tmp_path):
+def test_demo_is_limited_to_localhost_and_renders_once(tmp_path):
     new = tmp_path / "streets" / "one"
     result = stand_ins.execute(DEMO, bag=str(new), weather="night")
     assert result.environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
@@ -178,7 +178,7 @@ def test_the_demo_stays_on_this_machine_and_renders_only_once(tmp_path):
     assert again.processes[-1].options["cmd"][1:] == player.options["cmd"][1:]
 
 
-def test_a_street_whose_rendering_was_broken_off_is_rendered_anew(tmp_path):
+def test_aborted_rendering_is_repeated(tmp_path):
     bag = tmp_path / "one"
     for _ in range(2):
         street = stand_ins.execute(DEMO, bag=str(bag)).processes[-1]
@@ -189,7 +189,7 @@ def test_a_street_whose_rendering_was_broken_off_is_rendered_anew(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_the_demo_has_a_street_for_every_weather(tmp_path, monkeypatch):
+def test_demo_has_one_bag_per_weather(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     for weather in ("sun", "fog"):
         command = stand_ins.execute(DEMO, weather=weather).processes[-1].options["cmd"]
@@ -198,7 +198,7 @@ def test_the_demo_has_a_street_for_every_weather(tmp_path, monkeypatch):
         assert command[1:] == ["simulate", str(rendering), "--weather", weather]
 
 
-def test_what_is_wrong_for_the_node_starts_no_sensors(tmp_path):
+def test_invalid_parameter_file_starts_no_player(tmp_path):
     for path, given in ((DEMO, {}), (REPLAY, {"bag": str(tmp_path)})):
         with pytest.raises(RuntimeError, match=r"params_file:=/nowhere\.yaml is not a file"):
             stand_ins.execute(path, **{"bag": str(tmp_path / "new"), **given}, params_file="/nowhere.yaml")
@@ -211,7 +211,7 @@ def test_what_is_wrong_for_the_node_starts_no_sensors(tmp_path):
         *(({"rate": r}, f"rate:={r}") for r in ("fast", "0", "-1", "1.2.3", "nan", "inf")),
     ],
 )
-def test_what_cannot_be_played_is_refused_before_anything_starts(tmp_path, wrong, words):
+def test_invalid_replay_is_refused_before_any_process(tmp_path, wrong, words):
     with pytest.raises(RuntimeError, match=words):
         stand_ins.execute(REPLAY, **{"bag": str(tmp_path), **wrong})
 
@@ -228,7 +228,7 @@ def test_replay_plays_the_bag_and_shares_its_clock(tmp_path):
 
 
 def rosbag2_arguments():
-    """What `ros2 bag play` accepts in every distribution from Humble on, of those arguments that we give.
+    """What `ros2 bag play` accepts in every distribution from Humble on, of the arguments that replay.launch.py uses.
 
     After ros2bag/verb/play.py and ros2bag/api of github.com/ros2/rosbag2, branches humble, jazzy and rolling.
     """
@@ -241,7 +241,7 @@ def rosbag2_arguments():
     return parser
 
 
-def test_replay_takes_rosbag2s_player_where_there_is_one_that_can(tmp_path, monkeypatch):
+def test_replay_uses_rosbag2_if_it_supports_the_arguments(tmp_path, monkeypatch):
     bag = tmp_path / "bag"
     with BagWriter(bag):
         pass
@@ -269,6 +269,6 @@ def test_replay_takes_rosbag2s_player_where_there_is_one_that_can(tmp_path, monk
         player(player="rosbag2", clock="false")
 
 
-def test_without_a_clock_a_replay_is_today(tmp_path):
+def test_replay_without_clock_uses_system_time(tmp_path):
     node, _ = stand_ins.execute(REPLAY, bag=str(tmp_path), clock="false").processes
     assert parameters_of(node)["use_sim_time"] is False

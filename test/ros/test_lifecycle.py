@@ -1,4 +1,4 @@
-"""Every order of transitions, as a lifecycle manager might ask for them, and parameters while it works."""
+"""Every order of lifecycle transitions, and parameter changes under load."""
 
 import gc
 import threading
@@ -16,7 +16,6 @@ from rclpy.parameter import Parameter
 from robot import Robot
 
 from mlesam_ros.pipeline import Pipeline
-from mlesam_ros.ros.node import PerceptionNode
 from mlesam_ros.types import CAMERA, LIDAR, MODALITIES
 
 MOVES = {
@@ -35,7 +34,7 @@ NUMBERS = {
 
 
 class Manager:
-    """Asks by the services, one after the other, without a bond."""
+    """Client of the lifecycle services."""
 
     def __init__(self, graph, node) -> None:
         self._graph, self._node = graph, graph.node("manager")
@@ -66,7 +65,7 @@ class Manager:
 @pytest.fixture
 def node(graph, weights):
     given = {**weights, "autostart": False, "snapshot_seconds": 5.0}
-    return graph.node("mlesam", PerceptionNode, parameter_overrides=[Parameter(n, value=v) for n, v in given.items()])
+    return graph.perception_node(given)
 
 
 def workers() -> int:
@@ -84,7 +83,7 @@ def orders(state="unconfigured", length=4):
 
 
 def test_every_order_of_four_transitions(graph, node):
-    """What is not possible is refused and changes nothing; what is left behind is nothing."""
+    """Invalid transitions are refused without effect, and no resource is left over."""
     manager, robot = Manager(graph, "mlesam"), Robot(graph.node("robot"))
     empty = len(list(node.subscriptions)), len(list(node.publishers)), len(list(node.services))
     refused = 0
@@ -103,7 +102,7 @@ def test_every_order_of_four_transitions(graph, node):
     assert refused == 15
 
 
-def test_what_is_offered_is_what_is_possible(graph, node):
+def test_available_transitions_succeed(graph, node):
     manager = Manager(graph, "mlesam")
     for transition, offered in (
         (None, {"configure", "shutdown"}),
@@ -115,7 +114,7 @@ def test_what_is_offered_is_what_is_possible(graph, node):
     assert node.trigger_shutdown() and node.state == "finalized" and workers() == 0
 
 
-def test_too_little_memory_says_how_much_is_needed_and_configure_can_be_tried_again(graph, node, monkeypatch):
+def test_lack_of_memory_names_the_need_and_configure_can_be_repeated(graph, node, monkeypatch):
     listener = Listener(graph.node("listener"))
     with monkeypatch.context() as patch:
         patch.setattr(Pipeline, "warm_up", lambda self: torch.empty(10**13))  # 40 TB, which the allocator refuses
@@ -125,10 +124,10 @@ def test_too_little_memory_says_how_much_is_needed_and_configure_can_be_tried_ag
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
 
 
-def test_cleanup_frees_the_networks_memory(graph, node):
+def test_cleanup_frees_the_memory_of_the_network(graph, node):
     robot, listener = Robot(graph.node("robot")), Listener(graph.node("listener"))
     node.trigger_configure()
-    weights = [weakref.ref(weight) for weight in node._perception._pipeline._model.parameters()]
+    weights = [weakref.ref(weight) for weight in node._runtime._pipeline._model.parameters()]
     node.trigger_activate()
     for _ in range(100):
         robot.sense()
@@ -143,7 +142,7 @@ def test_cleanup_frees_the_networks_memory(graph, node):
 
 
 def test_parameters_and_transitions_under_load(graph, node):
-    """Sensors talk, masks are made, and everything that may change does, in the middle of it."""
+    """Parameters and states change while messages arrive and masks are made."""
     robot, listener = Robot(graph.node("robot")), Listener(graph.node("listener"))
     node.trigger_configure()
     for round_ in range(8):

@@ -1,6 +1,6 @@
-"""Every remedy that the doctor and /diagnostics print of a live graph is tried: with it the fault goes.
+"""Every remedy that the doctor and /diagnostics print for a live graph removes its fault.
 
-The kind: tuning that cannot help, or names what is set already. Parameters, variables and commands are parsed from it.
+Parameters, variables and commands are parsed from the printed text.
 """
 
 import json
@@ -61,7 +61,7 @@ class World:
 
 @dataclass
 class Live:
-    """A kind of finding, the world that has it, and how its remedy changes that world."""
+    """A rule, a graph with that finding, and the change of the graph that applies its remedy."""
 
     kind: str
     fault: World
@@ -81,7 +81,7 @@ def without(remedy: str, world: World) -> World:
 
 
 def said(words: str, mended: World) -> Callable[[str, World], World]:
-    """A remedy for those who run the drivers; it must name what is changed."""
+    """Remedy outside of the node's parameters; it must contain these words."""
 
     def apply(remedy: str, world: World) -> World:
         assert words in remedy, remedy
@@ -125,7 +125,7 @@ TRIALS = [
 
 
 class Stage:
-    """Processes and nodes of a world. What the next world has, too, goes on."""
+    """Processes and nodes of a graph; those that the next graph also has are kept."""
 
     def __init__(self) -> None:
         self._running: list[subprocess.Popen] = []
@@ -205,7 +205,7 @@ def delivers(report: DoctorReport, world: World) -> bool:
 
 
 @pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.kind)
-def test_a_printed_remedy_helps(stage, trial):
+def test_printed_remedy_helps(stage, trial):
     stage.enter(trial.fault)
     found = of_kind(look(trial.fault, lambda report: bool(of_kind(report, trial.kind))), trial.kind)
     assert found, trial.kind
@@ -222,7 +222,7 @@ def test_a_printed_remedy_helps(stage, trial):
     assert delivers(report, mended), report.sensors
 
 
-def test_the_printed_transition_makes_the_node_active():
+def test_printed_transition_activates_the_node():
     """Kind `node_inactive`: the commands that are printed, through the node's own services.
 
     They are those that a failed configure names, too.
@@ -254,35 +254,37 @@ def test_the_printed_transition_makes_the_node_active():
 
 
 DOCTORS = {
-    "no_publisher": "no_publisher", "never_heard": "no_message", "several_publishers": "several_publishers",
+    "no_publisher": "no_publisher", "no_message": "no_message", "several_publishers": "several_publishers",
     "lost": "transport_loss", "idle": "node_inactive", "no_time": "no_clock", "two_nodes": "two_nodes",
 }  # fmt: skip
-"""Words of /diagnostics → the kind above whose remedy is theirs."""
+"""Message of /diagnostics → rule with the same remedy."""
 HANDED_ON = {
-    "obstacle", "failed", "waiting_place", "no_place", "unusable", "refused", "without", "waiting_calibration",
-    "no_calibration", "error", "several_infos",
+    "problem", "failed", "waiting_extrinsic", "no_extrinsic", "unusable", "refused", "degraded",
+    "waiting_calibration",    "no_calibration", "error", "several_infos",
 }  # fmt: skip
-"""Those that hand on the remedy of an error."""
+"""Messages with the remedy of an error."""
 BY_HAND = {
     "silent": "a cable, the power and a driver's log are looked at",
-    "belated": "the load of a driver and clocks of machines",
+    "delayed": "the load of a driver and clocks of machines",
     "skewed": "clocks of machines",
     "no_mask": "the sensors' statuses are looked at",
 }
-PARAMETERS = {"useless", "slow"}
-"""Those that name a parameter; see test_a_parameter_that_diagnostics_name_helps."""
+PARAMETERS = {"unmatched", "slow"}
+"""Messages whose remedy is a parameter; see test_parameter_named_by_diagnostics_helps."""
 
 
-def test_a_parameter_that_diagnostics_name_helps():
-    """`slow` names `<sensor>.rate`, `useless` the limit of the synchronizer that the messages miss."""
-    facts = {"modality": "lidar", "topic": "/points", "type_name": "", "received": 9, "lost": 0, "obstacle": None}
-    listening = SimpleNamespace(**facts, publishers=1, rivals=[], silence=0.1, rate=5.0, decoded={}, found={})
+def test_parameter_named_by_diagnostics_helps():
+    """`slow` names `<sensor>.rate`, `unmatched` the limit of the synchronizer that the messages miss."""
+    facts = {"modality": "lidar", "topic": "/points", "type_name": "", "received": 9, "lost": 0, "problem": None}
+    listening = SimpleNamespace(
+        **facts, publishers=1, competing_publishers=[], silence=0.1, rate=5.0, decoded={}, found={}
+    )
     counts = dict.fromkeys(("received", "used", "superseded", "late", "unmatched", "refused"), 0)
 
     def status(rate):
         return DiagnosticBuilder(NODE).sensor(listening, SensorHealth(counts, rate=rate), 1.0)
 
-    assert "set lidar.rate to what it sends" in status(10.0).message and status(10.0).level == WARN
+    assert "set lidar.rate to the actual rate" in status(10.0).message and status(10.0).level == WARN
     assert status(listening.rate).level == OK
     moments = np.arange(50) * 10**8 + 10**18
     for late, apart, limit in ((8 * 10**7, 0, "max_wait"), (0, 9 * 10**7, "lidar.tolerance")):
@@ -301,7 +303,7 @@ def test_a_parameter_that_diagnostics_name_helps():
         assert after["late"] + after["unmatched"] < before["late"] + before["unmatched"]
 
 
-def test_every_word_of_diagnostics_is_accounted_for():
+def test_every_remedy_of_diagnostics_is_tested():
     sayings = {**SENSOR_MESSAGES, **PIPELINE_MESSAGES}
     named = {name for name, saying in sayings.items() if saying.remedy}
     assert named == {*DOCTORS} | HANDED_ON | {*BY_HAND} | PARAMETERS
@@ -310,5 +312,5 @@ def test_every_word_of_diagnostics_is_accounted_for():
     assert all(sayings[name].remedy == RULES[kind].remedy for name, kind in DOCTORS.items())
 
 
-def test_every_live_kind_is_tried():
+def test_every_live_rule_is_tested():
     assert {trial.kind for trial in TRIALS} | {"node_inactive"} == LIVE

@@ -1,4 +1,4 @@
-"""A wrong environment is one true sentence, and what the sentence says helps. The kind: start-up errors."""
+"""Errors of the environment at start, and their remedies."""
 
 import os
 import re
@@ -26,7 +26,7 @@ WRONG = {
     "HOME unset": ({"HOME": None, "ROS_LOG_DIR": None, "ROS_HOME": None}, "HOME is not set"),
     "HOME read-only": ({"HOME": "/proc", "ROS_LOG_DIR": None, "ROS_HOME": None}, "HOME is '/proc'"),
     "log folder": ({"ROS_LOG_DIR": "/proc/nowhere"}, "ROS_LOG_DIR is '/proc/nowhere'"),
-    "domain of letters": ({"ROS_DOMAIN_ID": "abc"}, "ROS_DOMAIN_ID is 'abc'; accepted are whole numbers from 0 to 232"),
+    "domain of letters": ({"ROS_DOMAIN_ID": "abc"}, "ROS_DOMAIN_ID is 'abc'; accepted are integers from 0 to 232"),
     "domain too high": ({"ROS_DOMAIN_ID": "300"}, "ROS_DOMAIN_ID is '300'"),
     "negative domain": ({"ROS_DOMAIN_ID": "-1"}, "ROS_DOMAIN_ID is '-1'"),
     "middleware": ({"RMW_IMPLEMENTATION": "rmw_nowhere_cpp"}, "RMW_IMPLEMENTATION is 'rmw_nowhere_cpp'"),
@@ -47,7 +47,7 @@ def changed(changes: dict) -> dict[str, str]:
 
 
 def mended(changes: dict, remedy: str, tmp_path: Path) -> dict:
-    """What the remedy says, done: the folder that it asks for, or the variable unset."""
+    """Apply the remedy: set the folder or unset the variable."""
     if named := re.search(r"Set (\w+) to a folder that can be written", remedy):
         return {**changes, named[1]: str(tmp_path / "log")}
     assert "unset it" in remedy.lower(), remedy
@@ -55,7 +55,7 @@ def mended(changes: dict, remedy: str, tmp_path: Path) -> dict:
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_variable_is_named_and_the_remedy_helps(tmp_path, name):
+def test_invalid_variable_is_named_and_its_remedy_helps(tmp_path, name):
     changes, words = WRONG[name]
     with pytest.raises(ConfigError, match=re.escape(words)) as refused:
         check_environment(changed(changes))
@@ -63,7 +63,7 @@ def test_a_wrong_variable_is_named_and_the_remedy_helps(tmp_path, name):
 
 
 @pytest.mark.parametrize(("command", "name"), list(zip(COMMANDS, WRONG, strict=False)))
-def test_every_command_that_joins_the_graph_refuses_it(tmp_path, command, name):
+def test_commands_refuse_an_invalid_environment(tmp_path, command, name):
     changes, words = WRONG[name if command != "perception_node" else "middleware"]
     environment = {**changes, "PYTHONPATH": str(CHECKOUT)}
 
@@ -92,8 +92,8 @@ def memory(monkeypatch):
     return set_to
 
 
-def test_a_container_with_64_mib_gets_segments_that_fit(memory):
-    """The kind: remedies that ignore what is set. Docker's default is 64 MiB."""
+def test_small_shared_memory_gets_smaller_segments(memory):
+    """The default of Docker is 64 MiB."""
     memory(1 << 34, 1 << 34)
     ((name, whole),) = transport_environment({}).items()
     assert memory_problem({name: whole}) is None
@@ -108,13 +108,13 @@ def test_a_container_with_64_mib_gets_segments_that_fit(memory):
     assert transport_environment({}) == {name: whole}  # nothing of use fits: the sentence has the cure
 
 
-def test_memory_that_is_full_is_named(memory):
+def test_full_shared_memory_is_reported(memory):
     memory(1 << 30, 10 * MIB)
     problem = memory_problem(transport_environment({}))
     assert "10 MiB free" in problem.message and "rm /dev/shm/" in problem.remedy
 
 
-def test_a_remedy_never_names_what_is_set(monkeypatch, tmp_path, memory):
+def test_remedy_differs_from_the_environment(monkeypatch, tmp_path, memory):
     monkeypatch.setattr(middleware, "_MEMORY", tmp_path)
     memory(1 << 34, 1 << 34)
     ours = transport_environment({})

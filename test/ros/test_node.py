@@ -1,4 +1,4 @@
-"""The node in this process: lifecycle order, parameters while it runs, and everything that can be wrong around it."""
+"""The node in this process: lifecycle, parameter changes, and faults of its inputs."""
 
 import time
 
@@ -10,11 +10,10 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from listener import Listener
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from robot import CAMERA_FRAME, EVENT_FRAME, HEIGHT, LIDAR_FRAME, WIDTH, Robot, clock_message
 from rosgraph_msgs.msg import Clock
 
-from mlesam_ros.ros.node import PerceptionNode
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -29,9 +28,8 @@ def start(graph, weights):
     """A node with the tiny model, active unless told otherwise."""
 
     def make(active=True, **parameters):
-        node = graph.node(
-            "mlesam", PerceptionNode, parameter_overrides=overrides(**{**weights, "autostart": active, **parameters})
-        )
+        given = {name.replace("__", "."): value for name, value in parameters.items()}
+        node = graph.perception_node({**weights, "autostart": active, **given})
         node.start()
         assert not active or node.state == "active"
         return node
@@ -59,7 +57,7 @@ def drive(graph, robot, until, sensors=MODALITIES, timeout=60.0):
     pytest.fail("it did not happen in time")
 
 
-def test_lifecycle_in_order_and_twice(graph, start, robot, listener):
+def test_lifecycle_can_be_repeated(graph, start, robot, listener):
     node, robot = start(active=False), robot()
     assert node.state == "unconfigured"
     for _ in range(2):
@@ -92,7 +90,7 @@ def test_lifecycle_in_order_and_twice(graph, start, robot, listener):
         ({"device": "cuda:77"}, "cuda"),
     ],
 )
-def test_configure_fails_with_a_sentence_and_can_be_tried_again(graph, start, listener, weights, wrong, words):
+def test_failed_configure_has_a_reason_and_can_be_repeated(graph, start, listener, weights, wrong, words):
     wrong = {name: value.format(**weights) for name, value in wrong.items()}
     node = start(active=False, **wrong)
     assert node.trigger_configure() == FAILURE
@@ -105,7 +103,7 @@ def test_configure_fails_with_a_sentence_and_can_be_tried_again(graph, start, li
     assert graph.spin_until(lambda: listener.words("pipeline").startswith("inactive"))
 
 
-def test_parameters_while_it_runs(graph, start, robot, listener):
+def test_parameters_change_while_masks_are_made(graph, start, robot, listener):
     node, robot = start(), robot()
     drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
 
@@ -126,7 +124,7 @@ def test_parameters_while_it_runs(graph, start, robot, listener):
     drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
 
 
-def test_without_camera_info_it_says_so_and_with_a_file_it_does_without(graph, start, robot, listener, tmp_path):
+def test_missing_camera_info_is_reported_and_replaced_by_a_file(graph, start, robot, listener, tmp_path):
     node, robot = start(), robot(infos=False)
     drive(graph, robot, lambda: "no CameraInfo yet on /camera/camera_info" in listener.words("pipeline"))
     assert not listener.got["labels"]
@@ -140,7 +138,7 @@ def test_without_camera_info_it_says_so_and_with_a_file_it_does_without(graph, s
     drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
 
 
-def test_a_sensor_without_a_place_is_reported_and_the_others_go_on(graph, start, robot, listener):
+def test_missing_extrinsic_is_reported_and_masks_continue(graph, start, robot, listener):
     start()
     robot = robot(frames=(CAMERA_FRAME, EVENT_FRAME))
     drive(graph, robot, lambda: listener.masks_from(CAMERA, DEPTH, EVENT))
@@ -152,7 +150,7 @@ def test_a_sensor_without_a_place_is_reported_and_the_others_go_on(graph, start,
     drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
 
 
-def test_garbage_is_counted_explained_and_survived(graph, start, robot, listener):
+def test_damaged_messages_are_counted_and_masks_continue(graph, start, robot, listener):
     start()
     robot = robot()
     drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
@@ -180,7 +178,7 @@ def test_garbage_is_counted_explained_and_survived(graph, start, robot, listener
     drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
 
 
-def test_a_picture_of_another_size_than_its_calibration_is_left_out(graph, start, robot, listener):
+def test_image_of_another_size_than_its_calibration_is_not_used(graph, start, robot, listener):
     start()
     robot = robot()
 
@@ -199,7 +197,7 @@ def test_a_picture_of_another_size_than_its_calibration_is_left_out(graph, start
     assert (listener.got["labels"][-1].height, listener.got["labels"][-1].width) == (HEIGHT, WIDTH)
 
 
-def test_the_message_type_is_found_out_and_a_foreign_one_is_named(graph, start, robot, listener):
+def test_message_type_is_detected_and_an_unsupported_one_is_reported(graph, start, robot, listener):
     import cv2
     from sensor_msgs.msg import CompressedImage, Imu
 
@@ -222,17 +220,10 @@ def test_the_message_type_is_found_out_and_a_foreign_one_is_named(graph, start, 
         graph.spin_until(lambda: False, 0.1)
 
 
-def test_quality_of_service_that_does_not_fit_is_named_and_can_be_overridden(graph, start, robot, listener):
-    start(**{"qos_overrides./lidar/points.subscription.reliability": "reliable"})
-    robot = robot(qos=QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT))
-    drive(graph, robot, lambda: "QoS incompatible: reliability" in listener.words("lidar"))
-    drive(graph, robot, lambda: listener.masks_from(CAMERA, DEPTH, EVENT))
-
-
 def test_simulated_time(graph, start, robot, listener):
     start(use_sim_time=True)
     robot = robot()
-    drive(graph, robot, lambda: "nothing came on /clock" in listener.words("pipeline"))
+    drive(graph, robot, lambda: "no message on /clock" in listener.words("pipeline"))
     clock = graph.node("clock").create_publisher(Clock, "/clock", 10)
     now = 100_000_000_000
 
@@ -259,34 +250,11 @@ def test_simulated_time(graph, start, robot, listener):
     assert listener.masks_from(*MODALITIES)
 
 
-def test_nothing_is_made_that_nobody_hears(graph, start, robot, monkeypatch):
-    from mlesam_ros import mask_messages
-    from mlesam_ros.ros import publishers as outputs
-
-    made = []
-    monkeypatch.setattr(mask_messages, "overlay", lambda *a: made.append("overlay"))
-    monkeypatch.setattr(mask_messages, "labeled_cloud", lambda *a: made.append("cloud"))
-    monkeypatch.setattr(mask_messages, "projected_cloud", lambda *a: made.append("points"))
-    monkeypatch.setattr(outputs, "health_markers", lambda *a: made.append("markers"))
-    start()
-    robot, listener = robot(), Listener(graph.node("listener"), outputs=("labels", "status"))
-    drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
-    assert not made
-
-
-def test_two_robots_by_namespace(graph, weights):
-    node = graph.node("seg", PerceptionNode, namespace="left", parameter_overrides=overrides(**weights))
-    node.start()
-    names = dict(node.get_topic_names_and_types())
-    assert "/left/seg/labels" in names
-    assert node.resolve_topic_name(node.parameters.camera.topic) == "/left/camera/image_raw"
-
-
-def test_what_calibration_lacks_is_waited_for_and_then_an_error(graph, start, robot, listener):
+def test_missing_calibration_is_a_warning_then_an_error(graph, start, robot, listener):
     node = start(calibration_timeout=2.0)
     robot = robot(frames=(CAMERA_FRAME, EVENT_FRAME), infos=False)
     drive(graph, robot, lambda: "no CameraInfo yet" in listener.words("pipeline"))
-    assert listener.reports["pipeline"].level == DiagnosticStatus.WARN and "waiting since" in listener.words("pipeline")
+    assert listener.reports["pipeline"].level == DiagnosticStatus.WARN and "waiting for" in listener.words("pipeline")
     drive(graph, robot, lambda: "waited" in listener.words("pipeline"))
     assert listener.reports["pipeline"].level == DiagnosticStatus.ERROR
     reasons = {pair.key for pair in listener.reports["lidar"].values}
@@ -296,13 +264,13 @@ def test_what_calibration_lacks_is_waited_for_and_then_an_error(graph, start, ro
     drive(graph, other, lambda: "waited" in listener.words("lidar") and "'lidar'" in listener.words("lidar"))
     assert listener.reports["lidar"].level == DiagnosticStatus.ERROR
     node.set_parameters(overrides(calibration_timeout=3600.0))
-    drive(graph, other, lambda: "waiting since" in listener.words("lidar"))
+    drive(graph, other, lambda: "waiting for" in listener.words("lidar"))
 
 
-def test_masks_in_the_networks_resolution_on_request(graph, start, robot, listener):
+def test_labels_resolution_network(graph, start, robot, listener):
     node, robot = start(), robot()
     drive(graph, robot, lambda: listener.masks_from(*MODALITIES))
-    size = node._perception._pipeline.network_size(node._perception._rig_feed.rig)
+    size = node._runtime._pipeline.network_size(node._runtime._calibration.rig)
     assert size != (HEIGHT, WIDTH)
     sizes = lambda: [(m.height, m.width) for m in listener.got["labels"]]  # noqa: E731
     assert not node.set_parameters(overrides(labels_resolution="netwrok"))[0].successful
@@ -329,8 +297,8 @@ def test_masks_in_the_networks_resolution_on_request(graph, start, robot, listen
         ({"lidar__intensity_scale": 5.0, "event__window": 0.05}, "field intensity, float32, scale 5 as set"),
     ],
 )
-def test_what_the_data_turned_out_to_be_is_in_status_and_diagnostics(graph, start, robot, listener, parameters, words):
-    """Kind: options that no door reaches; what is found out is said."""
+def test_detected_properties_are_in_status_and_diagnostics(graph, start, robot, listener, parameters, words):
+    """Scale of the intensity and duration of the window."""
     start(**parameters)
     trained = "event.window is 0.05 s, but the expert was trained on 0.03 s" if parameters else " Hz on /events"
     values = lambda: {v.key: v.value for v in listener.reports["lidar"].values}  # noqa: E731

@@ -1,19 +1,16 @@
-"""The topics and services of the node are those in `ros/topics.py`."""
+"""The topics and services of the node are those in `OUTPUTS` and `SERVICES`."""
 
 import pytest
 
 pytest.importorskip("rclpy")
-from mlesam_ros.ros.topics import OUTPUTS, SERVICES
+from mlesam_ros.ros.publishers import OUTPUTS
+from mlesam_ros.ros.snapshot import SERVICES
 
 
 def test_node_has_exactly_the_documented_topics_and_services(graph, weights):
-    from rclpy.parameter import Parameter
 
-    from mlesam_ros.ros.node import PerceptionNode
-
-    given = [Parameter(name, value=value) for name, value in weights.items()]
     # By a name of its own: under mlesam the middleware may still know a node of an earlier test.
-    node = graph.node("documented", PerceptionNode, parameter_overrides=given)
+    node = graph.perception_node(weights, "documented")
     node.start()
     space = (node.get_name(), node.get_namespace())
 

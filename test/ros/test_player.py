@@ -1,9 +1,10 @@
-"""The player over real DDS: from its own process to subscribers in this one."""
+"""Playback of bags, and restamping of messages against the typestore's own serializer."""
 
 from __future__ import annotations
 
 import json
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -12,17 +13,22 @@ from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosbags.rosbag2 import Writer
 from rosbags.rosbag2.enums import StoragePlugin
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
-from small_bag import PERIOD, START, STORE, TYPES, image, write_small_bag
+from small_bag import PERIOD, START, STORE, TYPES, cloud, header, image, info, make, transforms, write_small_bag
 
 from mlesam_ros.bags.reader import Outage
+from mlesam_ros.config import load_parameters
 from mlesam_ros.errors import BagError, ConfigError
+from mlesam_ros.messages import FrameReader
+from mlesam_ros.preprocessing.point_cloud import cloud_times
 from mlesam_ros.ros.compat import message_class
-from mlesam_ros.ros.player import Playlist, PlayOptions, play
+from mlesam_ros.ros.player import Playlist, PlayOptions, play, restamper
 from mlesam_ros.types import NANOSECONDS
 
 MOMENTS = 12
@@ -34,7 +40,7 @@ def nanoseconds(stamp) -> int:
 
 
 class Ears:
-    """Everything that arrives, per topic, with the time of arrival."""
+    """Received messages per topic with their time of arrival."""
 
     def __init__(self, graph) -> None:
         self.heard = defaultdict(list)
@@ -62,7 +68,7 @@ class Ears:
 
 
 def start_player(*arguments: object) -> subprocess.Popen:
-    """Plays once everything that `Ears` listens to is listened to."""
+    """Start a player that waits for the subscriptions of `Ears`."""
     waiting = [part for topic in (CAMERA, INFO, LIDAR, TRUTH, "/tf") for part in ("--listener", topic)]
     command = [sys.executable, "-m", "mlesam_ros.cli", "play", "--wait", "20", *waiting, *map(str, arguments)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -75,7 +81,7 @@ def bag(tmp_path_factory):
     return path
 
 
-def test_everything_arrives_and_was_measured_now(graph, bag, tmp_path):
+def test_all_messages_arrive_with_present_stamps(graph, bag, tmp_path):
     ears = Ears(graph)
     ears.listen_to(start_player(bag, "--json", tmp_path / "report.json"))
     report = json.loads((tmp_path / "report.json").read_text())
@@ -93,7 +99,7 @@ def test_everything_arrives_and_was_measured_now(graph, bag, tmp_path):
     assert [int(message.data[0]) for _, message in ears.heard[CAMERA]] == list(range(MOMENTS))
 
 
-def test_latched_transforms_reach_those_who_come_late(graph, bag):
+def test_late_subscribers_receive_latched_transforms(graph, bag):
     process = start_player(bag, "--loop", "--wait", 0)
     try:
         assert any("playing" in line for line in process.stderr)
@@ -106,7 +112,7 @@ def test_latched_transforms_reach_those_who_come_late(graph, bag):
     assert (message.transforms[0].child_frame_id, nanoseconds(message.transforms[0].header.stamp)) == ("base", 0)
 
 
-def test_dropped_sensor_is_silent_while_the_others_go_on(graph, bag, tmp_path):
+def test_drop_silences_one_sensor(graph, bag, tmp_path):
     ears = Ears(graph)
     ears.listen_to(start_player(bag, "--drop", "camera@0.3..0.7", "--json", tmp_path / "report.json"))
     alive = [index for index in range(MOMENTS) if not 3 <= index < 7]
@@ -116,7 +122,7 @@ def test_dropped_sensor_is_silent_while_the_others_go_on(graph, bag, tmp_path):
     assert json.loads((tmp_path / "report.json").read_text())["dropped"] == {CAMERA: 4, INFO: 4}
 
 
-def test_bags_follow_one_another_and_time_goes_on(graph, bag, tmp_path):
+def test_bags_are_played_in_sequence(graph, bag, tmp_path):
     ears = Ears(graph)
     process = start_player(bag, bag, "--loop", "--rate", 4)
     assert graph.spin_until(lambda: len(ears.heard[CAMERA]) > 3 * MOMENTS, 60)
@@ -128,7 +134,7 @@ def test_bags_follow_one_another_and_time_goes_on(graph, bag, tmp_path):
     assert steps.max() < 1.7 * PERIOD / 4  # over the seam as well: the LiDAR's 20 ms and one period
 
 
-def test_recorded_time_on_request(graph, bag):
+def test_clock_keeps_recorded_stamps(graph, bag):
     ears = Ears(graph)
     ears.listen_to(start_player(bag, "--clock", "--rate", 2))
     assert ears.stamps(CAMERA) == [START + index * PERIOD for index in range(MOMENTS)]
@@ -143,14 +149,14 @@ def test_sqlite_is_played_like_mcap(tmp_path):
     playlist = Playlist([tmp_path / "old"])
     assert playlist.types == TYPES
     assert playlist.latched == {"/tf_static"}
-    assert len(list(playlist.once())) == 1
+    assert len(list(playlist.latched_messages())) == 1
     assert len(list(playlist.stream())) == 15
     offsets = [message.offset for message in playlist.stream(topics={LIDAR})]
     assert offsets == [20_000_000 + index * PERIOD for index in range(3)]
     playlist.close()
 
 
-def test_unusable_input_is_named(bag, tmp_path):
+def test_invalid_input_is_refused(bag, tmp_path):
     with pytest.raises(BagError, match="nowhere"):
         Playlist([tmp_path / "nowhere"])
     with pytest.raises(ConfigError, match=r"radar.*/camera/image_raw"):
@@ -159,8 +165,8 @@ def test_unusable_input_is_named(bag, tmp_path):
         PlayOptions(rate=-1)
 
 
-def test_a_damaged_message_does_not_end_the_playing(tmp_path):
-    """Kind: one bad message ends the whole."""
+def test_damaged_message_does_not_end_playback(tmp_path):
+    """Other messages are published."""
     with Writer(tmp_path / "bag", version=9) as writer:
         known = {topic: writer.add_connection(topic, TYPES[topic], typestore=STORE) for topic in (CAMERA, LIDAR, "/tf")}
         for topic, raw in product(known, (b"", b"\0\1\0", b"\0\1\0\0" + b"\xff" * 60)):
@@ -171,9 +177,125 @@ def test_a_damaged_message_does_not_end_the_playing(tmp_path):
     assert report.published == {CAMERA: 4, LIDAR: 3, "/tf": 3}
 
 
-def test_two_bags_that_disagree_about_a_topic_are_refused(bag, tmp_path, monkeypatch):
+def test_bags_with_different_types_on_one_topic_are_refused(bag, tmp_path, monkeypatch):
     monkeypatch.setitem(TYPES, "/lidar/points", "sensor_msgs/msg/Image")
     monkeypatch.setattr("small_bag.cloud", lambda stamp: image(stamp, "mono8", 1, 0))
     write_small_bag(tmp_path / "other", 1)
     with pytest.raises(BagError, match="/lidar/points"):
         Playlist([bag, tmp_path / "other"])
+
+
+MAKERS = {
+    "/camera/image_raw": lambda stamp: image(stamp, "rgb8", 3, 7),
+    "/camera/camera_info": info,
+    "/lidar/points": cloud,
+    "/tf": transforms,
+}
+STAMPS = st.integers(1, 2**31 * 10**9 - 1)
+
+
+@pytest.mark.parametrize("topic", sorted(MAKERS))
+@given(old=STAMPS, new=STAMPS)
+def test_shifted_message_equals_one_written_with_the_new_stamp(topic, old, new):
+    name = TYPES[topic]
+    before, after = (bytes(STORE.serialize_cdr(MAKERS[topic](stamp), name)) for stamp in (old, new))
+    assert restamper(STORE, name)(before, lambda stamp: stamp - old + new) == after
+
+
+def test_big_endian_message_is_shifted():
+    raw = bytes(STORE.serialize_cdr(image(START, "mono8", 1, 3), TYPES["/camera/image_raw"], little_endian=False))
+    moved = restamper(STORE, TYPES["/camera/image_raw"])(raw, lambda stamp: stamp + 5)
+    assert struct.unpack_from(">iI", moved, 4) == (START // 10**9, 5)
+    assert moved[12:] == raw[12:]
+
+
+@pytest.mark.parametrize("topic", sorted(MAKERS))
+def test_zero_stamp_is_kept(topic):
+    raw = bytes(STORE.serialize_cdr(MAKERS[topic](0), TYPES[topic]))
+    assert restamper(STORE, TYPES[topic])(raw, lambda stamp: stamp + START) == raw
+
+
+def test_message_without_header_is_unchanged():
+    raw = bytes(STORE.serialize_cdr(STORE.types["std_msgs/msg/UInt8"](np.uint8(3)), "std_msgs/msg/UInt8"))
+    assert restamper(STORE, "std_msgs/msg/UInt8")(raw, lambda stamp: stamp + 1) is raw
+
+
+@pytest.mark.parametrize("topic", ["/camera/image_raw", "/lidar/points", "/tf"])
+@pytest.mark.parametrize("kept", [0, 1, 3, 9, 30, 70, "claims", "year 2038"])
+def test_damaged_message_is_shifted_if_its_header_is_readable(topic, kept):
+    """Only the bytes of a readable header stamp change."""
+    raw = bytes(STORE.serialize_cdr(MAKERS[topic](START), TYPES[topic]))
+    if kept == "claims":
+        raw = raw[:20] + b"\xff" * (len(raw) - 20)
+    elif kept == "year 2038":
+        raw = raw.replace(struct.pack("<i", START // 10**9), struct.pack("<i", 2**31 - 1))
+    else:
+        raw = raw[:kept]
+    moved = restamper(STORE, TYPES[topic])(raw, lambda stamp: stamp + 10**9)
+    if topic != "/tf" and len(raw) >= 12 and kept != "year 2038":
+        assert moved == raw[:4] + struct.pack("<i", START // 10**9 + 1) + raw[8:]
+    else:
+        assert moved == raw
+
+
+def test_time_unit_applies_to_point_times(tmp_path):
+    """Of point times from 0 to 0.1 s after a stamp of simulated time, counted
+    in microseconds, auto takes the numbers as times since the start of the simulation."""
+    name, topic, stamp = TYPES["/lidar/points"], "/lidar/points", 50_000_000
+    points = np.zeros(50, [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("t", "<u4")])
+    points["x"], points["t"] = 5, np.linspace(0, 100_000, 50).astype("u4")
+    described = [make("sensor_msgs/msg/PointField", n, 4 * at, 6 if n == "t" else 7, 1) for at, n in enumerate("xyzt")]
+    data = np.frombuffer(points.tobytes(), np.uint8)
+    sweep = make("sensor_msgs/msg/PointCloud2", header(stamp, "lidar"), 1, 50, described, False, 16, 800, data, True)
+    raw = bytes(STORE.serialize_cdr(sweep, name))
+    with Writer(tmp_path / "bag", version=9) as writer:
+        for each in (topic, "/other/points"):
+            writer.write(writer.add_connection(each, name, typestore=STORE), stamp, raw)
+
+    def played(*rules):
+        playlist = Playlist([tmp_path / "bag"], load_parameters(overrides=rules))
+        moved = {m.topic: m.restamp(m.raw, lambda old: old + 60 * 10**9) for m in playlist.stream()}
+        playlist.close()
+        shown = {
+            each: STORE.deserialize_cdr(bytes_, name).data.view(points.dtype)["t"] for each, bytes_ in moved.items()
+        }
+        return {each for each, times in shown.items() if np.array_equal(times, points["t"])}
+
+    assert played("lidar.time_unit:=us") == {topic, "/other/points"}
+    assert played("lidar.time_unit:=us", "lidar.topic:=/lidar/points") == {topic}
+    assert played() == set()  # nothing in the message tells
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("<f8", lambda stamp: stamp / 1e9 + np.linspace(0, 0.1, 50)),  # Hesai, RoboSense
+        ("<f8", lambda stamp: stamp + np.linspace(0, 1e8, 50)),  # Livox
+        ("<u8", lambda stamp: stamp // 1000 + np.linspace(0, 1e5, 50).astype("u8")),
+        ("<u4", lambda stamp: np.linspace(0, 1e8, 50).astype("u4")),  # Ouster: after the stamp
+        ("<f4", lambda stamp: np.linspace(-0.1, 0, 50)),  # Velodyne
+    ],
+)
+def test_point_times_shift_with_the_stamp(kind, values):
+    """Absolute times and times since the stamp."""
+
+    def sweep(stamp):
+        points = np.zeros(50, [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("timestamp", kind)])
+        points["x"], points["timestamp"] = 5, values(stamp)
+        types = {"<f4": 7, "<f8": 8, "<u4": 6, "<u8": 8}
+        if kind == "<u8":
+            points = points.astype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("timestamp", "<f8")])
+        names = [(name, points.dtype.fields[name][1]) for name in points.dtype.names]
+        kinds = {"timestamp": types[kind]}
+        fields = [make("sensor_msgs/msg/PointField", name, at, kinds.get(name, 7), 1) for name, at in names]
+        data, step = np.frombuffer(points.tobytes(), np.uint8), points.dtype.itemsize
+        layout = 1, 50, fields, False, step, 50 * step
+        return make("sensor_msgs/msg/PointCloud2", header(stamp, "lidar"), *layout, data, True)
+
+    name, new = TYPES["/lidar/points"], START + 86_400_123_000_000
+    before, after = (bytes(STORE.serialize_cdr(sweep(stamp), name)) for stamp in (START, new))
+    moved = STORE.deserialize_cdr(restamper(STORE, name)(before, lambda stamp: stamp - START + new), name)
+    expected = STORE.deserialize_cdr(after, name)
+    times = [cloud_times(FrameReader("lidar", name).read(m).payload, new) for m in (moved, expected)]
+    np.testing.assert_allclose(times[0] - new, times[1] - new, atol=1000)
+    assert np.ptp(times[0]) > 99_000_000

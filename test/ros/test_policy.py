@@ -5,11 +5,9 @@ from xml.etree import ElementTree
 import pytest
 
 pytest.importorskip("rclpy")
-from rclpy.parameter import Parameter
 from robot import Robot
 
 from mlesam_ros.resources import resource_path
-from mlesam_ros.ros.node import PerceptionNode
 
 POLICY = "config/sros2/mlesam.policy.xml"
 OWN = "policed"
@@ -32,7 +30,7 @@ def allowed() -> dict[str, set[str]]:
     return found
 
 
-def test_the_policy_is_in_the_form_that_sros_2_reads():
+def test_policy_has_the_schema_of_sros_2():
     """Its schema, policy.xsd of version 0.2.0, in short: one list of enclaves, of profiles, of rules."""
     root = ElementTree.parse(resource_path(POLICY)).getroot()
     assert (root.tag, root.attrib) == ("policy", {"version": "0.2.0"})
@@ -43,9 +41,8 @@ def test_the_policy_is_in_the_form_that_sros_2_reads():
     assert allowed().keys() == {"publish", "subscribe", "reply"}
 
 
-def test_the_policy_is_what_the_node_does(graph, weights):
-    overrides = [Parameter(name, value=value) for name, value in {**weights, "snapshot_seconds": 5.0}.items()]
-    node = graph.node(OWN, PerceptionNode, parameter_overrides=overrides)
+def test_policy_matches_the_graph_of_the_node(graph, weights):
+    node = graph.perception_node({**weights, "snapshot_seconds": 5.0}, OWN)
     node.start()
     robot = Robot(graph.node("robot"))
     assert graph.spin_until(lambda: robot.heard)

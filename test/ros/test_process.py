@@ -1,4 +1,4 @@
-"""A process of ours: ends cleanly on every signal, has no ear to the network, names a parameter that was refused."""
+"""Process: signals, sockets, invalid arguments and exit."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ def busy():
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM]], ids=str)
-def test_signals_end_it_cleanly(busy, signals):
+def test_signals_end_the_process_cleanly(busy, signals):
     time.sleep(0.3)
     for number in signals:
         busy.send_signal(number)
@@ -72,7 +72,7 @@ def sockets(pid: int) -> list[tuple[str, str, int]]:
 
 
 @pytest.mark.skipif(not Path("/proc/net/udp").exists(), reason="needs Linux's /proc")
-def test_every_socket_that_listens_is_on_the_loopback(busy):
+def test_sockets_listen_on_the_loopback_only(busy):
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     time.sleep(0.5)
     found = sockets(busy.pid)
@@ -83,8 +83,8 @@ def test_every_socket_that_listens_is_on_the_loopback(busy):
     assert {protocol for protocol, *_ in found} == {"udp"}
 
 
-def test_no_packet_leaves_the_machine():
-    """The node in a network of its own, with a network card that ends in this test: what it would send, we read."""
+def test_no_packet_leaves_the_host():
+    """The node runs in a network namespace with a card whose packets are counted."""
     card = Path(__file__).with_name("network_card.py")
     command = ["unshare", "--net", "--map-root-user", sys.executable, str(card), sys.executable, "-c", NODE]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -95,7 +95,7 @@ def test_no_packet_leaves_the_machine():
     assert result.stdout.splitlines()[-1] == "IPv4 packets sent: 0"
 
 
-def test_arguments_that_are_refused_are_said_in_one_line(tmp_path):
+def test_invalid_arguments_are_reported_in_one_line(tmp_path):
     (tmp_path / "robot.yaml").write_text("/**:\n  ros__parameters: {lidar: {topic: }}\n")
     refused = {
         "-p max_wait:=99.0": "max_wait is 99.0; accepted are numbers from 0 to 10.",
@@ -113,8 +113,8 @@ def test_arguments_that_are_refused_are_said_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
-def test_a_signal_while_the_modules_load_ends_quietly(tmp_path, number):
-    """What `ros2 launch` starts is the script; here torch takes its time."""
+def test_signal_during_imports_ends_quietly(tmp_path, number):
+    """The script that `ros2 launch` starts, with a slow import of torch."""
     (tmp_path / "torch.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
     script = Path(__file__).resolve().parents[2] / "scripts" / "perception_node"
     path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
@@ -130,8 +130,8 @@ def test_a_signal_while_the_modules_load_ends_quietly(tmp_path, number):
     assert process.communicate(timeout=60) == ("", "") and process.returncode == 0
 
 
-def test_the_end_takes_nothing_apart_and_nobody_sees_it_any_more(graph):
-    """Python's own end, with torch loaded, takes a second of a core; the transport's memory goes nevertheless."""
+def test_fast_exit_skips_teardown_and_leaves_the_graph(graph):
+    """Python's teardown with torch takes 1 s of CPU time; the shared memory is removed without it."""
     code = NODE.replace("import threading", "import atexit, threading\natexit.register(print, 'taken apart')")
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
@@ -146,7 +146,7 @@ def test_the_end_takes_nothing_apart_and_nobody_sees_it_any_more(graph):
     assert any(not path.exists() for path in held)
 
 
-def test_the_profile_follows_the_discovery_range_and_never_overrules_the_user():
+def test_profile_follows_the_discovery_range_unless_the_user_set_one():
     local = transport_environment({"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"})
     robot = transport_environment({})
     assert set(local) == set(robot) and len(local) == 1 and set(local) <= set(PROFILE_VARIABLES)
@@ -157,8 +157,8 @@ def test_the_profile_follows_the_discovery_range_and_never_overrules_the_user():
         assert transport_environment({name: "the user's"}) == {}
 
 
-def test_both_profiles_announce_the_node_often_and_wait_for_the_dead_shortly():
-    """Without it every second driver that starts again is heard after 1 to 3 s: docs/reliability.md."""
+def test_profiles_have_short_announcement_and_health_check_periods():
+    """With the defaults, half of the restarted drivers are received after 1 to 3 s: docs/reliability.md."""
     for where in ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}, {}):
         (path,) = transport_environment(where).values()
         root = ElementTree.parse(path).getroot()

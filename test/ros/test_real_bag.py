@@ -1,4 +1,4 @@
-"""Real pixels, points and events: an assembled bag, played by one process to the live node in another."""
+"""Real images, points and events: an assembled bag, played to the node in another process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlesam_ros.model.checkpoint import save_backbone, save_checkpoint
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS
-from mlesam_ros.ros.raw_topics import RawSubscriber
+from mlesam_ros.ros.subscribers import RawSubscriber
 from mlesam_ros.types import NANOSECONDS
 
 IMAGE, CLOUD, STATUS = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2", "mlesam_ros/msg/Status"
@@ -43,7 +43,7 @@ def mlesam(*arguments: object) -> subprocess.Popen:
 
 @pytest.fixture(scope="module")
 def heard(shared_data, tmp_path_factory):
-    """Topic → messages that came back while the real bag was played."""
+    """Topic → outputs of the node during playback."""
     folder = tmp_path_factory.mktemp("real")
     data = shared_data / "camera_lidar" / "opencalib_ours_1", shared_data / "events" / "test_events_1"
     assemble_real_bag(*data, folder / "bag")
@@ -70,13 +70,13 @@ def heard(shared_data, tmp_path_factory):
                 assert processes[0].poll() is None
                 assert time.monotonic() < deadline
             for topic, name in TOPICS.items():
-                observer.listen(topic, name)
+                observer.subscribe(topic, name)
             listeners = ("/camera/image_raw/compressed", "/lidar/points", "/events")
             wait = [part for topic in listeners for part in ("--listener", topic)]
             processes.append(mlesam("play", folder / "bag", "--wait", 60, "--rate", RATE, "--json", told, *wait))
             while processes[1].poll() is None:
-                observer.hear(0.1)
-            observer.hear(1.0)
+                observer.spin_for(0.1)
+            observer.spin_for(1.0)
         assert processes[1].returncode == 0
     finally:
         for process in processes:
@@ -88,13 +88,13 @@ def heard(shared_data, tmp_path_factory):
 
 
 def offered(bag, start):
-    """The stamps under which the player said the pictures, whoever heard them."""
+    """Stamps of the images that the player published."""
     with BagReader(bag) as reader:
         infos = [stamp(m.message.header) for m in reader.messages(["/camera/camera_info"])]
         return {start + round((recorded - reader.start) / RATE) for recorded in infos}
 
 
-def test_masks_come_back_at_the_cameras_size_stamp_and_frame(heard):
+def test_masks_have_size_stamp_and_frame_of_the_camera(heard):
     masks, offered = heard["/mlesam/labels"], heard["offered"]
     assert len(offered) == 21 and {stamp(info.header) for info in heard["/camera/camera_info"]} <= offered
     assert any(stamp(mask.header) in offered for mask in masks)
@@ -115,7 +115,7 @@ def test_every_mask_has_its_confidence(heard):
         assert partner.data.max() > 0
 
 
-def test_points_carry_the_class_of_the_pixel_they_fall_on(heard):
+def test_points_have_the_class_of_their_pixel(heard):
     masks = {stamp(mask.header): mask.data.reshape(HEIGHT, WIDTH) for mask in heard["/mlesam/labels"]}
     clouds = heard["/mlesam/semantic_points"]
     assert clouds
@@ -130,7 +130,7 @@ def test_points_carry_the_class_of_the_pixel_they_fall_on(heard):
             assert set(np.unique(labels)) <= set(np.unique(mask))
 
 
-def test_status_says_who_took_part(heard):
+def test_status_lists_the_used_sensors(heard):
     assert heard["/mlesam/status"]
     stamps = {stamp(mask.header) for mask in heard["/mlesam/labels"]}
     used = [{s.modality for s in status.sensors if s.used} for status in heard["/mlesam/status"]]
@@ -148,7 +148,7 @@ def test_status_says_who_took_part(heard):
             assert not sensor.used or -0.05 < sensor.skew < 0.1
 
 
-def test_the_bag_itself_is_what_was_assembled(shared_data, tmp_path):
+def test_bag_contains_the_assembled_messages(shared_data, tmp_path):
     data = shared_data / "camera_lidar" / "opencalib_ours_2", shared_data / "events" / "test_events_1"
     assemble_real_bag(*data, tmp_path / "bag")
     with BagReader(tmp_path / "bag") as reader:

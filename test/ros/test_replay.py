@@ -20,7 +20,7 @@ from mlesam_ros.evaluation.bag_evaluator import evaluate
 from mlesam_ros.evaluation.scores import MaskListener
 from mlesam_ros.messages import stamp_ns
 from mlesam_ros.pipeline import Pipeline
-from mlesam_ros.ros.raw_topics import RawSubscriber
+from mlesam_ros.ros.subscribers import RawSubscriber
 from mlesam_ros.types import LIDAR, MODALITIES
 
 OUTPUTS = {
@@ -38,7 +38,7 @@ def mlesam(*arguments):
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory):
-    """The camera falls silent for half a second, and a LiDAR's message is damaged."""
+    """Bag in which the camera is silent for 0.5 s and one LiDAR message is damaged."""
 
     def change(entry):
         topic, kind, stamp, message = entry
@@ -53,7 +53,7 @@ def bag(tmp_path_factory):
 
 
 def node_outputs(bag, weights):
-    """Topic → stamp → message of the node while it hears a bag."""
+    """Topic → stamp → output of the node during playback."""
     heard = {topic: {} for topic in OUTPUTS}
 
     def hear(topic, _, raw):
@@ -68,12 +68,12 @@ def node_outputs(bag, weights):
             while observer.lifecycle_state("/mlesam") != "active":
                 assert processes[0].poll() is None and time.monotonic() < deadline
             for topic, name in OUTPUTS.items():
-                observer.listen(topic, name, depth=100)
+                observer.subscribe(topic, name, depth=100)
             wait = [part for topic in SENSORS for part in ("--listener", topic)]
             processes.append(mlesam("play", bag, "--clock", "--rate", RATE, "--wait", 60, *wait))
             while processes[1].poll() is None:
-                observer.hear(0.1)
-            observer.hear(1.0)
+                observer.spin_for(0.1)
+            observer.spin_for(1.0)
         assert processes[1].returncode == 0
     finally:
         for process in processes:
@@ -85,7 +85,7 @@ def node_outputs(bag, weights):
 
 @pytest.fixture(scope="module")
 def live(bag, weights):
-    """Stamp → (labels, the sensors they were made from), as the node said them."""
+    """Stamp → (labels, used sensors) of the node."""
     heard = node_outputs(bag, weights)
     labels, statuses = heard["/mlesam/labels"], heard["/mlesam/status"]
     used = {stamp: tuple(s.modality for s in status.sensors if s.used) for stamp, status in statuses.items()}
@@ -119,16 +119,16 @@ def test_live_masks_are_the_offline_masks(live, offline):
         assert np.array_equal(live[stamp][0], offline[stamp][0])
 
 
-def test_the_sets_differ_from_one_another(live, offline):
-    """What was compared is more than one kind of set, and more than one picture."""
+def test_compared_sets_differ(live, offline):
+    """The comparison covers several subsets of sensors and different masks."""
     others = tuple(m for m in MODALITIES if m != LIDAR)
     assert {used for _, used in offline.values()} == {MODALITIES, MODALITIES[1:], others}
     assert len({labels.tobytes() for labels, _ in offline.values()}) > MOMENTS // 2
     assert {used for _, used in live.values()} >= {MODALITIES, MODALITIES[1:]}
 
 
-def test_counters_and_reasons_of_the_node_are_those_of_the_files(weights, tmp_path):
-    """The kind: frames of a set that had no part in its mask, counted as used by one and as refused by the other."""
+def test_live_counters_and_reasons_equal_offline_ones(weights, tmp_path):
+    """Frames of a set that were not used for its mask are counted equally."""
 
     def change(entry):
         topic, kind, stamp, message = entry

@@ -70,7 +70,7 @@ def test_backward_clock_jump_clears_the_buffer():
 
 def test_empty_buffer_and_existing_folder_are_errors(tmp_path):
     ring = RingBuffer(1.0, 10_000)
-    with pytest.raises(BagError, match="no message was kept yet"):
+    with pytest.raises(BagError, match="the buffer has no message yet"):
         write_snapshot(ring, tmp_path / "bag")
     ring.add(string_message("/a", SECOND))
     (tmp_path / "file").write_text("")
@@ -83,7 +83,7 @@ def test_aborted_snapshot_leaves_no_files(tmp_path):
     for second in range(1, 9):
         ring.add(string_message("/a", second * SECOND, "text"))
     asked = iter([False] * 5 + [True])
-    with pytest.raises(BagError, match="given up"):
+    with pytest.raises(BagError, match="snapshot aborted"):
         write_snapshot(ring, tmp_path / "bags" / "snapshot", lambda: next(asked))
     assert list((tmp_path / "bags").iterdir()) == []
     assert write_snapshot(ring, tmp_path / "bags" / "snapshot") == 8

@@ -1,11 +1,10 @@
-"""The last seconds as a bag, on request, while the node works."""
+"""Snapshots: the last seconds of the inputs as a bag."""
 
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 from listener import Listener
-from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from robot import WIDTH, Robot, camera_info
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -18,7 +17,6 @@ from mlesam_ros.bags.serialization import transforms
 from mlesam_ros.config import NodeParameters
 from mlesam_ros.evaluation.bag_sensors import BagRig, find_topics
 from mlesam_ros.geometry.transforms import Transform
-from mlesam_ros.ros.node import PerceptionNode
 from mlesam_ros.ros.publishers import message_from
 from mlesam_ros.ros.snapshot import Snapshot
 from mlesam_ros.ros.subscribers import SensorSubscriber
@@ -28,8 +26,7 @@ from mlesam_ros.types import CAMERA, MODALITIES
 @pytest.fixture
 def start(graph, weights):
     def make(namespace="", **parameters):
-        overrides = [Parameter(n, value=v) for n, v in {**weights, **parameters}.items()]
-        node = graph.node("mlesam", PerceptionNode, namespace=namespace, parameter_overrides=overrides)
+        node = graph.perception_node({**weights, **parameters}, namespace=namespace)
         node.start()
         return node
 
@@ -44,7 +41,7 @@ def ask(graph, namespace=""):
     return future.result()
 
 
-def test_the_last_seconds_come_as_a_bag_with_lens_and_mounting(graph, start, tmp_path):
+def test_snapshot_contains_the_last_seconds_and_the_calibration(graph, start, tmp_path):
     start(snapshot_seconds=20.0, snapshot_folder=str(tmp_path / "snapshots"))
     robot, listener = Robot(graph.node("robot")), Listener(graph.node("listener"))
     sent = []
@@ -75,8 +72,8 @@ def place(parent, child, x):
 
 
 @pytest.mark.parametrize("space", ["", "/robot1"])
-def test_a_snapshot_has_the_lens_and_the_mounting_that_the_node_has(graph, start, tmp_path, space):
-    """The kind: two lists of subscriptions. CameraInfo latched once, /tf_static volatile, and a namespace's own TF."""
+def test_snapshot_has_the_calibration_of_the_node(graph, start, tmp_path, space):
+    """CameraInfo latched once, /tf_static volatile, and TF of a namespace."""
     driver, volatile = graph.node("driver", namespace=space), QoSProfile(depth=10)
     latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     driver.create_publisher(CameraInfo, "camera/camera_info", latched).publish(camera_info(Header(frame_id="eye")))
@@ -85,7 +82,7 @@ def test_a_snapshot_has_the_lens_and_the_mounting_that_the_node_has(graph, start
     publishers = {topic: driver.create_publisher(TFMessage, topic, volatile) for topic in sent}
     image = driver.create_publisher(Image, "camera/image_raw", volatile)
     node = start(space, snapshot_seconds=20.0, snapshot_folder=str(tmp_path))
-    rig, snapshot = node._perception._rig_feed.rig, node._perception._snapshot
+    rig, snapshot = node._runtime._calibration.rig, node._runtime._snapshot
 
     def known():
         for topic, message in sent.items():
@@ -103,14 +100,14 @@ def test_a_snapshot_has_the_lens_and_the_mounting_that_the_node_has(graph, start
     assert learned.extrinsic("lidar").translation[0] == 1.0
 
 
-def test_without_memory_it_says_what_to_set(graph, start):
+def test_snapshot_without_buffer_names_the_parameter(graph, start):
     start()
     answer = ask(graph)
     assert not answer.success and "snapshot_seconds is 0" in answer.message
 
 
-def test_a_driver_that_comes_back_with_another_type_is_followed_and_kept(graph, other_graph):
-    """One process of DDS knows one type per topic: who keeps an old one stands in the way of the new one."""
+def test_snapshot_follows_a_change_of_type(graph, other_graph):
+    """A DDS participant has one type per topic, so the old subscription must be destroyed first."""
     node = graph.node("listener")
     parameters = NodeParameters(snapshot_seconds=20.0)
     source, snapshot = SensorSubscriber(node, CAMERA, parameters.camera), Snapshot(node, parameters)
@@ -132,18 +129,18 @@ def test_a_driver_that_comes_back_with_another_type_is_followed_and_kept(graph, 
                 publisher.publish(kind())
                 return wanted in {message.type_name for message in snapshot._ring.contents()}
 
-            assert graph.spin_until(kept), (source.type_name, source.obstacle)
-            assert source.type_name == wanted and source.obstacle is None
+            assert graph.spin_until(kept), (source.type_name, source.problem)
+            assert source.type_name == wanted and source.problem is None
             driver.destroy_publisher(publisher)
     finally:
         snapshot.close()
         source.close()
 
 
-def test_before_any_message_and_into_a_file_it_says_why(graph, start, tmp_path):
+def test_failed_snapshot_has_a_reason(graph, start, tmp_path):
     (tmp_path / "file").write_text("")
     start(snapshot_seconds=5.0, snapshot_folder=str(tmp_path / "file"))
-    assert "no message was kept yet" in ask(graph).message
+    assert "the buffer has no message yet" in ask(graph).message
     robot = Robot(graph.node("robot"))
     for _ in range(20):
         robot.sense()

@@ -1,4 +1,4 @@
-"""From a driver's process to a mask: every kind of message, every mix of QoS, every arrangement of frames."""
+"""From a driver's process to a mask: every message type, QoS combination and arrangement of frames."""
 
 import subprocess
 import sys
@@ -17,7 +17,6 @@ from ros_graph import Graph
 
 from mlesam_ros.messages import stamp_ns
 from mlesam_ros.preprocessing.preprocessors import encode
-from mlesam_ros.ros.node import PerceptionNode
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, FrameSet, PointCloud, RawImage, SensorFrame
 
 DRIVER = Path(__file__).parent / "all_message_types.py"
@@ -36,10 +35,9 @@ def driver(transport):
 
 @pytest.fixture(scope="module")
 def reconfigured(weights):
-    """The node and its first status once one sensor made a mask: one node for all, configured anew each time."""
+    """Configure a shared node for one sensor; return the node and its first status."""
     graph = Graph()
-    overrides = [Parameter(name, value=value) for name, value in {**weights, "autostart": False}.items()]
-    node = graph.node("mlesam", PerceptionNode, parameter_overrides=overrides)
+    node = graph.perception_node({**weights, "autostart": False})
     listener = Listener(graph.node("listener"), outputs=("status", "labels"))
 
     def make(sensor, topic):
@@ -65,12 +63,11 @@ def reconfigured(weights):
 
 @pytest.fixture
 def segmented(graph, weights):
-    """The same with a node of its own and further parameters."""
+    """The same with a separate node and further parameters."""
 
     def make(sensor, topic, **parameters):
         given = {**weights, "modalities": [sensor], "primary_order": [sensor], f"{sensor}.topic": topic, **parameters}
-        overrides = [Parameter(name, value=value) for name, value in given.items()]
-        node = graph.node("mlesam", PerceptionNode, parameter_overrides=overrides)
+        node = graph.perception_node(given)
         listener = Listener(graph.node("listener"), outputs=("status", "labels"))
         node.start()
         assert graph.spin_until(lambda: listener.got["labels"] and listener.got["status"], 30), listener.words(sensor)
@@ -80,25 +77,25 @@ def segmented(graph, weights):
 
 
 def expected(node, sensor):
-    """What the network reads of the scene, told to the encoder directly."""
+    """Network input of the scene, computed directly."""
     payload = {
         CAMERA: RawImage(HEIGHT, WIDTH, "rgb8", 3 * WIDTH, RGB.reshape(-1)),
         DEPTH: RawImage(HEIGHT, WIDTH, "32FC1", 4 * WIDTH, METERS.view(np.uint8).reshape(-1)),
         LIDAR: PointCloud(POINTS.copy().view([(axis, "<f4") for axis in "xyz"])[:, 0]),
     }[sensor]
     frame = SensorFrame(sensor, 0, LIDAR_FRAME if sensor == LIDAR else CAMERA_FRAME, payload)
-    pipeline, rig = node._perception._pipeline, node._perception._rig_feed.rig
+    pipeline, rig = node._runtime._pipeline, node._runtime._calibration.rig
     return encode(
         FrameSet(0, sensor, {sensor: frame}, {sensor: 0}), rig, pipeline.network_size(rig), pipeline._preprocessors
     )
 
 
 @pytest.mark.parametrize(("sensor", "kind"), EVERY, ids=[f"{sensor}-{kind}" for sensor, kind in EVERY])
-def test_every_kind_of_message_shows_the_network_the_same_scene(reconfigured, sensor, kind):
+def test_all_message_types_give_the_same_network_input(reconfigured, sensor, kind):
     node, status = reconfigured(sensor, f"reliable/{sensor}/{kind}")
     assert [s.modality for s in status.sensors if s.used] == [sensor] and status.primary == sensor
-    with node._perception._pipeline_lock:
-        picture = node._perception._pipeline.images[sensor]
+    with node._runtime._pipeline_lock:
+        picture = node._runtime._pipeline.images[sensor]
     if sensor == EVENT:
         brighter, darker, _ = picture
         left, right = np.split(brighter, 2, axis=1)
@@ -114,7 +111,7 @@ def test_every_kind_of_message_shows_the_network_the_same_scene(reconfigured, se
 @pytest.mark.parametrize("asked", ["best_effort", "reliable"])
 @pytest.mark.parametrize("offered", ["best_effort", "reliable", "latched"])
 @pytest.mark.parametrize("sensor", [CAMERA, LIDAR])
-def test_every_mix_of_qos_is_heard_or_named(graph, weights, segmented, sensor, offered, asked):
+def test_qos_combinations_are_received_or_reported(graph, weights, segmented, sensor, offered, asked):
     topic = f"{offered}/{sensor}/{next(iter(KINDS[sensor]))}"
     override = {f"qos_overrides./{topic}.subscription.reliability": asked}
     if (offered, asked) != ("best_effort", "reliable"):
@@ -122,32 +119,24 @@ def test_every_mix_of_qos_is_heard_or_named(graph, weights, segmented, sensor, o
         return
     given = {**weights, "modalities": [sensor], f"{sensor}.topic": topic, **override}
     listener = Listener(graph.node("listener"))
-    node = graph.node("mlesam", PerceptionNode, parameter_overrides=[Parameter(n, value=v) for n, v in given.items()])
+    node = graph.perception_node(given)
     node.start()
     assert graph.spin_until(lambda: "QoS incompatible: reliability" in listener.words(sensor)), listener.words(sensor)
 
 
 @pytest.mark.parametrize("frame", [LIDAR_FRAME, "gimbal", "base_link"], ids=["static", "moving", "the tree's root"])
-def test_wherever_tf_says_that_a_sensor_sits(segmented, frame):
+def test_static_moving_and_root_frames_are_supported(segmented, frame):
     node, _ = segmented(LIDAR, "reliable/lidar/xyz", **{"lidar.frame_id": frame})
-    rig = node._perception._rig_feed.rig
-    assert node._perception._inputs[LIDAR].frame_id == frame and rig.camera_frame == CAMERA_FRAME
+    rig = node._runtime._calibration.rig
+    assert node._runtime._subscribers[LIDAR].frame_id == frame and rig.camera_frame == CAMERA_FRAME
 
 
-def test_the_camera_itself_may_have_another_frame_and_may_move(segmented):
+def test_camera_may_have_a_moving_frame(segmented):
     _, status = segmented(LIDAR, "reliable/lidar/xyz", **{"camera.frame_id": "gimbal_optical"})
     assert status.header.frame_id == "gimbal_optical"
 
 
-def test_a_frame_that_tf_does_not_know_is_named(graph, weights):
-    given = {**weights, "modalities": [LIDAR], "lidar.topic": "reliable/lidar/xyz", "lidar.frame_id": "nowhere"}
-    listener = Listener(graph.node("listener"))
-    node = graph.node("mlesam", PerceptionNode, parameter_overrides=[Parameter(n, value=v) for n, v in given.items()])
-    node.start()
-    assert graph.spin_until(lambda: "'nowhere'" in listener.words(LIDAR)), listener.words(LIDAR)
-
-
-def test_two_nodes_in_two_namespaces_share_a_machine_and_nothing_else(graph, weights):
+def test_nodes_in_two_namespaces_are_independent(graph, weights):
     nodes = {}
     for space, sensor, kind in (("left", CAMERA, "rgb8"), ("right", LIDAR, "xyz")):
         given = {
@@ -156,8 +145,7 @@ def test_two_nodes_in_two_namespaces_share_a_machine_and_nothing_else(graph, wei
             f"{sensor}.topic": f"/reliable/{sensor}/{kind}",
             "camera.info_topic": "/camera/camera_info",
         }
-        overrides = [Parameter(n, value=v) for n, v in given.items()]
-        nodes[space] = graph.node("mlesam", PerceptionNode, namespace=space, parameter_overrides=overrides)
+        nodes[space] = graph.perception_node(given, namespace=space)
     listeners = {s: Listener(graph.node(f"listener_{s}"), f"{s}/mlesam", ("status", "labels")) for s in nodes}
     for node in nodes.values():
         node.start()

@@ -5,8 +5,9 @@ import pytest
 
 from mlesam_ros.bags.reader import BagReader
 from mlesam_ros.errors import BagError
+from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transforms import TransformTree
-from mlesam_ros.messages import FrameReader, camera_model, transforms
+from mlesam_ros.messages import FrameReader, transforms
 from mlesam_ros.simulation.export import INFO_TOPICS, LABELS_TOPIC, TOPICS, write_simulated_bag
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR
@@ -78,7 +79,7 @@ def test_labels_and_calibration_round_trip(street, by_topic):
     for modality, topic in INFO_TOPICS.items():
         message = by_topic[topic][0].message
         assert message.header.frame_id == street.sample(4).frames[modality].frame_id
-        assert np.array_equal(camera_model(message).K, street.rig.camera.K)
+        assert np.array_equal(CameraModel.from_info(message).K, street.rig.camera.K)
 
 
 def test_transforms_round_trip(street, by_topic):

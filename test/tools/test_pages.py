@@ -13,7 +13,8 @@ from pages import TABLES, benchmark_table, classes, conditions, fill, protocols,
 from mlesam_ros.config import iter_parameters
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.ros.diagnostics import PIPELINE_MESSAGES, SENSOR_MESSAGES
-from mlesam_ros.ros.topics import OUTPUTS, SERVICES
+from mlesam_ros.ros.publishers import OUTPUTS
+from mlesam_ros.ros.snapshot import SERVICES
 
 
 def test_docs_are_up_to_date():

@@ -45,7 +45,7 @@ from mlesam_ros.labels import LabelSpace, load_label_space
 from mlesam_ros.model.checkpoint import describe_checkpoint
 from mlesam_ros.progress import track
 from mlesam_ros.resources import resource_path
-from mlesam_ros.ros.raw_topics import RawSubscriber
+from mlesam_ros.ros.subscribers import RawSubscriber
 from mlesam_ros.simulation.export import TOPICS
 from mlesam_ros.types import NANOSECONDS
 
@@ -378,13 +378,13 @@ class DemoRunner:
             observer = stack.enter_context(RawSubscriber(collector.add))
             _wait_until_active(observer, node, console)
             for topic, type_name in RECORDED_TOPICS.items():
-                observer.listen(topic, type_name, latched=topic in LATCHED)
+                observer.subscribe(topic, type_name, latched=topic in LATCHED)
             player = stack.enter_context(
                 ChildProcess("player", self._player_arguments(streets, report), folder / "player.log")
             )
             view = stack.enter_context(View(console, collector, self._live and console.is_terminal))
             self._watch(observer, collector, view, report, (node, player))
-            observer.hear(_DRAIN_S)
+            observer.spin_for(_DRAIN_S)
         collector.score.published = _read(report)["published"].get(GROUND_TRUTH, 0)
 
     def _watch(
@@ -397,7 +397,7 @@ class DemoRunner:
     ) -> None:
         node, player = children
         while not player.ended:
-            observer.hear(_STEP_S)
+            observer.spin_for(_STEP_S)
             node.check()
             if not collector.score.start and report.exists():
                 collector.score.begin(_read(report)["start_ns"])
@@ -410,7 +410,7 @@ class DemoRunner:
         offset = time.time_ns() - collector.score.start
         if any(abs(offset - _middle(phase)) < _ON_DEMAND_NS for phase in self.phases):
             for topic, type_name in ON_DEMAND.items():
-                observer.listen(topic, type_name)
+                observer.subscribe(topic, type_name)
         else:
             observer.unsubscribe(ON_DEMAND)
 

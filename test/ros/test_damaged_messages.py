@@ -1,4 +1,4 @@
-"""Bytes that are no message: counted and told of, where the transport's own unpacking drops them or dies of them."""
+"""Damaged serialized messages are counted and reported; rclpy's deserialization drops them or crashes."""
 
 import struct
 
@@ -30,7 +30,7 @@ def robot(graph):
 
 
 @pytest.mark.parametrize("modality", [CAMERA, EVENT, LIDAR])
-def test_what_is_unpacked_here_is_what_rclpy_unpacks(robot, modality):
+def test_deserialized_messages_equal_those_of_rclpy(robot, modality):
     message = getattr(robot, f"_{modality}")(robot.now())
     package, name = type(message).__module__.partition(".")[0], type(message).__name__
     kind = f"{package}/msg/{name}"
@@ -40,13 +40,13 @@ def test_what_is_unpacked_here_is_what_rclpy_unpacks(robot, modality):
     assert repr(ours.payload) == repr(theirs.payload)
 
 
-def test_arrays_are_views_of_the_bytes(robot):
+def test_deserialized_arrays_are_views_of_the_bytes(robot):
     raw = serialize_message(robot._camera(robot.now()))
     data = deserialize(raw, IMAGE).data
     assert data.base is not None and data.tobytes() == raw[-len(data) :]
 
 
-def test_every_shorter_message_is_refused():
+def test_truncated_messages_are_refused():
     raw = serialize_message(camera_info(Header(frame_id="eye")))
     for length in range(len(raw) - 3):  # up to three bytes are padding
         with pytest.raises(PacketError, match=f"{length} bytes are no sensor_msgs/msg/CameraInfo"):
@@ -54,13 +54,13 @@ def test_every_shorter_message_is_refused():
 
 
 @pytest.mark.parametrize("raw", [b"", b"\0\1\0", PADDED, b"\0\7\0\0" + bytes(60), b"\0\1\0\0" + b"\xff" * 60])
-def test_bytes_that_are_no_message_are_refused_in_a_sentence(raw):
+def test_damaged_bytes_are_refused_with_a_reason(raw):
     with pytest.raises(PacketError, match=r"damaged\.$"):
         deserialize(raw, IMAGE)
 
 
-def test_two_messages_that_kill_a_plain_subscription(graph, robot):
-    """The first leaves a length of 2 GB in the transport's memory, the second has it read."""
+def test_messages_that_crash_a_plain_subscription_are_refused(graph, robot):
+    """The first leaves a length of 2 GB in the memory of the transport, the second causes it to be read."""
     source = SensorSubscriber(graph.node("listener"), CAMERA, SensorParameters(topic=TOPICS[CAMERA]))
     frames = []
     source.registerCallback(frames.append)
@@ -79,7 +79,7 @@ def test_two_messages_that_kill_a_plain_subscription(graph, robot):
 
 
 @pytest.mark.parametrize(("kind", "topic"), [(CameraInfo, "camera/camera_info"), (TFMessage, "/tf")])
-def test_calibration_that_is_no_message_is_a_problem_in_words(graph, kind, topic):
+def test_damaged_calibration_message_is_a_problem(graph, kind, topic):
     feed = CalibrationListener(graph.node("listener"), NodeParameters())
     publisher = graph.node("driver").create_publisher(kind, topic, 10)
     assert graph.spin_until(lambda: publisher.publish(PADDED) or feed.problems)

@@ -26,7 +26,7 @@ NODE = "/mlesam"
 
 @pytest.fixture
 def drive():
-    """Starts robots; ends them."""
+    """Start robot processes and end them."""
     gc.collect()  # a lifecycle node that an earlier test destroyed stays in the graph until Python has let go of it
     started = []
 
@@ -42,7 +42,7 @@ def drive():
 
 
 def examined(expected, settings=None, seconds=1.2):
-    """The report whose findings, notes left out, are these (subject, words); a busy machine gets several tries."""
+    """Return the report whose findings except notes are these (subject, words); retries on a busy machine."""
     for _ in range(6):
         report = diagnose_live(NODE, settings or {}, None, seconds)
         found = [(f.subject, f.message) for f in report.findings if f.severity != NOTE]
@@ -60,7 +60,7 @@ def until(condition):
         time.sleep(0.1)
 
 
-def test_a_robot_that_is_well(drive):
+def test_healthy_robot(drive):
     drive()
     report = examined([])
     assert report.verdict == "healthy" and {*report.sensors} == {"camera", "depth", "event", "lidar"}
@@ -86,7 +86,7 @@ UNWELL = {
 
 
 @pytest.mark.parametrize("name", UNWELL)
-def test_a_robot_that_is_not(drive, name):
+def test_faulty_robot(drive, name):
     about, expected = UNWELL[name]
     if about is None:
         expected = [("camera", "no CameraInfo"), ("graph", "no sensor topic has a publisher"), *expected]
@@ -95,7 +95,7 @@ def test_a_robot_that_is_not(drive, name):
     examined(expected)
 
 
-def test_who_offers_less_than_is_asked_for(drive):
+def test_incompatible_qos_is_reported(drive):
     drive(static="VOLATILE", reliability="BEST_EFFORT")
     lidar = "qos_overrides./lidar/points.subscription.reliability"
     found = examined(
@@ -109,8 +109,8 @@ def test_who_offers_less_than_is_asked_for(drive):
     assert lidar in found[0].remedy and "transient_local" in found[1].remedy
 
 
-def test_messages_that_the_transport_loses_are_nobody_elses_fault():
-    """Neither the driver's rhythm is blamed for the holes nor a wider tolerance proposed."""
+def test_lost_messages_cause_no_other_finding():
+    """Neither gaps nor jitter nor a wider tolerance is reported."""
     driver = subprocess.Popen([sys.executable, str(HERE / "oversize_publisher.py"), "/camera/image_raw"])
     try:
         for _ in range(6):
@@ -127,7 +127,7 @@ def test_messages_that_the_transport_loses_are_nobody_elses_fault():
         driver.wait()
 
 
-def test_time_that_stands_still(drive):
+def test_stopped_clock_is_reported(drive):
     drive()
     report = diagnose_live(NODE, {"use_sim_time": True}, None, 2.0)
     assert ("/clock", "error") in [(found.subject, found.severity) for found in report.findings]
@@ -135,7 +135,7 @@ def test_time_that_stands_still(drive):
     assert report.sensors and report.parameters == {}
 
 
-def test_the_node_that_runs_is_asked_for_its_settings(drive, launch):  # noqa: F811
+def test_parameters_of_the_running_node_are_used(drive, launch):  # noqa: F811
     drive()
     node = launch(**{"camera.topic": "/nowhere"})
     until(lambda: node.said("active"))
@@ -145,14 +145,14 @@ def test_the_node_that_runs_is_asked_for_its_settings(drive, launch):  # noqa: F
     assert report.sets["parts"].keys() == {"depth", "event", "lidar"}
 
 
-def test_a_node_that_is_not_active(drive, launch):  # noqa: F811
+def test_inactive_node_is_reported(drive, launch):  # noqa: F811
     drive()
     launch(autostart=False)
     (finding, *_) = examined([(NODE, "the node is unconfigured")]).findings
     assert finding.remedy == "Run: ros2 lifecycle set /mlesam configure"
 
 
-def test_settings_come_from_a_file_and_bad_ones_are_refused(drive, tmp_path):
+def test_parameters_are_read_from_a_file_and_validated(drive, tmp_path):
     settings = tmp_path / "robot.yaml"
     settings.write_text("/**:\n  ros__parameters:\n    modalities: [lidar]\n    lidar:\n      topic: /none\n")
     report = diagnose_live(NODE, {}, settings, 0.5)
@@ -164,24 +164,24 @@ def test_settings_come_from_a_file_and_bad_ones_are_refused(drive, tmp_path):
         diagnose_live(NODE, {"modalities": ["radar"]}, None, 0.5)
 
 
-def test_the_command(drive):
+def test_command(drive):
     result = CliRunner().invoke(app, ["doctor", "--seconds", "0.5", "--json", "-"])
     found = json.loads(result.stdout)
     assert result.exit_code == 1 and found["verdict"] == "faulty" and found["name"] == NODE
     assert {"severity", "subject", "message", "remedy"} == {*found["findings"][0]}
 
 
-def test_each_reason_of_a_refusal_is_counted_and_the_usual_one_is_named(monkeypatch):
-    """Kind: one count kept in several places. The newest reason stood for all of them."""
+def test_most_frequent_refusal_is_reported(monkeypatch):
+    """Not the newest reason."""
 
     def listen(visit, seconds, progress):
-        source = visit._inputs["lidar"]
+        source = visit._subscribers["lidar"]
         source.received, source.type_name = 9, "sensor_msgs/msg/PointCloud2"
         source.refusals.count(Problem("usual reason.", "Mend it."), 6)
         source.refusals.count("other reasons", 2)
         source.refusals.count(Problem("newest reason.", "Mend that."))
 
-    monkeypatch.setattr("mlesam_ros.ros.live_doctor._LiveDiagnosis._listen", listen)
+    monkeypatch.setattr("mlesam_ros.ros.live_doctor._LiveDiagnosis._spin", listen)
     found = diagnose_live(NODE, {"modalities": ["lidar"]}, None, 0.0).findings
     (refused,) = [f for f in found if f.message.startswith("none of 9 messages is usable")]
     assert "usual reason" in refused.message and "newest" not in refused.message

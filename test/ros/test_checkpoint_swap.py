@@ -1,4 +1,4 @@
-"""Another checkpoint while masks are being made: taken over between two sets, or refused with a reason."""
+"""Checkpoint swap while masks are made: between two sets, or refused with a reason."""
 
 from pathlib import Path
 
@@ -16,14 +16,13 @@ from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS, PREPROCESSORS
-from mlesam_ros.ros.node import PerceptionNode
 from mlesam_ros.types import CAMERA, LIDAR, MODALITIES
 
 
 def trained(
     folder: Path, weights: dict, name: str, modalities=MODALITIES, base: bool = True, seed: int = 1, **changes
 ) -> str:
-    """A checkpoint on the tiny base weights, trained by nobody."""
+    """Write a checkpoint with random experts on the tiny base weights."""
     preprocessors = {m: DEFAULT_PREPROCESSORS[m] for m in modalities}
     normalization = {m: PREPROCESSORS[e]().normalization for m, e in preprocessors.items()}
     torch.manual_seed(seed)
@@ -44,8 +43,7 @@ def trained(
 
 @pytest.fixture
 def node(graph, weights):
-    overrides = [Parameter(name, value=value) for name, value in weights.items()]
-    made = graph.node("mlesam", PerceptionNode, parameter_overrides=overrides)
+    made = graph.perception_node(weights)
     made.start()
     return made
 
@@ -60,12 +58,12 @@ def masks_of(graph, robot, listener, count=2):
     pytest.fail("no masks")
 
 
-def test_it_is_taken_over_while_masks_are_made_and_back(graph, node, weights, tmp_path):
+def test_checkpoint_is_swapped_and_swapped_back_while_masks_are_made(graph, node, weights, tmp_path):
     robot, listener = Robot(graph.node("robot")), Listener(graph.node("listener"))
     other = trained(tmp_path, weights, "other", seed=7)
     assert graph.spin_until(lambda: robot.heard)
     masks_of(graph, robot, listener)
-    pipeline = node._perception._pipeline
+    pipeline = node._runtime._pipeline
     before = {n: t.clone() for n, t in pipeline._model.state_dict().items() if not n.startswith("backbone.")}
 
     assert node.set_parameters([Parameter("checkpoint", value=other)])[0].successful
@@ -91,17 +89,17 @@ def test_it_is_taken_over_while_masks_are_made_and_back(graph, node, weights, tm
     [{"top_k": 1}, {"fuse": "main"}, {"features": "routed"}, {"gate": "sigmoid"}, {"image_size": 96}],
     ids=str,
 )
-def test_one_of_another_configuration_makes_the_masks_that_a_fresh_node_makes(graph, node, weights, tmp_path, changes):
-    """Kind: state that is exchanged in part. The oracle is a new pipeline with the same file."""
+def test_swapped_checkpoint_gives_the_masks_of_a_new_node(graph, node, weights, tmp_path, changes):
+    """The reference is a new pipeline with the same file."""
     robot, listener = Robot(graph.node("robot")), Listener(graph.node("listener"))
     other = trained(tmp_path, weights, "other", seed=7, **changes)
     assert graph.spin_until(lambda: robot.heard)
     masks_of(graph, robot, listener)
-    pipeline = node._perception._pipeline
+    pipeline = node._runtime._pipeline
     assert node.set_parameters([Parameter("checkpoint", value=other)])[0].successful
     fresh = Pipeline.from_checkpoint(other, weights["base_weights"], "cpu", "fp32", 1)
     masks_of(graph, robot, listener)
-    with node._perception._pipeline_lock:
+    with node._runtime._pipeline_lock:
         images = pipeline.images
         ours, theirs = pipeline.infer(images), fresh.infer(images)
     assert max(next(iter(images.values())).shape) == fresh.config.image_size
@@ -119,23 +117,22 @@ def test_one_of_another_configuration_makes_the_masks_that_a_fresh_node_makes(gr
     ],
     ids=["modalities", "base", "missing", "truncated"],
 )
-def test_one_that_does_not_fit_is_refused_and_the_old_one_goes_on(graph, node, weights, tmp_path, options, words):
+def test_incompatible_checkpoint_is_refused_and_the_old_one_stays(graph, node, weights, tmp_path, options, words):
     path = str(tmp_path / "nowhere.safetensors")
     if isinstance(options, dict):
         path = trained(tmp_path, weights, "wrong", **options)
     elif options:
         Path(path).write_bytes(Path(weights["checkpoint"]).read_bytes()[:options])
-    before = {n: t.clone() for n, t in node._perception._pipeline._model.state_dict().items()}
+    before = {n: t.clone() for n, t in node._runtime._pipeline._model.state_dict().items()}
     both = [Parameter("overlay_alpha", value=0.1), Parameter("checkpoint", value=path)]
     result = node.set_parameters_atomically(both)
     assert not result.successful and words in result.reason and "\n" not in result.reason
     assert node.get_parameter("checkpoint").value == weights["checkpoint"]
     assert node.parameters.overlay_alpha == 0.5
-    after = node._perception._pipeline._model.state_dict()
+    after = node._runtime._pipeline._model.state_dict()
     assert all(torch.equal(before[n], after[n]) for n in before)
 
 
-def test_before_configure_it_is_only_noted(graph, weights):
-    overrides = [Parameter(n, value=v) for n, v in {**weights, "autostart": False}.items()]
-    node = graph.node("mlesam", PerceptionNode, parameter_overrides=overrides)
+def test_checkpoint_set_before_configure_is_loaded_by_configure(graph, weights):
+    node = graph.perception_node({**weights, "autostart": False})
     assert node.set_parameters([Parameter("checkpoint", value="/nowhere.safetensors")])[0].successful

@@ -1,4 +1,4 @@
-"""The rig as messages fill it: a CameraInfo of another size than the pictures, and one that cannot be."""
+"""Calibration from CameraInfo and TF: QoS, namespaces, sizes and invalid messages."""
 
 import dataclasses
 
@@ -38,18 +38,18 @@ def feed(graph, info, **camera):
     return made
 
 
-def test_a_camera_is_what_its_info_says(graph):
+def test_camera_matches_its_camera_info(graph):
     made = feed(graph, camera_info(Header(frame_id="eye")))
     assert (made.rig.camera.width, made.rig.camera.height, made.missing) == (WIDTH, HEIGHT, None)
 
 
-def test_pictures_of_another_size_are_fitted_on_request(graph):
+def test_fit_adapts_intrinsics_to_the_image_size(graph):
     info = camera_info(Header(frame_id="eye"))
     made = feed(graph, info, fit="crop_bottom", picture_size=(WIDTH, HEIGHT - 8))
     assert (made.rig.camera.height, made.rig.camera.K[1, 2]) == (HEIGHT - 8, info.k[5] - 8)
 
 
-def test_an_info_that_lies_is_a_problem_in_words(graph):
+def test_invalid_camera_info_is_a_problem(graph):
     info = camera_info(Header(frame_id="eye"))
     info.k[2] = 9000.0
     made = feed(graph, info)
@@ -88,19 +88,21 @@ def quality(reliable, latched, depth=10):
 
 
 @pytest.mark.parametrize("remedy", ["Stop all but one of them", "set camera.info_topic to another topic"])
-def test_two_publishers_of_one_info_are_named_and_each_remedy_helps(graph, remedy):
-    """The kind: two nodes feed one sensor, here the lens of a camera."""
+def test_two_publishers_of_one_camera_info_are_reported_and_each_remedy_helps(graph, remedy):
+    """Two nodes publish the CameraInfo of one camera."""
     nodes = [graph.node(name) for name in ("left", "right")]
     publishers = [node.create_publisher(CameraInfo, TOPIC, 10) for node in nodes]
     listener, parameters = graph.node("listener"), NodeParameters()
     made = CalibrationListener(listener, parameters)
 
     def status():
-        health = PipelineHealth("active", rate=10.0, latencies=[0.1], rivals=made.rivals)
+        health = PipelineHealth("active", rate=10.0, latencies=[0.1], competing_publishers=made.competing_publishers)
         return DiagnosticBuilder("/mlesam").pipeline(health, 1.0)
 
     assert graph.spin_until(lambda: status().level == WARN), status()
-    assert status().message == str(PIPELINE_MESSAGES["several_infos"].format(rivals=made.rivals)[1])
+    assert status().message == str(
+        PIPELINE_MESSAGES["several_infos"].format(competing_publishers=made.competing_publishers)[1]
+    )
     assert status().message.startswith(f"2 publishers on /{TOPIC}: /left, /right.") and remedy in status().message
     if remedy.startswith("Stop"):
         nodes[0].destroy_publisher(publishers[0])
@@ -109,12 +111,12 @@ def test_two_publishers_of_one_info_are_named_and_each_remedy_helps(graph, remed
         made.close()
         made = CalibrationListener(listener, dataclasses.replace(parameters, camera=camera))
         nodes[1].create_publisher(CameraInfo, "other/camera_info", 10)
-    assert graph.spin_until(lambda: made.rivals is None, 10)
+    assert graph.spin_until(lambda: made.competing_publishers is None, 10)
     assert status().level == OK
 
 
-def test_an_info_that_was_latched_before_the_node_came_is_heard(graph):
-    """The kind: metadata published once. Transient local, one message, nothing after it."""
+def test_latched_camera_info_is_received_after_publication(graph):
+    """One transient-local message before the subscription exists."""
     publisher = graph.node("driver").create_publisher(CameraInfo, TOPIC, quality(True, True))
     publisher.publish(camera_info(Header(frame_id="eye")))
     made = CalibrationListener(graph.node("listener"), NodeParameters())
@@ -124,8 +126,8 @@ def test_an_info_that_was_latched_before_the_node_came_is_heard(graph):
 
 @pytest.mark.parametrize(("reliable", "latched"), [(True, False), (False, False), (False, True), (True, True)])
 @pytest.mark.parametrize("topic", [TOPIC, "/tf", "/tf_static"])
-def test_every_quality_of_service_is_heard(graph, topic, reliable, latched):
-    """The kind: the same for every publisher that a driver may have, whatever it offers."""
+def test_calibration_is_received_with_any_publisher_qos(graph, topic, reliable, latched):
+    """Every combination of reliability and durability."""
     made = listening(graph)
     message = camera_info(Header(frame_id="eye")) if topic == TOPIC else place()
     publisher = graph.node("driver").create_publisher(type(message), topic, quality(reliable, latched))
@@ -139,8 +141,8 @@ def test_every_quality_of_service_is_heard(graph, topic, reliable, latched):
     made.close()
 
 
-def test_the_advised_override_of_tf_helps(graph):
-    """The kind: advice never tried. Best-effort /tf with exactly what the doctor prints, and without a poll."""
+def test_qos_override_of_tf_is_applied(graph):
+    """Best-effort /tf with the override that the doctor prints, without a poll."""
     override = Parameter("qos_overrides./tf.subscription.reliability", value="best_effort")
     made = listening(graph, parameter_overrides=[override])
     publisher = graph.node("driver").create_publisher(TFMessage, "/tf", quality(False, False))
@@ -149,8 +151,8 @@ def test_the_advised_override_of_tf_helps(graph):
 
 
 @pytest.mark.parametrize("first", ["/robot1", "/robot2"])
-def test_the_transforms_of_another_robot_do_not_leak_in(graph, first):
-    """The kind: sources merged by message type. Equal frame names in one graph, 4 m apart."""
+def test_transforms_of_other_namespaces_are_ignored(graph, first):
+    """Equal frame names in one graph, 4 m apart."""
     driver = graph.node("driver")
     spaces = [first, *({"/robot1", "/robot2", ""} - {first})]
     sent = {"/robot1": 1.0, "/robot2": 5.0, "": 9.0}
@@ -169,8 +171,8 @@ def test_the_transforms_of_another_robot_do_not_leak_in(graph, first):
 
 @pytest.mark.parametrize("rival", [None, "/robot2/tf_static", "/tf_static"])
 @pytest.mark.parametrize("space", ["", "/robot1"])
-def test_a_mounting_outlives_its_publisher(graph, space, rival):
-    """The kind: a fact that is given up when its source falls silent. The publisher of the own mounting ends."""
+def test_extrinsic_outlives_its_publisher(graph, space, rival):
+    """The publisher of the extrinsic ends; the extrinsic is kept."""
     if rival == f"{space}/tf_static":
         return
     made = listening(graph, space)
@@ -193,8 +195,8 @@ def test_a_mounting_outlives_its_publisher(graph, space, rival):
     made.close()
 
 
-def test_a_topic_in_the_own_namespace_is_kept_before_its_first_message(graph):
-    """The kind: as above. Discovery loses the publisher before it has published, while a foreign /tf is there."""
+def test_namespace_topic_is_kept_before_its_first_message(graph):
+    """Discovery loses the publisher before its first message, while another /tf exists."""
     made = listening(graph, "/robot1")
     driver = graph.node("driver")
     publisher = driver.create_publisher(TFMessage, "/robot1/tf", quality(True, False))
@@ -210,8 +212,8 @@ def test_a_topic_in_the_own_namespace_is_kept_before_its_first_message(graph):
     made.close()
 
 
-def test_the_remedy_for_transforms_outside_the_namespace_helps(graph):
-    """The kind: advice never tried. Remapped to them, their mounting is used, and the problem is gone."""
+def test_remedy_for_transforms_outside_the_namespace_helps(graph):
+    """With TF remapped as advised, the extrinsics are used and the problem is gone."""
     publisher = graph.node("driver").create_publisher(TFMessage, "/robot2/tf_static", quality(True, True))
     publisher.publish(place())
     made = listening(graph, "/robot1")
@@ -224,8 +226,8 @@ def test_the_remedy_for_transforms_outside_the_namespace_helps(graph):
     made.close()
 
 
-def test_a_simulation_that_starts_again_forgets_what_moves(graph):
-    """The kind: what a backward clock jump leaves behind. /clock goes back before the first new transform comes."""
+def test_backward_clock_jump_discards_dynamic_transforms(graph):
+    """/clock jumps back before the first new transform."""
     made = listening(graph, parameter_overrides=[Parameter("use_sim_time", value=True)])
     driver = graph.node("driver")
     clock = driver.create_publisher(Clock, "/clock", 10)

@@ -1,4 +1,4 @@
-"""The tests kill processes by the hundred, and give back what those held."""
+"""Removal of the shared-memory segments of killed processes."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ while os.getppid() == parent:
 
 @pytest.fixture
 def join():
-    """Starts a participant, and tells the segments that are in shared memory because of it."""
+    """Start a participant and return its shared-memory segments."""
     started = []
 
     def start():
@@ -37,7 +37,7 @@ def join():
         process.wait()
 
 
-def test_what_a_killed_process_held_is_removed_and_what_a_living_one_holds_stays(join):
+def test_segments_of_killed_processes_are_removed(join):
     killed, held = join()
     living, kept = join()
     assert held and kept

@@ -1,4 +1,4 @@
-"""The synchronizer's thread: newest wins, nobody waits for the network, simulated time is respected."""
+"""Worker thread of the synchronizer: newest set first, no blocking of callbacks, simulated time."""
 
 import threading
 import time
@@ -43,7 +43,7 @@ def wait_for(condition, timeout=10.0):
     return condition()
 
 
-def test_sets_come_out_in_a_thread_of_their_own(make):
+def test_sets_are_emitted_in_a_worker_thread(make):
     seen = []
     sync = make(lambda frame_set: seen.append((frame_set, threading.current_thread())))
     source = SimpleFilter()
@@ -57,7 +57,7 @@ def test_sets_come_out_in_a_thread_of_their_own(make):
     assert thread is not threading.current_thread()
 
 
-def test_max_wait_ends_without_another_message(make):
+def test_set_is_emitted_after_max_wait(make):
     seen = []
     sync = make(seen.append, max_wait=0.1)
     sync.add(frame(CAMERA, time.time_ns()))
@@ -65,7 +65,7 @@ def test_max_wait_ends_without_another_message(make):
     assert tuple(seen[0].frames) == (CAMERA,)
 
 
-def test_a_slow_callback_gets_the_newest_and_nobody_waits_for_it(make):
+def test_slow_callback_receives_the_newest_set(make):
     release, seen = threading.Event(), []
 
     def slow(frame_set):
@@ -89,7 +89,7 @@ def test_a_slow_callback_gets_the_newest_and_nobody_waits_for_it(make):
     assert (counts["received"], counts["used"], counts["superseded"]) == (30, 2, 28)
 
 
-def test_simulated_time_may_stand_still_and_run_fast(make):
+def test_simulated_time_may_pause_and_run_fast(make):
     now, seen = [0], []
     sync = make(seen.append, clock=lambda: now[0], simulated=lambda: True, max_wait=0.5)
     sync.add(frame(CAMERA, 1_000_000_000))
@@ -102,7 +102,7 @@ def test_simulated_time_may_stand_still_and_run_fast(make):
     assert wait_for(lambda: seen)
 
 
-def test_stop_returns_when_the_callback_has_ended(make):
+def test_stop_waits_for_the_running_callback(make):
     entered, ended = threading.Event(), []
 
     def slow(frame_set):
@@ -120,8 +120,8 @@ def test_stop_returns_when_the_callback_has_ended(make):
     assert len(ended) == 1
 
 
-def test_an_error_of_the_synchronizer_is_reported_and_the_sets_go_on(make, monkeypatch):
-    """Kind: a thread that ends without a word. What waited is dropped, for it would fail again."""
+def test_error_of_the_synchronizer_is_reported_and_sets_continue(make, monkeypatch):
+    """Stored frames are discarded, because they would fail again."""
     seen, take, errors = [], Synchronizer.take, iter([ValueError("unforeseen")])
 
     def fail_once(self, now):
