@@ -17,7 +17,7 @@ from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.simulation.scene import REFLECTANCE, Floats, Hits, Material, as_float32
 from mlesam_ros.simulation.textures import Surface
-from mlesam_ros.simulation.weather import Weather, splashes
+from mlesam_ros.simulation.weather import Weather, splash_events
 from mlesam_ros.types import PointCloud, RawImage
 
 BASE_FRAME = "base_link"
@@ -319,7 +319,7 @@ def simulate_events(
     time = np.concatenate([np.clip(share, 0, 1), rng.random(len(noise))])
     polarity = np.concatenate([change[active].repeat(repeats) > 0, rng.random(len(noise)) < 0.5])
     if weather.rain:
-        drops = splashes((before.shape[0], before.shape[1]), weather.rain, duration, rng)
+        drops = splash_events((before.shape[0], before.shape[1]), weather.rain, duration, rng)
         pixel, time = np.concatenate([pixel, drops.pixel]), np.concatenate([time, drops.share])
         polarity = np.concatenate([polarity, drops.polarity])
     # Event cameras and EVT3 have a resolution of 1 us; 16-bit times are sorted fastest.

@@ -1,6 +1,6 @@
 """The tiles of a street and its traffic.
 
-`tile` furnishes a piece of the street with static objects, `movers` places vehicles, cyclists and pedestrians.
+`furnish_tile` places the static objects of a tile, `place_movers` the vehicles, cyclists and pedestrians.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _GROUND_HALF_WIDTH_M = 130.0
 _SIDES = (1, -1)
 
 
-def tile(layout: StreetLayout, seed: int, number: int) -> Batch:
+def furnish_tile(layout: StreetLayout, seed: int, number: int) -> Batch:
     """Furnish tile `number`, TILE * number … TILE * (number + 1) meters; deterministic for given arguments."""
     rng = np.random.default_rng([seed, 101, number + 1_000_000])
     start = TILE * number
@@ -302,7 +302,7 @@ def draw_streams(layout: StreetLayout, ego: Ego, rng: np.random.Generator) -> tu
     return tuple(streams)
 
 
-def movers(layout: StreetLayout, ego: Ego, streams: tuple[TrafficStream, ...], seed: int, t: float) -> Batch:
+def place_movers(layout: StreetLayout, ego: Ego, streams: tuple[TrafficStream, ...], seed: int, t: float) -> Batch:
     """All movers near the ego vehicle at t seconds."""
     return place([instance for stream in streams for instance in _stream_movers(layout, ego, stream, seed, t)])
 

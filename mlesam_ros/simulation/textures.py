@@ -438,7 +438,7 @@ class Surface:
     classes: npt.NDArray[np.uint8]
 
 
-def surface(hits: Hits, layout: StreetLayout, pixel: float, lamps: bool) -> Surface:
+def shade_hits(hits: Hits, layout: StreetLayout, pixel: float, lamps: bool) -> Surface:
     """Texture the hits of rays.
 
     Args:

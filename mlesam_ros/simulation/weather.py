@@ -305,7 +305,7 @@ def _lens_drops(size: tuple[int, int], rain: float, rng: np.random.Generator) ->
 
 
 @dataclass(frozen=True, slots=True)
-class Splash:
+class SplashEvents:
     """n events caused by drops: flat `pixel` index, `share` of the segment's duration in [0, 1], `polarity`."""
 
     pixel: npt.NDArray[np.int64]
@@ -313,7 +313,7 @@ class Splash:
     polarity: npt.NDArray[np.bool_]
 
 
-def splashes(size: tuple[int, int], rain: float, duration: int, rng: np.random.Generator) -> Splash:
+def splash_events(size: tuple[int, int], rain: float, duration: int, rng: np.random.Generator) -> SplashEvents:
     """Events of drops falling through the view of the event camera: each pixel on their path brightens, then darkens.
 
     Args:
@@ -332,7 +332,7 @@ def splashes(size: tuple[int, int], rain: float, duration: int, rng: np.random.G
     inside = (rows >= 0) & (rows < height) & (columns < width) & (share < 1) & (rng.random(rows.shape) < 0.7)
     pixel, time = (rows * width + columns)[inside], share[inside]
     late = np.minimum(time + 1e6 / duration, 1)
-    return Splash(
+    return SplashEvents(
         np.concatenate([pixel, pixel]), np.concatenate([time, late]),
         np.concatenate([np.ones(len(pixel), bool), np.zeros(len(pixel), bool)]),
     )  # fmt: skip
@@ -346,7 +346,7 @@ _FOG_LAYER_M = 60.0
 """Thickness in meters of the layer of fog or rain between the street and the sky."""
 
 
-def sky(directions: Floats, weather: Weather) -> Floats:
+def sky_radiance(directions: Floats, weather: Weather) -> Floats:
     """Radiance (n, 3) of the open sky along (n, 3) unit directions."""
     up = np.clip(directions[:, 2], 0.0, 1.0)
     color = _gradient(up, weather)
@@ -408,7 +408,7 @@ def radiance(
     out = np.empty_like(directions)
     out[hits.ray] = color.T
     miss = np.flatnonzero(~np.isfinite(hits.distance))
-    out[miss] = sky(directions[miss], weather)
+    out[miss] = sky_radiance(directions[miss], weather)
     return out
 
 

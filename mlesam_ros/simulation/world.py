@@ -33,9 +33,9 @@ from mlesam_ros.simulation.sensors import (
     simulate_sweep,
     street_rig,
 )
-from mlesam_ros.simulation.street import draw_streams, movers, tile
+from mlesam_ros.simulation.street import draw_streams, furnish_tile, place_movers
 from mlesam_ros.simulation.street_layout import TILE, Ego, StreetLayout
-from mlesam_ros.simulation.textures import Surface, surface
+from mlesam_ros.simulation.textures import Surface, shade_hits
 from mlesam_ros.simulation.weather import (
     NO_FAULT,
     add_rain_streaks,
@@ -218,7 +218,7 @@ class World:
     # Scene at a time
 
     def _populate_tile(self, number: int) -> Batch:
-        return tile(self.layout, self.seed, number)
+        return furnish_tile(self.layout, self.seed, number)
 
     def _build_static_layer(self, tile_index: int) -> Layer:
         tiles = [self._tile(tile_index + offset) for offset in range(*_TILES)]
@@ -227,7 +227,7 @@ class World:
     def _snapshot(self, time: int) -> Snapshot:
         seconds = time / NANOSECONDS
         static = self._static_layer(int(self.ego.along(seconds) // TILE))
-        moving = movers(self.layout, self.ego, self.streams, self.seed, seconds)
+        moving = place_movers(self.layout, self.ego, self.streams, self.seed, seconds)
         return Snapshot([static, Layer(moving, self._threads)])
 
     def _rng(self, index: int, sensor: int) -> np.random.Generator:
@@ -240,7 +240,7 @@ class World:
         eye = pose @ self._base_from_camera
         directions = rotate(rays, eye)
         hits = snapshot.cast(eye.translation.astype(np.float32), directions)
-        shading = surface(hits, self.layout, pixel, self.weather.lamps > 0)
+        shading = shade_hits(hits, self.layout, pixel, self.weather.lamps > 0)
         if self.weather.rain:
             wet_surfaces(shading, hits, self.weather.rain)
         return hits, shading, radiance(hits, shading, directions, snapshot, self.weather, self.layout, pose)
@@ -284,7 +284,7 @@ class World:
                 eye = eye @ jitter_pose(self.fault.shake, jitter_rng)
             origins[part], directions[part] = eye.translation, rotate(rays[part], eye)
         hits = snapshot.cast(origins, directions)
-        shading = surface(hits, self.layout, 0.003, False)
+        shading = shade_hits(hits, self.layout, 0.003, False)
         return simulate_sweep(self.lidar, rays, times, directions, hits, shading, self.weather, self._rng(index, 2))
 
     def _render_log_light(self, time: int) -> Floats:

@@ -17,9 +17,9 @@ from mlesam_ros.simulation.sensors import (
     simulate_depth,
     street_rig,
 )
-from mlesam_ros.simulation.street import tile
+from mlesam_ros.simulation.street import furnish_tile
 from mlesam_ros.simulation.street_layout import TILE, StreetLayout
-from mlesam_ros.simulation.textures import cloudy, grain, hashed, surface
+from mlesam_ros.simulation.textures import cloudy, grain, hashed, shade_hits
 from mlesam_ros.simulation.weather import draw_weather
 
 DAY = draw_weather("day", np.random.default_rng(3))
@@ -38,7 +38,7 @@ def test_every_material_has_a_texture_within_physical_bounds(lamps):
     point = rng.uniform(-20, 20, (n, 3)).astype(np.float32)
     distance = rng.uniform(1, 80, n).astype(np.float32)
     hits = Hits(distance, np.arange(n), point, normal, kinds, np.zeros(n, np.uint8), rows)
-    look = surface(hits, PLAN, 0.004, lamps)
+    look = shade_hits(hits, PLAN, 0.004, lamps)
     assert np.isfinite(look.albedo).all() and look.albedo.min() >= 0 and look.albedo.max() < 2
     assert np.isfinite(look.emission).all() and look.emission.min() >= 0
     assert np.all((look.gloss >= 0) & (look.gloss < 1))
@@ -47,9 +47,9 @@ def test_every_material_has_a_texture_within_physical_bounds(lamps):
 
 
 def test_tiles_are_deterministic_and_stay_in_their_range():
-    first, again = tile(PLAN, 9, 3), tile(PLAN, 9, 3)
+    first, again = furnish_tile(PLAN, 9, 3), furnish_tile(PLAN, 9, 3)
     assert np.array_equal(first.vertices, again.vertices) and np.array_equal(first.table, again.table)
-    assert not np.array_equal(first.table[:5], tile(PLAN, 10, 3).table[:5])
+    assert not np.array_equal(first.table[:5], furnish_tile(PLAN, 10, 3).table[:5])
     origins = first.table[first.table[:, 0] != 0, 0]
     assert np.all((origins > 3 * TILE - 10) & (origins < 4 * TILE + 10))
 

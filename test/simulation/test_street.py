@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlesam_ros.simulation.scene import Label
-from mlesam_ros.simulation.street import draw_streams, movers
+from mlesam_ros.simulation.street import draw_streams, place_movers
 from mlesam_ros.simulation.street_layout import Ego, StreetLayout
 
 ON_WHEELS = (Label.CARS, Label.BUS, Label.TRUCK)
@@ -22,7 +22,7 @@ def street(seed):
 @given(seed=st.integers(0, 10_000), t=st.floats(0, 600))
 def test_no_vehicle_collides_with_the_ego_vehicle(seed, t):
     layout, ego, streams = street(seed)
-    batch = movers(layout, ego, streams, seed, t)
+    batch = place_movers(layout, ego, streams, seed, t)
     vertices = batch.vertices[np.unique(batch.triangles[np.isin(batch.classes, ON_WHEELS)])]
     pose = ego.pose(t)
     local = (vertices - pose.translation) @ pose.rotation
@@ -33,7 +33,7 @@ def test_no_vehicle_collides_with_the_ego_vehicle(seed, t):
 @given(seed=st.integers(0, 10_000), t=st.floats(0, 600))
 def test_movers_move_at_their_speed(seed, t):
     layout, ego, streams = street(seed)
-    first, second = (movers(layout, ego, streams, seed, time).table for time in (t, t + 0.01))
+    first, second = (place_movers(layout, ego, streams, seed, time).table for time in (t, t + 0.01))
     # Matched by their looks: seed and first color; who left or entered the stretch in between has no partner.
     looks = {tuple(row[5:9]): row for row in first}
     pairs = [(looks[tuple(row[5:9])], row) for row in second if tuple(row[5:9]) in looks]
