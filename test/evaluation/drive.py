@@ -9,6 +9,7 @@ import numpy as np
 
 from mlesam_ros.bags.serialization import Fields, camera_info, image, point_cloud, transforms
 from mlesam_ros.bags.writer import BagWriter
+from mlesam_ros.evaluation.scores import MaskListener, MaskRecord
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.types import RawImage
@@ -22,6 +23,20 @@ POSE = Transform.from_quaternion((0.0, 0.0, 0.0), (0.5, -0.5, 0.5, -0.5))
 """camera_from_lidar: x forward becomes z forward."""
 IMAGE, CLOUD, INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/CameraInfo"
 Change = Callable[[str, int, Fields], Fields | None]
+
+
+class Recorder(MaskListener):
+    """Keeps every mask, and every comparison with ground truth."""
+
+    def __init__(self) -> None:
+        self.records: list[MaskRecord] = []
+        self.matches: list[tuple[int, np.ndarray, np.ndarray]] = []
+
+    def on_mask(self, record: MaskRecord) -> None:
+        self.records.append(record)
+
+    def on_match(self, stamp: int, labels: np.ndarray, ground_truth: np.ndarray) -> None:
+        self.matches.append((stamp, labels, ground_truth))
 
 
 def picture(index: int) -> RawImage:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from drive import CAMERA, MOMENTS, PERIOD, POSE, START, write_drive
+from drive import CAMERA, MOMENTS, PERIOD, POSE, START, Recorder, write_drive
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 
 from mlesam_ros.bags.reader import BagReader, parse_outage
@@ -36,17 +36,16 @@ def described(*rules):
     return EvaluationOptions(load_parameters(overrides=rules))
 
 
-class Memory(MaskListener):
-    def __init__(self, pipeline=None):
-        self.pipeline, self.made, self.pairs, self.again = pipeline, [], [], []
+class Resegmenter(Recorder):
+    """Segments the set of every mask again, with the calibration of that time."""
 
-    def on_mask(self, made):
-        self.made.append(made)
-        if self.pipeline is not None:  # now, for the rig goes on learning
-            self.again.append(self.pipeline.segment(made.frame_set, made.rig).labels)
+    def __init__(self, pipeline):
+        super().__init__()
+        self.pipeline, self.labels = pipeline, []
 
-    def on_match(self, stamp, labels, truth):
-        self.pairs.append((stamp, labels, truth))
+    def on_mask(self, record):
+        super().on_mask(record)
+        self.labels.append(self.pipeline.segment(record.frame_set, record.rig).labels)
 
 
 def truths_of(bag):
@@ -56,23 +55,23 @@ def truths_of(bag):
 
 
 def test_masks_equal_the_pipelines_and_metrics_follow_from_them(street, pipeline):
-    memory = Memory(pipeline)
-    found = evaluate(street, pipeline, listeners=[memory])
-    assert len(memory.made) == found.sets == MOMENTS
+    recorder = Resegmenter(pipeline)
+    found = evaluate(street, pipeline, listeners=[recorder])
+    assert len(recorder.records) == found.sets == MOMENTS
     labels_by_stamp, confusion = truths_of(street), Confusion(25)
-    for made, again in zip(memory.made, memory.again, strict=True):
-        assert np.array_equal(again, made.mask.labels)
-        assert made.mask.used == tuple(MODALITIES) == tuple(made.images)
-        confusion.add(labels_by_stamp[made.mask.stamp], made.mask.labels)
+    for record, labels in zip(recorder.records, recorder.labels, strict=True):
+        assert np.array_equal(labels, record.mask.labels)
+        assert record.mask.used == tuple(MODALITIES) == tuple(record.images)
+        confusion.add(labels_by_stamp[record.mask.stamp], record.mask.labels)
     assert np.array_equal(found.scores.confusion.counts, confusion.counts)
-    assert [pair[0] for pair in memory.pairs] == sorted(labels_by_stamp)
+    assert [pair[0] for pair in recorder.matches] == sorted(labels_by_stamp)
     assert found.scores.compared == MOMENTS
     assert found.warnings == []
-    shares = np.bincount(np.concatenate([m.mask.labels.ravel() for m in memory.made]), minlength=26)[:26]
+    shares = np.bincount(np.concatenate([m.mask.labels.ravel() for m in recorder.records]), minlength=26)[:26]
     assert np.array_equal(found.scores.shares, shares)
     figures = bag_metrics(found, EvaluationOptions(), pipeline)
     assert figures["miou"] == round(100 * confusion.miou_present, 2)
-    kept = [(a.mask.labels == b.mask.labels).mean() for a, b in pairwise(memory.made)]
+    kept = [(a.mask.labels == b.mask.labels).mean() for a, b in pairwise(recorder.records)]
     assert figures["consistency"] == round(100 * np.mean(kept), 2)
 
 
@@ -168,18 +167,22 @@ def test_bag_without_ground_truth_has_no_ground_truth_metrics(tmp_path, pipeline
 # Storage
 
 
+def copy_connections(reader, writer):
+    return {
+        c.id: writer.add_connection(
+            c.topic, c.msgtype, msgdef=c.msgdef.data, rihs01=c.digest,
+            offered_qos_profiles=c.ext.offered_qos_profiles,
+        )
+        for c in reader.connections
+    }  # fmt: skip
+
+
 def stored_again(source, target, storage, mode=CompressionMode.NONE):
     with Reader(source) as reader:
         writer = Writer(target, version=8, storage_plugin=storage)
         writer.set_compression(mode, CompressionFormat.ZSTD)
         with writer:
-            known = {
-                c.id: writer.add_connection(
-                    c.topic, c.msgtype, msgdef=c.msgdef.data, rihs01=c.digest,
-                    offered_qos_profiles=c.ext.offered_qos_profiles,
-                )
-                for c in reader.connections
-            }  # fmt: skip
+            known = copy_connections(reader, writer)
             for connection, stamp, raw in reader.messages():
                 writer.write(known[connection.id], stamp, raw)
     return target
@@ -216,13 +219,7 @@ def test_split_bag_is_evaluated_as_one(street, pipeline, tmp_path):
         for number, span in enumerate(((0, middle), (middle, 1 << 62))):
             part = tmp_path / f"part{number}"
             with Writer(part, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
-                known = {
-                    c.id: writer.add_connection(
-                        c.topic, c.msgtype, msgdef=c.msgdef.data, rihs01=c.digest,
-                        offered_qos_profiles=c.ext.offered_qos_profiles,
-                    )
-                    for c in reader.connections
-                }  # fmt: skip
+                known = copy_connections(reader, writer)
                 for connection, stamp, raw in reader.messages(start=span[0], stop=span[1]):
                     writer.write(known[connection.id], stamp, raw)
             parts.append(yaml.safe_load((part / "metadata.yaml").read_text())["rosbag2_bagfile_information"])
@@ -250,24 +247,24 @@ transforms:
 
 
 def test_bag_without_calibration_uses_an_assumed_lens_with_a_warning(tmp_path, pipeline):
-    memory = Memory()
-    found = evaluate(write_drive(tmp_path / "bag", calibrated=False), pipeline, listeners=[memory])
-    assert {made.mask.used for made in memory.made} == {("camera",)}
-    assert memory.made[0].mask.labels.shape == (24, 32)
+    recorder = Recorder()
+    found = evaluate(write_drive(tmp_path / "bag", calibrated=False), pipeline, listeners=[recorder])
+    assert {record.mask.used for record in recorder.records} == {("camera",)}
+    assert recorder.records[0].mask.labels.shape == (24, 32)
     assert any("assumed field of view of 70 degrees" in warning for warning in found.warnings)
     assert any(warning.startswith("lidar: ") for warning in found.warnings)
     assert found.rejected == {"lidar": 10}
-    for counts in (found.counters["lidar"], memory.made[-1].counters["lidar"]):
+    for counts in (found.counters["lidar"], recorder.records[-1].counters["lidar"]):
         assert counts["used"] == 0 and counts["refused"] >= 9 and not counts["unmatched"]
 
 
 def test_calibration_file_replaces_missing_calibration(tmp_path, pipeline):
     camera = {"k": [20.0, 20.0, 15.5, 11.5], "d": CAMERA.D.tolist(), "width": CAMERA.width, "height": CAMERA.height}
     (tmp_path / "rig.yaml").write_text(RIG.format(**camera))
-    memory = Memory()
+    recorder = Recorder()
     bag = write_drive(tmp_path / "bag", calibrated=False, lidar_late=0)
-    found = evaluate(bag, pipeline, described(f"calibration_file:={tmp_path}/rig.yaml"), [memory])
-    assert {made.mask.used for made in memory.made} == {("camera", "lidar")}
+    found = evaluate(bag, pipeline, described(f"calibration_file:={tmp_path}/rig.yaml"), [recorder])
+    assert {record.mask.used for record in recorder.records} == {("camera", "lidar")}
     assert found.warnings == []
     reference = evaluate(write_drive(tmp_path / "all", lidar_late=0), pipeline)
     assert np.array_equal(found.scores.confusion.counts, reference.scores.confusion.counts)
@@ -287,10 +284,10 @@ def test_topic_overrides_a_calibration_file_without_a_warning(tmp_path, pipeline
         writer.add(topic, "tf2_msgs/msg/TFMessage", first, mounting)
         for name, kind, stamp, raw in reader.raw_messages():
             writer.add_raw(name, kind, stamp, raw)
-    memory = Memory()
-    found = evaluate(again, pipeline, described(f"calibration_file:={tmp_path}/rig.yaml"), [memory])
-    assert {made.mask.used for made in memory.made} == {("camera", "lidar")} and len(memory.made) == 10
-    assert all(made.mask.placements["lidar"].translation[2] == 0.005 for made in memory.made)
+    recorder = Recorder()
+    found = evaluate(again, pipeline, described(f"calibration_file:={tmp_path}/rig.yaml"), [recorder])
+    assert {record.mask.used for record in recorder.records} == {("camera", "lidar")} and len(recorder.records) == 10
+    assert all(record.mask.placements["lidar"].translation[2] == 0.005 for record in recorder.records)
     assert found.warnings == []
 
 
@@ -315,12 +312,12 @@ def test_rectified_images_use_the_projection_matrix(tmp_path, pipeline):
             )
         return made
 
-    path, memory = write_drive(tmp_path / "bag", change=crooked), Memory()
-    evaluate(path, pipeline, described("camera.rectified:=true"), [memory])
-    model = memory.made[0].rig.camera
+    path, recorder = write_drive(tmp_path / "bag", change=crooked), Recorder()
+    evaluate(path, pipeline, described("camera.rectified:=true"), [recorder])
+    model = recorder.records[0].rig.camera
     assert model.K[0, 0] == 15 and not model.D.any()
-    evaluate(path, pipeline, EvaluationOptions(), [memory])
-    assert memory.made[-1].rig.camera.D.any()
+    evaluate(path, pipeline, EvaluationOptions(), [recorder])
+    assert recorder.records[-1].rig.camera.D.any()
 
 
 def test_distortion_of_a_rectified_topic_is_a_warning(tmp_path, pipeline):
@@ -336,10 +333,10 @@ def test_distortion_of_a_rectified_topic_is_a_warning(tmp_path, pipeline):
 
 
 def test_events_alone_are_segmented_in_the_event_cameras_view(shared_data, pipeline):
-    memory = Memory()
-    found = evaluate(shared_data / "events" / "test_events_1", pipeline, EvaluationOptions(every=60), [memory])
-    assert {made.mask.used for made in memory.made} == {("event",)}
-    assert memory.made[0].mask.labels.shape == (480, 640)
+    recorder = Recorder()
+    found = evaluate(shared_data / "events" / "test_events_1", pipeline, EvaluationOptions(every=60), [recorder])
+    assert {record.mask.used for record in recorder.records} == {("event",)}
+    assert recorder.records[0].mask.labels.shape == (480, 640)
     assert any("in the view of event" in warning for warning in found.warnings)
 
 
@@ -459,9 +456,9 @@ def test_masks_at_network_and_camera_resolution_have_the_same_scores(street, pip
     options = [
         replace(described(f"labels_resolution:={size}"), robustness=robustness) for size in ("network", "camera")
     ]
-    memory = Memory()
-    found, expected = evaluate(street, pipeline, options[0], [memory]), evaluate(street, pipeline, options[1])
-    assert memory.made[0].mask.labels.shape == (32, 64) and truths_of(street).popitem()[1].shape == (64, 96)
+    recorder = Recorder()
+    found, expected = evaluate(street, pipeline, options[0], [recorder]), evaluate(street, pipeline, options[1])
+    assert recorder.records[0].mask.labels.shape == (32, 64) and truths_of(street).popitem()[1].shape == (64, 96)
     assert found.scores.compared == MOMENTS and found.warnings == []
     assert np.array_equal(found.scores.confusion.counts, expected.scores.confusion.counts)
     assert found.scores.robustness.rows() == expected.scores.robustness.rows()
@@ -495,9 +492,9 @@ def test_camera_offset_applies_to_labels_even_without_the_camera(tmp_path, pipel
         options = replace(options, labels=tmp_path)
     found = evaluate(bag, pipeline, options)
     assert found.scores.compared == len(found.scores.masks) >= 9
-    pairs = Memory()
-    evaluate(bag, pipeline, options, [pairs])
-    assert all((truth == (stamp - START) // PERIOD).all() for stamp, _, truth in pairs.pairs)
+    recorder = Recorder()
+    evaluate(bag, pipeline, options, [recorder])
+    assert all((truth == (stamp - START) // PERIOD).all() for stamp, _, truth in recorder.matches)
 
 
 def test_unexpected_decoder_error_costs_one_frame(tmp_path, pipeline, monkeypatch):

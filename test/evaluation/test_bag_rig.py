@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from drive import CAMERA, CLOUD, IMAGE, INFO, PERIOD, POSE, START, picture, points
+from drive import CAMERA, CLOUD, IMAGE, INFO, PERIOD, POSE, START, Recorder, picture, points
 
 from mlesam_ros.bags import serialization as fields
 from mlesam_ros.bags.reader import BagReader
@@ -14,7 +14,6 @@ from mlesam_ros.errors import CalibrationError
 from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, NoMasksError, evaluate
 from mlesam_ros.evaluation.bag_sensors import BagRig, find_topics
 from mlesam_ros.evaluation.replay import Replay
-from mlesam_ros.evaluation.scores import MaskListener
 from mlesam_ros.geometry.transforms import Transform
 from mlesam_ros.labels import load_label_space
 from mlesam_ros.preprocessing.registration import FrameContext, cloud_to_camera
@@ -227,15 +226,13 @@ def test_camera_with_rejected_info_remains_the_reference_camera(tmp_path, pipeli
         add("/tf_static", TF, fields.transforms([("camera", "depth", Transform.identity())], stamp))
         add("/tf_static", TF, mounted(stamp))
 
-    path, made = write(tmp_path / "bag", each, 3, info=False), []
-    listener = MaskListener()
-    listener.on_mask = made.append
+    path, recorder = write(tmp_path / "bag", each, 3, info=False), Recorder()
     if view is None:
         with pytest.raises(NoMasksError, match=r"/camera/camera_info: .*not calibrated"):
-            evaluate(path, pipeline, EvaluationOptions(), [listener])
+            evaluate(path, pipeline, EvaluationOptions(), [recorder])
     else:
-        evaluate(path, pipeline, EvaluationOptions(), [listener])
-    assert {one.rig.view for one in made} == ({view} if view else set())
+        evaluate(path, pipeline, EvaluationOptions(), [recorder])
+    assert {record.rig.view for record in recorder.records} == ({view} if view else set())
 
 
 @pytest.mark.parametrize("change", [{"row_step": 0}, {"row_step": 77_777}, {"is_dense": True}, {"is_dense": False}])
@@ -301,18 +298,16 @@ def test_camera_info_shared_by_two_streams_applies_to_both(tmp_path, pipeline, s
         for index in range(5):
             stamp = START + index * PERIOD
             each(lambda topic, kind, made, at=stamp: writer.add(topic, kind, at, made), index, stamp)
-    seen = MaskListener()
-    seen.made = []
-    seen.on_mask = seen.made.append
-    found = evaluate(path, pipeline, listeners=[seen])
+    recorder = Recorder()
+    found = evaluate(path, pipeline, listeners=[recorder])
     point = np.array([[0.5, -0.25, 2.0]])
     expected = CAMERA.K[:2, :2] @ point[0, :2] / 2 + CAMERA.K[:2, 2]
-    assert len(seen.made) == 5 and not [warning for warning in found.warnings if "view of" in warning]
-    for made in seen.made:
-        assert (made.rig.view, made.rig.camera_frame) == ("camera", "camera")
-        np.testing.assert_allclose(made.mask.placements[LIDAR].translation, MOUNTING.translation, atol=1e-6)
-        np.testing.assert_allclose(made.rig.camera.project(point)[0][0], expected)
-        assert {"depth": "depth", "events": "event"}[second] in made.mask.used
+    assert len(recorder.records) == 5 and not [warning for warning in found.warnings if "view of" in warning]
+    for record in recorder.records:
+        assert (record.rig.view, record.rig.camera_frame) == ("camera", "camera")
+        np.testing.assert_allclose(record.mask.placements[LIDAR].translation, MOUNTING.translation, atol=1e-6)
+        np.testing.assert_allclose(record.rig.camera.project(point)[0][0], expected)
+        assert {"depth": "depth", "events": "event"}[second] in record.mask.used
 
 
 def remounted(path):
@@ -338,10 +333,8 @@ def test_republished_transform_applies_from_its_time(tmp_path):
 def test_evaluation_from_the_middle_uses_earlier_calibration(tmp_path, pipeline, start, expected):
     """A part of a bag is evaluated with the calibration of its time."""
     path = remounted(tmp_path / "bag")
-    seen = []
-    listener = MaskListener()
-    listener.on_mask = seen.append
-    evaluate(path, pipeline, EvaluationOptions(start=start, duration=0.5), listeners=[listener])
-    assert len(seen) == 5
-    for made in seen:
-        np.testing.assert_allclose(made.mask.placements[LIDAR].translation, [0, 0, expected], atol=1e-6)
+    recorder = Recorder()
+    evaluate(path, pipeline, EvaluationOptions(start=start, duration=0.5), listeners=[recorder])
+    assert len(recorder.records) == 5
+    for record in recorder.records:
+        np.testing.assert_allclose(record.mask.placements[LIDAR].translation, [0, 0, expected], atol=1e-6)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drive import Recorder
 from rosbags.typesys import Stores, get_typestore
 
 from mlesam_ros.bags.reader import BagReader
@@ -16,7 +17,6 @@ from mlesam_ros.bags.writer import BagWriter
 from mlesam_ros.config import load_parameters
 from mlesam_ros.doctor.diagnosis import diagnose_bag
 from mlesam_ros.evaluation.bag_evaluator import EvaluationOptions, evaluate
-from mlesam_ros.evaluation.scores import MaskListener
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 from mlesam_training.labeled_bags import BagOptions, prepare_bags
@@ -24,14 +24,6 @@ from mlesam_training.labeled_bags import BagOptions, prepare_bags
 SIZE = (64, 96)
 FIELD = get_typestore(Stores.ROS2_JAZZY).types["sensor_msgs/msg/PointField"]
 F4, U2 = 7, 4
-
-
-class Images(MaskListener):
-    def __init__(self):
-        self.made = []
-
-    def on_mask(self, made):
-        self.made.append(made)
 
 
 def changed(street, path, topic, change):
@@ -99,11 +91,11 @@ def case(request, street, tmp_path_factory):
 
 def test_evaluation_gives_the_same_images(case, pipeline):
     plain, other, modality, parameters = case
-    usual, found = Images(), Images()
+    usual, found = Recorder(), Recorder()
     evaluate(plain, pipeline, listeners=[usual])
     result = evaluate(other, pipeline, EvaluationOptions(parameters=parameters), listeners=[found])
     assert result.warnings == []
-    for theirs, ours in zip(usual.made, found.made, strict=True):
+    for theirs, ours in zip(usual.records, found.records, strict=True):
         assert theirs.images[modality].any()
         np.testing.assert_allclose(ours.images[modality], theirs.images[modality], atol=0.02)
 
@@ -122,19 +114,19 @@ def test_training_gives_the_same_arrays(case, tmp_path):
 @pytest.mark.parametrize(("rule", "share"), [("event.window:=0.015", 0.5), ("event.window:=0.06", 2.0)])
 def test_event_window_applies_in_evaluation_and_training(street, pipeline, tmp_path, rule, share):
     """At a constant rate half of the window has half as many events; the last window is limited to 10."""
-    parameters, listener = load_parameters(None, [rule]), Images()
-    usual = Images()
+    parameters, listener = load_parameters(None, [rule]), Recorder()
+    usual = Recorder()
     evaluate(street, pipeline, listeners=[usual])
     window = float(rule.partition(":=")[2])
     other = Pipeline(pipeline.network, "cpu", "fp32", 1, settings=replace(pipeline.preprocessing, event_window=window))
     found = evaluate(street, other, EvaluationOptions(parameters=parameters), listeners=[listener])
     assert f"event.window is {window:g} s, but the expert was trained on 0.03 s" in " ".join(found.warnings)
-    few, many = (sum(made.images[EVENT].sum() for made in each.made[2:]) for each in (listener, usual))
+    few, many = (sum(record.images[EVENT].sum() for record in each.records[2:]) for each in (listener, usual))
     assert few / many == pytest.approx(share, rel=0.35)
     dataset = prepare_bags(BagOptions((str(street),), str(tmp_path / "arrays"), (32, 64), parameters=parameters))
     arrays = dataset.batch(range(len(dataset)), [EVENT])[0][EVENT].numpy()
-    for row, made in enumerate(listener.made):
-        np.testing.assert_allclose(arrays[row], made.images[EVENT], atol=0.01)
+    for row, record in enumerate(listener.records):
+        np.testing.assert_allclose(arrays[row], record.images[EVENT], atol=0.01)
 
 
 def test_doctor_finds_the_depth_unit_and_its_remedy_helps(street, tmp_path):
@@ -152,9 +144,9 @@ def test_doctor_and_status_report_the_detected_intensity(street, pipeline, tmp_p
     checkup = diagnose_bag(bag)
     assert f"intensity: {description}." in [entry.message for entry in checkup.findings]
     assert checkup.sensors[LIDAR]["intensity"] == description
-    listener = Images()
+    listener = Recorder()
     evaluate(bag, pipeline, listeners=[listener])
-    assert listener.made[-1].found[LIDAR]["intensity"].text == description
+    assert listener.records[-1].found[LIDAR]["intensity"].text == description
 
 
 def test_missing_intensity_is_a_warning(street, pipeline, tmp_path):
