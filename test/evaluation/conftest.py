@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from drive import MOMENTS
+from drive import STEPS
 
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
@@ -13,7 +13,7 @@ from mlesam_ros.simulation.world import World
 
 @pytest.fixture(scope="session")
 def street(tmp_path_factory):
-    return write_simulated_bag(tmp_path_factory.mktemp("bags") / "street", World(3, "day", (64, 96)), range(MOMENTS))
+    return write_simulated_bag(tmp_path_factory.mktemp("bags") / "street", World(3, "day", (64, 96)), range(STEPS))
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from mlesam_ros.types import RawImage
 
 START, PERIOD = 1_700_000_000_000_000_000, 100_000_000
 HEIGHT, WIDTH = 24, 32
-MOMENTS = 12
+STEPS = 12
 """Of the simulated street in conftest.py."""
 CAMERA = CameraModel(WIDTH, HEIGHT, np.array([[20.0, 0, 15.5], [0, 20.0, 11.5], [0, 0, 1]]), np.zeros(5), "plumb_bob")
 POSE = Transform.from_quaternion((0.0, 0.0, 0.0), (0.5, -0.5, 0.5, -0.5))
@@ -39,7 +39,7 @@ class Recorder(MaskListener):
         self.matches.append((stamp, labels, ground_truth))
 
 
-def picture(index: int) -> RawImage:
+def camera_image(index: int) -> RawImage:
     pixels = np.random.default_rng(index).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
     return RawImage(HEIGHT, WIDTH, "rgb8", 3 * WIDTH, pixels.reshape(-1))
 
@@ -56,7 +56,7 @@ def points() -> np.ndarray:
 
 def write_drive(
     path: Path,
-    moments: int = 10,
+    steps: int = 10,
     calibrated: bool = True,
     delay: int = 0,
     change: Change | None = None,
@@ -69,11 +69,11 @@ def write_drive(
 
     Args:
         path: the bag's folder.
-        moments: how many.
+        steps: number of steps.
         calibrated: with CameraInfo and TF.
         delay: nanoseconds from a stamp to its recording.
         change: topic, index, fields → other fields, or None to lose the message.
-        truth: with labels; moment i is all of class i mod 25.
+        truth: with labels; step i is all of class i mod 25.
         lidar_topic, camera_topic: where their messages are.
         lidar_late: nanoseconds by which the LiDAR's stamps are after the camera's.
     """
@@ -87,11 +87,11 @@ def write_drive(
         if calibrated:
             mounting = transforms([("camera", "lidar", POSE)], START)
             writer.add("/tf_static", "tf2_msgs/msg/TFMessage", START + delay, mounting, latched=True)
-        for index in range(moments):
+        for index in range(steps):
             stamp, late = START + index * PERIOD, START + index * PERIOD + lidar_late
             if calibrated:
                 add("/camera/camera_info", INFO, index, stamp, camera_info(stamp, "camera", CAMERA))
-            add(camera_topic, IMAGE, index, stamp, image(stamp, "camera", picture(index)))
+            add(camera_topic, IMAGE, index, stamp, image(stamp, "camera", camera_image(index)))
             if truth:
                 mask = RawImage(HEIGHT, WIDTH, "mono8", WIDTH, labels(index).reshape(-1))
                 add("/ground_truth/labels", IMAGE, index, stamp, image(stamp, "camera", mask))

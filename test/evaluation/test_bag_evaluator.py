@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from drive import CAMERA, MOMENTS, PERIOD, POSE, START, Recorder, write_drive
+from drive import CAMERA, PERIOD, POSE, START, STEPS, Recorder, write_drive
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 
 from mlesam_ros.bags.reader import BagReader, parse_outage
@@ -57,7 +57,7 @@ def truths_of(bag):
 def test_masks_equal_the_pipelines_and_metrics_follow_from_them(street, pipeline):
     recorder = Resegmenter(pipeline)
     found = evaluate(street, pipeline, listeners=[recorder])
-    assert len(recorder.records) == found.sets == MOMENTS
+    assert len(recorder.records) == found.sets == STEPS
     labels_by_stamp, confusion = truths_of(street), Confusion(25)
     for record, labels in zip(recorder.records, recorder.labels, strict=True):
         assert np.array_equal(labels, record.mask.labels)
@@ -65,7 +65,7 @@ def test_masks_equal_the_pipelines_and_metrics_follow_from_them(street, pipeline
         confusion.add(labels_by_stamp[record.mask.stamp], record.mask.labels)
     assert np.array_equal(found.scores.confusion.counts, confusion.counts)
     assert [pair[0] for pair in recorder.matches] == sorted(labels_by_stamp)
-    assert found.scores.compared == MOMENTS
+    assert found.scores.compared == STEPS
     assert found.warnings == []
     shares = np.bincount(np.concatenate([m.mask.labels.ravel() for m in recorder.records]), minlength=26)[:26]
     assert np.array_equal(found.scores.shares, shares)
@@ -81,7 +81,7 @@ def test_every_nth_set_is_segmented(street, pipeline):
     assert len(stamps) == found.sets == found.scores.compared == 3
     assert np.diff(stamps).tolist() == [5 * PERIOD] * 2
     camera = found.counters["camera"]
-    assert (camera["received"], camera["used"], camera["superseded"]) == (MOMENTS, 3, MOMENTS - 3)
+    assert (camera["received"], camera["used"], camera["superseded"]) == (STEPS, 3, STEPS - 3)
 
 
 def test_sensor_is_missing_from_the_masks_during_its_outage(street, pipeline):
@@ -99,8 +99,8 @@ def test_real_time_skips_sets_while_the_pipeline_is_busy(street, pipeline, monke
     segment = pipeline.segment
     monkeypatch.setattr(pipeline, "segment", lambda *a: replace(segment(*a), timings={"model": 0.25}))
     found = evaluate(street, pipeline, EvaluationOptions(real_time=True))
-    assert found.sets <= MOMENTS / 2
-    assert found.counters["camera"]["superseded"] >= MOMENTS / 2 - 1
+    assert found.sets <= STEPS / 2
+    assert found.counters["camera"]["superseded"] >= STEPS / 2 - 1
 
 
 def test_progress_is_in_seconds_from_the_start(street, pipeline):
@@ -117,7 +117,7 @@ def test_ctrl_c_keeps_the_results_so_far(street, pipeline):
 
     found = evaluate(street, pipeline, progress=interrupt)
     assert found.interrupted
-    assert 4 <= len(found.scores.masks) < MOMENTS
+    assert 4 <= len(found.scores.masks) < STEPS
     assert "interrupted after 0.6 s" in found.warnings[-1]
 
 
@@ -401,7 +401,7 @@ def test_memory_does_not_grow_with_the_bag(tmp_path, pipeline, monkeypatch):
 
     class Scale(MaskListener):
         def on_mask(self, made):
-            if made.sequence in (104, 208):  # when the strip holds as many moments
+            if made.sequence in (104, 208):  # the collector has the same number of samples
                 gc.collect()
                 used.append(tracemalloc.get_traced_memory()[0])
 
@@ -437,7 +437,7 @@ def test_labels_of_16_bits_are_compared(street, pipeline, tmp_path):
     bag = with_labels(street, tmp_path / "bag", lambda ids: ("16UC1", ids.astype("<u2")))
     found, expected = evaluate(bag, pipeline), evaluate(street, pipeline)
     assert np.array_equal(found.scores.confusion.counts, expected.scores.confusion.counts)
-    assert found.scores.compared == MOMENTS and found.warnings == []
+    assert found.scores.compared == STEPS and found.warnings == []
 
 
 def test_labels_of_another_aspect_ratio_are_a_warning(street, pipeline, tmp_path):
@@ -459,7 +459,7 @@ def test_masks_at_network_and_camera_resolution_have_the_same_scores(street, pip
     recorder = Recorder()
     found, expected = evaluate(street, pipeline, options[0], [recorder]), evaluate(street, pipeline, options[1])
     assert recorder.records[0].mask.labels.shape == (32, 64) and truths_of(street).popitem()[1].shape == (64, 96)
-    assert found.scores.compared == MOMENTS and found.warnings == []
+    assert found.scores.compared == STEPS and found.warnings == []
     assert np.array_equal(found.scores.confusion.counts, expected.scores.confusion.counts)
     assert found.scores.robustness.rows() == expected.scores.robustness.rows()
 

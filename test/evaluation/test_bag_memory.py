@@ -18,7 +18,7 @@ from mlesam_ros.types import RawImage
 
 IMAGE, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
 SIZE = HEIGHT, WIDTH = 480, 640
-WARM, MOMENTS = 45, 140
+WARM, STEPS = 45, 140
 MEGABYTE = 1 << 20
 
 
@@ -31,7 +31,7 @@ def write_long(path: Path) -> Path:
     points = np.zeros(4_000, [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4")])
     points["x"], points["z"] = np.linspace(-3, 3, len(points)), 6.0
     with BagWriter(path) as writer:
-        for index in range(MOMENTS):
+        for index in range(STEPS):
             stamp = START + index * PERIOD
             rgb = RawImage(HEIGHT, WIDTH, "rgb8", 3 * WIDTH, (ramp + np.uint8(index)).reshape(-1))
             truth = RawImage(HEIGHT, WIDTH, "mono8", WIDTH, np.full(HEIGHT * WIDTH, index % 25, np.uint8))
@@ -53,11 +53,11 @@ def test_resident_memory_stays_constant_over_a_long_bag(tmp_path, pipeline):
     bag, held = write_long(tmp_path / "bag"), {}
 
     def measure(seconds: float) -> None:
-        moment = round(seconds * 10)
-        if moment in (WARM, MOMENTS - 10):
-            held.setdefault(moment, resident())
+        step = round(seconds * 10)
+        if step in (WARM, STEPS - 10):
+            held.setdefault(step, resident())
 
     (tmp_path / "out").mkdir()
     found, _ = evaluate_to_folder(tmp_path / "out", bag, pipeline, EvaluationOptions(), Outputs(), measure)
-    assert found.sets == MOMENTS and found.scores.compared == MOMENTS
-    assert held[MOMENTS - 10] - held[WARM] < 20 * MEGABYTE, {moment: b // MEGABYTE for moment, b in held.items()}
+    assert found.sets == STEPS and found.scores.compared == STEPS
+    assert held[STEPS - 10] - held[WARM] < 20 * MEGABYTE, {step: b // MEGABYTE for step, b in held.items()}

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from drive import CAMERA, CLOUD, IMAGE, INFO, PERIOD, POSE, START, Recorder, picture, points
+from drive import CAMERA, CLOUD, IMAGE, INFO, PERIOD, POSE, START, Recorder, camera_image, points
 
 from mlesam_ros.bags import serialization as fields
 from mlesam_ros.bags.reader import BagReader
@@ -23,10 +23,10 @@ TF = "tf2_msgs/msg/TFMessage"
 MOUNTING = Transform(POSE.rotation, np.array([0.1, -0.2, 0.3]))
 
 
-def write(path, each=lambda add, index, stamp: None, moments=30, space="", info=True, first=START):
+def write(path, each=lambda add, index, stamp: None, steps=30, space="", info=True, first=START):
     """A camera and a LiDAR at 10 Hz; `each` adds further messages at each step."""
     with BagWriter(path) as writer:
-        for index in range(moments):
+        for index in range(steps):
             stamp = first(index) if callable(first) else first + index * PERIOD
             recorded = START + index * PERIOD
 
@@ -36,7 +36,7 @@ def write(path, each=lambda add, index, stamp: None, moments=30, space="", info=
             each(add, index, stamp)
             if info:
                 add(f"{space}/camera/camera_info", INFO, fields.camera_info(stamp, "camera", CAMERA))
-            add(f"{space}/camera/image_raw", IMAGE, fields.image(stamp, "camera", picture(index)))
+            add(f"{space}/camera/image_raw", IMAGE, fields.image(stamp, "camera", camera_image(index)))
             add(f"{space}/lidar/points", CLOUD, fields.point_cloud(stamp, "lidar", points()))
     return path
 
@@ -283,7 +283,7 @@ def test_camera_info_shared_by_two_streams_applies_to_both(tmp_path, pipeline, s
         add("/tf_static", TF, mounted(stamp))
         add("/tf_static", TF, fields.transforms([("camera", "second", Transform(np.eye(3), [0.5, 0, 0]))], stamp))
         add("/rig/camera_info", INFO, fields.camera_info(stamp, "camera", CAMERA))
-        add("/rig/image_raw", IMAGE, fields.image(stamp, "camera", picture(index)))
+        add("/rig/image_raw", IMAGE, fields.image(stamp, "camera", camera_image(index)))
         if second == "depth":
             pixels = np.full((CAMERA.height, CAMERA.width), 5000, np.uint16).view(np.uint8)
             depth = RawImage(CAMERA.height, CAMERA.width, "16UC1", 2 * CAMERA.width, pixels.reshape(-1))

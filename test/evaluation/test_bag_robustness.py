@@ -21,8 +21,8 @@ def world():
 
 @pytest.fixture(scope="module")
 def frame_set(world):
-    moment = world.sample(4)
-    return FrameSet(moment.stamp, "camera", dict(moment.frames), dict.fromkeys(moment.frames, 0))
+    step = world.sample(4)
+    return FrameSet(step.stamp, "camera", dict(step.frames), dict.fromkeys(step.frames, 0))
 
 
 def only(frame_set, chosen):

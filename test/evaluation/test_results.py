@@ -9,7 +9,7 @@ import numpy as np
 import open3d as o3d
 import pytest
 import yaml
-from drive import MOMENTS
+from drive import STEPS
 from rosbags.highlevel import AnyReader
 
 from mlesam_ros.bags.calibrated_frame import read_pcd
@@ -51,7 +51,7 @@ def test_result_bag_has_the_nodes_topics(made, by_topic):
     pictures = ("labels", "confidence", "overlay", "projected_lidar", "truth")
     per_mask = (*pictures, "camera_info", "semantic_points", "status")
     masks = made[2]["masks"]
-    assert masks >= MOMENTS - 3  # moments that pass while the LiDAR takes over from the camera
+    assert masks >= STEPS - 3  # steps until the LiDAR is the primary
     assert {topic: len(entries) for topic, entries in by_topic.items()} == {
         **{f"/mlesam/{name}": masks for name in per_mask}, "/mlesam/label_info": 1, "/tf_static": 1,
     }  # fmt: skip
@@ -89,7 +89,7 @@ def test_status_counters_are_complete(made, by_topic):
     assert last.sequence == made[2]["masks"]
     sensors = {sensor.modality: sensor for sensor in last.sensors}
     assert set(sensors) == set(MODALITIES)
-    assert sensors["lidar"].received == MOMENTS
+    assert sensors["lidar"].received == STEPS
     assert sensors["camera"].received == made[2]["sensors"]["camera"]["received"] == 8
     used = [{s.modality: s.used for s in entry.message.sensors} for entry in by_topic["/mlesam/status"]]
     assert [s["camera"] for s in used].count(False) >= 2 and used[0]["camera"] and used[-1]["camera"]
