@@ -102,11 +102,6 @@ class FrameReader:
         self._sweeps = SweepGatherer(settings.gather)
 
     @property
-    def pieces(self) -> int:
-        """Messages in the newest sweep of a LiDAR; 1 if each message is a whole sweep."""
-        return self._sweeps.pieces
-
-    @property
     def counters(self) -> dict[str, int]:
         """Counters of an event camera's messages so far; empty for other types."""
         return self._stream.counters if self.type_name == _PACKET or self.type_name in RAW_TYPES else {}

@@ -70,14 +70,6 @@ class RingBuffer:
         self._newest: dict[str, BufferedMessage] = {}
         self._lock = threading.Lock()
 
-    def __len__(self) -> int:
-        return len(self._messages) + len(self._latched)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the messages within the window."""
-        return self._bytes
-
     def add(self, message: BufferedMessage) -> None:
         """Add a message and evict those beyond window or size. A backward jump by more than the window clears it."""
         with self._lock:

@@ -49,24 +49,24 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True)
 class Scene:
-    """A recording. Moment i is at `START + i * PERIOD`; every sensor measures at every moment.
+    """A recording. Moment i is at `START + i * PERIOD`; every sensor measures at every step.
 
     Attributes:
-        moments: how many.
-        speed: m/s ahead, of the robot with all its sensors; the wall stands where the LiDAR has it at moment 0.
+        steps: how many.
+        speed: m/s ahead, of the robot with all its sensors; the wall stands where the LiDAR has it at step 0.
         lag: sensor → s by which its stamps are late.
-        delay: sensor → s from the moment to the recording.
+        delay: sensor → s from the step to the recording.
         behind: s from every stamp to its recording, more than usual.
-        absent: sensor → moments that it misses.
+        absent: sensor → steps that it misses.
         infos: topic → fields of CameraInfo that differ.
-        messages: topic → what its messages are changed to, given fields and moment; None for another topic's copy.
-        others: topic → function of the moment that makes type and fields of a further topic.
+        messages: topic → what its messages are changed to, given fields and step; None for another topic's copy.
+        others: topic → function of the step that makes type and fields of a further topic.
         frames: sensor → frame that its messages name.
         unplaced: frames that TF lacks.
         size: (width, height) of the camera's images, with the lens in proportion.
     """
 
-    moments: int = 4
+    steps: int = 4
     speed: float = 0.0
     lag: Mapping[str, float] = field(default_factory=dict)
     delay: Mapping[str, float] = field(default_factory=dict)
@@ -89,17 +89,17 @@ class Scene:
 
     def _entries(self) -> Iterator[tuple[int, str, str, Fields]]:
         yield START - 50_000_000, "/tf_static", TF, transforms(self._mounting(), START)
-        for tick in range(-2, 5 * self.moments + 5):
+        for tick in range(-2, 5 * self.steps + 5):
             stamp = START + tick * PERIOD // 5
             pose = Transform(np.eye(3), np.array([self.speed * tick / 50, 0.0, 0.0]))
             yield stamp, "/tf", TF, transforms([("odom", "base_link", pose)], stamp)
-        for index in range(self.moments):
-            moment = START + index * PERIOD
+        for index in range(self.steps):
+            step = START + index * PERIOD
             for sensor in MODALITIES:
                 if index in self.absent.get(sensor, ()):
                     continue
-                stamp = moment + round(self.lag.get(sensor, 0.0) * 1e9)
-                recorded = moment + 2_000_000 + round(self.delay.get(sensor, 0.0) * 1e9)
+                stamp = step + round(self.lag.get(sensor, 0.0) * 1e9)
+                recorded = step + 2_000_000 + round(self.delay.get(sensor, 0.0) * 1e9)
                 if sensor in INFOS:
                     size = self.size if sensor == CAMERA else (WIDTH, HEIGHT)
                     given = info(stamp, self._frame(sensor), size) | dict(self.infos.get(INFOS[sensor], {}))
@@ -108,10 +108,10 @@ class Scene:
                 yield recorded, TOPICS[sensor], kind, self.messages.get(TOPICS[sensor], lambda m, i: m)(made, index)
             for topic, make in self.others.items():
                 kind, made = make(index)
-                yield moment, topic, kind, made
+                yield step, topic, kind, made
             labels = np.full(self.size[::-1], 3, np.uint8)
-            stamp = moment + round(self.lag.get(CAMERA, 0.0) * 1e9)
-            yield moment + 3_000_000, TRUTH, IMAGE, pixels(stamp, self._frame(CAMERA), labels, "mono8")
+            stamp = step + round(self.lag.get(CAMERA, 0.0) * 1e9)
+            yield step + 3_000_000, TRUTH, IMAGE, pixels(stamp, self._frame(CAMERA), labels, "mono8")
 
     def _frame(self, sensor: str) -> str:
         return self.frames.get(sensor, FRAMES[sensor])

@@ -267,7 +267,7 @@ def _aside(near: float) -> tuple[float, float]:
 
 
 def _moving(masks: Outcome) -> None:
-    """The wall is 10 m ahead at moment 0, and 2 m nearer from one moment to the next."""
+    """The wall is 10 m ahead at step 0, and 2 m nearer from one step to the next."""
     for index, mask in enumerate(every(masks, [0, 100, 200])):
         assert lit(mask) == land(POINTS - [2.0 * index, 0, 0])
         assert abs(mask.sensors[LIDAR].skew) < 1e-6
@@ -428,7 +428,7 @@ ENTRIES = [
     Entry(Scene(others={_OTHER[LIDAR]: _other_lidar}), {"lidar.topic": _OTHER[LIDAR]},
           partial(points_at, land(POINTS * [1, 0.5, 1]))),
     # types: none of that type is there
-    *(Entry(Scene(moments=_REPLACED), {f"{s}.type": "sensor_msgs/msg/CompressedImage"},
+    *(Entry(Scene(steps=_REPLACED), {f"{s}.type": "sensor_msgs/msg/CompressedImage"},
             partial(_unused_without_type, s), unheard=frozenset({TOPICS[s]}), since=400 * (s == CAMERA))
       for s in (CAMERA, DEPTH, EVENT)),
     # frames
@@ -439,7 +439,7 @@ ENTRIES = [
                   CENTER[1] + FOCAL * (BLOB[1] - CENTER[1]) / FOCAL)),
     Entry(Scene(), {"lidar.frame_id": ASIDE[LIDAR]}, partial(points_at, land(_to_the_left(LEFT[LIDAR])))),
     # required
-    Entry(Scene(moments=_REPLACED + 1, absent={CAMERA: range(2, _REPLACED + 1)}), {"camera.required": True},
+    Entry(Scene(steps=_REPLACED + 1, absent={CAMERA: range(2, _REPLACED + 1)}), {"camera.required": True},
           partial(stamps, [0, 100])),
     *(Entry(Scene(absent={s: (2,)}), {f"{s}.required": True}, partial(stamps, [0, 100, 300]))
       for s in (DEPTH, EVENT, LIDAR)),
@@ -451,7 +451,7 @@ ENTRIES = [
     # offset
     Entry(_lagging(CAMERA, 0.03), {"camera.offset": 0.03}, _camera_offset),
     *(Entry(_lagging(s, 0.03), {f"{s}.offset": 0.03}, partial(skewed, s, 0.0)) for s in (DEPTH, EVENT)),
-    Entry(_lagging(LIDAR, 0.05, moments=3, speed=20.0), {"lidar.offset": 0.05}, _moving),
+    Entry(_lagging(LIDAR, 0.05, steps=3, speed=20.0), {"lidar.offset": 0.05}, _moving),
     # max_wait: recorded 120 ms after its stamp
     *(Entry(Scene(delay={s: 0.12}), {f"{s}.max_wait": 0.2}, all_used) for s in (DEPTH, EVENT, LIDAR)),
     Entry(Scene(delay={CAMERA: 0.12}), {"camera.max_wait": 0.2}, all_used, beside={"primary_order": _ORDER}),
@@ -483,7 +483,7 @@ ENTRIES = [
     Entry(_changed(LIDAR, partial(with_columns, _signal)), {"lidar.intensity_field": "signal"}, all_used,
           partial(_echo, 200.0)),
     Entry(Scene(), {"lidar.intensity_scale": 200.0}, all_used, partial(_echo, 127.5)),
-    Entry(_changed(LIDAR, partial(with_columns, _times), moments=3, speed=20.0, delay={LIDAR: 0.04}),
+    Entry(_changed(LIDAR, partial(with_columns, _times), steps=3, speed=20.0, delay={LIDAR: 0.04}),
           {"lidar.time_unit": "ns"}, _at_once),
     Entry(_changed(LIDAR, left_out, others={TOPICS[LIDAR]: _first_half}), {"lidar.gather": 0.05}, _whole),
     # all sensors
@@ -491,7 +491,7 @@ ENTRIES = [
           partial(points_at, land(_to_the_left(1.0)))),
     Entry(Scene(), {"modalities": (CAMERA, LIDAR)}, partial(_only, {CAMERA, LIDAR})),
     Entry(_lagging(LIDAR, 0.03), {"primary_order": _ORDER}, _other_primary),
-    Entry(Scene(moments=8, absent={CAMERA: range(2, 8)}), {"primary_timeout": 0.15}, _sooner,
+    Entry(Scene(steps=8, absent={CAMERA: range(2, 8)}), {"primary_timeout": 0.15}, _sooner,
           since=300),
     Entry(Scene(delay={CAMERA: 1.3}), {"history": 2.0}, all_used, beside={"primary_order": (CAMERA,)}),
     Entry(Scene(behind=7.0), {"max_age": 10.0}, all_used, judged=False),

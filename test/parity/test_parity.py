@@ -172,7 +172,7 @@ def test_parity(
 def _labeled(stamp: int, entry: Entry) -> bool:
     """Whether the recording has true labels within 10 ms."""
     late = round(entry.scene.lag.get(CAMERA, 0.0) * 1e3)
-    return any(abs(stamp - index * PERIOD // 10**6 - late) <= 10 for index in range(entry.scene.moments))
+    return any(abs(stamp - index * PERIOD // 10**6 - late) <= 10 for index in range(entry.scene.steps))
 
 
 def _network_agrees(pipeline: Pipeline, images: dict[str, np.ndarray], mask: Mask) -> None:

@@ -36,11 +36,11 @@ HOURS = 3 * 3600 * 10**9
 _LEAVING = 10.0  # s that a driver has to leave the graph in order
 KILLED, ENDED, WRONG_QOS = "killed", "ended", "wrong QoS"
 Plan = Callable[[int, int, int], list[tuple[float, int]]]
-"""(moments since the order, the stamp, the last healthy stamp) → (seconds of delay, stamp) of every message."""
+"""(steps since the order, the stamp, the last healthy stamp) → (seconds of delay, stamp) of every message."""
 
 
-def _jitter(moment: int) -> float:
-    return random.Random(moment).uniform(0.0, 0.4)
+def _jitter(step: int) -> float:
+    return random.Random(step).uniform(0.0, 0.4)
 
 
 PLANS: dict[str | None, Plan] = {
@@ -85,18 +85,18 @@ class Driver:
 
     def run(self, orders: Connection, wanted: Callable[[], bool]) -> None:
         """Publish until the end; each order is a fault and is acknowledged when it is in effect."""
-        moment = time.time_ns() // PERIOD + 1
+        step = time.time_ns() // PERIOD + 1
         while wanted():
-            due = moment * PERIOD + OFFSETS[self._modality]
+            due = step * PERIOD + OFFSETS[self._modality]
             if self._waiting:
                 due = min(due, self._waiting[0][0])
             if orders.poll(max(due - time.time_ns(), 0) / 1e9):
                 self._obey(orders.recv())
                 orders.send(time.time_ns())
                 continue
-            if moment * PERIOD + OFFSETS[self._modality] <= time.time_ns():
-                self._sense(moment)
-                moment = max(moment + 1, time.time_ns() // PERIOD)
+            if step * PERIOD + OFFSETS[self._modality] <= time.time_ns():
+                self._sense(step)
+                step = max(step + 1, time.time_ns() // PERIOD)
             while self._waiting and self._waiting[0][0] <= time.time_ns():
                 self._send(self._waiting.popleft()[1])
 
@@ -127,17 +127,17 @@ class Driver:
             turn.x, turn.y, turn.z, turn.w = OPTICAL
         self._static.publish(TFMessage(transforms=[stamped]))
 
-    def _sense(self, moment: int) -> None:
-        stamp = moment * PERIOD + OFFSETS[self._modality]
+    def _sense(self, step: int) -> None:
+        stamp = step * PERIOD + OFFSETS[self._modality]
         if self._info is not None:
             self._info.publish(camera_info(header_message(stamp, FRAMES[self._modality])))
         if self._fault in (None, WRONG_QOS):
             self._last = stamp
         self._number += 1
-        for delay, told in PLANS[self._fault](moment - self._ordered, stamp, self._last):
+        for delay, told in PLANS[self._fault](step - self._ordered, stamp, self._last):
             # One after the other, as a connection that stutters has them.
             self._latest = max(stamp + round(delay * 1e9), self._latest)
-            self._waiting.append((self._latest, Sent(self._modality, told, moment, self._number, stamp)))
+            self._waiting.append((self._latest, Sent(self._modality, told, step, self._number, stamp)))
 
     def _send(self, sent: Sent) -> None:
         self._log.write(json.dumps(vars(sent)) + "\n")

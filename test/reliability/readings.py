@@ -15,8 +15,8 @@ from mlesam_ros.preprocessing.evt3 import encode_evt3
 from mlesam_ros.ros.publishers import message_from
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES
 
-PERIOD = 100_000_000  # ns between the moments of all four
-OFFSETS = {CAMERA: 0, DEPTH: 4_000_000, EVENT: 2_000_000, LIDAR: 12_000_000}  # ns after the moment; never at once
+PERIOD = 100_000_000  # ns between the steps of all four
+OFFSETS = {CAMERA: 0, DEPTH: 4_000_000, EVENT: 2_000_000, LIDAR: 12_000_000}  # ns after the step; never at once
 FRAMES = {CAMERA: CAMERA_FRAME, DEPTH: CAMERA_FRAME, EVENT: EVENT_FRAME, LIDAR: LIDAR_FRAME}
 _VARIANTS = 7
 _LENGTH = 5000  # us of events in a packet
@@ -30,14 +30,14 @@ class Sent:
     Attributes:
         modality: whose.
         stamp: nanoseconds, as its header has it.
-        moment: number of the moment it shows.
+        step: number of the step it shows.
         number: of the message, counted by its driver.
         true: nanoseconds on the sensor's own clock, which no fault of the host's disturbs.
     """
 
     modality: str
     stamp: int
-    moment: int
+    step: int
     number: int
     true: int
 
@@ -51,7 +51,7 @@ class Sent:
 
 
 def _events(sent: Sent) -> EventPacket:
-    """The packet's stamp is that of its first event, 5 ms before the moment."""
+    """The packet's stamp is that of its first event, 5 ms before the step."""
     x, y, t, polarity = _event_content(sent.sample % _VARIANTS)
     microseconds = t + sent.true // 1000 % 1_000_000
     packet = EventPacket(header=header_message(sent.stamp - _LENGTH * 1000, EVENT_FRAME), height=HEIGHT, width=WIDTH)

@@ -1,7 +1,7 @@
 """Repeated starts and ends of the node: `python test/reliability/restart_stress.py --endings 60`.
 
 A robot drives all the time. The node is started, asked for snapshots without a break, and ended by SIGINT or SIGTERM at
-a random moment: every second time while it loads, from its first line of Python on.
+a random time: every second time while it loads, from its first line of Python on.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Ending:
 
     Attributes:
         signal: which it got.
-        moment: seconds from its start to the signal.
+        uptime: seconds from its start to the signal.
         phase: one of `PHASES`: once it was active, or from its first line of Python on until about then.
         seconds: from the signal to its end.
         code: its exit code.
@@ -50,7 +50,7 @@ class Ending:
     """
 
     signal: str
-    moment: float
+    uptime: float
     phase: str
     seconds: float
     code: int
@@ -159,10 +159,10 @@ def endings(count: int, folder: Path, weights: dict[str, Any], tell: Callable[[E
                 node.is_active()
                 whole = time.monotonic() - node.begun
             time.sleep(chance.uniform(0.0, whole if phase == "loading" else _WORK))
-            moment, number_sent = time.monotonic() - node.begun, chance.choice(SIGNALS)
+            uptime, number_sent = time.monotonic() - node.begun, chance.choice(SIGNALS)
             seconds, code = node.end(number_sent)
             files = whole_bags(saved)
-            ending = Ending(number_sent.name, moment, phase, seconds, code, node.said("Traceback"), files)
+            ending = Ending(number_sent.name, uptime, phase, seconds, code, node.said("Traceback"), files)
             found.append(ending)
             tell(ending)
     return found

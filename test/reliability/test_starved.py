@@ -21,7 +21,7 @@ from mlesam_ros.types import CAMERA, EVENT, MODALITIES
 BURNER = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): sum(range(100_000))"
 MASKS = 40
 WAITING = 60  # messages of a sensor that may wait at once; events come in packets
-WAIT = 0.6  # s that a set may wait for its last sensor and its turn: primary_timeout, max_wait, a moment and some more
+WAIT = 0.6  # s that a set may wait for its last sensor and its turn: primary_timeout, max_wait, a period and some more
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def received(message):
     return deserialize_message(serialize_message(message), type(message))
 
 
-def picture(encoding, channels, kind=np.uint8):
+def image(encoding, channels, kind=np.uint8):
     pixels = np.ones((1080, 1920, channels), kind)
     message = Image(header=header_message(1, "camera"), height=1080, width=1920, encoding=encoding)
     message.step, message.data = pixels.strides[0], byte_array(pixels)
@@ -84,7 +84,7 @@ def picture(encoding, channels, kind=np.uint8):
 
 @pytest.mark.parametrize(("modality", "encoding", "channels"), [(CAMERA, "rgb8", 3), (DEPTH, "32FC1", 4)])
 def test_frame_is_a_view_of_its_image_message(modality, encoding, channels):
-    message = picture(encoding, channels)
+    message = image(encoding, channels)
     reader = FrameReader(modality, "sensor_msgs/msg/Image")
     frame = reader.read(message)
     assert np.shares_memory(frame.payload.data, np.frombuffer(message.data, np.uint8))
@@ -92,7 +92,7 @@ def test_frame_is_a_view_of_its_image_message(modality, encoding, channels):
 
 
 def test_rgb_is_a_view_of_its_image_message():
-    message = picture("rgb8", 3)
+    message = image("rgb8", 3)
     frame = FrameReader(CAMERA, "sensor_msgs/msg/Image").read(message)
     assert np.shares_memory(to_rgb(frame.payload), np.frombuffer(message.data, np.uint8))
 
@@ -191,7 +191,7 @@ import resource, sys
 from mlesam_ros.ros.process import tune_malloc
 if sys.argv[1] == "kept":
     tune_malloc()
-def receive():  # what rclpy holds of a 1080p picture when it hands it over: payload, C message, Python message
+def receive():  # what rclpy holds of a 1080p image when it hands it over: payload, C message, Python message
     return [bytearray(b"1") * (1080 * 1920 * 3) for _ in range(3)]
 for _ in range(3):
     receive()
@@ -207,4 +207,4 @@ def test_received_image_reuses_freed_memory():
         float(subprocess.run([sys.executable, "-c", _RECEIVE, how], capture_output=True, text=True, check=True).stdout)
         for how in ("given back", "kept")
     )
-    assert kept < 100 < given, "4 KiB pages that the system had to find, per picture"
+    assert kept < 100 < given, "4 KiB pages that the system had to find, per image"

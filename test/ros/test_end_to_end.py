@@ -85,11 +85,11 @@ def test_four_sensors_give_all_outputs(graph, launch):
         ("overlay", "rgb8", 3),
         ("projected_lidar", "rgb8", 3),
     ):
-        for picture in got[name]:
-            assert stamp_ns(picture.header) in drive.sent
-            assert picture.header.frame_id == CAMERA_FRAME
-            assert (picture.height, picture.width, picture.encoding) == (HEIGHT, WIDTH, encoding)
-            assert (picture.step, len(picture.data)) == (WIDTH * channels, HEIGHT * WIDTH * channels)
+        for image in got[name]:
+            assert stamp_ns(image.header) in drive.sent
+            assert image.header.frame_id == CAMERA_FRAME
+            assert (image.height, image.width, image.encoding) == (HEIGHT, WIDTH, encoding)
+            assert (image.step, len(image.data)) == (WIDTH * channels, HEIGHT * WIDTH * channels)
     space = load_label_space("deliver")
     assert np.frombuffer(got["labels"][-1].data, np.uint8).max() < len(space)
     assert np.frombuffer(got["confidence"][-1].data, np.uint8).min() > 0

@@ -133,8 +133,8 @@ def test_foxglove_shows_topics_that_exist():
     layout = json.loads(resource_path("config/foxglove/perception.json").read_text())
     topics = {"/diagnostics", "/mlesam/labels", *(f"/mlesam/{name}" for name in OUTPUTS)}
     panels = layout["configById"]
-    pictures = {p["imageMode"]["imageTopic"] for p in panels.values() if "imageMode" in p}
-    assert pictures == {"/mlesam/overlay", "/mlesam/projected_lidar"} and pictures <= topics
+    images = {p["imageMode"]["imageTopic"] for p in panels.values() if "imageMode" in p}
+    assert images == {"/mlesam/overlay", "/mlesam/projected_lidar"} and images <= topics
     (space,) = (p for p in panels.values() if "topics" in p and "imageMode" not in p)
     assert set(space["topics"]) <= topics
     plotted = [path["value"] for p in panels.values() for path in p.get("paths", [])]

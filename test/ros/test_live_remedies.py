@@ -286,12 +286,12 @@ def test_parameter_named_by_diagnostics_helps():
 
     assert "set lidar.rate to the actual rate" in status(10.0).message and status(10.0).level == WARN
     assert status(listening.rate).level == OK
-    moments = np.arange(50) * 10**8 + 10**18
+    stamps = np.arange(50) * 10**8 + 10**18
     for late, apart, limit in ((8 * 10**7, 0, "max_wait"), (0, 9 * 10**7, "lidar.tolerance")):
         records = {m: TopicStats(m, TopicSource(f"/{m}", TYPES[m])) for m in ("camera", "lidar")}
-        for moment in moments:
-            records["camera"].add(moment, moment, moment, "camera")
-            records["lidar"].add(moment - apart, moment - apart, moment + late, "lidar")
+        for stamp in stamps:
+            records["camera"].add(stamp, stamp, stamp, "camera")
+            records["lidar"].add(stamp - apart, stamp - apart, stamp + late, "lidar")
         config = SyncConfig(modalities=("camera", "lidar"), tolerance=0.005)
         before = simulate_sync(records, config).counters["lidar"]
         reporter = DiagnosticBuilder(NODE, iter((0.0, 0.0, 2.0, 2.0, 2.0)).__next__)

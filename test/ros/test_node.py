@@ -184,9 +184,9 @@ def test_image_of_another_size_than_its_calibration_is_not_used(graph, start, ro
 
     def wrong_size():
         stamp = robot.sense((DEPTH, EVENT, LIDAR))
-        picture = robot._camera(stamp)
-        picture.height, picture.data = HEIGHT // 2, picture.data[: len(picture.data) // 2]
-        robot.send(CAMERA, picture)
+        image = robot._camera(stamp)
+        image.height, image.data = HEIGHT // 2, image.data[: len(image.data) // 2]
+        robot.send(CAMERA, image)
 
     end = time.monotonic() + 60
     while not (listener.masks_from(DEPTH, EVENT, LIDAR) and f"{WIDTH}x{HEIGHT // 2}" in listener.words("camera")):
@@ -208,10 +208,10 @@ def test_message_type_is_detected_and_an_unsupported_one_is_reported(graph, star
     driver.create_publisher(Imu, "imu", 10)
 
     def jpeg():
-        picture = robot._camera(robot.sense((DEPTH,)))
-        pixels = np.frombuffer(picture.data, np.uint8).reshape(HEIGHT, WIDTH, 3)
+        image = robot._camera(robot.sense((DEPTH,)))
+        pixels = np.frombuffer(image.data, np.uint8).reshape(HEIGHT, WIDTH, 3)
         data = cv2.imencode(".jpg", pixels)[1]
-        camera.publish(CompressedImage(header=picture.header, format="jpeg", data=data.tobytes()))
+        camera.publish(CompressedImage(header=image.header, format="jpeg", data=data.tobytes()))
 
     end = time.monotonic() + 60
     while not (listener.masks_from(CAMERA, DEPTH) and "publisher sends sensor_msgs/msg/Imu" in listener.words("lidar")):

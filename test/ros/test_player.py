@@ -31,7 +31,7 @@ from mlesam_ros.ros.compat import message_class
 from mlesam_ros.ros.player import Playlist, PlayOptions, play, restamper
 from mlesam_ros.types import NANOSECONDS
 
-MOMENTS = 12
+STEPS = 12
 CAMERA, INFO, LIDAR, TRUTH = "/camera/image_raw", "/camera/camera_info", "/lidar/points", "/ground_truth/labels"
 
 
@@ -77,7 +77,7 @@ def start_player(*arguments: object) -> subprocess.Popen:
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory):
     path = tmp_path_factory.mktemp("bags") / "small"
-    write_small_bag(path, MOMENTS)
+    write_small_bag(path, STEPS)
     return path
 
 
@@ -86,17 +86,17 @@ def test_all_messages_arrive_with_present_stamps(graph, bag, tmp_path):
     ears.listen_to(start_player(bag, "--json", tmp_path / "report.json"))
     report = json.loads((tmp_path / "report.json").read_text())
     for topic in (CAMERA, INFO, LIDAR, TRUTH, "/tf"):
-        assert len(ears.heard[topic]) == report["published"][topic] == MOMENTS
+        assert len(ears.heard[topic]) == report["published"][topic] == STEPS
     begin = report["start_ns"]
-    moments = [begin + index * PERIOD for index in range(MOMENTS)]
-    # One moment's stamps were equal, or 20 ms apart, and still are.
-    assert ears.stamps(CAMERA) == ears.stamps(INFO) == ears.stamps(TRUTH) == moments
-    assert ears.stamps(LIDAR) == [moment + 20_000_000 for moment in moments]
+    stamps = [begin + index * PERIOD for index in range(STEPS)]
+    # One stamp's stamps were equal, or 20 ms apart, and still are.
+    assert ears.stamps(CAMERA) == ears.stamps(INFO) == ears.stamps(TRUTH) == stamps
+    assert ears.stamps(LIDAR) == [stamp + 20_000_000 for stamp in stamps]
     moved = [nanoseconds(message.transforms[0].header.stamp) for _, message in ears.heard["/tf"]]
-    assert moved == moments
+    assert moved == stamps
     # Nothing comes before its time.
     assert all(arrival >= nanoseconds(m.header.stamp) for arrival, m in ears.heard[CAMERA])
-    assert [int(message.data[0]) for _, message in ears.heard[CAMERA]] == list(range(MOMENTS))
+    assert [int(message.data[0]) for _, message in ears.heard[CAMERA]] == list(range(STEPS))
 
 
 def test_late_subscribers_receive_latched_transforms(graph, bag):
@@ -115,17 +115,17 @@ def test_late_subscribers_receive_latched_transforms(graph, bag):
 def test_drop_silences_one_sensor(graph, bag, tmp_path):
     ears = Ears(graph)
     ears.listen_to(start_player(bag, "--drop", "camera@0.3..0.7", "--json", tmp_path / "report.json"))
-    alive = [index for index in range(MOMENTS) if not 3 <= index < 7]
+    alive = [index for index in range(STEPS) if not 3 <= index < 7]
     assert [int(message.data[0]) for _, message in ears.heard[CAMERA]] == alive
     assert len(ears.heard[INFO]) == len(alive)
-    assert len(ears.heard[LIDAR]) == len(ears.heard[TRUTH]) == MOMENTS
+    assert len(ears.heard[LIDAR]) == len(ears.heard[TRUTH]) == STEPS
     assert json.loads((tmp_path / "report.json").read_text())["dropped"] == {CAMERA: 4, INFO: 4}
 
 
 def test_bags_are_played_in_sequence(graph, bag, tmp_path):
     ears = Ears(graph)
     process = start_player(bag, bag, "--loop", "--rate", 4)
-    assert graph.spin_until(lambda: len(ears.heard[CAMERA]) > 3 * MOMENTS, 60)
+    assert graph.spin_until(lambda: len(ears.heard[CAMERA]) > 3 * STEPS, 60)
     process.send_signal(signal.SIGTERM)
     ears.listen_to(process)
     assert process.returncode == 0
@@ -137,11 +137,11 @@ def test_bags_are_played_in_sequence(graph, bag, tmp_path):
 def test_clock_keeps_recorded_stamps(graph, bag):
     ears = Ears(graph)
     ears.listen_to(start_player(bag, "--clock", "--rate", 2))
-    assert ears.stamps(CAMERA) == [START + index * PERIOD for index in range(MOMENTS)]
+    assert ears.stamps(CAMERA) == [START + index * PERIOD for index in range(STEPS)]
     clock = [nanoseconds(message.clock) for _, message in ears.heard["/clock"]]
-    assert len(clock) > MOMENTS
+    assert len(clock) > STEPS
     assert clock == sorted(clock)
-    assert START <= clock[0] <= clock[-1] <= START + MOMENTS * PERIOD
+    assert START <= clock[0] <= clock[-1] <= START + STEPS * PERIOD
 
 
 def test_sqlite_is_played_like_mcap(tmp_path):

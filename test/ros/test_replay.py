@@ -29,7 +29,7 @@ OUTPUTS = {
     "/diagnostics": "diagnostic_msgs/msg/DiagnosticArray",
 }
 SENSORS = ("/camera/image_raw", "/depth/image_raw", "/events", "/lidar/points")
-MOMENTS, RATE = 20, 0.5
+STEPS, RATE = 20, 0.5
 
 
 def mlesam(*arguments):
@@ -49,7 +49,7 @@ def bag(tmp_path_factory):
             return [(topic, kind, stamp, {**message, "point_step": 7})]
         return [entry]
 
-    return write(tmp_path_factory.mktemp("replay") / "bag", change, MOMENTS)
+    return write(tmp_path_factory.mktemp("replay") / "bag", change, STEPS)
 
 
 def node_outputs(bag, weights):
@@ -110,11 +110,11 @@ def offline(bag, weights):
 
 
 def test_live_masks_are_the_offline_masks(live, offline):
-    assert len(offline) >= MOMENTS - 4  # until the camera is given up some moments pass
+    assert len(offline) >= STEPS - 4  # until the camera is given up some steps pass
     assert set(live) <= set(offline), "every mask has the stamp of a set that the files hold too"
     compared = [stamp for stamp in live if live[stamp][1] == offline[stamp][1]]
-    # A busy machine may miss a moment, and then a sensor's message may find no set; most are there and the same.
-    assert len(compared) > MOMENTS // 2
+    # A busy machine may miss a step, and then a sensor's message may find no set; most are there and the same.
+    assert len(compared) > STEPS // 2
     for stamp in compared:
         assert np.array_equal(live[stamp][0], offline[stamp][0])
 
@@ -123,7 +123,7 @@ def test_compared_sets_differ(live, offline):
     """The comparison covers several subsets of sensors and different masks."""
     others = tuple(m for m in MODALITIES if m != LIDAR)
     assert {used for _, used in offline.values()} == {MODALITIES, MODALITIES[1:], others}
-    assert len({labels.tobytes() for labels, _ in offline.values()}) > MOMENTS // 2
+    assert len({labels.tobytes() for labels, _ in offline.values()}) > STEPS // 2
     assert {used for _, used in live.values()} >= {MODALITIES, MODALITIES[1:]}
 
 
@@ -146,7 +146,7 @@ def test_live_counters_and_reasons_equal_offline_ones(weights, tmp_path):
         def take(self, made):
             self.used[made.mask.stamp] = {m: counts["used"] for m, counts in made.counters.items()}
 
-    bag, keeper = write(tmp_path / "bag", change, MOMENTS), Keeper()
+    bag, keeper = write(tmp_path / "bag", change, STEPS), Keeper()
     files = weights["checkpoint"], weights["base_weights"]
     found = evaluate(bag, Pipeline.from_checkpoint(*files, "cpu", "fp32", 1), listeners=[keeper])
     assert found.counters["lidar"] == dict.fromkeys(found.counters["lidar"], 0) | {"received": 20, "refused": 20}
@@ -163,13 +163,13 @@ def test_live_counters_and_reasons_equal_offline_ones(weights, tmp_path):
     live = {stamp: {s.modality: s.used_total for s in status.sensors} for stamp, status in statuses.items()}
     offline = list(pairwise(keeper.used))
     both = [(one, other) for one, other in pairwise(live) if (one, other) in offline]
-    assert len(both) > MOMENTS // 2  # a busy machine may miss a moment
+    assert len(both) > STEPS // 2  # a busy machine may miss a step
     for one, other in both:
         assert {m: live[other][m] - live[one][m] for m in MODALITIES} == {
             m: keeper.used[other][m] - keeper.used[one][m] for m in MODALITIES
         }
     last = {s.modality: s for s in list(statuses.values())[-1].sensors}
-    assert last["lidar"].used_total == 0 and last["lidar"].refused > MOMENTS // 2
+    assert last["lidar"].used_total == 0 and last["lidar"].refused > STEPS // 2
     reasons = {
         (status.name.rsplit("/")[-1].split()[-1], pair.key.removeprefix("refused: "))
         for array in heard["/diagnostics"].values()

@@ -30,7 +30,7 @@ def test_buffer_is_bounded(messages, most):
         now += gap * SECOND // 10
         ring.add(BufferedMessage("/a", STRING, now, bytes(size)))
         kept = ring.contents()
-        assert sum(len(m.raw) for m in kept) == ring.bytes <= most
+        assert sum(len(m.raw) for m in kept) == ring._bytes <= most
         assert all(now - m.stamp <= 2 * SECOND for m in kept)
     newest = messages[-1][1]
     assert bool(kept) == (newest <= most), "the newest is there unless it alone is too much"
@@ -42,14 +42,14 @@ def test_camera_info_and_static_transforms_outlive_the_window(tmp_path):
     ring.add(string_message("/tf_static", SECOND, "mounting", latched=True))
     ring.add(string_message("/tf_static", 2 * SECOND, "mounting", latched=True))
     for tenth in range(20, 60):
-        ring.add(string_message("/picture", tenth * SECOND // 10, str(tenth)))
+        ring.add(string_message("/image", tenth * SECOND // 10, str(tenth)))
     count = write_snapshot(ring, tmp_path / "new" / "bag")
     with BagReader(tmp_path / "new" / "bag") as bag:
         found = [(m.topic, m.stamp, m.message.data) for m in bag.messages()]
     assert count == len(found) == 13
     assert ("/info", 4_900_000_000, "old lens") in found
     assert [f for f in found if f[0] == "/tf_static"] == [("/tf_static", 4_900_000_000, "mounting")]
-    assert [text for topic, _, text in found if topic == "/picture"] == [str(n) for n in range(49, 60)]
+    assert [text for topic, _, text in found if topic == "/image"] == [str(n) for n in range(49, 60)]
 
 
 def test_newest_static_transform_is_kept():

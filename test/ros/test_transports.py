@@ -95,17 +95,17 @@ def test_all_message_types_give_the_same_network_input(reconfigured, sensor, kin
     node, status = reconfigured(sensor, f"reliable/{sensor}/{kind}")
     assert [s.modality for s in status.sensors if s.used] == [sensor] and status.primary == sensor
     with node._runtime._pipeline_lock:
-        picture = node._runtime._pipeline.images[sensor]
+        image = node._runtime._pipeline.images[sensor]
     if sensor == EVENT:
-        brighter, darker, _ = picture
+        brighter, darker, _ = image
         left, right = np.split(brighter, 2, axis=1)
         assert left.mean() > 0.02 and not right.any() and not darker.any()
         return
     wanted = expected(node, sensor)[sensor]
     if kind == "organised_with_holes":
-        assert (picture == wanted).mean() > 0.97, "thirteen rows of equal length lack a few points"
+        assert (image == wanted).mean() > 0.97, "thirteen rows of equal length lack a few points"
     else:
-        np.testing.assert_allclose(picture, wanted, atol=LOSSY.get(kind, 1e-3))
+        np.testing.assert_allclose(image, wanted, atol=LOSSY.get(kind, 1e-3))
 
 
 @pytest.mark.parametrize("asked", ["best_effort", "reliable"])
