@@ -460,7 +460,11 @@ class Outage:
 
     def suppresses(self, topic: str, seconds: float) -> bool:
         """Whether to withhold a message of this topic at this playback time in seconds."""
-        return self.start <= seconds < self.end and self.matches(topic)
+        return self.is_active(seconds) and self.matches(topic)
+
+    def is_active(self, seconds: float) -> bool:
+        """Whether the sensor is out at this playback time in seconds."""
+        return self.start <= seconds < self.end
 
     def matches(self, topic: str) -> bool:
         """Whether the target matches this topic."""

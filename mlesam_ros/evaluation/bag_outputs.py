@@ -23,6 +23,7 @@ from mlesam_ros.evaluation.results import CLOUD_FORMATS, CloudWriter, ResultBag,
 from mlesam_ros.evaluation.scores import MaskListener
 from mlesam_ros.files import end_with_torchrun
 from mlesam_ros.pipeline import Pipeline
+from mlesam_ros.types import CAMERA
 
 _COLLECTIVE_TIMEOUT = timedelta(days=7)
 """Timeout of collective operations: a process that has finished its bags waits for the slowest one."""
@@ -186,7 +187,7 @@ def evaluate_to_folder(
         BagError: the disk is full; files written before are complete.
     """
     config = pipeline.config
-    collector = SampleCollector(config.label_space, config.normalization)
+    collector = SampleCollector(config.label_space, config.normalization.get(CAMERA))
     listeners: list[MaskListener] = [collector] if outputs.report else []
     if outputs.clouds:
         listeners.append(CloudWriter(folder / CLOUDS, config.label_space, outputs.clouds))

@@ -111,7 +111,7 @@ class Replay:
             else:
                 now = clock.advance(recorded, frames.modality, stamp_ns(message.header) - frames.offset)
             yield from self._ready_sets(now)
-            if not any(outage.start <= self.elapsed < outage.end for outage in self._outages.get(topic, ())):
+            if not any(outage.is_active(self.elapsed) for outage in self._outages.get(topic, ())):
                 yield from self._on_message(topic, message, now)
         yield from self._ready_sets()
         self.synchronizer.flush()

@@ -279,15 +279,14 @@ class SampleCollector(MaskListener):
         samples: in the order of time, at most `MAX_SAMPLES`.
     """
 
-    def __init__(self, space: LabelSpace, normalization: Mapping[Modality, Normalization] | None = None) -> None:
+    def __init__(self, space: LabelSpace, camera_normalization: Normalization | None = None) -> None:
         """Start without samples.
 
         Args:
             space: names and colors.
-            normalization: modality → mean and standard deviation of its normalization; only the camera's is undone, to
-                show its original colors.
+            camera_normalization: undone to show the original colors of the camera's input images.
         """
-        self._space, self._normalization = space, dict(normalization or {})
+        self._space, self._camera_normalization = space, camera_normalization
         self._stride = 1
         self.samples: list[ReportSample] = []
 
@@ -317,18 +316,15 @@ class SampleCollector(MaskListener):
         camera_image = None if rgb is None else _webp_uri(_shrink_image(rgb, _CAMERA_SIDE_PX))
         confidence = cv2.applyColorMap(resize_labels(record.mask.confidence, labels.shape), cv2.COLORMAP_VIRIDIS)
         layers = {"mask": _mask_uri(labels, self._space), "confidence": _webp_uri(_bgr_to_rgb(confidence), 60)}
-        inputs = {
-            m: _webp_uri(_shrink_image(input_to_rgb(image, self._camera_normalization(m)), _INPUT_SIDE_PX), 65)
-            for m, image in record.images.items()
-        }
+        inputs = {}
+        for modality, image in record.images.items():
+            shown = input_to_rgb(image, self._camera_normalization if modality == CAMERA else None)
+            inputs[modality] = _webp_uri(_shrink_image(shown, _INPUT_SIDE_PX), 65)
         size = labels.shape[0], labels.shape[1]
         classes = np.unique(labels).tolist()
         return ReportSample(
             record.metrics, camera_image, layers, inputs, _pack_cloud(record, self._space), size, labels, classes
         )
-
-    def _camera_normalization(self, modality: Modality) -> Normalization | None:
-        return self._normalization.get(modality) if modality == CAMERA else None
 
 
 def input_to_rgb(image: npt.NDArray[np.float32], normalization: Normalization | None = None) -> RGBImage:

@@ -406,11 +406,11 @@ def test_memory_does_not_grow_with_the_bag(tmp_path, pipeline, monkeypatch):
                 used.append(tracemalloc.get_traced_memory()[0])
 
     bag = write_drive(tmp_path / "bag", 210)
-    strip = SampleCollector(pipeline.config.label_space)
+    collector = SampleCollector(pipeline.config.label_space)
     with ResultBag(tmp_path / "result", pipeline.config.label_space, {"camera": "/camera/image_raw"}, 0.5) as result:
         tracemalloc.start()
         try:
-            evaluate(bag, pipeline, listeners=[strip, result, Scale()])
+            evaluate(bag, pipeline, listeners=[collector, result, Scale()])
         finally:
             tracemalloc.stop()
     assert (used[1] - used[0]) / 104 < 20_000
