@@ -41,8 +41,8 @@ def lidar(**changes):
     return SimpleNamespace(**{**facts, **changes})
 
 
-def report(listening, **health):
-    return DiagnosticBuilder("/mlesam").sensor(listening, SensorHealth(COUNTS, **health), 1.0)
+def report(subscription, **health):
+    return DiagnosticBuilder("/mlesam").sensor(subscription, SensorHealth(COUNTS, **health), 1.0)
 
 
 def test_sensor_without_problems_is_ok():
@@ -93,11 +93,11 @@ def test_remedy_suggests_topics():
 
 def test_lost_messages_are_reported_once_and_counted_anew_after_activation():
     now = [0.0]
-    reporter, health = DiagnosticBuilder("/mlesam", lambda: now[0]), SensorHealth(COUNTS)
+    builder, health = DiagnosticBuilder("/mlesam", lambda: now[0]), SensorHealth(COUNTS)
     words = []
     for second, lost in enumerate((4, 4, 6, 0, 1)):
         now[0] = second
-        status = reporter.sensor(lidar(lost=lost), health, 1.0)
+        status = builder.sensor(lidar(lost=lost), health, 1.0)
         values = {pair.key: pair.value for pair in status.values}
         assert status.level == (WARN if "lost in transport" in status.message else OK)
         assert values["lost_on_the_way"] == str(lost)
@@ -120,21 +120,21 @@ def test_unusable_frame_has_its_reason():
 
 def test_refusals_are_reported_for_one_second():
     now = [0.0]
-    reporter = DiagnosticBuilder("/mlesam", lambda: now[0])
+    builder = DiagnosticBuilder("/mlesam", lambda: now[0])
     counts = {**COUNTS, "refused": 3}
     reasons = {"stamp is zero": 3}
     health = SensorHealth(counts, reasons)
-    first = reporter.sensor(lidar(), health, 1.0)
+    first = builder.sensor(lidar(), health, 1.0)
     assert first.level == WARN and "3 messages refused in the last second: stamp is zero" in first.message
     for now[0], level in ((0.25, WARN), (0.5, WARN), (0.75, WARN), (1.0, OK), (1.25, OK)):
-        assert reporter.sensor(lidar(), health, 1.0).level == level
+        assert builder.sensor(lidar(), health, 1.0).level == level
     for now[0], level in ((1.5, WARN), (1.75, WARN), (2.25, WARN), (2.5, OK)):
-        status = reporter.sensor(lidar(), SensorHealth({**counts, "refused": 5}, reasons), 1.0)
+        status = builder.sensor(lidar(), SensorHealth({**counts, "refused": 5}, reasons), 1.0)
         assert status.level == level and ("2 messages refused" in status.message) == (level == WARN)
 
 
 @pytest.mark.parametrize(
-    ("fates", "level"),
+    ("outcomes", "level"),
     [
         ({"used": 6, "late": 5}, OK),
         ({"used": 4, "late": 5}, WARN),
@@ -143,18 +143,18 @@ def test_refusals_are_reported_for_one_second():
         ({"unmatched": 2, "late": 2}, WARN),
     ],
 )
-def test_mostly_unmatched_messages_are_a_warning(fates, level):
+def test_mostly_unmatched_messages_are_a_warning(outcomes, level):
     now = [0.0]
-    reporter = DiagnosticBuilder("/mlesam", lambda: now[0])
-    assert reporter.sensor(lidar(), SensorHealth(COUNTS), 1.0).level == OK
+    builder = DiagnosticBuilder("/mlesam", lambda: now[0])
+    assert builder.sensor(lidar(), SensorHealth(COUNTS), 1.0).level == OK
     now[0] = 1.0
-    counts = {name: count + fates.get(name, 0) for name, count in COUNTS.items()}
-    status = reporter.sensor(lidar(), SensorHealth(counts), 1.0)
+    counts = {name: count + outcomes.get(name, 0) for name, count in COUNTS.items()}
+    status = builder.sensor(lidar(), SensorHealth(counts), 1.0)
     assert status.level == level
-    words = f"messages on /lidar/points too late and {fates.get('unmatched', 0)} without a matching set"
+    words = f"messages on /lidar/points too late and {outcomes.get('unmatched', 0)} without a matching set"
     assert (words in status.message) == (level == WARN)
     now[0] = 2.0
-    assert reporter.sensor(lidar(), SensorHealth(counts), 1.0).level == OK
+    assert builder.sensor(lidar(), SensorHealth(counts), 1.0).level == OK
 
 
 def test_delay_above_the_timeout_is_a_warning():
@@ -234,24 +234,26 @@ def test_slow_camera_causes_one_error_at_most(monkeypatch):
     """Masks at 10 Hz with the LiDAR as primary, then at 1 Hz with the camera."""
     now = [100.0]
     monkeypatch.setattr("mlesam_ros.ros.runtime.time", SimpleNamespace(monotonic=lambda: now[0]))
-    ledger, reporter, told = PipelineStatistics(lambda words: None), DiagnosticBuilder("/mlesam", lambda: now[0]), []
+    statistics, statuses = PipelineStatistics(lambda words: None), []
+    builder = DiagnosticBuilder("/mlesam", lambda: now[0])
     mask = SimpleNamespace(used=("camera",), skews={})
     for begin, period, count in ((100.0, 0.1, 30), (103.0, 1.0, 30)):
         for index in range(count):
             now[0] = begin + index * period
-            ledger.record_mask(mask, 0.05, {})
+            statistics.record_mask(mask, 0.05, {})
             for tenth in range(1, round(10 * period) + 1):
                 now[0] = begin + index * period + tenth / 10 - 0.001
-                figures = {"silence": ledger.silence, "rate": ledger.rate, "gap": ledger.gap}
+                figures = {"silence": statistics.silence, "rate": statistics.rate, "gap": statistics.gap}
                 health = PipelineHealth("active", **figures, latencies=[0.1])
-                told.append((now[0], reporter.pipeline(health, 0.6)))
-    errors = [(when, status) for when, status in told if status.level == ERROR]
+                statuses.append((now[0], builder.pipeline(health, 0.6)))
+    errors = [(when, status) for when, status in statuses if status.level == ERROR]
     assert all(103.6 <= when <= 104.0 for when, _ in errors)  # before anybody can know that the rhythm is another
     assert errors and all("sensor_timeout is 0.6 s" in status.message for _, status in errors)
     assert "raise sensor_timeout" in errors[0][1].message
     now[0] += 1.6
-    health = PipelineHealth("active", silence=ledger.silence, rate=ledger.rate, gap=ledger.gap, latencies=[0.1])
-    assert reporter.pipeline(health, 0.6).level == ERROR  # really silent
+    figures = {"silence": statistics.silence, "rate": statistics.rate, "gap": statistics.gap}
+    health = PipelineHealth("active", **figures, latencies=[0.1])
+    assert builder.pipeline(health, 0.6).level == ERROR  # really silent
 
 
 def test_expected_rate_extends_the_timeout():
@@ -267,7 +269,7 @@ def log():
 
 
 @pytest.fixture
-def announcer(log):
+def diagnostic_logger(log):
     severities = {name: (lambda words, name=name: log.append((name, words))) for name in ("info", "warning", "error")}
     return DiagnosticLogger(SimpleNamespace(**severities))
 
@@ -276,27 +278,27 @@ def lidar_status(level, words="words"):
     return DiagnosticStatus(level=level, name="robot/mlesam: lidar", message=words)
 
 
-def test_lasting_level_is_logged_once_and_so_is_its_end(announcer, log):
+def test_lasting_level_is_logged_once_and_so_is_its_end(diagnostic_logger, log):
     for level in (OK, OK, WARN, WARN, WARN, ERROR, ERROR, ERROR, OK, OK, OK):
-        announcer.update([lidar_status(level)])
+        diagnostic_logger.update([lidar_status(level)])
     assert log == [("warning", "lidar: words"), ("error", "lidar: words"), ("info", "lidar: words")]
 
 
-def test_transient_level_is_not_logged(announcer, log):
+def test_transient_level_is_not_logged(diagnostic_logger, log):
     for level in (OK, WARN, OK, WARN, OK, OK):
-        announcer.update([lidar_status(level)])
+        diagnostic_logger.update([lidar_status(level)])
     assert log == []
 
 
-def test_immediate_reports_are_logged_each_time(announcer, log):
+def test_immediate_reports_are_logged_each_time(diagnostic_logger, log):
     for words in ("no such file", "no such device"):
-        announcer.update([lidar_status(ERROR, words)], at_once=True)
+        diagnostic_logger.update([lidar_status(ERROR, words)], at_once=True)
         for _ in range(3):
-            announcer.update([lidar_status(ERROR, words)])
+            diagnostic_logger.update([lidar_status(ERROR, words)])
     assert log == [("error", "lidar: no such file"), ("error", "lidar: no such device")]
 
 
-def test_absent_status_is_reset(announcer, log):
+def test_absent_status_is_reset(diagnostic_logger, log):
     for reports in ([lidar_status(WARN)], [lidar_status(WARN)], [], [lidar_status(WARN)], [lidar_status(WARN)]):
-        announcer.update(reports)
+        diagnostic_logger.update(reports)
     assert [words for _, words in log] == ["lidar: words"] * 2

@@ -30,8 +30,8 @@ def drive():
     gc.collect()  # a lifecycle node that an earlier test destroyed stays in the graph until Python has let go of it
     started = []
 
-    def start(**about):
-        command = [sys.executable, str(HERE / "robot_process.py"), json.dumps(about)]
+    def start(**options):
+        command = [sys.executable, str(HERE / "robot_process.py"), json.dumps(options)]
         started.append(subprocess.Popen(command, env={**os.environ, "PYTHONPATH": PATH}, stdout=subprocess.PIPE))
         assert started[-1].stdout.readline() == b"driving\n"
 
@@ -41,7 +41,7 @@ def drive():
         robot.wait(20)
 
 
-def examined(expected, settings=None, seconds=1.2):
+def diagnose_until(expected, settings=None, seconds=1.2):
     """Return the report whose findings except notes are these (subject, words); retries on a busy machine."""
     for _ in range(6):
         report = diagnose_live(NODE, settings or {}, None, seconds)
@@ -62,7 +62,7 @@ def until(condition):
 
 def test_healthy_robot(drive):
     drive()
-    report = examined([])
+    report = diagnose_until([])
     assert report.verdict == "healthy" and {*report.sensors} == {"camera", "depth", "event", "lidar"}
     assert all(5 < row["rate_hz"] < 15 for row in report.sensors.values())
     assert report.sensors["lidar"]["topic"] == "/lidar/points" and report.sensors["camera"]["size"] == "64x48"
@@ -70,7 +70,7 @@ def test_healthy_robot(drive):
     assert "the node is not running" in report.findings[0].message
 
 
-UNWELL = {
+FAULTY = {
     "nobody": (None, [(m, "no publisher on") for m in ("camera", "depth", "event", "lidar")]),
     "no lens": ({"infos": False}, [("camera", "no CameraInfo of the camera")]),
     "several things": (
@@ -85,20 +85,20 @@ UNWELL = {
 }
 
 
-@pytest.mark.parametrize("name", UNWELL)
+@pytest.mark.parametrize("name", FAULTY)
 def test_faulty_robot(drive, name):
-    about, expected = UNWELL[name]
-    if about is None:
+    options, expected = FAULTY[name]
+    if options is None:
         expected = [("camera", "no CameraInfo"), ("graph", "no sensor topic has a publisher"), *expected]
     else:
-        drive(**about)
-    examined(expected)
+        drive(**options)
+    diagnose_until(expected)
 
 
 def test_incompatible_qos_is_reported(drive):
     drive(static="VOLATILE", reliability="BEST_EFFORT")
     lidar = "qos_overrides./lidar/points.subscription.reliability"
-    found = examined(
+    found = diagnose_until(
         [
             ("lidar", "/robot offers best effort, /mlesam_doctor requests reliable"),
             ("/tf_static", "/robot offers volatile, /mlesam_doctor requests transient local"),
@@ -139,7 +139,7 @@ def test_parameters_of_the_running_node_are_used(drive, launch):  # noqa: F811
     drive()
     node = launch(**{"camera.topic": "/nowhere"})
     until(lambda: node.said("active"))
-    report = examined([("camera", "no publisher on /nowhere")])
+    report = diagnose_until([("camera", "no publisher on /nowhere")])
     remedy = "Start its driver, set camera.topic to /camera/image_raw, or remove camera from modalities."
     assert report.findings[0].remedy == remedy
     assert report.sets["parts"].keys() == {"depth", "event", "lidar"}
@@ -148,7 +148,7 @@ def test_parameters_of_the_running_node_are_used(drive, launch):  # noqa: F811
 def test_inactive_node_is_reported(drive, launch):  # noqa: F811
     drive()
     launch(autostart=False)
-    (finding, *_) = examined([(NODE, "the node is unconfigured")]).findings
+    (finding, *_) = diagnose_until([(NODE, "the node is unconfigured")]).findings
     assert finding.remedy == "Run: ros2 lifecycle set /mlesam configure"
 
 
@@ -174,14 +174,14 @@ def test_command(drive):
 def test_most_frequent_refusal_is_reported(monkeypatch):
     """Not the newest reason."""
 
-    def listen(visit, seconds, progress):
-        source = visit._subscribers["lidar"]
+    def receive(diagnosis, seconds, progress):
+        source = diagnosis._subscribers["lidar"]
         source.received, source.type_name = 9, "sensor_msgs/msg/PointCloud2"
         source.refusals.count(Problem("usual reason.", "Mend it."), 6)
         source.refusals.count("other reasons", 2)
         source.refusals.count(Problem("newest reason.", "Mend that."))
 
-    monkeypatch.setattr("mlesam_ros.ros.live_doctor._LiveDiagnosis._spin", listen)
+    monkeypatch.setattr("mlesam_ros.ros.live_doctor._LiveDiagnosis._spin", receive)
     found = diagnose_live(NODE, {"modalities": ["lidar"]}, None, 0.0).findings
     (refused,) = [f for f in found if f.message.startswith("none of 9 messages is usable")]
     assert "usual reason" in refused.message and "newest" not in refused.message

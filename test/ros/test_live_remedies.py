@@ -276,16 +276,16 @@ PARAMETERS = {"unmatched", "slow"}
 def test_parameter_named_by_diagnostics_helps():
     """`slow` names `<sensor>.rate`, `unmatched` the limit of the synchronizer that the messages miss."""
     facts = {"modality": "lidar", "topic": "/points", "type_name": "", "received": 9, "lost": 0, "problem": None}
-    listening = SimpleNamespace(
+    subscription = SimpleNamespace(
         **facts, publishers=1, competing_publishers=[], silence=0.1, rate=5.0, decoded={}, found={}
     )
     counts = dict.fromkeys(("received", "used", "superseded", "late", "unmatched", "refused"), 0)
 
     def status(rate):
-        return DiagnosticBuilder(NODE).sensor(listening, SensorHealth(counts, rate=rate), 1.0)
+        return DiagnosticBuilder(NODE).sensor(subscription, SensorHealth(counts, rate=rate), 1.0)
 
     assert "set lidar.rate to the actual rate" in status(10.0).message and status(10.0).level == WARN
-    assert status(listening.rate).level == OK
+    assert status(subscription.rate).level == OK
     stamps = np.arange(50) * 10**8 + 10**18
     for late, apart, limit in ((8 * 10**7, 0, "max_wait"), (0, 9 * 10**7, "lidar.tolerance")):
         records = {m: TopicStats(m, TopicSource(f"/{m}", TYPES[m])) for m in ("camera", "lidar")}
@@ -294,9 +294,9 @@ def test_parameter_named_by_diagnostics_helps():
             records["lidar"].add(stamp - apart, stamp - apart, stamp + late, "lidar")
         config = SyncConfig(modalities=("camera", "lidar"), tolerance=0.005)
         before = simulate_sync(records, config).counters["lidar"]
-        reporter = DiagnosticBuilder(NODE, iter((0.0, 0.0, 2.0, 2.0, 2.0)).__next__)
-        reporter.sensor(listening, SensorHealth(counts), 1.0)
-        words = reporter.sensor(listening, SensorHealth({**counts, **before}), 1.0)
+        builder = DiagnosticBuilder(NODE, iter((0.0, 0.0, 2.0, 2.0, 2.0)).__next__)
+        builder.sensor(subscription, SensorHealth(counts), 1.0)
+        words = builder.sensor(subscription, SensorHealth({**counts, **before}), 1.0)
         assert limit in re.search(r"Raise ([\w.]+) or ([\w.]+),", words.message).groups()
         wider = {"max_wait": 0.2} if limit == "max_wait" else {"tolerance": {"camera": 0.005, "lidar": 0.1}}
         after = simulate_sync(records, replace(config, **wider)).counters["lidar"]
@@ -304,12 +304,12 @@ def test_parameter_named_by_diagnostics_helps():
 
 
 def test_every_remedy_of_diagnostics_is_tested():
-    sayings = {**SENSOR_MESSAGES, **PIPELINE_MESSAGES}
-    named = {name for name, saying in sayings.items() if saying.remedy}
+    templates = {**SENSOR_MESSAGES, **PIPELINE_MESSAGES}
+    named = {name for name, template in templates.items() if template.remedy}
     assert named == {*DOCTORS} | HANDED_ON | {*BY_HAND} | PARAMETERS
-    assert all(".remedy}" in sayings[name].remedy for name in HANDED_ON)
+    assert all(".remedy}" in templates[name].remedy for name in HANDED_ON)
     assert {*DOCTORS.values()} <= LIVE
-    assert all(sayings[name].remedy == RULES[kind].remedy for name, kind in DOCTORS.items())
+    assert all(templates[name].remedy == RULES[kind].remedy for name, kind in DOCTORS.items())
 
 
 def test_every_live_rule_is_tested():

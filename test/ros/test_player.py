@@ -39,13 +39,13 @@ def nanoseconds(stamp) -> int:
     return stamp.sec * NANOSECONDS + stamp.nanosec
 
 
-class Ears:
+class Recorder:
     """Received messages per topic with their time of arrival."""
 
     def __init__(self, graph) -> None:
         self.heard = defaultdict(list)
         self._graph = graph
-        node = graph.node("ears")
+        node = graph.node("recorder")
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         for topic, kind in {CAMERA: Image, INFO: CameraInfo, LIDAR: PointCloud2, TRUTH: Image, "/clock": Clock}.items():
             self._listen(node, topic, kind, 50)
@@ -56,7 +56,7 @@ class Ears:
     def _listen(self, node, topic, kind, qos) -> None:
         node.create_subscription(kind, topic, lambda message: self.heard[topic].append((time.time_ns(), message)), qos)
 
-    def listen_to(self, process) -> None:
+    def record_while(self, process) -> None:
         try:
             assert self._graph.spin_until(lambda: process.poll() is not None, 90)
             self._graph.spin_for(0.3)
@@ -68,7 +68,7 @@ class Ears:
 
 
 def start_player(*arguments: object) -> subprocess.Popen:
-    """Start a player that waits for the subscriptions of `Ears`."""
+    """Start a player that waits for the subscriptions of `Recorder`."""
     waiting = [part for topic in (CAMERA, INFO, LIDAR, TRUTH, "/tf") for part in ("--listener", topic)]
     command = [sys.executable, "-m", "mlesam_ros.cli", "play", "--wait", "20", *waiting, *map(str, arguments)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -82,63 +82,63 @@ def bag(tmp_path_factory):
 
 
 def test_all_messages_arrive_with_present_stamps(graph, bag, tmp_path):
-    ears = Ears(graph)
-    ears.listen_to(start_player(bag, "--json", tmp_path / "report.json"))
+    recorder = Recorder(graph)
+    recorder.record_while(start_player(bag, "--json", tmp_path / "report.json"))
     report = json.loads((tmp_path / "report.json").read_text())
     for topic in (CAMERA, INFO, LIDAR, TRUTH, "/tf"):
-        assert len(ears.heard[topic]) == report["published"][topic] == STEPS
+        assert len(recorder.heard[topic]) == report["published"][topic] == STEPS
     begin = report["start_ns"]
     stamps = [begin + index * PERIOD for index in range(STEPS)]
     # One stamp's stamps were equal, or 20 ms apart, and still are.
-    assert ears.stamps(CAMERA) == ears.stamps(INFO) == ears.stamps(TRUTH) == stamps
-    assert ears.stamps(LIDAR) == [stamp + 20_000_000 for stamp in stamps]
-    moved = [nanoseconds(message.transforms[0].header.stamp) for _, message in ears.heard["/tf"]]
+    assert recorder.stamps(CAMERA) == recorder.stamps(INFO) == recorder.stamps(TRUTH) == stamps
+    assert recorder.stamps(LIDAR) == [stamp + 20_000_000 for stamp in stamps]
+    moved = [nanoseconds(message.transforms[0].header.stamp) for _, message in recorder.heard["/tf"]]
     assert moved == stamps
     # Nothing comes before its time.
-    assert all(arrival >= nanoseconds(m.header.stamp) for arrival, m in ears.heard[CAMERA])
-    assert [int(message.data[0]) for _, message in ears.heard[CAMERA]] == list(range(STEPS))
+    assert all(arrival >= nanoseconds(m.header.stamp) for arrival, m in recorder.heard[CAMERA])
+    assert [int(message.data[0]) for _, message in recorder.heard[CAMERA]] == list(range(STEPS))
 
 
 def test_late_subscribers_receive_latched_transforms(graph, bag):
     process = start_player(bag, "--loop", "--wait", 0)
     try:
         assert any("playing" in line for line in process.stderr)
-        ears = Ears(graph)
-        assert graph.spin_until(lambda: ears.heard["/tf_static"], 60)
+        recorder = Recorder(graph)
+        assert graph.spin_until(lambda: recorder.heard["/tf_static"], 60)
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
-    _, message = ears.heard["/tf_static"][0]
+    _, message = recorder.heard["/tf_static"][0]
     assert (message.transforms[0].child_frame_id, nanoseconds(message.transforms[0].header.stamp)) == ("base", 0)
 
 
 def test_drop_silences_one_sensor(graph, bag, tmp_path):
-    ears = Ears(graph)
-    ears.listen_to(start_player(bag, "--drop", "camera@0.3..0.7", "--json", tmp_path / "report.json"))
+    recorder = Recorder(graph)
+    recorder.record_while(start_player(bag, "--drop", "camera@0.3..0.7", "--json", tmp_path / "report.json"))
     alive = [index for index in range(STEPS) if not 3 <= index < 7]
-    assert [int(message.data[0]) for _, message in ears.heard[CAMERA]] == alive
-    assert len(ears.heard[INFO]) == len(alive)
-    assert len(ears.heard[LIDAR]) == len(ears.heard[TRUTH]) == STEPS
+    assert [int(message.data[0]) for _, message in recorder.heard[CAMERA]] == alive
+    assert len(recorder.heard[INFO]) == len(alive)
+    assert len(recorder.heard[LIDAR]) == len(recorder.heard[TRUTH]) == STEPS
     assert json.loads((tmp_path / "report.json").read_text())["dropped"] == {CAMERA: 4, INFO: 4}
 
 
 def test_bags_are_played_in_sequence(graph, bag, tmp_path):
-    ears = Ears(graph)
+    recorder = Recorder(graph)
     process = start_player(bag, bag, "--loop", "--rate", 4)
-    assert graph.spin_until(lambda: len(ears.heard[CAMERA]) > 3 * STEPS, 60)
+    assert graph.spin_until(lambda: len(recorder.heard[CAMERA]) > 3 * STEPS, 60)
     process.send_signal(signal.SIGTERM)
-    ears.listen_to(process)
+    recorder.record_while(process)
     assert process.returncode == 0
-    steps = np.diff(ears.stamps(CAMERA))
+    steps = np.diff(recorder.stamps(CAMERA))
     assert steps.min() > 0.9 * PERIOD / 4
     assert steps.max() < 1.7 * PERIOD / 4  # over the seam as well: the LiDAR's 20 ms and one period
 
 
 def test_clock_keeps_recorded_stamps(graph, bag):
-    ears = Ears(graph)
-    ears.listen_to(start_player(bag, "--clock", "--rate", 2))
-    assert ears.stamps(CAMERA) == [START + index * PERIOD for index in range(STEPS)]
-    clock = [nanoseconds(message.clock) for _, message in ears.heard["/clock"]]
+    recorder = Recorder(graph)
+    recorder.record_while(start_player(bag, "--clock", "--rate", 2))
+    assert recorder.stamps(CAMERA) == [START + index * PERIOD for index in range(STEPS)]
+    clock = [nanoseconds(message.clock) for _, message in recorder.heard["/clock"]]
     assert len(clock) > STEPS
     assert clock == sorted(clock)
     assert START <= clock[0] <= clock[-1] <= START + STEPS * PERIOD

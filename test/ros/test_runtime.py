@@ -44,62 +44,62 @@ def wait_for(condition, timeout=10.0):
 
 
 def test_sets_are_emitted_in_a_worker_thread(make):
-    seen = []
-    sync = make(lambda frame_set: seen.append((frame_set, threading.current_thread())))
+    received = []
+    sync = make(lambda frame_set: received.append((frame_set, threading.current_thread())))
     source = SimpleFilter()
     sync.connectInput(source)
     stamp = time.time_ns()
     source.signalMessage(frame(CAMERA, stamp))
     source.signalMessage(frame(LIDAR, stamp + 1_000_000))
-    assert wait_for(lambda: seen)
-    frame_set, thread = seen[0]
+    assert wait_for(lambda: received)
+    frame_set, thread = received[0]
     assert (frame_set.stamp, tuple(frame_set.frames)) == (stamp, MODALITIES)
     assert thread is not threading.current_thread()
 
 
 def test_set_is_emitted_after_max_wait(make):
-    seen = []
-    sync = make(seen.append, max_wait=0.1)
+    received = []
+    sync = make(received.append, max_wait=0.1)
     sync.add(frame(CAMERA, time.time_ns()))
-    assert wait_for(lambda: seen)
-    assert tuple(seen[0].frames) == (CAMERA,)
+    assert wait_for(lambda: received)
+    assert tuple(received[0].frames) == (CAMERA,)
 
 
 def test_slow_callback_receives_the_newest_set(make):
-    release, seen = threading.Event(), []
+    release, received = threading.Event(), []
 
     def slow(frame_set):
-        seen.append(frame_set.stamp)
+        received.append(frame_set.stamp)
         release.wait(10)
 
     sync = make(slow, max_wait=0.0)
     first = time.time_ns()
     sync.add(frame(CAMERA, first))
-    assert wait_for(lambda: seen)
+    assert wait_for(lambda: received)
     begin = time.monotonic()
     stamps = [first + i * 10_000_000 for i in range(1, 30)]
     for stamp in stamps:
         sync.add(frame(CAMERA, stamp))
     assert time.monotonic() - begin < 5
     release.set()
-    assert wait_for(lambda: len(seen) > 1)
+    assert wait_for(lambda: len(received) > 1)
     sync.stop()
-    assert seen == [first, stamps[-1]]
+    assert received == [first, stamps[-1]]
     counts = sync.counters()[CAMERA]
     assert (counts["received"], counts["used"], counts["superseded"]) == (30, 2, 28)
 
 
 def test_simulated_time_may_pause_and_run_fast(make):
-    now, seen = [0], []
-    sync = make(seen.append, clock=lambda: now[0], simulated=lambda: True, max_wait=0.5)
+    now, received = [0], []
+    sync = make(received.append, clock=lambda: now[0], simulated=lambda: True, max_wait=0.5)
     sync.add(frame(CAMERA, 1_000_000_000))
     assert sync.refusals()[CAMERA] == {"the clock stands at zero: is /clock published?": 1}
     now[0] = 2_000_000_000
     sync.add(frame(CAMERA, now[0]))
     time.sleep(0.7)
-    assert not seen, "max_wait is counted on the simulated clock"
+    assert not received, "max_wait is counted on the simulated clock"
     now[0] += 600_000_000
-    assert wait_for(lambda: seen)
+    assert wait_for(lambda: received)
 
 
 def test_stop_waits_for_the_running_callback(make):
@@ -122,7 +122,7 @@ def test_stop_waits_for_the_running_callback(make):
 
 def test_error_of_the_synchronizer_is_reported_and_sets_continue(make, monkeypatch):
     """Stored frames are discarded, because they would fail again."""
-    seen, take, errors = [], Synchronizer.take, iter([ValueError("unforeseen")])
+    received, take, errors = [], Synchronizer.take, iter([ValueError("unforeseen")])
 
     def fail_once(self, now):
         if any(self.waiting.values()) and (error := next(errors, None)) is not None:
@@ -131,10 +131,10 @@ def test_error_of_the_synchronizer_is_reported_and_sets_continue(make, monkeypat
 
     monkeypatch.setattr(Synchronizer, "take", fail_once)
     reported = []
-    sync = make(seen.append, report=reported.append, max_wait=0.0)
+    sync = make(received.append, report=reported.append, max_wait=0.0)
     sync.add(frame(CAMERA, time.time_ns()))
     assert wait_for(lambda: reported)
     sync.add(frame(CAMERA, time.time_ns()))
-    assert wait_for(lambda: seen)
+    assert wait_for(lambda: received)
     assert [problem.message for problem in reported] == ["ValueError: unforeseen"]
     assert sync.counters()[CAMERA]["unmatched"] == 1

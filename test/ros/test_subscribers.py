@@ -38,7 +38,7 @@ def robot(graph):
 
 
 @pytest.fixture
-def listen(graph):
+def subscribe(graph):
     def make(modality, **parameters):
         sensor = SensorParameters(**parameters)
         learner = RigBuilder(Rig(""), replace(NodeParameters(), **{modality: sensor}))
@@ -56,8 +56,8 @@ def wait_for_match(graph, source, publishers=1):
     graph.spin_for(0.3)
 
 
-def test_one_callback_reads_a_burst_of_event_packets(graph, robot, listen):
-    source, frames = listen(EVENT, topic=TOPICS[EVENT])
+def test_one_callback_reads_a_burst_of_event_packets(graph, robot, subscribe):
+    source, frames = subscribe(EVENT, topic=TOPICS[EVENT])
     wait_for_match(graph, source)
     for _ in range(30):
         robot.send(EVENT, robot._event(robot.now()))
@@ -68,8 +68,8 @@ def test_one_callback_reads_a_burst_of_event_packets(graph, robot, listen):
     assert [f.stamp for f in frames] == sorted(f.stamp for f in frames)
 
 
-def test_receipt_time_is_that_of_the_transport(graph, robot, listen):
-    source, frames = listen(LIDAR, topic=TOPICS[LIDAR])
+def test_receipt_time_is_that_of_the_transport(graph, robot, subscribe):
+    source, frames = subscribe(LIDAR, topic=TOPICS[LIDAR])
     wait_for_match(graph, source)
     stamp = robot.sense((LIDAR,))
     time.sleep(1.0)
@@ -78,11 +78,11 @@ def test_receipt_time_is_that_of_the_transport(graph, robot, listen):
 
 
 @pytest.mark.parametrize("package", ["dvs_msgs", "prophesee_event_msgs"])
-def test_event_arrays_are_received_as_bytes(graph, listen, package):
+def test_event_arrays_are_received_as_bytes(graph, subscribe, package):
     """The subscription is raw, and one callback reads a burst."""
     driver = subprocess.Popen([sys.executable, ARRAY_DRIVER, package, f"{package}_topic", "20"], stdin=subprocess.PIPE)
     try:
-        source, frames = listen(EVENT, topic=f"{package}_topic")
+        source, frames = subscribe(EVENT, topic=f"{package}_topic")
         assert source.type_name == f"{package}/msg/EventArray"
         wait_for_match(graph, source)
         driver.communicate(b"go", timeout=60)
@@ -99,18 +99,18 @@ def test_event_arrays_are_received_as_bytes(graph, listen, package):
     assert newest.payload.polarity.tolist() == [(199 - 30 + n) % 2 == 0 for n in range(31)]
 
 
-def test_frame_id_parameter_replaces_the_frame(graph, robot, listen):
-    source, frames = listen(LIDAR, topic=TOPICS[LIDAR], frame_id="roof")
+def test_frame_id_parameter_replaces_the_frame(graph, robot, subscribe):
+    source, frames = subscribe(LIDAR, topic=TOPICS[LIDAR], frame_id="roof")
     wait_for_match(graph, source)
     stamp = robot.sense((LIDAR,))
     assert graph.spin_until(lambda: frames)
     assert (frames[0].frame_id, frames[0].stamp) == ("roof", stamp)
 
 
-def test_subscription_follows_a_change_of_type(graph, listen, other_graph):
+def test_subscription_follows_a_change_of_type(graph, subscribe, other_graph):
     first, second = other_graph(), other_graph()
     raw = first.create_publisher(Image, "picture", qos_profile_sensor_data)
-    source, frames = listen(CAMERA, topic="picture")
+    source, frames = subscribe(CAMERA, topic="picture")
     assert source.type_name == "sensor_msgs/msg/Image"
     wait_for_match(graph, source)
     image = Image(height=1, width=1, step=3, encoding="rgb8", data=b"abc")
@@ -127,8 +127,8 @@ def test_subscription_follows_a_change_of_type(graph, listen, other_graph):
     assert source.received == 2
 
 
-def test_closed_subscription_receives_nothing(graph, robot, listen):
-    source, frames = listen(LIDAR, topic=TOPICS[LIDAR])
+def test_closed_subscription_receives_nothing(graph, robot, subscribe):
+    source, frames = subscribe(LIDAR, topic=TOPICS[LIDAR])
     wait_for_match(graph, source)
     source.close()
     robot.sense((LIDAR,))
@@ -162,17 +162,17 @@ def flood():
         driver.wait()
 
 
-def test_lost_messages_are_counted(graph, listen, flood):
+def test_lost_messages_are_counted(graph, subscribe, flood):
     flood("flooded")
-    source, _ = listen(CAMERA, topic="flooded")
+    source, _ = subscribe(CAMERA, topic="flooded")
     assert graph.spin_until(lambda: source.lost > 5)
 
 
-def test_alternating_publishers_are_reported_and_a_restarted_one_is_not(graph, listen):
+def test_alternating_publishers_are_reported_and_a_restarted_one_is_not(graph, subscribe):
     """A restarted driver is a new publisher, but the only one."""
     cloud = PointCloud2(header=Header(frame_id="lidar"), point_step=1)
     one, two = (graph.node(name).create_publisher(PointCloud2, "shared", 10) for name in ("first", "second"))
-    source, _ = listen(LIDAR, topic="shared")
+    source, _ = subscribe(LIDAR, topic="shared")
     assert graph.spin_until(lambda: one.get_subscription_count() and two.get_subscription_count())
 
     def send(publisher):
@@ -190,7 +190,7 @@ def test_alternating_publishers_are_reported_and_a_restarted_one_is_not(graph, l
 
 
 @pytest.fixture
-def looked(graph):
+def suggest(graph):
     node = graph.node("driver")
     offered = {
         "/points": PointCloud2,
@@ -204,21 +204,21 @@ def looked(graph):
     for topic, message in offered.items():
         node.create_publisher(message, topic, 1)
     node.create_subscription(PointCloud2, "/nobody/points", print, 1)
-    looker = graph.node("looker")
-    assert graph.spin_until(lambda: set(offered) <= {name for name, _ in looker.get_topic_names_and_types()})
-    return lambda modality, topic, taken=(): suggest_topics(looker, modality, topic, taken)
+    client = graph.node("client")
+    assert graph.spin_until(lambda: set(offered) <= {name for name, _ in client.get_topic_names_and_types()})
+    return lambda modality, topic, taken=(): suggest_topics(client, modality, topic, taken)
 
 
-def test_suggested_topics_have_a_publisher_and_a_matching_type(looked):
-    assert looked(LIDAR, "/lidar/points") == ["/points"], "neither the node's own nor one that is only listened to"
-    assert looked(EVENT, "/events") == ["/dvs"], "any picture could be event pictures, but hardly is"
+def test_suggested_topics_have_a_publisher_and_a_matching_type(suggest):
+    assert suggest(LIDAR, "/lidar/points") == ["/points"], "neither the node's own nor one that is only listened to"
+    assert suggest(EVENT, "/events") == ["/dvs"], "any picture could be event pictures, but hardly is"
 
 
-def test_suggested_topics_are_sorted_by_similarity_without_those_in_use(looked):
-    found = looked(CAMERA, "/camera/image_raw")
+def test_suggested_topics_are_sorted_by_similarity_without_those_in_use(suggest):
+    found = suggest(CAMERA, "/camera/image_raw")
     assert found[0] == "/front/image_raw" and len(found) == 3
-    assert looked(DEPTH, "/depth/image_raw", {"/front/image_raw"})[0] == "/front/depth/image_raw"
-    assert "/front/image_raw" not in looked(DEPTH, "/depth/image_raw", {"/front/image_raw"})
+    assert suggest(DEPTH, "/depth/image_raw", {"/front/image_raw"})[0] == "/front/depth/image_raw"
+    assert "/front/image_raw" not in suggest(DEPTH, "/depth/image_raw", {"/front/image_raw"})
 
 
 def test_format_of_suggested_topics():
