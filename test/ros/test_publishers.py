@@ -45,13 +45,6 @@ def test_image_round_trip():
     np.testing.assert_array_equal(to_rgb(frame.payload), pixels)
 
 
-def test_labels_have_one_byte_per_pixel():
-    labels = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    message = message_from(Image, fields.pixels(1, "camera", labels, "mono8"))
-    assert (message.height, message.width, message.step) == (2, 3, 3)
-    assert bytes(message.data) == labels.tobytes()
-
-
 def test_cloud_round_trip():
     rng = np.random.default_rng(1)
     points = np.zeros(11, POINT)
