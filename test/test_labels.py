@@ -108,7 +108,7 @@ def test_labels_outside_the_space_are_named():
     ],
 )
 def test_invalid_class_is_refused_with_a_remedy(tmp_path, entry, words):
-    """Kind: an error that ends in a sentence of Python's."""
+    """An error that ends in a sentence of Python's."""
     path = tmp_path / "labels.yaml"
     path.write_text(f"name: x\nclasses: [{entry}]\n")
     with pytest.raises(LabelError, match=words) as refused:

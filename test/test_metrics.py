@@ -28,7 +28,7 @@ def test_scores_published_by_the_bdd_toolkit(shared_data):
     confusion = Confusion(2)
     confusion.add(read(folder / "gt/a.png"), read(folder / "pred/a.png"))
     assert confusion.counts[:, :2].tolist() == [[93, 1], [4, 2]]
-    # What that toolkit calls mAcc is the mean precision; the mean recall, everyone else's mAcc, is another number.
+    # The mAcc of that toolkit is the mean precision; elsewhere mAcc is the mean recall.
     scores = [confusion.miou, confusion.precision.mean(), confusion.fwiou, confusion.pixel_accuracy]
     np.testing.assert_allclose(
         100 * np.array(scores), [61.73469387755102, 81.27147766323024, 90.91836734693878, 95.0], rtol=1e-12

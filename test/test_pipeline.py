@@ -60,7 +60,7 @@ def subset(frame_set, *modalities):
 
 
 def broken(frame_set, modality):
-    """The set with a frame whose picture is shorter than it says."""
+    """The set with a frame that is shorter than its declared size."""
     frame = frame_set.frames[modality]
     payload = RawImage(480, 640, "rgb8" if modality == "camera" else "16UC1", 1920, np.zeros(5, np.uint8))
     return replace(frame_set, frames={**frame_set.frames, modality: replace(frame, payload=payload)})
@@ -119,7 +119,7 @@ def test_encoding_on_the_device_gives_the_same_mask(world, frame_set):
 
 
 def test_nonfinite_image_on_the_device_is_left_out_with_the_reason(world, frame_set, monkeypatch):
-    """There nobody looks at pictures before the network does; its answer says which of them held no numbers."""
+    """On the device images are not checked before the network; its result has the nonfinite modalities."""
     spoils = {"depth"}
 
     def spoiling(device, encoder, *rest):
@@ -142,7 +142,7 @@ def test_nonfinite_image_on_the_device_is_left_out_with_the_reason(world, frame_
 
 def test_missing_ego_motion_is_noted(pipeline, world, frame_set):
     pipeline.segment(frame_set, world.rig)
-    assert "motion over 50 ms is not compensated" in pipeline.notes["lidar"]  # half a turn, and nobody tells odometry
+    assert "motion over 50 ms is not compensated" in pipeline.notes["lidar"]  # half a turn, without odometry
     pipeline.segment(subset(frame_set, "camera"), world.rig)
     assert not pipeline.notes
 
@@ -216,7 +216,7 @@ class TestTakingExperts:
     @pytest.mark.parametrize("precision", ["fp32", "bf16"])
     def test_swap_replaces_the_named_experts(self, file, frame_set, world, precision):
         model = make_model()
-        model.base_sha256 = base_sha256(model.backbone)  # as loading notes it, before any rounding
+        model.base_sha256 = base_sha256(model.backbone)  # as set by loading, before rounding
         pipeline = Pipeline(model, "cpu", precision)
         depth, lidar = subset(frame_set, "depth"), subset(frame_set, "lidar")
         before = [pipeline.segment(s, world.rig).confidence for s in (depth, lidar)]
@@ -263,7 +263,7 @@ def images():
 
 
 class TestTakingACheckpoint:
-    """Kind: state that is exchanged in part. The oracle is the same file in a new pipeline."""
+    """State that is exchanged in part. The oracle is the same file in a new pipeline."""
 
     CHANGES = (
         {"top_k": 1}, {"renormalize": False}, {"gate": "sigmoid"}, {"features": "routed"}, {"features": "average"},
@@ -298,7 +298,7 @@ class TestTakingACheckpoint:
         assert np.array_equal(ours.confidence, theirs.confidence)
 
     def test_checkpoint_with_another_event_window_is_refused(self, tmp_path):
-        """The readers gather what the first checkpoint was trained with."""
+        """Readers gather the window of the first checkpoint."""
         path = with_settings(tmp_path / "long.safetensors", {"settings": {"event": {"window": 0.05}}})
         live = Pipeline.from_checkpoint("weights/street.safetensors")
         before = live.network
@@ -418,7 +418,7 @@ def test_network_size(camera, image_size):
     ],
 )
 def test_network_size_rounds_halves_up(camera, image_size, size):
-    """Kind: rounding. Python's own rounds half to even, which squeezed every 16:9 camera at 256 into 128 rows."""
+    """Rounding. Python's own rounds half to even, which squeezed every 16:9 camera at 256 into 128 rows."""
     assert network_size(camera, image_size) == size
 
 

@@ -1,7 +1,4 @@
-"""The images of a checkpoint's experts are made as in training; what is set otherwise is said with both values.
-
-Kind: encoder settings without a door and without a memory.
-"""
+"""Preprocessors of a checkpoint's experts are those of training; other settings are noted with both values."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from mlesam_ros.preprocessing.preprocessors import (
 from mlesam_ros.types import DEPTH, EVENT, MODALITIES
 
 OLD = MLESAMConfig(preprocessors=DEFAULT_PREPROCESSORS)
-"""A checkpoint of an earlier version: it says nothing about settings."""
+"""A checkpoint of an earlier version, without settings."""
 LONG = replace(OLD, settings={EVENT: {"window": 0.05, "most": 4.0}})
 
 

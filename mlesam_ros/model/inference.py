@@ -104,7 +104,7 @@ def prepare(model: MLESAM, device: str, dtype: torch.dtype, options: InferenceOp
         model: with float32 weights.
         device: target device.
         dtype: target dtype.
-        options: what to apply.
+        options: which optimizations to apply.
     """
     if options.merged:
         model.experts.merge()  # in float32, before rounding

@@ -1,4 +1,4 @@
-"""Small models with lively weights, and the pictures they read."""
+"""Small models with random weights, and their input images."""
 
 import importlib
 import sys
@@ -34,13 +34,13 @@ def sam1() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def shrunk_size() -> ViTSpec:
-    """A SAM 1 that is small but for its decoder."""
+    """A small SAM 1 with a decoder of full size."""
     return ViTSpec(64, 4, 2, (1, 3))
 
 
 @pytest.fixture
 def shrunk_vit(monkeypatch, shrunk_size) -> str:
-    """Its name, in the registry while a test runs."""
+    """Name of the small SAM 1, registered during the test."""
     monkeypatch.setitem(BACKBONES, "vit_shrunk", shrunk_size)
     return "vit_shrunk"
 
@@ -53,7 +53,7 @@ def family(request, shrunk_vit) -> str:
 
 @pytest.fixture
 def make_model() -> Callable[..., MLESAM]:
-    """A small model in evaluation mode whose experts are not the identity that fresh ones are, nor its skips zero."""
+    """A small model in evaluation mode; experts and skips are random, not the identity and zero as in a new one."""
 
     def make(**changes: object) -> MLESAM:
         model = MLESAM(MLESAMConfig(**{"rank": 4, **changes})).eval()

@@ -326,7 +326,7 @@ def test_weights_that_do_not_ship_are_named():
 
 
 class TestForeignFiles:
-    """Kind: messages of a library passed on; a file is named for what it is, with a remedy that helps."""
+    """The error for a file of another type names the type, with a remedy."""
 
     @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
     @pytest.mark.parametrize(

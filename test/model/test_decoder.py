@@ -41,7 +41,7 @@ def test_the_stacked_mlps_are_sams_mlps():
 
 
 class TestOnSam1:
-    """Whose fine levels come from maps at stride 16, and whose decoder has no skips."""
+    """Fine levels of SAM 1 come from maps at stride 16, and its decoder has no skips."""
 
     @pytest.fixture
     def decoder(self, shrunk_size):

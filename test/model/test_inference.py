@@ -37,7 +37,7 @@ SWITCHES = [field.name for field in fields(InferenceOptions) if field.name != "g
 
 @pytest.fixture
 def outputs(family, make_model, make_images):
-    """What a model says with some paths, for each subset twice, since some paths keep things from call to call."""
+    """Outputs of a model with some options, for each subset twice, since some options cache between calls."""
     weights = make_model(backbone=family).state_dict()
     images = make_images(batch=1)
 
@@ -93,20 +93,20 @@ def made(monkeypatch):
         yield graphs
 
 
-def pictures(subset, size=(64, 96), seed=0):
+def images_of(subset, size=(64, 96), seed=0):
     rng = np.random.default_rng(seed)
     return {m: rng.normal(size=(3, *size)).astype(np.float32) for m in subset}
 
 
 @pytest.fixture
 def pair(monkeypatch, make_model, family):
-    """A pipeline that records, on the CPU, and one of the same weights that does not."""
+    """A pipeline that captures graphs, on the CPU, and one with the same weights that does not."""
     model = make_model(backbone=family)
     monkeypatch.setattr(pipelines, "DEVICES", ("cpu",))
-    recording, plain = (Pipeline(copy.deepcopy(model), "cpu", "fp32", 1, paths) for paths in (ALL, REFERENCE))
-    for pipeline in (recording, plain):
-        pipeline.encodes_on_device = True  # as on a GPU, where the answer tells which pictures were spoilt
-    return recording, plain
+    captured, reference = (Pipeline(copy.deepcopy(model), "cpu", "fp32", 1, paths) for paths in (ALL, REFERENCE))
+    for pipeline in (captured, reference):
+        pipeline.encodes_on_device = True  # as on a GPU, where the result has the nonfinite modalities
+    return captured, reference
 
 
 def assert_same_prediction(found, expected):
@@ -118,51 +118,51 @@ def assert_same_prediction(found, expected):
 
 
 def test_every_subset_is_captured_once_and_equals_the_reference(made, pair):
-    recording, plain = pair
+    captured, reference = pair
     for seed in range(2):
         for subset in ALL_SUBSETS:
-            images = pictures(subset, seed=seed)
-            assert_same_prediction(recording.infer(images), plain.infer(images))
+            images = images_of(subset, seed=seed)
+            assert_same_prediction(captured.infer(images), reference.infer(images))
     assert len(made) == len(ALL_SUBSETS)
     assert [tape.plays for tape in made] == [2] * len(ALL_SUBSETS)
 
 
 def test_order_of_modalities_needs_no_new_graph(made, pair):
-    recording, plain = pair
+    captured, reference = pair
     for subset in ((CAMERA, LIDAR, EVENT), (EVENT, CAMERA, LIDAR)):
-        assert_same_prediction(recording.infer(pictures(subset)), plain.infer(pictures(subset)))
+        assert_same_prediction(captured.infer(images_of(subset)), reference.infer(images_of(subset)))
     assert len(made) == 1
 
 
 def test_captured_graph_detects_nonfinite_images(made, pair):
-    recording, _ = pair
-    images = pictures((CAMERA, LIDAR))
-    assert recording.infer(images).nonfinite_modalities == ()
+    captured, _ = pair
+    images = images_of((CAMERA, LIDAR))
+    assert captured.infer(images).nonfinite_modalities == ()
     images[LIDAR][0, 3, 4] = np.nan
-    assert recording.infer(images).nonfinite_modalities == (LIDAR,)
+    assert captured.infer(images).nonfinite_modalities == (LIDAR,)
     assert len(made) == 1
 
 
 def test_another_image_size_resets_the_graphs(made, pair):
-    recording, plain = pair
+    captured, reference = pair
     for number, size in enumerate(((64, 96), (96, 64), (64, 96)), start=1):
-        images = pictures((CAMERA, DEPTH), size)
-        assert_same_prediction(recording.infer(images), plain.infer(images))
+        images = images_of((CAMERA, DEPTH), size)
+        assert_same_prediction(captured.infer(images), reference.infer(images))
         assert len(made) == number
 
 
 def test_swapped_experts_reset_the_graphs(made, pair, make_model, family, tmp_path):
-    recording, plain = pair
-    images = pictures((CAMERA, DEPTH))
-    before = recording.infer(images).confidence.copy()
+    captured, reference = pair
+    images = images_of((CAMERA, DEPTH))
+    before = captured.infer(images).confidence.copy()
     other = make_model(backbone=family)
-    other.backbone.load_state_dict(plain.network.backbone.state_dict())
+    other.backbone.load_state_dict(reference.network.backbone.state_dict())
     save_checkpoint(tmp_path / "other.safetensors", other)
     for pipeline in pair:
         pipeline.swap_experts(tmp_path / "other.safetensors")
-    after = recording.infer(images)
+    after = captured.infer(images)
     assert (after.confidence != before).any()
-    assert_same_prediction(after, plain.infer(images))
+    assert_same_prediction(after, reference.infer(images))
     assert len(made) == 2
 
 
@@ -170,7 +170,7 @@ def test_failed_capture_falls_back_to_eager_with_a_warning(made):
     calls = iter(range(1, 100))
 
     def work(images):
-        if next(calls) == 4:  # after the three that come before a recording
+        if next(calls) == 4:  # after the three warm-up calls before a capture
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
         return images["camera"] + 1
 
@@ -196,7 +196,7 @@ def test_number_of_graphs_is_bounded(made):
 
 def test_no_graph_is_captured_on_the_cpu(made, make_model):
     pipeline = Pipeline(make_model(), "cpu", "fp32", 1, ALL)
-    pipeline.infer(pictures((CAMERA,)))
+    pipeline.infer(images_of((CAMERA,)))
     assert not made
 
 

@@ -19,7 +19,7 @@ ROUNDING = 1e-5
 
 
 class LoRALinear(nn.Module):
-    """LoRA as its paper writes it, for one modality: the slow and obvious way."""
+    """Reference LoRA of its paper, for one modality."""
 
     def __init__(self, base, expert, block):
         super().__init__()
@@ -118,10 +118,10 @@ def test_stacked_single_and_merged_forms_equal_plain_lora(trunk, plain, experts,
 
 
 class TestBf16:
-    """What the forms cost in half precision, against float32 with the very same (rounded) weights and pictures.
+    """Error of the forms in half precision, against float32 with the same (rounded) weights and images.
 
     A whole encoder rounds its tokens some hundred times, and one rounding that falls the other way re-rolls all later
-    ones. So two preprocessors that are equally right differ by about as much as either differs from the truth.
+    ones. So two equally accurate encoders differ by about as much as either differs from the exact result.
     """
 
     @pytest.fixture
@@ -159,16 +159,16 @@ class TestBf16:
         half_experts.merge()
         forms.append(encode(half_trunk, half_experts, images))
         for level, truth in enumerate(exact):
-            own = off(frozen[level], frozen_exact[level])
+            own = relative_error(frozen[level], frozen_exact[level])
             assert 1e-3 < own < 2e-2
             for form in forms:
-                assert off(form[level], truth) < 1.15 * own
-            assert off(forms[1][level], forms[0][level].float()) < 1.5 * own
+                assert relative_error(form[level], truth) < 1.15 * own
+            assert relative_error(forms[1][level], forms[0][level].float()) < 1.5 * own
 
 
-def off(rounded, truth):
+def relative_error(rounded, exact):
     """Relative error as a norm."""
-    return float((rounded.float() - truth).norm() / truth.norm())
+    return float((rounded.float() - exact).norm() / exact.norm())
 
 
 def test_shipped_experts_agree_in_bf16_within_a_hundredth():
@@ -182,7 +182,7 @@ def test_shipped_experts_agree_in_bf16_within_a_hundredth():
     stacked = levels()
     model.experts.merge()
     for one, other in zip(levels(), stacked, strict=True):
-        assert off(one, other.float()) < 1e-2
+        assert relative_error(one, other.float()) < 1e-2
 
 
 @pytest.mark.parametrize("merged", [False, True])
@@ -199,7 +199,7 @@ def test_a_modality_does_not_see_the_others(trunk, experts, merged):
 
 
 def test_window_partition_keeps_the_batch_order():
-    # What the equal runs rely on; with padding too.
+    # The equal runs depend on this order, also with padding.
     tokens = torch.arange(6.0)[:, None, None, None].expand(6, 10, 14, 1) + 1
     windows, _ = window_partition(tokens, 4)
     for image, run in enumerate(windows.chunk(6)):
@@ -306,7 +306,7 @@ class TestLive:
         experts.bfloat16()
         for rounded, truth in zip(encode(trunk, experts, {"lidar": image.bfloat16()}), exact, strict=True):
             assert rounded.dtype == torch.bfloat16
-            assert off(rounded, truth) < 3e-2
+            assert relative_error(rounded, truth) < 3e-2
 
     def test_added_expert_takes_the_precision_of_the_others(self, parts, lively):
         trunk, experts = parts

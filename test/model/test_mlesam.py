@@ -185,7 +185,7 @@ def test_values_that_are_not_finite_are_refused_with_their_sensor_and_number(mak
 
 
 def test_values_are_not_checked_off_the_cpu(make_model):
-    # The meta device has no values to look at, and says so when somebody looks.
+    # The meta device has no values; reading one raises an error.
     with on_meta_device():
         model = MLESAM(MLESAMConfig(rank=4))
         output = model({m: torch.empty(1, 3, 64, 64) for m in MODALITIES})

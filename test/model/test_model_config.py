@@ -59,7 +59,7 @@ def test_a_misspelt_key_is_refused_with_the_nearest():
     ],
 )
 def test_invalid_preprocessors_and_normalization_are_refused(values):
-    """Kind: metadata of a damaged checkpoint. Every value is named before anything computes with it."""
+    """Metadata of a damaged checkpoint. Every value is named before anything computes with it."""
     with pytest.raises(ConfigError, match="camera"):
         MLESAMConfig.from_dict(values)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from gallery import SHOWN, gallery, one_of_each_weather
 
 from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.types import CAMERA, MODALITIES
-from mlesam_training.gallery import SHOWN, gallery, one_of_each_weather
 
 
 def test_row_has_camera_image_ground_truth_and_masks(street):

@@ -78,7 +78,7 @@ def uneven(sharpness):
 @pytest.mark.parametrize("sharpness", [0.0, 3.0, 9.0])
 @pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 4.0, 0.25, 2.0, 1.0])])
 def test_a_batch_in_parts_weighs_pixels_and_not_parts(sharpness, weights):
-    """Kind: mean of means. The oracle is the batch in one piece."""
+    """Mean of means. The oracle is the batch in one piece."""
     logits, labels = uneven(sharpness)
     (expected,) = torch.autograd.grad(loss_of(logits, labels, weights), logits)
     parts = [(logits[i : i + 1], labels[i : i + 1]) for i in range(2)]
@@ -105,7 +105,7 @@ def test_a_part_without_labels_takes_nothing_from_the_others():
     ("size", "stride", "first"), [((32, 48), 2, (0, 1)), ((32, 48), 4, (3, 2)), ((32, 47), 3, (1, 0))]
 )
 def test_label_stride_moves_no_pixel(size, stride, first):
-    """Kind: half-pixel conventions. The oracle is the loss of all pixels, of which every n-th is looked at."""
+    """Half-pixel conventions. The oracle is the loss of all pixels, of which every n-th is looked at."""
     torch.manual_seed(4)
     logits, labels = torch.randn(2, 3, 8, 12), torch.randint(0, 3, (2, *size))
     picked = (slice(None), slice(first[0], None, stride), slice(first[1], None, stride))

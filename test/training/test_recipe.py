@@ -39,7 +39,7 @@ def test_recipe_round_trip_through_dict(tmp_path):
 
 
 def test_paths_are_expanded_as_a_shell_would(tmp_path, monkeypatch):
-    """Kind: path spelling. No shell reads a recipe; a folder called ~ was made in the working directory."""
+    """Path spelling. No shell reads a recipe; a folder called ~ was made in the working directory."""
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("BAGS", str(tmp_path))
     (tmp_path / "rig.yaml").write_text("/mlesam: {ros__parameters: {max_wait: 0.1}}")

@@ -169,7 +169,7 @@ def test_the_average_is_resumed_too(smoke, tmp_path):
 
 
 def test_a_run_is_not_resumed_on_another_backbone_file(smoke_file, street, tmp_path, monkeypatch):
-    """Kind: state without provenance. Another file of the same architecture, as sam2's and sam2.1's are."""
+    """State without provenance. Another file of the same architecture, as sam2's and sam2.1's are."""
     shipped, other = resource_path("weights/hiera_nano.safetensors"), tmp_path / "other.safetensors"
     backbone = build_backbone("hiera_nano")
     load_backbone(backbone, shipped)

@@ -117,7 +117,7 @@ if __name__ == "__main__":
 
 
 def test_full_disk_is_detected_before_rendering(smoke_file, tmp_path):
-    """Kind: a full disk. Both sizes are said in a unit that shows them, and nothing is left to block the next try."""
+    """A full disk. Both sizes are said in a unit that shows them, and nothing is left to block the next try."""
     (tmp_path / "disk").mkdir()
     arguments = ("-c", _ON_A_SMALL_DISK, str(tmp_path / "disk"), str(smoke_file))
     done = run_on_a_small_disk(tmp_path / "disk", 500, *arguments)

@@ -70,7 +70,7 @@ def test_only_experts_routers_and_heads_learn(expert_file, tmp_path):
     stage = ExpertStage(model_config(recipe), str(recipe.backbone), recipe.full_share, None)
     before = {name: value.clone() for name, value in stage.model.state_dict().items()}
     source = open_source(recipe, stage.model.config)
-    run(recipe, stage, source.train, source.vary, tmp_path)
+    run(recipe, stage, source.train, source.augment, tmp_path)
     moved = {name for name, value in stage.model.state_dict().items() if not torch.equal(value, before[name])}
     assert {name.split(".")[0] for name in moved} == {"experts", "router", "decoder", "auxiliary"}
     assert any(name.startswith("backbone.") for name in before)

@@ -93,7 +93,7 @@ def test_a_batch_in_parts_holds_the_same_samples_and_learns(smoke, street, tmp_p
 @pytest.mark.parametrize("labeled", [1.0, 0.03, 0.0])
 @pytest.mark.parametrize("easy", [False, True])
 def test_a_batch_in_parts_has_the_gradient_of_the_batch_in_one_piece(smoke, street, tmp_path, labeled, easy):
-    """Kind: mean of means. Both heads, dropout, class weights and OHEM's two branches; the oracle is one part."""
+    """Mean of means. Both heads, dropout, class weights and OHEM's two branches; the oracle is one part."""
     recipe = replace(smoke, batch=4, precision="fp32", clip=1e9, lr=0.0)
     config = MLESAMConfig(rank=2)
     torch.manual_seed(0)
@@ -260,7 +260,7 @@ def test_dropout_depends_on_the_sample_alone():
 @pytest.mark.parametrize("stride", [1, 2, 4])
 @pytest.mark.parametrize("size", [(512, 512), (640, 640), (480, 640)])
 def test_masks_that_fit_the_labels_lie_where_the_scene_lies(size, stride):
-    """Kind: half-pixel conventions, from the label image through training's sampling to the mask that a node publishes.
+    """Half-pixel conventions, from the label image through training's sampling to the mask that a node publishes.
 
     In place of a network free logits learn a scene of discs, whose edges are known; then the masks are shifted against
     the scene. The agreement is highest at no shift: its parabola peaks within 0.06 px of the camera.

@@ -22,9 +22,9 @@ from mlesam_training.recipe import Recipe
 _MAX_SEEDS_PER_STEP = 65_537  # largest batch, plus one for the step itself
 
 
-def sample_generator(seed: int, step: int, place: int | None = None) -> torch.Generator:
+def sample_generator(seed: int, step: int, position: int | None = None) -> torch.Generator:
     """Create the generator of a step or, with `place`, of one sample of its batch."""
-    number = (seed * 1_000_003 + step) * _MAX_SEEDS_PER_STEP + (0 if place is None else 1 + place)
+    number = (seed * 1_000_003 + step) * _MAX_SEEDS_PER_STEP + (0 if position is None else 1 + position)
     return torch.Generator().manual_seed(number % 2**63)
 
 
@@ -86,7 +86,7 @@ class BatchLoader:
     """Loads the share of this process in every batch."""
 
     def __init__(
-        self, recipe: Recipe, dataset: LabeledDataset, vary: AugmentBatch, plan: ModalityPlan, device: torch.device
+        self, recipe: Recipe, dataset: LabeledDataset, augment: AugmentBatch, plan: ModalityPlan, device: torch.device
     ) -> None:
         """Set the data set, augmentation and modality plan.
 
@@ -94,7 +94,7 @@ class BatchLoader:
             ConfigError: a part of the batch has fewer samples than there are processes, or the data set has fewer rows
                 than the batch.
         """
-        self._recipe, self._dataset, self._vary, self._plan, self._device = recipe, dataset, vary, plan, device
+        self._recipe, self._dataset, self._augment, self._plan, self._device = recipe, dataset, augment, plan, device
         part = recipe.batch // recipe.accumulate
         if part < world_size():
             raise ConfigError(
@@ -126,31 +126,31 @@ class BatchLoader:
         """Load the parts of the batch of one step."""
         recipe = self._recipe
         rows = epoch_rows(recipe.seed, len(self._dataset), recipe.batch, step)
-        generators = [sample_generator(recipe.seed, step, place) for place in range(recipe.batch)]
+        generators = [sample_generator(recipe.seed, step, position) for position in range(recipe.batch)]
         plan = self._plan(sample_generator(recipe.seed, step), generators)
         size = recipe.batch // recipe.accumulate
         return [
-            self._batch(step, rows, plan, generators, [first + place for place in local_slice(size)])
+            self._batch(step, rows, plan, generators, [first + position for position in local_slice(size)])
             for first in range(0, recipe.batch, size)
         ]
 
     def _batch(
         self, step: int, rows: Sequence[int], plan: Sequence[tuple[Modality, ...]],
-        generators: Sequence[torch.Generator], places: Sequence[int],
+        generators: Sequence[torch.Generator], positions: Sequence[int],
     ) -> Batch:  # fmt: skip
         found: dict[int, tuple[Images, Tensor]] = {}
-        for names in dict.fromkeys(plan[place] for place in places):
-            alike = [place for place in places if plan[place] == names]  # one read, so that files decode in parallel
-            images, labels = self._dataset.batch([rows[place] for place in alike], names)
-            for b, place in enumerate(alike):
+        for names in dict.fromkeys(plan[position] for position in positions):
+            alike = [p for p in positions if plan[p] == names]  # one read, so that files decode in parallel
+            images, labels = self._dataset.batch([rows[position] for position in alike], names)
+            for b, position in enumerate(alike):
                 one = {name: image[b : b + 1] for name, image in images.items()}
-                augmented, ground_truth = self._vary(one, labels[b : b + 1], generators[place])
-                found[place] = {name: image[0] for name, image in augmented.items()}, ground_truth[0]
-        stride, labels = self._recipe.label_stride, torch.stack([found[place][1] for place in places])
+                augmented, ground_truth = self._augment(one, labels[b : b + 1], generators[position])
+                found[position] = {name: image[0] for name, image in augmented.items()}, ground_truth[0]
+        stride, labels = self._recipe.label_stride, torch.stack([found[position][1] for position in positions])
         first = torch.randint(stride, (2,), generator=sample_generator(self._recipe.seed + 2, step)).tolist()
         labels = labels[:, first[0] :: stride, first[1] :: stride]
-        samples = tuple({name: self._upload(p) for name, p in found[place][0].items()} for place in places)
-        taken, drawn = tuple(rows[place] for place in places), tuple(generators[place] for place in places)
+        samples = tuple({name: self._upload(p) for name, p in found[position][0].items()} for position in positions)
+        taken, drawn = tuple(rows[p] for p in positions), tuple(generators[p] for p in positions)
         return Batch(step, taken, samples, self._upload(labels), drawn, (first[0], first[1]))
 
     def _upload(self, tensor: Tensor) -> Tensor:
@@ -161,6 +161,6 @@ class BatchLoader:
 
 def epoch_rows(seed: int, count: int, batch: int, step: int) -> list[int]:
     """Rows of a step. Every epoch is one random permutation of all rows without its incomplete last batch."""
-    epoch, place = divmod(step, count // batch)
+    epoch, position = divmod(step, count // batch)
     order = torch.randperm(count, generator=sample_generator(seed + 1, epoch))
-    return order[place * batch : (place + 1) * batch].tolist()
+    return order[position * batch : (position + 1) * batch].tolist()

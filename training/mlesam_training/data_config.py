@@ -33,16 +33,16 @@ class DataSplits:
 
     Attributes:
         train, held_out: disjoint splits.
-        vary: augmentation.
+        augment: augmentation.
         fit: resizes held-out images to the network's input size; None if they already have it.
-        words: description of the held-out rows, for the reported scores.
+        description: of the held-out rows, for the reported scores.
     """
 
     train: LabeledDataset
     held_out: LabeledDataset
-    vary: AugmentBatch
+    augment: AugmentBatch
     fit: Fit | None
-    words: str
+    description: str
 
 
 def open_source(recipe: Recipe, config: MLESAMConfig) -> DataSplits:
@@ -65,12 +65,12 @@ def open_source(recipe: Recipe, config: MLESAMConfig) -> DataSplits:
     barrier()
     train, held_out = (_prepare(recipe, config, part) for part in ("train", "held_out"))
     if is_first():
-        for warning in (words for part in (train, held_out) for words in part.warnings):
+        for warning in (*train.warnings, *held_out.warnings):
             Console(stderr=True).print(f"warning: {warning}", markup=False, soft_wrap=True)
     mean, std = config.normalization.get(CAMERA, ((0.0,) * 3, (1.0,) * 3))
-    vary = Augment(recipe.augmentation, (torch.tensor(mean), torch.tensor(std)))
-    words = "held-out simulated streets" if isinstance(recipe.data, StreetData) else "held-out bags"
-    return DataSplits(train, held_out, vary, None, words)
+    augment = Augment(recipe.augmentation, (torch.tensor(mean), torch.tensor(std)))
+    description = "held-out simulated streets" if isinstance(recipe.data, StreetData) else "held-out bags"
+    return DataSplits(train, held_out, augment, None, description)
 
 
 def open_published(data: PublishedData, model: dict[str, Any]) -> DataSplits:
@@ -93,9 +93,11 @@ def open_published(data: PublishedData, model: dict[str, Any]) -> DataSplits:
     options = {**data.options, "root": data.root}
     options |= {"modalities": tuple(model["modalities"])} if "modalities" in model else {}
     train, held_out = (open_dataset(data.kind, split, options) for split in (data.train, data.held_out))
-    words = " ".join([data.kind, data.held_out, *(f"{key}={value}" for key, value in sorted(data.options.items()))])
+    description = " ".join(
+        [data.kind, data.held_out, *(f"{key}={value}" for key, value in sorted(data.options.items()))]
+    )
     size = model.get("image_size", MLESAMConfig.image_size)
-    return DataSplits(train, held_out, RandomCrops(data.crops, train, size), ResizeForEval(held_out, size), words)
+    return DataSplits(train, held_out, RandomCrops(data.crops, train, size), ResizeForEval(held_out, size), description)
 
 
 def verify_files(source: DataSplits, one_size: bool) -> None:

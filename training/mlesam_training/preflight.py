@@ -143,7 +143,7 @@ def preflight(recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSp
     if needed and device.type == "cuda":
         check_gpu_memory(needed, torch.cuda.get_device_properties(device).total_memory)
     verify_files(source, one_size=recipe.batch > recipe.accumulate)
-    source.vary(*source.train.batch([0], stage.inputs), torch.Generator().manual_seed(recipe.seed))
+    source.augment(*source.train.batch([0], stage.inputs), torch.Generator().manual_seed(recipe.seed))
     rows = range(min(recipe.batch // recipe.accumulate, len(source.held_out)))
     images, ground_truth = source.held_out.batch(rows, stage.inputs)
     images = source.fit(images, ground_truth)[0] if source.fit else images
@@ -155,7 +155,7 @@ def preflight(recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSp
 
 def needed_bytes(recipe: Recipe, stage: PretrainStage | ExpertStage, source: DataSplits) -> int:
     """Memory of a step in one process in bytes; 0 if unknown, such as in stage `pretrain`."""
-    side = getattr(getattr(source.vary, "recipe", None), "crop", 0)
+    side = getattr(getattr(source.augment, "recipe", None), "crop", 0)
     if not side or not isinstance(stage, ExpertStage):
         return 0
     samples = -(-recipe.batch // recipe.accumulate // world_size())
@@ -167,7 +167,7 @@ def summary(recipe: Recipe, source: DataSplits, needed: int) -> str:
     each = len(source.train) // recipe.batch
     length = f"{len(source.train)} training samples, {each} steps of {recipe.batch} per epoch, {recipe.steps} steps; "
     memory = f"; a step takes at least {needed / _GIB:.1f} GiB" if needed else ""
-    return f"{length}{len(source.held_out)} held-out samples ({source.words}){memory}"
+    return f"{length}{len(source.held_out)} held-out samples ({source.description}){memory}"
 
 
 def check_gpu_memory(needed: int, there: int) -> None:

@@ -87,7 +87,7 @@ def train(recipe: Recipe | str | Path, out: str | Path, resume: bool = True) -> 
         if published:
             preflight(recipe, stage, published)
         stage.weights = class_weights(source.train, len(config.label_space), recipe.balance)
-        run(recipe, stage, source.train, source.vary, out, resume)
+        run(recipe, stage, source.train, source.augment, out, resume)
         stage.model.eval()
         scores = _evaluate(recipe, stage, source, out)
         path = out / (EXPERTS if recipe.stage == "experts" else f"{config.backbone}.safetensors")
@@ -181,13 +181,13 @@ def class_weights(dataset: LabeledDataset, classes: int, balance: float) -> Tens
     return weights.clamp(1 / _MAX_CLASS_WEIGHT, _MAX_CLASS_WEIGHT).float()
 
 
-def headline(scores: Mapping[Subset, Score], words: str) -> dict[str, Any]:
+def headline(scores: Mapping[Subset, Score], description: str) -> dict[str, Any]:
     """Scores stored in a checkpoint: mIoU in percent of all sensors, per condition, and averaged over all subsets."""
     full = next(iter(scores.values()))
     parts = {f"miou_{name}": part for names in full.conditions.values() for name, part in names.items()}
     found = {"miou": full.whole.miou_present, **{key: part.miou_present for key, part in parts.items()}}
     found["miou_mean_over_subsets"] = sum(score.whole.miou_present for score in scores.values()) / len(scores)
-    return {"data": words, **{key: round(100 * value, 2) for key, value in found.items()}}
+    return {"data": description, **{key: round(100 * value, 2) for key, value in found.items()}}
 
 
 def make_stage(recipe: Recipe, config: MLESAMConfig) -> PretrainStage | ExpertStage:
@@ -217,7 +217,7 @@ def _evaluate(
     """Evaluate on the held-out rows; write `evaluation.json` and print the tables."""
     how = EvalConfig(recipe.batch // recipe.accumulate, recipe.precision, pick_device(recipe.device), source.fit)
     scores = evaluate(stage.predict, source.held_out, stage.inputs, stage.subsets, how)
-    content, shown = to_json(scores, source.held_out.space, source.words), tables(scores, source.words)
+    content, shown = to_json(scores, source.held_out.space, source.description), tables(scores, source.description)
     if recipe.robustness and isinstance(stage, ExpertStage):
         found = summary(robustness(stage.model, source.held_out, how))
         content, shown = content | found, [*shown, robustness_table(found)]
@@ -232,7 +232,7 @@ def _write_weights(
 ) -> None:
     stage.model.to("cpu")
     if isinstance(stage, ExpertStage):
-        save_checkpoint(path, stage.model, headline(scores, source.words))
+        save_checkpoint(path, stage.model, headline(scores, source.description))
     else:
         save_backbone(path, stage.model.backbone)
 

@@ -178,7 +178,7 @@ class Stage(Protocol):
 
 
 def run(
-    recipe: Recipe, stage: Stage, dataset: LabeledDataset, vary: AugmentBatch, out: Path, resume: bool = True
+    recipe: Recipe, stage: Stage, dataset: LabeledDataset, augment: AugmentBatch, out: Path, resume: bool = True
 ) -> None:
     """Train to the last step of the recipe.
 
@@ -186,7 +186,7 @@ def run(
         recipe: recipe of the run.
         stage: stage to train; the trainable parameters of its model are changed in place.
         dataset: training rows.
-        vary: augmentation.
+        augment: augmentation.
         out: folder of `state.pt`, `log.jsonl` and `tensorboard/`, see `training_log`.
         resume: continue from `out/state.pt` if it exists.
 
@@ -201,7 +201,7 @@ def run(
     stage.model.train().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     state, origin = TrainState(recipe, stage.model), run_origin(stage, dataset)
     first = state.restore(out / STATE, origin) if resume else 0
-    loader = BatchLoader(recipe, dataset, vary, stage.plan, device)
+    loader = BatchLoader(recipe, dataset, augment, stage.plan, device)
     saved = time.monotonic()
     with training_log(out, first, recipe) as log:
         for step, batches in enumerate(loader.steps(first), first):

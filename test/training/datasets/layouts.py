@@ -1,4 +1,4 @@
-"""Tiny data sets in their published layouts, filled with what the simulated street says or with marked pixels."""
+"""Tiny data sets in their published layouts, filled with the simulated street or with marked pixels."""
 
 import json
 
@@ -34,7 +34,7 @@ def muses_rig():
 
 
 def muses(root, scenes=(("train", "clear", "day"), ("train", "fog", "night"), ("val", "rain", "day")), raw=True):
-    """One frame per (split, weather, time); returns the moment that all of them show."""
+    """One frame per (split, weather, time); returns the simulated frame of all of them."""
     moment = MUSES_CAMERA.sample(3)
     (root / "calib.json").write_text(json.dumps(muses_rig()))
     for split, weather, time in scenes:
@@ -70,7 +70,7 @@ def write_raw(root, inside, name, moment):
 
 
 def mcubes(root, names=("outscene1208_2_0000000150", "outscene1208_2_0000000180"), size=(64, 224 + 64)):
-    """Frames whose left 192 columns hold what must never be seen."""
+    """Frames with marked values in the left 192 columns, which must not be read."""
     for split in ("train", "val", "test"):
         path = root / "list_folder" / f"{split}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""DELIVER: the street written in its layout comes back as what was simulated; every departure is named."""
+"""DELIVER: the street in its layout equals the simulation; errors name file and value."""
 
 import shutil
 
@@ -114,7 +114,7 @@ def test_label_coding(copy, raw, train_id):
     assert np.all(row[1] == train_id)
 
 
-# What is wrong is named
+# Errors
 
 
 @pytest.mark.parametrize("folder", ["hha", "event", "lidar", "semantic"])
@@ -201,7 +201,7 @@ def test_unsupported_export_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# The catalog
+# open_dataset
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What files say of themselves: sizes without reading all, and ends that are not there."""
+"""Sizes from file headers, and truncated files."""
 
 import cv2
 import h5py

@@ -1,4 +1,4 @@
-"""Labeled bags: what is learned from is what the node would have been shown."""
+"""Labeled bags: encoded rows equal the input of the node."""
 
 import json
 import shutil
@@ -89,7 +89,7 @@ def test_rows_without_a_modality_are_left_out(street, tmp_path):
 
 
 def test_a_sensor_that_the_parameters_disable_is_not_called_missing(bag, tmp_path):
-    """Kind: a remedy that leaves the fault as it is. The bag has every sensor."""
+    """A remedy that leaves the fault as it is. The bag has every sensor."""
     parameters = load_parameters(None, ["modalities:=[camera, depth]", "lidar.topic:=/lidar/points"])
     options = BagOptions((bag,), str(tmp_path / "out"), SIZE, modalities=(CAMERA, LIDAR), parameters=parameters)
     with pytest.raises(DatasetError, match=r"parameter modalities is .*or add lidar to the parameter modalities"):
@@ -151,7 +151,7 @@ def test_bags_that_cannot_be_trained_on_are_refused(tmp_path, street, data, word
 
 @pytest.mark.parametrize("spelled", ["relative", "link", "file", "folder of links"])
 def test_bag_in_both_splits_is_refused_for_any_spelling(tmp_path, bag, monkeypatch, spelled):
-    """Kind: paths compared as text. The same recording by another path is still no test."""
+    """Paths compared as text. The same recording by another path is still no test."""
     monkeypatch.chdir(Path(bag).parent)
     (tmp_path / "link").symlink_to(bag)
     (stored,) = Path(bag).glob("*.mcap")
@@ -168,7 +168,7 @@ def test_bag_in_both_splits_is_refused_for_any_spelling(tmp_path, bag, monkeypat
 
 
 def test_size_named_by_the_error_is_accepted(tmp_path, street):
-    """Kind: a printed remedy that does not help: the refusal had left a folder of its own size behind."""
+    """A printed remedy that does not help: the refusal had left a folder of its own size behind."""
     recipe = bag_recipe(tmp_path, street, size=[96, 96])
     with pytest.raises(ConfigError) as refused:
         train(recipe, tmp_path / "out")
@@ -178,7 +178,7 @@ def test_size_named_by_the_error_is_accepted(tmp_path, street):
 
 
 def test_empty_folder_is_reused_for_another_manifest(options, tmp_path, monkeypatch):
-    """Kind: what a failed command leaves behind stands in the way of the next one; arrays of no use go with it."""
+    """Leftover arrays of a failed command are replaced."""
     own = replace(options, folder=str(tmp_path / "arrays"))
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("mlesam_training.labeled_bags.encode", interrupted)
@@ -196,7 +196,7 @@ def interrupted(*_):
 
 
 def test_rerecorded_bag_is_detected(tmp_path):
-    """Kind: a store that does not say everything that decides over its content."""
+    """The manifest has every input that determines the content."""
     write_simulated_bag(tmp_path / "bag", World(8, "rain", WORLD_SIZE), range(2))
     options = BagOptions((str(tmp_path / "bag"),), str(tmp_path / "arrays"), SIZE)
     first = prepare_bags(options)
@@ -235,9 +235,9 @@ def test_two_encodings_in_one_folder_are_refused(options, tmp_path):
 
 
 def test_rectified_bag_is_encoded_as_rectified(tmp_path, monkeypatch):
-    """Kind: the node can be told and the trainer cannot. Images without distortion, beside the D of the raw lens.
+    """Images without distortion, with the D of the raw lens.
 
-    The same images with a CameraInfo without D say what is right.
+    The same images with a CameraInfo without D are the reference.
     """
     street = World(8, "rain", WORLD_SIZE)
     street.sample(0)

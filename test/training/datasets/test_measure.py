@@ -12,7 +12,7 @@ from mlesam_training.train_run import train
 
 @pytest.fixture(scope="module", params=["deliver", "mcubes"])
 def trained(request, roots, tmp_path_factory):
-    """A set, its folder, and what a short training on it left."""
+    """A data set, its folder, and the result of a short training on it."""
     folder = tmp_path_factory.mktemp("run")
     recipe = tiny(request.param, roots[request.param], folder / "recipe.yaml", robustness=True)
     return request.param, roots[request.param], train(recipe, folder / "out")

@@ -36,7 +36,7 @@ def copy(made, tmp_path):
 
 
 def project_as_the_sdk(root, folder=INSIDE, suffix=".npz"):
-    """What the SDK's script writes for the LiDAR, by its published formula: range from the sensor, intensity, z."""
+    """Output of the SDK's script for the LiDAR, by its published formula: range from the sensor, intensity, z."""
     calibration = json.loads((root / "calib.json").read_text())
     rows = np.fromfile(root / f"lidar/{folder}/{NAME}_lidar.bin").reshape(-1, 6)
     rows = rows[np.linalg.norm(rows[:, :3], axis=1) >= 1]
@@ -173,7 +173,7 @@ def test_official_protocol_keeps_size_and_labels(raw):
     assert counts[0] == 0 and counts[10] == 2 * 540 * 1920
 
 
-# What is wrong is named
+# Errors
 
 
 def test_a_missing_raw_file_is_named(copy):

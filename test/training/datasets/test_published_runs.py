@@ -63,7 +63,7 @@ def test_the_shipped_recipe_is_the_papers_model_and_the_groups_training(name):
     ],
 )
 def test_image_size_is_the_long_side_in_training_evaluation_and_node(name, pictures, read):
-    """Kind: a rule written twice. The sizes are those that the group's recipes give, worked out by hand."""
+    """A rule written twice. The sizes are those that the group's recipes give, worked out by hand."""
     recipe = load_recipe(resource_path(f"config/training/{name}.yaml"))
     published = import_module(f"mlesam_training.datasets.{name}")
     dataset = SimpleNamespace(sparse=frozenset(), blanks={}, normalization={}, square=published.DATASET.square)
@@ -144,7 +144,7 @@ def test_a_killed_run_goes_on_and_other_data_is_refused(roots, deliver, tmp_path
 
 @pytest.mark.parametrize("folder", ["semantic", "img"])
 def test_a_run_does_not_go_on_with_files_that_were_changed_in_place(deliver, tmp_path, folder):
-    """Kind: state without provenance. Neither names nor counts of pixels tell mirrored labels apart."""
+    """Mirrored labels have equal names and pixel counts, but another fingerprint."""
     recipe = tiny("deliver", deliver, tmp_path / "r.yaml")
     train(recipe, tmp_path / "o")
     path = _first(deliver, folder, "sun")
@@ -281,7 +281,7 @@ FOLDERS = ("img", "hha", "lidar", "semantic", "event")
 
 
 def test_a_row_of_another_size_is_named_before_the_first_step(deliver, tmp_path):
-    """Kind: checks within a row, not across rows. The remedy is applied and helps."""
+    """Checks within a row, not across rows. The remedy is applied and helps."""
     for folder in FOLDERS:
         path = sorted((deliver / folder).glob("*/train/*/*.png"))[1]
         cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path), -1), (96, 64), interpolation=cv2.INTER_NEAREST))
@@ -298,7 +298,7 @@ def test_a_row_of_another_size_is_named_before_the_first_step(deliver, tmp_path)
 
 
 def test_a_palette_image_of_labels_is_named_and_the_remedy_helps(deliver, tmp_path):
-    """Kind: a decoder's conversion taken for data: a palette's colors were read as class ids."""
+    """A decoder's conversion taken for data: a palette's colors were read as class ids."""
     path = sorted((deliver / "semantic").glob("*/train/*/*.png"))[1]
     ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     palette = PIL.Image.fromarray(ids, "P")

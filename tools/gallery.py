@@ -1,4 +1,4 @@
-"""Image of masks on held-out samples: `python -m mlesam_training.gallery config/training/street.yaml OUT.png`.
+"""Image of masks on held-out samples: `python tools/gallery.py config/training/street.yaml OUT.png`.
 
 One row per weather: camera image, ground truth, then the masks of subsets of the sensors, each with its mIoU.
 """
