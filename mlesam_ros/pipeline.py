@@ -216,7 +216,7 @@ class Pipeline:
         """Run router and heads: (h, w) uint8 labels at the network's size, which `segment` resizes to the camera's."""
         size = self.network_size(rig)
         with torch.inference_mode():
-            return postprocess(self._model.heads(features), size).labels
+            return postprocess(self._model.decode_heads(features), size).labels
 
     @property
     def network(self) -> MLESAM:

@@ -164,7 +164,7 @@ class _Bench:
         with torch.inference_mode():
             features = network.features(images)
             fused, _ = network.fuse(features.pyramid)
-            output = network.heads(features)
+            output = network.decode_heads(features)
         stages: dict[str, Callable[[], object]] = {
             "encode": lambda: network.features(images),
             "route": lambda: network.fuse(features.pyramid),

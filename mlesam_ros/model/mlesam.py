@@ -182,7 +182,7 @@ class MLESAM(nn.Module):
                 on the CPU, values that are not finite. On a GPU this check would synchronize once per frame; the caller
                 checks there before the upload, with `check_finite`.
         """
-        return self.heads(self.features(images))
+        return self.decode_heads(self.features(images))
 
     def features(self, images: Mapping[Modality, Tensor]) -> Features:
         """Encode each image with the frozen backbone and its modality's expert, independently of the other images.
@@ -199,7 +199,7 @@ class MLESAM(nn.Module):
             pyramid = self.encode(batch)  # level -> (M B, C, h, w)
         return Features(present, {level: pyramid[level].unflatten(0, (len(present), -1)) for level in LEVELS})
 
-    def heads(self, features: Features) -> Output:
+    def decode_heads(self, features: Features) -> Output:
         """Fuse the features and decode them with both heads."""
         fused, weights = self.fuse(features.pyramid)
         logits, auxiliary = self.decode(fused)

@@ -20,10 +20,6 @@ def pyramid(width=96, batch=2, h=4, w=6):
     }
 
 
-def test_one_logit_map_per_class_at_stride_four():
-    assert MaskDecoder(NANO, 25)(pyramid()).shape == (2, 25, 16, 24)
-
-
 def test_project_high_res_gives_the_channels_of_each_level():
     full = {name: torch.randn(1, 96, s, s) for name, s in (("semantic", 2), ("high_res_1", 4), ("high_res_0", 8))}
     narrowed = MaskDecoder(NANO, 3).project_high_res(full)
@@ -120,11 +116,6 @@ def test_negative_evidence_is_not_replaced_by_a_constant():
     assert logits.std((2, 3)).min() > 0
 
 
-def test_auxiliary_head_has_the_finest_resolution():
-    head = AuxiliaryHead(level_channels(96), 25)
-    assert head(pyramid()).shape == (2, 25, 16, 24)
-
-
 def test_the_auxiliary_head_by_hand():
     head, x = AuxiliaryHead(level_channels(96), 5).eval(), pyramid(batch=1)
     grown = []
@@ -143,13 +134,6 @@ def test_the_auxiliary_head_of_the_papers_size():
     # 256, 64 and 32 channels to 32, three layers each, and 96 to the classes.
     first, rest = (256 + 64 + 32) * 32 + 3 * 32, 3 * 2 * (32 * 32 + 32)
     assert sum(p.numel() for p in AuxiliaryHead(level_channels(256), 25).parameters()) == first + rest + 96 * 25 + 25
-
-
-def test_the_auxiliary_head_reads_every_level():
-    head, x = AuxiliaryHead(level_channels(96), 3).eval(), pyramid()
-    before = head(x)
-    for level in x:
-        assert not torch.equal(head({**x, level: torch.randn_like(x[level])}), before)
 
 
 def test_dropout_only_in_training():

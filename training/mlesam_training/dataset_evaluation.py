@@ -128,7 +128,7 @@ def subset_predictor(model: MLESAM, chosen: Sequence[Subset]) -> Predict[Subset]
     def predict(images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Subset, Tensor]]:
         features = model.features(images)
         for subset in chosen:
-            yield subset, model.heads(features.select(subset)).fused
+            yield subset, model.decode_heads(features.select(subset)).fused
 
     return predict
 
@@ -320,7 +320,7 @@ def corruption_predictor(model: MLESAM) -> Predict[Corruption]:
 
     def predict(images: dict[Modality, Tensor], rows: Sequence[int]) -> Iterator[tuple[Corruption, Tensor]]:
         for corruption, features in corrupted_features(model.features, images, rows, model.features(images)):
-            yield corruption, model.heads(features).fused
+            yield corruption, model.decode_heads(features).fused
 
     return predict
 

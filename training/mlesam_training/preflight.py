@@ -62,7 +62,7 @@ def estimate_training_memory(
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                 with model.experts.active(config.modalities):
                     pyramid = {level: p.unflatten(0, (count, -1)) for level, p in model.encode(batch).items()}
-                output = model.heads(Features(config.modalities, pyramid))
+                output = model.decode_heads(Features(config.modalities, pyramid))
             graph = [_loss(logits, labels) for logits in (output.logits, output.aux_logits) if logits is not None]
         del graph  # alive until here, so that no two saved tensors share an address
     return sum(kept.values()) + largest.bytes

@@ -1,6 +1,7 @@
 """DELIVER: the street in its layout equals the simulation; errors name file and value."""
 
 import shutil
+from importlib import import_module
 
 import cv2
 import numpy as np
@@ -9,11 +10,14 @@ import torch
 
 from mlesam_ros.errors import ConfigError, DatasetError, LabelError
 from mlesam_ros.preprocessing.preprocessors import PREPROCESSORS, encode, make_preprocessors
+from mlesam_ros.resources import resource_path
 from mlesam_ros.simulation.export import write_deliver_scene
 from mlesam_ros.simulation.world import World
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, FrameSet
-from mlesam_training.datasets import open_dataset
+from mlesam_training.datasets import DATASETS, open_dataset
 from mlesam_training.datasets.deliver import Deliver
+from mlesam_training.labeled_dataset import FileDataset
+from mlesam_training.recipe import load_recipe
 
 SIZE = (64, 80)
 SCENES = [("sun", "none", "val"), ("rain", "eventlowres", "val"), ("night", "motionblur", "train")]
@@ -216,3 +220,9 @@ def test_open_dataset_names_the_error(name, options, word):
 
 def test_open_dataset_opens_deliver(written, val):
     assert open_dataset("deliver", "val", {"root": str(written)}).names == val.names
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_module_has_a_data_set_and_a_recipe(name):
+    assert issubclass(import_module(f"mlesam_training.datasets.{name}").DATASET, FileDataset)
+    assert load_recipe(resource_path(f"config/training/{name}.yaml")).data.kind == name
