@@ -43,10 +43,10 @@ class LabelSpace:
             LabelError: no class, more than 255 classes, a duplicate name, a malformed color, or unequal counts.
         """
         if not 1 <= len(self.names) <= IGNORE:
-            raise LabelError(f"label space {self.name} has {len(self.names)} classes; a uint8 mask holds 1 to 255.")
+            raise LabelError(f"label space {self.name} has {len(self.names)} classes; a uint8 mask has 1 to 255.")
         if len(set(self.names)) != len(self.names):
             twice = sorted({name for name in self.names if self.names.count(name) > 1})
-            raise LabelError(f"label space {self.name} names {', '.join(twice)} twice; names must be unique.")
+            raise LabelError(f"label space {self.name} has {', '.join(twice)} twice; names must be unique.")
         if len(self.colors) != len(self.names):
             raise LabelError(f"label space {self.name} has {len(self.names)} names but {len(self.colors)} colors.")
         for name, color in zip(self.names, self.colors, strict=True):
@@ -94,7 +94,9 @@ class LabelSpace:
             if not isinstance(entry, dict) or not {"name", "color"} <= entry.keys():
                 raise LabelError(f"class {number} of label space {fields['name']} is {entry!r}.", _LAYOUT)
             if not isinstance(entry["name"], str):
-                raise LabelError(f"class {number} is called {entry['name']!r}; a name is a text.", "Put it in quotes.")
+                raise LabelError(
+                    f"class {number} is called {entry['name']!r}; a name must be a string.", "Put it in quotes."
+                )
             if not isinstance(entry["color"], list | tuple):
                 raise LabelError(_color_fault(entry["color"], entry["name"]), _color_remedy(entry["color"]))
         names = tuple(entry["name"] for entry in classes)

@@ -102,7 +102,7 @@ def test_labels_outside_the_space_are_named():
         ("{name: car, color: [1, 2]}", "is not three integers"),
         ("{name: car, color: [true, false, true]}", "is not three integers"),
         ("{name: car, color: [0.5, 0, 0]}", "is not three integers"),
-        ("{name: off, color: [1, 2, 3]}", "class 0 is called False; a name is a text"),
+        ("{name: off, color: [1, 2, 3]}", "class 0 is called False; a name must be a string"),
         ("car", "class 0 of label space x is 'car'"),
         ("{name: car}", "class 0 of label space x is"),
     ],

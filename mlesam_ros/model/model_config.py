@@ -25,7 +25,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 _MAX_ABS = 1e6  # of a mean or standard deviation
 
-MODALITY_NAME_RULE = "any text without a dot that is not a method of torch's ModuleDict, such as keys or type"
+MODALITY_NAME_RULE = "any string without a dot that is not a method of torch's ModuleDict, such as keys or type"
 """Description of valid modality names."""
 
 
@@ -92,7 +92,7 @@ class MLESAMConfig:
         for name, least in {"rank": 1, "top_k": 1, "image_size": 1, "router_width": 0}.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}.")
+                raise ConfigError(f"{name} is {value!r}; it must be an integer of at least {least}.")
         if self.image_size % STRIDE:
             raise ConfigError(f"image_size is {self.image_size}; it must be a multiple of {STRIDE}.")
         names = list(self.modalities)

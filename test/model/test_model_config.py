@@ -85,7 +85,7 @@ def test_values_of_the_wrong_kind_are_refused(values):
         ({"modalities": ("camera", "camera")}, "distinct"),
         ({"modalities": ("near.infrared",)}, "without a dot"),
         ({"modalities": ("keys",)}, "not a method of torch's ModuleDict"),
-        ({"router_width": -1}, "router_width is -1; it must be a whole number of at least 0"),
+        ({"router_width": -1}, "router_width is -1; it must be an integer of at least 0"),
         ({"preprocessors": {"sonar": "rgb"}}, "preprocessors names sonar"),
     ],
 )

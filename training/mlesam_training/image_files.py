@@ -112,9 +112,9 @@ def require_folder(root: Path, inside: str, what: str) -> Path:
     """
     folder = root / inside
     if not folder.is_dir():
-        there = sorted(path.name for path in root.iterdir())[:8] if root.is_dir() else None
-        seen = "nothing, not even the folder itself" if there is None else ", ".join(there) or "nothing"
-        raise DatasetError(f"{what} has its frames under {folder}, which is not there; {root} holds {seen}.")
+        names = sorted(path.name for path in root.iterdir())[:8] if root.is_dir() else []
+        content = f"contains {', '.join(names) or 'nothing'}" if root.is_dir() else "is missing, too"
+        raise DatasetError(f"{what} has its frames under {folder}, which is missing; {root} {content}.")
     return folder
 
 

@@ -167,7 +167,7 @@ def test_a_damaged_picture_is_named(copy):
 
 def test_another_folder_is_refused_with_what_it_holds(tmp_path, written):
     (tmp_path / "DELIVER").mkdir()
-    with pytest.raises(DatasetError, match=r"img, which is not there; .* holds DELIVER"):
+    with pytest.raises(DatasetError, match=r"img, which is missing; .* contains DELIVER"):
         Deliver(tmp_path, "val")
     with pytest.raises(DatasetError, match=r"img/\*/test"):
         Deliver(written, "test")

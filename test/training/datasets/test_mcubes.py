@@ -56,7 +56,7 @@ def test_what_is_wrong_is_named(root):
     with pytest.raises(LabelError, match=rf"GT/{NAME}\.png has the ids \[20\]"):
         MCubeS(root, "train").survey()
     np.save(root / "polL_aolp_cos" / f"{NAME}.npy", np.zeros((64, 250), np.float32))
-    with pytest.raises(DatasetError, match="must be alike"):
+    with pytest.raises(DatasetError, match="the shapes must be equal"):
         MCubeS(root, "train").images(MCubeS(root, "train").entries[0], [AOLP])
     (root / "polL_dolp" / f"{NAME}.npy").write_bytes(b"rubbish")
     with pytest.raises(DatasetError, match=rf"polL_dolp/{NAME}\.npy cannot be read"):

@@ -34,5 +34,5 @@ def open_dataset(name: str, split: str, options: Mapping[str, Any]) -> FileDatas
     for key in options:
         check_choice(f"option of data set {name}", key, accepted)
     if "root" not in options:
-        raise ConfigError(f"data set {name} lacks root: the folder in which it lies.")
+        raise ConfigError(f"data set {name} lacks root, its folder.")
     return dataset(split=split, **options)

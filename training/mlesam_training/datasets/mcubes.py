@@ -75,7 +75,9 @@ class MCubeS(FileDataset):
         if modality == AOLP:
             sine, cosine = read_array(path), read_array(entry.files[_COSINE])
             if sine.shape != cosine.shape:
-                raise DatasetError(f"{path} is {sine.shape}, its cosine {cosine.shape}; they must be alike.")
+                raise DatasetError(
+                    f"{path} is {sine.shape}, but its cosine is {cosine.shape}; the shapes must be equal."
+                )
             return np.stack([sine, cosine, sine], axis=-1)[:, OVERLAP:].astype(np.float32)
         image = read_array(path) if modality == DOLP else read_image(path)
         return scale_to_unit(three_channels(image))[:, OVERLAP:]
