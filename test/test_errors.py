@@ -1,4 +1,4 @@
-"""Errors are one line, whatever they quote."""
+"""Errors and findings are one line of limited length, whatever they quote."""
 
 import json
 from collections.abc import Iterator
@@ -31,14 +31,14 @@ ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issu
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_a_name_with_line_breaks_does_not_break_the_sentence(kind):
+def test_line_breaks_are_removed(kind):
     error = kind("known frames are a\nb, c\r\u2028d; publish it.")
     assert str(error) == "known frames are a b, c d; publish it."
     assert isinstance(error, ValueError)
 
 
 @pytest.mark.parametrize("kind", [MlesamError, RuntimeError])
-def test_a_name_of_any_length_leaves_beginning_and_remedy(kind):
+def test_long_text_is_shortened_in_the_middle(kind):
     text = format_error(kind(f"model {'x' * 100_000} is unknown; use plumb_bob."))
     assert len(text) < MAX_TEXT_LENGTH + 50 and "model xxx" in text and text.endswith("xxx is unknown; use plumb_bob.")
     exact = "y" * MAX_TEXT_LENGTH
@@ -109,7 +109,7 @@ def check_said(read: Any, *arguments: Any) -> None:
 
 @settings(max_examples=200, deadline=None, phases=(Phase.generate,))
 @given(st.sampled_from(sorted(READERS)), LONG, st.data())
-def test_a_text_of_any_length_in_a_file_is_not_said_whole(tmp_path_factory, kind, text, data):
+def test_long_text_in_a_file_is_shortened(tmp_path_factory, kind, text, data):
     """Kind: a key or value of a file that a message prints whole, as an error's field or in a finding or warning."""
     folder = tmp_path_factory.getbasetemp() / "long_texts"
     if not folder.exists():
@@ -130,7 +130,7 @@ def test_a_text_of_any_length_in_a_file_is_not_said_whole(tmp_path_factory, kind
 
 @settings(max_examples=50, deadline=None)
 @given(st.sampled_from(["VERSION", "FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "POINTS", "DATA"]), LONG)
-def test_a_text_of_any_length_in_a_pcd_header_is_not_said_whole(tmp_path_factory, key, text):
+def test_long_text_in_a_pcd_header_is_shortened(tmp_path_factory, key, text):
     fields = {"VERSION": "0.7", "FIELDS": "x y z", "SIZE": "4 4 4", "TYPE": "F F F", "COUNT": "1 1 1", "WIDTH": "1"}
     header = {**fields, "HEIGHT": "1", "POINTS": "1", "DATA": "ascii", key: text}
     path = tmp_path_factory.getbasetemp() / "long.pcd"
@@ -138,7 +138,7 @@ def test_a_text_of_any_length_in_a_pcd_header_is_not_said_whole(tmp_path_factory
     check_said(lambda: read_pcd(path) and [])
 
 
-def test_a_text_of_any_length_in_a_checkpoint_is_not_said_whole(tmp_path):
+def test_long_text_in_a_checkpoint_is_shortened(tmp_path):
     """At every place of the description that a checkpoint's header holds."""
     good = Path(write_tiny_model(tmp_path)["checkpoint"])
     tensors = load_file(good)

@@ -1,4 +1,4 @@
-"""Typing `mlesam`, in this process; and a checkpoint whose network has learnt nothing."""
+"""Runs `mlesam` in this process; a checkpoint with random weights."""
 
 from dataclasses import dataclass
 from pathlib import Path

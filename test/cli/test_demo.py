@@ -30,7 +30,7 @@ def demo(tiny_checkpoint, tmp_path_factory):
     return folder, json.loads(done.stdout), done.stderr
 
 
-def test_figures_have_their_keys_and_make_sense(demo):
+def test_result_has_documented_keys_and_plausible_values(demo):
     _, result, _ = demo
     assert result["sets_offered"] == SECONDS * 10
     assert 0 < result["masks"] <= result["sets_offered"]
@@ -45,7 +45,7 @@ def test_figures_have_their_keys_and_make_sense(demo):
     assert result["phases"][1]["sensors"] == ["depth", "event", "lidar"]
 
 
-def test_the_folder_holds_what_the_closing_line_promises(demo):
+def test_result_folder_has_images_and_metrics(demo):
     folder, result, said = demo
     out = Path(result["output_dir"])
     assert (folder / "runs" / "latest").resolve() == out.resolve()
@@ -57,7 +57,7 @@ def test_the_folder_holds_what_the_closing_line_promises(demo):
         assert np.asarray(Image.open(out / f"{phase}.png")).shape == (SIDE + 28, 3 * SIDE, 3)
 
 
-def test_result_bag_has_the_masks_and_what_they_are_judged_by(demo):
+def test_result_bag_has_masks_and_ground_truth(demo):
     _, result, _ = demo
     with BagReader(Path(result["output_dir"]) / "result") as reader:
         counts, latched = reader.counts, reader.latched
@@ -78,13 +78,13 @@ def test_result_bag_has_the_masks_and_what_they_are_judged_by(demo):
     assert any("camera" in sensors and "lidar" in sensors for sensors in used)
 
 
-def test_the_street_is_rendered_once(demo):
+def test_street_is_rendered_once(demo):
     folder, _, said = demo
     assert "rendering" in said
     assert len([path for path in (folder / "cache").iterdir() if path.is_dir()]) == 2
 
 
-def test_a_node_that_cannot_start_ends_the_demo_with_its_reason(demo, tiny_checkpoint, mlesam, tmp_path):
+def test_failed_node_ends_the_demo_with_its_error(demo, tiny_checkpoint, mlesam, tmp_path):
     folder, _, _ = demo
     result = mlesam(
         *("demo", "--seconds", SECONDS, "--side", SIDE, "--cache", folder / "cache", "--output", tmp_path),

@@ -1,4 +1,4 @@
-"""`mlesam doctor BAG` as it is typed: verdicts, exit codes, JSON, words."""
+"""Output of `mlesam doctor BAG`: verdicts, exit codes, JSON."""
 
 import json
 
@@ -26,7 +26,7 @@ def faulty(tmp_path_factory):
     return write(tmp_path_factory.mktemp("doctor") / "faulty", without, 8)
 
 
-def test_what_would_help_comes_last(mlesam, late):
+def test_recommended_parameters_are_printed_last(mlesam, late):
     result = mlesam("doctor", late)
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
@@ -43,7 +43,7 @@ def test_what_would_help_comes_last(mlesam, late):
     )
 
 
-def test_an_error_is_an_exit_code(mlesam, faulty, tmp_path):
+def test_exit_code_is_1_with_errors(mlesam, faulty, tmp_path):
     result = mlesam("doctor", faulty, "--json", tmp_path / "found.json")
     assert result.exit_code == 1 and "error lidar: no transform connects" in result.stdout
     found = json.loads((tmp_path / "found.json").read_text())
@@ -51,14 +51,14 @@ def test_an_error_is_an_exit_code(mlesam, faulty, tmp_path):
     assert set(found) == {"verdict", "findings", "name", "seconds", "sensors", "sets", "parameters"}
 
 
-def test_json_alone_on_standard_output(mlesam, late):
+def test_json_is_alone_on_standard_output(mlesam, late):
     result = mlesam("doctor", late, "--json", "-")
     found = json.loads(result.stdout)
     assert found["verdict"] == "usable" and found["parameters"] == {"lidar.max_wait": 0.09}
     assert found["sensors"]["lidar"]["unmatched"] == 20 and found["sets"]["parts"]["lidar"] == 0
 
 
-def test_what_cannot_be_read(mlesam, tmp_path):
+def test_unreadable_bag_exits_with_2(mlesam, tmp_path):
     (tmp_path / "bag.mcap").write_bytes(b"no bag")
     result = mlesam("doctor", tmp_path / "bag.mcap", "--json", "-")
     assert result.exit_code == 2 and result.stderr.startswith("mlesam: ") and result.stderr.count("\n") == 1
@@ -80,7 +80,7 @@ def test_wrong_options_end_in_one_sentence(mlesam, late, arguments, said):
     assert result.exit_code == 2 and said in result.stderr.splitlines()[-1] and result.stdout == ""
 
 
-def test_a_terminal_gets_a_table(late):
+def test_terminal_output_has_a_table(late):
     from io import StringIO
 
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""`mlesam evaluate` as it is typed: one bag, many bags, many processes, Ctrl-C."""
+"""`mlesam evaluate`: one bag, several bags, several processes, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def evaluate(mlesam, tiny_checkpoint, tmp_path):
     return run
 
 
-def test_one_bag_leaves_everything_in_one_folder(evaluate, streets, tmp_path):
+def test_one_bag_writes_one_folder(evaluate, streets, tmp_path):
     result = evaluate(streets / "street_1", "--clouds", "pcd", "--robustness")
     assert result.exit_code == 0, result.stderr
     folder = tmp_path / "runs" / "latest"
@@ -57,7 +57,7 @@ def test_one_bag_leaves_everything_in_one_folder(evaluate, streets, tmp_path):
     assert "segmenting street_1" in result.stderr
 
 
-def test_names_that_are_no_utf8_cost_no_result(tiny_checkpoint, streets, tmp_path):
+def test_file_names_that_are_not_utf8(tiny_checkpoint, streets, tmp_path):
     """Kind: names from outside that no text holds: all was computed, then lost at the report."""
     name = os.fsdecode(b"stra\xdfe")
     bag = shutil.copytree(streets / "street_0", tmp_path / name / name)
@@ -75,13 +75,13 @@ def test_names_that_are_no_utf8_cost_no_result(tiny_checkpoint, streets, tmp_pat
         assert reader.topics
 
 
-def test_json_on_stdout_is_the_file(evaluate, streets, tmp_path):
+def test_json_on_stdout_equals_the_file(evaluate, streets, tmp_path):
     result = evaluate(streets / "street_0", "--json", "-", *QUICK)
     assert json.loads(result.stdout) == json.loads((tmp_path / "runs" / "latest" / "metrics.json").read_text())
     assert "results are in" in result.stderr
 
 
-def test_many_bags_and_one_that_is_none(evaluate, streets, tmp_path):
+def test_several_bags_with_a_broken_one(evaluate, streets, tmp_path):
     result = evaluate(streets, "--json", tmp_path / "all.json", "--no-bag")
     assert result.exit_code == 1, result.stderr
     whole = json.loads((tmp_path / "all.json").read_text())
@@ -100,7 +100,7 @@ def test_many_bags_and_one_that_is_none(evaluate, streets, tmp_path):
     assert not (folder / "broken").exists()
 
 
-def test_torchrun_shares_the_bags_and_merges_exactly(evaluate, streets, tiny_checkpoint, tmp_path):
+def test_torchrun_distributes_bags_with_equal_results(evaluate, streets, tiny_checkpoint, tmp_path):
     good = [streets / f"street_{seed}" for seed in range(3)]
     assert evaluate(*good, "--json", tmp_path / "alone.json", *QUICK).exit_code == 0
     weights = ("--checkpoint", tiny_checkpoint.path, "--base-weights", tiny_checkpoint.base)
@@ -121,7 +121,7 @@ def test_torchrun_shares_the_bags_and_merges_exactly(evaluate, streets, tiny_che
     assert done.stdout.count("results are in") == 1
 
 
-def test_ctrl_c_among_many_bags_keeps_those_that_are_done(evaluate, streets, tmp_path, monkeypatch):
+def test_interrupt_keeps_finished_bags(evaluate, streets, tmp_path, monkeypatch):
     from mlesam_ros.cli import evaluate_run as run
 
     whole, calls = run.evaluate_to_folder, []
@@ -142,7 +142,7 @@ def test_ctrl_c_among_many_bags_keeps_those_that_are_done(evaluate, streets, tmp
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
-def test_an_interrupted_evaluation_keeps_what_was_done(long_street, tiny_checkpoint, tmp_path, number):
+def test_interrupted_evaluation_keeps_its_results(long_street, tiny_checkpoint, tmp_path, number):
     command = [
         *(sys.executable, "-m", "mlesam_ros.cli", "evaluate", long_street, "--output", tmp_path, "--threads", "1"),
         *("--checkpoint", tiny_checkpoint.path, "--base-weights", tiny_checkpoint.base, "--robustness"),
@@ -181,7 +181,7 @@ def test_an_interrupted_evaluation_keeps_what_was_done(long_street, tiny_checkpo
         (["BAG", "--precision", "fp8"], "precision is 'fp8'; accepted are auto, fp32, bf16, fp16."),
     ],
 )
-def test_bad_input_is_a_sentence_and_leaves_nothing(evaluate, streets, tmp_path, arguments, said):
+def test_bad_input_ends_in_one_sentence_without_files(evaluate, streets, tmp_path, arguments, said):
     result = evaluate(*(streets / "street_0" if a == "BAG" else a for a in arguments))
     assert result.exit_code == 2, result.stderr
     last = result.stderr.strip().splitlines()[-1]
@@ -199,7 +199,7 @@ def test_bad_input_is_a_sentence_and_leaves_nothing(evaluate, streets, tmp_path,
         (["--params", "FILE", "-p", "lidar.offset:=0.1"], "-p lidar.offset is for bags"),
     ],
 )
-def test_what_is_for_bags_is_refused_as_it_was_typed(evaluate, tmp_path, arguments, said):
+def test_bag_options_are_refused_with_dataset_as_typed(evaluate, tmp_path, arguments, said):
     """Kind: a refusal that names an option that was not typed."""
     file = tmp_path / "rig.yaml"
     file.write_text("/**: {ros__parameters: {camera: {topic: /x}, device: cpu}}\n")
@@ -208,7 +208,7 @@ def test_what_is_for_bags_is_refused_as_it_was_typed(evaluate, tmp_path, argumen
     assert result.exit_code == 2 and said in result.stderr.splitlines()[-1]
 
 
-def test_not_one_bag_is_a_sentence(evaluate, streets, tmp_path):
+def test_error_if_no_bag_can_be_evaluated(evaluate, streets, tmp_path):
     (tmp_path / "bags" / "also").mkdir(parents=True)
     for name in ("broken.mcap", "also/broken.mcap"):
         (tmp_path / "bags" / name).write_bytes(b"no bag at all")
@@ -218,7 +218,7 @@ def test_not_one_bag_is_a_sentence(evaluate, streets, tmp_path):
     assert not list((tmp_path / "runs").glob("*"))
 
 
-def test_sweeps_that_no_mask_was_made_of_are_refused_on_the_terminal_and_in_the_file(evaluate, tmp_path):
+def test_sweeps_without_a_mask_count_as_refused(evaluate, tmp_path):
     """The kind: `used 10` of sweeps whose place is not known."""
     result = evaluate(write(tmp_path / "bag", without_place(LIDAR_FRAME), 10), *QUICK)
     assert "lidar /lidar/points: received 10, used 0, refused 10" in result.stdout

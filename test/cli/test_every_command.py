@@ -1,4 +1,4 @@
-"""What holds for every command, taken from the application itself: a new one that lacks it fails here."""
+"""Properties of every command, collected from the application: a new command is checked as well."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def parse(line: str):
 
 
 @named
-def test_help_has_a_sentence_and_examples_that_can_be_typed(path):
+def test_help_has_a_sentence_and_valid_examples(path):
     command = COMMANDS[path]
     assert re.match(r"[A-Z].*\.", command.help)
     assert examples(command)
@@ -63,19 +63,19 @@ def test_help_has_a_sentence_and_examples_that_can_be_typed(path):
 
 
 @named
-def test_every_option_and_argument_explains_itself(path):
+def test_every_option_has_help(path):
     silent = [parameter.name for parameter in COMMANDS[path].params if not (parameter.help or "").strip()]
     assert not silent
 
 
 @each
-def test_there_is_a_result_for_machines(path):
+def test_every_command_with_a_result_has_json(path):
     options = {name for parameter in LEAVES[path].params for name in parameter.opts}
     assert ("--json" in options) == (path[0] not in WITHOUT_RESULT)
 
 
 @named
-def test_help_is_plain_where_there_is_no_terminal(mlesam, path):
+def test_help_without_a_terminal_is_plain_text(mlesam, path):
     shown = mlesam(*path, "--help")
     assert shown.exit_code == 0 and "\x1b" not in shown.stdout and shown.stderr == ""
     assert max(map(len, shown.stdout.splitlines())) <= 80
@@ -92,7 +92,7 @@ def run(capsys):
     return run
 
 
-def test_shell_completion_knows_commands_and_options():
+def test_shell_completion_offers_commands_and_options():
     def completed(*words):
         asked = {"_MLESAM_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
         code = "from mlesam_ros.cli.app import app; app(prog_name='mlesam')"
@@ -107,7 +107,7 @@ def test_shell_completion_knows_commands_and_options():
     assert {"--robustness", "--real-time"} <= {*completed("mlesam", "evaluate", "--r")}
 
 
-def test_results_alone_are_on_standard_output(run, tmp_path):
+def test_only_results_are_on_standard_output(run, tmp_path):
     code, out, said = run("simulate", tmp_path / "street", "--moments", 2, "--side", 64, "--json", "-")
     assert code == 0 and json.loads(out)["written"] == str(tmp_path / "street")
     assert "\x1b" not in said and "rendering: 2 of 2 steps" in said and len(said.splitlines()) <= 3
@@ -120,7 +120,7 @@ def street(tmp_path_factory):
 
 @pytest.mark.parametrize("place", ["under a file", "/proc/nowhere"])
 @pytest.mark.parametrize("command", ["simulate", "deliver", "evaluate", "info"])
-def test_a_place_that_cannot_be_written_is_a_sentence(run, place, command, street, tmp_path, tiny_checkpoint):
+def test_unwritable_target_is_one_sentence(run, place, command, street, tmp_path, tiny_checkpoint):
     (tmp_path / "file").write_text("")
     target = tmp_path / "file" / "below" if place == "under a file" else Path(place)
     small = ["--moments", 1, "--side", 64]

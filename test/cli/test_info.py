@@ -38,7 +38,7 @@ def test_json_of_the_backbones(mlesam, counted, costs):
         assert macs["total"] == pytest.approx(cost.macs[side].total / 1e9, abs=1e-3)
 
 
-def test_the_sha_is_shown_whole(mlesam, tiny_checkpoint):
+def test_sha_is_not_truncated(mlesam, tiny_checkpoint):
     from mlesam_ros.model.checkpoint import describe_checkpoint
 
     shown = re.sub(r"[│\s]", "", mlesam("info", tiny_checkpoint.path).stdout)
@@ -46,7 +46,7 @@ def test_the_sha_is_shown_whole(mlesam, tiny_checkpoint):
 
 
 @pytest.mark.parametrize("arguments", [[], ["file.safetensors", "--backbones"]])
-def test_either_a_file_or_the_backbones(mlesam, arguments):
+def test_file_and_backbones_are_exclusive(mlesam, arguments):
     result = mlesam("info", *arguments)
     assert result.exit_code == 2
     assert "FILE or --backbones" in result.output

@@ -1,4 +1,4 @@
-"""`mlesam simulate`: what was asked for is what lies there afterwards."""
+"""`mlesam simulate`: bags and data sets."""
 
 import os
 
@@ -12,7 +12,7 @@ from mlesam_training.datasets.deliver import Deliver
 SMALL = ("--side", "64", "--moments", "2")
 
 
-def test_a_bag_under_any_condition(mlesam, tmp_path):
+def test_bag_with_weather_fault_and_dropped_sensor(mlesam, tmp_path):
     bag = tmp_path / "street"
     result = mlesam("simulate", str(bag), "--weather", "fog", "--fault", "eventlowres", "--drop", "depth", *SMALL)
     assert result.exit_code == 0, result.stderr
@@ -22,7 +22,7 @@ def test_a_bag_under_any_condition(mlesam, tmp_path):
             assert (message.height, message.width) == (31, 31), topic
 
 
-def test_a_data_set_of_several_streets_and_conditions(mlesam, tmp_path):
+def test_data_set_of_several_streets_and_conditions(mlesam, tmp_path):
     conditions = ("--weather", "rain,night", "--fault", "none, overexposure", "--streets", "2", "--every", "30")
     result = mlesam("simulate", "--deliver", str(tmp_path / "D"), "--split", "val", *conditions, *SMALL)
     assert result.exit_code == 0, result.stderr
@@ -34,7 +34,7 @@ def test_a_data_set_of_several_streets_and_conditions(mlesam, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [("{}/street",), ("--deliver", "{}/D")], ids=["bag", "deliver"])
-def test_a_full_disk_leaves_nothing_that_blocks_the_next_try(tmp_path, arguments):
+def test_full_disk_leaves_no_files(tmp_path, arguments):
     """Kind: a full disk; sizes are said in a unit that shows them."""
     (tmp_path / "disk").mkdir()
     arguments = [argument.format(tmp_path / "disk") for argument in arguments]
@@ -46,7 +46,7 @@ def test_a_full_disk_leaves_nothing_that_blocks_the_next_try(tmp_path, arguments
     assert " 0.0 " not in last
 
 
-def test_a_folder_whose_name_is_no_utf8(mlesam, tmp_path):
+def test_folder_name_that_is_not_utf8(mlesam, tmp_path):
     """Kind: names from outside that no text holds; files are written there all the same."""
     folder = tmp_path / os.fsdecode(b"stra\xdfe")
     for arguments in (("street",), ("--deliver", "D")):

@@ -1,7 +1,7 @@
-"""Every remedy of the doctor's catalog is tried: the fault comes, the remedy is applied, the finding goes.
+"""Every remedy of the doctor is tried: the fault is found, the remedy is applied, the finding disappears.
 
-The kind: tuning that cannot help. The recordings are drawn by `posts`; a remedy that names a parameter, an option or a
-command is read from the finding's own text; one for the driver is applied to the faulty messages.
+The recordings are made by `analytic_scene`. A remedy that names a parameter, an option or a command is parsed from the
+finding; one for the driver is applied to the faulty messages.
 """
 
 import re
@@ -23,8 +23,8 @@ from analytic_scene import (
     turned_lidar,
     write,
 )
-from kinds import LIVE, of_kind
-from test_examine import DEPTH, EVENTS, FAULTS, IMAGE, INFO, LIDAR, number, without
+from rule_findings import LIVE, findings_of_rule
+from test_diagnosis import DEPTH, EVENTS, FAULTS, IMAGE, INFO, LIDAR, number, without
 from typer.testing import CliRunner
 
 from mlesam_ros.bags.serialization import header, transforms
@@ -44,13 +44,13 @@ BY_HAND = {
     "packets_lost": "a recorder of another package is set",
     "clock_drift": "clocks of machines are synchronized",
     "sensor_silent": "a driver's log is looked at",
-    "unaligned": "the printed command draws images to look at; test_the_printed_commands_run runs it",
+    "unaligned": "the printed command draws images to look at; test_printed_commands_run runs it",
 }
-"""Kinds whose remedy no test can apply, and why."""
+"""Rules whose remedy no test can apply, and why."""
 
 WITHOUT_REMEDY = {name for name, kind in RULES.items() if not kind.remedy}
 THROUGH_OTHERS = {"poor_primary", "no_sets", "frames_refused", "node_error", "node_warning"}
-"""Kinds that hand on the remedy of another finding or report, or that `advise` has tried before it prints them."""
+"""Rules that pass on the remedy of another finding or report, or that `tune_sync` has simulated."""
 
 Setting = tuple[Callable, list[str]]
 """A further change of the recording, and `-p` rules for the doctor."""
@@ -58,10 +58,10 @@ Setting = tuple[Callable, list[str]]
 
 @dataclass
 class Trial:
-    """A fault, and how its printed remedy is applied.
+    """A fault, and the application of its printed remedy.
 
     Attributes:
-        kind: of the finding, in the catalog.
+        kind: rule of the finding.
         fault: change of a healthy recording.
         apply: the printed remedy → a change on top of the fault, and `-p` rules.
     """
@@ -76,7 +76,7 @@ def same(entry):
 
 
 def driver(word: str, change: Callable) -> Callable[[str], Setting]:
-    """A remedy that a driver follows; it must name what is changed."""
+    """A remedy for the driver; it must contain the word."""
 
     def apply(remedy: str) -> Setting:
         assert word in remedy, remedy
@@ -86,7 +86,7 @@ def driver(word: str, change: Callable) -> Callable[[str], Setting]:
 
 
 def parameter(remedy: str) -> Setting:
-    """What is printed as `Set NAME: VALUE`, given as `-p NAME:=VALUE`."""
+    """`Set NAME: VALUE`, applied as `-p NAME:=VALUE`."""
     name, value = re.search(r"[Ss]et ([\w.]+): (\[[^]]*\]|-?[\d.e-]*\d)", remedy).groups()
     return same, [f"{name}:={value}"]
 
@@ -303,7 +303,7 @@ def nameless(message, name):
 @pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.kind)
 def test_printed_remedy_helps(tmp_path, trial):
     before = diagnose_bag(write(tmp_path / "faulty", trial.fault))
-    found = of_kind(before, trial.kind)
+    found = findings_of_rule(before, trial.kind)
     assert found and all(f.remedy[:1].isupper() for f in found), before.findings
     change, rules = trial.apply(found[0].remedy)
     rules = [rule.replace("FOLDER", str(tmp_path)) for rule in rules]
@@ -311,14 +311,14 @@ def test_printed_remedy_helps(tmp_path, trial):
     mended = write(tmp_path / "mended", lambda entry: [kept for e in trial.fault(entry) for kept in change(e)])
     after = diagnose_bag(mended, load_parameters(overrides=rules))
     subjects = {f.subject for f in found}
-    assert not [f for f in of_kind(after, trial.kind) if f.subject in subjects]
+    assert not [f for f in findings_of_rule(after, trial.kind) if f.subject in subjects]
 
 
 @pytest.mark.parametrize(("fault", "kind"), [("yaw", "rotated"), ("mounted backwards", "unaligned")])
-def test_the_printed_commands_run(tmp_path, monkeypatch, fault, kind):
+def test_printed_commands_run(tmp_path, monkeypatch, fault, kind):
     """`mlesam sensors show BAG … --out images/`, as printed, on the faulty recording."""
     bag = write(tmp_path / "bag", FAULTS[fault][0])
-    (found,) = of_kind(diagnose_bag(bag), kind)
+    (found,) = findings_of_rule(diagnose_bag(bag), kind)
     words = re.search(r"mlesam (sensors show BAG.*?images/)", found.remedy)[1].replace("BAG", str(bag)).split()
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, words)
@@ -326,7 +326,7 @@ def test_the_printed_commands_run(tmp_path, monkeypatch, fault, kind):
     assert list((tmp_path / "images").iterdir())
 
 
-def test_every_kind_is_tried_or_said_to_be_for_hands():
+def test_every_rule_is_tried_or_listed_as_manual():
     tried = {trial.kind for trial in TRIALS} | LIVE
     assert set(RULES) - tried - set(BY_HAND) - WITHOUT_REMEDY - THROUGH_OTHERS == set()
     assert not tried & set(BY_HAND)
@@ -335,7 +335,7 @@ def test_every_kind_is_tried_or_said_to_be_for_hands():
 @pytest.mark.parametrize(
     ("rule", "late"), [("max_wait:=0.05", True), ("max_wait:=0.3", False), ("lidar.max_wait:=0.3", False)]
 )
-def test_transforms_may_come_while_a_set_waits_for_any_of_its_sensors(tmp_path, rule, late):
+def test_transforms_may_arrive_within_max_wait(tmp_path, rule, late):
     """Kind: a default in place of the parameter. The transform of each sweep comes 200 ms after it."""
 
     def change(entry):

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-from kinds import LIVE, of_kind
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from ros_graph import Graph
+from rule_findings import LIVE, findings_of_rule
 
 from mlesam_ros.cli.common import allocate_domain
 from mlesam_ros.doctor.diagnosis import DoctorReport
@@ -200,14 +200,14 @@ def look(world: World, done: Callable[[DoctorReport], bool], seconds: float = 1.
 def delivers(report: DoctorReport, world: World) -> bool:
     """Whether messages of every sensor arrived, and every node of the world was seen."""
     sensors = {modality for modality, row in report.sensors.items() if row["messages"]}
-    seen = not (world.doubles and of_kind(report, "node_absent"))
+    seen = not (world.doubles and findings_of_rule(report, "node_absent"))
     return sensors == {*world.settings.get("modalities", MODALITIES)} and seen
 
 
 @pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.kind)
 def test_printed_remedy_helps(stage, trial):
     stage.enter(trial.fault)
-    found = of_kind(look(trial.fault, lambda report: bool(of_kind(report, trial.kind))), trial.kind)
+    found = findings_of_rule(look(trial.fault, lambda report: bool(findings_of_rule(report, trial.kind))), trial.kind)
     assert found, trial.kind
     mended = trial.apply(found[0].remedy, trial.fault)
     assert mended != trial.fault
@@ -215,7 +215,7 @@ def test_printed_remedy_helps(stage, trial):
     subjects = {f.subject for f in found}
 
     def left(report: DoctorReport) -> list[Finding]:
-        return [f for f in of_kind(report, trial.kind) if f.subject in subjects]
+        return [f for f in findings_of_rule(report, trial.kind) if f.subject in subjects]
 
     report = look(mended, lambda report: delivers(report, mended) and not left(report))
     assert not left(report)
@@ -237,15 +237,15 @@ def test_printed_transition_activates_the_node():
     assert commands == [(NODE, "configure"), (NODE, "activate")]
     try:
         for transition, state in (("configure", "unconfigured"), ("activate", "inactive")):
-            report = look(World(), lambda report: bool(of_kind(report, "node_inactive")), 0.2)
-            (found,) = of_kind(report, "node_inactive")
+            report = look(World(), lambda report: bool(findings_of_rule(report, "node_inactive")), 0.2)
+            (found,) = findings_of_rule(report, "node_inactive")
             assert f"the node is {state}" in found.message
             name, printed = re.search(r"ros2 lifecycle set (\S+) (\w+)$", found.remedy).groups()
             assert (name, printed) == (NODE, transition)
             assert getattr(node, f"trigger_{printed}")() == TransitionCallbackReturn.SUCCESS
         kinds = "node_inactive", "node_absent"
-        report = look(World(), lambda report: not any(of_kind(report, kind) for kind in kinds), 0.2)
-        assert not any(of_kind(report, kind) for kind in kinds)
+        report = look(World(), lambda report: not any(findings_of_rule(report, kind) for kind in kinds), 0.2)
+        assert not any(findings_of_rule(report, kind) for kind in kinds)
     finally:
         done.append(True)
         spinning.join()

@@ -1,4 +1,4 @@
-"""A healthy recording gets a clean bill of health; each of many faults is named, and no other."""
+"""A healthy recording has no findings; each of many faults leads to its findings only."""
 
 import numpy as np
 import pytest
@@ -173,7 +173,7 @@ def told(report):
     return [(found.severity, found.subject, found.message) for found in report.findings if found.severity != NOTE]
 
 
-def test_a_healthy_recording_is_healthy(tmp_path):
+def test_healthy_recording_has_no_findings(tmp_path):
     report = diagnose_bag(write(tmp_path / "bag"))
     assert told(report) == [] and report.verdict == "healthy" and report.parameters == {}
     assert report.sets["sets"] == report.sets["complete"] == 30
@@ -182,7 +182,7 @@ def test_a_healthy_recording_is_healthy(tmp_path):
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_named_and_no_other(tmp_path, name):
+def test_fault_leads_to_its_findings_only(tmp_path, name):
     change, expected = FAULTS[name]
     report = diagnose_bag(write(tmp_path / "bag", change))
     found = told(report)
@@ -193,7 +193,7 @@ def test_a_fault_is_named_and_no_other(tmp_path, name):
     assert report.verdict == ("faulty", "usable", "healthy")[worst]
 
 
-def test_what_would_help_is_a_number_that_was_tried(tmp_path):
+def test_proposed_parameters(tmp_path):
     late = diagnose_bag(write(tmp_path / "late", FAULTS["late"][0]))
     assert late.parameters == {"lidar.max_wait": 0.09} and late.sets["parts"]["lidar"] == 0
     (found,) = (entry for entry in late.findings if entry.severity != NOTE)
@@ -202,7 +202,7 @@ def test_what_would_help_is_a_number_that_was_tried(tmp_path):
     assert ahead.parameters == {"lidar.offset": 0.1}
 
 
-def test_a_calibration_file_stands_in_for_what_the_bag_lacks(tmp_path):
+def test_calibration_file_replaces_missing_messages(tmp_path):
     bag = write(tmp_path / "bag", without(INFO, "/events/camera_info", "/tf_static"))
     frames = (CAMERA_FRAME, "event_optical_frame")
     optical = {"translation": [0, 0, 0], "quaternion": [-0.5, 0.5, -0.5, 0.5]}  # x forward to z forward
@@ -216,7 +216,7 @@ def test_a_calibration_file_stands_in_for_what_the_bag_lacks(tmp_path):
     assert diagnose_bag(bag, parameters).verdict == "healthy"
 
 
-def test_a_name_that_contradicts_its_lens_is_a_doubt(tmp_path):
+def test_topic_name_that_contradicts_its_camera_info_is_a_warning(tmp_path):
     """Pictures called rectified whose CameraInfo has a distortion."""
 
     def change(entry):
@@ -229,7 +229,7 @@ def test_a_name_that_contradicts_its_lens_is_a_doubt(tmp_path):
     assert [entry[:2] for entry in found] == [(WARNING, "camera")] and "says that it is rectified" in found[0][2]
 
 
-def test_a_sensor_that_is_disabled_is_no_finding(tmp_path):
+def test_disabled_sensor_has_no_finding(tmp_path):
     """Kind: a sensor that the user disabled, reported as missing. The bag has its topic."""
     bag = write(tmp_path / "bag", moments=8)
     report = diagnose_bag(bag, load_parameters(None, ["modalities:=[camera, lidar]"]))
@@ -239,7 +239,7 @@ def test_a_sensor_that_is_disabled_is_no_finding(tmp_path):
     assert [f.subject for f in report.findings if "no topic found" in f.message] == ["depth"]
 
 
-def test_recordings_without_sensors_and_none_at_all(tmp_path):
+def test_recording_without_sensors_and_missing_recording(tmp_path):
     bag = write(tmp_path / "bag", without(IMAGE, DEPTH, LIDAR, EVENTS))
     report = diagnose_bag(bag)
     assert report.verdict == "faulty" and report.findings[0].message.startswith("none of the bag's topics")
@@ -249,7 +249,7 @@ def test_recordings_without_sensors_and_none_at_all(tmp_path):
         diagnose_bag(tmp_path / "nowhere")
 
 
-def test_a_damaged_recording_is_examined_as_far_as_it_goes(tmp_path):
+def test_damaged_recording_is_read_up_to_the_damage(tmp_path):
     bag = write(tmp_path / "bag")
     (file,) = bag.glob("*.mcap")
     file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
@@ -258,7 +258,7 @@ def test_a_damaged_recording_is_examined_as_far_as_it_goes(tmp_path):
     assert 10 < report.sensors["camera"]["messages"] < 30
 
 
-def test_the_result_is_json_and_every_finding_is_in_the_catalog(tmp_path):
+def test_result_is_json_and_every_finding_has_a_rule(tmp_path):
     bag = write(tmp_path / "bag", FAULTS["no transforms"][0])
     result = diagnose_bag(bag).to_dict()
     assert result["verdict"] == "faulty" and {"severity", "subject", "message", "remedy"} == {*result["findings"][0]}
@@ -266,7 +266,7 @@ def test_the_result_is_json_and_every_finding_is_in_the_catalog(tmp_path):
     assert all(any(found["message"].startswith(start) for start in starts) for found in result["findings"])
 
 
-def test_the_street_is_healthy(tmp_path):
+def test_simulated_street_is_healthy(tmp_path):
     bag = write_simulated_bag(tmp_path / "bag", World(1, "sun", (96, 96)), range(8))
     assert told(diagnose_bag(bag)) == []
 

@@ -1,4 +1,4 @@
-"""However a command ends: a sentence at most, the right exit code, and never a traceback that nobody asked for."""
+"""Exit codes and messages of interrupted and failed commands."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ def raising(error):
         (RuntimeError("two\nlines"), 70, "RuntimeError: two lines"),
     ],
 )
-def test_ends(error, code, said, capsys):
+def test_outcome_maps_to_exit_code_and_message(error, code, said, capsys):
     found, words = ended(raising(error), capsys)
     assert found == code
     assert said in words and words.count("\n") == bool(said)
     assert words == "" or words.startswith("mlesam: ")
 
 
-def test_debug_lets_it_through(capsys):
+def test_debug_raises_unexpected_errors(capsys):
     with pytest.raises(RuntimeError):
         ended(raising(RuntimeError("x")), capsys, "info", "--debug")
 
 
-def test_an_interrupt_that_a_library_makes_an_error_of_is_an_interrupt(capsys):
+def test_interrupt_turned_into_an_error_by_a_library_is_an_interrupt(capsys):
     def start():
         try:
             os.kill(os.getpid(), signal.SIGINT)
@@ -67,7 +67,7 @@ def test_an_interrupt_that_a_library_makes_an_error_of_is_an_interrupt(capsys):
     assert ended(start, capsys) == (130, "")
 
 
-def test_a_module_is_loaded_to_its_end_before_an_interrupt_counts(capsys, tmp_path, monkeypatch):
+def test_interrupt_during_an_import_waits_for_the_import(capsys, tmp_path, monkeypatch):
     """Extension modules abort the process when an exception comes while they load."""
     lines = ["import os, signal, time", "os.kill(os.getpid(), signal.SIGINT)", "time.sleep(0.2)", "whole = True"]
     (tmp_path / "slow_to_load.py").write_text("\n".join(lines))
@@ -82,7 +82,7 @@ def test_a_module_is_loaded_to_its_end_before_an_interrupt_counts(capsys, tmp_pa
     assert sys.modules.pop("slow_to_load").whole
 
 
-def test_the_second_interrupt_does_not_wait_for_a_module(tmp_path):
+def test_second_interrupt_during_an_import_exits_at_once(tmp_path):
     strike = "os.kill(os.getpid(), signal.SIGINT)"
     (tmp_path / "slow_to_load.py").write_text(f"import os, signal\n{strike}\n{strike}\nprint('not reached')")
     load = "lambda: importlib.import_module('slow_to_load')"
@@ -94,7 +94,7 @@ def test_the_second_interrupt_does_not_wait_for_a_module(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_who_was_told_to_ignore_interrupts_does(capsys):
+def test_ignored_interrupts_stay_ignored(capsys):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         assert run_cli(lambda: os.kill(os.getpid(), signal.SIGINT)) == 0
@@ -103,7 +103,7 @@ def test_who_was_told_to_ignore_interrupts_does(capsys):
 
 
 @pytest.mark.parametrize("out", ["closed pipe", "full disk"])
-def test_output_that_goes_nowhere(out, tiny_checkpoint):
+def test_unwritable_standard_output(out, tiny_checkpoint):
     command = [sys.executable, "-m", "mlesam_ros.cli", "info", str(tiny_checkpoint.path), "--json", "-"]
     if out == "full disk":
         target = os.open("/dev/full", os.O_WRONLY)

@@ -1,4 +1,4 @@
-"""Findings of a kind of the doctor's catalog, and the kinds that need a live graph."""
+"""Findings of a rule of the doctor, and the rules that need a live graph."""
 
 import re
 
@@ -13,7 +13,7 @@ LIVE = {
 """Kinds whose remedy test/ros/test_live_remedies.py tries."""
 
 
-def of_kind(report: DoctorReport, kind: str) -> list[Finding]:
+def findings_of_rule(report: DoctorReport, kind: str) -> list[Finding]:
     """Findings whose severity, message and remedy are the kind's."""
     about = RULES[kind]
 

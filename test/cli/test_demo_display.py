@@ -1,4 +1,4 @@
-"""What the demo hears becomes figures, a view, pictures and a bag."""
+"""Collector, view, images and result bag of the demo."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def collector():
     return heard
 
 
-def test_images_are_unpacked_without_their_padding(collector):
+def test_row_padding_is_removed(collector):
     assert collector.score.phases[0].miou == pytest.approx(100 * (0.5 + 0) / 2)
     assert len(collector.masks) == 5
     assert set(collector.masks) == set(collector.ground_truths)
@@ -76,7 +76,7 @@ def test_images_are_unpacked_without_their_padding(collector):
     assert collector.stages_ms() == {"model": 50.0}
 
 
-def test_lines_where_there_is_no_terminal(collector):
+def test_one_line_per_second_without_a_terminal(collector):
     out = io.StringIO()
     with View(Console(file=out, width=60), collector, live=False) as view:
         view.show()
@@ -88,7 +88,7 @@ def test_lines_where_there_is_no_terminal(collector):
     assert line.endswith("camera")
 
 
-def test_live_view_shows_who_is_alive_and_how_the_router_weighs(collector):
+def test_live_view_shows_used_sensors_and_router_weights(collector):
     out = io.StringIO()
     console = Console(file=out, width=110, height=40, force_terminal=True, color_system=None)
     with View(console, collector, live=True) as view:
@@ -101,7 +101,7 @@ def test_live_view_shows_who_is_alive_and_how_the_router_weighs(collector):
     assert "○ missing" in shown["event"]
 
 
-def test_recorder_writes_what_was_heard_as_it_came(tmp_path):
+def test_recorder_writes_messages_unchanged(tmp_path):
     raw = image(5, np.ones((2, 2), np.uint8))
     with Recorder(tmp_path / "bag", RECORDED_TOPICS, LATCHED) as recorder:
         for time_ns in range(100):
@@ -113,7 +113,7 @@ def test_recorder_writes_what_was_heard_as_it_came(tmp_path):
         assert all(found[3] == raw for found in reader.raw_messages([LABELS]))
 
 
-def test_recorder_does_not_swallow_a_failure(tmp_path):
+def test_recorder_raises_its_failure(tmp_path):
     recorder = Recorder(tmp_path / "bag", {LABELS: "no_such_msgs/msg/Thing"}, LATCHED)
     with pytest.raises(Exception, match="no_such_msgs"), recorder:
         recorder.record(LABELS, 1, b"")
@@ -121,7 +121,7 @@ def test_recorder_does_not_swallow_a_failure(tmp_path):
         Recorder(tmp_path / "bag", RECORDED_TOPICS, LATCHED)
 
 
-def test_pictures_show_camera_mask_and_truth(tmp_path):
+def test_images_show_camera_mask_and_ground_truth(tmp_path):
     space = load_label_space("deliver")
     road, sky = (space.names.index(name) for name in ("Road", "Sky"))
     stamps = range(1, 6)
@@ -140,5 +140,5 @@ def test_pictures_show_camera_mask_and_truth(tmp_path):
         assert np.abs(np.asarray(film.convert("RGB"))[40:340, 10:310].astype(int) - 130).max() < 12
 
 
-def test_no_pictures_of_nothing(tmp_path):
+def test_no_images_without_masks(tmp_path):
     assert Gallery(load_label_space("deliver"), {}).save(tmp_path, "day", "day", {}, {}, fps=5) == []

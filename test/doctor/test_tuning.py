@@ -1,4 +1,4 @@
-"""The rehearsal is the replay without payloads; tuning is a setting that was tried and wins."""
+"""The simulated synchronizer counts as the replay; proposals are simulated and improve the sets."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def plan(*records):
     return spoken, simulate_sync(spoken, SyncConfig(tuple(spoken)))
 
 
-def test_it_is_what_evaluate_counts(tmp_path):
+def test_simulation_counts_as_evaluate(tmp_path):
     """The same bag through the replay of `mlesam evaluate` and through the rehearsal."""
     bag = write(tmp_path / "bag", lambda entry: [] if entry[0] == "/lidar/points" and entry[2] % 3 else [entry])
     with BagReader(bag) as reader:
@@ -71,7 +71,7 @@ def strayed(topic, seconds, late=0, until=1000):
 
 
 @pytest.mark.parametrize("name", ["the other comes first", "set after 60 messages", "events lead"])
-def test_the_clock_of_the_rehearsal_is_that_of_evaluate(tmp_path, name):
+def test_simulation_uses_the_clock_of_evaluate(tmp_path, name):
     """Kind: criteria that are written twice. The clock before the first leader was zero, and messages were refused."""
     image, points, events, depth = "/camera/image_raw", "/lidar/points", "/events", "/depth/image_raw"
 
@@ -110,7 +110,7 @@ def test_the_clock_of_the_rehearsal_is_that_of_evaluate(tmp_path, name):
         ("max_future:=60.0", 20, False),
     ],
 )
-def test_clocks_are_judged_by_the_limits_of_the_node(tmp_path, rule, seconds, foreign):
+def test_clocks_are_checked_with_the_limits_of_the_node(tmp_path, rule, seconds, foreign):
     """Kind: a default in place of the parameter. The right answer is what the synchronizer refuses."""
     bag = write(tmp_path / "bag", on("/lidar/points", lambda stamp, message: (stamp, restamped(message, seconds))))
     parameters = load_parameters(overrides=[rule])
@@ -127,7 +127,7 @@ def test_clocks_are_judged_by_the_limits_of_the_node(tmp_path, rule, seconds, fo
     steps=st.lists(st.integers(20, 180), min_size=2, max_size=40),
     delays=st.lists(st.integers(0, 120), min_size=2, max_size=40),
 )
-def test_every_message_has_one_fate(steps, delays):
+def test_every_message_has_one_outcome(steps, delays):
     seconds = np.cumsum(steps) / 1000
     camera = record(CAMERA, seconds, np.resize(delays, len(steps)) / 1000)
     _, done = plan(camera, record(LIDAR, np.arange(0, seconds[-1], 0.1)))
@@ -136,7 +136,7 @@ def test_every_message_has_one_fate(steps, delays):
         assert done.parts[modality] == counts["used"] <= done.sets
 
 
-def test_stamps_of_another_clock_are_the_clock_when_all_are():
+def test_common_foreign_clock_becomes_the_clock():
     seconds = np.arange(0, 3, 0.1)
     _, done = plan(record(CAMERA, seconds, 9999.0), record(LIDAR, seconds, 9999.0))
     assert done.sets == done.complete == 30
@@ -144,7 +144,7 @@ def test_stamps_of_another_clock_are_the_clock_when_all_are():
     assert done.parts == {CAMERA: 30, LIDAR: 0}
 
 
-def test_a_wider_tolerance_is_advised_where_it_helps():
+def test_wider_tolerance_is_proposed_if_it_helps():
     """Two sensors at 4 Hz, always 90 ms apart."""
     records, plain = plan(record(CAMERA, np.arange(0, 10, 0.25)), record(LIDAR, np.arange(0.09, 10, 0.25)))
     assert plain.parts[LIDAR] <= 1
@@ -157,7 +157,7 @@ def test_a_wider_tolerance_is_advised_where_it_helps():
 
 
 @pytest.mark.parametrize("rules", [[], ["lidar.max_wait:=0.02"], ["lidar.max_wait:=0.02", "max_wait:=0.3"]])
-def test_the_max_wait_that_is_advised_is_the_one_that_the_node_goes_by(rules):
+def test_proposed_max_wait_takes_effect_in_the_node(rules):
     """Kind: a remedy that changes nothing. A sensor's own max_wait counts before that of all."""
     seconds = np.arange(0, 10, 0.1)
     records = {made.modality: made for made in (record(CAMERA, seconds), record(LIDAR, seconds, 0.08))}
@@ -169,13 +169,13 @@ def test_the_max_wait_that_is_advised_is_the_one_that_the_node_goes_by(rules):
     assert parameters.max_wait == load_parameters(overrides=rules).max_wait
 
 
-def test_nothing_is_advised_where_a_rate_allows_no_more():
+def test_no_proposal_if_the_rate_is_the_limit():
     records, plain = plan(record(CAMERA, np.arange(0, 10, 0.05)), record(LIDAR, np.arange(0, 10, 0.1)))
     tuning = tune_sync(records, plain, {})
     assert plain.parts[LIDAR] == 100 and (tuning.parameters, tuning.findings) == ({}, [])
 
 
-def test_another_primary_is_advised_where_sets_become_complete():
+def test_another_primary_is_proposed_if_sets_become_complete():
     """The camera speaks in bursts of three within 60 ms; the sweeps are even."""
     camera = record(CAMERA, (np.arange(0, 10, 0.3)[:, None] + [0, 0.02, 0.04]).ravel())
     records, plain = plan(camera, record(LIDAR, np.arange(0.1, 10, 0.1)))
@@ -199,11 +199,11 @@ def test_another_primary_is_advised_where_sets_become_complete():
     ],
     ids=["even", "a little jitter", "some lost", "a gap", "drift", "uneven delay", "ahead"],
 )
-def test_rhythms(seconds, delay, words):
+def test_timing_findings(seconds, delay, words):
     assert kinds(timing_findings(record(CAMERA, seconds, delay), BEGIN, SyncConfig())) == words
 
 
-def test_event_packets_have_no_rhythm():
+def test_event_packets_have_no_period():
     rng = np.random.default_rng(3)
     seconds = np.cumsum(rng.exponential(0.01, 500))
     seconds[250:] += 1.0
@@ -213,7 +213,7 @@ def test_event_packets_have_no_rhythm():
 
 @settings(max_examples=30, deadline=None)
 @given(period=st.integers(10, 500), count=st.integers(8, 60), lost=st.sets(st.integers(1, 58), max_size=3))
-def test_the_period_survives_lost_messages(period, count, lost):
+def test_period_is_robust_to_lost_messages(period, count, lost):
     times = np.arange(count) * period / 1000
     kept = np.delete(times, [at for at in lost if at < count - 1])
     measured = rate_stats(record(CAMERA, kept))
@@ -221,7 +221,7 @@ def test_the_period_survives_lost_messages(period, count, lost):
         assert measured.period == pytest.approx(period / 1000, rel=1e-6) and measured.jitter < 1e-6
 
 
-def test_a_clock_that_all_sensors_share_is_told_once():
+def test_common_clock_lead_is_reported_once():
     seconds = np.arange(0, 3, 0.1)
     records, _ = plan(record(CAMERA, seconds, -0.1), record(LIDAR, seconds, -0.3))
     found = [*message_findings(records, BEGIN, SyncConfig())]

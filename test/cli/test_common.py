@@ -1,4 +1,4 @@
-"""The claim on a ROS domain: exclusive while its process lives, free after."""
+"""Shared parts of the commands: ROS domains and result folders."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def claimant(folder):
     )
 
 
-def test_two_processes_never_share_a_domain_and_a_killed_one_frees_its_own(tmp_path):
+def test_domains_are_exclusive_and_freed_with_their_process(tmp_path):
     first, second = claimant(tmp_path), claimant(tmp_path)
     try:
         taken = {int(first.stdout.readline()), int(second.stdout.readline())}
@@ -46,14 +46,14 @@ def test_two_processes_never_share_a_domain_and_a_killed_one_frees_its_own(tmp_p
             process.communicate()
 
 
-def test_claims_are_refused_when_none_is_left(tmp_path, monkeypatch):
+def test_error_if_all_domains_are_claimed(tmp_path, monkeypatch):
     monkeypatch.setattr(domain_module, "DOMAINS", range(2, 0, -1))
     assert {allocate_domain(tmp_path), allocate_domain(tmp_path)} == {1, 2}
     with pytest.raises(ConfigError, match="all 2 ROS domains are claimed"):
         allocate_domain(tmp_path)
 
 
-def test_a_domain_that_the_user_chose_stays(monkeypatch):
+def test_user_domain_is_kept(monkeypatch):
     monkeypatch.setattr("mlesam_ros.cli.common.configure_ros_env", lambda: None)
     monkeypatch.setenv("ROS_DOMAIN_ID", "7")
     prepare_own_domain()

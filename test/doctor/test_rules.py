@@ -1,4 +1,4 @@
-"""The catalog, the code that finds and the page that explains say the same."""
+"""The rules, the code that applies them and docs/doctor.md agree."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ def shown(template: str) -> str:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_finding_is_explained(name):
+def test_every_rule_is_documented(name):
     kind = RULES[name]
     (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}`, ")]
     label, message, cause, remedy = (cell.strip() for cell in row.strip("|").split(" | "))
@@ -29,11 +29,11 @@ def test_every_finding_is_explained(name):
     assert len(cause) > 20 and cause.endswith((".", "`"))
 
 
-def test_nothing_else_is_explained():
+def test_page_has_no_other_rules():
     assert re.findall(r"^\| `(\w+)`, ", PAGE, re.MULTILINE) == list(RULES)
 
 
-def test_every_finding_is_found_somewhere():
+def test_every_rule_is_used():
     words = set()
     for path in SOURCES:
         if path.name != "catalogue.py":
@@ -42,12 +42,12 @@ def test_every_finding_is_found_somewhere():
     assert set(RULES) <= words
 
 
-def test_an_error_or_a_warning_has_a_remedy():
+def test_errors_and_warnings_have_a_remedy():
     for kind in RULES.values():
         assert kind.remedy or kind.severity == "note"
 
 
-def test_what_is_missing_is_missed():
+def test_missing_values_and_unknown_rules_raise():
     found = finding("no_publisher", "lidar", topic="/points", modality="lidar", instead="")
     assert found.message == "no publisher on /points." and "lidar.topic" in found.remedy
     with pytest.raises(KeyError):
