@@ -57,9 +57,9 @@ def _split_header(data: bytes) -> tuple[dict[str, list[str]], bytes]:
         end = data.find(b"\n", position, _MAX_HEADER_BYTES)
         if end < 0:
             raise CloudError("it has no DATA line in its first bytes")
-        words = data[position:end].decode("ascii", "replace").split()
-        if words and words[0] in _KEYS:
-            head[words[0]] = words[1:]
+        fields = data[position:end].decode("ascii", "replace").split()
+        if fields and fields[0] in _KEYS:
+            head[fields[0]] = fields[1:]
         position = end + 1
     return head, data[position:]
 

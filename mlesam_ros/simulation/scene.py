@@ -302,15 +302,15 @@ def place(instances: Sequence[Instance]) -> Batch:
             np.empty((0, 3), np.float32), np.empty((0, 3), np.uint32), np.empty(0, np.uint8), np.empty(0, np.uint8),
             np.empty(0, np.int32), np.empty((0, COLUMNS), np.float32),
         )  # fmt: skip
-    offsets = np.cumsum([0, *(len(thing.mesh.vertices) for thing in instances[:-1])])
-    counts = [len(thing.mesh.triangles) for thing in instances]
+    offsets = np.cumsum([0, *(len(instance.mesh.vertices) for instance in instances[:-1])])
+    counts = [len(instance.mesh.triangles) for instance in instances]
     return Batch(
-        np.concatenate([_world_vertices(thing) for thing in instances]),
-        np.concatenate([thing.mesh.triangles + np.uint32(o) for thing, o in zip(instances, offsets, strict=True)]),
-        np.concatenate([thing.mesh.material for thing in instances]),
-        np.concatenate([thing.mesh.classes for thing in instances]),
+        np.concatenate([_world_vertices(instance) for instance in instances]),
+        np.concatenate([i.mesh.triangles + np.uint32(offset) for i, offset in zip(instances, offsets, strict=True)]),
+        np.concatenate([instance.mesh.material for instance in instances]),
+        np.concatenate([instance.mesh.classes for instance in instances]),
         np.repeat(np.arange(len(instances), dtype=np.int32), counts),
-        np.array([_row(thing) for thing in instances], np.float32),
+        np.array([_row(instance) for instance in instances], np.float32),
     )
 
 
@@ -401,8 +401,8 @@ class Snapshot:
         """Distance (n,), triangle index (n,) over all layers, and normal (n, 3) of the nearest hit of every ray."""
         tensor, first = o3d.core.Tensor.from_numpy(rays), 0
         for number, layer in enumerate(self.layers):
-            answer = layer.caster.cast_rays(tensor)
-            t, triangle, n = (answer[key].numpy() for key in ("t_hit", "primitive_ids", "primitive_normals"))
+            result = layer.caster.cast_rays(tensor)
+            t, triangle, n = (result[key].numpy() for key in ("t_hit", "primitive_ids", "primitive_normals"))
             if number == 0:
                 distance, triangles, normal = t, triangle, n
             else:
@@ -423,20 +423,21 @@ class Snapshot:
         return blocked
 
 
-def _world_vertices(thing: Instance) -> Floats:
-    local = thing.mesh.vertices
-    x = local[:, 0] + thing.mesh.swing * thing.stride if thing.stride else local[:, 0]
-    c, s = np.cos(thing.heading), np.sin(thing.heading)
+def _world_vertices(instance: Instance) -> Floats:
+    local = instance.mesh.vertices
+    x = local[:, 0] + instance.mesh.swing * instance.stride if instance.stride else local[:, 0]
+    c, s = np.cos(instance.heading), np.sin(instance.heading)
     out = np.empty_like(local)
-    out[:, 0] = c * x - s * local[:, 1] + thing.x
-    out[:, 1] = s * x + c * local[:, 1] + thing.y
-    out[:, 2] = local[:, 2] + thing.z
+    out[:, 0] = c * x - s * local[:, 1] + instance.x
+    out[:, 1] = s * x + c * local[:, 1] + instance.y
+    out[:, 2] = local[:, 2] + instance.z
     return out
 
 
-def _row(thing: Instance) -> tuple[float, ...]:
-    turn = (float(np.cos(thing.heading)), float(np.sin(thing.heading)))
-    return (thing.x, thing.y, thing.z, *turn, thing.seed, *thing.first, *thing.second, float(thing.lit), thing.speed)
+def _row(instance: Instance) -> tuple[float, ...]:
+    turn = (float(np.cos(instance.heading)), float(np.sin(instance.heading)))
+    position, colors = (instance.x, instance.y, instance.z), (*instance.first, *instance.second)
+    return (*position, *turn, instance.seed, *colors, float(instance.lit), instance.speed)
 
 
 def _rays(origins: Floats, directions: Floats) -> Floats:
