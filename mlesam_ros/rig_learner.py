@@ -114,8 +114,10 @@ class RigBuilder:
         outside = {}
         if carried and not chosen:
             listed = " and ".join(carried)
-            message = f"transforms are published on {listed} only, outside the namespace of the sensors: not read."
-            remedy = "Remap /tf and /tf_static to them, or give the mountings in calibration_file."
+            message = (
+                f"transforms are published on {listed} only, outside the namespace of the sensors, and are ignored."
+            )
+            remedy = "Remap /tf and /tf_static to them, or give the transforms in calibration_file."
             outside = {carried[0]: Problem(message, remedy)}
         for topic in outside.keys() - self._outside.keys():
             self._report(topic, outside[topic])
@@ -152,13 +154,11 @@ class RigBuilder:
             topic, distorted = self._topics[modality], self.rig.lenses[modality].model.D.any()
             remedy = f"Set -p {modality}.rectified:=true if the images are rectified."
             if "rect" in re.split(r"[/_.\-]+", topic.lower()) and not rectified(modality) and distorted:
-                message = (
-                    "its name says that it is rectified, but its CameraInfo has a distortion, which is now taken out"
-                )
-                doubts[topic] = Problem(f"{message} once more.", remedy)
+                message = "by its name it is rectified, but its CameraInfo has a distortion, which is now corrected"
+                doubts[topic] = Problem(f"{message} again.", remedy)
             elif modality == DEPTH and distorted and rectified(CAMERA) and not rectified(DEPTH):
                 same = contents[DEPTH] == contents.get(CAMERA)
-                message = "its CameraInfo is the camera's, whose images are rectified, and its distortion is taken out"
+                message = "its CameraInfo is the camera's, whose images are rectified, and its distortion is corrected"
                 doubts.update({topic: Problem(f"{message} of the depth images alone.", remedy)} if same else {})
         return doubts
 
@@ -184,7 +184,7 @@ class RigBuilder:
         assert isinstance(sensor, CameraParameters)
         frame = sensor.frame_id or info.header.frame_id.lstrip("/")
         if modality == CAMERA and not frame:
-            raise CalibrationError("CameraInfo names no frame.", "Fill header.frame_id or set camera.frame_id.")
+            raise CalibrationError("CameraInfo has no frame.", "Fill header.frame_id or set camera.frame_id.")
         model = CameraModel.from_info(info, sensor.rectified)
         if sensor.fit:
             width, height = sensor.picture_size

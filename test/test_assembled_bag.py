@@ -122,7 +122,7 @@ def test_a_still_is_read_without_any_shared_data(tmp_path):
     ("spoil", "error", "word"),
     [
         (lambda f: (f / "a.png").unlink(), BagError, "image"),
-        (lambda f: (f / "a.png").write_bytes(b"no"), BagError, "neither jpeg nor png"),
+        (lambda f: (f / "a.png").write_bytes(b"no"), BagError, "neither JPEG nor PNG"),
         (lambda f: (f / "a.pcd").unlink(), BagError, ".pcd"),
         (lambda f: (f / "calib.txt").unlink(), BagError, "intrinsic"),
         (lambda f: (f / "calib.txt").write_text("K: 1 2 3\n"), CalibrationError, "calibration"),

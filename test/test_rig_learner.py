@@ -64,7 +64,7 @@ def test_problems_are_told_once_and_end_with_a_good_message():
     for _ in range(3):
         learner.on_camera_info("/info", CAMERA, info(k=np.zeros(9)))
     learner.on_camera_info("/info", CAMERA, info(frame=""))
-    assert told == ["/info", "/info"] and "names no frame" in learner.problems["/info"]
+    assert told == ["/info", "/info"] and "has no frame" in learner.problems["/info"]
     learner.on_camera_info("/info", CAMERA, info())
     assert learner.problems == {} and learner.rig.camera_frame == "eye"
 

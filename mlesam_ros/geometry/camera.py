@@ -89,15 +89,13 @@ def picture_size(value: Any) -> tuple[int, int]:
     try:
         width, height = (int(side) for side in value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise CalibrationError(
-            f"picture is {short_repr(value)}; it must be [width, height] of the pictures."
-        ) from error
+        raise CalibrationError(f"picture is {short_repr(value)}; it must be [width, height] of the images.") from error
     return width, height
 
 
 _FOCAL = (0.05, 200)
 """Range of focal lengths relative to the image side: from a 180-degree fisheye on a long image to a telescope."""
-_FULL = "Give K in pixels of the full picture."
+_FULL = "Give K in pixels of the full image."
 
 
 def intrinsics_faults(k: Floats) -> Iterator[Problem]:
@@ -127,9 +125,9 @@ def picture_faults(k: Floats, width: int, height: int) -> Iterator[Problem]:
     for axis, size, name in ((0, width, "width"), (1, height, "height")):
         focal, center = k[axis, axis], k[axis, 2]
         if not _FOCAL[0] * size <= focal <= _FOCAL[1] * size:
-            yield Problem(f"a focal length of {focal:g} px with a {name} of {size} px is absurd.", _FULL)
+            yield Problem(f"a focal length of {focal:g} px is implausible for a {name} of {size} px.", _FULL)
         if not 0 <= center <= size:
-            yield Problem(f"the principal point {center:g} px lies outside the {name} of {size} px.", _FULL)
+            yield Problem(f"the principal point {center:g} px is outside the {name} of {size} px.", _FULL)
 
 
 FITS = ("rescale", "crop_top", "crop_centre", "crop_bottom")
@@ -174,7 +172,7 @@ class CameraModel:
         object.__setattr__(self, "distortion", make_distortion(self.model, coefficients))
         if self.width < 1 or self.height < 1:
             raise CalibrationError(
-                f"camera size {self.width}x{self.height} is empty; it must be the width and height of the picture."
+                f"camera size {self.width}x{self.height} is empty; it must be the width and height of the image."
             )
         _refuse(intrinsics_faults(intrinsics))
 
@@ -227,7 +225,7 @@ class CameraModel:
         _refuse(picture_faults(camera.K, camera.width, camera.height))
         if ("picture" in fields) != ("fit" in fields):
             raise CalibrationError(
-                "picture and fit go together: the size of the pictures, and how they come from the calibrated ones."
+                "picture and fit must be given together: the size of the images, and their relation to the calibrated ones."
             )
         return (
             camera.adapt_to_size(*picture_size(fields["picture"])[::-1], fields["fit"]) if "fit" in fields else camera
@@ -277,7 +275,7 @@ class CameraModel:
         if fit not in FITS:
             raise CalibrationError(f"fit is {short_repr(fit)}; accepted are {', '.join(FITS)}.")
         if height < 1 or width < 1:
-            raise CalibrationError(f"pictures of {width}x{height} are empty.", "Give their width and height.")
+            raise CalibrationError(f"images of {width}x{height} pixels are empty.", "Give their width and height.")
         if fit == "rescale":
             return self.scaled(height, width)
         k, rows = self.K.copy(), self.height - height
@@ -295,7 +293,7 @@ class CameraModel:
         if height < 1 or width < 1 or not inside:
             raise CalibrationError(
                 f"region {width}x{height} at column {left}, row {top} is not inside the {self.width}x{self.height} "
-                "picture; ROI is in unbinned pixels of the full sensor."
+                "image; ROI is in unbinned pixels of the full sensor."
             )
         k = self.K.copy()
         k[0, 2] -= left
@@ -310,7 +308,7 @@ class CameraModel:
 
     # Use
 
-    def check(self, height: int, width: int, what: str = "picture") -> None:
+    def check(self, height: int, width: int, what: str = "image") -> None:
         """Check that an image has the size of the calibration.
 
         Args:
@@ -324,7 +322,7 @@ class CameraModel:
         if (height, width) != (self.height, self.width):
             raise CalibrationError(
                 f"{what} is {width}x{height} but its calibration is for {self.width}x{self.height}.",
-                f"Calibrate at this size, or say with fit how the two belong together: {', '.join(FITS)}.",
+                f"Calibrate at this size, or set fit to the relation of the two sizes: {', '.join(FITS)}.",
             )
 
     def shows_as(self, other: CameraModel) -> bool:
@@ -442,7 +440,7 @@ class CameraModel:
         Raises:
             CalibrationError: the image has another size.
         """
-        self.check(depth.shape[0], depth.shape[1], "depth picture")
+        self.check(depth.shape[0], depth.shape[1], "depth image")
         rays = self.rays
         points = np.empty((*depth.shape, 3), depth.dtype)
         np.multiply(rays[..., 0], depth, out=points[..., 0], casting="same_kind")
@@ -511,7 +509,9 @@ def _raw(info: Any, width: int, height: int) -> CameraModel:
 def _rectified(info: Any, width: int, height: int) -> CameraModel:
     p = np.asarray(info.p, np.float64).reshape(3, 4)
     if not p.any():
-        raise CalibrationError("CameraInfo has an all-zero P, so it has no rectified picture.", "Use the raw one.")
+        raise CalibrationError(
+            "CameraInfo has an all-zero P, so it describes no rectified image.", "Use the raw image."
+        )
     _refuse(intrinsics_faults(p[:, :3]))
     r = np.asarray(info.r, np.float64).reshape(3, 3)
     turn = Transform(r if r.any() else np.eye(3), np.asarray(np.linalg.solve(p[:, :3], p[:, 3]), np.float64))

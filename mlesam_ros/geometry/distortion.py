@@ -233,7 +233,7 @@ def _make_distortion(model: str, coefficients: tuple[float, ...]) -> Distortion:
         )
     if len(d) and np.abs(d).max() > _WILDEST:
         raise CalibrationError(
-            f"a distortion coefficient of {d[np.abs(d).argmax()]:g} is no lens's; up to {_WILDEST:g} are accepted.",
+            f"a distortion coefficient of {d[np.abs(d).argmax()]:g} is implausible; up to {_WILDEST:g} are accepted.",
             "Calibrate the camera again.",
         )
     if not d.any():
@@ -246,8 +246,8 @@ def _make_distortion(model: str, coefficients: tuple[float, ...]) -> Distortion:
         raise CalibrationError(f"distortion model {name} takes {accepted} coefficients, not {len(d)}: {d.tolist()}.")
     if len(d) == 14 and d[12:].any():
         raise CalibrationError(
-            f"a tilted sensor (coefficients 13 and 14 are {d[12:].tolist()}) is not modelled.",
-            "Use rectified pictures.",
+            f"a tilted sensor (coefficients 13 and 14 are {d[12:].tolist()}) is not supported.",
+            "Use rectified images.",
         )
     return KannalaBrandt(d) if name == "equidistant" else BrownConrady(d[:12])
 
@@ -262,7 +262,7 @@ def canonical_model(model: str, coefficients: Floats) -> str:
     name = _ALIASES.get(lowered, lowered)
     if lowered == "" and np.any(coefficients):
         raise CalibrationError(
-            f"the distortion model has no name but {len(coefficients)} coefficients.",
+            f"the distortion model has {len(coefficients)} coefficients but no name.",
             f"Name one of {', '.join(MODELS)}.",
         )
     if name not in _COUNTS:

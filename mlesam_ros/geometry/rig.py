@@ -287,7 +287,7 @@ class Rig:
             _check_keys(camera, CAMERA_KEYS, f"camera {frame}", ("width", "height", "K"))
             rig.models[str(frame)] = _with_context(f"camera {frame}", CameraModel.from_dict, camera)
         if rig.camera_frame not in rig.models:
-            raise ConfigError(f"camera: {rig.camera_frame} is not among the cameras {', '.join(rig.models)}.")
+            raise ConfigError(f"camera: {rig.camera_frame} is not one of the cameras {', '.join(rig.models)}.")
         transforms = () if (given := fields.get("transforms")) is None else given
         if not isinstance(transforms, list | tuple):
             raise ConfigError("transforms must be a list of {parent, child, translation, quaternion}.")
@@ -360,7 +360,7 @@ def transform_from(entry: Mapping[str, Any]) -> Transform:
     forms = [key for key in ("quaternion", "rpy", "rotation", "matrix") if key in entry]
     if len(forms) != 1:
         given = " and ".join(forms) or "none"
-        raise ConfigError(f"exactly one of quaternion, rpy, rotation and matrix says how it is turned, not {given}.")
+        raise ConfigError(f"exactly one of quaternion, rpy, rotation and matrix must be given, not {given}.")
     form = forms[0]
     if ("translation" in entry) == (form == "matrix"):
         raise ConfigError("translation is needed beside quaternion, rpy and rotation, and part of matrix already.")

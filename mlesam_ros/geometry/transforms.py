@@ -95,7 +95,7 @@ class Transform:
             raise CalibrationError(f"a rotation must be 3x3 finite numbers, not {rotation.tolist()}.")
         if translation.shape != (3,) or not (np.abs(translation) < _FARTHEST).all():
             raise CalibrationError(
-                f"a translation must be 3 finite numbers in metres, none beyond {_FARTHEST:g}, "
+                f"a translation must be 3 finite numbers in meters, none beyond {_FARTHEST:g}, "
                 f"not {translation.tolist()}."
             )
         wild = np.abs(rotation).max() > 2
@@ -370,9 +370,9 @@ class TransformTree:
 
     def _refuse_circle(self, parent: str, child: str) -> None:
         if not parent or not child:
-            raise CalibrationError(f"a transform from {child!r} to {parent!r} has a frame without a name.")
+            raise CalibrationError(f"a transform from {child!r} to {parent!r} has an empty frame name.")
         if child in self._ancestors(parent):
-            raise CalibrationError(f"making {parent!r} the parent of {child!r} closes a circle of frames.")
+            raise CalibrationError(f"making {parent!r} the parent of {child!r} closes a cycle of frames.")
 
     def _edge(self, parent: str, child: str, static: bool, source: str) -> _Edge:
         """Edge of a new transform; it becomes the child's first one unless it contradicts a valid edge."""
@@ -410,7 +410,7 @@ class TransformTree:
                 f"the static transform from {child!r} to {edge.parent!r} is published with two values, {apart:.3g} m "
                 f"and {angle:.3g} degrees apart; the newest is used."
             )
-            self._conflicts[child] = edge.source, Problem(message, "Let one node alone publish it.")
+            self._conflicts[child] = edge.source, Problem(message, "Let only one node publish it.")
         edge.static, edge.rigid = transform, None
         edge.stamps.clear()
         edge.moving.clear()
@@ -450,8 +450,8 @@ class TransformTree:
         if gap > self._tolerance and edge.rigid is None:
             side = "after the newest" if stamp > edge.stamps[nearest] else "before the oldest"
             raise CalibrationError(
-                f"the transform from {child!r} to {edge.parent!r} is asked for {gap / NANOSECONDS:.3f} s {side} one "
-                f"known; at most {self._tolerance / NANOSECONDS:g} s is bridged."
+                f"the transform from {child!r} to {edge.parent!r} is requested {gap / NANOSECONDS:.3f} s {side} "
+                f"known one; at most {self._tolerance / NANOSECONDS:g} s is bridged."
             )
         return edge.moving[nearest]
 
@@ -513,5 +513,5 @@ def _same(a: Transform, b: Transform, within: float) -> bool:
 def _two_parents(child: str, one: _Edge, other: _Edge) -> Problem:
     return Problem(
         f"frame {child!r} has two parents, {other.parent!r} on {other.source} and {one.parent!r} on {one.source}.",
-        "Let one node alone publish where it sits.",
+        "Let only one node publish its transform.",
     )

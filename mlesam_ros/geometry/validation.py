@@ -38,7 +38,7 @@ def mounting_findings(camera: str, models: Mapping[str, CameraModel], tree: Tran
         yield Finding(NOTE, "cameras", f"they have different sizes: {', '.join(sizes)}.")
     frames = tree.frames
     if not frames:
-        yield Finding(WARNING, "transforms", "there are none: only the camera's own pictures can be used.", "Add them.")
+        yield Finding(WARNING, "transforms", "there are none: only the camera's own images can be used.", "Add them.")
         return
     if camera in frames or camera in models:
         yield from _disconnected(camera, [*frames, *(frame for frame in models if frame not in frames)], tree)
@@ -52,13 +52,13 @@ def _disconnected(camera: str, frames: list[str], tree: TransformTree) -> Iterat
         try:
             offset = tree.lookup(camera, frame).translation
         except CalibrationError:
-            message = f"it is not connected to {camera}: what is measured in it cannot be used."
-            yield Finding(ERROR, f"frame {frame}", message, "Add the transform that is missing between the two.")
+            message = f"it is not connected to {camera}: its measurements cannot be used."
+            yield Finding(ERROR, f"frame {frame}", message, "Add the missing transform between the two.")
             continue
         distance = float(np.linalg.norm(offset))
         if distance > _FAR:
-            message = f"it sits {distance:.1f} m from {camera}."
-            yield Finding(WARNING, f"frame {frame}", message, "Check that translations are metres, not millimetres.")
+            message = f"it is {distance:.1f} m from {camera}."
+            yield Finding(WARNING, f"frame {frame}", message, "Check that translations are in meters, not millimeters.")
 
 
 def _rotated(camera: str, bodies: list[str], tree: TransformTree) -> Iterator[Finding]:
@@ -76,16 +76,16 @@ def _rotated(camera: str, bodies: list[str], tree: TransformTree) -> Iterator[Fi
             yield Finding(
                 WARNING,
                 f"camera {camera}",
-                f"against {body} it is turned like a body, with z up: an optical frame has z forward, x right, y down.",
-                "Turn it, for a camera that looks forward by the quaternion [-0.5, 0.5, -0.5, 0.5], or let it look up.",
+                f"it has the orientation of {body}, with z up: an optical frame has z forward, x right, y down.",
+                "Rotate it; a camera that faces forward has the quaternion [-0.5, 0.5, -0.5, 0.5].",
             )
             return
         if _angle_error(turn.T, _AHEAD) < _LIKE:
             yield Finding(
                 WARNING,
                 f"camera {camera}",
-                f"its transform against {body} looks inverted: as it stands the camera lies on its side.",
-                f"Check that it takes points from child to parent; {body}'s z axis should be up in the picture.",
+                f"its transform to {body} seems to be inverted: as given, the camera lies on its side.",
+                f"Check that it takes points from child to parent; {body}'s z axis should be up in the image.",
             )
             return
 
@@ -124,7 +124,7 @@ def validate_rig(fields: Any) -> list[Finding]:
             findings += _camera_findings(str(frame), camera, models)
         if str(fields.get("camera")) not in map(str, cameras):
             names = ", ".join(map(str, cameras))
-            message = f"camera: {short_repr(fields.get('camera'))} is not among the cameras."
+            message = f"camera: {short_repr(fields.get('camera'))} is not one of the cameras."
             findings.append(Finding(ERROR, "file", message, f"Name one of {names}."))
     elif "cameras" in fields:
         findings.append(Finding(ERROR, "file", "cameras has no camera.", "Describe at least the label camera."))
@@ -200,22 +200,22 @@ def _implausible(fields: Mapping[str, Any], camera: CameraModel) -> Iterator[tup
         yield (
             WARNING,
             f"fx is {k[0, 0]:g} and fy {k[1, 1]:g}: pixels {1 / ratio:.2f} times as wide as high.",
-            "Calibrate again, unless the pictures are stretched like that.",
+            "Calibrate again, unless the images are stretched by that factor.",
         )
     for axis, side, name in ((0, width, "column"), (1, height, "row")):
         off = k[axis, 2] - (side - 1) / 2
         if abs(off) > _CENTRAL * side:
             yield (
                 WARNING,
-                f"the principal point's {name} is {k[axis, 2]:g}, {abs(off):.0f} pixels off the middle of {side}.",
-                "Check that K is of this size, not of a larger picture or a part of it.",
+                f"the principal point's {name} is {k[axis, 2]:g}, {abs(off):.0f} pixels from the middle of {side}.",
+                "Check that K is of this size, not of a larger image or a part of it.",
             )
     yield from _lens_oddities(camera)
     if "fit" in fields:
         yield NOTE, f"{fields['fit']} takes it from {width}x{height} to {camera.width}x{camera.height} pixels.", ""
         stretch = camera.width * height / (width * camera.height)
         if fields["fit"] == "rescale" and abs(stretch - 1) > 0.01:
-            yield WARNING, f"rescale stretches the pictures by {stretch:.3f}.", "Crop, unless they are stretched."
+            yield WARNING, f"rescale stretches the images by {stretch:.3f}.", "Crop, unless they are stretched."
 
 
 def _lens_oddities(camera: CameraModel) -> Iterator[tuple[str, str, str]]:
@@ -227,13 +227,17 @@ def _lens_oddities(camera: CameraModel) -> Iterator[tuple[str, str, str]]:
         reach = np.degrees(np.arctan(camera.distortion.limit))
         yield (
             WARNING,
-            f"the {camera.model} lens turns round {reach:.1f} degrees off its axis: {100 * lost:.1f} % of the picture "
-            "has no ray, and nothing lands there.",
-            "Calibrate again with targets up to the corners, unless the picture is black there.",
+            f"the {camera.model} lens model folds back at {reach:.1f} degrees off its axis: {100 * lost:.1f} % of the "
+            "image has no ray, and no point is projected there.",
+            "Calibrate again with targets up to the corners, unless the image is black there.",
         )
     if seen.any():
         widest = angles[seen].max()
-        yield NOTE, f"{camera.width}x{camera.height}, {camera.model}, sees {widest:.1f} degrees off its axis.", ""
+        yield (
+            NOTE,
+            f"{camera.width}x{camera.height}, {camera.model}, field of view of {widest:.1f} degrees off its axis.",
+            "",
+        )
 
 
 def _transform_findings(entries: Any, tree: TransformTree) -> Iterator[Finding]:
@@ -257,7 +261,7 @@ def _transform_findings(entries: Any, tree: TransformTree) -> Iterator[Finding]:
                 yield Finding(
                     WARNING,
                     subject,
-                    f"{child} hangs on {parents[child]} already.",
+                    f"{child} already has the parent {parents[child]}.",
                     "Keep one of the two; a frame has one parent.",
                 )
             parents[child] = parent
@@ -273,5 +277,8 @@ def _quaternion_findings(subject: str, entry: Mapping[str, Any]) -> Iterator[Fin
         return  # reported as an error elsewhere
     if 1e-3 < abs(length - 1) <= 0.01:
         yield Finding(
-            WARNING, subject, f"the quaternion's length is {length:.4f} and is made 1.", "Write it with more digits."
+            WARNING,
+            subject,
+            f"the quaternion's length is {length:.4f}; it is normalized.",
+            "Write it with more digits.",
         )

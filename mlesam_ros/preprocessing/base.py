@@ -147,7 +147,7 @@ def _check_number(name: str, value: float, limits: tuple[float, float]) -> None:
     low, high = limits
     if value != 0 and not low <= value <= high:
         raise ConfigError(
-            f"{name} is {value}; accepted are 0 and {low:g} to {high:g}.", f"Set {name} to 0 to have it found."
+            f"{name} is {value}; accepted are 0 and {low:g} to {high:g}.", f"Set {name} to 0 to detect it."
         )
 
 

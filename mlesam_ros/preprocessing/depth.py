@@ -189,7 +189,10 @@ class HHA:
         if self.gravity in (AUTO, _TREE):
             down = gravity_from_tf(rig, context.time)
             if down is None and self.gravity == _TREE:
-                context.note(DEPTH, "gravity is found by the surfaces: no transform to the fixed frame or the base.")
+                context.note(
+                    DEPTH,
+                    "gravity is estimated from surface normals: no transform to a fixed or base frame.",
+                )
         if down is None and self.down is not None and self.gravity in (AUTO, _DOWN):
             down = np.asarray(self.down) / np.linalg.norm(self.down)
         if down is None:

@@ -344,7 +344,7 @@ def read_event_array(raw: bytes | bytearray | memoryview) -> EventArray:
 def _fields(raw: bytes | bytearray | memoryview, layout: str, at: int, what: str) -> tuple[int, ...]:
     needed = struct.calcsize(layout)
     if len(raw) < at + needed:
-        raise PacketError(f"event array has {len(raw)} bytes; {what} end at byte {at + needed}: it is cut off.")
+        raise PacketError(f"event array has {len(raw)} bytes; {what} end at byte {at + needed}: it is truncated.")
     return struct.unpack_from(layout, raw, at)
 
 
@@ -360,8 +360,8 @@ def _events(
     end = at + count * _STRIDE - 3 if count else at
     if not end <= len(raw) <= end + _PADDING:
         raise PacketError(
-            f"event array announces {count} events, which end at byte {end}, but has {len(raw)} bytes; "
-            "it is cut off or damaged."
+            f"event array declares {count} events, which end at byte {end}, but has {len(raw)} bytes; "
+            "it is truncated or damaged."
         )
     layout = np.dtype({
         "names": ["x", "y", "sec", "nanosec", "polarity"],

@@ -111,7 +111,7 @@ class EventCounts:
             reduced = cv2.resize(picture, view.coarse[::-1], interpolation=cv2.INTER_AREA)
             counts = np.asarray(reduced, np.float32)
         else:
-            raise wrong_payload(frame, "EventWindow, a RawImage or a CompressedImage")
+            raise wrong_payload(frame, "an EventWindow, a RawImage or a CompressedImage")
         image = np.zeros((3, *size), np.float32)
         image[:2] = view.warp(np.minimum(counts, self.most)).transpose(2, 0, 1)
         return image
@@ -197,7 +197,7 @@ class TimeSurface:
         """Convert an `EventWindow`; see `Preprocessor`."""
         events = frame.payload
         if not isinstance(events, EventWindow):
-            raise wrong_payload(frame, "Events for a time surface; a ready-made picture is read by event_counts")
+            raise wrong_payload(frame, "an EventWindow; event_counts reads a rendered event image")
         view = warp_by_depth(frame, (events.height, events.width), rig, size, context)
         image = np.zeros((3, *size), np.float32)
         image[:2] = view.warp(time_surface(events, view.coarse, self.decay)).transpose(2, 0, 1)

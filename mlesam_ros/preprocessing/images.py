@@ -45,9 +45,9 @@ def check_declared_size(data: bytes) -> None:
         size = _jpeg_size(data)
     else:
         start = data[:4].hex(" ") or "nothing"
-        raise ImageError(f"compressed picture of {len(data)} bytes starting with {start} is neither jpeg nor png.")
+        raise ImageError(f"compressed image of {len(data)} bytes starting with {start} is neither JPEG nor PNG.")
     if size[0] * size[1] > MOST_PIXELS:
-        raise ImageError(f"compressed picture announces {size[0]}x{size[1]} pixels; at most {MOST_PIXELS} are read.")
+        raise ImageError(f"compressed image declares {size[0]}x{size[1]} pixels; at most {MOST_PIXELS} are accepted.")
 
 
 def announces_16_bits(data: npt.NDArray[np.uint8]) -> bool:
@@ -63,8 +63,8 @@ def _png_size(data: bytes) -> tuple[int, int]:
         length, name = struct.unpack_from(">I4s", data, at)
         if at + 12 + length > len(data):
             raise ImageError(
-                f"png picture has {len(data)} bytes, but its chunk {name!r} ends at byte {at + 12 + length}; it is cut "
-                "off or damaged."
+                f"PNG image has {len(data)} bytes, but its chunk {name!r} ends at byte {at + 12 + length}; it is "
+                "truncated or damaged."
             )
         if name == b"IHDR" and length >= 8:
             sizes = struct.unpack_from(">II", data, at + 8)
@@ -167,9 +167,9 @@ def decode_compressed(data: npt.NDArray[np.uint8], flags: int) -> npt.NDArray[An
     try:
         decoded = cv2.imdecode(np.ascontiguousarray(data), flags)
     except cv2.error as error:
-        raise ImageError(f"compressed picture of {len(data)} bytes is refused by OpenCV: {error.err}.") from error
+        raise ImageError(f"compressed image of {len(data)} bytes is rejected by OpenCV: {error.err}.") from error
     if decoded is None:
-        raise ImageError(f"compressed picture of {len(data)} bytes cannot be decoded; it is cut off or damaged.")
+        raise ImageError(f"compressed image of {len(data)} bytes cannot be decoded; it is truncated or damaged.")
     return np.asarray(decoded)
 
 
@@ -194,10 +194,10 @@ def decode_rvl(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
         ImageError: the size is not accepted, or the data are truncated or damaged.
     """
     if len(data) < _HEADER:
-        raise ImageError(f"RVL picture has {len(data)} bytes; its size alone has {_HEADER}.")
+        raise ImageError(f"RVL image has {len(data)} bytes; its header has {_HEADER}.")
     width, height = (int(side) for side in np.ascontiguousarray(data[:_HEADER]).view("<u4"))
     if not 0 < width * height <= _MOST_PIXELS:
-        raise ImageError(f"RVL picture claims {width}x{height} pixels; 1 to {_MOST_PIXELS} in all are accepted.")
+        raise ImageError(f"RVL image declares {width}x{height} pixels; 1 to {_MOST_PIXELS} are accepted.")
     numbers = _numbers(data[_HEADER:])
     runs, used = _runs(numbers, width * height)
     inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)  # (H * W,) whether a pixel is nonzero
@@ -220,7 +220,7 @@ def _numbers(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     groups = groups[: ends[-1] + 1]
     starts = np.concatenate([[0], ends[:-1] + 1])
     if (ends - starts).max() >= _LONGEST:
-        raise ImageError(f"RVL picture has a number of more than {3 * _LONGEST} bits; its bytes are damaged.")
+        raise ImageError(f"RVL image has a number of more than {3 * _LONGEST} bits; its bytes are damaged.")
     place = np.arange(len(groups)) - np.repeat(starts, ends - starts + 1)
     return np.add.reduceat((groups & 7).astype(np.int64) << 3 * place, starts)
 
@@ -230,12 +230,12 @@ def _runs(numbers: npt.NDArray[np.int64], pixels: int) -> tuple[npt.NDArray[np.i
     runs, at, left = [], 0, pixels
     while left > 0:
         if at + 1 >= len(numbers):
-            raise ImageError(f"RVL picture ends {left} pixels early; its bytes are cut off.")
+            raise ImageError(f"RVL image ends {left} pixels early; it is truncated.")
         zeros, others = int(numbers[at]), int(numbers[at + 1])
         left -= zeros + others
         at += 2 + others
         if left < 0 or at > len(numbers) or not zeros + others:
-            raise ImageError(f"RVL picture has a run of {zeros} zeros and {others} others, which do not fit into it.")
+            raise ImageError(f"RVL image has a run of {zeros} zeros and {others} others, which do not fit into it.")
         runs += [zeros, others]
     return np.array(runs, np.int64), at
 
@@ -308,7 +308,7 @@ def to_rgb(picture: RawImage | CompressedImage) -> Rgb:
     """
     if isinstance(picture, CompressedImage):
         picture = decode_camera(picture)
-    samples = image_view(picture, CAMERA_LAYOUTS, "a camera picture")
+    samples = image_view(picture, CAMERA_LAYOUTS, "a camera image")
     if picture.encoding == "nv24":
         return _from_nv24(picture, samples.strides[0])
     if samples.dtype.itemsize == 2:
@@ -321,7 +321,7 @@ def to_rgb(picture: RawImage | CompressedImage) -> Rgb:
         return np.asarray(cv2.cvtColor(samples, code), np.uint8)
     except cv2.error as error:
         raise ImageError(
-            f"{picture.encoding} picture of {picture.width}x{picture.height} is not made RGB; YUV needs an even width."
+            f"{picture.encoding} image of {picture.width}x{picture.height} is not converted to RGB; YUV needs an even width."
         ) from error
 
 
@@ -339,11 +339,11 @@ def decode_camera(picture: CompressedImage) -> RawImage:
         ImageError: the image is a depth image, or cannot be decoded.
     """
     if "compressedDepth" in picture.format:
-        raise ImageError(f"format {picture.format[:40]!r} is a depth picture; a camera's is jpeg or png.")
+        raise ImageError(f"format {picture.format[:40]!r} is that of a depth image; a camera image is JPEG or PNG.")
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     samples = np.ascontiguousarray(decode_compressed(picture.data, flags))
     if samples.dtype not in (np.uint8, np.uint16):
-        raise ImageError(f"compressed picture has samples of {samples.dtype}; 8 and 16 bits are read.")
+        raise ImageError(f"compressed image has samples of {samples.dtype}; 8 and 16 bits are accepted.")
     bits = 8 * samples.dtype.itemsize
     mosaic = _MOSAIC.match(picture.format.strip())
     name = "bgr" if samples.ndim == 3 else mosaic[1].lower() if mosaic else "mono"
@@ -436,11 +436,11 @@ def parse_depth(picture: RawImage | CompressedImage) -> DepthSamples:
         ImageError: encoding, size, step or data are inconsistent.
     """
     if isinstance(picture, RawImage):
-        return DepthSamples(image_view(picture, DEPTH_LAYOUTS, "a depth picture"), picture.unit)
+        return DepthSamples(image_view(picture, DEPTH_LAYOUTS, "a depth image"), picture.unit)
     data, inverse = picture.data, None
     if "compressedDepth" in picture.format:
         if len(data) < _DEPTH_HEADER.itemsize:
-            raise ImageError(f"compressedDepth has {len(data)} bytes; its header alone has {_DEPTH_HEADER.itemsize}.")
+            raise ImageError(f"compressedDepth has {len(data)} bytes; its header has {_DEPTH_HEADER.itemsize}.")
         data = np.ascontiguousarray(data)
         header, data = (data[: _DEPTH_HEADER.itemsize].view(_DEPTH_HEADER)[0], data[_DEPTH_HEADER.itemsize :])
         if picture.format.startswith("32FC1"):
@@ -453,7 +453,7 @@ def parse_depth(picture: RawImage | CompressedImage) -> DepthSamples:
         return DepthSamples(decode_rvl(data), picture.unit, inverse)
     counts = decode_compressed(data, cv2.IMREAD_UNCHANGED)
     if counts.dtype != np.uint16 or counts.ndim != 2:
-        raise ImageError(f"compressed depth is {counts.dtype} of shape {counts.shape}; it must be 16-bit grey png.")
+        raise ImageError(f"compressed depth is {counts.dtype} of shape {counts.shape}; it must be a 16-bit gray PNG.")
     return DepthSamples(counts, picture.unit, inverse)
 
 

@@ -125,7 +125,7 @@ def _point_dtype(fields: Sequence[Field], point_step: int, is_bigendian: bool) -
 def _format(field: Field, point_step: int, is_bigendian: bool) -> np.dtype[Any]:
     name = field.name[:40]
     if field.datatype not in _NUMPY_TYPES:
-        raise CloudError(f"field {name!r} has the datatype {field.datatype}; PointField knows 1 to 8.")
+        raise CloudError(f"field {name!r} has the datatype {field.datatype}; PointField defines 1 to 8.")
     single = np.dtype(_NUMPY_TYPES[field.datatype]).newbyteorder(">" if is_bigendian else "<")
     # Drivers older than the count field set it to 0.
     size = single.itemsize * max(field.count, 1)
@@ -232,7 +232,7 @@ class IntensityFinder:
         if not self._given:
             self._scale = max(self._scale, find_intensity_scale(values))
         scale = self._given or self._scale
-        given = " as set" if self._given else "" if self._scale else " until a sweep tells"
+        given = " as set" if self._given else "" if self._scale else " until a sweep determines it"
         text = f"field {field}, {values.dtype.name}, scale {scale or FULL_STRENGTH:g}{given}"
         usual = field == _INTENSITY_FIELDS[0] and not self._given and scale in (0.0, FULL_STRENGTH)
         self.found = DetectedProperty(text, usual)
@@ -441,7 +441,7 @@ def _time_error(least: float, most: float, stamp: int, name: str, usual: int, ch
     away = abs(least * scale - stamp) / NANOSECONDS
     return CloudError(
         f"field {name!r} is {away:.3g} s away from the stamp; times count from it or from its clock's epoch.",
-        "Synchronise the sensor's clock with the host's by PTP or GPS, or let the driver stamp by the sensor's.",
+        "Synchronize the sensor's clock with the host's by PTP or GPS, or let the driver stamp by the sensor's.",
     )
 
 

@@ -78,7 +78,7 @@ def decode_full(frame: SensorFrame, rig: Rig) -> npt.NDArray[np.uint8]:
     if not isinstance(frame.payload, RawImage | CompressedImage):
         raise wrong_payload(frame, "a RawImage or CompressedImage")
     rgb = to_rgb(frame.payload)
-    rig.camera.check(rgb.shape[0], rgb.shape[1], "camera picture")
+    rig.camera.check(rgb.shape[0], rgb.shape[1], "camera image")
     return rgb
 
 
@@ -128,7 +128,7 @@ def make_preprocessors(
         if name not in PREPROCESSORS:
             near = difflib.get_close_matches(name, PREPROCESSORS, 1)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise ConfigError(f"no preprocessor is called {name!r}; {hint}accepted are {', '.join(PREPROCESSORS)}.")
+            raise ConfigError(f"there is no preprocessor {name!r}; {hint}accepted are {', '.join(PREPROCESSORS)}.")
         if PREPROCESSORS[name].modality != modality:
             raise ConfigError(
                 f"preprocessor {name} reads {PREPROCESSORS[name].modality}, not {modality}.", "Choose another."
@@ -138,7 +138,7 @@ def make_preprocessors(
         if foreign := [key for key in given if key not in known]:
             raise ConfigError(
                 f"preprocessor {name} has no setting {foreign[0]!r}; accepted are {', '.join(known) or 'none'}.",
-                "Take it out of settings, or use the version that the checkpoint was trained with.",
+                "Remove it from settings, or use the version that the checkpoint was trained with.",
             )
         for key, value in given.items():
             _check_setting(name, key, value, getattr(PREPROCESSORS[name], key))

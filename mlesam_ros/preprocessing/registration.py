@@ -159,7 +159,7 @@ def other_camera(frame: SensorFrame, have: tuple[int, int], rig: Rig) -> CameraM
             check_aspect(frame, have, rig)
             return None
     model = rig.model_of(frame)
-    model.check(*have, what=f"{frame.modality} picture")
+    model.check(*have, what=f"{frame.modality} image")
     return model
 
 
@@ -172,7 +172,7 @@ def check_aspect(frame: SensorFrame, have: tuple[int, int], rig: Rig) -> None:
     camera = rig.camera
     if abs(have[1] * camera.height / (have[0] * camera.width) - 1) > 0.01:
         raise CalibrationError(
-            f"{frame.modality} picture of {have[1]}x{have[0]} is in the frame {frame.frame_id!r} of a camera "
+            f"{frame.modality} image of {have[1]}x{have[0]} is in the frame {frame.frame_id!r} of a camera "
             f"with {camera.width}x{camera.height}.",
             "Register it to that camera, or give it its own frame and calibration.",
         )
@@ -218,7 +218,7 @@ def _point_times(frame: SensorFrame, context: FrameContext) -> Stamps | None:
     try:
         return cloud_times(frame.payload, frame.stamp, frame.offset)
     except CloudError as error:
-        reason = f"times of points are left aside: {error.message}"
+        reason = f"times of points are ignored: {error.message}"
         context.note(frame.modality, Problem(reason, error.remedy))
         return piece_times(frame.payload, frame.stamp - frame.offset)
 

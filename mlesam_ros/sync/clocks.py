@@ -70,7 +70,9 @@ class ForeignClock:
         if self.offset is None:
             return self.mend
         total = known + self.offset
-        return f"Set {modality}.offset to {total:.1f} (-p {modality}.offset:={total:.1f}), or mend the driver's clock."
+        return (
+            f"Set {modality}.offset to {total:.1f} (-p {modality}.offset:={total:.1f}), or correct the driver's clock."
+        )
 
 
 def foreign_clock(ahead: float, time: float, config: SyncConfig) -> ForeignClock | None:
@@ -98,8 +100,8 @@ def foreign_clock(ahead: float, time: float, config: SyncConfig) -> ForeignClock
     if time > _BOOT > time - ahead:
         mend = "Unset use_sim_time, or let the driver stamp by /clock."
         return ForeignClock(ahead, "the wall clock where the host's time is simulated", mend=mend)
-    mend = "Synchronise the sensor's clock with the host's by PTP, NTP or GPS."
-    return ForeignClock(ahead, "a clock that is not synchronised with the host's", mend=mend)
+    mend = "Synchronize the sensor's clock with the host's by PTP, NTP or GPS."
+    return ForeignClock(ahead, "a clock that is not synchronized with the host's", mend=mend)
 
 
 def _is(constant: float, ahead: float) -> bool:

@@ -61,14 +61,14 @@ class SyncConfig:
             self._known(modality, "primary_order")
         if not self.order:
             raise ConfigError(
-                f"primary_order {list(self.primary_order)} names none of the modalities {list(self.modalities)}."
+                f"primary_order {list(self.primary_order)} contains none of the modalities {list(self.modalities)}."
             )
         for name in ("primary_timeout", "tolerance", "max_wait", "history", "max_age", "max_future"):
             self._check_times(name, least=0.0)
         if self.offset is not None:
             self._check_times("offset", least=-math.inf)
         if self.capacity < 1:
-            raise ConfigError(f"capacity is {self.capacity}; at least 1 frame must be able to wait.")
+            raise ConfigError(f"capacity is {self.capacity}; it must be at least 1.")
 
     @property
     def order(self) -> tuple[Modality, ...]:
@@ -109,4 +109,4 @@ class SyncConfig:
 
     def _known(self, modality: Modality, name: str) -> None:
         if modality not in self.modalities:
-            raise ConfigError(f"{name} names {modality!r}; the modalities are {', '.join(self.modalities)}.")
+            raise ConfigError(f"{name} contains {modality!r}; the modalities are {', '.join(self.modalities)}.")

@@ -202,7 +202,9 @@ class Synchronizer:
         """
         stream = self._streams.get(frame.modality)
         if stream is None:
-            raise ConfigError(f"a {frame.modality!r} frame came; the modalities are {', '.join(self._streams)}.")
+            raise ConfigError(
+                f"a frame of {frame.modality!r} is not synchronized; the modalities are {', '.join(self._streams)}."
+            )
         stream.counts["received"] += 1
         offset = self._offsets.get(frame.modality, frame.offset)
         if offset != frame.offset:
@@ -294,7 +296,7 @@ class Synchronizer:
     def _reject_reason(self, frame: SensorFrame, now: int) -> str:
         """Reason of a frame's refusal, with times to one digit so that reasons stay few; empty if it is accepted."""
         if now <= 0:
-            return "the clock stands at zero: is /clock published?"
+            return "the clock is zero: is /clock published?"
         if frame.stamp <= 0:
             return "stamp is zero"
         if now - self._max_age <= frame.time <= now + self._max_future:

@@ -129,7 +129,7 @@ FAULTS = {
     ),
     "calibration in metres": (
         on(INFO, lambda stamp, message: (stamp, {**message, "k": np.array(message["k"]) * [[0.01], [0.01], [1]]})),
-        [(ERROR, INFO, "is absurd")],
+        [(ERROR, INFO, "is implausible")],
     ),
     "no transforms": (
         without("/tf_static"),

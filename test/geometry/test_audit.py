@@ -46,12 +46,12 @@ def test_everything_is_found_at_once():
     errors, warnings = said(parse_yaml(text), ERROR), said(parse_yaml(text), WARNING)
     for part in (
         "unknown key 'colour'",
-        "'front' is not among the cameras. Name one of cam, two",
+        "'front' is not one of the cameras. Name one of cam, two",
         "camera cam: it has the unknown key 'heigth'. Did you mean height?",
         "camera cam: a focal length of 0.5 px",
-        "camera cam: the principal point 3200 px lies outside the width of 640 px",
+        "camera cam: the principal point 3200 px is outside the width of 640 px",
         "camera cam: distortion model plumb_bob takes 4 or 5 coefficients, not 1",
-        "closes a circle",
+        "closes a cycle",
         "transform from lidar to base: [0.0, 0.0, 0.0, 2.0] is not a rotation: a quaternion is x, y, z, w with length",
         "rpy has 2 numbers; it must be roll, pitch, yaw",
         "transform 5: it is 3;",
@@ -59,10 +59,10 @@ def test_everything_is_found_at_once():
         assert any(part in sentence for sentence in errors), part
     for part in (
         "fx is 500 and fy 600",
-        "column is 100, 220 pixels off the middle",
-        "turns round 39.2 degrees off its axis: 46.0 % of the picture has no ray",
+        "column is 100, 220 pixels from the middle",
+        "folds back at 39.2 degrees off its axis: 46.0 % of the image has no ray",
         "quaternion's length is 1.0050",
-        "against base it is turned like a body",
+        "it has the orientation of base, with z up",
     ):
         assert any(part in sentence for sentence in warnings), part
 
@@ -97,24 +97,24 @@ def test_any_sensible_mounting_is_good_and_its_mistakes_are_not(yaw, pitch, roll
     good = about(2, yaw) @ about(1, pitch) @ about(0, roll) @ AHEAD
     assert not said(mounted(good), WARNING)
     body = about(2, yaw) @ about(1, pitch / 3) @ about(0, roll)
-    assert ["turned like a body" in s for s in said(mounted(body), WARNING)] == [True]
+    assert ["with z up" in s for s in said(mounted(body), WARNING)] == [True]
 
 
 @pytest.mark.parametrize("yaw", [-160, -45, -15, 0, 15, 45, 90, 180])  # to the right, at -90, both ways are the same
 def test_an_inverted_mounting_lies_on_its_side(yaw):
     inverted = (about(2, yaw) @ about(1, 5) @ AHEAD).T
-    assert ["looks inverted" in s for s in said(mounted(inverted), WARNING)] == [True]
+    assert ["seems to be inverted" in s for s in said(mounted(inverted), WARNING)] == [True]
 
 
 def test_millimeters_are_noticed():
-    assert ["it sits 1400.0 m from cam" in s for s in said(mounted(AHEAD, translation=[0, 0, 1400]), WARNING)] == [True]
+    assert ["it is 1400.0 m from cam" in s for s in said(mounted(AHEAD, translation=[0, 0, 1400]), WARNING)] == [True]
 
 
 def test_what_a_fit_does_is_said():
     fields = camera(picture=[640, 400], fit="crop_centre")
     assert any("crop_centre takes it from 640x480 to 640x400" in s for s in said(fields, NOTE))
     assert not said(fields, WARNING)
-    assert "stretches the pictures by 1.200" in said(camera(picture=[640, 400], fit="rescale"), WARNING)[0]
+    assert "stretches the images by 1.200" in said(camera(picture=[640, 400], fit="rescale"), WARNING)[0]
     for wrong in ({"fit": "crop_top"}, {"picture": [640, 400]}, {"picture": 3, "fit": "rescale"}):
         assert len(said(camera(**wrong), ERROR)) == 1
 

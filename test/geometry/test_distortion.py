@@ -140,7 +140,7 @@ def test_no_coefficients_and_zeros_are_no_distortion(model, d):
         ("equidistant", [0.1] * 5, "takes 4 coefficients, not 5"),
         ("pinhole", [0.1], "takes 0 coefficients, not 1"),
         ("plum_bob", [0.0] * 5, "'plum_bob' is not known; accepted are pinhole, plumb_bob"),
-        ("", [0.1, 0, 0, 0], "no name but 4 coefficients"),
+        ("", [0.1, 0, 0, 0], "4 coefficients but no name"),
         ("plumb_bob", [0.1, 0, 0, float("nan")], "not all finite"),
     ],
 )

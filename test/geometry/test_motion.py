@@ -129,9 +129,9 @@ def test_a_frame_that_never_moves_against_the_camera_is_no_fixed_frame():
 
 def test_what_the_tree_cannot_tell_is_refused():
     rig = robot(still_pose)
-    with pytest.raises(CalibrationError, match=r"asked for 0\.600 s before the oldest"):
+    with pytest.raises(CalibrationError, match=r"requested 0\.600 s before the oldest"):
         sensor_motion(rig, "lidar", np.array([STAMP - 900 * MS]), STAMP)
-    with pytest.raises(CalibrationError, match=r"asked for 0\.700 s after the newest"):
+    with pytest.raises(CalibrationError, match=r"requested 0\.700 s after the newest"):
         sensor_motion(rig, "lidar", np.array([STAMP]), STAMP + 1000 * MS)
     with pytest.raises(CalibrationError, match="neither odom nor map is known as a frame that 'camera' moves against"):
         sensor_motion(robot(still_pose, "earth"), "lidar", np.array([STAMP]), STAMP)

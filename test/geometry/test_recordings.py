@@ -98,7 +98,7 @@ def test_the_whole_chain_agrees_with_opencv(recordings, name):
 def test_a_calibration_for_another_height_is_refused_with_both(recordings, shared_data):
     camera = recordings["opencalib_manual"].camera
     picture = cv2.imread(str(shared_data / "camera_lidar" / "opencalib_manual" / "0.png"))
-    with pytest.raises(CalibrationError, match="picture is 1920x1200 but its calibration is for 1920x1080"):
+    with pytest.raises(CalibrationError, match="image is 1920x1200 but its calibration is for 1920x1080"):
         camera.check(*picture.shape[:2])
     for fit in FITS:
         camera.adapt_to_size(1200, 1920, fit).check(*picture.shape[:2])

@@ -93,7 +93,7 @@ def test_rpy_turns_about_fixed_axes_roll_first():
         (changed("cameras", "cam", "K", gone=True), ConfigError, "camera cam lacks K"),
         (changed("cameras", value={}), ConfigError, "at least one TF frame"),
         (changed("cameras", "cam", value=7), ConfigError, "camera cam is 7; it must be a mapping"),
-        (changed("camera", value="front"), ConfigError, "camera: front is not among the cameras cam"),
+        (changed("camera", value="front"), ConfigError, "camera: front is not one of the cameras cam"),
         (changed("cameras", "cam", "K", value=[500, 500]), CalibrationError, "camera cam: K must be 3x3"),
         (
             changed("cameras", "cam", "K", value="five"),
@@ -107,7 +107,7 @@ def test_rpy_turns_about_fixed_axes_roll_first():
         (turned(translation=[0, 0, 0]), ConfigError, "cam to base: exactly one of .* not none"),
         (turned(quaternion=[0, 0, 0, 1]), ConfigError, "cam to base: translation is needed"),
         (turned(translation=[0, 0, 0], quaternion=[0, 0, 0, 2]), CalibrationError, "cam to base: .* length 1"),
-        (turned(translation=[0, 0], quaternion=[0, 0, 0, 1]), CalibrationError, "3 finite numbers in metres"),
+        (turned(translation=[0, 0], quaternion=[0, 0, 0, 1]), CalibrationError, "3 finite numbers in meters"),
         (turned(translation=[0, 0, 0], rotation=[1, 0, 0, 0, 1, 0, 0, 0, 2]), CalibrationError, "is not a rotation"),
         (turned(translation=[0, 0, 0], rpy=[0, 0]), CalibrationError, "roll, pitch, yaw in radians"),
         (turned(translation=[0, 0, 0], rpy="up"), CalibrationError, "rpy is 'up'; it must be numbers"),

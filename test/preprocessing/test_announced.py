@@ -36,7 +36,7 @@ def test_what_opencv_writes_is_accepted_and_its_size_is_found(suffix, flags):
     check_declared_size(data)
     assert decode_compressed(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == PIXELS.shape
     check_declared_size(sized(data, 8192, MOST_PIXELS // 8192))
-    with pytest.raises(ImageError, match="announces 8193x8192 pixels"):
+    with pytest.raises(ImageError, match="declares 8193x8192 pixels"):
         check_declared_size(sized(data, 8193, 8192))
 
 
@@ -54,7 +54,7 @@ def test_garbage_between_segments_hides_no_size():
 @pytest.mark.parametrize("suffix", [".bmp", ".webp", ".tiff", ".pgm", ".hdr"])
 def test_other_kinds_of_file_reach_no_decoder(suffix):
     pixels = PIXELS[..., 0] if suffix == ".pgm" else PIXELS.astype(np.float32) if suffix == ".hdr" else PIXELS
-    with pytest.raises(ImageError, match="is neither jpeg nor png"):
+    with pytest.raises(ImageError, match="is neither JPEG nor PNG"):
         decode_compressed(np.frombuffer(encoded(suffix, pixels=pixels), np.uint8), cv2.IMREAD_COLOR)
 
 

@@ -146,7 +146,7 @@ def test_an_empty_sweep_is_a_cloud():
         ({"fields": []}, "only none"),
         ({"fields": [*ODD, ODD[0]]}, "'x' is declared twice"),
         ({"fields": [field("x", 0, "i4"), *ODD[1:]]}, "'x' is int32; it must be one FLOAT32"),
-        ({"fields": [*ODD, field("q", 0, "unknown")]}, "'q' has the datatype 0; PointField knows 1 to 8"),
+        ({"fields": [*ODD, field("q", 0, "unknown")]}, "'q' has the datatype 0; PointField defines 1 to 8"),
         ({"fields": [field("x", 23, "f4"), *ODD[1:]]}, "'x' spans bytes 23 to 27; point_step is 26"),
         ({"point_step": 0, "data": np.zeros(131, np.uint8)}, "point_step is 0 bytes; 1 to 65535"),
         ({"point_step": 0, "data": np.zeros(100, np.uint8)}, "spans bytes .* point_step is 20"),

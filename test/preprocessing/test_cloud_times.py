@@ -138,7 +138,7 @@ def test_points_without_a_return_do_not_count():
     [
         ("t", np.array([0, 1_500_000_000], "<u4"), "'t' spans 1.5 s; a sweep takes a second at most"),
         ("timestamp", [0.0, STAMP / 1e9], "'timestamp' spans 1.7e"),
-        ("timestamp", [81.0, 81.1], "'timestamp' is 1.7e.* s away from the stamp;.* Synchronise the sensor's clock"),
+        ("timestamp", [81.0, 81.1], "'timestamp' is 1.7e.* s away from the stamp;.* Synchronize the sensor's clock"),
         ("time", np.array([np.nan, 0], "<f4"), "'time' holds times that are not finite"),
         ("time", np.array([np.inf, 0], "<f4"), "'time' holds times that are not finite"),
         ("t", np.array([2**64 - 1], "<u8"), "'t' is .* s away from the stamp"),

@@ -124,7 +124,7 @@ def test_names_and_classes_agree():
 def test_unknown_and_misplaced_names_are_refused():
     with pytest.raises(ConfigError, match="'log_dept'; did you mean log_depth"):
         make_preprocessors({DEPTH: "log_dept"})
-    with pytest.raises(ConfigError, match="encoder rgb reads camera, not depth"):
+    with pytest.raises(ConfigError, match="preprocessor rgb reads camera, not depth"):
         make_preprocessors({DEPTH: "rgb"})
 
 
@@ -392,7 +392,7 @@ def test_events_beyond_the_other_cameras_view_are_absent():
 
 
 def test_an_event_camera_of_another_size_than_its_calibration_is_refused():
-    with pytest.raises(CalibrationError, match="event picture is 80x60 but its calibration is for 100x60"):
+    with pytest.raises(CalibrationError, match="event image is 80x60 but its calibration is for 100x60"):
         PREPROCESSORS["event_counts"]()(
             frame(EVENT, events([], [], []), "dvs"), rig(dvs=(camera(60, 100), Transform.identity())), (6, 8)
         )

@@ -74,12 +74,12 @@ def test_padding_of_the_last_word_is_no_event():
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda raw: raw[:-1], "announces 3 events, which end at byte 81, but has 80 bytes"),
-        (lambda raw: raw + bytes(4), "announces 3 events, which end at byte 81, but has 85 bytes"),
-        (lambda raw: raw[:30], "height, width and number of events end at byte 36: it is cut off"),
+        (lambda raw: raw[:-1], "declares 3 events, which end at byte 81, but has 80 bytes"),
+        (lambda raw: raw + bytes(4), "declares 3 events, which end at byte 81, but has 85 bytes"),
+        (lambda raw: raw[:30], "height, width and number of events end at byte 36: it is truncated"),
         (lambda raw: raw[:9], "header end at byte 16"),
         (lambda raw: raw[:12] + b"\xff\xff\0\0" + raw[16:], "frame_id has 65535 bytes"),
-        (lambda raw: raw[:32] + b"\xff\xff\xff\xff" + raw[36:], "announces 4294967295 events"),
+        (lambda raw: raw[:32] + b"\xff\xff\xff\xff" + raw[36:], "declares 4294967295 events"),
         (lambda raw: b"\0\x03" + raw[2:], "starts with 00 03; plain CDR starts with 00 00 or 00 01"),
         (lambda raw: b"", "starts with no bytes"),
     ],

@@ -241,19 +241,19 @@ def test_a_step_that_is_wrong_costs_no_picture_whose_bytes_are_all_there(step):
         (broken(step=8, data=np.zeros(16, np.uint8)), "step is 8 bytes; 3 pixels of rgb8 need at least 9"),
         (broken(data=np.zeros(17, np.uint8)), "data has 17 bytes; 2 rows with a step of 9 make 18"),
         (broken(data=np.zeros(19, np.uint8)), "data has 19 bytes"),
-        (broken(encoding="rbg8"), "'rbg8' is not a camera picture; did you mean rgb8"),
+        (broken(encoding="rbg8"), "'rbg8' is not a camera image; did you mean rgb8"),
         (broken(encoding=""), "accepted are rgb8, bgr8"),
         (broken(encoding="nv12", height=3, width=2, step=2, data=np.zeros(9, np.uint8)), "nv12 needs an even height"),
         (broken(encoding="nv12", height=2, width=3, step=3, data=np.zeros(9, np.uint8)), "YUV needs an even width"),
         (broken(encoding="nv24", step=3, data=np.zeros(12, np.uint8)), "6 rows with a step of 3 make 18"),
-        (CompressedImage("png", bomb()), "announces 40000x40000 pixels"),
+        (CompressedImage("png", bomb()), "declares 40000x40000 pixels"),
         (broken(encoding="uyvy", step=6, data=np.zeros(12, np.uint8)), "YUV needs an even width"),
         (
             CompressedImage("jpeg", np.arange(20, dtype=np.uint8)),
-            "20 bytes starting with 00 01 02 03 is neither jpeg",
+            "20 bytes starting with 00 01 02 03 is neither JPEG",
         ),
         (CompressedImage("jpeg", np.zeros(0, np.uint8)), "0 bytes starting with nothing"),
-        (CompressedImage("16UC1; compressedDepth png", np.zeros(0, np.uint8)), "is a depth picture"),
+        (CompressedImage("16UC1; compressedDepth png", np.zeros(0, np.uint8)), "is that of a depth image"),
     ],
 )
 def test_what_is_no_camera_picture_is_refused(source, message):
@@ -264,9 +264,9 @@ def test_what_is_no_camera_picture_is_refused(source, message):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (broken(), "'rgb8' is not a depth picture"),
+        (broken(), "'rgb8' is not a depth image"),
         (broken(encoding="16UC"), "did you mean 16UC1"),
-        (CompressedImage("16UC1; compressedDepth png", np.zeros(5, np.uint8)), "header alone has 12"),
+        (CompressedImage("16UC1; compressedDepth png", np.zeros(5, np.uint8)), "header has 12"),
         (CompressedImage("32FC1; compressedDepth png", np.zeros(50, np.uint8)), "the first positive"),
         (CompressedImage("png", compressed(".png", RGB)), "uint8 of shape"),
     ],

@@ -126,13 +126,13 @@ def test_odometry_that_ended_is_noted():
     rig, old = car(), STAMP + 10_000 * MS
     context = FrameContext(old)
     assert isinstance(sensor_to_camera(sweep(old - 50 * MS), rig, context), Transform)
-    assert "after the newest one known" in context.notes[LIDAR]
+    assert "after the newest known one" in context.notes[LIDAR]
 
 
 def test_times_that_cannot_be_are_noted_and_left_aside():
     context = FrameContext(STAMP)
     assert isinstance(cloud_to_camera(sweep(STAMP, (0, 0.5, 3.0)), car(), context), Transform)
-    assert context.notes[LIDAR].startswith("times of points are left aside: field 'time' spans 3 s")
+    assert context.notes[LIDAR].startswith("times of points are ignored: field 'time' spans 3 s")
 
 
 def test_a_frame_on_its_own_is_its_own_moment():

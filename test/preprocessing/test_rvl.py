@@ -77,7 +77,7 @@ def test_in_a_compressed_depth_message():
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "its size alone has 8"),
+        (b"", "its header has 8"),
         (struct.pack("<2I", 0, 4), "0x4 pixels; 1 to 33554432"),
         (struct.pack("<2I", 2**32 - 1, 2**32 - 1), "4294967295x4294967295 pixels"),
         (struct.pack("<2I", 3, 4), "ends 12 pixels early"),

@@ -114,7 +114,7 @@ def test_depth_with_the_cameras_own_info_is_taken_pixel_by_pixel_at_any_size():
 
 def test_a_picture_that_contradicts_its_own_info_is_refused_with_the_numbers():
     bind, rig = learnt(info(), info((60, 80), HALF, D))
-    with pytest.raises(CalibrationError, match="depth picture is 160x120 but its calibration is for 80x60"):
+    with pytest.raises(CalibrationError, match="depth image is 160x120 but its calibration is for 80x60"):
         depth_from_image(bind(depth_frame(np.full(SIZE, 5.0))), rig, SIZE)
 
 

@@ -64,7 +64,7 @@ def test_no_events_is_an_empty_picture():
     [RawImage(1, 1, "mono8", 1, np.zeros(1, np.uint8)), CompressedImage("png", np.zeros(1, np.uint8))],
 )
 def test_a_ready_made_picture_has_no_times(payload):
-    with pytest.raises(ImageError, match="a ready-made picture is read by event_counts"):
+    with pytest.raises(ImageError, match="event_counts reads a rendered event image"):
         encode(payload)
 
 

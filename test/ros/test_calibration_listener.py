@@ -53,7 +53,7 @@ def test_invalid_camera_info_is_a_problem(graph):
     info = camera_info(Header(frame_id="eye"))
     info.k[2] = 9000.0
     made = feed(graph, info)
-    assert "the principal point 9000 px lies outside" in made.missing
+    assert "the principal point 9000 px is outside" in made.missing
 
 
 def place(parent="eye", child="lidar", x=1.0, stamp=0):

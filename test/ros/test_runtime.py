@@ -93,7 +93,7 @@ def test_simulated_time_may_pause_and_run_fast(make):
     now, received = [0], []
     sync = make(received.append, clock=lambda: now[0], simulated=lambda: True, max_wait=0.5)
     sync.add(frame(CAMERA, 1_000_000_000))
-    assert sync.refusals()[CAMERA] == {"the clock stands at zero: is /clock published?": 1}
+    assert sync.refusals()[CAMERA] == {"the clock is zero: is /clock published?": 1}
     now[0] = 2_000_000_000
     sync.add(frame(CAMERA, now[0]))
     time.sleep(0.7)

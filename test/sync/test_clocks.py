@@ -27,8 +27,8 @@ CONFIG = SyncConfig((CAMERA, DEPTH, LIDAR))
         (-3600.0, "time zone", -3600.0),
         (20_700.0, "time zone", 20_700.0),  # Nepal, +05:45
         (81.0 - NOW, "since the start", None),
-        (25.0, "not synchronised", None),
-        (-86_400.0, "not synchronised", None),
+        (25.0, "not synchronized", None),
+        (-86_400.0, "not synchronized", None),
     ],
 )
 @pytest.mark.parametrize("delay", [0.0, 0.08, 0.9])

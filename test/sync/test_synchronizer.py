@@ -312,8 +312,8 @@ def test_a_forward_jump_does_not_stall():
     ("stamp", "reason"),
     [
         (0, "stamp is zero"),
-        (T + 3200 * MS, "stamp 3 s in the future: a clock that is not synchronised with the host's. Synchronise"),
-        (T - 54_000 * MS, "stamp 50 s old: a clock that is not synchronised"),
+        (T + 3200 * MS, "stamp 3 s in the future: a clock that is not synchronized with the host's. Synchronize"),
+        (T - 54_000 * MS, "stamp 50 s old: a clock that is not synchronized"),
         (7_139_840_000, "stamp 2e+09 s old: time since the start of the sensor or of a simulation. Set use_sim_time"),
     ],
 )
@@ -329,7 +329,7 @@ def test_bad_stamps_are_refused_with_the_reason(stamp, reason):
 def test_a_clock_that_stands_still_is_named():
     sync = Synchronizer()
     assert sync.push(frame(LIDAR, T), 0) == REFUSED
-    assert sync.refusals[LIDAR] == {"the clock stands at zero: is /clock published?": 1}
+    assert sync.refusals[LIDAR] == {"the clock is zero: is /clock published?": 1}
 
 
 def test_reasons_stay_few_whatever_the_stamps():
@@ -449,15 +449,15 @@ def test_a_modality_of_its_own():
     [
         ({"modalities": ()}, "Name at least one"),
         ({"modalities": (CAMERA, CAMERA)}, "each once"),
-        ({"modalities": (DEPTH,), "primary_order": (CAMERA,)}, "names none of the modalities"),
-        ({"primary_order": ("cemara",)}, "primary_order names 'cemara'; the modalities are camera, depth"),
-        ({"required": ("radar",)}, "required names 'radar'"),
-        ({"tolerance": {"lidra": 0.1}}, "tolerance names 'lidra'"),
+        ({"modalities": (DEPTH,), "primary_order": (CAMERA,)}, "contains none of the modalities"),
+        ({"primary_order": ("cemara",)}, "primary_order contains 'cemara'; the modalities are camera, depth"),
+        ({"required": ("radar",)}, "required contains 'radar'"),
+        ({"tolerance": {"lidra": 0.1}}, "tolerance contains 'lidra'"),
         ({"tolerance": -0.1}, "tolerance is -0.1; a time in seconds must be a finite number and not negative"),
         ({"max_wait": {LIDAR: float("nan")}}, "max_wait is nan"),
         ({"offset": float("inf")}, "offset is inf; a time in seconds must be a finite number"),
         ({"history": "long"}, "history is 'long'"),
-        ({"capacity": 0}, "capacity is 0; at least 1 frame"),
+        ({"capacity": 0}, "capacity is 0; it must be at least 1"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(fields, says):
@@ -466,7 +466,7 @@ def test_a_configuration_that_cannot_work_is_refused(fields, says):
 
 
 def test_an_unknown_sensor_is_an_error():
-    with pytest.raises(ConfigError, match="'radar' frame came; the modalities are camera, lidar"):
+    with pytest.raises(ConfigError, match="'radar' is not synchronized; the modalities are camera, lidar"):
         Synchronizer(SyncConfig(modalities=(CAMERA, LIDAR))).push(frame("radar", T), T)
 
 
