@@ -18,7 +18,7 @@ from mlesam_ros.geometry.camera import FITS
 from mlesam_ros.geometry.rig import Rig, load_rig
 from mlesam_ros.messages import MESSAGE_TYPES, FrameReader
 from mlesam_ros.parameter_file import NODE, ParameterSpec, read_node_parameters
-from mlesam_ros.preprocessing.base import DEPTH_UNITS, INTENSITY_SCALES, WINDOWS, Preprocessing
+from mlesam_ros.preprocessing.base import DEPTH_UNIT_RANGE, EVENT_WINDOW_RANGE, INTENSITY_SCALE_RANGE, Preprocessing
 from mlesam_ros.preprocessing.point_cloud import GATHER_AUTO, TIME_UNITS
 from mlesam_ros.preprocessing.preprocessors import PREPROCESSORS
 from mlesam_ros.sync import SyncConfig
@@ -129,7 +129,7 @@ class DepthParameters(CameraParameters):
         0.0,
         "Meters per count of its images, at least 1e-6; 0: 0.001 for integers, 1 for floats.",
         low=0.0,
-        high=DEPTH_UNITS[1],
+        high=DEPTH_UNIT_RANGE[1],
     )
     gravity: str = parameter(
         AUTO,
@@ -146,7 +146,7 @@ class EventParameters(CameraParameters):
         0.0,
         "Duration of the events in an image in s, at least 0.001; 0: that of the checkpoint's training.",
         low=0.0,
-        high=WINDOWS[1],
+        high=EVENT_WINDOW_RANGE[1],
     )
     representation: str = parameter(
         AUTO, "Preprocessor of its images; auto: that of the checkpoint's training.", choices=(AUTO, *REPRESENTATIONS)
@@ -174,7 +174,7 @@ class LidarParameters(SensorParameters):
     )
     intensity_scale: float = parameter(
         0.0, "Value of that field at full intensity, at least 1e-6; 0: 1, 255 or 65535 by its type and range.",
-        low=0.0, high=INTENSITY_SCALES[1],
+        low=0.0, high=INTENSITY_SCALE_RANGE[1],
     )  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def _calibration_file(calibration: Path | None, parameters: NodeParameters) -> P
 
 
 def _findings(calibration: Path, images: list[str]) -> list[Finding]:
-    from mlesam_ros.geometry.validation import picture_findings, validate_rig
+    from mlesam_ros.geometry.validation import image_findings, validate_rig
     from mlesam_ros.strict_yaml import read_yaml
 
     if not calibration.is_file():
@@ -115,7 +115,7 @@ def _findings(calibration: Path, images: list[str]) -> list[Finding]:
         return [Finding.from_problem(ERROR, "file", error.problem)]
     findings = validate_rig(fields)
     for frame, path, size in sizes:
-        findings += picture_findings(fields, frame, size, path.name)
+        findings += image_findings(fields, frame, size, path.name)
     return findings
 
 

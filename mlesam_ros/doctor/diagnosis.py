@@ -23,7 +23,7 @@ from mlesam_ros.doctor.timing import TopicStats, ahead_of_arrival, rate_stats
 from mlesam_ros.doctor.tuning import SyncSimulation, simulate_sync, sync_findings, tune_sync
 from mlesam_ros.errors import ERROR, NOTE, SEVERITIES, WARNING, BagError, Finding, worst
 from mlesam_ros.evaluation.bag_sensors import BagRig, Topics, find_topics
-from mlesam_ros.rig_learner import is_static
+from mlesam_ros.rig_builder import is_static
 from mlesam_ros.sync import Account
 from mlesam_ros.types import LIDAR, NANOSECONDS, Modality
 

@@ -189,9 +189,9 @@ class _BagEvaluation:
         config = pipeline.config
         parameters, space = options.parameters, config.label_space
         self.topics = find_evaluation_topics(reader, pipeline, options)
-        self._rig_learner = BagRig(reader, self.topics, parameters)
+        self._rig_builder = BagRig(reader, self.topics, parameters)
         window = pipeline.preprocessing.event_window
-        self.replay = Replay(reader, self.topics, self._rig_learner, space, parameters, options.outages, window)
+        self.replay = Replay(reader, self.topics, self._rig_builder, space, parameters, options.outages, window)
         self._at_camera_size = parameters.labels_resolution == CAMERA
         self._folder = LabelFolder(options.labels, config.label_space) if options.labels else None
         self._robustness = RobustnessEvaluator(pipeline) if options.robustness else None
@@ -226,7 +226,7 @@ class _BagEvaluation:
         Raises:
             NoMasksError: no mask could be made.
         """
-        problems = {**self._rig_learner.problems, **self.replay.problems}
+        problems = {**self._rig_builder.problems, **self.replay.problems}
         warnings = [
             *self._reader.warnings,
             *self.topics.notes,

@@ -18,7 +18,7 @@ from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.messages import MESSAGE_TYPES, type_problem
 from mlesam_ros.preprocessing.images import to_rgb
-from mlesam_ros.rig_learner import RigBuilder, is_static
+from mlesam_ros.rig_builder import RigBuilder, is_static
 from mlesam_ros.types import (
     CAMERA,
     DEPTH,

@@ -15,7 +15,16 @@ from mlesam_ros.evaluation.ground_truth import GroundTruth, decode_labels
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
 from mlesam_ros.messages import label_image, stamp_ns
-from mlesam_ros.sync import GLANCE, Account, BoundedCounter, Clocks, ReplayClock, Synchronizer, judge_clocks, ready_sets
+from mlesam_ros.sync import (
+    CLOCK_SAMPLES,
+    Account,
+    BoundedCounter,
+    Clocks,
+    ReplayClock,
+    Synchronizer,
+    judge_clocks,
+    ready_sets,
+)
 from mlesam_ros.types import NANOSECONDS, DetectedProperty, FrameSet, Modality, RawImage, SensorFrame
 
 _DESERIALIZATION_ERROR = "its bytes cannot be deserialized as its type"
@@ -70,7 +79,7 @@ class Replay:
         self.warnings: list[str] = []
         self._senders: dict[str, list[str]] = {}
         self.elapsed = 0.0
-        self._reader, self._rig_learner, self._space = reader, calibration, space
+        self._reader, self._rig_builder, self._space = reader, calibration, space
         self._outages = _outages_by_topic(outages, topics)
         self._frames = {
             source.topic: frame_reader(parameters.sensor(m), m, source.type, event_window)
@@ -85,7 +94,7 @@ class Replay:
     @property
     def rig(self) -> Rig:
         """The rig learned so far."""
-        return self._rig_learner.rig
+        return self._rig_builder.rig
 
     def steps(self, start: float = 0.0, duration: float | None = None) -> Iterator[FrameSet | GroundTruth]:
         """Yield frame sets when they become ready, and ground-truth labels when they were recorded.
@@ -99,12 +108,12 @@ class Replay:
         last = None if duration is None else first + round(duration * NANOSECONDS)
         self._damaged_before = Counter(self._reader.damaged)
         if start > 0:
-            self._rig_learner.learn_until(first)
-        wanted = {*self._frames, *self._rig_learner.topics, *filter(None, [self._ground_truth_topic])}
+            self._rig_builder.learn_until(first)
+        wanted = {*self._frames, *self._rig_builder.topics, *filter(None, [self._ground_truth_topic])}
         for topic, _, recorded, message in self._reader.messages(wanted, first, last):
             self.elapsed = (recorded - begin) / NANOSECONDS
-            if topic in self._rig_learner.topics:
-                self._rig_learner.on_message(topic, message)
+            if topic in self._rig_builder.topics:
+                self._rig_builder.on_message(topic, message)
                 continue
             if (frames := self._frames.get(topic)) is None:
                 now = clock.advance(recorded)
@@ -166,7 +175,7 @@ class Replay:
             return
         if frame is not None:
             self._check_sender(topic, frame)
-            frame = self._rig_learner.bind(frame)
+            frame = self._rig_builder.bind(frame)
             self.synchronizer.push(frame, now)
             if now >= self._busy_until and (frame_set := self.synchronizer.take(now)) is not None:
                 self._taken_at = now
@@ -200,7 +209,7 @@ class Replay:
         """Compare the sensors' clocks; warn about each sensor whose messages the synchronizer will refuse."""
         pairs: dict[Modality, list[tuple[int, int]]] = {}
         for topic, frames in self._frames.items():
-            for _, _, recorded, message in islice(self._reader.messages([topic]), GLANCE):
+            for _, _, recorded, message in islice(self._reader.messages([topic]), CLOCK_SAMPLES):
                 pairs.setdefault(frames.modality, []).append((stamp_ns(message.header), recorded))
         if not pairs:
             raise BagError(f"{self._reader.path} has no message of any sensor on {', '.join(self._frames)}.")

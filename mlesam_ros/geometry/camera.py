@@ -17,9 +17,9 @@ from mlesam_ros.strict_yaml import short_repr
 
 Floats = npt.NDArray[np.float64]
 
-_STEP = 8  # pixels between two nodes of the initial grid
-_STEPS = 4
-_CLOSE = 2e-4
+_GRID_STEP_PX = 8  # pixels between two nodes of the initial grid
+_MAX_ITERATIONS = 4
+_MAX_RESIDUAL_PX = 2e-4
 """Largest reprojection error of a pixel's ray in pixels."""
 
 
@@ -37,30 +37,30 @@ def all_rays(width: int, height: int, intrinsics: Floats, lens: Distortion) -> n
     """
     fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
     u, v = np.arange(width), np.arange(height)
-    node_u, node_v = (np.arange(0, size + _STEP, _STEP) for size in (width, height))
+    node_u, node_v = (np.arange(0, size + _GRID_STEP_PX, _GRID_STEP_PX) for size in (width, height))
     grid_x, grid_y = np.meshgrid((node_u - cx) / fx, (node_v - cy) / fy)
     nodes = np.stack(lens.invert(grid_x, grid_y))  # (2, rows, columns)
-    cell, along = np.divmod(u, _STEP)
-    slope = (np.diff(nodes, axis=2) / _STEP)[:, :, cell]
+    cell, along = np.divmod(u, _GRID_STEP_PX)
+    slope = (np.diff(nodes, axis=2) / _GRID_STEP_PX)[:, :, cell]
     lines = nodes[:, :, cell] + slope * along  # (2, rows, width)
     rays = np.empty((height, width, 2), np.float32)
-    bent = np.empty((height, width), np.bool_)
-    for row, top in enumerate(range(0, height, _STEP)):  # one band at a time fits into the CPU cache
-        band = slice(top, min(top + _STEP, height))
-        fall = (lines[:, row + 1] - lines[:, row]) / _STEP
+    unsolved = np.empty((height, width), np.bool_)
+    for row, top in enumerate(range(0, height, _GRID_STEP_PX)):  # one band at a time fits into the CPU cache
+        band = slice(top, min(top + _GRID_STEP_PX, height))
+        fall = (lines[:, row + 1] - lines[:, row]) / _GRID_STEP_PX
         xy = lines[:, None, row] + fall[:, None] * (v[band] - top)[:, None]
-        for step in range(_STEPS + 1):
-            bent_x, bent_y = lens.apply(*xy)
-            off_u, off_v = u - (fx * bent_x + cx), v[band, None] - (fy * bent_y + cy)
+        for step in range(_MAX_ITERATIONS + 1):
+            distorted_x, distorted_y = lens.apply(*xy)
+            off_u, off_v = u - (fx * distorted_x + cx), v[band, None] - (fy * distorted_y + cy)
             off = np.maximum(np.abs(off_u), np.abs(off_v))
-            if step == _STEPS or not (off > _CLOSE).any():
+            if step == _MAX_ITERATIONS or not (off > _MAX_RESIDUAL_PX).any():
                 break
             xy[0] += slope[0, row] * off_u + fall[0] * off_v
             xy[1] += slope[1, row] * off_u + fall[1] * off_v
         rays[band, :, 0], rays[band, :, 1] = xy
         # A step may end beyond the valid radius, where the distortion maps another ray to the same pixel.
-        bent[band] = ~((off <= _CLOSE) & (xy[0] * xy[0] + xy[1] * xy[1] <= lens.limit**2))
-    rows, columns = np.nonzero(bent)
+        unsolved[band] = ~((off <= _MAX_RESIDUAL_PX) & (xy[0] * xy[0] + xy[1] * xy[1] <= lens.max_radius**2))
+    rows, columns = np.nonzero(unsolved)
     rays[rows, columns] = np.stack(lens.invert((columns - cx) / fx, (rows - cy) / fy), axis=-1)
     return rays
 
@@ -93,9 +93,9 @@ def picture_size(value: Any) -> tuple[int, int]:
     return width, height
 
 
-_FOCAL = (0.05, 200)
+_FOCAL_RANGE = (0.05, 200)
 """Range of focal lengths relative to the image side: from a 180-degree fisheye on a long image to a telescope."""
-_FULL = "Give K in pixels of the full image."
+_FULL_IMAGE_REMEDY = "Give K in pixels of the full image."
 
 
 def intrinsics_faults(k: Floats) -> Iterator[Problem]:
@@ -114,7 +114,7 @@ def intrinsics_faults(k: Floats) -> Iterator[Problem]:
         yield Problem(f"K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], not {k.tolist()}.")
 
 
-def picture_faults(k: Floats, width: int, height: int) -> Iterator[Problem]:
+def image_size_faults(k: Floats, width: int, height: int) -> Iterator[Problem]:
     """Check a camera matrix against the image size; a fault hints at a matrix in meters or for another size.
 
     Args:
@@ -124,15 +124,17 @@ def picture_faults(k: Floats, width: int, height: int) -> Iterator[Problem]:
     """
     for axis, size, name in ((0, width, "width"), (1, height, "height")):
         focal, center = k[axis, axis], k[axis, 2]
-        if not _FOCAL[0] * size <= focal <= _FOCAL[1] * size:
-            yield Problem(f"a focal length of {focal:g} px is implausible for a {name} of {size} px.", _FULL)
+        if not _FOCAL_RANGE[0] * size <= focal <= _FOCAL_RANGE[1] * size:
+            yield Problem(
+                f"a focal length of {focal:g} px is implausible for a {name} of {size} px.", _FULL_IMAGE_REMEDY
+            )
         if not 0 <= center <= size:
-            yield Problem(f"the principal point {center:g} px is outside the {name} of {size} px.", _FULL)
+            yield Problem(f"the principal point {center:g} px is outside the {name} of {size} px.", _FULL_IMAGE_REMEDY)
 
 
 FITS = ("rescale", "crop_top", "crop_centre", "crop_bottom")
 """Ways to adapt a calibration to images of another size; see `CameraModel.adapt_to_size`."""
-_SAME_VIEW = 0.25
+_SAME_VIEW_PX = 0.25
 """Largest deviation in pixels of two cameras with the same view."""
 
 
@@ -174,7 +176,7 @@ class CameraModel:
             raise CalibrationError(
                 f"camera size {self.width}x{self.height} is empty; it must be the width and height of the image."
             )
-        _refuse(intrinsics_faults(intrinsics))
+        _raise_first(intrinsics_faults(intrinsics))
 
     # Construction
 
@@ -196,7 +198,7 @@ class CameraModel:
         if height < 1 or width < 1:
             raise CalibrationError(f"CameraInfo gives the size {width}x{height}; it must be that of the calibration.")
         full = _rectified(info, width, height) if rectified else _raw(info, width, height)
-        _refuse(picture_faults(full.K, full.width, full.height))
+        _raise_first(image_size_faults(full.K, full.width, full.height))
         roi = info.roi
         if roi.width or roi.height:
             full = full.cropped(int(roi.y_offset), int(roi.x_offset), int(roi.height), int(roi.width))
@@ -222,10 +224,10 @@ class CameraModel:
                 f"camera has no usable {error}; it needs width, height, K (3x3 or fx fy cx cy), and D with its model."
             ) from error
         camera = cls(*size, k, d, str(fields.get("model", "pinhole" if not d.size else "")))
-        _refuse(picture_faults(camera.K, camera.width, camera.height))
+        _raise_first(image_size_faults(camera.K, camera.width, camera.height))
         if ("picture" in fields) != ("fit" in fields):
             raise CalibrationError(
-                "picture and fit must be given together: the size of the images, and their relation to the calibrated ones."
+                "picture and fit must be given together: the images' size, and its relation to the calibrated size."
             )
         return (
             camera.adapt_to_size(*picture_size(fields["picture"])[::-1], fields["fit"]) if "fit" in fields else camera
@@ -381,8 +383,8 @@ class CameraModel:
             x, y, z = to_float64(points[index].T)
             x /= z
             y /= z
-            if np.isfinite(self.distortion.limit):
-                inside = x * x + y * y <= self.distortion.limit**2
+            if np.isfinite(self.distortion.max_radius):
+                inside = x * x + y * y <= self.distortion.max_radius**2
                 index, x, y = index[inside], x[inside], y[inside]
             u, v = self._pixels(x, y)
             keep = self._inside(u, v) if bounded else (abs(u) < np.inf) & (abs(v) < np.inf)
@@ -402,8 +404,8 @@ class CameraModel:
             keep = (points[:, 2] > near) & (points[:, 2] < np.inf) & self._in_window(points)
             x, y, z = to_float64(points.T)
             x, y = x / z, y / z
-            if np.isfinite(self.distortion.limit):
-                keep &= x * x + y * y <= self.distortion.limit**2
+            if np.isfinite(self.distortion.max_radius):
+                keep &= x * x + y * y <= self.distortion.max_radius**2
             u, v = self._pixels(x, y)
             return keep & self._inside(u, v), u, v
 
@@ -471,7 +473,7 @@ class CameraModel:
         outline_v = np.concatenate([np.full(65, v[0]), np.full(65, v[-1]), v, v])
         x, y = self._undistorted(outline_u, outline_v)
         if not np.isfinite(x).all():
-            reach = self.distortion.limit
+            reach = self.distortion.max_radius
             return -reach, reach, -reach, reach
         # Upper bound of the outline's bulge between two samples, from its curvature over 1/64 of a side.
         margin = 1e-3 * max(np.ptp(x), np.ptp(y))
@@ -493,10 +495,10 @@ def _same_view(one: CameraModel, other: CameraModel) -> bool:
     x, y = other._undistorted(u, v)
     seen = np.isfinite(x)
     one = one.scaled(other.height, other.width)
-    if not seen.any() or (np.hypot(x[seen], y[seen]) > one.distortion.limit).any():
+    if not seen.any() or (np.hypot(x[seen], y[seen]) > one.distortion.max_radius).any():
         return False
     there = one._pixels(x[seen].copy(), y[seen].copy())
-    return bool(max(np.abs(there[0] - u[seen]).max(), np.abs(there[1] - v[seen]).max()) <= _SAME_VIEW)
+    return bool(max(np.abs(there[0] - u[seen]).max(), np.abs(there[1] - v[seen]).max()) <= _SAME_VIEW_PX)
 
 
 def _raw(info: Any, width: int, height: int) -> CameraModel:
@@ -512,13 +514,13 @@ def _rectified(info: Any, width: int, height: int) -> CameraModel:
         raise CalibrationError(
             "CameraInfo has an all-zero P, so it describes no rectified image.", "Use the raw image."
         )
-    _refuse(intrinsics_faults(p[:, :3]))
+    _raise_first(intrinsics_faults(p[:, :3]))
     r = np.asarray(info.r, np.float64).reshape(3, 3)
     turn = Transform(r if r.any() else np.eye(3), np.asarray(np.linalg.solve(p[:, :3], p[:, 3]), np.float64))
     aligned = np.allclose(turn.rotation, np.eye(3), atol=1e-12) and not turn.translation.any()
     return CameraModel(width, height, p[:, :3], np.zeros(0), "pinhole", None if aligned else turn)
 
 
-def _refuse(faults: Iterator[Problem]) -> None:
+def _raise_first(faults: Iterator[Problem]) -> None:
     for fault in faults:
         raise CalibrationError(fault.message, fault.remedy)

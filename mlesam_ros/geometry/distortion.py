@@ -48,19 +48,19 @@ _ALIASES = {"": "pinhole", "none": "pinhole", "fisheye": "equidistant", "kannala
 MODELS = tuple(_COUNTS)
 """Accepted model names. `fisheye` is an alias of `equidistant`, an empty name without coefficients of `pinhole`."""
 
-_TABLE = 4096
-_WILDEST = 1e6  # largest accepted coefficient; rational models fitted to too few points reach thousands
-_FAR = 1e3  # tan of 89.94 degrees, the limit of planar-image models
+_TABLE_SIZE = 4096
+_MAX_COEFFICIENT = 1e6  # largest accepted coefficient; rational models fitted to too few points reach thousands
+_MAX_RADIUS = 1e3  # tan of 89.94 degrees, the limit of planar-image models
 
 
 class Distortion(ABC):
     """A radial distortion plus a small non-radial remainder.
 
     Attributes:
-        limit: undistorted radius sqrt(x² + y²) of normalized coordinates up to which the map is one to one; may be inf.
+        max_radius: undistorted radius sqrt(x² + y²) of normalized coordinates up to which the map is injective, or inf
     """
 
-    limit: float
+    max_radius: float
 
     @abstractmethod
     def apply(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
@@ -68,7 +68,7 @@ class Distortion(ABC):
 
     @abstractmethod
     def radial(self, r: Floats) -> Floats:
-        """Distorted radius of an undistorted one, without the remainder; monotone on [0, limit]."""
+        """Distorted radius of an undistorted one, without the remainder; monotone on [0, max_radius]."""
 
     def invert(self, xd: Floats, yd: Floats, iterations: int = 12) -> tuple[Floats, Floats]:
         """Undistort normalized coordinates; NaN where no ray inside the valid radius exists.
@@ -113,7 +113,7 @@ class Distortion(ABC):
 
     @cached_property
     def _table(self) -> tuple[Floats, Floats]:
-        radii = np.tan(np.linspace(0.0, np.arctan(min(self.limit, _FAR)), _TABLE))
+        radii = np.tan(np.linspace(0.0, np.arctan(min(self.max_radius, _MAX_RADIUS)), _TABLE_SIZE))
         return radii, np.maximum.accumulate(self.radial(radii))
 
 
@@ -132,9 +132,9 @@ class BrownConrady(Distortion):
         self.denominator = (k4, k5, k6)
         self.prism = tuple(float(c) for c in padded[8:])
         self.identity = not padded.any()
-        self.limit = _radial_limit(self.numerator, self.denominator)
+        self.max_radius = _max_radial_radius(self.numerator, self.denominator)
         if padded[[2, 3, 8, 9, 10, 11]].any():
-            self.limit = min(self.limit, self._fold_radius())
+            self.max_radius = min(self.max_radius, self._fold_radius())
 
     def apply(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
         """See `Distortion.apply`."""
@@ -162,12 +162,12 @@ class BrownConrady(Distortion):
         return (xd, yd) if self.identity else super().invert(xd, yd, iterations)
 
     def _fold_radius(self) -> float:
-        """Radius within `limit` at which the tangential and prism terms first fold the plane in any direction.
+        """Radius within `max_radius` at which the tangential and prism terms first fold the plane in any direction.
 
         The map is one to one where the determinant of its Jacobian is positive. The determinant is sampled outwards
         along 32 directions in steps of less than 0.2 degrees.
         """
-        radius = np.tan(np.linspace(0.0, np.arctan(min(self.limit, _FAR)), 512)[1:])[:, None]
+        radius = np.tan(np.linspace(0.0, np.arctan(min(self.max_radius, _MAX_RADIUS)), 512)[1:])[:, None]
         angle = np.linspace(0.0, 2 * np.pi, 32, endpoint=False)
         x, y = radius * np.cos(angle), radius * np.sin(angle)
         h = 1e-6 * radius
@@ -193,7 +193,7 @@ class KannalaBrandt(Distortion):
         self.k = tuple(float(c) for c in coefficients)
         slope = [(2 * i + 1) * k for i, k in enumerate((1.0, *self.k))]
         widest = np.sqrt(_smallest_positive_root(slope))
-        self.limit = float(np.tan(widest)) if widest < np.pi / 2 else np.inf
+        self.max_radius = float(np.tan(widest)) if widest < np.pi / 2 else np.inf
 
     def apply(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
         """See `Distortion.apply`."""
@@ -231,9 +231,9 @@ def _make_distortion(model: str, coefficients: tuple[float, ...]) -> Distortion:
         raise CalibrationError(
             f"distortion coefficients {d.tolist()} are not all finite.", "Calibrate the camera again."
         )
-    if len(d) and np.abs(d).max() > _WILDEST:
+    if len(d) and np.abs(d).max() > _MAX_COEFFICIENT:
         raise CalibrationError(
-            f"a distortion coefficient of {d[np.abs(d).argmax()]:g} is implausible; up to {_WILDEST:g} are accepted.",
+            f"distortion coefficient {d[np.abs(d).argmax()]:g} is too large; up to {_MAX_COEFFICIENT:g} are accepted.",
             "Calibrate the camera again.",
         )
     if not d.any():
@@ -285,7 +285,7 @@ def _horner(coefficients: tuple[float, ...], t: Floats) -> Floats:
     return total
 
 
-def _radial_limit(numerator: tuple[float, ...], denominator: tuple[float, ...]) -> float:
+def _max_radial_radius(numerator: tuple[float, ...], denominator: tuple[float, ...]) -> float:
     """Radius at which r N(r²)/D(r²) stops increasing or its denominator vanishes, the smaller of the two.
 
     With s = r², d/dr (r N/D) has the sign of N D + 2 s (N' D - N D').

@@ -26,16 +26,16 @@ def nearest_pixels(source: int, target: int, alternate: bool = True) -> npt.NDAr
     Returns:
         (target,) indices from 0 to source - 1, not decreasing.
     """
-    place = (2 * np.arange(target) + 1) * source
-    index, rest = np.divmod(place, 2 * target)
+    centers = (2 * np.arange(target) + 1) * source
+    index, rest = np.divmod(centers, 2 * target)
     if alternate:
         on_edge = np.flatnonzero(rest == 0)
-        index[on_edge[_turns(len(on_edge))]] -= 1
+        index[on_edge[_thue_morse(len(on_edge))]] -= 1
     index.flags.writeable = False
     return index.astype(np.intp, copy=False)
 
 
-def _turns(count: int) -> npt.NDArray[np.bool_]:
+def _thue_morse(count: int) -> npt.NDArray[np.bool_]:
     """First terms of the Thue-Morse sequence: both values equally often, also at every second, fourth, … term.
 
     Plain alternation would be in phase with grids that are coarser by a power of two, such as that of the logits.

@@ -107,12 +107,12 @@ def _nearest(
     if not dilation:
         won = np.flatnonzero(buffer[pixel] == key)
         return pixel[won], won
-    spread = _spread(buffer.reshape(size), dilation).ravel()
-    hit = np.flatnonzero(spread != _EMPTY)
-    return hit, (spread[hit] & _ENTRY).astype(np.intp)
+    nearest = _min_filter(buffer.reshape(size), dilation).ravel()
+    hit = np.flatnonzero(nearest != _EMPTY)
+    return hit, (nearest[hit] & _ENTRY).astype(np.intp)
 
 
-def _spread(keys: npt.NDArray[np.uint64], reach: int) -> npt.NDArray[np.uint64]:
+def _min_filter(keys: npt.NDArray[np.uint64], reach: int) -> npt.NDArray[np.uint64]:
     """Smallest key within `reach` pixels of each pixel: first along rows, then along columns."""
     for axis in (1, 0):
         source = np.moveaxis(keys, axis, 0)

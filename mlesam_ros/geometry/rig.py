@@ -41,10 +41,10 @@ from mlesam_ros.types import CAMERA, NANOSECONDS, FrameSet, Modality, SensorFram
 
 Stamps = npt.NDArray[np.int64]
 
-_MOST_KNOTS = 33
-_KNOT = NANOSECONDS // 100
+_MAX_KNOTS = 33
+_MAX_KNOT_SPACING_NS = NANOSECONDS // 100
 """Largest distance of knots in nanoseconds, the usual period of odometry."""
-_TURN = 0.009
+_MAX_KNOT_ROTATION_RAD = 0.009
 """Largest rotation between knots in radians: the chord of a point 100 m away deviates from its arc by 1 mm."""
 
 
@@ -132,8 +132,8 @@ def sensor_motion(rig: Rig, frame_id: str, times: Stamps, reference: int) -> Poi
     first, last = at(start), at(end)
     if start == end:
         return first
-    turned = _angle(first, last) / _TURN
-    pieces = min(max(math.ceil((end - start) / _KNOT), math.ceil(turned)), _MOST_KNOTS - 1)
+    rotations = _angle(first, last) / _MAX_KNOT_ROTATION_RAD
+    pieces = min(max(math.ceil((end - start) / _MAX_KNOT_SPACING_NS), math.ceil(rotations)), _MAX_KNOTS - 1)
     between = [at(start + (end - start) * piece // pieces) for piece in range(1, pieces)]
     return PiecewiseMotion(times, start, end, [first, *between, last])
 
@@ -151,7 +151,7 @@ KEYS = ("camera", "cameras", "transforms", "fixed_frame")
 CAMERA_KEYS = ("width", "height", "model", "K", "D", "picture", "fit")
 TRANSFORM_KEYS = ("parent", "child", "translation", "quaternion", "rpy", "rotation", "matrix")
 
-_FIXED = ("odom", "map")
+_FIXED_FRAMES = ("odom", "map")
 """Continuous frame first: the robot's pose in map jumps at a relocalization."""
 
 
@@ -267,7 +267,7 @@ class Rig:
     @property
     def fixed_frame_or_default(self) -> str | None:
         """`fixed_frame` if set, else odom or map (REP 105), if the label camera moves against it; None otherwise."""
-        names = (self.fixed_frame,) if self.fixed_frame else _FIXED
+        names = (self.fixed_frame,) if self.fixed_frame else _FIXED_FRAMES
         return next((name for name in names if self.tree.is_dynamic(self.camera_frame, name)), None)
 
     @classmethod

@@ -65,7 +65,7 @@ def slerp(a: Floats, b: Floats, t: float) -> Floats:
     return np.asarray(blend / np.linalg.norm(blend))
 
 
-_FARTHEST = 1e9
+_MAX_TRANSLATION_M = 1e9
 """Exclusive bound of a translation in meters, beyond any robot's map; sums of such translations stay finite."""
 
 
@@ -93,9 +93,9 @@ class Transform:
         object.__setattr__(self, "translation", translation)
         if rotation.shape != (3, 3) or not np.isfinite(rotation).all():
             raise CalibrationError(f"a rotation must be 3x3 finite numbers, not {rotation.tolist()}.")
-        if translation.shape != (3,) or not (np.abs(translation) < _FARTHEST).all():
+        if translation.shape != (3,) or not (np.abs(translation) < _MAX_TRANSLATION_M).all():
             raise CalibrationError(
-                f"a translation must be 3 finite numbers in meters, none beyond {_FARTHEST:g}, "
+                f"a translation must be 3 finite numbers in meters, none beyond {_MAX_TRANSLATION_M:g}, "
                 f"not {translation.tolist()}."
             )
         wild = np.abs(rotation).max() > 2
@@ -162,11 +162,11 @@ def _unchecked(rotation: Floats, translation: Floats) -> Transform:
     return made
 
 
-_JUMP = NANOSECONDS // 2
+_JUMP_NS = NANOSECONDS // 2
 """Backward step of a frame's stamps in nanoseconds from which on its clock has jumped; reordered messages step less."""
-_EQUAL = 1e-4
+_EQUAL_TOLERANCE = 1e-4
 """Tolerance of equal transforms, in meters and in entries of the rotation matrix."""
-_DIFFERENT = 1e-3
+_CONFLICT_TOLERANCE = 1e-3
 """Difference beyond which two static transforms contradict each other, in the same units."""
 
 
@@ -230,7 +230,7 @@ class TransformTree:
         self._capacity = capacity
         self._edges: dict[str, list[_Edge]] = {}  # child → its edges, the valid one first
         self._conflicts: dict[str, tuple[str, Problem]] = {}  # child → topic, problem
-        self._filed: dict[str, tuple[str, Transform]] = {}  # child → parent and transform of a calibration file
+        self._from_file: dict[str, tuple[str, Transform]] = {}  # child → parent and transform of a calibration file
         self._movers: set[tuple[str, str]] = set()  # (parent, child) that have moved
         self._lock = Lock()
 
@@ -255,13 +255,13 @@ class TransformTree:
         """
         parent, child = parent.lstrip("/"), child.lstrip("/")
         with self._lock:
-            self._refuse_circle(parent, child)
+            self._check_cycle(parent, child)
             edge = self._edge(parent, child, not stamp, source)
             if not stamp:
-                self._fix(edge, child, transform)
+                self._set_static(edge, child, transform)
                 if not source:
-                    self._filed[child] = parent, transform
-            elif edge.static is None or not _same(edge.static, transform, _EQUAL):
+                    self._from_file[child] = parent, transform
+            elif edge.static is None or not _close(edge.static, transform, _EQUAL_TOLERANCE):
                 self._insert(edge, child, transform, stamp)
 
     def lookup(self, target: str, source: str, stamp: int | None = None) -> Transform:
@@ -290,24 +290,6 @@ class TransformTree:
             root_from_target = self._compose_chain(up[common], stamp)
         return root_from_target.inverse() @ root_from_source
 
-    def lookup_full(self, target: str, target_stamp: int, source: str, source_stamp: int, fixed: str) -> Transform:
-        """target_from_source between two stamps, through a fixed frame.
-
-        As tf2's `lookup_transform_full`: points that are static in `fixed` move from source at `source_stamp` to target
-        at `target_stamp`.
-
-        Args:
-            target: target frame.
-            target_stamp: nanoseconds for the target frame.
-            source: source frame.
-            source_stamp: nanoseconds for the source frame.
-            fixed: a frame in which the world is static, such as `odom` (REP 105).
-
-        Raises:
-            CalibrationError: as for `lookup`, at either stamp.
-        """
-        return self.lookup(target, fixed, target_stamp) @ self.lookup(fixed, source, source_stamp)
-
     def is_dynamic(self, target: str, source: str) -> bool:
         """Whether two frames are connected and move against each other."""
         target, source = target.lstrip("/"), source.lstrip("/")
@@ -316,18 +298,13 @@ class TransformTree:
             common = next((frame for frame in down if frame in up), None)
             return common is not None and any(edge.is_dynamic for _, edge in (*up[common], *down[common]))
 
-    def clear_moving(self) -> None:
-        """Remove all moving transforms, for example after a clock jump; static and rigid ones stay."""
-        with self._lock:
-            self._forget_moving()
-
-    def forget(self, source: str) -> None:
+    def remove_source(self, source: str) -> None:
         """Remove all transforms of a topic; restore those of a calibration file that it overrode."""
         with self._lock:
             for child, edges in list(self._edges.items()):
                 edges[:] = [edge for edge in edges if edge.source != source]
-                self._tidy(child, edges)
-            for child, (parent, transform) in self._filed.items():
+                self._clean_up(child, edges)
+            for child, (parent, transform) in self._from_file.items():
                 if child not in self._edges and child not in self._ancestors(parent):
                     self._edges[child] = [_Edge(parent, static=transform)]
 
@@ -338,8 +315,8 @@ class TransformTree:
             now: nanoseconds of the clock after the jump.
         """
         with self._lock:
-            if any(e.is_dynamic and e.stamps[-1] > now + _JUMP for edges in self._edges.values() for e in edges):
-                self._forget_moving()
+            if any(e.is_dynamic and e.stamps[-1] > now + _JUMP_NS for edges in self._edges.values() for e in edges):
+                self._remove_moving()
 
     def conflicts(self, frames: Iterable[str]) -> dict[str, Problem]:
         """Topic → contradiction between the transforms of some frames or their ancestors."""
@@ -368,7 +345,7 @@ class TransformTree:
         frames = self._frames()
         return f"known frames are {', '.join(frames)}" if frames else "no frame is known yet"
 
-    def _refuse_circle(self, parent: str, child: str) -> None:
+    def _check_cycle(self, parent: str, child: str) -> None:
         if not parent or not child:
             raise CalibrationError(f"a transform from {child!r} to {parent!r} has an empty frame name.")
         if child in self._ancestors(parent):
@@ -400,9 +377,9 @@ class TransformTree:
             edges.append(edge)
         return edge
 
-    def _fix(self, edge: _Edge, child: str, transform: Transform) -> None:
+    def _set_static(self, edge: _Edge, child: str, transform: Transform) -> None:
         """Make an edge static; report a contradiction with its earlier static transform."""
-        if edge.source and edge.static is not None and not _same(edge.static, transform, _DIFFERENT):
+        if edge.source and edge.static is not None and not _close(edge.static, transform, _CONFLICT_TOLERANCE):
             apart = np.linalg.norm(edge.static.translation - transform.translation)
             turn = edge.static.rotation.T @ transform.rotation
             angle = np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1)))
@@ -456,9 +433,9 @@ class TransformTree:
         return edge.moving[nearest]
 
     def _insert(self, edge: _Edge, child: str, transform: Transform, stamp: int) -> None:
-        if edge.stamps and stamp < edge.stamps[-1] - _JUMP:
+        if edge.stamps and stamp < edge.stamps[-1] - _JUMP_NS:
             if edge.is_dynamic:
-                self._forget_moving()
+                self._remove_moving()
                 self._edges.setdefault(child, []).append(edge)
             edge.stamps.clear()
             edge.moving.clear()
@@ -467,7 +444,7 @@ class TransformTree:
             self._movers.add((edge.parent, child))
         elif edge.rigid is None and not edge.stamps and self._may_be_rigid(edge.parent, child):
             edge.rigid = transform
-        elif edge.rigid is not None and not _same(edge.rigid, transform, _EQUAL):
+        elif edge.rigid is not None and not _close(edge.rigid, transform, _EQUAL_TOLERANCE):
             edge.rigid = None
             self._movers.add((edge.parent, child))
         at = bisect.bisect_left(edge.stamps, stamp)
@@ -484,15 +461,15 @@ class TransformTree:
     def _may_be_rigid(self, parent: str, child: str) -> bool:
         return (parent, child) not in self._movers and not {_bare(parent), _bare(child)} & self.anchors
 
-    def _forget_moving(self) -> None:
+    def _remove_moving(self) -> None:
         for child, edges in list(self._edges.items()):
             edges[:] = [edge for edge in edges if not edge.is_dynamic]
             for edge in edges:
                 edge.stamps.clear()
                 edge.moving.clear()
-            self._tidy(child, edges)
+            self._clean_up(child, edges)
 
-    def _tidy(self, child: str, edges: list[_Edge]) -> None:
+    def _clean_up(self, child: str, edges: list[_Edge]) -> None:
         """Clean up after the removal of some of a child's edges."""
         if len(edges) < 2:
             self._conflicts.pop(child, None)
@@ -505,7 +482,7 @@ def _bare(frame: str) -> str:
     return frame.rsplit("/", 1)[-1]
 
 
-def _same(a: Transform, b: Transform, within: float) -> bool:
+def _close(a: Transform, b: Transform, within: float) -> bool:
     apart = max(np.abs(a.rotation - b.rotation).max(), np.abs(a.translation - b.translation).max())
     return bool(apart <= within)
 

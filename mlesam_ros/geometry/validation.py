@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import ERROR, NOTE, WARNING, CalibrationError, ConfigError, Finding, Problem
-from mlesam_ros.geometry.camera import CameraModel, camera_matrix, intrinsics_faults, picture_faults
+from mlesam_ros.geometry.camera import CameraModel, camera_matrix, intrinsics_faults
 from mlesam_ros.geometry.distortion import make_distortion
 from mlesam_ros.geometry.rig import CAMERA_KEYS, KEYS, TRANSFORM_KEYS, key_faults, transform_from
 from mlesam_ros.geometry.transforms import TransformTree
@@ -17,11 +17,11 @@ from mlesam_ros.strict_yaml import short_repr
 
 Floats = npt.NDArray[np.float64]
 
-_AHEAD = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
+_FORWARD_CAMERA = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
 """body_from_optical of a forward-facing camera."""
-_LIKE, _UNLIKE = 20.0, 45.0
+_SUSPECT_DEG, _SENSIBLE_DEG = 20.0, 45.0
 """Degrees: a rotation within the first of a common mistake is suspect, unless within the second of a sensible one."""
-_FAR = 20.0
+_MAX_DISTANCE_M = 20.0
 """Largest plausible distance from the camera in meters; translations in millimeters nearly always exceed it."""
 
 
@@ -56,7 +56,7 @@ def _disconnected(camera: str, frames: list[str], tree: TransformTree) -> Iterat
             yield Finding(ERROR, f"frame {frame}", message, "Add the missing transform between the two.")
             continue
         distance = float(np.linalg.norm(offset))
-        if distance > _FAR:
+        if distance > _MAX_DISTANCE_M:
             message = f"it is {distance:.1f} m from {camera}."
             yield Finding(WARNING, f"frame {frame}", message, "Check that translations are in meters, not millimeters.")
 
@@ -67,12 +67,12 @@ def _rotated(camera: str, bodies: list[str], tree: TransformTree) -> Iterator[Fi
         if "optical" in body:
             continue
         try:
-            turn = tree.lookup(body, camera).rotation
+            rotation = tree.lookup(body, camera).rotation
         except CalibrationError:
             continue
-        if _angle_error(turn, _AHEAD) < _UNLIKE:
+        if _angle_error(rotation, _FORWARD_CAMERA) < _SENSIBLE_DEG:
             continue
-        if _angle_error(turn, np.eye(3)) < _LIKE:
+        if _angle_error(rotation, np.eye(3)) < _SUSPECT_DEG:
             yield Finding(
                 WARNING,
                 f"camera {camera}",
@@ -80,7 +80,7 @@ def _rotated(camera: str, bodies: list[str], tree: TransformTree) -> Iterator[Fi
                 "Rotate it; a camera that faces forward has the quaternion [-0.5, 0.5, -0.5, 0.5].",
             )
             return
-        if _angle_error(turn.T, _AHEAD) < _LIKE:
+        if _angle_error(rotation.T, _FORWARD_CAMERA) < _SUSPECT_DEG:
             yield Finding(
                 WARNING,
                 f"camera {camera}",
@@ -90,18 +90,18 @@ def _rotated(camera: str, bodies: list[str], tree: TransformTree) -> Iterator[Fi
             return
 
 
-def _angle_error(turn: Floats, like: Floats) -> float:
+def _angle_error(rotation: Floats, other: Floats) -> float:
     """Smallest angle in degrees between two rotations, over all rotations of one about the z axis of its target frame.
 
     The trace of Rz(a) M is (m00 + m11) cos a + (m10 - m01) sin a + m22, with the maximum where both terms are in phase.
     """
-    m = like @ turn.T
+    m = other @ rotation.T
     trace = np.hypot(m[0, 0] + m[1, 1], m[1, 0] - m[0, 1]) + m[2, 2]
     return float(np.degrees(np.arccos(np.clip((trace - 1) / 2, -1.0, 1.0))))
 
 
-_SQUARE = 0.1  # largest relative difference of fx and fy for nearly all sensors
-_CENTRAL = 0.15  # largest distance of the principal point from the center, relative to the image side
+_MAX_ASPECT_DEVIATION = 0.1  # largest relative difference of fx and fy for nearly all sensors
+_MAX_CENTER_OFFSET = 0.15  # largest distance of the principal point from the center, relative to the image side
 
 
 def validate_rig(fields: Any) -> list[Finding]:
@@ -134,7 +134,7 @@ def validate_rig(fields: Any) -> list[Finding]:
     return findings
 
 
-def picture_findings(fields: Any, frame: str | None, size: tuple[int, int], name: str) -> list[Finding]:
+def image_findings(fields: Any, frame: str | None, size: tuple[int, int], name: str) -> list[Finding]:
     """Check that an image has the size of a camera.
 
     Args:
@@ -183,7 +183,7 @@ def _value_faults(fields: Mapping[str, Any]) -> Iterator[Problem]:
             faults = [*intrinsics_faults(k)]
             yield from faults
             if not faults and len(sides) == 2 and all(whole):
-                yield from picture_faults(k, *sides)
+                yield from image_size_faults(k, *sides)
     try:
         d = np.asarray(fields.get("D") or (), np.float64)
         make_distortion(str(fields.get("model", "pinhole" if not d.size else "")), d)
@@ -196,7 +196,7 @@ def _implausible(fields: Mapping[str, Any], camera: CameraModel) -> Iterator[tup
     """(severity, message, remedy) of values that load but are implausible."""
     k, width, height = camera_matrix(fields["K"]), int(fields["width"]), int(fields["height"])
     ratio = k[0, 0] / k[1, 1]
-    if abs(ratio - 1) > _SQUARE:
+    if abs(ratio - 1) > _MAX_ASPECT_DEVIATION:
         yield (
             WARNING,
             f"fx is {k[0, 0]:g} and fy {k[1, 1]:g}: pixels {1 / ratio:.2f} times as wide as high.",
@@ -204,13 +204,13 @@ def _implausible(fields: Mapping[str, Any], camera: CameraModel) -> Iterator[tup
         )
     for axis, side, name in ((0, width, "column"), (1, height, "row")):
         off = k[axis, 2] - (side - 1) / 2
-        if abs(off) > _CENTRAL * side:
+        if abs(off) > _MAX_CENTER_OFFSET * side:
             yield (
                 WARNING,
                 f"the principal point's {name} is {k[axis, 2]:g}, {abs(off):.0f} pixels from the middle of {side}.",
                 "Check that K is of this size, not of a larger image or a part of it.",
             )
-    yield from _lens_oddities(camera)
+    yield from _lens_findings(camera)
     if "fit" in fields:
         yield NOTE, f"{fields['fit']} takes it from {width}x{height} to {camera.width}x{camera.height} pixels.", ""
         stretch = camera.width * height / (width * camera.height)
@@ -218,13 +218,13 @@ def _implausible(fields: Mapping[str, Any], camera: CameraModel) -> Iterator[tup
             yield WARNING, f"rescale stretches the images by {stretch:.3f}.", "Crop, unless they are stretched."
 
 
-def _lens_oddities(camera: CameraModel) -> Iterator[tuple[str, str, str]]:
+def _lens_findings(camera: CameraModel) -> Iterator[tuple[str, str, str]]:
     rays = camera.scaled(min(camera.height, 180), min(camera.width, 240)).rays.astype(np.float64)
     seen = np.isfinite(rays[..., 0])
     angles = np.degrees(np.arctan(np.hypot(rays[..., 0], rays[..., 1])))
     lost = 1 - seen.mean()
     if lost > 0:
-        reach = np.degrees(np.arctan(camera.distortion.limit))
+        reach = np.degrees(np.arctan(camera.distortion.max_radius))
         yield (
             WARNING,
             f"the {camera.model} lens model folds back at {reach:.1f} degrees off its axis: {100 * lost:.1f} % of the "

@@ -82,11 +82,11 @@ def scatter_to_image(
 
 EVENT_WINDOW = 0.030
 """Seconds of events in one image, as in MUSES."""
-WINDOWS = (0.001, 10.0)
+EVENT_WINDOW_RANGE = (0.001, 10.0)
 """Shortest and longest window in seconds."""
-DEPTH_UNITS = (1e-6, 1000.0)
+DEPTH_UNIT_RANGE = (1e-6, 1000.0)
 """Smallest and largest unit of depth in meters per count."""
-INTENSITY_SCALES = (1e-6, 1e9)
+INTENSITY_SCALE_RANGE = (1e-6, 1e9)
 """Smallest and largest accepted intensity at full strength."""
 GRAVITY = (AUTO, "tf", "normals")
 """Sources of gravity by name; a fixed direction is three numbers."""
@@ -131,11 +131,11 @@ class Preprocessing:
                 f"camera.significant_bits is {self.significant_bits}; accepted are 0, 8, 10, 12, 14 and 16.",
                 "Set camera.significant_bits to the depth of the camera's converter, or to 0.",
             )
-        _check_number("depth.unit", self.depth_unit, DEPTH_UNITS)
-        _check_number("lidar.intensity_scale", self.intensity_scale, INTENSITY_SCALES)
-        _check_number("event.window", self.event_window, WINDOWS)
+        _check_number("depth.unit", self.depth_unit, DEPTH_UNIT_RANGE)
+        _check_number("lidar.intensity_scale", self.intensity_scale, INTENSITY_SCALE_RANGE)
+        _check_number("event.window", self.event_window, EVENT_WINDOW_RANGE)
         if self.gravity not in GRAVITY:
-            direction(self.gravity)
+            parse_direction(self.gravity)
 
     @property
     def cloud_field(self) -> str:
@@ -151,7 +151,7 @@ def _check_number(name: str, value: float, limits: tuple[float, float]) -> None:
         )
 
 
-def direction(text: str) -> tuple[float, float, float]:
+def parse_direction(text: str) -> tuple[float, float, float]:
     """The direction of gravity in a text such as `0, 1, 0`.
 
     Raises:

@@ -147,12 +147,12 @@ def _nearest(pixel: Tensor, distance: Tensor, size: tuple[int, int], dilation: i
     buffer.scatter_reduce_(0, pixel, keys, "amin")
     nearest = buffer[:-1].reshape(size)
     if dilation:
-        nearest = _spread(nearest, dilation)
+        nearest = _min_filter(nearest, dilation)
     hit = nearest != _EMPTY
     return (nearest & _ENTRY).where(hit, 0), hit
 
 
-def _spread(keys: Tensor, reach: int) -> Tensor:
+def _min_filter(keys: Tensor, reach: int) -> Tensor:
     """Minimum filter of (2 * reach + 1) squared pixels, separable: along rows, then along columns."""
     for axis in (1, 0):
         smallest, length = keys.clone(), keys.shape[axis]
@@ -164,7 +164,7 @@ def _spread(keys: Tensor, reach: int) -> Tensor:
     return keys
 
 
-def _placed(channels: tuple[Tensor, ...], known: Tensor, preprocessor: Preprocessor) -> Tensor:
+def _normalized(channels: tuple[Tensor, ...], known: Tensor, preprocessor: Preprocessor) -> Tensor:
     """(3, h, w) normalized channels, exactly 0 in unknown pixels.
 
     The statistics are Python floats, since a tensor would need an upload.
@@ -192,7 +192,7 @@ def _range_intensity_height(
     if not len(xyz):
         return torch.zeros((3, *size), device=upload.device)
     intensity, height = upload(np.stack([echo_strength(frame.payload, context), xyz[:, 2]]))[:, seen.index]
-    return _placed(preprocessor.channels(seen.range, intensity, height), seen.hit, preprocessor)
+    return _normalized(preprocessor.channels(seen.range, intensity, height), seen.hit, preprocessor)
 
 
 def _log_depth(
@@ -203,14 +203,16 @@ def _log_depth(
     size: tuple[int, int],
     context: FrameContext | None,
 ) -> Tensor:
-    def paint(points: npt.NDArray[np.floating[Any]], camera: CameraModel, size: tuple[int, int], dilation: int) -> Any:
+    def rasterize(
+        points: npt.NDArray[np.floating[Any]], camera: CameraModel, size: tuple[int, int], dilation: int
+    ) -> Any:
         seen = project_torch(upload, points, camera, size, dilation=dilation)
         return seen.depth.where(seen.hit, torch.nan)
 
-    meters = depth_from_image(frame, rig, size, context, paint)
+    meters = depth_from_image(frame, rig, size, context, rasterize)
     there = meters if isinstance(meters, Tensor) else upload(meters)
     logs = there.clip(preprocessor.nearest, preprocessor.farthest).log()
-    return _placed((logs, logs, logs), there > 0, preprocessor)
+    return _normalized((logs, logs, logs), there > 0, preprocessor)
 
 
 def _rgb(upload: AsyncUploader, preprocessor: RGB, frame: SensorFrame, rig: Rig, size: tuple[int, int]) -> Tensor:
@@ -219,14 +221,14 @@ def _rgb(upload: AsyncUploader, preprocessor: RGB, frame: SensorFrame, rig: Rig,
     if not is_downscale(rgb.shape, size):
         return upload(preprocessor(frame, rig, size))
     (height, width, _), there = rgb.shape, upload(np.ascontiguousarray(rgb)).float()
-    rows, cols = (_areas(upload, new, old) for new, old in zip(size, (height, width), strict=True))
+    rows, cols = (_area_weights(upload, new, old) for new, old in zip(size, (height, width), strict=True))
     there = (rows @ there.flatten(1)).unflatten(1, (width, 3))  # (h, W, 3)
     there = (there.permute(2, 0, 1) @ cols.T).round()  # (3, h, w), rounded as in OpenCV
-    return _placed(tuple(there / 255), torch.ones((), dtype=torch.bool, device=there.device), preprocessor)
+    return _normalized(tuple(there / 255), torch.ones((), dtype=torch.bool, device=there.device), preprocessor)
 
 
 @lru_cache(maxsize=16)
-def _areas(upload: AsyncUploader, new: int, old: int) -> Tensor:
+def _area_weights(upload: AsyncUploader, new: int, old: int) -> Tensor:
     """(new, old) float32: weight of each old pixel in each new pixel."""
     edges = np.linspace(0, old, new + 1)[:, None]
     covered = np.clip(np.minimum(edges[1:], np.arange(1, old + 1)) - np.maximum(edges[:-1], np.arange(old)), 0, None)

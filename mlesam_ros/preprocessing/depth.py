@@ -20,10 +20,10 @@ from mlesam_ros.types import AUTO, DEPTH, Modality, SensorFrame
 Vector = npt.NDArray[np.float64]
 Normals = npt.NDArray[np.float32]
 
-_BASES = ("base_link", "base_footprint")
+_BASE_FRAMES = ("base_link", "base_footprint")
 _ROUNDS = ((45.0, 5), (15.0, 5))
 """Per round: degrees within which a surface counts as level or upright, and number of iterations."""
-_MOST = 10_000
+_MAX_NORMALS = 10_000
 """Normals that are sampled; more do not improve the estimate."""
 
 
@@ -39,7 +39,7 @@ def gravity_from_tf(rig: Rig, stamp: int) -> Vector | None:
     Returns:
         (3,) float64 unit vector in the label camera's optical frame; None if the tree connects neither frame.
     """
-    for frame in (rig.fixed_frame_or_default, *_BASES):
+    for frame in (rig.fixed_frame_or_default, *_BASE_FRAMES):
         if frame is not None:
             try:
                 return -rig.tree.lookup(rig.camera_frame, frame, stamp).rotation[:, 2]
@@ -63,16 +63,16 @@ def gravity_from_normals(normals: Normals, start: npt.ArrayLike = (0.0, 1.0, 0.0
         (3,) float64 unit vector; the start if no surface is level or upright.
     """
     flat = normals.reshape(3, -1)
-    some = np.asarray(flat[:, :: max(flat.shape[1] // _MOST, 1)], np.float64)
+    some = np.asarray(flat[:, :: max(flat.shape[1] // _MAX_NORMALS, 1)], np.float64)
     seen = some[:, np.isfinite(some[0])]
     down = np.asarray(start, np.float64) / np.linalg.norm(start)
     for degrees, times in _ROUNDS:
         for _ in range(times):
-            down = _refined(seen, down, np.radians(degrees))
+            down = _refine_gravity(seen, down, np.radians(degrees))
     return down
 
 
-def _refined(normals: Vector, down: Vector, threshold: float) -> Vector:
+def _refine_gravity(normals: Vector, down: Vector, threshold: float) -> Vector:
     along = np.abs(down @ normals)
     level, upright = normals[:, along > np.cos(threshold)], normals[:, along < np.sin(threshold)]
     if not level.size and not upright.size:
@@ -110,13 +110,13 @@ class LogDepth:
         return scatter_to_image(np.broadcast_to(logs, (3, len(logs))), pixels, size, self.normalization)
 
 
-_TREE, _DOWN = "tf", "down"
-_NEAREST = 100.0
+_TF, _DOWN = "tf", "down"
+_MIN_DEPTH_CM = 100.0
 """Centimeters; nearer depths have the disparity of this one."""
 _DISPARITY = 31000.0
 _UPRIGHT = 128.0
 """Count of an upright surface; a level one seen from above has 38, from below 218."""
-_LOWEST_SHARE = 1.0
+_GROUND_PERCENT = 1.0
 """Percent of the pixels that may lie below the ground: noise, and holes in the road."""
 
 
@@ -176,7 +176,7 @@ class HHA:
         down = self._down(normals, camera, rig, context)
         with np.errstate(invalid="ignore"):
             cosine = np.einsum("chw,c->hw", normals, down.astype(np.float32))
-            red = _DISPARITY / np.maximum(100 * meters, _NEAREST)
+            red = _DISPARITY / np.maximum(100 * meters, _MIN_DEPTH_CM)
             green = 100 * self._height(meters, camera, down)
             blue = np.degrees(np.arccos(np.clip(cosine, -1, 1))) + (_UPRIGHT - 90)
             image = np.rint(np.clip(np.stack([red, green, blue]), 0, 255))
@@ -186,9 +186,9 @@ class HHA:
     def _down(self, normals: Normals, camera: CameraModel, rig: Rig, context: FrameContext) -> Vector:
         """Gravity in the image's frame, which differs from the optical frame by the rectifying rotation."""
         down = None
-        if self.gravity in (AUTO, _TREE):
+        if self.gravity in (AUTO, _TF):
             down = gravity_from_tf(rig, context.time)
-            if down is None and self.gravity == _TREE:
+            if down is None and self.gravity == _TF:
                 context.note(
                     DEPTH,
                     "gravity is estimated from surface normals: no transform to a fixed or base frame.",
@@ -205,6 +205,6 @@ class HHA:
         below = meters * (x * np.float32(down[0]) + y * np.float32(down[1]) + np.float32(down[2]))
         known = below[np.isfinite(below)]
         some = known[:: max(known.size // 20_000, 1)]
-        ground = float(np.percentile(some, 100 - _LOWEST_SHARE)) if some.size else 0.0
+        ground = float(np.percentile(some, 100 - _GROUND_PERCENT)) if some.size else 0.0
         height = (ground if ground >= self.least_height else self.usual_height) - below
         return np.asarray(height, np.float32)

@@ -20,12 +20,12 @@ Places = npt.NDArray[np.intp]
 Decoded = tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16], npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 """(x, y, t, polarity), each (n,), in order of arrival."""
 
-LONGEST_RUN = (1 << 15) - 1
+MAX_RUN_WORDS = (1 << 15) - 1
 """Words per run of `running_ranks`: four ranks of 15 bits share an int64, and a run fits in the L2 cache."""
 
 BITS = ((np.arange(4096)[:, None] >> np.arange(12)) & 1).astype(np.bool_)
 """(4096, 12): the bits of each mask, lowest first."""
-COUNT = BITS.sum(axis=1).astype(np.uint8)
+BIT_COUNTS = BITS.sum(axis=1).astype(np.uint8)
 """(4096,): number of set bits of each mask."""
 
 
@@ -41,8 +41,8 @@ def as_words(data: npt.NDArray[np.uint8], encoding: str, order: str = "<") -> Wo
 
 
 def chunks(words: Words) -> list[Words]:
-    """The words split into runs of at most `LONGEST_RUN`; one empty run for an empty packet."""
-    return [words[start : start + LONGEST_RUN] for start in range(0, max(len(words), 1), LONGEST_RUN)]
+    """The words split into runs of at most `MAX_RUN_WORDS`; one empty run for an empty packet."""
+    return [words[start : start + MAX_RUN_WORDS] for start in range(0, max(len(words), 1), MAX_RUN_WORDS)]
 
 
 def joined(parts: Sequence[Decoded]) -> Decoded:
@@ -76,7 +76,7 @@ def running_ranks(at: Places, length: int, kinds: Sequence[Places]) -> list[Plac
 
     Args:
         at: indices of the given words, which are of none of these kinds.
-        length: words in the run, at most `LONGEST_RUN`.
+        length: words in the run, at most `MAX_RUN_WORDS`.
         kinds: indices of the words of at most four kinds.
 
     Returns:
@@ -87,7 +87,7 @@ def running_ranks(at: Places, length: int, kinds: Sequence[Places]) -> list[Plac
         steps[places] = 1 << 15 * field
     np.add.accumulate(steps, out=steps)
     found = steps[at]
-    return [(found >> 15 * field) & LONGEST_RUN for field in range(len(kinds))]
+    return [(found >> 15 * field) & MAX_RUN_WORDS for field in range(len(kinds))]
 
 
 def hold_table(carried: int, values: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -113,7 +113,7 @@ def expand_vectors(
         The events, and the number of events of each word.
     """
     counts = np.ones(len(vector), np.uint8)
-    counts[vector] = COUNT[masks]
+    counts[vector] = BIT_COUNTS[masks]
     x, y, t, polarity = decoded
     x, y, t, polarity = x.repeat(counts), y.repeat(counts), t.repeat(counts), polarity.repeat(counts)
     (x, y)[axis][vector.repeat(counts)] += np.nonzero(BITS[masks])[1].astype(np.uint16)
@@ -157,7 +157,7 @@ def decode_mono(data: npt.NDArray[np.uint8], is_bigendian: bool) -> Decoded:
 
 
 _EVENT = np.dtype([("data", "<u4"), ("time", "<u4")])
-_WRAP = 1 << 31
+_WRAP_US = 1 << 31
 """Microseconds after which an event's time wraps; the driver then advances the packet's time base."""
 
 
@@ -180,10 +180,10 @@ def decode_libcaer(data: npt.NDArray[np.uint8]) -> Decoded:
         raise PacketError(f"libcaer packet has {len(data)} bytes; it must be a whole number of 64-bit events.")
     events = np.ascontiguousarray(data).view(_EVENT)
     fields = events["data"]
-    time = (events["time"] & (_WRAP - 1)).astype(np.int64)
-    back = np.diff(time, prepend=time[:1]) < -_WRAP // 2
+    time = (events["time"] & (_WRAP_US - 1)).astype(np.int64)
+    back = np.diff(time, prepend=time[:1]) < -_WRAP_US // 2
     if back.any():
-        time += np.cumsum(back) * _WRAP
+        time += np.cumsum(back) * _WRAP_US
     x, y = (fields >> 17).astype(np.uint16), (fields >> 2 & 0x7FFF).astype(np.uint16)
     return x, y, time * 1000, (fields & 2) != 0
 
@@ -281,7 +281,7 @@ class LibcaerCmpDecoder:
 _ENCAPSULATION = 4
 _ORDERS = {b"\x00\x00": ">", b"\x00\x01": "<"}
 _STRIDE = 16
-_PADDING = 3
+_MAX_PADDING = 3
 """Most bytes that a middleware adds to pad the last word."""
 
 
@@ -358,7 +358,7 @@ def _events(
     its sec. From sec on, events are 16 bytes apart.
     """
     end = at + count * _STRIDE - 3 if count else at
-    if not end <= len(raw) <= end + _PADDING:
+    if not end <= len(raw) <= end + _MAX_PADDING:
         raise PacketError(
             f"event array declares {count} events, which end at byte {end}, but has {len(raw)} bytes; "
             "it is truncated or damaged."

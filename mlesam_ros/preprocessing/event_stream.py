@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import PacketError
-from mlesam_ros.preprocessing.base import EVENT_WINDOW, WINDOWS
+from mlesam_ros.preprocessing.base import EVENT_WINDOW, EVENT_WINDOW_RANGE
 from mlesam_ros.preprocessing.event_codecs import (
     Decoded,
     EventArray,
@@ -18,12 +18,12 @@ from mlesam_ros.preprocessing.event_codecs import (
     decode_libcaer,
     decode_mono,
 )
-from mlesam_ros.preprocessing.evt3 import WRAP, Evt3Decoder
+from mlesam_ros.preprocessing.evt3 import WRAP_US, Evt3Decoder
 from mlesam_ros.types import NANOSECONDS, EventWindow
 
-DRIFT = 200e-6
+MAX_DRIFT = 200e-6
 """Largest clock drift in seconds per second: two crystals of 100 ppm each."""
-LATE = 10_000_000
+MAX_DEVIATION_NS = 10_000_000
 """Nanoseconds. A larger deviation from the expected offset is a clock step, not a transport delay."""
 
 
@@ -61,12 +61,12 @@ class SensorClock:
         """
         seen = stamp - sensor
         if self._offset is not None:
-            expected = self._offset + round(DRIFT * max(stamp - self._stamp, 0))
+            expected = self._offset + round(MAX_DRIFT * max(stamp - self._stamp, 0))
             if self._wrap:
                 expected += round((seen - expected) / self._wrap) * self._wrap
             delay = seen - expected
-            self.jumps += abs(delay) > LATE
-            if 0 < delay <= LATE:
+            self.jumps += abs(delay) > MAX_DEVIATION_NS
+            if 0 < delay <= MAX_DEVIATION_NS:
                 seen = expected
         self._offset, self._stamp = seen, stamp
         return seen
@@ -110,14 +110,14 @@ class EventBuffer:
             Number of further events dropped because of the capacity.
         """
         self._start += int(np.searchsorted(self.columns[2], since))
-        fresh = int(np.searchsorted(events[2], since))
-        count = len(events[2]) - fresh
+        first = int(np.searchsorted(events[2], since))
+        count = len(events[2]) - first
         surplus = max(self._stop - self._start + count - self._capacity, 0)
         from_live = min(surplus, self._stop - self._start)
         self._start += from_live
-        fresh += surplus - from_live
+        first += surplus - from_live
         x, y, t, polarity = events
-        self._append((x[fresh:], y[fresh:], t[fresh:], polarity[fresh:]))
+        self._append((x[first:], y[first:], t[first:], polarity[first:]))
         return surplus
 
     def _append(self, events: Decoded) -> None:
@@ -146,15 +146,15 @@ def _empty(size: int) -> Decoded:
 ENCODINGS = ("evt3", "libcaer_cmp", "libcaer", "mono")
 
 _ARRAY = "event array"
-_MOST_EVENTS = 4_000_000
+_MAX_EVENTS = 4_000_000
 """Capacity of the event buffer, regardless of stamps: more than any sensor sends in 30 ms."""
-_LONGEST_PACKET = 10 * NANOSECONDS
+_MAX_PACKET_NS = 10 * NANOSECONDS
 """Nanoseconds. Longest plausible time span of a packet; drivers send many packets per second."""
-_LATEST_BASE = 1 << 62
+_MAX_TIME_BASE_NS = 1 << 62
 """Nanoseconds. Upper limit of time_base, in the year 2116."""
-_CONTAINER = NANOSECONDS // 100
+_CONTAINER_NS = NANOSECONDS // 100
 """Nanoseconds of events in a libcaer container by default; the driver sends one container per message."""
-_SAME_CLOCK = NANOSECONDS
+_SAME_CLOCK_NS = NANOSECONDS
 """Nanoseconds. Events of an array within this distance of its stamp are on the host's clock."""
 
 
@@ -168,9 +168,9 @@ class EventWindower:
             window: seconds of events to keep.
 
         Raises:
-            PacketError: the window is outside `WINDOWS`.
+            PacketError: the window is outside `EVENT_WINDOW_RANGE`.
         """
-        low, high = WINDOWS
+        low, high = EVENT_WINDOW_RANGE
         if not low <= window <= high:
             raise PacketError(f"event window is {window} s; accepted are {low:g} to {high:g}.")
         self._window = round(window * NANOSECONDS)
@@ -179,7 +179,7 @@ class EventWindower:
         self._seq: int | None = None
         self._camera: tuple[str, tuple[int, int]] | None = None
         self._clock = SensorClock()
-        self._buffer = EventBuffer(_MOST_EVENTS)
+        self._buffer = EventBuffer(_MAX_EVENTS)
 
     @property
     def counters(self) -> dict[str, int]:
@@ -238,7 +238,7 @@ class EventWindower:
         self._reset_on_change(_ARRAY, (array.height, array.width))
         x, y, t, polarity = array.columns
         _check_span(t)
-        if len(t) and min(abs(int(t[0]) - array.stamp), abs(int(t[-1]) - array.stamp)) > _SAME_CLOCK:
+        if len(t) and min(abs(int(t[0]) - array.stamp), abs(int(t[-1]) - array.stamp)) > _SAME_CLOCK_NS:
             t += self._clock.offset(array.stamp, int(t[0]))
         return self._add((x, y, t, polarity), array.stamp)
 
@@ -251,9 +251,9 @@ class EventWindower:
         self._camera = encoding, size
         self._evt3.height, self._evt3.width = size
         self._counters["clock_jumps"] += self._clock.jumps
-        self._clock = SensorClock(WRAP * 1000 if encoding == "evt3" else 0)
+        self._clock = SensorClock(WRAP_US * 1000 if encoding == "evt3" else 0)
         self._reset_decoders()
-        self._buffer = EventBuffer(_MOST_EVENTS)
+        self._buffer = EventBuffer(_MAX_EVENTS)
 
     def _check_sequence(self, seq: int) -> None:
         """Reset the decoders after lost packets, and the clock offset after a restart of the driver."""
@@ -293,7 +293,7 @@ class EventWindower:
         self._counters["packets"] += 1
         if stamp < self._buffer.newest - self._window:
             self._counters["resets"] += 1
-            self._buffer = EventBuffer(_MOST_EVENTS)
+            self._buffer = EventBuffer(_MAX_EVENTS)
         (x, y, t, polarity), outside = clip_to_sensor(events, size)
         self._counters["outside"] += outside
         end = max(stamp, self._buffer.newest)
@@ -312,18 +312,18 @@ def _check(encoding: str, time_base: int) -> None:
             f"event encoding {encoding[:40]!r} is not decoded; accepted are {', '.join(ENCODINGS)}.",
             "Set the camera driver's encoding.",
         )
-    if encoding != "evt3" and not 0 <= time_base < _LATEST_BASE:
-        raise PacketError(f"time_base is {time_base} ns; in a {encoding} packet it must be below {_LATEST_BASE}.")
+    if encoding != "evt3" and not 0 <= time_base < _MAX_TIME_BASE_NS:
+        raise PacketError(f"time_base is {time_base} ns; in a {encoding} packet it must be below {_MAX_TIME_BASE_NS}.")
 
 
 def _stamped_index(t: npt.NDArray[np.int64], encoding: str) -> int:
     """Index of the event that the packet's stamp refers to."""
-    return int(t.searchsorted(t[0] + _CONTAINER, side="right")) - 1 if encoding.startswith("libcaer") else 0
+    return int(t.searchsorted(t[0] + _CONTAINER_NS, side="right")) - 1 if encoding.startswith("libcaer") else 0
 
 
 def _check_span(t: npt.NDArray[np.int64]) -> None:
-    if len(t) and (span := int(t.max()) - int(t.min())) > _LONGEST_PACKET:
+    if len(t) and (span := int(t.max()) - int(t.min())) > _MAX_PACKET_NS:
         raise PacketError(
             f"event packet spans {span / NANOSECONDS:.1f} s by its own clock; more than "
-            f"{_LONGEST_PACKET / NANOSECONDS:g} s means that its bytes are damaged."
+            f"{_MAX_PACKET_NS / NANOSECONDS:g} s means that its bytes are damaged."
         )

@@ -36,9 +36,9 @@ def bin_indices(events: EventWindow, part: slice, size: tuple[int, int]) -> npt.
         raise PacketError(
             f"events reach column {x.max()} and row {y.max()}; the sensor has {events.width}x{events.height} pixels."
         )
-    cell = _along(y, events.height, size[0])
+    cell = _cells_along(y, events.height, size[0])
     cell *= size[1]
-    cell += _along(x, events.width, size[1])
+    cell += _cells_along(x, events.width, size[1])
     cell <<= 1
     cell += (~events.polarity[part]).astype(cell.dtype)
     return cell.astype(np.intp)
@@ -46,10 +46,12 @@ def bin_indices(events: EventWindow, part: slice, size: tuple[int, int]) -> npt.
 
 def pixels_per_bin(pixels: int, cells: int) -> npt.NDArray[np.float32]:
     """(cells,) number of sensor pixels in each cell along one axis."""
-    return np.bincount(_along(np.arange(pixels), pixels, cells).astype(np.intp), minlength=cells).astype(np.float32)
+    return np.bincount(_cells_along(np.arange(pixels), pixels, cells).astype(np.intp), minlength=cells).astype(
+        np.float32
+    )
 
 
-def _along(pixel: npt.NDArray[Any], pixels: int, cells: int) -> Any:
+def _cells_along(pixel: npt.NDArray[Any], pixels: int, cells: int) -> Any:
     """The cell of each pixel along one axis: its center, (pixel + 1/2) · cells / pixels, rounded down."""
     cell: Any = pixel.astype(np.uint32 if 2 * pixels * cells < 1 << 32 else np.uint64)
     if cells != pixels:
@@ -60,7 +62,7 @@ def _along(pixel: npt.NDArray[Any], pixels: int, cells: int) -> Any:
 
 
 Counts = npt.NDArray[np.float32]
-_BATCH = 1 << 15
+_BATCH_EVENTS = 1 << 15
 """Events counted at once, so that their cells stay in the cache of a core."""
 
 
@@ -106,9 +108,9 @@ class EventCounts:
             view = warp_by_depth(frame, (frame.payload.height, frame.payload.width), rig, size, context)
             counts = self.reduce(frame.payload, view.coarse)
         elif isinstance(frame.payload, RawImage | CompressedImage):
-            picture = to_rgb(frame.payload)[..., [self.brighter, self.darker]].astype(np.float32) / 255
-            view = warp_by_depth(frame, (picture.shape[0], picture.shape[1]), rig, size, context)
-            reduced = cv2.resize(picture, view.coarse[::-1], interpolation=cv2.INTER_AREA)
+            rendered = to_rgb(frame.payload)[..., [self.brighter, self.darker]].astype(np.float32) / 255
+            view = warp_by_depth(frame, (rendered.shape[0], rendered.shape[1]), rig, size, context)
+            reduced = cv2.resize(rendered, view.coarse[::-1], interpolation=cv2.INTER_AREA)
             counts = np.asarray(reduced, np.float32)
         else:
             raise wrong_payload(frame, "an EventWindow, a RawImage or a CompressedImage")
@@ -158,8 +160,8 @@ def count_events(events: EventWindow, size: tuple[int, int]) -> Counts:
         PacketError: an event lies outside the sensor.
     """
     counts = np.zeros(2 * size[0] * size[1], np.float32)
-    for start in range(0, len(events.x), _BATCH):
-        np.add.at(counts, bin_indices(events, slice(start, start + _BATCH), size), np.float32(1))
+    for start in range(0, len(events.x), _BATCH_EVENTS):
+        np.add.at(counts, bin_indices(events, slice(start, start + _BATCH_EVENTS), size), np.float32(1))
     image = counts.reshape(*size, 2)
     if size != (events.height, events.width):
         rows_in, cols_in = pixels_per_bin(events.height, size[0]), pixels_per_bin(events.width, size[1])

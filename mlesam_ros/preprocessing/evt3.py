@@ -31,10 +31,10 @@ _COORDINATE, _POLARITY = np.uint16(0x7FF), np.uint16(0x800)
 _TWELVE, _EIGHT = np.uint16(0xFFF), np.uint16(0xFF)
 _OUTSIDE = 0xFFF
 """A coordinate beyond every sensor."""
-_SMALL_STEP = 10
+_MAX_SMALL_STEP = 10
 """Ticks of TIME_HIGH. A smaller or equal step back is not a wrap of the clock (as in event_camera_codecs)."""
 
-WRAP = 1 << 24
+WRAP_US = 1 << 24
 """Microseconds after which the sensor's clock wraps."""
 
 
@@ -173,7 +173,7 @@ class _Clock:
 
     ticks: int = 0
     started: bool = False
-    doubted: bool = False
+    suspect: bool = False
     errors: int = 0
 
     def follow(self, values: Words) -> npt.NDArray[np.int64]:
@@ -185,27 +185,27 @@ class _Clock:
             self.ticks, self.started = int(values[0]), True
         chain = np.concatenate([[self.ticks & 0xFFF], values]).astype(np.int64)
         steps = (chain[1:] - chain[:-1]) & 0xFFF
-        if steps.max() <= _SMALL_STEP:
+        if steps.max() <= _MAX_SMALL_STEP:
             counted = self.ticks + np.cumsum(steps)
-            self.ticks, self.doubted = int(counted[-1]), False
+            self.ticks, self.suspect = int(counted[-1]), False
             return counted
-        return np.fromiter((self._believe(int(v)) for v in values), np.int64, len(values))
+        return np.fromiter((self._count(int(v)) for v in values), np.int64, len(values))
 
-    def _believe(self, value: int) -> int:
+    def _count(self, value: int) -> int:
         last = self.ticks & 0xFFF
         step = (value - last) & 0xFFF
-        if step <= _SMALL_STEP:
+        if step <= _MAX_SMALL_STEP:
             self.ticks += step
-            self.doubted = False
-        elif step < 0x1000 - _SMALL_STEP:
+            self.suspect = False
+        elif step < 0x1000 - _MAX_SMALL_STEP:
             flipped = any((value ^ expected).bit_count() == 1 for expected in (last, (last + 1) & 0xFFF))
-            self.doubted = flipped and not self.doubted
-            self.errors += self.doubted
-            self.ticks += 0 if self.doubted else step
+            self.suspect = flipped and not self.suspect
+            self.errors += self.suspect
+            self.ticks += 0 if self.suspect else step
         return self.ticks
 
 
-_LONGEST_GAP = 16_000_000
+_MAX_GAP_US = 16_000_000
 """Microseconds. The 24-bit clock wraps after 16.777 s, so a decoder cannot recover a longer gap between two events."""
 
 
@@ -263,8 +263,8 @@ def _check(x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], t: npt.NDArray[np
     gaps = np.diff(t, prepend=t[0])
     if t[0] < 0 or gaps.min() < 0:
         raise PacketError("event times are negative or decrease.", "Sort the events by time, in microseconds from 0.")
-    if gaps.max() > _LONGEST_GAP:
+    if gaps.max() > _MAX_GAP_US:
         raise PacketError(
-            f"two events lie {gaps.max()} µs apart; EVT3's clock holds gaps up to {_LONGEST_GAP} µs.",
+            f"two events lie {gaps.max()} µs apart; EVT3's clock holds gaps up to {_MAX_GAP_US} µs.",
             "Split the packet.",
         )

@@ -71,11 +71,11 @@ def warp_at_infinity(frame: SensorFrame, have: tuple[int, int], rig: Rig, size: 
     model = other_camera(frame, have, rig)
     if model is None:
         return ImageWarp((min(size[0], have[0]), min(size[1], have[1])), size)
-    return _turned_view(model, rig.camera, size, rig.extrinsic(frame.frame_id, frame.time).rotation.tobytes())
+    return _rotation_warp(model, rig.camera, size, rig.extrinsic(frame.frame_id, frame.time).rotation.tobytes())
 
 
 @lru_cache(maxsize=8)
-def _turned_view(model: CameraModel, camera: CameraModel, size: tuple[int, int], rotation: bytes) -> ImageWarp:
+def _rotation_warp(model: CameraModel, camera: CameraModel, size: tuple[int, int], rotation: bytes) -> ImageWarp:
     target = camera.scaled(*size)
     coarse = antialias_size(model, target)
     points = target.unproject(np.full(size, INFINITE_DEPTH_M)).reshape(-1, 3)
@@ -98,13 +98,13 @@ def _grid(size: tuple[int, int]) -> npt.NDArray[np.float64]:
     return np.stack([cols.ravel(), rows.ravel()], axis=1).astype(np.float64)
 
 
-_NEAR = 0.5
+_PARALLAX_DISTANCE_M = 0.5
 """Meters. Parallax is ignored if it is below `SAME_LENS_TOLERANCE_PX` at this distance; nearer points may exceed it."""
-_FINEST = 384
+_MAX_GRID_SIDE_PX = 384
 """Longest side in pixels of the grid on which parallax is computed; for a larger network it is resized by nearest."""
-_NOWHERE = -1e4
+_OUTSIDE_PX = -1e4
 """Pixel coordinate outside every image, even with parallax added."""
-_REACH = 6
+_MAX_HOLE_PX = 6
 """Pixels over which a hole in the depth is filled with the nearest depth: the rows between the beams of a LiDAR."""
 
 
@@ -127,24 +127,26 @@ def warp_by_depth(
     if frame.frame_id == rig.camera_frame or context is None:
         return at_infinity
     pose, target = rig.extrinsic(frame.frame_id, frame.time), rig.camera.scaled(*size)
-    if np.linalg.norm(pose.translation) * target.K[0, 0] / _NEAR < SAME_LENS_TOLERANCE_PX:
+    if np.linalg.norm(pose.translation) * target.K[0, 0] / _PARALLAX_DISTANCE_M < SAME_LENS_TOLERANCE_PX:
         return at_infinity
     depth = context.depth(rig, size)
-    return at_infinity if depth is None else _view(rig.model_of(frame), rig.camera, pose, _fill_holes(depth))
+    return at_infinity if depth is None else _depth_warp(rig.model_of(frame), rig.camera, pose, _fill_holes(depth))
 
 
-def _view(model: CameraModel, camera: CameraModel, pose: Transform, depth: Floats) -> ImageWarp:
+def _depth_warp(model: CameraModel, camera: CameraModel, pose: Transform, depth: Floats) -> ImageWarp:
     """The warp by a depth image without holes, of the network's size."""
     size = depth.shape[0], depth.shape[1]
     coarse = antialias_size(model, camera.scaled(*size))
     other = model.scaled(*coarse)
-    few = _limit_size(_FINEST, size)
-    if few == size:
+    reduced = _limit_size(_MAX_GRID_SIDE_PX, size)
+    if reduced == size:
         return ImageWarp(coarse, size, _project_grid(other, camera, pose, depth))
-    parallax = _project_grid(other, camera, pose, resize_nearest(depth, few))
+    parallax = _project_grid(other, camera, pose, resize_nearest(depth, reduced))
     turn = pose.rotation.tobytes()
     maps = []
-    for near, far, finer in zip(parallax, _far(other, camera, few, turn), _far(other, camera, size, turn), strict=True):
+    for near, far, finer in zip(
+        parallax, _infinity_maps(other, camera, reduced, turn), _infinity_maps(other, camera, size, turn), strict=True
+    ):
         maps.append(finer + resize_nearest(near - far, size))
     return ImageWarp(coarse, size, (maps[0], maps[1]))
 
@@ -156,20 +158,22 @@ def _limit_size(most: int, size: tuple[int, int]) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=8)
-def _far(other: CameraModel, camera: CameraModel, size: tuple[int, int], turn: bytes) -> tuple[Floats, Floats]:
+def _infinity_maps(
+    other: CameraModel, camera: CameraModel, size: tuple[int, int], turn: bytes
+) -> tuple[Floats, Floats]:
     """The remap maps for points at infinity."""
     pose = Transform(np.frombuffer(turn).reshape(3, 3), np.zeros(3))
     return _project_grid(other, camera, pose, np.full(size, INFINITE_DEPTH_M, np.float32))
 
 
 def _project_grid(other: CameraModel, camera: CameraModel, pose: Transform, depth: Floats) -> tuple[Floats, Floats]:
-    """The remap maps from the label camera to the other camera; `_NOWHERE` for points that it does not observe."""
+    """The remap maps from the label camera to the other camera; `_OUTSIDE_PX` for points that it does not observe."""
     points = camera.scaled(*depth.shape).unproject(depth).reshape(-1, 3)
     seen = pose.inverse().apply(points)
     index, u, v = other.project_visible(seen, bounded=False)
     parallax = np.linalg.norm(pose.translation) * other.K[0, 0] / seen[index, 2]
-    visible = _visible(u, v, parallax, (other.height, other.width))
-    maps = np.full((2, depth.size), _NOWHERE, np.float32)
+    visible = _unoccluded(u, v, parallax, (other.height, other.width))
+    maps = np.full((2, depth.size), _OUTSIDE_PX, np.float32)
     maps[:, index[visible]] = u[visible], v[visible]
     return maps[0].reshape(depth.shape), maps[1].reshape(depth.shape)
 
@@ -184,10 +188,10 @@ def _fill_holes(depth: Floats) -> Floats:
     )
     reading = np.zeros(int(nearest.max()) + 1, np.float32)
     reading[nearest[~hole]] = depth[~hole]
-    return np.where(away <= _REACH, reading[nearest], np.float32(INFINITE_DEPTH_M))
+    return np.where(away <= _MAX_HOLE_PX, reading[nearest], np.float32(INFINITE_DEPTH_M))
 
 
-def _visible(
+def _unoccluded(
     u: npt.NDArray[Any], v: npt.NDArray[Any], parallax: npt.NDArray[Any], size: tuple[int, int]
 ) -> npt.NDArray[np.bool_]:
     """Whether each point is unoccluded by the other points in the other camera's image of that size.

@@ -18,20 +18,20 @@ from mlesam_ros.errors import ImageError
 from mlesam_ros.geometry.pixels import resize_nearest
 from mlesam_ros.types import CompressedImage, RawImage
 
-MOST_PIXELS = 1 << 26
+MAX_PIXELS = 1 << 26
 """Upper limit of the announced pixels, above any robot's camera."""
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_JPEG_FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 """JPEG frame headers, which hold the size."""
-_BARE = {0x00, 0x01, 0xFF, *range(0xD0, 0xD9)}
+_JPEG_BARE_MARKERS = {0x00, 0x01, 0xFF, *range(0xD0, 0xD9)}
 """Bytes after 0xFF in a JPEG without a segment: byte stuffing, fill bytes, and standalone markers."""
-_SCAN = 0xDA
-_BIT_DEPTH = 24
+_JPEG_SCAN = 0xDA
+_PNG_BIT_DEPTH_BYTE = 24
 """Byte of a PNG that holds its bit depth: after signature, length and name of IHDR, width and height."""
 
 
 def check_declared_size(data: bytes) -> None:
-    """Reject a file that announces more data than it has or more than `MOST_PIXELS`; the decoder finds other damage.
+    """Reject a file that announces more data than it has or more than `MAX_PIXELS`; the decoder finds other damage.
 
     Args:
         data: the file.
@@ -46,14 +46,14 @@ def check_declared_size(data: bytes) -> None:
     else:
         start = data[:4].hex(" ") or "nothing"
         raise ImageError(f"compressed image of {len(data)} bytes starting with {start} is neither JPEG nor PNG.")
-    if size[0] * size[1] > MOST_PIXELS:
-        raise ImageError(f"compressed image declares {size[0]}x{size[1]} pixels; at most {MOST_PIXELS} are accepted.")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ImageError(f"compressed image declares {size[0]}x{size[1]} pixels; at most {MAX_PIXELS} are accepted.")
 
 
 def announces_16_bits(data: npt.NDArray[np.uint8]) -> bool:
     """Whether a file is a PNG of 16-bit samples, by its header (ISO/IEC 15948, 11.2.2)."""
-    head = data[: _BIT_DEPTH + 1].tobytes()
-    return head.startswith(_PNG) and len(head) > _BIT_DEPTH and head[_BIT_DEPTH] == 16
+    head = data[: _PNG_BIT_DEPTH_BYTE + 1].tobytes()
+    return head.startswith(_PNG) and len(head) > _PNG_BIT_DEPTH_BYTE and head[_PNG_BIT_DEPTH_BYTE] == 16
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
@@ -80,12 +80,12 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
     at, size = 2, (0, 0)
     while 0 <= (at := data.find(b"\xff", at)) <= len(data) - 4:  # like decoders, skip bytes between segments
         marker = data[at + 1]
-        if marker in _BARE:
+        if marker in _JPEG_BARE_MARKERS:
             at += 1
             continue
-        if marker == _SCAN:
+        if marker == _JPEG_SCAN:
             break
-        if marker in _FRAMES and at + 9 <= len(data):
+        if marker in _JPEG_FRAME_HEADERS and at + 9 <= len(data):
             height, width = struct.unpack_from(">HH", data, at + 5)
             size = max(size, (width, height), key=lambda one: one[0] * one[1])
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -108,7 +108,7 @@ class PixelFormat(NamedTuple):
     lines: float = 1
 
 
-def image_view(picture: RawImage, layouts: Mapping[str, PixelFormat], what: str) -> npt.NDArray[Any]:
+def image_view(image: RawImage, layouts: Mapping[str, PixelFormat], what: str) -> npt.NDArray[Any]:
     """View an image's samples without a copy.
 
     Args:
@@ -123,31 +123,33 @@ def image_view(picture: RawImage, layouts: Mapping[str, PixelFormat], what: str)
     Raises:
         ImageError: a field is invalid; the message has its value and the accepted ones.
     """
-    layout = layouts.get(picture.encoding)
+    layout = layouts.get(image.encoding)
     if layout is None:
-        raise ImageError(f"encoding {picture.encoding[:40]!r} is not {what}; {_accepted(picture.encoding, layouts)}")
-    height, width, step = picture.height, picture.width, picture.step
+        raise ImageError(
+            f"encoding {image.encoding[:40]!r} is not {what}; {_accepted_encodings(image.encoding, layouts)}"
+        )
+    height, width, step = image.height, image.width, image.step
     if height < 1 or width < 1:
         raise ImageError(f"image is {width}x{height} pixels; both must be at least 1.")
-    dtype = np.dtype(layout.dtype).newbyteorder(">" if picture.is_bigendian else "<")
+    dtype = np.dtype(layout.dtype).newbyteorder(">" if image.is_bigendian else "<")
     pixel = layout.channels * dtype.itemsize
     rows = int(height * layout.lines)
     if rows != height * layout.lines:
-        raise ImageError(f"image is {width}x{height} pixels; {picture.encoding} needs an even height.")
-    if len(picture.data) == rows * width * pixel:
+        raise ImageError(f"image is {width}x{height} pixels; {image.encoding} needs an even height.")
+    if len(image.data) == rows * width * pixel:
         step = width * pixel  # rows without padding: step is redundant, and some drivers do not set it
     if step < width * pixel:
-        raise ImageError(f"step is {step} bytes; {width} pixels of {picture.encoding} need at least {width * pixel}.")
-    if len(picture.data) != rows * step:
-        raise ImageError(f"data has {len(picture.data)} bytes; {rows} rows with a step of {step} make {rows * step}.")
+        raise ImageError(f"step is {step} bytes; {width} pixels of {image.encoding} need at least {width * pixel}.")
+    if len(image.data) != rows * step:
+        raise ImageError(f"data has {len(image.data)} bytes; {rows} rows with a step of {step} make {rows * step}.")
     shape: tuple[int, ...] = (rows, width, layout.channels)
     strides: tuple[int, ...] = (step, pixel, dtype.itemsize)
     if layout.channels == 1:
         shape, strides = shape[:2], strides[:2]
-    return np.ndarray(shape, dtype, np.ascontiguousarray(picture.data), 0, strides)
+    return np.ndarray(shape, dtype, np.ascontiguousarray(image.data), 0, strides)
 
 
-def _accepted(encoding: str, layouts: Mapping[str, PixelFormat]) -> str:
+def _accepted_encodings(encoding: str, layouts: Mapping[str, PixelFormat]) -> str:
     near = difflib.get_close_matches(encoding[:40], layouts, 3)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return f"{hint}accepted are {', '.join(layouts)}."
@@ -173,12 +175,12 @@ def decode_compressed(data: npt.NDArray[np.uint8], flags: int) -> npt.NDArray[An
     return np.asarray(decoded)
 
 
-_HEADER = 8
-_MOST_PIXELS = 1 << 25
+_RVL_HEADER_BYTES = 8
+_MAX_RVL_PIXELS = 1 << 25
 """Upper limit of the announced pixels, above any depth sensor: a few bytes can encode any number of zeros."""
-_LONGEST = 10
+_MAX_RVL_GROUPS = 10
 """Groups of three bits in a number of 29 bits, the longest that a valid image needs."""
-_SHIFTS = np.arange(28, -1, -4, dtype=np.uint32)
+_RVL_SHIFTS = np.arange(28, -1, -4, dtype=np.uint32)
 
 
 def decode_rvl(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
@@ -193,39 +195,39 @@ def decode_rvl(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
     Raises:
         ImageError: the size is not accepted, or the data are truncated or damaged.
     """
-    if len(data) < _HEADER:
-        raise ImageError(f"RVL image has {len(data)} bytes; its header has {_HEADER}.")
-    width, height = (int(side) for side in np.ascontiguousarray(data[:_HEADER]).view("<u4"))
-    if not 0 < width * height <= _MOST_PIXELS:
-        raise ImageError(f"RVL image declares {width}x{height} pixels; 1 to {_MOST_PIXELS} are accepted.")
-    numbers = _numbers(data[_HEADER:])
-    runs, used = _runs(numbers, width * height)
+    if len(data) < _RVL_HEADER_BYTES:
+        raise ImageError(f"RVL image has {len(data)} bytes; its header has {_RVL_HEADER_BYTES}.")
+    width, height = (int(side) for side in np.ascontiguousarray(data[:_RVL_HEADER_BYTES]).view("<u4"))
+    if not 0 < width * height <= _MAX_RVL_PIXELS:
+        raise ImageError(f"RVL image declares {width}x{height} pixels; 1 to {_MAX_RVL_PIXELS} are accepted.")
+    numbers = _rvl_numbers(data[_RVL_HEADER_BYTES:])
+    runs, used = _rvl_runs(numbers, width * height)
     inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)  # (H * W,) whether a pixel is nonzero
     headers = np.concatenate([[0], np.cumsum(runs[1::2] + 2)[:-1]])
-    told = np.ones(used, np.bool_)
-    told[headers], told[headers + 1] = False, False
-    zigzag = numbers[:used][told]
+    is_delta = np.ones(used, np.bool_)
+    is_delta[headers], is_delta[headers + 1] = False, False
+    zigzag = numbers[:used][is_delta]
     counts = np.zeros(width * height, np.uint16)
     counts[inside] = np.cumsum((zigzag >> 1) ^ -(zigzag & 1)).astype(np.uint16)
     return counts.reshape(height, width)
 
 
-def _numbers(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+def _rvl_numbers(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """All integers of the stream; the last one may be padding."""
     words = np.ascontiguousarray(data[: len(data) // 4 * 4]).view("<u4")
-    groups = ((words[:, None] >> _SHIFTS) & np.uint32(15)).astype(np.uint8).ravel()
+    groups = ((words[:, None] >> _RVL_SHIFTS) & np.uint32(15)).astype(np.uint8).ravel()
     ends = np.flatnonzero(groups < 8)
     if not len(ends):
         return np.zeros(0, np.int64)
     groups = groups[: ends[-1] + 1]
     starts = np.concatenate([[0], ends[:-1] + 1])
-    if (ends - starts).max() >= _LONGEST:
-        raise ImageError(f"RVL image has a number of more than {3 * _LONGEST} bits; its bytes are damaged.")
-    place = np.arange(len(groups)) - np.repeat(starts, ends - starts + 1)
-    return np.add.reduceat((groups & 7).astype(np.int64) << 3 * place, starts)
+    if (ends - starts).max() >= _MAX_RVL_GROUPS:
+        raise ImageError(f"RVL image has a number of more than {3 * _MAX_RVL_GROUPS} bits; its bytes are damaged.")
+    digit = np.arange(len(groups)) - np.repeat(starts, ends - starts + 1)
+    return np.add.reduceat((groups & 7).astype(np.int64) << 3 * digit, starts)
 
 
-def _runs(numbers: npt.NDArray[np.int64], pixels: int) -> tuple[npt.NDArray[np.int64], int]:
+def _rvl_runs(numbers: npt.NDArray[np.int64], pixels: int) -> tuple[npt.NDArray[np.int64], int]:
     """Lengths of the runs, alternately of zeros and nonzeros, and the count of numbers they and their deltas take."""
     runs, at, left = [], 0, pixels
     while left > 0:
@@ -240,7 +242,7 @@ def _runs(numbers: npt.NDArray[np.int64], pixels: int) -> tuple[npt.NDArray[np.i
     return np.array(runs, np.int64), at
 
 
-Rgb = npt.NDArray[np.uint8]
+RGBImage = npt.NDArray[np.uint8]
 Meters = npt.NDArray[np.float32]
 
 SIGNIFICANT_BITS = (8, 10, 12, 14, 16)
@@ -284,7 +286,7 @@ DEPTH_LAYOUTS: dict[str, PixelFormat] = {
 _MOSAIC = re.compile(r"(bayer_(?:rggb|bggr|gbrg|grbg))(?:8|16)\b", re.IGNORECASE)
 """Encoding of a Bayer mosaic at the beginning of `format`."""
 
-_NEAREST, _FARTHEST = 1e-4, 1e5
+_MIN_DEPTH_M, _MAX_DEPTH_M = 1e-4, 1e5
 """Meters. Range of valid depths; zeros, infinities and huge placeholder values lie outside."""
 
 _YUV_TO_RGB = np.array([[1.164, 0.0, 1.596, -222.912], [1.164, -0.391, -0.813, 135.488], [1.164, 2.018, 0.0, -276.928]])
@@ -294,7 +296,7 @@ _DEPTH_HEADER = np.dtype([("codec", "<i4"), ("a", "<f4"), ("b", "<f4")])
 """Header of compressedDepth before the file."""
 
 
-def to_rgb(picture: RawImage | CompressedImage) -> Rgb:
+def to_rgb(image: RawImage | CompressedImage) -> RGBImage:
     """Convert a camera image to RGB.
 
     Args:
@@ -306,26 +308,26 @@ def to_rgb(picture: RawImage | CompressedImage) -> Rgb:
     Raises:
         ImageError: encoding, size, step or data are inconsistent.
     """
-    if isinstance(picture, CompressedImage):
-        picture = decode_camera(picture)
-    samples = image_view(picture, CAMERA_LAYOUTS, "a camera image")
-    if picture.encoding == "nv24":
-        return _from_nv24(picture, samples.strides[0])
+    if isinstance(image, CompressedImage):
+        image = decode_camera(image)
+    samples = image_view(image, CAMERA_LAYOUTS, "a camera image")
+    if image.encoding == "nv24":
+        return _from_nv24(image, samples.strides[0])
     if samples.dtype.itemsize == 2:
-        bits = picture.significant_bits or find_significant_bits(samples)
+        bits = image.significant_bits or find_significant_bits(samples)
         samples = np.minimum(samples >> (bits - 8), 255).astype(np.uint8)
-    code = CAMERA_LAYOUTS[picture.encoding].to_rgb
+    code = CAMERA_LAYOUTS[image.encoding].to_rgb
     if code is None:
         return samples
     try:
         return np.asarray(cv2.cvtColor(samples, code), np.uint8)
     except cv2.error as error:
         raise ImageError(
-            f"{picture.encoding} image of {picture.width}x{picture.height} is not converted to RGB; YUV needs an even width."
+            f"{image.encoding} image of {image.width}x{image.height} is not converted to RGB; YUV needs an even width."
         ) from error
 
 
-def decode_camera(picture: CompressedImage) -> RawImage:
+def decode_camera(image: CompressedImage) -> RawImage:
     """Decode a compressed camera image and determine the encoding of its samples.
 
     `compressed_image_transport` writes color images as bgr8 or bgr16 and keeps a Bayer mosaic unchanged, in one
@@ -338,20 +340,20 @@ def decode_camera(picture: CompressedImage) -> RawImage:
     Raises:
         ImageError: the image is a depth image, or cannot be decoded.
     """
-    if "compressedDepth" in picture.format:
-        raise ImageError(f"format {picture.format[:40]!r} is that of a depth image; a camera image is JPEG or PNG.")
+    if "compressedDepth" in image.format:
+        raise ImageError(f"format {image.format[:40]!r} is that of a depth image; a camera image is JPEG or PNG.")
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    samples = np.ascontiguousarray(decode_compressed(picture.data, flags))
+    samples = np.ascontiguousarray(decode_compressed(image.data, flags))
     if samples.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"compressed image has samples of {samples.dtype}; 8 and 16 bits are accepted.")
     bits = 8 * samples.dtype.itemsize
-    mosaic = _MOSAIC.match(picture.format.strip())
+    mosaic = _MOSAIC.match(image.format.strip())
     name = "bgr" if samples.ndim == 3 else mosaic[1].lower() if mosaic else "mono"
     height, width = samples.shape[:2]
     data = samples.reshape(height, -1).view(np.uint8).reshape(-1)
     big = sys.byteorder == "big"
     return RawImage(
-        height, width, f"{name}{bits}", len(data) // height, data, big, significant_bits=picture.significant_bits
+        height, width, f"{name}{bits}", len(data) // height, data, big, significant_bits=image.significant_bits
     )
 
 
@@ -366,11 +368,11 @@ def find_significant_bits(samples: npt.NDArray[Any], least: int = 8) -> int:
     return next(bits for bits in SIGNIFICANT_BITS if bits >= least and largest < 1 << bits)
 
 
-def _from_nv24(picture: RawImage, step: int) -> Rgb:
+def _from_nv24(image: RawImage, step: int) -> RGBImage:
     """Convert nv24, for which OpenCV has no code: a row of UV pairs takes two rows of `step` bytes."""
-    data, size = np.ascontiguousarray(picture.data), (picture.height, picture.width)
+    data, size = np.ascontiguousarray(image.data), (image.height, image.width)
     brightness = np.ndarray(size, np.uint8, data, 0, (step, 1))
-    color = np.ndarray((*size, 2), np.uint8, data, picture.height * step, (2 * step, 2, 1))
+    color = np.ndarray((*size, 2), np.uint8, data, image.height * step, (2 * step, 2, 1))
     return np.asarray(cv2.transform(np.dstack([brightness, color]), _YUV_TO_RGB), np.uint8)
 
 
@@ -422,11 +424,11 @@ class DepthSamples:
         if self.meters_per_count != 1.0:
             with np.errstate(over="ignore"):
                 meters *= np.float32(self.meters_per_count)
-        meters[~((meters >= _NEAREST) & (meters <= _FARTHEST))] = np.nan
+        meters[~((meters >= _MIN_DEPTH_M) & (meters <= _MAX_DEPTH_M))] = np.nan
         return meters
 
 
-def parse_depth(picture: RawImage | CompressedImage) -> DepthSamples:
+def parse_depth(image: RawImage | CompressedImage) -> DepthSamples:
     """Check and decode a depth image without converting its counts.
 
     Args:
@@ -435,38 +437,23 @@ def parse_depth(picture: RawImage | CompressedImage) -> DepthSamples:
     Raises:
         ImageError: encoding, size, step or data are inconsistent.
     """
-    if isinstance(picture, RawImage):
-        return DepthSamples(image_view(picture, DEPTH_LAYOUTS, "a depth image"), picture.unit)
-    data, inverse = picture.data, None
-    if "compressedDepth" in picture.format:
+    if isinstance(image, RawImage):
+        return DepthSamples(image_view(image, DEPTH_LAYOUTS, "a depth image"), image.unit)
+    data, inverse = image.data, None
+    if "compressedDepth" in image.format:
         if len(data) < _DEPTH_HEADER.itemsize:
             raise ImageError(f"compressedDepth has {len(data)} bytes; its header has {_DEPTH_HEADER.itemsize}.")
         data = np.ascontiguousarray(data)
         header, data = (data[: _DEPTH_HEADER.itemsize].view(_DEPTH_HEADER)[0], data[_DEPTH_HEADER.itemsize :])
-        if picture.format.startswith("32FC1"):
+        if image.format.startswith("32FC1"):
             inverse = float(header["a"]), float(header["b"])
             if not (np.isfinite(inverse).all() and inverse[0] > 0):
                 raise ImageError(
                     f"compressedDepth has the parameters {inverse}; they must be finite, the first positive."
                 )
-    if "compressedDepth rvl" in picture.format:
-        return DepthSamples(decode_rvl(data), picture.unit, inverse)
+    if "compressedDepth rvl" in image.format:
+        return DepthSamples(decode_rvl(data), image.unit, inverse)
     counts = decode_compressed(data, cv2.IMREAD_UNCHANGED)
     if counts.dtype != np.uint16 or counts.ndim != 2:
         raise ImageError(f"compressed depth is {counts.dtype} of shape {counts.shape}; it must be a 16-bit gray PNG.")
-    return DepthSamples(counts, picture.unit, inverse)
-
-
-def depth_to_meters(picture: RawImage | CompressedImage) -> Meters:
-    """Convert a depth image to meters.
-
-    Args:
-        picture: as for `parse_depth`.
-
-    Returns:
-        (H, W) float32 meters along the camera's axis; NaN in pixels without a measurement.
-
-    Raises:
-        ImageError: encoding, size, step or data are inconsistent.
-    """
-    return parse_depth(picture).meters()
+    return DepthSamples(counts, image.unit, inverse)

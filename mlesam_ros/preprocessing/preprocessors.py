@@ -15,13 +15,13 @@ from mlesam_ros.errors import ConfigError
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.preprocessing.base import (
     DEFAULTS,
+    EVENT_WINDOW_RANGE,
     GRAVITY,
-    WINDOWS,
     Image,
     Normalization,
     Preprocessing,
     Preprocessor,
-    direction,
+    parse_direction,
 )
 from mlesam_ros.preprocessing.depth import HHA, LogDepth
 from mlesam_ros.preprocessing.events import EventCounts, EventPolarity, TimeSurface
@@ -101,7 +101,7 @@ DEFAULT_PREPROCESSORS: dict[Modality, str] = {
 }
 
 
-_MOST, _MOST_WHOLE = 1e6, 64
+_MAX_NUMBER, _MAX_INTEGER = 1e6, 64
 
 Settings = Mapping[Modality, Mapping[str, Any]]
 """Modality → settings of its preprocessor's image; missing settings have their defaults."""
@@ -135,15 +135,15 @@ def make_preprocessors(
             )
         given = dict((settings or {}).get(modality, {})) if name == trained else {}
         known = _image_fields(PREPROCESSORS[name])
-        if foreign := [key for key in given if key not in known]:
+        if unknown := [key for key in given if key not in known]:
             raise ConfigError(
-                f"preprocessor {name} has no setting {foreign[0]!r}; accepted are {', '.join(known) or 'none'}.",
+                f"preprocessor {name} has no setting {unknown[0]!r}; accepted are {', '.join(known) or 'none'}.",
                 "Remove it from settings, or use the version that the checkpoint was trained with.",
             )
         for key, value in given.items():
             _check_setting(name, key, value, getattr(PREPROCESSORS[name], key))
         if name == HHA.name and preprocessing.gravity not in GRAVITY:
-            given |= {"gravity": "down", "down": direction(preprocessing.gravity)}
+            given |= {"gravity": "down", "down": parse_direction(preprocessing.gravity)}
         elif name == HHA.name:
             given |= {"gravity": preprocessing.gravity}
         preprocessors[modality] = PREPROCESSORS[name](**given)
@@ -162,15 +162,15 @@ def _image_fields(preprocessor: type[Preprocessor]) -> list[str]:
 
 def _check_setting(preprocessor: str, key: str, value: Any, default: Any) -> None:
     """Reject a setting of another type than its default: text, a positive number, or an integer from 0 to 64."""
-    most = WINDOWS[1] if key == "window" else _MOST
+    highest = EVENT_WINDOW_RANGE[1] if key == "window" else _MAX_NUMBER
     if isinstance(default, str):
         kind, fits = "text", isinstance(value, str)
     elif isinstance(default, int):
-        kind = f"a whole number from 0 to {_MOST_WHOLE}"
-        fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_WHOLE
+        kind = f"a whole number from 0 to {_MAX_INTEGER}"
+        fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_INTEGER
     else:
-        kind = f"a number above 0 and up to {most:g}"
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= most
+        kind = f"a number above 0 and up to {highest:g}"
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= highest
     if not fits:
         raise ConfigError(f"setting {key!r} of preprocessor {preprocessor} is {short_repr(value)}; accepted is {kind}.")
 

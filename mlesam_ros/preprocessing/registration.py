@@ -296,16 +296,16 @@ def depth_from_cloud(
     if not isinstance(frame.payload, PointCloud):
         raise wrong_payload(frame, "a PointCloud")
     pose = cloud_to_camera(frame, rig, context)
-    return _depths(project(cloud_xyz(frame.payload), pose, rig.camera, size, dilation=dilation), size)
+    return _depth_image(project(cloud_xyz(frame.payload), pose, rig.camera, size, dilation=dilation), size)
 
 
 def _rasterize(
     points: npt.NDArray[np.floating[Any]], camera: CameraModel, size: tuple[int, int], dilation: int
 ) -> Meters:
-    return _depths(project_points(points, camera, size, dilation=dilation), size)
+    return _depth_image(project_points(points, camera, size, dilation=dilation), size)
 
 
-def _depths(seen: Projection, size: tuple[int, int]) -> Meters:
+def _depth_image(seen: Projection, size: tuple[int, int]) -> Meters:
     meters = np.full(size, np.nan, np.float32)
     meters[seen.rows, seen.cols] = seen.depth
     return meters
@@ -315,14 +315,14 @@ def _source_points(
     samples: DepthSamples, model: CameraModel, rig: Rig, size: tuple[int, int]
 ) -> tuple[npt.NDArray[np.floating[Any]], int]:
     """Points of an unregistered depth image, (N, 3) meters in its own frame, and the dilation that closes the gaps."""
-    model = _thinned(model, size)
+    model = _reduced(model, size)
     points = model.unproject(samples.meters((model.height, model.width))).reshape(-1, 3)
     camera = rig.camera.scaled(*size)
-    spread = max(camera.K[0, 0] / model.K[0, 0], camera.K[1, 1] / model.K[1, 1])
-    return points, max(math.ceil((spread - 1) / 2), 0)
+    magnification = max(camera.K[0, 0] / model.K[0, 0], camera.K[1, 1] / model.K[1, 1])
+    return points, max(math.ceil((magnification - 1) / 2), 0)
 
 
-def _thinned(model: CameraModel, size: tuple[int, int]) -> CameraModel:
+def _reduced(model: CameraModel, size: tuple[int, int]) -> CameraModel:
     """The depth camera, scaled down until a side has 1.5 times the network's pixels; more only occlude each other."""
     factor = max(min(model.height / (1.5 * size[0]), model.width / (1.5 * size[1])), 1)
     return model.scaled(round(model.height / factor), round(model.width / factor))

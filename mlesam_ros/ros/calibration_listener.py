@@ -19,7 +19,7 @@ from mlesam_ros.bags.serialization import deserialize
 from mlesam_ros.config import CameraParameters, NodeParameters, initial_rig
 from mlesam_ros.errors import PacketError, Problem, format_error
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.rig_learner import RigBuilder, is_static
+from mlesam_ros.rig_builder import RigBuilder, is_static
 from mlesam_ros.ros.subscribers import endpoint_name
 from mlesam_ros.types import MODALITIES, Modality, SensorFrame
 
@@ -102,7 +102,7 @@ class CalibrationListener:
         self._node, self._keep = node, keep
         self._parameters = parameters
         topics = {m: node.resolve_topic_name(parameters.sensor(m).topic) for m in MODALITIES}
-        self._learner = RigBuilder(initial_rig(parameters), parameters, self._report, topics)
+        self._builder = RigBuilder(initial_rig(parameters), parameters, self._report, topics)
         self._infos = self._info_listeners()
         self._transforms = {
             static: {topic: self._transform_listener(topic, static)} for static, topic in _DEFAULT_TOPICS.items()
@@ -113,21 +113,21 @@ class CalibrationListener:
     @property
     def rig(self) -> Rig:
         """Rig learned so far. The worker thread reads it while callbacks write it."""
-        return self._learner.rig
+        return self._builder.rig
 
     @property
     def problems(self) -> dict[str, Problem]:
         """Topic → problem of its CameraInfo or transforms."""
-        return self._learner.problems
+        return self._builder.problems
 
     @property
     def received_topics(self) -> set[str]:
         """Transform topics on which a message was received."""
-        return self._learner.heard
+        return self._builder.received
 
     def bind(self, frame: SensorFrame) -> SensorFrame:
         """See `RigBuilder.bind`."""
-        return self._learner.bind(frame)
+        return self._builder.bind(frame)
 
     @property
     def competing_publishers(self) -> Problem | None:
@@ -217,7 +217,7 @@ class CalibrationListener:
             listeners = self._transforms[static]
             for topic in [topic for topic in listeners if topic not in wanted]:
                 listeners.pop(topic).close()
-                self.rig.tree.forget(topic)
+                self.rig.tree.remove_source(topic)
             for topic in wanted:
                 if topic not in listeners:
                     listeners[topic] = self._transform_listener(topic, static)
@@ -241,7 +241,7 @@ class CalibrationListener:
         try:
             return deserialize(raw, type_name)
         except PacketError as error:
-            self._learner.note(topic, format_error(error))
+            self._builder.note(topic, format_error(error))
         return None
 
     def _report(self, topic: str, problem: Problem) -> None:

@@ -20,7 +20,7 @@ waiting frames of the new primary become open sets at once, so that the change l
 `now` and the stamps are nanoseconds of the same clock. Not thread-safe: the caller holds one lock around all calls.
 """
 
-from mlesam_ros.sync.clocks import GLANCE, Clocks, ForeignClock, ReplayClock, foreign_clock, judge_clocks
+from mlesam_ros.sync.clocks import CLOCK_SAMPLES, Clocks, ForeignClock, ReplayClock, foreign_clock, judge_clocks
 from mlesam_ros.sync.sync_config import SyncConfig
 from mlesam_ros.sync.synchronizer import (
     COUNTERS,
@@ -38,8 +38,8 @@ from mlesam_ros.sync.synchronizer import (
 )
 
 __all__ = [
+    "CLOCK_SAMPLES",
     "COUNTERS",
-    "GLANCE",
     "LATE",
     "OUTCOMES",
     "PENDING",

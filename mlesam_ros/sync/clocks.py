@@ -13,7 +13,7 @@ from statistics import median
 from mlesam_ros.sync.sync_config import SyncConfig
 from mlesam_ros.types import NANOSECONDS, Modality
 
-_CONSTANTS = {
+_KNOWN_OFFSETS = {
     "TAI instead of UTC, as of PTP without its UTC offset": 37.0,
     "GPS time instead of UTC": 18.0,
     "UTC where the host's clock is TAI": -37.0,
@@ -21,17 +21,17 @@ _CONSTANTS = {
     "seconds since 1980, the epoch of GPS": 18.0 - 315_964_800.0,
 }
 """Clock → seconds by which it lies ahead of the host clock."""
-_BOOT = 10 * 365.25 * 86400
+_MIN_EPOCH_S = 10 * 365.25 * 86400
 """Seconds since 1970. No host clock is earlier; an earlier stamp counts from the start of the sensor or simulation."""
-_LATE = 1.5
+_MAX_DELAY_S = 1.5
 """Seconds of transport delay accepted in the comparison with a constant distance."""
-_EARLY = 0.2
+_MAX_LEAD_S = 0.2
 """Seconds by which an unsynchronized clock may be ahead of a constant distance."""
-_QUARTER = 900.0
+_ZONE_STEP_S = 900.0
 """Seconds; time zones differ by multiples of it."""
-_ZONES = 14 * 3600.0
+_MAX_ZONE_S = 14 * 3600.0
 """Seconds; the farthest time zone."""
-GLANCE = 50
+CLOCK_SAMPLES = 50
 """Messages of a sensor that determine its clock in a recording."""
 
 
@@ -43,13 +43,13 @@ class ForeignClock:
         ahead: seconds by which its times lie ahead of the host's.
         cause: description of the clock, as a noun phrase.
         offset: seconds by which its stamps are late, if they are a constant of the clock; None otherwise.
-        mend: remedy in the imperative for a clock without a constant.
+        fix: remedy in the imperative for a clock without a constant.
     """
 
     ahead: float
     cause: str
     offset: float | None = None
-    mend: str = ""
+    fix: str = ""
 
     @property
     def distance(self) -> str:
@@ -68,7 +68,7 @@ class ForeignClock:
             known: the `offset` parameter of the sensor as it is set, in seconds.
         """
         if self.offset is None:
-            return self.mend
+            return self.fix
         total = known + self.offset
         return (
             f"Set {modality}.offset to {total:.1f} (-p {modality}.offset:={total:.1f}), or correct the driver's clock."
@@ -85,28 +85,28 @@ def foreign_clock(ahead: float, time: float, config: SyncConfig) -> ForeignClock
     """
     if -config.oldest <= ahead <= config.max_future:
         return None
-    for cause, offset in _CONSTANTS.items():
-        if _is(offset, ahead):
+    for cause, offset in _KNOWN_OFFSETS.items():
+        if _matches(offset, ahead):
             return ForeignClock(ahead, cause, offset)
-    zone = round((ahead + _LATE / 2) / _QUARTER) * _QUARTER
-    if zone and abs(zone) <= _ZONES and _is(zone, ahead):
+    zone = round((ahead + _MAX_DELAY_S / 2) / _ZONE_STEP_S) * _ZONE_STEP_S
+    if zone and abs(zone) <= _MAX_ZONE_S and _matches(zone, ahead):
         return ForeignClock(ahead, "the local time of a time zone instead of UTC", zone)
-    if time < _BOOT < time - ahead:
-        cause, mend = (
+    if time < _MIN_EPOCH_S < time - ahead:
+        cause, fix = (
             "time since the start of the sensor or of a simulation",
             "let the driver stamp by the host's clock",
         )
-        return ForeignClock(ahead, cause, mend=f"Set use_sim_time where the stamps are simulated, else {mend}.")
-    if time > _BOOT > time - ahead:
-        mend = "Unset use_sim_time, or let the driver stamp by /clock."
-        return ForeignClock(ahead, "the wall clock where the host's time is simulated", mend=mend)
-    mend = "Synchronize the sensor's clock with the host's by PTP, NTP or GPS."
-    return ForeignClock(ahead, "a clock that is not synchronized with the host's", mend=mend)
+        return ForeignClock(ahead, cause, fix=f"Set use_sim_time where the stamps are simulated, else {fix}.")
+    if time > _MIN_EPOCH_S > time - ahead:
+        fix = "Unset use_sim_time, or let the driver stamp by /clock."
+        return ForeignClock(ahead, "the wall clock where the host's time is simulated", fix=fix)
+    fix = "Synchronize the sensor's clock with the host's by PTP, NTP or GPS."
+    return ForeignClock(ahead, "a clock that is not synchronized with the host's", fix=fix)
 
 
-def _is(constant: float, ahead: float) -> bool:
+def _matches(constant: float, ahead: float) -> bool:
     """Whether a distance equals a constant, up to the transport delay."""
-    return constant - _LATE <= ahead <= constant + _EARLY
+    return constant - _MAX_DELAY_S <= ahead <= constant + _MAX_LEAD_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +133,13 @@ def judge_clocks(
     replay clock.
 
     Args:
-        pairs: modality → stamp and time of recording of its first messages, nanoseconds; the first `GLANCE` are used.
+        pairs: modality → stamp and time of recording of its first messages, nanoseconds; `CLOCK_SAMPLES` are used.
         offsets: modality → nanoseconds by which its stamps are late.
         config: source of `max_age`, `max_future` and `primary_order`.
     """
-    timed = {m: [(stamp - offsets[m], at) for stamp, at in some[:GLANCE] if stamp > 0] for m, some in pairs.items()}
+    timed = {
+        m: [(stamp - offsets[m], at) for stamp, at in some[:CLOCK_SAMPLES] if stamp > 0] for m, some in pairs.items()
+    }
     ahead = {m: median(time - at for time, at in some) / NANOSECONDS for m, some in timed.items() if some}
     times = {m: timed[m][0][0] / NANOSECONDS for m in ahead}
     found = {m: foreign_clock(value, times[m], config) for m, value in ahead.items()}
@@ -145,14 +147,14 @@ def judge_clocks(
     if len(foreign) < len(ahead) or not ahead:
         return Clocks(frozenset(), 0.0, foreign)
     order = [*(m for m in config.order if m in ahead), *(m for m in ahead if m not in config.order)]
-    groups = [[m for m in order if _together(ahead[m] - ahead[first], config)] for first in order]
+    groups = [[m for m in order if _agree(ahead[m] - ahead[first], config)] for first in order]
     leaders = max(groups, key=len)  # among equally large groups, the first in the order
     lead = max(ahead[m] for m in leaders)
     rest = {m: foreign_clock(ahead[m] - lead, times[m], config) for m in order if m not in leaders}
     return Clocks(frozenset(leaders), lead, {m: clock for m, clock in rest.items() if clock is not None})
 
 
-def _together(apart: float, config: SyncConfig) -> bool:
+def _agree(apart: float, config: SyncConfig) -> bool:
     return abs(apart) <= min(config.oldest, config.max_future)
 
 

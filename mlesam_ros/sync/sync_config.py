@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, MODALITIES, NANOSECONDS, Modality
 
-DELAYS = 0.5
+DELAY_MARGIN_S = 0.5
 """Seconds by which the delays of sensors may differ; a frame waits that much beyond `longest_wait`."""
 Seconds = float | Mapping[Modality, float]
 """One number for all modalities, or a number for each modality that differs from the default."""
@@ -29,9 +29,9 @@ class SyncConfig:
             that is not listed, leaves the frames unchanged.
         max_wait: longest time that a set waits for a modality after the arrival of its primary, per modality.
         required: modalities without which there is no set; all others are optional.
-        history: longest time that a frame waits for its primary; at least `longest_wait` plus `DELAYS`.
+        history: longest time that a frame waits for its primary; at least `longest_wait` plus `DELAY_MARGIN_S`.
         max_age, max_future: largest distance of a frame's time from now; farther ones are refused as times of another
-            clock. `max_age` is at least `longest_wait` plus `DELAYS`.
+            clock. `max_age` is at least `longest_wait` plus `DELAY_MARGIN_S`.
         capacity: most frames that wait per modality and second of history.
     """
 
@@ -56,9 +56,9 @@ class SyncConfig:
         if not self.modalities or len(set(self.modalities)) != len(self.modalities):
             raise ConfigError(f"modalities are {list(self.modalities)}.", "Name at least one, and each once.")
         for modality in self.required:
-            self._known(modality, "required")
+            self._check_modality(modality, "required")
         for modality in set(self.primary_order) - set(MODALITIES):
-            self._known(modality, "primary_order")
+            self._check_modality(modality, "primary_order")
         if not self.order:
             raise ConfigError(
                 f"primary_order {list(self.primary_order)} contains none of the modalities {list(self.modalities)}."
@@ -83,8 +83,8 @@ class SyncConfig:
 
     @property
     def oldest(self) -> float:
-        """Seconds by which a frame's time may lie behind now: `max_age`, at least `longest_wait` plus `DELAYS`."""
-        return max(self.max_age, self.longest_wait + DELAYS)
+        """Largest age of a frame in seconds: `max_age`, at least `longest_wait` plus `DELAY_MARGIN_S`."""
+        return max(self.max_age, self.longest_wait + DELAY_MARGIN_S)
 
     def nanoseconds(self, name: str, modality: Modality) -> int:
         """Nanoseconds of `tolerance` or `max_wait` for a modality."""
@@ -102,11 +102,11 @@ class SyncConfig:
         value = getattr(self, name)
         times = value if isinstance(value, Mapping) else dict.fromkeys(self.modalities, value)
         for modality, time in times.items():
-            self._known(modality, name)
+            self._check_modality(modality, name)
             if not (isinstance(time, int | float) and math.isfinite(time) and time >= least):
                 accepted = "a finite number" if least < 0 else "a finite number and not negative"
                 raise ConfigError(f"{name} is {time!r}; a time in seconds must be {accepted}.")
 
-    def _known(self, modality: Modality, name: str) -> None:
+    def _check_modality(self, modality: Modality, name: str) -> None:
         if modality not in self.modalities:
             raise ConfigError(f"{name} contains {modality!r}; the modalities are {', '.join(self.modalities)}.")

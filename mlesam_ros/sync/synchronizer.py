@@ -11,7 +11,7 @@ from operator import attrgetter
 
 from mlesam_ros.errors import ConfigError, Problem
 from mlesam_ros.sync.clocks import foreign_clock
-from mlesam_ros.sync.sync_config import DELAYS, SyncConfig
+from mlesam_ros.sync.sync_config import DELAY_MARGIN_S, SyncConfig
 from mlesam_ros.types import NANOSECONDS, FrameSet, Modality, SensorFrame
 
 USED = "used"
@@ -50,10 +50,10 @@ class ModalityBuffer:
         self.timeout = timeout
         self.counts: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
-        self.heard = 0  # arrival of the newest frame, or the first call
-        self.forget()
+        self.last_arrival = 0  # arrival of the newest frame, or the first call
+        self.reset()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Reset the buffer and the stream statistics; the counters stay."""
         self.waiting: list[BufferedFrame] = []  # ascending by reference
         self.newest: int | None = None  # highest reference so far
@@ -70,15 +70,15 @@ class ModalityBuffer:
     @property
     def expires(self) -> int:
         """Latest time at which it still counts as alive."""
-        return self.heard + self.longest_silence
+        return self.last_arrival + self.longest_silence
 
     def insert(self, item: BufferedFrame) -> None:
         """Add a frame to the buffer."""
-        self.waiting.insert(self.at(item.reference), item)
+        self.waiting.insert(self.index_of(item.reference), item)
 
-    def learn(self, item: BufferedFrame) -> None:
+    def update_statistics(self, item: BufferedFrame) -> None:
         """Update the stream's period and delay from a frame."""
-        self.heard, self.offset = item.arrived, item.frame.stamp - item.reference
+        self.last_arrival, self.offset = item.arrived, item.frame.stamp - item.reference
         delay = item.arrived - item.reference
         if self.newest is None:
             self.newest, self.delay = item.reference, delay
@@ -91,32 +91,34 @@ class ModalityBuffer:
             # After a clock step or cleared congestion, adopt the new delay instead of averaging.
             self.delay = delay if delay < self.delay - self.timeout else (3 * self.delay + delay) // 4
 
-    def at(self, reference: int) -> int:
+    def index_of(self, reference: int) -> int:
         """Index of the first waiting frame that is not before a reference."""
         return bisect_left(self.waiting, reference, key=_by_reference)
 
-    def nearest(self, reference: int, rival: int | None) -> BufferedFrame | None:
+    def nearest(self, reference: int, next_reference: int | None) -> BufferedFrame | None:
         """The nearest waiting frame within tolerance of a reference; None without one.
 
         Args:
             reference: the reference of the set.
-            rival: the reference of the next open set, which keeps the frames nearer to it.
+            next_reference: the reference of the next open set, which keeps the frames nearer to it.
         """
-        after = self.at(reference)
-        around = [w for w in self.waiting[max(after - 1, 0) : after + 1] if self.fits(w.reference, reference, rival)]
-        return min(around, key=lambda w: abs(w.reference - reference), default=None)
+        after = self.index_of(reference)
+        candidates = [
+            w for w in self.waiting[max(after - 1, 0) : after + 1] if self.fits(w.reference, reference, next_reference)
+        ]
+        return min(candidates, key=lambda w: abs(w.reference - reference), default=None)
 
-    def fits(self, candidate: int, reference: int, rival: int | None) -> bool:
+    def fits(self, candidate: int, reference: int, next_reference: int | None) -> bool:
         """Whether a frame at `candidate` is within tolerance of a set and not nearer to the next one."""
         gap = abs(candidate - reference)
-        return gap <= self.tolerance and (rival is None or gap <= abs(candidate - rival))
+        return gap <= self.tolerance and (next_reference is None or gap <= abs(candidate - next_reference))
 
-    def is_final(self, reference: int, rival: int | None, until: int, now: int) -> bool:
+    def is_final(self, reference: int, next_reference: int | None, until: int, now: int) -> bool:
         """Whether no frame still to arrive could be a nearer partner and arrive in time.
 
         Args:
             reference: the reference of the set.
-            rival: the reference of the next open set.
+            next_reference: the reference of the next open set.
             until: end of the set's `max_wait` for this modality, nanoseconds.
             now: nanoseconds.
         """
@@ -129,10 +131,10 @@ class ModalityBuffer:
         # The delay varies: give up only frames that would be late by another whole max_wait.
         latest = until + self.max_wait - self.delay
         expected = self._expected(reference, self.newest, self.period)
-        coming = [abs(e - reference) for e in expected if e <= latest and self.fits(e, reference, rival)]
+        coming = [abs(e - reference) for e in expected if e <= latest and self.fits(e, reference, next_reference)]
         if not coming:
             return True
-        partner = self.nearest(reference, rival)
+        partner = self.nearest(reference, next_reference)
         return partner is not None and abs(partner.reference - reference) <= min(coming)
 
     @staticmethod
@@ -141,22 +143,22 @@ class ModalityBuffer:
         before = newest + max(1, (reference - newest) // period) * period
         return before, before + period
 
-    def drop(self, count: int, fate: str) -> None:
+    def discard(self, count: int, outcome: str) -> None:
         """Remove the oldest frames and count their outcome."""
-        self.counts[fate] += count
+        self.counts[outcome] += count
         del self.waiting[:count]
 
-    def use(self, item: BufferedFrame) -> None:
+    def consume(self, item: BufferedFrame) -> None:
         """Move a waiting frame into a set; older waiting frames are superseded."""
-        self.drop(self.at(item.reference), SUPERSEDED)
-        self.drop(1, USED)
+        self.discard(self.index_of(item.reference), SUPERSEDED)
+        self.discard(1, USED)
         self.used = item.reference
 
 
 PENDING = "pending"
 
-_RESTART = NANOSECONDS  # a stamp that far behind the stream's newest is a restart, not a late frame
-_THREADS = NANOSECONDS // 10  # `now` may step back this far when push and take are called from two threads
+_RESTART_NS = NANOSECONDS  # a stamp that far behind the stream's newest is a restart, not a late frame
+_MAX_STEP_BACK_NS = NANOSECONDS // 10  # `now` may step back this far when push and take are called from two threads
 
 
 class Synchronizer:
@@ -175,7 +177,7 @@ class Synchronizer:
         self._streams = {m: _stream(m, config) for m in config.modalities}
         self._offsets = {m: offset for m in config.modalities if (offset := config.offset_of(m)) is not None}
         self._order = [self._streams[m] for m in config.order]
-        history = max(config.history, config.longest_wait + DELAYS)
+        history = max(config.history, config.longest_wait + DELAY_MARGIN_S)
         self._history = round(history * NANOSECONDS)
         self._capacity = math.ceil(config.capacity * max(history, 1.0))
         self._max_age = round(config.oldest * NANOSECONDS)
@@ -213,22 +215,22 @@ class Synchronizer:
         reason = self._reject_reason(frame, now)
         if not reason:
             self._advance(now)
-            if stream.newest is not None and item.reference < stream.newest - _RESTART:
+            if stream.newest is not None and item.reference < stream.newest - _RESTART_NS:
                 self._on_stamp_jump(stream, now)
             reason = self._duplicate(stream, item)
         if reason:
             stream.refusals[reason] += 1
             stream.counts[REFUSED] += 1
             return REFUSED
-        heard = stream.heard
-        stream.learn(item)
+        last_arrival = stream.last_arrival
+        stream.update_statistics(item)
         if self._too_late(stream, item, now):
             if self._is_stale(stream, item):
-                stream.heard = heard
+                stream.last_arrival = last_arrival
             stream.counts[LATE] += 1
             return LATE
         stream.insert(item)
-        stream.drop(max(len(stream.waiting) - self._capacity, 0), SUPERSEDED)
+        stream.discard(max(len(stream.waiting) - self._capacity, 0), SUPERSEDED)
         return PENDING
 
     def take(self, now: int) -> FrameSet | None:
@@ -241,13 +243,14 @@ class Synchronizer:
         """
         self._advance(now)
         primary = self._select_primary(now)
-        for index in reversed(self._open(primary)):
-            item, rival = primary.waiting[index], self._rival(primary, index)
+        for index in reversed(self._open_sets(primary)):
+            item, next_reference = primary.waiting[index], self._next_reference(primary, index)
             if not all(
-                s.is_final(item.reference, rival, item.arrived + s.max_wait, now) for s in self._others(primary)
+                s.is_final(item.reference, next_reference, item.arrived + s.max_wait, now)
+                for s in self._others(primary)
             ):
                 continue
-            partners = {s.modality: s.nearest(item.reference, rival) for s in self._others(primary)}
+            partners = {s.modality: s.nearest(item.reference, next_reference) for s in self._others(primary)}
             if all(m == primary.modality or partners[m] for m in self.config.required):
                 return self._emit(primary, item, {m: p for m, p in partners.items() if p})
             del primary.waiting[index]
@@ -257,7 +260,7 @@ class Synchronizer:
     def flush(self) -> None:
         """End the stream: count all waiting frames as unmatched."""
         for stream in self._streams.values():
-            stream.drop(len(stream.waiting), UNMATCHED)
+            stream.discard(len(stream.waiting), UNMATCHED)
 
     # State
 
@@ -266,10 +269,10 @@ class Synchronizer:
         if self._now is None:
             return None
         primary = self._select_primary(self._now)
-        moments = [self._ready_at(primary, index) for index in self._open(primary)]
+        times = [self._ready_at(primary, index) for index in self._open_sets(primary)]
         if primary.expires >= self._now and any(s.waiting for s in self._order if s is not primary):
-            moments.append(primary.expires + 1)
-        return min(moments, default=None)
+            times.append(primary.expires + 1)
+        return min(times, default=None)
 
     def alive(self, modality: Modality, now: int) -> bool:
         """Whether a frame of a modality arrived within its time-out."""
@@ -301,9 +304,9 @@ class Synchronizer:
             return "stamp is zero"
         if now - self._max_age <= frame.time <= now + self._max_future:
             return ""
-        return self._foreign(frame, now)
+        return self._foreign_clock(frame, now)
 
-    def _foreign(self, frame: SensorFrame, now: int) -> str:
+    def _foreign_clock(self, frame: SensorFrame, now: int) -> str:
         """Reason of the refusal of a frame with a foreign clock, with the clock's name and a remedy."""
         ahead = frame.time - now
         clock = foreign_clock(ahead / NANOSECONDS, frame.time / NANOSECONDS, self.config)
@@ -316,8 +319,8 @@ class Synchronizer:
         """Reason of the refusal of a repeated stamp; empty if new. A stream that repeats its stamp counts as silent."""
         if item.reference == stream.newest:
             return "duplicate stamp"
-        at = stream.at(item.reference)
-        same = at < len(stream.waiting) and stream.waiting[at].reference == item.reference
+        index = stream.index_of(item.reference)
+        same = index < len(stream.waiting) and stream.waiting[index].reference == item.reference
         return "duplicate stamp" if same else ""
 
     def _too_late(self, stream: ModalityBuffer, item: BufferedFrame, now: int) -> bool:
@@ -343,30 +346,30 @@ class Synchronizer:
         """Detect backward clock jumps, and drop frames that have waited longer than `history`."""
         if self._now is None:
             for stream in self._streams.values():
-                stream.heard = now
-        elif now < self._now - _THREADS:
+                stream.last_arrival = now
+        elif now < self._now - _MAX_STEP_BACK_NS:
             self._jump_back(now)
         self._now = max(now, self._now or now)
         behind = bool(self._streams[self.primary].waiting)  # there are sets not yet taken
         for stream in self._streams.values():
             while stream.waiting and stream.waiting[0].arrived < self._now - self._history:
-                stream.drop(1, SUPERSEDED if behind else UNMATCHED)
+                stream.discard(1, SUPERSEDED if behind else UNMATCHED)
 
     def _on_stamp_jump(self, stream: ModalityBuffer, now: int) -> None:
         """Handle a restart or clock step of a stream: for the primary clear the whole state, else only the stream."""
         if stream is self._select_primary(now):
             self._jump_back(now)
         else:
-            stream.drop(len(stream.waiting), UNMATCHED)
-            stream.forget()
+            stream.discard(len(stream.waiting), UNMATCHED)
+            stream.reset()
 
     def _jump_back(self, now: int) -> None:
         """Clear the state; living modalities get a new time-out, dead ones stay dead."""
         for stream in self._streams.values():
             alive = self._now is not None and self._now <= stream.expires
-            stream.drop(len(stream.waiting), UNMATCHED)
-            stream.forget()
-            stream.heard = now if alive else now - stream.timeout - 1
+            stream.discard(len(stream.waiting), UNMATCHED)
+            stream.reset()
+            stream.last_arrival = now if alive else now - stream.timeout - 1
         self._now, self._last = now, None
         self.jumps += 1
 
@@ -374,9 +377,9 @@ class Synchronizer:
 
     def _select_primary(self, now: int) -> ModalityBuffer:
         """Select the first living modality in the order; keep the current one if none is alive."""
-        elected = next((s for s in self._order if now <= s.expires), self._streams[self.primary])
-        self.primary = elected.modality
-        return elected
+        selected = next((s for s in self._order if now <= s.expires), self._streams[self.primary])
+        self.primary = selected.modality
+        return selected
 
     def _others(self, primary: ModalityBuffer) -> list[ModalityBuffer]:
         return [s for s in self._streams.values() if s is not primary]
@@ -391,20 +394,20 @@ class Synchronizer:
         by_stamp = stamp - primary.offset
         return (reference if by_stamp > reference + primary.longest_silence else max(by_stamp, reference)) + 1
 
-    def _open(self, primary: ModalityBuffer) -> range:
+    def _open_sets(self, primary: ModalityBuffer) -> range:
         """Indices of the primary's frames that are open sets."""
-        return range(primary.at(self._earliest(primary)), len(primary.waiting))
+        return range(primary.index_of(self._earliest(primary)), len(primary.waiting))
 
-    def _rival(self, primary: ModalityBuffer, index: int) -> int | None:
+    def _next_reference(self, primary: ModalityBuffer, index: int) -> int | None:
         return primary.waiting[index + 1].reference if index + 1 < len(primary.waiting) else None
 
     def _ready_at(self, primary: ModalityBuffer, index: int) -> int:
-        item, rival = primary.waiting[index], self._rival(primary, index)
+        item, next_reference = primary.waiting[index], self._next_reference(primary, index)
         now = self._now or 0
         until = [
             min(item.arrived + s.max_wait, s.expires + 1)
             for s in self._others(primary)
-            if not s.is_final(item.reference, rival, item.arrived + s.max_wait, now)
+            if not s.is_final(item.reference, next_reference, item.arrived + s.max_wait, now)
         ]
         return max(until, default=now)
 
@@ -412,9 +415,9 @@ class Synchronizer:
         chosen = {m: item if m == primary.modality else partners.get(m) for m in self._streams}
         members = {m: w for m, w in chosen.items() if w is not None}
         for modality, member in members.items():
-            self._streams[modality].use(member)
+            self._streams[modality].consume(member)
         for stream in self._streams.values():
-            stream.drop(stream.at(item.reference - stream.tolerance), UNMATCHED)
+            stream.discard(stream.index_of(item.reference - stream.tolerance), UNMATCHED)
         self._last = item.frame.stamp, item.reference
         frames = {m: w.frame for m, w in members.items()}
         skews = {m: w.reference - item.reference for m, w in members.items()}
@@ -461,8 +464,8 @@ def _round_duration(nanoseconds: int) -> str:
 
 
 COUNTERS = ("received", *OUTCOMES)
-_REASONS = 16  # most reasons counted separately; a reason may contain numbers that never repeat
-_OTHER = "other reasons"
+_MAX_REASONS = 16  # most reasons counted separately; a reason may contain numbers that never repeat
+_OTHER_REASONS = "other reasons"
 
 
 class BoundedCounter(Counter[str]):
@@ -470,7 +473,7 @@ class BoundedCounter(Counter[str]):
 
     def count(self, words: str, times: int = 1) -> None:
         """Count a reason; as `other reasons` once the bound is reached."""
-        self[words if words in self or len(self) < _REASONS else _OTHER] += times
+        self[words if words in self or len(self) < _MAX_REASONS else _OTHER_REASONS] += times
 
     def add(self, *others: Mapping[str, int]) -> BoundedCounter:
         """Add the counts of other counters."""

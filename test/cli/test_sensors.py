@@ -193,9 +193,7 @@ def test_mismatched_image_size_needs_fit(mlesam, shared_data, tmp_path):
     frame = shared_data / "camera_lidar" / "opencalib_manual"
     refused = mlesam("sensors", "show", frame, "--out", tmp_path)
     assert refused.exit_code == 2
-    assert (
-        "opencalib_manual cannot be used: picture is 1920x1200 but its calibration is for 1920x1080" in refused.stderr
-    )
+    assert "opencalib_manual cannot be used: image is 1920x1200 but its calibration is for 1920x1080" in refused.stderr
     accepted = mlesam("sensors", "show", frame, "--fit", "crop_top", "--out", tmp_path)
     assert accepted.exit_code == 0
     assert "9,964 of 78,238 points are inside the image" in accepted.stdout

@@ -23,7 +23,7 @@ from mlesam_ros.model.mlesam import MLESAM
 from mlesam_ros.model.model_config import MLESAMConfig
 from mlesam_ros.pipeline import Pipeline
 from mlesam_ros.preprocessing.preprocessors import DEFAULT_PREPROCESSORS
-from mlesam_ros.rig_learner import RigBuilder
+from mlesam_ros.rig_builder import RigBuilder
 from mlesam_ros.sync import SyncConfig, Synchronizer
 from mlesam_ros.types import CAMERA, MODALITIES, FrameSet, Modality, Segmentation, SensorFrame
 

@@ -8,7 +8,7 @@ from test_rig import GOOD, changed, turned
 
 from mlesam_ros.errors import ERROR, NOTE, WARNING, Finding, MlesamError, Problem, worst
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.geometry.validation import picture_findings, validate_rig
+from mlesam_ros.geometry.validation import image_findings, validate_rig
 from mlesam_ros.resources import resource_path
 from mlesam_ros.strict_yaml import parse_yaml, read_yaml
 
@@ -120,12 +120,12 @@ def test_what_a_fit_does_is_said():
 
 
 def test_pictures_are_compared():
-    assert not picture_findings(GOOD, None, (480, 640), "a.png")
+    assert not image_findings(GOOD, None, (480, 640), "a.png")
     assert (
         "a.png is 640x400 but its calibration is for 640x480"
-        in picture_findings(GOOD, None, (400, 640), "a.png")[0].message
+        in image_findings(GOOD, None, (400, 640), "a.png")[0].message
     )
-    assert "no camera rear" in picture_findings(GOOD, "rear", (400, 640), "a.png")[0].message
+    assert "no camera rear" in image_findings(GOOD, "rear", (400, 640), "a.png")[0].message
 
 
 def test_a_problem_becomes_a_finding():

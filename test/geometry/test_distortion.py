@@ -89,7 +89,7 @@ def test_nothing_folds_over(model, numbers, angle):
     if model != "equidistant":
         d[2:4] *= 0.01
     lens = make_distortion(model, d)
-    r = np.tan(np.linspace(0, np.arctan(min(lens.limit, 100.0)), 500))
+    r = np.tan(np.linspace(0, np.arctan(min(lens.max_radius, 100.0)), 500))
     radial = lens.radial(r)
     assert (np.diff(radial) >= -1e-9 * np.abs(radial[1:])).all()
     xd, yd = lens.apply(r * np.cos(angle), r * np.sin(angle))
@@ -101,7 +101,7 @@ def test_beyond_the_turning_point_points_are_dropped():
     # r (1 - 0.3 r²) turns at r² = 1 / 0.9.
     camera = CameraModel(400, 400, [[200, 0, 200], [0, 200, 200], [0, 0, 1]], [-0.3, 0, 0, 0], "plumb_bob")
     turn = np.sqrt(1 / 0.9)
-    assert camera.distortion.limit == pytest.approx(turn, rel=1e-12)
+    assert camera.distortion.max_radius == pytest.approx(turn, rel=1e-12)
     points = np.array([[0.999 * turn, 0, 1], [1.001 * turn, 0, 1], [1.6, 0, 1], [0, 0, -1], [0, 0, 0]])
     _, valid = camera.project(points)
     assert valid.tolist() == [True, False, False, False, False]
@@ -112,8 +112,8 @@ def test_beyond_the_turning_point_points_are_dropped():
 def test_tangential_terms_count_for_the_fold():
     # With this prism the plane folds although the radial curve rises for ever.
     lens = make_distortion("rational_polynomial", [0.1, 0, 0, 0, 0, 0, 0, 0, 0, -0.05, 0, 0])
-    assert 1.0 < lens.limit < 10.0
-    x = np.linspace(0, lens.limit, 100)
+    assert 1.0 < lens.max_radius < 10.0
+    x = np.linspace(0, lens.max_radius, 100)
     assert (np.diff(lens.apply(x, np.zeros(100))[0]) > 0).all()
 
 

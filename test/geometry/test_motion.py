@@ -138,12 +138,3 @@ def test_what_the_tree_cannot_tell_is_refused():
     rig.fixed_frame = "sky"
     with pytest.raises(CalibrationError, match="'sky' is not known"):
         sensor_motion(rig, "lidar", np.array([STAMP]), STAMP)
-
-
-def test_lookup_between_two_moments():
-    tree = robot(lambda t: Transform(turned((0, 0, t)), np.array([5 * t, 0, 0]))).tree
-    found = tree.lookup_full("base_link", STAMP, "base_link", STAMP - 100 * MS, "odom")
-    np.testing.assert_allclose(found.translation, [-0.5, 0, 0], atol=1e-6)
-    np.testing.assert_allclose(found.rotation, turned((0, 0, -0.1)), atol=1e-6)
-    same = tree.lookup_full("camera", STAMP, "lidar", STAMP, "odom")
-    np.testing.assert_allclose(same.translation, tree.lookup("camera", "lidar").translation, atol=1e-6)

@@ -31,7 +31,7 @@ def plain(points, size, dilation=0):
     nearest = {}
     for i, ((u, v), p) in enumerate(zip(uv, optical, strict=True)):
         row, col = int(np.floor(v + 0.5)), int(np.floor(u + 0.5))
-        if p[2] <= 0 or np.hypot(p[0], p[1]) / p[2] > camera.distortion.limit:
+        if p[2] <= 0 or np.hypot(p[0], p[1]) / p[2] > camera.distortion.max_radius:
             continue
         if not (0 <= row < height and 0 <= col < width):
             continue

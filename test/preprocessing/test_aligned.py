@@ -76,7 +76,7 @@ def test_a_network_of_many_pixels_gets_parallax_from_fewer(monkeypatch):
     box, wall = (38, 30), (65, 50)
     events = events_at([box[0] - 7, wall[0] - 2], [box[1], wall[1]])
     exact = encoded(events, box_before_a_wall())
-    monkeypatch.setattr("mlesam_ros.preprocessing.image_warp._FINEST", WIDTH // 2)
+    monkeypatch.setattr("mlesam_ros.preprocessing.image_warp._MAX_GRID_SIDE_PX", WIDTH // 2)
     np.testing.assert_allclose(encoded(events, box_before_a_wall()), exact, atol=1e-3)
     assert hits(exact) == [(box[1], box[0]), (wall[1], wall[0])]
 

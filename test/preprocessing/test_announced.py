@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlesam_ros.errors import ImageError
-from mlesam_ros.preprocessing.images import MOST_PIXELS, check_declared_size, decode_compressed
+from mlesam_ros.preprocessing.images import MAX_PIXELS, check_declared_size, decode_compressed
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 FLAGS = {
@@ -35,7 +35,7 @@ def test_what_opencv_writes_is_accepted_and_its_size_is_found(suffix, flags):
     data = encoded(suffix, flags)
     check_declared_size(data)
     assert decode_compressed(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == PIXELS.shape
-    check_declared_size(sized(data, 8192, MOST_PIXELS // 8192))
+    check_declared_size(sized(data, 8192, MAX_PIXELS // 8192))
     with pytest.raises(ImageError, match="declares 8193x8192 pixels"):
         check_declared_size(sized(data, 8193, 8192))
 

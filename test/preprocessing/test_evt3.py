@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlesam_ros.errors import PacketError
-from mlesam_ros.preprocessing.event_codecs import LONGEST_RUN
+from mlesam_ros.preprocessing.event_codecs import MAX_RUN_WORDS
 from mlesam_ros.preprocessing.evt3 import Evt3Decoder, encode_evt3
 
 
@@ -120,7 +120,7 @@ def test_vectors_between_single_events_equal_the_word_by_word_decoder(draft):
 
 def test_a_packet_longer_than_one_run_comes_back():
     rng = np.random.default_rng(0)
-    count = 3 * LONGEST_RUN // 4
+    count = 3 * MAX_RUN_WORDS // 4
     t, x, y = np.sort(rng.integers(0, 60_000, count)), rng.integers(0, 1280, count), rng.integers(0, 720, count)
     polarity = rng.integers(0, 2, count)
     whole = Evt3Decoder().decode(encode_evt3(x, y, t, polarity))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlesam_ros.errors import PacketError
-from mlesam_ros.preprocessing.event_codecs import LONGEST_RUN, LibcaerCmpDecoder, decode_libcaer
+from mlesam_ros.preprocessing.event_codecs import MAX_RUN_WORDS, LibcaerCmpDecoder, decode_libcaer
 
 
 def word_by_word(words, column=0x7FF0):
@@ -114,7 +114,7 @@ def test_a_packet_longer_than_the_drivers_16_bits_of_time(gaps):
 
 
 def test_a_packet_longer_than_one_run_comes_back():
-    count = LONGEST_RUN
+    count = MAX_RUN_WORDS
     rng = np.random.default_rng(0)
     x, y, polarity = rng.integers(0, 346, count), rng.integers(0, 260, count), rng.integers(0, 2, count)
     t = np.sort(rng.integers(0, 60_000, count))

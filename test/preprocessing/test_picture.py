@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlesam_ros.errors import ImageError, MlesamError
-from mlesam_ros.preprocessing.images import CAMERA_LAYOUTS, DEPTH_LAYOUTS, depth_to_meters, parse_depth, to_rgb
+from mlesam_ros.preprocessing.images import CAMERA_LAYOUTS, DEPTH_LAYOUTS, parse_depth, to_rgb
 from mlesam_ros.types import CompressedImage, RawImage
 
 RGB = np.random.default_rng(3).integers(0, 256, (6, 8, 3), np.uint8)
@@ -125,7 +125,7 @@ def test_every_announced_encoding_is_read():
         rgb = to_rgb(RawImage(4, *shape[1:2], encoding, source.step, source.data))
         assert (rgb.shape, rgb.dtype) == ((4, 6, 3), np.uint8)
     for encoding, layout in DEPTH_LAYOUTS.items():
-        assert np.isnan(depth_to_meters(picture(np.zeros((4, 6), layout.dtype), encoding, 3))).all()
+        assert np.isnan(parse_depth(picture(np.zeros((4, 6), layout.dtype), encoding, 3)).meters()).all()
 
 
 def test_rgb8_and_samples_are_views():
@@ -159,7 +159,7 @@ def test_compressed_pictures():
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("padding", [0, 3])
 def test_millimeters(encoding, big, padding):
-    depth = depth_to_meters(picture(np.array([[0, 1, 1000], [65535, 2500, 0]], np.uint16), encoding, padding, big))
+    depth = parse_depth(picture(np.array([[0, 1, 1000], [65535, 2500, 0]], np.uint16), encoding, padding, big)).meters()
     assert depth.dtype == np.float32
     np.testing.assert_allclose(depth, [[np.nan, 0.001, 1], [65.535, 2.5, np.nan]], rtol=1e-6)
 
@@ -168,7 +168,7 @@ def test_millimeters(encoding, big, padding):
 @pytest.mark.parametrize("padding", [0, 3])
 def test_meters(big, padding):
     given_meters = np.array([[np.nan, 1.5, np.inf], [-np.inf, 0.0, -2.0]], np.float32)
-    depth = depth_to_meters(picture(given_meters, "32FC1", padding, big))
+    depth = parse_depth(picture(given_meters, "32FC1", padding, big)).meters()
     np.testing.assert_array_equal(depth, np.float32([[np.nan, 1.5, np.nan], [np.nan] * 3]))
 
 
@@ -185,8 +185,10 @@ def test_compressed_depth():
     png = compressed(".png", counts)
     plain = CompressedImage("16UC1; compressedDepth png", np.concatenate([np.zeros(12, np.uint8), png]))
     expected = [[np.nan, 1.5], [65.535, 0.02]]
-    np.testing.assert_allclose(depth_to_meters(plain), expected, rtol=1e-6)
-    np.testing.assert_allclose(depth_to_meters(CompressedImage("16UC1; png compressed ", png)), expected, rtol=1e-6)
+    np.testing.assert_allclose(parse_depth(plain).meters(), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        parse_depth(CompressedImage("16UC1; png compressed ", png)).meters(), expected, rtol=1e-6
+    )
 
 
 def test_compressed_inverse_depth():
@@ -196,7 +198,7 @@ def test_compressed_inverse_depth():
     counts = np.where(meters > 0, np.round(a / np.maximum(meters, 0.1) + b), 0).astype(np.uint16)
     header = np.frombuffer(struct.pack("<iff", 0, a, b), np.uint8)
     source = CompressedImage("32FC1; compressedDepth png", np.concatenate([header, compressed(".png", counts)]))
-    np.testing.assert_allclose(depth_to_meters(source), [[2, 5], [9.5, np.nan]], rtol=1e-3)
+    np.testing.assert_allclose(parse_depth(source).meters(), [[2, 5], [9.5, np.nan]], rtol=1e-3)
 
 
 def test_real_depth(shared_data):
@@ -204,12 +206,12 @@ def test_real_depth(shared_data):
     nearest, farthest = [], []
     for name in ("1_depth.png", "2_depth.png"):
         counts = cv2.imread(str(shared_data / "rgbd_tum" / name), cv2.IMREAD_UNCHANGED)
-        depth = depth_to_meters(replace(picture(counts, "16UC1"), unit=1 / 5000))
+        depth = parse_depth(replace(picture(counts, "16UC1"), unit=1 / 5000)).meters()
         np.testing.assert_array_equal(np.isnan(depth), counts == 0)
         assert np.isnan(depth).mean() == pytest.approx(0.33, abs=0.03)
         nearest.append(np.nanmin(depth))
         farthest.append(np.nanmax(depth))
-        as_millimeters = depth_to_meters(picture((counts // 5).astype(np.uint16), "16UC1"))
+        as_millimeters = parse_depth(picture((counts // 5).astype(np.uint16), "16UC1")).meters()
         np.testing.assert_allclose(as_millimeters, depth, atol=1e-3)
     assert (min(nearest), max(farthest)) == (pytest.approx(0.97, abs=0.01), pytest.approx(10.5, abs=0.1))
 
@@ -273,7 +275,7 @@ def test_what_is_no_camera_picture_is_refused(source, message):
 )
 def test_what_is_no_depth_picture_is_refused(source, message):
     with pytest.raises(ImageError, match=message):
-        depth_to_meters(source)
+        parse_depth(source).meters()
 
 
 def test_a_truncated_file_is_refused_or_partly_read():
@@ -318,7 +320,7 @@ FILE = st.builds(
 @settings(max_examples=500, deadline=None)
 @given(PICTURE | fitting() | FILE)
 def test_any_bytes_are_a_picture_or_a_refusal(source):
-    for read, channels in ((to_rgb, (3,)), (depth_to_meters, ())):
+    for read, channels in ((to_rgb, (3,)), (lambda image: parse_depth(image).meters(), ())):
         try:
             result = read(source)
         except MlesamError:

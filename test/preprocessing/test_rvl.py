@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mlesam_ros.errors import ImageError
-from mlesam_ros.preprocessing.images import decode_rvl, depth_to_meters, parse_depth
+from mlesam_ros.preprocessing.images import decode_rvl, parse_depth
 from mlesam_ros.types import CompressedImage
 
 
@@ -67,10 +67,12 @@ def test_in_a_compressed_depth_message():
     counts = np.array([[0, 1500, 1600], [0, 0, 65535]], np.uint16)
     body = encode(counts)
     plain = CompressedImage("16UC1; compressedDepth rvl", np.concatenate([np.zeros(12, np.uint8), body]))
-    np.testing.assert_allclose(depth_to_meters(plain), np.where(counts, counts / 1000, np.nan), rtol=1e-6)
+    np.testing.assert_allclose(parse_depth(plain).meters(), np.where(counts, counts / 1000, np.nan), rtol=1e-6)
     header = np.frombuffer(struct.pack("<iff", 0, 10100.0, -9.0), np.uint8)
     inverse = CompressedImage("32FC1; compressedDepth rvl", np.concatenate([header, body]))
-    np.testing.assert_allclose(depth_to_meters(inverse), np.where(counts, 10100 / (counts + 9.0), np.nan), rtol=1e-6)
+    np.testing.assert_allclose(
+        parse_depth(inverse).meters(), np.where(counts, 10100 / (counts + 9.0), np.nan), rtol=1e-6
+    )
     assert parse_depth(plain).size == (2, 3)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlesam_ros.preprocessing.event_stream import DRIFT, LATE, SensorClock
+from mlesam_ros.preprocessing.event_stream import MAX_DEVIATION_NS, MAX_DRIFT, SensorClock
 
 S, MS = 10**9, 10**6
 START = 1_700_000_000 * S
@@ -29,7 +29,7 @@ def errors(times, delays, drift, clock=None):
 def test_host_times_are_never_early_and_never_later_than_the_worst_delay(packets, drift):
     gaps, delays = (np.array(column) for column in zip(*packets, strict=True))
     found = errors(np.cumsum(gaps), delays, drift)
-    assert found.min() >= -DRIFT * 5 * MS - 1
+    assert found.min() >= -MAX_DRIFT * 5 * MS - 1
     assert (found <= np.maximum.accumulate(delays) + 1).all()
 
 
@@ -54,11 +54,11 @@ def test_a_step_of_the_host_clock_is_followed_at_once_either_way():
 
 def test_one_late_packet_costs_nothing_and_one_very_late_packet_only_itself():
     delays = np.zeros(300, int)
-    delays[100], delays[200] = LATE // 2, 30 * LATE
+    delays[100], delays[200] = MAX_DEVIATION_NS // 2, 30 * MAX_DEVIATION_NS
     clock = SensorClock()
     found = errors(np.arange(300) * 10 * MS, delays, 0.0, clock)
     assert found[100] < 0.01 * MS
-    assert found[200] == 30 * LATE
+    assert found[200] == 30 * MAX_DEVIATION_NS
     assert np.delete(found, 200).max() < 0.01 * MS
     assert clock.jumps == 2
 

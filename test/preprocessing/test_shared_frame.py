@@ -15,7 +15,7 @@ from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.preprocessing.depth import LogDepth
 from mlesam_ros.preprocessing.events import EventCounts
 from mlesam_ros.preprocessing.registration import depth_from_image
-from mlesam_ros.rig_learner import RigBuilder
+from mlesam_ros.rig_builder import RigBuilder
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, EventWindow, RawImage, SensorFrame
 
 SIZE = 120, 160

@@ -119,7 +119,7 @@ def test_mono_packets_of_both_byte_orders():
 
 
 def test_too_many_events_keep_the_newest(monkeypatch):
-    monkeypatch.setattr("mlesam_ros.preprocessing.event_stream._MOST_EVENTS", 15)
+    monkeypatch.setattr("mlesam_ros.preprocessing.event_stream._MAX_EVENTS", 15)
     stream = EventWindower()
     stream.push(ramp(0), "evt3", SIZE, START, 0)
     events = stream.push(ramp(10), "evt3", SIZE, START + 10 * MS, 1)

@@ -18,7 +18,7 @@ from tf2_msgs.msg import TFMessage
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.messages import MESSAGE_TYPES, FrameReader, stamp_ns
 from mlesam_ros.pipeline import Pipeline
-from mlesam_ros.rig_learner import RigBuilder
+from mlesam_ros.rig_builder import RigBuilder
 from mlesam_ros.types import CAMERA, EVENT, NANOSECONDS, FrameSet, SensorFrame
 
 

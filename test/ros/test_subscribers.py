@@ -23,7 +23,7 @@ from std_msgs.msg import Header
 
 from mlesam_ros.config import NodeParameters, SensorParameters
 from mlesam_ros.geometry.rig import Rig
-from mlesam_ros.rig_learner import RigBuilder
+from mlesam_ros.rig_builder import RigBuilder
 from mlesam_ros.ros.diagnostics import instead
 from mlesam_ros.ros.subscribers import RawSubscriber, SensorSubscriber, suggest_topics
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, LIDAR, RawImage

@@ -8,7 +8,7 @@ import re
 import pytest
 from pretend_sensors import MS, START, frame
 
-from mlesam_ros.sync import GLANCE, ReplayClock, SyncConfig, Synchronizer, foreign_clock, judge_clocks
+from mlesam_ros.sync import CLOCK_SAMPLES, ReplayClock, SyncConfig, Synchronizer, foreign_clock, judge_clocks
 from mlesam_ros.types import CAMERA, DEPTH, LIDAR, NANOSECONDS
 
 NOW = START / NANOSECONDS
@@ -103,5 +103,5 @@ def test_the_clock_of_a_replay_stands_nowhere_at_zero_and_never_runs_back():
 
 
 def test_a_clock_is_judged_by_the_first_messages_that_have_a_stamp():
-    rows = [(0, START), *((START + 37 * NANOSECONDS, START),) * (GLANCE - 1), *((START, START),) * 1000]
+    rows = [(0, START), *((START + 37 * NANOSECONDS, START),) * (CLOCK_SAMPLES - 1), *((START, START),) * 1000]
     assert "TAI" in judge_clocks({LIDAR: rows, CAMERA: rows[-1:]}, {LIDAR: 0, CAMERA: 0}, CONFIG).foreign[LIDAR].cause

@@ -11,7 +11,7 @@ from mlesam_ros.config import build_parameters
 from mlesam_ros.geometry.camera import CameraModel
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.geometry.transforms import Transform
-from mlesam_ros.rig_learner import RigBuilder, is_static, transform_topics
+from mlesam_ros.rig_builder import RigBuilder, is_static, transform_topics
 from mlesam_ros.types import CAMERA, DEPTH, EVENT, FrameSet, RawImage, SensorFrame
 
 LENS = CameraModel(64, 48, np.array([[40.0, 0, 31.5], [0, 40, 23.5], [0, 0, 1]]), np.zeros(5), "plumb_bob")

@@ -15,7 +15,7 @@ from mlesam_ros.geometry.rig import Lens, Rig
 from mlesam_ros.messages import transforms
 from mlesam_ros.types import CAMERA, DEPTH, EventWindow, Modality, RawImage, SensorFrame
 
-_MOST_LENSES = 8
+_MAX_LENSES = 8
 """Most distinct CameraInfo messages kept per stream; a camera may switch between them."""
 
 
@@ -27,7 +27,7 @@ class RigBuilder:
 
     Attributes:
         rig: the rig. One thread may read it while another updates it.
-        heard: topics of the transform messages received so far.
+        received: topics of the transform messages received so far.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class RigBuilder:
             topics: modality → full name of its topic.
         """
         self.rig = rig
-        self.heard: set[str] = set()
+        self.received: set[str] = set()
         self._parameters = parameters or NodeParameters()
         self._report = report
         self._topics = topics
@@ -59,7 +59,7 @@ class RigBuilder:
     @property
     def problems(self) -> dict[str, Problem]:
         """Topic → problem: of its newest CameraInfo, its last invalid transform, or a contradiction."""
-        return {**self._doubts(), **self._outside, **self._problems, **self.rig.tree.conflicts(self._frames)}
+        return {**self._contradictions(), **self._outside, **self._problems, **self.rig.tree.conflicts(self._frames)}
 
     def on_camera_info(self, topic: str, modality: Modality, info: Any) -> None:
         """Update the lens of a stream; the camera's frame_id becomes the frame of the masks.
@@ -81,7 +81,7 @@ class RigBuilder:
             self.note(topic, format_error(error))
             return
         known[content] = lens  # newest last
-        if len(known) > _MOST_LENSES:
+        if len(known) > _MAX_LENSES:
             del known[next(iter(known))]
         self._newest[modality] = content
         self._problems.pop(topic, None)
@@ -98,7 +98,7 @@ class RigBuilder:
             message: a message with any number of transforms.
             static: whether the transforms are static; None to decide by the topic's name.
         """
-        self.heard.add(topic)
+        self.received.add(topic)
         static = is_static(topic) if static is None else static
         for stamped in message.transforms:  # one by one: an invalid transform must not affect the others
             try:
@@ -146,21 +146,21 @@ class RigBuilder:
             self._report(topic, problem)
         self._problems[topic] = problem
 
-    def _doubts(self) -> dict[str, Problem]:
+    def _contradictions(self) -> dict[str, Problem]:
         """Image topic → contradiction between `rectified` and the topic's name or the camera's CameraInfo."""
-        doubts = {}
+        problems = {}
         contents, rectified = self._newest, self._is_rectified
         for modality in contents.keys() & self.rig.lenses.keys() & self._topics.keys():
             topic, distorted = self._topics[modality], self.rig.lenses[modality].model.D.any()
             remedy = f"Set -p {modality}.rectified:=true if the images are rectified."
             if "rect" in re.split(r"[/_.\-]+", topic.lower()) and not rectified(modality) and distorted:
                 message = "by its name it is rectified, but its CameraInfo has a distortion, which is now corrected"
-                doubts[topic] = Problem(f"{message} again.", remedy)
+                problems[topic] = Problem(f"{message} again.", remedy)
             elif modality == DEPTH and distorted and rectified(CAMERA) and not rectified(DEPTH):
                 same = contents[DEPTH] == contents.get(CAMERA)
                 message = "its CameraInfo is the camera's, whose images are rectified, and its distortion is corrected"
-                doubts.update({topic: Problem(f"{message} of the depth images alone.", remedy)} if same else {})
-        return doubts
+                problems.update({topic: Problem(f"{message} of the depth images alone.", remedy)} if same else {})
+        return problems
 
     def _is_rectified(self, modality: Modality) -> bool:
         sensor = self._parameters.sensor(modality)
