@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlesam_ros.errors import ERROR, NOTE, WARNING, CalibrationError, ConfigError, Finding, Problem
-from mlesam_ros.geometry.camera import CameraModel, camera_matrix, intrinsics_faults
+from mlesam_ros.geometry.camera import CameraModel, camera_matrix, image_size_faults, intrinsics_faults
 from mlesam_ros.geometry.distortion import make_distortion
 from mlesam_ros.geometry.rig import CAMERA_KEYS, KEYS, TRANSFORM_KEYS, key_faults, transform_from
 from mlesam_ros.geometry.transforms import TransformTree

@@ -211,7 +211,7 @@ class CalibrationListener:
         ]
         available = [topic for topic in dict.fromkeys(available) if is_static(topic) in defaults]
         sensors = [node.resolve_topic_name(self._parameters.sensor(m).topic) for m in self._parameters.modalities]
-        chosen = self._learner.choose_topics(available, sensors)
+        chosen = self._builder.choose_topics(available, sensors)
         for static, default in defaults.items():
             wanted = [topic for topic in chosen if is_static(topic) == static] or [default]
             listeners = self._transforms[static]
@@ -226,12 +226,12 @@ class CalibrationListener:
         topic = self._node.resolve_topic_name(sensor.info_topic)
         self._keep(topic, _CAMERA_INFO, raw, False)
         if (info := self._deserialize(topic, raw, _CAMERA_INFO)) is not None:
-            self._learner.on_camera_info(topic, modality, info)
+            self._builder.on_camera_info(topic, modality, info)
 
     def _on_transforms(self, topic: str, static: bool, raw: bytes) -> None:
         self._keep(topic, _TF_MESSAGE, raw, static)
         if (message := self._deserialize(topic, raw, _TF_MESSAGE)) is not None:
-            self._learner.on_transforms(topic, message, static)
+            self._builder.on_transforms(topic, message, static)
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         self.rig.tree.clock_jumped_to(int(self._node.get_clock().now().nanoseconds))
