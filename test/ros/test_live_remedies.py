@@ -186,11 +186,11 @@ def look(world: World, done: Callable[[DoctorReport], bool], seconds: float = 1.
     with pytest.MonkeyPatch.context() as patch:
         for name, value in world.environment.items():
             patch.setenv(name, value)
-        patch.setattr("mlesam_ros.ros.live_doctor._REPORT", 0.0)
+        patch.setattr("mlesam_ros.ros.live_doctor._DIAGNOSTICS_TIMEOUT_S", 0.0)
         if world.doubles:
-            patch.setattr("mlesam_ros.ros.live_doctor._ANSWER", 0.2)
+            patch.setattr("mlesam_ros.ros.live_doctor._SERVICE_TIMEOUT_S", 0.2)
         for attempt in range(1, 7):
-            patch.setattr("mlesam_ros.ros.live_doctor._DISCOVERY", (0.5 * attempt, 0.5 * attempt))
+            patch.setattr("mlesam_ros.ros.live_doctor._DISCOVERY_S", (0.5 * attempt, 0.5 * attempt))
             report = diagnose_live(NODE, world.settings, None, seconds * attempt)
             if done(report):
                 break
