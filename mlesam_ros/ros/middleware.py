@@ -28,18 +28,18 @@ _DOMAINS = range(233)
 """Domain ids that map to valid ports."""
 _LOG_FOLDERS = {"ROS_LOG_DIR": ".", "ROS_HOME": "log", "HOME": ".ros/log"}
 """Variable → log folder of ROS 2 relative to its value. The first variable that is set takes precedence."""
-_MEMORY = Path("/dev/shm")
-_DEFAULT_SEGMENT = 512 << 10
+_SHARED_MEMORY = Path("/dev/shm")
+_DEFAULT_SEGMENT_SIZE = 512 << 10
 """Bytes of a participant's shared-memory segment without a profile."""
 _SEGMENT_SIZE = 64 << 20
 """Bytes of the segment in the profiles of this package."""
-_SMALLEST = 8 << 20
+_MIN_SEGMENT_SIZE = 8 << 20
 """Bytes of the smallest segment that carries 1080p images."""
-_LARGER_MEMORY = (
+_LARGER_MEMORY_REMEDY = (
     "Start the container with --shm-size=1g or --ipc=host, or enlarge the memory where it is mounted "
-    f"(mount -o remount,size=1g {_MEMORY})."
+    f"(mount -o remount,size=1g {_SHARED_MEMORY})."
 )
-_SEGMENT = re.compile(r"fast(dds|rtps)_[0-9a-f]{16}")
+_SEGMENT_FILE = re.compile(r"fast(dds|rtps)_[0-9a-f]{16}")
 
 
 def check_environment(environment: Mapping[str, str] | None = None) -> None:
@@ -122,17 +122,17 @@ def transport_environment(environment: Mapping[str, str] | None = None) -> dict[
     if any(environment.get(name) for name in (*PROFILE_VARIABLES, _TRANSPORTS)):
         return {}
     local = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "LOCALHOST"
-    profile = str(_fitting(resource_path(f"config/dds/{'fastdds_localhost' if local else 'fastdds'}.xml")))
+    profile = str(_fit_profile(resource_path(f"config/dds/{'fastdds_localhost' if local else 'fastdds'}.xml")))
     renamed = int(version("rclpy").partition(".")[0]) >= _KILTED
     return {PROFILE_VARIABLES[0 if renamed else 1]: profile}
 
 
-def _fitting(profile: Path) -> Path:
+def _fit_profile(profile: Path) -> Path:
     """Return the profile, or a copy with a smaller segment if /dev/shm has no space for two of its segments."""
     text = profile.read_text(encoding="utf-8")
-    size = next(iter(_sizes(text)))
+    size = next(iter(_segment_sizes(text)))
     total = _memory_size()
-    if not 4 * _SMALLEST <= total < 2 * size:
+    if not 4 * _MIN_SEGMENT_SIZE <= total < 2 * size:
         return profile
     room = total // 4 >> 20
     folder = Path(tempfile.gettempdir()) / f"mlesam_ros_dds_{os.getuid()}"
@@ -150,12 +150,12 @@ def _fitting(profile: Path) -> Path:
 def _memory_size() -> int:
     """Return the bytes of /dev/shm; 0 if it does not exist."""
     try:
-        return shutil.disk_usage(_MEMORY).total
+        return shutil.disk_usage(_SHARED_MEMORY).total
     except OSError:
         return 0
 
 
-def _sizes(profile: str) -> list[int]:
+def _segment_sizes(profile: str) -> list[int]:
     """Return the bytes of the segments in a profile."""
     return [int(size) for size in re.findall(r"<segment_size>\s*(\d+)\s*</segment_size>", profile)]
 
@@ -169,20 +169,23 @@ def memory_problem(environment: Mapping[str, str] | None = None) -> Problem | No
         environment: the variables; those of this process by default.
     """
     environment = os.environ if environment is None else environment
-    segment = _segment(environment)
+    segment = _segment_size(environment)
     if not segment:
         return None
     try:
-        usage = shutil.disk_usage(_MEMORY)
+        usage = shutil.disk_usage(_SHARED_MEMORY)
     except OSError:
-        return Problem(f"{_MEMORY} does not exist, so images go over UDP and are lost.", f"Mount a tmpfs at {_MEMORY}.")
+        return Problem(
+            f"{_SHARED_MEMORY} does not exist, so images go over UDP and are lost.",
+            f"Mount a tmpfs at {_SHARED_MEMORY}.",
+        )
     need = f"publisher and node need {segment / 2**20:.0f} MiB each for images"
     if usage.total < 2 * segment:
-        return Problem(f"{_MEMORY} has {usage.total / 2**20:.0f} MiB, and {need}.", _LARGER_MEMORY)
+        return Problem(f"{_SHARED_MEMORY} has {usage.total / 2**20:.0f} MiB, and {need}.", _LARGER_MEMORY_REMEDY)
     if usage.free < segment:
         return Problem(
-            f"{_MEMORY} has {usage.free / 2**20:.0f} MiB free of {usage.total / 2**20:.0f}, and {need}.",
-            f"End all ROS processes and remove what killed ones have left: rm {_MEMORY}/fast*_*",
+            f"{_SHARED_MEMORY} has {usage.free / 2**20:.0f} MiB free of {usage.total / 2**20:.0f}, and {need}.",
+            f"End all ROS processes and remove what killed ones have left: rm {_SHARED_MEMORY}/fast*_*",
         )
     return None
 
@@ -201,37 +204,37 @@ def transport_remedy(environment: Mapping[str, str] | None = None) -> str:
         return problem.remedy
     others = {name: value for name, value in environment.items() if name not in (*PROFILE_VARIABLES, _TRANSPORTS)}
     ((name, path),) = transport_environment(others).items()
-    wanted = _segment({name: path})
-    if _segment(environment) < wanted:
+    wanted = _segment_size({name: path})
+    if _segment_size(environment) < wanted:
         set_now = next((n for n in (_TRANSPORTS, *PROFILE_VARIABLES) if environment.get(n)), None)
         instead = f", instead of {set_now}={environment[set_now]}" if set_now else ""
         return f"Set {name}={path}{instead}, where the driver starts and where the node starts."
     if _has_small_segments(wanted):
         return f"Set {name}={path} where the driver starts, as it is set here."
     if wanted < _SEGMENT_SIZE:
-        return _LARGER_MEMORY
+        return _LARGER_MEMORY_REMEDY
     return f"Start the driver without {_TRANSPORTS} and without another profile than the node's {name}."
 
 
-def _segment(environment: Mapping[str, str]) -> int:
+def _segment_size(environment: Mapping[str, str]) -> int:
     """Return the bytes of shared memory that a participant requests; 0 if it uses none."""
     if transports := environment.get(_TRANSPORTS):
-        return 0 if "UDP" in transports.upper() else _DEFAULT_SEGMENT
+        return 0 if "UDP" in transports.upper() else _DEFAULT_SEGMENT_SIZE
     path = next((environment[name] for name in PROFILE_VARIABLES if environment.get(name)), None)
     if path is None:
-        return _DEFAULT_SEGMENT
+        return _DEFAULT_SEGMENT_SIZE
     try:
         text = Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return _DEFAULT_SEGMENT
+        return _DEFAULT_SEGMENT_SIZE
     uses_udp_only = "<useBuiltinTransports>false" in text and "SHM" not in text
-    return 0 if uses_udp_only else max(_sizes(text), default=_DEFAULT_SEGMENT)
+    return 0 if uses_udp_only else max(_segment_sizes(text), default=_DEFAULT_SEGMENT_SIZE)
 
 
 def _has_small_segments(wanted: int) -> bool:
     """Whether a process on this host has a segment smaller than `wanted` bytes, and thus another profile."""
     try:
-        sizes = [entry.stat().st_size for entry in os.scandir(_MEMORY) if _SEGMENT.fullmatch(entry.name)]
+        sizes = [entry.stat().st_size for entry in os.scandir(_SHARED_MEMORY) if _SEGMENT_FILE.fullmatch(entry.name)]
     except OSError:
         return False
     return any(size < wanted for size in sizes)

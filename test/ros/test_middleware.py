@@ -115,7 +115,7 @@ def test_full_shared_memory_is_reported(memory):
 
 
 def test_remedy_differs_from_the_environment(monkeypatch, tmp_path, memory):
-    monkeypatch.setattr(middleware, "_MEMORY", tmp_path)
+    monkeypatch.setattr(middleware, "_SHARED_MEMORY", tmp_path)
     memory(1 << 34, 1 << 34)
     ours = transport_environment({})
     ((name, path),) = ours.items()
