@@ -34,14 +34,31 @@ from mlesam_ros.visualization import labeled_cloud, overlay, projected_cloud
 IMAGE, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
 STATUS, LABEL_SPACE = "mlesam_ros/msg/Status", "mlesam_ros/msg/LabelSpace"
 
-MASK_TYPES = {
-    "labels": IMAGE,
-    "confidence": IMAGE,
-    "overlay": IMAGE,
-    "projected_lidar": IMAGE,
-    "semantic_points": CLOUD,
+
+@dataclass(frozen=True, slots=True)
+class MaskTopic:
+    """Message type and description of a topic of `mask_messages`."""
+
+    type_name: str
+    meaning: str
+
+
+MASK_TOPICS = {
+    "labels": MaskTopic(
+        IMAGE,
+        "mono8: class id per pixel, 255 if unlabeled; stamp and frame of the camera, size of the camera or of the "
+        "network (`labels_resolution`).",
+    ),
+    "confidence": MaskTopic(IMAGE, "mono8: probability of that class times 255."),
+    "overlay": MaskTopic(IMAGE, "rgb8: colors of the classes on the camera image, for display."),
+    "projected_lidar": MaskTopic(
+        IMAGE, "rgb8: LiDAR points on the camera image, red near and blue far, to check the calibration."
+    ),
+    "semantic_points": MaskTopic(
+        CLOUD, "x y z intensity label rgb: LiDAR points in the camera's view with their class, in the LiDAR's frame."
+    ),
 }
-"""Topic below the node's name → message type, for the messages of `mask_messages`."""
+"""Topic below the node's name → its description, for the messages of `mask_messages`."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from mlesam_ros.labels import LabelSpace
 from mlesam_ros.mask_messages import (
     IMAGE,
     LABEL_SPACE,
-    MASK_TYPES,
+    MASK_TOPICS,
     STATUS,
     MaskReport,
     label_space,
@@ -347,7 +347,7 @@ class ResultBag(MaskListener):
         add(f"{_NODE}/camera_info", CAMERA_INFO, stamp, camera_info(stamp, frame, record.rig.camera))
         makers = mask_messages(record.mask, record.frame_set, record.rig, self._space, self._alpha)
         for name, make in makers.items():
-            add(f"{_NODE}/{name}", MASK_TYPES[name], stamp, make())
+            add(f"{_NODE}/{name}", MASK_TOPICS[name].type_name, stamp, make())
         report = MaskReport(record.mask, record.frame_set, record.sequence)
         add(f"{_NODE}/status", STATUS, stamp, status(report, self._topics, record.counters, record.found))
 

@@ -23,7 +23,7 @@ from mlesam_ros.bags.serialization import Fields, header
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.geometry.rig import Rig
 from mlesam_ros.labels import LabelSpace
-from mlesam_ros.mask_messages import LABEL_SPACE, MASK_TYPES, STATUS, label_space, mask_messages
+from mlesam_ros.mask_messages import LABEL_SPACE, MASK_TOPICS, STATUS, label_space, mask_messages
 from mlesam_ros.ros.compat import message_class
 from mlesam_ros.ros.diagnostics import message_of
 from mlesam_ros.types import FrameSet, Segmentation
@@ -59,21 +59,7 @@ class TopicSpec:
 
 
 OUTPUTS = {
-    "labels": TopicSpec(
-        MASK_TYPES["labels"],
-        "mono8: class id per pixel, 255 if unlabeled; stamp and frame of the camera, size of the camera or of the "
-        "network (`labels_resolution`).",
-    ),
-    "confidence": TopicSpec(MASK_TYPES["confidence"], "mono8: probability of that class times 255."),
-    "overlay": TopicSpec(MASK_TYPES["overlay"], "rgb8: colors of the classes on the camera image, for display."),
-    "projected_lidar": TopicSpec(
-        MASK_TYPES["projected_lidar"],
-        "rgb8: LiDAR points on the camera image, red near and blue far, to check the calibration.",
-    ),
-    "semantic_points": TopicSpec(
-        MASK_TYPES["semantic_points"],
-        "x y z intensity label rgb: LiDAR points in the camera's view with their class, in the LiDAR's frame.",
-    ),
+    **{name: TopicSpec(topic.type_name, topic.meaning) for name, topic in MASK_TOPICS.items()},
     "status": TopicSpec(
         STATUS,
         "Provenance of the mask: used sensors, skews, ages, router weights, counters, latencies.",
