@@ -30,7 +30,7 @@ def test_every_subset_of_modalities_gives_logits_and_weights(make_model, make_im
 
 
 def test_modalities_may_have_any_names(make_model, make_images):
-    names = ("near_infrared", "polarisation_angle")
+    names = ("near_infrared", "polarization_angle")
     with torch.inference_mode():
         assert make_model(modalities=names)(make_images(names)).modalities == names
 

@@ -92,25 +92,25 @@ def test_killed_run_resumes_with_the_same_result(recipe_file, tmp_path):
 
 
 @pytest.fixture
-def learner(smoke):
+def state(smoke):
     model = torch.nn.Linear(100, 100)
     return TrainState(smoke, model)
 
 
-def test_full_disk_keeps_the_last_state(learner, tmp_path):
+def test_full_disk_keeps_the_last_state(state, tmp_path):
     path = tmp_path / STATE
-    learner.save(path, 1, {"data set": "data"})
+    state.save(path, 1, {"data set": "data"})
     good = path.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)  # no file of this process may grow beyond it
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(good) // 2, limits[1]))
     try:
         with pytest.raises(FileError, match=rf"needs {len(good) / 1e3:.1f} kB, .*B are free .*unchanged"):
-            learner.save(path, 2, {"data set": "data"})
+            state.save(path, 2, {"data set": "data"})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == good and [p.name for p in tmp_path.iterdir()] == [STATE]
-    learner.save(path, 2, {"data set": "data"})
-    assert learner.restore(path, {"data set": "data"}) == 2
+    state.save(path, 2, {"data set": "data"})
+    assert state.restore(path, {"data set": "data"}) == 2
 
 
 def test_full_disk_for_the_log_ends_the_run_with_an_error(recipe_file, tmp_path, monkeypatch):
@@ -134,14 +134,14 @@ def other(content):
     [b"", b"garbage", other([1, 2]), other({"step": 3}), other({"model": {"weight": torch.zeros(3)}}), "truncated"],
     ids=["empty", "garbage", "a list", "another dictionary", "weights", "truncated"],
 )
-def test_invalid_state_file_is_refused(learner, smoke, tmp_path, content):
+def test_invalid_state_file_is_refused(state, smoke, tmp_path, content):
     path = tmp_path / STATE
-    learner.save(path, 1, {"data set": "data"})
+    state.save(path, 1, {"data set": "data"})
     path.write_bytes(path.read_bytes()[:1000] if content == "truncated" else content)
-    before = {name: p.clone() for name, p in learner.model.named_parameters()}
+    before = {name: p.clone() for name, p in state.model.named_parameters()}
     with pytest.raises(CheckpointError, match=r"state\.pt is truncated or not a training state.*--restart"):
-        learner.restore(path, {"data set": "data"})
-    assert all(torch.equal(p, before[name]) for name, p in learner.model.named_parameters())
+        state.restore(path, {"data set": "data"})
+    assert all(torch.equal(p, before[name]) for name, p in state.model.named_parameters())
 
 
 def test_a_state_of_another_model_is_refused(smoke, tmp_path):
@@ -151,11 +151,11 @@ def test_a_state_of_another_model_is_refused(smoke, tmp_path):
 
 
 def test_a_state_of_an_earlier_version_is_refused_with_what_it_lacks(smoke, tmp_path):
-    learner = TrainState(smoke, torch.nn.Linear(4, 4))
+    state = TrainState(smoke, torch.nn.Linear(4, 4))
     older = {key: value for key, value in recipe_dict(smoke).items() if key != "accumulate"}
     torch.save({"recipe": older, "step": 3}, tmp_path / STATE)
     with pytest.raises(CheckpointError, match="another accumulate"):
-        learner.restore(tmp_path / STATE, {"data set": "data"})
+        state.restore(tmp_path / STATE, {"data set": "data"})
 
 
 def test_the_average_is_resumed_too(smoke, tmp_path):
