@@ -69,8 +69,10 @@ def test_all_options_together_equal_the_reference(outputs, distance):
 
 
 def test_options_add_little_error_in_bf16(outputs, distance):
-    truth = outputs(REFERENCE)
-    for found, plain, true in zip(outputs(ALL, torch.bfloat16), outputs(REFERENCE, torch.bfloat16), truth, strict=True):
+    reference = outputs(REFERENCE)
+    for found, plain, true in zip(
+        outputs(ALL, torch.bfloat16), outputs(REFERENCE, torch.bfloat16), reference, strict=True
+    ):
         own, floor = (float((x.fused.float() - true.fused).norm() / true.fused.norm()) for x in (found, plain))
         assert own < 1.5 * floor < 0.1
 

@@ -84,8 +84,8 @@ def test_new_experts_are_the_identity(plain):
     images = {m: torch.randn(2, 3, 96, 64) for m in MODALITIES}
     with torch.no_grad():
         expected = plain(torch.cat(list(images.values())))
-    for stage, truth in zip(encode(trunk, experts, images), expected, strict=True):
-        assert torch.equal(stage.flatten(0, 1), truth)
+    for stage, reference in zip(encode(trunk, experts, images), expected, strict=True):
+        assert torch.equal(stage.flatten(0, 1), reference)
 
 
 def test_without_active_experts_the_trunk_is_the_frozen_one(trunk, plain, experts):
@@ -110,8 +110,8 @@ def test_stacked_single_and_merged_forms_equal_plain_lora(trunk, plain, experts,
         for block, layer in enumerate(slow.blocks):
             layer.attn.qkv = LoRALinear(layer.attn.qkv, experts.expert(modality), block)
         with torch.no_grad():
-            truth = slow(images[modality])
-        for s, m, a, t in zip(stacked, merged, alone, truth, strict=True):
+            reference = slow(images[modality])
+        for s, m, a, t in zip(stacked, merged, alone, reference, strict=True):
             assert distance(s[row], t) < ROUNDING
             assert distance(m[row], t) < ROUNDING
             assert distance(a[0], t) < ROUNDING
@@ -158,11 +158,11 @@ class TestBf16:
         forms = [encode(half_trunk, half_experts, images)]
         half_experts.merge()
         forms.append(encode(half_trunk, half_experts, images))
-        for level, truth in enumerate(exact):
+        for level, reference in enumerate(exact):
             own = relative_error(frozen[level], frozen_exact[level])
             assert 1e-3 < own < 2e-2
             for form in forms:
-                assert relative_error(form[level], truth) < 1.15 * own
+                assert relative_error(form[level], reference) < 1.15 * own
             assert relative_error(forms[1][level], forms[0][level].float()) < 1.5 * own
 
 
@@ -304,9 +304,9 @@ class TestLive:
         exact = encode(trunk, experts, {"lidar": image})
         trunk.bfloat16()
         experts.bfloat16()
-        for rounded, truth in zip(encode(trunk, experts, {"lidar": image.bfloat16()}), exact, strict=True):
+        for rounded, reference in zip(encode(trunk, experts, {"lidar": image.bfloat16()}), exact, strict=True):
             assert rounded.dtype == torch.bfloat16
-            assert relative_error(rounded, truth) < 3e-2
+            assert relative_error(rounded, reference) < 3e-2
 
     def test_added_expert_takes_the_precision_of_the_others(self, parts, lively):
         trunk, experts = parts

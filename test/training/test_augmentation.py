@@ -32,8 +32,8 @@ def augment(seed=0, **options):
 @pytest.mark.parametrize("seed", range(5))
 def test_modalities_and_labels_stay_aligned(seed):
     images, labels = augment(seed, thin=0.0)
-    for picture in images.values():
-        assert torch.equal((picture[:, 0] % 251).to(torch.uint8), labels)
+    for image in images.values():
+        assert torch.equal((image[:, 0] % 251).to(torch.uint8), labels)
 
 
 def test_measurements_are_not_interpolated():
@@ -43,14 +43,14 @@ def test_measurements_are_not_interpolated():
 
 def test_a_mirrored_sample_is_the_mirror_image():
     images, labels = augment(flip=1.0, zoom=1.0, thin=0.0)
-    original, truth = batch()
-    assert torch.equal(images["depth"], original["depth"].flip(-1)) and torch.equal(labels, truth.flip(-1))
+    original, original_labels = batch()
+    assert torch.equal(images["depth"], original["depth"].flip(-1)) and torch.equal(labels, original_labels.flip(-1))
 
 
 def test_without_options_nothing_changes():
     images, labels = augment(flip=0.0, zoom=1.0, thin=0.0)
-    original, truth = batch()
-    assert torch.equal(labels, truth) and all(torch.equal(images[name], original[name]) for name in original)
+    original, original_labels = batch()
+    assert torch.equal(labels, original_labels) and all(torch.equal(images[name], original[name]) for name in original)
 
 
 def test_the_same_generator_gives_the_same_batch():
@@ -61,17 +61,17 @@ def test_the_same_generator_gives_the_same_batch():
 
 def test_colors_stay_colors_and_only_the_camera_changes():
     low, high = -STATISTICS[0] / STATISTICS[1], (1 - STATISTICS[0]) / STATISTICS[1]
-    picture = torch.rand(4, 3, 16, 16) * (high - low).view(3, 1, 1) + low.view(3, 1, 1)
-    images = {"camera": picture, "depth": picture.clone()}
+    image = torch.rand(4, 3, 16, 16) * (high - low).view(3, 1, 1) + low.view(3, 1, 1)
+    images = {"camera": image, "depth": image.clone()}
     options = Augmentation(flip=0.0, zoom=1.0, jitter=0.9, thin=0.0)
     out, _ = Augment(options, STATISTICS)(images, torch.zeros(4, 16, 16), torch.Generator().manual_seed(0))
-    assert torch.equal(out["depth"], picture) and not torch.allclose(out["camera"], picture)
+    assert torch.equal(out["depth"], image) and not torch.allclose(out["camera"], image)
     assert (out["camera"] >= low.view(3, 1, 1) - 1e-5).all() and (out["camera"] <= high.view(3, 1, 1) + 1e-5).all()
 
 
 def test_random_drop_drops_whole_pixels():
-    picture = torch.ones(3, 100, 100)
-    kept = random_drop(picture, 0.3, torch.Generator().manual_seed(0))
+    image = torch.ones(3, 100, 100)
+    kept = random_drop(image, 0.3, torch.Generator().manual_seed(0))
     assert torch.equal(kept[0], kept[1]) and kept.mean().item() == pytest.approx(0.7, abs=0.03)
 
 
@@ -106,23 +106,23 @@ def vary(recipe, images, labels, seed=1):
 @given(seed=st.integers(0, 10_000), name=st.sampled_from(sorted(LIVELY)))
 def test_every_crop_has_the_size_and_only_padding_is_new(seed, name):
     images, labels = random_batch(seed=seed)
-    out, truth = vary(LIVELY[name], images, labels, seed)
-    assert truth.shape == (2, 40, 40) and truth.dtype == torch.uint8
-    beyond = truth == 255
-    for modality, picture in out.items():
-        assert picture.shape == (2, 3, 40, 40)
+    out, out_labels = vary(LIVELY[name], images, labels, seed)
+    assert out_labels.shape == (2, 40, 40) and out_labels.dtype == torch.uint8
+    beyond = out_labels == 255
+    for modality, image in out.items():
+        assert image.shape == (2, 3, 40, 40)
         blank = torch.tensor(DATASET.blanks[modality]).view(3, 1, 1).expand(3, 40, 40)
         for b in range(2):
-            assert torch.allclose(picture[b][:, beyond[b]], blank[:, beyond[b]].float(), atol=1e-5)
+            assert torch.allclose(image[b][:, beyond[b]], blank[:, beyond[b]].float(), atol=1e-5)
     kept = set(labels.unique().tolist()) | {255}
-    assert set(truth.unique().tolist()) <= kept
+    assert set(out_labels.unique().tolist()) <= kept
 
 
 def test_padding_is_on_the_right_and_below():
     images, labels = random_batch()
-    _, truth = vary(dataclasses.replace(STILL, scales=(0.5, 0.5)), images, labels)
-    assert torch.all(truth[:, :32, :48] < 255)
-    assert torch.all(truth[:, 32:] == 255) and torch.all(truth[:, :, 48:] == 255)
+    _, out_labels = vary(dataclasses.replace(STILL, scales=(0.5, 0.5)), images, labels)
+    assert torch.all(out_labels[:, :32, :48] < 255)
+    assert torch.all(out_labels[:, 32:] == 255) and torch.all(out_labels[:, :, 48:] == 255)
 
 
 @settings(max_examples=20, deadline=None)
@@ -131,21 +131,21 @@ def test_measurements_are_copied_and_stay_with_their_labels(seed):
     """Each label's own number, put into the LiDAR's picture, is still there after any crop."""
     _, labels = random_batch(seed=seed)
     images = {LIDAR: labels[:, None].expand(-1, 3, -1, -1).float()}
-    out, truth = vary(dataclasses.replace(STILL, scales=(0.5, 2.0), flip=0.5), images, labels, seed)
-    inside = truth < 255
-    assert torch.equal(out[LIDAR][:, 0][inside], truth[inside].float())
+    out, out_labels = vary(dataclasses.replace(STILL, scales=(0.5, 2.0), flip=0.5), images, labels, seed)
+    inside = out_labels < 255
+    assert torch.equal(out[LIDAR][:, 0][inside], out_labels[inside].float())
 
 
 def test_crop_without_changes_is_the_identity():
     images, labels = random_batch(64, 64)
-    out, truth = vary(STILL, images, labels)
-    assert torch.equal(truth, labels) and all(torch.equal(out[m], images[m]) for m in images)
+    out, out_labels = vary(STILL, images, labels)
+    assert torch.equal(out_labels, labels) and all(torch.equal(out[m], images[m]) for m in images)
 
 
 def test_flip_applies_to_images_and_labels():
     images, labels = random_batch(64, 64)
-    out, truth = vary(dataclasses.replace(STILL, flip=1.0), images, labels)
-    assert torch.equal(truth, labels.flip(-1)) and all(torch.equal(out[m], images[m].flip(-1)) for m in images)
+    out, out_labels = vary(dataclasses.replace(STILL, flip=1.0), images, labels)
+    assert torch.equal(out_labels, labels.flip(-1)) and all(torch.equal(out[m], images[m].flip(-1)) for m in images)
 
 
 def test_only_the_named_modalities_are_blurred_and_recolored():
@@ -177,15 +177,15 @@ def test_same_generator_gives_the_same_crops():
 
 def test_evaluation_size_is_the_nodes_or_a_center_square():
     images, labels = random_batch(48, 61)
-    out, truth = ResizeForEval(DATASET, 128)(images, labels)  # 48 / 61 of 128 is 100.7: nearest to 3 cells of 32
-    assert truth.shape == (2, 96, 128) and out[CAMERA].shape == (2, 3, 96, 128)
+    out, out_labels = ResizeForEval(DATASET, 128)(images, labels)  # 48 / 61 of 128 is 100.7: nearest to 3 cells of 32
+    assert out_labels.shape == (2, 96, 128) and out[CAMERA].shape == (2, 3, 96, 128)
     square = SimpleNamespace(**{**vars(DATASET), "square": True})
-    out, truth = ResizeForEval(square, 48)(images, labels)
-    assert torch.equal(truth, labels[:, :, 6:54]) and torch.equal(out[LIDAR], images[LIDAR][..., 6:54])
+    out, out_labels = ResizeForEval(square, 48)(images, labels)
+    assert torch.equal(out_labels, labels[:, :, 6:54]) and torch.equal(out[LIDAR], images[LIDAR][..., 6:54])
 
 
 def test_resizing_is_bilinear_as_in_the_published_loaders():
-    picture = torch.rand(2, 3, 20, 30)
-    expected = F.interpolate(picture, size=(33, 41), mode="bilinear", align_corners=False)
-    assert torch.equal(resized(picture, (33, 41), "bilinear"), expected)
-    assert torch.equal(resized(picture[0], (33, 41), "bilinear"), expected[0])
+    image = torch.rand(2, 3, 20, 30)
+    expected = F.interpolate(image, size=(33, 41), mode="bilinear", align_corners=False)
+    assert torch.equal(resized(image, (33, 41), "bilinear"), expected)
+    assert torch.equal(resized(image[0], (33, 41), "bilinear"), expected[0])

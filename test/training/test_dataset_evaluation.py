@@ -36,7 +36,7 @@ PAIR = [(CAMERA, LIDAR), (LIDAR,)]
 
 
 def oracle(street):
-    """Knows the truth by the camera's picture; guesses road without it."""
+    """Predicts the ground truth from the camera image, and road without one."""
     known = {street.images[CAMERA][row].tobytes(): street.labels[row] for row in range(len(street))}
 
     def predict(images, rows):

@@ -1,4 +1,4 @@
-"""The gallery: truth and masks in the label space's colors."""
+"""The gallery: ground truth and masks in the label space's colors."""
 
 from __future__ import annotations
 
