@@ -118,7 +118,7 @@ def test_full_disk_for_the_log_ends_the_run_with_an_error(recipe_file, tmp_path,
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(_Writer, "__call__", full)
-    with pytest.raises(FileError, match=r"log\.jsonl takes .*No space left"):
+    with pytest.raises(FileError, match=r"log\.jsonl needs .*No space left"):
         train(recipe_file, tmp_path)
 
 
