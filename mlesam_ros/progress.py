@@ -17,23 +17,25 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-_SOON, _LATE = 1.0, 30.0  # s between lines: minimum, and maximum where a tenth takes longer
-_PARTS = 10  # approximate number of lines in total
+_MIN_INTERVAL_S, _MAX_INTERVAL_S = 1.0, 30.0  # between lines
+_NUM_LINES = 10  # approximate, unless they are further apart than the maximum interval
 
 
-class Show(Protocol):
+class ProgressCallback(Protocol):
     """Callback that reports progress."""
 
-    def __call__(self, done: float, of: float, note: str = "") -> None:
+    def __call__(self, done: float, total: float, note: str = "") -> None:
         """Report the number done, the total, and an optional note."""
 
 
 @contextmanager
-def track(doing: str, total: float | None, unit: str, lines: bool = True, transient: bool = False) -> Iterator[Show]:
+def track(
+    description: str, total: float | None, unit: str, lines: bool = True, transient: bool = False
+) -> Iterator[ProgressCallback]:
     """Report progress on stderr.
 
     Args:
-        doing: description, such as "rendering".
+        description: of the operation, such as "rendering".
         total: number of items; None if unknown.
         unit: of the items, in the plural.
         lines: whether to print lines where stderr is not a terminal.
@@ -44,46 +46,47 @@ def track(doing: str, total: float | None, unit: str, lines: bool = True, transi
     """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _lines(console, doing, unit) if lines else _nothing
+        yield _lines(console, description, unit) if lines else _ignore
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
     times = (TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, *times, console=console, transient=transient) as progress:
-        task = progress.add_task(doing, total=total, note="")
+        task, is_known = progress.add_task(description, total=total, note=""), total is not None
 
-        def show(done: float, of: float, note: str = "") -> None:
-            said = f"{done:.0f}/{of:.0f} {unit}  {note}" if total is not None else f"{done:.1f} {unit}  {note}"
-            progress.update(task, completed=done, total=None if total is None else of, note=said)
+        def show(done: float, total: float, note: str = "") -> None:
+            count = f"{done:.0f}/{total:.0f}" if is_known else f"{done:.1f}"
+            progress.update(task, completed=done, total=total if is_known else None, note=f"{count} {unit}  {note}")
 
         yield show
 
 
-def _nothing(done: float, of: float, note: str = "") -> None:
-    """Show nothing."""
+def _ignore(done: float, total: float, note: str = "") -> None:
+    """Report nothing."""
 
 
 @contextmanager
-def busy(doing: str) -> Iterator[None]:
+def spinner(description: str) -> Iterator[None]:
     """Report an operation of unknown duration on stderr: a spinner on a terminal, a line elsewhere."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        console.print(doing)
+        console.print(description)
         yield
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        progress.add_task(doing, total=None)
+        progress.add_task(description, total=None)
         yield
 
 
-def _lines(console: Console, doing: str, unit: str) -> Show:
-    last, told = -_LATE, 0.0
+def _lines(console: Console, description: str, unit: str) -> ProgressCallback:
+    last, reported = -_MAX_INTERVAL_S, 0.0
 
-    def show(done: float, of: float, note: str = "") -> None:
-        nonlocal last, told
+    def show(done: float, total: float, note: str = "") -> None:
+        nonlocal last, reported
         since = time.monotonic() - last
-        if done == of or since >= _LATE or (since >= _SOON and _PARTS * (done - told) >= of):
-            last, told = time.monotonic(), done
-            console.print(f"{doing}: {done:.0f} of {of:.0f} {unit}", highlight=False)
+        is_step = since >= _MIN_INTERVAL_S and _NUM_LINES * (done - reported) >= total
+        if done == total or since >= _MAX_INTERVAL_S or is_step:
+            last, reported = time.monotonic(), done
+            console.print(f"{description}: {done:.0f} of {total:.0f} {unit}", highlight=False)
 
     return show

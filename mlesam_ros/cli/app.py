@@ -52,7 +52,7 @@ app = typer.Typer(
 def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """One semantic mask from camera, depth, events and LiDAR, with any of them missing."""
+    """Segment camera, depth, event and LiDAR data into one semantic mask, with any sensor missing."""
 
 
 def _expands_paths(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -32,7 +32,7 @@ from mlesam_ros.evaluation.bag_outputs import (
 from mlesam_ros.evaluation.report import write_overview
 from mlesam_ros.evaluation.results import summary
 from mlesam_ros.pipeline import Pipeline, checkpoint_path, load_pipeline
-from mlesam_ros.progress import busy, track
+from mlesam_ros.progress import spinner, track
 from mlesam_ros.sync import COUNTERS
 from mlesam_training.dataset_evaluation import DatasetEvalConfig, evaluate_checkpoint
 from mlesam_training.distributed import is_first
@@ -238,7 +238,7 @@ class _Request:
 
     def load(self, device: str | None = None) -> Pipeline:
         """Load the pipeline on a device; by default that of the parameters."""
-        with busy("loading the model"):
+        with spinner("loading the model"):
             return load_pipeline(self.options.parameters, device)
 
 

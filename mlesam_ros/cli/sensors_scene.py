@@ -87,7 +87,7 @@ def outline_segments(rgb: RGB) -> Segments:
     smooth = cv2.GaussianBlur(cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB), (0, 0), 2)
     steepness = cv2.morphologyEx(smooth, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)).max(axis=2)
     cells = [_cells(steepness, max(cell * rgb.shape[1] // _REFERENCE_WIDTH_PX, 8)) for cell in _CELL_SPACINGS_PX]
-    return Segments(cells, smallest=1, largest=rgb.shape[0] * rgb.shape[1], least=_MIN_CELL_POINTS)
+    return Segments(cells, min_pixels=1, max_pixels=rgb.shape[0] * rgb.shape[1], min_points=_MIN_CELL_POINTS)
 
 
 def _cells(steepness: RGB, spacing: int) -> npt.NDArray[np.int32]:

@@ -235,23 +235,23 @@ class Segments:
 
     Args:
         partitions: each (H, W), either bool, one segment, or integer ids of segments, 0 for none.
-        smallest: minimum pixels of a segment.
-        largest: maximum pixels of a segment; the ground and the sky are no single objects.
-        least: minimum points in a segment.
+        min_pixels: minimum area of a segment.
+        max_pixels: maximum area of a segment; the ground and the sky are no single objects.
+        min_points: minimum points in a segment.
     """
 
     def __init__(
         self,
         partitions: Iterable[npt.NDArray[Any]],
-        smallest: int = 400,
-        largest: int = 150_000,
-        least: int = 20,
+        min_pixels: int = 400,
+        max_pixels: int = 150_000,
+        min_points: int = 20,
     ) -> None:
-        self._least = least
+        self._min_points = min_points
         self._partitions: list[tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]] = []
         for partition in partitions:
             areas = np.bincount(partition.ravel())
-            counts = (areas >= smallest) & (areas <= largest)
+            counts = (areas >= min_pixels) & (areas <= max_pixels)
             counts[0] = False
             if counts.any():
                 self._partitions.append((partition, counts))
@@ -259,7 +259,7 @@ class Segments:
     def __len__(self) -> int:
         return sum(int(counts.sum()) for _, counts in self._partitions)
 
-    def coherence(self, rows: Pixels, cols: Pixels, depth: npt.NDArray[np.floating[Any]]) -> DepthSpread:
+    def depth_spread(self, rows: Pixels, cols: Pixels, depth: npt.NDArray[np.floating[Any]]) -> DepthSpread:
         """Score points inside the image.
 
         Args:
@@ -279,7 +279,7 @@ class Segments:
         inside = np.flatnonzero(counts[ids])
         order = inside[np.argsort(ids[inside], kind="stable")]
         borders = np.flatnonzero(np.diff(ids[order])) + 1
-        groups = [group for group in np.split(logs[order], borders) if len(group) >= self._least]
+        groups = [group for group in np.split(logs[order], borders) if len(group) >= self._min_points]
         return [float(np.subtract(*np.percentile(group, (75, 25)))) for group in groups]
 
 
@@ -325,13 +325,13 @@ def score_by_yaw(
         optical = rotate_extrinsic(camera_from_sensor, yaw).apply(points)
         index, u, v = camera.project_visible(optical, near=_MIN_DEPTH_M)
         rows, cols = np.floor(v + 0.5).astype(np.intp), np.floor(u + 0.5).astype(np.intp)
-        scores[yaw] = segments.coherence(rows, cols, optical[index, 2])
+        scores[yaw] = segments.depth_spread(rows, cols, optical[index, 2])
     return scores
 
 
 def best_yaw(scores: Mapping[float, DepthSpread]) -> float | None:
     """Added yaw with the lowest score; None if no segment has enough points."""
-    finite = {yaw: coherence.score for yaw, coherence in scores.items() if np.isfinite(coherence.score)}
+    finite = {yaw: spread.score for yaw, spread in scores.items() if np.isfinite(spread.score)}
     return min(finite, key=lambda yaw: (finite[yaw], abs(yaw)), default=None)
 
 

@@ -27,8 +27,7 @@ from mlesam_ros.rig_builder import is_static
 from mlesam_ros.sync import Account
 from mlesam_ros.types import LIDAR, NANOSECONDS, Modality
 
-HEALTHY, USABLE, FAULTY, UNREADABLE = "healthy", "usable", "faulty", "unreadable"
-VERDICTS = {None: HEALTHY, NOTE: HEALTHY, WARNING: USABLE, ERROR: FAULTY}
+VERDICTS = {None: "healthy", NOTE: "healthy", WARNING: "usable", ERROR: "faulty"}
 """Highest severity of the findings → verdict."""
 
 

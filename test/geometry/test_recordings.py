@@ -72,7 +72,7 @@ def test_the_published_scores(recordings, name):
         uv, valid = real.camera.project(points, near=1.0, bounded=False)
         valid &= (uv >= 0).all(axis=1) & (uv < [1920, 1200]).all(axis=1)
         cols, rows = uv[valid].astype(int).T
-        assert segments.coherence(rows, cols, points[valid, 2]).score == pytest.approx(published, abs=1.5e-3)
+        assert segments.depth_spread(rows, cols, points[valid, 2]).score == pytest.approx(published, abs=1.5e-3)
 
 
 @pytest.mark.parametrize("name", COHERENCE)

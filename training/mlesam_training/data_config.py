@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mlesam_ros.errors import ConfigError
 from mlesam_ros.model.model_config import MLESAMConfig
-from mlesam_ros.progress import Show, track
+from mlesam_ros.progress import ProgressCallback, track
 from mlesam_ros.types import CAMERA
 from mlesam_training.augmentation import Augment, RandomCrops, ResizeForEval
 from mlesam_training.batch_loader import AugmentBatch
@@ -138,7 +138,7 @@ def _progress(what: str) -> Iterator[Callable[[str], Report]]:
     with ExitStack() as shown:
 
         def report(part: str) -> Report:
-            shows: list[Show] = []
+            shows: list[ProgressCallback] = []
 
             def show(done: int, count: int) -> None:
                 if not shows:

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from mlesam_ros.errors import ConfigError, MlesamError
 from mlesam_ros.files import atomic_write, write_error
 from mlesam_ros.model.lora import LoRALinear
-from mlesam_ros.progress import Show, track
+from mlesam_ros.progress import ProgressCallback, track
 from mlesam_ros.types import Modality
 from mlesam_training.batch_loader import AugmentBatch, Batch, BatchLoader, SeededDropout2d
 from mlesam_training.distributed import all_reduce_gradients, all_reduce_sum, is_first, pick_device, rank
@@ -105,7 +105,7 @@ def _scalars(out: Path, first: int, recipe: Recipe) -> Iterator[Any]:
 class _Writer:
     """Writes the mean loss since the last log entry."""
 
-    def __init__(self, out: Path, first: int, recipe: Recipe, show: Show, scalars: Any) -> None:
+    def __init__(self, out: Path, first: int, recipe: Recipe, show: ProgressCallback, scalars: Any) -> None:
         self._recipe, self._first, self._show = recipe, first, show
         self._path = out / LOG
         _drop_entries_from(self._path, first)

@@ -285,7 +285,7 @@ class DemoCollector:
     Attributes:
         score: the scores.
         masks: stamp → mask for the images: the first mask of each phase and every second one after it.
-        truths: stamp → ground truth labels of the kept masks.
+        ground_truths: stamp → ground truth labels of these masks.
     """
 
     def __init__(self, phases: Sequence[Phase], classes: int, record: Callable[[str, int, bytes], None]) -> None:

@@ -195,7 +195,7 @@ class Gallery:
             folder: output folder.
             name: stem of the file names.
             caption: text drawn into the images.
-            masks, truths: stamp → (H, W) uint8.
+            masks, ground_truths: stamp → (H, W) uint8.
             fps: frames per second of the animation.
 
         Returns:

@@ -22,9 +22,9 @@ def scene(boards=12, seed=0):
 
 
 def test_the_range_is_the_quartiles_of_log_depth():
-    segments = Segments([np.ones((10, 10), bool)], smallest=1, least=4)
+    segments = Segments([np.ones((10, 10), bool)], min_pixels=1, min_points=4)
     rows = cols = np.arange(5)
-    result = segments.coherence(rows, cols, np.exp([1.0, 2.0, 3.0, 4.0, 5.0]))
+    result = segments.depth_spread(rows, cols, np.exp([1.0, 2.0, 3.0, 4.0, 5.0]))
     assert (result.score, result.segments, result.points) == (pytest.approx(2.0), 1, 5)
 
 
@@ -34,12 +34,12 @@ def test_the_median_is_over_segments_of_the_right_size_with_enough_points():
     assert len(Segments([small, large])) == 1
     labels = np.zeros((100, 100), int)
     labels[:50], labels[60:] = 1, 2
-    segments = Segments([labels, small], least=10)
+    segments = Segments([labels, small], min_points=10)
     assert len(segments) == 2
     rows = np.concatenate([np.full(20, 10), np.full(9, 70)])
-    result = segments.coherence(rows, np.arange(29), np.full(29, 7.0))
+    result = segments.depth_spread(rows, np.arange(29), np.full(29, 7.0))
     assert (result.score, result.segments) == (0.0, 1)
-    assert np.isnan(segments.coherence(rows[:0], rows[:0], np.zeros(0)).score)
+    assert np.isnan(segments.depth_spread(rows[:0], rows[:0], np.zeros(0)).score)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -54,7 +54,7 @@ def test_a_true_mounting_scores_best(seed):
 
 def test_nothing_to_judge_by():
     points, labels = scene()
-    assert best_yaw(score_by_yaw(points, Transform.identity(), CAMERA, Segments([labels], smallest=10_000))) is None
+    assert best_yaw(score_by_yaw(points, Transform.identity(), CAMERA, Segments([labels], min_pixels=10_000))) is None
 
 
 @pytest.mark.parametrize(("angle", "moves"), [("yaw", (1, 0)), ("pitch", (0, -1))])
