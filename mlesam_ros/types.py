@@ -23,6 +23,8 @@ DEPTH: Modality = "depth"
 EVENT: Modality = "event"
 LIDAR: Modality = "lidar"
 MODALITIES: tuple[Modality, ...] = (CAMERA, DEPTH, EVENT, LIDAR)
+GROUND_TRUTH = "truth"
+"""Name of the ground-truth labels in options that take a modality; not a parameter of the node."""
 
 AUTO = "auto"
 """Value of a setting that is determined from the messages."""

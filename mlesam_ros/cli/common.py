@@ -160,9 +160,6 @@ def write_json(result: dict[str, Any], target: str | Path) -> None:
     atomic_write(target, text)
 
 
-GROUND_TRUTH = "truth"
-"""Name of the ground truth topic in `--topic` pairs; not a parameter of the node."""
-
 ParamsOption = Annotated[
     Path | None,
     typer.Option(

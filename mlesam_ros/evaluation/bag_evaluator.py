@@ -11,7 +11,6 @@ from mlesam_ros.bags.reader import BagReader, Outage
 from mlesam_ros.config import NodeParameters
 from mlesam_ros.errors import BagError, ConfigError, FileError, MlesamError, Problem, format_error
 from mlesam_ros.evaluation.bag_sensors import (
-    GROUND_TRUTH,
     BagRig,
     Topics,
     choose_reference_camera,
@@ -22,7 +21,7 @@ from mlesam_ros.evaluation.ground_truth import GroundTruth, LabelFolder
 from mlesam_ros.evaluation.replay import Replay
 from mlesam_ros.evaluation.scores import MAX_LABEL_OFFSET_NS, MaskListener, MaskRecord, RobustnessEvaluator, Scores
 from mlesam_ros.pipeline import Pipeline, keep_confident
-from mlesam_ros.types import CAMERA, NANOSECONDS, FrameSet, Modality
+from mlesam_ros.types import CAMERA, GROUND_TRUTH, NANOSECONDS, FrameSet, Modality
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from mlesam_ros.types import (
     CAMERA,
     DEPTH,
     EVENT,
+    GROUND_TRUTH,
     LIDAR,
     MODALITIES,
     CompressedImage,
@@ -34,8 +35,6 @@ from mlesam_ros.types import (
 )
 
 CAMERA_INFO, TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
-GROUND_TRUTH = "truth"
-"""Name of ground-truth labels in options that take a modality."""
 _IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
 # Tokens of topic names: the parts between slashes, underscores, dots and hyphens.
