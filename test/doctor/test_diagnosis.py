@@ -226,7 +226,7 @@ def test_topic_name_that_contradicts_its_camera_info_is_a_warning(tmp_path):
         return [("/camera/image_rect", kind, stamp, message)] if topic == IMAGE else [entry]
 
     found = told(diagnose_bag(write(tmp_path / "bag", change)))
-    assert [entry[:2] for entry in found] == [(WARNING, "camera")] and "says that it is rectified" in found[0][2]
+    assert [entry[:2] for entry in found] == [(WARNING, "camera")] and "by its name it is rectified" in found[0][2]
 
 
 def test_disabled_sensor_has_no_finding(tmp_path):
